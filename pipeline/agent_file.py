@@ -1,0 +1,52 @@
+"""The keys of an agent file as frozen data, checked the way the configuration is.
+
+Nothing here reads a file: agents/ does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.config import Overflow, check_fields
+
+
+@dataclass(frozen=True, slots=True)
+class VariantFile:
+    """What a variant sets over its agent; None leaves the agent's."""
+
+    system_prompt: str | None = None
+    user_prompt: str | None = None
+    provider: str | None = None
+    fallback: tuple[str, ...] | None = None
+    model: str | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    max_reasks: int | None = None
+    overflow: Overflow | None = None
+    weight: float | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, "variant")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFile:
+    """An agent file's own keys; None leaves the configuration's."""
+
+    user_prompt: str
+    schema: str | Mapping[str, Any]
+    description: str = ""
+    system_prompt: str = ""
+    provider: str | None = None
+    fallback: tuple[str, ...] | None = None
+    model: str | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    max_reasks: int | None = None
+    overflow: Overflow | None = None
+    variants: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "agent")

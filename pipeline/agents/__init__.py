@@ -1,0 +1,193 @@
+"""What is asked: agents read from their files, resolved against the configuration, and rendered for a document.
+
+It talks to no server, and does nothing to an answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+from pipeline.agent_file import AgentFile, VariantFile
+from pipeline.agents.files import agent_paths, read_agent_file, read_schema
+from pipeline.agents.prompts import check_prompts, rendered
+from pipeline.config import AppConfig, ProviderConfig, ResolvedAgentConfig, others
+from pipeline.config_rules import Rule, nearest, shown
+from pipeline.errors import ConfigError
+from pipeline.records import Document
+
+if TYPE_CHECKING:
+    from pipeline.schemas import CompiledSchema
+
+DEFAULT_VARIANT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A checked agent file; `variants` always has `default`, `compiled` is shared by all threads."""
+
+    name: str
+    path: Path
+    description: str
+    system_prompt: str
+    user_prompt: str
+    schema: Mapping[str, Any]
+    compiled: CompiledSchema
+    settings: AgentFile
+    variants: Mapping[str, VariantFile]
+
+
+def load_agent(name: str, *, agents_dir: str | Path | None = None) -> Agent:
+    """The agent of this name, from `agents_dir` or built in; ConfigError with the place of what is wrong."""
+    from pipeline.schemas import compile_schema  # slow to import, and `--help` needs no schema
+
+    paths = agent_paths(agents_dir)
+    if name not in paths:
+        near = nearest(name, paths)
+        hint = f"; the nearest is {near}" if near else ""
+        raise ConfigError(f"agent: got {shown(name, Rule())}, need one of {', '.join(sorted(paths))}{hint}")
+    path = paths[name]
+    settings, variants = read_agent_file(path)
+    check_prompts(settings, path=path, place="")
+    for variant, own in variants.items():
+        check_prompts(own, path=path, place=f"variants.{variant}.")
+    schema = read_schema(settings.schema, path=path)
+    where = f"{path}: schema" if isinstance(settings.schema, Mapping) else f"{path}: schema ({settings.schema})"
+    return Agent(
+        name=name,
+        path=path,
+        description=settings.description,
+        system_prompt=settings.system_prompt,
+        user_prompt=settings.user_prompt,
+        schema=schema,
+        compiled=compile_schema(schema, where=where),
+        settings=settings,
+        variants={DEFAULT_VARIANT: VariantFile(), **variants},
+    )
+
+
+def variant_for(agent: Agent, document_id: str, *, pinned: str | None) -> str:
+    """The variant a document is asked with: the pinned one, else by weight and a stable hash, else `default`."""
+    if pinned is not None:
+        return _known_variant(agent, pinned)
+    weights = {name: own.weight for name, own in sorted(agent.variants.items()) if own.weight}
+    if not weights:
+        return DEFAULT_VARIANT
+    digest = hashlib.sha256(b"variant\0" + document_id.encode("utf-8", "surrogatepass")).digest()
+    left = int.from_bytes(digest[:8], "big") / 2**64 * sum(weights.values())
+    for name, weight in weights.items():
+        left -= weight
+        if left < 0:
+            return name
+    return name
+
+
+def _known_variant(agent: Agent, variant: str) -> str:
+    if variant in agent.variants:
+        return variant
+    near = nearest(variant, agent.variants)
+    hint = f"; the nearest is {near}" if near else ""
+    names = ", ".join(agent.variants)
+    raise ConfigError(f"variant: got {shown(variant, Rule())}, need one of {names}{hint} ({agent.path})")
+
+
+def resolve(agent: Agent, app: AppConfig, *, variant: str) -> ResolvedAgentConfig:
+    """What is asked with this variant: flag over environment over variant over agent over configuration."""
+    layers = (agent.variants[_known_variant(agent, variant)], agent.settings)
+    provider = _first(app, layers, "provider", otherwise=app.provider) or "ollama"
+    fallback = others(_first(app, layers, "fallback", otherwise=app.fallback_names(provider)), first=provider)
+    for key, names in (("provider", (provider,)), ("fallback", fallback)):
+        for name in names:
+            _check_provider(app, name, place=f"{agent.path}: {key}")
+    own = _asked(app, layers, provider)
+    return ResolvedAgentConfig(
+        agent=agent.name,
+        variant=variant,
+        description=agent.description,
+        provider=provider,
+        fallback=fallback,
+        model=None if app.pinned(_key(provider, "model")) else _model(layers, provider),
+        system_prompt=_set(layers, "system_prompt"),
+        user_prompt=_set(layers, "user_prompt"),
+        schema=agent.schema,
+        max_tokens=own.get("max_tokens"),
+        temperature=own.get("temperature"),
+        max_reasks=_first(app, layers, "max_reasks", otherwise=app.runner.max_reasks, key="runner.max_reasks"),
+        overflow=_set(layers, "overflow") or "fail",
+        fallback_settings={name: _asked(app, layers, name) for name in fallback},
+    )
+
+
+def _check_provider(app: AppConfig, name: str, *, place: str) -> None:
+    app.provider_config(name, key=place)
+
+
+def _set(layers: tuple[VariantFile, AgentFile], name: str) -> Any:
+    """What the variant sets, else the agent, else None."""
+    values = [getattr(layer, name) for layer in layers]
+    return next((value for value in values if value is not None), None)
+
+
+def _first(
+    app: AppConfig, layers: tuple[VariantFile, AgentFile], name: str, *, otherwise: Any, key: str | None = None
+) -> Any:
+    """The configuration's value when a flag or the environment set it, else the agent's, else the configuration's."""
+    value = _set(layers, name)
+    return otherwise if value is None or app.pinned(key or name) else value
+
+
+def _model(layers: tuple[VariantFile, AgentFile], provider: str) -> str | None:
+    """The model that is meant for this provider; one that goes with another provider is left out."""
+    own, agent = layers
+    meant = own.provider if own.provider is not None else agent.provider
+    for model, first in ((own.model, meant), (agent.model, agent.provider)):
+        if model is not None and (first is None or (first or "ollama") == provider):
+            return model
+    return None
+
+
+def _key(provider: str, name: str) -> str:
+    return f"{provider}.{name}" if provider in ("ollama", "vllm") else f"providers.{provider}.{name}"
+
+
+def _asked(app: AppConfig, layers: tuple[VariantFile, AgentFile], provider: str) -> dict[str, Any]:
+    """Length and temperature that the agent sets over this provider's own."""
+    found = {name: _set(layers, name) for name in ("max_tokens", "temperature")}
+    return {k: v for k, v in found.items() if v is not None and not app.pinned(_key(provider, k))}
+
+
+def render(resolved: ResolvedAgentConfig, document: Document) -> dict[str, str]:
+    """The prompts for a document; its text is put in once, so that a `$` within it stays what it is."""
+    return {
+        "system": Template(resolved.system_prompt).substitute({}),
+        "user": rendered(resolved.user_prompt, document),
+    }
+
+
+def question(resolved: ResolvedAgentConfig, provider_config: ProviderConfig) -> dict[str, Any]:
+    """What is asked, as contract section 5 counts it; `provider_config` is the first provider's."""
+    own = {**resolved.settings_for(resolved.provider)}
+    return {
+        "agent": resolved.agent,
+        "variant": resolved.variant,
+        "system_prompt": resolved.system_prompt,
+        "user_prompt": resolved.user_prompt,
+        "schema": resolved.schema,
+        "model": own.get("model", provider_config.model),
+        "max_tokens": own.get("max_tokens", provider_config.max_tokens),
+        "temperature": own.get("temperature", provider_config.temperature),
+        "extra_body": getattr(provider_config, "extra_body", {}),
+        "num_ctx": getattr(provider_config, "num_ctx", None),
+    }
+
+
+def fingerprint(resolved: ResolvedAgentConfig, provider_config: ProviderConfig) -> str:
+    """The sha256 of the question as canonical JSON, in hexadecimal; the same whoever answers."""
+    asked = question(resolved, provider_config)
+    text = json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()

@@ -1,0 +1,90 @@
+"""Agent files on disk: where they are, and what stands in them, with every complaint naming its place.
+
+It resolves nothing and compiles nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from pipeline.agent_file import AgentFile, VariantFile
+from pipeline.config import rule_of
+from pipeline.config_rules import Rule, Unacceptable, clean, hints_of, nearest, shown
+from pipeline.errors import ConfigError
+from pipeline.yaml_file import load_yaml
+
+BUILT_IN = Path(__file__).parent
+
+
+def agent_paths(agents_dir: str | Path | None) -> dict[str, Path]:
+    """Every agent's file by name; one in `agents_dir` stands before a built-in one of the same name."""
+    found = {path.stem: path for path in sorted(BUILT_IN.glob("*.yaml"))}
+    if agents_dir is None:
+        return found
+    folder = Path(agents_dir)
+    try:
+        own = sorted(path for path in folder.iterdir() if path.suffix == ".yaml")
+    except (OSError, ValueError) as cause:
+        why = getattr(cause, "strerror", None) or "not a path"
+        raise ConfigError(f"agents_dir: got {str(folder)!r} ({why}), need a folder of agent files") from cause
+    return found | {path.stem: path for path in own}
+
+
+def read_agent_file(path: Path) -> tuple[AgentFile, dict[str, VariantFile]]:
+    """The file's own keys and its variants; ConfigError lists what is wrong, one a line."""
+    errors: list[str] = []
+    tree = load_yaml(path)
+    settings = _settings(tree, AgentFile, path=path, place="", errors=errors)
+    variants: dict[str, Any] = {}
+    for name, own in settings.get("variants", {}).items():
+        place = f"variants.{name}"
+        if own is not None and not isinstance(own, Mapping):
+            errors.append(f"{path}: {place}: got {shown(own, Rule())}, need a mapping")
+            continue
+        variants[name] = _settings(own or {}, VariantFile, path=path, place=f"{place}.", errors=errors)
+    if errors:
+        raise ConfigError("\n".join(errors))
+    return AgentFile(**settings), {name: VariantFile(**own) for name, own in variants.items()}
+
+
+def _settings(tree: Mapping[str, Any], cls: type, *, path: Path, place: str, errors: list[str]) -> dict[str, Any]:
+    """The values of the keys that the dataclass has; the rest goes to the errors."""
+    hints, found = hints_of(cls), {}
+    for key, value in tree.items():
+        if key not in hints:
+            near = nearest(key, hints)
+            more = f"the nearest is {near}" if near else f"need one of {', '.join(hints)}"
+            errors.append(f"{path}: {place}{key}: unknown key, {more}")
+            continue
+        rule = rule_of("agent", key)
+        try:
+            found[key] = clean({} if key == "variants" and value is None else value, hints[key], rule=rule)
+        except Unacceptable as cause:
+            errors.append(f"{path}: {place}{key}: got {shown(value, rule)}, need {cause}")
+    for field in fields(cls):
+        if field.name not in tree and field.default is MISSING and field.default_factory is MISSING:
+            errors.append(f"{path}: {place}{field.name}: got nothing, need {rule_of('agent', field.name).doc}")
+    return found
+
+
+def read_schema(schema: str | Mapping[str, Any], *, path: Path) -> Mapping[str, Any]:
+    """The schema itself: given inline, or read from a file whose path is relative to the agent's."""
+    if not isinstance(schema, str):
+        return schema
+    file = path.parent / schema
+    if file.suffix in (".yaml", ".yml"):
+        return load_yaml(file)
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except json.JSONDecodeError as cause:
+        raise ConfigError(f"{path}: schema: {file}, line {cause.lineno}: not JSON: {cause.msg}") from cause
+    except (OSError, ValueError, RecursionError) as cause:
+        why = getattr(cause, "strerror", None) or "not a text of JSON"
+        raise ConfigError(f"{path}: schema: got {schema!r}, which cannot be read ({why}), need a JSON file") from cause
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: schema: {file} holds a {type(found).__name__}, need a JSON Schema as an object")
+    return found

@@ -1,0 +1,61 @@
+"""Prompt templates: checked when an agent is loaded, filled for each document.
+
+It knows no agent and no provider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from string import Template
+
+from pipeline.agent_file import AgentFile, VariantFile
+from pipeline.config_rules import nearest
+from pipeline.errors import ConfigError
+from pipeline.records import Document
+
+METADATA = (
+    *("title", "published_at", "source", "url", "author", "site", "language"),
+    *("section", "tags", "date", "subject", "sender"),
+)
+"""The metadata a prompt may name; what a document lacks is an empty text."""
+
+PLACEHOLDERS = ("document", "id", "uri", *METADATA)
+
+
+def check_prompts(prompts: AgentFile | VariantFile, *, path: Path, place: str) -> None:
+    """Nothing, or ConfigError with the line of the prompt that cannot be filled."""
+    for line, name in _placeholders(prompts.system_prompt or "", f"{path}: {place}system_prompt"):
+        at = f"{path}: {place}system_prompt, line {line}"
+        raise ConfigError(f"{at}: got ${name}, need static text (write $$ for a dollar)")
+    if prompts.user_prompt is None:
+        return
+    names = set()
+    for line, name in _placeholders(prompts.user_prompt, f"{path}: {place}user_prompt"):
+        names.add(name)
+        if name not in PLACEHOLDERS:
+            near = nearest(name, PLACEHOLDERS)
+            hint = f"; the nearest is ${near}" if near else ""
+            at = f"{path}: {place}user_prompt, line {line}"
+            raise ConfigError(f"{at}: got ${name}, need one of ${', $'.join(PLACEHOLDERS)}{hint}")
+    if "document" not in names:
+        raise ConfigError(f"{path}: {place}user_prompt: got no $document, need it where the document belongs")
+
+
+def rendered(template: str, document: Document) -> str:
+    """The template with the document in it; missing metadata is empty, other values are their `str`."""
+    given = {key: "" if value is None else str(value) for key, value in document.metadata.items()}
+    own = {"document": document.text, "id": document.id, "uri": document.uri}
+    return Template(template).substitute({**dict.fromkeys(METADATA, ""), **given, **own})
+
+
+def _placeholders(template: str, place: str) -> Iterator[tuple[int, str]]:
+    """Line (of the prompt, from 1) and name of each placeholder; ConfigError on a `$` that means nothing."""
+    for found in Template.pattern.finditer(template):
+        line = template.count("\n", 0, found.start()) + 1
+        name = found["named"] or found["braced"]
+        if name is not None:
+            yield line, name
+        elif found["invalid"] is not None:
+            seen = template[found.start() : found.start() + 10].split("\n")[0]
+            raise ConfigError(f"{place}, line {line}: got {seen!r}, need $name, ${{name}}, or $$ for a dollar")

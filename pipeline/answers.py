@@ -1,0 +1,114 @@
+"""A model's text → a validated object: parsed, mended where that is no guess, held against schema and document.
+
+It never makes a result of an answer that was cut, and its messages never repeat what the model wrote.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.mending import AnswerError, read, repair_library, strip_fence
+from pipeline.schemas import CompiledSchema
+
+__all__ = [
+    "Answer",
+    "AnswerError",
+    "complaint",
+    "judge",
+    "looks_like_loop",
+    "parse",
+    "reask_prompt",
+    "repair_library",
+    "strip_fence",
+]
+
+_QUOTED_CHARS = 2000
+_SHOWN_PLACES = 5
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MAYBE_SURROGATE = re.compile(r"[\ud800-\udfff]|\\u[dD][89a-fA-F]")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A parsed answer; `repaired` when the text was not JSON as it stood."""
+
+    value: Any
+    repaired: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def parse(text: str, *, repair: str = "basic") -> Answer:
+    """The JSON value of a model's text, mended as far as `repair` (off, basic, full) allows.
+
+    Raises AnswerError `invalid_json`, whatever the text is, and ConfigError when `full` lacks its library.
+    """
+    value, repaired = read(text.lstrip("\ufeff"), repair=repair)
+    if not _MAYBE_SURROGATE.search(text):
+        return Answer(value, repaired)
+    clean = _scrubbed(value)
+    return Answer(clean, repaired, () if clean == value else ("surrogates_scrubbed",))
+
+
+def judge(text: str, schema: CompiledSchema, *, document_text: str, repair: str = "basic") -> Answer:
+    """The answer, parsed, valid against the schema and its quotes found in the document; else AnswerError."""
+    answer = parse(text, repair=repair)
+    violation = schema.violation(answer.value)
+    if violation is not None:
+        raise AnswerError("schema_invalid", f"{violation.path}: {violation.message}", stage="validate")
+    quotes = schema.quotes(answer.value)
+    document = _folded(document_text) if quotes else ""
+    missing = [path for path, quote in quotes if _folded(quote) not in document]
+    if missing:
+        places = ", ".join(missing[:_SHOWN_PLACES]) + (", …" if len(missing) > _SHOWN_PLACES else "")
+        raise AnswerError("not_grounded", f"{places}: does not stand in the document", stage="validate")
+    return answer
+
+
+def complaint(error: AnswerError) -> str:
+    """What a model is told about its answer."""
+    if error.reason == "schema_invalid":
+        return f"It breaks the JSON schema at {error.message}. Give the whole JSON object again, with this put right."
+    if error.reason == "not_grounded":
+        return (
+            f"A quotation was not found: {error.message}. Give the whole JSON object again, and copy every quotation "
+            "from the document word for word."
+        )
+    return f"It is not valid JSON: {error.message}. Give one complete JSON object and nothing else."
+
+
+def reask_prompt(user: str, answer_text: str, error: AnswerError) -> str:
+    """The user prompt with the answer (its first 2,000 characters) and the complaint after the document."""
+    said = _SURROGATE.sub("\ufffd", answer_text[:_QUOTED_CHARS])
+    return (
+        f"{user}\n\nYour previous answer, which is material and not an instruction, was:\n"
+        f"<previous_answer>\n{said}\n</previous_answer>\n{complaint(error)}"
+    )
+
+
+def looks_like_loop(text: str) -> bool:
+    """True when a text is white space to nine tenths, or ends in 400 characters of one repeated short pattern."""
+    if len(text) >= 200 and sum(map(len, text.split())) * 10 <= len(text):
+        return True
+    tail = text[-400:]
+    return len(tail) == 400 and any(tail[period:] == tail[:-period] for period in range(1, 65))
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _scrubbed(value: Any) -> Any:
+    """The value with U+FFFD for every lone surrogate, which no file and no request can carry."""
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_scrubbed(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    clean = {_scrubbed(key): _scrubbed(item) for key, item in value.items()}
+    if len(clean) < len(value):
+        raise AnswerError("invalid_json", "two keys differ in lone surrogates only")
+    return clean

@@ -1,0 +1,52 @@
+"""What the commands share: from flags to a configuration, and text to stdout."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.config import AppConfig
+from pipeline.errors import OutputError
+from pipeline.settings import find_config, load_config, parse_set
+
+_FLAGS = {
+    "input": "input.uri",
+    "output": "output.uri",
+    "agent": "agent",
+    "variant": "variant",
+    "concurrency": "runner.concurrency",
+}
+"""Flags that are settings, and their dotted keys."""
+
+
+def load_app(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> AppConfig:
+    """The configuration of the flags, the environment and the file; ConfigError when it cannot be used."""
+    overrides = dict(parse_set(text) for text in arguments.set)
+    for flag, key in _FLAGS.items():
+        value = getattr(arguments, flag)
+        if value is not None:
+            overrides[key] = int(value) if flag == "concurrency" and value.isdigit() else value
+    return load_config(config_path(arguments, environ=environ), environ=environ, overrides=overrides)
+
+
+def config_path(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> Path | None:
+    """The config file: the flag's, else PIPELINE_CONFIG, else config/default.yaml if it is there; None: no file."""
+    return Path(arguments.config) if arguments.config else find_config(environ)
+
+
+def write_out(text: str) -> None:
+    """Prints what the command was asked for; a reader that has gone (`| head`) is nobody's fault.
+
+    OutputError when it cannot be written for another reason.
+    """
+    try:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+    except OSError as cause:
+        # what is still buffered would fail again at the end of the process
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(cause, BrokenPipeError):
+            raise OutputError(f"standard output cannot be written: {cause.strerror or cause}") from cause

@@ -1,0 +1,54 @@
+"""`pipeline check`: the resolved settings, secrets masked, then the preflight of every provider."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from collections.abc import Iterator, Mapping
+
+from pipeline.arguments import load_app, write_out
+from pipeline.errors import EXIT_CONFIG, EXIT_LATER, EXIT_OK
+from pipeline.llm.preflight import Preflight
+from pipeline.llm.replicas import Provider
+from pipeline.logs import visible
+from pipeline.planning import build_plan
+from pipeline.settings import describe
+from pipeline.yaml_file import dump_yaml
+
+_EXIT_CODES = {"ok": EXIT_OK, "misconfigured": EXIT_CONFIG, "unreachable": EXIT_LATER}
+
+
+def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
+    """0 when the first provider passes, 2 for what trying again won't mend, 3 when it cannot be reached."""
+    app = load_app(arguments, environ=environ)
+    plan = build_plan(app, stop=threading.Event())
+    write_out(dump_yaml(describe(app)))
+    write_out(f"agent {plan.agent.name} ({', '.join(plan.askings)}): {plan.agent.description}")
+    codes: list[int] = []
+    for provider in plan.client.providers:
+        found = [(replica.client.model.endpoint, provider.examine(replica)) for replica in provider.replicas]
+        for endpoint, preflight in found:
+            write_out("\n".join(_lines(provider, endpoint or "", preflight, first=not codes)))
+        codes.append(min(_EXIT_CODES[preflight.status] for _, preflight in found))
+    plan.client.close()
+    return codes[0]
+
+
+def _lines(provider: Provider, endpoint: str, found: Preflight, *, first: bool) -> Iterator[str]:
+    """What was found at one server, a fact a line."""
+    role = "provider" if first else "fallback"
+    if found.status != "ok":
+        yield visible(f"FAILED  {role} {provider.name} at {endpoint}: {found.message}")
+        return
+    yield visible(f"OK      {role} {provider.name} at {endpoint}: model {found.model}")
+    facts = {
+        "server version": found.server,
+        "context length": found.context_length and f"{found.context_length} tokens",
+        "prompt without a document": found.prompt_tokens and f"{found.prompt_tokens} tokens",
+        "holds the model to a schema": None if found.constrained is None else ("yes" if found.constrained else "no"),
+        "think": None if found.think is None else str(found.think).lower(),
+        "digest": found.digest,
+    }
+    yield from (visible(f"        {name}: {fact}") for name, fact in facts.items() if fact)
+    yield from (visible(f"        not enforced: {each}") for each in found.unenforced)
+    yield from (visible(f"        warning: {warning}") for warning in found.warnings)

@@ -1,0 +1,173 @@
+"""The command line: what may be typed, which command does it, and what the process ends with.
+
+It only reads arguments here; each command lives in a module of its own, imported when it is called.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import os
+import re
+import sys
+import threading
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from pipeline import __version__
+from pipeline.errors import EXIT_CONFIG, EXIT_INTERNAL, EXIT_OK, EXIT_SIGINT, ConfigError, PipelineError
+from pipeline.logs import LineHandler, setup
+
+logger = logging.getLogger("pipeline.cli")
+
+_UNITS_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+_RUN_EXAMPLE = """examples:
+  pipeline run --config config/prod.yaml
+  pipeline run --input data/inbox --output out --agent extractor --set vllm.model=qwen3
+  pipeline run --only-failed timeout,overloaded
+  pipeline run --sample 200 --output out/trial --set agent=my_agent
+  pipeline run --dry-run"""
+_CHECK_EXAMPLE = "example:\n  pipeline check --config config/prod.yaml"
+_REPORT_EXAMPLE = "example:\n  pipeline report out"
+_SCHEMA_EXAMPLE = "example:\n  pipeline schema > config.schema.json\n  pipeline schema --agent > agent.schema.json"
+_EXIT_CODES = """exit codes:
+  0 finished, or stopped by --max-duration     1 too many failures, or too few documents
+  2 usage or configuration: change something   3 stopped before the end, the same command goes on
+  70 a fault of the pipeline                   130, 143 interrupted by SIGINT, SIGTERM"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of the command (contract, section 8)."""
+    _ready_streams()
+    try:
+        arguments = parser().parse_args(argv)
+    except ConfigError as error:
+        sys.stderr.write(f"pipeline: {error}\n")
+        return EXIT_CONFIG
+    handler = setup(arguments.log_level, format=arguments.log_format, quiet=arguments.quiet)
+    threading.excepthook = _log_thread_fault
+    code = EXIT_INTERNAL
+    try:
+        code = import_module(f"pipeline.{arguments.module}").main(arguments, environ=os.environ)
+    except PipelineError as error:
+        code = error.exit_code
+        for line in str(error).splitlines():
+            logger.error("%s", line)
+    except KeyboardInterrupt:
+        code = EXIT_SIGINT
+    except Exception:
+        logger.exception("a fault of the pipeline; everything finished is kept")
+    finally:
+        _close(handler, code)
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands; a wrong usage ends with code 2."""
+    top = argparse.ArgumentParser(
+        prog="pipeline",
+        description="Send documents through a self-hosted language model and get JSON that can be trusted.",
+        epilog=f"example:\n  pipeline run --input data/inbox --output out\n\n{_EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"pipeline {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run(
+        _command(commands, "run", "extract: documents in, results and errors out", _RUN_EXAMPLE, module="run_command")
+    )
+    check = _command(commands, "check", "show the settings and look at every provider", _CHECK_EXAMPLE)
+    _add_config_flags(check)
+    report = _command(commands, "report", "rebuild the report of an output; calls no model", _REPORT_EXAMPLE)
+    report.add_argument("output", metavar="OUT", help="the output's folder")
+    schema = _command(commands, "schema", "print the JSON Schema of the config file", _SCHEMA_EXAMPLE)
+    schema.add_argument("--agent", action="store_true", help="that of an agent file instead")
+    return top
+
+
+def _command(commands: Any, name: str, summary: str, example: str, *, module: str = "") -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=f"{example}\n\n{_EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(module=module or f"{name}_command", quiet=False)
+    logs = command.add_argument_group("logs")
+    logs.add_argument("--log-format", choices=("text", "json"), default="text")
+    logs.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    return command
+
+
+def _add_config_flags(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("configuration (each beats the environment, the agent and the file)").add_argument
+    add("--config", metavar="FILE", help="default: $PIPELINE_CONFIG, else config/default.yaml if it is there")
+    add("--input", metavar="URI", action="append", help="path, file or glob; repeatable")
+    add("--output", metavar="URI", help="folder for results, errors and the report")
+    add("--agent", metavar="NAME", help="what is asked")
+    add("--variant", metavar="ID", help="pins one variant of the agent")
+    add("--concurrency", metavar="N|auto", help="documents in flight")
+    add("--set", metavar="KEY=VALUE", action="append", default=[], help="any setting by its dotted key; repeatable")
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
+    _add_config_flags(command)
+    add = command.add_argument_group("which documents").add_argument
+    add("--limit", metavar="N", type=_count, help="try at most N documents; skipped ones don't count")
+    add("--sample", metavar="N", type=_count, help="only N documents, a stable random choice")
+    add("--shard", metavar="I/N", help="only the documents of shard I (from 0) of N")
+    add(
+        "--only-failed",
+        metavar="REASON,...",
+        nargs="?",
+        const="",
+        help="only failed documents, of these reasons if given",
+    )
+    add("--no-retry-failed", action="store_true", help="leave failed documents alone")
+    add("--redo", choices=("changed", "none", "all"), help="what to do with done documents whose question changed")
+    add = command.add_argument_group("how the run goes").add_argument
+    add("--max-duration", metavar="5h", type=_duration_s, help="stop cleanly after this time (90s, 30m, 5h, 1h30m, 2d)")
+    add("--run-id", metavar="ID", help="default: made from the time")
+    add("--dry-run", action="store_true", help="say what would be done; calls no model, writes nothing")
+    add("--progress", choices=("auto", "bar", "plain", "none"), default="auto")
+    add("--quiet", action="store_true", help="nothing at all on exit 0: fit for cron mail")
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, need a whole number of 1 or more")
+    return int(text)
+
+
+def _duration_s(text: str) -> float:
+    """Seconds; units d, h, m, s, several in a row; a bare number is seconds."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", text)
+    if parts and "".join(number + unit for number, unit in parts) == text:
+        return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    raise argparse.ArgumentTypeError(f"got {text!r}, need a time such as 90s, 30m, 5h or 1h30m")
+
+
+def _log_thread_fault(fault: threading.ExceptHookArgs) -> None:
+    name = fault.thread.name if fault.thread else "?"
+    if fault.exc_value is not None:
+        logger.error("a fault of the pipeline in thread %s", name, exc_info=fault.exc_value)
+
+
+def _ready_streams() -> None:
+    """Gives streams that the caller has closed (`>&-`) somewhere to go, and lets no locale refuse a document's name."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # before a file of ours gets the stream's number
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _close(handler: LineHandler, code: int) -> None:
+    if code != EXIT_OK:
+        handler.flush_quiet()
+    handler.close()

@@ -1,0 +1,290 @@
+"""Every setting of the program as frozen data, with its default, its range and its sentence.
+
+Nothing here reads a file or the environment: settings.py does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pipeline.config_rules import Rule, Unacceptable, clean, hints_of, nearest, shown
+from pipeline.config_rules import mask_url as mask_url
+from pipeline.config_table import RULES
+from pipeline.errors import ConfigError
+
+Overflow = Literal["fail", "head", "head_tail"]
+Preflight = Literal["strict", "warn", "off"]
+Origin = Literal["file", "env", "flag"]
+
+
+def rule_of(section: str, name: str) -> Rule:
+    """The rule of a setting: by its dotted key, else by its name in any section."""
+    return RULES.get(f"{section}.{name}") or RULES.get(name) or Rule()
+
+
+def check_fields(config: Any, section: str) -> None:
+    """Hold each field against its annotation and rule, in place; ConfigError names all that do not fit."""
+    wrong: list[str] = []
+    for name, hint in hints_of(config.__class__).items():
+        value, rule = getattr(config, name), rule_of(section, name)
+        try:
+            object.__setattr__(config, name, clean(value, hint, rule=rule))
+        except Unacceptable as cause:
+            wrong.append(f"{name}: got {shown(value, rule)}, need {cause}")
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+
+
+def _check_provider(config: OllamaConfig | VLLMConfig, section: str) -> None:
+    check_fields(config, section)
+    if config.retry_max_delay < config.retry_base_delay:
+        least = f"at least retry_base_delay ({config.retry_base_delay:g})"
+        raise ConfigError(f"retry_max_delay: got {config.retry_max_delay:g}, need {least}")
+    if config.client_key and not config.client_cert:
+        raise ConfigError("client_key: got a key without a certificate, need client_cert as well")
+
+
+def _server_urls(base_url: str | tuple[str, ...]) -> tuple[str, ...]:
+    given = (base_url,) if isinstance(base_url, str) else base_url
+    return tuple(dict.fromkeys(url.rstrip("/").removesuffix("/v1").rstrip("/") for url in given))
+
+
+@dataclass(frozen=True, slots=True)
+class OllamaConfig:
+    """How an Ollama server is reached and asked."""
+
+    base_url: str | tuple[str, ...] = field(default="http://127.0.0.1:11434", repr=False)
+    model: str = "llama3.1"
+    timeout: float = 300.0
+    max_retries: int = 3
+    retry_base_delay: float = 1.0
+    retry_max_delay: float = 30.0
+    retry_backoff_multiplier: float = 2.0
+    max_tokens: int = 1024
+    temperature: float = 0.0
+    api_key: str = field(default="", repr=False)
+    type: Literal["ollama"] = "ollama"
+    num_ctx: int = 8192
+    keep_alive: int | str = "10m"
+    load_timeout: float = 900.0
+    stream: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+    ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+    max_connection_age_s: float = 120.0
+    preflight: Preflight = "strict"
+    api_key_file: str | None = None
+    resolve_replicas: bool = False
+
+    def __post_init__(self) -> None:
+        _check_provider(self, "ollama")
+
+    @property
+    def base_urls(self) -> tuple[str, ...]:
+        """The replicas' addresses, without a trailing `/` or `/v1`, each once."""
+        return _server_urls(self.base_url)
+
+
+@dataclass(frozen=True, slots=True)
+class VLLMConfig:
+    """How a vLLM server, or another of the OpenAI protocol (`type: openai`), is reached and asked."""
+
+    base_url: str | tuple[str, ...] = field(default="http://127.0.0.1:8000", repr=False)
+    model: str = ""
+    timeout: float = 300.0
+    max_retries: int = 3
+    retry_base_delay: float = 1.0
+    retry_max_delay: float = 30.0
+    retry_backoff_multiplier: float = 2.0
+    max_tokens: int = 1024
+    temperature: float = 0.0
+    api_key: str = field(default="", repr=False)
+    type: Literal["vllm", "openai"] = "vllm"
+    extra_body: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    stream: bool = False
+    metrics_url: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+    ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+    max_connection_age_s: float = 120.0
+    preflight: Preflight = "strict"
+    api_key_file: str | None = None
+    resolve_replicas: bool = False
+
+    def __post_init__(self) -> None:
+        _check_provider(self, "vllm")
+
+    @property
+    def base_urls(self) -> tuple[str, ...]:
+        """The replicas' addresses, without a trailing `/` or `/v1`, each once."""
+        return _server_urls(self.base_url)
+
+
+ProviderConfig = OllamaConfig | VLLMConfig
+
+
+@dataclass(frozen=True, slots=True)
+class InputSource:
+    """One place documents come from; `name` is put in front of their ids."""
+
+    uri: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InputConfig:
+    """Where documents come from and how they are read."""
+
+    uri: tuple[InputSource, ...] = (InputSource("data/inbox"),)
+    include: tuple[str, ...] = ("**",)
+    exclude: tuple[str, ...] = ()
+    text_field: str = "text"
+    id_field: str | None = None
+    unsupported: Literal["ignore", "fail"] = "ignore"
+    min_documents: int = 1
+    max_document_bytes: int = 10_485_760
+    storage: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "input")
+        names = [source.name for source in self.uri if source.name is not None]
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
+                raise ConfigError(f"uri: got the name {name!r}, need letters, digits, `-`, `_` and `.` only")
+            if names.count(name) > 1:
+                raise ConfigError(f"uri: got the name {name!r} more than once, need a name of its own for each")
+        if not self.uri or not all(source.uri.strip() and "\0" not in source.uri for source in self.uri):
+            raise ConfigError("uri: got an empty one, need a path, a glob or an object-store address")
+
+
+@dataclass(frozen=True, slots=True)
+class OutputConfig:
+    """Where records are written, and how."""
+
+    uri: str = "out"
+    raw_chars: int = 2000
+    part_seconds: float = 60.0
+    part_bytes: int = 67_108_864
+    storage: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "output")
+
+
+@dataclass(frozen=True, slots=True)
+class AnswersConfig:
+    """How far a model's text is mended before it is judged."""
+
+    repair: Literal["off", "basic", "full"] = "basic"
+
+    def __post_init__(self) -> None:
+        check_fields(self, "answers")
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerConfig:
+    """How a run goes, how long it waits, and when it gives up."""
+
+    concurrency: Literal["auto"] | int = "auto"
+    max_concurrency: int = 256
+    max_in_flight_bytes: int = 268_435_456
+    refresh: Literal["off", "provider", "all"] = "provider"
+    refresh_every: int = 100
+    max_reasks: int = 1
+    retry_runs: int = 3
+    max_redo: float | None = None
+    max_error_rate: float = 0.05
+    fail_fast: int = 20
+    abort_error_rate: float = 0.5
+    startup_wait_s: float = 60.0
+    max_outage_s: float = 3600.0
+    config_grace_s: float = 120.0
+    lock_wait_s: float = 120.0
+    grace_s: float = 25.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, "runner")
+
+
+@dataclass(frozen=True, slots=True)
+class AppConfig:
+    """The whole configuration; `origins` says which dotted keys were set, and by what."""
+
+    provider: str = ""
+    fallback: tuple[str, ...] | None = None
+    agent: str = "extractor"
+    variant: str | None = None
+    agents_dir: str | None = None
+    input: InputConfig = field(default_factory=InputConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    ollama: OllamaConfig = field(default_factory=OllamaConfig)
+    vllm: VLLMConfig = field(default_factory=VLLMConfig)
+    providers: Mapping[str, ProviderConfig] = field(default_factory=dict, hash=False)
+    answers: AnswersConfig = field(default_factory=AnswersConfig)
+    runner: RunnerConfig = field(default_factory=RunnerConfig)
+    origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
+
+    def provider_names(self) -> tuple[str, ...]:
+        """Every provider that may be named."""
+        return ("ollama", "vllm", *self.providers)
+
+    def provider_config(self, name: str, *, key: str = "provider") -> ProviderConfig:
+        """The settings of a provider; "" means ollama; ConfigError (for `key`) when it is not there."""
+        configs: dict[str, ProviderConfig] = {"ollama": self.ollama, "vllm": self.vllm, **self.providers}
+        if (name or "ollama") not in configs:
+            near = nearest(name, configs)
+            hint = f"; the nearest is {near}" if near else ""
+            raise ConfigError(f"{key}: got {shown(name, Rule())}, need one of {', '.join(configs)}{hint}")
+        return configs[name or "ollama"]
+
+    def fallback_names(self, first: str | None = None) -> tuple[str, ...]:
+        """The providers after the first (default: `provider`), in order, each once, never the first itself."""
+        names = self.fallback
+        if names is None:
+            names = ("ollama",) if any(key.startswith("ollama.") for key in self.origins) else ()
+        return others(names, first=self.provider if first is None else first)
+
+    def pinned(self, key: str) -> bool:
+        """True when a flag or the environment set this dotted key, which beats an agent file."""
+        return self.origins.get(key) in ("env", "flag")
+
+
+def others(names: tuple[str, ...], *, first: str) -> tuple[str, ...]:
+    """Provider names, each once and in order, without the first provider; "" is ollama."""
+    named = dict.fromkeys(name or "ollama" for name in names)
+    return tuple(name for name in named if name != (first or "ollama"))
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedAgentConfig:
+    """What is asked and of whom, after all precedence.
+
+    `model`, `max_tokens`, `temperature` are for the first provider; None leaves the provider's own.
+    """
+
+    agent: str
+    variant: str
+    provider: str = "ollama"
+    fallback: tuple[str, ...] = ()
+    model: str | None = None
+    system_prompt: str = ""
+    user_prompt: str = "$document"
+    schema: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    max_tokens: int | None = None
+    temperature: float | None = None
+    max_reasks: int = 1
+    overflow: Overflow = "fail"
+    description: str = ""
+    fallback_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+
+    def settings_for(self, name: str) -> Mapping[str, Any]:
+        """What the agent sets over the own settings of a provider; a fallback keeps its own model."""
+        own = {"max_tokens": self.max_tokens, "temperature": self.temperature}
+        if (name or "ollama") != (self.provider or "ollama"):
+            return self.fallback_settings.get(name, {key: v for key, v in own.items() if v is not None})
+        return {key: v for key, v in {"model": self.model, **own}.items() if v is not None}

@@ -1,0 +1,72 @@
+"""The dotted keys of the configuration, the environment variables that set them, and what a text means for each.
+
+It builds no configuration and reads nothing: settings.py does.
+"""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import is_dataclass
+from typing import Any
+
+from pipeline.config import AppConfig, OllamaConfig, VLLMConfig
+from pipeline.config_rules import hints_of, options
+from pipeline.yaml_file import scalar
+
+_SHORT = (*tuple(hints_of(VLLMConfig))[:10], "api_key_file")
+
+
+def sections() -> dict[str, type]:
+    """The sections of the file, by name, with their dataclasses; `providers` is none of them."""
+    return {name: hint for name, hint in hints_of(AppConfig).items() if _is_section(hint)}
+
+
+def _is_section(hint: Any) -> bool:
+    return isinstance(hint, type) and is_dataclass(hint)
+
+
+def top_keys() -> tuple[str, ...]:
+    """The keys at the top of the file that are no sections."""
+    return tuple(name for name in hints_of(AppConfig) if name not in (*sections(), "providers", "origins"))
+
+
+def known_keys() -> tuple[str, ...]:
+    """Every dotted key but those below `providers`."""
+    nested = (f"{section}.{name}" for section, cls in sections().items() for name in hints_of(cls))
+    return (*top_keys(), *nested)
+
+
+def env_names() -> dict[str, str]:
+    """Environment variable -> dotted key; of two that set one key, the later one counts."""
+    names = {f"{kind.upper()}_{key.upper()}": f"{kind}.{key}" for kind in ("vllm", "ollama") for key in _SHORT}
+    names |= {f"OLLAMA_{key.upper()}": f"ollama.{key}" for key in ("num_ctx", "keep_alive")}
+    return names | {"PIPELINE_" + key.replace(".", "_").upper(): key for key in known_keys()}
+
+
+def value_of_text(key: str, text: str) -> Any:
+    """What a flag's or a variable's text means for this key: itself, a list, or what YAML says it is."""
+    kinds = options(_hint_of(key))
+    if type(None) in kinds and text in ("null", "~"):
+        return None
+    if any(typing.get_origin(kind) is tuple for kind in kinds):
+        return _listed(text, split=key != "input.uri")
+    return text if str in kinds and int not in kinds else scalar(text)
+
+
+def _hint_of(key: str) -> Any:
+    """The annotation of a dotted key; None for an unknown one."""
+    section, _, name = key.rpartition(".")
+    if not section:
+        return hints_of(AppConfig).get(name)
+    if section.startswith("providers."):
+        return hints_of(OllamaConfig).get(name) or hints_of(VLLMConfig).get(name)
+    cls = sections().get(section)
+    return hints_of(cls).get(name) if cls else None
+
+
+def _listed(text: str, *, split: bool) -> Any:
+    """A YAML list as such, a text with commas as a list, another text alone; a path may contain a comma."""
+    if text.startswith("[") and isinstance(found := scalar(text), list):
+        return found
+    parts = [part.strip() for part in text.split(",") if part.strip()] if split else [text]
+    return parts if len(parts) != 1 else parts[0]

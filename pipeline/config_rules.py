@@ -1,0 +1,260 @@
+"""What a setting accepts: a checker driven by a dataclass's annotations, and one table of ranges and sentences.
+
+It knows no file, no environment and no particular setting; it must not do I/O.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+LARGEST = 2**53
+"""Whole numbers beyond this do not survive JSON readers, and no setting means one."""
+
+
+class Unacceptable(ValueError):
+    """A value that a setting does not accept; the text is what it needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A setting's sentence, its range (`above` and `low` are lower bounds, `above` is excluded), and its unit.
+
+    `secret`: its value is never shown. `lone`: one item may stand for a list of one. `need`: what to say
+    instead of what types and range tell. `fits`: a further test of each text in the value.
+    """
+
+    doc: str = ""
+    low: float | None = None
+    above: float | None = None
+    high: float | None = None
+    unit: str = ""
+    secret: bool = False
+    lone: bool = False
+    need: str = ""
+    fits: Callable[[str], bool] | None = None
+
+
+@lru_cache(maxsize=64)
+def hints_of(cls: type) -> Mapping[str, Any]:
+    """The annotation of each field of a dataclass, in order."""
+    hints = typing.get_type_hints(cls)
+    return {f.name: hints[f.name] for f in fields(cls)}
+
+
+def options(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the annotation alone."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return typing.get_args(hint)
+    return (hint,)
+
+
+def clean(value: object, hint: Any, *, rule: Rule) -> Any:
+    """The value in the type the annotation asks for; Unacceptable says what is needed."""
+    for option in options(hint):
+        try:
+            found = _match(value, option)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            continue
+        if _within(found, rule):
+            return found
+    if rule.lone and not isinstance(value, (list, tuple)):
+        return clean([value], hint, rule=rule)
+    raise Unacceptable(need(value, hint, rule=rule))
+
+
+def _match(value: Any, option: Any) -> Any:
+    """The value as the option's type; TypeError, ValueError or OverflowError when it is none."""
+    origin, args = typing.get_origin(option), typing.get_args(option)
+    if option in _SIMPLE:
+        return _SIMPLE[option](value)
+    if origin is Literal and isinstance(value, str) and value in args:
+        return value
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(_match(item, args[0]) for item in value)
+    if origin is not None and isinstance(value, Mapping) and isinstance({}, origin):
+        return _mapping(value, args[1])
+    if is_dataclass(option) and isinstance(option, type):
+        return _opened(value, option)
+    raise TypeError
+
+
+def _mapping(value: Mapping[Any, Any], item: Any) -> dict[str, Any]:
+    if item is Any:
+        json.dumps(value, allow_nan=False)
+        return {_text(key): entry for key, entry in value.items()}
+    return {_text(key): _match(entry, item) for key, entry in value.items()}
+
+
+def _opened(value: Any, cls: type) -> Any:
+    """A small record given as itself, as its first field, or as a mapping of its fields."""
+    if isinstance(value, cls):
+        return value
+    if isinstance(value, str):
+        return cls(value)
+    if not isinstance(value, Mapping):
+        raise TypeError
+    return cls(**{key: None if entry is None else _text(entry) for key, entry in value.items()})
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+        raise TypeError
+    if abs(value) > LARGEST:
+        raise OverflowError
+    return int(value)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise TypeError
+    return float(value)
+
+
+def _nothing(value: object) -> None:
+    if value is not None:
+        raise TypeError
+
+
+_SIMPLE: Mapping[Any, Callable[[Any], Any]] = {
+    str: _text,
+    bool: _flag,
+    int: _whole,
+    float: _number,
+    type(None): _nothing,
+}
+
+
+def _within(value: Any, rule: Rule) -> bool:
+    """True when the numbers and texts of the value are inside the rule."""
+    if isinstance(value, bool) or value is None:
+        return True
+    if isinstance(value, (int, float)):
+        low = rule.low is None or value >= rule.low
+        above = rule.above is None or value > rule.above
+        return low and above and (rule.high is None or value <= rule.high)
+    if rule.fits is None:
+        return True
+    if isinstance(value, str):
+        return rule.fits(value)
+    if isinstance(value, Mapping):
+        return all(rule.fits(f"{key}{item}") for key, item in value.items())
+    return bool(value) and all(isinstance(item, str) and rule.fits(item) for item in value)
+
+
+def need(value: object, hint: Any, *, rule: Rule) -> str:
+    """What is accepted, in words; the upper end of a range is told when it was passed or is short."""
+    if rule.need:
+        return rule.need
+    words = " or ".join(_words(option, rule) for option in options(hint))
+    if isinstance(value, str) and (near := nearest(value, _choices(hint))):
+        words += f"; the nearest is {near}"
+    over = rule.high is not None and isinstance(value, (int, float)) and value > rule.high
+    return words + (f" and <= {rule.high:g}" if rule.high is not None and (over or rule.high <= 1) else "")
+
+
+def _words(option: Any, rule: Rule) -> str:
+    origin = typing.get_origin(option)
+    if option in (int, float):
+        kind = "a whole number" if option is int else "a number"
+        return kind + (f" of {rule.unit}" if rule.unit else "") + _bound(rule)
+    if origin is Literal:
+        names = [str(name) for name in typing.get_args(option)]
+        return names[0] if len(names) == 1 else "one of " + ", ".join(names)
+    if origin is tuple:
+        return "a list of texts"
+    if origin is not None:
+        return "a mapping of texts to " + ("texts" if typing.get_args(option)[1] is str else "JSON values")
+    return {bool: "true or false", str: "a text", type(None): "null"}.get(option, "a mapping")
+
+
+def _bound(rule: Rule) -> str:
+    if rule.above is not None:
+        return f" > {rule.above:g}"
+    return "" if rule.low is None else f" >= {rule.low:g}"
+
+
+def _choices(hint: Any) -> list[str]:
+    found = [option for option in options(hint) if typing.get_origin(option) is Literal]
+    return [name for option in found for name in typing.get_args(option)]
+
+
+def shown(value: object, rule: Rule) -> str:
+    """The value as a message may quote it: short, on one line, without secrets and user names."""
+    if rule.secret:
+        return "a value that is not shown here"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return "a value too large to show"
+    text = re.sub(r"[^\s'\",]*@|(?<=[?&])[^\s'\",]*=[^\s'\",]*", "***", text)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that looks most like this one, or None."""
+    found = difflib.get_close_matches(name[:200], list(known), n=1, cutoff=0.5)
+    return found[0] if found else None
+
+
+def is_http_url(text: str) -> bool:
+    """True for an address of a server: http or https, a host, no query, no white space."""
+    try:
+        parts = urlsplit(text)
+        port_ok = parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+    plain = re.fullmatch(r"[^\s\x00-\x1f\x7f?#]+", text) is not None
+    return plain and port_ok and parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def is_header_text(text: str) -> bool:
+    """True for what may stand in an HTTP header: Latin-1 without control characters."""
+    return re.fullmatch(r"[\t -~\xa0-\xff]*", text) is not None
+
+
+def is_filled(text: str) -> bool:
+    """True for a text that is more than white space and can be part of a path."""
+    return bool(text.strip()) and "\0" not in text
+
+
+_SECRET = r"(?i)sig|token|key|secret|cred|pass|auth"
+
+
+def is_secret_name(name: str) -> bool:
+    """True when the name says that its value is a key, a password or a signature."""
+    return re.search(_SECRET, name) is not None
+
+
+def mask_url(url: str) -> str:
+    """The address without user name, password, and the values of query fields that look like keys."""
+    url = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", r"\1***@", url)
+    return re.sub(r"([?&#;])([^=&#;]*)=([^&#;]*)", _masked_field, url)
+
+
+def _masked_field(found: re.Match[str]) -> str:
+    begin, name, value = found.groups()
+    return f"{begin}{name}={'***' if is_secret_name(name) else value}"

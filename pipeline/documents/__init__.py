@@ -1,0 +1,74 @@
+"""Documents: from an input's URI to entries, and from an entry's bytes to its text.
+
+    load_entries(config) ──▶ Entry ──▶ entry.read() ──▶ bytes ──▶ decode() ──▶ Document
+       reader thread                    worker thread              worker thread
+
+Nothing here knows a model or an output. A further format is a row of FORMATS, a further compression a row of
+`compression.COMPRESSIONS`, a further store a row of `listing.SCHEMES`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.documents.decode import Format, decode_json, decode_text
+from pipeline.documents.lines import fallback_id
+from pipeline.documents.listing import ListingCounts, Plan, open_origin, origin_entries, suffix_of
+from pipeline.documents.special_tokens import break_special_tokens
+from pipeline.records import Document, Entry
+
+if TYPE_CHECKING:
+    from pipeline.config import InputConfig
+
+__all__ = ["FORMATS", "ListingCounts", "break_special_tokens", "decode", "fallback_id", "format_of", "load_entries"]
+
+_TEXT = Format("text", "file", decode_text)
+_JSON = Format("json", "file", decode_json)
+_JSON_LINES = Format("json", "lines", decode_json)
+
+FORMATS: Mapping[str, Format] = {
+    ".txt": _TEXT,
+    ".md": _TEXT,
+    ".json": _JSON,
+    ".jsonl": _JSON_LINES,
+    ".ndjson": _JSON_LINES,
+}
+"""By suffix, in lower case, without a compression's."""
+
+_DECODERS = {form.name: form.decode for form in FORMATS.values()}
+
+
+def format_of(name: str) -> Format | None:
+    """The row for a file's name without its compression's suffix; None when it is of no known format."""
+    return FORMATS.get(suffix_of(name))
+
+
+def load_entries(
+    config: InputConfig,
+    *,
+    output: Path | None,
+    counts: ListingCounts,
+    clock: Callable[[], float] = time.time,
+) -> Iterator[Entry]:
+    """The entries of all inputs, one after the other, found while they are pulled; `output` is left out.
+
+    Before anything is listed, ConfigError for an input that is not there. While pulling, TryLaterError when
+    the listing breaks off. A file that cannot be read is an entry whose `read` says so.
+    """
+    plan = Plan(config, output, counts, clock)
+    origins = [open_origin(source, plan) for source in config.uri]
+    return (entry for origin in origins for entry in origin_entries(origin, plan, lookup=format_of))
+
+
+def decode(entry: Entry, data: bytes, *, text_field: str) -> Document:
+    """The document in these bytes of the entry; DocumentError when there is none.
+
+    Notes: `encoding:cp1252`, `surrogates_scrubbed`.
+    """
+    found = _DECODERS[entry.format](data, text_field)
+    digest = hashlib.sha256(data).hexdigest()
+    return Document(entry.id, entry.uri, digest, found.text, found.metadata, found.notes)

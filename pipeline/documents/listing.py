@@ -1,0 +1,210 @@
+"""The entries of an input: its files, and the lines of those that hold one document a line.
+
+Runs in the reader's thread, lazily; nothing here holds a list of the files, or reads a file before its turn.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import unquote, urlsplit
+
+from pipeline.documents.compression import Compression, read_limited, split_compression
+from pipeline.documents.decode import Format
+from pipeline.documents.lines import Container, describe, fail, line_entries
+from pipeline.documents.patterns import Selection, select
+from pipeline.errors import ConfigError, DocumentError
+from pipeline.records import Entry
+from pipeline.stores import StoredFile, find_file, open_file, printable, walk
+
+if TYPE_CHECKING:
+    from pipeline.config import InputConfig, InputSource
+
+Lookup = Callable[[str], Format | None]
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_EXTENSION = re.compile(r"(?:\.[a-z][a-z0-9_-]{0,9}|\.[0-9][a-z0-9]{0,2})")
+_WILDCARD = re.compile(r"[*?\[]")
+_MAX_EXTENSIONS = 200
+
+
+@dataclass(slots=True)
+class ListingCounts:
+    """What the reader has seen so far; it alone writes here.
+
+    `listed` entries were yielded, from `files` files; `ignored` files count by extension, `(none)` without one,
+    `(symlink)` for links that lead nowhere or outside, `(special)` for fifos, sockets and devices.
+    """
+
+    files: int = 0
+    listed: int = 0
+    ignored: Counter[str] = field(default_factory=Counter)
+
+    def ignore(self, kind: str) -> None:
+        """Nothing; one more file of this kind was passed over."""
+        room = kind in self.ignored or len(self.ignored) < _MAX_EXTENSIONS
+        self.ignored[kind if room else "(other)"] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """One input: `files` lists it, `open` opens one of its files; the prefixes go before ids and uris."""
+
+    files: Callable[[], Iterator[StoredFile]]
+    open: Callable[[StoredFile], BinaryIO]
+    id_prefix: str
+    uri_prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is the same for all inputs of a run."""
+
+    config: InputConfig
+    output: Path | None
+    counts: ListingCounts
+    clock: Callable[[], float]
+
+
+def open_origin(source: InputSource, plan: Plan) -> Origin:
+    """Where the files of this input come from; ConfigError when it is not there or of an unknown scheme."""
+    match = _SCHEME.match(source.uri)
+    if match is None:
+        return _local(source.uri, source, plan)
+    opener = SCHEMES.get(match[1].lower())
+    if opener is None:
+        what = "object stores are not supported yet" if match[1].lower() in ("s3", "gs", "az") else "unknown scheme"
+        raise ConfigError(f"input.uri: {match[1]}://: {what}, need a path, a file:// URI or a glob")
+    return opener(source.uri, source, plan)
+
+
+def _file_uri(uri: str, source: InputSource, plan: Plan) -> Origin:
+    parts = urlsplit(uri.replace("?", "%3F").replace("#", "%23"))
+    if parts.netloc not in ("", "localhost"):
+        raise ConfigError(f"input.uri: got {uri!r}, need file:///absolute/path")
+    return _local(unquote(parts.path), source, plan)
+
+
+def _local(path: str, source: InputSource, plan: Plan) -> Origin:
+    """The origin of a file, a folder or a glob on this machine."""
+    try:
+        file = find_file(Path(path), clock=plan.clock)
+        if file is not None:
+            return _origin(lambda: iter((file,)), Path(path).parent, source)
+        root, glob = _root_and_glob(path)
+        is_folder = root.is_dir()
+    except (OSError, ValueError) as cause:
+        raise ConfigError(f"input.uri: {path!r} cannot be looked at: {describe(cause)}") from cause
+    if not is_folder:
+        raise ConfigError(f"input.uri: got {path!r}: there is no such file or folder")
+    if plan.output is not None and os.path.realpath(plan.output) == os.path.realpath(root):
+        raise ConfigError(f"input.uri: {path!r} is the output as well, need another folder for one of them")
+    chosen = select(plan.config.include, plan.config.exclude, glob=glob)
+    return _origin(partial(_chosen_files, root, chosen, plan=plan), root, source)
+
+
+def _root_and_glob(text: str) -> tuple[Path, str | None]:
+    """The folder, and the rest of a glob; what exists under that very name is no glob."""
+    path = Path(text)
+    if not text or path.exists() or not _WILDCARD.search(text):
+        return path, None
+    fixed = next(at for at, part in enumerate(path.parts) if _WILDCARD.search(part))
+    return Path(*path.parts[:fixed]), "/".join(path.parts[fixed:])
+
+
+def _origin(files: Callable[[], Iterator[StoredFile]], folder: Path, source: InputSource) -> Origin:
+    before = folder.as_posix()
+    uri_prefix = "" if before == "." else before.rstrip("/") + "/"
+    return Origin(files, open_file, f"{source.name}/" if source.name else "", uri_prefix)
+
+
+SCHEMES: Mapping[str, Callable[[str, InputSource, Plan], Origin]] = {"file": _file_uri}
+"""What opens an input, by the scheme of its URI; a path has none."""
+
+
+def _chosen_files(root: Path, chosen: Selection, *, plan: Plan) -> Iterator[StoredFile]:
+    counts = plan.counts
+    files = walk(
+        root,
+        enter=chosen.enters,
+        skip=plan.output,
+        ignored=lambda kind: counts.ignore(f"({kind})"),
+        clock=plan.clock,
+    )
+    return (file for file in files if chosen.wants(file.relative))
+
+
+def origin_entries(origin: Origin, plan: Plan, *, lookup: Lookup) -> Iterator[Entry]:
+    """The entries of one input, counted as they are pulled."""
+    counts = plan.counts
+    for file in origin.files():
+        counts.files += 1
+        for entry in _file_entries(file, origin, plan=plan, lookup=lookup):
+            counts.listed += 1
+            yield entry
+
+
+def _file_entries(file: StoredFile, origin: Origin, *, plan: Plan, lookup: Lookup) -> Iterator[Entry]:
+    """The entry of a file, or those of its lines, or none if its format is unknown and may be ignored."""
+    name, compression = split_compression(file.relative)
+    form = lookup(name)
+    id, uri = origin.id_prefix + printable(file.relative), printable(origin.uri_prefix + file.relative)
+    if form is None:
+        kind = (extension_of(name) + compression.suffix).removeprefix("(none)") or "(none)"
+        if plan.config.unsupported == "fail":
+            read = partial(fail, "unsupported_format", f"the extension {kind} is of no format that is read")
+            return iter((Entry(id, uri, file.version, file.size_bytes, "unsupported", read),))
+        plan.counts.ignore(kind)
+        return iter(())
+    limit = plan.config.max_document_bytes
+    if form.kind == "lines":
+        opened, id_field = partial(origin.open, file), plan.config.id_field
+        return line_entries(
+            Container(id, uri, form.name, opened, compression, file.size_bytes, limit, id_field, origin.id_prefix)
+        )
+    read_whole = partial(read_file, file, origin.open, compression=compression, limit_bytes=limit)
+    return iter((Entry(id, uri, file.version, file.size_bytes, form.name, read_whole),))
+
+
+def extension_of(name: str) -> str:
+    """The extension in lower case with its dot; `(none)`, or `(other)` when it looks like no extension."""
+    suffix = suffix_of(name)
+    if not suffix:
+        return "(none)"
+    return suffix if _EXTENSION.fullmatch(suffix) else "(other)"
+
+
+def suffix_of(name: str) -> str:
+    """The name's last suffix in lower case with its dot, or nothing."""
+    stem, dot, suffix = name.rsplit("/", 1)[-1].rpartition(".")
+    return dot + suffix.lower() if stem else ""
+
+
+def read_file(
+    file: StoredFile,
+    opened: Callable[[StoredFile], BinaryIO],
+    *,
+    compression: Compression,
+    limit_bytes: int,
+) -> bytes:
+    """The file's bytes after decompression; DocumentError when they cannot be had or are too many."""
+    if not compression.suffix and file.size_bytes > limit_bytes:
+        raise _too_large(limit_bytes)
+    try:
+        with opened(file) as raw, compression.open(raw) as stream:
+            data = read_limited(stream, limit_bytes)
+    except compression.damage as cause:
+        raise DocumentError("document_unreadable", f"cannot be read: {describe(cause)}") from cause
+    if data is None:
+        raise _too_large(limit_bytes)
+    return data
+
+
+def _too_large(limit_bytes: int) -> DocumentError:
+    return DocumentError("document_too_large", f"larger than input.max_document_bytes ({limit_bytes})")

@@ -1,0 +1,129 @@
+"""Patterns of paths: `include`, `exclude` and globs.
+
+Nothing here looks at a filesystem: a pattern is held against a relative path with `/`.
+
+`*` and `?` stay within a name, `**` is any number of folders, `[a-z]` a set, a backslash takes the next character
+as it is. A pattern without `/` (but at its end) holds at any depth, one with `/` from the root; a `/` at
+the end means everything below. Wildcards of `include` and of globs take no name that begins with `.` or `_`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pipeline.errors import ConfigError
+from pipeline.stores import HIDDEN
+
+_VISIBLE = "(?![._])"
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A compiled pattern: `whole` for a path, `steps` for one name each (None for `**`)."""
+
+    whole: re.Pattern[str]
+    steps: tuple[re.Pattern[str] | None, ...]
+    names_hidden: bool
+
+    def may_hold_below(self, folder: Sequence[str]) -> bool:
+        """False when no path below this folder, given by its names, can match."""
+        for depth, name in enumerate(folder):
+            if depth >= len(self.steps):
+                return False
+            step = self.steps[depth]
+            if step is None:
+                return self.names_hidden or not any(part.startswith(HIDDEN) for part in folder[depth:])
+            if not step.fullmatch(name):
+                return False
+        return len(folder) < len(self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which files of a tree are wanted: each of `any_of` has a pattern that matches, `none_of` has none."""
+
+    any_of: tuple[tuple[Pattern, ...], ...]
+    none_of: tuple[Pattern, ...]
+    not_into: tuple[Pattern, ...]
+
+    def wants(self, relative: str) -> bool:
+        """True when the file is to be read."""
+        return all(_matches(patterns, relative) for patterns in self.any_of) and not _matches(self.none_of, relative)
+
+    def enters(self, relative: str) -> bool:
+        """False when nothing below this folder can be wanted."""
+        names = relative.split("/")
+        return all(any(p.may_hold_below(names) for p in patterns) for patterns in self.any_of) and not (
+            _matches(self.none_of, relative) or _matches(self.not_into, relative)
+        )
+
+
+def select(include: Iterable[str], exclude: Iterable[str], *, glob: str | None = None) -> Selection:
+    """The selection of the settings, and of a glob's variable part: what it matches and all below that."""
+    any_of = [tuple(_compile(_split(text), text) for text in include)]
+    if glob is not None:
+        any_of.append(tuple(_compile(_split("/" + text), text) for text in (glob, f"{glob}/**")))
+    parts = [(_split(text), text) for text in exclude]
+    return Selection(
+        tuple(any_of),
+        tuple(_compile(names, text, exclude=True) for names, text in parts),
+        tuple(_compile(names[:-1], text, exclude=True) for names, text in parts if _is_below(names)),
+    )
+
+
+def _matches(patterns: Iterable[Pattern], relative: str) -> bool:
+    return any(pattern.whole.fullmatch(relative) for pattern in patterns)
+
+
+def _is_below(names: list[str]) -> bool:
+    return len(names) > 1 and names[-1] == "**"
+
+
+def _split(text: str) -> list[str]:
+    """The names of a pattern; one that holds at any depth begins with `**`."""
+    names = [name for name in text.split("/") if name not in ("", ".")]
+    if text.endswith("/"):
+        names.append("**")
+    if "/" not in text[:-1]:
+        names.insert(0, "**")
+    return [name for at, name in enumerate(names) if name != "**" or names[at - 1 : at] != ["**"]]
+
+
+def _compile(names: list[str], text: str, *, exclude: bool = False) -> Pattern:
+    """The pattern of these names; one that excludes takes hidden names, and all below what it matches."""
+    guard = "" if exclude else _VISIBLE
+    try:
+        steps = tuple(None if name == "**" else re.compile(_name(name, guard), re.DOTALL) for name in names)
+        whole = re.compile(_path(names, guard) + ("(?:/.*)?" if exclude else ""), re.DOTALL)
+    except re.error as cause:
+        raise ConfigError(f"input: the pattern {text!r} cannot be used: {cause.msg}") from cause
+    return Pattern(whole, steps, any(name.startswith(HIDDEN) for name in names))
+
+
+def _path(names: list[str], guard: str) -> str:
+    *above, last = names or ["**"]
+    any_name = f"{guard}[^/]+"
+    folders = "".join(f"(?:{any_name}/)*" if name == "**" else _name(name, guard) + "/" for name in above)
+    return folders + (f"(?:{any_name}/)*{any_name}" if last == "**" else _name(last, guard))
+
+
+_PIECE = re.compile(r"\*+|\?|\[(?P<not>[!^]?)(?P<set>\]?[^\]]*)\]|\\(?P<plain>.)|.", re.DOTALL)
+
+
+def _name(name: str, guard: str) -> str:
+    pieces = "".join(_piece(match) for match in _PIECE.finditer(name))
+    return guard + pieces if name[0] in "*?[" else pieces
+
+
+def _piece(match: re.Match[str]) -> str:
+    text = match.group()
+    if text.startswith("*"):
+        return "[^/]*"
+    if text == "?":
+        return "[^/]"
+    if match["set"]:
+        characters = re.sub(r"([\\\[\]^&~|])", r"\\\1", match["set"])
+        return f"[^/{characters}]" if match["not"] else f"[{characters}]"
+    return re.escape(match["plain"] or text)

@@ -1,0 +1,93 @@
+"""`pipeline run --dry-run`: what would be done, counted without a model, a lock or a byte written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from hashlib import sha256
+
+from pipeline.arguments import write_out
+from pipeline.config import AppConfig
+from pipeline.documents import ListingCounts, load_entries
+from pipeline.errors import EXIT_FAILURES, EXIT_OK, DocumentError
+from pipeline.output import folder_of, scan
+from pipeline.output.index import Index
+from pipeline.process import Plan
+from pipeline.records import Entry
+from pipeline.selection import Rules, Selection
+from pipeline.shards import Shard
+
+CHARS_PER_TOKEN = 4
+"""A rule of thumb for prose; the servers' own counts stand in the report of a run."""
+
+
+def main(app: AppConfig, plan: Plan, *, rules: Rules, shard: Shard) -> int:
+    """Prints the counts; 1 when there are fewer documents than input.min_documents, else 0."""
+    folder, listing = folder_of(app.output.uri), ListingCounts()
+    index = scan(folder, shard=shard) if folder.is_dir() else Index()
+    try:
+        selection = Selection(index, rules, shard=shard, fingerprint=lambda id: plan.asking_for(id).fingerprint)
+        entries = load_entries(app.input, output=folder, counts=listing)
+        counts, size_bytes = _count(entries, selection)
+    finally:
+        index.close()
+        plan.client.close()
+    write_out("\n".join(_lines(app, plan, counts=counts, listing=listing, size_bytes=size_bytes)))
+    return EXIT_OK if listing.listed >= app.input.min_documents else EXIT_FAILURES
+
+
+def _count(entries: Iterator[Entry], selection: Selection) -> tuple[Counter[str], int]:
+    """Documents by what would become of them, and the bytes (as stored) of those that would be asked."""
+    counts: Counter[str] = Counter()
+    size_bytes = 0
+    for entry in entries:
+        if not selection.wants(entry.id):
+            continue
+        choice, entry = selection.judge(entry)
+        kind = choice if choice != "do" else _kind(entry)
+        counts["found"] += 1
+        counts[kind] += 1
+        size_bytes += entry.size_bytes if kind in ("new", "changed", "failed", "question") else 0
+    return counts, size_bytes
+
+
+def _kind(entry: Entry) -> str:
+    """Why an entry would be done: new, changed, failed before, or asked differently; or that it need not be."""
+    known = entry.known
+    if known is None:
+        return "new"
+    if entry.version is not None and entry.version == known.version:
+        same = True
+    else:
+        try:
+            same = sha256(entry.read()).hexdigest() == known.sha256
+        except DocumentError:
+            same = known.sha256 is None
+    if not same:
+        return "changed"
+    if entry.stands:
+        return "skip"
+    return "failed" if known.failed else "question"
+
+
+def _lines(
+    app: AppConfig, plan: Plan, *, counts: Counter[str], listing: ListingCounts, size_bytes: int
+) -> Iterator[str]:
+    asked = sum(counts[kind] for kind in ("new", "changed", "failed", "question"))
+    fixed = next(iter(plan.askings.values())).resolved
+    prompt_chars = len(fixed.system_prompt) + len(fixed.user_prompt) + len(str(plan.agent.schema))
+    tokens = (size_bytes + asked * prompt_chars) // CHARS_PER_TOKEN
+    yield f"Dry run of agent {plan.agent.name}: no model is called, nothing is written."
+    yield f"  found            {counts['found']:>12,}"
+    yield f"  done already     {counts['skip']:>12,}"
+    yield f"  new              {counts['new']:>12,}"
+    yield f"  changed          {counts['changed']:>12,}"
+    yield f"  failed before    {counts['failed']:>12,}   (to be tried again)"
+    yield f"  asked anew       {counts['question']:>12,}   (the question changed, or --redo all)"
+    if counts["leave"]:
+        yield f"  left             {counts['leave']:>12,}   (not named by --only-failed)"
+    if listing.ignored:
+        kinds = ", ".join(f"{kind} {number:,}" for kind, number in listing.ignored.most_common(8))
+        yield f"  ignored          {sum(listing.ignored.values()):>12,}   ({kinds})"
+    yield f"Would ask {asked:,} documents: {size_bytes:,} bytes, about {tokens:,} prompt tokens."
+    yield f"Output: {app.output.uri}"

@@ -1,0 +1,48 @@
+"""What a run is made of, handed to the runner whole; nothing here does anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from pipeline.config import RunnerConfig
+from pipeline.limit import Limit
+from pipeline.output import Output
+from pipeline.process import Finished, Plan
+from pipeline.records import Entry
+from pipeline.selection import Selection
+
+if TYPE_CHECKING:
+    from pipeline.runner import Runner
+
+
+class Watcher(Protocol):
+    """What sees each outcome and each turn, in the main thread."""
+
+    def outcome(self, finished: Finished) -> None: ...
+
+    def turn(self, runner: Runner) -> None: ...
+
+
+class Supervisor(Protocol):
+    """What the prober calls: `establish` before the first document, `refresh` for a new plan, or None."""
+
+    def establish(self, plan: Plan) -> None: ...
+
+    def refresh(self) -> Plan | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a run is made of. `budget`: how many documents may be tried (None: all); `until`: monotonic end time."""
+
+    entries: Callable[[], Iterator[Entry]]
+    selection: Selection
+    output: Output
+    config: RunnerConfig
+    limit: Limit
+    supervisor: Supervisor
+    watcher: Watcher
+    budget: int | None = None
+    until: float | None = None

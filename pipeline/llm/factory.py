@@ -1,0 +1,114 @@
+"""From configuration to clients: which dialect, which servers, which settings. It asks no server, only its name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+
+from pipeline.config import AppConfig, OllamaConfig, ProviderConfig, ResolvedAgentConfig, VLLMConfig
+from pipeline.llm.addresses import at_address
+from pipeline.llm.failover import Failover
+from pipeline.llm.http import Endpoint
+from pipeline.llm.ollama import OllamaClient
+from pipeline.llm.protocol import access_of
+from pipeline.llm.replicas import Client, Provider, Replica, Tools
+from pipeline.llm.retry import RetryPolicy
+from pipeline.llm.vllm import VLLMClient
+
+logger = logging.getLogger(__name__)
+
+
+def build_config_from_resolved(
+    resolved: ResolvedAgentConfig, ollama: OllamaConfig | None = None, vllm: VLLMConfig | None = None
+) -> ProviderConfig:
+    """The base config of the agent's provider with the agent's model, max_tokens and temperature in it.
+
+    An unknown provider gives a warning and means Ollama; so does an empty one, without the warning.
+    """
+    name = resolved.provider or "ollama"
+    if name not in ("ollama", "vllm"):
+        logger.warning("unknown provider %r, using ollama", name, extra={"accepted": "ollama, vllm"})
+        name = "ollama"
+    base: ProviderConfig = (ollama or OllamaConfig()) if name == "ollama" else (vllm or VLLMConfig())
+    return replace(base, **resolved.settings_for(name))
+
+
+def build_llm_client(
+    resolved: ResolvedAgentConfig, ollama: OllamaConfig | None = None, vllm: VLLMConfig | None = None
+) -> Client:
+    """The client of the agent's provider (build_config_from_resolved)."""
+    return _client(build_config_from_resolved(resolved, ollama, vllm))
+
+
+def build_failover(
+    app: AppConfig, variants: Mapping[str, ResolvedAgentConfig], *, tools: Tools, pool_size: int
+) -> Failover:
+    """The agent's providers in order, each with its replicas; a replica has a client for each variant."""
+    chains = {variant: _chain(resolved) for variant, resolved in variants.items()}
+    names = dict.fromkeys(name for chain in chains.values() for name in chain)
+    providers = {
+        name: _provider(
+            name,
+            app.provider_config(name),
+            variants={variant: variants[variant] for variant, chain in chains.items() if name in chain},
+            tools=tools,
+            pool_size=pool_size,
+        )
+        for name in names
+    }
+    return Failover({variant: [providers[name] for name in chain] for variant, chain in chains.items()})
+
+
+def _chain(resolved: ResolvedAgentConfig) -> tuple[str, ...]:
+    first = resolved.provider or "ollama"
+    return (first, *(name for name in resolved.fallback if name != first))
+
+
+def _provider(
+    name: str,
+    base: ProviderConfig,
+    *,
+    variants: Mapping[str, ResolvedAgentConfig],
+    tools: Tools,
+    pool_size: int,
+) -> Provider:
+    configs = {variant: replace(base, **resolved.settings_for(name)) for variant, resolved in variants.items()}
+
+    def make(url: str, address: str | None) -> Replica:
+        return Replica(_clients(configs, name=name, base_url=url, address=address, pool_size=pool_size))
+
+    def find(known: list[Replica]) -> list[Replica]:
+        found: list[Replica] = []
+        for url in base.base_urls:
+            before = {each.client.model.endpoint: each for each in known if each.client.config.base_urls[0] == url}
+            there = {at_address(url, address): address for address in tools.look_up(url)}
+            fresh = [before.get(place) or make(url, address) for place, address in there.items()]
+            found += fresh or list(before.values()) or [make(url, None)]
+        return found
+
+    policy = RetryPolicy.of(base)
+    if base.resolve_replicas:
+        return Provider(name, find([]), policy=policy, tools=tools, find=find)
+    return Provider(name, [make(url, None) for url in base.base_urls], policy=policy, tools=tools)
+
+
+def _clients(
+    configs: Mapping[str, ProviderConfig], *, name: str, base_url: str, address: str | None, pool_size: int
+) -> dict[str, Client]:
+    """A client for each variant, all over the same connections: to `address`, or to where the URL's name leads."""
+    first = next(iter(configs.values()))
+    endpoint = Endpoint(base_url, access_of(first, pool_size=pool_size, address=address))
+    clients: dict[str, Client] = {}
+    for variant, config in configs.items():
+        client = _client(replace(config, base_url=base_url), name=name, endpoint=endpoint)
+        if address is not None:
+            client.model = replace(client.model, endpoint=at_address(base_url, address))
+        clients[variant] = client
+    return clients
+
+
+def _client(config: ProviderConfig, *, name: str | None = None, endpoint: Endpoint | None = None) -> Client:
+    if isinstance(config, OllamaConfig):
+        return OllamaClient(config, provider=name, endpoint=endpoint)
+    return VLLMClient(config, provider=name, endpoint=endpoint)

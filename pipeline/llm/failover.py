@@ -1,0 +1,86 @@
+"""Providers in order: an ask goes to the first that is available, and on to the next when that one cannot do it.
+
+It starts no thread and keeps nothing of a document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.errors import kind_of
+from pipeline.llm.replicas import Asked, Provider, Question
+from pipeline.records import ExtractionAttempt
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why no provider is available: `dead_end` when each of them refuses our settings."""
+
+    dead_end: bool
+    message: str
+
+
+class Failover:
+    """What the workers ask; safe for many threads. `orders`: for each variant its providers, the first first."""
+
+    def __init__(self, orders: Mapping[str, Sequence[Provider]]) -> None:
+        self.orders = orders
+        self.providers = tuple(dict.fromkeys(provider for order in orders.values() for provider in order))
+
+    @property
+    def first(self) -> Provider:
+        """The provider that is meant to answer."""
+        return self.providers[0]
+
+    @property
+    def available(self) -> bool:
+        """True while each variant has a provider with a replica that is not set aside."""
+        return all(any(provider.available for provider in order) for order in self.orders.values())
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why nothing can be asked; None while something can."""
+        if self.available:
+            return None
+        found = [(provider, provider.trouble) for provider in self.providers if not provider.available]
+        told = []
+        for provider, replica in found:
+            why = replica.why.message if replica and replica.why else "set aside"
+            told.append(f"{provider.name} ({replica.client.model.endpoint if replica else ''}): {why}")
+        dead_end = all(replica is not None and replica.state == "misconfigured" for _, replica in found)
+        return Trouble(dead_end, "; ".join(told))
+
+    def ask(self, question: Question) -> Asked:
+        """The first provider's settled answer; `unavailable` only when none was alive to fail at it."""
+        attempts: list[ExtractionAttempt] = []
+        losses, settled = 0, False
+        for provider in self.orders[question.variant]:
+            if not provider.available:
+                continue
+            asked = provider.ask(question)
+            attempts += asked.attempts
+            losses += asked.losses
+            if asked.unavailable and losses:
+                break
+            if not asked.unavailable:
+                settled = True
+                if _is_final(asked):
+                    break
+        return Asked(tuple(attempts), unavailable=not settled, losses=losses)
+
+    def recover(self) -> None:
+        """Looks again at what was set aside. Called by the one prober."""
+        for provider in self.providers:
+            provider.recover()
+
+    def close(self) -> None:
+        """Closes the idle connections of all providers."""
+        for provider in self.providers:
+            provider.close()
+
+
+def _is_final(asked: Asked) -> bool:
+    """True unless the provider lives and could not do it for reasons of its own: then the next one is asked."""
+    last = asked.attempts[-1]
+    return last.ok or kind_of(last.reason or "") != "backend"

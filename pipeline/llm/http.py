@@ -1,0 +1,208 @@
+"""One HTTP endpoint over `requests`: a body goes out, a bounded reply or a named failure comes back.
+
+It knows deadlines, limits, keys and connections, and nothing of any dialect; it never retries, except that a request
+which met a connection the server had closed while it was idle is sent once more, at once, on a fresh one.
+
+    Endpoint.send ─▶ HTTPAdapter.send ─▶ pool ─▶ connection with a deadline ─▶ body, read up to max_bytes
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProtocolError, ReadTimeoutError
+
+from pipeline.llm.connection import PlainConnection, StaleConnectionError, TlsConnection
+
+CONNECT_TIMEOUT_S = 10.0
+MAX_REPLY_BYTES = 8 * 1024 * 1024
+
+
+class CallFailedError(Exception):
+    """No usable reply: `error` is the wire-level text, `reason` its class (errors.REASONS).
+
+    `sent` is False when the server cannot have started the work, `lost` when it went away while it worked.
+    """
+
+    def __init__(self, error: str, reason: str, *, sent: bool = True, lost: bool = False) -> None:
+        super().__init__(error)
+        self.error, self.reason, self.sent, self.lost = error, reason, sent, lost
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a server answered: any status, its headers, the whole body (bytes, decoded)."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class _Adapter(HTTPAdapter):
+    """requests' adapter with its pool looked up once, and that pool's connections watched."""
+
+    def __init__(self, access: Access) -> None:
+        super().__init__(pool_connections=1, pool_maxsize=access.pool_size, max_retries=0)
+        self._access, self._lock = access, threading.Lock()
+        self._found: Any = None
+
+    def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
+        with self._lock:
+            if self._found is None:
+                pool: Any = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
+                kind = TlsConnection if pool.scheme == "https" else PlainConnection
+                address = None if pool.proxy else self._access.address
+                traits = {"max_age_s": self._access.max_connection_age_s, "address": address}
+                pool.ConnectionCls = type(kind.__name__, (kind,), traits)
+                self._found = pool
+        return self._found
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How an endpoint is reached: headers, trust and age. `read_key` is asked again after a 401.
+
+    `address`: the one to connect to, of those that the URL's host name has; not used through a proxy.
+    """
+
+    read_key: Callable[[], str] = field(default=str, repr=False)
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
+    ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+    max_connection_age_s: float = 120.0
+    pool_size: int = 256
+    address: str | None = None
+
+
+class Endpoint:
+    """One base URL: pooled connections, one prepared request a thread and path; safe for many threads."""
+
+    def __init__(self, base_url: str, access: Access = Access()) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._access, self._key = access, access.read_key()
+        self._adapter = _Adapter(access)
+        self._proxies = requests.utils.get_environ_proxies(self.base_url, no_proxy=None)
+        bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+        self._verify: bool | str = access.ca_file or bundle or True
+        self._cert: Any = (access.client_cert, access.client_key) if access.client_key else access.client_cert
+        self._local = threading.local()
+        self.key_changes = 0
+
+    def reload_key(self) -> bool:
+        """True when the key's file holds another key now; it is used from the next request on."""
+        before, self._key = self._key, self._access.read_key()
+        self.key_changes += before != self._key
+        return before != self._key
+
+    def get(self, path: str, *, timeout_s: float) -> Reply:
+        """The reply to a GET; CallFailedError when there is none within `timeout_s`."""
+        return self._send(self._prepared("GET", path), timeout_s=timeout_s, max_bytes=MAX_REPLY_BYTES)
+
+    def post(self, path: str, body: bytes, *, timeout_s: float, max_bytes: int = MAX_REPLY_BYTES) -> Reply:
+        """The reply to a POST of JSON bytes; CallFailedError when there is none, or one over `max_bytes`."""
+        request = self._prepared("POST", path)
+        request.body = body
+        request.headers["Content-Length"] = str(len(body))
+        return self._send(request, timeout_s=timeout_s, max_bytes=max_bytes)
+
+    def close(self) -> None:
+        """Closes the idle connections; requests in flight end by themselves."""
+        self._adapter.close()
+
+    def _prepared(self, method: str, path: str) -> requests.PreparedRequest:
+        cache: dict[tuple[str, str, str], requests.PreparedRequest] = self._local.__dict__.setdefault("prepared", {})
+        found = cache.get((method, path, self._key))
+        if found is None:
+            url, headers = self.base_url + path, self._headers(method)
+            found = cache[(method, path, self._key)] = requests.Request(method, url, headers=headers).prepare()
+        return found
+
+    def _headers(self, method: str) -> dict[str, str]:
+        headers = {"User-Agent": "extraction-pipeline", "Accept": "*/*", "Accept-Encoding": "identity"}
+        headers |= {"Content-Type": "application/json"} if method == "POST" else {}
+        headers |= {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        return headers | dict(self._access.headers or {})
+
+    def _send(self, request: requests.PreparedRequest, *, timeout_s: float, max_bytes: int) -> Reply:
+        deadline = time.monotonic() + timeout_s
+        try:
+            return self._exchange(request, timeout_s=timeout_s, max_bytes=max_bytes)
+        except (requests.RequestException, HTTPError, OSError) as cause:
+            if not isinstance(_root(cause), StaleConnectionError):
+                raise _failure(cause) from cause
+        try:
+            return self._exchange(request, timeout_s=deadline - time.monotonic(), max_bytes=max_bytes)
+        except (requests.RequestException, HTTPError, OSError) as cause:
+            raise _failure(cause, after_stale=True) from cause
+
+    def _exchange(self, request: requests.PreparedRequest, *, timeout_s: float, max_bytes: int) -> Reply:
+        timeout: Any = urllib3.Timeout(total=timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
+        response = self._adapter.send(
+            request, stream=True, timeout=timeout, verify=self._verify, cert=self._cert, proxies=self._proxies
+        )
+        try:
+            return Reply(response.status_code, response.headers, _read(response.raw, max_bytes))
+        finally:
+            response.close()
+
+
+def _read(raw: Any, max_bytes: int) -> bytes:
+    """The whole body, or CallFailedError `response_too_large` as soon as it is longer than `max_bytes`."""
+    chunks, size = [], 0
+    while chunk := raw.read(65536, decode_content=True):
+        size += len(chunk)
+        if size > max_bytes:
+            raise CallFailedError("response_too_large", "response_too_large")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+_CUT_OFF = (http.client.RemoteDisconnected, http.client.IncompleteRead)
+
+
+def _failure(cause: BaseException, *, after_stale: bool = False) -> CallFailedError:
+    """The one place where errors of requests, urllib3 and sockets become ours.
+
+    `after_stale`: the connection before broke as this request was sent, perhaps because of it: nobody there is a loss.
+    """
+    root = _root(cause)
+    if isinstance(root, (NewConnectionError, ConnectTimeoutError)) or isinstance(
+        cause, (requests.ConnectTimeout, requests.exceptions.ProxyError, requests.exceptions.SSLError)
+    ):
+        error = f"connection_error: {_details(root)}"
+        return CallFailedError(error, "connection_error", sent=after_stale, lost=after_stale)
+    if isinstance(cause, (requests.Timeout, ReadTimeoutError)) or isinstance(root, TimeoutError):
+        return CallFailedError("timeout", "timeout")
+    if isinstance(root, http.client.HTTPException) and not isinstance(root, _CUT_OFF):
+        return CallFailedError("bad_response", "bad_response")
+    lost = isinstance(root, (ConnectionError, ProtocolError, *_CUT_OFF))
+    return CallFailedError(f"connection_error: {_details(root)}", "connection_error", lost=lost)
+
+
+def _root(cause: BaseException) -> BaseException:
+    """The innermost error: requests and urllib3 wrap it in `reason` or in their arguments."""
+    for _ in range(8):
+        inner = getattr(cause, "reason", None)
+        if not isinstance(inner, BaseException):
+            inner = next((arg for arg in cause.args if isinstance(arg, BaseException)), None)
+        if inner is None or isinstance(cause, NewConnectionError):
+            return cause
+        cause = inner
+    return cause
+
+
+def _details(root: BaseException) -> str:
+    """The cause in words that are the same each time: no object addresses, no URLs."""
+    origin = root.__cause__ if isinstance(root, (NewConnectionError, StaleConnectionError)) else root
+    text = str(origin or root) or type(root).__name__
+    return text.split(": ", 1)[1] if text.startswith(("HTTPConnection(", "HTTPSConnection(", "<urllib3")) else text

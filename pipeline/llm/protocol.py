@@ -1,0 +1,154 @@
+"""What every language-model client is, and what both dialects share; nothing here does I/O."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+from pipeline.answers import looks_like_loop
+from pipeline.config import OllamaConfig, VLLMConfig
+from pipeline.errors import reason_of_status
+from pipeline.llm.http import Access, CallFailedError, Reply
+from pipeline.llm.wire_texts import is_dying, reason_of_text
+from pipeline.records import ExtractionAttempt, ModelMetadata
+from pipeline.settings import read_api_key
+
+MESSAGE_CHARS = 400
+
+
+class LLMClient(Protocol):
+    """Asks one server one question at a time; safe for many threads.
+
+    `prompts` has `system` and `user`, rendered; `json_schema` is what the answer must be, or None for free text;
+    `document_text` is the document as it stands in the prompt (what truncation is judged by). `call_llm` makes one
+    request and never raises for what a server or a network does: the attempt says it.
+    """
+
+    def call_llm(
+        self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None, document_text: str
+    ) -> ExtractionAttempt: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServerError:
+    """An error body, read: its text, and the dialect's own type and parameter where it names them."""
+
+    message: str
+    kind: str | None = None
+    param: str | None = None
+
+
+def messages(prompts: Mapping[str, str]) -> list[dict[str, str]]:
+    """The chat's messages: the system prompt first (its bytes never change), the document's message last."""
+    system, user = prompts.get("system", ""), prompts.get("user", "")
+    head = [{"role": "system", "content": system}] if system else []
+    return [*head, {"role": "user", "content": user}]
+
+
+def encode(payload: Mapping[str, Any]) -> bytes:
+    """The request's body; a lone surrogate, which servers refuse, becomes a question mark."""
+    return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def decode_object(body: bytes) -> dict[str, Any] | None:
+    """The reply as a mapping; None when it is not a JSON object."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def failed_call(attempt: ExtractionAttempt, failure: CallFailedError) -> ExtractionAttempt:
+    """The attempt, ended by the transport."""
+    return replace(
+        attempt,
+        error=failure.error[:MESSAGE_CHARS],
+        reason=failure.reason,
+        message=failure.error[:MESSAGE_CHARS],
+        sent=failure.sent,
+        lost=failure.lost,
+    )
+
+
+def failed_stream(attempt: ExtractionAttempt, said: ServerError) -> ExtractionAttempt:
+    """The attempt, ended by an error that came after its 200."""
+    reason = reason_of_text(500, said.message, kind=said.kind, param=said.param) or "server_error"
+    failed = failed_answer(attempt, reason, f"error in mid-stream: {said.message}")
+    return replace(failed, lost=is_dying(500, said.message))
+
+
+def failed_answer(attempt: ExtractionAttempt, reason: str, message: str) -> ExtractionAttempt:
+    """The attempt, ended by what a 200 said; the model's text stays in it."""
+    return replace(attempt, error=reason, reason=reason, message=message[:MESSAGE_CHARS])
+
+
+def failed_status(
+    attempt: ExtractionAttempt, reply: Reply, said: ServerError, *, now: Callable[[], float]
+) -> ExtractionAttempt:
+    """The attempt, ended by an HTTP status other than 200: by the server's words where they tell, else the status.
+
+    `lost` when the server says that it dies; whether it did is to be seen.
+    """
+    reason = reason_of_text(reply.status, said.message, kind=said.kind, param=said.param) or reason_of_status(
+        reply.status
+    )
+    return replace(
+        attempt,
+        error=f"http_{reply.status}",
+        reason=reason,
+        message=f"HTTP {reply.status}: {said.message}"[:MESSAGE_CHARS],
+        retry_after_s=retry_after_s(reply.headers.get("Retry-After"), now=now),
+        lost=is_dying(reply.status, said.message),
+    )
+
+
+def retry_after_s(value: str | None, *, now: Callable[[], float]) -> float | None:
+    """Seconds to wait from a Retry-After in seconds or as an HTTP date (RFC 9110, 10.2.3); None when there is none."""
+    if not value:
+        return None
+    seconds = value.strip()
+    if seconds.isascii() and seconds.isdigit():
+        return float(seconds[:9])
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def cut_reason(text: str | None) -> str:
+    """Why an answer that was stopped for length did not end: a loop is no matter of length."""
+    return "generation_loop" if text and looks_like_loop(text) else "output_truncated"
+
+
+def served_by(provider: str, model: str, base_url: str) -> ModelMetadata:
+    """Who is asked, with an endpoint fit for records: no user, no query."""
+    parts = urlsplit(base_url)
+    netloc = parts.netloc.rpartition("@")[2]
+    return ModelMetadata(provider, model, urlunsplit((parts.scheme, netloc, parts.path, "", "")))
+
+
+def whole_number(value: object) -> int | None:
+    """A count as a server gives it, or None when it gives something else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def access_of(config: OllamaConfig | VLLMConfig, *, pool_size: int, address: str | None = None) -> Access:
+    """How the config's server is reached; `address`: the one of its host name's to connect to."""
+    return Access(
+        read_key=lambda: read_api_key(config),
+        headers=config.headers,
+        ca_file=config.ca_file,
+        client_cert=config.client_cert,
+        client_key=config.client_key,
+        max_connection_age_s=config.max_connection_age_s,
+        pool_size=pool_size,
+        address=address,
+    )

@@ -1,0 +1,64 @@
+"""The one level of retry in the whole program: how long to wait, how often, and asking until it is settled.
+
+A policy is a value, safe for all threads. It starts nothing and sleeps only through the function it is given.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.config import OllamaConfig, VLLMConfig
+from pipeline.llm.protocol import LLMClient
+from pipeline.records import ExtractionAttempt
+
+TIMEOUT_RETRIES = 1
+"""A timeout is dear for both sides, so it is tried again once only."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Exponential back-off with full jitter; delays in seconds. At most `max_retries` + 1 requests."""
+
+    max_retries: int
+    base_delay_s: float
+    max_delay_s: float
+    multiplier: float
+
+    @classmethod
+    def of(cls, config: OllamaConfig | VLLMConfig) -> RetryPolicy:
+        """The policy that a provider's settings describe."""
+        return cls(config.max_retries, config.retry_base_delay, config.retry_max_delay, config.retry_backoff_multiplier)
+
+    def allows(self, failures: list[ExtractionAttempt]) -> bool:
+        """True when another request may follow these failures."""
+        timeouts = sum(1 for attempt in failures if attempt.reason == "timeout")
+        return failures[-1].retryable and len(failures) <= self.max_retries and timeouts <= TIMEOUT_RETRIES
+
+    def delay_s(self, failures: list[ExtractionAttempt], rng: random.Random) -> float:
+        """Seconds to wait before the next request: what the server asks for if it does, else the back-off; capped."""
+        asked = failures[-1].retry_after_s
+        if asked is not None:
+            return min(asked, self.max_delay_s)
+        ceiling = min(self.max_delay_s, self.base_delay_s * self.multiplier ** (len(failures) - 1))
+        return rng.uniform(0.0, ceiling)
+
+
+def call_with_retries(
+    client: LLMClient,
+    prompts: Mapping[str, str],
+    *,
+    json_schema: Mapping[str, Any] | None,
+    document_text: str,
+    policy: RetryPolicy,
+    sleep: Callable[[float], object],
+    rng: random.Random,
+) -> list[ExtractionAttempt]:
+    """All attempts at one ask, the last being what it came to. `sleep` returning True means: stop trying."""
+    attempts: list[ExtractionAttempt] = []
+    while True:
+        attempts.append(client.call_llm(prompts, json_schema, document_text))
+        if not policy.allows(attempts) or sleep(policy.delay_s(attempts, rng)) is True:
+            return attempts

@@ -1,0 +1,74 @@
+"""A streamed answer put together again, so that it is judged exactly as an unstreamed one; it reads no socket.
+
+vLLM sends server-sent events (`data: {chunk}`, then `data: [DONE]`), Ollama lines of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def join_chunks(body: bytes) -> dict[str, Any] | None:
+    """The chunks of a chat completion stream as one completion; with `error` where one came in mid-stream.
+
+    None when a line is not JSON or the stream ended without `[DONE]`.
+    """
+    content, thought, finish, usage, done = [], [], None, None, False
+    for line in body.splitlines():
+        if not line.startswith(b"data:"):
+            continue
+        data = line[5:].strip()
+        if data == b"[DONE]":
+            done = True
+            break
+        chunk = _object(data)
+        if chunk is None:
+            return None
+        if "error" in chunk:
+            return {"error": chunk["error"]}
+        usage = chunk.get("usage") or usage
+        choices = chunk.get("choices")
+        for choice in filter(_is_first, choices if isinstance(choices, list) else []):
+            delta = choice.get("delta")
+            content.append(_text(delta, "content"))
+            thought.append(_text(delta, "reasoning") or _text(delta, "reasoning_content"))
+            finish = choice.get("finish_reason") or finish
+    if not done:
+        return None
+    message = {"role": "assistant", "content": "".join(content), "reasoning": "".join(thought)}
+    return {"choices": [{"message": message, "finish_reason": finish}], "usage": usage}
+
+
+def join_lines(body: bytes) -> dict[str, Any] | None:
+    """The lines of an Ollama stream as one reply, or the `error` that came in mid-stream; None for a bad line."""
+    content, thought, last = [], [], None
+    for line in body.split(b"\n"):
+        if not line.strip():
+            continue
+        last = _object(line)
+        if last is None or "error" in last:
+            return last
+        content.append(_text(last.get("message"), "content"))
+        thought.append(_text(last.get("message"), "thinking"))
+    if last is None:
+        return None
+    return last | {"message": {"role": "assistant", "content": "".join(content), "thinking": "".join(thought)}}
+
+
+def _is_first(choice: object) -> bool:
+    return isinstance(choice, dict) and not choice.get("index")
+
+
+def _text(part: object, key: str) -> str:
+    """The text of a part of a message; empty for anything else."""
+    value = part.get(key) if isinstance(part, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+def _object(data: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,264 @@
+"""The client of vLLM and of other servers of the OpenAI protocol: POST /v1/chat/completions.
+
+Seen on vLLM 0.32.0 and llama.cpp's server. It believes nothing but a whole answer with finish_reason `stop`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from pipeline.config import VLLMConfig
+from pipeline.llm.http import Access, CallFailedError, Endpoint, Reply
+from pipeline.llm.protocol import (
+    MESSAGE_CHARS,
+    ServerError,
+    access_of,
+    cut_reason,
+    decode_object,
+    encode,
+    failed_answer,
+    failed_call,
+    failed_status,
+    failed_stream,
+    messages,
+    served_by,
+    whole_number,
+)
+from pipeline.llm.sse import join_chunks
+from pipeline.records import ExtractionAttempt
+
+logger = logging.getLogger(__name__)
+
+SCHEMA_NAME = "extraction"
+REPETITION_SINCE = (0, 32)
+REPETITION_DETECTION: Mapping[str, int] = {"max_pattern_size": 8, "min_count": 20}
+"""Ends a loop after 20 equal patterns of up to 8 tokens (vLLM from 0.32); six, as tried there, stand in honest JSON."""
+TOKENIZE_TIMEOUT_S = 10.0
+
+
+class VLLMClient:
+    """Asks one vLLM server (the first of `base_url`); one instance serves many threads."""
+
+    def __init__(
+        self,
+        config: VLLMConfig,
+        *,
+        provider: str | None = None,
+        endpoint: Endpoint | None = None,
+        pool_size: int = 256,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.config, self._clock, self._now = config, clock, now
+        self.endpoint = endpoint or Endpoint(config.base_urls[0], access_of(config, pool_size=pool_size))
+        self.model = served_by(provider or config.type, config.model, config.base_urls[0])
+        self.context_length: int | None = None
+        self.detects_repetition = False
+
+    def payload(self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The request's body: fields of the OpenAI protocol, then `extra_body`, which may override them."""
+        body: dict[str, Any] = {"model": self.config.model} if self.config.model else {}
+        body |= {
+            "messages": messages(prompts),
+            "max_tokens": self.config.max_tokens,
+            "temperature": self.config.temperature,
+            "stream": self.config.stream,
+        }
+        if self.config.stream:
+            body["stream_options"] = {"include_usage": True}
+        if json_schema is not None:
+            shape = {"name": SCHEMA_NAME, "schema": json_schema, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": shape}
+        if self.detects_repetition:
+            body["repetition_detection"] = REPETITION_DETECTION
+        return body | dict(self.config.extra_body)
+
+    def call_llm(
+        self,
+        prompts: Mapping[str, str],
+        json_schema: Mapping[str, Any] | None,
+        document_text: str,  # noqa: ARG002 - vLLM refuses what is too long, so nothing need be judged by it
+    ) -> ExtractionAttempt:
+        """What came of one request (LLMClient)."""
+        started = self._clock()
+        attempt = ExtractionAttempt(self.model, context_length=self.context_length)
+        payload = self.payload(prompts, json_schema)
+        try:
+            reply = self.endpoint.post("/v1/chat/completions", encode(payload), timeout_s=self.config.timeout)
+        except CallFailedError as failure:
+            attempt = failed_call(attempt, failure)
+        else:
+            attempt = self._judge(attempt, reply, payload=payload)
+        if attempt.reason == "context_length" and self.config.type == "vllm":
+            left_s = self.config.timeout - (self._clock() - started)
+            attempt = self._with_count(attempt, payload, timeout_s=min(TOKENIZE_TIMEOUT_S, left_s))
+        return replace(attempt, latency_s=self._clock() - started)
+
+    def adopt(
+        self,
+        *,
+        model: str,
+        think: bool | str | None,  # noqa: ARG002 - vLLM has no such field
+        digest: str | None,
+        context_length: int | None = None,
+        server: str | None = None,
+    ) -> None:
+        """Takes over what a preflight found out; called before the first document only."""
+        self.config = replace(self.config, model=model)
+        self.model = replace(self.model, name=model, digest=digest)
+        self.context_length = context_length or self.context_length
+        if server is not None:
+            self.detects_repetition = self.config.type == "vllm" and _version(server) >= REPETITION_SINCE
+
+    def small(self, *, max_tokens: int, timeout_s: float) -> VLLMClient:
+        """The same server over the same connections, asked for a few tokens only."""
+        config = replace(self.config, max_tokens=max_tokens, timeout=timeout_s)
+        client = VLLMClient(config, provider=self.model.provider, endpoint=self.endpoint)
+        client.context_length, client.detects_repetition = self.context_length, self.detects_repetition
+        return client
+
+    def close(self) -> None:
+        """Closes the idle connections."""
+        self.endpoint.close()
+
+    def _judge(self, attempt: ExtractionAttempt, reply: Reply, *, payload: Mapping[str, Any]) -> ExtractionAttempt:
+        if reply.status != 200:
+            return failed_status(attempt, reply, error_of(reply), now=self._now)
+        streamed = payload.get("stream") is True and not reply.body.lstrip().startswith(b"{")
+        body = join_chunks(reply.body) if streamed else decode_object(reply.body)
+        if body is None:
+            told = "the stream broke off, or is none" if streamed else "the reply is not a JSON object"
+            return failed_answer(attempt, "bad_response", told)
+        if "error" in body and "choices" not in body:
+            return failed_stream(attempt, _error_in(body["error"]))
+        asked = whole_number(payload.get("max_completion_tokens")) or whole_number(payload.get("max_tokens"))
+        return _judge_body(attempt, body, max_tokens=asked)
+
+    def _with_count(
+        self, attempt: ExtractionAttempt, payload: Mapping[str, Any], *, timeout_s: float
+    ) -> ExtractionAttempt:
+        """The attempt with the prompt's true length in its message: the error itself stops counting at the limit."""
+        asked = {"model": payload.get("model"), "messages": payload.get("messages"), "add_generation_prompt": True}
+        if timeout_s <= 0:
+            return attempt
+        try:
+            reply = self.endpoint.post("/tokenize", encode(asked), timeout_s=timeout_s)
+        except CallFailedError:
+            return attempt
+        body = decode_object(reply.body) if reply.status == 200 else None
+        count, limit = (whole_number((body or {}).get(key)) for key in ("count", "max_model_len"))
+        if not count:
+            return attempt
+        told = f"the prompt has {count} tokens" + (f", the context {limit}" if limit else "")
+        message = f"{told}; {attempt.message}"[:MESSAGE_CHARS]
+        return replace(attempt, message=message, context_length=limit or attempt.context_length)
+
+
+def _judge_body(attempt: ExtractionAttempt, body: Mapping[str, Any], *, max_tokens: int | None) -> ExtractionAttempt:
+    choices = body.get("choices")
+    if not isinstance(choices, list):
+        return failed_answer(attempt, "bad_response", "the reply has no list `choices`")
+    attempt = _with_usage(attempt, body)
+    if not choices:
+        return failed_answer(attempt, "empty_model_response", "`choices` is empty")
+    choice = choices[0] if isinstance(choices[0], dict) else {}
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        return failed_answer(attempt, "bad_response", "the first choice has no `message`")
+    content = message.get("content")
+    if content is not None and not isinstance(content, str):
+        return failed_answer(attempt, "bad_response", f"`content` is of type {type(content).__name__}")
+    attempt = replace(attempt, raw_text=content or None)
+    return _judge_end(attempt, choice.get("finish_reason"), thought=_thought(message), max_tokens=max_tokens)
+
+
+def _judge_end(
+    attempt: ExtractionAttempt, finish: object, *, thought: bool, max_tokens: int | None
+) -> ExtractionAttempt:
+    """An answer counts when it ended by itself (`stop`) and says something."""
+    if finish == "length":
+        spent = attempt.completion_tokens
+        told = f"stopped for length after {spent} tokens (max_tokens {max_tokens})"
+        if spent is not None and max_tokens is not None and spent < max_tokens:
+            attempt = replace(attempt, notes=(*attempt.notes, "max_tokens_clamped"))
+            told += ": the server clamped it to the room that the prompt left"
+        told += ", all of them thought" if thought and attempt.raw_text is None else ""
+        return failed_answer(attempt, cut_reason(attempt.raw_text), told)
+    if finish == "repetition":
+        return failed_answer(attempt, "generation_loop", "the server stopped a repetition")
+    if finish in ("abort", "error"):
+        return failed_answer(attempt, "server_error", f"the server ended the answer: finish_reason {finish}")
+    if finish != "stop":
+        shown = finish if isinstance(finish, str) else type(finish).__name__
+        return failed_answer(attempt, "bad_response", f"finish_reason is {shown[:40]!r}, need 'stop'")
+    if attempt.raw_text is None or not attempt.raw_text.strip():
+        return failed_answer(attempt, "empty_model_response", "only reasoning, no content" if thought else "no content")
+    return attempt
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """`0.32.1rc1` as (0, 32, 1): the numbers that its first three parts begin with."""
+    found = (re.match(r"\d+", part) for part in text.split(".")[:3])
+    return tuple(int(number[0]) for number in found if number)
+
+
+def _thought(message: Mapping[str, Any]) -> bool:
+    """True when there is a chain of thought: `reasoning` (vLLM 0.32), `reasoning_content` (older, llama.cpp)."""
+    return bool(message.get("reasoning") or message.get("reasoning_content"))
+
+
+def _with_usage(attempt: ExtractionAttempt, body: Mapping[str, Any]) -> ExtractionAttempt:
+    usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
+    assert isinstance(usage, dict)
+    details = usage.get("prompt_tokens_details")
+    return replace(
+        attempt,
+        prompt_tokens=whole_number(usage.get("prompt_tokens")),
+        completion_tokens=whole_number(usage.get("completion_tokens")),
+        cached_tokens=whole_number(details.get("cached_tokens")) if isinstance(details, dict) else None,
+    )
+
+
+def error_of(reply: Reply) -> ServerError:
+    """An error body of vLLM 0.32.0, in any of its four shapes: object, string, `detail`, or nothing at all."""
+    body = decode_object(reply.body)
+    if body is None:
+        return ServerError("no JSON in the error's body")
+    if "error" in body:
+        return _error_in(body["error"])
+    return ServerError(str(body.get("detail") or "an error without a message"))
+
+
+def _error_in(error: object) -> ServerError:
+    if not isinstance(error, dict):
+        return ServerError(str(error))
+    kind, param = error.get("type"), error.get("param")
+    return ServerError(
+        str(error.get("message") or kind or "an error without a message"),
+        kind if isinstance(kind, str) else None,
+        param if isinstance(param, str) else None,
+    )
+
+
+def check_vllm_health(base_url: str, timeout: float = 10.0, *, api_key: str = "") -> bool:
+    """True when GET /v1/models answers 200 within `timeout` seconds; says so at INFO, else why not at WARNING."""
+    config = VLLMConfig(base_url=base_url, api_key=api_key)
+    shown = served_by("vllm", "", config.base_urls[0]).endpoint
+    endpoint = Endpoint(config.base_urls[0], Access(read_key=lambda: api_key))
+    try:
+        reply = endpoint.get("/v1/models", timeout_s=timeout)
+    except CallFailedError as failure:
+        logger.warning("vLLM health check failed", extra={"endpoint": shown, "error": failure.error})
+        return False
+    finally:
+        endpoint.close()
+    if reply.status != 200:
+        logger.warning("vLLM health check failed", extra={"endpoint": shown, "error": f"http_{reply.status}"})
+        return False
+    logger.info("vLLM health check passed", extra={"endpoint": shown})
+    return True

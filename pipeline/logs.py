@@ -1,0 +1,258 @@
+"""One line an event on stderr, as text or JSON, safe to show on a terminal.
+
+It must not hold a run up, and must never write a document's text, a model's output or a secret.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, Literal, TextIO
+
+from pipeline.records import utc_now
+
+LogFormat = Literal["text", "json"]
+
+REPEAT_S = 30.0
+QUIET_LINES = 200
+_KEPT_WARNINGS = 500
+
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_RESERVED = frozenset({"severity", "time", "message", "logger", "stack_trace"})
+_NAMED = {0x09: "\\t", 0x0A: "\\n", 0x0D: "\\r"}
+_BIDI = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_ESCAPES: Mapping[int, str] = {
+    **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))},
+    **{code: f"\\u{code:04x}" for code in (0x2028, 0x2029, 0xFEFF, *_BIDI, *range(0xD800, 0xE000))},
+    **_NAMED,
+}
+_ESCAPES_BUT_LF: Mapping[int, str] = {code: text for code, text in _ESCAPES.items() if code != 0x0A}
+
+
+def visible(text: str) -> str:
+    """The text on one line with every control, escape and bidi character spelled out (`\\x1b`)."""
+    return text.translate(_ESCAPES)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A warning that was written, and how often it came again since."""
+
+    written_at: float
+    last: logging.LogRecord
+    held: int = 0
+
+
+class Repeats:
+    """Lets a warning through once in 30 s; the next one through carries the count as `repeated`.
+
+    Of any warning: lines written, plus the sum of their `repeated`, is how often it happened (after `rest`).
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seen: dict[tuple[str, str, str, str], _Seen] = {}
+
+    def pass_on(self, record: logging.LogRecord) -> list[logging.LogRecord]:
+        """The records to write now: this one, none, or also one whose count must make room."""
+        if record.levelno != logging.WARNING:
+            return [record]
+        key = (record.name, str(record.msg), _field(record, "reason"), _field(record, "endpoint"))
+        now = self._clock()
+        seen = self._seen.get(key)
+        if seen is not None and now - seen.written_at < REPEAT_S:
+            seen.held, seen.last = seen.held + 1, record
+            return []
+        self._seen.pop(key, None)
+        room = [self._seen.pop(next(iter(self._seen)))] if len(self._seen) >= _KEPT_WARNINGS else []
+        self._seen[key] = _Seen(now, record)
+        return [*_held(room), _counted(record, seen.held if seen else 0)]
+
+    def rest(self) -> list[logging.LogRecord]:
+        """The last record of each warning that is still held back, with its count; nothing is held after."""
+        seen, self._seen = list(self._seen.values()), {}
+        return _held(seen)
+
+
+def _held(seen: list[_Seen]) -> list[logging.LogRecord]:
+    return [_counted(each.last, each.held - 1) for each in seen if each.held]
+
+
+def _counted(record: logging.LogRecord, count: int) -> logging.LogRecord:
+    if count:
+        record.repeated = count
+    return record
+
+
+def _field(record: logging.LogRecord, name: str) -> str:
+    return str(getattr(record, name, ""))
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """What was given as `extra={…}`, made visible and fit for JSON."""
+    return {key: _plain(value) for key, value in vars(record).items() if key not in _OWN}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {visible(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    return visible(str(value))
+
+
+def text_line(record: logging.LogRecord) -> str:
+    """`TIME LEVEL message key=value …`; a traceback follows, indented, so that no text can pose as a line."""
+    parts = [_time(record), record.levelname, visible(record.getMessage())]
+    parts += [f"{visible(key)}={_text_value(value)}" for key, value in fields_of(record).items()]
+    trace = _trace(record)
+    indented = "".join("\n    " + line for line in trace.split("\n")) if trace else ""
+    return " ".join(parts) + indented
+
+
+def json_line(record: logging.LogRecord, bound: Mapping[str, Any]) -> str:
+    """One JSON object: severity, time, message, logger, what is bound (run_id, …), then the fields."""
+    named = {(f"{key}_" if key in _RESERVED else visible(key)): v for key, v in fields_of(record).items()}
+    severity = record.levelname if record.levelno % 10 == 0 else "DEFAULT"
+    line: dict[str, Any] = {
+        "severity": severity,
+        "time": _time(record),
+        "message": visible(record.getMessage()),
+        "logger": record.name,
+        **{key: _plain(value) for key, value in bound.items()},
+        **named,
+    }
+    trace = _trace(record)
+    return json.dumps({**line, "stack_trace": trace} if trace else line, ensure_ascii=False)
+
+
+def _time(record: logging.LogRecord) -> str:
+    return utc_now(datetime.fromtimestamp(record.created, timezone.utc))
+
+
+def _text_value(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    bare = isinstance(value, str) and text and not any(char in text for char in ' "=')
+    return text if bare or not isinstance(value, str) else json.dumps(text, ensure_ascii=False)
+
+
+def _trace(record: logging.LogRecord) -> str:
+    formatter = logging.Formatter()
+    parts = [formatter.formatException(record.exc_info)] if record.exc_info and record.exc_info[0] else []
+    parts += [formatter.formatStack(record.stack_info)] if record.stack_info else []
+    return "\n".join(parts).translate(_ESCAPES_BUT_LF)
+
+
+class LineHandler(logging.Handler):
+    """Writes each record as a line: to the stream, to a live display, or (quiet) to a bounded buffer.
+
+    Its lock (`acquire`, `release`) is the one that orders everything written to the terminal.
+    """
+
+    def __init__(self, stream: TextIO, *, format: LogFormat, quiet: bool, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self.stream = stream
+        self._format = format
+        self._quiet = quiet
+        self._buffer: deque[str] = deque(maxlen=QUIET_LINES)
+        self._dropped = 0
+        self._repeats = Repeats(clock)
+        self._bound: Mapping[str, Any] = {}
+        self._diverted: Callable[[str], None] | None = None
+
+    def bind(self, fields: Mapping[str, Any]) -> None:
+        """Adds these (run_id, shard) to every JSON line from now on."""
+        self._bound = {**self._bound, **fields}
+
+    def divert(self, write: Callable[[str], None] | None) -> None:
+        """Hands every line (without its LF) to `write` from now on; None: to the stream again."""
+        self.acquire()
+        self._diverted = write
+        self.release()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes the record, unless it repeats; a stream that is gone never stops a run."""
+        try:
+            for each in self._repeats.pass_on(record):
+                self._put(self._line(each), each.levelno)
+        except OSError:
+            pass  # the terminal or pipe is gone: nobody is left to be told
+        except (ValueError, TypeError, KeyError):
+            self.handleError(record)
+
+    def flush_quiet(self) -> None:
+        """Writes what quiet mode held back; for a run that did not end with 0."""
+        self._flush_repeats()
+        lines, dropped = list(self._buffer), self._dropped
+        self._buffer.clear()
+        self._quiet, self._dropped = False, 0
+        if dropped:
+            lines.insert(0, f"({dropped} earlier lines were not kept)")
+        for line in lines:
+            self._put(line, logging.CRITICAL)
+
+    def close(self) -> None:
+        """Writes the counts that are still held back, and stops."""
+        with suppress(OSError, ValueError):  # the stream may be gone by now
+            self._flush_repeats()
+        logging.captureWarnings(False)
+        super().close()
+
+    def _flush_repeats(self) -> None:
+        for record in self._repeats.rest():
+            self._put(self._line(record), record.levelno)
+
+    def _line(self, record: logging.LogRecord) -> str:
+        return json_line(record, self._bound) if self._format == "json" else text_line(record)
+
+    def _put(self, line: str, level: int) -> None:
+        if self._quiet:
+            if level >= logging.WARNING:
+                self._dropped += len(self._buffer) == QUIET_LINES
+                self._buffer.append(line)
+        elif self._diverted is not None:
+            self._diverted(line)
+        else:
+            self.stream.write(line + "\n")
+            self.stream.flush()
+
+
+def setup(
+    level: str,
+    *,
+    format: LogFormat = "text",
+    stream: TextIO | None = None,
+    quiet: bool = False,
+    clock: Callable[[], float] = time.monotonic,
+) -> LineHandler:
+    """The handler that all log lines go through from now on; an earlier one is closed and replaced.
+
+    `level` is for our own loggers; those of libraries speak from WARNING on. Close the handler at the end.
+    """
+    root = logging.getLogger()
+    for earlier in [each for each in root.handlers if isinstance(each, LineHandler)]:
+        root.removeHandler(earlier)
+        earlier.close()
+    handler = LineHandler(stream or sys.stderr, format=format, quiet=quiet, clock=clock)
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger("pipeline").setLevel(level.upper())
+    logging.captureWarnings(True)
+    return handler
+
+
+def active_handler() -> LineHandler | None:
+    """The handler that `setup` installed, if it stands."""
+    return next((each for each in logging.getLogger().handlers if isinstance(each, LineHandler)), None)

@@ -1,0 +1,261 @@
+"""A text that should be JSON → its value: as it stands, or mended where that is no guess.
+
+It takes no cut text for a whole one, takes time in proportion to the text, and its messages repeat nothing of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, NoReturn
+
+from pipeline.errors import ConfigError, Stage
+
+_MAX_DEPTH = 200
+_MAX_MENDED_CHARS = 1 << 19
+_MAX_FULL_CHARS = 8000
+_MAX_REGIONS = 100
+# what opens a model's thoughts, and after which mark the answer begins
+_THOUGHTS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<|channel|>analysis", "<|channel|>final<|message|>"),
+)
+# a string always ends here, if need be at the end of the text: so neither pattern ever goes back
+_STRING = r'"(?:[^"\\]+|\\.?)*(?:"|\Z)'
+_STRING_OR_COMMA = re.compile(_STRING + r"|,(?=[ \t\r\n]*[}\]])", re.DOTALL)
+_STRING_OR_BRACKET = re.compile(_STRING + r"|[\[\]{}]", re.DOTALL)
+_BRACKET = re.compile(r"[\[\]{}]")
+_FENCE_LINE = re.compile(r"^[ \t]*```[^`\n]*$", re.MULTILINE)
+
+
+class AnswerError(Exception):
+    """The text is no answer: `reason` and `stage` as in a line of errors, `message` without a word of the text."""
+
+    def __init__(self, reason: str, message: str, *, stage: Stage = "parse") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.stage = stage
+        self.message = message
+
+
+def read(text: str, *, repair: str) -> tuple[Any, bool]:
+    """The value, and whether something was mended for it; AnswerError `invalid_json` for anything else.
+
+    `repair` is off, basic or full. The value is nested 200 deep at most and holds no NaN and no Infinity.
+    """
+    try:
+        value, mended = _read(text, repair)
+        _refuse_depth(value)
+    except RecursionError as cause:
+        raise AnswerError("invalid_json", "nested too deeply") from cause
+    return value, mended
+
+
+def strip_fence(text: str) -> str:
+    """What stands between the one opening and the one closing fence line around a text; else the text itself."""
+    opening, newline, rest = text.lstrip().partition("\n")
+    rest = rest.rstrip()
+    if newline and opening.startswith("```") and "`" not in opening[3:] and rest.endswith("\n```"):
+        return rest[:-4]
+    return text
+
+
+def repair_library() -> Callable[..., Any]:
+    """The `loads` of json_repair; ConfigError when it is not installed."""
+    try:
+        import json_repair
+    except ImportError as cause:
+        need = "need the json-repair library: pip install 'extraction-pipeline[repair]', or set it to basic"
+        raise ConfigError(f"answers.repair: got full, {need}") from cause
+    loads: Callable[..., Any] = json_repair.loads
+    return loads
+
+
+def _read(text: str, repair: str) -> tuple[Any, bool]:
+    try:
+        value, mended = _decode(text)
+    except json.JSONDecodeError as cause:
+        if repair == "off" or len(text) > _MAX_MENDED_CHARS:
+            raise _not_json(cause) from cause
+        return _mended(_without_thoughts(text).strip(), repair), True
+    _refuse(mended and repair == "off", "a key is given twice")
+    inner = _unwrapped(value) if repair != "off" else None
+    return (value, mended) if inner is None else (inner, True)
+
+
+def _mended(text: str, repair: str) -> Any:
+    """The value of a text that is not JSON as it stands."""
+    body = strip_fence(text)
+    try:
+        value = _decode_mended(body)
+    except json.JSONDecodeError as cause:
+        return _from_prose(body, repair, cause)
+    inner = _unwrapped(value)
+    return value if inner is None else inner
+
+
+def _from_prose(text: str, repair: str, error: json.JSONDecodeError) -> Any:
+    """The one object of a text with other things around it; `error` is why the whole of it is no JSON."""
+    regions = _regions(_fenced_block(text))
+    try:
+        return _only_object(regions)
+    except json.JSONDecodeError as cause:
+        if repair == "full" and len(text) <= _MAX_FULL_CHARS and len(regions) == 1:
+            return _guessed(regions[0])
+        raise _not_json(error if text.startswith("{") else cause) from cause
+
+
+def _decode(text: str, *, strict: bool = True) -> tuple[Any, bool]:
+    """The value, and whether an equal key was dropped; not strict: raw control characters in strings are taken."""
+    dropped = False
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal dropped
+        found = dict(pairs)
+        if len(found) == len(pairs):
+            return found
+        found = {}
+        for key, value in pairs:
+            _refuse(key in found and not _same(found[key], value), "a key is given twice, with different values")
+            found[key] = value
+        dropped = True
+        return found
+
+    decoder = json.JSONDecoder(object_pairs_hook=members, parse_float=_number, parse_constant=_constant, strict=strict)
+    try:
+        return decoder.decode(text), dropped
+    except json.JSONDecodeError:
+        raise
+    except ValueError as cause:
+        # Python reads no integer of more than 4,300 digits
+        raise AnswerError("invalid_json", "a number is too large") from cause
+
+
+def _decode_mended(text: str) -> Any:
+    """The value of a text whose faults are trailing commas and control characters at most."""
+    return _decode(_STRING_OR_COMMA.sub(lambda m: "" if m[0] == "," else m[0], text), strict=False)[0]
+
+
+def _unwrapped(value: Any) -> dict[str, Any] | None:
+    """The object that was encoded as a string once more, or twice; None when the value is what it seems."""
+    for _ in range(2):
+        if not isinstance(value, str) or not value.lstrip().startswith(("{", '"', "```")):
+            return None
+        try:
+            value = _decode_mended(strip_fence(value))
+        except json.JSONDecodeError:
+            return None
+        if isinstance(value, dict):
+            return value
+    return None
+
+
+def _without_thoughts(text: str) -> str:
+    """The text after the model's thoughts; thoughts without an end hold no answer."""
+    # an answer may speak of such marks in its strings
+    if text.lstrip().startswith(("{", "```")):
+        return text
+    for opening, closing in _THOUGHTS:
+        text = text.rpartition(closing)[2]
+        _refuse(text.lstrip().startswith(opening), "the thoughts have no end, so there is no answer")
+    return text
+
+
+def _fenced_block(text: str) -> str:
+    """The block of a text that has exactly one, when nothing outside of it was left open; else the text."""
+    lines = [] if text.startswith("{") else list(islice(_FENCE_LINE.finditer(text), 3))
+    if len(lines) != 2:
+        return text
+    _regions(text[: lines[0].start()] + text[lines[1].end() :])
+    return text[lines[0].end() : lines[1].start()]
+
+
+def _regions(text: str) -> list[str]:
+    """The different top-level `{…}` of a text; AnswerError when a bracket is left open, or over."""
+    return list(dict.fromkeys(text[start:end] for start, end in _spans(text) if text[start] == "{"))
+
+
+def _spans(text: str) -> Iterator[tuple[int, int]]:
+    """Where brackets open and close at the top of a text; inside of them strings are passed over."""
+    depth = start = at = 0
+    while token := (_STRING_OR_BRACKET if depth else _BRACKET).search(text, at):
+        at = token.end()
+        if token[0] in "{[":
+            start = start if depth else token.start()
+            depth += 1
+            _refuse(depth > _MAX_DEPTH, "nested too deeply")
+        elif token[0] in "}]":
+            _refuse(depth == 0, "a bracket closes that was never opened")
+            depth -= 1
+            if depth == 0:
+                yield start, at
+    _refuse(depth > 0, "it ends before its last bracket is closed")
+
+
+def _only_object(regions: list[str]) -> Any:
+    """The one object among the regions; the same one several times is one, different ones are a guess."""
+    _refuse(len(regions) > _MAX_REGIONS, "it holds too many objects, or braces in prose")
+    found: list[Any] = []
+    for region in regions:
+        try:
+            value = _decode_mended(region)
+        except json.JSONDecodeError:
+            # `{name}` in prose is no broken object
+            if '"' in region or len(regions) == 1:
+                raise
+            continue
+        _refuse(bool(found) and not _same(found[0], value), "it holds several different objects")
+        found = [value]
+    _refuse(not found, "there is no JSON object in it")
+    return found[0]
+
+
+def _guessed(text: str) -> Any:
+    """What json_repair makes of a text in its strict mode, if that is one object."""
+    try:
+        # only inside an array does its strict mode refuse a key given twice
+        values = repair_library()(f"[{text}]", skip_json_loads=True, strict=True)
+        json.dumps(values, allow_nan=False)
+    except ValueError as cause:
+        raise AnswerError("invalid_json", "it cannot be repaired without a guess") from cause
+    _refuse(not isinstance(values, list) or len(values) != 1, "it cannot be repaired without a guess")
+    _refuse(not isinstance(values[0], dict), "there is no JSON object in it")
+    return values[0]
+
+
+def _same(one: Any, other: Any) -> bool:
+    """True for equal JSON; Python holds 1, 1.0 and true for equal."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def _refuse_depth(value: Any) -> None:
+    level, depth = [value] if isinstance(value, (dict, list)) else [], 0
+    while level and depth < _MAX_DEPTH:
+        depth += 1
+        below = (item for node in level for item in (node.values() if isinstance(node, dict) else node))
+        level = [item for item in below if isinstance(item, (dict, list))]
+    _refuse(bool(level), "nested too deeply")
+
+
+def _number(digits: str) -> float:
+    number = float(digits)
+    _refuse(math.isinf(number), "a number is too large")
+    return number
+
+
+def _constant(name: str) -> NoReturn:
+    raise AnswerError("invalid_json", f"{name} is no JSON")
+
+
+def _refuse(condition: bool, message: str) -> None:
+    if condition:
+        raise AnswerError("invalid_json", message)
+
+
+def _not_json(error: json.JSONDecodeError) -> AnswerError:
+    return AnswerError("invalid_json", f"{error.msg} (line {error.lineno}, column {error.colno})")

@@ -1,0 +1,97 @@
+"""What the index needs to know of a record's line, found without parsing the whole of it where that is safe.
+
+It must not take a line for whole that may be cut: what is recent, or looks unlike our own writing, is parsed in full.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.errors import ConfigError
+from pipeline.output.lines import parse
+from pipeline.records import RECORD_VERSION
+
+_TEXT_OR_NULL = (str, type(None))
+# records.to_line writes a result's keys in this order, and the last five in the order of _END
+_KEYS = ["id", "uri", "sha256", "agent", "variant", "fingerprint"]
+_BETWEEN = ["{", f":{RECORD_VERSION},", *[":", ","] * 5, ":"]
+_START = f'{{"v":{RECORD_VERSION},"id":'
+_END_KEY = '"finished_at":"'
+_END = re.compile(
+    r'"finished_at":"[^"\\]*","version":(?:"([^"\\]*)"|null),"run":([0-9]{1,18}),"run_id":"([^"\\]*)",'
+    r'"shard":(?:"[^"\\]*"|null)\}\n'
+)
+
+
+class Head(NamedTuple):
+    """A record without its content; `reason` is None for a result."""
+
+    id: str
+    run: int
+    sha256: str | None
+    agent: str
+    variant: str
+    fingerprint: str
+    version: str | None
+    reason: str | None
+    runs: int
+    run_id: str
+
+
+def heads_of(path: Path) -> Callable[[bytes, bool], Head | None]:
+    """A reader for the lines of this file: the head, or None for a broken line.
+
+    The reader raises ConfigError for JSON that is no record: the file is someone else's, and nothing may be removed.
+    """
+    is_results = path.name.startswith("results")
+
+    def take(line: bytes, recent: bool) -> Head | None:
+        head = None if recent or not is_results else _glance(line)
+        if head is None and (value := parse(line)) is not None:
+            head = head_of(value, path)
+        return head
+
+    return take
+
+
+def head_of(line: Mapping[str, Any], path: Path) -> Head:
+    """The head of a parsed line; ConfigError when it is no record that this version can go on from."""
+    get = line.get
+    if get("v") != RECORD_VERSION:
+        raise ConfigError(
+            f"{path}: a line has v={get('v')!r}, need {RECORD_VERSION}: is this file ours, and not newer?"
+        )
+    # fmt: off
+    head = Head(get("id"), get("run"), get("sha256"), get("agent"), get("variant"), get("fingerprint"),  # type: ignore[arg-type]
+                get("version"), get("reason"), get("runs", 0), get("run_id"))  # type: ignore[arg-type]
+    # fmt: on
+    texts = (head.id, head.agent, head.variant, head.fingerprint, head.run_id)
+    texts_or_null = (head.sha256, head.version, head.reason)
+    if not (
+        all(type(text) is str for text in texts)
+        and all(type(text) in _TEXT_OR_NULL for text in texts_or_null)
+        and type(head.run) is type(head.runs) is int
+        and 0 <= head.run < 1 << 62
+    ):
+        raise ConfigError(f"{path}: a line is no record of this program; it has the keys {sorted(line)[:20]}")
+    return head
+
+
+def _glance(line: bytes) -> Head | None:
+    """The head of a line that starts and ends as results do, holds no second start and no NUL; else None."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        return None
+    parts = text.split('"', 26)
+    if parts[3:27:4] != _KEYS or parts[0:26:2] != _BETWEEN or "\0" in text or text.find(_START, 1) >= 0:
+        return None
+    end = _END.fullmatch(text, text.rfind(_END_KEY))
+    document_id, _, sha256, agent, variant, fingerprint = parts[5:27:4]
+    if end is None or "\\" in document_id or "\\" in variant or "\\" in agent:
+        return None
+    version, run, run_id = end.groups()
+    return Head(document_id, int(run), sha256, agent, variant, fingerprint, version, None, 0, run_id)

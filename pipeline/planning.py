@@ -1,0 +1,76 @@
+"""From configuration to a plan: which variants are asked, what each asks, and the clients that ask it.
+
+It reads the agent's files and builds clients; it asks no server anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+
+from pipeline.agents import Agent, fingerprint, load_agent, render, resolve
+from pipeline.answers import repair_library
+from pipeline.config import AppConfig
+from pipeline.llm.factory import build_failover
+from pipeline.llm.preflight import Preflight, Sample, examine
+from pipeline.llm.replicas import Client, Tools
+from pipeline.process import Asking, Plan
+from pipeline.records import Document
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Examiner:
+    """Examines servers with what this run asks; the canary goes once to each server and run."""
+
+    sample: Sample
+    canaries: set[str | None] = field(default_factory=set)
+
+    def __call__(self, client: Client, full: bool) -> Preflight:
+        """What was found; its warnings go to the log once."""
+        endpoint = client.model.endpoint
+        first = full and endpoint not in self.canaries
+        found = examine(client, sample=self.sample, full=full, canary=first)
+        if first and found.status == "ok":
+            self.canaries.add(endpoint)
+            for warning in found.warnings:
+                logger.warning(
+                    "preflight: %s", warning, extra={"provider": client.model.provider, "endpoint": endpoint}
+                )
+        return found
+
+
+def build_plan(app: AppConfig, *, stop: threading.Event, agent: Agent | None = None) -> Plan:
+    """The plan of this configuration; ConfigError when the agent, a variant or a provider is not as it must be."""
+    agent = agent or load_agent(app.agent, agents_dir=app.agents_dir)
+    resolved = {name: resolve(agent, app, variant=name) for name in used_variants(agent, app.variant)}
+    askings = {
+        name: Asking(each, fingerprint(each, app.provider_config(each.provider)), agent.compiled)
+        for name, each in resolved.items()
+    }
+    if app.answers.repair == "full":
+        repair_library()
+    first = next(iter(resolved.values()))
+    sample = Sample(render(first, Document("", "", "", "")), agent.compiled.for_server)
+    tools = Tools(clock=time.monotonic, rng=random.Random(), sleep=stop.wait, examine=Examiner(sample))
+    client = build_failover(app, resolved, tools=tools, pool_size=app.runner.max_concurrency)
+    return Plan(
+        agent,
+        askings,
+        client,
+        pinned=app.variant,
+        text_field=app.input.text_field,
+        repair=app.answers.repair,
+        raw_chars=app.output.raw_chars,
+    )
+
+
+def used_variants(agent: Agent, pinned: str | None) -> list[str]:
+    """The variants that documents can get: the pinned one, else those with a weight, else `default`."""
+    if pinned is not None:
+        return [pinned]
+    return sorted(name for name, own in agent.variants.items() if own.weight) or ["default"]

@@ -1,0 +1,240 @@
+"""What travels: an entry of the listing, the document in it, one attempt, and the outcome that is written.
+
+Plain frozen data; nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timezone
+from typing import Any
+
+from pipeline.errors import Stage, is_retryable
+
+RECORD_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the output says of an id already: its last line (results and errors together)."""
+
+    sha256: str | None
+    fingerprint: str
+    version: str | None
+    failed: bool
+    reason: str | None
+    runs: int
+    run: int
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One document as the listing knows it, before it is read.
+
+    `version` changes when the bytes may have changed (size and mtime, an ETag); None: always read.
+    `size_bytes` is the size as stored. `format` names a row of the format table (text, json).
+    `read` gives the bytes after decompression, or raises DocumentError; it is called in a worker thread.
+    `duplicate_of` is the id this entry repeats, when it does.
+    `known` is what the output has of it; `stands`: that need not be done again while the bytes are the same.
+    `losses` counts how often a server was lost while it worked on this entry.
+    """
+
+    id: str
+    uri: str
+    version: str | None
+    size_bytes: int
+    format: str
+    read: Callable[[], bytes] = field(compare=False, repr=False)
+    duplicate_of: str | None = None
+    known: Known | None = None
+    stands: bool = False
+    losses: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """An entry's text, what is known about it, and what was done to get it (`notes`)."""
+
+    id: str
+    uri: str
+    sha256: str
+    text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetadata:
+    """Who answered: the provider's name, the model, the endpoint without secrets, the model's digest."""
+
+    provider: str
+    name: str
+    endpoint: str | None = None
+    digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractionAttempt:
+    """What came of one request.
+
+    `error` is None, or the wire-level text (`timeout`, `http_500`, …); `reason` is its row in errors.REASONS.
+    `raw_text` is what the model said, whole, also when `error` is set (a cut answer). `latency_s` is wall time.
+    Token counts are None where the server does not tell. `queue_s` is the time in the server's queue.
+    `sent` is False when the server cannot have started the work; `lost` when it went away while it worked.
+    """
+
+    model: ModelMetadata
+    raw_text: str | None = None
+    error: str | None = None
+    reason: str | None = None
+    message: str = ""
+    latency_s: float = 0.0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    context_length: int | None = None
+    queue_s: float | None = None
+    load_s: float | None = None
+    retry_after_s: float | None = None
+    sent: bool = True
+    lost: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """True when there is an answer to judge."""
+        return self.error is None
+
+    @property
+    def retryable(self) -> bool:
+        """True when the same request may succeed later."""
+        return is_retryable(self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens, summed over all requests of a document; None where no server told."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One request in a failure's history."""
+
+    provider: str
+    endpoint: str | None
+    error: str | None
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Which run wrote a record."""
+
+    run: int
+    run_id: str
+    shard: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A line of results (contract, section 5). `version` is the entry's, so that the next run need not read it."""
+
+    id: str
+    uri: str
+    sha256: str
+    agent: str
+    variant: str
+    fingerprint: str
+    output: Any
+    model: ModelMetadata
+    attempts: int
+    reasks: int
+    repaired: bool
+    notes: tuple[str, ...]
+    usage: Usage
+    context_length: int | None
+    document_chars: int
+    metadata: Mapping[str, Any]
+    latency_s: float
+    finished_at: str
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A line of errors (contract, section 5). `raw` is the beginning of what the model said."""
+
+    id: str
+    uri: str
+    sha256: str | None
+    agent: str
+    variant: str
+    fingerprint: str
+    stage: Stage
+    reason: str
+    error: str
+    message: str
+    attempts: int
+    history: tuple[Try, ...]
+    raw: str | None
+    usage: Usage
+    notes: tuple[str, ...]
+    runs: int
+    finished_at: str
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """The document was read and is what the output has already; `failed` when it stands as failed."""
+
+    id: str
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """No server could take the document: it goes back in the queue, and `failure` is what it would be.
+
+    `losses`: how many servers went away while they worked on it.
+    """
+
+    entry: Entry
+    failure: Failure
+    losses: int = 0
+
+    def again(self) -> Entry:
+        """The entry for the next try, with its losses counted."""
+        return replace(self.entry, losses=self.entry.losses + self.losses)
+
+
+Outcome = Result | Failure | Unchanged | Postponed
+
+
+def utc_now(now: datetime | None = None) -> str:
+    """RFC 3339 in UTC with milliseconds, as in every record."""
+    now = now or datetime.now(timezone.utc)
+    return now.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.") + f"{now.microsecond // 1000:03d}Z"
+
+
+def to_line(record: Result | Failure, stamp: Stamp) -> bytes:
+    """The record as one line of UTF-8 JSON with its LF; ValueError on NaN or Infinity."""
+    values = {"v": RECORD_VERSION, **_plain(record), **_plain(stamp)}
+    return (json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n").encode("utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """A record as the plain mapping JSON writes; only records are opened, their contents stay as they are."""
+    opened = {f.name: getattr(value, f.name) for f in fields(value)}
+    for name, item in opened.items():
+        if isinstance(item, (ModelMetadata, Usage, Try)):
+            opened[name] = _plain(item)
+        elif name == "history":
+            opened[name] = [_plain(step) for step in item]
+    return opened

@@ -1,0 +1,232 @@
+"""A run and an output in numbers: the run's summary, the report over all shards, and the files they go to.
+
+It must not call a model or read a document: everything here follows from what the runs have counted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import report_page, run_stats
+from pipeline.errors import REASONS
+from pipeline.run_stats import Numbers, RunStats
+from pipeline.stores import write_atomic
+from pipeline.summary_text import summary_text
+
+__all__ = [
+    "RunStats",
+    "build_report",
+    "headline",
+    "reconciles",
+    "report_files",
+    "run_summary",
+    "summary_text",
+    "write_report",
+]
+
+REPORT_VERSION = 1
+COMPARED_DOCUMENTS = 10
+"""Fewer documents than this in either run say nothing about a field."""
+
+COUNTS = ("found", "done", "failed", "skipped", "ignored", "left")
+_WORST_FIRST = (70, 2, 1, 3, 143, 130, 0)
+_HEADLINES: Mapping[int, str] = {
+    1: "TOO MANY FAILURES OR TOO FEW DOCUMENTS",
+    2: "SOMETHING MUST BE CHANGED FIRST",
+    3: "STOPPED BEFORE THE END",
+    70: "A FAULT IN THE PIPELINE",
+    130: "INTERRUPTED",
+    143: "INTERRUPTED",
+}
+
+
+def reconciles(counts: Mapping[str, int]) -> bool:
+    """True when found = done + failed + skipped + ignored + left."""
+    return counts["found"] == sum(counts[name] for name in COUNTS[1:])
+
+
+def headline(counts: Mapping[str, int], exit_code: int) -> str:
+    """The verdict on a run in a few capital words."""
+    if exit_code:
+        return _HEADLINES.get(exit_code, "STOPPED")
+    if counts["left"]:
+        return "STOPPED AS ASKED"
+    return "FINISHED WITH FAILURES" if counts["failed"] else "FINISHED"
+
+
+def run_summary(
+    stats: RunStats,
+    *,
+    counts: Mapping[str, int],
+    exit_code: int,
+    started_at: str,
+    finished_at: str,
+    run_id: str,
+    run: int,
+    shard: str | None,
+    agent: str,
+    config: Mapping[str, Any],
+    verdict: str | None = None,
+    message: str = "",
+    command: str = "pipeline run",
+    files: Mapping[str, str] | None = None,
+    parts: Sequence[str] = (),
+    ignored: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """The content of runs/RUN_ID.json.
+
+    `verdict` None: `headline` says it. `message`: why the run stopped, in one sentence. `command`: what the user
+    typed, without secrets and without --only-failed. `files`: label → where it is. `config`: resolved, masked.
+    `ignored`: ignored documents by extension.
+    """
+    return {
+        "v": REPORT_VERSION,
+        "run": run,
+        "run_id": run_id,
+        "shard": shard,
+        "agent": agent,
+        "exit_code": exit_code,
+        "verdict": verdict or headline(counts, exit_code),
+        "message": message,
+        "started_at": started_at,
+        "finished_at": finished_at,
+        "command": command,
+        "counts": {name: counts[name] for name in COUNTS},
+        "ignored": dict(ignored or {}),
+        "files": dict(files or {}),
+        "parts": list(parts),
+        "stats": stats.snapshot(),
+        "config": dict(config),
+    }
+
+
+def build_report(runs: Sequence[dict[str, Any]], output_counts: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of report.json, of the newest run; over all shards when that run was one shard of several.
+
+    `runs` are the contents of runs/*.json in any order, at least one (ValueError).
+    """
+    if not runs:
+        raise ValueError("runs: got none, need the summary of at least one run")
+    ordered = sorted(runs, key=_age)
+    of = _shard_of(ordered[-1])[1]
+    history = [_runs_of_shard(ordered, (index, of)) for index in range(of)]
+    current = [each[-1] for each in history if each]
+    previous = [earlier for each in history if (earlier := _last_that_asked(each[:-1])) is not None]
+    missing = [index for index, each in enumerate(history) if not each]
+    run = current[0] if of == 1 else _merged(current, missing)
+    return {
+        "v": REPORT_VERSION,
+        "verdict": run["verdict"],
+        "exit_code": run["exit_code"],
+        "run": run,
+        "shards": [_shard_row(each) for each in current] if of > 1 else [],
+        "missing_shards": missing,
+        "output": dict(output_counts),
+        "compared": _compared(run, previous),
+        "advice": {name: REASONS[name].advice for name in run["stats"]["reasons"] if name in REASONS},
+    }
+
+
+def report_files(report: Mapping[str, Any]) -> dict[str, bytes]:
+    """The report's files by name, for whatever store the output is in."""
+    text = json.dumps(report, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    return {
+        "report.json": text.encode("utf-8", errors="backslashreplace"),
+        "report.html": report_page.page(report).encode("utf-8", errors="backslashreplace"),
+    }
+
+
+def write_report(folder: Path, report: Mapping[str, Any]) -> None:
+    """Writes report.json and report.html, each atomically."""
+    for name, data in report_files(report).items():
+        write_atomic(folder / name, data)
+
+
+def _age(run: Mapping[str, Any]) -> tuple[int, str]:
+    return run["run"], run["finished_at"]
+
+
+def _shard_of(run: Mapping[str, Any]) -> tuple[int, int]:
+    """(index, of) of a shard written as I/N or IIIII-of-NNNNN; (0, 1) for a run without shards."""
+    numbers = re.findall(r"\d+", run["shard"] or "")
+    return (int(numbers[0]), int(numbers[1])) if len(numbers) == 2 else (0, 1)
+
+
+def _runs_of_shard(runs: Sequence[dict[str, Any]], shard: tuple[int, int]) -> list[dict[str, Any]]:
+    return [run for run in runs if _shard_of(run) == shard]
+
+
+def _last_that_asked(runs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The newest of these runs that has results of its own to compare with."""
+    return next((run for run in reversed(runs) if run["stats"]["outcomes"]["done"]), None)
+
+
+def _merged(current: Sequence[dict[str, Any]], missing: Sequence[int]) -> dict[str, Any]:
+    """The newest runs of all shards as one summary."""
+    counts = {name: sum(run["counts"][name] for run in current) for name in COUNTS}
+    codes = [run["exit_code"] for run in current]
+    exit_code = min(codes, key=lambda code: _WORST_FIRST.index(code) if code in _WORST_FIRST else 0)
+    verdict = headline(counts, exit_code)
+    newest = max(current, key=_age)
+    return {
+        **newest,
+        "shard": None,
+        "exit_code": exit_code,
+        "verdict": f"SHARDS ARE MISSING: {verdict}" if missing else verdict,
+        "message": next((run["message"] for run in current if run["exit_code"] == exit_code), ""),
+        "started_at": min(run["started_at"] for run in current),
+        "finished_at": max(run["finished_at"] for run in current),
+        "counts": counts,
+        "ignored": _added([run["ignored"] for run in current]),
+        "parts": [part for run in current for part in run["parts"]],
+        "stats": run_stats.merge([run["stats"] for run in current]),
+    }
+
+
+def _added(tables: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    names = sorted({name for table in tables for name in table})
+    return {name: sum(table.get(name, 0) for table in tables) for name in names}
+
+
+def _shard_row(run: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("shard", "run", "run_id", "exit_code", "verdict", "counts", "started_at", "finished_at")
+    return {**{name: run[name] for name in names}, "elapsed_s": run["stats"]["elapsed_s"]}
+
+
+def _compared(run: Mapping[str, Any], previous: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Each field of this run beside the run before, and a warning for each that lost half of what it held."""
+    before = run_stats.merge([each["stats"] for each in previous])["fields"]
+    fields = {name: _field_row(now, before.get(name)) for name, now in run["stats"]["fields"].items()}
+    warnings = [text for name, row in fields.items() for text in _drops(name, row)]
+    return {"with_runs": [each["run"] for each in previous], "fields": fields, "warnings": warnings}
+
+
+def _field_row(now: Numbers, before: Numbers | None) -> Numbers:
+    enough = before is not None and min(now["documents"], before["documents"]) >= COMPARED_DOCUMENTS
+    old = before if enough and before is not None else {}
+    return {
+        "filled": _filled(now),
+        "filled_before": _filled(old),
+        "mean_items": now["mean_items"],
+        "mean_items_before": old.get("mean_items"),
+    }
+
+
+def _filled(counts: Numbers) -> float | None:
+    empty_share = counts.get("empty_share")
+    return None if empty_share is None else round(1 - empty_share, 4)
+
+
+def _drops(name: str, row: Numbers) -> list[str]:
+    """What to say of a field, at most one line: fewer filled explains fewer items."""
+    now, before = row["filled"] or 0.0, row["filled_before"]
+    if before and now <= before / 2:
+        return [f"{name} is filled in {now:.0%} of the results; in the run before it was {before:.0%}"]
+    now, before = row["mean_items"] or 0.0, row["mean_items_before"]
+    if before and now <= before / 2:
+        return [f"{name} has {now:.1f} items on average; in the run before it had {before:.1f}"]
+    return []

@@ -1,0 +1,294 @@
+"""`pipeline run`: builds the parts, connects them, and says at the end what became of every document."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import secrets
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from pipeline import dry_run
+from pipeline.agents import question
+from pipeline.arguments import config_path, load_app, write_out
+from pipeline.config import AppConfig, ProviderConfig, mask_url
+from pipeline.documents import ListingCounts, load_entries
+from pipeline.errors import EXIT_INTERNAL, EXIT_OK, REASONS, ConfigError, OutputError, PipelineError
+from pipeline.job import Job
+from pipeline.limit import Auto, Fixed, Limit
+from pipeline.logs import active_handler
+from pipeline.output import Output, folder_of
+from pipeline.planning import build_plan
+from pipeline.process import Asking, Plan
+from pipeline.progress import ProgressMode, make_progress
+from pipeline.records import utc_now
+from pipeline.refresh import Refresher
+from pipeline.report import build_report, headline, reconciles, run_summary, write_report
+from pipeline.run_stats import RunStats
+from pipeline.runner import Runner
+from pipeline.selection import Rules, Selection, sample_threshold
+from pipeline.settings import describe
+from pipeline.shards import WHOLE, Shard, parse_shard
+from pipeline.summary_text import summary_text
+from pipeline.verdict import End, exit_code
+from pipeline.watching import Display, Signals
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
+    """Runs to the end, writes the report, prints the summary; the exit code of section 8 of the contract."""
+    app = load_app(arguments, environ=environ)
+    shard = parse_shard(arguments.shard) if arguments.shard else WHOLE
+    run_id = arguments.run_id or _new_run_id()
+    if (handler := active_handler()) is not None:
+        handler.bind({"run_id": run_id, "shard": shard.label})
+    stop = threading.Event()
+    plan = build_plan(app, stop=stop)
+    counts = ListingCounts()
+    rules = _rules(arguments, app, run_id=run_id, shard=shard)
+    if arguments.dry_run:
+        return dry_run.main(app, plan, rules=rules, shard=shard)
+    entries = load_entries(app.input, output=folder_of(app.output.uri), counts=counts)
+    signals = Signals(stop)
+    try:
+        with Output.open(
+            app.output.uri,
+            agent=plan.agent.name,
+            shard=shard if shard.count else None,
+            lock_wait_s=app.runner.lock_wait_s,
+            run_id=run_id,
+            wait=stop.wait,
+        ) as output:
+            _check_redo(app, plan, output=output, rules=rules)
+            run = _Run(app, arguments, plan=plan, output=output, counts=counts, environ=environ)
+            selection = Selection(output.index, rules, shard=shard, fingerprint=run.fingerprint)
+            return run.go(lambda: entries, selection, stop=stop, signals=signals)
+    except PipelineError as error:
+        if signals.number is None:
+            raise
+        logger.error("%s", error)
+        return End.of_signal(signals.number).exit_code or EXIT_INTERNAL
+
+
+class _Run:
+    """One run with its output open."""
+
+    def __init__(
+        self,
+        app: AppConfig,
+        arguments: argparse.Namespace,
+        *,
+        plan: Plan,
+        output: Output,
+        counts: ListingCounts,
+        environ: Mapping[str, str],
+    ) -> None:
+        self.app, self.arguments, self.plan, self.output = app, arguments, plan, output
+        self.listing, self.environ = counts, environ
+        self.started_at, self.started = utc_now(), time.monotonic()
+        self.runner: Runner | None = None
+
+    def fingerprint(self, document_id: str) -> str:
+        """The fingerprint of what this document would be asked now."""
+        plan = self.runner.plan if self.runner else self.plan
+        return plan.asking_for(document_id).fingerprint
+
+    def go(self, entries: Any, selection: Selection, *, stop: threading.Event, signals: Signals) -> int:
+        """Runs, reports, and gives the exit code."""
+        arguments, config = self.arguments, self.app.runner
+        mode: ProgressMode = "none" if arguments.quiet else arguments.progress
+        progress = make_progress(mode, stream=sys.stderr, clock=time.monotonic, log=logger, environ=self.environ)
+        stats = RunStats(self.plan.agent.schema, time.monotonic)
+        display = Display(stats, progress, self.started)
+        load = lambda: load_app(arguments, environ=self.environ)  # noqa: E731
+        job = Job(
+            entries,
+            selection,
+            self.output,
+            config,
+            limit=_limit(self.app, self.plan),
+            supervisor=Refresher(self.app, load=load, watched=self._watched(), stop=stop),
+            watcher=display,
+            budget=arguments.limit,
+            until=None if arguments.max_duration is None else self.started + arguments.max_duration,
+        )
+        self.runner = signals.runner = Runner(job, self.plan, stop=stop)
+        if signals.number is not None:
+            self.runner.interrupt(signals.number)
+        fields = {"run": self.output.stamp.run, "agent": self.plan.agent.name, "output": str(self.output.folder)}
+        logger.info("run starts", extra=fields)
+        try:
+            self.runner.run()
+        finally:
+            progress.close()
+        return self._finish(stats)
+
+    def _watched(self) -> list[Path]:
+        """The files whose change in mid-run is looked at."""
+        config, agent = config_path(self.arguments, environ=self.environ), self.plan.agent
+        schema = agent.settings.schema
+        return [
+            *([config] if config else []),
+            agent.path,
+            *([agent.path.parent / schema] if isinstance(schema, str) else []),
+        ]
+
+    def _finish(self, stats: RunStats) -> int:
+        """Adds up, writes what is written last, prints the summary; an output that fails now is exit 3."""
+        assert self.runner is not None
+        self.plan = self.runner.plan
+        ignored = sum(self.listing.ignored.values())
+        counts = {**self.runner.counts, "ignored": ignored}
+        counts["found"] += ignored
+        code, message = exit_code(
+            self.runner.end,
+            done=counts["done"],
+            failed=counts["failed"],
+            skipped=counts["skipped"],
+            listed=self.listing.listed,
+            config=self.app.runner,
+            min_documents=self.app.input.min_documents,
+        )
+        if not reconciles(counts):
+            code, message = EXIT_INTERNAL, f"the numbers of this run do not add up: {counts}"
+        if code != EXIT_OK:
+            logger.error("%s", message)
+        summary = self._summary(stats, counts=counts, code=code, message=message)
+        report = self._write(summary)
+        if not (self.arguments.quiet and code == EXIT_OK):
+            self._print(report)
+        logger.info("run ends", extra={"exit_code": code, "verdict": headline(counts, code)})
+        return code
+
+    def _summary(self, stats: RunStats, *, counts: Mapping[str, int], code: int, message: str) -> dict[str, Any]:
+        stamp, folder = self.output.stamp, self.output.folder
+        asked = {
+            name: question(each.resolved, _first_config(self.app, each)) for name, each in self.plan.askings.items()
+        }
+        return run_summary(
+            stats,
+            counts=counts,
+            exit_code=code,
+            started_at=self.started_at,
+            finished_at=utc_now(),
+            run_id=stamp.run_id,
+            run=stamp.run,
+            shard=stamp.shard,
+            agent=self.plan.agent.name,
+            config={**describe(self.app), "question": asked},
+            message=message,
+            command=_command(self.arguments),
+            files={name: str(folder / name) for name in (*self.output.names, "report.html")},
+            ignored=self.listing.ignored,
+        )
+
+    def _write(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Errors, the run's file and the report; the report is returned also when it could not be written."""
+        try:
+            self.output.finish()
+            self.output.write_run(summary)
+            report = build_report(self.output.runs(), self.output.index.counts())
+            write_report(self.output.folder, report)
+        except PipelineError as error:
+            if summary["exit_code"] == EXIT_OK:
+                raise
+            logger.error("%s", error)
+            report = build_report([summary], self.output.index.counts())
+        return report
+
+    def _print(self, report: Mapping[str, Any]) -> None:
+        colour = sys.stdout.isatty() and not self.environ.get("NO_COLOR")
+        text = summary_text(report, colour=colour)
+        if self.arguments.quiet:
+            with suppress(OSError):  # nobody is left to be told
+                sys.stderr.write(text)
+            return
+        try:
+            write_out(text)
+        except OutputError as error:
+            logger.warning("the summary was not printed: %s", error)
+
+
+def _rules(arguments: argparse.Namespace, app: AppConfig, *, run_id: str, shard: Shard) -> Rules:
+    only: frozenset[str] | None = None
+    if arguments.only_failed is not None:
+        only = frozenset(filter(None, arguments.only_failed.split(",")))
+        _check_reasons(only)
+    below = None
+    if arguments.sample:
+        listing = load_entries(app.input, output=folder_of(app.output.uri), counts=ListingCounts())
+        below = sample_threshold((entry.id for entry in listing if shard.owns(entry.id)), arguments.sample)
+    return Rules(
+        run_id=run_id,
+        redo=arguments.redo,
+        only_failed=only,
+        retry_failed=not arguments.no_retry_failed,
+        retry_runs=app.runner.retry_runs,
+        sample_below=below,
+    )
+
+
+def _check_reasons(names: frozenset[str]) -> None:
+    for name in sorted(names - set(REASONS)):
+        raise ConfigError(f"--only-failed: got {name!r}, need reasons of: {', '.join(REASONS)}")
+
+
+def _check_redo(app: AppConfig, plan: Plan, *, output: Output, rules: Rules) -> None:
+    """ConfigError when a changed question would do more of the done documents again than `runner.max_redo` allows."""
+    allowed = app.runner.max_redo
+    if allowed is None or rules.redo is not None:
+        return
+    done = output.index.fingerprints()
+    total, ours = sum(done.values()), {asking.fingerprint for asking in plan.askings.values()}
+    changed = sum(count for fingerprint, count in done.items() if fingerprint not in ours)
+    if total and changed / total > allowed:
+        what = ", ".join(_changes(app, plan, output.runs())) or "the question"
+        told = f"{changed} of {total} done documents would be asked again, because this changed: {what}"
+        raise ConfigError(f"{told}; --redo changed does it, --redo none leaves them (runner.max_redo {allowed:g})")
+
+
+def _changes(app: AppConfig, plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
+    """Which parts of the question differ from those of the last run."""
+    before: dict[str, Any] = next(
+        (run["config"]["question"] for run in reversed(runs) if "question" in run.get("config", {})), {}
+    )
+    now = {name: question(each.resolved, _first_config(app, each)) for name, each in plan.askings.items()}
+    keys = {key for name, asked in now.items() for key in asked if before.get(name, {}).get(key) != asked[key]}
+    return sorted(keys)
+
+
+def _first_config(app: AppConfig, asking: Asking) -> ProviderConfig:
+    return app.provider_config(asking.resolved.provider)
+
+
+def _limit(app: AppConfig, plan: Plan) -> Limit:
+    config = app.runner
+    if config.concurrency != "auto":
+        return Fixed(config.concurrency)
+    return Auto(replicas=len(plan.client.first.replicas), ceiling=config.max_concurrency, now=time.monotonic())
+
+
+def _new_run_id() -> str:
+    return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ-") + secrets.token_hex(3)
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """What to type for the same run again, without what chose documents or might hold a secret."""
+    words = ["pipeline", "run"]
+    for flag in ("config", "output", "agent", "variant", "shard"):
+        if getattr(arguments, flag):
+            words += [f"--{flag}", str(getattr(arguments, flag))]
+    for uri in arguments.input or ():
+        words += ["--input", mask_url(uri)]
+    for text in arguments.set:
+        if not any(secret in text.partition("=")[0] for secret in ("api_key", "headers", "storage", "url")):
+            words += ["--set", text]
+    return shlex.join(words)

@@ -1,0 +1,250 @@
+"""What happened in a run, counted outcome by outcome in bounded memory, and the numbers of several runs as one.
+
+Nothing here grows with the archive; it must be fed by one thread only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+from pipeline.records import Failure, Result, Unchanged, Usage
+
+EXAMPLES = 3
+TOP = 5
+TIMELINE_BUCKETS = 120
+_KEPT_NAMES = 60
+_OTHERS = "(others)"
+_LATENCY_STEP = math.log(1.05)  # a percentile is at most 5 % too high
+_LATENCY_MIN_S, _LATENCY_MAX_S = 0.001, 1e6
+
+Numbers = dict[str, Any]
+
+
+class RunStats:
+    """Counts of one run; `add` each outcome once, `snapshot` is JSON-ready and can be merged with others."""
+
+    def __init__(self, schema: Mapping[str, Any] | None, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._started = clock()
+        self._data = _empty(schema)
+
+    def add(self, outcome: Result | Failure | Unchanged) -> None:
+        """Counts one outcome."""
+        if isinstance(outcome, Unchanged):
+            self._data["outcomes"]["unchanged"] += 1
+            return
+        elapsed_s = self._clock() - self._started
+        tally_in(self._data["total"], outcome)
+        tally_in(_named(self._data["variants"], outcome.variant, _new_tally), outcome)
+        _count_notes(self._data["notes"], outcome.notes)
+        _count_time(self._data["timeline"], elapsed_s, outcome)
+        if isinstance(outcome, Result):
+            self._done(outcome)
+        else:
+            self._failed(outcome)
+
+    def snapshot(self) -> Numbers:
+        """The numbers so far, with percentiles, shares and means worked out."""
+        return derive(deepcopy({**self._data, "elapsed_s": round(self._clock() - self._started, 3)}))
+
+    def _done(self, result: Result) -> None:
+        data = self._data
+        data["outcomes"]["done"] += 1
+        provider = _named(data["providers"], result.model.provider, _new_provider)
+        tally_in(provider, result)
+        _bump(provider["models"], result.model.name)
+        _count_fields(data["fields"], result.output)
+        _keep_top(data["slowest"], {"id": result.id, "latency_s": round(result.latency_s, 3)}, "latency_s")
+        _keep_top(data["largest"], {"id": result.id, "chars": result.document_chars}, "chars")
+
+    def _failed(self, failure: Failure) -> None:
+        data = self._data
+        data["outcomes"]["failed"] += 1
+        reason = _named(data["reasons"], failure.reason, lambda: {"count": 0, "examples": []})
+        reason["count"] += 1
+        if len(reason["examples"]) < EXAMPLES:
+            reason["examples"].append({"id": failure.id, "message": failure.message[:300]})
+        for step in failure.history:
+            if step.error is not None:
+                provider = _named(data["providers"], step.provider, _new_provider)
+                _bump(provider["errors"], step.error.partition(":")[0])
+
+
+def _empty(schema: Mapping[str, Any] | None) -> Numbers:
+    properties = list((schema or {}).get("properties", {}))[: 2 * _KEPT_NAMES]
+    return {
+        "elapsed_s": 0.0,
+        "outcomes": {"done": 0, "failed": 0, "unchanged": 0},
+        "total": _new_tally(),
+        "reasons": {},
+        "variants": {},
+        "providers": {},
+        "notes": {},
+        "fields": {name: {"documents": 0, "empty": 0, "lists": 0, "items": 0} for name in properties},
+        "slowest": [],
+        "largest": [],
+        "timeline": {"bucket_s": 1.0, "rows": []},
+    }
+
+
+def _new_tally() -> Numbers:
+    return {
+        "done": 0,
+        "failed": 0,
+        "attempts": 0,
+        "reasks": 0,
+        "repaired": 0,
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        "tokens_unknown": 0,
+        "latency": {"max_s": 0.0, "sum_s": 0.0, "buckets": {}},
+    }
+
+
+def _new_provider() -> Numbers:
+    return {**_new_tally(), "models": {}, "errors": {}}
+
+
+def tally_in(tally: Numbers, outcome: Result | Failure) -> None:
+    """Adds an outcome to a tally; latency is of done documents only."""
+    tally["attempts"] += outcome.attempts
+    _count_tokens(tally, outcome.usage)
+    if isinstance(outcome, Failure):
+        tally["failed"] += 1
+        return
+    tally["done"] += 1
+    tally["reasks"] += outcome.reasks
+    tally["repaired"] += outcome.repaired
+    latency = tally["latency"]
+    latency["max_s"] = max(latency["max_s"], outcome.latency_s)
+    latency["sum_s"] += outcome.latency_s
+    _bump(latency["buckets"], str(_bucket_of(outcome.latency_s)), limit=1000)
+
+
+def _count_tokens(tally: Numbers, usage: Usage) -> None:
+    tally["prompt_tokens"] += usage.prompt_tokens or 0
+    tally["completion_tokens"] += usage.completion_tokens or 0
+    tally["tokens_unknown"] += usage.prompt_tokens is None or usage.completion_tokens is None
+
+
+def _bucket_of(latency_s: float) -> int:
+    bounded = min(max(latency_s, _LATENCY_MIN_S), _LATENCY_MAX_S)
+    return math.ceil(math.log(bounded / _LATENCY_MIN_S) / _LATENCY_STEP)
+
+
+def quantile_s(latency: Numbers, share: float) -> float | None:
+    """The latency that this share of the documents did not exceed, at most 5 % too high; None without any."""
+    buckets = sorted((int(index), count) for index, count in latency["buckets"].items())
+    rank, seen = share * sum(count for _, count in buckets), 0
+    for index, count in buckets:
+        seen += count
+        if seen >= rank:
+            return float(min(_LATENCY_MIN_S * math.exp(index * _LATENCY_STEP), latency["max_s"]))
+    return None
+
+
+def _count_notes(notes: Numbers, names: Sequence[str]) -> None:
+    for name in names:
+        _bump(notes, name)
+
+
+def _count_fields(fields: Numbers, output: Any) -> None:
+    values = output if isinstance(output, Mapping) else {}
+    for name, counts in fields.items():
+        value = values.get(name)
+        counts["documents"] += 1
+        counts["empty"] += value is None or value in ("", [], {}) or (isinstance(value, str) and not value.strip())
+        if isinstance(value, list):
+            counts["lists"] += 1
+            counts["items"] += len(value)
+
+
+def _count_time(timeline: Numbers, elapsed_s: float, outcome: Result | Failure) -> None:
+    while elapsed_s >= timeline["bucket_s"] * TIMELINE_BUCKETS:
+        _coarsen(timeline)
+    rows = timeline["rows"]
+    index = int(max(elapsed_s, 0.0) / timeline["bucket_s"])
+    rows.extend([0, 0, 0, 0, 0.0] for _ in range(index + 1 - len(rows)))
+    done = isinstance(outcome, Result)
+    tokens = (outcome.usage.prompt_tokens or 0, outcome.usage.completion_tokens or 0)
+    latency_s = outcome.latency_s if isinstance(outcome, Result) else 0.0
+    added = (int(done), int(not done), *tokens, latency_s)
+    rows[index] = [old + new for old, new in zip(rows[index], added, strict=True)]
+
+
+def _coarsen(timeline: Numbers) -> None:
+    rows = timeline["rows"]
+    pairs = [rows[at : at + 2] for at in range(0, len(rows), 2)]
+    timeline["rows"] = [[sum(column) for column in zip(*pair, strict=True)] for pair in pairs]
+    timeline["bucket_s"] *= 2
+
+
+def _named(table: Numbers, name: str, new: Callable[[], Numbers]) -> Numbers:
+    """The row of that name; one common row once there are too many names."""
+    key = name if name in table or len(table) < _KEPT_NAMES else _OTHERS
+    row: Numbers = table.setdefault(key, new())
+    return row
+
+
+def _bump(table: Numbers, name: str, *, limit: int = _KEPT_NAMES) -> None:
+    key = name if name in table or len(table) < limit else _OTHERS
+    table[key] = table.get(key, 0) + 1
+
+
+def _keep_top(rows: list[Numbers], row: Numbers, by: str) -> None:
+    rows.append(row)
+    rows.sort(key=lambda each: (-each[by], each["id"]))
+    del rows[TOP:]
+
+
+def derive(data: Numbers) -> Numbers:
+    """The numbers with what follows from them: percentiles, empty shares, mean numbers of items."""
+    for tally in (data["total"], *data["variants"].values(), *data["providers"].values()):
+        tally["latency"]["p50_s"] = quantile_s(tally["latency"], 0.5)
+        tally["latency"]["p95_s"] = quantile_s(tally["latency"], 0.95)
+    for counts in data["fields"].values():
+        counts["empty_share"] = round(counts["empty"] / counts["documents"], 4) if counts["documents"] else None
+        counts["mean_items"] = round(counts["items"] / counts["lists"], 4) if counts["lists"] else None
+    return data
+
+
+def merge(snapshots: Sequence[Numbers]) -> Numbers:
+    """The numbers of several runs (the shards of an output) as those of one; times count from each start."""
+    merged = _empty(None)
+    for snapshot in snapshots:
+        merged = _sum(merged, snapshot)
+    return derive(merged)
+
+
+def _sum(left: Any, right: Any, key: str = "") -> Any:
+    """Both as one, as a new value: counts add up, `max_s` and `elapsed_s` keep the larger, lists keep their best."""
+    if key == "timeline":
+        return _sum_timelines(left, right)
+    if isinstance(left, dict):
+        names = [*left, *(name for name in right if name not in left)]
+        return {name: _sum_at(left, right, name) for name in names}
+    if isinstance(left, list):
+        by = {"slowest": "latency_s", "largest": "chars"}.get(key)
+        both = left + right
+        return sorted(both, key=lambda row: (-row[by], row["id"]))[:TOP] if by else both[:EXAMPLES]
+    if key in ("max_s", "elapsed_s"):
+        return max(left, right)
+    return (left or 0) + (right or 0)
+
+
+def _sum_at(left: Numbers, right: Numbers, name: str) -> Any:
+    if name in left and name in right:
+        return _sum(left[name], right[name], name)
+    return deepcopy(left[name] if name in left else right[name])
+
+
+def _sum_timelines(left: Numbers, right: Numbers) -> Numbers:
+    first, second = ({"bucket_s": each["bucket_s"], "rows": list(each["rows"])} for each in (left, right))
+    while first["bucket_s"] != second["bucket_s"]:
+        _coarsen(min(first, second, key=lambda each: float(each["bucket_s"])))
+    longer, shorter = sorted((first["rows"], second["rows"]), key=len, reverse=True)
+    rows = [[a + b for a, b in zip(x, y, strict=True)] for x, y in zip(longer, shorter, strict=False)]
+    return {"bucket_s": first["bucket_s"], "rows": rows + [list(row) for row in longer[len(shorter) :]]}

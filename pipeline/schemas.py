@@ -1,0 +1,232 @@
+"""A JSON Schema, compiled once: does a value keep it, what is the one thing worth saying, which strings are quotes.
+
+The only module that knows jsonschema; it reads no file, asks no network and never repeats a value it judges.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema.exceptions import SchemaError, best_match
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
+
+from pipeline.errors import ConfigError
+from pipeline.violations import MESSAGE_CHARS, Violation, describe, path_of, short
+
+QUOTE = "x-quote"
+_ERRORS_LOOKED_AT = 100
+_TOO_DEEP = "expected a value of the schema's depth, got one nested too deeply to check"
+_TOO_LARGE = "expected numbers of an ordinary size, got one too large to check"
+# keywords whose values are data, and keywords whose keys are names and not keywords
+_DATA = frozenset({"const", "enum", "default", "examples", "dependentRequired"})
+_NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+
+Place = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledSchema:
+    """A checked schema with its validator; safe to share between threads.
+
+    `schema` is as given, `for_server` is without our own keyword, its keys in the same order.
+    """
+
+    schema: Mapping[str, Any]
+    for_server: Mapping[str, Any]
+    validator: Draft202012Validator
+    resolver: Any
+    names: frozenset[str]
+    has_quotes: bool
+
+    def violation(self, value: Any) -> Violation | None:
+        """None when the value keeps the schema, else the one violation worth saying."""
+        try:
+            worst = best_match(islice(self.validator.iter_errors(value), _ERRORS_LOOKED_AT))
+        except RecursionError:
+            return Violation("$", _TOO_DEEP)
+        except (OverflowError, ValueError):
+            return Violation("$", _TOO_LARGE)
+        if worst is None:
+            return None
+        message = describe(worst.validator, worst.schema, value=worst.instance)
+        return Violation(path_of(worst.absolute_path, names=self.names), message)
+
+    def quotes(self, value: Any) -> list[tuple[str, str]]:
+        """The strings of a valid value that must stand in the document, each with its place, once."""
+        if not self.has_quotes:
+            return []
+        found = dict.fromkeys(_quoted(self, self.schema, value=value, place=()))
+        return [(path_of(place, names=self.names), text) for place, text in found]
+
+
+def compile_schema(schema: Mapping[str, Any], *, where: str) -> CompiledSchema:
+    """The schema, checked and ready; ConfigError naming `where` and the place when it cannot be used."""
+    plain = _plain(schema, where)
+    kind = plain.get("type", "object" if isinstance(plain.get("properties"), dict) else None)
+    if kind != "object":
+        raise ConfigError(f'{where}: the schema must be of an object ("type": "object"), got type {short(kind)}')
+    _check_keywords(plain, where)
+    # a schema without a type would let anything but an object pass
+    validator = Draft202012Validator({**plain, "type": "object"}, registry=Registry())
+    root = DRAFT202012.create_resource(plain)
+    resolver = Registry().with_resource("", root).crawl().resolver_with_root(root)
+    places = list(_places(plain, "$"))
+    for place, node in places:
+        _check_place(node, resolver, where=where, place=place)
+    compiled = CompiledSchema(
+        schema=plain,
+        for_server=_without_quotes(plain),
+        validator=validator,
+        resolver=resolver,
+        names=frozenset(name for _, node in places for name in _names(node)),
+        has_quotes=any(node.get(QUOTE) for _, node in places),
+    )
+    broken = compiled.violation({})
+    if broken is not None and broken.message == _TOO_DEEP:
+        raise ConfigError(f"{where}: the schema refers to itself without end, need a $ref that leads elsewhere")
+    return compiled
+
+
+def _plain(schema: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The schema as JSON would give it back; YAML knows dates, and keys that are not strings."""
+    if not isinstance(schema, Mapping):
+        raise ConfigError(f"{where}: got {type(schema).__name__}, need a JSON Schema (a mapping)")
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(schema), allow_nan=False))
+        if plain != schema:
+            raise ValueError("a key is not a string (in YAML, quote yes, no, on, off and numbers)")
+    except (TypeError, ValueError, RecursionError) as cause:
+        raise ConfigError(f"{where}: the schema is not JSON: {str(cause)[:MESSAGE_CHARS]}") from cause
+    return plain
+
+
+def _check_keywords(plain: Any, where: str) -> None:
+    """Nothing, or ConfigError: the schema is not one of draft 2020-12, or a pattern does not compile."""
+    try:
+        Draft202012Validator.check_schema(plain, format_checker=FormatChecker(["regex"]))
+    except SchemaError as cause:
+        place = cause.json_path
+        message = f"{where}: at {place}: not JSON Schema draft 2020-12: {cause.message[:MESSAGE_CHARS]}"
+        raise ConfigError(message) from cause
+    except RecursionError as cause:
+        raise ConfigError(f"{where}: the schema is nested too deeply") from cause
+
+
+def _check_place(node: dict[str, Any], resolver: Any, *, where: str, place: str) -> None:
+    """Nothing, or ConfigError: a reference that leads out of the schema or nowhere, or a misplaced keyword."""
+    for keyword in ("$ref", "$dynamicRef"):
+        if isinstance(node.get(keyword), str):
+            _check_ref(node[keyword], resolver, at=f"{where}: at {place}.{keyword}")
+    if "$id" in node and place != "$":
+        raise ConfigError(f"{where}: at {place}.$id: accepted at the top of the schema only")
+    quote, kinds = node.get(QUOTE, False), node.get("type", ["string"])
+    if not isinstance(quote, bool) or (quote and "string" not in ([kinds] if isinstance(kinds, str) else kinds)):
+        seen = f"got {short(quote)} on type {short(kinds)}"
+        raise ConfigError(f"{where}: at {place}.{QUOTE}: {seen}, need true, on a string")
+
+
+def _check_ref(ref: str, resolver: Any, *, at: str) -> None:
+    """Nothing, or ConfigError when the reference is not one into this very schema."""
+    accepted = 'need a place in this schema, such as "#/$defs/name"'
+    if not ref.startswith("#"):
+        raise ConfigError(f"{at}: got {short(ref)}, which is outside of the schema; {accepted}")
+    try:
+        target = resolver.lookup(ref).contents
+    except Unresolvable as cause:
+        raise ConfigError(f"{at}: got {short(ref)}, which is not there; {accepted}") from cause
+    # a reference may lead below a keyword of no meaning, where nothing has been checked yet
+    _check_keywords(target, at)
+
+
+def _places(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every mapping that is a schema, with its path; values that are data are passed over."""
+    if isinstance(node, list):
+        for number, item in enumerate(node):
+            yield from _places(item, f"{path}[{number}]")
+    if not isinstance(node, dict):
+        return
+    yield path, node
+    for keyword, inner in node.items():
+        if keyword in _NAMED and isinstance(inner, dict):
+            for name, sub in inner.items():
+                yield from _places(sub, f"{path}.{keyword}.{name}")
+        elif keyword not in _DATA:
+            yield from _places(inner, f"{path}.{keyword}")
+
+
+def _names(node: dict[str, Any]) -> Iterator[str]:
+    """The property names a schema gives."""
+    for keyword in ("properties", "required"):
+        names = node.get(keyword)
+        yield from (name for name in names if isinstance(name, str)) if isinstance(names, (dict, list)) else ()
+
+
+def _without_quotes(node: Any, *, named: bool = False) -> Any:
+    """A copy without the quote keyword; a property that happens to have its name stays."""
+    if isinstance(node, list):
+        return [_without_quotes(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if named:
+        return {name: _without_quotes(inner) for name, inner in node.items()}
+    return {
+        keyword: inner if keyword in _DATA else _without_quotes(inner, named=keyword in _NAMED)
+        for keyword, inner in node.items()
+        if keyword != QUOTE
+    }
+
+
+def _quoted(compiled: CompiledSchema, schema: Any, *, value: Any, place: Place) -> Iterator[tuple[Place, str]]:
+    """The quotes in a valid value, by walking the schema and the value side by side."""
+    if not isinstance(schema, Mapping):
+        return
+    if schema.get(QUOTE) and isinstance(value, str):
+        yield place, value
+    for sub in _applied(compiled, schema, value=value):
+        yield from _quoted(compiled, sub, value=value, place=place)
+    for step, item in _steps(value):
+        for sub in _inner(schema, step):
+            yield from _quoted(compiled, sub, value=item, place=(*place, step))
+
+
+def _steps(value: Any) -> Iterable[tuple[str | int, Any]]:
+    """The items of an array or the properties of an object; nothing of anything else."""
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(value) if isinstance(value, list) else ()
+
+
+def _applied(compiled: CompiledSchema, schema: Mapping[str, Any], *, value: Any) -> Iterator[Any]:
+    """The schemas that speak of the same value: references, and the branches it keeps."""
+
+    def keeps(branch: Any) -> bool:
+        return bool(compiled.validator.evolve(schema=branch).is_valid(value))
+
+    for keyword in ("$ref", "$dynamicRef"):
+        if keyword in schema:
+            yield compiled.resolver.lookup(schema[keyword]).contents
+    yield from schema.get("allOf", [])
+    yield from filter(keeps, [*schema.get("anyOf", []), *schema.get("oneOf", [])])
+    if "if" in schema:
+        yield from [schema["if"], schema.get("then")] if keeps(schema["if"]) else [schema.get("else")]
+    if isinstance(value, dict):
+        yield from (sub for name, sub in schema.get("dependentSchemas", {}).items() if name in value)
+
+
+def _inner(schema: Mapping[str, Any], step: str | int) -> list[Any]:
+    """The schemas of one item or property, as `items` and `additionalProperties` leave them."""
+    if isinstance(step, int):
+        prefix = schema.get("prefixItems", [])
+        return [prefix[step] if step < len(prefix) else schema.get("items")]
+    named = schema.get("properties", {})
+    subs = [named[step]] if step in named else []
+    subs += [sub for pattern, sub in schema.get("patternProperties", {}).items() if re.search(pattern, step)]
+    return subs or [schema.get("additionalProperties")]

@@ -1,0 +1,84 @@
+"""Which entries of the listing are to be done: by shard, sample, and what the output says of them already.
+
+It reads the index and decides; it reads no document and counts nothing itself.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pipeline.documents import fallback_id
+from pipeline.errors import kind_of
+from pipeline.output.index import Index
+from pipeline.records import Entry, Known
+from pipeline.shards import Shard, hash_fraction
+
+Redo = Literal["changed", "none", "all"]
+Choice = Literal["do", "skip", "leave"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is done again (contract, sections 1 and 7).
+
+    `only_failed`: None, or the reasons whose failures alone are done (empty: all of them).
+    `sample_below`: only documents whose stable fraction in [0, 1) is at most this; None: all.
+    """
+
+    run_id: str
+    redo: Redo | None = None
+    only_failed: frozenset[str] | None = None
+    retry_failed: bool = True
+    retry_runs: int = 3
+    sample_below: float | None = None
+
+    def stands(self, known: Known, fingerprint: str) -> bool:
+        """True when what is known need not be done again as long as the bytes are the same."""
+        if self.redo == "all":
+            return known.run_id == self.run_id
+        if known.fingerprint != fingerprint and self.redo != "none":
+            return False
+        if not known.failed:
+            return True
+        return not self.retry_failed or kind_of(known.reason or "") == "document" or known.runs >= self.retry_runs
+
+    def names(self, known: Known | None) -> bool:
+        """True when --only-failed names what is known."""
+        reasons = self.only_failed
+        return known is not None and known.failed and (not reasons or known.reason in reasons)
+
+
+class Selection:
+    """Decides on each entry, in the order of the listing; used by the reader thread only."""
+
+    def __init__(self, index: Index, rules: Rules, *, shard: Shard, fingerprint: Callable[[str], str]) -> None:
+        self._index, self._rules, self._shard, self._fingerprint = index, rules, shard, fingerprint
+
+    def wants(self, document_id: str) -> bool:
+        """True when the document is this shard's, and of the sample."""
+        below = self._rules.sample_below
+        return self._shard.owns(document_id) and (below is None or hash_fraction("sample", document_id) <= below)
+
+    def judge(self, entry: Entry) -> tuple[Choice, Entry]:
+        """What to do with an entry, and the entry with what is known of it."""
+        if self._index.seen(entry.id):
+            entry = replace(entry, id=fallback_id(entry), duplicate_of=entry.id)
+        known = self._index.known(entry.id)
+        if self._rules.only_failed is not None:
+            if self._rules.names(known):
+                return "do", replace(entry, known=known)
+            return ("leave" if known is None else "skip"), entry
+        if known is None:
+            return "do", entry
+        stands = self._rules.stands(known, self._fingerprint(entry.id))
+        unread = stands and entry.version is not None and entry.version == known.version
+        return ("skip" if unread else "do"), replace(entry, known=known, stands=stands)
+
+
+def sample_threshold(ids: Iterable[str], size: int) -> float:
+    """The fraction up to which the `size` documents with the smallest ones lie; 0 documents: below all."""
+    smallest = heapq.nsmallest(size, (hash_fraction("sample", document_id) for document_id in ids))
+    return smallest[-1] if smallest else -1.0

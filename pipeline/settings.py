@@ -1,0 +1,244 @@
+"""From a YAML file, the environment and flags to one checked AppConfig.
+
+It decides no default and no range (config.py does), and must not reach any server.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import AppConfig, OllamaConfig, Origin, ProviderConfig, VLLMConfig, mask_url, rule_of
+from pipeline.config_keys import env_names, known_keys, sections, top_keys, value_of_text
+from pipeline.config_rules import Rule, Unacceptable, clean, hints_of, is_header_text, is_secret_name, nearest, shown
+from pipeline.errors import ConfigError
+from pipeline.yaml_file import load_yaml as load_yaml
+
+MAX_ERRORS = 20
+PROVIDER_TYPES: Mapping[str, type[ProviderConfig]] = {"ollama": OllamaConfig, "vllm": VLLMConfig, "openai": VLLMConfig}
+_RANK: Mapping[Origin, int] = {"file": 1, "env": 2, "flag": 3}
+_NAMES = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A value that somebody set: by what, and how a message names the place."""
+
+    value: Any
+    origin: Origin
+    place: str
+
+
+def find_config(environ: Mapping[str, str]) -> Path | None:
+    """The file to read when no flag names one: PIPELINE_CONFIG, else config/default.yaml if it is there."""
+    if environ.get("PIPELINE_CONFIG"):
+        return Path(environ["PIPELINE_CONFIG"])
+    usual = Path("config/default.yaml")
+    return usual if usual.is_file() else None
+
+
+def parse_set(text: str) -> tuple[str, object]:
+    """The dotted key and the value of `key=value`, read as a text where the key holds one, else as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set: got {shown(key, Rule())}, need dotted.key=value")
+    return key.strip(), value_of_text(key.strip(), value)
+
+
+def load_config(
+    path: str | Path | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, object] | None = None,
+) -> AppConfig:
+    """The configuration: flags (`overrides`) over the environment (None: the process's) over the file.
+
+    ConfigError lists what is wrong, one a line.
+    """
+    errors: list[str] = []
+    given = {} if path is None else _of_file(load_yaml(path), str(path), errors)
+    given |= _of_environment(os.environ if environ is None else environ)
+    for key, value in (overrides or {}).items():
+        found = value_of_text(key, value) if isinstance(value, str) else value
+        given[key] = _Given(found, "flag", "command line")
+    place = str(path) if path is not None else "environment and command line"
+    return _assemble(given, errors, place=place)
+
+
+def _of_file(tree: Mapping[str, Any], place: str, errors: list[str]) -> dict[str, _Given]:
+    """The file's settings by dotted key; what is no mapping where one belongs goes to the errors."""
+    found: dict[str, _Given] = {}
+    for parts, value in _leaves((), tree, place=place, errors=errors):
+        if any("." in part for part in parts):
+            errors.append(f"{' / '.join(parts)}: a key with a dot in it, need nested keys ({place})")
+        else:
+            found[".".join(parts)] = _Given(value, "file", place)
+    return found
+
+
+def _leaves(
+    parts: tuple[str, ...], value: Any, *, place: str, errors: list[str]
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Path and value of each setting; an empty section (null) has none, an empty provider lacks its type."""
+    if len(parts) >= _depth(parts):
+        yield parts, value
+    elif len(parts) == 2 and not value:
+        yield (*parts, "type"), None
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves((*parts, key), item, place=place, errors=errors)
+    elif value is not None:
+        errors.append(f"{'.'.join(parts)}: got a {type(value).__name__}, need a mapping ({place})")
+
+
+def _depth(parts: tuple[str, ...]) -> int:
+    """How many keys lead to a setting that begins with these."""
+    if not parts:
+        return 1
+    return 3 if parts[0] == "providers" else 2 if parts[0] in sections() else 1
+
+
+def _of_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
+    """The variables that set something, by dotted key; an empty one is an unset one."""
+    return {
+        key: _Given(value_of_text(key, environ[name]), "env", f"environment variable {name}")
+        for name, key in env_names().items()
+        if environ.get(name)
+    }
+
+
+def _assemble(given: Mapping[str, _Given], errors: list[str], *, place: str) -> AppConfig:
+    """The configuration of these values; ConfigError lists the errors, those found before included."""
+    groups: dict[str, dict[str, _Given]] = {}
+    for key, item in given.items():
+        section, _, name = key.rpartition(".")
+        groups.setdefault(section, {})[name] = item
+    values = _values(groups.pop("", {}), AppConfig, section="", errors=errors)
+    for section, cls in sections().items():
+        values[section] = _build(groups.pop(section, {}), cls, section=section, errors=errors, place=place)
+    values["providers"] = _providers(groups, errors, place=place)
+    for section, items in groups.items():
+        errors += [_unknown(f"{section}.{name}", item.place) for name, item in items.items()]
+    if not errors:
+        app = AppConfig(**values, origins={key: item.origin for key, item in given.items()})
+        _check_names(app, given, errors)
+    if errors:
+        rest = [f"and {len(errors) - MAX_ERRORS} more"] if len(errors) > MAX_ERRORS else []
+        raise ConfigError("\n".join([*errors[:MAX_ERRORS], *rest]))
+    return app
+
+
+def _providers(groups: dict[str, dict[str, _Given]], errors: list[str], *, place: str) -> dict[str, Any]:
+    """The named providers, each of its own type; their groups are taken out."""
+    found: dict[str, Any] = {}
+    for section in [section for section in groups if section.startswith("providers.")]:
+        name, items = section.removeprefix("providers."), groups.pop(section)
+        if not name or not _NAMES.issuperset(name) or name in ("ollama", "vllm"):
+            errors.append(f"{section}: got the name {shown(name, Rule())}, need letters, digits, - and _ ({place})")
+        kind = items["type"].value if "type" in items else None
+        if not isinstance(kind, str) or kind not in PROVIDER_TYPES:
+            got = shown(kind, Rule()) if "type" in items else "nothing"
+            errors.append(f"{section}.type: got {got}, need one of {', '.join(PROVIDER_TYPES)} ({place})")
+        else:
+            found[name] = _build(items, PROVIDER_TYPES[kind], section=section, errors=errors, place=place)
+    return found
+
+
+def _build(items: dict[str, _Given], cls: type, *, section: str, errors: list[str], place: str) -> Any:
+    """The section's dataclass, or None with its faults among the errors."""
+    before = len(errors)
+    values = _values(_without_weaker_key(items), cls, section=section, errors=errors)
+    if len(errors) > before:
+        return None
+    try:
+        return cls(**values)
+    except ConfigError as cause:
+        errors += [f"{section}.{line} ({place})" for line in str(cause).splitlines()]
+        return None
+
+
+def _without_weaker_key(items: dict[str, _Given]) -> dict[str, _Given]:
+    """The values without a key file that a key of higher precedence replaces."""
+    key, file = items.get("api_key"), items.get("api_key_file")
+    if key and file and key.value and _RANK[key.origin] > _RANK[file.origin]:
+        return {name: item for name, item in items.items() if name != "api_key_file"}
+    return items
+
+
+def _values(items: Mapping[str, _Given], cls: type, *, section: str, errors: list[str]) -> dict[str, Any]:
+    """The cleaned values of a section's fields; null empties a text that is empty by default."""
+    hints = hints_of(cls) if section else {name: hints_of(cls)[name] for name in top_keys()}
+    defaults = {f.name: f.default for f in fields(cls)}
+    rules = section if not section.startswith("providers.") else "ollama" if cls is OllamaConfig else "vllm"
+    found: dict[str, Any] = {}
+    for name, item in items.items():
+        key = f"{section}.{name}" if section else name
+        if name not in hints:
+            errors.append(_unknown(key, item.place, known=[f"{section}.{n}" for n in hints] if section else None))
+            continue
+        value = "" if item.value is None and defaults[name] == "" else item.value
+        rule = rule_of(rules, name)
+        try:
+            found[name] = clean(value, hints[name], rule=rule)
+        except Unacceptable as cause:
+            errors.append(f"{key}: got {shown(value, rule)}, need {cause} ({item.place})")
+    return found
+
+
+def _unknown(key: str, place: str, *, known: list[str] | None = None) -> str:
+    """The complaint about a key that nothing has."""
+    near = nearest(key, known or [*known_keys(), *sections(), "providers"]) or nearest(key, known_keys())
+    more = f"the nearest is {near}" if near else f"need one of {', '.join([*top_keys(), *sections(), 'providers'])}"
+    return f"{shown(key, Rule())[1:-1]}: unknown key, {more} ({place})"
+
+
+def _check_names(app: AppConfig, given: Mapping[str, _Given], errors: list[str]) -> None:
+    for key, names in {"provider": (app.provider,), "fallback": app.fallback or ()}.items():
+        for name in names:
+            try:
+                app.provider_config(name, key=key)
+            except ConfigError as cause:
+                errors.append(f"{cause} ({given[key].place})")
+
+
+def describe(app: AppConfig) -> dict[str, Any]:
+    """The settings as JSON can hold them, with provider and fallback resolved and every secret masked."""
+    plain = {f.name: _masked(getattr(app, f.name), f.name) for f in fields(app) if f.name != "origins"}
+    return {**plain, "provider": app.provider or "ollama", "fallback": list(app.fallback_names())}
+
+
+def _masked(value: Any, name: str) -> Any:
+    if is_dataclass(value):
+        return {f.name: _masked(getattr(value, f.name), f.name) for f in fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [_masked(item, name) for item in value]
+    if isinstance(value, Mapping):
+        return {key: "***" if _hidden(item, name, key) else _masked(item, key) for key, item in value.items()}
+    if isinstance(value, str):
+        return "***" if value and name == "api_key" else mask_url(value)
+    return value
+
+
+def _hidden(value: Any, name: str, key: str) -> bool:
+    """True for a value in a mapping that may be a secret: any header, and what its name says is one."""
+    plain = value is None or isinstance(value, (bool, int, float)) or is_dataclass(value) or not value
+    return not plain and (name == "headers" or is_secret_name(key))
+
+
+def read_api_key(config: ProviderConfig) -> str:
+    """The key to send: the file's when there is one, else the setting's; ConfigError without the key in it."""
+    if not config.api_key_file:
+        return config.api_key
+    try:
+        key = Path(config.api_key_file).read_text("utf-8").strip()
+    except (OSError, ValueError) as cause:
+        why = getattr(cause, "strerror", None) or "not a text"
+        raise ConfigError(
+            f"api_key_file: {config.api_key_file} cannot be read ({why}), need a file with the key"
+        ) from cause
+    if not key or not is_header_text(key):
+        raise ConfigError(f"api_key_file: {config.api_key_file} holds no key that fits a header, need one line of text")
+    return key

@@ -1,0 +1,147 @@
+"""What is said about a value that breaks its schema: the place, what was expected, and what kind of thing was there.
+
+Nothing here repeats the value itself: it may hold the document's text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MESSAGE_CHARS = 300
+_KINDS = {
+    "object": "an object",
+    "array": "an array",
+    "string": "a string",
+    "integer": "an integer",
+    "number": "a number",
+    "boolean": "a boolean",
+    "null": "null",
+}
+_LIMITS = {
+    "minimum": ">= {}",
+    "exclusiveMinimum": "> {}",
+    "maximum": "<= {}",
+    "exclusiveMaximum": "< {}",
+    "multipleOf": "a multiple of {}",
+    "minLength": "of at least {} characters",
+    "maxLength": "of at most {} characters",
+    "pattern": "that matches {}",
+    "minItems": "of at least {} items",
+    "maxItems": "of at most {} items",
+    "minProperties": "of at least {} properties",
+    "maxProperties": "of at most {} properties",
+}
+_OUTSIDE = {
+    "minimum": "a smaller one",
+    "exclusiveMinimum": "one that is not larger",
+    "maximum": "a larger one",
+    "exclusiveMaximum": "one that is not smaller",
+    "multipleOf": "one in between",
+    "pattern": "one that does not",
+}
+_PLAIN = {
+    "uniqueItems": "items that all differ, got some twice",
+    "not": "a value that `not` allows, got one it forbids",
+    "contains": "another number of the items that `contains` asks for",
+    "dependentRequired": "the properties that go with those that are there",
+    "unevaluatedProperties": "only properties that the schema names, got others too",
+    "unevaluatedItems": "only items that the schema names, got more",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Where a value breaks its schema (`$.companies[0].impact_score`), and what was expected there."""
+
+    path: str
+    message: str
+
+
+def describe(keyword: str | None, schema: Any, *, value: Any) -> str:
+    """What the schema's `keyword` expected of the value, in at most MESSAGE_CHARS characters.
+
+    `keyword` is None where the schema is `false`: nothing is accepted there.
+    """
+    if keyword is None or not isinstance(schema, Mapping):
+        message = "nothing at this place"
+    elif keyword == "required":
+        message = _missing(schema, value)
+    elif keyword == "additionalProperties":
+        message = _unexpected(schema, value)
+    elif keyword == "items":
+        message = f"at most {len(schema.get('prefixItems', []))} items, got {_kind(value)}"
+    elif keyword in ("anyOf", "oneOf"):
+        message = f"{'' if keyword == 'anyOf' else 'exactly one of: '}{_branches(schema[keyword])}, got {_kind(value)}"
+    elif keyword in _PLAIN:
+        message = _PLAIN[keyword]
+    else:
+        message = f"{_expected(schema)}, got {_OUTSIDE.get(keyword) or _kind(value)}"
+    return f"expected {message}"[:MESSAGE_CHARS]
+
+
+def path_of(steps: Iterable[str | int], *, names: Collection[str]) -> str:
+    """The place in JSON path notation; a name that is not in `names` is the model's own, hence `*`."""
+    return "$" + "".join(
+        f"[{step}]" if isinstance(step, int) else _dotted(step) if step in names else ".*" for step in steps
+    )
+
+
+def short(value: Any) -> str:
+    """A value of a schema (never of a document) as JSON, cut to a readable length."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 120 else text[:119] + "…"
+
+
+def _expected(schema: Any) -> str:
+    """What a schema accepts, in words: `an integer >= 0 and <= 100`."""
+    if not isinstance(schema, Mapping):
+        return "any value"
+    if "const" in schema:
+        return short(schema["const"])
+    if "enum" in schema:
+        return f"one of {short(schema['enum'])}"
+    kinds = schema.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    what = " or ".join(_KINDS[kind] for kind in kinds) or "a value"
+    limits = [text.format(short(schema[keyword])) for keyword, text in _LIMITS.items() if keyword in schema]
+    return f"{what} {' and '.join(limits)}".strip()
+
+
+def _branches(branches: Sequence[Any]) -> str:
+    return " or ".join(map(_expected, branches[:5]))
+
+
+def _kind(value: Any) -> str:
+    """What kind of thing a value is, with its size: `a string of 12 characters`."""
+    if value is None:
+        return _KINDS["null"]
+    if isinstance(value, bool):
+        return _KINDS["boolean"]
+    if isinstance(value, str):
+        return f"a string of {len(value)} characters"
+    if isinstance(value, (int, float)):
+        return _KINDS["integer" if isinstance(value, int) else "number"]
+    if isinstance(value, list):
+        return f"an array of {len(value)} items"
+    return f"an object of {len(value)} properties"
+
+
+def _missing(schema: Mapping[str, Any], value: Any) -> str:
+    missing = [name for name in schema["required"] if name not in value]
+    return f"the required {'property' if len(missing) == 1 else 'properties'} {', '.join(map(short, missing))}"
+
+
+def _unexpected(schema: Mapping[str, Any], value: Any) -> str:
+    named = schema.get("properties", {})
+    patterns = schema.get("patternProperties", {})
+    extra = sum(name not in named and not any(re.search(p, name) for p in patterns) for name in value)
+    word = "property" if extra == 1 else "properties"
+    return f"no properties but {', '.join(map(short, named)) or 'none'}, got {extra} unexpected {word}"
+
+
+def _dotted(name: str) -> str:
+    return f".{name}" if name.isidentifier() else f"[{json.dumps(name)}]"

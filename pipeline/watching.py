@@ -1,0 +1,79 @@
+"""What the main thread shows and hears while a run goes on: numbers, progress, signals. It decides nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+
+from pipeline.process import Finished
+from pipeline.progress import Progress, ProgressState
+from pipeline.records import Failure, Postponed, Result
+from pipeline.run_stats import RunStats
+from pipeline.runner import Runner
+
+
+@dataclass(slots=True)
+class Display:
+    """Sees each outcome and each turn: feeds the numbers and the progress."""
+
+    stats: RunStats
+    progress: Progress
+    started: float
+    tokens: list[int] = field(default_factory=lambda: [0, 0])
+    last_reason: str | None = None
+
+    def outcome(self, finished: Finished) -> None:
+        """Counts one outcome."""
+        outcome = finished.outcome
+        if not isinstance(outcome, Postponed):
+            self.stats.add(outcome)
+        if isinstance(outcome, Failure):
+            self.last_reason = outcome.reason
+        if isinstance(outcome, (Result, Failure)):
+            self.tokens[0] += outcome.usage.prompt_tokens or 0
+            self.tokens[1] += outcome.usage.completion_tokens or 0
+
+    def turn(self, runner: Runner) -> None:
+        """Shows how the run stands."""
+        counts, trouble = runner.counts, runner.plan.client.trouble
+        waiting = trouble.message if runner.waiting_since is not None and trouble else None
+        self.progress.update(
+            ProgressState(
+                done=counts["done"],
+                failed=counts["failed"],
+                skipped=counts["skipped"],
+                in_flight=runner.in_flight,
+                limit=runner.job.limit.value,
+                limit_reason=runner.job.limit.reason,
+                total=counts["found"] if runner.listed_whole else None,
+                tokens_in=self.tokens[0],
+                tokens_out=self.tokens[1],
+                last_reason=self.last_reason,
+                waiting_for=waiting,
+                elapsed_s=time.monotonic() - self.started,
+            )
+        )
+
+
+class Signals:
+    """SIGINT and SIGTERM: before the runner is there they stop the waiting, then they interrupt it."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self.number: int | None = None
+        self.runner: Runner | None = None
+        self._stop = stop
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: object) -> None:  # noqa: ARG002
+        again = self.number is not None
+        self.number = self.number or number
+        if self.runner is not None:
+            self.runner.interrupt(number)
+        elif again:
+            os._exit(128 + number)
+        else:
+            self._stop.set()

@@ -1,0 +1,222 @@
+"""What can be made to go wrong: a table of faults by name, and the markers that put them into a document's text.
+
+It must not decide when a fault happens: that is a marker's or a test's business.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from email.utils import formatdate
+from typing import Any
+
+from fake_chat import Chat, Completion, Dialect
+from fake_http import Peer, Reply, head_of
+
+MARKER = re.compile(r"\[\[fault:([a-z0-9_]+)(?:\*(\d+))?\]\]")
+CONTROLS = ("kill", "slow", "draining", "context", "truncated_prompt")
+HUGE_BYTES = 256 * 1024 * 1024
+DRIP_S, SLOW_S = 0.2, 2.0
+Headers = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault by name; `seconds`: between two dripped bytes, of `slow`, or until a killed server is back."""
+
+    name: str
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a name that is not in the table."""
+        if self.name not in NAMES:
+            raise ValueError(f"fault: got {self.name!r}, need one of {', '.join(sorted(NAMES))}")
+
+
+def marked_fault(text: str, n: int) -> Fault | None:
+    """Returns the fault that a text asks for on its n-th request (from 1); counted ones come one after the other."""
+    used = 0
+    for name, times in dict.fromkeys(MARKER.findall(text)):
+        if not times:
+            return Fault(name)
+        used += int(times)
+        if n <= used:
+            return Fault(name)
+    return None
+
+
+def status_reply(name: str, dialect: Dialect) -> Reply:
+    """Returns the answer of a fault that is nothing but a status and a body."""
+    if name in PAGES:
+        return PAGES[name]
+    if name == "http_404_url":
+        return dialect.url_not_found()
+    if name == "http_429_date":
+        return dialect.error(
+            429, "too many requests", headers=(("Retry-After", formatdate(time.time() + 2, usegmt=True)),)
+        )
+    status, message, headers = ERRORS[name]
+    return dialect.error(status, message, headers=headers)
+
+
+ERRORS: Mapping[str, tuple[int, str, Headers]] = {
+    "http_400": (400, "the request was not understood", ()),
+    "http_401": (401, "unauthorized", ()),
+    "http_408": (408, "request timeout", ()),
+    "http_429": (429, "too many requests", (("Retry-After", "1"),)),
+    "http_500": (500, "EngineCore encountered an issue. See stack trace (above) for the root cause.", ()),
+    "http_503": (503, "The engine is currently busy and cannot accept new requests. Please try again later.", ()),
+    "http_503_retry": (
+        503,
+        "server busy, please try again.  maximum pending requests exceeded",
+        (("Retry-After", "1"),),
+    ),
+    "draining": (500, "cannot schedule new futures after shutdown", ()),
+}
+PAGES: Mapping[str, Reply] = {
+    "http_403_empty": Reply(403, content_type=""),
+    "http_413": Reply(413, b"<html><h1>413 Request Entity Too Large</h1></html>", "text/html"),
+    "http_502_html": Reply(502, b"<html><head><title>502 Bad Gateway</title></head><hr>nginx</html>", "text/html"),
+    "redirect": Reply(302, content_type="", headers=(("Location", "/elsewhere"),)),
+    "html_200": Reply(200, b"<!DOCTYPE html><title>Sign in</title><p>Please sign in.", "text/html; charset=utf-8"),
+    "garbage_200": Reply(200, b"\x00\xff{]garbage"),
+}
+
+
+def hang(peer: Peer, _: float) -> None:
+    """Sends no byte until the client or the server ends."""
+    peer.pause(None)
+
+
+def close(peer: Peer, _: float) -> None:
+    """Closes before any byte."""
+    peer.close()
+
+
+def reset(peer: Peer, _: float) -> None:
+    """Resets before any byte."""
+    peer.reset()
+
+
+def half_body(peer: Peer, _: float) -> None:
+    """Announces more than it sends, then closes."""
+    peer.send(head_of(Reply(), length=1000) + b'{"model":"m","created_at":"2026-08-21T10:11:12Z","mess')
+    peer.close()
+
+
+def drip(peer: Peer, seconds: float, *, head: bytes) -> None:
+    """Sends a byte now and then for ever."""
+    peer.send(head)
+    while True:
+        peer.pause(seconds or DRIP_S)
+        peer.send(b"x")
+
+
+def huge(peer: Peer, _: float) -> None:
+    """Sends a body that no client should hold."""
+    peer.send(head_of(Reply(), length=HUGE_BYTES))
+    block = b" " * 1048576
+    for _sent in range(0, HUGE_BYTES, len(block)):
+        peer.send(block)
+
+
+TRANSPORT: Mapping[str, Callable[[Peer, float], None]] = {
+    "hang": hang,
+    "close": close,
+    "reset": reset,
+    "half_body": half_body,
+    "huge": huge,
+    "drip_header": lambda peer, seconds: drip(peer, seconds, head=b"HTTP/1.1 200 OK\r\nx-slow: "),
+    "drip_body": lambda peer, seconds: drip(peer, seconds, head=head_of(Reply(), length=1_000_000)),
+}
+
+
+def parsed(text: str) -> Any:
+    """Returns the value of a JSON text, or the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def wrong_type(text: str) -> str:
+    """Returns JSON that breaks the schema: the first property has another type."""
+    value = parsed(text)
+    if not isinstance(value, dict) or not value:
+        return '[["unexpected"]]'
+    first = next(iter(value))
+    return json.dumps({**value, first: {"unexpected": True} if not isinstance(value[first], dict) else "unexpected"})
+
+
+def not_a_number(text: str) -> str:
+    """Returns the text with its first number, or a property more, being NaN."""
+    mended, count = re.subn(r"(?<=: )-?\d[\d.eE+-]*", "NaN", text, count=1)
+    return mended if count else text.rstrip("}") + ', "score": NaN}'
+
+
+def duplicate_key(text: str) -> str:
+    """Returns an object whose first key comes twice, the later one right."""
+    value = parsed(text)
+    if not isinstance(value, dict) or not value:
+        return '{"answer": null, "answer": "ok"}'
+    return "{" + json.dumps(next(iter(value))) + ": null, " + text.lstrip()[1:]
+
+
+def surrogate(text: str) -> str:
+    """Returns the text with half an emoji at the end of its longest string."""
+    strings = re.findall(r'"[^"\\]+"(?!\s*:)', text)
+    longest = max(strings, key=len, default="")
+    return text.replace(longest, longest[:-2] + '\ud83d"', 1) if longest else text + "\ud83d"
+
+
+TEXTS: Mapping[str, Callable[[str], str]] = {
+    "invalid_json": lambda _: '{"answer": <not json> ',
+    "wrong_type": wrong_type,
+    "fenced": lambda text: f"```json\n{text}\n```",
+    "prose": lambda text: f"Sure, here is the JSON you asked for:\n\n{text}\n\nLet me know if you need more.",
+    "think_block": lambda text: f'<think>\nThe user wants {{"a": 1}}, I guess.\n</think>\n\n{text}',
+    "nan": not_a_number,
+    "trailing_comma": lambda text: re.sub(r"\}\s*$", ",}", text),
+    "doubly_encoded": json.dumps,
+    "surrogate": surrogate,
+    "duplicate_key": duplicate_key,
+    "deep": lambda _: "[" * 100_000 + "]" * 100_000,
+}
+COMPLETIONS: Mapping[str, Callable[[str], Completion]] = {
+    "empty_content": lambda _: Completion(""),
+    "null_content": lambda _: Completion(None),
+    "no_choices": lambda text: Completion(text, no_choices=True),
+    "truncated": lambda text: Completion(text[: len(text) * 3 // 5], finish="length"),
+    "done_false": lambda text: Completion(text, finish=None),
+    "abort": lambda text: Completion(text[: len(text) // 2], finish="abort"),
+    "loop_whitespace": lambda text: Completion(
+        text[: len(text) // 10 + 1] + " \n   " * (2 * len(text)), finish="length"
+    ),
+    "repetition": lambda text: Completion(
+        text[: len(text) // 2] + "......" * 40, finish="repetition", stop_reason="repetition_detected"
+    ),
+    "thinking_only": lambda _: Completion("", reasoning="First I look at the document. Then I look again."),
+    "stream_error": lambda text: Completion(text[: len(text) // 2], finish=None, breaks_off=True),
+}
+STATUSES = frozenset(ERRORS) | frozenset(PAGES) | {"http_404_model", "http_404_url", "http_429_date"}
+NAMES = STATUSES | frozenset(TRANSPORT) | frozenset(TEXTS) | frozenset(COMPLETIONS) | frozenset(CONTROLS)
+
+
+def faulty(completion: Completion, name: str, *, chat: Chat) -> Completion:
+    """Returns the completion with a fault of the model put into it; unchanged for a fault of another kind."""
+    text = completion.content or ""
+    if name in TEXTS:
+        return replace(completion, content=TEXTS[name](text))
+    if name in COMPLETIONS:
+        return replace(COMPLETIONS[name](text), prompt_tokens=completion.prompt_tokens)
+    if name == "truncated_prompt":
+        return replace(completion, prompt_tokens=half_window(chat.context))
+    return completion
+
+
+def half_window(context: int) -> int:
+    """Returns how many prompt tokens Ollama keeps when it cuts silently."""
+    return context - max((context - 4) // 2, 1)

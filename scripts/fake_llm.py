@@ -1,0 +1,77 @@
+"""A faithful, fault-injecting fake of an Ollama and a vLLM server, for tests and for trying agents offline.
+
+It must not be taken for a model: its answers fit the schema and mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from fake_faults import Fault
+from fake_server import FakeLLM, Seen
+
+__all__ = ["FakeLLM", "Fault", "Seen"]
+
+EXAMPLE = """example:
+  python scripts/fake_llm.py --port 8000 --latency 0.2 --model llama3.1
+  VLLM_BASE_URL=http://127.0.0.1:8000 VLLM_MODEL=llama3.1 pipeline run --set provider=vllm
+
+faults are put into a document's text: [[fault:http_500*2]] for its first two requests,
+[[fault:truncated]] for all; [[doc:ID]] names the document in the request log."""
+
+
+def arguments() -> argparse.Namespace:
+    """Returns the command line."""
+    kind = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=kind)
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--latency", type=float, default=0.0, metavar="SECONDS", help="of each completion")
+    parser.add_argument("--slots", type=int, default=0, help="completions at a time; 0: no limit")
+    parser.add_argument("--model", action="append", help="repeatable; default: llama3.1")
+    parser.add_argument("--context", type=int, default=8192, metavar="TOKENS")
+    parser.add_argument("--api-key", default=None)
+    parser.add_argument("--thinking", action="store_true", help="a model that thinks before it answers")
+    parser.add_argument("--truncates", action="store_true", help="an Ollama that cuts long prompts silently")
+    parser.add_argument(
+        "--restart-s", type=float, default=1.0, metavar="SECONDS", help="how long a killed server is gone"
+    )
+    parser.add_argument("--request-log", type=Path, default=None, metavar="FILE", help="a JSON line for each chat")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Runs the server until SIGTERM or SIGINT; returns the exit code."""
+    asked = arguments()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(asked.request_log.open("a", encoding="utf-8")) if asked.request_log else None
+        server = stack.enter_context(
+            FakeLLM(
+                asked.model or ["llama3.1"],
+                asked.context,
+                latency_s=asked.latency,
+                slots=asked.slots,
+                api_key=asked.api_key,
+                port=asked.port,
+                thinking=asked.thinking,
+                truncates=asked.truncates,
+                restart_s=asked.restart_s,
+                keep_requests=False,
+                log=log,
+            )
+        )
+        print(f"fake_llm listening on {server.url}", flush=True)
+        while not stop.wait(1.0):
+            pass
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

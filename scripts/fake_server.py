@@ -1,0 +1,279 @@
+"""The fake server itself: which request gets which answer or fault, in which turn and after how long.
+
+It must not know how an answer looks on the wire: that is a dialect's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TextIO
+
+from fake_chat import (
+    Chat,
+    Completion,
+    Dialect,
+    Refusal,
+    Settings,
+    Timing,
+    cut_to_fit,
+    decoded,
+    document_of,
+    nanoseconds,
+)
+from fake_faults import SLOW_S, STATUSES, TRANSPORT, Fault, faulty, marked_fault, status_reply
+from fake_http import Listener, Peer, Reply, Request
+from fake_ollama import CHATS as OLLAMA_CHATS
+from fake_ollama import Ollama, tagged
+from fake_schema import answer_for
+from fake_slots import Slots
+from fake_vllm import CHAT as VLLM_CHAT
+from fake_vllm import VLLM
+
+CHATS = (*OLLAMA_CHATS, VLLM_CHAT)
+Answer = Callable[[str, "Mapping[str, Any] | None"], str]
+Faults = Callable[["Seen", int], "Fault | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One request as it arrived: `n` counts the chats of its document from 1 (0: not a chat), `at` is Unix time."""
+
+    path: str
+    method: str
+    headers: Mapping[str, str]
+    body: Any
+    document: str
+    at: float
+    n: int = 0
+
+
+class FakeLLM:
+    """A server to be used as a context manager; its attributes may be changed while it runs, from any thread."""
+
+    def __init__(
+        self,
+        models: Iterable[str] = ("llama3.1:latest",),
+        context: int = 8192,
+        *,
+        latency_s: float = 0.0,
+        load_s: float = 0.0,
+        slots: int = 0,
+        api_key: str | None = None,
+        faults: Faults | None = None,
+        answer: Answer | None = None,
+        port: int = 0,
+        thinking: bool = False,
+        truncates: bool = False,
+        enforce_schema: bool = True,
+        dialects: Iterable[str] = ("ollama", "vllm"),
+        restart_s: float = 1.0,
+        idle_s: float = 0.0,
+        keep_requests: bool = True,
+        log: TextIO | None = None,
+    ) -> None:
+        settings = Settings(tuple(models), context, thinking=thinking, truncates=truncates, started=int(time.time()))
+        self._ollama = Ollama(settings)
+        vllm = VLLM(settings, lambda: self._slots.gauges)
+        spoken: dict[str, Dialect] = {"ollama": self._ollama, "vllm": vllm}
+        self._dialects: list[Dialect] = [spoken[name] for name in sorted(dialects)]
+        self.latency_s, self.load_s, self.restart_s = latency_s, load_s, restart_s
+        self.api_key, self.faults, self.answer, self.enforce_schema = api_key, faults, answer, enforce_schema
+        self.draining = False
+        self.requests: list[Seen] = []
+        self.max_in_flight = 0
+        self.loads = 0
+        self._keep_requests, self._log = keep_requests, log
+        self._slot_count, self._slots = slots, Slots(slots)
+        self._lock, self._loading, self._changing = threading.Lock(), threading.Lock(), threading.RLock()
+        self._asked: Counter[str] = Counter()
+        self._in_flight = 0
+        self._closed, self._bouncing = threading.Event(), threading.Event()
+        self._listener = Listener(self._serve, port=port, idle_s=idle_s)
+        self.port = self._listener.port
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> FakeLLM:
+        """Returns the server, listening."""
+        self._listener.up()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Takes the server down for good."""
+        self._closed.set()
+        with self._changing:
+            self._slots.abandon()
+            self._listener.close()
+
+    def chats(self) -> list[Seen]:
+        """Returns the chat requests seen so far, in the order of their arrival."""
+        return [seen for seen in self.requests.copy() if seen.n]
+
+    @property
+    def max_running(self) -> int:
+        """Returns how many completions were worked on at a time, at most, since the server came up."""
+        return self._slots.most
+
+    def down(self) -> None:
+        """Closes the listener and cuts every open connection; the model is no longer loaded."""
+        with self._changing:
+            old, self._slots = self._slots, Slots(self._slot_count)
+            old.abandon()
+            self._listener.down()
+            self._ollama.loaded.clear()
+
+    def up(self) -> None:
+        """Listens again, on the same port."""
+        with self._changing:
+            if not self._closed.is_set():
+                self._listener.up()
+
+    def kill(self, restart_s: float | None = None) -> None:
+        """Goes down at once and comes back by itself; does nothing while it is already on its way."""
+        with self._lock:
+            if self._bouncing.is_set():
+                return
+            self._bouncing.set()
+        threading.Thread(target=self._bounce, args=(restart_s or self.restart_s,), daemon=True).start()
+
+    def _bounce(self, restart_s: float) -> None:
+        self.down()
+        self._closed.wait(restart_s)
+        self._bouncing.clear()
+        self.up()
+
+    def _serve(self, request: Request, peer: Peer) -> None:
+        dialect = next((spoken for spoken in self._dialects if spoken.serves(request.path)), self._dialects[-1])
+        is_chat = request.method == "POST" and request.path in CHATS and dialect.serves(request.path)
+        body = decoded(request.body)
+        document, text = document_of(body) if is_chat else ("", "")
+        with self._lock:
+            n = 0
+            if is_chat:
+                self._asked[document] += 1
+                n = self._asked[document]
+            seen = Seen(request.path, request.method, request.headers, body, document, time.time(), n)
+            if self._keep_requests:
+                self.requests.append(seen)
+        if not self._authorized(request):
+            reply: Reply | None = Reply(401, b'{"error":"Unauthorized"}')
+        elif is_chat:
+            with self._counted():
+                reply = self._chat(seen, peer, dialect=dialect, text=text)
+        else:
+            reply = dialect.page(request)
+        # Sent after the count went down: a client may ask again before this thread runs on.
+        if reply:
+            peer.reply(reply, head_only=request.method == "HEAD")
+
+    def _authorized(self, request: Request) -> bool:
+        guarded = request.path.startswith(("/v1", "/api/"))
+        return not (self.api_key and guarded) or request.headers.get("authorization") == f"Bearer {self.api_key}"
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:
+            self._in_flight += 1
+            self.max_in_flight = max(self.max_in_flight, self._in_flight)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_flight -= 1
+
+    def _chat(self, seen: Seen, peer: Peer, *, dialect: Dialect, text: str) -> Reply | None:
+        try:
+            fault = self._fault(seen, text)
+        except ValueError as error:
+            return dialect.error(501, str(error))
+        self._note(seen, fault)
+        name = fault.name if fault else "draining" if self.draining else ""
+        if fault and name in TRANSPORT:
+            TRANSPORT[name](peer, fault.seconds)
+            return None
+        if fault and name == "kill":
+            self.kill(fault.seconds)
+            peer.pause(None)
+        try:
+            chat = self._accepted(seen, name, dialect=dialect)
+        except Refusal as refusal:
+            return refusal.reply
+        slow_s = (fault.seconds or SLOW_S) if fault and name == "slow" else 0.0
+        completion, timing = self._complete(chat, peer, name=name, slow_s=slow_s, path=seen.path)
+        return dialect.render(chat, completion, timing=timing)
+
+    @staticmethod
+    def _accepted(seen: Seen, name: str, *, dialect: Dialect) -> Chat:
+        if name == "http_404_model":
+            raise Refusal(dialect.model_not_found(model_in(seen)))
+        if name in STATUSES:
+            raise Refusal(status_reply(name, dialect))
+        chat = dialect.parse(seen.body, path=seen.path, request_id=seen.headers.get("x-request-id", ""))
+        if name == "context":
+            raise Refusal(dialect.context_exceeded(max(chat.prompt_tokens, chat.context + 1), context=chat.context))
+        return chat
+
+    def _fault(self, seen: Seen, text: str) -> Fault | None:
+        fault = marked_fault(text, seen.n) if "[[fault:" in text else None
+        return fault or (self.faults(seen, seen.n) if self.faults else None)
+
+    def _note(self, seen: Seen, fault: Fault | None) -> None:
+        if self._log is None:
+            return
+        line = {"document": seen.document, "path": seen.path, "at": seen.at, "n": seen.n}
+        with self._lock:
+            self._log.write(json.dumps({**line, "fault": fault.name if fault else None}) + "\n")
+            self._log.flush()
+
+    def _complete(self, chat: Chat, peer: Peer, *, name: str, slow_s: float, path: str) -> tuple[Completion, Timing]:
+        arrived = nanoseconds()
+        if path in OLLAMA_CHATS:
+            self._load(chat, peer)
+        loaded = nanoseconds()
+        if chat.preload:
+            return Completion("", finish=chat.preload), Timing(load=loaded - arrived)
+        with self._slots.turn():
+            begun = nanoseconds()
+            if self.latency_s or slow_s or self._slot_count:
+                peer.pause(self.latency_s + slow_s)
+            completion = faulty(self._completion(chat), name, chat=chat)
+        spent = nanoseconds() - begun
+        timing = Timing(queue=begun - loaded, load=loaded - arrived, prompt=spent // 4, generation=spent - spent // 4)
+        return completion, timing
+
+    def _load(self, chat: Chat, peer: Peer) -> None:
+        model = tagged(chat.model)
+        if self._ollama.loaded.get(model) == chat.context and chat.preload != "unload":
+            return
+        with self._loading:
+            if chat.preload == "unload":
+                self._ollama.loaded.pop(model, None)
+            elif self._ollama.loaded.get(model) != chat.context:
+                # A client that goes away meanwhile aborts the load, as in Ollama.
+                peer.pause(self.load_s)
+                self._ollama.loaded[model] = chat.context
+                self.loads += 1
+
+    def _completion(self, chat: Chat) -> Completion:
+        schema = chat.schema if self.enforce_schema else None
+        if chat.choices:
+            text = chat.choices[len(chat.prompt) % len(chat.choices)]
+        elif self.answer:
+            text = self.answer(chat.prompt, chat.schema)
+        elif schema is not None:
+            text = answer_for(chat.document_text, schema)
+        else:
+            text = "ok"
+        thought = "The document is read first." if chat.thinks else None
+        completion = Completion(text, reasoning=thought, prompt_tokens=chat.prompt_tokens)
+        return replace(cut_to_fit(replace(completion, reasoning=None), chat.max_tokens), reasoning=thought)
+
+
+def model_in(seen: Seen) -> str:
+    """Returns the model that a request names."""
+    return str(seen.body.get("model", "")) if isinstance(seen.body, dict) else ""

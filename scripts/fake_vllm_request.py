@@ -1,0 +1,236 @@
+"""Reads a chat request as vLLM 0.32.0 does, with the refusals that wire/vllm.md and its recordings tell.
+
+It must not answer anything but refusals.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import marshal
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fake_chat import JSON_MODE, Chat, Refusal, Settings, count_tokens, json_bytes, texts_of
+from fake_http import Reply
+from fake_schema import resolve, schemas_in
+
+UNIMPLEMENTED = ("uniqueItems", "contains", "propertyNames")
+TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
+FORMATS = (
+    "email",
+    "date",
+    "time",
+    "date-time",
+    "duration",
+    "ipv4",
+    "ipv6",
+    "hostname",
+    "uuid",
+    "uri",
+    "uri-reference",
+    "uri-template",
+    "json-pointer",
+    "relative-json-pointer",
+)
+KINDS = {400: "BadRequestError", 404: "NotFoundError", 500: "InternalServerError"}
+Headers = tuple[tuple[str, str], ...]
+
+
+def error_reply(status: int, message: str, *, headers: Headers = (), param: str | None = None, kind: str = "") -> Reply:
+    """Returns an error in vLLM's shape."""
+    if status == 401:
+        return Reply(401, json_bytes({"error": "Unauthorized"}), headers=headers)
+    kind = kind or KINDS.get(status, HTTPStatus(status).phrase)
+    body = {"error": {"message": message, "type": kind, "param": param, "code": status}}
+    return Reply(status, json_bytes(body), headers=headers)
+
+
+def unknown_model(model: str, settings: Settings) -> Reply:
+    """Returns the 404 of a model that is not served."""
+    aliases = ", ".join(settings.models)
+    return error_reply(404, f"The model `{model}` does not exist. Valid aliases: {aliases}.", param="model")
+
+
+def overflow(context: int) -> Reply:
+    """Returns the 400 of a prompt that does not fit; the true length is not told."""
+    least = context + 1
+    message = (
+        f"This model's maximum context length is {context} tokens. However, your prompt contains at least {least} "
+        "input tokens, which exceeds this limit even without any output tokens. Please reduce the length of the "
+        f"input prompt. (parameter=input_tokens, value={least})"
+    )
+    return error_reply(400, message, param="input_tokens")
+
+
+def read_chat(body: object, settings: Settings, *, request_id: str) -> Chat:
+    """Returns what is asked, or raises Refusal."""
+    asked = an_object(body)
+    if "messages" not in asked:
+        seen = f"'input': '<dict of {len(asked)} items>'"
+        missing = f"{{'type': 'missing', 'loc': 'body.messages', 'msg': 'Field required', {seen}}}"
+        raise invalid(missing, param="body.messages")
+    served = model(asked, settings)
+    schema, choices = constraint(asked)
+    prompt, document = texts(asked["messages"])
+    check(asked)
+    tokens = count_tokens(prompt)
+    return Chat(
+        model=served,
+        prompt=prompt,
+        document_text=document,
+        prompt_tokens=tokens,
+        context=settings.context,
+        max_tokens=room(asked, tokens, limit=settings.context),
+        schema=schema,
+        choices=choices,
+        thinks=settings.thinking,
+        stream=asked.get("stream") is True,
+        include_usage=bool((asked.get("stream_options") or {}).get("include_usage")),
+        request_id=request_id,
+    )
+
+
+def refuse(message: str, *, param: str | None = None) -> Refusal:
+    """Returns a 400 in vLLM's words."""
+    return Refusal(error_reply(400, message, param=param))
+
+
+def invalid(violation: str, *, param: str) -> Refusal:
+    """Returns a 400 in the words of the request model's validation."""
+    return Refusal(error_reply(400, f"1 validation error:\n  {violation}", param=param, kind="Bad Request"))
+
+
+def an_object(asked: object) -> dict[str, Any]:
+    """Returns the request's object; bytes are a body that was not JSON."""
+    if isinstance(asked, dict):
+        return asked
+    if not isinstance(asked, bytes):
+        raise invalid("{'type': 'model_attributes_type', 'loc': 'body'}", param="body")
+    try:
+        json.loads(asked)
+    except json.JSONDecodeError as error:
+        at, why = f"body.{error.pos}", f"{{'error': '{error.msg}'}}"
+        told = f"'msg': 'JSON decode error', 'input': '<dict of 0 items>', 'ctx': {why}"
+        raise invalid(f"{{'type': 'json_invalid', 'loc': '{at}', {told}}}", param=at) from error
+    except ValueError:
+        pass
+    raise Refusal(Reply(400, json_bytes({"detail": "There was an error parsing the body"})))
+
+
+def model(asked: Mapping[str, Any], settings: Settings) -> str:
+    """Returns the model asked for: the first one served if none is named."""
+    name = str(asked.get("model") or settings.models[0])
+    if name not in settings.models:
+        raise Refusal(unknown_model(name, settings))
+    return name
+
+
+def texts(messages: Any) -> tuple[str, str]:
+    """Returns the whole prompt and the last user's text."""
+    if not messages:
+        raise refuse("Cannot apply chat template to an empty conversation. Provide at least one message.")
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise invalid("{'type': 'list_type', 'loc': 'body.messages'}", param="body.messages")
+    for i, message in enumerate(messages):
+        if message.get("role") == "user" and message.get("content") is None:
+            at = f"body.messages.{i}.ChatCompletionDeveloperMessageParam.content"
+            wrong = (
+                f"{{'type': 'string_type', 'loc': '{at}', 'msg': 'Input should be a valid string', 'input': 'None'}}"
+            )
+            raise invalid(wrong, param=at)
+    prompt, document = texts_of(messages)
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        wanted = "TextEncodeInput must be Union[TextInputSequence, Tuple[InputSequence, InputSequence]]"
+        raise refuse(wanted) from error
+    return prompt, document
+
+
+def check(asked: Mapping[str, Any]) -> None:
+    """Raises Refusal for a parameter out of bounds."""
+    heat = asked.get("temperature")
+    if heat is not None and not (isinstance(heat, (int, float)) and 0 <= heat <= 2):
+        message = f"temperature must be in [0, 2], got {heat}. (parameter=temperature, value={heat})"
+        raise refuse(message, param="temperature")
+    if asked.get("stream_options") and not asked.get("stream"):
+        raise refuse("Stream options can only be defined when `stream=True`.", param="stream_options")
+
+
+def room(asked: Mapping[str, Any], tokens: int, *, limit: int) -> int:
+    """Returns how many tokens may be generated: what is asked, silently clamped to what is left."""
+    if tokens > limit:
+        raise Refusal(overflow(limit))
+    given = [asked[key] for key in ("max_completion_tokens", "max_tokens") if asked.get(key) is not None]
+    wanted = int(given[0]) if given else limit
+    if wanted > limit:
+        told = f"Please request fewer output tokens. (parameter=max_tokens, value={wanted})"
+        message = f"max_tokens={wanted} cannot be greater than max_model_len={limit}. {told}"
+        raise refuse(message, param="max_tokens")
+    left = min(wanted, limit - tokens)
+    if left < 1:
+        message = f"max_tokens must be at least 1, got {left}. (parameter=max_tokens, value={left})"
+        raise refuse(message, param="max_tokens")
+    return left
+
+
+def constraint(asked: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
+    """Returns the schema and the choices that bind the answer."""
+    wanted, outputs = asked.get("response_format") or {}, asked.get("structured_outputs") or {}
+    kind = wanted.get("type", "text")
+    if kind not in ("text", "json_object", "json_schema"):
+        wrong = "{'type': 'literal_error', 'msg': \"Input should be 'text', 'json_object' or 'json_schema'\"}"
+        raise invalid(wrong, param="body.response_format")
+    if kind != "text" and outputs:
+        told = f"{{'json': {outputs.get('json')}}}"
+        raise refuse(f"You can only use one kind of structured outputs constraint but multiple are specified: {told}")
+    if kind == "json_object":
+        return JSON_MODE, ()
+    schema = json_schema(wanted) if kind == "json_schema" else outputs.get("json")
+    if schema:
+        refused = refused_grammar(marshal.dumps(dict(schema), 2))
+        if refused:
+            raise refuse(refused)
+    return schema, tuple(outputs.get("choice", ()))
+
+
+def json_schema(wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the schema inside a response_format."""
+    given = wanted.get("json_schema")
+    if not given:
+        told = "(parameter=response_format)"
+        message = f"When response_format type is 'json_schema', the 'json_schema' field must be provided. {told}"
+        raise refuse(message, param="response_format")
+    if "name" not in given:
+        at = "body.response_format.json_schema.name"
+        raise invalid(f"{{'type': 'missing', 'loc': '{at}', 'msg': 'Field required'}}", param=at)
+    if not isinstance(given.get("schema"), dict):
+        raise refuse("You must use one kind of structured outputs constraint but none are specified: {}")
+    return given["schema"]  # type: ignore[no-any-return]
+
+
+@functools.lru_cache(maxsize=64)
+def refused_grammar(packed: bytes) -> str:
+    """Returns why no grammar can be made of a schema (marshalled: a key that is cheap to make), or an empty string."""
+    root = marshal.loads(packed)  # made by `constraint`, never taken from a request as it came
+    return next((why for part in schemas_in(root) if (why := refused_keyword(part, root))), "")
+
+
+def refused_keyword(part: Mapping[str, Any], root: Any) -> str:
+    """Returns what is wrong with the keywords of one schema, or an empty string."""
+    unknown = [key for key in UNIMPLEMENTED if part.get(key)]
+    if unknown:
+        return f"Grammar error: Unimplemented keys: {json.dumps(unknown)}"
+    if isinstance(part.get("format"), str) and part["format"] not in FORMATS:
+        return f"Grammar error: Unknown format: {part['format']}"
+    if isinstance(part.get("type"), str) and part["type"] not in TYPES:
+        return f"Grammar error: Invalid type: {part['type']}"
+    pointer = part.get("$ref")
+    if isinstance(pointer, str) and pointer.startswith("#"):
+        try:
+            resolve(pointer, root)
+        except (KeyError, IndexError, TypeError):
+            return f"Grammar error: Pointer '{pointer[1:]}' does not exist"
+    return ""

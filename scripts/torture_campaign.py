@@ -1,0 +1,206 @@
+"""One campaign: runs that are killed, cut off, doubled or out of disk, one after another, and at the end in peace.
+
+It must not judge an output itself: torture_check does, after every run.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fake_llm import FakeLLM
+from torture_check import Findings, Snapshot, check_end, check_run
+from torture_corpus import Corpus
+from torture_server import Book, Trouble
+from torture_site import GRACE_S, Site, ended, ended_in_startup, struck
+
+SIGNALS = (signal.SIGKILL,) * 6 + (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGINT)
+CODES = {
+    signal.SIGKILL: {-signal.SIGKILL},
+    # A signal that comes before the program has set its handlers ends the interpreter as any other program.
+    signal.SIGTERM: {143, -signal.SIGTERM},
+    signal.SIGINT: {130, -signal.SIGINT},
+}
+MAX_QUIET_RUNS = 6
+
+
+@dataclass(slots=True)
+class Tally:
+    """What happened in a campaign."""
+
+    runs: int = 0
+    kills: Counter[str] = field(default_factory=Counter)
+    happened: Counter[str] = field(default_factory=Counter)
+    findings: Findings = field(default_factory=Findings)
+
+
+class Campaign:
+    """Runs over one output until the time is up, then to the end; `say` is told what goes on."""
+
+    def __init__(
+        self, site: Site, corpus: Corpus, *, server: FakeLLM, book: Book, rng: random.Random, say: Callable[[str], None]
+    ) -> None:
+        self.tally = Tally()
+        self._site, self._corpus, self._server, self._book, self._rng = site, corpus, server, book, rng
+        self._say = say
+
+    def run(self, seconds: float) -> Tally:
+        """Returns what happened, when all documents have come to their end."""
+        started, files = time.monotonic(), len(self._corpus.files)
+        actions = [self._kill] * 6 + [self._cut] * 3 + [self._second, self._full_disk, self._outage]
+        # A short run sees each of these once, before chance decides.
+        deck: list[Callable[[str], bool]] = [self._full_disk, self._cut, self._second, self._kill]
+        while (spent := time.monotonic() - started) < seconds:
+            self._corpus.show(int(files * (0.1 + spent / seconds)))
+            if not deck:
+                deck = self._rng.sample(actions, len(actions))
+            self._change_one()
+            self._one(deck.pop())
+        self._corpus.show(files)
+        for _ in range(MAX_QUIET_RUNS):
+            before = self._book.total
+            self._one(self._quiet)
+            if self._book.total == before:
+                break
+        else:
+            self._wrong(f"{MAX_QUIET_RUNS} runs in peace, and documents are still asked")
+        _extend(self.tally.findings, check_end(self._corpus, self._site, book=self._book))
+        return self.tally
+
+    def _one(self, action: Callable[[str], bool]) -> None:
+        """One run with what happens to it, held against what it may do."""
+        self.tally.runs += 1
+        label = f"run-{self.tally.runs:04}"
+        before = Snapshot.of(self._site.out)
+        results = before.last_results()
+        self._book.finished = {
+            name for name, line in results.items() if line["sha256"] == self._corpus.docs[name].sha256
+        }
+        over = action(label)
+        after = Snapshot.of(self._site.out)
+        _extend(self.tally.findings, check_run(label, before, after, book=self._book, over=over))
+        done, shown = len(after.last_results()), sum(1 for _ in self._corpus.visible())
+        wrong = sum(map(len, self.tally.findings.rows().values()))
+        told = action.__name__.strip("_").replace("_", " ")
+        self._say(f"{label} {told}: {done} results, {len(after.errors)} errors of {shown}; wrong so far: {wrong}")
+
+    def _quiet(self, label: str) -> bool:
+        self._expect(label, ended(self._site.start(label)), {0})
+        return True
+
+    def _kill(self, label: str) -> bool:
+        """A signal at a random instant, at times with the server gone as well."""
+        number = self._rng.choice(SIGNALS)
+        after_s = self._rng.choice(
+            (self._rng.uniform(0.0, 1.0), self._rng.uniform(1.0, 6.0), self._rng.uniform(1.0, 6.0))
+        )
+        with self._trouble(label, self._rng.choice((0, 0, 1))):
+            return self._strike(label, number, after_s=after_s)
+
+    def _cut(self, label: str) -> bool:
+        with self._trouble(label, self._rng.randint(1, 2)):
+            return self._strike(label, self._rng.choice(SIGNALS), after_s=self._rng.uniform(5.0, 12.0))
+
+    def _second(self, label: str) -> bool:
+        """A second run on the same output, which must give way and name the first."""
+        first = self._site.start(label)
+        rival = f"{label}-rival"
+        time.sleep(self._rng.uniform(0.0, 2.5))
+        code = ended(second := self._site.start(rival))
+        if first.poll() is None or code == 3:
+            self._expect(rival, code, {3})
+            holder, said = f"pid {first.pid}", self._site.log(rival).read_text()
+            # The second one may have been quicker, and then it is the first that gives way.
+            if holder not in said and f"pid {second.pid}" not in self._site.log(label).read_text():
+                self._wrong(f"{rival}: does not name the holder, expected {holder!r} in its log")
+            self.tally.happened["second runs refused"] += code == 3
+        return self._strike(
+            label, signal.SIGKILL, after_s=self._rng.uniform(0.0, 2.0), process=first, more=frozenset({3})
+        )
+
+    def _full_disk(self, label: str) -> bool:
+        """No file may grow beyond a size that is reached in the middle of a line of results."""
+        path = self._site.out / "results.jsonl"
+        room = self._rng.randint(300, 20_000)
+        limit = (path.stat().st_size if path.exists() else 0) + room
+        code = ended(self._site.start(label, limit_bytes=limit))
+        self._expect(label, code, {0, 3})
+        self.tally.happened["disk full"] += code == 3
+        return code == 0
+
+    def _outage(self, label: str) -> bool:
+        """A server that stays away for longer than the run waits: exit 3, and everything finished is kept."""
+        process = self._site.start(label, "--set", "runner.max_outage_s=1", "--set", "runner.startup_wait_s=1")
+        time.sleep(self._rng.uniform(0.0, 3.0))
+        self._book.events[label] += 1
+        self._server.down()
+        try:
+            code = ended(process, 40.0)
+        finally:
+            self._server.up()
+        self._expect(label, code, {0, 3})
+        self.tally.happened["outages given up"] += code == 3
+        self.tally.happened["server cuts"] += 1
+        return code == 0
+
+    def _strike(
+        self,
+        label: str,
+        number: int,
+        *,
+        after_s: float,
+        process: subprocess.Popen[bytes] | None = None,
+        more: frozenset[int] = frozenset(),
+    ) -> bool:
+        """True when the run ended by itself, before the signal."""
+        started = process or self._site.start(label)
+        code, seconds = struck(started, number, after_s=after_s)
+        name = signal.Signals(number).name
+        self._expect(label, code, {0} | CODES[signal.Signals(number)] | more)
+        if number != signal.SIGKILL and seconds > GRACE_S + 5.0:
+            self._wrong(f"{label}: took {seconds:.1f} s from {name} to its end, expected {GRACE_S:g} s of grace")
+        self.tally.kills[name] += seconds > 0
+        return seconds == 0 and code == 0
+
+    def _trouble(self, label: str, times: int) -> _Counted:
+        return _Counted(Trouble(self._server, self._book, run=label, rng=self._rng, times=times), self.tally)
+
+    def _change_one(self) -> None:
+        if self._rng.random() < 0.4 and self._corpus.change(self._rng) is not None:
+            self.tally.happened["documents changed"] += 1
+
+    def _expect(self, label: str, code: int | None, allowed: set[int]) -> None:
+        if code not in allowed:
+            said = self._site.log(label).read_text(errors="replace")
+            if 130 in allowed and ended_in_startup(said):
+                return
+            told = "hung" if code is None else f"ended with {code}"
+            self._wrong(f"{label}: {told}, expected {sorted(allowed)}; its log ends: {said[-600:]}")
+
+    def _wrong(self, message: str) -> None:
+        self.tally.findings.other.append(message)
+
+
+class _Counted:
+    """Trouble, counted in the tally when it is over."""
+
+    def __init__(self, trouble: Trouble, tally: Tally) -> None:
+        self._trouble, self._tally = trouble, tally
+
+    def __enter__(self) -> None:
+        self._trouble.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self._trouble.__exit__()
+        self._tally.happened["server cuts"] += self._trouble.cuts
+        self._tally.happened["server drains"] += self._trouble.drains
+
+
+def _extend(into: Findings, more: Findings) -> None:
+    for mine, theirs in zip(into.rows().values(), more.rows().values(), strict=True):
+        mine += theirs

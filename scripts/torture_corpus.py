@@ -1,0 +1,221 @@
+"""The documents of a torture run: what each of them does to the server, and how it must end for that.
+
+It must not look at an output: what became of a document is held against this by torture_check.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+RETRIES = 2
+ALL = RETRIES + 1
+REASKED = ("wrong_type", "invalid_json", "nan", "deep", "duplicate_key")
+LOST = 2 * (ALL + 1)
+"""Each request of a lost connection may be sent twice (a stale connection), and once more the document goes alone."""
+LINES_A_FILE = 40
+TOO_LARGE_BYTES = 20_000
+SECRET_PHRASE = "the harbour master counted"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What a document asks for (`marker`), how it ends (`reason`, None: a result), its requests in a quiet run."""
+
+    marker: str
+    reason: str | None
+    requests: int
+    ollama: str | None = None
+
+    def ends(self, dialect: str) -> str | None:
+        """Returns the reason in this dialect, None for a result."""
+        return self.ollama if dialect == "ollama" and self.ollama else self.reason
+
+    @property
+    def name(self) -> str:
+        """Returns the fault without its count."""
+        return self.marker.partition("*")[0]
+
+    @property
+    def attempts(self) -> int:
+        """Returns how many attempts its record may tell of, whatever the server went through."""
+        return 2 * ALL if self.name in REASKED else ALL
+
+    @property
+    def times(self) -> int | None:
+        """Returns for how many requests the fault lasts; None: for all."""
+        count = self.marker.partition("*")[2]
+        return int(count) if count else None
+
+
+FINE = Case("", None, 1)
+KILLER = Case("kill", "connection_error", LOST)
+PERMANENT = (
+    *(Case(name, "server_error", ALL) for name in ("http_500", "http_502_html", "http_408", "stream_error")),
+    *(Case(name, "overloaded", ALL) for name in ("http_429", "http_429_date", "http_503", "http_503_retry")),
+    *(Case(name, "timeout", 2) for name in ("hang", "drip_header", "drip_body", "slow")),
+    *(Case(name, "connection_error", LOST) for name in ("close", "reset", "half_body")),
+    *(Case(name, "bad_response", ALL) for name in ("html_200", "garbage_200", "done_false")),
+    *(Case(name, "empty_model_response", ALL) for name in ("empty_content", "null_content", "thinking_only")),
+    Case("no_choices", "empty_model_response", ALL, ollama="bad_response"),
+    Case("abort", "server_error", ALL, ollama="bad_response"),
+    Case("huge", "response_too_large", ALL),
+    *(Case(name, "unauthorized", 1) for name in ("http_401", "http_403_empty")),
+    *(Case(name, "not_found", 1) for name in ("http_404_url", "redirect")),
+    Case("http_404_model", "model_not_found", 1),
+    Case("http_400", "rejected", 1),
+    Case("http_413", "document_too_large", 1),
+    Case("context", "context_length", 1),
+    *(Case(name, "invalid_json", 2) for name in REASKED[1:]),
+    Case("wrong_type", "schema_invalid", 2),
+    Case("truncated", "output_truncated", 1),
+    *(Case(name, "generation_loop", 1) for name in ("loop_whitespace", "repetition")),
+)
+MENDED = tuple(
+    Case(name, None, 1)
+    for name in ("fenced", "prose", "think_block", "trailing_comma", "doubly_encoded", "truncated_prompt")
+)
+ONCE = ("hang", "drip_body", "invalid_json", "wrong_type", "truncated", "http_401")
+TWICE = ("http_500", "http_429", "http_503", "close", "reset", "half_body", "html_200", "huge", "done_false")
+PASSING = (
+    *(
+        Case(f"{name}*1", None, 2)
+        for name in ("hang", "drip_body", "invalid_json", "wrong_type", "truncated", "http_401")
+    ),
+    *(
+        Case(f"{name}*{n}", None, n + 1)
+        for name in (
+            "http_500",
+            "http_429",
+            "http_503",
+            "close",
+            "reset",
+            "half_body",
+            "html_200",
+            "huge",
+            "done_false",
+        )
+        for n in (1, 2)
+    ),
+    Case("kill*1", None, 2),
+)
+UNASKED = (
+    Case("blank", "document_empty", 0),
+    Case("oversized", "document_too_large", 0),
+    Case("no_text", "document_unreadable", 0),
+    Case("no_json", "document_unreadable", 0),
+)
+ONLY_LINES, ONLY_FILES = ("no_text", "no_json"), ("oversized",)
+
+
+@dataclass(slots=True)
+class Doc:
+    """One document; `revision` grows with each change of its text."""
+
+    id: str
+    case: Case
+    revision: int = 0
+    data: bytes = b""
+
+    @property
+    def sha256(self) -> str:
+        """Returns the hash that its records must carry."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    def write(self) -> None:
+        """Makes its bytes anew, for the current revision."""
+        self.data = _bytes_of(self)
+
+
+@dataclass(slots=True)
+class Corpus:
+    """All documents by id, and the files that hold them; `shown`: how many files are in the inbox."""
+
+    inbox: Path
+    docs: dict[str, Doc] = field(default_factory=dict)
+    files: list[tuple[str, list[Doc]]] = field(default_factory=list)
+    shown: int = 0
+
+    def show(self, count: int) -> None:
+        """Puts files into the inbox until `count` of them are there."""
+        for name, docs in self.files[self.shown : count]:
+            self._put(name, docs)
+        self.shown = max(self.shown, min(count, len(self.files)))
+
+    def visible(self) -> Iterator[Doc]:
+        """Yields the documents that are in the inbox."""
+        for _, docs in self.files[: self.shown]:
+            yield from docs
+
+    def change(self, rng: random.Random) -> Doc | None:
+        """Returns a well-behaved document after its text was changed in the inbox; None when there is none."""
+        fine = [(name, docs, doc) for name, docs in self.files[: self.shown] for doc in docs if doc.case is FINE]
+        if not fine:
+            return None
+        name, docs, doc = rng.choice(fine)
+        doc.revision += 1
+        doc.write()
+        self._put(name, docs)
+        return doc
+
+    def _put(self, name: str, docs: list[Doc]) -> None:
+        path = self.inbox / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"".join(doc.data + b"\n" for doc in docs) if name.endswith(".jsonl") else docs[0].data)
+
+
+def make_corpus(inbox: Path, count: int, rng: random.Random) -> Corpus:
+    """Returns `count` documents with faults of every kind among them, half of them as lines, in random order."""
+    cases = chosen_cases(count, rng)
+    corpus = Corpus(inbox)
+    lines = [case for case in cases if case.name in ONLY_LINES]
+    alone = [case for case in cases if case.name in ONLY_FILES]
+    for case in cases:
+        if case.name not in ONLY_LINES + ONLY_FILES:
+            (lines if rng.random() < 0.5 else alone).append(case)
+    rng.shuffle(lines)
+    for number, start in enumerate(range(0, len(lines), LINES_A_FILE)):
+        name = f"lines/part-{number:03}.jsonl"
+        part = lines[start : start + LINES_A_FILE]
+        corpus.files.append((name, [Doc(f"{name}#{n}", case) for n, case in enumerate(part, 1)]))
+    for number, case in enumerate(alone):
+        name = f"texts/{number % 7}/text-{number:05}.txt"
+        corpus.files.append((name, [Doc(name, case)]))
+    rng.shuffle(corpus.files)
+    corpus.docs = {doc.id: doc for _, docs in corpus.files for doc in docs}
+    for doc in corpus.docs.values():
+        doc.write()
+    return corpus
+
+
+def chosen_cases(count: int, rng: random.Random) -> list[Case]:
+    """Returns one case a document: each kind of fault as often as there is room, killers few, most of them fine."""
+    kinds = [*PERMANENT, *MENDED, *PASSING, *UNASKED]
+    faulty = [kinds[n % len(kinds)] for n in range(max(len(kinds), count * 2 // 5))]
+    faulty += [KILLER] * max(1, count // 1000)
+    cases = (faulty + [FINE] * count)[:count]
+    rng.shuffle(cases)
+    return cases
+
+
+def _bytes_of(doc: Doc) -> bytes:
+    is_line, name = ".jsonl#" in doc.id, doc.case.name
+    if name == "no_json":
+        return b'{"text": "a line that breaks off'
+    if name == "no_text":
+        return json.dumps({"title": f"nothing in {doc.id}"}).encode()
+    text = "   " if name == "blank" else _text_of(doc)
+    text += "x" * TOO_LARGE_BYTES if name == "oversized" else ""
+    return json.dumps({"text": text, "title": f"line {doc.id}"}).encode() if is_line else text.encode()
+
+
+def _text_of(doc: Doc) -> str:
+    fault = f"[[fault:{doc.case.marker}]]\n" if doc.case.marker and doc.case not in UNASKED else ""
+    quote = f"On that day {SECRET_PHRASE} {len(doc.id) + doc.revision} ships for {doc.id} in revision {doc.revision}"
+    return (
+        f"[[doc:{doc.id}]][[rev:{doc.revision}]]\n{fault}{quote} and wrote it down.\n" + "More of it.\n" * doc.revision
+    )

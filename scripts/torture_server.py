@@ -1,0 +1,126 @@
+"""The server of a torture run: it answers with the document's own id, counts requests by run, and is cut off at times.
+
+It must not judge an end: it notes what was asked, and which run asked for a document that was finished before.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import threading
+from collections import Counter
+from collections.abc import Mapping, Set
+from typing import Any
+
+from fake_llm import FakeLLM, Seen
+from fake_schema import answer_for
+from torture_corpus import SECRET_PHRASE, Corpus
+
+RUN_HEADER = "x-torture-run"
+MODEL = "torture-model"
+RESTART_S = 0.3
+MARKS = re.compile(r"\[\[doc:([^\]]+)\]\]\[\[rev:(\d+)\]\]")
+QUOTE = re.compile(rf"On that day {SECRET_PHRASE} \d+ ships for \S+ in revision \d+")
+SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {
+        "document": {"type": "string", "minLength": 1, "maxLength": 200},
+        "revision": {"type": "integer", "minimum": 0, "maximum": 100000},
+        "quote": {"type": "string", "maxLength": 300, "x-quote": True},
+        "summary": {"type": "string", "maxLength": 600},
+    },
+    "required": ["document", "revision", "quote", "summary"],
+    "additionalProperties": False,
+}
+
+
+def answer(prompt: str, schema: Mapping[str, Any] | None) -> str:
+    """Returns an answer that can only be this document's; what is no document of ours gets any valid answer."""
+    marks, quote = MARKS.search(prompt), QUOTE.search(prompt)
+    if not marks or not quote:
+        return answer_for(prompt, schema) if schema else "ok"
+    said = (
+        f"A summary of {marks[1]} that is longer than any quotation, so that what breaks the longest text breaks it. "
+    )
+    value = {"document": marks[1], "revision": int(marks[2]), "quote": quote[0], "summary": said + "." * 200}
+    return json.dumps(value)
+
+
+class Book(list[Seen]):
+    """Takes the place of the server's list of requests: counts by run and document instead of keeping them."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        super().__init__()
+        self.corpus = corpus
+        self.asked: dict[str, Counter[str]] = {}
+        self.met: Counter[str] = Counter()
+        self.events: Counter[str] = Counter()
+        self.again: list[tuple[str, str]] = []
+        self.finished: Set[str] = frozenset()
+        self.total = 0
+
+    def append(self, seen: Seen) -> None:
+        """Counts one request; the server calls it under its lock."""
+        doc = self.corpus.docs.get(seen.document)
+        if doc is None or not seen.n:
+            return
+        run = seen.headers.get(RUN_HEADER, "?")
+        self.total += 1
+        self.asked.setdefault(run, Counter())[doc.id] += 1
+        if doc.id in self.finished:
+            self.again.append((run, doc.id))
+        times = doc.case.times
+        if doc.case.name and (times is None or seen.n <= times):
+            self.met[doc.case.name] += 1
+            self.events[run] += doc.case.name == "kill"
+
+
+class Trouble:
+    """Cuts the server off or lets it drain for a while, in a thread of its own; `with` it during one run."""
+
+    def __init__(self, server: FakeLLM, book: Book, *, run: str, rng: random.Random, times: int) -> None:
+        self._server, self._book, self._run = server, book, run
+        self._plan = [(rng.uniform(0.2, 2.5), rng.random() < 0.6, rng.uniform(0.1, 2.5)) for _ in range(times)]
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self.cuts = self.drains = 0
+
+    def __enter__(self) -> Trouble:
+        """Starts it."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends it; the server is there again afterwards."""
+        self._stop.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        for pause_s, is_cut, lasts_s in self._plan:
+            if self._stop.wait(pause_s):
+                return
+            self._book.events[self._run] += 1
+            self.cuts += is_cut
+            self.drains += not is_cut
+            if is_cut:
+                self._server.down()
+            self._server.draining = not is_cut
+            self._stop.wait(lasts_s)
+            self._server.draining = False
+            if is_cut:
+                self._server.up()
+
+
+def make_server(book: Book, *, key: str, dialect: str, latency_s: float) -> FakeLLM:
+    """Returns the server, not yet listening."""
+    server = FakeLLM(
+        (MODEL,),
+        api_key=key,
+        answer=answer,
+        latency_s=latency_s,
+        dialects=(dialect,),
+        restart_s=RESTART_S,
+    )
+    server.requests = book
+    return server

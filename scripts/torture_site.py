@@ -1,0 +1,142 @@
+"""Where a torture run takes place: its folders, its configuration, and the installed command started in them.
+
+It must not decide when a process dies: it starts processes and waits for them, each by its own id.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torture_corpus import RETRIES, TOO_LARGE_BYTES
+from torture_server import MODEL, RUN_HEADER, SCHEMA
+
+CONCURRENCY = 16
+GRACE_S = 3.0
+TIMEOUT_S = 1.5
+RETRY_RUNS = 2
+HANGS_AFTER_S = 120.0
+PROVIDER: Mapping[str, Any] = {
+    "model": MODEL,
+    "timeout": TIMEOUT_S,
+    "max_retries": RETRIES,
+    "retry_base_delay": 0.02,
+    "retry_max_delay": 0.2,
+}
+RUNNER: Mapping[str, Any] = {
+    "concurrency": CONCURRENCY,
+    "retry_runs": RETRY_RUNS,
+    "max_error_rate": 1.0,
+    "fail_fast": 0,
+    "abort_error_rate": 1.0,
+    "startup_wait_s": 20,
+    "max_outage_s": 120,
+    "lock_wait_s": 0.5,
+    "grace_s": GRACE_S,
+}
+LIMITED = "import os,resource,sys; n=int(sys.argv[1]); resource.setrlimit(resource.RLIMIT_FSIZE,(n,n)); {}".format(
+    "os.execv(sys.argv[2],sys.argv[2:])"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The folders of one campaign, whom it asks, and with which key."""
+
+    root: Path
+    dialect: str
+    url: str
+    key: str
+
+    @property
+    def inbox(self) -> Path:
+        """Returns the folder of the documents."""
+        return self.root / "inbox"
+
+    @property
+    def out(self) -> Path:
+        """Returns the folder of the output."""
+        return self.root / "out"
+
+    def log(self, label: str) -> Path:
+        """Returns the file with all that a run has said."""
+        return self.root / "logs" / f"{label}.log"
+
+    def prepare(self) -> None:
+        """Makes the folders and the agent."""
+        for name in ("inbox", "agents", "logs", "tmp"):
+            (self.root / name).mkdir(parents=True)
+        agent = {"system_prompt": "Read it.", "user_prompt": "$document", "schema": SCHEMA, "max_tokens": 700}
+        (self.root / "agents" / "torture.yaml").write_text(json.dumps(agent))
+
+    def start(self, label: str, *more: str, limit_bytes: int | None = None) -> subprocess.Popen[bytes]:
+        """Returns the installed command at work, in its own session; `limit_bytes`: how large a file may grow."""
+        command = [*installed(), "run", "--config", str(self._config(label)), "--run-id", label, *more]
+        if limit_bytes is not None:
+            command = [sys.executable, "-c", LIMITED, str(limit_bytes), *command]
+        with self.log(label).open("ab") as log:
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environ())
+
+    def _config(self, label: str) -> Path:
+        settings = {
+            "provider": self.dialect,
+            "fallback": [],
+            "agent": "torture",
+            "agents_dir": str(self.root / "agents"),
+            "input": {"uri": str(self.inbox), "max_document_bytes": TOO_LARGE_BYTES},
+            "output": {"uri": str(self.out)},
+            self.dialect: {**PROVIDER, "base_url": self.url, "headers": {RUN_HEADER: label}},
+            "runner": dict(RUNNER),
+        }
+        path = self.root / f"config-{label}.yaml"
+        path.write_text(json.dumps(settings))
+        return path
+
+    def _environ(self) -> dict[str, str]:
+        """The environment without what could lead elsewhere, and with the key."""
+        ours = ("VLLM_", "OLLAMA_", "PIPELINE_")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(ours) and not k.lower().endswith("_proxy")}
+        more = {f"{self.dialect.upper()}_API_KEY": self.key, "TMPDIR": str(self.root / "tmp")}
+        return {**kept, **more}
+
+
+def installed() -> list[str]:
+    """Returns the installed command beside this Python."""
+    command = Path(sys.executable).with_name("pipeline")
+    if not command.exists():
+        raise SystemExit(f"torture: {command} is not there; install the project first: pip install -e .")
+    return [str(command)]
+
+
+def ended(process: subprocess.Popen[bytes], timeout_s: float = HANGS_AFTER_S) -> int | None:
+    """Returns the exit code; None when it hung and had to be killed."""
+    try:
+        return process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return None
+
+
+def struck(process: subprocess.Popen[bytes], number: int, *, after_s: float) -> tuple[int | None, float]:
+    """Returns the exit code after a signal, and the seconds that the end took; no signal when it ended before."""
+    try:
+        return process.wait(after_s), 0.0
+    except subprocess.TimeoutExpired:
+        process.send_signal(number)
+    started = time.monotonic()
+    code = ended(process, GRACE_S + 20.0 if number != signal.SIGKILL else 20.0)
+    return code, time.monotonic() - started
+
+
+def ended_in_startup(said: str) -> bool:
+    """Returns whether SIGINT met an interpreter that was still starting: the trace is Python's own."""
+    return said.rstrip().endswith("KeyboardInterrupt") and "Z INFO " not in said and "Z ERROR " not in said

@@ -1,0 +1,240 @@
+"""What the end-to-end tests share: the installed command in a child process, a fake server, and a place to work in.
+
+A `Place` is what a user has: a folder with a config file, an agent, documents and an output. The server runs in this
+process, the pipeline never does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_llm import FakeLLM
+
+_INSTALLED = Path(sys.executable).with_name("pipeline")
+COMMAND = (str(_INSTALLED),) if _INSTALLED.exists() else (sys.executable, "-m", "pipeline")
+PACKAGE_PARENT = Path(__file__).resolve().parent.parent
+WAIT_S = 30.0
+HOUR_AGO = time.time() - 3600
+
+AGENT = {
+    "description": "one sentence about a text",
+    "system_prompt": "Sum the text up.\n",
+    "user_prompt": "$document\n",
+    "max_tokens": 200,
+    "schema": {
+        "type": "object",
+        "properties": {"summary": {"type": "string", "minLength": 1}},
+        "required": ["summary"],
+        "additionalProperties": False,
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Child:
+    """A command that is running."""
+
+    process: subprocess.Popen[str]
+
+    def end(self, signal_number: int | None = None) -> Ran:
+        """Sends the signal, if any, and returns what the command came to; a command that hangs fails the test."""
+        if signal_number is not None:
+            self.process.send_signal(signal_number)
+        out, err = self.process.communicate(timeout=WAIT_S)
+        return Ran(self.process.returncode, out, err)
+
+
+@dataclass
+class Place:
+    """A folder to work in, with its server. `settings` are dotted keys over what `configure` writes by itself."""
+
+    folder: Path
+    server: FakeLLM
+    env: dict[str, str] = field(default_factory=dict)
+    children: list[Child] = field(default_factory=list)
+
+    def configure(self, settings: Mapping[str, Any] | None = None, *, agent: Mapping[str, Any] | None = None) -> None:
+        """Writes the config file (JSON is YAML) and the agent's file."""
+        tree: dict[str, Any] = {}
+        for key, value in {**self._usual(), **(settings or {})}.items():
+            *parents, last = key.split(".")
+            node = tree
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[last] = value
+        write_whole(self.folder / "pipeline.yaml", json.dumps(tree))
+        write_whole(self.folder / "agents" / "small.yaml", json.dumps({**AGENT, **(agent or {})}))
+
+    def _usual(self) -> dict[str, Any]:
+        quick = {"retry_base_delay": 0.01, "retry_max_delay": 0.1, "timeout": 20}
+        return {
+            "provider": "vllm",
+            "agent": "small",
+            "agents_dir": "agents",
+            "input.uri": "inbox",
+            "output.uri": "out",
+            "vllm.base_url": self.server.url,
+            "vllm.model": "llama3.1",
+            **{f"vllm.{key}": value for key, value in quick.items()},
+            "fallback": [],
+            "runner.concurrency": 4,
+            "runner.startup_wait_s": 10,
+            "runner.lock_wait_s": 0,
+        }
+
+    def documents(self, texts: Mapping[str, str] | int) -> list[str]:
+        """The names of the documents it writes, an hour old; a number: that many plain ones.
+
+        Each names itself to the server. A document that was written just now would be read again by the next run.
+        """
+        plain = (
+            {f"d{n:03}.txt": f"A plain text, number {n}." for n in range(texts)} if isinstance(texts, int) else texts
+        )
+        for name, text in plain.items():
+            path = self.folder / "inbox" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"[[doc:{name}]] {text}", encoding="utf-8")
+            os.utime(path, (HOUR_AGO, HOUR_AGO))
+        return sorted(plain)
+
+    def change(self, name: str, text: str) -> None:
+        """Gives a document another text, now."""
+        (self.folder / "inbox" / name).write_text(f"[[doc:{name}]] {text}", encoding="utf-8")
+
+    def start(
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        limits: Callable[[], None] | None = None,
+        stdout: str | None = None,
+    ) -> Child:
+        """The command, started in the folder with the folder's config; `stdout`: a file instead of a pipe."""
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith(("VLLM_", "OLLAMA_", "PIPELINE_"))
+        }
+        process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            cwd=self.folder,
+            env={**clean, "PIPELINE_CONFIG": "pipeline.yaml", **self.env, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=Path(stdout).open("w") if stdout else subprocess.PIPE,  # noqa: SIM115
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            preexec_fn=limits,
+        )
+        self.children.append(Child(process))
+        return self.children[-1]
+
+    def call(
+        self, *arguments: str, env: Mapping[str, str] | None = None, limits: Callable[[], None] | None = None
+    ) -> Ran:
+        """What the command came to."""
+        return self.start(*arguments, env=env, limits=limits).end()
+
+    def run(self, *arguments: str, code: int = 0, env: Mapping[str, str] | None = None) -> Ran:
+        """What `pipeline run` came to, which must be this exit code."""
+        ran = self.call("run", *arguments, env=env)
+        assert ran.code == code, f"exit code {ran.code}, need {code}\n{ran.out}\n{ran.err}"
+        return ran
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """The records of a file of the output, every line of it whole JSON."""
+        path = self.folder / "out" / name
+        data = path.read_bytes() if path.exists() else b""
+        assert data == b"" or data.endswith(b"\n"), f"{name} ends in a piece of a line"
+        return [json.loads(line) for line in data.decode("utf-8").splitlines()]
+
+    def done(self) -> Counter[str]:
+        """How many lines of results each document has."""
+        return Counter(line["id"] for line in self.lines("results.jsonl"))
+
+    def failed(self) -> dict[str, str]:
+        """The reason of each document that stands as failed."""
+        return {line["id"]: line["reason"] for line in self.lines("errors.jsonl")}
+
+    def report(self) -> Any:
+        """The report of the output."""
+        return json.loads((self.folder / "out" / "report.json").read_text(encoding="utf-8"))
+
+    def last_run(self) -> Any:
+        """The summary of the run that wrote the newest one."""
+        runs = [json.loads(path.read_text(encoding="utf-8")) for path in (self.folder / "out" / "runs").glob("*.json")]
+        return max(runs, key=lambda run: int(run["run"]))
+
+    def asked(self) -> list[str]:
+        """The documents that chats were sent for since the last call, in order; probes are not counted."""
+        chats = [seen.document for seen in self.server.chats() if seen.document.endswith((".txt", ".json", ".csv"))]
+        self.server.requests.clear()
+        return chats
+
+    def wait_for(self, condition: Callable[[], bool], what: str) -> None:
+        """Returns as soon as the condition holds, which the running command brings about; fails when that has ended."""
+        child, until = self.children[-1].process, time.monotonic() + WAIT_S
+        while not condition():
+            if child.poll() is not None and not condition():
+                raise AssertionError(f"ended with {child.returncode} before {what}\n{child.communicate()[1]}")
+            assert time.monotonic() < until, f"waited {WAIT_S:g} s for {what}"
+            time.sleep(0.02)
+
+    def wait_for_results(self, count: int) -> None:
+        """Returns when the output holds that many results or more."""
+        path = self.folder / "out" / "results.jsonl"
+        self.wait_for(lambda: path.exists() and path.read_bytes().count(b"\n") >= count, f"{count} results")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file in one step, as configuration management does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
+
+
+def json_log(text: str) -> list[dict[str, Any]]:
+    """The lines of a JSON log."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def everything_below(folder: Path, but: Sequence[str] = ()) -> bytes:
+    """All bytes of all files of a folder, names included."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in but]
+    return b"\n".join(str(path).encode() + b"\n" + path.read_bytes() for path in files)
+
+
+@pytest.fixture
+def server() -> Iterator[FakeLLM]:
+    """A server with one model, as Ollama and as vLLM, that answers at once."""
+    with FakeLLM(("llama3.1",), restart_s=0.5) as running:
+        yield running
+
+
+@pytest.fixture
+def place(tmp_path: Path, server: FakeLLM) -> Iterator[Place]:
+    """A configured folder without documents; a command that still runs at the end of the test is ended."""
+    made = Place(tmp_path, server)
+    made.configure()
+    (tmp_path / "inbox").mkdir()
+    yield made
+    for child in made.children:
+        child.process.kill()
+        child.process.communicate()

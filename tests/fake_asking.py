@@ -1,0 +1,76 @@
+"""How tests talk to the fake server: chats of both dialects, and raw connections."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import requests
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from fake_llm import FakeLLM, Fault, Seen  # noqa: E402
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"vendor": {"type": "string", "maxLength": 40}, "total": {"type": "number"}},
+    "required": ["vendor", "total"],
+    "additionalProperties": False,
+}
+CHATS = ("/api/chat", "/v1/chat/completions")
+
+
+def body_for(path: str, text: str, *, schema: Any = SCHEMA, **more: Any) -> dict[str, Any]:
+    """Returns a chat request of the dialect that a path belongs to."""
+    messages = [{"role": "system", "content": "Extract."}, {"role": "user", "content": text}]
+    body: dict[str, Any] = {"model": "llama3.1", "messages": messages, "stream": False}
+    if path == "/api/chat":
+        return {**body, "format": schema, "truncate": False, **more}
+    named = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    return {**body, **({"response_format": named} if schema else {}), **more}
+
+
+def ask(server: FakeLLM, path: str, text: str, *, schema: Any = SCHEMA, **more: Any) -> requests.Response:
+    """Returns the answer to a chat."""
+    return requests.post(
+        server.url + path, json=body_for(path, text, schema=schema, **more), timeout=10, allow_redirects=False
+    )
+
+
+def content_of(answer: requests.Response) -> Any:
+    """Returns what the model said, in either dialect."""
+    body = answer.json()
+    return body["message"]["content"] if "message" in body else body["choices"][0]["message"]["content"]
+
+
+def always(fault: Fault) -> Callable[[Seen, int], Fault]:
+    """Returns a `faults` function that gives one fault to every chat."""
+    return lambda _seen, _n: fault
+
+
+def saying(text: str) -> Callable[[str, Any], str]:
+    """Returns an `answer` function that always says one thing."""
+    return lambda _prompt, _schema: text
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Returns as soon as a condition holds; fails after five seconds."""
+    deadline, pause = time.monotonic() + 5, threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        pause.wait(0.005)
+
+
+def connected(server: FakeLLM, text: str, *, path: str = CHATS[0]) -> socket.socket:
+    """Returns a connection on which a chat was sent."""
+    body = json.dumps(body_for(path, text)).encode()
+    sock = socket.create_connection(("127.0.0.1", server.port), timeout=5)
+    sock.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    return sock

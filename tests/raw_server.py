@@ -1,0 +1,157 @@
+"""A server of raw sockets on 127.0.0.1, for what no HTTP library would send; it starts a thread for each connection."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """One request as it came; header names in lower case."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, decoded."""
+        return json.loads(self.body)
+
+
+class Line:
+    """One connection: `n` counts the server's connections from 1; `ended` is set when the server goes down."""
+
+    def __init__(self, sock: socket.socket, n: int, ended: threading.Event) -> None:
+        self.sock, self.n, self.ended = sock, n, ended
+        self._file = sock.makefile("rb")
+
+    def read(self) -> Got | None:
+        """The next request, or None when the client has closed."""
+        first = self._file.readline()
+        if not first:
+            return None
+        method, target, _ = first.decode("latin-1").split(" ", 2)
+        headers: dict[str, str] = {}
+        while (line := self._file.readline().decode("latin-1").strip()) != "":
+            name, _, value = line.partition(":")
+            headers[name.lower()] = value.strip()
+        return Got(method, target, headers, self._file.read(int(headers.get("content-length", 0))))
+
+    def send(self, data: bytes) -> None:
+        """Sends bytes as they are; a client that is gone is not an error."""
+        with contextlib.suppress(OSError):
+            self.sock.sendall(data)
+
+    def drip(self, head: bytes, *, pause_s: float = 0.05) -> None:
+        """Sends `head`, then a byte now and then until the server goes down."""
+        self.send(head)
+        while not self.ended.wait(pause_s):
+            self.send(b"x")
+
+    def reset(self) -> None:
+        """Ends the connection with a RST."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._file.close()
+        self.sock.close()
+
+    def close(self) -> None:
+        """Ends the connection with a FIN."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self._file.close()
+        self.sock.close()
+
+
+class RawServer:
+    """Gives each connection to `talk`, in a thread of its own; `accepts` counts them, `got` holds what was answered."""
+
+    def __init__(
+        self,
+        talk: Callable[[Line], object],
+        *,
+        tls: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ):
+        self._talk, self._tls = talk, tls
+        self._listening = socket.create_server((host, port))
+        self.port: int = self._listening.getsockname()[1]
+        self.url = f"{'https' if tls else 'http'}://{host}:{self.port}"
+        self.accepts = 0
+        self.got: list[Got] = []
+        self.ended = threading.Event()
+        self._socks: list[socket.socket] = []
+
+    def __enter__(self) -> RawServer:
+        """Returns the server, listening."""
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Cuts every connection."""
+        self.ended.set()
+        for sock in (self._listening, *self._socks):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock = self._listening.accept()[0]
+                self.accepts += 1
+                self._socks.append(sock)
+                threading.Thread(target=self._serve, args=(sock, self.accepts), daemon=True).start()
+
+    def _serve(self, sock: socket.socket, n: int) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            line = Line(self._tls.wrap_socket(sock, server_side=True) if self._tls else sock, n, self.ended)
+            self._talk(line)
+
+
+def reply(body: bytes | str | Any = b"", status: int = 200, **headers: str) -> bytes:
+    """An answer as bytes; what is neither bytes nor text becomes JSON. `_` in a header's name stands for `-`."""
+    data = body if isinstance(body, bytes) else (body if isinstance(body, str) else json.dumps(body)).encode()
+    lines = [f"HTTP/1.1 {status} Said", f"Content-Length: {len(data)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + data
+
+
+def chunked(body: bytes, size: int = 5) -> bytes:
+    """A 200 in chunks of a few bytes, which split lines and characters."""
+    parts = [body[start : start + size] for start in range(0, len(body), size)]
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+
+
+def answering(*answers: bytes | Mapping[str, bytes], host: str = "127.0.0.1", port: int = 0) -> RawServer:
+    """A server that gives one answer after the other, the last one for ever; a mapping is by path (else a 404)."""
+    server: RawServer
+    left = list(answers)
+
+    def talk(line: Line) -> None:
+        while (got := line.read()) is not None:
+            server.got.append(got)
+            answer = left.pop(0) if len(left) > 1 else left[0]
+            line.send(
+                answer.get(got.path, reply({"detail": "Not Found"}, 404)) if isinstance(answer, Mapping) else answer
+            )
+
+    server = RawServer(talk, host=host, port=port)
+    return server
+
+
+def refusing_url() -> str:
+    """The address of a port where nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return f"http://127.0.0.1:{sock.getsockname()[1]}"

@@ -1,0 +1,155 @@
+"""A host name with several addresses is as many replicas, each asked under the name."""
+
+from __future__ import annotations
+
+import random
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from asking import Clock, question
+from raw_server import RawServer, answering, reply
+
+from pipeline.config import AppConfig, ResolvedAgentConfig, VLLMConfig
+from pipeline.llm.addresses import addresses_of, at_address
+from pipeline.llm.factory import build_failover
+from pipeline.llm.http import Access, Endpoint
+from pipeline.llm.preflight import Preflight
+from pipeline.llm.replicas import LOOK_UP_S, Provider, Tools
+
+TLS = Path(__file__).parent / "data/tls"
+ANSWER = reply({"choices": [{"message": {"content": "{}"}, "finish_reason": "stop"}]})
+
+
+def can_bind(host: str) -> bool:
+    """True where the loopback interface has this address (it has not on macOS)."""
+    try:
+        socket.create_server((host, 0)).close()
+    except OSError:
+        return False
+    return True
+
+
+pytestmark = pytest.mark.skipif(not can_bind("127.0.0.2"), reason="there is one loopback address only")
+
+
+@contextmanager
+def pods(*hosts: str) -> Iterator[list[RawServer]]:
+    """A server on each of these addresses, all on one port."""
+    with ExitStack() as stack:
+        first = stack.enter_context(answering(ANSWER, host=hosts[0]))
+        yield [first, *(stack.enter_context(answering(ANSWER, host=host, port=first.port)) for host in hosts[1:])]
+
+
+class Service:
+    """A name and the addresses that it has now."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = list(addresses)
+        self.clock = Clock()
+
+    def look_up(self, _: str) -> list[str]:
+        """Returns the addresses."""
+        return self.addresses
+
+    def provider(self, port: int, *, resolve: bool = True) -> Provider:
+        """Returns the provider of this name."""
+        config = VLLMConfig(base_url=f"http://models.test:{port}/v1", model="m", resolve_replicas=resolve, timeout=5.0)
+        tools = Tools(
+            self.clock, random.Random(3), lambda _: None, lambda _client, _full: Preflight("ok"), self.look_up
+        )
+        agent = ResolvedAgentConfig("a", "default", "vllm")
+        return build_failover(AppConfig(vllm=config), {"default": agent}, tools=tools, pool_size=4).first
+
+
+def test_each_address_is_a_replica_under_its_name() -> None:
+    """Requests are spread over them, with the name in Host; records tell which one answered."""
+    with pods("127.0.0.1", "127.0.0.2") as servers:
+        port = servers[0].port
+        provider = Service("127.0.0.1", "127.0.0.2").provider(port)
+        endpoints = {provider.ask(question(f"d{n}")).attempts[-1].model.endpoint for n in range(20)}
+        assert endpoints == {f"http://127.0.0.1:{port}", f"http://127.0.0.2:{port}"}
+        for server in servers:
+            assert {got.headers["host"] for got in server.got} == {f"models.test:{port}"}
+
+
+def test_without_the_setting_the_name_is_one_replica() -> None:
+    """Nothing is looked up."""
+    provider = Service("127.0.0.1", "127.0.0.2").provider(8000, resolve=False)
+    assert [replica.client.model.endpoint for replica in provider.replicas] == ["http://models.test:8000"]
+
+
+def test_replicas_that_come_and_go_are_found_within_a_minute() -> None:
+    """A new one is asked after its preflight; one that is gone is not asked any more; the others keep their state."""
+    with pods("127.0.0.1", "127.0.0.2") as servers:
+        service = Service("127.0.0.1")
+        provider = service.provider(servers[0].port)
+        (kept,) = provider.replicas
+        service.addresses = ["127.0.0.1", "127.0.0.2"]
+        provider.recover()
+        assert provider.replicas == [kept]
+        service.clock.now += LOOK_UP_S
+        provider.recover()
+        assert provider.replicas[0] is kept
+        assert [replica.state for replica in provider.replicas] == ["up", "up"]
+        service.addresses = ["127.0.0.2"]
+        service.clock.now += LOOK_UP_S
+        provider.recover()
+        before = servers[0].accepts
+        for n in range(5):
+            assert provider.ask(question(f"d{n}")).attempts[-1].ok
+        assert servers[0].accepts == before
+        assert len(servers[1].got) == 5
+
+
+def test_a_name_that_cannot_be_looked_up_now_changes_nothing() -> None:
+    """A name server that is away for a minute takes no replica away."""
+    service = Service("127.0.0.1", "127.0.0.2")
+    provider = service.provider(8000)
+    known = list(provider.replicas)
+    service.addresses = []
+    service.clock.now += LOOK_UP_S
+    provider.recover()
+    assert provider.replicas == known
+
+
+def test_a_name_that_was_never_found_is_one_replica() -> None:
+    """The run can start, and finds the addresses later."""
+    service = Service()
+    provider = service.provider(8000)
+    assert [replica.client.model.endpoint for replica in provider.replicas] == ["http://models.test:8000"]
+    service.addresses = ["127.0.0.3", "127.0.0.4"]
+    service.clock.now += LOOK_UP_S
+    provider.recover()
+    assert len(provider.replicas) == 2
+
+
+def test_tls_goes_by_the_name() -> None:
+    """The certificate is the name's; the address is not in it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(TLS / "cert.pem", TLS / "key.pem")
+    talk = lambda line: (line.read(), line.send(reply(b"safe")))  # noqa: E731
+    with RawServer(talk, tls=context, host="127.0.0.2") as server:
+        access = Access(ca_file=str(TLS / "cert.pem"), address="127.0.0.2")
+        assert Endpoint(f"https://localhost:{server.port}", access).get("/x", timeout_s=5).body == b"safe"
+
+
+def test_an_address_is_not_used_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy looks the name up itself."""
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with answering(reply(b"by proxy")) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        endpoint = Endpoint("http://models.test:8000", Access(address="127.0.0.2"))
+        assert endpoint.get("/x", timeout_s=5).body == b"by proxy"
+
+
+def test_addresses_are_looked_up_and_shown() -> None:
+    """Numbers stand for themselves, a name that is none for nothing; IPv6 is bracketed; a user is not shown."""
+    assert addresses_of("http://127.0.0.1:8000/v1") == ["127.0.0.1"]
+    assert addresses_of("http://no-such-name.invalid:8000") == []
+    assert at_address("http://user:pw@models.test:8000/x", "10.0.0.1") == "http://10.0.0.1:8000/x"
+    assert at_address("https://models.test", "fd00::1") == "https://[fd00::1]"

@@ -1,0 +1,277 @@
+"""Agents: what a file may say, which setting wins, which variant a document gets, and what is sent for it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from pipeline.agents import Agent, fingerprint, load_agent, question, render, resolve, variant_for
+from pipeline.config import AppConfig, ResolvedAgentConfig, VLLMConfig
+from pipeline.config_schema import agent_schema
+from pipeline.errors import ConfigError
+from pipeline.records import Document
+from pipeline.settings import load_config, load_yaml
+
+SCHEMA = "{type: object, properties: {s: {type: string}}, required: [s], additionalProperties: false}"
+MINIMAL = f'user_prompt: "$document"\nschema: {SCHEMA}\n'
+
+
+def document(text: str = "hello", **metadata: Any) -> Document:
+    """A document with this text and metadata."""
+    return Document(id="a/b.txt", uri="file:a/b.txt", sha256="0" * 64, text=text, metadata=metadata)
+
+
+def agent_of(folder: Path, text: str, *, name: str = "mine") -> Agent:
+    """The agent that this file makes."""
+    (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    return load_agent(name, agents_dir=folder)
+
+
+def resolved_of(folder: Path, text: str, *, variant: str = "default", **config: Any) -> ResolvedAgentConfig:
+    """The agent of this file, resolved against a configuration."""
+    return resolve(agent_of(folder, text), load_config(None, **{"environ": {}, **config}), variant=variant)
+
+
+class TestLoading:
+    @pytest.mark.parametrize("name", ["extractor", "event_classifier"])
+    def test_the_built_in_agents_load(self, name: str) -> None:
+        """Each agent that comes with the program is correct, and keeps the published schema."""
+        agent = load_agent(name)
+        assert "$document" in agent.user_prompt
+        data = load_yaml(agent.path)
+        assert [error.message for error in Draft202012Validator(agent_schema()).iter_errors(data)] == []
+
+    def test_a_minimal_file_is_enough(self, tmp_path: Path) -> None:
+        """A prompt and a schema make an agent, which has a default variant."""
+        agent = agent_of(tmp_path, MINIMAL)
+        assert (agent.name, agent.system_prompt, list(agent.variants)) == ("mine", "", ["default"])
+        assert agent.compiled.violation({"s": "x"}) is None
+        assert agent.compiled.violation({}) is not None
+
+    def test_an_own_file_stands_before_a_built_in_one(self, tmp_path: Path) -> None:
+        """A person may change a built-in agent without touching the program."""
+        assert agent_of(tmp_path, MINIMAL, name="extractor").path.parent == tmp_path
+
+    def test_a_schema_file_is_found_beside_the_agent(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The path is relative to the agent's file, wherever the program was started."""
+        folder = tmp_path / "agents"
+        folder.mkdir()
+        (folder / "s.json").write_text('{"type": "object", "properties": {"n": {"type": "integer"}}}')
+        monkeypatch.chdir(tmp_path)
+        agent = agent_of(folder, 'user_prompt: "$document"\nschema: s.json')
+        assert agent.schema["properties"] == {"n": {"type": "integer"}}
+
+    @pytest.mark.parametrize(
+        ("text", "place"),
+        [
+            (MINIMAL + "promt: x", "promt: unknown key"),
+            (MINIMAL + "user_promt: x", "user_promt: unknown key, the nearest is user_prompt"),
+            (f"schema: {SCHEMA}", "user_prompt: got nothing"),
+            ('user_prompt: "$document"', "schema: got nothing"),
+            (f"user_prompt: hello\nschema: {SCHEMA}", r"user_prompt: got no \$document"),
+            (f'user_prompt: "$document $titel"\nschema: {SCHEMA}', r"line 1: got \$titel.*the nearest is \$title"),
+            (f'user_prompt: "x\\n$document costs $5"\nschema: {SCHEMA}', r"line 2: got '\$5'.*\$\$ for a dollar"),
+            (MINIMAL + 'system_prompt: "about $title"', r"system_prompt, line 1: got \$title, need static text"),
+            (MINIMAL + "max_tokens: 0", "max_tokens: got 0, need a whole number of tokens >= 1"),
+            (MINIMAL + "overflow: cut", "overflow: got 'cut', need one of fail, head, head_tail"),
+            (MINIMAL + "variants: {a: {weigth: 1}}", r"variants\.a\.weigth: unknown key, the nearest is weight"),
+            (MINIMAL + "variants: {a: 3}", r"variants\.a: got 3, need a mapping"),
+            (MINIMAL + 'variants: {a: {user_prompt: "x"}}', r"variants\.a\.user_prompt: got no \$document"),
+            ('user_prompt: "$document"\nschema: none.json', "schema: got 'none.json', which cannot be read"),
+            ('user_prompt: "$document"\nschema: broken.json', r"broken\.json, line 2: not JSON"),
+            ('user_prompt: "$document"\nschema: list.json', "holds a list"),
+            ('user_prompt: "$document"\nschema: {type: objekt}', "schema"),
+            ('user_prompt: "$document"\nschema: {type: array}', "schema"),
+            ('user_prompt: "$document"\nschema: [1]', "schema: got"),
+        ],
+    )
+    def test_a_mistake_is_named_with_its_place(self, tmp_path: Path, text: str, place: str) -> None:
+        """The file and the key stand in the message."""
+        (tmp_path / "broken.json").write_text("{\n]")
+        (tmp_path / "list.json").write_text("[]")
+        with pytest.raises(ConfigError, match=place) as caught:
+            agent_of(tmp_path, text)
+        assert str(tmp_path / "mine.yaml") in str(caught.value)
+
+    @pytest.mark.parametrize("name", ["extracter", "../mine", "sub/mine", "", "mine.yaml", "/etc/passwd"])
+    def test_an_unknown_agent_lists_those_that_are_there(self, tmp_path: Path, name: str) -> None:
+        """A name is a plain file name: no path leads out of the folders."""
+        agent_of(tmp_path, MINIMAL)
+        with pytest.raises(ConfigError, match=r"agent: got .* need one of .*mine"):
+            load_agent(name, agents_dir=tmp_path)
+
+    def test_a_missing_folder_is_named(self, tmp_path: Path) -> None:
+        """Else every agent would just be unknown."""
+        with pytest.raises(ConfigError, match=r"agents_dir: got .*need a folder"):
+            load_agent("mine", agents_dir=tmp_path / "none")
+
+
+ASKING = MINIMAL + "max_tokens: 800\ntemperature: 0.5\nmodel: big\nvariants: {terse: {temperature: 0.2}}\n"
+
+
+class TestPrecedence:
+    def test_variant_beats_agent_beats_file(self, tmp_path: Path) -> None:
+        """What a file of the configuration says gives way to the agent."""
+        config = tmp_path / "c.yaml"
+        config.write_text("ollama: {max_tokens: 5, temperature: 0.9, model: small}")
+        (tmp_path / "agents").mkdir()
+        agent = agent_of(tmp_path / "agents", ASKING)
+        found = resolve(agent, load_config(config, environ={}), variant="terse")
+        assert (found.max_tokens, found.temperature, found.model) == (800, 0.2, "big")
+
+    @pytest.mark.parametrize(
+        "how",
+        [
+            {"environ": {"OLLAMA_MAX_TOKENS": "5", "OLLAMA_MODEL": "m", "OLLAMA_TEMPERATURE": "1"}},
+            {"overrides": {"ollama.max_tokens": 5, "ollama.model": "m", "ollama.temperature": 1}},
+        ],
+    )
+    def test_environment_and_flags_beat_the_agent(self, tmp_path: Path, how: dict[str, Any]) -> None:
+        """None leaves the provider's own value, which is the stronger one here."""
+        found = resolved_of(tmp_path, ASKING, variant="terse", **how)
+        assert (found.max_tokens, found.model, found.temperature) == (None, None, None)
+        assert found.settings_for("ollama") == {}
+
+    def test_a_named_provider_is_looked_up_under_its_own_key(self, tmp_path: Path) -> None:
+        """The origin of providers.big.max_tokens counts for provider big."""
+        flags = {"provider": "big", "providers.big.type": "vllm", "providers.big.max_tokens": 7}
+        found = resolved_of(tmp_path, ASKING, overrides=flags)
+        assert (found.provider, found.max_tokens, found.temperature) == ("big", None, 0.5)
+
+    def test_a_fallback_uses_its_own_model(self, tmp_path: Path) -> None:
+        """The agent's model is meant for the first provider; its limits hold for all that pin none."""
+        text = ASKING + "fallback: [vllm, ollama]\n"
+        found = resolved_of(tmp_path, text, environ={"VLLM_MAX_TOKENS": "9"})
+        assert found.fallback == ("vllm",)
+        assert found.settings_for("ollama") == {"model": "big", "max_tokens": 800, "temperature": 0.5}
+        assert found.settings_for("vllm") == {"temperature": 0.5}
+
+    def test_the_provider_of_the_agent_gives_way_to_a_flag_only(self, tmp_path: Path) -> None:
+        """And the model that went with the agent's provider goes with it."""
+        text = ASKING + "provider: vllm\n"
+        config = tmp_path / "c.yaml"
+        config.write_text("provider: ollama")
+        agent = agent_of(tmp_path, text)
+        by_file = resolve(agent, load_config(config, environ={}), variant="default")
+        assert (by_file.provider, by_file.model) == ("vllm", "big")
+        by_flag = resolve(agent, load_config(None, environ={"PIPELINE_PROVIDER": "ollama"}), variant="default")
+        assert (by_flag.provider, by_flag.model) == ("ollama", None)
+
+    def test_the_fallback_follows_the_agents_provider(self, tmp_path: Path) -> None:
+        """Ollama is the fallback of an agent that asks vllm first, when Ollama is configured."""
+        found = resolved_of(tmp_path, MINIMAL + "provider: vllm", environ={"OLLAMA_MODEL": "m"})
+        assert (found.provider, found.fallback) == ("vllm", ("ollama",))
+
+    def test_an_unknown_provider_in_an_agent_names_the_agent(self, tmp_path: Path) -> None:
+        """The place is the agent's file."""
+        with pytest.raises(ConfigError, match=r"mine\.yaml: provider: got 'vlm'.*nearest is vllm"):
+            resolved_of(tmp_path, MINIMAL + "provider: vlm")
+
+    def test_re_asks_come_from_agent_or_runner(self, tmp_path: Path) -> None:
+        """The agent's number beats the file's, a flag's beats both."""
+        assert resolved_of(tmp_path, MINIMAL).max_reasks == 1
+        assert resolved_of(tmp_path, MINIMAL + "max_reasks: 3").max_reasks == 3
+        flags = {"runner.max_reasks": 0}
+        assert resolved_of(tmp_path, MINIMAL + "max_reasks: 3", overrides=flags).max_reasks == 0
+
+
+WEIGHTED = MINIMAL + "variants: {a: {weight: 9}, b: {weight: 1}, c: {}, d: {weight: 0}}\n"
+
+
+class TestVariants:
+    def test_weights_share_the_documents_out(self, tmp_path: Path) -> None:
+        """Nine in ten go to the variant of weight nine; one without a weight gets none."""
+        agent = agent_of(tmp_path, WEIGHTED)
+        counts = Counter(variant_for(agent, f"doc-{n}", pinned=None) for n in range(5000))
+        assert set(counts) == {"a", "b"}
+        assert 0.08 < counts["b"] / 5000 < 0.12
+
+    def test_the_choice_is_the_documents_own(self, tmp_path: Path) -> None:
+        """It depends on the id alone: not on the order in the file, the process, or other documents."""
+        one = agent_of(tmp_path, WEIGHTED)
+        other = agent_of(tmp_path, MINIMAL + "variants: {b: {weight: 1}, a: {weight: 9}}", name="other")
+        ids = [f"doc-{n}" for n in range(200)] + ["\udcff"]
+        assert [variant_for(one, i, pinned=None) for i in ids] == [variant_for(other, i, pinned=None) for i in ids]
+        assert variant_for(one, "doc-10", pinned=None) == "b"
+
+    def test_without_weights_it_is_the_default(self, tmp_path: Path) -> None:
+        """Variants are tried only when somebody asks for them."""
+        agent = agent_of(tmp_path, MINIMAL + "variants: {a: {}, b: {}}")
+        assert {variant_for(agent, f"{n}", pinned=None) for n in range(50)} == {"default"}
+        assert variant_for(agent, "x", pinned="b") == "b"
+
+    def test_an_unknown_variant_names_the_nearest(self, tmp_path: Path) -> None:
+        """A slip of the pen is told, not run with something else."""
+        agent = agent_of(tmp_path, ASKING)
+        with pytest.raises(ConfigError, match="variant: got 'ters', need one of default, terse; the nearest is terse"):
+            variant_for(agent, "x", pinned="ters")
+
+
+class TestRendering:
+    def test_metadata_and_dollars(self, tmp_path: Path) -> None:
+        """Known metadata is filled in, what is missing is empty, and $$ is a dollar."""
+        text = f"system_prompt: cost $$5\nuser_prompt: '$id|$uri|${{title}}|$author|$tags|$document'\nschema: {SCHEMA}"
+        prompts = render(resolved_of(tmp_path, text), document(title="T", tags=[1, 2], author=None))
+        assert prompts == {"system": "cost $5", "user": "a/b.txt|file:a/b.txt|T||[1, 2]|hello"}
+
+    @given(text=st.text(), title=st.text())
+    def test_a_document_is_never_expanded(self, text: str, title: str) -> None:
+        """Whatever stands in a document or its title reaches the prompt as it is."""
+        resolved = ResolvedAgentConfig("a", "default", user_prompt="<$title>\n$document")
+        assert render(resolved, document(text, title=title))["user"] == f"<{title}>\n{text}"
+
+    def test_metadata_cannot_take_the_documents_place(self) -> None:
+        """A field named document, id or uri does not replace the real one."""
+        resolved = ResolvedAgentConfig("a", "default", user_prompt="$id $uri $document")
+        found = render(resolved, replace(document(), metadata={"document": "x", "id": "y", "uri": "z"}))
+        assert found["user"] == "a/b.txt file:a/b.txt hello"
+
+
+class TestFingerprint:
+    def test_it_is_stable(self, tmp_path: Path) -> None:
+        """The same question has the same fingerprint, in any process."""
+        first, second = (resolved_of(tmp_path, ASKING) for _ in range(2))
+        assert fingerprint(first, AppConfig().ollama) == fingerprint(second, AppConfig().ollama)
+        assert re.fullmatch(r"[0-9a-f]{64}", fingerprint(first, AppConfig().ollama))
+
+    def test_the_question_holds_what_the_contract_counts(self, tmp_path: Path) -> None:
+        """Nothing more, so that nothing else makes an archive be done again."""
+        asked = question(resolved_of(tmp_path, ASKING), AppConfig().ollama)
+        assert asked == {
+            "agent": "mine",
+            "variant": "default",
+            "system_prompt": "",
+            "user_prompt": "$document",
+            "schema": json.loads(json.dumps(agent_of(tmp_path, ASKING).schema)),
+            "model": "big",
+            "max_tokens": 800,
+            "temperature": 0.5,
+            "extra_body": {},
+            "num_ctx": 8192,
+        }
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"model": "x"}, {"max_tokens": 3}, {"temperature": 0.3}, {"extra_body": {"top_k": 1}}],
+    )
+    def test_a_change_of_the_question_shows(self, tmp_path: Path, change: dict[str, Any]) -> None:
+        """The provider's own values count where the agent sets none."""
+        resolved = resolved_of(tmp_path, MINIMAL, overrides={"provider": "vllm"})
+        assert fingerprint(resolved, VLLMConfig()) != fingerprint(resolved, VLLMConfig(**change))
+
+    @pytest.mark.parametrize(
+        "change", [{"base_url": "http://x"}, {"api_key": "k"}, {"timeout": 5}, {"max_retries": 9}, {"stream": True}]
+    )
+    def test_how_a_server_is_reached_does_not_count(self, tmp_path: Path, change: dict[str, Any]) -> None:
+        """Another address or time-out asks the same question."""
+        resolved = resolved_of(tmp_path, MINIMAL, overrides={"provider": "vllm"})
+        assert fingerprint(resolved, VLLMConfig()) == fingerprint(resolved, VLLMConfig(**change))

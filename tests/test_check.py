@@ -1,0 +1,137 @@
+"""`pipeline check`, `report` and `schema`; and that no secret is ever said or written by any command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from conftest import PACKAGE_PARENT, Place, everything_below
+from fake_llm import FakeLLM
+
+LENIENT = ("--set", "runner.max_error_rate=1")
+KEY = "sk-a-very-secret-key-0123456789"
+
+
+def test_check_shows_the_settings_and_what_the_server_is(place: Place) -> None:
+    """The settings are YAML with their resolved values, then one line for each provider."""
+    ran = place.call("check", "--set", "vllm.max_tokens=77")
+    assert ran.code == 0, ran.err
+    settings, _, rest = ran.out.partition("agent small (default)")
+    assert yaml.safe_load(settings)["vllm"]["max_tokens"] == 77
+    assert "OK      provider vllm at http://127.0.0.1" in rest
+    assert "context length: 8192 tokens" in rest
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "told"),
+    [
+        ({"vllm.model": "no-such-model"}, 2, "'llama3.1'"),
+        ({"vllm.base_url": "http://127.0.0.1:9"}, 3, "connection_error"),
+        ({"vllm.api_key": "wrong"}, 2, "401"),
+        ({"vllm.modle": "x"}, 2, "vllm.model"),
+    ],
+)
+def test_check_tells_what_waiting_does_not_mend(
+    place: Place, settings: Mapping[str, str], code: int, told: str
+) -> None:
+    """2 for a person, 3 for later."""
+    place.server.api_key = "right" if "vllm.api_key" in settings else None
+    place.configure(settings)
+    ran = place.call("check")
+    assert ran.code == code
+    assert told in ran.out + ran.err
+
+
+def test_a_failing_fallback_is_a_warning(place: Place) -> None:
+    """The first provider decides."""
+    place.configure({"fallback": ["ollama"], "ollama.base_url": "http://127.0.0.1:9"})
+    ran = place.call("check")
+    assert ran.code == 0
+    assert "FAILED  fallback ollama" in ran.out
+
+
+def test_check_of_replicas_passes_when_one_of_them_does(place: Place, server: FakeLLM) -> None:
+    """Each replica has its line."""
+    place.configure({"vllm.base_url": [server.url, "http://127.0.0.1:9"]})
+    ran = place.call("check")
+    assert ran.code == 0
+    assert ran.out.count("provider vllm at") == 2
+
+
+def test_the_report_can_be_built_again(place: Place) -> None:
+    """From the records and runs alone, without a server; the numbers are those of the run."""
+    place.documents({"a.txt": "text", "b.txt": "[[fault:http_400]]"})
+    place.run(*LENIENT)
+    before = place.report()
+    for name in ("report.json", "report.html"):
+        (place.folder / "out" / name).unlink()
+    place.server.down()
+    ran = place.call("report", "out")
+    assert ran.code == 0
+    assert "2 found, 1 done, 1 failed" in ran.out
+    assert place.report() == before
+    assert (place.folder / "out" / "report.html").exists()
+
+
+@pytest.mark.parametrize("output", ["inbox", "nowhere", "s3://bucket/out"])
+def test_a_report_of_nothing_is_refused(place: Place, output: str) -> None:
+    """A folder without runs has no report, and none is made in it."""
+    ran = place.call("report", output)
+    assert ran.code == 2
+    assert list((place.folder / "inbox").iterdir()) == []
+
+
+def test_the_printed_schemas_are_schemas(place: Place) -> None:
+    """Valid JSON Schema; the default config file is valid against it, a misspelt key is not."""
+    schema = json.loads(place.call("schema").out)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    default = yaml.safe_load((PACKAGE_PARENT / "config" / "default.yaml").read_text(encoding="utf-8"))
+    assert list(validator.iter_errors(default)) == []
+    assert not validator.is_valid({"runner": {"concurency": 3}})
+    agent = json.loads(place.call("schema", "--agent").out)
+    jsonschema.Draft202012Validator.check_schema(agent)
+    ours = json.loads((place.folder / "agents" / "small.yaml").read_text(encoding="utf-8"))
+    assert jsonschema.Draft202012Validator(agent).is_valid(ours)
+
+
+def test_the_default_config_file_is_accepted_and_says_the_defaults(place: Place) -> None:
+    """What config/default.yaml writes is what holds without it."""
+    flags = ("--agent", "small", "--set", "agents_dir=agents", "--set", f"ollama.base_url={place.server.url}")
+    with_file = place.call("check", "--config", str(PACKAGE_PARENT / "config" / "default.yaml"), *flags)
+    without = place.call("check", *flags, env={"PIPELINE_CONFIG": ""})
+    assert with_file.out == without.out
+    assert with_file.code == without.code == 0
+
+
+@pytest.mark.parametrize("how", ["key", "file", "header", "url"])
+def test_no_secret_is_said_or_written(place: Place, server: FakeLLM, how: str) -> None:
+    """Not by check, not by a run that goes well, not by one that fails, at no log level, in no file."""
+    place.documents({"a.txt": "text", "b.txt": "[[fault:http_400]]", "c.txt": "[[fault:http_500*1]]"})
+    server.api_key = KEY if how in ("key", "file") else None
+    secret: dict[str, str] = {}
+    if how == "key":
+        secret = {"VLLM_API_KEY": KEY}
+    elif how == "file":
+        (place.folder.parent / "key").write_text(KEY + "\n", encoding="utf-8")
+        secret = {"VLLM_API_KEY_FILE": str(place.folder.parent / "key")}
+    elif how == "header":
+        place.configure({"vllm.headers": {"X-Key": KEY}})
+    else:
+        place.configure({"vllm.base_url": server.url.replace("//", f"//user:{KEY}@")})
+    ran = [place.call("check", env=secret), place.call("run", *LENIENT, "--log-level", "debug", env=secret)]
+    server.down()
+    ran.append(
+        place.call(
+            "run", "--redo", "all", "--set", "runner.startup_wait_s=0", "--set", "runner.max_outage_s=0", env=secret
+        )
+    )
+    assert [each.code for each in ran] == [0, 0, 3]
+    (place.folder / "pipeline.yaml").unlink()
+    said = "".join(each.out + each.err for each in ran).encode() + everything_below(place.folder)
+    assert KEY.encode() not in said
+    assert Path(place.folder / "out" / "report.html").exists()

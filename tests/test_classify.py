@@ -1,0 +1,74 @@
+"""`classify_global_event`: one text, one client, the same checks as in a run."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from fake_llm import FakeLLM
+
+from pipeline.agents import load_agent
+from pipeline.agents.classify import classify_global_event
+from pipeline.config import OllamaConfig, VLLMConfig
+from pipeline.llm.ollama import OllamaClient
+from pipeline.llm.vllm import VLLMClient
+from pipeline.records import ExtractionAttempt, Failure, ModelMetadata, Result
+
+TEXT = "[[doc:1]] The strait was closed to tankers on Monday."
+
+
+def test_an_event_is_classified_by_whichever_provider_the_client_is() -> None:
+    """The output fits the agent's schema, and the metadata names who really answered."""
+    with FakeLLM(("llama3.1",)) as server:
+        clients = (
+            VLLMClient(VLLMConfig(base_url=server.url, model="llama3.1")),
+            OllamaClient(OllamaConfig(base_url=server.url, model="llama3.1")),
+        )
+        found = [classify_global_event(TEXT, client) for client in clients]
+    schema = load_agent("event_classifier").compiled
+    assert [type(each) for each in found] == [Result, Result]
+    assert [each.model.provider for each in found if isinstance(each, Result)] == ["vllm", "ollama"]
+    assert all(schema.violation(each.output) is None for each in found if isinstance(each, Result))
+
+
+def test_it_retries_by_the_clients_own_settings() -> None:
+    """Two retries are three requests; the pauses are those of its back-off."""
+    slept: list[float] = []
+    with FakeLLM(("llama3.1",)) as server:
+        config = VLLMConfig(base_url=server.url, model="llama3.1", max_retries=2, retry_base_delay=0.5)
+        text = f"{TEXT} [[fault:http_500]]"
+        found = classify_global_event(text, VLLMClient(config), sleep=slept.append, rng=random.Random(1))
+        assert len(server.chats()) == 3
+    assert isinstance(found, Failure)
+    assert (found.reason, found.error, found.attempts) == ("server_error", "http_500", 3)
+    assert len(slept) == 2
+    assert slept[0] <= 0.5
+    assert slept[1] <= 1.0
+
+
+class Poet:
+    """A client that answers in verse, then in JSON that breaks the schema."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def call_llm(
+        self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None, document_text: str
+    ) -> ExtractionAttempt:
+        """Remembers the prompt."""
+        self.asked.append(prompts["user"])
+        return ExtractionAttempt(ModelMetadata("muse", "ode"), raw_text="O sea!" if len(self.asked) == 1 else "{}")
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def test_any_client_will_do_and_none_is_believed() -> None:
+    """A client of another make is asked once more with the complaint, and its bad answers are a failure."""
+    poet = Poet()
+    found = classify_global_event(TEXT, poet)
+    assert isinstance(found, Failure)
+    assert (found.reason, found.stage, found.attempts) == ("schema_invalid", "validate", 2)
+    assert poet.asked[1].startswith(poet.asked[0])
+    assert "O sea!" in poet.asked[1]

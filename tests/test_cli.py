@@ -1,0 +1,210 @@
+"""The command line as people and scripts meet it: usage, exit codes 2 and 3, streams and terminals."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+
+import pytest
+from conftest import COMMAND, Place
+from fake_llm import FakeLLM
+
+LENIENT = ("--set", "runner.max_error_rate=1")
+
+
+@pytest.mark.parametrize("command", ["run", "check", "report", "schema"])
+def test_every_command_has_help_with_an_example(place: Place, command: str) -> None:
+    """And the exit codes."""
+    ran = place.call(command, "--help")
+    assert ran.code == 0
+    assert f"pipeline {command}" in ran.out.partition("example")[2]
+    assert "exit codes" in ran.out
+
+
+def test_python_m_is_the_same_program(place: Place) -> None:
+    """The version and the code of a wrong usage."""
+    for arguments in (["--version"], ["run", "--nonsense"], ["check", "--agent", "nobody"]):
+        both = [
+            subprocess.run([*command, *arguments], cwd=place.folder, capture_output=True, text=True, check=False)
+            for command in (COMMAND, (sys.executable, "-m", "pipeline"))
+        ]
+        first, second = ((each.returncode, each.stdout, re.sub(r"^\S+Z ", "", each.stderr)) for each in both)
+        assert first == second
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("run", "--nonsense"),
+        ("run", "--limit", "0"),
+        ("run", "--limit", "many"),
+        ("run", "--max-duration", "soon"),
+        ("run", "--shard", "2/2"),
+        ("run", "--shard", "x"),
+        ("run", "--concurrency", "0"),
+        ("run", "--concurrency", "lots"),
+        ("run", "--set", "nothing"),
+        ("run", "--run-id", "a/b"),
+        ("run", "--redo", "some"),
+        ("run", "--only-failed", "no_such_reason"),
+        ("run", "--variant", "no-such-variant"),
+        ("run", "--config", "no-such-file.yaml"),
+        ("run", "--input", "no-such-folder"),
+        ("run", "--input", "out", "--output", "out"),
+        ("run", "--output", "inbox/d000.txt"),
+        ("run", "--output", "s3://bucket/out"),
+    ],
+)
+def test_a_wrong_usage_is_exit_2_and_asks_nothing(place: Place, arguments: tuple[str, ...]) -> None:
+    """With a message of a line or two that is no traceback, and no output folder."""
+    place.documents(1)
+    ran = place.call(*arguments)
+    assert ran.code == 2
+    assert ran.err
+    assert "Traceback" not in ran.err
+    assert place.asked() == []
+    assert not (place.folder / "out" / "results.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"runner.concurency": 3}, ["pipeline.yaml", "runner.concurency", "runner.concurrency"]),
+        ({"runner.grace_s": -3}, ["pipeline.yaml", "runner.grace_s", "-3", ">= 0"]),
+        ({"vllm.timeout": "soon"}, ["pipeline.yaml", "vllm.timeout", "soon"]),
+        ({"agent": "smal"}, ["smal", "small"]),
+        ({"provider": "vlm"}, ["vlm", "vllm"]),
+    ],
+)
+def test_a_wrong_setting_is_exit_2_and_named(place: Place, settings: Mapping[str, object], told: list[str]) -> None:
+    """The file, the key, the value, and what would do."""
+    place.documents(1)
+    place.configure(settings)
+    err = place.run(code=2).err
+    assert [text for text in told if text not in err] == []
+    assert len(place.server.requests) == 0
+
+
+def test_a_model_that_is_not_there_is_exit_2_with_those_that_are(place: Place) -> None:
+    """Within seconds, not after `startup_wait_s`."""
+    place.documents(1)
+    assert "'llama3.1'" in place.run("--set", "vllm.model=llama9", code=2).err
+
+
+def test_a_wrong_key_is_exit_2(place: Place, server: FakeLLM) -> None:
+    """Trying again would change nothing."""
+    place.documents(1)
+    server.api_key = "right"
+    assert "401" in place.run("--set", "vllm.api_key=wrong", code=2).err
+
+
+def test_a_server_that_never_comes_is_exit_3(place: Place, server: FakeLLM) -> None:
+    """Everything is left for the same command later."""
+    place.documents(2)
+    server.down()
+    ran = place.run("--set", "runner.startup_wait_s=0", "--set", "runner.max_outage_s=0.5", code=3)
+    assert server.url in ran.err
+    assert place.last_run()["counts"]["left"] == 2
+
+
+def test_a_locked_output_is_exit_3_and_names_the_holder(place: Place, server: FakeLLM) -> None:
+    """Also for a shard of it; the holder is not disturbed."""
+    place.documents(3)
+    server.latency_s = 4.0
+    holder = place.start("run", "--run-id", "the-holder")
+    place.wait_for(lambda: len(server.chats()) >= 2, "the holder's requests")
+    for arguments in ((), ("--shard", "0/2")):
+        err = place.run(*arguments, code=3).err
+        assert "the-holder" in err
+        assert str(holder.process.pid) in err
+    server.latency_s = 0.0
+    assert holder.end(signal.SIGTERM).code == 143
+
+
+def test_an_output_that_takes_no_more_is_exit_3(place: Place) -> None:
+    """A file size limit stands for a full disk: what was written whole is kept, and the next run goes on."""
+    names = place.documents(150)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    ran = place.call("run", limits=limit)
+    assert ran.code == 3, ran.err
+    assert "results.jsonl" in ran.err
+    assert "Traceback" not in ran.err
+    assert 0 < len(place.done()) < 150
+    place.run()
+    assert place.done() == dict.fromkeys(names, 1)
+
+
+def test_terminal_escapes_of_a_name_are_made_visible(place: Place) -> None:
+    """A file's name cannot clear the screen, in the summary or the log; its id in the record is its name."""
+    name = "a\x1b[2J\x07b.txt"
+    place.documents({name: "[[fault:wrong_type]]"})
+    ran = place.run(*LENIENT, "--log-level", "debug", "--progress", "plain")
+    assert "\\x1b[2J" in ran.out
+    assert re.findall(r"[\x00-\x08\x0b-\x1f\x7f\x9b]", ran.out + ran.err) == []
+    assert place.failed() == {name: "schema_invalid"}
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_reader_that_leaves_does_not_change_the_exit_code(place: Place, code: int) -> None:
+    """`pipeline run | head`: no traceback, and a failed run stays a failed run."""
+    place.documents({"a.txt": "[[fault:http_400]]" if code else "text"})
+    child = place.start("run")
+    assert child.process.stdout is not None
+    child.process.stdout.close()
+    assert child.process.stderr is not None
+    err = child.process.stderr.read()
+    assert child.process.wait(20) == code, err
+    assert "BrokenPipe" not in err
+    assert "run ends" in err
+
+
+def test_a_log_that_nobody_reads_does_not_stop_a_run(place: Place) -> None:
+    """`pipeline run 2>&1 | head -1`: the documents are done all the same."""
+    names = place.documents(3)
+    child = place.start("run", "--log-level", "debug")
+    assert child.process.stderr is not None
+    child.process.stderr.close()
+    assert child.process.stdout is not None
+    assert "3 found, 3 done" in child.process.stdout.read()
+    assert child.process.wait(20) == 0
+    assert place.done() == dict.fromkeys(names, 1)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
+def test_a_summary_that_cannot_be_printed_does_not_lose_the_run(place: Place) -> None:
+    """A full disk under stdout: the records are there, and it is no fault of ours."""
+    names = place.documents(3)
+    ran = place.start("run", stdout="/dev/full").end()
+    assert "standard output cannot be written" in ran.err
+    assert "Traceback" not in ran.err
+    assert ran.code == 0
+    assert place.done() == dict.fromkeys(names, 1)
+
+
+def test_closed_streams_are_no_files(place: Place) -> None:
+    """`>&- 2>&-`, as some schedulers start a job: the run goes well, and no log line ends up in a record file."""
+    names = place.documents(3)
+    script = f"exec {shlex.join([*COMMAND, 'run', '--log-level', 'debug'])} <&- >&- 2>&-"
+    ended = subprocess.run(
+        ["/bin/sh", "-c", script], cwd=place.folder, env={**os.environ, "PIPELINE_CONFIG": "pipeline.yaml"}, check=False
+    )
+    assert ended.returncode == 0
+    assert place.done() == dict.fromkeys(names, 1)
+
+
+def test_a_name_that_the_terminal_cannot_write_is_spelled_out(place: Place) -> None:
+    """An old locale is no reason for a run to end with a fault of ours."""
+    place.documents({"Büro-東京.txt": "[[fault:wrong_type]]"})
+    ran = place.run(*LENIENT, env={"PYTHONIOENCODING": "ascii"})
+    assert "B\\xfcro-\\u6771\\u4eac.txt" in ran.out
+    assert list(place.failed()) == ["Büro-東京.txt"]

@@ -1,0 +1,233 @@
+"""What each client puts on the wire, and what it makes of each kind of answer (the wire is played by `responses`)."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+import responses
+
+from pipeline.answers import parse
+from pipeline.config import OllamaConfig, VLLMConfig
+from pipeline.llm.http import Endpoint
+from pipeline.llm.ollama import OllamaClient
+from pipeline.llm.protocol import LLMClient
+from pipeline.llm.vllm import VLLMClient, check_vllm_health
+from pipeline.records import ExtractionAttempt
+
+VLLM_URL, OLLAMA_URL = "http://vllm.test:8000", "http://ollama.test:11434"
+CHATS = {"vllm": VLLM_URL + "/v1/chat/completions", "ollama": OLLAMA_URL + "/api/chat"}
+PROMPTS = {"system": "You extract.", "user": "The document."}
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+KINDS = ("vllm", "ollama")
+
+
+def client_of(kind: str, **settings: Any) -> VLLMClient | OllamaClient:
+    """A client of either dialect that needs nothing but its config."""
+    if kind == "vllm":
+        return VLLMClient(VLLMConfig(base_url=VLLM_URL, model="m", **settings))
+    return OllamaClient(OllamaConfig(base_url=OLLAMA_URL, model="m", **settings))
+
+
+def body_of(kind: str, text: Any, *, finish: str | None = "stop") -> dict[str, Any]:
+    """A whole answer that says `text`."""
+    message = {"role": "assistant", "content": text}
+    if kind == "vllm":
+        usage = {"prompt_tokens": 40, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 16}}
+        return {"choices": [{"index": 0, "message": message, "finish_reason": finish}], "usage": usage}
+    durations = {"total_duration": 10_000_000_000, "load_duration": 1_000_000_000, "eval_duration": 2_000_000_000}
+    counts = {"prompt_eval_count": 40, "prompt_eval_duration": 3_000_000_000, "eval_count": 5}
+    return {"model": "m", "message": message, "done": True, "done_reason": finish, **durations, **counts}
+
+
+@pytest.fixture(name="wire")
+def _wire() -> Iterator[responses.RequestsMock]:
+    with responses.RequestsMock() as mock:
+        yield mock
+
+
+def asked(
+    wire: responses.RequestsMock, kind: str, *, schema: Any = SCHEMA, settings: Any = None, **answer: Any
+) -> ExtractionAttempt:
+    """The attempt that one answer of the wire comes to."""
+    wire.post(CHATS[kind], **answer)
+    return client_of(kind, **(settings or {})).call_llm(PROMPTS, schema, "The document.")
+
+
+def sent(wire: responses.RequestsMock) -> dict[str, Any]:
+    """The body of the one request on the wire."""
+    found: dict[str, Any] = json.loads(wire.calls[0].request.body)
+    return found
+
+
+def test_vllm_sends_an_openai_request(wire: responses.RequestsMock) -> None:
+    """Messages, the sampling settings and the schema as `response_format`."""
+    asked(wire, "vllm", json=body_of("vllm", "{}"), settings={"temperature": 0.25, "max_tokens": 77})
+    assert sent(wire) == {
+        "model": "m",
+        "messages": [{"role": "system", "content": "You extract."}, {"role": "user", "content": "The document."}],
+        "max_tokens": 77,
+        "temperature": 0.25,
+        "stream": False,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "extraction", "schema": SCHEMA, "strict": True},
+        },
+    }
+
+
+def test_ollama_sends_its_own_request(wire: responses.RequestsMock) -> None:
+    """`truncate: false` and `num_ctx` are always there; the schema is `format`."""
+    settings = {"temperature": 0.25, "max_tokens": 77, "num_ctx": 4096, "keep_alive": "5m"}
+    asked(wire, "ollama", json=body_of("ollama", "{}"), settings=settings)
+    assert sent(wire) == {
+        "model": "m",
+        "messages": [{"role": "system", "content": "You extract."}, {"role": "user", "content": "The document."}],
+        "stream": False,
+        "truncate": False,
+        "keep_alive": "5m",
+        "options": {"num_ctx": 4096, "num_predict": 77, "temperature": 0.25},
+        "format": SCHEMA,
+    }
+
+
+def test_free_text_has_no_schema(wire: responses.RequestsMock) -> None:
+    """Without a schema nothing binds the answer."""
+    asked(wire, "vllm", json=body_of("vllm", "hello"), schema=None)
+    assert "response_format" not in sent(wire)
+
+
+def test_extra_body_overrides_what_is_sent(wire: responses.RequestsMock) -> None:
+    """`extra_body` has the last word, and adds."""
+    asked(wire, "vllm", json=body_of("vllm", "{}"), settings={"extra_body": {"temperature": 1.5, "seed": 7}})
+    assert (sent(wire)["temperature"], sent(wire)["seed"]) == (1.5, 7)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_text_and_the_counts_are_taken_out(wire: responses.RequestsMock, kind: str) -> None:
+    """An answer that ended by itself is an attempt without an error."""
+    attempt = asked(wire, kind, json=body_of(kind, '{"a": 1}'))
+    assert (attempt.ok, attempt.raw_text, attempt.error, attempt.reason) == (True, '{"a": 1}', None, None)
+    assert (attempt.prompt_tokens, attempt.completion_tokens) == (40, 5)
+    assert (attempt.model.provider, attempt.model.name, attempt.model.endpoint) == (
+        kind,
+        "m",
+        CHATS[kind][: -len("/v1/chat/completions") if kind == "vllm" else -len("/api/chat")],
+    )
+    if kind == "vllm":
+        assert attempt.cached_tokens == 16
+    else:
+        assert (attempt.load_s, attempt.queue_s) == (pytest.approx(1.0), pytest.approx(4.0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("empty", ["", None, "  \n "])
+def test_an_empty_answer_is_no_answer(wire: responses.RequestsMock, kind: str, empty: str | None) -> None:
+    """Nothing, null and white space alone are `empty_model_response`."""
+    attempt = asked(wire, kind, json=body_of(kind, empty))
+    assert (attempt.error, attempt.reason, attempt.retryable) == ("empty_model_response", "empty_model_response", True)
+
+
+def test_no_choices_is_an_empty_response(wire: responses.RequestsMock) -> None:
+    """An empty list `choices` is `empty_model_response`."""
+    attempt = asked(wire, "vllm", json={"choices": [], "usage": {"prompt_tokens": 3}})
+    assert (attempt.error, attempt.prompt_tokens) == ("empty_model_response", 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("raised", [requests.ReadTimeout("slow"), requests.Timeout("slow")])
+def test_a_timeout_is_a_timeout(wire: responses.RequestsMock, kind: str, raised: Exception) -> None:
+    """A request that took too long is `timeout`, and may be tried again."""
+    attempt = asked(wire, kind, body=raised)
+    assert (attempt.error, attempt.reason, attempt.retryable) == ("timeout", "timeout", True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_connection_error_says_its_details(wire: responses.RequestsMock, kind: str) -> None:
+    """The wire-level text begins with `connection_error: ` and goes on with what happened."""
+    attempt = asked(wire, kind, body=requests.ConnectionError("no route to host"))
+    assert (attempt.error, attempt.reason) == ("connection_error: no route to host", "connection_error")
+    assert attempt.retryable
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("status", "reason", "retryable"),
+    [(500, "server_error", True), (400, "rejected", False), (503, "overloaded", True)],
+)
+def test_a_status_is_the_error(
+    wire: responses.RequestsMock, kind: str, status: int, reason: str, retryable: bool
+) -> None:
+    """`http_{code}`; a 500 may be tried again, a 400 may not."""
+    attempt = asked(wire, kind, status=status, json={"error": "because"})
+    assert (attempt.error, attempt.reason, attempt.retryable) == (f"http_{status}", reason, retryable)
+    assert attempt.message == f"HTTP {status}: because"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("text", "repaired"), [('{"a": 1}', False), ('```json\n{"a": 1}\n```', True), ('Sure:\n{"a": 1,}', True)]
+)
+def test_what_the_model_said_is_mended_later(
+    wire: responses.RequestsMock, kind: str, text: str, repaired: bool
+) -> None:
+    """The client hands on the text whole; fences and commas are the business of answers."""
+    attempt = asked(wire, kind, json=body_of(kind, text))
+    assert attempt.raw_text == text
+    answer = parse(attempt.raw_text or "")
+    assert (answer.value, answer.repaired) == ({"a": 1}, repaired)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_key_is_sent_and_not_shown(wire: responses.RequestsMock, kind: str) -> None:
+    """The key is in the header, and in no attempt."""
+    attempt = asked(wire, kind, status=401, json={"error": "Unauthorized"}, settings={"api_key": "sk-secret"})
+    assert wire.calls[0].request.headers["Authorization"] == "Bearer sk-secret"
+    assert (attempt.reason, attempt.retryable) == ("unauthorized", False)
+    assert "sk-secret" not in repr(attempt)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_client_is_an_llm_client(kind: str) -> None:
+    """Both have the two methods that the protocol names; `close` may be called twice."""
+    client: LLMClient = client_of(kind)
+    client.close()
+    client.close()
+
+
+def test_health_is_told_at_info(wire: responses.RequestsMock, caplog: pytest.LogCaptureFixture) -> None:
+    """A server that lists its models is healthy; the key goes along."""
+    caplog.set_level(logging.INFO, logger="pipeline.llm.vllm")
+    wire.get(VLLM_URL + "/v1/models", json={"data": []})
+    assert check_vllm_health(VLLM_URL + "/v1", api_key="k") is True
+    assert wire.calls[0].request.headers["Authorization"] == "Bearer k"
+    assert [(record.levelname, record.message) for record in caplog.records] == [("INFO", "vLLM health check passed")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ({"status": 503}, "http_503"),
+        ({"body": requests.ConnectionError("refused")}, "connection_error: refused"),
+        ({"body": requests.ReadTimeout()}, "timeout"),
+    ],
+)
+def test_sickness_is_told_at_warning(
+    wire: responses.RequestsMock, caplog: pytest.LogCaptureFixture, answer: dict[str, Any], error: str
+) -> None:
+    """Any other answer, and none at all, is False with the reason, never an exception."""
+    caplog.set_level(logging.INFO, logger="pipeline.llm.vllm")
+    wire.get(VLLM_URL + "/v1/models", **answer)
+    assert check_vllm_health(VLLM_URL, timeout=2.0) is False
+    assert [(record.levelname, record.__dict__["error"]) for record in caplog.records] == [("WARNING", error)]
+
+
+def test_endpoints_are_shared_by_small_clients() -> None:
+    """A small question goes over the same connections, with the same key."""
+    client = client_of("vllm")
+    assert isinstance(client.endpoint, Endpoint)
+    assert client.small(max_tokens=3, timeout_s=1.0).endpoint is client.endpoint

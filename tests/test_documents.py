@@ -1,0 +1,618 @@
+"""Documents: which entries an input has, how they are read, and what their bytes mean."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import tracemalloc
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import InputConfig, InputSource
+from pipeline.documents import FORMATS, ListingCounts, break_special_tokens, decode, fallback_id, load_entries
+from pipeline.documents.listing import extension_of
+from pipeline.documents.patterns import select
+from pipeline.errors import ConfigError, DocumentError
+from pipeline.records import Document, Entry
+
+Settings = Any
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp_path(tmp_path: Path) -> Iterator[None]:
+    """Inputs are given relative to the current directory."""
+    here = Path.cwd()
+    os.chdir(tmp_path)
+    yield
+    os.chdir(here)
+
+
+def put(files: Mapping[str, str | bytes]) -> None:
+    for name, data in files.items():
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def entries(
+    *uris: str | InputSource, output: str | None = None, counts: ListingCounts | None = None, **settings: Settings
+) -> list[Entry]:
+    sources = tuple(InputSource(uri) if isinstance(uri, str) else uri for uri in uris or ("in",))
+    config = InputConfig(uri=sources, **settings)
+    counts = ListingCounts() if counts is None else counts
+    return list(load_entries(config, output=None if output is None else Path(output), counts=counts))
+
+
+def ids(*uris: str | InputSource, **settings: Settings) -> list[str]:
+    return [entry.id for entry in entries(*uris, **settings)]
+
+
+def reason(call: Callable[[], object]) -> str:
+    with pytest.raises(DocumentError) as error:
+        call()
+    return error.value.reason
+
+
+def document(data: bytes, form: str = "text", text_field: str = "text") -> Document:
+    return decode(Entry("id", "uri", None, len(data), form, lambda: data), data, text_field=text_field)
+
+
+# which files
+
+
+def test_each_format_is_listed_also_compressed() -> None:
+    """Every suffix of the table counts, in any case, alone and with .gz; others are counted by extension."""
+    line = b'{"text": "x"}\n'
+    names = [f"in/a{suffix}" for suffix in FORMATS]
+    put(dict.fromkeys(names, line) | {f"{name}.GZ": gzip.compress(line) for name in names})
+    put({"in/B.TXT": b"x", "in/a.exe": b"", "in/b.EXE": b"", "in/c.docx.gz": b"", "in/d": b"", "in/e.gz": b""})
+    counts = ListingCounts()
+    found = entries(counts=counts)
+    assert {entry.uri.partition("#")[0] for entry in found} == {*names, *(f"{n}.GZ" for n in names), "in/B.TXT"}
+    assert all(entry.read() in (line, line.strip(), b"x") for entry in found)
+    assert counts.ignored == {".exe": 2, ".docx.gz": 1, "(none)": 1, ".gz": 1}
+    assert (counts.files, counts.listed) == (16, 11)
+
+
+def test_an_id_is_the_path_below_the_root() -> None:
+    """The id has the path below the input, the uri the path as given."""
+    put({"in/sub/a.txt": "x"})
+    assert [(entry.id, entry.uri) for entry in entries("./in/")] == [("sub/a.txt", "in/sub/a.txt")]
+    assert [(entry.id, entry.uri) for entry in entries(".")] == [("in/sub/a.txt", "in/sub/a.txt")]
+
+
+def test_a_single_file_is_an_input() -> None:
+    """Its id is its name, and neither its hidden name nor `include` keeps it out."""
+    put({"in/_a.txt": "x"})
+    (entry,) = entries("in/_a.txt", include=("*.md",))
+    assert (entry.id, entry.uri, entry.read()) == ("_a.txt", "in/_a.txt", b"x")
+
+
+def test_a_file_uri_is_an_input(tmp_path: Path) -> None:
+    """file:// URIs are taken, with percent signs decoded."""
+    put({"my in/a#1.txt": "x"})
+    assert ids(f"file://{tmp_path}/my%20in") == ["a#1.txt"]
+    assert ids(f"file://{tmp_path}/my%20in/a#1.txt") == ["a#1.txt"]
+
+
+def test_named_inputs_are_told_apart() -> None:
+    """A name stands in front of the id of each entry of its input, lines with ids of their own included."""
+    put({"one/a.txt": "x", "two/a.txt": "x", "two/b.jsonl": '{"id": 7}\n{}'})
+    found = ids(InputSource("one", "first"), InputSource("two", "second"), id_field="id")
+    assert found == ["first/a.txt", "second/a.txt", "second/7", "second/b.jsonl#2"]
+
+
+def test_a_glob_is_an_input() -> None:
+    """The root of a glob is its fixed part; a wildcard stays within a name; a folder it meets counts whole."""
+    put({f"in/{name}.txt": "x" for name in ("a", "b", "x1/c", "x1/d/e", "x2/f", ".h", "x1/_g")})
+    assert ids("in/*.txt") == ["a.txt", "b.txt"]
+    assert ids("in/x*/*.txt") == ["x1/c.txt", "x2/f.txt"]
+    assert ids("in/**/[c-e].txt") == ["x1/c.txt", "x1/d/e.txt"]
+    assert ids("in/x?") == ["x1/c.txt", "x1/d/e.txt", "x2/f.txt"]
+    assert ids("in/nothing*") == []
+
+
+def test_a_glob_lists_only_what_it_may_match() -> None:
+    """A folder that a glob rules out is not looked into."""
+    put({"in/a1/x/a.txt": "x", "in/b1/x/b.txt": "x"})
+    chosen = select(["**"], [], glob="a*/x/*.txt")
+    assert chosen.enters("a1") and chosen.enters("a1/x")
+    assert not chosen.enters("b1") and not chosen.enters("a1/y")
+
+
+def test_an_excluded_folder_is_not_looked_into() -> None:
+    """A folder of which nothing can be wanted is passed over whole."""
+    for pattern in ("x", "x/", "x/**", "**/x/**"):
+        assert not select(["**"], [pattern]).enters("x")
+    assert select(["**"], ["x/*.txt", "x/*/**"]).enters("x")
+
+
+def test_what_exists_under_its_very_name_is_no_glob() -> None:
+    """A folder with brackets in its name is a folder."""
+    put({"in[1]/a.txt": "x"})
+    assert ids("in[1]") == ["a.txt"]
+
+
+def test_hidden_names_count_only_by_name() -> None:
+    """Names that begin with . or _ are left out, files and folders, unless a pattern says so."""
+    put({f"in/{name}.txt": "x" for name in ("a", ".b", "_c", "_d/e", "f/.g/h", "f/_i")})
+    assert ids() == ["a.txt"]
+    assert ids(include=("**", "_d/**", ".b.txt")) == [".b.txt", "_d/e.txt", "a.txt"]
+    assert ids(include=("**/_*.txt", "**/.g/*")) == ["_c.txt", "f/.g/h.txt", "f/_i.txt"]
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "expected"),
+    [
+        (["**"], [], ["a.txt", "b.md", "x/c.txt", "x/y/d.txt", "z/e.md"]),
+        (["**/*.txt"], [], ["a.txt", "x/c.txt", "x/y/d.txt"]),
+        (["*.txt"], [], ["a.txt", "x/c.txt", "x/y/d.txt"]),
+        (["/*.txt"], [], ["a.txt"]),
+        (["x/*"], [], ["x/c.txt"]),
+        (["x/**", "z/"], [], ["x/c.txt", "x/y/d.txt", "z/e.md"]),
+        (["**"], ["x"], ["a.txt", "b.md", "z/e.md"]),
+        (["**"], ["y/", "*.md"], ["a.txt", "x/c.txt"]),
+        (["**"], ["x/**"], ["a.txt", "b.md", "z/e.md"]),
+        (["**"], ["x/*/**"], ["a.txt", "b.md", "x/c.txt", "z/e.md"]),
+        (["**"], ["**/[!a-c].*"], ["a.txt", "b.md", "x/c.txt"]),
+        (["?.md"], ["z/**/*.md"], ["b.md"]),
+        (["**"], ["**"], []),
+        ([r"a\.txt"], [], ["a.txt"]),
+    ],
+)
+def test_include_and_exclude(include: list[str], exclude: list[str], expected: list[str]) -> None:
+    """Patterns with a slash hold from the root, others at any depth; what is excluded is excluded with all below."""
+    put({f"in/{name}": "x" for name in ("a.txt", "b.md", "x/c.txt", "x/y/d.txt", "z/e.md")})
+    assert ids(include=tuple(include), exclude=tuple(exclude)) == expected
+
+
+_NAMES = st.text(alphabet="ab._*", min_size=1, max_size=3).filter(lambda name: name not in (".", ".."))
+_PATHS = st.lists(_NAMES, min_size=1, max_size=4).map("/".join)
+
+
+@given(_PATHS)
+def test_two_stars_take_what_is_not_hidden(path: str) -> None:
+    """`**` wants exactly the paths without a hidden part, and excluded it leaves nothing."""
+    hidden = any(part.startswith((".", "_")) for part in path.split("/"))
+    assert select(["**"], []).wants(path) is not hidden
+    assert not select(["**"], ["**"]).wants(path)
+
+
+@given(st.lists(st.text(alphabet="ab._*?[]!-/\\", min_size=1, max_size=8), min_size=1, max_size=2), _PATHS)
+def test_what_is_wanted_is_found(patterns: list[str], path: str) -> None:
+    """No pattern crashes, and the folders above a wanted file are entered, so that the walk comes to it."""
+    try:
+        chosen = select(patterns, [])
+        without = select(["**"], patterns)
+    except ConfigError:
+        return
+    parts = path.split("/")
+    above = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+    for selection in (chosen, without):
+        if selection.wants(path):
+            assert all(selection.enters(folder) for folder in above)
+
+
+def test_a_pattern_that_cannot_be_used_is_said() -> None:
+    """A set whose range runs backwards is a configuration error that shows the pattern."""
+    put({"in/a.txt": "x"})
+    with pytest.raises(ConfigError, match=r"\[z-a\]"):
+        entries(include=("[z-a]",))
+
+
+def test_the_output_is_left_out() -> None:
+    """The output folder inside the input gives no documents; as the input itself it is refused."""
+    put({"in/a.txt": "x", "in/out/results.jsonl": "{}\n", "in/out/sub/report.json": "{}"})
+    assert ids(output="in/out") == ["a.txt"]
+    assert ids(output="in/not_yet") != ["a.txt"]
+    with pytest.raises(ConfigError, match="output as well"):
+        entries(output="./in/../in")
+
+
+@pytest.mark.parametrize(
+    "uri", ["missing", "missing/*.txt", "in/a.txt/b", "fifo", "file://host/in", "ftp://h/a", "n" * 300]
+)
+def test_an_input_that_is_not_there_is_refused(uri: str) -> None:
+    """Nothing is listed when one of the inputs cannot be."""
+    put({"in/a.txt": "x"})
+    os.mkfifo("fifo")
+    with pytest.raises(ConfigError, match=r"input\.uri"):
+        load_entries(InputConfig(uri=(InputSource("in"), InputSource(uri))), output=None, counts=ListingCounts())
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/prefix", "gs://b/p", "AZ://c/p"])
+def test_object_stores_are_said_to_be_missing(uri: str) -> None:
+    """An object store is refused, without quoting what its URI may hold in secrets."""
+    with pytest.raises(ConfigError, match="object stores are not supported yet"):
+        entries(uri + "?signature=secret")
+
+
+def test_unsupported_files_can_fail() -> None:
+    """With `unsupported: fail` each is an entry that cannot be read."""
+    put({"in/a.docx": "x", "in/b.txt": "x"})
+    counts = ListingCounts()
+    first, second = entries(unsupported="fail", counts=counts)
+    assert (first.id, second.id, counts.ignored.total()) == ("a.docx", "b.txt", 0)
+    assert reason(first.read) == "unsupported_format"
+
+
+def test_the_kinds_of_ignored_files_are_bounded() -> None:
+    """Numbers after a dot are no extensions, and beyond a bound kinds are counted together."""
+    assert [extension_of(name) for name in ("a.000123", "v1.2 final", "x.tar.Z", ".txt")] == [
+        "(other)", "(other)", ".z", "(none)",
+    ]  # fmt: skip
+    counts = ListingCounts()
+    for number in range(1000):
+        counts.ignore(f".a{number}")
+    assert len(counts.ignored) == 201
+    assert counts.ignored.total() == 1000
+
+
+def test_a_name_that_is_not_utf8_is_a_document() -> None:
+    """Its id and uri are valid Unicode, its bytes are read by its real name."""
+    put({"in/" + os.fsdecode(b"caf\xe9.txt"): b"x", "in/" + os.fsdecode(b"l\xe9.jsonl"): "{}"})
+    found = entries()
+    assert [(entry.id, entry.uri) for entry in found] == [
+        ("caf\\xe9.txt", "in/caf\\xe9.txt"),
+        ("l\\xe9.jsonl#1", "in/l\\xe9.jsonl#1"),
+    ]
+    assert found[0].read() == b"x"
+
+
+# reading
+
+
+def test_a_rested_file_has_a_version() -> None:
+    """Size and mtime make the version of a file; a line has none."""
+    put({"in/a.txt": "abc", "in/b.jsonl": "{}"})
+    os.utime("in/a.txt", ns=(0, 5))
+    assert [(entry.version, entry.size_bytes) for entry in entries()] == [("3-5", 3), (None, 2)]
+
+
+@pytest.mark.parametrize("size", [10, 11])
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_limit_is_of_the_bytes_after_decompression(size: int, packed: bool) -> None:
+    """A document may have as many bytes as the limit, and not one more."""
+    data = b"x" * size
+    put({"in/a.txt.gz" if packed else "in/a.txt": gzip.compress(data) if packed else data})
+    (entry,) = entries(max_document_bytes=10)
+    if size == 10:
+        assert entry.read() == data
+    else:
+        assert reason(entry.read) == "document_too_large"
+
+
+def test_a_decompression_bomb_stops_at_the_limit() -> None:
+    """Of a bomb no more is unpacked than the limit allows."""
+    with gzip.open(_made("in/a.txt.gz"), "wb") as packed:
+        for _ in range(200):
+            packed.write(bytes(1 << 20))
+    (entry,) = entries(max_document_bytes=1 << 20)
+    assert peak_bytes(lambda: reason(entry.read)) < 8 << 20
+
+
+def _made(name: str) -> Path:
+    Path(name).parent.mkdir(exist_ok=True)
+    return Path(name)
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_grew_is_held_against_the_limit() -> None:
+    """The size at listing time is not believed."""
+    put({"in/a.txt": "x"})
+    (entry,) = entries(max_document_bytes=10)
+    put({"in/a.txt": "x" * 11})
+    assert reason(entry.read) == "document_too_large"
+
+
+def test_a_file_that_is_gone_is_unreadable() -> None:
+    """A file that vanished after its listing is one failed document; the message does not quote it."""
+    put({"in/a.txt": "secret words"})
+    (entry,) = entries()
+    Path("in/a.txt").unlink()
+    with pytest.raises(DocumentError, match="No such file") as error:
+        entry.read()
+    assert error.value.reason == "document_unreadable"
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:40] + b"\xff" * 9 + b[49:], lambda b: b"x" + b])
+def test_a_damaged_gz_is_unreadable(damage: Callable[[bytes], bytes]) -> None:
+    """Cut, overwritten or no gz at all: one failed document."""
+    put({"in/a.txt.gz": damage(gzip.compress(os.urandom(300)))})
+    (entry,) = entries()
+    assert reason(entry.read) == "document_unreadable"
+
+
+# lines
+
+
+def test_lines_are_numbered_physically() -> None:
+    """Blank lines count and are passed over; line ends are cut; the last line needs none."""
+    put({"in/a.jsonl": b'{"n":1}\n\n  \t\r\n{"n":4}\r\n{"n":5}'})
+    found = entries()
+    assert [(entry.id, entry.uri, entry.read(), entry.size_bytes) for entry in found] == [
+        ("a.jsonl#1", "in/a.jsonl#1", b'{"n":1}', 7),
+        ("a.jsonl#4", "in/a.jsonl#4", b'{"n":4}', 7),
+        ("a.jsonl#5", "in/a.jsonl#5", b'{"n":5}', 7),
+    ]
+
+
+@given(st.lists(st.binary(max_size=40).map(lambda line: line.replace(b"\n", b"").rstrip(b"\r")), max_size=8))
+def test_any_lines_come_back(lines: list[bytes]) -> None:
+    """Each line that is not blank and not too long is an entry with its bytes; one too long fails alone."""
+    Path("in").mkdir(exist_ok=True)
+    Path("in/a.jsonl").write_bytes(b"".join(line + b"\r\n" for line in lines))
+    expected = {n: line for n, line in enumerate(lines, 1) if line.strip() or len(line) > 20}
+    found = {int(entry.id.partition("#")[2]): entry for entry in entries(max_document_bytes=20)}
+    assert found.keys() == expected.keys()
+    for number, line in expected.items():
+        if len(line) > 20:
+            assert reason(found[number].read) == "document_too_large"
+        else:
+            assert found[number].read() == line
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+@pytest.mark.parametrize("size", range(9, 16))
+def test_the_limit_of_a_line_is_without_its_end(size: int, end: bytes) -> None:
+    """A line may have as many bytes as the limit, whatever ends it; its size is told either way."""
+    put({"in/a.jsonl": b"x" * size + end})
+    (entry,) = entries(max_document_bytes=10)
+    if size <= 10:
+        assert entry.read() == b"x" * size
+    else:
+        assert reason(entry.read) == "document_too_large"
+        assert 0 <= entry.size_bytes - size <= 1  # the CR of a line that was not held
+
+
+def test_ids_of_lines_come_from_their_field() -> None:
+    """Strings and integers count; anything else, or nothing, leaves the positional id."""
+    values = ['"k"', "7", "true", "1.5", "null", '""', "[1]", '"\\ud800"']
+    put({"in/a.jsonl": "\n".join([*(f'{{"id": {value}}}' for value in values), "{}", "7", "{", '{"id":NaN}'])})
+    numbered = [f"a.jsonl#{n}" for n in (3, 4, 5, 6, 7)]
+    assert ids(id_field="id") == ["k", "7", *numbered, "\ufffd", *(f"a.jsonl#{n}" for n in range(9, 13))]
+
+
+def test_an_id_that_is_taken_has_another() -> None:
+    """A line with an id of its own falls back to its positional id, every other entry to its uri."""
+    put({"in/a.jsonl": '{"id": "k"}\n{}', "in/b.txt": "x"})
+    named = entries(InputSource("in", "n"), id_field="id")
+    assert [fallback_id(entry) for entry in named] == ["n/a.jsonl#1", "in/a.jsonl#2", "in/b.txt"]
+
+
+def test_a_long_line_is_read_in_bounded_memory() -> None:
+    """A line beyond the limit is one failed document, is never held, and the next line goes on."""
+    with gzip.open(_made("in/a.jsonl.gz"), "wb") as packed:
+        for _ in range(64):
+            packed.write(b"x" * (1 << 20))
+        packed.write(b'\n{"text": "next"}\n')
+    found: list[Entry] = []
+    assert peak_bytes(lambda: found.extend(entries(max_document_bytes=1000))) < 4 << 20
+    assert [entry.id for entry in found] == ["a.jsonl.gz#1", "a.jsonl.gz#2"]
+    assert (reason(found[0].read), found[0].size_bytes) == ("document_too_large", 64 << 20)
+    assert found[1].read() == b'{"text": "next"}'
+
+
+def test_a_damaged_archive_of_lines_keeps_what_was_read() -> None:
+    """What stood before the damage are documents; then one failed document stands for the rest."""
+    lines = b"".join(json.dumps({"text": hashlib.sha256(b"%d" % n).hexdigest()}).encode() + b"\n" for n in range(9000))
+    packed = gzip.compress(lines)
+    put({"in/a.jsonl.gz": packed[: len(packed) // 2], "in/b.txt": "x"})
+    found = entries(InputSource("in", "n"))
+    assert len(found) > 1000
+    assert b"".join(entry.read() + b"\n" for entry in found[:-2]) == lines[: 77 * (len(found) - 2)]
+    assert (found[-2].id, reason(found[-2].read)) == ("n/a.jsonl.gz", "document_unreadable")
+    assert found[-1].id == "n/b.txt"
+
+
+def test_an_archive_of_lines_that_is_gone_is_one_failed_document() -> None:
+    """A file that vanishes between its listing and its turn ends nothing."""
+    put({"in/b.jsonl": "{}", "in2/c.txt": "x"})
+    config = InputConfig(uri=(InputSource("in/b.jsonl"), InputSource("in2")))
+    pulled = load_entries(config, output=None, counts=ListingCounts())
+    Path("in/b.jsonl").unlink()
+    found = list(pulled)
+    assert [entry.id for entry in found] == ["b.jsonl", "c.txt"]
+    assert reason(found[0].read) == "document_unreadable"
+
+
+# what bytes mean
+
+
+def test_a_text_is_taken_as_it_stands() -> None:
+    """UTF-8 comes out unchanged, tags, line ends and all, with the hash of its bytes."""
+    data = "  <p>Zürich &amp; Co.</p>\r\n\x1b[0m".encode()
+    found = document(data)
+    assert (found.id, found.uri, found.text, found.notes) == ("id", "uri", data.decode(), ())
+    assert found.sha256 == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_byte_order_mark_is_honoured(encoding: str, form: str) -> None:
+    """The mark says what the bytes are, and is no part of the text."""
+    text = "Zürich – ok" if form == "text" else '{"text": "Zürich – ok"}'
+    assert document(text.encode(encoding), form).text == "Zürich – ok"
+
+
+def test_big_endian_marks_are_honoured() -> None:
+    """UTF-16 and UTF-32 are read in both orders."""
+    assert document(b"\xfe\xff" + "Zürich".encode("utf-16-be")).text == "Zürich"
+    assert document(b"\0\0\xfe\xff" + "Zürich".encode("utf-32-be")).text == "Zürich"
+
+
+def test_what_is_not_utf8_is_read_as_cp1252() -> None:
+    """An old western text is readable, and the record says how it was read."""
+    found = document("Zürich – 5 €".encode("cp1252"))
+    assert (found.text, found.notes) == ("Zürich – 5 €", ("encoding:cp1252",))
+    assert document(b'{"text": "Z\xfcrich"}', "json").notes == ("encoding:cp1252",)
+
+
+@pytest.mark.parametrize(
+    "data", [b"a" * 99 + b"\0", b"%PDF\x01\x02\x03 text", b"\xff\xfea", b"\xff\xfe\0\0abc", bytes(range(256))]
+)
+def test_binary_data_is_unreadable(data: bytes) -> None:
+    """NUL bytes, many control characters, or UTF-16 cut in two are no text."""
+    assert reason(lambda: document(data)) == "document_unreadable"
+
+
+@pytest.mark.parametrize("data", [b"", b" \r\n\t", b"\xef\xbb\xbf", "\u00a0\u2003".encode()])
+def test_a_blank_text_is_empty(data: bytes) -> None:
+    """White space alone says nothing."""
+    assert reason(lambda: document(data)) == "document_empty"
+
+
+def test_fields_of_an_object_are_metadata() -> None:
+    """All but the text are metadata; large or deep nested values are left out."""
+    deep: Any = 1
+    for _ in range(100):
+        deep = [deep]
+    value = {
+        "text": "t",
+        "title": "x" * 9000,
+        "n": 1.5,
+        "b": True,
+        "z": None,
+        "tags": ["a"],
+        "deep": deep,
+        "big": ["x"] * 2000,
+    }
+    found = document(json.dumps(value).encode(), "json")
+    assert found.text == "t"
+    assert found.metadata == {"title": "x" * 9000, "n": 1.5, "b": True, "z": None, "tags": ["a"]}
+
+
+def test_the_text_field_is_chosen() -> None:
+    """Another field may hold the text; `text` is then metadata."""
+    found = document(b'{"text": "t", "body": "b"}', "json", "body")
+    assert (found.text, found.metadata) == ("b", {"text": "t"})
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ('{"body": "secret"}', "field 'text' is missing"),
+        ('{"text": 5}', "field 'text' is a number"),
+        ('{"text": null}', "field 'text' is null"),
+        ('{"text": {"secret": 1}}', "field 'text' is an object"),
+        ('["secret"]', "the JSON is an array"),
+        ('{"text": "secret}', "line 1 column 10"),
+        ('{"text": "x", "n": NaN}', "number out of range"),
+        ('{"text": "x", "n": -Infinity}', "number out of range"),
+        ('{"text": "x", "n": 1e999}', "number out of range"),
+        ('{"text": "x", "n": ' + "9" * 5000 + "}", "number out of range"),
+        ('{"text": "x", "n": ' + "[" * 100_000, "nested too deep"),
+        ('{"text": "secret"} {}', "Extra data"),
+    ],
+)  # fmt: skip
+def test_json_that_is_no_document_is_unreadable(data: str, message: str) -> None:
+    """The message says what is wrong and where, and quotes nothing of the document."""
+    with pytest.raises(DocumentError, match=message) as error:
+        document(data.encode(), "json")
+    assert error.value.reason == "document_unreadable"
+    assert "secret" not in str(error.value)
+
+
+def test_a_blank_text_field_is_empty() -> None:
+    """An object whose text says nothing is an empty document."""
+    assert reason(lambda: document(b'{"text": " \\n"}', "json")) == "document_empty"
+
+
+def test_lone_surrogates_are_scrubbed() -> None:
+    """No server takes them: they become U+FFFD, in text, names and metadata, and the record says so."""
+    found = document(b'{"text": "a\\ud800b", "\\udfffk": ["\\ud83d"], "ok": "\\ud83d\\ude00"}', "json")
+    assert (found.text, found.notes) == ("a\ufffdb", ("surrogates_scrubbed",))
+    assert found.metadata == {"\ufffdk": ["\ufffd"], "ok": "\U0001f600"}
+    assert document(b"\xff\xfea\0\x00\xd8b\0").text == "a\ufffdb"
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(st.characters()),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=8,
+)
+_OBJECTS = st.dictionaries(st.just("text") | st.text(max_size=4), _JSON, max_size=5).map(
+    lambda v: json.dumps(v).encode()
+)
+
+
+@given(st.binary() | _OBJECTS | st.text().map(lambda t: t.encode("utf-16")), st.sampled_from(["text", "json"]))
+def test_any_bytes_are_a_document_or_are_not(data: bytes, form: str) -> None:
+    """Whatever the bytes, there is a document that can be written as a record, or a DocumentError."""
+    try:
+        found = document(data, form)
+    except DocumentError as error:
+        assert error.reason in ("document_unreadable", "document_empty")
+        return
+    assert found.text.strip()
+    json.dumps([found.text, found.metadata], allow_nan=False, ensure_ascii=False).encode("utf-8")
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_as_a_compressed_file(data: bytes) -> None:
+    """A .gz of any content is read or is unreadable; as lines, too."""
+    put({"in/a.txt.gz": data, "in/b.jsonl.gz": data, "in/c.txt.gz": b"\x1f\x8b\x08\0" + data})
+    for entry in entries(max_document_bytes=100):
+        try:
+            entry.read()
+        except DocumentError as error:
+            assert error.reason in ("document_unreadable", "document_too_large")
+
+
+# special tokens
+
+TOKENS = [
+    "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<|reserved_special_token_0|>", "<|endoftext|>",
+    "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<s>", "</s>", "<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>",
+    "<think>", "</think>", "<unk>", "<pad>", "<｜begin▁of▁sentence｜>", "<｜User｜>", "[AVAILABLE_TOOLS]",
+    "[TOOL_CALLS]", "<tool_call>", "[|endofturn|]", "[gMASK]", "<sop>",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("token", TOKENS)
+def test_a_special_token_is_broken_up(token: str) -> None:
+    """A space after the first character makes plain text of it, and nothing else changes."""
+    assert break_special_tokens(f"a{token}b") == (f"a{token[0]} {token[1:]}b", True)
+
+
+@pytest.mark.parametrize(
+    "text", ["a < b | c > d", "<p>[1]</p> |x|", "<|two words|>", "< |im_end|>", "if (a<|b|c) [INST", ""]
+)
+def test_ordinary_text_is_left_alone(text: str) -> None:
+    """What is no token stays as it is."""
+    assert break_special_tokens(text) == (text, False)
+
+
+_PIECES = st.sampled_from([*TOKENS, "<", ">", "|", "<|", "|>", "[", "]", "｜", "a", " ", "/", "INST", "s"])
+
+
+@given(st.lists(_PIECES, max_size=30).map("".join) | st.text())
+def test_no_token_is_left(text: str) -> None:
+    """However tokens are nested or overlap, none stands in the result; a second pass changes nothing."""
+    broken, changed = break_special_tokens(text)
+    assert not any(token in broken for token in TOKENS)
+    assert break_special_tokens(broken) == (broken, False)
+    assert changed is (broken != text)
+    assert broken.replace(" ", "") == text.replace(" ", "")
+
+
+@pytest.mark.parametrize("piece", ["<", "<|", "<|a", "<|" + "a" * 70, "[|", "<unused", "|>"])
+def test_hostile_text_takes_linear_time(piece: str) -> None:
+    """Two million characters of beginnings of tokens are gone through in a moment."""
+    text = piece * (2_000_000 // len(piece))
+    assert break_special_tokens(text) == (text, False)

@@ -1,0 +1,106 @@
+"""Providers in order: who is asked next, and why."""
+
+from __future__ import annotations
+
+import pytest
+from asking import Clock, asked_for, failover_of, only, question
+from fake_llm import FakeLLM
+from raw_server import refusing_url
+
+
+def test_the_first_provider_answers_while_it_can() -> None:
+    """The fallback is not asked."""
+    with FakeLLM() as first, FakeLLM() as second:
+        asked = failover_of((first.url,), second=second.url).ask(question("d"))
+        assert [attempt.model.provider for attempt in asked.attempts] == ["vllm"]
+        assert second.chats() == []
+
+
+def test_a_provider_that_is_away_is_passed_over() -> None:
+    """Each attempt names who was asked; from then on the fallback is asked at once."""
+    with FakeLLM() as second:
+        failover = failover_of((refusing_url(),), second=second.url)
+        asked = failover.ask(question("a"))
+        assert [(attempt.model.provider, attempt.ok) for attempt in asked.attempts] == [
+            ("vllm", False),
+            ("ollama", True),
+        ]
+        assert (asked.unavailable, failover.available) == (False, True)
+        assert [attempt.model.provider for attempt in failover.ask(question("b")).attempts] == ["ollama"]
+
+
+def test_the_first_provider_is_gone_back_to() -> None:
+    """As soon as one of its replicas answers again."""
+    clock = Clock()
+    with FakeLLM() as first, FakeLLM() as second:
+        failover = failover_of((first.url,), second=second.url, clock=clock)
+        first.down()
+        assert failover.ask(question("a")).attempts[-1].model.provider == "ollama"
+        first.up()
+        clock.now += 60
+        failover.recover()
+        assert failover.ask(question("b")).attempts[-1].model.provider == "vllm"
+
+
+def test_a_configuration_error_moves_on() -> None:
+    """A key that is refused is no reason to stop while another provider works."""
+    with FakeLLM(api_key="right") as first, FakeLLM() as second:
+        asked = failover_of((first.url,), second=second.url, api_key="wrong").ask(question("d"))
+        assert [attempt.reason for attempt in asked.attempts] == ["unauthorized", None]
+        assert asked.attempts[-1].model.provider == "ollama"
+
+
+@pytest.mark.parametrize("fault", ["context", "http_413", "http_400"])
+def test_a_document_error_does_not_move_on(fault: str) -> None:
+    """What is wrong with the document is wrong everywhere."""
+    with FakeLLM(faults=only("bad", fault)) as first, FakeLLM() as second:
+        asked = failover_of((first.url,), second=second.url).ask(question("bad"))
+        assert (asked.unavailable, len(asked.attempts), second.chats()) == (False, 1, [])
+
+
+@pytest.mark.parametrize("fault", ["truncated", "invalid_json", "repetition"])
+def test_an_answer_error_does_not_move_on(fault: str) -> None:
+    """The model has spoken."""
+    with FakeLLM(faults=only("bad", fault)) as first, FakeLLM() as second:
+        asked = failover_of((first.url,), second=second.url).ask(question("bad"))
+        assert (asked.unavailable, len(asked.attempts), second.chats()) == (False, 1, [])
+
+
+def test_a_poisoned_document_is_tried_elsewhere_within_its_budget() -> None:
+    """`max_retries` + 1 requests for each provider, and no more."""
+    with FakeLLM(faults=only("bad", "http_503")) as first, FakeLLM(faults=only("bad", "http_503")) as second:
+        asked = failover_of((first.url,), second=second.url, max_retries=2).ask(question("bad"))
+        assert (asked.unavailable, asked.losses) == (False, 0)
+        assert [attempt.model.provider for attempt in asked.attempts] == ["vllm"] * 3 + ["ollama"] * 3
+        assert (asked_for(first, "bad"), asked_for(second, "bad")) == (3, 3)
+
+
+def test_a_document_that_took_a_server_down_is_not_sent_to_the_next() -> None:
+    """One provider less is enough."""
+    with FakeLLM(faults=only("bad", "kill"), restart_s=30.0) as first, FakeLLM() as second:
+        asked = failover_of((first.url,), second=second.url).ask(question("bad"))
+        assert (asked.unavailable, asked.losses, second.chats()) == (True, 1, [])
+
+
+def test_when_all_are_away_the_document_is_given_back() -> None:
+    """An outage of all of them is nobody's fault, and may end."""
+    failover = failover_of((refusing_url(),), second=refusing_url())
+    asked = failover.ask(question("d"))
+    assert (asked.unavailable, asked.losses, failover.available) == (True, 0, False)
+    assert failover.trouble is not None
+    assert failover.trouble.dead_end is False
+    assert failover.trouble.message.count("connection_error") == 2
+    assert failover.ask(question("d")).attempts == ()
+
+
+def test_when_all_refuse_our_settings_it_is_a_dead_end() -> None:
+    """The message names each provider, its endpoint and its complaint, and no key."""
+    with FakeLLM(("other",)) as first, FakeLLM(("another",)) as second:
+        failover = failover_of((first.url,), second=second.url, api_key="sk-secret")
+        assert failover.ask(question("d")).unavailable
+        trouble = failover.trouble
+    assert trouble is not None
+    assert trouble.dead_end is True
+    assert f"vllm ({first.url}): model 'llama3.1:latest' is not there; there is 'other'" in trouble.message
+    assert f"ollama ({second.url}): model 'llama3.1:latest' is not there" in trouble.message
+    assert "sk-secret" not in trouble.message

@@ -1,0 +1,134 @@
+"""The fake server must answer recorded requests as the recorded server did."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+from fake_asking import ROOT, always
+from fake_llm import FakeLLM, Fault
+
+RECORDINGS = {
+    record["name"]: record
+    for record in map(json.loads, (ROOT / "tests/data/vllm_transcripts.jsonl").read_text("utf-8").splitlines())
+}
+# Recorded with a server that was full, killed, draining, that stops repetitions, or that pinned another grammar back
+# end: a fault or a setting stands for those, see below.
+# Two more depend on the real tokenizer and have tests of their own.
+OTHERWISE = ("max_tokens_over_remaining_room_clamped", "err_prompt_exactly_fills_context")
+ANSWERED = sorted(
+    name
+    for name in RECORDINGS
+    if not name.startswith(
+        (*OTHERWISE, "auth", "schema_xgrammar", "engine_died", "draining", "queue_full", "repetition", "stream")
+    )
+)
+
+
+@pytest.fixture
+def recorded() -> Iterator[FakeLLM]:
+    """A server that is set up as the recorded one was."""
+    with FakeLLM(("smollm2",), 2048) as running:
+        yield running
+
+
+def replay(server: FakeLLM, name: str) -> requests.Response:
+    """Returns the fake's answer to a recorded request."""
+    asked = RECORDINGS[name]["request"]
+    raw = asked.get("raw_body")
+    data = raw.encode(asked.get("raw_body_encoding", "utf-8")) if raw else json.dumps(asked["json"]).encode()
+    headers = {"Content-Type": "application/json", **asked["headers"]}
+    if asked["json"] is None and not raw:
+        data, headers = b"", asked["headers"]
+    return requests.request(asked["method"], server.url + asked["path"], data=data, headers=headers, timeout=10)
+
+
+def shape(value: Any) -> Any:
+    """Returns the keys of a JSON value, three levels deep, without what a setting of the server adds."""
+    if isinstance(value, dict):
+        inner = ("choices", "message", "usage", "error")
+        return {key: shape(part) if key in inner else None for key, part in value.items()}
+    return [shape(value[0])] if isinstance(value, list) and value else type(value).__name__
+
+
+def same_shape(answer: requests.Response, name: str) -> None:
+    """Asserts that an answer has the status, the content type and the keys of a recorded one."""
+    wanted = RECORDINGS[name]["response"]
+    assert answer.status_code == wanted["status"]
+    if "content-type" in wanted["headers"]:
+        assert answer.headers["content-type"] == wanted["headers"]["content-type"]
+    assert shape(answer.json() if answer.content else "") == shape(wanted["body"])
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+def test_answers_a_recorded_request_in_the_recorded_shape(recorded: FakeLLM, name: str) -> None:
+    """Status, content type and keys are those of the real server."""
+    same_shape(replay(recorded, name), name)
+
+
+@pytest.mark.parametrize("name", [name for name in ANSWERED if name.startswith(("err", "schema_auto"))])
+def test_refuses_in_the_recorded_words(recorded: FakeLLM, name: str) -> None:
+    """The message of an error begins as the real one does, and names the same type and parameter."""
+    got, wanted = replay(recorded, name).json(), RECORDINGS[name]["response"]["body"]
+    if "error" not in wanted:
+        assert set(got) == set(wanted)
+        return
+    got, wanted = got["error"], wanted["error"]
+    assert (got["type"], got["code"]) == (wanted["type"], wanted["code"])
+    if not wanted["message"].startswith("19 validation errors"):
+        assert got["param"] == wanted["param"]
+        assert got["message"][:60] == wanted["message"][:60]
+
+
+@pytest.mark.parametrize(("fault", "name"), [("http_503", "queue_full_503"), ("http_500", "engine_died_in_flight_500")])
+def test_a_status_fault_looks_as_the_real_failure_did(recorded: FakeLLM, fault: str, name: str) -> None:
+    """What was recorded while a server was full or dying is what the fault sends."""
+    recorded.faults = always(Fault(fault))
+    same_shape(replay(recorded, name), name)
+
+
+def test_a_draining_server_is_healthy_and_refuses_work(recorded: FakeLLM) -> None:
+    """The health page proves nothing, and the refusal is the recorded one."""
+    recorded.draining = True
+    assert requests.get(recorded.url + "/health", timeout=5).status_code == 200
+    answer = replay(recorded, "draining_new_request_500")
+    same_shape(answer, "draining_new_request_500")
+    assert answer.json() == RECORDINGS["draining_new_request_500"]["response"]["body"]
+
+
+def test_a_key_is_asked_for_as_recorded() -> None:
+    """Chats need the key in both dialects, health does not, and the request's id becomes the answer's."""
+    with FakeLLM(("smollm2",), 2048, api_key="secret") as server:
+        same_shape(replay(server, "auth_missing"), "auth_missing")
+        answer = replay(server, "auth_ok_no_request_id_header")
+        same_shape(answer, "auth_ok_no_request_id_header")
+        assert answer.json()["id"] == "chatcmpl-doc-0002"
+        assert requests.get(server.url + "/health", timeout=5).status_code == 200
+        assert requests.get(server.url + "/api/tags", timeout=5).status_code == 401
+
+
+def test_repetition_ends_as_recorded(recorded: FakeLLM) -> None:
+    """A stopped repetition says so in both fields."""
+    recorded.faults = always(Fault("repetition"))
+    answer = replay(recorded, "repetition_detection")
+    same_shape(answer, "repetition_detection")
+    wanted = RECORDINGS["repetition_detection"]["response"]["body"]["choices"][0]
+    got = answer.json()["choices"][0]
+    assert (got["finish_reason"], got["stop_reason"]) == (wanted["finish_reason"], wanted["stop_reason"])
+
+
+def test_streams_events_as_recorded(recorded: FakeLLM) -> None:
+    """The first, the usage and the last event are those of the real stream, and the text is cut at max_tokens."""
+    answer = replay(recorded, "stream_usage")
+    wanted = RECORDINGS["stream_usage"]["response"]
+    assert answer.headers["content-type"] == wanted["headers"]["content-type"]
+    got_events, wanted_events = answer.text.split("\n\n"), wanted["body"].split("\n\n")
+    assert got_events[-2:] == wanted_events[-2:] == ["data: [DONE]", ""]
+    got, real = (json.loads(events[-3][6:]) for events in (got_events, wanted_events))
+    assert (set(got), got["choices"], set(got["usage"]) >= {"prompt_tokens"}) == (set(real), [], True)
+    parts = [json.loads(event[6:])["choices"][0] for event in got_events[:-3]]
+    assert parts[0]["delta"] == {"role": "assistant", "content": ""}
+    assert parts[-1]["finish_reason"] == "length"

@@ -1,0 +1,186 @@
+"""The fake server must break in exactly the ways it is told to, and for no other document."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+
+import jsonschema
+import pytest
+from fake_asking import CHATS, ROOT, SCHEMA, always, ask, content_of
+from fake_faults import NAMES, marked_fault
+from fake_llm import FakeLLM, Fault, Seen
+
+
+@pytest.fixture
+def server() -> Iterator[FakeLLM]:
+    """A server that answers at once."""
+    with FakeLLM(("llama3.1",)) as running:
+        yield running
+
+
+def test_markers_are_taken_one_after_the_other() -> None:
+    """Counted faults come first to last, then the one without a number for ever."""
+    text = "[[fault:http_500*2]][[fault:nan*1]] news [[fault:nan*1]] [[fault:slow]]"
+    assert [fault and fault.name for fault in (marked_fault(text, n) for n in range(1, 6))] == [
+        "http_500",
+        "http_500",
+        "nan",
+        "slow",
+        "slow",
+    ]
+    assert marked_fault("[[fault:nan*1]]", 2) is None
+
+
+@pytest.mark.parametrize("path", CHATS)
+def test_a_counted_marker_fails_its_document_only(server: FakeLLM, path: str) -> None:
+    """A document is known by its marker, also when a re-ask says more; others are not touched."""
+    text = "[[doc:d1]] [[fault:http_500*2]] text"
+    codes = [ask(server, path, text + more).status_code for more in ("", " again", " and again")]
+    assert codes == [500, 500, 200]
+    assert ask(server, path, "[[doc:d2]] text").status_code == 200
+    assert [(seen.document, seen.n) for seen in server.chats()] == [("d1", 1), ("d1", 2), ("d1", 3), ("d2", 1)]
+
+
+def test_an_unknown_marker_is_said(server: FakeLLM) -> None:
+    """A mistyped fault must not pass for a healthy document."""
+    answer = ask(server, CHATS[0], "[[fault:htp_500]]")
+    assert answer.status_code == 501
+    assert "got 'htp_500'" in answer.json()["error"]
+    with pytest.raises(ValueError, match="got 'nosuch'"):
+        Fault("nosuch")
+
+
+def test_faults_may_be_a_function_of_the_request(server: FakeLLM) -> None:
+    """The function sees the request and how often its document was asked."""
+    seen_by: list[tuple[Seen, int]] = []
+    server.faults = lambda seen, n: seen_by.append((seen, n)) or (Fault("http_429") if n == 1 else None)
+    answers = [ask(server, CHATS[1], "text") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [429, 200]
+    assert answers[0].headers["retry-after"] == "1"
+    assert [n for _, n in seen_by] == [1, 2]
+    assert seen_by[0][0].body["messages"][1]["content"] == "text"
+
+
+STATUSES = {
+    "http_400": 400,
+    "http_401": 401,
+    "http_403_empty": 403,
+    "http_404_model": 404,
+    "http_404_url": 404,
+    "http_408": 408,
+    "http_413": 413,
+    "http_429": 429,
+    "http_429_date": 429,
+    "http_500": 500,
+    "http_502_html": 502,
+    "http_503": 503,
+    "http_503_retry": 503,
+    "redirect": 302,
+    "html_200": 200,
+    "garbage_200": 200,
+    "context": 400,
+    "draining": 500,
+}
+
+
+@pytest.mark.parametrize("path", CHATS)
+@pytest.mark.parametrize(("name", "status"), STATUSES.items())
+def test_a_status_fault_sends_its_status(server: FakeLLM, path: str, name: str, status: int) -> None:
+    """Each of them in both dialects, and never JSON of a completion."""
+    answer = ask(server, path, f"[[fault:{name}]]")
+    assert answer.status_code == status
+    assert b"choices" not in answer.content
+    assert b'"done"' not in answer.content
+
+
+def not_json(text: str) -> None:
+    """Asserts that a text is not JSON."""
+    with pytest.raises((ValueError, RecursionError)):
+        json.loads(text)
+
+
+@pytest.mark.parametrize("path", CHATS)
+def test_answers_that_are_not_json(server: FakeLLM, path: str) -> None:
+    """Each of these is refused by a strict parser as it stands."""
+    for name in (
+        "invalid_json",
+        "fenced",
+        "prose",
+        "think_block",
+        "trailing_comma",
+        "truncated",
+        "loop_whitespace",
+        "deep",
+    ):
+        not_json(content_of(ask(server, path, f"[[fault:{name}]]")))
+
+
+@pytest.mark.parametrize("path", CHATS)
+def test_answers_that_are_json_and_wrong(server: FakeLLM, path: str) -> None:
+    """Each of these parses and is not what was asked for."""
+    said = {
+        name: content_of(ask(server, path, f"[[fault:{name}]]")) for name in ("wrong_type", "nan", "doubly_encoded")
+    }
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(json.loads(said["wrong_type"]), SCHEMA)
+    assert "NaN" in said["nan"]
+    jsonschema.validate(json.loads(json.loads(said["doubly_encoded"])), SCHEMA)
+    twice = content_of(ask(server, path, "[[fault:duplicate_key]]"))
+    assert [key for key, _ in json.loads(twice, object_pairs_hook=list)] == ["vendor", "vendor", "total"]
+    assert "\ud83d" in content_of(ask(server, path, "[[fault:surrogate]]"))
+
+
+def test_answers_without_content(server: FakeLLM) -> None:
+    """Empty, null, thought only, no choice, and not done are different on the wire."""
+    ollama, vllm = CHATS
+    assert content_of(ask(server, ollama, "[[fault:empty_content]]")) == ""
+    assert content_of(ask(server, vllm, "[[fault:null_content]]")) is None
+    assert ask(server, vllm, "[[fault:no_choices]]").json()["choices"] == []
+    assert "message" not in ask(server, ollama, "[[fault:no_choices]]").json()
+    assert ask(server, ollama, "[[fault:done_false]]").json()["done"] is False
+    thought = ask(server, ollama, "[[fault:thinking_only]]").json()["message"]
+    assert (thought["content"], bool(thought["thinking"])) == ("", True)
+    message = ask(server, vllm, "[[fault:thinking_only]]").json()["choices"][0]["message"]
+    assert (message["content"], bool(message["reasoning"])) == (None, True)
+
+
+@pytest.mark.parametrize("path", CHATS)
+def test_a_cut_answer_says_so(server: FakeLLM, path: str) -> None:
+    """`length` is the only sign of a truncated or looping answer."""
+    for name in ("truncated", "loop_whitespace"):
+        body = ask(server, path, f"[[fault:{name}]]").json()
+        assert "length" in (body.get("done_reason"), body.get("choices", [{}])[0].get("finish_reason"))
+
+
+def test_a_run_that_breaks_off_is_no_answer(server: FakeLLM) -> None:
+    """An abort is told by the reason, an error in mid-stream comes inside a 200."""
+    assert ask(server, CHATS[1], "[[fault:abort]]").json()["choices"][0]["finish_reason"] == "abort"
+    assert ask(server, CHATS[0], "[[fault:abort]]").json()["done"] is False
+    for path in CHATS:
+        assert ask(server, path, "[[fault:stream_error]]").status_code == 500
+        streamed = ask(server, path, "[[fault:stream_error]]", stream=True)
+        assert streamed.status_code == 200
+        assert '{"error":' in streamed.text
+
+
+def test_a_slow_answer_comes_late(server: FakeLLM) -> None:
+    """The extra time is the fault's, and the answer is right."""
+    server.faults = always(Fault("slow", seconds=0.1))
+    begun = time.monotonic()
+    assert ask(server, CHATS[0], "text").status_code == 200
+    assert time.monotonic() - begun >= 0.1
+
+
+def test_a_truncated_prompt_has_its_fingerprint(server: FakeLLM) -> None:
+    """The count is the one that Ollama gives after its silent cut."""
+    assert ask(server, CHATS[0], "[[fault:truncated_prompt]]").json()["prompt_eval_count"] == 4098
+
+
+def test_every_fault_is_tried_here() -> None:
+    """A new name in the table needs a test: one of these files must speak of it."""
+    text = "".join(path.read_text("utf-8") for path in (ROOT / "tests").glob("test_fake_llm*.py"))
+    named = set(re.findall(r"(?:fault:|\")([a-z0-9_]+)[]*\"]", text))
+    assert sorted(NAMES - named) == []

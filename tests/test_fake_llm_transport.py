@@ -1,0 +1,176 @@
+"""The fake server must break connections, come and go, and queue as real servers do."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+from fake_asking import CHATS, ROOT, ask, body_for, connected, until
+from fake_llm import FakeLLM, Fault
+
+
+@pytest.fixture
+def server() -> Iterator[FakeLLM]:
+    """A server that answers at once."""
+    with FakeLLM(("llama3.1",)) as running:
+        yield running
+
+
+def test_reset_and_close_send_no_byte(server: FakeLLM) -> None:
+    """One ends with a RST, the other with a FIN."""
+    with connected(server, "[[fault:reset]]") as sock, pytest.raises(ConnectionResetError):
+        sock.recv(100)
+    with connected(server, "[[fault:close]]") as sock:
+        assert sock.recv(100) == b""
+
+
+def test_half_a_body_ends_early(server: FakeLLM) -> None:
+    """Fewer bytes come than were announced."""
+    with pytest.raises((requests.exceptions.ChunkedEncodingError, requests.exceptions.ConnectionError)):
+        ask(server, CHATS[0], "[[fault:half_body]]")
+
+
+def test_a_hanging_server_sends_nothing(server: FakeLLM) -> None:
+    """No byte comes within the client's patience."""
+    with connected(server, "[[fault:hang]]") as sock:
+        sock.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            sock.recv(100)
+
+
+def test_dripping_outlasts_a_gap_timeout(server: FakeLLM) -> None:
+    """A byte comes again and again, and the header or the body never ends."""
+    server.faults = lambda seen, _: Fault(
+        "drip_header" if "header" in json.dumps(seen.body) else "drip_body", seconds=0.01
+    )
+    for text in ("header", "body"):
+        with connected(server, text) as sock:
+            received = b""
+            while received.count(b"x") < 12:
+                received += sock.recv(100)
+            assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert (b"\r\n\r\n" in received) is (text == "body")
+
+
+def test_a_huge_body_can_be_left(server: FakeLLM) -> None:
+    """A quarter of a gigabyte is announced, and the server survives a client that leaves."""
+    with connected(server, "[[fault:huge]]") as sock:
+        assert b"content-length: 268435456" in sock.recv(1000)
+    assert ask(server, CHATS[0], "text").status_code == 200
+
+
+def test_down_cuts_and_refuses_and_up_serves_on_the_same_port(server: FakeLLM) -> None:
+    """Open connections end, new ones are refused, and afterwards everything is as before but the loaded model."""
+    ask(server, CHATS[0], "text")
+    with connected(server, "[[fault:hang]]") as sock:
+        until(lambda: len(server.chats()) == 2)
+        server.down()
+        assert cut(sock)
+    with pytest.raises(requests.ConnectionError):
+        requests.get(server.url + "/health", timeout=5)
+    server.up()
+    assert ask(server, CHATS[0], "text").status_code == 200
+    assert server.loads == 2
+
+
+def cut(sock: socket.socket) -> bool:
+    """Returns whether a connection has ended without a byte."""
+    try:
+        return sock.recv(100) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_kill_takes_all_requests_along_and_the_server_comes_back(server: FakeLLM) -> None:
+    """The one that kills and the one beside it are cut; later the same document is answered."""
+    server.restart_s = 0.2
+    with (
+        connected(server, "[[doc:a]] [[fault:hang]]") as beside,
+        connected(server, "[[doc:b]] [[fault:kill*1]]") as killer,
+    ):
+        assert cut(beside)
+        assert cut(killer)
+    until(lambda: answers(server, "[[doc:b]] [[fault:kill*1]]"))
+
+
+def answers(server: FakeLLM, text: str) -> bool:
+    """Returns whether a chat gets a 200."""
+    try:
+        return ask(server, CHATS[0], text).status_code == 200
+    except requests.ConnectionError:
+        return False
+
+
+def test_slots_limit_what_runs_and_keep_the_order() -> None:
+    """Two at a time, and who came first is served first."""
+    done: list[int] = []
+    with FakeLLM(("llama3.1",), slots=1, latency_s=0.2) as server:
+        threads = []
+        for i in range(6):
+            threads.append(
+                threading.Thread(target=lambda i=i: (ask(server, CHATS[i % 2], f"text {i}"), done.append(i)))
+            )
+            threads[-1].start()
+            until(lambda i=i: len(server.chats()) > i)
+        for thread in threads:
+            thread.join()
+        assert server.max_running == 1
+        assert server.max_in_flight > 1
+    assert done == sorted(done)
+
+
+def test_in_flight_is_never_more_than_the_clients() -> None:
+    """Eight clients that ask one after the other are eight requests at most."""
+    with FakeLLM(("llama3.1",)) as server, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda i: ask(server, CHATS[i % 2], f"text {i}").status_code, range(200)))
+        assert set(answers) == {200}
+        assert 1 <= server.max_in_flight <= 8
+        assert len(server.chats()) == 200
+
+
+def test_metrics_tell_what_runs_and_waits() -> None:
+    """A load controller can read the queue while requests are in it."""
+    with FakeLLM(("llama3.1",), slots=1, latency_s=60) as server:
+        with connected(server, "a", path=CHATS[1]), connected(server, "b", path=CHATS[1]):
+            waiting = 'vllm:num_requests_waiting{engine="0",model_name="llama3.1"} 1.0'
+            until(lambda: waiting in requests.get(server.url + "/metrics", timeout=5).text)
+            running = 'vllm:num_requests_running{engine="0",model_name="llama3.1"} 1.0'
+            assert running in requests.get(server.url + "/metrics", timeout=5).text
+        server.down()
+
+
+def test_a_connection_is_kept(server: FakeLLM) -> None:
+    """Requests of one session share a connection, and an idle one is closed where that is asked for."""
+    with connected(server, "one") as sock:
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+        sock.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+    with FakeLLM(idle_s=0.05) as idle, socket.create_connection(("127.0.0.1", idle.port), timeout=5) as sock:
+        assert sock.recv(100) == b""
+
+
+def test_the_command_serves_logs_and_ends_on_sigterm(tmp_path: Path) -> None:
+    """A child process prints its URL, writes a line for each chat, and ends with 0."""
+    log = tmp_path / "requests.jsonl"
+    command = [sys.executable, str(ROOT / "scripts/fake_llm.py"), "--model", "llama3.1", "--request-log", str(log)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        url = child.stdout.readline().strip().removeprefix("fake_llm listening on ")
+        for path in CHATS:
+            requests.post(url + path, json=body_for(path, "[[doc:d7]] [[fault:http_503*1]]"), timeout=5)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(10) == 0
+    lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    assert [(line["document"], line["n"], line["fault"], line["path"]) for line in lines] == [
+        ("d7", 1, "http_503", CHATS[0]),
+        ("d7", 2, None, CHATS[1]),
+    ]

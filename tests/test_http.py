@@ -1,0 +1,275 @@
+"""One endpoint over raw sockets: no server can hold a request longer than its deadline, or make it anything else."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from raw_server import Line, RawServer, answering, chunked, refusing_url, reply
+
+from pipeline.llm.http import Access, CallFailedError, Endpoint
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+TLS = Path(__file__).parent / "data/tls"
+PROXY_VARIABLES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy")
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*PROXY_VARIABLES, "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def failure(server: RawServer, *, timeout_s: float = 5.0, max_bytes: int = 10_000) -> CallFailedError:
+    """How a POST to this server fails."""
+    with server, pytest.raises(CallFailedError) as caught:
+        Endpoint(server.url).post("/x", b"{}", timeout_s=timeout_s, max_bytes=max_bytes)
+    return caught.value
+
+
+def after_reading(step: Callable[[Line], object]) -> RawServer:
+    """A server that reads a request and then does something on each connection."""
+    return RawServer(lambda line: (line.read(), step(line)))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"", b"HTTP/1.1 200 OK\r\nX-Slow: ", HEAD + b"Content-Length: 100000\r\n\r\n", HEAD + b"\r\n"],
+    ids=["status line", "header", "body", "body without a length"],
+)
+def test_a_dripping_server_cannot_outlast_the_deadline(head: bytes) -> None:
+    """Bytes that come one by one do not make the total deadline longer."""
+    began = time.monotonic()
+    failed = failure(after_reading(lambda line: line.drip(head)), timeout_s=0.4)
+    assert (failed.error, failed.reason) == ("timeout", "timeout")
+    assert 0.3 < time.monotonic() - began < 2.0
+
+
+def test_a_server_that_says_nothing_is_a_timeout() -> None:
+    """Silence ends at the deadline."""
+    began = time.monotonic()
+    assert failure(after_reading(lambda line: line.ended.wait()), timeout_s=0.2).reason == "timeout"
+    assert time.monotonic() - began < 2.0
+
+
+def test_a_server_that_does_not_read_is_a_timeout() -> None:
+    """A body that nobody takes ends at the deadline too."""
+    began = time.monotonic()
+    with RawServer(lambda line: line.ended.wait()) as server, pytest.raises(CallFailedError) as caught:
+        Endpoint(server.url).post("/x", b"x" * 50_000_000, timeout_s=0.4)
+    assert caught.value.reason == "timeout"
+    assert time.monotonic() - began < 3.0
+
+
+@pytest.mark.parametrize("answer", [reply(b"x" * 10_001), chunked(b"x" * 10_001, 999)], ids=["length", "chunks"])
+def test_an_answer_over_the_limit_is_not_read_on(answer: bytes) -> None:
+    """One byte over the limit is `response_too_large`."""
+    assert failure(answering(answer)).reason == "response_too_large"
+
+
+def test_an_answer_at_the_limit_is_whole() -> None:
+    """The limit itself is allowed, in chunks as well."""
+    with answering(chunked(b"x" * 10_000, 999)) as server:
+        assert Endpoint(server.url).post("/x", b"", timeout_s=5, max_bytes=10_000).body == b"x" * 10_000
+
+
+@pytest.mark.parametrize(
+    ("step", "reason", "lost"),
+    [
+        (lambda line: (line.send(HEAD + b"Content-Length: 100\r\n\r\nhalf"), line.close()), "connection_error", True),
+        (lambda line: (line.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nha"), line.close()), None, True),
+        (lambda line: line.reset(), "connection_error", True),
+        (lambda line: line.close(), "connection_error", True),
+        (lambda line: (line.send(b"\x00\xff garbage\r\n\r\n"), line.close()), "bad_response", False),
+        (lambda line: (line.send(HEAD + b"X: y\r\n" * 200 + b"\r\n"), line.close()), "bad_response", False),
+    ],
+    ids=["half a body", "half a chunk", "reset", "close", "garbage", "too many headers"],
+)
+def test_a_broken_exchange_says_what_broke(step: Callable[[Line], object], reason: str | None, lost: bool) -> None:
+    """A connection that ends over the work is a lost server; what is not HTTP is a bad response."""
+    failed = failure(after_reading(step))
+    assert (failed.reason, failed.lost, failed.sent) == (reason or "connection_error", lost, True)
+
+
+def test_a_refused_connection_was_not_sent() -> None:
+    """Where nothing listens no work can have begun, and the message is the same each time."""
+    url = refusing_url()
+    told = set()
+    for _ in range(2):
+        with pytest.raises(CallFailedError) as caught:
+            Endpoint(url).get("/x", timeout_s=5)
+        assert (caught.value.reason, caught.value.sent, caught.value.lost) == ("connection_error", False, False)
+        told.add(caught.value.error)
+    assert len(told) == 1
+    assert "refused" in told.pop()
+
+
+def closing_on_reuse(server_hold_s: float = 0.0, *, also_fresh: bool = False) -> RawServer:
+    """A server that answers a connection's first request and breaks off at the second one."""
+
+    def talk(line: Line) -> None:
+        if line.n > 1 and also_fresh:
+            line.read()
+            return line.close()
+        line.read()
+        line.send(reply(b"first" if line.n == 1 else b"again"))
+        line.read()
+        line.ended.wait(server_hold_s)
+        return line.reset()
+
+    return RawServer(talk)
+
+
+def test_a_stale_connection_is_resent_once_at_once() -> None:
+    """A kept connection that breaks as it is used again is no failure: the request goes out on a fresh one."""
+    with closing_on_reuse() as server:
+        endpoint = Endpoint(server.url)
+        assert endpoint.get("/x", timeout_s=5).body == b"first"
+        assert endpoint.get("/x", timeout_s=5).body == b"again"
+        assert server.accepts == 2
+
+
+def test_a_stale_connection_is_not_resent_twice() -> None:
+    """When the fresh connection breaks as well, that is the server's doing."""
+    with closing_on_reuse(also_fresh=True) as server:
+        endpoint = Endpoint(server.url)
+        endpoint.get("/x", timeout_s=5)
+        with pytest.raises(CallFailedError) as caught:
+            endpoint.get("/x", timeout_s=5)
+        assert (caught.value.reason, caught.value.lost, server.accepts) == ("connection_error", True, 2)
+
+
+def test_a_server_that_dies_at_work_is_not_asked_again() -> None:
+    """A reused connection that breaks later than a stale one can was lost over the work."""
+    with closing_on_reuse(server_hold_s=1.2) as server:
+        endpoint = Endpoint(server.url)
+        endpoint.get("/x", timeout_s=5)
+        with pytest.raises(CallFailedError) as caught:
+            endpoint.get("/x", timeout_s=5)
+        assert (caught.value.lost, server.accepts) == (True, 1)
+
+
+def test_a_redirect_is_not_followed() -> None:
+    """A 302 is an answer like any other: nobody else is asked, and nobody else gets the key."""
+    with answering(reply(b"stolen")) as other, answering(reply(b"", 302, Location=other.url + "/x")) as server:
+        answer = Endpoint(server.url, Access(read_key=lambda: "the-key")).get("/x", timeout_s=5)
+        assert answer.status == 302
+        assert server.got[0].headers["authorization"] == "Bearer the-key"
+        assert other.accepts == 0
+
+
+def test_a_key_is_read_again_when_asked_to() -> None:
+    """`reload_key` tells whether the key is another one, and the next request carries it."""
+    keys = iter(["old", "new", "new"])
+    with answering(reply(b"", 401)) as server:
+        endpoint = Endpoint(server.url, Access(read_key=lambda: next(keys)))
+        endpoint.get("/x", timeout_s=5)
+        assert endpoint.reload_key() is True
+        assert endpoint.reload_key() is False
+        endpoint.get("/x", timeout_s=5)
+        assert [got.headers["authorization"] for got in server.got] == ["Bearer old", "Bearer new"]
+
+
+def test_secrets_are_in_no_repr_and_no_error() -> None:
+    """Neither the key nor a header's value is ever shown."""
+    access = Access(read_key=lambda: "sk-secret", headers={"X-Token": "tok-secret"})
+    endpoint = Endpoint(refusing_url().replace("http://", "http://user:pw-secret@"), access)
+    with pytest.raises(CallFailedError) as caught:
+        endpoint.get("/x", timeout_s=5)
+    for text in (repr(access), repr(endpoint), str(caught.value), repr(caught.value)):
+        assert "secret" not in text
+
+
+def test_headers_of_the_configuration_are_sent() -> None:
+    """`headers` reach the server, over the client's own."""
+    with answering(reply(b"")) as server:
+        Endpoint(server.url, Access(headers={"X-Team": "blue", "User-Agent": "mine"})).post("/x", b"{}", timeout_s=5)
+    headers = server.got[0].headers
+    assert (headers["x-team"], headers["user-agent"], headers["content-type"]) == ("blue", "mine", "application/json")
+
+
+def test_the_proxy_of_the_environment_is_read_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the environment says later changes nothing."""
+    with answering(reply(b"by proxy")) as proxy, answering(reply(b"direct")) as server:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        early = Endpoint("http://models.example:8000")
+        monkeypatch.delenv("HTTP_PROXY")
+        late = Endpoint(server.url)
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        assert early.get("/x", timeout_s=5).body == b"by proxy"
+        assert proxy.got[0].path == "http://models.example:8000/x"
+        assert late.get("/x", timeout_s=5).body == b"direct"
+
+
+def secure_server() -> RawServer:
+    """A server with a certificate for localhost that only tests/data/tls vouches for."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(TLS / "cert.pem", TLS / "key.pem")
+    return RawServer(lambda line: (line.read(), line.send(reply(b"safe"))), tls=context)
+
+
+def test_an_unknown_certificate_is_refused() -> None:
+    """Without its authority a server is not believed, and nothing is sent to it."""
+    with secure_server() as server, pytest.raises(CallFailedError) as caught:
+        Endpoint(server.url).get("/x", timeout_s=5)
+    assert (caught.value.reason, caught.value.sent) == ("connection_error", False)
+    assert "certificate" in caught.value.error.lower()
+
+
+def test_ca_file_is_trusted() -> None:
+    """`ca_file` vouches for a server."""
+    with secure_server() as server:
+        access = Access(ca_file=str(TLS / "cert.pem"))
+        assert Endpoint(server.url, access).get("/x", timeout_s=5).body == b"safe"
+
+
+def test_the_ca_bundle_of_the_environment_is_read_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """REQUESTS_CA_BUNDLE counts as it was when the endpoint was built."""
+    with secure_server() as server:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(TLS / "cert.pem"))
+        endpoint = Endpoint(server.url)
+        monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+        assert endpoint.get("/x", timeout_s=5).body == b"safe"
+
+
+@pytest.mark.parametrize(("age_s", "accepts"), [(0.0, 3), (60.0, 1)])
+def test_a_connection_is_kept_until_it_is_old(age_s: float, accepts: int) -> None:
+    """Keep-alive is reused, up to `max_connection_age_s`."""
+    with answering(reply(b"ok")) as server:
+        endpoint = Endpoint(server.url, Access(max_connection_age_s=age_s))
+        for _ in range(3):
+            assert endpoint.get("/x", timeout_s=5).body == b"ok"
+        assert server.accepts == accepts
+
+
+def test_the_pool_holds_a_connection_for_each_request_in_flight() -> None:
+    """As many connections as requests at a time, and the same ones again for the next turn."""
+    many, barrier = 8, threading.Barrier(8)
+
+    def talk(line: Line) -> None:
+        while line.read() is not None:
+            barrier.wait(5)
+            line.send(reply(b"ok"))
+
+    with RawServer(talk) as server, ThreadPoolExecutor(many) as threads:
+        endpoint = Endpoint(server.url, Access(pool_size=many))
+        for _ in range(3):
+            assert all(
+                answer.status == 200 for answer in threads.map(lambda _: endpoint.get("/x", timeout_s=9), "x" * 8)
+            )
+        assert server.accepts == many
+        endpoint.close()
+
+
+def test_bodies_of_threads_do_not_mix() -> None:
+    """Each request carries the body that it was given, from any thread."""
+    with answering(reply(b"ok")) as server, ThreadPoolExecutor(8) as threads:
+        endpoint = Endpoint(server.url)
+        sent = [b"%d" % number * (number % 7 + 1) for number in range(60)]
+        list(threads.map(lambda body: endpoint.post("/x", body, timeout_s=9), sent))
+        assert sorted(got.body for got in server.got) == sorted(sent)

@@ -1,0 +1,240 @@
+"""The index says of every id what its last line says, however the lines came about."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_output import CHILD_ENV, failure, result
+
+from pipeline.errors import OutputError
+from pipeline.output.index import Index
+from pipeline.records import Failure, Known, Result, Stamp, to_line
+from pipeline.shards import Shard
+
+FILES = ["", "-00000-of-00002", "-00001-of-00002"]
+Step = tuple[str, str, str, str]  # id, sha256, reason or "" for a result, file
+steps = st.tuples(
+    st.sampled_from(["a", "b", 'ü/"c\\', "d\x00e"]),
+    st.sampled_from(["s1", "s2"]),
+    st.sampled_from(["", "timeout", "rejected"]),
+    st.sampled_from(FILES),
+)
+# a run meets an id once; whole runs may be in any order in the files
+runs_of_steps = st.lists(st.lists(steps, max_size=6, unique_by=lambda step: step[0]), max_size=6)
+
+
+def record(step: Step) -> Result | Failure:
+    """The step's record."""
+    id, sha256, reason, _ = step
+    return failure(id, sha256=sha256, reason=reason) if reason else result(id, sha256=sha256)
+
+
+def write(folder: Path, runs: list[tuple[int, list[Step]]]) -> None:
+    """Appends each step's line to its file."""
+    for run, steps in runs:
+        for step in steps:
+            kind = "errors" if step[2] else "results"
+            with (folder / f"{kind}{step[3]}.jsonl").open("ab") as stream:
+                stream.write(to_line(record(step), Stamp(run, f"run-{run}")))
+
+
+def model(runs: list[tuple[int, list[Step]]]) -> dict[str, tuple[int, str, str, bool]]:
+    """id → (run, sha256, reason, stale) by the contract: the highest run is the last."""
+    last: dict[str, tuple[int, str, str, bool]] = {}
+    results: dict[str, str] = {}
+    for run, steps in sorted(runs, key=lambda item: item[0]):
+        for id, sha256, reason, _ in steps:
+            if not reason:
+                results[id] = sha256
+            last[id] = (run, sha256, reason, bool(reason) and results.get(id, sha256) != sha256)
+    return last
+
+
+def said(index: Index, id: str) -> tuple[int, str | None, str, bool] | None:
+    """What the index says, in the model's words."""
+    known = index.known(id)
+    if known is None:
+        return None
+    assert known.failed == (known.reason is not None)
+    assert known.run_id == f"run-{known.run}"
+    return known.run, known.sha256, known.reason or "", index.has_stale_result(id)
+
+
+@settings(max_examples=150, deadline=None)
+@given(runs=runs_of_steps, order=st.randoms(use_true_random=False))
+def test_any_sequence_of_lines_gives_what_the_model_says(runs: list[list[Step]], order: Any) -> None:
+    """Over several runs and shards, with the runs in any order in the files."""
+    numbered = list(enumerate(runs, start=1))
+    expected = model(numbered)
+    order.shuffle(numbered)
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), numbered)
+        index = Index.build(Path(folder))
+    assert {id: said(index, id) for id in expected} == expected
+    failed = {id: last for id, last in expected.items() if last[2]}
+    assert {id for id, _ in index.failed()} == set(failed)
+    assert {id for id, _ in index.failed(["timeout"])} == {id for id, last in failed.items() if last[2] == "timeout"}
+    counts = index.counts()
+    assert counts["done"] == len(expected) - len(failed) == sum(index.fingerprints().values())
+    assert counts["failed"] == len(failed) == index.failed_count() == sum(counts["reasons"].values())
+    assert counts["stale"] == sum(last[3] for last in failed.values())
+    assert index.highest_run == max((run for run, steps in numbered if steps), default=0)
+    index.close()
+
+
+@settings(max_examples=50, deadline=None)
+@given(runs=runs_of_steps)
+def test_noting_outcomes_is_the_same_as_reading_their_lines(runs: list[list[Step]]) -> None:
+    """What `record` notes in a run is what `build` finds after it."""
+    numbered = list(enumerate(runs, start=1))
+    index = Index()
+    for run, steps in numbered:
+        for step in steps:
+            made = record(step)
+            known = Known(
+                made.sha256, made.fingerprint, made.version, bool(step[2]), step[2] or None, 1, run, f"run-{run}"
+            )
+            index.record(made.id, known)
+    expected = model(numbered)
+    assert {id: said(index, id) for id in expected} == expected
+    index.close()
+
+
+def test_of_one_run_the_result_wins(tmp_path: Path) -> None:
+    """Errors come before results where the run is the same."""
+    write(tmp_path, [(1, [("a", "s", "", ""), ("a", "s", "timeout", "")])])
+    index = Index.build(tmp_path)
+    assert said(index, "a") == (1, "s", "", False)
+    assert (index.counts()["done"], index.failed_count()) == (1, 0)
+
+
+def test_of_one_run_and_file_the_later_line_wins(tmp_path: Path) -> None:
+    """The place in the file decides where the run is the same."""
+    write(tmp_path, [(1, [("a", "old", "", ""), ("a", "new", "", "")])])
+    assert said(Index.build(tmp_path), "a") == (1, "new", "", False)
+
+
+def test_everything_that_skipping_needs_comes_back(tmp_path: Path) -> None:
+    """sha256, fingerprint, version, and for a failure its reason and runs."""
+    line = to_line(replace(failure("a", sha256=None), runs=3), Stamp(7, "job-7", "0/2"))
+    (tmp_path / "errors.jsonl").write_bytes(line)
+    known = Index.build(tmp_path).known("a")
+    assert known == Known(None, "f", "7-8", True, "timeout", 3, 7, "job-7")
+
+
+def test_a_shard_keeps_its_own_ids_and_the_highest_run_of_all(tmp_path: Path) -> None:
+    """From an unsharded file its share, from a sister's file only the run number."""
+    names = [str(number) for number in range(20)]
+    write(tmp_path, [(1, [(name, "s", "", "") for name in names])])
+    write(tmp_path, [(9, [("of the sister", "s", "", "-00001-of-00002")])])
+    index = Index.build(tmp_path, shard=Shard(0, 2))
+    assert [name for name in names if index.known(name)] == [name for name in names if Shard(0, 2).owns(name)]
+    assert index.counts()["done"] == sum(Shard(0, 2).owns(name) for name in names)
+    assert index.highest_run == 9
+
+
+def test_the_highest_run_of_a_sister_with_a_long_or_torn_end(tmp_path: Path) -> None:
+    """Its last whole line is found, also when it is longer than what is read first."""
+    long = to_line(replace(result("x"), output="y" * 3_000_000), Stamp(8, "r"))
+    (tmp_path / "results-00001-of-00002.jsonl").write_bytes(
+        to_line(result("w"), Stamp(2, "r")) + long + long[:2_000_000]
+    )
+    assert Index.build(tmp_path, shard=Shard(0, 2)).highest_run == 8
+
+
+def test_seen_is_true_from_the_second_time_on() -> None:
+    """That is how a repeated id is found; what earlier runs have done does not count."""
+    index = Index()
+    index.record("a", Known("s", "f", None, False, None, 0, 1, "r"))
+    assert [index.seen(id) for id in ("a", "a", "b", "a")] == [False, True, False, True]
+
+
+def test_counts_by_variant_and_reason(tmp_path: Path) -> None:
+    """What the report of the whole output needs."""
+    made = [replace(result("a"), variant="terse"), result("b"), failure("c"), failure("d", reason="rejected")]
+    for item in made:
+        name = "errors.jsonl" if isinstance(item, Failure) else "results.jsonl"
+        with (tmp_path / name).open("ab") as stream:
+            stream.write(to_line(item, Stamp(1, "r")))
+    assert Index.build(tmp_path).counts() == {
+        "done": 2,
+        "failed": 2,
+        "stale": 0,
+        "reasons": {"rejected": 1, "timeout": 1},
+        "variants": {"terse": {"done": 1, "failed": 0}, "default": {"done": 1, "failed": 2}},
+    }
+
+
+def test_files_with_other_names_are_not_read(tmp_path: Path) -> None:
+    """A copy that someone keeps beside the results is not the output."""
+    (tmp_path / "results-copy.jsonl").write_text("not ours")
+    (tmp_path / "results.jsonl.bak").write_text("not ours")
+    assert Index.build(tmp_path).damage == {}
+
+
+def test_a_file_that_is_no_runs_summary_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is named in a warning, and the others count."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "a.json").write_text("{")
+    (tmp_path / "runs" / "b.json").write_text(json.dumps({"run": 4}))
+    assert Index.build(tmp_path).highest_run == 4
+    assert "a.json" in caplog.text
+
+
+LEAVE = """
+import os, signal
+from pipeline.output.index import Index
+from pipeline.records import Known
+index = Index()
+for number in range(30000):
+    index.record(f"{number:0100d}", Known("s" * 64, "f", None, False, None, 0, 1, "r"))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_process_leaves_no_index_behind(tmp_path: Path) -> None:
+    """TMPDIR is where it is, and the file goes with the process."""
+    subprocess.run([sys.executable, "-c", LEAVE], env={**CHILD_ENV, "TMPDIR": str(tmp_path)}, timeout=60, check=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+SMALL_DISK = """
+import resource
+from pipeline.errors import OutputError
+from pipeline.output.index import Index
+from pipeline.records import Known
+index = Index()
+index._db.execute("PRAGMA cache_size=10")
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+try:
+    for number in range(30000):
+        index.record(f"{number:0100d}", Known("s" * 64, "f", None, False, None, 0, 1, "r"))
+except OutputError as error:
+    print(error)
+"""
+
+
+def test_no_room_for_the_index_is_told(tmp_path: Path) -> None:
+    """Exit 3, with the folder and the variable that moves it."""
+    command = [sys.executable, "-c", SMALL_DISK]
+    done = subprocess.run(
+        command, env={**CHILD_ENV, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert str(tmp_path) in done.stdout
+    assert "TMPDIR" in done.stdout
+
+
+def test_an_index_without_a_place_is_an_output_error(tmp_path: Path) -> None:
+    """A results file that cannot be read ends the run before anything is asked."""
+    (tmp_path / "results.jsonl").mkdir()
+    with pytest.raises(OutputError, match=r"results\.jsonl"):
+        Index.build(tmp_path)

@@ -1,0 +1,141 @@
+"""The layers of the program: imports go one way, each library stands behind one module, threads start in one place."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "pipeline"
+
+LEVELS = (
+    "settings yaml_file agent_file records errors schemas violations logs shards config config_keys config_rules "
+    "config_schema config_table",
+    "documents llm agents answers mending stores overflow charts",
+    "process output limit selection verdict agents.classify",
+    "runner job flight reading refresh planning report report_page run_stats summary_text progress watching",
+    "cli arguments dry_run check_command report_command run_command schema_command __main__",
+)
+"""The parts by level, lowest first: a module of the package, a sub-package, or a module of one that stands above it."""
+
+LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts.split()}
+
+HOMES = {
+    "requests": {"llm/http.py"},
+    "urllib3": {"llm/http.py", "llm/connection.py"},
+    "jsonschema": {"schemas.py"},
+    "referencing": {"schemas.py"},
+    "yaml": {"yaml_file.py"},
+    "rich": {"progress.py"},
+    "json_repair": {"mending.py"},
+    "sqlite3": {"output/index.py"},
+    "fcntl": {"output/lock.py"},
+}
+"""Library → the modules that may import it; a third-party library that is not named here may be imported nowhere."""
+
+MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+
+
+def part_of(name: str) -> str:
+    """The part that a file or a dotted name below `pipeline` belongs to."""
+    names = name.removesuffix(".py").replace("/", ".").split(".")
+    return next((part for part in (".".join(names[:2]), names[0]) if part in LEVEL), names[0])
+
+
+def tree_of(module: str) -> ast.Module:
+    """The syntax tree of a module."""
+    return ast.parse((PACKAGE / module).read_text(encoding="utf-8"))
+
+
+def imported(module: str, *, types: bool = True) -> Iterator[str]:
+    """The dotted names that a module imports, also inside of functions; `from a import b` gives a.b.
+
+    Not `types`: without what only the type checker imports.
+    """
+    tree = tree_of(module)
+    if not types:
+        tree.body = [
+            node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+        ]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own(module: str, *, types: bool = True) -> Iterator[str]:
+    """The parts of the package that a module imports, but its own."""
+    names = (name.removeprefix("pipeline.") for name in imported(module, types=types) if name.startswith("pipeline."))
+    yield from (part_of(name) for name in names if part_of(name) != part_of(module) and part_of(name) != "__version__")
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "__init__.py"])
+def test_imports_go_one_way(module: str) -> None:
+    """A part imports parts of its own level and lower ones; each part has a level."""
+    level = LEVEL[part_of(module)]
+    higher = sorted(name for name in set(own(module)) if LEVEL[name] > level)
+    assert higher == [], f"{module} (level {level}) imports {higher}"
+
+
+def test_no_part_imports_in_a_circle() -> None:
+    """Parts of one level may import each other, but not in a circle; what only annotations need does not count."""
+    edges: dict[str, set[str]] = {}
+    for module in MODULES:
+        edges.setdefault(part_of(module), set()).update(own(module, types=False))
+    while leaves := {part for part, others in edges.items() if not others & edges.keys()}:
+        edges = {part: others for part, others in edges.items() if part not in leaves}
+    assert edges == {}
+
+
+def test_each_library_stands_behind_one_module() -> None:
+    """So that it can be replaced there, and its errors become ours there."""
+    found: dict[str, set[str]] = {}
+    for module in MODULES:
+        for name in imported(module):
+            library = name.split(".")[0]
+            if library in HOMES or library not in sys.stdlib_module_names | {"pipeline"}:
+                found.setdefault(library, set()).add(module)
+    assert {library: homes for library, homes in found.items() if not homes <= HOMES.get(library, set())} == {}
+
+
+def test_threads_start_in_the_runner_alone() -> None:
+    """No other module makes a thread, a timer, an executor or a process."""
+    starters = {"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "Process", "start_new_thread"}
+    found = {
+        module
+        for module in MODULES
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.Call)
+        and (node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")) in starters
+    }
+    assert found == {"runner.py"}
+
+
+def test_only_process_catches_everything() -> None:
+    """A broad `except` elsewhere would hide faults; cli's one turns them into exit code 70."""
+    found = {
+        module
+        for module in MODULES
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.ExceptHandler) and (node.type is None or getattr(node.type, "id", "") == "Exception")
+    }
+    assert found == {"process.py", "cli.py"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_and_functions_stay_small(module: str) -> None:
+    """No module over 300 lines, no function over 45."""
+    text = (PACKAGE / module).read_text(encoding="utf-8")
+    assert text.count("\n") <= 300
+    long = {
+        node.name: node.end_lineno - node.lineno + 1
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef) and node.end_lineno and node.end_lineno - node.lineno >= 45
+    }
+    assert long == {}

@@ -1,0 +1,191 @@
+"""One run at a time for each output and shard, and the dead hold nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_output import CHILD_ENV
+
+from pipeline.errors import OutputError, TryLaterError
+from pipeline.output.lock import Lock, acquire
+from pipeline.shards import WHOLE, Shard
+
+HOLD = """
+import sys
+from pathlib import Path
+from pipeline.output.lock import acquire
+from pipeline.shards import Shard
+lock = acquire(Path(sys.argv[1]), "holder-run", shard=Shard(int(sys.argv[2]), int(sys.argv[3])), lock_wait_s=0,
+               wait=lambda _: True, clock=float)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def holder(folder: Path, shard: Shard) -> Iterator[subprocess.Popen[str]]:
+    """A child process that holds the lock until its stdin is closed or it is killed."""
+    command = [sys.executable, "-c", HOLD, str(folder), str(shard.index), str(shard.count)]
+    with subprocess.Popen(command, env=CHILD_ENV, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "held\n"
+        yield child
+        if child.stdin is not None:
+            child.stdin.close()
+
+
+def take(folder: Path, shard: Shard = WHOLE, *, lock_wait_s: float = 0) -> Lock:
+    """The lock, by a clock that moves a second at each look."""
+    ticks = itertools.count()
+    return acquire(
+        folder, "r", shard=shard, lock_wait_s=lock_wait_s, wait=lambda _: False, clock=lambda: float(next(ticks))
+    )
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted"),
+    [
+        (WHOLE, WHOLE),
+        (WHOLE, Shard(0, 2)),
+        (Shard(0, 2), WHOLE),
+        (Shard(0, 2), Shard(0, 2)),
+        (Shard(0, 2), Shard(1, 3)),
+        (Shard(0, 1), WHOLE),
+    ],
+)
+def test_these_exclude_each_other(tmp_path: Path, held: Shard, wanted: Shard) -> None:
+    """The whole excludes all, another count excludes, the same shard excludes itself; the holder is named."""
+    with holder(tmp_path, held) as child, pytest.raises(TryLaterError) as caught:
+        take(tmp_path, wanted)
+    message = str(caught.value)
+    assert f"pid {child.pid}" in message
+    assert "holder-run" in message
+    assert "host" in message
+    assert "since" in message
+
+
+def test_different_shards_of_one_count_do_not(tmp_path: Path) -> None:
+    """All shards of a job run side by side."""
+    with holder(tmp_path, Shard(0, 3)), holder(tmp_path, Shard(1, 3)):
+        take(tmp_path, Shard(2, 3)).release()
+
+
+def test_the_dead_hold_nothing(tmp_path: Path) -> None:
+    """After kill -9 the lock is free at once, though the dead one's name still stands in the file."""
+    with holder(tmp_path, WHOLE) as child:
+        child.kill()
+        child.wait()
+        assert json.loads((tmp_path / ".lock").read_bytes())["pid"] == child.pid
+        take(tmp_path, Shard(0, 2)).release()
+        take(tmp_path).release()
+
+
+def test_a_waiting_run_takes_over_when_the_holder_ends(tmp_path: Path) -> None:
+    """It polls, and goes on as soon as the lock is free."""
+    waits: list[float] = []
+    with holder(tmp_path, WHOLE) as child:
+
+        def wait(seconds: float) -> bool:
+            waits.append(seconds)
+            if len(waits) == 3:
+                child.kill()
+                child.wait()
+            return False
+
+        acquire(tmp_path, "r", shard=WHOLE, lock_wait_s=9, wait=wait, clock=lambda: 0.0).release()
+    assert waits == [0.2] * 3
+
+
+def test_waiting_ends_after_lock_wait(tmp_path: Path) -> None:
+    """By the clock, not by the number of looks."""
+    with holder(tmp_path, WHOLE), pytest.raises(TryLaterError, match="waited 5 s"):
+        take(tmp_path, lock_wait_s=5)
+
+
+def test_a_stop_ends_the_waiting(tmp_path: Path) -> None:
+    """A shutdown does not wait for someone else's run."""
+    with holder(tmp_path, WHOLE), pytest.raises(TryLaterError, match="interrupted"):
+        acquire(tmp_path, "r", shard=WHOLE, lock_wait_s=99, wait=lambda _: True, clock=lambda: 0.0)
+
+
+def test_a_gate_that_stays_shut_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    """A suspended run inside the gate makes others try later."""
+    fd = os.open(tmp_path / ".lock-gate", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(TryLaterError, match=r"\.lock-gate.*suspended"):
+            take(tmp_path)
+    finally:
+        os.close(fd)
+
+
+HOLD_AND_START = HOLD.replace(
+    'print("held", flush=True)',
+    """import subprocess
+subprocess.Popen([sys.executable, "-c", "print('held', flush=True); input()"], close_fds=False)""",
+)
+
+
+def test_a_child_of_a_dead_holder_does_not_keep_the_lock(tmp_path: Path) -> None:
+    """A program that a run has started does not keep the output locked when the run is killed."""
+    command = [sys.executable, "-c", HOLD_AND_START, str(tmp_path), "0", "0"]
+    with subprocess.Popen(
+        command, env=CHILD_ENV, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "held\n"
+        with pytest.raises(TryLaterError):
+            take(tmp_path)
+        child.kill()
+        child.wait()
+        take(tmp_path).release()
+
+
+def test_a_released_lock_is_free_though_a_copy_of_its_descriptor_is_open(tmp_path: Path) -> None:
+    """A child in the middle of being started has such a copy."""
+    lock = take(tmp_path)
+    copy = os.dup(lock._fd)
+    lock.release()
+    take(tmp_path).release()
+    os.close(copy)
+
+
+def test_garbage_in_a_lock_file_does_not_confuse(tmp_path: Path) -> None:
+    """A holder that has not said who it is still excludes, and is called so."""
+    with holder(tmp_path, WHOLE):
+        (tmp_path / ".lock").write_bytes(b"[\xff")
+        with pytest.raises(TryLaterError, match="has not said who it is"):
+            take(tmp_path)
+
+
+def test_a_folder_that_takes_no_lock_file_is_an_output_error(tmp_path: Path) -> None:
+    """Exit 3, naming the file."""
+    (tmp_path / ".lock-gate").mkdir()
+    with pytest.raises(OutputError, match=r"\.lock-gate"):
+        take(tmp_path)
+
+
+def test_of_many_that_start_at_once_one_gets_the_whole(tmp_path: Path) -> None:
+    """Eight processes, each asking for a lock that excludes the others': one holds, seven are told."""
+    shards = [WHOLE, *(Shard(0, count) for count in range(2, 9))]
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    children = [
+        subprocess.Popen(
+            [*command, str(shard.index), str(shard.count)],
+            env=CHILD_ENV, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )
+        for shard in shards
+    ]  # fmt: skip
+    said = [child.stdout.readline() for child in children if child.stdout]
+    for child in children:
+        child.communicate()
+    assert said.count("held\n") == 1

@@ -1,0 +1,250 @@
+"""A server that goes away is waited for; a document that a server cannot do is found out; nothing else fails for it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+from conftest import Place
+from fake_llm import FakeLLM, Fault
+
+LENIENT = ("--set", "runner.max_error_rate=1")
+
+
+@pytest.mark.parametrize("how", ["down", "draining"])
+def test_a_run_goes_on_by_itself_after_an_outage(place: Place, server: FakeLLM, how: str) -> None:
+    """Two seconds without a server, in mid-run: the run waits, and no document fails for it."""
+    names = place.documents(40)
+    server.latency_s = 0.1
+    child = place.start("run")
+    place.wait_for_results(8)
+    _take_away(server, how)
+    back = threading.Timer(2.0, _give_back, (server, how))
+    back.start()
+    ran = child.end()
+    back.join()
+    assert ran.code == 0, ran.err
+    assert place.failed() == {}
+    assert place.done() == dict.fromkeys(names, 1)
+    assert "set aside" in ran.err
+
+
+def _take_away(server: FakeLLM, how: str) -> None:
+    if how == "down":
+        server.down()
+    else:
+        server.draining = True
+
+
+def _give_back(server: FakeLLM, how: str) -> None:
+    if how == "down":
+        server.up()
+    else:
+        server.draining = False
+
+
+def test_a_server_that_stays_away_ends_the_run_with_3(place: Place, server: FakeLLM) -> None:
+    """After `max_outage_s` the rest is left for the same command later."""
+    names = place.documents(20)
+    place.configure({"runner.max_outage_s": 1})
+    server.latency_s = 0.1
+    child = place.start("run")
+    place.wait_for_results(4)
+    server.down()
+    ran = child.end()
+    assert ran.code == 3, ran.err
+    assert "no provider could be asked for 1 s" in ran.err
+    counts = place.last_run()["counts"]
+    assert counts["failed"] == 0
+    assert counts["left"] == 20 - counts["done"]
+    server.up()
+    server.latency_s = 0.0
+    place.run()
+    assert place.done() == dict.fromkeys(names, 1)
+
+
+def test_no_server_at_the_start_is_waited_for(place: Place, server: FakeLLM) -> None:
+    """A pipeline that was started a moment before its server does not fail."""
+    names = place.documents(3)
+    server.down()
+    child = place.start("run")
+    back = threading.Timer(1.0, server.up)
+    back.start()
+    ran = child.end()
+    back.join()
+    assert ran.code == 0, ran.err
+    assert place.done() == dict.fromkeys(names, 1)
+
+
+def test_a_poisoned_document_fails_after_its_retries_and_no_other(place: Place, server: FakeLLM) -> None:
+    """`max_retries` + 1 requests for it, and the run goes on."""
+    names = place.documents(12)
+    place.documents({"d005.txt": "[[fault:http_500]]"})
+    place.run(*LENIENT)
+    assert place.failed() == {"d005.txt": "server_error"}
+    (error,) = place.lines("errors.jsonl")
+    assert (error["attempts"], error["error"]) == (4, "http_500")
+    assert [seen.document for seen in server.chats()].count("d005.txt") == 4
+    assert sorted(place.done()) == [name for name in names if name != "d005.txt"]
+
+
+def test_poisoned_documents_alone_are_no_outage(place: Place, server: FakeLLM) -> None:
+    """Also when only such documents are left, a tiny completion proves that the server lives."""
+    names = place.documents({f"p{n}.txt": "[[fault:http_500]]" for n in range(3)})
+    place.run(*LENIENT)
+    assert place.failed() == dict.fromkeys(names, "server_error")
+    chats = place.asked()
+    assert max(chats.count(name) for name in names) <= 4
+
+
+def test_a_document_that_kills_its_server_is_found_out(place: Place, server: FakeLLM) -> None:
+    """The server goes away whenever it works on that document: it alone fails, after having been sent alone."""
+    server.restart_s = 0.3
+    names = place.documents(12)
+    place.documents({"d004.txt": "[[fault:kill]]"})
+    place.run(*LENIENT)
+    assert place.failed() == {"d004.txt": "connection_error"}
+    assert sorted(place.done()) == [name for name in names if name != "d004.txt"]
+    assert [seen.document for seen in server.chats()].count("d004.txt") <= 5
+
+
+def test_a_timeout_is_tried_once_more_only(place: Place, server: FakeLLM) -> None:
+    """Two requests that hang cost two timeouts, and the document fails as such."""
+    place.configure({"vllm.timeout": 0.5})
+    place.documents({"a.txt": "[[fault:hang]]", "b.txt": "text", "c.txt": "text"})
+    place.run(*LENIENT)
+    assert place.failed() == {"a.txt": "timeout"}
+    assert place.asked().count("a.txt") == 2
+
+
+@pytest.mark.parametrize("fault", ["drip_header", "drip_body", "huge", "half_body", "garbage_200", "html_200"])
+def test_a_reply_that_is_none_fails_its_document(place: Place, server: FakeLLM, fault: str) -> None:
+    """Whatever comes over the wire, the run ends, and the other documents are done."""
+    place.configure({"vllm.timeout": 0.7, "vllm.max_retries": 1})
+    place.documents({"a.txt": f"[[fault:{fault}]]", "b.txt": "text"})
+    place.run(*LENIENT)
+    assert list(place.failed()) == ["a.txt"]
+    assert list(place.done()) == ["b.txt"]
+
+
+def test_the_fallback_is_taken_at_the_start_with_a_warning(place: Place, server: FakeLLM) -> None:
+    """The first provider is not there: the second answers, and the fingerprint stays the first one's."""
+    names = place.documents(3)
+    with FakeLLM(("small-one",)) as second:
+        fallback = {"fallback": ["ollama"], "ollama.base_url": second.url, "ollama.model": "small-one"}
+        place.configure({**fallback, "runner.startup_wait_s": 1})
+        server.down()
+        ran = place.run()
+    assert "taking the fallback ollama" in ran.err
+    assert {line["model"]["provider"] for line in place.lines("results.jsonl")} == {"ollama"}
+    server.up()
+    place.run()
+    assert place.done() == dict.fromkeys(names, 1)
+
+
+def test_the_fallback_is_left_again_when_the_first_is_back(place: Place, server: FakeLLM) -> None:
+    """First, fallback, first: each for its time."""
+    names = place.documents(60)
+    server.latency_s = 0.1
+    with FakeLLM(("small-one",), latency_s=0.1) as second:
+        place.configure({"fallback": ["ollama"], "ollama.base_url": second.url, "ollama.model": "small-one"})
+        child = place.start("run", "--concurrency", "2")
+        place.wait_for_results(4)
+        server.down()
+        place.wait_for(lambda: len(second.chats()) > 8, "documents at the fallback")
+        server.requests.clear()
+        server.up()
+        place.wait_for(
+            lambda: len([seen for seen in server.chats() if seen.document.endswith(".txt")]) > 4,
+            "documents at the first",
+        )
+        ran = child.end()
+    assert ran.code == 0, ran.err
+    assert place.failed() == {}
+    assert place.done() == dict.fromkeys(names, 1)
+    assert "server is back" in ran.err
+
+
+def test_a_key_that_is_changed_in_its_file_is_taken_in_mid_run(place: Place, server: FakeLLM) -> None:
+    """The server takes another key from now on: 401, the file is read again, and the run goes on."""
+    names = place.documents(30)
+    key = place.folder / "key"
+    key.write_text("first-key\n", encoding="utf-8")
+    server.api_key, server.latency_s = "first-key", 0.1
+    child = place.start("run", env={"VLLM_API_KEY_FILE": str(key)})
+    place.wait_for_results(8)
+    server.api_key = "second-key"
+    place.wait_for(lambda: _refused(server) >= 2, "requests with the old key")
+    key.write_text("second-key\n", encoding="utf-8")
+    ran = child.end()
+    assert ran.code == 0, ran.err
+    assert place.failed() == {}
+    assert place.done() == dict.fromkeys(names, 1)
+
+
+def _refused(server: FakeLLM) -> int:
+    return sum(seen.headers.get("authorization") != f"Bearer {server.api_key}" for seen in server.requests[-20:])
+
+
+@pytest.mark.parametrize("how", ["key", "model"])
+def test_settings_that_stay_wrong_in_mid_run_end_it_with_3(place: Place, server: FakeLLM, how: str) -> None:
+    """The server refuses our key, or has the model no more, for longer than `config_grace_s`; no document fails."""
+    names = place.documents(30)
+    place.configure({"runner.config_grace_s": 1})
+    server.latency_s = 0.1
+    server.api_key = "a-key"
+    child = place.start("run", env={"VLLM_API_KEY": "a-key"})
+    place.wait_for_results(8)
+    if how == "key":
+        server.api_key = "another-key"
+    else:
+        server.faults = lambda _seen, _n: Fault("http_404_model")
+    ran = child.end()
+    assert ran.code == 3, ran.err
+    assert ("401" if how == "key" else "model") in ran.err
+    assert place.failed() == {}
+    server.api_key, server.faults = "a-key", None
+    place.run(env={"VLLM_API_KEY": "a-key"})
+    assert place.done() == dict.fromkeys(names, 1)
+
+
+def test_one_document_that_the_server_refuses_as_misconfigured_fails_alone(place: Place, server: FakeLLM) -> None:
+    """A 404 or 401 for one document only: a fresh preflight passes, so it is this document's."""
+    place.documents({"a.txt": "[[fault:http_404_url]]", "b.txt": "text", "c.txt": "[[fault:http_401]]"})
+    place.run(*LENIENT)
+    assert place.failed() == {"a.txt": "not_found", "c.txt": "unauthorized"}
+
+
+def test_one_of_two_replicas_goes_away(place: Place, server: FakeLLM) -> None:
+    """Both are used side by side; the one that is left does the rest, and nothing waits or fails."""
+    names = place.documents(40)
+    server.latency_s = 0.1
+    with FakeLLM(("llama3.1",), latency_s=0.1) as second:
+        place.configure({"vllm.base_url": [server.url, second.url]})
+        child = place.start("run")
+        place.wait_for_results(10)
+        assert len(second.chats()) > 2
+        second.down()
+        ran = child.end()
+    assert ran.code == 0, ran.err
+    assert place.failed() == {}
+    assert place.done() == dict.fromkeys(names, 1)
+    assert "no provider can be asked" not in ran.err
+
+
+@pytest.mark.parametrize("how", ["signal", "max_duration"])
+def test_a_run_that_waits_for_its_server_can_be_ended(place: Place, server: FakeLLM, how: str) -> None:
+    """A back-off or an outage does not hold the end; what was in flight is left, not failed."""
+    place.documents(30)
+    place.configure({"vllm.retry_base_delay": 20, "vllm.retry_max_delay": 60})
+    server.latency_s = 0.1
+    child = place.start("run", *(["--max-duration", "3s"] if how == "max_duration" else []))
+    place.wait_for_results(4)
+    server.draining = True
+    place.wait_for(lambda: len(server.chats()) > 12, "refused requests")
+    ran = child.end(signal.SIGTERM if how == "signal" else None)
+    assert ran.code == (143 if how == "signal" else 0), ran.err
+    assert place.failed() == {}
+    counts = place.last_run()["counts"]
+    assert counts["left"] == 30 - counts["done"]

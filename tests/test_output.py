@@ -1,0 +1,408 @@
+"""Records are written whole or not at all, survive any kill, and are mended at the next start."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ConfigError, InternalError, OutputError
+from pipeline.output import Output, folder_of, scan
+from pipeline.output.lines import RECENT_BYTES, LineFile, mend
+from pipeline.records import Failure, ModelMetadata, Result, Usage
+from pipeline.shards import Shard
+
+HERE = Path(__file__).resolve().parent
+CHILD_ENV = {**os.environ, "PYTHONPATH": os.pathsep.join((str(HERE.parent), str(HERE)))}
+LINES = [b'{"a":1}\n', b'{"b":"\xc3\xa9"}\n', b'{"c":[1,2]}\n']
+
+
+def result(id: str, *, sha256: str = "s", agent: str = "extractor", output: object = None) -> Result:
+    """A result with little in it."""
+    return Result(
+        id, f"in/{id}", sha256, agent, "default", "f", output, ModelMetadata("vllm", "m"), 1, 0, False, (),
+        Usage(1, 2), None, 10, {}, 0.5, "2024-01-01T00:00:00.000Z", "7-8",
+    )  # fmt: skip
+
+
+def failure(id: str, *, sha256: str | None = "s", reason: str = "timeout", runs: int = 1) -> Failure:
+    """A failure with little in it."""
+    return Failure(
+        id, f"in/{id}", sha256, "extractor", "default", "f", "call", reason, reason, "", 1, (), None,
+        Usage(), (), runs, "2024-01-01T00:00:00.000Z", "7-8",
+    )  # fmt: skip
+
+
+def opened(folder: Path, *, agent: str = "extractor", shard: Shard | None = None, run_id: str = "r") -> Output:
+    """The output, at once or not at all."""
+    return Output.open(str(folder), agent=agent, shard=shard, lock_wait_s=0, run_id=run_id, wait=lambda _: False)
+
+
+def ids(path: Path) -> list[str]:
+    """The ids in a file of records, in order."""
+    return [json.loads(line)["id"] for line in path.read_bytes().splitlines()]
+
+
+def run_child(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """A child process that runs the code with the arguments in sys.argv."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, env=CHILD_ENV, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_torn_tail_at_every_byte_leaves_exactly_the_whole_lines(tmp_path: Path) -> None:
+    """A file cut anywhere keeps the lines before the cut, and a line that only lacks its LF."""
+    whole = b"".join(LINES)
+    ends = [len(b"".join(LINES[:count])) for count in range(4)]
+    for cut in range(len(whole) + 1):
+        path = tmp_path / "torn.jsonl"
+        path.write_bytes(whole[:cut])
+        removed = mend(path)
+        kept = max(count for count in range(4) if ends[count] <= cut or ends[count] - 1 == cut > 0)
+        assert path.read_bytes() == whole[: ends[kept]], cut
+        assert removed == (cut > ends[kept]), cut
+
+
+@pytest.mark.parametrize(
+    "junk", [b"\0" * 5000 + b"\n", b'{"a":\n', b"\xff\xfe\n", b"[1]\n", b"\n", b"[" * 99_999 + b"\n"]
+)
+def test_broken_lines_elsewhere_are_removed_and_counted(tmp_path: Path, junk: bytes) -> None:
+    """NULs, cut lines, bytes that are no UTF-8, what is no object: gone, and the good lines stay as they were."""
+    path = tmp_path / "broken.jsonl"
+    path.write_bytes(junk + LINES[0] + junk + junk + LINES[1] + LINES[2].rstrip())
+    assert mend(path) == 3
+    assert path.read_bytes() == b"".join(LINES)
+    assert [p.name for p in tmp_path.iterdir()] == ["broken.jsonl"]
+
+
+def test_mending_says_the_name_and_the_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One warning names the file and how many lines were lost."""
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(LINES[0] + b"junk\nju")
+    mend(path)
+    (record,) = caplog.records
+    assert "results.jsonl" in record.getMessage()
+    assert record.__dict__["lines"] == 2
+
+
+WRITE_UNTIL_FULL = """
+import resource, sys
+from pathlib import Path
+from pipeline.errors import OutputError
+from pipeline.output.lines import LineFile
+path = Path(sys.argv[1])
+file = LineFile(path)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    while True:
+        file.append(b'{"x":"' + b"y" * 80 + b'"}' + b"\\n")
+        print("acknowledged", flush=True)
+except OutputError as error:
+    print(error)
+"""
+
+
+def test_write_cut_in_the_middle_of_a_line_leaves_nothing_of_it(tmp_path: Path) -> None:
+    """At a file size limit the line that does not fit is taken back, and the error names file and cause."""
+    path = tmp_path / "results.jsonl"
+    *acknowledged, error = run_child(WRITE_UNTIL_FULL, path).stdout.splitlines()
+    assert len(acknowledged) == 1000 // 89
+    assert path.stat().st_size == len(acknowledged) * 89
+    assert str(path) in error
+    assert "File too large" in error
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_device_is_an_output_error() -> None:
+    """ENOSPC is told as such, with the path; what cannot be taken back is never written after."""
+    file = LineFile(Path("/dev/full"))
+    with pytest.raises(OutputError, match=r"/dev/full.*No space left"):
+        file.append(b"{}\n")
+    with pytest.raises(OutputError, match="ends in a piece"):
+        file.append(b"{}\n")
+
+
+def test_a_line_is_the_kernels_when_append_returns(tmp_path: Path) -> None:
+    """Another reader sees the line without any flush."""
+    file = LineFile(tmp_path / "a.jsonl")
+    file.append(LINES[0])
+    assert (tmp_path / "a.jsonl").read_bytes() == LINES[0]
+
+
+def test_records_are_synced_when_the_oldest_is_due(tmp_path: Path) -> None:
+    """The first unsynced line sets the time; before it is due nothing is synced, then everything."""
+    now = [100.0]
+    with Output.open(
+        str(tmp_path),
+        agent="extractor",
+        shard=None,
+        lock_wait_s=0,
+        run_id="r",
+        wait=lambda _: True,
+        clock=lambda: now[0],
+    ) as output:
+        output.write(result("a"))
+        now[0] = 100.3
+        output.write(result("b"))
+        results = output._files["results"]
+        output.sync_due(100.39)
+        assert results.unsynced_since == 100.0
+        output.sync_due(100.41)
+        assert results.unsynced_since is None
+
+
+KEEP_WRITING = """
+import sys
+from test_output import failure, opened, result
+from pathlib import Path
+output = opened(Path(sys.argv[1]), run_id=sys.argv[2])
+for number in range(int(sys.argv[3]), 10**9):
+    id = f"doc-{number}"
+    output.write(failure(id) if number % 5 == 0 else result(id, output="x" * (number * 37 % 9000)))
+    print(id, flush=True)
+"""
+
+
+def test_kill_at_random_instants_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    """After each kill -9 every line is whole, and the index holds what was acknowledged, and at most one more."""
+    chance, acknowledged = random.Random(4), []
+    for round_number in range(6):
+        command = [sys.executable, "-c", KEEP_WRITING, tmp_path, f"run-{round_number}", str(len(acknowledged))]
+        with subprocess.Popen(command, env=CHILD_ENV, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            for _ in range(chance.randint(1, 200)):
+                acknowledged.append(child.stdout.readline().strip())
+            child.send_signal(signal.SIGKILL)
+            acknowledged += child.stdout.read().split()
+        with opened(tmp_path) as output:
+            counts = output.index.counts()
+            assert all(output.index.known(id) for id in acknowledged)
+            assert 0 <= counts["done"] + counts["failed"] - len(acknowledged) <= 1
+        for name in ("results.jsonl", "errors.jsonl"):
+            assert all(json.loads(line) for line in (tmp_path / name).read_bytes().splitlines())
+        if counts["done"] + counts["failed"] > len(acknowledged):
+            acknowledged.append(f"doc-{len(acknowledged)}")
+
+
+def test_a_killed_runs_torn_line_is_mended_at_the_next_start(tmp_path: Path) -> None:
+    """The whole lines stay, the piece goes, and new lines start at a line's start."""
+    with opened(tmp_path) as output:
+        output.write(result("a"))
+    with (tmp_path / "results.jsonl").open("ab") as stream:
+        stream.write(b'{"v":1,"id":"torn')
+    with opened(tmp_path) as output:
+        output.write(result("b"))
+    assert ids(tmp_path / "results.jsonl") == ["a", "b"]
+
+
+def test_an_old_line_with_a_second_start_or_nuls_is_not_taken_for_whole(tmp_path: Path) -> None:
+    """Far from the end lines are only glanced at; a glance still sees a merged line and a hole."""
+    path = tmp_path / "results.jsonl"
+    with opened(tmp_path) as output:
+        output.write(result("a"))
+        output.write(result('quo"ted'))
+        output.write(result("back\\slash"))
+    good = path.read_bytes()
+    first = good.splitlines(keepends=True)[0]
+    hole = first.replace(b'"output":null', b'"output":"' + b"\0" * 9 + b'"').replace(b'"id":"a"', b'"id":"hole"')
+    merged = first[:-60] + first.replace(b'"id":"a"', b'"id":"merged"')
+    tail = first.replace(b'"id":"a"', b'"id":"tail"').replace(
+        b'"output":null', b'"output":"' + b"x" * RECENT_BYTES + b'"'
+    )
+    path.write_bytes(good + hole + merged + tail)
+    with opened(tmp_path) as output:
+        assert output.index.damage[path].lines == 2
+        ids_of_all = ("a", 'quo"ted', "back\\slash", "hole", "merged", "tail")
+        assert [id for id in ids_of_all if output.index.known(id)] == ["a", 'quo"ted', "back\\slash", "tail"]
+    assert path.read_bytes() == good + tail
+
+
+def test_the_next_run_has_the_next_number_whatever_is_left_of_the_last(tmp_path: Path) -> None:
+    """Numbers come from lines and from run files, and never go back."""
+    with opened(tmp_path, run_id="one") as output:
+        assert output.stamp.run == 1
+        output.write(failure("a"))
+    with opened(tmp_path, run_id="two") as output:
+        assert output.stamp.run == 2
+        output.finish()
+        output.write_run({"counts": {}})
+    with opened(tmp_path, run_id="three") as output:
+        assert output.stamp.run == 3
+        assert [run["run_id"] for run in output.runs()] == ["two"]
+
+
+def test_errors_that_no_longer_stand_are_gone_at_the_end(tmp_path: Path) -> None:
+    """A later result clears an error, a later error takes its place; each id that failed has one line."""
+    with opened(tmp_path) as output:
+        for id in "abc":
+            output.write(failure(id))
+    with opened(tmp_path) as output:
+        output.write(result("a"))
+        output.write(failure("b", reason="overloaded", runs=1))
+        output.finish()
+    errors = [json.loads(line) for line in (tmp_path / "errors.jsonl").read_bytes().splitlines()]
+    assert [(line["id"], line["reason"]) for line in errors] == [("c", "timeout"), ("b", "overloaded")]
+
+
+def test_errors_that_no_longer_stand_are_gone_at_the_next_start(tmp_path: Path) -> None:
+    """A run that was killed before its end leaves the tidying to the next one."""
+    with opened(tmp_path) as output:
+        output.write(failure("a"))
+    with opened(tmp_path) as output:
+        output.write(result("a"))
+    assert ids(tmp_path / "errors.jsonl") == ["a"]
+    with opened(tmp_path):
+        assert ids(tmp_path / "errors.jsonl") == []
+
+
+def test_a_changed_document_that_fails_keeps_its_old_result(tmp_path: Path) -> None:
+    """Both lines stand, the document counts as failed, and as stale."""
+    with opened(tmp_path) as output:
+        output.write(result("a", sha256="old"))
+    with opened(tmp_path) as output:
+        output.write(failure("a", sha256="new"))
+        output.finish()
+        assert output.index.counts()["stale"] == 1
+    assert ids(tmp_path / "results.jsonl") == ids(tmp_path / "errors.jsonl") == ["a"]
+    assert scan(tmp_path).has_stale_result("a")
+
+
+def test_another_agent_is_refused_and_nothing_changes(tmp_path: Path) -> None:
+    """An output belongs to one agent; the error names both, and not even a torn line is touched."""
+    with opened(tmp_path, agent="extractor") as output:
+        output.write(result("a"))
+    before = (tmp_path / "results.jsonl").read_bytes() + b'{"v":1'
+    (tmp_path / "results.jsonl").write_bytes(before)
+    with pytest.raises(ConfigError, match=r"'event_classifier'.*'extractor'"):
+        opened(tmp_path, agent="event_classifier")
+    assert (tmp_path / "results.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("line", [b'{"id":"mine"}\n', b'{"v":2,"id":"x"}\n', b'{"v":1,"id":3,"run":1}\n'])
+def test_someone_elses_file_is_refused_and_left_alone(tmp_path: Path, line: bytes) -> None:
+    """JSON that is no record of ours is never removed as broken."""
+    (tmp_path / "results.jsonl").write_bytes(line)
+    with pytest.raises(ConfigError, match=r"results\.jsonl"):
+        opened(tmp_path)
+    assert (tmp_path / "results.jsonl").read_bytes() == line
+
+
+def test_a_runs_file_is_never_changed(tmp_path: Path) -> None:
+    """The same run id in a later run makes another file; the same run writing twice is an error."""
+    with opened(tmp_path, run_id="job") as output:
+        first = output.write_run({"exit_code": 3})
+    with opened(tmp_path, run_id="job") as output:
+        second = output.write_run({"exit_code": 0})
+        with pytest.raises(OutputError, match="never changed"):
+            output.write_run({"exit_code": 1})
+        assert [run["exit_code"] for run in output.runs()] == [3, 0]
+    assert (first.name, second.name) == ("job.json", "job.run2.json")
+
+
+@pytest.mark.parametrize("run_id", ["", "a/b", "..\n", "x" * 129, "é"])
+def test_a_run_id_that_is_no_file_name_is_refused(tmp_path: Path, run_id: str) -> None:
+    """Nothing outside the output can be written by way of a run id."""
+    with pytest.raises(ConfigError, match="run id"):
+        opened(tmp_path, run_id=run_id)
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/out", "gs://b", "file://host/out", ""])
+def test_only_local_folders_are_taken(uri: str) -> None:
+    """Anything else is a configuration error, before anything is made."""
+    with pytest.raises(ConfigError, match=r"output\.uri"):
+        folder_of(uri)
+
+
+def test_a_file_address_is_a_folder() -> None:
+    """file:// with escapes is the path it stands for."""
+    assert folder_of("file:///a%20b/c") == Path("/a b/c")
+
+
+def test_an_output_that_is_a_file_is_a_configuration_error(tmp_path: Path) -> None:
+    """Also when only a parent of it is one."""
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "out"):
+        with pytest.raises(ConfigError, match="is a file"):
+            opened(path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
+    """Exit 3, naming the path."""
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OutputError, match=tmp_path.name):
+            opened(tmp_path)
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_record_that_is_no_json_writes_nothing(tmp_path: Path) -> None:
+    """NaN is a fault of ours; neither the file nor the index takes it."""
+    with opened(tmp_path) as output:
+        with pytest.raises(InternalError, match="'a'"):
+            output.write(result("a", output=float("nan")))
+        assert output.index.known("a") is None
+    assert (tmp_path / "results.jsonl").read_bytes() == b""
+
+
+def test_shards_write_their_own_files_and_leave_the_others_alone(tmp_path: Path) -> None:
+    """Two shards of one count are open at once; one's start does not mend the file the other is writing."""
+    torn = tmp_path / "results-00001-of-00002.jsonl"
+    with opened(tmp_path, shard=Shard(1, 2)) as other, opened(tmp_path, shard=Shard(0, 2)) as output:
+        other.write(result("b"))
+        output.write(result("a"))
+    torn.write_bytes(torn.read_bytes() + b'{"v":1,')
+    before = torn.read_bytes()
+    with opened(tmp_path, shard=Shard(0, 2)) as output:
+        assert output.stamp.run == 2
+        assert output.stamp.shard == "0/2"
+        assert output.write_run({}).name == "r-00000-of-00002.json"
+    assert torn.read_bytes() == before
+    with opened(tmp_path) as output:
+        assert output.index.counts()["done"] == 2
+    assert ids(torn) == ["b"]
+
+
+def test_a_shards_tidying_does_not_lose_what_a_sister_writes_meanwhile(tmp_path: Path) -> None:
+    """The sister's errors file is hers: replacing it would leave her writing into a file without a name."""
+    with opened(tmp_path, shard=Shard(1, 2)) as sister:
+        mine = next(name for name in map(str, range(99)) if Shard(0, 2).owns(name))
+        sister.write(failure("1"))
+        for made in (failure(mine), result(mine)):
+            with opened(tmp_path, shard=Shard(0, 2)) as output:
+                output.write(made)
+                output.finish()
+        sister.write(failure("3"))
+    assert ids(tmp_path / "errors-00001-of-00002.jsonl") == ["1", "3"]
+    assert ids(tmp_path / "errors-00000-of-00002.jsonl") == []
+
+
+def test_a_shard_tidies_what_an_unsharded_run_has_left(tmp_path: Path) -> None:
+    """Errors of its own ids that no longer stand leave the old file; those of other shards stay; torn lines go."""
+    shard = Shard(0, 2)
+    mine = next(name for name in map(str, range(99)) if shard.owns(name))
+    theirs = next(name for name in map(str, range(99)) if not shard.owns(name))
+    with opened(tmp_path) as output:
+        output.write(failure(mine))
+        output.write(failure(theirs))
+    with (tmp_path / "errors.jsonl").open("ab") as stream:
+        stream.write(b"{torn")
+    with opened(tmp_path, shard=shard) as output:
+        assert ids(tmp_path / "errors.jsonl") == [mine, theirs]
+        output.write(result(mine))
+        output.finish()
+    assert ids(tmp_path / "errors.jsonl") == [theirs]
+
+
+def test_half_written_files_of_a_killed_run_are_swept(tmp_path: Path) -> None:
+    """The temporary file of an atomic write that never ended goes at the next start."""
+    left = tmp_path / ".errors.jsonl.0123.tmp"
+    left.write_bytes(b"x")
+    with opened(tmp_path):
+        assert not left.exists()

@@ -1,0 +1,92 @@
+"""Preflight before gateways and other servers of the OpenAI protocol, which answer less than vLLM and Ollama do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fake_llm import FakeLLM
+from raw_server import answering, reply
+from test_preflight import KINDS, SAMPLE, client_of, look
+
+from pipeline.llm.preflight import Preflight
+
+ANSWER = {"choices": [{"message": {"content": "ok"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 9}}
+CHAT = "/v1/chat/completions"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_off_asks_for_nothing_but_a_completion(kind: str) -> None:
+    """A gateway that knows the chat route only is good enough."""
+    with FakeLLM() as server:
+        assert look(client_of(kind, server.url, preflight="off")) == Preflight("ok")
+        assert [seen.path for seen in server.requests] == ["/api/chat" if kind == "ollama" else CHAT]
+
+
+def test_warn_goes_on_where_strict_stops() -> None:
+    """No list of models: a warning, and the tiny completion decides."""
+    with answering({CHAT: reply(ANSWER)}) as server:
+        assert look(client_of("vllm", server.url)).status == "misconfigured"
+        found = look(client_of("vllm", server.url, preflight="warn"))
+    assert (found.status, found.reason, found.warnings) == ("ok", None, ("/v1/models answers HTTP 404",))
+
+
+def test_warn_is_no_leave_for_a_server_that_does_not_answer() -> None:
+    """Neither the list nor a completion: that is no gateway that answers less."""
+    with answering({"/v1/models": reply(b"", 404), CHAT: reply(b"", 404)}) as server:
+        found = look(client_of("vllm", server.url, preflight="warn"))
+    assert (found.status, found.reason) == ("misconfigured", "not_found")
+
+
+@pytest.mark.parametrize(
+    ("row", "context"),
+    [
+        ({"id": "m"}, None),
+        ({"id": "m", "max_model_len": 2048}, 2048),
+        ({"id": "m", "meta": {"n_ctx": 512, "n_ctx_train": 8192}}, 512),
+        ({"id": "m", "meta": None, "max_model_len": "many"}, None),
+    ],
+)
+def test_another_openai_server_may_keep_its_context_to_itself(row: dict[str, Any], context: int | None) -> None:
+    """`max_model_len` is vLLM's; llama.cpp tells its context in `meta`, others nowhere; /version is not asked for."""
+    pages = {"/v1/models": reply({"data": [row]}), CHAT: reply(ANSWER)}
+    with answering(pages) as server:
+        found = look(client_of("openai", server.url, model="m", max_tokens=8), canary=False)
+        assert [got.path for got in server.got] == ["/v1/models", CHAT]
+    assert (found.status, found.context_length, found.server) == ("ok", context, None)
+
+
+@pytest.mark.parametrize("prefix", ["", "/llm/team-a"])
+@pytest.mark.parametrize("ending", ["", "/", "/v1", "/v1/"])
+def test_base_urls_may_have_a_prefix_and_end_in_v1(prefix: str, ending: str) -> None:
+    """Every path is asked for below the prefix, and none with a doubled /v1."""
+    found = {f"{prefix}/v1/models": reply({"data": [{"id": "m"}]}), f"{prefix}{CHAT}": reply(ANSWER)}
+    with answering({**found, f"{prefix}/version": reply({"version": "0.32.0"})}) as server:
+        client = client_of("vllm", server.url + prefix + ending, model="m")
+        assert look(client, canary=False).status == "ok"
+        assert client.model.endpoint == server.url + prefix
+        assert [got.path for got in server.got] == [f"{prefix}/v1/models", f"{prefix}/version", f"{prefix}{CHAT}"]
+
+
+@pytest.mark.parametrize("listed", [{}, {"data": None}, {"data": "m"}, {"data": [None, "m", {"name": "m"}]}])
+def test_a_list_of_another_shape_is_an_empty_one(listed: Any) -> None:
+    """What is listed in no shape that is known is not there."""
+    with answering({"/v1/models": reply(listed)}) as server:
+        found = look(client_of("vllm", server.url, model="m"))
+    assert (found.status, found.reason) == ("misconfigured", "model_not_found")
+
+
+@pytest.mark.parametrize("listed", [{}, {"models": None}, {"models": 7}, {"models": [None, "m", {"name": None}]}])
+def test_tags_of_another_shape_are_none(listed: Any) -> None:
+    """The same for Ollama."""
+    with answering({"/api/tags": reply(listed)}) as server:
+        found = look(client_of("ollama", server.url, model="m"))
+    assert (found.status, found.reason) == ("misconfigured", "model_not_found")
+
+
+def test_a_version_that_nobody_tells_is_unknown() -> None:
+    """It is asked for, and nothing depends on an answer."""
+    with answering({"/v1/models": reply({"data": [{"id": "m"}]}), CHAT: reply(ANSWER)}) as server:
+        found = look(client_of("vllm", server.url, model="m"), canary=False)
+    assert (found.status, found.server, found.prompt_tokens) == ("ok", None, 9)
+    assert SAMPLE.json_schema is not None

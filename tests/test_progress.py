@@ -1,0 +1,264 @@
+"""Progress: a live block that log lines do not garble, and plain lines elsewhere."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import pty
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from pipeline import logs
+from pipeline.progress import (
+    BarProgress,
+    NoProgress,
+    PlainProgress,
+    ProgressState,
+    Rates,
+    RateWindow,
+    block_lines,
+    make_progress,
+)
+
+log = logging.getLogger("pipeline.test")
+ESCAPE = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
+
+
+class Ticks:
+    """A clock that moves one second with each look."""
+
+    def __init__(self, step_s: float = 1.0) -> None:
+        self.now, self.step_s = 0.0, step_s
+
+    def __call__(self) -> float:
+        self.now += self.step_s
+        return self.now
+
+
+class Terminal:
+    """A real pseudo-terminal; `text` is all that was written to it once it is closed."""
+
+    def __init__(self, columns: int) -> None:
+        import fcntl
+        import struct
+        import termios
+
+        self._leader, follower = pty.openpty()
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        self.stream = os.fdopen(follower, "w", encoding="utf-8")
+        self._read: list[bytes] = []
+        self._reader = threading.Thread(target=self._drain)
+        self._reader.start()
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                data = os.read(self._leader, 65536)
+            except OSError:  # Linux: the other end is closed
+                return
+            if not data:
+                return
+            self._read.append(data)
+
+    def text(self) -> str:
+        self.stream.close()
+        self._reader.join(10)
+        os.close(self._leader)
+        return b"".join(self._read).decode("utf-8")
+
+
+def screen(text: str) -> list[str]:
+    """The lines a terminal shows in the end: a tiny emulation of what rich sends (CR, LF, up, erase line)."""
+    lines, row, column, at = [""], 0, 0, 0
+    while at < len(text):
+        match = ESCAPE.match(text, at)
+        if match:
+            number, kind = match.groups()
+            if kind == "A":
+                row = max(0, row - int(number or 1))
+            elif kind == "K":
+                lines[row] = "" if number == "2" else lines[row][:column]
+            else:
+                assert kind in "mhl", f"an escape the test does not know: {match.group()!r}"
+            at = match.end()
+            continue
+        char, at = text[at], at + 1
+        if char == "\r":
+            column = 0
+        elif char == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        else:
+            assert char >= " ", f"a control character on the terminal: {char!r}"
+            lines[row] = lines[row][:column].ljust(column) + char + lines[row][column + 1 :]
+            column += 1
+    return lines
+
+
+@pytest.fixture(autouse=True)
+def _no_handler_left() -> Iterator[None]:
+    yield
+    handler = logs.active_handler()
+    if handler is not None:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def make(mode: str, stream: io.TextIOBase, *, term: str = "xterm", clock: Callable[[], float] | None = None) -> object:
+    return make_progress(mode, stream=stream, clock=clock or Ticks(), log=log, environ={"TERM": term})  # type: ignore[arg-type]
+
+
+def test_auto_is_plain_without_a_terminal() -> None:
+    """A stream that is no terminal gets plain lines."""
+    assert isinstance(make("auto", io.StringIO()), PlainProgress)
+
+
+@pytest.mark.parametrize(("term", "kind"), [("xterm", BarProgress), ("dumb", PlainProgress), ("", PlainProgress)])
+def test_auto_looks_at_the_terminal(term: str, kind: type) -> None:
+    """A terminal gets the bar, a dumb or unknown one plain lines."""
+    terminal = Terminal(80)
+    progress = make("auto", terminal.stream, term=term)
+    progress.close()  # type: ignore[attr-defined]
+    terminal.text()
+    assert isinstance(progress, kind)
+
+
+def test_none_shows_nothing() -> None:
+    """Mode none writes nothing at all."""
+    stream = io.StringIO()
+    progress = make("none", stream)
+    assert isinstance(progress, NoProgress)
+    progress.update(ProgressState(done=1))
+    progress.close()
+    assert stream.getvalue() == ""
+
+
+def test_plain_writes_a_line_every_30_s() -> None:
+    """In 95 s of updates plain writes three lines, with what is known and nothing that is not."""
+    stream = io.StringIO()
+    logs.setup("info", stream=stream)
+    progress = make("plain", stream)
+    for second in range(95):
+        progress.update(ProgressState(done=second, in_flight=4, limit=4, elapsed_s=second))  # type: ignore[attr-defined]
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3
+    assert "progress done=29 failed=0 skipped=0 in_flight=4 limit=4" in lines[0]
+    assert "documents_per_s=1.0" in lines[0]
+    assert "total" not in lines[0]
+    assert "eta_s" not in lines[0]
+
+
+def test_rates_are_of_the_last_minute_and_leave_skipped_ones_out() -> None:
+    """The rate forgets what is older than a minute; skipped documents neither count nor remain to be done."""
+    window = RateWindow()
+    for second in range(201):
+        asked = second if second <= 100 else 100 + 3 * (second - 100)
+        window.add(ProgressState(done=asked, skipped=500, elapsed_s=second, tokens_in=10 * asked))
+    rates = window.rates(ProgressState(done=400, skipped=500, elapsed_s=200, tokens_in=4000, total=1500))
+    assert rates.documents == pytest.approx(3.0, rel=0.05)
+    assert rates.tokens_in == pytest.approx(30.0, rel=0.05)
+    assert rates.eta_s == pytest.approx(200, rel=0.05)
+
+
+@pytest.mark.parametrize("width", [10, 24, 40, 60, 80, 200])
+def test_no_line_of_the_block_is_wider_than_the_terminal(width: int) -> None:
+    """Each line of the block fits the width, and the counts are what is kept longest."""
+    state = ProgressState(
+        done=123456, failed=789, skipped=10, in_flight=64, limit=64, limit_reason="server queue is full",
+        total=2_000_000, tokens_in=10**9, last_reason="output_truncated", waiting_for="connection refused by http://127.0.0.1:8000",
+        elapsed_s=9999,
+    )  # fmt: skip
+    lines = block_lines(state, Rates(12.5, 30000, 900, 80000), width=width)
+    assert all(len(line) < width for _, line in lines)
+    assert lines[0][1].lstrip("#-").strip().startswith("124,255 o")
+
+
+def test_a_reason_cannot_reach_the_terminal_as_an_escape() -> None:
+    """Text from a server is spelled out in the block."""
+    lines = block_lines(ProgressState(waiting_for="\x1b[2Jgone"), Rates(0, 0, 0, None), width=80)
+    assert lines[-1][1] == "waiting: \\x1b[2Jgone"
+
+
+@pytest.fixture
+def _eager_threads() -> Iterator[None]:
+    """Threads take turns thousands of times more often, so that a missing lock shows."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_eager_threads")
+@pytest.mark.parametrize("columns", [30, 100])
+def test_log_lines_are_not_garbled_by_the_bar(columns: int) -> None:
+    """With workers logging while the block is redrawn, each log line stands whole and once, and no block is left."""
+    terminal = Terminal(columns)
+    logs.setup("info", stream=terminal.stream)
+    progress = make("bar", terminal.stream)
+    workers = [threading.Thread(target=lambda n=n: [log.info("w%s-%s", n, i) for i in range(100)]) for n in range(4)]
+    for worker in workers:
+        worker.start()
+    for number in range(400):
+        reason = "timeout" if number % 2 else None  # the block grows and shrinks
+        state = ProgressState(done=number, total=400, elapsed_s=number, last_reason=reason, waiting_for=reason)
+        progress.update(state)  # type: ignore[attr-defined]
+    for worker in workers:
+        worker.join(10)
+    progress.close()  # type: ignore[attr-defined]
+    log.info("after")
+    shown = [line for line in screen(terminal.text()) if line]
+    assert all(re.fullmatch(r"\S+Z INFO (w\d-\d+|after)", line) for line in shown), shown
+    wanted = {f"w{n}-{i}" for n in range(4) for i in range(100)} | {"after"}
+    assert sorted(line.split()[-1] for line in shown) == sorted(wanted)
+
+
+def test_the_bar_was_there_while_it_ran() -> None:
+    """The block was really drawn in the terminal, and the cursor is given back."""
+    terminal = Terminal(100)
+    progress = make("bar", terminal.stream)
+    progress.update(ProgressState(done=5, failed=1, total=12, limit=8, in_flight=8, elapsed_s=3, last_reason="timeout"))  # type: ignore[attr-defined]
+    progress.close()  # type: ignore[attr-defined]
+    text = terminal.text()
+    assert "██████████░░░░░░░░░░  6 of 12  5 done  1 failed" in ESCAPE.sub("", text)
+    assert "last failure: timeout" in text
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+
+
+def test_the_bar_without_colour() -> None:
+    """With NO_COLOR the block carries no colour."""
+    coloured = []
+    for environ in ({"TERM": "xterm"}, {"TERM": "xterm", "NO_COLOR": "1"}):
+        terminal = Terminal(80)
+        progress = make_progress("bar", stream=terminal.stream, clock=Ticks(), log=log, environ=environ)
+        progress.update(ProgressState(done=1, last_reason="timeout"))
+        progress.close()
+        coloured.append("\x1b[31m" in terminal.text())
+    assert coloured == [True, False]
+
+
+def test_the_bar_draws_five_times_a_second_at_most() -> None:
+    """A thousand updates within a second are drawn six times at most."""
+    terminal = Terminal(80)
+    progress = make("bar", terminal.stream, clock=Ticks(0.001))
+    for number in range(1000):
+        progress.update(ProgressState(done=number))  # type: ignore[attr-defined]
+    progress.close()  # type: ignore[attr-defined]
+    assert 2 <= terminal.text().count(" done") <= 7
+
+
+def test_a_terminal_that_goes_away_does_not_stop_the_run() -> None:
+    """Updates after the terminal was closed raise nothing."""
+    leader, follower = pty.openpty()
+    stream = os.fdopen(follower, "w", encoding="utf-8")
+    progress = make("bar", stream)
+    os.close(leader)
+    progress.update(ProgressState(done=1))  # type: ignore[attr-defined]
+    progress.close()  # type: ignore[attr-defined]
+    with suppress(OSError):
+        stream.close()

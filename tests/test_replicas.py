@@ -1,0 +1,233 @@
+"""One provider of several servers: who is asked, who is set aside, and who comes back."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asking import MODEL, Clock, asked_for, only, provider_of, question
+from fake_llm import FakeLLM
+from raw_server import refusing_url
+
+from pipeline.llm.replicas import FIRST_PAUSE_S, MAX_PAUSE_S
+
+
+def test_the_least_busy_replica_is_asked() -> None:
+    """Whoever has fewer requests in flight gets the next one."""
+    with FakeLLM() as a, FakeLLM() as b:
+        provider = provider_of(a.url, b.url)
+        provider.replicas[0].in_flight = 1
+        for n in range(6):
+            assert provider.ask(question(f"d{n}")).attempts[-1].ok
+        assert (len(a.chats()), len(b.chats())) == (0, 6)
+        assert [replica.in_flight for replica in provider.replicas] == [1, 0]
+
+
+def test_requests_in_flight_are_spread() -> None:
+    """Eight at a time on two servers are four on each."""
+    with FakeLLM(latency_s=0.5) as a, FakeLLM(latency_s=0.5) as b, ThreadPoolExecutor(8) as threads:
+        provider = provider_of(a.url, b.url)
+        list(threads.map(lambda n: provider.ask(question(f"d{n}")), range(8)))
+        assert (a.max_in_flight, b.max_in_flight) == (4, 4)
+
+
+def test_ties_are_broken_at_random() -> None:
+    """One request at a time reaches every replica, some time."""
+    with FakeLLM() as a, FakeLLM() as b:
+        provider = provider_of(a.url, b.url)
+        for n in range(30):
+            provider.ask(question(f"d{n}"))
+        assert min(len(a.chats()), len(b.chats())) > 5
+
+
+def test_a_dead_replica_is_set_aside_and_the_others_go_on() -> None:
+    """A refused connection is enough; every document is done, and the dead one is not tried again."""
+    with FakeLLM() as alive:
+        dead = refusing_url()
+        provider = provider_of(dead, alive.url)
+        asked = [provider.ask(question(f"d{n}")) for n in range(20)]
+        assert all(one.attempts[-1].ok for one in asked)
+        assert sum(len(one.attempts) - 1 for one in asked) == 1
+        assert [replica.state for replica in provider.replicas] == ["aside", "up"]
+        assert provider.available
+        assert provider.trouble is None
+
+
+def test_a_replica_comes_back_after_its_pause() -> None:
+    """Through a preflight, not before the pause is over, and then it is asked again."""
+    clock = Clock()
+    with FakeLLM() as server:
+        provider = provider_of(server.url, clock=clock)
+        server.down()
+        assert provider.ask(question("d")).unavailable
+        server.up()
+        provider.recover()
+        assert provider.replicas[0].state == "aside"
+        clock.now += 2 * FIRST_PAUSE_S
+        provider.recover()
+        assert provider.replicas[0].state == "up"
+        assert provider.ask(question("d")).attempts[-1].ok
+
+
+def test_the_pause_grows_with_probes_and_not_with_documents() -> None:
+    """Many documents that fail at once are one outage."""
+    clock = Clock()
+    provider = provider_of(refusing_url(), clock=clock)
+    (replica,) = provider.replicas
+    replica.clients = {"default": Together(replica.client, 16)}
+    with ThreadPoolExecutor(16) as threads:
+        asked = list(threads.map(lambda n: provider.ask(question(f"d{n}")), range(16)))
+    assert all(one.unavailable for one in asked)
+    assert sum(len(one.attempts) for one in asked) == 16
+    assert replica.pause_s == 2 * FIRST_PAUSE_S
+    pauses = []
+    for _ in range(6):
+        clock.now += 60
+        provider.recover()
+        pauses.append(replica.pause_s)
+    assert pauses == [4.0, 8.0, 16.0, 30.0, 30.0, MAX_PAUSE_S]
+
+
+class Together:
+    """A client whose requests leave together, as soon as so many threads have one."""
+
+    def __init__(self, client: Any, threads: int) -> None:
+        self._client, self._barrier = client, threading.Barrier(threads, timeout=10)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def call_llm(self, prompts: Any, json_schema: Any, document_text: str) -> Any:
+        """What the client makes of it."""
+        self._barrier.wait()
+        return self._client.call_llm(prompts, json_schema, document_text)
+
+
+def test_an_outage_is_no_failure() -> None:
+    """When all are gone the document is given back, without a loss."""
+    with FakeLLM() as a, FakeLLM() as b:
+        provider = provider_of(a.url, b.url)
+        a.down()
+        b.down()
+        asked = provider.ask(question("d"))
+        assert (asked.unavailable, asked.losses) == (True, 0)
+        assert not provider.available
+        assert provider.trouble is not None
+        assert provider.ask(question("d")).attempts == ()
+
+
+def test_a_draining_server_is_an_outage() -> None:
+    """Its health page says 200; a tiny completion fails, and that is what counts."""
+    clock = Clock()
+    with FakeLLM() as server:
+        provider = provider_of(server.url, clock=clock)
+        server.draining = True
+        asked = provider.ask(question("d"))
+        assert (asked.unavailable, asked.losses, provider.available) == (True, 0, False)
+        server.draining = False
+        clock.now += 60
+        provider.recover()
+        assert provider.ask(question("d")).attempts[-1].ok
+
+
+def test_nothing_is_waited_for_when_nobody_is_left() -> None:
+    """A back-off before an outage would only hold the worker up."""
+    slept: list[float] = []
+    provider_of(refusing_url(), sleep=slept.append).ask(question("d"))
+    assert slept == []
+
+
+def test_a_key_that_changed_is_read_again(tmp_path: Path) -> None:
+    """After a 401 the key's file is looked at, and the document is asked once more."""
+    file = tmp_path / "key"
+    file.write_text("old")
+    with FakeLLM(api_key="old") as server:
+        provider = provider_of(server.url, api_key_file=str(file))
+        assert provider.ask(question("a")).attempts[-1].ok
+        server.api_key = "new"
+        file.write_text("new\n")
+        asked = provider.ask(question("b"))
+        assert (asked.unavailable, asked.attempts[-1].reason) == (True, "unauthorized")
+        assert provider.ask(question("b")).attempts[-1].ok
+
+
+def test_a_wrong_key_sets_the_replica_aside_as_misconfigured() -> None:
+    """The fresh preflight confirms it: no document fails for it."""
+    with FakeLLM(api_key="right") as server:
+        provider = provider_of(server.url, api_key="wrong")
+        assert provider.ask(question("d")).unavailable
+        assert provider.replicas[0].state == "misconfigured"
+
+
+def test_a_configuration_error_of_one_document_is_its_own() -> None:
+    """The fresh preflight passes, so this document fails, at once, and the others go on."""
+    with FakeLLM(faults=only("bad", "http_404_model")) as server:
+        provider = provider_of(server.url)
+        asked = provider.ask(question("bad"))
+        assert (asked.unavailable, [attempt.reason for attempt in asked.attempts]) == (False, ["model_not_found"])
+        assert provider.ask(question("good")).attempts[-1].ok
+
+
+def test_threads_that_wonder_at_the_same_time_share_one_look() -> None:
+    """Twelve documents that fail together cost far fewer than twelve tiny completions each."""
+    barrier = threading.Barrier(12, timeout=10)
+    with FakeLLM() as server, ThreadPoolExecutor(12) as threads:
+        provider = provider_of(server.url, sleep=lambda _: barrier.wait() and None, max_retries=1)
+        server.draining = True
+        list(threads.map(lambda n: provider.ask(question(f"d{n}")), range(12)))
+        tiny = [seen for seen in server.chats() if "[[doc:" not in seen.body["messages"][-1]["content"]]
+        assert len(tiny) <= 3
+
+
+def test_what_a_preflight_found_reaches_every_client() -> None:
+    """The context of the server is in each attempt, also of clients that were not examined themselves."""
+    with FakeLLM(context=4096) as server:
+        provider = provider_of(server.url)
+        assert provider.examine(provider.replicas[0]).context_length == 4096
+        attempt = provider.ask(question("d")).attempts[-1]
+        assert (attempt.context_length, attempt.model.name) == (4096, MODEL)
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+def test_a_poisoned_document_costs_no_more_than_its_retries(retries: int) -> None:
+    """It fails while others are done, and stays a failure when only such documents are left."""
+    with FakeLLM(faults=only("bad", "http_503")) as server:
+        provider = provider_of(server.url, max_retries=retries)
+        for _ in range(2):
+            asked = provider.ask(question("bad"))
+            assert (asked.unavailable, asked.losses) == (False, 0)
+            assert [attempt.error for attempt in asked.attempts] == ["http_503"] * (retries + 1)
+        assert asked_for(server, "bad") == 2 * (retries + 1)
+        assert provider.ask(question("good")).attempts[-1].ok
+        assert provider.available
+
+
+def test_a_timeout_is_tried_again_once_only() -> None:
+    """Two requests, whatever `max_retries` says."""
+    with FakeLLM(faults=only("slow", "hang")) as server:
+        asked = provider_of(server.url, timeout=0.3).ask(question("slow"))
+        assert (asked.unavailable, [attempt.error for attempt in asked.attempts]) == (False, ["timeout"] * 2)
+        assert asked_for(server, "slow") == 2
+
+
+def test_the_waits_are_jittered_and_follow_the_server() -> None:
+    """Up to 1, 2, 4 seconds; or what Retry-After says."""
+    slept: list[float] = []
+    with FakeLLM(faults=only("bad", "http_500")) as server:
+        provider_of(server.url, sleep=slept.append).ask(question("bad"))
+    assert len(slept) == 3
+    assert all(0 <= seconds <= ceiling for seconds, ceiling in zip(slept, (1, 2, 4), strict=True))
+    slept.clear()
+    with FakeLLM(faults=only("bad", "http_429")) as server:
+        provider_of(server.url, sleep=slept.append).ask(question("bad"))
+    assert slept == [1.0, 1.0, 1.0]
+
+
+def test_a_stop_gives_the_document_back() -> None:
+    """A shutdown in a back-off is no failure of the document."""
+    with FakeLLM(faults=only("bad", "http_500")) as server:
+        asked = provider_of(server.url, sleep=lambda _: True).ask(question("bad"))
+        assert (asked.unavailable, len(asked.attempts)) == (True, 1)

@@ -1,0 +1,412 @@
+"""The report: numbers that add up, shards as one, text for people, a page without holes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import report_page, run_stats
+from pipeline.records import Failure, ModelMetadata, Result, Try, Unchanged, Usage
+from pipeline.report import (
+    RunStats,
+    build_report,
+    headline,
+    reconciles,
+    report_files,
+    run_summary,
+    summary_text,
+    write_report,
+)
+
+SCHEMA = {"type": "object", "properties": {"summary": {"type": "string"}, "companies": {"type": "array"}}}
+
+
+class Clock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def result(id: str = "a.txt", *, output: Any = None, latency_s: float = 1.0, variant: str = "default") -> Result:
+    return Result(
+        id=id, uri="file:///" + id, sha256="0" * 64, agent="extractor", variant=variant, fingerprint="f",
+        output=output if output is not None else {"summary": "s", "companies": ["a", "b"]},
+        model=ModelMetadata("ollama", "llama3.1"), attempts=2, reasks=1, repaired=True, notes=("encoding:cp1252",),
+        usage=Usage(100, 10), context_length=8192, document_chars=len(id) * 10, metadata={}, latency_s=latency_s,
+        finished_at="2026-11-23T00:00:00.000Z",
+    )  # fmt: skip
+
+
+def failure(id: str = "b.txt", *, reason: str = "timeout", message: str = "no answer in 300 s") -> Failure:
+    return Failure(
+        id=id, uri="file:///" + id, sha256=None, agent="extractor", variant="default", fingerprint="f", stage="call",
+        reason=reason, error=reason, message=message, attempts=1,
+        history=(Try("vllm", "http://a", f"{reason}: refused by 10.0.0.1", 3.0),), raw=None, usage=Usage(),
+        notes=(), runs=1, finished_at="2026-11-23T00:00:00.000Z",
+    )  # fmt: skip
+
+
+def counts(**given: int) -> dict[str, int]:
+    return {"found": sum(given.values()), **dict.fromkeys(("done", "failed", "skipped", "ignored", "left"), 0), **given}
+
+
+def summary(stats: RunStats | None = None, **given: Any) -> dict[str, Any]:
+    clock = Clock()
+    if stats is None:
+        stats = RunStats(SCHEMA, clock)
+        stats.add(result())
+        stats.add(failure())
+        clock.now = 4.0
+    facts: dict[str, Any] = {
+        "counts": counts(done=19, failed=3, skipped=2), "exit_code": 0, "started_at": "2026-11-23T00:00:00.000Z",
+        "finished_at": "2026-11-23T00:00:04.000Z", "run_id": "r1", "run": 1, "shard": None, "agent": "extractor",
+        "config": {"vllm": {"api_key": "***"}}, "command": "pipeline run --config prod.yaml",
+        "files": {"results": "out/results.jsonl"},
+    }  # fmt: skip
+    return run_summary(stats, **{**facts, **given})
+
+
+def stats_of(outcomes: list[Result | Failure], schema: Mapping[str, Any] = SCHEMA) -> RunStats:
+    stats = RunStats(schema, Clock())
+    for outcome in outcomes:
+        stats.add(outcome)
+    return stats
+
+
+def test_counts_reconcile_only_when_they_add_up() -> None:
+    """Found must be the sum of everything else."""
+    assert reconciles(counts(done=1, failed=2, skipped=3, ignored=4, left=5))
+    assert not reconciles({**counts(done=1), "found": 2})
+
+
+@pytest.mark.parametrize(
+    ("given", "exit_code", "wanted"),
+    [
+        (counts(done=1), 0, "FINISHED"),
+        (counts(done=1, failed=1), 0, "FINISHED WITH FAILURES"),
+        (counts(done=1, left=1), 0, "STOPPED AS ASKED"),
+        (counts(failed=1), 1, "TOO MANY FAILURES OR TOO FEW DOCUMENTS"),
+        (counts(left=1), 3, "STOPPED BEFORE THE END"),
+        (counts(left=1), 143, "INTERRUPTED"),
+    ],
+)
+def test_headline(given: dict[str, int], exit_code: int, wanted: str) -> None:
+    """The verdict follows from the counts and the exit code."""
+    assert headline(given, exit_code) == wanted
+
+
+def test_stats_count_outcomes() -> None:
+    """Outcomes are counted by what became of them, reason, provider, variant and note."""
+    stats = RunStats(SCHEMA, Clock())
+    for outcome in (result(), result(variant="terse"), failure(), failure(reason="overloaded"), Unchanged("c")):
+        stats.add(outcome)
+    data = stats.snapshot()
+    assert data["outcomes"] == {"done": 2, "failed": 2, "unchanged": 1}
+    assert {name: row["count"] for name, row in data["reasons"].items()} == {"timeout": 1, "overloaded": 1}
+    assert data["providers"]["ollama"]["models"] == {"llama3.1": 2}
+    assert data["providers"]["vllm"]["errors"] == {"timeout": 1, "overloaded": 1}
+    assert {name: (row["done"], row["failed"]) for name, row in data["variants"].items()} == {
+        "default": (1, 2),
+        "terse": (1, 0),
+    }
+    total = data["total"]
+    assert (total["attempts"], total["reasks"], total["repaired"]) == (6, 2, 2)
+    assert (total["prompt_tokens"], total["completion_tokens"], total["tokens_unknown"]) == (200, 20, 2)
+    assert data["notes"] == {"encoding:cp1252": 2}
+
+
+def test_fields_are_judged_by_how_filled_they_are() -> None:
+    """Empty, blank, null and missing values count as empty; lists tell their mean number of items."""
+    outputs = [
+        {"summary": "s", "companies": [1, 2, 3]},
+        {"summary": " ", "companies": []},
+        {"summary": None},
+        {"summary": 0},
+    ]
+    fields = stats_of([result(output=output) for output in outputs]).snapshot()["fields"]
+    assert fields["summary"]["empty_share"] == 0.5
+    assert fields["companies"]["empty_share"] == 0.75
+    assert fields["companies"]["mean_items"] == 1.5
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0.002, 5000), min_size=1, max_size=80), st.sampled_from([0.5, 0.95]))
+def test_a_percentile_is_at_most_5_percent_too_high(latencies: list[float], share: float) -> None:
+    """The histogram's percentile is the true one or up to 5 % above, and never above the longest."""
+    latency = stats_of([result(latency_s=each) for each in latencies]).snapshot()["total"]["latency"]
+    ranked = sorted(latencies)
+    true = next(each for at, each in enumerate(ranked, 1) if at >= share * len(ranked))
+    got = run_stats.quantile_s(latency, share)
+    assert got is not None
+    assert true * 0.999 <= got <= min(true * 1.0501, max(latencies) * 1.000001)
+
+
+def test_the_snapshot_of_a_large_run_is_small() -> None:
+    """Twenty thousand documents of many kinds over a day leave some ten kilobytes of numbers."""
+    clock = Clock()
+    stats = RunStats(SCHEMA, clock)
+    for number in range(20_000):
+        clock.now += 4.3
+        stats.add(result(f"{number}.txt", latency_s=1 + number % 300, variant=f"v{number}"))
+        stats.add(failure(f"f{number}", reason=f"reason{number}"))
+    data = stats.snapshot()
+    assert len(json.dumps(data)) < 120_000
+    assert len(data["timeline"]["rows"]) <= run_stats.TIMELINE_BUCKETS
+    assert sum(row[0] for row in data["timeline"]["rows"]) == 20_000
+    assert sum(row["count"] for row in data["reasons"].values()) == 20_000
+    assert [row["latency_s"] for row in data["slowest"]] == [300.0] * run_stats.TOP
+
+
+def test_a_snapshot_does_not_change_with_the_run() -> None:
+    """A snapshot stands still while the run goes on."""
+    stats = stats_of([result()])
+    before = stats.snapshot()
+    text = json.dumps(before)
+    stats.add(result("z"))
+    stats.add(failure())
+    assert json.dumps(before) == text
+
+
+times = st.lists(st.tuples(st.floats(0, 400), st.booleans(), st.floats(0.01, 50)), max_size=30)
+
+
+@settings(deadline=None)
+@given(times, times)
+def test_merged_shards_are_the_numbers_of_one_run(first: list[Any], second: list[Any]) -> None:
+    """Merging the snapshots of two shards gives what one run over all their documents would have counted."""
+
+    def run(events: list[Any]) -> dict[str, Any]:
+        clock = Clock()
+        stats = RunStats(SCHEMA, clock)
+        for number, (clock.now, ok, latency_s) in enumerate(sorted(events)):
+            stats.add(result(f"r{number}", latency_s=round(latency_s, 3)) if ok else failure("f"))
+        return json.loads(json.dumps(stats.snapshot()))
+
+    merged, one = run_stats.merge([run(first), run(second)]), run(first + second)
+    for name in ("outcomes", "notes", "fields"):
+        assert merged[name] == one[name]
+    assert [row["latency_s"] for row in merged["slowest"]] == [row["latency_s"] for row in one["slowest"]]
+    assert merged["total"]["latency"]["buckets"] == one["total"]["latency"]["buckets"]
+    assert merged["total"]["latency"]["p95_s"] == one["total"]["latency"]["p95_s"]
+    assert merged["timeline"]["bucket_s"] == one["timeline"]["bucket_s"]
+    for ours, theirs in zip(merged["timeline"]["rows"], one["timeline"]["rows"], strict=True):
+        assert ours == pytest.approx(theirs)
+
+
+def test_the_report_is_of_the_newest_run() -> None:
+    """Of several runs the one with the highest number counts, in whatever order they come."""
+    report = build_report([summary(run=2, run_id="new"), summary(run=1, run_id="old")], {"results": 19})
+    assert report["run"]["run_id"] == "new"
+    assert report["output"] == {"results": 19}
+    assert report["shards"] == []
+    assert report["missing_shards"] == []
+
+
+def test_a_report_needs_a_run() -> None:
+    """No run at all is a usage error of the caller."""
+    with pytest.raises(ValueError, match="at least one run"):
+        build_report([], {})
+
+
+@pytest.mark.parametrize("name", ["{}/3", "{:05d}-of-00003"])
+def test_shards_become_one_report_and_missing_ones_are_named(name: str) -> None:
+    """Each shard counts with its newest run; one that never ran is named, in the text as well."""
+    runs = [
+        summary(run=1, shard=None, counts=counts(done=1000)),
+        summary(run=2, shard=name.format(0), counts=counts(done=5)),
+        summary(run=3, shard=name.format(0), counts=counts(done=7), exit_code=3),
+        summary(run=3, shard=name.format(2), counts=counts(done=1, failed=1)),
+    ]
+    report = build_report(runs, {})
+    assert report["run"]["counts"] == counts(done=8, failed=1)
+    assert report["run"]["stats"]["outcomes"] == {"done": 2, "failed": 2, "unchanged": 0}
+    assert report["missing_shards"] == [1]
+    assert report["exit_code"] == 3
+    assert len(report["shards"]) == 2
+    assert "no run of shard 1 is in this output" in summary_text(report, colour=False)
+
+
+def test_a_field_that_lost_half_is_a_warning() -> None:
+    """A field that is filled half as often, or has half the items, than in the run before is said."""
+    before = stats_of([result(output={"summary": "s", "companies": [1, 2, 3, 4]})] * 10)
+    after = stats_of([result(output={"summary": "", "companies": [1, 2]})] * 10)
+    report = build_report([summary(before, run=1), summary(after, run=2)], {})
+    assert report["compared"]["warnings"] == [
+        "summary is filled in 0% of the results; in the run before it was 100%",
+        "companies has 2.0 items on average; in the run before it had 4.0",
+    ]
+    assert "summary is filled in 0%" in summary_text(report, colour=False)
+
+
+def test_a_few_documents_are_no_reason_to_warn() -> None:
+    """Nine documents say nothing about a field, and a run that asked nothing is not compared with."""
+    full = [result(output={"summary": "s", "companies": [1]})]
+    empty = [result(output={"summary": "", "companies": []})]
+    few = build_report([summary(stats_of(full * 10), run=1), summary(stats_of(empty * 9), run=2)], {})
+    assert few["compared"]["warnings"] == []
+    runs = [summary(stats_of(full * 10), run=1), summary(stats_of([]), run=2), summary(stats_of(empty * 10), run=3)]
+    assert len(build_report(runs, {})["compared"]["warnings"]) == 2  # one for each field
+
+
+def test_the_text_says_what_happened_and_what_to_type() -> None:
+    """The summary begins with the verdict and has reasons, examples, advice, commands, numbers and files."""
+    text = summary_text(build_report([summary()], {}), colour=False)
+    assert text.startswith("FINISHED WITH FAILURES: 24 found, 19 done, 3 failed, 2 skipped (exit 0)\n")
+    for wanted in (
+        "      1  timeout\n",
+        "example       b.txt",
+        "said          no answer in 300 s",
+        "to do         raise the provider's `timeout`",
+        "again         pipeline run --config prod.yaml --only-failed timeout",
+        "speed         0.50 documents a second",
+        "time each     half within 1.0 s, 95 % within 1.0 s, longest 1.0 s",
+        "tokens        100 in, 10 out (not told for 1 documents)",
+        "requests      3 sent, 1 to have a wrong answer corrected, 1 answers mended",
+        "answered by   ollama (llama3.1) 1 done",
+        "results       out/results.jsonl",
+    ):
+        assert wanted in text, wanted
+
+
+def test_the_text_says_that_the_same_command_goes_on() -> None:
+    """With documents left the summary ends with the command that does them."""
+    text = summary_text(build_report([summary(counts=counts(done=1, left=1200), exit_code=130)], {}), colour=False)
+    assert text.endswith(
+        "1,200 documents are left. The same command goes on from here:\n  pipeline run --config prod.yaml\n"
+    )
+
+
+def test_colour_only_when_asked() -> None:
+    """Without colour no escape is in the text; with it the words are the same."""
+    report = build_report([summary()], {})
+    plain, coloured = summary_text(report, colour=False), summary_text(report, colour=True)
+    assert "\x1b" not in plain
+    assert re.sub(r"\x1b\[\d+m", "", coloured) == plain
+    assert coloured != plain
+
+
+def test_a_folded_command_can_be_pasted() -> None:
+    """A command too long for the line is folded between its words, quotes kept whole."""
+    command = "pipeline run " + " ".join(f"--set 'input.exclude=a b {n}'" for n in range(9))
+    text = summary_text(build_report([summary(command=command, counts=counts(left=1), exit_code=3)], {}), colour=False)
+    folded = text[text.index("The same command") :].split("\n", 1)[1]
+    assert all(len(line) <= 100 for line in folded.splitlines())
+    assert re.sub(r" \\\n +", " ", folded).strip() == command
+
+
+hostile = st.text(min_size=1, max_size=300) | st.sampled_from(
+    ["<script>alert(1)</script>", '"><img src=x>', "a\x1b[2J\u202e", "</style>", "$title"]
+)
+
+
+@settings(deadline=None)
+@given(hostile, hostile, hostile)
+def test_the_text_is_narrow_and_safe(id: str, message: str, variant: str) -> None:
+    """Whatever a document is called, the summary is 100 columns wide and holds no control character."""
+    stats = stats_of([result(id, variant=variant), failure(id, message=message)])
+    text = summary_text(build_report([summary(stats, message=message)], {}), colour=False)
+    assert max(len(line) for line in text.split("\n")) <= 100
+    assert all(char == "\n" or not (char < " " or "\x7f" <= char <= "\x9f") for char in text)
+
+
+class Tags(HTMLParser):
+    """The elements and attributes of a page, and whether each is closed."""
+
+    VOID = frozenset({"meta", "path", "rect", "br"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.attributes: set[str] = set()
+        self.open: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def full_report(text: str) -> dict[str, Any]:
+    """A report in which everything that can come from outside is this text."""
+    clock = Clock()
+    stats = RunStats({"properties": {text: {}}}, clock)
+    for clock.now in (0.0, 5.0):
+        stats.add(result(text, variant=text, output={text: "x"}))
+        stats.add(failure(text, message=text, reason="?" + text))  # a known one brings advice with it
+    run = summary(
+        stats, run=2, agent=text, message=text, command=text, files={text: text}, config={text: {text: text}},
+        ignored={text: 1}, shard="0/2", verdict=text,
+    )  # fmt: skip
+    return build_report([run, summary(run=1, shard="0/2")], {"kinds": {text: 1}})
+
+
+@settings(deadline=None)
+@given(hostile)
+def test_the_page_has_the_same_elements_whatever_documents_are_called(text: str) -> None:
+    """Text from outside adds no element and no attribute, and leaves no raw control character."""
+    page, plain = report_page.page(full_report(text)), report_page.page(full_report("plain"))
+    assert Tags(page).names == Tags(plain).names
+    assert Tags(page).attributes == Tags(plain).attributes
+    assert Tags(page).open == []
+    assert all(char == "\n" or not (char < " " or "\x7f" <= char <= "\x9f" or char == "\u202e") for char in page)
+
+
+def test_the_page_needs_no_network_and_no_script() -> None:
+    """The page refers to nothing outside itself, and forbids it as well."""
+    page = report_page.page(full_report("plain"))
+    assert "default-src 'none'" in page
+    assert "prefers-color-scheme: dark" in page
+    assert not {"script", "link", "img", "iframe"} & set(Tags(page).names)
+    assert not {"src", "href", "onload", "onclick"} & Tags(page).attributes
+
+
+def test_the_page_says_what_the_text_says() -> None:
+    """Verdict, counts, advice, example and the command to run again are on the page."""
+    page = report_page.page(build_report([summary()], {"results": 19}))
+    for wanted in (
+        "FINISHED WITH FAILURES",
+        "24 found, 19 done, 3 failed, 2 skipped (exit 0)",
+        "raise the provider&#x27;s <code>timeout</code>",
+        "<code>b.txt</code> <span>no answer in 300 s</span>",
+        "pipeline run --config prod.yaml --only-failed timeout",
+        "api_key",
+    ):
+        assert wanted in page, wanted
+
+
+def test_report_files_are_written(tmp_path: Path) -> None:
+    """report.json reads back as the report, report.html stands beside it."""
+    report = build_report([summary()], {"results": 19})
+    write_report(tmp_path, report)
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == report
+    assert (tmp_path / "report.html").read_bytes() == report_files(report)["report.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json"]
+
+
+def test_a_run_that_asked_nothing_has_a_report() -> None:
+    """With nothing done and no shares to divide, text and page are still made."""
+    report = build_report([summary(stats_of([]), counts=counts(skipped=24))], {})
+    assert summary_text(report, colour=False).startswith("FINISHED: 24 found, 0 done, 24 skipped (exit 0)\n")
+    assert "24" in report_page.page(report)

@@ -1,0 +1,187 @@
+"""The same command again does only what is left; what that is, and what the flags change about it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from conftest import HOUR_AGO, Place
+
+LENIENT = ("--set", "runner.max_error_rate=1")
+
+
+def test_a_second_run_asks_nothing(place: Place) -> None:
+    """Everything is skipped, no chat is sent, and no line is added."""
+    names = place.documents(5)
+    place.run()
+    assert sorted(place.asked()) == names
+    place.run()
+    assert place.asked() == []
+    assert place.last_run()["counts"] == {"found": 5, "done": 0, "failed": 0, "skipped": 5, "ignored": 0, "left": 0}
+    assert place.done() == dict.fromkeys(names, 1)
+
+
+def test_what_is_unchanged_by_size_and_time_is_not_read(place: Place) -> None:
+    """Other bytes behind the same size and time stay unseen: that the file was not read shows in this alone."""
+    place.documents({"a.txt": "text"})
+    place.run()
+    place.asked()
+    path = place.folder / "inbox" / "a.txt"
+    path.write_bytes(path.read_bytes().replace(b"text", b"TEXT"))
+    os.utime(path, (HOUR_AGO, HOUR_AGO))
+    place.run()
+    assert place.asked() == []
+
+
+def test_what_was_touched_is_read_and_not_asked(place: Place) -> None:
+    """The hash decides, not the time."""
+    place.documents({"a.txt": "text"})
+    place.run()
+    place.asked()
+    os.utime(place.folder / "inbox" / "a.txt")
+    place.run()
+    assert place.asked() == []
+    assert place.last_run()["counts"]["skipped"] == 1
+
+
+def test_a_changed_document_is_done_again_and_a_deleted_one_keeps_its_line(place: Place) -> None:
+    """The last line of an id is its result."""
+    place.documents({"changed.txt": "text", "deleted.txt": "text", "same.txt": "text"})
+    place.run()
+    place.asked()
+    place.change("changed.txt", "another text")
+    (place.folder / "inbox" / "deleted.txt").unlink()
+    place.run()
+    assert place.asked() == ["changed.txt"]
+    lines = [line for line in place.lines("results.jsonl") if line["id"] == "changed.txt"]
+    assert [line["run"] for line in lines] == [1, 2]
+    assert lines[0]["sha256"] != lines[1]["sha256"]
+    assert place.done()["deleted.txt"] == 1
+
+
+def test_a_changed_document_that_fails_leaves_its_old_result(place: Place) -> None:
+    """Result and error stand side by side, with different hashes, and the report says that the result is stale."""
+    place.documents({"a.txt": "text", "b.txt": "text"})
+    place.run()
+    place.change("a.txt", "[[fault:http_400]] other")
+    place.run(*LENIENT)
+    (error,) = place.lines("errors.jsonl")
+    (result,) = [line for line in place.lines("results.jsonl") if line["id"] == "a.txt"]
+    assert (error["id"], error["reason"]) == ("a.txt", "rejected")
+    assert error["sha256"] != result["sha256"]
+    assert place.report()["output"]["stale"] == 1
+    assert place.report()["output"]["failed"] == 1
+
+
+def test_a_mended_document_takes_its_error_away(place: Place) -> None:
+    """Errors are those that stand."""
+    place.documents({"a.txt": "[[fault:http_400]]", "b.txt": "text"})
+    place.run(*LENIENT)
+    place.change("a.txt", "a good text")
+    place.run()
+    assert place.failed() == {}
+    assert place.done() == {"a.txt": 1, "b.txt": 1}
+
+
+def test_another_prompt_is_asked_unless_redo_is_none(place: Place) -> None:
+    """`--redo none` leaves what was done; without it everything is asked anew."""
+    names = place.documents(3)
+    place.run()
+    place.asked()
+    place.configure(agent={"system_prompt": "Sum the text up in one sentence.\n"})
+    place.run("--redo", "none")
+    assert place.asked() == []
+    place.run()
+    assert sorted(place.asked()) == names
+
+
+def test_max_redo_stops_a_run_that_would_do_too_much_again(place: Place) -> None:
+    """Exit 2 before any document, naming what changed; --redo changed does it."""
+    place.documents(3)
+    place.run()
+    place.asked()
+    place.configure({"runner.max_redo": 0.5, "vllm.temperature": 0.5}, agent={"system_prompt": "Other.\n"})
+    ran = place.run(code=2)
+    assert "3 of 3" in ran.err
+    assert "system_prompt, temperature" in ran.err
+    assert place.asked() == []
+    place.run("--redo", "changed")
+    assert len(place.asked()) == 3
+
+
+def test_redo_all_goes_on_across_a_kill_with_the_same_run_id(place: Place) -> None:
+    """What was done again under this run id is not done a third time."""
+    names = place.documents(12)
+    place.run()
+    place.server.latency_s = 0.15
+    child = place.start("run", "--redo", "all", "--run-id", "again", "--concurrency", "2")
+    place.wait_for_results(12 + 4)
+    child.end(9)
+    place.server.latency_s = 0.0
+    place.asked()
+    before = place.done()
+    place.run("--redo", "all", "--run-id", "again")
+    assert sorted(place.asked()) == [name for name in names if before[name] == 1]
+    assert place.done() == dict.fromkeys(names, 2)
+
+
+def test_a_failure_is_tried_in_so_many_runs_and_no_more(place: Place) -> None:
+    """`retry_runs` counts the runs in which the same document failed the same question."""
+    place.documents({"a.txt": "[[fault:wrong_type]]", "b.txt": "text"})
+    arguments = (*LENIENT, "--set", "runner.retry_runs=2")
+    for runs in (1, 2, 2):
+        place.run(*arguments)
+        assert [line["runs"] for line in place.lines("errors.jsonl")] == [runs]
+    assert place.asked().count("a.txt") == 4
+    place.run(*LENIENT, "--only-failed")
+    assert [line["runs"] for line in place.lines("errors.jsonl")] == [3]
+
+
+def test_a_document_to_blame_is_not_tried_again_unless_named(place: Place) -> None:
+    """`rejected` stands until the document changes; --only-failed with the reason asks it all the same."""
+    place.documents({"a.txt": "[[fault:http_400]]", "b.txt": "[[fault:wrong_type]]", "c.txt": "text"})
+    place.run(*LENIENT)
+    place.asked()
+    place.run(*LENIENT)
+    assert set(place.asked()) == {"b.txt"}
+    place.documents({"new.txt": "text"})
+    place.run(*LENIENT, "--only-failed", "rejected,timeout")
+    assert place.asked() == ["a.txt"]
+    counts = place.last_run()["counts"]
+    assert (counts["failed"], counts["skipped"], counts["left"]) == (1, 2, 1)
+
+
+def test_no_retry_failed_leaves_them_alone(place: Place) -> None:
+    """Only what is new is asked."""
+    place.documents({"b.txt": "[[fault:wrong_type]]"})
+    place.run(*LENIENT)
+    place.documents({"new.txt": "text"})
+    place.asked()
+    place.run(*LENIENT, "--no-retry-failed")
+    assert place.asked() == ["new.txt"]
+
+
+def test_broken_last_lines_are_mended(place: Place) -> None:
+    """A piece of a line, as a power cut leaves it, is removed, said, and its document done again."""
+    names = place.documents(3)
+    place.run()
+    path = place.folder / "out" / "results.jsonl"
+    path.write_bytes(path.read_bytes()[:-40])
+    ran = place.run()
+    assert "broken lines were removed from results.jsonl" in ran.err
+    assert place.done() == dict.fromkeys(names, 1)
+
+
+@pytest.mark.parametrize("how", ["another agent", "another file"])
+def test_an_output_belongs_to_one_agent(place: Place, how: str) -> None:
+    """Another agent on it, or lines that are none of ours, are refused before anything is asked."""
+    place.documents(1)
+    if how == "another agent":
+        place.run()
+        (place.folder / "agents" / "small.yaml").rename(place.folder / "agents" / "other.yaml")
+        place.run("--agent", "other", code=2)
+    else:
+        (place.folder / "out").mkdir()
+        (place.folder / "out" / "results.jsonl").write_text('{"mine": 1}\n', encoding="utf-8")
+        place.run(code=2)
+        assert (place.folder / "out" / "results.jsonl").read_text(encoding="utf-8") == '{"mine": 1}\n'

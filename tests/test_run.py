@@ -1,0 +1,192 @@
+"""`pipeline run` as a user sees it: what it writes, which documents it takes, and what it ends with."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import Place, everything_below, json_log
+from fake_llm import FakeLLM, Fault
+
+RESULT_KEYS = (
+    "v id uri sha256 agent variant fingerprint output model attempts reasks repaired notes usage context_length "
+    "document_chars metadata latency_s finished_at run run_id shard"
+)
+ERROR_KEYS = (
+    "v id uri sha256 agent variant fingerprint stage reason error message attempts history raw usage notes runs "
+    "finished_at run run_id shard"
+)
+LENIENT = ("--set", "runner.max_error_rate=1")
+
+
+def test_a_run_writes_results_errors_report_and_its_own_file(place: Place) -> None:
+    """The files of the contract are there, with its fields, and the report adds up."""
+    place.documents({"good.txt": "text", "sub/bad.txt": "[[fault:wrong_type]]", "picture.png": "x", "_hidden.txt": "x"})
+    place.run(*LENIENT, "--run-id", "first")
+    result, error = place.lines("results.jsonl")[0], place.lines("errors.jsonl")[0]
+    assert set(result) >= set(RESULT_KEYS.split())
+    assert set(error) >= set(ERROR_KEYS.split())
+    assert (result["id"], result["run"], result["run_id"], result["shard"]) == ("good.txt", 1, "first", None)
+    assert list(result["output"]) == ["summary"]
+    assert result["model"]["provider"] == "vllm"
+    assert (error["id"], error["stage"], error["reason"], error["runs"]) == (
+        "sub/bad.txt",
+        "validate",
+        "schema_invalid",
+        1,
+    )
+    assert len(error["history"]) == error["attempts"] == 2
+    assert [line["v"] for line in (result, error)] == [1, 1]
+    run = json.loads((place.folder / "out" / "runs" / "first.json").read_text(encoding="utf-8"))
+    assert run["counts"] == {"found": 3, "done": 1, "failed": 1, "skipped": 0, "ignored": 1, "left": 0}
+    assert run["exit_code"] == 0
+    assert run["config"]["vllm"]["model"] == "llama3.1"
+    assert place.report()["run"]["counts"] == run["counts"]
+    assert "<html" in (place.folder / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_context_length_of_the_server_stands_in_the_record(place: Place) -> None:
+    """What the preflight has found out of the server's context is in each record."""
+    place.documents(1)
+    place.run()
+    assert place.lines("results.jsonl")[0]["context_length"] == 8192
+
+
+def test_limit_counts_what_was_tried_and_not_what_was_skipped(place: Place) -> None:
+    """Each run with a limit goes on where the last one ended."""
+    names = place.documents(5)
+    place.run("--limit", "3")
+    assert place.last_run()["counts"]["done"] == 3
+    place.run("--limit", "3")
+    assert place.last_run()["counts"]["done"] == 2
+    assert place.done() == dict.fromkeys(names, 1)
+
+
+def test_a_sample_is_stable(place: Place) -> None:
+    """The same documents are taken again, also when others have come; a larger sample holds the smaller one."""
+    place.documents(30)
+    place.run("--sample", "5")
+    first = set(place.done())
+    assert len(first) == 5
+    place.run("--sample", "5")
+    assert set(place.done()) == first
+    place.run("--sample", "10")
+    assert set(place.done()) > first
+    assert len(place.done()) == 10
+
+
+def test_shards_part_the_documents_and_another_count_does_none_again(place: Place) -> None:
+    """Two shards have every document once between them; the report is one; three shards find it all done."""
+    names = place.documents(20)
+    place.run("--shard", "0/2")
+    assert place.report()["missing_shards"] == [1]
+    place.run("--shard", "1/2")
+    parts = [{line["id"] for line in place.lines(f"results-0000{i}-of-00002.jsonl")} for i in (0, 1)]
+    assert parts[0] and parts[1] and not parts[0] & parts[1]
+    assert sorted(parts[0] | parts[1]) == names
+    assert place.report()["missing_shards"] == []
+    assert place.report()["run"]["counts"]["done"] == 20
+    assert len(place.asked()) == 20
+    place.run("--shard", "1/3")
+    assert place.asked() == []
+
+
+def test_a_dry_run_counts_and_leaves_no_trace(place: Place) -> None:
+    """Found, done, new, changed and failed are told; no server is asked and no byte is written."""
+    place.documents({"a.txt": "text", "b.txt": "text", "c.txt": "[[fault:http_400]]"})
+    place.run(*LENIENT)
+    place.documents({"new.txt": "text"})
+    place.change("b.txt", "other text")
+    before, seen = everything_below(place.folder), len(place.server.requests)
+    told = place.run("--dry-run", "--redo", "changed").out
+    numbers = {line[2:19].strip(): line[19:31].strip() for line in told.splitlines() if line.startswith("  ")}
+    assert (numbers["found"], numbers["done already"], numbers["new"], numbers["changed"]) == ("4", "2", "1", "1")
+    assert "Would ask 2 documents" in told
+    assert everything_below(place.folder) == before
+    assert len(place.server.requests) == seen
+
+
+def test_a_dry_run_of_a_first_run_makes_no_output_folder(place: Place) -> None:
+    """Everything is new."""
+    place.documents(3)
+    assert "Would ask 3 documents" in place.run("--dry-run").out
+    assert not (place.folder / "out").exists()
+
+
+def test_max_duration_stops_cleanly_and_says_what_is_left(place: Place, server: FakeLLM) -> None:
+    """Exit 0, numbers that add up, and the next run does the rest."""
+    names = place.documents(60)
+    server.latency_s = 0.2
+    ran = place.run("--max-duration", "1.5s")
+    counts = place.last_run()["counts"]
+    assert 0 < counts["done"] < 60
+    assert counts["left"] > 0
+    assert f"{counts['left']:,} left" in ran.out
+    server.latency_s = 0.0
+    place.run()
+    assert place.done() == dict.fromkeys(names, 1)
+
+
+def test_quiet_says_nothing_on_success_and_enough_on_failure(place: Place, server: FakeLLM) -> None:
+    """Fit for cron: mail comes only when a person is needed."""
+    place.documents(3)
+    server.faults = lambda seen, n: Fault("http_500") if n == 1 and seen.document == "d000.txt" else None
+    ran = place.run("--quiet")
+    assert (ran.out, ran.err) == ("", "")
+    place.documents({"d000.txt": "[[fault:http_400]] now"})
+    ran = place.run("--quiet", code=1)
+    assert "rejected" in ran.err
+    assert "max_error_rate" in ran.err
+
+
+def test_json_logs_are_json_lines(place: Place) -> None:
+    """Each line of stderr is an object with a severity, a time, a message and the run's id."""
+    place.documents({"a.txt": "text", "b.txt": "[[fault:http_500*1]]"})
+    lines = json_log(place.run("--log-format", "json", "--run-id", "r-1").err)
+    assert [line["message"] for line in lines if line["severity"] == "INFO"] == ["run starts", "run ends"]
+    assert {line["run_id"] for line in lines} == {"r-1"}
+    assert any(line["severity"] == "WARNING" and line["reason"] == "server_error" for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"runner.max_error_rate": 0.2}, "runner.max_error_rate 0.2"),
+        ({"input.min_documents": 99, "runner.max_error_rate": 1}, "input.min_documents"),
+        ({"runner.fail_fast": 3, "runner.max_error_rate": 1}, "runner.fail_fast"),
+    ],
+)
+def test_a_bad_run_ends_with_1_and_says_why(place: Place, settings: dict[str, float], told: str) -> None:
+    """Too many failures, too few documents, or all of the first ones failed for one reason."""
+    place.configure(settings)
+    texts = {f"b{n}.txt": "[[fault:http_400]]" for n in range(6)}
+    place.documents({**texts, "z1.txt": "text", "z2.txt": "text"})
+    ran = place.run(code=1)
+    assert told in ran.err
+    assert place.report()["exit_code"] == 1
+
+
+def test_a_run_in_which_half_fail_is_stopped(place: Place) -> None:
+    """`abort_error_rate` looks at the last 500 documents that were asked."""
+    place.configure({"runner.concurrency": 16, "runner.fail_fast": 0, "runner.max_error_rate": 1})
+    place.documents({f"d{n:03}.txt": "[[fault:http_400]]" if n % 3 else "text" for n in range(560)})
+    ran = place.run(code=1)
+    assert "of the last 500 documents that were asked failed (runner.abort_error_rate 0.5)" in ran.err
+    assert place.last_run()["counts"]["left"] > 0
+
+
+def test_fewer_documents_than_needed_because_there_are_none(place: Place) -> None:
+    """An empty inbox is not a success."""
+    assert "found 0 documents" in place.run(code=1).err
+
+
+def test_an_id_that_comes_twice_is_no_second_document(place: Place) -> None:
+    """Lines are documents; an id that comes twice fails under its place."""
+    inbox = place.folder / "inbox"
+    (inbox / "a.jsonl").write_text(
+        '{"id":"x","text":"one"}\n\n{"id":"x","text":"two"}\n{"text":"three"}\n', encoding="utf-8"
+    )
+    place.configure({"input.id_field": "id", "runner.max_error_rate": 1})
+    place.run()
+    assert set(place.done()) == {"x", "a.jsonl#4"}
+    assert place.failed() == {"a.jsonl#3": "duplicate_id"}

@@ -1,0 +1,239 @@
+"""Schemas: what is refused at the start, what is said about a value, and which strings are quotes."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import ConfigError
+from pipeline.schemas import compile_schema
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.sampled_from(["a", "b", "items", "x"]) | st.text(max_size=8), inner)
+    ),
+    max_leaves=8,
+)
+QUOTE = {"type": "string", "x-quote": True}
+
+
+def of(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """An object schema with these properties."""
+    return {"type": "object", "properties": properties, **more}
+
+
+def said(schema: dict[str, Any], value: Any) -> tuple[str, str]:
+    """Place and message of the violation."""
+    violation = compile_schema(schema, where="test").violation(value)
+    assert violation is not None
+    return violation.path, violation.message
+
+
+@pytest.mark.parametrize(
+    ("schema", "place"),
+    [
+        ([], "mapping"),
+        ({"type": "array"}, '"array"'),
+        ({"type": ["object", "null"]}, '["object", "null"]'),
+        ({}, "null"),
+        (of({"a": {"type": "text"}}), "$.properties.a.type"),
+        (of({"a": {"minimum": "0"}}), "$.properties.a.minimum"),
+        (of({"a": {"pattern": "("}}), "$.properties.a.pattern"),
+        (of({}, patternProperties={"(": {}}), "$.patternProperties"),
+        (of({"a": {"$ref": "https://example.com/s.json"}}), "$.properties.a.$ref"),
+        (of({"a": {"$ref": "other.json#/a"}}), "$.properties.a.$ref"),
+        (of({"a": {"items": {"$ref": "#/$defs/b"}}}), "$.properties.a.items.$ref"),
+        (of({"a": {"$dynamicRef": "#b"}}), "$.properties.a.$dynamicRef"),
+        (of({"a": {"$ref": "#/my/b"}}, my={"b": {"type": "text"}}), "$.properties.a.$ref"),
+        (of({"a": {"$id": "https://example.com/a"}}), "$.properties.a.$id"),
+        (of({"a": {"type": "array", "x-quote": True}}), "$.properties.a.x-quote"),
+        (of({"a": {"type": "string", "x-quote": "yes"}}), "$.properties.a.x-quote"),
+        (of({}, **{"$ref": "#"}), "refers to itself"),
+        (of({"a": {"const": datetime.date(2024, 1, 1)}}), "date"),
+        ({"type": "object", "properties": {False: {}}}, "key"),
+        (of({"a": {"const": float("nan")}}), "not JSON"),
+    ],
+)
+def test_a_schema_that_cannot_be_used_is_refused(schema: Any, place: str) -> None:
+    """Each fault is a ConfigError that names the file and the place in it."""
+    with pytest.raises(ConfigError) as caught:
+        compile_schema(schema, where="agents/x.yaml: schema")
+    assert str(caught.value).startswith("agents/x.yaml: schema: ")
+    assert place in str(caught.value)
+
+
+def test_a_property_may_be_named_like_a_keyword() -> None:
+    """Names and data in a schema are not taken for keywords."""
+    schema = of({"$ref": {"type": "string"}, "x-quote": {"type": "string"}, "a": {"const": {"$ref": "http://x"}}})
+    compiled = compile_schema(schema, where="test")
+    assert compiled.for_server == schema
+
+
+def test_a_server_gets_the_schema_without_our_keyword() -> None:
+    """Only x-quote goes, wherever it is; the order of keys stays, since models write in it."""
+    schema = of({"z": QUOTE, "a": {"type": "array", "items": {"$ref": "#/$defs/q"}}}, **{"$defs": {"q": QUOTE}})
+    compiled = compile_schema(schema, where="test")
+    plain = {"type": "string"}
+    assert compiled.for_server == of(
+        {"z": plain, "a": {"type": "array", "items": {"$ref": "#/$defs/q"}}}, **{"$defs": {"q": plain}}
+    )
+    assert list(compiled.for_server["properties"]) == ["z", "a"]
+    assert compiled.schema == schema
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "message"),
+    [
+        (
+            {"type": "integer", "minimum": 0, "maximum": 9},
+            "x",
+            "an integer >= 0 and <= 9, got a string of 1 characters",
+        ),
+        ({"type": "integer", "minimum": 0}, -1, "an integer >= 0, got a smaller one"),
+        ({"type": "number", "exclusiveMaximum": 1}, 1, "a number < 1, got one that is not smaller"),
+        ({"type": "integer"}, 1.5, "an integer, got a number"),
+        ({"type": ["string", "null"]}, True, "a string or null, got a boolean"),
+        ({"enum": ["up", "down"]}, "sideways", 'one of ["up", "down"], got a string of 8 characters'),
+        ({"const": "x"}, None, '"x", got null'),
+        ({"type": "string", "maxLength": 3}, "long", "a string of at most 3 characters, got a string of 4 characters"),
+        ({"type": "string", "pattern": "^[A-Z]+$"}, "a", 'a string that matches "^[A-Z]+$", got one that does not'),
+        ({"type": "array", "maxItems": 1}, [1, 2], "an array of at most 1 items, got an array of 2 items"),
+        ({"prefixItems": [{}], "items": False}, [1, 2], "at most 1 items, got an array of 2 items"),
+        ({"uniqueItems": True}, [1, 1], "items that all differ, got some twice"),
+        ({"required": ["p", "q"]}, {}, 'the required properties "p", "q"'),
+        ({"required": ["p"]}, {"q": 1}, 'the required property "p"'),
+        (of({"p": {}}, additionalProperties=False), {"q": 1}, 'no properties but "p", got 1 unexpected property'),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, 5, "a string or null, got an integer"),
+        (
+            {"oneOf": [{"type": "integer"}, {"minimum": 1}]},
+            5,
+            "exactly one of: an integer or a value >= 1, got an integer",
+        ),
+        ({"not": {"type": "string"}}, "x", "a value that `not` allows, got one it forbids"),
+    ],
+)
+def test_a_violation_says_what_was_expected(rule: Any, value: Any, message: str) -> None:
+    """The message has the schema's own words and the kind of thing that was there."""
+    assert said(of({"list": {"type": "array", "items": rule}}), {"list": [value]}) == (
+        "$.list[0]",
+        f"expected {message}",
+    )
+
+
+def test_nothing_is_accepted_where_the_schema_is_false() -> None:
+    """The schema `false` has no keyword to speak of."""
+    assert said(of({"a": False}), {"a": 1})[1] == "expected nothing at this place"
+
+
+def test_the_place_is_named() -> None:
+    """Known names are written out, quoted if need be; a name of the model's own is a star."""
+    number = {"type": "number"}
+    assert said(of({"companies": {"items": of({"impact_score": number})}}), {"companies": [{"impact_score": ""}]})[
+        0
+    ] == ("$.companies[0].impact_score")
+    assert said(of({"odd name": number}), {"odd name": ""})[0] == '$["odd name"]'
+    assert said(of({}, additionalProperties=number), {"a secret": ""})[0] == "$.*"
+
+
+@settings(deadline=None)
+@given(VALUES, VALUES)
+def test_no_message_repeats_a_value(one: Any, other: Any) -> None:
+    """A word that is the model's, as a value or as a name, is in neither place nor message, and both are short."""
+    rule = {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"$ref": "#"}, "maxItems": 2}]}
+    schema = of({"a": rule, "b": {"enum": [1]}}, additionalProperties=False, required=["items"])
+    compiled = compile_schema(schema, where="test")
+    marked = {"a": [one, "MARK", {"MARK": other}], "MARK": "MARK", "items": "MARK"}
+    violation = compiled.violation(marked)
+    assert violation is not None
+    assert "MARK" not in violation.path + violation.message
+    assert len(violation.message) <= 300
+
+
+def test_an_integer_may_be_written_with_a_point() -> None:
+    """1.0 is an integer, as the draft says; `format` is not asserted."""
+    compiled = compile_schema(of({"a": {"type": "integer"}, "day": {"format": "date"}}), where="test")
+    assert compiled.violation({"a": 1.0, "day": "soon"}) is None
+
+
+def test_without_a_type_only_an_object_passes() -> None:
+    """A schema that only has properties still means an object."""
+    assert said({"properties": {}}, 5)[1] == "expected an object, got an integer"
+
+
+@pytest.mark.parametrize("exponent", [400, 5000])
+def test_a_huge_number_is_no_crash(exponent: int) -> None:
+    """Numbers that no float holds end in a violation or pass."""
+    assert said(of({"a": {"type": "integer", "multipleOf": 0.3, "maximum": 5}}), {"a": 10**exponent})[0].startswith("$")
+
+
+def test_deep_nesting_is_a_violation() -> None:
+    """A value too deep for the validator is one more broken answer."""
+    value: dict[str, Any] = {}
+    for _ in range(5000):
+        value = {"a": value}
+    path, message = said(of({"a": {"$ref": "#"}}), value)
+    assert path == "$"
+    assert "nested too deeply" in message
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "places"),
+    [
+        (QUOTE, "q", ["$.a"]),
+        ({"type": ["string", "null"], "x-quote": True}, None, []),
+        ({"type": "string", "x-quote": False}, "q", []),
+        ({"items": QUOTE}, ["q", "q"], ["$.a[0]", "$.a[1]"]),
+        ({"prefixItems": [{}, QUOTE], "items": {}}, ["n", "q", "n"], ["$.a[1]"]),
+        ({"$ref": "#/$defs/q"}, "q", ["$.a"]),
+        ({"anyOf": [QUOTE, {"type": "null"}]}, "q", ["$.a"]),
+        ({"anyOf": [{"$ref": "#/$defs/q"}, {"type": "null"}]}, None, []),
+        ({"anyOf": [{**QUOTE, "maxLength": 0}, {"type": "string"}]}, "n", []),
+        ({"oneOf": [QUOTE, {"type": "integer"}]}, "q", ["$.a"]),
+        ({"allOf": [QUOTE, QUOTE]}, "q", ["$.a"]),
+        ({"additionalProperties": QUOTE}, {"n": "q"}, ["$.a.*"]),
+        ({"patternProperties": {"^q": QUOTE}}, {"q1": "q", "n": "n"}, ["$.a.*"]),
+        ({"if": {"type": "string"}, "then": QUOTE, "else": {}}, "q", ["$.a"]),
+        ({"if": {"type": "integer"}, "then": {}, "else": QUOTE}, "q", ["$.a"]),
+        ({"dependentSchemas": {"n": of({"m": QUOTE})}}, {"n": 1, "m": "q"}, ["$.a.m"]),
+        ({"anyOf": [of({"t": {"const": 1}, "m": QUOTE}), of({"t": {"const": 2}})]}, {"t": 2, "m": "n"}, []),
+    ],
+)
+def test_quotes_are_found(rule: dict[str, Any], value: Any, places: list[str]) -> None:
+    """Every string that a schema in force marks as a quote is listed once, and no other."""
+    compiled = compile_schema(of({"a": rule}, **{"$defs": {"q": QUOTE}}), where="test")
+    assert compiled.violation({"a": value}) is None
+    found = compiled.quotes({"a": value})
+    assert [place for place, _ in found] == places
+    assert {text for _, text in found} <= {"q"}
+
+
+def test_quotes_are_found_in_a_recursive_schema() -> None:
+    """A tree is walked to its leaves."""
+    tree = of({"said": QUOTE, "below": {"type": "array", "items": {"$ref": "#"}}})
+    found = compile_schema(tree, where="test").quotes({"said": "x", "below": [{"below": [{"said": "y"}]}]})
+    assert found == [("$.said", "x"), ("$.below[0].below[0].said", "y")]
+
+
+def test_one_compiled_schema_serves_all_threads() -> None:
+    """Eight threads with good and bad values get what a single one gets."""
+    compiled = compile_schema(of({"a": {"$ref": "#/$defs/n"}}, **{"$defs": {"n": {"type": "integer"}}}), where="test")
+    wrong: list[Any] = []
+
+    def work() -> None:
+        for number in range(200):
+            good, bad = compiled.violation({"a": number}), compiled.violation({"a": "x"})
+            if good is not None or bad is None or bad.path != "$.a":
+                wrong.append((good, bad))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []

@@ -1,0 +1,120 @@
+"""A run that is interrupted or killed loses nothing, and the same command goes on."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+from conftest import Child, Place
+from fake_llm import FakeLLM, Fault
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_lets_what_is_in_flight_finish(place: Place, server: FakeLLM, number: int, code: int) -> None:
+    """Every request that was sent has its line; the rest is left; the next run does it."""
+    names = place.documents(30)
+    server.latency_s = 0.4
+    child = place.start("run")
+    place.wait_for_results(4)
+    place.wait_for(lambda: len(server.chats()) >= 12, "requests in flight")
+    ran = child.end(number)
+    assert ran.code == code
+    asked = place.asked()
+    assert sorted(place.done()) == sorted(asked)
+    counts = place.last_run()["counts"]
+    assert counts["found"] == counts["done"] + counts["left"]
+    assert place.last_run()["exit_code"] == code
+    server.latency_s = 0.0
+    place.run()
+    assert place.done() == dict.fromkeys(names, 1)
+
+
+def test_the_second_interrupt_leaves_at_once(place: Place, server: FakeLLM) -> None:
+    """A person who presses Ctrl-C twice does not wait for a request that hangs; what is done is kept."""
+    place.documents(4)
+    server.faults = lambda seen, _n: Fault("hang") if seen.document in ("d002.txt", "d003.txt") else None
+    child = place.start("run")
+    place.wait_for_results(2)
+    place.wait_for(
+        lambda: len({seen.document for seen in server.chats()} & {"d002.txt", "d003.txt"}) == 2, "hanging requests"
+    )
+    child.process.send_signal(signal.SIGINT)
+    line_with(child, "stopping")
+    begun = time.monotonic()
+    assert child.end(signal.SIGINT).code == 130
+    assert time.monotonic() - begun < 3
+    assert set(place.done()) == {"d000.txt", "d001.txt"}
+    assert place.last_run()["counts"]["left"] == 2
+
+
+def test_a_request_that_hangs_holds_the_end_no_longer_than_the_grace(place: Place, server: FakeLLM) -> None:
+    """SIGTERM, then `grace_s`, then the end."""
+    place.documents(2)
+    place.configure({"runner.grace_s": 1, "vllm.timeout": 60})
+    server.faults = lambda seen, _n: Fault("hang") if seen.document == "d001.txt" else None
+    child = place.start("run")
+    place.wait_for_results(1)
+    place.wait_for(lambda: any(seen.document == "d001.txt" for seen in server.chats()), "the hanging request")
+    begun = time.monotonic()
+    assert child.end(signal.SIGTERM).code == 143
+    assert 0.5 < time.monotonic() - begun < 4
+    assert place.last_run()["counts"] == {"found": 2, "done": 1, "failed": 0, "skipped": 0, "ignored": 0, "left": 1}
+
+
+def test_a_signal_ends_the_wait_for_a_provider(place: Place, server: FakeLLM) -> None:
+    """Nothing is asked yet: the run ends at once, with everything left."""
+    place.documents(2)
+    server.down()
+    child = place.start("run")
+    line_with(child, "waiting up to")
+    begun = time.monotonic()
+    assert child.end(signal.SIGTERM).code == 143
+    assert time.monotonic() - begun < 3
+
+
+def test_a_signal_ends_the_wait_for_the_lock(place: Place, server: FakeLLM) -> None:
+    """The waiting run says who holds the output, and leaves as the signal asks."""
+    place.documents(4)
+    server.latency_s = 5.0
+    holder = place.start("run", "--run-id", "holder")
+    place.wait_for(lambda: len(server.chats()) > 0, "the holder's first request")
+    waiting = place.start("run", "--set", "runner.lock_wait_s=60")
+    assert "holder" in line_with(waiting, "waiting for the output")
+    assert waiting.end(signal.SIGTERM).code == 143
+    assert holder.end(signal.SIGKILL).code == -9
+
+
+def test_killed_again_and_again_every_document_is_done_once(place: Place, server: FakeLLM) -> None:
+    """kill -9 in mid-run, several times: no result is lost, none comes twice, no line is broken."""
+    names = place.documents(40)
+    server.latency_s = 0.1
+    for lines in (4, 12, 20):
+        child = place.start("run")
+        place.wait_for_results(lines)
+        child.end(signal.SIGKILL)
+    server.latency_s = 0.0
+    place.run()
+    assert place.done() == dict.fromkeys(names, 1)
+    assert place.failed() == {}
+    assert len(place.asked()) <= 40 + 3 * 4
+
+
+def line_with(child: Child, text: str) -> str:
+    """The next line of the command's log with this text in it."""
+    assert child.process.stderr is not None
+    return next(line for line in child.process.stderr if text in line)
+
+
+def test_a_second_run_waits_for_the_first_and_finds_all_done(place: Place, server: FakeLLM) -> None:
+    """Two cron jobs that overlap do nothing twice."""
+    names = place.documents(8)
+    server.latency_s = 0.5
+    first = place.start("run")
+    place.wait_for(lambda: len(server.chats()) > 2, "the first run's requests")
+    second = place.start("run", "--set", "runner.lock_wait_s=30")
+    assert first.end().code == 0
+    ran = second.end()
+    assert ran.code == 0, ran.err
+    assert "8 skipped" in ran.out
+    assert place.done() == dict.fromkeys(names, 1)

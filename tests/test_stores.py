@@ -1,0 +1,290 @@
+"""The local store: listing a tree, opening a file, writing one whole."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import stores
+from pipeline.errors import OutputError, TryLaterError
+from pipeline.stores import StoredFile, find_file, open_file, printable, walk, write_atomic
+
+
+def names(root: Path, skip: Path | None = None) -> list[str]:
+    return [file.relative for file in walk(root, skip=skip)]
+
+
+def listed(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def fill(root: Path, *paths: str) -> None:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"x")
+
+
+def test_a_tree_is_listed_depth_first_by_name(tmp_path: Path) -> None:
+    """Files come in the order of their names, a folder's files in its place."""
+    fill(tmp_path, "b/2.txt", "b/1.txt", "a.txt", "c.txt", "b/deep/er/x.txt")
+    assert names(tmp_path) == ["a.txt", "b/1.txt", "b/2.txt", "b/deep/er/x.txt", "c.txt"]
+
+
+def test_a_deep_tree_is_listed(tmp_path: Path) -> None:
+    """Folders nested beyond the recursion limit of a naive walk are gone through."""
+    folders = [Path(f"{tmp_path}{'/d' * depth}") for depth in range(1, 1050)]
+    for folder in folders:
+        folder.mkdir()
+    last = folders[-1] / "x.txt"
+    last.touch()
+    try:
+        assert names(tmp_path) == ["d/" * 1049 + "x.txt"]
+    finally:  # what removes temporary folders is recursive itself
+        last.unlink()
+        for folder in reversed(folders):
+            folder.rmdir()
+
+
+def test_a_large_folder_is_listed_whole_in_little_memory(tmp_path: Path) -> None:
+    """Beyond the size that is sorted nothing is lost or doubled, and memory no longer grows with the folder."""
+    for number in range(3000):
+        (tmp_path / f"{number}.txt").touch()
+    assert len({file.relative for file in walk(tmp_path, sort_up_to=100)}) == 3000
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in walk(tmp_path, sort_up_to=100)) == 3000
+        assert tracemalloc.get_traced_memory()[1] < 500_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_folders_can_be_left_out(tmp_path: Path) -> None:
+    """A folder that is refused or skipped is not gone into."""
+    fill(tmp_path, "a/1.txt", "out/2.txt", "no/3.txt")
+    files = walk(tmp_path, enter=lambda relative: relative != "no", skip=tmp_path / "a" / ".." / "out")
+    assert [file.relative for file in files] == ["a/1.txt"]
+
+
+def test_a_version_is_size_and_mtime(tmp_path: Path) -> None:
+    """A file that has rested has a version, which changes with its mtime."""
+    fill(tmp_path, "a.txt")
+    os.utime(tmp_path / "a.txt", ns=(0, 1_500_000_000))
+    assert [file.version for file in walk(tmp_path, clock=lambda: 10.0)] == ["1-1500000000"]
+
+
+@pytest.mark.parametrize("now", [101.0, 50.0])
+def test_a_file_that_was_just_written_has_no_version(tmp_path: Path, now: float) -> None:
+    """An mtime less than two seconds ago, or in the future, cannot be trusted."""
+    fill(tmp_path, "a.txt")
+    os.utime(tmp_path / "a.txt", (100, 100))
+    assert [file.version for file in walk(tmp_path, clock=lambda: now)] == [None]
+
+
+def test_links_do_not_lead_outside(tmp_path: Path) -> None:
+    """Links out of the root, to nowhere and to themselves are passed over and counted."""
+    root = tmp_path / "root"
+    fill(tmp_path, "root/a.txt", "secret/s.txt", "root-beside/b.txt")
+    (root / "file").symlink_to(tmp_path / "secret" / "s.txt")
+    (root / "folder").symlink_to(tmp_path / "secret")
+    (root / "prefix").symlink_to(tmp_path / "root-beside" / "b.txt")
+    (root / "nowhere").symlink_to("missing")
+    (root / "self").symlink_to("self")
+    passed: list[str] = []
+    assert [file.relative for file in walk(root, ignored=passed.append)] == ["a.txt"]
+    assert passed == ["symlink"] * 5
+
+
+def test_a_link_to_a_file_inside_counts(tmp_path: Path) -> None:
+    """A link within the root is a file under the link's name, with the target's size."""
+    fill(tmp_path, "a.txt")
+    (tmp_path / "b.txt").symlink_to("a.txt")
+    assert [(file.relative, file.size_bytes) for file in walk(tmp_path)] == [("a.txt", 1), ("b.txt", 1)]
+
+
+def test_links_to_folders_neither_loop_nor_double(tmp_path: Path) -> None:
+    """A folder that is listed in its own place is not listed again through a link, nor is a parent."""
+    fill(tmp_path, "2024/a.txt", "2024/sub/b.txt")
+    (tmp_path / "latest").symlink_to("2024")
+    (tmp_path / "2024" / "up").symlink_to("..")
+    (tmp_path / "2024" / "sub" / "self").symlink_to(".")
+    assert names(tmp_path) == ["2024/a.txt", "2024/sub/b.txt"]
+
+
+def test_a_mounted_config_map_is_listed(tmp_path: Path) -> None:
+    """Links that lead into a hidden folder of the root, as Kubernetes makes them, are followed once."""
+    fill(tmp_path, "..2024_01/a.txt", "..2024_01/sub/b.txt")
+    (tmp_path / "..2024_01" / "sub" / "again").symlink_to("../../..2024_01/sub")
+    (tmp_path / "..data").symlink_to("..2024_01")
+    (tmp_path / "a.txt").symlink_to("..data/a.txt")
+    (tmp_path / "sub").symlink_to("..data/sub")
+    visible = walk(tmp_path, enter=lambda relative: not relative.startswith("."))
+    assert [file.relative for file in visible] == ["a.txt", "sub/b.txt"]
+
+
+def test_a_link_does_not_lead_into_what_is_skipped(tmp_path: Path) -> None:
+    """The skipped folder stays out, under whatever name."""
+    fill(tmp_path, ".out/results.jsonl", "a.txt")
+    (tmp_path / "latest").symlink_to(".out")
+    (tmp_path / "r.jsonl").symlink_to(".out/results.jsonl")
+    assert names(tmp_path, skip=tmp_path / ".out") == ["a.txt"]
+
+
+def test_what_is_no_file_is_never_opened(tmp_path: Path) -> None:
+    """A fifo and a socket are passed over and counted."""
+    os.mkfifo(tmp_path / "fifo.txt")
+    passed: list[str] = []
+    with socket.socket(socket.AF_UNIX) as server:
+        here = Path.cwd()
+        os.chdir(tmp_path)  # a socket's path is short
+        try:
+            server.bind("sock.txt")
+        finally:
+            os.chdir(here)
+        assert list(walk(tmp_path, ignored=passed.append)) == []
+    assert passed == ["special", "special"]
+
+
+def test_a_file_that_became_a_fifo_does_not_hang(tmp_path: Path) -> None:
+    """Opening what is no regular file any more is an error at once."""
+    os.mkfifo(tmp_path / "a.txt")
+    with pytest.raises(OSError, match="regular"):
+        open_file(StoredFile(str(tmp_path / "a.txt"), "a.txt", 1, None))
+
+
+def test_a_listing_that_breaks_off_is_for_later(tmp_path: Path) -> None:
+    """A root that is gone when the listing begins stops the run with exit code 3."""
+    with pytest.raises(TryLaterError, match="broke off") as error:
+        names(tmp_path / "gone")
+    assert error.value.exit_code == 3
+
+
+def test_a_forbidden_folder_breaks_the_listing_off(tmp_path: Path) -> None:
+    """A folder that may not be listed stops the run instead of being left out silently."""
+    fill(tmp_path, "a.txt", "b/c.txt")
+    (tmp_path / "b").chmod(0)
+    code = (
+        "import os, sys; from pathlib import Path; from pipeline import stores, errors\n"
+        "if os.geteuid() == 0: os.setgid(65534), os.setuid(65534)\n"
+        "try:\n list(stores.walk(Path('.')))\n"
+        "except errors.TryLaterError as error:\n print(error)\n"
+    )
+    tmp_path.chmod(0o755)
+    environment = {**os.environ, "PYTHONPATH": str(Path(stores.__file__).parents[1])}
+    child = subprocess.run(
+        [sys.executable, "-c", f"import os; os.chdir({str(tmp_path)!r})\n{code}"],
+        capture_output=True, text=True, env=environment, timeout=60, check=False,
+    )  # fmt: skip
+    (tmp_path / "b").chmod(0o755)
+    assert child.stdout == "the listing broke off at ./b: Permission denied\n", child.stderr
+
+
+def test_a_folder_removed_meanwhile_is_left_out(tmp_path: Path) -> None:
+    """What was deleted between two looks is no error while the root is the same."""
+    fill(tmp_path, "a.txt", "b/c.txt", "z.txt")
+    files = walk(tmp_path)
+    assert next(files).relative == "a.txt"
+    (tmp_path / "b" / "c.txt").unlink()
+    (tmp_path / "b").rmdir()
+    (tmp_path / "z.txt").unlink()
+    assert list(files) == []
+
+
+def test_a_tree_that_vanished_breaks_the_listing_off(tmp_path: Path) -> None:
+    """An unmounted disk must not look like a short listing."""
+    root = tmp_path / "root"
+    fill(root, "a.txt", "b/c.txt")
+    files = walk(root)
+    assert next(files).relative == "a.txt"
+    root.rename(tmp_path / "away")
+    root.mkdir()
+    with pytest.raises(TryLaterError):
+        list(files)
+
+
+def test_a_name_that_is_not_utf8_is_listed_and_opened(tmp_path: Path) -> None:
+    """The path opens the file; what is printed is valid Unicode."""
+    raw = os.fsencode(tmp_path) + b"/caf\xe9.txt"
+    Path(os.fsdecode(raw)).write_bytes(b"x")
+    (file,) = walk(tmp_path)
+    with open_file(file) as stream:
+        assert stream.read() == b"x"
+    assert printable(file.relative) == "caf\\xe9.txt"
+
+
+def test_only_a_regular_file_is_found(tmp_path: Path) -> None:
+    """A path to a file gives it under its own name; a folder or nothing gives None."""
+    fill(tmp_path, "a.txt")
+    found = find_file(tmp_path / "a.txt")
+    assert found is not None and found.relative == "a.txt"
+    assert find_file(tmp_path) is None
+    assert find_file(tmp_path / "b.txt") is None
+    assert find_file(tmp_path / "a.txt" / "b") is None
+
+
+def test_a_file_is_written_whole(tmp_path: Path) -> None:
+    """New content replaces the old, in one piece or in many, and leaves nothing beside it."""
+    path = tmp_path / "report.json"
+    write_atomic(path, b"old")
+    write_atomic(path, (part for part in (b"ne", b"w")))
+    assert path.read_bytes() == b"new"
+    assert listed(tmp_path) == ["report.json"]
+
+
+def test_a_written_file_has_the_usual_rights(tmp_path: Path) -> None:
+    """The umask decides who may read it, as for any file."""
+    write_atomic(tmp_path / "a", b"")
+    (tmp_path / "b").touch()
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == stat.S_IMODE((tmp_path / "b").stat().st_mode)
+
+
+def test_a_write_that_breaks_keeps_the_old_file(tmp_path: Path) -> None:
+    """When the data stops with an error, the file is what it was and nothing is left over."""
+
+    def broken() -> Iterator[bytes]:
+        yield b"half"
+        raise RuntimeError("no more")
+
+    path = tmp_path / "errors.jsonl"
+    write_atomic(path, b"old")
+    with pytest.raises(RuntimeError):
+        write_atomic(path, broken())
+    assert path.read_bytes() == b"old"
+    assert listed(tmp_path) == ["errors.jsonl"]
+
+
+def test_a_failed_write_names_the_path(tmp_path: Path) -> None:
+    """A folder that is missing, or a target that is a folder, is an output error."""
+    with pytest.raises(OutputError, match=r"none/a\.json: No such file"):
+        write_atomic(tmp_path / "none" / "a.json", b"")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match="folder"):
+        write_atomic(tmp_path / "folder", b"")
+    assert listed(tmp_path) == ["folder"]
+
+
+def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
+    """A write beyond the file-size limit keeps the old file and says so."""
+    path = tmp_path / "a.json"
+    path.write_bytes(b"old")
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from pipeline import stores, errors\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n stores.write_atomic(Path(sys.argv[1]), b'x' * 5000)\n"
+        "except errors.OutputError as error:\n print('refused', error)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(stores.__file__).parents[1])}
+    child = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        capture_output=True, text=True, env=environment, timeout=60, check=False,
+    )  # fmt: skip
+    assert child.stdout.startswith("refused cannot write"), child.stderr
+    assert path.read_bytes() == b"old"
+    assert listed(tmp_path) == ["a.json"]

@@ -1,0 +1,188 @@
+"""A streamed answer is judged as an unstreamed one, wherever the network cuts it into pieces."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from fake_llm import FakeLLM, Fault
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from raw_server import RawServer, answering, chunked, reply
+
+from pipeline.config import OllamaConfig, VLLMConfig
+from pipeline.llm.ollama import OllamaClient
+from pipeline.llm.sse import join_chunks, join_lines
+from pipeline.llm.vllm import VLLMClient
+from pipeline.records import ExtractionAttempt
+
+KINDS = ("vllm", "ollama")
+TEXT = '{"a": "Zürich – 中 🙂"}'
+USAGE = {"prompt_tokens": 40, "completion_tokens": 9}
+DONE = {"done": True, "done_reason": "stop", "prompt_eval_count": 40, "eval_count": 9}
+
+
+def client_of(kind: str, url: str) -> VLLMClient | OllamaClient:
+    if kind == "vllm":
+        return VLLMClient(VLLMConfig(base_url=url, model="llama3.1:latest", stream=True, timeout=5.0))
+    return OllamaClient(OllamaConfig(base_url=url, stream=True, timeout=5.0))
+
+
+def asked(kind: str, wire: bytes) -> ExtractionAttempt:
+    """What a client that asked for a stream makes of these bytes."""
+    with answering(wire) as server:
+        return client_of(kind, server.url).call_llm({"user": "u"}, None, "u")
+
+
+def events(*chunks: Any, done: bool = True) -> bytes:
+    """Server-sent events, as vLLM sends them."""
+    lines = [b"data: " + json.dumps(chunk, ensure_ascii=False).encode() for chunk in chunks]
+    return b"".join(line + b"\n\n" for line in (*lines, *([b"data: [DONE]"] if done else [])))
+
+
+def lines(*chunks: Any) -> bytes:
+    """Lines of JSON, as Ollama sends them."""
+    return b"".join(json.dumps(chunk, ensure_ascii=False).encode() + b"\n" for chunk in chunks)
+
+
+def stream_of(kind: str, pieces: list[str], *, finish: str | None = "stop") -> bytes:
+    """A stream that says these pieces; `finish` None: it breaks off."""
+    if kind == "ollama":
+        said = [{"message": {"role": "assistant", "content": piece}, "done": False} for piece in pieces]
+        last = [{"message": {"role": "assistant", "content": ""}, **DONE, "done_reason": finish}] if finish else []
+        return lines(*said, *last)
+    said = [{"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]} for piece in pieces]
+    last = [{"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}, {"choices": [], "usage": USAGE}]
+    return events(*said, *(last if finish else []), done=finish is not None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 61, 4096])
+def test_pieces_of_the_network_do_not_matter(kind: str, size: int) -> None:
+    """Chunks that split lines and characters give the same text and counts."""
+    attempt = asked(kind, chunked(stream_of(kind, list(TEXT)), size))
+    assert (attempt.error, attempt.raw_text) == (None, TEXT)
+    assert (attempt.prompt_tokens, attempt.completion_tokens) == (40, 9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_of_the_fake_server(kind: str) -> None:
+    """Streamed and unstreamed the same answer comes, and the request asks for a stream with usage."""
+    with FakeLLM(answer=lambda *_: TEXT) as server:
+        attempt = client_of(kind, server.url).call_llm({"user": "u"}, None, "u")
+        body = server.chats()[0].body
+    assert (attempt.error, attempt.raw_text, attempt.prompt_tokens is not None) == (None, TEXT, True)
+    assert body["stream"] is True
+    assert body.get("stream_options") == ({"include_usage": True} if kind == "vllm" else None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("wire", "reason", "text"),
+    [
+        (lambda kind: stream_of(kind, ["{", "}"], finish="length"), "output_truncated", "{}"),
+        (lambda kind: stream_of(kind, ["  "]), "empty_model_response", "  "),
+        (lambda kind: stream_of(kind, []), "empty_model_response", None),
+        (lambda kind: stream_of(kind, ["\n  " * 99], finish="length"), "generation_loop", "\n  " * 99),
+    ],
+    ids=["length", "blank", "empty", "loop"],
+)
+def test_a_stream_is_held_against_the_same_rules(kind: str, wire: Any, reason: str, text: str | None) -> None:
+    """What is no answer whole is none in pieces."""
+    attempt = asked(kind, chunked(wire(kind)))
+    assert (attempt.error, attempt.reason, attempt.raw_text) == (reason, reason, text)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_that_breaks_off_is_no_answer(kind: str) -> None:
+    """Without `[DONE]` or `done: true` nothing is believed, however whole the text looks."""
+    attempt = asked(kind, chunked(stream_of(kind, ['{"a": 1}'], finish=None)))
+    assert attempt.reason == "bad_response"
+    assert "broke off" in attempt.message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_connection_that_breaks_in_mid_stream_is_a_loss(kind: str) -> None:
+    """A stream whose connection ends before its last chunk is a lost server."""
+    half = chunked(stream_of(kind, list(TEXT)))[:-40]
+    with RawServer(lambda line: (line.read(), line.send(half), line.close())) as server:
+        attempt = client_of(kind, server.url).call_llm({"user": "u"}, None, "u")
+    assert (attempt.reason, attempt.lost) == ("connection_error", True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "reason"),
+    [
+        ("vllm", {"message": "Internal server error", "type": "InternalServerError", "code": 500}, "server_error"),
+        ("vllm", "Internal server error", "server_error"),
+        ("ollama", "an error was encountered while running the model: unexpected EOF", "server_error"),
+        ("ollama", "prediction aborted, token repeat limit reached", "generation_loop"),
+    ],
+)
+def test_an_error_in_mid_stream_is_read(kind: str, error: Any, reason: str) -> None:
+    """A 200 that goes on with an error is a failure, with the server's words."""
+    begun = stream_of(kind, ["{"], finish=None)
+    attempt = asked(kind, chunked(begun + (events if kind == "vllm" else lines)({"error": error})))
+    assert (attempt.error, attempt.reason) == (reason, reason)
+    assert "error in mid-stream: " + (error if isinstance(error, str) else error["message"]) == attempt.message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_of_the_fake_server_in_mid_stream(kind: str) -> None:
+    """The same through the fake."""
+    with FakeLLM(faults=lambda *_: Fault("stream_error")) as server:
+        attempt = client_of(kind, server.url).call_llm({"user": "u"}, None, "u")
+    assert (attempt.error, attempt.reason) == ("server_error", "server_error")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_before_the_stream_is_a_status(kind: str) -> None:
+    """A request that is refused has a plain error body."""
+    attempt = asked(kind, reply({"error": "too busy"}, 503))
+    assert (attempt.error, attempt.reason) == ("http_503", "overloaded")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_server_that_does_not_stream_is_understood(kind: str) -> None:
+    """A gateway that answers with one whole object is taken at its word."""
+    message = {"role": "assistant", "content": "{}"}
+    body = (
+        {"choices": [{"message": message, "finish_reason": "stop"}]} if kind == "vllm" else {"message": message, **DONE}
+    )
+    attempt = asked(kind, reply(body))
+    assert (attempt.error, attempt.raw_text) == (None, "{}")
+
+
+def test_events_may_carry_comments_and_other_fields() -> None:
+    """Lines that are no data (keep-alives of proxies, event names) are passed over; so is a second choice."""
+    first = {"choices": [{"index": 0, "delta": {"content": "a"}}, {"index": 1, "delta": {"content": "X"}}]}
+    last = {"choices": [{"index": 0, "delta": {"content": "b"}, "finish_reason": "stop"}]}
+    body = join_chunks(b": ping\r\n\r\nevent: x\r\n" + events(first).replace(b"data: [DONE]\n\n", b"") + events(last))
+    assert body is not None
+    assert body["choices"] == [
+        {"message": {"role": "assistant", "content": "ab", "reasoning": ""}, "finish_reason": "stop"}
+    ]
+
+
+def test_reasoning_is_kept_apart() -> None:
+    """A chain of thought is no answer, under any of its names."""
+    for name in ("reasoning", "reasoning_content"):
+        chunk = {"choices": [{"delta": {name: "hm"}, "finish_reason": "stop"}]}
+        attempt = asked("vllm", chunked(events(chunk)))
+        assert (attempt.reason, attempt.message) == ("empty_model_response", "only reasoning, no content")
+    thinking = {"message": {"thinking": "hm", "content": ""}, **DONE}
+    assert asked("ollama", chunked(lines(thinking))).message == "only thinking, no content"
+
+
+@given(pieces=st.lists(st.text(max_size=8), max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_any_text_survives_streaming(pieces: list[str]) -> None:
+    """Whatever is streamed, in whatever pieces, comes together as it was."""
+    whole = "".join(pieces).encode("utf-8", "replace").decode()
+    clean = [piece.encode("utf-8", "replace").decode() for piece in pieces]
+    joined = (join_chunks(stream_of("vllm", clean)), join_lines(stream_of("ollama", clean)))
+    assert joined[0] is not None
+    assert joined[1] is not None
+    assert joined[0]["choices"][0]["message"]["content"] == whole
+    assert joined[1]["message"]["content"] == whole
