@@ -51,10 +51,14 @@ class Auto:
         self.value, self.reason = min(START * replicas, self._ceiling), "start"
         self._since, self._answers, self._was_full, self._overloads = now, 0, True, 0
         self._before: tuple[int, float] | None = None
+        self._started = False
         self._hold, self._sprint, self._shrunk_at = 0, True, float("-inf")
 
     def finished(self, attempts: Iterable[ExtractionAttempt], *, in_flight: int, now: float) -> None:
-        """Counts a document's requests; at the end of a window the limit may change."""
+        """Counts a document's requests; at the end of a window the limit may change. The first starts the clock."""
+        if not self._started:
+            self._started, self._since = True, now
+            return
         for attempt in attempts:
             self._answers += attempt.ok
             self._overloads += attempt.reason in ("overloaded", "timeout")
