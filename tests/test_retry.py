@@ -29,7 +29,7 @@ def failed(reason: str = "server_error", **more: Any) -> ExtractionAttempt:
 class Top(random.Random):
     """Chance that always takes the largest value."""
 
-    def uniform(self, a: float, b: float) -> float:  # noqa: ARG002
+    def uniform(self, a: float, b: float) -> float:
         return b
 
 
