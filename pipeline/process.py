@@ -252,6 +252,7 @@ def _failure(trail: _Trail, plan: Plan, *, reason: str, message: str, now: Calla
         runs=known.runs + 1 if again and known and known.failed else 1,
         finished_at=now(),
         version=entry.version,
+        reasks=trail.reasks,
     )
 
 

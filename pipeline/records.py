@@ -188,6 +188,7 @@ class Failure:
     runs: int
     finished_at: str
     version: str | None = None
+    reasks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,12 +111,12 @@ def _new_provider() -> Numbers:
 def tally_in(tally: Numbers, outcome: Result | Failure) -> None:
     """Adds an outcome to a tally; latency is of done documents only."""
     tally["attempts"] += outcome.attempts
+    tally["reasks"] += outcome.reasks
     _count_tokens(tally, outcome.usage)
     if isinstance(outcome, Failure):
         tally["failed"] += 1
         return
     tally["done"] += 1
-    tally["reasks"] += outcome.reasks
     tally["repaired"] += outcome.repaired
     latency = tally["latency"]
     latency["max_s"] = max(latency["max_s"], outcome.latency_s)

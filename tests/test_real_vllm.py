@@ -1,0 +1,74 @@
+"""The client against a real server of the OpenAI protocol; opt-in, see the README ("A real vLLM").
+
+REAL_VLLM_BASE_URL names the server; REAL_VLLM_TYPE is vllm (default) or openai.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pytest
+
+from pipeline.config import VLLMConfig
+from pipeline.llm.preflight import Sample, examine
+from pipeline.llm.vllm import VLLMClient, check_vllm_health
+from pipeline.records import ExtractionAttempt
+
+BASE_URL = os.environ.get("REAL_VLLM_BASE_URL", "")
+pytestmark = pytest.mark.skipif(not BASE_URL, reason="REAL_VLLM_BASE_URL is not set")
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"mood": {"type": "string", "enum": ["good", "bad"]}, "score": {"type": "integer"}},
+    "required": ["mood", "score"],
+    "additionalProperties": False,
+}
+PROMPTS = {"system": "You judge texts.", "user": "The bank cut its rate and shares rose. Judge it as JSON."}
+
+
+@pytest.fixture(scope="module")
+def client() -> VLLMClient:
+    """A client that has looked at the server."""
+    kind: Any = os.environ.get("REAL_VLLM_TYPE", "vllm")
+    client = VLLMClient(VLLMConfig(base_url=BASE_URL, type=kind, max_tokens=64))
+    found = examine(client, sample=Sample(PROMPTS, SCHEMA), full=True, canary=True)
+    assert (found.status, found.constrained) == ("ok", True), found.message
+    assert found.context_length
+    assert found.prompt_tokens
+    return client
+
+
+def ask(client: VLLMClient, user: str, *, max_tokens: int = 64) -> ExtractionAttempt:
+    """One request for a mood."""
+    return client.small(max_tokens=max_tokens, timeout_s=120).call_llm({"system": "", "user": user}, SCHEMA, user)
+
+
+def test_the_health_check_passes() -> None:
+    """GET /v1/models answers."""
+    assert check_vllm_health(BASE_URL)
+
+
+def test_an_answer_fits_the_schema(client: VLLMClient) -> None:
+    """The server holds the model to the schema, and tells its tokens."""
+    attempt = ask(client, PROMPTS["user"])
+    assert attempt.ok, attempt.message
+    assert set(json.loads(attempt.raw_text or "")) == {"mood", "score"}
+    assert attempt.prompt_tokens
+    assert attempt.completion_tokens
+
+
+def test_an_answer_that_was_cut_is_no_answer(client: VLLMClient) -> None:
+    """Three tokens are not enough for an object."""
+    assert ask(client, PROMPTS["user"], max_tokens=3).reason == "output_truncated"
+
+
+def test_a_prompt_that_is_too_long_is_refused_by_its_name(client: VLLMClient) -> None:
+    """The honest 400 is `context_length`."""
+    assert ask(client, "The fox jumped. " * 20_000).reason == "context_length"
+
+
+def test_a_lone_surrogate_does_not_reach_the_server(client: VLLMClient) -> None:
+    """What vLLM would refuse is scrubbed."""
+    assert ask(client, "A broken emoji \ud83d. " + PROMPTS["user"]).reason in (None, "output_truncated")
