@@ -246,8 +246,11 @@ class AppConfig:
         """The providers after the first (default: `provider`), in order, each once, never the first itself."""
         names = self.fallback
         if names is None:
-            names = ("ollama",) if any(key.startswith("ollama.") for key in self.origins) else ()
+            names = ("ollama",) if self._names_ollama() else ()
         return others(names, first=self.provider if first is None else first)
+
+    def _names_ollama(self) -> bool:
+        return any(key.startswith("ollama.") and origin != "flag" for key, origin in self.origins.items())
 
     def pinned(self, key: str) -> bool:
         """True when a flag or the environment set this dotted key, which beats an agent file."""

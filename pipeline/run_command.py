@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,24 +18,25 @@ from typing import Any
 from pipeline import dry_run
 from pipeline.agents import question
 from pipeline.arguments import config_path, load_app, write_out
-from pipeline.config import AppConfig, ProviderConfig, mask_url
+from pipeline.config import AppConfig, mask_url
 from pipeline.documents import ListingCounts, load_entries
-from pipeline.errors import EXIT_INTERNAL, EXIT_OK, REASONS, ConfigError, OutputError, PipelineError
+from pipeline.errors import EXIT_INTERNAL, EXIT_OK, OutputError, PipelineError
 from pipeline.job import Job
 from pipeline.limit import Auto, Fixed, Limit
 from pipeline.logs import active_handler
-from pipeline.output import Output, folder_of
+from pipeline.output import Output, folder_of, scan
 from pipeline.planning import build_plan
-from pipeline.process import Asking, Plan
+from pipeline.process import Plan
 from pipeline.progress import ProgressMode, make_progress
 from pipeline.records import utc_now
+from pipeline.redoing import check_redo, first_config, rules_of
 from pipeline.refresh import Refresher
 from pipeline.report import build_report, headline, reconciles, run_summary, write_report
 from pipeline.run_stats import RunStats
 from pipeline.runner import Runner
-from pipeline.selection import Rules, Selection, sample_threshold
+from pipeline.selection import Selection
 from pipeline.settings import describe
-from pipeline.shards import WHOLE, Shard, parse_shard
+from pipeline.shards import WHOLE, parse_shard
 from pipeline.summary_text import summary_text
 from pipeline.verdict import End, exit_code
 from pipeline.watching import Display, Signals
@@ -53,7 +54,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     stop = threading.Event()
     plan = build_plan(app, stop=stop)
     counts = ListingCounts()
-    rules = _rules(arguments, app, run_id=run_id, shard=shard)
+    rules = rules_of(arguments, app, run_id=run_id, shard=shard)
     if arguments.dry_run:
         return dry_run.main(app, plan, rules=rules, shard=shard)
     entries = load_entries(app.input, output=folder_of(app.output.uri), counts=counts)
@@ -67,7 +68,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
             run_id=run_id,
             wait=stop.wait,
         ) as output:
-            _check_redo(app, plan, output=output, rules=rules)
+            check_redo(app, plan, output=output, rules=rules)
             run = _Run(app, arguments, plan=plan, output=output, counts=counts, environ=environ)
             selection = Selection(output.index, rules, shard=shard, fingerprint=run.fingerprint)
             return run.go(lambda: entries, selection, stop=stop, signals=signals)
@@ -153,7 +154,7 @@ class _Run:
             done=counts["done"],
             failed=counts["failed"],
             skipped=counts["skipped"],
-            listed=self.listing.listed,
+            listed=self.listing.listed if self.runner.listed_whole else None,
             config=self.app.runner,
             min_documents=self.app.input.min_documents,
         )
@@ -162,6 +163,7 @@ class _Run:
         if code != EXIT_OK:
             logger.error("%s", message)
         summary = self._summary(stats, counts=counts, code=code, message=message)
+        summary["listed_whole"] = self.runner.listed_whole
         report = self._write(summary)
         if not (self.arguments.quiet and code == EXIT_OK):
             self._print(report)
@@ -171,7 +173,7 @@ class _Run:
     def _summary(self, stats: RunStats, *, counts: Mapping[str, int], code: int, message: str) -> dict[str, Any]:
         stamp, folder = self.output.stamp, self.output.folder
         asked = {
-            name: question(each.resolved, _first_config(self.app, each)) for name, each in self.plan.askings.items()
+            name: question(each.resolved, first_config(self.app, each)) for name, each in self.plan.askings.items()
         }
         return run_summary(
             stats,
@@ -195,7 +197,7 @@ class _Run:
         try:
             self.output.finish()
             self.output.write_run(summary)
-            report = build_report(self.output.runs(), self.output.index.counts())
+            report = build_report(self.output.runs(), self._counts())
             write_report(self.output.folder, report)
         except PipelineError as error:
             if summary["exit_code"] == EXIT_OK:
@@ -203,6 +205,13 @@ class _Run:
             logger.error("%s", error)
             report = build_report([summary], self.output.index.counts())
         return report
+
+    def _counts(self) -> dict[str, Any]:
+        """The numbers of the whole output; a shard's own index knows its own documents only."""
+        if self.output.stamp.shard is None:
+            return self.output.index.counts()
+        with closing(scan(self.output.folder)) as whole:
+            return whole.counts()
 
     def _print(self, report: Mapping[str, Any]) -> None:
         colour = sys.stdout.isatty() and not self.environ.get("NO_COLOR")
@@ -215,58 +224,6 @@ class _Run:
             write_out(text)
         except OutputError as error:
             logger.warning("the summary was not printed: %s", error)
-
-
-def _rules(arguments: argparse.Namespace, app: AppConfig, *, run_id: str, shard: Shard) -> Rules:
-    only: frozenset[str] | None = None
-    if arguments.only_failed is not None:
-        only = frozenset(filter(None, arguments.only_failed.split(",")))
-        _check_reasons(only)
-    below = None
-    if arguments.sample:
-        listing = load_entries(app.input, output=folder_of(app.output.uri), counts=ListingCounts())
-        below = sample_threshold((entry.id for entry in listing if shard.owns(entry.id)), arguments.sample)
-    return Rules(
-        run_id=run_id,
-        redo=arguments.redo,
-        only_failed=only,
-        retry_failed=not arguments.no_retry_failed,
-        retry_runs=app.runner.retry_runs,
-        sample_below=below,
-    )
-
-
-def _check_reasons(names: frozenset[str]) -> None:
-    for name in sorted(names - set(REASONS)):
-        raise ConfigError(f"--only-failed: got {name!r}, need reasons of: {', '.join(REASONS)}")
-
-
-def _check_redo(app: AppConfig, plan: Plan, *, output: Output, rules: Rules) -> None:
-    """ConfigError when a changed question would do more of the done documents again than `runner.max_redo` allows."""
-    allowed = app.runner.max_redo
-    if allowed is None or rules.redo is not None:
-        return
-    done = output.index.fingerprints()
-    total, ours = sum(done.values()), {asking.fingerprint for asking in plan.askings.values()}
-    changed = sum(count for fingerprint, count in done.items() if fingerprint not in ours)
-    if total and changed / total > allowed:
-        what = ", ".join(_changes(app, plan, output.runs())) or "the question"
-        told = f"{changed} of {total} done documents would be asked again, because this changed: {what}"
-        raise ConfigError(f"{told}; --redo changed does it, --redo none leaves them (runner.max_redo {allowed:g})")
-
-
-def _changes(app: AppConfig, plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
-    """Which parts of the question differ from those of the last run."""
-    before: dict[str, Any] = next(
-        (run["config"]["question"] for run in reversed(runs) if "question" in run.get("config", {})), {}
-    )
-    now = {name: question(each.resolved, _first_config(app, each)) for name, each in plan.askings.items()}
-    keys = {key for name, asked in now.items() for key in asked if before.get(name, {}).get(key) != asked[key]}
-    return sorted(keys)
-
-
-def _first_config(app: AppConfig, asking: Asking) -> ProviderConfig:
-    return app.provider_config(asking.resolved.provider)
 
 
 def _limit(app: AppConfig, plan: Plan) -> Limit:

@@ -6,6 +6,7 @@ It reads the index and decides; it reads no document and counts nothing itself.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -39,11 +40,11 @@ class Rules:
         """True when what is known need not be done again as long as the bytes are the same."""
         if self.redo == "all":
             return known.run_id == self.run_id
+        if known.failed and not self.retry_failed:
+            return True
         if known.fingerprint != fingerprint and self.redo != "none":
             return False
-        if not known.failed:
-            return True
-        return not self.retry_failed or kind_of(known.reason or "") == "document" or known.runs >= self.retry_runs
+        return not known.failed or kind_of(known.reason or "") == "document" or known.runs > self.retry_runs
 
     def names(self, known: Known | None) -> bool:
         """True when --only-failed names what is known."""
@@ -65,7 +66,7 @@ class Selection:
     def judge(self, entry: Entry) -> tuple[Choice, Entry]:
         """What to do with an entry, and the entry with what is known of it."""
         if self._index.seen(entry.id):
-            entry = replace(entry, id=fallback_id(entry), duplicate_of=entry.id)
+            entry = replace(entry, id=self._free_id(fallback_id(entry)), duplicate_of=entry.id)
         known = self._index.known(entry.id)
         if self._rules.only_failed is not None:
             if self._rules.names(known):
@@ -73,9 +74,15 @@ class Selection:
             return ("leave" if known is None else "skip"), entry
         if known is None:
             return "do", entry
-        stands = self._rules.stands(known, self._fingerprint(entry.id))
+        was_duplicate, is_duplicate = known.reason == "duplicate_id", entry.duplicate_of is not None
+        stands = was_duplicate == is_duplicate and self._rules.stands(known, self._fingerprint(entry.id))
         unread = stands and entry.version is not None and entry.version == known.version
         return ("skip" if unread else "do"), replace(entry, known=known, stands=stands)
+
+    def _free_id(self, wanted: str) -> str:
+        """The id, with a number behind it when this run has met it already."""
+        tries = itertools.chain([wanted], (f"{wanted}!{number}" for number in itertools.count(2)))
+        return next(each for each in tries if not self._index.seen(each))
 
 
 def sample_threshold(ids: Iterable[str], size: int) -> float:

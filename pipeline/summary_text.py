@@ -146,7 +146,13 @@ def _next(report: Mapping[str, Any]) -> list[str]:
     left, command = report["run"]["counts"]["left"], report["run"]["command"]
     if not left:
         return []
-    return [f"{_int(left)} documents are left. The same command goes on from here:", *_command("", command, indent=2)]
+    whole = report["run"].get("listed_whole", True)
+    told = (
+        f"{_int(left)} documents are left."
+        if whole
+        else f"At least {_int(left)} documents are left: not all were listed."
+    )
+    return [f"{told} The same command goes on from here:", *_command("", command, indent=2)]
 
 
 def _labelled(label: str, text: str, *, indent: int) -> list[str]:

@@ -69,15 +69,25 @@ class Guard:
 
 
 def exit_code(
-    end: End | None, *, done: int, failed: int, skipped: int, listed: int, config: RunnerConfig, min_documents: int
+    end: End | None,
+    *,
+    done: int,
+    failed: int,
+    skipped: int,
+    listed: int | None,
+    config: RunnerConfig,
+    min_documents: int,
 ) -> tuple[int, str]:
-    """The exit code (contract, section 8) and the sentence that explains it; "" when nothing needs explaining."""
+    """The exit code (contract, section 8) and the sentence that explains it; "" when nothing needs explaining.
+
+    `listed`: documents in the whole input; None when its listing did not come to the end.
+    """
     if end is not None and end.exit_code is not None:
         return end.exit_code, end.message
     counted = done + failed + skipped
     if counted and failed / counted > config.max_error_rate:
         told = f"{failed} of {counted} documents failed: more than runner.max_error_rate {config.max_error_rate:g}"
         return EXIT_FAILURES, told
-    if end is None and listed < min_documents:
+    if listed is not None and listed < min_documents:
         return EXIT_FAILURES, f"found {listed} documents, need at least {min_documents} (input.min_documents)"
     return EXIT_OK, end.message if end else ""

@@ -392,7 +392,10 @@ def test_an_id_that_is_taken_has_another() -> None:
     """A line with an id of its own falls back to its positional id, every other entry to its uri."""
     put({"in/a.jsonl": '{"id": "k"}\n{}', "in/b.txt": "x"})
     named = entries(InputSource("in", "n"), id_field="id")
-    assert [fallback_id(entry) for entry in named] == ["n/a.jsonl#1", "in/a.jsonl#2", "in/b.txt"]
+    assert [fallback_id(entry) for entry in named] == [
+        "n/a.jsonl#1",
+        *(f"file://{Path(uri).absolute()}" for uri in ("in/a.jsonl#2", "in/b.txt")),
+    ]
 
 
 def test_a_long_line_is_read_in_bounded_memory() -> None:

@@ -126,15 +126,32 @@ def test_redo_all_goes_on_across_a_kill_with_the_same_run_id(place: Place) -> No
 
 
 def test_a_failure_is_tried_in_so_many_runs_and_no_more(place: Place) -> None:
-    """`retry_runs` counts the runs in which the same document failed the same question."""
+    """`retry_runs` counts the runs that try the same document again, after the one in which it failed first."""
     place.documents({"a.txt": "[[fault:wrong_type]]", "b.txt": "text"})
     arguments = (*LENIENT, "--set", "runner.retry_runs=2")
-    for runs in (1, 2, 2):
+    for runs in (1, 2, 3, 3):
         place.run(*arguments)
         assert [line["runs"] for line in place.lines("errors.jsonl")] == [runs]
-    assert place.asked().count("a.txt") == 4
+    assert place.asked().count("a.txt") == 6
     place.run(*LENIENT, "--only-failed")
-    assert [line["runs"] for line in place.lines("errors.jsonl")] == [3]
+    assert [line["runs"] for line in place.lines("errors.jsonl")] == [4]
+
+
+def test_failed_documents_are_left_alone_when_told_so_whatever_the_question(place: Place) -> None:
+    """With --no-retry-failed a changed question is put to the done documents only."""
+    place.documents({"a.txt": "[[fault:wrong_type]]", "b.txt": "text"})
+    place.run(*LENIENT)
+    place.asked()
+    place.run(*LENIENT, "--no-retry-failed", "--set", "vllm.temperature=0.5")
+    assert place.asked() == ["b.txt"]
+
+
+def test_what_was_not_listed_is_not_counted_as_known(place: Place) -> None:
+    """A run that stops early says that there are at least so many left, and does not miss `min_documents`."""
+    place.documents(600)
+    ran = place.run("--limit", "2", "--set", "runner.concurrency=2", "--set", "input.min_documents=600")
+    assert "At least" in ran.out
+    assert place.last_run()["listed_whole"] is False
 
 
 def test_a_document_to_blame_is_not_tried_again_unless_named(place: Place) -> None:
@@ -185,3 +202,18 @@ def test_an_output_belongs_to_one_agent(place: Place, how: str) -> None:
         (place.folder / "out" / "results.jsonl").write_text('{"mine": 1}\n', encoding="utf-8")
         place.run(code=2)
         assert (place.folder / "out" / "results.jsonl").read_text(encoding="utf-8") == '{"mine": 1}\n'
+
+
+def test_moved_weights_count_as_a_changed_question(place: Place) -> None:
+    """`max_redo` looks at what each document would be asked now, not at what any of them is."""
+    names = place.documents(20)
+    weights = {"variants": {"a": {"weight": 1}, "b": {"weight": 1, "temperature": 0.5}}}
+    place.configure(agent=weights)
+    place.run()
+    place.asked()
+    place.configure(agent={"variants": {"a": {"weight": 1}, "b": {"weight": 10**6, "temperature": 0.5}}})
+    assert "of 20 done documents" in place.run("--set", "runner.max_redo=0.1", code=2).err
+    place.run("--set", "runner.max_redo=0.1", "--only-failed")
+    assert place.asked() == []
+    place.run("--set", "runner.max_redo=0.1", "--redo", "changed")
+    assert 0 < len(place.asked()) < len(names)

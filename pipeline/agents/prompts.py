@@ -11,6 +11,7 @@ from string import Template
 
 from pipeline.agent_file import AgentFile, VariantFile
 from pipeline.config_rules import nearest
+from pipeline.documents.special_tokens import break_special_tokens
 from pipeline.errors import ConfigError
 from pipeline.records import Document
 
@@ -43,9 +44,15 @@ def check_prompts(prompts: AgentFile | VariantFile, *, path: Path, place: str) -
 
 
 def rendered(template: str, document: Document) -> str:
-    """The template with the document in it; missing metadata is empty, other values are their `str`."""
+    """The template with the document in it; missing metadata is empty, other values are their `str`.
+
+    Names and metadata come from outside as the text does: no special token of a chat template is left in them.
+    """
     given = {key: "" if value is None else str(value) for key, value in document.metadata.items()}
-    own = {"document": document.text, "id": document.id, "uri": document.uri}
+    given = {
+        key: break_special_tokens(text)[0] for key, text in {**given, "id": document.id, "uri": document.uri}.items()
+    }
+    own = {"document": document.text}
     return Template(template).substitute({**dict.fromkeys(METADATA, ""), **given, **own})
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from pipeline.documents.compression import Compression
@@ -122,6 +123,6 @@ def describe(cause: Exception) -> str:
 
 
 def fallback_id(entry: Entry) -> str:
-    """The id for an entry whose own is taken: its positional id if it has another one, else its uri."""
+    """The id for an entry whose own is taken: its positional id if it has another one, else its whole URI."""
     position = entry.read.position if isinstance(entry.read, HeldLine) else entry.id
-    return entry.uri if position == entry.id else position
+    return position if position != entry.id else f"file://{Path(entry.uri).absolute()}"

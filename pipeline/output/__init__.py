@@ -177,11 +177,14 @@ class Output:
             if self._is_own(path):
                 rewrite(path, self._stands)
             else:
-                self._under_gate(lambda other: rewrite(other, self._stands), path)
+                self._under_gate(lambda other: rewrite(other, self._stands_or_is_not_ours), path)
         self._error_lines = standing
 
     def _stands(self, line: Mapping[str, Any]) -> bool:
-        return not self._shard.owns(line["id"]) or self.index.stands(line["id"], line["run"])
+        return self.index.stands(line["id"], line["run"])
+
+    def _stands_or_is_not_ours(self, line: Mapping[str, Any]) -> bool:
+        return not self._shard.owns(line["id"]) or self._stands(line)
 
     def _close_files(self) -> None:
         try:

@@ -9,7 +9,7 @@ import re
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -153,10 +153,14 @@ class Index:
             "variants": variants,
         }
 
-    def fingerprints(self) -> Mapping[str, int]:
-        """How many documents are done under each question."""
-        rows = self._ask("SELECT fingerprint, count(*) FROM done GROUP BY fingerprint")
-        return {self._texts[number]: documents for number, documents in rows}
+    def done(self) -> Iterator[tuple[str, str]]:
+        """The documents that are done, in order of their ids, each with the fingerprint of what it was asked."""
+        after = ""
+        query = f"SELECT id, fingerprint FROM done WHERE id > ? ORDER BY id LIMIT {_PAGE}"
+        while rows := self._ask(query, after):
+            after = rows[-1][0]
+            for document_id, number in rows:
+                yield document_id, self._texts[number]
 
     def _read(self, path: Path, shard: Shard) -> None:
         table = path.name.partition("-")[0].partition(".")[0]
@@ -171,7 +175,9 @@ class Index:
 
     def _rows(self, path: Path, damage: Damage, shard: Shard) -> Iterator[_Row]:
         is_errors = path.name.startswith("errors")
-        number, owns, agents = self._number, shard.owns, self.agents
+        # a duplicate is recorded by the shard of the id it repeats, under an id that another may own
+        is_own = shard.count > 0 and path.stem.endswith(shard.suffix)
+        number, owns, agents = self._number, (lambda _: True) if is_own else shard.owns, self.agents
         # unpacked, not read by name: this loop runs once for every line of the output
         for id, run, sha256, agent, variant, fingerprint, version, reason, runs, run_id in read_lines(
             path, heads_of(path), damage

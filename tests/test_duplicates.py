@@ -1,0 +1,67 @@
+"""Two documents with one id: the first is done, the second fails by an id of its own, and nothing sticks."""
+
+from __future__ import annotations
+
+import json
+
+from conftest import Place
+
+LENIENT = ("--set", "runner.max_error_rate=1")
+BY_ID = ("--set", "input.id_field=id")
+
+
+def lines(*ids: str) -> str:
+    """A .jsonl with a document for each id."""
+    return "".join(json.dumps({"id": each, "text": f"Text {n}."}) + "\n" for n, each in enumerate(ids)) or "\n"
+
+
+def place_lines(place: Place, *ids: str) -> None:
+    """Writes the archive, as it stands, into the inbox."""
+    inbox = place.folder / "inbox"
+    inbox.mkdir(exist_ok=True)
+    (inbox / "x.jsonl").write_text(lines(*ids), encoding="utf-8")
+
+
+def test_a_file_met_twice_does_not_take_the_good_ones_id(place: Place) -> None:
+    """The done document stays done, in each later run; the duplicate goes under its whole URI."""
+    place.documents({"d1.txt": "text", "d2.txt": "text"})
+    inputs = ("--input", "inbox", "--input", "inbox/d1.txt")
+    for _ in range(2):
+        place.run(*LENIENT, *inputs)
+        assert sorted(place.done()) == ["d1.txt", "d2.txt"]
+        assert list(place.failed().values()) == ["duplicate_id"]
+        assert next(iter(place.failed())).startswith("file:///")
+    place.run(*LENIENT)
+    assert place.last_run()["counts"]["skipped"] == 2
+    assert place.report()["output"]["done"] == 2
+
+
+def test_each_of_many_duplicates_has_an_id_of_its_own(place: Place) -> None:
+    """The same folder three times: every document is done once and fails twice, under four ids."""
+    place.documents({"d1.txt": "text", "d2.txt": "text"})
+    place.run(*LENIENT, "--input", "inbox", "--input", "inbox", "--input", "inbox")
+    assert place.done() == {"d1.txt": 1, "d2.txt": 1}
+    assert len(place.lines("errors.jsonl")) == len(place.failed()) == 4
+
+
+def test_what_was_a_duplicate_is_asked_when_it_is_one_no_more(place: Place) -> None:
+    """Being a duplicate is no fault of a document's bytes."""
+    place_lines(place, "k", "k")
+    place.run(*LENIENT, *BY_ID)
+    assert place.failed() == {"x.jsonl#2": "duplicate_id"}
+    place.run(*LENIENT)
+    assert sorted(place.done()) == ["k", "x.jsonl#1", "x.jsonl#2"]
+    assert place.failed() == {}
+
+
+def test_shards_count_duplicates_once_however_often_they_run(place: Place) -> None:
+    """Each shard's errors file keeps its own duplicates, once, and the report of both adds up."""
+    ids = [f"k{n}" for n in range(12)]
+    place_lines(place, *ids, *ids)
+    for _ in range(3):
+        for shard in ("0/2", "1/2"):
+            place.run(*LENIENT, *BY_ID, "--shard", shard)
+        errors = [line["id"] for n in (0, 1) for line in place.lines(f"errors-0000{n}-of-00002.jsonl")]
+        assert sorted(errors) == sorted(f"x.jsonl#{n}" for n in range(13, 25))
+        output = place.report()["output"]
+        assert (output["done"], output["failed"]) == (12, 12)
