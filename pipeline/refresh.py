@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pipeline.agents import Agent, load_agent
 from pipeline.config import AppConfig
@@ -22,6 +23,7 @@ from pipeline.process import Plan
 logger = logging.getLogger(__name__)
 
 MAX_START_PAUSE_S = 5.0
+_QUESTION = ("max_tokens", "temperature", "extra_body", "num_ctx")
 
 
 class Refresher:
@@ -43,16 +45,25 @@ class Refresher:
         self._seen = self._versions()
 
     def establish(self, plan: Plan) -> None:
-        """Returns when a provider can be asked, or when waiting for one is up to the run.
+        """Returns when each variant's provider can be asked, or when waiting for one is up to the run.
 
-        ConfigError when the first provider is a dead end and no other can be asked instead.
+        ConfigError when a first provider is a dead end and no other can be asked instead. A fallback that is not
+        needed is not looked at: that might load its model.
         """
         self._plan = plan
-        for provider in plan.client.providers:
-            if self._wait_for(provider, self._app.runner.startup_wait_s):
-                self._say_fallback(plan, provider)
+        looked_at: dict[Provider, bool] = {}
+        for order in plan.client.orders.values():
+            self._establish(plan, order, looked_at=looked_at)
+        plan.client.hold_back()
+
+    def _establish(self, plan: Plan, order: Sequence[Provider], *, looked_at: dict[Provider, bool]) -> None:
+        for provider in order:
+            if provider not in looked_at:
+                looked_at[provider] = self._wait_for(provider, self._app.runner.startup_wait_s)
+            if looked_at[provider]:
+                self._say_fallback(order[0], provider)
                 return
-        trouble = plan.client.first.trouble
+        trouble = order[0].trouble
         if trouble is not None and trouble.state == "misconfigured" and not self._stop.is_set():
             raise ConfigError(dead_ends(plan))
 
@@ -80,6 +91,7 @@ class Refresher:
             self._say_once(f"the provider of the changed configuration cannot be used, what runs stays: {why}")
             plan.client.close()
             return None
+        plan.client.hold_back()
         self._log_switch(self._plan, plan)
         self._app, self._plan, self._seen = app, plan, versions
         return plan
@@ -89,28 +101,28 @@ class Refresher:
         return [_version(path) for path in self._watched]
 
     def _wait_for(self, provider: Provider, patience_s: float) -> bool:
-        """True as soon as one replica passes its preflight; False when the time is up or each one is a dead end."""
+        """True as soon as one replica passes its preflight; False when the time is up or one is a dead end."""
         deadline, pause_s = self._clock() + patience_s, FIRST_PAUSE_S
         while True:
             found = [provider.examine(replica).status for replica in provider.replicas]
             if "ok" in found:
                 return True
-            if "unreachable" not in found or self._clock() + pause_s > deadline or self._stop.wait(pause_s):
+            if "misconfigured" in found or self._clock() + pause_s > deadline or self._stop.wait(pause_s):
                 return False
             self._say_once(f"waiting up to {patience_s:g} s for provider {provider.name}")
             pause_s = min(MAX_START_PAUSE_S, pause_s * 2)
 
-    def _say_fallback(self, plan: Plan, taken: Provider) -> None:
-        first = plan.client.first
-        if taken is first:
-            return
-        why = first.trouble.why.message if first.trouble and first.trouble.why else "it does not answer"
-        logger.warning("provider %s cannot be used (%s); taking the fallback %s", first.name, why, taken.name)
+    def _say_fallback(self, first: Provider, taken: Provider) -> None:
+        if taken is not first:
+            why = first.trouble.why.message if first.trouble and first.trouble.why else "it does not answer"
+            self._say_once(f"provider {first.name} cannot be used ({why}); taking the fallback {taken.name}")
 
     def _fixed(self, app: AppConfig) -> AppConfig:
         """The configuration without what may not change in a run; a change there is said once."""
         keep = {name: getattr(self._app, name) for name in ("input", "output", "agent", "agents_dir")}
-        keep |= {} if self._app.runner.refresh == "all" else {"variant": self._app.variant}
+        if self._app.runner.refresh != "all":
+            keep["variant"] = self._app.variant
+            keep |= _asked_as_before(app, self._app)
         changed = [name for name, value in keep.items() if getattr(app, name) != value]
         if changed:
             self._say_once(f"{', '.join(changed)} cannot change in a run: left for the next one")
@@ -155,6 +167,24 @@ def dead_ends(plan: Plan) -> str:
         for name, replica in found
         if replica is not None and replica.why is not None and replica.state == "misconfigured"
     )
+
+
+def _asked_as_before(now: AppConfig, before: AppConfig) -> dict[str, Any]:
+    """The providers of `now` with the part of the question that their settings hold as it was: no half archives."""
+    named = {
+        name: _keep_question(config, before.providers[name]) if name in before.providers else config
+        for name, config in now.providers.items()
+    }
+    return {
+        "ollama": _keep_question(now.ollama, before.ollama),
+        "vllm": _keep_question(now.vllm, before.vllm),
+        "providers": named,
+    }
+
+
+def _keep_question(now: Any, before: Any) -> Any:
+    kept = {name: getattr(before, name) for name in _QUESTION if hasattr(before, name) and hasattr(now, name)}
+    return replace(now, **kept)
 
 
 def _version(path: Path) -> tuple[int, int] | None:

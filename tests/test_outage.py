@@ -164,6 +164,48 @@ def test_the_fallback_is_left_again_when_the_first_is_back(place: Place, server:
     assert place.failed() == {}
     assert place.done() == dict.fromkeys(names, 1)
     assert "server is back" in ran.err
+    switches = [line for line in ran.err.splitlines() if "provider switched" in line]
+    assert ["new_provider=ollama" in line for line in switches] == [True, False]
+    assert "new_provider=vllm" in switches[1]
+
+
+def test_a_fallback_is_looked_at_when_it_is_needed_and_not_before(place: Place, server: FakeLLM) -> None:
+    """It may share the hardware, so nothing is loaded there in vain; a thinking model is found out all the same."""
+    place.documents(40)
+    server.latency_s = 0.1
+    with FakeLLM(("small-one",), latency_s=0.05, thinking=True) as second:
+        place.configure({"fallback": ["ollama"], "ollama.base_url": second.url, "ollama.model": "small-one"})
+        child = place.start("run", "--concurrency", "2")
+        place.wait_for_results(4)
+        assert second.requests == []
+        server.down()
+        assert child.end().code == 0
+        asked = [seen.body for seen in second.chats() if seen.document.endswith(".txt")]
+    assert asked
+    assert all(body["think"] is False for body in asked)
+    assert place.failed() == {}
+
+
+@pytest.mark.parametrize("gap", ["gone", "empty"])
+def test_a_key_file_that_is_gone_for_a_moment_stops_nothing(place: Place, server: FakeLLM, gap: str) -> None:
+    """In the middle of a rotation the key that runs stays; the new one is taken when it is there."""
+    names = place.documents(30)
+    key = place.folder / "key"
+    key.write_text("first-key\n", encoding="utf-8")
+    server.api_key, server.latency_s = "first-key", 0.1
+    child = place.start("run", env={"VLLM_API_KEY_FILE": str(key)})
+    place.wait_for_results(8)
+    if gap == "gone":
+        key.unlink()
+    else:
+        key.write_text("", encoding="utf-8")
+    server.api_key = "second-key"
+    place.wait_for(lambda: _refused(server) >= 2, "requests with the old key")
+    key.write_text("second-key\n", encoding="utf-8")
+    ran = child.end()
+    assert ran.code == 0, ran.err
+    assert place.failed() == {}
+    assert place.done() == dict.fromkeys(names, 1)
 
 
 def test_a_key_that_is_changed_in_its_file_is_taken_in_mid_run(place: Place, server: FakeLLM) -> None:
@@ -241,8 +283,8 @@ def test_a_run_that_waits_for_its_server_can_be_ended(place: Place, server: Fake
     server.latency_s = 0.1
     child = place.start("run", *(["--max-duration", "3s"] if how == "max_duration" else []))
     place.wait_for_results(4)
-    server.draining = True
-    place.wait_for(lambda: len(server.chats()) > 12, "refused requests")
+    before, server.draining = len(server.chats()), True
+    place.wait_for(lambda: len(server.chats()) > before, "refused requests")
     ran = child.end(signal.SIGTERM if how == "signal" else None)
     assert ran.code == (143 if how == "signal" else 0), ran.err
     assert place.failed() == {}

@@ -101,7 +101,7 @@ def test_a_cut_prompt_is_no_result() -> None:
     """A whole, valid answer to half a document fails, with the numbers."""
     attempt = asked(4098, chars=60_000)
     assert (attempt.error, attempt.reason, attempt.raw_text) == ("prompt_truncated", "prompt_truncated", "{}")
-    assert "60001 characters of prompt were answered as 4098 tokens" in attempt.message
+    assert "60001 bytes of prompt were answered as 4098 tokens" in attempt.message
     assert "num_ctx 8192" in attempt.message
     assert asked(4098, chars=20_000).ok
     assert asked(4097, chars=60_000).ok
@@ -151,3 +151,16 @@ def test_what_is_enforced_everywhere_is_not_listed() -> None:
         "$defs": {"x": {"type": ["string", "null"], "maxLength": 4}},
     }
     assert [unenforced(schema, kind) for kind in TABLES] == [[], [], []]
+
+
+def test_a_full_context_needs_little_more_to_be_suspicious() -> None:
+    """An old server keeps all but one token: a text a tenth too long was cut, one that fits to the letter was not."""
+    assert taught().is_cut(int(8191 * 4 * 1.1), 8191) is True
+    assert taught().is_cut(8191 * 4, 8191) is False
+
+
+def test_scripts_with_few_characters_a_token_are_judged_by_their_bytes() -> None:
+    """Chinese after English: three bytes a character make the length comparable."""
+    english = taught(chars_per_token=4.0)
+    text = "\u5e02" * 9000
+    assert english.is_cut(len(text.encode()), 4098) is True

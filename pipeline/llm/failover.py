@@ -5,12 +5,15 @@ It starts no thread and keeps nothing of a document.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import kind_of
 from pipeline.llm.replicas import Asked, Provider, Question
 from pipeline.records import ExtractionAttempt
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class Failover:
     def __init__(self, orders: Mapping[str, Sequence[Provider]]) -> None:
         self.orders = orders
         self.providers = tuple(dict.fromkeys(provider for order in orders.values() for provider in order))
+        self._serving = {variant: order[0] for variant, order in orders.items()}
 
     @property
     def first(self) -> Provider:
@@ -69,10 +73,39 @@ class Failover:
                     break
         return Asked(tuple(attempts), unavailable=not settled, losses=losses)
 
+    def hold_back(self) -> None:
+        """Keeps providers that nobody has looked at out of use, until `recover` finds that they are needed."""
+        for provider in self.providers:
+            for replica in provider.replicas:
+                if replica.why is None:
+                    replica.state, replica.retry_at = "aside", float("inf")
+
     def recover(self) -> None:
-        """Looks again at what was set aside. Called by the one prober."""
+        """Looks again at what was set aside, and at a fallback once it is needed. Called by the one prober."""
+        for order in self.orders.values():
+            for provider in order:
+                if provider.available:
+                    break
+                for replica in provider.replicas:
+                    replica.retry_at = float("-inf") if replica.why is None else replica.retry_at
         for provider in self.providers:
             provider.recover()
+        self._log_switches()
+
+    def _log_switches(self) -> None:
+        for variant, order in self.orders.items():
+            old, new = self._serving[variant], next((each for each in order if each.available), None)
+            if new is None or new is old:
+                continue
+            self._serving[variant] = new
+            models = [each.replicas[0].client.config.model for each in (old, new)]
+            fields = {
+                "old_provider": old.name,
+                "new_provider": new.name,
+                "old_model": models[0],
+                "new_model": models[1],
+            }
+            logger.info("provider switched", extra={**fields, "variant": variant})
 
     def close(self) -> None:
         """Closes the idle connections of all providers."""

@@ -9,6 +9,7 @@ which met a connection the server had closed while it was idle is sent once more
 from __future__ import annotations
 
 import http.client
+import logging
 import os
 import threading
 import time
@@ -21,7 +22,11 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProtocolError, ReadTimeoutError
 
+from pipeline.config import mask_url
+from pipeline.errors import ConfigError
 from pipeline.llm.connection import PlainConnection, StaleConnectionError, TlsConnection
+
+logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
 MAX_REPLY_BYTES = 8 * 1024 * 1024
@@ -99,8 +104,15 @@ class Endpoint:
         self.key_changes = 0
 
     def reload_key(self) -> bool:
-        """True when the key's file holds another key now; it is used from the next request on."""
-        before, self._key = self._key, self._access.read_key()
+        """True when the key's file holds another key now; it is used from the next request on.
+
+        A file that is gone or empty just now, as in the middle of a rotation, changes nothing.
+        """
+        try:
+            before, self._key = self._key, self._access.read_key()
+        except ConfigError as error:
+            logger.warning("the key stays as it was: %s", error, extra={"endpoint": mask_url(self.base_url)})
+            return False
         self.key_changes += before != self._key
         return before != self._key
 

@@ -90,8 +90,8 @@ class OllamaClient:
         except CallFailedError as failure:
             attempt = failed_call(attempt, failure)
         else:
-            chars = max(len(document_text), sum(map(len, prompts.values())))
-            attempt = self._reloads.seen(self._judge(attempt, reply, chars=chars), asked_at=started)
+            size_bytes = max(_size_bytes(document_text), sum(map(_size_bytes, prompts.values())))
+            attempt = self._reloads.seen(self._judge(attempt, reply, size_bytes=size_bytes), asked_at=started)
         return replace(attempt, latency_s=self._clock() - started)
 
     def adopt(
@@ -121,7 +121,7 @@ class OllamaClient:
         """Closes the idle connections."""
         self.endpoint.close()
 
-    def _judge(self, attempt: ExtractionAttempt, reply: Reply, *, chars: int) -> ExtractionAttempt:
+    def _judge(self, attempt: ExtractionAttempt, reply: Reply, *, size_bytes: int) -> ExtractionAttempt:
         if reply.status != 200:
             return failed_status(attempt, reply, error_of(reply), now=self._now)
         body = join_lines(reply.body) if self.config.stream else decode_object(reply.body)
@@ -134,8 +134,8 @@ class OllamaClient:
         if not isinstance(message, dict) or not isinstance(message.get("content") or "", str):
             return failed_answer(attempt, "bad_response", "the reply has no `message` with a text")
         attempt = replace(_with_usage(attempt, body), raw_text=message.get("content") or None)
-        if body.get("done") is True and self._truncation.is_cut(chars, attempt.prompt_tokens):
-            told = f"{chars} characters of prompt were answered as {attempt.prompt_tokens} tokens"
+        if body.get("done") is True and self._truncation.is_cut(size_bytes, attempt.prompt_tokens):
+            told = f"{size_bytes} bytes of prompt were answered as {attempt.prompt_tokens} tokens"
             return failed_answer(
                 attempt, "prompt_truncated", f"{told}: the server cut it (num_ctx {self.config.num_ctx})"
             )
@@ -204,3 +204,8 @@ def _unwrap(error: object) -> ServerError:
     counts = ", ".join(f"{key} {found[key]}" for key in ("n_prompt_tokens", "n_ctx") if key in found)
     said = f"{found.get('message') or text} ({counts})" if counts else str(found.get("message") or text)
     return ServerError(said, kind if isinstance(kind, str) else None)
+
+
+def _size_bytes(text: str) -> int:
+    """The length in UTF-8, which tokens follow in every script; characters they do not."""
+    return len(text.encode("utf-8", "replace"))
