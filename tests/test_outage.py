@@ -106,7 +106,9 @@ def test_a_document_that_kills_its_server_is_found_out(place: Place, server: Fak
     place.run(*LENIENT)
     assert place.failed() == {"d004.txt": "connection_error"}
     assert sorted(place.done()) == [name for name in names if name != "d004.txt"]
-    assert [seen.document for seen in server.chats()].count("d004.txt") <= 5
+    assert [seen.document for seen in server.chats()].count(
+        "d004.txt"
+    ) <= 8  # four, each perhaps resent on a fresh connection
 
 
 def test_a_timeout_is_tried_once_more_only(place: Place, server: FakeLLM) -> None:
