@@ -36,7 +36,7 @@ from pipeline.run_stats import RunStats
 from pipeline.runner import Runner
 from pipeline.selection import Selection
 from pipeline.settings import describe
-from pipeline.shards import WHOLE, parse_shard
+from pipeline.shards import find_shard
 from pipeline.summary_text import summary_text
 from pipeline.verdict import End, exit_code
 from pipeline.watching import Display, Signals
@@ -47,10 +47,12 @@ logger = logging.getLogger(__name__)
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """Runs to the end, writes the report, prints the summary; the exit code of section 8 of the contract."""
     app = load_app(arguments, environ=environ)
-    shard = parse_shard(arguments.shard) if arguments.shard else WHOLE
+    shard, shard_from = find_shard(arguments.shard, environ)
     run_id = arguments.run_id or _new_run_id()
     if (handler := active_handler()) is not None:
         handler.bind({"run_id": run_id, "shard": shard.label})
+    if shard_from:
+        logger.info("one shard of the documents", extra={"shard": shard.label, "from": shard_from})
     stop = threading.Event()
     plan = build_plan(app, stop=stop)
     counts = ListingCounts()
@@ -238,9 +240,9 @@ def _new_run_id() -> str:
 
 
 def _command(arguments: argparse.Namespace) -> str:
-    """What to type for the same run again, without what chose documents or might hold a secret."""
+    """What to type for the same run again, over all shards, without what chose documents or might hold a secret."""
     words = ["pipeline", "run"]
-    for flag in ("config", "output", "agent", "variant", "shard"):
+    for flag in ("config", "output", "agent", "variant"):
         if getattr(arguments, flag):
             words += [f"--{flag}", str(getattr(arguments, flag))]
     for uri in arguments.input or ():

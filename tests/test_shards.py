@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.shards import WHOLE, Shard, hash_fraction, parse_shard
+from pipeline.shards import WHOLE, Shard, find_shard, hash_fraction, parse_shard
 
 
 def test_a_shard_is_read_from_its_flag() -> None:
@@ -53,3 +55,93 @@ def test_two_purposes_are_independent() -> None:
     both = sum(hash_fraction("variant", id) < 0.5 for id in chosen)
     assert 1850 < len(chosen) < 2150
     assert 0.45 < both / len(chosen) < 0.55
+
+
+def slurm(task: int, low: int, high: int, count: int | None = None, **more: str) -> dict[str, str]:
+    """What Slurm sets for a task of an array, and more."""
+    array = {"ID": task, "MIN": low, "MAX": high, **({} if count is None else {"COUNT": count})}
+    return {**{f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in array.items()}, **more}
+
+
+@pytest.mark.parametrize(
+    ("environ", "shard"),
+    [
+        ({}, WHOLE),
+        ({"JOB_COMPLETION_INDEX": "0", "PIPELINE_SHARDS": "1"}, Shard(0, 1)),
+        ({"JOB_COMPLETION_INDEX": "15", "PIPELINE_SHARDS": "16"}, Shard(15, 16)),
+        ({"AWS_BATCH_JOB_ARRAY_INDEX": "3", "PIPELINE_SHARDS": "4"}, Shard(3, 4)),
+        ({"CLOUD_RUN_TASK_INDEX": "2", "CLOUD_RUN_TASK_COUNT": "3"}, Shard(2, 3)),
+        ({"CLOUD_RUN_TASK_INDEX": "2", "CLOUD_RUN_TASK_COUNT": "3", "PIPELINE_SHARDS": "3"}, Shard(2, 3)),
+        (slurm(5, 0, 15, 16), Shard(5, 16)),
+        (slurm(1, 1, 16, 16), Shard(0, 16)),
+        (slurm(16, 1, 16), Shard(15, 16)),
+        (slurm(16, 1, 16, 16, PIPELINE_SHARDS="16"), Shard(15, 16)),
+        (slurm(7, 3, 7, 2, PIPELINE_SHARDS="16"), Shard(7, 16)),
+        (slurm(3, 3, 3, 1, PIPELINE_SHARDS="16"), Shard(3, 16)),
+        ({"SLURM_ARRAY_TASK_ID": "3", "PIPELINE_SHARDS": "4"}, Shard(3, 4)),
+        ({"JOB_COMPLETION_INDEX": "", "PIPELINE_SHARDS": "", "SLURM_ARRAY_TASK_ID": ""}, WHOLE),
+    ],
+)
+def test_a_scheduler_says_which_shard_this_is(environ: Mapping[str, str], shard: Shard) -> None:
+    """Each scheduler's own variables give the shard; an empty variable is an unset one."""
+    assert find_shard(None, environ)[0] == shard
+
+
+def test_the_first_scheduler_of_the_order_counts() -> None:
+    """Slurm or Batch may start a Kubernetes pod: the innermost one is asked."""
+    environ = {"PIPELINE_SHARDS": "9", "CLOUD_RUN_TASK_INDEX": "4", "CLOUD_RUN_TASK_COUNT": "9"}
+    found = []
+    for index, name in enumerate(("AWS_BATCH_JOB_ARRAY_INDEX", "SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")):
+        environ[name] = str(index)
+        found.append(find_shard(None, environ))
+    assert found == [
+        (Shard(0, 9), "AWS_BATCH_JOB_ARRAY_INDEX and PIPELINE_SHARDS"),
+        (Shard(1, 9), "SLURM_ARRAY_TASK_ID and PIPELINE_SHARDS"),
+        (Shard(2, 9), "JOB_COMPLETION_INDEX and PIPELINE_SHARDS"),
+    ]
+
+
+def test_the_flag_wins() -> None:
+    """Also over an environment that could not be used."""
+    assert find_shard("1/2", {"JOB_COMPLETION_INDEX": "x"}) == (Shard(1, 2), "--shard")
+
+
+@pytest.mark.parametrize(
+    ("environ", "told"),
+    [
+        ({"PIPELINE_SHARDS": "4"}, "PIPELINE_SHARDS: got '4', but nothing says which"),
+        ({"JOB_COMPLETION_INDEX": "0"}, "PIPELINE_SHARDS: not set beside JOB_COMPLETION_INDEX"),
+        ({"JOB_COMPLETION_INDEX": "4", "PIPELINE_SHARDS": "4"}, "JOB_COMPLETION_INDEX: got shard 4 of 4"),
+        ({"JOB_COMPLETION_INDEX": "one", "PIPELINE_SHARDS": "4"}, "JOB_COMPLETION_INDEX: got 'one'"),
+        ({"JOB_COMPLETION_INDEX": "-1", "PIPELINE_SHARDS": "4"}, "JOB_COMPLETION_INDEX: got '-1'"),
+        ({"JOB_COMPLETION_INDEX": "0", "PIPELINE_SHARDS": "four"}, "PIPELINE_SHARDS: got 'four'"),
+        ({"JOB_COMPLETION_INDEX": "0", "PIPELINE_SHARDS": "0"}, "shard 0 of 0"),
+        ({"JOB_COMPLETION_INDEX": "0", "PIPELINE_SHARDS": "100000"}, "<= 99999"),
+        ({"AWS_BATCH_JOB_ARRAY_INDEX": "0"}, "PIPELINE_SHARDS: not set beside AWS_BATCH_JOB_ARRAY_INDEX"),
+        ({"CLOUD_RUN_TASK_INDEX": "0"}, "CLOUD_RUN_TASK_COUNT: not set"),
+        ({"CLOUD_RUN_TASK_INDEX": "3", "CLOUD_RUN_TASK_COUNT": "3"}, "CLOUD_RUN_TASK_INDEX: got shard 3 of 3"),
+        (
+            {"CLOUD_RUN_TASK_INDEX": "0", "CLOUD_RUN_TASK_COUNT": "3", "PIPELINE_SHARDS": "4"},
+            "PIPELINE_SHARDS: got '4', need 3",
+        ),
+        ({"SLURM_ARRAY_TASK_ID": "0"}, "SLURM_ARRAY_TASK_ID: got task 0 of an array with gaps or unknown ends"),
+        (slurm(3, 3, 7, 2), "SLURM_ARRAY_TASK_ID: got task 3 of an array with gaps"),
+        (slurm(9, 0, 7, 8), "SLURM_ARRAY_TASK_ID: got shard 9 of 8"),
+        (slurm(0, 7, 0), "need 0 <= shard"),
+        (slurm(16, 3, 16, 2, PIPELINE_SHARDS="16"), "SLURM_ARRAY_TASK_ID: got shard 16 of 16"),
+    ],
+)
+def test_variables_that_do_not_go_together_are_refused(environ: Mapping[str, str], told: str) -> None:
+    """With the variable, the value and what is accepted: a wrong guess would leave documents to nobody."""
+    with pytest.raises(ConfigError) as error:
+        find_shard(None, environ)
+    assert told in str(error.value)
+    assert "need" in str(error.value)
+
+
+@given(st.integers(0, 5), st.integers(1, 40))
+def test_the_tasks_of_an_array_are_its_shards(low: int, count: int) -> None:
+    """Wherever an array without gaps starts, each shard has one task."""
+    tasks = range(low, low + count)
+    found = [find_shard(None, slurm(task, low, low + count - 1, count))[0] for task in tasks]
+    assert found == [Shard(index, count) for index in range(count)]

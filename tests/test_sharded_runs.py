@@ -1,0 +1,127 @@
+"""Runs that are divided: by a scheduler's variables, over any number of shards, with one report of all."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+from conftest import Place, json_log
+
+
+def ids_of(place: Place, pattern: str = "results*.jsonl") -> Counter[str]:
+    """How many lines each document has in the files of this pattern."""
+    paths = sorted((place.folder / "out").glob(pattern))
+    return Counter(record["id"] for path in paths for record in place.lines(path.name))
+
+
+def indexed(index: int, count: int) -> dict[str, str]:
+    """What an Indexed Job gives a pod."""
+    return {"JOB_COMPLETION_INDEX": str(index), "PIPELINE_SHARDS": str(count)}
+
+
+def test_the_shards_of_a_job_do_each_document_once(place: Place) -> None:
+    """Each writes files of its own; together they hold every document, and the report of the last is of all."""
+    names = place.documents(30)
+    for index in range(3):
+        place.run(env=indexed(index, 3))
+        assert place.report()["missing_shards"] == list(range(index + 1, 3))
+    assert ids_of(place) == Counter(names)
+    assert len(list((place.folder / "out").glob("results-*-of-00003.jsonl"))) == 3
+    assert place.report()["run"]["counts"] == {
+        "found": 30, "done": 30, "failed": 0, "skipped": 0, "ignored": 0, "left": 0
+    }  # fmt: skip
+    assert [row["shard"] for row in place.report()["shards"]] == ["0/3", "1/3", "2/3"]
+
+
+def test_another_number_of_shards_does_nothing_again(place: Place) -> None:
+    """What is done is known across all shards' files, whatever they are called."""
+    names = place.documents(30)
+    for index in range(4):
+        place.run(env=indexed(index, 4))
+    place.asked()
+    for index in range(3):
+        place.run(env=indexed(index, 3))
+    place.run()
+    assert place.asked() == []
+    assert ids_of(place) == Counter(names)
+    assert place.report()["output"]["done"] == 30
+
+
+def test_the_report_of_a_job_names_the_shards_that_are_missing(place: Place) -> None:
+    """Also the one that `pipeline report` builds, which says it in words."""
+    place.documents(12)
+    for index in (0, 2):
+        place.run(env=indexed(index, 4))
+    (place.folder / "out" / "report.json").unlink()
+    ran = place.call("report", "out")
+    assert place.report()["missing_shards"] == [1, 3]
+    assert "SHARDS ARE MISSING" in ran.out
+
+
+def test_failures_of_one_shard_stand_in_the_report_of_all(place: Place) -> None:
+    """Whichever shard ends last."""
+    place.documents({f"d{n}.txt": "[[fault:http_400]]" if n == 3 else "Plain." for n in range(12)})
+    lenient = ("--set", "runner.max_error_rate=1")
+    for index in range(3):
+        place.run(*lenient, env=indexed(index, 3))
+    assert ids_of(place, "errors*.jsonl") == Counter(["d3.txt"])
+    assert (place.report()["run"]["counts"]["done"], place.report()["run"]["counts"]["failed"]) == (11, 1)
+
+
+def test_the_start_says_where_the_shard_came_from(place: Place) -> None:
+    """So that a wrong manifest is seen in the log."""
+    place.documents(2)
+    ran = place.run("--log-format", "json", env=indexed(1, 2))
+    line = next(line for line in json_log(ran.err) if line["message"] == "one shard of the documents")
+    assert (line["shard"], line["from"]) == ("1/2", "JOB_COMPLETION_INDEX and PIPELINE_SHARDS")
+
+
+def test_the_flag_beats_the_environment(place: Place) -> None:
+    """As everywhere."""
+    place.documents(2)
+    place.run("--shard", "0/2", env=indexed(1, 3))
+    assert place.last_run()["shard"] == "0/2"
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"PIPELINE_SHARDS": "4"},
+        {"JOB_COMPLETION_INDEX": "4", "PIPELINE_SHARDS": "4"},
+        {"JOB_COMPLETION_INDEX": "1"},
+        {"AWS_BATCH_JOB_ARRAY_INDEX": "1"},
+        {"CLOUD_RUN_TASK_INDEX": "1"},
+        {
+            "SLURM_ARRAY_TASK_ID": "3",
+            "SLURM_ARRAY_TASK_MIN": "3",
+            "SLURM_ARRAY_TASK_MAX": "7",
+            "SLURM_ARRAY_TASK_COUNT": "2",
+        },
+    ],
+)
+def test_a_wrong_combination_is_exit_2_and_asks_nothing(place: Place, env: dict[str, str]) -> None:
+    """The message names a variable; no output is begun."""
+    place.documents(1)
+    ran = place.run(code=2, env=env)
+    assert any(name in ran.err for name in env)
+    assert "need" in ran.err
+    assert place.asked() == []
+    assert not (place.folder / "out").exists()
+
+
+def test_the_number_of_shards_is_no_setting(place: Place) -> None:
+    """PIPELINE_SHARDS has the prefix of the settings and is none of them."""
+    ran = place.call("check", env={"PIPELINE_SHARDS": "4"})
+    assert ran.code == 0, ran.err
+    assert "SHARDS" not in ran.err
+
+
+def test_a_failed_document_is_tried_again_over_all_shards(place: Place) -> None:
+    """The report's advice is a command that works as it stands: it names no shard."""
+    place.documents({f"d{n}.txt": "[[fault:http_400*1]]" if n == 3 else "Plain." for n in range(12)})
+    for index in range(2):
+        place.run("--set", "runner.max_error_rate=1", env=indexed(index, 2))
+    assert "--shard" not in json.loads((place.folder / "out" / "report.json").read_text())["run"]["command"]
+    place.run("--only-failed")
+    assert sum(ids_of(place).values()) == 12
