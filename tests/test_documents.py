@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,17 +69,21 @@ def document(data: bytes, form: str = "text", text_field: str = "text") -> Docum
 
 
 def test_each_format_is_listed_also_compressed() -> None:
-    """Every suffix of the table counts, in any case, alone and with .gz; others are counted by extension."""
+    """Every suffix of the table counts, in any case, alone and compressed; others are counted by extension."""
     line = b'{"text": "x"}\n'
     names = [f"in/a{suffix}" for suffix in FORMATS]
     put(dict.fromkeys(names, line) | {f"{name}.GZ": gzip.compress(line) for name in names})
+    put({f"{name}.zst": zstandard.compress(line) for name in names})
     put({"in/B.TXT": b"x", "in/a.exe": b"", "in/b.EXE": b"", "in/c.docx.gz": b"", "in/d": b"", "in/e.gz": b""})
     counts = ListingCounts()
     found = entries(counts=counts)
-    assert {entry.uri.partition("#")[0] for entry in found} == {*names, *(f"{n}.GZ" for n in names), "in/B.TXT"}
+    assert {entry.uri.partition("#")[0] for entry in found} == {
+        *(name + packed for name in names for packed in ("", ".GZ", ".zst")),
+        "in/B.TXT",
+    }
     assert all(entry.read() in (line, line.strip(), b"x") for entry in found)
     assert counts.ignored == {".exe": 2, ".docx.gz": 1, "(none)": 1, ".gz": 1}
-    assert (counts.files, counts.listed) == (16, 11)
+    assert (counts.files, counts.listed) == (21, 16)
 
 
 def test_an_id_is_the_path_below_the_root() -> None:
@@ -568,8 +573,9 @@ def test_any_bytes_are_a_document_or_are_not(data: bytes, form: str) -> None:
 
 @given(st.binary(max_size=300))
 def test_any_bytes_as_a_compressed_file(data: bytes) -> None:
-    """A .gz of any content is read or is unreadable; as lines, too."""
+    """A .gz or .zst of any content is read or is unreadable; as lines, too."""
     put({"in/a.txt.gz": data, "in/b.jsonl.gz": data, "in/c.txt.gz": b"\x1f\x8b\x08\0" + data})
+    put({"in/a.txt.zst": data, "in/b.jsonl.zst": data, "in/c.jsonl.zst": b"\x28\xb5\x2f\xfd" + data})
     for entry in entries(max_document_bytes=100):
         try:
             entry.read()

@@ -31,6 +31,8 @@ HOMES = {
     "referencing": {"schemas.py"},
     "yaml": {"yaml_file.py"},
     "rich": {"progress.py"},
+    "charset_normalizer": {"documents/encoding.py"},
+    "zstandard": {"documents/zstd.py"},
     "json_repair": {"mending.py"},
     "sqlite3": {"output/index.py"},
     "fcntl": {"output/lock.py"},

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
+from pipeline.documents.zstd import ZstdError, open_zstd
+
 _BUFFER_BYTES = 1 << 18
 
 
@@ -33,6 +35,7 @@ PLAIN = Compression("", lambda stream: stream, (OSError,))
 
 COMPRESSIONS: Mapping[str, Compression] = {
     ".gz": Compression(".gz", _open_gzip, (OSError, EOFError, zlib.error)),
+    ".zst": Compression(".zst", open_zstd, (OSError, EOFError, ZstdError)),
 }
 """By suffix, in lower case."""
 

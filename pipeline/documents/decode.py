@@ -5,7 +5,6 @@ Nothing here does I/O, and no message quotes what a document says.
 
 from __future__ import annotations
 
-import codecs
 import json
 import math
 import re
@@ -13,20 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
+from pipeline.documents.encoding import to_text
 from pipeline.errors import DocumentError
 
-MAX_CONTROL_SHARE = 0.05
 MAX_NESTED_CHARS = 4096
 MAX_NESTED_DEPTH = 16
 
-_BOMS = (  # the longer ones first: UTF-32's begins with UTF-16's
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
-_CONTROLS = bytes(code for code in range(32) if code not in b"\b\t\n\v\f\r\x1b") + b"\x7f"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -78,34 +69,6 @@ def _finished(text: str, metadata: dict[str, Any], *, notes: tuple[str, ...]) ->
     if (clean_text, clean_metadata) != (text, metadata):
         notes = (*notes, "surrogates_scrubbed")
     return Decoded(clean_text, clean_metadata, notes)
-
-
-def to_text(data: bytes) -> tuple[str, tuple[str, ...]]:
-    """The bytes as text by their BOM, as UTF-8, else as cp1252, which is then noted; binary is refused."""
-    for bom, encoding in _BOMS:
-        if data.startswith(bom) and encoding != "utf-8":
-            return _by_bom(data[len(bom) :], encoding)
-    data = data.removeprefix(codecs.BOM_UTF8)
-    _refuse_binary(data)
-    try:
-        return data.decode("utf-8"), ()
-    except UnicodeDecodeError:
-        return data.decode("cp1252", "replace"), ("encoding:cp1252",)
-
-
-def _by_bom(data: bytes, encoding: str) -> tuple[str, tuple[str, ...]]:
-    try:
-        text = data.decode(encoding, "surrogatepass")
-    except UnicodeDecodeError as cause:
-        raise DocumentError("document_unreadable", f"not {encoding}, as its first bytes say") from cause
-    _refuse_binary(text.encode("utf-8", "surrogatepass"))
-    return text, ()
-
-
-def _refuse_binary(data: bytes) -> None:
-    controls = len(data) - len(data.translate(None, _CONTROLS))
-    if b"\0" in data or controls > len(data) * MAX_CONTROL_SHARE:
-        _unreadable("binary data, need text")
 
 
 def read_json(data: bytes) -> tuple[Any, tuple[str, ...]]:
