@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from typing import Any
 
 import pytest
 from fake_llm import FakeLLM
+from s3_server import S3Server, s3_server
 
 _INSTALLED = Path(sys.executable).with_name("pipeline")
 COMMAND = (str(_INSTALLED),) if _INSTALLED.exists() else (sys.executable, "-m", "pipeline")
@@ -238,3 +240,16 @@ def place(tmp_path: Path, server: FakeLLM) -> Iterator[Place]:
     for child in made.children:
         child.process.kill()
         child.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """One S3 server for all tests; each takes a prefix of its own."""
+    with s3_server() as running:
+        yield running
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> str:
+    """A bucket and a prefix in it that nobody has used; one bucket for all, as each takes seven of 50 volumes."""
+    return f"tests/{secrets.token_hex(6)}"

@@ -34,6 +34,7 @@ HOMES = {
     "charset_normalizer": {"documents/encoding.py"},
     "zstandard": {"documents/zstd.py"},
     "json_repair": {"mending.py"},
+    "obstore": {"stores/remote.py", "stores/clouds.py"},
     "sqlite3": {"output/index.py"},
     "fcntl": {"output/lock.py"},
 }

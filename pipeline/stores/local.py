@@ -1,4 +1,4 @@
-"""Stores: files are listed, opened and written here, in a local folder.
+"""A local folder: files are listed, opened and written here.
 
 Nothing here knows what a document, a record or a setting is.
 """

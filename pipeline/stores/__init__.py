@@ -1,0 +1,29 @@
+"""Stores: where files and objects are listed, opened and written, for input and output alike.
+
+    local.py    a folder of this machine: walk, find_file, open_file, write_atomic
+    remote.py   a bucket, or a prefix of one: RemoteStore; REMOTE_SCHEMES are the addresses it takes
+    clouds.py   what differs between the clouds: addresses, options, credentials
+
+Nothing here knows what a document, a record or a setting is.
+"""
+
+from __future__ import annotations
+
+from pipeline.stores.clouds import REMOTE_SCHEMES, is_remote
+from pipeline.stores.local import HIDDEN, StoredFile, find_file, open_file, printable, walk, write_atomic
+from pipeline.stores.remote import RemoteStore, StaleVersionError, StoredObject
+
+__all__ = [
+    "HIDDEN",
+    "REMOTE_SCHEMES",
+    "RemoteStore",
+    "StaleVersionError",
+    "StoredFile",
+    "StoredObject",
+    "find_file",
+    "is_remote",
+    "open_file",
+    "printable",
+    "walk",
+    "write_atomic",
+]

