@@ -11,7 +11,6 @@ from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import EXIT_FAILURES, EXIT_OK, DocumentError
 from pipeline.output import folder_of, scan
-from pipeline.output.index import Index
 from pipeline.process import Plan
 from pipeline.records import Entry
 from pipeline.selection import Rules, Selection
@@ -23,11 +22,11 @@ CHARS_PER_TOKEN = 4
 
 def main(app: AppConfig, plan: Plan, *, rules: Rules, shard: Shard) -> int:
     """Prints the counts; 1 when there are fewer documents than input.min_documents, else 0."""
-    folder, listing = folder_of(app.output.uri), ListingCounts()
-    index = scan(folder, shard=shard) if folder.is_dir() else Index()
+    listing = ListingCounts()
+    index = scan(app.output.uri, shard=shard)
     try:
         selection = Selection(index, rules, shard=shard, fingerprint=lambda id: plan.asking_for(id).fingerprint)
-        entries = load_entries(app.input, output=folder, counts=listing)
+        entries = load_entries(app.input, output=folder_of(app.output.uri), counts=listing)
         counts, size_bytes = _count(entries, selection)
     finally:
         index.close()

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline import report_page, run_stats
 from pipeline.errors import REASONS
 from pipeline.run_stats import Numbers, RunStats
-from pipeline.stores import write_atomic
 from pipeline.summary_text import summary_text
 
 __all__ = [
@@ -140,10 +138,10 @@ def report_files(report: Mapping[str, Any]) -> dict[str, bytes]:
     }
 
 
-def write_report(folder: Path, report: Mapping[str, Any]) -> None:
-    """Writes report.json and report.html, each atomically."""
+def write_report(replace: Callable[[str, bytes], None], report: Mapping[str, Any]) -> None:
+    """Writes report.json and report.html, by what replaces a file of this name."""
     for name, data in report_files(report).items():
-        write_atomic(folder / name, data)
+        replace(name, data)
 
 
 def _age(run: Mapping[str, Any]) -> tuple[int, str]:

@@ -5,27 +5,23 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
-from pathlib import Path
+from contextlib import closing
 
 from pipeline.arguments import write_out
 from pipeline.errors import EXIT_OK, ConfigError
-from pipeline.output import folder_of, scan
-from pipeline.output.runs import read_runs
+from pipeline.output import medium_of, read_runs
 from pipeline.report import build_report, write_report
 from pipeline.summary_text import summary_text
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """Writes report.json and report.html and prints the summary; ConfigError when no run ever ended there."""
-    folder: Path = folder_of(arguments.output)
-    runs = read_runs(folder) if folder.is_dir() else []
+    medium = medium_of(arguments.output)
+    runs = read_runs(medium)
     if not runs:
         raise ConfigError(f"no report for {arguments.output!r}: there is no finished run in it (runs/*.json)")
-    index = scan(folder)
-    try:
+    with closing(medium.read()) as index:
         report = build_report(runs, index.counts())
-    finally:
-        index.close()
-    write_report(folder, report)
+    write_report(medium.replace, report)
     write_out(summary_text(report, colour=sys.stdout.isatty() and not environ.get("NO_COLOR")))
     return EXIT_OK

@@ -126,7 +126,7 @@ class _Run:
         self.runner = signals.runner = Runner(job, self.plan, stop=stop)
         if signals.number is not None:
             self.runner.interrupt(signals.number)
-        fields = {"run": self.output.stamp.run, "agent": self.plan.agent.name, "output": str(self.output.folder)}
+        fields = {"run": self.output.stamp.run, "agent": self.plan.agent.name, "output": self.output.where}
         logger.info("run starts", extra=fields)
         try:
             self.runner.run()
@@ -173,7 +173,7 @@ class _Run:
         return code
 
     def _summary(self, stats: RunStats, *, counts: Mapping[str, int], code: int, message: str) -> dict[str, Any]:
-        stamp, folder = self.output.stamp, self.output.folder
+        stamp, output = self.output.stamp, self.output
         asked = {
             name: question(each.resolved, first_config(self.app, each)) for name, each in self.plan.askings.items()
         }
@@ -190,7 +190,7 @@ class _Run:
             config={**describe(self.app), "question": asked},
             message=message,
             command=_command(self.arguments),
-            files={name: str(folder / name) for name in (*self.output.names, "report.html")},
+            files={name: f"{output.where}/{name}" for name in (*output.names, "report.html")},
             ignored=self.listing.ignored,
         )
 
@@ -200,7 +200,7 @@ class _Run:
             self.output.finish()
             self.output.write_run(summary)
             report = build_report(self.output.runs(), self._counts())
-            write_report(self.output.folder, report)
+            write_report(self.output.medium.replace, report)
         except PipelineError as error:
             if summary["exit_code"] == EXIT_OK:
                 raise
@@ -212,7 +212,7 @@ class _Run:
         """The numbers of the whole output; a shard's own index knows its own documents only."""
         if self.output.stamp.shard is None:
             return self.output.index.counts()
-        with closing(scan(self.output.folder)) as whole:
+        with closing(scan(self.app.output.uri)) as whole:
             return whole.counts()
 
     def _print(self, report: Mapping[str, Any]) -> None:

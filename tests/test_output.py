@@ -149,7 +149,7 @@ def test_records_are_synced_when_the_oldest_is_due(tmp_path: Path) -> None:
         output.write(result("a"))
         now[0] = 100.3
         output.write(result("b"))
-        results = output._files["results"]
+        results = output.medium._files["results"]
         output.sync_due(100.39)
         assert results.unsynced_since == 100.0
         output.sync_due(100.41)
@@ -216,7 +216,7 @@ def test_an_old_line_with_a_second_start_or_nuls_is_not_taken_for_whole(tmp_path
     )
     path.write_bytes(good + hole + merged + tail)
     with opened(tmp_path) as output:
-        assert output.index.damage[path].lines == 2
+        assert output.medium.damage[path].lines == 2
         ids_of_all = ("a", 'quo"ted', "back\\slash", "hole", "merged", "tail")
         assert [id for id in ids_of_all if output.index.known(id)] == ["a", 'quo"ted', "back\\slash", "tail"]
     assert path.read_bytes() == good + tail
@@ -269,7 +269,7 @@ def test_a_changed_document_that_fails_keeps_its_old_result(tmp_path: Path) -> N
         output.finish()
         assert output.index.counts()["stale"] == 1
     assert ids(tmp_path / "results.jsonl") == ids(tmp_path / "errors.jsonl") == ["a"]
-    assert scan(tmp_path).has_stale_result("a")
+    assert scan(str(tmp_path)).has_stale_result("a")
 
 
 def test_another_agent_is_refused_and_nothing_changes(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_a_runs_file_is_never_changed(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="never changed"):
             output.write_run({"exit_code": 1})
         assert [run["exit_code"] for run in output.runs()] == [3, 0]
-    assert (first.name, second.name) == ("job.json", "job.run2.json")
+    assert (first, second) == ("runs/job.json", "runs/job.run2.json")
 
 
 @pytest.mark.parametrize("run_id", ["", "a/b", "..\n", "x" * 129, "é"])
@@ -362,7 +362,7 @@ def test_shards_write_their_own_files_and_leave_the_others_alone(tmp_path: Path)
     with opened(tmp_path, shard=Shard(0, 2)) as output:
         assert output.stamp.run == 2
         assert output.stamp.shard == "0/2"
-        assert output.write_run({}).name == "r-00000-of-00002.json"
+        assert output.write_run({}) == "runs/r-00000-of-00002.json"
     assert torn.read_bytes() == before
     with opened(tmp_path) as output:
         assert output.index.counts()["done"] == 2

@@ -399,7 +399,7 @@ def test_the_page_says_what_the_text_says() -> None:
 def test_report_files_are_written(tmp_path: Path) -> None:
     """report.json reads back as the report, report.html stands beside it."""
     report = build_report([summary()], {"results": 19})
-    write_report(tmp_path, report)
+    write_report(lambda name, data: (tmp_path / name).write_bytes(data), report)
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == report
     assert (tmp_path / "report.html").read_bytes() == report_files(report)["report.html"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json"]

@@ -8,11 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import ConfigError
 from pipeline.output.lines import parse
-from pipeline.records import RECORD_VERSION
+from pipeline.records import RECORD_VERSION, Failure, Result, Stamp
+
+Kind = Literal["results", "errors"]
+KINDS: tuple[Kind, Kind] = ("results", "errors")
 
 _TEXT_OR_NULL = (str, type(None))
 # records.to_line writes a result's keys in this order, and the last five in the order of _END
@@ -39,6 +42,15 @@ class Head(NamedTuple):
     reason: str | None
     runs: int
     run_id: str
+
+
+def head_of_outcome(outcome: Result | Failure, stamp: Stamp) -> Head:
+    """The head of the line that an outcome becomes."""
+    reason, runs = (outcome.reason, outcome.runs) if isinstance(outcome, Failure) else (None, 0)
+    # fmt: off
+    return Head(outcome.id, stamp.run, outcome.sha256, outcome.agent, outcome.variant, outcome.fingerprint,
+                outcome.version, reason, runs, stamp.run_id)
+    # fmt: on
 
 
 def heads_of(path: Path) -> Callable[[bytes, bool], Head | None]:

@@ -5,23 +5,18 @@ It must not be the truth: the lines are, and the index can always be rebuilt fro
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, OutputError
-from pipeline.output.heads import head_of, heads_of
-from pipeline.output.lines import Damage, last_object, read_lines
-from pipeline.output.runs import read_runs
+from pipeline.output.heads import Head, Kind
 from pipeline.records import Known
-from pipeline.shards import WHOLE, Shard
 
-RECORD_FILE = re.compile(r"(results|errors)(?:-\d{5}-of-(\d{5}))?\.jsonl")
 _PAGE = 500
 _COLUMNS = "id, run, sha256, fingerprint, variant, version, reason, runs, run_id"
 _TABLE = """CREATE TABLE {} (id TEXT PRIMARY KEY, run INTEGER, sha256 TEXT, fingerprint INTEGER, variant INTEGER,
@@ -52,8 +47,8 @@ _Row = tuple[str, int, str | None, int, int, str | None, str | None, int, int]
 class Index:
     """The last line of every id. May be asked from any thread; one connection, one lock.
 
-    `highest_run`: of all lines and runs. `agents`: whose records were met. `error_lines`: of own ids, in files that
-    no other shard is writing. `damage`: what was found broken, by file.
+    `highest_run`: of all lines and runs. `agents`: whose records were met. `error_lines`: of own ids, in what was read
+    or noted.
     """
 
     def __init__(self) -> None:
@@ -61,7 +56,6 @@ class Index:
         self.highest_run = 0
         self.error_lines = 0
         self.agents: set[str] = set()
-        self.damage: dict[Path, Damage] = {}
         self._numbers: dict[str, int] = {}
         self._texts: list[str] = []
         self._lock = threading.Lock()
@@ -76,21 +70,24 @@ class Index:
         except (sqlite3.Error, OSError) as exc:
             raise _no_room(exc) from exc
 
-    @classmethod
-    def build(cls, folder: Path, *, shard: Shard | None = None) -> Index:
-        """The index of an output's folder. A shard keeps the ids it owns.
+    def add(self, kind: Kind, heads: Iterable[Head], *, where: str, owns: Callable[[str], bool]) -> None:
+        """Notes the lines of one file or part, in their order; of ids that are not owned, only run and agent.
 
-        ConfigError for a line that is JSON and no record of this program: such a file is someone else's.
+        ConfigError, naming `where`, for a text or a number that no run has written.
         """
-        index, shard = cls(), shard or WHOLE
-        for run in read_runs(folder):
-            index.highest_run = max(index.highest_run, run["run"])
-        for path in record_files(folder):
-            if is_sibling(path, shard):
-                index._note_sibling(path)
-            else:
-                index._read(path, shard)
-        return index
+        try:
+            with self._lock, closing(self._db.cursor()) as cursor:
+                cursor.executemany(_LATER_WINS.format(kind), self._rows(heads, kind == "errors", owns))
+        except sqlite3.Error as exc:
+            raise _no_room(exc) from exc
+        except (UnicodeError, OverflowError) as exc:
+            raise ConfigError(f"{where}: a line has a text or a number that no run has written: {exc}") from exc
+
+    def met(self, run: int, agent: str | None = None) -> None:
+        """Notes a run number, and whose it was, of what is not read line by line."""
+        self.highest_run = max(self.highest_run, run)
+        if agent is not None:
+            self.agents.add(agent)
 
     def close(self) -> None:
         """Gives the disk space back."""
@@ -102,11 +99,10 @@ class Index:
         rows = self._ask(_ONE, document_id, document_id)
         return self._to_known(rows[0]) if rows else None
 
-    def record(self, document_id: str, known: Known, *, variant: str = "default") -> None:
+    def record(self, head: Head) -> None:
         """Notes an outcome of this run, whose line has been written."""
-        self._ask(
-            _LATER_WINS.format("errors" if known.failed else "results"), *self._to_row(document_id, known, variant)
-        )
+        self.error_lines += head.reason is not None
+        self._ask(_LATER_WINS.format("errors" if head.reason is not None else "results"), *self._to_row(head))
 
     def seen(self, document_id: str) -> bool:
         """True when this run has met the id before; it has met it from now on."""
@@ -162,26 +158,10 @@ class Index:
             for document_id, number in rows:
                 yield document_id, self._texts[number]
 
-    def _read(self, path: Path, shard: Shard) -> None:
-        table = path.name.partition("-")[0].partition(".")[0]
-        damage = self.damage.setdefault(path, Damage())
-        try:
-            with self._lock, closing(self._db.cursor()) as cursor:
-                cursor.executemany(_LATER_WINS.format(table), self._rows(path, damage, shard))
-        except sqlite3.Error as exc:
-            raise _no_room(exc) from exc
-        except (UnicodeError, OverflowError) as exc:
-            raise ConfigError(f"{path}: a line has a text or a number that no run has written: {exc}") from exc
-
-    def _rows(self, path: Path, damage: Damage, shard: Shard) -> Iterator[_Row]:
-        is_errors = path.name.startswith("errors")
-        # a duplicate is recorded by the shard of the id it repeats, under an id that another may own
-        is_own = shard.count > 0 and path.stem.endswith(shard.suffix)
-        number, owns, agents = self._number, (lambda _: True) if is_own else shard.owns, self.agents
+    def _rows(self, heads: Iterable[Head], is_errors: bool, owns: Callable[[str], bool]) -> Iterator[_Row]:
+        number, agents = self._number, self.agents
         # unpacked, not read by name: this loop runs once for every line of the output
-        for id, run, sha256, agent, variant, fingerprint, version, reason, runs, run_id in read_lines(
-            path, heads_of(path), damage
-        ):
+        for id, run, sha256, agent, variant, fingerprint, version, reason, runs, run_id in heads:
             agents.add(agent)
             if run > self.highest_run:
                 self.highest_run = run
@@ -189,19 +169,11 @@ class Index:
                 self.error_lines += is_errors
                 yield id, run, sha256, number(fingerprint), number(variant), version, reason, runs, number(run_id)
 
-    def _note_sibling(self, path: Path) -> None:
-        """A shard of the same count owns other ids, and appends in order: its last line says enough."""
-        line = last_object(path)
-        if line is not None:
-            head = head_of(line, path)
-            self.highest_run = max(self.highest_run, head.run)
-            self.agents.add(head.agent)
-
-    def _to_row(self, document_id: str, known: Known, variant: str) -> _Row:
+    def _to_row(self, head: Head) -> _Row:
         number = self._number
         # fmt: off
-        return (document_id, known.run, known.sha256, number(known.fingerprint), number(variant),
-                known.version, known.reason, known.runs, number(known.run_id))
+        return (head.id, head.run, head.sha256, number(head.fingerprint), number(head.variant),
+                head.version, head.reason, head.runs, number(head.run_id))
         # fmt: on
 
     def _to_known(self, row: tuple[Any, ...]) -> Known:
@@ -223,19 +195,6 @@ class Index:
                 return self._db.execute(query, values).fetchall()
         except sqlite3.Error as exc:
             raise _no_room(exc) from exc
-
-
-def record_files(folder: Path) -> list[Path]:
-    """The files of results and errors of all shards."""
-    return sorted(path for path in folder.iterdir() if RECORD_FILE.fullmatch(path.name))
-
-
-def is_sibling(path: Path, shard: Shard) -> bool:
-    """True for the file of another shard of the same count, which may be written to at this moment."""
-    match = RECORD_FILE.fullmatch(path.name)
-    if shard.count == 0 or match is None or int(match[2] or 0) != shard.count:
-        return False
-    return path.name != f"{match[1]}{shard.suffix}.jsonl"
 
 
 def _no_room(exc: Exception) -> OutputError:
