@@ -26,7 +26,7 @@ def load_app(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> Ap
     """The configuration of the flags, the environment and the file; ConfigError when it cannot be used."""
     overrides = dict(parse_set(text) for text in arguments.set)
     for flag, key in _FLAGS.items():
-        value = getattr(arguments, flag)
+        value = getattr(arguments, flag, None)
         if value is not None:
             overrides[key] = int(value) if flag == "concurrency" and value.isdigit() else value
     return load_config(config_path(arguments, environ=environ), environ=environ, overrides=overrides)

@@ -31,6 +31,7 @@ _RUN_EXAMPLE = """examples:
   pipeline run --dry-run"""
 _CHECK_EXAMPLE = "example:\n  pipeline check --config config/prod.yaml"
 _REPORT_EXAMPLE = "example:\n  pipeline report out"
+_TRY_EXAMPLE = "example:\n  pipeline try data/inbox/today.txt --agent appointments --set agents_dir=my_agents"
 _SCHEMA_EXAMPLE = "example:\n  pipeline schema > config.schema.json\n  pipeline schema --agent > agent.schema.json"
 _EXIT_CODES = """exit codes:
   0 finished, or stopped by --max-duration     1 too many failures, or too few documents
@@ -79,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     )
     check = _command(commands, "check", "show the settings and look at every provider", _CHECK_EXAMPLE)
     _add_config_flags(check)
+    _add_try(_command(commands, "try", "show what is asked about documents, and answered, now", _TRY_EXAMPLE))
     report = _command(commands, "report", "rebuild the report of an output; calls no model", _REPORT_EXAMPLE)
     report.add_argument("output", metavar="OUT", help="the output's folder")
     schema = _command(commands, "schema", "print the JSON Schema of the config file", _SCHEMA_EXAMPLE)
@@ -101,15 +103,22 @@ def _command(commands: Any, name: str, summary: str, example: str, *, module: st
     return command
 
 
-def _add_config_flags(command: argparse.ArgumentParser) -> None:
+def _add_config_flags(command: argparse.ArgumentParser, *, places: bool = True) -> None:
     add = command.add_argument_group("configuration (each beats the environment, the agent and the file)").add_argument
     add("--config", metavar="FILE", help="default: $PIPELINE_CONFIG, else config/default.yaml if it is there")
-    add("--input", metavar="URI", action="append", help="path, file or glob; repeatable")
-    add("--output", metavar="URI", help="folder for results, errors and the report")
+    if places:
+        add("--input", metavar="URI", action="append", help="path, file or glob; repeatable")
+        add("--output", metavar="URI", help="folder for results, errors and the report")
+        add("--concurrency", metavar="N|auto", help="documents in flight")
     add("--agent", metavar="NAME", help="what is asked")
     add("--variant", metavar="ID", help="pins one variant of the agent")
-    add("--concurrency", metavar="N|auto", help="documents in flight")
     add("--set", metavar="KEY=VALUE", action="append", default=[], help="any setting by its dotted key; repeatable")
+
+
+def _add_try(command: argparse.ArgumentParser) -> None:
+    command.add_argument("input", nargs="+", metavar="FILE", help="a document, or a folder or file of several")
+    command.add_argument("--limit", metavar="N", type=_count, default=10, help="documents at most; default: 10")
+    _add_config_flags(command, places=False)
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:

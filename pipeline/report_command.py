@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import closing
 
 from pipeline.arguments import write_out
+from pipeline.colours import wants_colour
 from pipeline.errors import EXIT_OK, ConfigError
 from pipeline.output import medium_of, read_runs
 from pipeline.report import build_report, write_report
@@ -23,5 +24,5 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     with closing(medium.read()) as index:
         report = build_report(runs, index.counts())
     write_report(medium.replace, report)
-    write_out(summary_text(report, colour=sys.stdout.isatty() and not environ.get("NO_COLOR")))
+    write_out(summary_text(report, colour=wants_colour(sys.stdout, environ)))
     return EXIT_OK

@@ -18,6 +18,7 @@ from typing import Any
 from pipeline import dry_run
 from pipeline.agents import question
 from pipeline.arguments import config_path, load_app, write_out
+from pipeline.colours import wants_colour
 from pipeline.config import AppConfig, mask_url
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import EXIT_INTERNAL, EXIT_OK, OutputError, PipelineError
@@ -216,7 +217,7 @@ class _Run:
             return whole.counts()
 
     def _print(self, report: Mapping[str, Any]) -> None:
-        colour = sys.stdout.isatty() and not self.environ.get("NO_COLOR")
+        colour = wants_colour(sys.stdout, self.environ)
         text = summary_text(report, colour=colour)
         if self.arguments.quiet:
             with suppress(OSError):  # nobody is left to be told

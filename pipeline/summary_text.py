@@ -10,11 +10,11 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline.colours import BOLD, GREEN, RED, YELLOW, tinted
 from pipeline.logs import visible
 
 WIDTH = 100
 _LABEL = 14
-_RED, _YELLOW, _GREEN, _BOLD, _PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[1m", "\x1b[0m"
 
 
 def summary_text(report: Mapping[str, Any], *, colour: bool) -> str:
@@ -65,8 +65,8 @@ def documents_per_second(stats: Mapping[str, Any]) -> float | None:
 
 def _verdict(report: Mapping[str, Any], *, colour: bool) -> list[str]:
     bad = report["exit_code"] != 0
-    tint = _RED if bad else (_YELLOW if report["run"]["counts"]["failed"] or report["missing_shards"] else _GREEN)
-    return [_tinted(line, _BOLD + tint, colour=colour) for line in _paragraph(verdict_text(report))]
+    tint = RED if bad else (YELLOW if report["run"]["counts"]["failed"] or report["missing_shards"] else GREEN)
+    return [tinted(line, BOLD + tint, colour=colour) for line in _paragraph(verdict_text(report))]
 
 
 def _run_line(report: Mapping[str, Any]) -> str:
@@ -80,7 +80,7 @@ def _failures(report: Mapping[str, Any], *, colour: bool) -> list[str]:
     reasons = sorted(report["run"]["stats"]["reasons"].items(), key=lambda item: (-item[1]["count"], item[0]))
     lines = ["What failed, and what to do about it"] if reasons else []
     for reason, row in reasons:
-        lines.append(f"  {_int(row['count']):>7}  {_tinted(visible(reason), _BOLD, colour=colour)}")
+        lines.append(f"  {_int(row['count']):>7}  {tinted(visible(reason), BOLD, colour=colour)}")
         example = row["examples"][0] if row["examples"] else None
         if example:
             lines += _labelled("example", _cut(visible(example["id"]), WIDTH - 26), indent=11)
@@ -95,7 +95,7 @@ def _warnings(report: Mapping[str, Any], *, colour: bool) -> list[str]:
     if report["missing_shards"]:
         warnings.insert(0, f"no run of shard {', '.join(map(str, report['missing_shards']))} is in this output")
     lines = [line for text in warnings for line in _labelled("look at", text, indent=2)]
-    return [_tinted("Warnings", _YELLOW, colour=colour), *lines] if lines else []
+    return [tinted("Warnings", YELLOW, colour=colour), *lines] if lines else []
 
 
 def _numbers(run: Mapping[str, Any]) -> Iterator[str]:
@@ -183,10 +183,6 @@ def _paragraph(text: str) -> list[str]:
 def _cut(text: str, width: int) -> str:
     """The text with its middle left out when it is too long: both ends of an id tell something."""
     return text if len(text) <= width else text[: width // 2 - 1] + "…" + text[-(width - width // 2) :]
-
-
-def _tinted(text: str, tint: str, *, colour: bool) -> str:
-    return f"{tint}{text}{_PLAIN}" if colour else text
 
 
 def _int(number: int) -> str:

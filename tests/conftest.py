@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,19 @@ class Place:
     ) -> Ran:
         """What the command came to."""
         return self.start(*arguments, env=env, limits=limits).end()
+
+    def on_terminal(self, *arguments: str, env: Mapping[str, str] | None = None) -> Ran:
+        """What the command came to with a terminal as its stdout."""
+        ours, theirs = os.openpty()
+        child = self.start(*arguments, env={"TERM": "xterm", **(env or {})}, stdout=os.ttyname(theirs))
+        os.close(theirs)
+        parts: list[bytes] = []
+        with suppress(OSError):  # Linux says EIO where the last writer has gone
+            while part := os.read(ours, 65536):
+                parts.append(part)
+        os.close(ours)
+        ran = child.end()
+        return Ran(ran.code, b"".join(parts).decode(), ran.err)
 
     def run(self, *arguments: str, code: int = 0, env: Mapping[str, str] | None = None) -> Ran:
         """What `pipeline run` came to, which must be this exit code."""

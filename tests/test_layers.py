@@ -13,12 +13,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "pipeline"
 
 LEVELS = (
-    "settings yaml_file agent_file records errors schemas violations logs shards config config_keys config_rules "
-    "config_schema config_table",
+    "settings yaml_file agent_file records errors schemas violations logs colours shards config config_keys "
+    "config_rules config_schema config_table",
     "documents llm agents answers mending stores overflow charts",
     "process output limit selection verdict agents.classify",
     "runner job flight reading redoing refresh planning report report_page run_stats summary_text progress watching",
-    "cli arguments dry_run check_command report_command run_command schema_command __main__",
+    "cli arguments dry_run check_command report_command run_command schema_command try_command __main__",
 )
 """The parts by level, lowest first: a module of the package, a sub-package, or a module of one that stands above it."""
 
