@@ -67,6 +67,7 @@ ERRORS: Mapping[str, tuple[int, str, Headers]] = {
     "http_401": (401, "unauthorized", ()),
     "http_408": (408, "request timeout", ()),
     "http_429": (429, "too many requests", (("Retry-After", "1"),)),
+    "http_429_bare": (429, "too many requests", ()),
     "http_500": (500, "EngineCore encountered an issue. See stack trace (above) for the root cause.", ()),
     "http_503": (503, "The engine is currently busy and cannot accept new requests. Please try again later.", ()),
     "http_503_retry": (
@@ -123,12 +124,21 @@ def huge(peer: Peer, _: float) -> None:
         peer.send(block)
 
 
+def endless(peer: Peer, _: float) -> None:
+    """Sends chunks as fast as it can, for ever."""
+    peer.send(head_of(Reply(), length=None))
+    chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+    while True:
+        peer.send(chunk)
+
+
 TRANSPORT: Mapping[str, Callable[[Peer, float], None]] = {
     "hang": hang,
     "close": close,
     "reset": reset,
     "half_body": half_body,
     "huge": huge,
+    "endless": endless,
     "drip_header": lambda peer, seconds: drip(peer, seconds, head=b"HTTP/1.1 200 OK\r\nx-slow: "),
     "drip_body": lambda peer, seconds: drip(peer, seconds, head=head_of(Reply(), length=1_000_000)),
 }
@@ -167,9 +177,10 @@ def duplicate_key(text: str) -> str:
 
 def surrogate(text: str) -> str:
     """Returns the text with half an emoji at the end of its longest string."""
-    strings = re.findall(r'"[^"\\]+"(?!\s*:)', text)
-    longest = max(strings, key=len, default="")
-    return text.replace(longest, longest[:-2] + '\ud83d"', 1) if longest else text + "\ud83d"
+    strings = re.findall(r'("(?:[^"\\]|\\.)*")(\s*:)?', text)
+    longest = max((string for string, colon in strings if not colon), key=len, default="")
+    broken = re.sub(r'(?:\\u[0-9a-fA-F]{4}|\\?.)"$', '\ud83d"', longest)
+    return text.replace(longest, broken, 1) if longest else text + "\ud83d"
 
 
 TEXTS: Mapping[str, Callable[[str], str]] = {

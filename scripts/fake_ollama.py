@@ -116,6 +116,7 @@ class Ollama:
             lines.append({"error": "an error was encountered while running the model: unexpected EOF"})
         elif last["done"]:
             lines.append({**last, **self._said(chat, content="")})
+        lines = [last] if completion.no_choices else lines
         body = b"".join(json_bytes(line) + b"\n" for line in lines)
         return Reply(200, body, "application/x-ndjson", streamed=True)
 

@@ -109,6 +109,7 @@ class VLLM:
             events.append({"error": failed})
         else:
             events.append(event({"content": ""}, completion.finish))
+        events = [{**start, "choices": []}] if completion.no_choices else events
         if chat.include_usage:
             events.append({**start, "choices": [], "usage": usage, "system_fingerprint": FINGERPRINT})
         body = b"".join(b"data: " + json_bytes(part) + b"\n\n" for part in events) + b"data: [DONE]\n\n"

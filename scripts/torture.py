@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -41,6 +42,8 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Tortures; returns 0 when nothing was wrong, else 1."""
     asked = arguments()
+    # A shell's background jobs are started deaf to SIGINT, and so would be ours.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     started = time.monotonic()
     root = asked.keep or Path(tempfile.mkdtemp(prefix="torture-"))
     dialects = DIALECTS[asked.dialect]

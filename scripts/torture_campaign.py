@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fake_llm import FakeLLM
@@ -69,7 +69,7 @@ class Campaign:
                 break
         else:
             self._wrong(f"{MAX_QUIET_RUNS} runs in peace, and documents are still asked")
-        _extend(self.tally.findings, check_end(self._corpus, self._site, book=self._book))
+        self._found(check_end(self._corpus, self._site, book=self._book))
         return self.tally
 
     def _one(self, action: Callable[[str], bool]) -> None:
@@ -83,7 +83,7 @@ class Campaign:
         }
         over = action(label)
         after = Snapshot.of(self._site.out)
-        _extend(self.tally.findings, check_run(label, before, after, book=self._book, over=over))
+        self._found(check_run(label, before, after, book=self._book, over=over))
         done, shown = len(after.last_results()), sum(1 for _ in self._corpus.visible())
         wrong = sum(map(len, self.tally.findings.rows().values()))
         told = action.__name__.strip("_").replace("_", " ")
@@ -99,12 +99,13 @@ class Campaign:
         after_s = self._rng.choice(
             (self._rng.uniform(0.0, 1.0), self._rng.uniform(1.0, 6.0), self._rng.uniform(1.0, 6.0))
         )
-        with self._trouble(label, self._rng.choice((0, 0, 1))):
-            return self._strike(label, number, after_s=after_s)
+        with self._trouble(label, self._rng.choice((0, 0, 1))) as happened:
+            return self._strike(label, number, after_s=after_s, happened=happened)
 
     def _cut(self, label: str) -> bool:
-        with self._trouble(label, self._rng.randint(1, 2)):
-            return self._strike(label, self._rng.choice(SIGNALS), after_s=self._rng.uniform(5.0, 12.0))
+        with self._trouble(label, self._rng.randint(1, 2)) as happened:
+            number, after_s = self._rng.choice(SIGNALS), self._rng.uniform(5.0, 12.0)
+            return self._strike(label, number, after_s=after_s, happened=happened)
 
     def _second(self, label: str) -> bool:
         """A second run on the same output, which must give way and name the first."""
@@ -156,12 +157,15 @@ class Campaign:
         after_s: float,
         process: subprocess.Popen[bytes] | None = None,
         more: frozenset[int] = frozenset(),
+        happened: Mapping[str, int] | None = None,
     ) -> bool:
-        """True when the run ended by itself, before the signal."""
+        """True when the run ended by itself, before the signal; `happened`: the trouble that it had."""
         started = process or self._site.start(label)
         code, seconds = struck(started, number, after_s=after_s)
         name = signal.Signals(number).name
-        self._expect(label, code, {0} | CODES[signal.Signals(number)] | more)
+        # A key that is refused at the start is for a person to change.
+        refused = {2} if happened and happened.get("keys refused") else set[int]()
+        self._expect(label, code, {0} | CODES[signal.Signals(number)] | more | refused)
         if number != signal.SIGKILL and seconds > GRACE_S + 5.0:
             self._wrong(f"{label}: took {seconds:.1f} s from {name} to its end, expected {GRACE_S:g} s of grace")
         self.tally.kills[name] += seconds > 0
@@ -183,7 +187,14 @@ class Campaign:
             self._wrong(f"{label}: {told}, expected {sorted(allowed)}; its log ends: {said[-600:]}")
 
     def _wrong(self, message: str) -> None:
-        self.tally.findings.other.append(message)
+        self._found(Findings(other=[message]))
+
+    def _found(self, more: Findings) -> None:
+        """Says what is wrong at once: a long run is looked at while it goes on."""
+        for mine, (name, theirs) in zip(self.tally.findings.rows().values(), more.rows().items(), strict=True):
+            mine += theirs
+            for sentence in theirs:
+                self._say(f"WRONG ({name}) {sentence}")
 
 
 class _Counted:
@@ -192,15 +203,9 @@ class _Counted:
     def __init__(self, trouble: Trouble, tally: Tally) -> None:
         self._trouble, self._tally = trouble, tally
 
-    def __enter__(self) -> None:
-        self._trouble.__enter__()
+    def __enter__(self) -> Counter[str]:
+        return self._trouble.__enter__().happened
 
     def __exit__(self, *_: object) -> None:
         self._trouble.__exit__()
-        self._tally.happened["server cuts"] += self._trouble.cuts
-        self._tally.happened["server drains"] += self._trouble.drains
-
-
-def _extend(into: Findings, more: Findings) -> None:
-    for mine, theirs in zip(into.rows().values(), more.rows().values(), strict=True):
-        mine += theirs
+        self._tally.happened += self._trouble.happened

@@ -24,12 +24,16 @@ SECRET_PHRASE = "the harbour master counted"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a document asks for (`marker`), how it ends (`reason`, None: a result), its requests in a quiet run."""
+    """What a document asks for (`marker`), how it ends (`reason`, None: a result), its requests in a quiet run.
+
+    `ollama`: how it ends in that dialect; `streamed`: how it may end as well when the answer came as a stream.
+    """
 
     marker: str
     reason: str | None
     requests: int
     ollama: str | None = None
+    streamed: str | None = None
 
     def ends(self, dialect: str) -> str | None:
         """Returns the reason in this dialect, None for a result."""
@@ -56,14 +60,17 @@ FINE = Case("", None, 1)
 KILLER = Case("kill", "connection_error", LOST)
 PERMANENT = (
     *(Case(name, "server_error", ALL) for name in ("http_500", "http_502_html", "http_408", "stream_error")),
-    *(Case(name, "overloaded", ALL) for name in ("http_429", "http_429_date", "http_503", "http_503_retry")),
+    *(
+        Case(name, "overloaded", ALL)
+        for name in ("http_429", "http_429_bare", "http_429_date", "http_503", "http_503_retry")
+    ),
     *(Case(name, "timeout", 2) for name in ("hang", "drip_header", "drip_body", "slow")),
     *(Case(name, "connection_error", LOST) for name in ("close", "reset", "half_body")),
     *(Case(name, "bad_response", ALL) for name in ("html_200", "garbage_200", "done_false")),
     *(Case(name, "empty_model_response", ALL) for name in ("empty_content", "null_content", "thinking_only")),
-    Case("no_choices", "empty_model_response", ALL, ollama="bad_response"),
+    Case("no_choices", "empty_model_response", ALL, ollama="bad_response", streamed="empty_model_response"),
     Case("abort", "server_error", ALL, ollama="bad_response"),
-    Case("huge", "response_too_large", ALL),
+    *(Case(name, "response_too_large", ALL) for name in ("huge", "endless")),
     *(Case(name, "unauthorized", 1) for name in ("http_401", "http_403_empty")),
     *(Case(name, "not_found", 1) for name in ("http_404_url", "redirect")),
     Case("http_404_model", "model_not_found", 1),
@@ -77,30 +84,13 @@ PERMANENT = (
 )
 MENDED = tuple(
     Case(name, None, 1)
-    for name in ("fenced", "prose", "think_block", "trailing_comma", "doubly_encoded", "truncated_prompt")
+    for name in ("fenced", "prose", "think_block", "trailing_comma", "doubly_encoded", "truncated_prompt", "surrogate")
 )
 ONCE = ("hang", "drip_body", "invalid_json", "wrong_type", "truncated", "http_401")
 TWICE = ("http_500", "http_429", "http_503", "close", "reset", "half_body", "html_200", "huge", "done_false")
 PASSING = (
-    *(
-        Case(f"{name}*1", None, 2)
-        for name in ("hang", "drip_body", "invalid_json", "wrong_type", "truncated", "http_401")
-    ),
-    *(
-        Case(f"{name}*{n}", None, n + 1)
-        for name in (
-            "http_500",
-            "http_429",
-            "http_503",
-            "close",
-            "reset",
-            "half_body",
-            "html_200",
-            "huge",
-            "done_false",
-        )
-        for n in (1, 2)
-    ),
+    *(Case(f"{name}*1", None, 2) for name in ONCE),
+    *(Case(f"{name}*{n}", None, n + 1) for name in TWICE for n in (1, 2)),
     Case("kill*1", None, 2),
 )
 UNASKED = (

@@ -10,7 +10,8 @@ import random
 import re
 import threading
 from collections import Counter
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from typing import Any
 
 from fake_llm import FakeLLM, Seen
@@ -77,14 +78,14 @@ class Book(list[Seen]):
 
 
 class Trouble:
-    """Cuts the server off or lets it drain for a while, in a thread of its own; `with` it during one run."""
+    """Cuts the server off, lets it drain or refuse our key for a while, in a thread of its own; `with` it in a run."""
 
     def __init__(self, server: FakeLLM, book: Book, *, run: str, rng: random.Random, times: int) -> None:
         self._server, self._book, self._run = server, book, run
-        self._plan = [(rng.uniform(0.2, 2.5), rng.random() < 0.6, rng.uniform(0.1, 2.5)) for _ in range(times)]
+        self._plan = [(rng.uniform(0.2, 2.5), rng.choice(TROUBLES), rng.uniform(0.1, 2.5)) for _ in range(times)]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
-        self.cuts = self.drains = 0
+        self.happened: Counter[str] = Counter()
 
     def __enter__(self) -> Trouble:
         """Starts it."""
@@ -97,19 +98,38 @@ class Trouble:
         self._thread.join()
 
     def _work(self) -> None:
-        for pause_s, is_cut, lasts_s in self._plan:
+        for pause_s, name, lasts_s in self._plan:
             if self._stop.wait(pause_s):
                 return
             self._book.events[self._run] += 1
-            self.cuts += is_cut
-            self.drains += not is_cut
-            if is_cut:
-                self._server.down()
-            self._server.draining = not is_cut
-            self._stop.wait(lasts_s)
-            self._server.draining = False
-            if is_cut:
-                self._server.up()
+            self.happened[name] += 1
+            with _PLAYED[name](self._server):
+                self._stop.wait(lasts_s)
+
+
+@contextmanager
+def _cut_off(server: FakeLLM) -> Iterator[None]:
+    server.down()
+    yield
+    server.up()
+
+
+@contextmanager
+def _draining(server: FakeLLM) -> Iterator[None]:
+    server.draining = True
+    yield
+    server.draining = False
+
+
+@contextmanager
+def _other_key(server: FakeLLM) -> Iterator[None]:
+    key, server.api_key = server.api_key, "another-key"
+    yield
+    server.api_key = key
+
+
+_PLAYED = {"server cuts": _cut_off, "server drains": _draining, "keys refused": _other_key}
+TROUBLES = ("server cuts",) * 3 + ("server drains", "keys refused")
 
 
 def make_server(book: Book, *, key: str, dialect: str, latency_s: float) -> FakeLLM:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import jsonschema
 import pytest
-from fake_asking import CHATS, ROOT, SCHEMA, always, ask, content_of
+from fake_asking import CHATS, ROOT, SCHEMA, always, ask, content_of, saying
 from fake_faults import NAMES, marked_fault
 from fake_llm import FakeLLM, Fault, Seen
 
@@ -73,6 +73,7 @@ STATUSES = {
     "http_408": 408,
     "http_413": 413,
     "http_429": 429,
+    "http_429_bare": 429,
     "http_429_date": 429,
     "http_500": 500,
     "http_502_html": 502,
@@ -130,7 +131,14 @@ def test_answers_that_are_json_and_wrong(server: FakeLLM, path: str) -> None:
     jsonschema.validate(json.loads(json.loads(said["doubly_encoded"])), SCHEMA)
     twice = content_of(ask(server, path, "[[fault:duplicate_key]]"))
     assert [key for key, _ in json.loads(twice, object_pairs_hook=list)] == ["vendor", "vendor", "total"]
-    assert "\ud83d" in content_of(ask(server, path, "[[fault:surrogate]]"))
+
+
+@pytest.mark.parametrize("path", CHATS)
+def test_half_an_emoji_stands_at_the_end_of_the_longest_string(server: FakeLLM, path: str) -> None:
+    """The answer keeps its shape and its keys; that one character cannot be written as UTF-8."""
+    server.answer = saying('{"vendor": "a \\"long\\" name \\u00e9", "total": 1}')
+    said = json.loads(content_of(ask(server, path, "[[fault:surrogate]]")))
+    assert said == {"vendor": 'a "long" name \ud83d', "total": 1}
 
 
 def test_answers_without_content(server: FakeLLM) -> None:
