@@ -27,6 +27,8 @@ _INSTALLED = Path(sys.executable).with_name("pipeline")
 COMMAND = (str(_INSTALLED),) if _INSTALLED.exists() else (sys.executable, "-m", "pipeline")
 PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 WAIT_S = 30.0
+EXAMPLES = int(os.environ.get("PIPELINE_EXAMPLES", "1"))
+"""How many times more examples the long tests of properties look at than in the suite."""
 HOUR_AGO = time.time() - 3600
 
 AGENT = {

@@ -1,0 +1,265 @@
+"""Any interleaving of runs, kills and changes leaves the results and errors that a model of the contract predicts.
+
+`PIPELINE_EXAMPLES=50` times the suite's number of examples looks longer. The runs are real processes (forking.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from conftest import EXAMPLES
+from contract_model import KINDS, RETRY_RUNS, UNASKED, Doc, Flags, Model, whole_lines
+from fake_llm import FakeLLM, Seen
+from forking import Forker
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+STEPS = 16
+CONCURRENCY = 3
+DAY_S = 86400
+NAMES = [f"{folder}d{number}.txt" for folder in ("", "sub/") for number in range(4)]
+CODES = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 143, "SIGINT": 130}
+SCHEMA = {"type": "object", "properties": {"summary": {"type": "string"}}, "required": ["summary"]}
+CONFIG = {
+    "provider": "vllm",
+    "agent": "small",
+    "agents_dir": "agents",
+    "input": {"uri": "inbox", "min_documents": 0},
+    "output": {"uri": "out"},
+    "fallback": [],
+    "runner": {"concurrency": CONCURRENCY, "lock_wait_s": 5, "retry_runs": RETRY_RUNS, "max_error_rate": 1},
+}
+
+
+def answer(prompt: str, _schema: Mapping[str, Any] | None) -> str:
+    """Names the revision and the question, so that an answer can be told from an older one."""
+    return json.dumps({"summary": " ".join(re.findall(r"(?:revision|question) (\d+)", prompt))})
+
+
+class World(RuleBasedStateMachine):
+    """An inbox, an output, a server, and all that may be done to them."""
+
+    server: ClassVar[FakeLLM]
+    forker: ClassVar[Forker]
+    folder: ClassVar[Path]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("inbox", "out"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        (self.folder / "inbox" / "sub").mkdir(parents=True)
+        self.model, self.docs, self.questions = Model(), dict[str, Doc](), dict[str, int]()
+        self.written = self.runs = 0
+        self.is_tidy = True
+        self.ask(0)
+
+    # ---- what happens outside
+
+    @rule(name=st.sampled_from(NAMES), kind=st.sampled_from(["", "", "", *KINDS]), fresh=st.booleans())
+    def put(self, name: str, kind: str, fresh: bool) -> None:
+        """A document is added or changed; of a fresh one the time says nothing."""
+        self.written += 1
+        data = f"[[doc:{name}]] revision {self.written} {kind}".encode() if kind.strip() else b" " * self.written
+        data = f"[[doc:{name}]] revision {self.written}".encode() if kind == "" else data
+        path = self.folder / "inbox" / name
+        path.write_bytes(data)
+        if not fresh:
+            then = path.stat().st_mtime - DAY_S + self.written
+            os.utime(path, (then, then))
+        self.docs[name] = Doc(kind, self.written, data)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.docs)
+    def touch(self, data: st.DataObject) -> None:
+        """A document is written again as it was."""
+        name = data.draw(st.sampled_from(sorted(self.docs)))
+        (self.folder / "inbox" / name).write_bytes(self.docs[name].data)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.docs)
+    def delete(self, data: st.DataObject) -> None:
+        """A document goes, and its lines stay."""
+        name = data.draw(st.sampled_from(sorted(self.docs)))
+        (self.folder / "inbox" / name).unlink()
+        del self.docs[name]
+
+    @rule(question=st.integers(0, 2))
+    def ask(self, question: int) -> None:
+        """The prompt becomes another one, or an old one again."""
+        self.question = question
+        agent = {"system_prompt": f"question {question}", "user_prompt": "$document", "schema": SCHEMA}
+        (self.folder / "agents" / "small.yaml").write_text(json.dumps(agent))
+
+    @rule(kind=st.sampled_from(["results", "errors"]), size=st.integers(1, 3000))
+    def cut_power(self, kind: str, size: int) -> None:
+        """The end of a file never came to the disk: what is left of it counts."""
+        path = self.folder / "out" / f"{kind}.jsonl"
+        if path.exists():
+            os.truncate(path, max(0, path.stat().st_size - size))
+            self.is_tidy = False
+            self.model = Model.read(self.lines(), self.questions)
+
+    # ---- runs
+
+    @rule(
+        redo=st.sampled_from([None, None, None, "none", "all", "changed"]),
+        only=st.sampled_from([None, None, None, "", "rejected,timeout", "schema_invalid"]),
+        retry=st.sampled_from([True, True, False]),
+        limit=st.sampled_from([None, None, 1, 2, 5]),
+        is_same_id=st.booleans(),
+        strike=st.none() | st.tuples(st.integers(1, 9), st.sampled_from([*CODES])),
+    )
+    def run(
+        self,
+        redo: str | None,
+        only: str | None,
+        retry: bool,
+        limit: int | None,
+        is_same_id: bool,
+        strike: tuple[int, str] | None,
+    ) -> None:
+        """A run, struck by a signal while the n-th request waits for its answer."""
+        self.runs += 1
+        reasons = None if only is None else frozenset(filter(None, only.split(",")))
+        run_id = "again" if is_same_id else f"run-{self.runs}"
+        self.go(Flags(run_id, redo, reasons, retry, limit), strike)
+
+    def go(self, flags: Flags, strike: tuple[int, str] | None = None) -> None:
+        """One run, held against the model."""
+        question, wanted = self.question, self.wanted(flags)
+        due, number = wanted[: flags.limit], 1 + self.highest_run()
+        code = self.start(flags, strike)
+        asked = {seen.document for seen in self.server.chats() if seen.document in NAMES}
+        must_ask = {name for name in due if self.docs[name].kind not in UNASKED}
+        new = [line for lines in self.lines().values() for line in lines if line["run"] >= number]
+        recorded = [line["id"] for line in new]
+        told = f"exit code {code}, {flags}, {strike}\n{(self.folder / 'log').read_text()[-3000:]}"
+        assert {(line["run"], line["run_id"]) for line in new} <= {(number, flags.run_id)}, told
+        assert len(recorded) == len(set(recorded)), told
+        assert "Traceback" not in told
+        if code == 0:
+            assert (sorted(recorded), asked) == (sorted(due), must_ask), told
+        else:
+            assert strike is not None and code == CODES[strike[1]], told
+            assert set(recorded) <= set(due) and asked <= must_ask, told
+            assert len(asked - set(recorded)) <= CONCURRENCY, told
+            assert code == -9 or asked <= set(recorded), told
+        for line in new:
+            assert self.questions.setdefault(line["fingerprint"], question) == question, told
+            self.model.note(line["id"], self.docs[line["id"]], question=question, flags=flags)
+        self.is_tidy = code != -signal.SIGKILL
+        if code == 0 and flags.limit is None:
+            self.check_counts(wanted, flags)
+
+    @invariant()
+    def holds(self) -> None:
+        """Results and errors are those of the model; only a killed run may leave a broken end or an error too many."""
+        lines = self.lines()
+        results = {name: [] for name in self.model.results} | {line["id"]: list[str]() for line in lines["results"]}
+        for line in lines["results"]:
+            results[line["id"]].append(line["sha256"])
+        assert results == self.model.results
+        newest = {line["id"]: line for line in lines["results"]}
+        for name, last in self.model.last.items():
+            if last.reason is None and name in self.docs and self.docs[name].sha256 == last.sha256:
+                said = f"{last.question} {self.docs[name].revision}"
+                assert newest[name]["output"] == {"summary": said}
+        told = {line["id"]: (line["reason"], line["runs"], line["sha256"]) for line in lines["errors"]}
+        if self.is_tidy:
+            assert told == self.model.standing()
+            assert len(told) == len(lines["errors"])
+        else:
+            assert self.model.standing().items() <= told.items()
+
+    def teardown(self) -> None:
+        """After whatever has happened, two runs in peace end well."""
+        self.go(Flags("peace-1"))
+        self.holds()
+        self.go(Flags("peace-2"))
+        self.holds()
+
+    # ---- how it is done
+
+    def wanted(self, flags: Flags) -> list[str]:
+        """The documents that a run must try, in the order of the listing."""
+        tries = self.model.tries
+        return [n for n in sorted(self.docs) if tries(n, self.docs[n], question=self.question, flags=flags)]
+
+    def start(self, flags: Flags, strike: tuple[int, str] | None) -> int:
+        """The exit code of a run."""
+        self.server.requests.clear()
+        known, pids, lock, count = threading.Event(), list[int](), threading.Lock(), Counter[str]()
+
+        def hook(seen: Seen, _n: int) -> None:
+            with lock:
+                count["asked"] += seen.document in NAMES
+                is_it = strike is not None and seen.document in NAMES and count["asked"] == strike[0]
+            if is_it and strike is not None and known.wait(10):
+                os.kill(pids[0], getattr(signal, strike[1]))
+
+        def started(pid: int) -> None:
+            pids.append(pid)
+            known.set()
+
+        self.server.faults = hook
+        return self.forker.run(["run", "--config", "pipeline.yaml", *flags.arguments()], started)
+
+    def lines(self) -> dict[str, list[dict[str, Any]]]:
+        """The records of the output."""
+        found = {}
+        for kind in ("results", "errors"):
+            found[kind], is_broken = whole_lines(self.folder / "out" / f"{kind}.jsonl")
+            assert not (is_broken and self.is_tidy), f"{kind}.jsonl holds a broken line"
+        return found
+
+    def highest_run(self) -> int:
+        """The highest number of a run in the output."""
+        runs = [json.loads(path.read_text()) for path in (self.folder / "out" / "runs").glob("*.json")]
+        lines = self.lines()
+        return max((each["run"] for each in [*runs, *lines["results"], *lines["errors"]]), default=0)
+
+    def check_counts(self, wanted: list[str], flags: Flags) -> None:
+        """The report of a run that came to its end says what it did, and what the output holds."""
+        report = json.loads((self.folder / "out" / "report.json").read_text())
+        failed = sum(self.docs[name].reason is not None for name in wanted)
+        left = 0 if flags.only_failed is None else len(set(self.docs) - set(self.model.last))
+        expected = {"found": len(self.docs), "done": len(wanted) - failed, "failed": failed, "ignored": 0, "left": left}
+        expected["skipped"] = len(self.docs) - len(wanted) - left
+        assert report["run"]["counts"] == expected
+        output = report["output"]
+        assert (output["done"], output["failed"], output["stale"]) == self.model.output_counts()
+
+
+@pytest.mark.slow
+def test_any_interleaving_leaves_what_the_contract_says(tmp_path: Path) -> None:
+    """Runs with any flags, kills, power cuts and changes of documents and question, in any order."""
+    (tmp_path / "agents").mkdir()
+    World.folder = tmp_path
+    with FakeLLM(("small",), answer=answer) as World.server:
+        provider = {"base_url": World.server.url, "model": "small", "max_retries": 1, "retry_base_delay": 0.01}
+        (tmp_path / "pipeline.yaml").write_text(json.dumps({**CONFIG, "vllm": provider}))
+        World.forker = Forker(tmp_path, {})
+        try:
+            run_state_machine_as_test(
+                World,
+                settings=settings(
+                    max_examples=40 * EXAMPLES,
+                    stateful_step_count=STEPS,
+                    deadline=None,
+                    suppress_health_check=list(HealthCheck),
+                    print_blob=True,
+                ),
+            )
+        finally:
+            World.forker.close()
