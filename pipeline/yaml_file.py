@@ -17,6 +17,9 @@ MAX_BYTES = 4 * 1024 * 1024
 MAX_NODES = 100_000
 """A file of aliases to aliases can mean more nodes than fit in memory."""
 
+MAX_BRACKETS = 100
+"""PyYAML looks at every open bracket for each token: a few thousand of them would take minutes."""
+
 # what PyYAML raises besides YAMLError for tags and numbers that do not fit their text
 _FAULTS = (ValueError, KeyError, IndexError, AttributeError, TypeError, OverflowError)
 
@@ -25,6 +28,12 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader with the scalars of YAML 1.2."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        """Opens one more bracket; RecursionError when there are too many."""
+        if self.flow_level >= MAX_BRACKETS:
+            raise RecursionError("brackets")
+        super().fetch_flow_collection_start(token)
 
 
 for _tag, _pattern, _first in (
