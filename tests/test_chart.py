@@ -1,0 +1,309 @@
+"""The objects of the Helm chart: rendered by the real helm, valid for Kubernetes, and fit for what they name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from charts import CHART, NEWEST, OLDEST, VALUE_FILES, helm, job_specs, only, rendered
+
+from pipeline import __version__
+from pipeline.cli import parser
+from pipeline.errors import EXIT_CONFIG, EXIT_FAILURES
+
+EVERYTHING, BACKFILL, CRON, PVC, S3 = (
+    CHART / "ci" / f"{name}-values.yaml" for name in ("everything", "backfill", "cron", "pvc", "s3")
+)
+each_file = pytest.mark.parametrize("values", VALUE_FILES, ids=lambda path: path.stem)
+MONTHS = {
+    name: n
+    for n, name in enumerate(["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"], 1)
+}
+DAYS = {name: n for n, name in enumerate(["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"])}
+FIELDS = ((0, 59, {}), (0, 23, {}), (1, 31, {}), (1, 12, MONTHS), (0, 7, DAYS))
+ENUMS = {
+    "concurrencyPolicy": {"Allow", "Forbid", "Replace"},
+    "completionMode": {"Indexed", "NonIndexed"},
+    "restartPolicy": {"Never"},
+    "imagePullPolicy": {"Always", "IfNotPresent", "Never"},
+    "action": {"Ignore", "FailIndex", "FailJob"},
+    "operator": {"In", "NotIn", "Exists", "DoesNotExist"},
+    "whenUnsatisfiable": {"DoNotSchedule", "ScheduleAnyway"},
+    "fsGroupChangePolicy": {"OnRootMismatch", "Always"},
+}
+
+
+def walk(node: Any) -> Iterator[tuple[str, Any]]:
+    """Every key with its value, at any depth."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield key, value
+            yield from walk(value)
+    elif isinstance(node, list):
+        for item in node:
+            yield from walk(item)
+
+
+def is_cron(text: str) -> bool:
+    """True for five fields whose lists, ranges, steps and names lie in their bounds."""
+    parts = text.split()
+    return len(parts) == 5 and all(_is_field(part, *field) for part, field in zip(parts, FIELDS, strict=True))
+
+
+def _is_field(text: str, low: int, high: int, names: dict[str, int]) -> bool:
+    for item in text.split(","):
+        span, _, step = item.partition("/")
+        ends = [names.get(end, end) for end in span.split("-")] if span != "*" else [low, high]
+        if len(ends) > 2 or not all(str(end).isdigit() for end in ends):
+            return False
+        numbers = [int(end) for end in ends]
+        if not low <= numbers[0] <= numbers[-1] <= high or ("/" in item and not (step.isdigit() and int(step) > 0)):
+            return False
+    return True
+
+
+def test_there_are_the_five_value_files() -> None:
+    """The tests below look at each of them."""
+    assert {EVERYTHING, BACKFILL, CRON, PVC, S3} == set(VALUE_FILES)
+
+
+@each_file
+def test_helm_finds_nothing_to_complain_of(values: Path) -> None:
+    """`helm lint --strict` passes."""
+    ran = helm("lint", "--strict", str(CHART), "--values", str(values))
+    assert ran.returncode == 0, ran.stdout
+    assert "[WARNING]" not in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("kube", [OLDEST, NEWEST])
+@each_file
+def test_each_object_is_valid(values: Path, kube: str) -> None:
+    """Against the strict schemas of the oldest and of the newest Kubernetes."""
+    manifests = rendered(values, kube=kube)
+    assert len(manifests) >= 3
+    for manifest in manifests:
+        kubernetes_validate.validate(manifest, kube, strict=True)
+
+
+def test_an_older_kubernetes_is_refused() -> None:
+    """backoffLimitPerIndex is not there before 1.29."""
+    ran = helm("template", "test", str(CHART), "--values", str(CRON), "--kube-version", "1.28")
+    assert ran.returncode != 0
+    assert "kubeVersion" in ran.stderr
+
+
+@each_file
+def test_enumerated_values_are_known(values: Path) -> None:
+    """What the schemas leave open."""
+    found = [(key, value) for each in rendered(values) for key, value in walk(each) if key in ENUMS]
+    assert {key for key, _ in found} >= {"restartPolicy", "action", "imagePullPolicy"}
+    assert [(key, value) for key, value in found if value not in ENUMS[key]] == []
+
+
+@pytest.mark.parametrize("text", ["15 2 * * *", "*/30 1-5,22 1,15 JAN-DEC MON-FRI", "0 0 1 1 7"])
+def test_the_check_of_schedules_takes_good_ones(text: str) -> None:
+    """The test below could fail."""
+    assert is_cron(text)
+
+
+@pytest.mark.parametrize("text", ["60 2 * * *", "* * * *", "* * * * * *", "5-1 * * * *", "*/0 * * * *", "* * 0 * *"])
+def test_the_check_of_schedules_refuses_bad_ones(text: str) -> None:
+    """The test below could fail."""
+    assert not is_cron(text)
+
+
+@pytest.mark.parametrize("values", [CRON, S3, EVERYTHING], ids=lambda path: path.stem)
+def test_schedules_are_cron_expressions(values: Path) -> None:
+    """Five fields, each within its bounds."""
+    assert is_cron(only(rendered(values), "CronJob")["spec"]["schedule"])
+
+
+@each_file
+def test_references_lead_to_objects(values: Path) -> None:
+    """Each ConfigMap, Secret, claim and account that a pod names is rendered, or was named by the values."""
+    manifests, given = rendered(values), values.read_text(encoding="utf-8")
+    there = {(each["kind"], each["metadata"]["name"]) for each in manifests}
+    for spec in job_specs(manifests).values():
+        pod = spec["template"]["spec"]
+        named = [("ServiceAccount", pod["serviceAccountName"])]
+        for volume in pod["volumes"]:
+            named += [("ConfigMap", value["name"]) for key, value in volume.items() if key == "configMap"]
+            named += [("Secret", value["secretName"]) for key, value in volume.items() if key == "secret"]
+            claims = [value["claimName"] for key, value in volume.items() if key == "persistentVolumeClaim"]
+            named += [("PersistentVolumeClaim", name) for name in claims]
+        assert [each for each in named if each not in there and each[1] not in given] == []
+
+
+@each_file
+def test_mounts_and_volumes_go_together(values: Path) -> None:
+    """Each mount has its volume, each volume a mount; nothing is mounted by subPath, and no two in one place."""
+    for spec in job_specs(rendered(values)).values():
+        pod = spec["template"]["spec"]
+        mounts = pod["containers"][0]["volumeMounts"]
+        assert sorted(each["name"] for each in mounts) == sorted(each["name"] for each in pod["volumes"])
+        assert len({each["mountPath"] for each in mounts}) == len(mounts)
+        assert "subPath" not in dict(walk(pod))
+
+
+@each_file
+def test_the_failure_policy_says_what_the_exit_codes_say(values: Path) -> None:
+    """An eviction first, then 1 and 2 of the program's own table, for the container that there is."""
+    for kind, spec in job_specs(rendered(values)).items():
+        eviction, failures, config = spec["podFailurePolicy"]["rules"]
+        assert eviction == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+        assert failures["onExitCodes"]["values"] == [EXIT_FAILURES]
+        assert failures["action"] == {"Job": "FailIndex", "CronJob": "FailJob"}[kind]
+        assert (config["onExitCodes"]["values"], config["action"]) == ([EXIT_CONFIG], "FailJob")
+        names = [each["name"] for each in spec["template"]["spec"]["containers"]]
+        assert [rule["onExitCodes"]["containerName"] for rule in (failures, config)] == [*names, *names]
+        assert spec["template"]["spec"]["restartPolicy"] == "Never"
+
+
+@each_file
+def test_the_pod_has_time_to_end(values: Path) -> None:
+    """terminationGracePeriodSeconds is above runner.grace_s."""
+    manifests = rendered(values)
+    config = yaml.safe_load(only(manifests, "ConfigMap", "-config")["data"]["pipeline.yaml"])
+    grace_s = config.get("runner", {}).get("grace_s", 25)
+    for spec in job_specs(manifests).values():
+        assert spec["template"]["spec"]["terminationGracePeriodSeconds"] > grace_s
+
+
+@each_file
+def test_the_program_takes_the_arguments(values: Path) -> None:
+    """The container's command is `pipeline`, and its arguments are of this version."""
+    for spec in job_specs(rendered(values)).values():
+        container = spec["template"]["spec"]["containers"][0]
+        assert container["command"] == ["pipeline"]
+        assert parser().parse_args(container["args"]).command == "run"
+
+
+@each_file
+def test_the_container_may_do_nothing_but_its_work(values: Path) -> None:
+    """Not root, nothing to write but its volumes, no privilege, no service variables."""
+    for spec in job_specs(rendered(values)).values():
+        pod = spec["template"]["spec"]
+        own, shared = pod["containers"][0]["securityContext"], pod["securityContext"]
+        assert own["readOnlyRootFilesystem"] is True
+        assert own["allowPrivilegeEscalation"] is False
+        assert own["capabilities"] == {"drop": ["ALL"]}
+        assert (shared["runAsNonRoot"], shared["seccompProfile"]) == (True, {"type": "RuntimeDefault"})
+        assert shared["runAsUser"] > 0
+        assert pod["enableServiceLinks"] is False
+        assert {"/tmp"} <= {each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}
+
+
+def test_the_backfill_is_an_indexed_job() -> None:
+    """Its completions are the shards that the pods are told of; retries are counted for each index."""
+    spec = only(rendered(BACKFILL), "Job")["spec"]
+    env = {each["name"]: each.get("value") for each in spec["template"]["spec"]["containers"][0]["env"]}
+    wanted = {
+        "completionMode": "Indexed",
+        "completions": 32,
+        "parallelism": 8,
+        "backoffLimitPerIndex": 4,
+        "maxFailedIndexes": 4,
+    }
+    assert {key: spec[key] for key in wanted} == wanted
+    assert env["PIPELINE_SHARDS"] == "32"
+
+
+def test_the_nightly_job_meets_no_other() -> None:
+    """One at a time, late by an hour at most, with an end of its own before the cluster's and a guard on re-asking."""
+    spec = only(rendered(CRON), "CronJob")["spec"]
+    job = spec["jobTemplate"]["spec"]
+    arguments = parser().parse_args(job["template"]["spec"]["containers"][0]["args"])
+    assert (spec["concurrencyPolicy"], spec["startingDeadlineSeconds"]) == ("Forbid", 3600)
+    assert (spec["timeZone"], spec["successfulJobsHistoryLimit"]) == ("Europe/Berlin", 3)
+    assert arguments.max_duration < job["activeDeadlineSeconds"]
+    assert arguments.set == ["runner.max_redo=0.1"]
+    assert "completionMode" not in job
+
+
+def job_name(*more: dict[str, Any], release: str = "test") -> str:
+    """The name of the backfill's Job."""
+    return str(only(rendered(BACKFILL, *more, release=release), "Job")["metadata"]["name"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"backfill.shards": 33},
+        {"backfill.revision": 2},
+        {"backfill.backoffLimitPerIndex": 5},
+        {"backfill.extraArgs": ["--redo=all"]},
+        {"image.tag": "0.2.0"},
+        {"resources.limits.memory": "3Gi"},
+        {"extraEnv": [{"name": "A", "value": "1"}]},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_spec_is_another_job(change: dict[str, Any]) -> None:
+    """A Job's template cannot be changed: an upgrade must make a new one."""
+    assert job_name(change) != job_name()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"backfill.parallelism": 2},
+        {"backfill.suspend": True},
+        {"config.VLLM_TIMEOUT": 60},
+        {"pipelineConfig.runner.max_error_rate": 0.5},
+        {"cronjob.enabled": True},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_a_job_can_change_leaves_it_running(change: dict[str, Any]) -> None:
+    """What may change in a Job, and the mounted configuration, which reaches the running pods."""
+    assert job_name(change) == job_name()
+
+
+def test_names_fit_however_long_the_release_is() -> None:
+    """A CronJob's name has 52 characters at most, and a pod's host name of an Indexed Job 63."""
+    manifests = rendered(
+        EVERYTHING, {"fullnameOverride": ""}, release="a-release-name-of-fifty-three-characters-in-the-whole"
+    )
+    assert len(only(manifests, "CronJob")["metadata"]["name"]) <= 52
+    assert len(only(manifests, "Job")["metadata"]["name"] + "-99999") <= 63
+    names = [each["metadata"]["name"] for each in manifests]
+    assert len({(each["kind"], each["metadata"]["name"]) for each in manifests}) == len(manifests)
+    assert all(re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name) for name in names)
+
+
+def test_pods_are_spread_by_labels_that_they_have() -> None:
+    """A constraint without a selector gets the pods' own labels; one with a selector keeps it."""
+    for spec in job_specs(rendered(EVERYTHING)).values():
+        own, given = spec["template"]["spec"]["topologySpreadConstraints"]
+        assert own["labelSelector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+        assert own["labelSelector"]["matchLabels"]
+        assert given["labelSelector"]["matchLabels"]["team"] == "news"
+
+
+def test_the_chart_is_of_this_version() -> None:
+    """The image that it names by default is that of the package."""
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    assert (chart["appVersion"], chart["version"]) == (__version__, __version__)
+
+
+def test_everything_means_every_value() -> None:
+    """The value file of that name sets each value at the top and in the sections, so that the tests see it rendered."""
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    given = yaml.safe_load(EVERYTHING.read_text(encoding="utf-8"))
+    open_sections = ("pipelineConfig", "agents", "resources", "podSecurityContext", "securityContext")
+    elsewhere = {
+        "nameOverride", "image.tag", "existingConfigMap", "config.VLLM_API_KEY", "config.OLLAMA_API_KEY",
+        "cronjob.enabled", "persistence.existingClaim", "serviceAccount.create", "securityContext",
+    }  # fmt: skip
+    missing = {
+        f"{key}.{name}" if name else key
+        for key, value in defaults.items()
+        for name in (value if isinstance(value, dict) and value and key not in open_sections else [""])
+        if (key not in given or (name and name not in given[key]))
+    }
+    assert missing == elsewhere
