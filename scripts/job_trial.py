@@ -1,0 +1,217 @@
+"""The chart's backfill tried on this machine: an archive, a fake server, a player of the Job controller, random kills.
+
+It must not be taken for a proof that a cluster runs it: see job_pod.py and job_controller.py for what is played.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from fake_llm import FakeLLM
+from helm import find_helm
+from job_controller import Status, run_job
+from job_pod import Cluster, Manifest, Pod, namespace
+
+CHART = Path(__file__).parent.parent / "config" / "helm" / "extraction-pipeline"
+EXAMPLE = """example:
+  python scripts/job_trial.py --shards 16 --parallelism 8 --documents 20000 --kills 40 --seed 1"""
+GRACE_S = 3.0
+HOUR_S = 3600.0
+
+
+@dataclass(slots=True)
+class Kills:
+    """The trouble of a trial: `left` pods are evicted (SIGTERM, then SIGKILL after a grace) or die of SIGKILL alone."""
+
+    rng: random.Random
+    left: int
+    every_s: float
+    next_at: float = field(default_factory=time.monotonic)
+    met: Counter[str] = field(default_factory=Counter)
+
+    def __call__(self, running: Sequence[Pod]) -> None:
+        """Kills at most one pod, when it is time."""
+        alive = [pod for pod in running if pod.kill_at is None]
+        if not self.left or time.monotonic() < self.next_at or not alive:
+            return
+        self.left -= 1
+        self.next_at = time.monotonic() + self.rng.uniform(0, 2 * self.every_s)
+        pod = self.rng.choice(alive)
+        kind = self.rng.choice(("evicted", "evicted in haste", "killed"))
+        self.met[kind] += 1
+        if kind == "killed":
+            pod.process.kill()
+        else:
+            pod.terminate(GRACE_S if kind == "evicted" else self.rng.uniform(0, 0.3), evicted=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Where a trial takes place, and how large it is."""
+
+    root: Path
+    url: str
+    shards: int = 4
+    parallelism: int = 2
+
+    @property
+    def inbox(self) -> Path:
+        """Returns the folder of the archive."""
+        return self.root / "archive"
+
+    @property
+    def out(self) -> Path:
+        """Returns the folder of the output."""
+        return self.root / "data" / "out"
+
+    def job(self, **more: Any) -> tuple[Cluster, Manifest]:
+        """Returns the cluster that the chart's objects make, and the Job; `more` are values by their dotted key."""
+        values = {**self._values(), **{key.replace("__", "."): value for key, value in more.items()}}
+        manifests = render(values)
+        claims = {"archive": self.inbox, "trial-extraction-pipeline-data": self.root / "data"}
+        (job,) = [each for each in manifests if each["kind"] == "Job"]
+        return Cluster(manifests, self.root, claims), job
+
+    def _values(self) -> dict[str, Any]:
+        small = {
+            "system_prompt": "Sum the text up.",
+            "user_prompt": "$document",
+            "max_tokens": 200,
+            "schema": {"type": "object", "properties": {"summary": {"type": "string"}}, "required": ["summary"]},
+        }
+        runner = {"concurrency": 8, "grace_s": GRACE_S / 2, "lock_wait_s": 20, "max_error_rate": 0.05}
+        return {
+            "config": {"VLLM_BASE_URL": self.url, "VLLM_MODEL": "llama3.1", "VLLM_API_KEY": "trial-key"},
+            "agents": {"small": json.dumps(small)},
+            "pipelineConfig": {"agent": "small", "input": {"uri": "/archive"}, "runner": runner},
+            "cronjob": {"enabled": False},
+            "backfill.enabled": True,
+            "backfill.shards": self.shards,
+            "backfill.parallelism": self.parallelism,
+            "persistence": {"enabled": True},
+            "extraVolumes": [{"name": "archive", "persistentVolumeClaim": {"claimName": "archive"}}],
+            "extraVolumeMounts": [{"name": "archive", "mountPath": "/archive", "readOnly": True}],
+        }
+
+    def archive(self, count: int) -> list[str]:
+        """Returns the ids of the documents that it writes, an hour old, a thousand to a folder."""
+        ids = [f"{n // 1000:03}/d{n:06}.txt" for n in range(count)]
+        at = time.time() - HOUR_S
+        for n, document_id in enumerate(ids):
+            path = self.inbox / document_id
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"[[doc:{document_id}]] Text number {n} of an archive.", encoding="utf-8")
+            os.utime(path, (at, at))
+        return ids
+
+    def lines(self) -> Counter[str]:
+        """Returns how many lines of results each document has; every line must be whole."""
+        return Counter(
+            json.loads(line)["id"]
+            for path in self.out.glob("results*.jsonl")
+            for line in path.read_bytes().splitlines()
+        )
+
+    def report(self) -> Any:
+        """Returns the merged report."""
+        return json.loads((self.out / "report.json").read_text(encoding="utf-8"))
+
+
+def render(values: Mapping[str, Any]) -> list[Manifest]:
+    """Returns the chart's objects for values by their dotted key."""
+    helm = find_helm()
+    if helm is None:
+        raise SystemExit("job_trial: no helm, see scripts/helm.py")
+    given = [flag for key, value in values.items() for flag in ("--set-json", f"{key}={json.dumps(value)}")]
+    ran = subprocess.run([helm, "template", "trial", str(CHART), *given], capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise SystemExit(f"job_trial: {ran.stderr}")
+    return [each for each in yaml.safe_load_all(ran.stdout) if each]
+
+
+def wrong(trial: Trial, ids: Sequence[str], status: Status) -> list[str]:
+    """Returns what is not as it must be after a Job that has done these documents."""
+    lines, report = trial.lines(), trial.report()
+    counts, missing = report["run"]["counts"], report["missing_shards"]
+    told = {
+        f"the Job ended with {status.reason}, failed {status.failed}": status.reason != "Complete",
+        f"{len(set(ids) - set(lines))} documents have no result": bool(set(ids) - set(lines)),
+        f"{len(set(lines) - set(ids))} results are of no document": bool(set(lines) - set(ids)),
+        f"{sum(n > 1 for n in lines.values())} documents have more than one": max(lines.values(), default=0) > 1,
+        f"the report misses the shards {missing}": bool(missing),
+        f"the report does not add up: {counts}": counts["done"] + counts["skipped"] != len(ids)
+        or counts["found"] != len(ids),
+        f"the output counts {report['output']}": report["output"]["done"] != len(ids),
+    }
+    return [text for text, is_wrong in told.items() if is_wrong]
+
+
+def documents_of(server: FakeLLM) -> list[str]:
+    """Returns the documents that the server was asked about, in order; a preflight is about none."""
+    return [seen.document for seen in server.chats() if seen.document.endswith(".txt")]
+
+
+def arguments() -> argparse.Namespace:
+    """Returns the command line."""
+    kind = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=kind)
+    parser.add_argument("--shards", type=int, default=16)
+    parser.add_argument("--parallelism", type=int, default=8)
+    parser.add_argument("--documents", type=int, default=20000)
+    parser.add_argument("--kills", type=int, default=40)
+    parser.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="between two kills, on average")
+    parser.add_argument("--seed", type=int, default=1, help="the choice of kills comes from it")
+    parser.add_argument("--keep", type=Path, default=None, metavar="DIR", help="keep all files here")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Tries it; returns 0 when nothing was wrong, else 1."""
+    asked = arguments()
+    root = asked.keep or Path(tempfile.mkdtemp(prefix="job-trial-"))
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        with FakeLLM(("llama3.1",), api_key="trial-key") as server:
+            return tried(Trial(root.resolve(), server.url, asked.shards, asked.parallelism), server, asked)
+    finally:
+        if asked.keep is None:
+            shutil.rmtree(root, ignore_errors=True)
+
+
+def tried(trial: Trial, server: FakeLLM, asked: argparse.Namespace) -> int:
+    """Returns 0 when the backfill with its kills, and a second one in peace, are as they must be; says what was met."""
+    ids = trial.archive(asked.documents)
+    kills = Kills(random.Random(asked.seed), asked.kills, asked.every)
+    read_only, more = namespace() is not None, {"backfill__backoffLimitPerIndex": asked.kills}
+    print(f"{len(ids)} documents, {trial.shards} shards, {trial.parallelism} at a time, read-only root: {read_only}")
+    started = time.monotonic()
+    status = run_job(*trial.job(**more), trouble=kills, read_only=read_only, limit_s=HOUR_S)
+    took_s, asked_for = time.monotonic() - started, len(documents_of(server))
+    ends = Counter(f"exit {code}, {action}" for _, code, action in status.ends)
+    print(f"{status.reason} in {took_s:.0f} s; {dict(kills.met)}; ends of pods: {dict(ends)}; {asked_for} requests")
+    found = wrong(trial, ids, status)
+    server.requests.clear()
+    again = run_job(*trial.job(backfill__revision=2, **more), read_only=read_only, limit_s=HOUR_S)
+    seen = documents_of(server)
+    found += [f"the second run asked {len(seen)} times"] if seen else []
+    found += wrong(trial, ids, again)
+    print("\n".join(found) or "each document once, the report adds up, and a second run asked nothing")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
