@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from pipeline.arguments import load_app, write_out
 from pipeline.errors import EXIT_CONFIG, EXIT_LATER, EXIT_OK
-from pipeline.llm.preflight import Preflight
-from pipeline.llm.replicas import Provider
+from pipeline.llm.facts import Preflight
 from pipeline.logs import visible
 from pipeline.planning import build_plan
 from pipeline.settings import describe
@@ -26,21 +25,24 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     write_out(f"agent {plan.agent.name} ({', '.join(plan.askings)}): {plan.agent.description}")
     codes: list[int] = []
     for provider in plan.client.providers:
-        found = [(replica.client.model.endpoint, provider.examine(replica)) for replica in provider.replicas]
-        for endpoint, preflight in found:
-            write_out("\n".join(_lines(provider, endpoint or "", preflight, first=not codes)))
-        codes.append(min(_EXIT_CODES[preflight.status] for _, preflight in found))
+        found = [provider.examine(replica) for replica in provider.replicas]
+        for replica in provider.replicas:
+            for variant, preflight in replica.found.items():
+                place = f"{provider.name} at {replica.client.model.endpoint}"
+                place += f", variant {variant}" if len(replica.clients) > 1 else ""
+                write_out("\n".join(_lines(place, preflight, first=not codes)))
+        codes.append(min(_EXIT_CODES[preflight.status] for preflight in found))
     plan.client.close()
     return codes[0]
 
 
-def _lines(provider: Provider, endpoint: str, found: Preflight, *, first: bool) -> Iterator[str]:
-    """What was found at one server, a fact a line."""
+def _lines(place: str, found: Preflight, *, first: bool) -> Iterator[str]:
+    """What was found at one server for one variant, a fact a line."""
     role = "provider" if first else "fallback"
     if found.status != "ok":
-        yield visible(f"FAILED  {role} {provider.name} at {endpoint}: {found.message}")
+        yield visible(f"FAILED  {role} {place}: {found.message}")
         return
-    yield visible(f"OK      {role} {provider.name} at {endpoint}: model {found.model}")
+    yield visible(f"OK      {role} {place}: model {found.model}")
     facts = {
         "server version": found.server,
         "context length": found.context_length and f"{found.context_length} tokens",

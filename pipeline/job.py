@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pipeline.config import RunnerConfig
 from pipeline.limit import Limit
+from pipeline.llm.replica import Start
 from pipeline.output import Output
 from pipeline.process import Finished, Plan
 from pipeline.records import Entry
@@ -26,11 +27,14 @@ class Watcher(Protocol):
 
 
 class Supervisor(Protocol):
-    """What the prober calls: `establish` before the first document, `refresh` for a new plan, or None."""
+    """Called by one thread at a time: `establish` before the first document, `refresh` for a new plan, or None.
 
-    def establish(self, plan: Plan) -> None: ...
+    What takes time is handed to `start`, which runs it in a thread of its own.
+    """
 
-    def refresh(self) -> Plan | None: ...
+    def establish(self, plan: Plan, *, start: Start) -> None: ...
+
+    def refresh(self, *, start: Start) -> Plan | None: ...
 
 
 @dataclass(frozen=True, slots=True)

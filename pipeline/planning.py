@@ -9,14 +9,16 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.agents import Agent, fingerprint, load_agent, render, resolve
 from pipeline.answers import repair_library
 from pipeline.config import AppConfig
 from pipeline.llm.factory import build_failover
-from pipeline.llm.preflight import Preflight, Sample, examine
-from pipeline.llm.replicas import Client, Tools
+from pipeline.llm.facts import Preflight
+from pipeline.llm.preflight import Sample, examine
+from pipeline.llm.replica import Client, Tools
 from pipeline.process import Asking, Plan
 from pipeline.records import Document
 
@@ -25,19 +27,22 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Examiner:
-    """Examines servers with what this run asks; the canary goes once to each server and run."""
+    """Examines servers with what each variant of this run asks; the canary goes once to each server and run."""
 
-    sample: Sample
+    samples: Mapping[str, Sample]
     canaries: set[str | None] = field(default_factory=set)
+    said: set[tuple[str | None, str]] = field(default_factory=set)
 
-    def __call__(self, client: Client, full: bool) -> Preflight:
-        """What was found; its warnings go to the log once."""
+    def __call__(self, client: Client, *, variant: str, full: bool, known: Preflight | None) -> Preflight:
+        """What was found; each of its warnings goes to the log once."""
         endpoint = client.model.endpoint
         first = full and endpoint not in self.canaries
-        found = examine(client, sample=self.sample, full=full, canary=first)
+        found = examine(client, sample=self.samples[variant], full=full, canary=first, known=known)
         if first and found.status == "ok":
             self.canaries.add(endpoint)
-            for warning in found.warnings:
+        for warning in found.warnings:
+            if (endpoint, warning) not in self.said:
+                self.said.add((endpoint, warning))
                 logger.warning(
                     "preflight: %s", warning, extra={"provider": client.model.provider, "endpoint": endpoint}
                 )
@@ -54,9 +59,9 @@ def build_plan(app: AppConfig, *, stop: threading.Event, agent: Agent | None = N
     }
     if app.answers.repair == "full":
         repair_library()
-    first = next(iter(resolved.values()))
-    sample = Sample(render(first, Document("", "", "", "")), agent.compiled.for_server)
-    tools = Tools(clock=time.monotonic, rng=random.Random(), sleep=stop.wait, examine=Examiner(sample))
+    empty, schema = Document("", "", "", ""), agent.compiled.for_server
+    samples = {name: Sample(render(each, empty), schema) for name, each in resolved.items()}
+    tools = Tools(clock=time.monotonic, rng=random.Random(), sleep=stop.wait, examine=Examiner(samples))
     client = build_failover(app, resolved, tools=tools, pool_size=app.runner.max_concurrency)
     return Plan(
         agent,

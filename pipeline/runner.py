@@ -1,7 +1,7 @@
-"""THE THREADS: workers, one reader, one prober; and the loop of the main thread that connects them.
+"""THE THREADS: workers, reader, prober, refresher; and the loop of the main thread that connects them.
 
-    reader ──entries──▶ main ──tasks──▶ workers        prober: preflight, recovery, refresh
-                         ▲ └─▶ output, progress   │
+    reader ──entries──▶ main ──tasks──▶ workers        prober: preflight, recovery: a look a thread
+                         ▲ └─▶ output, progress   │    refresher: a new plan when the configuration changes
                          └───────outcomes─────────┘
 
 The main thread alone touches the output and the progress; it waits on one queue, half a second at most, and on nothing
@@ -261,10 +261,10 @@ class Runner:
 
     # ---- the other threads
 
-    def _start(self, body: Callable[[], None], name: str) -> None:
+    def _start(self, body: Callable[[], object], name: str) -> None:
         threading.Thread(target=self._guarded, args=(body, name), name=name, daemon=True).start()
 
-    def _guarded(self, body: Callable[[], None], name: str) -> None:
+    def _guarded(self, body: Callable[[], object], name: str) -> None:
         """Runs a thread's body; whatever ends it other than its own return ends the run."""
         end: PipelineError | None = InternalError(f"the {name} ended by a fault of ours; the log has the traceback")
         try:
@@ -282,15 +282,18 @@ class Runner:
             self._events.put(_Landed(process(entry, plan, client=plan.client, alone=alone), plan))
 
     def _probe(self) -> None:
-        supervisor = self.job.supervisor
-        supervisor.establish(self.plan)
+        self.job.supervisor.establish(self.plan, start=self._start)
         self._events.put("ready")
+        self._start(self._refresh, "refresher")
+        while not self._stop.wait(PROBE_TICK_S):
+            self.plan.client.recover(self._start)
+
+    def _refresh(self) -> None:
         looked_at = self._clock()
         while not self._stop.wait(PROBE_TICK_S):
-            self.plan.client.recover()
             pause = REFRESH_S if self.waiting_since is None else REFRESH_WAITING_S
             if self._look_now.is_set() or self._clock() - looked_at >= pause:
                 self._look_now.clear()
-                if (plan := supervisor.refresh()) is not None:
+                if (plan := self.job.supervisor.refresh(start=self._start)) is not None:
                     self._events.put(_Switch(plan))
                 looked_at = self._clock()

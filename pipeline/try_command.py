@@ -19,6 +19,7 @@ from pipeline.config import AppConfig
 from pipeline.documents import FORMATS, ListingCounts, load_entries
 from pipeline.errors import EXIT_FAILURES, EXIT_LATER, EXIT_OK, REASONS, ConfigError, TryLaterError
 from pipeline.llm.failover import Failover
+from pipeline.llm.replica import at_once
 from pipeline.llm.replicas import Asked, Question
 from pipeline.logs import visible
 from pipeline.planning import build_plan
@@ -52,7 +53,7 @@ def _impatient(app: AppConfig) -> AppConfig:
 
 def _find_server(app: AppConfig, plan: Plan, *, stop: threading.Event) -> None:
     """Returns when a provider can be asked; ConfigError or TryLaterError says why none can."""
-    Refresher(app, load=lambda: app, stop=stop).establish(plan)
+    Refresher(app, load=lambda: app, stop=stop).establish(plan, start=at_once)
     trouble = plan.client.trouble
     if trouble is not None:
         raise TryLaterError(f"no provider can be asked: {trouble.message}")

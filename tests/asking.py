@@ -10,9 +10,11 @@ from fake_llm import FakeLLM, Fault, Seen
 
 from pipeline.config import AppConfig, OllamaConfig, ResolvedAgentConfig, VLLMConfig
 from pipeline.llm.factory import build_failover
+from pipeline.llm.facts import Preflight
 from pipeline.llm.failover import Failover
 from pipeline.llm.preflight import Sample, examine
-from pipeline.llm.replicas import Provider, Question, Tools
+from pipeline.llm.replica import Client, Tools
+from pipeline.llm.replicas import Provider, Question
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 SAMPLE = Sample({"system": "s", "user": ""}, SCHEMA)
@@ -29,6 +31,12 @@ class Clock:
         """Returns the time, which never stands still."""
         self.now += 0.001
         return self.now
+
+
+def looked_at(client: Client, *, variant: str, full: bool, known: Preflight | None) -> Preflight:
+    """An examination with the sample, without a canary."""
+    assert variant
+    return examine(client, sample=SAMPLE, full=full, canary=False, known=known)
 
 
 def failover_of(
@@ -48,7 +56,7 @@ def failover_of(
         clock=clock or Clock(),
         rng=random.Random(3),
         sleep=sleep,
-        examine=lambda client, full: examine(client, sample=SAMPLE, full=full, canary=False),
+        examine=looked_at,
     )
     return build_failover(AppConfig(vllm=vllm, ollama=ollama), {"default": resolved}, tools=tools, pool_size=16)
 

@@ -16,9 +16,10 @@ from raw_server import RawServer, answering, reply
 from pipeline.config import AppConfig, ResolvedAgentConfig, VLLMConfig
 from pipeline.llm.addresses import addresses_of, at_address
 from pipeline.llm.factory import build_failover
+from pipeline.llm.facts import Preflight
 from pipeline.llm.http import Access, Endpoint
-from pipeline.llm.preflight import Preflight
-from pipeline.llm.replicas import LOOK_UP_S, Provider, Tools
+from pipeline.llm.replica import Tools, at_once
+from pipeline.llm.replicas import LOOK_UP_S, Provider
 
 TLS = Path(__file__).parent / "data/tls"
 ANSWER = reply({"choices": [{"message": {"content": "{}"}, "finish_reason": "stop"}]})
@@ -58,9 +59,7 @@ class Service:
     def provider(self, port: int, *, resolve: bool = True) -> Provider:
         """Returns the provider of this name."""
         config = VLLMConfig(base_url=f"http://models.test:{port}/v1", model="m", resolve_replicas=resolve, timeout=5.0)
-        tools = Tools(
-            self.clock, random.Random(3), lambda _: None, lambda _client, _full: Preflight("ok"), self.look_up
-        )
+        tools = Tools(self.clock, random.Random(3), lambda _: None, lambda _client, **_: Preflight("ok"), self.look_up)
         agent = ResolvedAgentConfig("a", "default", "vllm")
         return build_failover(AppConfig(vllm=config), {"default": agent}, tools=tools, pool_size=4).first
 
@@ -89,15 +88,15 @@ def test_replicas_that_come_and_go_are_found_within_a_minute() -> None:
         provider = service.provider(servers[0].port)
         (kept,) = provider.replicas
         service.addresses = ["127.0.0.1", "127.0.0.2"]
-        provider.recover()
+        provider.recover(at_once)
         assert provider.replicas == [kept]
         service.clock.now += LOOK_UP_S
-        provider.recover()
+        provider.recover(at_once)
         assert provider.replicas[0] is kept
         assert [replica.state for replica in provider.replicas] == ["up", "up"]
         service.addresses = ["127.0.0.2"]
         service.clock.now += LOOK_UP_S
-        provider.recover()
+        provider.recover(at_once)
         before = servers[0].accepts
         for n in range(5):
             assert provider.ask(question(f"d{n}")).attempts[-1].ok
@@ -112,7 +111,7 @@ def test_a_name_that_cannot_be_looked_up_now_changes_nothing() -> None:
     known = list(provider.replicas)
     service.addresses = []
     service.clock.now += LOOK_UP_S
-    provider.recover()
+    provider.recover(at_once)
     assert provider.replicas == known
 
 
@@ -123,7 +122,7 @@ def test_a_name_that_was_never_found_is_one_replica() -> None:
     assert [replica.client.model.endpoint for replica in provider.replicas] == ["http://models.test:8000"]
     service.addresses = ["127.0.0.3", "127.0.0.4"]
     service.clock.now += LOOK_UP_S
-    provider.recover()
+    provider.recover(at_once)
     assert len(provider.replicas) == 2
 
 

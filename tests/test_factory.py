@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from pipeline.config import AppConfig, OllamaConfig, ResolvedAgentConfig, VLLMConfig
 from pipeline.llm.factory import build_config_from_resolved, build_failover, build_llm_client
+from pipeline.llm.facts import Preflight
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.preflight import Preflight
-from pipeline.llm.replicas import Tools
+from pipeline.llm.replica import Tools
 from pipeline.llm.vllm import VLLMClient
 
 LOGGER = "pipeline.llm.factory"
@@ -27,7 +27,7 @@ def resolved(provider: Any, **more: Any) -> ResolvedAgentConfig:
 
 def tools() -> Tools:
     """Tools that nothing is done with."""
-    return Tools(lambda: 0.0, random.Random(1), lambda _: None, lambda _client, _full: Preflight("ok"))
+    return Tools(lambda: 0.0, random.Random(1), lambda _: None, lambda _client, **_: Preflight("ok"))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from asking import Clock, asked_for, failover_of, only, question
 from fake_llm import FakeLLM
 from raw_server import refusing_url
 
+from pipeline.llm.replica import at_once
+
 
 def test_the_first_provider_answers_while_it_can() -> None:
     """The fallback is not asked."""
@@ -38,7 +40,7 @@ def test_the_first_provider_is_gone_back_to() -> None:
         assert failover.ask(question("a")).attempts[-1].model.provider == "ollama"
         first.up()
         clock.now += 60
-        failover.recover()
+        failover.recover(at_once)
         assert failover.ask(question("b")).attempts[-1].model.provider == "vllm"
 
 

@@ -8,6 +8,7 @@ import threading
 import pytest
 from conftest import Place
 from fake_llm import FakeLLM, Fault
+from raw_server import refusing_url
 
 LENIENT = ("--set", "runner.max_error_rate=1")
 
@@ -258,6 +259,51 @@ def test_one_of_two_replicas_goes_away(place: Place, server: FakeLLM) -> None:
     assert place.failed() == {}
     assert place.done() == dict.fromkeys(names, 1)
     assert "no provider can be asked" not in ran.err
+
+
+def test_a_replica_that_hangs_holds_back_neither_the_start_nor_a_recovery(place: Place, server: FakeLLM) -> None:
+    """One loads its model for ever; the other is used at once, goes away, and is used again."""
+    names = place.documents(30)
+    server.latency_s = 0.1
+    with FakeLLM(("llama3.1",), load_s=3600) as hanging:
+        place.configure({"provider": "ollama", "ollama.base_url": [hanging.url, server.url]})
+        child = place.start("run")
+        place.wait_for_results(8)
+        assert [seen.body["messages"] for seen in hanging.chats()] == [[]]
+        server.kill(0.5)
+        ran = child.end()
+    assert ran.code == 0, ran.err
+    assert "server is back" in ran.err
+    assert place.done() == dict.fromkeys(names, 1)
+
+
+def test_a_wrong_model_is_told_at_once_beside_a_replica_that_is_dead(place: Place, server: FakeLLM) -> None:
+    """Waiting for the dead one would not mend the name; the models that are there are listed."""
+    place.documents(3)
+    place.configure({"vllm.base_url": [refusing_url(), server.url], "vllm.model": "lama", "runner.startup_wait_s": 600})
+    ran = place.run(code=2)
+    assert "model 'lama' is not there; there is 'llama3.1'" in ran.err
+
+
+def test_a_wrong_model_is_told_soon_beside_a_replica_that_hangs(place: Place, server: FakeLLM) -> None:
+    """A sibling that may still pass is given seconds, not the time it takes to load a model."""
+    place.documents(3)
+    with FakeLLM(("lama",), load_s=3600) as hanging:
+        urls = {"ollama.base_url": [hanging.url, server.url], "ollama.model": "lama"}
+        place.configure({"provider": "ollama", **urls})
+        ran = place.run(code=2)
+    assert "model 'lama' is not there; there is 'llama3.1:latest'" in ran.err
+
+
+def test_a_wrong_model_of_the_first_provider_means_the_fallback(place: Place, server: FakeLLM) -> None:
+    """Said with the models that are there; one replica of the fallback is dead, the other answers."""
+    names = place.documents(3)
+    ollama = {"ollama.base_url": [refusing_url(), server.url], "ollama.model": "llama3.1"}
+    place.configure({"vllm.model": "lama", "fallback": ["ollama"], **ollama})
+    ran = place.run()
+    assert "there is 'llama3.1'); taking the fallback ollama" in ran.err
+    assert {line["model"]["provider"] for line in place.lines("results.jsonl")} == {"ollama"}
+    assert place.done() == dict.fromkeys(names, 1)
 
 
 @pytest.mark.parametrize("how", ["signal", "max_duration"])

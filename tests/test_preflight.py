@@ -9,8 +9,9 @@ from fake_llm import FakeLLM, Fault, Seen
 from raw_server import answering, refusing_url, reply
 
 from pipeline.config import OllamaConfig, VLLMConfig
+from pipeline.llm.facts import Preflight
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.preflight import CANARY_SCHEMA, Preflight, Sample, examine
+from pipeline.llm.preflight import CANARY_SCHEMA, Sample, examine
 from pipeline.llm.vllm import VLLMClient
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from conftest import Child, Place, write_whole
+from conftest import AGENT, Child, Place, write_whole
 from fake_llm import FakeLLM
 
 QUICK = {"runner.refresh_every": 2, "runner.concurrency": 2}
@@ -78,13 +79,92 @@ def test_a_configuration_that_does_not_work_changes_nothing(place: Place, how: s
     assert {line["model"]["name"] for line in place.lines("results.jsonl")} == {"llama3.1"}
 
 
+def test_what_was_refused_is_said_once_and_looked_at_once(place: Place, other: FakeLLM) -> None:
+    """Until the file changes again; the server that runs is not said to be set aside, and goes on."""
+    child = start(place)
+    place.configure({**QUICK, "vllm.base_url": other.url, "vllm.model": "no-such-model"})
+    place.wait_for(lambda: len(other.requests) == 1, "a look at the other server")
+    place.wait_for_results(30)
+    assert [seen.path for seen in other.requests] == ["/v1/models"]
+    place.configure({**QUICK, "vllm.base_url": other.url, "vllm.model": "another-wrong-model"})
+    place.wait_for(lambda: len(other.requests) == 2, "another look at it")
+    log = finish(child, place)
+    told = [line for line in log.splitlines() if "what runs stays" in line]
+    assert ["no-such-model" in line for line in told] == [True, False]
+    assert "there is 'other-model'" in told[0]
+    assert "set aside" not in log
+
+
+def test_a_server_that_is_not_there_yet_is_taken_when_it_is(place: Place, other: FakeLLM) -> None:
+    """The configuration may come before the server it names: said once, and looked at again."""
+    other.down()
+    child = start(place)
+    place.configure({**QUICK, "vllm.base_url": other.url, "vllm.model": "other-model"})
+    place.wait_for_results(20)
+    other.up()
+    place.wait_for(lambda: len(other.chats()) > 4, "documents at the other server")
+    log = finish(child, place)
+    assert log.count("what runs stays") == 1
+
+
+def test_a_new_server_that_hangs_does_not_hold_back_a_recovery(place: Place) -> None:
+    """While it loads its model for ever, the one that runs goes away, and is found again."""
+    ollama = {**QUICK, "provider": "ollama", "ollama.model": "llama3.1"}
+    with FakeLLM(("llama3.1",), load_s=3600) as hanging:
+        child = start(place, {**ollama, "ollama.base_url": place.server.url})
+        place.configure({**ollama, "ollama.base_url": hanging.url})
+        place.wait_for(lambda: len(hanging.chats()) == 1, "the load of the other model")
+        place.server.kill(1.5)
+        log = finish(child, place)
+    assert "server is back" in log
+
+
+def test_settings_that_concern_no_server_are_no_switch(place: Place) -> None:
+    """What is taken over is said by its key; what a run cannot take over as well, and nothing else."""
+    child = start(place)
+    place.configure({**QUICK, "vllm.timeout": 19, "runner.concurrency": 3, "runner.fail_fast": 7})
+    place.wait_for_results(30)
+    log = finish(child, place)
+    assert log.count("configuration taken over changed=vllm.timeout") == 1
+    assert log.count("runner.concurrency, runner.fail_fast cannot change in a run: left for the next one") == 1
+    assert "provider switched" not in log
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"agent": "extractor"}, "agent cannot change in a run"),
+        ({"variant": "terse"}, "variant cannot change in a run"),
+        ({"input.uri": "other-inbox"}, "input.uri cannot change in a run"),
+        ({"output.uri": "elsewhere"}, "output.uri cannot change in a run"),
+        ({"vllm.max_tokens": 77}, "vllm.max_tokens cannot change in a run"),
+    ],
+)
+def test_what_may_not_change_in_a_run_is_said_once(place: Place, settings: dict[str, object], said: str) -> None:
+    """All records are those of one question to one agent, whatever the file says meanwhile."""
+    place.server.latency_s = 0.1
+    place.documents(60)
+    variants = {"variants": {"terse": {"system_prompt": "Be brief.\n"}}}
+    place.configure(QUICK, agent=variants)
+    child = place.start("run")
+    place.wait_for_results(4)
+    place.configure({**QUICK, **settings}, agent=variants)
+    place.wait_for_results(20)
+    log = finish(child, place)
+    assert log.count(said) == 1
+    assert "provider switched" not in log
+    lines = place.lines("results.jsonl")
+    assert {(line["agent"], line["variant"]) for line in lines} == {("small", "default")}
+    assert len({line["fingerprint"] for line in lines}) == 1
+
+
 def test_input_and_output_cannot_change_in_a_run(place: Place) -> None:
     """Both are said, and left for the next run."""
     child = start(place)
     place.configure({**QUICK, "output.uri": "elsewhere", "input.uri": "other-inbox"})
     place.wait_for_results(20)
     log = finish(child, place)
-    assert "input, output cannot change in a run" in log
+    assert "output.uri cannot change in a run" in log
     assert not (place.folder / "elsewhere").exists()
 
 
@@ -108,6 +188,48 @@ def test_refresh_all_takes_the_prompt_too(place: Place) -> None:
     assert len(set(prints)) == 2
     earlier = prints.count(prints[0])
     assert f"asked anew  {earlier:>17,}" in place.run("--dry-run").out
+
+
+LONGER = {**AGENT["schema"], "properties": {"summary": {"type": "string", "minLength": 3}}}
+WEIGHTS = {"variants": {"a": {"weight": 1, "temperature": 0.5}, "b": {"weight": 1}}}
+
+
+@pytest.mark.parametrize(
+    ("agent", "settings", "variants"),
+    [
+        ({"schema": LONGER}, {}, {"default"}),
+        (WEIGHTS, {}, {"default", "a", "b"}),
+        ({}, {"vllm.temperature": 0.5}, {"default"}),
+    ],
+)
+def test_refresh_all_takes_all_of_the_question(
+    place: Place, agent: dict[str, Any], settings: dict[str, object], variants: set[str]
+) -> None:
+    """Another schema, other weights, another temperature: from the next document on."""
+    settings = {**QUICK, "runner.refresh": "all", **settings}
+    child = start(place, {"runner.refresh": "all"})
+    place.configure(settings, agent=agent)
+    place.wait_for_results(30)
+    log = finish(child, place)
+    lines = place.lines("results.jsonl")
+    assert {line["variant"] for line in lines} == variants
+    assert len({line["fingerprint"] for line in lines}) == max(2, len(variants))
+    assert ("variant=a,b" in log) == (agent == WEIGHTS)
+    assert "cannot change" not in log
+
+
+def test_refresh_all_takes_another_variant(place: Place) -> None:
+    """The one that the configuration names now."""
+    two = {"variants": {"terse": {"system_prompt": "Be brief.\n"}}}
+    place.server.latency_s = 0.1
+    place.documents(60)
+    place.configure({**QUICK, "runner.refresh": "all"}, agent=two)
+    child = place.start("run")
+    place.wait_for_results(4)
+    place.configure({**QUICK, "runner.refresh": "all", "variant": "terse"}, agent=two)
+    log = finish(child, place)
+    assert "variant=terse" in log
+    assert {line["variant"] for line in place.lines("results.jsonl")} == {"default", "terse"}
 
 
 def test_refresh_off_takes_nothing(place: Place, other: FakeLLM) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from asking import MODEL, Clock, asked_for, only, provider_of, question
+from fake_asking import until
 from fake_llm import FakeLLM
-from raw_server import refusing_url
+from raw_server import RawServer, refusing_url
 
-from pipeline.llm.replicas import FIRST_PAUSE_S, MAX_PAUSE_S
+from pipeline.llm.replica import FIRST_PAUSE_S, MAX_PAUSE_S, at_once
 
 
 def test_the_least_busy_replica_is_asked() -> None:
@@ -64,10 +65,10 @@ def test_a_replica_comes_back_after_its_pause() -> None:
         server.down()
         assert provider.ask(question("d")).unavailable
         server.up()
-        provider.recover()
+        provider.recover(at_once)
         assert provider.replicas[0].state == "aside"
         clock.now += 2 * FIRST_PAUSE_S
-        provider.recover()
+        provider.recover(at_once)
         assert provider.replicas[0].state == "up"
         assert provider.ask(question("d")).attempts[-1].ok
 
@@ -86,9 +87,24 @@ def test_the_pause_grows_with_probes_and_not_with_documents() -> None:
     pauses = []
     for _ in range(6):
         clock.now += 60
-        provider.recover()
+        provider.recover(at_once)
         pauses.append(replica.pause_s)
     assert pauses == [4.0, 8.0, 16.0, 30.0, 30.0, MAX_PAUSE_S]
+
+
+def test_a_replica_that_hangs_holds_no_other_back() -> None:
+    """Each is looked at by itself: the healthy one is back while the other one's examination still waits."""
+    with RawServer(lambda line: line.ended.wait()) as hanging, FakeLLM() as healthy, ThreadPoolExecutor(2) as threads:
+        provider = provider_of(hanging.url, healthy.url)
+        for replica in provider.replicas:
+            replica.hold_back()
+        provider.hasten(0.0)
+        provider.recover(lambda body, _name: threads.submit(body))
+        until(lambda: provider.replicas[1].state == "up")
+        assert (provider.replicas[0].state, provider.replicas[0].looking) == ("aside", True)
+        provider.recover(lambda *_: pytest.fail("it is looked at already"))
+        hanging.__exit__()
+    assert not provider.replicas[0].looking
 
 
 class Together:
@@ -129,7 +145,7 @@ def test_a_draining_server_is_an_outage() -> None:
         assert (asked.unavailable, asked.losses, provider.available) == (True, 0, False)
         server.draining = False
         clock.now += 60
-        provider.recover()
+        provider.recover(at_once)
         assert provider.ask(question("d")).attempts[-1].ok
 
 

@@ -3,7 +3,8 @@
 protocol   what a client is                http        one endpoint: deadlines, limits, keys
 connection a socket with a deadline        addresses   replicas behind one host name
 vllm       the OpenAI protocol             ollama      Ollama's own protocol
-retry      how often, how long             replicas    one provider: several servers, which of them live
+retry      how often, how long             replicas    one provider: several servers, asked side by side
+replica    one server: does it live?       facts       what a server says of itself
 failover   providers in order              preflight   what a server is fit for
 factory    from configuration to clients   wire_texts  what servers say in nothing but text
 sse        streams, put together           truncation  was the prompt cut?

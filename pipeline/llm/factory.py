@@ -12,7 +12,8 @@ from pipeline.llm.failover import Failover
 from pipeline.llm.http import Endpoint
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.protocol import access_of
-from pipeline.llm.replicas import Client, Provider, Replica, Tools
+from pipeline.llm.replica import Client, Replica, Tools
+from pipeline.llm.replicas import Provider
 from pipeline.llm.retry import RetryPolicy
 from pipeline.llm.vllm import VLLMClient
 
@@ -76,7 +77,8 @@ def _provider(
     configs = {variant: replace(base, **resolved.settings_for(name)) for variant, resolved in variants.items()}
 
     def make(url: str, address: str | None) -> Replica:
-        return Replica(_clients(configs, name=name, base_url=url, address=address, pool_size=pool_size))
+        clients = _clients(configs, name=name, base_url=url, address=address, pool_size=pool_size)
+        return Replica(name, clients, tools=tools)
 
     def find(known: list[Replica]) -> list[Replica]:
         found: list[Replica] = []

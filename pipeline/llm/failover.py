@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import kind_of
+from pipeline.llm.replica import Start
 from pipeline.llm.replicas import Asked, Provider, Question
 from pipeline.records import ExtractionAttempt
 
@@ -74,14 +75,16 @@ class Failover:
         return Asked(tuple(attempts), unavailable=not settled, losses=losses)
 
     def hold_back(self) -> None:
-        """Keeps providers that nobody has looked at out of use, until `recover` finds that they are needed."""
+        """Keeps providers that nobody has looked at out of use, until `recover` finds that they are needed.
+
+        Called before anybody looks.
+        """
         for provider in self.providers:
             for replica in provider.replicas:
-                if replica.why is None:
-                    replica.state, replica.retry_at = "aside", float("inf")
+                replica.hold_back()
 
-    def recover(self) -> None:
-        """Looks again at what was set aside, and at a fallback once it is needed. Called by the one prober."""
+    def recover(self, start: Start) -> None:
+        """Has looked at what was set aside, and at a fallback once it is needed. Called by the one prober."""
         for order in self.orders.values():
             for provider in order:
                 if provider.available:
@@ -89,7 +92,7 @@ class Failover:
                 for replica in provider.replicas:
                     replica.retry_at = float("-inf") if replica.why is None else replica.retry_at
         for provider in self.providers:
-            provider.recover()
+            provider.recover(start)
         self._log_switches()
 
     def _log_switches(self) -> None:

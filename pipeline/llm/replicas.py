@@ -3,36 +3,29 @@
     ask ─▶ the replica with the least in flight ─▶ call_llm ─▶ settled, or: back-off ─▶ is the server alive? ─▶ again
 
 Alive means that a tiny completion succeeds, or that anything else was completed since. It starts no thread: workers
-call `ask`, and one prober calls `recover` again and again.
+call `ask`, and one prober calls `recover` again and again. What that looks at is looked at side by side: a server that
+hangs holds no other back.
 """
 
 from __future__ import annotations
 
 import logging
-import random
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 from pipeline.errors import PROVES_LIFE, kind_of
-from pipeline.llm.addresses import addresses_of
-from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.preflight import Preflight, take_over
+from pipeline.llm.facts import Preflight
+from pipeline.llm.replica import Replica, Start, Tools
 from pipeline.llm.retry import RetryPolicy
-from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE_S, MAX_PAUSE_S = 1.0, 30.0
-COMPLETIONS_KEPT = 4096
 LOOK_UP_S = 60.0
 LOSSES_BEFORE_ALONE = 3
 """A document in flight at this many losses of a server is sent alone once (contract, section 6)."""
-
-Client = VLLMClient | OllamaClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,41 +55,6 @@ class Asked:
     losses: int = 0
 
 
-@dataclass(slots=True, eq=False)
-class Replica:
-    """One server: a client for each variant over one pool of connections, and what is known of its health.
-
-    `completed`: when its last completions began and ended.
-    """
-
-    clients: Mapping[str, Client]
-    in_flight: int = 0
-    state: Literal["up", "aside", "misconfigured"] = "up"
-    since: float = 0.0
-    retry_at: float = 0.0
-    pause_s: float = FIRST_PAUSE_S
-    checked_at: float = float("-inf")
-    why: Preflight | None = None
-    checking: threading.Lock = field(default_factory=threading.Lock)
-    completed: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=COMPLETIONS_KEPT))
-
-    @property
-    def client(self) -> Client:
-        """Any of its clients: they differ in what they ask, not in whom."""
-        return next(iter(self.clients.values()))
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What a provider needs from outside: time, chance, sleep (True: stop), how a replica is examined, and DNS."""
-
-    clock: Callable[[], float]
-    rng: random.Random
-    sleep: Callable[[float], object]
-    examine: Callable[[Client, bool], Preflight]
-    look_up: Callable[[str], list[str]] = addresses_of
-
-
 class Provider:
     """Asks the replicas of one model; safe for many threads.
 
@@ -114,7 +72,7 @@ class Provider:
     ) -> None:
         self.name, self.replicas, self.policy, self._tools, self._find = name, replicas, policy, tools, find
         self._lock = threading.Lock()
-        self._completed_at, self._found_at = float("-inf"), tools.clock()
+        self._found_at = tools.clock()
 
     @property
     def available(self) -> bool:
@@ -137,7 +95,7 @@ class Provider:
             attempt = self._call(replica, question)
             kind = kind_of(attempt.reason) if attempt.reason else None
             if kind not in ("backend", "config"):
-                self._lives(replica, started)
+                replica.lives(started)
                 return Asked((*failures, attempt))
             failures.append(attempt)
             if kind == "config":
@@ -158,10 +116,16 @@ class Provider:
 
     def examine(self, replica: Replica) -> Preflight:
         """The full preflight of a replica, whose state follows it."""
-        return self._check(replica, full=True)
+        return replica.check(full=True)
 
-    def recover(self) -> None:
-        """Looks again at each replica that was set aside and whose pause is over. Called by the one prober.
+    def hasten(self, pause_s: float) -> None:
+        """Lets no replica that is set aside wait longer than this for its next look."""
+        latest = self._tools.clock() + pause_s
+        for replica in self.replicas:
+            replica.retry_at = min(replica.retry_at, latest)
+
+    def recover(self, start: Start) -> None:
+        """Has each replica looked at that is set aside and whose pause is over. Called by the one prober.
 
         Once a minute it looks for replicas that came or went, too.
         """
@@ -169,8 +133,7 @@ class Provider:
             self._found_at = self._tools.clock()
             self._adjust(self._find(self.replicas))
         for replica in self.replicas:
-            if replica.state != "up" and replica.retry_at <= self._tools.clock():
-                self._check(replica, full=True)
+            replica.recover(start)
 
     def close(self) -> None:
         """Closes the idle connections of all replicas."""
@@ -183,7 +146,8 @@ class Provider:
             gone = [replica for replica in self.replicas if replica not in found]
             for replica in found:
                 if replica not in self.replicas:
-                    replica.state, replica.since = "aside", self._tools.clock()
+                    replica.hold_back()
+                    replica.retry_at = self._tools.clock()
             self.replicas = found
         for replica in gone:
             replica.client.close()
@@ -206,12 +170,6 @@ class Provider:
             with self._lock:
                 replica.in_flight -= 1
 
-    def _lives(self, replica: Replica, started: float) -> None:
-        with self._lock:
-            self._completed_at = self._tools.clock()
-            replica.completed.append((started, self._completed_at))
-            replica.pause_s = FIRST_PAUSE_S
-
     def _note(self, replica: Replica, attempt: ExtractionAttempt, *, started: float) -> None:
         logger.warning(
             "request failed",
@@ -219,81 +177,33 @@ class Provider:
             | {"error": attempt.error},
         )
         if attempt.reason in PROVES_LIFE:
-            self._lives(replica, started)
+            replica.lives(started)
         elif not attempt.sent:
-            self._set_aside(replica, Preflight("unreachable", attempt.reason, attempt.error or ""), probed=False)
-
-    def _set_aside(self, replica: Replica, why: Preflight, *, probed: bool) -> None:
-        """Out of rotation, for longer with each probe that fails; it comes back through a preflight only."""
-        now = self._tools.clock()
-        with self._lock:
-            first = replica.state == "up"
-            if not (first or probed):
-                return
-            replica.state = "misconfigured" if why.status == "misconfigured" else "aside"
-            replica.since = now if first else replica.since
-            replica.why, replica.retry_at = why, now + replica.pause_s * self._tools.rng.uniform(0.75, 1.25)
-            replica.pause_s = min(MAX_PAUSE_S, replica.pause_s * 2)
-        if first:
-            fields = {"provider": self.name, "endpoint": replica.client.model.endpoint, "reason": why.reason}
-            logger.warning("server set aside: %s", why.message, extra=fields)
+            replica.set_aside(Preflight("unreachable", attempt.reason, attempt.error or ""), probed=False)
 
     def _alive(self, replica: Replica, since: float) -> bool:
         """True when the provider has completed something since; else a tiny completion tells.
 
         A replica that is set aside is not asked: its cool-down would grow with every document that it failed.
         """
-        if self._completed_at > since or replica.state != "up":
-            return self._completed_at > since
-        return self._check(replica, full=False).status == "ok" or self._completed_at > since
+        if self._completed_since(since) or replica.state != "up":
+            return self._completed_since(since)
+        return replica.check(full=False).status == "ok" or self._completed_since(since)
+
+    def _completed_since(self, moment: float) -> bool:
+        return any(replica.completed_at > moment for replica in self.replicas)
 
     def _was_lost(self, replica: Replica, attempt: ExtractionAttempt, moment: float) -> bool:
         """True when the server went away over this attempt: it hung up, or it said that it dies and is dead now.
 
         Not when another request that was in flight there at that moment has been completed since.
         """
-        if not attempt.lost:
+        if not attempt.lost or replica.outlived(moment):
             return False
-        with self._lock:
-            if any(began < moment < ended for began, ended in replica.completed):
-                return False
         return attempt.reason == "connection_error" or not self._alive(replica, moment)
 
     def _passes(self, replica: Replica, attempt: ExtractionAttempt, *, keys: int) -> bool:
         """True when a preflight passes after a configuration error, and no key is newer than the request's."""
         if attempt.reason == "unauthorized":
             replica.client.endpoint.reload_key()
-        return self._check(replica, full=True).status == "ok" and replica.client.endpoint.key_changes == keys
-
-    def _check(self, replica: Replica, *, full: bool) -> Preflight:
-        """What an examination says; threads that ask at the same time share one."""
-        wanted_at = self._tools.clock()
-        with replica.checking:
-            if replica.checked_at >= wanted_at and replica.why is not None:
-                return replica.why
-            found = self._examined(replica, full=full)
-            replica.checked_at, replica.why = self._tools.clock(), found
-            if found.status != "ok":
-                self._set_aside(replica, found, probed=True)
-            elif replica.state != "up":
-                self._take_back(replica)
-            else:
-                self._lives(replica, wanted_at)
-            return found
-
-    def _examined(self, replica: Replica, *, full: bool) -> Preflight:
-        """What the examination of each model that the variants use says: the first trouble, else the first."""
-        asked = {client: client.config.model for client in replica.clients.values()}
-        one_each = {model: client for client, model in reversed(asked.items())}
-        found = {model: self._tools.examine(client, full) for model, client in one_each.items()}
-        for client, model in asked.items():
-            seen = found[model]
-            if seen.status == "ok" and seen.model:
-                take_over(client, seen)
-        return next((seen for seen in found.values() if seen.status != "ok"), found[asked[replica.client]])
-
-    def _take_back(self, replica: Replica) -> None:
-        with self._lock:
-            replica.state, replica.pause_s = "up", FIRST_PAUSE_S
-            self._completed_at = self._tools.clock()
-        logger.info("server is back", extra={"provider": self.name, "endpoint": replica.client.model.endpoint})
+        return replica.check(full=True).status == "ok" and replica.client.endpoint.key_changes == keys

@@ -1,0 +1,53 @@
+"""A configuration that changed while a run goes on: what differs, and what of it the run may not take over.
+
+It compares values and keeps none; no value is ever in what it returns, only keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+from pipeline.config import AppConfig
+
+FIXED = ("input", "output", "agent", "agents_dir")
+_QUESTION = ("max_tokens", "temperature", "extra_body", "num_ctx")
+
+
+def differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
+    """The dotted keys whose values differ; a provider that only one of them has is a key by itself."""
+    if before == now:
+        return
+    if is_dataclass(now) and type(before) is type(now):
+        for field in fields(now):
+            if field.compare and field.name != "origins":
+                yield from differences(getattr(before, field.name), getattr(now, field.name), f"{place}{field.name}.")
+    elif place == "providers." and isinstance(before, Mapping):
+        for name in dict.fromkeys((*before, *now)):
+            yield from differences(before.get(name), now.get(name), f"{place}{name}.")
+    else:
+        yield place.removesuffix(".")
+
+
+def allowed(now: AppConfig, before: AppConfig) -> AppConfig:
+    """The new configuration with all that may not change in a run as it was before.
+
+    Unless everything is refreshed, that is also the variant and what of the question the providers' settings hold: no
+    archive becomes half and half.
+    """
+    keep = {name: getattr(before, name) for name in FIXED}
+    keep["runner"] = replace(before.runner, refresh=now.runner.refresh, max_reasks=now.runner.max_reasks)
+    if before.runner.refresh != "all":
+        keep["variant"] = before.variant
+        keep |= {name: _keep_question(getattr(now, name), getattr(before, name)) for name in ("ollama", "vllm")}
+        keep["providers"] = {
+            name: _keep_question(config, before.providers[name]) if name in before.providers else config
+            for name, config in now.providers.items()
+        }
+    return replace(now, **keep, origins=now.origins)
+
+
+def _keep_question(now: Any, before: Any) -> Any:
+    kept = {name: getattr(before, name) for name in _QUESTION if hasattr(before, name) and hasattr(now, name)}
+    return replace(now, **kept)

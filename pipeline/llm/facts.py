@@ -1,0 +1,184 @@
+"""What a server says of itself: its model, its context, its version, what the model can do. It judges no answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from pipeline.errors import kind_of, reason_of_status
+from pipeline.llm.http import CallFailedError, Endpoint, Reply
+from pipeline.llm.ollama import OllamaClient
+from pipeline.llm.protocol import decode_object, encode, whole_number
+from pipeline.llm.vllm import VLLMClient
+
+QUICK_TIMEOUT_S = 10.0
+
+Status = Literal["ok", "unreachable", "misconfigured"]
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What a server says of itself and what was seen. Facts that are unknown are None; lengths are tokens.
+
+    `reason` is of errors.REASONS when `status` is not ok. `prompt_tokens`: the prompt with an empty document.
+    `unenforced`: places and keywords of the agent's schema that this kind of server is known not to enforce.
+    """
+
+    status: Status
+    reason: str | None = None
+    message: str = ""
+    model: str | None = None
+    models: tuple[str, ...] = ()
+    server: str | None = None
+    digest: str | None = None
+    context_length: int | None = None
+    prompt_tokens: int | None = None
+    think: bool | str | None = None
+    constrained: bool | None = None
+    warnings: tuple[str, ...] = ()
+    unenforced: tuple[str, ...] = ()
+
+
+class FoundError(Exception):
+    """Ends an examination with what was found."""
+
+    def __init__(self, found: Preflight) -> None:
+        super().__init__(found.message)
+        self.found = found
+
+
+def facts_of(client: VLLMClient | OllamaClient) -> Preflight:
+    """Model, context, version and capabilities; an Ollama's model is loaded when this returns.
+
+    FoundError when the server cannot be reached, or is not what the client is configured for.
+    """
+    if isinstance(client, OllamaClient):
+        return _effective_context(client, _ollama_facts(client))
+    return _vllm_facts(client)
+
+
+def _vllm_facts(client: VLLMClient) -> Preflight:
+    """Model, context and version of a vLLM or another OpenAI-like server (llama.cpp tells its context in `meta`)."""
+    body = _get(client.endpoint, "/v1/models")
+    served = _rows(body.get("data"))
+    names = tuple(str(row.get("id")) for row in served)
+    wanted = client.config.model
+    if not wanted and len(names) != 1:
+        raise misconfigured("model_not_found", f"`model` is not set and the server has {_listed(names)}", models=names)
+    if wanted and wanted not in names:
+        raise misconfigured(
+            "model_not_found", f"model {wanted!r} is not there; there is {_listed(names)}", models=names
+        )
+    row = served[names.index(wanted or names[0])]
+    meta = row.get("meta")
+    context = whole_number(row.get("max_model_len")) or (
+        whole_number(meta.get("n_ctx")) if isinstance(meta, dict) else None
+    )
+    version = _version(client.endpoint, "/version") if client.config.type == "vllm" else None
+    return Preflight("ok", model=wanted or names[0], models=names, context_length=context, server=version)
+
+
+def _ollama_facts(client: OllamaClient) -> Preflight:
+    """Model, digest, version and capabilities of an Ollama; the model is loaded when this returns."""
+    rows = {str(row.get("name")): row for row in _rows(_get(client.endpoint, "/api/tags").get("models"))}
+    wanted = client.config.model
+    name = next((name for name in _names_of(wanted) if name in rows), None)
+    if name is None:
+        raise misconfigured(
+            "model_not_found", f"model {wanted!r} is not there; there is {_listed(tuple(rows))}", models=tuple(rows)
+        )
+    shown = _post(client.endpoint, "/api/show", {"model": wanted}, timeout_s=QUICK_TIMEOUT_S)
+    _load(client)
+    return Preflight(
+        "ok",
+        model=wanted,
+        models=tuple(rows),
+        digest=str(rows[name].get("digest") or "") or None,
+        server=_version(client.endpoint, "/api/version"),
+        think=_think(shown),
+        context_length=client.config.num_ctx,
+    )
+
+
+def _names_of(model: str) -> tuple[str, ...]:
+    """The names under which a model may be listed: `latest` is its tag when it has no other."""
+    return model, f"{model}:latest", model.removesuffix(":latest")
+
+
+def _think(shown: Mapping[str, Any]) -> bool | str | None:
+    """What to send as `think`: thinking off where the model can; gpt-oss knows levels only; else nothing at all."""
+    details, capabilities = shown.get("details"), shown.get("capabilities")
+    if not isinstance(capabilities, list) or "thinking" not in capabilities:
+        return None
+    return "low" if isinstance(details, dict) and details.get("family") in ("gptoss", "gpt-oss") else False
+
+
+def _load(client: OllamaClient) -> None:
+    """Loads a cold model with an empty message: it would abort the load if this client left before it is done."""
+    options = {"num_ctx": client.config.num_ctx}
+    body = {"model": client.config.model, "messages": [], "stream": False, "options": options}
+    body["keep_alive"] = client.config.keep_alive
+    _post(client.endpoint, "/api/chat", body, timeout_s=client.config.load_timeout)
+
+
+def _effective_context(client: OllamaClient, facts: Preflight) -> Preflight:
+    """The context the loaded model really has (/api/ps): Ollama clamps num_ctx to what the model was trained for."""
+    rows, names = _rows(_get(client.endpoint, "/api/ps").get("models")), _names_of(client.config.model)
+    lengths = [whole_number(row.get("context_length")) for row in rows if row.get("name") in names]
+    if not lengths or not lengths[0] or lengths[0] >= client.config.num_ctx:
+        return facts
+    warning = f"num_ctx is {client.config.num_ctx}, but the loaded model has a context of {lengths[0]} tokens"
+    return replace(facts, context_length=lengths[0], warnings=(*facts.warnings, warning))
+
+
+def _version(endpoint: Endpoint, path: str) -> str | None:
+    try:
+        body = decode_object(endpoint.get(path, timeout_s=QUICK_TIMEOUT_S).body)
+    except CallFailedError:
+        return None
+    return str(body["version"])[:40] if body and "version" in body else None
+
+
+def _get(endpoint: Endpoint, path: str) -> dict[str, Any]:
+    try:
+        return _object(path, endpoint.get(path, timeout_s=QUICK_TIMEOUT_S))
+    except CallFailedError as failure:
+        raise _unreachable(failure) from failure
+
+
+def _post(endpoint: Endpoint, path: str, body: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
+    try:
+        return _object(path, endpoint.post(path, encode(body), timeout_s=timeout_s))
+    except CallFailedError as failure:
+        raise _unreachable(failure) from failure
+
+
+def _object(path: str, reply: Reply) -> dict[str, Any]:
+    if reply.status != 200:
+        reason = reason_of_status(reply.status)
+        told = f"{path} answers HTTP {reply.status}"
+        if kind_of(reason) == "backend":
+            raise FoundError(Preflight("unreachable", reason, told))
+        raise misconfigured("not_found" if reason == "rejected" else reason, told)
+    body = decode_object(reply.body)
+    if body is None:
+        raise misconfigured("not_found", f"{path} answers something else than a JSON object: is this the right server?")
+    return body
+
+
+def _unreachable(failure: CallFailedError) -> FoundError:
+    return FoundError(Preflight("unreachable", failure.reason, failure.error))
+
+
+def misconfigured(reason: str, message: str, *, models: tuple[str, ...] = ()) -> FoundError:
+    return FoundError(Preflight("misconfigured", reason, message, models=models))
+
+
+def _rows(listed: object) -> list[dict[str, Any]]:
+    """The mappings of a list; nothing of anything else."""
+    return [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(map(repr, names[:20])) or "no model at all"

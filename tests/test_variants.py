@@ -1,0 +1,100 @@
+"""Variants in a run: each is examined as it asks, documents get theirs for good, and the report compares them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from conftest import AGENT, Place
+from fake_llm import FakeLLM, Seen
+
+TERSE = "Be brief.\n"
+
+
+def weighted(a: float = 3, b: float = 1, **own: Any) -> dict[str, Any]:
+    """Two variants by weight: `a` asks as the agent does, `b` has settings of its own."""
+    return {"variants": {"a": {"weight": a}, "b": {"weight": b, "system_prompt": TERSE, **own}}}
+
+
+def system_of(seen: Seen) -> str:
+    """The system prompt of a chat."""
+    return str(next((each["content"] for each in seen.body["messages"] if each["role"] == "system"), ""))
+
+
+@pytest.mark.parametrize("kind", ["vllm", "ollama"])
+def test_each_variant_is_examined_with_its_own_prompt_and_the_schema(place: Place, server: FakeLLM, kind: str) -> None:
+    """One small completion for each, before the canary; what the server says of itself is asked for once."""
+    place.configure(
+        {"provider": kind, "ollama.base_url": server.url, "ollama.model": "llama3.1"},
+        agent=weighted(max_tokens=100),
+    )
+    ran = place.call("check")
+    assert ran.code == 0, ran.err
+    schemas = [
+        seen.body.get("format") or seen.body.get("response_format", {}).get("json_schema", {}).get("schema")
+        for seen in server.chats()
+        if system_of(seen) in (AGENT["system_prompt"], TERSE)
+    ]
+    assert [set(schema["properties"]) for schema in schemas] == [{"summary"}] * 2
+    page = "/v1/models" if kind == "vllm" else "/api/tags"
+    assert [seen.path for seen in server.requests].count(page) == 1
+    assert f"OK      provider {kind} at {server.url}, variant a: model llama3.1" in ran.out
+    assert f"OK      provider {kind} at {server.url}, variant b: model llama3.1" in ran.out
+
+
+@pytest.mark.parametrize("own", [{"max_tokens": 9000}, {"system_prompt": "word " * 9000}, {"model": "no-such-model"}])
+def test_a_variant_that_cannot_be_asked_is_told_before_the_first_document(place: Place, own: dict[str, Any]) -> None:
+    """Its prompt, its answer or its model, though the other variant is well: exit 2, with its name."""
+    place.documents(3)
+    place.configure(agent=weighted(**own))
+    ran = place.call("check")
+    assert ran.code == 2
+    assert "variant a: model" in ran.out
+    assert "FAILED" in ran.out.splitlines()[-1]
+    assert ", variant b: " in ran.out.splitlines()[-1]
+    ran = place.run(code=2)
+    assert "variant b: " in ran.err
+    assert place.lines("results.jsonl") == []
+
+
+def test_a_variant_with_a_model_of_its_own_is_asked_there(place: Place) -> None:
+    """Both models are examined, and each record names its own."""
+    with FakeLLM(("llama3.1", "small-one")) as server:
+        place.configure({"vllm.base_url": server.url}, agent=weighted(1, 1, model="small-one"))
+        place.documents(20)
+        place.run()
+    models = {line["variant"]: line["model"]["name"] for line in place.lines("results.jsonl")}
+    assert models == {"a": "llama3.1", "b": "small-one"}
+
+
+def test_documents_get_their_variant_by_weight_for_good(place: Place, server: FakeLLM) -> None:
+    """Three to one, roughly; each record names the variant that was asked, the same in another output."""
+    place.configure(agent=weighted())
+    names = place.documents(200)
+    place.run()
+    given = {line["id"]: line["variant"] for line in place.lines("results.jsonl")}
+    assert sorted(given) == names
+    assert 30 <= sum(variant == "b" for variant in given.values()) <= 70
+    asked = {seen.document: system_of(seen) for seen in server.chats() if seen.document in given}
+    assert {name: prompt == TERSE for name, prompt in asked.items()} == {n: v == "b" for n, v in given.items()}
+    for path in (place.folder / "out").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    place.run()
+    assert {line["id"]: line["variant"] for line in place.lines("results.jsonl")} == given
+
+
+def test_the_report_compares_the_variants(place: Place, server: FakeLLM) -> None:
+    """Validity, re-asks, tokens and latency of each: here the second one breaks the schema, again when asked again."""
+    server.answer = lambda prompt, _schema: '{"summary": 5}' if TERSE in prompt else '{"summary": "good"}'
+    lenient = {"runner.max_error_rate": 1, "runner.fail_fast": 0, "runner.abort_error_rate": 1}
+    place.configure(lenient, agent=weighted(1, 1))
+    names = place.documents(30)
+    place.run()
+    compared = place.last_run()["stats"]["variants"]
+    assert place.report()["run"]["stats"]["variants"] == compared
+    good, bad = compared["a"], compared["b"]
+    assert (good["failed"], bad["done"], good["done"] + bad["failed"]) == (0, 0, len(names))
+    assert (good["reasks"], bad["reasks"]) == (0, bad["failed"])
+    assert bad["prompt_tokens"] / bad["failed"] > good["prompt_tokens"] / good["done"] > 0
+    assert good["latency"]["sum_s"] > 0
