@@ -25,6 +25,9 @@ REPEAT_S = 30.0
 QUIET_LINES = 200
 _KEPT_WARNINGS = 500
 
+TALKATIVE = ("pypdf", "trafilatura", "htmldate", "justext", "charset_normalizer")
+"""Libraries that warn at length about each document, and quote it: what fails says so in its record."""
+
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _RESERVED = frozenset({"severity", "time", "message", "logger", "stack_trace"})
 _NAMED = {0x09: "\\t", 0x0A: "\\n", 0x0D: "\\r"}
@@ -248,6 +251,8 @@ def setup(
     handler = LineHandler(stream or sys.stderr, format=format, quiet=quiet, clock=clock)
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     logging.getLogger("pipeline").setLevel(level.upper())
     logging.captureWarnings(True)
     return handler

@@ -32,6 +32,8 @@ HOMES = {
     "yaml": {"yaml_file.py"},
     "rich": {"progress.py"},
     "charset_normalizer": {"documents/encoding.py"},
+    "trafilatura": {"documents/html.py"},
+    "pypdf": {"documents/pdf.py"},
     "zstandard": {"documents/zstd.py"},
     "json_repair": {"mending.py"},
     "obstore": {"stores/remote.py", "stores/clouds.py"},

@@ -15,10 +15,16 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.documents.decode import Format, decode_json, decode_text
-from pipeline.documents.lines import fallback_id
-from pipeline.documents.listing import ListingCounts, Plan, open_origin, origin_entries, suffix_of
+from pipeline.documents.containers import Format, Held, fallback_id
+from pipeline.documents.decode import decode_json, decode_text
+from pipeline.documents.extras import LIBRARIES, is_missing
+from pipeline.documents.html import decode_html
+from pipeline.documents.lines import split_lines
+from pipeline.documents.listing import ListingCounts, Plan, check_extras, open_origin, origin_entries, suffix_of
+from pipeline.documents.mail import decode_mail
+from pipeline.documents.pdf import decode_pdf
 from pipeline.documents.special_tokens import break_special_tokens
+from pipeline.documents.tables import split_records
 from pipeline.records import Document, Entry
 
 if TYPE_CHECKING:
@@ -26,16 +32,20 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "ListingCounts", "break_special_tokens", "decode", "fallback_id", "format_of", "load_entries"]
 
-_TEXT = Format("text", "file", decode_text)
-_JSON = Format("json", "file", decode_json)
-_JSON_LINES = Format("json", "lines", decode_json)
+_TEXT = Format("text", decode_text)
+
+_JSON_LINES = Format("json", decode_json, split=split_lines)
 
 FORMATS: Mapping[str, Format] = {
     ".txt": _TEXT,
     ".md": _TEXT,
-    ".json": _JSON,
+    ".html": Format("html", decode_html, extra="html"),
+    ".json": Format("json", decode_json),
     ".jsonl": _JSON_LINES,
     ".ndjson": _JSON_LINES,
+    ".csv": Format("csv", decode_json, split=split_records),
+    ".pdf": Format("pdf", decode_pdf, extra="pdf"),
+    ".eml": Format("mail", decode_mail),
 }
 """By suffix, in lower case, without a compression's."""
 
@@ -56,19 +66,24 @@ def load_entries(
 ) -> Iterator[Entry]:
     """The entries of all inputs, one after the other, found while they are pulled; `output` is left out.
 
-    Before anything is listed, ConfigError for an input that is not there. While pulling, TryLaterError when
-    the listing breaks off. A file that cannot be read is an entry whose `read` says so.
+    Before anything is listed, ConfigError for an input that is not there. MissingExtraError when the first files
+    need an extra that is missing; while pulling, when later ones do. TryLaterError when the listing breaks off.
+    A file that cannot be read is an entry whose `read` says so.
     """
     plan = Plan(config, output, counts, clock)
     origins = [open_origin(source, plan) for source in config.uri]
+    if any(is_missing(extra) for extra in LIBRARIES):
+        for origin in origins:
+            check_extras(origin, lookup=format_of)
     return (entry for origin in origins for entry in origin_entries(origin, plan, lookup=format_of))
 
 
 def decode(entry: Entry, data: bytes, *, text_field: str) -> Document:
     """The document in these bytes of the entry; DocumentError when there is none.
 
-    Notes: `encoding:cp1252`, `surrogates_scrubbed`.
+    Notes: `encoding:cp1252`, `surrogates_scrubbed`, and what was done when it was read with its container.
     """
     found = _DECODERS[entry.format](data, text_field)
     digest = hashlib.sha256(data).hexdigest()
-    return Document(entry.id, entry.uri, digest, found.text, found.metadata, found.notes)
+    earlier = entry.read.notes if isinstance(entry.read, Held) else ()
+    return Document(entry.id, entry.uri, digest, found.text, found.metadata, (*earlier, *found.notes))

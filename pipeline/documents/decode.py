@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from pipeline.documents.encoding import to_text
 from pipeline.errors import DocumentError
@@ -30,19 +30,10 @@ class Decoded:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
-    """A row of the table of formats: `lines` are one document a line, a `file` is one document."""
-
-    name: str
-    kind: Literal["file", "lines"]
-    decode: Callable[[bytes, str], Decoded]
-
-
 def decode_text(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a text has no fields)
     """The bytes as text, as they stand."""
     text, notes = to_text(data)
-    return _finished(text, {}, notes=notes)
+    return finished(text, {}, notes=notes)
 
 
 def decode_json(data: bytes, text_field: str) -> Decoded:
@@ -58,10 +49,10 @@ def decode_json(data: bytes, text_field: str) -> Decoded:
     text = value.pop(text_field)
     if not isinstance(text, str):
         _unreadable(f"field {text_field!r} is {_kind(text)}, need a string")
-    return _finished(text, {name: item for name, item in value.items() if _is_small(item)}, notes=notes)
+    return finished(text, {name: item for name, item in value.items() if _is_small(item)}, notes=notes)
 
 
-def _finished(text: str, metadata: dict[str, Any], *, notes: tuple[str, ...]) -> Decoded:
+def finished(text: str, metadata: dict[str, Any], *, notes: tuple[str, ...]) -> Decoded:
     """The document without lone surrogates, which no server takes; DocumentError when it says nothing."""
     if not text.strip():
         raise DocumentError("document_empty", "the document holds no text")

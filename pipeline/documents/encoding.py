@@ -30,6 +30,7 @@ _LIKELY = [
 """What archives are written in: of all encodings there are, a short text would fit a dozen."""
 
 _DECLARABLE = re.compile(r"cp\d+|(iso\d+|koi8|mac|euc|tis)[_-].+|(gb|big5|shift_jis|hz|johab|kz1048).*")
+_SEVEN_BIT = ("iso2022", "hz")
 _USUAL = "cp1252"
 _SAMPLE_BYTES = 1 << 16
 _CLOSE = 0.02
@@ -41,11 +42,14 @@ def to_text(data: bytes, *, declared: str | None = None) -> tuple[str, tuple[str
         if data.startswith(bom) and encoding != "utf-8":
             return _by_bom(data[len(bom) :], encoding), ()
     data = data.removeprefix(codecs.BOM_UTF8)
-    _refuse_binary(data)
+    refuse_binary(data)
+    known = _known(declared)
+    if known and known.startswith(_SEVEN_BIT):
+        return data.decode(known, "replace"), (f"encoding:{known}",)
     try:
         return data.decode("utf-8"), ()
     except UnicodeDecodeError as cause:
-        encoding = _known(declared) or guess(data, first=cause.start)
+        encoding = known or guess(data, first=cause.start)
         return data.decode(encoding, "replace"), (f"encoding:{encoding}",)
 
 
@@ -82,11 +86,12 @@ def _by_bom(data: bytes, encoding: str) -> str:
         text = data.decode(encoding, "surrogatepass")
     except UnicodeDecodeError as cause:
         raise DocumentError("document_unreadable", f"not {encoding}, as its first bytes say") from cause
-    _refuse_binary(text.encode("utf-8", "surrogatepass"))
+    refuse_binary(text.encode("utf-8", "surrogatepass"))
     return text
 
 
-def _refuse_binary(data: bytes) -> None:
+def refuse_binary(data: bytes) -> None:
+    """Nothing; DocumentError when the bytes are no text in any encoding without NUL bytes."""
     controls = len(data) - len(data.translate(None, _CONTROLS))
     if b"\0" in data or controls > len(data) * MAX_CONTROL_SHARE:
         raise DocumentError("document_unreadable", "binary data, need text")

@@ -11,13 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from pipeline.documents.compression import Compression, read_limited, split_compression
-from pipeline.documents.decode import Format
-from pipeline.documents.lines import Container, describe, fail, line_entries
+from pipeline.documents.containers import Container, Format, describe, fail, piece_entries
+from pipeline.documents.extras import require
 from pipeline.documents.patterns import Selection, select
 from pipeline.errors import ConfigError, DocumentError
 from pipeline.records import Entry
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
     from pipeline.config import InputConfig, InputSource
 
 Lookup = Callable[[str], Format | None]
+Files = Callable[[Callable[[str], None]], Iterator[StoredFile]]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _EXTENSION = re.compile(r"(?:\.[a-z][a-z0-9_-]{0,9}|\.[0-9][a-z0-9]{0,2})")
 _WILDCARD = re.compile(r"[*?\[]")
 _MAX_EXTENSIONS = 200
+_LOOKED_AT_BEFORE = 10_000
 
 
 @dataclass(slots=True)
@@ -54,9 +57,12 @@ class ListingCounts:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """One input: `files` lists it, `open` opens one of its files; the prefixes go before ids and uris."""
+    """One input: `files` lists it and tells of each kind passed over, `open` opens one of its files.
 
-    files: Callable[[], Iterator[StoredFile]]
+    The prefixes go before ids and uris.
+    """
+
+    files: Files
     open: Callable[[StoredFile], BinaryIO]
     id_prefix: str
     uri_prefix: str
@@ -96,7 +102,7 @@ def _local(path: str, source: InputSource, plan: Plan) -> Origin:
     try:
         file = find_file(Path(path), clock=plan.clock)
         if file is not None:
-            return _origin(lambda: iter((file,)), Path(path).parent, source)
+            return _origin(lambda _: iter((file,)), Path(path).parent, source)
         root, glob = _root_and_glob(path)
         is_folder = root.is_dir()
     except (OSError, ValueError) as cause:
@@ -118,7 +124,7 @@ def _root_and_glob(text: str) -> tuple[Path, str | None]:
     return Path(*path.parts[:fixed]), "/".join(path.parts[fixed:])
 
 
-def _origin(files: Callable[[], Iterator[StoredFile]], folder: Path, source: InputSource) -> Origin:
+def _origin(files: Files, folder: Path, source: InputSource) -> Origin:
     before = folder.as_posix()
     uri_prefix = "" if before == "." else before.rstrip("/") + "/"
     return Origin(files, open_file, f"{source.name}/" if source.name else "", uri_prefix)
@@ -128,22 +134,27 @@ SCHEMES: Mapping[str, Callable[[str, InputSource, Plan], Origin]] = {"file": _fi
 """What opens an input, by the scheme of its URI; a path has none."""
 
 
-def _chosen_files(root: Path, chosen: Selection, *, plan: Plan) -> Iterator[StoredFile]:
-    counts = plan.counts
-    files = walk(
-        root,
-        enter=chosen.enters,
-        skip=plan.output,
-        ignored=lambda kind: counts.ignore(f"({kind})"),
-        clock=plan.clock,
-    )
+def _chosen_files(root: Path, chosen: Selection, ignored: Callable[[str], None], *, plan: Plan) -> Iterator[StoredFile]:
+    files = walk(root, enter=chosen.enters, skip=plan.output, ignored=ignored, clock=plan.clock)
     return (file for file in files if chosen.wants(file.relative))
+
+
+def check_extras(origin: Origin, *, lookup: Lookup) -> None:
+    """Nothing; MissingExtraError when one of the first files needs a library that is not there."""
+    for file in islice(origin.files(lambda _: None), _LOOKED_AT_BEFORE):
+        _require(split_compression(file.relative)[0], printable(file.relative), lookup=lookup)
+
+
+def _require(name: str, shown: str, *, lookup: Lookup) -> None:
+    form = lookup(name)
+    if form is not None and form.extra is not None:
+        require(form.extra, what=shown, pattern="*" + suffix_of(name))
 
 
 def origin_entries(origin: Origin, plan: Plan, *, lookup: Lookup) -> Iterator[Entry]:
     """The entries of one input, counted as they are pulled."""
     counts = plan.counts
-    for file in origin.files():
+    for file in origin.files(lambda kind: counts.ignore(f"({kind})")):
         counts.files += 1
         for entry in _file_entries(file, origin, plan=plan, lookup=lookup):
             counts.listed += 1
@@ -156,20 +167,36 @@ def _file_entries(file: StoredFile, origin: Origin, *, plan: Plan, lookup: Looku
     form = lookup(name)
     id, uri = origin.id_prefix + printable(file.relative), printable(origin.uri_prefix + file.relative)
     if form is None:
-        kind = (extension_of(name) + compression.suffix).removeprefix("(none)") or "(none)"
-        if plan.config.unsupported == "fail":
-            read = partial(fail, "unsupported_format", f"the extension {kind} is of no format that is read")
-            return iter((Entry(id, uri, file.version, file.size_bytes, "unsupported", read),))
-        plan.counts.ignore(kind)
-        return iter(())
+        return _unsupported(file, extension_of(name) + compression.suffix, id=id, uri=uri, plan=plan)
+    _require(name, uri, lookup=lookup)
     limit = plan.config.max_document_bytes
-    if form.kind == "lines":
-        opened, id_field = partial(origin.open, file), plan.config.id_field
-        return line_entries(
-            Container(id, uri, form.name, opened, compression, file.size_bytes, limit, id_field, origin.id_prefix)
-        )
-    read_whole = partial(read_file, file, origin.open, compression=compression, limit_bytes=limit)
-    return iter((Entry(id, uri, file.version, file.size_bytes, form.name, read_whole),))
+    if form.split is None:
+        read = partial(read_file, file, origin.open, compression=compression, limit_bytes=limit)
+        return iter((Entry(id, uri, file.version, file.size_bytes, form.name, read),))
+    container = Container(
+        id,
+        uri,
+        form.name,
+        partial(origin.open, file),
+        compression,
+        file.size_bytes,
+        limit,
+        version=file.version,
+        text_field=plan.config.text_field,
+        id_field=plan.config.id_field,
+        id_prefix=origin.id_prefix,
+    )
+    return piece_entries(container, form.split)
+
+
+def _unsupported(file: StoredFile, extension: str, *, id: str, uri: str, plan: Plan) -> Iterator[Entry]:
+    """A failed entry for a file of no known format, or none if it may be ignored, which is counted."""
+    kind = extension.removeprefix("(none)") or "(none)"
+    if plan.config.unsupported == "ignore":
+        plan.counts.ignore(kind)
+        return
+    problem = DocumentError("unsupported_format", f"the extension {kind} is of no format that is read")
+    yield Entry(id, uri, file.version, file.size_bytes, "unsupported", partial(fail, problem))
 
 
 def extension_of(name: str) -> str:

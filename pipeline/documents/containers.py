@@ -1,0 +1,139 @@
+"""Files that hold many documents: the entries of their pieces, and the formats that say how a file is cut.
+
+Read as streams, in the reader's thread; nothing here holds more than one piece, or waits for a second pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+from pipeline.documents.compression import Compression
+from pipeline.documents.decode import Decoded, read_json, scrub
+from pipeline.errors import DocumentError
+from pipeline.records import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A file that holds documents: its own id and uri, how it is opened and unpacked, and what is asked of it."""
+
+    id: str
+    uri: str
+    format: str
+    open: Callable[[], BinaryIO]
+    compression: Compression
+    size_bytes: int
+    limit_bytes: int
+    version: str | None = None
+    text_field: str = "text"
+    id_field: str | None = None
+    id_prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A document in a file: its number from 1, its bytes and what was done to get them, or what is wrong with it."""
+
+    number: int
+    size_bytes: int
+    data: bytes = b""
+    notes: tuple[str, ...] = ()
+    problem: DocumentError | None = None
+
+
+Split = Callable[[BinaryIO, Container], Iterator[Piece]]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A row of the table of formats: what the bytes of one document mean.
+
+    `split`: how a file of many is cut; None: the file is one document. `extra`: what must be installed for it.
+    """
+
+    name: str
+    decode: Callable[[bytes, str], Decoded]
+    split: Split | None = None
+    extra: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A document that was read with its container: calling it gives the bytes; `position` is its positional id."""
+
+    data: bytes
+    position: str
+    notes: tuple[str, ...] = ()
+
+    def __call__(self) -> bytes:
+        return self.data
+
+
+def fail(problem: DocumentError) -> NoReturn:
+    """Nothing: the `read` of an entry that is known to be no document, with its problem bound."""
+    raise DocumentError(problem.reason, str(problem)) from problem
+
+
+def too_large(size_bytes: int, limit_bytes: int) -> DocumentError:
+    """The problem of a piece that is larger than a document may be."""
+    told = f"it has {size_bytes} bytes, more than input.max_document_bytes ({limit_bytes})"
+    return DocumentError("document_too_large", told)
+
+
+def piece_entries(container: Container, split: Split) -> Iterator[Entry]:
+    """An entry for each piece; a damaged file ends in a failed entry under its own id."""
+    try:
+        with container.open() as raw, container.compression.open(raw) as stream:
+            for piece in split(stream, container):
+                yield _entry(container, piece)
+    except DocumentError as cause:
+        yield damaged(container, cause)
+    except container.compression.damage as cause:
+        yield damaged(container, cause)
+
+
+def _entry(container: Container, piece: Piece) -> Entry:
+    position, uri = f"{container.id}#{piece.number}", f"{container.uri}#{piece.number}"
+    if piece.problem is not None:
+        problem = partial(fail, piece.problem)
+        return Entry(position, uri, container.version, piece.size_bytes, container.format, problem)
+    read = Held(piece.data, position, piece.notes)
+    own = _own_id(piece.data, container.id_field) if container.id_field else None
+    if own is None:
+        return Entry(position, uri, container.version, piece.size_bytes, container.format, read)
+    # another file may have the same version: an id that is not the place says nothing of where it was
+    version = f"{container.version}@{position}" if container.version else None
+    return Entry(container.id_prefix + own, uri, version, piece.size_bytes, container.format, read)
+
+
+def _own_id(data: bytes, id_field: str) -> str | None:
+    """The id the document gives itself: a string that is not empty, or an integer; else None."""
+    try:
+        value, _ = read_json(data)
+    except DocumentError:
+        return None
+    found = value.get(id_field) if isinstance(value, dict) else None
+    if isinstance(found, bool) or not isinstance(found, (str, int)):
+        return None
+    return scrub(str(found)) or None
+
+
+def damaged(container: Container, cause: Exception) -> Entry:
+    """The entry that stands for what could not be read of a container."""
+    problem = DocumentError("document_unreadable", f"cannot be read to its end: {describe(cause)}")
+    return Entry(container.id, container.uri, None, container.size_bytes, container.format, partial(fail, problem))
+
+
+def describe(cause: Exception) -> str:
+    """What went wrong with a file, in a few words."""
+    return (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__
+
+
+def fallback_id(entry: Entry) -> str:
+    """The id for an entry whose own is taken: its positional id if it has another one, else its whole URI."""
+    position = entry.read.position if isinstance(entry.read, Held) else entry.id
+    return position if position != entry.id else f"file://{Path(entry.uri).absolute()}"

@@ -1,0 +1,162 @@
+"""A CSV file, cut into its records; each becomes a JSON object of its cells, by the names in the header.
+
+Nothing here holds more than one record, also where a quote is never closed.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+from collections.abc import Iterator
+from typing import BinaryIO, cast
+
+from pipeline.documents.containers import Container, Piece, too_large
+from pipeline.documents.encoding import BOMS, guess, refuse_binary
+from pipeline.errors import DocumentError
+
+_DELIMITERS = (",", ";", "\t", "|")
+_DRAIN_CHARS = 1 << 16
+_Row = list[str] | DocumentError
+
+# the library's own limit of a cell is 128 kB, for the whole process; ours is that of the record, in _Lines
+csv.field_size_limit(2**31 - 1)
+
+
+class _TooLongError(Exception):
+    """A record is longer than a document may be."""
+
+
+class _Lines:
+    """The file's lines, for the parser: of one record no more than the limit. `size` is that of the record so far."""
+
+    def __init__(self, text: io.TextIOWrapper, limit: int) -> None:
+        self._text, self._limit = text, limit
+        self._waiting = ""
+        self.size, self._quotes = 0, 0
+
+    def begin(self) -> None:
+        """A new record begins with the next line."""
+        self.size, self._quotes = 0, 0
+
+    def put_back(self, line: str) -> None:
+        """The next line is this one."""
+        self._waiting = line
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line, self._waiting = self._waiting or self._text.readline(self._limit + 2), ""
+        if not line:
+            raise StopIteration
+        self._count(line)
+        cut = len(line) == self._limit + 2 and not line.endswith(("\n", "\r"))
+        if cut or self.size > self._limit + 2:
+            self._pass_over(line)
+            raise _TooLongError
+        return line
+
+    def _count(self, line: str) -> None:
+        self.size += len(line)
+        self._quotes += line.count('"')
+
+    def _pass_over(self, line: str) -> None:
+        """Reads to the end of the record: that of a line, outside of quotes."""
+        while line and (self._quotes % 2 or not line.endswith(("\n", "\r"))):
+            line = self._text.readline(_DRAIN_CHARS)
+            self._count(line)
+
+
+def split_records(stream: BinaryIO, container: Container) -> Iterator[Piece]:
+    """Each record but the header and blank lines, numbered from 1, as canonical JSON of its cells by their names.
+
+    Cells are separated by commas; where the header has no `text_field` then, by what gives it one: ; tab or |.
+    """
+    encoding = _encoding_of(stream)
+    errors = "replace" if encoding in ("utf-16", "utf-32") else "surrogateescape"
+    text = io.TextIOWrapper(stream, encoding, errors, newline="")
+    try:
+        lines = _Lines(text, container.limit_bytes)
+        rows = _rows(lines, _delimiter(lines, container.text_field), limit_bytes=container.limit_bytes)
+        header = next(rows, [])
+        if isinstance(header, DocumentError):
+            raise header
+        names = [name.strip() for name in header]
+        notes = () if encoding.startswith("utf") else (f"encoding:{encoding}",)
+        for number, row in enumerate(rows, 1):
+            yield _piece(number, row, names, size_bytes=lines.size, notes=notes)
+    finally:
+        text.detach()
+
+
+def _encoding_of(stream: BinaryIO) -> str:
+    """The file's encoding by its first bytes; a later surprise is met in each record."""
+    sample = cast(io.BufferedReader, stream).peek()
+    for bom, encoding in BOMS:
+        if sample.startswith(bom):
+            return "utf-8-sig" if encoding == "utf-8" else encoding[:6]
+    refuse_binary(sample)
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(sample)
+    except UnicodeDecodeError as cause:
+        return guess(sample, first=cause.start)
+    return "utf-8"
+
+
+def _delimiter(lines: _Lines, text_field: str) -> str:
+    try:
+        first = next(lines, "")
+    except _TooLongError as cause:
+        raise DocumentError("document_unreadable", "the header is longer than a document may be") from cause
+    lines.put_back(first)
+    named = (each for each in _DELIMITERS if text_field in [cell.strip(' "\r\n') for cell in first.split(each)])
+    return next(named, ",")
+
+
+def _rows(lines: _Lines, delimiter: str, *, limit_bytes: int) -> Iterator[_Row]:
+    """The cells of each record that is not blank, or what is wrong with it."""
+    parser = csv.reader(lines, delimiter=delimiter)
+    while True:
+        lines.begin()
+        row: _Row
+        try:
+            row = next(parser)
+        except StopIteration:
+            return
+        except _TooLongError:
+            row, parser = too_large(lines.size, limit_bytes), csv.reader(lines, delimiter=delimiter)
+        except csv.Error as cause:
+            row, parser = _unreadable(str(cause)), csv.reader(lines, delimiter=delimiter)
+        if row:
+            yield row
+
+
+def _piece(number: int, row: _Row, names: list[str], *, size_bytes: int, notes: tuple[str, ...]) -> Piece:
+    if isinstance(row, DocumentError):
+        return Piece(number, size_bytes, problem=row)
+    if any(cell.strip() for cell in row[len(names) :]):
+        problem = _unreadable(f"it has {len(row)} cells, the header {len(names)}: is a quote missing?")
+        return Piece(number, size_bytes, problem=problem)
+    cells, more = _mended(row)
+    values = dict(zip(names, cells + [""] * (len(names) - len(cells)), strict=False))
+    data = json.dumps(values, sort_keys=True, separators=(",", ":")).encode("ascii")
+    return Piece(number, size_bytes, data, (*notes, *more))
+
+
+def _mended(row: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """The cells of a record that is not in the file's encoding, by a guess of its own, and the note of it."""
+    if all(cell.isascii() for cell in row):
+        return row, ()
+    raw = [cell.encode("utf-8", "surrogateescape") for cell in row]
+    try:
+        b"\n".join(raw).decode("utf-8")
+    except UnicodeDecodeError as cause:
+        encoding = guess(b"\n".join(raw), first=cause.start)
+        return [cell.decode(encoding, "replace") for cell in raw], (f"encoding:{encoding}",)
+    return row, ()
+
+
+def _unreadable(why: str) -> DocumentError:
+    return DocumentError("document_unreadable", f"no CSV record: {why}")

@@ -1,0 +1,369 @@
+"""What the bytes of each format mean: pages, PDFs, messages and tables."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from making import OUTLOOK, PROFIT, mail, page, pdf
+from pypdf import PdfReader, PdfWriter
+
+from pipeline.config import InputConfig, InputSource
+from pipeline.documents import ListingCounts, decode, load_entries
+from pipeline.documents.extras import MissingExtraError
+from pipeline.documents.html import read_page
+from pipeline.documents.pdf import decode_pdf
+from pipeline.errors import DocumentError
+from pipeline.records import Document, Entry
+
+
+def document(form: str, data: bytes) -> Document:
+    return decode(Entry("id", "uri", None, len(data), form, lambda: data), data, text_field="text")
+
+
+def problem(form: str, data: bytes) -> tuple[str, str]:
+    with pytest.raises(DocumentError) as error:
+        document(form, data)
+    return error.value.reason, str(error.value)
+
+
+def records(folder: Path, data: bytes, **more: object) -> list[Entry]:
+    """The entries of a CSV file."""
+    (folder / "a.csv").write_bytes(data)
+    config = InputConfig(uri=(InputSource(str(folder / "a.csv")),), **more)  # type: ignore[arg-type]
+    return list(load_entries(config, output=None, counts=ListingCounts()))
+
+
+def read(entries: list[Entry]) -> list[tuple[str, object]]:
+    """Id and cells of each entry, or the reason that it has none."""
+    found: list[tuple[str, object]] = []
+    for entry in entries:
+        try:
+            found.append((entry.id, json.loads(entry.read())))
+        except DocumentError as error:
+            found.append((entry.id, error.reason))
+    return found
+
+
+# pages
+
+
+def test_a_page_gives_its_article() -> None:
+    """The main text without menu and footer; title, date and site are metadata."""
+    found = document("html", page("Acme rises", PROFIT, OUTLOOK).encode())
+    assert PROFIT in found.text
+    assert OUTLOOK in found.text
+    assert "Imprint" not in found.text
+    assert "Markets" not in found.text
+    assert found.metadata == {"title": "Acme rises", "date": "2024-05-06", "site": "The Daily"}
+    assert found.notes == ()
+
+
+def test_a_page_without_an_article_gives_its_words() -> None:
+    """A line for each block, without scripts, styles, comments and the head; entities are resolved."""
+    text = "<title>T &amp; U</title><style>p{}</style><script>if(a<b)x()</script>"
+    text += "<p>a &lt; <b>b</b></p><!-- <p>c --><p>d"
+    assert read_page(text) == ("a < b\nd", {"title": "T & U"})
+    assert read_page("<p>a<p>b<script>never closed<p>c") == ("a\nb", {})
+    assert problem("html", b"<html><body><img src=x></body></html>")[0] == "document_empty"
+
+
+def test_a_page_says_its_encoding() -> None:
+    """What is not UTF-8 is read as the page declares."""
+    text = page("Türkiye", "Merkez Bankası faizi artırdı ve piyasalar olumlu tepki gösterdi. " * 3)
+    data = text.replace("<head>", '<head><meta charset="iso-8859-9">').encode("iso-8859-9")
+    found = document("html", data)
+    assert "Bankası faizi artırdı" in found.text
+    assert found.notes == ("encoding:iso8859-9",)
+
+
+@pytest.mark.parametrize("piece", ["<", "<!--", "<script>", "<div>", "</", "&", "<a <", "-->", "<p>x"])
+def test_a_hostile_page_takes_linear_time(piece: str) -> None:
+    """A million characters of what is never closed are gone through in a moment."""
+    read_page(piece * (1_000_000 // len(piece)))
+
+
+# PDFs
+
+
+def test_a_pdf_gives_the_text_of_its_pages() -> None:
+    """In their order; what the file says of itself is metadata."""
+    found = document("pdf", pdf([PROFIT, OUTLOOK], title="Acme"))
+    assert found.text == f"{PROFIT}\n\n{OUTLOOK}"
+    assert found.metadata == {"pages": 2, "title": "Acme", "date": "2024-05-06T07:08:09+00:00"}
+
+
+def test_a_pdf_without_a_text_layer_is_empty() -> None:
+    """The message says what it needs."""
+    assert problem("pdf", pdf(["", ""])) == ("document_empty", "the PDF has no text layer on its 2 pages: it needs OCR")
+
+
+@pytest.mark.parametrize("algorithm", ["RC4-128", "AES-256"])
+def test_an_encrypted_pdf_needs_its_password(algorithm: str) -> None:
+    """One that opens without is read; another is unreadable, and the message says why."""
+    for password in ("", "secret"):
+        writer = PdfWriter(clone_from=PdfReader(io.BytesIO(pdf([PROFIT]))))
+        writer.encrypt(password, owner_password="owner", algorithm=algorithm)
+        out = io.BytesIO()
+        writer.write(out)
+        if password:
+            assert problem("pdf", out.getvalue())[1] == "the PDF is encrypted and needs a password"
+        else:
+            assert document("pdf", out.getvalue()).text == PROFIT
+
+
+@pytest.mark.parametrize("data", [b"", b"no pdf", b"%PDF-1.4\n", pdf([PROFIT])[:300]])
+def test_a_broken_pdf_is_unreadable(data: bytes) -> None:
+    """One failed document, whatever the library stumbles over."""
+    reason, message = problem("pdf", data)
+    assert reason == "document_unreadable"
+    assert "Acme" not in message
+
+
+def test_a_pdf_that_takes_too_long_is_given_up() -> None:
+    """Between two pages the clock is looked at."""
+    times = itertools.count(0, 70)
+    with pytest.raises(DocumentError, match="first 2 pages") as error:
+        decode_pdf(pdf([PROFIT] * 5), "text", clock=lambda: next(times))
+    assert error.value.reason == "document_too_large"
+
+
+# messages
+
+
+def test_a_message_gives_its_plain_text() -> None:
+    """The plain part wins over the page; headers are metadata, in words; attachments are left out."""
+    data = mail(
+        ("text/html", page("no", PROFIT)),
+        ("text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable", "Gr=FC=DFe\r\nEnde"),
+        ("text/plain\r\nContent-Disposition: attachment; filename=a.txt", "attached"),
+    )
+    found = document("mail", data)
+    assert found.text == "Grüße\nEnde"
+    assert found.notes == ("encoding:cp1252",)
+    assert found.metadata == {
+        "subject": "Zürich news", "from": "A B <a@example.org>", "date": "2024-05-06T07:08:09+02:00",
+    }  # fmt: skip
+
+
+def test_a_message_may_be_a_page() -> None:
+    """Without a plain part that says something the page is read as one."""
+    found = document("mail", mail(("text/plain", "  "), ("text/html", page("Acme rises", PROFIT, OUTLOOK))))
+    assert PROFIT in found.text
+    assert "Imprint" not in found.text
+
+
+def test_a_forwarded_message_counts() -> None:
+    """What a reader sees without opening anything is its text."""
+    inner = "Subject: old\r\nContent-Type: text/plain\r\n\r\nthe old words"
+    assert document("mail", mail(("text/plain", "see below"), ("message/rfc822", inner))).text == (
+        "see below\n\nthe old words"
+    )
+
+
+def test_a_message_in_seven_bits_is_read() -> None:
+    """Old Japanese mail looks like ASCII and is not."""
+    head = b"Subject: x\r\nContent-Type: text/plain; charset=iso-2022-jp\r\n\r\n"
+    assert document("mail", head + "日本銀行".encode("iso2022_jp")).text == "日本銀行"
+
+
+def test_what_is_no_message_is_unreadable() -> None:
+    """Without a header it is none; without words it is empty."""
+    assert problem("mail", b"\n\njust words") == ("document_unreadable", "no message: it begins with no header")
+    assert problem("mail", b"Subject: x\r\n\r\n \r\n")[0] == "document_empty"
+
+
+# tables
+
+
+def test_a_record_is_a_document(tmp_path: Path) -> None:
+    """Numbered from 1 without the header; cells may hold quotes, commas and line ends; blank lines are none."""
+    data = b'title,text\r\na,"x, ""y""\r\nz"\r\n\r\nb,w\r\n'
+    found = records(tmp_path, data)
+    assert [(entry.id, entry.format) for entry in found] == [("a.csv#1", "csv"), ("a.csv#2", "csv")]
+    assert read(found) == [
+        ("a.csv#1", {"title": "a", "text": 'x, "y"\r\nz'}),
+        ("a.csv#2", {"title": "b", "text": "w"}),
+    ]
+    assert found[0].read() == b'{"text":"x, \\"y\\"\\r\\nz","title":"a"}'
+    decoded = decode(found[0], found[0].read(), text_field="text")
+    assert (decoded.text, decoded.metadata) == ('x, "y"\r\nz', {"title": "a"})
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_another_separator_is_found_by_the_text_field(tmp_path: Path, separator: str) -> None:
+    """Where a comma gives no text field, what gives one separates."""
+    data = f'id{separator}"text"\n1{separator}a, b\n'.encode()
+    assert read(records(tmp_path, data)) == [("a.csv#1", {"id": "1", "text": "a, b"})]
+
+
+def test_a_record_of_the_wrong_length(tmp_path: Path) -> None:
+    """Missing cells are empty, blank ones too many are nothing, others fail the record."""
+    found = records(tmp_path, b"text,b\nx\ny,1,,\nz,1,2\n")
+    assert read(found) == [
+        ("a.csv#1", {"b": "", "text": "x"}),
+        ("a.csv#2", {"b": "1", "text": "y"}),
+        ("a.csv#3", "document_unreadable"),
+    ]
+
+
+def test_a_record_may_have_an_id(tmp_path: Path) -> None:
+    """The column of `id_field`, as in lines of JSON; a missing one leaves the positional id."""
+    assert [entry.id for entry in records(tmp_path, b"text,key\nx,k\ny,\n", id_field="key")] == ["k", "a.csv#2"]
+
+
+def test_a_table_without_the_text_field(tmp_path: Path) -> None:
+    """Each record is unreadable, by the name of the field."""
+    (entry,) = records(tmp_path, b"a,b\n1,2\n")
+    with pytest.raises(DocumentError, match="field 'text' is missing"):
+        decode(entry, entry.read(), text_field="text")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252"])
+def test_a_table_in_any_encoding(tmp_path: Path, encoding: str) -> None:
+    """The mark or the first bytes say what it is; a guess is noted."""
+    (entry,) = records(tmp_path, "text,ort\nGrüße,Zürich\n".encode(encoding))
+    decoded = decode(entry, entry.read(), text_field="text")
+    assert (decoded.text, decoded.metadata) == ("Grüße", {"ort": "Zürich"})
+    assert decoded.notes == (("encoding:cp1252",) if encoding == "cp1252" else ())
+
+
+def test_a_table_may_change_its_encoding(tmp_path: Path) -> None:
+    """A record that is not what the file began as is guessed for itself."""
+    plain = b"text\n" + b"An ordinary line.\n" * 100_000
+    found = records(tmp_path, plain + b"Z\xfcrich\n")
+    last = decode(found[-1], found[-1].read(), text_field="text")
+    assert (last.id, last.text, last.notes) == ("a.csv#100001", "Zürich", ("encoding:cp1252",))
+
+
+def test_a_record_that_is_too_long_fails_alone(tmp_path: Path) -> None:
+    """No more than the limit is held of it; the next one is read."""
+    long = "x" * 300_000
+    data = f'text\n{long}\na\n"{long}\n""{long}"\nb\n'.encode()
+    assert read(records(tmp_path, data, max_document_bytes=1000)) == [
+        ("a.csv#1", "document_too_large"),
+        ("a.csv#2", {"text": "a"}),
+        ("a.csv#3", "document_too_large"),
+        ("a.csv#4", {"text": "b"}),
+    ]
+    assert read(records(tmp_path, f"text\n{long}\n".encode())) == [("a.csv#1", {"text": long})]
+
+
+@pytest.mark.parametrize("data", [b"", b"\n\n", b"text\n", b"text"])
+def test_a_table_without_records(tmp_path: Path, data: bytes) -> None:
+    """It has no documents, and nothing is wrong with it."""
+    assert records(tmp_path, data) == []
+
+
+def test_what_is_no_table_is_one_failed_document(tmp_path: Path) -> None:
+    """Binary data behind the name of a table."""
+    assert read(records(tmp_path, bytes(range(256)) * 50)) == [("a.csv", "document_unreadable")]
+
+
+# what is not installed
+
+
+@pytest.mark.parametrize(("name", "library", "extra"), [("a.html", "trafilatura", "html"), ("a.pdf", "pypdf", "pdf")])
+def test_a_missing_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, library: str, extra: str
+) -> None:
+    """Before anything is read the error names the file, the extra and the way round it."""
+    for number in range(50):
+        (tmp_path / f"a{number}.txt").write_text("x")
+    (tmp_path / name).write_bytes(b"x")
+    monkeypatch.setitem(sys.modules, library, None)
+    config = InputConfig(uri=(InputSource(str(tmp_path)),))
+    with pytest.raises(MissingExtraError, match=rf"{name}.*extraction-pipeline\[{extra}\].*exclude: \['\*\.{extra}'\]"):
+        load_entries(config, output=None, counts=ListingCounts())
+    excluding = InputConfig(uri=config.uri, exclude=(f"*.{extra}",))
+    assert len(list(load_entries(excluding, output=None, counts=ListingCounts()))) == 50
+
+
+def test_a_page_in_a_message_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The listing cannot show it: the message fails, and says what is missing."""
+    monkeypatch.setitem(sys.modules, "trafilatura", None)
+    reason, message = problem("mail", mail(("text/html", page("t", PROFIT))))
+    assert reason == "document_unreadable"
+    assert "extraction-pipeline[html]" in message
+    assert document("mail", mail(("text/plain", "x"))).text == "x"
+
+
+# anything
+
+
+def _joined(pieces: str, most: int) -> st.SearchStrategy[bytes]:
+    """Bytes of these pieces, separated by a bar, and of any text, in any order."""
+    each = st.sampled_from(pieces.split("|")) | st.text(max_size=5)
+    return st.lists(each, max_size=most).map(lambda chosen: "".join(chosen).encode("utf-8", "replace"))
+
+
+_PAGES = _joined("<|>|p|</p>|<div| |a|<script>|<!--|-->|&#0;|&lt|\x00|<table>|<meta |=", 40)
+_MAILS = _joined(
+    "Subject: |Content-Type: |multipart/mixed; boundary=b|text/plain|text/html|\r\n|\r\n\r\n|--b\r\n|--b--|; charset=|"
+    "=?utf-8?b?|?=|Date: |Content-Transfer-Encoding: base64|x|\n ",
+    30,
+)
+_TABLES = _joined('"|,|\n|\r|a|text|;|\x00|\ufeff', 60)
+
+
+@st.composite
+def _damaged(draw: st.DrawFn, whole: bytes) -> bytes:
+    """The bytes with pieces of them overwritten, doubled or cut out."""
+    data = bytearray(whole)
+    for _ in range(draw(st.integers(1, 5))):
+        at = draw(st.integers(0, len(data)))
+        data[at : at + draw(st.integers(0, 30))] = draw(st.binary(max_size=8) | st.just(bytes(data[:40])))
+    return bytes(data)
+
+
+def _check(form: str, data: bytes) -> None:
+    """Whatever the bytes, there is a document that can be written as a record, or a DocumentError."""
+    try:
+        found = document(form, data)
+    except DocumentError as error:
+        assert error.reason in ("document_unreadable", "document_empty", "document_too_large")
+        return
+    assert found.text.strip()
+    json.dumps([found.text, found.metadata], allow_nan=False, ensure_ascii=False).encode("utf-8")
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300) | _PAGES | _damaged(page("Acme", PROFIT, OUTLOOK).encode()))
+def test_any_bytes_as_a_page(data: bytes) -> None:
+    """A document or a DocumentError."""
+    _check("html", data)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300) | _damaged(pdf([PROFIT, OUTLOOK], title="Acme")))
+def test_any_bytes_as_a_pdf(data: bytes) -> None:
+    """A document or a DocumentError."""
+    _check("pdf", data)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300) | _MAILS | _damaged(mail(("text/plain", "a"), ("text/html", page("t", PROFIT)))))
+@example(b"Content-Type: text/plain; charset=idna\r\n\r\n\xff")
+def test_any_bytes_as_a_message(data: bytes) -> None:
+    """A document or a DocumentError."""
+    _check("mail", data)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=200) | _TABLES)
+def test_any_bytes_as_a_table(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    """Records or failed ones, numbered without a gap, and an end."""
+    found = records(tmp_path_factory.getbasetemp(), data, max_document_bytes=50)
+    ids = [entry.id for entry in found if "#" in entry.id]
+    assert ids == [f"a.csv#{number}" for number in range(1, len(ids) + 1)]
+    for entry in found:
+        try:
+            _check("csv", entry.read())
+        except DocumentError as error:
+            assert error.reason in ("document_unreadable", "document_too_large")
