@@ -14,9 +14,12 @@ import sys
 import threading
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pipeline import __version__
+from pipeline.config import mask_url
 from pipeline.errors import EXIT_CONFIG, EXIT_INTERNAL, EXIT_OK, EXIT_SIGINT, ConfigError, PipelineError
 from pipeline.logs import LineHandler, setup
 
@@ -142,12 +145,33 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     add("--dry-run", action="store_true", help="say what would be done; calls no model, writes nothing")
     add("--progress", choices=("auto", "bar", "plain", "none"), default="auto")
     add("--quiet", action="store_true", help="nothing at all on exit 0: fit for cron mail")
+    add = command.add_argument_group("metrics for Prometheus").add_argument
+    add("--metrics-port", metavar="N", type=_port, help="serve them while it runs; 0 takes a free port and logs it")
+    add("--metrics-textfile", metavar="FILE", type=Path, help="for node_exporter: written now and then, and at the end")
+    add("--pushgateway", metavar="URL", type=_http_url, help="push them at the end, grouped by agent and shard")
 
 
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"got {text!r}, need a whole number of 1 or more")
     return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"got {text!r}, need a port from 0 to 65535")
+    return int(text)
+
+
+def _http_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise argparse.ArgumentTypeError(f"got {mask_url(text)!r}, need a URL such as http://127.0.0.1:9091")
+    return text
 
 
 def _duration_s(text: str) -> float:

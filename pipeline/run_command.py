@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import dry_run
 from pipeline.agents import question
@@ -41,6 +41,9 @@ from pipeline.shards import find_shard
 from pipeline.summary_text import summary_text
 from pipeline.verdict import End, exit_code
 from pipeline.watching import Display, Signals
+
+if TYPE_CHECKING:
+    from pipeline.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +114,7 @@ class _Run:
         mode: ProgressMode = "none" if arguments.quiet else arguments.progress
         progress = make_progress(mode, stream=sys.stderr, clock=time.monotonic, log=logger, environ=self.environ)
         stats = RunStats(self.plan.agent.schema, time.monotonic)
-        display = Display(stats, progress, self.started)
+        display = Display(stats, progress, self.started, metrics=self._metrics())
         load = lambda: load_app(arguments, environ=self.environ)  # noqa: E731
         job = Job(
             entries,
@@ -129,11 +132,29 @@ class _Run:
             self.runner.interrupt(signals.number)
         fields = {"run": self.output.stamp.run, "agent": self.plan.agent.name, "output": self.output.where}
         logger.info("run starts", extra=fields)
+        code = EXIT_INTERNAL
         try:
-            self.runner.run()
+            try:
+                self.runner.run()
+            finally:
+                progress.close()
+            code = self._finish(stats)
+        except PipelineError as error:
+            code = error.exit_code
+            raise
         finally:
-            progress.close()
-        return self._finish(stats)
+            display.end(self.runner, code)
+        return code
+
+    def _metrics(self) -> Metrics | None:
+        """The metrics, when there is a way for them to go."""
+        flags = self.arguments
+        if (flags.metrics_port, flags.metrics_textfile, flags.pushgateway) == (None, None, None):
+            return None
+        from pipeline.metrics import Metrics, Ways  # slow to import
+
+        ways = Ways(flags.metrics_port, flags.metrics_textfile, flags.pushgateway)
+        return Metrics(self.plan.agent.name, self.output.stamp.shard, ways=ways)
 
     def _watched(self) -> list[Path]:
         """The files whose change in mid-run is looked at."""

@@ -156,20 +156,20 @@ class Runner:
         self.job.limit.finished(finished.attempts, in_flight=self.in_flight + 1, now=self._clock())
         if isinstance(outcome, Postponed):
             self._postponed.append(outcome.again())
-            return
-        if isinstance(outcome, Unchanged):
+        elif isinstance(outcome, Unchanged):
             self.tally.unchanged += 1
-        else:
-            self._write(outcome)
+        elif not self._write(outcome):
+            return
         self.job.watcher.outcome(finished)
 
-    def _write(self, outcome: Result | Failure) -> None:
+    def _write(self, outcome: Result | Failure) -> bool:
+        """True when the outcome's line stands; else the run is over."""
         try:
             self.job.output.write(outcome)
         except PipelineError as error:
             self.tally.left += 1
             self._finish(End.of_error(error))
-            return
+            return False
         self.tally.failed += isinstance(outcome, Failure)
         self.tally.done += isinstance(outcome, Result)
         self._answered += 1
@@ -177,6 +177,7 @@ class Runner:
             self._look_now.set()
         if (end := self._guard.add(outcome)) is not None:
             self._finish(end)
+        return True
 
     def _land(self, landed: _Landed) -> None:
         self._flight.landed(landed.finished.entry, landed.plan)

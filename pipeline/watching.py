@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from pipeline.process import Finished
 from pipeline.progress import Progress, ProgressState
@@ -14,20 +15,26 @@ from pipeline.records import Failure, Postponed, Result
 from pipeline.run_stats import RunStats
 from pipeline.runner import Runner
 
+if TYPE_CHECKING:
+    from pipeline.metrics import Metrics
+
 
 @dataclass(slots=True)
 class Display:
-    """Sees each outcome and each turn: feeds the numbers and the progress."""
+    """Sees each outcome and each turn: feeds the numbers, the progress and the metrics."""
 
     stats: RunStats
     progress: Progress
     started: float
+    metrics: Metrics | None = None
     tokens: list[int] = field(default_factory=lambda: [0, 0])
     last_reason: str | None = None
 
     def outcome(self, finished: Finished) -> None:
         """Counts one outcome."""
         outcome = finished.outcome
+        if self.metrics is not None:
+            self.metrics.outcome(finished)
         if not isinstance(outcome, Postponed):
             self.stats.add(outcome)
         if isinstance(outcome, Failure):
@@ -38,6 +45,8 @@ class Display:
 
     def turn(self, runner: Runner) -> None:
         """Shows how the run stands."""
+        if self.metrics is not None:
+            self.metrics.turn(runner)
         counts, trouble = runner.counts, runner.plan.client.trouble
         waiting = trouble.message if runner.waiting_since is not None and trouble else None
         self.progress.update(
@@ -56,6 +65,11 @@ class Display:
                 elapsed_s=time.monotonic() - self.started,
             )
         )
+
+    def end(self, runner: Runner, exit_code: int) -> None:
+        """Lets those know who watch from outside."""
+        if self.metrics is not None:
+            self.metrics.end(runner, exit_code)
 
 
 class Signals:

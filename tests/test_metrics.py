@@ -1,0 +1,396 @@
+"""The metrics: their frozen names, the three ways out, and that nothing about them changes how a run ends."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+import yaml
+from conftest import Child, Place
+from fake_llm import FakeLLM, Fault
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from pipeline.metrics import SUCCESS, Families, Metrics, Ways
+from pipeline.process import Finished
+from pipeline.records import Entry, ExtractionAttempt, ModelMetadata, Unchanged
+
+CONFIG = Path(__file__).parent.parent / "config"
+README = (CONFIG.parent / "README.md").read_text(encoding="utf-8")
+
+FROZEN = {
+    "pipeline_documents_total": ("outcome", "reason"),
+    "pipeline_documents_found": (),
+    "pipeline_documents_in_flight": (),
+    "pipeline_concurrency_limit": (),
+    "pipeline_attempts_total": ("provider", "error"),
+    "pipeline_tokens_total": ("provider", "kind"),
+    "pipeline_attempt_duration_seconds": ("provider",),
+    "pipeline_queue_wait_seconds": ("provider",),
+    "pipeline_provider_up": ("provider",),
+    "pipeline_start_timestamp_seconds": (),
+    "pipeline_exit_code": (),
+    "pipeline_last_success_timestamp_seconds": (),
+}
+"""Every metric and its labels beside `agent` and `shard`. Others have built on these: they may be added to only."""
+
+
+@dataclass
+class Scrape:
+    """What a page of metrics says."""
+
+    samples: list[Sample]
+
+    @classmethod
+    def of(cls, text: str) -> Scrape:
+        return cls([sample for family in text_string_to_metric_families(text) for sample in family.samples])
+
+    def get(self, name: str, **labels: str) -> float | None:
+        """The sum of the samples of that name with these labels; None without any."""
+        found = [
+            sample.value
+            for sample in self.samples
+            if sample.name == name and all(sample.labels.get(key, "") == value for key, value in labels.items())
+        ]
+        return sum(found) if found else None
+
+    def names(self) -> set[str]:
+        return {sample.name for sample in self.samples}
+
+
+def scrape(port: int) -> Scrape:
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
+        return Scrape.of(reply.read().decode())
+
+
+@dataclass
+class Gateway:
+    """A push gateway that notes what it is sent; `meanwhile` is called before it answers."""
+
+    status: int = 200
+    pushed: list[tuple[str, str, Mapping[str, str], str]] = field(default_factory=list)
+    meanwhile: Callable[[], None] = lambda: None
+    url: str = ""
+
+    @contextmanager
+    def running(self) -> Iterator[Gateway]:
+        gateway = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                gateway.pushed.append((self.command, self.path, dict(self.headers), body))
+                gateway.meanwhile()
+                self.send_response(gateway.status)
+                self.end_headers()
+
+            do_PUT = do_POST
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        self.url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            yield self
+        finally:
+            server.shutdown()
+            server.server_close()
+
+
+@pytest.fixture
+def gateway() -> Iterator[Gateway]:
+    """A push gateway on a free port."""
+    with Gateway().running() as running:
+        yield running
+
+
+def port_of(child: Child) -> int:
+    """The port that a run with a JSON log says it serves its metrics at."""
+    assert child.process.stderr is not None
+    for line in child.process.stderr:
+        if (said := json.loads(line))["message"] == "metrics are served":
+            return int(said["port"])
+    raise AssertionError("no port in the log")
+
+
+def textfile(place: Place) -> Scrape:
+    return Scrape.of((place.folder / "metrics.prom").read_text(encoding="utf-8"))
+
+
+# ---- names
+
+
+def test_names_and_labels_are_frozen() -> None:
+    """Alerts, dashboards and other people's rules depend on them."""
+    labels = {}
+    for name, family in vars(Families()).items():
+        if name != "registry":
+            full = family._name + ("_total" if family._type == "counter" else "")
+            assert family._labelnames[:2] == ("agent", "shard"), full
+            labels[full] = family._labelnames[2:]
+    assert labels == FROZEN
+
+
+def test_the_readme_lists_them() -> None:
+    """Each name stands there with its labels."""
+    listed = re.findall(r"`(pipeline_\w+)(?:\{([\w, ]+)\})?`", README)
+    assert {name: tuple(filter(None, labels.split(", "))) for name, labels in listed} == FROZEN
+
+
+def expressions() -> Iterator[str]:
+    """Each query of the alerts and of the dashboard."""
+    rules = yaml.safe_load((CONFIG / "prometheus" / "alerts.yaml").read_text(encoding="utf-8"))
+    yield from (rule["expr"] for group in rules["groups"] for rule in group["rules"])
+    board = json.loads((CONFIG / "grafana" / "dashboard.json").read_text(encoding="utf-8"))
+    yield from (target["expr"] for panel in board["panels"] for target in panel["targets"])
+    yield from (each["query"] for each in board["templating"]["list"] if each["type"] == "query")
+
+
+@pytest.mark.parametrize("expression", sorted(set(expressions())))
+def test_queries_use_metrics_and_labels_that_exist(expression: str) -> None:
+    """A renamed metric makes an alert silent; nobody would notice."""
+    names = re.findall(r"\bpipeline_\w+", expression)
+    known = {**FROZEN, **{f"{name}_bucket": (*labels, "le") for name, labels in FROZEN.items() if "_seconds" in name}}
+    assert names
+    assert set(names) <= known.keys()
+    allowed = {"agent", "shard", *(label for name in names for label in known[name])}
+    used = {
+        *re.findall(r"(\w+)\s*=?[=~!]", re.sub(r'"[^"]*"', "", " ".join(re.findall(r"\{([^}]*)\}", expression)))),
+        *(name for group in re.findall(r"\bby \(([^)]*)\)", expression) for name in group.replace(" ", "").split(",")),
+        *re.findall(r"label_values\(\w+, (\w+)\)", expression),
+    }
+    assert used <= allowed
+
+
+needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian: prometheus) not here")
+
+
+@needs_promtool
+@pytest.mark.parametrize("arguments", [("check", "rules", "alerts.yaml"), ("test", "rules", "alerts_test.yaml")])
+def test_promtool_takes_the_alerts(arguments: tuple[str, ...]) -> None:
+    """They are valid, fire when they should, and are silent on a good run."""
+    ran = subprocess.run(
+        ["promtool", *arguments], cwd=CONFIG / "prometheus", capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@needs_promtool
+def test_promtool_takes_the_dashboards_queries(tmp_path: Path) -> None:
+    """Each query of the dashboard parses, with Grafana's variables filled in."""
+    queries = [text for text in expressions() if not text.startswith("label_values")]
+    filled = [re.sub(r"\$(agent|shard)", ".*", text).replace("$__rate_interval", "1m") for text in queries]
+    rules = [{"record": f"query:{at}", "expr": text} for at, text in enumerate(filled)]
+    (tmp_path / "rules.yaml").write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    ran = subprocess.run(
+        ["promtool", "check", "rules", "rules.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+# ---- the ways out
+
+
+def test_a_run_can_be_scraped_while_it_goes_on_and_at_its_end(place: Place, server: FakeLLM, gateway: Gateway) -> None:
+    """In mid-run there is what is done and in flight, and no success yet; at the end all adds up."""
+    place.documents(
+        {"a.txt": "x", "bad.txt": "[[fault:http_400]]", "held.txt": "y", "flaky.txt": "[[fault:http_500*1]]"}
+    )
+    place.configure({"runner.max_error_rate": 1})
+    go_on = threading.Event()
+
+    def hold(seen: Any, _n: int) -> Fault | None:
+        if seen.document == "held.txt":
+            go_on.wait(30)
+        return None
+
+    server.faults = hold
+    last: list[Scrape] = []
+    child = place.start(
+        "run", "--metrics-port", "0", "--log-format", "json", "--progress", "none", "--pushgateway", gateway.url
+    )
+    port = port_of(child)
+    gateway.meanwhile = lambda: last.append(scrape(port))
+    place.wait_for(lambda: scrape(port).get("pipeline_documents_in_flight") == 1, "one held document")
+    place.wait_for(lambda: scrape(port).get("pipeline_documents_total", outcome="done") == 2, "two that are done")
+    middle = scrape(port)
+    go_on.set()
+    assert child.end().code == 0
+    assert SUCCESS not in middle.names()
+    assert "pipeline_exit_code" not in middle.names()
+    assert middle.get("pipeline_documents_total", outcome="failed", reason="rejected") == 1
+    assert middle.get("pipeline_provider_up", provider="vllm") == 1
+    assert middle.get("pipeline_concurrency_limit") == 4
+    (end,) = last
+    assert end.get("pipeline_documents_total", outcome="done", reason="", agent="small") == 3
+    assert end.get("pipeline_documents_found") == end.get("pipeline_documents_total") == 4
+    assert end.get("pipeline_documents_in_flight") == 0
+    assert end.get("pipeline_attempts_total", provider="vllm", error="http_500") == 1
+    assert end.get("pipeline_attempts_total", provider="vllm", error="") == 3
+    assert end.get("pipeline_attempt_duration_seconds_count", provider="vllm") == 5
+    assert end.get("pipeline_exit_code") == 0
+    usage = [line["usage"] for line in place.lines("results.jsonl")]
+    assert end.get("pipeline_tokens_total", kind="prompt") == sum(each["prompt_tokens"] for each in usage)
+    assert end.get("pipeline_tokens_total", kind="completion") == sum(each["completion_tokens"] for each in usage)
+
+
+def test_ollama_tells_the_time_in_its_queue(place: Place) -> None:
+    """A histogram over the requests that told it."""
+    place.documents(3)
+    place.configure({"provider": "ollama", "ollama.base_url": place.server.url, "ollama.model": "llama3.1"})
+    place.run("--metrics-textfile", "metrics.prom")
+    assert textfile(place).get("pipeline_queue_wait_seconds_count", provider="ollama") == 3
+
+
+def test_a_push_is_grouped_by_agent_and_shard(place: Place, gateway: Gateway) -> None:
+    """Each shard has a group of its own, and POST leaves there what this run does not name."""
+    place.documents(4)
+    place.run("--pushgateway", gateway.url.replace("http://", "http://me:s%40fe@") + "/", "--shard", "1/2")
+    ((method, path, headers, body),) = gateway.pushed
+    assert (method, path) == ("POST", "/metrics/job/pipeline/agent/small/shard@base64/MS8y")
+    assert headers["Authorization"] == "Basic bWU6c0BmZQ=="
+    assert time.time() - 600 < (Scrape.of(body).get(SUCCESS, shard="1/2") or 0) <= time.time()
+
+
+def test_the_second_run_counts_what_it_skips(place: Place) -> None:
+    """Skipped documents are counted, and nothing was asked."""
+    place.documents(5)
+    place.run()
+    place.run("--metrics-textfile", "metrics.prom")
+    seen = textfile(place)
+    assert seen.get("pipeline_documents_total", outcome="skipped") == 5
+    assert seen.get("pipeline_attempts_total") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "code"),
+    [
+        ("[[fault:http_400]]", {}, 1),
+        ("x", {"runner.max_outage_s": 0.2, "runner.startup_wait_s": 0, "vllm.base_url": "http://127.0.0.1:9"}, 3),
+    ],
+)
+def test_only_a_success_has_a_time_of_success(
+    place: Place, gateway: Gateway, text: str, settings: Mapping[str, Any], code: int
+) -> None:
+    """A failed run leaves the name out, so that the gateway keeps the time of an earlier success."""
+    place.documents({"a.txt": text})
+    place.configure(settings)
+    place.run("--pushgateway", gateway.url, "--metrics-textfile", "metrics.prom", code=code)
+    for seen in (Scrape.of(gateway.pushed[0][3]), textfile(place)):
+        assert seen.get(SUCCESS) is None
+        assert seen.get("pipeline_exit_code") == code
+
+
+def test_the_text_file_keeps_the_time_of_the_last_success(place: Place) -> None:
+    """A failed run writes the file anew; the alert for a missing run must still see the old time."""
+    place.documents(1)
+    place.run("--metrics-textfile", "metrics.prom")
+    before = textfile(place).get(SUCCESS)
+    assert before is not None
+    place.documents({"b.txt": "[[fault:http_400]]", "c.txt": "[[fault:http_400]]"})
+    place.run("--metrics-textfile", "metrics.prom", code=1)
+    assert textfile(place).get(SUCCESS) == before
+    assert textfile(place).get("pipeline_exit_code") == 1
+
+
+def test_requests_in_an_outage_are_counted(place: Place, server: FakeLLM) -> None:
+    """No document fails for them, and still somebody wants to see them."""
+    place.documents({"killer.txt": "[[fault:kill*1]]", "b.txt": "x"})
+    place.run("--metrics-textfile", "metrics.prom")
+    seen = textfile(place)
+    assert seen.get("pipeline_documents_total", outcome="done") == 2
+    assert (seen.get("pipeline_attempts_total", error="connection_error") or 0) >= 1
+
+
+# ---- what must not change how a run ends
+
+
+def silent_port() -> socket.socket:
+    """A listener that takes connections and never answers."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    return listener
+
+
+def test_a_gateway_that_is_not_there_is_a_warning(place: Place) -> None:
+    """The exit code stays, and the log says which gateway, without its password."""
+    place.documents(1)
+    ran = place.run("--pushgateway", "http://me:secret@127.0.0.1:9")
+    assert "metrics are not pushed" in ran.err
+    assert "secret" not in ran.err
+
+
+def test_a_gateway_that_never_answers_does_not_hold_the_end(place: Place) -> None:
+    """The push gives up after some seconds."""
+    place.documents(1)
+    with silent_port() as listener:
+        ran = place.run("--pushgateway", f"http://127.0.0.1:{listener.getsockname()[1]}")
+    assert "metrics are not pushed" in ran.err
+
+
+def test_a_gateway_that_refuses_is_a_warning(place: Place, gateway: Gateway) -> None:
+    """Its status is in the log."""
+    gateway.status = 400
+    place.documents(1)
+    assert "400" in place.run("--pushgateway", gateway.url).err
+
+
+def test_a_port_that_is_taken_is_a_warning(place: Place) -> None:
+    """The run matters more than its metrics."""
+    place.documents(1)
+    with silent_port() as listener:
+        ran = place.run("--metrics-port", str(listener.getsockname()[1]))
+    assert "metrics are not served" in ran.err
+    assert len(place.done()) == 1
+
+
+def test_a_text_file_that_cannot_be_written_is_a_warning(place: Place) -> None:
+    """A folder that is not there, once in the log."""
+    place.documents(1)
+    assert "metrics are not written" in place.run("--metrics-textfile", "nowhere/metrics.prom").err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--metrics-port", "70000"), ("--metrics-port", "http"), ("--pushgateway", "gateway:9091"), ("--pushgateway", "")],
+)
+def test_a_way_that_cannot_be_is_exit_2(place: Place, arguments: tuple[str, ...]) -> None:
+    """Before anything is read."""
+    place.documents(1)
+    ran = place.run(*arguments, code=2)
+    assert arguments[0] in ran.err
+    assert place.asked() == []
+
+
+def test_a_server_cannot_make_labels_without_end() -> None:
+    """However many status codes a server thinks of, there are some forty series."""
+    metrics = Metrics("small", None, ways=Ways())
+    entry = Entry("a", "file:///a", None, 1, "text", bytes)
+    for status in range(100, 600):
+        attempt = ExtractionAttempt(ModelMetadata("vllm", "m"), error=f"http_{status}: page {status}")
+        metrics.outcome(Finished(entry, Unchanged("a"), (attempt,)))
+    samples = [
+        sample
+        for family in metrics.families.registry.collect()
+        for sample in family.samples
+        if sample.name == "pipeline_attempts_total"
+    ]
+    assert len(samples) <= 50
+    assert sum(sample.value for sample in samples) == 500
