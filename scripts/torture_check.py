@@ -164,7 +164,7 @@ def _wrong(doc: Doc, line: Record, *, expected: str | None, book: Book) -> Itera
             yield "the quotation of another document"
         return
     blurred = book.events[line["run_id"]] > 0 and line["attempts"] and line["reason"] in BLURRED
-    if line["reason"] not in (expected, doc.case.streamed) and not blurred:
+    if line["reason"] not in (expected, *doc.case.streamed) and not blurred:
         yield f"{line['reason']}: {line['message']}"
     if not 1 <= line["runs"] <= 1 + RETRY_RUNS:
         yield f"runs {line['runs']}, allowed 1 to {1 + RETRY_RUNS}"

@@ -17,6 +17,7 @@ ALL = RETRIES + 1
 REASKED = ("wrong_type", "invalid_json", "nan", "deep", "duplicate_key")
 LOST = 2 * (ALL + 1)
 """Each request of a lost connection may be sent twice (a stale connection), and once more the document goes alone."""
+NO_ANSWER = ("empty_model_response", "bad_response")
 LINES_A_FILE = 40
 TOO_LARGE_BYTES = 20_000
 SECRET_PHRASE = "the harbour master counted"
@@ -33,7 +34,7 @@ class Case:
     reason: str | None
     requests: int
     ollama: str | None = None
-    streamed: str | None = None
+    streamed: tuple[str, ...] = ()
 
     def ends(self, dialect: str) -> str | None:
         """Returns the reason in this dialect, None for a result."""
@@ -68,7 +69,7 @@ PERMANENT = (
     *(Case(name, "connection_error", LOST) for name in ("close", "reset", "half_body")),
     *(Case(name, "bad_response", ALL) for name in ("html_200", "garbage_200", "done_false")),
     *(Case(name, "empty_model_response", ALL) for name in ("empty_content", "null_content", "thinking_only")),
-    Case("no_choices", "empty_model_response", ALL, ollama="bad_response", streamed="empty_model_response"),
+    Case("no_choices", "empty_model_response", ALL, ollama="bad_response", streamed=NO_ANSWER),
     Case("abort", "server_error", ALL, ollama="bad_response"),
     *(Case(name, "response_too_large", ALL) for name in ("huge", "endless")),
     *(Case(name, "unauthorized", 1) for name in ("http_401", "http_403_empty")),
