@@ -1,0 +1,133 @@
+"""What a disk can do to an output: refuse to be written to, forget its last second, and be slow to remember."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import Place
+from fake_llm import FakeLLM
+from test_output import ids, opened, result
+
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
+needs_rights = pytest.mark.skipif(
+    os.geteuid() == 0 and sys.platform != "linux", reason="root may write anywhere, and only Linux can take that away"
+)
+
+
+def obey_rights() -> None:
+    """In a child that is being started: root no longer writes where the rights say no."""
+    if os.geteuid() == 0:
+        ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Nothing in the folder can be changed, and nothing can be made in it."""
+    everything = [folder, *folder.rglob("*")]
+    modes = {path: path.stat().st_mode for path in everything}
+    for path in everything:
+        path.chmod(modes[path] & 0o555)
+    try:
+        yield
+    finally:
+        for path in everything:
+            path.chmod(modes[path])
+
+
+@needs_rights
+def test_an_output_that_is_read_only_at_the_start_is_exit_3(place: Place) -> None:
+    """Nothing is asked, nothing changes, and the message names the place."""
+    place.documents(3)
+    place.run("--limit", "1")
+    place.asked()
+    before = place.lines("results.jsonl")
+    with read_only(place.folder / "out"):
+        ran = place.call("run", limits=obey_rights)
+    assert ran.code == 3, ran.err
+    assert "out" in ran.err and "Permission denied" in ran.err and "Traceback" not in ran.err
+    assert (place.asked(), place.lines("results.jsonl")) == ([], before)
+
+
+@needs_rights
+def test_an_output_that_turns_read_only_in_mid_run_is_exit_3(place: Place, server: FakeLLM) -> None:
+    """What was asked has its line, the run says that it could not end well, and the next one asks only the rest."""
+    names = place.documents(20)
+    server.latency_s = 0.1
+    child = place.start("run", limits=obey_rights)
+    place.wait_for_results(4)
+    with read_only(place.folder / "out"):
+        ran = child.end()
+    assert ran.code == 3, ran.err
+    assert "Permission denied" in ran.err and "Traceback" not in ran.err
+    asked, done = place.asked(), place.done()
+    assert set(asked) == set(done)
+    server.latency_s = 0.0
+    place.run()
+    assert place.done() == dict.fromkeys(names, 1)
+    assert set(place.asked()) == set(names) - set(done)
+
+
+WATCHED = """
+import json, os, time
+_write, _fsync = os.write, os.fsync
+_log = _write, os.open(os.environ["FSYNC_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def _note(kind, fd):
+    name = os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
+    if name == "results.jsonl":
+        _log[0](_log[1], json.dumps([kind, time.monotonic(), os.fstat(fd).st_size]).encode() + b"\\n")
+def write(fd, data):
+    written = _write(fd, data)
+    _note("write", fd)
+    return written
+def fsync(fd):
+    _fsync(fd)
+    _note("fsync", fd)
+os.write, os.fsync = write, fsync
+"""
+"""A child with this as its sitecustomize tells of each write and fsync, after the real one."""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to name a descriptor")
+def test_a_record_is_durable_a_second_after_it_was_written(place: Place, server: FakeLLM) -> None:
+    """Every byte of results is covered by an fsync soon after its write, while the run goes on, and at its end."""
+    place.documents(10)
+    server.latency_s = 0.4
+    (place.folder / "sitecustomize.py").write_text(WATCHED)
+    log = place.folder / "fsyncs"
+    place.run("--concurrency", "1", env={"PYTHONPATH": str(place.folder), "FSYNC_LOG": str(log)})
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    waits = []
+    for at, (kind, when, size) in enumerate(events):
+        if kind == "write":
+            synced = [then for what, then, covers in events[at:] if what == "fsync" and covers >= size]
+            assert synced, "the end of the run came before an fsync"
+            waits.append(synced[0] - when)
+    assert len(waits) == 10
+    # the last one waits for the run's end; a busy machine may add to the second
+    assert max(waits) < 2.0
+
+
+def test_a_cut_at_any_byte_costs_the_records_behind_it_and_no_other(tmp_path: Path) -> None:
+    """What a power cut leaves, also zeros in place of data, opens again with every record that is whole."""
+    with opened(tmp_path) as output:
+        for name in "abc":
+            output.write(result(name, output={"text": f"{name}\u00e9 \\ud83d"}))
+    path = tmp_path / "results.jsonl"
+    whole = path.read_bytes()
+    ends = [at + 1 for at, byte in enumerate(whole) if byte == 0x0A]
+    around_ends = {end + by for end in ends[1:] for by in range(-6, 6) if end + by <= len(whole)}
+    for cut in {*range(ends[0], len(whole), 29)} | around_ends:
+        for rest in (b"", b"\0" * (len(whole) - cut)):
+            path.write_bytes(whole[:cut] + rest)
+            kept = 1 + sum(cut >= end - (rest == b"") for end in ends[1:])
+            with opened(tmp_path) as output:
+                assert output.index.counts()["done"] == kept, (cut, len(rest))
+            assert path.read_bytes() == whole[: ends[kept - 1]], (cut, len(rest))
+            assert ids(path) == list("abc"[:kept])

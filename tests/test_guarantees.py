@@ -1,0 +1,146 @@
+"""What the README promises whatever happens, seen from the command line.
+
+Each test fails without the line of code that gives what it says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Place
+from fake_llm import FakeLLM
+
+LENIENT = ("--set", "runner.max_error_rate=1")
+JUMPING = """
+import datetime, itertools, time
+_count, _time = itertools.count(), time.time
+def _now():
+    number = next(_count)
+    return _time() + (-7, 9, 0, -200, 5000)[number // 5 % 5] * 3600
+class Jumping(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromtimestamp(_now(), tz)
+time.time, datetime.datetime = _now, Jumping
+"""
+"""A child with this as its sitecustomize has a wall clock that jumps by hours, forwards and backwards, all the time."""
+
+
+def test_a_wall_clock_that_jumps_changes_nothing(place: Place, server: FakeLLM) -> None:
+    """Numbers of runs, retries with a date, waiting for the lock, what is done: none of them asks for the time."""
+    names = place.documents({f"d{n}.txt": "[[fault:http_429_date*1]] text" if n % 2 else "text" for n in range(6)})
+    (place.folder / "sitecustomize.py").write_text(JUMPING)
+    jumping = {"PYTHONPATH": str(place.folder)}
+    place.run("--limit", "3", env=jumping)
+    server.latency_s = 0.3
+    first = place.start("run", env=jumping)
+    place.wait_for_results(4)
+    second = place.start("run", "--set", "runner.lock_wait_s=30", env=jumping)
+    assert [first.end().code, second.end().code] == [0, 0]
+    place.change("d0.txt", "another text")
+    place.run(env=jumping)
+    assert place.done() == {**dict.fromkeys(names, 1), "d0.txt": 2}
+    lines = place.lines("results.jsonl")
+    assert [line["run"] for line in lines] == [1, 1, 1, 2, 2, 2, 4]
+    assert len({line["finished_at"][:13] for line in lines}) > 1, "the clock did not jump"
+
+
+def test_of_two_runs_that_start_at_one_instant_one_gives_way(place: Place, server: FakeLLM) -> None:
+    """Whoever is first does it all; the other one names it, and no document is asked twice."""
+    names = place.documents(12)
+    server.latency_s = 0.2
+    both = [place.start("run", "--run-id", f"rival-{number}") for number in range(2)]
+    ran = [child.end() for child in both]
+    assert sorted(each.code for each in ran) == [0, 3], [each.err for each in ran]
+    loser = next(number for number in range(2) if ran[number].code == 3)
+    assert f"rival-{1 - loser}" in ran[loser].err
+    assert sorted(place.asked()) == names
+    assert place.done() == dict.fromkeys(names, 1)
+
+
+def test_killers_alone_are_found_out_and_are_no_outage(place: Place, server: FakeLLM) -> None:
+    """When only documents are left that kill their server, each fails after its losses, and the run ends."""
+    server.restart_s = 0.2
+    names = place.documents({f"k{n}.txt": "[[fault:kill]]" for n in range(2)})
+    place.run(*LENIENT)
+    assert place.failed() == dict.fromkeys(names, "connection_error")
+    chats = place.asked()
+    # three losses and once alone, each perhaps sent again on a fresh connection
+    assert max(chats.count(name) for name in names) <= 8
+    assert {line["attempts"] for line in place.lines("errors.jsonl")} <= {1, 2, 3, 4}
+
+
+LOSSY = """
+import sys
+from pipeline import cli, run_command
+from pipeline.runner import Runner
+class Lossy(Runner):
+    def _write(self, outcome):
+        if self.tally.done == 1 and not hasattr(Lossy, "lost"):
+            Lossy.lost = outcome
+            self.job.output.write(outcome)
+        else:
+            super()._write(outcome)
+run_command.Runner = Lossy
+sys.exit(cli.main(["run"]))
+"""
+
+
+def test_numbers_that_do_not_add_up_are_exit_70(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runner that forgets to count one document is told from a good one, aloud and in the report."""
+    place.documents(4)
+    monkeypatch.setattr("conftest.COMMAND", (sys.executable, "-c", LOSSY))
+    ran = place.start().end()
+    assert ran.code == 70, ran.err
+    assert "do not add up" in ran.err and "A FAULT IN THE PIPELINE" in ran.out
+    assert place.last_run()["counts"] == {"found": 4, "done": 3, "failed": 0, "skipped": 0, "ignored": 0, "left": 0}
+    assert len(place.done()) == 4
+
+
+def test_an_answer_that_is_valid_and_empty_is_warned_of(place: Place, server: FakeLLM) -> None:
+    """The report has each field's share of empty values and mean of items, beside those of the run before."""
+    fields = {"summary": {"type": "string"}, "tickers": {"type": "array", "items": {"type": "string"}}}
+    place.configure(agent={"schema": {"type": "object", "properties": fields, "required": [*fields]}})
+    place.documents(12)
+    server.answer = lambda *_: json.dumps({"summary": "said", "tickers": ["A", "B", "C", "D"]})
+    assert "look at" not in place.run().out
+    server.answer = lambda *_: json.dumps({"summary": "", "tickers": ["A"]})
+    ran = place.run("--redo", "all")
+    told = " ".join(ran.out.split())
+    assert "summary is filled in 0% of the results; in the run before it was 100%" in told
+    assert "tickers has 1.0 items on average; in the run before it had 4.0" in told
+    assert place.last_run()["stats"]["fields"]["summary"]["empty_share"] == 1.0
+    assert place.report()["compared"]["fields"]["tickers"]["mean_items"] == 1.0
+    assert "in the run before it was 100%" in (place.folder / "out" / "report.html").read_text()
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
+def test_a_key_is_in_no_list_of_processes(place: Place, server: FakeLLM) -> None:
+    """A key from the environment does not come to the command line, which everyone on the machine can read."""
+    place.documents(2)
+    server.api_key, server.latency_s = "a-secret-key", 1.0
+    child = place.start("run", env={"VLLM_API_KEY": "a-secret-key"})
+    place.wait_for(lambda: len(server.chats()) > 0, "a request")
+    assert b"a-secret-key" not in Path(f"/proc/{child.process.pid}/cmdline").read_bytes()
+    assert child.end().code == 0
+
+
+def test_an_id_writes_nothing_outside_of_the_output(place: Place) -> None:
+    """A line may call itself what it wants: it is a record's id, and never a path."""
+    inbox = place.folder / "inbox"
+    ids = ["../../escaped", "/tmp/escaped", "a\u0000b", "\x1b[2J", "x" * 5000, "..", ""]
+    lines = [json.dumps({"id": name, "text": f"[[doc:{n}.txt]] text"}) for n, name in enumerate(ids)]
+    (inbox / "all.jsonl").write_text("\n".join(lines) + "\n")
+    before = {path for path in place.folder.rglob("*") if "out" not in path.parts}
+    ran = place.run(*LENIENT, "--set", "input.id_field=id")
+    assert {path for path in place.folder.rglob("*") if "out" not in path.parts} == before
+    known = {path.name for path in (place.folder / "out").rglob("*") if not path.name.startswith(".")}
+    assert known - {path.name for path in (place.folder / "out" / "runs").iterdir()} == {
+        *("results.jsonl", "errors.jsonl", "report.json", "report.html", "runs")
+    }
+    assert re.findall(r"[\x00-\x08\x0b-\x1f\x7f]", ran.out + ran.err) == []
+    assert {"../../escaped", "/tmp/escaped", ".."} <= set(place.done())
