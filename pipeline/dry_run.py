@@ -23,7 +23,7 @@ CHARS_PER_TOKEN = 4
 def main(app: AppConfig, plan: Plan, *, rules: Rules, shard: Shard) -> int:
     """Prints the counts; 1 when there are fewer documents than input.min_documents, else 0."""
     listing = ListingCounts()
-    index = scan(app.output.uri, shard=shard)
+    index = scan(app.output, shard=shard)
     try:
         selection = Selection(index, rules, shard=shard, fingerprint=lambda id: plan.asking_for(id).fingerprint)
         entries = load_entries(app.input, output=folder_of(app.output.uri), counts=listing)

@@ -67,7 +67,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     signals = Signals(stop)
     try:
         with Output.open(
-            app.output.uri,
+            app.output,
             agent=plan.agent.name,
             shard=shard if shard.count else None,
             lock_wait_s=app.runner.lock_wait_s,
@@ -217,9 +217,8 @@ class _Run:
         )
 
     def _write(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """Errors, the run's file and the report; the report is returned also when it could not be written."""
+        """The run's file and the report; the report is returned also when it could not be written."""
         try:
-            self.output.finish()
             self.output.write_run(summary)
             report = build_report(self.output.runs(), self._counts())
             write_report(self.output.medium.replace, report)
@@ -234,7 +233,7 @@ class _Run:
         """The numbers of the whole output; a shard's own index knows its own documents only."""
         if self.output.stamp.shard is None:
             return self.output.index.counts()
-        with closing(scan(self.app.output.uri)) as whole:
+        with closing(scan(self.app.output)) as whole:
             return whole.counts()
 
     def _print(self, report: Mapping[str, Any]) -> None:

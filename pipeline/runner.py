@@ -25,6 +25,7 @@ from pipeline.job import Job
 from pipeline.process import Finished, Plan, is_suspect, process
 from pipeline.reading import Listed, Reader
 from pipeline.records import Entry, Failure, Postponed, Result, Unchanged
+from pipeline.tally import Tally
 from pipeline.verdict import End, Guard
 
 logger = logging.getLogger(__name__)
@@ -32,16 +33,6 @@ logger = logging.getLogger(__name__)
 TURN_S = 0.5
 PROBE_TICK_S = 0.25
 REFRESH_S, REFRESH_WAITING_S = 60.0, 1.0
-
-
-@dataclass(slots=True)
-class Tally:
-    """What came back from the workers, in documents; `unchanged` were read and need not be done."""
-
-    done: int = 0
-    failed: int = 0
-    unchanged: int = 0
-    left: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +95,8 @@ class Runner:
         """Runs to the end of the input, or until `end` says why not; what is not done then counts as left."""
         self._start(self._reader.run, "reader")
         self._start(self._probe, "prober")
+        for name, duty in self.job.output.medium.duties().items():
+            self._start(duty, name)
         while not self._is_over():
             self._take(TURN_S)
             self._watch_time()
@@ -227,7 +220,7 @@ class Runner:
         budget = self.job.budget
         if budget is not None and self.tried + self.in_flight >= budget:
             return False
-        return self._flight.has_room(self.job.limit.value)
+        return not self.job.output.is_full and self._flight.has_room(self.job.limit.value)
 
     def _send(self, entry: Entry, *, alone: bool) -> None:
         self._flight.sent(entry, self.plan)
@@ -257,8 +250,19 @@ class Runner:
             self.job.watcher.turn(self)
         self._reader.close()
         self._take(0.0)
+        self._settle()
         self.tally.left += self.in_flight + len(self._backlog) + len(self._postponed)
         self.plan.client.close()
+
+    def _settle(self) -> None:
+        """Makes the records safe; those that cannot be were not done."""
+        output = self.job.output
+        try:
+            output.finish()
+        except PipelineError as error:
+            if self.end is None or self.end.exit_code is None:
+                self.end = End.of_error(error)
+        self.tally.undo(*output.unwritten)
 
     # ---- the other threads
 

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_output import CHILD_ENV, failure, result
 
+from pipeline.config import OutputConfig
 from pipeline.errors import OutputError
 from pipeline.output import scan
 from pipeline.output.heads import head_of_outcome
@@ -80,7 +81,7 @@ def test_any_sequence_of_lines_gives_what_the_model_says(runs: list[list[Step]],
     order.shuffle(numbered)
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), numbered)
-        index = scan(str(folder))
+        index = scan(OutputConfig(str(folder)))
     assert {id: said(index, id) for id in expected} == expected
     failed = {id: last for id, last in expected.items() if last[2]}
     assert {id for id, _ in index.failed()} == set(failed)
@@ -110,7 +111,7 @@ def test_noting_outcomes_is_the_same_as_reading_their_lines(runs: list[list[Step
 def test_of_one_run_the_result_wins(tmp_path: Path) -> None:
     """Errors come before results where the run is the same."""
     write(tmp_path, [(1, [("a", "s", "", ""), ("a", "s", "timeout", "")])])
-    index = scan(str(tmp_path))
+    index = scan(OutputConfig(str(tmp_path)))
     assert said(index, "a") == (1, "s", "", False)
     assert (index.counts()["done"], index.failed_count()) == (1, 0)
 
@@ -118,14 +119,14 @@ def test_of_one_run_the_result_wins(tmp_path: Path) -> None:
 def test_of_one_run_and_file_the_later_line_wins(tmp_path: Path) -> None:
     """The place in the file decides where the run is the same."""
     write(tmp_path, [(1, [("a", "old", "", ""), ("a", "new", "", "")])])
-    assert said(scan(str(tmp_path)), "a") == (1, "new", "", False)
+    assert said(scan(OutputConfig(str(tmp_path))), "a") == (1, "new", "", False)
 
 
 def test_everything_that_skipping_needs_comes_back(tmp_path: Path) -> None:
     """sha256, fingerprint, version, and for a failure its reason and runs."""
     line = to_line(replace(failure("a", sha256=None), runs=3), Stamp(7, "job-7", "0/2"))
     (tmp_path / "errors.jsonl").write_bytes(line)
-    known = scan(str(tmp_path)).known("a")
+    known = scan(OutputConfig(str(tmp_path))).known("a")
     assert known == Known(None, "f", "7-8", True, "timeout", 3, 7, "job-7")
 
 
@@ -134,7 +135,7 @@ def test_a_shard_keeps_its_own_ids_and_the_highest_run_of_all(tmp_path: Path) ->
     names = [str(number) for number in range(20)]
     write(tmp_path, [(1, [(name, "s", "", "") for name in names])])
     write(tmp_path, [(9, [("of the sister", "s", "", "-00001-of-00002")])])
-    index = scan(str(tmp_path), shard=Shard(0, 2))
+    index = scan(OutputConfig(str(tmp_path)), shard=Shard(0, 2))
     assert [name for name in names if index.known(name)] == [name for name in names if Shard(0, 2).owns(name)]
     assert index.counts()["done"] == sum(Shard(0, 2).owns(name) for name in names)
     assert index.highest_run == 9
@@ -146,7 +147,7 @@ def test_the_highest_run_of_a_sister_with_a_long_or_torn_end(tmp_path: Path) -> 
     (tmp_path / "results-00001-of-00002.jsonl").write_bytes(
         to_line(result("w"), Stamp(2, "r")) + long + long[:2_000_000]
     )
-    assert scan(str(tmp_path), shard=Shard(0, 2)).highest_run == 8
+    assert scan(OutputConfig(str(tmp_path)), shard=Shard(0, 2)).highest_run == 8
 
 
 def test_seen_is_true_from_the_second_time_on() -> None:
@@ -163,7 +164,7 @@ def test_counts_by_variant_and_reason(tmp_path: Path) -> None:
         name = "errors.jsonl" if isinstance(item, Failure) else "results.jsonl"
         with (tmp_path / name).open("ab") as stream:
             stream.write(to_line(item, Stamp(1, "r")))
-    assert scan(str(tmp_path)).counts() == {
+    assert scan(OutputConfig(str(tmp_path))).counts() == {
         "done": 2,
         "failed": 2,
         "stale": 0,
@@ -176,7 +177,7 @@ def test_files_with_other_names_are_not_read(tmp_path: Path) -> None:
     """A copy that someone keeps beside the results is not the output."""
     (tmp_path / "results-copy.jsonl").write_text("not ours")
     (tmp_path / "results.jsonl.bak").write_text("not ours")
-    assert scan(str(tmp_path)).counts()["done"] == 0
+    assert scan(OutputConfig(str(tmp_path))).counts()["done"] == 0
 
 
 def test_a_file_that_is_no_runs_summary_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -184,7 +185,7 @@ def test_a_file_that_is_no_runs_summary_is_passed_over(tmp_path: Path, caplog: p
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "a.json").write_text("{")
     (tmp_path / "runs" / "b.json").write_text(json.dumps({"run": 4}))
-    assert scan(str(tmp_path)).highest_run == 4
+    assert scan(OutputConfig(str(tmp_path))).highest_run == 4
     assert "a.json" in caplog.text
 
 
@@ -235,4 +236,4 @@ def test_an_index_without_a_place_is_an_output_error(tmp_path: Path) -> None:
     """A results file that cannot be read ends the run before anything is asked."""
     (tmp_path / "results.jsonl").mkdir()
     with pytest.raises(OutputError, match=r"results\.jsonl"):
-        scan(str(tmp_path))
+        scan(OutputConfig(str(tmp_path)))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import OutputConfig
 from pipeline.errors import ConfigError, InternalError, OutputError
 from pipeline.output import Output, folder_of, scan
 from pipeline.output.lines import RECENT_BYTES, LineFile, mend
@@ -41,7 +42,8 @@ def failure(id: str, *, sha256: str | None = "s", reason: str = "timeout", runs:
 
 def opened(folder: Path, *, agent: str = "extractor", shard: Shard | None = None, run_id: str = "r") -> Output:
     """The output, at once or not at all."""
-    return Output.open(str(folder), agent=agent, shard=shard, lock_wait_s=0, run_id=run_id, wait=lambda _: False)
+    config = OutputConfig(str(folder))
+    return Output.open(config, agent=agent, shard=shard, lock_wait_s=0, run_id=run_id, wait=lambda _: False)
 
 
 def ids(path: Path) -> list[str]:
@@ -138,7 +140,7 @@ def test_records_are_synced_when_the_oldest_is_due(tmp_path: Path) -> None:
     """The first unsynced line sets the time; before it is due nothing is synced, then everything."""
     now = [100.0]
     with Output.open(
-        str(tmp_path),
+        OutputConfig(str(tmp_path)),
         agent="extractor",
         shard=None,
         lock_wait_s=0,
@@ -269,7 +271,7 @@ def test_a_changed_document_that_fails_keeps_its_old_result(tmp_path: Path) -> N
         output.finish()
         assert output.index.counts()["stale"] == 1
     assert ids(tmp_path / "results.jsonl") == ids(tmp_path / "errors.jsonl") == ["a"]
-    assert scan(str(tmp_path)).has_stale_result("a")
+    assert scan(OutputConfig(str(tmp_path))).has_stale_result("a")
 
 
 def test_another_agent_is_refused_and_nothing_changes(tmp_path: Path) -> None:
@@ -311,8 +313,8 @@ def test_a_run_id_that_is_no_file_name_is_refused(tmp_path: Path, run_id: str) -
         opened(tmp_path, run_id=run_id)
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/out", "gs://b", "file://host/out", ""])
-def test_only_local_folders_are_taken(uri: str) -> None:
+@pytest.mark.parametrize("uri", ["http://host/out", "ftp://b", "file://host/out", ""])
+def test_an_address_that_is_none_is_refused(uri: str) -> None:
     """Anything else is a configuration error, before anything is made."""
     with pytest.raises(ConfigError, match=r"output\.uri"):
         folder_of(uri)

@@ -1,9 +1,9 @@
-"""Results and errors of a run, in a local folder: what is written here counts as done, and nothing else does.
+"""Results and errors of a run, in a folder or an object store: what is written here is done, and nothing else is.
 
 It must be touched by the main thread only (the index and the duties aside), and must never pass over a write that
 failed.
 
-    medium.py   what an output is written to, as it is seen from here; folder.py is one
+    medium.py   what an output is written to, as it is seen from here; folder.py and bucket.py are two
     index.py    what is done, seen and failed; heads.py: what it needs of a line
     runs.py     the summaries of the runs
 """
@@ -18,14 +18,18 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from pipeline.config import OutputConfig
 from pipeline.errors import ConfigError, InternalError
+from pipeline.output.bucket import Bucket
 from pipeline.output.folder import Folder
 from pipeline.output.heads import head_of_outcome
 from pipeline.output.index import Index
 from pipeline.output.medium import Medium
+from pipeline.output.outbox import Limits
 from pipeline.output.runs import read_runs, write_run
 from pipeline.records import Failure, Result, Stamp, to_line
 from pipeline.shards import WHOLE, Shard
+from pipeline.stores import REMOTE_SCHEMES, RemoteStore, is_remote
 
 __all__ = ["Index", "Medium", "Output", "folder_of", "medium_of", "read_runs", "scan"]
 
@@ -48,7 +52,7 @@ class Output:
     @classmethod
     def open(
         cls,
-        uri: str,
+        config: OutputConfig,
         *,
         agent: str,
         shard: Shard | None,
@@ -65,7 +69,7 @@ class Output:
         if not _RUN_ID.fullmatch(run_id):
             raise ConfigError(f"run id: got {run_id!r}, need 1 to 128 of A-Z a-z 0-9 . _ -")
         shard = shard or WHOLE
-        medium = medium_of(uri, shard=shard)
+        medium = medium_of(config, shard=shard)
         medium.lock(run_id, lock_wait_s=lock_wait_s, wait=wait, clock=clock)
         index = None
         try:
@@ -124,6 +128,16 @@ class Output:
         """The name of the run's file, written last and never changed (runs.py)."""
         return write_run(self.medium, summary, stamp=self.stamp, suffix=self._shard.suffix)
 
+    @property
+    def unwritten(self) -> tuple[int, int]:
+        """Results and errors that were written here and are not safe yet: if the run ends so, they were not done."""
+        return self.medium.unwritten("results"), self.medium.unwritten("errors")
+
+    @property
+    def is_full(self) -> bool:
+        """True while no more should be written, because the place is slow to take what it has got."""
+        return self.medium.is_full
+
     def runs(self) -> list[dict[str, Any]]:
         """The summaries of the runs of all shards that came to their end, newest last."""
         return read_runs(self.medium)
@@ -136,25 +150,32 @@ class Output:
             self.index.close()
 
 
-def medium_of(uri: str, *, shard: Shard = WHOLE) -> Medium:
+def medium_of(config: OutputConfig, *, shard: Shard = WHOLE) -> Medium:
     """The place of an output, not looked at yet; ConfigError for an address that is none."""
-    return Folder(folder_of(uri), shard=shard)
+    folder = folder_of(config.uri)
+    if folder is not None:
+        return Folder(folder, shard=shard)
+    limits = Limits(config.part_seconds, config.part_bytes)
+    return Bucket(RemoteStore.open(config.uri, storage=config.storage), limits, shard=shard)
 
 
-def scan(uri: str, *, shard: Shard = WHOLE) -> Index:
+def scan(config: OutputConfig, *, shard: Shard = WHOLE) -> Index:
     """The index of an output for reading: takes no lock, mends nothing, may be behind a run that goes on."""
-    return medium_of(uri, shard=shard).read()
+    return medium_of(config, shard=shard).read()
 
 
-def folder_of(uri: str) -> Path:
-    """The folder of a path or a file:// address; ConfigError for anything else."""
+def folder_of(uri: str) -> Path | None:
+    """The folder of a path or a file:// address, None for an object store's; ConfigError for anything else."""
+    if is_remote(uri):
+        return None
     if "://" not in uri:
         if not uri:
             raise ConfigError("output.uri: got an empty text, need a folder")
         return Path(uri)
     parts = urlsplit(uri)
     if parts.scheme != "file":
-        raise ConfigError(f"output.uri: got {parts.scheme}://…, which is not supported yet; need a folder or file://")
+        known = ", ".join(f"{scheme}://" for scheme in REMOTE_SCHEMES)
+        raise ConfigError(f"output.uri: got {parts.scheme}://…, need a folder, file:// or one of {known}")
     if parts.netloc not in ("", "localhost") or not parts.path:
         raise ConfigError(f"output.uri: got {uri!r}, need file:///path")
     return Path(unquote(parts.path))

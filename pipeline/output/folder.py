@@ -44,6 +44,10 @@ class Folder:
         """The folder."""
         return str(self.folder)
 
+    def unwritten(self, kind: Kind) -> int:  # noqa: ARG002
+        """None: a line is the kernel's when `append` returns."""
+        return 0
+
     @property
     def written(self) -> tuple[str, ...]:
         """One file of each kind, for all runs."""
@@ -185,7 +189,7 @@ class Folder:
         # a duplicate is recorded by the shard of the id it repeats, under an id that another may own
         is_own = self._shard.count > 0 and path.name in self._own.values()
         owns = (lambda _: True) if is_own else self._shard.owns
-        index.add(kind, read_lines(path, heads_of(path), damage), where=str(path), owns=owns)
+        index.add(kind, read_lines(path, heads_of(kind, str(path)), damage), where=str(path), owns=owns)
 
     def _sweep(self) -> None:
         """Removes what a killed run had half written beside our files."""
@@ -208,7 +212,7 @@ def _note_sibling(path: Path, index: Index) -> None:
     """A shard of the same count owns other ids, and appends in order: its last line says enough."""
     line = last_object(path)
     if line is not None:
-        head = head_of(line, path)
+        head = head_of(line, str(path))
         index.met(head.run, head.agent)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import ConfigError
@@ -53,28 +52,28 @@ def head_of_outcome(outcome: Result | Failure, stamp: Stamp) -> Head:
     # fmt: on
 
 
-def heads_of(path: Path) -> Callable[[bytes, bool], Head | None]:
-    """A reader for the lines of this file: the head, or None for a broken line.
+def heads_of(kind: Kind, where: str) -> Callable[[bytes, bool], Head | None]:
+    """A reader for the lines of a file or part: the head, or None for a broken line.
 
     The reader raises ConfigError for JSON that is no record: the file is someone else's, and nothing may be removed.
     """
-    is_results = path.name.startswith("results")
+    is_results = kind == "results"
 
     def take(line: bytes, recent: bool) -> Head | None:
         head = None if recent or not is_results else _glance(line)
         if head is None and (value := parse(line)) is not None:
-            head = head_of(value, path)
+            head = head_of(value, where)
         return head
 
     return take
 
 
-def head_of(line: Mapping[str, Any], path: Path) -> Head:
+def head_of(line: Mapping[str, Any], where: str) -> Head:
     """The head of a parsed line; ConfigError when it is no record that this version can go on from."""
     get = line.get
     if get("v") != RECORD_VERSION:
         raise ConfigError(
-            f"{path}: a line has v={get('v')!r}, need {RECORD_VERSION}: is this file ours, and not newer?"
+            f"{where}: a line has v={get('v')!r}, need {RECORD_VERSION}: is this file ours, and not newer?"
         )
     # fmt: off
     head = Head(get("id"), get("run"), get("sha256"), get("agent"), get("variant"), get("fingerprint"),  # type: ignore[arg-type]
@@ -88,7 +87,7 @@ def head_of(line: Mapping[str, Any], path: Path) -> Head:
         and type(head.run) is type(head.runs) is int
         and 0 <= head.run < 1 << 62
     ):
-        raise ConfigError(f"{path}: a line is no record of this program; it has the keys {sorted(line)[:20]}")
+        raise ConfigError(f"{where}: a line is no record of this program; it has the keys {sorted(line)[:20]}")
     return head
 
 

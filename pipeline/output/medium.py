@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
-from pipeline.output.heads import Head
+from pipeline.output.heads import Head, Kind
 from pipeline.output.index import Index
 
 
@@ -28,6 +28,9 @@ class Medium(Protocol):
     @property
     def written(self) -> tuple[str, ...]:
         """The names, relative to `where`, of what this run writes its records to: results, then errors."""
+
+    def unwritten(self, kind: Kind) -> int:
+        """Records that were appended and would be lost with this process; they are not done."""
 
     def lock(
         self, run_id: str, *, lock_wait_s: float, wait: Callable[[float], bool], clock: Callable[[], float]

@@ -24,6 +24,9 @@ CONNECT_TIMEOUT_S, READ_TIMEOUT_S, REQUEST_TIMEOUT_S = 10, 30, 300
 RETRY_FOR_S = 60
 """How long a request to a store is tried again, unless `storage.retry_for_s` says so; the library's own is 180 s."""
 
+_MANY = 10_000
+"""Tries that no request comes to: the time is what bounds them."""
+
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)/*(.*)", re.DOTALL)
 _CLIENT_OPTIONS = ("allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_url", "timeout", "user_agent")
 _OWN_OPTIONS = ("profile", "retry_for_s")
@@ -85,7 +88,7 @@ def build(address: Address, options: Mapping[str, Any]) -> ObjectStore:
             prefix=address.prefix or None,
             config=config,
             client_options=_client_options(address.scheme, config, options),
-            retry_config={"retry_timeout": timedelta(seconds=retry_for_s), "max_retries": 10},
+            retry_config={"retry_timeout": timedelta(seconds=retry_for_s), "max_retries": _MANY},
         )
     except (obstore.exceptions.BaseError, ValueError, TypeError) as cause:
         raise ConfigError(f"{address}: no store with the options {sorted(options)}: {said(cause)}") from cause

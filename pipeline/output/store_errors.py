@@ -1,0 +1,31 @@
+"""What an object store answers, as the errors that end a run: the one place where they are told apart.
+
+It must not take what a person has to change for what will pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline.errors import ConfigError, OutputError
+from pipeline.stores import StaleVersionError
+
+
+@contextmanager
+def as_output_errors(where: str, *, opening: bool = False) -> Iterator[None]:
+    """OutputError for an OSError of the block, but for those that conditional writes raise: they mean something.
+
+    `opening`: nothing was written yet, so that a refusal or a missing bucket is a ConfigError.
+    """
+    try:
+        yield
+    except (StaleVersionError, FileExistsError):
+        raise
+    except (PermissionError, FileNotFoundError) as exc:
+        kind = ConfigError if opening else OutputError
+        what = "was refused" if isinstance(exc, PermissionError) else "is not there"
+        hint = "; need a bucket that is there, and credentials that may read and write it" if opening else ""
+        raise kind(f"{where}: {what}: {exc.strerror}{hint} (output.uri, output.storage)") from exc
+    except OSError as exc:
+        raise OutputError(f"{where}: the store did not do it: {exc.strerror or exc}") from exc

@@ -1,0 +1,21 @@
+"""What became of a run's documents, counted; it decides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came back from the workers, in documents; `unchanged` were read and need not be done."""
+
+    done: int = 0
+    failed: int = 0
+    unchanged: int = 0
+    left: int = 0
+
+    def undo(self, done: int, failed: int) -> None:
+        """Counts documents as left whose records did not reach a place where they are safe."""
+        self.done -= done
+        self.failed -= failed
+        self.left += done + failed

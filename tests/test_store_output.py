@@ -1,0 +1,191 @@
+"""`pipeline run` with an output in an object store: what a user, a second machine and DuckDB find there."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Place
+from s3_server import S3Server, s3_server
+
+from pipeline.stores import RemoteStore
+
+
+class There:
+    """An output in a store, as its reader sees it."""
+
+    def __init__(self, place: Place, server: S3Server, bucket: str, **settings: Any) -> None:
+        """Points the place's config at it."""
+        self.uri, self.place, self.server = f"s3://{bucket}/out", place, server
+        place.env.update(server.env)
+        self.settings = {"output.uri": self.uri, **settings}
+        place.configure(self.settings)
+        keys = {"access_key_id": "test-key", "secret_access_key": "test-secret", "region": "us-east-1"}
+        self.store = RemoteStore.open(self.uri, storage={"endpoint": server.endpoint, **keys})
+
+    def lines(self, kind: str) -> list[dict[str, Any]]:
+        """All records of a kind, part by part."""
+        parts = [found.key for found in self.store.list(kind)]
+        return [json.loads(line) for key in parts for line in self.store.get(key).splitlines()]
+
+    def done(self) -> Counter[str]:
+        """How many lines of results each document has."""
+        return Counter(line["id"] for line in self.lines("results"))
+
+    def json(self, name: str) -> Any:
+        """A small file."""
+        return json.loads(self.store.get(name))
+
+
+@pytest.fixture
+def there(place: Place, s3: S3Server, bucket: str) -> There:
+    """An output in the server that all tests share."""
+    return There(place, s3, bucket)
+
+
+@pytest.fixture
+def mortal(place: Place) -> Iterator[There]:
+    """An output in a server of its own, which may die."""
+    with s3_server() as server:
+        yield There(place, server, "tests/mortal", **{"output.part_bytes": 2000, "vllm.timeout": 20})
+
+
+def test_a_run_is_all_in_the_store(there: There) -> None:
+    """Results, errors, manifests, report and the run's file; nothing on this machine; the same again asks nothing."""
+    place = there.place
+    names = place.documents({"a.txt": "text", "b.txt": "text", "bad.txt": "[[fault:http_400]]"})
+    ran = place.run("--run-id", "first", "--set", "runner.max_error_rate=1")
+    assert f"{there.uri}/report.html" in ran.out
+    assert there.done() == {"a.txt": 1, "b.txt": 1}
+    assert [line["id"] for line in there.lines("errors")] == ["bad.txt"]
+    assert there.json("report.json")["output"]["done"] == 2
+    assert b"<html" in there.store.get("report.html")
+    assert there.json("runs/first.json")["counts"]["found"] == 3
+    assert not (place.folder / "out").exists()
+    assert sorted(place.asked()) == names
+    place.run()
+    assert place.asked() == []
+
+
+def test_the_report_is_rebuilt_from_the_store(there: There) -> None:
+    """By the address alone."""
+    there.place.documents(3)
+    there.place.run()
+    there.store.delete("report.json")
+    ran = there.place.call("report", there.uri)
+    assert (ran.code, there.json("report.json")["output"]["done"]) == (0, 3), ran.err
+
+
+def test_a_second_run_on_one_prefix_is_told_who_holds_it(there: There) -> None:
+    """Exit 3 at once with lock_wait_s 0; the first goes on, unharmed."""
+    place = there.place
+    names = place.documents(12)
+    place.server.latency_s = 0.3
+    first = place.start("run", "--run-id", "holder", "--concurrency", "2")
+    place.wait_for(lambda: len(place.server.chats()) >= 2, "a chat")
+    second = place.call("run")
+    assert second.code == 3
+    assert "run_id holder" in second.err
+    assert first.end().code == 0
+    assert there.done() == dict.fromkeys(names, 1)
+
+
+def test_kill_in_mid_run_loses_and_doubles_nothing(there: There, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A machine with an empty disk and the address goes on: what was in a part is not asked again, the rest is."""
+    place = there.place
+    names = place.documents(30)
+    place.configure({"output.uri": there.uri, "output.part_bytes": 2000})
+    place.server.latency_s = 0.1
+    child = place.start("run", "--concurrency", "4")
+    place.wait_for(lambda: len(there.done()) >= 6, "six results in parts")
+    child.end(9)
+    safe = there.done()
+    assert 6 <= len(safe) < 30
+    place.asked()
+    place.server.latency_s = 0.0
+    elsewhere = Place(tmp_path_factory.mktemp("elsewhere"), place.server, env=place.env)
+    elsewhere.configure({"output.uri": there.uri, "input.uri": str(place.folder / "inbox"), "runner.lock_wait_s": 60})
+    elsewhere.run()
+    assert sorted(elsewhere.asked()) == sorted(set(names) - set(safe))
+    assert there.done() == dict.fromkeys(names, 1)
+    assert elsewhere.run().code == 0
+    assert elsewhere.asked() == []
+
+
+def test_a_store_that_goes_and_returns_costs_nothing(mortal: There) -> None:
+    """Parts wait in memory, no more documents are asked than fit, and the run ends as if nothing had been."""
+    place = mortal.place
+    names = place.documents(60)
+    place.server.latency_s = 0.05
+    child = place.start("run", "--concurrency", "4")
+    place.wait_for(lambda: len(mortal.done()) >= 6, "six results in parts")
+    mortal.server.kill()
+    mortal.server.start_again()
+    ran = child.end()
+    assert ran.code == 0, ran.err
+    assert mortal.done() == dict.fromkeys(names, 1)
+    assert sorted(place.asked()) == names
+
+
+def test_a_store_that_stays_away_stops_the_run(mortal: There) -> None:
+    """Exit 3; what is in no part counts as left, also in the sum; the next run does that, and only that."""
+    place = mortal.place
+    names = place.documents(60)
+    place.server.latency_s = 0.05
+    place.configure({**mortal.settings, "output.storage.retry_for_s": 1})
+    child = place.start("run", "--concurrency", "4")
+    place.wait_for(lambda: len(mortal.done()) >= 6, "six results in parts")
+    mortal.server.kill()
+    ran = child.end()
+    assert ran.code == 3, ran.err
+    assert "the store did not do it" in ran.err
+    assert len(place.asked()) < 60
+    mortal.server.start_again()
+    safe = mortal.done()
+    told = re.search(r"60 found, (\d+) done, (\d+) left", ran.out)
+    assert told is not None, ran.out
+    # of a part that was on its way nobody knows whether it has arrived
+    assert int(told[1]) <= len(safe)
+    place.server.latency_s = 0.0
+    place.run("--set", "runner.lock_wait_s=60")
+    assert sorted(place.asked()) == sorted(set(names) - set(safe))
+    assert mortal.done() == dict.fromkeys(names, 1)
+
+
+def test_two_shards_at_once_make_one_output(there: There) -> None:
+    """Each writes its own parts; the report of the last is one for both."""
+    place = there.place
+    names = place.documents(10)
+    place.server.latency_s = 0.1
+    children = [place.start("run", "--shard", f"{index}/2") for index in (0, 1)]
+    assert [child.end().code for child in children] == [0, 0]
+    assert there.done() == dict.fromkeys(names, 1)
+    assert place.call("report", there.uri).code == 0
+    report = there.json("report.json")
+    assert report["run"]["counts"]["done"] == 10
+    assert report["missing_shards"] == []
+
+
+def test_duckdb_reads_parts_as_they_are(there: There, tmp_path: Path) -> None:
+    """All records, and the last line of each id."""
+    duckdb = pytest.importorskip("duckdb")
+    place = there.place
+    place.documents(4)
+    place.run()
+    place.change("d001.txt", "another text")
+    place.run()
+    for found in there.store.list("results"):
+        path = tmp_path / found.key
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(there.store.get(found.key))
+    source = f"read_json('{tmp_path}/results/*.jsonl', format = 'newline_delimited', filename = true)"
+    assert duckdb.sql(f"SELECT count(*) FROM {source}").fetchall() == [(5,)]
+    last = f"SELECT id, run FROM {source} QUALIFY row_number() OVER (PARTITION BY id ORDER BY run DESC) = 1"
+    assert sorted(duckdb.sql(last).fetchall()) == [
+        ("d000.txt", 1), ("d001.txt", 2), ("d002.txt", 1), ("d003.txt", 1)
+    ]  # fmt: skip
