@@ -43,13 +43,6 @@ class _Landed:
     plan: Plan
 
 
-@dataclass(frozen=True, slots=True)
-class _Switch:
-    """A new plan, for the next document on."""
-
-    plan: Plan
-
-
 class Runner:
     """One run, from the first entry to the last outcome; `run` is called once, in the main thread."""
 
@@ -137,8 +130,8 @@ class Runner:
             self._finished(event.finished)
         elif isinstance(event, Listed):
             self._reading, self.listed_whole = False, event.whole
-        elif isinstance(event, _Switch):
-            self._switch(event.plan)
+        elif isinstance(event, Plan):
+            self._switch(event)
         elif isinstance(event, PipelineError):
             self._finish(End.of_error(event))
         elif event == "ready":
@@ -300,5 +293,5 @@ class Runner:
             if self._look_now.is_set() or self._clock() - looked_at >= pause:
                 self._look_now.clear()
                 if (plan := self.job.supervisor.refresh(start=self._start)) is not None:
-                    self._events.put(_Switch(plan))
+                    self._events.put(plan)
                 looked_at = self._clock()
