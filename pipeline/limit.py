@@ -31,6 +31,8 @@ class Limit(Protocol):
 
     def finished(self, attempts: Iterable[ExtractionAttempt], *, in_flight: int, now: float) -> None: ...
 
+    def follow(self, servers: tuple[str, ...], *, now: float) -> None: ...
+
 
 @dataclass(slots=True)
 class Fixed:
@@ -42,13 +44,25 @@ class Fixed:
     def finished(self, attempts: Iterable[ExtractionAttempt], *, in_flight: int, now: float) -> None:
         """Nothing follows from it."""
 
+    def follow(self, servers: tuple[str, ...], *, now: float) -> None:
+        """Nor from this."""
+
 
 class Auto:
     """Climbs by what it gains, a window of answers at each limit: doubles until that does not pay, then half more."""
 
-    def __init__(self, *, replicas: int, ceiling: int, now: float) -> None:
+    def __init__(self, *, servers: tuple[str, ...], ceiling: int, now: float) -> None:
         self._ceiling = max(1, ceiling)
-        self.value, self.reason = min(START * replicas, self._ceiling), "start"
+        self._begin(servers, now)
+
+    def follow(self, servers: tuple[str, ...], *, now: float) -> None:
+        """Begins anew when other servers are asked: what was found out is about the ones before."""
+        if servers != self._servers:
+            self._begin(servers, now)
+
+    def _begin(self, servers: tuple[str, ...], now: float) -> None:
+        self._servers = servers
+        self.value, self.reason = min(START * len(servers), self._ceiling), "start"
         self._since, self._answers, self._was_full, self._overloads = now, 0, True, 0
         self._before: tuple[int, float] | None = None
         self._started = False

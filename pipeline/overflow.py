@@ -2,28 +2,78 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from pipeline.records import Document, ExtractionAttempt
+from pipeline.records import ExtractionAttempt
 
 KEPT = 0.75
 LEAST_CHARS = 200
+MARGIN = 0.97
+"""The share of the room that a cut aims at: the rest of a text may hold more tokens a character than the whole."""
+MOST_CHARS_PER_TOKEN = 6
+"""No prose has more; what is longer than that cannot fit, even where a server does not tell how long a prompt was."""
 GAP = "\n[…]\n"
+_NO_TEXT = "\0"
 
 
-def shorter(document: Document, attempt: ExtractionAttempt, *, overflow: str) -> Document | None:
-    """The document cut to three quarters, or None when cutting is not wanted, not the remedy, or at its end.
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is asked about of a text: `head` characters from its beginning and, behind a gap, `tail` from its end."""
 
-    `head` keeps the beginning, `head_tail` two thirds from the beginning and one third from the end.
+    text: str
+    head: int
+    tail: int = 0
+
+    @property
+    def chars(self) -> int:
+        """How many characters of the text are kept."""
+        return self.head + self.tail
+
+    @property
+    def shown(self) -> str:
+        """What the model sees."""
+        return self._joined(GAP)
+
+    @property
+    def quotable(self) -> str:
+        """What quotes must stand in: what the model saw, and never across the gap."""
+        return self._joined(_NO_TEXT)
+
+    def _joined(self, gap: str) -> str:
+        if not self.tail:
+            return self.text[: self.head]
+        return self.text[: self.head] + gap + self.text[len(self.text) - self.tail :]
+
+
+def whole(text: str) -> Kept:
+    """All of a text."""
+    return Kept(text, len(text))
+
+
+def shorter(kept: Kept, attempt: ExtractionAttempt, *, overflow: str, prompt_chars: int) -> Kept | None:
+    """Less of the text, or None when cutting is not wanted, not the remedy, or at its end.
+
+    As much as fits, where the server tells how many tokens a prompt of `prompt_chars` characters has; else three
+    quarters. `head` keeps the beginning, `head_tail` two thirds from the beginning and one third from the end.
     """
     clamped = attempt.reason == "output_truncated" and "max_tokens_clamped" in attempt.notes
     if overflow == "fail" or not (clamped or attempt.reason in ("context_length", "prompt_truncated")):
         return None
-    keep = int(len(document.text) * KEPT)
+    keep = _room_chars(kept, attempt, prompt_chars=prompt_chars)
     if keep < LEAST_CHARS:
         return None
-    if overflow == "head":
-        return replace(document, text=document.text[:keep])
-    text = document.text.replace(GAP, "", 1)
-    head = keep * 2 // 3
-    return replace(document, text=text[:head] + GAP + text[len(text) - (keep - head) :])
+    tail = keep // 3 if overflow == "head_tail" else 0
+    return replace(kept, head=keep - tail, tail=tail)
+
+
+def _room_chars(kept: Kept, attempt: ExtractionAttempt, *, prompt_chars: int) -> int:
+    """How many characters of the text are to be kept: fewer than there are now."""
+    room = (attempt.context_length or 0) - (attempt.max_tokens or 0)
+    needed = attempt.needed_tokens
+    if needed is None and attempt.reason == "output_truncated":
+        needed = attempt.prompt_tokens
+    if room <= 0 or not needed:
+        limit = room * MOST_CHARS_PER_TOKEN if room > 0 else kept.chars
+        return min(int(kept.chars * KEPT), limit)
+    around = prompt_chars - len(kept.shown)
+    return min(int(room * MARGIN * prompt_chars / needed) - around, int(kept.chars * MARGIN))

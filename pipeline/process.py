@@ -16,14 +16,14 @@ from hashlib import sha256
 from typing import Protocol
 
 from pipeline import documents
-from pipeline.agents import Agent, render, variant_for
+from pipeline.agents import Agent, names_special_tokens, render, variant_for
 from pipeline.answers import AnswerError, judge, reask_prompt
 from pipeline.config import ResolvedAgentConfig
 from pipeline.documents.special_tokens import break_special_tokens
 from pipeline.errors import REASKED, DocumentError, Stage, kind_of
 from pipeline.llm.failover import Failover
 from pipeline.llm.replicas import LOSSES_BEFORE_ALONE, Asked, Question
-from pipeline.overflow import shorter
+from pipeline.overflow import Kept, shorter, whole
 from pipeline.records import (
     Document,
     Entry,
@@ -140,32 +140,31 @@ def _steps(trail: _Trail, plan: Plan, *, alone: bool, now: Callable[[], str]) ->
         return Unchanged(entry.id, failed=entry.known.failed)
     document = documents.decode(entry, data, text_field=plan.text_field)
     trail.notes, trail.stage = document.notes, "prompt"
-    unbroken = document.text
-    text, broken = break_special_tokens(document.text)
-    if broken:
-        trail.notes = (*trail.notes, "special_tokens_broken")
-    return _ask(trail, plan, document=replace(document, text=text), unbroken=unbroken, alone=alone, now=now)
+    return _ask(trail, plan, document=document, alone=alone, now=now)
 
 
-def _ask(
-    trail: _Trail, plan: Plan, *, document: Document, unbroken: str, alone: bool, now: Callable[[], str]
-) -> Outcome:
-    """Asks, and asks again with the complaint, until there is a result or no more may be asked."""
+def _ask(trail: _Trail, plan: Plan, *, document: Document, alone: bool, now: Callable[[], str]) -> Outcome:
+    """Asks, and asks again with the complaint or less of the text, until there is a result or no more may be asked."""
     resolved, schema = trail.asking.resolved, trail.asking.schema
-    prompts, complaint = render(resolved, document), None
+    kept, complaint = whole(document.text), None
+    document = _harmless(trail, document, kept)
+    prompts = render(resolved, document)
     while True:
         attempt = _once(trail, prompts=prompts, text=document.text, alone=alone)
         if not attempt.ok and complaint is not None and kind_of(attempt.reason or "") == "document":
             raise complaint
         if not attempt.ok:
-            cut = shorter(document, attempt, overflow=resolved.overflow) if trail.reasks == 0 else None
+            size = sum(map(len, prompts.values()))
+            cut = None if trail.reasks else shorter(kept, attempt, overflow=resolved.overflow, prompt_chars=size)
             if cut is None:
                 raise DocumentError(attempt.reason or "bad_response", attempt.message, stage="call")
-            document, prompts = cut, render(resolved, cut)
+            kept = cut
+            document = _harmless(trail, document, kept)
+            prompts = render(resolved, document)
             trail.notes = _with(trail.notes, "document_truncated")
             continue
         try:
-            answer = judge(attempt.raw_text or "", schema, document_text=unbroken, repair=plan.repair)
+            answer = judge(attempt.raw_text or "", schema, document_text=kept.quotable, repair=plan.repair)
         except AnswerError as problem:
             if problem.reason not in REASKED or trail.reasks >= resolved.max_reasks:
                 raise
@@ -176,6 +175,14 @@ def _ask(
             continue
         trail.notes = (*trail.notes, *answer.notes)
         return _result(trail, document, output=answer.value, repaired=answer.repaired, now=now)
+
+
+def _harmless(trail: _Trail, document: Document, kept: Kept) -> Document:
+    """The document as it stands in the prompt: what is kept of it, and no special token that could end its message."""
+    text, broken = break_special_tokens(kept.shown)
+    if broken or names_special_tokens(trail.asking.resolved, document):
+        trail.notes = _with(trail.notes, "special_tokens_broken")
+    return replace(document, text=text)
 
 
 def _once(trail: _Trail, *, prompts: Mapping[str, str], text: str, alone: bool) -> ExtractionAttempt:

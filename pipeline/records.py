@@ -82,7 +82,8 @@ class ExtractionAttempt:
 
     `error` is None, or the wire-level text (`timeout`, `http_500`, …); `reason` is its row in errors.REASONS.
     `raw_text` is what the model said, whole, also when `error` is set (a cut answer). `latency_s` is wall time.
-    Token counts are None where the server does not tell. `queue_s` is the time in the server's queue.
+    Token counts are None where the server does not tell. `max_tokens` is what was asked for; `needed_tokens` is the
+    size of a prompt that did not fit. `queue_s` is the time in the server's queue.
     `sent` is False when the server cannot have started the work; `lost` when it went away while it worked.
     """
 
@@ -96,6 +97,8 @@ class ExtractionAttempt:
     completion_tokens: int | None = None
     cached_tokens: int | None = None
     context_length: int | None = None
+    max_tokens: int | None = None
+    needed_tokens: int | None = None
     queue_s: float | None = None
     load_s: float | None = None
     retry_after_s: float | None = None

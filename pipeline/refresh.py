@@ -197,7 +197,7 @@ def _asked(plan: Plan) -> dict[str, str]:
     return {
         "provider": first.name,
         "model": ",".join(dict.fromkeys(client.config.model for client in known.clients.values())),
-        "endpoints": ",".join(str(replica.client.model.endpoint) for replica in first.replicas),
+        "endpoints": ",".join(first.endpoints),
         "variant": ",".join(plan.askings),
     }
 

@@ -253,7 +253,7 @@ def _limit(app: AppConfig, plan: Plan) -> Limit:
     config = app.runner
     if config.concurrency != "auto":
         return Fixed(config.concurrency)
-    return Auto(replicas=len(plan.client.first.replicas), ceiling=config.max_concurrency, now=time.monotonic())
+    return Auto(servers=plan.client.first.endpoints, ceiling=config.max_concurrency, now=time.monotonic())
 
 
 def _new_run_id() -> str:

@@ -225,6 +225,7 @@ class Runner:
     def _switch(self, plan: Plan) -> None:
         """From the next document on the new plan is asked; those that run keep theirs."""
         old, self.plan = self.plan, plan
+        self.job.limit.follow(plan.client.first.endpoints, now=self._clock())
         self._close_unused(old)
 
     def _finish(self, end: End) -> None:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from fake_llm import FakeLLM
 
 from pipeline.agents import load_agent
@@ -30,6 +31,15 @@ def test_an_event_is_classified_by_whichever_provider_the_client_is() -> None:
     assert [type(each) for each in found] == [Result, Result]
     assert [each.model.provider for each in found if isinstance(each, Result)] == ["vllm", "ollama"]
     assert all(schema.violation(each.output) is None for each in found if isinstance(each, Result))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_unnamed_model_is_named_by_the_server(stream: bool) -> None:
+    """With an empty `model` the server takes the one it has; the metadata says which that was."""
+    with FakeLLM(("served-one",)) as server:
+        found = classify_global_event(TEXT, VLLMClient(VLLMConfig(base_url=server.url, stream=stream)))
+    assert isinstance(found, Result)
+    assert found.model.name == "served-one"
 
 
 def test_it_retries_by_the_clients_own_settings() -> None:

@@ -15,7 +15,7 @@ REFUSED = ExtractionAttempt(MODEL, error="http_503", reason="overloaded")
 def settled(slots: int, *, service_s: float = 0.2, documents: int = 20000, ceiling: int = 256) -> Auto:
     """The limit after so many documents on a server that works on `slots` at a time and queues the rest."""
     now = 0.0
-    limit = Auto(replicas=1, ceiling=ceiling, now=now)
+    limit = Auto(servers=("http://a",), ceiling=ceiling, now=now)
     for _ in range(documents):
         now += service_s / min(limit.value, slots)
         limit.finished([ANSWER], in_flight=limit.value, now=now)
@@ -53,7 +53,7 @@ def test_a_burst_of_refusals_counts_once() -> None:
 
 def test_a_run_that_is_short_of_documents_does_not_climb() -> None:
     """A window in which the limit was not used says nothing about the server."""
-    limit, now = Auto(replicas=1, ceiling=256, now=0.0), 0.0
+    limit, now = Auto(servers=("http://a",), ceiling=256, now=0.0), 0.0
     for _ in range(1000):
         now += 0.1
         limit.finished([ANSWER], in_flight=1, now=now)
@@ -65,3 +65,16 @@ def test_a_number_stays_what_the_user_set() -> None:
     limit = Fixed(7)
     limit.finished([REFUSED], in_flight=7, now=1.0)
     assert limit.value == 7
+
+
+def test_other_servers_are_found_out_anew() -> None:
+    """What the first server could do says nothing of the next ones; the same ones again change nothing."""
+    limit = settled(100)
+    before = limit.value
+    limit.follow(("http://a",), now=1.0)
+    assert limit.value == before > 8
+    limit.follow(("http://b", "http://c"), now=2.0)
+    assert (limit.value, limit.reason) == (8, "start")
+    fixed = Fixed(7)
+    fixed.follow(("http://b",), now=3.0)
+    assert fixed.value == 7

@@ -229,3 +229,15 @@ def test_many_requests_that_wait_for_one_load_are_one_load() -> None:
     together = answers_with_loads(5.0, 4.5, 4.0, 3.5, 3.0, times=[0.0, 0.5, 1.0, 1.5, 2.0])
     rare = answers_with_loads(5.0, 5.0, 5.0, times=[0, 1200, 2400])
     assert [attempt.notes for attempt in (*together, *rare)] == [()] * 8
+
+
+@pytest.mark.parametrize(("prompt", "answer", "reason"), [(900, 100, None), (900, 101, "context_length")])
+def test_an_answer_that_ran_past_the_context_is_none(prompt: int, answer: int, reason: str | None) -> None:
+    """Ollama forgets the beginning of the prompt then and writes on; up to the last token all is well."""
+    counts = {"prompt_eval_count": prompt, "eval_count": answer, "done": True, "done_reason": "stop"}
+    with answering(reply({"message": {"content": '{"a": 1}'}, **counts})) as server:
+        attempt = OllamaClient(OllamaConfig(base_url=server.url, model="m", num_ctx=1000)).call_llm(
+            {"user": "u"}, SCHEMA, "u"
+        )
+    assert (attempt.reason, attempt.needed_tokens) == (reason, prompt if reason else None)
+    assert ("900 tokens" in attempt.message) == (reason is not None)

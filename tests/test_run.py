@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from contextlib import ExitStack
 
 import pytest
 from conftest import Place, everything_below, json_log
@@ -190,3 +192,52 @@ def test_an_id_that_comes_twice_is_no_second_document(place: Place) -> None:
     place.run()
     assert set(place.done()) == {"x", "a.jsonl#4"}
     assert place.failed() == {"a.jsonl#3": "duplicate_id"}
+
+
+@pytest.mark.parametrize(("prompt", "notes"), [("$title: $document\n", ["special_tokens_broken"]), ("$document\n", [])])
+def test_special_tokens_in_metadata_are_noted_where_the_prompt_holds_them(
+    place: Place, server: FakeLLM, prompt: str, notes: list[str]
+) -> None:
+    """A title can end its message as well as a text can; one that is not asked about cannot."""
+    place.configure(agent={"user_prompt": prompt})
+    text = json.dumps({"text": "[[doc:a.json]] plain", "title": "News <|im_end|>"})
+    (place.folder / "inbox" / "a.json").write_text(text, encoding="utf-8")
+    place.run()
+    (result,) = place.lines("results.jsonl")
+    assert result["notes"] == notes
+    assert "<|im_end|>" not in str(server.chats()[-1].body["messages"])
+
+
+class Gathering:
+    """Answers documents when so many of them are in flight together, or when it has been waited for that in vain."""
+
+    def __init__(self, documents: int) -> None:
+        self._missing, self._lock, self.met = documents, threading.Lock(), threading.Event()
+
+    def __call__(self, prompt: str, _schema: object) -> str:
+        """Returns an answer to the agent's schema."""
+        if "[[doc:" in prompt:
+            with self._lock:
+                self._missing -= 1
+                if self._missing <= 0:
+                    self.met.set()
+            self.met.wait(10.0)
+        return '{"summary": "together"}'
+
+
+def test_the_limit_follows_the_replicas_of_a_switch(place: Place, server: FakeLLM) -> None:
+    """An overloaded server got two at a time; three others get four each, from the moment they are asked."""
+    server.latency_s = 0.05
+    place.documents(60)
+    place.documents({"d000.txt": "[[fault:http_503*1]]"})
+    auto = {"runner.concurrency": "auto", "runner.refresh_every": 2}
+    place.configure(auto)
+    together = Gathering(12)
+    with ExitStack() as stack:
+        others = [stack.enter_context(FakeLLM(("llama3.1",), answer=together)) for _ in range(3)]
+        child = place.start("run")
+        place.wait_for_results(4)
+        place.configure({**auto, "vllm.base_url": [other.url for other in others]})
+        assert child.end().code == 0
+    assert together.met.is_set()
+    assert len(place.done()) == 60

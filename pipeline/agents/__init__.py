@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.agent_file import AgentFile, VariantFile
 from pipeline.agents.files import agent_paths, read_agent_file, read_schema
-from pipeline.agents.prompts import check_prompts, rendered
+from pipeline.agents.prompts import check_prompts, named_values, rendered
 from pipeline.config import AppConfig, ProviderConfig, ResolvedAgentConfig, others
 from pipeline.config_rules import Rule, nearest, shown
 from pipeline.errors import ConfigError
@@ -167,6 +167,11 @@ def render(resolved: ResolvedAgentConfig, document: Document) -> dict[str, str]:
         "system": Template(resolved.system_prompt).substitute({}),
         "user": rendered(resolved.user_prompt, document),
     }
+
+
+def names_special_tokens(resolved: ResolvedAgentConfig, document: Document) -> bool:
+    """True when a special token was broken up in a name or in metadata that the prompt holds."""
+    return any(broken for _, broken in named_values(resolved.user_prompt, document).values())
 
 
 def question(resolved: ResolvedAgentConfig, provider_config: ProviderConfig) -> dict[str, Any]:

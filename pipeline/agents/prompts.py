@@ -44,16 +44,20 @@ def check_prompts(prompts: AgentFile | VariantFile, *, path: Path, place: str) -
 
 
 def rendered(template: str, document: Document) -> str:
-    """The template with the document in it; missing metadata is empty, other values are their `str`.
+    """The template with the document in it."""
+    values = {name: text for name, (text, _) in named_values(template, document).items()}
+    return Template(template).substitute({**values, "document": document.text})
+
+
+def named_values(template: str, document: Document) -> dict[str, tuple[str, bool]]:
+    """What the template puts in beside the text, and whether it held a special token; missing metadata is empty.
 
     Names and metadata come from outside as the text does: no special token of a chat template is left in them.
     """
-    given = {key: "" if value is None else str(value) for key, value in document.metadata.items()}
-    given = {
-        key: break_special_tokens(text)[0] for key, text in {**given, "id": document.id, "uri": document.uri}.items()
-    }
-    own = {"document": document.text}
-    return Template(template).substitute({**dict.fromkeys(METADATA, ""), **given, **own})
+    known: dict[str, object] = {**document.metadata, "id": document.id, "uri": document.uri}
+    names = {found["named"] or found["braced"] for found in Template.pattern.finditer(template)} & set(PLACEHOLDERS)
+    texts = {name: known.get(name) for name in names - {"document"}}
+    return {name: break_special_tokens("" if text is None else str(text)) for name, text in texts.items()}
 
 
 def _placeholders(template: str, place: str) -> Iterator[tuple[int, str]]:

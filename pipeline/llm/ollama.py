@@ -83,7 +83,8 @@ class OllamaClient:
     ) -> ExtractionAttempt:
         """What came of one request (LLMClient)."""
         started = self._clock()
-        attempt = ExtractionAttempt(self.model, context_length=self.context_length)
+        most = self.config.max_tokens
+        attempt = ExtractionAttempt(self.model, context_length=self.context_length, max_tokens=most)
         try:
             body = encode(self.payload(prompts, json_schema))
             reply = self.endpoint.post("/api/chat", body, timeout_s=self.config.timeout)
@@ -139,12 +140,19 @@ class OllamaClient:
             return failed_answer(
                 attempt, "prompt_truncated", f"{told}: the server cut it (num_ctx {self.config.num_ctx})"
             )
-        return _judge_end(attempt, body, thought=bool(message.get("thinking")), max_tokens=self.config.max_tokens)
+        if body.get("done") is True and (overrun := self._overrun(attempt)):
+            return replace(failed_answer(attempt, "context_length", overrun), needed_tokens=attempt.prompt_tokens)
+        return _judge_end(attempt, body, thought=bool(message.get("thinking")))
+
+    def _overrun(self, attempt: ExtractionAttempt) -> str | None:
+        """What is wrong with an answer that ran past the context: its prompt was being forgotten as it was written."""
+        prompt, answer, limit = attempt.prompt_tokens or 0, attempt.completion_tokens or 0, self.context_length
+        if prompt + answer <= limit:
+            return None
+        return f"the prompt has {prompt} tokens, the answer {answer}: together more than the context of {limit}"
 
 
-def _judge_end(
-    attempt: ExtractionAttempt, body: Mapping[str, Any], *, thought: bool, max_tokens: int
-) -> ExtractionAttempt:
+def _judge_end(attempt: ExtractionAttempt, body: Mapping[str, Any], *, thought: bool) -> ExtractionAttempt:
     """An answer counts when it is done, ended by itself and says something."""
     if body.get("done") is not True:
         if _repeats(attempt.raw_text) or looks_like_loop(attempt.raw_text or ""):
@@ -152,7 +160,7 @@ def _judge_end(
         return failed_answer(attempt, "bad_response", "the answer broke off: done is not true")
     reason = body.get("done_reason")
     if reason == "length":
-        told = f"stopped for length after {attempt.completion_tokens} tokens (num_predict {max_tokens})"
+        told = f"stopped for length after {attempt.completion_tokens} tokens (num_predict {attempt.max_tokens})"
         told += ", all of them thought" if thought and attempt.raw_text is None else ""
         return failed_answer(attempt, cut_reason(attempt.raw_text), told)
     if reason != "stop":
@@ -203,7 +211,12 @@ def _unwrap(error: object) -> ServerError:
     kind = found.get("type")
     counts = ", ".join(f"{key} {found[key]}" for key in ("n_prompt_tokens", "n_ctx") if key in found)
     said = f"{found.get('message') or text} ({counts})" if counts else str(found.get("message") or text)
-    return ServerError(said, kind if isinstance(kind, str) else None)
+    return ServerError(
+        said,
+        kind if isinstance(kind, str) else None,
+        needed_tokens=whole_number(found.get("n_prompt_tokens")),
+        context_length=whole_number(found.get("n_ctx")),
+    )
 
 
 def _size_bytes(text: str) -> int:

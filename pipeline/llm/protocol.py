@@ -36,11 +36,16 @@ class LLMClient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServerError:
-    """An error body, read: its text, and the dialect's own type and parameter where it names them."""
+    """An error body, read: its text, and the dialect's own type and parameter where it names them.
+
+    `needed_tokens` and `context_length`: what llama.cpp's server tells of a prompt that does not fit.
+    """
 
     message: str
     kind: str | None = None
     param: str | None = None
+    needed_tokens: int | None = None
+    context_length: int | None = None
 
 
 def messages(prompts: Mapping[str, str]) -> list[dict[str, str]]:
@@ -104,6 +109,8 @@ def failed_status(
         reason=reason,
         message=f"HTTP {reply.status}: {said.message}"[:MESSAGE_CHARS],
         retry_after_s=retry_after_s(reply.headers.get("Retry-After"), now=now),
+        needed_tokens=said.needed_tokens,
+        context_length=said.context_length or attempt.context_length,
         lost=is_dying(reply.status, said.message),
     )
 

@@ -75,6 +75,11 @@ class Provider:
         self._found_at = tools.clock()
 
     @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Where its replicas are, as records name them."""
+        return tuple(str(replica.client.model.endpoint) for replica in self.replicas)
+
+    @property
     def available(self) -> bool:
         """True while a replica is not set aside."""
         return any(replica.state == "up" for replica in self.replicas)

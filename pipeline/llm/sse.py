@@ -14,7 +14,7 @@ def join_chunks(body: bytes) -> dict[str, Any] | None:
 
     None when a line is not JSON or the stream ended without `[DONE]`.
     """
-    content, thought, finish, usage, done = [], [], None, None, False
+    content, thought, finish, usage, model, done = [], [], None, None, None, False
     for line in body.splitlines():
         if not line.startswith(b"data:"):
             continue
@@ -27,7 +27,7 @@ def join_chunks(body: bytes) -> dict[str, Any] | None:
             return None
         if "error" in chunk:
             return {"error": chunk["error"]}
-        usage = chunk.get("usage") or usage
+        usage, model = chunk.get("usage") or usage, chunk.get("model") or model
         choices = chunk.get("choices")
         for choice in filter(_is_first, choices if isinstance(choices, list) else []):
             delta = choice.get("delta")
@@ -37,7 +37,7 @@ def join_chunks(body: bytes) -> dict[str, Any] | None:
     if not done:
         return None
     message = {"role": "assistant", "content": "".join(content), "reasoning": "".join(thought)}
-    return {"choices": [{"message": message, "finish_reason": finish}], "usage": usage}
+    return {"choices": [{"message": message, "finish_reason": finish}], "usage": usage, "model": model}
 
 
 def join_lines(body: bytes) -> dict[str, Any] | None:

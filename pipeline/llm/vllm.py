@@ -86,8 +86,8 @@ class VLLMClient:
     ) -> ExtractionAttempt:
         """What came of one request (LLMClient)."""
         started = self._clock()
-        attempt = ExtractionAttempt(self.model, context_length=self.context_length)
         payload = self.payload(prompts, json_schema)
+        attempt = ExtractionAttempt(self.model, context_length=self.context_length, max_tokens=_most_tokens(payload))
         try:
             reply = self.endpoint.post("/v1/chat/completions", encode(payload), timeout_s=self.config.timeout)
         except CallFailedError as failure:
@@ -136,8 +136,7 @@ class VLLMClient:
             return failed_answer(attempt, "bad_response", told)
         if "error" in body and "choices" not in body:
             return failed_stream(attempt, _error_in(body["error"]))
-        asked = whole_number(payload.get("max_completion_tokens")) or whole_number(payload.get("max_tokens"))
-        return _judge_body(attempt, body, max_tokens=asked)
+        return _judge_body(attempt, body)
 
     def _with_count(
         self, attempt: ExtractionAttempt, payload: Mapping[str, Any], *, timeout_s: float
@@ -156,14 +155,19 @@ class VLLMClient:
             return attempt
         told = f"the prompt has {count} tokens" + (f", the context {limit}" if limit else "")
         message = f"{told}; {attempt.message}"[:MESSAGE_CHARS]
-        return replace(attempt, message=message, context_length=limit or attempt.context_length)
+        return replace(attempt, message=message, needed_tokens=count, context_length=limit or attempt.context_length)
 
 
-def _judge_body(attempt: ExtractionAttempt, body: Mapping[str, Any], *, max_tokens: int | None) -> ExtractionAttempt:
+def _most_tokens(payload: Mapping[str, Any]) -> int | None:
+    """How long the answer may be; `max_completion_tokens` wins (vLLM 0.32.0)."""
+    return whole_number(payload.get("max_completion_tokens")) or whole_number(payload.get("max_tokens"))
+
+
+def _judge_body(attempt: ExtractionAttempt, body: Mapping[str, Any]) -> ExtractionAttempt:
     choices = body.get("choices")
     if not isinstance(choices, list):
         return failed_answer(attempt, "bad_response", "the reply has no list `choices`")
-    attempt = _with_usage(attempt, body)
+    attempt = _with_usage(_with_model(attempt, body), body)
     if not choices:
         return failed_answer(attempt, "empty_model_response", "`choices` is empty")
     choice = choices[0] if isinstance(choices[0], dict) else {}
@@ -174,15 +178,13 @@ def _judge_body(attempt: ExtractionAttempt, body: Mapping[str, Any], *, max_toke
     if content is not None and not isinstance(content, str):
         return failed_answer(attempt, "bad_response", f"`content` is of type {type(content).__name__}")
     attempt = replace(attempt, raw_text=content or None)
-    return _judge_end(attempt, choice.get("finish_reason"), thought=_thought(message), max_tokens=max_tokens)
+    return _judge_end(attempt, choice.get("finish_reason"), thought=_thought(message))
 
 
-def _judge_end(
-    attempt: ExtractionAttempt, finish: object, *, thought: bool, max_tokens: int | None
-) -> ExtractionAttempt:
+def _judge_end(attempt: ExtractionAttempt, finish: object, *, thought: bool) -> ExtractionAttempt:
     """An answer counts when it ended by itself (`stop`) and says something."""
     if finish == "length":
-        spent = attempt.completion_tokens
+        spent, max_tokens = attempt.completion_tokens, attempt.max_tokens
         told = f"stopped for length after {spent} tokens (max_tokens {max_tokens})"
         if spent is not None and max_tokens is not None and spent < max_tokens:
             attempt = replace(attempt, notes=(*attempt.notes, "max_tokens_clamped"))
@@ -210,6 +212,14 @@ def _version(text: str) -> tuple[int, ...]:
 def _thought(message: Mapping[str, Any]) -> bool:
     """True when there is a chain of thought: `reasoning` (vLLM 0.32), `reasoning_content` (older, llama.cpp)."""
     return bool(message.get("reasoning") or message.get("reasoning_content"))
+
+
+def _with_model(attempt: ExtractionAttempt, body: Mapping[str, Any]) -> ExtractionAttempt:
+    """The attempt with the model that answered, where none was asked for by name."""
+    name = body.get("model")
+    if attempt.model.name or not isinstance(name, str):
+        return attempt
+    return replace(attempt, model=replace(attempt.model, name=name))
 
 
 def _with_usage(attempt: ExtractionAttempt, body: Mapping[str, Any]) -> ExtractionAttempt:
@@ -242,6 +252,8 @@ def _error_in(error: object) -> ServerError:
         str(error.get("message") or kind or "an error without a message"),
         kind if isinstance(kind, str) else None,
         param if isinstance(param, str) else None,
+        needed_tokens=whole_number(error.get("n_prompt_tokens")),
+        context_length=whole_number(error.get("n_ctx")),
     )
 
 

@@ -1,0 +1,153 @@
+"""Documents that do not fit the context: refused, or cut so that they just fit, and what the record says of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import AGENT, Place
+from fake_llm import FakeLLM
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.overflow import GAP, LEAST_CHARS, Kept, shorter, whole
+from pipeline.records import ExtractionAttempt, ModelMetadata
+
+CONTEXT, ANSWER = 2000, 200
+WORDS = "".join(f"word-{n} " for n in range(33_000))  # about 97,000 tokens of the fake server's
+DIALECTS = ("vllm", "ollama", "openai")
+
+
+@pytest.fixture
+def narrow() -> Iterator[FakeLLM]:
+    """A server with a small context."""
+    with FakeLLM(("llama3.1",), CONTEXT) as running:
+        yield running
+
+
+def ask(place: Place, server: FakeLLM, dialect: str, **agent: Any) -> None:
+    """Has one long document asked about in this dialect."""
+    place.documents({"long.txt": WORDS})
+    settings = {"provider": dialect, "runner.max_error_rate": 1, "vllm.base_url": server.url}
+    if dialect == "openai":
+        gateway = {"type": "openai", "base_url": server.url, "model": "llama3.1"}
+        settings |= {"provider": "gateway", "providers.gateway": gateway}
+    ollama = {"ollama.base_url": server.url, "ollama.model": "llama3.1", "ollama.num_ctx": CONTEXT}
+    place.configure({**settings, **ollama}, agent={"max_tokens": ANSWER, **agent})
+    place.run()
+
+
+def sent(server: FakeLLM) -> list[str]:
+    """The document as it stood in each request for it."""
+    chats = [seen for seen in server.chats() if seen.document == "long.txt"]
+    return [str(seen.body["messages"][-1]["content"]).removesuffix("\n") for seen in chats]
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "ollama"])
+def test_a_document_that_does_not_fit_fails_at_once(place: Place, narrow: FakeLLM, dialect: str) -> None:
+    """By default nothing is cut: one request, and an error with both counts."""
+    ask(place, narrow, dialect)
+    (error,) = place.lines("errors.jsonl")
+    assert (error["reason"], error["attempts"], error["notes"]) == ("context_length", 1, [])
+    assert str(len(AGENT["system_prompt"] + "\n[[doc:long.txt]] " + WORDS + "\n") // 4) in error["message"]
+    assert str(CONTEXT) in error["message"]
+    assert len(sent(narrow)) == 1
+
+
+@pytest.mark.parametrize("overflow", ["head", "head_tail"])
+@pytest.mark.parametrize("dialect", ["vllm", "ollama"])
+def test_a_document_is_cut_to_fit_in_a_request_or_two(
+    place: Place, narrow: FakeLLM, dialect: str, overflow: str
+) -> None:
+    """The server's counts say how much fits; what is kept are the document's own ends, and nearly all that has room."""
+    ask(place, narrow, dialect, overflow=overflow)
+    (result,) = place.lines("results.jsonl")
+    seen, document = sent(narrow), f"[[doc:long.txt]] {WORDS}"
+    assert result["notes"] == ["document_truncated"]
+    assert (result["attempts"], seen[0]) == (len(seen), document)
+    assert len(seen) <= 3
+    head, gap, tail = seen[-1].partition(GAP)
+    assert (gap == GAP) == (overflow == "head_tail")
+    assert document.startswith(head)
+    assert document.endswith(tail)
+    assert 0.94 * (CONTEXT - ANSWER) <= result["usage"]["prompt_tokens"] <= CONTEXT - ANSWER
+    assert result["document_chars"] == len(seen[-1])
+
+
+def test_a_server_that_tells_no_counts_costs_a_few_requests_more(place: Place, narrow: FakeLLM) -> None:
+    """The first cut is down to what might just fit, then by a quarter each."""
+    ask(place, narrow, "openai", overflow="head")
+    (result,) = place.lines("results.jsonl")
+    assert result["notes"] == ["document_truncated"]
+    assert result["attempts"] == len(sent(narrow)) <= 4
+
+
+@pytest.mark.parametrize(
+    ("quote", "grounded"),
+    [("word-1 word-2", True), ("word-32998  word-32999", True), ("word-15000 word-15001", False), ("[…]", False)],
+)
+def test_quotes_are_those_of_what_the_model_saw(place: Place, narrow: FakeLLM, quote: str, grounded: bool) -> None:
+    """What was cut away cannot be quoted, and the mark of the gap is no text of the document."""
+    narrow.answer = lambda _prompt, _schema: json.dumps({"summary": "s", "quote": quote})
+    quoted = {"summary": {"type": "string"}, "quote": {"type": "string", "x-quote": True}}
+    ask(place, narrow, "vllm", overflow="head_tail", max_reasks=0, schema={**AGENT["schema"], "properties": quoted})
+    assert place.failed() == ({} if grounded else {"long.txt": "not_grounded"})
+
+
+def attempt(reason: str = "context_length", **more: Any) -> ExtractionAttempt:
+    """An attempt that failed for this reason."""
+    return ExtractionAttempt(ModelMetadata("p", "m"), error=reason, reason=reason, **more)
+
+
+def test_only_what_is_too_long_is_cut() -> None:
+    """An answer that was cut is, when the server clamped it to the room that the prompt left."""
+    text = whole("x" * 10_000)
+
+    def cut(failed: ExtractionAttempt, overflow: str = "head") -> Kept | None:
+        return shorter(text, failed, overflow=overflow, prompt_chars=10_100)
+
+    assert cut(attempt("timeout")) is None
+    assert cut(attempt("output_truncated")) is None
+    assert cut(attempt(), "fail") is None
+    clamped = attempt(
+        "output_truncated", notes=("max_tokens_clamped",), prompt_tokens=2525, max_tokens=1000, context_length=3000
+    )
+    assert cut(clamped) == Kept(text.text, int(2000 * 0.97 * 4) - 100)
+    assert cut(attempt("prompt_truncated", prompt_tokens=4098)) == Kept(text.text, 7500)
+
+
+@given(
+    text=st.text(min_size=1, max_size=3000),
+    overflow=st.sampled_from(["head", "head_tail"]),
+    needed=st.none() | st.integers(1, 10**6),
+    context=st.none() | st.integers(1, 10**5),
+    around=st.integers(0, 500),
+)
+def test_cutting_ends_and_keeps_only_text_of_the_document(
+    text: str, overflow: str, needed: int | None, context: int | None, around: int
+) -> None:
+    """Whatever is told, each cut keeps fewer characters, of both ends of the original, until too few are left."""
+    kept: Kept | None = whole(text)
+    failed = attempt(needed_tokens=needed, context_length=context, max_tokens=50)
+    for _ in range(200):
+        assert kept is not None
+        before, size = kept.chars, around + len(kept.shown)
+        kept = shorter(kept, failed, overflow=overflow, prompt_chars=size)
+        if kept is None:
+            return
+        assert LEAST_CHARS <= kept.chars < before
+        assert kept.shown == (text[: kept.head] + (GAP + text[-kept.tail :] if kept.tail else ""))
+    pytest.fail("it goes on for ever")
+
+
+def test_a_text_with_a_gap_mark_of_its_own_keeps_it() -> None:
+    """Each cut is made of the original, so no mark of an earlier cut need be taken out."""
+    text = f"{'a' * 300}{GAP}{'b' * 3000}"
+    once = shorter(whole(text), attempt(), overflow="head_tail", prompt_chars=len(text))
+    assert once is not None
+    twice = shorter(once, attempt(), overflow="head_tail", prompt_chars=len(once.shown))
+    assert twice is not None
+    assert twice.shown.startswith(f"{'a' * 300}{GAP}b")
+    assert twice.shown.count(GAP) == 2
