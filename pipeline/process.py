@@ -189,7 +189,15 @@ def _once(trail: _Trail, *, prompts: Mapping[str, str], text: str, alone: bool) 
     """The attempt that settled one ask; its failures are in the trail."""
     trail.stage = "call"
     asking, losses = trail.asking, trail.entry.losses
-    question = Question(asking.resolved.variant, prompts, asking.schema.for_server, text, losses=losses, alone=alone)
+    question = Question(
+        asking.resolved.variant,
+        prompts,
+        asking.schema.for_server,
+        text,
+        document=trail.entry.id,
+        losses=losses,
+        alone=alone,
+    )
     asked = trail.client.ask(question)
     trail.attempts += asked.attempts
     trail.losses += asked.losses

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING
 
 from pipeline.process import Finished
 from pipeline.progress import Progress, ProgressState
-from pipeline.records import Failure, Postponed, Result
+from pipeline.records import Failure, Outcome, Postponed, Result
 from pipeline.run_stats import RunStats
 from pipeline.runner import Runner
 
 if TYPE_CHECKING:
     from pipeline.metrics import Metrics
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -33,6 +36,7 @@ class Display:
     def outcome(self, finished: Finished) -> None:
         """Counts one outcome."""
         outcome = finished.outcome
+        _log(finished)
         if self.metrics is not None:
             self.metrics.outcome(finished)
         if not isinstance(outcome, Postponed):
@@ -70,6 +74,23 @@ class Display:
         """Lets those know who watch from outside."""
         if self.metrics is not None:
             self.metrics.end(runner, exit_code)
+
+
+def _log(finished: Finished) -> None:
+    """A line for each document, at debug."""
+    if not logger.isEnabledFor(logging.DEBUG):
+        return
+    outcome: Outcome | Failure = finished.outcome
+    fields: dict[str, object] = {"document": finished.entry.id, "attempts": len(finished.attempts)}
+    if finished.attempts:
+        fields["provider"] = finished.attempts[-1].model.provider
+    if isinstance(outcome, Postponed):
+        fields["losses"], outcome = outcome.losses, outcome.failure
+    if isinstance(outcome, Failure):
+        fields |= {"stage": outcome.stage, "reason": outcome.reason, "error": outcome.error}
+    if isinstance(outcome, Result):
+        fields["latency_s"] = outcome.latency_s
+    logger.debug("document %s", type(finished.outcome).__name__.lower(), extra=fields)
 
 
 class Signals:

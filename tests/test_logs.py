@@ -8,12 +8,17 @@ import logging
 import re
 import unicodedata
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from conftest import Place, json_log
+from fake_llm import FakeLLM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import logs
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 LINE = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) ")
 log = logging.getLogger("pipeline.test")
@@ -228,3 +233,40 @@ def test_a_stream_that_fails_does_not_stop_the_run() -> None:
 
     logs.setup("info", stream=Gone())
     log.error("nobody reads this")
+
+
+# ---- a real run
+
+
+def test_a_runs_json_log_has_the_documented_fields(place: Place, server: FakeLLM) -> None:
+    """Each line is an object with severity, run and shard; those about a document or a provider name them."""
+    place.documents({"a.txt": "x", "flaky.txt": "[[fault:http_500*1]]", "bad.txt": "[[fault:http_400]]"})
+    place.configure({"runner.max_error_rate": 1})
+    ran = place.run("--log-format", "json", "--log-level", "debug", "--run-id", "night", "--shard", "0/1")
+    lines = [line for line in json_log(ran.err) if line["logger"].startswith("pipeline")]
+    for line in lines:
+        assert list(line)[:4] == ["severity", "time", "message", "logger"]
+        assert line["severity"] in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
+    about = {(line["message"], line.get("document")): line for line in lines}
+    assert about["document result", "a.txt"]["provider"] == "vllm"
+    assert about["document failure", "bad.txt"]["reason"] == "rejected"
+    failed = about["request failed", "flaky.txt"]
+    assert (failed["provider"], failed["reason"], failed["error"]) == ("vllm", "server_error", "http_500")
+    assert failed["endpoint"].startswith(server.url)
+    started = [line["message"] for line in lines].index("run starts")
+    assert {(line["run_id"], line["shard"]) for line in lines[started:]} == {("night", "0/1")}
+    assert about["run ends", None]["exit_code"] == 0
+    section = README.partition("### Logs")[2].partition("\n## ")[0]
+    names = "".join(line.split("|")[1] for line in section.splitlines() if line.startswith("|"))
+    documented = set(re.findall(r"`(\w+)`", names))
+    warnings = [line for line in lines if line["severity"] == "WARNING"]
+    assert warnings
+    assert {name for line in warnings for name in line} <= documented
+
+
+def test_nothing_is_said_of_each_document_unless_asked(place: Place) -> None:
+    """A million documents are not a million lines."""
+    place.documents(5)
+    ran = place.run("--log-format", "json")
+    assert not any("document" in line for line in json_log(ran.err))

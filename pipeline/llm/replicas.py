@@ -32,13 +32,15 @@ LOSSES_BEFORE_ALONE = 3
 class Question:
     """What is asked: the prompts, the schema as servers get it, and the document as it stands in the prompt.
 
-    `losses`: how often a server was lost over it before. `alone`: nothing else is in flight, and one loss is the end.
+    `document`: its id, for the log. `losses`: how often a server was lost over it before. `alone`: nothing else is in
+    flight, and one loss is the end.
     """
 
     variant: str
     prompts: Mapping[str, str]
     json_schema: Mapping[str, Any] | None
     document_text: str
+    document: str = ""
     losses: int = 0
     alone: bool = False
 
@@ -107,7 +109,7 @@ class Provider:
                 return Asked(tuple(failures), unavailable=not self._passes(replica, attempt, keys=keys))
             moment = self._tools.clock()
             failed_at = min(failed_at, moment)
-            self._note(replica, attempt, started=started)
+            self._note(replica, attempt, document=question.document, started=started)
             if not self.policy.allows(failures):
                 dead = not (self.available and self._alive(replica, failed_at))
                 return Asked(tuple(failures), unavailable=dead, losses=losses + (dead and attempt.lost))
@@ -175,11 +177,11 @@ class Provider:
             with self._lock:
                 replica.in_flight -= 1
 
-    def _note(self, replica: Replica, attempt: ExtractionAttempt, *, started: float) -> None:
+    def _note(self, replica: Replica, attempt: ExtractionAttempt, *, document: str, started: float) -> None:
         logger.warning(
             "request failed",
             extra={"provider": self.name, "endpoint": attempt.model.endpoint, "reason": attempt.reason}
-            | {"error": attempt.error},
+            | {"error": attempt.error, "document": document},
         )
         if attempt.reason in PROVES_LIFE:
             replica.lives(started)
