@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "pipeline"
 
 LEVELS = (
-    "settings yaml_file agent_file records errors schemas violations logs colours shards config config_keys "
-    "config_rules config_schema config_table changes",
+    "settings yaml_file agent_file records errors schemas quick_check violations logs colours shards config "
+    "config_keys config_rules config_schema config_table changes",
     "documents llm agents answers mending stores overflow charts",
     "process output limit selection verdict agents.classify",
     "runner job flight tally reading redoing refresh planning report report_page run_stats summary_text progress "

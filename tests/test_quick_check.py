@@ -1,0 +1,145 @@
+"""The quick yes: it is never said to a value that the validator would refuse, and it is said to what agents get."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from pipeline.agents import load_agent
+from pipeline.quick_check import quick_check
+
+NAMES = st.sampled_from(["a", "b", "c"])
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 3),
+    st.sampled_from([0.0, 1.0, 1.5, -2.0, 1e300]),
+    st.sampled_from(["", "a", "bb", "ccc", "ä", "\U0001f600\U0001f600"]),
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(NAMES, inner, max_size=3)),
+    max_leaves=8,
+)
+KINDS = st.sampled_from(["object", "array", "string", "integer", "number", "boolean", "null"])
+BOUNDS = st.integers(0, 3)
+KEYWORDS: dict[str, st.SearchStrategy[Any]] = {
+    "type": st.one_of(KINDS, st.lists(KINDS, min_size=1, max_size=3, unique=True)),
+    "enum": st.lists(SCALARS, min_size=1, max_size=3),
+    "const": SCALARS,
+    "required": st.lists(NAMES, max_size=2, unique=True),
+    "pattern": st.sampled_from(["^a", "b", "c$"]),
+    "$ref": st.just("#/$defs/a"),
+    "title": st.just("a title"),
+    "multipleOf": st.just(2),
+    **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems"), BOUNDS),
+    **dict.fromkeys(("minimum", "maximum"), st.sampled_from([-1, 0, 1.0, 2])),
+}
+
+
+def parts(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Schemas whose keywords come from the table, with `inner` ones below them."""
+    below = {
+        "properties": st.dictionaries(NAMES, inner, max_size=2),
+        "additionalProperties": st.one_of(st.booleans(), inner),
+        "items": inner,
+        "anyOf": st.lists(inner, min_size=1, max_size=2),
+    }
+    return st.fixed_dictionaries({}, optional={**KEYWORDS, **below}).flatmap(
+        lambda found: (
+            st.sets(st.sampled_from(sorted(found)), max_size=4).map(lambda kept: {k: found[k] for k in kept})
+            if found
+            else st.just({})
+        )
+    )
+
+
+SCHEMAS = st.recursive(st.one_of(st.just(True), st.just({})), parts, max_leaves=6)
+
+
+@settings(max_examples=600, deadline=None)
+@given(schema=SCHEMAS, named=SCHEMAS, value=VALUES)
+def test_what_is_surely_kept_is_kept(schema: Any, named: Any, value: Any) -> None:
+    """Whatever the schema and the value: a quick yes is the validator's yes."""
+    schema = {**(schema if isinstance(schema, dict) else {}), "$defs": {"a": named}}
+    check = quick_check(schema)
+    try:
+        said = check is not None and check(value)
+    except RecursionError:
+        said = False
+    assert not said or Draft202012Validator(schema).is_valid(value)
+
+
+ANSWER = {"name": "Acme", "score": 3, "mood": "good", "notes": ["a"], "more": None, "next": {"name": "Beta"}}
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": 9, "pattern": "^[A-Z]"},
+        "score": {"type": "integer", "minimum": 0, "maximum": 5},
+        "mood": {"enum": ["good", "bad"]},
+        "notes": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 2},
+        "more": {"anyOf": [{"type": "number"}, {"const": None}]},
+        "next": {"$ref": "#/$defs/company"},
+    },
+    "required": ["name"],
+    "additionalProperties": False,
+    "$defs": {"company": {"type": "object", "properties": {"next": {"$ref": "#/$defs/company"}}}},
+}
+
+
+def test_an_ordinary_answer_is_known_at_once() -> None:
+    """The validator need not be asked about it."""
+    check = quick_check(SCHEMA)
+    assert check is not None
+    assert check(ANSWER)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": ""},
+        {"name": "acme"},
+        {"name": "A much too long name"},
+        {"score": 6},
+        {"score": True},
+        {"mood": "so so"},
+        {"notes": []},
+        {"notes": [1]},
+        {"more": "x"},
+        {"next": {"next": 1}},
+        {"other": 1},
+    ],
+    ids=str,
+)
+def test_each_wrong_field_is_left_to_the_validator(change: dict[str, Any]) -> None:
+    """It says what is wrong, and this check does not."""
+    check = quick_check(SCHEMA)
+    assert check is not None
+    assert not check({**ANSWER, **change})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"multipleOf": 2},
+        {"not": {}},
+        {"enum": [1]},
+        {"$id": "x"},
+        {"$ref": "#/properties/a"},
+        {"properties": {"a": False}},
+    ],
+    ids=str,
+)
+def test_what_it_does_not_know_is_left_to_the_validator(schema: dict[str, Any]) -> None:
+    """No guess: the whole schema is then the validator's."""
+    assert quick_check(schema) is None
+
+
+@pytest.mark.parametrize("name", ["extractor", "event_classifier"])
+def test_the_built_in_agents_have_a_quick_check(name: str) -> None:
+    """Their schemas use nothing that is not known."""
+    assert load_agent(name).compiled.surely_keeps is not None
