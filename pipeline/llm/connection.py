@@ -64,6 +64,7 @@ class _Watched:
     born_at = 0.0
     sent_at = 0.0
     _dns_host: str
+    _held: list[bytes] | None = None
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
@@ -83,8 +84,20 @@ class _Watched:
         return bool(super().is_connected) and time.monotonic() - self.born_at < self.max_age_s  # type: ignore[misc]
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        self.sent_at = time.monotonic()
-        self._or_stale(functools.partial(super().request, *args, **kwargs))  # type: ignore[misc]
+        """Sends the head and the body in one piece: two would be two system calls, and two packets to wait for."""
+        self.sent_at, self._held = time.monotonic(), []
+        try:
+            super().request(*args, **kwargs)  # type: ignore[misc]
+            whole, self._held = b"".join(self._held), None
+            self._or_stale(functools.partial(self.send, whole))
+        finally:
+            self._held = None
+
+    def send(self, data: Any) -> None:
+        if self._held is None:
+            super().send(data)  # type: ignore[misc]
+        else:
+            self._held.append(data)
 
     def getresponse(self) -> Any:
         deadline = time.monotonic() + (self.timeout or 0.0)  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 It knows deadlines, limits, keys and connections, and nothing of any dialect; it never retries, except that a request
 which met a connection the server had closed while it was idle is sent once more, at once, on a fresh one.
 
-    Endpoint.send ─▶ HTTPAdapter.send ─▶ pool ─▶ connection with a deadline ─▶ body, read up to max_bytes
+    Endpoint.post ─▶ HTTPAdapter.send ─▶ pool ─▶ connection with a deadline ─▶ body, read up to max_bytes
 """
 
 from __future__ import annotations
@@ -52,24 +52,60 @@ class Reply:
     body: bytes
 
 
+@dataclass(slots=True)
+class _Response:
+    """What of a requests.Response is used here: no cookies, no guess of an encoding."""
+
+    request: Any
+    raw: Any
+    status_code: int
+    headers: Mapping[str, str]
+    url: str | None
+
+    def close(self) -> None:
+        """Gives the connection back, or closes it when the body was not read to its end."""
+        self.raw.close()
+        self.raw.release_conn()
+
+
 class _Adapter(HTTPAdapter):
-    """requests' adapter with its pool looked up once, and that pool's connections watched."""
+    """requests' adapter with one pool, whose connections are watched; what is the same each time is done once.
+
+    Only the hooks that requests documents for subclasses are overridden, `send` is its own.
+    """
 
     def __init__(self, access: Access) -> None:
         super().__init__(pool_connections=1, pool_maxsize=access.pool_size, max_retries=0)
         self._access, self._lock = access, threading.Lock()
         self._found: Any = None
+        self._urls: dict[Any, str] = {}
 
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
-        with self._lock:
-            if self._found is None:
-                pool: Any = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
-                kind = TlsConnection if pool.scheme == "https" else PlainConnection
-                address = None if pool.proxy else self._access.address
-                traits = {"max_age_s": self._access.max_connection_age_s, "address": address}
-                pool.ConnectionCls = type(kind.__name__, (kind,), traits)
-                self._found = pool
+        if self._found is None:
+            with self._lock:
+                self._found = self._found or self._watched_pool(request, verify, proxies=proxies, cert=cert)
         return self._found
+
+    def _watched_pool(self, request: Any, verify: Any, *, proxies: Any, cert: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
+        kind = TlsConnection if pool.scheme == "https" else PlainConnection
+        address = None if pool.proxy else self._access.address
+        traits = {"max_age_s": self._access.max_connection_age_s, "address": address}
+        pool.ConnectionCls = type(kind.__name__, (kind,), traits)
+        super().cert_verify(pool, request.url, verify, cert)  # type: ignore[no-untyped-call]
+        return pool
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Nothing: done when the pool was made; it looks for the files of certificates on disk."""
+
+    def request_url(self, request: Any, proxies: Any) -> str:
+        found = self._urls.get(request.url)
+        if found is None:
+            found = self._urls[request.url] = super().request_url(request, proxies)
+        return found
+
+    def build_response(self, req: Any, resp: Any) -> Any:
+        return _Response(req, resp, resp.status, resp.headers, req.url)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ from pipeline.answers import looks_like_loop
 from pipeline.config import OllamaConfig
 from pipeline.llm.http import CallFailedError, Endpoint, Reply
 from pipeline.llm.protocol import (
+    Bodies,
     ServerError,
     access_of,
     cut_reason,
     decode_object,
-    encode,
     failed_answer,
     failed_call,
     failed_status,
@@ -59,6 +59,7 @@ class OllamaClient:
         self.context_length = config.num_ctx
         self._truncation = TruncationJudge(config.num_ctx)
         self._reloads = ReloadWatch()
+        self.bodies = Bodies(self.payload)
 
     def payload(self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None) -> dict[str, Any]:
         """The request's body. `truncate: false` makes a prompt that is too long an error instead of half a prompt."""
@@ -69,14 +70,14 @@ class OllamaClient:
         }
         body: dict[str, Any] = {
             "model": self.config.model,
-            "messages": messages(prompts),
             "stream": self.config.stream,
             "truncate": False,
             "keep_alive": self.config.keep_alive,
             "options": options,
         }
         body |= {"format": json_schema} if json_schema is not None else {}
-        return body | ({"think": self.think} if self.think is not None else {})
+        body |= {"think": self.think} if self.think is not None else {}
+        return body | {"messages": messages(prompts)}
 
     def call_llm(
         self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None, document_text: str
@@ -86,7 +87,7 @@ class OllamaClient:
         most = self.config.max_tokens
         attempt = ExtractionAttempt(self.model, context_length=self.context_length, max_tokens=most)
         try:
-            body = encode(self.payload(prompts, json_schema))
+            body = self.bodies.body(prompts, json_schema)
             reply = self.endpoint.post("/api/chat", body, timeout_s=self.config.timeout)
         except CallFailedError as failure:
             attempt = failed_call(attempt, failure)
@@ -108,7 +109,7 @@ class OllamaClient:
         if context_length is not None and context_length != self.context_length:
             self.context_length, self._truncation = context_length, TruncationJudge(context_length)
         self.config = replace(self.config, model=model)
-        self.think = think
+        self.think, self.bodies = think, Bodies(self.payload)
         self.model = replace(self.model, name=model, digest=digest)
 
     def small(self, *, max_tokens: int, timeout_s: float) -> OllamaClient:

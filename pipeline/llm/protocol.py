@@ -55,9 +55,52 @@ def messages(prompts: Mapping[str, str]) -> list[dict[str, str]]:
     return [*head, {"role": "user", "content": user}]
 
 
-def encode(payload: Mapping[str, Any]) -> bytes:
+def encode(payload: Mapping[str, Any] | str) -> bytes:
     """The request's body; a lone surrogate, which servers refuse, becomes a question mark."""
     return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+_HOLE = "\x00the user's message\x00"
+_FRAMES_KEPT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """A body's bytes around the user's message; `schema` keeps the object alive whose id is the key."""
+
+    before: bytes
+    after: bytes
+    schema: Mapping[str, Any] | None
+
+
+class Bodies:
+    """Request bodies, of which only the user's message is encoded each time; safe for many threads.
+
+    All that is the same for an agent and variant has the same bytes, up to the document. `payload` makes the mapping
+    of a body, which may depend on the system prompt, the schema and the user's message only.
+    """
+
+    def __init__(self, payload: Callable[[Mapping[str, str], Mapping[str, Any] | None], dict[str, Any]]) -> None:
+        self._payload = payload
+        self._frames: dict[tuple[str, int], _Frame | None] = {}
+
+    def body(self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None) -> bytes:
+        """The body as `encode(payload(prompts, json_schema))` gives it."""
+        key = (prompts.get("system", ""), id(json_schema))
+        if key not in self._frames:
+            if len(self._frames) >= _FRAMES_KEPT:
+                self._frames = {}
+            self._frames[key] = self._frame(prompts, json_schema)
+        frame = self._frames.get(key)
+        if frame is None or frame.schema is not json_schema:
+            return encode(self._payload(prompts, json_schema))
+        return frame.before + encode(prompts.get("user", "")) + frame.after
+
+    def _frame(self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None) -> _Frame | None:
+        """None when the message does not stand in the body just once: `extra_body` may replace the messages."""
+        whole = encode(self._payload({**prompts, "user": _HOLE}, json_schema))
+        parts = whole.split(encode(_HOLE))
+        return _Frame(parts[0], parts[1], json_schema) if len(parts) == 2 else None
 
 
 def decode_object(body: bytes) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from pipeline.config import VLLMConfig
 from pipeline.llm.http import Access, CallFailedError, Endpoint, Reply
 from pipeline.llm.protocol import (
     MESSAGE_CHARS,
+    Bodies,
     ServerError,
     access_of,
     cut_reason,
@@ -59,12 +60,12 @@ class VLLMClient:
         self.model = served_by(provider or config.type, config.model, config.base_urls[0])
         self.context_length: int | None = None
         self.detects_repetition = False
+        self.bodies = Bodies(self.payload)
 
     def payload(self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None) -> dict[str, Any]:
         """The request's body: fields of the OpenAI protocol, then `extra_body`, which may override them."""
         body: dict[str, Any] = {"model": self.config.model} if self.config.model else {}
         body |= {
-            "messages": messages(prompts),
             "max_tokens": self.config.max_tokens,
             "temperature": self.config.temperature,
             "stream": self.config.stream,
@@ -76,6 +77,7 @@ class VLLMClient:
             body["response_format"] = {"type": "json_schema", "json_schema": shape}
         if self.detects_repetition:
             body["repetition_detection"] = REPETITION_DETECTION
+        body["messages"] = messages(prompts)
         return body | dict(self.config.extra_body)
 
     def call_llm(
@@ -89,7 +91,8 @@ class VLLMClient:
         payload = self.payload(prompts, json_schema)
         attempt = ExtractionAttempt(self.model, context_length=self.context_length, max_tokens=_most_tokens(payload))
         try:
-            reply = self.endpoint.post("/v1/chat/completions", encode(payload), timeout_s=self.config.timeout)
+            body = self.bodies.body(prompts, json_schema)
+            reply = self.endpoint.post("/v1/chat/completions", body, timeout_s=self.config.timeout)
         except CallFailedError as failure:
             attempt = failed_call(attempt, failure)
         else:
@@ -114,6 +117,7 @@ class VLLMClient:
         self.context_length = context_length or self.context_length
         if server is not None:
             self.detects_repetition = self.config.type == "vllm" and _version(server) >= REPETITION_SINCE
+        self.bodies = Bodies(self.payload)
 
     def small(self, *, max_tokens: int, timeout_s: float) -> VLLMClient:
         """The same server over the same connections, asked for a few tokens only."""
