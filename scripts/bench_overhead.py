@@ -1,0 +1,135 @@
+"""What the pipeline costs over a bare HTTP client: share of the ideal rate, and CPU seconds of the client a document.
+
+All rows are measured interleaved, against one stub that answers after a fixed time; medians of the rounds are shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench_clients import CLIENTS
+from bench_site import COMMAND, SCRIPTS, Cost, Stub, measured, stub_server, table, text_of, write_site
+
+OURS = "pipeline"
+START_UP = 1
+"""Documents of the run whose cost is taken off: a start-up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One run: share of the ideal, documents a second, milliseconds of CPU a document."""
+
+    share: float
+    rate: float
+    cpu_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is measured: a dialect, so many in flight, for about so many seconds at the ideal rate."""
+
+    dialect: str
+    threads: int
+    latency_s: float
+    seconds: float
+    size: int
+
+    @property
+    def documents(self) -> int:
+        """A multiple of those in flight, so that no last batch is half empty."""
+        return self.threads * max(2, round(self.seconds / self.latency_s))
+
+
+def run(name: str, setting: Setting, *, documents: int, stub: Stub, folder: Path) -> tuple[Cost, float]:
+    """The child's cost, and the seconds from its first request to the last answer."""
+    if name == OURS:
+        command: Sequence[str] = [*COMMAND, "run", "--limit", str(documents), "--concurrency", str(setting.threads)]
+        _site(folder, setting, stub)
+    else:
+        numbers = (setting.threads, documents, setting.size)
+        script = str(SCRIPTS / "bench_clients.py")
+        command = [sys.executable, script, name, stub.url, setting.dialect, *map(str, numbers)]
+    cost = measured(command, folder)
+    stats = stub.stats()
+    if stats.answered < documents:
+        raise RuntimeError(f"{name}: the stub answered {stats.answered} requests of {documents}")
+    return cost, stats.window_s
+
+
+def _site(folder: Path, setting: Setting, stub: Stub) -> None:
+    """A fresh output over the documents, which are written once."""
+    for old in (folder / "out").rglob("*.*"):
+        old.unlink()
+    write_site(
+        folder, stub.url, dialect=setting.dialect, settings={"runner.max_error_rate": 0, "vllm.preflight": "off"}
+    )
+    inbox = folder / "inbox"
+    if not inbox.exists():
+        inbox.mkdir()
+        for number in range(setting.documents):
+            (inbox / f"{number:06}.txt").write_text(text_of(setting.size, number), encoding="utf-8")
+
+
+def measure(name: str, setting: Setting, *, stub: Stub, folder: Path) -> Point:
+    """One row's figures, once."""
+    start, _ = run(name, setting, documents=START_UP, stub=stub, folder=folder)
+    whole, window_s = run(name, setting, documents=setting.documents, stub=stub, folder=folder)
+    rate = setting.documents / window_s
+    cpu_ms = (whole.cpu_s - start.cpu_s) / (setting.documents - START_UP) * 1000
+    return Point(rate * setting.latency_s / setting.threads, rate, cpu_ms)
+
+
+def rows_of(setting: Setting, names: Sequence[str], *, rounds: int) -> list[list[object]]:
+    """The rows of one setting; the order turns from round to round."""
+    found: dict[str, list[Point]] = defaultdict(list)
+    with stub_server(setting.latency_s) as stub, tempfile.TemporaryDirectory() as folder:
+        for turn in range(rounds):
+            for name in [*names[turn % len(names) :], *names[: turn % len(names)]]:
+                found[name].append(measure(name, setting, stub=stub, folder=Path(folder)))
+                print(f"  {setting.dialect} {setting.threads} {name}: {found[name][-1]}", file=sys.stderr)
+    base = statistics.median(point.cpu_ms for point in found["tuned"]) if "tuned" in found else None
+    return [_row(name, setting, points=found[name], base=base) for name in names]
+
+
+def _row(name: str, setting: Setting, *, points: Sequence[Point], base: float | None) -> list[object]:
+    title = "this pipeline, everything on" if name == OURS else CLIENTS[name].title
+    share, rate, cpu_ms = (statistics.median(getattr(point, part) for point in points) for part in Point.__slots__)
+    ratio = f"{cpu_ms / base:.1f}" if base else "-"
+    return [title, setting.dialect, setting.threads, f"{rate:.0f}", f"{share:.0%}", f"{cpu_ms:.2f} ms", ratio]
+
+
+def main() -> int:
+    """Prints the table; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--in-flight", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--dialect", nargs="+", choices=("vllm", "ollama"), default=["vllm", "ollama"])
+    parser.add_argument("--client", nargs="+", choices=(OURS, *CLIENTS), default=[OURS, *CLIENTS])
+    parser.add_argument("--latency", type=float, default=0.2, metavar="SECONDS")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of one run, at the ideal rate")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--size", type=int, default=2000, metavar="BYTES", help="of a document")
+    asked = parser.parse_args()
+    rows: list[list[object]] = []
+    for dialect in asked.dialect:
+        names = [
+            name
+            for name in asked.client
+            if name == OURS or (CLIENTS[name].is_here and dialect in CLIENTS[name].dialects)
+        ]
+        for threads in asked.in_flight:
+            setting = Setting(dialect, threads, asked.latency, asked.seconds, asked.size)
+            rows += rows_of(setting, names, rounds=asked.rounds)
+    head = ("client side", "dialect", "in flight", "documents/s", "of the ideal", "CPU a document", "to tuned requests")
+    print(table(head, rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

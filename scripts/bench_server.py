@@ -1,0 +1,173 @@
+"""A stub of Ollama and vLLM that costs next to nothing: the same answer to everything, after a fixed time.
+
+It must not be taken for a test server (fake_llm.py is one): it reads no more of a request than where it ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import sys
+import time
+from typing import Any
+
+FIELDS = 20
+MODEL = "bench"
+DIGEST = "0" * 64
+CANARY = b"kJ7-sulphur"
+
+
+def schema(fields: int = FIELDS) -> dict[str, Any]:
+    """Returns a schema of so many required fields, of the kinds that real ones have."""
+    kinds: list[dict[str, Any]] = [
+        {"type": "string", "maxLength": 200},
+        {"type": "integer", "minimum": 0, "maximum": 100},
+        {"type": "string", "enum": ["positive", "neutral", "negative", "mixed"]},
+        {"type": "array", "maxItems": 6, "items": {"type": "string", "maxLength": 80}},
+        {"type": ["string", "null"], "maxLength": 40},
+    ]
+    properties = {f"field_{number:02}": kinds[number % len(kinds)] for number in range(fields)}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def answer(fields: int = FIELDS) -> str:
+    """Returns what the model says: an object that keeps the schema."""
+    values: list[Any] = ["Profits rose by a tenth.", 40, "positive", ["interest rates", "supply chain"], None]
+    return json.dumps({f"field_{number:02}": values[number % len(values)] for number in range(fields)})
+
+
+def _page(value: Any) -> bytes:
+    body = json.dumps(value).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+def vllm_chat(content: str) -> bytes:
+    """Returns the whole response of an OpenAI-like server."""
+    message = {"role": "assistant", "content": content}
+    usage = {"prompt_tokens": 700, "completion_tokens": 250, "total_tokens": 950}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": MODEL}
+    return _page({**head, "choices": [choice], "usage": usage})
+
+
+def ollama_chat(content: str, latency_s: float) -> bytes:
+    """Returns the whole response of an Ollama."""
+    total = int(latency_s * 1e9)
+    counts = {"prompt_eval_count": 700, "eval_count": 250}
+    times = {
+        "total_duration": total,
+        "load_duration": 0,
+        "prompt_eval_duration": total // 4,
+        "eval_duration": total - total // 4,
+    }
+    said = {"model": MODEL, "created_at": "2026-01-01T00:00:00Z", "message": {"role": "assistant", "content": content}}
+    return _page({**said, "done": True, "done_reason": "stop", **counts, **times})
+
+
+class Stub:
+    """What the server answers and has seen: times of the first request and of the last answer, and their number."""
+
+    def __init__(self, latency_s: float) -> None:
+        canary = json.dumps({"canary": CANARY.decode()})
+        self.latency_s = latency_s
+        self.chats = {b"/v1": vllm_chat(answer()), b"/ap": ollama_chat(answer(), latency_s)}
+        self.canaries = {b"/v1": vllm_chat(canary), b"/ap": ollama_chat(canary, latency_s)}
+        name = f"{MODEL}:latest"
+        self.pages = {
+            b"/v1/models": _page({"object": "list", "data": [{"id": MODEL, "max_model_len": 32768}]}),
+            b"/version": _page({"version": "0.32.0"}),
+            b"/api/version": _page({"version": "0.32.9"}),
+            b"/api/tags": _page({"models": [{"name": name, "digest": DIGEST}]}),
+            b"/api/ps": _page({"models": [{"name": name, "context_length": 32768}]}),
+            b"/api/show": _page({"details": {"family": "llama"}, "capabilities": ["completion"]}),
+        }
+        self.first = self.last = 0.0
+        self.answered = 0
+
+    def stats(self) -> bytes:
+        """Returns what was seen since the last call, and the CPU seconds of this process since then."""
+        told = {"first": self.first, "last": self.last, "answered": self.answered, "cpu_s": time.process_time()}
+        self.first = self.last = 0.0
+        self.answered = 0
+        return _page(told)
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection: requests one after the other, never two at a time."""
+
+    def __init__(self, stub: Stub, loop: asyncio.AbstractEventLoop) -> None:
+        self._stub, self._loop, self._buffer = stub, loop, b""
+        self._transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keeps the way back."""
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's
+        """Lets nothing be written any more."""
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        """Takes bytes, and answers when a request is whole."""
+        self._buffer = self._buffer + data if self._buffer else data
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        head = self._buffer[:end].lower()
+        at = head.find(b"content-length:")
+        size = int(head[at + 15 : (head + b"\r\n").index(b"\r\n", at)]) if at >= 0 else 0
+        if len(self._buffer) < end + 4 + size:
+            return
+        request, self._buffer = self._buffer, b""
+        self._answer(request)
+
+    def _answer(self, request: bytes) -> None:
+        stub, path = self._stub, request.split(b" ", 2)[1]
+        if path == b"/stats":
+            self._write(stub.stats())
+        elif path in stub.pages:
+            self._write(stub.pages[path])
+        else:
+            stub.first = stub.first or time.monotonic()
+            chat = stub.canaries if CANARY in request else stub.chats
+            self._loop.call_later(stub.latency_s, self._chat, chat[path[:3]])
+
+    def _chat(self, data: bytes) -> None:
+        self._write(data)
+        self._stub.answered += 1
+        self._stub.last = time.monotonic()
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+
+async def serve(latency_s: float) -> None:
+    """Runs until the process is ended; the port is the first line on stdout."""
+    loop, stub = asyncio.get_running_loop(), Stub(latency_s)
+    server = await loop.create_server(lambda: Connection(stub, loop), "127.0.0.1", 0, backlog=1024)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    gc.freeze()
+    await server.serve_forever()
+
+
+def main() -> int:
+    """Returns the exit code, when the process is interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--latency", type=float, default=0.2, metavar="SECONDS")
+    try:
+        asyncio.run(serve(parser.parse_args().latency))
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""What the benchmarks share: the stub server as a child, a site with documents and a config, a child's cost, a table.
+
+It must not judge a figure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+from bench_server import MODEL, schema
+
+SCRIPTS = Path(__file__).resolve().parent
+COMMAND = (sys.executable, "-m", "pipeline")
+AGENT = {
+    "description": "a schema of twenty fields",
+    "system_prompt": "You read one news text for investors and answer with one JSON object as the schema says.\n" * 6,
+    "user_prompt": "<document>\n$document\n</document>\n",
+    "max_tokens": 1024,
+    "schema": schema(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a child took: CPU seconds, and the most memory it had, in megabytes."""
+
+    cpu_s: float
+    peak_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What the stub has seen: seconds from the first request to the last answer, answers, its CPU seconds so far."""
+
+    window_s: float
+    answered: int
+    cpu_s: float
+
+
+class Stub:
+    """The stub server, in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        self._process, self.url = process, f"http://127.0.0.1:{process.stdout.readline().strip()}"
+
+    def stats(self) -> Stats:
+        """Returns what was seen since the last call."""
+        with urllib.request.urlopen(f"{self.url}/stats", timeout=10) as reply:
+            told = json.load(reply)
+        return Stats(told["last"] - told["first"], told["answered"], told["cpu_s"])
+
+
+@contextmanager
+def stub_server(latency_s: float) -> Iterator[Stub]:
+    """A stub that answers after this time; it is ended when the block is."""
+    command = [sys.executable, str(SCRIPTS / "bench_server.py"), "--latency", str(latency_s)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield Stub(process)
+        finally:
+            process.kill()
+
+
+def text_of(size: int, number: int) -> str:
+    """A text of so many characters that no other number gives."""
+    return "".join(islice(cycle(f"In quarter {number} profits rose by a tenth, said the board. "), size))
+
+
+def write_site(folder: Path, url: str, *, dialect: str, settings: Mapping[str, Any]) -> None:
+    """Writes the config (dotted keys over the usual ones) and the agent."""
+    usual = {
+        "provider": dialect,
+        "agent": "bench",
+        "agents_dir": "agents",
+        "fallback": [],
+        "input.uri": "inbox",
+        "output.uri": "out",
+        f"{dialect}.base_url": url,
+        f"{dialect}.model": MODEL,
+    }
+    tree: dict[str, Any] = {}
+    for key, value in {**usual, **settings}.items():
+        *parents, last = key.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    (folder / "agents").mkdir(parents=True, exist_ok=True)
+    (folder / "agents" / "bench.yaml").write_text(json.dumps(AGENT), encoding="utf-8")
+    (folder / "pipeline.yaml").write_text(json.dumps(tree), encoding="utf-8")
+
+
+def measured(command: Sequence[str], folder: Path) -> Cost:
+    """What a child cost that ended well; RuntimeError with its last words for one that did not."""
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("VLLM_", "OLLAMA_", "PIPELINE_"))
+    }
+    env = {**clean, "PIPELINE_CONFIG": "pipeline.yaml"}
+    with (folder / "child.log").open("w", encoding="utf-8") as log:
+        child = subprocess.Popen(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        _, status, usage = os.wait4(child.pid, 0)
+    if status:
+        told = (folder / "child.log").read_text(encoding="utf-8")[-2000:]
+        raise RuntimeError(f"{' '.join(command)}: ended with {os.waitstatus_to_exitcode(status)}\n{told}")
+    return Cost(usage.ru_utime + usage.ru_stime, peak_mb_of(usage))
+
+
+def peak_mb_of(usage: resource.struct_rusage) -> float:
+    """The peak of the resident memory; Linux counts in kilobytes, macOS in bytes."""
+    return usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table in Markdown, its columns aligned."""
+    cells = [[str(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(len(row[at]) for row in cells) for at in range(len(head))]
+    lines = [
+        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in cells
+    ]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
