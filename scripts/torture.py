@@ -6,6 +6,7 @@ It must not need anything but this machine: the server is the fake one on 127.0.
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import shutil
 import signal
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torture_campaign import Campaign, Tally
@@ -22,18 +24,40 @@ from torture_site import CONCURRENCY, Site
 
 EXAMPLE = """example:
   python scripts/torture.py --seed 1 --documents 2000 --seconds 120
+  python scripts/torture.py --minutes 30
   python scripts/torture.py --seed 7 --dialect ollama --keep torture-7"""
 DIALECTS = {"vllm": ("vllm",), "ollama": ("ollama",), "both": ("vllm", "ollama")}
 SHOWN = 20
+
+
+@dataclass(slots=True)
+class Total:
+    """What all rounds came to."""
+
+    rounds: int = 0
+    documents: int = 0
+    requests: int = 0
+    met: Counter[str] = field(default_factory=Counter)
+    tallies: list[Tally] = field(default_factory=list)
+
+    @property
+    def is_clean(self) -> bool:
+        """Returns whether nothing was wrong."""
+        return not any(found for tally in self.tallies for found in tally.findings.rows().values())
 
 
 def arguments() -> argparse.Namespace:
     """Returns the command line."""
     kind = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=kind)
-    parser.add_argument("--seed", type=int, default=1, help="all chance comes from it")
-    parser.add_argument("--documents", type=int, default=2000)
-    parser.add_argument("--seconds", type=float, default=120.0, help="of trouble, before the end in peace")
+    parser.add_argument("--seed", type=int, default=None, help="all chance comes from it; default: a random one")
+    parser.add_argument("--documents", type=int, default=1000, help="of each round")
+    parser.add_argument(
+        "--seconds", type=float, default=120.0, help="of trouble in each round, before its end in peace"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=0.0, help="more rounds, each with the next seed, for this long"
+    )
     parser.add_argument("--dialect", choices=sorted(DIALECTS), default="both")
     parser.add_argument("--keep", type=Path, default=None, metavar="DIR", help="keep all files here")
     return parser.parse_args()
@@ -44,24 +68,37 @@ def main() -> int:
     asked = arguments()
     # A shell's background jobs are started deaf to SIGINT, and so would be ours.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    started = time.monotonic()
+    started, total = time.monotonic(), Total()
+    first = random.randrange(10**6) if asked.seed is None else asked.seed
     root = asked.keep or Path(tempfile.mkdtemp(prefix="torture-"))
-    dialects = DIALECTS[asked.dialect]
-    met: Counter[str] = Counter()
-    tallies, requests, documents = [], 0, asked.documents // len(dialects)
     try:
-        for dialect in dialects:
-            book, tally = campaign(
-                root / dialect, dialect, seed=asked.seed, documents=documents, seconds=asked.seconds / len(dialects)
-            )
-            tallies.append(tally)
-            met += book.met
-            requests += book.total
+        for seed in itertools.count(first):
+            one_round(total, asked, seed=seed, root=root / str(seed))
+            if time.monotonic() - started >= asked.minutes * 60:
+                break
     finally:
         if asked.keep is None:
             shutil.rmtree(root, ignore_errors=True)
-    print(f"\nseed {asked.seed}, {time.monotonic() - started:.0f} s")
-    return told(tallies, documents=documents * len(dialects), requests=requests, met=met)
+    seeds = f"seed {first}" if total.rounds == 1 else f"seeds {first} to {first + total.rounds - 1}"
+    print(f"\n{seeds}, {time.monotonic() - started:.0f} s")
+    return told(total)
+
+
+def one_round(total: Total, asked: argparse.Namespace, *, seed: int, root: Path) -> None:
+    """Adds the campaigns of one seed to the total, half of the documents and the time for each dialect."""
+    dialects = DIALECTS[asked.dialect]
+    share = len(dialects)
+    for dialect in dialects:
+        book, tally = campaign(
+            root / dialect, dialect, seed=seed, documents=asked.documents // share, seconds=asked.seconds / share
+        )
+        total.tallies.append(tally)
+        total.met += book.met
+        total.requests += book.total
+        total.documents += asked.documents // share
+    total.rounds += 1
+    if total.is_clean and asked.minutes:
+        shutil.rmtree(root)
 
 
 def campaign(root: Path, dialect: str, *, seed: int, documents: int, seconds: float) -> tuple[Book, Tally]:
@@ -80,28 +117,28 @@ def campaign(root: Path, dialect: str, *, seed: int, documents: int, seconds: fl
         return book, ran.run(seconds)
 
 
-def told(tallies: list[Tally], *, documents: int, requests: int, met: Counter[str]) -> int:
+def told(total: Total) -> int:
     """Prints the table and what is wrong; returns the exit code."""
     kills, happened, wrong = Counter[str](), Counter[str](), dict[str, list[str]]()
-    for tally in tallies:
+    for tally in total.tallies:
         kills += tally.kills
         happened += tally.happened
         for name, found in tally.findings.rows().items():
             wrong.setdefault(name, []).extend(found)
-    rows: dict[str, object] = {"documents": documents, "runs": sum(tally.runs for tally in tallies)}
+    rows: dict[str, object] = {"documents": total.documents, "runs": sum(tally.runs for tally in total.tallies)}
     rows |= {f"kills by {name}": count for name, count in sorted(kills.items())}
     rows |= dict(sorted(happened.items()))
-    rows |= {"requests": requests, "faults met": sum(met.values())}
+    rows |= {"requests": total.requests, "faults met": sum(total.met.values())}
     rows |= {name: len(found) for name, found in wrong.items()}
     for name, value in rows.items():
         print(f"  {name:<24}{value:>8}")
-    print("faults met by kind: " + ", ".join(f"{name} {count}" for name, count in sorted(met.items())))
+    print("faults met by kind: " + ", ".join(f"{name} {count}" for name, count in sorted(total.met.items())))
     for name, found in wrong.items():
         for sentence in found[:SHOWN]:
             print(f"{name}: {sentence}")
         if len(found) > SHOWN:
             print(f"{name}: and {len(found) - SHOWN} more")
-    return 1 if any(wrong.values()) else 0
+    return 0 if total.is_clean else 1
 
 
 if __name__ == "__main__":
