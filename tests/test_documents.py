@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import InputConfig, InputSource
 from pipeline.documents import FORMATS, ListingCounts, break_special_tokens, decode, fallback_id, load_entries
-from pipeline.documents.listing import extension_of
+from pipeline.documents.entries import extension_of
 from pipeline.documents.patterns import select
 from pipeline.errors import ConfigError, DocumentError
 from pipeline.records import Document, Entry

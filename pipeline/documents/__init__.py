@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 from pipeline.documents.containers import Format, Held, fallback_id
 from pipeline.documents.decode import decode_json, decode_text
+from pipeline.documents.entries import suffix_of
 from pipeline.documents.extras import LIBRARIES, is_missing
 from pipeline.documents.html import decode_html
 from pipeline.documents.lines import split_lines
-from pipeline.documents.listing import ListingCounts, Plan, check_extras, open_origin, origin_entries, suffix_of
+from pipeline.documents.listing import ListingCounts, Plan, check_extras, open_origin, origin_entries
 from pipeline.documents.mail import decode_mail
 from pipeline.documents.pdf import decode_pdf
 from pipeline.documents.special_tokens import break_special_tokens

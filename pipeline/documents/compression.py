@@ -42,6 +42,8 @@ COMPRESSIONS: Mapping[str, Compression] = {
 
 def split_compression(name: str) -> tuple[str, Compression]:
     """The name without its compression's suffix, and the compression (PLAIN for none)."""
+    if name.lower().endswith(".tgz"):
+        return name[:-4] + ".tar", COMPRESSIONS[".gz"]
     for suffix, compression in COMPRESSIONS.items():
         if name.lower().endswith(suffix):
             return name[: -len(suffix)], compression

@@ -19,13 +19,17 @@ from pipeline.records import Entry
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A file that holds documents: its own id and uri, how it is opened and unpacked, and what is asked of it."""
+    """A file that holds documents: its own id and uri, how it is opened and unpacked, and what is asked of it.
+
+    `damage`: what reading it may raise.
+    """
 
     id: str
     uri: str
     format: str
     open: Callable[[], BinaryIO]
     compression: Compression
+    damage: tuple[type[Exception], ...]
     size_bytes: int
     limit_bytes: int
     version: str | None = None
@@ -78,9 +82,10 @@ def fail(problem: DocumentError) -> NoReturn:
     raise DocumentError(problem.reason, str(problem)) from problem
 
 
-def too_large(size_bytes: int, limit_bytes: int) -> DocumentError:
-    """The problem of a piece that is larger than a document may be."""
-    told = f"it has {size_bytes} bytes, more than input.max_document_bytes ({limit_bytes})"
+def too_large(size_bytes: int | None, limit_bytes: int) -> DocumentError:
+    """The problem of what is larger than a document may be; its size is None where it was not counted."""
+    counted = "it is larger" if size_bytes is None else f"it has {size_bytes} bytes, more"
+    told = f"{counted} than input.max_document_bytes ({limit_bytes})"
     return DocumentError("document_too_large", told)
 
 
@@ -92,7 +97,7 @@ def piece_entries(container: Container, split: Split) -> Iterator[Entry]:
                 yield _entry(container, piece)
     except DocumentError as cause:
         yield damaged(container, cause)
-    except container.compression.damage as cause:
+    except container.damage as cause:
         yield damaged(container, cause)
 
 

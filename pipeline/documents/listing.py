@@ -1,4 +1,4 @@
-"""The entries of an input: its files, and the lines of those that hold one document a line.
+"""The files of an input, wherever it is, and the entries of each.
 
 Runs in the reader's thread, lazily; nothing here holds a list of the files, or reads a file before its turn.
 """
@@ -16,22 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from pipeline.documents.compression import Compression, read_limited, split_compression
-from pipeline.documents.containers import Container, Format, describe, fail, piece_entries
-from pipeline.documents.extras import require
+from pipeline.documents.compression import split_compression
+from pipeline.documents.containers import describe
+from pipeline.documents.entries import Found, Lookup, Rules, check_extra, entries_of, is_chosen
 from pipeline.documents.patterns import Selection, select
-from pipeline.errors import ConfigError, DocumentError
+from pipeline.errors import ConfigError
 from pipeline.records import Entry
 from pipeline.stores import StoredFile, find_file, open_file, printable, walk
 
 if TYPE_CHECKING:
     from pipeline.config import InputConfig, InputSource
 
-Lookup = Callable[[str], Format | None]
 Files = Callable[[Callable[[str], None]], Iterator[StoredFile]]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_EXTENSION = re.compile(r"(?:\.[a-z][a-z0-9_-]{0,9}|\.[0-9][a-z0-9]{0,2})")
 _WILDCARD = re.compile(r"[*?\[]")
 _MAX_EXTENSIONS = 200
 _LOOKED_AT_BEFORE = 10_000
@@ -64,6 +62,7 @@ class Origin:
 
     files: Files
     open: Callable[[StoredFile], BinaryIO]
+    chosen: Selection
     id_prefix: str
     uri_prefix: str
 
@@ -102,7 +101,8 @@ def _local(path: str, source: InputSource, plan: Plan) -> Origin:
     try:
         file = find_file(Path(path), clock=plan.clock)
         if file is not None:
-            return _origin(lambda _: iter((file,)), Path(path).parent, source)
+            chosen = select(plan.config.include, plan.config.exclude)
+            return _origin(lambda _: iter((file,)), Path(path).parent, source, chosen=chosen)
         root, glob = _root_and_glob(path)
         is_folder = root.is_dir()
     except (OSError, ValueError) as cause:
@@ -112,7 +112,7 @@ def _local(path: str, source: InputSource, plan: Plan) -> Origin:
     if plan.output is not None and os.path.realpath(plan.output) == os.path.realpath(root):
         raise ConfigError(f"input.uri: {path!r} is the output as well, need another folder for one of them")
     chosen = select(plan.config.include, plan.config.exclude, glob=glob)
-    return _origin(partial(_chosen_files, root, chosen, plan=plan), root, source)
+    return _origin(partial(_chosen_files, root, chosen, plan=plan), root, source, chosen=chosen)
 
 
 def _root_and_glob(text: str) -> tuple[Path, str | None]:
@@ -124,10 +124,10 @@ def _root_and_glob(text: str) -> tuple[Path, str | None]:
     return Path(*path.parts[:fixed]), "/".join(path.parts[fixed:])
 
 
-def _origin(files: Files, folder: Path, source: InputSource) -> Origin:
+def _origin(files: Files, folder: Path, source: InputSource, *, chosen: Selection) -> Origin:
     before = folder.as_posix()
     uri_prefix = "" if before == "." else before.rstrip("/") + "/"
-    return Origin(files, open_file, f"{source.name}/" if source.name else "", uri_prefix)
+    return Origin(files, open_file, chosen, f"{source.name}/" if source.name else "", uri_prefix)
 
 
 SCHEMES: Mapping[str, Callable[[str, InputSource, Plan], Origin]] = {"file": _file_uri}
@@ -136,102 +136,27 @@ SCHEMES: Mapping[str, Callable[[str, InputSource, Plan], Origin]] = {"file": _fi
 
 def _chosen_files(root: Path, chosen: Selection, ignored: Callable[[str], None], *, plan: Plan) -> Iterator[StoredFile]:
     files = walk(root, enter=chosen.enters, skip=plan.output, ignored=ignored, clock=plan.clock)
-    return (file for file in files if chosen.wants(file.relative))
+    return (file for file in files if is_chosen(file.relative, chosen))
 
 
 def check_extras(origin: Origin, *, lookup: Lookup) -> None:
     """Nothing; MissingExtraError when one of the first files needs a library that is not there."""
     for file in islice(origin.files(lambda _: None), _LOOKED_AT_BEFORE):
-        _require(split_compression(file.relative)[0], printable(file.relative), lookup=lookup)
-
-
-def _require(name: str, shown: str, *, lookup: Lookup) -> None:
-    form = lookup(name)
-    if form is not None and form.extra is not None:
-        require(form.extra, what=shown, pattern="*" + suffix_of(name))
+        check_extra(split_compression(file.relative)[0], printable(file.relative), lookup=lookup)
 
 
 def origin_entries(origin: Origin, plan: Plan, *, lookup: Lookup) -> Iterator[Entry]:
     """The entries of one input, counted as they are pulled."""
     counts = plan.counts
+    rules = Rules(plan.config, origin.chosen, lookup, counts.ignore, origin.id_prefix)
     for file in origin.files(lambda kind: counts.ignore(f"({kind})")):
         counts.files += 1
-        for entry in _file_entries(file, origin, plan=plan, lookup=lookup):
+        for entry in entries_of(_found(file, origin), rules):
             counts.listed += 1
             yield entry
 
 
-def _file_entries(file: StoredFile, origin: Origin, *, plan: Plan, lookup: Lookup) -> Iterator[Entry]:
-    """The entry of a file, or those of its lines, or none if its format is unknown and may be ignored."""
-    name, compression = split_compression(file.relative)
-    form = lookup(name)
-    id, uri = origin.id_prefix + printable(file.relative), printable(origin.uri_prefix + file.relative)
-    if form is None:
-        return _unsupported(file, extension_of(name) + compression.suffix, id=id, uri=uri, plan=plan)
-    _require(name, uri, lookup=lookup)
-    limit = plan.config.max_document_bytes
-    if form.split is None:
-        read = partial(read_file, file, origin.open, compression=compression, limit_bytes=limit)
-        return iter((Entry(id, uri, file.version, file.size_bytes, form.name, read),))
-    container = Container(
-        id,
-        uri,
-        form.name,
-        partial(origin.open, file),
-        compression,
-        file.size_bytes,
-        limit,
-        version=file.version,
-        text_field=plan.config.text_field,
-        id_field=plan.config.id_field,
-        id_prefix=origin.id_prefix,
-    )
-    return piece_entries(container, form.split)
-
-
-def _unsupported(file: StoredFile, extension: str, *, id: str, uri: str, plan: Plan) -> Iterator[Entry]:
-    """A failed entry for a file of no known format, or none if it may be ignored, which is counted."""
-    kind = extension.removeprefix("(none)") or "(none)"
-    if plan.config.unsupported == "ignore":
-        plan.counts.ignore(kind)
-        return
-    problem = DocumentError("unsupported_format", f"the extension {kind} is of no format that is read")
-    yield Entry(id, uri, file.version, file.size_bytes, "unsupported", partial(fail, problem))
-
-
-def extension_of(name: str) -> str:
-    """The extension in lower case with its dot; `(none)`, or `(other)` when it looks like no extension."""
-    suffix = suffix_of(name)
-    if not suffix:
-        return "(none)"
-    return suffix if _EXTENSION.fullmatch(suffix) else "(other)"
-
-
-def suffix_of(name: str) -> str:
-    """The name's last suffix in lower case with its dot, or nothing."""
-    stem, dot, suffix = name.rsplit("/", 1)[-1].rpartition(".")
-    return dot + suffix.lower() if stem else ""
-
-
-def read_file(
-    file: StoredFile,
-    opened: Callable[[StoredFile], BinaryIO],
-    *,
-    compression: Compression,
-    limit_bytes: int,
-) -> bytes:
-    """The file's bytes after decompression; DocumentError when they cannot be had or are too many."""
-    if not compression.suffix and file.size_bytes > limit_bytes:
-        raise _too_large(limit_bytes)
-    try:
-        with opened(file) as raw, compression.open(raw) as stream:
-            data = read_limited(stream, limit_bytes)
-    except compression.damage as cause:
-        raise DocumentError("document_unreadable", f"cannot be read: {describe(cause)}") from cause
-    if data is None:
-        raise _too_large(limit_bytes)
-    return data
-
-
-def _too_large(limit_bytes: int) -> DocumentError:
-    return DocumentError("document_too_large", f"larger than input.max_document_bytes ({limit_bytes})")
+def _found(file: StoredFile, origin: Origin) -> Found:
+    relative = printable(file.relative)
+    uri = printable(origin.uri_prefix + file.relative)
+    return Found(relative, origin.id_prefix + relative, uri, file.version, file.size_bytes, partial(origin.open, file))

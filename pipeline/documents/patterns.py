@@ -52,6 +52,10 @@ class Selection:
         """True when the file is to be read."""
         return all(_matches(patterns, relative) for patterns in self.any_of) and not _matches(self.none_of, relative)
 
+    def excludes(self, relative: str) -> bool:
+        """True when a pattern keeps the file out, whatever else wants it."""
+        return _matches(self.none_of, relative)
+
     def enters(self, relative: str) -> bool:
         """False when nothing below this folder can be wanted."""
         names = relative.split("/")

@@ -1,0 +1,208 @@
+"""The entries of a file: its own, those of its pieces, or those of its members, each by its format.
+
+Runs in the reader's thread; what can be read later is read by `Entry.read`, in a worker's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO
+
+from pipeline.documents.compression import PLAIN, Compression, read_limited, split_compression
+from pipeline.documents.containers import Container, Format, Held, damaged, describe, fail, piece_entries, too_large
+from pipeline.documents.extras import require
+from pipeline.documents.members import Archive, Member, harmless
+from pipeline.documents.patterns import Selection, select
+from pipeline.documents.tar import TAR
+from pipeline.documents.zip import ZIP
+from pipeline.errors import DocumentError
+from pipeline.records import Entry
+from pipeline.stores import printable
+
+if TYPE_CHECKING:
+    from pipeline.config import InputConfig
+
+Lookup = Callable[[str], Format | None]
+Damage = tuple[type[Exception], ...]
+
+ARCHIVES: Mapping[str, Archive] = {".tar": TAR, ".zip": ZIP}
+"""By suffix, in lower case, without a compression's."""
+
+_EXTENSION = re.compile(r"(?:\.[a-z][a-z0-9_-]{0,9}|\.[0-9][a-z0-9]{0,2})")
+_VISIBLE = select(["**"], [])
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is asked of every file of an input: its settings and patterns, and the table of formats."""
+
+    config: InputConfig
+    chosen: Selection
+    lookup: Lookup
+    ignore: Callable[[str], None]
+    id_prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file of a listing, or a member of an archive.
+
+    `relative` is its path below the root, valid Unicode; the patterns and the formats go by it.
+    `damage`: what opening and reading it may raise. `passing`: it must be read before the next one is asked for.
+    """
+
+    relative: str
+    id: str
+    uri: str
+    version: str | None
+    size_bytes: int
+    open: Callable[[], BinaryIO]
+    damage: Damage = (OSError,)
+    member: bool = False
+    passing: bool = False
+
+
+def is_chosen(relative: str, chosen: Selection) -> bool:
+    """True when the file is wanted, or is an archive whose members may be."""
+    if chosen.wants(relative):
+        return True
+    return archive_of(relative) is not None and not chosen.excludes(relative) and chosen.enters(relative + "!")
+
+
+def archive_of(name: str) -> Archive | None:
+    """How the members of this file are read, by its name; None when it is no archive."""
+    name, compression = split_compression(name)
+    archive = ARCHIVES.get(suffix_of(name))
+    return archive if archive and (archive.compressed or compression is PLAIN) else None
+
+
+def entries_of(found: Found, rules: Rules) -> Iterator[Entry]:
+    """The entries of a file: none if its format is unknown and may be ignored, which is counted."""
+    name, compression = split_compression(found.relative)
+    archive = None if found.member else archive_of(found.relative)
+    if archive is not None:
+        return _member_entries(found, archive, compression=compression, rules=rules)
+    form = rules.lookup(name)
+    if form is None:
+        return _unsupported(found, extension_of(name) + compression.suffix, rules=rules)
+    check_extra(name, found.uri, lookup=rules.lookup)
+    if form.split is not None:
+        return piece_entries(_container(found, form.name, compression=compression, rules=rules), form.split)
+    read: Callable[[], bytes] = partial(
+        read_file, found, compression=compression, limit_bytes=rules.config.max_document_bytes
+    )
+    read = _read_now(read, found.id) if found.passing else read
+    return iter((Entry(found.id, found.uri, found.version, found.size_bytes, form.name, read),))
+
+
+def check_extra(name: str, shown: str, *, lookup: Lookup) -> None:
+    """Nothing; MissingExtraError when the format of this name needs a library that is not there."""
+    form = lookup(name)
+    if form is not None and form.extra is not None:
+        require(form.extra, what=shown, pattern="*" + suffix_of(name))
+
+
+def _container(found: Found, form: str, *, compression: Compression, rules: Rules) -> Container:
+    return Container(
+        found.id,
+        found.uri,
+        form,
+        found.open,
+        compression,
+        (*found.damage, *compression.damage),
+        found.size_bytes,
+        rules.config.max_document_bytes,
+        version=found.version,
+        text_field=rules.config.text_field,
+        id_field=rules.config.id_field,
+        id_prefix=rules.id_prefix,
+    )
+
+
+def _member_entries(found: Found, archive: Archive, *, compression: Compression, rules: Rules) -> Iterator[Entry]:
+    """The entries of each wanted member; a broken archive ends in a failed entry under its own id."""
+    whole = rules.chosen.wants(found.relative)
+    damage = (*found.damage, *compression.damage, *archive.damage)
+    try:
+        for member in archive.members(found.open, compression, lambda kind: rules.ignore(f"({kind})")):
+            inner = _member(found, member, damage)
+            name = printable(harmless(member.name))
+            visible = whole and _VISIBLE.wants(name) and not rules.chosen.excludes(inner.relative)
+            if not visible and not rules.chosen.wants(inner.relative):
+                continue
+            if member.problem is not None and rules.lookup(split_compression(name)[0]) is not None:
+                yield _failed(inner, member.problem)
+            else:
+                yield from entries_of(inner, rules)
+    except DocumentError as cause:
+        yield damaged(_container(found, "archive", compression=compression, rules=rules), cause)
+    except damage as cause:
+        yield damaged(_container(found, "archive", compression=compression, rules=rules), cause)
+
+
+def _member(found: Found, member: Member, damage: Damage) -> Found:
+    """A member as a file of its own: by its path in the archive, which leads nowhere else."""
+    path = "!/" + printable(harmless(member.name))
+    version = member.version if member.version is not None else found.version
+    return Found(
+        found.relative + path,
+        found.id + path,
+        found.uri + path,
+        version,
+        member.size_bytes,
+        member.open,
+        () if member.passing else damage,
+        member=True,
+        passing=member.passing,
+    )
+
+
+def _read_now(read: Callable[[], bytes], id: str) -> Callable[[], bytes]:
+    """What gives the bytes, or the problem, that were there when it could be read."""
+    try:
+        return Held(read(), id)
+    except DocumentError as problem:
+        return partial(fail, problem)
+
+
+def _failed(found: Found, problem: DocumentError) -> Entry:
+    return Entry(found.id, found.uri, found.version, found.size_bytes, "unsupported", partial(fail, problem))
+
+
+def _unsupported(found: Found, extension: str, *, rules: Rules) -> Iterator[Entry]:
+    kind = extension.removeprefix("(none)") or "(none)"
+    if rules.config.unsupported == "ignore":
+        rules.ignore(kind)
+        return
+    yield _failed(found, DocumentError("unsupported_format", f"the extension {kind} is of no format that is read"))
+
+
+def extension_of(name: str) -> str:
+    """The extension in lower case with its dot; `(none)`, or `(other)` when it looks like no extension."""
+    suffix = suffix_of(name)
+    if not suffix:
+        return "(none)"
+    return suffix if _EXTENSION.fullmatch(suffix) else "(other)"
+
+
+def suffix_of(name: str) -> str:
+    """The name's last suffix in lower case with its dot, or nothing."""
+    stem, dot, suffix = name.rsplit("/", 1)[-1].rpartition(".")
+    return dot + suffix.lower() if stem else ""
+
+
+def read_file(found: Found, *, compression: Compression, limit_bytes: int) -> bytes:
+    """The file's bytes after decompression; DocumentError when they cannot be had or are too many."""
+    if not compression.suffix and found.size_bytes > limit_bytes:
+        raise too_large(found.size_bytes, limit_bytes)
+    try:
+        with found.open() as raw, compression.open(raw) as stream:
+            data = read_limited(stream, limit_bytes)
+    except (*found.damage, *compression.damage) as cause:
+        raise DocumentError("document_unreadable", f"cannot be read: {describe(cause)}") from cause
+    if data is None:
+        raise too_large(None, limit_bytes)
+    return data

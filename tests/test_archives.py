@@ -1,0 +1,390 @@
+"""Archives are folders of documents: read as streams, one member at a time, and never unpacked."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import random
+import stat
+import struct
+import tarfile
+import tracemalloc
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import InputConfig, InputSource
+from pipeline.documents import ListingCounts, load_entries
+from pipeline.errors import DocumentError
+from pipeline.records import Entry
+
+FORMS = ("zip", "tar", "tar.gz", "tgz", "tar.zst")
+Files = Mapping[str, bytes]
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp_path(tmp_path: Path) -> Iterator[None]:
+    """Inputs are given relative to the current directory."""
+    here = Path.cwd()
+    os.chdir(tmp_path)
+    Path("in").mkdir()
+    yield
+    os.chdir(here)
+
+
+def tar(files: Files, *special: tarfile.TarInfo, format: int = tarfile.PAX_FORMAT) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=format) as archive:
+        for info in special:
+            archive.addfile(info)
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def zipped(files: Files, *special: zipfile.ZipInfo, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as archive:
+        for info in special:
+            archive.writestr(info, b"target")
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+def packed(form: str, files: Files) -> bytes:
+    """An archive of this form."""
+    if form == "zip":
+        return zipped(files)
+    pack: dict[str, Callable[[bytes], bytes]] = {"tar": bytes, "tar.zst": zstandard.compress}
+    return pack.get(form, gzip.compress)(tar(files))
+
+
+def entries(
+    data: bytes, name: str, *, counts: ListingCounts | None = None, input: str = "in", **more: Any
+) -> list[Entry]:
+    """The entries of an archive of these bytes."""
+    Path("in", name).write_bytes(data)
+    config = InputConfig(uri=(InputSource(input),), **more)
+    return list(load_entries(config, output=None, counts=counts or ListingCounts()))
+
+
+def read(found: Sequence[Entry]) -> dict[str, bytes | str]:
+    """The bytes of each entry, or the reason that it has none."""
+    texts: dict[str, bytes | str] = {}
+    for entry in found:
+        try:
+            texts[entry.id] = entry.read()
+        except DocumentError as error:
+            texts[entry.id] = error.reason
+    return texts
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_member_is_a_document(form: str) -> None:
+    """Its id is `path!/member`, its lines are `path!/member#N`; it may be compressed itself; others are counted."""
+    files = {
+        "a.txt": b"x",
+        "sub/b.md": b"y" * 600_000,
+        "c.jsonl": b'{"n":1}\n\n{"n":3}\n',
+        "d.txt.gz": gzip.compress(b"z"),
+        "e.csv": b"text\nt\n",
+        "f.docx": b"",
+        "sub/inner.zip": zipped({"g.txt": b"no"}),
+        "inner.tar.gz": gzip.compress(tar({"g.txt": b"no"})),
+        "empty.txt": b"",
+    }
+    counts = ListingCounts()
+    found = entries(packed(form, files), f"A.{form}", counts=counts)
+    assert read(found) == {
+        f"A.{form}!/{name}": data
+        for name, data in {
+            "a.txt": b"x",
+            "sub/b.md": b"y" * 600_000,
+            "c.jsonl#1": b'{"n":1}',
+            "c.jsonl#3": b'{"n":3}',
+            "d.txt.gz": b"z",
+            "e.csv#1": b'{"text":"t"}',
+            "empty.txt": b"",
+        }.items()
+    }
+    assert counts.ignored == {".docx": 1, ".zip": 1, ".tar.gz": 1}
+    assert (counts.files, counts.listed) == (1, 7)
+    assert found[0].uri == f"in/A.{form}!/a.txt"
+
+
+def test_an_archive_in_an_archive_can_fail() -> None:
+    """With `unsupported: fail` it is one failed document."""
+    assert read(entries(zipped({"b.tar": tar({"c.txt": b""})}), "a.zip", unsupported="fail")) == {
+        "a.zip!/b.tar": "unsupported_format"
+    }
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_name_never_leads_outside(form: str) -> None:
+    """Roots and dots are dropped from names: nothing but the archive is read, whatever its members are called."""
+    names = ["../../etc/passwd.txt", "/etc/shadow.txt", "a/../../b.txt", "./c.txt", "//d.txt", "e/./f.txt"]
+    found = read(entries(packed(form, {name: name.encode() for name in names}), f"a.{form}"))
+    clean = ["etc/passwd.txt", "etc/shadow.txt", "a/b.txt", "c.txt", "d.txt", "e/f.txt"]
+    assert found == {f"a.{form}!/{after}": before.encode() for before, after in zip(names, clean, strict=True)}
+
+
+def test_links_and_devices_are_passed_over() -> None:
+    """They are counted, and what they point to is not read."""
+    kinds = {tarfile.SYMTYPE: "s", tarfile.LNKTYPE: "l", tarfile.CHRTYPE: "c", tarfile.FIFOTYPE: "f"}
+    special = []
+    for kind, name in kinds.items():
+        info = tarfile.TarInfo(f"{name}.txt")
+        info.type, info.linkname = kind, "/etc/passwd"
+        special.append(info)
+    counts = ListingCounts()
+    assert read(entries(tar({"a.txt": b"x"}, *special), "a.tar", counts=counts)) == {"a.tar!/a.txt": b"x"}
+    assert counts.ignored == {"(symlink)": 2, "(special)": 2}
+    link = zipfile.ZipInfo("s.txt")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    counts = ListingCounts()
+    found = entries(zipped({"b.txt": b"x", "dir/": b""}, link), "b.zip", counts=counts, input="in/b.zip")
+    assert read(found) == {"b.zip!/b.txt": b"x"}
+    assert counts.ignored == {"(symlink)": 1}
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "expected"),
+    [
+        (["**"], [], ["a.txt", "b.md", "x/c.txt"]),
+        (["*.txt"], [], ["a.txt", "x/c.txt"]),
+        (["*.zip"], [], ["a.txt", "b.md", "x/c.txt"]),
+        (["**", "*.zip!/.h.txt"], [], [".h.txt", "a.txt", "b.md", "x/c.txt"]),
+        (["a.zip!/x/**"], [], ["x/c.txt"]),
+        (["**"], ["*.md", "x/"], ["a.txt"]),
+        (["**"], ["a.zip!/x"], ["a.txt", "b.md"]),
+        (["*.txt"], ["*.zip"], []),
+    ],
+)
+@pytest.mark.parametrize("input", ["in", "in/a.zip", "in/*.zip"])
+def test_include_and_exclude_hold_for_members(
+    include: list[str], exclude: list[str], expected: list[str], input: str
+) -> None:
+    """As for the files of a folder `a.zip!`; hidden members count only by name; a wanted archive is wanted whole."""
+    if (input == "in/*.zip" and include != ["**"]) or (input == "in/a.zip" and exclude == ["*.zip"]):
+        return
+    names = (".h.txt", "a.txt", "b.md", "x/c.txt", "_x/d.txt", "__MACOSX/._a.txt")
+    data = zipped(dict.fromkeys(names, b""))
+    found = entries(data, "a.zip", input=input, include=tuple(include), exclude=tuple(exclude))
+    assert sorted(entry.id for entry in found) == [f"a.zip!/{name}" for name in expected]
+
+
+def test_a_zip_is_read_however_it_was_made() -> None:
+    """Stored or deflated, with a comment, behind other bytes, with sizes after the data, and in the large format."""
+    files = {"a.txt": b"x" * 5000, "b.txt": os.urandom(900_000)}
+    expected = {f"a.zip!/{name}": data for name, data in files.items()}
+    commented = io.BytesIO(zipped(files))
+    with zipfile.ZipFile(commented, "a") as archive:
+        archive.comment = b"PK\5\6" + b"c" * 3000
+    streamed = io.BytesIO()
+    with zipfile.ZipFile(_Unseekable(streamed), "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            with archive.open(name, "w", force_zip64=True) as member:
+                member.write(data)
+    whole = zipped(files)
+    for data in (zipped(files, method=zipfile.ZIP_STORED), commented.getvalue(), b"#!/bin/sh\n" * 9 + whole,
+                 streamed.getvalue(), _large(whole, 2)):  # fmt: skip
+        assert read(entries(data, "a.zip")) == expected
+    assert entries(zipped({}), "a.zip") == []
+
+
+class _Unseekable(io.RawIOBase):
+    """A pipe, for what writes sizes behind the data."""
+
+    def __init__(self, out: io.BytesIO) -> None:
+        self._out = out
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return self._out.write(data)
+
+
+def _large(data: bytes, count: int) -> bytes:
+    """The archive with the end records of one that is larger than 4 GiB."""
+    at = len(data) - 22
+    size, offset = struct.unpack_from("<2L", data, at + 12)
+    record = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, offset)
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, at, 1)
+    tail = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    return data[:at] + record + locator + tail
+
+
+def test_a_zip_names_its_members_in_several_ways() -> None:
+    """UTF-8 that says so, UTF-8 that does not, and the code page of DOS."""
+    said = zipped({"ü.txt": b"1"})
+    plain = zipped({"xx.txt": b"2"}).replace(b"xx.txt", "ü.txt".encode())
+    dos = zipped({"x.txt": b"3"}).replace(b"x.txt", "ü.txt".encode("cp437"))
+    for data, text in ((said, b"1"), (plain, b"2"), (dos, b"3")):
+        assert read(entries(data, "a.zip")) == {"a.zip!/ü.txt": text}
+
+
+def test_a_member_of_a_zip_has_a_version() -> None:
+    """Its size, checksum and time: what is unchanged need not be read, also when the archive was made anew."""
+    first, second = (zipped({"a.txt": b"x", other: b"y"}) for other in ("b.txt", "c.txt"))
+    versions = [{entry.id: entry.version for entry in entries(data, "a.zip")} for data in (first, second)]
+    assert versions[0]["a.zip!/a.txt"] == versions[1]["a.zip!/a.txt"] is not None
+    assert versions[0]["a.zip!/a.txt"] != versions[0]["a.zip!/b.txt"]
+
+
+def test_a_member_of_a_tar_has_the_version_of_the_archive() -> None:
+    """It says nothing of itself that could be trusted."""
+    Path("in/a.tar").write_bytes(tar({"a.txt": b"x"}))
+    os.utime("in/a.tar", ns=(0, 5))
+    config = InputConfig(uri=(InputSource("in"),))
+    (entry,) = load_entries(config, output=None, counts=ListingCounts())
+    assert entry.version == f"{Path('in/a.tar').stat().st_size}-5"
+
+
+def test_a_broken_member_is_one_failed_document() -> None:
+    """Its checksum tells; the others are read. An encrypted one needs a password, one packed oddly another tool."""
+    data = bytearray(zipped({"a.txt": b"alpha" * 20, "b.txt": b"beta", "c.txt": b"c"}, method=zipfile.ZIP_STORED))
+    data[data.index(b"alphaalpha")] ^= 1
+    found = read(entries(bytes(data), "a.zip"))
+    assert found == {"a.zip!/a.txt": "document_unreadable", "a.zip!/b.txt": b"beta", "a.zip!/c.txt": b"c"}
+    for field, value in ((8, 1), (10, 12)):
+        data = bytearray(zipped({"a.txt": b"alpha", "b.txt": b"beta"}))
+        data[data.index(b"PK\1\2") + field] |= value
+        found = read(entries(bytes(data), "a.zip"))
+        assert found == {"a.zip!/a.txt": "document_unreadable", "a.zip!/b.txt": b"beta"}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_cut_archive_keeps_what_was_read(form: str) -> None:
+    """One failed document stands for what is lost; a zip, whose directory is at its end, is lost whole."""
+    noise = random.Random(7)
+    files = {f"{n:03}.txt": noise.randbytes(3000) for n in range(400)}
+    data = packed(form, files)
+    found = read(entries(data[: len(data) // 2], f"a.{form}"))
+    assert found.pop(f"a.{form}") == "document_unreadable"
+    assert found == {f"a.{form}!/{name}": data for name, data in list(files.items())[: len(found)]}
+    assert len(found) == 0 if form == "zip" else 100 < len(found) <= 202
+
+
+def test_a_tar_that_breaks_between_two_members_is_found_out() -> None:
+    """Without an end mark, or with a damaged header, it is not taken for whole."""
+    data = tar({"a.txt": b"x" * 512, "b.txt": b"y" * 512})
+    for broken in (data[:1024], data[:1024] + b"\x01" * 512 + data[1536:], data[:1536], b""):
+        found = read(entries(broken, "a.tar"))
+        assert found["a.tar"] == "document_unreadable"
+        assert len(found) == (2 if broken else 1)
+
+
+def test_what_is_too_large_fails_alone() -> None:
+    """By its size where that is told, by its bytes where it lies; what follows is read."""
+    files = {"a.txt": b"x" * 101, "b.txt": b"y" * 100, "c.txt.gz": gzip.compress(b"z" * 200_000)}
+    for form in FORMS:
+        assert read(entries(packed(form, files), "a." + form, max_document_bytes=100, input=f"in/a.{form}")) == {
+            f"a.{form}!/a.txt": "document_too_large",
+            f"a.{form}!/b.txt": b"y" * 100,
+            f"a.{form}!/c.txt.gz": "document_too_large",
+        }
+    lying = bytearray(zipped({"a.txt": bytes(1 << 20)}))
+    for start, field in ((0, 22), (lying.index(b"PK\1\2"), 24)):
+        struct.pack_into("<L", lying, start + field, 50)
+    assert read(entries(bytes(lying), "a.zip", max_document_bytes=100, input="in/a.zip")) == {
+        "a.zip!/a.txt": "document_too_large"
+    }
+
+
+def _peak_bytes(call: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("form", ["zip", "tar", "tar.zst"])
+def test_memory_does_not_grow_with_the_archive(form: str) -> None:
+    """Ten times the members take no more memory."""
+    peaks = []
+    for count in (300, 3000):
+        name = f"a{count}.{form}"
+        Path("in", name).write_bytes(packed(form, {f"{n}.txt": b"x" * 100 for n in range(count)}))
+        config = InputConfig(uri=(InputSource(f"in/{name}"),))
+
+        def go_through(config: InputConfig = config) -> None:
+            for entry in load_entries(config, output=None, counts=ListingCounts()):
+                entry.read()
+
+        peaks.append(_peak_bytes(go_through))
+    assert peaks[1] < peaks[0] * 1.3
+
+
+def test_bombs_stop_at_the_limit() -> None:
+    """Members and headers that unpack to very much take no memory."""
+    big = bytes(64 << 20)
+    info = tarfile.TarInfo("b.txt")
+    info.pax_headers = {"comment": "x" * (64 << 20)}
+    with tarfile.open("in/head.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(info)
+    bombs = {
+        "a.zip": zipped({"a.txt": big, "b.txt": b"x"}),
+        "a.tar.zst": zstandard.compress(tar({"a.txt": big, "b.txt": b"x"})),
+        "c.tar.gz": gzip.compress(Path("in/head.tar").read_bytes()),
+    }
+    Path("in/head.tar").unlink()
+    expected = {"a.txt": "document_too_large", "b.txt": b"x"}
+    for name, data in bombs.items():
+        Path("in", name).write_bytes(data)
+        config = InputConfig(uri=(InputSource(f"in/{name}"),), max_document_bytes=1 << 20)
+        found: dict[str, bytes | str] = {}
+
+        def go_through(config: InputConfig = config, found: dict[str, bytes | str] = found) -> None:
+            found.update(read(list(load_entries(config, output=None, counts=ListingCounts()))))
+
+        assert _peak_bytes(go_through) < 12 << 20
+        wanted = {f"{name}!/{key}": value for key, value in expected.items()}
+        assert found == ({name: "document_unreadable"} if name == "c.tar.gz" else wanted)
+
+
+@pytest.mark.parametrize("size", [-512, -10240, 0o77777777777])
+def test_a_hostile_size_ends_the_archive(size: int) -> None:
+    """A member whose size leads backwards, or beyond the end, is no endless loop."""
+    info = tarfile.TarInfo("a.txt")
+    info.pax_headers = {"size": str(size)}
+    data = tar({"b.txt": b"x"}, info)
+    assert "a.tar" in read(entries(data, "a.tar"))
+
+
+_MEMBERS = {"a.txt": b"alpha " * 40, "b/c.jsonl": b'{"text": "x"}\n' * 9, "d.csv": b"text\nx\n"}
+
+
+@settings(deadline=None)
+@given(st.sampled_from(FORMS), st.data())
+def test_any_damage_is_survived(form: str, draw: st.DataObject) -> None:
+    """Whatever is overwritten, doubled or cut: entries that are read or fail, and an end."""
+    data = bytearray(packed(form, _MEMBERS))
+    for _ in range(draw.draw(st.integers(1, 6))):
+        at = draw.draw(st.integers(0, len(data)))
+        data[at : at + draw.draw(st.integers(0, 40))] = draw.draw(st.binary(max_size=12) | st.just(bytes(data[:60])))
+    for entry in entries(bytes(data), f"a.{form}", input=f"in/a.{form}", max_document_bytes=1000):
+        with suppress(DocumentError):
+            assert isinstance(entry.read(), bytes)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(FORMS), st.binary(max_size=1500))
+def test_any_bytes_as_an_archive(form: str, data: bytes) -> None:
+    """What is no archive is one failed document."""
+    for entry in entries(data, f"a.{form}", input=f"in/a.{form}"):
+        with suppress(DocumentError):
+            entry.read()
