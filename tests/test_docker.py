@@ -1,0 +1,113 @@
+"""The Dockerfile, which no engine builds here: what hadolint says of it, and what its instructions promise."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from charts import CHART, PROJECT
+
+from pipeline import __version__
+
+FOLDER = PROJECT / "config" / "docker"
+TEXT = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Each instruction with its arguments, continued lines joined, comments left out."""
+    lines = "\n".join(line for line in TEXT.splitlines() if not line.startswith("#")).replace("\\\n", " ")
+    return [(name, rest.strip()) for name, _, rest in (line.partition(" ") for line in lines.splitlines() if line)]
+
+
+def final_stage() -> list[tuple[str, str]]:
+    """The instructions of the image that is kept."""
+    found = instructions()
+    return found[max(n for n, (name, _) in enumerate(found) if name == "FROM") :]
+
+
+def one(name: str) -> str:
+    """The arguments of the only instruction of this name in the final stage."""
+    (found,) = [rest for each, rest in final_stage() if each == name]
+    return found
+
+
+def test_hadolint_has_nothing_to_say() -> None:
+    """With its default rules, on machines that its package is made for."""
+    program = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if program is None:
+        assert not os.environ.get("CI"), "no hadolint: it is in the extra `test`"
+        pytest.skip("no hadolint for this machine")
+    ran = subprocess.run([program, FOLDER / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "")
+
+
+def test_what_builds_is_left_behind() -> None:
+    """Two stages of the same base; the last one runs nothing and copies the environment alone."""
+    bases = [rest.split()[0] for name, rest in instructions() if name == "FROM"]
+    assert len(bases) == 2
+    assert len(set(bases)) == 1
+    assert "RUN" not in dict(final_stage())
+    assert one("COPY") == "--from=build /opt/pipeline /opt/pipeline"
+
+
+def test_no_cache_and_no_compiler_get_in() -> None:
+    """pip keeps nothing and takes wheels only; apt is not used."""
+    runs = " ".join(rest for name, rest in instructions() if name == "RUN")
+    assert runs.count("--no-cache-dir") == len(re.findall(r"pip (?:wheel|install)", runs)) == 2
+    assert "--only-binary :all:" in runs
+    assert "apt" not in runs
+
+
+def test_the_user_is_a_number_and_not_root() -> None:
+    """The one that the chart runs it as."""
+    chart = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))["podSecurityContext"]
+    assert one("USER") == f"{chart['runAsUser']}:{chart['runAsGroup']}" == "10001:10001"
+
+
+def test_only_tmp_is_written_to() -> None:
+    """So that the root may be read-only: home, temporary files and working directory lie in the volume."""
+    env = dict(pair.split("=", 1) for pair in one("ENV").split())
+    assert (env["TMPDIR"], env["HOME"], one("WORKDIR"), one("VOLUME")) == ("/tmp", "/tmp", "/tmp", '["/tmp"]')
+    assert env["PYTHONDONTWRITEBYTECODE"] == "1"
+
+
+def test_the_command_is_the_pipeline() -> None:
+    """Found on the PATH of the environment that is copied."""
+    env = dict(pair.split("=", 1) for pair in one("ENV").split())
+    assert env["PATH"].startswith("/opt/pipeline/bin:")
+    assert one("ENTRYPOINT") == '["pipeline"]'
+
+
+def test_the_labels_are_of_this_version() -> None:
+    """The version and the licence are those of the package."""
+    labels = dict(re.findall(r'([a-z.]+)="([^"]*)"', one("LABEL")))
+    assert labels["org.opencontainers.image.version"] == __version__
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert f"extraction-pipeline:{__version__}" in TEXT
+
+
+def test_the_build_gets_what_it_copies_and_nothing_else() -> None:
+    """Each file that is copied is let in by the ignore file; secrets and outputs are not."""
+    lines = (FOLDER / "Dockerfile.dockerignore").read_text(encoding="utf-8").split()
+    copied = [word for name, rest in instructions() if name == "COPY" and "--from" not in rest for word in rest.split()]
+    sources = [word for word in copied if not word.startswith("./")]
+    assert lines[0] == "*"
+    assert sorted(sources) == sorted(line[1:] for line in lines if line.startswith("!"))
+    assert all((PROJECT / source).exists() for source in sources)
+    assert not any(fnmatch.fnmatch(".env", line[1:]) for line in lines if line.startswith("!"))
+
+
+def test_the_wheel_can_be_built_of_what_is_copied() -> None:
+    """What setup.cfg refers to is among it."""
+    setup = (PROJECT / "setup.cfg").read_text(encoding="utf-8")
+    referred = re.findall(r"^(?:long_description = file: |license_files = )(\S+)", setup, re.MULTILINE)
+    assert referred
+    copied = " ".join(rest for name, rest in instructions() if name == "COPY").split()
+    assert set(referred) <= set(copied)
