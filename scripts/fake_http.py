@@ -165,10 +165,13 @@ class Peer:
 
 
 class Listener:
-    """Accepts connections on one port of 127.0.0.1, a thread each; can be taken down and up again."""
+    """Accepts connections on one port of 127.0.0.1 (or of `host`), a thread each; can be taken down and up again."""
 
-    def __init__(self, handler: Callable[[Request, Peer], None], *, port: int = 0, idle_s: float = 0.0) -> None:
+    def __init__(
+        self, handler: Callable[[Request, Peer], None], *, port: int = 0, idle_s: float = 0.0, host: str = "127.0.0.1"
+    ) -> None:
         self._handler = handler
+        self._host = host
         self._idle_s = idle_s or None
         self._lock = threading.Lock()
         self._peers: set[Peer] = set()
@@ -205,11 +208,10 @@ class Listener:
         self.down()
         self._sock.close()
 
-    @staticmethod
-    def _bound(port: int) -> socket.socket:
+    def _bound(self, port: int) -> socket.socket:
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("127.0.0.1", port))
+        sock.bind((self._host, port))
         sock.settimeout(0.1)
         return sock
 

@@ -30,6 +30,7 @@ def arguments() -> argparse.Namespace:
     kind = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=kind)
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a container")
     parser.add_argument("--latency", type=float, default=0.0, metavar="SECONDS", help="of each completion")
     parser.add_argument("--slots", type=int, default=0, help="completions at a time; 0: no limit")
     parser.add_argument("--model", action="append", help="repeatable; default: llama3.1")
@@ -60,6 +61,7 @@ def main() -> int:
                 slots=asked.slots,
                 api_key=asked.api_key,
                 port=asked.port,
+                host=asked.host,
                 thinking=asked.thinking,
                 truncates=asked.truncates,
                 restart_s=asked.restart_s,

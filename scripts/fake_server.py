@@ -68,6 +68,7 @@ class FakeLLM:
         faults: Faults | None = None,
         answer: Answer | None = None,
         port: int = 0,
+        host: str = "127.0.0.1",
         thinking: bool = False,
         truncates: bool = False,
         enforce_schema: bool = True,
@@ -94,7 +95,7 @@ class FakeLLM:
         self._asked: Counter[str] = Counter()
         self._in_flight = 0
         self._closed, self._bouncing = threading.Event(), threading.Event()
-        self._listener = Listener(self._serve, port=port, idle_s=idle_s)
+        self._listener = Listener(self._serve, port=port, idle_s=idle_s, host=host)
         self.port = self._listener.port
         self.url = f"http://127.0.0.1:{self.port}"
 

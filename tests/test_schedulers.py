@@ -1,0 +1,251 @@
+"""The pages for schedulers: what a reader pastes from them is valid, and does what the page says."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import botocore.validate
+import kubernetes_validate
+import pytest
+import yaml
+from charts import CHART, NEWEST, PROJECT, helm, only, rendered
+from conftest import Place
+
+from pipeline.cli import parser
+from pipeline.config_keys import env_names
+from pipeline.errors import EXIT_CONFIG, EXIT_FAILURES
+from pipeline.shards import SHARDS
+
+CHART_PAGE = CHART / "README.md"
+PAGES = {
+    "README": PROJECT / "README.md",
+    "helm": CHART_PAGE,
+    **{name: PROJECT / "config" / name / "README.md" for name in ("slurm", "aws-batch", "cloud-run")},
+}
+SBATCH = PROJECT / "config" / "slurm" / "extract.sbatch"
+BATCH_JOB = json.loads((PROJECT / "config" / "aws-batch" / "job-definition.json").read_text(encoding="utf-8"))
+CLOUD_RUN = yaml.safe_load((PROJECT / "config" / "cloud-run" / "job.yaml").read_text(encoding="utf-8"))
+SCRIPTS = [SBATCH, *sorted((PROJECT / "scripts").glob("*.sh")), PROJECT / ".ci" / "run"]
+
+
+def blocks(page: Path, kind: str = "") -> list[str]:
+    """The fenced blocks of a page, of this kind, without their indentation."""
+    found = re.findall(r"^( *)```(\w*)\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, each, text in found if each == kind]
+
+
+def typed(page: Path, start: str) -> list[list[str]]:
+    """The words of each line of a page's blocks that starts so, without comments."""
+    lines = [line for text in blocks(page) for line in text.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith(start)]
+
+
+def placed(words: list[str], folder: Path) -> list[str]:
+    """The words with the page's own value files led to where the test has written them."""
+    return [str(folder / word) if word.endswith(".yaml") else word for word in words]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_shellcheck_has_nothing_to_say(path: Path) -> None:
+    """Of any shell script that the project gives away."""
+    program = Path(sys.executable).with_name("shellcheck")
+    ran = subprocess.run([program, path], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())
+def test_links_lead_to_files(page: Path) -> None:
+    """Each relative link of a page, and each heading that one names."""
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
+        path = page.parent / target
+        assert path.exists(), f"{page}: {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())
+def test_scripts_and_files_that_are_named_are_there(page: Path) -> None:
+    """Paths of the project in a page's text and commands."""
+    named = re.findall(r"(?<![\w/-])((?:config|scripts)/[\w./-]+\w)", page.read_text(encoding="utf-8"))
+    assert [path for path in named if not (PROJECT / path).exists()] == []
+
+
+def test_the_values_of_the_charts_page_install(tmp_path: Path) -> None:
+    """Each helm command of the page, with the value files that the page shows."""
+    for text in blocks(CHART_PAGE, "yaml"):
+        name = text.splitlines()[0].removeprefix("# ").partition(",")[0]
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    commands = typed(CHART_PAGE, "helm upgrade --install ")
+    assert len(commands) == 2
+    for words in commands:
+        ran = helm("template", *placed(words[3:], tmp_path), "--kube-version", NEWEST)
+        assert ran.returncode == 0, ran.stderr
+        kinds = {each["kind"] for each in yaml.safe_load_all(ran.stdout) if each}
+        assert "CronJob" in kinds
+        assert ("Job" in kinds) == ("backfill.yaml" in words)
+        assert "news-extraction-pipeline-nightly" in ran.stdout
+
+
+def test_the_trial_of_the_charts_page_can_be_typed() -> None:
+    """Its flags are those of the script."""
+    (words,) = typed(CHART_PAGE, "python scripts/job_trial.py")
+    told = subprocess.run([sys.executable, PROJECT / words[1], "--help"], capture_output=True, text=True, check=True)
+    assert all(flag in told.stdout for flag in words if flag.startswith("--"))
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())
+def test_each_pipeline_command_of_a_page_can_be_typed(page: Path) -> None:
+    """The command line takes it, also within a line of crontab."""
+    for text in blocks(page):
+        for command in re.findall(r"(?:^|&& )(pipeline (?:run|check|report)\b[^#>\n]*)", text, re.MULTILINE):
+            words = shlex.split(re.sub(r"\s2$", "", command.strip()))
+            assert parser().parse_args(words[1:]).command == words[1]
+
+
+def slurm(task: int, low: int, high: int, count: int) -> dict[str, str]:
+    """What Slurm sets for a task."""
+    numbers = {"JOB_ID": 77, "TASK_ID": task, "TASK_MIN": low, "TASK_MAX": high, "TASK_COUNT": count}
+    return {f"SLURM_ARRAY_{name}": str(value) for name, value in numbers.items()}
+
+
+def submitted(place: Place, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """What a task of the array came to: the batch script as slurmd starts it, with the place's config."""
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    command = ["bash", str(SBATCH), "pipeline.yaml"]
+    return subprocess.run(
+        command, cwd=place.folder, env={"PATH": path, **env}, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_an_array_of_the_batch_script_does_the_archive(place: Place) -> None:
+    """Four tasks that start at 1: every document once, run files by the array's id, none missing."""
+    names = place.documents(12)
+    for task in range(1, 5):
+        ran = submitted(place, slurm(task, 1, 4, 4))
+        assert ran.returncode == 0, ran.stderr
+    files = sorted(path.name for path in (place.folder / "out").glob("results-*.jsonl"))
+    assert sorted(line["id"] for name in files for line in place.lines(name)) == names
+    assert place.report()["missing_shards"] == []
+    assert (place.folder / "out" / "runs" / "slurm-77-00000-of-00004.json").exists()
+
+
+def test_shards_are_done_again_by_their_numbers(place: Place) -> None:
+    """The page's `PIPELINE_SHARDS=16 sbatch --array=3,7`; without the variable it is refused."""
+    place.documents(4)
+    ran = submitted(place, {**slurm(7, 3, 7, 2), "PIPELINE_SHARDS": "16"})
+    assert ran.returncode == 0, ran.stderr
+    assert place.last_run()["shard"] == "7/16"
+    assert submitted(place, slurm(7, 3, 7, 2)).returncode == EXIT_CONFIG
+
+
+def test_the_batch_script_stops_by_itself_before_its_time_is_over() -> None:
+    """--max-duration is below --time, and SIGTERM comes early enough for runner.grace_s."""
+    text = SBATCH.read_text(encoding="utf-8")
+    hours, minutes, seconds = re.findall(r"--time=(\d+):(\d+):(\d+)", text)[0]
+    (command,) = re.findall(r"exec (pipeline .*)", text)
+    ours = parser().parse_args(shlex.split(command)[1:])
+    assert ours.max_duration < int(hours) * 3600 + int(minutes) * 60 + int(seconds)
+    assert int(re.findall(r"--signal=B:TERM@(\d+)", text)[0]) > 25
+
+
+def complaints(operation: str, given: dict[str, Any]) -> str:
+    """What the service's own model says of a request."""
+    model = botocore.session.get_session().get_service_model("batch")
+    shape = model.operation_model(operation).input_shape
+    return str(botocore.validate.ParamValidator().validate(given, shape).generate_report())
+
+
+def test_the_job_definition_is_one_of_aws_batch() -> None:
+    """By the model of the service that its own client has; a misspelt key would be found."""
+    assert complaints("RegisterJobDefinition", BATCH_JOB) == ""
+    assert "Unknown parameter" in complaints("RegisterJobDefinition", {**BATCH_JOB, "retryStrategie": {}})
+
+
+def test_the_job_is_submitted_with_options_that_there_are() -> None:
+    """Each option of the page's submit-job is a field of the request; its size is that of the definition."""
+    shape = botocore.session.get_session().get_service_model("batch").operation_model("SubmitJob").input_shape
+    plain, other = (words[3:] for words in typed(PAGES["aws-batch"], "aws batch submit-job"))
+    for words in (plain, other):
+        options = dict(zip(words[::2], words[1::2], strict=True))
+        fields = {re.sub("-(.)", lambda found: found[1].upper(), name.removeprefix("--")) for name in options}
+        assert fields <= set(shape.members)
+    assert f"size={env_of(BATCH_JOB['containerProperties'])[SHARDS]}" in plain
+    assert ("size=32" in other, "environment=[{name=PIPELINE_SHARDS,value=32}]" in other) == (True, True)
+
+
+def env_of(container: dict[str, Any]) -> dict[str, str]:
+    """The variables of a container, by name."""
+    listed = container.get("environment") or container["env"]
+    return {each["name"]: each.get("value", "") for each in listed}
+
+
+@pytest.mark.parametrize(
+    ("command", "env"),
+    [
+        (BATCH_JOB["containerProperties"]["command"], env_of(BATCH_JOB["containerProperties"])),
+        *[
+            (each["args"], env_of(each))
+            for each in CLOUD_RUN["spec"]["template"]["spec"]["template"]["spec"]["containers"]
+        ],
+    ],
+    ids=["aws-batch", "cloud-run"],
+)
+def test_containers_are_given_what_the_program_knows(command: list[str], env: dict[str, str]) -> None:
+    """Arguments that parse, and variables that set something; a run ends by itself before a day is over."""
+    assert parser().parse_args(command).max_duration < 86400
+    assert set(env) <= {*env_names(), SHARDS}
+    assert {"PIPELINE_INPUT_URI", "PIPELINE_OUTPUT_URI", "PIPELINE_PROVIDER", "VLLM_BASE_URL"} <= set(env)
+
+
+def test_batch_does_not_try_again_what_changes_nothing() -> None:
+    """The exit codes of the program's own table end a child; everything else is tried again."""
+    *ends, rest = BATCH_JOB["retryStrategy"]["evaluateOnExit"]
+    assert ends == [{"onExitCode": str(code), "action": "EXIT"} for code in (EXIT_FAILURES, EXIT_CONFIG)]
+    assert rest == {"onReason": "*", "action": "RETRY"}
+
+
+def smoke_documents() -> list[str]:
+    """The YAML documents in scripts/kind_smoke.sh."""
+    text = (PROJECT / "scripts" / "kind_smoke.sh").read_text(encoding="utf-8")
+    return re.findall(r"<<'YAML'\n(.*?)^YAML$", text, re.DOTALL | re.MULTILINE)
+
+
+def test_the_smoke_scripts_values_render(tmp_path: Path) -> None:
+    """And the names that the script waits for, reads from and starts are those of the rendered objects."""
+    (tmp_path / "values.yaml").write_text(smoke_documents()[1], encoding="utf-8")
+    manifests = rendered(tmp_path / "values.yaml", release="smoke")
+    text = (PROJECT / "scripts" / "kind_smoke.sh").read_text(encoding="utf-8")
+    job = only(manifests, "Job")
+    assert re.findall(r"^shards=(\d+)$", text, re.MULTILINE) == [str(job["spec"]["completions"])]
+    assert f"cronjob/{only(manifests, 'CronJob')['metadata']['name']}" in text
+    assert f'"claimName": "{only(manifests, "PersistentVolumeClaim")["metadata"]["name"]}"' in text
+    assert job["metadata"]["labels"]["app.kubernetes.io/component"] == "backfill"
+    config = yaml.safe_load(only(manifests, "ConfigMap", "-config")["data"]["pipeline.yaml"])
+    assert config["output"]["uri"] == "/data/out"
+
+
+def test_the_smoke_scripts_server_is_valid_and_can_be_started() -> None:
+    """Its objects by the schemas of Kubernetes, its command by the fake server's own flags."""
+    deployment, service = yaml.safe_load_all(smoke_documents()[0])
+    for each in (deployment, service):
+        kubernetes_validate.validate(each, NEWEST, strict=True)
+    command = deployment["spec"]["template"]["spec"]["containers"][0]["command"]
+    script = PROJECT / "scripts" / Path(command[1]).name
+    told = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout
+    assert all(word.partition("=")[0] in told for word in command[2:])
+    assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
+
+
+def test_the_smoke_scripts_overrides_are_json() -> None:
+    """kubectl would refuse them otherwise."""
+    text = (PROJECT / "scripts" / "kind_smoke.sh").read_text(encoding="utf-8")
+    (overrides,) = re.findall(r"--overrides '(.*?)'", text, re.DOTALL)
+    assert json.loads(overrides)["spec"]["containers"][0]["command"] == ["cat", "/data/out/report.json"]
