@@ -24,7 +24,10 @@ _BAR_CELLS, _BAR_FROM_WIDTH = 20, 60
 
 @dataclass(frozen=True, slots=True)
 class ProgressState:
-    """The run at this moment. `total` is None until the listing has ended; `waiting_for` says what outage."""
+    """The run at this moment. `total` is None until the listing has ended, `found` is what it gave so far.
+
+    `queue_s`: how long requests waited in the server's queue lately, where it tells; `waiting_for` says what outage.
+    """
 
     done: int = 0
     failed: int = 0
@@ -32,10 +35,13 @@ class ProgressState:
     in_flight: int = 0
     limit: int = 0
     limit_reason: str = ""
+    found: int = 0
     total: int | None = None
+    queue_s: float | None = None
     tokens_in: int = 0
     tokens_out: int = 0
     last_reason: str | None = None
+    last_failed: str | None = None
     waiting_for: str | None = None
     elapsed_s: float = 0.0
 
@@ -144,17 +150,19 @@ class PlainProgress:
 def _fields(state: ProgressState, rates: Rates) -> dict[str, Any]:
     known = {key: value for key, value in asdict(state).items() if value not in (None, "")}
     known["elapsed_s"] = round(state.elapsed_s)
+    if state.queue_s is not None:
+        known["queue_s"] = round(state.queue_s, 2)
     known["documents_per_s"] = round(rates.documents, 2)
     return {**known, "eta_s": round(rates.eta_s)} if rates.eta_s is not None else known
 
 
 def block_lines(state: ProgressState, rates: Rates, *, width: int, cells: str = "#-") -> list[tuple[str, str]]:
-    """The live block: (style, line) pairs, each line at most `width - 1` columns; what matters most comes first.
+    """The live block: (style, line) pairs, each line at most `width - 1` columns; a narrow one has more lines.
 
     `cells` draws the bar: a full cell and an empty one.
     """
     finished = state.asked + state.skipped
-    share = f"{finished:,} of {state.total:,}" if state.total is not None else f"{finished:,}"
+    share = f"{finished:,} of {state.total:,}" if state.total is not None else f"{finished:,} of {state.found:,}+"
     head = [
         _bar(finished, state.total if width >= _BAR_FROM_WIDTH else None, cells),
         share,
@@ -162,16 +170,18 @@ def block_lines(state: ProgressState, rates: Rates, *, width: int, cells: str = 
         f"{state.failed:,} failed",
     ]
     head += [f"{state.skipped:,} skipped"] if state.skipped else []
-    speed = [f"{rates.documents:.2f}/s", _clock_text(state.elapsed_s)]
+    speed = [f"{rates.documents:.2f}/s", f"after {_clock_text(state.elapsed_s)}"]
     speed += [f"{_clock_text(rates.eta_s)} left"] if rates.eta_s is not None else []
-    limit = f"{state.in_flight} of {state.limit} in flight" + (f" ({state.limit_reason})" if state.limit_reason else "")
-    tokens = f"tokens/s {rates.tokens_in:,.0f} in, {rates.tokens_out:,.0f} out"
-    lines = [("bold", head), ("", [*speed, limit, tokens])]
+    speed.append(f"{state.in_flight} of {state.limit} in flight")
+    speed += [f"({state.limit_reason})"] if state.limit_reason else []
+    speed.append(f"tokens/s {rates.tokens_in:,.0f} in, {rates.tokens_out:,.0f} out")
+    speed += [f"server queue {state.queue_s:.1f} s"] if state.queue_s is not None else []
+    blocks = [("bold", head), ("", speed)]
     if state.waiting_for:
-        lines.append(("yellow", [f"waiting: {state.waiting_for}"]))
+        blocks.append(("yellow", [f"waiting: {state.waiting_for}"]))
     if state.last_reason:
-        lines.append(("red", [f"last failure: {state.last_reason}"]))
-    return [(style, _fit(parts, width - 1)) for style, parts in lines]
+        blocks.append(("red", [f"last failure: {state.last_reason}", state.last_failed or ""]))
+    return [(style, line) for style, parts in blocks for line in _flow(parts, width - 1)]
 
 
 def _bar(finished: int, total: int | None, cells: str) -> str:
@@ -181,15 +191,15 @@ def _bar(finished: int, total: int | None, cells: str) -> str:
     return cells[0] * full + cells[1] * (_BAR_CELLS - full)
 
 
-def _fit(parts: list[str], width: int) -> str:
-    """As many parts as fit, the first one cut if need be."""
-    line = ""
+def _flow(parts: list[str], width: int) -> list[str]:
+    """The parts on as few lines as hold them; one that is wider than a line is cut."""
+    lines: list[str] = []
     for part in filter(None, map(visible, parts)):
-        longer = f"{line}  {part}" if line else part[:width]
-        if len(longer) > width:
-            break
-        line = longer
-    return line
+        if lines and len(lines[-1]) + 2 + len(part) <= width:
+            lines[-1] += f"  {part}"
+        else:
+            lines.append(part[:width])
+    return lines
 
 
 def _clock_text(seconds: float) -> str:

@@ -62,7 +62,7 @@ class Runner:
         self._flight = Flight(max_bytes=job.config.max_in_flight_bytes)
         self._guard = Guard(job.config)
         self._workers = 0
-        self._ready, self._reading, self._hurry = False, True, False
+        self.ready, self._reading, self._hurry = False, True, False
         self._look_now = threading.Event()
         self._answered = 0
 
@@ -135,7 +135,7 @@ class Runner:
         elif isinstance(event, PipelineError):
             self._finish(End.of_error(event))
         elif event == "ready":
-            self._ready = True
+            self.ready = True
 
     def _finished(self, finished: Finished) -> None:
         outcome = finished.outcome
@@ -179,7 +179,7 @@ class Runner:
         now, config = self._clock(), self.job.config
         if self.job.until is not None and now >= self.job.until:
             self._finish(End("stopped by --max-duration"))
-        trouble = self.plan.client.trouble if self._ready else None
+        trouble = self.plan.client.trouble if self.ready else None
         if trouble is None:
             if self.waiting_since is not None:
                 logger.info("going on", extra={"waited_s": round(now - self.waiting_since, 1)})
@@ -195,7 +195,7 @@ class Runner:
 
     def _dispatch(self) -> None:
         """Sends entries to workers while there is room; one that may have killed its server goes alone."""
-        while self._ready and self.end is None and self._has_room() and self.plan.client.available:
+        while self.ready and self.end is None and self._has_room() and self.plan.client.available:
             suspect = next((entry for entry in self._postponed if is_suspect(entry)), None)
             if suspect is not None:
                 if self.in_flight == 0:

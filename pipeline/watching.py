@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,8 @@ class Display:
     started: float
     metrics: Metrics | None = None
     tokens: list[int] = field(default_factory=lambda: [0, 0])
-    last_reason: str | None = None
+    last: Failure | None = None
+    waits: deque[float] = field(default_factory=lambda: deque(maxlen=20))
 
     def outcome(self, finished: Finished) -> None:
         """Counts one outcome."""
@@ -42,7 +44,8 @@ class Display:
         if not isinstance(outcome, Postponed):
             self.stats.add(outcome)
         if isinstance(outcome, Failure):
-            self.last_reason = outcome.reason
+            self.last = outcome
+        self.waits.extend(attempt.queue_s for attempt in finished.attempts if attempt.queue_s is not None)
         if isinstance(outcome, (Result, Failure)):
             self.tokens[0] += outcome.usage.prompt_tokens or 0
             self.tokens[1] += outcome.usage.completion_tokens or 0
@@ -53,6 +56,10 @@ class Display:
             self.metrics.turn(runner)
         counts, trouble = runner.counts, runner.plan.client.trouble
         waiting = trouble.message if runner.waiting_since is not None and trouble else None
+        if not runner.ready:
+            waiting = "the first look at the providers"
+        if runner.end is not None and runner.in_flight:
+            waiting = "what is in flight; a second Ctrl-C leaves at once"
         self.progress.update(
             ProgressState(
                 done=counts["done"],
@@ -61,10 +68,13 @@ class Display:
                 in_flight=runner.in_flight,
                 limit=runner.job.limit.value,
                 limit_reason=runner.job.limit.reason,
+                found=counts["found"],
                 total=counts["found"] if runner.listed_whole else None,
                 tokens_in=self.tokens[0],
                 tokens_out=self.tokens[1],
-                last_reason=self.last_reason,
+                queue_s=sum(self.waits) / len(self.waits) if self.waits else None,
+                last_reason=self.last.reason if self.last else None,
+                last_failed=self.last.id if self.last else None,
                 waiting_for=waiting,
                 elapsed_s=time.monotonic() - self.started,
             )

@@ -179,6 +179,22 @@ def test_no_line_of_the_block_is_wider_than_the_terminal(width: int) -> None:
     assert lines[0][1].lstrip("#-").strip().startswith("124,255 o")
 
 
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_a_narrow_block_has_more_lines_and_says_the_same(width: int) -> None:
+    """Nothing is left out for the want of columns, but the bar; on a wide terminal all stands in three lines."""
+    state = ProgressState(
+        done=21, failed=1, found=278, in_flight=2, limit=4, limit_reason="climbing", last_reason="rejected",
+        last_failed="d0042.txt", queue_s=1.25, elapsed_s=64,
+    )  # fmt: skip
+    lines = block_lines(state, Rates(5.3, 1300, 41, None), width=width)
+    said = [
+        "22 of 278+", "21 done", "1 failed", "5.30/s", "after 1:04", "2 of 4 in flight", "(climbing)",
+        "tokens/s 1,300 in, 41 out", "server queue 1.2 s", "last failure: rejected", "d0042.txt",
+    ]  # fmt: skip
+    assert [part for _, line in lines for part in line.split("  ")] == said
+    assert len(lines) == {40: 5, 80: 4, 120: 3}[width]
+
+
 def test_a_reason_cannot_reach_the_terminal_as_an_escape() -> None:
     """Text from a server is spelled out in the block."""
     lines = block_lines(ProgressState(waiting_for="\x1b[2Jgone"), Rates(0, 0, 0, None), width=80)
