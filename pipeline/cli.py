@@ -35,6 +35,7 @@ _RUN_EXAMPLE = """examples:
 _CHECK_EXAMPLE = "example:\n  pipeline check --config config/prod.yaml"
 _REPORT_EXAMPLE = "example:\n  pipeline report out"
 _TRY_EXAMPLE = "example:\n  pipeline try data/inbox/today.txt --agent appointments --set agents_dir=my_agents"
+_ERRORS_EXAMPLE = "examples:\n  pipeline errors out\n  pipeline errors out --show 2026/01/story.txt"
 _SCHEMA_EXAMPLE = "example:\n  pipeline schema > config.schema.json\n  pipeline schema --agent > agent.schema.json"
 _EXIT_CODES = """exit codes:
   0 finished, or stopped by --max-duration     1 too many failures, or too few documents
@@ -86,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     _add_try(_command(commands, "try", "show what is asked about documents, and answered, now", _TRY_EXAMPLE))
     report = _command(commands, "report", "rebuild the report of an output; calls no model", _REPORT_EXAMPLE)
     report.add_argument("output", metavar="OUT", help="the output's folder")
+    _add_errors(_command(commands, "errors", "show what failed, why, and what to type", _ERRORS_EXAMPLE))
     schema = _command(commands, "schema", "print the JSON Schema of the config file", _SCHEMA_EXAMPLE)
     schema.add_argument("--agent", action="store_true", help="that of an agent file instead")
     return top
@@ -122,6 +124,13 @@ def _add_try(command: argparse.ArgumentParser) -> None:
     command.add_argument("input", nargs="+", metavar="FILE", help="a document, or a folder or file of several")
     command.add_argument("--limit", metavar="N", type=_count, default=10, help="documents at most; default: 10")
     _add_config_flags(command, places=False)
+
+
+def _add_errors(command: argparse.ArgumentParser) -> None:
+    command.add_argument("output", metavar="OUT", help="the output")
+    command.add_argument("--show", metavar="ID", help="one document's whole story: requests, answer, complaint, past")
+    command.add_argument("--examples", metavar="N", type=_count, default=3, help="documents of each group; default: 3")
+    command.add_argument("--json", action="store_true", help="for programs")
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:

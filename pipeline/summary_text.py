@@ -6,15 +6,12 @@ It must not exceed 100 columns, and shows nothing from a document that a termina
 from __future__ import annotations
 
 import shlex
-import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.colours import BOLD, GREEN, RED, YELLOW, tinted
+from pipeline.layout import WIDTH, cut, grouped, labelled, paragraph, pasteable
 from pipeline.logs import visible
-
-WIDTH = 100
-_LABEL = 14
 
 
 def summary_text(report: Mapping[str, Any], *, colour: bool) -> str:
@@ -22,7 +19,7 @@ def summary_text(report: Mapping[str, Any], *, colour: bool) -> str:
     run = report["run"]
     blocks = [
         _verdict(report, colour=colour),
-        _paragraph(run["message"]),
+        paragraph(run["message"]),
         [_run_line(report)],
         _failures(report, colour=colour),
         _warnings(report, colour=colour),
@@ -36,7 +33,7 @@ def summary_text(report: Mapping[str, Any], *, colour: bool) -> str:
 def counts_text(counts: Mapping[str, int]) -> str:
     """`24 found, 19 done, 3 failed, 2 skipped`; what is zero is left out, except found and done."""
     always = ("found", "done")
-    return ", ".join(f"{_int(n)} {name}" for name, n in counts.items() if n or name in always)
+    return ", ".join(f"{grouped(n)} {name}" for name, n in counts.items() if n or name in always)
 
 
 def verdict_text(report: Mapping[str, Any]) -> str:
@@ -66,7 +63,7 @@ def documents_per_second(stats: Mapping[str, Any]) -> float | None:
 def _verdict(report: Mapping[str, Any], *, colour: bool) -> list[str]:
     bad = report["exit_code"] != 0
     tint = RED if bad else (YELLOW if report["run"]["counts"]["failed"] or report["missing_shards"] else GREEN)
-    return [tinted(line, BOLD + tint, colour=colour) for line in _paragraph(verdict_text(report))]
+    return [tinted(line, BOLD + tint, colour=colour) for line in paragraph(verdict_text(report))]
 
 
 def _run_line(report: Mapping[str, Any]) -> str:
@@ -80,13 +77,13 @@ def _failures(report: Mapping[str, Any], *, colour: bool) -> list[str]:
     reasons = sorted(report["run"]["stats"]["reasons"].items(), key=lambda item: (-item[1]["count"], item[0]))
     lines = ["What failed, and what to do about it"] if reasons else []
     for reason, row in reasons:
-        lines.append(f"  {_int(row['count']):>7}  {tinted(visible(reason), BOLD, colour=colour)}")
+        lines.append(f"  {grouped(row['count']):>7}  {tinted(visible(reason), BOLD, colour=colour)}")
         example = row["examples"][0] if row["examples"] else None
         if example:
-            lines += _labelled("example", _cut(visible(example["id"]), WIDTH - 26), indent=11)
-            lines += _labelled("said", _cut(visible(example["message"]), 3 * (WIDTH - 26)), indent=11)
-        lines += _labelled("to do", report["advice"].get(reason, "see the log"), indent=11)
-        lines += _command("again", rerun_command(report["run"], reason), indent=11)
+            lines += labelled("example", cut(visible(example["id"]), WIDTH - 26), indent=11)
+            lines += labelled("said", cut(visible(example["message"]), 3 * (WIDTH - 26)), indent=11)
+        lines += labelled("to do", report["advice"].get(reason, "see the log"), indent=11)
+        lines += pasteable("again", rerun_command(report["run"], reason), indent=11)
     return lines
 
 
@@ -94,7 +91,7 @@ def _warnings(report: Mapping[str, Any], *, colour: bool) -> list[str]:
     warnings = [visible(text) for text in report["compared"]["warnings"]]
     if report["missing_shards"]:
         warnings.insert(0, f"no run of shard {', '.join(map(str, report['missing_shards']))} is in this output")
-    lines = [line for text in warnings for line in _labelled("look at", text, indent=2)]
+    lines = [line for text in warnings for line in labelled("look at", text, indent=2)]
     return [tinted("Warnings", YELLOW, colour=colour), *lines] if lines else []
 
 
@@ -104,26 +101,26 @@ def _numbers(run: Mapping[str, Any]) -> Iterator[str]:
         return
     yield "Numbers"
     rate, latency = documents_per_second(stats), total["latency"]
-    yield from _labelled("speed", f"{rate:.2f} documents a second" if rate else "", indent=2)
+    yield from labelled("speed", f"{rate:.2f} documents a second" if rate else "", indent=2)
     if total["done"]:
         half, most = duration_text(latency["p50_s"]), duration_text(latency["p95_s"])
-        yield from _labelled(
+        yield from labelled(
             "time each", f"half within {half}, 95 % within {most}, longest {duration_text(latency['max_s'])}", indent=2
         )
-    unknown = f" (not told for {_int(total['tokens_unknown'])} documents)" if total["tokens_unknown"] else ""
-    yield from _labelled(
-        "tokens", f"{_int(total['prompt_tokens'])} in, {_int(total['completion_tokens'])} out{unknown}", indent=2
+    unknown = f" (not told for {grouped(total['tokens_unknown'])} documents)" if total["tokens_unknown"] else ""
+    yield from labelled(
+        "tokens", f"{grouped(total['prompt_tokens'])} in, {grouped(total['completion_tokens'])} out{unknown}", indent=2
     )
-    yield from _labelled("requests", _requests(total), indent=2)
-    yield from _labelled("answered by", _shares(stats["providers"], models=True), indent=2)
-    yield from _labelled("variants", _shares(stats["variants"], models=False), indent=2)
-    yield from _labelled("ignored", ", ".join(f"{_int(n)} {visible(k)}" for k, n in run["ignored"].items()), indent=2)
+    yield from labelled("requests", _requests(total), indent=2)
+    yield from labelled("answered by", _shares(stats["providers"], models=True), indent=2)
+    yield from labelled("variants", _shares(stats["variants"], models=False), indent=2)
+    yield from labelled("ignored", ", ".join(f"{grouped(n)} {visible(k)}" for k, n in run["ignored"].items()), indent=2)
 
 
 def _requests(total: Mapping[str, Any]) -> str:
-    parts = [f"{_int(total['attempts'])} sent"]
-    parts += [f"{_int(total['reasks'])} to have a wrong answer corrected"] if total["reasks"] else []
-    parts += [f"{_int(total['repaired'])} answers mended (not clean JSON)"] if total["repaired"] else []
+    parts = [f"{grouped(total['attempts'])} sent"]
+    parts += [f"{grouped(total['reasks'])} to have a wrong answer corrected"] if total["reasks"] else []
+    parts += [f"{grouped(total['repaired'])} answers mended (not clean JSON)"] if total["repaired"] else []
     return ", ".join(parts)
 
 
@@ -131,14 +128,14 @@ def _shares(table: Mapping[str, Mapping[str, Any]], *, models: bool) -> str:
     parts = []
     for name, row in sorted(table.items()):
         of = f" ({', '.join(map(visible, row['models']))})" if models and row["models"] else ""
-        failed = f" and {_int(row['failed'])} failed" if row["failed"] else ""
-        errors = f", {_int(sum(row['errors'].values()))} errors" if models and row["errors"] else ""
-        parts.append(f"{visible(name)}{of} {_int(row['done'])} done{failed}{errors}")
+        failed = f" and {grouped(row['failed'])} failed" if row["failed"] else ""
+        errors = f", {grouped(sum(row['errors'].values()))} errors" if models and row["errors"] else ""
+        parts.append(f"{visible(name)}{of} {grouped(row['done'])} done{failed}{errors}")
     return "; ".join(parts)
 
 
 def _files(run: Mapping[str, Any]) -> list[str]:
-    files = [line for name, path in run["files"].items() for line in _labelled(name, visible(path), indent=2)]
+    files = [line for name, path in run["files"].items() for line in labelled(name, visible(path), indent=2)]
     return ["Files", *files] if files else []
 
 
@@ -148,42 +145,8 @@ def _next(report: Mapping[str, Any]) -> list[str]:
         return []
     whole = report["run"].get("listed_whole", True)
     told = (
-        f"{_int(left)} documents are left."
+        f"{grouped(left)} documents are left."
         if whole
-        else f"At least {_int(left)} documents are left: not all were listed."
+        else f"At least {grouped(left)} documents are left: not all were listed."
     )
-    return [f"{told} The same command goes on from here:", *_command("", command, indent=2)]
-
-
-def _labelled(label: str, text: str, *, indent: int) -> list[str]:
-    """The text beside its label, folded under itself; nothing for an empty text."""
-    first = " " * indent + label.ljust(_LABEL)
-    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=" " * len(first)) if text else []
-
-
-def _command(label: str, command: str, *, indent: int) -> list[str]:
-    """The command, folded between its words so that it can still be pasted."""
-    first = " " * indent + (label.ljust(_LABEL) if label else "")
-    try:
-        words = [shlex.quote(word) for word in shlex.split(visible(command))]
-    except ValueError:  # an open quote: show it as it is
-        words = [visible(command)]
-    lines = [""]
-    for word in words:
-        if lines[-1] and len(first) + len(lines[-1]) + 3 + len(word) > WIDTH:
-            lines.append("")
-        lines[-1] += " " + word if lines[-1] else word
-    return [first + " \\\n".join(lines).replace("\n", "\n" + " " * len(first))]
-
-
-def _paragraph(text: str) -> list[str]:
-    return textwrap.wrap(visible(text), WIDTH)
-
-
-def _cut(text: str, width: int) -> str:
-    """The text with its middle left out when it is too long: both ends of an id tell something."""
-    return text if len(text) <= width else text[: width // 2 - 1] + "…" + text[-(width - width // 2) :]
-
-
-def _int(number: int) -> str:
-    return f"{number:,}"
+    return [f"{told} The same command goes on from here:", *pasteable("", command, indent=2)]

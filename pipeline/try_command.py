@@ -18,6 +18,7 @@ from pipeline.colours import BOLD, DIM, GREEN, RED, tinted, wants_colour
 from pipeline.config import AppConfig
 from pipeline.documents import FORMATS, ListingCounts, load_entries
 from pipeline.errors import EXIT_FAILURES, EXIT_LATER, EXIT_OK, REASONS, ConfigError, TryLaterError
+from pipeline.layout import block, plural
 from pipeline.llm.failover import Failover
 from pipeline.llm.replica import at_once
 from pipeline.llm.replicas import Asked, Question
@@ -120,7 +121,7 @@ class Transcript:
     def _verdict(self, outcome: Outcome) -> Iterator[str]:
         if isinstance(outcome, Result):
             yield tinted("output", BOLD, colour=self._colour)
-            yield _indented(json.dumps(outcome.output, ensure_ascii=False, indent=2))
+            yield block(json.dumps(outcome.output, ensure_ascii=False, indent=2))
             yield tinted("VALID", BOLD + GREEN, colour=self._colour) + _remarks(outcome)
             return
         failure = outcome.failure if isinstance(outcome, Postponed) else outcome
@@ -138,7 +139,7 @@ class Transcript:
 
     def _text(self, text: str, *, tint: str = "") -> None:
         if text:
-            self._print(*(tinted(line, tint, colour=self._colour) for line in _indented(text).splitlines()))
+            self._print(*(tinted(line, tint, colour=self._colour) for line in block(text).splitlines()))
 
     def _print(self, *lines: str) -> None:
         write_out("\n".join(lines) + "\n")
@@ -146,13 +147,8 @@ class Transcript:
 
 def _remarks(result: Result) -> str:
     """What is worth knowing of a valid record, in one line."""
-    parts = [f"{result.attempts} request{'s' if result.attempts > 1 else ''}", f"{result.latency_s:.1f} s"]
-    parts += [f"asked again {result.reasks} time{'s' if result.reasks > 1 else ''}"] if result.reasks else []
+    parts = [plural(result.attempts, "request"), f"{result.latency_s:.1f} s"]
+    parts += [f"asked again {plural(result.reasks, 'time')}"] if result.reasks else []
     parts += ["the answer was not clean JSON and was mended"] if result.repaired else []
     parts += [f"notes: {', '.join(result.notes)}"] if result.notes else []
     return visible(" " + ", ".join(parts))
-
-
-def _indented(text: str) -> str:
-    """The text two columns to the right, with its line ends and with nothing in it that a terminal could act on."""
-    return "\n".join(("  " + visible(line.replace("\t", "    "))).rstrip() for line in text.split("\n"))

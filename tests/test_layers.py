@@ -13,13 +13,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "pipeline"
 
 LEVELS = (
-    "settings yaml_file agent_file records errors schemas quick_check violations logs colours shards config "
+    "settings yaml_file agent_file records errors schemas quick_check violations logs colours layout shards "
+    "config "
     "config_keys config_rules config_schema config_table changes",
     "documents llm agents answers mending stores overflow charts",
     "process output limit selection verdict agents.classify",
     "runner job flight tally reading redoing refresh planning report report_page run_stats summary_text progress "
-    "watching metrics",
-    "cli arguments dry_run check_command report_command run_command schema_command try_command __main__",
+    "watching metrics failures",
+    "cli arguments dry_run check_command report_command run_command schema_command try_command errors_command __main__",
 )
 """The parts by level, lowest first: a module of the package, a sub-package, or a module of one that stands above it."""
 

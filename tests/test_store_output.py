@@ -189,3 +189,12 @@ def test_duckdb_reads_parts_as_they_are(there: There, tmp_path: Path) -> None:
     assert sorted(duckdb.sql(last).fetchall()) == [
         ("d000.txt", 1), ("d001.txt", 2), ("d002.txt", 1), ("d003.txt", 1)
     ]  # fmt: skip
+
+
+def test_failures_are_told_from_a_store_as_from_a_folder(there: There) -> None:
+    """`pipeline errors` groups them and tells a document's story."""
+    there.place.documents({"a.txt": "text", "b.txt": "[[fault:http_400]]"})
+    there.place.run("--set", "runner.max_error_rate=1")
+    told = json.loads(there.place.call("errors", there.uri, "--json").out)
+    assert [(group["reason"], group["count"]) for group in told["groups"]] == [("rejected", 1)]
+    assert "DONE a.txt" in there.place.call("errors", there.uri, "--show", "a.txt").out

@@ -138,6 +138,13 @@ class Bucket:
             for found in list(self.store.list(folder)):
                 yield found.key, self.store.get(found.key)
 
+    def records(self, kind: Kind) -> Iterator[tuple[bytes, Head]]:
+        """Part by part; one part is in memory at a time."""
+        self._list()
+        for part in sorted(self.sizes, key=lambda each: each.place):
+            if part.kind == kind:
+                yield from self._records(part)
+
     def create(self, name: str, data: bytes) -> bool:
         """Decided by the store: of two writers one gets True."""
         self._allowed()

@@ -136,6 +136,12 @@ class Folder:
             except OSError as exc:
                 raise OutputError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
 
+    def records(self, kind: Kind) -> Iterator[tuple[bytes, Head]]:
+        """Each whole line of this kind with its head, file after file; what is broken is passed over."""
+        for path in self._record_files():
+            if path.name.startswith(kind):
+                yield from read_lines(path, _with_head(path, kind), Damage())
+
     def create(self, name: str, data: bytes) -> bool:
         """Under the lock there is nobody to race with."""
         path = self.folder / name
@@ -206,6 +212,16 @@ class Folder:
             change(path)
         finally:
             gate.release()
+
+
+def _with_head(path: Path, kind: Kind) -> Callable[[bytes, bool], tuple[bytes, Head] | None]:
+    take = heads_of(kind, str(path))
+
+    def pair(line: bytes, recent: bool) -> tuple[bytes, Head] | None:
+        head = take(line, recent)
+        return None if head is None else (line, head)
+
+    return pair
 
 
 def _note_sibling(path: Path, index: Index) -> None:

@@ -13,8 +13,9 @@ class Medium(Protocol):
     """The place of one output, as one shard (or the whole) of it reads and writes it.
 
     In this order: `lock`, `read`, `start`, then `append` and `sync_due`; `sync` ends the writing; `tidy` and `create`
-    may follow; `close`, whatever happened. Reading alone needs no lock: `read`, `files`, `replace`. All methods raise
-    OutputError when the place does not answer or take what is given, and all but `duties` belong to the main thread.
+    may follow; `close`, whatever happened. Reading alone needs no lock: `read`, `files`, `records`, `replace`. All
+    methods raise OutputError when the place does not answer or take what is given, and all but `duties` belong to the
+    main thread.
     """
 
     @property
@@ -57,6 +58,9 @@ class Medium(Protocol):
 
     def files(self, folder: str) -> Iterator[tuple[str, bytes]]:
         """The small files of a folder, name and content, by name."""
+
+    def records(self, kind: Kind) -> Iterator[tuple[bytes, Head]]:
+        """Each whole line of this kind with its head, in no order that counts; what is broken is passed over."""
 
     def create(self, name: str, data: bytes) -> bool:
         """True when the file is written now; False when there is one of this name, which stays as it is."""

@@ -1,0 +1,102 @@
+"""What an output says of its failed documents, and of one document: groups, examples, and a whole story.
+
+It reads records and judges none; it must not hold more in memory than it shows.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from typing import Any
+
+from pipeline.errors import REASONS, ConfigError, kind_of
+from pipeline.output import Medium, read_runs
+from pipeline.output.heads import KINDS
+
+FAILURES_VERSION = 1
+SIMILAR_IDS = 5
+_KEPT = ("id", "uri", "stage", "message", "runs", "run", "finished_at")
+
+
+def failures(medium: Medium, *, examples: int) -> dict[str, Any]:
+    """The documents that stand as failed, by reason, the most frequent first.
+
+    `commands`: what tries all failures of a class again, for classes of several reasons.
+    """
+    with closing(medium.read()) as index:
+        counts, found = index.counts(), dict[str, dict[str, Any]]()
+        for line, head in medium.records("errors"):
+            if head.reason is None or not index.stands(head.id, head.run) or index.seen(head.id):
+                continue
+            group = found.setdefault(head.reason, {"count": 0, "examples": []})
+            group["count"] += 1
+            if len(group["examples"]) < examples:
+                record = json.loads(line)
+                group["examples"].append({key: record.get(key) for key in _KEPT})
+    command = last_command(medium)
+    groups = [_group(reason, found[reason], command) for reason in sorted(found, key=lambda r: (-found[r]["count"], r))]
+    return {
+        "v": FAILURES_VERSION,
+        "output": medium.where,
+        "done": counts["done"],
+        "failed": sum(group["count"] for group in groups),
+        "groups": groups,
+        "commands": _by_class(groups, command),
+    }
+
+
+def _group(reason: str, group: Mapping[str, Any], command: str) -> dict[str, Any]:
+    advice = REASONS[reason].advice if reason in REASONS else "see the log"
+    again = f"{command} --only-failed {shlex.quote(reason)}"
+    return {"reason": reason, "class": kind_of(reason), **group, "advice": advice, "command": again}
+
+
+def _by_class(groups: list[dict[str, Any]], command: str) -> dict[str, str]:
+    kinds = dict.fromkeys(group["class"] for group in groups)
+    reasons = {kind: [group["reason"] for group in groups if group["class"] == kind] for kind in kinds}
+    return {kind: f"{command} --only-failed {','.join(names)}" for kind, names in reasons.items() if len(names) > 1}
+
+
+def last_command(medium: Medium) -> str:
+    """What to type for another run over this output: what the last run was started with, as far as that is known."""
+    runs = read_runs(medium)
+    command = runs[-1].get("command") if runs else None
+    return command if isinstance(command, str) else shlex.join(["pipeline", "run", "--output", medium.where])
+
+
+def story(medium: Medium, document_id: str) -> dict[str, Any]:
+    """Every record of one document, newest first, whether it is done now, and what tries it again.
+
+    ConfigError when the output has none of it, naming ids that look like it.
+    """
+    similar: list[str] = []
+    lines = sorted(_lines_of(medium, document_id, similar), key=lambda line: line["run"])
+    with closing(medium.read()) as index:
+        known = index.known(document_id)
+    if not lines or known is None:
+        near = f"; there is {', '.join(map(repr, similar))}" if similar else ""
+        raise ConfigError(f"--show: got {document_id!r}, of which {medium.where} has no record{near}")
+    newest = lines[-1]
+    # a failure that stands no longer may still be in the file of a run that goes on
+    current = newest if known.failed else [line for line in lines if "output" in line][-1]
+    reason = current.get("reason")
+    return {
+        "v": FAILURES_VERSION,
+        "id": document_id,
+        "state": "failed" if known.failed else "done",
+        "records": [current, *(line for line in reversed(lines) if line is not current)],
+        "advice": REASONS[reason].advice if reason is not None and reason in REASONS else None,
+        "command": f"{last_command(medium)} --only-failed {reason}" if reason else None,
+    }
+
+
+def _lines_of(medium: Medium, document_id: str, similar: list[str]) -> Iterator[dict[str, Any]]:
+    """The document's records, first all results; ids that contain the wanted one are noted."""
+    for kind in KINDS:
+        for line, head in medium.records(kind):
+            if head.id == document_id:
+                yield json.loads(line)
+            elif document_id in head.id and len(similar) < SIMILAR_IDS and head.id not in similar:
+                similar.append(head.id)
