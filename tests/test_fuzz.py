@@ -60,13 +60,9 @@ def test_any_bytes_as_a_document(tmp_path: Path, suffix: str, packing: str, cont
     path = tmp_path / f"a{suffix}{packing}"
     path.write_bytes(content)
     config = InputConfig(uri=(InputSource(str(path)),), max_document_bytes=20_000)
-    with soon():
-        for entry in load_entries(config, output=None, counts=ListingCounts()):
-            try:
-                document = decode(entry, entry.read(), text_field="text")
-            except DocumentError as error:
-                assert str(error).isprintable()
-                continue
+    for entry in load_entries(config, output=None, counts=ListingCounts()):
+        with soon(), suppress(DocumentError):
+            document = decode(entry, entry.read(), text_field="text")
             text, _ = break_special_tokens(document.text)
             to_line(as_result(replace(document, text=text)), Stamp(1, "r", None))
     path.unlink()
