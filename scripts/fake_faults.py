@@ -194,7 +194,7 @@ TEXTS: Mapping[str, Callable[[str], str]] = {
     "doubly_encoded": json.dumps,
     "surrogate": surrogate,
     "duplicate_key": duplicate_key,
-    "deep": lambda _: "[" * 100_000 + "]" * 100_000,
+    "deep": lambda _: "[" * 10_000 + "]" * 10_000,
 }
 COMPLETIONS: Mapping[str, Callable[[str], Completion]] = {
     "empty_content": lambda _: Completion(""),
