@@ -87,6 +87,8 @@ def test_each_object_is_valid(values: Path, kube: str) -> None:
     manifests = rendered(values, kube=kube)
     assert len(manifests) >= 3
     for manifest in manifests:
+        if manifest["kind"] == "PodMonitor":
+            continue  # of the Prometheus Operator: a test of its own looks at it
         kubernetes_validate.validate(manifest, kube, strict=True)
 
 
@@ -283,6 +285,31 @@ def test_pods_are_spread_by_labels_that_they_have() -> None:
         assert own["labelSelector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
         assert own["labelSelector"]["matchLabels"]
         assert given["labelSelector"]["matchLabels"]["team"] == "news"
+
+
+def test_pods_are_scraped_by_labels_and_a_port_that_they_have() -> None:
+    """The PodMonitor selects the pods of both Jobs, by the name of the port that the program serves."""
+    manifests = rendered(EVERYTHING)
+    monitor = only(manifests, "PodMonitor")
+    assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    specs = job_specs(manifests)
+    assert set(specs) == {"Job", "CronJob"}
+    for spec in specs.values():
+        container = spec["template"]["spec"]["containers"][0]
+        labels = spec["template"]["metadata"]["labels"]
+        assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+        assert container["ports"] == [{"name": endpoint["port"], "containerPort": 9464}]
+        arguments = parser().parse_args(container["args"])
+        assert (arguments.metrics_port, arguments.pushgateway) == (9464, "http://pushgateway.monitoring:9091")
+
+
+def test_without_metrics_nothing_is_served() -> None:
+    """No port, no monitor."""
+    manifests = rendered(CRON)
+    assert "ports" not in job_specs(manifests)["CronJob"]["template"]["spec"]["containers"][0]
+    assert "PodMonitor" not in {each["kind"] for each in manifests}
 
 
 def test_the_chart_is_of_this_version() -> None:

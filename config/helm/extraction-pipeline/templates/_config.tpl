@@ -86,6 +86,9 @@
 {{- end }}
 {{- end }}
 {{- end }}
+{{- if and .Values.metrics.podMonitor.enabled (not .Values.metrics.port) }}
+{{- fail "metrics.podMonitor.enabled: got true without metrics.port, need a port to be scraped, such as 9464" }}
+{{- end }}
 {{- $grace := dig "runner" "grace_s" 25 $config }}
 {{- if le (float64 .Values.terminationGracePeriodSeconds) (float64 $grace) }}
 {{- fail (printf "terminationGracePeriodSeconds: got %v, need more than runner.grace_s (%v)" .Values.terminationGracePeriodSeconds $grace) }}

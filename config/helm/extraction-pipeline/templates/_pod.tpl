@@ -59,10 +59,21 @@ spec:
         - --run-id=$(JOB_NAME)
         - --log-format={{ $values.logFormat }}
         - --log-level={{ $values.logLevel }}
+        {{- with $values.metrics.port }}
+        - --metrics-port={{ int . }}
+        {{- end }}
+        {{- with $values.metrics.pushgateway }}
+        - --pushgateway={{ . }}
+        {{- end }}
         {{- range .args }}
         - {{ . | quote }}
         {{- end }}
       workingDir: /tmp
+      {{- with $values.metrics.port }}
+      ports:
+        - name: metrics
+          containerPort: {{ int . }}
+      {{- end }}
       env:
         - name: JOB_NAME
           valueFrom:
