@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,20 @@ from fake_llm import FakeLLM
 from helm import find_helm
 from job_controller import Status, run_job
 from job_pod import Cluster, Manifest, Pod, namespace
+from job_sites import Bucket, Site, Volumes, counted
+from s3_server import s3_server
 
 CHART = Path(__file__).parent.parent / "config" / "helm" / "extraction-pipeline"
 EXAMPLE = """example:
-  python scripts/job_trial.py --shards 16 --parallelism 8 --documents 20000 --kills 40 --seed 1"""
+  python scripts/job_trial.py --s3 --shards 16 --parallelism 8 --documents 20000 --kills 40 --seed 1"""
 GRACE_S = 3.0
 HOUR_S = 3600.0
+AGENT = {
+    "system_prompt": "Sum the text up.",
+    "user_prompt": "$document",
+    "max_tokens": 200,
+    "schema": {"type": "object", "properties": {"summary": {"type": "string"}}, "required": ["summary"]},
+}
 
 
 @dataclass(slots=True)
@@ -61,74 +69,47 @@ class Kills:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Where a trial takes place, and how large it is."""
+    """Where a trial takes place, whom it asks, and how large it is."""
 
     root: Path
+    site: Site
     url: str
     shards: int = 4
     parallelism: int = 2
-
-    @property
-    def inbox(self) -> Path:
-        """Returns the folder of the archive."""
-        return self.root / "archive"
-
-    @property
-    def out(self) -> Path:
-        """Returns the folder of the output."""
-        return self.root / "data" / "out"
 
     def job(self, **more: Any) -> tuple[Cluster, Manifest]:
         """Returns the cluster that the chart's objects make, and the Job; `more` are values by their dotted key."""
         values = {**self._values(), **{key.replace("__", "."): value for key, value in more.items()}}
         manifests = render(values)
-        claims = {"archive": self.inbox, "trial-extraction-pipeline-data": self.root / "data"}
         (job,) = [each for each in manifests if each["kind"] == "Job"]
-        return Cluster(manifests, self.root, claims), job
+        return Cluster([*manifests, *self.site.others()], self.root, self.site.claims()), job
 
     def _values(self) -> dict[str, Any]:
-        small = {
-            "system_prompt": "Sum the text up.",
-            "user_prompt": "$document",
-            "max_tokens": 200,
-            "schema": {"type": "object", "properties": {"summary": {"type": "string"}}, "required": ["summary"]},
-        }
-        runner = {"concurrency": 8, "grace_s": GRACE_S / 2, "lock_wait_s": 20, "max_error_rate": 0.05}
         return {
             "config": {"VLLM_BASE_URL": self.url, "VLLM_MODEL": "llama3.1", "VLLM_API_KEY": "trial-key"},
-            "agents": {"small": json.dumps(small)},
-            "pipelineConfig": {"agent": "small", "input": {"uri": "/archive"}, "runner": runner},
+            "agents": {"small": json.dumps(AGENT)},
+            "pipelineConfig.agent": "small",
+            "pipelineConfig.runner": {"concurrency": 8, "grace_s": GRACE_S / 2, "lock_wait_s": 60},
             "cronjob": {"enabled": False},
             "backfill.enabled": True,
             "backfill.shards": self.shards,
             "backfill.parallelism": self.parallelism,
-            "persistence": {"enabled": True},
-            "extraVolumes": [{"name": "archive", "persistentVolumeClaim": {"claimName": "archive"}}],
-            "extraVolumeMounts": [{"name": "archive", "mountPath": "/archive", "readOnly": True}],
+            **self.site.values(),
         }
 
     def archive(self, count: int) -> list[str]:
-        """Returns the ids of the documents that it writes, an hour old, a thousand to a folder."""
+        """Returns the ids of the documents that it writes, a thousand to a folder."""
         ids = [f"{n // 1000:03}/d{n:06}.txt" for n in range(count)]
-        at = time.time() - HOUR_S
-        for n, document_id in enumerate(ids):
-            path = self.inbox / document_id
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"[[doc:{document_id}]] Text number {n} of an archive.", encoding="utf-8")
-            os.utime(path, (at, at))
+        self.site.put({document_id: f"[[doc:{document_id}]] Text of an archive." for document_id in ids})
         return ids
 
     def lines(self) -> Counter[str]:
-        """Returns how many lines of results each document has; every line must be whole."""
-        return Counter(
-            json.loads(line)["id"]
-            for path in self.out.glob("results*.jsonl")
-            for line in path.read_bytes().splitlines()
-        )
+        """Returns how many lines of results each document has."""
+        return counted(self.site.results())
 
     def report(self) -> Any:
         """Returns the merged report."""
-        return json.loads((self.out / "report.json").read_text(encoding="utf-8"))
+        return json.loads(self.site.get("report.json"))
 
 
 def render(values: Mapping[str, Any]) -> list[Manifest]:
@@ -169,6 +150,7 @@ def arguments() -> argparse.Namespace:
     """Returns the command line."""
     kind = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=kind)
+    parser.add_argument("--s3", action="store_true", help="output in SeaweedFS, instead of in a volume")
     parser.add_argument("--shards", type=int, default=16)
     parser.add_argument("--parallelism", type=int, default=8)
     parser.add_argument("--documents", type=int, default=20000)
@@ -185,8 +167,11 @@ def main() -> int:
     root = asked.keep or Path(tempfile.mkdtemp(prefix="job-trial-"))
     root.mkdir(parents=True, exist_ok=True)
     try:
-        with FakeLLM(("llama3.1",), api_key="trial-key") as server:
-            return tried(Trial(root.resolve(), server.url, asked.shards, asked.parallelism), server, asked)
+        with ExitStack() as stack:
+            server = stack.enter_context(FakeLLM(("llama3.1",), api_key="trial-key"))
+            volumes = Volumes(root.resolve())
+            site = Bucket(stack.enter_context(s3_server()), "tests/trial", volumes) if asked.s3 else volumes
+            return tried(Trial(root.resolve(), site, server.url, asked.shards, asked.parallelism), server, asked)
     finally:
         if asked.keep is None:
             shutil.rmtree(root, ignore_errors=True)
@@ -197,7 +182,9 @@ def tried(trial: Trial, server: FakeLLM, asked: argparse.Namespace) -> int:
     ids = trial.archive(asked.documents)
     kills = Kills(random.Random(asked.seed), asked.kills, asked.every)
     read_only, more = namespace() is not None, {"backfill__backoffLimitPerIndex": asked.kills}
-    print(f"{len(ids)} documents, {trial.shards} shards, {trial.parallelism} at a time, read-only root: {read_only}")
+    where = type(trial.site).__name__.lower()
+    size = f"{trial.shards} shards, {trial.parallelism} at a time"
+    print(f"{len(ids)} documents, {where}, {size}, read-only root: {read_only}")
     started = time.monotonic()
     status = run_job(*trial.job(**more), trouble=kills, read_only=read_only, limit_s=HOUR_S)
     took_s, asked_for = time.monotonic() - started, len(documents_of(server))

@@ -141,13 +141,21 @@ def _wait_ready(server: S3Server) -> None:
 
 def _write_and_read(server: S3Server) -> None:
     """Waits until an object is kept: the port answers before there is a volume."""
-    config = {name.lower(): value for name, value in server.env.items()}
+    env = server.env
     retry: RetryConfig = {
         "max_retries": 1000,
         "retry_timeout": timedelta(seconds=READY_WITHIN_S),
         "backoff": {"max_backoff": timedelta(milliseconds=500)},
     }
-    store = S3Store("tests", config=config, client_options={"allow_http": True}, retry_config=retry)
+    store = S3Store(
+        "tests",
+        endpoint=server.endpoint,
+        access_key_id=env["AWS_ACCESS_KEY_ID"],
+        secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+        region=env["AWS_REGION"],
+        client_options={"allow_http": True},
+        retry_config=retry,
+    )
     obstore.put(store, ".ready", b"x")
     obstore.get(store, ".ready").bytes()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from charts import helm
 from fake_llm import FakeLLM
 from job_controller import judged, run_job
 from job_pod import Cluster, Manifest, expanded, moved, namespace
+from job_sites import Bucket, Volumes
 from job_trial import Kills, Trial, documents_of, wrong
+from s3_server import S3Server
 
 POLICY = {
     "rules": [
@@ -30,12 +33,12 @@ POLICY = {
 def trial(tmp_path: Path) -> Trial:
     """A place for the archive, the output and the pods; its URL is a port where nobody listens."""
     helm("version")
-    return Trial(tmp_path, "http://127.0.0.1:9")
+    return Trial(tmp_path, Volumes(tmp_path), "http://127.0.0.1:9")
 
 
 def at(trial: Trial, server: FakeLLM) -> Trial:
     """The same place with this server."""
-    return Trial(trial.root, server.url, trial.shards, trial.parallelism)
+    return replace(trial, url=server.url)
 
 
 def waited(job: tuple[Cluster, Manifest], **more: Any) -> Any:
@@ -49,10 +52,14 @@ def logged(trial: Trial, text: str) -> int:
 
 
 @pytest.mark.slow
-def test_each_document_is_done_once_whatever_happens_to_the_pods(trial: Trial) -> None:
+@pytest.mark.parametrize("in_bucket", [False, True], ids=["volumes", "s3"])
+def test_each_document_is_done_once_whatever_happens_to_the_pods(
+    trial: Trial, s3: S3Server, bucket: str, in_bucket: bool
+) -> None:
     """Four shards, two at a time, some evicted, some killed: one result each, a report that adds up, and no second."""
+    site = Bucket(s3, bucket, Volumes(trial.root)) if in_bucket else trial.site
     with FakeLLM(("llama3.1",), api_key="trial-key", latency_s=0.05) as server:
-        trial = at(trial, server)
+        trial = replace(at(trial, server), site=site)
         ids = trial.archive(200)
         kills = Kills(random.Random(6), left=4, every_s=0.6)
         status = waited(trial.job(), trouble=kills, read_only=namespace() is not None)
@@ -104,7 +111,7 @@ def test_the_pods_find_their_shard_their_key_and_their_agent(trial: Trial) -> No
         cluster, job = trial.job()
         assert waited((cluster, job)).reason == "Complete"
     assert logged(trial, "JOB_COMPLETION_INDEX and PIPELINE_SHARDS") == 4
-    names = sorted(path.name for path in (trial.out / "runs").iterdir())
+    names = sorted(path.name for path in (trial.root / "data" / "out" / "runs").iterdir())
     assert names == [f"{job['metadata']['name']}-{index:05d}-of-00004.json" for index in range(4)]
 
 

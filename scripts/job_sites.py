@@ -1,0 +1,150 @@
+"""Where a trial's documents and results are: two volumes, or a bucket of an S3 server; and the chart's values for each.
+
+It must not start a pod or judge a result.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from job_pod import Manifest
+from s3_server import S3Server
+
+from pipeline.stores import RemoteStore
+
+HOUR_S = 3600.0
+UPLOADS = 16
+
+
+class Site(Protocol):
+    """What a trial needs of a place: its values, what the cluster has for them, and a look at the output."""
+
+    def values(self) -> dict[str, Any]: ...
+
+    def claims(self) -> dict[str, Path]: ...
+
+    def others(self) -> Sequence[Manifest]: ...
+
+    def put(self, texts: Mapping[str, str]) -> None: ...
+
+    def get(self, name: str) -> bytes: ...
+
+    def results(self) -> Iterator[bytes]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Volumes:
+    """An archive and an output in two claims, which are folders here."""
+
+    root: Path
+
+    def values(self) -> dict[str, Any]:
+        """Returns the values that mount both."""
+        return {
+            "pipelineConfig.input": {"uri": "/archive"},
+            "persistence": {"enabled": True},
+            "extraVolumes": [{"name": "archive", "persistentVolumeClaim": {"claimName": "archive"}}],
+            "extraVolumeMounts": [{"name": "archive", "mountPath": "/archive", "readOnly": True}],
+        }
+
+    def claims(self) -> dict[str, Path]:
+        """Returns where the claims lead."""
+        return {"archive": self.root / "archive", "trial-extraction-pipeline-data": self.root / "data"}
+
+    def others(self) -> Sequence[Manifest]:
+        """Returns no objects: none are needed."""
+        return ()
+
+    def put(self, texts: Mapping[str, str]) -> None:
+        """Writes the documents, an hour old."""
+        at = time.time() - HOUR_S
+        for document_id, text in texts.items():
+            path = self.root / "archive" / document_id
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            os.utime(path, (at, at))
+
+    def get(self, name: str) -> bytes:
+        """Returns a file of the output."""
+        return (self.root / "data" / "out" / name).read_bytes()
+
+    def results(self) -> Iterator[bytes]:
+        """Yields the content of each file of results."""
+        for path in (self.root / "data" / "out").glob("results*.jsonl"):
+            yield path.read_bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """An output, and an archive if that is in no volume, under a prefix of a bucket; its keys come from a Secret."""
+
+    server: S3Server
+    prefix: str
+    archive: Volumes | None = None
+
+    def values(self) -> dict[str, Any]:
+        """Returns the values that name both. Parts are short: what a killed pod had not yet written is asked again."""
+        given = {} if self.archive is None else self.archive.values()
+        return {
+            "pipelineConfig.input": {"uri": f"s3://{self.prefix}/archive"},
+            **given,
+            "persistence": {"enabled": False},
+            "pipelineConfig.output": {"uri": f"s3://{self.prefix}/out", "part_seconds": 2},
+            "extraEnvFrom": [{"secretRef": {"name": "s3-credentials"}}],
+        }
+
+    def claims(self) -> dict[str, Path]:
+        """Returns where the archive's claim leads."""
+        return {} if self.archive is None else self.archive.claims()
+
+    def others(self) -> Sequence[Manifest]:
+        """Returns the Secret, which is in the cluster already."""
+        data = {name: base64.b64encode(value.encode()).decode() for name, value in self.server.env.items()}
+        return [{"kind": "Secret", "metadata": {"name": "s3-credentials"}, "data": data}]
+
+    def put(self, texts: Mapping[str, str]) -> None:
+        """Uploads the documents, several at a time, or writes them into the volume."""
+        if self.archive is not None:
+            self.archive.put(texts)
+        else:
+            _upload(self._store("archive"), texts)
+
+    def get(self, name: str) -> bytes:
+        """Returns an object of the output."""
+        return self._store("out").get(name)
+
+    def results(self) -> Iterator[bytes]:
+        """Yields the content of each part of the results."""
+        store = self._store("out")
+        for found in store.list("results"):
+            yield store.get(found.key)
+
+    def _store(self, name: str) -> RemoteStore:
+        env = self.server.env
+        storage = {
+            "endpoint": self.server.endpoint,
+            "access_key_id": env["AWS_ACCESS_KEY_ID"],
+            "secret_access_key": env["AWS_SECRET_ACCESS_KEY"],
+            "region": env["AWS_REGION"],
+        }
+        return RemoteStore.open(f"s3://{self.prefix}/{name}", storage=storage)
+
+
+def _upload(store: RemoteStore, texts: Mapping[str, str]) -> None:
+    with ThreadPoolExecutor(UPLOADS) as pool:
+        for _ in pool.map(lambda item: store.put(item[0], item[1].encode()), texts.items()):
+            pass
+
+
+def counted(files: Iterable[bytes]) -> Counter[str]:
+    """Returns how many lines each document has in these files; every line must be whole."""
+    return Counter(json.loads(line)["id"] for data in files for line in data.splitlines())
