@@ -26,7 +26,7 @@ def main(app: AppConfig, plan: Plan, *, rules: Rules, shard: Shard) -> int:
     index = scan(app.output, shard=shard)
     try:
         selection = Selection(index, rules, shard=shard, fingerprint=lambda id: plan.asking_for(id).fingerprint)
-        entries = load_entries(app.input, output=folder_of(app.output.uri), counts=listing)
+        entries = load_entries(app.input, output=folder_of(app.output.uri) or app.output.uri, counts=listing)
         counts, size_bytes = _count(entries, selection)
     finally:
         index.close()

@@ -50,12 +50,16 @@ class InternalError(PipelineError):
 
 
 class DocumentError(Exception):
-    """One document cannot be done: `reason` is of REASONS, `stage` says where it happened."""
+    """One document cannot be done: `reason` is of REASONS, `stage` says where it happened.
 
-    def __init__(self, reason: str, message: str, *, stage: Stage = "load") -> None:
+    `again`: the next run tries it again though it has not changed, as nothing is known of it.
+    """
+
+    def __init__(self, reason: str, message: str, *, stage: Stage = "load", again: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
         self.stage = stage
+        self.again = again
 
 
 @dataclass(frozen=True, slots=True)

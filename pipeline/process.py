@@ -118,6 +118,7 @@ def process(
         outcome = outcome if alone and trail.losses else Postponed(entry, outcome, losses=trail.losses)
     except DocumentError as problem:
         trail.stage = problem.stage
+        trail.entry = replace(entry, version=None) if problem.again else entry
         outcome = _failure(trail, plan, reason=problem.reason, message=str(problem), now=now)
     except AnswerError as problem:
         trail.stage = problem.stage

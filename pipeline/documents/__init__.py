@@ -61,11 +61,12 @@ def format_of(name: str) -> Format | None:
 def load_entries(
     config: InputConfig,
     *,
-    output: Path | None,
+    output: Path | str | None,
     counts: ListingCounts,
     clock: Callable[[], float] = time.time,
 ) -> Iterator[Entry]:
-    """The entries of all inputs, one after the other, found while they are pulled; `output` is left out.
+    """The entries of all inputs, one after the other, found while they are pulled; `output` is left out:
+    a folder, or the address of an object store's prefix.
 
     Before anything is listed, ConfigError for an input that is not there. MissingExtraError when the first files
     need an extra that is missing; while pulling, when later ones do. TryLaterError when the listing breaks off.

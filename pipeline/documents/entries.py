@@ -20,7 +20,7 @@ from pipeline.documents.tar import TAR
 from pipeline.documents.zip import ZIP
 from pipeline.errors import DocumentError
 from pipeline.records import Entry
-from pipeline.stores import printable
+from pipeline.stores import StaleVersionError, printable
 
 if TYPE_CHECKING:
     from pipeline.config import InputConfig
@@ -50,7 +50,8 @@ class Rules:
 class Found:
     """A file of a listing, or a member of an archive.
 
-    `relative` is its path below the root, valid Unicode; the patterns and the formats go by it.
+    `relative` is its path below the root, valid Unicode; the patterns and the formats go by it. `newest` opens what
+    stands in its place now.
     `damage`: what opening and reading it may raise. `passing`: it must be read before the next one is asked for.
     """
 
@@ -60,6 +61,7 @@ class Found:
     version: str | None
     size_bytes: int
     open: Callable[[], BinaryIO]
+    newest: Callable[[], BinaryIO] | None = None
     damage: Damage = (OSError,)
     member: bool = False
     passing: bool = False
@@ -154,6 +156,7 @@ def _member(found: Found, member: Member, damage: Damage) -> Found:
         version,
         member.size_bytes,
         member.open,
+        None,
         () if member.passing else damage,
         member=True,
         passing=member.passing,
@@ -199,10 +202,22 @@ def read_file(found: Found, *, compression: Compression, limit_bytes: int) -> by
     if not compression.suffix and found.size_bytes > limit_bytes:
         raise too_large(found.size_bytes, limit_bytes)
     try:
-        with found.open() as raw, compression.open(raw) as stream:
-            data = read_limited(stream, limit_bytes)
+        data = _read_as_it_is(found, compression, limit_bytes)
     except (*found.damage, *compression.damage) as cause:
-        raise DocumentError("document_unreadable", f"cannot be read: {describe(cause)}") from cause
+        away = isinstance(cause, (ConnectionError, PermissionError))
+        raise DocumentError("document_unreadable", f"cannot be read: {describe(cause)}", again=away) from cause
     if data is None:
         raise too_large(None, limit_bytes)
     return data
+
+
+def _read_as_it_is(found: Found, compression: Compression, limit_bytes: int) -> bytes | None:
+    """The bytes, of its newest version when the one that was listed is gone; None for too many."""
+    try:
+        with found.open() as raw, compression.open(raw) as stream:
+            return read_limited(stream, limit_bytes)
+    except StaleVersionError:
+        if found.newest is None:
+            raise
+    with found.newest() as raw, compression.open(raw) as stream:
+        return read_limited(stream, limit_bytes)

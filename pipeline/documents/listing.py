@@ -7,74 +7,29 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from pipeline.documents.buckets import open_bucket
 from pipeline.documents.compression import split_compression
 from pipeline.documents.containers import describe
 from pipeline.documents.entries import Found, Lookup, Rules, check_extra, entries_of, is_chosen
+from pipeline.documents.origins import Files, ListingCounts, Origin, Plan, fixed_parts
 from pipeline.documents.patterns import Selection, select
 from pipeline.errors import ConfigError
 from pipeline.records import Entry
-from pipeline.stores import StoredFile, find_file, open_file, printable, walk
+from pipeline.stores import REMOTE_SCHEMES, StoredFile, find_file, open_file, printable, walk
 
 if TYPE_CHECKING:
-    from pipeline.config import InputConfig, InputSource
+    from pipeline.config import InputSource
 
-Files = Callable[[Callable[[str], None]], Iterator[StoredFile]]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_WILDCARD = re.compile(r"[*?\[]")
-_MAX_EXTENSIONS = 200
 _LOOKED_AT_BEFORE = 10_000
-
-
-@dataclass(slots=True)
-class ListingCounts:
-    """What the reader has seen so far; it alone writes here.
-
-    `listed` entries were yielded, from `files` files; `ignored` files count by extension, `(none)` without one,
-    `(symlink)` for links that lead nowhere or outside, `(special)` for fifos, sockets and devices.
-    """
-
-    files: int = 0
-    listed: int = 0
-    ignored: Counter[str] = field(default_factory=Counter)
-
-    def ignore(self, kind: str) -> None:
-        """Nothing; one more file of this kind was passed over."""
-        room = kind in self.ignored or len(self.ignored) < _MAX_EXTENSIONS
-        self.ignored[kind if room else "(other)"] += 1
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """One input: `files` lists it and tells of each kind passed over, `open` opens one of its files.
-
-    The prefixes go before ids and uris.
-    """
-
-    files: Files
-    open: Callable[[StoredFile], BinaryIO]
-    chosen: Selection
-    id_prefix: str
-    uri_prefix: str
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is the same for all inputs of a run."""
-
-    config: InputConfig
-    output: Path | None
-    counts: ListingCounts
-    clock: Callable[[], float]
 
 
 def open_origin(source: InputSource, plan: Plan) -> Origin:
@@ -84,8 +39,8 @@ def open_origin(source: InputSource, plan: Plan) -> Origin:
         return _local(source.uri, source, plan)
     opener = SCHEMES.get(match[1].lower())
     if opener is None:
-        what = "object stores are not supported yet" if match[1].lower() in ("s3", "gs", "az") else "unknown scheme"
-        raise ConfigError(f"input.uri: {match[1]}://: {what}, need a path, a file:// URI or a glob")
+        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise ConfigError(f"input.uri: {match[1]}://: unknown scheme, need a path, a glob or one of {known}")
     return opener(source.uri, source, plan)
 
 
@@ -109,7 +64,7 @@ def _local(path: str, source: InputSource, plan: Plan) -> Origin:
         raise ConfigError(f"input.uri: {path!r} cannot be looked at: {describe(cause)}") from cause
     if not is_folder:
         raise ConfigError(f"input.uri: got {path!r}: there is no such file or folder")
-    if plan.output is not None and os.path.realpath(plan.output) == os.path.realpath(root):
+    if isinstance(plan.output, Path) and os.path.realpath(plan.output) == os.path.realpath(root):
         raise ConfigError(f"input.uri: {path!r} is the output as well, need another folder for one of them")
     chosen = select(plan.config.include, plan.config.exclude, glob=glob)
     return _origin(partial(_chosen_files, root, chosen, plan=plan), root, source, chosen=chosen)
@@ -118,24 +73,28 @@ def _local(path: str, source: InputSource, plan: Plan) -> Origin:
 def _root_and_glob(text: str) -> tuple[Path, str | None]:
     """The folder, and the rest of a glob; what exists under that very name is no glob."""
     path = Path(text)
-    if not text or path.exists() or not _WILDCARD.search(text):
+    if not text or path.exists() or fixed_parts([text]):
         return path, None
-    fixed = next(at for at, part in enumerate(path.parts) if _WILDCARD.search(part))
+    fixed = fixed_parts(path.parts)
     return Path(*path.parts[:fixed]), "/".join(path.parts[fixed:])
 
 
 def _origin(files: Files, folder: Path, source: InputSource, *, chosen: Selection) -> Origin:
     before = folder.as_posix()
     uri_prefix = "" if before == "." else before.rstrip("/") + "/"
-    return Origin(files, open_file, chosen, f"{source.name}/" if source.name else "", uri_prefix)
+    return Origin(files, open_file, open_file, chosen, f"{source.name}/" if source.name else "", uri_prefix)
 
 
-SCHEMES: Mapping[str, Callable[[str, InputSource, Plan], Origin]] = {"file": _file_uri}
+SCHEMES: Mapping[str, Callable[[str, InputSource, Plan], Origin]] = {
+    "file": _file_uri,
+    **dict.fromkeys(REMOTE_SCHEMES, open_bucket),
+}
 """What opens an input, by the scheme of its URI; a path has none."""
 
 
 def _chosen_files(root: Path, chosen: Selection, ignored: Callable[[str], None], *, plan: Plan) -> Iterator[StoredFile]:
-    files = walk(root, enter=chosen.enters, skip=plan.output, ignored=ignored, clock=plan.clock)
+    skip = plan.output if isinstance(plan.output, Path) else None
+    files = walk(root, enter=chosen.enters, skip=skip, ignored=ignored, clock=plan.clock)
     return (file for file in files if is_chosen(file.relative, chosen))
 
 
@@ -159,4 +118,15 @@ def origin_entries(origin: Origin, plan: Plan, *, lookup: Lookup) -> Iterator[En
 def _found(file: StoredFile, origin: Origin) -> Found:
     relative = printable(file.relative)
     uri = printable(origin.uri_prefix + file.relative)
-    return Found(relative, origin.id_prefix + relative, uri, file.version, file.size_bytes, partial(origin.open, file))
+    return Found(
+        relative,
+        origin.id_prefix + relative,
+        uri,
+        file.version,
+        file.size_bytes,
+        partial(origin.open, file),
+        partial(origin.newest, file),
+    )
+
+
+__all__ = ["ListingCounts", "Plan", "check_extras", "open_origin", "origin_entries"]

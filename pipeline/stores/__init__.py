@@ -9,7 +9,7 @@ Nothing here knows what a document, a record or a setting is.
 
 from __future__ import annotations
 
-from pipeline.stores.clouds import REMOTE_SCHEMES, is_remote
+from pipeline.stores.clouds import REMOTE_SCHEMES, is_remote, parse_address
 from pipeline.stores.local import HIDDEN, StoredFile, find_file, open_file, printable, walk, write_atomic
 from pipeline.stores.remote import RemoteStore, StaleVersionError, StoredObject
 
@@ -23,6 +23,7 @@ __all__ = [
     "find_file",
     "is_remote",
     "open_file",
+    "parse_address",
     "printable",
     "walk",
     "write_atomic",

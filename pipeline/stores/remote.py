@@ -222,7 +222,7 @@ def _as_os_errors(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except theirs.NotFoundError as cause:
+    except (theirs.NotFoundError, FileNotFoundError) as cause:  # a stream's is the builtin one
         raise FileNotFoundError(errno.ENOENT, said(cause), uri) from cause
     except (theirs.PermissionDeniedError, theirs.UnauthenticatedError) as cause:
         raise PermissionError(errno.EACCES, said(cause), uri) from cause

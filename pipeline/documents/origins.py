@@ -1,0 +1,73 @@
+"""Where documents come from: what an input is to those who list it, and what is counted on the way.
+
+Data only: local.py of the stores and buckets.py say how each kind is listed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from pipeline.documents.patterns import Selection
+from pipeline.stores import StoredFile
+
+if TYPE_CHECKING:
+    from pipeline.config import InputConfig
+
+Files = Callable[[Callable[[str], None]], Iterator[StoredFile]]
+
+_WILDCARD = re.compile(r"[*?\[]")
+_MAX_EXTENSIONS = 200
+
+
+@dataclass(slots=True)
+class ListingCounts:
+    """What the reader has seen so far; it alone writes here.
+
+    `listed` entries were yielded, from `files` files; `ignored` files count by extension, `(none)` without one,
+    `(symlink)` for links that lead nowhere or outside, `(special)` for fifos, sockets and devices.
+    """
+
+    files: int = 0
+    listed: int = 0
+    ignored: Counter[str] = field(default_factory=Counter)
+
+    def ignore(self, kind: str) -> None:
+        """Nothing; one more file of this kind was passed over."""
+        room = kind in self.ignored or len(self.ignored) < _MAX_EXTENSIONS
+        self.ignored[kind if room else "(other)"] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """One input: `files` lists it and tells of each kind passed over, `open` opens one of its files as it was listed.
+
+    `newest` opens it as it is now, for a store whose files may be replaced meanwhile. The prefixes go
+    before ids and uris.
+    """
+
+    files: Files
+    open: Callable[[StoredFile], BinaryIO]
+    newest: Callable[[StoredFile], BinaryIO]
+    chosen: Selection
+    id_prefix: str
+    uri_prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is the same for all inputs of a run; `output` is a folder, or the address of an object store's prefix."""
+
+    config: InputConfig
+    output: Path | str | None
+    counts: ListingCounts
+    clock: Callable[[], float]
+
+
+def fixed_parts(parts: Sequence[str]) -> int:
+    """How many parts of a path come before the first that has a wildcard; all of them when none has."""
+    return next((at for at, part in enumerate(parts) if _WILDCARD.search(part)), len(parts))

@@ -1,0 +1,188 @@
+"""Inputs in an object store, held against a real S3 server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from conftest import Place
+from s3_server import S3Server, s3_server
+from test_archives import packed
+
+from pipeline.config import InputConfig, InputSource
+from pipeline.documents import ListingCounts, load_entries
+from pipeline.errors import ConfigError, DocumentError, TryLaterError
+from pipeline.records import Entry
+from pipeline.stores import RemoteStore
+
+NAMES = [f"{n:02}.txt" for n in range(12)]
+
+
+@pytest.fixture
+def store(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> RemoteStore:
+    """An empty prefix; the environment says where the server is."""
+    for name, value in s3.env.items():
+        monkeypatch.setenv(name, value)
+    return RemoteStore.open(f"s3://{bucket}/in", storage={})
+
+
+def pulled(*uris: str | InputSource, output: str | None = None, **more: Any) -> Iterator[Entry]:
+    sources = tuple(InputSource(uri) if isinstance(uri, str) else uri for uri in uris)
+    return load_entries(InputConfig(uri=sources, **more), output=output, counts=ListingCounts())
+
+
+def entries(*uris: str | InputSource, **more: Any) -> dict[str, Entry]:
+    return {entry.id: entry for entry in pulled(*uris, **more)}
+
+
+def put(store: RemoteStore, files: Mapping[str, bytes]) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda item: store.put(*item), files.items()))
+
+
+def test_a_prefix_is_a_folder(store: RemoteStore) -> None:
+    """Ids are below the prefix, uris are whole, the ETag is the version; lines and members are found."""
+    etag = store.put("a/b.txt", b"x")
+    put(store, {"c.jsonl": b'{"n":1}\n', "d.zip": packed("zip", {"e.txt": b"z", "f.csv": b"text\nt\n"})})
+    put(store, {"g.tar.zst": packed("tar.zst", {"h.txt": b"t" * 99})})
+    found = entries(str(store.address))
+    assert {id: entry.read() for id, entry in found.items()} == {
+        "a/b.txt": b"x",
+        "c.jsonl#1": b'{"n":1}',
+        "d.zip!/e.txt": b"z",
+        "d.zip!/f.csv#1": b'{"text":"t"}',
+        "g.tar.zst!/h.txt": b"t" * 99,
+    }
+    first = found["a/b.txt"]
+    assert (first.uri, first.version, first.size_bytes) == (f"{store.address}/a/b.txt", etag, 1)
+
+
+@pytest.mark.parametrize("name", ["with space", "hash#1", "per%cent", "%41", "ünï/ço", "a+b?", "~[x]", "..x"])
+def test_a_key_may_have_any_name(store: RemoteStore, name: str) -> None:
+    """What a URL would encode is part of the id."""
+    store.put(f"{name}.txt", b"x")
+    found = entries(str(store.address), include=("**", "..x.txt"))
+    assert {id: entry.read() for id, entry in found.items()} == {f"{name}.txt": b"x"}
+
+
+def test_patterns_hold_for_keys(store: RemoteStore) -> None:
+    """Globs, include and exclude as for files; hidden names are left out; a folder's placeholder is none."""
+    put(store, dict.fromkeys(("a/1.txt", "a/2.md", "b/3.txt", "_c/4.txt", "b/.5.txt", "b/d/6.txt"), b"x"))
+    root = str(store.address)
+    assert list(entries(root)) == ["a/1.txt", "a/2.md", "b/3.txt", "b/d/6.txt"]
+    assert list(entries(f"{root}/", include=("*.txt",), exclude=("d/",))) == ["a/1.txt", "b/3.txt"]
+    assert list(entries(f"{root}/*/*.txt")) == ["a/1.txt", "b/3.txt"]
+    assert list(entries(f"{root}/b/**")) == ["3.txt", "d/6.txt"]
+
+
+def test_an_object_is_an_input(store: RemoteStore) -> None:
+    """Alone, under its own name; several inputs in one run have names."""
+    put(store, {"a.txt": b"1", "b/c.txt": b"2"})
+    root = str(store.address)
+    assert list(entries(f"{root}/a.txt")) == ["a.txt"]
+    found = entries(InputSource(root, "all"), InputSource(f"{root}/b", "some"))
+    assert list(found) == ["all/a.txt", "all/b/c.txt", "some/c.txt"]
+
+
+def test_an_empty_prefix_has_no_documents(store: RemoteStore) -> None:
+    """A store knows no empty folders: nothing is there, and nothing is wrong."""
+    assert entries(f"{store.address}/nothing/here") == {}
+
+
+def test_the_output_is_left_out(store: RemoteStore) -> None:
+    """An output below the input gives no documents; as the input itself it is refused."""
+    put(store, {"a.txt": b"x", "out/results/1.jsonl": b"{}\n", "outer.txt": b"y"})
+    assert list(entries(str(store.address), output=f"{store.address}/out")) == ["a.txt", "outer.txt"]
+    with pytest.raises(ConfigError, match="is the output as well"):
+        entries(str(store.address), output=f"{store.address}/")
+
+
+def test_a_listing_is_not_a_list(store: RemoteStore) -> None:
+    """The first entry is there after a page; the rest is listed as it is pulled."""
+    put(store, {f"{n:04}.txt": b"x" for n in range(1500)})
+    found = pulled(str(store.address))
+    assert next(found).id == "0000.txt"
+    store.put("9999.txt", b"late")
+    assert [entry.id for entry in found][-1] == "9999.txt"
+
+
+def test_an_object_that_was_replaced_is_read_as_it_is(store: RemoteStore) -> None:
+    """Between its listing and its turn it may grow; a member of an archive that is gone fails."""
+    put(store, {"a.txt": b"old", "b.zip": packed("zip", {"c.txt": b"old"})})
+    found = entries(str(store.address))
+    put(store, {"a.txt": b"new and longer", "b.zip": packed("zip", {"d.txt": b"new"})})
+    assert found["a.txt"].read() == b"new and longer"
+    with pytest.raises(DocumentError):
+        found["b.zip!/c.txt"].read()
+    store.delete("a.txt")
+    with pytest.raises(DocumentError, match="not found") as error:
+        found["a.txt"].read()
+    assert "Debug source" not in str(error.value)
+    assert (error.value.reason, error.value.again) == ("document_unreadable", False)
+
+
+def test_an_object_larger_than_the_limit_is_not_fetched(store: RemoteStore) -> None:
+    """Its size is known from the listing."""
+    store.put("a.txt", b"x" * 2000)
+    (entry,) = pulled(str(store.address), max_document_bytes=1000)
+    with pytest.raises(DocumentError) as error:
+        entry.read()
+    assert error.value.reason == "document_too_large"
+
+
+def test_wrong_credentials_and_buckets_are_said_at_once(s3: S3Server, store: RemoteStore) -> None:
+    """Before anything is read: exit 2, naming the place and no key."""
+    with pytest.raises(ConfigError, match=r"s3://no-such-bucket-x cannot be listed.*need a bucket"):
+        pulled("s3://no-such-bucket-x")
+    with pytest.raises(ConfigError, match="need credentials") as error:
+        pulled(str(store.address), storage={"secret_access_key": "wrong-secret"})
+    assert "wrong-secret" not in str(error.value)
+    with pytest.raises(ConfigError, match="holds a user or a key"):
+        pulled("s3://key:secret@bucket/x")
+
+
+def test_a_store_that_goes_away_is_tried_later(bucket: str) -> None:
+    """A listing that breaks off ends the run with 3; a document that could not be fetched is tried by the next run."""
+    with s3_server() as server:
+        options = {name.lower().removeprefix("aws_"): value for name, value in server.env.items()}
+        options = {"endpoint": options.pop("endpoint_url"), **options, "retry_for_s": 1}
+        store = RemoteStore.open(f"s3://{bucket}", storage=options)
+        put(store, {f"{n:04}.txt": b"x" for n in range(1200)})
+        found = pulled(f"s3://{bucket}", storage=options)
+        first = next(found)
+        server.kill()
+        with pytest.raises(TryLaterError, match="broke off"):
+            list(found)
+        with pytest.raises(DocumentError) as error:
+            first.read()
+        assert error.value.again
+        with pytest.raises(TryLaterError):
+            pulled(f"s3://{bucket}", storage=options)
+
+
+def test_what_is_unchanged_is_not_fetched_again(place: Place, s3: S3Server, store: RemoteStore) -> None:
+    """A second run lists and asks nothing; a changed object is done, and so is a new one."""
+    place.env.update(s3.env)
+    place.configure({"input.uri": str(store.address)})
+    put(store, {name: f"[[doc:{name}]] text".encode() for name in NAMES})
+    place.run()
+    assert place.done() == dict.fromkeys(NAMES, 1)
+    assert sorted(place.asked()) == NAMES
+    place.run()
+    assert place.asked() == []
+    put(store, {"03.txt": b"[[doc:03.txt]] changed", "99.txt": b"[[doc:99.txt]] new"})
+    place.run()
+    assert sorted(place.asked()) == ["03.txt", "99.txt"]
+    dry = place.run("--dry-run").out
+    assert "done already               13" in dry
+
+
+def test_a_run_over_a_bucket_that_is_not_there(place: Place, s3: S3Server) -> None:
+    """Exit 2, with a message that says what is needed."""
+    place.env.update(s3.env)
+    place.configure({"input.uri": "s3://no-such-bucket-x/in"})
+    ran = place.run(code=2)
+    assert "no-such-bucket-x" in ran.err
+    assert "need a bucket that is there" in ran.err
