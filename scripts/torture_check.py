@@ -66,8 +66,9 @@ class Snapshot:
         return {line["id"]: line for line in sorted(self.results, key=lambda line: int(line["run"]))}
 
     def recorded_by(self, label: str) -> set[str]:
-        """Returns the ids that one run has written of."""
-        return {line["id"] for line in [*self.results, *self.errors] if line["run_id"] == label}
+        """Returns the ids that one run has written of, or its rival when that came after it and tried them again."""
+        runs = (label, f"{label}-rival")
+        return {line["id"] for line in [*self.results, *self.errors] if line["run_id"] in runs}
 
     def _read(self, path: Path) -> Iterator[Record]:
         for number, line in enumerate(path.read_bytes().splitlines(keepends=True) if path.exists() else [], 1):
