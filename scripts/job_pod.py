@@ -115,10 +115,32 @@ def mounted(cluster: Cluster, spec: Manifest, folder: Path) -> dict[str, Path]:
         places[path] = cluster.claims[claim["claimName"]] if claim else folder / path.lstrip("/")
         places[path].mkdir(parents=True, exist_ok=True)
     for path, volume in mounts:
-        for name, data in _files(cluster, volume):
-            text = moved(data.decode(), places).encode() if "configMap" in volume else data
-            (places[path] / name).write_bytes(text)
+        moving = "configMap" in volume
+        files = _files(cluster, volume)
+        _project(
+            {name: moved(data.decode(), places).encode() if moving else data for name, data in files}, places[path]
+        )
     return places
+
+
+def update_mounts(cluster: Cluster, template: Manifest, pod: Pod) -> None:
+    """Brings changed ConfigMaps and Secrets to a running pod, as the kubelet does within a minute or two."""
+    mounted(cluster, template["spec"], cluster.root / "pods" / pod.name)
+
+
+def _project(files: Mapping[str, bytes], place: Path) -> None:
+    """Lays the files out as the kubelet does: links through `..data`, which is swapped in one step."""
+    if not files:
+        return
+    folder = place / f"..{secrets.token_hex(6)}"
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+        if not (place / name).is_symlink():
+            (place / name).symlink_to(f"..data/{name}")
+    new = place / "..data_tmp"
+    new.symlink_to(folder.name)
+    new.replace(place / "..data")
 
 
 def _files(cluster: Cluster, volume: Manifest) -> Iterator[tuple[str, bytes]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from charts import helm
 from fake_llm import FakeLLM
 from job_controller import judged, run_job
-from job_pod import Cluster, Manifest, expanded, moved, namespace
+from job_pod import Cluster, Manifest, Pod, expanded, moved, namespace, update_mounts
 from job_sites import Bucket, Volumes
 from job_trial import Kills, Trial, documents_of, wrong
 from s3_server import S3Server
@@ -113,6 +114,34 @@ def test_the_pods_find_their_shard_their_key_and_their_agent(trial: Trial) -> No
     assert logged(trial, "JOB_COMPLETION_INDEX and PIPELINE_SHARDS") == 4
     names = sorted(path.name for path in (trial.root / "data" / "out" / "runs").iterdir())
     assert names == [f"{job['metadata']['name']}-{index:05d}-of-00004.json" for index in range(4)]
+
+
+def test_an_upgrade_reaches_the_running_pods(trial: Trial) -> None:
+    """The mounted ConfigMap changes under them, by the kubelet's own swap of links; the Job stays the same one."""
+    runner = {"runner": {"concurrency": 1, "refresh_every": 2, "grace_s": 1}}
+    with (
+        FakeLLM(("llama3.1",), api_key="trial-key", latency_s=0.05) as first,
+        FakeLLM(("llama3.1",), api_key="trial-key") as second,
+    ):
+        trial = replace(at(trial, first), shards=1, parallelism=1)
+        ids = trial.archive(60)
+        values = {f"pipelineConfig__{key}": value for key, value in runner.items()}
+        cluster, job = trial.job(**values)
+        upgraded, same = at(trial, second).job(**values)
+        changed: list[str] = []
+
+        def upgrade(running: Sequence[Pod]) -> None:
+            if not changed and len(documents_of(first)) > 3:
+                changed.extend(pod.name for pod in running)
+                for pod in running:
+                    update_mounts(upgraded, job["spec"]["template"], pod)
+
+        status = waited((cluster, job), trouble=upgrade)
+        assert wrong(trial, ids, status) == []
+        assert same["metadata"]["name"] == job["metadata"]["name"]
+        assert len(status.ends) == len(changed) == 1
+        assert sorted(documents_of(first) + documents_of(second)) == ids
+        assert len(documents_of(second)) > 20
 
 
 @pytest.mark.parametrize(
