@@ -36,6 +36,10 @@ _CHECK_EXAMPLE = "example:\n  pipeline check --config config/prod.yaml"
 _REPORT_EXAMPLE = "example:\n  pipeline report out"
 _TRY_EXAMPLE = "example:\n  pipeline try data/inbox/today.txt --agent appointments --set agents_dir=my_agents"
 _ERRORS_EXAMPLE = "examples:\n  pipeline errors out\n  pipeline errors out --show 2026/01/story.txt"
+_DIFF_EXAMPLE = """examples:
+  pipeline diff out out/trial
+  pipeline diff out out/trial --field companies.sentiment
+  pipeline diff out --by fingerprint"""
 _SCHEMA_EXAMPLE = "example:\n  pipeline schema > config.schema.json\n  pipeline schema --agent > agent.schema.json"
 _EXIT_CODES = """exit codes:
   0 finished, or stopped by --max-duration     1 too many failures, or too few documents
@@ -88,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     report = _command(commands, "report", "rebuild the report of an output; calls no model", _REPORT_EXAMPLE)
     report.add_argument("output", metavar="OUT", help="the output's folder")
     _add_errors(_command(commands, "errors", "show what failed, why, and what to type", _ERRORS_EXAMPLE))
+    _add_diff(_command(commands, "diff", "show what changed between two outputs", _DIFF_EXAMPLE))
     schema = _command(commands, "schema", "print the JSON Schema of the config file", _SCHEMA_EXAMPLE)
     schema.add_argument("--agent", action="store_true", help="that of an agent file instead")
     return top
@@ -130,6 +135,20 @@ def _add_errors(command: argparse.ArgumentParser) -> None:
     command.add_argument("output", metavar="OUT", help="the output")
     command.add_argument("--show", metavar="ID", help="one document's whole story: requests, answer, complaint, past")
     command.add_argument("--examples", metavar="N", type=_count, default=3, help="documents of each group; default: 3")
+    command.add_argument("--json", action="store_true", help="for programs")
+
+
+def _add_diff(command: argparse.ArgumentParser) -> None:
+    command.add_argument("outputs", metavar="OUT", nargs="+", help="the output before, and the one after")
+    command.add_argument("--by", choices=("fingerprint",), help="within one output: what was asked now and before")
+    command.add_argument("--field", metavar="NAME", help="this field only, and how it changed: companies.sentiment")
+    command.add_argument(
+        "--key",
+        metavar="LIST=FIELD",
+        action="append",
+        default=[],
+        help="what tells the objects of a list apart: companies=ticker; repeatable",
+    )
     command.add_argument("--json", action="store_true", help="for programs")
 
 

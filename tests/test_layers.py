@@ -13,14 +13,15 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "pipeline"
 
 LEVELS = (
-    "settings yaml_file agent_file records errors schemas quick_check violations logs colours layout shards "
+    "settings yaml_file agent_file records errors schemas quick_check violations logs colours layout comparison shards "
     "config "
     "config_keys config_rules config_schema config_table changes",
     "documents llm agents answers mending stores overflow charts",
     "process output limit selection verdict agents.classify",
     "runner job flight tally reading redoing refresh planning report report_page run_stats summary_text progress "
     "watching metrics failures",
-    "cli arguments dry_run check_command report_command run_command schema_command try_command errors_command __main__",
+    "cli arguments dry_run check_command report_command run_command schema_command try_command errors_command "
+    "diff_command __main__",
 )
 """The parts by level, lowest first: a module of the package, a sub-package, or a module of one that stands above it."""
 
@@ -40,7 +41,7 @@ HOMES = {
     "json_repair": {"mending.py"},
     "prometheus_client": {"metrics.py"},
     "obstore": {"stores/remote.py", "stores/clouds.py"},
-    "sqlite3": {"output/index.py"},
+    "sqlite3": {"output/pairs.py", "output/index.py"},
     "fcntl": {"output/lock.py"},
 }
 """Library → the modules that may import it; a third-party library that is not named here may be imported nowhere."""

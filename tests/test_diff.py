@@ -1,0 +1,184 @@
+"""`pipeline diff`: validity, agreement of fields, items that came and went, and the documents that changed most."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Place
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.comparison import Comparison, differences
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from("abc"),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["id", "x", "y"]), inner, max_size=3),
+    max_leaves=12,
+)
+OBJECTS = st.dictionaries(st.sampled_from("abc"), JSON, max_size=3)
+
+
+def record(document_id: str, output: Any, *, run: int = 1, fingerprint: str = "1") -> dict[str, Any]:
+    """A line of results, or of errors when there is no output."""
+    head = {"v": 1, "id": document_id, "uri": document_id, "sha256": "a" * 64, "agent": "a", "variant": "default"}
+    tail = {"finished_at": "2026-01-01T00:00:00.000Z", "version": None, "run": run, "run_id": "r", "shard": None}
+    failure = {"reason": "timeout", "runs": 1, "message": "", "stage": "call"}
+    what = failure if output is None else {"output": output}
+    return {**head, "fingerprint": fingerprint * 64, **what, **tail}
+
+
+def write(folder: Path, *records: dict[str, Any]) -> None:
+    """An output of these records."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, wanted in (("results.jsonl", True), ("errors.jsonl", False)):
+        lines = [json.dumps(each, separators=(",", ":")) + "\n" for each in records if ("output" in each) == wanted]
+        (folder / name).write_text("".join(lines), encoding="utf-8")
+
+
+def diff(place: Place, *arguments: str) -> Any:
+    """What `pipeline diff --json` prints."""
+    ran = place.call("diff", *arguments, "--json")
+    assert ran.code == 0, ran.err
+    return json.loads(ran.out)
+
+
+def test_documents_are_counted_by_what_they_were_and_are(place: Place) -> None:
+    """Done and failed, in both and in one only; the last line of an id counts."""
+    write(place.folder / "a", record("both", {}), record("worse", {}), record("better", None), record("gone", {}))
+    write(
+        place.folder / "b",
+        record("both", {}),
+        record("worse", {}, run=1),
+        record("worse", None, run=2),
+        record("better", {}),
+        record("new", None),
+    )
+    assert diff(place, "a", "b")["documents"] == {
+        "done in both": 1,
+        "done before, failed now": 1,
+        "failed before, done now": 1,
+        "done before, not there now": 1,
+        "not there before, failed now": 1,
+    }
+
+
+def test_agreement_is_told_for_each_field(place: Place) -> None:
+    """Numbers also tell which way they went."""
+    write(place.folder / "a", record("d1", {"mood": "good", "score": 10}), record("d2", {"mood": "good", "score": 20}))
+    write(place.folder / "b", record("d1", {"mood": "good", "score": 14}), record("d2", {"mood": "bad", "score": 20}))
+    found = diff(place, "a", "b")
+    assert (found["compared"], found["identical"]) == (2, 0)
+    assert {name: row["agreement"] for name, row in found["fields"].items()} == {"mood": 0.5, "score": 0.5}
+    assert found["fields"]["score"]["mean_change"] == 2.0
+
+
+def test_items_of_a_list_are_added_and_lost_and_compared_by_their_names(place: Place) -> None:
+    """Their order says nothing; what tells them apart is a name, a ticker and so on."""
+    before = [{"name": "Alpha", "sentiment": "good"}, {"name": "Beta", "sentiment": "bad"}]
+    after = [{"name": "Gamma", "sentiment": "bad"}, {"name": "alpha", "sentiment": "bad"}]
+    write(place.folder / "a", record("d", {"companies": before, "themes": ["x", "y"]}))
+    write(place.folder / "b", record("d", {"companies": after, "themes": ["y", "x", "z"]}))
+    fields = diff(place, "a", "b")["fields"]
+    assert (fields["companies"]["added"], fields["companies"]["lost"]) == (1, 1)
+    assert (fields["themes"]["added"], fields["themes"]["lost"]) == (1, 0)
+    assert (fields["companies.sentiment"]["compared"], fields["companies.sentiment"]["same"]) == (1, 0)
+
+
+def test_another_field_can_tell_items_apart(place: Place) -> None:
+    """--key names it."""
+    write(place.folder / "a", record("d", {"rows": [{"name": "one", "place": 1}, {"name": "two", "place": 2}]}))
+    write(place.folder / "b", record("d", {"rows": [{"name": "eins", "place": 1}, {"name": "two", "place": 2}]}))
+    rows = diff(place, "a", "b", "--key", "rows=place")["fields"]
+    assert (rows["rows"]["added"], rows["rows.name"]["agreement"]) == (0, 0.5)
+
+
+def test_one_field_is_shown_with_its_changes(place: Place) -> None:
+    """And nothing else; the most frequent change comes first."""
+    moods = [("good", "bad"), ("good", "bad"), ("bad", "good"), ("good", "good")]
+    write(place.folder / "a", *(record(f"d{n}", {"mood": old, "x": n}) for n, (old, _) in enumerate(moods)))
+    write(place.folder / "b", *(record(f"d{n}", {"mood": new, "x": -n}) for n, (_, new) in enumerate(moods)))
+    found = diff(place, "a", "b", "--field", "mood")
+    assert list(found["fields"]) == ["mood"]
+    assert [change["count"] for change in found["fields"]["mood"]["changes"]] == [2, 1]
+    assert '"good" → "bad"' in place.call("diff", "a", "b", "--field", "mood").out
+
+
+def test_the_documents_that_changed_most_come_first(place: Place) -> None:
+    """At most ten of them."""
+    write(place.folder / "a", *(record(f"d{n:02}", {"list": []}) for n in range(15)))
+    write(place.folder / "b", *(record(f"d{n:02}", {"list": list(range(n))}) for n in range(15)))
+    found = diff(place, "a", "b")
+    assert [each["id"] for each in found["most_changed"]] == [f"d{n:02}" for n in range(14, 4, -1)]
+    assert found["most_changed"][0]["changed"] == 14
+
+
+def test_within_one_output_what_was_asked_last_is_held_against_what_was_asked_before(place: Place) -> None:
+    """The last line of each question; a document that was asked in one way only is not counted."""
+    write(
+        place.folder / "out",
+        record("d", {"x": 1}, run=1, fingerprint="1"),
+        record("d", {"x": 2}, run=2, fingerprint="1"),
+        record("d", {"x": 3}, run=3, fingerprint="2"),
+        record("once", {"x": 9}),
+    )
+    found = diff(place, "out", "--by", "fingerprint")
+    assert found["documents"] == {"done in both": 1}
+    assert found["fields"]["x"]["mean_change"] == 1.0
+
+
+def test_runs_with_another_prompt_can_be_compared_by_fingerprint(place: Place) -> None:
+    """From the command line alone: run, change the prompt, run again, diff."""
+    place.documents(3)
+    place.run()
+    place.configure(agent={"system_prompt": "Sum it up well.\n"})
+    place.run()
+    assert diff(place, "out", "--by", "fingerprint")["documents"] == {"done in both": 3}
+
+
+def test_shards_and_single_runs_can_be_compared(place: Place) -> None:
+    """An output is an output, whatever its files are called."""
+    place.documents(6)
+    place.run("--output", "whole")
+    for shard in ("0/2", "1/2"):
+        place.run("--output", "parts", "--shard", shard)
+    found = diff(place, "whole", "parts")
+    assert (found["documents"], found["identical"]) == ({"done in both": 6}, 6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("a",), "need two outputs"),
+        (("a", "b", "--by", "fingerprint"), "need one output"),
+        (("a", "nowhere"), "'nowhere', which holds no record"),
+        (("a", "b", "--field", "nope"), "--field: got 'nope'"),
+        (("a", "b", "--key", "nope"), "--key: got 'nope'"),
+        (("a", "--by", "fingerprint"), "no document was asked in two ways"),
+    ],
+)
+def test_what_cannot_be_compared_is_exit_code_2(place: Place, arguments: tuple[str, ...], told: str) -> None:
+    """With what is needed."""
+    write(place.folder / "a", record("d", {"x": 1}))
+    write(place.folder / "b", record("d", {"x": 1}))
+    ran = place.call("diff", *arguments)
+    assert (ran.code, told in ran.err) == (2, True), ran.err
+
+
+@given(OBJECTS)
+def test_a_result_agrees_with_itself(output: Mapping[str, Any]) -> None:
+    """Whatever it is, nothing differs, comes or goes."""
+    assert all(each.same and not each.added and not each.lost for each in differences(output, output, keys={}))
+
+
+@given(OBJECTS, OBJECTS)
+def test_what_came_one_way_went_the_other(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Swapped outputs have the same fields, with added and lost swapped and the same agreement."""
+    ways = [Comparison(), Comparison()]
+    ways[0].add("d", before, after)
+    ways[1].add("d", after, before)
+    there, back = ({name: (c.compared, c.same, c.added, c.lost) for name, c in way.fields.items()} for way in ways)
+    assert there == {name: (compared, same, lost, added) for name, (compared, same, added, lost) in back.items()}
