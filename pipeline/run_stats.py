@@ -6,15 +6,15 @@ Nothing here grows with the archive; it must be fed by one thread only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
+from pipeline import timeline
 from pipeline.records import Failure, Result, Unchanged, Usage
 
 EXAMPLES = 3
 TOP = 5
-TIMELINE_BUCKETS = 120
 _KEPT_NAMES = 60
 _OTHERS = "(others)"
 _LATENCY_STEP = math.log(1.05)  # a percentile is at most 5 % too high
@@ -38,17 +38,23 @@ class RunStats:
             return
         elapsed_s = self._clock() - self._started
         tally_in(self._data["total"], outcome)
-        tally_in(_named(self._data["variants"], outcome.variant, _new_tally), outcome)
+        variant = _named(self._data["variants"], outcome.variant, self._new_variant)
+        tally_in(variant, outcome)
         _count_notes(self._data["notes"], outcome.notes)
-        _count_time(self._data["timeline"], elapsed_s, outcome)
+        timeline.count(self._data["timeline"], elapsed_s, outcome=outcome)
         if isinstance(outcome, Result):
             self._done(outcome)
+            _count_fields(variant["fields"], outcome.output)
         else:
             self._failed(outcome)
+            _bump(variant["reasons"], outcome.reason)
 
     def snapshot(self) -> Numbers:
         """The numbers so far, with percentiles, shares and means worked out."""
         return derive(deepcopy({**self._data, "elapsed_s": round(self._clock() - self._started, 3)}))
+
+    def _new_variant(self) -> Numbers:
+        return {**_new_tally(), "reasons": {}, "fields": _new_fields(self._data["fields"])}
 
     def _done(self, result: Result) -> None:
         data = self._data
@@ -83,11 +89,15 @@ def _empty(schema: Mapping[str, Any] | None) -> Numbers:
         "variants": {},
         "providers": {},
         "notes": {},
-        "fields": {name: {"documents": 0, "empty": 0, "lists": 0, "items": 0} for name in properties},
+        "fields": _new_fields(properties),
         "slowest": [],
         "largest": [],
-        "timeline": {"bucket_s": 1.0, "rows": []},
+        "timeline": timeline.empty(),
     }
+
+
+def _new_fields(names: Iterable[str]) -> Numbers:
+    return {name: {"documents": 0, "empty": 0, "lists": 0, "items": 0} for name in names}
 
 
 def _new_tally() -> Numbers:
@@ -162,26 +172,6 @@ def _count_fields(fields: Numbers, output: Any) -> None:
             counts["items"] += len(value)
 
 
-def _count_time(timeline: Numbers, elapsed_s: float, outcome: Result | Failure) -> None:
-    while elapsed_s >= timeline["bucket_s"] * TIMELINE_BUCKETS:
-        _coarsen(timeline)
-    rows = timeline["rows"]
-    index = int(max(elapsed_s, 0.0) / timeline["bucket_s"])
-    rows.extend([0, 0, 0, 0, 0.0] for _ in range(index + 1 - len(rows)))
-    done = isinstance(outcome, Result)
-    tokens = (outcome.usage.prompt_tokens or 0, outcome.usage.completion_tokens or 0)
-    latency_s = outcome.latency_s if isinstance(outcome, Result) else 0.0
-    added = (int(done), int(not done), *tokens, latency_s)
-    rows[index] = [old + new for old, new in zip(rows[index], added, strict=True)]
-
-
-def _coarsen(timeline: Numbers) -> None:
-    rows = timeline["rows"]
-    pairs = [rows[at : at + 2] for at in range(0, len(rows), 2)]
-    timeline["rows"] = [[sum(column) for column in zip(*pair, strict=True)] for pair in pairs]
-    timeline["bucket_s"] *= 2
-
-
 def _named(table: Numbers, name: str, new: Callable[[], Numbers]) -> Numbers:
     """The row of that name; one common row once there are too many names."""
     key = name if name in table or len(table) < _KEPT_NAMES else _OTHERS
@@ -205,7 +195,8 @@ def derive(data: Numbers) -> Numbers:
     for tally in (data["total"], *data["variants"].values(), *data["providers"].values()):
         tally["latency"]["p50_s"] = quantile_s(tally["latency"], 0.5)
         tally["latency"]["p95_s"] = quantile_s(tally["latency"], 0.95)
-    for counts in data["fields"].values():
+    tables = (data["fields"], *(variant["fields"] for variant in data["variants"].values()))
+    for counts in (counts for fields in tables for counts in fields.values()):
         counts["empty_share"] = round(counts["empty"] / counts["documents"], 4) if counts["documents"] else None
         counts["mean_items"] = round(counts["items"] / counts["lists"], 4) if counts["lists"] else None
     return data
@@ -222,7 +213,7 @@ def merge(snapshots: Sequence[Numbers]) -> Numbers:
 def _sum(left: Any, right: Any, key: str = "") -> Any:
     """Both as one, as a new value: counts add up, `max_s` and `elapsed_s` keep the larger, lists keep their best."""
     if key == "timeline":
-        return _sum_timelines(left, right)
+        return timeline.merged(left, right)
     if isinstance(left, dict):
         names = [*left, *(name for name in right if name not in left)]
         return {name: _sum_at(left, right, name) for name in names}
@@ -239,12 +230,3 @@ def _sum_at(left: Numbers, right: Numbers, name: str) -> Any:
     if name in left and name in right:
         return _sum(left[name], right[name], name)
     return deepcopy(left[name] if name in left else right[name])
-
-
-def _sum_timelines(left: Numbers, right: Numbers) -> Numbers:
-    first, second = ({"bucket_s": each["bucket_s"], "rows": list(each["rows"])} for each in (left, right))
-    while first["bucket_s"] != second["bucket_s"]:
-        _coarsen(min(first, second, key=lambda each: float(each["bucket_s"])))
-    longer, shorter = sorted((first["rows"], second["rows"]), key=len, reverse=True)
-    rows = [[a + b for a, b in zip(x, y, strict=True)] for x, y in zip(longer, shorter, strict=False)]
-    return {"bucket_s": first["bucket_s"], "rows": rows + [list(row) for row in longer[len(shorter) :]]}

@@ -19,7 +19,7 @@ LEVELS = (
     "documents llm agents answers mending stores overflow charts",
     "process output limit selection verdict agents.classify",
     "runner job flight tally reading redoing refresh planning report report_page run_stats summary_text progress "
-    "watching metrics failures",
+    "watching metrics timeline failures",
     "cli arguments dry_run check_command report_command run_command schema_command try_command errors_command "
     "diff_command __main__",
 )

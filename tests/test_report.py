@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import report_page, run_stats
+from pipeline import report_page, run_stats, timeline
 from pipeline.records import Failure, ModelMetadata, Result, Try, Unchanged, Usage
 from pipeline.report import (
     RunStats,
@@ -163,7 +163,7 @@ def test_the_snapshot_of_a_large_run_is_small() -> None:
         stats.add(failure(f"f{number}", reason=f"reason{number}"))
     data = stats.snapshot()
     assert len(json.dumps(data)) < 120_000
-    assert len(data["timeline"]["rows"]) <= run_stats.TIMELINE_BUCKETS
+    assert len(data["timeline"]["rows"]) <= timeline.BUCKETS
     assert sum(row[0] for row in data["timeline"]["rows"]) == 20_000
     assert sum(row["count"] for row in data["reasons"].values()) == 20_000
     assert [row["latency_s"] for row in data["slowest"]] == [300.0] * run_stats.TOP
@@ -197,10 +197,13 @@ def test_merged_shards_are_the_numbers_of_one_run(first: list[Any], second: list
     merged, one = run_stats.merge([run(first), run(second)]), run(first + second)
     for name in ("outcomes", "notes", "fields"):
         assert merged[name] == one[name]
+    for name in ("fields", "reasons") if one["variants"] else ():
+        assert merged["variants"]["default"][name] == one["variants"]["default"][name]
     assert [row["latency_s"] for row in merged["slowest"]] == [row["latency_s"] for row in one["slowest"]]
     assert merged["total"]["latency"]["buckets"] == one["total"]["latency"]["buckets"]
     assert merged["total"]["latency"]["p95_s"] == one["total"]["latency"]["p95_s"]
     assert merged["timeline"]["bucket_s"] == one["timeline"]["bucket_s"]
+    assert merged["timeline"]["reasons"] == one["timeline"]["reasons"]
     for ours, theirs in zip(merged["timeline"]["rows"], one["timeline"]["rows"], strict=True):
         assert ours == pytest.approx(theirs)
 
