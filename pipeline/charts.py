@@ -6,38 +6,63 @@ It must not contain a script, a colour or a size of its own: the page's style sh
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 320, 120, 44, 18, 8
+from pipeline.logs import visible
+
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 360, 120, 38, 16, 6
+_BASE = _HEIGHT - _BOTTOM
 
 
-def series_chart(title: str, values: Sequence[float | None], *, bucket_s: float, tone: str) -> str:
-    """A figure with one bar for each bucket of time, of `bucket_s` seconds; None leaves a gap."""
-    most = max((value for value in values if value is not None), default=0.0) or 1.0
-    inner_width, inner_height = _WIDTH - _LEFT - 4, _HEIGHT - _TOP - _BOTTOM
-    step = inner_width / max(len(values), 1)
-    bars = "".join(
-        _bar(_LEFT + at * step, step, (value / most) * inner_height)
-        for at, value in enumerate(values)
-        if value is not None and value > 0
-    )
-    base = _HEIGHT - _BOTTOM
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What one tone of a chart shows: a value for each span of time, None for none."""
+
+    name: str
+    values: Sequence[float | None]
+    tone: str
+
+
+def chart(title: str, series: Sequence[Series], *, spans: int, bucket_s: float) -> str:
+    """A figure with a bar for each of so many spans of `bucket_s` seconds, the series on top of one another."""
+    stacks = [[_at(each, at) for each in series] for at in range(spans)]
+    most = max(map(sum, stacks), default=0.0) or 1.0
+    step = (_WIDTH - _LEFT - 4) / max(spans, 1)
+    bars = "".join(_bars(series, at, stacks=stacks, step=step, most=most) for at in range(len(series)))
+    shown = escape(visible(title))
     return (
-        f"<figure><figcaption>{escape(title)}</figcaption>"
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}, at most {_number(most)}">'
-        f'<path class="axis" d="M{_LEFT} {_TOP}V{base}H{_WIDTH - 4}"/><g class="{escape(tone)}">{bars}</g>'
+        f"<figure><figcaption>{shown}{_legend(series)}</figcaption>"
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{shown}, at most {_number(most)}">'
+        f'<path class="axis" d="M{_LEFT} {_TOP}V{_BASE}H{_WIDTH - 4}"/>{bars}'
         f'<text x="{_LEFT - 5}" y="{_TOP + 8}" text-anchor="end">{_number(most)}</text>'
-        f'<text x="{_LEFT - 5}" y="{base}" text-anchor="end">0</text>'
-        f'<text x="{_LEFT}" y="{_HEIGHT - 4}">start</text>'
-        f'<text x="{_WIDTH - 4}" y="{_HEIGHT - 4}" text-anchor="end">{_time(len(values) * bucket_s)}</text>'
+        f'<text x="{_LEFT - 5}" y="{_BASE}" text-anchor="end">0</text>'
+        f'<text x="{_LEFT}" y="{_HEIGHT - 3}">start</text>'
+        f'<text x="{_WIDTH - 4}" y="{_HEIGHT - 3}" text-anchor="end">{_time(spans * bucket_s)}</text>'
         "</svg></figure>"
     )
 
 
-def _bar(x: float, width: float, height: float) -> str:
-    y = _HEIGHT - _BOTTOM - height
-    gap = 0.5 if width > 2 else 0.0
-    return f'<rect x="{x + gap:.1f}" y="{y:.1f}" width="{width - 2 * gap:.2f}" height="{height:.1f}"/>'
+def _at(series: Series, at: int) -> float:
+    return (series.values[at] if at < len(series.values) else None) or 0.0
+
+
+def _bars(series: Sequence[Series], index: int, *, stacks: list[list[float]], step: float, most: float) -> str:
+    """One series as a group of its tone, each bar on those of the series before."""
+    scale, gap = (_BASE - _TOP) / most, 0.5 if step > 2 else 0.0
+    drawn = []
+    for at, stack in enumerate(stacks):
+        if stack[index] > 0:
+            height, top = stack[index] * scale, _BASE - sum(stack[: index + 1]) * scale
+            x, width = _LEFT + at * step + gap, step - 2 * gap
+            drawn.append(f'<rect x="{x:.1f}" y="{top:.1f}" width="{width:.2f}" height="{height:.1f}"/>')
+    return f'<g class="{escape(series[index].tone)}">{"".join(drawn)}</g>'
+
+
+def _legend(series: Sequence[Series]) -> str:
+    if len(series) < 2:
+        return ""
+    return "".join(f'<span class="key {escape(each.tone)}">{escape(visible(each.name))}</span>' for each in series)
 
 
 def _number(value: float) -> str:

@@ -6,14 +6,17 @@ It must not let anything through unescaped: ids, messages and names come from do
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
 from importlib.resources import files
+from itertools import zip_longest
 from string import Template
 from typing import Any
+from urllib.parse import quote
 
-from pipeline.charts import series_chart
-from pipeline.logs import visible
+from pipeline import report_tables
+from pipeline.charts import Series, chart
+from pipeline.markup import section, table, text
+from pipeline.report_tables import seconds
 from pipeline.summary_text import (
     counts_text,
     documents_per_second,
@@ -21,7 +24,8 @@ from pipeline.summary_text import (
     rerun_command,
 )
 
-Row = Sequence[Any]
+_SHOWN_REASONS = 5
+"""Reasons with a tone of their own in the chart of failures; the rest is one."""
 
 
 def page(report: Mapping[str, Any]) -> str:
@@ -33,39 +37,49 @@ def page(report: Mapping[str, Any]) -> str:
         _numbers(report),
         _failures(report),
         _timeline(run["stats"]["timeline"]),
-        _table("Variants", _TALLY_HEAD, [_tally_row(*item) for item in sorted(run["stats"]["variants"].items())]),
-        _providers(run["stats"]["providers"]),
-        _fields(report["compared"]),
-        _shards(report),
-        _extremes(run["stats"]),
-        _table("Notes on documents", ("Note", "Documents"), run["stats"]["notes"].items()),
-        _table("Ignored files", ("Kind", "Files"), run["ignored"].items()),
-        _table("Whole output", ("", "Documents"), _flat(report["output"])),
-        _table("Files", ("What", "Where"), run["files"].items()),
+        report_tables.variants(run["stats"]["variants"]),
+        report_tables.providers(run["stats"]["providers"]),
+        report_tables.fields(report["compared"]),
+        report_tables.shards(report),
+        report_tables.extremes(run["stats"]),
+        table("Notes on documents", ("Note", "Documents"), run["stats"]["notes"].items()),
+        table("Ignored files", ("Kind", "Files"), run["ignored"].items()),
+        table("Whole output", ("", "Documents"), report_tables.flat(report["output"])),
+        table("Files", ("What", "Where"), run["files"].items()),
         _config(run["config"]),
     ]
     return template.substitute(
-        title=_text(f"{report['verdict']} – run {run['run']}"),
+        title=text(f"{report['verdict']} – run {run['run']}"),
         tone=_tone(report),
-        verdict=_text(report["verdict"]),
-        counts=_text(f"{counts_text(run['counts'])} (exit {report['exit_code']})"),
-        message=f"<p>{_text(run['message'])}</p>" if run["message"] else "",
-        about=_text(
-            f"Run {run['run']} ({run['run_id']}) of agent {run['agent']}, {run['started_at']} to {run['finished_at']}"
+        verdict=text(report["verdict"]),
+        sentence=text(_sentence(run)),
+        counts=text(f"{counts_text(run['counts'])} (exit {report['exit_code']})"),
+        message=f"<p>{text(run['message'])}</p>" if run["message"] else "",
+        about=text(
+            f"Run {run['run']} ({run['run_id']}) of agent {run['agent']}, "
+            f"{_minute(run['started_at'])} to {_minute(run['finished_at'])} UTC"
         ),
         sections="\n".join(filter(None, sections)),
     )
 
 
-def _text(value: Any) -> str:
-    """Any value as HTML text: escaped, controls and bidi characters spelled out, None as a dash."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (int, float)):
-        return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
-    return escape(visible(str(value)))
+def _sentence(run: Mapping[str, Any]) -> str:
+    """What became of the documents that this run tried, and why most of the failed ones failed."""
+    counts, reasons = run["counts"], run["stats"]["reasons"]
+    tried = counts["done"] + counts["failed"]
+    if not tried:
+        return "Nothing had to be asked." if not counts["left"] else "Nothing was asked."
+    if not counts["failed"]:
+        return f"All {tried:,} documents that were tried are done."
+    most = max(reasons, key=lambda name: (reasons[name]["count"], name), default="")
+    because = f", most of them for {most} ({reasons[most]['count']:,})" if len(reasons) > 1 else f", for {most}"
+    share = counts["failed"] / tried
+    return f"Of {tried:,} documents that were tried {counts['failed']:,} failed ({share:.1%}){because}."
+
+
+def _minute(moment: str) -> str:
+    """A record's time without its seconds."""
+    return moment[:16].replace("T", " ")
 
 
 def _tone(report: Mapping[str, Any]) -> str:
@@ -74,30 +88,12 @@ def _tone(report: Mapping[str, Any]) -> str:
     return "fair" if report["run"]["counts"]["failed"] or report["missing_shards"] else "good"
 
 
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{_text(title)}</h2>\n{body}</section>" if body else ""
-
-
-def _table(title: str, head: Sequence[str], rows: Iterable[Row]) -> str:
-    """A section with a table whose first column is its name column; nothing without rows."""
-    body = "".join(f"<tr><th scope=row>{_text(row[0])}</th>{''.join(map(_cell, row[1:]))}</tr>\n" for row in rows)
-    if not body:
-        return ""
-    tops = "".join(f"<th scope=col>{_text(name)}</th>" for name in head)
-    return _section(title, f"<div class=wide><table><thead><tr>{tops}</tr></thead><tbody>{body}</tbody></table></div>")
-
-
-def _cell(value: Any) -> str:
-    kind = " class=n" if value is None or isinstance(value, (int, float)) else ""
-    return f"<td{kind}>{_text(value)}</td>"
-
-
 def _warnings(report: Mapping[str, Any]) -> str:
     texts = [f"No run of shard {index} is in this output." for index in report["missing_shards"]]
     texts += report["compared"]["warnings"]
     left = report["run"]["counts"]["left"]
     texts += [f"{left:,} documents are left: the same command goes on from here."] if left else []
-    items = "".join(f"<li>{_text(text)}</li>" for text in texts)
+    items = "".join(f"<li>{text(each)}</li>" for each in texts)
     return f"<section class=warn><h2>Look at this</h2><ul>{items}</ul></section>" if items else ""
 
 
@@ -108,47 +104,57 @@ def _numbers(report: Mapping[str, Any]) -> str:
     tiles += [
         ("took", duration_text(stats["elapsed_s"])),
         ("documents a second", f"{rate:.2f}" if rate else "–"),
-        ("half done within", _seconds(latency["p50_s"])),
-        ("95 % done within", _seconds(latency["p95_s"])),
-        ("longest", _seconds(latency["max_s"] or None)),
+        ("half done within", seconds(latency["p50_s"])),
+        ("95 % done within", seconds(latency["p95_s"])),
+        ("longest", seconds(latency["max_s"] or None)),
         ("tokens in", f"{total['prompt_tokens']:,}"),
         ("tokens out", f"{total['completion_tokens']:,}"),
         ("requests", f"{total['attempts']:,}"),
         ("re-asked", f"{total['reasks']:,}"),
         ("mended answers", f"{total['repaired']:,}"),
     ]
-    return _section("Numbers", "<dl class=tiles>" + "".join(_tile(*tile) for tile in tiles) + "</dl>")
+    return section("Numbers", "<dl class=tiles>" + "".join(_tile(*tile) for tile in tiles) + "</dl>")
 
 
 def _tile(name: str, value: str) -> str:
-    return f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>"
-
-
-def _seconds(value: float | None) -> str:
-    return "–" if value is None else duration_text(value)
+    return f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>"
 
 
 def _failures(report: Mapping[str, Any]) -> str:
     reasons = sorted(report["run"]["stats"]["reasons"].items(), key=lambda item: (-item[1]["count"], item[0]))
     most = max((row["count"] for _, row in reasons), default=1)
-    return _section("What failed, and what to do", "".join(_failure(report, *item, most=most) for item in reasons))
+    return section("What failed, and what to do", "".join(_failure(report, *item, most=most) for item in reasons))
 
 
 def _failure(report: Mapping[str, Any], reason: str, row: Mapping[str, Any], *, most: int) -> str:
+    errors = _errors_file(report)
     examples = "".join(
-        f"<li><code>{_text(each['id'])}</code> <span>{_text(each['message'])}</span></li>" for each in row["examples"]
+        f"<li>{_linked(each['id'], errors)} <span>{text(each['message'])}</span></li>" for each in row["examples"]
     )
     return (
-        f"<article><h3>{_text(reason)} <span class=count>{_text(row['count'])}</span></h3>"
+        f"<article><h3>{text(reason)} <span class=count>{text(row['count'])}</span></h3>"
         f'<div class=share><i style="width:{100 * row["count"] / most:.0f}%"></i></div>'
         f"<p>{_marked(report['advice'].get(reason, 'see the log'))}</p><ul>{examples}</ul>"
-        f"<pre>{_text(rerun_command(report['run'], reason))}</pre></article>\n"
+        f"<pre>{text(rerun_command(report['run'], reason))}</pre></article>\n"
     )
+
+
+def _errors_file(report: Mapping[str, Any]) -> str:
+    """The one file beside the report that holds the error lines; "" when they are in several, or in a store's parts."""
+    found = [name for name in report["run"]["files"] if name.startswith("errors") and name.endswith(".jsonl")]
+    return found[0] if len(found) == 1 and not report["shards"] else ""
+
+
+def _linked(id: str, file: str) -> str:
+    """The id, leading to its line in the file of errors: browsers that know text fragments jump to it."""
+    shown = f"<code>{text(id)}</code>"
+    fragment = quote(id, safe="", errors="replace").replace("-", "%2D")
+    return f'<a href="{quote(file)}#:~:text={fragment}">{shown}</a>' if file else shown
 
 
 def _marked(advice: str) -> str:
     """Advice with its `names` as code."""
-    parts = _text(advice).split("`")
+    parts = text(advice).split("`")
     return "".join(f"<code>{part}</code>" if at % 2 else part for at, part in enumerate(parts))
 
 
@@ -156,99 +162,38 @@ def _timeline(timeline: Mapping[str, Any]) -> str:
     rows, bucket_s = timeline["rows"], timeline["bucket_s"]
     if len(rows) < 2:
         return ""
-    charts = [
-        ("Documents done a second", [row[0] / bucket_s for row in rows], "ok"),
-        ("Documents failed a second", [row[1] / bucket_s for row in rows], "no"),
-        ("Tokens a second, in and out", [(row[2] + row[3]) / bucket_s for row in rows], "ok"),
-        ("Mean seconds for each document", [row[4] / row[0] if row[0] else None for row in rows], "ok"),
-    ]
-    drawn = [series_chart(title, values, bucket_s=bucket_s, tone=tone) for title, values, tone in charts if any(values)]
-    return _section("Over time", f"<div class=charts>{''.join(drawn)}</div>")
+    mean_s = [row[4] / row[0] if row[0] else None for row in rows]
+    tokens = [Series(name, [row[at] / bucket_s for row in rows], tone) for name, at, tone in _TOKENS]
+    charts = {
+        "Documents done a second": [Series("done", [row[0] / bucket_s for row in rows], "ok")],
+        "Documents failed, by reason": _reasons(timeline["reasons"]),
+        "Mean seconds for a document": [Series("seconds", mean_s, "ok")],
+        "Tokens a second": tokens,
+    }
+    shown = {title: series for title, series in charts.items() if _holds(series)}
+    drawn = [chart(title, series, spans=len(rows), bucket_s=bucket_s) for title, series in shown.items()]
+    return section("Over time", f"<div class=charts>{''.join(drawn)}</div>")
 
 
-_TALLY_HEAD = (
-    "Name",
-    "Done",
-    "Failed",
-    "Requests",
-    "Re-asked",
-    "Mended",
-    "Tokens in",
-    "Tokens out",
-    "Half within",
-    "95 % within",
-)
+_TOKENS = (("in", 2, "r4"), ("out", 3, "ok"))
 
 
-def _tally_row(name: str, row: Mapping[str, Any]) -> Row:
-    numbers = ("done", "failed", "attempts", "reasks", "repaired", "prompt_tokens", "completion_tokens")
-    quantiles = (_seconds(row["latency"]["p50_s"]), _seconds(row["latency"]["p95_s"]))
-    return (name, *(row[key] for key in numbers), *quantiles)
+def _holds(series: list[Series]) -> bool:
+    return any(value for each in series for value in each.values)
 
 
-def _providers(providers: Mapping[str, Mapping[str, Any]]) -> str:
-    head = ("Provider", "Models", "Answered", "Errors", "Tokens in", "Tokens out", "Half within", "95 % within")
-    rows = [
-        (
-            name,
-            ", ".join(row["models"]) or None,
-            row["done"],
-            ", ".join(f"{error} {count}" for error, count in row["errors"].items()) or None,
-            row["prompt_tokens"],
-            row["completion_tokens"],
-            *(_seconds(row["latency"][key]) for key in ("p50_s", "p95_s")),
-        )
-        for name, row in sorted(providers.items())
-    ]
-    return _table("Who answered", head, rows)
-
-
-def _fields(compared: Mapping[str, Any]) -> str:
-    head = ("Field", "Filled", "In the run before", "Mean items", "In the run before")
-    rows = [
-        (name, _percent(row["filled"]), _percent(row["filled_before"]), row["mean_items"], row["mean_items_before"])
-        for name, row in compared["fields"].items()
-    ]
-    return _table("Fields of the results", head, rows)
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.0%}"
-
-
-def _shards(report: Mapping[str, Any]) -> str:
-    rows = [
-        (
-            each["shard"],
-            each["verdict"],
-            each["exit_code"],
-            counts_text(each["counts"]),
-            duration_text(each["elapsed_s"]),
-        )
-        for each in report["shards"]
-    ]
-    return _table("Shards", ("Shard", "Verdict", "Exit code", "Documents", "Took"), rows)
-
-
-def _extremes(stats: Mapping[str, Any]) -> str:
-    slowest = [(each["id"], duration_text(each["latency_s"])) for each in stats["slowest"]]
-    largest = [(each["id"], each["chars"]) for each in stats["largest"]]
-    return _table("Slowest documents", ("Document", "Took"), slowest) + _table(
-        "Largest documents", ("Document", "Characters"), largest
-    )
-
-
-def _flat(values: Mapping[str, Any], before: str = "") -> list[Row]:
-    """Nested numbers as rows, `a.b` for b within a."""
-    rows: list[Row] = []
-    for key, value in values.items():
-        rows += _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else [(f"{before}{key}", value)]
-    return rows
+def _reasons(counts: Mapping[str, list[int]]) -> list[Series]:
+    """The most frequent reasons, each with its tone, and the rest as one."""
+    ordered = sorted(counts, key=lambda name: (-sum(counts[name]), name))
+    shown, rest = ordered[:_SHOWN_REASONS], ordered[_SHOWN_REASONS:]
+    series = [Series(name, counts[name], f"r{at}") for at, name in enumerate(shown)]
+    others = [sum(each) for each in zip_longest(*(counts[name] for name in rest), fillvalue=0)]
+    return [*series, Series("others", others, "r5")] if rest else series
 
 
 def _config(config: Mapping[str, Any]) -> str:
     if not config:
         return ""
-    text = json.dumps(config, ensure_ascii=False, indent=2, default=str)
-    lines = "\n".join(_text(line) for line in text.split("\n"))
-    return _section("Configuration, as resolved", f"<details><summary>show</summary><pre>{lines}</pre></details>")
+    dumped = json.dumps(config, ensure_ascii=False, indent=2, default=str)
+    lines = "\n".join(text(line) for line in dumped.split("\n"))
+    return section("Configuration, as resolved", f"<details><summary>show</summary><pre>{lines}</pre></details>")

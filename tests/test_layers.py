@@ -16,10 +16,10 @@ LEVELS = (
     "settings yaml_file agent_file records errors schemas quick_check violations logs colours layout comparison shards "
     "config "
     "config_keys config_rules config_schema config_table changes",
-    "documents llm agents answers mending stores overflow charts",
+    "documents llm agents answers mending stores overflow charts markup",
     "process output limit selection verdict agents.classify",
     "runner job flight tally reading redoing refresh planning report report_page run_stats summary_text progress "
-    "watching metrics timeline failures",
+    "watching metrics report_tables timeline failures",
     "cli arguments dry_run check_command report_command run_command schema_command try_command errors_command "
     "diff_command __main__",
 )

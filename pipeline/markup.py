@@ -1,0 +1,46 @@
+"""HTML by its parts: text, sections, tables, all escaped. It knows nothing of a report.
+
+Whatever comes in is text and comes out as text: no caller must hand markup to `text`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+from pipeline.logs import visible
+
+Row = Sequence[Any]
+_SHORT = 12
+"""Cells up to this many characters stay on one line."""
+
+
+def text(value: Any) -> str:
+    """Any value as HTML text: escaped, controls and bidi characters spelled out, None as a dash."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+    return escape(visible(str(value)))
+
+
+def section(title: str, body: str) -> str:
+    """A part of the page under its heading; nothing without a body."""
+    return f"<section><h2>{text(title)}</h2>\n{body}</section>" if body else ""
+
+
+def table(title: str, head: Sequence[str], rows: Iterable[Row]) -> str:
+    """A section with a table whose first column is its name column; nothing without rows."""
+    body = "".join(f"<tr><th scope=row>{text(row[0])}</th>{''.join(map(_cell, row[1:]))}</tr>\n" for row in rows)
+    if not body:
+        return ""
+    tops = "".join(f"<th scope=col>{text(name)}</th>" for name in head)
+    return section(title, f"<div class=wide><table><thead><tr>{tops}</tr></thead><tbody>{body}</tbody></table></div>")
+
+
+def _cell(value: Any) -> str:
+    kind = " class=n" if len(str(value)) <= _SHORT else ""
+    return f"<td{kind}>{text(value)}</td>"

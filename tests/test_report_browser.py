@@ -1,0 +1,84 @@
+"""The report page in a real browser: readable on a phone, in both themes, inert whatever documents are called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chromium import Page, chromium, needs_chromium
+from test_report import Clock, failure, result, summary
+
+from pipeline.report import RunStats, build_report, report_files
+
+pytestmark = needs_chromium
+
+HOSTILE = '"><img src=x onerror="document.title=1"><script>document.title="owned"</script>' + "long" * 60
+FIELDS = {"properties": {"summary": {}, "companies": {}, "a" * 60: {}}}
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """A tab that all tests here share."""
+    with chromium(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report with every section in it, of two shards, whose documents try to get out of it."""
+    clock = Clock()
+    stats = RunStats(FIELDS, clock)
+    for number in range(300):
+        clock.now = number * 7.0
+        variant = ("default", "terse")[number % 2]
+        stats.add(result(f"{number}{HOSTILE}", variant=variant, latency_s=1 + number % 13))
+        if number % 9 == 0:
+            stats.add(failure(f"f{number}{HOSTILE}", message=HOSTILE, reason=("timeout", "schema_invalid")[number % 2]))
+    runs = [
+        summary(stats, run=2, shard=shard, message=HOSTILE, config={"a": HOSTILE}, files={"errors.jsonl": HOSTILE})
+        for shard in ("0/3", "1/3")
+    ]
+    folder = tmp_path_factory.mktemp("report")
+    for name, data in report_files(build_report([*runs, summary(stats, run=1, shard="0/3")], {"done": 1})).items():
+        (folder / name).write_bytes(data)
+    return folder / "report.html"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [380, 1400])
+def test_nothing_is_wider_than_the_window(page: Page, report: Path, width: int, dark: bool) -> None:
+    """The page never scrolls sideways; wide tables scroll in their own frame."""
+    page.open(report.as_uri(), width=width, dark=dark)
+    assert page.value("document.documentElement.scrollWidth") <= width
+    assert page.value("document.querySelectorAll('svg rect').length") > 100
+
+
+def test_a_theme_changes_paper_and_ink(page: Page, report: Path) -> None:
+    """Dark is dark, light is light, and ink can be told from paper in both."""
+    seen = {}
+    for dark in (False, True):
+        page.open(report.as_uri(), width=380, dark=dark)
+        colours = page.value("(s => [s.backgroundColor, s.color])(getComputedStyle(document.body))")
+        seen[dark] = [sum(map(int, re.findall(r"\d+", colour)[:3])) / 3 for colour in colours]
+    assert seen[False][0] - seen[False][1] > 150
+    assert seen[True][1] - seen[True][0] > 150
+
+
+def test_it_asks_for_nothing_and_complains_of_nothing(page: Page, report: Path) -> None:
+    """One request, that for the page itself; an empty console."""
+    page.requests.clear()
+    page.complaints.clear()
+    page.open(report.as_uri(), width=1400, dark=False)
+    page.value("1")
+    assert page.requests == [report.as_uri()]
+    assert page.complaints == []
+
+
+def test_markup_from_documents_is_text(page: Page, report: Path) -> None:
+    """It stands there to be read, and makes no element."""
+    page.open(report.as_uri(), width=1400, dark=False)
+    assert page.value("document.querySelectorAll('script, img, iframe, object').length") == 0
+    assert page.value("document.title") != "owned"
+    assert "<script>" in page.value("document.body.innerText")
