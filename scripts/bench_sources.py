@@ -1,0 +1,155 @@
+"""Documents per second and peak memory of each kind of input, for a small and a large one of it.
+
+    python scripts/bench_sources.py                      # 1,000 and 200,000 documents
+    python scripts/bench_sources.py --short              # 1,000 and 5,000
+    python scripts/bench_sources.py --s3 s3://bucket/p   # an object store too, as the environment says; it is filled
+
+Each is listed, read and decoded in a process of its own, in one thread. Timings hold for one machine and one moment:
+compare within a table. What must stay flat is the memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import zstandard
+
+from pipeline.config import InputConfig, InputSource
+from pipeline.documents import ListingCounts, decode, load_entries
+from pipeline.stores import RemoteStore
+
+LARGE, SHORT, SMALL = 200_000, 5_000, 1_000
+_WORDS = "The central bank left its rate where it was, and the shares of the lender fell by three per cent. " * 10
+
+
+def texts(count: int) -> Iterator[tuple[str, bytes]]:
+    """Names and texts of about a kilobyte, in folders of a thousand."""
+    return ((f"{n // 1000:04}/{n:07}.txt", f"{n} {_WORDS}".encode()) for n in range(count))
+
+
+def make_folder(path: Path, count: int) -> None:
+    """A file for each document."""
+    for name, data in texts(count):
+        file = path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+
+
+def make_zip(path: Path, count: int) -> None:
+    """A deflated zip."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in texts(count):
+            archive.writestr(name, data)
+
+
+def make_tar(path: Path, count: int) -> None:
+    """A tar in zstd."""
+    with (
+        path.open("wb") as file,
+        zstandard.ZstdCompressor().stream_writer(file) as packed,
+        tarfile.open(fileobj=packed, mode="w|") as archive,
+    ):
+        for name, data in texts(count):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+
+def make_lines(path: Path, count: int) -> None:
+    """JSON lines in gzip."""
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for name, data in texts(count):
+            file.write(json.dumps({"name": name, "text": data.decode()}).encode() + b"\n")
+
+
+def make_table(path: Path, count: int) -> None:
+    """A CSV file."""
+    with path.open("wb") as file:
+        file.write(b"name,text\n")
+        for name, data in texts(count):
+            file.write(b'%s,"%s"\n' % (name.encode(), data))
+
+
+LOCAL = {
+    "folder": make_folder,
+    "x.zip": make_zip,
+    "x.tar.zst": make_tar,
+    "x.jsonl.gz": make_lines,
+    "x.csv": make_table,
+}
+
+
+def make_objects(uri: str, count: int) -> None:
+    """An object for each document."""
+    store = RemoteStore.open(uri, storage={})
+    with ThreadPoolExecutor(32) as pool:
+        for _ in pool.map(lambda item: store.put(*item), texts(count)):
+            pass
+
+
+def measure(uri: str) -> None:
+    """Prints documents, seconds, and the peak memory in bytes, as JSON."""
+    started, count = time.perf_counter(), 0
+    config = InputConfig(uri=(InputSource(uri),))
+    for entry in load_entries(config, output=None, counts=ListingCounts()):
+        decode(entry, entry.read(), text_field="text")
+        count += 1
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    print(json.dumps({"count": count, "seconds": time.perf_counter() - started, "peak": peak}))
+
+
+def measured(uri: str, count: int) -> tuple[float, float]:
+    """Documents per second and peak memory in MB, of a process of its own."""
+    command = [sys.executable, os.fspath(Path(__file__)), "--measure", uri]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    if found["count"] != count:
+        raise SystemExit(f"{uri}: got {found['count']} documents, need {count}")
+    return count / found["seconds"], found["peak"] / 1e6
+
+
+def main() -> None:
+    """Makes each input, measures it, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help=f"{SHORT:,} documents are many")
+    parser.add_argument("--documents", type=int, help=f"how many are many (default {LARGE:,})")
+    parser.add_argument("--s3", metavar="URI", help="a prefix to fill and to measure as well")
+    parser.add_argument("--measure", metavar="URI", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure(arguments.measure)
+        return
+    large = arguments.documents or (SHORT if arguments.short else LARGE)
+    print(f"{'source':<12}{SMALL:>10,}/s{large:>10,}/s{'ratio':>8}{'MB':>8}{'MB':>8}{'ratio':>8}")
+    for source in [*LOCAL, *(["s3"] if arguments.s3 else [])]:
+        (slow, less), (fast, more) = (_one(source, count, arguments.s3) for count in (SMALL, large))
+        ratios = f"{fast / slow:>8.2f}{less:>8.1f}{more:>8.1f}{more / less:>8.2f}"
+        print(f"{source:<12}{slow:>12,.0f}{fast:>12,.0f}{ratios}", flush=True)
+
+
+def _one(source: str, count: int, s3: str | None) -> tuple[float, float]:
+    if source == "s3":
+        uri = f"{(s3 or '').rstrip('/')}/{count}"
+        make_objects(uri, count)
+        return measured(uri, count)
+    with tempfile.TemporaryDirectory(prefix="bench-sources-") as folder:
+        path = Path(folder, source)
+        LOCAL[source](path, count)
+        return measured(os.fspath(path), count)
+
+
+if __name__ == "__main__":
+    main()

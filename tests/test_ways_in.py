@@ -1,0 +1,70 @@
+"""The same documents give the same results, whichever way they come in."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+from conftest import Place
+from making import OUTLOOK, PROFIT, mail, page, pdf
+from s3_server import S3Server
+from test_archives import packed
+
+from pipeline.stores import RemoteStore
+
+COUNT = 200
+
+
+def _documents() -> dict[str, bytes]:
+    """Texts, objects, pages, PDFs and messages, each of which names itself."""
+    made = {}
+    for n in range(COUNT):
+        text = f"[[doc:{n:03}.txt]] {PROFIT} {OUTLOOK} {n}"
+        kinds = {
+            "txt": text.encode(),
+            "json": json.dumps({"text": text}).encode(),
+            "html": page(f"News {n}", text, OUTLOOK).encode(),
+            "pdf": pdf([text]),
+            "eml": mail(("text/plain", text)),
+        }
+        kind = list(kinds)[n % len(kinds)]
+        made[f"{n % 7}/{n:03}.{kind}"] = kinds[kind]
+    return made
+
+
+def test_the_same_documents_give_the_same_results(
+    place: Place, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a folder, a zip, a tar.zst and an S3 prefix; and their texts from a jsonl.gz."""
+    place.env.update(s3.env)
+    documents = _documents()
+    inbox = place.folder / "inbox"
+    for name, data in documents.items():
+        (inbox / name).parent.mkdir(exist_ok=True)
+        (inbox / name).write_bytes(data)
+    for key, value in s3.env.items():
+        monkeypatch.setenv(key, value)
+    store = RemoteStore.open(f"s3://{bucket}", storage={})
+    for name, data in documents.items():
+        store.put(name, data)
+    for form in ("zip", "tar.zst"):
+        (place.folder / f"all.{form}").write_bytes(packed(form, documents))
+    found = {}
+    for at, uri in enumerate(("inbox", "all.zip", "all.tar.zst", f"s3://{bucket}")):
+        place.run("--input", uri, "--output", f"out{at}")
+        lines = [json.loads(line) for line in (place.folder / f"out{at}" / "results.jsonl").read_bytes().splitlines()]
+        found[uri] = {
+            line["id"].rpartition("!/")[2]: (line["sha256"], line["output"], line["metadata"], line["document_chars"])
+            for line in lines
+        }
+        assert len(lines) == COUNT
+    assert all(each == found["inbox"] for each in found.values())
+    texts = {name: data for name, data in documents.items() if name.endswith((".txt", ".json"))}
+    rows = [{"id": name, "text": json.loads(data)["text"] if name.endswith("json") else data.decode()}
+            for name, data in texts.items()]  # fmt: skip
+    packed_lines = gzip.compress("\n".join(json.dumps(row) for row in rows).encode())
+    (place.folder / "all.jsonl.gz").write_bytes(packed_lines)
+    place.run("--input", "all.jsonl.gz", "--output", "out9", "--set", "input.id_field=id")
+    lines = [json.loads(line) for line in (place.folder / "out9" / "results.jsonl").read_bytes().splitlines()]
+    assert {line["id"]: line["output"] for line in lines} == {name: found["inbox"][name][1] for name in texts}
