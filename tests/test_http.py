@@ -206,10 +206,13 @@ def test_the_proxy_of_the_environment_is_read_at_construction(monkeypatch: pytes
         assert late.get("/x", timeout_s=5).body == b"direct"
 
 
-def secure_server() -> RawServer:
-    """A server with a certificate for localhost that only tests/data/tls vouches for."""
+def secure_server(*, asks_who: bool = False) -> RawServer:
+    """A server with a certificate for localhost that only tests/data/tls vouches for; it may ask for the client's."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(TLS / "cert.pem", TLS / "key.pem")
+    if asks_who:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(TLS / "cert.pem")
     return RawServer(lambda line: (line.read(), line.send(reply(b"safe"))), tls=context)
 
 
@@ -226,6 +229,20 @@ def test_ca_file_is_trusted() -> None:
     with secure_server() as server:
         access = Access(ca_file=str(TLS / "cert.pem"))
         assert Endpoint(server.url, access).get("/x", timeout_s=5).body == b"safe"
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_client_certificate_is_presented(tmp_path: Path, apart: bool) -> None:
+    """To a server that asks for one: certificate and key as two files, or both in one; without it nothing is told."""
+    both = tmp_path / "both.pem"
+    both.write_bytes((TLS / "cert.pem").read_bytes() + (TLS / "key.pem").read_bytes())
+    cert, key = (TLS / "cert.pem", str(TLS / "key.pem")) if apart else (both, None)
+    with secure_server(asks_who=True) as server:
+        access = Access(ca_file=str(TLS / "cert.pem"), client_cert=str(cert), client_key=key)
+        assert Endpoint(server.url, access).get("/x", timeout_s=5).body == b"safe"
+        with pytest.raises(CallFailedError) as caught:
+            Endpoint(server.url, Access(ca_file=str(TLS / "cert.pem"))).get("/x", timeout_s=5)
+    assert caught.value.reason == "connection_error"
 
 
 def test_the_ca_bundle_of_the_environment_is_read_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
