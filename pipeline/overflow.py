@@ -13,7 +13,8 @@ MARGIN = 0.97
 MOST_CHARS_PER_TOKEN = 6
 """No prose has more; what is longer than that cannot fit, even where a server does not tell how long a prompt was."""
 GAP = "\n[…]\n"
-_NO_TEXT = "\0"
+_NO_TEXT = "\ud800"
+"""Half a character, which no answer can hold: it is scrubbed there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ class Examiner:
     """Examines servers with what each variant of this run asks; the canary goes once to each server and run."""
 
     samples: Mapping[str, Sample]
-    canaries: set[str | None] = field(default_factory=set)
+    canaries: set[str | None]
     said: set[tuple[str | None, str]] = field(default_factory=set)
 
     def __call__(self, client: Client, *, variant: str, full: bool, known: Preflight | None) -> Preflight:
@@ -49,8 +49,13 @@ class Examiner:
         return found
 
 
-def build_plan(app: AppConfig, *, stop: threading.Event, agent: Agent | None = None) -> Plan:
-    """The plan of this configuration; ConfigError when the agent, a variant or a provider is not as it must be."""
+def build_plan(
+    app: AppConfig, *, stop: threading.Event, agent: Agent | None = None, before: Plan | None = None
+) -> Plan:
+    """The plan of this configuration; ConfigError when the agent, a variant or a provider is not as it must be.
+
+    `before`: the plan of this run so far; what it has sent a canary to gets no other.
+    """
     agent = agent or load_agent(app.agent, agents_dir=app.agents_dir)
     resolved = {name: resolve(agent, app, variant=name) for name in used_variants(agent, app.variant)}
     askings = {
@@ -61,7 +66,9 @@ def build_plan(app: AppConfig, *, stop: threading.Event, agent: Agent | None = N
         repair_library()
     empty, schema = Document("", "", "", ""), agent.compiled.for_server
     samples = {name: Sample(render(each, empty), schema) for name, each in resolved.items()}
-    tools = Tools(clock=time.monotonic, rng=random.Random(), sleep=stop.wait, examine=Examiner(samples))
+    canaries = before.canaries if before is not None else set()
+    examiner = Examiner(samples, canaries)
+    tools = Tools(clock=time.monotonic, rng=random.Random(), sleep=stop.wait, examine=examiner)
     client = build_failover(app, resolved, tools=tools, pool_size=app.runner.max_concurrency)
     return Plan(
         agent,
@@ -71,6 +78,7 @@ def build_plan(app: AppConfig, *, stop: threading.Event, agent: Agent | None = N
         text_field=app.input.text_field,
         repair=app.answers.repair,
         raw_chars=app.output.raw_chars,
+        canaries=canaries,
     )
 
 

@@ -59,7 +59,10 @@ class Asking:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is asked and of whom; a refresh replaces it whole, and running documents keep theirs."""
+    """What is asked and of whom; a refresh replaces it whole, and running documents keep theirs.
+
+    `canaries`: the endpoints that were sent a canary in this run, shared by its plans.
+    """
 
     agent: Agent
     askings: Mapping[str, Asking]
@@ -68,6 +71,7 @@ class Plan:
     text_field: str = "text"
     repair: str = "basic"
     raw_chars: int = 2000
+    canaries: set[str | None] = field(default_factory=set, compare=False)
 
     def asking_for(self, document_id: str) -> Asking:
         """The variant's asking that this document gets, always the same one."""

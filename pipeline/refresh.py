@@ -45,7 +45,7 @@ class Refresher:
         self._plan: Plan | None = None
         self._said: set[str] = set()
         self._watched = tuple(watched)
-        self._seen = self._looked_at = self._versions()
+        self._seen = self._versions()
 
     def establish(self, plan: Plan, *, start: Start) -> None:
         """Returns when each variant's provider can be asked, or when waiting for one is up to the run.
@@ -84,9 +84,6 @@ class Refresher:
         versions = self._versions()
         if self._app.runner.refresh == "off" or self._plan is None or versions == self._seen:
             return None
-        if versions != self._looked_at:
-            self._looked_at = versions
-            self._said.clear()
         try:
             return self._changed(self._plan, versions, start=start)
         except ConfigError as error:
@@ -95,12 +92,15 @@ class Refresher:
 
     def _changed(self, before: Plan, versions: Versions, *, start: Start) -> Plan | None:
         """The plan of the configuration as it is now; None when nothing of it concerns the plan, or it is refused."""
-        app, agent = self._allowed(self._load()), self._agent(before)
+        now = self._load()
+        if now == self._app:
+            self._said.clear()
+        app, agent = self._allowed(now), self._agent(before)
         changed = list(differences(self._app, app)) + ([f"agent {agent.name}"] if agent is not before.agent else [])
         if not set(changed) - {"runner.refresh"}:
             self._app, self._seen = app, versions
             return None
-        plan = build_plan(app, stop=self._stop, agent=agent)
+        plan = build_plan(app, stop=self._stop, agent=agent, before=before)
         plan.client.hold_back()
         if not self._wait_for(plan.client.first, 0.0, start=start):
             self._refuse(plan, versions)

@@ -78,7 +78,7 @@ class Place:
     children: list[Child] = field(default_factory=list)
 
     def configure(self, settings: Mapping[str, Any] | None = None, *, agent: Mapping[str, Any] | None = None) -> None:
-        """Writes the config file (JSON is YAML) and the agent's file."""
+        """Writes the config file (JSON is YAML) and the agent's file, where that is another one."""
         tree: dict[str, Any] = {}
         for key, value in {**self._usual(), **(settings or {})}.items():
             *parents, last = key.split(".")
@@ -87,7 +87,9 @@ class Place:
                 node = node.setdefault(parent, {})
             node[last] = value
         write_whole(self.folder / "pipeline.yaml", json.dumps(tree))
-        write_whole(self.folder / "agents" / "small.yaml", json.dumps({**AGENT, **(agent or {})}))
+        path, text = self.folder / "agents" / "small.yaml", json.dumps({**AGENT, **(agent or {})})
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_whole(path, text)
 
     def _usual(self) -> dict[str, Any]:
         quick = {"retry_base_delay": 0.01, "retry_max_delay": 0.1, "timeout": 20}

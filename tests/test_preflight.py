@@ -69,6 +69,23 @@ def test_a_server_that_ignores_schemas_gets_a_warning(kind: str) -> None:
     assert "does not hold the model to the schema" in found.warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("said", "constrained"),
+    [
+        ('{"canary":\n "kJ7-sulphur"}', True),
+        ("{ \n\n\n\n", True),
+        ('{"canary": "kJ7', True),
+        ('{"canary": "a harbour is"}', False),
+        ("A harbour is a place for ships.", False),
+        ("\\n" * 400, False),
+    ],
+)
+def test_a_canary_that_drowns_in_white_space_proves_its_grammar(said: str, constrained: bool) -> None:
+    """A tiny model put nothing but white space after the brace (vLLM 0.32.0): prose does not begin like that."""
+    with FakeLLM(answer=lambda prompt, _: said if "harbour" in prompt else '{"a": 1}') as server:
+        assert look(client_of("vllm", server.url)).constrained is constrained
+
+
 def test_without_a_canary_nothing_is_known_of_enforcement() -> None:
     """The canary goes once to each server and run; other looks leave it out."""
     with FakeLLM(enforce_schema=False) as server:

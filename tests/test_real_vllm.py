@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not BASE_URL, reason="REAL_VLLM_BASE_URL is not 
 
 SCHEMA = {
     "type": "object",
-    "properties": {"mood": {"type": "string", "enum": ["good", "bad"]}, "score": {"type": "integer"}},
+    "properties": {"mood": {"type": "string", "enum": ["good", "bad"]}, "score": {"enum": [0, 1, 2]}},
     "required": ["mood", "score"],
     "additionalProperties": False,
 }

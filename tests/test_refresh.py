@@ -119,6 +119,19 @@ def test_a_new_server_that_hangs_does_not_hold_back_a_recovery(place: Place) -> 
     assert "server is back" in log
 
 
+def test_a_server_gets_one_canary_a_run(place: Place) -> None:
+    """Other looks at it, after an outage or for a changed configuration, leave it out."""
+    child = start(place)
+    place.server.kill(1.0)
+    place.wait_for_results(20)
+    place.configure({**QUICK, "vllm.timeout": 19})
+    place.wait_for_results(40)
+    log = finish(child, place)
+    assert "server is back" in log
+    assert "configuration taken over" in log
+    assert sum("harbour" in str(seen.body) for seen in place.server.chats()) == 1
+
+
 def test_settings_that_concern_no_server_are_no_switch(place: Place) -> None:
     """What is taken over is said by its key; what a run cannot take over as well, and nothing else."""
     child = start(place)

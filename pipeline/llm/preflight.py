@@ -6,7 +6,6 @@ vLLM picks its grammar back end by the first structured request of its life (vLL
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +22,7 @@ TINY_TOKENS = 8
 CANARY_TOKENS = 48
 TINY_PROMPTS = {"system": "", "user": "Say ok."}
 CANARY_PROMPTS = {"system": "", "user": "Tell me in one short sentence of plain prose what a harbour is."}
+CANARY = '{"canary":"kJ7-sulphur"}'
 CANARY_SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {"canary": {"type": "string", "enum": ["kJ7-sulphur"]}},
@@ -114,15 +114,15 @@ def _check_fit(facts: Preflight, *, max_tokens: int) -> None:
 
 
 def _with_canary(client: VLLMClient | OllamaClient, facts: Preflight) -> Preflight:
-    """Whether the server holds the model to a schema: only then does prose come back as this very object."""
+    """Whether the server holds the model to a schema: only then does prose come back as this very object.
+
+    Or as its beginning: a small model may put white space into it without end (vLLM 0.32.0, any white space allowed).
+    """
     seen = client.small(max_tokens=CANARY_TOKENS, timeout_s=min(TINY_TIMEOUT_S, client.config.timeout)).call_llm(
         CANARY_PROMPTS, CANARY_SCHEMA, ""
     )
-    try:
-        enforced = json.loads(seen.raw_text or "") == {"canary": "kJ7-sulphur"}
-    except (ValueError, RecursionError):
-        enforced = False
-    if enforced:
+    said = "".join((seen.raw_text or "").split())
+    if said and CANARY.startswith(said):
         return replace(facts, constrained=True)
     warning = "the server does not hold the model to the schema (constrained decoding is off): validation alone decides"
     return replace(facts, constrained=False, warnings=(*facts.warnings, warning))
