@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.config import AppConfig
-from pipeline.errors import OutputError
+from pipeline.config import AppConfig, OutputConfig
+from pipeline.errors import ConfigError, OutputError
+from pipeline.output import Output, folder_of
 from pipeline.settings import find_config, load_config, parse_set
+
+LOCK_WAIT_S = 30.0
+"""How long a run on an output that is to be changed is waited for."""
 
 _FLAGS = {
     "input": "input.uri",
@@ -35,6 +41,23 @@ def load_app(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> Ap
 def config_path(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> Path | None:
     """The config file: the flag's, else PIPELINE_CONFIG, else config/default.yaml if it is there; None: no file."""
     return Path(arguments.config) if arguments.config else find_config(environ)
+
+
+def output_config(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> OutputConfig:
+    """The output that the argument OUT names, with the options of the configuration for one in an object store."""
+    if folder_of(arguments.output) is not None:
+        return OutputConfig(arguments.output)
+    return load_app(arguments, environ=environ).output
+
+
+def open_to_change(config: OutputConfig, arguments: argparse.Namespace) -> Output:
+    """The whole output, locked; its records may be rewritten, and no run goes on meanwhile."""
+    if (folder := folder_of(config.uri)) is not None and not folder.is_dir():
+        raise ConfigError(f"{folder}: is no folder, need an output that is there")
+    run_id = f"{arguments.command}-{secrets.token_hex(4)}"
+    return Output.open(
+        config, agent=None, shard=None, lock_wait_s=LOCK_WAIT_S, run_id=run_id, wait=threading.Event().wait
+    )
 
 
 def write_out(text: str) -> None:

@@ -40,6 +40,11 @@ _DIFF_EXAMPLE = """examples:
   pipeline diff out out/trial
   pipeline diff out out/trial --field companies.sentiment
   pipeline diff out --by fingerprint"""
+_COMPACT_EXAMPLE = "examples:\n  pipeline compact out\n  pipeline compact s3://bucket/out --format parquet"
+_PURGE_EXAMPLE = """examples:
+  pipeline purge out --ids takedowns.txt
+  pipeline purge out --missing --input data/inbox --dry-run
+  pipeline purge s3://bucket/out --older-than 400d"""
 _SCHEMA_EXAMPLE = "example:\n  pipeline schema > config.schema.json\n  pipeline schema --agent > agent.schema.json"
 _EXIT_CODES = """exit codes:
   0 finished, or stopped by --max-duration     1 too many failures, or too few documents
@@ -90,9 +95,11 @@ def parser() -> argparse.ArgumentParser:
     _add_config_flags(check)
     _add_try(_command(commands, "try", "show what is asked about documents, and answered, now", _TRY_EXAMPLE))
     report = _command(commands, "report", "rebuild the report of an output; calls no model", _REPORT_EXAMPLE)
-    report.add_argument("output", metavar="OUT", help="the output's folder")
     _add_errors(_command(commands, "errors", "show what failed, why, and what to type", _ERRORS_EXAMPLE))
     _add_diff(_command(commands, "diff", "show what changed between two outputs", _DIFF_EXAMPLE))
+    _add_out(report)
+    _add_compact(_command(commands, "compact", "leave only the last line of each document", _COMPACT_EXAMPLE))
+    _add_purge(_command(commands, "purge", "take documents out of an output", _PURGE_EXAMPLE))
     schema = _command(commands, "schema", "print the JSON Schema of the config file", _SCHEMA_EXAMPLE)
     schema.add_argument("--agent", action="store_true", help="that of an agent file instead")
     return top
@@ -132,7 +139,7 @@ def _add_try(command: argparse.ArgumentParser) -> None:
 
 
 def _add_errors(command: argparse.ArgumentParser) -> None:
-    command.add_argument("output", metavar="OUT", help="the output")
+    _add_out(command)
     command.add_argument("--show", metavar="ID", help="one document's whole story: requests, answer, complaint, past")
     command.add_argument("--examples", metavar="N", type=_count, default=3, help="documents of each group; default: 3")
     command.add_argument("--json", action="store_true", help="for programs")
@@ -150,6 +157,33 @@ def _add_diff(command: argparse.ArgumentParser) -> None:
         help="what tells the objects of a list apart: companies=ticker; repeatable",
     )
     command.add_argument("--json", action="store_true", help="for programs")
+
+
+def _add_out(command: argparse.ArgumentParser) -> None:
+    command.add_argument("output", metavar="OUT", help="the output: a folder, or s3://bucket/prefix, gs://…, az://…")
+    add = command.add_argument_group("configuration (of the output in an object store: output.storage)").add_argument
+    add("--config", metavar="FILE", help="default: $PIPELINE_CONFIG, else config/default.yaml if it is there")
+    add("--set", metavar="KEY=VALUE", action="append", default=[], help="any setting by its dotted key; repeatable")
+
+
+def _add_compact(command: argparse.ArgumentParser) -> None:
+    _add_out(command)
+    command.add_argument(
+        "--format",
+        choices=("jsonl", "parquet"),
+        default="jsonl",
+        help="parquet: write results.parquet, too (needs the extra `parquet`)",
+    )
+
+
+def _add_purge(command: argparse.ArgumentParser) -> None:
+    _add_out(command)
+    add = command.add_argument_group("what is removed; of several, what all of them name").add_argument
+    add("--ids", metavar="FILE", help="documents by their ids, one a line; one still in the input is done again")
+    add("--missing", action="store_true", help="documents that are no longer in the input")
+    add("--input", metavar="URI", action="append", help="with --missing: the input; repeatable")
+    add("--older-than", metavar="400d", type=_duration_s, help="records that were finished longer ago")
+    add("--dry-run", action="store_true", help="only say how many records would be removed")
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:

@@ -12,9 +12,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.arguments import write_out
+from pipeline.arguments import output_config, write_out
 from pipeline.colours import BOLD, GREEN, RED, tinted, wants_colour
-from pipeline.config import OutputConfig
 from pipeline.errors import EXIT_OK
 from pipeline.failures import failures, story
 from pipeline.layout import WIDTH, block, cut, grouped, labelled, pasteable, plural
@@ -26,7 +25,7 @@ _CLASSES = {"backend": "the server", "config": "the settings", "document": "the 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """0, also when documents failed; ConfigError when the output knows nothing of the document to show."""
-    medium, colour = medium_of(OutputConfig(arguments.output)), wants_colour(sys.stdout, environ)
+    medium, colour = medium_of(output_config(arguments, environ=environ)), wants_colour(sys.stdout, environ)
     found = story(medium, arguments.show) if arguments.show else failures(medium, examples=arguments.examples)
     if arguments.json:
         write_out(json.dumps(found, ensure_ascii=False, indent=1))

@@ -20,6 +20,7 @@ LEVELS = (
     "process output limit selection verdict agents.classify",
     "runner job flight tally reading redoing refresh planning report report_page run_stats summary_text progress "
     "watching metrics report_tables timeline failures",
+    "compact_command purge_command parquet "
     "cli arguments dry_run check_command report_command run_command schema_command try_command errors_command "
     "diff_command __main__",
 )
@@ -42,6 +43,7 @@ HOMES = {
     "prometheus_client": {"metrics.py"},
     "obstore": {"stores/remote.py", "stores/clouds.py"},
     "sqlite3": {"output/pairs.py", "output/index.py"},
+    "pyarrow": {"parquet.py"},
     "fcntl": {"output/lock.py"},
 }
 """Library → the modules that may import it; a third-party library that is not named here may be imported nowhere."""

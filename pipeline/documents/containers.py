@@ -133,6 +133,11 @@ def damaged(container: Container, cause: Exception) -> Entry:
     return Entry(container.id, container.uri, None, container.size_bytes, container.format, partial(fail, problem))
 
 
+def is_damaged(entry: Entry) -> bool:
+    """True for an entry that stands for what could not be read of a container."""
+    return entry.version is None and isinstance(entry.read, partial) and entry.read.func is fail
+
+
 def describe(cause: Exception) -> str:
     """What went wrong with a file, in a few words."""
     return (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__

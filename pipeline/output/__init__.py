@@ -54,14 +54,14 @@ class Output:
         cls,
         config: OutputConfig,
         *,
-        agent: str,
+        agent: str | None,
         shard: Shard | None,
         lock_wait_s: float,
         run_id: str,
         wait: Callable[[float], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> Output:
-        """The output, ready to be written to.
+        """The output, ready to be written to; `agent` None: by nobody's question, for what changes records only.
 
         ConfigError: no address of an output, a run id that is no file name, another agent's output. OutputError: it
         cannot be written. TryLaterError: another run holds it for longer than `lock_wait_s`, or `wait` said stop.
@@ -74,7 +74,8 @@ class Output:
         index = None
         try:
             index = medium.read()
-            _check_agent(medium, index, agent)
+            if agent is not None:
+                _check_agent(medium, index, agent)
             stamp = Stamp(index.highest_run + 1, run_id, shard.label)
             medium.start(index, clock=clock)
         except BaseException:
@@ -123,6 +124,7 @@ class Output:
         """
         self.medium.sync()
         self.medium.tidy(self.index)
+        self.medium.advise()
 
     def write_run(self, summary: Mapping[str, Any]) -> str:
         """The name of the run's file, written last and never changed (runs.py)."""

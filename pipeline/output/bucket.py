@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from pipeline.errors import OutputError
 from pipeline.output.heads import KINDS, Head, Kind, heads_of
@@ -44,6 +44,7 @@ class Bucket:
         self._lease: Lease | None = None
         self._outbox: Outbox | None = None
         self._closed = threading.Event()
+        self._parts_before = 0
 
     @property
     def where(self) -> str:
@@ -80,7 +81,7 @@ class Bucket:
             for run in read_runs(self):
                 index.met(run["run"])
             self._list()
-            for part in sorted(self.sizes, key=lambda each: each.place):
+            for part in [part for kind in KINDS for part in self._parts(kind)]:
                 index.met(part.run)
                 if not self._is_siblings(part):
                     self._read_part(part, index)
@@ -93,6 +94,7 @@ class Bucket:
         """Removes errors that no longer stand."""
         self._outbox = Outbox(self.store, self._limits, shard=self._shard, allowed=self._allowed, clock=clock)
         self._outbox.run = index.highest_run + 1
+        self._parts_before = len(self.sizes)
         self.tidy(index)
 
     def append(self, line: bytes, head: Head) -> None:
@@ -120,8 +122,8 @@ class Bucket:
             return
         assert self._outbox is not None
         self._list()
-        old, kept = [part for part in self.sizes if part.kind == "errors" and self._is_own(part)], set[str]()
-        for part in sorted(old, key=lambda each: each.place):
+        old, kept = [part for part in self._parts("errors") if self._is_own(part)], set[str]()
+        for part in old:
             for line, head in self._records(part):
                 if head.id not in kept and index.stands(head.id, head.run):
                     kept.add(head.id)
@@ -132,18 +134,18 @@ class Bucket:
         self.delete(old)
         index.error_lines = standing
 
+    def advise(self) -> None:
+        """Says when compacting is worth its while."""
+        assert self._outbox is not None
+        parts = self._parts_before + sum(self._outbox.parts(kind) for kind in KINDS)
+        if parts > MANY_PARTS:
+            _log.warning(f"the output has {parts} parts: `pipeline compact {self.where}` makes the next start faster")
+
     def files(self, folder: str) -> Iterator[tuple[str, bytes]]:
         """The objects below a prefix, one at a time."""
         with as_output_errors(self.where, opening=True):
             for found in list(self.store.list(folder)):
                 yield found.key, self.store.get(found.key)
-
-    def records(self, kind: Kind) -> Iterator[tuple[bytes, Head]]:
-        """Part by part; one part is in memory at a time."""
-        self._list()
-        for part in sorted(self.sizes, key=lambda each: each.place):
-            if part.kind == kind:
-                yield from self._records(part)
 
     def create(self, name: str, data: bytes) -> bool:
         """Decided by the store: of two writers one gets True."""
@@ -155,11 +157,38 @@ class Bucket:
                 return False
         return True
 
-    def replace(self, name: str, data: bytes) -> None:
-        """An object is replaced as a whole."""
+    def replace(self, name: str, data: bytes | Iterable[bytes]) -> None:
+        """An object is replaced as a whole, a large one when the last of its pieces is there."""
         self._allowed()
         with as_output_errors(self.store.uri_of(name)):
             self.store.put(name, data)
+
+    def remove(self, name: str) -> bool:
+        """Deletes the object."""
+        self._allowed()
+        with as_output_errors(self.store.uri_of(name)):
+            there = self.store.find(name) is not None
+            self.store.delete(name)
+        return there
+
+    def records(self, kind: Kind) -> Iterator[tuple[bytes, Head]]:
+        """Part by part, one in memory at a time."""
+        self._list()
+        for part in self._parts(kind):
+            self._allowed()
+            yield from self._records(part)
+
+    def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, Head]]) -> None:
+        """New parts of this run; when the last is written, the old ones go."""
+        assert self._outbox is not None
+        self._list()
+        old = self._parts(kind)
+        for line, head in lines:
+            self._outbox.add(kind, line, head)
+            while self._outbox.is_full:
+                self._outbox.send()
+        self._outbox.send_all()
+        self.delete(old)
 
     def delete(self, parts: list[Part]) -> None:
         """Removes parts, and their manifests after them: a manifest without its part says nothing."""
@@ -206,6 +235,10 @@ class Bucket:
         with as_output_errors(self.where, opening=True):
             found = {part_of(found.key): found.size_bytes for kind in KINDS for found in self.store.list(kind)}
         self.sizes = {part: size_bytes for part, size_bytes in found.items() if part is not None}
+
+    def _parts(self, kind: Kind) -> list[Part]:
+        """The parts of a kind that the last listing found, in order."""
+        return sorted((part for part in self.sizes if part.kind == kind), key=lambda each: each.place)
 
     def _is_siblings(self, part: Part) -> bool:
         """True for a part of another shard of the same count."""

@@ -6,7 +6,7 @@ It must never change a file that another run may be writing to.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,14 +119,17 @@ class Folder:
         def stands_or_is_not_ours(line: Mapping[str, Any]) -> bool:
             return not self._shard.owns(line["id"]) or stands(line)
 
-        for path in self._record_files():
-            if path.name.startswith("results") or self._is_siblings(path):
+        for path in self._record_files("errors"):
+            if self._is_siblings(path):
                 continue
             if self._is_own(path):
                 rewrite(path, stands)
             else:
                 self._under_gate(lambda other: rewrite(other, stands_or_is_not_ours), path)
         index.error_lines = standing
+
+    def advise(self) -> None:
+        """Nothing: one file is one file."""
 
     def files(self, folder: str) -> Iterator[tuple[str, bytes]]:
         """The files of a folder; what is none of ours may be among them."""
@@ -135,12 +138,6 @@ class Folder:
                 yield f"{folder}/{path.name}", path.read_bytes()
             except OSError as exc:
                 raise OutputError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
-
-    def records(self, kind: Kind) -> Iterator[tuple[bytes, Head]]:
-        """Each whole line of this kind with its head, file after file; what is broken is passed over."""
-        for path in self._record_files():
-            if path.name.startswith(kind):
-                yield from read_lines(path, _with_head(path, kind), Damage())
 
     def create(self, name: str, data: bytes) -> bool:
         """Under the lock there is nobody to race with."""
@@ -156,9 +153,31 @@ class Folder:
         write_atomic(path, data)
         return True
 
-    def replace(self, name: str, data: bytes) -> None:
-        """A reader sees the old file or the new one."""
+    def replace(self, name: str, data: bytes | Iterable[bytes]) -> None:
+        """Written beside it, then renamed."""
         write_atomic(self.folder / name, data)
+
+    def remove(self, name: str) -> bool:
+        """Unlinks the file."""
+        path = self.folder / name
+        try:
+            there = path.exists()
+            path.unlink(missing_ok=True)
+        except OSError as exc:
+            raise OutputError(f"{path}: cannot be removed: {exc.strerror or exc}") from exc
+        return there
+
+    def records(self, kind: Kind) -> Iterator[tuple[bytes, Head]]:
+        """File by file, line by line."""
+        for path in self._record_files(kind):
+            yield from read_lines(path, _with_head(path, kind), Damage())
+
+    def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, Head]]) -> None:
+        """One file, put in its place in one step; then the shards' files go."""
+        write_atomic(self.folder / f"{kind}.jsonl", (line for line, _ in lines))
+        for path in self._record_files(kind):
+            if path.name != f"{kind}.jsonl":
+                self.remove(path.name)
 
     def duties(self) -> Mapping[str, Callable[[], None]]:
         """None: the main thread writes, the kernel keeps the lock."""
@@ -172,11 +191,12 @@ class Folder:
             if self._lock is not None:
                 self._lock.release()
 
-    def _record_files(self) -> list[Path]:
-        """The files of results and errors of all shards."""
+    def _record_files(self, kind: str = "") -> list[Path]:
+        """The files of results and errors of all shards, or only those of a kind."""
         if not self.folder.is_dir():
             return []
-        return sorted(path for path in self.folder.iterdir() if _RECORD_FILE.fullmatch(path.name))
+        ours = (path for path in self.folder.iterdir() if _RECORD_FILE.fullmatch(path.name))
+        return sorted(path for path in ours if path.name.startswith(kind))
 
     def _is_siblings(self, path: Path) -> bool:
         """True for the file of another shard of the same count, which may be written to at this moment."""
@@ -219,7 +239,7 @@ def _with_head(path: Path, kind: Kind) -> Callable[[bytes, bool], tuple[bytes, H
 
     def pair(line: bytes, recent: bool) -> tuple[bytes, Head] | None:
         head = take(line, recent)
-        return None if head is None else (line, head)
+        return None if head is None else (line if line.endswith(b"\n") else line + b"\n", head)
 
     return pair
 

@@ -112,6 +112,10 @@ class Index:
         except sqlite3.Error as exc:
             raise _no_room(exc) from exc
 
+    def was_seen(self, document_id: str) -> bool:
+        """True when `seen` was asked of the id before."""
+        return bool(self._ask("SELECT 1 FROM met WHERE id = ?", document_id))
+
     def stands(self, document_id: str, run: int) -> bool:
         """True when the failure that this run has written is the id's last line."""
         return bool(self._ask("SELECT 1 FROM standing WHERE id = ? AND run = ?", document_id, run))

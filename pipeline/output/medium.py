@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from pipeline.output.heads import Head, Kind
@@ -56,17 +56,29 @@ class Medium(Protocol):
     def tidy(self, index: Index) -> None:
         """Leaves only the errors that stand."""
 
+    def advise(self) -> None:
+        """Says in the log, at the end of a run, what would make the next start faster."""
+
     def files(self, folder: str) -> Iterator[tuple[str, bytes]]:
         """The small files of a folder, name and content, by name."""
-
-    def records(self, kind: Kind) -> Iterator[tuple[bytes, Head]]:
-        """Each whole line of this kind with its head, in no order that counts; what is broken is passed over."""
 
     def create(self, name: str, data: bytes) -> bool:
         """True when the file is written now; False when there is one of this name, which stays as it is."""
 
-    def replace(self, name: str, data: bytes) -> None:
-        """Writes a small file as a whole, whatever was there."""
+    def replace(self, name: str, data: bytes | Iterable[bytes]) -> None:
+        """Writes a file as a whole, whatever was there; a reader sees the old one until all of the data is there."""
+
+    def remove(self, name: str) -> bool:
+        """True when there was such a file; it is gone now."""
+
+    def records(self, kind: Kind) -> Iterator[tuple[bytes, Head]]:
+        """Every whole line of a kind, of all shards, with its head, in the order in which the later one counts."""
+
+    def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, Head]]) -> None:
+        """Puts these lines in the place of all records of a kind; needs the lock of the whole, and `sync` before.
+
+        A kill at any instant leaves every one of them there, some perhaps beside what they replace.
+        """
 
     def duties(self) -> Mapping[str, Callable[[], None]]:
         """What threads of their own must do from `start` to `close`, by the thread's name; each returns soon after."""

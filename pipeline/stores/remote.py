@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -118,7 +118,7 @@ class RemoteStore:
         """The object as a seekable stream, RANGE_BYTES in memory; StaleVersionError when it is replaced meanwhile."""
         return io.BufferedReader(_Ranges(self._store, found, self.uri_of(found.key)), buffer_size=RANGE_BYTES)
 
-    def put(self, key: str, data: bytes) -> str | None:
+    def put(self, key: str, data: bytes | Iterable[bytes]) -> str | None:
         """The new ETag; whatever stood there is replaced, as a whole."""
         import obstore
 

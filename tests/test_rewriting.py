@@ -1,0 +1,256 @@
+"""Compacting and purging: what stays is there at every instant, and what goes is gone everywhere."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Place
+from s3_server import S3Server
+from test_bucket import WAITS, configured, ids, keys, opened, store_of
+from test_output import failure, result
+
+from pipeline.config import OutputConfig
+from pipeline.output import Index, Medium, medium_of, scan
+from pipeline.output.bucket import Bucket
+from pipeline.output.folder import Folder
+from pipeline.output.outbox import Limits
+from pipeline.output.rewriting import compact, purge
+from pipeline.shards import WHOLE, Shard
+from pipeline.stores import RemoteStore
+
+OLD, NEW = "2024-01-01T00:00:00.000Z", "2024-06-01T00:00:00.000Z"
+
+
+class DeathError(BaseException):
+    """The process is killed here: nothing catches this."""
+
+
+class Dying:
+    """A store that dies before its n-th change; everything else is the real one's."""
+
+    def __init__(self, store: RemoteStore, lives: int) -> None:
+        self._store, self.lives = store, lives
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+        if name not in ("create", "put", "replace", "delete"):
+            return method
+
+        def counted(*arguments: Any, **named: Any) -> Any:
+            if self.lives == 0:
+                raise DeathError
+            self.lives -= 1
+            return method(*arguments, **named)
+
+        return counted
+
+
+@pytest.fixture(params=["folder", "store"])
+def config(request: pytest.FixtureRequest, tmp_path: Path) -> OutputConfig:
+    """An output in each medium."""
+    if request.param == "folder":
+        return OutputConfig(str(tmp_path / "out"))
+    return configured(request.getfixturevalue("s3"), request.getfixturevalue("bucket"), part_bytes=800)
+
+
+def fill(config: OutputConfig) -> None:
+    """Three runs: `a` done three times, `b` mended, `c` done and then failed with other bytes, `d` failed."""
+    with opened(config, shard=Shard(0, 1)) as output:
+        output.write(replace(result("a", output="first" * 99), finished_at=OLD))
+        output.write(failure("b"))
+        output.write(result("c"))
+    with opened(config, shard=Shard(0, 1)) as output:
+        output.write(replace(result("a", output="second" * 99), finished_at=NEW))
+        output.write(result("b"))
+    with opened(config) as output:
+        output.write(replace(result("a", output="third"), finished_at=NEW))
+        output.write(failure("c", sha256="other"))
+        output.write(failure("d"))
+        output.finish()
+        reasons = {"timeout": {"count": 2, "examples": [{"id": "c", "message": ""}, {"id": "d", "message": ""}]}}
+        output.write_run({"stats": {"reasons": reasons}, "finished_at": NEW})
+
+
+def lines(config: OutputConfig, kind: str) -> list[tuple[str, int]]:
+    """The ids and runs of all records of a kind, sorted."""
+    medium = medium_of(config)
+    return sorted((head.id, head.run) for _, head in medium.records(kind))  # type: ignore[arg-type]
+
+
+def test_compacting_leaves_the_last_line_of_each_id(config: OutputConfig) -> None:
+    """A stale result stays beside its error; the index says the same as before; the next run has a higher number."""
+    fill(config)
+    before = scan(config).counts()
+    with opened(config) as output:
+        compact(output.medium, output.index)
+    assert lines(config, "results") == [("a", 3), ("b", 2), ("c", 1)]
+    assert lines(config, "errors") == [("c", 3), ("d", 3)]
+    assert scan(config).counts() == before
+    with opened(config) as output:
+        assert output.stamp.run >= 4
+
+
+def test_purging_takes_documents_out_of_everything(config: OutputConfig) -> None:
+    """Lines, manifests and the runs' examples; what else there is stays."""
+    fill(config)
+    with opened(config) as output:
+        purge(output.medium, output.index, gone=lambda id, _: id in ("a", "d"))
+    assert lines(config, "results") == [("b", 2), ("c", 1)]
+    assert lines(config, "errors") == [("c", 3)]
+    (run,) = medium_of(config).files("runs")
+    assert json.loads(run[1])["stats"]["reasons"]["timeout"]["examples"] == [{"id": "c", "message": ""}]
+    index = scan(config)
+    assert [index.known(id) is None for id in "abcd"] == [True, False, False, True]
+
+
+def test_a_documents_last_line_says_how_old_it_is(config: OutputConfig) -> None:
+    """A document that was done again lately stays."""
+    fill(config)
+    with opened(config) as output:
+        purge(output.medium, output.index, gone=lambda _, at: at < NEW)
+    assert lines(config, "results") == [("a", 3)]
+
+
+@pytest.mark.parametrize("what", ["compact", "purge"])
+def test_a_kill_at_each_step_in_a_store_loses_nothing(s3: S3Server, bucket: str, what: str) -> None:
+    """After a death before every single change the index says the same of what stays, and a second try ends it."""
+    for lives in range(100):
+        config = configured(s3, f"{bucket}/{lives}", part_bytes=800)
+        fill(config)
+        store = Dying(store_of(config), lives)
+        medium = Bucket(store, Limits(60, 800), shard=WHOLE)  # type: ignore[arg-type]
+        survived = change(medium, what)
+        index = scan(config)
+        assert [index.known(id) is not None for id in "bc"] == [True, True]
+        assert index.known("c").failed  # type: ignore[union-attr]
+        assert index.has_stale_result("c")
+        if what == "compact":
+            assert index.known("a").run == 3  # type: ignore[union-attr]
+            assert index.counts()["failed"] == 2
+        index.close()
+        with opened(config, **WAITS) as output:
+            change_all(output.medium, output.index, what)
+        expected = {"compact": ["a", "b", "c"], "purge": ["b", "c"]}[what]
+        assert sorted(ids(config)) == expected
+        assert len(keys(config, "manifests")) == len(keys(config, "results")) + len(keys(config, "errors"))
+        if survived:
+            assert lives > 5
+            return
+    raise AssertionError("it never came to its end")
+
+
+def change_all(medium: Medium, index: Index, what: str) -> None:
+    """What is tried: `purge` takes `a` out."""
+    if what == "compact":
+        compact(medium, index)
+    else:
+        purge(medium, index, gone=lambda id, _: id == "a")
+
+
+def change(medium: Bucket, what: str) -> bool:
+    """True when the medium lived through it."""
+    try:
+        medium.lock("dying", lock_wait_s=0, wait=lambda _: False, clock=lambda: 0.0)
+        index = medium.read()
+        medium.start(index, clock=lambda: 0.0)
+        change_all(medium, index, what)
+        index.close()
+        medium.close()
+    except DeathError:
+        return False
+    return True
+
+
+def test_a_kill_in_a_folder_leaves_the_old_or_both(tmp_path: Path) -> None:
+    """Before the rename everything is as it was; after it the shards' files may still stand beside."""
+    config = OutputConfig(str(tmp_path / "out"))
+    fill(config)
+    shards = {path: path.read_bytes() for path in (tmp_path / "out").glob("results-*.jsonl")}
+    counts = scan(config).counts()
+    medium = Folder(tmp_path / "out", shard=WHOLE)
+    with pytest.raises(DeathError):
+        medium.rewrite("results", dying_lines(medium))
+    assert scan(config).counts() == counts
+    assert shards == {path: path.read_bytes() for path in shards}
+    with opened(config) as output:
+        compact(output.medium, output.index)
+    assert list((tmp_path / "out").glob("results-*.jsonl")) == []
+    for path, data in shards.items():
+        path.write_bytes(data)
+    assert scan(config).counts() == counts
+    with opened(config) as output:
+        compact(output.medium, output.index)
+    assert lines(config, "results") == [("a", 3), ("b", 2), ("c", 1)]
+
+
+def dying_lines(medium: Folder) -> Any:
+    """The first line, and then the end of the process."""
+    yield next(medium.records("results"))
+    raise DeathError
+
+
+def test_parquet_holds_the_last_line_of_each_id(place: Place) -> None:
+    """Read by DuckDB: typed columns, and JSON text for what an agent shapes."""
+    duckdb = pytest.importorskip("duckdb")
+    place.documents(4)
+    place.run()
+    place.change("d001.txt", "another text")
+    place.run()
+    ran = place.call("compact", "out", "--format", "parquet")
+    assert (ran.code, place.done()) == (0, {f"d00{n}.txt": 1 for n in range(4)}), ran.err
+    columns = "id, run, output->>'$.summary', date_diff('hour', finished_at, now())"
+    rows = duckdb.sql(f"SELECT {columns} FROM '{place.folder}/out/results.parquet'").fetchall()
+    assert sorted((id, run) for id, run, _, _ in rows) == [(f"d00{n}.txt", 1 + (n == 1)) for n in range(4)]
+    assert all(summary and hours in (0, 1) for _, _, summary, hours in rows)
+
+
+def test_documents_that_are_gone_are_purged(place: Place) -> None:
+    """--missing lists the input; --dry-run only counts; the report no longer knows them."""
+    place.documents(4)
+    place.run()
+    (place.folder / "inbox" / "d002.txt").unlink()
+    assert "1 results" in place.call("purge", "out", "--missing", "--dry-run").out
+    assert place.done()["d002.txt"] == 1
+    assert place.call("purge", "out", "--missing").code == 0
+    assert "d002.txt" not in place.done()
+    assert place.report()["output"]["done"] == 3
+    assert "d002" not in (place.folder / "out" / "report.html").read_text(encoding="utf-8")
+    place.asked()
+    place.run()
+    assert place.asked() == []
+
+
+@pytest.mark.parametrize("how", ["empty", "gone", "damaged"])
+def test_nothing_is_purged_when_the_input_is_not_known(place: Place, how: str) -> None:
+    """An empty input, none at all, or a container that cannot be read to its end."""
+    place.documents(2)
+    place.run()
+    inbox = place.folder / "inbox"
+    for path in inbox.iterdir():
+        path.unlink()
+    if how == "gone":
+        inbox.rmdir()
+    elif how == "damaged":
+        (inbox / "a.jsonl.gz").write_bytes(b"no gzip")
+    ran = place.call("purge", "out", "--missing")
+    assert ran.code in (2, 3), ran.err
+    assert len(place.done()) == 2
+
+
+def test_ids_of_a_file_are_purged(place: Place) -> None:
+    """One a line; a missing file, an empty one, or nothing to purge by is exit 2."""
+    place.documents(3)
+    place.run()
+    (place.folder / "ids.txt").write_text("d000.txt\nnot there\n", encoding="utf-8")
+    assert place.call("purge", "out", "--ids", "ids.txt").code == 0
+    assert sorted(place.done()) == ["d001.txt", "d002.txt"]
+    (place.folder / "ids.txt").write_text("\n", encoding="utf-8")
+    for arguments in (["--ids", "ids.txt"], ["--ids", "none.txt"], []):
+        assert place.call("purge", "out", *arguments).code == 2
+    assert place.call("purge", "nowhere", "--ids", "ids.txt").code == 2
+    assert place.call("purge", "out", "--older-than", "1h").code == 0
+    assert sorted(place.done()) == ["d001.txt", "d002.txt"]
