@@ -85,26 +85,22 @@ class Volumes:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """An output, and an archive if that is in no volume, under a prefix of a bucket; its keys come from a Secret."""
+    """An archive and an output under a prefix of a bucket; its keys come from a Secret."""
 
     server: S3Server
     prefix: str
-    archive: Volumes | None = None
 
     def values(self) -> dict[str, Any]:
         """Returns the values that name both. Parts are short: what a killed pod had not yet written is asked again."""
-        given = {} if self.archive is None else self.archive.values()
         return {
             "pipelineConfig.input": {"uri": f"s3://{self.prefix}/archive"},
-            **given,
-            "persistence": {"enabled": False},
             "pipelineConfig.output": {"uri": f"s3://{self.prefix}/out", "part_seconds": 2},
             "extraEnvFrom": [{"secretRef": {"name": "s3-credentials"}}],
         }
 
     def claims(self) -> dict[str, Path]:
-        """Returns where the archive's claim leads."""
-        return {} if self.archive is None else self.archive.claims()
+        """Returns no claims: none are needed."""
+        return {}
 
     def others(self) -> Sequence[Manifest]:
         """Returns the Secret, which is in the cluster already."""
@@ -112,11 +108,11 @@ class Bucket:
         return [{"kind": "Secret", "metadata": {"name": "s3-credentials"}, "data": data}]
 
     def put(self, texts: Mapping[str, str]) -> None:
-        """Uploads the documents, several at a time, or writes them into the volume."""
-        if self.archive is not None:
-            self.archive.put(texts)
-        else:
-            _upload(self._store("archive"), texts)
+        """Uploads the documents, several at a time."""
+        store = self._store("archive")
+        with ThreadPoolExecutor(UPLOADS) as pool:
+            for _ in pool.map(lambda item: store.put(item[0], item[1].encode()), texts.items()):
+                pass
 
     def get(self, name: str) -> bytes:
         """Returns an object of the output."""
@@ -137,12 +133,6 @@ class Bucket:
             "region": env["AWS_REGION"],
         }
         return RemoteStore.open(f"s3://{self.prefix}/{name}", storage=storage)
-
-
-def _upload(store: RemoteStore, texts: Mapping[str, str]) -> None:
-    with ThreadPoolExecutor(UPLOADS) as pool:
-        for _ in pool.map(lambda item: store.put(item[0], item[1].encode()), texts.items()):
-            pass
 
 
 def counted(files: Iterable[bytes]) -> Counter[str]:

@@ -150,7 +150,7 @@ def arguments() -> argparse.Namespace:
     """Returns the command line."""
     kind = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=kind)
-    parser.add_argument("--s3", action="store_true", help="output in SeaweedFS, instead of in a volume")
+    parser.add_argument("--s3", action="store_true", help="documents and output in SeaweedFS, not in volumes")
     parser.add_argument("--shards", type=int, default=16)
     parser.add_argument("--parallelism", type=int, default=8)
     parser.add_argument("--documents", type=int, default=20000)
@@ -169,8 +169,7 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             server = stack.enter_context(FakeLLM(("llama3.1",), api_key="trial-key"))
-            volumes = Volumes(root.resolve())
-            site = Bucket(stack.enter_context(s3_server()), "tests/trial", volumes) if asked.s3 else volumes
+            site = Bucket(stack.enter_context(s3_server()), "tests/trial") if asked.s3 else Volumes(root.resolve())
             return tried(Trial(root.resolve(), site, server.url, asked.shards, asked.parallelism), server, asked)
     finally:
         if asked.keep is None:

@@ -58,7 +58,7 @@ def test_each_document_is_done_once_whatever_happens_to_the_pods(
     trial: Trial, s3: S3Server, bucket: str, in_bucket: bool
 ) -> None:
     """Four shards, two at a time, some evicted, some killed: one result each, a report that adds up, and no second."""
-    site = Bucket(s3, bucket, Volumes(trial.root)) if in_bucket else trial.site
+    site = Bucket(s3, bucket) if in_bucket else trial.site
     with FakeLLM(("llama3.1",), api_key="trial-key", latency_s=0.05) as server:
         trial = replace(at(trial, server), site=site)
         ids = trial.archive(200)
