@@ -31,7 +31,8 @@ def main(app: AppConfig, plan: Plan, *, rules: Rules, shard: Shard) -> int:
     finally:
         index.close()
         plan.client.close()
-    write_out("\n".join(_lines(app, plan, counts=counts, listing=listing, size_bytes=size_bytes)))
+    lines = _lines(app, plan, counts=counts, listing=listing, size_bytes=size_bytes)
+    write_out("\n".join([*lines, *_shard_lines(shard, listing)]))
     return EXIT_OK if listing.listed >= app.input.min_documents else EXIT_FAILURES
 
 
@@ -90,3 +91,15 @@ def _lines(
         yield f"  ignored          {sum(listing.ignored.values()):>12,}   ({kinds})"
     yield f"Would ask {asked:,} documents: {size_bytes:,} bytes, about {tokens:,} prompt tokens."
     yield f"Output: {app.output.uri}"
+
+
+def _shard_lines(shard: Shard, listing: ListingCounts) -> Iterator[str]:
+    """What this shard is of, and what all shards do alike."""
+    if not shard.count:
+        return
+    yield f"Shard {shard.label}: its share of {listing.listed:,} documents in {listing.files:,} files."
+    if listing.streamed and shard.count > 1:
+        told = (
+            "every shard reads them from end to end" if listing.streamed > 1 else "every shard reads it from end to end"
+        )
+        yield f"Of these files {listing.streamed:,} hold many documents and no list of them: {told}."

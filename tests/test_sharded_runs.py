@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tarfile
+import zipfile
 from collections import Counter
 
 import pytest
@@ -125,3 +127,36 @@ def test_a_failed_document_is_tried_again_over_all_shards(place: Place) -> None:
     assert "--shard" not in json.loads((place.folder / "out" / "report.json").read_text())["run"]["command"]
     place.run("--only-failed")
     assert sum(ids_of(place).values()) == 12
+
+
+def test_a_dry_run_says_what_every_shard_reads(place: Place) -> None:
+    """Lines and tar archives have no list of contents; a zip has, and a plain file is its shard's alone."""
+    place.documents(2)
+    inbox = place.folder / "inbox"
+    (inbox / "many.jsonl").write_text('{"text": "One."}\n{"text": "Two."}\n', encoding="utf-8")
+    with tarfile.open(inbox / "more.tar", "w") as tar:
+        tar.add(inbox / "d000.txt", "member.txt")
+    with zipfile.ZipFile(inbox / "other.zip", "w") as archive:
+        archive.writestr("a.txt", "A text.")
+        archive.writestr("b.txt", "Another text.")
+    told = place.run("--dry-run", "--shard", "1/3").out
+    assert "Shard 1/3: its share of 7 documents in 5 files." in told
+    assert "Of these files 2 hold many documents and no list of them: every shard reads them" in told
+    assert "Shard" not in place.run("--dry-run").out
+
+
+def test_a_shard_reads_only_its_members_of_a_zip(place: Place) -> None:
+    """Also with a member that is broken: its own shard finds it, the others do not look."""
+    with zipfile.ZipFile(place.folder / "inbox" / "all.zip", "w", zipfile.ZIP_STORED) as archive:
+        for n in range(12):
+            archive.writestr(f"d{n}.txt", f"[[doc:d{n}.txt]] The text of number {n}.")
+    path = place.folder / "inbox" / "all.zip"
+    path.write_bytes(path.read_bytes().replace(b"text of number 5.", b"TEXT of number 5."))
+    lenient = ("--set", "runner.max_error_rate=1")
+    failed = []
+    for index in range(3):
+        place.run(*lenient, "--shard", f"{index}/3")
+        failed.append(place.last_run()["counts"]["failed"])
+    assert sorted(failed) == [0, 0, 1]
+    assert sum(ids_of(place).values()) == 11
+    assert ids_of(place, "errors*.jsonl") == Counter(["all.zip!/d5.txt"])

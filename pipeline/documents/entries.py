@@ -81,6 +81,12 @@ def archive_of(name: str) -> Archive | None:
     return archive if archive and (archive.compressed or compression is PLAIN) else None
 
 
+def is_stream(relative: str, *, lookup: Lookup) -> bool:
+    """True for a file that is read from end to end before all of its entries are known: each but a .zip of many."""
+    archive, form = archive_of(relative), lookup(split_compression(relative)[0])
+    return archive is not ZIP if archive is not None else form is not None and form.split is not None
+
+
 def entries_of(found: Found, rules: Rules) -> Iterator[Entry]:
     """The entries of a file: none if its format is unknown and may be ignored, which is counted."""
     name, compression = split_compression(found.relative)

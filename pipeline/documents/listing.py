@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from pipeline.documents.buckets import open_bucket
 from pipeline.documents.compression import split_compression
 from pipeline.documents.containers import describe
-from pipeline.documents.entries import Found, Lookup, Rules, check_extra, entries_of, is_chosen
+from pipeline.documents.entries import Found, Lookup, Rules, check_extra, entries_of, is_chosen, is_stream
 from pipeline.documents.origins import Files, ListingCounts, Origin, Plan, fixed_parts
 from pipeline.documents.patterns import Selection, select
 from pipeline.errors import ConfigError
@@ -110,6 +110,7 @@ def origin_entries(origin: Origin, plan: Plan, *, lookup: Lookup) -> Iterator[En
     rules = Rules(plan.config, origin.chosen, lookup, counts.ignore, origin.id_prefix)
     for file in origin.files(lambda kind: counts.ignore(f"({kind})")):
         counts.files += 1
+        counts.streamed += is_stream(file.relative, lookup=lookup)
         for entry in entries_of(_found(file, origin), rules):
             counts.listed += 1
             yield entry

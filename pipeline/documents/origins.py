@@ -29,10 +29,12 @@ class ListingCounts:
     """What the reader has seen so far; it alone writes here.
 
     `listed` entries were yielded, from `files` files; `ignored` files count by extension, `(none)` without one,
-    `(symlink)` for links that lead nowhere or outside, `(special)` for fifos, sockets and devices.
+    `(symlink)` for links that lead nowhere or outside, `(special)` for fifos, sockets and devices. `streamed` files had
+    to be read from end to end to be listed, by each shard of a run.
     """
 
     files: int = 0
+    streamed: int = 0
     listed: int = 0
     ignored: Counter[str] = field(default_factory=Counter)
 
