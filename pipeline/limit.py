@@ -1,26 +1,34 @@
-"""How many documents may be in flight: a fixed number, or found out from what the servers do.
+"""How many documents may be in flight: a fixed number, or found out for each server from what it does.
 
-`auto` climbs while more in flight brings more answers a second, and steps back when it does not or when a server is
-overloaded. It only counts and decides; the runner obeys. One instance belongs to the main thread.
+It only counts and decides; the runner obeys. One instance belongs to the main thread; `look` alone is the prober's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pipeline.errors import kind_of
+from pipeline.lane import Lane
+from pipeline.llm.gauges import Gauges
 from pipeline.records import ExtractionAttempt
 
-START = 4
-WINDOW_ANSWERS = 2
-"""A window closes when this many times the limit of answers came in it: enough to compare its rate with the last."""
-LEAST_WINDOW_S = 0.5
-GAIN = 0.35
-"""A step up must bring at least this share of what it would if the servers had room without end."""
-BACK_OFF = 0.7
-BURST_S = 2.0
-"""Overloads that come this soon after one another count once."""
+LOOK_EVERY_S = 1.0
+
+
+class Server(Protocol):
+    """One server that is asked. `share`: how many requests are meant for it, against those of the others."""
+
+    share: int
+
+    @property
+    def endpoint(self) -> str: ...
+
+    @property
+    def timeout_s(self) -> float: ...
+
+    def gauges(self) -> Gauges | None: ...
 
 
 class Limit(Protocol):
@@ -29,78 +37,95 @@ class Limit(Protocol):
     value: int
     reason: str
 
-    def finished(self, attempts: Iterable[ExtractionAttempt], *, in_flight: int, now: float) -> None: ...
+    def finished(self, attempts: Iterable[ExtractionAttempt], *, full: bool, now: float) -> None:
+        """Learns from the requests of a document that has just come back; `full`: as many as may be were in flight."""
 
-    def follow(self, servers: tuple[str, ...], *, now: float) -> None: ...
+    def follow(self, servers: Sequence[Server]) -> None:
+        """Takes note of the servers that are asked from now on."""
+
+    def look(self, servers: Sequence[Server], *, now: float) -> None:
+        """Asks servers what they tell of themselves; may take seconds, and is called by the prober."""
 
 
 @dataclass(slots=True)
 class Fixed:
-    """The limit that the user set."""
+    """The limit that the user set: nothing follows from anything."""
 
     value: int
     reason: str = "set"
 
-    def finished(self, attempts: Iterable[ExtractionAttempt], *, in_flight: int, now: float) -> None:
+    def finished(self, attempts: Iterable[ExtractionAttempt], *, full: bool, now: float) -> None:
         """Nothing follows from it."""
 
-    def follow(self, servers: tuple[str, ...], *, now: float) -> None:
+    def follow(self, servers: Sequence[Server]) -> None:
+        """Nor from this."""
+
+    def look(self, servers: Sequence[Server], *, now: float) -> None:
         """Nor from this."""
 
 
 class Auto:
-    """Climbs by what it gains, a window of answers at each limit: doubles until that does not pay, then half more."""
+    """The sum of what was found for each server that is asked now; what was found is kept for when it comes back."""
 
-    def __init__(self, *, servers: tuple[str, ...], ceiling: int, now: float) -> None:
+    def __init__(self, *, ceiling: int) -> None:
+        self.value, self.reason = 1, "start"
         self._ceiling = max(1, ceiling)
-        self._begin(servers, now)
+        self._servers: list[Server] = []
+        self._lanes: dict[str, Lane] = {}
+        self._gauges: dict[str, Gauges] = {}
+        self._looked_at: dict[str, float] = {}
 
-    def follow(self, servers: tuple[str, ...], *, now: float) -> None:
-        """Begins anew when other servers are asked: what was found out is about the ones before."""
-        if servers != self._servers:
-            self._begin(servers, now)
+    def finished(self, attempts: Iterable[ExtractionAttempt], *, full: bool, now: float) -> None:
+        """Each request tells its own server's lane; they ended one after the other, the last one now."""
+        ended = now
+        for attempt in reversed(tuple(attempts)):
+            lane = self._lanes.get(attempt.model.endpoint or "")
+            if lane is not None:
+                self._tell(lane, attempt, full=full, ended=ended)
+            ended -= attempt.latency_s
+        self._add_up()
 
-    def _begin(self, servers: tuple[str, ...], now: float) -> None:
-        self._servers = servers
-        self.value, self.reason = min(START * len(servers), self._ceiling), "start"
-        self._since, self._answers, self._was_full, self._overloads = now, 0, True, 0
-        self._before: tuple[int, float] | None = None
-        self._started = False
-        self._hold, self._sprint, self._shrunk_at = 0, True, float("-inf")
-
-    def finished(self, attempts: Iterable[ExtractionAttempt], *, in_flight: int, now: float) -> None:
-        """Counts a document's requests; at the end of a window the limit may change. The first starts the clock."""
-        if not self._started:
-            self._started, self._since = True, now
+    def follow(self, servers: Sequence[Server]) -> None:
+        """Servers that come and go: each keeps its lane, and those that are not asked now do not count."""
+        for endpoint in tuple(self._gauges):
+            gauges, lane = self._gauges.pop(endpoint), self._lanes.get(endpoint)
+            if lane is not None:
+                lane.gauged(running=gauges.running, waiting=gauges.waiting, preempted=gauges.preempted)
+        if self._servers == list(servers):
             return
-        for attempt in attempts:
-            self._answers += attempt.ok
-            self._overloads += attempt.reason in ("overloaded", "timeout")
-        self._was_full = self._was_full and in_flight >= self.value - 1
-        if self._overloads and now - self._shrunk_at >= BURST_S:
-            self._set(max(1, int(self.value * BACK_OFF)), "server overloaded", now)
-            self._hold, self._sprint, self._shrunk_at = 5, False, now
-        elif self._answers >= WINDOW_ANSWERS * self.value and now - self._since >= LEAST_WINDOW_S:
-            self._judge(now)
+        self._servers = list(servers)
+        for server in servers:
+            self._lanes.setdefault(server.endpoint, Lane(self._ceiling, server.timeout_s))
+        self._add_up()
 
-    def _judge(self, now: float) -> None:
-        rate = self._answers / (now - self._since)
-        if not self._was_full:
-            return self._set(self.value, self.reason, now)
-        if self._hold > 0:
-            self._hold -= 1
-            self._before = (self.value, rate)
-            return self._set(self.value, self.reason, now)
-        if self._before is not None and self.value > self._before[0]:
-            lower, slower = self._before
-            wanted = slower * (1 + GAIN * (self.value - lower) / lower)
-            if rate < wanted:
-                self._hold, self._before, self._sprint = 20, None, False
-                return self._set(lower, "more in flight brings no more answers", now)
-        self._before = (self.value, rate)
-        step = self.value if self._sprint else max(1, self.value // 2)
-        return self._set(min(self._ceiling, self.value + step), "climbing", now)
+    def look(self, servers: Sequence[Server], *, now: float) -> None:
+        """Notes the gauges of each server, once a second; `follow` hands them on."""
+        for server in servers:
+            if now - self._looked_at.get(server.endpoint, float("-inf")) >= LOOK_EVERY_S:
+                self._looked_at[server.endpoint] = now
+                gauges = server.gauges()
+                if gauges is not None:
+                    self._gauges[server.endpoint] = gauges
 
-    def _set(self, value: int, reason: str, now: float) -> None:
-        self.value, self.reason = value, reason
-        self._since, self._answers, self._was_full, self._overloads = now, 0, True, 0
+    def _tell(self, lane: Lane, attempt: ExtractionAttempt, *, full: bool, ended: float) -> None:
+        if attempt.reason in ("overloaded", "timeout"):
+            lane.overloaded(timed_out=attempt.reason == "timeout", now=ended)
+        elif attempt.ok or kind_of(attempt.reason or "") == "answer":
+            lane.answered(attempt.latency_s, attempt.queue_s, full=full, now=ended)
+
+    def _add_up(self) -> None:
+        """The lanes' sum under the ceiling; each server learns its share."""
+        lanes = [self._lanes[server.endpoint] for server in self._servers]
+        total = sum(lane.allowed for lane in lanes)
+        for server, lane in zip(self._servers, lanes, strict=True):
+            server.share = lane.allowed
+            lane.ceiling = max(1, self._ceiling - total + lane.allowed)
+        self.value = max(1, min(total, self._ceiling))
+        self.reason = _told([(server.endpoint, lane) for server, lane in zip(self._servers, lanes, strict=True)])
+
+
+def _told(lanes: Sequence[tuple[str, Lane]]) -> str:
+    """Why it is this number, in a few words; of several servers each one's number."""
+    if len(lanes) == 1:
+        return lanes[0][1].reason
+    return ", ".join(f"{endpoint.partition('://')[2]} {lane.allowed}" for endpoint, lane in lanes[:4]) or "start"

@@ -121,7 +121,7 @@ class _Run:
             selection,
             self.output,
             config,
-            limit=_limit(self.app, self.plan),
+            limit=_limit(self.app),
             supervisor=Refresher(self.app, load=load, watched=self._watched(), stop=stop),
             watcher=display,
             budget=arguments.limit,
@@ -249,11 +249,11 @@ class _Run:
             logger.warning("the summary was not printed: %s", error)
 
 
-def _limit(app: AppConfig, plan: Plan) -> Limit:
+def _limit(app: AppConfig) -> Limit:
     config = app.runner
     if config.concurrency != "auto":
         return Fixed(config.concurrency)
-    return Auto(servers=plan.client.first.endpoints, ceiling=config.max_concurrency, now=time.monotonic())
+    return Auto(ceiling=config.max_concurrency)
 
 
 def _new_run_id() -> str:

@@ -64,7 +64,7 @@ class Runner:
         self._workers = 0
         self.ready, self._reading, self._hurry = False, True, False
         self._look_now = threading.Event()
-        self._answered = 0
+        self._answered, self._was_full = 0, False
 
     @property
     def in_flight(self) -> int:
@@ -94,6 +94,7 @@ class Runner:
             self._take(TURN_S)
             self._watch_time()
             self._dispatch()
+            self._was_full = self.in_flight >= self.job.limit.value
             self.job.output.sync_due(self._clock())
             self.job.watcher.turn(self)
         self._drain()
@@ -139,7 +140,7 @@ class Runner:
 
     def _finished(self, finished: Finished) -> None:
         outcome = finished.outcome
-        self.job.limit.finished(finished.attempts, in_flight=self.in_flight + 1, now=self._clock())
+        self.job.limit.finished(finished.attempts, full=self._was_full, now=self._clock())
         if isinstance(outcome, Postponed):
             self._postponed.append(outcome.again())
         elif isinstance(outcome, Unchanged):
@@ -177,6 +178,7 @@ class Runner:
     def _watch_time(self) -> None:
         """Ends a run whose time is up, or whose providers have been gone for too long."""
         now, config = self._clock(), self.job.config
+        self.job.limit.follow(self.plan.client.serving)
         if self.job.until is not None and now >= self.job.until:
             self._finish(End("stopped by --max-duration"))
         trouble = self.plan.client.trouble if self.ready else None
@@ -225,7 +227,6 @@ class Runner:
     def _switch(self, plan: Plan) -> None:
         """From the next document on the new plan is asked; those that run keep theirs."""
         old, self.plan = self.plan, plan
-        self.job.limit.follow(plan.client.first.endpoints, now=self._clock())
         self._close_unused(old)
 
     def _finish(self, end: End) -> None:
@@ -286,6 +287,7 @@ class Runner:
         self._start(self._refresh, "refresher")
         while not self._stop.wait(PROBE_TICK_S):
             self.plan.client.recover(self._start)
+            self.job.limit.look(self.plan.client.serving, now=self._clock())
 
     def _refresh(self) -> None:
         looked_at = self._clock()

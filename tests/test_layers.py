@@ -17,7 +17,7 @@ LEVELS = (
     "config "
     "config_keys config_rules config_schema config_table changes",
     "documents llm agents answers mending stores overflow charts markup",
-    "process output limit selection verdict agents.classify",
+    "process output lane limit selection verdict agents.classify",
     "runner job flight tally reading redoing refresh planning report report_page run_stats summary_text progress "
     "watching metrics report_tables timeline failures",
     "compact_command purge_command parquet "

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import kind_of
-from pipeline.llm.replica import Start
+from pipeline.llm.replica import Replica, Start
 from pipeline.llm.replicas import Asked, Provider, Question
 from pipeline.records import ExtractionAttempt
 
@@ -42,6 +42,12 @@ class Failover:
     def available(self) -> bool:
         """True while each variant has a provider with a replica that is not set aside."""
         return all(any(provider.available for provider in order) for order in self.orders.values())
+
+    @property
+    def serving(self) -> list[Replica]:
+        """The replicas that the next document may go to: those in use of each variant's first available provider."""
+        first = (next((each for each in order if each.available), None) for order in self.orders.values())
+        return [replica for each in dict.fromkeys(first) if each for replica in each.replicas if replica.state == "up"]
 
     @property
     def trouble(self) -> Trouble | None:

@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 
 from pipeline.llm.addresses import addresses_of
 from pipeline.llm.facts import Preflight
+from pipeline.llm.gauges import GaugeReader, Gauges
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.preflight import take_over
 from pipeline.llm.vllm import VLLMClient
@@ -56,14 +57,15 @@ class Tools:
 class Replica:
     """A client for each variant over one pool of connections, and what is known of the server's health; thread-safe.
 
-    `in_flight` is its provider's to count. `found`: what the last whole examination told of each variant.
+    `in_flight` is its provider's to count, `share` how many that may be, against the other replicas.
+    `found`: what the last whole examination told of each variant.
     `why`: the first trouble in what was found last, else how it passed; None: nobody has looked. `looking`: somebody
     does, because `recover` has it done.
     """
 
     def __init__(self, provider: str, clients: Mapping[str, Client], *, tools: Tools) -> None:
         self.clients = clients
-        self.in_flight = 0
+        self.in_flight, self.share = 0, 1
         self.state: State = "up"
         self.since, self.retry_at, self.pause_s = 0.0, 0.0, FIRST_PAUSE_S
         self.completed_at = NEVER
@@ -73,7 +75,24 @@ class Replica:
         self._provider, self._tools = provider, tools
         self._checking, self._checked_at = threading.Lock(), NEVER
         self._lock = threading.Lock()
+        self._gauges: GaugeReader | None = None
         self._completed: deque[tuple[float, float]] = deque(maxlen=COMPLETIONS_KEPT)
+
+    @property
+    def endpoint(self) -> str:
+        """Where it is, as records name it."""
+        return str(self.client.model.endpoint)
+
+    @property
+    def timeout_s(self) -> float:
+        """How long a request may take."""
+        return self.client.config.timeout
+
+    def gauges(self) -> Gauges | None:
+        """What the server tells of its queue; None from one that does not."""
+        if self._gauges is None and isinstance(self.client, VLLMClient):
+            self._gauges = self.client.gauge_reader()
+        return self._gauges.read() if self._gauges is not None else None
 
     @property
     def client(self) -> Client:

@@ -79,7 +79,7 @@ class Provider:
     @property
     def endpoints(self) -> tuple[str, ...]:
         """Where its replicas are, as records name them."""
-        return tuple(str(replica.client.model.endpoint) for replica in self.replicas)
+        return tuple(replica.endpoint for replica in self.replicas)
 
     @property
     def available(self) -> bool:
@@ -164,8 +164,8 @@ class Provider:
             up = [replica for replica in self.replicas if replica.state == "up"]
             if not up:
                 return None
-            least = min(replica.in_flight for replica in up)
-            chosen = self._tools.rng.choice([replica for replica in up if replica.in_flight == least])
+            least = min(replica.in_flight / replica.share for replica in up)
+            chosen = self._tools.rng.choice([each for each in up if each.in_flight / each.share == least])
             chosen.in_flight += 1
             return chosen
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.config import VLLMConfig
+from pipeline.llm.gauges import GaugeReader
 from pipeline.llm.http import Access, CallFailedError, Endpoint, Reply
 from pipeline.llm.protocol import (
     MESSAGE_CHARS,
@@ -125,6 +126,14 @@ class VLLMClient:
         client = VLLMClient(config, provider=self.model.provider, endpoint=self.endpoint)
         client.context_length, client.detects_repetition = self.context_length, self.detects_repetition
         return client
+
+    def gauge_reader(self) -> GaugeReader | None:
+        """What reads the queue's length; None for a server that is no vLLM. A page elsewhere gets no key of ours."""
+        if self.config.type != "vllm":
+            return None
+        if self.config.metrics_url:
+            return GaugeReader(Endpoint(self.config.metrics_url), "")
+        return GaugeReader(self.endpoint, "/metrics")
 
     def close(self) -> None:
         """Closes the idle connections."""

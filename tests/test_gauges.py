@@ -1,0 +1,102 @@
+"""What a server tells of its queue, and that a page that is not there is no matter."""
+
+from __future__ import annotations
+
+import pytest
+import responses
+from asking import failover_of
+from fake_llm import FakeLLM
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import VLLMConfig
+from pipeline.llm.gauges import GaugeReader, Gauges, parse
+from pipeline.llm.vllm import VLLMClient
+
+URL = "http://vllm.test/metrics"
+PAGE = """# HELP vllm:num_requests_waiting Number of requests waiting.
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_running{engine="0",model_name="m"} 3.0
+vllm:num_requests_waiting{engine="0",model_name="m"} 2.0
+vllm:num_requests_waiting{engine="1",model_name="m"} 5.0
+vllm:num_requests_waiting_by_reason{reason="capacity"} 99.0
+vllm:num_preemptions_total{engine="0",model_name="m"} %s
+"""
+
+
+def reader(**settings: str) -> GaugeReader:
+    """A reader of a server that `responses` plays."""
+    found = VLLMClient(VLLMConfig(base_url="http://vllm.test", model="m", **settings)).gauge_reader()  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
+def test_running_and_waiting_are_summed_over_engines() -> None:
+    """And preemptions are told when there were more of them than at the last look."""
+    read = reader()
+    with responses.RequestsMock() as wire:
+        for count in ("1.0", "1.0", "4.0"):
+            wire.get(URL, body=PAGE % count)
+        assert [read.read() for _ in range(3)] == [Gauges(3, 7), Gauges(3, 7), Gauges(3, 7, preempted=True)]
+
+
+@pytest.mark.parametrize(("status", "body"), [(404, "no"), (401, "no"), (200, "python_info 1.0")])
+def test_a_page_that_is_not_vllms_is_asked_for_once(status: int, body: str) -> None:
+    """A gateway in front of the server may not show it."""
+    read = reader()
+    with responses.RequestsMock() as wire:
+        wire.get(URL, status=status, body=body)
+        assert (read.read(), read.read(), len(wire.calls)) == (None, None, 1)
+
+
+def test_a_server_in_trouble_is_asked_again() -> None:
+    """It may tell when it is back."""
+    read = reader()
+    with responses.RequestsMock() as wire:
+        wire.get(URL, status=503)
+        wire.get(URL, body=ConnectionError("gone"))
+        wire.get(URL, body=PAGE % "0")
+        assert [read.read() for _ in range(3)] == [None, None, Gauges(3, 7)]
+
+
+def test_metrics_elsewhere_get_no_key() -> None:
+    """`metrics_url` may be another program's."""
+    read = reader(metrics_url="http://prometheus.test/m", api_key="sk-secret")
+    with responses.RequestsMock() as wire:
+        wire.get("http://prometheus.test/m", body=PAGE % "0")
+        assert read.read() == Gauges(3, 7)
+        assert "Authorization" not in wire.calls[0].request.headers
+
+
+def test_other_servers_of_the_protocol_have_no_gauges() -> None:
+    """Only vLLM is known to tell them by these names."""
+    config = VLLMConfig(type="openai", base_url="http://vllm.test", model="m")
+    assert VLLMClient(config).gauge_reader() is None
+
+
+@given(text=st.text() | st.text().map(lambda text: f"vllm:num_requests_waiting{text}"))
+def test_no_page_breaks_it(text: str) -> None:
+    """Whatever it says."""
+    assert all(isinstance(value, float) for value in parse(text).values())
+
+
+def test_replicas_that_serve_are_those_in_use(server: FakeLLM) -> None:
+    """Of the first provider that is available; each tells its gauges, and Ollama none."""
+    failover = failover_of((server.url,), second=server.url)
+    vllm, ollama = (provider.replicas[0] for provider in failover.providers)
+    assert failover.serving == [vllm]
+    assert vllm.gauges() == Gauges(0.0, 0.0)
+    vllm.state = "aside"
+    assert failover.serving == [ollama]
+    assert ollama.gauges() is None
+    ollama.state = "aside"
+    assert failover.serving == []
+
+
+def test_a_replica_with_a_larger_share_gets_more(server: FakeLLM) -> None:
+    """Requests in flight follow the shares that were found for the servers."""
+    provider = failover_of((server.url, server.url + "/other")).first
+    small, large = provider.replicas
+    small.share, large.share = 1, 4
+    taken = [provider._take() for _ in range(10)]  # what nobody gives back
+    assert (taken.count(small), taken.count(large)) == (2, 8)
