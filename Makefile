@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := pipeline scripts tests
 .DELETE_ON_ERROR:
-.PHONY: help run test lint format wheel clean
+.PHONY: help run test lint format wheel bench clean
 
 help:
 	@echo "make run     real news texts through a real small model on this machine: see out/quickstart/"
 	@echo "make test    all tests, with branch coverage"
 	@echo "make lint    ruff and mypy"
+	@echo "make bench   short forms of all benchmarks, against other clients, in .venv-bench"
 	@echo "make format  ruff format"
 	@echo "make wheel   the built wheel, in dist/"
 	@echo "make clean   removes what make made, but not out/"
@@ -52,10 +53,21 @@ format: $(VENV)/installed-lint
 	$(BIN)/ruff check --fix --config config/ruff.toml $(SOURCES)
 	$(BIN)/ruff format --config config/ruff.toml $(SOURCES)
 
+.venv-bench/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+bench: .venv-bench/installed
+	.venv-bench/bin/python scripts/bench_overhead.py --rounds 1 --seconds 4
+	.venv-bench/bin/python scripts/bench_concurrency.py --seconds 90
+	.venv-bench/bin/python scripts/bench_memory.py --documents 1000 10000 --files 20000
+	@for script in $(wildcard scripts/bench_resume.py scripts/bench_sources.py); do .venv-bench/bin/python $$script || exit 1; done
+
 wheel: $(VENV)/installed
 	rm -rf dist build
 	$(PIP) build
 	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .venv-bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -72,7 +72,7 @@ def ollama_chat(content: str, latency_s: float) -> bytes:
 
 
 class Stub:
-    """What the server answers and has seen: times of the first request and of the last answer, and their number."""
+    """What the server answers and has seen: times of the first two requests and of the last answer, and how many."""
 
     def __init__(self, latency_s: float) -> None:
         canary = json.dumps({"canary": CANARY.decode()})
@@ -88,14 +88,16 @@ class Stub:
             b"/api/ps": _page({"models": [{"name": name, "context_length": 32768}]}),
             b"/api/show": _page({"details": {"family": "llama"}, "capabilities": ["completion"]}),
         }
-        self.first = self.last = 0.0
+        self.first = self.second = self.last = 0.0
         self.answered = 0
 
-    def stats(self) -> bytes:
-        """Returns what was seen since the last call, and the CPU seconds of this process since then."""
-        told = {"first": self.first, "last": self.last, "answered": self.answered, "cpu_s": time.process_time()}
-        self.first = self.last = 0.0
-        self.answered = 0
+    def stats(self, *, reset: bool) -> bytes:
+        """Returns what was seen since the last reset, and the CPU seconds of this process so far."""
+        names = ("first", "second", "last", "answered")
+        told = {name: getattr(self, name) for name in names} | {"cpu_s": time.process_time()}
+        if reset:
+            self.first = self.second = self.last = 0.0
+            self.answered = 0
         return _page(told)
 
 
@@ -131,11 +133,15 @@ class Connection(asyncio.Protocol):
     def _answer(self, request: bytes) -> None:
         stub, path = self._stub, request.split(b" ", 2)[1]
         if path == b"/stats":
-            self._write(stub.stats())
+            self._write(stub.stats(reset=True))
+        elif path == b"/peek":
+            self._write(stub.stats(reset=False))
         elif path in stub.pages:
             self._write(stub.pages[path])
         else:
-            stub.first = stub.first or time.monotonic()
+            now = time.monotonic()
+            stub.second = stub.second or (now if stub.first else 0.0)
+            stub.first = stub.first or now
             chat = stub.canaries if CANARY in request else stub.chats
             self._loop.call_later(stub.latency_s, self._chat, chat[path[:3]])
 

@@ -41,9 +41,10 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What the stub has seen: seconds from the first request to the last answer, answers, its CPU seconds so far."""
+    """What the stub has seen: from the first request to the last answer, when the second came, answers, its CPU."""
 
     window_s: float
+    second: float
     answered: int
     cpu_s: float
 
@@ -57,9 +58,16 @@ class Stub:
 
     def stats(self) -> Stats:
         """Returns what was seen since the last call."""
-        with urllib.request.urlopen(f"{self.url}/stats", timeout=10) as reply:
+        return self._ask("stats")
+
+    def peek(self) -> Stats:
+        """Returns the same, and forgets nothing."""
+        return self._ask("peek")
+
+    def _ask(self, page: str) -> Stats:
+        with urllib.request.urlopen(f"{self.url}/{page}", timeout=10) as reply:
             told = json.load(reply)
-        return Stats(told["last"] - told["first"], told["answered"], told["cpu_s"])
+        return Stats(told["last"] - told["first"], told["second"], told["answered"], told["cpu_s"])
 
 
 @contextmanager
@@ -102,14 +110,19 @@ def write_site(folder: Path, url: str, *, dialect: str, settings: Mapping[str, A
     (folder / "pipeline.yaml").write_text(json.dumps(tree), encoding="utf-8")
 
 
+def clean_environment() -> dict[str, str]:
+    """The environment without settings of the pipeline but the config file's place."""
+    prefixes = ("VLLM_", "OLLAMA_", "PIPELINE_")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+    return {**clean, "PIPELINE_CONFIG": "pipeline.yaml"}
+
+
 def measured(command: Sequence[str], folder: Path) -> Cost:
     """What a child cost that ended well; RuntimeError with its last words for one that did not."""
-    clean = {
-        name: value for name, value in os.environ.items() if not name.startswith(("VLLM_", "OLLAMA_", "PIPELINE_"))
-    }
-    env = {**clean, "PIPELINE_CONFIG": "pipeline.yaml"}
     with (folder / "child.log").open("w", encoding="utf-8") as log:
-        child = subprocess.Popen(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        child = subprocess.Popen(
+            command, cwd=folder, env=clean_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
         _, status, usage = os.wait4(child.pid, 0)
     if status:
         told = (folder / "child.log").read_text(encoding="utf-8")[-2000:]

@@ -1,0 +1,46 @@
+"""What a command imports: nothing heavy that it does not need, so that it starts at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {
+    *("rich", "requests", "urllib3", "jsonschema", "referencing", "yaml", "obstore", "zstandard", "charset_normalizer"),
+    *("pypdf", "trafilatura", "lxml", "prometheus_client", "sqlite3", "ssl", "http", "email", "asyncio"),
+}
+CODE = """
+import sys
+sys.argv = ["pipeline", *{arguments!r}]
+from pipeline.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+sys.stderr.write("\\n" + " ".join(sys.modules))
+"""
+
+
+def modules_of(*arguments: str) -> list[str]:
+    """The modules that are imported when the command has ended."""
+    code = CODE.format(arguments=list(arguments))
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return child.stderr.splitlines()[-1].split()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]], ids=" ".join)
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    """No library at all, and not many modules of the standard one."""
+    modules = modules_of(*arguments)
+    assert {name.split(".")[0] for name in modules} & HEAVY == set()
+    assert len(modules) < 200
+
+
+def test_a_run_imports_no_library_that_it_does_not_need() -> None:
+    """No live block without a terminal, no object store for a folder, no reader of formats that are not there."""
+    code = "import sys, pipeline.run_command, pipeline.runner; print(' '.join(sys.modules))"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"rich", "obstore", "pypdf", "trafilatura", "lxml", "prometheus_client", "asyncio"}
+    assert {name.split(".")[0] for name in child.stdout.split()} & heavy == set()
