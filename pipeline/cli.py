@@ -33,7 +33,7 @@ _RUN_EXAMPLE = """examples:
   pipeline run --sample 200 --output out/trial --set agent=my_agent
   pipeline run --dry-run"""
 _CHECK_EXAMPLE = "example:\n  pipeline check --config config/prod.yaml"
-_REPORT_EXAMPLE = "example:\n  pipeline report out"
+_REPORT_EXAMPLE = "examples:\n  pipeline report out\n  pipeline report out --text"
 _TRY_EXAMPLE = "example:\n  pipeline try data/inbox/today.txt --agent appointments --set agents_dir=my_agents"
 _ERRORS_EXAMPLE = "examples:\n  pipeline errors out\n  pipeline errors out --show 2026/01/story.txt"
 _DIFF_EXAMPLE = """examples:
@@ -45,6 +45,7 @@ _PURGE_EXAMPLE = """examples:
   pipeline purge out --ids takedowns.txt
   pipeline purge out --missing --input data/inbox --dry-run
   pipeline purge s3://bucket/out --older-than 400d"""
+_INIT_EXAMPLE = "example:\n  pipeline init news && cd news && pipeline check"
 _SCHEMA_EXAMPLE = "example:\n  pipeline schema > config.schema.json\n  pipeline schema --agent > agent.schema.json"
 _EXIT_CODES = """exit codes:
   0 finished, or stopped by --max-duration     1 too many failures, or too few documents
@@ -100,6 +101,11 @@ def parser() -> argparse.ArgumentParser:
     _add_out(report)
     _add_compact(_command(commands, "compact", "leave only the last line of each document", _COMPACT_EXAMPLE))
     _add_purge(_command(commands, "purge", "take documents out of an output", _PURGE_EXAMPLE))
+    report.add_argument("--open", action="store_true", help="show report.html in the browser, too")
+    report.add_argument("--text", action="store_true", help="print the summary only; write nothing")
+    init = _command(commands, "init", "make a config, an agent and its schema to start from", _INIT_EXAMPLE)
+    init.add_argument("folder", metavar="DIR", help="the project's folder; files that are there stay as they are")
+    init.add_argument("--provider", choices=("vllm", "ollama"), default="vllm", help="default: vllm")
     schema = _command(commands, "schema", "print the JSON Schema of the config file", _SCHEMA_EXAMPLE)
     schema.add_argument("--agent", action="store_true", help="that of an agent file instead")
     return top

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pipeline.config_rules import Rule, Unacceptable, clean, hints_of, nearest, shown
 from pipeline.config_rules import mask_url as mask_url
+from pipeline.config_rules import others as others
 from pipeline.config_table import RULES
 from pipeline.errors import ConfigError
 
@@ -187,6 +188,16 @@ class AnswersConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CostConfig:
+    """What a run costs, for the estimate of --dry-run."""
+
+    per_hour: float | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, "cost")
+
+
+@dataclass(frozen=True, slots=True)
 class RunnerConfig:
     """How a run goes, how long it waits, and when it gives up."""
 
@@ -227,6 +238,7 @@ class AppConfig:
     providers: Mapping[str, ProviderConfig] = field(default_factory=dict, hash=False)
     answers: AnswersConfig = field(default_factory=AnswersConfig)
     runner: RunnerConfig = field(default_factory=RunnerConfig)
+    cost: CostConfig = field(default_factory=CostConfig)
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
 
     def provider_names(self) -> tuple[str, ...]:
@@ -255,12 +267,6 @@ class AppConfig:
     def pinned(self, key: str) -> bool:
         """True when a flag or the environment set this dotted key, which beats an agent file."""
         return self.origins.get(key) in ("env", "flag")
-
-
-def others(names: tuple[str, ...], *, first: str) -> tuple[str, ...]:
-    """Provider names, each once and in order, without the first provider; "" is ollama."""
-    named = dict.fromkeys(name or "ollama" for name in names)
-    return tuple(name for name in named if name != (first or "ollama"))
 
 
 @dataclass(frozen=True, slots=True)

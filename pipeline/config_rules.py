@@ -220,6 +220,27 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
+def others(names: tuple[str, ...], *, first: str) -> tuple[str, ...]:
+    """Provider names, each once and in order, without the first provider; "" is ollama."""
+    named = dict.fromkeys(name or "ollama" for name in names)
+    return tuple(name for name in named if name != (first or "ollama"))
+
+
+def unknown_key(key: str, value: object, *, near: str | None, accepted: Iterable[str]) -> str:
+    """The complaint about a key that nothing has: what it was given, the nearest key, and those there are.
+
+    A text is shown only where the nearest key says that it is no secret.
+    """
+    if isinstance(value, (Mapping, list)):
+        seen = "a mapping" if isinstance(value, Mapping) else "a list"
+    elif isinstance(value, str) and not _is_plainly(key, near):
+        seen = "a text that is not shown here"
+    else:
+        seen = shown(value, Rule())
+    hint = f"the nearest is {near}; " if near else ""
+    return f"{shown(key, Rule())[1:-1]}: unknown key, {hint}got {seen}, need one of {', '.join(accepted)}"
+
+
 def is_http_url(text: str) -> bool:
     """True for an address of a server: http or https, a host, no query, no white space."""
     try:
@@ -241,6 +262,15 @@ def is_filled(text: str) -> bool:
     return bool(text.strip()) and "\0" not in text
 
 
+def _is_plainly(key: str, near: str | None) -> bool:
+    """True when an unknown key is surely a known one misspelt, and that one's value is no secret and hides none."""
+    name, known = (text.rpartition(".")[2] for text in (key, near or ""))
+    if nearest(name, [known]) is None or _MAY_HIDE.search(known):
+        return False
+    return not is_secret_name(f"{name} {known}")
+
+
+_MAY_HIDE = re.compile("url|uri|headers|storage|extra_body")
 _SECRET = r"(?i)sig|token|key|secret|cred|pass|auth"
 
 

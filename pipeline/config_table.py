@@ -115,6 +115,7 @@ RULES: Mapping[str, Rule] = {
     "runner.config_grace_s": _seconds("How long a configuration error may last in mid-run.", low=0),
     "runner.lock_wait_s": _seconds("How long another run on the same output is waited for.", low=0),
     "runner.grace_s": _seconds("From SIGTERM to the end of the requests in flight.", low=0),
+    "cost.per_hour": Rule("What an hour of the servers costs, for the estimate of --dry-run.", low=0),
     "description": Rule("What the agent is for, in one line."),
     "system_prompt": Rule("Static text that comes first; `$$` is a dollar."),
     "user_prompt": Rule("Template with $document, $id, $uri and the document's metadata."),

@@ -10,14 +10,12 @@ from pipeline.arguments import write_out
 from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import EXIT_FAILURES, EXIT_OK, DocumentError
-from pipeline.output import folder_of, scan
+from pipeline.estimate import Sample, time_text, tokens_text
+from pipeline.output import folder_of, medium_of, read_runs, scan
 from pipeline.process import Plan
 from pipeline.records import Entry
 from pipeline.selection import Rules, Selection
 from pipeline.shards import Shard
-
-CHARS_PER_TOKEN = 4
-"""A rule of thumb for prose; the servers' own counts stand in the report of a run."""
 
 
 def main(app: AppConfig, plan: Plan, *, rules: Rules, shard: Shard) -> int:
@@ -27,19 +25,23 @@ def main(app: AppConfig, plan: Plan, *, rules: Rules, shard: Shard) -> int:
     try:
         selection = Selection(index, rules, shard=shard, fingerprint=lambda id: plan.asking_for(id).fingerprint)
         entries = load_entries(app.input, output=folder_of(app.output.uri) or app.output.uri, counts=listing)
-        counts, size_bytes = _count(entries, selection)
+        counts, sample = _count(entries, selection)
+        tokens = tokens_text(plan, sample)
     finally:
         index.close()
         plan.client.close()
-    lines = _lines(app, plan, counts=counts, listing=listing, size_bytes=size_bytes)
+    runs = read_runs(medium_of(app.output, shard=shard))
+    time = time_text(runs, documents=sample.documents, per_hour=app.cost.per_hour)
+    asked = [_asked(sample, tokens), f"That is {time}." if time else ""]
+    lines = _lines(app, plan, counts=counts, listing=listing, asked=asked)
     write_out("\n".join([*lines, *_shard_lines(shard, listing)]))
     return EXIT_OK if listing.listed >= app.input.min_documents else EXIT_FAILURES
 
 
-def _count(entries: Iterator[Entry], selection: Selection) -> tuple[Counter[str], int]:
-    """Documents by what would become of them, and the bytes (as stored) of those that would be asked."""
+def _count(entries: Iterator[Entry], selection: Selection) -> tuple[Counter[str], Sample]:
+    """Documents by what would become of them, and a sample of those that would be asked."""
     counts: Counter[str] = Counter()
-    size_bytes = 0
+    sample = Sample()
     for entry in entries:
         if not selection.wants(entry.id):
             continue
@@ -47,8 +49,13 @@ def _count(entries: Iterator[Entry], selection: Selection) -> tuple[Counter[str]
         kind = choice if choice != "do" else _kind(entry)
         counts["found"] += 1
         counts[kind] += 1
-        size_bytes += entry.size_bytes if kind in ("new", "changed", "failed", "question") else 0
-    return counts, size_bytes
+        if kind in ("new", "changed", "failed", "question"):
+            sample.add(entry)
+    return counts, sample
+
+
+def _asked(sample: Sample, tokens: str) -> str:
+    return f"Would ask {sample.documents:,} documents: {sample.size_bytes:,} bytes, {tokens}."
 
 
 def _kind(entry: Entry) -> str:
@@ -71,12 +78,8 @@ def _kind(entry: Entry) -> str:
 
 
 def _lines(
-    app: AppConfig, plan: Plan, *, counts: Counter[str], listing: ListingCounts, size_bytes: int
+    app: AppConfig, plan: Plan, *, counts: Counter[str], listing: ListingCounts, asked: list[str]
 ) -> Iterator[str]:
-    asked = sum(counts[kind] for kind in ("new", "changed", "failed", "question"))
-    fixed = next(iter(plan.askings.values())).resolved
-    prompt_chars = len(fixed.system_prompt) + len(fixed.user_prompt) + len(str(plan.agent.schema))
-    tokens = (size_bytes + asked * prompt_chars) // CHARS_PER_TOKEN
     yield f"Dry run of agent {plan.agent.name}: no model is called, nothing is written."
     yield f"  found            {counts['found']:>12,}"
     yield f"  done already     {counts['skip']:>12,}"
@@ -89,7 +92,7 @@ def _lines(
     if listing.ignored:
         kinds = ", ".join(f"{kind} {number:,}" for kind, number in listing.ignored.most_common(8))
         yield f"  ignored          {sum(listing.ignored.values()):>12,}   ({kinds})"
-    yield f"Would ask {asked:,} documents: {size_bytes:,} bytes, about {tokens:,} prompt tokens."
+    yield from filter(None, asked)
     yield f"Output: {app.output.uri}"
 
 

@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import argparse
 import sys
+import webbrowser
 from collections.abc import Mapping
 from contextlib import closing
 
 from pipeline.arguments import output_config, write_out
 from pipeline.colours import wants_colour
 from pipeline.errors import EXIT_OK, ConfigError
-from pipeline.output import medium_of, read_runs
+from pipeline.output import folder_of, medium_of, read_runs
 from pipeline.report import build_report, write_report
 from pipeline.summary_text import summary_text
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
-    """Writes report.json and report.html and prints the summary; ConfigError when no run ever ended there."""
+    """Prints the summary and, but for --text, writes the report; ConfigError when no run ever ended there."""
     medium = medium_of(output_config(arguments, environ=environ))
     runs = read_runs(medium)
     if not runs:
         raise ConfigError(f"no report for {arguments.output!r}: there is no finished run in it (runs/*.json)")
     with closing(medium.read()) as index:
         report = build_report(runs, index.counts())
-    write_report(medium.replace, report)
+    if not arguments.text:
+        write_report(medium.replace, report)
     write_out(summary_text(report, colour=wants_colour(sys.stdout, environ)))
+    if arguments.open:
+        _show(arguments.output)
     return EXIT_OK
+
+
+def _show(output: str) -> None:
+    """Opens the page; ConfigError when it is not on this machine, or there is no browser."""
+    folder = folder_of(output)
+    page = None if folder is None else folder / "report.html"
+    if page is None or not page.is_file():
+        raise ConfigError(f"--open: got {output!r}, which has no report.html on this machine")
+    if not webbrowser.open(page.resolve().as_uri()):
+        raise ConfigError(f"--open: no browser was found (BROWSER names one); the page is {page}")

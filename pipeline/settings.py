@@ -13,7 +13,17 @@ from typing import Any
 
 from pipeline.config import AppConfig, OllamaConfig, Origin, ProviderConfig, VLLMConfig, mask_url, rule_of
 from pipeline.config_keys import env_names, known_keys, sections, top_keys, value_of_text
-from pipeline.config_rules import Rule, Unacceptable, clean, hints_of, is_header_text, is_secret_name, nearest, shown
+from pipeline.config_rules import (
+    Rule,
+    Unacceptable,
+    clean,
+    hints_of,
+    is_header_text,
+    is_secret_name,
+    nearest,
+    shown,
+    unknown_key,
+)
 from pipeline.errors import ConfigError
 from pipeline.yaml_file import load_yaml as load_yaml
 
@@ -121,7 +131,7 @@ def _assemble(given: Mapping[str, _Given], errors: list[str], *, place: str) -> 
         values[section] = _build(groups.pop(section, {}), cls, section=section, errors=errors, place=place)
     values["providers"] = _providers(groups, errors, place=place)
     for section, items in groups.items():
-        errors += [_unknown(f"{section}.{name}", item.place) for name, item in items.items()]
+        errors += [_unknown(f"{section}.{name}", item) for name, item in items.items()]
     if not errors:
         app = AppConfig(**values, origins={key: item.origin for key, item in given.items()})
         _check_names(app, given, errors)
@@ -177,7 +187,7 @@ def _values(items: Mapping[str, _Given], cls: type, *, section: str, errors: lis
     for name, item in items.items():
         key = f"{section}.{name}" if section else name
         if name not in hints:
-            errors.append(_unknown(key, item.place, known=[f"{section}.{n}" for n in hints] if section else None))
+            errors.append(_unknown(key, item, known=[f"{section}.{n}" for n in hints] if section else None))
             continue
         value = "" if item.value is None and defaults[name] == "" else item.value
         rule = rule_of(rules, name)
@@ -188,11 +198,11 @@ def _values(items: Mapping[str, _Given], cls: type, *, section: str, errors: lis
     return found
 
 
-def _unknown(key: str, place: str, *, known: list[str] | None = None) -> str:
+def _unknown(key: str, item: _Given, *, known: list[str] | None = None) -> str:
     """The complaint about a key that nothing has."""
     near = nearest(key, known or [*known_keys(), *sections(), "providers"]) or nearest(key, known_keys())
-    more = f"the nearest is {near}" if near else f"need one of {', '.join([*top_keys(), *sections(), 'providers'])}"
-    return f"{shown(key, Rule())[1:-1]}: unknown key, {more} ({place})"
+    accepted = [name.rpartition(".")[2] for name in known] if known else [*top_keys(), *sections(), "providers"]
+    return f"{unknown_key(key, item.value, near=near, accepted=accepted)} ({item.place})"
 
 
 def _check_names(app: AppConfig, given: Mapping[str, _Given], errors: list[str]) -> None:

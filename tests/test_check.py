@@ -77,6 +77,28 @@ def test_the_report_can_be_built_again(place: Place) -> None:
     assert (place.folder / "out" / "report.html").exists()
 
 
+def test_the_summary_alone_is_printed_without_writing(place: Place) -> None:
+    """`report --text` on an output that may not be changed."""
+    place.documents(2)
+    place.run()
+    before = everything_below(place.folder / "out")
+    ran = place.call("report", "out", "--text")
+    assert ran.code == 0 and "2 found, 2 done" in ran.out
+    assert everything_below(place.folder / "out") == before
+
+
+def test_the_report_is_shown_in_the_browser(place: Place) -> None:
+    """The one that BROWSER names is given the page; without one that is said."""
+    place.documents(1)
+    place.run()
+    (place.folder / "browser").write_text('#!/bin/sh\nprintf %s "$1" > "$SEEN"\n', encoding="utf-8")
+    (place.folder / "browser").chmod(0o755)
+    seen = place.folder / "seen"
+    ran = place.call("report", "out", "--open", env={"BROWSER": str(place.folder / "browser"), "SEEN": str(seen)})
+    assert ran.code == 0, ran.err
+    assert seen.read_text(encoding="utf-8") == (place.folder / "out" / "report.html").as_uri()
+
+
 @pytest.mark.parametrize("output", ["inbox", "nowhere", "s3://bucket/out"])
 def test_a_report_of_nothing_is_refused(place: Place, output: str) -> None:
     """A folder without runs has no report, and none is made in it."""

@@ -18,7 +18,7 @@ from fake_llm import FakeLLM
 LENIENT = ("--set", "runner.max_error_rate=1")
 
 
-@pytest.mark.parametrize("command", ["run", "check", "try", "report", "errors", "diff", "schema"])
+@pytest.mark.parametrize("command", ["run", "check", "try", "report", "errors", "diff", "init", "schema"])
 def test_every_command_has_help_with_an_example(place: Place, command: str) -> None:
     """And the exit codes."""
     ran = place.call(command, "--help")

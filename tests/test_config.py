@@ -280,7 +280,12 @@ class TestComplaints:
         [
             ("runner: {grace: 3}", "runner.grace: unknown key, the nearest is runner.grace_s"),
             ("grace_s: 3", "grace_s: unknown key, the nearest is runner.grace_s"),
-            ("ruhner: {a: 1}", "ruhner: unknown key, the nearest is runner"),
+            ("ruhner: {a: 1}", "ruhner: unknown key, the nearest is runner; got a mapping, need one of provider, fall"),
+            ("cost: {perhour: 3}", "cost.perhour: unknown key, the nearest is cost.per_hour; got 3, need one of per_h"),
+            ("vllm: {modle: m1}", "vllm.modle: unknown key, the nearest is vllm.model; got 'm1', need one of base_url"),
+            ("vllm: {apikey: sk-1}", "vllm.apikey: unknown key, the nearest is vllm.api_key; got a text"),
+            ("vllm: {qqq: sk-1}", "got a text that is not shown here, need one of base_url"),
+            ("cost: {per_hour: -1}", "cost.per_hour: got -1, need a number >= 0"),
             ("runner: 5", "runner: got a int, need a mapping"),
             ("runner.grace_s: 5", "a key with a dot"),
             ("runner: {fail_fast: true}", "runner.fail_fast: got true, need a whole number >= 0"),

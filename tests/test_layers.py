@@ -19,10 +19,10 @@ LEVELS = (
     "documents llm agents answers mending stores overflow charts markup",
     "process output lane limit selection verdict agents.classify",
     "runner job flight tally reading redoing refresh planning report report_page run_stats summary_text progress "
-    "watching metrics report_tables timeline failures",
+    "watching metrics report_tables timeline failures estimate",
     "compact_command purge_command parquet "
     "cli arguments dry_run check_command report_command run_command schema_command try_command errors_command "
-    "diff_command __main__",
+    "diff_command init_command __main__",
 )
 """The parts by level, lowest first: a module of the package, a sub-package, or a module of one that stands above it."""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.agent_file import AgentFile, VariantFile
 from pipeline.config import rule_of
-from pipeline.config_rules import Rule, Unacceptable, clean, hints_of, nearest, shown
+from pipeline.config_rules import Rule, Unacceptable, clean, hints_of, nearest, shown, unknown_key
 from pipeline.errors import ConfigError
 from pipeline.yaml_file import load_yaml
 
@@ -56,9 +56,8 @@ def _settings(tree: Mapping[str, Any], cls: type, *, path: Path, place: str, err
     hints, found = hints_of(cls), {}
     for key, value in tree.items():
         if key not in hints:
-            near = nearest(key, hints)
-            more = f"the nearest is {near}" if near else f"need one of {', '.join(hints)}"
-            errors.append(f"{path}: {place}{key}: unknown key, {more}")
+            told = unknown_key(f"{place}{key}", value, near=nearest(key, hints), accepted=hints)
+            errors.append(f"{path}: {told}")
             continue
         rule = rule_of("agent", key)
         try:

@@ -151,19 +151,28 @@ class VLLMClient:
             return failed_stream(attempt, _error_in(body["error"]))
         return _judge_body(attempt, body)
 
+    def count_tokens(self, prompts: Mapping[str, str]) -> int | None:
+        """How many tokens these prompts are, by the server's own tokenizer; None when it does not say."""
+        return self._tokenized(messages(prompts), timeout_s=TOKENIZE_TIMEOUT_S)[0] or None
+
+    def _tokenized(self, messages: Any, *, timeout_s: float) -> tuple[int | None, int | None]:
+        """The tokens of a chat with its template, and the server's context; None for what it does not tell."""
+        if timeout_s <= 0:
+            return None, None
+        model = {"model": self.config.model} if self.config.model else {}
+        asked = {**model, "messages": messages, "add_generation_prompt": True}
+        try:
+            reply = self.endpoint.post("/tokenize", encode(asked), timeout_s=timeout_s)
+        except CallFailedError:
+            return None, None
+        body = (decode_object(reply.body) if reply.status == 200 else None) or {}
+        return whole_number(body.get("count")), whole_number(body.get("max_model_len"))
+
     def _with_count(
         self, attempt: ExtractionAttempt, payload: Mapping[str, Any], *, timeout_s: float
     ) -> ExtractionAttempt:
         """The attempt with the prompt's true length in its message: the error itself stops counting at the limit."""
-        asked = {"model": payload.get("model"), "messages": payload.get("messages"), "add_generation_prompt": True}
-        if timeout_s <= 0:
-            return attempt
-        try:
-            reply = self.endpoint.post("/tokenize", encode(asked), timeout_s=timeout_s)
-        except CallFailedError:
-            return attempt
-        body = decode_object(reply.body) if reply.status == 200 else None
-        count, limit = (whole_number((body or {}).get(key)) for key in ("count", "max_model_len"))
+        count, limit = self._tokenized(payload.get("messages"), timeout_s=timeout_s)
         if not count:
             return attempt
         told = f"the prompt has {count} tokens" + (f", the context {limit}" if limit else "")

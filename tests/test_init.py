@@ -1,0 +1,98 @@
+"""`pipeline init`, and the schemas that stand beside our own YAML for editors."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import PACKAGE_PARENT, Place, everything_below
+from jsonschema import Draft202012Validator
+
+from pipeline.agents import load_agent
+from pipeline.config_schema import agent_schema, config_schema
+from pipeline.settings import load_config
+
+NAMES = re.compile(r"# yaml-language-server: \$schema=(\S+)\n")
+FILES = sorted([*(PACKAGE_PARENT / "config").rglob("*.yaml"), *(PACKAGE_PARENT / "pipeline" / "agents").glob("*.yaml")])
+OURS = [path for path in FILES if "agents" in path.parts or path.name in ("default.yaml", "pipeline.yaml")]
+
+
+@pytest.fixture
+def project(place: Place) -> Place:
+    """The place, with a project in `news` and with nothing configured but the server's address."""
+    place.env |= {"PIPELINE_CONFIG": "", "VLLM_BASE_URL": place.server.url}
+    ran = place.call("init", "news")
+    assert ran.code == 0, ran.err
+    place.folder = place.folder / "news"
+    return place
+
+
+def test_what_init_makes_passes_check(project: Place) -> None:
+    """In its folder, without a flag."""
+    ran = project.call("check")
+    assert ran.code == 0, ran.err
+    assert "agent my_agent (default)" in ran.out and "OK      provider vllm" in ran.out
+
+
+def test_its_document_becomes_a_valid_record(project: Place) -> None:
+    """By the commands that it names, in their order."""
+    assert "VALID" in project.call("try", "inbox/example.txt").out
+    assert project.call("run").code == 0
+    (line,) = project.lines("results.jsonl")
+    assert line["id"] == "example.txt" and line["output"]["evidence"]
+
+
+def test_its_files_load_and_name_their_schemas(project: Place) -> None:
+    """What an editor finds beside them is what they fit."""
+    app = load_config(project.folder / "config" / "default.yaml", environ={})
+    assert (app.provider, app.agent) == ("vllm", "my_agent")
+    assert load_agent("my_agent", agents_dir=project.folder / "agents").compiled.has_quotes
+    for name in ("config/default.yaml", "agents/my_agent.yaml"):
+        path = project.folder / name
+        found = NAMES.match(path.read_text(encoding="utf-8"))
+        assert found is not None
+        schema = json.loads((path.parent / found[1]).read_text(encoding="utf-8"))
+        Draft202012Validator(schema).validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def test_the_provider_can_be_chosen(place: Place) -> None:
+    """For those who have an Ollama."""
+    assert place.call("init", "news", "--provider", "ollama").code == 0
+    assert load_config(place.folder / "news" / "config" / "default.yaml", environ={}).provider == "ollama"
+
+
+@pytest.mark.parametrize("name", ["config/default.yaml", "agents/my_agent.schema.json", "config/schemas"])
+def test_nothing_is_written_where_a_file_is_there_already(place: Place, name: str) -> None:
+    """Also when the name is taken by a folder or a file of another kind."""
+    path = place.folder / "news" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine", encoding="utf-8")
+    before = everything_below(place.folder)
+    ran = place.call("init", "news")
+    assert ran.code in (2, 3)
+    assert name in ran.err
+    assert everything_below(place.folder) == before or name == "config/schemas"
+    assert path.read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize(("name", "schema"), [("pipeline", config_schema()), ("agent", agent_schema())])
+def test_the_schemas_in_config_are_those_of_the_program(place: Place, name: str, schema: object) -> None:
+    """`pipeline schema > config/schemas/pipeline.schema.json` makes them anew."""
+    text = (PACKAGE_PARENT / "config" / "schemas" / f"{name}.schema.json").read_text(encoding="utf-8")
+    flags = ["--agent"] if name == "agent" else []
+    assert json.loads(text) == schema
+    assert place.call("schema", *flags).out == text
+
+
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.name)
+def test_each_yaml_of_ours_names_its_schema(path: Path) -> None:
+    """By a relative path to a file that is there, and it fits it."""
+    text = path.read_text(encoding="utf-8")
+    found = NAMES.match(text)
+    assert found is not None
+    schema = json.loads((path.parent / found[1]).read_text(encoding="utf-8"))
+    assert schema == (agent_schema() if "agents" in path.parts else config_schema())
+    Draft202012Validator(schema).validate(yaml.safe_load(text))
