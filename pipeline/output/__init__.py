@@ -118,13 +118,13 @@ class Output:
         self.medium.sync_due(now)
 
     def finish(self) -> None:
-        """Makes every record durable, takes no more, and writes the errors anew that stand.
+        """Makes every record durable, takes no more, and leaves the errors that stand, and what the next start needs.
 
         The lock and the index stay, for the report and `write_run`. A second call does nothing.
         """
         self.medium.sync()
         self.medium.tidy(self.index)
-        self.medium.advise()
+        self.medium.settle(self.index)
 
     def write_run(self, summary: Mapping[str, Any]) -> str:
         """The name of the run's file, written last and never changed (runs.py)."""

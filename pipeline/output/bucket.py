@@ -134,7 +134,7 @@ class Bucket:
         self.delete(old)
         index.error_lines = standing
 
-    def advise(self) -> None:
+    def settle(self, index: Index) -> None:  # noqa: ARG002
         """Says when compacting is worth its while."""
         assert self._outbox is not None
         parts = self._parts_before + sum(self._outbox.parts(kind) for kind in KINDS)

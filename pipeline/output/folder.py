@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, OutputError
+from pipeline.output import checkpoint
 from pipeline.output.heads import KINDS, Head, Kind, head_of, heads_of
 from pipeline.output.index import Index
 from pipeline.output.lines import Damage, LineFile, last_object, mend, read_lines, rewrite, sync_folder
@@ -38,6 +40,8 @@ class Folder:
         self._own: Mapping[Kind, str] = {kind: f"{kind}{shard.suffix}.jsonl" for kind in KINDS}
         self._files: dict[Kind, LineFile] = {}
         self._lock: Lock | None = None
+        self._results: dict[str, int] = {}
+        """The results that were read, and how many bytes of each a checkpoint stood for."""
 
     @property
     def where(self) -> str:
@@ -128,8 +132,11 @@ class Folder:
                 self._under_gate(lambda other: rewrite(other, stands_or_is_not_ours), path)
         index.error_lines = standing
 
-    def advise(self) -> None:
-        """Nothing: one file is one file."""
+    def settle(self, index: Index) -> None:
+        """Writes a checkpoint (checkpoint.py) when our file alone holds what the index knows."""
+        path = self.folder / self._own["results"]
+        if len(index.agents) == 1 and {*self._results, path.name} == {path.name}:
+            checkpoint.save(path, index.results(*index.agents), covered=self._results.get(path.name, 0))
 
     def files(self, folder: str) -> Iterator[tuple[str, bytes]]:
         """The files of a folder; what is none of ours may be among them."""
@@ -174,6 +181,8 @@ class Folder:
 
     def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, Head]]) -> None:
         """One file, put in its place in one step; then the shards' files go."""
+        for path in self._record_files(kind):
+            checkpoint.drop(path)
         write_atomic(self.folder / f"{kind}.jsonl", (line for line, _ in lines))
         for path in self._record_files(kind):
             if path.name != f"{kind}.jsonl":
@@ -215,7 +224,10 @@ class Folder:
         # a duplicate is recorded by the shard of the id it repeats, under an id that another may own
         is_own = self._shard.count > 0 and path.name in self._own.values()
         owns = (lambda _: True) if is_own else self._shard.owns
-        index.add(kind, read_lines(path, heads_of(kind, str(path)), damage), where=str(path), owns=owns)
+        add = partial(index.add, kind, where=str(path), owns=owns)
+        if kind == "results":
+            damage.size = self._results[path.name] = checkpoint.load(path, add)
+        add(read_lines(path, heads_of(kind, str(path)), damage))
 
     def _sweep(self) -> None:
         """Removes what a killed run had half written beside our files."""

@@ -102,6 +102,7 @@ class Index:
     def record(self, head: Head) -> None:
         """Notes an outcome of this run, whose line has been written."""
         self.error_lines += head.reason is not None
+        self.agents.add(head.agent)
         self._ask(_LATER_WINS.format("errors" if head.reason is not None else "results"), *self._to_row(head))
 
     def seen(self, document_id: str) -> bool:
@@ -152,6 +153,18 @@ class Index:
             "reasons": {reason: documents for reason, documents, _ in reasons},
             "variants": variants,
         }
+
+    def results(self, agent: str) -> Iterator[Head]:
+        """The last lines of all results, in order of their ids; they do not say whose they are."""
+        after, texts = "", self._texts
+        query = f"SELECT {_COLUMNS} FROM results WHERE id > ? ORDER BY id LIMIT {_PAGE}"
+        while rows := self._ask(query, after):
+            after = rows[-1][0]
+            for id, run, sha256, fingerprint, variant, version, reason, runs, run_id in rows:
+                # fmt: off
+                yield Head(id, run, sha256, agent, texts[variant], texts[fingerprint], version, reason, runs,
+                           texts[run_id])
+                # fmt: on
 
     def done(self) -> Iterator[tuple[str, str]]:
         """The documents that are done, in order of their ids, each with the fingerprint of what it was asked."""

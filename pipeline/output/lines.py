@@ -56,11 +56,13 @@ def read_lines(path: Path, take: Callable[[bytes, bool], T | None], damage: Dama
     """What `take(line, recent)` makes of each line in order; lines of which it makes None are noted in `damage`.
 
     `recent`: the line lies where a crash can have left something broken, the last RECENT_BYTES. `damage` is whole
-    when the last line was given. One line is in memory at a time. OutputError when the file cannot be read.
+    when the last line was given; what it says was read before is passed over. One line is in memory at a
+    time. OutputError when the file cannot be read.
     """
     try:
         with path.open("rb", buffering=_CHUNK_BYTES) as stream:
             old_bytes = os.fstat(stream.fileno()).st_size - RECENT_BYTES
+            stream.seek(damage.size)
             for line in stream:
                 start, damage.size = damage.size, damage.size + len(line)
                 value = take(line, damage.size > old_bytes)

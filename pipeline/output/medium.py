@@ -56,8 +56,8 @@ class Medium(Protocol):
     def tidy(self, index: Index) -> None:
         """Leaves only the errors that stand."""
 
-    def advise(self) -> None:
-        """Says in the log, at the end of a run, what would make the next start faster."""
+    def settle(self, index: Index) -> None:
+        """Does or says, at the end of a run, what makes the next start faster."""
 
     def files(self, folder: str) -> Iterator[tuple[str, bytes]]:
         """The small files of a folder, name and content, by name."""
