@@ -74,7 +74,7 @@ def _read_ids(name: str) -> frozenset[str]:
 def _list(app: AppConfig, output: str, listed: Index) -> None:
     """Notes every id of the input; TryLaterError when that cannot be known for sure, ConfigError when it is empty."""
     counts = ListingCounts()
-    for entry in load_entries(app.input, output=folder_of(output), counts=counts):
+    for entry in load_entries(app.input, output=folder_of(output) or output, counts=counts):
         if is_damaged(entry):
             raise TryLaterError(f"--missing: {entry.id} cannot be read to its end, so nobody knows what is missing")
         listed.seen(entry.id)

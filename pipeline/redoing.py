@@ -23,7 +23,8 @@ def rules_of(arguments: argparse.Namespace, app: AppConfig, *, run_id: str, shar
         _check_reasons(only)
     below = None
     if arguments.sample:
-        listing = load_entries(app.input, output=folder_of(app.output.uri), counts=ListingCounts())
+        where = folder_of(app.output.uri) or app.output.uri
+        listing = load_entries(app.input, output=where, counts=ListingCounts())
         below = sample_threshold((entry.id for entry in listing if shard.owns(entry.id)), arguments.sample)
     return Rules(
         run_id=run_id,
