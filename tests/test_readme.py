@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import Place
+from fake_llm import FakeLLM
 
 from pipeline.agents import load_agent
 from pipeline.cli import parser
@@ -47,3 +49,54 @@ def test_the_agent_in_it_loads(tmp_path: Path) -> None:
     text = next(text for kind, text in BLOCKS if kind == "yaml" and "system_prompt" in text)
     (tmp_path / "appointments.yaml").write_text(text, encoding="utf-8")
     assert load_agent("appointments", agents_dir=tmp_path).schema == yaml.safe_load(text)["schema"]
+
+
+def section_commands(heading: str) -> list[str]:
+    """The lines of the first block under a heading, without their comments."""
+    text = README.partition(f"## {heading}\n")[2].partition("```\n")[2].partition("```")[0]
+    return [re.sub(r"\s+#.*", "", line) for line in text.splitlines()]
+
+
+def test_the_way_to_the_first_record_can_be_walked(place: Place) -> None:
+    """Each command of it, in its order, with nothing set but the server; a valid record stands at its end."""
+    place.env |= {"PIPELINE_CONFIG": "", "VLLM_BASE_URL": place.server.url}
+    walked = 0
+    for line in section_commands("Your first record"):
+        words = shlex.split(line)
+        if words[0] == "cd":
+            place.folder = place.folder / words[1]
+        elif words[0] == "pipeline":
+            ran = place.call(*words[1:])
+            assert ran.code == 0, f"{line}\n{ran.out}{ran.err}"
+            walked += 1
+    assert walked == 4
+    assert [line["id"] for line in place.lines("results.jsonl")] == ["example.txt"]
+
+
+def test_a_prompt_can_be_changed_the_safe_way(place: Place, server: FakeLLM) -> None:
+    """Each command of that section, in its order, between two prompts of the built-in extractor."""
+    place.configure({"agent": "extractor", "agents_dir": "agents"})
+    place.documents(12)
+    place.run()
+    built_in = load_agent("extractor").path.read_text(encoding="utf-8")
+    (place.folder / "agents" / "extractor.yaml").write_text(built_in.replace("You ", "Now you ", 1), encoding="utf-8")
+    server.requests.clear()
+    for line in section_commands("Change a prompt safely"):
+        ran = place.call(*shlex.split(line)[1:])
+        assert ran.code == 0, f"{line}\n{ran.out}{ran.err}"
+    assert set(place.done().values()) == {2}
+
+
+def test_the_queries_read_the_results(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckDB takes each of them; the first gives the last line of each id."""
+    duckdb = pytest.importorskip("duckdb")
+    place.documents({"a.txt": "text", "b.txt": "text", "bad.txt": "[[fault:http_400]]"})
+    place.run("--set", "runner.max_error_rate=1")
+    place.run("--redo", "all", "--set", "runner.max_error_rate=1")
+    monkeypatch.chdir(place.folder)
+    block = next(text for kind, text in BLOCKS if kind == "sql")
+    queries = [query for query in block.split(";") if query.strip()]
+    found = [duckdb.sql(query).fetchall() for query in queries]
+    assert sorted(row[0] for row in found[0]) == ["a.txt", "b.txt"]
+    assert found[1] == [("rejected", 1)]
+    assert [row[:2] for row in found[2]] == [(1, 2), (2, 2)]
