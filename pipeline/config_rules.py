@@ -210,8 +210,16 @@ def shown(value: object, rule: Rule) -> str:
         text = repr(value)
     except (ValueError, RecursionError):
         return "a value too large to show"
-    text = re.sub(r"[^\s'\",]*@|(?<=[?&])[^\s'\",]*=[^\s'\",]*", "***", text)
+    text = re.sub(r"[^\s'\",]+", _without_secrets, text)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _without_secrets(word: re.Match[str]) -> str:
+    """A word that may be an address, without its user and its query."""
+    _, is_address, rest = word[0].rpartition("@")
+    query = re.search("[?&]", rest)
+    kept = f"{rest[: query.end()]}***" if query and "=" in rest[query.end() :] else rest
+    return f"***{kept}" if is_address else kept
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -111,6 +111,8 @@ def test_any_text_as_a_configuration(tmp_path: Path, data: bytes) -> None:
 
 @fuzz
 @given(data=agent_files)
+@example(data=b"overflow: " + b"a" * 90_000)
+@example(data=b"overflow: " + b"?" * 90_000)
 def test_any_text_as_an_agent(tmp_path: Path, data: bytes) -> None:
     """It is taken, and can be rendered and judged by, or refused with a message that names the file."""
     path = tmp_path / "any.yaml"
