@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
+from functools import cache
 from typing import Any
 
 from pipeline.errors import Stage, is_retryable
@@ -233,9 +234,16 @@ def to_line(record: Result | Failure, stamp: Stamp) -> bytes:
     return (json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n").encode("utf-8")
 
 
+@cache
+def _names(kind: Any) -> tuple[str, ...]:
+    """The fields of a record's class, in order."""
+    return tuple(each.name for each in fields(kind))
+
+
 def _plain(value: Any) -> Any:
     """A record as the plain mapping JSON writes; only records are opened, their contents stay as they are."""
-    opened = {f.name: getattr(value, f.name) for f in fields(value)}
+    kind: Any = type(value)
+    opened = {name: getattr(value, name) for name in _names(kind)}
     for name, item in opened.items():
         if isinstance(item, (ModelMetadata, Usage, Try)):
             opened[name] = _plain(item)

@@ -44,7 +44,7 @@ class RunStats:
         timeline.count(self._data["timeline"], elapsed_s, outcome=outcome)
         if isinstance(outcome, Result):
             self._done(outcome)
-            _count_fields(variant["fields"], outcome.output)
+            _count_fields((self._data["fields"], variant["fields"]), outcome.output)
         else:
             self._failed(outcome)
             _bump(variant["reasons"], outcome.reason)
@@ -62,7 +62,6 @@ class RunStats:
         provider = _named(data["providers"], result.model.provider, _new_provider)
         tally_in(provider, result)
         _bump(provider["models"], result.model.name)
-        _count_fields(data["fields"], result.output)
         _keep_top(data["slowest"], {"id": result.id, "latency_s": round(result.latency_s, 3)}, "latency_s")
         _keep_top(data["largest"], {"id": result.id, "chars": result.document_chars}, "chars")
 
@@ -161,21 +160,29 @@ def _count_notes(notes: Numbers, names: Sequence[str]) -> None:
         _bump(notes, name)
 
 
-def _count_fields(fields: Numbers, output: Any) -> None:
+def _count_fields(tables: Sequence[Numbers], output: Any) -> None:
+    """Counts each field in all tables, which have the same ones; a loop that every document goes through."""
     values = output if isinstance(output, Mapping) else {}
-    for name, counts in fields.items():
+    for name in tables[0]:
         value = values.get(name)
-        counts["documents"] += 1
-        counts["empty"] += value is None or value in ("", [], {}) or (isinstance(value, str) and not value.strip())
-        if isinstance(value, list):
-            counts["lists"] += 1
-            counts["items"] += len(value)
+        is_empty = value is None or (not value and isinstance(value, (str, list, dict)))
+        is_empty = is_empty or (isinstance(value, str) and value.isspace())
+        items = len(value) if isinstance(value, list) else None
+        for table in tables:
+            counts = table[name]
+            counts["documents"] += 1
+            counts["empty"] += is_empty
+            if items is not None:
+                counts["lists"] += 1
+                counts["items"] += items
 
 
 def _named(table: Numbers, name: str, new: Callable[[], Numbers]) -> Numbers:
     """The row of that name; one common row once there are too many names."""
     key = name if name in table or len(table) < _KEPT_NAMES else _OTHERS
-    row: Numbers = table.setdefault(key, new())
+    if key not in table:
+        table[key] = new()
+    row: Numbers = table[key]
     return row
 
 

@@ -6,6 +6,7 @@ All rows are measured interleaved, against one stub that answers after a fixed t
 from __future__ import annotations
 
 import argparse
+import shutil
 import statistics
 import sys
 import tempfile
@@ -65,8 +66,7 @@ def run(name: str, setting: Setting, *, documents: int, stub: Stub, folder: Path
 
 def _site(folder: Path, setting: Setting, stub: Stub) -> None:
     """A fresh output over the documents, which are written once."""
-    for old in (folder / "out").rglob("*.*"):
-        old.unlink()
+    shutil.rmtree(folder / "out", ignore_errors=True)
     write_site(
         folder, stub.url, dialect=setting.dialect, settings={"runner.max_error_rate": 0, "vllm.preflight": "off"}
     )

@@ -23,12 +23,37 @@ class StaleConnectionError(ConnectionError):
     """The server had closed this kept-alive connection before it read the request."""
 
 
+class _Steady:
+    """A socket that does not set a time-out again which it has already: each time is a system call.
+
+    A time-out less than a hundredth shorter counts as the same.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._timeout: float | None = -1.0
+        self.sendall, self.recv_into = sock.sendall, sock.recv_into
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def settimeout(self, timeout: float | None) -> None:
+        """The socket's own, when it would change something."""
+        now = self._timeout
+        if now is None or timeout is None or not timeout <= now <= 1.01 * timeout:
+            self._sock.settimeout(timeout)
+            self._timeout = timeout
+
+
 class _DeadlineReader(io.RawIOBase):
-    """Reads a socket until a moment in time, however slowly the bytes drip."""
+    """Reads a socket until a moment in time, however slowly the bytes drip; `makefile` gives it to http.client."""
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
         self._sock, self._deadline = sock, deadline
         self._raw = sock.makefile("rb", buffering=0)
+
+    def makefile(self, mode: str) -> io.BufferedReader:  # noqa: ARG002 - as a socket's
+        return io.BufferedReader(self)
 
     def readable(self) -> bool:
         return True
@@ -50,9 +75,7 @@ class _DeadlineResponse(http.client.HTTPResponse):
     """http.client's response, whose status line, headers and body share one deadline."""
 
     def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, *, deadline: float) -> None:
-        super().__init__(sock, debuglevel, method)
-        self.fp.close()
-        self.fp = io.BufferedReader(_DeadlineReader(sock, deadline))
+        super().__init__(_DeadlineReader(sock, deadline), debuglevel, method)  # type: ignore[arg-type]
 
 
 class _Watched:
@@ -68,6 +91,7 @@ class _Watched:
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
+        self.sock: Any = _Steady(self.sock)
         self.exchanges, self.born_at = 0, time.monotonic()
 
     def _new_conn(self) -> Any:

@@ -207,11 +207,14 @@ class Endpoint:
 def _read(raw: Any, max_bytes: int) -> bytes:
     """The whole body, or CallFailedError `response_too_large` as soon as it is longer than `max_bytes`."""
     chunks, size = [], 0
-    while chunk := raw.read(65536, decode_content=True):
+    packed = "Content-Encoding" in raw.headers  # although nothing but `identity` was accepted
+    while chunk := raw.read(65536, decode_content=packed):
         size += len(chunk)
         if size > max_bytes:
             raise CallFailedError("response_too_large", "response_too_large")
         chunks.append(chunk)
+        if raw.length_remaining == 0 and not packed:
+            break
     return b"".join(chunks)
 
 
