@@ -78,6 +78,7 @@ class Output:
                 _check_agent(medium, index, agent)
             stamp = Stamp(index.highest_run + 1, run_id, shard.label)
             medium.start(index, clock=clock)
+            index.slim()
         except BaseException:
             if index is not None:
                 index.close()
