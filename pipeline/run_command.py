@@ -187,7 +187,9 @@ class _Run:
         if code != EXIT_OK:
             logger.error("%s", message)
         summary = self._summary(stats, counts=counts, code=code, message=message)
+        limit = self.runner.job.limit
         summary["listed_whole"] = self.runner.listed_whole
+        summary["concurrency"] = {"limit": limit.value, "reason": limit.reason}
         report = self._write(summary)
         if not (self.arguments.quiet and code == EXIT_OK):
             self._print(report)

@@ -11,7 +11,7 @@ from copy import deepcopy
 from typing import Any
 
 from pipeline import timeline
-from pipeline.records import Failure, Result, Unchanged, Usage
+from pipeline.records import ExtractionAttempt, Failure, Result, Unchanged, Usage
 
 EXAMPLES = 3
 TOP = 5
@@ -49,6 +49,14 @@ class RunStats:
             self._failed(outcome)
             _bump(variant["reasons"], outcome.reason)
 
+    def asked(self, attempts: Iterable[ExtractionAttempt]) -> None:
+        """Counts the prompt tokens that servers had in their cache, of those that tell."""
+        cache = self._data["prompt_cache"]
+        for attempt in attempts:
+            if attempt.cached_tokens is not None:
+                cache["prompt_tokens"] += attempt.prompt_tokens or 0
+                cache["cached_tokens"] += attempt.cached_tokens
+
     def snapshot(self) -> Numbers:
         """The numbers so far, with percentiles, shares and means worked out."""
         return derive(deepcopy({**self._data, "elapsed_s": round(self._clock() - self._started, 3)}))
@@ -84,6 +92,7 @@ def _empty(schema: Mapping[str, Any] | None) -> Numbers:
         "elapsed_s": 0.0,
         "outcomes": {"done": 0, "failed": 0, "unchanged": 0},
         "total": _new_tally(),
+        "prompt_cache": {"prompt_tokens": 0, "cached_tokens": 0},
         "reasons": {},
         "variants": {},
         "providers": {},

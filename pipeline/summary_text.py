@@ -111,10 +111,24 @@ def _numbers(run: Mapping[str, Any]) -> Iterator[str]:
     yield from labelled(
         "tokens", f"{grouped(total['prompt_tokens'])} in, {grouped(total['completion_tokens'])} out{unknown}", indent=2
     )
+    yield from labelled("prompt cache", _cached(stats.get("prompt_cache")), indent=2)
     yield from labelled("requests", _requests(total), indent=2)
+    yield from labelled("in flight", _limit(run.get("concurrency")), indent=2)
     yield from labelled("answered by", _shares(stats["providers"], models=True), indent=2)
     yield from labelled("variants", _shares(stats["variants"], models=False), indent=2)
     yield from labelled("ignored", ", ".join(f"{grouped(n)} {visible(k)}" for k, n in run["ignored"].items()), indent=2)
+
+
+def _cached(cache: Mapping[str, int] | None) -> str:
+    """The share of the prompt tokens that servers had already; nothing when none of them tells."""
+    if not cache or not cache["prompt_tokens"]:
+        return ""
+    return f"{cache['cached_tokens'] / cache['prompt_tokens']:.0%} of the prompt tokens"
+
+
+def _limit(found: Mapping[str, Any] | None) -> str:
+    """How many documents might be in flight at the end; nothing when the user has set it."""
+    return f"up to {found['limit']}: {found['reason']}" if found and found["reason"] != "set" else ""
 
 
 def _requests(total: Mapping[str, Any]) -> str:

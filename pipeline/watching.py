@@ -41,6 +41,7 @@ class Display:
         _log(finished)
         if self.metrics is not None:
             self.metrics.outcome(finished)
+        self.stats.asked(finished.attempts)
         if not isinstance(outcome, Postponed):
             self.stats.add(outcome)
         if isinstance(outcome, Failure):
