@@ -270,7 +270,7 @@ def test_a_replica_that_hangs_holds_back_neither_the_start_nor_a_recovery(place:
         child = place.start("run")
         place.wait_for_results(8)
         assert [seen.body["messages"] for seen in hanging.chats()] == [[]]
-        server.kill(0.5)
+        server.kill(1.5)
         ran = child.end()
     assert ran.code == 0, ran.err
     assert "server is back" in ran.err

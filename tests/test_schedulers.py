@@ -64,7 +64,7 @@ def test_shellcheck_has_nothing_to_say(path: Path) -> None:
 def test_links_lead_to_files(page: Path) -> None:
     """Each relative link of a page, and each heading that one names."""
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
-        path = page.parent / target
+        path = page.parent / target if target else page
         assert path.exists(), f"{page}: {target}"
         if anchor:
             headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
