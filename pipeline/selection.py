@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pipeline.documents import fallback_id
+from pipeline.documents import fallback_id, held_sha256
 from pipeline.errors import kind_of
 from pipeline.output.index import Index
 from pipeline.records import Entry, Known
@@ -76,13 +76,21 @@ class Selection:
             return "do", entry
         was_duplicate, is_duplicate = known.reason == "duplicate_id", entry.duplicate_of is not None
         stands = was_duplicate == is_duplicate and self._rules.stands(known, self._fingerprint(entry.id))
-        unread = stands and entry.version is not None and entry.version == known.version
-        return ("skip" if unread else "do"), replace(entry, known=known, stands=stands)
+        if stands and _is_as_known(entry, known):
+            return "skip", entry
+        return "do", replace(entry, known=known, stands=stands)
 
     def _free_id(self, wanted: str) -> str:
         """The id, with a number behind it when this run has met it already."""
         tries = itertools.chain([wanted], (f"{wanted}!{number}" for number in itertools.count(2)))
         return next(each for each in tries if not self._index.seen(each))
+
+
+def _is_as_known(entry: Entry, known: Known) -> bool:
+    """True when it can be told without reading that the bytes are the same."""
+    if entry.version is not None and entry.version == known.version:
+        return True
+    return known.sha256 is not None and held_sha256(entry) == known.sha256
 
 
 def sample_threshold(ids: Iterable[str], size: int) -> float:

@@ -1,54 +1,98 @@
-"""How long a start takes over an output with many documents done, and how much memory: with a checkpoint and without.
+"""How soon the pipeline goes on over an output with many documents done, and with how much memory.
 
-python scripts/bench_resume.py            1,000,000 documents, 1.2 GB in a temporary folder
+python scripts/bench_resume.py            1,000,000 documents, 1.5 GB in a temporary folder
 python scripts/bench_resume.py --short    50,000 documents
+
+Three ways to know what is done (lines, checkpoint), and the whole command over an input that has grown by one line:
+every line before it is held against its hash, and the new one is the first that is asked.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from bench_site import COMMAND, Stub, measured, peak_mb_of, stub_server, write_site
+
 from pipeline.config import OutputConfig
-from pipeline.output import Output, scan
-from pipeline.records import ModelMetadata, Result, Stamp, Usage, to_line
+from pipeline.output import scan
 
-FINGERPRINT = hashlib.sha256(b"question").hexdigest()
+INPUT = "all.jsonl"
 
 
-def main() -> None:
-    """Prints a line for each way to start."""
+def main() -> int:
+    """Prints a line for each way to start; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--short", action="store_true", help="50,000 documents")
     parser.add_argument("--scan", metavar="FOLDER", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.scan:
         _scan(arguments.scan)
-        return
+        return 0
     documents = 50_000 if arguments.short else 1_000_000
-    with tempfile.TemporaryDirectory() as folder:
-        with (Path(folder) / "results.jsonl").open("wb") as file:
-            file.writelines(to_line(_result(number), Stamp(1, "bench")) for number in range(documents))
-        size_mb = (Path(folder) / "results.jsonl").stat().st_size / 1e6
+    with stub_server(0.0) as stub, tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _make(folder, documents, stub)
+        size_mb = (folder / "out" / "results.jsonl").stat().st_size / 1e6
         print(f"{documents:,} documents done, {size_mb:,.0f} MB of results", flush=True)
         _child("lines read", folder)
-        started = time.perf_counter()
-        with Output.open(
-            OutputConfig(folder), agent="extractor", shard=None, lock_wait_s=0, run_id="bench", wait=lambda _: True
-        ) as output:
-            output.finish()
-        print(f"a run that does nothing, with its checkpoint written: {time.perf_counter() - started:.1f} s")
+        _go_on("the command, one line new, lines read", folder, stub, number=documents)
         _child("checkpoint read", folder)
+        _go_on("the command, one line new, checkpoint read", folder, stub, number=documents + 1)
+    return 0
 
 
-def _child(name: str, folder: str) -> None:
-    command = [sys.executable, __file__, "--scan", folder]
+def _make(folder: Path, documents: int, stub: Stub) -> None:
+    """An input, and an output in which all of it is done: a real record, with other ids and hashes."""
+    settings = {"input.uri": INPUT, "runner.concurrency": 4, "vllm.preflight": "off"}
+    write_site(folder, stub.url, dialect="vllm", settings=settings)
+    with (folder / INPUT).open("w", encoding="utf-8") as lines:
+        lines.writelines(_line(number) for number in range(documents))
+    measured((*COMMAND, "run", "--quiet", "--limit", "1"), folder)
+    results = folder / "out" / "results.jsonl"
+    pattern = json.loads(results.read_bytes())
+    with results.open("w", encoding="utf-8") as file:
+        file.writelines(_records(pattern, documents))
+
+
+def _records(pattern: dict[str, object], documents: int) -> Iterator[str]:
+    for number in range(documents):
+        place = f"{INPUT}#{number + 1}"
+        digest = hashlib.sha256(_line(number).rstrip("\n").encode()).hexdigest()
+        yield json.dumps({**pattern, "id": place, "uri": place, "sha256": digest}) + "\n"
+
+
+def _line(number: int) -> str:
+    return json.dumps({"text": f"Text {number}."}) + "\n"
+
+
+def _go_on(name: str, folder: Path, stub: Stub, *, number: int) -> None:
+    """The whole command after one more line; the preflight's request is the first, the new document's the second."""
+    with (folder / INPUT).open("a", encoding="utf-8") as lines:
+        lines.write(_line(number))
+    stub.stats()
+    started = time.monotonic()
+    cost = measured((*COMMAND, "run", "--quiet"), folder)
+    whole_s, stats = time.monotonic() - started, stub.stats()
+    if stats.answered != 2:
+        raise RuntimeError(f"{name}: {stats.answered} requests, need one of the preflight and one of the document")
+    print(
+        f"{name}: {stats.second - started:.1f} s to its request, {whole_s:.1f} s in all ({cost.cpu_s:.1f} s of one"
+        f" core), {cost.peak_mb:.0f} MB at most",
+        flush=True,
+    )
+
+
+def _child(name: str, folder: Path) -> None:
+    command = [sys.executable, __file__, "--scan", str(folder / "out")]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     print(f"{name}: {said.strip()}", flush=True)
 
@@ -57,18 +101,9 @@ def _scan(folder: str) -> None:
     started = time.perf_counter()
     index = scan(OutputConfig(folder))
     taken_s, busy_s = time.perf_counter() - started, time.process_time()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-    print(f"{taken_s:.1f} s ({busy_s:.1f} s of one core), {peak:.0f} MB at most, {index.counts()['done']:,} done")
-
-
-def _result(number: int) -> Result:
-    return Result(
-        f"d{number % 100:02d}/doc-{number:07d}.txt", f"inbox/doc-{number}.txt",
-        hashlib.sha256(b"%d" % number).hexdigest(),
-        "extractor", "default", FINGERPRINT, {"summary": "x" * 500, "companies": []}, ModelMetadata("vllm", "m"),
-        1, 0, False, (), Usage(900, 150), 8192, 4000, {}, 0.5, "2024-01-01T00:00:00.000Z", "4000-1700000000000000000",
-    )  # fmt: skip
+    peak_mb = peak_mb_of(resource.getrusage(resource.RUSAGE_SELF))
+    print(f"{taken_s:.1f} s ({busy_s:.1f} s of one core), {peak_mb:.0f} MB at most, {index.counts()['done']:,} done")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

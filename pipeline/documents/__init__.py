@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.documents.containers import Format, Held, fallback_id
+from pipeline.documents.containers import Format, Held, fallback_id, held_sha256
 from pipeline.documents.decode import decode_json, decode_text
 from pipeline.documents.entries import suffix_of
 from pipeline.documents.extras import LIBRARIES, is_missing
@@ -31,7 +31,16 @@ from pipeline.records import Document, Entry
 if TYPE_CHECKING:
     from pipeline.config import InputConfig
 
-__all__ = ["FORMATS", "ListingCounts", "break_special_tokens", "decode", "fallback_id", "format_of", "load_entries"]
+__all__ = [
+    "FORMATS",
+    "ListingCounts",
+    "break_special_tokens",
+    "decode",
+    "fallback_id",
+    "format_of",
+    "held_sha256",
+    "load_entries",
+]
 
 _TEXT = Format("text", decode_text)
 

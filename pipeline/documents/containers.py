@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -75,6 +76,11 @@ class Held:
 
     def __call__(self) -> bytes:
         return self.data
+
+
+def held_sha256(entry: Entry) -> str | None:
+    """The hash of a document whose bytes came with its container; None where they must be read first."""
+    return sha256(entry.read.data).hexdigest() if isinstance(entry.read, Held) else None
 
 
 def fail(problem: DocumentError) -> NoReturn:

@@ -1,0 +1,58 @@
+"""What is skipped without being read or handed to a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from test_output import result
+
+from pipeline.config import InputConfig, InputSource
+from pipeline.documents import ListingCounts, load_entries
+from pipeline.output.heads import head_of_outcome
+from pipeline.output.index import Index
+from pipeline.records import Entry, Stamp
+from pipeline.selection import Rules, Selection
+from pipeline.shards import WHOLE
+
+
+@contextmanager
+def selection(**done: tuple[str, str | None]) -> Iterator[Selection]:
+    """A selection over an output where these ids are done, each with its bytes and its version."""
+    index = Index()
+    for id, (text, version) in done.items():
+        digest = sha256(text.encode()).hexdigest()
+        index.record(head_of_outcome(replace(result(id, sha256=digest), version=version), Stamp(1, "run-1")))
+    fingerprint = result("any").fingerprint
+    yield Selection(index, Rules("run-2"), shard=WHOLE, fingerprint=lambda _: fingerprint)
+    index.close()
+
+
+def unread() -> bytes:
+    """Fails the test: nothing may read this document."""
+    pytest.fail("was read")
+
+
+def test_an_equal_version_is_skipped_unread() -> None:
+    """Size and mtime, or an ETag, say that the bytes are the same; another version is for a worker to read."""
+    with selection(a=("text", "v1")) as chosen:
+        assert chosen.judge(Entry("a", "a", "v1", 4, "text", unread))[0] == "skip"
+    with selection(a=("text", "v1")) as chosen:
+        choice, entry = chosen.judge(Entry("a", "a", "v2", 4, "text", unread))
+        assert (choice, entry.stands) == ("do", True)
+
+
+def test_lines_of_a_file_that_has_grown_are_skipped_by_their_hash(tmp_path: Path) -> None:
+    """Their bytes are at hand when the file is cut: only the new and the changed line go to a worker."""
+    lines = ['{"text": "one"}', '{"text": "two, changed"}', '{"text": "three"}']
+    path = tmp_path / "all.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    entries = load_entries(InputConfig((InputSource(str(path)),)), output=None, counts=ListingCounts())
+    done = {"all.jsonl#1": (lines[0], "old"), "all.jsonl#2": ('{"text": "two"}', "old")}
+    with selection(**done) as chosen:
+        choices = {entry.id: chosen.judge(entry)[0] for entry in entries}
+    assert choices == {"all.jsonl#1": "skip", "all.jsonl#2": "do", "all.jsonl#3": "do"}
