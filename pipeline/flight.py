@@ -1,9 +1,40 @@
-"""What is under way: documents and bytes at the workers, and which plans are still in use. It starts nothing."""
+"""What waits for a worker and what is under way: documents, bytes, and the plans still in use. It starts nothing."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
+
 from pipeline.process import Plan
 from pipeline.records import Entry
+
+
+class Backlog:
+    """Entries that wait, those of one variant side by side: servers keep the beginning of the prompts that come last.
+
+    When one variant has none left here, the one that has waited longest has its turn; the reader's look-ahead bounds
+    how long that takes. Where the first documents of the listing are wanted, `variant_of` says the same of all ids.
+    Belongs to the main thread.
+    """
+
+    def __init__(self, variant_of: Callable[[str], str]) -> None:
+        self._variant_of = variant_of
+        self._queues: dict[str, deque[Entry]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues.values()))
+
+    def append(self, entry: Entry) -> None:
+        """Behind the others of its variant."""
+        self._queues.setdefault(self._variant_of(entry.id), deque()).append(entry)
+
+    def popleft(self) -> Entry:
+        """The next one; StopIteration when nothing waits."""
+        variant, queue = next(iter(self._queues.items()))
+        entry = queue.popleft()
+        if not queue:
+            del self._queues[variant]
+        return entry
 
 
 class Flight:

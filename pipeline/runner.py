@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from pipeline.errors import InternalError, PipelineError, TryLaterError
-from pipeline.flight import Flight
+from pipeline.flight import Backlog, Flight
 from pipeline.job import Job
 from pipeline.process import Finished, Plan, is_suspect, process
 from pipeline.reading import Listed, Reader
@@ -57,7 +57,7 @@ class Runner:
         self._reader = Reader(
             job.entries, job.selection, events=self._events, stop=stop, room=job.config.max_concurrency
         )
-        self._backlog: deque[Entry] = deque()
+        self._backlog = Backlog(lambda id: self.plan.asking_for(id).resolved.variant if job.budget is None else "")
         self._postponed: deque[Entry] = deque()
         self._flight = Flight(max_bytes=job.config.max_in_flight_bytes)
         self._guard = Guard(job.config)

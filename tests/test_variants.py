@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -82,6 +83,26 @@ def test_documents_get_their_variant_by_weight_for_good(place: Place, server: Fa
             path.unlink()
     place.run()
     assert {line["id"]: line["variant"] for line in place.lines("results.jsonl")} == given
+
+
+def test_documents_of_one_variant_are_sent_side_by_side(place: Place, server: FakeLLM) -> None:
+    """Servers keep the beginning of their last prompts: it changes once a stretch, not with every other document."""
+    place.configure(agent=weighted(1, 1))
+    place.documents(200)
+    place.run("--concurrency", "1")
+    prompts = [system_of(seen) for seen in server.chats() if seen.document.endswith(".txt")]
+    changes = sum(one != other for one, other in pairwise(prompts))
+    assert len(prompts) == 200
+    assert len(set(prompts)) == 2
+    assert changes < 30
+
+
+def test_a_limit_takes_the_first_documents_of_all_variants(place: Place) -> None:
+    """What is tried first stays the listing's to say."""
+    place.configure(agent=weighted(1, 1))
+    names = place.documents(200)
+    place.run("--limit", "20", "--concurrency", "1")
+    assert [line["id"] for line in place.lines("results.jsonl")] == names[:20]
 
 
 def test_the_report_compares_the_variants(place: Place, server: FakeLLM) -> None:
