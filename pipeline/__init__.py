@@ -1,3 +1,57 @@
-"""A batch pipeline from documents, through a self-hosted language model, to JSON that can be trusted."""
+"""A batch pipeline from documents, through a self-hosted language model, to JSON that can be trusted.
+
+What other programs use can be had from here by its name; its module is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.agents.classify import classify_global_event
+    from pipeline.config import AppConfig, OllamaConfig, ResolvedAgentConfig, VLLMConfig
+    from pipeline.llm.factory import build_config_from_resolved, build_llm_client
+    from pipeline.llm.ollama import OllamaClient
+    from pipeline.llm.protocol import LLMClient
+    from pipeline.llm.vllm import VLLMClient, check_vllm_health
+    from pipeline.records import ExtractionAttempt, ModelMetadata
+    from pipeline.settings import load_config
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AppConfig",
+    "ExtractionAttempt",
+    "LLMClient",
+    "ModelMetadata",
+    "OllamaClient",
+    "OllamaConfig",
+    "ResolvedAgentConfig",
+    "VLLMClient",
+    "VLLMConfig",
+    "build_config_from_resolved",
+    "build_llm_client",
+    "check_vllm_health",
+    "classify_global_event",
+    "load_config",
+]
+
+_HOMES = {
+    "agents.classify": ("classify_global_event",),
+    "config": ("AppConfig", "OllamaConfig", "ResolvedAgentConfig", "VLLMConfig"),
+    "llm.factory": ("build_config_from_resolved", "build_llm_client"),
+    "llm.ollama": ("OllamaClient",),
+    "llm.protocol": ("LLMClient",),
+    "llm.vllm": ("VLLMClient", "check_vllm_health"),
+    "records": ("ExtractionAttempt", "ModelMetadata"),
+    "settings": ("load_config",),
+}
+
+
+def __getattr__(name: str) -> object:
+    """What is named in `__all__`, from its module."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"pipeline.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -87,6 +87,16 @@ def test_a_prompt_can_be_changed_the_safe_way(place: Place, server: FakeLLM) -> 
     assert set(place.done().values()) == {2}
 
 
+def test_the_program_in_it_runs(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it stands there, in a folder with a config file."""
+    place.configure()
+    monkeypatch.chdir(place.folder)
+    exec(next(text for kind, text in BLOCKS if kind == "python"), {})
+    assert capsys.readouterr().out.startswith("vllm {'")
+
+
 def test_the_queries_read_the_results(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """DuckDB takes each of them; the first gives the last line of each id."""
     duckdb = pytest.importorskip("duckdb")

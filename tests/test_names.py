@@ -1,0 +1,117 @@
+"""The names that people who know the system look for: where they are, what they take, and what they need."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from dataclasses import fields
+from typing import Any
+
+import pytest
+from fake_llm import FakeLLM
+
+import pipeline
+from pipeline import (
+    AppConfig,
+    ExtractionAttempt,
+    LLMClient,
+    ModelMetadata,
+    OllamaClient,
+    OllamaConfig,
+    ResolvedAgentConfig,
+    VLLMClient,
+    VLLMConfig,
+    build_config_from_resolved,
+    build_llm_client,
+    check_vllm_health,
+    classify_global_event,
+    load_config,
+)
+
+NAMED = (
+    *("AppConfig", "ExtractionAttempt", "LLMClient", "ModelMetadata", "OllamaClient", "OllamaConfig", "VLLMClient"),
+    *("ResolvedAgentConfig", "VLLMConfig", "build_config_from_resolved", "build_llm_client", "check_vllm_health"),
+    *("classify_global_event", "load_config"),
+)
+TEN = {
+    "base_url": "http://127.0.0.1:8000",
+    "model": "",
+    "timeout": 300.0,
+    "max_retries": 3,
+    "retry_base_delay": 1.0,
+    "retry_max_delay": 30.0,
+    "retry_backoff_multiplier": 2.0,
+    "max_tokens": 1024,
+    "temperature": 0.0,
+    "api_key": "",
+}
+
+
+def test_all_names_are_had_from_the_package() -> None:
+    """Each of them, and nothing that is not there."""
+    assert sorted(pipeline.__all__) == sorted(NAMED)
+    assert all(getattr(pipeline, name).__name__ == name for name in NAMED)
+    with pytest.raises(AttributeError, match="no attribute 'VllmClient'"):
+        pipeline.VllmClient  # noqa: B018
+
+
+def test_the_package_alone_imports_none_of_it() -> None:
+    """A command that needs no client does not wait for one."""
+    code = "import sys, pipeline; print([name for name in sys.modules if name.startswith(('pipeline.', 'requests'))])"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert child.stdout.strip() == "[]"
+
+
+def test_the_signatures_are_those_that_were_given() -> None:
+    """Names, order, defaults and kind of the arguments."""
+    health = inspect.signature(check_vllm_health)
+    assert str(health) == "(base_url: 'str', timeout: 'float' = 10.0, *, api_key: 'str' = '') -> 'bool'"
+    for client in (LLMClient, OllamaClient, VLLMClient):
+        assert list(inspect.signature(client.call_llm).parameters) == [
+            *("self", "prompts", "json_schema", "document_text")
+        ]
+        assert list(inspect.signature(client.close).parameters) == ["self"]
+    for build in (build_llm_client, build_config_from_resolved):
+        assert list(inspect.signature(build).parameters) == ["resolved", "ollama", "vllm"]
+    assert list(inspect.signature(classify_global_event).parameters)[:2] == ["text", "client"]
+
+
+def test_a_vllm_config_has_its_ten_fields() -> None:
+    """With these defaults; it is `AppConfig.vllm`."""
+    config = load_config(environ={}).vllm
+    assert type(config) is VLLMConfig
+    assert {name: getattr(config, name) for name in TEN} == TEN
+    assert set(TEN) <= {field.name for field in fields(VLLMConfig)} & {field.name for field in fields(OllamaConfig)}
+
+
+def test_the_environment_sets_all_ten() -> None:
+    """Each as VLLM_ and its name; an empty one is an unset one, and what Kubernetes injects is nobody's."""
+    texts = ("base_url", "model", "api_key")
+    given: dict[str, Any] = {name: "http://x" if name in texts else 9 for name in TEN}
+    given |= {"temperature": 1.5, "retry_base_delay": 0.5}
+    environ = {f"VLLM_{name.upper()}": str(value) for name, value in given.items()} | {"VLLM_PORT": "tcp://10.0.0.1"}
+    found = load_config(environ=environ).vllm
+    assert {name: getattr(found, name) for name in TEN} == given
+    assert load_config(environ=dict.fromkeys(environ, "")).vllm == VLLMConfig()
+
+
+@pytest.mark.parametrize("kind", ["ollama", "vllm"])
+def test_a_client_needs_nothing_but_its_config(kind: str) -> None:
+    """From environment to answer with these names alone; the attempt says who answered."""
+    with FakeLLM(("llama3.1",)) as server:
+        name = kind.upper()
+        app = load_config(environ={f"{name}_BASE_URL": server.url, f"{name}_MODEL": "llama3.1"})
+        assert type(app) is AppConfig
+        resolved = ResolvedAgentConfig("a", "default", kind, max_tokens=99)
+        client = build_llm_client(resolved, app.ollama, app.vllm)
+        config = build_config_from_resolved(resolved, app.ollama, app.vllm)
+        by_hand = VLLMClient(config) if isinstance(config, VLLMConfig) else OllamaClient(config)
+        for each in (client, by_hand):
+            attempt = each.call_llm({"system": "s", "user": "u"}, None, "u")
+            assert isinstance(attempt, ExtractionAttempt)
+            assert (attempt.error, attempt.max_tokens) == (None, 99)
+            assert attempt.model == ModelMetadata(kind, "llama3.1", server.url)
+            each.close()
+        assert check_vllm_health(server.url) is True
+    assert check_vllm_health(server.url, 1.0) is False
