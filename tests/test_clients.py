@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
 import responses
+from raw_server import Line, RawServer, answering, reply
 
 from pipeline.answers import parse
 from pipeline.config import OllamaConfig, VLLMConfig
@@ -224,6 +227,42 @@ def test_sickness_is_told_at_warning(
     wire.get(VLLM_URL + "/v1/models", **answer)
     assert check_vllm_health(VLLM_URL, timeout=2.0) is False
     assert [(record.levelname, record.__dict__["error"]) for record in caplog.records] == [("WARNING", error)]
+
+
+def test_a_health_check_ends_at_its_timeout() -> None:
+    """A server that says nothing is not healthy; the seconds are those that were given."""
+    with RawServer(lambda line: line.ended.wait()) as server:
+        begun = time.monotonic()
+        assert check_vllm_health(server.url, 0.3) is False
+        assert 0.25 < time.monotonic() - begun < 5.0
+
+
+def test_a_health_check_leaves_no_connection() -> None:
+    """Its connection is closed when it returns: a program may check a thousand times."""
+    ends = threading.Event()
+
+    def talk(line: Line) -> None:
+        line.read()
+        line.send(reply({"data": []}))
+        if line.read() is None:
+            ends.set()
+
+    with RawServer(talk) as server:
+        assert check_vllm_health(server.url) is True
+        assert ends.wait(5.0)
+
+
+def test_no_part_of_a_secret_url_is_told_by_a_health_check(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither a user in it nor the key, whatever comes of it."""
+    caplog.set_level(logging.DEBUG)
+    with answering(reply({"data": []})) as server:
+        url = server.url.replace("//", "//robot:hunter2@")
+        assert check_vllm_health(url, api_key="sk-secret") is True
+    assert check_vllm_health(url, 1.0, api_key="sk-secret") is False
+    told = " ".join(str(vars(record)) for record in caplog.records if record.name.startswith("pipeline"))
+    assert "health check passed" in told
+    assert "health check failed" in told
+    assert [secret for secret in ("robot", "hunter2", "sk-secret") if secret in told] == []
 
 
 def test_endpoints_are_shared_by_small_clients() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from raw_server import answering, reply
+from raw_server import Line, RawServer, answering, reply
 
 from pipeline.config import VLLMConfig
 from pipeline.llm.preflight import Sample, examine
@@ -21,9 +22,10 @@ RECORDINGS = {
     )
 }
 CHAT = "/v1/chat/completions"
-CHATS = sorted(name for name, record in RECORDINGS.items() if record["request"]["path"] == CHAT)
+CHATS = sorted(name for name, record in RECORDINGS.items() if record["request"]["path"] in (CHAT, "/v1/nope"))
 
-# exchange → error, reason, how the text begins (None: there is none), what the message says
+# exchange → error, reason, how the text begins (None: there is none), what the message says; `err_404_route` was the
+# answer to another path, and is what a wrong `base_url` gets
 TABLE: dict[str, tuple[str | None, str | None, str | None, str]] = {
     "chat_json_schema_ok": (None, None, '{\n  "vendor": "ACME GmbH"', ""),
     "chat_json_schema_seeded_a": (None, None, '{\n  "vendor": "Acme GmbH"', ""),
@@ -58,6 +60,7 @@ TABLE: dict[str, tuple[str | None, str | None, str | None, str]] = {
     "schema_xgrammar_uniqueItems": ("http_400", "rejected_config", None, "not supported by xgrammar"),
     "schema_xgrammar_pattern_bad": ("http_400", "rejected_config", None, "Unclosed '['"),
     "err_unknown_model": ("http_404", "model_not_found", None, "Valid aliases: smollm2"),
+    "err_404_route": ("http_404", "not_found", None, "Not Found"),
     "err_malformed_json": ("http_400", "rejected", None, "JSON decode error"),
     "err_missing_messages": ("http_400", "rejected", None, "Field required"),
     "err_empty_messages": ("http_400", "rejected", None, "empty conversation"),
@@ -164,6 +167,22 @@ def test_an_overflow_stands_without_the_count(answer: bytes) -> None:
         attempt = VLLMClient(config).call_llm({"system": "s", "user": "u"}, None, "u")
         assert attempt.reason == "context_length"
         assert attempt.message.startswith("HTTP 400: This model's maximum")
+
+
+def test_counting_an_overflow_does_not_outlast_the_deadline() -> None:
+    """The timeout holds for both requests together; a /tokenize that hangs is left at its end."""
+
+    def talk(line: Line) -> None:
+        while (got := line.read()) is not None:
+            line.ended.wait(1.2 if got.path == CHAT else None)
+            line.send(recorded("err_prompt_too_long"))
+
+    with RawServer(talk) as server:
+        begun = time.monotonic()
+        client = VLLMClient(VLLMConfig(base_url=server.url, model="m", timeout=1.6))
+        attempt = client.call_llm({"user": "u"}, None, "u")
+        assert attempt.reason == "context_length"
+        assert max(attempt.latency_s, time.monotonic() - begun) < 2.4
 
 
 def test_only_an_overflow_of_a_vllm_is_counted() -> None:

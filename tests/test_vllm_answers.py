@@ -1,0 +1,114 @@
+"""What the vLLM client makes of a 200 that is no answer, and of errors that the recordings do not hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from raw_server import answering, reply
+
+from pipeline.config import VLLMConfig
+from pipeline.llm.vllm import VLLMClient
+from pipeline.records import ExtractionAttempt
+
+
+def asked(answer: bytes, **settings: Any) -> ExtractionAttempt:
+    """What the client makes of this answer."""
+    with answering({"/v1/chat/completions": answer}) as server:
+        config = VLLMConfig(base_url=server.url, model="m", **{"timeout": 5.0, "max_tokens": 9, **settings})
+        return VLLMClient(config).call_llm({"system": "s", "user": "u"}, None, "u")
+
+
+def whole(content: Any = '{"a": 1}', finish: Any = "stop", **message: Any) -> dict[str, Any]:
+    """A whole answer."""
+    said = {"role": "assistant", "content": content, **message}
+    return {"choices": [{"index": 0, "message": said, "finish_reason": finish}], "usage": {"completion_tokens": 9}}
+
+
+LOOP = "[" + " \n  " * 60
+# body → reason, text, what the message says
+ANSWERS: list[tuple[Any, str | None, str | None, str]] = [
+    (whole(), None, '{"a": 1}', ""),
+    (whole(reasoning="Let me see."), None, '{"a": 1}', ""),
+    (whole(finish="length"), "output_truncated", '{"a": 1}', "stopped for length after 9 tokens (max_tokens 9)"),
+    (whole(LOOP, "length"), "generation_loop", LOOP, "stopped for length"),
+    (whole(None, "length", reasoning="Let me"), "output_truncated", None, "all of them thought"),
+    (whole("", "length", reasoning_content="Let me"), "output_truncated", None, "all of them thought"),
+    (whole(finish="repetition"), "generation_loop", '{"a": 1}', "the server stopped a repetition"),
+    (whole(finish="abort"), "server_error", '{"a": 1}', "finish_reason abort"),
+    (whole(finish="error"), "server_error", '{"a": 1}', "finish_reason error"),
+    (whole(finish="tool_calls"), "bad_response", '{"a": 1}', "finish_reason is 'tool_calls', need 'stop'"),
+    (whole(finish="content_filter"), "bad_response", '{"a": 1}', "'content_filter'"),
+    (whole(finish=None), "bad_response", '{"a": 1}', "'NoneType'"),
+    (whole(None), "empty_model_response", None, "no content"),
+    (whole(""), "empty_model_response", None, "no content"),
+    (whole(" \n"), "empty_model_response", " \n", "no content"),
+    (whole(None, reasoning="Let me see."), "empty_model_response", None, "only reasoning, no content"),
+    (whole([{"type": "text", "text": "x"}]), "bad_response", None, "`content` is of type list"),
+    ({"choices": [{"message": None}]}, "bad_response", None, "the first choice has no `message`"),
+    ({"choices": None}, "bad_response", None, "no list `choices`"),
+    ({"choices": []}, "empty_model_response", None, "`choices` is empty"),
+    ({"error": {"message": "it broke", "type": "InternalServerError"}}, "server_error", None, "it broke"),
+    ({"message": {"content": "x"}, "done": True}, "bad_response", None, "no list `choices`"),
+    (b"<html>Sign in</html>", "bad_response", None, "not a JSON object"),
+    (b"", "bad_response", None, "not a JSON object"),
+]
+
+
+@pytest.mark.parametrize(("body", "reason", "text", "told"), ANSWERS, ids=lambda value: str(value)[:60])
+def test_a_200(body: Any, reason: str | None, text: str | None, told: str) -> None:
+    """Only what ended by itself and says something is an answer; what was said is kept, and why it is none is told."""
+    attempt = asked(reply(body))
+    assert (attempt.error, attempt.reason, attempt.raw_text) == (reason, reason, text)
+    assert told in attempt.message
+
+
+def error(message: str, kind: str = "BadRequestError", param: str | None = None, **more: Any) -> dict[str, Any]:
+    """An error's body in vLLM's first shape."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": 400, **more}}
+
+
+OLDER = "This model's maximum context length is 2048 tokens. However, you requested 2310 tokens (310 in the messages"
+CHARS = "your prompt contains 99999 characters (more than 9999 characters, which is the upper bound for 2048 tokens)"
+LLAMA = "request (3031 tokens) exceeds the available context size (1024 tokens), try increasing it"
+# status, body → reason, what the message says
+ERRORS: list[tuple[int, Any, str, str]] = [
+    (400, error(OLDER), "context_length", "you requested 2310 tokens"),
+    (400, error(CHARS, param="input_text"), "context_length", "99999 characters"),
+    (400, error("it is too long", param="input_tokens"), "context_length", "too long"),
+    (413, error("the context window was exceeded by 100 tokens"), "context_length", "by 100 tokens"),
+    (422, {"detail": "input exceeds the context length"}, "context_length", "exceeds"),
+    (400, error("no such thing", param="response_format"), "rejected_config", "no such thing"),
+    (400, error("smollm2 is not a multimodal model"), "rejected_config", "multimodal"),
+    (400, error("Input should be 'text', 'json_object' or 'json_schema'"), "rejected_config", "Input should be"),
+    (400, error("Unsatisfiable schema: required property 'a' is unsatisfiable"), "rejected_config", "Unsatisfiable"),
+    (400, error("JSON schema conversion failed:\nunsupported $ref"), "rejected_config", "conversion failed"),
+    (400, error("cannot resolve $ref #/$defs/Nope, $defs not found"), "rejected_config", "$defs/Nope"),
+    (400, error("unrecognized type strin"), "rejected_config", "strin"),
+    (400, error("something else"), "rejected", "something else"),
+    (404, error("The model `m` does not exist.", "NotFoundError"), "model_not_found", "does not exist"),
+    (404, error("not here", "NotFoundError"), "model_not_found", "not here"),
+    (404, {"detail": "Not Found"}, "not_found", "Not Found"),
+    (405, {"detail": "Method Not Allowed"}, "not_found", "Method Not Allowed"),
+    (401, {"error": "Unauthorized"}, "unauthorized", "Unauthorized"),
+    (403, b"", "unauthorized", "no JSON"),
+    (503, {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}, "overloaded", "Loading"),
+    (500, {"error": None}, "server_error", "None"),
+    (502, b"<html>Bad Gateway</html>", "server_error", "no JSON"),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "reason", "told"), ERRORS, ids=lambda value: str(value)[:60])
+def test_an_error(status: int, body: Any, reason: str, told: str) -> None:
+    """The status is the error; status, type, parameter and (where there is nothing else) words are the reason."""
+    attempt = asked(reply(body, status))
+    assert (attempt.error, attempt.reason, attempt.raw_text) == (f"http_{status}", reason, None)
+    assert told in attempt.message
+
+
+def test_the_counts_of_llama_cpp_are_taken_from_its_error() -> None:
+    """How long the prompt was and how much room there is: a cut needs no second guess."""
+    body = error(LLAMA, "exceed_context_size_error", n_prompt_tokens=3031, n_ctx=1024)
+    attempt = asked(reply(body, 400), type="openai")
+    assert (attempt.reason, attempt.needed_tokens, attempt.context_length) == ("context_length", 3031, 1024)
+    assert asked(reply(error("see type", "exceed_context_size_error"), 400)).reason == "context_length"
