@@ -203,6 +203,11 @@ class Listener:
                 peer.cut()
             self._ended.wait_for(lambda: not self._peers, grace_s)
 
+    @property
+    def connections(self) -> int:
+        """How many are open now."""
+        return len(self._peers)
+
     def close(self) -> None:
         """Takes the server down for good."""
         self.down()

@@ -120,6 +120,11 @@ class FakeLLM:
         """Returns how many completions were worked on at a time, at most, since the server came up."""
         return self._slots.most
 
+    @property
+    def connections(self) -> int:
+        """Returns how many connections are open now."""
+        return self._listener.connections
+
     def down(self) -> None:
         """Closes the listener and cuts every open connection; the model is no longer loaded."""
         with self._changing:

@@ -73,7 +73,8 @@ class Line:
 
 
 class RawServer:
-    """Gives each connection to `talk`, in a thread of its own; `accepts` counts them, `got` holds what was answered."""
+    """Gives each connection to `talk`, in a thread of its own; `accepts` counts them, `closes` those
+    that it is done with, `got` holds what was answered."""
 
     def __init__(
         self,
@@ -87,7 +88,7 @@ class RawServer:
         self._listening = socket.create_server((host, port))
         self.port: int = self._listening.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://{host}:{self.port}"
-        self.accepts = 0
+        self.accepts = self.closes = 0
         self.got: list[Got] = []
         self.ended = threading.Event()
         self._socks: list[socket.socket] = []
@@ -117,6 +118,7 @@ class RawServer:
         with contextlib.suppress(OSError, ValueError):
             line = Line(self._tls.wrap_socket(sock, server_side=True) if self._tls else sock, n, self.ended)
             self._talk(line)
+        self.closes += 1
 
 
 def reply(body: bytes | str | Any = b"", status: int = 200, **headers: str) -> bytes:

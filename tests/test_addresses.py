@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from asking import Clock, question
+from fake_asking import until
 from raw_server import RawServer, answering, reply
 
 from pipeline.config import AppConfig, ResolvedAgentConfig, VLLMConfig
@@ -82,11 +83,12 @@ def test_without_the_setting_the_name_is_one_replica() -> None:
 
 
 def test_replicas_that_come_and_go_are_found_within_a_minute() -> None:
-    """A new one is asked after its preflight; one that is gone is not asked any more; the others keep their state."""
+    """A new one is asked after its preflight; one that is gone is left alone, its connections are closed."""
     with pods("127.0.0.1", "127.0.0.2") as servers:
         service = Service("127.0.0.1")
         provider = service.provider(servers[0].port)
         (kept,) = provider.replicas
+        assert provider.ask(question("first")).attempts[-1].ok
         service.addresses = ["127.0.0.1", "127.0.0.2"]
         provider.recover(at_once)
         assert provider.replicas == [kept]
@@ -97,6 +99,7 @@ def test_replicas_that_come_and_go_are_found_within_a_minute() -> None:
         service.addresses = ["127.0.0.2"]
         service.clock.now += LOOK_UP_S
         provider.recover(at_once)
+        until(lambda: servers[0].closes == servers[0].accepts == 1)
         before = servers[0].accepts
         for n in range(5):
             assert provider.ask(question(f"d{n}")).attempts[-1].ok

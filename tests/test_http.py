@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import socket
 import ssl
 import threading
 import time
@@ -10,18 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from fake_asking import until
 from raw_server import Line, RawServer, answering, chunked, refusing_url, reply
 
 from pipeline.llm.http import Access, CallFailedError, Endpoint
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 TLS = Path(__file__).parent / "data/tls"
-PROXY_VARIABLES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy")
+PROXY_VARIABLES = [f"{kind}_proxy" for kind in ("http", "https", "all", "no")]
 
 
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*PROXY_VARIABLES, "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+    for name in (*PROXY_VARIABLES, *map(str.upper, PROXY_VARIABLES), "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -78,6 +82,17 @@ def test_an_answer_at_the_limit_is_whole() -> None:
         assert Endpoint(server.url).post("/x", b"", timeout_s=5, max_bytes=10_000).body == b"x" * 10_000
 
 
+def test_an_answer_that_was_packed_unasked_is_unpacked_up_to_the_limit() -> None:
+    """Some gateways pack whatever is accepted; what is large only when unpacked is `response_too_large` as well."""
+    with answering(reply(gzip.compress(b"packed"), Content_Encoding="gzip")) as server:
+        assert Endpoint(server.url).post("/x", b"{}", timeout_s=5).body == b"packed"
+        assert server.got[0].headers["accept-encoding"] == "identity"
+    bomb = gzip.compress(b"x" * 10_000_000)
+    assert len(bomb) < 10_000
+    assert failure(answering(reply(bomb, Content_Encoding="gzip"))).reason == "response_too_large"
+    assert failure(answering(reply(b"no gzip", Content_Encoding="gzip"))).reason == "bad_response"
+
+
 @pytest.mark.parametrize(
     ("step", "reason", "lost"),
     [
@@ -125,6 +140,18 @@ def closing_on_reuse(server_hold_s: float = 0.0, *, also_fresh: bool = False) ->
     return RawServer(talk)
 
 
+def test_a_server_that_does_not_take_connections_was_not_asked() -> None:
+    """Its queue is full: that is no timeout of the work, and no document is to blame."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as waiting:
+        for _ in range(4):
+            sock = waiting.enter_context(socket.socket())
+            sock.setblocking(False)
+            sock.connect_ex(full.getsockname())
+        with pytest.raises(CallFailedError) as caught:
+            Endpoint(f"http://127.0.0.1:{full.getsockname()[1]}").get("/x", timeout_s=0.5)
+    assert (caught.value.reason, caught.value.sent, caught.value.lost) == ("connection_error", False, False)
+
+
 def test_a_stale_connection_is_resent_once_at_once() -> None:
     """A kept connection that breaks as it is used again is no failure: the request goes out on a fresh one."""
     with closing_on_reuse() as server:
@@ -142,6 +169,29 @@ def test_a_stale_connection_is_not_resent_twice() -> None:
         with pytest.raises(CallFailedError) as caught:
             endpoint.get("/x", timeout_s=5)
         assert (caught.value.reason, caught.value.lost, server.accepts) == ("connection_error", True, 2)
+
+
+def test_a_resend_has_only_what_is_left_of_the_deadline() -> None:
+    """A stale connection that takes its time and a fresh one that hangs do not take two timeouts."""
+
+    def talk(line: Line) -> None:
+        line.read()
+        if line.n == 1:
+            line.send(reply(b"ok"))
+            line.read()
+            line.ended.wait(0.8)
+        else:
+            line.ended.wait()
+        line.reset()
+
+    with RawServer(talk) as server:
+        endpoint = Endpoint(server.url)
+        endpoint.get("/x", timeout_s=5)
+        began = time.monotonic()
+        with pytest.raises(CallFailedError) as caught:
+            endpoint.get("/x", timeout_s=1.5)
+        assert (caught.value.reason, server.accepts) == ("timeout", 2)
+        assert time.monotonic() - began < 2.2
 
 
 def test_a_server_that_dies_at_work_is_not_asked_again() -> None:
@@ -193,6 +243,18 @@ def test_headers_of_the_configuration_are_sent() -> None:
     assert (headers["x-team"], headers["user-agent"], headers["content-type"]) == ("blue", "mine", "application/json")
 
 
+def test_nothing_but_the_configuration_says_who_we_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No login out of ~/.netrc, and no cookie that a gateway set: every request is like the first."""
+    (tmp_path / "netrc").write_text("default login robot password hunter2\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with answering(reply(b"", Set_Cookie="who=me; Path=/")) as server:
+        endpoint = Endpoint(server.url)
+        for _ in range(2):
+            endpoint.post("/x", b"{}", timeout_s=5)
+    names = {"host", "user-agent", "accept", "accept-encoding", "content-type", "content-length", "connection"}
+    assert [set(got.headers) - names for got in server.got] == [set(), set()]
+
+
 def test_the_proxy_of_the_environment_is_read_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the environment says later changes nothing."""
     with answering(reply(b"by proxy")) as proxy, answering(reply(b"direct")) as server:
@@ -204,6 +266,17 @@ def test_the_proxy_of_the_environment_is_read_at_construction(monkeypatch: pytes
         assert early.get("/x", timeout_s=5).body == b"by proxy"
         assert proxy.got[0].path == "http://models.example:8000/x"
         assert late.get("/x", timeout_s=5).body == b"direct"
+
+
+def test_a_proxy_that_lets_nobody_through_is_no_lost_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was sent to the server, so no document is to blame."""
+    with answering(reply(b"", 502)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        with pytest.raises(CallFailedError) as caught:
+            Endpoint("https://models.example").post("/x", b"{}", timeout_s=5)
+        assert [got.method for got in proxy.got] == ["CONNECT"]
+    assert (caught.value.reason, caught.value.sent, caught.value.lost) == ("connection_error", False, False)
+    assert "502" in caught.value.error
 
 
 def secure_server(*, asks_who: bool = False) -> RawServer:
@@ -262,6 +335,19 @@ def test_a_connection_is_kept_until_it_is_old(age_s: float, accepts: int) -> Non
         for _ in range(3):
             assert endpoint.get("/x", timeout_s=5).body == b"ok"
         assert server.accepts == accepts
+
+
+def test_close_ends_the_idle_connections() -> None:
+    """At once, not when somebody collects the garbage; whoever asks all the same gets a new one."""
+    with answering(reply(b"ok")) as server:
+        endpoint = Endpoint(server.url)
+        endpoint.get("/x", timeout_s=5)
+        endpoint.close()
+        until(lambda: server.closes == 1)
+        assert endpoint.get("/x", timeout_s=5).body == b"ok"
+        assert server.accepts == 2
+        endpoint.close()
+        endpoint.close()
 
 
 def test_the_pool_holds_a_connection_for_each_request_in_flight() -> None:

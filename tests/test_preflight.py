@@ -269,6 +269,15 @@ def test_attempts_carry_the_context_that_was_found(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_what_is_known_of_the_context_outlives_a_look_that_tells_nothing(kind: str) -> None:
+    """A gateway that stops telling takes nothing away."""
+    client = client_of(kind, refusing_url())
+    client.adopt(model="m", think=None, digest=None, context_length=4096)
+    client.adopt(model="m", think=None, digest=None)
+    assert client.context_length == 4096
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_short_look_is_one_tiny_completion(kind: str) -> None:
     """Whether a server lives takes one request of a few tokens, without a schema."""
     with FakeLLM() as server:

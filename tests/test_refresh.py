@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from conftest import AGENT, Child, Place, write_whole
 from fake_llm import FakeLLM
+
+from pipeline.config import RunnerConfig
+from pipeline.job import Job
+from pipeline.runner import Runner
 
 QUICK = {"runner.refresh_every": 2, "runner.concurrency": 2}
 
@@ -47,8 +53,8 @@ def test_another_server_and_model_are_taken_for_the_next_documents(place: Place,
     log = finish(child, place)
     (line,) = [line for line in log.splitlines() if "provider switched" in line]
     assert " INFO " in line
-    assert "old_model=llama3.1" in line
-    assert "new_model=other-model" in line
+    assert "old_provider=vllm new_provider=vllm old_model=llama3.1 new_model=other-model" in line
+    assert f"endpoint={other.url} variant=default" in line
     assert {line["model"]["name"] for line in place.lines("results.jsonl")} == {"llama3.1", "other-model"}
 
 
@@ -60,6 +66,28 @@ def test_another_provider_is_taken(place: Place, other: FakeLLM) -> None:
     log = finish(child, place)
     assert "old_provider=vllm new_provider=ollama" in log
     assert {line["model"]["provider"] for line in place.lines("results.jsonl")} == {"vllm", "ollama"}
+
+
+def test_a_document_keeps_its_client_to_its_end_and_the_last_one_closes_it(place: Place, other: FakeLLM) -> None:
+    """It is asked again where it was asked first; then nothing is open to the old server, though the run goes on."""
+    held = threading.Event()
+
+    def answer(prompt: str, _schema: object) -> str:
+        if "[[doc:d002.txt]]" not in prompt:
+            return '{"summary": "x"}'
+        held.wait(20)
+        return '{"summary": "x"}' if "previous_answer" in prompt else '{"summary": 7}'
+
+    place.server.answer = answer
+    child = start(place)
+    place.configure({**QUICK, "vllm.base_url": other.url, "vllm.model": "other-model"})
+    place.wait_for(lambda: len(other.chats()) > 4, "documents at the other server")
+    assert place.server.connections > 0
+    held.set()
+    place.wait_for(lambda: place.server.connections == 0, "the end of the old connections")
+    finish(child, place)
+    (line,) = [line for line in place.lines("results.jsonl") if line["id"] == "d002.txt"]
+    assert (line["model"]["name"], line["attempts"], line["reasks"]) == ("llama3.1", 2, 1)
 
 
 @pytest.mark.parametrize("how", ["broken file", "dead server", "unknown model"])
@@ -262,3 +290,39 @@ def test_an_outage_is_ended_by_another_address(place: Place, other: FakeLLM) -> 
     log = finish(child, place)
     assert "provider switched" in log
     assert place.failed() == {}
+
+
+class Looks:
+    """A clock that moves 25 s at each look and ends the run after ten minutes; and when it was refreshed by it."""
+
+    def __init__(self) -> None:
+        self.stop, self.now_s, self.refreshed_at_s = threading.Event(), 0.0, list[float]()
+
+    def __call__(self) -> float:
+        """The time."""
+        self.now_s += 25
+        if self.now_s > 600:
+            self.stop.set()
+        return self.now_s
+
+    def refresh(self, *, start: object) -> None:
+        """What a supervisor does."""
+        assert callable(start)
+        self.refreshed_at_s.append(self.now_s)
+        if len(self.refreshed_at_s) == 3:
+            self.stop.set()
+
+
+@pytest.mark.parametrize(("waits", "pauses_s"), [(False, [75, 75]), (True, [25, 25])])
+def test_the_configuration_is_looked_at_by_the_clock(waits: bool, pauses_s: list[float]) -> None:
+    """Once a minute, however few documents come back, and at each probe while no server can be asked."""
+    looks, nobody = Looks(), cast("Any", None)
+    supervisor = cast("Any", looks)
+    job = Job(
+        lambda: iter(()), nobody, nobody, config=RunnerConfig(), limit=nobody, supervisor=supervisor, watcher=nobody
+    )
+    runner = Runner(job, nobody, stop=looks.stop, clock=looks)
+    runner.waiting_since = 0.0 if waits else None
+    runner._refresh()
+    times = looks.refreshed_at_s
+    assert [after - before - 25 for before, after in itertools.pairwise(times)] == pauses_s

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from asking import MODEL, Clock, asked_for, only, provider_of, question
 from fake_asking import until
-from fake_llm import FakeLLM
+from fake_llm import FakeLLM, Fault
 from raw_server import RawServer, refusing_url
 
 from pipeline.llm.replica import FIRST_PAUSE_S, MAX_PAUSE_S, at_once
@@ -90,6 +90,26 @@ def test_the_pause_grows_with_probes_and_not_with_documents() -> None:
         provider.recover(at_once)
         pauses.append(replica.pause_s)
     assert pauses == [4.0, 8.0, 16.0, 30.0, 30.0, MAX_PAUSE_S]
+
+
+def test_the_pause_is_jittered_and_begins_anew_when_the_server_answers() -> None:
+    """So that many runs do not look at once; and an outage of yesterday makes none of today's longer."""
+    clock = Clock()
+    with FakeLLM() as server:
+        provider = provider_of(server.url, clock=clock)
+        (replica,) = provider.replicas
+        server.down()
+        waits = []
+        for _ in range(8):
+            replica.check(full=False)
+            waits.append(replica.retry_at - clock.now)
+        assert replica.pause_s == MAX_PAUSE_S
+        assert len({round(wait, 1) for wait in waits[-3:]}) == 3
+        assert all(0.7 * MAX_PAUSE_S < wait < 1.3 * MAX_PAUSE_S for wait in waits[-3:])
+        server.up()
+        clock.now += 60
+        provider.recover(at_once)
+        assert (replica.state, replica.pause_s) == ("up", FIRST_PAUSE_S)
 
 
 def test_a_replica_that_hangs_holds_no_other_back() -> None:
@@ -205,6 +225,17 @@ def test_what_a_preflight_found_reaches_every_client() -> None:
         assert provider.examine(provider.replicas[0]).context_length == 4096
         attempt = provider.ask(question("d")).attempts[-1]
         assert (attempt.context_length, attempt.model.name) == (4096, MODEL)
+
+
+@pytest.mark.parametrize("fault", ["empty_content", "html_200", "huge"])
+def test_a_poor_reply_is_proof_enough_that_a_server_lives(fault: str) -> None:
+    """The document fails by itself, and no tiny completion is asked for: it would be refused here."""
+    with FakeLLM(faults=lambda seen, _n: Fault(fault if seen.document == "bad" else "http_503")) as server:
+        provider = provider_of(server.url, max_retries=1)
+        asked = provider.ask(question("bad"))
+        assert (asked.unavailable, asked.losses, len(asked.attempts)) == (False, 0, 2)
+        assert provider.available
+        assert [seen.document for seen in server.chats()] == ["bad"] * 2
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])

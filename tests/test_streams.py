@@ -116,6 +116,7 @@ def test_a_connection_that_breaks_in_mid_stream_is_a_loss(kind: str) -> None:
     [
         ("vllm", {"message": "Internal server error", "type": "InternalServerError", "code": 500}, "server_error"),
         ("vllm", "Internal server error", "server_error"),
+        ("vllm", {"message": "EngineCore encountered an issue. See stack trace (above)."}, "server_error"),
         ("ollama", "an error was encountered while running the model: unexpected EOF", "server_error"),
         ("ollama", "prediction aborted, token repeat limit reached", "generation_loop"),
     ],
@@ -126,6 +127,7 @@ def test_an_error_in_mid_stream_is_read(kind: str, error: Any, reason: str) -> N
     attempt = asked(kind, chunked(begun + (events if kind == "vllm" else lines)({"error": error})))
     assert (attempt.error, attempt.reason) == (reason, reason)
     assert "error in mid-stream: " + (error if isinstance(error, str) else error["message"]) == attempt.message
+    assert attempt.lost is ("EngineCore" in attempt.message)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -107,6 +107,15 @@ def test_a_cut_prompt_is_no_result() -> None:
     assert asked(4097, chars=60_000).ok
 
 
+def test_the_document_alone_can_be_too_long_for_its_count() -> None:
+    """It is judged by what the caller says of it, wherever in the request it stands."""
+    counts = {"prompt_eval_count": 4098, "eval_count": 2, "done": True, "done_reason": "stop"}
+    with answering(reply({"message": {"content": "{}"}, **counts})) as server:
+        client = OllamaClient(OllamaConfig(base_url=server.url))
+        assert client.call_llm({"user": "short"}, None, "x" * 60_000).reason == "prompt_truncated"
+        assert client.call_llm({"user": "short"}, None, "x" * 20_000).ok
+
+
 def test_a_clamped_context_has_its_own_fingerprints() -> None:
     """What the preflight found is what the server cuts to."""
     client = OllamaClient(OllamaConfig())

@@ -20,7 +20,14 @@ from typing import Any
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProtocolError, ReadTimeoutError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    DecodeError,
+    HTTPError,
+    NewConnectionError,
+    ProtocolError,
+    ReadTimeoutError,
+)
 
 from pipeline.config import mask_url
 from pipeline.errors import ConfigError
@@ -94,6 +101,14 @@ class _Adapter(HTTPAdapter):
         pool.ConnectionCls = type(kind.__name__, (kind,), traits)
         super().cert_verify(pool, request.url, verify, cert)  # type: ignore[no-untyped-call]
         return pool
+
+    def close(self) -> None:
+        """Closes the idle connections; urllib3 itself leaves that to the garbage collector."""
+        with self._lock:
+            pool, self._found = self._found, None
+        if pool is not None:
+            pool.close()
+        super().close()
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Nothing: done when the pool was made; it looks for the files of certificates on disk."""
@@ -234,7 +249,8 @@ def _failure(cause: BaseException, *, after_stale: bool = False) -> CallFailedEr
         return CallFailedError(error, "connection_error", sent=after_stale, lost=after_stale)
     if isinstance(cause, (requests.Timeout, ReadTimeoutError)) or isinstance(root, TimeoutError):
         return CallFailedError("timeout", "timeout")
-    if isinstance(root, http.client.HTTPException) and not isinstance(root, _CUT_OFF):
+    is_no_http = isinstance(root, http.client.HTTPException) and not isinstance(root, _CUT_OFF)
+    if is_no_http or isinstance(cause, DecodeError):
         return CallFailedError("bad_response", "bad_response")
     lost = isinstance(root, (ConnectionError, ProtocolError, *_CUT_OFF))
     return CallFailedError(f"connection_error: {_details(root)}", "connection_error", lost=lost)
