@@ -130,6 +130,24 @@ def test_a_wrong_key_is_a_dead_end(kind: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, ": no key was sent (set `api_key`, or name its file in `api_key_file`)"),
+        ({"api_key": "wrong"}, ": the server refuses the key"),
+        ({"headers": {"authorization": "Bearer wrong"}}, ": the server refuses the key"),
+    ],
+)
+def test_a_missing_key_is_told_from_a_wrong_one(kind: str, settings: dict[str, Any], told: str) -> None:
+    """A person sees whether the key did not arrive here, or is not the right one."""
+    with FakeLLM(api_key="right") as server:
+        found = look(client_of(kind, server.url, **settings))
+        user = look(client_of(kind, server.url.replace("//", "//robot:hunter2@")))
+    assert user.message.endswith(": the server refuses the key")
+    assert found.message == ("/v1/models" if kind == "vllm" else "/api/tags") + " answers HTTP 401" + told
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("page", [reply(b"<html>Hello</html>"), reply(b"nothing here", 404), reply(b"", 302)])
 def test_a_wrong_url_is_a_dead_end(kind: str, page: bytes) -> None:
     """Something answers, but it is no model server."""

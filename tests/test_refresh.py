@@ -167,6 +167,7 @@ def test_settings_that_concern_no_server_are_no_switch(place: Place) -> None:
     place.wait_for_results(30)
     log = finish(child, place)
     assert log.count("configuration taken over changed=vllm.timeout") == 1
+    assert "server is back" not in log
     assert log.count("runner.concurrency, runner.fail_fast cannot change in a run: left for the next one") == 1
     assert "provider switched" not in log
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from conftest import AGENT, Place
 from fake_llm import FakeLLM, Seen
+from raw_server import refusing_url
 
 TERSE = "Be brief.\n"
 
@@ -56,6 +57,15 @@ def test_a_variant_that_cannot_be_asked_is_told_before_the_first_document(place:
     ran = place.run(code=2)
     assert "variant b: " in ran.err
     assert place.lines("results.jsonl") == []
+
+
+def test_a_server_that_is_away_is_looked_at_once_for_all_variants(place: Place) -> None:
+    """Waiting for each of them would multiply the time-out."""
+    place.configure({"vllm.base_url": refusing_url()}, agent=weighted())
+    ran = place.call("check")
+    assert ran.code == 3
+    (told,) = [line for line in ran.out.splitlines() if "FAILED" in line]
+    assert ", variant a: connection_error" in told
 
 
 def test_a_variant_with_a_model_of_its_own_is_asked_there(place: Place) -> None:

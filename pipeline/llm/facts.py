@@ -142,29 +142,37 @@ def _version(endpoint: Endpoint, path: str) -> str | None:
 
 def _get(endpoint: Endpoint, path: str) -> dict[str, Any]:
     try:
-        return _object(path, endpoint.get(path, timeout_s=QUICK_TIMEOUT_S))
+        return _object(endpoint, path, endpoint.get(path, timeout_s=QUICK_TIMEOUT_S))
     except CallFailedError as failure:
         raise _unreachable(failure) from failure
 
 
 def _post(endpoint: Endpoint, path: str, body: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
     try:
-        return _object(path, endpoint.post(path, encode(body), timeout_s=timeout_s))
+        return _object(endpoint, path, endpoint.post(path, encode(body), timeout_s=timeout_s))
     except CallFailedError as failure:
         raise _unreachable(failure) from failure
 
 
-def _object(path: str, reply: Reply) -> dict[str, Any]:
+def _object(endpoint: Endpoint, path: str, reply: Reply) -> dict[str, Any]:
     if reply.status != 200:
         reason = reason_of_status(reply.status)
         told = f"{path} answers HTTP {reply.status}"
         if kind_of(reason) == "backend":
             raise FoundError(Preflight("unreachable", reason, told))
+        told += _refused(endpoint) if reply.status == 401 else ""
         raise misconfigured("not_found" if reason == "rejected" else reason, told)
     body = decode_object(reply.body)
     if body is None:
         raise misconfigured("not_found", f"{path} answers something else than a JSON object: is this the right server?")
     return body
+
+
+def _refused(endpoint: Endpoint) -> str:
+    """Whether the key is not the right one, or did not get here."""
+    if endpoint.sends_key:
+        return ": the server refuses the key"
+    return ": no key was sent (set `api_key`, or name its file in `api_key_file`)"
 
 
 def _unreachable(failure: CallFailedError) -> FoundError:

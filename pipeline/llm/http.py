@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -166,6 +167,12 @@ class Endpoint:
             return False
         self.key_changes += before != self._key
         return before != self._key
+
+    @property
+    def sends_key(self) -> bool:
+        """True when requests say who asks: by the key, by a user in the URL, or by a header of the configuration."""
+        named = any(name.lower() == "authorization" for name in self._access.headers or ())
+        return named or bool(self._key) or urlsplit(self.base_url).username is not None
 
     def get(self, path: str, *, timeout_s: float) -> Reply:
         """The reply to a GET; CallFailedError when there is none within `timeout_s`."""
