@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from conftest import PACKAGE_PARENT, Place, everything_below
+from conftest import AGENT, PACKAGE_PARENT, Place, everything_below
 from fake_llm import FakeLLM
 
 LENIENT = ("--set", "runner.max_error_rate=1")
@@ -24,6 +24,22 @@ def test_check_shows_the_settings_and_what_the_server_is(place: Place) -> None:
     assert yaml.safe_load(settings)["vllm"]["max_tokens"] == 77
     assert "OK      provider vllm at http://127.0.0.1" in rest
     assert "context length: 8192 tokens" in rest
+
+
+def test_check_tells_what_the_server_does_not_do(place: Place, server: FakeLLM) -> None:
+    """Constrained decoding that is off, and keywords of the schema that are known not to be enforced; a run warns."""
+    server.enforce_schema = False
+    properties = {"summary": {"type": "string"}, "score": {"type": "integer", "multipleOf": 5}}
+    place.configure(agent={"schema": {**AGENT["schema"], "properties": properties}})
+    lines = [line.strip() for line in place.call("check").out.splitlines()]
+    off = "the server does not hold the model to the schema (constrained decoding is off): validation alone decides"
+    for told in ("server version: 0.32.0", "holds the model to a schema: no", "not enforced: $.score: multipleOf"):
+        assert told in lines
+    assert f"warning: {off}" in lines
+    server.answer = lambda *_: '{"summary": "s"}'
+    place.documents(3)
+    warnings = [line for line in place.run().err.splitlines() if " WARNING " in line]
+    assert [f"preflight: {off}" in line for line in warnings] == [True]
 
 
 @pytest.mark.parametrize(

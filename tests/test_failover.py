@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
-from asking import Clock, asked_for, failover_of, only, question
+from asking import MODEL, Clock, asked_for, failover_of, only, question
 from fake_llm import FakeLLM
 from raw_server import refusing_url
 
@@ -42,6 +44,28 @@ def test_the_first_provider_is_gone_back_to() -> None:
         clock.now += 60
         failover.recover(at_once)
         assert failover.ask(question("b")).attempts[-1].model.provider == "vllm"
+
+
+def test_each_switch_is_told_with_the_old_and_the_new(caplog: pytest.LogCaptureFixture) -> None:
+    """At INFO, there and back, with providers, models and the variant."""
+    caplog.set_level(logging.INFO, logger="pipeline.llm.failover")
+    clock = Clock()
+    with FakeLLM() as first, FakeLLM(("the-other",)) as second:
+        failover = failover_of((first.url,), second=second.url, clock=clock)
+        failover.providers[1].replicas[0].client.adopt(model="the-other", think=None, digest=None)
+        first.down()
+        failover.ask(question("a"))
+        failover.recover(at_once)
+        first.up()
+        clock.now += 60
+        for _ in range(3):
+            failover.recover(at_once)
+    told = [vars(record) for record in caplog.records if record.message == "provider switched"]
+    keys = ("levelname", "old_provider", "new_provider", "old_model", "new_model", "variant")
+    assert [tuple(fields[key] for key in keys) for fields in told] == [
+        ("INFO", "vllm", "ollama", MODEL, "the-other", "default"),
+        ("INFO", "ollama", "vllm", "the-other", MODEL, "default"),
+    ]
 
 
 def test_a_configuration_error_moves_on() -> None:

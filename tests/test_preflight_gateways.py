@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from fake_llm import FakeLLM
-from raw_server import answering, reply
+from raw_server import Line, RawServer, answering, reply
 from test_preflight import KINDS, SAMPLE, client_of, look
 
 from pipeline.llm.facts import Preflight
@@ -29,6 +29,29 @@ def test_warn_goes_on_where_strict_stops() -> None:
         assert look(client_of("vllm", server.url)).status == "misconfigured"
         found = look(client_of("vllm", server.url, preflight="warn"))
     assert (found.status, found.reason, found.warnings) == ("ok", None, ("/v1/models answers HTTP 404",))
+
+
+@pytest.mark.parametrize("status", [403, 500, 501])
+def test_warn_takes_whatever_a_gateway_says_to_the_list(status: int) -> None:
+    """The completion is the proof; in strict mode a 5xx is a server that may come."""
+    with answering({"/v1/models": reply(b"", status), CHAT: reply(ANSWER)}) as server:
+        strict = look(client_of("vllm", server.url))
+        found = look(client_of("vllm", server.url, preflight="warn"))
+    assert strict.status == ("misconfigured" if status == 403 else "unreachable")
+    assert (found.status, found.warnings) == ("ok", (f"/v1/models answers HTTP {status}",))
+
+
+def test_warn_does_not_wait_twice_for_a_server_that_hangs_up() -> None:
+    """Nobody answers the first request, so nobody is sent a second."""
+    paths = []
+
+    def talk(line: Line) -> None:
+        paths.append(getattr(line.read(), "path", None))
+        line.close()
+
+    with RawServer(talk) as server:
+        found = look(client_of("vllm", server.url, preflight="warn"))
+    assert (found.status, found.reason, paths) == ("unreachable", "connection_error", ["/v1/models"])
 
 
 def test_warn_is_no_leave_for_a_server_that_does_not_answer() -> None:

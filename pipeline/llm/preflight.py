@@ -53,7 +53,7 @@ def examine(
             return known or _tiny(client, loads=full)
         return _full(client, sample=sample, canary=canary, known=known)
     except FoundError as end:
-        if mode != "warn" or end.found.status != "misconfigured":
+        if mode != "warn" or end.found.reason in ("timeout", "connection_error"):
             return end.found
         complaint = end.found.message
     try:
