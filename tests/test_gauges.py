@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import ssl
+from pathlib import Path
+
 import pytest
 import responses
 from asking import failover_of
 from fake_llm import FakeLLM
 from hypothesis import given
 from hypothesis import strategies as st
+from raw_server import RawServer, reply
 
 from pipeline.config import VLLMConfig
 from pipeline.llm.gauges import GaugeReader, Gauges, parse
 from pipeline.llm.vllm import VLLMClient
 
 URL = "http://vllm.test/metrics"
+TLS = Path(__file__).parent / "data/tls"
 PAGE = """# HELP vllm:num_requests_waiting Number of requests waiting.
 # TYPE vllm:num_requests_waiting gauge
 vllm:num_requests_running{engine="0",model_name="m"} 3.0
@@ -66,6 +71,16 @@ def test_metrics_elsewhere_get_no_key() -> None:
         wire.get("http://prometheus.test/m", body=PAGE % "0")
         assert read.read() == Gauges(3, 7)
         assert "Authorization" not in wire.calls[0].request.headers
+
+
+def test_metrics_elsewhere_are_trusted_by_the_same_authority() -> None:
+    """A private `ca_file` vouches for both pages of one site."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(TLS / "cert.pem", TLS / "key.pem")
+    with RawServer(lambda line: (line.read(), line.send(reply(PAGE % "0"))), tls=context) as server:
+        url = f"https://localhost:{server.port}/metrics"
+        assert reader(metrics_url=url, ca_file=str(TLS / "cert.pem")).read() == Gauges(3, 7)
+        assert reader(metrics_url=url).read() is None
 
 
 def test_other_servers_of_the_protocol_have_no_gauges() -> None:

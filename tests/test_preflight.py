@@ -157,6 +157,18 @@ def test_a_wrong_url_is_a_dead_end(kind: str, page: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_redirect_is_told_with_its_target(kind: str) -> None:
+    """It is not followed, as the key would go along; whoever wrote http for https sees it."""
+    page = reply(b"", 308, Location="https://robot:hunter2@gateway.example/v1?token=hunter2")
+    with answering(page) as server:
+        found = look(client_of(kind, server.url))
+        assert len(server.got) == 1
+    assert (found.status, found.reason) == ("misconfigured", "not_found")
+    assert "answers HTTP 308, a redirect to https://***@gateway.example/v1" in found.message
+    assert "hunter2" not in found.message
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_server_that_is_away_is_unreachable(kind: str) -> None:
     """Waiting may help: nothing is said about the configuration."""
     found = look(client_of(kind, refusing_url()))

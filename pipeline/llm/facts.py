@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from pipeline.config import mask_url
 from pipeline.errors import kind_of, reason_of_status
 from pipeline.llm.http import CallFailedError, Endpoint, Reply
 from pipeline.llm.ollama import OllamaClient
@@ -160,7 +161,7 @@ def _object(endpoint: Endpoint, path: str, reply: Reply) -> dict[str, Any]:
         told = f"{path} answers HTTP {reply.status}"
         if kind_of(reason) == "backend":
             raise FoundError(Preflight("unreachable", reason, told))
-        told += _refused(endpoint) if reply.status == 401 else ""
+        told += _hint(endpoint, reply)
         raise misconfigured("not_found" if reason == "rejected" else reason, told)
     body = decode_object(reply.body)
     if body is None:
@@ -168,8 +169,13 @@ def _object(endpoint: Endpoint, path: str, reply: Reply) -> dict[str, Any]:
     return body
 
 
-def _refused(endpoint: Endpoint) -> str:
-    """Whether the key is not the right one, or did not get here."""
+def _hint(endpoint: Endpoint, reply: Reply) -> str:
+    """What a person can make of the status: whether the key got here, and where a redirect leads."""
+    where = reply.headers.get("Location")
+    if 300 <= reply.status < 400 and where:
+        return f", a redirect to {mask_url(where)[:200]}: they are not followed, name the server itself in `base_url`"
+    if reply.status != 401:
+        return ""
     if endpoint.sends_key:
         return ": the server refuses the key"
     return ": no key was sent (set `api_key`, or name its file in `api_key_file`)"
