@@ -148,7 +148,7 @@ def test_a_missing_key_is_told_from_a_wrong_one(kind: str, settings: dict[str, A
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("page", [reply(b"<html>Hello</html>"), reply(b"nothing here", 404), reply(b"", 302)])
+@pytest.mark.parametrize("page", [reply(b"<html>Hello</html>"), *(reply(b"no", code) for code in (302, 400, 404, 418))])
 def test_a_wrong_url_is_a_dead_end(kind: str, page: bytes) -> None:
     """Something answers, but it is no model server."""
     with answering(page) as server:
@@ -286,6 +286,20 @@ def test_a_clamped_num_ctx_is_warned_of_and_recorded() -> None:
         assert found.context_length == 2048
         assert found.warnings == ("num_ctx is 8192, but the loaded model has a context of 2048 tokens",)
         assert client.call_llm({"user": "u"}, None, "u").context_length == 2048
+
+
+def test_the_context_of_another_model_is_no_matter() -> None:
+    """Others may be loaded beside it, with less."""
+    pages = {
+        "/api/tags": reply({"models": [{"name": "llama3.1:latest"}]}),
+        "/api/show": reply({"capabilities": ["completion"]}),
+        "/api/chat": reply({"message": {"content": "ok"}, "done": True, "done_reason": "stop"}),
+        "/api/ps": reply({"models": [{"name": "tiny:latest", "context_length": 512}]}),
+        "/api/version": reply({"version": "0.32.9"}),
+    }
+    with answering(pages) as server:
+        found = look(client_of("ollama", server.url), canary=False)
+    assert (found.status, found.context_length, found.warnings) == ("ok", 8192, ())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 from conftest import AGENT, Child, Place, write_whole
 from fake_llm import FakeLLM
 
-from pipeline.config import RunnerConfig
+from pipeline.changes import allowed, differences
+from pipeline.config import AppConfig, RunnerConfig, VLLMConfig
 from pipeline.job import Job
 from pipeline.runner import Runner
 
@@ -107,6 +109,17 @@ def test_a_configuration_that_does_not_work_changes_nothing(place: Place, how: s
     assert {line["model"]["name"] for line in place.lines("results.jsonl")} == {"llama3.1"}
 
 
+def test_a_file_that_breaks_again_is_said_again(place: Place) -> None:
+    """Once for each time that it had been whole in between."""
+    child = start(place)
+    for results in (12, 28):
+        write_whole(place.folder / "pipeline.yaml", "vllm: {modle: x}\n")
+        place.wait_for_results(results)
+        place.configure(QUICK)
+        place.wait_for_results(results + 8)
+    assert finish(child, place).count("what runs stays") == 2
+
+
 def test_what_was_refused_is_said_once_and_looked_at_once(place: Place, other: FakeLLM) -> None:
     """Until the file changes again; the server that runs is not said to be set aside, and goes on."""
     child = start(place)
@@ -177,6 +190,7 @@ def test_settings_that_concern_no_server_are_no_switch(place: Place) -> None:
     [
         ({"agent": "extractor"}, "agent cannot change in a run"),
         ({"variant": "terse"}, "variant cannot change in a run"),
+        ({"agents_dir": "other-agents"}, "agents_dir cannot change in a run"),
         ({"input.uri": "other-inbox"}, "input.uri cannot change in a run"),
         ({"output.uri": "elsewhere"}, "output.uri cannot change in a run"),
         ({"vllm.max_tokens": 77}, "vllm.max_tokens cannot change in a run"),
@@ -327,3 +341,19 @@ def test_the_configuration_is_looked_at_by_the_clock(waits: bool, pauses_s: list
     runner._refresh()
     times = looks.refreshed_at_s
     assert [after - before - 25 for before, after in itertools.pairwise(times)] == pauses_s
+
+
+def test_a_named_provider_keeps_its_part_of_the_question() -> None:
+    """Where and whom is taken over, how much and how warm is not; a provider that is new is taken whole."""
+
+    def of(refresh: str, **providers: VLLMConfig) -> AppConfig:
+        return AppConfig(providers=providers, runner=RunnerConfig(refresh=cast("Any", refresh)))
+
+    old = VLLMConfig(base_url="http://a", model="m", max_tokens=100, temperature=0.5, extra_body={"seed": 1})
+    new = VLLMConfig(base_url="http://b", model="n", max_tokens=200, temperature=0.1, extra_body={"seed": 2})
+    kept = replace(old, base_url="http://b", model="n")
+    assert allowed(of("provider", big=new, more=new), of("provider", big=old)).providers == {"big": kept, "more": new}
+    assert allowed(of("all", big=new), of("all", big=old)).providers == {"big": new}
+    assert list(differences(of("all", big=new), of("all", big=kept))) == [
+        *("providers.big.max_tokens", "providers.big.temperature", "providers.big.extra_body")
+    ]
