@@ -43,9 +43,9 @@ class Examiner:
         for warning in found.warnings:
             if (endpoint, warning) not in self.said:
                 self.said.add((endpoint, warning))
-                logger.warning(
-                    "preflight: %s", warning, extra={"provider": client.model.provider, "endpoint": endpoint}
-                )
+                fields = {"provider": client.model.provider, "endpoint": endpoint}
+                # no argument of a "%s", by which one would pass for a repetition of the other
+                logger.warning("preflight: " + warning, extra=fields)
         return found
 
 

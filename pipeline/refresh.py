@@ -169,9 +169,10 @@ class Refresher:
         return before
 
     def _say_once(self, message: str) -> None:
+        """A warning; not as an argument of "%s", which would make all of them repetitions of the first."""
         if message not in self._said:
             self._said.add(message)
-            logger.warning("%s", message)
+            logger.warning(message)
 
     def _log(self, before: Plan, after: Plan, *, changed: list[str]) -> None:
         """Says which provider, model or variant is asked from now on, or else which settings are new."""

@@ -42,6 +42,18 @@ def test_check_tells_what_the_server_does_not_do(place: Place, server: FakeLLM) 
     assert [f"preflight: {off}" in line for line in warnings] == [True]
 
 
+def test_two_warnings_of_one_preflight_are_two(place: Place, server: FakeLLM) -> None:
+    """Neither is held back as a repetition of the other."""
+    server.enforce_schema = False
+    server.answer = lambda *_: '{"summary": "s"}'
+    ollama = {"ollama.base_url": server.url, "ollama.model": "llama3.1", "ollama.num_ctx": 16384}
+    place.configure({"provider": "ollama", **ollama})
+    place.documents(3)
+    log = place.run().err
+    for told in ("num_ctx is 16384, but the loaded model has", "does not hold the model to the schema"):
+        assert 0 < log.index(told) < log.index("run ends")
+
+
 @pytest.mark.parametrize(
     ("settings", "code", "told"),
     [

@@ -120,6 +120,23 @@ def test_a_file_that_breaks_again_is_said_again(place: Place) -> None:
     assert finish(child, place).count("what runs stays") == 2
 
 
+def test_each_trouble_of_a_changed_configuration_is_said_when_it_is_found(place: Place, other: FakeLLM) -> None:
+    """They are no repetitions of each other: whoever mends one thing after the other sees the next one at once."""
+    other.api_key = "right"
+    child = start(place)
+    write_whole(place.folder / "pipeline.yaml", "vllm: {modle: x}\n")
+    place.wait_for_results(12)
+    place.configure({**QUICK, "vllm.base_url": other.url, "vllm.model": "no-such-model", "vllm.api_key": "right"})
+    place.wait_for(lambda: len(other.requests) == 1, "a look at the other server")
+    place.configure({**QUICK, "vllm.base_url": other.url, "vllm.model": "other-model", "vllm.api_key": "wrong"})
+    place.wait_for(lambda: len(other.requests) == 2, "another look at it")
+    log = finish(child, place)
+    told = [line for line in log.splitlines() if "what runs stays" in line]
+    assert [cause in line for cause, line in zip(("modle", "no-such-model", "401"), told, strict=True)] == [True] * 3
+    assert log.index("401") < log.index("run ends")
+    assert "repeated=" not in log
+
+
 def test_what_was_refused_is_said_once_and_looked_at_once(place: Place, other: FakeLLM) -> None:
     """Until the file changes again; the server that runs is not said to be set aside, and goes on."""
     child = start(place)
