@@ -93,6 +93,7 @@ def test_providers_come_in_order_with_their_replicas() -> None:
     agent = resolved("big", fallback=("ollama", "big", "vllm"), model="agents", max_tokens=9)
     failover = build_failover(app, {"default": agent}, tools=tools(), pool_size=4)
     assert [provider.name for provider in failover.providers] == ["big", "ollama", "vllm"]
+    assert [provider.name for provider in failover.orders["default"]] == ["big", "ollama", "vllm"]
     first = failover.first.replicas
     assert [replica.client.model.endpoint for replica in first] == ["http://a:1", "http://b:1"]
     assert [replica.client.model.provider for replica in first] == ["big", "big"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from datetime import datetime
 
 import pytest
 from conftest import Place
@@ -139,11 +140,19 @@ def test_the_fallback_is_taken_at_the_start_with_a_warning(place: Place, server:
         place.configure({**fallback, "runner.startup_wait_s": 1})
         server.down()
         ran = place.run()
+        asked_at = min(seen.at for seen in second.requests)
     assert "taking the fallback ollama" in ran.err
+    assert 0.8 < asked_at - _started_at(ran.err) < 8.0
     assert {line["model"]["provider"] for line in place.lines("results.jsonl")} == {"ollama"}
     server.up()
     place.run()
     assert place.done() == dict.fromkeys(names, 1)
+
+
+def _started_at(log: str) -> float:
+    """When the run began, by its log."""
+    (line,) = [line for line in log.splitlines() if "run starts" in line]
+    return datetime.fromisoformat(line.split()[0].replace("Z", "+00:00")).timestamp()
 
 
 def test_the_fallback_is_left_again_when_the_first_is_back(place: Place, server: FakeLLM) -> None:

@@ -96,6 +96,30 @@ def test_quotes_are_those_of_what_the_model_saw(place: Place, narrow: FakeLLM, q
     assert place.failed() == ({} if grounded else {"long.txt": "not_grounded"})
 
 
+@pytest.mark.parametrize("overflow", ["fail", "head"])
+@pytest.mark.parametrize(
+    ("chars", "answers", "reason"),
+    [
+        (7120, [WORDS[:780], '{"summary": "s"}'], "invalid_json"),
+        (7000, ['{"summary": 7}', '{"summary": "' + WORDS[:900]], "output_truncated"),
+    ],
+)
+def test_a_reask_is_never_cut(
+    place: Place, narrow: FakeLLM, overflow: str, chars: int, answers: list[str], reason: str
+) -> None:
+    """With the complaint it does not fit: the complaint stands. It is clamped: the answer was cut, and that is it."""
+    said = iter(answers)
+    narrow.answer = lambda prompt, _schema: next(said) if "[[doc:" in prompt else '{"summary": "s"}'
+    agent = {"overflow": overflow, "max_tokens": ANSWER}
+    place.configure({"vllm.base_url": narrow.url, "runner.max_error_rate": 1}, agent=agent)
+    place.documents({"a.txt": WORDS[:chars]})
+    place.run()
+    (error,) = place.lines("errors.jsonl")
+    assert (error["reason"], error["attempts"]) == (reason, 2)
+    assert "document_truncated" not in error["notes"]
+    assert [seen.document for seen in narrow.chats()].count("a.txt") == 2
+
+
 def attempt(reason: str = "context_length", **more: Any) -> ExtractionAttempt:
     """An attempt that failed for this reason."""
     return ExtractionAttempt(ModelMetadata("p", "m"), error=reason, reason=reason, **more)

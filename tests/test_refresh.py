@@ -190,6 +190,24 @@ def test_a_server_gets_one_canary_a_run(place: Place) -> None:
     assert sum("harbour" in str(seen.body) for seen in place.server.chats()) == 1
 
 
+def test_a_key_in_a_file_is_read_again_at_each_look(place: Place) -> None:
+    """Before anybody refuses the old one, and though the configuration is the same."""
+    key = place.folder / "key"
+    write_whole(key, "old")
+    child = start(place, {"vllm.api_key_file": "key"})
+    write_whole(key, "new")
+    sent: set[str] = set()
+
+    def is_sent() -> bool:
+        sent.update(seen.headers["authorization"] for seen in place.server.chats())
+        return "Bearer new" in sent
+
+    place.wait_for(is_sent, "a request with the new key")
+    log = finish(child, place)
+    assert sent == {"Bearer old", "Bearer new"}
+    assert "provider switched" not in log
+
+
 def test_settings_that_concern_no_server_are_no_switch(place: Place) -> None:
     """What is taken over is said by its key; what a run cannot take over as well, and nothing else."""
     child = start(place)
@@ -371,6 +389,8 @@ def test_a_named_provider_keeps_its_part_of_the_question() -> None:
     kept = replace(old, base_url="http://b", model="n")
     assert allowed(of("provider", big=new, more=new), of("provider", big=old)).providers == {"big": kept, "more": new}
     assert allowed(of("all", big=new), of("all", big=old)).providers == {"big": new}
+    other = replace(of("all"), runner=RunnerConfig(refresh="all", max_reasks=3, concurrency=9, grace_s=1.0))
+    assert allowed(other, of("provider")).runner == RunnerConfig(refresh="all", max_reasks=3)
     assert list(differences(of("all", big=new), of("all", big=kept))) == [
         *("providers.big.max_tokens", "providers.big.temperature", "providers.big.extra_body")
     ]

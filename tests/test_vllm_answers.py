@@ -87,6 +87,7 @@ ERRORS: list[tuple[int, Any, str, str]] = [
     (400, error("unrecognized type strin"), "rejected_config", "strin"),
     (400, error("something else"), "rejected", "something else"),
     (404, error("The model `m` does not exist.", "NotFoundError"), "model_not_found", "does not exist"),
+    (404, error("The model `m` does not exist.", "invalid_request_error"), "model_not_found", "does not exist"),
     (404, error("not here", "NotFoundError"), "model_not_found", "not here"),
     (404, {"detail": "Not Found"}, "not_found", "Not Found"),
     (405, {"detail": "Method Not Allowed"}, "not_found", "Method Not Allowed"),
