@@ -14,6 +14,7 @@ from fake_llm import FakeLLM
 from pipeline.agents import load_agent
 from pipeline.cli import parser
 from pipeline.errors import REASONS
+from pipeline.settings import load_config
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
@@ -49,6 +50,14 @@ def test_the_agent_in_it_loads(tmp_path: Path) -> None:
     text = next(text for kind, text in BLOCKS if kind == "yaml" and "system_prompt" in text)
     (tmp_path / "appointments.yaml").write_text(text, encoding="utf-8")
     assert load_agent("appointments", agents_dir=tmp_path).schema == yaml.safe_load(text)["schema"]
+
+
+def test_the_config_in_it_loads(tmp_path: Path) -> None:
+    """Two replicas under a name of their own, and Ollama behind them."""
+    (tmp_path / "p.yaml").write_text(next(text for kind, text in BLOCKS if "fallback:" in text), encoding="utf-8")
+    app = load_config(tmp_path / "p.yaml", environ={})
+    assert app.provider_config(app.provider).base_urls == ("http://gpu1:8000", "http://gpu2:8000")
+    assert app.fallback_names() == ("ollama",)
 
 
 def section_commands(heading: str) -> list[str]:
