@@ -403,8 +403,23 @@ def test_a_shard_tidies_what_an_unsharded_run_has_left(tmp_path: Path) -> None:
 
 
 def test_half_written_files_of_a_killed_run_are_swept(tmp_path: Path) -> None:
-    """The temporary file of an atomic write that never ended goes at the next start."""
-    left = tmp_path / ".errors.jsonl.0123.tmp"
-    left.write_bytes(b"x")
+    """The temporary files of atomic writes that never ended go at the next start; nobody else's do."""
+    places = (".errors.jsonl", ".report.json", ".report.html", "runs/.a.json", ".manifests/.results.jsonl")
+    left = [tmp_path / f"{place}.0123456789ab.tmp" for place in places]
+    others = [tmp_path / ".notes.tmp", tmp_path / "runs" / "mine.0123456789ab.tmp"]
+    for path in (*left, *others):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
     with opened(tmp_path):
-        assert not left.exists()
+        assert [path.exists() for path in (*left, *others)] == [False] * len(left) + [True] * len(others)
+
+
+def test_a_shard_sweeps_what_bears_its_name_only(tmp_path: Path) -> None:
+    """A sister may be writing hers at this moment, and the report is everyone's."""
+    mine, theirs = Shard(0, 2), Shard(1, 2)
+    names = [f".errors{mine.suffix}.jsonl", f".errors{theirs.suffix}.jsonl", ".report.json"]
+    paths = [tmp_path / f"{name}.0123456789ab.tmp" for name in names]
+    for path in paths:
+        path.write_bytes(b"x")
+    with opened(tmp_path, shard=mine):
+        assert [path.exists() for path in paths] == [False, True, True]

@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 WORTH_BYTES = 8 << 20
 """Fewer bytes are read in no time without a checkpoint."""
 
-_FOLDER = ".manifests"
+FOLDER = ".manifests"
 _EDGE_BYTES = 1 << 16
 _BUFFER_BYTES = 1 << 20
 
@@ -69,7 +69,7 @@ def drop(path: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    return path.parent / _FOLDER / path.name
+    return path.parent / FOLDER / path.name
 
 
 def _size(line: bytes) -> int:
