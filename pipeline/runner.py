@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from pipeline.errors import InternalError, PipelineError, TryLaterError
+from pipeline.errors import InternalError, PipelineError
 from pipeline.flight import Backlog, Flight
 from pipeline.job import Job
 from pipeline.process import Finished, Plan, is_suspect, process
 from pipeline.reading import Listed, Reader
 from pipeline.records import Entry, Failure, Postponed, Result, Unchanged
 from pipeline.tally import Tally
-from pipeline.verdict import End, Guard
+from pipeline.verdict import End, Guard, Patience
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +49,6 @@ class Runner:
     def __init__(self, job: Job, plan: Plan, *, stop: threading.Event, clock: Callable[[], float] = time.monotonic):
         self.job, self.plan, self.tally = job, plan, Tally()
         self.end: End | None = None
-        self.listed_whole = False
-        self.waiting_since: float | None = None
         self._clock, self._stop = clock, stop
         self._events: SimpleQueue[Any] = SimpleQueue()
         self._tasks: SimpleQueue[Any] = SimpleQueue()
@@ -60,16 +58,20 @@ class Runner:
         self._backlog = Backlog(lambda id: self.plan.asking_for(id).resolved.variant if job.budget is None else "")
         self._postponed: deque[Entry] = deque()
         self._flight = Flight(max_bytes=job.config.max_in_flight_bytes)
-        self._guard = Guard(job.config)
-        self._workers = 0
-        self.ready, self._reading, self._hurry = False, True, False
+        self._guard, self._patience = Guard(job.config), Patience(job.config)
+        self.ready, self.listed_whole, self._reading, self._hurry = False, False, True, False
+        self._workers, self._answered, self._was_full = 0, 0, False
         self._look_now = threading.Event()
-        self._answered, self._was_full = 0, False
 
     @property
     def in_flight(self) -> int:
         """Documents at the workers now."""
         return self._flight.documents
+
+    @property
+    def waiting_since(self) -> float | None:
+        """When the providers were last lost; None while one can be asked."""
+        return self._patience.since
 
     def interrupt(self, number: int) -> None:
         """Ends the run because of a signal, the second time at once; called by a signal handler: it notes and wakes."""
@@ -95,7 +97,7 @@ class Runner:
             self._watch_time()
             self._dispatch()
             self._was_full = self.in_flight >= self.job.limit.value
-            self.job.output.sync_due(self._clock())
+            self._sync()
             self.job.watcher.turn(self)
         self._drain()
 
@@ -166,6 +168,13 @@ class Runner:
             self._finish(end)
         return True
 
+    def _sync(self) -> None:
+        """Makes records durable whose time has come; when the disk says no, the run is over."""
+        try:
+            self.job.output.sync_due(self._clock())
+        except PipelineError as error:
+            self._finish(End.of_error(error))
+
     def _land(self, landed: _Landed) -> None:
         self._flight.landed(landed.finished.entry, landed.plan)
         self._close_unused(landed.plan)
@@ -177,23 +186,12 @@ class Runner:
 
     def _watch_time(self) -> None:
         """Ends a run whose time is up, or whose providers have been gone for too long."""
-        now, config = self._clock(), self.job.config
+        now = self._clock()
         self.job.limit.follow(self.plan.client.serving)
         if self.job.until is not None and now >= self.job.until:
             self._finish(End("stopped by --max-duration"))
-        trouble = self.plan.client.trouble if self.ready else None
-        if trouble is None:
-            if self.waiting_since is not None:
-                logger.info("going on", extra={"waited_s": round(now - self.waiting_since, 1)})
-            self.waiting_since = None
-            return
-        if self.waiting_since is None:
-            self.waiting_since = now
-            logger.warning("no provider can be asked, waiting: %s", trouble.message)
-        patience = config.config_grace_s if trouble.dead_end else config.max_outage_s
-        if now - self.waiting_since > patience:
-            told = f"no provider could be asked for {patience:g} s: {trouble.message}"
-            self._finish(End.of_error(TryLaterError(told)))
+        if (end := self._patience.watch(self.plan.client.trouble if self.ready else None, now)) is not None:
+            self._finish(end)
 
     def _dispatch(self) -> None:
         """Sends entries to workers while there is room; one that may have killed its server goes alone."""
@@ -241,7 +239,7 @@ class Runner:
             logger.info("stopping", extra={"in_flight": self.in_flight, "why": self.end.message})
         while self.in_flight and not self._hurry and (left_s := deadline - self._clock()) > 0:
             self._take(min(TURN_S, left_s))
-            self.job.output.sync_due(self._clock())
+            self._sync()
             self.job.watcher.turn(self)
         self._reader.close()
         self._take(0.0)
@@ -255,7 +253,9 @@ class Runner:
         try:
             output.finish()
         except PipelineError as error:
-            if self.end is None or self.end.exit_code is None:
+            if self.end is not None and self.end.exit_code is not None:
+                logger.error("%s", error)
+            else:
                 self.end = End.of_error(error)
         self.tally.undo(*output.unwritten)
 

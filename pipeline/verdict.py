@@ -1,13 +1,17 @@
-"""When a run has seen enough, and what its end is called: the guards against a bad run, and the exit code."""
+"""When a run has seen or waited enough, and what its end is called: the guards, the patience, the exit code."""
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from dataclasses import dataclass
 
 from pipeline.config import RunnerConfig
-from pipeline.errors import EXIT_FAILURES, EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM, PipelineError
+from pipeline.errors import EXIT_FAILURES, EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM, PipelineError, TryLaterError
+from pipeline.llm.failover import Trouble
 from pipeline.records import Failure, Result
+
+logger = logging.getLogger(__name__)
 
 ABORT_WINDOW = 500
 
@@ -62,10 +66,44 @@ class Guard:
 
     def _abort(self) -> End | None:
         failed = sum(self._recent)
-        if len(self._recent) < ABORT_WINDOW or failed < self._config.abort_error_rate * ABORT_WINDOW:
+        enough = max(1.0, self._config.abort_error_rate * ABORT_WINDOW)
+        if len(self._recent) < ABORT_WINDOW or failed < enough:
             return None
         told = f"{failed} of the last {ABORT_WINDOW} documents that were asked failed"
         return End(f"{told} (runner.abort_error_rate {self._config.abort_error_rate:g})", EXIT_FAILURES)
+
+
+class Patience:
+    """How long a run waits while no provider can be asked: an outage and a dead end have a bound each.
+
+    `since`: when the wait began; None while somebody can be asked.
+    """
+
+    def __init__(self, config: RunnerConfig) -> None:
+        self.since: float | None = None
+        self._refused_since: float | None = None
+        self._config = config
+
+    def watch(self, trouble: Trouble | None, now: float) -> End | None:
+        """The end of the run, when it has waited for too long; says when the wait begins and when it is over."""
+        if trouble is None:
+            if self.since is not None:
+                logger.info("going on", extra={"waited_s": round(now - self.since, 1)})
+            self.since = self._refused_since = None
+            return None
+        if self.since is None:
+            self.since = now
+            logger.warning("no provider can be asked, waiting: %s", trouble.message)
+        begun, patience_s = self.since, self._config.max_outage_s
+        if trouble.dead_end:
+            # a dead end that an outage turned into has its whole grace: an ingress says 404 until its server is back
+            begun = self._refused_since = now if self._refused_since is None else self._refused_since
+            patience_s = self._config.config_grace_s
+        else:
+            self._refused_since = None
+        if now - begun <= patience_s:
+            return None
+        return End.of_error(TryLaterError(f"no provider could be asked for {patience_s:g} s: {trouble.message}"))
 
 
 def exit_code(

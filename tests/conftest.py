@@ -230,6 +230,12 @@ def write_whole(path: Path, text: str) -> None:
     new.replace(path)
 
 
+def line_with(child: Child, text: str) -> str:
+    """The next line of the command's log with this text in it."""
+    assert child.process.stderr is not None
+    return next(line for line in child.process.stderr if text in line)
+
+
 def json_log(text: str) -> list[dict[str, Any]]:
     """The lines of a JSON log."""
     return [json.loads(line) for line in text.splitlines()]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import resource
+import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -72,6 +75,86 @@ def test_an_output_that_turns_read_only_in_mid_run_is_exit_3(place: Place, serve
     place.run()
     assert place.done() == dict.fromkeys(names, 1)
     assert set(place.asked()) == set(names) - set(done)
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Callable[[], None]]:
+    """A filesystem of 40 KiB at the folder, and what gives it more room."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "none", str(folder)], check=True)
+    try:
+        yield lambda: subprocess.run(["mount", "-o", "remount,size=8m", str(folder)], check=True)
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def no_larger_files() -> None:
+    """In a child that is being started: no file may grow beyond 20,000 bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
+def can_mount() -> bool:
+    """Whether this process may mount a filesystem, tried."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["mount", "-t", "tmpfs", "none", folder]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            return False
+        subprocess.run(["umount", folder], check=True)
+    return True
+
+
+@pytest.mark.parametrize("how", ["limit", "disk"])
+def test_a_disk_that_fills_up_in_mid_line_costs_only_what_is_in_flight(place: Place, how: str) -> None:
+    """Exit 3 with every line whole; with more room the same command does the rest, and nothing twice."""
+    if how == "disk" and not can_mount():
+        pytest.skip("needs root on Linux to mount a small filesystem")
+    names, out = place.documents(100), place.folder / "out"
+    with small_disk(out) if how == "disk" else nullcontext(lambda: None) as give_room:
+        ran = place.call("run", limits=no_larger_files if how == "limit" else None)
+        assert ran.code == 3, ran.err
+        assert "out/results.jsonl: a line of" in ran.err and "Traceback" not in ran.err
+        asked, done = place.asked(), place.done()
+        assert 10 < len(done) < 100
+        assert len(set(asked) - set(done)) <= 4
+        assert "STOPPED BEFORE THE END" in ran.out
+        give_room()
+        place.run()
+        assert place.done() == dict.fromkeys(names, 1)
+        assert set(place.asked()) == set(names) - set(done)
+
+
+SICK = """
+import errno, os
+_fsync, _refused = os.fsync, []
+def fsync(fd):
+    if not _refused and os.path.basename(os.readlink(f"/proc/self/fd/{fd}")) == "results.jsonl":
+        _refused.append(fd)
+        raise OSError(errno.EIO, "Input/output error")
+    _fsync(fd)
+os.fsync = fsync
+"""
+"""A child with this as its sitecustomize has a disk that takes lines and once does not keep them."""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to name a descriptor")
+def test_a_disk_that_does_not_keep_what_it_took_ends_the_run(place: Place, server: FakeLLM) -> None:
+    """Exit 3 as for a line that was not written: what is in flight has its line, and there is a report."""
+    names = place.documents(40)
+    server.latency_s = 0.2
+    (place.folder / "sitecustomize.py").write_text(SICK)
+    ran = place.call("run", env={"PYTHONPATH": str(place.folder)})
+    assert ran.code == 3, ran.err
+    assert "out/results.jsonl: could not be made durable: Input/output error" in ran.err
+    assert "Traceback" not in ran.err
+    done = place.done()
+    assert 0 < len(done) < 40
+    assert set(place.asked()) == set(done)
+    counts = place.report()["run"]["counts"]
+    assert (counts["done"], place.report()["exit_code"]) == (len(done), 3)
+    place.run()
+    assert place.done() == dict.fromkeys(names, 1)
 
 
 WATCHED = """

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from datetime import datetime
 
 import pytest
-from conftest import Place
-from fake_llm import FakeLLM, Fault
+from conftest import Place, line_with
+from fake_llm import FakeLLM, Fault, Seen
 from raw_server import refusing_url
 
 LENIENT = ("--set", "runner.max_error_rate=1")
@@ -243,6 +244,31 @@ def test_settings_that_stay_wrong_in_mid_run_end_it_with_3(place: Place, server:
     assert place.failed() == {}
     server.api_key, server.faults = "a-key", None
     place.run(env={"VLLM_API_KEY": "a-key"})
+    assert place.done() == dict.fromkeys(names, 1)
+
+
+def test_a_dead_end_that_an_outage_turns_into_has_its_whole_grace(place: Place, server: FakeLLM) -> None:
+    """An ingress that says 404 until its server is back does not end a run that has waited for it for long."""
+    names = place.documents(20)
+    place.configure({"runner.config_grace_s": 2})
+    server.latency_s = 0.1
+    child = place.start("run")
+    place.wait_for_results(4)
+    server.down()
+    line_with(child, "no provider can be asked")
+    time.sleep(2.5)  # longer than the grace
+    refused: list[Seen] = []
+
+    def ingress(seen: Seen, _n: int) -> Fault | None:
+        refused.append(seen)
+        return Fault("http_404_url") if len(refused) == 1 else None
+
+    server.faults = ingress
+    server.up()
+    ran = child.end()
+    assert ran.code == 0, ran.err
+    assert refused, "nobody met the ingress"
+    assert place.failed() == {}
     assert place.done() == dict.fromkeys(names, 1)
 
 

@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from conftest import Child, Place
+from conftest import Place, line_with
 from fake_llm import FakeLLM, Fault
 
 
@@ -62,6 +62,41 @@ def test_a_request_that_hangs_holds_the_end_no_longer_than_the_grace(place: Plac
     assert place.last_run()["counts"] == {"found": 2, "done": 1, "failed": 0, "skipped": 0, "ignored": 0, "left": 1}
 
 
+STUCK = """
+import os, sys, threading
+_open, _scandir = os.open, os.scandir
+def _stick(path):
+    if os.path.basename(os.fspath(path)).startswith("stuck"):
+        print("a read that does not come back", file=sys.stderr, flush=True)
+        threading.Event().wait()
+def open(path, *arguments, **named):
+    _stick(path)
+    return _open(path, *arguments, **named)
+def scandir(path):
+    _stick(path)
+    return _scandir(path)
+os.open, os.scandir = open, scandir
+"""
+"""A child with this as its sitecustomize waits for ever where the name of a file or a folder begins with `stuck`."""
+
+
+@pytest.mark.parametrize(("where", "left"), [("stuck.txt", 1), ("stuck/d9.txt", 0)])
+def test_a_file_system_that_hangs_holds_the_end_no_longer_than_the_grace(place: Place, where: str, left: int) -> None:
+    """Neither the thread that reads a document nor the one that lists them is waited for."""
+    place.documents(2)
+    place.documents({where: "text"})
+    place.configure({"runner.grace_s": 1})
+    (place.folder / "sitecustomize.py").write_text(STUCK)
+    child = place.start("run", env={"PYTHONPATH": str(place.folder)})
+    line_with(child, "a read that does not come back")
+    place.wait_for_results(2)
+    begun = time.monotonic()
+    assert child.end(signal.SIGTERM).code == 143
+    assert time.monotonic() - begun < 4
+    counts = place.last_run()["counts"]
+    assert (counts["done"], counts["left"]) == (2, left)
+
+
 def test_a_signal_ends_the_wait_for_a_provider(place: Place, server: FakeLLM) -> None:
     """Nothing is asked yet: the run ends at once, with everything left."""
     place.documents(2)
@@ -98,12 +133,6 @@ def test_killed_again_and_again_every_document_is_done_once(place: Place, server
     assert place.done() == dict.fromkeys(names, 1)
     assert place.failed() == {}
     assert len(place.asked()) <= 40 + 3 * 4
-
-
-def line_with(child: Child, text: str) -> str:
-    """The next line of the command's log with this text in it."""
-    assert child.process.stderr is not None
-    return next(line for line in child.process.stderr if text in line)
 
 
 def test_a_second_run_waits_for_the_first_and_finds_all_done(place: Place, server: FakeLLM) -> None:

@@ -122,7 +122,9 @@ class Replica:
             first = self.state == "up"
             if not (first or probed):
                 return
-            self.state = "misconfigured" if why.status == "misconfigured" else "aside"
+            before, self.state = self.state, "misconfigured" if why.status == "misconfigured" else "aside"
+            if (before, self.state) == ("aside", "misconfigured"):
+                self.pause_s = FIRST_PAUSE_S  # it answers again, and may say something else at any moment
             self.since = now if first else self.since
             self.why, self.retry_at = why, now + self.pause_s * self._tools.rng.uniform(0.75, 1.25)
             self.pause_s = min(MAX_PAUSE_S, self.pause_s * 2)

@@ -1,0 +1,95 @@
+"""The guards of a run, its patience, and its exit code: when is enough enough."""
+
+from __future__ import annotations
+
+import pytest
+from test_output import failure, result
+
+from pipeline.config import RunnerConfig
+from pipeline.errors import EXIT_FAILURES, EXIT_LATER
+from pipeline.llm.failover import Trouble
+from pipeline.verdict import ABORT_WINDOW, End, Guard, Patience, exit_code
+
+OUTAGE, REFUSED = Trouble(False, "it refuses connections"), Trouble(True, "it says 401")
+
+
+def first_end(guard: Guard, reasons: list[str]) -> int | None:
+    """How many documents it took to end the run; "" is a result; None: it goes on."""
+    for number, reason in enumerate(reasons, 1):
+        if guard.add(failure("d", reason=reason) if reason else result("d")) is not None:
+            return number
+    return None
+
+
+@pytest.mark.parametrize(
+    ("reasons", "ends_at"),
+    [
+        (["timeout"] * 9, 5),
+        (["timeout"] * 4 + ["overloaded"] * 9, None),
+        (["", *["timeout"] * 9], None),
+        (["timeout"] * 4 + ["", *["timeout"] * 9], None),
+    ],
+)
+def test_fail_fast_wants_one_reason_from_the_first_document_on(reasons: list[str], ends_at: int | None) -> None:
+    """Two reasons, or one result, are a run that works, however it goes on."""
+    assert first_end(Guard(RunnerConfig(fail_fast=5)), reasons) == ends_at
+
+
+@pytest.mark.parametrize(
+    ("share", "reasons", "ends_at"),
+    [
+        (0.5, ["", "timeout"] * 500, ABORT_WINDOW),
+        (0.5, ["", "", "timeout"] * 500, None),
+        (0.5, ["timeout"] * 249 + [""] * 400 + ["timeout"] * 400, 899),
+        (1.0, ["timeout"] * 600, ABORT_WINDOW),
+        (1.0, ["", *["timeout"] * 600], 501),
+        (0.0, [""] * 600, None),
+        (0.0, [""] * 600 + ["timeout"], 601),
+    ],
+)
+def test_abort_looks_at_the_last_500(share: float, reasons: list[str], ends_at: int | None) -> None:
+    """The share itself is enough, earlier documents are forgotten, and no failure at all is never too many."""
+    assert first_end(Guard(RunnerConfig(fail_fast=0, abort_error_rate=share)), reasons) == ends_at
+
+
+def test_a_document_that_was_not_asked_moves_no_guard() -> None:
+    """A folder of empty files says nothing of the server."""
+    guard = Guard(RunnerConfig(fail_fast=2, abort_error_rate=0.5))
+    unasked = failure("d", reason="document_empty")
+    object.__setattr__(unasked, "attempts", 0)
+    assert [guard.add(unasked) for _ in range(2 * ABORT_WINDOW)] == [None] * 2 * ABORT_WINDOW
+
+
+@pytest.mark.parametrize(
+    ("seen", "ends_at"),
+    [
+        ([(OUTAGE, 0), (OUTAGE, 60), (OUTAGE, 61)], 61),
+        ([(OUTAGE, 0), (None, 50), (OUTAGE, 70), (OUTAGE, 130)], None),
+        ([(REFUSED, 0), (REFUSED, 10), (REFUSED, 11)], 11),
+        ([(OUTAGE, 0), (REFUSED, 50), (REFUSED, 60), (None, 61)], None),
+        ([(OUTAGE, 0), (REFUSED, 50), (REFUSED, 61)], 61),
+        ([(REFUSED, 0), (OUTAGE, 9), (REFUSED, 12), (REFUSED, 20), (REFUSED, 23)], 23),
+        ([(REFUSED, 0), (OUTAGE, 9), (REFUSED, 12), (OUTAGE, 20), (OUTAGE, 61)], 61),
+    ],
+)
+def test_an_outage_and_a_dead_end_have_a_bound_each(seen: list[tuple[Trouble | None, float]], ends_at: int) -> None:
+    """A dead end that an outage turns into is given its whole grace; turning back and forth lengthens nothing."""
+    patience = Patience(RunnerConfig(max_outage_s=60, config_grace_s=10))
+    ends = [(now, end) for trouble, now in seen if (end := patience.watch(trouble, now)) is not None]
+    assert (ends[0][0] if ends else None) == ends_at
+    assert all(end.exit_code == EXIT_LATER for _, end in ends)
+
+
+@pytest.mark.parametrize(("failed", "wanted"), [(5, 0), (6, EXIT_FAILURES)])
+def test_the_error_rate_is_of_all_that_was_seen(failed: int, wanted: int) -> None:
+    """failed / (done + failed + skipped): at the limit is within it, and skipped documents count."""
+    counts = {"done": 40 - failed, "failed": failed, "skipped": 60}
+    code, told = exit_code(None, **counts, listed=100, config=RunnerConfig(max_error_rate=0.05), min_documents=1)
+    assert (code, bool(told)) == (wanted, wanted != 0)
+
+
+def test_why_a_run_was_stopped_comes_before_its_counts() -> None:
+    """A signal is a signal, however many documents have failed until then."""
+    config = RunnerConfig(max_error_rate=0.0)
+    code, _ = exit_code(End.of_signal(15), done=0, failed=9, skipped=0, listed=None, config=config, min_documents=1)
+    assert code == 143
