@@ -20,7 +20,7 @@ from pipeline.agents import Agent, names_special_tokens, render, variant_for
 from pipeline.answers import AnswerError, judge, reask_prompt
 from pipeline.config import ResolvedAgentConfig
 from pipeline.documents.special_tokens import break_special_tokens
-from pipeline.errors import REASKED, DocumentError, Stage, kind_of
+from pipeline.errors import REASKED, DocumentError, InternalError, Stage, kind_of
 from pipeline.llm.failover import Failover
 from pipeline.llm.replicas import LOSSES_BEFORE_ALONE, Asked, Question
 from pipeline.overflow import Kept, shorter, whole
@@ -128,9 +128,10 @@ def process(
         trail.stage = problem.stage
         outcome = _failure(trail, plan, reason=problem.reason, message=problem.message, now=now)
     except Exception as fault:
-        logger.exception("internal error", extra={"document": entry.id})
         trail.stage = "internal"
         told = f"{type(fault).__name__} in {_where(fault)}"
+        unquoted = InternalError(told).with_traceback(fault.__traceback__)  # its own message might quote the document
+        logger.error("internal error", extra={"document": entry.id}, exc_info=unquoted)
         outcome = _failure(trail, plan, reason="internal_error", message=told, now=now)
     return Finished(entry, outcome, tuple(trail.attempts))
 

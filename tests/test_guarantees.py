@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Place
+from conftest import Place, everything_below
 from fake_llm import FakeLLM
 
 LENIENT = ("--set", "runner.max_error_rate=1")
@@ -99,6 +99,31 @@ def test_numbers_that_do_not_add_up_are_exit_70(place: Place, monkeypatch: pytes
     assert "do not add up" in ran.err and "A FAULT IN THE PIPELINE" in ran.out
     assert place.last_run()["counts"] == {"found": 4, "done": 3, "failed": 0, "skipped": 0, "ignored": 0, "left": 0}
     assert len(place.done()) == 4
+
+
+FAULTY = """
+import sys
+from pipeline import cli, documents
+_decode = documents.decode
+def decode(entry, data, **settings):
+    if b"private" in data:
+        raise ValueError(f"cannot do anything with {data}")
+    return _decode(entry, data, **settings)
+documents.decode = decode
+sys.exit(cli.main(["run", "--set", "runner.max_error_rate=1"]))
+"""
+
+
+def test_a_fault_of_ours_fails_its_document_and_quotes_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The traceback is in the log without the fault's own words, which may hold the document's; the others are done."""
+    names = place.documents({"a.txt": "a private text", "b.txt": "text", "c.txt": "text"})
+    monkeypatch.setattr("conftest.COMMAND", (sys.executable, "-c", FAULTY))
+    ran = place.start().end()
+    assert ran.code == 0, ran.err
+    assert place.failed() == {"a.txt": "internal_error"}
+    assert sorted(place.done()) == names[1:]
+    assert "Traceback" in ran.err and "InternalError: ValueError in decode line" in ran.err
+    assert b"private" not in everything_below(place.folder / "out") + (ran.out + ran.err).encode()
 
 
 def test_an_answer_that_is_valid_and_empty_is_warned_of(place: Place, server: FakeLLM) -> None:

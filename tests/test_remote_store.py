@@ -177,6 +177,8 @@ def test_a_server_that_goes_away_is_a_connection_error_and_keeps_what_it_had() -
     [
         ("s3:///prefix", "names no bucket"),
         ("s3://key:secret@bucket/x", "holds a user or a key"),
+        ("az://container/x?sv=2022&sig=secret", "holds a user or a key"),
+        ("ftp://key:secret@bucket/x", "need one of s3://, gs://, az://"),
         ("ftp://bucket/x", "need one of s3://, gs://, az://"),
     ],
 )

@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.config import mask_url
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,9 +58,9 @@ def parse_address(uri: str) -> Address:
     found = _ADDRESS.match(uri)
     if found is None or found[1].lower() not in REMOTE_SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in REMOTE_SCHEMES)
-        raise ConfigError(f"{uri!r} is no object store's address, need one of {known}")
+        raise ConfigError(f"{mask_url(uri)!r} is no object store's address, need one of {known}")
     scheme, bucket, prefix = found[1].lower(), found[2], found[3].strip("/")
-    if "@" in bucket:
+    if "@" in bucket or mask_url(uri) != uri:
         raise ConfigError(f"{scheme}://…: the address holds a user or a key; those belong in the environment")
     if not bucket:
         raise ConfigError(f"{uri!r} names no bucket, need {scheme}://bucket/prefix")
