@@ -197,6 +197,55 @@ def test_a_record_is_durable_a_second_after_it_was_written(place: Place, server:
     assert max(waits) < 2.0
 
 
+TOLD = """
+import json, os
+_fsync, _replace, _mkdir, _open = os.fsync, os.replace, os.mkdir, os.open
+_log = os.open(os.environ["STEPS_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def _tell(kind, *paths):
+    os.write(_log, json.dumps([kind, *map(os.path.abspath, paths)]).encode() + b"\\n")
+def fsync(fd):
+    _fsync(fd)
+    _tell("fsync", os.readlink(f"/proc/self/fd/{fd}"))
+def replace(old, new):
+    _replace(old, new)
+    _tell("replace", old, new)
+def mkdir(path, *arguments):
+    _mkdir(path, *arguments)
+    _tell("make", path)
+def open(path, flags, *arguments, **named):
+    fd = _open(path, flags, *arguments, **named)
+    if flags & os.O_CREAT:
+        _tell("make", path)
+    return fd
+os.fsync, os.replace, os.mkdir, os.open = fsync, replace, mkdir, open
+"""
+"""A child with this as its sitecustomize tells of each fsync and of each name that is made or replaced."""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to name a descriptor")
+def test_a_name_is_durable_and_never_before_its_bytes(place: Place) -> None:
+    """A folder is synced after a name was made or replaced in it, and a file before it takes another one's name."""
+    place.documents({"a.txt": "[[fault:http_400]]", "b.txt": "text"})
+    (place.folder / "sitecustomize.py").write_text(TOLD)
+    log, out = place.folder / "steps", place.folder / "out"
+    told = {"PYTHONPATH": str(place.folder), "STEPS_LOG": str(log)}
+    place.run("--set", "runner.max_error_rate=1", env=told)
+    place.change("a.txt", "a mended text")
+    place.run(env=told)
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    named = []
+    for at, (kind, *paths) in enumerate(events):
+        path = Path(paths[-1])
+        if kind == "fsync" or not path.is_relative_to(out) or path.name.startswith(".lock"):
+            continue
+        assert ["fsync", str(path.parent)] in events[at:], f"the folder of {path} was not synced after {kind}"
+        if kind == "replace":
+            assert ["fsync", paths[0]] in events[:at], f"{path} was replaced by what was not synced"
+        named.append(path.name if path.parent == out else "runs" if path != out else "")
+    assert {*named} == {"", "results.jsonl", "errors.jsonl", "report.json", "report.html", "runs"}
+    assert any(kind == "replace" and paths[-1].endswith("errors.jsonl") for kind, *paths in events)
+
+
 def test_a_cut_at_any_byte_costs_the_records_behind_it_and_no_other(tmp_path: Path) -> None:
     """What a power cut leaves, also zeros in place of data, opens again with every record that is whole."""
     with opened(tmp_path) as output:
