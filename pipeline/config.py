@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline.config_rules import Rule, Unacceptable, clean, hints_of, nearest, shown
+from pipeline.config_rules import is_secret_name as is_secret_name
 from pipeline.config_rules import mask_url as mask_url
 from pipeline.config_rules import others as others
 from pipeline.config_table import RULES

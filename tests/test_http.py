@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import json
 import socket
 import ssl
 import threading
@@ -233,6 +234,29 @@ def test_secrets_are_in_no_repr_and_no_error() -> None:
         endpoint.get("/x", timeout_s=5)
     for text in (repr(access), repr(endpoint), str(caught.value), repr(caught.value)):
         assert "secret" not in text
+
+
+@pytest.mark.parametrize("status", [400, 401, 500])
+def test_a_complaint_that_repeats_a_secret_is_kept_without_it(status: int) -> None:
+    """LiteLLM and others name the key they were sent: it would stand in records, logs and the report."""
+    said = {"error": {"message": "got Bearer sk-secret-1 and tok-secret, team blue-team, model sk"}}
+    access = Access(read_key=lambda: "sk-secret-1", headers={"X-Token": "Basic tok-secret", "X-Team": "blue-team"})
+    with answering(reply(said, status)) as server:
+        for answer in (
+            Endpoint(server.url, access).get("/x", timeout_s=5),
+            Endpoint(server.url, access).post("/x", b"{}", timeout_s=5),
+        ):
+            told = json.loads(answer.body)["error"]["message"]
+            assert told == "got Bearer *** and ***, team blue-team, model sk"
+
+
+def test_an_answer_and_a_key_that_is_a_word_stay_as_they_are() -> None:
+    """`EMPTY` is what many give a vLLM that wants no key: it must not change what is said."""
+    with answering(reply(b"an EMPTY sk-secret-1"), reply(b"an EMPTY sk-secret-1", 400)) as server:
+        endpoint = Endpoint(server.url, Access(read_key=lambda: "sk-secret-1"))
+        assert endpoint.get("/x", timeout_s=5).body == b"an EMPTY sk-secret-1"
+        endpoint = Endpoint(server.url, Access(read_key=lambda: "EMPTY"))
+        assert endpoint.get("/x", timeout_s=5).body == b"an EMPTY sk-secret-1"
 
 
 def test_headers_of_the_configuration_are_sent() -> None:

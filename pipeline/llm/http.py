@@ -30,7 +30,7 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
-from pipeline.config import mask_url
+from pipeline.config import is_secret_name, mask_url
 from pipeline.errors import ConfigError
 from pipeline.llm.connection import PlainConnection, StaleConnectionError, TlsConnection
 
@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
 MAX_REPLY_BYTES = 8 * 1024 * 1024
+
+SECRET_CHARS = 8
+"""A shorter key (`EMPTY`, `token`) is a word for nobody to guess at, and may stand in any message."""
 
 
 class CallFailedError(Exception):
@@ -221,9 +224,18 @@ class Endpoint:
             request, stream=True, timeout=timeout, verify=self._verify, cert=self._cert, proxies=self._proxies
         )
         try:
-            return Reply(response.status_code, response.headers, _read(response.raw, max_bytes))
+            body = _read(response.raw, max_bytes)
         finally:
             response.close()
+        return Reply(response.status_code, response.headers, body if response.status_code == 200 else self._kept(body))
+
+    def _kept(self, body: bytes) -> bytes:
+        """What a server says of a failure, without the secrets it was sent: some repeat them in their complaint."""
+        named = self._access.headers or {}
+        for secret in (self._key, *(value.rpartition(" ")[2] for name, value in named.items() if is_secret_name(name))):
+            if len(secret) >= SECRET_CHARS:
+                body = body.replace(secret.encode(), b"***")
+        return body
 
 
 def _read(raw: Any, max_bytes: int) -> bytes:
