@@ -137,3 +137,18 @@ def test_last_words_of_an_engine_that_lives_on_are_a_server_error() -> None:
     with dying(afterwards=alive) as server:
         asked = provider_of(server.url).ask(question("bad"))
         assert (asked.unavailable, asked.losses, len(asked.attempts)) == (False, 0, 4)
+
+
+@pytest.mark.parametrize("retries", [0, 3])
+def test_a_server_that_hangs_for_good_is_lost(retries: int) -> None:
+    """Not even a tiny completion comes back: without a loss the document would wedge servers for ever."""
+    with FakeLLM(faults=lambda _seen, _n: Fault("hang")) as server:
+        asked = provider_of(server.url, max_retries=retries, timeout=0.3).ask(question("bad"))
+        assert (asked.unavailable, asked.losses, len(asked.attempts)) == (True, 1, 1)
+
+
+def test_a_timeout_of_a_server_that_lives_is_no_loss() -> None:
+    """The tiny completion succeeds: the document takes too long, and its retries decide."""
+    with FakeLLM(faults=only("bad", "hang")) as server:
+        asked = provider_of(server.url, timeout=0.3).ask(question("bad"))
+        assert (asked.unavailable, asked.losses, len(asked.attempts)) == (False, 0, 2)

@@ -114,6 +114,24 @@ def test_a_document_that_kills_its_server_is_found_out(place: Place, server: Fak
     ) <= 8  # four, each perhaps resent on a fresh connection
 
 
+def test_a_document_that_wedges_its_server_is_found_out(place: Place, server: FakeLLM) -> None:
+    """The server hangs from this document on until it is restarted, each time: it fails as such, and the run ends."""
+    place.configure({"vllm.timeout": 0.5})
+    names = place.documents(8)
+    wedged_until = [0.0]
+
+    def wedge(seen: Seen, _n: int) -> Fault | None:
+        if seen.document == "d003.txt" and time.monotonic() > wedged_until[0]:
+            wedged_until[0] = time.monotonic() + 1.2
+        return Fault("hang") if time.monotonic() < wedged_until[0] else None
+
+    server.faults = wedge
+    place.run(*LENIENT)
+    assert place.failed() == {"d003.txt": "timeout"}
+    assert sorted(place.done()) == [name for name in names if name != "d003.txt"]
+    assert place.asked().count("d003.txt") <= 8
+
+
 def test_a_timeout_is_tried_once_more_only(place: Place, server: FakeLLM) -> None:
     """Two requests that hang cost two timeouts, and the document fails as such."""
     place.configure({"vllm.timeout": 0.5})

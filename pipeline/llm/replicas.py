@@ -112,7 +112,7 @@ class Provider:
             self._note(replica, attempt, document=question.document, started=started)
             if not self.policy.allows(failures):
                 dead = not (self.available and self._alive(replica, failed_at))
-                return Asked(tuple(failures), unavailable=dead, losses=losses + (dead and attempt.lost))
+                return Asked(tuple(failures), unavailable=dead, losses=losses + (dead and _may_be_lost(attempt)))
             if self.available and self._tools.sleep(self.policy.delay_s(failures, self._tools.rng)) is True:
                 return Asked(tuple(failures), unavailable=True, losses=losses)
             losses += self._was_lost(replica, attempt, moment)
@@ -201,11 +201,11 @@ class Provider:
         return any(replica.completed_at > moment for replica in self.replicas)
 
     def _was_lost(self, replica: Replica, attempt: ExtractionAttempt, moment: float) -> bool:
-        """True when the server went away over this attempt: it hung up, or it said that it dies and is dead now.
+        """True when the server went away over this attempt: it hung up, or it is dead now after its last words or none.
 
         Not when another request that was in flight there at that moment has been completed since.
         """
-        if not attempt.lost or replica.outlived(moment):
+        if not _may_be_lost(attempt) or replica.outlived(moment):
             return False
         return attempt.reason == "connection_error" or not self._alive(replica, moment)
 
@@ -214,3 +214,8 @@ class Provider:
         if attempt.reason == "unauthorized":
             replica.client.endpoint.reload_key()
         return replica.check(full=True).status == "ok" and replica.client.endpoint.key_changes == keys
+
+
+def _may_be_lost(attempt: ExtractionAttempt) -> bool:
+    """True when the server may have gone away over this attempt; one that hangs for ever is as good as gone."""
+    return attempt.lost or attempt.reason == "timeout"
