@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench_site import COMMAND, Stub, measured, peak_mb_of, stub_server, write_site
+from bench_site import COMMAND, Stub, measured, own_peak_mb, stub_server, write_site
 
 from pipeline.config import OutputConfig
 from pipeline.output import scan
@@ -101,8 +100,8 @@ def _scan(folder: str) -> None:
     started = time.perf_counter()
     index = scan(OutputConfig(folder))
     taken_s, busy_s = time.perf_counter() - started, time.process_time()
-    peak_mb = peak_mb_of(resource.getrusage(resource.RUSAGE_SELF))
-    print(f"{taken_s:.1f} s ({busy_s:.1f} s of one core), {peak_mb:.0f} MB at most, {index.counts()['done']:,} done")
+    peak_mb, done = own_peak_mb(), index.counts()["done"]
+    print(f"{taken_s:.1f} s ({busy_s:.1f} s of one core), {peak_mb:.0f} MB at most, {done:,} done")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python scripts/bench_sources.py                      # 1,000 and 200,000 documents
     python scripts/bench_sources.py --short              # 1,000 and 5,000
-    python scripts/bench_sources.py --s3 s3://bucket/p   # an object store too, as the environment says; it is filled
+    python scripts/bench_sources.py --s3                 # an object store too: SeaweedFS, which the test extra installs
+    python scripts/bench_sources.py --s3 s3://bucket/p   # one of your own, as the environment says; it is filled
 
 Each is listed, read and decoded in a process of its own, in one thread. Timings hold for one machine and one moment:
 compare within a table. What must stay flat is the memory.
@@ -15,18 +16,20 @@ import gzip
 import io
 import json
 import os
-import resource
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import zstandard
+from bench_site import own_peak_mb
 
 from pipeline.config import InputConfig, InputSource
 from pipeline.documents import ListingCounts, decode, load_entries
@@ -102,14 +105,13 @@ def make_objects(uri: str, count: int) -> None:
 
 
 def measure(uri: str) -> None:
-    """Prints documents, seconds, and the peak memory in bytes, as JSON."""
+    """Prints documents, seconds, and the peak memory in megabytes, as JSON."""
     started, count = time.perf_counter(), 0
     config = InputConfig(uri=(InputSource(uri),))
     for entry in load_entries(config, output=None, counts=ListingCounts()):
         decode(entry, entry.read(), text_field="text")
         count += 1
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    print(json.dumps({"count": count, "seconds": time.perf_counter() - started, "peak": peak}))
+    print(json.dumps({"count": count, "seconds": time.perf_counter() - started, "peak_mb": own_peak_mb()}))
 
 
 def measured(uri: str, count: int) -> tuple[float, float]:
@@ -118,7 +120,7 @@ def measured(uri: str, count: int) -> tuple[float, float]:
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     if found["count"] != count:
         raise SystemExit(f"{uri}: got {found['count']} documents, need {count}")
-    return count / found["seconds"], found["peak"] / 1e6
+    return count / found["seconds"], found["peak_mb"]
 
 
 def main() -> None:
@@ -126,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help=f"{SHORT:,} documents are many")
     parser.add_argument("--documents", type=int, help=f"how many are many (default {LARGE:,})")
-    parser.add_argument("--s3", metavar="URI", help="a prefix to fill and to measure as well")
+    parser.add_argument("--s3", metavar="URI", nargs="?", const="", help="a prefix to fill and to measure as well")
     parser.add_argument("--measure", metavar="URI", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -134,17 +136,38 @@ def main() -> None:
         return
     large = arguments.documents or (SHORT if arguments.short else LARGE)
     print(f"{'source':<12}{SMALL:>10,}/s{large:>10,}/s{'ratio':>8}{'MB':>8}{'MB':>8}{'ratio':>8}")
-    for source in [*LOCAL, *(["s3"] if arguments.s3 else [])]:
-        (slow, less), (fast, more) = (_one(source, count, arguments.s3) for count in (SMALL, large))
-        ratios = f"{fast / slow:>8.2f}{less:>8.1f}{more:>8.1f}{more / less:>8.2f}"
-        print(f"{source:<12}{slow:>12,.0f}{fast:>12,.0f}{ratios}", flush=True)
+    for source in LOCAL:
+        _print_row(source, large, partial(_local, source))
+    if arguments.s3 is not None:
+        with _bucket(arguments.s3) as uri:
+            _print_row("s3", large, partial(_remote, uri))
 
 
-def _one(source: str, count: int, s3: str | None) -> tuple[float, float]:
-    if source == "s3":
-        uri = f"{(s3 or '').rstrip('/')}/{count}"
-        make_objects(uri, count)
-        return measured(uri, count)
+def _print_row(source: str, large: int, one: Callable[[int], tuple[float, float]]) -> None:
+    (slow, less), (fast, more) = one(SMALL), one(large)
+    ratios = f"{fast / slow:>8.2f}{less:>8.1f}{more:>8.1f}{more / less:>8.2f}"
+    print(f"{source:<12}{slow:>12,.0f}{fast:>12,.0f}{ratios}", flush=True)
+
+
+@contextmanager
+def _bucket(uri: str) -> Iterator[str]:
+    """The prefix that was named, or one of a server of our own, which children find by the environment."""
+    if uri:
+        yield uri
+        return
+    from s3_server import s3_server
+
+    with s3_server() as server:
+        os.environ.update(server.env)
+        yield "s3://bench/sources"
+
+
+def _remote(uri: str, count: int) -> tuple[float, float]:
+    make_objects(f"{uri.rstrip('/')}/{count}", count)
+    return measured(f"{uri.rstrip('/')}/{count}", count)
+
+
+def _local(source: str, count: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory(prefix="bench-sources-") as folder:
         path = Path(folder, source)
         LOCAL[source](path, count)
