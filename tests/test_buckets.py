@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from conftest import Place
 from s3_server import S3Server, s3_server
+from s3_tap import Tap
 from test_archives import packed
 
 from pipeline.config import InputConfig, InputSource
@@ -177,6 +178,23 @@ def test_what_is_unchanged_is_not_fetched_again(place: Place, s3: S3Server, stor
     assert sorted(place.asked()) == ["03.txt", "99.txt"]
     dry = place.run("--dry-run").out
     assert "done already               13" in dry
+
+
+def test_a_run_over_unchanged_objects_is_one_listing(place: Place, s3: S3Server, store: RemoteStore) -> None:
+    """No object is fetched, and none asked about; of a changed input only what has changed is."""
+    put(store, {name: f"[[doc:{name}]] text".encode() for name in NAMES})
+    with Tap(s3.port) as tap:
+        place.env.update({**s3.env, "AWS_ENDPOINT_URL": tap.endpoint})
+        place.configure({"input.uri": str(store.address)})
+        place.run()
+        assert tap.count("GET", ".txt") == len(NAMES)
+        tap.seen.clear()
+        place.run()
+        assert {method for method, _ in tap.seen} == {"GET"}
+        assert all("list-type=2" in target for _, target in tap.seen), tap.seen
+        put(store, {"03.txt": b"[[doc:03.txt]] changed"})
+        place.run()
+        assert tap.count("GET", ".txt") == 1
 
 
 def test_a_run_over_a_bucket_that_is_not_there(place: Place, s3: S3Server) -> None:

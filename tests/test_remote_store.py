@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from s3_server import S3Server, s3_server
+from s3_tap import Tap
 
 from pipeline.errors import ConfigError
 from pipeline.stores import RemoteStore, StaleVersionError, is_remote
@@ -46,12 +47,18 @@ def test_a_key_is_taken_literally(store: RemoteStore, key: str) -> None:
     assert store.get(key) == key.encode()
 
 
-def test_a_listing_goes_over_all_its_pages(store: RemoteStore) -> None:
-    """Every one of 2,500 keys is listed once, in order, whatever the page's size."""
-    keys = [f"d/{number:05}.txt" for number in range(2500)]
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda key: store.put(key, b"x"), keys))
-    assert [found.key for found in store.list("d")] == keys
+def test_a_listing_goes_over_all_its_pages(s3: S3Server, bucket: str) -> None:
+    """Every one of 5,000 keys is listed once, in order, a page at a time as it is pulled."""
+    keys = [f"d/{number:05}.txt" for number in range(5000)]
+    with Tap(s3.port) as tap:
+        store = opened(s3, f"s3://{bucket}", endpoint=tap.endpoint)
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(lambda key: store.put(key, b"x"), keys))
+        listed = store.list("d")
+        assert next(listed).key == keys[0]
+        assert tap.count("GET") < 4
+        assert [found.key for found in listed] == keys[1:]
+        assert tap.count("GET") >= 5
 
 
 def test_a_prefix_is_a_folder_and_no_beginning_of_a_name(s3: S3Server, bucket: str) -> None:
@@ -141,6 +148,42 @@ def test_a_stream_never_mixes_two_versions(store: RemoteStore) -> None:
         store.put("big", b"b" * (9 << 20))
         with pytest.raises(StaleVersionError):
             stream.read()
+
+
+def test_a_large_object_is_written_piece_by_piece(store: RemoteStore) -> None:
+    """Made of other objects while it is written; whoever cannot make it leaves what was there."""
+    store.put("one", b"1" * (7 << 20))
+    store.put("large", (store.get("one") for _ in range(3)))
+    assert store.get("large") == b"1" * (21 << 20)
+
+    def broken() -> Iterator[bytes]:
+        yield b"2" * (7 << 20)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        store.put("large", broken())
+    assert store.get("large") == b"1" * (21 << 20)
+
+
+def test_a_server_that_dies_in_a_multipart_upload_leaves_what_was_there() -> None:
+    """A connection error in bounded time, with some of the pieces there; the old object stands until it is replaced."""
+    pieces = [b"x" * (1 << 20)] * 24
+    with s3_server() as server:
+
+        def die_at_the_third_piece(_: str, target: str) -> None:
+            if "partNumber=3&" in target:
+                server.kill()
+
+        opened(server, "s3://tests").put("large", b"old")
+        with Tap(server.port, before=die_at_the_third_piece) as tap:
+            through = opened(server, "s3://tests", endpoint=tap.endpoint, retry_for_s=1)
+            with pytest.raises(ConnectionError):
+                through.put("large", iter(pieces))
+        assert tap.count("PUT", "partNumber=") >= 3
+        server.start_again()
+        assert opened(server, "s3://tests").get("large") == b"old"
+        opened(server, "s3://tests").put("large", iter(pieces))
+        assert opened(server, "s3://tests").get("large") == b"".join(pieces)
 
 
 def test_a_key_that_may_not_write_is_told_so(s3: S3Server, store: RemoteStore, bucket: str) -> None:

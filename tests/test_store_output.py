@@ -191,6 +191,21 @@ def test_duckdb_reads_parts_as_they_are(there: There, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_store_is_compacted_into_a_parquet_file(there: There, tmp_path: Path) -> None:
+    """Its rows come from parts of the same store, of two runs; one line of each id is left."""
+    duckdb = pytest.importorskip("duckdb")
+    place = there.place
+    names = place.documents(4)
+    place.run()
+    place.change("d001.txt", "another text")
+    place.run()
+    ran = place.call("compact", there.uri, "--format", "parquet")
+    assert (ran.code, there.done()) == (0, dict.fromkeys(names, 1)), ran.err
+    (tmp_path / "results.parquet").write_bytes(there.store.get("results.parquet"))
+    rows = duckdb.sql(f"SELECT id, run FROM '{tmp_path}/results.parquet'").fetchall()
+    assert sorted(rows) == [(name, 1 + (name == "d001.txt")) for name in names]
+
+
 def test_failures_are_told_from_a_store_as_from_a_folder(there: There) -> None:
     """`pipeline errors` groups them and tells a document's story."""
     there.place.documents({"a.txt": "text", "b.txt": "[[fault:http_400]]"})

@@ -10,12 +10,13 @@ from __future__ import annotations
 import errno
 import io
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, OutputError
 from pipeline.stores.clouds import Address, build, parse_address, said
 
 if TYPE_CHECKING:
@@ -119,11 +120,11 @@ class RemoteStore:
         return io.BufferedReader(_Ranges(self._store, found, self.uri_of(found.key)), buffer_size=RANGE_BYTES)
 
     def put(self, key: str, data: bytes | Iterable[bytes]) -> str | None:
-        """The new ETag; whatever stood there is replaced, as a whole."""
+        """The new ETag; whatever stood there is replaced, as a whole. OutputError: no room here for the pieces."""
         import obstore
 
-        with _as_os_errors(self.uri_of(key)):
-            return obstore.put(self._store, key, data, mode="overwrite")["e_tag"]
+        with _spooled(data) as body, _as_os_errors(self.uri_of(key)):
+            return obstore.put(self._store, key, body, mode="overwrite")["e_tag"]
 
     def create(self, key: str, data: bytes) -> str | None:
         """The ETag of a new object; FileExistsError when another stands there (of the same bytes: it is ours).
@@ -209,6 +210,23 @@ class _Ranges(io.RawIOBase):
         buffer[: len(view)] = view
         self._at += len(view)
         return len(view)
+
+
+@contextmanager
+def _spooled(data: bytes | Iterable[bytes]) -> Iterator[bytes | BinaryIO]:
+    """The data; pieces as a temporary file: making them may ask a store, which must not happen while one is sent to."""
+    if isinstance(data, bytes):
+        yield data
+        return
+    with tempfile.TemporaryFile() as file:
+        for piece in data:
+            try:
+                file.write(piece)
+            except OSError as cause:
+                told = f"{tempfile.gettempdir()}: no room for what is to be sent (TMPDIR)"
+                raise OutputError(f"{told}: {cause.strerror or cause}") from cause
+        file.seek(0)
+        yield cast("BinaryIO", file)
 
 
 def _stored(meta: Mapping[str, Any]) -> StoredObject:
