@@ -11,7 +11,7 @@ from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import EXIT_FAILURES, EXIT_OK, DocumentError
 from pipeline.estimate import Sample, time_text, tokens_text
-from pipeline.output import folder_of, medium_of, read_runs, scan
+from pipeline.output import left_out, medium_of, read_runs, scan
 from pipeline.process import Plan
 from pipeline.records import Entry
 from pipeline.selection import Rules, Selection
@@ -24,7 +24,7 @@ def main(app: AppConfig, plan: Plan, *, rules: Rules, shard: Shard) -> int:
     index = scan(app.output, shard=shard)
     try:
         selection = Selection(index, rules, shard=shard, fingerprint=lambda id: plan.asking_for(id).fingerprint)
-        entries = load_entries(app.input, output=folder_of(app.output.uri) or app.output.uri, counts=listing)
+        entries = load_entries(app.input, output=left_out(app.output, storage=app.input.storage), counts=listing)
         counts, sample = _count(entries, selection)
         tokens = tokens_text(plan, sample)
     finally:

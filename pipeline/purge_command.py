@@ -16,7 +16,7 @@ from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, fallback_id, load_entries
 from pipeline.documents.containers import is_damaged
 from pipeline.errors import EXIT_OK, ConfigError, TryLaterError
-from pipeline.output import Index, folder_of, scan
+from pipeline.output import Index, left_out, scan
 from pipeline.output.rewriting import Gone, count, purge
 from pipeline.records import utc_now
 from pipeline.report import build_report, write_report
@@ -53,7 +53,7 @@ def _chosen(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> Ite
     app = load_app(arguments, environ=environ)
     listed = Index()
     try:
-        _list(app, arguments.output, listed)
+        _list(app, listed)
         yield lambda document_id: not listed.was_seen(document_id) and (ids is None or document_id in ids)
     finally:
         listed.close()
@@ -71,10 +71,11 @@ def _read_ids(name: str) -> frozenset[str]:
     return ids
 
 
-def _list(app: AppConfig, output: str, listed: Index) -> None:
+def _list(app: AppConfig, listed: Index) -> None:
     """Notes every id of the input; TryLaterError when that cannot be known for sure, ConfigError when it is empty."""
     counts = ListingCounts()
-    for entry in load_entries(app.input, output=folder_of(output) or output, counts=counts):
+    output = left_out(app.output, storage=app.input.storage)
+    for entry in load_entries(app.input, output=output, counts=counts):
         if is_damaged(entry):
             raise TryLaterError(f"--missing: {entry.id} cannot be read to its end, so nobody knows what is missing")
         listed.seen(entry.id)

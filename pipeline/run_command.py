@@ -25,7 +25,7 @@ from pipeline.errors import EXIT_INTERNAL, EXIT_OK, OutputError, PipelineError
 from pipeline.job import Job
 from pipeline.limit import Auto, Fixed, Limit
 from pipeline.logs import active_handler
-from pipeline.output import Output, folder_of, scan
+from pipeline.output import Output, left_out, scan
 from pipeline.planning import build_plan
 from pipeline.process import Plan
 from pipeline.progress import ProgressMode, make_progress
@@ -63,7 +63,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     rules = rules_of(arguments, app, run_id=run_id, shard=shard)
     if arguments.dry_run:
         return dry_run.main(app, plan, rules=rules, shard=shard)
-    entries = load_entries(app.input, output=folder_of(app.output.uri) or app.output.uri, counts=counts)
+    entries = load_entries(app.input, output=left_out(app.output, storage=app.input.storage), counts=counts)
     signals = Signals(stop)
     try:
         with Output.open(

@@ -400,6 +400,12 @@ def test_an_id_that_is_taken_has_another() -> None:
     ]
 
 
+def test_an_object_whose_id_is_taken_has_its_address() -> None:
+    """Wherever the run is started: an object store's uri is whole already."""
+    entry = Entry("b.txt", "s3://bucket/in/b.txt", None, 1, "text", bytes)
+    assert fallback_id(entry) == "s3://bucket/in/b.txt"
+
+
 def test_a_long_line_is_read_in_bounded_memory() -> None:
     """A line beyond the limit is one failed document, is never held, and the next line goes on."""
     with gzip.open(_made("in/a.jsonl.gz"), "wb") as packed:

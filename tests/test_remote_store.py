@@ -232,6 +232,13 @@ def test_a_wrong_address_is_refused(uri: str, says: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["endpoint", "endpoint_url", "aws_endpoint_url", "AWS_ENDPOINT_URL"])
+def test_an_endpoint_without_tls_may_have_each_of_its_names(s3: S3Server, bucket: str, name: str) -> None:
+    """All that the library takes; http:// says by itself that there is no TLS."""
+    keys = {"access_key_id": "test-key", "secret_access_key": "test-secret", "region": "us-east-1", "retry_for_s": 1}
+    assert list(RemoteStore.open(f"s3://{bucket}", storage={name: s3.endpoint, **keys}).list()) == []
+
+
 def test_an_address_is_not_decoded() -> None:
     """Percent signs, question marks and hashes are of the key, as the clouds' own tools have it."""
     address = parse_address("S3://bucket//a%20b?c#d/")

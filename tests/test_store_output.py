@@ -171,6 +171,29 @@ def test_two_shards_at_once_make_one_output(there: There) -> None:
     assert report["missing_shards"] == []
 
 
+def test_input_and_output_may_be_two_services(there: There) -> None:
+    """Each with keys and an endpoint of its own; a bucket of the same name elsewhere is another bucket."""
+    place = there.place
+    for name in there.server.env:
+        del place.env[name]
+    with s3_server() as elsewhere:
+        source = RemoteStore.open(f"{there.uri}/in", storage=storage_of(elsewhere, "test"))
+        source.put("a.txt", b"[[doc:a.txt]] text")
+        source.put("results/b.txt", b"[[doc:b.txt]] text")
+        inner = {"input.storage": storage_of(elsewhere, "reader"), "output.storage": storage_of(there.server, "test")}
+        for output in (f"{there.uri}/in", f"{there.uri}/in/results"):
+            place.configure({"input.uri": f"{there.uri}/in", "output.uri": output, **inner})
+            place.run()
+            assert sorted(place.asked()) == ["a.txt", "b.txt"]
+        assert place.call("purge", output, "--missing").out.endswith("0 results and 0 errors were removed.\n")
+
+
+def storage_of(server: S3Server, key: str) -> dict[str, str]:
+    """The options for a server, with one of its keys."""
+    keys = {"access_key_id": f"{key}-key", "secret_access_key": f"{key}-secret"}
+    return {"endpoint": server.endpoint, "region": "us-east-1", **keys}
+
+
 def test_duckdb_reads_parts_as_they_are(there: There, tmp_path: Path) -> None:
     """All records, and the last line of each id."""
     duckdb = pytest.importorskip("duckdb")

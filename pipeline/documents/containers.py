@@ -16,6 +16,7 @@ from pipeline.documents.compression import Compression
 from pipeline.documents.decode import Decoded, read_json, scrub
 from pipeline.errors import DocumentError
 from pipeline.records import Entry
+from pipeline.stores import is_remote
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,4 +153,6 @@ def describe(cause: Exception) -> str:
 def fallback_id(entry: Entry) -> str:
     """The id for an entry whose own is taken: its positional id if it has another one, else its whole URI."""
     position = entry.read.position if isinstance(entry.read, Held) else entry.id
-    return position if position != entry.id else f"file://{Path(entry.uri).absolute()}"
+    if position != entry.id:
+        return position
+    return entry.uri if is_remote(entry.uri) else f"file://{Path(entry.uri).absolute()}"

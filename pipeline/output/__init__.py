@@ -29,9 +29,9 @@ from pipeline.output.outbox import Limits
 from pipeline.output.runs import read_runs, write_run
 from pipeline.records import Failure, Result, Stamp, to_line
 from pipeline.shards import WHOLE, Shard
-from pipeline.stores import REMOTE_SCHEMES, RemoteStore, is_remote
+from pipeline.stores import REMOTE_SCHEMES, RemoteStore, is_remote, service_of
 
-__all__ = ["Index", "Medium", "Output", "folder_of", "medium_of", "read_runs", "scan"]
+__all__ = ["Index", "Medium", "Output", "folder_of", "left_out", "medium_of", "read_runs", "scan"]
 
 _RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -182,6 +182,17 @@ def folder_of(uri: str) -> Path | None:
     if parts.netloc not in ("", "localhost") or not parts.path:
         raise ConfigError(f"output.uri: got {uri!r}, need file:///path")
     return Path(unquote(parts.path))
+
+
+def left_out(config: OutputConfig, *, storage: Mapping[str, Any]) -> Path | str | None:
+    """What an input with these options of the client leaves out as the output: its folder, or its address.
+
+    None: the output lies in another service than any object that such an input could name.
+    """
+    folder = folder_of(config.uri)
+    if folder is not None or service_of(config.uri, config.storage) != service_of(config.uri, storage):
+        return folder
+    return config.uri
 
 
 def _check_agent(medium: Medium, index: Index, agent: str) -> None:

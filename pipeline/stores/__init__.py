@@ -9,7 +9,7 @@ Nothing here knows what a document, a record or a setting is.
 
 from __future__ import annotations
 
-from pipeline.stores.clouds import REMOTE_SCHEMES, is_remote, parse_address
+from pipeline.stores.clouds import REMOTE_SCHEMES, is_remote, parse_address, service_of
 from pipeline.stores.local import HIDDEN, StoredFile, find_file, open_file, printable, walk, write_atomic
 from pipeline.stores.remote import RemoteStore, StaleVersionError, StoredObject
 
@@ -25,6 +25,7 @@ __all__ = [
     "open_file",
     "parse_address",
     "printable",
+    "service_of",
     "walk",
     "write_atomic",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import configparser
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +31,11 @@ _MANY = 10_000
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)/*(.*)", re.DOTALL)
 _CLIENT_OPTIONS = ("allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_url", "timeout", "user_agent")
 _OWN_OPTIONS = ("profile", "retry_for_s")
+_ENDPOINTS = {
+    "s3": ("endpoint", "endpoint_url", "aws_endpoint_url_s3", "aws_endpoint_url", "aws_endpoint"),
+    "az": ("endpoint", "azure_storage_endpoint", "azure_endpoint"),
+}
+_ACCOUNTS = {"az": ("account_name", "azure_storage_account_name")}
 _KEY_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
 
 
@@ -80,9 +85,7 @@ def build(address: Address, options: Mapping[str, Any]) -> ObjectStore:
     retry_for_s = options.get("retry_for_s", RETRY_FOR_S)
     if not isinstance(retry_for_s, int | float) or not 0 <= retry_for_s <= 3600:
         raise ConfigError(f"storage.retry_for_s: got {retry_for_s!r}, need a number of seconds from 0 to 3600")
-    config = {key: value for key, value in options.items() if key not in (*_CLIENT_OPTIONS, *_OWN_OPTIONS)}
-    if address.scheme == "s3":
-        config = {**_aws_files(options.get("profile")), **config}
+    config = _config(address.scheme, options)
     try:
         return made[address.scheme](
             address.bucket,
@@ -95,13 +98,31 @@ def build(address: Address, options: Mapping[str, Any]) -> ObjectStore:
         raise ConfigError(f"{address}: no store with the options {sorted(options)}: {said(cause)}") from cause
 
 
+def service_of(uri: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """What tells the service behind an address from others, which may have a bucket of the same name."""
+    scheme = parse_address(uri).scheme
+    config = _config(scheme, options)
+    return scheme, *(_said_of(names.get(scheme, ()), config).rstrip("/") for names in (_ENDPOINTS, _ACCOUNTS))
+
+
+def _config(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the cloud itself: those of its files too, which the others outrank."""
+    config = {key: value for key, value in options.items() if key not in (*_CLIENT_OPTIONS, *_OWN_OPTIONS)}
+    return {**_aws_files(options.get("profile")), **config} if scheme == "s3" else config
+
+
+def _said_of(names: Iterable[str], config: Mapping[str, Any]) -> str:
+    """What the options, or else the environment, say under the first of these names that they have."""
+    given = {key.lower(): value for key, value in config.items()}
+    variables = [name.upper() for name in names if name.startswith(("aws_", "azure_"))]
+    found = [*(given.get(name) for name in names), *(os.environ.get(name) for name in variables)]
+    return next((str(said) for said in found if said), "")
+
+
 def _client_options(scheme: str, config: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """How requests are sent: bounded in time, and without TLS only to an endpoint that says http:// itself."""
-    variable = {"s3": "AWS_ENDPOINT_URL", "az": "AZURE_STORAGE_ENDPOINT"}.get(scheme, "")
-    endpoint = config.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3" if scheme == "s3" else variable)
-    endpoint = str(endpoint or os.environ.get(variable, ""))
     usual = {
-        "allow_http": endpoint.startswith("http://"),
+        "allow_http": _said_of(_ENDPOINTS.get(scheme, ()), config).startswith("http://"),
         "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
         "read_timeout": timedelta(seconds=READ_TIMEOUT_S),
         "timeout": timedelta(seconds=REQUEST_TIMEOUT_S),
