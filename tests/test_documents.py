@@ -124,6 +124,16 @@ def test_a_glob_is_an_input() -> None:
     assert ids("in/nothing*") == []
 
 
+def test_a_glob_may_name_what_is_hidden() -> None:
+    """What begins with . or _ in the glob itself is meant; its wildcards take no other hidden name."""
+    put(dict.fromkeys(("in/_a.txt", "in/.b/c.txt", "in/.b/_d.txt", "in/e.txt", "in/_f/_g.txt"), "x"))
+    assert ids("in/_*.txt") == ["_a.txt"]
+    assert ids("in/.*/**") == [".b/c.txt"]
+    assert ids("in/_?/_*") == ["_f/_g.txt"]
+    assert ids("in/*") == ["e.txt"]
+    assert ids("in/_*", exclude=("_f/",)) == ["_a.txt"]
+
+
 def test_a_glob_lists_only_what_it_may_match() -> None:
     """A folder that a glob rules out is not looked into."""
     put({"in/a1/x/a.txt": "x", "in/b1/x/b.txt": "x"})
@@ -331,6 +341,15 @@ def test_a_file_that_is_gone_is_unreadable() -> None:
     assert error.value.reason == "document_unreadable"
 
 
+def test_what_is_no_gz_is_not_quoted() -> None:
+    """The library's message shows how the file begins."""
+    put({"in/a.txt.gz": "secret words", "in/b.jsonl.gz": "secret words"})
+    for entry in entries():
+        with pytest.raises(DocumentError, match="not a gzip file") as error:
+            entry.read()
+        assert "se" not in str(error.value).replace("its end", "")
+
+
 @pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:40] + b"\xff" * 9 + b[49:], lambda b: b"x" + b])
 def test_a_damaged_gz_is_unreadable(damage: Callable[[bytes], bytes]) -> None:
     """Cut, overwritten or no gz at all: one failed document."""
@@ -351,6 +370,18 @@ def test_lines_are_numbered_physically() -> None:
         ("a.jsonl#4", "in/a.jsonl#4", b'{"n":4}', 7),
         ("a.jsonl#5", "in/a.jsonl#5", b'{"n":5}', 7),
     ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_lines_of_wide_characters_are_told_by_their_mark(encoding: str) -> None:
+    """Read as the same lines in UTF-8 would be: numbers, blank ones, line ends, hash and limit."""
+    lines = '{"text": "caf\u00e9 \u4e0a"}\r\n\r\n{"text": "%s"}\n{"text": "\u010a"}' % ("\u20ac" * 20)
+    mark = "\ufeff" if encoding.endswith("be") else ""
+    put({"in/wide.jsonl": (mark + lines).encode(encoding), "in/plain.jsonl": lines.encode()})
+    wide, plain = entries("in/wide.jsonl", max_document_bytes=40), entries("in/plain.jsonl", max_document_bytes=40)
+    assert [entry.id for entry in wide] == ["wide.jsonl#1", "wide.jsonl#3", "wide.jsonl#4"]
+    assert [entry.read() for entry in (wide[0], wide[2])] == [entry.read() for entry in (plain[0], plain[2])]
+    assert reason(wide[1].read) == reason(plain[1].read) == "document_too_large"
 
 
 @settings(deadline=None)

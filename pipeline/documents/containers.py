@@ -5,6 +5,7 @@ Read as streams, in the reader's thread; nothing here holds more than one piece,
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -146,7 +147,9 @@ def is_damaged(entry: Entry) -> bool:
 
 
 def describe(cause: Exception) -> str:
-    """What went wrong with a file, in a few words."""
+    """What went wrong with a file, in a few words, none of which is the file's."""
+    if isinstance(cause, gzip.BadGzipFile):
+        return "it is not a gzip file, or a damaged one"
     return (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__
 
 

@@ -53,6 +53,12 @@ def to_text(data: bytes, *, declared: str | None = None) -> tuple[str, tuple[str
         return data.decode(encoding, "replace"), (f"encoding:{encoding}",)
 
 
+def marked(data: bytes) -> str | None:
+    """The encoding that the mark at the beginning names, as one that takes the mark off; None without a mark."""
+    found = next((encoding for bom, encoding in BOMS if data.startswith(bom)), None)
+    return "utf-8-sig" if found == "utf-8" else found and found[:6]
+
+
 def guess(data: bytes, *, first: int = 0) -> str:
     """The likeliest encoding of bytes that are no UTF-8, by Python's name; `first` is where that shows.
 

@@ -66,9 +66,10 @@ class Selection:
 
 def select(include: Iterable[str], exclude: Iterable[str], *, glob: str | None = None) -> Selection:
     """The selection of the settings, and of a glob's variable part: what it matches and all below that."""
-    any_of = [tuple(_compile(_split(text), text) for text in include)]
-    if glob is not None:
-        any_of.append(tuple(_compile(_split("/" + text), text) for text in (glob, f"{glob}/**")))
+    globs = [] if glob is None else [_compile(_split("/" + text), text) for text in (glob, f"{glob}/**")]
+    # a glob that names what is hidden says itself which of it is meant
+    named = any(each.names_hidden for each in globs)
+    any_of = [tuple(_compile(_split(text), text, hidden=named) for text in include), *([tuple(globs)] if globs else [])]
     parts = [(_split(text), text) for text in exclude]
     return Selection(
         tuple(any_of),
@@ -95,15 +96,15 @@ def _split(text: str) -> list[str]:
     return [name for at, name in enumerate(names) if name != "**" or names[at - 1 : at] != ["**"]]
 
 
-def _compile(names: list[str], text: str, *, exclude: bool = False) -> Pattern:
+def _compile(names: list[str], text: str, *, exclude: bool = False, hidden: bool = False) -> Pattern:
     """The pattern of these names; one that excludes takes hidden names, and all below what it matches."""
-    guard = "" if exclude else _VISIBLE
+    guard = "" if exclude or hidden else _VISIBLE
     try:
         steps = tuple(None if name == "**" else re.compile(_name(name, guard), re.DOTALL) for name in names)
         whole = re.compile(_path(names, guard) + ("(?:/.*)?" if exclude else ""), re.DOTALL)
     except re.error as cause:
         raise ConfigError(f"input: the pattern {text!r} cannot be used: {cause.msg}") from cause
-    return Pattern(whole, steps, any(name.startswith(HIDDEN) for name in names))
+    return Pattern(whole, steps, hidden or any(name.startswith(HIDDEN) for name in names))
 
 
 def _path(names: list[str], guard: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, cast
 
 from pipeline.documents.containers import Container, Piece, too_large
-from pipeline.documents.encoding import BOMS, guess, refuse_binary
+from pipeline.documents.encoding import guess, marked, refuse_binary
 from pipeline.errors import DocumentError
 
 _DELIMITERS = (",", ";", "\t", "|")
@@ -94,9 +94,8 @@ def split_records(stream: BinaryIO, container: Container) -> Iterator[Piece]:
 def _encoding_of(stream: BinaryIO) -> str:
     """The file's encoding by its first bytes; a later surprise is met in each record."""
     sample = cast(io.BufferedReader, stream).peek()
-    for bom, encoding in BOMS:
-        if sample.startswith(bom):
-            return "utf-8-sig" if encoding == "utf-8" else encoding[:6]
+    if (encoding := marked(sample)) is not None:
+        return encoding
     refuse_binary(sample)
     try:
         codecs.getincrementaldecoder("utf-8")().decode(sample)
