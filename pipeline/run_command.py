@@ -76,6 +76,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         ) as output:
             check_redo(app, plan, output=output, rules=rules)
             run = _Run(app, arguments, plan=plan, output=output, counts=counts, environ=environ)
+            counts.whole = output.index.mended
             selection = Selection(output.index, rules, shard=shard, fingerprint=run.fingerprint)
             return run.go(lambda: entries, selection, stop=stop, signals=signals)
     except PipelineError as error:

@@ -11,7 +11,8 @@ HOST = "127.0.0.1"
 
 
 class Tap:
-    """`seen`: method and target of each request, in order. `before` is called with them; it may kill the server."""
+    """`seen`: method and target of each request, in order. `before` is called with them; it may kill the server,
+    or raise OSError, which cuts the connection."""
 
     def __init__(self, port: int, *, before: Callable[[str, str], None] = lambda *_: None) -> None:
         self.seen: list[tuple[str, str]] = []
@@ -49,7 +50,11 @@ def _handler(
             """Sends the request on as it came, its signed Host with it, and the answer back."""
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             seen.append((self.command, self.path))
-            before(self.command, self.path)
+            try:
+                before(self.command, self.path)
+            except OSError:
+                self.close_connection = True
+                return
             onward = http.client.HTTPConnection(HOST, port, timeout=60)
             try:
                 onward.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)

@@ -163,6 +163,26 @@ def test_a_store_that_goes_away_is_tried_later(bucket: str) -> None:
             pulled(f"s3://{bucket}", storage=options)
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.tar"])
+def test_an_archive_whose_store_goes_away_is_tried_later(s3: S3Server, store: RemoteStore, name: str) -> None:
+    """The run ends with 3, and nothing is said against the archive; what was read before stands."""
+    lines = b'{"text": "%s"}\n' % (b"x" * 1000)
+    data = lines * 9000 if name == "a.jsonl" else packed("tar", {f"{n}.txt": lines for n in range(6000)})
+    store.put(name, data)
+    ranges = []
+
+    def fail_the_second(_: str, target: str) -> None:
+        ranges.append(target)
+        if len([each for each in ranges if each.endswith(name)]) > 1:
+            raise BrokenPipeError
+
+    with Tap(s3.port, before=fail_the_second) as tap:
+        found = pulled(str(store.address), storage={"endpoint": tap.endpoint, "retry_for_s": 1})
+        assert next(found).id.startswith(name)
+        with pytest.raises(TryLaterError, match=f"broke off.*{name}"):
+            list(found)
+
+
 def test_what_is_unchanged_is_not_fetched_again(place: Place, s3: S3Server, store: RemoteStore) -> None:
     """A second run lists and asks nothing; a changed object is done, and so is a new one."""
     place.env.update(s3.env)

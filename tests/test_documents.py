@@ -462,6 +462,17 @@ def test_a_damaged_archive_of_lines_keeps_what_was_read() -> None:
     assert found[-1].id == "n/b.txt"
 
 
+def test_a_small_damaged_gz_keeps_what_was_read() -> None:
+    """Though all of it would have fitted into one buffer."""
+    lines = [json.dumps({"text": hashlib.sha256(b"%d" % n).hexdigest()}).encode() for n in range(300)]
+    packed = gzip.compress(b"\n".join(lines))
+    put({"in/a.jsonl.gz": packed[: len(packed) * 3 // 4]})
+    *found, last = entries()
+    assert reason(last.read) == "document_unreadable"
+    assert len(found) > 200
+    assert [entry.read() for entry in found] == lines[: len(found)]
+
+
 def test_an_archive_of_lines_that_is_gone_is_one_failed_document() -> None:
     """A file that vanishes between its listing and its turn ends nothing."""
     put({"in/b.jsonl": "{}", "in2/c.txt": "x"})

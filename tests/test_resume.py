@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 
 import pytest
@@ -217,3 +218,19 @@ def test_moved_weights_count_as_a_changed_question(place: Place) -> None:
     assert place.asked() == []
     place.run("--set", "runner.max_redo=0.1", "--redo", "changed")
     assert 0 < len(place.asked()) < len(names)
+
+
+def test_a_mended_archive_stands_as_failed_no_more(place: Place) -> None:
+    """Its own id never has a result: that it was read to its end is what ends the failure."""
+    lines = "".join(f'{{"text": "[[doc:{number}.txt]] a text"}}\n' for number in range(40))
+    whole, path = gzip.compress(lines.encode()), place.folder / "inbox" / "a.jsonl.gz"
+    path.write_bytes(whole[:-9])
+    place.run("--set", "runner.max_error_rate=1")
+    assert place.failed() == {"a.jsonl.gz": "document_unreadable"}
+    place.run("--set", "runner.max_error_rate=1")
+    assert place.failed() == {"a.jsonl.gz": "document_unreadable"}
+    path.write_bytes(whole)
+    place.run()
+    assert place.failed() == {}
+    assert place.report()["output"]["failed"] == 0
+    assert len(place.done()) == 40

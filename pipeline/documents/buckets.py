@@ -97,7 +97,8 @@ def _said(store: RemoteStore, cause: OSError) -> ConfigError | TryLaterError:
     if isinstance(cause, PermissionError):
         return ConfigError(f"{what}; need credentials that may list and read it (input.storage, or the environment)")
     if cause.errno == errno.EINVAL:
-        return ConfigError(f"{what}; a key with an empty part, . or .. cannot be read: name a prefix without it")
+        odd = "a key with an empty part, . or .., or a line end in it, cannot be listed"
+        return ConfigError(f"{what}; {odd}: name a prefix without it")
     return TryLaterError(f"the listing broke off: {what}")
 
 

@@ -10,7 +10,7 @@ import io
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO
 
 from pipeline.documents.zstd import ZstdError, open_zstd
 
@@ -27,8 +27,22 @@ class Compression:
 
 
 def _open_gzip(stream: BinaryIO) -> BinaryIO:
-    unpacked = cast(io.RawIOBase, gzip.GzipFile(fileobj=stream, mode="rb"))
-    return io.BufferedReader(unpacked, _BUFFER_BYTES)
+    return io.BufferedReader(_Gunzipped(stream), _BUFFER_BYTES)
+
+
+class _Gunzipped(io.RawIOBase):
+    """The unpacked stream, a piece at a time: what stands before a damage is given before it is told."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._file = gzip.GzipFile(fileobj=stream, mode="rb")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = self._file.read1(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 PLAIN = Compression("", lambda stream: stream, (OSError,))

@@ -15,7 +15,7 @@ from typing import BinaryIO, NoReturn
 
 from pipeline.documents.compression import Compression
 from pipeline.documents.decode import Decoded, read_json, scrub
-from pipeline.errors import DocumentError
+from pipeline.errors import DocumentError, TryLaterError
 from pipeline.records import Entry
 from pipeline.stores import is_remote
 
@@ -136,7 +136,9 @@ def _own_id(data: bytes, id_field: str) -> str | None:
 
 
 def damaged(container: Container, cause: Exception) -> Entry:
-    """The entry that stands for what could not be read of a container."""
+    """The entry that stands for what could not be read of a container; TryLaterError when its store is away."""
+    if isinstance(cause, ConnectionError):
+        raise TryLaterError(f"the listing broke off: {container.uri}: {describe(cause)}") from cause
     problem = DocumentError("document_unreadable", f"cannot be read to its end: {describe(cause)}")
     return Entry(container.id, container.uri, None, container.size_bytes, container.format, partial(fail, problem))
 

@@ -12,7 +12,17 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.documents.compression import PLAIN, Compression, read_limited, split_compression
-from pipeline.documents.containers import Container, Format, Held, damaged, describe, fail, piece_entries, too_large
+from pipeline.documents.containers import (
+    Container,
+    Format,
+    Held,
+    damaged,
+    describe,
+    fail,
+    is_damaged,
+    piece_entries,
+    too_large,
+)
 from pipeline.documents.extras import require
 from pipeline.documents.members import Archive, Member, harmless
 from pipeline.documents.patterns import Selection, select
@@ -37,12 +47,16 @@ _VISIBLE = select(["**"], [])
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is asked of every file of an input: its settings and patterns, and the table of formats."""
+    """What is asked of every file of an input: its settings and patterns, and the table of formats.
+
+    `ignore` is told of what is passed over, `whole` the id of each file of many that was read to its end.
+    """
 
     config: InputConfig
     chosen: Selection
     lookup: Lookup
     ignore: Callable[[str], None]
+    whole: Callable[[str], None]
     id_prefix: str
 
 
@@ -92,18 +106,29 @@ def entries_of(found: Found, rules: Rules) -> Iterator[Entry]:
     name, compression = split_compression(found.relative)
     archive = None if found.member else archive_of(found.relative)
     if archive is not None:
-        return _member_entries(found, archive, compression=compression, rules=rules)
+        members = _member_entries(found, archive, compression=compression, rules=rules)
+        return _watched(members, found.id, whole=rules.whole)
     form = rules.lookup(name)
     if form is None:
         return _unsupported(found, extension_of(name) + compression.suffix, rules=rules)
     check_extra(name, found.uri, lookup=rules.lookup)
     if form.split is not None:
-        return piece_entries(_container(found, form.name, compression=compression, rules=rules), form.split)
+        pieces = piece_entries(_container(found, form.name, compression=compression, rules=rules), form.split)
+        return _watched(pieces, found.id, whole=rules.whole)
     read: Callable[[], bytes] = partial(
         read_file, found, compression=compression, limit_bytes=rules.config.max_document_bytes
     )
     read = _read_now(read, found.id) if found.passing else read
     return iter((Entry(found.id, found.uri, found.version, found.size_bytes, form.name, read),))
+
+
+def _watched(entries: Iterator[Entry], id: str, *, whole: Callable[[str], None]) -> Iterator[Entry]:
+    """The entries of the file with this id, and word of it when the last was no damage."""
+    for entry in entries:
+        yield entry
+        if entry.id == id and is_damaged(entry):
+            return
+    whole(id)
 
 
 def check_extra(name: str, shown: str, *, lookup: Lookup) -> None:

@@ -107,7 +107,7 @@ def check_extras(origin: Origin, *, lookup: Lookup) -> None:
 def origin_entries(origin: Origin, plan: Plan, *, lookup: Lookup) -> Iterator[Entry]:
     """The entries of one input, counted as they are pulled."""
     counts = plan.counts
-    rules = Rules(plan.config, origin.chosen, lookup, counts.ignore, origin.id_prefix)
+    rules = Rules(plan.config, origin.chosen, lookup, counts.ignore, counts.whole, origin.id_prefix)
     for file in origin.files(lambda kind: counts.ignore(f"({kind})")):
         counts.files += 1
         counts.streamed += is_stream(file.relative, lookup=lookup)

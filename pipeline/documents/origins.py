@@ -30,13 +30,15 @@ class ListingCounts:
 
     `listed` entries were yielded, from `files` files; `ignored` files count by extension, `(none)` without one,
     `(symlink)` for links that lead nowhere or outside, `(special)` for fifos, sockets and devices. `streamed` files had
-    to be read from end to end to be listed, by each shard of a run.
+    to be read from end to end to be listed, by each shard of a run. `whole` is told the id of each file of many that
+    was read to its end.
     """
 
     files: int = 0
     streamed: int = 0
     listed: int = 0
     ignored: Counter[str] = field(default_factory=Counter)
+    whole: Callable[[str], None] = lambda _: None
 
     def ignore(self, kind: str) -> None:
         """Nothing; one more file of this kind was passed over."""

@@ -110,6 +110,10 @@ class Index:
         self.agents.add(head.agent)
         self._ask(_LATER_WINS.format("errors" if head.reason is not None else "results"), *self._to_row(head))
 
+    def mended(self, archive_id: str) -> None:
+        """Forgets that an earlier run could not read a file of many documents to its end: each of those has a line."""
+        self._ask("DELETE FROM errors WHERE id = ? AND run <= ?", archive_id, self.highest_run)
+
     def seen(self, document_id: str) -> bool:
         """True when this run has met the id before; it has met it from now on."""
         try:
