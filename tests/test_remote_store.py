@@ -14,7 +14,7 @@ from s3_tap import Tap
 
 from pipeline.errors import ConfigError
 from pipeline.stores import RemoteStore, StaleVersionError, is_remote
-from pipeline.stores.clouds import parse_address
+from pipeline.stores.clouds import parse_address, service_of
 
 
 @pytest.fixture
@@ -237,6 +237,19 @@ def test_an_endpoint_without_tls_may_have_each_of_its_names(s3: S3Server, bucket
     """All that the library takes; http:// says by itself that there is no TLS."""
     keys = {"access_key_id": "test-key", "secret_access_key": "test-secret", "region": "us-east-1", "retry_for_s": 1}
     assert list(RemoteStore.open(f"s3://{bucket}", storage={name: s3.endpoint, **keys}).list()) == []
+
+
+def test_services_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By endpoint and account, from wherever they come; keys and regions say nothing of it."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "a")
+    named = {"endpoint_url": "http://127.0.0.1:9/", "region": "x"}
+    assert service_of("s3://b/c", {}) == service_of("s3://d", named)
+    assert service_of("s3://b", {}) != service_of("s3://b", {"endpoint": "http://127.0.0.1:10"})
+    assert service_of("az://b", {}) == service_of("az://b", {"account_name": "a"})
+    assert service_of("az://b", {}) != service_of("az://b", {"account_name": "other"})
+    assert service_of("gs://b", {}) != service_of("s3://b", {})
 
 
 def test_an_address_is_not_decoded() -> None:
