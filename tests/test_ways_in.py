@@ -1,9 +1,10 @@
-"""The same documents give the same results, whichever way they come in."""
+"""The same documents give the same results, whichever way they come in, and wherever the results go."""
 
 from __future__ import annotations
 
 import gzip
 import json
+from typing import Any
 
 import pytest
 from conftest import Place
@@ -14,6 +15,7 @@ from test_archives import packed
 from pipeline.stores import RemoteStore
 
 COUNT = 200
+SAME = ("sha256", "output", "metadata", "document_chars", "notes", "fingerprint")
 
 
 def _documents() -> dict[str, bytes]:
@@ -36,7 +38,7 @@ def _documents() -> dict[str, bytes]:
 def test_the_same_documents_give_the_same_results(
     place: Place, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From a folder, a zip, a tar.zst and an S3 prefix; and their texts from a jsonl.gz."""
+    """From a folder, a zip, a tar.zst and S3, each into a folder and into S3; and their texts from a jsonl.gz."""
     place.env.update(s3.env)
     documents = _documents()
     inbox = place.folder / "inbox"
@@ -52,19 +54,27 @@ def test_the_same_documents_give_the_same_results(
         (place.folder / f"all.{form}").write_bytes(packed(form, documents))
     found = {}
     for at, uri in enumerate(("inbox", "all.zip", "all.tar.zst", f"s3://{bucket}")):
-        place.run("--input", uri, "--output", f"out{at}")
-        lines = [json.loads(line) for line in (place.folder / f"out{at}" / "results.jsonl").read_bytes().splitlines()]
-        found[uri] = {
-            line["id"].rpartition("!/")[2]: (line["sha256"], line["output"], line["metadata"], line["document_chars"])
-            for line in lines
-        }
-        assert len(lines) == COUNT
-    assert all(each == found["inbox"] for each in found.values())
+        for output in (f"out{at}", f"s3://{bucket}-out{at}"):
+            place.run("--input", uri, "--output", output)
+            lines = _lines(place, output)
+            assert len(lines) == COUNT
+            found[uri, output] = {line["id"].rpartition("!/")[2]: tuple(line[key] for key in SAME) for line in lines}
+    known = found["inbox", "out0"]
+    assert all(each == known for each in found.values())
     texts = {name: data for name, data in documents.items() if name.endswith((".txt", ".json"))}
     rows = [{"id": name, "text": json.loads(data)["text"] if name.endswith("json") else data.decode()}
             for name, data in texts.items()]  # fmt: skip
     packed_lines = gzip.compress("\n".join(json.dumps(row) for row in rows).encode())
     (place.folder / "all.jsonl.gz").write_bytes(packed_lines)
-    place.run("--input", "all.jsonl.gz", "--output", "out9", "--set", "input.id_field=id")
-    lines = [json.loads(line) for line in (place.folder / "out9" / "results.jsonl").read_bytes().splitlines()]
-    assert {line["id"]: line["output"] for line in lines} == {name: found["inbox"][name][1] for name in texts}
+    for output in ("out9", f"s3://{bucket}-out9"):
+        place.run("--input", "all.jsonl.gz", "--output", output, "--set", "input.id_field=id")
+        outputs = {line["id"]: line["output"] for line in _lines(place, output)}
+        assert outputs == {name: known[name][SAME.index("output")] for name in texts}
+
+
+def _lines(place: Place, output: str) -> list[dict[str, Any]]:
+    """The results, wherever they are."""
+    if "://" not in output:
+        return [json.loads(line) for line in (place.folder / output / "results.jsonl").read_bytes().splitlines()]
+    store = RemoteStore.open(output, storage={})
+    return [json.loads(line) for part in store.list("results") for line in store.get(part.key).splitlines()]
