@@ -23,6 +23,7 @@ __all__ = [
     "report_files",
     "run_summary",
     "summary_text",
+    "write_newest",
     "write_report",
 ]
 
@@ -142,6 +143,28 @@ def write_report(replace: Callable[[str, bytes], None], report: Mapping[str, Any
     """Writes report.json and report.html, by what replaces a file of this name."""
     for name, data in report_files(report).items():
         replace(name, data)
+
+
+def write_newest(
+    replace: Callable[[str, bytes], None],
+    *,
+    runs: Callable[[], Sequence[dict[str, Any]]],
+    counts: Callable[[], Mapping[str, Any]],
+) -> dict[str, Any]:
+    """The report that was written, of all `runs` there are: again when another one ended meanwhile.
+
+    Two shards that end at the same moment each see the other's run before their last look, or are seen by it; one look
+    before writing would let the slower one put a report without the faster one over the whole one.
+    """
+    found = runs()
+    while True:
+        report = build_report(found, counts())
+        write_report(replace, report)
+        if not report["shards"]:  # nobody runs beside a run without shards
+            return report
+        seen, found = len(found), runs()
+        if len(found) <= seen:
+            return report
 
 
 def _age(run: Mapping[str, Any]) -> tuple[int, str]:

@@ -7,12 +7,13 @@ import sys
 import webbrowser
 from collections.abc import Mapping
 from contextlib import closing
+from typing import Any
 
 from pipeline.arguments import output_config, write_out
 from pipeline.colours import wants_colour
 from pipeline.errors import EXIT_OK, ConfigError
 from pipeline.output import folder_of, medium_of, read_runs
-from pipeline.report import build_report, write_report
+from pipeline.report import build_report, write_newest
 from pipeline.summary_text import summary_text
 
 
@@ -22,10 +23,15 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     runs = read_runs(medium)
     if not runs:
         raise ConfigError(f"no report for {arguments.output!r}: there is no finished run in it (runs/*.json)")
-    with closing(medium.read()) as index:
-        report = build_report(runs, index.counts())
-    if not arguments.text:
-        write_report(medium.replace, report)
+
+    def counts() -> dict[str, Any]:
+        with closing(medium.read()) as index:
+            return index.counts()
+
+    if arguments.text:
+        report = build_report(runs, counts())
+    else:
+        report = write_newest(medium.replace, runs=lambda: read_runs(medium), counts=counts)
     write_out(summary_text(report, colour=wants_colour(sys.stdout, environ)))
     if arguments.open:
         _show(arguments.output)

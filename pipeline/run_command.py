@@ -32,7 +32,7 @@ from pipeline.progress import ProgressMode, make_progress
 from pipeline.records import utc_now
 from pipeline.redoing import check_redo, first_config, rules_of
 from pipeline.refresh import Refresher
-from pipeline.report import build_report, headline, reconciles, run_summary, write_report
+from pipeline.report import build_report, headline, reconciles, run_summary, write_newest
 from pipeline.run_stats import RunStats
 from pipeline.runner import Runner
 from pipeline.selection import Selection
@@ -223,8 +223,7 @@ class _Run:
         """The run's file and the report; the report is returned also when it could not be written."""
         try:
             self.output.write_run(summary)
-            report = build_report(self.output.runs(), self._counts())
-            write_report(self.output.medium.replace, report)
+            report = write_newest(self.output.medium.replace, runs=self.output.runs, counts=self._counts)
         except PipelineError as error:
             if summary["exit_code"] == EXIT_OK:
                 raise

@@ -23,6 +23,7 @@ from pipeline.report import (
     report_files,
     run_summary,
     summary_text,
+    write_newest,
     write_report,
 )
 
@@ -406,6 +407,26 @@ def test_report_files_are_written(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == report
     assert (tmp_path / "report.html").read_bytes() == report_files(report)["report.html"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json"]
+
+
+def test_a_report_is_written_again_when_a_shard_ended_meanwhile() -> None:
+    """Whoever writes last has seen every run: a slow shard puts no report without its sister over the whole one."""
+    sisters = [summary(run=1, shard=f"{index}/3") for index in range(3)]
+    ended, written, counted = [sisters[0]], list[Any](), list[int]()
+
+    def replace(name: str, data: bytes) -> None:
+        if name == "report.json":
+            written.append(json.loads(data))
+            ended[:] = sisters[: len(written) + 1]
+
+    def counts_now() -> Mapping[str, int]:
+        counted.append(len(ended))
+        return {"done": len(ended)}
+
+    report = write_newest(replace, runs=lambda: list(ended), counts=counts_now)
+    assert [each["missing_shards"] for each in written] == [[1, 2], [2], []]
+    assert report == written[-1]
+    assert counted == [1, 2, 3]
 
 
 def test_a_run_that_asked_nothing_has_a_report() -> None:
