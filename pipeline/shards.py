@@ -105,8 +105,9 @@ def _slurm_array(environ: Mapping[str, str]) -> range | None:
         return None
     low, high = (_number(environ, end) for end in ends)
     array = range(low, high + 1)
-    counted = "SLURM_ARRAY_TASK_COUNT"
-    return array if not environ.get(counted) or _number(environ, counted) == len(array) else None
+    if environ.get("SLURM_ARRAY_TASK_COUNT"):
+        return array if _number(environ, "SLURM_ARRAY_TASK_COUNT") == len(array) else None
+    return array if environ.get("SLURM_ARRAY_TASK_STEP") in (None, "", "1") else None
 
 
 def _of_cloud_run(environ: Mapping[str, str], name: str) -> tuple[Shard, str]:

@@ -110,6 +110,21 @@ def test_each_pipeline_command_of_a_page_can_be_typed(page: Path) -> None:
             assert parser().parse_args(words[1:]).command == words[1]
 
 
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())
+def test_a_shell_leaves_the_words_of_a_command_as_they_are(page: Path, tmp_path: Path) -> None:
+    """What is pasted reaches the program: bash divides `{name=A,value=1}` in two unless it is quoted."""
+    starts = ("aws ", "docker ", "gcloud ", "helm ", "kubectl ", "pipeline ", "python ", "PIPELINE_SHARDS=", "sbatch ")
+    lines = [line for text in blocks(page) for line in text.splitlines() if line.startswith(starts)]
+    assert lines
+    for line in lines:
+        script = f"set -- {line}\nprintf '%s\\n' \"$@\""
+        told = [
+            subprocess.run(["bash", *flags, "-uc", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+            for flags in ([], ["+B", "-f"])
+        ]
+        assert told[0].stdout == told[1].stdout
+
+
 def slurm(task: int, low: int, high: int, count: int) -> dict[str, str]:
     """What Slurm sets for a task."""
     numbers = {"JOB_ID": 77, "TASK_ID": task, "TASK_MIN": low, "TASK_MAX": high, "TASK_COUNT": count}
