@@ -31,8 +31,8 @@ done
 
 say "a cluster, and the image in it"
 docker build --file config/docker/Dockerfile --tag "$image" .
-kind create cluster --name "$cluster" --wait 120s
 trap done_with EXIT
+kind create cluster --name "$cluster" --wait 120s
 kind load docker-image "$image" --name "$cluster"
 kubectl --context "kind-$cluster" create namespace smoke
 
@@ -90,12 +90,13 @@ helm upgrade --install smoke config/helm/extraction-pipeline --kube-context "kin
 
 say "the backfill, then a nightly run that finds nothing to do"
 k wait job --selector app.kubernetes.io/component=backfill --for condition=Complete --timeout 300s
-report() {
-    k run "report-$1" --quiet --rm --stdin --restart Never --image "$image" --overrides '{"spec": {"containers": [{
+report() {  # by its log: a pod that is over so soon cannot be attached to
+    k run "report-$1" --restart Never --image "$image" --overrides '{"spec": {"containers": [{
         "name": "cat", "image": "extraction-pipeline:smoke", "imagePullPolicy": "Never",
         "command": ["cat", "/data/out/report.json"], "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
-        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "smoke-extraction-pipeline-data"}}]}}' \
-        >"$scratch/$1.json"
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "smoke-extraction-pipeline-data"}}]}}'
+    k wait "pod/report-$1" --for jsonpath='{.status.phase}'=Succeeded --timeout 60s
+    k logs "report-$1" >"$scratch/$1.json"
 }
 report backfill
 k create job nightly-now --from cronjob/smoke-extraction-pipeline-nightly

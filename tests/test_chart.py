@@ -198,6 +198,8 @@ def test_the_container_may_do_nothing_but_its_work(values: Path) -> None:
         assert shared["runAsUser"] > 0
         assert pod["enableServiceLinks"] is False
         assert {"/tmp"} <= {each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}
+        env = {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
+        assert (env["TMPDIR"], env["HOME"], pod["containers"][0]["workingDir"]) == ("/tmp", "/tmp", "/tmp")
 
 
 def test_the_backfill_is_an_indexed_job() -> None:
@@ -276,6 +278,27 @@ def test_names_fit_however_long_the_release_is() -> None:
     names = [each["metadata"]["name"] for each in manifests]
     assert len({(each["kind"], each["metadata"]["name"]) for each in manifests}) == len(manifests)
     assert all(re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name) for name in names)
+
+
+@pytest.mark.parametrize("release", ["2026", "1e6", "v1.2", "a-release-with-its-dot-at-character-3.8"])
+def test_names_that_yaml_or_dns_would_take_for_something_else(release: str) -> None:
+    """A release may be called by a number, or have dots, which no host name of an Indexed Job's pod may have."""
+    manifests = rendered(EVERYTHING, {"fullnameOverride": "", "podSecurityContext.fsGroup": None}, release=release)
+    for manifest in manifests:
+        assert manifest["metadata"]["labels"]["app.kubernetes.io/instance"] == release
+        if manifest["kind"] != "PodMonitor":
+            kubernetes_validate.validate(manifest, NEWEST, strict=True)
+    assert re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", only(manifests, "Job")["metadata"]["name"])
+    given = {"fullnameOverride": "2026", "serviceAccount.name": "1", "priorityClassName": "1", "existingConfigMap": "1"}
+    for manifest in rendered(given, {"serviceAccount.create": False, "persistence.enabled": True}, release=release):
+        kubernetes_validate.validate(manifest, NEWEST, strict=True)
+
+
+def test_keys_can_be_read_without_a_group_of_their_own() -> None:
+    """Where fsGroup is left to the cluster, the files of a Secret belong to root."""
+    for change, mode in (({}, 0o440), ({"podSecurityContext.fsGroup": None}, 0o444)):
+        pod = job_specs(rendered(CRON, change))["CronJob"]["template"]["spec"]
+        assert [each["secret"]["defaultMode"] for each in pod["volumes"] if "secret" in each] == [mode]
 
 
 def test_pods_are_spread_by_labels_that_they_have() -> None:

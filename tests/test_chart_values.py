@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
-from charts import CHART, VALUE_FILES, Manifest, helm, job_specs, only, refused, rendered, template
+from charts import CHART, NEWEST, VALUE_FILES, Manifest, helm, job_specs, only, refused, rendered, template
 from job_pod import Cluster, mounted, moved, variables
+from values_schema import SCHEMA, as_text, completed
 
 from pipeline.agents import load_agent
 from pipeline.config import AppConfig
-from pipeline.settings import load_config
+from pipeline.settings import load_config, read_api_key
 
 EVERYTHING, CRON, PVC = (CHART / "ci" / f"{name}-values.yaml" for name in ("everything", "cron", "pvc"))
 
@@ -81,6 +85,37 @@ def test_a_zero_is_a_value(tmp_path: Path) -> None:
     """Only what is empty is left out."""
     app, _ = configured(tmp_path, CRON, {"config.VLLM_MAX_RETRIES": 0, "config.VLLM_TEMPERATURE": 0})
     assert (app.vllm.max_retries, app.vllm.temperature) == (0, 0)
+
+
+def test_texts_stay_texts(tmp_path: Path) -> None:
+    """Whatever else they would mean in YAML, on the way through two files."""
+    texts = ["1e6", "true", "on", "~", "1:30", "0x1f", "2026-01-01", "=", "- a", "a: b #c", "{{ .Release.Name }}"]
+    headers = {f"X-{n}": text for n, text in enumerate(texts)}
+    app, _ = configured(tmp_path, CRON, {"config.VLLM_MODEL": "1e6", "pipelineConfig.vllm.headers": headers})
+    assert (app.vllm.model, dict(app.vllm.headers)) == ("1e6", headers)
+
+
+@pytest.mark.parametrize("key", ["p@$$'\"\\ w:#{{ .Values }}", "true", "0123", "a=,b"])
+def test_a_key_may_hold_any_sign(key: str, tmp_path: Path) -> None:
+    """It is what the program reads, to the last sign; a line's end that an editor has put there is none of it."""
+    app, _ = configured(tmp_path, CRON, {"config.VLLM_API_KEY": key + "\n"})
+    assert read_api_key(app.vllm) == key
+
+
+def test_nothing_at_all_need_be_said(tmp_path: Path) -> None:
+    """Then documents and output are in a volume of the chart's own, and the server is the Service called ollama."""
+    app, _ = configured(tmp_path)
+    claim = tmp_path / "test-extraction-pipeline-data"
+    assert [source.uri for source in app.input.uri] == [str(claim / "inbox")]
+    assert (app.output.uri, app.ollama.base_url) == (str(claim / "out"), "http://ollama:11434")
+    assert configured(tmp_path, {"pipelineConfig.provider": "vllm"})[0].vllm.base_url == "http://vllm:8000"
+
+
+def test_a_volume_is_there_when_it_is_needed_or_wanted() -> None:
+    """Not beside an object store or a config of one's own, unless it is asked for."""
+    assert claims_of(rendered(CRON)) == []
+    assert claims_of(rendered({"existingConfigMap": "mine"})) == []
+    assert claims_of(rendered(CRON, {"persistence.enabled": True})) == ["test-extraction-pipeline-data"]
 
 
 def test_what_is_empty_is_left_out() -> None:
@@ -162,6 +197,9 @@ def test_no_setting_is_a_variable() -> None:
         {"config.VLM_BASE_URL": "http://a"},
         {"config.VLLM_TIMEOUT": "soon"},
         {"pipelineConfig.runer": {"concurrency": 3}},
+        {"pipelineConfig.runner.concurency": 3},
+        {"pipelineConfig.input.urii": "s3://a/b"},
+        {"pipelineConfig.providers.big": {"type": "vllm", "base_ulr": "http://a"}},
         {"cronjob.shedule": "* * * * *"},
         {"cronjob.schedule": "at night"},
         {"cronjob.concurrencyPolicy": "forbid"},
@@ -177,7 +215,18 @@ def test_no_setting_is_a_variable() -> None:
         {"agents": {"appointments": {"schema": {}}}},
         {"existingSecretKeys": ["OPENAI_API_KEY"]},
         {"resources.request": {"cpu": 1}},
+        {"resources.limits.memroy": "1Gi"},
         {"extraEnv": {"A": "b"}},
+        {"extraEnv": [{"name": "A", "valu": "b"}]},
+        {"extraEnvFrom": [{"secret": {"name": "a"}}]},
+        {"extraVolumes": [{"name": "a", "confgMap": {"name": "b"}}]},
+        {"extraVolumeMounts": [{"name": "a", "mountpath": "/a"}]},
+        {"affinity.nodeAfinity": {}},
+        {"tolerations": [{"kee": "batch"}]},
+        {"topologySpreadConstraints": [{"maxSkeww": 1}]},
+        {"securityContext.readOnlyRootFilesytem": True},
+        {"podSecurityContext.seccompProfile.typ": "RuntimeDefault"},
+        {"fullnameOverride": "My_Name"},
         {"logLevel": "trace"},
         {"metrics.pushgatway": "http://a:1"},
         {"metrics.port": 80},
@@ -190,17 +239,23 @@ def test_what_is_misspelt_is_refused(values: dict[str, Any]) -> None:
     key, value = next(iter(values.items()))
     told = refused(CRON, values)
     assert "values don't meet the specifications of the schema" in told
-    last = key.rpartition(".")[2]
-    assert last in told or (isinstance(value, dict) and any(each in told for each in value))
+    given = value[0] if isinstance(value, list) and value else value
+    assert any(each in told for each in (key.rpartition(".")[2], *(given if isinstance(given, dict) else ())))
+
+
+def test_the_schema_of_the_values_holds_what_others_define() -> None:
+    """The pipeline's own settings and the objects of Kubernetes as they are now: `python scripts/values_schema.py`."""
+    text = SCHEMA.read_text(encoding="utf-8")
+    assert as_text(completed(json.loads(text))) == text
 
 
 @pytest.mark.parametrize(
     ("values", "told"),
     [
         ({"pipelineConfig.input.uri": ""}, "pipelineConfig.input.uri: got nothing"),
-        ({"pipelineConfig.output.uri": ""}, "pipelineConfig.output.uri: got nothing"),
-        ({"config.VLLM_BASE_URL": "", "pipelineConfig.provider": "vllm"}, "config.VLLM_BASE_URL: got nothing"),
-        ({"config.VLLM_BASE_URL": ""}, "config.OLLAMA_BASE_URL: got nothing"),
+        ({"pipelineConfig.output.uri": "", "persistence.enabled": False}, "pipelineConfig.output.uri: got nothing"),
+        ({"pipelineConfig.vllm.api_key": "k3y"}, "pipelineConfig.vllm.api_key: got a key, which a ConfigMap would"),
+        ({"pipelineConfig.providers.big": {"type": "vllm", "api_key": "k3y"}}, "providers.big.api_key: got a key"),
         ({"existingConfigMap": "mine"}, "existingConfigMap: got config or pipelineConfig as well"),
         ({"existingSecret": "mine"}, "existingSecret: got config.VLLM_API_KEY as well"),
         ({"terminationGracePeriodSeconds": 25}, "terminationGracePeriodSeconds: got 25, need more than"),
@@ -215,7 +270,9 @@ def test_what_is_misspelt_is_refused(values: dict[str, Any]) -> None:
 )
 def test_what_could_not_work_is_refused(values: dict[str, Any], told: str) -> None:
     """Before anything is installed, in the words of the program: what, the value, what is needed."""
-    assert told in refused(CRON, values)
+    said = refused(CRON, values)
+    assert told in said
+    assert "k3y" not in said
 
 
 def test_values_that_a_subchart_is_given_are_taken() -> None:
@@ -236,3 +293,19 @@ def test_the_notes_say_what_was_installed(values: Path) -> None:
     assert "kubectl --namespace news" in notes
     assert "report.html" in notes
     assert "not-a-real-key" not in notes
+
+
+@pytest.mark.parametrize("values", [PVC, EVERYTHING], ids=lambda path: path.stem)
+def test_the_report_is_fetched_by_a_pod_that_may_run(values: Path) -> None:
+    """Where only restricted pods are let in: what the notes say is a valid pod with the security of the others."""
+    ran = helm("install", "test", str(CHART), "--namespace", "news", "--dry-run=client", "--values", str(values))
+    command = ran.stdout.partition("NOTES:")[2].partition(" run ")[2].partition("\n  kubectl")[0]
+    words = shlex.split(command.replace("\\\n", " "))
+    overrides = next(word.partition("=")[2] for word in words if word.startswith("--overrides="))
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": words[0]}, **json.loads(overrides)}
+    kubernetes_validate.validate(pod, NEWEST, strict=True)
+    (spec,) = list(job_specs(rendered(values)).values())[:1]
+    theirs = spec["template"]["spec"]
+    assert pod["spec"]["securityContext"] == theirs["securityContext"]
+    assert pod["spec"]["containers"][0]["securityContext"] == theirs["containers"][0]["securityContext"]
+    assert [each for each in pod["spec"]["volumes"] if each not in theirs["volumes"]] == []

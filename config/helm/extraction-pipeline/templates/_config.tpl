@@ -20,16 +20,31 @@
 {{/* The pipeline's config file. */}}
 {{- define "extraction-pipeline.config" -}}
 {{- $servers := include "extraction-pipeline.servers" . | fromYaml }}
-{{- $config := mergeOverwrite (deepCopy .Values.pipelineConfig) $servers }}
+{{- $config := dict }}
+{{- range $key, $value := .Values.pipelineConfig }}
+{{- if not (kindIs "invalid" $value) }}
+{{- $_ := set $config $key (deepCopy $value) }}
+{{- end }}
+{{- end }}
+{{- $config = mergeOverwrite $config $servers }}
 {{- if and (not $config.provider) (dig "vllm" "base_url" "" $config) }}
 {{- $_ := set $config "provider" "vllm" }}
+{{- end }}
+{{- $name := default "ollama" $config.provider }}
+{{- $services := dict "ollama" "http://ollama:11434" "vllm" "http://vllm:8000" }}
+{{- if and (hasKey $services $name) (not (dig $name "base_url" "" $config)) }}
+{{- $_ := set $config $name (mergeOverwrite (default dict (get $config $name)) (dict "base_url" (get $services $name))) }}
 {{- end }}
 {{- if and .Values.agents (not $config.agents_dir) }}
 {{- $_ := set $config "agents_dir" "/etc/extraction-pipeline/agents" }}
 {{- end }}
-{{- $output := $config.output | default dict }}
-{{- if and .Values.persistence.enabled (not $output.uri) }}
-{{- $_ := set $config "output" (set $output "uri" (printf "%s/out" (trimSuffix "/" .Values.persistence.mountPath))) }}
+{{- if include "extraction-pipeline.persistent" . }}
+{{- range $section, $folder := dict "input" "inbox" "output" "out" }}
+{{- $given := get $config $section | default dict }}
+{{- if not $given.uri }}
+{{- $_ := set $config $section (set $given "uri" (printf "%s/%s" (trimSuffix "/" $.Values.persistence.mountPath) $folder)) }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- toYaml $config }}
 {{- end }}
@@ -69,14 +84,20 @@
 {{- end }}
 {{- else }}
 {{- if not (dig "input" "uri" "" $config) }}
-{{- fail "pipelineConfig.input.uri: got nothing, need s3://bucket/prefix or the like, or a path in a mounted volume" }}
+{{- fail "pipelineConfig.input.uri: got nothing, need s3://bucket/prefix or the like, a path in a mounted volume, or persistence.enabled" }}
 {{- end }}
 {{- if not (dig "output" "uri" "" $config) }}
 {{- fail "pipelineConfig.output.uri: got nothing, need s3://bucket/prefix or the like, or persistence.enabled" }}
 {{- end }}
-{{- $name := default "ollama" $config.provider }}
-{{- if and (has $name (list "ollama" "vllm")) (not (dig $name "base_url" "" $config)) }}
-{{- fail (printf "config.%s_BASE_URL: got nothing, need the address of the server, as in http://%s:8000" (upper $name) $name) }}
+{{- range $name := list "ollama" "vllm" }}
+{{- if dig $name "api_key" "" $config }}
+{{- fail (printf "pipelineConfig.%s.api_key: got a key, which a ConfigMap would not hide; need config.%s_API_KEY or existingSecret" $name (upper $name)) }}
+{{- end }}
+{{- end }}
+{{- range $name, $provider := $config.providers | default dict }}
+{{- if get $provider "api_key" }}
+{{- fail (printf "pipelineConfig.providers.%s.api_key: got a key, which a ConfigMap would not hide; need api_key_file, and extraVolumes with a Secret" $name) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- if .Values.existingSecret }}

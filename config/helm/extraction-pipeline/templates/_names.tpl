@@ -1,21 +1,18 @@
-{{/* Names end at 38 characters: the backfill's pods add "-backfill-HASH8-99999", and a host name has 63. */}}
+{{/* Names end at 38 characters: the backfill's pods add "-backfill-HASH8-99999", and a host name has 63. It has no
+     dots either, which the name of a release may have. */}}
 {{- define "extraction-pipeline.fullname" -}}
-{{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 38 | trimSuffix "-" }}
-{{- else }}
 {{- $name := default .Chart.Name .Values.nameOverride }}
-{{- if contains $name .Release.Name }}
-{{- .Release.Name | trunc 38 | trimSuffix "-" }}
-{{- else }}
-{{- printf "%s-%s" .Release.Name $name | trunc 38 | trimSuffix "-" }}
+{{- $found := .Values.fullnameOverride }}
+{{- if not $found }}
+{{- $found = contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) }}
 {{- end }}
-{{- end }}
+{{- $found | replace "." "-" | trunc 38 | trimAll "-" }}
 {{- end }}
 
 {{/* What selects, and what pod templates carry: nothing that a chart's new version changes. */}}
 {{- define "extraction-pipeline.selectorLabels" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "extraction-pipeline.labels" -}}
@@ -45,6 +42,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 
 {{- define "extraction-pipeline.configMapName" -}}
 {{- default (printf "%s-config" (include "extraction-pipeline.fullname" .)) .Values.existingConfigMap }}
+{{- end }}
+
+{{/* "true" when the pods have a volume for the output: as persistence.enabled says, else when no other output is named. */}}
+{{- define "extraction-pipeline.persistent" -}}
+{{- $enabled := .Values.persistence.enabled }}
+{{- if kindIs "invalid" $enabled }}
+{{- $enabled = not (or .Values.existingConfigMap (get (.Values.pipelineConfig.output | default dict) "uri")) }}
+{{- end }}
+{{- $enabled | ternary "true" "" }}
 {{- end }}
 
 {{- define "extraction-pipeline.claimName" -}}

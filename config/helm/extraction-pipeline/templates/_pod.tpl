@@ -37,7 +37,7 @@ spec:
   restartPolicy: Never
   # a Service called vllm would set VLLM_PORT
   enableServiceLinks: false
-  serviceAccountName: {{ include "extraction-pipeline.serviceAccountName" .root }}
+  serviceAccountName: {{ include "extraction-pipeline.serviceAccountName" .root | quote }}
   automountServiceAccountToken: {{ $values.serviceAccount.automountToken }}
   terminationGracePeriodSeconds: {{ int $values.terminationGracePeriodSeconds }}
   {{- with $values.imagePullSecrets }}
@@ -45,7 +45,7 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- with $values.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
   securityContext:
     {{- toYaml $values.podSecurityContext | nindent 4 }}
@@ -63,7 +63,7 @@ spec:
         - --metrics-port={{ int . }}
         {{- end }}
         {{- with $values.metrics.pushgateway }}
-        - --pushgateway={{ . }}
+        - {{ printf "--pushgateway=%s" . | quote }}
         {{- end }}
         {{- range .args }}
         - {{ . | quote }}
@@ -82,6 +82,8 @@ spec:
         - name: PIPELINE_CONFIG
           value: /etc/extraction-pipeline/config/pipeline.yaml
         - name: TMPDIR
+          value: /tmp
+        - name: HOME
           value: /tmp
         {{- with .shards }}
         - name: PIPELINE_SHARDS
@@ -119,9 +121,9 @@ spec:
         {{- end }}
         - name: tmp
           mountPath: /tmp
-        {{- if $values.persistence.enabled }}
+        {{- if include "extraction-pipeline.persistent" .root }}
         - name: data
-          mountPath: {{ $values.persistence.mountPath }}
+          mountPath: {{ $values.persistence.mountPath | quote }}
         {{- end }}
         {{- with $values.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
@@ -129,7 +131,7 @@ spec:
   volumes:
     - name: config
       configMap:
-        name: {{ include "extraction-pipeline.configMapName" .root }}
+        name: {{ include "extraction-pipeline.configMapName" .root | quote }}
     {{- if $values.agents }}
     - name: agents
       configMap:
@@ -138,19 +140,20 @@ spec:
     {{- if $keys }}
     - name: keys
       secret:
-        secretName: {{ default (printf "%s-keys" (include "extraction-pipeline.fullname" .root)) $values.existingSecret }}
-        defaultMode: 0440
+        secretName: {{ default (printf "%s-keys" (include "extraction-pipeline.fullname" .root)) $values.existingSecret | quote }}
+        # without fsGroup the files are those of root
+        defaultMode: {{ hasKey $values.podSecurityContext "fsGroup" | ternary "0440" "0444" }}
     {{- end }}
     - name: tmp
       emptyDir:
-        sizeLimit: {{ $values.tmp.sizeLimit }}
+        sizeLimit: {{ $values.tmp.sizeLimit | quote }}
         {{- with $values.tmp.medium }}
         medium: {{ . }}
         {{- end }}
-    {{- if $values.persistence.enabled }}
+    {{- if include "extraction-pipeline.persistent" .root }}
     - name: data
       persistentVolumeClaim:
-        claimName: {{ include "extraction-pipeline.claimName" .root }}
+        claimName: {{ include "extraction-pipeline.claimName" .root | quote }}
     {{- end }}
     {{- with $values.extraVolumes }}
     {{- toYaml . | nindent 4 }}

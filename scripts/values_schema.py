@@ -1,0 +1,87 @@
+"""The parts of the chart's values.schema.json that others define: the pipeline's config, and objects of Kubernetes.
+
+It must not touch what is written by hand there: everything but `pipelineConfig` and the definitions named `io.k8s…`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pipeline.config_schema import config_schema
+
+SCHEMA = Path(__file__).parent.parent / "config" / "helm" / "extraction-pipeline" / "values.schema.json"
+KUBERNETES = "kubernetes-json-schema/v1.37.0-local-strict/_definitions.json"
+_PREFIX = "io.k8s."
+
+
+def completed(schema: dict[str, Any]) -> dict[str, Any]:
+    """Returns the schema of the values with `pipelineConfig`, and each definition it refers to, as they are now."""
+    known = json.loads((files("kubernetes_validate") / KUBERNETES).read_text(encoding="utf-8"))["$defs"]
+    ours = {name: each for name, each in schema["definitions"].items() if not name.startswith(_PREFIX)}
+    config = {
+        key: each for key, each in config_schema().items() if key in ("type", "additionalProperties", "properties")
+    }
+    properties = {**schema["properties"], "pipelineConfig": config}
+    theirs: dict[str, Any] = {}
+    wanted = sorted(_named([ours, properties]))
+    while wanted:
+        name = wanted.pop()
+        if name not in theirs:
+            theirs[name] = _closed(known[name])
+            wanted += _named(theirs[name])
+    return {**schema, "properties": properties, "definitions": {**ours, **dict(sorted(theirs.items()))}}
+
+
+def _named(node: Any) -> Iterator[str]:
+    """Yields the names of the definitions of Kubernetes that are referred to."""
+    if isinstance(node, list):
+        for each in node:
+            yield from _named(each)
+    elif isinstance(node, dict):
+        name = str(node.get("$ref", "")).rpartition("/")[2]
+        if name.startswith(_PREFIX):
+            yield name
+        for each in node.values():
+            yield from _named(each)
+
+
+def _closed(node: Any) -> Any:
+    """Returns a definition without its prose, with references that lead into our schema."""
+    if isinstance(node, list):
+        return [_closed(each) for each in node]
+    if not isinstance(node, dict):
+        return node.replace("#/$defs/", "#/definitions/") if isinstance(node, str) else node
+    prose = {
+        key for key, each in node.items() if key.startswith("x-kubernetes") or (key, type(each)) == ("description", str)
+    }
+    return {key: _closed(each) for key, each in node.items() if key not in prose}
+
+
+def as_text(schema: dict[str, Any]) -> str:
+    """Returns what the file holds: what is written by hand as a person would, each of the others on one line."""
+    made = {**schema["definitions"], "pipelineConfig": schema["properties"]["pipelineConfig"]}
+    lines = {name: each for name, each in made.items() if name == "pipelineConfig" or name.startswith(_PREFIX)}
+    short = {
+        **schema,
+        "properties": {**schema["properties"], "pipelineConfig": "@pipelineConfig"},
+        "definitions": {name: f"@{name}" if name in lines else each for name, each in schema["definitions"].items()},
+    }
+    text = json.dumps(short, indent=2) + "\n"
+    for name, each in lines.items():
+        text = text.replace(f'"@{name}"', json.dumps(each, ensure_ascii=False))
+    return text
+
+
+def main() -> int:
+    """Completes the file; returns 0."""
+    SCHEMA.write_text(as_text(completed(json.loads(SCHEMA.read_text(encoding="utf-8")))), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
