@@ -220,6 +220,12 @@ def test_containers_are_given_what_the_program_knows(command: list[str], env: di
     assert {"PIPELINE_INPUT_URI", "PIPELINE_OUTPUT_URI", "PIPELINE_PROVIDER", "VLLM_BASE_URL"} <= set(env)
 
 
+def test_a_task_of_cloud_run_ends_before_it_is_killed() -> None:
+    """Its grace is ten seconds, ours by default more: what is done would go with the process."""
+    (container,) = CLOUD_RUN["spec"]["template"]["spec"]["template"]["spec"]["containers"]
+    assert float(env_of(container)["PIPELINE_RUNNER_GRACE_S"]) < 10
+
+
 def test_batch_does_not_try_again_what_changes_nothing() -> None:
     """The exit codes of the program's own table end a child; everything else is tried again."""
     *ends, rest = BATCH_JOB["retryStrategy"]["evaluateOnExit"]
