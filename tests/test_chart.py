@@ -294,6 +294,23 @@ def test_names_that_yaml_or_dns_would_take_for_something_else(release: str) -> N
         kubernetes_validate.validate(manifest, NEWEST, strict=True)
 
 
+def test_two_long_releases_have_names_of_their_own() -> None:
+    """They live in one namespace: what is cut off may be all they differ by."""
+    first, second = (
+        {(each["kind"], each["metadata"]["name"]) for each in rendered(BACKFILL, release=f"{'news-' * 8}eu-west-{n}")}
+        for n in (1, 2)
+    )
+    assert first & second == set()
+
+
+@pytest.mark.parametrize("kube", [OLDEST, NEWEST])
+def test_the_chart_is_valid_without_values(kube: str) -> None:
+    """And with the least that a backfill needs."""
+    for values in ({}, {"backfill.enabled": True}):
+        for manifest in rendered(values, kube=kube):
+            kubernetes_validate.validate(manifest, kube, strict=True)
+
+
 def test_keys_can_be_read_without_a_group_of_their_own() -> None:
     """Where fsGroup is left to the cluster, the files of a Secret belong to root."""
     for change, mode in (({}, 0o440), ({"podSecurityContext.fsGroup": None}, 0o444)):

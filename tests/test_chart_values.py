@@ -118,6 +118,12 @@ def test_a_volume_is_there_when_it_is_needed_or_wanted() -> None:
     assert claims_of(rendered(CRON, {"persistence.enabled": True})) == ["test-extraction-pipeline-data"]
 
 
+@pytest.mark.parametrize(("given", "sent"), [("-1", -1), ("600", 600), (-1, -1), ("10m", "10m")])
+def test_a_keep_alive_of_digits_is_a_number(given: Any, sent: Any, tmp_path: Path) -> None:
+    """As a variable is all text, values are written so; Ollama takes digits for seconds only when they are a number."""
+    assert configured(tmp_path, PVC, {"config.OLLAMA_KEEP_ALIVE": given})[0].ollama.keep_alive == sent
+
+
 def test_what_is_empty_is_left_out() -> None:
     """An Ollama that nobody named must not become the fallback."""
     config = yaml.safe_load(only(rendered(CRON), "ConfigMap", "-config")["data"]["pipeline.yaml"])

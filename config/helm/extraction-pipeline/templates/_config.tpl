@@ -1,6 +1,6 @@
 {{/* Everything but the API keys that `config` sets, as a YAML mapping of sections. */}}
 {{- define "extraction-pipeline.servers" -}}
-{{- $texts := list "base_url" "model" "keep_alive" }}
+{{- $texts := list "base_url" "model" }}
 {{- $found := dict }}
 {{- range $name, $value := .Values.config }}
 {{- if not (or (eq (toString $value) "") (kindIs "invalid" $value) (hasSuffix "_API_KEY" $name)) }}
@@ -8,7 +8,7 @@
 {{- $key := regexReplaceAll "^[A-Z]+_" $name "" | lower }}
 {{- if and (eq $key "base_url") (kindIs "string" $value) (contains "," $value) }}
 {{- $value = regexSplit "\\s*,\\s*" (trim $value) -1 }}
-{{- else if and (kindIs "string" $value) (not (has $key $texts)) }}
+{{- else if and (kindIs "string" $value) (not (has $key $texts)) (regexMatch "^[0-9.-]+$" $value) }}
 {{- $value = get (printf "value: %s" $value | fromYaml) "value" }}
 {{- end }}
 {{- $_ := set $found $section (set (get $found $section | default dict) $key $value) }}

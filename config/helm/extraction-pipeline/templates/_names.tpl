@@ -1,10 +1,13 @@
 {{/* Names end at 38 characters: the backfill's pods add "-backfill-HASH8-99999", and a host name has 63. It has no
-     dots either, which the name of a release may have. */}}
+     dots either, which the name of a release may have. A longer release is told from its like by a hash. */}}
 {{- define "extraction-pipeline.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride }}
 {{- $found := .Values.fullnameOverride }}
 {{- if not $found }}
 {{- $found = contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) }}
+{{- if gt (len .Release.Name) 38 }}
+{{- $found = printf "%s-%s" (trunc 29 .Release.Name) (.Release.Name | sha256sum | trunc 8) }}
+{{- end }}
 {{- end }}
 {{- $found | replace "." "-" | trunc 38 | trimAll "-" }}
 {{- end }}
