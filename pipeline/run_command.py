@@ -25,7 +25,7 @@ from pipeline.errors import EXIT_INTERNAL, EXIT_OK, OutputError, PipelineError
 from pipeline.job import Job
 from pipeline.limit import Auto, Fixed, Limit
 from pipeline.logs import active_handler
-from pipeline.output import Output, left_out, scan
+from pipeline.output import Output, left_out, scan, tidy
 from pipeline.planning import build_plan
 from pipeline.process import Plan
 from pipeline.progress import ProgressMode, make_progress
@@ -78,7 +78,10 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
             run = _Run(app, arguments, plan=plan, output=output, counts=counts, environ=environ)
             counts.whole = output.index.mended
             selection = Selection(output.index, rules, shard=shard, fingerprint=run.fingerprint)
-            return run.go(lambda: entries, selection, stop=stop, signals=signals)
+            code = run.go(lambda: entries, selection, stop=stop, signals=signals)
+        if run.has_settled_errors and signals.number is None:
+            _tidy(app, run_id=run_id, stop=stop)
+        return code
     except PipelineError as error:
         if signals.number is None:
             raise
@@ -103,6 +106,7 @@ class _Run:
         self.listing, self.environ = counts, environ
         self.started_at, self.started = utc_now(), time.monotonic()
         self.runner: Runner | None = None
+        self.has_settled_errors = False
 
     def fingerprint(self, document_id: str) -> str:
         """The fingerprint of what this document would be asked now."""
@@ -236,6 +240,7 @@ class _Run:
         if self.output.stamp.shard is None:
             return self.output.index.counts()
         with closing(scan(self.app.output)) as whole:
+            self.has_settled_errors = whole.error_lines > whole.failed_count()
             return whole.counts()
 
     def _print(self, report: Mapping[str, Any]) -> None:
@@ -249,6 +254,14 @@ class _Run:
             write_out(text)
         except OutputError as error:
             logger.warning("the summary was not printed: %s", error)
+
+
+def _tidy(app: AppConfig, *, run_id: str, stop: threading.Event) -> None:
+    """Takes settled errors of other numbers of shards out; the run has its report, and ends as that says."""
+    try:
+        tidy(app.output, run_id=run_id, wait=stop.wait)
+    except PipelineError as error:
+        logger.warning("errors that no longer stand were left: %s", error)
 
 
 def _limit(app: AppConfig) -> Limit:

@@ -72,6 +72,27 @@ def test_a_run_is_all_in_the_store(there: There) -> None:
     assert place.asked() == []
 
 
+@pytest.mark.parametrize("before", [(), ("0/2", "1/2")], ids=["whole", "two shards"])
+def test_errors_of_another_number_of_shards_go_when_they_are_settled(there: There, before: tuple[str, ...]) -> None:
+    """The last of three shards takes out what no longer stands, and leaves what does."""
+    place = there.place
+    texts = {f"d{n}.txt": "text" for n in range(8)}
+    place.documents({**texts, "once.txt": "[[fault:http_400*1]]", "always.txt": "[[fault:http_400]]"})
+    flags = ("--set", "runner.max_error_rate=1")
+    for shard in before:
+        place.run(*flags, "--shard", shard)
+    if not before:
+        place.run(*flags)
+    assert sorted(line["id"] for line in there.lines("errors")) == ["always.txt", "once.txt"]
+    for index in range(3):
+        place.run(*flags, "--shard", f"{index}/3", "--only-failed", "rejected")
+    assert [(line["id"], line["runs"]) for line in there.lines("errors")] == [("always.txt", 2)]
+    assert there.json("report.json")["output"]["failed"] == 1
+    place.asked()
+    place.run(*flags)
+    assert place.asked() == []
+
+
 def test_the_report_is_rebuilt_from_the_store(there: There) -> None:
     """By the address alone."""
     there.place.documents(3)

@@ -13,13 +13,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pipeline.config import OutputConfig
-from pipeline.errors import ConfigError, InternalError
+from pipeline.errors import ConfigError, InternalError, TryLaterError
 from pipeline.output.bucket import Bucket
 from pipeline.output.folder import Folder
 from pipeline.output.heads import head_of_outcome
@@ -31,7 +32,7 @@ from pipeline.records import Failure, Result, Stamp, to_line
 from pipeline.shards import WHOLE, Shard
 from pipeline.stores import REMOTE_SCHEMES, RemoteStore, is_remote, service_of
 
-__all__ = ["Index", "Medium", "Output", "folder_of", "left_out", "medium_of", "read_runs", "scan"]
+__all__ = ["Index", "Medium", "Output", "folder_of", "left_out", "medium_of", "read_runs", "scan", "tidy"]
 
 _RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -165,6 +166,16 @@ def medium_of(config: OutputConfig, *, shard: Shard = WHOLE) -> Medium:
 def scan(config: OutputConfig, *, shard: Shard = WHOLE) -> Index:
     """The index of an output for reading: takes no lock, mends nothing, may be behind a run that goes on."""
     return medium_of(config, shard=shard).read()
+
+
+def tidy(config: OutputConfig, *, run_id: str, wait: Callable[[float], bool]) -> None:
+    """Leaves only the errors that stand, whatever shards have left them; nothing while another run is at work.
+
+    A shard may not touch what a run without shards, or with another number of them, has written: its sisters own some
+    of it. The last of them to end can.
+    """
+    with suppress(TryLaterError):
+        Output.open(config, agent=None, shard=None, lock_wait_s=0, run_id=run_id, wait=wait).close()
 
 
 def folder_of(uri: str) -> Path | None:

@@ -115,7 +115,7 @@ class Bucket:
     def tidy(self, index: Index) -> None:
         """Writes the errors that stand into new parts, then deletes the old ones.
 
-        A shard sees to its own parts: what an unsharded run has left stays until another one, or `pipeline compact`.
+        A shard sees to its own parts: what other numbers of shards have left goes when the last one has ended (tidy).
         """
         standing = index.failed_count()
         if standing == index.error_lines:
