@@ -217,6 +217,48 @@ def test_a_fallback_is_looked_at_when_it_is_needed_and_not_before(place: Place, 
     assert place.failed() == {}
 
 
+def _refuse(name: str, server: FakeLLM) -> None:
+    server.faults = lambda seen, _n: Fault("http_500") if seen.document == name else None
+
+
+def test_a_document_that_the_first_provider_cannot_do_goes_to_the_fallback(place: Place, server: FakeLLM) -> None:
+    """Nobody had looked at the fallback before; the other documents stay where they were."""
+    place.documents(6)
+    _refuse("d003.txt", server)
+    with FakeLLM(("small-one",), thinking=True) as second:
+        place.configure({"fallback": ["ollama"], "ollama.base_url": second.url, "ollama.model": "small-one"})
+        assert place.run().code == 0
+        asked = [seen for seen in second.chats() if seen.document.endswith(".txt")]
+    assert place.failed() == {}
+    assert [(seen.document, seen.body["think"]) for seen in asked] == [("d003.txt", False)]
+    (one,) = (line for line in place.lines("results.jsonl") if line["model"]["provider"] == "ollama")
+    assert (one["id"], one["attempts"]) == ("d003.txt", 5)
+
+
+def test_a_document_that_no_provider_can_do_has_the_history_of_all(place: Place, server: FakeLLM) -> None:
+    """`max_retries` + 1 requests for each of them."""
+    place.documents(6)
+    _refuse("d003.txt", server)
+    with FakeLLM(("small-one",)) as second:
+        _refuse("d003.txt", second)
+        fallback = {"base_url": second.url, "model": "small-one", "retry_base_delay": 0.01, "retry_max_delay": 0.05}
+        place.configure({"fallback": ["ollama"], "ollama": fallback})
+        place.run(*LENIENT)
+    (error,) = place.lines("errors.jsonl")
+    assert (error["id"], error["reason"], error["attempts"]) == ("d003.txt", "server_error", 8)
+    assert [request["provider"] for request in error["history"]] == ["vllm"] * 4 + ["ollama"] * 4
+
+
+def test_a_fallback_that_is_away_does_not_keep_a_poisoned_document(place: Place, server: FakeLLM) -> None:
+    """The first provider lives, so that it is no outage."""
+    place.documents(6)
+    _refuse("d003.txt", server)
+    place.configure({"fallback": ["ollama"], "ollama.base_url": refusing_url()})
+    assert place.run(*LENIENT).code == 0
+    (error,) = place.lines("errors.jsonl")
+    assert (error["reason"], [request["provider"] for request in error["history"]]) == ("server_error", ["vllm"] * 4)
+
+
 @pytest.mark.parametrize("between", ["old", "gone", "empty"])
 def test_a_key_that_is_changed_in_its_file_is_taken_in_mid_run(place: Place, server: FakeLLM, between: str) -> None:
     """The server takes another key: 401, the file is read again, the run goes on; a gap in the file stops nothing."""

@@ -63,10 +63,15 @@ class Failover:
         return Trouble(dead_end, "; ".join(told))
 
     def ask(self, question: Question) -> Asked:
-        """The first provider's settled answer; `unavailable` only when none was alive to fail at it."""
+        """The first provider's settled answer; `unavailable` only when none was alive to fail at it.
+
+        A provider that was held back is looked at here, when one that lives could not do this document.
+        """
         attempts: list[ExtractionAttempt] = []
         losses, settled = 0, False
         for provider in self.orders[question.variant]:
+            if settled:
+                provider.wake()
             if not provider.available:
                 continue
             asked = provider.ask(question)

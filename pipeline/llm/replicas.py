@@ -125,6 +125,12 @@ class Provider:
         """The full preflight of a replica, whose state follows it."""
         return replica.check(full=True)
 
+    def wake(self) -> None:
+        """Looks at the replicas that were held back and that nobody has looked at yet."""
+        for replica in self.replicas:
+            if replica.state != "up" and replica.why is None:
+                replica.check(full=True)
+
     def hasten(self, pause_s: float) -> None:
         """Lets no replica that is set aside wait longer than this for its next look."""
         latest = self._tools.clock() + pause_s
