@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.arguments import output_config, write_out
 from pipeline.colours import BOLD, GREEN, RED, tinted, wants_colour
-from pipeline.errors import EXIT_OK
+from pipeline.errors import EXIT_OK, REASKED
 from pipeline.failures import failures, story
 from pipeline.layout import WIDTH, block, cut, grouped, labelled, pasteable, plural
 from pipeline.logs import visible
@@ -84,7 +84,8 @@ def _record(record: Mapping[str, Any], *, colour: bool, is_current: bool) -> Ite
     for label, text in _facts(record).items():
         yield from labelled(label, visible(text), indent=2)
     for number, each in enumerate(record.get("history") or (), start=1):
-        told = f"{each['provider']} at {each['endpoint']}, {each['latency_s']} s: {each['error'] or 'an answer'}"
+        error = f"an answer, {each['error']}" if each["error"] in REASKED else each["error"] or "an answer"
+        told = f"{each['provider']} at {each['endpoint']}, {each['latency_s']} s: {error}"
         yield from labelled(f"request {number}", visible(told), indent=2)
     if record.get("raw"):
         yield from labelled("answer", "as far as it was kept:", indent=2)

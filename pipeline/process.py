@@ -172,6 +172,7 @@ def _ask(trail: _Trail, plan: Plan, *, document: Document, alone: bool, now: Cal
         try:
             answer = judge(attempt.raw_text or "", schema, document_text=kept.quotable, repair=plan.repair)
         except AnswerError as problem:
+            trail.attempts[-1] = replace(attempt, refused=problem.reason)
             if problem.reason not in REASKED or trail.reasks >= resolved.max_reasks:
                 raise
             complaint, trail.reasks = problem, trail.reasks + 1
@@ -209,7 +210,7 @@ def _once(trail: _Trail, *, prompts: Mapping[str, str], text: str, alone: bool) 
     trail.losses += asked.losses
     if asked.unavailable:
         raise _NoServerError
-    settled = asked.attempts[-1]
+    settled = trail.attempts[-1]
     trail.notes = _with(trail.notes, *settled.notes)
     return settled
 
@@ -264,7 +265,7 @@ def _failure(trail: _Trail, plan: Plan, *, reason: str, message: str, now: Calla
         message=message,
         attempts=len(trail.attempts),
         history=tuple(
-            Try(step.model.provider, step.model.endpoint, step.error, round(step.latency_s, 3))
+            Try(step.model.provider, step.model.endpoint, step.error or step.refused, round(step.latency_s, 3))
             for step in trail.attempts
         ),
         raw=raw.encode("utf-8", "replace").decode() if raw else raw,

@@ -84,7 +84,8 @@ class ExtractionAttempt:
     `error` is None, or the wire-level text (`timeout`, `http_500`, …); `reason` is its row in errors.REASONS.
     `raw_text` is what the model said, whole, also when `error` is set (a cut answer). `latency_s` is wall time.
     Token counts are None where the server does not tell. `max_tokens` is what was asked for; `needed_tokens` is the
-    size of a prompt that did not fit. `queue_s` is the time in the server's queue.
+    size of a prompt that did not fit. `queue_s` is the time in the server's queue. `refused`: why an answer that came
+    was no result.
     `sent` is False when the server cannot have started the work; `lost` when it went away while it worked.
     """
 
@@ -106,6 +107,7 @@ class ExtractionAttempt:
     sent: bool = True
     lost: bool = False
     notes: tuple[str, ...] = ()
+    refused: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -128,7 +130,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """One request in a failure's history."""
+    """One request in a failure's history; `error`: the wire-level text, or the reason why its answer was refused."""
 
     provider: str
     endpoint: str | None

@@ -11,6 +11,7 @@ from copy import deepcopy
 from typing import Any
 
 from pipeline import timeline
+from pipeline.errors import REASKED
 from pipeline.records import ExtractionAttempt, Failure, Result, Unchanged, Usage
 
 EXAMPLES = 3
@@ -81,7 +82,7 @@ class RunStats:
         if len(reason["examples"]) < EXAMPLES:
             reason["examples"].append({"id": failure.id, "message": failure.message[:300]})
         for step in failure.history:
-            if step.error is not None:
+            if step.error is not None and step.error not in REASKED:
                 provider = _named(data["providers"], step.provider, _new_provider)
                 _bump(provider["errors"], step.error.partition(":")[0])
 
