@@ -23,6 +23,7 @@ from pipeline.documents.special_tokens import break_special_tokens
 from pipeline.errors import REASKED, DocumentError, InternalError, Stage, kind_of
 from pipeline.llm.failover import Failover
 from pipeline.llm.replicas import LOSSES_BEFORE_ALONE, Asked, Question
+from pipeline.llm.wire_texts import without_echo
 from pipeline.overflow import Kept, shorter, whole
 from pipeline.records import (
     Document,
@@ -206,7 +207,8 @@ def _once(trail: _Trail, *, prompts: Mapping[str, str], text: str, alone: bool) 
         alone=alone,
     )
     asked = trail.client.ask(question)
-    trail.attempts += asked.attempts
+    said = (text, prompts["user"])
+    trail.attempts += [replace(each, message=without_echo(each.message, *said)) for each in asked.attempts]
     trail.losses += asked.losses
     if asked.unavailable:
         raise _NoServerError

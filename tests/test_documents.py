@@ -358,6 +358,16 @@ def test_a_damaged_gz_is_unreadable(damage: Callable[[bytes], bytes]) -> None:
     assert reason(entry.read) == "document_unreadable"
 
 
+@pytest.mark.parametrize("name", ["a.txt.gz", "a.tar.gz", "a.txt.zst", "a.zip"])
+def test_a_text_with_a_wrong_suffix_is_not_quoted(name: str) -> None:
+    """Not even its first two bytes."""
+    put({f"in/{name}": b"ZQ, strictly confidential"})
+    (entry,) = entries()
+    with pytest.raises(DocumentError) as error:
+        entry.read()
+    assert "ZQ" not in str(error.value)
+
+
 # lines
 
 

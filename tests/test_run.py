@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import pytest
 from conftest import Place, everything_below, json_log
 from fake_llm import FakeLLM, Fault
+from raw_server import answering, reply
 
 RESULT_KEYS = (
     "v id uri sha256 agent variant fingerprint output model attempts reasks repaired notes usage context_length "
@@ -46,6 +47,18 @@ def test_a_run_writes_results_errors_report_and_its_own_file(place: Place) -> No
     assert run["config"]["vllm"]["model"] == "llama3.1"
     assert place.report()["run"]["counts"] == run["counts"]
     assert "<html" in (place.folder / "out" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", ["The merger of Alpha and Omega is signed \u201ctomorrow\u201d.", "A merger"])
+def test_a_server_that_repeats_the_document_is_not_quoted(place: Place, text: str) -> None:
+    """What it says beside is kept; neither errors, nor report, nor log hold the document's words."""
+    (place.folder / "inbox" / "a.txt").write_text(text, encoding="utf-8")
+    with answering(reply({"error": {"message": f"cannot parse: {text} (line 1)"}}, 400)) as server:
+        place.configure({"vllm.base_url": server.url, "vllm.preflight": "off"})
+        ran = place.run(*LENIENT, "--log-level", "debug")
+    (error,) = place.lines("errors.jsonl")
+    assert error["message"] == "HTTP 400: cannot parse: … (line 1)"
+    assert b"merger" not in (ran.out + ran.err).encode() + everything_below(place.folder / "out")
 
 
 def test_the_context_length_of_the_server_stands_in_the_record(place: Place) -> None:

@@ -51,6 +51,9 @@ CONFIG_PARAMS = frozenset({"response_format", "temperature", "extra_body", "stru
 REASON_OF_PARAM = {"input_tokens": "context_length", "input_text": "context_length"}
 REASON_OF_KIND = {"exceed_context_size_error": "context_length", "NotFoundError": "model_not_found"}
 
+_ECHO_CHARS, _LEAST_ECHO_CHARS = 16, 8
+"""A shorter repetition is likely to be chance, as in `maximum`."""
+
 
 def reason_of_text(status: int, message: str, *, kind: str | None = None, param: str | None = None) -> str | None:
     """The reason that an error's fields prove, or else its words; None when the status alone must decide."""
@@ -67,3 +70,17 @@ def reason_of_text(status: int, message: str, *, kind: str | None = None, param:
 def is_dying(status: int, message: str) -> bool:
     """True when an error says that the engine ended while it worked."""
     return status == 500 and DYING.search(message) is not None
+
+
+def without_echo(message: str, *said: str) -> str:
+    """The message with `…` for what it repeats of a text: 16 characters or more of it, or a shorter text as a whole."""
+    hidden = bytearray(len(message))
+    for text in said:
+        size = min(_ECHO_CHARS, len(text.strip()))
+        if size < _LEAST_ECHO_CHARS:
+            continue
+        for start in range(len(message) - size + 1):
+            if message[start : start + size] in text:
+                hidden[start : start + size] = b"\1" * size
+    shown = ("\0" if hide else char for char, hide in zip(message, hidden, strict=True))
+    return re.sub("\0+", "…", "".join(shown)) if any(hidden) else message
