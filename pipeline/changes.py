@@ -21,7 +21,7 @@ def differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
         return
     if is_dataclass(now) and type(before) is type(now):
         for field in fields(now):
-            if field.compare and field.name != "origins":
+            if field.compare:
                 yield from differences(getattr(before, field.name), getattr(now, field.name), f"{place}{field.name}.")
     elif place == "providers." and isinstance(before, Mapping):
         for name in dict.fromkeys((*before, *now)):

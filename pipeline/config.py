@@ -225,7 +225,7 @@ class RunnerConfig:
 
 @dataclass(frozen=True, slots=True)
 class AppConfig:
-    """The whole configuration; `origins` says which dotted keys were set, and by what."""
+    """The whole configuration; `origins` says which dotted keys were set, and by what, `places` where."""
 
     provider: str = ""
     fallback: tuple[str, ...] | None = None
@@ -241,6 +241,7 @@ class AppConfig:
     runner: RunnerConfig = field(default_factory=RunnerConfig)
     cost: CostConfig = field(default_factory=CostConfig)
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
+    places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def provider_names(self) -> tuple[str, ...]:
         """Every provider that may be named."""

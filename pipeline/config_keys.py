@@ -27,7 +27,8 @@ def _is_section(hint: Any) -> bool:
 
 def top_keys() -> tuple[str, ...]:
     """The keys at the top of the file that are no sections."""
-    return tuple(name for name in hints_of(AppConfig) if name not in (*sections(), "providers", "origins"))
+    other = (*sections(), "providers", "origins", "places")
+    return tuple(name for name in hints_of(AppConfig) if name not in other)
 
 
 def known_keys() -> tuple[str, ...]:

@@ -5,12 +5,21 @@ Data only: types and defaults stand in config.py.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from pipeline.config_rules import Rule, is_filled, is_header_text, is_http_url
 
 YEAR_S = 31_536_000
 """No wait or time-out is longer: clocks of sockets and threads overflow not far beyond."""
+
+
+_GO_DURATION = re.compile(r"[-+]?(0|((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))+)")
+
+
+def is_go_duration(text: str) -> bool:
+    """True for what Ollama's `time.ParseDuration` takes: a number without a unit is none, except 0."""
+    return _GO_DURATION.fullmatch(text) is not None
 
 
 def _seconds(doc: str, *, low: float | None = None, above: float | None = None) -> Rule:
@@ -75,7 +84,7 @@ RULES: Mapping[str, Rule] = {
     "keep_alive": Rule(
         "How long the model stays loaded: 10m, or a number of seconds; -1 is for ever.",
         need="a duration such as 10m, or a whole number of seconds",
-        fits=is_filled,
+        fits=is_go_duration,
     ),
     "extra_body": Rule("Further fields of the request.", need="a mapping of texts to JSON values"),
     "stream": Rule("Ask for the answer in pieces, for gateways that cut silent connections."),

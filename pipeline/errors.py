@@ -2,6 +2,7 @@
 
     PipelineError                the run cannot go on; carries its exit code
     ├── ConfigError          2   usage, configuration, agent, credentials: trying again changes nothing
+    │   └── SettingError     2   one setting, by its key
     ├── TryLaterError        3   the run stopped and can go on: provider gone, locked, listing broke off
     │   └── OutputError      3   a record could not be written
     └── InternalError       70   a fault of ours
@@ -33,6 +34,14 @@ class ConfigError(PipelineError):
     """Something a person must change: trying again changes nothing."""
 
     exit_code = EXIT_CONFIG
+
+
+class SettingError(ConfigError):
+    """A setting that turns out to be of no use; `key` is its dotted key, or its name within a section."""
+
+    def __init__(self, key: str, told: str) -> None:
+        super().__init__(f"{key}: {told}")
+        self.key, self.told = key, told
 
 
 class TryLaterError(PipelineError):

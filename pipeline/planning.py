@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pipeline.agents import Agent, fingerprint, load_agent, render, resolve
 from pipeline.answers import repair_library
 from pipeline.config import AppConfig
+from pipeline.errors import ConfigError, SettingError
 from pipeline.llm.factory import build_failover
 from pipeline.llm.facts import Preflight
 from pipeline.llm.preflight import Sample, examine
@@ -56,6 +57,14 @@ def build_plan(
 
     `before`: the plan of this run so far; what it has sent a canary to gets no other.
     """
+    try:
+        return _plan(app, stop=stop, agent=agent, before=before)
+    except SettingError as cause:
+        place = f" ({app.places[cause.key]})" if cause.key in app.places else ""
+        raise ConfigError(f"{cause}{place}") from cause
+
+
+def _plan(app: AppConfig, *, stop: threading.Event, agent: Agent | None, before: Plan | None) -> Plan:
     agent = agent or load_agent(app.agent, agents_dir=app.agents_dir)
     resolved = {name: resolve(agent, app, variant=name) for name in used_variants(agent, app.variant)}
     askings = {

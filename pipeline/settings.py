@@ -24,7 +24,7 @@ from pipeline.config_rules import (
     shown,
     unknown_key,
 )
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, SettingError
 from pipeline.yaml_file import load_yaml as load_yaml
 
 MAX_ERRORS = 20
@@ -133,7 +133,8 @@ def _assemble(given: Mapping[str, _Given], errors: list[str], *, place: str) -> 
     for section, items in groups.items():
         errors += [_unknown(f"{section}.{name}", item) for name, item in items.items()]
     if not errors:
-        app = AppConfig(**values, origins={key: item.origin for key, item in given.items()})
+        places = {key: item.place for key, item in given.items()}
+        app = AppConfig(**values, origins={key: item.origin for key, item in given.items()}, places=places)
         _check_names(app, given, errors)
     if errors:
         rest = [f"and {len(errors) - MAX_ERRORS} more"] if len(errors) > MAX_ERRORS else []
@@ -216,7 +217,7 @@ def _check_names(app: AppConfig, given: Mapping[str, _Given], errors: list[str])
 
 def describe(app: AppConfig) -> dict[str, Any]:
     """The settings as JSON can hold them, with provider and fallback resolved and every secret masked."""
-    plain = {f.name: _masked(getattr(app, f.name), f.name) for f in fields(app) if f.name != "origins"}
+    plain = {f.name: _masked(getattr(app, f.name), f.name) for f in fields(app) if f.compare}
     return {**plain, "provider": app.provider or "ollama", "fallback": list(app.fallback_names())}
 
 
@@ -246,9 +247,9 @@ def read_api_key(config: ProviderConfig) -> str:
         key = Path(config.api_key_file).read_text("utf-8").strip()
     except (OSError, ValueError) as cause:
         why = getattr(cause, "strerror", None) or "not a text"
-        raise ConfigError(
-            f"api_key_file: {config.api_key_file} cannot be read ({why}), need a file with the key"
-        ) from cause
+        told = f"got {config.api_key_file!r}, which cannot be read ({why}), need a file with the key"
+        raise SettingError("api_key_file", told) from cause
     if not key or not is_header_text(key):
-        raise ConfigError(f"api_key_file: {config.api_key_file} holds no key that fits a header, need one line of text")
+        told = f"got {config.api_key_file!r}, which holds no key that fits a header, need one line of text"
+        raise SettingError("api_key_file", told)
     return key

@@ -94,6 +94,17 @@ class TestDefaults:
 
 
 class TestDirectConstruction:
+    @pytest.mark.parametrize("value", ["300", "10", "soon", "10 m", "m", "1d", "10m;", ""])
+    def test_a_time_that_ollama_does_not_know_is_refused(self, value: str) -> None:
+        """It would answer each request with a 400: `missing unit in duration`."""
+        with pytest.raises(ConfigError, match="keep_alive"):
+            OllamaConfig(keep_alive=value)
+
+    @pytest.mark.parametrize("value", ["10m", "1h30m", "-1m", "1.5h", "300s", "250ms", "0", 300, -1, 0])
+    def test_a_time_that_ollama_knows_is_taken(self, value: int | str) -> None:
+        """Go's durations, and whole seconds."""
+        assert OllamaConfig(keep_alive=value).keep_alive == value
+
     @pytest.mark.parametrize(
         ("name", "value"),
         [

@@ -18,7 +18,7 @@ from pipeline.agents.files import agent_paths, read_agent_file, read_schema
 from pipeline.agents.prompts import check_prompts, named_values, rendered
 from pipeline.config import AppConfig, ProviderConfig, ResolvedAgentConfig, others
 from pipeline.config_rules import Rule, nearest, shown
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, SettingError
 from pipeline.records import Document
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def load_agent(name: str, *, agents_dir: str | Path | None = None) -> Agent:
     if name not in paths:
         near = nearest(name, paths)
         hint = f"; the nearest is {near}" if near else ""
-        raise ConfigError(f"agent: got {shown(name, Rule())}, need one of {', '.join(sorted(paths))}{hint}")
+        raise SettingError("agent", f"got {shown(name, Rule())}, need one of {', '.join(sorted(paths))}{hint}")
     path = paths[name]
     settings, variants = read_agent_file(path)
     check_prompts(settings, path=path, place="")

@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.agent_file import AgentFile, VariantFile
 from pipeline.config import rule_of
 from pipeline.config_rules import Rule, Unacceptable, clean, hints_of, nearest, shown, unknown_key
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, SettingError
 from pipeline.yaml_file import load_yaml
 
 BUILT_IN = Path(__file__).parent
@@ -30,7 +30,7 @@ def agent_paths(agents_dir: str | Path | None) -> dict[str, Path]:
         own = sorted(path for path in folder.iterdir() if path.suffix == ".yaml")
     except (OSError, ValueError) as cause:
         why = getattr(cause, "strerror", None) or "not a path"
-        raise ConfigError(f"agents_dir: got {str(folder)!r} ({why}), need a folder of agent files") from cause
+        raise SettingError("agents_dir", f"got {str(folder)!r} ({why}), need a folder of agent files") from cause
     return found | {path.stem: path for path in own}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pipeline.config import AppConfig, OllamaConfig, ProviderConfig, ResolvedAgentConfig, VLLMConfig
+from pipeline.errors import SettingError
 from pipeline.llm.addresses import at_address
 from pipeline.llm.failover import Failover
 from pipeline.llm.http import Endpoint
@@ -100,7 +101,11 @@ def _clients(
 ) -> dict[str, Client]:
     """A client for each variant, all over the same connections: to `address`, or to where the URL's name leads."""
     first = next(iter(configs.values()))
-    endpoint = Endpoint(base_url, access_of(first, pool_size=pool_size, address=address))
+    try:
+        endpoint = Endpoint(base_url, access_of(first, pool_size=pool_size, address=address))
+    except SettingError as cause:
+        section = name if name in ("ollama", "vllm") else f"providers.{name}"
+        raise SettingError(f"{section}.{cause.key}", cause.told) from cause
     clients: dict[str, Client] = {}
     for variant, config in configs.items():
         client = _client(replace(config, base_url=base_url), name=name, endpoint=endpoint)
