@@ -258,9 +258,8 @@ class AppConfig:
 
     def fallback_names(self, first: str | None = None) -> tuple[str, ...]:
         """The providers after the first (default: `provider`), in order, each once, never the first itself."""
-        names = self.fallback
-        if names is None:
-            names = ("ollama",) if self._names_ollama() else ()
+        usual = ("ollama",) if self._names_ollama() else ()
+        names = usual if self.fallback is None else self.fallback
         return others(names, first=self.provider if first is None else first)
 
     def _names_ollama(self) -> bool:

@@ -37,6 +37,11 @@ def known_keys() -> tuple[str, ...]:
     return (*top_keys(), *nested)
 
 
+def provider_key(provider: str, name: str) -> str:
+    """The dotted key of a provider's setting."""
+    return f"{provider}.{name}" if provider in ("ollama", "vllm") else f"providers.{provider}.{name}"
+
+
 def env_names() -> dict[str, str]:
     """Environment variable -> dotted key; of two that set one key, the later one counts."""
     names = {f"{kind.upper()}_{key.upper()}": f"{kind}.{key}" for kind in ("vllm", "ollama") for key in _SHORT}

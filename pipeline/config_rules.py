@@ -159,7 +159,7 @@ def _within(value: Any, rule: Rule) -> bool:
     if isinstance(value, str):
         return rule.fits(value)
     if isinstance(value, Mapping):
-        return all(rule.fits(f"{key}{item}") for key, item in value.items())
+        return all(rule.fits(f"{key}: {item}") for key, item in value.items())
     return bool(value) and all(isinstance(item, str) and rule.fits(item) for item in value)
 
 

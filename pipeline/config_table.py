@@ -26,6 +26,11 @@ def _seconds(doc: str, *, low: float | None = None, above: float | None = None) 
     return Rule(doc, low=low, above=above, high=YEAR_S, unit="seconds")
 
 
+def _is_header(text: str) -> bool:
+    """True for `name: value` as HTTP has it: no white space in the name, none at the beginning of the value."""
+    return re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+: ([!-~\xa1-\xff][\t -~\xa0-\xff]*)?", text) is not None
+
+
 RULES: Mapping[str, Rule] = {
     "provider": Rule("The provider that is asked first, by name; empty means ollama."),
     "fallback": Rule(
@@ -93,9 +98,7 @@ RULES: Mapping[str, Rule] = {
         fits=is_http_url,
         need="an address that begins with http:// or https://, or null",
     ),
-    "headers": Rule(
-        "HTTP headers to add.", secret=True, fits=is_header_text, need="a mapping of header names to texts"
-    ),
+    "headers": Rule("HTTP headers to add.", secret=True, fits=_is_header, need="a mapping of header names to texts"),
     "ca_file": Rule("The certificates that the server's is checked against."),
     "client_cert": Rule("The client's certificate."),
     "client_key": Rule("The client's private key, when it is not in client_cert."),

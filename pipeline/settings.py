@@ -247,9 +247,8 @@ def read_api_key(config: ProviderConfig) -> str:
         key = Path(config.api_key_file).read_text("utf-8").strip()
     except (OSError, ValueError) as cause:
         why = getattr(cause, "strerror", None) or "not a text"
-        told = f"got {config.api_key_file!r}, which cannot be read ({why}), need a file with the key"
-        raise SettingError("api_key_file", told) from cause
+        raise SettingError("api_key_file", f"got {config.api_key_file!r} ({why}), need a file with the key") from cause
     if not key or not is_header_text(key):
-        told = f"got {config.api_key_file!r}, which holds no key that fits a header, need one line of text"
+        told = f"got {config.api_key_file!r} (no key for a header), need a file of one line"
         raise SettingError("api_key_file", told)
     return key

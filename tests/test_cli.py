@@ -87,6 +87,10 @@ def test_a_wrong_usage_is_exit_2_and_asks_nothing(place: Place, arguments: tuple
         ({"vllm.client_cert": "no.pem"}, ["pipeline.yaml", "vllm.client_cert: ", "no.pem"]),
         ({"ollama.keep_alive": "ten minutes"}, ["pipeline.yaml", "ollama.keep_alive", "ten minutes", "10m"]),
         ({"provider": "vlm"}, ["vlm", "vllm"]),
+        ({"vllm.client_cert": "no.pem"}, ["vllm.client_cert", "no.pem", "No such file"]),
+        ({"vllm.api_key_file": "no.key"}, ["vllm.api_key_file", "no.key", "No such file"]),
+        ({"vllm.headers": {"a b": "c"}}, ["vllm.headers", "header names"]),
+        ({"vllm.headers": {"a": " c"}}, ["vllm.headers", "header names"]),
     ],
 )
 def test_a_wrong_setting_is_exit_2_and_named(place: Place, settings: Mapping[str, object], told: list[str]) -> None:

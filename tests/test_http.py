@@ -17,6 +17,7 @@ import pytest
 from fake_asking import until
 from raw_server import Line, RawServer, answering, chunked, refusing_url, reply
 
+from pipeline.errors import ConfigError
 from pipeline.llm.http import Access, CallFailedError, Endpoint
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -340,6 +341,25 @@ def test_a_client_certificate_is_presented(tmp_path: Path, apart: bool) -> None:
         with pytest.raises(CallFailedError) as caught:
             Endpoint(server.url, Access(ca_file=str(TLS / "cert.pem"))).get("/x", timeout_s=5)
     assert caught.value.reason == "connection_error"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+@pytest.mark.parametrize("name", ["ca_file", "client_cert", "client_key"])
+def test_a_file_that_is_no_certificate_is_told_before_any_request(
+    tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    """As a wrong setting: to a connection it would look like a server that is gone, and be waited for."""
+    files = {"client_cert": str(TLS / "cert.pem")} if name == "client_key" else {}
+    if content is not None:
+        (tmp_path / "x.pem").write_bytes(content)
+    with pytest.raises(ConfigError, match="client_" if name == "client_key" else name) as caught:
+        Endpoint("http://127.0.0.1:9", Access(**files, **{name: str(tmp_path / "x.pem")}))
+    assert "x.pem" in str(caught.value)
+
+
+def test_a_folder_of_certificates_is_trusted(tmp_path: Path) -> None:
+    """`ca_file` may name a folder, as OpenSSL reads it."""
+    assert Endpoint("https://127.0.0.1:9", Access(ca_file=str(tmp_path)))
 
 
 def test_the_ca_bundle_of_the_environment_is_read_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:

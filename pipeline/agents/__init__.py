@@ -17,6 +17,7 @@ from pipeline.agent_file import AgentFile, VariantFile
 from pipeline.agents.files import agent_paths, read_agent_file, read_schema
 from pipeline.agents.prompts import check_prompts, named_values, rendered
 from pipeline.config import AppConfig, ProviderConfig, ResolvedAgentConfig, others
+from pipeline.config_keys import provider_key
 from pipeline.config_rules import Rule, nearest, shown
 from pipeline.errors import ConfigError, SettingError
 from pipeline.records import Document
@@ -111,7 +112,7 @@ def resolve(agent: Agent, app: AppConfig, *, variant: str) -> ResolvedAgentConfi
         description=agent.description,
         provider=provider,
         fallback=fallback,
-        model=None if app.pinned(_key(provider, "model")) else _model(layers, provider),
+        model=None if app.pinned(provider_key(provider, "model")) else _model(layers, provider),
         system_prompt=_set(layers, "system_prompt"),
         user_prompt=_set(layers, "user_prompt"),
         schema=agent.schema,
@@ -151,14 +152,10 @@ def _model(layers: tuple[VariantFile, AgentFile], provider: str) -> str | None:
     return None
 
 
-def _key(provider: str, name: str) -> str:
-    return f"{provider}.{name}" if provider in ("ollama", "vllm") else f"providers.{provider}.{name}"
-
-
 def _asked(app: AppConfig, layers: tuple[VariantFile, AgentFile], provider: str) -> dict[str, Any]:
     """Length and temperature that the agent sets over this provider's own."""
     found = {name: _set(layers, name) for name in ("max_tokens", "temperature")}
-    return {k: v for k, v in found.items() if v is not None and not app.pinned(_key(provider, k))}
+    return {k: v for k, v in found.items() if v is not None and not app.pinned(provider_key(provider, k))}
 
 
 def render(resolved: ResolvedAgentConfig, document: Document) -> dict[str, str]:

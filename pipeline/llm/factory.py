@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pipeline.config import AppConfig, OllamaConfig, ProviderConfig, ResolvedAgentConfig, VLLMConfig
+from pipeline.config_keys import provider_key
 from pipeline.errors import SettingError
 from pipeline.llm.addresses import at_address
 from pipeline.llm.failover import Failover
@@ -103,9 +104,8 @@ def _clients(
     first = next(iter(configs.values()))
     try:
         endpoint = Endpoint(base_url, access_of(first, pool_size=pool_size, address=address))
-    except SettingError as cause:
-        section = name if name in ("ollama", "vllm") else f"providers.{name}"
-        raise SettingError(f"{section}.{cause.key}", cause.told) from cause
+    except SettingError as cause:  # a file that it names
+        raise SettingError(provider_key(name, cause.key), cause.told) from cause
     clients: dict[str, Client] = {}
     for variant, config in configs.items():
         client = _client(replace(config, base_url=base_url), name=name, endpoint=endpoint)

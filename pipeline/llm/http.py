@@ -11,12 +11,10 @@ from __future__ import annotations
 import http.client
 import logging
 import os
-import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,8 +31,9 @@ from urllib3.exceptions import (
 )
 
 from pipeline.config import is_secret_name, mask_url
-from pipeline.errors import ConfigError, SettingError
+from pipeline.errors import ConfigError
 from pipeline.llm.connection import PlainConnection, StaleConnectionError, TlsConnection
+from pipeline.llm.trust import check_certificates
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +150,7 @@ class Endpoint:
 
     def __init__(self, base_url: str, access: Access = Access()) -> None:
         self.base_url = base_url.rstrip("/")
-        _check_certificates(access)
+        check_certificates(access.ca_file, access.client_cert, access.client_key)
         self._access, self._key = access, access.read_key()
         self._adapter = _Adapter(access)
         self._proxies = requests.utils.get_environ_proxies(self.base_url, no_proxy=None)
@@ -239,22 +238,6 @@ class Endpoint:
             if len(secret) >= SECRET_CHARS:
                 body = body.replace(secret.encode(), b"***")
         return body
-
-
-def _check_certificates(access: Access) -> None:
-    """SettingError for a file that TLS cannot use: else that would look like a server that is away."""
-    trust, own = access.ca_file, access.client_cert
-    try:
-        if trust:
-            name, path = "ca_file", trust
-            kind = "capath" if Path(trust).is_dir() else "cafile"
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(**{kind: trust})
-        if own:
-            name, path = "client_cert", own
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(own, access.client_key, password="")
-    except OSError as cause:
-        told = f"got {path!r}, which cannot be used ({cause.strerror or cause}), need certificates in PEM"
-        raise SettingError(name, told) from cause
 
 
 def _read(raw: Any, max_bytes: int) -> bytes:
