@@ -22,6 +22,7 @@ from pipeline import __version__
 from pipeline.config import mask_url
 from pipeline.errors import EXIT_CONFIG, EXIT_INTERNAL, EXIT_OK, EXIT_SIGINT, ConfigError, PipelineError
 from pipeline.logs import LineHandler, setup
+from pipeline.usage import Parser
 
 logger = logging.getLogger("pipeline.cli")
 
@@ -57,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The exit code of the command (contract, section 8)."""
     _ready_streams()
     try:
+        if not (sys.argv[1:] if argv is None else argv):
+            parser().print_help(sys.stderr)
+            return EXIT_CONFIG
         arguments = parser().parse_args(argv)
     except ConfigError as error:
         sys.stderr.write(f"pipeline: {error}\n")
@@ -81,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands; a wrong usage ends with code 2."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="pipeline",
         description="Send documents through a self-hosted language model and get JSON that can be trusted.",
         epilog=f"example:\n  pipeline run --input data/inbox --output out\n\n{_EXIT_CODES}",
@@ -188,7 +192,7 @@ def _add_purge(command: argparse.ArgumentParser) -> None:
     add("--ids", metavar="FILE", help="documents by their ids, one a line; one still in the input is done again")
     add("--missing", action="store_true", help="documents that are no longer in the input")
     add("--input", metavar="URI", action="append", help="with --missing: the input; repeatable")
-    add("--older-than", metavar="400d", type=_duration_s, help="records that were finished longer ago")
+    add("--older-than", metavar="400d", type=_age_s, help="records that were finished longer ago")
     add("--dry-run", action="store_true", help="only say how many records would be removed")
 
 
@@ -250,6 +254,13 @@ def _duration_s(text: str) -> float:
     if re.fullmatch(r"\d+(\.\d+)?", text):
         return float(text)
     raise argparse.ArgumentTypeError(f"got {text!r}, need a time such as 90s, 30m, 5h or 1h30m")
+
+
+def _age_s(text: str) -> float:
+    """As `_duration_s`, but never without a unit: 400 seconds, where 400 days were meant, would be nearly all."""
+    if not text.endswith(tuple(_UNITS_S)):
+        raise argparse.ArgumentTypeError(f"got {text!r}, need an age with its unit, such as 400d or 12h")
+    return _duration_s(text)
 
 
 def _log_thread_fault(fault: threading.ExceptHookArgs) -> None:

@@ -19,6 +19,7 @@ from pipeline.failures import failures, story
 from pipeline.layout import WIDTH, block, cut, grouped, labelled, pasteable, plural
 from pipeline.logs import visible
 from pipeline.output import medium_of
+from pipeline.stores import printable
 
 _CLASSES = {"backend": "the server", "config": "the settings", "document": "the documents", "answer": "the answers"}
 
@@ -26,7 +27,8 @@ _CLASSES = {"backend": "the server", "config": "the settings", "document": "the 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """0, also when documents failed; ConfigError when the output knows nothing of the document to show."""
     medium, colour = medium_of(output_config(arguments, environ=environ)), wants_colour(sys.stdout, environ)
-    found = story(medium, arguments.show) if arguments.show else failures(medium, examples=arguments.examples)
+    shown = printable(arguments.show) if arguments.show else None  # as records have it
+    found = story(medium, shown) if shown else failures(medium, examples=arguments.examples)
     if arguments.json:
         write_out(json.dumps(found, ensure_ascii=False, indent=1))
     else:

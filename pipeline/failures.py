@@ -23,7 +23,8 @@ _KEPT = ("id", "uri", "stage", "message", "runs", "run", "finished_at")
 def failures(medium: Medium, *, examples: int) -> dict[str, Any]:
     """The documents that stand as failed, by reason, the most frequent first.
 
-    `commands`: what tries all failures of a class again, for classes of several reasons.
+    `commands`: what tries all failures of a class again, for classes of several reasons. ConfigError when no run ever
+    wrote there.
     """
     with closing(medium.read()) as index:
         counts, found = index.counts(), dict[str, dict[str, Any]]()
@@ -35,6 +36,8 @@ def failures(medium: Medium, *, examples: int) -> dict[str, Any]:
             if len(group["examples"]) < examples:
                 record = json.loads(line)
                 group["examples"].append({key: record.get(key) for key in _KEPT})
+    if not counts["done"] and not found and not read_runs(medium):
+        raise ConfigError(f"errors: got {medium.where!r}, which holds no record, need the output of a run")
     command = last_command(medium)
     groups = [_group(reason, found[reason], command) for reason in sorted(found, key=lambda r: (-found[r]["count"], r))]
     return {

@@ -102,6 +102,45 @@ def test_a_wrong_setting_is_exit_2_and_named(place: Place, settings: Mapping[str
     assert len(place.server.requests) == 0
 
 
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("rn", "need one of run, check"),
+        ("rum", "the nearest is run"),
+        ("run --confg x", "unknown: --confg x; the nearest is --config"),
+        ("run --redo al", "got 'al', need one of changed, none, all; the nearest is all"),
+        ("run --limit x", "got 'x', need a whole number"),
+        ("errors", "OUT"),
+        ("run extra", "unknown: extra"),
+    ],
+)
+def test_what_is_mistyped_is_answered_in_two_lines(place: Place, typed: str, told: str) -> None:
+    """What is wrong with what comes nearest, and the help of the very command."""
+    ran = place.call(*typed.split())
+    command = "pipeline" if typed.startswith(("rn", "rum")) else f"pipeline {typed.split()[0]}"
+    assert ran.code == 2
+    wrong, see = ran.err.splitlines()
+    assert wrong.startswith(f"{command}: ") and told in wrong
+    assert see == f"see: {command} --help"
+
+
+def test_no_command_at_all_is_answered_with_the_help(place: Place) -> None:
+    """On stderr, since nobody asked for it, and with the code of a wrong usage."""
+    ran = place.call()
+    assert (ran.code, ran.out) == (2, "")
+    assert "extract: documents in" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [("nowhere", "seen from the current directory"), ("s3:/b/x", "begins with s3://"), ("/nowhere", "no such file")],
+)
+def test_an_input_that_is_not_there_says_what_may_be_wrong(place: Place, path: str, told: str) -> None:
+    """A relative path from another directory, or an address without its slashes."""
+    err = place.run("--input", path, code=2).err
+    assert path in err and told in err
+
+
 def test_a_model_that_is_not_there_is_exit_2_with_those_that_are(place: Place) -> None:
     """Within seconds, not after `startup_wait_s`."""
     place.documents(1)

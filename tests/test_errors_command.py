@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 
@@ -104,6 +105,27 @@ def test_an_unknown_id_is_exit_code_2_and_names_what_looks_like_it(place: Place)
     ran = place.call("errors", "out", "--show", "bad")
     assert ran.code == 2
     assert "there is 'bad1.txt', 'bad2.txt'" in ran.err
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "inbox"])
+def test_a_place_that_no_run_wrote_to_is_exit_code_2(place: Place, folder: str) -> None:
+    """A misspelt output must not look like one without failures."""
+    place.documents(1)
+    ran = place.call("errors", folder)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"'{folder}', which holds no record" in ran.err
+
+
+def test_a_name_of_any_bytes_has_its_story(place: Place) -> None:
+    """By the bytes, as the shell completes them, and as records spell them."""
+    place.documents(1)
+    name = os.fsdecode(b"bad\xff.txt")
+    (place.folder / "inbox" / name).write_text("text", encoding="utf-8")
+    place.run()
+    for typed in (name, r"bad\xff.txt"):
+        ran = place.call("errors", "out", "--show", typed)
+        assert ran.code == 0, ran.err
+        assert r"DONE bad\xff.txt" in ran.out
 
 
 @pytest.mark.parametrize("lines", [1, 2])

@@ -313,7 +313,7 @@ def test_a_run_id_that_is_no_file_name_is_refused(tmp_path: Path, run_id: str) -
         opened(tmp_path, run_id=run_id)
 
 
-@pytest.mark.parametrize("uri", ["http://host/out", "ftp://b", "file://host/out", ""])
+@pytest.mark.parametrize("uri", ["http://host/out", "ftp://b", "file://host/out", "", "s3:b/out", "S3:/b", "file:out"])
 def test_an_address_that_is_none_is_refused(uri: str) -> None:
     """Anything else is a configuration error, before anything is made."""
     with pytest.raises(ConfigError, match=r"output\.uri"):

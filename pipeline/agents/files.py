@@ -30,7 +30,8 @@ def agent_paths(agents_dir: str | Path | None) -> dict[str, Path]:
         own = sorted(path for path in folder.iterdir() if path.suffix == ".yaml")
     except (OSError, ValueError) as cause:
         why = getattr(cause, "strerror", None) or "not a path"
-        raise SettingError("agents_dir", f"got {str(folder)!r} ({why}), need a folder of agent files") from cause
+        told = f"got {str(folder)!r} ({why}), need a folder of agent files, seen from the current directory"
+        raise SettingError("agents_dir", told) from cause
     return found | {path.stem: path for path in own}
 
 

@@ -22,7 +22,7 @@ from pipeline.documents.origins import Files, ListingCounts, Origin, Plan, fixed
 from pipeline.documents.patterns import Selection, select
 from pipeline.errors import ConfigError
 from pipeline.records import Entry
-from pipeline.stores import REMOTE_SCHEMES, StoredFile, find_file, open_file, printable, walk
+from pipeline.stores import REMOTE_SCHEMES, StoredFile, find_file, lacks_slashes, open_file, printable, walk
 
 if TYPE_CHECKING:
     from pipeline.config import InputSource
@@ -63,11 +63,18 @@ def _local(path: str, source: InputSource, plan: Plan) -> Origin:
     except (OSError, ValueError) as cause:
         raise ConfigError(f"input.uri: {path!r} cannot be looked at: {describe(cause)}") from cause
     if not is_folder:
-        raise ConfigError(f"input.uri: got {path!r}: there is no such file or folder")
+        raise ConfigError(f"input.uri: got {path!r}: there is no such file or folder{_hint(path)}")
     if isinstance(plan.output, Path) and os.path.realpath(plan.output) == os.path.realpath(root):
         raise ConfigError(f"input.uri: {path!r} is the output as well, need another folder for one of them")
     chosen = select(plan.config.include, plan.config.exclude, glob=glob)
     return _origin(partial(_chosen_files, root, chosen, plan=plan), root, source, chosen=chosen)
+
+
+def _hint(path: str) -> str:
+    """What may be wrong with a path that leads nowhere."""
+    if lacks_slashes(path):
+        return f"; an address begins with {path.partition(':')[0]}://"
+    return "" if Path(path).is_absolute() else ", seen from the current directory"
 
 
 def _root_and_glob(text: str) -> tuple[Path, str | None]:

@@ -30,7 +30,7 @@ from pipeline.output.outbox import Limits
 from pipeline.output.runs import read_runs, write_run
 from pipeline.records import Failure, Result, Stamp, to_line
 from pipeline.shards import WHOLE, Shard
-from pipeline.stores import REMOTE_SCHEMES, RemoteStore, is_remote, service_of
+from pipeline.stores import REMOTE_SCHEMES, RemoteStore, is_remote, lacks_slashes, service_of
 
 __all__ = ["Index", "Medium", "Output", "folder_of", "left_out", "medium_of", "read_runs", "scan", "tidy"]
 
@@ -185,6 +185,9 @@ def folder_of(uri: str) -> Path | None:
     if "://" not in uri:
         if not uri:
             raise ConfigError("output.uri: got an empty text, need a folder")
+        if lacks_slashes(uri):
+            scheme = uri.partition(":")[0]
+            raise ConfigError(f"output.uri: got {uri!r}, need {scheme}://…, or ./{uri} for a folder of that name")
         return Path(uri)
     parts = urlsplit(uri)
     if parts.scheme != "file":

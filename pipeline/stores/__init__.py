@@ -9,7 +9,7 @@ Nothing here knows what a document, a record or a setting is.
 
 from __future__ import annotations
 
-from pipeline.stores.clouds import REMOTE_SCHEMES, is_remote, parse_address, service_of
+from pipeline.stores.clouds import REMOTE_SCHEMES, is_remote, lacks_slashes, parse_address, service_of
 from pipeline.stores.local import HIDDEN, StoredFile, find_file, open_file, printable, walk, write_atomic
 from pipeline.stores.remote import RemoteStore, StaleVersionError, StoredObject
 
@@ -22,6 +22,7 @@ __all__ = [
     "StoredObject",
     "find_file",
     "is_remote",
+    "lacks_slashes",
     "open_file",
     "parse_address",
     "printable",

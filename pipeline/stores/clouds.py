@@ -58,6 +58,12 @@ def is_remote(uri: str) -> bool:
     return found is not None and found[1].lower() in REMOTE_SCHEMES
 
 
+def lacks_slashes(uri: str) -> bool:
+    """True for a text that begins as an address but for the `//`: `s3:bucket/prefix`, which is no folder either."""
+    scheme, colon, rest = uri.partition(":")
+    return bool(colon) and not rest.startswith("//") and scheme.lower() in (*REMOTE_SCHEMES, "file")
+
+
 def parse_address(uri: str) -> Address:
     """The parts of an object store's address; ConfigError when it has no bucket, or holds a key."""
     found = _ADDRESS.match(uri)
