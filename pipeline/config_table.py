@@ -64,7 +64,7 @@ RULES: Mapping[str, Rule] = {
     "storage": Rule("Options of the object-store client, over the environment's.", secret=True),
     "base_url": Rule(
         "The server's address, or a list of replicas of one model; may carry a path prefix and end in /v1.",
-        need="an address that begins with http:// or https://, or a list of them",
+        need="an address that begins with http:// or https://, with no port over 65535 and no query, or a list of them",
         fits=is_http_url,
     ),
     "ollama.model": Rule("The model's name.", need="a model's name", fits=is_filled),

@@ -97,7 +97,7 @@ REASONS: Mapping[str, Reason] = {
     "context_length": Reason("document", "raise the context (`num_ctx`, --max-model-len), or set `overflow: head`"),
     "prompt_truncated": Reason("document", "the server cut the prompt: raise `num_ctx`, or set `overflow: head`"),
     "rejected": Reason("document", "the server refuses these documents: see the message"),
-    "document_unreadable": Reason("document", "the file is damaged, or not what its name says: mend or remove it"),
+    "document_unreadable": Reason("document", "the file is damaged, not what its name says, or may not be read"),
     "document_too_large": Reason("document", "raise `input.max_document_bytes`, or split the document"),
     "document_empty": Reason("document", "the file holds no text: remove it, or exclude it by `input.exclude`"),
     "unsupported_format": Reason("document", "convert the file, or set `input.unsupported: ignore`"),

@@ -212,7 +212,8 @@ class Metrics:
         try:
             write_to_textfile(str(self._ways.textfile), self.families.registry)
         except OSError as error:
-            logger.warning("metrics are not written: %s", error)
+            fields = {"file": str(self._ways.textfile)}  # the error names a temporary one
+            logger.warning("metrics are not written: %s", error.strerror or error, extra=fields)
 
     def _push(self, url: str) -> None:
         """Replaces the metrics of these names in the run's group: what an earlier success pushed stays otherwise."""

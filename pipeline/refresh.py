@@ -139,7 +139,8 @@ class Refresher:
             if now >= dead_end or (now >= deadline and not looking):
                 return False
             if not looking:
-                self._say_once(f"waiting up to {patience_s:g} s for provider {provider.name}")
+                waiting = f"waiting up to {patience_s:g} s for provider"
+                self._say_once(f"{waiting} {provider.complaint}", about=f"{waiting} {provider.name}")
             provider.hasten(MAX_START_PAUSE_S)
             if self._stop.wait(LOOK_S):
                 return False
@@ -168,10 +169,13 @@ class Refresher:
         )
         return before
 
-    def _say_once(self, message: str) -> None:
-        """A warning; not as an argument of "%s", which would make all of them repetitions of the first."""
-        if message not in self._said:
-            self._said.add(message)
+    def _say_once(self, message: str, *, about: str = "") -> None:
+        """Logs the warning, unless this one, or one about the same, was written before.
+
+        Not as an argument of "%s", which would make all of them repetitions of the first.
+        """
+        if (about or message) not in self._said:
+            self._said.add(about or message)
             logger.warning(message)
 
     def _log(self, before: Plan, after: Plan, *, changed: list[str]) -> None:

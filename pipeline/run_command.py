@@ -184,6 +184,7 @@ class _Run:
             failed=counts["failed"],
             skipped=counts["skipped"],
             listed=self.listing.listed if self.runner.listed_whole else None,
+            ignored=self.listing.ignored,
             config=self.app.runner,
             min_documents=self.app.input.min_documents,
         )

@@ -30,6 +30,7 @@ from pipeline.yaml_file import load_yaml as load_yaml
 MAX_ERRORS = 20
 PROVIDER_TYPES: Mapping[str, type[ProviderConfig]] = {"ollama": OllamaConfig, "vllm": VLLMConfig, "openai": VLLMConfig}
 _RANK: Mapping[Origin, int] = {"file": 1, "env": 2, "flag": 3}
+_KINDS: Mapping[type, str] = {str: "a text", list: "a list", bool: "true or false"}
 _NAMES = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
 
@@ -101,7 +102,7 @@ def _leaves(
         for key, item in value.items():
             yield from _leaves((*parts, key), item, place=place, errors=errors)
     elif value is not None:
-        errors.append(f"{'.'.join(parts)}: got a {type(value).__name__}, need a mapping ({place})")
+        errors.append(f"{'.'.join(parts)}: got {_KINDS.get(type(value), 'a number')}, need a mapping ({place})")
 
 
 def _depth(parts: tuple[str, ...]) -> int:
@@ -148,7 +149,8 @@ def _providers(groups: dict[str, dict[str, _Given]], errors: list[str], *, place
     for section in [section for section in groups if section.startswith("providers.")]:
         name, items = section.removeprefix("providers."), groups.pop(section)
         if not name or not _NAMES.issuperset(name) or name in ("ollama", "vllm"):
-            errors.append(f"{section}: got the name {shown(name, Rule())}, need letters, digits, - and _ ({place})")
+            need = "letters, digits, - and _, and another name than ollama and vllm, which are there"
+            errors.append(f"{section}: got the name {shown(name, Rule())}, need {need} ({place})")
         kind = items["type"].value if "type" in items else None
         if not isinstance(kind, str) or kind not in PROVIDER_TYPES:
             got = shown(kind, Rule()) if "type" in items else "nothing"

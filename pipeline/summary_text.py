@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.colours import BOLD, GREEN, RED, YELLOW, tinted
-from pipeline.layout import WIDTH, cut, grouped, labelled, paragraph, pasteable
+from pipeline.errors import EXIT_CONFIG
+from pipeline.layout import WIDTH, cut, grouped, labelled, paragraph, pasteable, plural
 from pipeline.logs import visible
 
 
@@ -107,7 +108,7 @@ def _numbers(run: Mapping[str, Any]) -> Iterator[str]:
         yield from labelled(
             "time each", f"half within {half}, 95 % within {most}, longest {duration_text(latency['max_s'])}", indent=2
         )
-    unknown = f" (not told for {grouped(total['tokens_unknown'])} documents)" if total["tokens_unknown"] else ""
+    unknown = f" (not told for {plural(total['tokens_unknown'], 'document')})" if total["tokens_unknown"] else ""
     yield from labelled(
         "tokens", f"{grouped(total['prompt_tokens'])} in, {grouped(total['completion_tokens'])} out{unknown}", indent=2
     )
@@ -158,9 +159,7 @@ def _next(report: Mapping[str, Any]) -> list[str]:
     if not left:
         return []
     whole = report["run"].get("listed_whole", True)
-    told = (
-        f"{grouped(left)} documents are left."
-        if whole
-        else f"At least {grouped(left)} documents are left: not all were listed."
-    )
-    return [f"{told} The same command goes on from here:", *pasteable("", command, indent=2)]
+    are_left = f"{plural(left, 'document')} {'is' if left == 1 else 'are'} left"
+    told = f"{are_left}." if whole else f"At least {are_left}: not all were listed."
+    when = "With that changed, the" if report["run"]["exit_code"] == EXIT_CONFIG else "The"
+    return [f"{told} {when} same command goes on from here:", *pasteable("", command, indent=2)]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.config import RunnerConfig
 from pipeline.errors import EXIT_FAILURES, EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM, PipelineError, TryLaterError
+from pipeline.layout import plural
 from pipeline.llm.failover import Trouble
 from pipeline.records import Failure, Result
 
@@ -91,14 +93,14 @@ class Patience:
                 logger.info("going on", extra={"waited_s": round(now - self.since, 1)})
             self.since = self._refused_since = None
             return None
+        patience_s = self._config.config_grace_s if trouble.dead_end else self._config.max_outage_s
         if self.since is None:
             self.since = now
-            logger.warning("no provider can be asked, waiting: %s", trouble.message)
-        begun, patience_s = self.since, self._config.max_outage_s
+            logger.warning("no provider can be asked, waiting up to %g s: %s", patience_s, trouble.message)
+        begun = self.since
         if trouble.dead_end:
             # a dead end that an outage turned into has its whole grace: an ingress says 404 until its server is back
             begun = self._refused_since = now if self._refused_since is None else self._refused_since
-            patience_s = self._config.config_grace_s
         else:
             self._refused_since = None
         if now - begun <= patience_s:
@@ -113,12 +115,14 @@ def exit_code(
     failed: int,
     skipped: int,
     listed: int | None,
+    ignored: Mapping[str, int],
     config: RunnerConfig,
     min_documents: int,
 ) -> tuple[int, str]:
     """The exit code (contract, section 8) and the sentence that explains it; "" when nothing needs explaining.
 
-    `listed`: documents in the whole input; None when its listing did not come to the end.
+    `listed`: documents in the whole input; None when its listing did not come to the end. `ignored`: files that were
+    passed over, by extension.
     """
     if end is not None and end.exit_code is not None:
         return end.exit_code, end.message
@@ -127,5 +131,7 @@ def exit_code(
         told = f"{failed} of {counted} documents failed: more than runner.max_error_rate {config.max_error_rate:g}"
         return EXIT_FAILURES, told
     if listed is not None and listed < min_documents:
-        return EXIT_FAILURES, f"found {listed} documents, need at least {min_documents} (input.min_documents)"
+        told = f"found {plural(listed, 'document')}, need at least {min_documents} (input.min_documents)"
+        passed_over = ", ".join(f"{count:,} {kind}" for kind, count in ignored.items())
+        return EXIT_FAILURES, f"{told}; ignored: {passed_over}" if ignored else told
     return EXIT_OK, end.message if end else ""

@@ -68,15 +68,17 @@ def test_a_server_that_stays_away_ends_the_run_with_3(place: Place, server: Fake
 
 
 def test_no_server_at_the_start_is_waited_for(place: Place, server: FakeLLM) -> None:
-    """A pipeline that was started a moment before its server does not fail."""
+    """A pipeline that was started a moment before its server says where it waits and why, once, and does not fail."""
     names = place.documents(3)
     server.down()
     child = place.start("run")
-    back = threading.Timer(1.0, server.up)
-    back.start()
+    assert child.process.stderr is not None
+    told = next(line for line in child.process.stderr if "waiting up to" in line)
+    assert f"waiting up to 10 s for provider vllm ({server.url}): connection_error" in told
+    server.up()
     ran = child.end()
-    back.join()
     assert ran.code == 0, ran.err
+    assert "waiting up to" not in ran.err
     assert place.done() == dict.fromkeys(names, 1)
 
 

@@ -276,7 +276,7 @@ def test_the_text_says_what_happened_and_what_to_type() -> None:
         "again         pipeline run --config prod.yaml --only-failed timeout",
         "speed         0.50 documents a second",
         "time each     half within 1.0 s, 95 % within 1.0 s, longest 1.0 s",
-        "tokens        100 in, 10 out (not told for 1 documents)",
+        "tokens        100 in, 10 out (not told for 1 document)",
         "requests      3 sent, 1 to have a wrong answer corrected, 1 answers mended",
         "answered by   ollama (llama3.1) 1 done",
         "results       out/results.jsonl",
@@ -290,6 +290,26 @@ def test_the_text_says_that_the_same_command_goes_on() -> None:
     assert text.endswith(
         "1,200 documents are left. The same command goes on from here:\n  pipeline run --config prod.yaml\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (3, "1 document is left. The same command goes on from here:"),
+        (2, "1 document is left. With that changed, the same command goes on from here:"),
+    ],
+)
+def test_the_same_command_goes_on_only_when_that_is_so(code: int, told: str) -> None:
+    """After exit code 2 something must be changed first."""
+    text = summary_text(build_report([summary(counts=counts(done=1, left=1), exit_code=code)], {}), colour=False)
+    assert told in text
+
+
+def test_the_names_of_a_shard_do_not_touch_their_paths() -> None:
+    """They are longer than the column of labels."""
+    name = "results-00003-of-00004.jsonl"
+    text = summary_text(build_report([summary(files={name: f"out/{name}"})], {}), colour=False)
+    assert f"  {name} out/{name}\n" in text
 
 
 def test_colour_only_when_asked() -> None:

@@ -193,8 +193,10 @@ def test_a_run_in_which_half_fail_is_stopped(place: Place) -> None:
 
 
 def test_fewer_documents_than_needed_because_there_are_none(place: Place) -> None:
-    """An empty inbox is not a success."""
+    """An empty inbox is not a success; what was passed over in it is said."""
     assert "found 0 documents" in place.run(code=1).err
+    (place.folder / "inbox" / "a.xyz").write_text("text", encoding="utf-8")
+    assert "(input.min_documents); ignored: 1 .xyz" in place.run(code=1).err
 
 
 def test_an_id_that_comes_twice_is_no_second_document(place: Place) -> None:

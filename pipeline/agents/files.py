@@ -67,7 +67,7 @@ def _settings(tree: Mapping[str, Any], cls: type, *, path: Path, place: str, err
             errors.append(f"{path}: {place}{key}: got {shown(value, rule)}, need {cause}")
     for field in fields(cls):
         if field.name not in tree and field.default is MISSING and field.default_factory is MISSING:
-            errors.append(f"{path}: {place}{field.name}: got nothing, need {rule_of('agent', field.name).doc}")
+            errors.append(f"{path}: {place}{field.name}: got nothing, need it: {rule_of('agent', field.name).doc}")
     return found
 
 

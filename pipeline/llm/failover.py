@@ -54,13 +54,10 @@ class Failover:
         """Why nothing can be asked; None while something can."""
         if self.available:
             return None
-        found = [(provider, provider.trouble) for provider in self.providers if not provider.available]
-        told = []
-        for provider, replica in found:
-            why = replica.why.message if replica and replica.why else "set aside"
-            told.append(f"{provider.name} ({replica.client.model.endpoint if replica else ''}): {why}")
-        dead_end = all(replica is not None and replica.state == "misconfigured" for _, replica in found)
-        return Trouble(dead_end, "; ".join(told))
+        found = [provider for provider in self.providers if not provider.available]
+        troubles = [provider.trouble for provider in found]
+        dead_end = all(replica is not None and replica.state == "misconfigured" for replica in troubles)
+        return Trouble(dead_end, "; ".join(provider.complaint for provider in found))
 
     def ask(self, question: Question) -> Asked:
         """The first provider's settled answer; `unavailable` only when none was alive to fail at it.

@@ -93,6 +93,13 @@ class Provider:
             return None
         return min(self.replicas, key=lambda replica: (replica.state != "misconfigured", replica.since))
 
+    @property
+    def complaint(self) -> str:
+        """Who it is, where, and what keeps it from being available."""
+        replica = self.trouble
+        why = replica.why.message if replica and replica.why else "set aside"
+        return f"{self.name} ({replica.client.model.endpoint if replica else ''}): {why}"
+
     def ask(self, question: Question) -> Asked:
         """Asks until it is settled, the retries are used up (max_retries + 1 requests), or no replica is left."""
         failures: list[ExtractionAttempt] = []
