@@ -16,7 +16,8 @@ from pipeline.cli import parser
 from pipeline.errors import REASONS
 from pipeline.settings import load_config
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
 
 
@@ -25,6 +26,19 @@ def commands() -> list[str]:
     lines = [line for kind, text in BLOCKS if kind == "" for line in text.splitlines()]
     found = [re.search(r"(?:^|&& )(pipeline .*?)(?:\s+#.*|\s+>.*)?$", line) for line in lines]
     return [match.group(1) for match in found if match]
+
+
+def named_files() -> list[tuple[str, str]]:
+    """The page and each file of ours that it names, as it names it."""
+    pages = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")}
+    pattern = r"(?<![\w/.*!])(?:(?:pipeline|tests|scripts|config|llm|documents)/)(?:\w+/)*[\w.-]+\.(?:py|yaml|json)"
+    return [(page, name) for page, text in pages.items() for name in sorted(set(re.findall(pattern, text)))]
+
+
+@pytest.mark.parametrize(("page", "name"), named_files())
+def test_each_file_that_is_named_is_there(page: str, name: str) -> None:
+    """Who follows a page finds what it leads to."""
+    assert (ROOT / name).is_file() or (ROOT / "pipeline" / name).is_file()
 
 
 def test_the_table_of_reasons_is_that_of_the_program() -> None:
