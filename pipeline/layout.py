@@ -17,7 +17,7 @@ LABEL = 14
 
 def labelled(label: str, text: str, *, indent: int) -> list[str]:
     """The text beside its label, folded under itself; nothing for an empty text."""
-    first = " " * indent + (label.ljust(LABEL) if len(label) < LABEL else f"{label}  ")
+    first = " " * indent + f"{label:<{LABEL - 1}} "
     return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=" " * len(first)) if text else []
 
 
