@@ -15,7 +15,9 @@ from fake_llm import FakeLLM
 from pipeline.changes import allowed, differences
 from pipeline.config import AppConfig, RunnerConfig, VLLMConfig
 from pipeline.job import Job
-from pipeline.runner import Runner
+from pipeline.process import Finished
+from pipeline.records import Entry
+from pipeline.runner import Runner, _Landed
 
 QUICK = {"runner.refresh_every": 2, "runner.concurrency": 2}
 
@@ -363,19 +365,53 @@ class Looks:
             self.stop.set()
 
 
+NOBODY = cast("Any", None)
+
+
+def runner_of(plan: object, *, supervisor: object = None, looks: Looks | None = None) -> Runner:
+    """A runner that is not started, with nothing but these parts."""
+    clock, config = looks or Looks(), RunnerConfig()
+    supervised = cast("Any", supervisor)
+    job = Job(lambda: iter(()), NOBODY, NOBODY, config=config, limit=NOBODY, supervisor=supervised, watcher=NOBODY)
+    return Runner(job, cast("Any", plan), stop=clock.stop, clock=clock)
+
+
 @pytest.mark.parametrize(("waits", "pauses_s"), [(False, [75, 75]), (True, [25, 25])])
 def test_the_configuration_is_looked_at_by_the_clock(waits: bool, pauses_s: list[float]) -> None:
     """Once a minute, however few documents come back, and at each probe while no server can be asked."""
-    looks, nobody = Looks(), cast("Any", None)
-    supervisor = cast("Any", looks)
-    job = Job(
-        lambda: iter(()), nobody, nobody, config=RunnerConfig(), limit=nobody, supervisor=supervisor, watcher=nobody
-    )
-    runner = Runner(job, nobody, stop=looks.stop, clock=looks)
+    looks = Looks()
+    runner = runner_of(None, supervisor=looks, looks=looks)
     runner.waiting_since = 0.0 if waits else None
     runner._refresh()
     times = looks.refreshed_at_s
     assert [after - before - 25 for before, after in itertools.pairwise(times)] == pauses_s
+
+
+class Closing:
+    """A plan and its client, which counts how often it was closed."""
+
+    def __init__(self) -> None:
+        self.client, self.closes = self, 0
+
+    def close(self) -> None:
+        """What a client does when it is left."""
+        self.closes += 1
+
+
+def test_a_client_is_closed_when_its_last_document_is_done_and_not_before() -> None:
+    """Two were under way at the switch; the client that is asked now stays open."""
+    old, new = Closing(), Closing()
+    runner, plans = runner_of(old), cast("Any", (old, new))
+    entries = [Entry(name, name, None, 1, "text", bytes) for name in ("a", "b", "c")]
+    for entry in entries[:2]:
+        runner._flight.sent(entry, plans[0])
+    runner._switch(plans[1])
+    runner._flight.sent(entries[2], plans[1])
+    seen = [old.closes]
+    for entry, plan in zip(entries, (plans[0], plans[0], plans[1]), strict=True):
+        runner._land(_Landed(Finished(entry, NOBODY), plan))
+        seen.append(old.closes)
+    assert (seen, new.closes) == ([0, 0, 1, 1], 0)
 
 
 def test_a_named_provider_keeps_its_part_of_the_question() -> None:
