@@ -85,6 +85,7 @@ ERRORS: list[tuple[int, Any, str, str]] = [
     (400, error("JSON schema conversion failed:\nunsupported $ref"), "rejected_config", "conversion failed"),
     (400, error("cannot resolve $ref #/$defs/Nope, $defs not found"), "rejected_config", "$defs/Nope"),
     (400, error("unrecognized type strin"), "rejected_config", "strin"),
+    (400, error("temperature must be in [0, 2], got 3.0."), "rejected_config", "got 3.0"),
     (400, error("something else"), "rejected", "something else"),
     (404, error("The model `m` does not exist.", "NotFoundError"), "model_not_found", "does not exist"),
     (404, error("The model `m` does not exist.", "invalid_request_error"), "model_not_found", "does not exist"),
@@ -113,3 +114,9 @@ def test_the_counts_of_llama_cpp_are_taken_from_its_error() -> None:
     attempt = asked(reply(body, 400), type="openai")
     assert (attempt.reason, attempt.needed_tokens, attempt.context_length) == ("context_length", 3031, 1024)
     assert asked(reply(error("see type", "exceed_context_size_error"), 400)).reason == "context_length"
+
+
+@pytest.mark.parametrize(("status", "lost"), [(500, True), (503, False)])
+def test_last_words_are_a_500(status: int, lost: bool) -> None:
+    """A gateway that repeats them with another status has the server's place taken, and no document is to blame."""
+    assert asked(reply(error("EngineCore encountered an issue."), status)).lost is lost
