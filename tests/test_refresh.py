@@ -381,7 +381,7 @@ def test_the_configuration_is_looked_at_by_the_clock(waits: bool, pauses_s: list
     """Once a minute, however few documents come back, and at each probe while no server can be asked."""
     looks = Looks()
     runner = runner_of(None, supervisor=looks, looks=looks)
-    runner.waiting_since = 0.0 if waits else None
+    runner._patience.since = 0.0 if waits else None
     runner._refresh()
     times = looks.refreshed_at_s
     assert [after - before - 25 for before, after in itertools.pairwise(times)] == pauses_s
