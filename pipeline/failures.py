@@ -79,7 +79,7 @@ def story(medium: Medium, document_id: str) -> dict[str, Any]:
     with closing(medium.read()) as index:
         known = index.known(document_id)
     if not lines or known is None:
-        near = f"; there is {', '.join(map(repr, similar))}" if similar else ""
+        near = f"; there is {', '.join(map(repr, sorted(similar)))}" if similar else ""
         raise ConfigError(f"--show: got {document_id!r}, of which {medium.where} has no record{near}")
     newest = lines[-1]
     # a failure that stands no longer may still be in the file of a run that goes on

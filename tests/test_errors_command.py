@@ -67,7 +67,7 @@ def test_the_json_counts_all_and_shows_as_many_examples_as_asked(place: Place) -
     assert (told["done"], told["failed"]) == (1, 5)
     rejected = told["groups"][0]
     assert (rejected["reason"], rejected["class"], rejected["count"]) == ("rejected", "document", 2)
-    assert [example["uri"] for example in rejected["examples"]] == ["inbox/bad1.txt"]
+    assert [example["uri"] for example in rejected["examples"]] in (["inbox/bad1.txt"], ["inbox/bad2.txt"])
 
 
 def test_the_story_of_a_failed_document(place: Place) -> None:
