@@ -197,7 +197,7 @@ class LineHandler(logging.Handler):
 
     def flush_quiet(self) -> None:
         """Writes what quiet mode held back; for a run that did not end with 0."""
-        self._flush_repeats()
+        self.flush()
         lines, dropped = list(self._buffer), self._dropped
         self._buffer.clear()
         self._quiet, self._dropped = False, 0
@@ -209,13 +209,18 @@ class LineHandler(logging.Handler):
     def close(self) -> None:
         """Writes the counts that are still held back, and stops."""
         with suppress(OSError, ValueError):  # the stream may be gone by now
-            self._flush_repeats()
+            self.flush()
         logging.captureWarnings(False)
         super().close()
 
-    def _flush_repeats(self) -> None:
-        for record in self._repeats.rest():
-            self._put(self._line(record), record.levelno)
+    def flush(self) -> None:
+        """Writes the counts of warnings that are still held back."""
+        self.acquire()
+        try:
+            for record in self._repeats.rest():
+                self._put(self._line(record), record.levelno)
+        finally:
+            self.release()
 
     def _line(self, record: logging.LogRecord) -> str:
         return json_line(record, self._bound) if self._format == "json" else text_line(record)

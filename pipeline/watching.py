@@ -70,7 +70,7 @@ class Display:
                 limit=runner.job.limit.value,
                 limit_reason=runner.job.limit.reason,
                 found=counts["found"],
-                total=counts["found"] if runner.listed_whole else None,
+                total=_total(runner),
                 tokens_in=self.tokens[0],
                 tokens_out=self.tokens[1],
                 queue_s=sum(self.waits) / len(self.waits) if self.waits else None,
@@ -85,6 +85,13 @@ class Display:
         """Lets those know who watch from outside."""
         if self.metrics is not None:
             self.metrics.end(runner, exit_code)
+
+
+def _total(runner: Runner) -> int | None:
+    """How many documents there are to go through, all or as many as --limit allows; None: not known yet."""
+    found, budget = runner.counts["found"], runner.job.budget
+    most = found if budget is None else runner.counts["skipped"] + budget
+    return min(found, most) if runner.listed_whole or (budget is not None and found >= most) else None
 
 
 def _log(finished: Finished) -> None:

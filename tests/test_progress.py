@@ -11,10 +11,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 
 from pipeline import logs
+from pipeline.limit import Fixed
 from pipeline.progress import (
     BarProgress,
     NoProgress,
@@ -25,6 +27,8 @@ from pipeline.progress import (
     block_lines,
     make_progress,
 )
+from pipeline.run_stats import RunStats
+from pipeline.watching import Display
 
 log = logging.getLogger("pipeline.test")
 ESCAPE = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
@@ -278,3 +282,40 @@ def test_a_terminal_that_goes_away_does_not_stop_the_run() -> None:
     progress.close()  # type: ignore[attr-defined]
     with suppress(OSError):
         stream.close()
+
+
+class Shown:
+    """A display that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.states: list[ProgressState] = []
+
+    def update(self, state: ProgressState) -> None:
+        self.states.append(state)
+
+    def close(self) -> None:
+        """Nothing was opened."""
+
+
+@pytest.mark.parametrize(
+    ("found", "skipped", "listed_whole", "budget", "total"),
+    [
+        (600, 0, False, None, None),
+        (600, 0, True, None, 600),
+        (600, 40, False, 100, 140),
+        (120, 40, False, 100, None),
+        (120, 40, True, 100, 120),
+    ],
+)
+def test_the_total_is_what_limit_leaves(
+    found: int, skipped: int, listed_whole: bool, budget: int | None, total: int | None
+) -> None:
+    """With --limit the end is known as soon as so many documents were listed, skipped ones not counted."""
+    runner = SimpleNamespace(
+        counts={"found": found, "done": 3, "failed": 1, "skipped": skipped}, waiting_since=None, ready=True, end=None,
+        in_flight=2, listed_whole=listed_whole, plan=SimpleNamespace(client=SimpleNamespace(trouble=None)),
+        job=SimpleNamespace(budget=budget, limit=Fixed(4)),
+    )  # fmt: skip
+    shown = Shown()
+    Display(RunStats(None, Ticks()), shown, started=0.0).turn(runner)  # type: ignore[arg-type]
+    assert [state.total for state in shown.states] == [total]
