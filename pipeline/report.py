@@ -34,7 +34,7 @@ COMPARED_DOCUMENTS = 10
 COUNTS = ("found", "done", "failed", "skipped", "ignored", "left")
 _WORST_FIRST = (70, 2, 1, 3, 143, 130, 0)
 _HEADLINES: Mapping[int, str] = {
-    1: "TOO MANY FAILURES OR TOO FEW DOCUMENTS",
+    1: "TOO MANY FAILURES",
     2: "SOMETHING MUST BE CHANGED FIRST",
     3: "STOPPED BEFORE THE END",
     70: "A FAULT IN THE PIPELINE",
@@ -188,29 +188,42 @@ def _last_that_asked(runs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
 def _merged(current: Sequence[dict[str, Any]], missing: Sequence[int]) -> dict[str, Any]:
     """The newest runs of all shards as one summary."""
-    counts = {name: sum(run["counts"][name] for run in current) for name in COUNTS}
-    codes = [run["exit_code"] for run in current]
-    exit_code = min(codes, key=lambda code: _WORST_FIRST.index(code) if code in _WORST_FIRST else 0)
-    verdict = headline(counts, exit_code)
+    ignored = _most([run["ignored"] for run in current])
+    counts = _merged_counts([run["counts"] for run in current], ignored=sum(ignored.values()))
+    worst = min(current, key=_badness)
+    verdict = worst["verdict"] if worst["exit_code"] else headline(counts, 0)
+    message = f"shard {worst['shard']}: {worst['message']}" if worst["message"] else ""
     newest = max(current, key=_age)
     return {
         **newest,
         "shard": None,
-        "exit_code": exit_code,
+        "exit_code": worst["exit_code"],
         "verdict": f"SHARDS ARE MISSING: {verdict}" if missing else verdict,
-        "message": next((run["message"] for run in current if run["exit_code"] == exit_code), ""),
+        "message": message,
         "started_at": min(run["started_at"] for run in current),
         "finished_at": max(run["finished_at"] for run in current),
         "counts": counts,
-        "ignored": _added([run["ignored"] for run in current]),
+        "ignored": ignored,
+        "files": {name: where for run in current for name, where in run["files"].items()},
         "parts": [part for run in current for part in run["parts"]],
         "stats": run_stats.merge([run["stats"] for run in current]),
     }
 
 
-def _added(tables: Sequence[Mapping[str, int]]) -> dict[str, int]:
+def _badness(run: Mapping[str, Any]) -> int:
+    return _WORST_FIRST.index(run["exit_code"]) if run["exit_code"] in _WORST_FIRST else 0
+
+
+def _merged_counts(each: Sequence[Mapping[str, int]], *, ignored: int) -> dict[str, int]:
+    """The counts of all shards; what is ignored belongs to none of them and is counted once."""
+    added = {name: sum(counts[name] for counts in each) for name in COUNTS}
+    return {**added, "ignored": ignored, "found": added["found"] - added["ignored"] + ignored}
+
+
+def _most(tables: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """The most that any of the tables has: every shard passes over the same files of the whole input."""
     names = sorted({name for table in tables for name in table})
-    return {name: sum(table.get(name, 0) for table in tables) for name in names}
+    return {name: max(table.get(name, 0) for table in tables) for name in names}
 
 
 def _shard_row(run: Mapping[str, Any]) -> dict[str, Any]:

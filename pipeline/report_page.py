@@ -16,12 +16,16 @@ from urllib.parse import quote
 from pipeline import report_tables
 from pipeline.charts import Series, chart
 from pipeline.markup import section, table, text
-from pipeline.report_tables import seconds
+from pipeline.report_tables import percent, seconds
+from pipeline.shards import Shard, owner
 from pipeline.summary_text import (
+    cached_share,
     counts_text,
     documents_per_second,
     duration_text,
     rerun_command,
+    shown_files,
+    story_command,
 )
 
 _SHOWN_REASONS = 5
@@ -44,8 +48,8 @@ def page(report: Mapping[str, Any]) -> str:
         report_tables.extremes(run["stats"]),
         table("Notes on documents", ("Note", "Documents"), run["stats"]["notes"].items()),
         table("Ignored files", ("Kind", "Files"), run["ignored"].items()),
-        table("Whole output", ("", "Documents"), report_tables.flat(report["output"])),
-        table("Files", ("What", "Where"), run["files"].items()),
+        report_tables.whole_output(report["output"]),
+        table("Files", ("What", "Where"), shown_files(run).items()),
         _config(run["config"]),
     ]
     return template.substitute(
@@ -68,11 +72,12 @@ def _sentence(run: Mapping[str, Any]) -> str:
     counts, reasons = run["counts"], run["stats"]["reasons"]
     tried = counts["done"] + counts["failed"]
     if not tried:
-        return "Nothing had to be asked." if not counts["left"] else "Nothing was asked."
+        nothing = "Nothing was asked." if counts["left"] else "Nothing had to be asked."
+        return nothing if counts["found"] > counts["ignored"] else "No document was found."
     if not counts["failed"]:
         return f"All {tried:,} documents that were tried are done."
     most = max(reasons, key=lambda name: (reasons[name]["count"], name), default="")
-    because = f", most of them for {most} ({reasons[most]['count']:,})" if len(reasons) > 1 else f", for {most}"
+    because = f", most often for {most} ({reasons[most]['count']:,})" if len(reasons) > 1 else f", for {most}"
     share = counts["failed"] / tried
     return f"Of {tried:,} documents that were tried {counts['failed']:,} failed ({share:.1%}){because}."
 
@@ -98,22 +103,35 @@ def _warnings(report: Mapping[str, Any]) -> str:
 
 
 def _numbers(report: Mapping[str, Any]) -> str:
-    stats, total = report["run"]["stats"], report["run"]["stats"]["total"]
+    run = report["run"]
+    tiles = [(name, f"{number:,}") for name, number in run["counts"].items() if number or name in _ALWAYS]
+    tiles.append(("took", duration_text(run["stats"]["elapsed_s"])))
+    if run["stats"]["total"]["done"] or run["stats"]["total"]["failed"]:
+        tiles += _asked_tiles(run)
+    return section("Numbers", "<dl class=tiles>" + "".join(_tile(*tile) for tile in tiles) + "</dl>")
+
+
+_ALWAYS = ("found", "done", "failed")
+
+
+def _asked_tiles(run: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What asking took: a run that asked nothing has none of it."""
+    stats, total, limit = run["stats"], run["stats"]["total"], run.get("concurrency")
     rate, latency = documents_per_second(stats), total["latency"]
-    tiles = [(name, f"{number:,}") for name, number in report["run"]["counts"].items()]
-    tiles += [
-        ("took", duration_text(stats["elapsed_s"])),
-        ("documents a second", f"{rate:.2f}" if rate else "–"),
+    tiles = [
+        ("documents / s", f"{rate:.2f}" if rate else "–"),
         ("half done within", seconds(latency["p50_s"])),
         ("95 % done within", seconds(latency["p95_s"])),
         ("longest", seconds(latency["max_s"] or None)),
+        ("in flight, up to", f"{limit['limit']:,}" if limit else ""),
         ("tokens in", f"{total['prompt_tokens']:,}"),
         ("tokens out", f"{total['completion_tokens']:,}"),
+        ("prompt tokens cached", percent(cached_share(stats)) if cached_share(stats) is not None else ""),
         ("requests", f"{total['attempts']:,}"),
-        ("re-asked", f"{total['reasks']:,}"),
-        ("mended answers", f"{total['repaired']:,}"),
+        ("re-asked", f"{total['reasks']:,}" if total["reasks"] else ""),
+        ("mended answers", f"{total['repaired']:,}" if total["repaired"] else ""),
     ]
-    return section("Numbers", "<dl class=tiles>" + "".join(_tile(*tile) for tile in tiles) + "</dl>")
+    return [(name, value) for name, value in tiles if value]
 
 
 def _tile(name: str, value: str) -> str:
@@ -123,13 +141,20 @@ def _tile(name: str, value: str) -> str:
 def _failures(report: Mapping[str, Any]) -> str:
     reasons = sorted(report["run"]["stats"]["reasons"].items(), key=lambda item: (-item[1]["count"], item[0]))
     most = max((row["count"] for _, row in reasons), default=1)
-    return section("What failed, and what to do", "".join(_failure(report, *item, most=most) for item in reasons))
+    failed = "".join(_failure(report, *item, most=most) for item in reasons)
+    return section("What failed, and what to do", failed + _whole_story(report) if failed else "")
+
+
+def _whole_story(report: Mapping[str, Any]) -> str:
+    """What shows each request, the answer and the complaint of one document."""
+    command = story_command(report["run"])
+    return f"<p>One document's whole story:</p><pre>{text(command)}</pre>" if command else ""
 
 
 def _failure(report: Mapping[str, Any], reason: str, row: Mapping[str, Any], *, most: int) -> str:
-    errors = _errors_file(report)
     examples = "".join(
-        f"<li>{_linked(each['id'], errors)} <span>{text(each['message'])}</span></li>" for each in row["examples"]
+        f"<li>{_linked(each['id'], _errors_file(report, each['id']))} <span>{text(each['message'])}</span></li>"
+        for each in row["examples"]
     )
     return (
         f"<article><h3>{text(reason)} <span class=count>{text(row['count'])}</span></h3>"
@@ -139,10 +164,11 @@ def _failure(report: Mapping[str, Any], reason: str, row: Mapping[str, Any], *, 
     )
 
 
-def _errors_file(report: Mapping[str, Any]) -> str:
-    """The one file beside the report that holds the error lines; "" when they are in several, or in a store's parts."""
-    found = [name for name in report["run"]["files"] if name.startswith("errors") and name.endswith(".jsonl")]
-    return found[0] if len(found) == 1 and not report["shards"] else ""
+def _errors_file(report: Mapping[str, Any], id: str) -> str:
+    """The file beside the report that holds the document's error line; "" when it is one of a store's parts."""
+    shards = len(report["shards"]) + len(report["missing_shards"]) if report["shards"] else 0
+    name = f"errors{Shard(owner(id, shards), shards).suffix}.jsonl"
+    return name if name in report["run"]["files"] else ""
 
 
 def _linked(id: str, file: str) -> str:

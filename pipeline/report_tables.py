@@ -58,16 +58,16 @@ def percent(share: float | None) -> str:
 
 def providers(providers: Mapping[str, Mapping[str, Any]]) -> str:
     """Who answered, with which models, and the errors on the way."""
-    head = ("Provider", "Models", "Answered", "Errors", "Tokens in", "Tokens out", "Half within", "95 % within")
+    head = ("Provider", "Models", "Answered", "Tokens in", "Tokens out", "Half within", "95 % within", "Errors")
     rows = [
         (
             name,
             ", ".join(row["models"]) or None,
             row["done"],
-            ", ".join(f"{error} {count}" for error, count in row["errors"].items()) or None,
             row["prompt_tokens"],
             row["completion_tokens"],
             *(seconds(row["latency"][key]) for key in ("p50_s", "p95_s")),
+            ", ".join(f"{error} {count:,}" for error, count in row["errors"].items()) or None,
         )
         for name, row in sorted(providers.items())
     ]
@@ -75,13 +75,23 @@ def providers(providers: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def fields(compared: Mapping[str, Any]) -> str:
-    """How often each field is filled, beside the run before."""
-    head = ("Field", "Filled", "In the run before", "Mean items", "In the run before")
-    rows = [
-        (name, percent(row["filled"]), percent(row["filled_before"]), row["mean_items"], row["mean_items_before"])
-        for name, row in compared["fields"].items()
-    ]
-    return table("Fields of the results", head, rows)
+    """How often each field is filled, its mean items, beside the run before; without columns that are empty."""
+    rows = compared["fields"].items()
+    columns = [(title, key) for title, key in _FIELD.items() if any(row[key] is not None for _, row in rows)]
+    shown = [(name, *(_field_value(row[key], key) for _, key in columns)) for name, row in rows]
+    return table("Fields of the results", ("Field", *(title for title, _ in columns)), shown if columns else ())
+
+
+_FIELD = {
+    "Filled": "filled",
+    "Filled in the run before": "filled_before",
+    "Mean items": "mean_items",
+    "Mean items in the run before": "mean_items_before",
+}
+
+
+def _field_value(value: float | None, key: str) -> float | str | None:
+    return percent(value) if key.startswith("filled") else value
 
 
 def shards(report: Mapping[str, Any]) -> str:
@@ -108,9 +118,12 @@ def extremes(stats: Mapping[str, Any]) -> str:
     )
 
 
-def flat(values: Mapping[str, Any], before: str = "") -> list[Row]:
-    """Nested numbers as rows, `a.b` for b within a."""
-    rows: list[Row] = []
-    for key, value in values.items():
-        rows += flat(value, f"{before}{key}.") if isinstance(value, Mapping) else [(f"{before}{key}", value)]
-    return rows
+def whole_output(output: Mapping[str, Any]) -> str:
+    """How the documents of the whole output stand, over all runs."""
+    rows: list[Row] = [(name, output[name]) for name in ("done", "failed") if name in output]
+    rows += [("failed now, with an older result", output["stale"])] if output.get("stale") else []
+    rows += [(f"failed: {reason}", number) for reason, number in output.get("reasons", {}).items()]
+    variants = output.get("variants", {})
+    for name, row in sorted(variants.items()) if len(variants) > 1 else ():
+        rows += [(f"variant {name}: {state}", number) for state, number in row.items()]
+    return table("Whole output, over all runs", ("", "Documents"), rows)

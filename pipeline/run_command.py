@@ -32,7 +32,7 @@ from pipeline.progress import ProgressMode, make_progress
 from pipeline.records import utc_now
 from pipeline.redoing import check_redo, first_config, rules_of
 from pipeline.refresh import Refresher
-from pipeline.report import build_report, headline, reconciles, run_summary, write_newest
+from pipeline.report import build_report, reconciles, run_summary, write_newest
 from pipeline.run_stats import RunStats
 from pipeline.runner import Runner
 from pipeline.selection import Selection
@@ -143,6 +143,7 @@ class _Run:
                 self.runner.run()
             finally:
                 progress.close()
+                _flush_log()
             code = self._finish(stats)
         except PipelineError as error:
             code = error.exit_code
@@ -178,7 +179,7 @@ class _Run:
         ignored = sum(self.listing.ignored.values())
         counts = {**self.runner.counts, "ignored": ignored}
         counts["found"] += ignored
-        code, message = exit_code(
+        code, message, verdict = exit_code(
             self.runner.end,
             done=counts["done"],
             failed=counts["failed"],
@@ -189,20 +190,22 @@ class _Run:
             min_documents=self.app.input.min_documents,
         )
         if not reconciles(counts):
-            code, message = EXIT_INTERNAL, f"the numbers of this run do not add up: {counts}"
+            code, message, verdict = EXIT_INTERNAL, f"the numbers of this run do not add up: {counts}", None
         if code != EXIT_OK:
             logger.error("%s", message)
-        summary = self._summary(stats, counts=counts, code=code, message=message)
+        summary = self._summary(stats, counts=counts, code=code, verdict=verdict, message=message)
         limit = self.runner.job.limit
         summary["listed_whole"] = self.runner.listed_whole
         summary["concurrency"] = {"limit": limit.value, "reason": limit.reason}
         report = self._write(summary)
         if not (self.arguments.quiet and code == EXIT_OK):
             self._print(report)
-        logger.info("run ends", extra={"exit_code": code, "verdict": headline(counts, code)})
+        logger.info("run ends", extra={"exit_code": code, "verdict": summary["verdict"]})
         return code
 
-    def _summary(self, stats: RunStats, *, counts: Mapping[str, int], code: int, message: str) -> dict[str, Any]:
+    def _summary(
+        self, stats: RunStats, *, counts: Mapping[str, int], code: int, verdict: str | None, message: str
+    ) -> dict[str, Any]:
         stamp, output = self.output.stamp, self.output
         asked = {
             name: question(each.resolved, first_config(self.app, each)) for name, each in self.plan.askings.items()
@@ -218,6 +221,7 @@ class _Run:
             shard=stamp.shard,
             agent=self.plan.agent.name,
             config={**describe(self.app), "question": asked},
+            verdict=verdict,
             message=message,
             command=_command(self.arguments),
             files={name: f"{output.where}/{name}" for name in (*output.names, "report.html")},
@@ -263,6 +267,14 @@ def _tidy(app: AppConfig, *, run_id: str, stop: threading.Event) -> None:
         tidy(app.output, run_id=run_id, wait=stop.wait)
     except PipelineError as error:
         logger.warning("errors that no longer stand were left: %s", error)
+
+
+def _flush_log() -> None:
+    """What repeated is told before the summary: a run's last line is how it ended."""
+    handler = active_handler()
+    if handler is not None:
+        with suppress(OSError, ValueError):  # the stream may be gone by now
+            handler.flush()
 
 
 def _limit(app: AppConfig) -> Limit:

@@ -29,9 +29,7 @@ class Shard:
 
     def owns(self, id: str) -> bool:
         """True when the document with this id is this shard's; exactly one of `count` shards owns it."""
-        if self.count <= 1:
-            return True
-        return int.from_bytes(_digest("shard", id), "big") % self.count == self.index
+        return owner(id, self.count) == self.index
 
     @property
     def suffix(self) -> str:
@@ -42,6 +40,11 @@ class Shard:
     def label(self) -> str | None:
         """What records and logs say: `3/16`, or None without --shard."""
         return f"{self.index}/{self.count}" if self.count else None
+
+
+def owner(id: str, count: int) -> int:
+    """The index of the shard, of `count`, whose document this is; 0 when there is one or none."""
+    return int.from_bytes(_digest("shard", id), "big") % count if count > 1 else 0
 
 
 WHOLE = Shard()

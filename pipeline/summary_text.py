@@ -5,6 +5,7 @@ It must not exceed 100 columns, and shows nothing from a document that a termina
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -47,6 +48,14 @@ def rerun_command(run: Mapping[str, Any], reason: str) -> str:
     return f"{run['command']} --only-failed {shlex.quote(reason)}"
 
 
+def story_command(run: Mapping[str, Any]) -> str:
+    """What to type for one document's whole story; nothing when none failed, or nobody knows where the output is."""
+    where = run["files"].get("report.html", "").rpartition("/")[0]
+    reasons = sorted(run["stats"]["reasons"].values(), key=lambda row: -row["count"])
+    examples = [each["id"] for row in reasons for each in row["examples"]]
+    return shlex.join(["pipeline", "errors", where, "--show", examples[0]]) if where and examples else ""
+
+
 def duration_text(seconds: float) -> str:
     """`8.4 s`, `3 min 20 s`, `2 h 5 min`."""
     if seconds < 60:
@@ -85,7 +94,8 @@ def _failures(report: Mapping[str, Any], *, colour: bool) -> list[str]:
             lines += labelled("said", cut(visible(example["message"]), 3 * (WIDTH - 26)), indent=11)
         lines += labelled("to do", report["advice"].get(reason, "see the log"), indent=11)
         lines += pasteable("again", rerun_command(report["run"], reason), indent=11)
-    return lines
+    story = story_command(report["run"])
+    return [*lines, "  One document's whole story:", *pasteable("", story, indent=11)] if story else lines
 
 
 def _warnings(report: Mapping[str, Any], *, colour: bool) -> list[str]:
@@ -112,7 +122,8 @@ def _numbers(run: Mapping[str, Any]) -> Iterator[str]:
     yield from labelled(
         "tokens", f"{grouped(total['prompt_tokens'])} in, {grouped(total['completion_tokens'])} out{unknown}", indent=2
     )
-    yield from labelled("prompt cache", _cached(stats.get("prompt_cache")), indent=2)
+    cached = cached_share(stats)
+    yield from labelled("prompt cache", "" if cached is None else f"{cached:.0%} of the prompt tokens", indent=2)
     yield from labelled("requests", _requests(total), indent=2)
     yield from labelled("in flight", _limit(run.get("concurrency")), indent=2)
     yield from labelled("answered by", _shares(stats["providers"], models=True), indent=2)
@@ -120,11 +131,10 @@ def _numbers(run: Mapping[str, Any]) -> Iterator[str]:
     yield from labelled("ignored", ", ".join(f"{grouped(n)} {visible(k)}" for k, n in run["ignored"].items()), indent=2)
 
 
-def _cached(cache: Mapping[str, int] | None) -> str:
-    """The share of the prompt tokens that servers had already; nothing when none of them tells."""
-    if not cache or not cache["prompt_tokens"]:
-        return ""
-    return f"{cache['cached_tokens'] / cache['prompt_tokens']:.0%} of the prompt tokens"
+def cached_share(stats: Mapping[str, Any]) -> float | None:
+    """The share of the prompt tokens that servers had already; None when none of them tells."""
+    cache = stats.get("prompt_cache")
+    return cache["cached_tokens"] / cache["prompt_tokens"] if cache and cache["prompt_tokens"] else None
 
 
 def _limit(found: Mapping[str, Any] | None) -> str:
@@ -149,8 +159,17 @@ def _shares(table: Mapping[str, Mapping[str, Any]], *, models: bool) -> str:
     return "; ".join(parts)
 
 
+def shown_files(run: Mapping[str, Any]) -> dict[str, str]:
+    """Where each file is; those of all shards as one, `results-*-of-00016.jsonl`."""
+    return {_of_all_shards(name): _of_all_shards(path) for name, path in run["files"].items()}
+
+
+def _of_all_shards(name: str) -> str:
+    return re.sub(r"-\d{5}(?=-of-\d{5}\.jsonl$)", "-*", name)
+
+
 def _files(run: Mapping[str, Any]) -> list[str]:
-    files = [line for name, path in run["files"].items() for line in labelled(name, visible(path), indent=2)]
+    files = [line for name, path in shown_files(run).items() for line in labelled(name, visible(path), indent=2)]
     return ["Files", *files] if files else []
 
 

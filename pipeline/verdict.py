@@ -118,20 +118,20 @@ def exit_code(
     ignored: Mapping[str, int],
     config: RunnerConfig,
     min_documents: int,
-) -> tuple[int, str]:
-    """The exit code (contract, section 8) and the sentence that explains it; "" when nothing needs explaining.
+) -> tuple[int, str, str | None]:
+    """The exit code (contract, section 8), the sentence that explains it ("": nothing to explain), and a headline.
 
     `listed`: documents in the whole input; None when its listing did not come to the end. `ignored`: files that were
-    passed over, by extension.
+    passed over, by extension. No headline (None): that of the exit code and the counts.
     """
     if end is not None and end.exit_code is not None:
-        return end.exit_code, end.message
+        return end.exit_code, end.message, None
     counted = done + failed + skipped
     if counted and failed / counted > config.max_error_rate:
         told = f"{failed} of {counted} documents failed: more than runner.max_error_rate {config.max_error_rate:g}"
-        return EXIT_FAILURES, told
+        return EXIT_FAILURES, told, None
     if listed is not None and listed < min_documents:
         told = f"found {plural(listed, 'document')}, need at least {min_documents} (input.min_documents)"
         passed_over = ", ".join(f"{count:,} {kind}" for kind, count in ignored.items())
-        return EXIT_FAILURES, f"{told}; ignored: {passed_over}" if ignored else told
-    return EXIT_OK, end.message if end else ""
+        return EXIT_FAILURES, f"{told}; ignored: {passed_over}" if ignored else told, "TOO FEW DOCUMENTS"
+    return EXIT_OK, end.message if end else "", None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from pipeline.report import (
     write_newest,
     write_report,
 )
+from pipeline.shards import Shard
 
 SCHEMA = {"type": "object", "properties": {"summary": {"type": "string"}, "companies": {"type": "array"}}}
 
@@ -98,7 +100,7 @@ def test_counts_reconcile_only_when_they_add_up() -> None:
         (counts(done=1), 0, "FINISHED"),
         (counts(done=1, failed=1), 0, "FINISHED WITH FAILURES"),
         (counts(done=1, left=1), 0, "STOPPED AS ASKED"),
-        (counts(failed=1), 1, "TOO MANY FAILURES OR TOO FEW DOCUMENTS"),
+        (counts(failed=1), 1, "TOO MANY FAILURES"),
         (counts(left=1), 3, "STOPPED BEFORE THE END"),
         (counts(left=1), 143, "INTERRUPTED"),
     ],
@@ -242,6 +244,17 @@ def test_shards_become_one_report_and_missing_ones_are_named(name: str) -> None:
     assert "no run of shard 1 is in this output" in summary_text(report, colour=False)
 
 
+def test_the_verdict_on_shards_is_that_of_the_worst() -> None:
+    """With its own words, and the shard that they are about."""
+    runs = [
+        summary(run=1, shard="0/2"),
+        summary(run=2, shard="1/2", exit_code=1, verdict="TOO FEW DOCUMENTS", message="found 3 documents"),
+    ]
+    report = build_report(runs, {})
+    assert (report["exit_code"], report["verdict"]) == (1, "TOO FEW DOCUMENTS")
+    assert report["run"]["message"] == "shard 1/2: found 3 documents"
+
+
 def test_a_field_that_lost_half_is_a_warning() -> None:
     """A field that is filled half as often, or has half the items, than in the run before is said."""
     before = stats_of([result(output={"summary": "s", "companies": [1, 2, 3, 4]})] * 10)
@@ -383,7 +396,7 @@ def full_report(text: str) -> dict[str, Any]:
         stats, run=2, agent=text, message=text, command=text, files={text: text}, config={text: {text: text}},
         ignored={text: 1}, shard="0/2", verdict=text,
     )  # fmt: skip
-    return build_report([run, summary(run=1, shard="0/2")], {"kinds": {text: 1}})
+    return build_report([run, summary(run=1, shard="0/2")], {"reasons": {text: 1}})
 
 
 @settings(deadline=None)
@@ -450,7 +463,54 @@ def test_a_report_is_written_again_when_a_shard_ended_meanwhile() -> None:
 
 
 def test_a_run_that_asked_nothing_has_a_report() -> None:
-    """With nothing done and no shares to divide, text and page are still made."""
+    """With nothing done and no shares to divide, text and page are made, and show no number that means nothing."""
     report = build_report([summary(stats_of([]), counts=counts(skipped=24))], {})
     assert summary_text(report, colour=False).startswith("FINISHED: 24 found, 0 done, 24 skipped (exit 0)\n")
-    assert "24" in report_page.page(report)
+    page = report_page.page(report)
+    assert "Nothing had to be asked." in page
+    assert re.findall(r"<dt>(.*?)</dt>", page) == ["found", "done", "failed", "skipped", "took"]
+    assert "Fields of the results" not in page
+
+
+def test_a_run_that_found_nothing_says_so() -> None:
+    """In the first sentence."""
+    report = build_report([summary(stats_of([]), counts=counts(), exit_code=1, verdict="TOO FEW DOCUMENTS")], {})
+    assert "No document was found." in report_page.page(report)
+
+
+def test_fields_stand_beside_the_run_before_when_there_was_one() -> None:
+    """Columns in which nothing stands are left out."""
+    one, two = (summary(stats_of([result()] * 10), run=number) for number in (1, 2))
+    assert "Filled in the run before" not in report_page.page(build_report([one], {}))
+    assert "Filled in the run before" in report_page.page(build_report([one, two], {}))
+
+
+def test_most_often_is_no_majority() -> None:
+    """The sentence says which reason comes first, and of how many documents it is one."""
+    failed = [failure("a"), failure("b"), failure("c", reason="rejected"), failure("d", reason="invalid_json")]
+    page = report_page.page(build_report([summary(stats_of(failed), counts=counts(failed=4))], {}))
+    assert "Of 4 documents that were tried 4 failed (100.0%), most often for timeout (2)." in page
+
+
+def test_an_example_leads_to_the_errors_of_its_shard() -> None:
+    """The one that its id belongs to; where nobody wrote such a file there is no link."""
+    name = "errors-{:05d}-of-00003.jsonl"
+    runs = [
+        summary(stats_of([failure("b.txt")]), run=1, shard=f"{index}/3", files={name.format(index): "out"})
+        for index in range(3)
+    ]
+    home = next(index for index in range(3) if Shard(index, 3).owns("b.txt"))
+    assert f'<a href="{name.format(home)}#:~:text=b.txt"><code>b.txt</code></a>' in report_page.page(
+        build_report(runs, {})
+    )
+    del runs[home]
+    assert "<a href" not in report_page.page(build_report(runs, {}))
+
+
+def test_text_and_page_say_what_shows_a_whole_story() -> None:
+    """Of a document of the most frequent reason."""
+    failed = [failure("a b.txt"), failure("c", reason="rejected"), failure("d", reason="rejected")]
+    report = build_report([summary(stats_of(failed), files={"report.html": "my out/report.html"})], {})
+    command = "pipeline errors 'my out' --show c"
+    assert command in summary_text(report, colour=False)
+    assert escape(command) in report_page.page(report)

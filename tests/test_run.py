@@ -165,22 +165,30 @@ def test_json_logs_are_json_lines(place: Place) -> None:
     assert any(line["severity"] == "WARNING" and line["reason"] == "server_error" for line in lines)
 
 
+def test_how_it_ended_is_the_last_line(place: Place) -> None:
+    """A warning that repeated is told with its count before that, whatever was held back."""
+    place.documents({f"d{n}.txt": "[[fault:http_500*1]]" for n in range(3)})
+    lines = json_log(place.run("--log-format", "json").err)
+    assert [line["message"] for line in lines] == ["run starts", "request failed", "request failed", "run ends"]
+    assert lines[2]["repeated"] == 1
+
+
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "told", "verdict"),
     [
-        ({"runner.max_error_rate": 0.2}, "runner.max_error_rate 0.2"),
-        ({"input.min_documents": 99, "runner.max_error_rate": 1}, "input.min_documents"),
-        ({"runner.fail_fast": 3, "runner.max_error_rate": 1}, "runner.fail_fast"),
+        ({"runner.max_error_rate": 0.2}, "runner.max_error_rate 0.2", "TOO MANY FAILURES"),
+        ({"input.min_documents": 99, "runner.max_error_rate": 1}, "input.min_documents", "TOO FEW DOCUMENTS"),
+        ({"runner.fail_fast": 3, "runner.max_error_rate": 1}, "runner.fail_fast", "TOO MANY FAILURES"),
     ],
 )
-def test_a_bad_run_ends_with_1_and_says_why(place: Place, settings: dict[str, float], told: str) -> None:
+def test_a_bad_run_ends_with_1_and_says_why(place: Place, settings: dict[str, float], told: str, verdict: str) -> None:
     """Too many failures, too few documents, or all of the first ones failed for one reason."""
     place.configure(settings)
     texts = {f"b{n}.txt": "[[fault:http_400]]" for n in range(6)}
     place.documents({**texts, "z1.txt": "text", "z2.txt": "text"})
     ran = place.run(code=1)
     assert told in ran.err
-    assert place.report()["exit_code"] == 1
+    assert (place.report()["exit_code"], place.report()["verdict"]) == (1, verdict)
 
 
 def test_a_run_in_which_half_fail_is_stopped(place: Place) -> None:

@@ -72,6 +72,18 @@ def test_failures_of_one_shard_stand_in_the_report_of_all(place: Place) -> None:
     assert (place.report()["run"]["counts"]["done"], place.report()["run"]["counts"]["failed"]) == (11, 1)
 
 
+def test_a_file_that_every_shard_passes_over_is_counted_once(place: Place) -> None:
+    """It belongs to no shard; the numbers of all of them still add up, and name every file."""
+    place.documents({**{f"d{n}.txt": "Plain." for n in range(12)}, "a.png": "x", "b.png": "x"})
+    for index in range(3):
+        place.run(env=indexed(index, 3))
+    run = place.report()["run"]
+    assert run["ignored"] == {".png": 2}
+    assert (run["counts"]["found"], run["counts"]["done"], run["counts"]["ignored"]) == (14, 12, 2)
+    assert {f"results-{index:05d}-of-00003.jsonl" for index in range(3)} < set(run["files"])
+    assert "out/results-*-of-00003.jsonl" in place.call("report", "out", "--text").out
+
+
 def test_the_start_says_where_the_shard_came_from(place: Place) -> None:
     """So that a wrong manifest is seen in the log."""
     place.documents(2)
