@@ -8,6 +8,7 @@ import secrets
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.config import AppConfig, OutputConfig
@@ -43,11 +44,12 @@ def config_path(arguments: argparse.Namespace, *, environ: Mapping[str, str]) ->
     return Path(arguments.config) if arguments.config else find_config(environ)
 
 
-def output_config(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> OutputConfig:
-    """The output that the argument OUT names, with the options of the configuration for one in an object store."""
-    if folder_of(arguments.output) is not None:
-        return OutputConfig(arguments.output)
-    return load_app(arguments, environ=environ).output
+def output_config(arguments: argparse.Namespace, *, environ: Mapping[str, str], uri: str | None = None) -> OutputConfig:
+    """The output at `uri` (None: the argument OUT), with the configuration's options for one in an object store."""
+    uri = arguments.output if uri is None else uri
+    if folder_of(uri) is not None:
+        return OutputConfig(uri)
+    return replace(load_app(arguments, environ=environ).output, uri=uri)
 
 
 def open_to_change(config: OutputConfig, arguments: argparse.Namespace) -> Output:

@@ -156,7 +156,9 @@ def _add_errors(command: argparse.ArgumentParser) -> None:
 
 
 def _add_diff(command: argparse.ArgumentParser) -> None:
-    command.add_argument("outputs", metavar="OUT", nargs="+", help="the output before, and the one after")
+    command.add_argument(
+        "outputs", metavar="OUT", nargs="+", help="the output before, and the one after: folders, s3://…"
+    )
     command.add_argument("--by", choices=("fingerprint",), help="within one output: what was asked now and before")
     command.add_argument("--field", metavar="NAME", help="this field only, and how it changed: companies.sentiment")
     command.add_argument(
@@ -167,10 +169,15 @@ def _add_diff(command: argparse.ArgumentParser) -> None:
         help="what tells the objects of a list apart: companies=ticker; repeatable",
     )
     command.add_argument("--json", action="store_true", help="for programs")
+    _add_storage_flags(command)
 
 
 def _add_out(command: argparse.ArgumentParser) -> None:
     command.add_argument("output", metavar="OUT", help="the output: a folder, or s3://bucket/prefix, gs://…, az://…")
+    _add_storage_flags(command)
+
+
+def _add_storage_flags(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("configuration (of the output in an object store: output.storage)").add_argument
     add("--config", metavar="FILE", help="default: $PIPELINE_CONFIG, else config/default.yaml if it is there")
     add("--set", metavar="KEY=VALUE", action="append", default=[], help="any setting by its dotted key; repeatable")

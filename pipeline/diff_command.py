@@ -13,12 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
-from pipeline.arguments import write_out
+from pipeline.arguments import output_config, write_out
 from pipeline.colours import BOLD, tinted, wants_colour
 from pipeline.comparison import MOST_CHANGES, Comparison, FieldCounts
-from pipeline.config import OutputConfig
 from pipeline.errors import EXIT_OK, ConfigError
-from pipeline.layout import WIDTH, cut, grouped
+from pipeline.layout import WIDTH, cut, grouped, plural
 from pipeline.logs import visible
 from pipeline.output import medium_of
 from pipeline.output.pairs import Last, Pair, Pairs
@@ -41,7 +40,8 @@ _STATES = {
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """0, whatever changed; ConfigError for outputs that have nothing to compare."""
     before, after = _outputs(arguments)
-    mediums = [medium_of(OutputConfig(uri)) for uri in dict.fromkeys((before, after))]
+    uris = dict.fromkeys((before, after))
+    mediums = [medium_of(output_config(arguments, environ=environ, uri=uri)) for uri in uris]
     comparison = Comparison(only=arguments.field, keys=dict(_keys(arguments.key)))
     with closing(Pairs()) as pairs:
         if arguments.by:
@@ -109,12 +109,27 @@ def _as_json(
         "before": before,
         "after": after,
         "by": by,
-        "documents": {told: states[state] for state, told in _STATES.items() if states.get(state)},
+        "documents": {_key(told): states[state] for state, told in _STATES.items() if states.get(state)},
+        "done_share": _done_shares(states),
         "compared": comparison.documents,
         "identical": comparison.identical,
         "fields": {name: _field(counts) for name, counts in comparison.fields.items()},
         "most_changed": comparison.most_changed(),
     }
+
+
+def _key(told: str) -> str:
+    """`done before, failed now` for programs: `done_before_failed_now`."""
+    return told.replace(",", "").replace(" ", "_")
+
+
+def _done_shares(states: Mapping[_State, int]) -> dict[str, float | None]:
+    """How many of the documents that are on both sides have a valid result before and after."""
+    both = {state: number for state, number in states.items() if None not in state}
+    every = sum(both.values())
+    done = [sum(number for state, number in both.items() if state[side] == "done") for side in (0, 1)]
+    before, after = (round(number / every, 4) if every else None for number in done)
+    return {"before": before, "after": after}
 
 
 def _field(counts: FieldCounts) -> dict[str, Any]:
@@ -133,8 +148,11 @@ def _field(counts: FieldCounts) -> dict[str, Any]:
 def _lines(found: Mapping[str, Any], *, colour: bool) -> Iterator[str]:
     what = f"{found['before']}, asked before and now" if found["by"] else f"{found['before']} → {found['after']}"
     yield tinted(visible(what), BOLD, colour=colour)
-    for told, number in found["documents"].items():
-        yield f"{grouped(number):>12}  {told}"
+    for told in _STATES.values():
+        if number := found["documents"].get(_key(told)):
+            yield f"{grouped(number):>12}  {told}"
+    if (valid := found["done_share"])["before"] is not None:
+        yield f"{'':>12}  valid results: {valid['before']:.1%} before, {valid['after']:.1%} now, of those in both"
     if not found["compared"]:
         return
     share = found["identical"] / found["compared"]
@@ -154,4 +172,4 @@ def _lines(found: Mapping[str, Any], *, colour: bool) -> Iterator[str]:
         yield ""
         yield tinted("Changed most", BOLD, colour=colour)
         for each in found["most_changed"]:
-            yield f"{grouped(each['changed']):>7} values  {cut(visible(each['id']), WIDTH - 18)}"
+            yield f"{plural(each['changed'], 'value'):>14}  {cut(visible(each['id']), WIDTH - 18)}"

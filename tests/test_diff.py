@@ -57,13 +57,26 @@ def test_documents_are_counted_by_what_they_were_and_are(place: Place) -> None:
         record("better", {}),
         record("new", None),
     )
-    assert diff(place, "a", "b")["documents"] == {
-        "done in both": 1,
-        "done before, failed now": 1,
-        "failed before, done now": 1,
-        "done before, not there now": 1,
-        "not there before, failed now": 1,
+    found = diff(place, "a", "b")
+    assert found["done_share"] == {"before": 0.6667, "after": 0.6667}
+    assert found["documents"] == {
+        "done_in_both": 1,
+        "done_before_failed_now": 1,
+        "failed_before_done_now": 1,
+        "done_before_not_there_now": 1,
+        "not_there_before_failed_now": 1,
     }
+
+
+def test_the_text_tells_how_much_is_valid(place: Place) -> None:
+    """Before and now, of the documents on both sides; a prompt that fails more often is seen at once."""
+    write(place.folder / "a", *(record(f"d{n}", {"x": 1}) for n in range(4)), record("other", {"x": 1}))
+    write(place.folder / "b", *(record(f"d{n}", {"x": 2} if n else None) for n in range(4)))
+    out = place.call("diff", "a", "b").out
+    assert "  3  done in both\n" in out
+    assert "  1  done before, failed now\n" in out
+    assert "valid results: 100.0% before, 75.0% now, of those in both" in out
+    assert "  1 value  d1\n" in out
 
 
 def test_agreement_is_told_for_each_field(place: Place) -> None:
@@ -126,7 +139,7 @@ def test_within_one_output_what_was_asked_last_is_held_against_what_was_asked_be
         record("once", {"x": 9}),
     )
     found = diff(place, "out", "--by", "fingerprint")
-    assert found["documents"] == {"done in both": 1}
+    assert found["documents"] == {"done_in_both": 1}
     assert found["fields"]["x"]["mean_change"] == 1.0
 
 
@@ -136,7 +149,7 @@ def test_runs_with_another_prompt_can_be_compared_by_fingerprint(place: Place) -
     place.run()
     place.configure(agent={"system_prompt": "Sum it up well.\n"})
     place.run()
-    assert diff(place, "out", "--by", "fingerprint")["documents"] == {"done in both": 3}
+    assert diff(place, "out", "--by", "fingerprint")["documents"] == {"done_in_both": 3}
 
 
 def test_shards_and_single_runs_can_be_compared(place: Place) -> None:
@@ -146,7 +159,7 @@ def test_shards_and_single_runs_can_be_compared(place: Place) -> None:
     for shard in ("0/2", "1/2"):
         place.run("--output", "parts", "--shard", shard)
     found = diff(place, "whole", "parts")
-    assert (found["documents"], found["identical"]) == ({"done in both": 6}, 6)
+    assert (found["documents"], found["identical"]) == ({"done_in_both": 6}, 6)
 
 
 @pytest.mark.parametrize(

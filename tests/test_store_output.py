@@ -257,3 +257,19 @@ def test_failures_are_told_from_a_store_as_from_a_folder(there: There) -> None:
     told = json.loads(there.place.call("errors", there.uri, "--json").out)
     assert [(group["reason"], group["count"]) for group in told["groups"]] == [("rejected", 1)]
     assert "DONE a.txt" in there.place.call("errors", there.uri, "--show", "a.txt").out
+
+
+def test_outputs_in_stores_are_compared_with_the_options_of_the_configuration(there: There) -> None:
+    """As `errors` and `report` read them: with the credentials of output.storage when the environment has none."""
+    place = there.place
+    place.documents(3)
+    place.run()
+    storage = {"endpoint": there.server.endpoint, "access_key_id": "test-key", "secret_access_key": "test-secret"}
+    for name in there.server.env:
+        del place.env[name]
+    place.configure({**there.settings, "output.storage": {**storage, "region": "us-east-1"}})
+    place.run("--output", "here")
+    ran = place.call("diff", "here", there.uri, "--json")
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    assert (found["documents"], found["identical"]) == ({"done_in_both": 3}, 3)
