@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,8 @@ from pipeline.settings import load_config
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+WALKED = ("Your first record", "Change a prompt safely")
+"""Sections whose first block is a way to go, each with a test of its own."""
 
 
 def commands() -> list[str]:
@@ -59,11 +64,33 @@ def test_each_command_can_be_typed(command: str) -> None:
     assert parser().parse_args(shlex.split(command)[1:]).command
 
 
+@pytest.mark.parametrize(
+    "target", sorted(set(re.findall(r"^(?:\S+=\S+ )*make (\w+)|`make (\w+)`", README, re.MULTILINE)))
+)
+def test_each_target_is_there(target: tuple[str, str]) -> None:
+    """make knows how to come to it."""
+    ran = subprocess.run(["make", "-n", "".join(target)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"python (scripts/\w+\.py[^`\n#]*)", README))))
+def test_each_script_is_there_and_knows_its_flags(command: str) -> None:
+    """What its --help tells."""
+    script, *flags = shlex.split(command)
+    ran = subprocess.run([sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert [flag for flag in flags if flag.startswith("--") and flag not in ran.stdout] == []
+
+
 def test_the_agent_in_it_loads(tmp_path: Path) -> None:
     """Who pastes the README's agent has a valid one."""
-    text = next(text for kind, text in BLOCKS if kind == "yaml" and "system_prompt" in text)
-    (tmp_path / "appointments.yaml").write_text(text, encoding="utf-8")
-    assert load_agent("appointments", agents_dir=tmp_path).schema == yaml.safe_load(text)["schema"]
+    (tmp_path / "appointments.yaml").write_text(agent_text(), encoding="utf-8")
+    assert load_agent("appointments", agents_dir=tmp_path).schema == yaml.safe_load(agent_text())["schema"]
+
+
+def agent_text() -> str:
+    """The README's agent file."""
+    return next(text for kind, text in BLOCKS if kind == "yaml" and "system_prompt" in text)
 
 
 def test_the_config_in_it_loads(tmp_path: Path) -> None:
@@ -94,6 +121,32 @@ def test_the_way_to_the_first_record_can_be_walked(place: Place) -> None:
             walked += 1
     assert walked == 4
     assert [line["id"] for line in place.lines("results.jsonl")] == ["example.txt"]
+
+
+def test_every_other_command_runs(place: Place) -> None:
+    """In the README's order, in a folder in which what they name is there; each ends with 0."""
+    pytest.importorskip("pyarrow")
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in [*["A plain text."] * 4, "[[fault:http_400]]"])
+    place.documents({**{f"d{number:02}.txt": "A plain text." for number in range(30)}, "archive/2025-q4.jsonl": ""})
+    (place.folder / "inbox" / "archive" / "2025-q4.jsonl").write_text(lines, encoding="utf-8")
+    for name, text in {
+        "prod.yaml": (place.folder / "pipeline.yaml").read_text(encoding="utf-8"),
+        "my_agents/appointments.yaml": agent_text(),
+        "data/inbox/today.txt": "A plain text.",
+        "takedowns.txt": "d07.txt\n",
+    }.items():
+        path = place.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    walked = {line for heading in WALKED for line in section_commands(heading)}
+    others = [command for command in commands() if command not in walked]
+    for command in dict.fromkeys(["pipeline run", *others]):
+        here = command.replace("/var/lib/node_exporter", str(place.folder)).replace("9464", "0").replace(":9091", ":1")
+        ran = place.call(*shlex.split(here)[1:])
+        assert ran.code == 0, f"{command}\n{ran.out}{ran.err}"
+    assert len(others) >= 12
+    assert "pipeline_exit_code" in (place.folder / "pipeline.prom").read_text(encoding="utf-8")
+    assert "d07.txt" not in {line["id"] for line in place.lines("results.jsonl")}
 
 
 def test_a_prompt_can_be_changed_the_safe_way(place: Place, server: FakeLLM) -> None:
