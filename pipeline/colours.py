@@ -19,4 +19,4 @@ def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 def tinted(text: str, tint: str, *, colour: bool) -> str:
     """The text in these colours, or as it is."""
-    return f"{tint}{text}{_PLAIN}" if colour and text else text
+    return f"{tint}{text}{_PLAIN}" if colour and tint and text else text

@@ -157,3 +157,15 @@ def test_nothing_that_came_from_outside_reaches_the_terminal_as_an_escape(place:
     place.run(*LENIENT)
     shown = place.call("errors", "out").out + place.call("errors", "out", "--show", "a\x1b[2J.txt").out
     assert "a\\x1b[2J.txt" in shown and "\x1b" not in shown
+
+
+def test_an_output_that_is_not_there_is_no_good_news(place: Place) -> None:
+    """A mistyped folder is exit code 2, and is not made; one whose run found nothing is an output."""
+    place.documents({})
+    ran = place.call("errors", "oot")
+    assert (ran.code, "'oot', which holds no record" in ran.err) == (2, True), ran.out + ran.err
+    assert not (place.folder / "oot").exists()
+    place.configure({"input.min_documents": 0})
+    (place.folder / "inbox").mkdir(exist_ok=True)
+    place.run()
+    assert "No document stands as failed in out; 0 documents are done" in place.call("errors", "out").out
