@@ -15,6 +15,9 @@ from pipeline.errors import EXIT_CONFIG
 from pipeline.layout import WIDTH, cut, grouped, labelled, paragraph, pasteable, plural
 from pipeline.logs import visible
 
+SHOWN_REASONS = 4
+"""Reasons that are told at length; more would push the verdict off the screen."""
+
 
 def summary_text(report: Mapping[str, Any], *, colour: bool) -> str:
     """The summary, some 20 lines, ending with a line end."""
@@ -86,7 +89,7 @@ def _run_line(report: Mapping[str, Any]) -> str:
 def _failures(report: Mapping[str, Any], *, colour: bool) -> list[str]:
     reasons = sorted(report["run"]["stats"]["reasons"].items(), key=lambda item: (-item[1]["count"], item[0]))
     lines = ["What failed, and what to do about it"] if reasons else []
-    for reason, row in reasons:
+    for reason, row in reasons[:SHOWN_REASONS]:
         lines.append(f"  {grouped(row['count']):>7}  {tinted(visible(reason), BOLD, colour=colour)}")
         example = row["examples"][0] if row["examples"] else None
         if example:
@@ -94,6 +97,8 @@ def _failures(report: Mapping[str, Any], *, colour: bool) -> list[str]:
             lines += labelled("said", cut(visible(example["message"]), 3 * (WIDTH - 26)), indent=11)
         lines += labelled("to do", report["advice"].get(reason, "see the log"), indent=11)
         lines += pasteable("again", rerun_command(report["run"], reason), indent=11)
+    rest = ", ".join(f"{grouped(row['count'])} {visible(reason)}" for reason, row in reasons[SHOWN_REASONS:])
+    lines += labelled("and", rest and f"{rest}; see report.html, or `pipeline errors`", indent=2)
     story = story_command(report["run"])
     return [*lines, "  One document's whole story:", *pasteable("", story, indent=11)] if story else lines
 

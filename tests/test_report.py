@@ -297,6 +297,17 @@ def test_the_text_says_what_happened_and_what_to_type() -> None:
         assert wanted in text, wanted
 
 
+def test_the_text_tells_the_most_frequent_reasons_at_length() -> None:
+    """The others with their counts, so that the verdict stays on the screen; the page has all of them."""
+    names = ("timeout", "overloaded", "rejected", "invalid_json", "not_grounded", "document_empty")
+    failed = [failure(name, reason=name) for at, name in enumerate(names) for _ in range(9 - at)]
+    report = build_report([summary(stats_of(failed), counts=counts(failed=39))], {})
+    text = summary_text(report, colour=False)
+    assert text.count("--only-failed") == 4
+    assert "  and           5 not_grounded, 4 document_empty; see report.html, or `pipeline errors`" in text
+    assert report_page.page(report).count("--only-failed") == 6
+
+
 def test_the_text_says_that_the_same_command_goes_on() -> None:
     """With documents left the summary ends with the command that does them."""
     text = summary_text(build_report([summary(counts=counts(done=1, left=1200), exit_code=130)], {}), colour=False)
