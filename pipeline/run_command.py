@@ -251,7 +251,7 @@ class _Run:
     def _print(self, report: Mapping[str, Any]) -> None:
         colour = wants_colour(sys.stdout, self.environ)
         text = summary_text(report, colour=colour)
-        if self.arguments.quiet:
+        if self.arguments.quiet and self.arguments.log_format == "text":
             with suppress(OSError):  # nobody is left to be told
                 sys.stderr.write(text)
             return

@@ -156,6 +156,14 @@ def test_quiet_says_nothing_on_success_and_enough_on_failure(place: Place, serve
     assert "max_error_rate" in ran.err
 
 
+def test_a_quiet_run_with_a_json_log_keeps_it_json(place: Place) -> None:
+    """What reads the log is not given the summary to parse: that goes to stdout."""
+    place.documents({"a.txt": "[[fault:http_400]]"})
+    ran = place.run("--quiet", "--log-format", "json", code=1)
+    assert [line["severity"] for line in json_log(ran.err)] == ["ERROR"]
+    assert ran.out.startswith("TOO MANY FAILURES")
+
+
 def test_json_logs_are_json_lines(place: Place) -> None:
     """Each line of stderr is an object with a severity, a time, a message and the run's id."""
     place.documents({"a.txt": "text", "b.txt": "[[fault:http_500*1]]"})
