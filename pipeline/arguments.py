@@ -1,17 +1,18 @@
-"""What the commands share: from flags to a configuration, and text to stdout."""
+"""What the commands share: from flags to a configuration, to what to type next, and text to stdout."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import secrets
+import shlex
 import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.config import AppConfig, OutputConfig
+from pipeline.config import AppConfig, OutputConfig, mask_url
 from pipeline.errors import ConfigError, OutputError
 from pipeline.output import Output, folder_of
 from pipeline.settings import find_config, load_config, parse_set
@@ -60,6 +61,20 @@ def open_to_change(config: OutputConfig, arguments: argparse.Namespace) -> Outpu
     return Output.open(
         config, agent=None, shard=None, lock_wait_s=LOCK_WAIT_S, run_id=run_id, wait=threading.Event().wait
     )
+
+
+def same_command(arguments: argparse.Namespace) -> str:
+    """What to type for the same run again, over all shards, without what chose documents or might hold a secret."""
+    words = ["pipeline", "run"]
+    for flag in ("config", "output", "agent", "variant"):
+        if getattr(arguments, flag):
+            words += [f"--{flag}", str(getattr(arguments, flag))]
+    for uri in arguments.input or ():
+        words += ["--input", mask_url(uri)]
+    for text in arguments.set:
+        if not any(secret in text.partition("=")[0] for secret in ("api_key", "headers", "storage", "url")):
+            words += ["--set", text]
+    return shlex.join(words)
 
 
 def write_out(text: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import secrets
-import shlex
 import sys
 import threading
 import time
@@ -17,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import dry_run
 from pipeline.agents import question
-from pipeline.arguments import config_path, load_app, write_out
+from pipeline.arguments import config_path, load_app, same_command, write_out
 from pipeline.colours import wants_colour
-from pipeline.config import AppConfig, mask_url
+from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import EXIT_INTERNAL, EXIT_OK, OutputError, PipelineError
 from pipeline.job import Job
@@ -223,7 +222,7 @@ class _Run:
             config={**describe(self.app), "question": asked},
             verdict=verdict,
             message=message,
-            command=_command(self.arguments),
+            command=same_command(self.arguments),
             files={name: f"{output.where}/{name}" for name in (*output.names, "report.html")},
             ignored=self.listing.ignored,
         )
@@ -286,17 +285,3 @@ def _limit(app: AppConfig) -> Limit:
 
 def _new_run_id() -> str:
     return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ-") + secrets.token_hex(3)
-
-
-def _command(arguments: argparse.Namespace) -> str:
-    """What to type for the same run again, over all shards, without what chose documents or might hold a secret."""
-    words = ["pipeline", "run"]
-    for flag in ("config", "output", "agent", "variant"):
-        if getattr(arguments, flag):
-            words += [f"--{flag}", str(getattr(arguments, flag))]
-    for uri in arguments.input or ():
-        words += ["--input", mask_url(uri)]
-    for text in arguments.set:
-        if not any(secret in text.partition("=")[0] for secret in ("api_key", "headers", "storage", "url")):
-            words += ["--set", text]
-    return shlex.join(words)
