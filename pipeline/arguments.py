@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import secrets
 import shlex
@@ -13,9 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.config import AppConfig, OutputConfig, mask_url
+from pipeline.config_keys import misspelt_names
 from pipeline.errors import ConfigError, OutputError
 from pipeline.output import Output, folder_of
 from pipeline.settings import find_config, load_config, parse_set
+
+logger = logging.getLogger(__name__)
 
 LOCK_WAIT_S = 30.0
 """How long a run on an output that is to be changed is waited for."""
@@ -32,6 +36,8 @@ _FLAGS = {
 
 def load_app(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> AppConfig:
     """The configuration of the flags, the environment and the file; ConfigError when it cannot be used."""
+    for name, near in misspelt_names(environ).items():
+        logger.warning("an environment variable is ignored", extra={"variable": name, "nearest": near})
     overrides = dict(parse_set(text) for text in arguments.set)
     for flag, key in _FLAGS.items():
         value = getattr(arguments, flag, None)

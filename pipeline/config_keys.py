@@ -5,7 +5,9 @@ It builds no configuration and reads nothing: settings.py does.
 
 from __future__ import annotations
 
+import difflib
 import typing
+from collections.abc import Iterable
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -47,6 +49,17 @@ def env_names() -> dict[str, str]:
     names = {f"{kind.upper()}_{key.upper()}": f"{kind}.{key}" for kind in ("vllm", "ollama") for key in _SHORT}
     names |= {f"OLLAMA_{key.upper()}": f"ollama.{key}" for key in ("num_ctx", "keep_alive")}
     return names | {"PIPELINE_" + key.replace(".", "_").upper(): key for key in known_keys()}
+
+
+def misspelt_names(environ: Iterable[str]) -> dict[str, str]:
+    """Variables of ours that set nothing and look much like one that does -> that one.
+
+    Only with our own prefix: servers have variables of theirs (OLLAMA_MODELS, VLLM_PORT), and Kubernetes makes many.
+    """
+    known = [*(name for name in env_names() if name.startswith("PIPELINE_")), "PIPELINE_CONFIG", "PIPELINE_SHARDS"]
+    unknown = [name for name in environ if name.startswith("PIPELINE_") and name not in known]
+    found = {name: difflib.get_close_matches(name[:200], known, n=1, cutoff=0.9) for name in unknown}
+    return {name: near[0] for name, near in found.items() if near}
 
 
 def value_of_text(key: str, text: str) -> Any:

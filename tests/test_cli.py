@@ -141,6 +141,16 @@ def test_an_input_that_is_not_there_says_what_may_be_wrong(place: Place, path: s
     assert path in err and told in err
 
 
+def test_a_misspelt_variable_is_said_to_be_ignored(place: Place) -> None:
+    """Those of servers and of Kubernetes are none of ours, and nothing is said about them."""
+    place.documents(1)
+    err = place.run(env={"PIPELINE_RUNNER_MAX_EROR_RATE": "1", "PIPELINE_CONFG": "x.yaml"}).err
+    assert "variable=PIPELINE_RUNNER_MAX_EROR_RATE nearest=PIPELINE_RUNNER_MAX_ERROR_RATE" in err
+    assert "variable=PIPELINE_CONFG nearest=PIPELINE_CONFIG" in err
+    foreign = {"PIPELINE_PORT": "tcp://h", "PIPELINE_INPUT_SERVICE_HOST": "h", "OLLAMA_MODELS": "/m", "VLLM_PORT": "1"}
+    assert "ignored" not in place.run(env=foreign).err
+
+
 def test_a_model_that_is_not_there_is_exit_2_with_those_that_are(place: Place) -> None:
     """Within seconds, not after `startup_wait_s`."""
     place.documents(1)

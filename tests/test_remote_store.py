@@ -14,7 +14,7 @@ from s3_tap import Tap
 
 from pipeline.errors import ConfigError
 from pipeline.stores import RemoteStore, StaleVersionError, is_remote
-from pipeline.stores.clouds import parse_address, service_of
+from pipeline.stores.clouds import parse_address, said, service_of
 
 
 @pytest.fixture
@@ -301,3 +301,19 @@ def test_a_profile_that_cannot_be_used_is_said(name: str, says: str, profiles: C
     profiles("[profile sso]\nsso_session = x\n", "")
     with pytest.raises(ConfigError, match=says):
         RemoteStore.open("s3://bucket/x", storage={"profile": name})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            'Server returned 404: <?xml version="1.0"?>\n<Error><Code>NoSuchBucket</Code><Message>It is not there'
+            "</Message><Resource>/b</Resource></Error>\n\nDebug source: x",
+            "Server returned 404: NoSuchBucket: It is not there",
+        ),
+        ("GET http://h/b?X-Amz-Signature=abc in 2 ms: <html>no</html>", "GET http://h/b?… in 2 ms: <html>no</html>"),
+    ],
+)
+def test_what_a_store_says_is_one_line_for_people(text: str, told: str) -> None:
+    """The code and the message of its XML; whatever else it says, as it stands."""
+    assert said(OSError(text)) == told

@@ -175,11 +175,17 @@ def _aws_sections(name: str) -> list[tuple[Path, str]]:
     return [(config, name if name == "default" else f"profile {name}"), (credentials, name)]
 
 
+_XML = re.compile("(?:<[?]xml[^>]*> ?)?<Error>.*?<Code>(.*?)</Code>.*?<Message>(.*?)</Message>.*")
+
+
 def said(cause: BaseException) -> str:
-    """The library's message in one line: its own first line, without the tail for its developers or a signature."""
+    """The library's message in one line: its own first line, without the tail for its developers or a signature.
+
+    Of a store's XML only code and message stay.
+    """
     text = str(cause).split("\n\nDebug source", 1)[0].strip()
     text = re.sub(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", r"\1?…", re.sub(r"\s+", " ", text))
-    return text[:400]
+    return _XML.sub(r"\1: \2", text)[:400]
 
 
 REMOTE_SCHEMES = ("s3", "gs", "az")
