@@ -11,7 +11,7 @@ help:
 	@echo "make run     real news texts through a real small model on this machine: see out/quickstart/"
 	@echo "make test    all tests, with branch coverage"
 	@echo "make lint    ruff and mypy"
-	@echo "make bench   short forms of all benchmarks, against other clients, in .venv-bench"
+	@echo "make bench   short forms of all benchmarks in one table, against other clients, in .venv-bench"
 	@echo "make format  ruff format"
 	@echo "make wheel   the built wheel, in dist/"
 	@echo "make clean   removes what make made, but not out/"
@@ -61,11 +61,7 @@ format: $(VENV)/installed-lint
 	@touch $@
 
 bench: .venv-bench/installed
-	.venv-bench/bin/python scripts/bench_overhead.py --rounds 1 --seconds 4
-	.venv-bench/bin/python scripts/bench_concurrency.py --seconds 90
-	.venv-bench/bin/python scripts/bench_memory.py --documents 1000 10000 --files 20000
-	.venv-bench/bin/python scripts/bench_resume.py --short
-	.venv-bench/bin/python scripts/bench_sources.py --short
+	.venv-bench/bin/python scripts/bench.py
 
 wheel: $(VENV)/installed
 	rm -rf dist build

@@ -12,9 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from bench_site import COMMAND, Stub, clean_environment, measured, stub_server, table, text_of, write_site
+from bench_site import COMMAND, Figure, Stub, clean_environment, measured, stub_server, table, text_of, write_site
 
 BASE = 1_000
 FOLDER_WIDTH = 1_000
@@ -66,6 +67,15 @@ def first_request_s(count: int, *, stub: Stub, folder: Path) -> float:
     if stats.answered < 2:
         raise RuntimeError(f"no request within {WAIT_S:g} s: {(site / 'child.log').read_text(encoding='utf-8')[-800:]}")
     return stats.second - started
+
+
+def short() -> Iterator[Figure]:
+    """Runs over 1,000 and 20,000 documents, and the start over 20,000 files."""
+    with stub_server(0.0) as stub, tempfile.TemporaryDirectory() as name:
+        for documents, peak, over, _ in curve([BASE, 20_000], stub=stub, folder=Path(name)):
+            yield Figure(f"a run over {documents}", f"{peak} at most, {over} over the first", "+30 MB")
+        seconds = first_request_s(20_000, stub=stub, folder=Path(name))
+        yield Figure("the first request over 20,000 files", f"after {seconds:.2f} s", "2 s")
 
 
 def main() -> int:

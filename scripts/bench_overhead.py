@@ -11,14 +11,14 @@ import statistics
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench_clients import CLIENTS
-from bench_site import COMMAND, SCRIPTS, Cost, Stub, measured, stub_server, table, text_of, write_site
+from bench_site import COMMAND, SCRIPTS, Cost, Figure, Stub, measured, stub_server, table, text_of, write_site
 
-OURS = "pipeline"
+OURS, TITLE = "pipeline", "this pipeline, everything on"
 START_UP = 1
 """Documents of the run whose cost is taken off: a start-up."""
 
@@ -99,10 +99,30 @@ def rows_of(setting: Setting, names: Sequence[str], *, rounds: int) -> list[list
 
 
 def _row(name: str, setting: Setting, *, points: Sequence[Point], base: float | None) -> list[object]:
-    title = "this pipeline, everything on" if name == OURS else CLIENTS[name].title
+    title = TITLE if name == OURS else CLIENTS[name].title
     share, rate, cpu_ms = (statistics.median(getattr(point, part) for point in points) for part in Point.__slots__)
     ratio = f"{cpu_ms / base:.1f}" if base else "-"
     return [title, setting.dialect, setting.threads, f"{rate:.0f}", f"{share:.0%}", f"{cpu_ms:.2f} ms", ratio]
+
+
+def names_of(dialect: str, wanted: Sequence[str]) -> list[str]:
+    """Those of the wanted rows that are installed and speak the dialect."""
+    return [name for name in wanted if name == OURS or (CLIENTS[name].is_here and dialect in CLIENTS[name].dialects)]
+
+
+def short() -> Iterator[Figure]:
+    """Every client once, for four seconds."""
+    for dialect, threads, aim in (
+        ("vllm", 64, "95 %"),
+        ("vllm", 256, "70 %"),
+        ("ollama", 64, "95 %"),
+        ("ollama", 256, "70 %"),
+    ):
+        setting = Setting(dialect, threads, 0.2, 4.0, 2000)
+        for title, *_, share, cpu, ratio in rows_of(setting, names_of(dialect, [OURS, *CLIENTS]), rounds=1):
+            what = f"{dialect}, {threads} in flight: {title}"
+            aimed = f"{aim}, 2.0 ms" if title == TITLE else ""
+            yield Figure(what, f"{share} of the ideal, {cpu} of CPU a document, {ratio} x tuned requests", aimed)
 
 
 def main() -> int:
@@ -118,11 +138,7 @@ def main() -> int:
     asked = parser.parse_args()
     rows: list[list[object]] = []
     for dialect in asked.dialect:
-        names = [
-            name
-            for name in asked.client
-            if name == OURS or (CLIENTS[name].is_here and dialect in CLIENTS[name].dialects)
-        ]
+        names = names_of(dialect, asked.client)
         for threads in asked.in_flight:
             setting = Setting(dialect, threads, asked.latency, asked.seconds, asked.size)
             rows += rows_of(setting, names, rounds=asked.rounds)

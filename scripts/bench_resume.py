@@ -19,34 +19,44 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench_site import COMMAND, Stub, measured, own_peak_mb, stub_server, write_site
+from bench_site import COMMAND, Figure, Stub, measured, own_peak_mb, stub_server, table, write_site
 
 from pipeline.config import OutputConfig
 from pipeline.output import scan
 
 INPUT = "all.jsonl"
+LARGE, SHORT = 1_000_000, 50_000
 
 
 def main() -> int:
-    """Prints a line for each way to start; returns the exit code."""
+    """Prints the table; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--short", action="store_true", help="50,000 documents")
+    parser.add_argument("--short", action="store_true", help=f"{SHORT:,} documents")
     parser.add_argument("--scan", metavar="FOLDER", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.scan:
         _scan(arguments.scan)
         return 0
-    documents = 50_000 if arguments.short else 1_000_000
+    found = figures(SHORT if arguments.short else LARGE)
+    print(table(("how", "what it took", "aim"), [(each.what, each.found, each.aim) for each in found]))
+    return 0
+
+
+def short() -> Iterator[Figure]:
+    """All ways over fewer documents."""
+    return figures(SHORT)
+
+
+def figures(documents: int) -> Iterator[Figure]:
+    """What each way to start took, over an output in which so many documents are done."""
+    aim = "15 s, 250 MB" if documents == LARGE else ""
     with stub_server(0.0) as stub, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _make(folder, documents, stub)
-        size_mb = (folder / "out" / "results.jsonl").stat().st_size / 1e6
-        print(f"{documents:,} documents done, {size_mb:,.0f} MB of results", flush=True)
-        _child("lines read", folder)
-        _go_on("the command, one line new, lines read", folder, stub, number=documents)
-        _child("checkpoint read", folder)
-        _go_on("the command, one line new, checkpoint read", folder, stub, number=documents + 1)
-    return 0
+        for number, source in enumerate(("lines", "checkpoint")):
+            yield Figure(f"what is done, {documents:,} documents, from {source}", _child(folder))
+            took = _go_on(folder, stub, number=documents + number)
+            yield Figure(f"the command, {documents:,} done and one new, from {source}", took, aim)
 
 
 def _make(folder: Path, documents: int, stub: Stub) -> None:
@@ -73,7 +83,7 @@ def _line(number: int) -> str:
     return json.dumps({"text": f"Text {number}."}) + "\n"
 
 
-def _go_on(name: str, folder: Path, stub: Stub, *, number: int) -> None:
+def _go_on(folder: Path, stub: Stub, *, number: int) -> str:
     """The whole command after one more line; the preflight's request is the first, the new document's the second."""
     with (folder / INPUT).open("a", encoding="utf-8") as lines:
         lines.write(_line(number))
@@ -82,18 +92,16 @@ def _go_on(name: str, folder: Path, stub: Stub, *, number: int) -> None:
     cost = measured((*COMMAND, "run", "--quiet"), folder)
     whole_s, stats = time.monotonic() - started, stub.stats()
     if stats.answered != 2:
-        raise RuntimeError(f"{name}: {stats.answered} requests, need one of the preflight and one of the document")
-    print(
-        f"{name}: {stats.second - started:.1f} s to its request, {whole_s:.1f} s in all ({cost.cpu_s:.1f} s of one"
-        f" core), {cost.peak_mb:.0f} MB at most",
-        flush=True,
+        raise RuntimeError(f"{stats.answered} requests, need one of the preflight and one of the document")
+    return (
+        f"{stats.second - started:.1f} s to its request, {whole_s:.1f} s in all ({cost.cpu_s:.1f} s of one core),"
+        f" {cost.peak_mb:.0f} MB at most"
     )
 
 
-def _child(name: str, folder: Path) -> None:
+def _child(folder: Path) -> str:
     command = [sys.executable, __file__, "--scan", str(folder / "out")]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    print(f"{name}: {said.strip()}", flush=True)
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _scan(folder: str) -> None:

@@ -53,6 +53,15 @@ class Stats:
     cpu_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A row of the table of all benchmarks: what was measured, what came out, and what it should be, if anything."""
+
+    what: str
+    found: str
+    aim: str = ""
+
+
 class Stub:
     """The stub server, in a process of its own."""
 

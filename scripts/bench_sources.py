@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 
 import zstandard
-from bench_site import own_peak_mb
+from bench_site import Figure, own_peak_mb, table
 
 from pipeline.config import InputConfig, InputSource
 from pipeline.documents import ListingCounts, decode, load_entries
@@ -135,18 +135,28 @@ def main() -> None:
         measure(arguments.measure)
         return
     large = arguments.documents or (SHORT if arguments.short else LARGE)
-    print(f"{'source':<12}{SMALL:>10,}/s{large:>10,}/s{'ratio':>8}{'MB':>8}{'MB':>8}{'ratio':>8}")
+    found = figures(large, s3=arguments.s3)
+    print(table(("source", "what it took", "aim"), [(each.what, each.found, each.aim) for each in found]))
+
+
+def short() -> Iterator[Figure]:
+    """Each local kind, with fewer documents."""
+    return figures(SHORT, s3=None)
+
+
+def figures(large: int, *, s3: str | None) -> Iterator[Figure]:
+    """A row for each kind of input; `s3` None leaves the object store out."""
     for source in LOCAL:
-        _print_row(source, large, partial(_local, source))
-    if arguments.s3 is not None:
-        with _bucket(arguments.s3) as uri:
-            _print_row("s3", large, partial(_remote, uri))
+        yield _figure(source, large, partial(_local, source))
+    if s3 is not None:
+        with _bucket(s3) as uri:
+            yield _figure("s3", large, partial(_remote, uri))
 
 
-def _print_row(source: str, large: int, one: Callable[[int], tuple[float, float]]) -> None:
+def _figure(source: str, large: int, one: Callable[[int], tuple[float, float]]) -> Figure:
     (slow, less), (fast, more) = one(SMALL), one(large)
-    ratios = f"{fast / slow:>8.2f}{less:>8.1f}{more:>8.1f}{more / less:>8.2f}"
-    print(f"{source:<12}{slow:>12,.0f}{fast:>12,.0f}{ratios}", flush=True)
+    found = f"{slow:,.0f} and {fast:,.0f} documents/s, {less:.1f} and {more:.1f} MB at most ({more - less:+.1f})"
+    return Figure(f"{SMALL:,} and {large:,} documents in {source}", found, "flat memory")
 
 
 @contextmanager
