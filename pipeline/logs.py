@@ -208,8 +208,7 @@ class LineHandler(logging.Handler):
 
     def close(self) -> None:
         """Writes the counts that are still held back, and stops."""
-        with suppress(OSError, ValueError):  # the stream may be gone by now
-            self.flush()
+        self.flush()
         logging.captureWarnings(False)
         super().close()
 
@@ -217,8 +216,9 @@ class LineHandler(logging.Handler):
         """Writes the counts of warnings that are still held back."""
         self.acquire()
         try:
-            for record in self._repeats.rest():
-                self._put(self._line(record), record.levelno)
+            with suppress(OSError, ValueError):  # the stream may be gone by now
+                for record in self._repeats.rest():
+                    self._put(self._line(record), record.levelno)
         finally:
             self.release()
 

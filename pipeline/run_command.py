@@ -270,10 +270,8 @@ def _tidy(app: AppConfig, *, run_id: str, stop: threading.Event) -> None:
 
 def _flush_log() -> None:
     """What repeated is told before the summary: a run's last line is how it ended."""
-    handler = active_handler()
-    if handler is not None:
-        with suppress(OSError, ValueError):  # the stream may be gone by now
-            handler.flush()
+    if (handler := active_handler()) is not None:
+        handler.flush()
 
 
 def _limit(app: AppConfig) -> Limit:

@@ -270,3 +270,12 @@ def test_nothing_is_said_of_each_document_unless_asked(place: Place) -> None:
     place.documents(5)
     ran = place.run("--log-format", "json")
     assert not any("document" in line for line in json_log(ran.err))
+
+
+def test_nothing_comes_after_the_end_of_a_run(place: Place) -> None:
+    """What was held back as a repetition is counted before the last line."""
+    place.documents({"a.txt": "[[fault:http_500]]"})
+    ran = place.run("--log-format", "json", "--set", "runner.max_error_rate=1")
+    lines = json_log(ran.err)
+    assert any("repeated" in line for line in lines)
+    assert lines[-1]["message"] == "run ends"
