@@ -213,8 +213,9 @@ def mkdir(path, *arguments):
     _mkdir(path, *arguments)
     _tell("make", path)
 def open(path, flags, *arguments, **named):
+    is_new = flags & os.O_CREAT and not os.path.exists(path)
     fd = _open(path, flags, *arguments, **named)
-    if flags & os.O_CREAT:
+    if is_new:
         _tell("make", path)
     return fd
 os.fsync, os.replace, os.mkdir, os.open = fsync, replace, mkdir, open
