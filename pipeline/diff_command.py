@@ -57,7 +57,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         raise ConfigError(f"--field: got {arguments.field!r}, which no result has, need one as in companies.sentiment")
     found = _as_json(before, after, states=states, comparison=comparison, by=arguments.by)
     if arguments.json:
-        write_out(json.dumps(found, ensure_ascii=False, indent=1))
+        write_out(json.dumps(found, indent=1))
     else:
         write_out("\n".join(_lines(found, colour=wants_colour(sys.stdout, environ))))
     return EXIT_OK

@@ -30,7 +30,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     shown = printable(arguments.show) if arguments.show else None  # as records have it
     found = story(medium, shown) if shown else failures(medium, examples=arguments.examples)
     if arguments.json:
-        write_out(json.dumps(found, ensure_ascii=False, indent=1))
+        write_out(json.dumps(found, indent=1))
     else:
         lines = _story(found, colour=colour) if arguments.show else _failures(found, colour=colour)
         write_out("\n".join(lines))

@@ -152,11 +152,15 @@ def test_shards_are_told_together(place: Place) -> None:
 
 
 def test_nothing_that_came_from_outside_reaches_the_terminal_as_an_escape(place: Place) -> None:
-    """Ids, messages and answers."""
-    place.documents({"a\x1b[2J.txt": "[[fault:http_400]]"})
+    """Ids, messages and answers, also as JSON: 0x9b is an escape of its own."""
+    name = "a\x1b[2J\x9b2J\u202e.txt"
+    place.documents({name: "[[fault:http_400]]"})
     place.run(*LENIENT)
-    shown = place.call("errors", "out").out + place.call("errors", "out", "--show", "a\x1b[2J.txt").out
-    assert "a\\x1b[2J.txt" in shown and "\x1b" not in shown
+    shown = place.call("errors", "out").out + place.call("errors", "out", "--show", name).out
+    assert "a\\x1b[2J\\x9b2J\\u202e.txt" in shown
+    told = place.call("errors", "out", "--json").out
+    assert json.loads(told)["groups"][0]["examples"][0]["id"] == name
+    assert [each for each in "\x1b\x9b\u202e" if each in shown + told] == []
 
 
 def test_an_output_that_is_not_there_is_no_good_news(place: Place) -> None:
