@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 from conftest import Place
+from raw_server import answering, reply
 from s3_server import S3Server, s3_server
 from s3_tap import Tap
 from test_archives import packed
 
-from pipeline.config import InputConfig, InputSource
+from pipeline.config import InputConfig, InputSource, OutputConfig
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import ConfigError, DocumentError, TryLaterError
+from pipeline.output import scan
 from pipeline.records import Entry
 from pipeline.stores import RemoteStore
 
@@ -142,6 +144,18 @@ def test_wrong_credentials_and_buckets_are_said_at_once(s3: S3Server, store: Rem
     assert "wrong-secret" not in str(error.value)
     with pytest.raises(ConfigError, match="holds a user or a key"):
         pulled("s3://key:secret@bucket/x")
+
+
+@pytest.mark.parametrize("status", [301, 400])
+def test_a_wrong_region_is_said_at_once(status: int) -> None:
+    """As the clouds say it: exit 2 for input and output, naming where the region is set."""
+    with answering(reply(b"<Error><Code>Wrong</Code></Error>", status)) as server:
+        keys = {"access_key_id": "key", "secret_access_key": "secret"}
+        storage = {"endpoint": server.url, "retry_for_s": 1, **keys}
+        with pytest.raises(ConfigError, match=r"need the region and the endpoint of the bucket \(input\.storage"):
+            pulled("s3://bucket/in", storage=storage)
+        with pytest.raises(ConfigError, match=r"was refused.*its region.*\(output\.uri, output\.storage\)"):
+            scan(OutputConfig("s3://bucket/out", storage=storage))
 
 
 def test_a_store_that_goes_away_is_tried_later(bucket: str) -> None:

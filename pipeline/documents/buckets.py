@@ -96,6 +96,9 @@ def _said(store: RemoteStore, cause: OSError) -> ConfigError | TryLaterError:
         return ConfigError(f"{what}; need a bucket that is there")
     if isinstance(cause, PermissionError):
         return ConfigError(f"{what}; need credentials that may list and read it (input.storage, or the environment)")
+    if cause.errno == errno.EPROTO:
+        need = "the region and the endpoint of the bucket (input.storage, or the environment)"
+        return ConfigError(f"{what}; need {need}")
     if cause.errno == errno.EINVAL:
         odd = "a key with an empty part, . or .., or a line end in it, cannot be listed"
         return ConfigError(f"{what}; {odd}: name a prefix without it")

@@ -5,6 +5,7 @@ It must not take what a person has to change for what will pass.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,10 +23,11 @@ def as_output_errors(where: str, *, opening: bool = False) -> Iterator[None]:
         yield
     except (StaleVersionError, FileExistsError):
         raise
-    except (PermissionError, FileNotFoundError) as exc:
-        kind = ConfigError if opening else OutputError
-        what = "was refused" if isinstance(exc, PermissionError) else "is not there"
-        hint = "; need a bucket that is there, and credentials that may read and write it" if opening else ""
-        raise kind(f"{where}: {what}: {exc.strerror}{hint} (output.uri, output.storage)") from exc
     except OSError as exc:
+        if isinstance(exc, (PermissionError, FileNotFoundError)) or exc.errno == errno.EPROTO:
+            kind = ConfigError if opening else OutputError
+            what = "is not there" if isinstance(exc, FileNotFoundError) else "was refused"
+            need = "a bucket that is there, its region, and credentials that may read and write it"
+            hint = f"; need {need}" if opening else ""
+            raise kind(f"{where}: {what}: {exc.strerror}{hint} (output.uri, output.storage)") from exc
         raise OutputError(f"{where}: the store did not do it: {exc.strerror or exc}") from exc

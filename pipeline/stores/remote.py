@@ -50,8 +50,8 @@ class RemoteStore:
     """A prefix of a bucket. Keys are relative to it, with `/` between their parts.
 
     Every method raises OSError for what the store answers: FileNotFoundError (no such object; of a listing: no such
-    bucket), PermissionError, EINVAL (it refuses the request), and ConnectionError when it could not be reached, or
-    failed, for as long as it is tried.
+    bucket), PermissionError, EPROTO (it refuses the request, as for another region), and ConnectionError when it could
+    not be reached, or failed, for as long as it is tried.
     """
 
     def __init__(self, address: Address, store: ObjectStore) -> None:
@@ -267,4 +267,4 @@ def _kind_of(text: str) -> tuple[type[OSError], int]:
     if status in (401, 403):
         return PermissionError, errno.EACCES
     refused = 300 <= status < 500 and status not in (408, 429)
-    return (OSError, errno.EINVAL) if refused else (ConnectionError, errno.EIO)
+    return (OSError, errno.EPROTO) if refused else (ConnectionError, errno.EIO)
