@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from raw_server import Line, RawServer, reply
 from s3_server import S3Server, s3_server
 from s3_tap import Tap
 
@@ -213,6 +214,24 @@ def test_a_server_that_goes_away_is_a_connection_error_and_keeps_what_it_had() -
         server.start_again()
         assert store.get("a") == b"kept"
         assert store.find("b") is None
+
+
+def test_a_large_object_may_take_long_to_be_sent() -> None:
+    """Until its answer comes, nothing is heard of the server: only the whole of an upload is bounded."""
+
+    def answer_late(line: Line) -> None:
+        while line.read() is not None:
+            line.ended.wait(1.5)
+            line.send(reply(ETag='"x"'))
+
+    with RawServer(answer_late) as server:
+        keys = {"access_key_id": "key", "secret_access_key": "secret", "retry_for_s": 0}
+        store = RemoteStore.open("s3://bucket", storage={"endpoint": server.url, "read_timeout": "0.5s", **keys})
+        assert store.create("part", b"x" * (2 << 20)) == '"x"'
+        assert store.put("part", iter([b"x"])) == '"x"'
+        for small in (lambda: store.create("lock", b"x"), lambda: store.get("part")):
+            with pytest.raises(ConnectionError):
+                small()
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,8 @@ _MANY = 10_000
 """Tries that no request comes to: the time is what bounds them."""
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)/*(.*)", re.DOTALL)
-_CLIENT_OPTIONS = ("allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_url", "timeout", "user_agent")
+_TIMEOUTS = ("connect_timeout", "read_timeout", "timeout")
+_CLIENT_OPTIONS = ("allow_http", "allow_invalid_certificates", "proxy_url", "user_agent", *_TIMEOUTS)
 _OWN_OPTIONS = ("profile", "retry_for_s")
 _ENDPOINTS = {
     "s3": ("endpoint", "endpoint_url", "aws_endpoint_url_s3", "aws_endpoint_url", "aws_endpoint"),
@@ -78,11 +79,12 @@ def parse_address(uri: str) -> Address:
     return Address(scheme, bucket, prefix)
 
 
-def build(address: Address, options: Mapping[str, Any]) -> ObjectStore:
+def build(address: Address, options: Mapping[str, Any], *, uploads: bool = False) -> ObjectStore:
     """The store of an address; ConfigError for an option it does not know or a profile that is not there.
 
     `options` stand over the environment's: `endpoint`, `region`, `profile` (of the AWS files), `retry_for_s`, and every
-    key of the cloud's own that the library has (`skip_signature`, `account_name`, `service_account`, …).
+    key of the cloud's own that the library has (`skip_signature`, `account_name`, `service_account`, …). `uploads`: for
+    what takes long to send, until when no answer comes; the time of the whole request alone is bounded.
     """
     import obstore.exceptions
     from obstore.store import AzureStore, GCSStore, S3Store
@@ -97,7 +99,7 @@ def build(address: Address, options: Mapping[str, Any]) -> ObjectStore:
             address.bucket,
             prefix=address.prefix or None,
             config=config,
-            client_options=_client_options(address.scheme, config, options),
+            client_options=_client_options(address.scheme, config, options, uploads=uploads),
             retry_config={"retry_timeout": timedelta(seconds=retry_for_s), "max_retries": _MANY},
         )
     except (obstore.exceptions.BaseError, ValueError, TypeError) as cause:
@@ -125,7 +127,9 @@ def _said_of(names: Iterable[str], config: Mapping[str, Any]) -> str:
     return next((str(said) for said in found if said), "")
 
 
-def _client_options(scheme: str, config: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def _client_options(
+    scheme: str, config: Mapping[str, Any], options: Mapping[str, Any], *, uploads: bool
+) -> dict[str, Any]:
     """How requests are sent: bounded in time, and without TLS only to an endpoint that says http:// itself."""
     usual = {
         "allow_http": _said_of(_ENDPOINTS.get(scheme, ()), config).startswith("http://"),
@@ -133,7 +137,8 @@ def _client_options(scheme: str, config: Mapping[str, Any], options: Mapping[str
         "read_timeout": timedelta(seconds=READ_TIMEOUT_S),
         "timeout": timedelta(seconds=REQUEST_TIMEOUT_S),
     }
-    return {**usual, **{key: options[key] for key in _CLIENT_OPTIONS if key in options}}
+    found = {**usual, **{key: options[key] for key in _CLIENT_OPTIONS if key in options}}
+    return {key: value for key, value in found.items() if not (uploads and key == "read_timeout")}
 
 
 def _aws_files(profile: str | None) -> dict[str, str]:

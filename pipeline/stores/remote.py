@@ -27,6 +27,8 @@ RANGE_BYTES = 4 << 20
 """What is fetched at once of an object that is read as a stream."""
 
 _LIST_PAGE = 1000
+_SMALL_BYTES = 1 << 20
+"""What is sent at once, so that an answer must come soon."""
 
 
 class StaleVersionError(OSError):
@@ -54,10 +56,10 @@ class RemoteStore:
     not be reached, or failed, for as long as it is tried.
     """
 
-    def __init__(self, address: Address, store: ObjectStore) -> None:
-        """For `open`."""
+    def __init__(self, address: Address, store: ObjectStore, uploads: ObjectStore) -> None:
+        """For `open`. `uploads`: the same store, for what takes long to send."""
         self.address = address
-        self._store = store
+        self._store, self._uploads = store, uploads
 
     @classmethod
     def open(cls, uri: str, *, storage: Mapping[str, Any]) -> RemoteStore:
@@ -67,7 +69,7 @@ class RemoteStore:
         except ImportError as cause:
             raise ConfigError(f"{uri.split('://', 1)[0]}:// needs PyPI `obstore`, which is not installed") from cause
         address = parse_address(uri)
-        return cls(address, build(address, storage))
+        return cls(address, build(address, storage), build(address, storage, uploads=True))
 
     def uri_of(self, key: str) -> str:
         """The whole address of an object."""
@@ -124,7 +126,7 @@ class RemoteStore:
         import obstore
 
         with _spooled(data) as body, _as_os_errors(self.uri_of(key)):
-            return obstore.put(self._store, key, body, mode="overwrite")["e_tag"]
+            return obstore.put(self._for(body), key, body, mode="overwrite")["e_tag"]
 
     def create(self, key: str, data: bytes) -> str | None:
         """The ETag of a new object; FileExistsError when another stands there (of the same bytes: it is ours).
@@ -135,7 +137,7 @@ class RemoteStore:
 
         try:
             with _as_os_errors(self.uri_of(key)):
-                return obstore.put(self._store, key, data, mode="create", use_multipart=False)["e_tag"]
+                return obstore.put(self._for(data), key, data, mode="create", use_multipart=False)["e_tag"]
         except FileExistsError:
             there, etag = self.get_with_etag(key)
             if there != data:
@@ -166,6 +168,9 @@ class RemoteStore:
                     obstore.delete(self._store, key)
             except FileNotFoundError:
                 continue
+
+    def _for(self, data: bytes | BinaryIO) -> ObjectStore:
+        return self._store if isinstance(data, bytes) and len(data) <= _SMALL_BYTES else self._uploads
 
     def _get_if_there(self, key: str) -> tuple[bytes | None, str | None]:
         try:
