@@ -141,10 +141,10 @@ def _steps(trail: _Trail, plan: Plan, *, alone: bool, now: Callable[[], str]) ->
     entry = trail.entry
     data = entry.read()
     trail.sha256 = sha256(data).hexdigest()
-    if entry.duplicate_of is not None:
-        raise DocumentError("duplicate_id", f"another document of this run has the id {entry.duplicate_of!r} already")
     if entry.stands and entry.known is not None and entry.known.sha256 == trail.sha256:
         return Unchanged(entry.id, failed=entry.known.failed)
+    if entry.duplicate_of is not None:
+        raise DocumentError("duplicate_id", f"another document of this run has the id {entry.duplicate_of!r} already")
     document = documents.decode(entry, data, text_field=plan.text_field)
     trail.notes, trail.stage = document.notes, "prompt"
     return _ask(trail, plan, document=document, alone=alone, now=now)

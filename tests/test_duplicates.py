@@ -36,6 +36,18 @@ def test_a_file_met_twice_does_not_take_the_good_ones_id(place: Place) -> None:
     assert place.report()["output"]["done"] == 2
 
 
+def test_a_duplicate_of_a_file_just_written_fails_once(place: Place) -> None:
+    """The next run reads it again, finds the same bytes under the same id, and has nothing to do."""
+    place.change("d1.txt", "text")
+    inputs = ("--input", "inbox", "--input", "inbox/d1.txt")
+    place.run(*LENIENT, *inputs)
+    place.run(*LENIENT, *inputs)
+    assert place.last_run()["counts"] == {
+        "found": 2, "done": 0, "failed": 0, "skipped": 2, "ignored": 0, "left": 0
+    }  # fmt: skip
+    assert [(line["reason"], line["runs"]) for line in place.lines("errors.jsonl")] == [("duplicate_id", 1)]
+
+
 def test_each_of_many_duplicates_has_an_id_of_its_own(place: Place) -> None:
     """The same folder three times: every document is done once and fails twice, under four ids."""
     place.documents({"d1.txt": "text", "d2.txt": "text"})
