@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -72,8 +72,30 @@ def value_of_text(key: str, text: str) -> Any:
     return text if str in kinds and int not in kinds else scalar(text)
 
 
+def split_key(key: str) -> tuple[str, tuple[str, ...]]:
+    """The dotted key of a setting, and where a longer one leads in the mapping that it holds: `input.storage`, region.
+
+    In a mapping of texts, as headers are, the rest is one name, dots and all.
+    """
+    parts = key.split(".")
+    for end in range(2, len(parts)):
+        name, rest = ".".join(parts[:end]), parts[end:]
+        if (kind := _held_by(name)) is not None:
+            return name, (".".join(rest),) if kind is str else tuple(rest)
+    return key, ()
+
+
+def _held_by(key: str) -> Any:
+    """What the mapping holds that this setting is; None for one that is none."""
+    kinds = (kind for kind in options(_hint_of(key)) if typing.get_origin(kind) is Mapping)
+    return next((typing.get_args(kind)[1] for kind in kinds), None)
+
+
 def _hint_of(key: str) -> Any:
     """The annotation of a dotted key; None for an unknown one."""
+    key, inside = split_key(key)
+    if inside:
+        return _held_by(key)
     section, _, name = key.rpartition(".")
     if not section:
         return hints_of(AppConfig).get(name)

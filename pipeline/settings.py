@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import AppConfig, OllamaConfig, Origin, ProviderConfig, VLLMConfig, mask_url, rule_of
-from pipeline.config_keys import env_names, known_keys, sections, top_keys, value_of_text
+from pipeline.config_keys import env_names, known_keys, sections, split_key, top_keys, value_of_text
 from pipeline.config_rules import (
     Rule,
     Unacceptable,
@@ -74,9 +74,19 @@ def load_config(
     given |= _of_environment(os.environ if environ is None else environ)
     for key, value in (overrides or {}).items():
         found = value_of_text(key, value) if isinstance(value, str) else value
-        given[key] = _Given(found, "flag", "command line")
+        name, inside = split_key(key)
+        before = given[name].value if name in given else None
+        given[name] = _Given(_placed(found, inside, before), "flag", "command line")
     place = str(path) if path is not None else "environment and command line"
     return _assemble(given, errors, place=place)
+
+
+def _placed(value: object, inside: tuple[str, ...], before: Any) -> Any:
+    """The value; one for the inside of a mapping in the mapping as it was."""
+    if not inside:
+        return value
+    around = before if isinstance(before, Mapping) else {}
+    return {**around, inside[0]: _placed(value, inside[1:], around.get(inside[0]))}
 
 
 def _of_file(tree: Mapping[str, Any], place: str, errors: list[str]) -> dict[str, _Given]:

@@ -519,3 +519,25 @@ class TestSchema:
         section, _, name = key.rpartition(".")
         data = {section: {name: given_value}} if section else {name: given_value}
         assert list(Draft202012Validator(config_schema()).iter_errors(data)) == []
+
+
+def test_a_flag_leads_into_a_mapping(tmp_path: Path) -> None:
+    """One option of a store, one header, one field of a request, beside those that the file has."""
+    path = tmp_path / "c.yaml"
+    path.write_text("input: {storage: {region: a}}\nproviders: {big: {type: vllm}}\n", encoding="utf-8")
+    texts = (
+        *("input.storage.endpoint=http://127.0.0.1:1", "input.storage.allow_http=true", "vllm.headers.X-Id=5"),
+        *("vllm.headers.X.Y=z", "providers.big.extra_body.chat.deep=1", "providers.big.extra_body.seed=2"),
+    )
+    app = load_config(path, environ={}, overrides=dict(map(parse_set, texts)))
+    assert app.input.storage == {"region": "a", "endpoint": "http://127.0.0.1:1", "allow_http": True}
+    assert app.vllm.headers == {"X-Id": "5", "X.Y": "z"}
+    big = app.providers["big"]
+    assert isinstance(big, VLLMConfig)
+    assert big.extra_body == {"chat": {"deep": 1}, "seed": 2}
+
+
+def test_what_is_no_mapping_has_no_inside() -> None:
+    """A key that is too long is unknown, as a misspelt one is."""
+    with pytest.raises(ConfigError, match=r"runner\.refresh\.now: .*unknown key"):
+        load_config(None, environ={}, overrides={"runner.refresh.now": "1"})
