@@ -84,12 +84,14 @@ def test_an_outage_and_a_dead_end_have_a_bound_each(seen: list[tuple[Trouble | N
 def test_the_error_rate_is_of_all_that_was_seen(failed: int, wanted: int) -> None:
     """failed / (done + failed + skipped): at the limit is within it, and skipped documents count."""
     counts = {"done": 40 - failed, "failed": failed, "skipped": 60}
-    code, told = exit_code(None, **counts, listed=100, config=RunnerConfig(max_error_rate=0.05), min_documents=1)
+    config = RunnerConfig(max_error_rate=0.05)
+    code, told, _ = exit_code(None, **counts, listed=100, ignored={}, config=config, min_documents=1)
     assert (code, bool(told)) == (wanted, wanted != 0)
 
 
 def test_why_a_run_was_stopped_comes_before_its_counts() -> None:
     """A signal is a signal, however many documents have failed until then."""
     config = RunnerConfig(max_error_rate=0.0)
-    code, _ = exit_code(End.of_signal(15), done=0, failed=9, skipped=0, listed=None, config=config, min_documents=1)
+    counts = {"done": 0, "failed": 9, "skipped": 0}
+    code, *_ = exit_code(End.of_signal(15), **counts, listed=None, ignored={}, config=config, min_documents=1)
     assert code == 143
