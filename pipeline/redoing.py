@@ -6,12 +6,13 @@ import argparse
 from typing import Any
 
 from pipeline.agents import question
-from pipeline.config import AppConfig, ProviderConfig
+from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import REASONS, ConfigError
 from pipeline.output import Output, folder_of
-from pipeline.process import Asking, Plan
+from pipeline.process import Plan
 from pipeline.selection import Rules, sample_threshold
+from pipeline.settings import masked
 from pipeline.shards import Shard
 
 
@@ -61,11 +62,14 @@ def _changes(app: AppConfig, plan: Plan, runs: list[dict[str, Any]]) -> list[str
     before: dict[str, Any] = next(
         (run["config"]["question"] for run in reversed(runs) if "question" in run.get("config", {})), {}
     )
-    now = {name: question(each.resolved, first_config(app, each)) for name, each in plan.askings.items()}
-    keys = {key for name, asked in now.items() for key in asked if before.get(name, {}).get(key) != asked[key]}
-    return sorted(keys)
+    now = questions(app, plan)
+    return sorted({key for name in now for key in now[name] if before.get(name, {}).get(key) != now[name][key]})
 
 
-def first_config(app: AppConfig, asking: Asking) -> ProviderConfig:
-    """The settings of the provider that an asking is meant for."""
-    return app.provider_config(asking.resolved.provider)
+def questions(app: AppConfig, plan: Plan) -> dict[str, dict[str, Any]]:
+    """What each variant asks, as the run's own file keeps it: without what may be a secret in `extra_body`."""
+    found = {
+        name: question(each.resolved, app.provider_config(each.resolved.provider))
+        for name, each in plan.askings.items()
+    }
+    return {name: {**asked, "extra_body": masked(asked["extra_body"])} for name, asked in found.items()}

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import dry_run
-from pipeline.agents import question
 from pipeline.arguments import config_path, load_app, same_command, write_out
 from pipeline.colours import wants_colour
 from pipeline.config import AppConfig
@@ -29,7 +28,7 @@ from pipeline.planning import build_plan
 from pipeline.process import Plan
 from pipeline.progress import ProgressMode, make_progress
 from pipeline.records import utc_now
-from pipeline.redoing import check_redo, first_config, rules_of
+from pipeline.redoing import check_redo, questions, rules_of
 from pipeline.refresh import Refresher
 from pipeline.report import build_report, reconciles, run_summary, write_newest
 from pipeline.run_stats import RunStats
@@ -206,9 +205,6 @@ class _Run:
         self, stats: RunStats, *, counts: Mapping[str, int], code: int, verdict: str | None, message: str
     ) -> dict[str, Any]:
         stamp, output = self.output.stamp, self.output
-        asked = {
-            name: question(each.resolved, first_config(self.app, each)) for name, each in self.plan.askings.items()
-        }
         return run_summary(
             stats,
             counts=counts,
@@ -219,7 +215,7 @@ class _Run:
             run=stamp.run,
             shard=stamp.shard,
             agent=self.plan.agent.name,
-            config={**describe(self.app), "question": asked},
+            config={**describe(self.app), "question": questions(self.app, self.plan)},
             verdict=verdict,
             message=message,
             command=same_command(self.arguments),

@@ -229,17 +229,18 @@ def _check_names(app: AppConfig, given: Mapping[str, _Given], errors: list[str])
 
 def describe(app: AppConfig) -> dict[str, Any]:
     """The settings as JSON can hold them, with provider and fallback resolved and every secret masked."""
-    plain = {f.name: _masked(getattr(app, f.name), f.name) for f in fields(app) if f.compare}
+    plain = {f.name: masked(getattr(app, f.name), f.name) for f in fields(app) if f.compare}
     return {**plain, "provider": app.provider or "ollama", "fallback": list(app.fallback_names())}
 
 
-def _masked(value: Any, name: str) -> Any:
+def masked(value: Any, name: str = "") -> Any:
+    """The value as JSON can hold it, `***` for what may be a secret by its name; `name`: that of the value itself."""
     if is_dataclass(value):
-        return {f.name: _masked(getattr(value, f.name), f.name) for f in fields(value)}
+        return {f.name: masked(getattr(value, f.name), f.name) for f in fields(value)}
     if isinstance(value, (list, tuple)):
-        return [_masked(item, name) for item in value]
+        return [masked(item, name) for item in value]
     if isinstance(value, Mapping):
-        return {key: "***" if _hidden(item, name, key) else _masked(item, key) for key, item in value.items()}
+        return {key: "***" if _hidden(item, name, key) else masked(item, key) for key, item in value.items()}
     if isinstance(value, str):
         return "***" if value and name == "api_key" else mask_url(value)
     return value
