@@ -92,14 +92,30 @@ def rows_of(setting: Setting, names: Sequence[str], *, rounds: int) -> list[list
     with stub_server(setting.latency_s) as stub, tempfile.TemporaryDirectory() as folder:
         for turn in range(rounds):
             for name in [*names[turn % len(names) :], *names[: turn % len(names)]]:
-                found[name].append(measure(name, setting, stub=stub, folder=Path(folder)))
-                print(f"  {setting.dialect} {setting.threads} {name}: {found[name][-1]}", file=sys.stderr)
-    base = statistics.median(point.cpu_ms for point in found["tuned"]) if "tuned" in found else None
+                found[name] += _measured(name, setting, stub=stub, folder=Path(folder))
+    base = statistics.median(point.cpu_ms for point in found["tuned"]) if found["tuned"] else None
     return [_row(name, setting, points=found[name], base=base) for name in names]
+
+
+def _measured(name: str, setting: Setting, *, stub: Stub, folder: Path) -> list[Point]:
+    """One row's figures in a list, which is empty when a client other than ours did not come to its end."""
+    where = f"  {setting.dialect} {setting.threads} {name}"
+    try:
+        point = measure(name, setting, stub=stub, folder=folder)
+    except RuntimeError as failed:
+        if name == OURS:
+            raise
+        print(f"{where}: failed: {str(failed).splitlines()[-1]}", file=sys.stderr)
+        stub.stats()
+        return []
+    print(f"{where}: {point}", file=sys.stderr)
+    return [point]
 
 
 def _row(name: str, setting: Setting, *, points: Sequence[Point], base: float | None) -> list[object]:
     title = TITLE if name == OURS else CLIENTS[name].title
+    if not points:
+        return [title, setting.dialect, setting.threads, *("failed",) * 4]
     share, rate, cpu_ms = (statistics.median(getattr(point, part) for point in points) for part in Point.__slots__)
     ratio = f"{cpu_ms / base:.1f}" if base else "-"
     return [title, setting.dialect, setting.threads, f"{rate:.0f}", f"{share:.0%}", f"{cpu_ms:.2f} ms", ratio]
