@@ -67,9 +67,8 @@ def run(name: str, setting: Setting, *, documents: int, stub: Stub, folder: Path
 def _site(folder: Path, setting: Setting, stub: Stub) -> None:
     """A fresh output over the documents, which are written once."""
     shutil.rmtree(folder / "out", ignore_errors=True)
-    write_site(
-        folder, stub.url, dialect=setting.dialect, settings={"runner.max_error_rate": 0, "vllm.preflight": "off"}
-    )
+    settings = {"runner.max_error_rate": 0, f"{setting.dialect}.preflight": "off"}
+    write_site(folder, stub.url, dialect=setting.dialect, settings=settings)
     inbox = folder / "inbox"
     if not inbox.exists():
         inbox.mkdir()
