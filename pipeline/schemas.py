@@ -18,6 +18,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+from pipeline.config_rules import nearest
 from pipeline.errors import ConfigError
 from pipeline.quick_check import Check, quick_check
 from pipeline.violations import MESSAGE_CHARS, Violation, describe, path_of, short
@@ -137,6 +138,17 @@ def _check_place(node: dict[str, Any], resolver: Any, *, where: str, place: str)
     if not isinstance(quote, bool) or (quote and "string" not in ([kinds] if isinstance(kinds, str) else kinds)):
         seen = f"got {short(quote)} on type {short(kinds)}"
         raise ConfigError(f"{where}: at {place}.{QUOTE}: {seen}, need true, on a string")
+    if node.get("additionalProperties") is False and not node.get("patternProperties"):
+        _check_required(node.get("required", ()), node.get("properties", {}), at=f"{where}: at {place}.required")
+
+
+def _check_required(required: Iterable[str], properties: Iterable[str], *, at: str) -> None:
+    """Nothing, or ConfigError: a property is required that may not be there, so that no object fits."""
+    for name in required:
+        if name not in properties:
+            near = nearest(name, properties)
+            hint = f"; the nearest is {near}" if near else ""
+            raise ConfigError(f"{at}: {short(name)} is none of the properties, and no others are accepted{hint}")
 
 
 def _check_ref(ref: str, resolver: Any, *, at: str) -> None:

@@ -35,6 +35,11 @@ def said(schema: dict[str, Any], value: Any) -> tuple[str, str]:
     return violation.path, violation.message
 
 
+def closed(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    """A schema of an object with these properties and no others."""
+    return of(properties, required=required, additionalProperties=False)
+
+
 @pytest.mark.parametrize(
     ("schema", "place"),
     [
@@ -54,6 +59,9 @@ def said(schema: dict[str, Any], value: Any) -> tuple[str, str]:
         (of({"a": {"$id": "https://example.com/a"}}), "$.properties.a.$id"),
         (of({"a": {"type": "array", "x-quote": True}}), "$.properties.a.x-quote"),
         (of({"a": {"type": "string", "x-quote": "yes"}}), "$.properties.a.x-quote"),
+        (closed({"evidence": {}}, ["evidnce"]), '$.required: "evidnce" is none of the properties'),
+        (closed({"evidence": {}}, ["evidnce"]), "the nearest is evidence"),
+        (of({"a": {"items": closed({}, ["b"])}}), "$.properties.a.items.required"),
         (of({}, **{"$ref": "#"}), "refers to itself"),
         (of({"a": {"const": datetime.date(2024, 1, 1)}}), "date"),
         ({"type": "object", "properties": {False: {}}}, "key"),
@@ -66,6 +74,13 @@ def test_a_schema_that_cannot_be_used_is_refused(schema: Any, place: str) -> Non
         compile_schema(schema, where="agents/x.yaml: schema")
     assert str(caught.value).startswith("agents/x.yaml: schema: ")
     assert place in str(caught.value)
+
+
+def test_a_property_may_be_required_and_not_described() -> None:
+    """Where others are accepted, or accepted by a pattern."""
+    assert compile_schema(of({}, required=["b"]), where="test").violation({"b": 1}) is None
+    by_pattern = {**closed({}, ["b"]), "patternProperties": {"^b$": {}}}
+    assert compile_schema(by_pattern, where="test").violation({"b": 1}) is None
 
 
 def test_a_property_may_be_named_like_a_keyword() -> None:
@@ -146,7 +161,7 @@ def test_the_place_is_named() -> None:
 def test_no_message_repeats_a_value(one: Any, other: Any) -> None:
     """A word that is the model's, as a value or as a name, is in neither place nor message, and both are short."""
     rule = {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"$ref": "#"}, "maxItems": 2}]}
-    schema = of({"a": rule, "b": {"enum": [1]}}, additionalProperties=False, required=["items"])
+    schema = of({"a": rule, "b": {"enum": [1]}}, additionalProperties=False, required=["b"])
     compiled = compile_schema(schema, where="test")
     marked = {"a": [one, "MARK", {"MARK": other}], "MARK": "MARK", "items": "MARK"}
     violation = compiled.violation(marked)
