@@ -38,7 +38,7 @@ def load_app(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> Ap
     """The configuration of the flags, the environment and the file; ConfigError when it cannot be used."""
     for name, near in misspelt_names(environ).items():
         logger.warning("an environment variable is ignored", extra={"variable": name, "nearest": near})
-    overrides = dict(parse_set(text) for text in arguments.set)
+    overrides: dict[str, object] = dict(map(parse_set, arguments.set))
     for flag, key in _FLAGS.items():
         value = getattr(arguments, flag, None)
         if value is not None:

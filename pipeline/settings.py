@@ -51,12 +51,12 @@ def find_config(environ: Mapping[str, str]) -> Path | None:
     return usual if usual.is_file() else None
 
 
-def parse_set(text: str) -> tuple[str, object]:
-    """The dotted key and the value of `key=value`, read as a text where the key holds one, else as YAML."""
+def parse_set(text: str) -> tuple[str, str]:
+    """The dotted key and the text of `key=value`; load_config says what the text means."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set: got {shown(key, Rule())}, need dotted.key=value")
-    return key.strip(), value_of_text(key.strip(), value)
+    return key.strip(), value
 
 
 def load_config(

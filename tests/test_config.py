@@ -224,10 +224,10 @@ class TestPrecedence:
 
     def test_set_reads_values_as_the_key_needs_them(self) -> None:
         """A text stays a text, a number and a list become what they say."""
-        assert parse_set("vllm.model=007") == ("vllm.model", "007")
-        assert parse_set("runner.grace_s=1.5") == ("runner.grace_s", 1.5)
-        assert parse_set("variant=null") == ("variant", None)
-        assert parse_set("input.include=[a, b]") == ("input.include", ["a", "b"])
+        texts = ("vllm.model=007", "runner.grace_s=1.5", "variant=null", "input.include=[a, b]")
+        app = load_config(None, environ={"PIPELINE_VARIANT": "x"}, overrides=dict(map(parse_set, texts)))
+        assert (app.vllm.model, app.runner.grace_s, app.variant) == ("007", 1.5, None)
+        assert app.input.include == ("a", "b")
         with pytest.raises(ConfigError, match="need dotted"):
             parse_set("runner.grace_s")
 
@@ -528,10 +528,12 @@ def test_a_flag_leads_into_a_mapping(tmp_path: Path) -> None:
     texts = (
         *("input.storage.endpoint=http://127.0.0.1:1", "input.storage.allow_http=true", "vllm.headers.X-Id=5"),
         *("vllm.headers.X.Y=z", "providers.big.extra_body.chat.deep=1", "providers.big.extra_body.seed=2"),
+        'vllm.extra_body.user="5"',
     )
     app = load_config(path, environ={}, overrides=dict(map(parse_set, texts)))
     assert app.input.storage == {"region": "a", "endpoint": "http://127.0.0.1:1", "allow_http": True}
     assert app.vllm.headers == {"X-Id": "5", "X.Y": "z"}
+    assert app.vllm.extra_body == {"user": "5"}
     big = app.providers["big"]
     assert isinstance(big, VLLMConfig)
     assert big.extra_body == {"chat": {"deep": 1}, "seed": 2}
