@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.config import AppConfig, OutputConfig, mask_url
-from pipeline.config_keys import misspelt_names
+from pipeline.config_keys import misspelt_names, split_key, value_of_text
 from pipeline.errors import ConfigError, OutputError
 from pipeline.output import Output, folder_of
-from pipeline.settings import find_config, load_config, parse_set
+from pipeline.settings import find_config, load_config, masked, parse_set
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +78,19 @@ def same_command(arguments: argparse.Namespace) -> str:
     for uri in arguments.input or ():
         words += ["--input", mask_url(uri)]
     for text in arguments.set:
-        if not any(secret in text.partition("=")[0] for secret in ("api_key", "headers", "storage", "url")):
+        if not _may_hold_secret(text):
             words += ["--set", text]
     return shlex.join(words)
+
+
+def _may_hold_secret(text: str) -> bool:
+    """True for `key=value` of a setting that is a secret or leads to one, or with a field inside that may be one."""
+    key, value = parse_set(text)
+    name, inside = split_key(key)
+    found = value_of_text(key, value)
+    for part in reversed(inside):
+        found = {part: found}
+    return any(word in name for word in ("api_key", "headers", "storage", "url")) or masked(found) != found
 
 
 def write_out(text: str) -> None:

@@ -154,16 +154,31 @@ def test_a_key_is_in_no_list_of_processes(place: Place, server: FakeLLM) -> None
     assert child.end().code == 0
 
 
+def written(place: Place) -> list[bytes]:
+    """What is in the files of the output."""
+    found = [path.read_bytes() for path in (place.folder / "out").rglob("*") if path.is_file()]
+    assert len(found) > 3
+    return found
+
+
 def test_a_key_in_a_field_of_the_request_is_in_no_file(place: Place) -> None:
     """Neither in the settings nor in the question that the run's own file keeps; other fields are told."""
     place.documents(2)
     place.configure({"vllm.extra_body": {"gateway_token": "a-secret-key", "seed": 7}})
     place.run()
-    written = [path.read_bytes() for path in (place.folder / "out").rglob("*") if path.is_file()]
-    assert len(written) > 3
-    assert all(b"a-secret-key" not in data for data in written)
+    assert all(b"a-secret-key" not in data for data in written(place))
     asked = place.last_run()["config"]["question"]["default"]["extra_body"]
     assert asked == {"gateway_token": "***", "seed": 7}
+
+
+def test_a_key_in_a_flag_is_in_no_file(place: Place) -> None:
+    """The command that a report tells to type again lacks it, wherever in the fields of a request it stands."""
+    place.documents(2)
+    fields = ("vllm.extra_body.gateway_token=a-secret-key", "vllm.extra_body.seed=7")
+    nested = 'vllm.extra_body.gateway={"secret": "a-secret-key"}'
+    place.run(*(word for text in (*fields, nested) for word in ("--set", text)))
+    assert all(b"a-secret-key" not in data for data in written(place))
+    assert place.last_run()["command"].endswith(" --set vllm.extra_body.seed=7")
 
 
 def test_an_id_writes_nothing_outside_of_the_output(place: Place) -> None:
