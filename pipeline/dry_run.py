@@ -24,7 +24,7 @@ def main(app: AppConfig, plan: Plan, *, rules: Rules, shard: Shard) -> int:
     index = scan(app.output, shard=shard)
     try:
         selection = Selection(index, rules, shard=shard, fingerprint=lambda id: plan.asking_for(id).fingerprint)
-        entries = load_entries(app.input, output=left_out(app.output, storage=app.input.storage), counts=listing)
+        entries = load_entries(app.input, output=left_out(app), counts=listing)
         counts, sample = _count(entries, selection)
         tokens = tokens_text(plan, sample)
     finally:

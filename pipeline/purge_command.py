@@ -74,8 +74,7 @@ def _read_ids(name: str) -> frozenset[str]:
 def _list(app: AppConfig, listed: Index) -> None:
     """Notes every id of the input; TryLaterError when that cannot be known for sure, ConfigError when it is empty."""
     counts = ListingCounts()
-    output = left_out(app.output, storage=app.input.storage)
-    for entry in load_entries(app.input, output=output, counts=counts):
+    for entry in load_entries(app.input, output=left_out(app), counts=counts):
         if is_damaged(entry):
             raise TryLaterError(f"--missing: {entry.id} cannot be read to its end, so nobody knows what is missing")
         listed.seen(entry.id)

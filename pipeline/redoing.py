@@ -9,7 +9,7 @@ from pipeline.agents import question
 from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import REASONS, ConfigError
-from pipeline.output import Output, folder_of
+from pipeline.output import Output, left_out
 from pipeline.process import Plan
 from pipeline.selection import Rules, sample_threshold
 from pipeline.settings import masked
@@ -24,8 +24,7 @@ def rules_of(arguments: argparse.Namespace, app: AppConfig, *, run_id: str, shar
         _check_reasons(only)
     below = None
     if arguments.sample:
-        where = folder_of(app.output.uri) or app.output.uri
-        listing = load_entries(app.input, output=where, counts=ListingCounts())
+        listing = load_entries(app.input, output=left_out(app), counts=ListingCounts())
         below = sample_threshold((entry.id for entry in listing if shard.owns(entry.id)), arguments.sample)
     return Rules(
         run_id=run_id,

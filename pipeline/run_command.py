@@ -61,7 +61,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     rules = rules_of(arguments, app, run_id=run_id, shard=shard)
     if arguments.dry_run:
         return dry_run.main(app, plan, rules=rules, shard=shard)
-    entries = load_entries(app.input, output=left_out(app.output, storage=app.input.storage), counts=counts)
+    entries = load_entries(app.input, output=left_out(app), counts=counts)
     signals = Signals(stop)
     try:
         with Output.open(

@@ -206,6 +206,7 @@ def test_input_and_output_may_be_two_services(there: There) -> None:
             place.configure({"input.uri": f"{there.uri}/in", "output.uri": output, **inner})
             place.run()
             assert sorted(place.asked()) == ["a.txt", "b.txt"]
+            assert "2 found" in place.run("--sample", "2").out
         assert place.call("purge", output, "--missing").out.endswith("0 results and 0 errors were removed.\n")
 
 

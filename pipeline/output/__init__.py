@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pipeline.config import OutputConfig
+from pipeline.config import AppConfig, OutputConfig
 from pipeline.errors import ConfigError, InternalError, TryLaterError
 from pipeline.output.bucket import Bucket
 from pipeline.output.folder import Folder
@@ -198,15 +198,16 @@ def folder_of(uri: str) -> Path | None:
     return Path(unquote(parts.path))
 
 
-def left_out(config: OutputConfig, *, storage: Mapping[str, Any]) -> Path | str | None:
-    """What an input with these options of the client leaves out as the output: its folder, or its address.
+def left_out(app: AppConfig) -> Path | str | None:
+    """What the input leaves out as the output: its folder, or its address.
 
-    None: the output lies in another service than any object that such an input could name.
+    None: the output lies in another service than any object that the input could name.
     """
-    folder = folder_of(config.uri)
-    if folder is not None or service_of(config.uri, config.storage) != service_of(config.uri, storage):
+    output = app.output
+    folder = folder_of(output.uri)
+    if folder is not None or service_of(output.uri, output.storage) != service_of(output.uri, app.input.storage):
         return folder
-    return config.uri
+    return output.uri
 
 
 def _check_agent(medium: Medium, index: Index, agent: str) -> None:
