@@ -251,6 +251,22 @@ def test_a_complaint_that_repeats_a_secret_is_kept_without_it(status: int) -> No
             assert told == "got Bearer *** and ***, team blue-team, model sk"
 
 
+def test_a_complaint_that_repeats_a_key_which_was_changed_meanwhile_is_kept_without_it() -> None:
+    """What counts is what this request was sent with: the old key may be good elsewhere."""
+    keys = iter(["sk-secret-1", "sk-secret-2"])
+    endpoint: Endpoint
+
+    def refuse(line: Line) -> None:
+        got = line.read()
+        assert got is not None
+        endpoint.reload_key()
+        line.send(reply(got.headers["authorization"], 401))
+
+    with RawServer(refuse) as server:
+        endpoint = Endpoint(server.url, Access(read_key=lambda: next(keys)))
+        assert endpoint.get("/x", timeout_s=5).body == b"Bearer ***"
+
+
 def test_an_answer_and_a_key_that_is_a_word_stay_as_they_are() -> None:
     """`EMPTY` is what many give a vLLM that wants no key: it must not change what is said."""
     with answering(reply(b"an EMPTY sk-secret-1"), reply(b"an EMPTY sk-secret-1", 400)) as server:

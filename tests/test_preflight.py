@@ -138,6 +138,7 @@ def test_a_wrong_key_is_a_dead_end(kind: str, mode: str) -> None:
         ({}, ": no key was sent (set `api_key`, or name its file in `api_key_file`)"),
         ({"api_key": "wrong"}, ": the server refuses the key"),
         ({"headers": {"authorization": "Bearer wrong"}}, ": the server refuses the key"),
+        ({"headers": {"X-Api-Key": "wrong"}}, ": the server refuses the key"),
     ],
 )
 def test_a_missing_key_is_told_from_a_wrong_one(kind: str, settings: dict[str, Any], told: str) -> None:

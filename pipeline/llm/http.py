@@ -176,7 +176,7 @@ class Endpoint:
     @property
     def sends_key(self) -> bool:
         """True when requests say who asks: by the key, by a user in the URL, or by a header of the configuration."""
-        named = any(name.lower() == "authorization" for name in self._access.headers or ())
+        named = any(map(is_secret_name, self._access.headers or ()))
         return named or bool(self._key) or urlsplit(self.base_url).username is not None
 
     def get(self, path: str, *, timeout_s: float) -> Reply:
@@ -229,15 +229,18 @@ class Endpoint:
             body = _read(response.raw, max_bytes)
         finally:
             response.close()
-        return Reply(response.status_code, response.headers, body if response.status_code == 200 else self._kept(body))
+        if response.status_code != 200:
+            body = _without_secrets(body, request.headers)
+        return Reply(response.status_code, response.headers, body)
 
-    def _kept(self, body: bytes) -> bytes:
-        """What a server says of a failure, without the secrets it was sent: some repeat them in their complaint."""
-        named = self._access.headers or {}
-        for secret in (self._key, *(value.rpartition(" ")[2] for name, value in named.items() if is_secret_name(name))):
-            if len(secret) >= SECRET_CHARS:
-                body = body.replace(secret.encode(), b"***")
-        return body
+
+def _without_secrets(body: bytes, sent: Mapping[str, str]) -> bytes:
+    """What a server says of a failure, without the secrets it was sent: some repeat them in their complaint."""
+    for name, value in sent.items():
+        secret = value.rpartition(" ")[2]
+        if is_secret_name(name) and len(secret) >= SECRET_CHARS:
+            body = body.replace(secret.encode(), b"***")
+    return body
 
 
 def _read(raw: Any, max_bytes: int) -> bytes:
