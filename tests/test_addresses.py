@@ -57,9 +57,10 @@ class Service:
         """Returns the addresses."""
         return self.addresses
 
-    def provider(self, port: int, *, resolve: bool = True) -> Provider:
+    def provider(self, port: int, *, resolve: bool = True, key_file: Path | None = None) -> Provider:
         """Returns the provider of this name."""
-        config = VLLMConfig(base_url=f"http://models.test:{port}/v1", model="m", resolve_replicas=resolve, timeout=5.0)
+        url, key = f"http://models.test:{port}/v1", str(key_file) if key_file else None
+        config = VLLMConfig(base_url=url, model="m", resolve_replicas=resolve, timeout=5.0, api_key_file=key)
         tools = Tools(self.clock, random.Random(3), lambda _: None, lambda _client, **_: Preflight("ok"), self.look_up)
         agent = ResolvedAgentConfig("a", "default", "vllm")
         return build_failover(AppConfig(vllm=config), {"default": agent}, tools=tools, pool_size=4).first
@@ -116,6 +117,24 @@ def test_a_name_that_cannot_be_looked_up_now_changes_nothing() -> None:
     service.clock.now += LOOK_UP_S
     provider.recover(at_once)
     assert provider.replicas == known
+
+
+def test_a_key_that_is_just_being_changed_does_not_end_a_look_for_replicas(tmp_path: Path) -> None:
+    """The file is gone for a moment: who is known is asked on, and the next look finds the new one."""
+    key = tmp_path / "key"
+    key.write_text("secret")
+    service = Service("127.0.0.1")
+    provider = service.provider(8000, key_file=key)
+    known = list(provider.replicas)
+    service.addresses = ["127.0.0.1", "127.0.0.2"]
+    key.unlink()
+    service.clock.now += LOOK_UP_S
+    provider.recover(at_once)
+    assert provider.replicas == known
+    key.write_text("secret")
+    service.clock.now += LOOK_UP_S
+    provider.recover(at_once)
+    assert len(provider.replicas) == 2
 
 
 def test_a_name_that_was_never_found_is_one_replica() -> None:

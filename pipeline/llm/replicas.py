@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import PROVES_LIFE, kind_of
+from pipeline.errors import PROVES_LIFE, ConfigError, kind_of
 from pipeline.llm.facts import Preflight
 from pipeline.llm.replica import Replica, Start, Tools
 from pipeline.llm.retry import RetryPolicy
@@ -151,7 +151,7 @@ class Provider:
         """
         if self._find is not None and self._tools.clock() - self._found_at >= LOOK_UP_S:
             self._found_at = self._tools.clock()
-            self._adjust(self._find(self.replicas))
+            self._look_around(self._find)
         for replica in self.replicas:
             replica.recover(start)
 
@@ -159,6 +159,13 @@ class Provider:
         """Closes the idle connections of all replicas."""
         for replica in self.replicas:
             replica.client.close()
+
+    def _look_around(self, find: Callable[[list[Replica]], list[Replica]]) -> None:
+        """Takes the replicas that are there now; all stays as it is while a key or a certificate is being changed."""
+        try:
+            self._adjust(find(self.replicas))
+        except ConfigError as error:
+            logger.warning("no new replicas for now: %s", error, extra={"provider": self.name})
 
     def _adjust(self, found: list[Replica]) -> None:
         """Takes the replicas that are there now; a new one is asked when it has passed its preflight."""
