@@ -15,17 +15,14 @@ from pipeline.errors import ConfigError, OutputError
 from pipeline.output import checkpoint
 from pipeline.output.heads import KINDS, Head, Kind, head_of, heads_of
 from pipeline.output.index import Index
-from pipeline.output.lines import Damage, LineFile, last_object, mend, read_lines, rewrite, sync_folder
+from pipeline.output.lines import Damage, LineFile, last_object, mend, read_lines, rewrite
 from pipeline.output.lock import Lock, acquire, try_gate
 from pipeline.output.runs import RUNS, read_runs
 from pipeline.shards import Shard
-from pipeline.stores import write_atomic
+from pipeline.stores import is_half_written, sync_folder, write_atomic
 
 SYNC_AFTER_S = 0.4
 """With a main thread that comes by every half second, a record is durable within a second."""
-
-_HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
-"""What `write_atomic` writes beside its file."""
 
 _RECORD_FILE = re.compile(r"(results|errors)(?:-\d{5}-of-(\d{5}))?\.jsonl")
 
@@ -236,7 +233,7 @@ class Folder:
         """Removes what a killed run had half written; of a shard only what bears its name: its sisters may be at it."""
         for folder in (self.folder, self.folder / RUNS, self.folder / checkpoint.FOLDER):
             for path in folder.glob(".*.tmp"):
-                if _HALF_WRITTEN.fullmatch(path.name) and (self._shard.count == 0 or self._shard.suffix in path.name):
+                if is_half_written(path.name) and (self._shard.count == 0 or self._shard.suffix in path.name):
                     self.remove(str(path.relative_to(self.folder)))
 
     def _under_gate(self, change: Callable[[Path], object], path: Path) -> None:

@@ -5,7 +5,6 @@ It must not know what a record means: any JSON object is a good line here.
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import OutputError
-from pipeline.stores import write_atomic
+from pipeline.stores import sync_folder, write_atomic
 
 _log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
@@ -156,18 +155,6 @@ def rewrite(path: Path, keep: Callable[[dict[str, Any]], bool]) -> int:
 
     write_atomic(path, chosen())
     return kept
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    except OSError as exc:
-        if exc.errno != errno.EINVAL:  # some network filesystems cannot sync a folder
-            raise
-    finally:
-        os.close(fd)
 
 
 class LineFile:

@@ -10,7 +10,17 @@ Nothing here knows what a document, a record or a setting is.
 from __future__ import annotations
 
 from pipeline.stores.clouds import REMOTE_SCHEMES, is_remote, lacks_slashes, parse_address, service_of
-from pipeline.stores.local import HIDDEN, StoredFile, find_file, open_file, printable, walk, write_atomic
+from pipeline.stores.local import (
+    HIDDEN,
+    StoredFile,
+    find_file,
+    is_half_written,
+    open_file,
+    printable,
+    sync_folder,
+    walk,
+    write_atomic,
+)
 from pipeline.stores.remote import RemoteStore, StaleVersionError, StoredObject
 
 __all__ = [
@@ -21,12 +31,14 @@ __all__ = [
     "StoredFile",
     "StoredObject",
     "find_file",
+    "is_half_written",
     "is_remote",
     "lacks_slashes",
     "open_file",
     "parse_address",
     "printable",
     "service_of",
+    "sync_folder",
     "walk",
     "write_atomic",
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 import time
@@ -234,9 +235,14 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
             with suppress(OSError):
                 beside.unlink()
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as cause:
         raise OutputError(f"cannot write {printable(str(path))}: {cause.strerror or cause}") from cause
+
+
+def is_half_written(name: str) -> bool:
+    """True for the name of what `write_atomic` leaves beside its file when it is killed."""
+    return re.fullmatch(r"\..+\.[0-9a-f]{12}\.tmp", name) is not None
 
 
 def _write_durably(path: Path, chunks: Iterable[bytes]) -> None:
@@ -246,7 +252,8 @@ def _write_durably(path: Path, chunks: Iterable[bytes]) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Nothing; the names in the folder are durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
