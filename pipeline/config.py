@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline.config_rules import Rule, Unacceptable, clean, hints_of, nearest, shown
-from pipeline.config_rules import is_secret_name as is_secret_name
-from pipeline.config_rules import mask_url as mask_url
+from pipeline.config_rules import Rule, Unacceptable, clean, hints_of, nearest_hint, shown
 from pipeline.config_rules import others as others
 from pipeline.config_table import RULES
+from pipeline.config_texts import mask_url as mask_url
 from pipeline.errors import ConfigError
 
 Overflow = Literal["fail", "head", "head_tail"]
@@ -251,9 +250,8 @@ class AppConfig:
         """The settings of a provider; "" means ollama; ConfigError (for `key`) when it is not there."""
         configs: dict[str, ProviderConfig] = {"ollama": self.ollama, "vllm": self.vllm, **self.providers}
         if (name or "ollama") not in configs:
-            near = nearest(name, configs)
-            hint = f"; the nearest is {near}" if near else ""
-            raise ConfigError(f"{key}: got {shown(name, Rule())}, need one of {', '.join(configs)}{hint}")
+            need = f"one of {', '.join(configs)}{nearest_hint(name, configs)}"
+            raise ConfigError(f"{key}: got {shown(name, Rule())}, need {need}")
         return configs[name or "ollama"]
 
     def fallback_names(self, first: str | None = None) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
 from typing import Any, Literal
-from urllib.parse import urlsplit
+
+from pipeline.config_texts import is_secret_name
 
 LARGEST = 2**53
 """Whole numbers beyond this do not survive JSON readers, and no setting means one."""
@@ -168,8 +169,7 @@ def need(value: object, hint: Any, *, rule: Rule) -> str:
     if rule.need:
         return rule.need
     words = " or ".join(_words(option, rule) for option in options(hint))
-    if isinstance(value, str) and (near := nearest(value, _choices(hint))):
-        words += f"; the nearest is {near}"
+    words += nearest_hint(value, _choices(hint)) if isinstance(value, str) else ""
     over = rule.high is not None and isinstance(value, (int, float)) and value > rule.high
     return words + (f" and <= {rule.high:g}" if rule.high is not None and (over or rule.high <= 1) else "")
 
@@ -228,6 +228,12 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
+def nearest_hint(name: str, known: Iterable[str]) -> str:
+    """What a complaint about this name ends with: `; the nearest is …`, or nothing."""
+    near = nearest(name, known)
+    return f"; the nearest is {near}" if near else ""
+
+
 def others(names: tuple[str, ...], *, first: str) -> tuple[str, ...]:
     """Provider names, each once and in order, without the first provider; "" is ollama."""
     named = dict.fromkeys(name or "ollama" for name in names)
@@ -249,27 +255,6 @@ def unknown_key(key: str, value: object, *, near: str | None, accepted: Iterable
     return f"{shown(key, Rule())[1:-1]}: unknown key, {hint}got {seen}, need one of {', '.join(accepted)}"
 
 
-def is_http_url(text: str) -> bool:
-    """True for an address of a server: http or https, a host, no query, no white space."""
-    try:
-        parts = urlsplit(text)
-        port_ok = parts.port is None or parts.port > 0
-    except ValueError:
-        return False
-    plain = re.fullmatch(r"[^\s\x00-\x1f\x7f?#]+", text) is not None
-    return plain and port_ok and parts.scheme in ("http", "https") and bool(parts.hostname)
-
-
-def is_header_text(text: str) -> bool:
-    """True for what may stand in an HTTP header: Latin-1 without control characters."""
-    return re.fullmatch(r"[\t -~\xa0-\xff]*", text) is not None
-
-
-def is_filled(text: str) -> bool:
-    """True for a text that is more than white space and can be part of a path."""
-    return bool(text.strip()) and "\0" not in text
-
-
 def _is_plainly(key: str, near: str | None) -> bool:
     """True when an unknown key is surely a known one misspelt, and that one's value is no secret and hides none."""
     name, known = (text.rpartition(".")[2] for text in (key, near or ""))
@@ -279,20 +264,3 @@ def _is_plainly(key: str, near: str | None) -> bool:
 
 
 _MAY_HIDE = re.compile("url|uri|headers|storage|extra_body")
-_SECRET = r"(?i)sig|token|key|secret|cred|pass|auth"
-
-
-def is_secret_name(name: str) -> bool:
-    """True when the name says that its value is a key, a password or a signature."""
-    return re.search(_SECRET, name) is not None
-
-
-def mask_url(url: str) -> str:
-    """The address without user name, password, and the values of query fields that look like keys."""
-    url = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", r"\1***@", url)
-    return re.sub(r"([?&#;])([^=&#;]*)=([^&#;]*)", _masked_field, url)
-
-
-def _masked_field(found: re.Match[str]) -> str:
-    begin, name, value = found.groups()
-    return f"{begin}{name}={'***' if is_secret_name(name) else value}"

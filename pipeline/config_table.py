@@ -5,30 +5,17 @@ Data only: types and defaults stand in config.py.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
-from pipeline.config_rules import Rule, is_filled, is_header_text, is_http_url
+from pipeline.config_rules import Rule
+from pipeline.config_texts import is_filled, is_go_duration, is_header, is_header_text, is_http_url
 
 YEAR_S = 31_536_000
 """No wait or time-out is longer: clocks of sockets and threads overflow not far beyond."""
 
 
-_GO_DURATION = re.compile(r"[-+]?(0|((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))+)")
-
-
-def is_go_duration(text: str) -> bool:
-    """True for what Ollama's `time.ParseDuration` takes: a number without a unit is none, except 0."""
-    return _GO_DURATION.fullmatch(text) is not None
-
-
 def _seconds(doc: str, *, low: float | None = None, above: float | None = None) -> Rule:
     return Rule(doc, low=low, above=above, high=YEAR_S, unit="seconds")
-
-
-def _is_header(text: str) -> bool:
-    """True for `name: value` as HTTP has it: no white space in the name, none at the beginning of the value."""
-    return re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+: ([!-~\xa1-\xff][\t -~\xa0-\xff]*)?", text) is not None
 
 
 RULES: Mapping[str, Rule] = {
@@ -98,7 +85,7 @@ RULES: Mapping[str, Rule] = {
         fits=is_http_url,
         need="an address that begins with http:// or https://, or null",
     ),
-    "headers": Rule("HTTP headers to add.", secret=True, fits=_is_header, need="a mapping of header names to texts"),
+    "headers": Rule("HTTP headers to add.", secret=True, fits=is_header, need="a mapping of header names to texts"),
     "ca_file": Rule("The certificates that the server's is checked against."),
     "client_cert": Rule("The client's certificate."),
     "client_key": Rule("The client's private key, when it is not in client_cert."),

@@ -13,17 +13,8 @@ from typing import Any
 
 from pipeline.config import AppConfig, OllamaConfig, Origin, ProviderConfig, VLLMConfig, mask_url, rule_of
 from pipeline.config_keys import env_names, known_keys, sections, split_key, top_keys, value_of_text
-from pipeline.config_rules import (
-    Rule,
-    Unacceptable,
-    clean,
-    hints_of,
-    is_header_text,
-    is_secret_name,
-    nearest,
-    shown,
-    unknown_key,
-)
+from pipeline.config_rules import Rule, Unacceptable, clean, hints_of, nearest, shown, unknown_key
+from pipeline.config_texts import is_header_text, is_secret_name
 from pipeline.errors import ConfigError, SettingError
 from pipeline.yaml_file import load_yaml as load_yaml
 

@@ -6,10 +6,10 @@ It knows no command and no flag of its own.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from pipeline.config_rules import nearest
+from pipeline.config_rules import nearest_hint
 from pipeline.errors import EXIT_CONFIG
 
 
@@ -24,20 +24,15 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             flags = [name for name in self._option_string_actions if name.startswith("--")]
             typed = next((word for word in unknown if word.startswith("-")), "")
-            self.error(f"unknown: {' '.join(unknown)}{_hint(typed.partition('=')[0], flags)}")
+            self.error(f"unknown: {' '.join(unknown)}{nearest_hint(typed.partition('=')[0], flags)}")
         return found, unknown
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             known = [str(choice) for choice in action.choices]
-            told = f"got {value!r}, need one of {', '.join(known)}{_hint(str(value), known)}"
+            told = f"got {value!r}, need one of {', '.join(known)}{nearest_hint(str(value), known)}"
             raise argparse.ArgumentError(action, told)
 
     def error(self, message: str) -> NoReturn:
         """Says what is wrong, and ends the process."""
         self.exit(EXIT_CONFIG, f"{self.prog}: {message}\nsee: {self.prog} --help\n")
-
-
-def _hint(typed: str, known: Iterable[str]) -> str:
-    near = nearest(typed, known) if typed else None
-    return f"; the nearest is {near}" if near else ""

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "pipeline"
 LEVELS = (
     "settings yaml_file agent_file records errors schemas quick_check violations logs colours layout comparison shards "
     "config "
-    "config_keys config_rules config_schema config_table changes usage",
+    "config_keys config_rules config_schema config_table config_texts changes usage",
     "documents llm agents answers mending stores overflow charts markup",
     "process output lane limit selection verdict agents.classify",
     "runner job flight tally reading redoing refresh planning report report_page run_stats summary_text progress "

@@ -18,7 +18,7 @@ from pipeline.agents.files import agent_paths, read_agent_file, read_schema
 from pipeline.agents.prompts import check_prompts, named_values, rendered
 from pipeline.config import AppConfig, ProviderConfig, ResolvedAgentConfig, others
 from pipeline.config_keys import provider_key
-from pipeline.config_rules import Rule, nearest, shown
+from pipeline.config_rules import Rule, nearest_hint, shown
 from pipeline.errors import ConfigError, SettingError
 from pipeline.records import Document
 
@@ -49,9 +49,8 @@ def load_agent(name: str, *, agents_dir: str | Path | None = None) -> Agent:
 
     paths = agent_paths(agents_dir)
     if name not in paths:
-        near = nearest(name, paths)
-        hint = f"; the nearest is {near}" if near else ""
-        raise SettingError("agent", f"got {shown(name, Rule())}, need one of {', '.join(sorted(paths))}{hint}")
+        need = f"one of {', '.join(sorted(paths))}{nearest_hint(name, paths)}"
+        raise SettingError("agent", f"got {shown(name, Rule())}, need {need}")
     path = paths[name]
     settings, variants = read_agent_file(path)
     check_prompts(settings, path=path, place="")
@@ -91,10 +90,8 @@ def variant_for(agent: Agent, document_id: str, *, pinned: str | None) -> str:
 def _known_variant(agent: Agent, variant: str) -> str:
     if variant in agent.variants:
         return variant
-    near = nearest(variant, agent.variants)
-    hint = f"; the nearest is {near}" if near else ""
-    names = ", ".join(agent.variants)
-    raise ConfigError(f"variant: got {shown(variant, Rule())}, need one of {names}{hint} ({agent.path})")
+    need = f"one of {', '.join(agent.variants)}{nearest_hint(variant, agent.variants)}"
+    raise ConfigError(f"variant: got {shown(variant, Rule())}, need {need} ({agent.path})")
 
 
 def resolve(agent: Agent, app: AppConfig, *, variant: str) -> ResolvedAgentConfig:

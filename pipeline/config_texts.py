@@ -1,0 +1,59 @@
+"""What a text must be to stand in a setting, and what of a name or an address is never shown.
+
+It knows no setting, and must not do I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+_GO_DURATION = re.compile(r"[-+]?(0|((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))+)")
+_SECRET = r"(?i)sig|token|key|secret|cred|pass|auth"
+
+
+def is_http_url(text: str) -> bool:
+    """True for an address of a server: http or https, a host, no query, no white space."""
+    try:
+        parts = urlsplit(text)
+        port_ok = parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+    plain = re.fullmatch(r"[^\s\x00-\x1f\x7f?#]+", text) is not None
+    return plain and port_ok and parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def is_header_text(text: str) -> bool:
+    """True for what may stand in an HTTP header: Latin-1 without control characters."""
+    return re.fullmatch(r"[\t -~\xa0-\xff]*", text) is not None
+
+
+def is_header(text: str) -> bool:
+    """True for `name: value` as HTTP has it: no white space in the name, none at the beginning of the value."""
+    return re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+: ([!-~\xa1-\xff][\t -~\xa0-\xff]*)?", text) is not None
+
+
+def is_filled(text: str) -> bool:
+    """True for a text that is more than white space and can be part of a path."""
+    return bool(text.strip()) and "\0" not in text
+
+
+def is_go_duration(text: str) -> bool:
+    """True for what Ollama's `time.ParseDuration` takes: a number without a unit is none, except 0."""
+    return _GO_DURATION.fullmatch(text) is not None
+
+
+def is_secret_name(name: str) -> bool:
+    """True when the name says that its value is a key, a password or a signature."""
+    return re.search(_SECRET, name) is not None
+
+
+def mask_url(url: str) -> str:
+    """The address without user name, password, and the values of query fields that look like keys."""
+    url = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", r"\1***@", url)
+    return re.sub(r"([?&#;])([^=&#;]*)=([^&#;]*)", _masked_field, url)
+
+
+def _masked_field(found: re.Match[str]) -> str:
+    begin, name, value = found.groups()
+    return f"{begin}{name}={'***' if is_secret_name(name) else value}"
