@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from pipeline.config import AppConfig, OllamaConfig, VLLMConfig
@@ -29,8 +29,8 @@ def _is_section(hint: Any) -> bool:
 
 def top_keys() -> tuple[str, ...]:
     """The keys at the top of the file that are no sections."""
-    other = (*sections(), "providers", "origins", "places")
-    return tuple(name for name in hints_of(AppConfig) if name not in other)
+    other = (*sections(), "providers")
+    return tuple(field.name for field in fields(AppConfig) if field.compare and field.name not in other)
 
 
 def known_keys() -> tuple[str, ...]:

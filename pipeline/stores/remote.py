@@ -78,7 +78,7 @@ class RemoteStore:
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         """The objects below a folder of the store, by key, found while they are pulled: a page is in memory at a time.
 
-        OSError (EINVAL) for a key that the library has no name for: one with an empty part, `.` or `..`.
+        OSError (EINVAL) for a key that the library has no name for: one with an empty part, `.`, `..` or a line end.
         """
         import obstore
 
