@@ -62,14 +62,13 @@ class Repeats:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._seen: dict[tuple[str, str, str, str], _Seen] = {}
+        self._seen: dict[tuple[str, ...], _Seen] = {}
 
     def pass_on(self, record: logging.LogRecord) -> list[logging.LogRecord]:
         """The records to write now: this one, none, or also one whose count must make room."""
         if record.levelno != logging.WARNING:
             return [record]
-        key = (record.name, str(record.msg), _field(record, "reason"), _field(record, "endpoint"))
-        now = self._clock()
+        key, now = _key(record), self._clock()
         seen = self._seen.get(key)
         if seen is not None and now - seen.written_at < REPEAT_S:
             seen.held, seen.last = seen.held + 1, record
@@ -93,6 +92,13 @@ def _counted(record: logging.LogRecord, count: int) -> logging.LogRecord:
     if count:
         record.repeated = count
     return record
+
+
+def _key(record: logging.LogRecord) -> tuple[str, ...]:
+    """What two warnings must share to be one: event, reason and endpoint; without a reason, all that they say."""
+    if reason := _field(record, "reason"):
+        return record.name, str(record.msg), reason, _field(record, "endpoint")
+    return record.name, record.getMessage(), str(fields_of(record))
 
 
 def _field(record: logging.LogRecord, name: str) -> str:

@@ -45,8 +45,7 @@ class Examiner:
             if (endpoint, warning) not in self.said:
                 self.said.add((endpoint, warning))
                 fields = {"provider": client.model.provider, "endpoint": endpoint}
-                # no argument of a "%s", by which one would pass for a repetition of the other
-                logger.warning("preflight: " + warning, extra=fields)
+                logger.warning("preflight: %s", warning, extra=fields)
         return found
 
 

@@ -170,13 +170,10 @@ class Refresher:
         return before
 
     def _say_once(self, message: str, *, about: str = "") -> None:
-        """Logs the warning, unless this one, or one about the same, was written before.
-
-        Not as an argument of "%s", which would make all of them repetitions of the first.
-        """
+        """Logs the warning, unless this one, or one about the same, was written before."""
         if (about or message) not in self._said:
             self._said.add(about or message)
-            logger.warning(message)
+            logger.warning("%s", message)
 
     def _log(self, before: Plan, after: Plan, *, changed: list[str]) -> None:
         """Says which provider, model or variant is asked from now on, or else which settings are new."""

@@ -146,6 +146,15 @@ def test_other_reasons_endpoints_and_levels_are_not_held() -> None:
     assert len(stream.getvalue().splitlines()) == 5
 
 
+def test_warnings_without_a_reason_are_told_apart_by_all_they_say() -> None:
+    """Of two variables that are ignored, or two faults of a file, each is said; the same again is a repetition."""
+    stream, _ = opened(clock=Clock())
+    for name in "aba":
+        log.warning("a variable is ignored", extra={"variable": name})
+        log.warning("%s", name)
+    assert len(stream.getvalue().splitlines()) == 4
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 40)), max_size=60))
 def test_no_warning_goes_uncounted(events: list[tuple[str, float]]) -> None:

@@ -285,4 +285,4 @@ class Bucket:
             else:
                 yield line, head
         if broken:
-            _log.warning(f"broken lines were passed over in {part.key}", extra={"lines": broken})
+            _log.warning("broken lines were passed over in %s", part.key, extra={"lines": broken})

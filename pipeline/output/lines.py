@@ -103,8 +103,7 @@ def mend(path: Path, damage: Damage | None = None) -> int:
     except OSError as exc:
         raise OutputError(f"{path}: cannot be mended: {exc.strerror or exc}") from exc
     if damage.lines:
-        # the name stands in the message: equal messages within 30 s are written once
-        _log.warning(f"broken lines were removed from {path.name}", extra={"lines": damage.lines})
+        _log.warning("broken lines were removed from %s", path.name, extra={"lines": damage.lines})
     return damage.lines
 
 

@@ -32,7 +32,7 @@ def _parse(name: str, data: bytes) -> dict[str, Any] | None:
         value = None
     if isinstance(value, dict) and isinstance(value.get("run"), int):
         return value
-    _log.warning(f"{name} is not the summary of a run and was passed over")
+    _log.warning("%s is not the summary of a run and was passed over", name)
     return None
 
 
