@@ -242,10 +242,6 @@ class AppConfig:
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
     places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
-    def provider_names(self) -> tuple[str, ...]:
-        """Every provider that may be named."""
-        return ("ollama", "vllm", *self.providers)
-
     def provider_config(self, name: str, *, key: str = "provider") -> ProviderConfig:
         """The settings of a provider; "" means ollama; ConfigError (for `key`) when it is not there."""
         configs: dict[str, ProviderConfig] = {"ollama": self.ollama, "vllm": self.vllm, **self.providers}

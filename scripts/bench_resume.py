@@ -3,8 +3,8 @@
 python scripts/bench_resume.py            1,000,000 documents, 1.5 GB in a temporary folder
 python scripts/bench_resume.py --short    50,000 documents
 
-Three ways to know what is done (lines, checkpoint), and the whole command over an input that has grown by one line:
-every line before it is held against its hash, and the new one is the first that is asked.
+Two ways to know what is done (lines, checkpoint), and with each the whole command over an input that has grown by one
+line: every line before it is held against its hash, and the new one is the first that is asked.
 """
 
 from __future__ import annotations
