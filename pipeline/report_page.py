@@ -23,11 +23,13 @@ from pipeline.summary_text import (
     counts_text,
     documents_per_second,
     duration_text,
+    left_text,
     rerun_command,
     shown_files,
     story_command,
 )
 
+_ALWAYS = ("found", "done", "failed")
 _SHOWN_REASONS = 5
 """Reasons with a tone of their own in the chart of failures; the rest is one."""
 
@@ -96,8 +98,7 @@ def _tone(report: Mapping[str, Any]) -> str:
 def _warnings(report: Mapping[str, Any]) -> str:
     texts = [f"No run of shard {index} is in this output." for index in report["missing_shards"]]
     texts += report["compared"]["warnings"]
-    left = report["run"]["counts"]["left"]
-    texts += [f"{left:,} documents are left: the same command goes on from here."] if left else []
+    texts += [f"{told}."] if (told := left_text(report["run"])) else []
     items = "".join(f"<li>{text(each)}</li>" for each in texts)
     return f"<section class=warn><h2>Look at this</h2><ul>{items}</ul></section>" if items else ""
 
@@ -109,9 +110,6 @@ def _numbers(report: Mapping[str, Any]) -> str:
     if run["stats"]["total"]["done"] or run["stats"]["total"]["failed"]:
         tiles += _asked_tiles(run)
     return section("Numbers", "<dl class=tiles>" + "".join(_tile(*tile) for tile in tiles) + "</dl>")
-
-
-_ALWAYS = ("found", "done", "failed")
 
 
 def _asked_tiles(run: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -30,7 +30,7 @@ def summary_text(report: Mapping[str, Any], *, colour: bool) -> str:
         _warnings(report, colour=colour),
         list(_numbers(run)),
         _files(run),
-        _next(report),
+        _next(run),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
@@ -57,6 +57,17 @@ def story_command(run: Mapping[str, Any]) -> str:
     reasons = sorted(run["stats"]["reasons"].values(), key=lambda row: -row["count"])
     examples = [each["id"] for row in reasons for each in row["examples"]]
     return shlex.join(["pipeline", "errors", where, "--show", examples[0]]) if where and examples else ""
+
+
+def left_text(run: Mapping[str, Any]) -> str:
+    """How many documents are left, and what goes on with them; nothing when none is."""
+    left = run["counts"]["left"]
+    if not left:
+        return ""
+    are_left = f"{plural(left, 'document')} {'is' if left == 1 else 'are'} left"
+    told = f"{are_left}." if run.get("listed_whole", True) else f"At least {are_left}: not all were listed."
+    when = "With that changed, the" if run["exit_code"] == EXIT_CONFIG else "The"
+    return f"{told} {when} same command goes on from here"
 
 
 def duration_text(seconds: float) -> str:
@@ -178,12 +189,6 @@ def _files(run: Mapping[str, Any]) -> list[str]:
     return ["Files", *files] if files else []
 
 
-def _next(report: Mapping[str, Any]) -> list[str]:
-    left, command = report["run"]["counts"]["left"], report["run"]["command"]
-    if not left:
-        return []
-    whole = report["run"].get("listed_whole", True)
-    are_left = f"{plural(left, 'document')} {'is' if left == 1 else 'are'} left"
-    told = f"{are_left}." if whole else f"At least {are_left}: not all were listed."
-    when = "With that changed, the" if report["run"]["exit_code"] == EXIT_CONFIG else "The"
-    return [f"{told} {when} same command goes on from here:", *pasteable("", command, indent=2)]
+def _next(run: Mapping[str, Any]) -> list[str]:
+    told = left_text(run)
+    return [f"{told}:", *pasteable("", run["command"], indent=2)] if told else []

@@ -319,14 +319,15 @@ def test_the_text_says_that_the_same_command_goes_on() -> None:
 @pytest.mark.parametrize(
     ("code", "told"),
     [
-        (3, "1 document is left. The same command goes on from here:"),
-        (2, "1 document is left. With that changed, the same command goes on from here:"),
+        (3, "1 document is left. The same command goes on from here"),
+        (2, "1 document is left. With that changed, the same command goes on from here"),
     ],
 )
 def test_the_same_command_goes_on_only_when_that_is_so(code: int, told: str) -> None:
-    """After exit code 2 something must be changed first."""
-    text = summary_text(build_report([summary(counts=counts(done=1, left=1), exit_code=code)], {}), colour=False)
-    assert told in text
+    """After exit code 2 something must be changed first; the page and the text say the same."""
+    report = build_report([summary(counts=counts(done=1, left=1), exit_code=code)], {})
+    assert f"{told}:" in summary_text(report, colour=False)
+    assert f"<li>{told}.</li>" in report_page.page(report)
 
 
 def test_the_names_of_a_shard_do_not_touch_their_paths() -> None:
