@@ -18,7 +18,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-from pipeline.config_rules import nearest
+from pipeline.config_rules import nearest_hint
 from pipeline.errors import ConfigError
 from pipeline.quick_check import Check, quick_check
 from pipeline.violations import MESSAGE_CHARS, Violation, describe, path_of, short
@@ -146,9 +146,8 @@ def _check_required(required: Iterable[str], properties: Iterable[str], *, at: s
     """Nothing, or ConfigError: a property is required that may not be there, so that no object fits."""
     for name in required:
         if name not in properties:
-            near = nearest(name, properties)
-            hint = f"; the nearest is {near}" if near else ""
-            raise ConfigError(f"{at}: {short(name)} is none of the properties, and no others are accepted{hint}")
+            told = f"{short(name)} is none of the properties, and no others are accepted"
+            raise ConfigError(f"{at}: {told}{nearest_hint(name, properties)}")
 
 
 def _check_ref(ref: str, resolver: Any, *, at: str) -> None:
