@@ -78,7 +78,7 @@ def _sentence(run: Mapping[str, Any]) -> str:
         return nothing if counts["found"] > counts["ignored"] else "No document was found."
     if not counts["failed"]:
         return f"All {tried:,} documents that were tried are done."
-    most = max(reasons, key=lambda name: (reasons[name]["count"], name), default="")
+    most = min(reasons, key=lambda name: (-reasons[name]["count"], name), default="")
     because = f", most often for {most} ({reasons[most]['count']:,})" if len(reasons) > 1 else f", for {most}"
     share = counts["failed"] / tried
     return f"Of {tried:,} documents that were tried {counts['failed']:,} failed ({share:.1%}){because}."
