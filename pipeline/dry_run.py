@@ -11,6 +11,7 @@ from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import EXIT_FAILURES, EXIT_OK, DocumentError
 from pipeline.estimate import Sample, time_text, tokens_text
+from pipeline.layout import plural
 from pipeline.output import left_out, medium_of, read_runs, scan
 from pipeline.process import Plan
 from pipeline.records import Entry
@@ -55,7 +56,7 @@ def _count(entries: Iterator[Entry], selection: Selection) -> tuple[Counter[str]
 
 
 def _asked(sample: Sample, tokens: str) -> str:
-    return f"Would ask {sample.documents:,} documents: {sample.size_bytes:,} bytes, {tokens}."
+    return f"Would ask {plural(sample.documents, 'document')}: {plural(sample.size_bytes, 'byte')}, {tokens}."
 
 
 def _kind(entry: Entry) -> str:

@@ -47,3 +47,5 @@ def test_nothing_to_do_is_said_without_asking_the_server(place: Place) -> None:
     told = place.run("--dry-run").out
     assert "Would ask 0 documents: 0 bytes, no prompt tokens." in told
     assert place.server.requests == []
+    place.documents({"one.txt": "text"})
+    assert "Would ask 1 document: " in place.run("--dry-run").out
