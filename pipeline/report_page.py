@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from pipeline import report_tables
 from pipeline.charts import Series, chart
+from pipeline.layout import plural
 from pipeline.markup import section, table, text
 from pipeline.report_tables import percent, seconds
 from pipeline.shards import Shard, owner
@@ -77,11 +78,12 @@ def _sentence(run: Mapping[str, Any]) -> str:
         nothing = "Nothing was asked." if counts["left"] else "Nothing had to be asked."
         return nothing if counts["found"] > counts["ignored"] else "No document was found."
     if not counts["failed"]:
-        return f"All {tried:,} documents that were tried are done."
+        all_of_them = f"All {tried:,} documents that were tried are" if tried > 1 else "The document that was tried is"
+        return f"{all_of_them} done."
     most = min(reasons, key=lambda name: (-reasons[name]["count"], name), default="")
     because = f", most often for {most} ({reasons[most]['count']:,})" if len(reasons) > 1 else f", for {most}"
     share = counts["failed"] / tried
-    return f"Of {tried:,} documents that were tried {counts['failed']:,} failed ({share:.1%}){because}."
+    return f"Of {plural(tried, 'document')} that were tried {counts['failed']:,} failed ({share:.1%}){because}."
 
 
 def _minute(moment: str) -> str:

@@ -526,3 +526,12 @@ def test_text_and_page_say_what_shows_a_whole_story() -> None:
     command = "pipeline errors 'my out' --show c"
     assert command in summary_text(report, colour=False)
     assert escape(command) in report_page.page(report)
+
+
+def test_the_sentence_of_one_document_and_of_reasons_that_are_level() -> None:
+    """One is no plural; of reasons that are as frequent, the one that the page lists first is named."""
+    done = report_page.page(build_report([summary(stats_of([result()]), counts=counts(done=1))], {}))
+    assert "The document that was tried is done." in done
+    failed = [failure("a", reason="rejected"), failure("b", reason="invalid_json")]
+    level = report_page.page(build_report([summary(stats_of(failed), counts=counts(failed=2))], {}))
+    assert "most often for invalid_json (1)." in level
