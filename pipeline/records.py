@@ -10,16 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.errors import Stage, is_retryable
 
 RECORD_VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What the output says of an id already: its last line (results and errors together)."""
+class Known(NamedTuple):
+    """What the output says of an id already: its last line (results and errors together).
+
+    A tuple: one is made for every document that is skipped, in a quarter of a dataclass' time.
+    """
 
     sha256: str | None
     fingerprint: str

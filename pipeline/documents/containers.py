@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO, NamedTuple, NoReturn
 
 from pipeline.documents.compression import Compression
 from pipeline.documents.decode import Decoded, read_json, scrub
@@ -41,8 +41,7 @@ class Container:
     id_prefix: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A document in a file: its number from 1, its bytes and what was done to get them, or what is wrong with it."""
 
     number: int
