@@ -111,10 +111,11 @@ class Refresher:
 
     def _refuse(self, plan: Plan, versions: Versions) -> None:
         trouble = plan.client.first.trouble
-        why = trouble.why.message if trouble and trouble.why else "it does not answer"
-        self._say_once(f"the provider of the changed configuration cannot be used, what runs stays: {why}")
-        if trouble is not None and trouble.state == "misconfigured":
-            self._seen = versions
+        if trouble is not None and trouble.why is not None:  # None: the end of the run cut the look short
+            told = "the provider of the changed configuration cannot be used, what runs stays"
+            self._say_once(f"{told}: {trouble.why.message}")
+            if trouble.state == "misconfigured":
+                self._seen = versions
         plan.client.close()
 
     def _versions(self) -> Versions:
