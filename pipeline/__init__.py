@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pipeline.agents.classify import classify_global_event
     from pipeline.config import AppConfig, OllamaConfig, ResolvedAgentConfig, VLLMConfig
+    from pipeline.config.loading import load_config
     from pipeline.llm.factory import build_config_from_resolved, build_llm_client
     from pipeline.llm.ollama import OllamaClient
     from pipeline.llm.protocol import LLMClient
     from pipeline.llm.vllm import VLLMClient, check_vllm_health
     from pipeline.records import ExtractionAttempt, ModelMetadata
-    from pipeline.settings import load_config
 
 __version__ = "0.1.0"
 
@@ -45,7 +45,7 @@ _HOMES = {
     "llm.protocol": ("LLMClient",),
     "llm.vllm": ("VLLMClient", "check_vllm_health"),
     "records": ("ExtractionAttempt", "ModelMetadata"),
-    "settings": ("load_config",),
+    "config.loading": ("load_config",),
 }
 
 

@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.config import AppConfig, OutputConfig, mask_url
-from pipeline.config_keys import misspelt_names, split_key, value_of_text
+from pipeline.config.keys import misspelt_names, split_key, value_of_text
+from pipeline.config.loading import find_config, load_config, masked, parse_set
 from pipeline.errors import ConfigError, OutputError
 from pipeline.output import Output, folder_of
-from pipeline.settings import find_config, load_config, masked, parse_set
 
 logger = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ import threading
 from collections.abc import Iterator, Mapping
 
 from pipeline.arguments import load_app, write_out
+from pipeline.config.loading import describe
+from pipeline.config.yaml_file import dump_yaml
 from pipeline.errors import EXIT_CONFIG, EXIT_LATER, EXIT_OK
 from pipeline.llm.facts import Preflight
 from pipeline.logs import visible
 from pipeline.planning import build_plan
-from pipeline.settings import describe
-from pipeline.yaml_file import dump_yaml
 
 _EXIT_CODES = {"ok": EXIT_OK, "misconfigured": EXIT_CONFIG, "unreachable": EXIT_LATER}
 

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from pipeline.arguments import write_out
-from pipeline.config_schema import agent_schema, config_schema
+from pipeline.config.json_schema import agent_schema, config_schema
 from pipeline.errors import EXIT_OK, ConfigError, OutputError
 from pipeline.layout import pasteable
 

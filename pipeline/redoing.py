@@ -7,12 +7,12 @@ from typing import Any
 
 from pipeline.agents import question
 from pipeline.config import AppConfig
+from pipeline.config.loading import masked
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import REASONS, ConfigError
 from pipeline.output import Output, left_out
 from pipeline.process import Plan
 from pipeline.selection import Rules, sample_threshold
-from pipeline.settings import masked
 from pipeline.shards import Shard
 
 

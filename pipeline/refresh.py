@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pipeline.agents import Agent, load_agent
-from pipeline.changes import allowed, differences
 from pipeline.config import AppConfig
+from pipeline.config.changes import allowed, differences
 from pipeline.errors import ConfigError
 from pipeline.llm.replica import Start
 from pipeline.llm.replicas import Provider

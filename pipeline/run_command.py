@@ -18,6 +18,7 @@ from pipeline import dry_run
 from pipeline.arguments import config_path, load_app, same_command, write_out
 from pipeline.colours import wants_colour
 from pipeline.config import AppConfig
+from pipeline.config.loading import describe
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import EXIT_INTERNAL, EXIT_OK, OutputError, PipelineError
 from pipeline.job import Job
@@ -34,7 +35,6 @@ from pipeline.report import build_report, reconciles, run_summary, write_newest
 from pipeline.run_stats import RunStats
 from pipeline.runner import Runner
 from pipeline.selection import Selection
-from pipeline.settings import describe
 from pipeline.shards import find_shard
 from pipeline.summary_text import summary_text
 from pipeline.verdict import End, exit_code

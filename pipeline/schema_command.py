@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 
 from pipeline.arguments import write_out
-from pipeline.config_schema import agent_schema, config_schema
+from pipeline.config.json_schema import agent_schema, config_schema
 from pipeline.errors import EXIT_OK
 
 

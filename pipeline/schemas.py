@@ -18,7 +18,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-from pipeline.config_rules import nearest_hint
+from pipeline.config.constraints import nearest_hint
 from pipeline.errors import ConfigError
 from pipeline.quick_check import Check, quick_check
 from pipeline.violations import MESSAGE_CHARS, Violation, describe, path_of, short

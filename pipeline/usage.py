@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from pipeline.config_rules import nearest_hint
+from pipeline.config.constraints import nearest_hint
 from pipeline.errors import EXIT_CONFIG
 
 

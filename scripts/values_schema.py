@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pipeline.config_schema import config_schema
+from pipeline.config.json_schema import config_schema
 
 SCHEMA = Path(__file__).parent.parent / "config" / "helm" / "extraction-pipeline" / "values.schema.json"
 KUBERNETES = "kubernetes-json-schema/v1.37.0-local-strict/_definitions.json"

@@ -16,10 +16,10 @@ from jsonschema import Draft202012Validator
 
 from pipeline.agents import Agent, fingerprint, load_agent, question, render, resolve, variant_for
 from pipeline.config import AppConfig, ResolvedAgentConfig, VLLMConfig
-from pipeline.config_schema import agent_schema
+from pipeline.config.json_schema import agent_schema
+from pipeline.config.loading import load_config, load_yaml
 from pipeline.errors import ConfigError
 from pipeline.records import Document
-from pipeline.settings import load_config, load_yaml
 
 SCHEMA = "{type: object, properties: {s: {type: string}}, required: [s], additionalProperties: false}"
 MINIMAL = f'user_prompt: "$document"\nschema: {SCHEMA}\n'

@@ -16,7 +16,7 @@ from values_schema import SCHEMA, as_text, completed
 
 from pipeline.agents import load_agent
 from pipeline.config import AppConfig
-from pipeline.settings import load_config, read_api_key
+from pipeline.config.loading import load_config, read_api_key
 
 EVERYTHING, CRON, PVC = (CHART / "ci" / f"{name}-values.yaml" for name in ("everything", "cron", "pvc"))
 

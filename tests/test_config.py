@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from pipeline.config import AppConfig, InputConfig, InputSource, OllamaConfig, VLLMConfig, mask_url
-from pipeline.config_keys import env_names, known_keys, sections
-from pipeline.config_rules import hints_of
-from pipeline.config_schema import agent_schema, config_schema
-from pipeline.config_table import RULES
+from pipeline.config.constraints import hints_of
+from pipeline.config.json_schema import agent_schema, config_schema
+from pipeline.config.keys import env_names, known_keys, sections
+from pipeline.config.loading import describe, find_config, load_config, load_yaml, parse_set, read_api_key
+from pipeline.config.table import RULES
 from pipeline.errors import ConfigError
-from pipeline.settings import describe, find_config, load_config, load_yaml, parse_set, read_api_key
 
 DEFAULT = Path(__file__).parent.parent / "config" / "default.yaml"
 SECRET = "hunter2-very-secret"

@@ -12,8 +12,8 @@ from conftest import PACKAGE_PARENT, Place, everything_below
 from jsonschema import Draft202012Validator
 
 from pipeline.agents import load_agent
-from pipeline.config_schema import agent_schema, config_schema
-from pipeline.settings import load_config
+from pipeline.config.json_schema import agent_schema, config_schema
+from pipeline.config.loading import load_config
 
 NAMES = re.compile(r"# yaml-language-server: \$schema=(\S+)\n")
 FILES = sorted([*(PACKAGE_PARENT / "config").rglob("*.yaml"), *(PACKAGE_PARENT / "pipeline" / "agents").glob("*.yaml")])

@@ -33,7 +33,7 @@ HOMES = {
     "urllib3": {"llm/http.py", "llm/connection.py"},
     "jsonschema": {"schemas.py"},
     "referencing": {"schemas.py"},
-    "yaml": {"yaml_file.py"},
+    "yaml": {"config/yaml_file.py"},
     "rich": {"progress.py"},
     "charset_normalizer": {"documents/encoding.py"},
     "trafilatura": {"documents/html.py"},

@@ -16,8 +16,8 @@ from fake_llm import FakeLLM
 
 from pipeline.agents import load_agent
 from pipeline.cli import parser
+from pipeline.config.loading import load_config
 from pipeline.errors import REASONS
-from pipeline.settings import load_config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,8 +12,8 @@ import pytest
 from conftest import AGENT, Child, Place, write_whole
 from fake_llm import FakeLLM
 
-from pipeline.changes import allowed, differences
 from pipeline.config import AppConfig, RunnerConfig, VLLMConfig
+from pipeline.config.changes import allowed, differences
 from pipeline.job import Job
 from pipeline.process import Finished
 from pipeline.records import Entry

@@ -19,7 +19,7 @@ from charts import CHART, NEWEST, PROJECT, helm, only, rendered
 from conftest import Place
 
 from pipeline.cli import parser
-from pipeline.config_keys import env_names
+from pipeline.config.keys import env_names
 from pipeline.errors import EXIT_CONFIG, EXIT_FAILURES
 from pipeline.shards import SHARDS
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from pipeline.agent_file import AgentFile, VariantFile
 from pipeline.agents.files import agent_paths, read_agent_file, read_schema
 from pipeline.agents.prompts import check_prompts, named_values, rendered
 from pipeline.config import AppConfig, ProviderConfig, ResolvedAgentConfig, others
-from pipeline.config_keys import provider_key
-from pipeline.config_rules import Rule, nearest_hint, shown
+from pipeline.config.agent_file import AgentFile, VariantFile
+from pipeline.config.constraints import Rule, nearest_hint, shown
+from pipeline.config.keys import provider_key
 from pipeline.errors import ConfigError, SettingError
 from pipeline.records import Document
 

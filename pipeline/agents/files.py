@@ -11,11 +11,11 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from pipeline.agent_file import AgentFile, VariantFile
 from pipeline.config import rule_of
-from pipeline.config_rules import Rule, Unacceptable, clean, hints_of, nearest, shown, unknown_key
+from pipeline.config.agent_file import AgentFile, VariantFile
+from pipeline.config.constraints import Rule, Unacceptable, clean, hints_of, nearest, shown, unknown_key
+from pipeline.config.yaml_file import load_yaml
 from pipeline.errors import ConfigError, SettingError
-from pipeline.yaml_file import load_yaml
 
 BUILT_IN = Path(__file__).parent
 

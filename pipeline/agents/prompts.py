@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from string import Template
 
-from pipeline.agent_file import AgentFile, VariantFile
-from pipeline.config_rules import nearest
+from pipeline.config.agent_file import AgentFile, VariantFile
+from pipeline.config.constraints import nearest
 from pipeline.documents.special_tokens import break_special_tokens
 from pipeline.errors import ConfigError
 from pipeline.records import Document

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pipeline.config import AppConfig, OllamaConfig, ProviderConfig, ResolvedAgentConfig, VLLMConfig
-from pipeline.config_keys import provider_key
+from pipeline.config.keys import provider_key
 from pipeline.errors import SettingError
 from pipeline.llm.addresses import at_address
 from pipeline.llm.failover import Failover

@@ -30,7 +30,7 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
-from pipeline.config_texts import is_secret_name, mask_url
+from pipeline.config.texts import is_secret_name, mask_url
 from pipeline.errors import ConfigError
 from pipeline.llm.connection import PlainConnection, StaleConnectionError, TlsConnection
 from pipeline.llm.trust import check_certificates

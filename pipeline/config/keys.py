@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from pipeline.config import AppConfig, OllamaConfig, VLLMConfig
-from pipeline.config_rules import hints_of, options
-from pipeline.yaml_file import scalar
+from pipeline.config.constraints import hints_of, options
+from pipeline.config.models import AppConfig, OllamaConfig, VLLMConfig
+from pipeline.config.yaml_file import scalar
 
 _SHORT = (*tuple(hints_of(VLLMConfig))[:10], "api_key_file")
 

@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline.config_rules import Rule, Unacceptable, clean, hints_of, nearest_hint, shown
-from pipeline.config_rules import others as others
-from pipeline.config_table import RULES
-from pipeline.config_texts import mask_url as mask_url
+from pipeline.config.constraints import Rule, Unacceptable, clean, hints_of, nearest_hint, others, shown
+from pipeline.config.table import RULES
 from pipeline.errors import ConfigError
 
 Overflow = Literal["fail", "head", "head_tail"]

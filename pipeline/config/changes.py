@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from pipeline.config import AppConfig
+from pipeline.config.models import AppConfig
 
 FIXED = ("input", "output", "agent", "agents_dir")
 _QUESTION = ("max_tokens", "temperature", "extra_body", "num_ctx")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.config import Overflow, check_fields
+from pipeline.config.models import Overflow, check_fields
 
 
 @dataclass(frozen=True, slots=True)

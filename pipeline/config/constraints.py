@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from pipeline.config_texts import is_secret_name
+from pipeline.config.texts import is_secret_name
 
 LARGEST = 2**53
 """Whole numbers beyond this do not survive JSON readers, and no setting means one."""

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
-from pipeline.agent_file import AgentFile, VariantFile
-from pipeline.config import AppConfig, InputSource, OllamaConfig, VLLMConfig, rule_of
-from pipeline.config_keys import sections, top_keys
-from pipeline.config_rules import Rule, hints_of, options
+from pipeline.config.agent_file import AgentFile, VariantFile
+from pipeline.config.constraints import Rule, hints_of, options
+from pipeline.config.keys import sections, top_keys
+from pipeline.config.models import AppConfig, InputSource, OllamaConfig, VLLMConfig, rule_of
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.config_rules import Rule
-from pipeline.config_texts import is_filled, is_go_duration, is_header, is_header_text, is_http_url
+from pipeline.config.constraints import Rule
+from pipeline.config.texts import is_filled, is_go_duration, is_header, is_header_text, is_http_url
 
 YEAR_S = 31_536_000
 """No wait or time-out is longer: clocks of sockets and threads overflow not far beyond."""

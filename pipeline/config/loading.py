@@ -11,12 +11,12 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import AppConfig, OllamaConfig, Origin, ProviderConfig, VLLMConfig, mask_url, rule_of
-from pipeline.config_keys import env_names, known_keys, sections, split_key, top_keys, value_of_text
-from pipeline.config_rules import Rule, Unacceptable, clean, hints_of, nearest, shown, unknown_key
-from pipeline.config_texts import is_header_text, is_secret_name
+from pipeline.config.constraints import Rule, Unacceptable, clean, hints_of, nearest, shown, unknown_key
+from pipeline.config.keys import env_names, known_keys, sections, split_key, top_keys, value_of_text
+from pipeline.config.models import AppConfig, OllamaConfig, Origin, ProviderConfig, VLLMConfig, rule_of
+from pipeline.config.texts import is_header_text, is_secret_name, mask_url
+from pipeline.config.yaml_file import load_yaml as load_yaml
 from pipeline.errors import ConfigError, SettingError
-from pipeline.yaml_file import load_yaml as load_yaml
 
 MAX_ERRORS = 20
 PROVIDER_TYPES: Mapping[str, type[ProviderConfig]] = {"ollama": OllamaConfig, "vllm": VLLMConfig, "openai": VLLMConfig}
