@@ -18,6 +18,7 @@ from typing import Protocol
 from pipeline import documents
 from pipeline.agents import Agent, names_special_tokens, render, variant_for
 from pipeline.answers import AnswerError, judge, reask_prompt
+from pipeline.answers.schema import CompiledSchema
 from pipeline.config import ResolvedAgentConfig
 from pipeline.documents.special_tokens import break_special_tokens
 from pipeline.errors import REASKED, DocumentError, InternalError, Stage, kind_of
@@ -38,7 +39,6 @@ from pipeline.records import (
     Usage,
     utc_now,
 )
-from pipeline.schemas import CompiledSchema
 
 logger = logging.getLogger(__name__)
 

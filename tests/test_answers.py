@@ -21,7 +21,7 @@ from pipeline.answers import (
     repair_library,
     strip_fence,
 )
-from pipeline.schemas import compile_schema
+from pipeline.answers.schema import compile_schema
 
 WORDS = st.text(max_size=8)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | WORDS

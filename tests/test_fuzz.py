@@ -23,13 +23,13 @@ from hypothesis import strategies as st
 
 from pipeline.agents import load_agent, render, resolve
 from pipeline.answers import AnswerError, judge, reask_prompt
+from pipeline.answers.schema import compile_schema
 from pipeline.config import InputConfig, InputSource
 from pipeline.config.loading import describe, load_config
 from pipeline.documents import FORMATS, ListingCounts, break_special_tokens, decode, load_entries
 from pipeline.documents.compression import COMPRESSIONS
 from pipeline.errors import REASKED, ConfigError, DocumentError
 from pipeline.records import Document, ModelMetadata, Result, Stamp, Usage, to_line
-from pipeline.schemas import compile_schema
 
 BOUND_S = 1.0
 fuzz = settings(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from pipeline.agents import load_agent
-from pipeline.quick_check import quick_check
+from pipeline.answers.fast_path import quick_check
 
 NAMES = st.sampled_from(["a", "b", "c"])
 SCALARS = st.one_of(

@@ -23,7 +23,7 @@ from pipeline.errors import ConfigError, SettingError
 from pipeline.records import Document
 
 if TYPE_CHECKING:
-    from pipeline.schemas import CompiledSchema
+    from pipeline.answers.schema import CompiledSchema
 
 DEFAULT_VARIANT = "default"
 
@@ -45,7 +45,7 @@ class Agent:
 
 def load_agent(name: str, *, agents_dir: str | Path | None = None) -> Agent:
     """The agent of this name, from `agents_dir` or built in; ConfigError with the place of what is wrong."""
-    from pipeline.schemas import compile_schema  # slow to import, and `--help` needs no schema
+    from pipeline.answers.schema import compile_schema  # slow to import, and `--help` needs no schema
 
     paths = agent_paths(agents_dir)
     if name not in paths:

@@ -9,20 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.mending import AnswerError, read, repair_library, strip_fence
-from pipeline.schemas import CompiledSchema
-
-__all__ = [
-    "Answer",
-    "AnswerError",
-    "complaint",
-    "judge",
-    "looks_like_loop",
-    "parse",
-    "reask_prompt",
-    "repair_library",
-    "strip_fence",
-]
+from pipeline.answers.json_parsing import AnswerError, read
+from pipeline.answers.schema import CompiledSchema
 
 _QUOTED_CHARS = 2000
 _SHOWN_PLACES = 5

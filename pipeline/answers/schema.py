@@ -18,10 +18,10 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+from pipeline.answers.fast_path import Check, quick_check
+from pipeline.answers.violations import MESSAGE_CHARS, Violation, describe, path_of, short
 from pipeline.config.constraints import nearest_hint
 from pipeline.errors import ConfigError
-from pipeline.quick_check import Check, quick_check
-from pipeline.violations import MESSAGE_CHARS, Violation, describe, path_of, short
 
 QUOTE = "x-quote"
 _ERRORS_LOOKED_AT = 100

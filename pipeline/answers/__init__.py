@@ -1,0 +1,14 @@
+"""Model text to a validated object: JSON parsing, schema validation, and quotes checked against the document.
+
+It reads no configuration file and sends nothing; `documents`, `llm`, `agents` and everything above may import it.
+"""
+
+from pipeline.answers.json_parsing import AnswerError as AnswerError
+from pipeline.answers.json_parsing import repair_library as repair_library
+from pipeline.answers.json_parsing import strip_fence as strip_fence
+from pipeline.answers.validation import Answer as Answer
+from pipeline.answers.validation import complaint as complaint
+from pipeline.answers.validation import judge as judge
+from pipeline.answers.validation import looks_like_loop as looks_like_loop
+from pipeline.answers.validation import parse as parse
+from pipeline.answers.validation import reask_prompt as reask_prompt
