@@ -15,12 +15,12 @@ from typing import Any
 
 from pipeline.arguments import output_config, write_out
 from pipeline.colours import BOLD, tinted, wants_colour
-from pipeline.comparison import MOST_CHANGES, Comparison, FieldCounts
 from pipeline.errors import EXIT_OK, ConfigError
 from pipeline.layout import WIDTH, cut, grouped, plural
 from pipeline.logs import visible
 from pipeline.output import medium_of
 from pipeline.output.pairs import Last, Pair, Pairs
+from pipeline.report.comparison import MOST_CHANGES, Comparison, FieldCounts
 
 _State = tuple[str | None, str | None]
 

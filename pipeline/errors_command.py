@@ -15,10 +15,10 @@ from typing import Any
 from pipeline.arguments import output_config, write_out
 from pipeline.colours import BOLD, GREEN, RED, tinted, wants_colour
 from pipeline.errors import EXIT_OK, REASKED
-from pipeline.failures import failures, story
 from pipeline.layout import WIDTH, block, cut, grouped, labelled, pasteable, plural
 from pipeline.logs import visible
 from pipeline.output import medium_of
+from pipeline.report.failures import failures, story
 from pipeline.stores import printable
 
 _CLASSES = {"backend": "the server", "config": "the settings", "document": "the documents", "answer": "the answers"}

@@ -17,8 +17,8 @@ from pipeline.errors import DocumentError
 from pipeline.llm.vllm import VLLMClient
 from pipeline.process import Plan
 from pipeline.records import Document, Entry
+from pipeline.report.text import documents_per_second, duration_text
 from pipeline.shards import hash_fraction
-from pipeline.summary_text import documents_per_second, duration_text
 
 SAMPLE = 20
 CHARS_PER_TOKEN = 4

@@ -14,7 +14,7 @@ from pipeline.colours import wants_colour
 from pipeline.errors import EXIT_OK, ConfigError
 from pipeline.output import folder_of, medium_of, read_runs
 from pipeline.report import build_report, write_newest
-from pipeline.summary_text import summary_text
+from pipeline.report.text import summary_text
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:

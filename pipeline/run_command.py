@@ -32,11 +32,11 @@ from pipeline.records import utc_now
 from pipeline.redoing import check_redo, questions, rules_of
 from pipeline.refresh import Refresher
 from pipeline.report import build_report, reconciles, run_summary, write_newest
-from pipeline.run_stats import RunStats
+from pipeline.report.stats import RunStats
+from pipeline.report.text import summary_text
 from pipeline.runner import Runner
 from pipeline.selection import Selection
 from pipeline.shards import find_shard
-from pipeline.summary_text import summary_text
 from pipeline.verdict import End, exit_code
 from pipeline.watching import Display, Signals
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pipeline.process import Finished
 from pipeline.progress import Progress, ProgressState
 from pipeline.records import Failure, Outcome, Postponed, Result
-from pipeline.run_stats import RunStats
+from pipeline.report.stats import RunStats
 from pipeline.runner import Runner
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from conftest import Place
 
 from pipeline.records import ExtractionAttempt, ModelMetadata
-from pipeline.run_stats import RunStats, merge
+from pipeline.report.stats import RunStats, merge
 
 MODEL = ModelMetadata("vllm", "m")
 

@@ -12,7 +12,7 @@ from conftest import Place
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.comparison import Comparison, differences
+from pipeline.report.comparison import Comparison, differences
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from("abc"),

@@ -27,7 +27,7 @@ from pipeline.progress import (
     block_lines,
     make_progress,
 )
-from pipeline.run_stats import RunStats
+from pipeline.report.stats import RunStats
 from pipeline.watching import Display
 
 log = logging.getLogger("pipeline.test")

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import report_page, run_stats, timeline
 from pipeline.records import Failure, ModelMetadata, Result, Try, Unchanged, Usage
 from pipeline.report import (
     RunStats,
@@ -24,9 +23,12 @@ from pipeline.report import (
     report_files,
     run_summary,
     summary_text,
+    timeline,
     write_newest,
     write_report,
 )
+from pipeline.report.html import page as html_page
+from pipeline.report.stats import TOP, merge, quantile_s
 from pipeline.shards import Shard
 
 SCHEMA = {"type": "object", "properties": {"summary": {"type": "string"}, "companies": {"type": "array"}}}
@@ -151,7 +153,7 @@ def test_a_percentile_is_at_most_5_percent_too_high(latencies: list[float], shar
     latency = stats_of([result(latency_s=each) for each in latencies]).snapshot()["total"]["latency"]
     ranked = sorted(latencies)
     true = next(each for at, each in enumerate(ranked, 1) if at >= share * len(ranked))
-    got = run_stats.quantile_s(latency, share)
+    got = quantile_s(latency, share)
     assert got is not None
     assert true * 0.999 <= got <= min(true * 1.0501, max(latencies) * 1.000001)
 
@@ -169,7 +171,7 @@ def test_the_snapshot_of_a_large_run_is_small() -> None:
     assert len(data["timeline"]["rows"]) <= timeline.BUCKETS
     assert sum(row[0] for row in data["timeline"]["rows"]) == 20_000
     assert sum(row["count"] for row in data["reasons"].values()) == 20_000
-    assert [row["latency_s"] for row in data["slowest"]] == [300.0] * run_stats.TOP
+    assert [row["latency_s"] for row in data["slowest"]] == [300.0] * TOP
 
 
 def test_a_snapshot_does_not_change_with_the_run() -> None:
@@ -197,7 +199,7 @@ def test_merged_shards_are_the_numbers_of_one_run(first: list[Any], second: list
             stats.add(result(f"r{number}", latency_s=round(latency_s, 3)) if ok else failure("f"))
         return json.loads(json.dumps(stats.snapshot()))
 
-    merged, one = run_stats.merge([run(first), run(second)]), run(first + second)
+    merged, one = merge([run(first), run(second)]), run(first + second)
     for name in ("outcomes", "notes", "fields"):
         assert merged[name] == one[name]
     for name in ("fields", "reasons") if one["variants"] else ():
@@ -305,7 +307,7 @@ def test_the_text_tells_the_most_frequent_reasons_at_length() -> None:
     text = summary_text(report, colour=False)
     assert text.count("--only-failed") == 4
     assert "  and           5 not_grounded, 4 document_empty; see report.html, or `pipeline errors`" in text
-    assert report_page.page(report).count("--only-failed") == 6
+    assert html_page(report).count("--only-failed") == 6
 
 
 def test_the_text_says_that_the_same_command_goes_on() -> None:
@@ -327,7 +329,7 @@ def test_the_same_command_goes_on_only_when_that_is_so(code: int, told: str) -> 
     """After exit code 2 something must be changed first; the page and the text say the same."""
     report = build_report([summary(counts=counts(done=1, left=1), exit_code=code)], {})
     assert f"{told}:" in summary_text(report, colour=False)
-    assert f"<li>{told}.</li>" in report_page.page(report)
+    assert f"<li>{told}.</li>" in html_page(report)
 
 
 def test_the_names_of_a_shard_do_not_touch_their_paths() -> None:
@@ -415,7 +417,7 @@ def full_report(text: str) -> dict[str, Any]:
 @given(hostile)
 def test_the_page_has_the_same_elements_whatever_documents_are_called(text: str) -> None:
     """Text from outside adds no element and no attribute, and leaves no raw control character."""
-    page, plain = report_page.page(full_report(text)), report_page.page(full_report("plain"))
+    page, plain = html_page(full_report(text)), html_page(full_report("plain"))
     assert Tags(page).names == Tags(plain).names
     assert Tags(page).attributes == Tags(plain).attributes
     assert Tags(page).open == []
@@ -424,7 +426,7 @@ def test_the_page_has_the_same_elements_whatever_documents_are_called(text: str)
 
 def test_the_page_needs_no_network_and_no_script() -> None:
     """The page refers to nothing outside itself, and forbids it as well."""
-    page = report_page.page(full_report("plain"))
+    page = html_page(full_report("plain"))
     assert "default-src 'none'" in page
     assert "prefers-color-scheme: dark" in page
     assert not {"script", "link", "img", "iframe"} & set(Tags(page).names)
@@ -433,7 +435,7 @@ def test_the_page_needs_no_network_and_no_script() -> None:
 
 def test_the_page_says_what_the_text_says() -> None:
     """Verdict, counts, advice, example and the command to run again are on the page."""
-    page = report_page.page(build_report([summary()], {"results": 19}))
+    page = html_page(build_report([summary()], {"results": 19}))
     for wanted in (
         "FINISHED WITH FAILURES",
         "24 found, 19 done, 3 failed, 2 skipped (exit 0)",
@@ -478,7 +480,7 @@ def test_a_run_that_asked_nothing_has_a_report() -> None:
     """With nothing done and no shares to divide, text and page are made, and show no number that means nothing."""
     report = build_report([summary(stats_of([]), counts=counts(skipped=24))], {})
     assert summary_text(report, colour=False).startswith("FINISHED: 24 found, 0 done, 24 skipped (exit 0)\n")
-    page = report_page.page(report)
+    page = html_page(report)
     assert "Nothing had to be asked." in page
     assert re.findall(r"<dt>(.*?)</dt>", page) == ["found", "done", "failed", "skipped", "took"]
     assert "Fields of the results" not in page
@@ -487,20 +489,20 @@ def test_a_run_that_asked_nothing_has_a_report() -> None:
 def test_a_run_that_found_nothing_says_so() -> None:
     """In the first sentence."""
     report = build_report([summary(stats_of([]), counts=counts(), exit_code=1, verdict="TOO FEW DOCUMENTS")], {})
-    assert "No document was found." in report_page.page(report)
+    assert "No document was found." in html_page(report)
 
 
 def test_fields_stand_beside_the_run_before_when_there_was_one() -> None:
     """Columns in which nothing stands are left out."""
     one, two = (summary(stats_of([result()] * 10), run=number) for number in (1, 2))
-    assert "Filled in the run before" not in report_page.page(build_report([one], {}))
-    assert "Filled in the run before" in report_page.page(build_report([one, two], {}))
+    assert "Filled in the run before" not in html_page(build_report([one], {}))
+    assert "Filled in the run before" in html_page(build_report([one, two], {}))
 
 
 def test_most_often_is_no_majority() -> None:
     """The sentence says which reason comes first, and of how many documents it is one."""
     failed = [failure("a"), failure("b"), failure("c", reason="rejected"), failure("d", reason="invalid_json")]
-    page = report_page.page(build_report([summary(stats_of(failed), counts=counts(failed=4))], {}))
+    page = html_page(build_report([summary(stats_of(failed), counts=counts(failed=4))], {}))
     assert "Of 4 documents that were tried 4 failed (100.0%), most often for timeout (2)." in page
 
 
@@ -512,11 +514,9 @@ def test_an_example_leads_to_the_errors_of_its_shard() -> None:
         for index in range(3)
     ]
     home = next(index for index in range(3) if Shard(index, 3).owns("b.txt"))
-    assert f'<a href="{name.format(home)}#:~:text=b.txt"><code>b.txt</code></a>' in report_page.page(
-        build_report(runs, {})
-    )
+    assert f'<a href="{name.format(home)}#:~:text=b.txt"><code>b.txt</code></a>' in html_page(build_report(runs, {}))
     del runs[home]
-    assert "<a href" not in report_page.page(build_report(runs, {}))
+    assert "<a href" not in html_page(build_report(runs, {}))
 
 
 def test_text_and_page_say_what_shows_a_whole_story() -> None:
@@ -525,13 +525,13 @@ def test_text_and_page_say_what_shows_a_whole_story() -> None:
     report = build_report([summary(stats_of(failed), files={"report.html": "my out/report.html"})], {})
     command = "pipeline errors 'my out' --show c"
     assert command in summary_text(report, colour=False)
-    assert escape(command) in report_page.page(report)
+    assert escape(command) in html_page(report)
 
 
 def test_the_sentence_of_one_document_and_of_reasons_that_are_level() -> None:
     """One is no plural; of reasons that are as frequent, the one that the page lists first is named."""
-    done = report_page.page(build_report([summary(stats_of([result()]), counts=counts(done=1))], {}))
+    done = html_page(build_report([summary(stats_of([result()]), counts=counts(done=1))], {}))
     assert "The document that was tried is done." in done
     failed = [failure("a", reason="rejected"), failure("b", reason="invalid_json")]
-    level = report_page.page(build_report([summary(stats_of(failed), counts=counts(failed=2))], {}))
+    level = html_page(build_report([summary(stats_of(failed), counts=counts(failed=2))], {}))
     assert "most often for invalid_json (1)." in level

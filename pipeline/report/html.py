@@ -13,13 +13,12 @@ from string import Template
 from typing import Any
 from urllib.parse import quote
 
-from pipeline import report_tables
-from pipeline.charts import Series, chart
 from pipeline.layout import plural
-from pipeline.markup import section, table, text
-from pipeline.report_tables import percent, seconds
-from pipeline.shards import Shard, owner
-from pipeline.summary_text import (
+from pipeline.report import tables
+from pipeline.report.markup import section, table, text
+from pipeline.report.svg import Series, chart
+from pipeline.report.tables import percent, seconds
+from pipeline.report.text import (
     cached_share,
     counts_text,
     documents_per_second,
@@ -29,6 +28,7 @@ from pipeline.summary_text import (
     shown_files,
     story_command,
 )
+from pipeline.shards import Shard, owner
 
 _ALWAYS = ("found", "done", "failed")
 _SHOWN_REASONS = 5
@@ -37,21 +37,21 @@ _SHOWN_REASONS = 5
 
 def page(report: Mapping[str, Any]) -> str:
     """The whole HTML file."""
-    template = Template((files("pipeline") / "report.html.tmpl").read_text(encoding="utf-8"))
+    template = Template((files("pipeline.report") / "report.html.tmpl").read_text(encoding="utf-8"))
     run = report["run"]
     sections = [
         _warnings(report),
         _numbers(report),
         _failures(report),
         _timeline(run["stats"]["timeline"]),
-        report_tables.variants(run["stats"]["variants"]),
-        report_tables.providers(run["stats"]["providers"]),
-        report_tables.fields(report["compared"]),
-        report_tables.shards(report),
-        report_tables.extremes(run["stats"]),
+        tables.variants(run["stats"]["variants"]),
+        tables.providers(run["stats"]["providers"]),
+        tables.fields(report["compared"]),
+        tables.shards(report),
+        tables.extremes(run["stats"]),
         table("Notes on documents", ("Note", "Documents"), run["stats"]["notes"].items()),
         table("Ignored files", ("Kind", "Files"), run["ignored"].items()),
-        report_tables.whole_output(report["output"]),
+        tables.whole_output(report["output"]),
         table("Files", ("What", "Where"), shown_files(run).items()),
         _config(run["config"]),
     ]

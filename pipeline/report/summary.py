@@ -10,22 +10,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pipeline import report_page, run_stats
 from pipeline.errors import REASONS
-from pipeline.run_stats import Numbers, RunStats
-from pipeline.summary_text import summary_text
-
-__all__ = [
-    "RunStats",
-    "build_report",
-    "headline",
-    "reconciles",
-    "report_files",
-    "run_summary",
-    "summary_text",
-    "write_newest",
-    "write_report",
-]
+from pipeline.report.html import page
+from pipeline.report.stats import Numbers, RunStats, merge
 
 REPORT_VERSION = 1
 COMPARED_DOCUMENTS = 10
@@ -135,7 +122,7 @@ def report_files(report: Mapping[str, Any]) -> dict[str, bytes]:
     text = json.dumps(report, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
     return {
         "report.json": text.encode("utf-8", errors="backslashreplace"),
-        "report.html": report_page.page(report).encode("utf-8", errors="backslashreplace"),
+        "report.html": page(report).encode("utf-8", errors="backslashreplace"),
     }
 
 
@@ -206,7 +193,7 @@ def _merged(current: Sequence[dict[str, Any]], missing: Sequence[int]) -> dict[s
         "ignored": ignored,
         "files": {name: where for run in current for name, where in run["files"].items()},
         "parts": [part for run in current for part in run["parts"]],
-        "stats": run_stats.merge([run["stats"] for run in current]),
+        "stats": merge([run["stats"] for run in current]),
     }
 
 
@@ -233,7 +220,7 @@ def _shard_row(run: Mapping[str, Any]) -> dict[str, Any]:
 
 def _compared(run: Mapping[str, Any], previous: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Each field of this run beside the run before, and a warning for each that lost half of what it held."""
-    before = run_stats.merge([each["stats"] for each in previous])["fields"]
+    before = merge([each["stats"] for each in previous])["fields"]
     fields = {name: _field_row(now, before.get(name)) for name, now in run["stats"]["fields"].items()}
     warnings = [text for name, row in fields.items() for text in _drops(name, row)]
     return {"with_runs": [each["run"] for each in previous], "fields": fields, "warnings": warnings}

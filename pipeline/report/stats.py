@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from pipeline import timeline
 from pipeline.errors import REASKED
 from pipeline.records import ExtractionAttempt, Failure, Result, Unchanged, Usage
+from pipeline.report import timeline
 
 EXAMPLES = 3
 TOP = 5

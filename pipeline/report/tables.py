@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.markup import Row, table
-from pipeline.summary_text import counts_text, duration_text
+from pipeline.report.markup import Row, table
+from pipeline.report.text import counts_text, duration_text
 
 _TALLY = {
     "Done": "done",
