@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipeline.agents.classify import classify_global_event
+    from pipeline.api import classify_global_event
     from pipeline.config import AppConfig, OllamaConfig, ResolvedAgentConfig, VLLMConfig
     from pipeline.config.loading import load_config
     from pipeline.llm.factory import build_config_from_resolved, build_llm_client
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "agents.classify": ("classify_global_event",),
+    "api": ("classify_global_event",),
     "config": ("AppConfig", "OllamaConfig", "ResolvedAgentConfig", "VLLMConfig"),
     "llm.factory": ("build_config_from_resolved", "build_llm_client"),
     "llm.ollama": ("OllamaClient",),

@@ -15,9 +15,9 @@ from functools import cache
 from bench_model import Answer, Sample, Server, Shape, simulate
 from bench_site import Figure, table
 
-from pipeline.limit import Auto
-from pipeline.llm.gauges import Gauges
+from pipeline.llm.server_metrics import Gauges
 from pipeline.records import ExtractionAttempt, ModelMetadata
+from pipeline.run.concurrency import Auto
 
 SETTLED_S = 30.0
 FIXED = (1, 4, 16, 64, 256)

@@ -9,12 +9,12 @@ from typing import Any
 from fake_llm import FakeLLM, Fault, Seen
 
 from pipeline.config import AppConfig, OllamaConfig, ResolvedAgentConfig, VLLMConfig
+from pipeline.llm.capabilities import Preflight
 from pipeline.llm.factory import build_failover
-from pipeline.llm.facts import Preflight
 from pipeline.llm.failover import Failover
 from pipeline.llm.preflight import Sample, examine
+from pipeline.llm.provider import Provider, Question
 from pipeline.llm.replica import Client, Tools
-from pipeline.llm.replicas import Provider, Question
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 SAMPLE = Sample({"system": "s", "user": ""}, SCHEMA)

@@ -49,12 +49,12 @@ class Forker:
 
 def serve() -> None:
     """Forks a command for each line of standard input."""
-    from pipeline import cli, report_command, run_command  # noqa: F401 (loaded once, for all children)
+    from pipeline.cli import main, report, run  # noqa: F401 (loaded once, for all children)
 
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
-            _command(json.loads(line), cli.main)
+            _command(json.loads(line), main)
         print(pid, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 

@@ -16,11 +16,11 @@ from raw_server import RawServer, answering, reply
 
 from pipeline.config import AppConfig, ResolvedAgentConfig, VLLMConfig
 from pipeline.llm.addresses import addresses_of, at_address
+from pipeline.llm.capabilities import Preflight
 from pipeline.llm.factory import build_failover
-from pipeline.llm.facts import Preflight
 from pipeline.llm.http import Access, Endpoint
+from pipeline.llm.provider import LOOK_UP_S, Provider
 from pipeline.llm.replica import Tools, at_once
-from pipeline.llm.replicas import LOOK_UP_S, Provider
 
 TLS = Path(__file__).parent / "data/tls"
 ANSWER = reply({"choices": [{"message": {"content": "{}"}, "finish_reason": "stop"}]})

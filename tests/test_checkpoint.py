@@ -12,7 +12,7 @@ from test_output import failure, opened, result
 from pipeline.config import OutputConfig
 from pipeline.output import Output, scan
 from pipeline.output.checkpoint import WORTH_BYTES
-from pipeline.output.rewriting import purge
+from pipeline.output.compaction import purge
 from pipeline.shards import WHOLE, Shard
 
 LARGE = "x" * (WORTH_BYTES // 4)

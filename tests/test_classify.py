@@ -10,7 +10,7 @@ import pytest
 from fake_llm import FakeLLM
 
 from pipeline.agents import load_agent
-from pipeline.agents.classify import classify_global_event
+from pipeline.api import classify_global_event
 from pipeline.config import OllamaConfig, VLLMConfig
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.vllm import VLLMClient

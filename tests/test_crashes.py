@@ -18,7 +18,7 @@ from test_output import CHILD_ENV, failure, ids, opened, result
 
 from pipeline.config import OutputConfig
 from pipeline.output import scan
-from pipeline.output.rewriting import compact
+from pipeline.output.compaction import compact
 
 DYING = """
 import os, shutil, signal, sys

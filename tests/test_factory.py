@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import AppConfig, OllamaConfig, ResolvedAgentConfig, VLLMConfig
+from pipeline.llm.capabilities import Preflight
 from pipeline.llm.factory import build_config_from_resolved, build_failover, build_llm_client
-from pipeline.llm.facts import Preflight
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.replica import Tools
 from pipeline.llm.vllm import VLLMClient

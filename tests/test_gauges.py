@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from raw_server import RawServer, reply
 
 from pipeline.config import VLLMConfig
-from pipeline.llm.gauges import GaugeReader, Gauges, parse
+from pipeline.llm.server_metrics import GaugeReader, Gauges, parse
 from pipeline.llm.vllm import VLLMClient
 
 URL = "http://vllm.test/metrics"

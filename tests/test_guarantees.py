@@ -76,8 +76,8 @@ def test_killers_alone_are_found_out_and_are_no_outage(place: Place, server: Fak
 
 LOSSY = """
 import sys
-from pipeline import cli, run_command
-from pipeline.runner import Runner
+from pipeline.cli import main, run
+from pipeline.run.runner import Runner
 class Lossy(Runner):
     def _write(self, outcome):
         if self.tally.done == 1 and not hasattr(Lossy, "lost"):
@@ -85,8 +85,8 @@ class Lossy(Runner):
             self.job.output.write(outcome)
         else:
             super()._write(outcome)
-run_command.Runner = Lossy
-sys.exit(cli.main(["run"]))
+run.Runner = Lossy
+sys.exit(main(["run"]))
 """
 
 

@@ -18,8 +18,8 @@ from test_output import CHILD_ENV, failure, result
 from pipeline.config import OutputConfig
 from pipeline.errors import OutputError
 from pipeline.output import scan
-from pipeline.output.heads import head_of_outcome
 from pipeline.output.index import Index
+from pipeline.output.record_keys import head_of_outcome
 from pipeline.records import Failure, Known, Result, Stamp, to_line
 from pipeline.shards import Shard
 
@@ -192,7 +192,7 @@ def test_a_file_that_is_no_runs_summary_is_passed_over(tmp_path: Path, caplog: p
 LEAVE = """
 import os, signal
 from pipeline.output.index import Index
-from pipeline.output.heads import Head
+from pipeline.output.record_keys import Head
 index = Index()
 for number in range(30000):
     index.record(Head(f"{number:0100d}", 1, "s" * 64, "a", "default", "f", None, None, 0, "r"))
@@ -210,7 +210,7 @@ SMALL_DISK = """
 import resource
 from pipeline.errors import OutputError
 from pipeline.output.index import Index
-from pipeline.output.heads import Head
+from pipeline.output.record_keys import Head
 index = Index()
 index._db.execute("PRAGMA cache_size=10")
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))

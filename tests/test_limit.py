@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import pytest
 from bench_concurrency import ROWS, Row, judged
 
-from pipeline.lane import Lane
-from pipeline.limit import Auto, Fixed
-from pipeline.llm.gauges import Gauges
+from pipeline.llm.server_metrics import Gauges
 from pipeline.records import ExtractionAttempt, ModelMetadata
+from pipeline.run.adaptive_limit import Lane
+from pipeline.run.concurrency import Auto, Fixed
 
 
 @dataclass

@@ -9,7 +9,7 @@ from asking import asked_for, only, provider_of, question
 from fake_llm import FakeLLM, Fault, Seen
 from raw_server import RawServer, reply
 
-from pipeline.llm.replicas import LOSSES_BEFORE_ALONE, Provider
+from pipeline.llm.provider import LOSSES_BEFORE_ALONE, Provider
 
 
 def test_three_losses_give_the_document_back_to_be_sent_alone() -> None:

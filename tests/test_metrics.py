@@ -24,9 +24,9 @@ from fake_llm import FakeLLM, Fault
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from pipeline.metrics import SUCCESS, Families, Metrics, Ways
-from pipeline.process import Finished
 from pipeline.records import Entry, ExtractionAttempt, ModelMetadata, Unchanged
+from pipeline.run.metrics import SUCCESS, Families, Metrics, Ways
+from pipeline.run.process import Finished
 
 CONFIG = Path(__file__).parent.parent / "config"
 README = (CONFIG.parent / "README.md").read_text(encoding="utf-8")

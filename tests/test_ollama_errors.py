@@ -217,7 +217,7 @@ def answers_with_loads(*loads_s: float, times: list[float]) -> list[ExtractionAt
 
 def test_a_model_that_is_loaded_again_and_again_is_noted(caplog: pytest.LogCaptureFixture) -> None:
     """From the third load within ten minutes on; the warning comes once."""
-    caplog.set_level(logging.WARNING, logger="pipeline.llm.reloads")
+    caplog.set_level(logging.WARNING, logger="pipeline.llm.reload_detector")
     loads = (3.0, 0.0, 2.0, 0.01, 4.0, 0.9, 2.0)
     attempts = answers_with_loads(*loads, times=[0, 10, 20, 30, 40, 50, 60])
     assert [attempt.notes for attempt in attempts] == [(), (), (), (), ("model_reloading",), (), ("model_reloading",)]

@@ -9,7 +9,7 @@ from fake_llm import FakeLLM, Fault, Seen
 from raw_server import answering, refusing_url, reply
 
 from pipeline.config import OllamaConfig, VLLMConfig
-from pipeline.llm.facts import Preflight
+from pipeline.llm.capabilities import Preflight
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.preflight import CANARY_SCHEMA, Sample, examine
 from pipeline.llm.vllm import VLLMClient

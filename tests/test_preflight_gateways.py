@@ -9,7 +9,7 @@ from fake_llm import FakeLLM
 from raw_server import Line, RawServer, answering, reply
 from test_preflight import KINDS, SAMPLE, client_of, look
 
-from pipeline.llm.facts import Preflight
+from pipeline.llm.capabilities import Preflight
 
 ANSWER = {"choices": [{"message": {"content": "ok"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 9}}
 CHAT = "/v1/chat/completions"

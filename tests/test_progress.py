@@ -16,8 +16,10 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline import logs
-from pipeline.limit import Fixed
-from pipeline.progress import (
+from pipeline.report.stats import RunStats
+from pipeline.run.concurrency import Fixed
+from pipeline.run.observer import Display
+from pipeline.run.progress import (
     BarProgress,
     NoProgress,
     PlainProgress,
@@ -27,8 +29,6 @@ from pipeline.progress import (
     block_lines,
     make_progress,
 )
-from pipeline.report.stats import RunStats
-from pipeline.watching import Display
 
 log = logging.getLogger("pipeline.test")
 ESCAPE = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")

@@ -14,10 +14,10 @@ from fake_llm import FakeLLM
 
 from pipeline.config import AppConfig, RunnerConfig, VLLMConfig
 from pipeline.config.changes import allowed, differences
-from pipeline.job import Job
-from pipeline.process import Finished
 from pipeline.records import Entry
-from pipeline.runner import Runner, _Landed
+from pipeline.run.job import Job
+from pipeline.run.process import Finished
+from pipeline.run.runner import Runner, _Landed
 
 QUICK = {"runner.refresh_every": 2, "runner.concurrency": 2}
 

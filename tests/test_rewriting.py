@@ -15,10 +15,10 @@ from test_output import failure, result
 
 from pipeline.config import OutputConfig
 from pipeline.output import Index, Medium, medium_of, scan
-from pipeline.output.bucket import Bucket
-from pipeline.output.folder import Folder
-from pipeline.output.outbox import Limits
-from pipeline.output.rewriting import compact, purge
+from pipeline.output.compaction import compact, purge
+from pipeline.output.local import Folder
+from pipeline.output.part_writer import Limits
+from pipeline.output.remote import Bucket
 from pipeline.shards import WHOLE, Shard
 from pipeline.stores import RemoteStore
 

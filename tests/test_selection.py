@@ -13,10 +13,10 @@ from test_output import result
 
 from pipeline.config import InputConfig, InputSource
 from pipeline.documents import ListingCounts, load_entries
-from pipeline.output.heads import head_of_outcome
 from pipeline.output.index import Index
+from pipeline.output.record_keys import head_of_outcome
 from pipeline.records import Entry, Stamp
-from pipeline.selection import Rules, Selection
+from pipeline.run.selection import Rules, Selection
 from pipeline.shards import WHOLE
 
 

@@ -8,7 +8,7 @@ from test_output import failure, result
 from pipeline.config import RunnerConfig
 from pipeline.errors import EXIT_FAILURES, EXIT_LATER
 from pipeline.llm.failover import Trouble
-from pipeline.verdict import ABORT_WINDOW, End, Guard, Patience, exit_code
+from pipeline.run.stop_rules import ABORT_WINDOW, End, Guard, Patience, exit_code
 
 OUTAGE, REFUSED = Trouble(False, "it refuses connections"), Trouble(True, "it says 401")
 

@@ -11,8 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.documents.entries import is_chosen
-from pipeline.documents.origins import Origin, Plan, fixed_parts
 from pipeline.documents.patterns import Selection, select
+from pipeline.documents.sources import Origin, Plan, fixed_parts
 from pipeline.errors import ConfigError, TryLaterError
 from pipeline.stores import RemoteStore, StoredFile, StoredObject, is_remote, parse_address
 

@@ -18,8 +18,8 @@ from pipeline.documents.buckets import open_bucket
 from pipeline.documents.compression import split_compression
 from pipeline.documents.containers import describe
 from pipeline.documents.entries import Found, Lookup, Rules, check_extra, entries_of, is_chosen, is_stream
-from pipeline.documents.origins import Files, ListingCounts, Origin, Plan, fixed_parts
 from pipeline.documents.patterns import Selection, select
+from pipeline.documents.sources import Files, ListingCounts, Origin, Plan, fixed_parts
 from pipeline.errors import ConfigError
 from pipeline.records import Entry
 from pipeline.stores import REMOTE_SCHEMES, StoredFile, find_file, lacks_slashes, open_file, printable, walk

@@ -14,8 +14,8 @@ from pipeline.llm.failover import Failover
 from pipeline.llm.http import Endpoint
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.protocol import access_of
+from pipeline.llm.provider import Provider
 from pipeline.llm.replica import Client, Replica, Tools
-from pipeline.llm.replicas import Provider
 from pipeline.llm.retry import RetryPolicy
 from pipeline.llm.vllm import VLLMClient
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import kind_of
+from pipeline.llm.provider import Asked, Provider, Question
 from pipeline.llm.replica import Replica, Start
-from pipeline.llm.replicas import Asked, Provider, Question
 from pipeline.records import ExtractionAttempt
 
 logger = logging.getLogger(__name__)

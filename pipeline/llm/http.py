@@ -33,7 +33,7 @@ from urllib3.exceptions import (
 from pipeline.config.texts import is_secret_name, mask_url
 from pipeline.errors import ConfigError
 from pipeline.llm.connection import PlainConnection, StaleConnectionError, TlsConnection
-from pipeline.llm.trust import check_certificates
+from pipeline.llm.tls_files import check_certificates
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from pipeline.llm.protocol import (
     served_by,
     whole_number,
 )
-from pipeline.llm.reloads import ReloadWatch
+from pipeline.llm.reload_detector import ReloadWatch
 from pipeline.llm.sse import join_lines
 from pipeline.llm.truncation import TruncationJudge
 from pipeline.records import ExtractionAttempt

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.errors import PROVES_LIFE, kind_of
+from pipeline.llm.capabilities import FoundError, Preflight, Status, facts_of, misconfigured
 from pipeline.llm.enforcement import unenforced
-from pipeline.llm.facts import FoundError, Preflight, Status, facts_of, misconfigured
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt

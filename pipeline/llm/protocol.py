@@ -12,8 +12,8 @@ from pipeline.answers import looks_like_loop
 from pipeline.config import OllamaConfig, VLLMConfig
 from pipeline.config.loading import read_api_key
 from pipeline.errors import reason_of_status
+from pipeline.llm.error_patterns import is_dying, reason_of_text
 from pipeline.llm.http import Access, CallFailedError, Reply
-from pipeline.llm.wire_texts import is_dying, reason_of_text
 from pipeline.records import ExtractionAttempt, ModelMetadata
 
 MESSAGE_CHARS = 400

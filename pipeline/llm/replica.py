@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from pipeline.llm.addresses import addresses_of
-from pipeline.llm.facts import Preflight
-from pipeline.llm.gauges import GaugeReader, Gauges
+from pipeline.llm.capabilities import Preflight
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.preflight import take_over
+from pipeline.llm.server_metrics import GaugeReader, Gauges
 from pipeline.llm.vllm import VLLMClient
 
 logger = logging.getLogger(__name__)

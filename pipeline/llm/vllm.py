@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.config import VLLMConfig
-from pipeline.llm.gauges import GaugeReader
 from pipeline.llm.http import Access, CallFailedError, Endpoint, Reply
 from pipeline.llm.protocol import (
     MESSAGE_CHARS,
@@ -31,6 +30,7 @@ from pipeline.llm.protocol import (
     served_by,
     whole_number,
 )
+from pipeline.llm.server_metrics import GaugeReader
 from pipeline.llm.sse import join_chunks
 from pipeline.records import ExtractionAttempt
 

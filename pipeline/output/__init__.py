@@ -21,12 +21,12 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.config import AppConfig, OutputConfig
 from pipeline.errors import ConfigError, InternalError, TryLaterError
-from pipeline.output.bucket import Bucket
-from pipeline.output.folder import Folder
-from pipeline.output.heads import head_of_outcome
+from pipeline.output.backend import Medium
 from pipeline.output.index import Index
-from pipeline.output.medium import Medium
-from pipeline.output.outbox import Limits
+from pipeline.output.local import Folder
+from pipeline.output.part_writer import Limits
+from pipeline.output.record_keys import head_of_outcome
+from pipeline.output.remote import Bucket
 from pipeline.output.runs import read_runs, write_run
 from pipeline.records import Failure, Result, Stamp, to_line
 from pipeline.shards import WHOLE, Shard

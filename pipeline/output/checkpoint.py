@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import OutputError
-from pipeline.output.heads import Head
 from pipeline.output.parts import ManifestError, read_manifest, write_manifest
+from pipeline.output.record_keys import Head
 from pipeline.stores import write_atomic
 
 _log = logging.getLogger(__name__)

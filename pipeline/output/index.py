@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, OutputError
-from pipeline.output.heads import Head, Kind
+from pipeline.output.record_keys import Head, Kind
 from pipeline.records import Known
 
 _PAGE = 500

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from pipeline.output.heads import KINDS, Head, Kind
+from pipeline.output.record_keys import KINDS, Head, Kind
 from pipeline.shards import Shard
 
 MANIFEST_VERSION = 1

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import OutputError
-from pipeline.output.medium import Medium
+from pipeline.output.backend import Medium
 from pipeline.records import RECORD_VERSION, Stamp
 
 _log = logging.getLogger(__name__)

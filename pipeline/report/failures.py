@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.errors import REASONS, ConfigError, kind_of
 from pipeline.output import Medium, read_runs
-from pipeline.output.heads import KINDS
+from pipeline.output.record_keys import KINDS
 
 FAILURES_VERSION = 1
 SIMILAR_IDS = 5

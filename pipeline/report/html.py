@@ -13,7 +13,6 @@ from string import Template
 from typing import Any
 from urllib.parse import quote
 
-from pipeline.layout import plural
 from pipeline.report import tables
 from pipeline.report.markup import section, table, text
 from pipeline.report.svg import Series, chart
@@ -29,6 +28,7 @@ from pipeline.report.text import (
     story_command,
 )
 from pipeline.shards import Shard, owner
+from pipeline.terminal import plural
 
 _ALWAYS = ("found", "done", "failed")
 _SHOWN_REASONS = 5

@@ -10,10 +10,22 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.colours import BOLD, GREEN, RED, YELLOW, tinted
 from pipeline.errors import EXIT_CONFIG
-from pipeline.layout import WIDTH, cut, grouped, labelled, paragraph, pasteable, plural
 from pipeline.logs import visible
+from pipeline.terminal import (
+    BOLD,
+    GREEN,
+    RED,
+    WIDTH,
+    YELLOW,
+    cut,
+    grouped,
+    labelled,
+    paragraph,
+    pasteable,
+    plural,
+    tinted,
+)
 
 SHOWN_REASONS = 4
 """Reasons that are told at length; more would push the verdict off the screen."""

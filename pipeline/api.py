@@ -1,0 +1,79 @@
+"""`classify_global_event`: one text through the event classifier, for programs that have a client and no run.
+
+The same reading, judging and re-asking as in a run (process.py); it writes nothing.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.agents import fingerprint, load_agent, resolve
+from pipeline.config import AppConfig, OllamaConfig, ProviderConfig, VLLMConfig
+from pipeline.llm.failover import Failover
+from pipeline.llm.protocol import LLMClient
+from pipeline.llm.provider import Asked, Question
+from pipeline.llm.retry import RetryPolicy, call_with_retries
+from pipeline.records import Entry, Failure, Postponed, Result
+from pipeline.run.process import Asking, Plan, process
+
+AGENT = "event_classifier"
+
+
+@dataclass(frozen=True, slots=True)
+class OneClient:
+    """A client asked by itself: no replicas, no fallback, no outage to wait for."""
+
+    client: LLMClient
+    policy: RetryPolicy
+    sleep: Callable[[float], object]
+    rng: random.Random
+
+    def ask(self, question: Question) -> Asked:
+        """The settled answer, after as many retries as the policy allows."""
+        attempts = call_with_retries(
+            self.client,
+            question.prompts,
+            json_schema=question.json_schema,
+            document_text=question.document_text,
+            policy=self.policy,
+            sleep=self.sleep,
+            rng=self.rng,
+        )
+        return Asked(tuple(attempts))
+
+
+def classify_global_event(
+    text: str,
+    client: LLMClient,
+    *,
+    document_id: str = "text",
+    agents_dir: str | None = None,
+    sleep: Callable[[float], object] = time.sleep,
+    rng: random.Random | None = None,
+) -> Result | Failure:
+    """Whether and what global event a text tells of: a Result with a valid `output`, or a Failure that says why not.
+
+    Retries are those of the client's own config. `model` of the result names the provider that really answered.
+    """
+    config = _config_of(client)
+    agent = load_agent(AGENT, agents_dir=agents_dir)
+    resolved = resolve(agent, AppConfig(), variant="default")
+    asking = Asking(resolved, fingerprint(resolved, config), agent.compiled)
+    plan = Plan(agent, {"default": asking}, Failover({}))
+    data = text.encode("utf-8", "replace")
+    entry = Entry(document_id, document_id, None, len(data), "text", lambda: data)
+    asker = OneClient(client, RetryPolicy.of(config), sleep, rng or random.Random())
+    outcome = process(entry, plan, client=asker).outcome
+    if isinstance(outcome, Postponed):
+        return outcome.failure
+    assert isinstance(outcome, (Result, Failure))
+    return outcome
+
+
+def _config_of(client: LLMClient) -> ProviderConfig:
+    """The client's own settings; a client of another make is asked once."""
+    config = getattr(client, "config", None)
+    return config if isinstance(config, (OllamaConfig, VLLMConfig)) else VLLMConfig(max_retries=0)

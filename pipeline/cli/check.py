@@ -1,0 +1,56 @@
+"""`pipeline check`: the resolved settings, secrets masked, then the preflight of every provider."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from collections.abc import Iterator, Mapping
+
+from pipeline.cli.arguments import load_app, write_out
+from pipeline.config.loading import describe
+from pipeline.config.yaml_file import dump_yaml
+from pipeline.errors import EXIT_CONFIG, EXIT_LATER, EXIT_OK
+from pipeline.llm.capabilities import Preflight
+from pipeline.logs import visible
+from pipeline.run.plan import build_plan
+
+_EXIT_CODES = {"ok": EXIT_OK, "misconfigured": EXIT_CONFIG, "unreachable": EXIT_LATER}
+
+
+def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
+    """0 when the first provider passes, 2 for what trying again won't mend, 3 when it cannot be reached."""
+    app = load_app(arguments, environ=environ)
+    plan = build_plan(app, stop=threading.Event())
+    write_out(dump_yaml(describe(app)))
+    write_out(f"agent {plan.agent.name} ({', '.join(plan.askings)}): {plan.agent.description}")
+    codes: list[int] = []
+    for provider in plan.client.providers:
+        found = [provider.examine(replica) for replica in provider.replicas]
+        for replica in provider.replicas:
+            for variant, preflight in replica.found.items():
+                place = f"{provider.name} at {replica.client.model.endpoint}"
+                place += f", variant {variant}" if len(replica.clients) > 1 else ""
+                write_out("\n".join(_lines(place, preflight, first=not codes)))
+        codes.append(min(_EXIT_CODES[preflight.status] for preflight in found))
+    plan.client.close()
+    return codes[0]
+
+
+def _lines(place: str, found: Preflight, *, first: bool) -> Iterator[str]:
+    """What was found at one server for one variant, a fact a line."""
+    role = "provider" if first else "fallback"
+    if found.status != "ok":
+        yield visible(f"FAILED  {role} {place}: {found.message}")
+        return
+    yield visible(f"OK      {role} {place}: model {found.model}")
+    facts = {
+        "server version": found.server,
+        "context length": found.context_length and f"{found.context_length} tokens",
+        "prompt without a document": found.prompt_tokens and f"{found.prompt_tokens} tokens",
+        "holds the model to a schema": None if found.constrained is None else ("yes" if found.constrained else "no"),
+        "think": None if found.think is None else str(found.think).lower(),
+        "digest": found.digest,
+    }
+    yield from (visible(f"        {name}: {fact}") for name, fact in facts.items() if fact)
+    yield from (visible(f"        not enforced: {each}") for each in found.unenforced)
+    yield from (visible(f"        warning: {warning}") for warning in found.warnings)

@@ -1,0 +1,33 @@
+"""`pipeline compact OUT`: only the last line of each id stays, in one file or few parts; on request also as Parquet."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Mapping
+
+from pipeline.cli.arguments import open_to_change, output_config, write_out
+from pipeline.errors import EXIT_OK
+from pipeline.output.compaction import PARQUET_NAME, compact, last_lines
+from pipeline.output.parquet import library, parquet
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
+    """Rewrites the output under its lock; safe to kill, and to run again."""
+    config = output_config(arguments, environ=environ)
+    if arguments.format == "parquet":
+        library()
+    with open_to_change(config, arguments) as output:
+        counts = output.index.counts()
+        compact(output.medium, output.index)
+        names = ["results"]
+        if arguments.format == "parquet":
+            output.medium.replace(PARQUET_NAME, parquet(line for line, _ in last_lines(output.medium)))
+            names.append(PARQUET_NAME)
+        write_out(
+            f"{output.where}: {counts['done'] + counts['stale']:,} results and {counts['failed']:,} errors,"
+            f" one line for each id, in {' and '.join(names)}."
+        )
+    return EXIT_OK

@@ -1,0 +1,109 @@
+"""`pipeline run --dry-run`: what would be done, counted without a model, a lock or a byte written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from hashlib import sha256
+
+from pipeline.cli.arguments import write_out
+from pipeline.config import AppConfig
+from pipeline.documents import ListingCounts, load_entries
+from pipeline.errors import EXIT_FAILURES, EXIT_OK, DocumentError
+from pipeline.output import left_out, medium_of, read_runs, scan
+from pipeline.records import Entry
+from pipeline.run.estimate import Sample, time_text, tokens_text
+from pipeline.run.process import Plan
+from pipeline.run.selection import Rules, Selection
+from pipeline.shards import Shard
+from pipeline.terminal import plural
+
+
+def main(app: AppConfig, plan: Plan, *, rules: Rules, shard: Shard) -> int:
+    """Prints the counts; 1 when there are fewer documents than input.min_documents, else 0."""
+    listing = ListingCounts()
+    index = scan(app.output, shard=shard)
+    try:
+        selection = Selection(index, rules, shard=shard, fingerprint=lambda id: plan.asking_for(id).fingerprint)
+        entries = load_entries(app.input, output=left_out(app), counts=listing)
+        counts, sample = _count(entries, selection)
+        tokens = tokens_text(plan, sample)
+    finally:
+        index.close()
+        plan.client.close()
+    runs = read_runs(medium_of(app.output, shard=shard))
+    time = time_text(runs, documents=sample.documents, per_hour=app.cost.per_hour)
+    asked = [_asked(sample, tokens), f"That is {time}." if time else ""]
+    lines = _lines(app, plan, counts=counts, listing=listing, asked=asked)
+    write_out("\n".join([*lines, *_shard_lines(shard, listing)]))
+    return EXIT_OK if listing.listed >= app.input.min_documents else EXIT_FAILURES
+
+
+def _count(entries: Iterator[Entry], selection: Selection) -> tuple[Counter[str], Sample]:
+    """Documents by what would become of them, and a sample of those that would be asked."""
+    counts: Counter[str] = Counter()
+    sample = Sample()
+    for entry in entries:
+        if not selection.wants(entry.id):
+            continue
+        choice, entry = selection.judge(entry)
+        kind = choice if choice != "do" else _kind(entry)
+        counts["found"] += 1
+        counts[kind] += 1
+        if kind in ("new", "changed", "failed", "question"):
+            sample.add(entry)
+    return counts, sample
+
+
+def _asked(sample: Sample, tokens: str) -> str:
+    return f"Would ask {plural(sample.documents, 'document')}: {plural(sample.size_bytes, 'byte')}, {tokens}."
+
+
+def _kind(entry: Entry) -> str:
+    """Why an entry would be done: new, changed, failed before, or asked differently; or that it need not be."""
+    known = entry.known
+    if known is None:
+        return "new"
+    if entry.version is not None and entry.version == known.version:
+        same = True
+    else:
+        try:
+            same = sha256(entry.read()).hexdigest() == known.sha256
+        except DocumentError:
+            same = known.sha256 is None
+    if not same:
+        return "changed"
+    if entry.stands:
+        return "skip"
+    return "failed" if known.failed else "question"
+
+
+def _lines(
+    app: AppConfig, plan: Plan, *, counts: Counter[str], listing: ListingCounts, asked: list[str]
+) -> Iterator[str]:
+    yield f"Dry run of agent {plan.agent.name}: no model is called, nothing is written."
+    yield f"  found            {counts['found']:>12,}"
+    yield f"  done already     {counts['skip']:>12,}"
+    yield f"  new              {counts['new']:>12,}"
+    yield f"  changed          {counts['changed']:>12,}"
+    yield f"  failed before    {counts['failed']:>12,}   (to be tried again)"
+    yield f"  asked anew       {counts['question']:>12,}   (the question changed, or --redo all)"
+    if counts["leave"]:
+        yield f"  left             {counts['leave']:>12,}   (not named by --only-failed)"
+    if listing.ignored:
+        kinds = ", ".join(f"{kind} {number:,}" for kind, number in listing.ignored.most_common(8))
+        yield f"  ignored          {sum(listing.ignored.values()):>12,}   ({kinds})"
+    yield from filter(None, asked)
+    yield f"Output: {app.output.uri}"
+
+
+def _shard_lines(shard: Shard, listing: ListingCounts) -> Iterator[str]:
+    """What this shard is of, and what all shards do alike."""
+    if not shard.count:
+        return
+    yield f"Shard {shard.label}: its share of {listing.listed:,} documents in {listing.files:,} files."
+    if listing.streamed and shard.count > 1:
+        told = (
+            "every shard reads them from end to end" if listing.streamed > 1 else "every shard reads it from end to end"
+        )
+        yield f"Of these files {listing.streamed:,} hold many documents and no list of them: {told}."

@@ -1,0 +1,76 @@
+"""`pipeline init DIR`: a config, an agent with its schema and a document, to start a project from.
+
+It must not change or replace a file that is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+
+from pipeline.cli.arguments import write_out
+from pipeline.config.json_schema import agent_schema, config_schema
+from pipeline.errors import EXIT_OK, ConfigError, OutputError
+from pipeline.terminal import pasteable
+
+_PLACES = {
+    "config/default.yaml": "default.yaml",
+    "agents/my_agent.yaml": "my_agent.yaml",
+    "agents/my_agent.schema.json": "my_agent.schema.json",
+    "inbox/example.txt": "example.txt",
+}
+"""Where a file of starter/ goes."""
+
+_TOLD = {
+    "config/default.yaml": "what is asked, of whom, and where documents and results are",
+    "agents/my_agent.yaml": "the prompts",
+    "agents/my_agent.schema.json": "what every answer must fit",
+    "inbox/example.txt": "a document to try it on",
+    "config/schemas/": "for your editor",
+}
+
+
+def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:  # noqa: ARG001
+    """0 when everything is written; ConfigError, with nothing written, when one of the files is there."""
+    folder = Path(arguments.folder)
+    texts = _texts(arguments.provider)
+    there = [name for name in texts if (folder / name).exists()]
+    if there:
+        raise ConfigError(f"init: {folder} has {', '.join(there)} already, need a folder without them")
+    try:
+        for name, text in texts.items():
+            _write(folder / name, text)
+    except OSError as cause:
+        raise OutputError(f"init: {cause.filename or folder} cannot be written: {cause.strerror or cause}") from cause
+    write_out("\n".join(_next_steps(folder)))
+    return EXIT_OK
+
+
+def _texts(provider: str) -> dict[str, str]:
+    """The content of each file, by its place in the project."""
+    starter = files("pipeline.cli") / "starter"
+    texts = {place: (starter / name).read_text(encoding="utf-8") for place, name in _PLACES.items()}
+    config = texts["config/default.yaml"].replace("provider: vllm  ", f"provider: {provider:<6}", 1)
+    schemas = {"pipeline": config_schema(), "agent": agent_schema()}
+    return {
+        **texts,
+        "config/default.yaml": config,
+        **{f"config/schemas/{name}.schema.json": json.dumps(schema, indent=2) for name, schema in schemas.items()},
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    """The new file; FileExistsError when somebody was quicker."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text if text.endswith("\n") else text + "\n")
+
+
+def _next_steps(folder: Path) -> list[str]:
+    told = [f"  {name:<30}{what}" for name, what in _TOLD.items()]
+    commands = ["pipeline check", "pipeline try inbox/example.txt", "pipeline run"]
+    steps = [line for command in commands for line in pasteable("", command, indent=2)]
+    return [f"Made in {folder}:", *told, "", "Next:", *pasteable("", f"cd {folder}", indent=2), *steps]

@@ -1,0 +1,92 @@
+"""`pipeline purge OUT`: takes documents out of an output, because they must go or are no longer in the input.
+
+It must not take anything out when it is not sure what the input holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from pipeline.cli.arguments import load_app, open_to_change, output_config, write_out
+from pipeline.config import AppConfig
+from pipeline.documents import ListingCounts, fallback_id, load_entries
+from pipeline.documents.containers import is_damaged
+from pipeline.errors import EXIT_OK, ConfigError, TryLaterError
+from pipeline.output import Index, left_out, scan
+from pipeline.output.compaction import Gone, count, purge
+from pipeline.records import utc_now
+from pipeline.report import build_report, write_report
+
+
+def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
+    """Removes the lines, then builds the report anew; with --dry-run only says how many."""
+    if not (arguments.ids or arguments.missing or arguments.older_than):
+        raise ConfigError("purge: got nothing to remove, need --ids FILE, --missing or --older-than 400d")
+    config = output_config(arguments, environ=environ)
+    with _chosen(arguments, environ=environ) as chosen, open_to_change(config, arguments) as output:
+        gone = _older(chosen, arguments.older_than)
+        results, errors = count(output.medium, output.index, gone=gone)
+        if not arguments.dry_run:
+            purge(output.medium, output.index, gone=gone)
+            if runs := output.runs():
+                index = scan(config)
+                try:
+                    write_report(output.medium.replace, build_report(runs, index.counts()))
+                finally:
+                    index.close()
+        said = "would be removed" if arguments.dry_run else "were removed"
+        write_out(f"{output.where}: {results:,} results and {errors:,} errors {said}.")
+    return EXIT_OK
+
+
+@contextmanager
+def _chosen(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> Iterator[Callable[[str], bool]]:
+    """What says of an id that it is to go."""
+    ids = _read_ids(arguments.ids) if arguments.ids else None
+    if not arguments.missing:
+        yield lambda document_id: ids is None or document_id in ids
+        return
+    app = load_app(arguments, environ=environ)
+    listed = Index()
+    try:
+        _list(app, listed)
+        yield lambda document_id: not listed.was_seen(document_id) and (ids is None or document_id in ids)
+    finally:
+        listed.close()
+
+
+def _read_ids(name: str) -> frozenset[str]:
+    """The ids of a file, one a line."""
+    try:
+        text = Path(name).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as cause:
+        raise ConfigError(f"--ids: {name} cannot be read: {cause}") from cause
+    ids = frozenset(line for line in text.split("\n") if line.strip())
+    if not ids:
+        raise ConfigError(f"--ids: {name} holds no id, need one a line")
+    return ids
+
+
+def _list(app: AppConfig, listed: Index) -> None:
+    """Notes every id of the input; TryLaterError when that cannot be known for sure, ConfigError when it is empty."""
+    counts = ListingCounts()
+    for entry in load_entries(app.input, output=left_out(app), counts=counts):
+        if is_damaged(entry):
+            raise TryLaterError(f"--missing: {entry.id} cannot be read to its end, so nobody knows what is missing")
+        listed.seen(entry.id)
+        listed.seen(fallback_id(entry))
+    if counts.listed < max(1, app.input.min_documents):
+        told = f"found {counts.listed} documents in the input, need at least {max(1, app.input.min_documents)}"
+        raise ConfigError(f"--missing: {told}: everything would be removed")
+
+
+def _older(chosen: Callable[[str], bool], older_than_s: float | None) -> Gone:
+    """The choice, of the records that were finished so long ago."""
+    if older_than_s is None:
+        return lambda document_id, _: chosen(document_id)
+    before = utc_now(datetime.now(timezone.utc) - timedelta(seconds=older_than_s))
+    return lambda document_id, finished_at: bool(finished_at) and finished_at < before and chosen(document_id)

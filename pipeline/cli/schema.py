@@ -1,0 +1,17 @@
+"""`pipeline schema`: the JSON Schema of the config file, or of an agent file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+
+from pipeline.cli.arguments import write_out
+from pipeline.config.json_schema import agent_schema, config_schema
+from pipeline.errors import EXIT_OK
+
+
+def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:  # noqa: ARG001
+    """Prints the schema; always 0."""
+    write_out(json.dumps(agent_schema() if arguments.agent else config_schema(), indent=2, ensure_ascii=False))
+    return EXIT_OK

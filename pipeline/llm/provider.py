@@ -1,0 +1,241 @@
+"""One provider: the replicas of one model, used side by side, which of them live, and one ask with its retries.
+
+    ask ─▶ the replica with the least in flight ─▶ call_llm ─▶ settled, or: back-off ─▶ is the server alive? ─▶ again
+
+Alive means that a tiny completion succeeds, or that anything else was completed since. It starts no thread: workers
+call `ask`, and one prober calls `recover` again and again. What that looks at is looked at side by side: a server that
+hangs holds no other back.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import PROVES_LIFE, ConfigError, kind_of
+from pipeline.llm.capabilities import Preflight
+from pipeline.llm.replica import Replica, Start, Tools
+from pipeline.llm.retry import RetryPolicy
+from pipeline.records import ExtractionAttempt
+
+logger = logging.getLogger(__name__)
+
+LOOK_UP_S = 60.0
+LOSSES_BEFORE_ALONE = 3
+"""A document in flight at this many losses of a server is sent alone once (contract, section 6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked: the prompts, the schema as servers get it, and the document as it stands in the prompt.
+
+    `document`: its id, for the log. `losses`: how often a server was lost over it before. `alone`: nothing else is in
+    flight, and one loss is the end.
+    """
+
+    variant: str
+    prompts: Mapping[str, str]
+    json_schema: Mapping[str, Any] | None
+    document_text: str
+    document: str = ""
+    losses: int = 0
+    alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What came of one ask. `unavailable`: no server could take it, and the document is not to blame.
+
+    `losses`: how many servers were lost while they worked on it.
+    """
+
+    attempts: tuple[ExtractionAttempt, ...] = ()
+    unavailable: bool = False
+    losses: int = 0
+
+
+class Provider:
+    """Asks the replicas of one model; safe for many threads.
+
+    `find` gives the replicas there are now, those known among them; None: they never change.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        replicas: list[Replica],
+        *,
+        policy: RetryPolicy,
+        tools: Tools,
+        find: Callable[[list[Replica]], list[Replica]] | None = None,
+    ) -> None:
+        self.name, self.replicas, self.policy, self._tools, self._find = name, replicas, policy, tools, find
+        self._lock = threading.Lock()
+        self._found_at = tools.clock()
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Where its replicas are, as records name them."""
+        return tuple(replica.endpoint for replica in self.replicas)
+
+    @property
+    def available(self) -> bool:
+        """True while a replica is not set aside."""
+        return any(replica.state == "up" for replica in self.replicas)
+
+    @property
+    def trouble(self) -> Replica | None:
+        """The replica that tells best why the provider is not available; None when it is."""
+        if self.available:
+            return None
+        return min(self.replicas, key=lambda replica: (replica.state != "misconfigured", replica.since))
+
+    @property
+    def complaint(self) -> str:
+        """Who it is, where, and what keeps it from being available."""
+        replica = self.trouble
+        why = replica.why.message if replica and replica.why else "set aside"
+        return f"{self.name} ({replica.client.model.endpoint if replica else ''}): {why}"
+
+    def ask(self, question: Question) -> Asked:
+        """Asks until it is settled, the retries are used up (max_retries + 1 requests), or no replica is left."""
+        failures: list[ExtractionAttempt] = []
+        losses, failed_at = 0, float("inf")
+        while (replica := self._take()) is not None:
+            started, keys = self._tools.clock(), replica.client.endpoint.key_changes
+            attempt = self._call(replica, question)
+            kind = kind_of(attempt.reason) if attempt.reason else None
+            if kind not in ("backend", "config"):
+                replica.lives(started)
+                return Asked((*failures, attempt))
+            failures.append(attempt)
+            if kind == "config":
+                return Asked(tuple(failures), unavailable=not self._passes(replica, attempt, keys=keys))
+            moment = self._tools.clock()
+            failed_at = min(failed_at, moment)
+            self._note(replica, attempt, document=question.document, started=started)
+            if not self.policy.allows(failures):
+                dead = not (self.available and self._alive(replica, failed_at))
+                return Asked(tuple(failures), unavailable=dead, losses=losses + (dead and _may_be_lost(attempt)))
+            if self.available and self._tools.sleep(self.policy.delay_s(failures, self._tools.rng)) is True:
+                return Asked(tuple(failures), unavailable=True, losses=losses)
+            losses += self._was_lost(replica, attempt, moment)
+            if losses and (question.alone or question.losses + losses >= LOSSES_BEFORE_ALONE):
+                return Asked(tuple(failures), unavailable=True, losses=losses)
+            self._alive(replica, failed_at)
+        return Asked(tuple(failures), unavailable=True, losses=losses)
+
+    def examine(self, replica: Replica) -> Preflight:
+        """The full preflight of a replica, whose state follows it."""
+        return replica.check(full=True)
+
+    def wake(self) -> None:
+        """Looks at the replicas that were held back and that nobody has looked at yet."""
+        for replica in self.replicas:
+            if replica.state != "up" and replica.why is None:
+                replica.check(full=True)
+
+    def hasten(self, pause_s: float) -> None:
+        """Lets no replica that is set aside wait longer than this for its next look."""
+        latest = self._tools.clock() + pause_s
+        for replica in self.replicas:
+            replica.retry_at = min(replica.retry_at, latest)
+
+    def recover(self, start: Start) -> None:
+        """Has each replica looked at that is set aside and whose pause is over. Called by the one prober.
+
+        Once a minute it looks for replicas that came or went, too.
+        """
+        if self._find is not None and self._tools.clock() - self._found_at >= LOOK_UP_S:
+            self._found_at = self._tools.clock()
+            self._look_around(self._find)
+        for replica in self.replicas:
+            replica.recover(start)
+
+    def close(self) -> None:
+        """Closes the idle connections of all replicas."""
+        for replica in self.replicas:
+            replica.client.close()
+
+    def _look_around(self, find: Callable[[list[Replica]], list[Replica]]) -> None:
+        """Takes the replicas that are there now; all stays as it is while a key or a certificate is being changed."""
+        try:
+            self._adjust(find(self.replicas))
+        except ConfigError as error:
+            logger.warning("no new replicas for now: %s", error, extra={"provider": self.name})
+
+    def _adjust(self, found: list[Replica]) -> None:
+        """Takes the replicas that are there now; a new one is asked when it has passed its preflight."""
+        with self._lock:
+            gone = [replica for replica in self.replicas if replica not in found]
+            for replica in found:
+                if replica not in self.replicas:
+                    replica.hold_back()
+                    replica.retry_at = self._tools.clock()
+            self.replicas = found
+        for replica in gone:
+            replica.client.close()
+
+    def _take(self) -> Replica | None:
+        with self._lock:
+            up = [replica for replica in self.replicas if replica.state == "up"]
+            if not up:
+                return None
+            least = min(replica.in_flight / replica.share for replica in up)
+            chosen = self._tools.rng.choice([each for each in up if each.in_flight / each.share == least])
+            chosen.in_flight += 1
+            return chosen
+
+    def _call(self, replica: Replica, question: Question) -> ExtractionAttempt:
+        try:
+            client = replica.clients[question.variant]
+            return client.call_llm(question.prompts, question.json_schema, question.document_text)
+        finally:
+            with self._lock:
+                replica.in_flight -= 1
+
+    def _note(self, replica: Replica, attempt: ExtractionAttempt, *, document: str, started: float) -> None:
+        logger.warning(
+            "request failed",
+            extra={"provider": self.name, "endpoint": attempt.model.endpoint, "reason": attempt.reason}
+            | {"error": attempt.error, "document": document},
+        )
+        if attempt.reason in PROVES_LIFE:
+            replica.lives(started)
+        elif not attempt.sent:
+            replica.set_aside(Preflight("unreachable", attempt.reason, attempt.error or ""), probed=False)
+
+    def _alive(self, replica: Replica, since: float) -> bool:
+        """True when the provider has completed something since; else a tiny completion tells.
+
+        A replica that is set aside is not asked: its cool-down would grow with every document that it failed.
+        """
+        if self._completed_since(since) or replica.state != "up":
+            return self._completed_since(since)
+        return replica.check(full=False).status == "ok" or self._completed_since(since)
+
+    def _completed_since(self, moment: float) -> bool:
+        return any(replica.completed_at > moment for replica in self.replicas)
+
+    def _was_lost(self, replica: Replica, attempt: ExtractionAttempt, moment: float) -> bool:
+        """True when the server went away over this attempt: it hung up, or it is dead now after its last words or none.
+
+        Not when another request that was in flight there at that moment has been completed since.
+        """
+        if not _may_be_lost(attempt) or replica.outlived(moment):
+            return False
+        return attempt.reason == "connection_error" or not self._alive(replica, moment)
+
+    def _passes(self, replica: Replica, attempt: ExtractionAttempt, *, keys: int) -> bool:
+        """True when a preflight passes after a configuration error, and no key is newer than the request's."""
+        if attempt.reason == "unauthorized":
+            replica.client.endpoint.reload_key()
+        return replica.check(full=True).status == "ok" and replica.client.endpoint.key_changes == keys
+
+
+def _may_be_lost(attempt: ExtractionAttempt) -> bool:
+    """True when the server may have gone away over this attempt; one that hangs for ever is as good as gone."""
+    return attempt.lost or attempt.reason == "timeout"

@@ -1,0 +1,133 @@
+"""The last records of documents side by side, in one sqlite3 file on disk: of two outputs, or of two questions.
+
+It must hold no more than a pair in memory, and judges nothing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+import zlib
+from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.errors import OutputError
+from pipeline.output.backend import Medium
+from pipeline.output.record_keys import KINDS
+
+BEFORE, AFTER = 0, 1
+_TABLE = (
+    # nothing here outlives the process, so nothing has to be safe against its end
+    "PRAGMA journal_mode=OFF",
+    "PRAGMA synchronous=OFF",
+    "PRAGMA locking_mode=EXCLUSIVE",
+    "PRAGMA cache_size=-65536",
+    "CREATE TABLE last (id TEXT, side INTEGER, run INTEGER, done INTEGER, line BLOB, UNIQUE (id, side))",
+    "BEGIN",
+)
+# in one run a result is later than a failure of the same document, and a later line is later than an earlier one
+_LATER_WINS = """INSERT INTO last VALUES (?,?,?,?,?) ON CONFLICT (id, side) DO UPDATE SET
+    (run, done, line) = (excluded.run, excluded.done, excluded.line)
+    WHERE (excluded.run, excluded.done) >= (run, done)"""
+
+
+class Last(NamedTuple):
+    """A document's last record on one side; `line` is its result's, when there may be something to compare it with."""
+
+    is_failed: bool
+    line: bytes | None
+
+
+class Pair(NamedTuple):
+    """A document's two last records; None where a side has none."""
+
+    id: str
+    before: Last | None
+    after: Last | None
+
+
+class Pairs:
+    """The pairs of one comparison; `close` gives the disk space back."""
+
+    def __init__(self) -> None:
+        """Nothing is in it yet; OutputError when there is no room for it (TMPDIR)."""
+        try:
+            # the file has no name any more once it is open, so that not even kill -9 leaves it behind
+            with tempfile.TemporaryDirectory(prefix="pipeline-pairs-") as folder:
+                self._db = sqlite3.connect(Path(folder) / "pairs.sqlite3", isolation_level=None)
+                for statement in _TABLE:
+                    self._db.execute(statement)
+        except (sqlite3.Error, OSError) as exc:
+            raise _no_room(exc) from exc
+
+    def close(self) -> None:
+        """Forgets everything."""
+        self._db.close()
+
+    def read_outputs(self, before: Medium, after: Medium) -> tuple[int, int]:
+        """How many records each output has; of the first one only those lines are kept that have a counterpart."""
+        of_after = self._add((id, AFTER, run, done, line) for id, _, run, done, line in _lines(after))
+        has = "SELECT 1 FROM last WHERE id = ? AND side = ?"
+        of_before = self._add(
+            (id, BEFORE, run, done, line if self._ask(has, id, AFTER) else None)
+            for id, _, run, done, line in _lines(before)
+        )
+        return of_before, of_after
+
+    def read_fingerprints(self, medium: Medium) -> None:
+        """Takes the last record of each document and fingerprint of one output."""
+        numbers: dict[str, int] = {}
+        self._add(
+            (id, numbers.setdefault(fingerprint, len(numbers)), run, done, line)
+            for id, fingerprint, run, done, line in _lines(medium)
+        )
+
+    def outputs(self) -> Iterator[Pair]:
+        """A pair for each document of either output, in order of their ids."""
+        for id, rows in self._documents():
+            sides = {side: last for side, _, last in rows}
+            yield Pair(id, sides.get(BEFORE), sides.get(AFTER))
+
+    def fingerprints(self) -> Iterator[Pair]:
+        """A pair for each document: what it was asked last, and what before that; `before` is None without that."""
+        for id, rows in self._documents():
+            *earlier, (_, _, after) = sorted(rows, key=itemgetter(1))
+            yield Pair(id, earlier[-1][2] if earlier else None, after)
+
+    def _add(self, rows: Iterator[tuple[str, int, int, bool, bytes | None]]) -> int:
+        """How many rows there were."""
+        count = 0
+        try:
+            for id, side, run, done, line in rows:
+                packed = zlib.compress(line, 1) if done and line is not None else None
+                self._db.execute(_LATER_WINS, (id, side, run, done, packed))
+                count += 1
+        except (sqlite3.Error, OverflowError) as exc:
+            raise _no_room(exc) from exc
+        return count
+
+    def _ask(self, query: str, *values: object) -> bool:
+        return self._db.execute(query, values).fetchone() is not None
+
+    def _documents(self) -> Iterator[tuple[str, list[tuple[int, tuple[int, int], Last]]]]:
+        """Each id with its sides: the side's number, how late it is, and the record."""
+        rows = self._db.execute("SELECT id, side, run, done, line FROM last ORDER BY id, side")
+        for id, group in groupby(rows, key=itemgetter(0)):
+            yield id, [(side, (run, done), _last(done, line)) for _, side, run, done, line in group]
+
+
+def _last(done: int, line: bytes | None) -> Last:
+    return Last(not done, None if line is None else zlib.decompress(line))
+
+
+def _lines(medium: Medium) -> Iterator[tuple[str, str, int, bool, bytes]]:
+    for kind in KINDS:
+        for line, head in medium.records(kind):
+            yield head.id, head.fingerprint, head.run, head.reason is None, line
+
+
+def _no_room(exc: Exception) -> OutputError:
+    return OutputError(f"the comparison, in {tempfile.gettempdir()}: {exc}; it needs room for the results (TMPDIR)")

@@ -1,0 +1,278 @@
+"""An output in a local folder: files of records that are appended to, a line at a time.
+
+It must never change a file that another run may be writing to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError, OutputError
+from pipeline.output import checkpoint
+from pipeline.output.index import Index
+from pipeline.output.lines import Damage, LineFile, last_object, mend, read_lines, rewrite
+from pipeline.output.lock import Lock, acquire, try_gate
+from pipeline.output.record_keys import KINDS, Head, Kind, head_of, heads_of
+from pipeline.output.runs import RUNS, read_runs
+from pipeline.shards import Shard
+from pipeline.stores import is_half_written, sync_folder, write_atomic
+
+SYNC_AFTER_S = 0.4
+"""With a main thread that comes by every half second, a record is durable within a second."""
+
+_RECORD_FILE = re.compile(r"(results|errors)(?:-\d{5}-of-(\d{5}))?\.jsonl")
+
+
+class Folder:
+    """A medium (medium.py). `damage`: what the last reading found broken, by file."""
+
+    is_full = False
+
+    def __init__(self, folder: Path, *, shard: Shard) -> None:
+        """Nothing is looked at yet."""
+        self.folder = folder
+        self.damage: dict[Path, Damage] = {}
+        self._shard = shard
+        self._own: Mapping[Kind, str] = {kind: f"{kind}{shard.suffix}.jsonl" for kind in KINDS}
+        self._files: dict[Kind, LineFile] = {}
+        self._lock: Lock | None = None
+        self._results: dict[str, int] = {}
+        """The results that were read, and how many bytes of each a checkpoint stood for."""
+
+    @property
+    def where(self) -> str:
+        """The folder."""
+        return str(self.folder)
+
+    def unwritten(self, kind: Kind) -> int:  # noqa: ARG002
+        """None: a line is the kernel's when `append` returns."""
+        return 0
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """One file of each kind, for all runs."""
+        return tuple(self._own.values())
+
+    def lock(
+        self, run_id: str, *, lock_wait_s: float, wait: Callable[[float], bool], clock: Callable[[], float]
+    ) -> None:
+        """Makes the folder, and takes its lock (lock.py)."""
+        _make(self.folder)
+        self._lock = acquire(self.folder, run_id, shard=self._shard, lock_wait_s=lock_wait_s, wait=wait, clock=clock)
+
+    def read(self) -> Index:
+        """Every line of every file, but for the files of other shards of the same count, which own other ids."""
+        index = Index()
+        try:
+            for run in read_runs(self):
+                index.met(run["run"])
+            for path in self._record_files():
+                if self._is_siblings(path):
+                    _note_sibling(path, index)
+                else:
+                    self._read_file(path, index)
+        except BaseException:
+            index.close()
+            raise
+        return index
+
+    def start(self, index: Index, *, clock: Callable[[], float]) -> None:
+        """Removes what is half written or broken, and errors that no longer stand."""
+        self._sweep()
+        for path, damage in self.damage.items():
+            if self._is_own(path):
+                mend(path, damage)
+            elif damage.lines or damage.unfinished:
+                self._under_gate(mend, path)
+        self.tidy(index)
+        for kind, name in self._own.items():
+            self._files[kind] = LineFile(self.folder / name, clock=clock)
+
+    def append(self, line: bytes, head: Head) -> None:
+        """When it returns, the line is the kernel's."""
+        self._files["results" if head.reason is None else "errors"].append(line)
+
+    def sync_due(self, now: float) -> None:
+        """Syncs the files whose oldest unsynced record is SYNC_AFTER_S old."""
+        for file in self._files.values():
+            if file.unsynced_since is not None and now - file.unsynced_since >= SYNC_AFTER_S:
+                file.sync()
+
+    def sync(self) -> None:
+        """Syncs and closes the files."""
+        try:
+            for file in self._files.values():
+                file.sync()
+        finally:
+            for file in self._files.values():
+                file.close()
+
+    def tidy(self, index: Index) -> None:
+        """Leaves only the errors that stand, in every errors file that no other run is writing."""
+        standing = index.failed_count()
+        if standing == index.error_lines:
+            return
+
+        def stands(line: Mapping[str, Any]) -> bool:
+            return index.stands(line["id"], line["run"])
+
+        def stands_or_is_not_ours(line: Mapping[str, Any]) -> bool:
+            return not self._shard.owns(line["id"]) or stands(line)
+
+        for path in self._record_files("errors"):
+            if self._is_siblings(path):
+                continue
+            if self._is_own(path):
+                rewrite(path, stands)
+            else:
+                self._under_gate(lambda other: rewrite(other, stands_or_is_not_ours), path)
+        index.error_lines = standing
+
+    def settle(self, index: Index) -> None:
+        """Writes a checkpoint (checkpoint.py) when our file alone holds what the index knows."""
+        path = self.folder / self._own["results"]
+        if len(index.agents) == 1 and {*self._results, path.name} == {path.name}:
+            checkpoint.save(path, index.results(*index.agents), covered=self._results.get(path.name, 0))
+
+    def files(self, folder: str) -> Iterator[tuple[str, bytes]]:
+        """The files of a folder; what is none of ours may be among them."""
+        for path in sorted((self.folder / folder).glob("*")):
+            try:
+                yield f"{folder}/{path.name}", path.read_bytes()
+            except OSError as exc:
+                raise OutputError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Under the lock there is nobody to race with."""
+        path = self.folder / name
+        if path.exists():
+            return False
+        try:
+            if not path.parent.is_dir():
+                path.parent.mkdir(exist_ok=True)
+                sync_folder(self.folder)
+        except OSError as exc:
+            raise OutputError(f"{path}: cannot be written: {exc.strerror or exc}") from exc
+        write_atomic(path, data)
+        return True
+
+    def replace(self, name: str, data: bytes | Iterable[bytes]) -> None:
+        """Written beside it, then renamed."""
+        write_atomic(self.folder / name, data)
+
+    def remove(self, name: str) -> bool:
+        """Unlinks the file."""
+        path = self.folder / name
+        try:
+            there = path.exists()
+            path.unlink(missing_ok=True)
+        except OSError as exc:
+            raise OutputError(f"{path}: cannot be removed: {exc.strerror or exc}") from exc
+        return there
+
+    def records(self, kind: Kind) -> Iterator[tuple[bytes, Head]]:
+        """File by file, line by line."""
+        for path in self._record_files(kind):
+            yield from read_lines(path, _with_head(path, kind), Damage())
+
+    def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, Head]]) -> None:
+        """One file, put in its place in one step; then the shards' files go."""
+        for path in self._record_files(kind):
+            checkpoint.drop(path)
+        write_atomic(self.folder / f"{kind}.jsonl", (line for line, _ in lines))
+        for path in self._record_files(kind):
+            if path.name != f"{kind}.jsonl":
+                self.remove(path.name)
+
+    def duties(self) -> Mapping[str, Callable[[], None]]:
+        """None: the main thread writes, the kernel keeps the lock."""
+        return {}
+
+    def close(self) -> None:
+        """Closes the files and releases the lock."""
+        try:
+            self.sync()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def _record_files(self, kind: str = "") -> list[Path]:
+        """The files of results and errors of all shards, or only those of a kind."""
+        if not self.folder.is_dir():
+            return []
+        ours = (path for path in self.folder.iterdir() if _RECORD_FILE.fullmatch(path.name))
+        return sorted(path for path in ours if path.name.startswith(kind))
+
+    def _is_siblings(self, path: Path) -> bool:
+        """True for the file of another shard of the same count, which may be written to at this moment."""
+        match = _RECORD_FILE.fullmatch(path.name)
+        if self._shard.count == 0 or match is None or int(match[2] or 0) != self._shard.count:
+            return False
+        return path.name not in self._own.values()
+
+    def _is_own(self, path: Path) -> bool:
+        """True when no other run can write to the file now: all of them without shards, else our two."""
+        return self._shard.count == 0 or path.name in self._own.values()
+
+    def _read_file(self, path: Path, index: Index) -> None:
+        kind: Kind = "errors" if path.name.startswith("errors") else "results"
+        damage = self.damage[path] = Damage()
+        # a duplicate is recorded by the shard of the id it repeats, under an id that another may own
+        is_own = self._shard.count > 0 and path.name in self._own.values()
+        owns = (lambda _: True) if is_own else self._shard.owns
+        add = partial(index.add, kind, where=str(path), owns=owns)
+        if kind == "results":
+            damage.size = self._results[path.name] = checkpoint.load(path, add)
+        add(read_lines(path, heads_of(kind, str(path)), damage))
+
+    def _sweep(self) -> None:
+        """Removes what a killed run had half written; of a shard only what bears its name: its sisters may be at it."""
+        for folder in (self.folder, self.folder / RUNS, self.folder / checkpoint.FOLDER):
+            for path in folder.glob(".*.tmp"):
+                if is_half_written(path.name) and (self._shard.count == 0 or self._shard.suffix in path.name):
+                    self.remove(str(path.relative_to(self.folder)))
+
+    def _under_gate(self, change: Callable[[Path], object], path: Path) -> None:
+        """Changes a file of another shard count, which our sister shards may want to change, too."""
+        gate = try_gate(self.folder)
+        if gate is None:
+            return  # a sister is at it, or a run is starting; the next start or end does it
+        try:
+            change(path)
+        finally:
+            gate.release()
+
+
+def _with_head(path: Path, kind: Kind) -> Callable[[bytes, bool], tuple[bytes, Head] | None]:
+    take = heads_of(kind, str(path))
+
+    def pair(line: bytes, recent: bool) -> tuple[bytes, Head] | None:
+        head = take(line, recent)
+        return None if head is None else (line if line.endswith(b"\n") else line + b"\n", head)
+
+    return pair
+
+
+def _note_sibling(path: Path, index: Index) -> None:
+    """A shard of the same count owns other ids, and appends in order: its last line says enough."""
+    line = last_object(path)
+    if line is not None:
+        head = head_of(line, str(path))
+        index.met(head.run, head.agent)
+
+
+def _make(folder: Path) -> None:
+    blocker = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if blocker.exists() and not blocker.is_dir():
+        raise ConfigError(f"output.uri: {blocker} is a file, need a folder")
+    try:
+        is_new = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        if is_new:
+            sync_folder(folder.parent)
+    except OSError as exc:
+        raise OutputError(f"{folder}: the output folder cannot be made: {exc.strerror or exc}") from exc

@@ -1,0 +1,66 @@
+"""What waits for a worker and what is under way: documents, bytes, and the plans still in use. It starts nothing."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from pipeline.records import Entry
+from pipeline.run.process import Plan
+
+
+class Backlog:
+    """Entries that wait, those of one variant side by side: servers keep the beginning of the prompts that come last.
+
+    When one variant has none left here, the one that has waited longest has its turn; the reader's look-ahead bounds
+    how long that takes. Where the first documents of the listing are wanted, `variant_of` says the same of all ids.
+    Belongs to the main thread.
+    """
+
+    def __init__(self, variant_of: Callable[[str], str]) -> None:
+        self._variant_of = variant_of
+        self._queues: dict[str, deque[Entry]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues.values()))
+
+    def append(self, entry: Entry) -> None:
+        """Behind the others of its variant."""
+        self._queues.setdefault(self._variant_of(entry.id), deque()).append(entry)
+
+    def popleft(self) -> Entry:
+        """The next one; StopIteration when nothing waits."""
+        variant, queue = next(iter(self._queues.items()))
+        entry = queue.popleft()
+        if not queue:
+            del self._queues[variant]
+        return entry
+
+
+class Flight:
+    """Counts what was sent and has not come back; belongs to the main thread."""
+
+    def __init__(self, *, max_bytes: int) -> None:
+        self.documents = 0
+        self._size_bytes, self._max_bytes = 0, max_bytes
+        self._by_plan: dict[int, int] = {}
+
+    def has_room(self, limit: int) -> bool:
+        """True when one more may go; a document larger than all bytes allowed goes when it is alone."""
+        return self.documents == 0 or (self.documents < limit and self._size_bytes < self._max_bytes)
+
+    def sent(self, entry: Entry, plan: Plan) -> None:
+        """Counts one document in."""
+        self.documents += 1
+        self._size_bytes += entry.size_bytes
+        self._by_plan[id(plan)] = self._by_plan.get(id(plan), 0) + 1
+
+    def landed(self, entry: Entry, plan: Plan) -> None:
+        """Counts one document out."""
+        self.documents -= 1
+        self._size_bytes -= entry.size_bytes
+        self._by_plan[id(plan)] -= 1
+
+    def uses(self, plan: Plan) -> bool:
+        """True while a document that was sent with this plan is under way."""
+        return self._by_plan.get(id(plan), 0) > 0

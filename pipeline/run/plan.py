@@ -1,0 +1,97 @@
+"""From configuration to a plan: which variants are asked, what each asks, and the clients that ask it.
+
+It reads the agent's files and builds clients; it asks no server anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipeline.agents import Agent, fingerprint, load_agent, render, resolve
+from pipeline.answers import repair_library
+from pipeline.config import AppConfig
+from pipeline.errors import ConfigError, SettingError
+from pipeline.llm.capabilities import Preflight
+from pipeline.llm.factory import build_failover
+from pipeline.llm.preflight import Sample, examine
+from pipeline.llm.replica import Client, Tools
+from pipeline.records import Document
+from pipeline.run.process import Asking, Plan
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Examiner:
+    """Examines servers with what each variant of this run asks; the canary goes once to each server and run."""
+
+    samples: Mapping[str, Sample]
+    canaries: set[str | None]
+    said: set[tuple[str | None, str]] = field(default_factory=set)
+
+    def __call__(self, client: Client, *, variant: str, full: bool, known: Preflight | None) -> Preflight:
+        """What was found; each of its warnings goes to the log once."""
+        endpoint = client.model.endpoint
+        first = full and endpoint not in self.canaries
+        found = examine(client, sample=self.samples[variant], full=full, canary=first, known=known)
+        if first and found.status == "ok":
+            self.canaries.add(endpoint)
+        for warning in found.warnings:
+            if (endpoint, warning) not in self.said:
+                self.said.add((endpoint, warning))
+                fields = {"provider": client.model.provider, "endpoint": endpoint}
+                logger.warning("preflight: %s", warning, extra=fields)
+        return found
+
+
+def build_plan(
+    app: AppConfig, *, stop: threading.Event, agent: Agent | None = None, before: Plan | None = None
+) -> Plan:
+    """The plan of this configuration; ConfigError when the agent, a variant or a provider is not as it must be.
+
+    `before`: the plan of this run so far; what it has sent a canary to gets no other.
+    """
+    try:
+        return _plan(app, stop=stop, agent=agent, before=before)
+    except SettingError as cause:
+        place = f" ({app.places[cause.key]})" if cause.key in app.places else ""
+        raise ConfigError(f"{cause}{place}") from cause
+
+
+def _plan(app: AppConfig, *, stop: threading.Event, agent: Agent | None, before: Plan | None) -> Plan:
+    agent = agent or load_agent(app.agent, agents_dir=app.agents_dir)
+    resolved = {name: resolve(agent, app, variant=name) for name in used_variants(agent, app.variant)}
+    askings = {
+        name: Asking(each, fingerprint(each, app.provider_config(each.provider)), agent.compiled)
+        for name, each in resolved.items()
+    }
+    if app.answers.repair == "full":
+        repair_library()
+    empty, schema = Document("", "", "", ""), agent.compiled.for_server
+    samples = {name: Sample(render(each, empty), schema) for name, each in resolved.items()}
+    canaries = before.canaries if before is not None else set()
+    examiner = Examiner(samples, canaries)
+    tools = Tools(clock=time.monotonic, rng=random.Random(), sleep=stop.wait, examine=examiner)
+    client = build_failover(app, resolved, tools=tools, pool_size=app.runner.max_concurrency)
+    return Plan(
+        agent,
+        askings,
+        client,
+        pinned=app.variant,
+        text_field=app.input.text_field,
+        repair=app.answers.repair,
+        raw_chars=app.output.raw_chars,
+        canaries=canaries,
+    )
+
+
+def used_variants(agent: Agent, pinned: str | None) -> list[str]:
+    """The variants that documents can get: the pinned one, else those with a weight, else `default`."""
+    if pinned is not None:
+        return [pinned]
+    return sorted(name for name, own in agent.variants.items() if own.weight) or ["default"]

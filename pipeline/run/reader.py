@@ -1,0 +1,101 @@
+"""The reader's work: entries of the listing, judged, counted and handed to the main thread, never too many at once.
+
+It runs in one thread, which runner.py starts; it reads no document.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any
+
+from pipeline.records import Entry
+from pipeline.run.selection import Selection
+
+LOOK_AHEAD = 64
+"""Entries that may wait beyond those in flight: enough that no worker waits for the listing."""
+WAIT_S = 0.5
+
+
+@dataclass(slots=True)
+class Read:
+    """What the reader has come to, in documents: those it gave on are `found` less `skipped` and `left`."""
+
+    found: int = 0
+    skipped: int = 0
+    left: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The reader has ended; `whole` when the listing came to its end."""
+
+    whole: bool
+
+
+class Reader:
+    """Pulls entries while there is room; `close` makes what it has counted final."""
+
+    def __init__(
+        self,
+        entries: Callable[[], Iterator[Entry]],
+        selection: Selection,
+        *,
+        events: SimpleQueue[Any],
+        stop: threading.Event,
+        room: int,
+    ) -> None:
+        self.read = Read()
+        self._entries, self._selection, self._events, self._stop = entries, selection, events, stop
+        self._room, self._passed, self._taken = LOOK_AHEAD + room, 0, 0
+        self._wake = threading.Event()
+        self._handover = threading.Lock()
+        self._closed = False
+
+    def run(self) -> None:
+        """Reads to the end of the listing, or until nobody wants entries any more. PipelineError: it broke off."""
+        whole = False
+        try:
+            whole = all(map(self._pass_on, self._entries()))
+        finally:
+            self._events.put(Listed(whole))
+
+    def taken(self) -> None:
+        """Tells that one entry went to a worker; when half of the room is free, more are read, all in one go.
+
+        To wake the reader for each entry would cost two switches of threads a document.
+        """
+        self._taken += 1
+        if self._passed - self._taken <= self._room // 2 and not self._wake.is_set():
+            self._wake.set()
+
+    def close(self) -> None:
+        """Nothing is counted or handed over after this."""
+        with self._handover:
+            self._closed = True
+
+    def _pass_on(self, entry: Entry) -> bool:
+        if not self._selection.wants(entry.id):
+            return not self._stop.is_set()
+        choice, entry = self._selection.judge(entry)
+        while choice == "do" and self._passed - self._taken >= self._room:
+            if self._stop.is_set():
+                return False
+            self._wait_for_room()
+        with self._handover:
+            if self._closed or self._stop.is_set():
+                return False
+            self.read.found += 1
+            self.read.skipped += choice == "skip"
+            self.read.left += choice == "leave"
+            if choice == "do":
+                self._passed += 1
+                self._events.put(entry)
+        return True
+
+    def _wait_for_room(self) -> None:
+        self._wake.clear()
+        if self._passed - self._taken >= self._room:
+            self._wake.wait(WAIT_S)

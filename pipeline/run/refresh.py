@@ -1,0 +1,223 @@
+"""Finds a provider at the start, and looks at the configuration again in mid-run.
+
+It builds and checks new plans; when they are used is the runner's business.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from pipeline.agents import Agent, load_agent
+from pipeline.config import AppConfig
+from pipeline.config.changes import allowed, differences
+from pipeline.errors import ConfigError
+from pipeline.llm.provider import Provider
+from pipeline.llm.replica import Start
+from pipeline.run.plan import build_plan
+from pipeline.run.process import Plan
+
+logger = logging.getLogger(__name__)
+
+MAX_START_PAUSE_S = 5.0
+LOOK_S = 0.02
+SIBLING_S = 5.0
+"""How long the replicas beside one that refuses our settings have to pass: a wrong model is said within seconds."""
+Versions = list[tuple[int, int] | None]
+
+
+class Refresher:
+    """Looks after the plan of a run; its methods are called by one thread at a time."""
+
+    def __init__(
+        self,
+        app: AppConfig,
+        *,
+        load: Callable[[], AppConfig],
+        watched: Iterable[Path] = (),
+        stop: threading.Event,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._app, self._load, self._stop, self._clock = app, load, stop, clock
+        self._plan: Plan | None = None
+        self._said: set[str] = set()
+        self._watched = tuple(watched)
+        self._seen = self._versions()
+
+    def establish(self, plan: Plan, *, start: Start) -> None:
+        """Returns when each variant's provider can be asked, or when waiting for one is up to the run.
+
+        ConfigError when a first provider is a dead end and no other can be asked instead. A fallback that is not
+        needed is not looked at: that might load its model.
+        """
+        self._plan = plan
+        plan.client.hold_back()
+        looked_at: dict[Provider, bool] = {}
+        for order in plan.client.orders.values():
+            self._establish(plan, order, looked_at=looked_at, start=start)
+
+    def _establish(
+        self, plan: Plan, order: Sequence[Provider], *, looked_at: dict[Provider, bool], start: Start
+    ) -> None:
+        for provider in order:
+            if provider not in looked_at:
+                looked_at[provider] = self._wait_for(provider, self._app.runner.startup_wait_s, start=start)
+            if looked_at[provider]:
+                self._say_fallback(order[0], provider)
+                return
+        trouble = order[0].trouble
+        if trouble is not None and trouble.state == "misconfigured" and not self._stop.is_set():
+            raise ConfigError(dead_ends(plan))
+
+    def refresh(self, *, start: Start) -> Plan | None:
+        """A new plan, checked, when the configuration asks for one; None when all stays as it is.
+
+        What was refused is not looked at again before a watched file has changed; only a server that cannot be reached
+        is, since it may just be starting.
+        """
+        for provider in self._plan.client.providers if self._plan else ():
+            for replica in provider.replicas:
+                replica.client.endpoint.reload_key()
+        versions = self._versions()
+        if self._app.runner.refresh == "off" or self._plan is None or versions == self._seen:
+            return None
+        try:
+            return self._changed(self._plan, versions, start=start)
+        except ConfigError as error:
+            self._say_once(f"the changed configuration cannot be used, what runs stays: {error}")
+            return None
+
+    def _changed(self, before: Plan, versions: Versions, *, start: Start) -> Plan | None:
+        """The plan of the configuration as it is now; None when nothing of it concerns the plan, or it is refused."""
+        now = self._load()
+        if now == self._app:
+            self._said.clear()
+        app, agent = self._allowed(now), self._agent(before)
+        changed = list(differences(self._app, app)) + ([f"agent {agent.name}"] if agent is not before.agent else [])
+        if not set(changed) - {"runner.refresh"}:
+            self._app, self._seen = app, versions
+            return None
+        plan = build_plan(app, stop=self._stop, agent=agent, before=before)
+        plan.client.hold_back()
+        if not self._wait_for(plan.client.first, 0.0, start=start):
+            self._refuse(plan, versions)
+            return None
+        self._log(before, plan, changed=changed)
+        self._app, self._plan, self._seen = app, plan, versions
+        return plan
+
+    def _refuse(self, plan: Plan, versions: Versions) -> None:
+        trouble = plan.client.first.trouble
+        if trouble is not None and trouble.why is not None:  # None: the end of the run cut the look short
+            told = "the provider of the changed configuration cannot be used, what runs stays"
+            self._say_once(f"{told}: {trouble.why.message}")
+            if trouble.state == "misconfigured":
+                self._seen = versions
+        plan.client.close()
+
+    def _versions(self) -> Versions:
+        """What changes when a watched file does; None for one that is not there just now."""
+        return [_version(path) for path in self._watched]
+
+    def _wait_for(self, provider: Provider, patience_s: float, *, start: Start) -> bool:
+        """True as soon as one replica passes its preflight, whatever the others do.
+
+        False when the time is up and nobody is being looked at (a model may be loading), or when one is a dead end and
+        no other passes within seconds.
+        """
+        deadline, dead_end = self._clock() + patience_s, float("inf")
+        provider.hasten(0.0)
+        while True:
+            provider.recover(start)
+            now, looking = self._clock(), any(replica.looking for replica in provider.replicas)
+            if provider.available:
+                return True
+            if any(replica.state == "misconfigured" for replica in provider.replicas):
+                dead_end = min(dead_end, now + SIBLING_S if looking else now)
+            if now >= dead_end or (now >= deadline and not looking):
+                return False
+            if not looking:
+                waiting = f"waiting up to {patience_s:g} s for provider"
+                self._say_once(f"{waiting} {provider.complaint}", about=f"{waiting} {provider.name}")
+            provider.hasten(MAX_START_PAUSE_S)
+            if self._stop.wait(LOOK_S):
+                return False
+
+    def _say_fallback(self, first: Provider, taken: Provider) -> None:
+        if taken is not first:
+            why = first.trouble.why.message if first.trouble and first.trouble.why else "it does not answer"
+            self._say_once(f"provider {first.name} cannot be used ({why}); taking the fallback {taken.name}")
+
+    def _allowed(self, now: AppConfig) -> AppConfig:
+        """The configuration without what may not change in a run; a change there is said once."""
+        app = allowed(now, self._app)
+        if left := list(differences(app, now)):
+            self._say_once(f"{', '.join(left)} cannot change in a run: left for the next one")
+        return app
+
+    def _agent(self, plan: Plan) -> Agent:
+        """The agent to ask: as its file is now with `refresh: all`, else as it was at the start."""
+        before, now = plan.agent, load_agent(self._app.agent, agents_dir=self._app.agents_dir)
+        if (now.settings, now.variants, now.schema) == (before.settings, before.variants, before.schema):
+            return before
+        if self._app.runner.refresh == "all":
+            return now
+        self._say_once(
+            f"agent {before.name} changed in mid-run: left for the next run (runner.refresh: all takes it now)"
+        )
+        return before
+
+    def _say_once(self, message: str, *, about: str = "") -> None:
+        """Logs the warning, unless this one, or one about the same, was written before."""
+        if (about or message) not in self._said:
+            self._said.add(about or message)
+            logger.warning("%s", message)
+
+    def _log(self, before: Plan, after: Plan, *, changed: list[str]) -> None:
+        """Says which provider, model or variant is asked from now on, or else which settings are new."""
+        old, new = _asked(before), _asked(after)
+        if old == new:
+            logger.info("configuration taken over", extra={"changed": ", ".join(changed)})
+            return
+        fields = {
+            "old_provider": old["provider"],
+            "new_provider": new["provider"],
+            "old_model": old["model"],
+            "new_model": new["model"],
+            "endpoint": new["endpoints"],
+            "variant": new["variant"],
+        }
+        logger.info("provider switched", extra=fields)
+
+
+def _asked(plan: Plan) -> dict[str, str]:
+    """Who is asked: provider, models, replicas and variants, as a log shows them."""
+    first = plan.client.first
+    known = next((replica for replica in first.replicas if replica.state == "up"), first.replicas[0])
+    return {
+        "provider": first.name,
+        "model": ",".join(dict.fromkeys(client.config.model for client in known.clients.values())),
+        "endpoints": ",".join(first.endpoints),
+        "variant": ",".join(plan.askings),
+    }
+
+
+def dead_ends(plan: Plan) -> str:
+    """What is wrong with each provider that trying again will not mend, a line each."""
+    found = [(provider.name, provider.trouble) for provider in plan.client.providers]
+    return "\n".join(
+        f"provider {name} ({replica.client.model.endpoint}): {replica.why.message}"
+        for name, replica in found
+        if replica is not None and replica.why is not None and replica.state == "misconfigured"
+    )
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns

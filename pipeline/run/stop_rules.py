@@ -1,0 +1,137 @@
+"""When a run has seen or waited enough, and what its end is called: the guards, the patience, the exit code."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.config import RunnerConfig
+from pipeline.errors import EXIT_FAILURES, EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM, PipelineError, TryLaterError
+from pipeline.llm.failover import Trouble
+from pipeline.records import Failure, Result
+from pipeline.terminal import plural
+
+logger = logging.getLogger(__name__)
+
+ABORT_WINDOW = 500
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Why a run ended before its input did. `message` is for people; `exit_code` None leaves it to the counts."""
+
+    message: str
+    exit_code: int | None = None
+
+    @classmethod
+    def of_signal(cls, number: int) -> End:
+        """Interrupted by SIGINT or SIGTERM."""
+        interrupt = number == 2
+        return cls(
+            "interrupted by " + ("SIGINT" if interrupt else "SIGTERM"), EXIT_SIGINT if interrupt else EXIT_SIGTERM
+        )
+
+    @classmethod
+    def of_error(cls, error: PipelineError) -> End:
+        """Ended by an error that no document is to blame for."""
+        return cls(str(error), error.exit_code)
+
+
+class Guard:
+    """Stops a run whose documents fail too often; only documents that were asked count."""
+
+    def __init__(self, config: RunnerConfig) -> None:
+        self._config = config
+        self._first: list[str] = []
+        self._settled = config.fail_fast == 0
+        self._recent: deque[bool] = deque(maxlen=ABORT_WINDOW)
+
+    def add(self, outcome: Result | Failure) -> End | None:
+        """The end of the run, when this outcome is one too many."""
+        if not outcome.attempts:
+            return None
+        reason = outcome.reason if isinstance(outcome, Failure) else ""
+        self._recent.append(bool(reason))
+        return self._fail_fast(reason) or self._abort()
+
+    def _fail_fast(self, reason: str) -> End | None:
+        if self._settled:
+            return None
+        self._first.append(reason)
+        self._settled = not reason or reason != self._first[0]
+        if self._settled or len(self._first) < self._config.fail_fast:
+            return None
+        told = f"the first {len(self._first)} documents that were asked all failed: {reason}"
+        return End(f"{told} (runner.fail_fast)", EXIT_FAILURES)
+
+    def _abort(self) -> End | None:
+        failed = sum(self._recent)
+        enough = max(1.0, self._config.abort_error_rate * ABORT_WINDOW)
+        if len(self._recent) < ABORT_WINDOW or failed < enough:
+            return None
+        told = f"{failed} of the last {ABORT_WINDOW} documents that were asked failed"
+        return End(f"{told} (runner.abort_error_rate {self._config.abort_error_rate:g})", EXIT_FAILURES)
+
+
+class Patience:
+    """How long a run waits while no provider can be asked: an outage and a dead end have a bound each.
+
+    `since`: when the wait began; None while somebody can be asked.
+    """
+
+    def __init__(self, config: RunnerConfig) -> None:
+        self.since: float | None = None
+        self._refused_since: float | None = None
+        self._config = config
+
+    def watch(self, trouble: Trouble | None, now: float) -> End | None:
+        """The end of the run, when it has waited for too long; says when the wait begins and when it is over."""
+        if trouble is None:
+            if self.since is not None:
+                logger.info("going on", extra={"waited_s": round(now - self.since, 1)})
+            self.since = self._refused_since = None
+            return None
+        patience_s = self._config.config_grace_s if trouble.dead_end else self._config.max_outage_s
+        if self.since is None:
+            self.since = now
+            logger.warning("no provider can be asked, waiting up to %g s: %s", patience_s, trouble.message)
+        begun = self.since
+        if trouble.dead_end:
+            # a dead end that an outage turned into has its whole grace: an ingress says 404 until its server is back
+            begun = self._refused_since = now if self._refused_since is None else self._refused_since
+        else:
+            self._refused_since = None
+        if now - begun <= patience_s:
+            return None
+        return End.of_error(TryLaterError(f"no provider could be asked for {patience_s:g} s: {trouble.message}"))
+
+
+def exit_code(
+    end: End | None,
+    *,
+    done: int,
+    failed: int,
+    skipped: int,
+    listed: int | None,
+    ignored: Mapping[str, int],
+    config: RunnerConfig,
+    min_documents: int,
+) -> tuple[int, str, str | None]:
+    """The exit code (contract, section 8), the sentence that explains it ("": nothing to explain), and a headline.
+
+    `listed`: documents in the whole input; None when its listing did not come to the end. `ignored`: files that were
+    passed over, by extension. No headline (None): that of the exit code and the counts.
+    """
+    if end is not None and end.exit_code is not None:
+        return end.exit_code, end.message, None
+    counted = done + failed + skipped
+    if counted and failed / counted > config.max_error_rate:
+        told = f"{failed} of {counted} documents failed: more than runner.max_error_rate {config.max_error_rate:g}"
+        return EXIT_FAILURES, told, None
+    if listed is not None and listed < min_documents:
+        told = f"found {plural(listed, 'document')}, need at least {min_documents} (input.min_documents)"
+        passed_over = ", ".join(f"{count:,} {kind}" for kind, count in ignored.items())
+        return EXIT_FAILURES, f"{told}; ignored: {passed_over}" if ignored else told, "TOO FEW DOCUMENTS"
+    return EXIT_OK, end.message if end else "", None
