@@ -14,10 +14,11 @@ from pipeline.agents import fingerprint, load_agent, resolve
 from pipeline.config import AppConfig, OllamaConfig, ProviderConfig, VLLMConfig
 from pipeline.llm.failover import Failover
 from pipeline.llm.protocol import LLMClient
-from pipeline.llm.provider import Asked, Question
+from pipeline.llm.provider import AskResult, ExtractionRequest
 from pipeline.llm.retry import RetryPolicy, call_with_retries
 from pipeline.records import Entry, Failure, Postponed, Result
-from pipeline.run.process import Asking, Plan, process
+from pipeline.run.plan import ExtractionPlan, VariantQuery
+from pipeline.run.process import process
 
 AGENT = "event_classifier"
 
@@ -31,7 +32,7 @@ class OneClient:
     sleep: Callable[[float], object]
     rng: random.Random
 
-    def ask(self, question: Question) -> Asked:
+    def ask(self, question: ExtractionRequest) -> AskResult:
         """The settled answer, after as many retries as the policy allows."""
         attempts = call_with_retries(
             self.client,
@@ -42,7 +43,7 @@ class OneClient:
             sleep=self.sleep,
             rng=self.rng,
         )
-        return Asked(tuple(attempts))
+        return AskResult(tuple(attempts))
 
 
 def classify_global_event(
@@ -61,8 +62,8 @@ def classify_global_event(
     config = _config_of(client)
     agent = load_agent(AGENT, agents_dir=agents_dir)
     resolved = resolve(agent, AppConfig(), variant="default")
-    asking = Asking(resolved, fingerprint(resolved, config), agent.compiled)
-    plan = Plan(agent, {"default": asking}, Failover({}))
+    asking = VariantQuery(resolved, fingerprint(resolved, config), agent.compiled)
+    plan = ExtractionPlan(agent, {"default": asking}, Failover({}))
     data = text.encode("utf-8", "replace")
     entry = Entry(document_id, document_id, None, len(data), "text", lambda: data)
     asker = OneClient(client, RetryPolicy.of(config), sleep, rng or random.Random())

@@ -17,7 +17,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torture_campaign import Campaign, Tally
+from torture_campaign import Campaign, RunCounts
 from torture_corpus import make_corpus
 from torture_server import Book, make_server
 from torture_site import CONCURRENCY, Site
@@ -38,7 +38,7 @@ class Total:
     documents: int = 0
     requests: int = 0
     met: Counter[str] = field(default_factory=Counter)
-    tallies: list[Tally] = field(default_factory=list)
+    tallies: list[RunCounts] = field(default_factory=list)
 
     @property
     def is_clean(self) -> bool:
@@ -101,7 +101,7 @@ def one_round(total: Total, asked: argparse.Namespace, *, seed: int, root: Path)
         shutil.rmtree(root)
 
 
-def campaign(root: Path, dialect: str, *, seed: int, documents: int, seconds: float) -> tuple[Book, Tally]:
+def campaign(root: Path, dialect: str, *, seed: int, documents: int, seconds: float) -> tuple[Book, RunCounts]:
     """Returns what one dialect's campaign met and what happened in it."""
     rng = random.Random(f"{seed} {dialect}")
     corpus = make_corpus(root / "inbox", documents, rng)

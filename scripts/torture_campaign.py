@@ -30,7 +30,7 @@ MAX_QUIET_RUNS = 6
 
 
 @dataclass(slots=True)
-class Tally:
+class RunCounts:
     """What happened in a campaign."""
 
     runs: int = 0
@@ -45,11 +45,11 @@ class Campaign:
     def __init__(
         self, site: Site, corpus: Corpus, *, server: FakeLLM, book: Book, rng: random.Random, say: Callable[[str], None]
     ) -> None:
-        self.tally = Tally()
+        self.tally = RunCounts()
         self._site, self._corpus, self._server, self._book, self._rng = site, corpus, server, book, rng
         self._say = say
 
-    def run(self, seconds: float) -> Tally:
+    def run(self, seconds: float) -> RunCounts:
         """Returns what happened, when all documents have come to their end."""
         started, files = time.monotonic(), len(self._corpus.files)
         actions = [self._kill] * 6 + [self._cut] * 3 + [self._second, self._full_disk, self._outage]
@@ -200,7 +200,7 @@ class Campaign:
 class _Counted:
     """Trouble, counted in the tally when it is over."""
 
-    def __init__(self, trouble: Trouble, tally: Tally) -> None:
+    def __init__(self, trouble: Trouble, tally: RunCounts) -> None:
         self._trouble, self._tally = trouble, tally
 
     def __enter__(self) -> Counter[str]:

@@ -12,12 +12,12 @@ from pipeline.config import AppConfig, OllamaConfig, ResolvedAgentConfig, VLLMCo
 from pipeline.llm.capabilities import Preflight
 from pipeline.llm.factory import build_failover
 from pipeline.llm.failover import Failover
-from pipeline.llm.preflight import Sample, examine
-from pipeline.llm.provider import Provider, Question
+from pipeline.llm.preflight import PreflightSample, examine
+from pipeline.llm.provider import ExtractionRequest, Provider
 from pipeline.llm.replica import Client, Tools
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
-SAMPLE = Sample({"system": "s", "user": ""}, SCHEMA)
+SAMPLE = PreflightSample({"system": "s", "user": ""}, SCHEMA)
 MODEL = "llama3.1:latest"
 
 
@@ -66,10 +66,10 @@ def provider_of(*urls: str, **more: Any) -> Provider:
     return failover_of(urls, **more).first
 
 
-def question(name: str, text: str = "", *, losses: int = 0, alone: bool = False) -> Question:
+def question(name: str, text: str = "", *, losses: int = 0, alone: bool = False) -> ExtractionRequest:
     """What is asked about a document of this name."""
     document = f"[[doc:{name}]] {text}"
-    return Question("default", {"system": "s", "user": document}, SCHEMA, document, losses=losses, alone=alone)
+    return ExtractionRequest("default", {"system": "s", "user": document}, SCHEMA, document, losses=losses, alone=alone)
 
 
 def asked_for(server: FakeLLM, name: str) -> int:

@@ -10,7 +10,7 @@ from bench_concurrency import ROWS, Row, judged
 
 from pipeline.llm.server_metrics import Gauges
 from pipeline.records import ExtractionAttempt, ModelMetadata
-from pipeline.run.adaptive_limit import Lane
+from pipeline.run.adaptive_limit import AdaptiveLimit
 from pipeline.run.concurrency import Auto, Fixed
 
 
@@ -148,7 +148,7 @@ def test_servers_are_looked_at_once_a_second() -> None:
 
 def test_answers_that_come_near_the_timeout_make_it_fewer() -> None:
     """The timeout is a hard ceiling: more in flight would lose answers."""
-    lane = Lane(256, timeout_s=10.0)
+    lane = AdaptiveLimit(256, timeout_s=10.0)
     for number in range(40):
         lane.answered(8.0, None, full=True, now=8.0 * number)
     assert lane.value < 4
@@ -157,7 +157,7 @@ def test_answers_that_come_near_the_timeout_make_it_fewer() -> None:
 
 def test_a_timed_out_request_of_ollama_counts_until_another_did_not_wait() -> None:
     """It holds its slot still, for nobody."""
-    lane = Lane(256)
+    lane = AdaptiveLimit(256)
     lane.answered(1.0, 0.0, full=True, now=1.0)
     lane.overloaded(timed_out=True, now=2.0)
     assert (lane.value, lane.allowed) == (2, 1)

@@ -11,11 +11,11 @@ from raw_server import answering, refusing_url, reply
 from pipeline.config import OllamaConfig, VLLMConfig
 from pipeline.llm.capabilities import Preflight
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.preflight import CANARY_SCHEMA, Sample, examine
+from pipeline.llm.preflight import CANARY_SCHEMA, PreflightSample, examine
 from pipeline.llm.vllm import VLLMClient
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
-SAMPLE = Sample({"system": "You extract.", "user": "<document></document>"}, SCHEMA)
+SAMPLE = PreflightSample({"system": "You extract.", "user": "<document></document>"}, SCHEMA)
 KINDS = ("vllm", "ollama")
 
 
@@ -27,7 +27,7 @@ def client_of(kind: str, url: str, **settings: Any) -> VLLMClient | OllamaClient
 
 
 def look(
-    client: VLLMClient | OllamaClient, *, sample: Sample = SAMPLE, full: bool = True, canary: bool = True
+    client: VLLMClient | OllamaClient, *, sample: PreflightSample = SAMPLE, full: bool = True, canary: bool = True
 ) -> Preflight:
     return examine(client, sample=sample, full=full, canary=canary)
 
@@ -222,7 +222,7 @@ def test_an_answer_that_cannot_fit_is_a_dead_end(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_prompt_that_cannot_fit_is_a_dead_end(kind: str) -> None:
     """A prompt that overflows without any document would fail every document."""
-    sample = Sample({"system": "word " * 2000, "user": ""}, SCHEMA)
+    sample = PreflightSample({"system": "word " * 2000, "user": ""}, SCHEMA)
     with FakeLLM(context=1000) as server:
         found = look(client_of(kind, server.url, max_tokens=10), sample=sample)
     assert (found.status, found.reason) == ("misconfigured", "rejected_config")
@@ -233,7 +233,7 @@ def test_a_schema_that_the_server_refuses_is_a_dead_end() -> None:
     """The first structured request is the agent's own, so its refusal is known at once."""
     schema = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
     with FakeLLM() as server:
-        found = look(client_of("vllm", server.url), sample=Sample(SAMPLE.prompts, schema))
+        found = look(client_of("vllm", server.url), sample=PreflightSample(SAMPLE.prompts, schema))
     assert (found.status, found.reason) == ("misconfigured", "rejected_config")
     assert "uniqueItems" in found.message
 
@@ -344,5 +344,5 @@ def test_unenforced_keywords_are_told() -> None:
     """The author of a schema learns which keywords this kind of server does not hold a model to."""
     schema = {**SCHEMA, "properties": {"a": {"type": "integer", "multipleOf": 5}}}
     with FakeLLM() as server:
-        found = look(client_of("vllm", server.url), sample=Sample(SAMPLE.prompts, schema))
+        found = look(client_of("vllm", server.url), sample=PreflightSample(SAMPLE.prompts, schema))
     assert found.unenforced == ("$.a: multipleOf",)

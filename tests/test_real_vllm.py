@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import VLLMConfig
-from pipeline.llm.preflight import Sample, examine
+from pipeline.llm.preflight import PreflightSample, examine
 from pipeline.llm.vllm import VLLMClient, check_vllm_health
 from pipeline.records import ExtractionAttempt
 
@@ -33,7 +33,7 @@ def client() -> VLLMClient:
     """A client that has looked at the server."""
     kind: Any = os.environ.get("REAL_VLLM_TYPE", "vllm")
     client = VLLMClient(VLLMConfig(base_url=BASE_URL, type=kind, max_tokens=64))
-    found = examine(client, sample=Sample(PROMPTS, SCHEMA), full=True, canary=True)
+    found = examine(client, sample=PreflightSample(PROMPTS, SCHEMA), full=True, canary=True)
     assert (found.status, found.constrained) == ("ok", True), found.message
     assert found.context_length
     assert found.prompt_tokens

@@ -15,9 +15,10 @@ from fake_llm import FakeLLM
 from pipeline.config import AppConfig, RunnerConfig, VLLMConfig
 from pipeline.config.changes import allowed, differences
 from pipeline.records import Entry
+from pipeline.run.in_flight import Landed
 from pipeline.run.job import Job
 from pipeline.run.process import Finished
-from pipeline.run.runner import Runner, _Landed
+from pipeline.run.runner import Runner
 
 QUICK = {"runner.refresh_every": 2, "runner.concurrency": 2}
 
@@ -409,7 +410,7 @@ def test_a_client_is_closed_when_its_last_document_is_done_and_not_before() -> N
     runner._flight.sent(entries[2], plans[1])
     seen = [old.closes]
     for entry, plan in zip(entries, (plans[0], plans[0], plans[1]), strict=True):
-        runner._land(_Landed(Finished(entry, NOBODY), plan))
+        runner._land(Landed(Finished(entry, NOBODY), plan))
         seen.append(old.closes)
     assert (seen, new.closes) == ([0, 0, 1, 1], 0)
 

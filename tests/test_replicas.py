@@ -117,8 +117,8 @@ def test_a_replica_that_hangs_holds_no_other_back() -> None:
     with RawServer(lambda line: line.ended.wait()) as hanging, FakeLLM() as healthy, ThreadPoolExecutor(2) as threads:
         provider = provider_of(hanging.url, healthy.url)
         for replica in provider.replicas:
-            replica.hold_back()
-        provider.hasten(0.0)
+            replica.quarantine()
+        provider.retry_within(0.0)
         provider.recover(lambda body, _name: threads.submit(body))
         until(lambda: provider.replicas[1].state == "up")
         assert (provider.replicas[0].state, provider.replicas[0].looking) == ("aside", True)

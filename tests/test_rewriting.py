@@ -14,7 +14,7 @@ from test_bucket import WAITS, configured, ids, keys, opened, store_of
 from test_output import failure, result
 
 from pipeline.config import OutputConfig
-from pipeline.output import Index, Medium, medium_of, scan
+from pipeline.output import Index, OutputBackend, backend_of, scan
 from pipeline.output.compaction import compact, purge
 from pipeline.output.local import Folder
 from pipeline.output.part_writer import Limits
@@ -77,7 +77,7 @@ def fill(config: OutputConfig) -> None:
 
 def lines(config: OutputConfig, kind: str) -> list[tuple[str, int]]:
     """The ids and runs of all records of a kind, sorted."""
-    medium = medium_of(config)
+    medium = backend_of(config)
     return sorted((head.id, head.run) for _, head in medium.records(kind))  # type: ignore[arg-type]
 
 
@@ -101,7 +101,7 @@ def test_purging_takes_documents_out_of_everything(config: OutputConfig) -> None
         purge(output.medium, output.index, gone=lambda id, _: id in ("a", "d"))
     assert lines(config, "results") == [("b", 2), ("c", 1)]
     assert lines(config, "errors") == [("c", 3)]
-    (run,) = medium_of(config).files("runs")
+    (run,) = backend_of(config).files("runs")
     assert json.loads(run[1])["stats"]["reasons"]["timeout"]["examples"] == [{"id": "c", "message": ""}]
     index = scan(config)
     assert [index.known(id) is None for id in "abcd"] == [True, False, False, True]
@@ -143,7 +143,7 @@ def test_a_kill_at_each_step_in_a_store_loses_nothing(s3: S3Server, bucket: str,
     raise AssertionError("it never came to its end")
 
 
-def change_all(medium: Medium, index: Index, what: str) -> None:
+def change_all(medium: OutputBackend, index: Index, what: str) -> None:
     """What is tried: `purge` takes `a` out."""
     if what == "compact":
         compact(medium, index)

@@ -16,7 +16,7 @@ from pipeline.documents import ListingCounts, load_entries
 from pipeline.output.index import Index
 from pipeline.output.record_keys import head_of_outcome
 from pipeline.records import Entry, Stamp
-from pipeline.run.selection import Rules, Selection
+from pipeline.run.selection import Selection, SelectionRules
 from pipeline.shards import WHOLE
 
 
@@ -28,7 +28,7 @@ def selection(**done: tuple[str, str | None]) -> Iterator[Selection]:
         digest = sha256(text.encode()).hexdigest()
         index.record(head_of_outcome(replace(result(id, sha256=digest), version=version), Stamp(1, "run-1")))
     fingerprint = result("any").fingerprint
-    yield Selection(index, Rules("run-2"), shard=WHOLE, fingerprint=lambda _: fingerprint)
+    yield Selection(index, SelectionRules("run-2"), shard=WHOLE, fingerprint=lambda _: fingerprint)
     index.close()
 
 

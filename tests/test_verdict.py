@@ -8,12 +8,12 @@ from test_output import failure, result
 from pipeline.config import RunnerConfig
 from pipeline.errors import EXIT_FAILURES, EXIT_LATER
 from pipeline.llm.failover import Trouble
-from pipeline.run.stop_rules import ABORT_WINDOW, End, Guard, Patience, exit_code
+from pipeline.run.stop_rules import ABORT_WINDOW, FailureGuard, OutageTimer, StopReason, exit_code
 
 OUTAGE, REFUSED = Trouble(False, "it refuses connections"), Trouble(True, "it says 401")
 
 
-def first_end(guard: Guard, reasons: list[str]) -> int | None:
+def first_end(guard: FailureGuard, reasons: list[str]) -> int | None:
     """How many documents it took to end the run; "" is a result; None: it goes on."""
     for number, reason in enumerate(reasons, 1):
         if guard.add(failure("d", reason=reason) if reason else result("d")) is not None:
@@ -32,7 +32,7 @@ def first_end(guard: Guard, reasons: list[str]) -> int | None:
 )
 def test_fail_fast_wants_one_reason_from_the_first_document_on(reasons: list[str], ends_at: int | None) -> None:
     """Two reasons, or one result, are a run that works, however it goes on."""
-    assert first_end(Guard(RunnerConfig(fail_fast=5)), reasons) == ends_at
+    assert first_end(FailureGuard(RunnerConfig(fail_fast=5)), reasons) == ends_at
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,12 @@ def test_fail_fast_wants_one_reason_from_the_first_document_on(reasons: list[str
 )
 def test_abort_looks_at_the_last_500(share: float, reasons: list[str], ends_at: int | None) -> None:
     """The share itself is enough, earlier documents are forgotten, and no failure at all is never too many."""
-    assert first_end(Guard(RunnerConfig(fail_fast=0, abort_error_rate=share)), reasons) == ends_at
+    assert first_end(FailureGuard(RunnerConfig(fail_fast=0, abort_error_rate=share)), reasons) == ends_at
 
 
 def test_a_document_that_was_not_asked_moves_no_guard() -> None:
     """A folder of empty files says nothing of the server."""
-    guard = Guard(RunnerConfig(fail_fast=2, abort_error_rate=0.5))
+    guard = FailureGuard(RunnerConfig(fail_fast=2, abort_error_rate=0.5))
     unasked = failure("d", reason="document_empty")
     object.__setattr__(unasked, "attempts", 0)
     assert [guard.add(unasked) for _ in range(2 * ABORT_WINDOW)] == [None] * 2 * ABORT_WINDOW
@@ -74,7 +74,7 @@ def test_a_document_that_was_not_asked_moves_no_guard() -> None:
 )
 def test_an_outage_and_a_dead_end_have_a_bound_each(seen: list[tuple[Trouble | None, float]], ends_at: int) -> None:
     """A dead end that an outage turns into is given its whole grace; turning back and forth lengthens nothing."""
-    patience = Patience(RunnerConfig(max_outage_s=60, config_grace_s=10))
+    patience = OutageTimer(RunnerConfig(max_outage_s=60, config_grace_s=10))
     ends = [(now, end) for trouble, now in seen if (end := patience.watch(trouble, now)) is not None]
     assert (ends[0][0] if ends else None) == ends_at
     assert all(end.exit_code == EXIT_LATER for _, end in ends)
@@ -93,5 +93,5 @@ def test_why_a_run_was_stopped_comes_before_its_counts() -> None:
     """A signal is a signal, however many documents have failed until then."""
     config = RunnerConfig(max_error_rate=0.0)
     counts = {"done": 0, "failed": 9, "skipped": 0}
-    code, *_ = exit_code(End.of_signal(15), **counts, listed=None, ignored={}, config=config, min_documents=1)
+    code, *_ = exit_code(StopReason.of_signal(15), **counts, listed=None, ignored={}, config=config, min_documents=1)
     assert code == 143

@@ -11,7 +11,7 @@ import pytest
 from raw_server import Line, RawServer, answering, reply
 
 from pipeline.config import VLLMConfig
-from pipeline.llm.preflight import Sample, examine
+from pipeline.llm.preflight import PreflightSample, examine
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt
 
@@ -210,7 +210,7 @@ def test_preflight_reads_the_recorded_pages() -> None:
     """Model, context and version are those of the recorded server, and answers carry its context from then on."""
     with answering(recorded_site()) as server:
         client = VLLMClient(VLLMConfig(base_url=server.url))
-        found = examine(client, sample=Sample({"system": "s", "user": ""}), full=True, canary=False)
+        found = examine(client, sample=PreflightSample({"system": "s", "user": ""}), full=True, canary=False)
         assert (found.status, found.model, found.models) == ("ok", "smollm2", ("smollm2",))
         assert (found.context_length, found.server, found.prompt_tokens) == (2048, "0.32.0", 40)
         attempt = client.call_llm({"user": "u"}, None, "u")
@@ -230,7 +230,7 @@ def test_repetitions_are_stopped_where_the_server_can(version: str, kind: Any, s
     with answering({**recorded_site(), "/version": reply({"version": version})}) as server:
         client = VLLMClient(VLLMConfig(base_url=server.url, type=kind))
         assert "repetition_detection" not in client.payload({"user": ""}, None)
-        examine(client, sample=Sample({"user": ""}), full=True, canary=False)
+        examine(client, sample=PreflightSample({"user": ""}), full=True, canary=False)
         assert ("repetition_detection" in server.got[-1].json) is sent
         assert ("repetition_detection" in client.payload({"user": "u"}, None)) is sent
 
@@ -239,5 +239,5 @@ def test_extra_body_overrides_the_repetition_detection() -> None:
     """Whoever sets it has the last word."""
     with answering(recorded_site()) as server:
         client = VLLMClient(VLLMConfig(base_url=server.url, extra_body={"repetition_detection": None}))
-        examine(client, sample=Sample({"user": ""}), full=True, canary=False)
+        examine(client, sample=PreflightSample({"user": ""}), full=True, canary=False)
         assert client.payload({"user": "u"}, None)["repetition_detection"] is None

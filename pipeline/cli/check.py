@@ -22,7 +22,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     app = load_app(arguments, environ=environ)
     plan = build_plan(app, stop=threading.Event())
     write_out(dump_yaml(describe(app)))
-    write_out(f"agent {plan.agent.name} ({', '.join(plan.askings)}): {plan.agent.description}")
+    write_out(f"agent {plan.agent.name} ({', '.join(plan.queries)}): {plan.agent.description}")
     codes: list[int] = []
     for provider in plan.client.providers:
         found = [provider.examine(replica) for replica in provider.replicas]

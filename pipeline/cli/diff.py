@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.cli.arguments import output_config, write_out
 from pipeline.errors import EXIT_OK, ConfigError
 from pipeline.logs import visible
-from pipeline.output import medium_of
+from pipeline.output import backend_of
 from pipeline.output.latest_pairs import Last, Pair, Pairs
 from pipeline.report.comparison import MOST_CHANGES, Comparison, FieldCounts
 from pipeline.terminal import BOLD, WIDTH, cut, grouped, plural, tinted, wants_colour
@@ -40,7 +40,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """0, whatever changed; ConfigError for outputs that have nothing to compare."""
     before, after = _outputs(arguments)
     uris = dict.fromkeys((before, after))
-    mediums = [medium_of(output_config(arguments, environ=environ, uri=uri)) for uri in uris]
+    mediums = [backend_of(output_config(arguments, environ=environ, uri=uri)) for uri in uris]
     comparison = Comparison(only=arguments.field, keys=dict(_keys(arguments.key)))
     with closing(Pairs()) as pairs:
         if arguments.by:

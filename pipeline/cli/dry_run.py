@@ -10,28 +10,28 @@ from pipeline.cli.arguments import write_out
 from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import EXIT_FAILURES, EXIT_OK, DocumentError
-from pipeline.output import left_out, medium_of, read_runs, scan
+from pipeline.output import backend_of, left_out, read_runs, scan
 from pipeline.records import Entry
-from pipeline.run.estimate import Sample, time_text, tokens_text
-from pipeline.run.process import Plan
-from pipeline.run.selection import Rules, Selection
+from pipeline.run.estimate import PromptSample, time_text, tokens_text
+from pipeline.run.plan import ExtractionPlan
+from pipeline.run.selection import Selection, SelectionRules
 from pipeline.shards import Shard
 from pipeline.terminal import plural
 
 
-def main(app: AppConfig, plan: Plan, *, rules: Rules, shard: Shard) -> int:
+def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: Shard) -> int:
     """Prints the counts; 1 when there are fewer documents than input.min_documents, else 0."""
     listing = ListingCounts()
     index = scan(app.output, shard=shard)
     try:
-        selection = Selection(index, rules, shard=shard, fingerprint=lambda id: plan.asking_for(id).fingerprint)
+        selection = Selection(index, rules, shard=shard, fingerprint=lambda id: plan.query_for(id).fingerprint)
         entries = load_entries(app.input, output=left_out(app), counts=listing)
         counts, sample = _count(entries, selection)
         tokens = tokens_text(plan, sample)
     finally:
         index.close()
         plan.client.close()
-    runs = read_runs(medium_of(app.output, shard=shard))
+    runs = read_runs(backend_of(app.output, shard=shard))
     time = time_text(runs, documents=sample.documents, per_hour=app.cost.per_hour)
     asked = [_asked(sample, tokens), f"That is {time}." if time else ""]
     lines = _lines(app, plan, counts=counts, listing=listing, asked=asked)
@@ -39,10 +39,10 @@ def main(app: AppConfig, plan: Plan, *, rules: Rules, shard: Shard) -> int:
     return EXIT_OK if listing.listed >= app.input.min_documents else EXIT_FAILURES
 
 
-def _count(entries: Iterator[Entry], selection: Selection) -> tuple[Counter[str], Sample]:
+def _count(entries: Iterator[Entry], selection: Selection) -> tuple[Counter[str], PromptSample]:
     """Documents by what would become of them, and a sample of those that would be asked."""
     counts: Counter[str] = Counter()
-    sample = Sample()
+    sample = PromptSample()
     for entry in entries:
         if not selection.wants(entry.id):
             continue
@@ -55,7 +55,7 @@ def _count(entries: Iterator[Entry], selection: Selection) -> tuple[Counter[str]
     return counts, sample
 
 
-def _asked(sample: Sample, tokens: str) -> str:
+def _asked(sample: PromptSample, tokens: str) -> str:
     return f"Would ask {plural(sample.documents, 'document')}: {plural(sample.size_bytes, 'byte')}, {tokens}."
 
 
@@ -79,7 +79,7 @@ def _kind(entry: Entry) -> str:
 
 
 def _lines(
-    app: AppConfig, plan: Plan, *, counts: Counter[str], listing: ListingCounts, asked: list[str]
+    app: AppConfig, plan: ExtractionPlan, *, counts: Counter[str], listing: ListingCounts, asked: list[str]
 ) -> Iterator[str]:
     yield f"Dry run of agent {plan.agent.name}: no model is called, nothing is written."
     yield f"  found            {counts['found']:>12,}"

@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.cli.arguments import output_config, write_out
 from pipeline.errors import EXIT_OK, REASKED
 from pipeline.logs import visible
-from pipeline.output import medium_of
+from pipeline.output import backend_of
 from pipeline.report.failures import failures, story
 from pipeline.stores import printable
 from pipeline.terminal import (
@@ -38,7 +38,7 @@ _CLASSES = {"backend": "the server", "config": "the settings", "document": "the 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """0, also when documents failed; ConfigError when the output knows nothing of the document to show."""
-    medium, colour = medium_of(output_config(arguments, environ=environ)), wants_colour(sys.stdout, environ)
+    medium, colour = backend_of(output_config(arguments, environ=environ)), wants_colour(sys.stdout, environ)
     shown = printable(arguments.show) if arguments.show else None  # as records have it
     found = story(medium, shown) if shown else failures(medium, examples=arguments.examples)
     if arguments.json:

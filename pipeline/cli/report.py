@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.cli.arguments import output_config, write_out
 from pipeline.errors import EXIT_OK, ConfigError
-from pipeline.output import folder_of, medium_of, read_runs
+from pipeline.output import backend_of, folder_of, read_runs
 from pipeline.report import build_report, write_newest
 from pipeline.report.text import summary_text
 from pipeline.terminal import wants_colour
@@ -19,7 +19,7 @@ from pipeline.terminal import wants_colour
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """Prints the summary and, but for --text, writes the report; ConfigError when no run ever ended there."""
-    medium = medium_of(output_config(arguments, environ=environ))
+    medium = backend_of(output_config(arguments, environ=environ))
     runs = read_runs(medium)
     if not runs:
         raise ConfigError(f"no report for {arguments.output!r}: there is no finished run in it (runs/*.json)")

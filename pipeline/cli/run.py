@@ -29,14 +29,13 @@ from pipeline.report.text import summary_text
 from pipeline.run.concurrency import Auto, Fixed, Limit
 from pipeline.run.job import Job
 from pipeline.run.observer import Display, Signals
-from pipeline.run.plan import build_plan
-from pipeline.run.process import Plan
+from pipeline.run.plan import ExtractionPlan, build_plan
 from pipeline.run.progress import ProgressMode, make_progress
 from pipeline.run.redoing import check_redo, questions, rules_of
 from pipeline.run.refresh import Refresher
 from pipeline.run.runner import Runner
 from pipeline.run.selection import Selection
-from pipeline.run.stop_rules import End, exit_code
+from pipeline.run.stop_rules import StopReason, exit_code
 from pipeline.shards import find_shard
 from pipeline.terminal import wants_colour
 
@@ -84,7 +83,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         if signals.number is None:
             raise
         logger.error("%s", error)
-        return End.of_signal(signals.number).exit_code or EXIT_INTERNAL
+        return StopReason.of_signal(signals.number).exit_code or EXIT_INTERNAL
 
 
 class _Run:
@@ -95,7 +94,7 @@ class _Run:
         app: AppConfig,
         arguments: argparse.Namespace,
         *,
-        plan: Plan,
+        plan: ExtractionPlan,
         output: Output,
         counts: ListingCounts,
         environ: Mapping[str, str],
@@ -109,7 +108,7 @@ class _Run:
     def fingerprint(self, document_id: str) -> str:
         """The fingerprint of what this document would be asked now."""
         plan = self.runner.plan if self.runner else self.plan
-        return plan.asking_for(document_id).fingerprint
+        return plan.query_for(document_id).fingerprint
 
     def go(self, entries: Any, selection: Selection, *, stop: threading.Event, signals: Signals) -> int:
         """Runs, reports, and gives the exit code."""

@@ -18,12 +18,12 @@ from pipeline.config import AppConfig
 from pipeline.documents import FORMATS, ListingCounts, load_entries
 from pipeline.errors import EXIT_FAILURES, EXIT_LATER, EXIT_OK, REASONS, ConfigError, TryLaterError
 from pipeline.llm.failover import Failover
-from pipeline.llm.provider import Asked, Question
+from pipeline.llm.provider import AskResult, ExtractionRequest
 from pipeline.llm.replica import at_once
 from pipeline.logs import visible
 from pipeline.records import Entry, ExtractionAttempt, Failure, Outcome, Postponed, Result
-from pipeline.run.plan import build_plan
-from pipeline.run.process import Plan, process
+from pipeline.run.plan import ExtractionPlan, build_plan
+from pipeline.run.process import process
 from pipeline.run.refresh import Refresher
 from pipeline.terminal import BOLD, DIM, GREEN, RED, block, plural, tinted, wants_colour
 
@@ -51,7 +51,7 @@ def _impatient(app: AppConfig) -> AppConfig:
     return replace(app, runner=replace(app.runner, startup_wait_s=0.0))
 
 
-def _find_server(app: AppConfig, plan: Plan, *, stop: threading.Event) -> None:
+def _find_server(app: AppConfig, plan: ExtractionPlan, *, stop: threading.Event) -> None:
     """Returns when a provider can be asked; ConfigError or TryLaterError says why none can."""
     Refresher(app, load=lambda: app, stop=stop).establish(plan, start=at_once)
     trouble = plan.client.trouble
@@ -67,12 +67,12 @@ class Transcript:
         self._system: str | None = None
         self._user: str | None = None
 
-    def document(self, entry: Entry, plan: Plan) -> int:
+    def document(self, entry: Entry, plan: ExtractionPlan) -> int:
         """The exit code that this document alone would give."""
         if self._system is not None:
             self._print("")
         self._user = None
-        variant = plan.asking_for(entry.id).resolved.variant
+        variant = plan.query_for(entry.id).resolved.variant
         self._heading(f"document {entry.id}, agent {plan.agent.name}, variant {variant}", BOLD)
         outcome = process(entry, plan, client=self, alone=True).outcome
         self._print(*self._verdict(outcome))
@@ -80,7 +80,7 @@ class Transcript:
             return EXIT_OK
         return EXIT_FAILURES if isinstance(outcome, Failure) else EXIT_LATER
 
-    def ask(self, question: Question) -> Asked:
+    def ask(self, question: ExtractionRequest) -> AskResult:
         """What the client says."""
         system, user = question.prompts.get("system", ""), question.prompts["user"]
         if self._user is not None:

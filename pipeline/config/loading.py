@@ -13,14 +13,14 @@ from typing import Any
 
 from pipeline.config.constraints import Rule, Unacceptable, clean, hints_of, nearest, shown, unknown_key
 from pipeline.config.keys import env_names, known_keys, sections, split_key, top_keys, value_of_text
-from pipeline.config.models import AppConfig, OllamaConfig, Origin, ProviderConfig, VLLMConfig, rule_of
+from pipeline.config.models import AppConfig, OllamaConfig, ProviderConfig, ValueSource, VLLMConfig, rule_of
 from pipeline.config.texts import is_header_text, is_secret_name, mask_url
 from pipeline.config.yaml_file import load_yaml as load_yaml
 from pipeline.errors import ConfigError, SettingError
 
 MAX_ERRORS = 20
 PROVIDER_TYPES: Mapping[str, type[ProviderConfig]] = {"ollama": OllamaConfig, "vllm": VLLMConfig, "openai": VLLMConfig}
-_RANK: Mapping[Origin, int] = {"file": 1, "env": 2, "flag": 3}
+_RANK: Mapping[ValueSource, int] = {"file": 1, "env": 2, "flag": 3}
 _KINDS: Mapping[type, str] = {str: "a text", list: "a list", bool: "true or false"}
 _NAMES = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
@@ -30,7 +30,7 @@ class _Given:
     """A value that somebody set: by what, and how a message names the place."""
 
     value: Any
-    origin: Origin
+    origin: ValueSource
     place: str
 
 

@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 
 Overflow = Literal["fail", "head", "head_tail"]
 Preflight = Literal["strict", "warn", "off"]
-Origin = Literal["file", "env", "flag"]
+ValueSource = Literal["file", "env", "flag"]
 
 
 def rule_of(section: str, name: str) -> Rule:
@@ -237,7 +237,7 @@ class AppConfig:
     answers: AnswersConfig = field(default_factory=AnswersConfig)
     runner: RunnerConfig = field(default_factory=RunnerConfig)
     cost: CostConfig = field(default_factory=CostConfig)
-    origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
+    origins: Mapping[str, ValueSource] = field(default_factory=dict, compare=False, repr=False)
     places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def provider_config(self, name: str, *, key: str = "provider") -> ProviderConfig:

@@ -21,7 +21,7 @@ from pipeline.documents.entries import suffix_of
 from pipeline.documents.extras import LIBRARIES, is_missing
 from pipeline.documents.html import decode_html
 from pipeline.documents.lines import split_lines
-from pipeline.documents.listing import ListingCounts, Plan, check_extras, open_origin, origin_entries
+from pipeline.documents.listing import ListingCounts, ListingPlan, check_extras, open_origin, origin_entries
 from pipeline.documents.mail import decode_mail
 from pipeline.documents.pdf import decode_pdf
 from pipeline.documents.special_tokens import break_special_tokens
@@ -81,7 +81,7 @@ def load_entries(
     need an extra that is missing; while pulling, when later ones do. TryLaterError when the listing breaks off.
     A file that cannot be read is an entry whose `read` says so.
     """
-    plan = Plan(config, output, counts, clock)
+    plan = ListingPlan(config, output, counts, clock)
     origins = [open_origin(source, plan) for source in config.uri]
     if any(is_missing(extra) for extra in LIBRARIES):
         for origin in origins:

@@ -11,8 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.documents.entries import is_chosen
-from pipeline.documents.patterns import Selection, select
-from pipeline.documents.sources import Origin, Plan, fixed_parts
+from pipeline.documents.patterns import PathFilter, select
+from pipeline.documents.sources import DocumentSource, ListingPlan, fixed_parts
 from pipeline.errors import ConfigError, TryLaterError
 from pipeline.stores import RemoteStore, StoredFile, StoredObject, is_remote, parse_address
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.config import InputSource
 
 
-def open_bucket(uri: str, source: InputSource, plan: Plan) -> Origin:
+def open_bucket(uri: str, source: InputSource, plan: ListingPlan) -> DocumentSource:
     """The origin of an address: the first page of it has been listed.
 
     ConfigError when the store refuses that, TryLaterError when it cannot be reached.
@@ -47,7 +47,7 @@ def _first(store: RemoteStore) -> StoredObject | None:
     return next(_listed(store), None)
 
 
-def _object(parts: list[str], plan: Plan) -> tuple[RemoteStore, StoredObject] | None:
+def _object(parts: list[str], plan: ListingPlan) -> tuple[RemoteStore, StoredObject] | None:
     """The store of the folder, and the object, of an address that is one of an object."""
     if len(parts) <= 3:
         return None
@@ -64,15 +64,17 @@ def _origin(
     files: Callable[[Callable[[str], None]], Iterator[StoredFile]],
     source: InputSource,
     *,
-    chosen: Selection,
-) -> Origin:
+    chosen: PathFilter,
+) -> DocumentSource:
     prefix = f"{source.name}/" if source.name else ""
-    return Origin(files, partial(_open, store), partial(_open_newest, store), chosen, prefix, f"{store.address}/")
+    return DocumentSource(
+        files, partial(_open, store), partial(_open_newest, store), chosen, prefix, f"{store.address}/"
+    )
 
 
 def _chosen_files(
     store: RemoteStore,
-    chosen: Selection,
+    chosen: PathFilter,
     skip: str | None,
     ignored: Callable[[str], None],  # noqa: ARG001
 ) -> Iterator[StoredFile]:
@@ -105,7 +107,7 @@ def _said(store: RemoteStore, cause: OSError) -> ConfigError | TryLaterError:
     return TryLaterError(f"the listing broke off: {what}")
 
 
-def _output_below(store: RemoteStore, plan: Plan) -> str | None:
+def _output_below(store: RemoteStore, plan: ListingPlan) -> str | None:
     """What the output's keys begin with below this store, if that is where it lies."""
     if not isinstance(plan.output, str) or not is_remote(plan.output):
         return None

@@ -25,7 +25,7 @@ from pipeline.documents.containers import (
 )
 from pipeline.documents.extras import require
 from pipeline.documents.members import Archive, Member, harmless
-from pipeline.documents.patterns import Selection, select
+from pipeline.documents.patterns import PathFilter, select
 from pipeline.documents.tar import TAR
 from pipeline.documents.zip import ZIP
 from pipeline.errors import DocumentError
@@ -46,14 +46,14 @@ _VISIBLE = select(["**"], [])
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class EntryRules:
     """What is asked of every file of an input: its settings and patterns, and the table of formats.
 
     `ignore` is told of what is passed over, `whole` the id of each file of many that was read to its end.
     """
 
     config: InputConfig
-    chosen: Selection
+    chosen: PathFilter
     lookup: Lookup
     ignore: Callable[[str], None]
     whole: Callable[[str], None]
@@ -81,7 +81,7 @@ class Found:
     passing: bool = False
 
 
-def is_chosen(relative: str, chosen: Selection) -> bool:
+def is_chosen(relative: str, chosen: PathFilter) -> bool:
     """True when the file is wanted, or is an archive whose members may be."""
     if chosen.wants(relative):
         return True
@@ -101,7 +101,7 @@ def is_stream(relative: str, *, lookup: Lookup) -> bool:
     return archive is not ZIP if archive is not None else form is not None and form.split is not None
 
 
-def entries_of(found: Found, rules: Rules) -> Iterator[Entry]:
+def entries_of(found: Found, rules: EntryRules) -> Iterator[Entry]:
     """The entries of a file: none if its format is unknown and may be ignored, which is counted."""
     name, compression = split_compression(found.relative)
     archive = None if found.member else archive_of(found.relative)
@@ -138,7 +138,7 @@ def check_extra(name: str, shown: str, *, lookup: Lookup) -> None:
         require(form.extra, what=shown, pattern="*" + suffix_of(name))
 
 
-def _container(found: Found, form: str, *, compression: Compression, rules: Rules) -> Container:
+def _container(found: Found, form: str, *, compression: Compression, rules: EntryRules) -> Container:
     return Container(
         found.id,
         found.uri,
@@ -155,7 +155,7 @@ def _container(found: Found, form: str, *, compression: Compression, rules: Rule
     )
 
 
-def _member_entries(found: Found, archive: Archive, *, compression: Compression, rules: Rules) -> Iterator[Entry]:
+def _member_entries(found: Found, archive: Archive, *, compression: Compression, rules: EntryRules) -> Iterator[Entry]:
     """The entries of each wanted member; a broken archive ends in a failed entry under its own id."""
     whole = rules.chosen.wants(found.relative)
     damage = (*found.damage, *compression.damage, *archive.damage)
@@ -206,7 +206,7 @@ def _failed(found: Found, problem: DocumentError) -> Entry:
     return Entry(found.id, found.uri, found.version, found.size_bytes, "unsupported", partial(fail, problem))
 
 
-def _unsupported(found: Found, extension: str, *, rules: Rules) -> Iterator[Entry]:
+def _unsupported(found: Found, extension: str, *, rules: EntryRules) -> Iterator[Entry]:
     kind = extension.removeprefix("(none)") or "(none)"
     if rules.config.unsupported == "ignore":
         rules.ignore(kind)

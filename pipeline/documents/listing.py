@@ -17,9 +17,9 @@ from urllib.parse import unquote, urlsplit
 from pipeline.documents.buckets import open_bucket
 from pipeline.documents.compression import split_compression
 from pipeline.documents.containers import describe
-from pipeline.documents.entries import Found, Lookup, Rules, check_extra, entries_of, is_chosen, is_stream
-from pipeline.documents.patterns import Selection, select
-from pipeline.documents.sources import Files, ListingCounts, Origin, Plan, fixed_parts
+from pipeline.documents.entries import EntryRules, Found, Lookup, check_extra, entries_of, is_chosen, is_stream
+from pipeline.documents.patterns import PathFilter, select
+from pipeline.documents.sources import DocumentSource, Files, ListingCounts, ListingPlan, fixed_parts
 from pipeline.errors import ConfigError
 from pipeline.records import Entry
 from pipeline.stores import REMOTE_SCHEMES, StoredFile, find_file, lacks_slashes, open_file, printable, walk
@@ -32,7 +32,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _LOOKED_AT_BEFORE = 10_000
 
 
-def open_origin(source: InputSource, plan: Plan) -> Origin:
+def open_origin(source: InputSource, plan: ListingPlan) -> DocumentSource:
     """Where the files of this input come from; ConfigError when it is not there or of an unknown scheme."""
     match = _SCHEME.match(source.uri)
     if match is None:
@@ -44,14 +44,14 @@ def open_origin(source: InputSource, plan: Plan) -> Origin:
     return opener(source.uri, source, plan)
 
 
-def _file_uri(uri: str, source: InputSource, plan: Plan) -> Origin:
+def _file_uri(uri: str, source: InputSource, plan: ListingPlan) -> DocumentSource:
     parts = urlsplit(uri.replace("?", "%3F").replace("#", "%23"))
     if parts.netloc not in ("", "localhost"):
         raise ConfigError(f"input.uri: got {uri!r}, need file:///absolute/path")
     return _local(unquote(parts.path), source, plan)
 
 
-def _local(path: str, source: InputSource, plan: Plan) -> Origin:
+def _local(path: str, source: InputSource, plan: ListingPlan) -> DocumentSource:
     """The origin of a file, a folder or a glob on this machine."""
     try:
         file = find_file(Path(path), clock=plan.clock)
@@ -86,35 +86,37 @@ def _root_and_glob(text: str) -> tuple[Path, str | None]:
     return Path(*path.parts[:fixed]), "/".join(path.parts[fixed:])
 
 
-def _origin(files: Files, folder: Path, source: InputSource, *, chosen: Selection) -> Origin:
+def _origin(files: Files, folder: Path, source: InputSource, *, chosen: PathFilter) -> DocumentSource:
     before = folder.as_posix()
     uri_prefix = "" if before == "." else before.rstrip("/") + "/"
-    return Origin(files, open_file, open_file, chosen, f"{source.name}/" if source.name else "", uri_prefix)
+    return DocumentSource(files, open_file, open_file, chosen, f"{source.name}/" if source.name else "", uri_prefix)
 
 
-SCHEMES: Mapping[str, Callable[[str, InputSource, Plan], Origin]] = {
+SCHEMES: Mapping[str, Callable[[str, InputSource, ListingPlan], DocumentSource]] = {
     "file": _file_uri,
     **dict.fromkeys(REMOTE_SCHEMES, open_bucket),
 }
 """What opens an input, by the scheme of its URI; a path has none."""
 
 
-def _chosen_files(root: Path, chosen: Selection, ignored: Callable[[str], None], *, plan: Plan) -> Iterator[StoredFile]:
+def _chosen_files(
+    root: Path, chosen: PathFilter, ignored: Callable[[str], None], *, plan: ListingPlan
+) -> Iterator[StoredFile]:
     skip = plan.output if isinstance(plan.output, Path) else None
     files = walk(root, enter=chosen.enters, skip=skip, ignored=ignored, clock=plan.clock)
     return (file for file in files if is_chosen(file.relative, chosen))
 
 
-def check_extras(origin: Origin, *, lookup: Lookup) -> None:
+def check_extras(origin: DocumentSource, *, lookup: Lookup) -> None:
     """Nothing; MissingExtraError when one of the first files needs a library that is not there."""
     for file in islice(origin.files(lambda _: None), _LOOKED_AT_BEFORE):
         check_extra(split_compression(file.relative)[0], printable(file.relative), lookup=lookup)
 
 
-def origin_entries(origin: Origin, plan: Plan, *, lookup: Lookup) -> Iterator[Entry]:
+def origin_entries(origin: DocumentSource, plan: ListingPlan, *, lookup: Lookup) -> Iterator[Entry]:
     """The entries of one input, counted as they are pulled."""
     counts = plan.counts
-    rules = Rules(plan.config, origin.chosen, lookup, counts.ignore, counts.whole, origin.id_prefix)
+    rules = EntryRules(plan.config, origin.chosen, lookup, counts.ignore, counts.whole, origin.id_prefix)
     for file in origin.files(lambda kind: counts.ignore(f"({kind})")):
         counts.files += 1
         counts.streamed += is_stream(file.relative, lookup=lookup)
@@ -123,7 +125,7 @@ def origin_entries(origin: Origin, plan: Plan, *, lookup: Lookup) -> Iterator[En
             yield entry
 
 
-def _found(file: StoredFile, origin: Origin) -> Found:
+def _found(file: StoredFile, origin: DocumentSource) -> Found:
     relative = printable(file.relative)
     uri = printable(origin.uri_prefix + file.relative)
     return Found(
@@ -137,4 +139,4 @@ def _found(file: StoredFile, origin: Origin) -> Found:
     )
 
 
-__all__ = ["ListingCounts", "Plan", "check_extras", "open_origin", "origin_entries"]
+__all__ = ["ListingCounts", "ListingPlan", "check_extras", "open_origin", "origin_entries"]

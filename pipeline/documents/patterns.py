@@ -41,7 +41,7 @@ class Pattern:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class PathFilter:
     """Which files of a tree are wanted: each of `any_of` has a pattern that matches, `none_of` has none."""
 
     any_of: tuple[tuple[Pattern, ...], ...]
@@ -64,14 +64,14 @@ class Selection:
         )
 
 
-def select(include: Iterable[str], exclude: Iterable[str], *, glob: str | None = None) -> Selection:
+def select(include: Iterable[str], exclude: Iterable[str], *, glob: str | None = None) -> PathFilter:
     """The selection of the settings, and of a glob's variable part: what it matches and all below that."""
     globs = [] if glob is None else [_compile(_split("/" + text), text) for text in (glob, f"{glob}/**")]
     # a glob that names what is hidden says itself which of it is meant
     named = any(each.names_hidden for each in globs)
     any_of = [tuple(_compile(_split(text), text, hidden=named) for text in include), *([tuple(globs)] if globs else [])]
     parts = [(_split(text), text) for text in exclude]
-    return Selection(
+    return PathFilter(
         tuple(any_of),
         tuple(_compile(names, text, exclude=True) for names, text in parts),
         tuple(_compile(names[:-1], text, exclude=True) for names, text in parts if _is_below(names)),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from pipeline.documents.patterns import Selection
+from pipeline.documents.patterns import PathFilter
 from pipeline.stores import StoredFile
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class ListingCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class DocumentSource:
     """One input: `files` lists it and tells of each kind passed over, `open` opens one of its files as it was listed.
 
     `newest` opens it as it is now, for a store whose files may be replaced meanwhile. The prefixes go
@@ -57,13 +57,13 @@ class Origin:
     files: Files
     open: Callable[[StoredFile], BinaryIO]
     newest: Callable[[StoredFile], BinaryIO]
-    chosen: Selection
+    chosen: PathFilter
     id_prefix: str
     uri_prefix: str
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ListingPlan:
     """What is the same for all inputs of a run; `output` is a folder, or the address of an object store's prefix."""
 
     config: InputConfig

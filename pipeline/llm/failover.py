@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import kind_of
-from pipeline.llm.provider import Asked, Provider, Question
+from pipeline.llm.provider import AskResult, ExtractionRequest, Provider
 from pipeline.llm.replica import Replica, Start
 from pipeline.records import ExtractionAttempt
 
@@ -59,7 +59,7 @@ class Failover:
         dead_end = all(replica is not None and replica.state == "misconfigured" for replica in troubles)
         return Trouble(dead_end, "; ".join(provider.complaint for provider in found))
 
-    def ask(self, question: Question) -> Asked:
+    def ask(self, question: ExtractionRequest) -> AskResult:
         """The first provider's settled answer; `unavailable` only when none was alive to fail at it.
 
         A provider that was held back is looked at here, when one that lives could not do this document.
@@ -80,16 +80,16 @@ class Failover:
                 settled = True
                 if _is_final(asked):
                     break
-        return Asked(tuple(attempts), unavailable=not settled, losses=losses)
+        return AskResult(tuple(attempts), unavailable=not settled, losses=losses)
 
-    def hold_back(self) -> None:
+    def quarantine(self) -> None:
         """Keeps providers that nobody has looked at out of use, until `recover` finds that they are needed.
 
         Called before anybody looks.
         """
         for provider in self.providers:
             for replica in provider.replicas:
-                replica.hold_back()
+                replica.quarantine()
 
     def recover(self, start: Start) -> None:
         """Has looked at what was set aside, and at a fallback once it is needed. Called by the one prober."""
@@ -124,7 +124,7 @@ class Failover:
             provider.close()
 
 
-def _is_final(asked: Asked) -> bool:
+def _is_final(asked: AskResult) -> bool:
     """True unless the provider lives and could not do it for reasons of its own: then the next one is asked."""
     last = asked.attempts[-1]
     return last.ok or kind_of(last.reason or "") != "backend"

@@ -32,7 +32,7 @@ CANARY_SCHEMA: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class PreflightSample:
     """What documents will be asked: the prompts with an empty document, and the schema as servers get it."""
 
     prompts: Mapping[str, str]
@@ -40,7 +40,12 @@ class Sample:
 
 
 def examine(
-    client: VLLMClient | OllamaClient, *, sample: Sample, full: bool, canary: bool, known: Preflight | None = None
+    client: VLLMClient | OllamaClient,
+    *,
+    sample: PreflightSample,
+    full: bool,
+    canary: bool,
+    known: Preflight | None = None,
 ) -> Preflight:
     """What the server behind `client` is fit for. Not `full`: only whether a tiny completion succeeds.
 
@@ -65,11 +70,13 @@ def examine(
 def _tiny(client: VLLMClient | OllamaClient, *, loads: bool) -> Preflight:
     """Ok when a tiny completion succeeds; `loads`: the model may have to be loaded for it."""
     patience_s = client.config.load_timeout if loads and isinstance(client, OllamaClient) else None
-    _complete(client, Sample(TINY_PROMPTS), max_tokens=TINY_TOKENS, timeout_s=patience_s)
+    _complete(client, PreflightSample(TINY_PROMPTS), max_tokens=TINY_TOKENS, timeout_s=patience_s)
     return Preflight("ok")
 
 
-def _full(client: VLLMClient | OllamaClient, *, sample: Sample, canary: bool, known: Preflight | None) -> Preflight:
+def _full(
+    client: VLLMClient | OllamaClient, *, sample: PreflightSample, canary: bool, known: Preflight | None
+) -> Preflight:
     facts = known if known is not None and known.model else facts_of(client)
     take_over(client, facts)
     seen = _complete(client, sample, max_tokens=TINY_TOKENS)
@@ -95,7 +102,7 @@ def take_over(client: VLLMClient | OllamaClient, facts: Preflight) -> None:
 
 
 def _complete(
-    client: VLLMClient | OllamaClient, sample: Sample, *, max_tokens: int, timeout_s: float | None = None
+    client: VLLMClient | OllamaClient, sample: PreflightSample, *, max_tokens: int, timeout_s: float | None = None
 ) -> ExtractionAttempt:
     """A small completion; the examination ends when the server does not give one. A cut answer is a life sign too."""
     small = client.small(max_tokens=max_tokens, timeout_s=timeout_s or min(TINY_TIMEOUT_S, client.config.timeout))

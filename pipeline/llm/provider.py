@@ -29,7 +29,7 @@ LOSSES_BEFORE_ALONE = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ExtractionRequest:
     """What is asked: the prompts, the schema as servers get it, and the document as it stands in the prompt.
 
     `document`: its id, for the log. `losses`: how often a server was lost over it before. `alone`: nothing else is in
@@ -46,7 +46,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskResult:
     """What came of one ask. `unavailable`: no server could take it, and the document is not to blame.
 
     `losses`: how many servers were lost while they worked on it.
@@ -100,7 +100,7 @@ class Provider:
         why = replica.why.message if replica and replica.why else "set aside"
         return f"{self.name} ({replica.client.model.endpoint if replica else ''}): {why}"
 
-    def ask(self, question: Question) -> Asked:
+    def ask(self, question: ExtractionRequest) -> AskResult:
         """Asks until it is settled, the retries are used up (max_retries + 1 requests), or no replica is left."""
         failures: list[ExtractionAttempt] = []
         losses, failed_at = 0, float("inf")
@@ -109,24 +109,24 @@ class Provider:
             attempt = self._call(replica, question)
             kind = kind_of(attempt.reason) if attempt.reason else None
             if kind not in ("backend", "config"):
-                replica.lives(started)
-                return Asked((*failures, attempt))
+                replica.mark_alive(started)
+                return AskResult((*failures, attempt))
             failures.append(attempt)
             if kind == "config":
-                return Asked(tuple(failures), unavailable=not self._passes(replica, attempt, keys=keys))
+                return AskResult(tuple(failures), unavailable=not self._passes(replica, attempt, keys=keys))
             moment = self._tools.clock()
             failed_at = min(failed_at, moment)
             self._note(replica, attempt, document=question.document, started=started)
             if not self.policy.allows(failures):
                 dead = not (self.available and self._alive(replica, failed_at))
-                return Asked(tuple(failures), unavailable=dead, losses=losses + (dead and _may_be_lost(attempt)))
+                return AskResult(tuple(failures), unavailable=dead, losses=losses + (dead and _may_be_lost(attempt)))
             if self.available and self._tools.sleep(self.policy.delay_s(failures, self._tools.rng)) is True:
-                return Asked(tuple(failures), unavailable=True, losses=losses)
+                return AskResult(tuple(failures), unavailable=True, losses=losses)
             losses += self._was_lost(replica, attempt, moment)
             if losses and (question.alone or question.losses + losses >= LOSSES_BEFORE_ALONE):
-                return Asked(tuple(failures), unavailable=True, losses=losses)
+                return AskResult(tuple(failures), unavailable=True, losses=losses)
             self._alive(replica, failed_at)
-        return Asked(tuple(failures), unavailable=True, losses=losses)
+        return AskResult(tuple(failures), unavailable=True, losses=losses)
 
     def examine(self, replica: Replica) -> Preflight:
         """The full preflight of a replica, whose state follows it."""
@@ -138,7 +138,7 @@ class Provider:
             if replica.state != "up" and replica.why is None:
                 replica.check(full=True)
 
-    def hasten(self, pause_s: float) -> None:
+    def retry_within(self, pause_s: float) -> None:
         """Lets no replica that is set aside wait longer than this for its next look."""
         latest = self._tools.clock() + pause_s
         for replica in self.replicas:
@@ -173,7 +173,7 @@ class Provider:
             gone = [replica for replica in self.replicas if replica not in found]
             for replica in found:
                 if replica not in self.replicas:
-                    replica.hold_back()
+                    replica.quarantine()
                     replica.retry_at = self._tools.clock()
             self.replicas = found
         for replica in gone:
@@ -189,7 +189,7 @@ class Provider:
             chosen.in_flight += 1
             return chosen
 
-    def _call(self, replica: Replica, question: Question) -> ExtractionAttempt:
+    def _call(self, replica: Replica, question: ExtractionRequest) -> ExtractionAttempt:
         try:
             client = replica.clients[question.variant]
             return client.call_llm(question.prompts, question.json_schema, question.document_text)
@@ -204,7 +204,7 @@ class Provider:
             | {"error": attempt.error, "document": document},
         )
         if attempt.reason in PROVES_LIFE:
-            replica.lives(started)
+            replica.mark_alive(started)
         elif not attempt.sent:
             replica.set_aside(Preflight("unreachable", attempt.reason, attempt.error or ""), probed=False)
 

@@ -99,7 +99,7 @@ class Replica:
         """Any of its clients: they differ in what they ask, not in whom."""
         return next(iter(self.clients.values()))
 
-    def lives(self, started: float) -> None:
+    def mark_alive(self, started: float) -> None:
         """Notes that a request which began at `started` was completed now."""
         with self._lock:
             self.completed_at = self._tools.clock()
@@ -111,7 +111,7 @@ class Replica:
         with self._lock:
             return any(began < moment < ended for began, ended in self._completed)
 
-    def hold_back(self) -> None:
+    def quarantine(self) -> None:
         """Out of use until somebody looks at it."""
         self.state, self.since, self.retry_at = "aside", self._tools.clock(), float("inf")
 
@@ -159,7 +159,7 @@ class Replica:
             elif self.state != "up":
                 self._take_in(back=known)
             else:
-                self.lives(wanted_at)
+                self.mark_alive(wanted_at)
             return found
 
     def _examined(self, *, full: bool) -> Preflight:

@@ -21,18 +21,18 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.config import AppConfig, OutputConfig
 from pipeline.errors import ConfigError, InternalError, TryLaterError
-from pipeline.output.backend import Medium
+from pipeline.output.backend import OutputBackend
 from pipeline.output.index import Index
-from pipeline.output.local import Folder
+from pipeline.output.local import LocalBackend
 from pipeline.output.part_writer import Limits
 from pipeline.output.record_keys import head_of_outcome
-from pipeline.output.remote import Bucket
+from pipeline.output.remote import RemoteBackend
 from pipeline.output.runs import read_runs, write_run
 from pipeline.records import Failure, Result, Stamp, to_line
 from pipeline.shards import WHOLE, Shard
 from pipeline.stores import REMOTE_SCHEMES, RemoteStore, is_remote, lacks_slashes, service_of
 
-__all__ = ["Index", "Medium", "Output", "folder_of", "left_out", "medium_of", "read_runs", "scan", "tidy"]
+__all__ = ["Index", "Output", "OutputBackend", "backend_of", "folder_of", "left_out", "read_runs", "scan", "tidy"]
 
 _RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -43,7 +43,7 @@ class Output:
     `index`: what is done. `stamp`: what this run's records carry. `medium`: where they go.
     """
 
-    def __init__(self, medium: Medium, index: Index, *, stamp: Stamp, shard: Shard) -> None:
+    def __init__(self, medium: OutputBackend, index: Index, *, stamp: Stamp, shard: Shard) -> None:
         """For `open` only, which has checked everything."""
         self.medium = medium
         self.index = index
@@ -70,7 +70,7 @@ class Output:
         if not _RUN_ID.fullmatch(run_id):
             raise ConfigError(f"run id: got {run_id!r}, need 1 to 128 of A-Z a-z 0-9 . _ -")
         shard = shard or WHOLE
-        medium = medium_of(config, shard=shard)
+        medium = backend_of(config, shard=shard)
         medium.lock(run_id, lock_wait_s=lock_wait_s, wait=wait, clock=clock)
         index = None
         try:
@@ -154,18 +154,18 @@ class Output:
             self.index.close()
 
 
-def medium_of(config: OutputConfig, *, shard: Shard = WHOLE) -> Medium:
+def backend_of(config: OutputConfig, *, shard: Shard = WHOLE) -> OutputBackend:
     """The place of an output, not looked at yet; ConfigError for an address that is none."""
     folder = folder_of(config.uri)
     if folder is not None:
-        return Folder(folder, shard=shard)
+        return LocalBackend(folder, shard=shard)
     limits = Limits(config.part_seconds, config.part_bytes)
-    return Bucket(RemoteStore.open(config.uri, storage=config.storage), limits, shard=shard)
+    return RemoteBackend(RemoteStore.open(config.uri, storage=config.storage), limits, shard=shard)
 
 
 def scan(config: OutputConfig, *, shard: Shard = WHOLE) -> Index:
     """The index of an output for reading: takes no lock, mends nothing, may be behind a run that goes on."""
-    return medium_of(config, shard=shard).read()
+    return backend_of(config, shard=shard).read()
 
 
 def tidy(config: OutputConfig, *, run_id: str, wait: Callable[[float], bool]) -> None:
@@ -210,7 +210,7 @@ def left_out(app: AppConfig) -> Path | str | None:
     return output.uri
 
 
-def _check_agent(medium: Medium, index: Index, agent: str) -> None:
+def _check_agent(medium: OutputBackend, index: Index, agent: str) -> None:
     others = sorted(index.agents - {agent})
     if others:
         raise ConfigError(

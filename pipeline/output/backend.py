@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from pipeline.output.index import Index
-from pipeline.output.record_keys import Head, Kind
+from pipeline.output.record_keys import Kind, RecordKey
 
 
-class Medium(Protocol):
+class OutputBackend(Protocol):
     """The place of one output, as one shard (or the whole) of it reads and writes it.
 
     In this order: `lock`, `read`, `start`, then `append` and `sync_due`; `sync` ends the writing; `tidy` and `create`
@@ -44,7 +44,7 @@ class Medium(Protocol):
     def start(self, index: Index, *, clock: Callable[[], float]) -> None:
         """Mends what a killed run has left, and is ready for records."""
 
-    def append(self, line: bytes, head: Head) -> None:
+    def append(self, line: bytes, head: RecordKey) -> None:
         """Takes one record's line, which ends in LF."""
 
     def sync_due(self, now: float) -> None:
@@ -71,10 +71,10 @@ class Medium(Protocol):
     def remove(self, name: str) -> bool:
         """True when there was such a file; it is gone now."""
 
-    def records(self, kind: Kind) -> Iterator[tuple[bytes, Head]]:
+    def records(self, kind: Kind) -> Iterator[tuple[bytes, RecordKey]]:
         """Every whole line of a kind, of all shards, with its head, in the order in which the later one counts."""
 
-    def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, Head]]) -> None:
+    def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, RecordKey]]) -> None:
         """Puts these lines in the place of all records of a kind; needs the lock of the whole, and `sync` before.
 
         A kill at any instant leaves every one of them there, some perhaps beside what they replace.

@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.errors import OutputError
 from pipeline.output.parts import ManifestError, read_manifest, write_manifest
-from pipeline.output.record_keys import Head
+from pipeline.output.record_keys import RecordKey
 from pipeline.stores import write_atomic
 
 _log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ _EDGE_BYTES = 1 << 16
 _BUFFER_BYTES = 1 << 20
 
 
-def load(path: Path, take: Callable[[Iterator[Head]], None]) -> int:
+def load(path: Path, take: Callable[[Iterator[RecordKey]], None]) -> int:
     """How many bytes from the file's start `take` need not see any more, having been given their heads; 0: none.
 
     When a damaged checkpoint is found out only after heads were taken, 0 all the same: taking them twice does no harm.
@@ -48,7 +48,7 @@ def load(path: Path, take: Callable[[Iterator[Head]], None]) -> int:
     return size_bytes
 
 
-def save(path: Path, heads: Iterable[Head], *, covered: int) -> None:
+def save(path: Path, heads: Iterable[RecordKey], *, covered: int) -> None:
     """Writes the checkpoint of the whole file when enough has come since the `covered` bytes of the last one."""
     try:
         size_bytes = path.stat().st_size

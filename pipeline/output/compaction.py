@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
-from pipeline.output.backend import Medium
+from pipeline.output.backend import OutputBackend
 from pipeline.output.index import Index
 from pipeline.output.lines import parse
-from pipeline.output.record_keys import Head
+from pipeline.output.record_keys import RecordKey
 from pipeline.output.runs import RUNS
 
 PARQUET_NAME = "results.parquet"
@@ -23,7 +23,7 @@ Gone = Callable[[str, str], bool]
 """True for the id and the time (RFC 3339) of what has to go."""
 
 
-def compact(medium: Medium, index: Index, *, gone: Gone = lambda *_: False) -> None:
+def compact(medium: OutputBackend, index: Index, *, gone: Gone = lambda *_: False) -> None:
     """Leaves the last line of each id in results, and the errors that stand, but what has to go.
 
     `index`: of all that is there. The results come last, as they say what is left to do after a kill.
@@ -33,7 +33,7 @@ def compact(medium: Medium, index: Index, *, gone: Gone = lambda *_: False) -> N
     medium.rewrite("results", (each for each in last_lines(medium) if not _goes(*each, gone)))
 
 
-def last_lines(medium: Medium) -> Iterator[tuple[bytes, Head]]:
+def last_lines(medium: OutputBackend) -> Iterator[tuple[bytes, RecordKey]]:
     """The last line of each id in results, in the order of the lines."""
     with closing(Index()) as places:
         numbered = (head._replace(version=str(number)) for number, (_, head) in enumerate(medium.records("results")))
@@ -44,20 +44,20 @@ def last_lines(medium: Medium) -> Iterator[tuple[bytes, Head]]:
                 yield line, head
 
 
-def _standing(medium: Medium, index: Index) -> Iterator[tuple[bytes, Head]]:
+def _standing(medium: OutputBackend, index: Index) -> Iterator[tuple[bytes, RecordKey]]:
     with closing(Index()) as written:
         for line, head in medium.records("errors"):
             if index.stands(head.id, head.run) and not written.seen(head.id):
                 yield line, head
 
 
-def count(medium: Medium, index: Index, *, gone: Gone) -> tuple[int, int]:
+def count(medium: OutputBackend, index: Index, *, gone: Gone) -> tuple[int, int]:
     """How many results and errors would go."""
     results = sum(_goes(line, head, gone) for line, head in last_lines(medium))
     return results, sum(_goes(line, head, gone) for line, head in _standing(medium, index))
 
 
-def purge(medium: Medium, index: Index, *, gone: Gone) -> None:
+def purge(medium: OutputBackend, index: Index, *, gone: Gone) -> None:
     """Takes what has to go out of everything, and compacts what stays; the reports are gone, to be built anew."""
     for name, data in list(medium.files(RUNS)):
         summary = parse(data)
@@ -69,7 +69,7 @@ def purge(medium: Medium, index: Index, *, gone: Gone) -> None:
     compact(medium, index, gone=gone)
 
 
-def _goes(line: bytes, head: Head, gone: Gone) -> bool:
+def _goes(line: bytes, head: RecordKey, gone: Gone) -> bool:
     record = parse(line)
     return gone(head.id, str((record or {}).get("finished_at", "")))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, OutputError
-from pipeline.output.record_keys import Head, Kind
+from pipeline.output.record_keys import Kind, RecordKey
 from pipeline.records import Known
 
 _PAGE = 500
@@ -70,7 +70,7 @@ class Index:
         except (sqlite3.Error, OSError) as exc:
             raise _no_room(exc) from exc
 
-    def add(self, kind: Kind, heads: Iterable[Head], *, where: str, owns: Callable[[str], bool]) -> None:
+    def add(self, kind: Kind, heads: Iterable[RecordKey], *, where: str, owns: Callable[[str], bool]) -> None:
         """Notes the lines of one file or part, in their order; of ids that are not owned, only run and agent.
 
         ConfigError, naming `where`, for a text or a number that no run has written.
@@ -104,7 +104,7 @@ class Index:
         rows = self._ask(_ONE, document_id, document_id)
         return self._to_known(rows[0]) if rows else None
 
-    def record(self, head: Head) -> None:
+    def record(self, head: RecordKey) -> None:
         """Notes an outcome of this run, whose line has been written."""
         self.error_lines += head.reason is not None
         self.agents.add(head.agent)
@@ -163,7 +163,7 @@ class Index:
             "variants": variants,
         }
 
-    def results(self, agent: str) -> Iterator[Head]:
+    def results(self, agent: str) -> Iterator[RecordKey]:
         """The last lines of all results, in order of their ids; they do not say whose they are."""
         after, texts = "", self._texts
         query = f"SELECT {_COLUMNS} FROM results WHERE id > ? ORDER BY id LIMIT {_PAGE}"
@@ -171,7 +171,7 @@ class Index:
             after = rows[-1][0]
             for id, run, sha256, fingerprint, variant, version, reason, runs, run_id in rows:
                 # fmt: off
-                yield Head(id, run, sha256, agent, texts[variant], texts[fingerprint], version, reason, runs,
+                yield RecordKey(id, run, sha256, agent, texts[variant], texts[fingerprint], version, reason, runs,
                            texts[run_id])
                 # fmt: on
 
@@ -184,7 +184,7 @@ class Index:
             for document_id, number in rows:
                 yield document_id, self._texts[number]
 
-    def _rows(self, heads: Iterable[Head], is_errors: bool, owns: Callable[[str], bool]) -> Iterator[_Row]:
+    def _rows(self, heads: Iterable[RecordKey], is_errors: bool, owns: Callable[[str], bool]) -> Iterator[_Row]:
         number, agents = self._number, self.agents
         # unpacked, not read by name: this loop runs once for every line of the output
         for id, run, sha256, agent, variant, fingerprint, version, reason, runs, run_id in heads:
@@ -195,7 +195,7 @@ class Index:
                 self.error_lines += is_errors
                 yield id, run, sha256, number(fingerprint), number(variant), version, reason, runs, number(run_id)
 
-    def _to_row(self, head: Head) -> _Row:
+    def _to_row(self, head: RecordKey) -> _Row:
         number = self._number
         # fmt: off
         return (head.id, head.run, head.sha256, number(head.fingerprint), number(head.variant),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import OutputError
-from pipeline.output.backend import Medium
+from pipeline.output.backend import OutputBackend
 from pipeline.output.record_keys import KINDS
 
 BEFORE, AFTER = 0, 1
@@ -67,7 +67,7 @@ class Pairs:
         """Forgets everything."""
         self._db.close()
 
-    def read_outputs(self, before: Medium, after: Medium) -> tuple[int, int]:
+    def read_outputs(self, before: OutputBackend, after: OutputBackend) -> tuple[int, int]:
         """How many records each output has; of the first one only those lines are kept that have a counterpart."""
         of_after = self._add((id, AFTER, run, done, line) for id, _, run, done, line in _lines(after))
         has = "SELECT 1 FROM last WHERE id = ? AND side = ?"
@@ -77,7 +77,7 @@ class Pairs:
         )
         return of_before, of_after
 
-    def read_fingerprints(self, medium: Medium) -> None:
+    def read_fingerprints(self, medium: OutputBackend) -> None:
         """Takes the last record of each document and fingerprint of one output."""
         numbers: dict[str, int] = {}
         self._add(
@@ -123,7 +123,7 @@ def _last(done: int, line: bytes | None) -> Last:
     return Last(not done, None if line is None else zlib.decompress(line))
 
 
-def _lines(medium: Medium) -> Iterator[tuple[str, str, int, bool, bytes]]:
+def _lines(medium: OutputBackend) -> Iterator[tuple[str, str, int, bool, bytes]]:
     for kind in KINDS:
         for line, head in medium.records(kind):
             yield head.id, head.fingerprint, head.run, head.reason is None, line

@@ -16,7 +16,7 @@ from pipeline.output import checkpoint
 from pipeline.output.index import Index
 from pipeline.output.lines import Damage, LineFile, last_object, mend, read_lines, rewrite
 from pipeline.output.lock import Lock, acquire, try_gate
-from pipeline.output.record_keys import KINDS, Head, Kind, head_of, heads_of
+from pipeline.output.record_keys import KINDS, Kind, RecordKey, head_of, heads_of
 from pipeline.output.runs import RUNS, read_runs
 from pipeline.shards import Shard
 from pipeline.stores import is_half_written, sync_folder, write_atomic
@@ -27,7 +27,7 @@ SYNC_AFTER_S = 0.4
 _RECORD_FILE = re.compile(r"(results|errors)(?:-\d{5}-of-(\d{5}))?\.jsonl")
 
 
-class Folder:
+class LocalBackend:
     """A medium (medium.py). `damage`: what the last reading found broken, by file."""
 
     is_full = False
@@ -92,7 +92,7 @@ class Folder:
         for kind, name in self._own.items():
             self._files[kind] = LineFile(self.folder / name, clock=clock)
 
-    def append(self, line: bytes, head: Head) -> None:
+    def append(self, line: bytes, head: RecordKey) -> None:
         """When it returns, the line is the kernel's."""
         self._files["results" if head.reason is None else "errors"].append(line)
 
@@ -174,12 +174,12 @@ class Folder:
             raise OutputError(f"{path}: cannot be removed: {exc.strerror or exc}") from exc
         return there
 
-    def records(self, kind: Kind) -> Iterator[tuple[bytes, Head]]:
+    def records(self, kind: Kind) -> Iterator[tuple[bytes, RecordKey]]:
         """File by file, line by line."""
         for path in self._record_files(kind):
             yield from read_lines(path, _with_head(path, kind), Damage())
 
-    def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, Head]]) -> None:
+    def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, RecordKey]]) -> None:
         """One file, put in its place in one step; then the shards' files go."""
         for path in self._record_files(kind):
             checkpoint.drop(path)
@@ -247,10 +247,10 @@ class Folder:
             gate.release()
 
 
-def _with_head(path: Path, kind: Kind) -> Callable[[bytes, bool], tuple[bytes, Head] | None]:
+def _with_head(path: Path, kind: Kind) -> Callable[[bytes, bool], tuple[bytes, RecordKey] | None]:
     take = heads_of(kind, str(path))
 
-    def pair(line: bytes, recent: bool) -> tuple[bytes, Head] | None:
+    def pair(line: bytes, recent: bool) -> tuple[bytes, RecordKey] | None:
         head = take(line, recent)
         return None if head is None else (line if line.endswith(b"\n") else line + b"\n", head)
 

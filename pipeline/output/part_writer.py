@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from pipeline.errors import OutputError, PipelineError
 from pipeline.output.parts import Part, write_manifest
-from pipeline.output.record_keys import KINDS, Head, Kind
+from pipeline.output.record_keys import KINDS, Kind, RecordKey
 from pipeline.output.store_errors import as_output_errors
 from pipeline.shards import Shard
 from pipeline.stores import RemoteStore
@@ -35,7 +35,7 @@ class _Open:
     """A part that is still gathered."""
 
     lines: list[bytes] = field(default_factory=list)
-    heads: list[Head] = field(default_factory=list)
+    heads: list[RecordKey] = field(default_factory=list)
     size_bytes: int = 0
     since: float = 0.0
 
@@ -79,7 +79,7 @@ class Outbox:
         """How many parts were closed."""
         return self._sequence[kind]
 
-    def add(self, kind: Kind, line: bytes, head: Head) -> None:
+    def add(self, kind: Kind, line: bytes, head: RecordKey) -> None:
         """Takes a record's line; closes its part when that is large enough."""
         part = self._open[kind]
         if not part.lines:
@@ -138,6 +138,6 @@ class Outbox:
             self._store.put(name.manifest_key, manifest_of(name, part.heads, size_bytes=part.size_bytes))
 
 
-def manifest_of(name: Part, heads: list[Head], *, size_bytes: int) -> bytes:
+def manifest_of(name: Part, heads: list[RecordKey], *, size_bytes: int) -> bytes:
     """The manifest of a part."""
     return b"".join(write_manifest(heads, {"part": name.key, "bytes": size_bytes}))

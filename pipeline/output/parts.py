@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from pipeline.output.record_keys import KINDS, Head, Kind
+from pipeline.output.record_keys import KINDS, Kind, RecordKey
 from pipeline.shards import Shard
 
 MANIFEST_VERSION = 1
@@ -63,7 +63,7 @@ def part_of(key: str) -> Part | None:
     return Part(next(each for each in KINDS if each == kind), int(run), shard, int(sequence))
 
 
-def write_manifest(heads: Iterable[Head], header: Mapping[str, Any]) -> Iterator[bytes]:
+def write_manifest(heads: Iterable[RecordKey], header: Mapping[str, Any]) -> Iterator[bytes]:
     """The lines of a manifest; `header` names what it is a manifest of, so that another's is not taken for it."""
     yield _line({"v": MANIFEST_VERSION, **header})
     numbers: dict[str, int] = {}
@@ -79,7 +79,7 @@ def write_manifest(heads: Iterable[Head], header: Mapping[str, Any]) -> Iterator
         )
 
 
-def read_manifest(lines: Iterable[bytes], header: Mapping[str, Any]) -> Iterator[Head]:
+def read_manifest(lines: Iterable[bytes], header: Mapping[str, Any]) -> Iterator[RecordKey]:
     """The heads of a manifest, in order; ManifestError when it is another's, cut or damaged."""
     source = iter(lines)
     if _parse(next(source, b"")) != [{"v": MANIFEST_VERSION, **header}]:
@@ -94,11 +94,11 @@ def read_manifest(lines: Iterable[bytes], header: Mapping[str, Any]) -> Iterator
                 yield _to_head(item, texts)
 
 
-def _to_head(item: Any, texts: list[str]) -> Head:
+def _to_head(item: Any, texts: list[str]) -> RecordKey:
     try:
         id, run, sha256, agent, variant, fingerprint, version, reason, runs, run_id = item
         # fmt: off
-        return Head(id, run, sha256, texts[agent], texts[variant], texts[fingerprint], version, reason, runs,
+        return RecordKey(id, run, sha256, texts[agent], texts[variant], texts[fingerprint], version, reason, runs,
                     texts[run_id])
         # fmt: on
     except (TypeError, ValueError, IndexError) as exc:

@@ -28,7 +28,7 @@ _END = re.compile(
 )
 
 
-class Head(NamedTuple):
+class RecordKey(NamedTuple):
     """A record without its content; `reason` is None for a result."""
 
     id: str
@@ -43,23 +43,23 @@ class Head(NamedTuple):
     run_id: str
 
 
-def head_of_outcome(outcome: Result | Failure, stamp: Stamp) -> Head:
+def head_of_outcome(outcome: Result | Failure, stamp: Stamp) -> RecordKey:
     """The head of the line that an outcome becomes."""
     reason, runs = (outcome.reason, outcome.runs) if isinstance(outcome, Failure) else (None, 0)
     # fmt: off
-    return Head(outcome.id, stamp.run, outcome.sha256, outcome.agent, outcome.variant, outcome.fingerprint,
+    return RecordKey(outcome.id, stamp.run, outcome.sha256, outcome.agent, outcome.variant, outcome.fingerprint,
                 outcome.version, reason, runs, stamp.run_id)
     # fmt: on
 
 
-def heads_of(kind: Kind, where: str) -> Callable[[bytes, bool], Head | None]:
+def heads_of(kind: Kind, where: str) -> Callable[[bytes, bool], RecordKey | None]:
     """A reader for the lines of a file or part: the head, or None for a broken line.
 
     The reader raises ConfigError for JSON that is no record: the file is someone else's, and nothing may be removed.
     """
     is_results = kind == "results"
 
-    def take(line: bytes, recent: bool) -> Head | None:
+    def take(line: bytes, recent: bool) -> RecordKey | None:
         head = None if recent or not is_results else _glance(line)
         if head is None and (value := parse(line)) is not None:
             head = head_of(value, where)
@@ -68,7 +68,7 @@ def heads_of(kind: Kind, where: str) -> Callable[[bytes, bool], Head | None]:
     return take
 
 
-def head_of(line: Mapping[str, Any], where: str) -> Head:
+def head_of(line: Mapping[str, Any], where: str) -> RecordKey:
     """The head of a parsed line; ConfigError when it is no record that this version can go on from."""
     get = line.get
     if get("v") != RECORD_VERSION:
@@ -76,7 +76,7 @@ def head_of(line: Mapping[str, Any], where: str) -> Head:
             f"{where}: a line has v={get('v')!r}, need {RECORD_VERSION}: is this file ours, and not newer?"
         )
     # fmt: off
-    head = Head(get("id"), get("run"), get("sha256"), get("agent"), get("variant"), get("fingerprint"),  # type: ignore[arg-type]
+    head = RecordKey(get("id"), get("run"), get("sha256"), get("agent"), get("variant"), get("fingerprint"),  # type: ignore[arg-type]
                 get("version"), get("reason"), get("runs", 0), get("run_id"))  # type: ignore[arg-type]
     # fmt: on
     texts = (head.id, head.agent, head.variant, head.fingerprint, head.run_id)
@@ -91,7 +91,7 @@ def head_of(line: Mapping[str, Any], where: str) -> Head:
     return head
 
 
-def _glance(line: bytes) -> Head | None:
+def _glance(line: bytes) -> RecordKey | None:
     """The head of a line that starts and ends as results do, holds no second start and no NUL; else None."""
     try:
         text = line.decode()
@@ -105,4 +105,4 @@ def _glance(line: bytes) -> Head | None:
     if end is None or "\\" in document_id or "\\" in variant or "\\" in agent:
         return None
     version, run, run_id = end.groups()
-    return Head(document_id, int(run), sha256, agent, variant, fingerprint, version, None, 0, run_id)
+    return RecordKey(document_id, int(run), sha256, agent, variant, fingerprint, version, None, 0, run_id)

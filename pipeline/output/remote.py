@@ -19,7 +19,7 @@ from pipeline.output.index import Index
 from pipeline.output.lease import Lease, acquire
 from pipeline.output.part_writer import Limits, Outbox, manifest_of
 from pipeline.output.parts import ManifestError, Part, part_of, read_manifest
-from pipeline.output.record_keys import KINDS, Head, Kind, heads_of
+from pipeline.output.record_keys import KINDS, Kind, RecordKey, heads_of
 from pipeline.output.runs import read_runs
 from pipeline.output.store_errors import as_output_errors
 from pipeline.shards import Shard
@@ -33,7 +33,7 @@ MANY_PARTS = 1000
 _TICK_S = 0.5
 
 
-class Bucket:
+class RemoteBackend:
     """A medium (medium.py). `sizes`: the parts that the last reading found, with their sizes in bytes."""
 
     def __init__(self, store: RemoteStore, limits: Limits, *, shard: Shard) -> None:
@@ -97,7 +97,7 @@ class Bucket:
         self._parts_before = len(self.sizes)
         self.tidy(index)
 
-    def append(self, line: bytes, head: Head) -> None:
+    def append(self, line: bytes, head: RecordKey) -> None:
         """Keeps the line until its part is closed."""
         assert self._outbox is not None
         self._outbox.add("results" if head.reason is None else "errors", line, head)
@@ -171,14 +171,14 @@ class Bucket:
             self.store.delete(name)
         return there
 
-    def records(self, kind: Kind) -> Iterator[tuple[bytes, Head]]:
+    def records(self, kind: Kind) -> Iterator[tuple[bytes, RecordKey]]:
         """Part by part, one in memory at a time."""
         self._list()
         for part in self._parts(kind):
             self._allowed()
             yield from self._records(part)
 
-    def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, Head]]) -> None:
+    def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, RecordKey]]) -> None:
         """New parts of this run; when the last is written, the old ones go."""
         assert self._outbox is not None
         self._list()
@@ -258,7 +258,7 @@ class Bucket:
         if not self._is_own(part):
             index.error_lines = before
 
-    def _heads(self, part: Part) -> list[Head]:
+    def _heads(self, part: Part) -> list[RecordKey]:
         """What the manifest says of a part, or else the part itself."""
         header = {"part": part.key, "bytes": self.sizes[part]}
         try:
@@ -272,7 +272,7 @@ class Bucket:
             self.replace(part.manifest_key, manifest_of(part, heads, size_bytes=self.sizes[part]))
         return heads
 
-    def _records(self, part: Part) -> Iterator[tuple[bytes, Head]]:
+    def _records(self, part: Part) -> Iterator[tuple[bytes, RecordKey]]:
         """The lines of a part with their heads; broken ones are passed over and told."""
         where = self.store.uri_of(part.key)
         with as_output_errors(where):

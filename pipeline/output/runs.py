@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import OutputError
-from pipeline.output.backend import Medium
+from pipeline.output.backend import OutputBackend
 from pipeline.records import RECORD_VERSION, Stamp
 
 _log = logging.getLogger(__name__)
 RUNS = "runs"
 
 
-def read_runs(medium: Medium) -> list[dict[str, Any]]:
+def read_runs(medium: OutputBackend) -> list[dict[str, Any]]:
     """The summaries of the runs that came to their end, newest last; a file that is none is passed over."""
     summaries = [(name, _parse(name, data)) for name, data in medium.files(RUNS) if name.endswith(".json")]
     found = [(summary["run"], name, summary) for name, summary in summaries if summary is not None]
@@ -36,7 +36,7 @@ def _parse(name: str, data: bytes) -> dict[str, Any] | None:
     return None
 
 
-def write_run(medium: Medium, summary: Mapping[str, Any], *, stamp: Stamp, suffix: str) -> str:
+def write_run(medium: OutputBackend, summary: Mapping[str, Any], *, stamp: Stamp, suffix: str) -> str:
     """The new file's name. It carries the run's number when an earlier run with this run id came to its end, too.
 
     OutputError when it cannot be written, or when this very run has written it already.

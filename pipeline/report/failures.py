@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import Any
 
 from pipeline.errors import REASONS, ConfigError, kind_of
-from pipeline.output import Medium, read_runs
+from pipeline.output import OutputBackend, read_runs
 from pipeline.output.record_keys import KINDS
 
 FAILURES_VERSION = 1
@@ -20,7 +20,7 @@ SIMILAR_IDS = 5
 _KEPT = ("id", "uri", "stage", "message", "runs", "run", "finished_at")
 
 
-def failures(medium: Medium, *, examples: int) -> dict[str, Any]:
+def failures(medium: OutputBackend, *, examples: int) -> dict[str, Any]:
     """The documents that stand as failed, by reason, the most frequent first.
 
     `commands`: what tries all failures of a class again, for classes of several reasons. ConfigError when no run ever
@@ -62,14 +62,14 @@ def _by_class(groups: list[dict[str, Any]], command: str) -> dict[str, str]:
     return {kind: f"{command} --only-failed {','.join(names)}" for kind, names in reasons.items() if len(names) > 1}
 
 
-def last_command(medium: Medium) -> str:
+def last_command(medium: OutputBackend) -> str:
     """What to type for another run over this output: what the last run was started with, as far as that is known."""
     runs = read_runs(medium)
     command = runs[-1].get("command") if runs else None
     return command if isinstance(command, str) else shlex.join(["pipeline", "run", "--output", medium.where])
 
 
-def story(medium: Medium, document_id: str) -> dict[str, Any]:
+def story(medium: OutputBackend, document_id: str) -> dict[str, Any]:
     """Every record of one document, newest first, whether it is done now, and what tries it again.
 
     ConfigError when the output has none of it, naming ids that look like it.
@@ -95,7 +95,7 @@ def story(medium: Medium, document_id: str) -> dict[str, Any]:
     }
 
 
-def _lines_of(medium: Medium, document_id: str, similar: list[str]) -> Iterator[dict[str, Any]]:
+def _lines_of(medium: OutputBackend, document_id: str, similar: list[str]) -> Iterator[dict[str, Any]]:
     """The document's records, first all results; ids that contain the wanted one are noted."""
     for kind in KINDS:
         for line, head in medium.records(kind):

@@ -57,7 +57,7 @@ class _Window:
 
 
 @dataclass(slots=True)
-class Lane:
+class AdaptiveLimit:
     """One server: `value` may be in flight there, `reason` says why; an answer that takes `timeout_s` is lost.
 
     `lost`: requests that timed out and hold a slot of an Ollama still. `ceiling` may change at any time.

@@ -12,7 +12,7 @@ from typing import Protocol
 from pipeline.errors import kind_of
 from pipeline.llm.server_metrics import Gauges
 from pipeline.records import ExtractionAttempt
-from pipeline.run.adaptive_limit import Lane
+from pipeline.run.adaptive_limit import AdaptiveLimit
 
 LOOK_EVERY_S = 1.0
 
@@ -71,7 +71,7 @@ class Auto:
         self.value, self.reason = 1, "start"
         self._ceiling = max(1, ceiling)
         self._servers: list[Server] = []
-        self._lanes: dict[str, Lane] = {}
+        self._lanes: dict[str, AdaptiveLimit] = {}
         self._gauges: dict[str, Gauges] = {}
         self._looked_at: dict[str, float] = {}
 
@@ -95,7 +95,7 @@ class Auto:
             return
         self._servers = list(servers)
         for server in servers:
-            self._lanes.setdefault(server.endpoint, Lane(self._ceiling, server.timeout_s))
+            self._lanes.setdefault(server.endpoint, AdaptiveLimit(self._ceiling, server.timeout_s))
         self._add_up()
 
     def look(self, servers: Sequence[Server], *, now: float) -> None:
@@ -107,7 +107,7 @@ class Auto:
                 if gauges is not None:
                     self._gauges[server.endpoint] = gauges
 
-    def _tell(self, lane: Lane, attempt: ExtractionAttempt, *, full: bool, ended: float) -> None:
+    def _tell(self, lane: AdaptiveLimit, attempt: ExtractionAttempt, *, full: bool, ended: float) -> None:
         if attempt.reason in ("overloaded", "timeout"):
             lane.overloaded(timed_out=attempt.reason == "timeout", now=ended)
         elif attempt.ok or kind_of(attempt.reason or "") == "answer":
@@ -124,7 +124,7 @@ class Auto:
         self.reason = _told([(server.endpoint, lane) for server, lane in zip(self._servers, lanes, strict=True)])
 
 
-def _told(lanes: Sequence[tuple[str, Lane]]) -> str:
+def _told(lanes: Sequence[tuple[str, AdaptiveLimit]]) -> str:
     """Why it is this number, in a few words; of several servers each one's number."""
     if len(lanes) == 1:
         return lanes[0][1].reason

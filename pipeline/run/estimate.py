@@ -17,7 +17,7 @@ from pipeline.errors import DocumentError
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import Document, Entry
 from pipeline.report.text import documents_per_second, duration_text
-from pipeline.run.process import Plan
+from pipeline.run.plan import ExtractionPlan
 from pipeline.shards import hash_fraction
 
 SAMPLE = 20
@@ -26,7 +26,7 @@ CHARS_PER_TOKEN = 4
 
 
 @dataclass(slots=True)
-class Sample:
+class PromptSample:
     """A stable random choice of the entries that would be asked, and the size of all of them."""
 
     entries: list[tuple[float, str, Entry]] = field(default_factory=list)
@@ -41,12 +41,12 @@ class Sample:
         (heapq.heappushpop if len(self.entries) == SAMPLE else heapq.heappush)(self.entries, item)
 
 
-def tokens_text(plan: Plan, sample: Sample) -> str:
+def tokens_text(plan: ExtractionPlan, sample: PromptSample) -> str:
     """How many prompt tokens all documents would take, and how that is known."""
     if not sample.documents:
         return "no prompt tokens"
     prompts = list(_prompts(plan, [entry for _, _, entry in sample.entries]))
-    empty = render(next(iter(plan.askings.values())).resolved, Document("", "", "", ""))
+    empty = render(next(iter(plan.queries.values())).resolved, Document("", "", "", ""))
     counts, how = _counts(plan, [empty, *(prompt for prompt, _ in prompts)])
     fixed, own, sizes = counts[0], counts[1:], sum(size for _, size in prompts)
     for_each_byte = sum(max(0, count - fixed) for count in own) / sizes if sizes else 0.0
@@ -54,7 +54,7 @@ def tokens_text(plan: Plan, sample: Sample) -> str:
     return f"about {total:,} prompt tokens ({how} on a sample of {len(prompts)})"
 
 
-def _prompts(plan: Plan, entries: Iterable[Entry]) -> Iterator[tuple[Mapping[str, str], int]]:
+def _prompts(plan: ExtractionPlan, entries: Iterable[Entry]) -> Iterator[tuple[Mapping[str, str], int]]:
     """The prompts of the sampled documents that can be read, with their sizes as stored."""
     for entry in entries:
         try:
@@ -62,10 +62,10 @@ def _prompts(plan: Plan, entries: Iterable[Entry]) -> Iterator[tuple[Mapping[str
         except DocumentError:
             continue
         text, _ = break_special_tokens(document.text)
-        yield render(plan.asking_for(entry.id).resolved, replace(document, text=text)), entry.size_bytes
+        yield render(plan.query_for(entry.id).resolved, replace(document, text=text)), entry.size_bytes
 
 
-def _counts(plan: Plan, prompts: Sequence[Mapping[str, str]]) -> tuple[list[int], str]:
+def _counts(plan: ExtractionPlan, prompts: Sequence[Mapping[str, str]]) -> tuple[list[int], str]:
     """The tokens of each prompt, by the first provider's tokenizer if it has one that answers, else by characters."""
     client = plan.client.first.replicas[0].client
     counts: list[int] = []

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from pipeline.records import Entry
-from pipeline.run.process import Plan
+from pipeline.run.plan import ExtractionPlan
+from pipeline.run.process import Finished
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """A worker's outcome, and the plan it was asked with."""
+
+    finished: Finished
+    plan: ExtractionPlan
 
 
 class Backlog:
@@ -49,18 +59,18 @@ class Flight:
         """True when one more may go; a document larger than all bytes allowed goes when it is alone."""
         return self.documents == 0 or (self.documents < limit and self._size_bytes < self._max_bytes)
 
-    def sent(self, entry: Entry, plan: Plan) -> None:
+    def sent(self, entry: Entry, plan: ExtractionPlan) -> None:
         """Counts one document in."""
         self.documents += 1
         self._size_bytes += entry.size_bytes
         self._by_plan[id(plan)] = self._by_plan.get(id(plan), 0) + 1
 
-    def landed(self, entry: Entry, plan: Plan) -> None:
+    def landed(self, entry: Entry, plan: ExtractionPlan) -> None:
         """Counts one document out."""
         self.documents -= 1
         self._size_bytes -= entry.size_bytes
         self._by_plan[id(plan)] -= 1
 
-    def uses(self, plan: Plan) -> bool:
+    def uses(self, plan: ExtractionPlan) -> bool:
         """True while a document that was sent with this plan is under way."""
         return self._by_plan.get(id(plan), 0) > 0

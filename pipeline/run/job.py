@@ -11,7 +11,8 @@ from pipeline.llm.replica import Start
 from pipeline.output import Output
 from pipeline.records import Entry
 from pipeline.run.concurrency import Limit
-from pipeline.run.process import Finished, Plan
+from pipeline.run.plan import ExtractionPlan
+from pipeline.run.process import Finished
 from pipeline.run.selection import Selection
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ class Supervisor(Protocol):
     What takes time is handed to `start`, which runs it in a thread of its own.
     """
 
-    def establish(self, plan: Plan, *, start: Start) -> None: ...
+    def establish(self, plan: ExtractionPlan, *, start: Start) -> None: ...
 
-    def refresh(self, *, start: Start) -> Plan | None: ...
+    def refresh(self, *, start: Start) -> ExtractionPlan | None: ...
 
 
 @dataclass(frozen=True, slots=True)

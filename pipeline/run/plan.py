@@ -12,25 +12,56 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipeline.agents import Agent, fingerprint, load_agent, render, resolve
+from pipeline.agents import Agent, fingerprint, load_agent, render, resolve, variant_for
 from pipeline.answers import repair_library
-from pipeline.config import AppConfig
+from pipeline.answers.schema import CompiledSchema
+from pipeline.config import AppConfig, ResolvedAgentConfig
 from pipeline.errors import ConfigError, SettingError
 from pipeline.llm.capabilities import Preflight
 from pipeline.llm.factory import build_failover
-from pipeline.llm.preflight import Sample, examine
+from pipeline.llm.failover import Failover
+from pipeline.llm.preflight import PreflightSample, examine
 from pipeline.llm.replica import Client, Tools
 from pipeline.records import Document
-from pipeline.run.process import Asking, Plan
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class VariantQuery:
+    """What one variant asks, and the fingerprint of it."""
+
+    resolved: ResolvedAgentConfig
+    fingerprint: str
+    schema: CompiledSchema
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractionPlan:
+    """What is asked and of whom; a refresh replaces it whole, and running documents keep theirs.
+
+    `canaries`: the endpoints that were sent a canary in this run, shared by its plans.
+    """
+
+    agent: Agent
+    queries: Mapping[str, VariantQuery]
+    client: Failover
+    pinned: str | None = None
+    text_field: str = "text"
+    repair: str = "basic"
+    raw_chars: int = 2000
+    canaries: set[str | None] = field(default_factory=set, compare=False)
+
+    def query_for(self, document_id: str) -> VariantQuery:
+        """The variant's asking that this document gets, always the same one."""
+        return self.queries[variant_for(self.agent, document_id, pinned=self.pinned)]
 
 
 @dataclass(slots=True)
 class Examiner:
     """Examines servers with what each variant of this run asks; the canary goes once to each server and run."""
 
-    samples: Mapping[str, Sample]
+    samples: Mapping[str, PreflightSample]
     canaries: set[str | None]
     said: set[tuple[str | None, str]] = field(default_factory=set)
 
@@ -50,8 +81,8 @@ class Examiner:
 
 
 def build_plan(
-    app: AppConfig, *, stop: threading.Event, agent: Agent | None = None, before: Plan | None = None
-) -> Plan:
+    app: AppConfig, *, stop: threading.Event, agent: Agent | None = None, before: ExtractionPlan | None = None
+) -> ExtractionPlan:
     """The plan of this configuration; ConfigError when the agent, a variant or a provider is not as it must be.
 
     `before`: the plan of this run so far; what it has sent a canary to gets no other.
@@ -63,24 +94,26 @@ def build_plan(
         raise ConfigError(f"{cause}{place}") from cause
 
 
-def _plan(app: AppConfig, *, stop: threading.Event, agent: Agent | None, before: Plan | None) -> Plan:
+def _plan(
+    app: AppConfig, *, stop: threading.Event, agent: Agent | None, before: ExtractionPlan | None
+) -> ExtractionPlan:
     agent = agent or load_agent(app.agent, agents_dir=app.agents_dir)
     resolved = {name: resolve(agent, app, variant=name) for name in used_variants(agent, app.variant)}
-    askings = {
-        name: Asking(each, fingerprint(each, app.provider_config(each.provider)), agent.compiled)
+    queries = {
+        name: VariantQuery(each, fingerprint(each, app.provider_config(each.provider)), agent.compiled)
         for name, each in resolved.items()
     }
     if app.answers.repair == "full":
         repair_library()
     empty, schema = Document("", "", "", ""), agent.compiled.for_server
-    samples = {name: Sample(render(each, empty), schema) for name, each in resolved.items()}
+    samples = {name: PreflightSample(render(each, empty), schema) for name, each in resolved.items()}
     canaries = before.canaries if before is not None else set()
     examiner = Examiner(samples, canaries)
     tools = Tools(clock=time.monotonic, rng=random.Random(), sleep=stop.wait, examine=examiner)
     client = build_failover(app, resolved, tools=tools, pool_size=app.runner.max_concurrency)
-    return Plan(
+    return ExtractionPlan(
         agent,
-        askings,
+        queries,
         client,
         pinned=app.variant,
         text_field=app.input.text_field,

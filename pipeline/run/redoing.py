@@ -11,12 +11,12 @@ from pipeline.config.loading import masked
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import REASONS, ConfigError
 from pipeline.output import Output, left_out
-from pipeline.run.process import Plan
-from pipeline.run.selection import Rules, sample_threshold
+from pipeline.run.plan import ExtractionPlan
+from pipeline.run.selection import SelectionRules, sample_threshold
 from pipeline.shards import Shard
 
 
-def rules_of(arguments: argparse.Namespace, app: AppConfig, *, run_id: str, shard: Shard) -> Rules:
+def rules_of(arguments: argparse.Namespace, app: AppConfig, *, run_id: str, shard: Shard) -> SelectionRules:
     """What the flags choose; ConfigError for a reason that there is not. With --sample the whole input is listed."""
     only: frozenset[str] | None = None
     if arguments.only_failed is not None:
@@ -26,7 +26,7 @@ def rules_of(arguments: argparse.Namespace, app: AppConfig, *, run_id: str, shar
     if arguments.sample:
         listing = load_entries(app.input, output=left_out(app), counts=ListingCounts())
         below = sample_threshold((entry.id for entry in listing if shard.owns(entry.id)), arguments.sample)
-    return Rules(
+    return SelectionRules(
         run_id=run_id,
         redo=arguments.redo,
         only_failed=only,
@@ -41,7 +41,7 @@ def _check_reasons(names: frozenset[str]) -> None:
         raise ConfigError(f"--only-failed: got {name!r}, need reasons of: {', '.join(REASONS)}")
 
 
-def check_redo(app: AppConfig, plan: Plan, *, output: Output, rules: Rules) -> None:
+def check_redo(app: AppConfig, plan: ExtractionPlan, *, output: Output, rules: SelectionRules) -> None:
     """ConfigError when a changed question would do more of the done documents again than `runner.max_redo` allows."""
     allowed = app.runner.max_redo
     if allowed is None or rules.redo is not None or rules.only_failed is not None:
@@ -49,14 +49,14 @@ def check_redo(app: AppConfig, plan: Plan, *, output: Output, rules: Rules) -> N
     total = changed = 0
     for document_id, fingerprint in output.index.done():
         total += 1
-        changed += plan.asking_for(document_id).fingerprint != fingerprint
+        changed += plan.query_for(document_id).fingerprint != fingerprint
     if total and changed / total > allowed:
         what = ", ".join(_changes(app, plan, output.runs())) or "the question"
         told = f"{changed} of {total} done documents would be asked again, because this changed: {what}"
         raise ConfigError(f"{told}; --redo changed does it, --redo none leaves them (runner.max_redo {allowed:g})")
 
 
-def _changes(app: AppConfig, plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
+def _changes(app: AppConfig, plan: ExtractionPlan, runs: list[dict[str, Any]]) -> list[str]:
     """Which parts of the question differ from those of the last run."""
     before: dict[str, Any] = next(
         (run["config"]["question"] for run in reversed(runs) if "question" in run.get("config", {})), {}
@@ -65,10 +65,10 @@ def _changes(app: AppConfig, plan: Plan, runs: list[dict[str, Any]]) -> list[str
     return sorted({key for name in now for key in now[name] if before.get(name, {}).get(key) != now[name][key]})
 
 
-def questions(app: AppConfig, plan: Plan) -> dict[str, dict[str, Any]]:
+def questions(app: AppConfig, plan: ExtractionPlan) -> dict[str, dict[str, Any]]:
     """What each variant asks, as the run's own file keeps it: without what may be a secret in `extra_body`."""
     found = {
         name: question(each.resolved, app.provider_config(each.resolved.provider))
-        for name, each in plan.askings.items()
+        for name, each in plan.queries.items()
     }
     return {name: {**asked, "extra_body": masked(asked["extra_body"])} for name, asked in found.items()}

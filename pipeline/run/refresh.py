@@ -17,8 +17,7 @@ from pipeline.config.changes import allowed, differences
 from pipeline.errors import ConfigError
 from pipeline.llm.provider import Provider
 from pipeline.llm.replica import Start
-from pipeline.run.plan import build_plan
-from pipeline.run.process import Plan
+from pipeline.run.plan import ExtractionPlan, build_plan
 
 logger = logging.getLogger(__name__)
 
@@ -42,25 +41,25 @@ class Refresher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app, self._load, self._stop, self._clock = app, load, stop, clock
-        self._plan: Plan | None = None
+        self._plan: ExtractionPlan | None = None
         self._said: set[str] = set()
         self._watched = tuple(watched)
         self._seen = self._versions()
 
-    def establish(self, plan: Plan, *, start: Start) -> None:
+    def establish(self, plan: ExtractionPlan, *, start: Start) -> None:
         """Returns when each variant's provider can be asked, or when waiting for one is up to the run.
 
         ConfigError when a first provider is a dead end and no other can be asked instead. A fallback that is not
         needed is not looked at: that might load its model.
         """
         self._plan = plan
-        plan.client.hold_back()
+        plan.client.quarantine()
         looked_at: dict[Provider, bool] = {}
         for order in plan.client.orders.values():
             self._establish(plan, order, looked_at=looked_at, start=start)
 
     def _establish(
-        self, plan: Plan, order: Sequence[Provider], *, looked_at: dict[Provider, bool], start: Start
+        self, plan: ExtractionPlan, order: Sequence[Provider], *, looked_at: dict[Provider, bool], start: Start
     ) -> None:
         for provider in order:
             if provider not in looked_at:
@@ -72,7 +71,7 @@ class Refresher:
         if trouble is not None and trouble.state == "misconfigured" and not self._stop.is_set():
             raise ConfigError(dead_ends(plan))
 
-    def refresh(self, *, start: Start) -> Plan | None:
+    def refresh(self, *, start: Start) -> ExtractionPlan | None:
         """A new plan, checked, when the configuration asks for one; None when all stays as it is.
 
         What was refused is not looked at again before a watched file has changed; only a server that cannot be reached
@@ -90,7 +89,7 @@ class Refresher:
             self._say_once(f"the changed configuration cannot be used, what runs stays: {error}")
             return None
 
-    def _changed(self, before: Plan, versions: Versions, *, start: Start) -> Plan | None:
+    def _changed(self, before: ExtractionPlan, versions: Versions, *, start: Start) -> ExtractionPlan | None:
         """The plan of the configuration as it is now; None when nothing of it concerns the plan, or it is refused."""
         now = self._load()
         if now == self._app:
@@ -101,7 +100,7 @@ class Refresher:
             self._app, self._seen = app, versions
             return None
         plan = build_plan(app, stop=self._stop, agent=agent, before=before)
-        plan.client.hold_back()
+        plan.client.quarantine()
         if not self._wait_for(plan.client.first, 0.0, start=start):
             self._refuse(plan, versions)
             return None
@@ -109,7 +108,7 @@ class Refresher:
         self._app, self._plan, self._seen = app, plan, versions
         return plan
 
-    def _refuse(self, plan: Plan, versions: Versions) -> None:
+    def _refuse(self, plan: ExtractionPlan, versions: Versions) -> None:
         trouble = plan.client.first.trouble
         if trouble is not None and trouble.why is not None:  # None: the end of the run cut the look short
             told = "the provider of the changed configuration cannot be used, what runs stays"
@@ -129,7 +128,7 @@ class Refresher:
         no other passes within seconds.
         """
         deadline, dead_end = self._clock() + patience_s, float("inf")
-        provider.hasten(0.0)
+        provider.retry_within(0.0)
         while True:
             provider.recover(start)
             now, looking = self._clock(), any(replica.looking for replica in provider.replicas)
@@ -142,7 +141,7 @@ class Refresher:
             if not looking:
                 waiting = f"waiting up to {patience_s:g} s for provider"
                 self._say_once(f"{waiting} {provider.complaint}", about=f"{waiting} {provider.name}")
-            provider.hasten(MAX_START_PAUSE_S)
+            provider.retry_within(MAX_START_PAUSE_S)
             if self._stop.wait(LOOK_S):
                 return False
 
@@ -158,7 +157,7 @@ class Refresher:
             self._say_once(f"{', '.join(left)} cannot change in a run: left for the next one")
         return app
 
-    def _agent(self, plan: Plan) -> Agent:
+    def _agent(self, plan: ExtractionPlan) -> Agent:
         """The agent to ask: as its file is now with `refresh: all`, else as it was at the start."""
         before, now = plan.agent, load_agent(self._app.agent, agents_dir=self._app.agents_dir)
         if (now.settings, now.variants, now.schema) == (before.settings, before.variants, before.schema):
@@ -176,7 +175,7 @@ class Refresher:
             self._said.add(about or message)
             logger.warning("%s", message)
 
-    def _log(self, before: Plan, after: Plan, *, changed: list[str]) -> None:
+    def _log(self, before: ExtractionPlan, after: ExtractionPlan, *, changed: list[str]) -> None:
         """Says which provider, model or variant is asked from now on, or else which settings are new."""
         old, new = _asked(before), _asked(after)
         if old == new:
@@ -193,7 +192,7 @@ class Refresher:
         logger.info("provider switched", extra=fields)
 
 
-def _asked(plan: Plan) -> dict[str, str]:
+def _asked(plan: ExtractionPlan) -> dict[str, str]:
     """Who is asked: provider, models, replicas and variants, as a log shows them."""
     first = plan.client.first
     known = next((replica for replica in first.replicas if replica.state == "up"), first.replicas[0])
@@ -201,11 +200,11 @@ def _asked(plan: Plan) -> dict[str, str]:
         "provider": first.name,
         "model": ",".join(dict.fromkeys(client.config.model for client in known.clients.values())),
         "endpoints": ",".join(first.endpoints),
-        "variant": ",".join(plan.askings),
+        "variant": ",".join(plan.queries),
     }
 
 
-def dead_ends(plan: Plan) -> str:
+def dead_ends(plan: ExtractionPlan) -> str:
     """What is wrong with each provider that trying again will not mend, a line each."""
     found = [(provider.name, provider.trouble) for provider in plan.client.providers]
     return "\n".join(

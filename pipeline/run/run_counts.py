@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True)
-class Tally:
+class RunCounts:
     """What came back from the workers, in documents; `unchanged` were read and need not be done."""
 
     done: int = 0

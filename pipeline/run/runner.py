@@ -15,18 +15,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from pipeline.errors import InternalError, PipelineError
 from pipeline.records import Entry, Failure, Postponed, Result, Unchanged
-from pipeline.run.in_flight import Backlog, Flight
+from pipeline.run.in_flight import Backlog, Flight, Landed
 from pipeline.run.job import Job
-from pipeline.run.process import Finished, Plan, is_suspect, process
+from pipeline.run.plan import ExtractionPlan
+from pipeline.run.process import Finished, is_suspect, process
 from pipeline.run.reader import Listed, Reader
-from pipeline.run.run_counts import Tally
-from pipeline.run.stop_rules import End, Guard, Patience
+from pipeline.run.run_counts import RunCounts
+from pipeline.run.stop_rules import FailureGuard, OutageTimer, StopReason
 
 logger = logging.getLogger(__name__)
 
@@ -35,30 +35,24 @@ PROBE_TICK_S = 0.25
 REFRESH_S, REFRESH_WAITING_S = 60.0, 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Landed:
-    """A worker's outcome, and the plan it was asked with."""
-
-    finished: Finished
-    plan: Plan
-
-
 class Runner:
     """One run, from the first entry to the last outcome; `run` is called once, in the main thread."""
 
-    def __init__(self, job: Job, plan: Plan, *, stop: threading.Event, clock: Callable[[], float] = time.monotonic):
-        self.job, self.plan, self.tally = job, plan, Tally()
-        self.end: End | None = None
+    def __init__(
+        self, job: Job, plan: ExtractionPlan, *, stop: threading.Event, clock: Callable[[], float] = time.monotonic
+    ):
+        self.job, self.plan, self.tally = job, plan, RunCounts()
+        self.end: StopReason | None = None
         self._clock, self._stop = clock, stop
         self._events: SimpleQueue[Any] = SimpleQueue()
         self._tasks: SimpleQueue[Any] = SimpleQueue()
         self._reader = Reader(
             job.entries, job.selection, events=self._events, stop=stop, room=job.config.max_concurrency
         )
-        self._backlog = Backlog(lambda id: self.plan.asking_for(id).resolved.variant if job.budget is None else "")
+        self._backlog = Backlog(lambda id: self.plan.query_for(id).resolved.variant if job.budget is None else "")
         self._postponed: deque[Entry] = deque()
         self._flight = Flight(max_bytes=job.config.max_in_flight_bytes)
-        self._guard, self._patience = Guard(job.config), Patience(job.config)
+        self._guard, self._patience = FailureGuard(job.config), OutageTimer(job.config)
         self.ready, self.listed_whole, self._reading, self._hurry = False, False, True, False
         self._workers, self._answered, self._was_full = 0, 0, False
         self._look_now = threading.Event()
@@ -76,7 +70,7 @@ class Runner:
     def interrupt(self, number: int) -> None:
         """Ends the run because of a signal, the second time at once; called by a signal handler: it notes and wakes."""
         self._hurry = self.end is not None
-        self._finish(End.of_signal(number))
+        self._finish(StopReason.of_signal(number))
         self._events.put(None)
 
     @property
@@ -128,15 +122,15 @@ class Runner:
     def _handle(self, event: object) -> None:
         if isinstance(event, Entry):
             self._backlog.append(event)
-        elif isinstance(event, _Landed):
+        elif isinstance(event, Landed):
             self._land(event)
             self._finished(event.finished)
         elif isinstance(event, Listed):
             self._reading, self.listed_whole = False, event.whole
-        elif isinstance(event, Plan):
+        elif isinstance(event, ExtractionPlan):
             self._switch(event)
         elif isinstance(event, PipelineError):
-            self._finish(End.of_error(event))
+            self._finish(StopReason.of_error(event))
         elif event == "ready":
             self.ready = True
 
@@ -157,7 +151,7 @@ class Runner:
             self.job.output.write(outcome)
         except PipelineError as error:
             self.tally.left += 1
-            self._finish(End.of_error(error))
+            self._finish(StopReason.of_error(error))
             return False
         self.tally.failed += isinstance(outcome, Failure)
         self.tally.done += isinstance(outcome, Result)
@@ -173,13 +167,13 @@ class Runner:
         try:
             self.job.output.sync_due(self._clock())
         except PipelineError as error:
-            self._finish(End.of_error(error))
+            self._finish(StopReason.of_error(error))
 
-    def _land(self, landed: _Landed) -> None:
+    def _land(self, landed: Landed) -> None:
         self._flight.landed(landed.finished.entry, landed.plan)
         self._close_unused(landed.plan)
 
-    def _close_unused(self, plan: Plan) -> None:
+    def _close_unused(self, plan: ExtractionPlan) -> None:
         """Closes the client of a plan that is no longer asked, when its last document is done."""
         if plan is not self.plan and not self._flight.uses(plan):
             plan.client.close()
@@ -189,7 +183,7 @@ class Runner:
         now = self._clock()
         self.job.limit.follow(self.plan.client.serving)
         if self.job.until is not None and now >= self.job.until:
-            self._finish(End("stopped by --max-duration"))
+            self._finish(StopReason("stopped by --max-duration"))
         if (end := self._patience.watch(self.plan.client.trouble if self.ready else None, now)) is not None:
             self._finish(end)
 
@@ -222,12 +216,12 @@ class Runner:
             self._start(self._work, f"worker-{self._workers}")
         self._tasks.put((entry, self.plan, alone))
 
-    def _switch(self, plan: Plan) -> None:
+    def _switch(self, plan: ExtractionPlan) -> None:
         """From the next document on the new plan is asked; those that run keep theirs."""
         old, self.plan = self.plan, plan
         self._close_unused(old)
 
-    def _finish(self, end: End) -> None:
+    def _finish(self, end: StopReason) -> None:
         if self.end is None:
             self.end = end
 
@@ -256,7 +250,7 @@ class Runner:
             if self.end is not None and self.end.exit_code is not None:
                 logger.error("%s", error)
             else:
-                self.end = End.of_error(error)
+                self.end = StopReason.of_error(error)
         self.tally.undo(*output.unwritten)
 
     # ---- the other threads
@@ -279,7 +273,7 @@ class Runner:
     def _work(self) -> None:
         while True:
             entry, plan, alone = self._tasks.get()
-            self._events.put(_Landed(process(entry, plan, client=plan.client, alone=alone), plan))
+            self._events.put(Landed(process(entry, plan, client=plan.client, alone=alone), plan))
 
     def _probe(self) -> None:
         self.job.supervisor.establish(self.plan, start=self._start)

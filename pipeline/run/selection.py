@@ -22,7 +22,7 @@ Choice = Literal["do", "skip", "leave"]
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class SelectionRules:
     """What is done again (contract, sections 1 and 7).
 
     `only_failed`: None, or the reasons whose failures alone are done (empty: all of them).
@@ -55,7 +55,7 @@ class Rules:
 class Selection:
     """Decides on each entry, in the order of the listing; used by the reader thread only."""
 
-    def __init__(self, index: Index, rules: Rules, *, shard: Shard, fingerprint: Callable[[str], str]) -> None:
+    def __init__(self, index: Index, rules: SelectionRules, *, shard: Shard, fingerprint: Callable[[str], str]) -> None:
         self._index, self._rules, self._shard, self._fingerprint = index, rules, shard, fingerprint
 
     def wants(self, document_id: str) -> bool:

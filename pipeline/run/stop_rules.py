@@ -19,14 +19,14 @@ ABORT_WINDOW = 500
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class StopReason:
     """Why a run ended before its input did. `message` is for people; `exit_code` None leaves it to the counts."""
 
     message: str
     exit_code: int | None = None
 
     @classmethod
-    def of_signal(cls, number: int) -> End:
+    def of_signal(cls, number: int) -> StopReason:
         """Interrupted by SIGINT or SIGTERM."""
         interrupt = number == 2
         return cls(
@@ -34,12 +34,12 @@ class End:
         )
 
     @classmethod
-    def of_error(cls, error: PipelineError) -> End:
+    def of_error(cls, error: PipelineError) -> StopReason:
         """Ended by an error that no document is to blame for."""
         return cls(str(error), error.exit_code)
 
 
-class Guard:
+class FailureGuard:
     """Stops a run whose documents fail too often; only documents that were asked count."""
 
     def __init__(self, config: RunnerConfig) -> None:
@@ -48,7 +48,7 @@ class Guard:
         self._settled = config.fail_fast == 0
         self._recent: deque[bool] = deque(maxlen=ABORT_WINDOW)
 
-    def add(self, outcome: Result | Failure) -> End | None:
+    def add(self, outcome: Result | Failure) -> StopReason | None:
         """The end of the run, when this outcome is one too many."""
         if not outcome.attempts:
             return None
@@ -56,7 +56,7 @@ class Guard:
         self._recent.append(bool(reason))
         return self._fail_fast(reason) or self._abort()
 
-    def _fail_fast(self, reason: str) -> End | None:
+    def _fail_fast(self, reason: str) -> StopReason | None:
         if self._settled:
             return None
         self._first.append(reason)
@@ -64,18 +64,18 @@ class Guard:
         if self._settled or len(self._first) < self._config.fail_fast:
             return None
         told = f"the first {len(self._first)} documents that were asked all failed: {reason}"
-        return End(f"{told} (runner.fail_fast)", EXIT_FAILURES)
+        return StopReason(f"{told} (runner.fail_fast)", EXIT_FAILURES)
 
-    def _abort(self) -> End | None:
+    def _abort(self) -> StopReason | None:
         failed = sum(self._recent)
         enough = max(1.0, self._config.abort_error_rate * ABORT_WINDOW)
         if len(self._recent) < ABORT_WINDOW or failed < enough:
             return None
         told = f"{failed} of the last {ABORT_WINDOW} documents that were asked failed"
-        return End(f"{told} (runner.abort_error_rate {self._config.abort_error_rate:g})", EXIT_FAILURES)
+        return StopReason(f"{told} (runner.abort_error_rate {self._config.abort_error_rate:g})", EXIT_FAILURES)
 
 
-class Patience:
+class OutageTimer:
     """How long a run waits while no provider can be asked: an outage and a dead end have a bound each.
 
     `since`: when the wait began; None while somebody can be asked.
@@ -86,7 +86,7 @@ class Patience:
         self._refused_since: float | None = None
         self._config = config
 
-    def watch(self, trouble: Trouble | None, now: float) -> End | None:
+    def watch(self, trouble: Trouble | None, now: float) -> StopReason | None:
         """The end of the run, when it has waited for too long; says when the wait begins and when it is over."""
         if trouble is None:
             if self.since is not None:
@@ -105,11 +105,11 @@ class Patience:
             self._refused_since = None
         if now - begun <= patience_s:
             return None
-        return End.of_error(TryLaterError(f"no provider could be asked for {patience_s:g} s: {trouble.message}"))
+        return StopReason.of_error(TryLaterError(f"no provider could be asked for {patience_s:g} s: {trouble.message}"))
 
 
 def exit_code(
-    end: End | None,
+    end: StopReason | None,
     *,
     done: int,
     failed: int,
