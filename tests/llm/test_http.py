@@ -21,7 +21,7 @@ from pipeline.errors import ConfigError
 from pipeline.llm.http import Access, CallFailedError, Endpoint
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
-TLS = Path(__file__).parent / "data/tls"
+TLS = Path(__file__).parents[1] / "data/tls"
 PROXY_VARIABLES = [f"{kind}_proxy" for kind in ("http", "https", "all", "no")]
 
 

@@ -11,7 +11,7 @@ from conftest import Place
 from jsonschema import Draft202012Validator
 
 SCHEMA = json.loads(
-    (Path(__file__).parent.parent / "config" / "schemas" / "report.schema.json").read_text(encoding="utf-8")
+    (Path(__file__).parents[2] / "config" / "schemas" / "report.schema.json").read_text(encoding="utf-8")
 )
 
 

@@ -192,10 +192,10 @@ def test_a_file_that_is_no_runs_summary_is_passed_over(tmp_path: Path, caplog: p
 LEAVE = """
 import os, signal
 from pipeline.output.index import Index
-from pipeline.output.record_keys import Head
+from pipeline.output.record_keys import RecordKey
 index = Index()
 for number in range(30000):
-    index.record(Head(f"{number:0100d}", 1, "s" * 64, "a", "default", "f", None, None, 0, "r"))
+    index.record(RecordKey(f"{number:0100d}", 1, "s" * 64, "a", "default", "f", None, None, 0, "r"))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -210,13 +210,13 @@ SMALL_DISK = """
 import resource
 from pipeline.errors import OutputError
 from pipeline.output.index import Index
-from pipeline.output.record_keys import Head
+from pipeline.output.record_keys import RecordKey
 index = Index()
 index._db.execute("PRAGMA cache_size=10")
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 try:
     for number in range(30000):
-        index.record(Head(f"{number:0100d}", 1, "s" * 64, "a", "default", "f", None, None, 0, "r"))
+        index.record(RecordKey(f"{number:0100d}", 1, "s" * 64, "a", "default", "f", None, None, 0, "r"))
 except OutputError as error:
     print(error)
 """

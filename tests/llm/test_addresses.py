@@ -22,7 +22,7 @@ from pipeline.llm.http import Access, Endpoint
 from pipeline.llm.provider import LOOK_UP_S, Provider
 from pipeline.llm.replica import Tools, at_once
 
-TLS = Path(__file__).parent / "data/tls"
+TLS = Path(__file__).parents[1] / "data/tls"
 ANSWER = reply({"choices": [{"message": {"content": "{}"}, "finish_reason": "stop"}]})
 
 

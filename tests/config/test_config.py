@@ -20,7 +20,7 @@ from pipeline.config.loading import describe, find_config, load_config, load_yam
 from pipeline.config.table import RULES
 from pipeline.errors import ConfigError
 
-DEFAULT = Path(__file__).parent.parent / "config" / "default.yaml"
+DEFAULT = Path(__file__).parents[2] / "config" / "default.yaml"
 SECRET = "hunter2-very-secret"
 
 

@@ -19,8 +19,8 @@ from pipeline.output.lines import RECENT_BYTES, LineFile, mend
 from pipeline.records import Failure, ModelMetadata, Result, Usage
 from pipeline.shards import Shard
 
-HERE = Path(__file__).resolve().parent
-CHILD_ENV = {**os.environ, "PYTHONPATH": os.pathsep.join((str(HERE.parent), str(HERE)))}
+HERE = Path(__file__).resolve().parents[1]
+CHILD_ENV = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (HERE.parent, HERE, HERE / "output", HERE / "run")))}
 LINES = [b'{"a":1}\n', b'{"b":"\xc3\xa9"}\n', b'{"c":[1,2]}\n']
 
 

@@ -189,6 +189,6 @@ def test_a_truncated_prompt_has_its_fingerprint(server: FakeLLM) -> None:
 
 def test_every_fault_is_tried_here() -> None:
     """A new name in the table needs a test: one of these files must speak of it."""
-    text = "".join(path.read_text("utf-8") for path in (ROOT / "tests").glob("test_fake_llm*.py"))
+    text = "".join(path.read_text("utf-8") for path in (ROOT / "tests" / "scripts").glob("test_fake_llm*.py"))
     named = set(re.findall(r"(?:fault:|\")([a-z0-9_]+)[]*\"]", text))
     assert sorted(NAMES - named) == []

@@ -18,7 +18,7 @@ from pipeline.records import ExtractionAttempt
 RECORDINGS = {
     record["name"]: record
     for record in map(
-        json.loads, (Path(__file__).parent / "data/vllm_transcripts.jsonl").read_text("utf-8").splitlines()
+        json.loads, (Path(__file__).parents[1] / "data/vllm_transcripts.jsonl").read_text("utf-8").splitlines()
     )
 }
 CHAT = "/v1/chat/completions"

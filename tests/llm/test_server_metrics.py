@@ -18,7 +18,7 @@ from pipeline.llm.server_metrics import GaugeReader, Gauges, parse
 from pipeline.llm.vllm import VLLMClient
 
 URL = "http://vllm.test/metrics"
-TLS = Path(__file__).parent / "data/tls"
+TLS = Path(__file__).parents[1] / "data/tls"
 PAGE = """# HELP vllm:num_requests_waiting Number of requests waiting.
 # TYPE vllm:num_requests_waiting gauge
 vllm:num_requests_running{engine="0",model_name="m"} 3.0

@@ -28,7 +28,7 @@ from pipeline.records import Entry, ExtractionAttempt, ModelMetadata, Unchanged
 from pipeline.run.metrics import SUCCESS, Families, Metrics, Ways
 from pipeline.run.process import Finished
 
-CONFIG = Path(__file__).parent.parent / "config"
+CONFIG = Path(__file__).parents[2] / "config"
 README = (CONFIG.parent / "README.md").read_text(encoding="utf-8")
 
 FROZEN = {

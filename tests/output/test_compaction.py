@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from conftest import Place
 from s3_server import S3Server
-from test_bucket import WAITS, configured, ids, keys, opened, store_of
 from test_output import failure, result
+from test_remote_output import WAITS, configured, ids, keys, opened, store_of
 
 from pipeline.config import OutputConfig
 from pipeline.output import Index, OutputBackend, backend_of, scan
 from pipeline.output.compaction import compact, purge
-from pipeline.output.local import Folder
+from pipeline.output.local import LocalBackend
 from pipeline.output.part_writer import Limits
-from pipeline.output.remote import Bucket
+from pipeline.output.remote import RemoteBackend
 from pipeline.shards import WHOLE, Shard
 from pipeline.stores import RemoteStore
 
@@ -122,7 +122,7 @@ def test_a_kill_at_each_step_in_a_store_loses_nothing(s3: S3Server, bucket: str,
         config = configured(s3, f"{bucket}/{lives}", part_bytes=800)
         fill(config)
         store = Dying(store_of(config), lives)
-        medium = Bucket(store, Limits(60, 800), shard=WHOLE)  # type: ignore[arg-type]
+        medium = RemoteBackend(store, Limits(60, 800), shard=WHOLE)  # type: ignore[arg-type]
         survived = change(medium, what)
         index = scan(config)
         assert [index.known(id) is not None for id in "bc"] == [True, True]
@@ -151,7 +151,7 @@ def change_all(medium: OutputBackend, index: Index, what: str) -> None:
         purge(medium, index, gone=lambda id, _: id == "a")
 
 
-def change(medium: Bucket, what: str) -> bool:
+def change(medium: RemoteBackend, what: str) -> bool:
     """True when the medium lived through it."""
     try:
         medium.lock("dying", lock_wait_s=0, wait=lambda _: False, clock=lambda: 0.0)
@@ -171,7 +171,7 @@ def test_a_kill_in_a_folder_leaves_the_old_or_both(tmp_path: Path) -> None:
     fill(config)
     shards = {path: path.read_bytes() for path in (tmp_path / "out").glob("results-*.jsonl")}
     counts = scan(config).counts()
-    medium = Folder(tmp_path / "out", shard=WHOLE)
+    medium = LocalBackend(tmp_path / "out", shard=WHOLE)
     with pytest.raises(DeathError):
         medium.rewrite("results", dying_lines(medium))
     assert scan(config).counts() == counts
@@ -187,7 +187,7 @@ def test_a_kill_in_a_folder_leaves_the_old_or_both(tmp_path: Path) -> None:
     assert lines(config, "results") == [("a", 3), ("b", 2), ("c", 1)]
 
 
-def dying_lines(medium: Folder) -> Any:
+def dying_lines(medium: LocalBackend) -> Any:
     """The first line, and then the end of the process."""
     yield next(medium.records("results"))
     raise DeathError
