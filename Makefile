@@ -61,7 +61,7 @@ format: $(VENV)/installed-lint
 	@touch $@
 
 bench: .venv-bench/installed
-	.venv-bench/bin/python scripts/bench.py
+	.venv-bench/bin/python scripts/bench
 
 wheel: $(VENV)/installed
 	rm -rf dist build

@@ -38,7 +38,7 @@ kubectl --context "kind-$cluster" create namespace smoke
 
 say "the fake server, from the same image and this folder's scripts"
 fakes=()
-for file in scripts/fake_*.py; do fakes+=("--from-file=$file"); done
+for file in scripts/fake_llm/*.py; do fakes+=("--from-file=$file"); done
 k create configmap fake-llm "${fakes[@]}"
 cat >"$scratch/server.yaml" <<'YAML'
 apiVersion: apps/v1
@@ -53,9 +53,9 @@ spec:
         - name: vllm
           image: extraction-pipeline:smoke
           imagePullPolicy: Never
-          command: [python, /fake/fake_llm.py, --host=0.0.0.0, --port=8000, --api-key=smoke-key]
+          command: [python, /fake/fake_llm, --host=0.0.0.0, --port=8000, --api-key=smoke-key]
           readinessProbe: {httpGet: {path: /health, port: 8000}, periodSeconds: 1}
-          volumeMounts: [{name: fake, mountPath: /fake, readOnly: true}]
+          volumeMounts: [{name: fake, mountPath: /fake/fake_llm, readOnly: true}]
       volumes: [{name: fake, configMap: {name: fake-llm}}]
 ---
 apiVersion: v1

@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from charts import CHART, NEWEST, VALUE_FILES, Manifest, helm, job_specs, only, refused, rendered, template
-from job_pod import Cluster, mounted, moved, variables
+from job_trial.pod import Cluster, mounted, moved, variables
 from values_schema import SCHEMA, as_text, completed
 
 from pipeline.agents import load_agent

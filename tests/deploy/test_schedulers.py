@@ -96,7 +96,7 @@ def test_the_values_of_the_charts_page_install(tmp_path: Path) -> None:
 
 def test_the_trial_of_the_charts_page_can_be_typed() -> None:
     """Its flags are those of the script."""
-    (words,) = typed(CHART_PAGE, "python scripts/job_trial.py")
+    (words,) = typed(CHART_PAGE, "python scripts/job_trial")
     told = subprocess.run([sys.executable, PROJECT / words[1], "--help"], capture_output=True, text=True, check=True)
     assert all(flag in told.stdout for flag in words if flag.startswith("--"))
 

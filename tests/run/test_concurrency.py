@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from bench_concurrency import ROWS, Row, judged
+from bench.concurrency import ROWS, Row, judged
 
 from pipeline.llm.server_metrics import Gauges
 from pipeline.records import ExtractionAttempt, ModelMetadata

@@ -12,7 +12,7 @@ import pytest
 import requests
 from fake_asking import CHATS, SCHEMA, ask, body_for, content_of, saying
 from fake_llm import FakeLLM
-from fake_schema import answer_for, quote_from
+from fake_llm.schema import answer_for, quote_from
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import jsonschema
 import pytest
 from fake_asking import CHATS, ROOT, SCHEMA, always, ask, content_of, saying
-from fake_faults import NAMES, marked_fault
 from fake_llm import FakeLLM, Fault, Seen
+from fake_llm.faults import NAMES, marked_fault
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ def test_a_connection_is_kept(server: FakeLLM) -> None:
 def test_the_command_serves_logs_and_ends_on_sigterm(tmp_path: Path) -> None:
     """A child process prints its URL, writes a line for each chat, and ends with 0."""
     log = tmp_path / "requests.jsonl"
-    command = [sys.executable, str(ROOT / "scripts/fake_llm.py"), "--model", "llama3.1", "--request-log", str(log)]
+    command = [sys.executable, str(ROOT / "scripts/fake_llm"), "--model", "llama3.1", "--request-log", str(log)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         url = child.stdout.readline().strip().removeprefix("fake_llm listening on ")

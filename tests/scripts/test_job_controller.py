@@ -1,6 +1,6 @@
 """The chart's backfill, played: its pods are processes here, ended and restarted as its own policy says.
 
-No cluster ran it: scripts/job_pod.py and scripts/job_controller.py say what is played and what is not.
+No cluster ran it: scripts/job_trial/pod.py and scripts/job_trial/controller.py say what is played and what is not.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from charts import helm
 from fake_llm import FakeLLM
-from job_controller import judged, run_job
-from job_pod import Cluster, Manifest, Pod, expanded, moved, namespace, update_mounts
-from job_sites import Bucket, Volumes
-from job_trial import Kills, Trial, documents_of, wrong
+from job_trial.__main__ import Kills, Trial, documents_of, wrong
+from job_trial.controller import judged, run_job
+from job_trial.pod import Cluster, Manifest, Pod, expanded, moved, namespace, update_mounts
+from job_trial.sites import Bucket, Volumes
 from s3_server import S3Server
 
 POLICY = {

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "torture.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "torture"
 ZEROS = ("lost", "doubled", "broken lines", "wrong ends", "wrong requests", "other faults")
 
 

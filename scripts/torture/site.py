@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torture_corpus import RETRIES, TOO_LARGE_BYTES
-from torture_server import MODEL, RUN_HEADER, SCHEMA
+from torture.corpus import RETRIES, TOO_LARGE_BYTES
+from torture.server import MODEL, RUN_HEADER, SCHEMA
 
 CONCURRENCY = 16
 GRACE_S = 3.0

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from bench_server import MODEL, schema
+from bench.server import MODEL, schema
 
 SCHEMA = schema()
 SYSTEM = "You read one news text for investors and answer with one JSON object that follows the given schema.\n" * 6

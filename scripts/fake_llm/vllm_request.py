@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from fake_chat import JSON_MODE, Chat, Refusal, Settings, count_tokens, json_bytes, texts_of
-from fake_http import Reply
-from fake_schema import resolve, schemas_in
+from fake_llm.chat import JSON_MODE, Chat, Refusal, Settings, count_tokens, json_bytes, texts_of
+from fake_llm.schema import resolve, schemas_in
+from fake_llm.transport import Reply
 
 UNIMPLEMENTED = ("uniqueItems", "contains", "propertyNames")
 TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")

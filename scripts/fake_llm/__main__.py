@@ -12,13 +12,14 @@ import sys
 import threading
 from pathlib import Path
 
-from fake_faults import Fault
-from fake_server import FakeLLM, Seen
+sys.path[0] = str(
+    Path(__file__).resolve().parents[1]
+)  # run as `python scripts/fake_llm`: find the packages beside this one
 
-__all__ = ["FakeLLM", "Fault", "Seen"]
+from fake_llm.server import FakeLLM
 
 EXAMPLE = """example:
-  python scripts/fake_llm.py --port 8000 --latency 0.2 --model llama3.1
+  python scripts/fake_llm --port 8000 --latency 0.2 --model llama3.1
   VLLM_BASE_URL=http://127.0.0.1:8000 VLLM_MODEL=llama3.1 pipeline run --set provider=vllm
 
 faults are put into a document's text: [[fault:http_500*2]] for its first two requests,

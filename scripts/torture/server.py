@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from fake_llm import FakeLLM, Seen
-from fake_schema import answer_for
-from torture_corpus import SECRET_PHRASE, Corpus
+from fake_llm.schema import answer_for
+
+from torture.corpus import SECRET_PHRASE, Corpus
 
 RUN_HEADER = "x-torture-run"
 MODEL = "torture-model"

@@ -1,7 +1,7 @@
 """How soon the pipeline goes on over an output with many documents done, and with how much memory.
 
-python scripts/bench_resume.py            1,000,000 documents, 1.5 GB in a temporary folder
-python scripts/bench_resume.py --short    50,000 documents
+python scripts/bench resume            1,000,000 documents, 1.5 GB in a temporary folder
+python scripts/bench resume --short    50,000 documents
 
 Two ways to know what is done (lines, checkpoint), and with each the whole command over an input that has grown by one
 line: every line before it is held against its hash, and the new one is the first that is asked.
@@ -19,8 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench_site import COMMAND, Figure, Stub, measured, own_peak_mb, stub_server, table, write_site
-
+from bench.site import COMMAND, SCRIPTS, Figure, Stub, measured, own_peak_mb, stub_server, table, write_site
 from pipeline.config import OutputConfig
 from pipeline.output import scan
 
@@ -101,7 +100,7 @@ def _go_on(folder: Path, stub: Stub, *, number: int) -> str:
 
 
 def _child(folder: Path) -> str:
-    command = [sys.executable, __file__, "--scan", str(folder / "out")]
+    command = [sys.executable, str(SCRIPTS), "resume", "--scan", str(folder / "out")]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
-from bench_model import Answer, Sample, Server, Shape, simulate
-from bench_site import Figure, table
-
+from bench.model import Answer, Sample, Server, Shape, simulate
+from bench.site import Figure, table
 from pipeline.llm.server_metrics import Gauges
 from pipeline.records import ExtractionAttempt, ModelMetadata
 from pipeline.run.concurrency import Auto

@@ -17,15 +17,19 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torture_campaign import Campaign, RunCounts
-from torture_corpus import make_corpus
-from torture_server import Book, make_server
-from torture_site import CONCURRENCY, Site
+sys.path[0] = str(
+    Path(__file__).resolve().parents[1]
+)  # run as `python scripts/torture`: find the packages beside this one
+
+from torture.campaign import Campaign, RunCounts
+from torture.corpus import make_corpus
+from torture.server import Book, make_server
+from torture.site import CONCURRENCY, Site
 
 EXAMPLE = """example:
-  python scripts/torture.py --seed 1 --documents 2000 --seconds 120
-  python scripts/torture.py --minutes 30
-  python scripts/torture.py --seed 7 --dialect ollama --keep torture-7"""
+  python scripts/torture --seed 1 --documents 2000 --seconds 120
+  python scripts/torture --minutes 30
+  python scripts/torture --seed 7 --dialect ollama --keep torture-7"""
 DIALECTS = {"vllm": ("vllm",), "ollama": ("ollama",), "both": ("vllm", "ollama")}
 SHOWN = 20
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench_clients import CLIENTS
-from bench_site import COMMAND, SCRIPTS, Cost, Figure, Stub, measured, stub_server, table, text_of, write_site
+from bench.clients import CLIENTS
+from bench.site import COMMAND, SCRIPTS, Cost, Figure, Stub, measured, stub_server, table, text_of, write_site
 
 OURS, TITLE = "pipeline", "this pipeline, everything on"
 START_UP = 1
@@ -55,8 +55,7 @@ def run(name: str, setting: Setting, *, documents: int, stub: Stub, folder: Path
         _site(folder, setting, stub)
     else:
         numbers = (setting.threads, documents, setting.size)
-        script = str(SCRIPTS / "bench_clients.py")
-        command = [sys.executable, script, name, stub.url, setting.dialect, *map(str, numbers)]
+        command = [sys.executable, str(SCRIPTS), "clients", name, stub.url, setting.dialect, *map(str, numbers)]
     cost = measured(command, folder)
     stats = stub.stats()
     if stats.answered < documents:

@@ -1,6 +1,6 @@
 """The chart's backfill tried on this machine: an archive, a fake server, a player of the Job controller, random kills.
 
-It must not be taken for a proof that a cluster runs it: see job_pod.py and job_controller.py for what is played.
+It must not be taken for a proof that a cluster runs it: see pod.py and controller.py for what is played.
 """
 
 from __future__ import annotations
@@ -21,16 +21,22 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+sys.path[0] = str(
+    Path(__file__).resolve().parents[1]
+)  # run as `python scripts/job_trial`: find the packages beside this one
+
 from fake_llm import FakeLLM
 from helm import find_helm
-from job_controller import Status, run_job
-from job_pod import Cluster, Manifest, Pod, namespace
-from job_sites import Bucket, Site, Volumes, counted
 from s3_server import s3_server
 
-CHART = Path(__file__).parent.parent / "config" / "helm" / "extraction-pipeline"
+from job_trial.controller import Status, run_job
+from job_trial.pod import Cluster, Manifest, Pod, namespace
+from job_trial.sites import Bucket, Site, Volumes, counted
+
+CHART = Path(__file__).resolve().parents[2] / "config" / "helm" / "extraction-pipeline"
 EXAMPLE = """example:
-  python scripts/job_trial.py --s3 --shards 16 --parallelism 8 --documents 20000 --kills 40 --seed 1"""
+  python scripts/job_trial --s3 --shards 16 --parallelism 8 --documents 20000 --kills 40 --seed 1"""
 GRACE_S = 3.0
 HOUR_S = 3600.0
 AGENT = {

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from job_pod import Manifest
 from s3_server import S3Server
 
+from job_trial.pod import Manifest
 from pipeline.stores import RemoteStore
 
 HOUR_S = 3600.0

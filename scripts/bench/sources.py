@@ -1,9 +1,9 @@
 """Documents per second and peak memory of each kind of input, for a small and a large one of it.
 
-    python scripts/bench_sources.py                      # 1,000 and 200,000 documents
-    python scripts/bench_sources.py --short              # 1,000 and 5,000
-    python scripts/bench_sources.py --s3                 # an object store too: SeaweedFS, which the test extra installs
-    python scripts/bench_sources.py --s3 s3://bucket/p   # one of your own, as the environment says; it is filled
+    python scripts/bench sources                      # 1,000 and 200,000 documents
+    python scripts/bench sources --short              # 1,000 and 5,000
+    python scripts/bench sources --s3                 # an object store too: SeaweedFS, which the test extra installs
+    python scripts/bench sources --s3 s3://bucket/p   # one of your own, as the environment says; it is filled
 
 Each is listed, read and decoded in a process of its own, in one thread. Timings hold for one machine and one moment:
 compare within a table. What must stay flat is the memory.
@@ -29,8 +29,8 @@ from functools import partial
 from pathlib import Path
 
 import zstandard
-from bench_site import Figure, own_peak_mb, table
 
+from bench.site import SCRIPTS, Figure, own_peak_mb, table
 from pipeline.config import InputConfig, InputSource
 from pipeline.documents import ListingCounts, decode, load_entries
 from pipeline.stores import RemoteStore
@@ -116,7 +116,7 @@ def measure(uri: str) -> None:
 
 def measured(uri: str, count: int) -> tuple[float, float]:
     """Documents per second and peak memory in MB, of a process of its own."""
-    command = [sys.executable, os.fspath(Path(__file__)), "--measure", uri]
+    command = [sys.executable, str(SCRIPTS), "sources", "--measure", uri]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     if found["count"] != count:
         raise SystemExit(f"{uri}: got {found['count']} documents, need {count}")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from job_pod import Cluster, Manifest, Pod, start_pod
+from job_trial.pod import Cluster, Manifest, Pod, start_pod
 
 Action = Literal["Ignore", "Count", "FailIndex", "FailJob"]
 Trouble = Callable[[Sequence[Pod]], None]

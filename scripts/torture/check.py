@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-from torture_corpus import ALL, SECRET_PHRASE, Corpus, Doc
-from torture_server import SCHEMA, Book
-from torture_site import CONCURRENCY, RETRY_RUNS, Site, ended_in_startup
+
+from torture.corpus import ALL, SECRET_PHRASE, Corpus, Doc
+from torture.server import SCHEMA, Book
+from torture.site import CONCURRENCY, RETRY_RUNS, Site, ended_in_startup
 
 Record = Mapping[str, Any]
 BLURRED = frozenset({"connection_error", "server_error", "timeout", "overloaded", "unauthorized"})

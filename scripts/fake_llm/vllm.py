@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fake_chat import Chat, Completion, Refusal, Settings, Timing, count_tokens, decoded, json_bytes, pieces
-from fake_http import Reply, Request
-from fake_vllm_request import Headers, an_object, error_reply, model, overflow, read_chat, texts, unknown_model
+from fake_llm.chat import Chat, Completion, Refusal, Settings, Timing, count_tokens, decoded, json_bytes, pieces
+from fake_llm.transport import Reply, Request
+from fake_llm.vllm_request import Headers, an_object, error_reply, model, overflow, read_chat, texts, unknown_model
 
 VERSION = "0.32.0"
 FINGERPRINT = f"vllm-{VERSION}-bb6525e1"

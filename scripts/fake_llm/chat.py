@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from fake_http import Reply, Request
+from fake_llm.transport import Reply, Request
 
 CHARS_PER_TOKEN = 4
 JSON_MODE: Mapping[str, Any] = {"type": "object", "properties": {"answer": {"const": "ok"}}}

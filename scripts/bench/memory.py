@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench_site import COMMAND, Figure, Stub, clean_environment, measured, stub_server, table, text_of, write_site
+from bench.site import COMMAND, Figure, Stub, clean_environment, measured, stub_server, table, text_of, write_site
 
 BASE = 1_000
 FOLDER_WIDTH = 1_000

@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fake_llm import FakeLLM
-from torture_check import Findings, Snapshot, check_end, check_run
-from torture_corpus import Corpus
-from torture_server import Book, Trouble
-from torture_site import GRACE_S, Site, ended, ended_in_startup, struck
+
+from torture.check import Findings, Snapshot, check_end, check_run
+from torture.corpus import Corpus
+from torture.server import Book, Trouble
+from torture.site import GRACE_S, Site, ended, ended_in_startup, struck
 
 SIGNALS = (signal.SIGKILL,) * 6 + (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGINT)
 CODES = {

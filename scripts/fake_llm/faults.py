@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from email.utils import formatdate
 from typing import Any
 
-from fake_chat import Chat, Completion, Dialect
-from fake_http import Peer, Reply, head_of
+from fake_llm.chat import Chat, Completion, Dialect
+from fake_llm.transport import Peer, Reply, head_of
 
 MARKER = re.compile(r"\[\[fault:([a-z0-9_]+)(?:\*(\d+))?\]\]")
 CONTROLS = ("kill", "slow", "draining", "context", "truncated_prompt")

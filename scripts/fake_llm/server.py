@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
-from fake_chat import (
+from fake_llm.chat import (
     Chat,
     Completion,
     Dialect,
@@ -26,14 +26,14 @@ from fake_chat import (
     document_of,
     nanoseconds,
 )
-from fake_faults import SLOW_S, STATUSES, TRANSPORT, Fault, faulty, marked_fault, status_reply
-from fake_http import Listener, Peer, Reply, Request
-from fake_ollama import CHATS as OLLAMA_CHATS
-from fake_ollama import Ollama, tagged
-from fake_schema import answer_for
-from fake_slots import Slots
-from fake_vllm import CHAT as VLLM_CHAT
-from fake_vllm import VLLM
+from fake_llm.faults import SLOW_S, STATUSES, TRANSPORT, Fault, faulty, marked_fault, status_reply
+from fake_llm.ollama import CHATS as OLLAMA_CHATS
+from fake_llm.ollama import Ollama, tagged
+from fake_llm.schema import answer_for
+from fake_llm.slots import Slots
+from fake_llm.transport import Listener, Peer, Reply, Request
+from fake_llm.vllm import CHAT as VLLM_CHAT
+from fake_llm.vllm import VLLM
 
 CHATS = (*OLLAMA_CHATS, VLLM_CHAT)
 Answer = Callable[[str, "Mapping[str, Any] | None"], str]

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
-from fake_chat import (
+from fake_llm.chat import (
     JSON_MODE,
     Chat,
     Completion,
@@ -27,9 +27,9 @@ from fake_chat import (
     text_of,
     texts_of,
 )
-from fake_faults import half_window
-from fake_http import Reply, Request
-from fake_schema import resolve, schemas_in
+from fake_llm.faults import half_window
+from fake_llm.schema import resolve, schemas_in
+from fake_llm.transport import Reply, Request
 
 VERSION = "0.32.9"
 CHATS = ("/api/chat", "/api/generate")

@@ -1,6 +1,6 @@
 """A pod of a rendered manifest as a child process of this machine: its files, its variables, its command, its end.
 
-It must not decide when a pod starts or what its end means: job_controller.py does. What differs from a container:
+It must not decide when a pod starts or what its end means: controller.py does. What differs from a container:
 
 - Paths are moved. The place of a mount is a folder below the pod's own, and every path of a mount that stands at the
   start of a word is rewritten to it: in the command, in the variables and in the mounted ConfigMaps.

@@ -18,9 +18,10 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from bench_server import MODEL, schema
+from bench.server import MODEL, schema
 
 SCRIPTS = Path(__file__).resolve().parent
+"""The folder that runs as `python scripts/bench NAME`."""
 COMMAND = (sys.executable, "-m", "pipeline")
 AGENT = {
     "description": "a schema of twenty fields",
@@ -86,7 +87,7 @@ class Stub:
 @contextmanager
 def stub_server(latency_s: float) -> Iterator[Stub]:
     """A stub that answers after this time; it is ended when the block is."""
-    command = [sys.executable, str(SCRIPTS / "bench_server.py"), "--latency", str(latency_s)]
+    command = [sys.executable, str(SCRIPTS), "server", "--latency", str(latency_s)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Stub(process)

@@ -1,0 +1,1 @@
+"""Benchmarks: overhead, concurrency, memory, resume and sources, each with a short form for one common table."""
