@@ -5,12 +5,15 @@ It must not know what a report or a record is.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import sys
 import textwrap
 from collections.abc import Mapping
 from typing import TextIO
 
+from pipeline.errors import OutputError
 from pipeline.logs import visible
 
 WIDTH = 100
@@ -74,3 +77,18 @@ def grouped(number: int) -> str:
 def plural(number: int, noun: str) -> str:
     """`1 document`, `12,345 documents`."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def write_out(text: str) -> None:
+    """Prints what the command was asked for; a reader that has gone (`| head`) is nobody's fault.
+
+    OutputError when it cannot be written for another reason.
+    """
+    try:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+    except OSError as cause:
+        # what is still buffered would fail again at the end of the process
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(cause, BrokenPipeError):
+            raise OutputError(f"standard output cannot be written: {cause.strerror or cause}") from cause

@@ -50,6 +50,7 @@ class Forker:
 def serve() -> None:
     """Forks a command for each line of standard input."""
     from pipeline.cli import main, report, run  # noqa: F401 (loaded once, for all children)
+    from pipeline.run import session  # noqa: F401
 
     for line in sys.stdin:
         pid = os.fork()

@@ -127,6 +127,13 @@ def test_threads_start_in_the_runner_alone() -> None:
     assert found == {"run/runner.py"}
 
 
+def test_the_parsed_command_line_stays_in_cli() -> None:
+    """Below `cli` a typed object says what the flags ask for."""
+    assert {module for module in MODULES if "argparse" in set(imported(module))} <= {
+        module for module in MODULES if module.startswith("cli/")
+    }
+
+
 def test_only_process_catches_everything() -> None:
     """A broad `except` elsewhere would hide faults; cli's one turns them into exit code 70."""
     found = {

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import secrets
 import shlex
-import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,7 +14,7 @@ from pathlib import Path
 from pipeline.config import AppConfig, OutputConfig, mask_url
 from pipeline.config.keys import misspelt_names, split_key, value_of_text
 from pipeline.config.loading import find_config, load_config, masked, parse_set
-from pipeline.errors import ConfigError, OutputError
+from pipeline.errors import ConfigError
 from pipeline.output import Output, folder_of
 
 logger = logging.getLogger(__name__)
@@ -91,18 +89,3 @@ def _may_hold_secret(text: str) -> bool:
     for part in reversed(inside):
         found = {part: found}
     return any(word in name for word in ("api_key", "headers", "storage", "url")) or masked(found) != found
-
-
-def write_out(text: str) -> None:
-    """Prints what the command was asked for; a reader that has gone (`| head`) is nobody's fault.
-
-    OutputError when it cannot be written for another reason.
-    """
-    try:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
-        sys.stdout.flush()
-    except OSError as cause:
-        # what is still buffered would fail again at the end of the process
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(cause, BrokenPipeError):
-            raise OutputError(f"standard output cannot be written: {cause.strerror or cause}") from cause

@@ -6,15 +6,24 @@ import argparse
 import threading
 from collections.abc import Iterator, Mapping
 
-from pipeline.cli.arguments import load_app, write_out
+from pipeline.cli.arguments import load_app
+from pipeline.cli.flags import add_config_flags
 from pipeline.config.loading import describe
 from pipeline.config.yaml_file import dump_yaml
 from pipeline.errors import EXIT_CONFIG, EXIT_LATER, EXIT_OK
 from pipeline.llm.capabilities import Preflight
 from pipeline.logs import visible
 from pipeline.run.plan import build_plan
+from pipeline.terminal import write_out
+
+EXAMPLES = "example:\n  pipeline check --config config/prod.yaml"
 
 _EXIT_CODES = {"ok": EXIT_OK, "misconfigured": EXIT_CONFIG, "unreachable": EXIT_LATER}
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """Add the flags of this command."""
+    add_config_flags(command)
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:

@@ -6,12 +6,27 @@ import argparse
 import logging
 from collections.abc import Mapping
 
-from pipeline.cli.arguments import open_to_change, output_config, write_out
+from pipeline.cli.arguments import open_to_change, output_config
+from pipeline.cli.flags import add_out
 from pipeline.errors import EXIT_OK
 from pipeline.output.compaction import PARQUET_NAME, compact, last_lines
 from pipeline.output.parquet import library, parquet
+from pipeline.terminal import write_out
+
+EXAMPLES = "examples:\n  pipeline compact out\n  pipeline compact s3://bucket/out --format parquet"
 
 logger = logging.getLogger(__name__)
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """Add the flags of this command."""
+    add_out(command)
+    command.add_argument(
+        "--format",
+        choices=("jsonl", "parquet"),
+        default="jsonl",
+        help="parquet: write results.parquet, too (needs the extra `parquet`)",
+    )
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:

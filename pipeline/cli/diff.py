@@ -13,13 +13,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
-from pipeline.cli.arguments import output_config, write_out
+from pipeline.cli.arguments import output_config
+from pipeline.cli.flags import add_storage_flags
 from pipeline.errors import EXIT_OK, ConfigError
 from pipeline.logs import visible
 from pipeline.output import backend_of
 from pipeline.output.latest_pairs import Last, Pair, Pairs
 from pipeline.report.comparison import MOST_CHANGES, Comparison, FieldCounts
-from pipeline.terminal import BOLD, WIDTH, cut, grouped, plural, tinted, wants_colour
+from pipeline.terminal import BOLD, WIDTH, cut, grouped, plural, tinted, wants_colour, write_out
+
+EXAMPLES = """examples:
+  pipeline diff out out/trial
+  pipeline diff out out/trial --field companies.sentiment
+  pipeline diff out --by fingerprint"""
 
 _State = tuple[str | None, str | None]
 
@@ -34,6 +40,24 @@ _STATES = {
     (None, "done"): "not there before, done now",
     (None, "failed"): "not there before, failed now",
 }
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """Add the flags of this command."""
+    command.add_argument(
+        "outputs", metavar="OUT", nargs="+", help="the output before, and the one after: folders, s3://…"
+    )
+    command.add_argument("--by", choices=("fingerprint",), help="within one output: what was asked now and before")
+    command.add_argument("--field", metavar="NAME", help="this field only, and how it changed: companies.sentiment")
+    command.add_argument(
+        "--key",
+        metavar="LIST=FIELD",
+        action="append",
+        default=[],
+        help="what tells the objects of a list apart: companies=ticker; repeatable",
+    )
+    command.add_argument("--json", action="store_true", help="for programs")
+    add_storage_flags(command)
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.cli.arguments import output_config, write_out
+from pipeline.cli.arguments import output_config
+from pipeline.cli.flags import add_out, count
 from pipeline.errors import EXIT_OK, REASKED
 from pipeline.logs import visible
 from pipeline.output import backend_of
@@ -31,9 +32,20 @@ from pipeline.terminal import (
     plural,
     tinted,
     wants_colour,
+    write_out,
 )
 
+EXAMPLES = "examples:\n  pipeline errors out\n  pipeline errors out --show 2026/01/story.txt"
+
 _CLASSES = {"backend": "the server", "config": "the settings", "document": "the documents", "answer": "the answers"}
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """Add the flags of this command."""
+    add_out(command)
+    command.add_argument("--show", metavar="ID", help="one document's whole story: requests, answer, complaint, past")
+    command.add_argument("--examples", metavar="N", type=count, default=3, help="documents of each group; default: 3")
+    command.add_argument("--json", action="store_true", help="for programs")
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
-from pipeline.cli.arguments import write_out
 from pipeline.config.json_schema import agent_schema, config_schema
 from pipeline.errors import EXIT_OK, ConfigError, OutputError
-from pipeline.terminal import pasteable
+from pipeline.terminal import pasteable, write_out
+
+EXAMPLES = "example:\n  pipeline init news && cd news && pipeline check"
 
 _PLACES = {
     "config/default.yaml": "default.yaml",
@@ -31,6 +32,12 @@ _TOLD = {
     "inbox/example.txt": "a document to try it on",
     "config/schemas/": "for your editor",
 }
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """Add the flags of this command."""
+    command.add_argument("folder", metavar="DIR", help="the project's folder; files that are there stay as they are")
+    command.add_argument("--provider", choices=("vllm", "ollama"), default="vllm", help="default: vllm")
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:  # noqa: ARG001

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from pipeline.cli.arguments import load_app, open_to_change, output_config, write_out
+from pipeline.cli.arguments import load_app, open_to_change, output_config
+from pipeline.cli.flags import add_out, age_s
 from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, fallback_id, load_entries
 from pipeline.documents.containers import is_damaged
@@ -20,6 +21,23 @@ from pipeline.output import Index, left_out, scan
 from pipeline.output.compaction import Gone, count, purge
 from pipeline.records import utc_now
 from pipeline.report import build_report, write_report
+from pipeline.terminal import write_out
+
+EXAMPLES = """examples:
+  pipeline purge out --ids takedowns.txt
+  pipeline purge out --missing --input data/inbox --dry-run
+  pipeline purge s3://bucket/out --older-than 400d"""
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """Add the flags of this command."""
+    add_out(command)
+    add = command.add_argument_group("what is removed; of several, what all of them name").add_argument
+    add("--ids", metavar="FILE", help="documents by their ids, one a line; one still in the input is done again")
+    add("--missing", action="store_true", help="documents that are no longer in the input")
+    add("--input", metavar="URI", action="append", help="with --missing: the input; repeatable")
+    add("--older-than", metavar="400d", type=age_s, help="records that were finished longer ago")
+    add("--dry-run", action="store_true", help="only say how many records would be removed")
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:

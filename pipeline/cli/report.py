@@ -9,12 +9,22 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
-from pipeline.cli.arguments import output_config, write_out
+from pipeline.cli.arguments import output_config
+from pipeline.cli.flags import add_out
 from pipeline.errors import EXIT_OK, ConfigError
 from pipeline.output import backend_of, folder_of, read_runs
 from pipeline.report import build_report, write_newest
 from pipeline.report.text import summary_text
-from pipeline.terminal import wants_colour
+from pipeline.terminal import wants_colour, write_out
+
+EXAMPLES = "examples:\n  pipeline report out\n  pipeline report out --text"
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """Add the flags of this command."""
+    add_out(command)
+    command.add_argument("--open", action="store_true", help="show report.html in the browser, too")
+    command.add_argument("--text", action="store_true", help="print the summary only; write nothing")
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:

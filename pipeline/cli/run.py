@@ -1,280 +1,74 @@
-"""`pipeline run`: builds the parts, connects them, and says at the end what became of every document."""
+"""`pipeline run`: its flags, and the options of one run. The run itself is `run/session.py`."""
 
 from __future__ import annotations
 
 import argparse
-import logging
-import secrets
-import sys
-import threading
-import time
 from collections.abc import Mapping
-from contextlib import closing, suppress
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from pipeline.cli import dry_run
-from pipeline.cli.arguments import config_path, load_app, same_command, write_out
-from pipeline.config import AppConfig
-from pipeline.config.loading import describe
-from pipeline.documents import ListingCounts, load_entries
-from pipeline.errors import EXIT_INTERNAL, EXIT_OK, OutputError, PipelineError
-from pipeline.logs import active_handler
-from pipeline.output import Output, left_out, scan, tidy
-from pipeline.records import utc_now
-from pipeline.report import build_report, reconciles, run_summary, write_newest
-from pipeline.report.stats import RunStats
-from pipeline.report.text import summary_text
-from pipeline.run.concurrency import Auto, Fixed, Limit
-from pipeline.run.job import Job
-from pipeline.run.observer import Display, Signals
-from pipeline.run.plan import ExtractionPlan, build_plan
-from pipeline.run.progress import ProgressMode, make_progress
-from pipeline.run.redoing import check_redo, questions, rules_of
-from pipeline.run.refresh import Refresher
-from pipeline.run.runner import Runner
-from pipeline.run.selection import Selection
-from pipeline.run.stop_rules import StopReason, exit_code
-from pipeline.shards import find_shard
-from pipeline.terminal import wants_colour
+from pipeline.cli.flags import add_config_flags, count, duration_s, http_url, port
 
-if TYPE_CHECKING:
-    from pipeline.run.metrics import Metrics
+EXAMPLES = """examples:
+  pipeline run --config config/prod.yaml
+  pipeline run --input data/inbox --output out --agent extractor --set vllm.model=qwen3
+  pipeline run --only-failed timeout,overloaded
+  pipeline run --sample 200 --output out/trial --set agent=my_agent
+  pipeline run --dry-run"""
 
-logger = logging.getLogger(__name__)
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """Add the flags of this command."""
+    add_config_flags(command)
+    add = command.add_argument_group("which documents").add_argument
+    add("--limit", metavar="N", type=count, help="try at most N documents; skipped ones don't count")
+    add("--sample", metavar="N", type=count, help="only N documents, a stable random choice")
+    add("--shard", metavar="I/N", help="only the documents of shard I (from 0) of N")
+    add(
+        "--only-failed",
+        metavar="REASON,...",
+        nargs="?",
+        const="",
+        help="only failed documents, of these reasons if given",
+    )
+    add("--no-retry-failed", action="store_true", help="skip failed documents")
+    add("--redo", choices=("changed", "none", "all"), help="what to do with done documents whose question changed")
+    add = command.add_argument_group("how the run goes").add_argument
+    add("--max-duration", metavar="5h", type=duration_s, help="stop cleanly after this time (90s, 30m, 5h, 1h30m, 2d)")
+    add("--run-id", metavar="ID", help="default: made from the time")
+    add("--dry-run", action="store_true", help="say what would be done; calls no model, writes nothing")
+    add("--progress", choices=("auto", "bar", "plain", "none"), default="auto")
+    add("--quiet", action="store_true", help="print nothing at all on exit 0: fit for cron mail")
+    add = command.add_argument_group("metrics for Prometheus").add_argument
+    add("--metrics-port", metavar="N", type=port, help="serve them while it runs; 0 takes a free port and logs it")
+    add("--metrics-textfile", metavar="FILE", type=Path, help="for node_exporter: written now and then, and at the end")
+    add("--pushgateway", metavar="URL", type=http_url, help="push them at the end, grouped by agent and shard")
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
-    """Runs to the end, writes the report, prints the summary; the exit code of section 8 of the contract."""
-    app = load_app(arguments, environ=environ)
-    shard, shard_from = find_shard(arguments.shard, environ)
-    run_id = arguments.run_id or _new_run_id()
-    if (handler := active_handler()) is not None:
-        handler.bind({"run_id": run_id, "shard": shard.label})
-    if shard_from:
-        logger.info("one shard of the documents", extra={"shard": shard.label, "from": shard_from})
-    stop = threading.Event()
-    plan = build_plan(app, stop=stop)
-    counts = ListingCounts()
-    rules = rules_of(arguments, app, run_id=run_id, shard=shard)
-    if arguments.dry_run:
-        return dry_run.main(app, plan, rules=rules, shard=shard)
-    entries = load_entries(app.input, output=left_out(app), counts=counts)
-    signals = Signals(stop)
-    try:
-        with Output.open(
-            app.output,
-            agent=plan.agent.name,
-            shard=shard if shard.count else None,
-            lock_wait_s=app.runner.lock_wait_s,
-            run_id=run_id,
-            wait=stop.wait,
-        ) as output:
-            check_redo(app, plan, output=output, rules=rules)
-            run = _Run(app, arguments, plan=plan, output=output, counts=counts, environ=environ)
-            counts.whole = output.index.mended
-            selection = Selection(output.index, rules, shard=shard, fingerprint=run.fingerprint)
-            code = run.go(lambda: entries, selection, stop=stop, signals=signals)
-        if run.has_settled_errors and signals.number is None:
-            _tidy(app, run_id=run_id, stop=stop)
-        return code
-    except PipelineError as error:
-        if signals.number is None:
-            raise
-        logger.error("%s", error)
-        return StopReason.of_signal(signals.number).exit_code or EXIT_INTERNAL
+    """Run to the end, write the report, print the summary; return the exit code (contract, section 8)."""
+    # imported here, so that `pipeline run --help` needs none of it
+    from pipeline.cli.arguments import config_path, load_app, same_command
+    from pipeline.run.options import RunOptions
+    from pipeline.run.session import run
 
-
-class _Run:
-    """One run with its output open."""
-
-    def __init__(
-        self,
-        app: AppConfig,
-        arguments: argparse.Namespace,
-        *,
-        plan: ExtractionPlan,
-        output: Output,
-        counts: ListingCounts,
-        environ: Mapping[str, str],
-    ) -> None:
-        self.app, self.arguments, self.plan, self.output = app, arguments, plan, output
-        self.listing, self.environ = counts, environ
-        self.started_at, self.started = utc_now(), time.monotonic()
-        self.runner: Runner | None = None
-        self.has_settled_errors = False
-
-    def fingerprint(self, document_id: str) -> str:
-        """The fingerprint of what this document would be asked now."""
-        plan = self.runner.plan if self.runner else self.plan
-        return plan.query_for(document_id).fingerprint
-
-    def go(self, entries: Any, selection: Selection, *, stop: threading.Event, signals: Signals) -> int:
-        """Runs, reports, and gives the exit code."""
-        arguments, config = self.arguments, self.app.runner
-        mode: ProgressMode = "none" if arguments.quiet else arguments.progress
-        progress = make_progress(mode, stream=sys.stderr, clock=time.monotonic, log=logger, environ=self.environ)
-        stats = RunStats(self.plan.agent.schema, time.monotonic)
-        display = Display(stats, progress, self.started, metrics=self._metrics())
-        load = lambda: load_app(arguments, environ=self.environ)  # noqa: E731
-        job = Job(
-            entries,
-            selection,
-            self.output,
-            config,
-            limit=_limit(self.app),
-            supervisor=Refresher(self.app, load=load, watched=self._watched(), stop=stop),
-            watcher=display,
-            budget=arguments.limit,
-            until=None if arguments.max_duration is None else self.started + arguments.max_duration,
-        )
-        self.runner = signals.runner = Runner(job, self.plan, stop=stop)
-        if signals.number is not None:
-            self.runner.interrupt(signals.number)
-        fields = {"run": self.output.stamp.run, "agent": self.plan.agent.name, "output": self.output.where}
-        logger.info("run starts", extra=fields)
-        code = EXIT_INTERNAL
-        try:
-            try:
-                self.runner.run()
-            finally:
-                progress.close()
-                _flush_log()
-            code = self._finish(stats)
-        except PipelineError as error:
-            code = error.exit_code
-            raise
-        finally:
-            display.end(self.runner, code)
-        return code
-
-    def _metrics(self) -> Metrics | None:
-        """The metrics, when there is a way for them to go."""
-        flags = self.arguments
-        if (flags.metrics_port, flags.metrics_textfile, flags.pushgateway) == (None, None, None):
-            return None
-        from pipeline.run.metrics import Metrics, Ways  # slow to import
-
-        ways = Ways(flags.metrics_port, flags.metrics_textfile, flags.pushgateway)
-        return Metrics(self.plan.agent.name, self.output.stamp.shard, ways=ways)
-
-    def _watched(self) -> list[Path]:
-        """The files whose change in mid-run is looked at."""
-        config, agent = config_path(self.arguments, environ=self.environ), self.plan.agent
-        schema = agent.settings.schema
-        return [
-            *([config] if config else []),
-            agent.path,
-            *([agent.path.parent / schema] if isinstance(schema, str) else []),
-        ]
-
-    def _finish(self, stats: RunStats) -> int:
-        """Adds up, writes what is written last, prints the summary; an output that fails now is exit 3."""
-        assert self.runner is not None
-        self.plan = self.runner.plan
-        ignored = sum(self.listing.ignored.values())
-        counts = {**self.runner.counts, "ignored": ignored}
-        counts["found"] += ignored
-        code, message, verdict = exit_code(
-            self.runner.end,
-            done=counts["done"],
-            failed=counts["failed"],
-            skipped=counts["skipped"],
-            listed=self.listing.listed if self.runner.listed_whole else None,
-            ignored=self.listing.ignored,
-            config=self.app.runner,
-            min_documents=self.app.input.min_documents,
-        )
-        if not reconciles(counts):
-            code, message, verdict = EXIT_INTERNAL, f"the numbers of this run do not add up: {counts}", None
-        if code != EXIT_OK:
-            logger.error("%s", message)
-        summary = self._summary(stats, counts=counts, code=code, verdict=verdict, message=message)
-        limit = self.runner.job.limit
-        summary["listed_whole"] = self.runner.listed_whole
-        summary["concurrency"] = {"limit": limit.value, "reason": limit.reason}
-        report = self._write(summary)
-        if not (self.arguments.quiet and code == EXIT_OK):
-            self._print(report)
-        logger.info("run ends", extra={"exit_code": code, "verdict": summary["verdict"]})
-        return code
-
-    def _summary(
-        self, stats: RunStats, *, counts: Mapping[str, int], code: int, verdict: str | None, message: str
-    ) -> dict[str, Any]:
-        stamp, output = self.output.stamp, self.output
-        return run_summary(
-            stats,
-            counts=counts,
-            exit_code=code,
-            started_at=self.started_at,
-            finished_at=utc_now(),
-            run_id=stamp.run_id,
-            run=stamp.run,
-            shard=stamp.shard,
-            agent=self.plan.agent.name,
-            config={**describe(self.app), "question": questions(self.app, self.plan)},
-            verdict=verdict,
-            message=message,
-            command=same_command(self.arguments),
-            files={name: f"{output.where}/{name}" for name in (*output.names, "report.html")},
-            ignored=self.listing.ignored,
-        )
-
-    def _write(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """The run's file and the report; the report is returned also when it could not be written."""
-        try:
-            self.output.write_run(summary)
-            report = write_newest(self.output.medium.replace, runs=self.output.runs, counts=self._counts)
-        except PipelineError as error:
-            if summary["exit_code"] == EXIT_OK:
-                raise
-            logger.error("%s", error)
-            report = build_report([summary], self.output.index.counts())
-        return report
-
-    def _counts(self) -> dict[str, Any]:
-        """The numbers of the whole output; a shard's own index knows its own documents only."""
-        if self.output.stamp.shard is None:
-            return self.output.index.counts()
-        with closing(scan(self.app.output)) as whole:
-            self.has_settled_errors = whole.error_lines > whole.failed_count()
-            return whole.counts()
-
-    def _print(self, report: Mapping[str, Any]) -> None:
-        colour = wants_colour(sys.stdout, self.environ)
-        text = summary_text(report, colour=colour)
-        if self.arguments.quiet and self.arguments.log_format == "text":
-            with suppress(OSError):  # nobody is left to be told
-                sys.stderr.write(text)
-            return
-        try:
-            write_out(text)
-        except OutputError as error:
-            logger.warning("the summary was not printed: %s", error)
-
-
-def _tidy(app: AppConfig, *, run_id: str, stop: threading.Event) -> None:
-    """Takes settled errors of other numbers of shards out; the run has its report, and ends as that says."""
-    try:
-        tidy(app.output, run_id=run_id, wait=stop.wait)
-    except PipelineError as error:
-        logger.warning("errors that no longer stand were left: %s", error)
-
-
-def _flush_log() -> None:
-    """What repeated is told before the summary: a run's last line is how it ended."""
-    if (handler := active_handler()) is not None:
-        handler.flush()
-
-
-def _limit(app: AppConfig) -> Limit:
-    config = app.runner
-    if config.concurrency != "auto":
-        return Fixed(config.concurrency)
-    return Auto(ceiling=config.max_concurrency)
-
-
-def _new_run_id() -> str:
-    return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ-") + secrets.token_hex(3)
+    only = arguments.only_failed
+    options = RunOptions(
+        limit=arguments.limit,
+        sample=arguments.sample,
+        shard=arguments.shard,
+        only_failed=None if only is None else frozenset(filter(None, only.split(","))),
+        retry_failed=not arguments.no_retry_failed,
+        redo=arguments.redo,
+        max_duration_s=arguments.max_duration,
+        run_id=arguments.run_id,
+        dry_run=arguments.dry_run,
+        progress=arguments.progress,
+        quiet=arguments.quiet,
+        log_format=arguments.log_format,
+        metrics_port=arguments.metrics_port,
+        metrics_textfile=arguments.metrics_textfile,
+        pushgateway=arguments.pushgateway,
+        command=same_command(arguments),
+        config_file=config_path(arguments, environ=environ),
+    )
+    return run(options, load=lambda: load_app(arguments, environ=environ), environ=environ)

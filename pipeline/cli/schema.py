@@ -6,9 +6,16 @@ import argparse
 import json
 from collections.abc import Mapping
 
-from pipeline.cli.arguments import write_out
 from pipeline.config.json_schema import agent_schema, config_schema
 from pipeline.errors import EXIT_OK
+from pipeline.terminal import write_out
+
+EXAMPLES = "example:\n  pipeline schema > config.schema.json\n  pipeline schema --agent > agent.schema.json"
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """Add the flags of this command."""
+    command.add_argument("--agent", action="store_true", help="that of an agent file instead")
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:  # noqa: ARG001

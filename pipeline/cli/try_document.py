@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 
-from pipeline.cli.arguments import load_app, write_out
+from pipeline.cli.arguments import load_app
+from pipeline.cli.flags import add_config_flags, count
 from pipeline.config import AppConfig
 from pipeline.documents import FORMATS, ListingCounts, load_entries
 from pipeline.errors import EXIT_FAILURES, EXIT_LATER, EXIT_OK, REASONS, ConfigError, TryLaterError
@@ -25,7 +26,16 @@ from pipeline.records import Entry, ExtractionAttempt, Failure, Outcome, Postpon
 from pipeline.run.plan import ExtractionPlan, build_plan
 from pipeline.run.process import process
 from pipeline.run.refresh import Refresher
-from pipeline.terminal import BOLD, DIM, GREEN, RED, block, plural, tinted, wants_colour
+from pipeline.terminal import BOLD, DIM, GREEN, RED, block, plural, tinted, wants_colour, write_out
+
+EXAMPLES = "example:\n  pipeline try data/inbox/today.txt --agent appointments --set agents_dir=my_agents"
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """Add the flags of this command."""
+    command.add_argument("input", nargs="+", metavar="FILE", help="a document, or a folder or file of several")
+    command.add_argument("--limit", metavar="N", type=count, default=10, help="documents at most; default: 10")
+    add_config_flags(command, places=False)
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:

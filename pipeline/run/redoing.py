@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 from pipeline.agents import question
@@ -11,26 +10,24 @@ from pipeline.config.loading import masked
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import REASONS, ConfigError
 from pipeline.output import Output, left_out
+from pipeline.run.options import RunOptions
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.selection import SelectionRules, sample_threshold
 from pipeline.shards import Shard
 
 
-def rules_of(arguments: argparse.Namespace, app: AppConfig, *, run_id: str, shard: Shard) -> SelectionRules:
+def rules_of(options: RunOptions, app: AppConfig, *, run_id: str, shard: Shard) -> SelectionRules:
     """What the flags choose; ConfigError for a reason that there is not. With --sample the whole input is listed."""
-    only: frozenset[str] | None = None
-    if arguments.only_failed is not None:
-        only = frozenset(filter(None, arguments.only_failed.split(",")))
-        _check_reasons(only)
+    _check_reasons(options.only_failed or frozenset())
     below = None
-    if arguments.sample:
+    if options.sample:
         listing = load_entries(app.input, output=left_out(app), counts=ListingCounts())
-        below = sample_threshold((entry.id for entry in listing if shard.owns(entry.id)), arguments.sample)
+        below = sample_threshold((entry.id for entry in listing if shard.owns(entry.id)), options.sample)
     return SelectionRules(
         run_id=run_id,
-        redo=arguments.redo,
-        only_failed=only,
-        retry_failed=not arguments.no_retry_failed,
+        redo=options.redo,
+        only_failed=options.only_failed,
+        retry_failed=options.retry_failed,
         retry_runs=app.runner.retry_runs,
         sample_below=below,
     )

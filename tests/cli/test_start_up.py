@@ -40,7 +40,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 def test_a_run_imports_no_library_that_it_does_not_need() -> None:
     """No live block without a terminal, no object store for a folder, no reader of formats that are not there."""
-    code = "import sys, pipeline.cli.run, pipeline.run.runner; print(' '.join(sys.modules))"
+    code = "import sys, pipeline.run.session, pipeline.run.runner; print(' '.join(sys.modules))"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"rich", "obstore", "pypdf", "trafilatura", "lxml", "prometheus_client", "asyncio"}
     assert {name.split(".")[0] for name in child.stdout.split()} & heavy == set()

@@ -76,7 +76,8 @@ def test_killers_alone_are_found_out_and_are_no_outage(place: Place, server: Fak
 
 LOSSY = """
 import sys
-from pipeline.cli import main, run
+from pipeline.cli import main
+from pipeline.run import session
 from pipeline.run.runner import Runner
 class Lossy(Runner):
     def _write(self, outcome):
@@ -85,7 +86,7 @@ class Lossy(Runner):
             self.job.output.write(outcome)
         else:
             super()._write(outcome)
-run.Runner = Lossy
+session.Runner = Lossy
 sys.exit(main(["run"]))
 """
 

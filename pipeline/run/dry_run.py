@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from hashlib import sha256
 
-from pipeline.cli.arguments import write_out
 from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import EXIT_FAILURES, EXIT_OK, DocumentError
@@ -16,7 +15,7 @@ from pipeline.run.estimate import PromptSample, time_text, tokens_text
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.selection import Selection, SelectionRules
 from pipeline.shards import Shard
-from pipeline.terminal import plural
+from pipeline.terminal import plural, write_out
 
 
 def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: Shard) -> int:

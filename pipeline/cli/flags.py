@@ -1,0 +1,80 @@
+"""Flags that several commands share, and the types of their values. It imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from urllib.parse import urlsplit
+
+from pipeline.config.texts import mask_url
+
+_UNITS_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+
+
+def add_config_flags(command: argparse.ArgumentParser, *, places: bool = True) -> None:
+    """Add the flags that choose or override settings; `places`: input, output and concurrency too."""
+    add = command.add_argument_group("configuration (each beats the environment, the agent and the file)").add_argument
+    add("--config", metavar="FILE", help="default: $PIPELINE_CONFIG, else config/default.yaml if it is there")
+    if places:
+        add("--input", metavar="URI", action="append", help="path, file or glob; repeatable")
+        add("--output", metavar="URI", help="folder for results, errors and the report")
+        add("--concurrency", metavar="N|auto", help="documents in flight")
+    add("--agent", metavar="NAME", help="what is asked")
+    add("--variant", metavar="ID", help="pins one variant of the agent")
+    add("--set", metavar="KEY=VALUE", action="append", default=[], help="any setting by its dotted key; repeatable")
+
+
+def add_out(command: argparse.ArgumentParser) -> None:
+    """Add the argument OUT, and the flags of its object store."""
+    command.add_argument("output", metavar="OUT", help="the output: a folder, or s3://bucket/prefix, gs://…, az://…")
+    add_storage_flags(command)
+
+
+def add_storage_flags(command: argparse.ArgumentParser) -> None:
+    """Add the flags from which the options of an object store are read."""
+    add = command.add_argument_group("configuration (of the output in an object store: output.storage)").add_argument
+    add("--config", metavar="FILE", help="default: $PIPELINE_CONFIG, else config/default.yaml if it is there")
+    add("--set", metavar="KEY=VALUE", action="append", default=[], help="any setting by its dotted key; repeatable")
+
+
+def count(text: str) -> int:
+    """Return a whole number of 1 or more."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, need a whole number of 1 or more")
+    return int(text)
+
+
+def port(text: str) -> int:
+    """Return a TCP port; 0 stands for a free one."""
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"got {text!r}, need a port from 0 to 65535")
+    return int(text)
+
+
+def http_url(text: str) -> str:
+    """Return an http or https URL with a host."""
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise argparse.ArgumentTypeError(f"got {mask_url(text)!r}, need a URL such as http://127.0.0.1:9091")
+    return text
+
+
+def duration_s(text: str) -> float:
+    """Return seconds; units d, h, m, s, several in a row; a bare number is seconds."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", text)
+    if parts and "".join(number + unit for number, unit in parts) == text:
+        return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    raise argparse.ArgumentTypeError(f"got {text!r}, need a time such as 90s, 30m, 5h or 1h30m")
+
+
+def age_s(text: str) -> float:
+    """Return seconds, never without a unit: 400 seconds, where 400 days were meant, would be nearly all records."""
+    if not text.endswith(tuple(_UNITS_S)):
+        raise argparse.ArgumentTypeError(f"got {text!r}, need an age with its unit, such as 400d or 12h")
+    return duration_s(text)

@@ -1,0 +1,39 @@
+"""What the flags of `pipeline run` ask of one run, as one frozen value. It reads no configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.run.progress import ProgressMode
+
+Redo = Literal["changed", "none", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The flags of one run that are not settings; built once, in `cli`.
+
+    `limit`, `sample`: documents; None: all. `only_failed`: reasons, empty for all of them; None: not only failed ones.
+    `max_duration_s`: seconds after which the run stops. `command`: what to type for the same run again.
+    `config_file`: the file the settings came from, None without one.
+    """
+
+    limit: int | None = None
+    sample: int | None = None
+    shard: str | None = None
+    only_failed: frozenset[str] | None = None
+    retry_failed: bool = True
+    redo: Redo | None = None
+    max_duration_s: float | None = None
+    run_id: str | None = None
+    dry_run: bool = False
+    progress: ProgressMode = "auto"
+    quiet: bool = False
+    log_format: Literal["text", "json"] = "text"
+    metrics_port: int | None = None
+    metrics_textfile: Path | None = None
+    pushgateway: str | None = None
+    command: str = "pipeline run"
+    config_file: Path | None = None
