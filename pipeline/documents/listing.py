@@ -22,7 +22,16 @@ from pipeline.documents.patterns import PathFilter, select
 from pipeline.documents.sources import DocumentSource, Files, ListingCounts, ListingPlan, fixed_parts
 from pipeline.errors import ConfigError
 from pipeline.records import Entry
-from pipeline.stores import REMOTE_SCHEMES, StoredFile, find_file, lacks_slashes, open_file, printable, walk
+from pipeline.stores import (
+    REMOTE_SCHEMES,
+    StoredFile,
+    find_file,
+    lacks_slashes,
+    open_file,
+    open_newest,
+    printable,
+    walk,
+)
 
 if TYPE_CHECKING:
     from pipeline.config import InputSource
@@ -89,7 +98,7 @@ def _root_and_glob(text: str) -> tuple[Path, str | None]:
 def _origin(files: Files, folder: Path, source: InputSource, *, chosen: PathFilter) -> DocumentSource:
     before = folder.as_posix()
     uri_prefix = "" if before == "." else before.rstrip("/") + "/"
-    return DocumentSource(files, open_file, open_file, chosen, f"{source.name}/" if source.name else "", uri_prefix)
+    return DocumentSource(files, open_file, open_newest, chosen, f"{source.name}/" if source.name else "", uri_prefix)
 
 
 SCHEMES: Mapping[str, Callable[[str, InputSource, ListingPlan], DocumentSource]] = {

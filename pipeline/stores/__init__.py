@@ -1,6 +1,7 @@
 """Stores: where files and objects are listed, opened and written, for input and output alike.
 
-    local.py    a folder of this machine: walk, find_file, open_file, write_atomic
+    local.py    a folder of this machine: walk, find_file, write_atomic
+    beneath.py  a listed file is opened, without following a link: open_file, open_newest
     remote.py   a bucket, or a prefix of one: RemoteStore; REMOTE_SCHEMES are the addresses it takes
     clouds.py   what differs between the clouds: addresses, options, credentials
 
@@ -9,19 +10,18 @@ Nothing here knows what a document, a record or a setting is.
 
 from __future__ import annotations
 
+from pipeline.stores.beneath import StaleVersionError, StoredFile, open_file, open_newest
 from pipeline.stores.clouds import REMOTE_SCHEMES, is_remote, lacks_slashes, parse_address, service_of
 from pipeline.stores.local import (
     HIDDEN,
-    StoredFile,
     find_file,
     is_half_written,
-    open_file,
     printable,
     sync_folder,
     walk,
     write_atomic,
 )
-from pipeline.stores.remote import RemoteStore, StaleVersionError, StoredObject
+from pipeline.stores.remote import RemoteStore, StoredObject
 
 __all__ = [
     "HIDDEN",
@@ -35,6 +35,7 @@ __all__ = [
     "is_remote",
     "lacks_slashes",
     "open_file",
+    "open_newest",
     "parse_address",
     "printable",
     "service_of",

@@ -1,4 +1,4 @@
-"""A local folder: files are listed, opened and written here.
+"""A local folder: files are listed and written here.
 
 Nothing here knows what a document, a record or a setting is.
 """
@@ -13,13 +13,12 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
-from operator import attrgetter
 from pathlib import Path
-from typing import BinaryIO
 
 from pipeline.errors import OutputError, TryLaterError
+from pipeline.stores.beneath import Identity, StoredFile, identity_of, is_inside, open_beneath
 
 SORTED_ENTRIES = 4096
 """A folder with more entries is listed in the order of the filesystem, so that work starts at once."""
@@ -30,26 +29,12 @@ RACY_S = 2.0
 HIDDEN = (".", "_")
 """What a name begins with that no pattern takes unless it says so."""
 
-_BUFFER_BYTES = 1 << 18
-_by_name = attrgetter("name")
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """A file of a listing: where it is, its path below the root with `/`, its size, and its version.
-
-    `path` may hold surrogates for bytes that are not UTF-8. `version` is None when it cannot be trusted.
-    """
-
-    path: str
-    relative: str
-    size_bytes: int
-    version: str | None
+_SCANNED = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """A folder in the walk; `real` is free of links, `linked` when a link led here."""
+    """A folder in the walk, or an entry of one; `real` is free of links, `linked` when a link led here."""
 
     path: str
     relative: str
@@ -66,7 +51,7 @@ class _Folder:
 @dataclass(frozen=True, slots=True)
 class _Rules:
     root: _Folder
-    identity: tuple[int, int] | None
+    identity: Identity | None
     enter: Callable[[str], bool]
     skip: str | None
     ignored: Callable[[str], None]
@@ -97,85 +82,100 @@ def walk(
     rules = _Rules(top, _identity(path), enter, skipped, ignored, clock, sort_up_to)
     stack = [(top, _scan(top, rules))]
     while stack:
-        folder, entries = stack[-1]
-        entry = next(entries, None)
-        if entry is None:
+        folder, names = stack[-1]
+        name = next(names, None)
+        if name is None:
             stack.pop()
             continue
         try:
-            found = _look(entry, folder, rules)
-        except FileNotFoundError:
-            continue
+            found = _look(name, folder, rules)
         except OSError as cause:
-            raise _broke_off(entry.path, cause) from cause
+            if _was_removed(cause, rules):
+                continue
+            raise _broke_off(f"{folder.path}/{name}", cause) from cause
         if isinstance(found, StoredFile):
             yield found
         elif found is not None:
             stack.append((found, _scan(found, rules)))
 
 
-def _scan(folder: _Folder, rules: _Rules) -> Iterator[os.DirEntry[str]]:
-    """The entries of one folder, by name unless there are too many to wait for."""
+def _scan(folder: _Folder, rules: _Rules) -> Iterator[str]:
+    """The names in one folder, sorted unless there are too many to wait for."""
     try:
-        with os.scandir(folder.path) as scan:
-            first = list(islice(scan, rules.sort_up_to))
-            more = next(scan, None)
-            if more is not None:
-                yield from chain(first, (more,), scan)
-                return
+        descriptor = _open_folder(folder, rules.root)
+        try:
+            with os.scandir(descriptor) as scan:
+                names = (entry.name for entry in scan)
+                first = list(islice(names, rules.sort_up_to))
+                more = next(names, None)
+                if more is not None:
+                    yield from chain(first, (more,), names)
+                    return
+        finally:
+            os.close(descriptor)
     except OSError as cause:
-        if isinstance(cause, FileNotFoundError) and rules.identity == _identity(rules.root.path) is not None:
-            return  # removed meanwhile; were the whole tree gone (an unmounted disk), its root would be another
-        raise _broke_off(folder.path, cause) from cause
-    yield from sorted(first, key=_by_name)
+        if cause.errno == errno.ELOOP:
+            rules.ignored("symlink")
+        elif not _was_removed(cause, rules):
+            raise _broke_off(folder.path, cause) from cause
+        return
+    yield from sorted(first)
 
 
-def _identity(path: str) -> tuple[int, int] | None:
+def _was_removed(cause: OSError, rules: _Rules) -> bool:
+    """True when the entry alone is gone; were the whole tree gone (an unmounted disk), its root would be another."""
+    return isinstance(cause, FileNotFoundError) and rules.identity == _identity(rules.root.path) is not None
+
+
+def _open_folder(folder: _Folder, root: _Folder) -> int:
+    """A descriptor of the folder, reached through no link below the root."""
+    if folder is root:
+        return os.open(root.path, _SCANNED)
+    return open_beneath(root.real, os.path.relpath(folder.real, root.real), _SCANNED)
+
+
+def _identity(path: str) -> Identity | None:
     try:
-        status = os.stat(path)  # noqa: PTH116
+        return identity_of(os.stat(path))  # noqa: PTH116
     except OSError:
         return None
-    return status.st_dev, status.st_ino
 
 
-def _look(entry: os.DirEntry[str], folder: _Folder, rules: _Rules) -> StoredFile | _Folder | None:
-    """The file, the folder to go into, or None for what is passed over."""
-    if entry.is_symlink():
-        return _look_behind(entry, folder, rules)
-    if entry.is_file(follow_symlinks=False):
-        found = entry.stat(follow_symlinks=False)
-        return _stored(entry.path, folder.join(entry.name), status=found, now=rules.clock())
-    if not entry.is_dir(follow_symlinks=False):
+def _look(name: str, folder: _Folder, rules: _Rules) -> StoredFile | _Folder | None:
+    """The file, the folder to enter, or None for an entry that is skipped."""
+    below = folder.child(name)
+    status = os.stat(below.path, follow_symlinks=False)  # noqa: PTH116
+    if stat.S_ISLNK(status.st_mode):
+        return _look_behind(below, rules)
+    if stat.S_ISREG(status.st_mode):
+        return _stored(below, status=status, rules=rules)
+    if not stat.S_ISDIR(status.st_mode):
         rules.ignored("special")
         return None
-    below = folder.child(entry.name)
     return below if below.real != rules.skip and rules.enter(below.relative) else None
 
 
-def _look_behind(entry: os.DirEntry[str], folder: _Folder, rules: _Rules) -> StoredFile | _Folder | None:
-    """What a link leads to, if that may be read."""
+def _look_behind(link: _Folder, rules: _Rules) -> StoredFile | _Folder | None:
+    """The target of a link, if it may be read."""
     try:
-        found = _behind(entry, folder, rules)
-    except OSError:  # it leads to itself, or where we may not look
+        found = _behind(link, rules)
+    except OSError:  # it leads to itself, or to a place that may not be read
         found = None
     if found is None:
         rules.ignored("symlink")
     return found
 
 
-def _behind(entry: os.DirEntry[str], folder: _Folder, rules: _Rules) -> StoredFile | _Folder | None:
-    real = os.path.realpath(entry.path)
-    relative = folder.join(entry.name)
-    if not _inside(real, rules.root.real) or (rules.skip and _inside(real, rules.skip)):
+def _behind(link: _Folder, rules: _Rules) -> StoredFile | _Folder | None:
+    real = os.path.realpath(link.path)
+    if not is_inside(real, rules.root.real) or (rules.skip and is_inside(real, rules.skip)):
         return None
-    if entry.is_file():
-        return _stored(entry.path, relative, status=entry.stat(), now=rules.clock())
-    away = entry.is_dir() and not folder.linked and _hidden(os.path.relpath(real, rules.root.real))
-    return _Folder(entry.path, relative, real, linked=True) if away and rules.enter(relative) else None
-
-
-def _inside(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
+    target = replace(link, real=real, linked=True)
+    status = os.stat(link.path)  # noqa: PTH116
+    if stat.S_ISREG(status.st_mode):
+        return _stored(target, status=status, rules=rules)
+    away = stat.S_ISDIR(status.st_mode) and not link.linked and _hidden(os.path.relpath(real, rules.root.real))
+    return target if away and rules.enter(link.relative) else None
 
 
 def _hidden(relative: str) -> bool:
@@ -187,33 +187,27 @@ def _broke_off(path: str, cause: OSError) -> TryLaterError:
 
 
 def find_file(path: Path, *, clock: Callable[[], float] = time.time) -> StoredFile | None:
-    """The regular file at this path, under its own name, or None; OSError when that cannot be found out."""
+    """The regular file at this path, under its own name, or None; OSError when that cannot be determined."""
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
     if not stat.S_ISREG(status.st_mode):
         return None
-    return _stored(os.fspath(path), path.name, status=status, now=clock())
+    root = os.path.dirname(os.path.realpath(path))  # noqa: PTH120
+    version, identity = _version(status, clock()), identity_of(status)
+    return StoredFile(os.fspath(path), path.name, status.st_size, version, root, identity, linked=True)
 
 
-def _stored(path: str, relative: str, *, status: os.stat_result, now: float) -> StoredFile:
-    trusted = status.st_mtime < now - RACY_S
-    version = f"{status.st_size}-{status.st_mtime_ns}" if trusted else None
-    return StoredFile(path, relative, status.st_size, version)
+def _stored(place: _Folder, *, status: os.stat_result, rules: _Rules) -> StoredFile:
+    version = _version(status, rules.clock())
+    root, identity = rules.root.real, identity_of(status)
+    return StoredFile(place.path, place.relative, status.st_size, version, root, identity, place.linked)
 
 
-def open_file(file: StoredFile) -> BinaryIO:
-    """The open file; OSError when it is gone, may not be read, or is no regular file any more."""
-    opened = open(file.path, "rb", buffering=_BUFFER_BYTES, opener=_open_at_once)  # noqa: SIM115
-    if stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-        return opened
-    opened.close()
-    raise OSError(errno.EINVAL, "not a regular file")
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a fifo would block for ever
+def _version(status: os.stat_result, now: float) -> str | None:
+    """Size and time of the last change; None when the file may change again within the grain of that time."""
+    return f"{status.st_size}-{status.st_mtime_ns}" if status.st_mtime < now - RACY_S else None
 
 
 def printable(path: str) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from pipeline.errors import ConfigError, OutputError
+from pipeline.stores.beneath import StaleVersionError
 from pipeline.stores.clouds import Address, build, parse_address, said
 
 if TYPE_CHECKING:
@@ -29,10 +30,6 @@ RANGE_BYTES = 4 << 20
 _LIST_PAGE = 1000
 _SMALL_BYTES = 1 << 20
 """What is sent at once, so that an answer must come soon."""
-
-
-class StaleVersionError(OSError):
-    """An object is not, or is no longer, the version that was named."""
 
 
 @dataclass(frozen=True, slots=True)

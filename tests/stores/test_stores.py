@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
 import subprocess
 import sys
+import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,16 @@ import pytest
 
 from pipeline import stores
 from pipeline.errors import OutputError, TryLaterError
-from pipeline.stores import StoredFile, find_file, open_file, printable, walk, write_atomic
+from pipeline.stores import (
+    StaleVersionError,
+    StoredFile,
+    find_file,
+    open_file,
+    open_newest,
+    printable,
+    walk,
+    write_atomic,
+)
 
 
 def names(root: Path, skip: Path | None = None) -> list[str]:
@@ -157,6 +168,117 @@ def test_a_file_that_became_a_fifo_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.txt")
     with pytest.raises(OSError, match="regular"):
         open_file(StoredFile(str(tmp_path / "a.txt"), "a.txt", 1, None))
+
+
+@pytest.mark.parametrize("place", ["a.txt", "b", "b/c", "b/c/d.txt"])
+@pytest.mark.parametrize("link", ["absolute", "relative"])
+def test_a_link_put_in_after_the_listing_is_not_followed(tmp_path: Path, place: str, link: str) -> None:
+    """Whichever component of a listed path becomes a link, what it leads to is never read."""
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    fill(tmp_path, "root/a.txt", "root/b/c/d.txt", "outside/a.txt", "outside/b/c/d.txt")
+    files = list(walk(root))
+    (root / place).rename(tmp_path / "moved")
+    target = outside / place
+    (root / place).symlink_to(target if link == "absolute" else os.path.relpath(target, (root / place).parent))
+    refused = [file.relative for file in files if file.relative.startswith(place)]
+    for file in files:
+        for opener in (open_file, open_newest):
+            if file.relative not in refused:
+                opener(file).close()
+                continue
+            with pytest.raises(OSError, match="a link stands where the listing found none") as error:
+                opener(file)
+            assert error.value.errno == errno.ELOOP
+
+
+def test_a_folder_that_became_a_link_is_not_listed(tmp_path: Path) -> None:
+    """A folder that turns into a link between its discovery and its own listing counts as a link."""
+    root = tmp_path / "root"
+    fill(tmp_path, "root/a.txt", "root/b/c.txt", "outside/secret.txt")
+
+    def swap(relative: str) -> bool:
+        (root / relative).rename(tmp_path / "moved")
+        (root / relative).symlink_to(tmp_path / "outside")
+        return True
+
+    passed: list[str] = []
+    assert [file.relative for file in walk(root, enter=swap, ignored=passed.append)] == ["a.txt"]
+    assert passed == ["symlink"]
+
+
+def test_an_allowed_link_is_followed_no_further_than_the_root(tmp_path: Path) -> None:
+    """A link to a file inside is resolved again when it is opened; led out of the root meanwhile, it is refused."""
+    root = tmp_path / "root"
+    fill(tmp_path, "root/..1/a.txt", "root/..2/a.txt", "outside/a.txt")
+    (root / "..data").symlink_to("..1")
+    (root / "a.txt").symlink_to("..data/a.txt")
+    (file,) = walk(root, enter=lambda relative: not relative.startswith("."))
+    open_file(file).close()
+    for target in ("..2", tmp_path / "outside"):
+        (root / "new").symlink_to(target)
+        (root / "new").replace(root / "..data")
+        if target == "..2":
+            open_newest(file).close()
+            with pytest.raises(StaleVersionError):
+                open_file(file)
+        else:
+            for opener in (open_file, open_newest):
+                with pytest.raises(OSError, match="leads out of the input"):
+                    opener(file)
+
+
+def test_a_named_file_is_not_swapped_for_one_elsewhere(tmp_path: Path) -> None:
+    """A file that the input names may be a link when the run starts, and is refused when it leads elsewhere later."""
+    fill(tmp_path, "root/b.txt", "outside/a.txt")
+    path = tmp_path / "root" / "a.txt"
+    path.symlink_to("b.txt")
+    file = find_file(path)
+    assert file is not None
+    open_file(file).close()
+    path.unlink()
+    path.symlink_to(tmp_path / "outside" / "a.txt")
+    with pytest.raises(OSError, match="leads out of the input"):
+        open_newest(file)
+
+
+def test_a_replaced_file_is_another_version(tmp_path: Path) -> None:
+    """A file that was replaced after the listing is stale; what is there now can be opened all the same."""
+    fill(tmp_path, "a.txt")
+    (file,) = walk(tmp_path)
+    (tmp_path / "new").write_bytes(b"new")
+    (tmp_path / "new").replace(tmp_path / "a.txt")
+    with pytest.raises(StaleVersionError):
+        open_file(file)
+    with open_newest(file) as stream:
+        assert stream.read() == b"new"
+
+
+def test_a_race_for_a_name_never_leads_outside(tmp_path: Path) -> None:
+    """While another process swaps a folder for a link as fast as it can, only files of the input are read."""
+    root = tmp_path / "root"
+    fill(tmp_path, "root/b/c.txt", "outside/c.txt")
+    (tmp_path / "outside" / "c.txt").write_bytes(b"secret")
+    (tmp_path / "link").symlink_to(tmp_path / "outside")
+    (file,) = walk(root)
+    code = (
+        "import os\nprint(flush=True)\nwhile True:\n"
+        " os.rename('root/b', 'b'); os.rename('link', 'root/b'); os.rename('root/b', 'link'); os.rename('b', 'root/b')"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE) as swapper:
+        assert swapper.stdout is not None
+        swapper.stdout.readline()
+        seen: set[bytes] = set()
+        until, tries = time.monotonic() + 30, 0
+        while time.monotonic() < until and (tries < 3000 or not {b"x", b"ELOOP"} <= seen):
+            tries += 1
+            try:
+                with open_newest(file) as stream:
+                    seen.add(stream.read())
+            except OSError as cause:
+                seen.add(errno.errorcode[cause.errno or 0].encode())
+        swapper.kill()
+    assert seen <= {b"x", b"ELOOP", b"ENOENT", b"ENOTDIR"}
+    assert {b"x", b"ELOOP"} <= seen
 
 
 def test_a_listing_that_breaks_off_is_for_later(tmp_path: Path) -> None:

@@ -1,0 +1,118 @@
+"""Files below a folder, opened so that no link leads out of it, and compared with what the listing found.
+
+A path is checked when it is listed and opened later; a link put in between would lead anywhere. So each component
+below the root is opened by itself, relative to the one before, and is refused when it is a link. A link that the
+listing allowed is resolved once more and its target is opened in the same way.
+
+This module lists nothing and knows no pattern: `local.py` says which files and links count.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from typing import BinaryIO
+
+_BUFFER_BYTES = 1 << 18
+_FOLDER = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)  # macOS has no O_PATH
+_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a fifo would block forever
+
+Identity = tuple[int, int]
+"""Device and inode."""
+
+
+class StaleVersionError(OSError):
+    """A file or an object is not, or is no longer, the version that was named."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of a listing: where it is, its path below the root with `/`, its size, and its version.
+
+    `path` may hold surrogates for bytes that are not UTF-8. `version` is None when it cannot be trusted. `root` is the
+    listed folder, free of links; None for an object of a store. `linked`: links lead from the root to the file.
+    """
+
+    path: str
+    relative: str
+    size_bytes: int
+    version: str | None
+    root: str | None = None
+    identity: Identity | None = None
+    linked: bool = False
+
+
+def open_file(file: StoredFile) -> BinaryIO:
+    """Open the listed file for reading.
+
+    Raises StaleVersionError when another file has its name now, OSError when it is gone, is no regular file, may not
+    be read, or is reached through a link that the listing did not see.
+    """
+    opened = open_newest(file)
+    if file.identity is None or identity_of(os.fstat(opened.fileno())) == file.identity:
+        return opened
+    opened.close()
+    raise StaleVersionError(errno.ESTALE, "is no longer the file that was listed")
+
+
+def open_newest(file: StoredFile) -> BinaryIO:
+    """Open the file that has the listed file's name now; OSError as for `open_file`."""
+    opened = os.fdopen(_descriptor(file), "rb", buffering=_BUFFER_BYTES)
+    if stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+        return opened
+    opened.close()
+    raise OSError(errno.EINVAL, "not a regular file")
+
+
+def _descriptor(file: StoredFile) -> int:
+    if file.root is None:
+        return os.open(file.path, _FILE)
+    if not file.linked:
+        return open_beneath(file.root, file.relative, _FILE)
+    real = os.path.realpath(file.path)
+    if not is_inside(real, file.root):
+        raise OSError(errno.ELOOP, "a link leads out of the input")
+    return open_beneath(file.root, os.path.relpath(real, file.root), _FILE)
+
+
+def open_beneath(root: str, relative: str, flags: int) -> int:
+    """A descriptor of the path below the root; OSError (ELOOP) when a component of it is a link."""
+    *folders, name = relative.split("/")
+    above = os.open(root, _FOLDER)
+    try:
+        for folder in folders:
+            below = _open_no_link(folder, _FOLDER, above)
+            os.close(above)
+            above = below
+        return _open_no_link(name, flags, above)
+    finally:
+        os.close(above)
+
+
+def _open_no_link(name: str, flags: int, folder: int) -> int:
+    try:
+        return os.open(name, flags | os.O_NOFOLLOW, dir_fd=folder)
+    except OSError as cause:
+        # systems differ in what they answer for a link: ELOOP, ENOTDIR, EMLINK
+        if cause.errno != errno.ENOENT and _is_link(name, folder):
+            raise OSError(errno.ELOOP, "a link stands where the listing found none") from cause
+        raise
+
+
+def _is_link(name: str, folder: int) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
+
+
+def identity_of(status: os.stat_result) -> Identity:
+    """The device and the inode of a file."""
+    return status.st_dev, status.st_ino
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """True when the path is the folder or lies below it; both are free of links."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
