@@ -1,0 +1,116 @@
+"""No form of a secret is left in a redacted text, and texts without one stay as they are."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Callable
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config.redaction import FATAL_CHARS, MASK, MIN_CHARS, Secrets
+
+HEADER_CHARS = st.characters(
+    min_codepoint=0x21, max_codepoint=0xFF, exclude_characters="\x7f", exclude_categories=["Cc"]
+)
+SECRETS = st.text(HEADER_CHARS, min_size=MIN_CHARS, max_size=120)
+
+
+def _every(text: str, form: Callable[[int], str]) -> str:
+    return "".join(form(ord(char)) for char in text)
+
+
+FORMS: dict[str, Callable[[str], str]] = {
+    "raw": str,
+    "json": lambda text: json.dumps(text)[1:-1],
+    "json in json": lambda text: json.dumps(json.dumps(text))[1:-1],
+    "json with \\/": lambda text: json.dumps(text)[1:-1].replace("/", "\\/"),
+    "json escapes of all": lambda text: _every(text, lambda code: f"\\u{code:04X}"),
+    "percent": quote,
+    "percent of all": lambda text: "".join(f"%{byte:02x}" for byte in text.encode()),
+    "percent twice": lambda text: quote(quote(text, safe=""), safe=""),
+    "form": quote_plus,
+    "entities": html.escape,
+    "entities of all": lambda text: _every(text, lambda code: f"&#{code};"),
+}
+
+
+@settings(deadline=None, max_examples=300)
+@given(SECRETS, st.sampled_from(sorted(FORMS)), st.text(max_size=30), st.text(max_size=30))
+def test_no_form_of_a_secret_is_left(secret: str, form: str, before: str, after: str) -> None:
+    """However a server writes the secret, and wherever."""
+    secrets = Secrets()
+    secrets.add(secret)
+    echoed = FORMS[form](secret)
+    redacted = secrets.redact(before + echoed + after)
+    assert MASK in redacted
+    assert echoed not in redacted.replace(MASK, "\0")
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    SECRETS, st.binary(max_size=7), st.binary(max_size=7), st.sampled_from([base64.b64encode, base64.urlsafe_b64encode])
+)
+def test_base64_is_found_wherever_it_begins(
+    secret: str, before: bytes, after: bytes, encode: Callable[[bytes], bytes]
+) -> None:
+    """Also as a part of a longer text, as in `Basic base64(user:password)`."""
+    secrets = Secrets()
+    secrets.add(secret)
+    echoed = encode(before + secret.encode() + after).decode()
+    assert secrets.redact(f"got [{echoed}].") == f"got [{MASK}]."
+
+
+@settings(deadline=None)
+@given(SECRETS, st.integers(MIN_CHARS, 100))
+def test_a_text_that_was_cut_does_not_end_with_a_part_of_it(secret: str, size: int) -> None:
+    """Messages are cut to a length, which may be in the middle of the key."""
+    secrets = Secrets()
+    secrets.add(secret)
+    assert secrets.redact("the key " + secret[:size]).removeprefix("the key ") == MASK
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_characters="Zz", exclude_categories=["Cs"]), max_size=200))
+def test_other_texts_stay_as_they_are(text: str) -> None:
+    """A secret that is not in a text changes nothing of it."""
+    secrets = Secrets()
+    secrets.add("Z-secret-Z-that-is-not-in-it")
+    assert secrets.redact(text) == text
+    assert not secrets.holds(text)
+
+
+@pytest.mark.parametrize("text", ["EMPTY", "token", "ollama", "OLLAMA", ""])
+def test_words_and_placeholders_are_no_secrets(text: str) -> None:
+    """They stand in ordinary messages, as the name of the provider does."""
+    secrets = Secrets()
+    secrets.add(text)
+    assert secrets.redact(f"the provider {text} answered") == f"the provider {text} answered"
+
+
+def test_headers_are_secret_by_their_name() -> None:
+    """Authorization with and without its scheme, cookies by their values, and none that is named otherwise."""
+    secrets = Secrets()
+    secrets.add_headers(
+        {"Authorization": "Token abc def ghi", "Cookie": "session=0123456789; a=b", "X-Team": "research"}
+    )
+    assert secrets.redact("Token abc def ghi|abc def ghi|0123456789|research") == "***|***|***|research"
+
+
+def test_the_password_of_a_url_is_one() -> None:
+    """As it stands in the URL, and decoded."""
+    secrets = Secrets()
+    secrets.add_url("http://user:p%40ss%2Fword@host/v1")
+    assert secrets.redact("p%40ss%2Fword and p@ss/word") == "*** and ***"
+
+
+def test_a_short_secret_in_an_answer_is_no_reason_to_refuse_it() -> None:
+    """From 16 characters on it cannot be there by chance."""
+    secrets = Secrets()
+    secrets.add("a" * (FATAL_CHARS - 1), "b" * FATAL_CHARS)
+    assert not secrets.holds("x" + "a" * (FATAL_CHARS - 1))
+    assert secrets.holds("x" + "b" * FATAL_CHARS)
