@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal, TextIO
 
+from pipeline.config.redaction import SECRETS
 from pipeline.records import utc_now
 
 LogFormat = Literal["text", "json"]
@@ -229,7 +230,7 @@ class LineHandler(logging.Handler):
             self.release()
 
     def _line(self, record: logging.LogRecord) -> str:
-        return json_line(record, self._bound) if self._format == "json" else text_line(record)
+        return SECRETS.redact(json_line(record, self._bound) if self._format == "json" else text_line(record))
 
     def _put(self, line: str, level: int) -> None:
         if self._quiet:

@@ -238,6 +238,20 @@ def to_line(record: Result | Failure, stamp: Stamp) -> bytes:
     return (json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n").encode("utf-8")
 
 
+def redacted(record: Result | Failure, redact: Callable[[Any], Any]) -> Result | Failure:
+    """The record with `redact` applied to all that a server or a document said, but never to `output`."""
+    if isinstance(record, Result):
+        model, notes = _redacted_model(record.model, redact), redact(record.notes)
+        return replace(record, model=model, notes=notes, metadata=redact(record.metadata))
+    history = tuple(replace(step, error=redact(step.error)) for step in record.history)
+    message, raw, error = redact(record.message), redact(record.raw), redact(record.error)
+    return replace(record, error=error, message=message, raw=raw, history=history, notes=redact(record.notes))
+
+
+def _redacted_model(model: ModelMetadata, redact: Callable[[Any], Any]) -> ModelMetadata:
+    return ModelMetadata(*(redact(getattr(model, name)) for name in _names(ModelMetadata)))
+
+
 @cache
 def _names(kind: Any) -> tuple[str, ...]:
     """The fields of a record's class, in order."""

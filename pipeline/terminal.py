@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import TextIO
 
+from pipeline.config.redaction import SECRETS
 from pipeline.errors import OutputError
 from pipeline.logs import visible
 
@@ -85,6 +86,7 @@ def write_out(text: str) -> None:
     OutputError when it cannot be written for another reason.
     """
     try:
+        text = SECRETS.redact(text)
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()
     except OSError as cause:

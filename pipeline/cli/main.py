@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from pipeline import __version__
 from pipeline.cli.usage import Parser
+from pipeline.config.redaction import SECRETS
 from pipeline.errors import EXIT_CONFIG, EXIT_INTERNAL, EXIT_OK, EXIT_SIGINT, ConfigError, PipelineError
 from pipeline.logs import LineHandler, setup
 
@@ -121,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return EXIT_CONFIG
         arguments = parser(_command_in(words)).parse_args(words)
     except ConfigError as error:
-        sys.stderr.write(f"pipeline: {error}\n")
+        sys.stderr.write(SECRETS.redact(f"pipeline: {error}\n"))
         return EXIT_CONFIG
     handler = setup(arguments.log_level, format=arguments.log_format, quiet=arguments.quiet)
     threading.excepthook = _log_thread_fault

@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.config.constraints import Rule, Unacceptable, clean, hints_of, nearest, shown, unknown_key
 from pipeline.config.keys import env_names, known_keys, sections, split_key, top_keys, value_of_text
 from pipeline.config.models import AppConfig, OllamaConfig, ProviderConfig, ValueSource, VLLMConfig, rule_of
+from pipeline.config.redaction import FATAL_CHARS, MASK, SECRETS
 from pipeline.config.texts import is_header_text, is_secret_name, mask_url
 from pipeline.config.yaml_file import load_yaml as load_yaml
 from pipeline.errors import ConfigError, SettingError
@@ -69,7 +70,9 @@ def load_config(
         before = given[name].value if name in given else None
         given[name] = _Given(_placed(found, inside, before), "flag", "command line")
     place = str(path) if path is not None else "environment and command line"
-    return _assemble(given, errors, place=place)
+    app = _assemble(given, errors, place=place)
+    _register_secrets(app)
+    return app
 
 
 def _placed(value: object, inside: tuple[str, ...], before: Any) -> Any:
@@ -243,6 +246,22 @@ def _hidden(value: Any, name: str, key: str) -> bool:
     return not plain and (name == "headers" or is_secret_name(key))
 
 
+def _register_secrets(app: AppConfig) -> None:
+    """Let no key, password or secret header of the configuration leave this process."""
+    for config in (app.ollama, app.vllm, *app.providers.values()):
+        register_provider_secrets(config)
+    for storage in (app.input.storage, app.output.storage):
+        SECRETS.add(*(str(value) for name, value in storage.items() if value and is_secret_name(name)))
+
+
+def register_provider_secrets(config: ProviderConfig) -> None:
+    """Register the secrets of one provider; its key file is registered when it is read."""
+    SECRETS.add(config.api_key)
+    SECRETS.add_headers(config.headers)
+    for url in (config.base_url,) if isinstance(config.base_url, str) else config.base_url:
+        SECRETS.add_url(url)
+
+
 def read_api_key(config: ProviderConfig) -> str:
     """The key to send: the file's when there is one, else the setting's; ConfigError without the key in it."""
     if not config.api_key_file:
@@ -251,8 +270,20 @@ def read_api_key(config: ProviderConfig) -> str:
         key = Path(config.api_key_file).read_text("utf-8").strip()
     except (OSError, ValueError) as cause:
         why = getattr(cause, "strerror", None) or "not a text"
-        raise SettingError("api_key_file", f"got {config.api_key_file!r} ({why}), need a file with the key") from cause
+        raise SettingError(
+            "api_key_file", f"got {_shown_path(config.api_key_file)} ({why}), need a file with the key"
+        ) from cause
     if not key or not is_header_text(key):
-        told = f"got {config.api_key_file!r} (no key for a header), need a file of one line"
+        told = f"got {_shown_path(config.api_key_file)} (no key for a header), need a file of one line"
         raise SettingError("api_key_file", told)
+    SECRETS.add(key)
     return key
+
+
+def _shown_path(text: str) -> str:
+    """The path for a message; masked when it looks like the key itself, given in the place of its file."""
+    path = Path(text)
+    if len(text) < FATAL_CHARS or len(path.parts) > 1 or path.suffix or path.exists():
+        return repr(text)
+    SECRETS.add(text)
+    return f"'{MASK}', which looks like the key itself,"

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.answers import looks_like_loop
 from pipeline.config import OllamaConfig, VLLMConfig
-from pipeline.config.loading import read_api_key
+from pipeline.config.loading import read_api_key, register_provider_secrets
+from pipeline.config.redaction import SECRETS
 from pipeline.errors import reason_of_status
 from pipeline.llm.error_patterns import is_dying, reason_of_text
 from pipeline.llm.http import Access, CallFailedError, Reply
@@ -116,9 +117,9 @@ def failed_call(attempt: ExtractionAttempt, failure: CallFailedError) -> Extract
     """The attempt, ended by the transport."""
     return replace(
         attempt,
-        error=failure.error[:MESSAGE_CHARS],
+        error=_short(failure.error),
         reason=failure.reason,
-        message=failure.error[:MESSAGE_CHARS],
+        message=_short(failure.error),
         sent=failure.sent,
         lost=failure.lost,
     )
@@ -133,7 +134,7 @@ def failed_stream(attempt: ExtractionAttempt, said: ServerError) -> ExtractionAt
 
 def failed_answer(attempt: ExtractionAttempt, reason: str, message: str) -> ExtractionAttempt:
     """The attempt, ended by what a 200 said; the model's text stays in it."""
-    return replace(attempt, error=reason, reason=reason, message=message[:MESSAGE_CHARS])
+    return replace(attempt, error=reason, reason=reason, message=_short(message))
 
 
 def failed_status(
@@ -150,7 +151,7 @@ def failed_status(
         attempt,
         error=f"http_{reply.status}",
         reason=reason,
-        message=f"HTTP {reply.status}: {said.message}"[:MESSAGE_CHARS],
+        message=_short(f"HTTP {reply.status}: {said.message}"),
         retry_after_s=retry_after_s(reply.headers.get("Retry-After"), now=now),
         needed_tokens=said.needed_tokens,
         context_length=said.context_length or attempt.context_length,
@@ -190,8 +191,14 @@ def whole_number(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
+def _short(message: str) -> str:
+    """The message cut to MESSAGE_CHARS; secrets go first, so that no part of one is left at the cut."""
+    return SECRETS.redact(message)[:MESSAGE_CHARS]
+
+
 def access_of(config: OllamaConfig | VLLMConfig, *, pool_size: int, address: str | None = None) -> Access:
     """How the config's server is reached; `address`: the one of its host name's to connect to."""
+    register_provider_secrets(config)
     return Access(
         read_key=lambda: read_api_key(config),
         headers=config.headers,

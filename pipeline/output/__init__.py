@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pipeline.config import AppConfig, OutputConfig
+from pipeline.config.redaction import SECRETS
 from pipeline.errors import ConfigError, InternalError, TryLaterError
 from pipeline.output.backend import OutputBackend
 from pipeline.output.index import Index
@@ -28,7 +29,7 @@ from pipeline.output.part_writer import Limits
 from pipeline.output.record_keys import head_of_outcome
 from pipeline.output.remote import RemoteBackend
 from pipeline.output.runs import read_runs, write_run
-from pipeline.records import Failure, Result, Stamp, to_line
+from pipeline.records import Failure, Result, Stamp, redacted, to_line
 from pipeline.shards import WHOLE, Shard
 from pipeline.stores import REMOTE_SCHEMES, RemoteStore, is_remote, lacks_slashes, service_of
 
@@ -108,7 +109,7 @@ class Output:
     def write(self, outcome: Result | Failure) -> None:
         """Writes the outcome's line, then notes it in the index. OutputError ends the run: nothing was noted then."""
         try:
-            line = to_line(outcome, self.stamp)
+            line = to_line(redacted(outcome, SECRETS.redact_values), self.stamp)
         except ValueError as exc:
             raise InternalError(f"{outcome.id!r}: the record is no JSON of UTF-8: {exc}") from exc
         head = head_of_outcome(outcome, self.stamp)

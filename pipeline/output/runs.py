@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.config.redaction import SECRETS
 from pipeline.errors import OutputError
 from pipeline.output.backend import OutputBackend
 from pipeline.records import RECORD_VERSION, Stamp
@@ -43,7 +44,7 @@ def write_run(medium: OutputBackend, summary: Mapping[str, Any], *, stamp: Stamp
     """
     head = {"v": RECORD_VERSION, "run": stamp.run, "run_id": stamp.run_id, "shard": stamp.shard}
     text = json.dumps({**summary, **head}, ensure_ascii=False, allow_nan=False, indent=1)
-    data = text.encode("utf-8", "backslashreplace") + b"\n"
+    data = SECRETS.redact(text).encode("utf-8", "backslashreplace") + b"\n"
     path = f"{RUNS}/{stamp.run_id}{suffix}"
     for name in (f"{path}.json", f"{path}.run{stamp.run}.json"):
         if medium.create(name, data):

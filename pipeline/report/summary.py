@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pipeline.config.redaction import SECRETS
 from pipeline.errors import REASONS
 from pipeline.report.html import page
 from pipeline.report.stats import Numbers, RunStats, merge
@@ -121,8 +122,8 @@ def report_files(report: Mapping[str, Any]) -> dict[str, bytes]:
     """The report's files by name, for whatever store the output is in."""
     text = json.dumps(report, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
     return {
-        "report.json": text.encode("utf-8", errors="backslashreplace"),
-        "report.html": page(report).encode("utf-8", errors="backslashreplace"),
+        "report.json": SECRETS.redact(text).encode("utf-8", errors="backslashreplace"),
+        "report.html": SECRETS.redact(page(report)).encode("utf-8", errors="backslashreplace"),
     }
 
 

@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pipeline.config.redaction import SECRETS
 from pipeline.records import Failure, Outcome, Postponed, Result
 from pipeline.report.stats import RunStats
 from pipeline.run.process import Finished
@@ -61,6 +62,7 @@ class Display:
             waiting = "the first look at the providers"
         if runner.end is not None and runner.in_flight:
             waiting = "what is in flight; a second Ctrl-C leaves at once"
+        waiting = SECRETS.redact(waiting) if waiting else None
         self.progress.update(
             ProgressState(
                 done=counts["done"],

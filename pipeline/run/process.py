@@ -18,6 +18,7 @@ from typing import Protocol
 from pipeline import documents
 from pipeline.agents import names_special_tokens, render
 from pipeline.answers import AnswerError, judge, reask_prompt
+from pipeline.config.redaction import SECRETS
 from pipeline.documents.special_tokens import break_special_tokens
 from pipeline.errors import REASKED, DocumentError, InternalError, Stage, kind_of
 from pipeline.llm.error_patterns import without_echo
@@ -142,6 +143,7 @@ def _ask(
             continue
         try:
             answer = judge(attempt.raw_text or "", schema, document_text=kept.quotable, repair=plan.repair)
+            _refuse_secrets(attempt.raw_text or "")
         except AnswerError as problem:
             state.attempts[-1] = replace(attempt, refused=problem.reason)
             if problem.reason not in REASKED or state.reasks >= resolved.max_reasks:
@@ -153,6 +155,12 @@ def _ask(
             continue
         state.notes = (*state.notes, *answer.notes)
         return _result(state, document, output=answer.value, repaired=answer.repaired, now=now)
+
+
+def _refuse_secrets(text: str) -> None:
+    """AnswerError when the answer holds a secret: in a record nothing is edited, and no secret is written."""
+    if SECRETS.holds(text):
+        raise AnswerError("schema_invalid", "the answer holds a secret of the configuration", stage="validate")
 
 
 def _harmless(state: DocumentState, document: Document, kept: Kept) -> Document:
@@ -224,7 +232,7 @@ def _failure(
 ) -> Failure:
     entry, asking = state.entry, state.asking
     last = state.attempts[-1] if state.attempts else None
-    raw = last.raw_text[: plan.raw_chars] if last and last.raw_text and plan.raw_chars else None
+    raw = SECRETS.redact(last.raw_text)[: plan.raw_chars] if last and last.raw_text and plan.raw_chars else None
     error = last.error if last and last.error and state.stage == "call" else reason
     known = entry.known
     again = known is not None and (known.sha256, known.fingerprint) == (state.sha256, asking.fingerprint)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import AppConfig
 from pipeline.config.loading import describe
+from pipeline.config.redaction import SECRETS
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import EXIT_INTERNAL, EXIT_OK, OutputError, PipelineError
 from pipeline.logs import active_handler
@@ -249,7 +250,7 @@ class _Session:
         text = summary_text(report, colour=colour)
         if self.options.quiet and self.options.log_format == "text":
             with suppress(OSError):  # nobody is left to be told
-                sys.stderr.write(text)
+                sys.stderr.write(SECRETS.redact(text))
             return
         try:
             write_out(text)
