@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "pipeline"
 
 LEVELS = (
-    "errors records shards",
+    "errors records shards linear_regex",
     "config",
     "stores answers long logs",
     "terminal",
@@ -31,7 +31,7 @@ LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts.spl
 HOMES = {
     "requests": {"llm/http.py"},
     "urllib3": {"llm/http.py", "llm/connection.py"},
-    "jsonschema": {"answers/schema.py"},
+    "jsonschema": {"answers/schema.py", "answers/keywords.py"},
     "referencing": {"answers/schema.py"},
     "yaml": {"config/yaml_file.py"},
     "rich": {"run/progress.py"},

@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pipeline.linear_regex import UnsupportedPatternError, linear_regex
+
 Check = Callable[[Any], bool]
 """True when a value as json.loads gives it surely keeps (this part of) a schema."""
 
@@ -135,10 +137,10 @@ def _range(_: _Maker, part: Mapping[str, Any]) -> Check:
 
 def _pattern(_: _Maker, part: Mapping[str, Any]) -> Check:
     try:
-        pattern = re.compile(part["pattern"])
-    except re.error as cause:
+        search = linear_regex(part["pattern"]).search
+    except (re.error, UnsupportedPatternError) as cause:
         raise _UnknownError from cause
-    return lambda value: type(value) is not str or pattern.search(value) is not None
+    return lambda value: type(value) is not str or search(value)
 
 
 _STRING, _ARRAY = _size(str, "minLength", "maxLength"), _size(list, "minItems", "maxItems")

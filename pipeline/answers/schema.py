@@ -1,12 +1,11 @@
 """A JSON Schema, compiled once: does a value keep it, what is the one thing worth saying, which strings are quotes.
 
-The only module that knows jsonschema; it reads no file, asks no network and never repeats a value it judges.
+Only keywords.py and this module know jsonschema; they read no file, use no network and repeat no value they judge.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -19,13 +18,16 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from pipeline.answers.fast_path import Check, quick_check
+from pipeline.answers.keywords import Validator, check_patterns, matches
 from pipeline.answers.violations import MESSAGE_CHARS, Violation, describe, path_of, short
 from pipeline.config.constraints import nearest_hint
 from pipeline.errors import ConfigError
+from pipeline.linear_regex import TooExpensiveError
 
 QUOTE = "x-quote"
 _ERRORS_LOOKED_AT = 100
 _TOO_DEEP = "expected a value of the schema's depth, got one nested too deeply to check"
+_TOO_EXPENSIVE = "expected strings that can be held against the patterns within seconds"
 _TOO_LARGE = "expected numbers of an ordinary size, got one too large to check"
 # keywords whose values are data, and keywords whose keys are names and not keywords
 _DATA = frozenset({"const", "enum", "default", "examples", "dependentRequired"})
@@ -58,6 +60,8 @@ class CompiledSchema:
             worst = best_match(islice(self.validator.iter_errors(value), _ERRORS_LOOKED_AT))
         except RecursionError:
             return Violation("$", _TOO_DEEP)
+        except TooExpensiveError:
+            return Violation("$", _TOO_EXPENSIVE)
         except (OverflowError, ValueError):
             return Violation("$", _TOO_LARGE)
         if worst is None:
@@ -81,12 +85,14 @@ def compile_schema(schema: Mapping[str, Any], *, where: str) -> CompiledSchema:
         raise ConfigError(f'{where}: the schema must be of an object ("type": "object"), got type {short(kind)}')
     _check_keywords(plain, where)
     # a schema without a type would let anything but an object pass
-    validator = Draft202012Validator({**plain, "type": "object"}, registry=Registry())
+    validator = Validator({**plain, "type": "object"}, registry=Registry())
     root = DRAFT202012.create_resource(plain)
     resolver = Registry().with_resource("", root).crawl().resolver_with_root(root)
     places = list(_places(plain, "$"))
+    unevaluated = any("unevaluatedProperties" in node for _, node in places)
     for place, node in places:
         _check_place(node, resolver, where=where, place=place)
+        check_patterns(node, at=f"{where}: at {place}", names_matter=unevaluated)
     compiled = CompiledSchema(
         schema=plain,
         for_server=_without_quotes(plain),
@@ -161,6 +167,8 @@ def _check_ref(ref: str, resolver: Any, *, at: str) -> None:
         raise ConfigError(f"{at}: got {short(ref)}, which is not there; {accepted}") from cause
     # a reference may lead below a keyword of no meaning, where nothing has been checked yet
     _check_keywords(target, at)
+    for _, node in _places(target, ""):
+        check_patterns(node, at=at, names_matter=False)
 
 
 def _places(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -245,5 +253,5 @@ def _inner(schema: Mapping[str, Any], step: str | int) -> list[Any]:
         return [prefix[step] if step < len(prefix) else schema.get("items")]
     named = schema.get("properties", {})
     subs = [named[step]] if step in named else []
-    subs += [sub for pattern, sub in schema.get("patternProperties", {}).items() if re.search(pattern, step)]
+    subs += [sub for pattern, sub in schema.get("patternProperties", {}).items() if matches(pattern, step)]
     return subs or [schema.get("additionalProperties")]

@@ -6,10 +6,11 @@ Nothing here repeats the value itself: it may hold the document's text.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from pipeline.linear_regex import linear_regex
 
 MESSAGE_CHARS = 300
 _KINDS = {
@@ -138,7 +139,7 @@ def _missing(schema: Mapping[str, Any], value: Any) -> str:
 def _unexpected(schema: Mapping[str, Any], value: Any) -> str:
     named = schema.get("properties", {})
     patterns = schema.get("patternProperties", {})
-    extra = sum(name not in named and not any(re.search(p, name) for p in patterns) for name in value)
+    extra = sum(name not in named and not any(linear_regex(p).search(name) for p in patterns) for name in value)
     word = "property" if extra == 1 else "properties"
     return f"no properties but {', '.join(map(short, named)) or 'none'}, got {extra} unexpected {word}"
 

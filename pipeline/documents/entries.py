@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.documents.compression import PLAIN, Compression, read_limited, split_compression
@@ -40,6 +41,9 @@ Damage = tuple[type[Exception], ...]
 
 ARCHIVES: Mapping[str, Archive] = {".tar": TAR, ".zip": ZIP}
 """By suffix, in lower case, without a compression's."""
+
+MAX_NAME_CHARS = 4096
+"""The longest path that a file system takes; a longer name of a member is an attack on what matches it."""
 
 _EXTENSION = re.compile(r"(?:\.[a-z][a-z0-9_-]{0,9}|\.[0-9][a-z0-9]{0,2})")
 _VISIBLE = select(["**"], [])
@@ -161,6 +165,7 @@ def _member_entries(found: Found, archive: Archive, *, compression: Compression,
     damage = (*found.damage, *compression.damage, *archive.damage)
     try:
         for member in archive.members(found.open, compression, lambda kind: rules.ignore(f"({kind})")):
+            member = _short_named(member)
             inner = _member(found, member, damage)
             name = printable(harmless(member.name))
             visible = whole and _VISIBLE.wants(name) and not rules.chosen.excludes(inner.relative)
@@ -174,6 +179,17 @@ def _member_entries(found: Found, archive: Archive, *, compression: Compression,
         yield damaged(_container(found, "archive", compression=compression, rules=rules), cause)
     except damage as cause:
         yield damaged(_container(found, "archive", compression=compression, rules=rules), cause)
+
+
+def _short_named(member: Member) -> Member:
+    """The member; one whose name is too long is cut short, cannot be read, and keeps its suffix."""
+    name = member.name
+    if len(name) <= MAX_NAME_CHARS:
+        return member
+    digest = sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    told = f"the name of this member has {len(name)} characters, more than {MAX_NAME_CHARS}"
+    problem = DocumentError("document_unreadable", told)
+    return replace(member, name=f"{name[:200]}~{digest}~{name[-20:].rsplit('/', 1)[-1]}", problem=problem)
 
 
 def _member(found: Found, member: Member, damage: Damage) -> Found:

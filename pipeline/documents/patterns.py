@@ -14,17 +14,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import ConfigError
+from pipeline.linear_regex import LinearRegex
 from pipeline.stores import HIDDEN
 
 _VISIBLE = "(?![._])"
+_Matcher = re.Pattern[str] | LinearRegex
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
     """A compiled pattern: `whole` for a path, `steps` for one name each (None for `**`)."""
 
-    whole: re.Pattern[str]
-    steps: tuple[re.Pattern[str] | None, ...]
+    whole: _Matcher
+    steps: tuple[_Matcher | None, ...]
     names_hidden: bool
 
     def may_hold_below(self, folder: Sequence[str]) -> bool:
@@ -100,11 +102,18 @@ def _compile(names: list[str], text: str, *, exclude: bool = False, hidden: bool
     """The pattern of these names; one that excludes takes hidden names, and all below what it matches."""
     guard = "" if exclude or hidden else _VISIBLE
     try:
-        steps = tuple(None if name == "**" else re.compile(_name(name, guard), re.DOTALL) for name in names)
-        whole = re.compile(_path(names, guard) + ("(?:/.*)?" if exclude else ""), re.DOTALL)
+        steps = tuple(None if name == "**" else _matcher(_name(name, guard), [name]) for name in names)
+        whole = _matcher(_path(names, guard) + ("(?:/.*)?" if exclude else ""), names)
     except re.error as cause:
         raise ConfigError(f"input: the pattern {text!r} cannot be used: {cause.msg}") from cause
     return Pattern(whole, steps, hidden or any(name.startswith(HIDDEN) for name in names))
+
+
+def _matcher(pattern: str, names: list[str]) -> _Matcher:
+    """The standard library's where it need not backtrack: one `**`, and one `*` in each name; else a linear one."""
+    stars = [len(_STARS.findall(name)) for name in names if name != "**"]
+    quick = names.count("**") <= 1 and max(stars, default=0) <= 1
+    return re.compile(pattern, re.DOTALL) if quick else LinearRegex(pattern, re.DOTALL)
 
 
 def _path(names: list[str], guard: str) -> str:
@@ -114,6 +123,7 @@ def _path(names: list[str], guard: str) -> str:
     return folders + (f"(?:{any_name}/)*{any_name}" if last == "**" else _name(last, guard))
 
 
+_STARS = re.compile(r"\*+")
 _PIECE = re.compile(r"\*+|\?|\[(?P<not>[!^]?)(?P<set>\]?[^\]]*)\]|\\(?P<plain>.)|.", re.DOTALL)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime
 import threading
+import time
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from pipeline.answers.schema import compile_schema
 from pipeline.errors import ConfigError
@@ -74,6 +76,73 @@ def test_a_schema_that_cannot_be_used_is_refused(schema: Any, place: str) -> Non
         compile_schema(schema, where="agents/x.yaml: schema")
     assert str(caught.value).startswith("agents/x.yaml: schema: ")
     assert place in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("schema", "place"),
+    [
+        (of({"a": {"pattern": r"(x)\1"}}), "$.properties.a.pattern"),
+        (of({"a": {"pattern": "(?:a{999}){999}"}}), "$.properties.a.pattern"),
+        (of({}, patternProperties={r"(x)\1": {}}), "$.patternProperties"),
+        (of({}, patternProperties={"^(x+)+$": {}}, unevaluatedProperties=False), "additionalProperties in place of"),
+        (of({"a": {"$ref": "#/default/b"}}, default={"b": {"pattern": r"(x)\1"}}), "$.properties.a.$ref.pattern"),
+    ],
+)
+def test_a_pattern_that_needs_backtracking_is_refused(schema: Any, place: str) -> None:
+    """A pattern that has no linear engine is an error of the agent, with its place."""
+    with pytest.raises(ConfigError) as caught:
+        compile_schema(schema, where="test")
+    assert place in str(caught.value)
+
+
+@pytest.mark.parametrize("depth", ["properties", "anyOf", "patternProperties", "additionalProperties", "uniqueItems"])
+def test_no_answer_makes_a_pattern_hang(depth: str) -> None:
+    """An answer of a hundred thousand characters is held against nested repeats within a second or two."""
+    evil, text = {"type": "string", "pattern": "^(a+)+$"}, "a" * 100_000 + "!"
+    value: Any = {"a": text}
+    schema = {
+        "properties": of({"a": evil}),
+        "anyOf": of({"a": {"anyOf": [evil, {"type": "null"}]}}),
+        "patternProperties": of({}, patternProperties={"^(a+)+$": {"type": "null"}}, additionalProperties=False),
+        "additionalProperties": of({}, additionalProperties={"not": {"pattern": "(a|aa)+$"}}),
+        "uniqueItems": of({"a": {**evil, "uniqueItems": True}}),
+    }[depth]
+    started = time.process_time()
+    compiled = compile_schema(schema, where="test")
+    violation = compiled.violation({text: 1} if depth == "patternProperties" else value)
+    assert (violation is None) is (depth == "additionalProperties")
+    assert time.process_time() - started < 10
+
+
+_NAMES = st.sampled_from(["a", "ab", "x-a", "x-", "b\n", "", "B"])
+_PATTERNS = st.sampled_from(["^x-", "^a", "b$", "(a|b)+$", "(?i:b)", "^(?!a)", "."])
+_PARTS = st.sampled_from([{}, True, False, {"type": "integer"}, {"type": "string", "pattern": "(a+)+$"}])
+
+
+@settings(deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "properties": st.dictionaries(_NAMES, _PARTS, max_size=2),
+            "patternProperties": st.dictionaries(_PATTERNS, _PARTS, max_size=2),
+            "additionalProperties": _PARTS,
+            "propertyNames": st.fixed_dictionaries({"pattern": _PATTERNS}),
+        },
+    ),
+    st.dictionaries(_NAMES, st.sampled_from([1, "a", "aab", "b\n", None]), max_size=4),
+)
+def test_patterns_mean_what_jsonschema_takes_them_for(schema: dict[str, Any], value: dict[str, Any]) -> None:
+    """With patterns wherever they can be, the verdict is that of the library itself, keyword for keyword."""
+    whole = {"type": "object", **schema}
+    expected = {
+        (error.validator, tuple(error.absolute_path)) for error in Draft202012Validator(whole).iter_errors(value)
+    }
+    compiled = compile_schema(whole, where="test")
+    assert {
+        (error.validator, tuple(error.absolute_path)) for error in compiled.validator.iter_errors(value)
+    } == expected
+    assert (compiled.violation(value) is None) is (not expected)
 
 
 def test_a_property_may_be_required_and_not_described() -> None:

@@ -139,6 +139,18 @@ def test_a_name_never_leads_outside(form: str) -> None:
     assert found == {f"a.{form}!/{after}": before.encode() for before, after in zip(names, clean, strict=True)}
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_name_that_is_too_long_is_refused(form: str) -> None:
+    """A member with a name of 30 kB is one failed document under a short id, and no glob hangs on it."""
+    names = ["a" * 30_000 + ".txt", "b/" * 15_000 + "c.txt.gz", "d" * 30_000]
+    data = packed(form, {**dict.fromkeys(names, b"x"), "e.txt": b"y"})
+    found = entries(data, f"a.{form}", include=["*a*a*a*a*.txt*", "*.gz", "e.txt"], exclude=["*a*a*a*a*a*b"])
+    assert max(len(entry.id) for entry in found) < 300
+    assert list(read(found).values()) == ["document_unreadable", "document_unreadable", b"y"]
+    with pytest.raises(DocumentError, match="30004 characters, more than 4096"):
+        found[0].read()
+
+
 def test_links_and_devices_are_passed_over() -> None:
     """They are counted, and what they point to is not read."""
     kinds = {tarfile.SYMTYPE: "s", tarfile.LNKTYPE: "l", tarfile.CHRTYPE: "c", tarfile.FIFOTYPE: "f"}

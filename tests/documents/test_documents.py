@@ -6,6 +6,8 @@ import gzip
 import hashlib
 import json
 import os
+import re
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -213,6 +215,31 @@ def test_what_is_wanted_is_found(patterns: list[str], path: str) -> None:
     for selection in (chosen, without):
         if selection.wants(path):
             assert all(selection.enters(folder) for folder in above)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from(["*", "**", "?", "[ab]", "[!a]", "a", "b", ".a", "_", "*a*", "a*b*", "\\*"]), max_size=4),
+    st.lists(st.sampled_from(["a", "b", "ab", "aab", ".a", "_b", "*", "ab\n"]), min_size=1, max_size=4),
+    st.booleans(),
+)
+def test_a_pattern_with_many_stars_means_the_same(names: list[str], path: list[str], exclude: bool) -> None:
+    """A pattern that is matched without backtracking takes the paths that the standard library's engine takes."""
+    text, relative = "/".join(names), "/".join(path)
+    pattern = (select(["**"], [text]).none_of if exclude else select([text], []).any_of[0])[0]
+    whole = pattern.whole if isinstance(pattern.whole, re.Pattern) else pattern.whole._compiled
+    assert bool(pattern.whole.fullmatch(relative)) is bool(whole.fullmatch(relative))
+
+
+@pytest.mark.parametrize("pattern", ["*a*a*a*a*a*b", "**/a/**/a/**/a/**/a/**/b", "*?*?*?*?*x", "**/*a*a*a*/**"])
+def test_no_name_makes_a_pattern_hang(pattern: str) -> None:
+    """Patterns with several wildcards are held against hostile names in linear time."""
+    started = time.process_time()
+    for name in ("a" * 4096, "a/" * 2048 + "a", "/".join(["a" * 100] * 40)):
+        for chosen in (select([pattern], []), select(["**"], [pattern]), select(["**"], [], glob=pattern)):
+            chosen.wants(name)
+            chosen.enters(name)
+    assert time.process_time() - started < 5
 
 
 def test_a_pattern_that_cannot_be_used_is_said() -> None:

@@ -1,0 +1,148 @@
+"""A program is run over a text: all ways through it at once, one node after the other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+
+from pipeline.linear_regex.program import LookAround, Position, Program
+
+MAX_VISITS = 10_000_000
+"""Steps that one search may visit in nodes that were not known: a few seconds."""
+
+_MAX_REMEMBERED = 500_000
+_MAX_KINDS = 10_000
+_END = -1
+
+Holds = Callable[[int], bool]
+"""Does an assertion hold at this position of a text?"""
+
+
+class TooExpensiveError(Exception):
+    """A search took more than MAX_VISITS."""
+
+
+class _Node:
+    """A set of steps before a character, and what follows from it: (does the pattern end here, the next node)."""
+
+    __slots__ = ("following", "steps")
+
+    def __init__(self, steps: tuple[int, ...]) -> None:
+        self.steps = steps
+        self.following: dict[tuple[int, int], tuple[bool, _Node]] = {}
+
+
+class _HoldsPosition:
+    """A position, asked of the standard library, which reads two characters for it."""
+
+    def __init__(self, assertion: Position) -> None:
+        self._match = re.compile(assertion.text, assertion.flags).match
+        self.inside = assertion.text in (r"\b", r"\B") or bool(assertion.flags & re.MULTILINE)
+
+    def on(self, text: str) -> Holds:
+        """The answer for each position of this text."""
+        return lambda at: self._match(text, at) is not None
+
+
+class _HoldsAround:
+    """A look-around, answered for all positions by one run."""
+
+    inside = True
+
+    def __init__(self, assertion: LookAround) -> None:
+        self._automaton = Automaton(assertion.program)
+        self._back, self._wanted = assertion.back, assertion.wanted
+
+    def on(self, text: str) -> Holds:
+        """The answer for each position of this text."""
+        holds = bytearray(self._automaton.ends(text, anywhere=True, back=self._back))
+        if self._back:
+            holds.reverse()
+        return lambda at: bool(holds[at]) is self._wanted
+
+
+class Automaton:
+    """Runs a program; safe to share between threads, which may at worst compute a node twice."""
+
+    def __init__(self, program: Program) -> None:
+        self._steps, self._start = program.steps, program.start
+        self._leaves = [re.compile(text, flags).fullmatch for text, flags in program.leaves]
+        self._assertions = [
+            _HoldsPosition(each) if isinstance(each, Position) else _HoldsAround(each) for each in program.assertions
+        ]
+        self._inside = any(each.inside for each in self._assertions)
+        self._kinds: dict[str, int] = {}
+        self._nodes: dict[tuple[tuple[int, ...], bool], _Node] = {}
+        self._remembered = 0
+
+    def ends(self, text: str, *, anywhere: bool, back: bool = False) -> Iterator[bool]:
+        """For each position in order, from 0 or from the end: can the pattern end there?
+
+        `anywhere`: it may begin at every position, else at the first only.
+        """
+        checks = [each.on(text) for each in self._assertions]
+        size, inside, visits = len(text), self._inside, 0
+        kinds, node = self._kinds, self._node((self._start,), anywhere)
+        for count in range(size + 1):
+            at = size - count if back else count
+            kind = _END
+            if count < size:
+                char = text[at - 1] if back else text[at]
+                kind = kinds[char] if char in kinds else self._kind(char)
+            held = 0
+            if checks and (inside or at == 0 or at >= size - 1):
+                held = sum(1 << number for number, holds in enumerate(checks) if holds(at))
+            found = node.following.get((kind, held))
+            if found is None:
+                visited = self._closure(node.steps, held)
+                visits += len(visited)
+                if visits > MAX_VISITS:
+                    raise TooExpensiveError
+                found = node.following[kind, held] = self._next(visited, kind, anywhere)
+            yield found[0]
+            node = found[1]
+
+    def _closure(self, steps: Iterable[int], held: int) -> set[int]:
+        """All steps that are reached without reading."""
+        seen = set(steps)
+        waiting = list(seen)
+        while waiting:
+            kind, number, to = self._steps[waiting.pop()]
+            if kind == "branch":
+                reached = to
+            elif kind == "assert" and held >> number & 1:
+                reached = (to,)
+            else:
+                continue
+            for step in reached:
+                if step not in seen:
+                    seen.add(step)
+                    waiting.append(step)
+        return seen
+
+    def _next(self, visited: set[int], kind: int, anywhere: bool) -> tuple[bool, _Node]:
+        steps = {self._start} if anywhere else set()
+        self._remembered += 8
+        if kind != _END:
+            for step in visited:
+                what, number, to = self._steps[step]
+                if what == "read" and kind >> number & 1:
+                    steps.add(to)
+        return 0 in visited, self._node(tuple(sorted(steps)), anywhere)
+
+    def _node(self, steps: tuple[int, ...], anywhere: bool) -> _Node:
+        found = self._nodes.get((steps, anywhere))
+        if found is None:
+            self._remembered += len(steps)
+            if self._remembered > _MAX_REMEMBERED:
+                self._nodes, self._remembered = {}, 0
+            found = self._nodes[steps, anywhere] = _Node(steps)
+        return found
+
+    def _kind(self, char: str) -> int:
+        """Which leaves of the pattern the character fits, a bit each."""
+        if len(self._kinds) > _MAX_KINDS:
+            self._kinds.clear()
+        kind = sum(1 << number for number, fits in enumerate(self._leaves) if fits(char))
+        self._kinds[char] = kind
+        return kind
