@@ -18,6 +18,7 @@ from pipeline.llm.protocol import (
     Bodies,
     ServerError,
     access_of,
+    count_notes,
     cut_reason,
     decode_object,
     failed_answer,
@@ -32,6 +33,9 @@ from pipeline.llm.reload_detector import ReloadWatch
 from pipeline.llm.sse import join_lines
 from pipeline.llm.truncation import TruncationJudge
 from pipeline.records import ExtractionAttempt
+
+MAX_DURATION_NS = 10**18
+"""About 30 years."""
 
 NANOSECOND = 1e-9
 
@@ -181,13 +185,15 @@ def _repeats(text: str | None) -> bool:
 def _with_usage(attempt: ExtractionAttempt, body: Mapping[str, Any]) -> ExtractionAttempt:
     """Durations come in nanoseconds; what total leaves over load, prompt and answer is the wait in the queue."""
     total, load, prompt, answer = (
-        whole_number(body.get(f"{part}duration")) for part in ("total_", "load_", "prompt_eval_", "eval_")
+        whole_number(body.get(f"{part}duration"), most=MAX_DURATION_NS)
+        for part in ("total_", "load_", "prompt_eval_", "eval_")
     )
     queue_ns = None if total is None else max(0, total - (load or 0) - (prompt or 0) - (answer or 0))
     return replace(
         attempt,
         prompt_tokens=whole_number(body.get("prompt_eval_count")),
         completion_tokens=whole_number(body.get("eval_count")),
+        notes=(*attempt.notes, *count_notes(body.get("prompt_eval_count"), body.get("eval_count"))),
         queue_s=None if queue_ns is None else queue_ns * NANOSECOND,
         load_s=None if load is None else load * NANOSECOND,
     )

@@ -17,6 +17,9 @@ from pipeline.llm.error_patterns import is_dying, reason_of_text
 from pipeline.llm.http import Access, CallFailedError, Reply
 from pipeline.records import ExtractionAttempt, ModelMetadata
 
+MAX_TOKENS = 10**9
+"""No prompt and no answer has more tokens; a server that says so counts wrong, and no metric can add such numbers."""
+
 MESSAGE_CHARS = 400
 
 
@@ -186,9 +189,15 @@ def served_by(provider: str, model: str, base_url: str) -> ModelMetadata:
     return ModelMetadata(provider, model, urlunsplit((parts.scheme, netloc, parts.path, "", "")))
 
 
-def whole_number(value: object) -> int | None:
-    """A count as a server gives it, or None when it gives something else."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+def whole_number(value: object, *, most: int = MAX_TOKENS) -> int | None:
+    """Return a count as a server gives it; None for anything but a whole number from 0 to `most`."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most else None
+
+
+def count_notes(*values: object) -> tuple[str, ...]:
+    """Return the note for counts that no server can mean; they are then unknown."""
+    implausible = any(isinstance(value, int) and value > MAX_TOKENS for value in values)
+    return ("implausible_usage",) if implausible else ()
 
 
 def _short(message: str) -> str:

@@ -19,6 +19,7 @@ from pipeline.llm.protocol import (
     Bodies,
     ServerError,
     access_of,
+    count_notes,
     cut_reason,
     decode_object,
     encode,
@@ -252,6 +253,7 @@ def _with_usage(attempt: ExtractionAttempt, body: Mapping[str, Any]) -> Extracti
         attempt,
         prompt_tokens=whole_number(usage.get("prompt_tokens")),
         completion_tokens=whole_number(usage.get("completion_tokens")),
+        notes=(*attempt.notes, *count_notes(usage.get("prompt_tokens"), usage.get("completion_tokens"))),
         cached_tokens=whole_number(details.get("cached_tokens")) if isinstance(details, dict) else None,
     )
 

@@ -112,7 +112,7 @@ class Metrics:
         self.families = Families()
         self._labels, self._ways, self._clock, self._now = (agent, shard or ""), ways, clock, now
         self._skipped, self._shown, self._errors = 0, frozenset[str](), set[str]()
-        self._written_at = clock()
+        self._written_at, self._faulty = clock(), False
         for outcome, reason in (("done", ""), ("skipped", ""), *(("failed", name) for name in REASONS)):
             self.families.documents.labels(*self._labels, outcome, reason)
         self.families.started.labels(*self._labels).set(now())
@@ -121,7 +121,19 @@ class Metrics:
         self._write()
 
     def outcome(self, finished: Finished) -> None:
-        """Counts a document and its requests; a postponed one counts later, skipped ones in `turn`."""
+        """Count a document and its requests; a postponed one counts later, skipped ones in `turn`."""
+        self._safely(lambda: self._outcome(finished))
+
+    def _safely(self, step: Callable[[], None]) -> None:
+        """Take a step; whatever goes wrong in it is logged once, and never changes how a run ends."""
+        try:
+            step()
+        except Exception as fault:
+            if not self._faulty:
+                logger.warning("Metrics failed and may be incomplete from now on.", exc_info=fault)
+            self._faulty = True
+
+    def _outcome(self, finished: Finished) -> None:
         for attempt in finished.attempts:
             self._attempt(attempt)
         outcome, documents = finished.outcome, self.families.documents
@@ -131,14 +143,20 @@ class Metrics:
             documents.labels(*self._labels, "failed", outcome.reason).inc()
 
     def turn(self, runner: Runner) -> None:
-        """Takes over how the run stands; the text file is written now and then."""
+        """Take over the numbers of the run; the text file is written every TEXTFILE_EVERY_S seconds."""
+        self._safely(lambda: self._turn(runner))
+
+    def _turn(self, runner: Runner) -> None:
         self._show(runner)
         if self._clock() - self._written_at >= TEXTFILE_EVERY_S:
             self._written_at = self._clock()
             self._write()
 
     def end(self, runner: Runner, exit_code: int) -> None:
-        """The last values, to the text file and the push gateway; the time of success with exit code 0 only."""
+        """Write the last values to the text file and the push gateway; the time of success with exit code 0 only."""
+        self._safely(lambda: self._end(runner, exit_code))
+
+    def _end(self, runner: Runner, exit_code: int) -> None:
         self._show(runner)
         self.families.exit_code.labels(*self._labels).set(exit_code)
         if exit_code == EXIT_OK:

@@ -23,6 +23,7 @@ from conftest import Child, Place
 from fake_llm import FakeLLM, Fault
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
+from raw_server import answering, reply
 
 from pipeline.records import Entry, ExtractionAttempt, ModelMetadata, Unchanged
 from pipeline.run.metrics import SUCCESS, Families, Metrics, Ways
@@ -394,3 +395,32 @@ def test_a_server_cannot_make_labels_without_end() -> None:
     ]
     assert len(samples) <= 50
     assert sum(sample.value for sample in samples) == 500
+
+
+def test_a_count_of_4000_digits_ends_no_run(place: Place) -> None:
+    """A server's numbers are no reason to end with 70: the record is written, and the count in it is unknown."""
+    place.documents(3)
+    body = {
+        "choices": [{"index": 0, "message": {"content": '{"summary": "fine"}'}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": int("9" * 4000), "completion_tokens": 5},
+    }
+    with answering(reply(body)) as server:
+        place.configure({"vllm.base_url": server.url, "vllm.preflight": "off", "vllm.type": "openai"})
+        place.run("--metrics-textfile", "metrics.prom")
+    records = place.lines("results.jsonl")
+    assert [record["usage"]["prompt_tokens"] for record in records] == [None] * 3
+    assert all("implausible_usage" in record["notes"] for record in records)
+
+
+def test_a_fault_in_the_metrics_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """It never reaches the run."""
+    metrics = Metrics("agent", None, ways=Ways())
+    metrics.families = None  # type: ignore[assignment]
+    finished = Finished(
+        Entry("a", "file:///a", None, 1, "text", bytes),
+        Unchanged("a"),
+        (ExtractionAttempt(ModelMetadata("vllm", "m")),),
+    )
+    metrics.outcome(finished)
+    metrics.outcome(finished)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
