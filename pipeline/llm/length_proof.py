@@ -1,0 +1,262 @@
+"""Proof that a server reads a prompt to its end, by token counts alone; it sends nothing itself.
+
+A server that reads everything counts on one straight line when a document's text stands once, r times and 2r times in
+its place of the prompt. One that cuts leaves the line. The algorithm has two parts:
+
+    prove    three requests, of which the longest is twice as long as any document so far can be. On the line: every
+             prompt that cannot be longer is read whole. Off the line, or refused: where is the limit, and what does a
+             cut leave? (limit_search.py)
+    halves   once a limit is known, only a document whose count is one that a cut leaves needs a proof of its own: the
+             tokens of its two halves must add up to those of the whole.
+
+Comparing counts with lengths in characters does not work: white space and base64 hide cuts or look like them.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+EXEMPT_TOKENS = 512
+"""Shorter prompts need no proof (contract, section 6)."""
+EXEMPT_BYTES = 8 * EXEMPT_TOKENS
+"""A prompt of more bytes is proved whatever its count is: a small window may be why the count is low."""
+TOLERANCE = 4
+"""Tokens that may go or come where two copies, or two halves, meet: for each copy and `$document`."""
+NEAR = 3
+"""Tokens around the counts that a cut leaves within which a document is proved by its halves."""
+BYTES_PER_TOKEN = 1.2
+"""No text has fewer bytes of UTF-8 for each token, so that a prompt's bytes bound its tokens."""
+MOST_BYTES_PER_TOKEN = 12
+AHEAD, AHEAD_LATER, EARLY_PROOFS = 2, 8, 7
+"""A proof reaches twice as far as is needed, so that lengths that ascend need few; later ones reach further still."""
+MOST_PROBE_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Reply to a proof request: how many prompt tokens it counted, or that it was refused as too long.
+
+    `context_length`: the context that a refusal names, in tokens.
+    """
+
+    tokens: int | None
+    refused: bool = False
+    context_length: int | None = None
+
+
+Send = Callable[[str, int], Probe]
+"""Sends the document's prompt with another text in its place and this `max_tokens`; ProofFailedError when it cannot."""
+
+
+class ProofFailedError(Exception):
+    """A proof request failed for reasons of the server or the network: nothing is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The counts that a cut leaves lie from `low` to `high`, asked with `max_tokens`; `context_length` is the limit."""
+
+    low: int
+    high: int
+    max_tokens: int
+    context_length: int
+
+    def is_near(self, tokens: int, max_tokens: int) -> bool:
+        """Return whether a cut may have left this count; servers that keep room for the answer keep less for more."""
+        low = self.low - max(0, max_tokens - self.max_tokens)
+        return low - NEAR <= tokens <= self.high + NEAR
+
+
+Verdict = Literal["whole", "prove", "halves", "unverified"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Summary of what is known of a server's limit.
+
+    `proven`: prompts that cannot be longer than this many tokens are read whole. `refuses`: longer ones are an error.
+    `cut`: longer ones are cut. `unverified`: why its counts prove nothing; empty while they may.
+    """
+
+    proven: int = 0
+    refuses: bool = False
+    cut: Cut | None = None
+    unverified: str = ""
+
+    def verdict(self, tokens: int, *, size_bytes: int, max_tokens: int) -> Verdict:
+        """Return what is still to be done for a prompt of `size_bytes` bytes that was counted as `tokens`."""
+        if self.unverified:
+            return "unverified"
+        if self.cut is not None:
+            return "halves" if self.cut.is_near(tokens, max_tokens) else "whole"
+        if self.refuses or (tokens < EXEMPT_TOKENS and size_bytes <= EXEMPT_BYTES):
+            return "whole"
+        return "whole" if most_tokens(size_bytes) + max_tokens <= self.proven else "prove"
+
+
+def most_tokens(size_bytes: int) -> int:
+    """Return how many tokens a text of this many bytes can have."""
+    return math.ceil(size_bytes / BYTES_PER_TOKEN)
+
+
+def copies_for(*, wanted: int, unit_tokens: int, text_bytes: int) -> int:
+    """Return r, so that 2r copies of the text have `wanted` tokens; at least 2, and no more than memory is fit for."""
+    unit = max(1, unit_tokens, text_bytes // MOST_BYTES_PER_TOKEN)
+    affordable = MOST_PROBE_BYTES // (2 * max(1, text_bytes))
+    return max(2, min(math.ceil(wanted / (2 * unit)), affordable))
+
+
+def is_straight(once: int, many: int, twice: int, *, copies: int, places: int = 1) -> bool:
+    """Return whether the counts of 1, `copies` and 2 * `copies` copies lie on one straight line that rises.
+
+    Within 4 tokens for each copy and place. A line that stops rising is none, however short the copies are.
+    """
+    rise = (many - once) / (copies - 1)
+    off = abs(many + rise * copies - twice)
+    return off <= TOLERANCE * copies * places and 2 * (twice - many) >= many - once > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A document whose prompt, of `size_bytes` bytes, was counted as `tokens`; its text stands there `places` times."""
+
+    text: str
+    tokens: int
+    size_bytes: int
+    max_tokens: int
+    places: int = 1
+
+
+def prove(send: Send, document: Counted, *, longest_bytes: int, proofs: int) -> tuple[Finding, Probe, str]:
+    """Prove by repetition; return the finding, the last probe, and the longest text sent, for a search of the limit.
+
+    `longest_bytes`: the longest prompt so far. `proofs`: how many were made before. An empty finding: there is a limit.
+    """
+    text, places = document.text, document.places
+    once = send(text, 1)
+    if complaint := _complaint(once, document.tokens):
+        return Finding(unverified=complaint), once, text
+    assert once.tokens is not None
+    copies = _copies(document, once.tokens, longest_bytes=longest_bytes, ahead=_ahead(proofs))
+    many = send(text * copies, 1)
+    if many.tokens is None:
+        return Finding(unverified="" if many.refused else NO_COUNT), many, text * copies
+    longest = text * (2 * copies)
+    twice = send(longest, 1)
+    if twice.tokens is None:
+        return Finding(unverified="" if twice.refused else NO_COUNT), twice, longest
+    if not is_straight(once.tokens, many.tokens, twice.tokens, copies=copies, places=places):
+        return Finding(), twice, longest
+    differs = once.tokens > document.tokens + NEAR
+    return Finding(unverified=TWO_LIMITS) if differs else Finding(proven=twice.tokens), twice, longest
+
+
+def _ahead(proofs: int) -> int:
+    return AHEAD if proofs < EARLY_PROOFS else AHEAD_LATER
+
+
+def _copies(document: Counted, once: int, *, longest_bytes: int, ahead: int) -> int:
+    """Return r for a document whose prompt has `once` tokens: the text's share of them is judged by its bytes."""
+    text_bytes, places = len(document.text.encode("utf-8", "replace")), document.places
+    around = once * max(0, document.size_bytes - places * text_bytes) // max(1, document.size_bytes)
+    wanted = ahead * most_tokens(longest_bytes) + document.max_tokens
+    return copies_for(wanted=wanted // places, unit_tokens=(once - around) // places, text_bytes=text_bytes)
+
+
+NO_COUNT = "it reports no prompt tokens"
+ONLY_UNCACHED = "its counts leave out what it has cached"
+TWO_LIMITS = "it behaves like servers with different limits behind one address"
+UNPROVABLE = "the proof requests fail"
+
+
+def _complaint(once: Probe, tokens: int) -> str:
+    """Return why the counts prove nothing, by the request sent anew; empty when they may."""
+    if once.refused:
+        return TWO_LIMITS
+    if not once.tokens:
+        return NO_COUNT
+    return ONLY_UNCACHED if once.tokens < tokens - NEAR else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Halves:
+    """Token counts of a document's prompt: with each half of it, with none of it, and with all of it."""
+
+    first: int
+    second: int
+    base: int
+    whole: int
+
+    @property
+    def lost(self) -> int:
+        """How many tokens the whole has less than its halves together."""
+        return self.first + self.second - self.base - self.whole
+
+    def is_cut(self, places: int) -> bool:
+        """Return whether the server cut the whole; off the other way proves nothing, which counts as cut."""
+        return abs(self.lost) > TOLERANCE * places
+
+
+def split(text: str) -> tuple[str, str]:
+    """Return two halves: at the single white-space character nearest to the middle, else between two clusters.
+
+    Runs of white space are single tokens, and a cluster (a letter with its accents, a flag, a family of emoji) is seen
+    whole by tokenizers; a cut inside would add tokens.
+    """
+    place = _space_near(text) or _gap_near(text) or len(text) // 2
+    return text[:place], text[place:]
+
+
+def _space_near(text: str) -> int:
+    """Return the place of a single white-space character in the middle half of the text, or 0."""
+    middle = len(text) // 2
+    for step in range(len(text) // 4 + 1):
+        for place in (middle - step, middle + step):
+            around = text[max(0, place - 1) : place + 2]
+            if 0 < place < len(text) - 1 and [each.isspace() for each in around] == [False, True, False]:
+                return place
+    return 0
+
+
+def _gap_near(text: str) -> int:
+    """Return the place between two clusters that is nearest to the middle; 0 when there is none."""
+    middle = len(text) // 2
+    places = (place for step in range(middle + 1) for place in (middle - step, middle + step))
+    return next((place for place in places if 0 < place < len(text) and not _joined(text, place)), 0)
+
+
+_JOINER = "\u200d"
+_JAMO = range(0x1100, 0x1200)
+_FLAGS = range(0x1F1E6, 0x1F200)
+_SKINS = range(0x1F3FB, 0x1F400)
+
+
+def _joined(text: str, place: int) -> bool:
+    """Return whether the characters before and at `place` belong to one cluster, or to one run of white space."""
+    before, after = text[place - 1], text[place]
+    if before.isspace() and after.isspace():
+        return True
+    if unicodedata.category(after) in ("Mn", "Me", "Mc") or _JOINER in (before, after) or ord(after) in _SKINS:
+        return True
+    pairs = [(ord(before) in kind and ord(after) in kind) for kind in (_JAMO, _FLAGS)]
+    return any(pairs)
+
+
+def by_halves(
+    text: str, send: Callable[[str, bool], Probe], *, tokens: int, places: int, cut: Cut
+) -> tuple[bool, int | None]:
+    """Return whether the server cut this document, and how many tokens its prompt has when that can be told.
+
+    `send` sends the prompt with a part of the text, with or without what follows the document (a re-ask's complaint).
+    """
+    first, second = split(text)
+    probes = (send(first, True), send(second, False), send("", False))
+    first_tokens, second_tokens, base = (probe.tokens or 0 for probe in probes)
+    if not (first_tokens and second_tokens and base) or cut.is_near(base, 1):  # nothing left of the document
+        return True, None
+    halves = Halves(first_tokens, second_tokens, base, whole=tokens)
+    return halves.is_cut(places), halves.whole + halves.lost if halves.lost > 0 else None

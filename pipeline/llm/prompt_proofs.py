@@ -1,0 +1,214 @@
+"""What is known of how one server treats long prompts, and the requests that find it out; safe for many threads.
+
+One thread proves at a time; others that need the same proof wait for it while they may, or give their document back.
+Halves are proved side by side. It asks only through what its caller hands it, and judges only counts (length_proof.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from pipeline.llm.length_proof import (
+    NO_COUNT,
+    ONLY_UNCACHED,
+    UNPROVABLE,
+    Counted,
+    Cut,
+    Finding,
+    Probe,
+    ProofFailedError,
+    by_halves,
+    prove,
+)
+from pipeline.llm.limit_search import WORD, find_limit
+
+logger = logging.getLogger(__name__)
+
+UNVERIFIED = "prompt_length_unverified"
+"""The note of a record whose document may have been cut without a sign of it."""
+MOST_FAILURES = 3
+"""Proofs that may fail in a row while the server completes documents, before its records are noted as unverified."""
+LOOK_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A document's prompt that was counted as `tokens`, and how to send it again with another text in its place.
+
+    `send`: text, max_tokens, and whether what follows the document (a re-ask's complaint) is sent with it.
+    `tiny`: sends a tiny question. `places`: how often the text stands in the prompt. `base`: tokens without a document.
+    `promised_context`: the context of a server that was asked to refuse what is longer.
+    """
+
+    text: str
+    tokens: int | None
+    size_bytes: int
+    max_tokens: int
+    send: Callable[[str, int, bool], Probe]
+    tiny: Callable[[], Probe]
+    places: int = 1
+    base: int = 0
+    promised_context: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Result of a proof. `needed_tokens`: the true length of a prompt that was cut, where it is known."""
+
+    cut: bool = False
+    needed_tokens: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+class PromptProofs:
+    """The finding on one server and model, and who is at work on it; `name` is how logs call the server.
+
+    `found_after`: how many results had been accepted when a limit was found, None while none was.
+    """
+
+    def __init__(self, name: str = "", *, limit_is_set: bool = False) -> None:
+        self.name, self.finding, self.limit_is_set = name, Finding(), limit_is_set
+        self.accepted, self.proofs = 0, 0
+        self.found_after: int | None = None
+        self._longest_bytes, self._failures, self._proving = 0, 0, False
+        self._changed = threading.Condition()
+
+    @property
+    def context_length(self) -> int | None:
+        """The limit that was found, in tokens; None while none was."""
+        return self.finding.cut.context_length if self.finding.cut else None
+
+    def exempt(self) -> None:
+        """Take the server as one that is known to refuse what is too long."""
+        with self._changed:
+            if self.finding == Finding():
+                self.finding = Finding(refuses=True)
+
+    def distrust(self, why: str) -> None:
+        """Note that the counts of this server prove nothing, and say so once."""
+        with self._changed:
+            if self.finding.unverified or self.limit_is_set:
+                return
+            self.finding = replace(self.finding, unverified=why)
+        advice = "set the provider's `context_length`, so that longer documents fail instead of being cut"
+        logger.warning("%s: cannot verify that prompts are read whole: %s; %s", self.name, why, advice)
+
+    def doubt(self) -> None:
+        """Forget that the server refuses what is too long: something else answers in its place."""
+        with self._changed:
+            if self.finding.refuses:
+                self.finding = Finding()
+
+    def forget(self) -> None:
+        """Forget how far prompts were proved: the server was gone, and may have come back with a smaller context."""
+        with self._changed:
+            self.finding = replace(self.finding, proven=0)
+
+    def verify(self, case: Case, *, may_wait: Callable[[], bool] = lambda: True) -> Verified | None:
+        """Return whether the prompt was read whole; None: another thread is proving it, and this one may not wait.
+
+        ProofFailedError when a proof could not be made.
+        """
+        self._longest_bytes = max(self._longest_bytes, case.size_bytes)
+        while True:
+            finding = self.finding
+            if not case.tokens and not finding.refuses:
+                self.distrust(NO_COUNT)
+            if not case.tokens or self.finding.unverified:
+                return self._accept(notes=() if finding.refuses or self.limit_is_set else (UNVERIFIED,))
+            verdict = finding.verdict(case.tokens, size_bytes=case.size_bytes, max_tokens=case.max_tokens)
+            if verdict == "whole":
+                return self._accept()
+            if verdict == "halves":
+                assert finding.cut is not None
+                return self._halves(case, case.tokens, finding.cut)
+            if not self._turn(may_wait):
+                return None
+            try:
+                self._prove(case, case.tokens)
+            finally:
+                self._end_turn()
+
+    def _accept(self, notes: tuple[str, ...] = ()) -> Verified:
+        self.accepted += 1
+        return Verified(notes=notes)
+
+    def _turn(self, may_wait: Callable[[], bool]) -> bool:
+        """Return True once this thread may look again whether a proof is needed, as the only one that makes it."""
+        with self._changed:
+            while self._proving:
+                if not may_wait():
+                    return False
+                self._changed.wait(LOOK_S)
+            self._proving = True
+            return True
+
+    def _end_turn(self) -> None:
+        with self._changed:
+            self._proving = False
+            self._changed.notify_all()
+
+    def _prove(self, case: Case, tokens: int) -> None:
+        """Prove by repetition, unless another thread has done so meanwhile."""
+        if self.finding.verdict(tokens, size_bytes=case.size_bytes, max_tokens=case.max_tokens) != "prove":
+            return
+        try:
+            found = self._found(case, tokens)
+        except ProofFailedError:
+            self._failures += 1
+            if self._failures >= MOST_FAILURES:
+                self.distrust(UNPROVABLE)
+            raise
+        self._failures = 0
+        self.proofs += 1
+        if found.unverified:
+            self.distrust(found.unverified)
+            if self.limit_is_set:
+                self.finding = Finding(refuses=True)
+            return
+        with self._changed:
+            self.finding = found
+            self.found_after = self.accepted if found.cut else self.found_after
+        if found.cut:
+            told = "it cuts longer prompts without an error; such documents fail as prompt_truncated"
+            logger.warning("%s: found a context of %s tokens: %s", self.name, found.cut.context_length, told)
+
+    def _found(self, case: Case, tokens: int) -> Finding:
+        if case.promised_context and not self.proofs:
+            probe = case.send(WORD * case.promised_context, 1, False)
+            if probe.refused:
+                return Finding(refuses=True)
+        if not self.proofs:
+            first, second = case.tiny().tokens, case.tiny().tokens
+            if first and second is not None and second < first:
+                return Finding(unverified=ONLY_UNCACHED)
+        document = Counted(case.text, tokens, case.size_bytes, case.max_tokens, case.places)
+        found, last, longest = prove(
+            lambda text, most: case.send(text, most, True),
+            document,
+            longest_bytes=self._longest_bytes,
+            proofs=self.proofs,
+        )
+        if found != Finding():
+            return found
+        return find_limit(
+            lambda text, most: case.send(text, most, True),
+            last=last,
+            longest=longest,
+            max_tokens=case.max_tokens,
+            base=case.base,
+            proven=self.finding.proven,
+        )
+
+    def _halves(self, case: Case, tokens: int, cut: Cut) -> Verified:
+        if len(case.text) < 2:
+            return self._accept()
+
+        def send(text: str, whole: bool) -> Probe:
+            return case.send(text, 1, whole)
+
+        is_cut, needed = by_halves(case.text, send, tokens=tokens, places=case.places, cut=cut)
+        return Verified(cut=True, needed_tokens=needed) if is_cut else self._accept()

@@ -1,0 +1,102 @@
+"""The proof that prompts are read whole: no false alarm on honest servers, and every cut found on the others."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from length_servers import KINDS, TOKENIZERS, Kind, Server, Tokenizer, article, case_of
+
+from pipeline.llm.length_proof import is_straight, split
+from pipeline.llm.prompt_proofs import UNVERIFIED, PromptProofs
+
+MOST_REQUESTS = 40
+SHAPES: tuple[dict[str, Any], ...] = (
+    {},
+    {"user": "$document\n---\nOnce more:\n$document"},
+    {"around": ("You extract facts. " * 40, "An example text. " * 120, "{} " * 60, "Another one. " * 90, "{} " * 30)},
+    {"complaint": "\n\nYour answer was wrong: say it again. " * 12},
+)
+
+
+@given(kind=st.sampled_from(KINDS), words=st.integers(2, 400), seed=st.integers(0, 10**6))
+@settings(max_examples=300, deadline=None)
+def test_halves_are_whole_words_and_clusters(kind: Kind, words: int, seed: int) -> None:
+    """A split loses nothing and leaves both parts something."""
+    text = kind(random.Random(seed), words)
+    first, second = split(text)
+    assert first + second == text
+    assert first
+    assert second
+
+
+def test_a_line_that_stops_rising_is_none() -> None:
+    """A cut hides in the tolerance of many short copies unless the line must rise."""
+    assert is_straight(700, 1300, 2500, copies=2)
+    assert not is_straight(700, 4000, 4000, copies=1000)
+    assert not is_straight(2050, 2050, 2050, copies=4)
+
+
+@pytest.mark.parametrize("order", ["ascending", "descending", "random"])
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@pytest.mark.parametrize("context", [8192, 1 << 40])
+def test_honest_servers_need_few_requests(order: str, tokenizer: Tokenizer, context: int) -> None:
+    """100,000 documents of all kinds, in any order: none is called cut, with 40 requests at most."""
+    rng = random.Random(11)
+    server = Server("refuse", context=context, tokenizer=tokenizer)
+    pool = []
+    for number in range(400):
+        words = int(10 ** rng.uniform(0.5, 3.6))
+        case, _ = case_of(server, KINDS[number % len(KINDS)](rng, words), **SHAPES[number % len(SHAPES)])
+        if case.tokens is not None:
+            pool.append(case)
+    cases = [pool[number % len(pool)] for number in range(100_000)]
+    if order == "random":
+        rng.shuffle(cases)
+    else:
+        cases.sort(key=lambda case: case.size_bytes, reverse=order == "descending")
+    proofs = PromptProofs("server")
+    verified = [proofs.verify(case) for case in cases]
+    assert not any(each is None or each.cut or each.notes for each in verified)
+    assert server.requests <= MOST_REQUESTS
+
+
+WAYS = ("head", "half", "oldest", "oldest_refuse")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@pytest.mark.parametrize("keeps_room", [True, False])
+@pytest.mark.parametrize("shape", range(len(SHAPES)))
+def test_every_cut_is_found(way: str, tokenizer: Tokenizer, keeps_room: bool, shape: int) -> None:
+    """Whatever a server keeps of a prompt, no cut document passes and no whole one is called cut."""
+    rng = random.Random(f"{way}{shape}")
+    server = Server(way, context=4096, tokenizer=tokenizer, keeps_room=keeps_room)
+    proofs, cuts = PromptProofs("server"), 0
+    for number in range(240):
+        words = int(10 ** rng.uniform(1.5, 3.6))
+        case, lost = case_of(server, KINDS[number % len(KINDS)](rng, words), **SHAPES[shape])
+        if case.tokens is None or 0 < lost <= 8 * case.places:  # too few to tell from what halves cost
+            continue
+        verified = proofs.verify(case)
+        assert verified is not None
+        assert verified.cut == (lost > 0), (number, case.tokens, lost, proofs.finding)
+        assert not verified.notes
+        cuts += verified.cut
+    assert cuts > 3 or way == "oldest_refuse"
+    assert proofs.context_length is not None
+    assert 4096 - 256 - 64 <= proofs.context_length <= 4096 or server.count(SHAPES[shape].get("around", ())) > 2000
+
+
+def test_counts_that_prove_nothing_are_noted() -> None:
+    """No usage, or a count of 0: each record is noted."""
+    case, _ = case_of(Server("head"), article(random.Random(1), 5000))
+    for tokens in (None, 0):
+        proofs = PromptProofs("server")
+        verified = proofs.verify(replace(case, tokens=tokens))
+        assert verified is not None
+        assert verified.notes == (UNVERIFIED,)
