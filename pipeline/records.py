@@ -20,6 +20,8 @@ RECORD_VERSION = 1
 class Known(NamedTuple):
     """What the output says of an id already: its last line (results and errors together).
 
+    `decided_by`: the digest of the settings that a failure depends on; None for a result or an older line.
+    `accepted`: a person has accepted exactly this failure (`pipeline errors --accept`).
     A tuple: one is made for every document that is skipped, in a quarter of a dataclass' time.
     """
 
@@ -31,6 +33,8 @@ class Known(NamedTuple):
     runs: int
     run: int
     run_id: str
+    decided_by: str | None = None
+    accepted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +180,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A line of errors (contract, section 5). `raw` is the beginning of what the model said."""
+    """A line of errors (contract, section 5). `raw` is the beginning of what the model said.
+
+    `decided_by`: a digest of the settings and extras that the reason depends on, so that a change of one is noticed.
+    """
 
     id: str
     uri: str
@@ -197,6 +204,7 @@ class Failure:
     finished_at: str
     version: str | None = None
     reasks: int = 0
+    decided_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,9 @@ class OutputBackend(Protocol):
     def files(self, folder: str) -> Iterator[tuple[str, bytes]]:
         """The small files of a folder, name and content, by name."""
 
+    def content(self, name: str) -> bytes | None:
+        """The content of a small file; None when there is none of this name."""
+
     def create(self, name: str, data: bytes) -> bool:
         """True when the file is written now; False when there is one of this name, which stays as it is."""
 

@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, OutputError
+from pipeline.output.accepted import AcceptedFailure
 from pipeline.output.record_keys import Kind, RecordKey
 from pipeline.records import Known
 
 _PAGE = 500
-_COLUMNS = "id, run, sha256, fingerprint, variant, version, reason, runs, run_id"
+_COLUMNS = "id, run, sha256, fingerprint, variant, version, reason, runs, run_id, decided_by"
 _TABLE = """CREATE TABLE {} (id TEXT PRIMARY KEY, run INTEGER, sha256 TEXT, fingerprint INTEGER, variant INTEGER,
-    version TEXT, reason TEXT, runs INTEGER, run_id INTEGER) WITHOUT ROWID"""
-_LATER_WINS = """INSERT INTO {} VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET (run, sha256, fingerprint,
-    variant, version, reason, runs, run_id) = (excluded.run, excluded.sha256, excluded.fingerprint, excluded.variant,
-    excluded.version, excluded.reason, excluded.runs, excluded.run_id) WHERE excluded.run >= run"""
+    version TEXT, reason TEXT, runs INTEGER, run_id INTEGER, decided_by TEXT) WITHOUT ROWID"""
+_LATER_WINS = """INSERT INTO {} VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET (run, sha256, fingerprint,
+    variant, version, reason, runs, run_id, decided_by) = (excluded.run, excluded.sha256, excluded.fingerprint,
+    excluded.variant, excluded.version, excluded.reason, excluded.runs, excluded.run_id, excluded.decided_by)
+    WHERE excluded.run >= run"""
 _SCHEMA = (
     # nothing here outlives the process, so nothing has to be safe against its end
     "PRAGMA journal_mode=OFF",
@@ -33,15 +35,19 @@ _SCHEMA = (
     _TABLE.format("results"),
     _TABLE.format("errors"),
     "CREATE TABLE met (id TEXT PRIMARY KEY) WITHOUT ROWID",
+    "CREATE TABLE accepted (id TEXT PRIMARY KEY, sha256 TEXT, fingerprint INTEGER, reason TEXT) WITHOUT ROWID",
     # of one run number the result is the last line: it is in no run that a document fails and is done
-    """CREATE VIEW standing AS SELECT e.*, r.id IS NOT NULL AND r.sha256 IS NOT e.sha256 AS stale
-       FROM errors e LEFT JOIN results r ON r.id = e.id WHERE r.run IS NULL OR r.run < e.run""",
+    """CREATE VIEW standing AS SELECT e.*, r.id IS NOT NULL AND r.sha256 IS NOT e.sha256 AS stale,
+       a.id IS NOT NULL AS accepted FROM errors e LEFT JOIN results r ON r.id = e.id LEFT JOIN accepted a
+       ON a.id = e.id AND a.sha256 IS e.sha256 AND a.fingerprint = e.fingerprint AND a.reason = e.reason
+       WHERE r.run IS NULL OR r.run < e.run""",
     """CREATE VIEW done AS SELECT r.* FROM results r LEFT JOIN errors e ON e.id = r.id
        WHERE e.run IS NULL OR e.run <= r.run""",
     "BEGIN",
 )
-_ONE = f"SELECT 0, {_COLUMNS} FROM done WHERE id = ? UNION ALL SELECT 1, {_COLUMNS} FROM standing WHERE id = ?"
-_Row = tuple[str, int, str | None, int, int, str | None, str | None, int, int]
+_ONE = f"""SELECT 0, {_COLUMNS}, 0 FROM done WHERE id = ?
+    UNION ALL SELECT 1, {_COLUMNS}, accepted FROM standing WHERE id = ?"""
+_Row = tuple[str, int, str | None, int, int, str | None, str | None, int, int, str | None]
 
 
 class Index:
@@ -134,10 +140,20 @@ class Index:
         """True when the id stands as failed and has a result of other bytes."""
         return bool(self._ask("SELECT 1 FROM standing WHERE id = ? AND stale", document_id))
 
-    def failed(self, reasons: Collection[str] | None = None) -> Iterator[tuple[str, Known]]:
-        """The ids that stand as failed, in order, with their last lines; only those with these reasons, if given."""
+    def accept(self, failures: Iterable[AcceptedFailure]) -> None:
+        """Note the failures that a person has accepted; each holds for exactly that failure of that document."""
+        for each in failures:
+            values = (each.id, each.sha256, self._number(each.fingerprint), each.reason)
+            self._ask("INSERT OR REPLACE INTO accepted VALUES (?,?,?,?)", *values)
+
+    def failed(self, reasons: Collection[str] | None = None, *, only_met: bool = False) -> Iterator[tuple[str, Known]]:
+        """The ids that stand as failed, in order, with their last lines; only those with these reasons, if given.
+
+        `only_met`: only documents that this run has met in its input.
+        """
         after = ""
-        query = f"SELECT 1, {_COLUMNS} FROM standing WHERE id > ? ORDER BY id LIMIT {_PAGE}"
+        met = "AND id IN met" if only_met else ""
+        query = f"SELECT 1, {_COLUMNS}, accepted FROM standing WHERE id > ? {met} ORDER BY id LIMIT {_PAGE}"
         while rows := self._ask(query, after):
             after = rows[-1][1]
             for row in rows:
@@ -148,18 +164,25 @@ class Index:
         """How many documents stand as failed."""
         return int(self._ask("SELECT count(*) FROM standing")[0][0])
 
+    def met_done_count(self) -> int:
+        """How many of the documents that this run has met are done."""
+        return int(self._ask("SELECT count(*) FROM done WHERE id IN met")[0][0])
+
     def counts(self) -> dict[str, Any]:
-        """Documents of the whole output: done, failed, stale; failed by reason; done and failed by variant."""
-        reasons = self._ask("SELECT reason, count(*), sum(stale) FROM standing GROUP BY reason ORDER BY 2 DESC, 1")
+        """Documents of the whole output: done, failed, stale, accepted; failed by reason; both by variant."""
+        reasons = self._ask(
+            "SELECT reason, count(*), sum(stale), sum(accepted) FROM standing GROUP BY reason ORDER BY 2 DESC, 1"
+        )
         variants: dict[str, dict[str, int]] = {}
         for state, view in (("done", "done"), ("failed", "standing")):
             for number, documents in self._ask(f"SELECT variant, count(*) FROM {view} GROUP BY variant"):
                 variants.setdefault(self._texts[number], {"done": 0, "failed": 0})[state] = documents
         return {
             "done": sum(variant["done"] for variant in variants.values()),
-            "failed": sum(documents for _, documents, _ in reasons),
-            "stale": sum(stale for _, _, stale in reasons),
-            "reasons": {reason: documents for reason, documents, _ in reasons},
+            "failed": sum(documents for _, documents, _, _ in reasons),
+            "stale": sum(stale for _, _, stale, _ in reasons),
+            "accepted": sum(accepted for _, _, _, accepted in reasons),
+            "reasons": {reason: documents for reason, documents, _, _ in reasons},
             "variants": variants,
         }
 
@@ -169,7 +192,7 @@ class Index:
         query = f"SELECT {_COLUMNS} FROM results WHERE id > ? ORDER BY id LIMIT {_PAGE}"
         while rows := self._ask(query, after):
             after = rows[-1][0]
-            for id, run, sha256, fingerprint, variant, version, reason, runs, run_id in rows:
+            for id, run, sha256, fingerprint, variant, version, reason, runs, run_id, _ in rows:
                 # fmt: off
                 yield RecordKey(id, run, sha256, agent, texts[variant], texts[fingerprint], version, reason, runs,
                            texts[run_id])
@@ -187,25 +210,31 @@ class Index:
     def _rows(self, heads: Iterable[RecordKey], is_errors: bool, owns: Callable[[str], bool]) -> Iterator[_Row]:
         number, agents = self._number, self.agents
         # unpacked, not read by name: this loop runs once for every line of the output
-        for id, run, sha256, agent, variant, fingerprint, version, reason, runs, run_id in heads:
+        for id, run, sha256, agent, variant, fingerprint, version, reason, runs, run_id, decided_by in heads:
             agents.add(agent)
             if run > self.highest_run:
                 self.highest_run = run
             if owns(id):
                 self.error_lines += is_errors
-                yield id, run, sha256, number(fingerprint), number(variant), version, reason, runs, number(run_id)
+                # fmt: off
+                yield (id, run, sha256, number(fingerprint), number(variant), version, reason, runs, number(run_id),
+                       decided_by)
+                # fmt: on
 
     def _to_row(self, head: RecordKey) -> _Row:
         number = self._number
         # fmt: off
         return (head.id, head.run, head.sha256, number(head.fingerprint), number(head.variant),
-                head.version, head.reason, head.runs, number(head.run_id))
+                head.version, head.reason, head.runs, number(head.run_id), head.decided_by)
         # fmt: on
 
     def _to_known(self, row: tuple[Any, ...]) -> Known:
-        failed, _, run, sha256, fingerprint, _, version, reason, runs, run_id = row
+        failed, _, run, sha256, fingerprint, _, version, reason, runs, run_id, decided_by, accepted = row
         texts = self._texts
-        return Known(sha256, texts[fingerprint], version, bool(failed), reason, runs, run, texts[run_id])
+        # fmt: off
+        return Known(sha256, texts[fingerprint], version, bool(failed), reason, runs, run, texts[run_id], decided_by,
+                     bool(accepted))
+        # fmt: on
 
     def _number(self, text: str) -> int:
         """A short stand-in for a text that many records share; there are few of these."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, OutputError
-from pipeline.output import checkpoint
+from pipeline.output import accepted, checkpoint
 from pipeline.output.index import Index
 from pipeline.output.lines import Damage, LineFile, last_object, mend, read_lines, rewrite
 from pipeline.output.lock import Lock, acquire, try_gate
@@ -70,6 +70,7 @@ class LocalBackend:
         try:
             for run in read_runs(self):
                 index.met(run["run"])
+            index.accept(accepted.from_lines(self.content(accepted.NAME), where=self.where))
             for path in self._record_files():
                 if self._is_siblings(path):
                     _note_sibling(path, index)
@@ -145,6 +146,16 @@ class LocalBackend:
                 yield f"{folder}/{path.name}", path.read_bytes()
             except OSError as exc:
                 raise OutputError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+
+    def content(self, name: str) -> bytes | None:
+        """The file's bytes."""
+        path = self.folder / name
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise OutputError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
 
     def create(self, name: str, data: bytes) -> bool:
         """Under the lock there is nobody to race with."""

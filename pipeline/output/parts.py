@@ -74,9 +74,8 @@ def write_manifest(heads: Iterable[RecordKey], header: Mapping[str, Any]) -> Ite
                 numbers[text] = len(numbers)
                 yield _line(text)
         agent, variant, fingerprint, run_id = (numbers[text] for text in shared)
-        yield _line(
-            [head.id, head.run, head.sha256, agent, variant, fingerprint, head.version, head.reason, head.runs, run_id]
-        )
+        row = [head.id, head.run, head.sha256, agent, variant, fingerprint, head.version, head.reason, head.runs]
+        yield _line([*row, run_id] if head.decided_by is None else [*row, run_id, head.decided_by])
 
 
 def read_manifest(lines: Iterable[bytes], header: Mapping[str, Any]) -> Iterator[RecordKey]:
@@ -96,12 +95,13 @@ def read_manifest(lines: Iterable[bytes], header: Mapping[str, Any]) -> Iterator
 
 def _to_head(item: Any, texts: list[str]) -> RecordKey:
     try:
+        decided_by = item.pop() if len(item) == 11 else None
         id, run, sha256, agent, variant, fingerprint, version, reason, runs, run_id = item
         # fmt: off
         return RecordKey(id, run, sha256, texts[agent], texts[variant], texts[fingerprint], version, reason, runs,
-                    texts[run_id])
+                         texts[run_id], decided_by)
         # fmt: on
-    except (TypeError, ValueError, IndexError) as exc:
+    except (TypeError, ValueError, IndexError, AttributeError) as exc:
         raise ManifestError("a line is no record's") from exc
 
 

@@ -29,7 +29,7 @@ _END = re.compile(
 
 
 class RecordKey(NamedTuple):
-    """A record without its content; `reason` is None for a result."""
+    """A record without its content; `reason` and `decided_by` are None for a result."""
 
     id: str
     run: int
@@ -41,14 +41,16 @@ class RecordKey(NamedTuple):
     reason: str | None
     runs: int
     run_id: str
+    decided_by: str | None = None
 
 
 def head_of_outcome(outcome: Result | Failure, stamp: Stamp) -> RecordKey:
     """The head of the line that an outcome becomes."""
-    reason, runs = (outcome.reason, outcome.runs) if isinstance(outcome, Failure) else (None, 0)
+    failure = outcome if isinstance(outcome, Failure) else None
+    reason, runs, decided_by = (failure.reason, failure.runs, failure.decided_by) if failure else (None, 0, None)
     # fmt: off
     return RecordKey(outcome.id, stamp.run, outcome.sha256, outcome.agent, outcome.variant, outcome.fingerprint,
-                outcome.version, reason, runs, stamp.run_id)
+                     outcome.version, reason, runs, stamp.run_id, decided_by)
     # fmt: on
 
 
@@ -77,10 +79,10 @@ def head_of(line: Mapping[str, Any], where: str) -> RecordKey:
         )
     # fmt: off
     head = RecordKey(get("id"), get("run"), get("sha256"), get("agent"), get("variant"), get("fingerprint"),  # type: ignore[arg-type]
-                get("version"), get("reason"), get("runs", 0), get("run_id"))  # type: ignore[arg-type]
+                get("version"), get("reason"), get("runs", 0), get("run_id"), get("decided_by"))  # type: ignore[arg-type]
     # fmt: on
     texts = (head.id, head.agent, head.variant, head.fingerprint, head.run_id)
-    texts_or_null = (head.sha256, head.version, head.reason)
+    texts_or_null = (head.sha256, head.version, head.reason, head.decided_by)
     if not (
         all(type(text) is str for text in texts)
         and all(type(text) in _TEXT_OR_NULL for text in texts_or_null)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from pipeline.errors import OutputError
+from pipeline.output import accepted
 from pipeline.output.index import Index
 from pipeline.output.lease import Lease, acquire
 from pipeline.output.part_writer import Limits, Outbox, manifest_of
@@ -80,6 +81,7 @@ class RemoteBackend:
         try:
             for run in read_runs(self):
                 index.met(run["run"])
+            index.accept(accepted.from_lines(self.content(accepted.NAME), where=self.where))
             self._list()
             for part in [part for kind in KINDS for part in self._parts(kind)]:
                 index.met(part.run)
@@ -146,6 +148,11 @@ class RemoteBackend:
         with as_output_errors(self.where, opening=True):
             for found in list(self.store.list(folder)):
                 yield found.key, self.store.get(found.key)
+
+    def content(self, name: str) -> bytes | None:
+        """The object's bytes."""
+        with as_output_errors(self.where, opening=True):
+            return None if self.store.find(name) is None else self.store.get(name)
 
     def create(self, name: str, data: bytes) -> bool:
         """Decided by the store: of two writers one gets True."""

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from pipeline.report import tables
 from pipeline.report.markup import section, table, text
+from pipeline.report.remaining import RemainingFailures, untried_reasons
 from pipeline.report.svg import Series, chart
 from pipeline.report.tables import percent, seconds
 from pipeline.report.text import (
@@ -22,7 +23,9 @@ from pipeline.report.text import (
     counts_text,
     documents_per_second,
     duration_text,
+    is_fair,
     left_text,
+    remaining_text,
     rerun_command,
     shown_files,
     story_command,
@@ -43,6 +46,7 @@ def page(report: Mapping[str, Any]) -> str:
         _warnings(report),
         _numbers(report),
         _failures(report),
+        tables.remaining(report),
         _timeline(run["stats"]["timeline"]),
         tables.variants(run["stats"]["variants"]),
         tables.providers(run["stats"]["providers"]),
@@ -60,7 +64,7 @@ def page(report: Mapping[str, Any]) -> str:
         tone=_tone(report),
         verdict=text(report["verdict"]),
         sentence=text(_sentence(run)),
-        counts=text(f"{counts_text(run['counts'])} (exit {report['exit_code']})"),
+        counts=text(f"{counts_text(run['counts'])}{remaining_text(run)} (exit {report['exit_code']})"),
         message=f"<p>{text(run['message'])}</p>" if run["message"] else "",
         about=text(
             f"Run {run['run']} ({run['run_id']}) of agent {run['agent']}, "
@@ -72,6 +76,19 @@ def page(report: Mapping[str, Any]) -> str:
 
 def _sentence(run: Mapping[str, Any]) -> str:
     """What became of the documents that this run tried, and why most of the failed ones failed."""
+    return f"{_tried_sentence(run)}{_untried_sentence(run)}"
+
+
+def _untried_sentence(run: Mapping[str, Any]) -> str:
+    """How many documents remain failed that this run did not try, and for what; "" without any."""
+    remaining = RemainingFailures.from_json(run.get("remaining"))
+    reasons = ", ".join(f"{reason} ({count.untried:,})" for reason, count in untried_reasons(remaining)[:3])
+    remain = "remains" if remaining.untried == 1 else "remain"
+    told = f" {plural(remaining.untried, 'document')} {remain} failed from earlier runs: {reasons}."
+    return told if remaining.untried else ""
+
+
+def _tried_sentence(run: Mapping[str, Any]) -> str:
     counts, reasons = run["counts"], run["stats"]["reasons"]
     tried = counts["done"] + counts["failed"]
     if not tried:
@@ -94,7 +111,7 @@ def _minute(moment: str) -> str:
 def _tone(report: Mapping[str, Any]) -> str:
     if report["exit_code"]:
         return "bad"
-    return "fair" if report["run"]["counts"]["failed"] or report["missing_shards"] else "good"
+    return "fair" if is_fair(report) else "good"
 
 
 def _warnings(report: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.config.redaction import SECRETS
 from pipeline.errors import REASONS
 from pipeline.report.html import page
+from pipeline.report.remaining import NONE_REMAIN, RemainingFailures, merged
 from pipeline.report.stats import Numbers, RunStats, merge
 
 REPORT_VERSION = 1
@@ -36,13 +37,13 @@ def reconciles(counts: Mapping[str, int]) -> bool:
     return counts["found"] == sum(counts[name] for name in COUNTS[1:])
 
 
-def headline(counts: Mapping[str, int], exit_code: int) -> str:
-    """The verdict on a run in a few capital words."""
+def headline(counts: Mapping[str, int], exit_code: int, *, remaining: int = 0) -> str:
+    """The verdict on a run in a few capital words; `remaining`: failures that remain from earlier runs, too."""
     if exit_code:
         return _HEADLINES.get(exit_code, "STOPPED")
     if counts["left"]:
         return "STOPPED AS ASKED"
-    return "FINISHED WITH FAILURES" if counts["failed"] else "FINISHED"
+    return "FINISHED WITH FAILURES" if counts["failed"] or remaining else "FINISHED"
 
 
 def run_summary(
@@ -63,12 +64,12 @@ def run_summary(
     files: Mapping[str, str] | None = None,
     parts: Sequence[str] = (),
     ignored: Mapping[str, int] | None = None,
+    remaining: RemainingFailures = NONE_REMAIN,
 ) -> dict[str, Any]:
     """The content of runs/RUN_ID.json.
 
-    `verdict` None: `headline` says it. `message`: why the run stopped, in one sentence. `command`: what the user
-    typed, without secrets and without --only-failed. `files`: label → where it is. `config`: resolved, masked.
-    `ignored`: ignored documents by extension.
+    `verdict` None: that of `headline`. `command`: what the user typed, without secrets and --only-failed. `files`:
+    label → where it is. `config`: resolved, masked. `ignored`: by extension. `remaining`: documents that remain failed.
     """
     return {
         "v": REPORT_VERSION,
@@ -77,13 +78,14 @@ def run_summary(
         "shard": shard,
         "agent": agent,
         "exit_code": exit_code,
-        "verdict": verdict or headline(counts, exit_code),
+        "verdict": verdict or headline(counts, exit_code, remaining=remaining.failed),
         "message": message,
         "started_at": started_at,
         "finished_at": finished_at,
         "command": command,
         "counts": {name: counts[name] for name in COUNTS},
         "ignored": dict(ignored or {}),
+        "remaining": remaining.to_json(),
         "files": dict(files or {}),
         "parts": list(parts),
         "stats": stats.snapshot(),
@@ -114,8 +116,13 @@ def build_report(runs: Sequence[dict[str, Any]], output_counts: Mapping[str, Any
         "missing_shards": missing,
         "output": dict(output_counts),
         "compared": _compared(run, previous),
-        "advice": {name: REASONS[name].advice for name in run["stats"]["reasons"] if name in REASONS},
+        "advice": {name: REASONS[name].advice for name in _reasons(run) if name in REASONS},
     }
+
+
+def _reasons(run: Mapping[str, Any]) -> dict[str, None]:
+    """The reasons of this run's failures and of those that remain, each once."""
+    return dict.fromkeys([*run["stats"]["reasons"], *run.get("remaining", {}).get("reasons", {})])
 
 
 def report_files(report: Mapping[str, Any]) -> dict[str, bytes]:
@@ -179,7 +186,8 @@ def _merged(current: Sequence[dict[str, Any]], missing: Sequence[int]) -> dict[s
     ignored = _most([run["ignored"] for run in current])
     counts = _merged_counts([run["counts"] for run in current], ignored=sum(ignored.values()))
     worst = min(current, key=_badness)
-    verdict = worst["verdict"] if worst["exit_code"] else headline(counts, 0)
+    remaining = merged([RemainingFailures.from_json(run.get("remaining")) for run in current])
+    verdict = worst["verdict"] if worst["exit_code"] else headline(counts, 0, remaining=remaining.failed)
     message = f"shard {worst['shard']}: {worst['message']}" if worst["message"] else ""
     newest = max(current, key=_age)
     return {
@@ -192,6 +200,7 @@ def _merged(current: Sequence[dict[str, Any]], missing: Sequence[int]) -> dict[s
         "finished_at": max(run["finished_at"] for run in current),
         "counts": counts,
         "ignored": ignored,
+        "remaining": remaining.to_json(),
         "files": {name: where for run in current for name, where in run["files"].items()},
         "parts": [part for run in current for part in run["parts"]],
         "stats": merge([run["stats"] for run in current]),

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.report.markup import Row, table
-from pipeline.report.text import counts_text, duration_text
+from pipeline.report.remaining import RemainingFailures
+from pipeline.report.text import counts_text, duration_text, rerun_command
 
 _TALLY = {
     "Done": "done",
@@ -118,9 +119,28 @@ def extremes(stats: Mapping[str, Any]) -> str:
     )
 
 
+def remaining(report: Mapping[str, Any]) -> str:
+    """The failures that remain in the input, by reason, with the command that retries those not tried in this run."""
+    run, head = report["run"], ("Reason", "Remain failed", "Not tried in this run", "Accepted", "Example", "Again")
+    rows = [
+        (
+            reason,
+            count.count,
+            count.untried,
+            count.accepted,
+            next(iter(count.examples), None),
+            rerun_command(run, reason) if count.count else None,
+        )
+        for reason, count in RemainingFailures.from_json(run.get("remaining")).reasons.items()
+        if count.untried or count.accepted
+    ]
+    return table("Failures that remain", head, rows)
+
+
 def whole_output(output: Mapping[str, Any]) -> str:
     """How the documents of the whole output stand, over all runs."""
     rows: list[Row] = [(name, output[name]) for name in ("done", "failed") if name in output]
+    rows += [("of the failed: accepted", output["accepted"])] if output.get("accepted") else []
     rows += [("failed now, with an older result", output["stale"])] if output.get("stale") else []
     rows += [(f"failed: {reason}", number) for reason, number in output.get("reasons", {}).items()]
     variants = output.get("variants", {})

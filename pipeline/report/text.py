@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.errors import EXIT_CONFIG
 from pipeline.logs import visible
+from pipeline.report.remaining import RemainingFailures, untried_reasons
 from pipeline.terminal import (
     BOLD,
     GREEN,
@@ -39,6 +40,7 @@ def summary_text(report: Mapping[str, Any], *, colour: bool) -> str:
         paragraph(run["message"]),
         [_run_line(report)],
         _failures(report, colour=colour),
+        _untried(report, colour=colour),
         _warnings(report, colour=colour),
         list(_numbers(run)),
         _files(run),
@@ -55,7 +57,23 @@ def counts_text(counts: Mapping[str, int]) -> str:
 
 def verdict_text(report: Mapping[str, Any]) -> str:
     """The verdict in one sentence, with the counts and the exit code."""
-    return f"{report['verdict']}: {counts_text(report['run']['counts'])} (exit {report['exit_code']})"
+    counts = counts_text(report["run"]["counts"])
+    return f"{report['verdict']}: {counts}{remaining_text(report['run'])} (exit {report['exit_code']})"
+
+
+def remaining_text(run: Mapping[str, Any]) -> str:
+    """`; 36 remain failed from earlier runs, 2 are accepted`; "" when there are none."""
+    remaining = RemainingFailures.from_json(run.get("remaining"))
+    parts = []
+    if remaining.untried:
+        parts.append(f"{grouped(remaining.untried)} {_remain(remaining.untried)} failed from earlier runs")
+    if remaining.accepted:
+        parts.append(f"{plural(remaining.accepted, 'failure')} {'is' if remaining.accepted == 1 else 'are'} accepted")
+    return f"; {', '.join(parts)}" if parts else ""
+
+
+def _remain(number: int) -> str:
+    return "remains" if number == 1 else "remain"
 
 
 def rerun_command(run: Mapping[str, Any], reason: str) -> str:
@@ -98,8 +116,14 @@ def documents_per_second(stats: Mapping[str, Any]) -> float | None:
 
 def _verdict(report: Mapping[str, Any], *, colour: bool) -> list[str]:
     bad = report["exit_code"] != 0
-    tint = RED if bad else (YELLOW if report["run"]["counts"]["failed"] or report["missing_shards"] else GREEN)
+    tint = RED if bad else (YELLOW if is_fair(report) else GREEN)
     return [tinted(line, BOLD + tint, colour=colour) for line in paragraph(verdict_text(report))]
+
+
+def is_fair(report: Mapping[str, Any]) -> bool:
+    """True when a run that ended with 0 has failures, its own or remaining ones, or shards are missing."""
+    failed = report["run"]["counts"]["failed"] or report["run"].get("remaining", {}).get("failed", 0)
+    return bool(failed or report["missing_shards"])
 
 
 def _run_line(report: Mapping[str, Any]) -> str:
@@ -124,6 +148,32 @@ def _failures(report: Mapping[str, Any], *, colour: bool) -> list[str]:
     lines += labelled("and", rest and f"{rest}; see report.html, or `pipeline errors`", indent=2)
     story = story_command(report["run"])
     return [*lines, "  One document's whole story:", *pasteable("", story, indent=11)] if story else lines
+
+
+def _untried(report: Mapping[str, Any], *, colour: bool) -> list[str]:
+    """The failures of earlier runs that this run did not try again, and the commands that retry or accept them."""
+    run = report["run"]
+    rows = list(untried_reasons(RemainingFailures.from_json(run.get("remaining"))))
+    lines = ["Failed in earlier runs and not tried again"] if rows else []
+    for reason, count in rows[:SHOWN_REASONS]:
+        lines.append(f"  {grouped(count.untried):>7}  {tinted(visible(reason), BOLD, colour=colour)}")
+        lines += labelled("example", cut(visible(next(iter(count.examples), "")), WIDTH - 26), indent=11)
+        lines += labelled("to do", report["advice"].get(reason, "see `pipeline errors`"), indent=11)
+        lines += pasteable("again", rerun_command(run, reason), indent=11)
+        lines += pasteable("or accept", accept_command(run, reason), indent=11)
+    rest = ", ".join(f"{grouped(count.untried)} {visible(reason)}" for reason, count in rows[SHOWN_REASONS:])
+    return [*lines, *labelled("and", rest and f"{rest}; see report.html, or `pipeline errors`", indent=2)]
+
+
+def accept_command(run: Mapping[str, Any], reason: str) -> str:
+    """The command that accepts the failures of a reason."""
+    return shlex.join(["pipeline", "errors", *_output_of(run), "--accept", reason])
+
+
+def _output_of(run: Mapping[str, Any]) -> list[str]:
+    """Where the output is, as a command names it; empty when the run does not say."""
+    where = run["files"].get("report.html", "").rpartition("/")[0]
+    return [where] if where else []
 
 
 def _warnings(report: Mapping[str, Any], *, colour: bool) -> list[str]:

@@ -32,6 +32,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pipeline.config import mask_url
 from pipeline.errors import EXIT_OK, REASONS
 from pipeline.records import ExtractionAttempt, Failure, Result
+from pipeline.report.remaining import ReasonCount, RemainingFailures
 from pipeline.run.process import Finished
 
 if TYPE_CHECKING:
@@ -94,6 +95,13 @@ class Families:
         )
         self.started = gauge("pipeline_start_timestamp_seconds", "When this run started.")
         self.exit_code = gauge("pipeline_exit_code", "What this run ended with; absent while it runs.")
+        by_reason = partial(Gauge, labelnames=(*_COMMON, "reason"), registry=self.registry)
+        self.remaining = by_reason(
+            "pipeline_documents_remaining_failed", "Documents of the input that remain failed; set at the end."
+        )
+        self.accepted = by_reason(
+            "pipeline_documents_accepted_failed", "Failed documents that a person has accepted; set at the end."
+        )
         self.success = gauge(SUCCESS, "When a run last ended with exit code 0; absent before.")
 
 
@@ -152,12 +160,14 @@ class Metrics:
             self._written_at = self._clock()
             self._write()
 
-    def end(self, runner: Runner, exit_code: int) -> None:
+    def end(self, runner: Runner, exit_code: int, remaining: RemainingFailures | None = None) -> None:
         """Write the last values to the text file and the push gateway; the time of success with exit code 0 only."""
-        self._safely(lambda: self._end(runner, exit_code))
+        self._safely(lambda: self._end(runner, exit_code, remaining))
 
-    def _end(self, runner: Runner, exit_code: int) -> None:
+    def _end(self, runner: Runner, exit_code: int, remaining: RemainingFailures | None) -> None:
         self._show(runner)
+        if remaining is not None:
+            self._show_remaining(remaining)
         self.families.exit_code.labels(*self._labels).set(exit_code)
         if exit_code == EXIT_OK:
             self.families.success.labels(*self._labels).set(self._now())
@@ -173,6 +183,13 @@ class Metrics:
         families.in_flight.labels(*self._labels).set(runner.in_flight)
         families.limit.labels(*self._labels).set(runner.job.limit.value)
         self._show_providers(runner.plan.client.providers)
+
+    def _show_remaining(self, remaining: RemainingFailures) -> None:
+        """Set every reason, also those without failures: a push gateway keeps what is not sent again."""
+        for reason in {*REASONS, *remaining.reasons}:
+            count = remaining.reasons.get(reason, ReasonCount())
+            self.families.remaining.labels(*self._labels, reason).set(count.count)
+            self.families.accepted.labels(*self._labels, reason).set(count.accepted)
 
     def _attempt(self, attempt: ExtractionAttempt) -> None:
         labels, families = (*self._labels, attempt.model.provider), self.families

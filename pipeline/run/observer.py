@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.config.redaction import SECRETS
 from pipeline.records import Failure, Outcome, Postponed, Result
+from pipeline.report.remaining import RemainingFailures
 from pipeline.report.stats import RunStats
 from pipeline.run.process import Finished
 from pipeline.run.progress import Progress, ProgressState
@@ -83,10 +84,10 @@ class Display:
             )
         )
 
-    def end(self, runner: Runner, exit_code: int) -> None:
-        """Lets those know who watch from outside."""
+    def end(self, runner: Runner, exit_code: int, remaining: RemainingFailures | None) -> None:
+        """Publishes the last metrics; `remaining` is None when a run ended before they were counted."""
         if self.metrics is not None:
-            self.metrics.end(runner, exit_code)
+            self.metrics.end(runner, exit_code, remaining)
 
 
 def _total(runner: Runner) -> int | None:

@@ -17,6 +17,7 @@ class RunOptions:
 
     `limit`, `sample`: documents; None: all. `only_failed`: reasons, empty for all of them; None: not only failed ones.
     `max_duration_s`: seconds after which the run stops. `command`: what to type for the same run again.
+    `incomplete_exit`: the exit code of a run that has left documents.
     `config_file`: the file the settings came from, None without one.
     """
 
@@ -29,6 +30,7 @@ class RunOptions:
     max_duration_s: float | None = None
     run_id: str | None = None
     dry_run: bool = False
+    incomplete_exit: int = 0
     progress: ProgressMode = "auto"
     quiet: bool = False
     log_format: Literal["text", "json"] = "text"

@@ -44,7 +44,9 @@ class SelectionRules:
             return True
         if known.fingerprint != fingerprint and self.redo != "none":
             return False
-        return not known.failed or kind_of(known.reason or "") == "document" or known.runs > self.retry_runs
+        if not known.failed or known.accepted:
+            return True
+        return kind_of(known.reason or "") == "document" or known.runs > self.retry_runs
 
     def names(self, known: Known | None) -> bool:
         """True when --only-failed names what is known."""
@@ -79,6 +81,12 @@ class Selection:
         if stands and _is_as_known(entry, known):
             return "skip", entry
         return "do", replace(entry, known=known, stands=stands)
+
+    def counts_as_failed(self, document_id: str, known: Known) -> bool:
+        """True when a failure is one of the current question, or this run does not try it whatever was asked."""
+        rules = self._rules
+        passes_over = rules.redo == "none" or not rules.retry_failed or rules.only_failed is not None
+        return passes_over or known.fingerprint == self._fingerprint(document_id)
 
     def _free_id(self, wanted: str) -> str:
         """The id, with a number behind it when this run has met it already."""

@@ -8,36 +8,30 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import AppConfig
-from pipeline.config.loading import describe
-from pipeline.config.redaction import SECRETS
 from pipeline.documents import ListingCounts, load_entries
-from pipeline.errors import EXIT_INTERNAL, EXIT_OK, OutputError, PipelineError
+from pipeline.errors import EXIT_INTERNAL, PipelineError
 from pipeline.logs import active_handler
-from pipeline.output import Output, left_out, scan, tidy
-from pipeline.records import utc_now
-from pipeline.report import build_report, reconciles, run_summary, write_newest
+from pipeline.output import Output, left_out, tidy
 from pipeline.report.stats import RunStats
-from pipeline.report.text import summary_text
 from pipeline.run import dry_run
+from pipeline.run.closing import RunClosing
 from pipeline.run.concurrency import Auto, Fixed, Limit
 from pipeline.run.job import Job
 from pipeline.run.observer import Display, Signals
 from pipeline.run.options import RunOptions
 from pipeline.run.plan import ExtractionPlan, build_plan
 from pipeline.run.progress import make_progress
-from pipeline.run.redoing import check_redo, questions, rules_of
+from pipeline.run.redoing import check_redo, rules_of
 from pipeline.run.refresh import Refresher
 from pipeline.run.runner import Runner
 from pipeline.run.selection import Selection
-from pipeline.run.stop_rules import StopReason, exit_code
+from pipeline.run.stop_rules import StopReason
 from pipeline.shards import find_shard
-from pipeline.terminal import wants_colour, write_out
 
 if TYPE_CHECKING:
     from pipeline.run.metrics import Metrics
@@ -79,7 +73,7 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
             counts.whole = output.index.mended
             selection = Selection(output.index, rules, shard=shard, fingerprint=session.fingerprint)
             code = session.go(lambda: entries, selection, stop=stop, signals=signals)
-        if session.has_settled_errors and signals.number is None:
+        if session.closing.has_settled_errors and signals.number is None:
             _tidy(app, run_id=run_id, stop=stop)
         return code
     except PipelineError as error:
@@ -104,10 +98,9 @@ class _Session:
         environ: Mapping[str, str],
     ) -> None:
         self.app, self.options, self.plan, self.output = app, options, plan, output
-        self.listing, self.load, self.environ = counts, load, environ
-        self.started_at, self.started = utc_now(), time.monotonic()
+        self.load, self.environ, self.started = load, environ, time.monotonic()
         self.runner: Runner | None = None
-        self.has_settled_errors = False
+        self.closing = RunClosing(app, options, output, listing=counts, environ=environ)
 
     def fingerprint(self, document_id: str) -> str:
         """The fingerprint of what this document would be asked now."""
@@ -144,12 +137,12 @@ class _Session:
             finally:
                 progress.close()
                 _flush_log()
-            code = self._finish(stats)
+            code = self.closing.finish(self.runner, stats, selection=selection)
         except PipelineError as error:
             code = error.exit_code
             raise
         finally:
-            display.end(self.runner, code)
+            display.end(self.runner, code, self.closing.remaining)
         return code
 
     def _metrics(self) -> Metrics | None:
@@ -171,91 +164,6 @@ class _Session:
             agent.path,
             *([agent.path.parent / schema] if isinstance(schema, str) else []),
         ]
-
-    def _finish(self, stats: RunStats) -> int:
-        """Adds up, writes what is written last, prints the summary; an output that fails now is exit 3."""
-        assert self.runner is not None
-        self.plan = self.runner.plan
-        ignored = sum(self.listing.ignored.values())
-        counts = {**self.runner.counts, "ignored": ignored}
-        counts["found"] += ignored
-        code, message, verdict = exit_code(
-            self.runner.end,
-            done=counts["done"],
-            failed=counts["failed"],
-            skipped=counts["skipped"],
-            listed=self.listing.listed if self.runner.listed_whole else None,
-            ignored=self.listing.ignored,
-            config=self.app.runner,
-            min_documents=self.app.input.min_documents,
-        )
-        if not reconciles(counts):
-            code, message, verdict = EXIT_INTERNAL, f"the numbers of this run do not add up: {counts}", None
-        if code != EXIT_OK:
-            logger.error("%s", message)
-        summary = self._summary(stats, counts=counts, code=code, verdict=verdict, message=message)
-        limit = self.runner.job.limit
-        summary["listed_whole"] = self.runner.listed_whole
-        summary["concurrency"] = {"limit": limit.value, "reason": limit.reason}
-        report = self._write(summary)
-        if not (self.options.quiet and code == EXIT_OK):
-            self._print(report)
-        logger.info("run ends", extra={"exit_code": code, "verdict": summary["verdict"]})
-        return code
-
-    def _summary(
-        self, stats: RunStats, *, counts: Mapping[str, int], code: int, verdict: str | None, message: str
-    ) -> dict[str, Any]:
-        stamp, output = self.output.stamp, self.output
-        return run_summary(
-            stats,
-            counts=counts,
-            exit_code=code,
-            started_at=self.started_at,
-            finished_at=utc_now(),
-            run_id=stamp.run_id,
-            run=stamp.run,
-            shard=stamp.shard,
-            agent=self.plan.agent.name,
-            config={**describe(self.app), "question": questions(self.app, self.plan)},
-            verdict=verdict,
-            message=message,
-            command=self.options.command,
-            files={name: f"{output.where}/{name}" for name in (*output.names, "report.html")},
-            ignored=self.listing.ignored,
-        )
-
-    def _write(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """The run's file and the report; the report is returned also when it could not be written."""
-        try:
-            self.output.write_run(summary)
-            report = write_newest(self.output.medium.replace, runs=self.output.runs, counts=self._counts)
-        except PipelineError as error:
-            if summary["exit_code"] == EXIT_OK:
-                raise
-            logger.error("%s", error)
-            report = build_report([summary], self.output.index.counts())
-        return report
-
-    def _counts(self) -> dict[str, Any]:
-        """The numbers of the whole output; a shard's own index knows its own documents only."""
-        if self.output.stamp.shard is None:
-            return self.output.index.counts()
-        with closing(scan(self.app.output)) as whole:
-            self.has_settled_errors = whole.error_lines > whole.failed_count()
-            return whole.counts()
-
-    def _print(self, report: Mapping[str, Any]) -> None:
-        colour = wants_colour(sys.stdout, self.environ)
-        text = summary_text(report, colour=colour)
-        if self.options.quiet and self.options.log_format == "text":
-            with suppress(OSError):  # nobody is left to be told
-                sys.stderr.write(SECRETS.redact(text))
-            return
-        try:
-            write_out(text)
-        except OutputError as error:
-            logger.warning("the summary was not printed: %s", error)
 
 
 def _tidy(app: AppConfig, *, run_id: str, stop: threading.Event) -> None:

@@ -1,17 +1,15 @@
-"""When a run has seen or waited enough, and what its end is called: the guards, the patience, the exit code."""
+"""When a run has seen or waited enough, and why it ends: the guards and the patience."""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.config import RunnerConfig
-from pipeline.errors import EXIT_FAILURES, EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM, PipelineError, TryLaterError
+from pipeline.errors import EXIT_FAILURES, EXIT_SIGINT, EXIT_SIGTERM, PipelineError, TryLaterError
 from pipeline.llm.failover import Trouble
 from pipeline.records import Failure, Result
-from pipeline.terminal import plural
 
 logger = logging.getLogger(__name__)
 
@@ -106,32 +104,3 @@ class OutageTimer:
         if now - begun <= patience_s:
             return None
         return StopReason.of_error(TryLaterError(f"no provider could be asked for {patience_s:g} s: {trouble.message}"))
-
-
-def exit_code(
-    end: StopReason | None,
-    *,
-    done: int,
-    failed: int,
-    skipped: int,
-    listed: int | None,
-    ignored: Mapping[str, int],
-    config: RunnerConfig,
-    min_documents: int,
-) -> tuple[int, str, str | None]:
-    """The exit code (contract, section 8), the sentence that explains it ("": nothing to explain), and a headline.
-
-    `listed`: documents in the whole input; None when its listing did not come to the end. `ignored`: files that were
-    passed over, by extension. No headline (None): that of the exit code and the counts.
-    """
-    if end is not None and end.exit_code is not None:
-        return end.exit_code, end.message, None
-    counted = done + failed + skipped
-    if counted and failed / counted > config.max_error_rate:
-        told = f"{failed} of {counted} documents failed: more than runner.max_error_rate {config.max_error_rate:g}"
-        return EXIT_FAILURES, told, None
-    if listed is not None and listed < min_documents:
-        told = f"found {plural(listed, 'document')}, need at least {min_documents} (input.min_documents)"
-        passed_over = ", ".join(f"{count:,} {kind}" for kind, count in ignored.items())
-        return EXIT_FAILURES, f"{told}; ignored: {passed_over}" if ignored else told, "TOO FEW DOCUMENTS"
-    return EXIT_OK, end.message if end else "", None

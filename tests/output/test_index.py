@@ -168,6 +168,7 @@ def test_counts_by_variant_and_reason(tmp_path: Path) -> None:
         "done": 2,
         "failed": 2,
         "stale": 0,
+        "accepted": 0,
         "reasons": {"rejected": 1, "timeout": 1},
         "variants": {"terse": {"done": 1, "failed": 0}, "default": {"done": 1, "failed": 2}},
     }

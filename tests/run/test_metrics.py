@@ -44,6 +44,8 @@ FROZEN = {
     "pipeline_provider_up": ("provider",),
     "pipeline_start_timestamp_seconds": (),
     "pipeline_exit_code": (),
+    "pipeline_documents_remaining_failed": ("reason",),
+    "pipeline_documents_accepted_failed": ("reason",),
     "pipeline_last_success_timestamp_seconds": (),
 }
 """Every metric and its labels beside `agent` and `shard`. Others have built on these: they may be added to only."""

@@ -6,9 +6,11 @@ import pytest
 from test_output import failure, result
 
 from pipeline.config import RunnerConfig
-from pipeline.errors import EXIT_FAILURES, EXIT_LATER
+from pipeline.errors import EXIT_LATER
 from pipeline.llm.failover import Trouble
-from pipeline.run.stop_rules import ABORT_WINDOW, FailureGuard, OutageTimer, StopReason, exit_code
+from pipeline.report.remaining import RemainingFailures
+from pipeline.run.exit_code import exit_code
+from pipeline.run.stop_rules import ABORT_WINDOW, FailureGuard, OutageTimer, StopReason
 
 OUTAGE, REFUSED = Trouble(False, "it refuses connections"), Trouble(True, "it says 401")
 
@@ -80,18 +82,16 @@ def test_an_outage_and_a_dead_end_have_a_bound_each(seen: list[tuple[Trouble | N
     assert all(end.exit_code == EXIT_LATER for _, end in ends)
 
 
-@pytest.mark.parametrize(("failed", "wanted"), [(5, 0), (6, EXIT_FAILURES)])
-def test_the_error_rate_is_of_all_that_was_seen(failed: int, wanted: int) -> None:
-    """failed / (done + failed + skipped): at the limit is within it, and skipped documents count."""
-    counts = {"done": 40 - failed, "failed": failed, "skipped": 60}
-    config = RunnerConfig(max_error_rate=0.05)
-    code, told, _ = exit_code(None, **counts, listed=100, ignored={}, config=config, min_documents=1)
-    assert (code, bool(told)) == (wanted, wanted != 0)
-
-
 def test_why_a_run_was_stopped_comes_before_its_counts() -> None:
     """A signal is a signal, however many documents have failed until then."""
     config = RunnerConfig(max_error_rate=0.0)
-    counts = {"done": 0, "failed": 9, "skipped": 0}
-    code, *_ = exit_code(StopReason.of_signal(15), **counts, listed=None, ignored={}, config=config, min_documents=1)
+    code, *_ = exit_code(
+        StopReason.of_signal(15),
+        counts={"done": 0, "failed": 9, "skipped": 0, "left": 0},
+        remaining=RemainingFailures(),
+        listed=None,
+        ignored={},
+        config=config,
+        min_documents=1,
+    )
     assert code == 143

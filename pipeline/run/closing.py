@@ -1,0 +1,145 @@
+"""What a run does after its last document: add up, choose the exit code, write the report, print the summary."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from typing import Any
+
+from pipeline.config import AppConfig
+from pipeline.config.loading import describe
+from pipeline.config.redaction import SECRETS
+from pipeline.documents import ListingCounts
+from pipeline.errors import EXIT_INTERNAL, EXIT_OK, OutputError, PipelineError
+from pipeline.output import Output, scan
+from pipeline.records import utc_now
+from pipeline.report import build_report, reconciles, run_summary, write_newest
+from pipeline.report.remaining import NONE_REMAIN, RemainingFailures
+from pipeline.report.stats import RunStats
+from pipeline.report.text import summary_text
+from pipeline.run.exit_code import exit_code
+from pipeline.run.options import RunOptions
+from pipeline.run.redoing import questions
+from pipeline.run.remaining import remaining_failures
+from pipeline.run.runner import Runner
+from pipeline.run.selection import Selection
+from pipeline.terminal import wants_colour, write_out
+
+logger = logging.getLogger(__name__)
+
+
+class RunClosing:
+    """The end of one run, with its output still open and locked.
+
+    `remaining`: the failures that remain; None before `finish`. `has_settled_errors`: error lines of other numbers of
+    shards can be removed.
+    """
+
+    def __init__(
+        self,
+        app: AppConfig,
+        options: RunOptions,
+        output: Output,
+        *,
+        listing: ListingCounts,
+        environ: Mapping[str, str],
+    ) -> None:
+        self.remaining: RemainingFailures | None = None
+        self.has_settled_errors = False
+        self._app, self._options, self._output = app, options, output
+        self._listing, self._environ, self._started_at = listing, environ, utc_now()
+
+    def finish(self, runner: Runner, stats: RunStats, *, selection: Selection) -> int:
+        """Return the exit code; OutputError when what is written last cannot be written after a run that went well."""
+        counts, listed_whole = runner.counts, runner.listed_whole
+        found = counts["found"] if listed_whole else None
+        self.remaining = remaining_failures(self._output, selection, found=found)
+        code, message, verdict = exit_code(
+            runner.end,
+            counts=counts,
+            remaining=self.remaining,
+            listed=self._listing.listed if listed_whole else None,
+            ignored=self._listing.ignored,
+            config=self._app.runner,
+            min_documents=self._app.input.min_documents,
+            incomplete_exit=self._options.incomplete_exit,
+        )
+        ignored = sum(self._listing.ignored.values())
+        counts = {**counts, "found": counts["found"] + ignored, "ignored": ignored}
+        if not reconciles(counts):
+            code, message, verdict = EXIT_INTERNAL, f"the numbers of this run do not add up: {counts}", None
+        if code != EXIT_OK:
+            logger.error("%s", message)
+        summary = self._summary(runner, stats, counts=counts, code=code, verdict=verdict, message=message)
+        report = self._write(summary)
+        if not (self._options.quiet and code == EXIT_OK):
+            self._print(report)
+        logger.info("run ends", extra={"exit_code": code, "verdict": summary["verdict"]})
+        return code
+
+    def _summary(
+        self,
+        runner: Runner,
+        stats: RunStats,
+        *,
+        counts: Mapping[str, int],
+        code: int,
+        verdict: str | None,
+        message: str,
+    ) -> dict[str, Any]:
+        stamp, output, plan, limit = self._output.stamp, self._output, runner.plan, runner.job.limit
+        summary = run_summary(
+            stats,
+            counts=counts,
+            remaining=self.remaining or NONE_REMAIN,
+            exit_code=code,
+            started_at=self._started_at,
+            finished_at=utc_now(),
+            run_id=stamp.run_id,
+            run=stamp.run,
+            shard=stamp.shard,
+            agent=plan.agent.name,
+            config={**describe(self._app), "question": questions(self._app, plan)},
+            verdict=verdict,
+            message=message,
+            command=self._options.command,
+            files={name: f"{output.where}/{name}" for name in (*output.names, "report.html")},
+            ignored=self._listing.ignored,
+        )
+        summary["listed_whole"] = runner.listed_whole
+        summary["concurrency"] = {"limit": limit.value, "reason": limit.reason}
+        return summary
+
+    def _write(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """The run's file and the report; the report is returned also when it could not be written."""
+        try:
+            self._output.write_run(summary)
+            report = write_newest(self._output.medium.replace, runs=self._output.runs, counts=self._counts)
+        except PipelineError as error:
+            if summary["exit_code"] == EXIT_OK:
+                raise
+            logger.error("%s", error)
+            report = build_report([summary], self._output.index.counts())
+        return report
+
+    def _counts(self) -> dict[str, Any]:
+        """The numbers of the whole output; a shard's own index knows its own documents only."""
+        if self._output.stamp.shard is None:
+            return self._output.index.counts()
+        with closing(scan(self._app.output)) as whole:
+            self.has_settled_errors = whole.error_lines > whole.failed_count()
+            return whole.counts()
+
+    def _print(self, report: Mapping[str, Any]) -> None:
+        colour = wants_colour(sys.stdout, self._environ)
+        text = summary_text(report, colour=colour)
+        if self._options.quiet and self._options.log_format == "text":
+            with suppress(OSError):  # stderr may be closed
+                sys.stderr.write(SECRETS.redact(text))
+            return
+        try:
+            write_out(text)
+        except OutputError as error:
+            logger.warning("the summary was not printed: %s", error)

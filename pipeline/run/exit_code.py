@@ -1,0 +1,65 @@
+"""The exit code of a run and the sentence that explains it (contract, section 8); it decides nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.config import RunnerConfig
+from pipeline.errors import EXIT_FAILURES, EXIT_OK
+from pipeline.report.remaining import RemainingFailures
+from pipeline.run.stop_rules import StopReason
+from pipeline.terminal import plural
+
+ENOUGH_TRIED = 20
+"""With fewer documents tried, a share of failures says little: only when all of them failed is it too many."""
+
+
+def exit_code(
+    end: StopReason | None,
+    *,
+    counts: Mapping[str, int],
+    remaining: RemainingFailures,
+    listed: int | None,
+    ignored: Mapping[str, int],
+    config: RunnerConfig,
+    min_documents: int,
+    incomplete_exit: int = EXIT_OK,
+) -> tuple[int, str, str | None]:
+    """The exit code, the sentence that explains it ("": nothing to explain), and a headline.
+
+    `counts`: done, failed and left documents of this run. `listed`: documents in the whole input; None when its listing
+    did not come to the end. `ignored`: files that were passed over, by extension. `incomplete_exit`: the code of a run
+    that has left documents. No headline (None): that of the exit code and the counts.
+    """
+    if end is not None and end.exit_code is not None:
+        return end.exit_code, end.message, None
+    told = _too_many_now(counts, remaining, config) or _too_many_remain(remaining, config)
+    if told:
+        return EXIT_FAILURES, told, None
+    if listed is not None and listed < min_documents:
+        told = f"found {plural(listed, 'document')}, need at least {min_documents} (input.min_documents)"
+        passed_over = ", ".join(f"{count:,} {kind}" for kind, count in ignored.items())
+        return EXIT_FAILURES, f"{told}; ignored: {passed_over}" if ignored else told, "TOO FEW DOCUMENTS"
+    message = end.message if end else ""
+    if incomplete_exit and (counts["left"] or listed is None):
+        return incomplete_exit, message or "documents are left (--incomplete-exit)", None
+    return EXIT_OK, message, None
+
+
+def _too_many_now(counts: Mapping[str, int], remaining: RemainingFailures, config: RunnerConfig) -> str:
+    """What is wrong with the share of failures among the documents that this run tried; "": nothing."""
+    failed = counts["failed"] - remaining.accepted_now
+    tried = counts["done"] + failed
+    if not failed or failed / tried <= config.max_error_rate or (tried < ENOUGH_TRIED and failed < tried):
+        return ""
+    return f"{failed:,} of {tried:,} documents failed: more than runner.max_error_rate {config.max_error_rate:g}"
+
+
+def _too_many_remain(remaining: RemainingFailures, config: RunnerConfig) -> str:
+    """What is wrong with the share of documents in the input whose last line is an error; "": nothing."""
+    failed, documents = remaining.failed, remaining.documents
+    if not failed or failed <= config.max_error_rate * documents:
+        return ""
+    share = f"{failed:,} of {plural(documents, 'document')} in the input remain failed"
+    ways = "fix them, exclude them (input.exclude), or accept them (pipeline errors --accept)"
+    return f"{share}: more than runner.max_error_rate {config.max_error_rate:g}; {ways}"

@@ -1,0 +1,143 @@
+"""Failures that remain are in every run's summary, page, report, metrics and exit code until somebody sees to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from conftest import Place
+
+from pipeline.config import RunnerConfig
+from pipeline.errors import EXIT_FAILURES, EXIT_LATER, EXIT_OK
+from pipeline.report.remaining import RemainingFailures, merged
+from pipeline.run.exit_code import exit_code
+from pipeline.run.stop_rules import StopReason
+
+COUNTS = {"done": 0, "failed": 0, "skipped": 0, "left": 0}
+
+
+def remaining(failed: int, *, documents: int, tried: bool = False, accepted: bool = False) -> RemainingFailures:
+    found = RemainingFailures()
+    for number in range(failed):
+        found = found.with_one("rejected", document_id=f"d{number}", tried=tried, accepted=accepted)
+    return found.of(documents)
+
+
+def code_of(*, end: StopReason | None = None, remains: RemainingFailures | None = None, **given: Any) -> int:
+    """The exit code of a run with these counts."""
+    incomplete_exit = given.pop("incomplete_exit", 0)
+    counts = {**COUNTS, **given}
+    return exit_code(
+        end,
+        counts=counts,
+        remaining=remains or RemainingFailures(),
+        listed=sum(counts.values()),
+        ignored={},
+        config=RunnerConfig(max_error_rate=0.05),
+        min_documents=0,
+        incomplete_exit=incomplete_exit,
+    )[0]
+
+
+@pytest.mark.parametrize(
+    ("done", "failed", "wanted"),
+    [
+        (38, 2, EXIT_OK),
+        (37, 3, EXIT_FAILURES),
+        (18, 2, EXIT_FAILURES),
+        (17, 2, EXIT_OK),
+        (0, 1, EXIT_FAILURES),
+        (0, 0, EXIT_OK),
+    ],
+)
+def test_too_many_failures_of_this_run(done: int, failed: int, wanted: int) -> None:
+    """Above the rate with 20 tried, or all of those tried; skipped documents do not dilute the share."""
+    assert code_of(done=done, failed=failed, skipped=1000) == wanted
+
+
+@pytest.mark.parametrize(("failed", "wanted"), [(5, EXIT_OK), (6, EXIT_FAILURES)])
+def test_too_many_failures_remain(failed: int, wanted: int) -> None:
+    """As a share of the documents in the input, also when nothing was tried; accepted ones do not count."""
+    assert code_of(skipped=100, remains=remaining(failed, documents=100)) == wanted
+    assert code_of(skipped=100, remains=remaining(failed, documents=100, accepted=True)) == EXIT_OK
+
+
+def test_accepted_failures_that_are_tried_again_do_not_count() -> None:
+    """A run that tries nothing but accepted failures, and sees them fail again, is no bad run."""
+    assert code_of(failed=3, remains=remaining(3, documents=3, tried=True, accepted=True)) == EXIT_OK
+
+
+def test_left_documents_make_the_chosen_exit_code() -> None:
+    """--incomplete-exit 3 is for schedulers; failures come first, and a run that left nothing ends with 0."""
+    end = StopReason("stopped by --max-duration")
+    assert code_of(end=end, done=5, left=5) == EXIT_OK
+    assert code_of(end=end, done=5, left=5, incomplete_exit=EXIT_LATER) == EXIT_LATER
+    assert code_of(end=end, failed=5, left=5, incomplete_exit=EXIT_LATER) == EXIT_FAILURES
+    assert code_of(done=5, incomplete_exit=EXIT_LATER) == EXIT_OK
+
+
+def test_shards_add_up() -> None:
+    """The failures of all shards are one table, with a few examples of each reason."""
+    whole = merged([remaining(2, documents=10), remaining(4, documents=20, tried=True), remaining(1, documents=1)])
+    assert (whole.failed, whole.untried, whole.documents) == (7, 3, 31)
+    assert RemainingFailures.from_json(whole.to_json()) == whole
+
+
+def failing(place: Place, *, good: int, bad: int, fault: str = "http_400") -> None:
+    """Documents of which so many fail for good."""
+    texts = {f"good{number:03}.txt": "text" for number in range(good)}
+    place.documents({**texts, **{f"bad{number:03}.txt": f"[[fault:{fault}*99]]" for number in range(bad)}})
+
+
+def test_failures_for_good_never_turn_green(place: Place) -> None:
+    """361 documents, 36 failing for good: exit 1 in every later run too, though these ask nothing any more."""
+    place.configure({"runner.concurrency": 32, "runner.abort_error_rate": 1, "runner.fail_fast": 0})
+    failing(place, good=325, bad=36)
+    place.run(code=1)
+    for _ in range(2):
+        place.asked()
+        ran = place.run("--metrics-textfile", "metrics.prom", code=1)
+        assert place.asked() == []
+    assert "TOO MANY FAILURES: 361 found, 0 done, 361 skipped; 36 remain failed from earlier runs (exit 1)" in ran.out
+    assert "36 of 361 documents in the input remain failed" in ran.out
+    assert "--only-failed rejected" in ran.out and "pipeline errors out --accept rejected" in ran.out
+    report = place.report()
+    assert report["exit_code"] == 1
+    assert {name: report["run"]["remaining"][name] for name in ("documents", "failed", "untried", "accepted")} == {
+        "documents": 361, "failed": 36, "untried": 36, "accepted": 0,
+    }  # fmt: skip
+    page = (place.folder / "out" / "report.html").read_text(encoding="utf-8")
+    assert "36 documents remain failed from earlier runs: rejected (36)." in page
+    metrics = (place.folder / "metrics.prom").read_text(encoding="utf-8")
+    assert 'pipeline_documents_remaining_failed{agent="small",reason="rejected",shard=""} 36.0' in metrics
+
+
+def test_few_failures_are_in_the_summary_only(place: Place) -> None:
+    """Within max_error_rate a run ends with 0 and names them; with --quiet it prints nothing."""
+    failing(place, good=39, bad=1)
+    place.run()
+    ran = place.run()
+    assert "FINISHED WITH FAILURES: 40 found, 0 done, 40 skipped; 1 remains failed from earlier runs" in ran.out
+    quiet = place.run("--quiet")
+    assert (quiet.out, quiet.err) == ("", "")
+
+
+def test_failures_leave_with_their_documents(place: Place) -> None:
+    """A document that was repaired, excluded or removed is no remaining failure of this input."""
+    failing(place, good=10, bad=3)
+    place.run(code=1)
+    place.change("bad000.txt", "now it is fine")
+    (place.folder / "inbox" / "bad001.txt").unlink()
+    ran = place.run("--set", "input.exclude=[bad002.txt]")
+    assert "remain" not in ran.out
+    assert place.report()["run"]["remaining"]["failed"] == 0
+    assert len(place.failed()) == 2, "the output keeps the lines"
+
+
+def test_a_shard_counts_its_own(place: Place) -> None:
+    """Each shard ends by its own documents; the report has the failures of all."""
+    failing(place, good=30, bad=6)
+    codes = {shard: place.call("run", "--shard", f"{shard}/2").code for shard in (0, 1)}
+    again = {shard: place.call("run", "--shard", f"{shard}/2").code for shard in (0, 1)}
+    assert again == codes
+    assert place.report()["run"]["remaining"]["failed"] == 6
