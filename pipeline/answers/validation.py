@@ -40,8 +40,11 @@ def parse(text: str, *, repair: str = "basic") -> Answer:
     return Answer(clean, repaired, () if clean == value else ("surrogates_scrubbed",))
 
 
-def judge(text: str, schema: CompiledSchema, *, document_text: str, repair: str = "basic") -> Answer:
-    """The answer, parsed, valid against the schema and its quotes found in the document; else AnswerError."""
+def judge(text: str, schema: CompiledSchema, *, document_text: str, shown: str = "", repair: str = "basic") -> Answer:
+    """The answer, parsed, valid against the schema and its quotes found in the document; else AnswerError.
+
+    `shown`: the document as the model saw it, where that differs; a quote may also be copied from there.
+    """
     answer = parse(text, repair=repair)
     violation = schema.violation(answer.value)
     if violation is not None:
@@ -49,6 +52,9 @@ def judge(text: str, schema: CompiledSchema, *, document_text: str, repair: str 
     quotes = schema.quotes(answer.value)
     document = _folded(document_text) if quotes else ""
     missing = [path for path, quote in quotes if _folded(quote) not in document]
+    if missing and shown:
+        seen = _folded(shown)
+        missing = [path for path, quote in quotes if path in missing and _folded(quote) not in seen]
     if missing:
         places = ", ".join(missing[:_SHOWN_PLACES]) + (", …" if len(missing) > _SHOWN_PLACES else "")
         raise AnswerError("not_grounded", f"{places}: does not stand in the document", stage="validate")

@@ -1,24 +1,30 @@
 """Special tokens of chat templates in a document, broken up so that it cannot end its own message.
 
-Nothing here knows which model will read the text: the tokens of all known families are broken.
+Nothing here knows which model will read the text: the shapes that special tokens have are broken for all families, and
+a table names those that have no shape of their own. So are the marks that an agent's own prompt puts around a document.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 
 _NAMED = (
     "s|/s|bos|eos|unk|pad|mask|sep|cls|think|/think|start_of_turn|end_of_turn|start_of_image|end_of_image"
     "|tool_call|/tool_call|tool_response|/tool_response|sop|eop|unused[0-9]{1,4}|extra_id_[0-9]{1,4}"
 )
-_BRACKETED = (
-    "/?INST|/?SYS|/?AVAILABLE_TOOLS|TOOL_CALLS|/?TOOL_RESULTS|/?SYSTEM_PROMPT|/?THINK|IMG|BOS|EOS|g?MASK|CLS|SEP"
-)
 _INNER = r"[^\s<>\[\]|｜]{1,64}"
+_WITH_BARS = r"[^\s<>\[\]]{1,64}"
 
 # Only the first character is matched, the rest is looked ahead at: tokens that overlap are then all broken.
 # No token holds white space, so the space put in can neither leave one whole nor make a new one.
-_TOKEN = re.compile(rf"<(?=[|｜]{_INNER}[|｜]>|</?SYS>>|(?:{_NAMED})>)|\[(?=\|{_INNER}\|\]|(?:{_BRACKETED})\])")
+_TOKEN = re.compile(
+    rf"<(?=/?[|｜]{_WITH_BARS}>|{_INNER}[|｜]>|</?SYS>>|(?:{_NAMED})>)"  # <|im_end|>, <|turn>, <channel|>, </s>
+    rf"|\[(?=\|{_INNER}\|\]|/?[A-Z][A-Z0-9_]{{2,40}}\]|gMASK\])"  # [|endofturn|], [INST], [TOOL_CONTENT]
+    r"|｜(?=DSML｜)"  # DeepSeek V3.2 and later: <｜DSML｜invoke name="…">
+)
+_TAG = re.compile(r"</?[A-Za-z_][\w.:-]{0,63}[^<>\n]{0,64}>")
+_FENCES = ("```", "~~~", '"""', "'''")
 
 
 def break_special_tokens(text: str) -> tuple[str, bool]:
@@ -27,4 +33,44 @@ def break_special_tokens(text: str) -> tuple[str, bool]:
     `<|im_end|>` becomes `< |im_end|>`. Time is linear in the text; a second pass changes nothing.
     """
     broken, count = _TOKEN.subn(r"\g<0> ", text)
+    return broken, count > 0
+
+
+@functools.lru_cache(maxsize=64)
+def delimiters(template: str) -> tuple[str, ...]:
+    """Return what a prompt template puts directly around `$document`: names of tags, and fences such as three quotes.
+
+    `<document>\\n$document\\n</document>` gives `document`.
+    """
+    found: dict[str, None] = {}
+    for before, after in _surroundings(template):
+        opening = [*_TAG.finditer(before)][-1:]
+        closing = [*_TAG.finditer(after)][:1]
+        for tag in (*opening, *closing):
+            found[re.split(r"[^\w.:-]", tag[0].lstrip("</"), maxsplit=1)[0]] = None
+        found.update((fence, None) for fence in _FENCES if fence in before[-32:] and fence in after[:32])
+    return tuple(found)
+
+
+def _surroundings(template: str) -> list[tuple[str, str]]:
+    places = re.finditer(r"\$(?:document\b|\{document\})", template)
+    return [(template[max(0, at.start() - 200) : at.start()], template[at.end() : at.end() + 200]) for at in places]
+
+
+@functools.lru_cache(maxsize=64)
+def _delimiter_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
+    tags = "|".join(re.escape(name) for name in names if name not in _FENCES)
+    fences = [f"{re.escape(name[0])}(?={re.escape(name[1:])})" for name in names if name in _FENCES]
+    parts = ([rf"<(?=/?(?:{tags})(?![\w.:-]))"] if tags else []) + fences
+    return re.compile("|".join(parts), re.IGNORECASE)
+
+
+def break_delimiters(text: str, names: tuple[str, ...]) -> tuple[str, bool]:
+    """Return the text with each delimiter broken up by a space after its first character, and whether there was one.
+
+    So a document that holds `</document>` cannot end the place that the prompt gave it.
+    """
+    if not names:
+        return text, False
+    broken, count = _delimiter_pattern(names).subn(r"\g<0> ", text)
     return broken, count > 0

@@ -19,7 +19,7 @@ from pipeline import documents
 from pipeline.agents import names_special_tokens, render
 from pipeline.answers import AnswerError, judge, reask_prompt
 from pipeline.config.redaction import SECRETS
-from pipeline.documents.special_tokens import break_special_tokens
+from pipeline.documents.special_tokens import break_delimiters, break_special_tokens, delimiters
 from pipeline.errors import REASKED, DocumentError, InternalError, Stage, kind_of
 from pipeline.llm.error_patterns import without_echo
 from pipeline.llm.provider import LOSSES_BEFORE_ALONE, AskResult, ExtractionRequest
@@ -141,8 +141,9 @@ def _ask(
             prompts = render(resolved, document)
             state.notes = _with(state.notes, "document_truncated")
             continue
+        shown = _broken(state, kept.quotable) if "special_tokens_broken" in state.notes else ""
         try:
-            answer = judge(attempt.raw_text or "", schema, document_text=kept.quotable, repair=plan.repair)
+            answer = judge(attempt.raw_text or "", schema, document_text=kept.quotable, shown=shown, repair=plan.repair)
             _refuse_secrets(attempt.raw_text or "")
         except AnswerError as problem:
             state.attempts[-1] = replace(attempt, refused=problem.reason)
@@ -163,10 +164,15 @@ def _refuse_secrets(text: str) -> None:
         raise AnswerError("schema_invalid", "the answer holds a secret of the configuration", stage="validate")
 
 
+def _broken(state: DocumentState, text: str) -> str:
+    """The text without special tokens, and without the marks that this prompt puts around a document."""
+    return break_delimiters(break_special_tokens(text)[0], delimiters(state.asking.resolved.user_prompt))[0]
+
+
 def _harmless(state: DocumentState, document: Document, kept: Kept) -> Document:
     """The document as it stands in the prompt: what is kept of it, and no special token that could end its message."""
-    text, broken = break_special_tokens(kept.shown)
-    if broken or names_special_tokens(state.asking.resolved, document):
+    text = _broken(state, kept.shown)
+    if text != kept.shown or names_special_tokens(state.asking.resolved, document):
         state.notes = _with(state.notes, "special_tokens_broken")
     return replace(document, text=text)
 

@@ -286,9 +286,12 @@ def test_special_tokens_of_an_answer_are_broken_when_it_is_quoted(place: Place, 
     assert "<|im_end|>" not in "".join(asked)
 
 
-@pytest.mark.parametrize(("quote", "grounded"), [("rose  <|im_end|> again", True), ("rose < |im_end|> again", False)])
+@pytest.mark.parametrize(
+    ("quote", "grounded"),
+    [("rose  <|im_end|> again", True), ("rose < |im_end|> again", True), ("rose |im_end|> again", False)],
+)
 def test_a_quote_is_one_of_the_document_as_it_was(place: Place, server: FakeLLM, quote: str, grounded: bool) -> None:
-    """Before special tokens were broken up, with white space folded."""
+    """As it was, or as the model saw it with its special tokens broken up; with white space folded."""
     quoted = {"type": "object", "properties": {"said": {"type": "string", "x-quote": True}}, "required": ["said"]}
     place.configure({"runner.max_error_rate": 1}, agent={"schema": quoted, "max_reasks": 0})
     server.answer = lambda *_: json.dumps({"said": quote})
