@@ -40,6 +40,12 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--quiet", action="store_true", help="print nothing at all on exit 0: fit for cron mail")
     add = command.add_argument_group("metrics for Prometheus").add_argument
     add("--metrics-port", metavar="N", type=port, help="serve them while it runs; 0 takes a free port and logs it")
+    add(
+        "--metrics-host",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        help="where the port listens; default: this machine only",
+    )
     add("--metrics-textfile", metavar="FILE", type=Path, help="for node_exporter: written now and then, and at the end")
     add("--pushgateway", metavar="URL", type=http_url, help="push them at the end, grouped by agent and shard")
 
@@ -66,6 +72,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         quiet=arguments.quiet,
         log_format=arguments.log_format,
         metrics_port=arguments.metrics_port,
+        metrics_host=arguments.metrics_host,
         metrics_textfile=arguments.metrics_textfile,
         pushgateway=arguments.pushgateway,
         command=same_command(arguments),

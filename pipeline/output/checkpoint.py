@@ -18,6 +18,7 @@ from pipeline.errors import OutputError
 from pipeline.output.parts import ManifestError, read_manifest, write_manifest
 from pipeline.output.record_keys import RecordKey
 from pipeline.stores import write_atomic
+from pipeline.stores.local import FOLDER_MODE
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def save(path: Path, heads: Iterable[RecordKey], *, covered: int) -> None:
         size_bytes = path.stat().st_size
         if size_bytes - covered < max(WORTH_BYTES, covered // 10):
             return
-        _beside(path).parent.mkdir(exist_ok=True)
+        _beside(path).parent.mkdir(FOLDER_MODE, exist_ok=True)
         write_atomic(_beside(path), write_manifest(heads, _header(path, size_bytes)))
     except OSError as exc:
         raise OutputError(f"{_beside(path)}: cannot be written: {exc.strerror or exc}") from exc

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from pipeline.errors import OutputError
 from pipeline.stores import sync_folder, write_atomic
+from pipeline.stores.local import FILE_MODE
 
 _log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
@@ -170,7 +171,7 @@ class LineFile:
         self._torn = False
         try:
             is_new = not path.exists()
-            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, FILE_MODE)
             self._size = os.fstat(self._fd).st_size
             if is_new:
                 sync_folder(path.parent)

@@ -20,6 +20,7 @@ from pipeline.output.record_keys import KINDS, Kind, RecordKey, head_of, heads_o
 from pipeline.output.runs import RUNS, read_runs
 from pipeline.shards import Shard
 from pipeline.stores import is_half_written, sync_folder, write_atomic
+from pipeline.stores.local import FOLDER_MODE
 
 SYNC_AFTER_S = 0.4
 """With a main thread that comes by every half second, a record is durable within a second."""
@@ -164,7 +165,7 @@ class LocalBackend:
             return False
         try:
             if not path.parent.is_dir():
-                path.parent.mkdir(exist_ok=True)
+                path.parent.mkdir(FOLDER_MODE, exist_ok=True)
                 sync_folder(self.folder)
         except OSError as exc:
             raise OutputError(f"{path}: cannot be written: {exc.strerror or exc}") from exc
@@ -282,7 +283,7 @@ def _make(folder: Path) -> None:
         raise ConfigError(f"output.uri: {blocker} is a file, need a folder")
     try:
         is_new = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
         if is_new:
             sync_folder(folder.parent)
     except OSError as exc:

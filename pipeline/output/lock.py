@@ -23,6 +23,7 @@ from pathlib import Path
 from pipeline.errors import OutputError, TryLaterError
 from pipeline.records import utc_now
 from pipeline.shards import Shard
+from pipeline.stores.local import FILE_MODE
 
 _log = logging.getLogger(__name__)
 _LOCK_NAME = re.compile(r"\.lock(?:-\d+-of-(\d+))?")
@@ -139,7 +140,7 @@ def _try_flock(path: Path) -> int | None:
     """An open, locked descriptor (not inherited by children), or None when someone else holds the lock."""
     fd = -1
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
         if fd >= 0:

@@ -53,9 +53,13 @@ _COMMON = ("agent", "shard")
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """Where the metrics go: a port to be scraped at (0: a free one), a file for node_exporter, a push gateway's URL."""
+    """Where the metrics go: a port to be scraped at (0: a free one), a file for node_exporter, a push gateway's URL.
+
+    `host`: the address that the port is opened at.
+    """
 
     port: int | None = None
+    host: str = "127.0.0.1"
     textfile: Path | None = None
     pushgateway: str | None = None
 
@@ -234,7 +238,7 @@ class Metrics:
         if self._ways.port is None:
             return None
         try:
-            server, _ = start_http_server(self._ways.port, registry=self.families.registry)
+            server, _ = start_http_server(self._ways.port, self._ways.host, registry=self.families.registry)
         except OSError as error:
             logger.warning("metrics are not served: %s", error, extra={"port": self._ways.port})
             return None

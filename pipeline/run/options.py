@@ -35,6 +35,7 @@ class RunOptions:
     quiet: bool = False
     log_format: Literal["text", "json"] = "text"
     metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
     metrics_textfile: Path | None = None
     pushgateway: str | None = None
     command: str = "pipeline run"

@@ -152,7 +152,7 @@ class _Session:
             return None
         from pipeline.run.metrics import Metrics, Ways  # slow to import
 
-        ways = Ways(flags.metrics_port, flags.metrics_textfile, flags.pushgateway)
+        ways = Ways(flags.metrics_port, flags.metrics_host, flags.metrics_textfile, flags.pushgateway)
         return Metrics(self.plan.agent.name, self.output.stamp.shard, ways=ways)
 
     def _watched(self) -> list[Path]:

@@ -29,6 +29,9 @@ RACY_S = 2.0
 HIDDEN = (".", "_")
 """What a name begins with that no pattern takes unless it says so."""
 
+FILE_MODE, FOLDER_MODE = 0o640, 0o750
+"""What an output is created with: records hold what documents say. A stricter umask holds."""
+
 _SCANNED = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -240,10 +243,14 @@ def is_half_written(name: str) -> bool:
 
 
 def _write_durably(path: Path, chunks: Iterable[bytes]) -> None:
-    with path.open("xb") as file:
+    with open(path, "xb", opener=_opener) as file:
         file.writelines(chunks)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags, FILE_MODE)
 
 
 def sync_folder(folder: Path) -> None:

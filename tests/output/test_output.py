@@ -423,3 +423,23 @@ def test_a_shard_sweeps_what_bears_its_name_only(tmp_path: Path) -> None:
         path.write_bytes(b"x")
     with opened(tmp_path, shard=mine):
         assert [path.exists() for path in paths] == [False, True, True]
+
+
+@pytest.mark.parametrize(("umask", "file_mode", "folder_mode"), [(0o022, 0o640, 0o750), (0o077, 0o600, 0o700)])
+def test_only_the_owner_and_the_group_can_read_an_output(
+    tmp_path: Path, umask: int, file_mode: int, folder_mode: int
+) -> None:
+    """Records hold what documents say; a stricter umask holds."""
+    before = os.umask(umask)
+    try:
+        with opened(tmp_path / "out") as output:
+            output.write(result("a"))
+            output.write(failure("b"))
+            output.write_run({})
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").rglob("*")}
+    files = {name: mode for name, mode in modes.items() if name != "runs"}
+    assert len(files) >= 3
+    assert set(files.values()) == {file_mode}
+    assert {modes["runs"], (tmp_path / "out").stat().st_mode & 0o777} == {folder_mode}

@@ -61,6 +61,7 @@ spec:
         - --log-level={{ $values.logLevel }}
         {{- with $values.metrics.port }}
         - --metrics-port={{ int . }}
+        - --metrics-host=0.0.0.0
         {{- end }}
         {{- with $values.metrics.pushgateway }}
         - {{ printf "--pushgateway=%s" . | quote }}
