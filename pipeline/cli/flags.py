@@ -65,7 +65,7 @@ def http_url(text: str) -> str:
 
 def duration_s(text: str) -> float:
     """Return seconds; units d, h, m, s, several in a row; a bare number is seconds."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", text)
+    parts = re.findall(r"(\d{1,18}(?:\.\d{1,18})?)([dhms])", text)
     if parts and "".join(number + unit for number, unit in parts) == text:
         return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
     if re.fullmatch(r"\d+(\.\d+)?", text):

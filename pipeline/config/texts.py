@@ -51,7 +51,7 @@ def is_secret_name(name: str) -> bool:
 def mask_url(url: str) -> str:
     """The address without user name, password, and the values of query fields that look like keys."""
     url = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", r"\1***@", url)
-    return re.sub(r"([?&#;])([^=&#;]*)=([^&#;]*)", _masked_field, url)
+    return re.sub(r"([?&#;])([^?=&#;]*)=([^&#;]*)", _masked_field, url)
 
 
 def _masked_field(found: re.Match[str]) -> str:

@@ -24,7 +24,9 @@ _NAME = re.compile(r"</?([A-Za-z][A-Za-z0-9]*)")
 _UNSEEN = frozenset({"script", "style", "template", "noscript", "svg", "head", "title", "iframe", "object", "select"})
 _INLINE = re.compile("a|abbr|b|bd[io]|cite|code|em|font|i|kbd|mark|q|s|samp|small|span|strong|su[bp]|u|var|wbr")
 _SPACE = re.compile(r"[^\S\n]+")
-_LINES = re.compile(r"\s*\n\s*")
+_LINES = re.compile(r" ?\n\s*")  # after _SPACE: a run of other white space is one space
+_TITLE_START = re.compile(r"<title\b[^<>]*>", re.IGNORECASE)
+_TITLE_END = re.compile(r"</title\s*>", re.IGNORECASE)
 
 
 def decode_html(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a page has no fields)
@@ -40,7 +42,7 @@ def read_page(page: str) -> tuple[str, dict[str, Any]]:
     found = _main_text(page)
     if found is not None:
         return found
-    title = _plain(_first(page, "title"))
+    title = _plain(_title(page))
     return _plain(page), {"title": title} if title else {}
 
 
@@ -89,8 +91,8 @@ def _next_unseen(tag: str, unseen: str) -> str:
     return name if name in _UNSEEN and not tag.startswith("</") and not tag.endswith("/>") else ""
 
 
-def _first(page: str, name: str) -> str:
-    """What stands in the first element of this name."""
-    start = re.search(rf"<{name}\b[^<>]*>", page, re.IGNORECASE)
-    end = re.compile(rf"</{name}\s*>", re.IGNORECASE).search(page, start.end()) if start else None
+def _title(page: str) -> str:
+    """The content of the first title element."""
+    start = _TITLE_START.search(page)
+    end = _TITLE_END.search(page, start.end()) if start else None
     return page[start.end() : end.start()] if start and end else ""

@@ -17,6 +17,9 @@ from pipeline.errors import ConfigError
 from pipeline.linear_regex import LinearRegex
 from pipeline.stores import HIDDEN
 
+MAX_CHARS = 4096
+"""No path is longer, so no pattern needs to be."""
+
 _VISIBLE = "(?![._])"
 _Matcher = re.Pattern[str] | LinearRegex
 
@@ -100,6 +103,8 @@ def _split(text: str) -> list[str]:
 
 def _compile(names: list[str], text: str, *, exclude: bool = False, hidden: bool = False) -> Pattern:
     """The pattern of these names; one that excludes takes hidden names, and all below what it matches."""
+    if len(text) > MAX_CHARS:
+        raise ConfigError(f"input: the pattern {text[:40]!r}… has {len(text)} characters, need at most {MAX_CHARS}")
     guard = "" if exclude or hidden else _VISIBLE
     try:
         steps = tuple(None if name == "**" else _matcher(_name(name, guard), [name]) for name in names)

@@ -180,6 +180,9 @@ def _aws_sections(name: str) -> list[tuple[Path, str]]:
     return [(config, name if name == "default" else f"profile {name}"), (credentials, name)]
 
 
+_MESSAGE_CHARS = 2000
+"""A store's answer is cut before it is searched: the patterns take the square of its length."""
+
 _XML = re.compile("(?:<[?]xml[^>]*> ?)?<Error>.*?<Code>(.*?)</Code>.*?<Message>(.*?)</Message>.*")
 
 
@@ -188,7 +191,7 @@ def said(cause: BaseException) -> str:
 
     Of a store's XML only code and message stay.
     """
-    text = str(cause).split("\n\nDebug source", 1)[0].strip()
+    text = str(cause)[:_MESSAGE_CHARS].split("\n\nDebug source", 1)[0].strip()
     text = re.sub(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", r"\1?…", re.sub(r"\s+", " ", text))
     return _XML.sub(r"\1: \2", text)[:400]
 
