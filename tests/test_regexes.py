@@ -31,6 +31,7 @@ DYNAMIC = {
     "linear_regex/__init__.py": "what it leaves to the standard library is plain: test_linear_regex.py",
     "linear_regex/automaton.py": "patterns of one character or position",
     "documents/patterns.py": "globs with one star: test_documents.py",
+    "documents/special_tokens.py": "a choice of the literal names that an agent's prompt uses",
     "config/yaml_file.py": "the scalars of a configuration file, which its author writes",
     "config/redaction.py": "the secrets of the configuration: test_redaction.py",
 }
@@ -38,7 +39,6 @@ DYNAMIC = {
 
 BOUNDED = {
     "documents/patterns.py: _PIECE": 4096,
-    "stores/clouds.py: _XML": 2000,
     "stores/clouds.py: said": 2000,
 }
 """Patterns whose text is cut before they see it, with the most characters that they get."""

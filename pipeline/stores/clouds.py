@@ -181,9 +181,7 @@ def _aws_sections(name: str) -> list[tuple[Path, str]]:
 
 
 _MESSAGE_CHARS = 2000
-"""A store's answer is cut before it is searched: the patterns take the square of its length."""
-
-_XML = re.compile("(?:<[?]xml[^>]*> ?)?<Error>.*?<Code>(.*?)</Code>.*?<Message>(.*?)</Message>.*")
+"""A store's answer is cut before it is searched: a pattern takes the square of its length."""
 
 
 def said(cause: BaseException) -> str:
@@ -193,7 +191,24 @@ def said(cause: BaseException) -> str:
     """
     text = str(cause)[:_MESSAGE_CHARS].split("\n\nDebug source", 1)[0].strip()
     text = re.sub(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", r"\1?…", re.sub(r"\s+", " ", text))
-    return _XML.sub(r"\1: \2", text)[:400]
+    return _without_xml(text)[:400]
+
+
+def _without_xml(text: str) -> str:
+    """The text with code and message in place of the XML of an S3 error."""
+    error = text.find("<Error>")
+    code, message = (_element(text, name, start=error) for name in ("Code", "Message"))
+    if error < 0 or code is None or message is None:
+        return text
+    prolog = text.rfind("<?xml", 0, error)
+    return f"{text[: error if prolog < 0 else prolog]}{code}: {message}"
+
+
+def _element(text: str, name: str, *, start: int) -> str | None:
+    """The content of the first element of this name."""
+    begin = text.find(f"<{name}>", max(start, 0))
+    end = text.find(f"</{name}>", begin)
+    return text[begin + len(name) + 2 : end] if 0 <= begin < end else None
 
 
 REMOTE_SCHEMES = ("s3", "gs", "az")
