@@ -50,20 +50,32 @@ def config_path(arguments: argparse.Namespace, *, environ: Mapping[str, str]) ->
 
 
 def output_config(arguments: argparse.Namespace, *, environ: Mapping[str, str], uri: str | None = None) -> OutputConfig:
-    """The output at `uri` (None: the argument OUT), with the configuration's options for one in an object store."""
+    """The output at `uri`, with the configuration's options for one in an object store.
+
+    `uri` None: the argument OUT, and without one `output.uri` of the configuration.
+    """
     uri = arguments.output if uri is None else uri
+    if uri is None:
+        return load_app(arguments, environ=environ).output
     if folder_of(uri) is not None:
         return OutputConfig(uri)
     return replace(load_app(arguments, environ=environ).output, uri=uri)
 
 
-def open_to_change(config: OutputConfig, arguments: argparse.Namespace) -> Output:
-    """The whole output, locked; its records may be rewritten, and no run goes on meanwhile."""
+def open_to_change(config: OutputConfig, arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> Output:
+    """The whole output, locked; its records may be rewritten, and no run goes on meanwhile.
+
+    A run is waited for as long as `runner.lock_wait_s` says where that is set, else LOCK_WAIT_S.
+    """
     if (folder := folder_of(config.uri)) is not None and not folder.is_dir():
         raise ConfigError(f"{folder}: is no folder, need an output that is there")
+    lock_wait_s = LOCK_WAIT_S
+    if arguments.set or arguments.config or arguments.output is None:
+        app = load_app(arguments, environ=environ)
+        lock_wait_s = app.runner.lock_wait_s if "runner.lock_wait_s" in app.origins else LOCK_WAIT_S
     run_id = f"{arguments.command}-{secrets.token_hex(4)}"
     return Output.open(
-        config, agent=None, shard=None, lock_wait_s=LOCK_WAIT_S, run_id=run_id, wait=threading.Event().wait
+        config, agent=None, shard=None, lock_wait_s=lock_wait_s, run_id=run_id, wait=threading.Event().wait
     )
 
 

@@ -1,4 +1,4 @@
-"""`pipeline compact OUT`: only the last line of each id stays, in one file or few parts; on request also as Parquet."""
+"""`pipeline compact [OUT]`: keep only the last line of each id, in one file or few parts; also as Parquet."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     config = output_config(arguments, environ=environ)
     if arguments.format == "parquet":
         library()
-    with open_to_change(config, arguments) as output:
+    with open_to_change(config, arguments, environ=environ) as output:
         counts = output.index.counts()
         compact(output.medium, output.index)
         names = ["results"]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
-from pipeline.cli.arguments import output_config
+from pipeline.cli.arguments import load_app, output_config
 from pipeline.cli.flags import add_storage_flags
 from pipeline.errors import EXIT_OK, ConfigError
 from pipeline.logs import visible
@@ -45,7 +45,10 @@ _STATES = {
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of this command."""
     command.add_argument(
-        "outputs", metavar="OUT", nargs="+", help="the output before, and the one after: folders, s3://…"
+        "outputs",
+        metavar="OUT",
+        nargs="*",
+        help="the output before, and the one after: folders, s3://…; default of the first: output.uri",
     )
     command.add_argument("--by", choices=("fingerprint",), help="within one output: what was asked now and before")
     command.add_argument("--field", metavar="NAME", help="this field only, and how it changed: companies.sentiment")
@@ -62,7 +65,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """0, whatever changed; ConfigError for outputs that have nothing to compare."""
-    before, after = _outputs(arguments)
+    before, after = _outputs(arguments, environ=environ)
     uris = dict.fromkeys((before, after))
     mediums = [backend_of(output_config(arguments, environ=environ, uri=uri)) for uri in uris]
     comparison = Comparison(only=arguments.field, keys=dict(_keys(arguments.key)))
@@ -86,9 +89,11 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     return EXIT_OK
 
 
-def _outputs(arguments: argparse.Namespace) -> tuple[str, str]:
-    """The two outputs, which are one with --by."""
+def _outputs(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> tuple[str, str]:
+    """The two outputs, which are one with --by; the configured one is the one before, or the only one."""
     outs = arguments.outputs
+    if len(outs) == (0 if arguments.by else 1):
+        outs = [load_app(arguments, environ=environ).output.uri, *outs]
     if len(outs) != (1 if arguments.by else 2):
         need = "one output with --by fingerprint" if arguments.by else "two outputs, or one with --by fingerprint"
         raise ConfigError(f"diff: got {len(outs)} outputs, need {need}")

@@ -1,6 +1,6 @@
-"""`pipeline errors OUT`: what failed, why, and what to type; with --show one document's whole story.
+"""`pipeline errors [OUT]`: what failed, why, and what to type; with --show one document's whole story.
 
-It calls no model and writes nothing.
+It calls no model. Only --accept and --unaccept write, and nothing but `accepted.jsonl`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.cli.arguments import output_config
+from pipeline.cli.accepting import change_accepted
+from pipeline.cli.arguments import open_to_change, output_config
 from pipeline.cli.flags import add_out, count
 from pipeline.errors import EXIT_OK, REASKED
 from pipeline.logs import visible
@@ -35,7 +36,11 @@ from pipeline.terminal import (
     write_out,
 )
 
-EXAMPLES = "examples:\n  pipeline errors out\n  pipeline errors out --show 2026/01/story.txt"
+EXAMPLES = """examples:
+  pipeline errors out
+  pipeline errors out --show 2026/01/story.txt
+  pipeline errors out --accept document_empty,unsupported_format
+  pipeline errors out --accept @ids.txt"""
 
 _CLASSES = {"backend": "the server", "config": "the settings", "document": "the documents", "answer": "the answers"}
 
@@ -46,11 +51,20 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--show", metavar="ID", help="one document's whole story: requests, answer, complaint, past")
     command.add_argument("--examples", metavar="N", type=count, default=3, help="documents of each group; default: 3")
     command.add_argument("--json", action="store_true", help="for programs")
+    add = command.add_argument_group("failures that need no repair").add_argument
+    which = "REASON,...|@FILE"
+    add("--accept", metavar=which, help="accept failures, by reason or by the ids in a file: they don't count any more")
+    add("--unaccept", metavar=which, help="take that back")
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """0, also when documents failed; ConfigError when the output knows nothing of the document to show."""
-    medium, colour = backend_of(output_config(arguments, environ=environ)), wants_colour(sys.stdout, environ)
+    config, colour = output_config(arguments, environ=environ), wants_colour(sys.stdout, environ)
+    if arguments.accept or arguments.unaccept:
+        with open_to_change(config, arguments, environ=environ) as output:
+            write_out(change_accepted(output, accept=arguments.accept, unaccept=arguments.unaccept))
+        return EXIT_OK
+    medium = backend_of(config)
     shown = printable(arguments.show) if arguments.show else None  # as records have it
     found = story(medium, shown) if shown else failures(medium, examples=arguments.examples)
     if arguments.json:
@@ -70,7 +84,8 @@ def _failures(found: Mapping[str, Any], *, colour: bool) -> Iterator[str]:
     yield tinted(f"{grouped(found['failed'])} {failed} as failed in {where}", BOLD + RED, colour=colour) + _done(found)
     for group in found["groups"]:
         yield ""
-        yield f"{grouped(group['count']):>7}  {tinted(visible(group['reason']), BOLD, colour=colour)}"
+        accepted = f", {grouped(group['accepted'])} of them accepted" if group["accepted"] else ""
+        yield f"{grouped(group['count']):>7}  {tinted(visible(group['reason']), BOLD, colour=colour)}{accepted}"
         for example in group["examples"]:
             yield from labelled("example", cut(visible(example["id"]), WIDTH - 26), indent=9)
             yield from labelled("", cut(visible(example["message"] or ""), 3 * (WIDTH - 26)), indent=9)
@@ -86,7 +101,8 @@ def _failures(found: Mapping[str, Any], *, colour: bool) -> Iterator[str]:
 
 
 def _done(found: Mapping[str, Any]) -> str:
-    return f"; {plural(found['done'], 'document')} {'is' if found['done'] == 1 else 'are'} done"
+    accepted = f", {grouped(found['accepted'])} of them accepted" if found["accepted"] else ""
+    return f"{accepted}; {plural(found['done'], 'document')} {'is' if found['done'] == 1 else 'are'} done"
 
 
 def _first_id(found: Mapping[str, Any]) -> str:
@@ -97,6 +113,7 @@ def _story(found: Mapping[str, Any], *, colour: bool) -> Iterator[str]:
     for number, record in enumerate(found["records"]):
         yield from _record(record, colour=colour, is_current=number == 0)
         if number == 0:
+            yield from labelled("accepted", "yes: it counts in no exit code" if found["accepted"] else "", indent=2)
             yield from labelled("to do", found["advice"] or "", indent=2)
             yield from pasteable("again", found["command"], indent=2) if found["command"] else []
         yield ""

@@ -25,14 +25,15 @@ def add_config_flags(command: argparse.ArgumentParser, *, places: bool = True) -
 
 
 def add_out(command: argparse.ArgumentParser) -> None:
-    """Add the argument OUT, and the flags of its object store."""
-    command.add_argument("output", metavar="OUT", help="the output: a folder, or s3://bucket/prefix, gs://…, az://…")
+    """Add the argument OUT, which may be left out, and the flags that name a config file and override settings."""
+    told = "the output: a folder, or s3://bucket/prefix, gs://…, az://…; default: output.uri of the configuration"
+    command.add_argument("output", metavar="OUT", nargs="?", help=told)
     add_storage_flags(command)
 
 
 def add_storage_flags(command: argparse.ArgumentParser) -> None:
-    """Add the flags from which the options of an object store are read."""
-    add = command.add_argument_group("configuration (of the output in an object store: output.storage)").add_argument
+    """Add the flags from which the output and the options of its object store are read."""
+    add = command.add_argument_group("configuration (of the output: output.uri, output.storage)").add_argument
     add("--config", metavar="FILE", help="default: $PIPELINE_CONFIG, else config/default.yaml if it is there")
     add("--set", metavar="KEY=VALUE", action="append", default=[], help="any setting by its dotted key; repeatable")
 

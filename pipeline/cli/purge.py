@@ -1,4 +1,4 @@
-"""`pipeline purge OUT`: takes documents out of an output, because they must go or are no longer in the input.
+"""`pipeline purge [OUT]`: takes documents out of an output, because they must go or are no longer in the input.
 
 It must not take anything out when it is not sure what the input holds.
 """
@@ -9,8 +9,8 @@ import argparse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
+from pipeline.cli.accepting import read_ids
 from pipeline.cli.arguments import load_app, open_to_change, output_config
 from pipeline.cli.flags import add_out, age_s
 from pipeline.config import AppConfig
@@ -45,7 +45,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     if not (arguments.ids or arguments.missing or arguments.older_than):
         raise ConfigError("purge: got nothing to remove, need --ids FILE, --missing or --older-than 400d")
     config = output_config(arguments, environ=environ)
-    with _chosen(arguments, environ=environ) as chosen, open_to_change(config, arguments) as output:
+    with _chosen(arguments, environ=environ) as chosen, open_to_change(config, arguments, environ=environ) as output:
         gone = _older(chosen, arguments.older_than)
         results, errors = count(output.medium, output.index, gone=gone)
         if not arguments.dry_run:
@@ -64,7 +64,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
 @contextmanager
 def _chosen(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> Iterator[Callable[[str], bool]]:
     """What says of an id that it is to go."""
-    ids = _read_ids(arguments.ids) if arguments.ids else None
+    ids = read_ids(arguments.ids, flag="--ids") if arguments.ids else None
     if not arguments.missing:
         yield lambda document_id: ids is None or document_id in ids
         return
@@ -75,18 +75,6 @@ def _chosen(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> Ite
         yield lambda document_id: not listed.was_seen(document_id) and (ids is None or document_id in ids)
     finally:
         listed.close()
-
-
-def _read_ids(name: str) -> frozenset[str]:
-    """The ids of a file, one a line."""
-    try:
-        text = Path(name).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as cause:
-        raise ConfigError(f"--ids: {name} cannot be read: {cause}") from cause
-    ids = frozenset(line for line in text.split("\n") if line.strip())
-    if not ids:
-        raise ConfigError(f"--ids: {name} holds no id, need one a line")
-    return ids
 
 
 def _list(app: AppConfig, listed: Index) -> None:

@@ -1,4 +1,4 @@
-"""`pipeline report OUT`: the report of an output, built anew from its records and runs; it calls no model."""
+"""`pipeline report [OUT]`: the report of an output, built anew from its records and runs; it calls no model."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """Prints the summary and, but for --text, writes the report; ConfigError when no run ever ended there."""
-    medium = backend_of(output_config(arguments, environ=environ))
+    config = output_config(arguments, environ=environ)
+    medium = backend_of(config)
     runs = read_runs(medium)
     if not runs:
-        raise ConfigError(f"no report for {arguments.output!r}: there is no finished run in it (runs/*.json)")
+        raise ConfigError(f"no report for {config.uri!r}: there is no finished run in it (runs/*.json)")
 
     def counts() -> dict[str, Any]:
         with closing(medium.read()) as index:
@@ -44,7 +45,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         report = write_newest(medium.replace, runs=lambda: read_runs(medium), counts=counts)
     write_out(summary_text(report, colour=wants_colour(sys.stdout, environ)))
     if arguments.open:
-        _show(arguments.output)
+        _show(config.uri)
     return EXIT_OK
 
 

@@ -34,6 +34,14 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--redo", choices=("changed", "none", "all"), help="what to do with done documents whose question changed")
     add = command.add_argument_group("how the run goes").add_argument
     add("--max-duration", metavar="5h", type=duration_s, help="stop cleanly after this time (90s, 30m, 5h, 1h30m, 2d)")
+    add(
+        "--incomplete-exit",
+        metavar="3",
+        type=int,
+        choices=(0, 3),
+        default=0,
+        help="the exit code when documents are left after --max-duration or --limit: 3 makes a scheduler try again",
+    )
     add("--run-id", metavar="ID", help="default: made from the time")
     add("--dry-run", action="store_true", help="say what would be done; calls no model, writes nothing")
     add("--progress", choices=("auto", "bar", "plain", "none"), default="auto")
@@ -68,6 +76,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         max_duration_s=arguments.max_duration,
         run_id=arguments.run_id,
         dry_run=arguments.dry_run,
+        incomplete_exit=arguments.incomplete_exit,
         progress=arguments.progress,
         quiet=arguments.quiet,
         log_format=arguments.log_format,

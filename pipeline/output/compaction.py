@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
+from pipeline.output.accepted import NAME as ACCEPTED
+from pipeline.output.accepted import from_lines, to_lines
 from pipeline.output.backend import OutputBackend
 from pipeline.output.index import Index
 from pipeline.output.lines import parse
@@ -64,6 +66,9 @@ def purge(medium: OutputBackend, index: Index, *, gone: Gone) -> None:
         cleaned = None if summary is None else _without(summary, gone, at=str(summary.get("finished_at", "")))
         if cleaned is not None and cleaned != summary:
             medium.replace(name, json.dumps(cleaned, ensure_ascii=False, indent=1).encode("utf-8") + b"\n")
+    accepted = list(from_lines(medium.content(ACCEPTED), where=medium.where))
+    if accepted:
+        medium.replace(ACCEPTED, to_lines(each for each in accepted if not gone(each.id, each.accepted_at)))
     for name in (PARQUET_NAME, *_REPORTS):
         medium.remove(name)
     compact(medium, index, gone=gone)

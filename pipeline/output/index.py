@@ -136,6 +136,10 @@ class Index:
         """True when the failure that this run has written is the id's last line."""
         return bool(self._ask("SELECT 1 FROM standing WHERE id = ? AND run = ?", document_id, run))
 
+    def is_accepted(self, document_id: str) -> bool:
+        """True when the id remains failed, and a person has accepted this failure."""
+        return bool(self._ask("SELECT 1 FROM standing WHERE id = ? AND accepted", document_id))
+
     def has_stale_result(self, document_id: str) -> bool:
         """True when the id stands as failed and has a result of other bytes."""
         return bool(self._ask("SELECT 1 FROM standing WHERE id = ? AND stale", document_id))

@@ -31,8 +31,9 @@ def failures(medium: OutputBackend, *, examples: int) -> dict[str, Any]:
         for line, head in medium.records("errors"):
             if head.reason is None or not index.stands(head.id, head.run) or index.seen(head.id):
                 continue
-            group = found.setdefault(head.reason, {"count": 0, "examples": []})
+            group = found.setdefault(head.reason, {"count": 0, "accepted": 0, "examples": []})
             group["count"] += 1
+            group["accepted"] += index.is_accepted(head.id)
             if len(group["examples"]) < examples:
                 record = json.loads(line)
                 group["examples"].append({key: record.get(key) for key in _KEPT})
@@ -45,6 +46,7 @@ def failures(medium: OutputBackend, *, examples: int) -> dict[str, Any]:
         "output": medium.where,
         "done": counts["done"],
         "failed": sum(group["count"] for group in groups),
+        "accepted": sum(group["accepted"] for group in groups),
         "groups": groups,
         "commands": _by_class(groups, command),
     }
@@ -89,6 +91,7 @@ def story(medium: OutputBackend, document_id: str) -> dict[str, Any]:
         "v": FAILURES_VERSION,
         "id": document_id,
         "state": "failed" if known.failed else "done",
+        "accepted": known.accepted,
         "records": [current, *(line for line in reversed(lines) if line is not current)],
         "advice": REASONS[reason].advice if reason is not None and reason in REASONS else None,
         "command": f"{last_command(medium)} --only-failed {reason}" if reason else None,

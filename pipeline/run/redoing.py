@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.agents import question
 from pipeline.config import AppConfig
+from pipeline.config.constraints import nearest_hint
 from pipeline.config.loading import masked
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import REASONS, ConfigError
@@ -35,7 +36,8 @@ def rules_of(options: RunOptions, app: AppConfig, *, run_id: str, shard: Shard) 
 
 def _check_reasons(names: frozenset[str]) -> None:
     for name in sorted(names - set(REASONS)):
-        raise ConfigError(f"--only-failed: got {name!r}, need reasons of: {', '.join(REASONS)}")
+        hint = nearest_hint(name, REASONS)
+        raise ConfigError(f"--only-failed: got {name!r}, need reasons of: {', '.join(REASONS)}{hint}")
 
 
 def check_redo(app: AppConfig, plan: ExtractionPlan, *, output: Output, rules: SelectionRules) -> None:

@@ -165,7 +165,8 @@ def test_shards_and_single_runs_can_be_compared(place: Place) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("a",), "need two outputs"),
+        ((), "need two outputs"),
+        (("a",), "'out', which holds no record"),
         (("a", "b", "--by", "fingerprint"), "need one output"),
         (("a", "nowhere"), "'nowhere', which holds no record"),
         (("a", "b", "--field", "nope"), "--field: got 'nope'"),

@@ -141,3 +141,13 @@ def test_a_shard_counts_its_own(place: Place) -> None:
     again = {shard: place.call("run", "--shard", f"{shard}/2").code for shard in (0, 1)}
     assert again == codes
     assert place.report()["run"]["remaining"]["failed"] == 6
+
+
+def test_incomplete_exit_is_for_documents_that_are_left(place: Place) -> None:
+    """--limit leaves documents: 3 instead of 0; the run that does the last of them ends with 0."""
+    place.documents(6)
+    ran = place.run("--limit", "4", "--incomplete-exit", "3", code=3)
+    assert "STOPPED BEFORE THE END" in ran.out and "2 documents are left" in ran.out
+    place.run("--incomplete-exit", "3")
+    assert len(place.done()) == 6
+    assert "--incomplete-exit" in place.call("run", "--incomplete-exit", "1").err
