@@ -29,8 +29,8 @@ LEVELS = (
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts.split()}
 
 HOMES = {
-    "requests": {"llm/http.py"},
-    "urllib3": {"llm/http.py", "llm/connection.py"},
+    "requests": {"llm/http.py", "llm/call_errors.py"},
+    "urllib3": {"llm/http.py", "llm/call_errors.py", "llm/connection.py"},
     "jsonschema": {"answers/schema.py", "answers/keywords.py"},
     "referencing": {"answers/schema.py"},
     "yaml": {"config/yaml_file.py"},

@@ -1,6 +1,8 @@
 """urllib3's connections with one deadline for a whole answer, an age, and an address of their own.
 
-It keeps no pool and sends nothing by itself.
+It keeps no pool and sends nothing by itself. An answer belongs to the request that asked for it, or the connection is
+closed: every 1xx is skipped, a connection is kept only after a complete 200 that leaves nothing unread, and is dropped
+when bytes are there before a request is sent.
 """
 
 from __future__ import annotations
@@ -8,19 +10,59 @@ from __future__ import annotations
 import functools
 import http.client
 import io
+import logging
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+logger = logging.getLogger(__name__)
+
 STALE_WINDOW_S = 1.0
 """A reused connection that breaks this soon after sending was closed while idle; later, the server died at work."""
 
 
+MAX_INTERIM_RESPONSES = 1000
+"""A gateway that reports progress once a second for `load_timeout` (900 s) stays below it."""
+MAX_INTERIM_BYTES = 65536
+
+FAREWELLS = (b"HTTP/1.1 408 ", b"HTTP/1.0 408 ")
+"""haproxy, nginx and load balancers send this before they close an idle connection."""
+
+
 class StaleConnectionError(ConnectionError):
     """The server had closed this kept-alive connection before it read the request."""
+
+
+class StrayReplyError(http.client.HTTPException):
+    """The connection holds bytes that no request asked for, so no reply on it can be attributed."""
+
+
+class ConnectionReuse:
+    """Whether connections to one endpoint may carry more than one request; safe for all threads."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint, self.allowed = endpoint, True
+
+    def stop(self, cause: str) -> None:
+        """Forbid it for good: a server that once sent a reply nobody asked for may send one at any time."""
+        if self.allowed:
+            self.allowed = False
+            logger.warning(
+                "%s; each connection to this server carries one request from now on",
+                cause,
+                extra={"endpoint": self._endpoint},
+            )
+
+    def judge(self, unread: bytes) -> bool:
+        """Return whether these bytes are a stray reply, and stop the reuse if so."""
+        stray = bool(unread.strip(b"\r\n")) and not unread.startswith(FAREWELLS)
+        if stray:
+            self.stop("the server sent bytes that no request asked for")
+        return stray
 
 
 class _Steady:
@@ -49,7 +91,7 @@ class _DeadlineReader(io.RawIOBase):
     """Reads a socket until a moment in time, however slowly the bytes drip; `makefile` gives it to http.client."""
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
-        self._sock, self._deadline = sock, deadline
+        self._sock, self._deadline, self.ended = sock, deadline, False
         self._raw = sock.makefile("rb", buffering=0)
 
     def makefile(self, mode: str) -> io.BufferedReader:  # noqa: ARG002 - as a socket's
@@ -59,6 +101,8 @@ class _DeadlineReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
+        if self.ended:
+            return None
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
@@ -72,10 +116,54 @@ class _DeadlineReader(io.RawIOBase):
 
 
 class _DeadlineResponse(http.client.HTTPResponse):
-    """http.client's response, whose status line, headers and body share one deadline."""
+    """http.client's response, whose status line, headers and body share one deadline.
 
-    def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, *, deadline: float) -> None:
-        super().__init__(_DeadlineReader(sock, deadline), debuglevel, method)  # type: ignore[arg-type]
+    `on_unread` gets the bytes that follow a complete reply.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        debuglevel: int = 0,
+        method: str | None = None,
+        *,
+        deadline: float,
+        on_unread: Callable[[bytes], None],
+    ) -> None:
+        self._reader, self._on_unread, self._abandoned = _DeadlineReader(sock, deadline), on_unread, False
+        super().__init__(self._reader, debuglevel, method)  # type: ignore[arg-type]
+
+    def _read_status(self) -> Any:
+        """The status line of the final reply: http.client itself takes a 102 or 103 for the final one."""
+        size = 0
+        for _ in range(MAX_INTERIM_RESPONSES + 1):
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 100 <= status < 200:
+                return version, status, reason
+            if status == 101:
+                raise http.client.HTTPException("101: the server switched to a protocol that nobody asked for")
+            while (line := self.fp.readline(MAX_INTERIM_BYTES)).strip(b"\r\n"):
+                size += len(line)
+                if size > MAX_INTERIM_BYTES:
+                    raise http.client.HTTPException("the headers of interim responses are too long")
+        raise http.client.HTTPException("too many interim responses")
+
+    def begin(self) -> None:
+        super().begin()
+        if self.status != 200:  # a gateway may pass on a late answer behind its own error
+            self.will_close = True
+
+    def close(self) -> None:
+        self._abandoned = True
+        super().close()
+
+    def _close_conn(self) -> None:
+        self._reader.ended = True
+        ended_by_itself = not self._abandoned and not self.will_close
+        unread = self.fp.peek() if ended_by_itself else b""
+        super()._close_conn()  # type: ignore[misc]
+        if unread:
+            self._on_unread(unread)
 
 
 class _Watched:
@@ -83,6 +171,7 @@ class _Watched:
 
     max_age_s = float("inf")
     address: str | None = None
+    reuse = ConnectionReuse("")
     exchanges = 0
     born_at = 0.0
     sent_at = 0.0
@@ -105,10 +194,31 @@ class _Watched:
 
     @property
     def is_connected(self) -> bool:
-        return bool(super().is_connected) and time.monotonic() - self.born_at < self.max_age_s  # type: ignore[misc]
+        """True when this connection may carry another request."""
+        if self.sock is None or not self.reuse.allowed or time.monotonic() - self.born_at >= self.max_age_s:
+            return False
+        pending = getattr(self.sock, "pending", None)
+        if super().is_connected and not (pending and pending()):  # type: ignore[misc]
+            return True
+        unread = self._unread()
+        return unread is None or (self.reuse.judge(unread) and False)
+
+    def _unread(self) -> bytes | None:
+        """Bytes that are there although nothing was asked; empty when the server has closed, None when it is quiet."""
+        self.sock.settimeout(0.0)
+        try:
+            return bytes(self.sock.recv(4096))
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return None
+        except OSError:
+            return b""
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         """Sends the head and the body in one piece: two would be two system calls, and two packets to wait for."""
+        if self.sock is None:
+            self.connect()
+        if not self.exchanges and self.reuse.judge(self._unread() or b""):
+            raise StrayReplyError("the server sent a reply before it was asked")
         self.sent_at, self._held = time.monotonic(), []
         try:
             super().request(*args, **kwargs)  # type: ignore[misc]
@@ -125,10 +235,16 @@ class _Watched:
 
     def getresponse(self) -> Any:
         deadline = time.monotonic() + (self.timeout or 0.0)  # type: ignore[attr-defined]
-        self.response_class = functools.partial(_DeadlineResponse, deadline=deadline)
+        self.response_class = functools.partial(_DeadlineResponse, deadline=deadline, on_unread=self._end)
         response = self._or_stale(super().getresponse)  # type: ignore[misc]
         self.exchanges += 1
         return response
+
+    def _end(self, unread: bytes) -> None:
+        """Close the connection that goes on after a whole reply, and refuse the reply if it may be an earlier one's."""
+        self.close()  # type: ignore[attr-defined]
+        if self.reuse.judge(unread) and self.exchanges > 1:
+            raise StrayReplyError("more than one reply came, and either may be an earlier request's")
 
     def _or_stale(self, step: Callable[[], Any]) -> Any:
         try:

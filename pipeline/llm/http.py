@@ -8,7 +8,6 @@ which met a connection the server had closed while it was idle is sent once more
 
 from __future__ import annotations
 
-import http.client
 import logging
 import os
 import threading
@@ -21,19 +20,16 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    DecodeError,
-    HTTPError,
-    NewConnectionError,
-    ProtocolError,
-    ReadTimeoutError,
-)
+from urllib3.exceptions import HTTPError
 
 from pipeline.config.texts import is_secret_name, mask_url
 from pipeline.errors import ConfigError
-from pipeline.llm.connection import PlainConnection, StaleConnectionError, TlsConnection
+from pipeline.llm.call_errors import CallFailedError, call_failure, root_cause
+from pipeline.llm.connection import ConnectionReuse, PlainConnection, StaleConnectionError, TlsConnection
+from pipeline.llm.request_ids import HEADER, names_another, new_request_id
 from pipeline.llm.tls_files import check_certificates
+
+__all__ = ["Access", "CallFailedError", "Endpoint", "Reply"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,24 +40,17 @@ SECRET_CHARS = 8
 """A shorter key (`EMPTY`, `token`) is a word for nobody to guess at, and may stand in any message."""
 
 
-class CallFailedError(Exception):
-    """No usable reply: `error` is the wire-level text, `reason` its class (errors.REASONS).
-
-    `sent` is False when the server cannot have started the work, `lost` when it went away while it worked.
-    """
-
-    def __init__(self, error: str, reason: str, *, sent: bool = True, lost: bool = False) -> None:
-        super().__init__(error)
-        self.error, self.reason, self.sent, self.lost = error, reason, sent, lost
-
-
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a server answered: any status, its headers, the whole body (bytes, decoded)."""
+    """What a server answered: any status, its headers, the whole body (bytes, decoded).
+
+    `request_id`: the X-Request-Id that this program made for the request; empty when the configuration sets one.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    request_id: str = ""
 
 
 @dataclass(slots=True)
@@ -86,9 +75,9 @@ class _Adapter(HTTPAdapter):
     Only the hooks that requests documents for subclasses are overridden, `send` is its own.
     """
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, reuse: ConnectionReuse) -> None:
         super().__init__(pool_connections=1, pool_maxsize=access.pool_size, max_retries=0)
-        self._access, self._lock = access, threading.Lock()
+        self._access, self._reuse, self._lock = access, reuse, threading.Lock()
         self._found: Any = None
         self._urls: dict[Any, str] = {}
 
@@ -102,7 +91,7 @@ class _Adapter(HTTPAdapter):
         pool: Any = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
         kind = TlsConnection if pool.scheme == "https" else PlainConnection
         address = None if pool.proxy else self._access.address
-        traits = {"max_age_s": self._access.max_connection_age_s, "address": address}
+        traits = {"max_age_s": self._access.max_connection_age_s, "address": address, "reuse": self._reuse}
         pool.ConnectionCls = type(kind.__name__, (kind,), traits)
         super().cert_verify(pool, request.url, verify, cert)  # type: ignore[no-untyped-call]
         return pool
@@ -152,7 +141,9 @@ class Endpoint:
         self.base_url = base_url.rstrip("/")
         check_certificates(access.ca_file, access.client_cert, access.client_key)
         self._access, self._key = access, access.read_key()
-        self._adapter = _Adapter(access)
+        self._reuse = ConnectionReuse(mask_url(self.base_url))
+        self._adapter = _Adapter(access, self._reuse)
+        self._names_requests = HEADER.lower() not in map(str.lower, access.headers or ())
         self._proxies = requests.utils.get_environ_proxies(self.base_url, no_proxy=None)
         bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
         self._verify: bool | str = access.ca_file or bundle or True
@@ -190,6 +181,11 @@ class Endpoint:
         request.headers["Content-Length"] = str(len(body))
         return self._send(request, timeout_s=timeout_s, max_bytes=max_bytes)
 
+    def distrust(self) -> None:
+        """Closes the idle connections and reuses none from now on: a reply belonged to another request."""
+        self._reuse.stop("the server answered with another request's reply")
+        self.close()
+
     def close(self) -> None:
         """Closes the idle connections; requests in flight end by themselves."""
         self._adapter.close()
@@ -213,14 +209,17 @@ class Endpoint:
         try:
             return self._exchange(request, timeout_s=timeout_s, max_bytes=max_bytes)
         except (requests.RequestException, HTTPError, OSError) as cause:
-            if not isinstance(_root(cause), StaleConnectionError):
-                raise _failure(cause) from cause
+            if not isinstance(root_cause(cause), StaleConnectionError):
+                raise call_failure(cause) from cause
         try:
             return self._exchange(request, timeout_s=deadline - time.monotonic(), max_bytes=max_bytes)
         except (requests.RequestException, HTTPError, OSError) as cause:
-            raise _failure(cause, after_stale=True) from cause
+            raise call_failure(cause, after_stale=True) from cause
 
     def _exchange(self, request: requests.PreparedRequest, *, timeout_s: float, max_bytes: int) -> Reply:
+        request_id = new_request_id() if self._names_requests else ""
+        if request_id:
+            request.headers[HEADER] = request_id
         timeout: Any = urllib3.Timeout(total=timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
         response = self._adapter.send(
             request, stream=True, timeout=timeout, verify=self._verify, cert=self._cert, proxies=self._proxies
@@ -229,9 +228,12 @@ class Endpoint:
             body = _read(response.raw, max_bytes)
         finally:
             response.close()
+        if names_another(response.headers.get(HEADER), request_id):
+            self.distrust()
+            raise CallFailedError("bad_response", "bad_response")
         if response.status_code != 200:
             body = _without_secrets(body, request.headers)
-        return Reply(response.status_code, response.headers, body)
+        return Reply(response.status_code, response.headers, body, request_id)
 
 
 def _without_secrets(body: bytes, sent: Mapping[str, str]) -> bytes:
@@ -255,45 +257,3 @@ def _read(raw: Any, max_bytes: int) -> bytes:
         if raw.length_remaining == 0 and not packed:
             break
     return b"".join(chunks)
-
-
-_CUT_OFF = (http.client.RemoteDisconnected, http.client.IncompleteRead)
-
-
-def _failure(cause: BaseException, *, after_stale: bool = False) -> CallFailedError:
-    """The one place where errors of requests, urllib3 and sockets become ours.
-
-    `after_stale`: the connection before broke as this request was sent, perhaps because of it: nobody there is a loss.
-    """
-    root = _root(cause)
-    if isinstance(root, (NewConnectionError, ConnectTimeoutError)) or isinstance(
-        cause, (requests.ConnectTimeout, requests.exceptions.ProxyError, requests.exceptions.SSLError)
-    ):
-        error = f"connection_error: {_details(root)}"
-        return CallFailedError(error, "connection_error", sent=after_stale, lost=after_stale)
-    if isinstance(cause, (requests.Timeout, ReadTimeoutError)) or isinstance(root, TimeoutError):
-        return CallFailedError("timeout", "timeout")
-    is_no_http = isinstance(root, http.client.HTTPException) and not isinstance(root, _CUT_OFF)
-    if is_no_http or isinstance(cause, DecodeError):
-        return CallFailedError("bad_response", "bad_response")
-    lost = isinstance(root, (ConnectionError, ProtocolError, *_CUT_OFF))
-    return CallFailedError(f"connection_error: {_details(root)}", "connection_error", lost=lost)
-
-
-def _root(cause: BaseException) -> BaseException:
-    """The innermost error: requests and urllib3 wrap it in `reason` or in their arguments."""
-    for _ in range(8):
-        inner = getattr(cause, "reason", None)
-        if not isinstance(inner, BaseException):
-            inner = next((arg for arg in cause.args if isinstance(arg, BaseException)), None)
-        if inner is None or isinstance(cause, NewConnectionError):
-            return cause
-        cause = inner
-    return cause
-
-
-def _details(root: BaseException) -> str:
-    """The cause in words that are the same each time: no object addresses, no URLs."""
-    origin = root.__cause__ if isinstance(root, (NewConnectionError, StaleConnectionError)) else root
-    text = str(origin or root) or type(root).__name__
-    return text.split(": ", 1)[1] if text.startswith(("HTTPConnection(", "HTTPSConnection(", "<urllib3")) else text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -198,6 +199,12 @@ def count_notes(*values: object) -> tuple[str, ...]:
     """Return the note for counts that no server can mean; they are then unknown."""
     implausible = any(isinstance(value, int) and value > MAX_TOKENS for value in values)
     return ("implausible_usage",) if implausible else ()
+
+
+def version_numbers(text: str) -> tuple[int, ...]:
+    """Return `0.32.1rc1` as (0, 32, 1): the numbers that its first three parts begin with."""
+    found = (re.match(r"\d+", part) for part in text.split(".")[:3])
+    return tuple(int(number[0]) for number in found if number)
 
 
 def _short(message: str) -> str:

@@ -15,6 +15,7 @@ def join_chunks(body: bytes) -> dict[str, Any] | None:
     None when a line is not JSON or the stream ended without `[DONE]`.
     """
     content, thought, finish, usage, model, done = [], [], None, None, None, False
+    ids: set[str] = set()
     for line in body.splitlines():
         if not line.startswith(b"data:"):
             continue
@@ -28,6 +29,7 @@ def join_chunks(body: bytes) -> dict[str, Any] | None:
         if "error" in chunk:
             return {"error": chunk["error"]}
         usage, model = chunk.get("usage") or usage, chunk.get("model") or model
+        ids |= {str(chunk.get("id"))}
         choices = chunk.get("choices")
         for choice in filter(_is_first, choices if isinstance(choices, list) else []):
             delta = choice.get("delta")
@@ -37,7 +39,8 @@ def join_chunks(body: bytes) -> dict[str, Any] | None:
     if not done:
         return None
     message = {"role": "assistant", "content": "".join(content), "reasoning": "".join(thought)}
-    return {"choices": [{"message": message, "finish_reason": finish}], "usage": usage, "model": model}
+    whole = {"choices": [{"message": message, "finish_reason": finish}], "usage": usage, "model": model}
+    return whole | {"id": " ".join(sorted(ids))}
 
 
 def join_lines(body: bytes) -> dict[str, Any] | None:

@@ -6,7 +6,6 @@ Seen on vLLM 0.32.0 and llama.cpp's server. It believes nothing but a whole answ
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -29,8 +28,10 @@ from pipeline.llm.protocol import (
     failed_stream,
     messages,
     served_by,
+    version_numbers,
     whole_number,
 )
+from pipeline.llm.request_ids import names_another
 from pipeline.llm.server_metrics import GaugeReader
 from pipeline.llm.sse import join_chunks
 from pipeline.records import ExtractionAttempt
@@ -118,7 +119,7 @@ class VLLMClient:
         self.model = replace(self.model, name=model, digest=digest)
         self.context_length = context_length or self.context_length
         if server is not None:
-            self.detects_repetition = self.config.type == "vllm" and _version(server) >= REPETITION_SINCE
+            self.detects_repetition = self.config.type == "vllm" and version_numbers(server) >= REPETITION_SINCE
         self.bodies = Bodies(self.payload)
 
     def small(self, *, max_tokens: int, timeout_s: float) -> VLLMClient:
@@ -148,6 +149,9 @@ class VLLMClient:
         if body is None:
             told = "the stream broke off, or is none" if streamed else "the reply is not a JSON object"
             return failed_answer(attempt, "bad_response", told)
+        if names_another(body.get("id"), reply.request_id):
+            self.endpoint.distrust()
+            return failed_answer(attempt, "bad_response", "the reply's id is that of another request")
         if "error" in body and "choices" not in body:
             return failed_stream(attempt, _error_in(body["error"]))
         return _judge_body(attempt, body)
@@ -224,12 +228,6 @@ def _judge_end(attempt: ExtractionAttempt, finish: object, *, thought: bool) -> 
     if attempt.raw_text is None or not attempt.raw_text.strip():
         return failed_answer(attempt, "empty_model_response", "only reasoning, no content" if thought else "no content")
     return attempt
-
-
-def _version(text: str) -> tuple[int, ...]:
-    """`0.32.1rc1` as (0, 32, 1): the numbers that its first three parts begin with."""
-    found = (re.match(r"\d+", part) for part in text.split(".")[:3])
-    return tuple(int(number[0]) for number in found if number)
 
 
 def _thought(message: Mapping[str, Any]) -> bool:

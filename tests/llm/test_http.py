@@ -293,6 +293,7 @@ def test_nothing_but_the_configuration_says_who_we_are(tmp_path: Path, monkeypat
         for _ in range(2):
             endpoint.post("/x", b"{}", timeout_s=5)
     names = {"host", "user-agent", "accept", "accept-encoding", "content-type", "content-length", "connection"}
+    names |= {"x-request-id"}
     assert [set(got.headers) - names for got in server.got] == [set(), set()]
 
 

@@ -1,0 +1,69 @@
+"""The one error of the transport, and the one place where errors of requests, urllib3 and sockets become it."""
+
+from __future__ import annotations
+
+import http.client
+
+import requests
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    DecodeError,
+    NewConnectionError,
+    ProtocolError,
+    ReadTimeoutError,
+)
+
+from pipeline.llm.connection import StaleConnectionError
+
+
+class CallFailedError(Exception):
+    """No usable reply: `error` is the wire-level text, `reason` its class (errors.REASONS).
+
+    `sent` is False when the server cannot have started the work, `lost` when it went away while it worked.
+    """
+
+    def __init__(self, error: str, reason: str, *, sent: bool = True, lost: bool = False) -> None:
+        super().__init__(error)
+        self.error, self.reason, self.sent, self.lost = error, reason, sent, lost
+
+
+_CUT_OFF = (http.client.RemoteDisconnected, http.client.IncompleteRead)
+
+
+def call_failure(cause: BaseException, *, after_stale: bool = False) -> CallFailedError:
+    """Return the failure that an error of requests, urllib3 or a socket means.
+
+    `after_stale`: the connection before broke as this request was sent, perhaps because of it: nobody there is a loss.
+    """
+    root = root_cause(cause)
+    if isinstance(root, (NewConnectionError, ConnectTimeoutError)) or isinstance(
+        cause, (requests.ConnectTimeout, requests.exceptions.ProxyError, requests.exceptions.SSLError)
+    ):
+        error = f"connection_error: {_details(root)}"
+        return CallFailedError(error, "connection_error", sent=after_stale, lost=after_stale)
+    if isinstance(cause, (requests.Timeout, ReadTimeoutError)) or isinstance(root, TimeoutError):
+        return CallFailedError("timeout", "timeout")
+    is_no_http = isinstance(root, http.client.HTTPException) and not isinstance(root, _CUT_OFF)
+    if is_no_http or isinstance(cause, DecodeError):
+        return CallFailedError("bad_response", "bad_response")
+    lost = isinstance(root, (ConnectionError, ProtocolError, *_CUT_OFF))
+    return CallFailedError(f"connection_error: {_details(root)}", "connection_error", lost=lost)
+
+
+def root_cause(cause: BaseException) -> BaseException:
+    """The innermost error: requests and urllib3 wrap it in `reason` or in their arguments."""
+    for _ in range(8):
+        inner = getattr(cause, "reason", None)
+        if not isinstance(inner, BaseException):
+            inner = next((arg for arg in cause.args if isinstance(arg, BaseException)), None)
+        if inner is None or isinstance(cause, NewConnectionError):
+            return cause
+        cause = inner
+    return cause
+
+
+def _details(root: BaseException) -> str:
+    """The cause in words that are the same each time: no object addresses, no URLs."""
+    origin = root.__cause__ if isinstance(root, (NewConnectionError, StaleConnectionError)) else root
+    text = str(origin or root) or type(root).__name__
+    return text.split(": ", 1)[1] if text.startswith(("HTTPConnection(", "HTTPSConnection(", "<urllib3")) else text

@@ -1,0 +1,28 @@
+"""Ids that requests carry (`X-Request-Id`), made so that another request's id is recognised in a reply.
+
+vLLM answers with the id `chatcmpl-` + X-Request-Id; gateways may return the header. It sends nothing itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+HEADER = "X-Request-Id"
+_PREFIX = "xpipe-"
+_OURS = re.compile(_PREFIX + "[0-9a-f]{24}")
+
+
+def new_request_id() -> str:
+    """Return an id that no other request has, of this process or any other."""
+    return _PREFIX + os.urandom(12).hex()
+
+
+def names_another(value: object, request_id: str) -> bool:
+    """Return whether an id in a reply carries the id of a request of this program other than `request_id`.
+
+    Any other id proves nothing: many servers and gateways make ids of their own.
+    """
+    if not request_id or not isinstance(value, str) or _PREFIX not in value:
+        return False
+    return any(found != request_id for found in _OURS.findall(value))

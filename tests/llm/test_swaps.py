@@ -1,0 +1,268 @@
+"""No request gets another request's answer, whatever a server or gateway puts on a kept connection."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_asking import until
+from raw_server import Got, Line, RawServer, answering, reply
+
+from pipeline.config import VLLMConfig
+from pipeline.llm.http import Access, CallFailedError, Endpoint
+from pipeline.llm.vllm import VLLMClient
+
+TLS = Path(__file__).parents[1] / "data/tls"
+PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\nLink: </b>; rel=preload\r\n\r\n"
+
+
+def echo(got: Got) -> bytes:
+    """Return a reply that says what was asked."""
+    return reply(b"to " + got.body)
+
+
+def asking(server: RawServer, number: int = 4, **access: Any) -> list[str]:
+    """Return what one endpoint gets for a few requests, one after the other; a failure's reason for what failed."""
+    endpoint, answers = Endpoint(server.url, Access(**access)), []
+    for index in range(number):
+        try:
+            answer = endpoint.post("/x", b"%d" % index, timeout_s=5)
+        except CallFailedError as failed:
+            answers.append(failed.reason)
+        else:
+            answers.append(answer.body.decode() if answer.status == 200 else str(answer.status))
+    endpoint.close()
+    return answers
+
+
+@pytest.mark.parametrize(
+    "interim",
+    [
+        PROCESSING,
+        HINTS,
+        PROCESSING * 3 + HINTS,
+        b"HTTP/1.1 100 Continue\r\n\r\n" + HINTS,
+    ],
+    ids=["102", "103 with headers", "several", "100 and 103"],
+)
+@pytest.mark.parametrize("apart", [True, False])
+def test_interim_responses_are_skipped(interim: bytes, apart: bool) -> None:
+    """Every 1xx before the reply is passed over, also in a segment of its own; the connection is kept."""
+
+    def talk(line: Line) -> None:
+        while (got := line.read()) is not None:
+            parts = [interim, echo(got)] if apart else [interim + echo(got)]
+            for part in parts:
+                line.send(part)
+
+    with RawServer(talk) as server:
+        assert asking(server) == ["to 0", "to 1", "to 2", "to 3"]
+        assert server.accepts == 1
+
+
+@pytest.mark.parametrize(
+    "interim",
+    [
+        PROCESSING * 2000,
+        b"HTTP/1.1 102 P\r\nX: " + b"x" * 60_000 + b"\r\n\r\n" + HINTS * 3000,
+    ],
+    ids=["number", "bytes"],
+)
+def test_interim_responses_are_bounded(interim: bytes) -> None:
+    """A server that never comes to the point is a bad response before the deadline."""
+
+    def talk(line: Line) -> None:
+        while (got := line.read()) is not None:
+            line.send(interim + echo(got))
+
+    with RawServer(talk) as server:
+        assert asking(server, 2) == ["bad_response", "bad_response"]
+        assert server.accepts == 2
+
+
+def test_a_switch_of_protocols_is_a_bad_response() -> None:
+    """After a 101 what follows is no HTTP; nobody asked for it."""
+    with answering(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n" + reply(b"x")) as server:
+        assert asking(server, 2) == ["bad_response", "bad_response"]
+        assert server.accepts == 2
+
+
+@pytest.mark.parametrize("status", [201, 400, 404, 429, 503, 504])
+def test_the_late_answer_of_a_gateway_that_gave_up_is_not_read(status: int) -> None:
+    """After any status but 200 the connection is closed: what comes later belongs to nobody."""
+
+    def talk(line: Line) -> None:
+        while (got := line.read()) is not None:
+            if got.body == b"1":
+                line.send(reply(b"gave up", status))
+            line.send(echo(got))
+
+    with RawServer(talk) as server:
+        assert asking(server) == ["to 0", str(status), "to 2", "to 3"]
+        assert server.accepts == 2
+        until(lambda: server.closes == 2)
+
+
+def test_a_doubled_reply_ends_reuse() -> None:
+    """The first reply on a fresh connection stands, the second goes to nobody, and no connection is used twice."""
+
+    def talk(line: Line) -> None:
+        while (got := line.read()) is not None:
+            line.send(echo(got) * 2)
+
+    with RawServer(talk) as server:
+        assert asking(server) == ["to 0", "to 1", "to 2", "to 3"]
+        assert server.accepts == 4
+
+
+def test_a_reply_with_more_behind_it_on_a_used_connection_is_refused() -> None:
+    """Which of the two belongs to this request cannot be known: one is late, or one is doubled."""
+    late: list[bytes] = []
+
+    def talk(line: Line) -> None:
+        while (got := line.read()) is not None:
+            line.send(b"".join([*late, echo(got)]))
+            late[:] = [echo(got)] if got.body == b"1" else []
+
+    with RawServer(talk) as server:
+        assert asking(server) == ["to 0", "to 1", "bad_response", "to 3"]
+        assert server.accepts == 2
+
+
+def going_on(tail: bytes, read: threading.Event, sent: threading.Event, **how: Any) -> RawServer:
+    """A server that sends `tail` once its first reply was `read`, and says when it is `sent`."""
+
+    def talk(line: Line) -> None:
+        while (got := line.read()) is not None:
+            line.send(echo(got))
+            if got.body == b"0":
+                read.wait(5)
+                line.send(tail)
+                sent.set()
+
+    return RawServer(talk, **how)
+
+
+def answers_around(tail: bytes, **how: Any) -> tuple[list[bytes], int]:
+    """Return the answers to four requests, with `tail` sent between the first two, and how many connections it took."""
+    read, sent = threading.Event(), threading.Event()
+    with going_on(tail, read, sent, **how) as server:
+        endpoint = Endpoint(server.url, Access(ca_file=str(TLS / "cert.pem")))
+        answers = [endpoint.post("/x", b"0", timeout_s=5).body]
+        read.set()
+        assert sent.wait(5)
+        answers += [endpoint.post("/x", b"%d" % index, timeout_s=5).body for index in range(1, 4)]
+        endpoint.close()
+        return answers, server.accepts
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_bytes_before_a_request_drop_the_connection(secure: bool) -> None:
+    """What is readable on an idle connection is no answer to the next request, also when TLS holds it back."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(TLS / "cert.pem", TLS / "key.pem")
+    answers, accepts = answers_around(reply(b"late"), tls=context if secure else None)
+    assert answers == [b"to 0", b"to 1", b"to 2", b"to 3"]
+    assert accepts == 4  # no connection to this server is used twice any more
+
+
+@pytest.mark.parametrize("tail", [reply(b"", 408, Connection="close"), b"\r\n"], ids=["408", "an empty line"])
+def test_the_farewell_of_an_idle_connection_is_no_stray_reply(tail: bytes) -> None:
+    """haproxy and others send a 408 before they close an idle connection; the next connections are kept as before."""
+    assert answers_around(tail) == ([b"to 0", b"to 1", b"to 2", b"to 3"], 2)
+
+
+def completion(got: Got, request_id: str) -> bytes:
+    """Return a chat completion as vLLM sends it, under an id."""
+    message = {"role": "assistant", "content": got.json["messages"][-1]["content"]}
+    choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+    return reply(
+        {
+            "id": f"chatcmpl-{request_id}",
+            "object": "chat.completion",
+            "model": "m",
+            "choices": choices,
+        }
+    )
+
+
+def test_each_request_has_an_id_of_its_own() -> None:
+    """The header X-Request-Id differs from request to request, also in a resend."""
+    with answering(reply(b"ok")) as server:
+        asking(server, 5)
+        ids = [got.headers["x-request-id"] for got in server.got]
+    assert len(set(ids)) == 5
+
+
+def test_an_id_of_the_configuration_is_sent_as_it_is() -> None:
+    """`headers` may name the job; nothing can then be checked by it."""
+    with answering(reply(b"ok")) as server:
+        asking(server, 2, headers={"x-request-id": "night-job"})
+        assert [got.headers["x-request-id"] for got in server.got] == ["night-job"] * 2
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_answer_with_another_requests_id_is_refused(streamed: bool) -> None:
+    """vLLM's id carries X-Request-Id: the answer of another request is a bad response, and its connection is closed."""
+    before: list[Got] = []
+
+    def talk(line: Line) -> None:
+        while (got := line.read()) is not None:
+            shown = before[-1] if len(before) == 1 else got
+            before.append(got)
+            answer = completion(shown, shown.headers["x-request-id"])
+            line.send(stream(answer) if streamed else answer)
+
+    with RawServer(talk) as server:
+        client = VLLMClient(VLLMConfig(base_url=server.url, model="m", stream=streamed))
+        attempts = [client.call_llm({"user": f"question {n}"}, None, "") for n in range(3)]
+        assert [attempt.reason for attempt in attempts] == [None, "bad_response", None]
+        assert "another request" in str(attempts[1].message)
+        assert attempts[2].raw_text == "question 2"
+        assert attempts[1].raw_text is None
+        assert server.accepts == 2
+        client.close()
+
+
+@pytest.mark.parametrize("request_id", ["cmpl-7", None, 17, "chatcmpl-550e8400e29b41d4a716446655440000"])
+def test_an_id_that_is_not_ours_proves_nothing(request_id: Any) -> None:
+    """Most servers and gateways make ids of their own."""
+
+    def talk(line: Line) -> None:
+        while (got := line.read()) is not None:
+            body = json.loads(completion(got, "x").partition(b"\r\n\r\n")[2])
+            line.send(reply(body | {"id": request_id}))
+
+    with RawServer(talk) as server:
+        client = VLLMClient(VLLMConfig(base_url=server.url, model="m"))
+        assert client.call_llm({"user": "question"}, None, "").raw_text == "question"
+        client.close()
+
+
+def test_a_reply_whose_header_names_another_request_is_refused() -> None:
+    """Gateways and vLLM may return X-Request-Id as a header, in any dialect."""
+    ids: list[str] = []
+
+    def talk(line: Line) -> None:
+        while (got := line.read()) is not None:
+            ids.append(got.headers["x-request-id"])
+            line.send(reply(b"to " + got.body, X_Request_Id=ids[0]))
+
+    with RawServer(talk) as server:
+        assert asking(server, 2) == ["to 0", "bad_response"]
+
+
+def stream(answer: bytes) -> bytes:
+    """Return the stream of an unstreamed completion."""
+    whole = json.loads(answer.partition(b"\r\n\r\n")[2])
+    choice = whole["choices"][0]
+    chunk = whole | {"choices": [{"index": 0, "delta": choice["message"], "finish_reason": "stop"}]}
+    return reply(
+        f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n",
+        Content_Type="text/event-stream",
+    )
