@@ -153,7 +153,10 @@ class _Claim:
     def _others(self) -> str | None:
         """Who holds what may not be held beside ours: anything but the shards of the same count."""
         for key in self._conflicting():
-            there, etag = self._store.get_with_etag(key)
+            try:
+                there, etag = self._store.get_with_etag(key)
+            except FileNotFoundError:  # somebody has cleaned up
+                continue
             if (busy := self._busy(key, there, etag)) is not None:
                 return busy
             if there != _FREE:  # its holder is dead, or asleep: it must notice when it wakes

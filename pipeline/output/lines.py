@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pipeline.errors import OutputError
+from pipeline.output.shared_files import unreadable
 from pipeline.stores import sync_folder, write_atomic
 from pipeline.stores.local import FILE_MODE
 
@@ -57,7 +58,7 @@ def read_lines(path: Path, take: Callable[[bytes, bool], T | None], damage: Dama
 
     `recent`: the line lies where a crash can have left something broken, the last RECENT_BYTES. `damage` is whole
     when the last line was given; what it says was read before is passed over. One line is in memory at a
-    time. OutputError when the file cannot be read.
+    time. OutputError when the file cannot be read, FileGoneError when a sibling removes it meanwhile.
     """
     try:
         with path.open("rb", buffering=_CHUNK_BYTES) as stream:
@@ -72,17 +73,26 @@ def read_lines(path: Path, take: Callable[[bytes, bool], T | None], damage: Dama
                 damage.unfinished = not line.endswith(b"\n")
                 yield value
     except OSError as exc:
-        raise OutputError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+        raise unreadable(path, exc) from exc
 
 
 def last_object(path: Path) -> dict[str, Any] | None:
-    """The object of the last good line, read from the end; None when the file holds none."""
-    window = _CHUNK_BYTES
-    size = path.stat().st_size
-    while True:
+    """The object of the last good line, read from the end; None when the file holds none.
+
+    OutputError when the file cannot be read, FileGoneError when a sibling removes it meanwhile.
+    """
+    try:
         with path.open("rb") as stream:
-            stream.seek(max(0, size - window))
-            lines = stream.read(window).split(b"\n")
+            return _last_object(stream, os.fstat(stream.fileno()).st_size)
+    except OSError as exc:
+        raise unreadable(path, exc) from exc
+
+
+def _last_object(stream: BinaryIO, size: int) -> dict[str, Any] | None:
+    window = _CHUNK_BYTES
+    while True:
+        stream.seek(max(0, size - window))
+        lines = stream.read(window).split(b"\n")
         # the piece of a line that the window starts with is no object: its braces do not close
         found = next((value for line in reversed(lines) if (value := parse(line)) is not None), None)
         if found is not None or window >= size:

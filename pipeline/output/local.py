@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pipeline.output.lines import Damage, LineFile, last_object, mend, read_line
 from pipeline.output.lock import Lock, acquire, try_gate
 from pipeline.output.record_keys import KINDS, Kind, RecordKey, head_of, heads_of
 from pipeline.output.runs import RUNS, read_runs
+from pipeline.output.shared_files import FileGoneError, names_in, read_if_there, until_unchanged
 from pipeline.shards import Shard
 from pipeline.stores import is_half_written, sync_folder, write_atomic
 from pipeline.stores.local import FOLDER_MODE
@@ -67,6 +69,9 @@ class LocalBackend:
 
     def read(self) -> Index:
         """Every line of every file, but for the files of other shards of the same count, which own other ids."""
+        return until_unchanged(self._read_all)
+
+    def _read_all(self) -> Index:
         index = Index()
         try:
             for run in read_runs(self):
@@ -141,29 +146,21 @@ class LocalBackend:
             checkpoint.save(path, index.results(*index.agents), covered=self._results.get(path.name, 0))
 
     def files(self, folder: str) -> Iterator[tuple[str, bytes]]:
-        """The files of a folder; what is none of ours may be among them."""
-        for path in sorted((self.folder / folder).glob("*")):
-            try:
-                yield f"{folder}/{path.name}", path.read_bytes()
-            except OSError as exc:
-                raise OutputError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+        """The files of a folder, without what is half written; what is none of ours may be among them."""
+        for name in names_in(self.folder / folder):
+            if not is_half_written(name) and (data := read_if_there(self.folder / folder / name)) is not None:
+                yield f"{folder}/{name}", data
 
     def content(self, name: str) -> bytes | None:
         """The file's bytes."""
-        path = self.folder / name
-        try:
-            return path.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as exc:
-            raise OutputError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+        return read_if_there(self.folder / name)
 
     def create(self, name: str, data: bytes) -> bool:
         """Under the lock there is nobody to race with."""
         path = self.folder / name
-        if path.exists():
-            return False
         try:
+            if path.exists():
+                return False
             if not path.parent.is_dir():
                 path.parent.mkdir(FOLDER_MODE, exist_ok=True)
                 sync_folder(self.folder)
@@ -187,9 +184,15 @@ class LocalBackend:
         return there
 
     def records(self, kind: Kind) -> Iterator[tuple[bytes, RecordKey]]:
-        """File by file, line by line."""
+        """File by file, line by line; what a compaction removes meanwhile is read where it has put the lines."""
+        gone = False
         for path in self._record_files(kind):
-            yield from read_lines(path, _with_head(path, kind), Damage())
+            try:
+                yield from _read_records(path, kind)
+            except FileGoneError:
+                gone = True
+        if gone and (whole := self.folder / f"{kind}.jsonl").exists():
+            yield from _read_records(whole, kind)
 
     def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, RecordKey]]) -> None:
         """One file, put in its place in one step; then the shards' files go."""
@@ -214,10 +217,8 @@ class LocalBackend:
 
     def _record_files(self, kind: str = "") -> list[Path]:
         """The files of results and errors of all shards, or only those of a kind."""
-        if not self.folder.is_dir():
-            return []
-        ours = (path for path in self.folder.iterdir() if _RECORD_FILE.fullmatch(path.name))
-        return sorted(path for path in ours if path.name.startswith(kind))
+        ours = (name for name in names_in(self.folder) if _RECORD_FILE.fullmatch(name) and name.startswith(kind))
+        return [self.folder / name for name in ours]
 
     def _is_siblings(self, path: Path) -> bool:
         """True for the file of another shard of the same count, which may be written to at this moment."""
@@ -244,9 +245,9 @@ class LocalBackend:
     def _sweep(self) -> None:
         """Removes what a killed run had half written; of a shard only what bears its name: its sisters may be at it."""
         for folder in (self.folder, self.folder / RUNS, self.folder / checkpoint.FOLDER):
-            for path in folder.glob(".*.tmp"):
-                if is_half_written(path.name) and (self._shard.count == 0 or self._shard.suffix in path.name):
-                    self.remove(str(path.relative_to(self.folder)))
+            for name in filter(is_half_written, names_in(folder)):
+                if self._shard.count == 0 or self._shard.suffix in name:
+                    self.remove(str((folder / name).relative_to(self.folder)))
 
     def _under_gate(self, change: Callable[[Path], object], path: Path) -> None:
         """Changes a file of another shard count, which our sister shards may want to change, too."""
@@ -254,19 +255,20 @@ class LocalBackend:
         if gate is None:
             return  # a sister is at it, or a run is starting; the next start or end does it
         try:
-            change(path)
+            with suppress(FileGoneError):
+                change(path)
         finally:
             gate.release()
 
 
-def _with_head(path: Path, kind: Kind) -> Callable[[bytes, bool], tuple[bytes, RecordKey] | None]:
+def _read_records(path: Path, kind: Kind) -> Iterator[tuple[bytes, RecordKey]]:
     take = heads_of(kind, str(path))
 
     def pair(line: bytes, recent: bool) -> tuple[bytes, RecordKey] | None:
         head = take(line, recent)
         return None if head is None else (line if line.endswith(b"\n") else line + b"\n", head)
 
-    return pair
+    return read_lines(path, pair, Damage())
 
 
 def _note_sibling(path: Path, index: Index) -> None:

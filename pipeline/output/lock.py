@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import OutputError, TryLaterError
+from pipeline.output.shared_files import names_in
 from pipeline.records import utc_now
 from pipeline.shards import Shard
 from pipeline.stores.local import FILE_MODE
@@ -128,12 +129,12 @@ def _take(folder: Path, shard: Shard, run_id: str) -> Lock | Busy:
 
 def _conflicting(folder: Path, *, own: str, count: int) -> Iterator[str]:
     """The other lock files that may not be held while ours is: all but the shards of the same count."""
-    for path in folder.iterdir():
-        match = _LOCK_NAME.fullmatch(path.name)
-        if match is None or path.name == own:
+    for name in names_in(folder):
+        match = _LOCK_NAME.fullmatch(name)
+        if match is None or name == own:
             continue
         if int(match[1] or 0) != count:
-            yield path.name
+            yield name
 
 
 def _try_flock(path: Path) -> int | None:

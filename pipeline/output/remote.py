@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from pipeline.errors import OutputError
 from pipeline.output import accepted
 from pipeline.output.index import Index
 from pipeline.output.lease import Lease, acquire
-from pipeline.output.part_writer import Limits, Outbox, manifest_of
-from pipeline.output.parts import ManifestError, Part, part_of, read_manifest
-from pipeline.output.record_keys import KINDS, Kind, RecordKey, heads_of
+from pipeline.output.part_reader import PartReader
+from pipeline.output.part_writer import Limits, Outbox
+from pipeline.output.parts import Part
+from pipeline.output.record_keys import KINDS, Kind, RecordKey
 from pipeline.output.runs import read_runs
 from pipeline.output.store_errors import as_output_errors
 from pipeline.shards import Shard
@@ -35,12 +35,12 @@ _TICK_S = 0.5
 
 
 class RemoteBackend:
-    """A medium (medium.py). `sizes`: the parts that the last reading found, with their sizes in bytes."""
+    """An OutputBackend (backend.py) in a prefix of a bucket."""
 
     def __init__(self, store: RemoteStore, limits: Limits, *, shard: Shard) -> None:
         """Nothing is asked yet."""
         self.store = store
-        self.sizes: dict[Part, int] = {}
+        self._parts = PartReader(store, allowed=self._allowed)
         self._limits, self._shard = limits, shard
         self._lease: Lease | None = None
         self._outbox: Outbox | None = None
@@ -82,11 +82,8 @@ class RemoteBackend:
             for run in read_runs(self):
                 index.met(run["run"])
             index.accept(accepted.from_lines(self.content(accepted.NAME), where=self.where))
-            self._list()
-            for part in [part for kind in KINDS for part in self._parts(kind)]:
-                index.met(part.run)
-                if not self._is_siblings(part):
-                    self._read_part(part, index)
+            self._parts.repair = self.replace if self._lease is not None else None
+            self._parts.each(*KINDS, read=lambda part: self._read_part(part, index))
         except BaseException:
             index.close()
             raise
@@ -96,7 +93,7 @@ class RemoteBackend:
         """Removes errors that no longer stand."""
         self._outbox = Outbox(self.store, self._limits, shard=self._shard, allowed=self._allowed, clock=clock)
         self._outbox.run = index.highest_run + 1
-        self._parts_before = len(self.sizes)
+        self._parts_before = len(self._parts.sizes)
         self.tidy(index)
 
     def append(self, line: bytes, head: RecordKey) -> None:
@@ -123,10 +120,10 @@ class RemoteBackend:
         if standing == index.error_lines:
             return
         assert self._outbox is not None
-        self._list()
-        old, kept = [part for part in self._parts("errors") if self._is_own(part)], set[str]()
+        self._parts.refresh()
+        old, kept = [part for part in self._parts.parts("errors") if self._is_own(part)], set[str]()
         for part in old:
-            for line, head in self._records(part):
+            for line, head in self._parts.lines(part) or ():
                 if head.id not in kept and index.stands(head.id, head.run):
                     kept.add(head.id)
                     self._outbox.add("errors", line, head)
@@ -147,12 +144,13 @@ class RemoteBackend:
         """The objects below a prefix, one at a time."""
         with as_output_errors(self.where, opening=True):
             for found in list(self.store.list(folder)):
-                yield found.key, self.store.get(found.key)
+                if (data := self._parts.get(found.key)) is not None:
+                    yield found.key, data
 
     def content(self, name: str) -> bytes | None:
         """The object's bytes."""
         with as_output_errors(self.where, opening=True):
-            return None if self.store.find(name) is None else self.store.get(name)
+            return self._parts.get(name)
 
     def create(self, name: str, data: bytes) -> bool:
         """Decided by the store: of two writers one gets True."""
@@ -179,17 +177,22 @@ class RemoteBackend:
         return there
 
     def records(self, kind: Kind) -> Iterator[tuple[bytes, RecordKey]]:
-        """Part by part, one in memory at a time."""
-        self._list()
-        for part in self._parts(kind):
-            self._allowed()
-            yield from self._records(part)
+        """Part by part, one in memory at a time; what is deleted meanwhile is read from where its lines are now."""
+        seen, gone = set[Part](), True
+        while gone:
+            self._parts.refresh()
+            parts, gone = [part for part in self._parts.parts(kind) if part not in seen], False
+            for part in parts:
+                lines = self._parts.lines(part)
+                gone |= lines is None
+                yield from lines or ()
+            seen.update(parts)
 
     def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, RecordKey]]) -> None:
         """New parts of this run; when the last is written, the old ones go."""
         assert self._outbox is not None
-        self._list()
-        old = self._parts(kind)
+        self._parts.refresh()
+        old = self._parts.parts(kind)
         for line, head in lines:
             self._outbox.add(kind, line, head)
             while self._outbox.is_full:
@@ -203,7 +206,7 @@ class RemoteBackend:
             self._allowed()
             with as_output_errors(self.store.uri_of(part.key)):
                 self.store.delete(part.key, part.manifest_key)
-            self.sizes.pop(part, None)
+            self._parts.sizes.pop(part, None)
 
     def duties(self) -> Mapping[str, Callable[[], None]]:
         """The uploader, and the keeper of the lease, which no slow upload may hold up."""
@@ -237,16 +240,6 @@ class RemoteBackend:
         if self._lease is not None:
             self._lease.check()
 
-    def _list(self) -> None:
-        self._allowed()
-        with as_output_errors(self.where, opening=True):
-            found = {part_of(found.key): found.size_bytes for kind in KINDS for found in self.store.list(kind)}
-        self.sizes = {part: size_bytes for part, size_bytes in found.items() if part is not None}
-
-    def _parts(self, kind: Kind) -> list[Part]:
-        """The parts of a kind that the last listing found, in order."""
-        return sorted((part for part in self.sizes if part.kind == kind), key=lambda each: each.place)
-
     def _is_siblings(self, part: Part) -> bool:
         """True for a part of another shard of the same count."""
         return self._shard.count > 0 and part.shard.count == self._shard.count and not self._is_own(part)
@@ -255,41 +248,19 @@ class RemoteBackend:
         """True when no other run can change what the part stands for: all of them without shards, else our own."""
         return self._shard.count == 0 or part.shard == self._shard
 
-    def _read_part(self, part: Part, index: Index) -> None:
-        self._allowed()
+    def _read_part(self, part: Part, index: Index) -> bool:
+        """True when the index knows the part, or need not; False when a sibling has deleted it meanwhile."""
+        index.met(part.run)
+        if self._is_siblings(part):
+            return True
+        heads = self._parts.heads(part)
+        if heads is None:
+            return False
         # a duplicate is recorded by the shard of the id it repeats, under an id that another may own
         is_own = self._shard.count > 0 and self._is_own(part)
         owns = (lambda _: True) if is_own else self._shard.owns
         before = index.error_lines
-        index.add(part.kind, self._heads(part), where=self.store.uri_of(part.key), owns=owns)
+        index.add(part.kind, heads, where=self.store.uri_of(part.key), owns=owns)
         if not self._is_own(part):
             index.error_lines = before
-
-    def _heads(self, part: Part) -> list[RecordKey]:
-        """What the manifest says of a part, or else the part itself."""
-        header = {"part": part.key, "bytes": self.sizes[part]}
-        try:
-            with as_output_errors(self.where):
-                data = self.store.get(part.manifest_key)
-            return list(read_manifest(data.splitlines(keepends=True), header))
-        except (OutputError, ManifestError) as exc:
-            _log.info("a manifest is made anew", extra={"part": part.key, "why": str(exc)})
-        heads = [head for _, head in self._records(part)]
-        if self._lease is not None:
-            self.replace(part.manifest_key, manifest_of(part, heads, size_bytes=self.sizes[part]))
-        return heads
-
-    def _records(self, part: Part) -> Iterator[tuple[bytes, RecordKey]]:
-        """The lines of a part with their heads; broken ones are passed over and told."""
-        where = self.store.uri_of(part.key)
-        with as_output_errors(where):
-            data = self.store.get(part.key)
-        take, broken = heads_of(part.kind, where), 0
-        for line in data.splitlines(keepends=True):
-            head = take(line, True)
-            if head is None:
-                broken += 1
-            else:
-                yield line, head
-        if broken:
-            _log.warning("broken lines were passed over in %s", part.key, extra={"lines": broken})
+        return True

@@ -223,18 +223,28 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
 
     A reader sees the old file or the new one; after a power cut too. OutputError names the path.
     """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         try:
-            _write_durably(beside, (data,) if isinstance(data, bytes) else data)
-            beside.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                beside.unlink()
-            raise
+            _write_beside(path, data)
+        except FileNotFoundError:
+            # a starting run has swept the half-written file away; a second try meets it no more
+            if not isinstance(data, bytes):
+                raise
+            _write_beside(path, data)
         sync_folder(path.parent)
     except OSError as cause:
         raise OutputError(f"cannot write {printable(str(path))}: {cause.strerror or cause}") from cause
+
+
+def _write_beside(path: Path, data: bytes | Iterable[bytes]) -> None:
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        _write_durably(beside, (data,) if isinstance(data, bytes) else data)
+        beside.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink()
+        raise
 
 
 def is_half_written(name: str) -> bool:

@@ -1,0 +1,69 @@
+"""Folders and files of an output that other processes create, replace and delete while they are read.
+
+It must not report what a sibling changes meanwhile as a failure: a name that is gone is no name.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline.errors import OutputError
+
+TRIES = 10
+"""How often a folder or file that changes under our hands is read; each change is one event of a sibling's."""
+
+T = TypeVar("T")
+
+
+class FileGoneError(OutputError):
+    """A file was deleted or replaced while it was read; listing the folder again shows what is there now."""
+
+
+def unreadable(path: Path, cause: OSError) -> OutputError:
+    """Return the error for a file that could not be read: FileGoneError when a sibling has removed or replaced it."""
+    kind = FileGoneError if is_gone(cause) else OutputError
+    return kind(f"{path}: cannot be read: {cause.strerror or cause}")
+
+
+def is_gone(cause: OSError) -> bool:
+    """True for a name that no longer exists; NFS reports ESTALE for an open file that another client replaced."""
+    return isinstance(cause, FileNotFoundError) or cause.errno == errno.ESTALE
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names in a folder, sorted; none when there is no folder. OutputError when it cannot be listed."""
+    for tries_left in reversed(range(TRIES)):
+        try:
+            return sorted(path.name for path in folder.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as exc:
+            if exc.errno != errno.ESTALE or not tries_left:
+                raise OutputError(f"{folder}: cannot be listed: {exc.strerror or exc}") from exc
+    raise AssertionError("unreachable")
+
+
+def read_if_there(path: Path) -> bytes | None:
+    """Return the content of a file; None for a folder, or when the file is gone."""
+    for tries_left in reversed(range(TRIES)):
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+        except OSError as exc:
+            if exc.errno != errno.ESTALE or not tries_left:
+                raise OutputError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+    raise AssertionError("unreachable")
+
+
+def until_unchanged(read: Callable[[], T]) -> T:
+    """Return what `read` returns, called again when a file that it listed was gone before it came to it."""
+    for _ in range(TRIES - 1):
+        try:
+            return read()
+        except FileGoneError:
+            continue
+    return read()
