@@ -93,6 +93,7 @@ class ExtractionAttempt:
     size of a prompt that did not fit. `queue_s` is the time in the server's queue. `refused`: why an answer that came
     was no result.
     `sent` is False when the server cannot have started the work; `lost` when it went away while it worked.
+    `thought`: the model thought, and said nothing.
     """
 
     model: ModelMetadata
@@ -112,6 +113,7 @@ class ExtractionAttempt:
     retry_after_s: float | None = None
     sent: bool = True
     lost: bool = False
+    thought: bool = False
     notes: tuple[str, ...] = ()
     refused: str | None = None
 
@@ -252,7 +254,7 @@ def redacted(record: Result | Failure, redact: Callable[[Any], Any]) -> Result |
         model, notes = _redacted_model(record.model, redact), redact(record.notes)
         return replace(record, model=model, notes=notes, metadata=redact(record.metadata))
     history = tuple(replace(step, error=redact(step.error)) for step in record.history)
-    message, raw, error = redact(record.message), redact(record.raw), redact(record.error)
+    message, raw, error = (redact(record.message), redact(record.raw), redact(record.error))
     return replace(record, error=error, message=message, raw=raw, history=history, notes=redact(record.notes))
 
 

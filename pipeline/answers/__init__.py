@@ -12,3 +12,6 @@ from pipeline.answers.validation import judge as judge
 from pipeline.answers.validation import looks_like_loop as looks_like_loop
 from pipeline.answers.validation import parse as parse
 from pipeline.answers.validation import reask_prompt as reask_prompt
+from pipeline.answers.whole import answer_in_reasoning as answer_in_reasoning
+from pipeline.answers.whole import is_object as is_object
+from pipeline.answers.whole import padded_object as padded_object

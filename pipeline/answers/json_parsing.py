@@ -12,19 +12,14 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NoReturn
 
+from pipeline.answers.prose import is_answer_in_prose
+from pipeline.answers.thoughts import after_thoughts
 from pipeline.errors import ConfigError, Stage
 
 _MAX_DEPTH = 200
 _MAX_MENDED_CHARS = 1 << 19
 _MAX_FULL_CHARS = 8000
 _MAX_REGIONS = 100
-# what opens a model's thoughts, and after which mark the answer begins
-_THOUGHTS = (
-    ("<think>", "</think>"),
-    ("<thinking>", "</thinking>"),
-    ("<reasoning>", "</reasoning>"),
-    ("<|channel|>analysis", "<|channel|>final<|message|>"),
-)
 # a string always ends here, if need be at the end of the text: so neither pattern ever goes back
 _STRING = r'"(?:[^"\\]+|\\.?)*(?:"|\Z)'
 _STRING_OR_COMMA = re.compile(_STRING + r"|,(?=[ \t\r\n]*[}\]])", re.DOTALL)
@@ -101,13 +96,19 @@ def _mended(text: str, repair: str) -> Any:
 
 def _from_prose(text: str, repair: str, error: json.JSONDecodeError) -> Any:
     """The one object of a text with other things around it; `error` is why the whole of it is no JSON."""
-    regions = _regions(_fenced_block(text))
+    block = _fenced_block(text)
+    regions = _regions(block)
     try:
-        return _only_object(regions)
+        value = _only_object(regions)
     except json.JSONDecodeError as cause:
         if repair == "full" and len(text) <= _MAX_FULL_CHARS and len(regions) == 1:
             return _guessed(regions[0])
         raise _not_json(error if text.startswith("{") else cause) from cause
+    offset = text.index(block)
+    starts = (offset + start for start, _ in _spans(block))
+    offered = any(text[start] == "{" and is_answer_in_prose(text, start) for start in starts)
+    _refuse(not offered, "its object is an example within prose, and no answer")
+    return value
 
 
 def _decode(text: str, *, strict: bool = True) -> tuple[Any, bool]:
@@ -157,13 +158,10 @@ def _unwrapped(value: Any) -> dict[str, Any] | None:
 
 def _without_thoughts(text: str) -> str:
     """The text after the model's thoughts; thoughts without an end hold no answer."""
-    # an answer may speak of such marks in its strings
-    if text.lstrip().startswith(("{", "```")):
-        return text
-    for opening, closing in _THOUGHTS:
-        text = text.rpartition(closing)[2]
-        _refuse(text.lstrip().startswith(opening), "the thoughts have no end, so there is no answer")
-    return text
+    answer = after_thoughts(text)
+    if answer is None:
+        raise AnswerError("invalid_json", "the thoughts have no end, so there is no answer")
+    return answer
 
 
 def _fenced_block(text: str) -> str:

@@ -23,13 +23,51 @@ def _row(text: str, statuses: tuple[int, ...], reason: str, seen_on: str) -> Pat
     return Pattern(re.compile(text, re.IGNORECASE), statuses, reason, seen_on)
 
 
+TOO_LONG = (400, 413, 422, 500)
+"""The statuses of a prompt that is too long; 500 is a gateway's (LiteLLM), or an error within a stream."""
+
+
+def _overflow(text: str, seen_on: str) -> Pattern:
+    """A row for a prompt that does not fit; the groups `needed` and `limit` are tokens."""
+    return _row(text, TOO_LONG, "context_length", seen_on)
+
+
+OVERFLOWS = (
+    _overflow(r"maximum context length is (?P<limit>\d+)(?: tokens)?(?:.{0,60}?(?:\(|resulted in )(?P<needed>\d+) (?:in the messages|tokens))?", "vLLM 0.4 to 0.32, OpenAI, OpenRouter"),
+    _overflow(r"max_tokens must be at least 1, got (0|-\d+)", "vLLM 0.32.0: the prompt fills it"),
+    _overflow(r"request \((?P<needed>\d+) tokens\) exceeds the available context size \((?P<limit>\d+)", "llama.cpp b10488"),
+    _overflow(r"exceed_context_size_error|exceeds the available context size|context size has been exceeded", "llama.cpp, LocalAI"),
+    _overflow(r"Requested tokens \((?P<needed>\d+)\) exceed context window of (?P<limit>\d+)", "llama-cpp-python 0.2, 0.3"),
+    _overflow(r"prompt is longer than the context length|input length exceeds the context", "Ollama 0.32"),
+    _overflow(r"input \((?P<needed>\d+) tokens\) is longer than the model's context length \((?P<limit>\d+)", "SGLang 0.4, Together"),
+    _overflow(r"Requested token count exceeds the model's maximum context length of (?P<limit>\d+) tokens(?:\. You requested a total of \d+ tokens: (?P<needed>\d+))?", "SGLang 0.4"),
+    _overflow(r"input length \(?(?P<needed>\d+)(?: tokens)?\)? exceeds (?:the|model's) maximum (?:allowed|context)(?: input)? length (?:of )?\(?(?P<limit>\d+)", "SGLang 0.4"),
+    _overflow(r"exceed.{0,20}session.{0,20}len|INPUT_LENGTH_ERROR", "LMDeploy 0.2 to 0.7"),
+    _overflow(r"prompt length \((?P<needed>\d+)(?:\.\d+)?\).{0,40}exceeds? (?:maximum (?:input|sequence) length|max_num_tokens) \((?P<limit>\d+)", "TensorRT-LLM 0.10 to 1.0"),
+    _overflow(r"default_max_tokens \(-?\d+\) (?:must|should) be greater than 0", "TensorRT-LLM 1.0"),
+    _overflow(r"`inputs` must have less than (?P<limit>\d+) tokens\. Given: (?P<needed>\d+)", "TGI 1 to 3"),
+    _overflow(r"`inputs` tokens \+ `max_new_tokens` must be <= (?P<limit>\d+)\.? Given: (?P<needed>\d+)", "TGI 1 to 3"),
+    _overflow(r"keep the first (?P<needed>\d+) tokens when.{0,120}context length of only (?P<limit>\d+)", "LM Studio 0.3"),
+    _overflow(r"tokens to keep from the initial prompt is greater than the context length(?: \(n_keep: (?P<needed>\d+) ?>= n_ctx: (?P<limit>\d+))?", "LM Studio 0.4"),
+    _overflow(r"cannot truncate prompt with n_keep \((?P<needed>\d+)\) >= n_ctx \((?P<limit>\d+)", "LM Studio 0.4"),
+    _overflow(r"context length of only (?P<limit>\d+)", "LM Studio 0.3"),
+    _overflow(r"prompt has (?P<needed>\d+) tokens in total, larger than the model input length limit (?P<limit>\d+)", "MLC-LLM 0.1"),
+    _overflow(r"prompt sequence length is greater than (?P<limit>\d+)", "mistral.rs 0.3 to 0.6"),
+    _overflow(r"prompt is too long: (?P<needed>\d+) tokens > (?P<limit>\d+)", "Anthropic-like gateways"),
+    _overflow(r"exceed context limit: (?P<needed>\d+) \+ \d+ > (?P<limit>\d+)", "Anthropic-like gateways"),
+    _overflow(r"maximum prompt length is (?P<limit>\d+) but the request contains (?P<needed>\d+)", "xAI"),
+    _overflow(r"input token count.{0,20}exceeds the maximum number of tokens allowed(?: \((?P<limit>\d+))?", "Gemini behind LiteLLM"),
+    _overflow(r"prompt contains (?P<needed>\d+) tokens.{0,40}too large for model with (?P<limit>\d+)", "Mistral"),
+    _overflow(r"ContextWindowExceeded|context_length_exceeded|exceeds the context window|reduce the length of the (?:messages|input)", "LiteLLM 1.6x, OpenAI, Groq"),
+    _overflow(r"context.?(length|window|size).{0,60}exceed|exceed.{0,60}context.?(length|window|size)", "OpenAI-like gateways"),
+)  # fmt: skip
+"""Every known form of "the prompt is too long", the ones that hold counts first."""
+
 PATTERNS = (
-    _row(r"maximum context length is \d+", (400,), "context_length", "vLLM 0.32.0"),
-    _row(r"max_tokens must be at least 1, got (0|-\d+)", (400,), "context_length", "vLLM 0.32.0: the prompt fills it"),
-    _row(r"exceed_context_size_error|exceeds the available context size", (400,), "context_length", "llama.cpp b10488"),
-    _row(r"prompt is longer than the context length|input length exceeds the context", (400,), "context_length", "Ollama 0.32"),
-    _row(r"context.?(length|window|size).{0,60}exceed|exceed.{0,60}context.?(length|window|size)", (400, 413, 422), "context_length", "OpenAI-like gateways"),
+    *OVERFLOWS,
     _row(r"model .{1,200} not found|model .{1,200} does not exist", (404,), "model_not_found", "Ollama 0.32, vLLM 0.32.0"),
+    _row(r"system role not supported|only user and assistant roles are supported|roles must alternate", (400, 500), "rejected_config", "chat templates of Gemma 2, Mistral 7B (vLLM, SGLang, llama.cpp)"),
+    _row(r"unsupported (parameter|value)|(parameter|field|argument).{0,60}(not supported|not permitted|unknown|unrecognized)|extra inputs are not permitted|'?max_tokens'? is not supported", (400, 422), "rejected_config", "OpenAI, LiteLLM, FastAPI servers"),
     _row(r"cannot be greater than max_model_len", (400,), "rejected_config", "vLLM 0.32.0"),
     _row(r"grammar error|unsatisfiable schema|into a grammar|not supported by xgrammar", (400,), "rejected_config", "vLLM 0.32.0"),
     _row(r"structured outputs constraint|Input should be 'text', 'json_object'", (400,), "rejected_config", "vLLM 0.32.0"),
@@ -65,6 +103,17 @@ def reason_of_text(status: int, message: str, *, kind: str | None = None, param:
         if status in pattern.statuses and pattern.text.search(message):
             return pattern.reason
     return "rejected_config" if status == 400 and param in CONFIG_PARAMS else None
+
+
+def prompt_size(message: str) -> tuple[int | None, int | None]:
+    """Return the tokens that a prompt needs and the context's limit, from the words of an error; None for unknown."""
+    for pattern in OVERFLOWS:
+        found = pattern.text.search(message)
+        if found is not None:
+            groups = found.groupdict()
+            needed, limit = groups.get("needed"), groups.get("limit")
+            return int(needed[:9]) if needed else None, int(limit[:9]) if limit else None
+    return None, None
 
 
 def is_dying(status: int, message: str) -> bool:

@@ -5,26 +5,26 @@ Facts of Ollama 0.32.9. It believes nothing but `done: true` with done_reason `s
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from pipeline.answers import looks_like_loop
 from pipeline.config import OllamaConfig
+from pipeline.llm.endings import OLLAMA, broken_off, judge_end
+from pipeline.llm.error_bodies import error_in, read_error
 from pipeline.llm.http import CallFailedError, Endpoint, Reply
 from pipeline.llm.protocol import (
     Bodies,
     ServerError,
     access_of,
     count_notes,
-    cut_reason,
     decode_object,
     failed_answer,
     failed_call,
     failed_status,
     failed_stream,
+    is_answer,
     messages,
     served_by,
     whole_number,
@@ -54,6 +54,7 @@ class OllamaClient:
         endpoint: Endpoint | None = None,
         think: bool | str | None = None,
         pool_size: int = 256,
+        from_reasoning: bool = True,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -61,6 +62,7 @@ class OllamaClient:
         self.endpoint = endpoint or Endpoint(config.base_urls[0], access_of(config, pool_size=pool_size))
         self.model = served_by(provider or config.type, config.model, config.base_urls[0])
         self.context_length = config.num_ctx
+        self.from_reasoning = from_reasoning
         self._truncation = TruncationJudge(config.num_ctx)
         self._reloads = ReloadWatch()
         self.bodies = Bodies(self.payload)
@@ -97,7 +99,8 @@ class OllamaClient:
             attempt = failed_call(attempt, failure)
         else:
             size_bytes = max(_size_bytes(document_text), sum(map(_size_bytes, prompts.values())))
-            attempt = self._reloads.seen(self._judge(attempt, reply, size_bytes=size_bytes), asked_at=started)
+            attempt = self._judge(attempt, reply, size_bytes=size_bytes, json_schema=json_schema)
+            attempt = self._reloads.seen(attempt, asked_at=started)
         return replace(attempt, latency_s=self._clock() - started)
 
     def adopt(
@@ -111,7 +114,7 @@ class OllamaClient:
     ) -> None:
         """Takes over what a preflight found out; called before the first document only."""
         if context_length is not None and context_length != self.context_length:
-            self.context_length, self._truncation = context_length, TruncationJudge(context_length)
+            self.context_length, self._truncation = (context_length, TruncationJudge(context_length))
         self.config = replace(self.config, model=model)
         self.think, self.bodies = think, Bodies(self.payload)
         self.model = replace(self.model, name=model, digest=digest)
@@ -120,6 +123,7 @@ class OllamaClient:
         """The same server over the same connections, asked for a few tokens only."""
         config = replace(self.config, max_tokens=max_tokens, timeout=timeout_s)
         client = OllamaClient(config, provider=self.model.provider, endpoint=self.endpoint, think=self.think)
+        client.from_reasoning = self.from_reasoning
         client.context_length = self.context_length
         return client
 
@@ -127,15 +131,17 @@ class OllamaClient:
         """Closes the idle connections."""
         self.endpoint.close()
 
-    def _judge(self, attempt: ExtractionAttempt, reply: Reply, *, size_bytes: int) -> ExtractionAttempt:
-        if reply.status != 200:
+    def _judge(
+        self, attempt: ExtractionAttempt, reply: Reply, *, size_bytes: int, json_schema: Mapping[str, Any] | None
+    ) -> ExtractionAttempt:
+        if not is_answer(reply):
             return failed_status(attempt, reply, error_of(reply), now=self._now)
         body = join_lines(reply.body) if self.config.stream else decode_object(reply.body)
         if body is None:
             told = "the stream is not lines of JSON" if self.config.stream else "the reply is not a JSON object"
             return failed_answer(attempt, "bad_response", told)
         if "error" in body:
-            return failed_stream(attempt, _unwrap(body["error"]))
+            return failed_stream(attempt, error_in(body))
         message = body.get("message")
         if not isinstance(message, dict) or not isinstance(message.get("content") or "", str):
             return failed_answer(attempt, "bad_response", "the reply has no `message` with a text")
@@ -147,33 +153,24 @@ class OllamaClient:
             )
         if body.get("done") is True and (overrun := self._overrun(attempt)):
             return replace(failed_answer(attempt, "context_length", overrun), needed_tokens=attempt.prompt_tokens)
-        return _judge_end(attempt, body, thought=bool(message.get("thinking")))
+        if body.get("done") is not True:
+            return broken_off(attempt, repeats=_repeats(attempt.raw_text))
+        thoughts = message.get("thinking")
+        return judge_end(
+            attempt,
+            body.get("done_reason"),
+            dialect=OLLAMA,
+            thoughts=thoughts if isinstance(thoughts, str) else "",
+            json_schema=json_schema,
+            from_reasoning=self.from_reasoning,
+        )
 
     def _overrun(self, attempt: ExtractionAttempt) -> str | None:
         """What is wrong with an answer that ran past the context: its prompt was being forgotten as it was written."""
-        prompt, answer, limit = attempt.prompt_tokens or 0, attempt.completion_tokens or 0, self.context_length
+        prompt, answer, limit = (attempt.prompt_tokens or 0, attempt.completion_tokens or 0, self.context_length)
         if prompt + answer <= limit:
             return None
         return f"the prompt has {prompt} tokens, the answer {answer}: together more than the context of {limit}"
-
-
-def _judge_end(attempt: ExtractionAttempt, body: Mapping[str, Any], *, thought: bool) -> ExtractionAttempt:
-    """An answer counts when it is done, ended by itself and says something."""
-    if body.get("done") is not True:
-        if _repeats(attempt.raw_text) or looks_like_loop(attempt.raw_text or ""):
-            return failed_answer(attempt, "generation_loop", "the server broke off a repetition (done: false)")
-        return failed_answer(attempt, "bad_response", "the answer broke off: done is not true")
-    reason = body.get("done_reason")
-    if reason == "length":
-        told = f"stopped for length after {attempt.completion_tokens} tokens (num_predict {attempt.max_tokens})"
-        told += ", all of them thought" if thought and attempt.raw_text is None else ""
-        return failed_answer(attempt, cut_reason(attempt.raw_text), told)
-    if reason != "stop":
-        shown = reason if isinstance(reason, str) else type(reason).__name__
-        return failed_answer(attempt, "bad_response", f"done_reason is {shown[:40]!r}, need 'stop'")
-    if attempt.raw_text is None or not attempt.raw_text.strip():
-        return failed_answer(attempt, "empty_model_response", "only thinking, no content" if thought else "no content")
-    return attempt
 
 
 def _repeats(text: str | None) -> bool:
@@ -200,30 +197,10 @@ def _with_usage(attempt: ExtractionAttempt, body: Mapping[str, Any]) -> Extracti
 
 
 def error_of(reply: Reply) -> ServerError:
-    """An error body of Ollama: `{"error": text}`, where the text may itself be llama-server's JSON error."""
-    body = decode_object(reply.body)
+    """Return what an error of Ollama says; its refusal of a host name has no body."""
     if reply.status == 403 and not reply.body.strip():
         return ServerError("an empty answer: Ollama refuses the host name in `base_url` (it listens on loopback only)")
-    if body is None or "error" not in body:
-        return ServerError("no JSON in the error's body" if body is None else "an error without a message")
-    return _unwrap(body["error"])
-
-
-def _unwrap(error: object) -> ServerError:
-    text = error if isinstance(error, str) else json.dumps(error)
-    inner = decode_object(text.encode("utf-8", "replace")) if text.lstrip().startswith("{") else None
-    found = (inner or {}).get("error", inner)
-    if not isinstance(found, dict):
-        return ServerError(text)
-    kind = found.get("type")
-    counts = ", ".join(f"{key} {found[key]}" for key in ("n_prompt_tokens", "n_ctx") if key in found)
-    said = f"{found.get('message') or text} ({counts})" if counts else str(found.get("message") or text)
-    return ServerError(
-        said,
-        kind if isinstance(kind, str) else None,
-        needed_tokens=whole_number(found.get("n_prompt_tokens")),
-        context_length=whole_number(found.get("n_ctx")),
-    )
+    return read_error(reply)
 
 
 def _size_bytes(text: str) -> int:

@@ -43,7 +43,7 @@ class LLMClient(Protocol):
 class ServerError:
     """An error body, read: its text, and the dialect's own type and parameter where it names them.
 
-    `needed_tokens` and `context_length`: what llama.cpp's server tells of a prompt that does not fit.
+    `needed_tokens` and `context_length`: what it tells of a prompt that does not fit. `page`: it is an HTML page.
     """
 
     message: str
@@ -51,6 +51,7 @@ class ServerError:
     param: str | None = None
     needed_tokens: int | None = None
     context_length: int | None = None
+    page: bool = False
 
 
 def messages(prompts: Mapping[str, str]) -> list[dict[str, str]]:
@@ -117,6 +118,11 @@ def decode_object(body: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def is_answer(reply: Reply) -> bool:
+    """Return True for a status that a completion comes with: 200, and from some gateways 201."""
+    return reply.status == 200 or (reply.status == 201 and bool(reply.body.strip()))
+
+
 def failed_call(attempt: ExtractionAttempt, failure: CallFailedError) -> ExtractionAttempt:
     """The attempt, ended by the transport."""
     return replace(
@@ -144,13 +150,14 @@ def failed_answer(attempt: ExtractionAttempt, reason: str, message: str) -> Extr
 def failed_status(
     attempt: ExtractionAttempt, reply: Reply, said: ServerError, *, now: Callable[[], float]
 ) -> ExtractionAttempt:
-    """The attempt, ended by an HTTP status other than 200: by the server's words where they tell, else the status.
+    """The attempt, ended by an HTTP status of failure: by the server's words where they tell, else the status.
 
     `lost` when the server says that it dies; whether it did is to be seen.
     """
-    reason = reason_of_text(reply.status, said.message, kind=said.kind, param=said.param) or reason_of_status(
-        reply.status
-    )
+    reason = reason_of_text(reply.status, said.message, kind=said.kind, param=said.param)
+    if reason is None:
+        # a firewall's page, which says nothing about a key
+        reason = "rejected" if said.page and reply.status == 403 else reason_of_status(reply.status)
     return replace(
         attempt,
         error=f"http_{reply.status}",

@@ -14,8 +14,8 @@ from pipeline.config import OllamaConfig, VLLMConfig
 from pipeline.llm.protocol import LLMClient
 from pipeline.records import ExtractionAttempt
 
-TIMEOUT_RETRIES = 1
-"""A timeout is dear for both sides, so it is tried again once only."""
+DEAR_RETRIES = 1
+"""A timeout and an answer of nothing but thoughts are dear for both sides, so they are tried again once only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class RetryPolicy:
 
     def allows(self, failures: list[ExtractionAttempt]) -> bool:
         """True when another request may follow these failures."""
-        timeouts = sum(1 for attempt in failures if attempt.reason == "timeout")
-        return failures[-1].retryable and len(failures) <= self.max_retries and timeouts <= TIMEOUT_RETRIES
+        dear = sum(1 for attempt in failures if attempt.reason == "timeout" or attempt.thought)
+        return failures[-1].retryable and len(failures) <= self.max_retries and dear <= DEAR_RETRIES
 
     def delay_s(self, failures: list[ExtractionAttempt], rng: random.Random) -> float:
         """Seconds to wait before the next request: what the server asks for if it does, else the back-off; capped."""

@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pipeline.llm.chat_completion import THOUGHTS
+
 
 def join_chunks(body: bytes) -> dict[str, Any] | None:
     """The chunks of a chat completion stream as one completion; with `error` where one came in mid-stream.
 
-    None when a line is not JSON or the stream ended without `[DONE]`.
+    None when a line is not JSON, or the stream ended with neither `[DONE]` nor a finish_reason: some gateways leave
+    one of them out.
     """
     content, thought, finish, usage, model, done = [], [], None, None, None, False
     ids: set[str] = set()
@@ -34,9 +37,9 @@ def join_chunks(body: bytes) -> dict[str, Any] | None:
         for choice in filter(_is_first, choices if isinstance(choices, list) else []):
             delta = choice.get("delta")
             content.append(_text(delta, "content"))
-            thought.append(_text(delta, "reasoning") or _text(delta, "reasoning_content"))
+            thought += [next(filter(None, (_text(delta, name) for name in THOUGHTS)), "")]
             finish = choice.get("finish_reason") or finish
-    if not done:
+    if not done and not finish:
         return None
     message = {"role": "assistant", "content": "".join(content), "reasoning": "".join(thought)}
     whole = {"choices": [{"message": message, "finish_reason": finish}], "usage": usage, "model": model}

@@ -12,20 +12,20 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.config import VLLMConfig
+from pipeline.llm.chat_completion import judge_completion
+from pipeline.llm.error_bodies import error_in, read_error
 from pipeline.llm.http import Access, CallFailedError, Endpoint, Reply
 from pipeline.llm.protocol import (
     MESSAGE_CHARS,
     Bodies,
-    ServerError,
     access_of,
-    count_notes,
-    cut_reason,
     decode_object,
     encode,
     failed_answer,
     failed_call,
     failed_status,
     failed_stream,
+    is_answer,
     messages,
     served_by,
     version_numbers,
@@ -43,6 +43,8 @@ REPETITION_SINCE = (0, 32)
 REPETITION_DETECTION: Mapping[str, int] = {"max_pattern_size": 8, "min_count": 20}
 """Ends a loop after 20 equal patterns of up to 8 tokens (vLLM from 0.32); six, as tried there, stand in honest JSON."""
 TOKENIZE_TIMEOUT_S = 10.0
+EVENTS = (b"data:", b"event:", b":")
+"""What a stream of server-sent events begins with; some servers send one unasked."""
 
 
 class VLLMClient:
@@ -55,6 +57,7 @@ class VLLMClient:
         provider: str | None = None,
         endpoint: Endpoint | None = None,
         pool_size: int = 256,
+        from_reasoning: bool = True,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -62,6 +65,7 @@ class VLLMClient:
         self.endpoint = endpoint or Endpoint(config.base_urls[0], access_of(config, pool_size=pool_size))
         self.model = served_by(provider or config.type, config.model, config.base_urls[0])
         self.context_length: int | None = None
+        self.from_reasoning = from_reasoning
         self.detects_repetition = False
         self.bodies = Bodies(self.payload)
 
@@ -99,7 +103,7 @@ class VLLMClient:
         except CallFailedError as failure:
             attempt = failed_call(attempt, failure)
         else:
-            attempt = self._judge(attempt, reply, payload=payload)
+            attempt = self._judge(attempt, reply, payload=payload, schema=json_schema)
         if attempt.reason == "context_length" and self.config.type == "vllm":
             left_s = self.config.timeout - (self._clock() - started)
             attempt = self._with_count(attempt, payload, timeout_s=min(TOKENIZE_TIMEOUT_S, left_s))
@@ -126,7 +130,8 @@ class VLLMClient:
         """The same server over the same connections, asked for a few tokens only."""
         config = replace(self.config, max_tokens=max_tokens, timeout=timeout_s)
         client = VLLMClient(config, provider=self.model.provider, endpoint=self.endpoint)
-        client.context_length, client.detects_repetition = self.context_length, self.detects_repetition
+        client.from_reasoning = self.from_reasoning
+        client.context_length, client.detects_repetition = (self.context_length, self.detects_repetition)
         return client
 
     def gauge_reader(self) -> GaugeReader | None:
@@ -141,10 +146,13 @@ class VLLMClient:
         """Closes the idle connections."""
         self.endpoint.close()
 
-    def _judge(self, attempt: ExtractionAttempt, reply: Reply, *, payload: Mapping[str, Any]) -> ExtractionAttempt:
-        if reply.status != 200:
-            return failed_status(attempt, reply, error_of(reply), now=self._now)
-        streamed = payload.get("stream") is True and not reply.body.lstrip().startswith(b"{")
+    def _judge(
+        self, attempt: ExtractionAttempt, reply: Reply, *, payload: Mapping[str, Any], schema: Mapping[str, Any] | None
+    ) -> ExtractionAttempt:
+        if not is_answer(reply):
+            return failed_status(attempt, reply, read_error(reply), now=self._now)
+        start = reply.body[:200].lstrip()
+        streamed = not start.startswith(b"{") and (payload.get("stream") is True or start.startswith(EVENTS))
         body = join_chunks(reply.body) if streamed else decode_object(reply.body)
         if body is None:
             told = "the stream broke off, or is none" if streamed else "the reply is not a JSON object"
@@ -153,8 +161,8 @@ class VLLMClient:
             self.endpoint.distrust()
             return failed_answer(attempt, "bad_response", "the reply's id is that of another request")
         if "error" in body and "choices" not in body:
-            return failed_stream(attempt, _error_in(body["error"]))
-        return _judge_body(attempt, body)
+            return failed_stream(attempt, error_in(body))
+        return judge_completion(attempt, body, json_schema=schema, from_reasoning=self.from_reasoning)
 
     def count_tokens(self, prompts: Mapping[str, str]) -> int | None:
         """How many tokens these prompts are, by the server's own tokenizer; None when it does not say."""
@@ -188,95 +196,6 @@ class VLLMClient:
 def _most_tokens(payload: Mapping[str, Any]) -> int | None:
     """How long the answer may be; `max_completion_tokens` wins (vLLM 0.32.0)."""
     return whole_number(payload.get("max_completion_tokens")) or whole_number(payload.get("max_tokens"))
-
-
-def _judge_body(attempt: ExtractionAttempt, body: Mapping[str, Any]) -> ExtractionAttempt:
-    choices = body.get("choices")
-    if not isinstance(choices, list):
-        return failed_answer(attempt, "bad_response", "the reply has no list `choices`")
-    attempt = _with_usage(_with_model(attempt, body), body)
-    if not choices:
-        return failed_answer(attempt, "empty_model_response", "`choices` is empty")
-    choice = choices[0] if isinstance(choices[0], dict) else {}
-    message = choice.get("message")
-    if not isinstance(message, dict):
-        return failed_answer(attempt, "bad_response", "the first choice has no `message`")
-    content = message.get("content")
-    if content is not None and not isinstance(content, str):
-        return failed_answer(attempt, "bad_response", f"`content` is of type {type(content).__name__}")
-    attempt = replace(attempt, raw_text=content or None)
-    return _judge_end(attempt, choice.get("finish_reason"), thought=_thought(message))
-
-
-def _judge_end(attempt: ExtractionAttempt, finish: object, *, thought: bool) -> ExtractionAttempt:
-    """An answer counts when it ended by itself (`stop`) and says something."""
-    if finish == "length":
-        spent, max_tokens = attempt.completion_tokens, attempt.max_tokens
-        told = f"stopped for length after {spent} tokens (max_tokens {max_tokens})"
-        if spent is not None and max_tokens is not None and spent < max_tokens:
-            attempt = replace(attempt, notes=(*attempt.notes, "max_tokens_clamped"))
-            told += ": the server clamped it to the room that the prompt left"
-        told += ", all of them thought" if thought and attempt.raw_text is None else ""
-        return failed_answer(attempt, cut_reason(attempt.raw_text), told)
-    if finish == "repetition":
-        return failed_answer(attempt, "generation_loop", "the server stopped a repetition")
-    if finish in ("abort", "error"):
-        return failed_answer(attempt, "server_error", f"the server ended the answer: finish_reason {finish}")
-    if finish != "stop":
-        shown = finish if isinstance(finish, str) else type(finish).__name__
-        return failed_answer(attempt, "bad_response", f"finish_reason is {shown[:40]!r}, need 'stop'")
-    if attempt.raw_text is None or not attempt.raw_text.strip():
-        return failed_answer(attempt, "empty_model_response", "only reasoning, no content" if thought else "no content")
-    return attempt
-
-
-def _thought(message: Mapping[str, Any]) -> bool:
-    """True when there is a chain of thought: `reasoning` (vLLM 0.32), `reasoning_content` (older, llama.cpp)."""
-    return bool(message.get("reasoning") or message.get("reasoning_content"))
-
-
-def _with_model(attempt: ExtractionAttempt, body: Mapping[str, Any]) -> ExtractionAttempt:
-    """The attempt with the model that answered, where none was asked for by name."""
-    name = body.get("model")
-    if attempt.model.name or not isinstance(name, str):
-        return attempt
-    return replace(attempt, model=replace(attempt.model, name=name))
-
-
-def _with_usage(attempt: ExtractionAttempt, body: Mapping[str, Any]) -> ExtractionAttempt:
-    usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
-    assert isinstance(usage, dict)
-    details = usage.get("prompt_tokens_details")
-    return replace(
-        attempt,
-        prompt_tokens=whole_number(usage.get("prompt_tokens")),
-        completion_tokens=whole_number(usage.get("completion_tokens")),
-        notes=(*attempt.notes, *count_notes(usage.get("prompt_tokens"), usage.get("completion_tokens"))),
-        cached_tokens=whole_number(details.get("cached_tokens")) if isinstance(details, dict) else None,
-    )
-
-
-def error_of(reply: Reply) -> ServerError:
-    """An error body of vLLM 0.32.0, in any of its four shapes: object, string, `detail`, or nothing at all."""
-    body = decode_object(reply.body)
-    if body is None:
-        return ServerError("no JSON in the error's body")
-    if "error" in body:
-        return _error_in(body["error"])
-    return ServerError(str(body.get("detail") or "an error without a message"))
-
-
-def _error_in(error: object) -> ServerError:
-    if not isinstance(error, dict):
-        return ServerError(str(error))
-    kind, param = error.get("type"), error.get("param")
-    return ServerError(
-        str(error.get("message") or kind or "an error without a message"),
-        kind if isinstance(kind, str) else None,
-        param if isinstance(param, str) else None,
-        needed_tokens=whole_number(error.get("n_prompt_tokens")),
-        context_length=whole_number(error.get("n_ctx")),
-    )
 
 
 def check_vllm_health(base_url: str, timeout: float = 10.0, *, api_key: str = "") -> bool:

@@ -1,0 +1,102 @@
+"""Separates a model's thoughts from its answer, in a text that a server did not separate.
+
+A draft inside thoughts is never an answer, whether or not the thoughts were closed. Marks within the strings of an
+object are the answer's own words. Nothing here parses what it returns.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """How a family of models opens and closes its thoughts, as regular expressions; `seen_on`: which models."""
+
+    opening: str
+    closing: str
+    seen_on: str
+
+
+FAMILIES = (
+    Marks(
+        r"<(?:\w+[:_])?(?:think(?:ing)?|thoughts?|reasoning)>",
+        r"</(?:\w+[:_])?(?:think(?:ing)?|thoughts?|reasoning)>",
+        "DeepSeek-R1, Qwen3, QwQ, Gemini-like, Seed-OSS (<seed:think>)",
+    ),
+    Marks(r"\[THINK\]", r"\[/THINK\]", "Magistral"),
+    Marks(r"<\|channel>\s*thought", r"<channel\|>", "Gemma 4"),
+    Marks(
+        r"<\|channel\|>\s*(?:analysis|commentary)",
+        r"<\|channel\|>\s*final[^<\n]{0,80}(?:<\|constrain\|>[^<\n]{0,20})?<\|message\|>",
+        "gpt-oss (harmony)",
+    ),
+    Marks(
+        r"\Aanalysis(?=[A-Z])",
+        r"assistantfinal",
+        "gpt-oss (harmony, its marks stripped)",
+    ),
+    Marks(
+        r"<\|(?:begin_of_thought|START_THINKING|think)\|>",
+        r"<\|(?:end_of_thought|END_THINKING|/think)\|>",
+        "Sky-T1, Command A",
+    ),
+    Marks(r"\u25c1think\u25b7", r"\u25c1/think\u25b7", "Kimi-VL"),
+)
+
+_MARK = re.compile(
+    "(?P<opening>" + "|".join(f"(?:{each.opening})" for each in FAMILIES) + ")|"
+    "(?P<closing>" + "|".join(f"(?:{each.closing})" for each in FAMILIES) + ")",
+    re.IGNORECASE,
+)
+_FIRST_OBJECT = re.compile(r"\s*(?:```[^`\n]*\n\s*)?(?=\{)")
+_CANDIDATES = 8
+"""How many places of a text are tried as the beginning of a whole answer: each takes time in proportion to the text."""
+
+
+def after_thoughts(text: str) -> str | None:
+    """Return the text after the model's thoughts; None when they have no end, so that there is no answer.
+
+    A text without marks comes back as it is.
+    """
+    marks = list(_MARK.finditer(text, _end_of_first_object(text)))
+    closings = [mark for mark in marks if mark["closing"] is not None]
+    for mark in closings[:_CANDIDATES]:
+        if is_one_object(text[mark.end() :]):  # later marks stand in its strings
+            return text[mark.end() :]
+    end = closings[-1].end() if closings else 0
+    if any(mark["opening"] is not None and mark.start() >= end for mark in marks):
+        return None
+    return text[end:]
+
+
+def is_one_object(text: str) -> bool:
+    """Return True when a text is one JSON object and nothing else but white space."""
+    stripped = text.strip()
+    if not (stripped.startswith("{") and stripped.endswith("}")):
+        return False
+    try:
+        return isinstance(json.loads(stripped), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _end_of_first_object(text: str) -> int:
+    """Return where the object ends that a text begins with, perhaps in a fence; 0 when it begins with none.
+
+    An object without an end reaches to the end of the text: all its marks stand in it.
+    """
+    found = _FIRST_OBJECT.match(text)
+    if found is None:
+        return 0
+    depth = 0
+    for token in _TOKEN.finditer(text, found.end()):
+        depth += {"{": 1, "}": -1}.get(token[0], 0)
+        if depth == 0:
+            return token.end()
+    return len(text)
+
+
+_TOKEN = re.compile(r'"(?:[^"\\]+|\\.?)*(?:"|\Z)|[{}]', re.DOTALL)

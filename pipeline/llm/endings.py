@@ -1,0 +1,165 @@
+"""How an answer ended, by the word of its server: which ends are natural, which are cuts, and what counts as an answer.
+
+One table for all dialects. An answer counts when it ended by itself and says something; nothing cut is ever completed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.answers import (
+    answer_in_reasoning,
+    is_object,
+    looks_like_loop,
+    padded_object,
+)
+from pipeline.llm.protocol import cut_reason, failed_answer
+from pipeline.records import ExtractionAttempt
+
+NATURAL: Mapping[str, str] = {
+    "stop": "OpenAI protocol, vLLM 0.32, Ollama 0.32, SGLang 0.4, Gemini (STOP)",
+    "eos_token": "TGI 1 to 3",
+    "stop_sequence": "TGI 1 to 3, Anthropic-like gateways",
+    "end_turn": "Anthropic-like gateways",
+    "complete": "Cohere-like gateways",
+    "eos": "tabbyAPI, Together",
+}
+"""Ends by which the model says that it is done, in lower case, and where each was seen."""
+
+DOUBTFUL: Mapping[str, str] = {
+    "": "missing or null: mlx_lm, older llama.cpp builds, gateways that rebuild replies",
+    "tool_calls": "LM Studio 0.3 with an empty list of calls, vLLM with a tool parser",
+    "function_call": "OpenAI protocol before tools",
+}
+"""Ends that say nothing of the text: it counts only when it is a complete object."""
+
+CUT: Mapping[str, str] = {
+    "length": "OpenAI protocol, Ollama",
+    "max_tokens": "Anthropic-like gateways, Gemini (MAX_TOKENS)",
+    "model_length": "Mistral",
+}
+
+WHITE_SPACE_ADVICE = (
+    "the answer is mostly white space: start vLLM with --structured-outputs-config "
+    '\'{"backend": "xgrammar", "disable_any_whitespace": true}\', or forbid it in the prompt'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The names that a protocol has for how an answer ended, how long it may be, and what the model thought."""
+
+    finish: str
+    limit: str
+    thoughts: str
+
+
+OPENAI = Dialect("finish_reason", "max_tokens", "reasoning")
+OLLAMA = Dialect("done_reason", "num_predict", "thinking")
+
+
+def judge_end(
+    attempt: ExtractionAttempt,
+    finish: object,
+    *,
+    dialect: Dialect,
+    thoughts: str,
+    json_schema: Mapping[str, Any] | None,
+    from_reasoning: bool = True,
+) -> ExtractionAttempt:
+    """Return the attempt as an answer, or as failed by how it ended. `thoughts`: what the server calls reasoning."""
+    word = "" if finish is None else finish.lower() if isinstance(finish, str) else None
+    if word in CUT:
+        return _unpadded(attempt) or _cut(attempt, dialect=dialect, thoughts=thoughts)
+    if word == "repetition":
+        return _unpadded(attempt) or failed_answer(attempt, "generation_loop", "the server stopped a repetition")
+    if word in ("abort", "error"):
+        return failed_answer(
+            attempt,
+            "server_error",
+            f"the server ended the answer: {dialect.finish} {word}",
+        )
+    if word not in NATURAL and word not in DOUBTFUL:
+        shown = finish if isinstance(finish, str) else type(finish).__name__
+        return failed_answer(attempt, "bad_response", f"{dialect.finish} is {shown[:40]!r}, need 'stop'")
+    text = attempt.raw_text or ""
+    if not text.strip():
+        return _without_content(
+            attempt,
+            thoughts,
+            dialect=dialect,
+            schema=json_schema if from_reasoning else None,
+        )
+    if word in DOUBTFUL and json_schema is not None and not is_object(text):
+        told = f"{dialect.finish} is {finish!r}" if finish else f"there is no {dialect.finish}"
+        return failed_answer(
+            attempt,
+            "bad_response",
+            f"the answer broke off: {told}, and it is no complete object",
+        )
+    return attempt
+
+
+def broken_off(attempt: ExtractionAttempt, *, repeats: bool) -> ExtractionAttempt:
+    """Return the attempt, ended by an Ollama that does not say `done`: it breaks off what repeats itself."""
+    if repeats or looks_like_loop(attempt.raw_text or ""):
+        told = "the server broke off a repetition (done: false)"
+        return _unpadded(attempt) or failed_answer(attempt, "generation_loop", told)
+    return failed_answer(attempt, "bad_response", "the answer broke off: done is not true")
+
+
+def _without_content(
+    attempt: ExtractionAttempt,
+    thoughts: str,
+    *,
+    dialect: Dialect,
+    schema: Mapping[str, Any] | None,
+) -> ExtractionAttempt:
+    found = answer_in_reasoning(thoughts, schema)
+    if found is not None:
+        return replace(attempt, raw_text=found, notes=(*attempt.notes, "answer_in_reasoning"))
+    if not thoughts.strip():
+        return failed_answer(attempt, "empty_model_response", "no content")
+    told = f"only {dialect.thoughts}, no content: turn thinking off ({thinking_settings(dialect)})"
+    told += "" if dialect is OLLAMA else ", or start the server with its model's reasoning parser"
+    return replace(failed_answer(attempt, "empty_model_response", told), thought=True)
+
+
+def _unpadded(attempt: ExtractionAttempt) -> ExtractionAttempt | None:
+    """Return the answer when it was whole before the white space in which it was cut."""
+    found = padded_object(attempt.raw_text or "")
+    if found is None:
+        return None
+    return replace(attempt, raw_text=found, notes=(*attempt.notes, "trailing_whitespace"))
+
+
+def _cut(attempt: ExtractionAttempt, *, dialect: Dialect, thoughts: str) -> ExtractionAttempt:
+    spent, limit, text = attempt.completion_tokens, attempt.max_tokens, attempt.raw_text
+    blank = not (text or "").strip()
+    if blank and not text and not thoughts and spent == 0:
+        told = "stopped for length before the first token: prompt and answer do not fit the context"
+        return failed_answer(attempt, "context_length", told)  # LMDeploy 0.4 to 0.6
+    told = f"stopped for length after {spent} tokens ({dialect.limit} {limit})"
+    if dialect is OPENAI and spent is not None and limit is not None and spent < limit:
+        attempt = replace(attempt, notes=(*attempt.notes, "max_tokens_clamped"))
+        told += ": the server clamped it to the room that the prompt left"
+    if thoughts and text is None:
+        attempt = replace(attempt, thought=True)
+        told += f", all of them thought: raise max_tokens, or limit thinking ({thinking_settings(dialect)})"
+    elif text and is_mostly_space(text):
+        told += f"; {WHITE_SPACE_ADVICE}"
+    return failed_answer(attempt, cut_reason(text), told)
+
+
+def thinking_settings(dialect: Dialect) -> str:
+    """Return the settings that turn thinking off or limit it."""
+    if dialect is OLLAMA:
+        return "`ollama.think: false` or `low`"
+    return "`request: {chat_template_kwargs: {enable_thinking: false}}`, `reasoning_effort`, `thinking_token_budget`"
+
+
+def is_mostly_space(text: str) -> bool:
+    """Return True when more than half of a text, or its last 40 characters, are white space."""
+    return len(text) >= 40 and (sum(map(len, text.split())) * 2 < len(text) or not text[-40:].strip())

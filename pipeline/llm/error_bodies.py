@@ -1,0 +1,119 @@
+"""Error bodies of every server that is known, read into one ServerError; nothing here decides what an error means.
+
+{"error": {"message", "type", "param", "code"}}    vLLM 0.32, llama.cpp b10488, OpenAI, LiteLLM 1.6x
+{"error": "text"}                                   vLLM 0.32 (401), Ollama 0.32, TGI 2 and 3, LM Studio 0.3
+{"error": "… {\\"error\\": {…}}"}                     Ollama around llama-server, LiteLLM around any server
+{"object": "error", "message", "type", "code"}     SGLang 0.4, LMDeploy 0.6, TensorRT-LLM 0.20, vLLM before 0.10
+{"detail": "text" or [{"loc", "msg"}]}             FastAPI: vLLM, SGLang and many small servers
+text or a page                                     proxies, CDNs, firewalls: the first line is shown
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.llm.error_patterns import prompt_size
+from pipeline.llm.http import Reply
+from pipeline.llm.protocol import ServerError, decode_object, whole_number
+
+NO_MESSAGE = "an error without a message"
+LINE_CHARS = 120
+_SEARCHED_BYTES = 20_000
+_NESTED_DEEP = 3
+_HEADING = re.compile(r"<(title|h1|h2)\b[^>]*>(.*?)</\1", re.IGNORECASE | re.DOTALL)
+_HIDDEN = re.compile(r"<(style|script|head)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+
+
+def read_error(reply: Reply) -> ServerError:
+    """Return what an error reply says, in whatever shape its server writes errors."""
+    body = decode_object(reply.body)
+    if body is not None:
+        return error_in(body)
+    line, page = _first_line(reply.body)
+    shown = f': "{line}"' if line else ""
+    return ServerError(
+        f"no JSON in the error's body{shown}{' (a page of a proxy?)' if page else ''}",
+        page=page,
+    )
+
+
+def error_in(body: Mapping[str, Any]) -> ServerError:
+    """Return what an error body says that is a JSON object."""
+    error = body.get("error")
+    if error is None or error in ("", True):
+        message = body.get("message") or _details(body.get("detail")) or body.get("error_message")
+        return _read({**body, "message": message})
+    if isinstance(error, str) and isinstance(body.get("message"), str) and body["message"] != error:
+        return _read({**body, "message": f"{error}: {body['message']}"})
+    return _read(error)
+
+
+def _read(error: object, depth: int = 0) -> ServerError:
+    """Return what an error says: a mapping or a text, either of which may hold another server's error as JSON."""
+    if not isinstance(error, Mapping):
+        text = error if isinstance(error, str) else json.dumps(error)
+        inner = _nested(text) if depth < _NESTED_DEEP else None
+        return _sized(ServerError(text)) if inner is None else _read(inner.get("error") or inner, depth + 1)
+    kind, param, code = error.get("type"), error.get("param"), error.get("code")
+    message = error.get("message")
+    text = message if isinstance(message, str) else json.dumps(message) if message else ""
+    counts = ", ".join(f"{key} {error[key]}" for key in ("n_prompt_tokens", "n_ctx") if key in error)
+    inner = _nested(text) if depth < _NESTED_DEEP else None
+    if inner is not None:
+        return _read(inner.get("error") or inner, depth + 1)
+    if isinstance(code, str) and code not in text:
+        text = f"{text} ({code})" if text else code
+    said = text or (kind if isinstance(kind, str) else "") or NO_MESSAGE
+    return _sized(
+        ServerError(
+            f"{said} ({counts})" if counts else said,
+            kind if isinstance(kind, str) else None,
+            param if isinstance(param, str) else None,
+            needed_tokens=whole_number(error.get("n_prompt_tokens")),
+            context_length=whole_number(error.get("n_ctx")),
+        )
+    )
+
+
+def _sized(said: ServerError) -> ServerError:
+    """Return the error with the counts of a prompt that does not fit, where only its words hold them."""
+    if said.needed_tokens or said.context_length:
+        return said
+    needed, limit = prompt_size(said.message)
+    return ServerError(said.message, said.kind, said.param, needed_tokens=needed, context_length=limit)
+
+
+def _nested(text: str) -> dict[str, Any] | None:
+    """Return the error that a text holds as JSON, perhaps behind the name of a gateway's exception; else None."""
+    start = text.find('{"')
+    if start < 0:
+        return None
+    try:
+        value, _ = json.JSONDecoder().raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) and ("error" in value or "message" in value) else None
+
+
+def _details(detail: object) -> str:
+    """Return FastAPI's `detail` in one line: the text, or the place and complaint of each fault."""
+    if isinstance(detail, str) or not isinstance(detail, list):
+        return detail if isinstance(detail, str) else json.dumps(detail) if detail else ""
+    faults = [each for each in detail if isinstance(each, dict)]
+    return "; ".join(f"{'.'.join(map(str, each.get('loc') or []))}: {each.get('msg')}" for each in faults[:3])
+
+
+def _first_line(body: bytes) -> tuple[str, bool]:
+    """Return the heading or first line of a body that is no JSON, and whether it is an HTML page."""
+    text = body[:_SEARCHED_BYTES].decode("utf-8", "replace")
+    page = text.lstrip()[:200].lower().startswith(("<!doctype", "<html", "<head", "<body"))
+    if page:
+        heading = _HEADING.search(text)
+        text = html.unescape(_HIDDEN.sub("\n", heading[2] if heading else text))
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    shown = " ".join(line.split())
+    return (shown if len(shown) <= LINE_CHARS else shown[: LINE_CHARS - 1] + "…"), page
