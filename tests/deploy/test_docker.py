@@ -60,8 +60,8 @@ def test_what_builds_is_left_behind() -> None:
 def test_no_cache_and_no_compiler_get_in() -> None:
     """pip keeps nothing and takes wheels only; apt is not used."""
     runs = " ".join(rest for name, rest in instructions() if name == "RUN")
-    assert runs.count("--no-cache-dir") == len(re.findall(r"pip (?:wheel|install)", runs)) == 2
-    assert "--only-binary :all:" in runs
+    assert runs.count("--no-cache-dir") == len(re.findall(r"pip (?:wheel|install)", runs)) == 3
+    assert "--only-binary :all: --require-hashes -r constraints.txt" in runs
     assert "apt" not in runs
 
 

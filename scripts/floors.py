@@ -1,0 +1,43 @@
+"""The lowest versions that setup.cfg admits, as pinned requirements: what `pip install -r` needs to try them.
+
+python scripts/floors.py all > floors.txt    # with the extras that the extra `all` names
+"""
+
+from __future__ import annotations
+
+import configparser
+import re
+import sys
+from pathlib import Path
+
+SETUP = Path(__file__).resolve().parents[1] / "setup.cfg"
+_REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)>=(?P<floor>[0-9.]+)(?P<marker>;.*)?$")
+
+
+def floors(extras: list[str]) -> list[str]:
+    """Return `name==version` for each requirement with a floor; an extra that names other extras stands for them."""
+    setup = configparser.ConfigParser()
+    setup.read(SETUP, encoding="utf-8")
+    lines = _lines(setup["options"]["install_requires"])
+    wanted = list(extras)
+    for extra in wanted:
+        for line in _lines(setup["options.extras_require"][extra]):
+            inner = re.match(r"extraction-pipeline\[(.*)\]$", line)
+            wanted.extend(inner[1].split(",") if inner else [])
+            lines += [] if inner else [line]
+    found = (_REQUIREMENT.match(line) for line in lines)
+    return [f"{each['name']}=={each['floor']}{each['marker'] or ''}" for each in found if each]
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
+
+
+def main() -> int:
+    """Print the requirements; return the exit code."""
+    print("\n".join(floors(sys.argv[1:])))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
