@@ -5,12 +5,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := pipeline scripts tests
 .DELETE_ON_ERROR:
-.PHONY: help run test lint format wheel bench clean
+.PHONY: help run test test-long test-all check lint format wheel bench clean
 
 help:
 	@echo "make run     real news texts through a real small model on this machine: see out/quickstart/"
-	@echo "make test    all tests, with branch coverage"
-	@echo "make lint    ruff and mypy"
+	@echo "make test    every test that a change must pass"
+	@echo "make test-all  those and the long ones: torture, crashes, stateful runs, fuzzing; with branch coverage"
+	@echo "make check   lint, then the fast tests: what to run while working"
+	@echo "make lint    ruff, mypy and codespell"
 	@echo "make bench   short forms of all benchmarks in one table, against other clients, in .venv-bench"
 	@echo "make format  ruff format"
 	@echo "make wheel   the built wheel, in dist/"
@@ -44,12 +46,22 @@ run: $(VENV)/installed-model
 	$(BIN)/python scripts/local_llm.py -- $(BIN)/pipeline run --config config/quickstart/pipeline.yaml
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest --cov --cov-report=term $(TESTFLAGS)
+	$(BIN)/python -m pytest --numprocesses auto -m "not slow" $(TESTFLAGS)
+
+test-long: $(VENV)/installed-test
+	$(BIN)/python -m pytest --numprocesses auto -m slow $(TESTFLAGS)
+
+test-all: $(VENV)/installed-test
+	$(BIN)/python -m pytest --numprocesses auto --cov --cov-report=term $(TESTFLAGS)
+
+check: lint $(VENV)/installed-test
+	$(BIN)/python -m pytest --numprocesses auto -m "not slow" --ignore tests/run --ignore tests/deploy --ignore tests/scripts $(TESTFLAGS)
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check --config config/ruff.toml $(SOURCES)
 	$(BIN)/ruff format --check --config config/ruff.toml $(SOURCES)
 	$(BIN)/mypy
+	$(BIN)/codespell pipeline scripts docs README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md
 
 format: $(VENV)/installed-lint
 	$(BIN)/ruff check --fix --config config/ruff.toml $(SOURCES)
