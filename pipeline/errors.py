@@ -86,7 +86,10 @@ REASONS: Mapping[str, Reason] = {
     "overloaded": Reason("backend", "lower `runner.concurrency`, or add replicas to `base_url`"),
     "server_error": Reason("backend", "see the server's log; then run again with --only-failed server_error"),
     "bad_response": Reason("backend", "check that `base_url` leads to the server itself and not to a proxy's page"),
-    "empty_model_response": Reason("backend", "the model said nothing: try another prompt, or more `max_tokens`"),
+    "empty_model_response": Reason(
+        "backend",
+        "the model said nothing: try another prompt, or turn thinking off (docs/thinking-models.md)",
+    ),
     "response_too_large": Reason("backend", "lower `max_tokens`: the answer was larger than the limit"),
     # our settings: the next provider, or the run stops
     "unauthorized": Reason("config", "check the provider's API key"),
@@ -108,7 +111,9 @@ REASONS: Mapping[str, Reason] = {
         "answer", "the model breaks the schema: see the messages; simplify it, or change the prompt"
     ),
     "not_grounded": Reason("answer", "the model quotes what the text does not say: ask for verbatim quotes"),
-    "output_truncated": Reason("answer", "raise `max_tokens`, or ask for less"),
+    "output_truncated": Reason(
+        "answer", "raise `max_tokens`, ask for less, or limit thinking (docs/thinking-models.md)"
+    ),
     "generation_loop": Reason("answer", "the model repeats itself: try a higher temperature or another model"),
     "internal_error": Reason("internal", "a fault of the pipeline: the log has the traceback; please report it"),
 }

@@ -19,6 +19,7 @@ from pipeline.config import AppConfig, ProviderConfig, ResolvedAgentConfig, othe
 from pipeline.config.agent_file import AgentFile, VariantFile
 from pipeline.config.constraints import Rule, nearest_hint, shown
 from pipeline.config.keys import provider_key
+from pipeline.config.request import merged
 from pipeline.errors import ConfigError, SettingError
 from pipeline.records import Document
 
@@ -117,6 +118,7 @@ def resolve(agent: Agent, app: AppConfig, *, variant: str) -> ResolvedAgentConfi
         temperature=own.get("temperature"),
         max_reasks=_first(app, layers, "max_reasks", otherwise=app.runner.max_reasks, key="runner.max_reasks"),
         overflow=_set(layers, "overflow") or "fail",
+        request=merged(agent.settings.request, agent.variants[variant].request),
         fallback_settings={name: _asked(app, layers, name) for name in fallback},
     )
 

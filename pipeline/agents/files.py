@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.config import rule_of
 from pipeline.config.agent_file import AgentFile, VariantFile
 from pipeline.config.constraints import Rule, Unacceptable, clean, hints_of, nearest, shown, unknown_key
+from pipeline.config.request import reserved_in
 from pipeline.config.yaml_file import load_yaml
 from pipeline.errors import ConfigError, SettingError
 
@@ -65,6 +66,7 @@ def _settings(tree: Mapping[str, Any], cls: type, *, path: Path, place: str, err
             found[key] = clean({} if key == "variants" and value is None else value, hints[key], rule=rule)
         except Unacceptable as cause:
             errors.append(f"{path}: {place}{key}: got {shown(value, rule)}, need {cause}")
+    errors += (f"{path}: {each}" for each in reserved_in(found.get("request", {}), f"{place}request"))
     for field in fields(cls):
         if field.name not in tree and field.default is MISSING and field.default_factory is MISSING:
             errors.append(f"{path}: {place}{field.name}: got nothing, need it: {rule_of('agent', field.name).doc}")

@@ -25,6 +25,7 @@ class VariantFile:
     temperature: float | None = None
     max_reasks: int | None = None
     overflow: Overflow | None = None
+    request: Mapping[str, Any] = field(default_factory=dict, hash=False)
     weight: float | None = None
 
     def __post_init__(self) -> None:
@@ -46,6 +47,7 @@ class AgentFile:
     temperature: float | None = None
     max_reasks: int | None = None
     overflow: Overflow | None = None
+    request: Mapping[str, Any] = field(default_factory=dict, hash=False)
     variants: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:

@@ -10,31 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline.config.constraints import Rule, Unacceptable, clean, hints_of, nearest_hint, others, shown
-from pipeline.config.table import RULES
+from pipeline.config.checks import check_fields as check_fields
+from pipeline.config.checks import rule_of as rule_of
+from pipeline.config.constraints import Rule, nearest_hint, others, shown
+from pipeline.config.request import check_ollama_fields
 from pipeline.errors import ConfigError
 
 Overflow = Literal["fail", "head", "head_tail"]
 Preflight = Literal["strict", "warn", "off"]
+Think = Literal["auto", "low", "medium", "high"]
 ValueSource = Literal["file", "env", "flag"]
-
-
-def rule_of(section: str, name: str) -> Rule:
-    """The rule of a setting: by its dotted key, else by its name in any section."""
-    return RULES.get(f"{section}.{name}") or RULES.get(name) or Rule()
-
-
-def check_fields(config: Any, section: str) -> None:
-    """Hold each field against its annotation and rule, in place; ConfigError names all that do not fit."""
-    wrong: list[str] = []
-    for name, hint in hints_of(config.__class__).items():
-        value, rule = getattr(config, name), rule_of(section, name)
-        try:
-            object.__setattr__(config, name, clean(value, hint, rule=rule))
-        except Unacceptable as cause:
-            wrong.append(f"{name}: got {shown(value, rule)}, need {cause}")
-    if wrong:
-        raise ConfigError("\n".join(wrong))
 
 
 def _check_provider(config: OllamaConfig | VLLMConfig, section: str) -> None:
@@ -70,6 +55,9 @@ class OllamaConfig:
     keep_alive: int | str = "10m"
     load_timeout: float = 900.0
     stream: bool = False
+    think: bool | Think = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    extra_body: Mapping[str, Any] = field(default_factory=dict, hash=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
     ca_file: str | None = None
     client_cert: str | None = None
@@ -81,6 +69,7 @@ class OllamaConfig:
 
     def __post_init__(self) -> None:
         _check_provider(self, "ollama")
+        check_ollama_fields(self.options, self.extra_body)
 
     @property
     def base_urls(self) -> tuple[str, ...]:
@@ -177,9 +166,10 @@ class OutputConfig:
 
 @dataclass(frozen=True, slots=True)
 class AnswersConfig:
-    """How far a model's text is mended before it is judged."""
+    """Where an answer is looked for, and how far a model's text is mended before it is judged."""
 
     repair: Literal["off", "basic", "full"] = "basic"
+    from_reasoning: bool = True
 
     def __post_init__(self) -> None:
         check_fields(self, "answers")
@@ -266,7 +256,8 @@ class AppConfig:
 class ResolvedAgentConfig:
     """What is asked and of whom, after all precedence.
 
-    `model`, `max_tokens`, `temperature` are for the first provider; None leaves the provider's own.
+    `model`, `max_tokens`, `temperature` are for the first provider; None leaves the provider's own. `request` goes into
+    the request's body, for every provider.
     """
 
     agent: str
@@ -281,6 +272,7 @@ class ResolvedAgentConfig:
     temperature: float | None = None
     max_reasks: int = 1
     overflow: Overflow = "fail"
+    request: Mapping[str, Any] = field(default_factory=dict, hash=False)
     description: str = ""
     fallback_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
 

@@ -97,7 +97,7 @@ def _ollama_facts(client: OllamaClient) -> Preflight:
         models=tuple(rows),
         digest=str(rows[name].get("digest") or "") or None,
         server=_version(client.endpoint, "/api/version"),
-        think=_think(shown),
+        think=_think(shown) if client.config.think == "auto" else client.config.think,
         context_length=client.config.num_ctx,
     )
 

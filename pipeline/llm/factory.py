@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from pipeline.config import AppConfig, OllamaConfig, ProviderConfig, ResolvedAgentConfig, VLLMConfig
 from pipeline.config.keys import provider_key
+from pipeline.config.request import merged, split_for_ollama
 from pipeline.errors import SettingError
 from pipeline.llm.addresses import at_address
 from pipeline.llm.failover import Failover
@@ -34,7 +35,7 @@ def build_config_from_resolved(
         logger.warning("unknown provider %r, using ollama", name, extra={"accepted": "ollama, vllm"})
         name = "ollama"
     base: ProviderConfig = (ollama or OllamaConfig()) if name == "ollama" else (vllm or VLLMConfig())
-    return replace(base, **resolved.settings_for(name))
+    return _asking(base, resolved, name=name)
 
 
 def build_llm_client(
@@ -57,10 +58,20 @@ def build_failover(
             variants={variant: variants[variant] for variant, chain in chains.items() if name in chain},
             tools=tools,
             pool_size=pool_size,
+            from_reasoning=app.answers.from_reasoning,
         )
         for name in names
     }
     return Failover({variant: [providers[name] for name in chain] for variant, chain in chains.items()})
+
+
+def _asking(base: ProviderConfig, resolved: ResolvedAgentConfig, *, name: str) -> ProviderConfig:
+    """A provider's settings with what the agent sets over them; its `request` comes after the provider's own fields."""
+    config = replace(base, **resolved.settings_for(name))
+    if isinstance(config, OllamaConfig):
+        options, body = split_for_ollama(resolved.request)
+        return replace(config, options=merged(config.options, options), extra_body=merged(config.extra_body, body))
+    return replace(config, extra_body=merged(config.extra_body, resolved.request))
 
 
 def _chain(resolved: ResolvedAgentConfig) -> tuple[str, ...]:
@@ -75,11 +86,14 @@ def _provider(
     variants: Mapping[str, ResolvedAgentConfig],
     tools: Tools,
     pool_size: int,
+    from_reasoning: bool,
 ) -> Provider:
-    configs = {variant: replace(base, **resolved.settings_for(name)) for variant, resolved in variants.items()}
+    configs = {variant: _asking(base, resolved, name=name) for variant, resolved in variants.items()}
 
     def make(url: str, address: str | None) -> Replica:
         clients = _clients(configs, name=name, base_url=url, address=address, pool_size=pool_size)
+        for client in clients.values():
+            client.from_reasoning = from_reasoning
         return Replica(name, clients, tools=tools)
 
     def find(known: list[Replica]) -> list[Replica]:

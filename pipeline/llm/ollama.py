@@ -58,7 +58,8 @@ class OllamaClient:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.config, self.think, self._clock, self._now = config, think, clock, now
+        self.config, self._clock, self._now = config, clock, now
+        self.think = think if config.think == "auto" else config.think
         self.endpoint = endpoint or Endpoint(config.base_urls[0], access_of(config, pool_size=pool_size))
         self.model = served_by(provider or config.type, config.model, config.base_urls[0])
         self.context_length = config.num_ctx
@@ -73,6 +74,7 @@ class OllamaClient:
             "num_ctx": self.config.num_ctx,
             "num_predict": self.config.max_tokens,
             "temperature": self.config.temperature,
+            **self.config.options,
         }
         body: dict[str, Any] = {
             "model": self.config.model,
@@ -83,6 +85,7 @@ class OllamaClient:
         }
         body |= {"format": json_schema} if json_schema is not None else {}
         body |= {"think": self.think} if self.think is not None else {}
+        body |= self.config.extra_body
         return body | {"messages": messages(prompts)}
 
     def call_llm(
@@ -116,7 +119,8 @@ class OllamaClient:
         if context_length is not None and context_length != self.context_length:
             self.context_length, self._truncation = (context_length, TruncationJudge(context_length))
         self.config = replace(self.config, model=model)
-        self.think, self.bodies = think, Bodies(self.payload)
+        self.think = think if self.config.think == "auto" else self.config.think
+        self.bodies = Bodies(self.payload)
         self.model = replace(self.model, name=model, digest=digest)
 
     def small(self, *, max_tokens: int, timeout_s: float) -> OllamaClient:

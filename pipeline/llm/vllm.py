@@ -42,6 +42,7 @@ SCHEMA_NAME = "extraction"
 REPETITION_SINCE = (0, 32)
 REPETITION_DETECTION: Mapping[str, int] = {"max_pattern_size": 8, "min_count": 20}
 """Ends a loop after 20 equal patterns of up to 8 tokens (vLLM from 0.32); six, as tried there, stand in honest JSON."""
+LENGTHS = ("max_tokens", "max_completion_tokens")
 TOKENIZE_TIMEOUT_S = 10.0
 EVENTS = (b"data:", b"event:", b":")
 """What a stream of server-sent events begins with; some servers send one unasked."""
@@ -70,7 +71,7 @@ class VLLMClient:
         self.bodies = Bodies(self.payload)
 
     def payload(self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None) -> dict[str, Any]:
-        """The request's body: fields of the OpenAI protocol, then `extra_body`, which may override them."""
+        """Return the request's body: fields of the OpenAI protocol, then those of `extra_body`; null drops one."""
         body: dict[str, Any] = {"model": self.config.model} if self.config.model else {}
         body |= {
             "max_tokens": self.config.max_tokens,
@@ -85,7 +86,8 @@ class VLLMClient:
         if self.detects_repetition:
             body["repetition_detection"] = REPETITION_DETECTION
         body["messages"] = messages(prompts)
-        return body | dict(self.config.extra_body)
+        body |= self.config.extra_body
+        return {name: value for name, value in body.items() if value is not None}
 
     def call_llm(
         self,
@@ -128,7 +130,9 @@ class VLLMClient:
 
     def small(self, *, max_tokens: int, timeout_s: float) -> VLLMClient:
         """The same server over the same connections, asked for a few tokens only."""
-        config = replace(self.config, max_tokens=max_tokens, timeout=timeout_s)
+        extra = dict(self.config.extra_body)
+        extra |= {name: max_tokens for name in LENGTHS if extra.get(name) is not None}
+        config = replace(self.config, max_tokens=max_tokens, timeout=timeout_s, extra_body=extra)
         client = VLLMClient(config, provider=self.model.provider, endpoint=self.endpoint)
         client.from_reasoning = self.from_reasoning
         client.context_length, client.detects_repetition = (self.context_length, self.detects_repetition)

@@ -210,6 +210,7 @@ COMPLETIONS: Mapping[str, Callable[[str], Completion]] = {
         text[: len(text) // 2] + "......" * 40, finish="repetition", stop_reason="repetition_detected"
     ),
     "thinking_only": lambda _: Completion("", reasoning="First I look at the document. Then I look again."),
+    "answer_in_reasoning": lambda text: Completion("", reasoning=text),
     "stream_error": lambda text: Completion(text[: len(text) // 2], finish=None, breaks_off=True),
 }
 STATUSES = frozenset(ERRORS) | frozenset(PAGES) | {"http_404_model", "http_404_url", "http_429_date"}

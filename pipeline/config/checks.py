@@ -1,0 +1,27 @@
+"""Holds the fields of a settings class against their annotations and rules. It knows no particular setting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.config.constraints import Rule, Unacceptable, clean, hints_of, shown
+from pipeline.config.table import RULES
+from pipeline.errors import ConfigError
+
+
+def rule_of(section: str, name: str) -> Rule:
+    """The rule of a setting: by its dotted key, else by its name in any section."""
+    return RULES.get(f"{section}.{name}") or RULES.get(name) or Rule()
+
+
+def check_fields(config: Any, section: str) -> None:
+    """Hold each field against its annotation and rule, in place; ConfigError names all that do not fit."""
+    wrong: list[str] = []
+    for name, hint in hints_of(config.__class__).items():
+        value, rule = getattr(config, name), rule_of(section, name)
+        try:
+            object.__setattr__(config, name, clean(value, hint, rule=rule))
+        except Unacceptable as cause:
+            wrong.append(f"{name}: got {shown(value, rule)}, need {cause}")
+    if wrong:
+        raise ConfigError("\n".join(wrong))

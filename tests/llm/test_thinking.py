@@ -1,0 +1,185 @@
+"""Settings of thinking models, as they reach the wire: `think`, `options`, `extra_body` and an agent's `request`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Place
+from fake_llm import FakeLLM, Fault
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.agents import load_agent, resolve
+from pipeline.config import AppConfig, OllamaConfig, ResolvedAgentConfig, VLLMConfig
+from pipeline.config.request import OLLAMA_OPTIONS, RESERVED, merged, split_for_ollama
+from pipeline.errors import ConfigError
+from pipeline.llm.factory import build_llm_client
+from pipeline.llm.ollama import OllamaClient
+from pipeline.llm.preflight import PreflightSample, examine
+from pipeline.llm.vllm import VLLMClient
+
+AGENT = """
+user_prompt: $document
+schema: {type: object, properties: {a: {type: integer}}}
+request: {seed: 7, chat_template_kwargs: {enable_thinking: false, x: 1}}
+variants:
+  thinks: {request: {think: high, chat_template_kwargs: {enable_thinking: true}}}
+"""
+
+
+def agent_file(folder: Path, text: str) -> Any:
+    """The agent of this text."""
+    (folder / "a.yaml").write_text(text, encoding="utf-8")
+    return load_agent("a", agents_dir=folder)
+
+
+@pytest.mark.parametrize("think", [True, False, "low", "medium", "high"])
+def test_think_is_sent_as_it_is_set(think: Any) -> None:
+    """Whatever the model says of itself, before and after the preflight."""
+    with FakeLLM(thinking=True) as server:
+        client = OllamaClient(OllamaConfig(base_url=server.url, think=think))
+        client.call_llm({"user": "u"}, None, "u")
+        found = examine(client, sample=PreflightSample({"user": "u"}), full=True, canary=False)
+        client.call_llm({"user": "u"}, None, "u")
+        assert found.think == think
+        asked = [seen.body["think"] for seen in server.chats() if seen.body["messages"]]
+    assert asked == [think] * 3
+
+
+@pytest.mark.parametrize("think", ["never", 1, None, "true "])
+def test_think_is_one_of_its_values(think: Any) -> None:
+    """A misspelt one is told with those that are accepted."""
+    with pytest.raises(ConfigError, match="think: got"):
+        OllamaConfig(think=think)
+
+
+def test_options_and_further_fields_reach_ollama() -> None:
+    """Options beside those that have settings, and fields beside the options."""
+    config = OllamaConfig(options={"seed": 3, "stop": ["END"]}, extra_body={"shift": False, "logprobs": True})
+    body = OllamaClient(config).payload({"user": "u"}, None)
+    assert body["options"] == {"num_ctx": 8192, "num_predict": 1024, "temperature": 0.0, "seed": 3, "stop": ["END"]}
+    assert (body["shift"], body["logprobs"], list(body)[-1]) == (False, True, "messages")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"options": {"num_ctx": 5}}, "options.num_ctx: got a field that may not be set here; set `ollama.num_ctx`"),
+        ({"options": {"num_predict": 5}}, "options.num_predict"),
+        ({"extra_body": {"format": {}}}, "extra_body.format"),
+        ({"extra_body": {"truncate": True}}, "extra_body.truncate"),
+        ({"extra_body": {"options": {}}}, "extra_body.options: got a field that may not be set here; set `options`"),
+    ],
+)
+def test_what_has_a_setting_of_its_own_is_refused(settings: dict[str, Any], told: str) -> None:
+    """Two places for one thing would contradict each other."""
+    with pytest.raises(ConfigError) as caught:
+        OllamaConfig(**settings)
+    assert str(caught.value).startswith(told)
+
+
+def test_a_null_drops_a_field() -> None:
+    """A server that refuses `max_tokens` gets `max_completion_tokens` alone; small questions stay small."""
+    config = VLLMConfig(model="m", extra_body={"max_tokens": None, "max_completion_tokens": 500})
+    client = VLLMClient(config)
+    assert {"max_tokens", "max_completion_tokens"} & set(client.payload({"user": "u"}, None)) == {
+        "max_completion_tokens"
+    }
+    small = client.small(max_tokens=8, timeout_s=1).payload({"user": "u"}, None)
+    assert (small.get("max_tokens"), small["max_completion_tokens"]) == (None, 8)
+
+
+def test_a_request_is_merged_from_agent_and_variant(tmp_path: Path) -> None:
+    """The variant's fields count, and mappings within are merged."""
+    agent = agent_file(tmp_path, AGENT)
+    assert resolve(agent, AppConfig(), variant="default").request["seed"] == 7
+    assert resolve(agent, AppConfig(), variant="thinks").request == {
+        "seed": 7,
+        "think": "high",
+        "chat_template_kwargs": {"enable_thinking": True, "x": 1},
+    }
+
+
+def test_a_request_comes_after_the_providers_own_fields() -> None:
+    """On Ollama names of its options go into `options`."""
+    request = {"seed": 7, "think": False, "options": {"top_k": 3}, "chat_template_kwargs": {"a": 1}}
+    own = {"seed": 1, "user": "x", "chat_template_kwargs": {"b": 2}}
+    resolved = ResolvedAgentConfig("a", "default", "vllm", request=request)
+    body = build_llm_client(resolved, vllm=VLLMConfig(extra_body=own)).payload({"user": "u"}, None)
+    assert (body["seed"], body["user"], body["chat_template_kwargs"]) == (7, "x", {"a": 1, "b": 2})
+    resolved = ResolvedAgentConfig("a", "default", "ollama", request=request)
+    body = build_llm_client(resolved, OllamaConfig(options={"seed": 1, "top_p": 0.5}, think=True)).payload(
+        {"user": "u"}, None
+    )
+    assert {"seed": 7, "top_k": 3, "top_p": 0.5}.items() <= body["options"].items()
+    assert (body["think"], "seed" in body, body["chat_template_kwargs"]) == (False, False, {"a": 1})
+
+
+@pytest.mark.parametrize("name", RESERVED)
+@pytest.mark.parametrize(
+    "place", ["request: {%s: 1}", "request: {options: {%s: 1}}", "variants: {v: {request: {%s: 1}}}"]
+)
+def test_a_request_may_not_decide_what_is_checked(tmp_path: Path, name: str, place: str) -> None:
+    """It is refused when the agent is loaded, with the place and the setting to use."""
+    with pytest.raises(ConfigError) as caught:
+        agent_file(tmp_path, "user_prompt: $document\nschema: {type: object}\n" + place % name)
+    assert f"request.{'options.' if 'options' in place else ''}{name}: got a field" in str(caught.value)
+    assert str(tmp_path / "a.yaml") in str(caught.value)
+
+
+VALUES = st.recursive(st.integers(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner), max_leaves=9)
+MAPPINGS = st.dictionaries(st.sampled_from("abc"), VALUES)
+
+
+@given(MAPPINGS, MAPPINGS, MAPPINGS)
+@settings(deadline=None)
+def test_merging_is_associative_and_keeps_the_last_word(one: Any, two: Any, three: Any) -> None:
+    """In whatever order layers are put together, the last one counts."""
+    assert merged(merged({}, one), {}) == one
+    assert merged(one, one) == one
+    assert {name: merged(one, two)[name] for name in two if not isinstance(two[name], dict)}.items() <= two.items()
+    assert set(merged(merged(one, two), three)) == set(merged(one, merged(two, three)))
+
+
+@given(st.dictionaries(st.sampled_from([*sorted(OLLAMA_OPTIONS), "think", "x"]), st.integers()))
+@settings(deadline=None)
+def test_nothing_of_a_request_is_lost_on_ollama(request: dict[str, int]) -> None:
+    """Each field goes to one of the two places."""
+    options, body = split_for_ollama(request)
+    assert {**options, **body} == request
+    assert set(options) <= OLLAMA_OPTIONS
+
+
+@pytest.mark.parametrize(("setting", "requests"), [(True, 1), (False, 2)])
+@pytest.mark.parametrize("provider", ["vllm", "ollama"])
+def test_from_reasoning_can_be_turned_off(place: Place, provider: str, setting: bool, requests: int) -> None:
+    """With it the answer is a result with a note; without it the document fails, after one more request."""
+    ollama = {"ollama.base_url": place.server.url, "ollama.model": "llama3.1", "ollama.retry_base_delay": 0.01}
+    place.documents(1)
+    place.server.faults = lambda seen, _n: Fault("answer_in_reasoning") if seen.document == "d000.txt" else None
+    place.configure({"answers.from_reasoning": setting, "provider": provider, **ollama})
+    place.run(code=0 if setting else 1)
+    assert place.failed() == ({} if setting else {"d000.txt": "empty_model_response"})
+    assert [record["notes"] for record in place.lines("results.jsonl")] == (
+        [["answer_in_reasoning"]] if setting else []
+    )
+    assert len(place.asked()) == requests
+
+
+def test_a_request_reaches_the_server_in_a_run(place: Place) -> None:
+    """A variant's request is in the body of its documents."""
+    place.documents(2)
+    place.configure(agent={"request": {"seed": 7}, "variants": {"b": {"request": {"seed": 8}, "weight": 1}}})
+    place.run()
+    assert {seen.body["seed"] for seen in place.server.chats() if seen.document.endswith(".txt")} == {8}
+
+
+def test_a_reserved_field_ends_a_run_with_2(place: Place) -> None:
+    """Before any document is read, with the place."""
+    place.documents(1)
+    place.configure(agent={"request": {"max_tokens": 7}})
+    for command in ("run", "check"):
+        ran = place.call(command)
+        assert (ran.code, "request.max_tokens: got a field that may not be set here" in ran.err) == (2, True)
