@@ -9,7 +9,7 @@ from hashlib import sha256
 from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import EXIT_FAILURES, EXIT_OK, DocumentError
-from pipeline.output import backend_of, left_out, read_runs, scan
+from pipeline.output import Index, backend_of, left_out, read_runs, scan
 from pipeline.records import Entry
 from pipeline.run.estimate import PromptSample, time_text, tokens_text
 from pipeline.run.plan import ExtractionPlan
@@ -23,9 +23,15 @@ def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: 
     listing = ListingCounts()
     index = scan(app.output, shard=shard)
     try:
-        selection = Selection(index, rules, shard=shard, fingerprint=lambda id: plan.query_for(id).fingerprint)
+        selection = Selection(
+            index,
+            rules,
+            shard=shard,
+            fingerprint=lambda id: plan.query_for(id).fingerprint,
+            decided_by=lambda id, reason: plan.query_for(id).decided_by.get(reason),
+        )
         entries = load_entries(app.input, output=left_out(app), counts=listing)
-        counts, sample = _count(entries, selection)
+        counts, sample = _count(entries, selection, index)
         tokens = tokens_text(plan, sample)
     finally:
         index.close()
@@ -38,7 +44,7 @@ def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: 
     return EXIT_OK if listing.listed >= app.input.min_documents else EXIT_FAILURES
 
 
-def _count(entries: Iterator[Entry], selection: Selection) -> tuple[Counter[str], PromptSample]:
+def _count(entries: Iterator[Entry], selection: Selection, index: Index) -> tuple[Counter[str], PromptSample]:
     """Documents by what would become of them, and a sample of those that would be asked."""
     counts: Counter[str] = Counter()
     sample = PromptSample()
@@ -47,6 +53,8 @@ def _count(entries: Iterator[Entry], selection: Selection) -> tuple[Counter[str]
             continue
         choice, entry = selection.judge(entry)
         kind = choice if choice != "do" else _kind(entry)
+        if kind == "skip" and (known := entry.known or index.known(entry.id)) and known.failed:
+            kind = "accepted" if known.accepted else "failed, skipped"
         counts["found"] += 1
         counts[kind] += 1
         if kind in ("new", "changed", "failed", "question"):
@@ -85,7 +93,10 @@ def _lines(
     yield f"  done already     {counts['skip']:>12,}"
     yield f"  new              {counts['new']:>12,}"
     yield f"  changed          {counts['changed']:>12,}"
-    yield f"  failed before    {counts['failed']:>12,}   (to be tried again)"
+    failed = counts["failed"] + counts["failed, skipped"] + counts["accepted"]
+    tried = f"{counts['failed']:,} to be tried again"
+    accepted = f", {counts['accepted']:,} accepted" if counts["accepted"] else ""
+    yield f"  failed before    {failed:>12,}   ({tried}, {counts['failed, skipped']:,} skipped{accepted})"
     yield f"  asked anew       {counts['question']:>12,}   (the question changed, or --redo all)"
     if counts["leave"]:
         yield f"  left             {counts['leave']:>12,}   (not named by --only-failed)"

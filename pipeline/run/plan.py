@@ -23,17 +23,19 @@ from pipeline.llm.failover import Failover
 from pipeline.llm.preflight import PreflightSample, examine
 from pipeline.llm.replica import Client, Tools
 from pipeline.records import Document
+from pipeline.run.deciding import deciding_digests
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class VariantQuery:
-    """What one variant asks, and the fingerprint of it."""
+    """What one variant asks, and the fingerprint of it; `decided_by`: reason → digest of the settings it depends on."""
 
     resolved: ResolvedAgentConfig
     fingerprint: str
     schema: CompiledSchema
+    decided_by: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,12 @@ def _plan(
     agent = agent or load_agent(app.agent, agents_dir=app.agents_dir)
     resolved = {name: resolve(agent, app, variant=name) for name in used_variants(agent, app.variant)}
     queries = {
-        name: VariantQuery(each, fingerprint(each, app.provider_config(each.provider)), agent.compiled)
+        name: VariantQuery(
+            each,
+            fingerprint(each, app.provider_config(each.provider)),
+            agent.compiled,
+            decided_by=deciding_digests(app, each),
+        )
         for name, each in resolved.items()
     }
     if app.answers.repair == "full":

@@ -242,6 +242,7 @@ def _failure(
     error = last.error if last and last.error and state.stage == "call" else reason
     known = entry.known
     again = known is not None and (known.sha256, known.fingerprint) == (state.sha256, asking.fingerprint)
+    again = again and (known is None or known.decided_by in (None, asking.decided_by.get(known.reason or "")))
     return Failure(
         id=entry.id,
         uri=entry.uri,
@@ -265,6 +266,7 @@ def _failure(
         finished_at=now(),
         version=entry.version,
         reasks=state.reasks,
+        decided_by=asking.decided_by.get(reason),
     )
 
 

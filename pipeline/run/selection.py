@@ -36,15 +36,23 @@ class SelectionRules:
     retry_runs: int = 3
     sample_below: float | None = None
 
-    def stands(self, known: Known, fingerprint: str) -> bool:
-        """True when what is known need not be done again as long as the bytes are the same."""
+    def stands(self, known: Known, fingerprint: str, decided_by: str | None) -> bool:
+        """True when what is known need not be done again as long as the bytes are the same.
+
+        `decided_by`: the digest of the settings that the known failure's reason depends on, as they are now. A line
+        without one is of an older version: its document is tried once, and the next line has one.
+        """
         if self.redo == "all":
             return known.run_id == self.run_id
         if known.failed and not self.retry_failed:
             return True
         if known.fingerprint != fingerprint and self.redo != "none":
             return False
-        if not known.failed or known.accepted:
+        if not known.failed:
+            return True
+        if known.decided_by != decided_by:
+            return False
+        if known.accepted:
             return True
         return kind_of(known.reason or "") == "document" or known.runs > self.retry_runs
 
@@ -57,8 +65,18 @@ class SelectionRules:
 class Selection:
     """Decides on each entry, in the order of the listing; used by the reader thread only."""
 
-    def __init__(self, index: Index, rules: SelectionRules, *, shard: Shard, fingerprint: Callable[[str], str]) -> None:
-        self._index, self._rules, self._shard, self._fingerprint = index, rules, shard, fingerprint
+    def __init__(
+        self,
+        index: Index,
+        rules: SelectionRules,
+        *,
+        shard: Shard,
+        fingerprint: Callable[[str], str],
+        decided_by: Callable[[str, str], str | None],
+    ) -> None:
+        """`fingerprint`: of an id's question; `decided_by`: the digest of what decides a reason, for an id."""
+        self._index, self._rules, self._shard = index, rules, shard
+        self._fingerprint, self._decided_by = fingerprint, decided_by
 
     def wants(self, document_id: str) -> bool:
         """True when the document is this shard's, and of the sample."""
@@ -77,10 +95,14 @@ class Selection:
         if known is None:
             return "do", entry
         was_duplicate, is_duplicate = known.reason == "duplicate_id", entry.duplicate_of is not None
-        stands = was_duplicate == is_duplicate and self._rules.stands(known, self._fingerprint(entry.id))
+        stands = was_duplicate == is_duplicate and self._stands(entry.id, known)
         if stands and _is_as_known(entry, known):
             return "skip", entry
         return "do", replace(entry, known=known, stands=stands)
+
+    def _stands(self, document_id: str, known: Known) -> bool:
+        decided_by = self._decided_by(document_id, known.reason or "") if known.failed else None
+        return self._rules.stands(known, self._fingerprint(document_id), decided_by)
 
     def counts_as_failed(self, document_id: str, known: Known) -> bool:
         """True when a failure is one of the current question, or this run does not try it whatever was asked."""

@@ -71,7 +71,9 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
             check_redo(app, plan, output=output, rules=rules)
             session = _Session(app, options, plan=plan, output=output, counts=counts, load=load, environ=environ)
             counts.whole = output.index.mended
-            selection = Selection(output.index, rules, shard=shard, fingerprint=session.fingerprint)
+            selection = Selection(
+                output.index, rules, shard=shard, fingerprint=session.fingerprint, decided_by=session.decided_by
+            )
             code = session.go(lambda: entries, selection, stop=stop, signals=signals)
         if session.closing.has_settled_errors and signals.number is None:
             _tidy(app, run_id=run_id, stop=stop)
@@ -104,8 +106,15 @@ class _Session:
 
     def fingerprint(self, document_id: str) -> str:
         """The fingerprint of what this document would be asked now."""
-        plan = self.runner.plan if self.runner else self.plan
-        return plan.query_for(document_id).fingerprint
+        return self._plan_now.query_for(document_id).fingerprint
+
+    def decided_by(self, document_id: str, reason: str) -> str | None:
+        """The digest of the settings that this reason depends on, as they are now."""
+        return self._plan_now.query_for(document_id).decided_by.get(reason)
+
+    @property
+    def _plan_now(self) -> ExtractionPlan:
+        return self.runner.plan if self.runner else self.plan
 
     def go(self, entries: Any, selection: Selection, *, stop: threading.Event, signals: Signals) -> int:
         """Runs, reports, and gives the exit code."""

@@ -28,7 +28,13 @@ def selection(**done: tuple[str, str | None]) -> Iterator[Selection]:
         digest = sha256(text.encode()).hexdigest()
         index.record(head_of_outcome(replace(result(id, sha256=digest), version=version), Stamp(1, "run-1")))
     fingerprint = result("any").fingerprint
-    yield Selection(index, SelectionRules("run-2"), shard=WHOLE, fingerprint=lambda _: fingerprint)
+    yield Selection(
+        index,
+        SelectionRules("run-2"),
+        shard=WHOLE,
+        fingerprint=lambda _: fingerprint,
+        decided_by=lambda _id, _reason: None,
+    )
     index.close()
 
 

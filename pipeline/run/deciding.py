@@ -1,0 +1,83 @@
+"""Which settings decide a failure: a short digest for each reason, kept in the error line, so that a change is noticed.
+
+A document that failed for its own reasons is not tried again while nothing has changed: its bytes, its question (sha256
+and fingerprint), and the settings and extras here. What the fingerprint covers may be here, too; what changes from one
+run to the next (keys, certificates) must not be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+from pipeline import __version__
+from pipeline.config import AppConfig, ResolvedAgentConfig
+from pipeline.documents.extras import LIBRARIES, is_missing
+from pipeline.errors import REASONS, kind_of
+
+DIGEST_CHARS = 12
+"""48 bits: two settings of one user never meet by chance, and a line stays short."""
+
+_ABOUT_INPUT_ONLY = {"uri", "include", "exclude", "min_documents", "storage"}
+"""Input settings that choose documents, and do not decide how one is read."""
+_SECRET = {"api_key", "api_key_file", "headers", "ca_file", "client_cert", "client_key"}
+_TRANSPORT = _SECRET | {
+    "base_url", "metrics_url", "proxy", "preflight", "resolve_replicas", "max_connection_age_s", "keep_alive",
+    "timeout", "load_timeout", "max_retries", "retry_base_delay", "retry_max_delay", "retry_backoff_multiplier",
+}  # fmt: skip
+"""Provider settings that decide whether an answer comes, and not which one."""
+_CONTEXT = ("type", "num_ctx", "context_length", "max_tokens")
+_READING = {
+    "document_unreadable", "document_too_large", "document_empty", "unsupported_format", "document_too_expensive",
+    "duplicate_id",
+}  # fmt: skip
+_LENGTH = {"context_length", "prompt_truncated", "document_too_large"}
+
+
+def deciding_digests(app: AppConfig, resolved: ResolvedAgentConfig) -> Mapping[str, str]:
+    """The digest of what decides each reason for the documents of one variant."""
+    return {reason: _digest(_decided_by(reason, app, resolved)) for reason in REASONS}
+
+
+def _decided_by(reason: str, app: AppConfig, resolved: ResolvedAgentConfig) -> dict[str, Any]:
+    """The settings and extras that a reason depends on."""
+    kind, providers = kind_of(reason), partial(_providers, app, resolved)
+    if kind == "internal":
+        return {"version": __version__}
+    if kind in ("backend", "config"):
+        return {"providers": providers(without=_SECRET)}
+    if kind == "answer":
+        answers = {**_plain(app.answers), "max_reasks": resolved.max_reasks}
+        return {"providers": providers(without=_TRANSPORT), "answers": answers}
+    decided: dict[str, Any] = {}
+    if reason in _READING:
+        extras = {name: not is_missing(name) for name in LIBRARIES}
+        decided |= {"version": __version__, "input": _plain(app.input, without=_ABOUT_INPUT_ONLY), "extras": extras}
+    if reason in _LENGTH:
+        settings = [{key: each.get(key) for key in _CONTEXT} for each in providers(without=_TRANSPORT)]
+        decided |= {"context": settings, "overflow": resolved.overflow}
+    return decided or {"providers": providers(without=_TRANSPORT), "overflow": resolved.overflow}
+
+
+def _providers(app: AppConfig, resolved: ResolvedAgentConfig, *, without: Collection[str]) -> list[dict[str, Any]]:
+    """The settings of each provider that may be asked, in order, with what the agent sets over them."""
+    names = (resolved.provider, *resolved.fallback)
+    return [{**_plain(app.provider_config(name), without=without), **resolved.settings_for(name)} for name in names]
+
+
+def _plain(config: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
+    return {each.name: getattr(config, each.name) for each in fields(config) if each.name not in without}
+
+
+def _digest(decided: Mapping[str, Any]) -> str:
+    text = json.dumps(decided, sort_keys=True, separators=(",", ":"), default=_as_json)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:DIGEST_CHARS]
+
+
+def _as_json(value: Any) -> Any:
+    """A mapping that is no dict, or anything else, as JSON can hold it."""
+    return dict(value) if isinstance(value, Mapping) else str(value)
