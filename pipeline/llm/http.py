@@ -8,8 +8,10 @@ which met a connection the server had closed while it was idle is sent once more
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -98,11 +100,21 @@ class _Adapter(HTTPAdapter):
 
     def close(self) -> None:
         """Closes the idle connections; urllib3 itself leaves that to the garbage collector."""
-        with self._lock:
+        with self._lock:  # the pool manager would hand the closed pool to whoever asks before it is cleared
             pool, self._found = self._found, None
+            super().close()
         if pool is not None:
             pool.close()
-        super().close()
+
+    def drop_idle(self) -> None:
+        """Closes the idle connections of a pool that stays in use."""
+        pool, idle = self._found, []
+        with contextlib.suppress(queue.Empty, AttributeError):  # no pool yet, or a closed one
+            while True:
+                idle.append(pool.pool.get_nowait())
+        for connection in filter(None, idle):
+            connection.close()
+            pool._put_conn(connection)
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Nothing: done when the pool was made; it looks for the files of certificates on disk."""
@@ -184,7 +196,7 @@ class Endpoint:
     def distrust(self) -> None:
         """Closes the idle connections and reuses none from now on: a reply belonged to another request."""
         self._reuse.stop("the server answered with another request's reply")
-        self.close()
+        self._adapter.drop_idle()
 
     def close(self) -> None:
         """Closes the idle connections; requests in flight end by themselves."""
