@@ -14,7 +14,7 @@ from email.utils import formatdate
 from typing import Any
 
 from fake_llm.chat import Chat, Completion, Dialect
-from fake_llm.transport import Peer, Reply, head_of
+from fake_llm.transport import Peer, Reply, head_of, parts_of
 
 MARKER = re.compile(r"\[\[fault:([a-z0-9_]+)(?:\*(\d+))?\]\]")
 CONTROLS = ("kill", "slow", "draining", "context", "truncated_prompt")
@@ -213,8 +213,26 @@ COMPLETIONS: Mapping[str, Callable[[str], Completion]] = {
     "answer_in_reasoning": lambda text: Completion("", reasoning=text),
     "stream_error": lambda text: Completion(text[: len(text) // 2], finish=None, breaks_off=True),
 }
+PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\nContent-Length: 3\r\n\r\n"
+AHEAD: Mapping[str, bytes] = {
+    "interim_102": PROCESSING,
+    "interim_103": HINTS,
+    "interim_many": PROCESSING * 3 + HINTS * 2,
+    **{
+        f"late_after_{status}": b"".join(parts_of(Reply(status, b'{"error":"the gateway gave up"}')))
+        for status in (429, 504)
+    },
+}
+"""Sent ahead of the right answer: interim responses, or a gateway's own answer, so that the right one comes late."""
 STATUSES = frozenset(ERRORS) | frozenset(PAGES) | {"http_404_model", "http_404_url", "http_429_date"}
-NAMES = STATUSES | frozenset(TRANSPORT) | frozenset(TEXTS) | frozenset(COMPLETIONS) | frozenset(CONTROLS)
+DISPLACED = frozenset(AHEAD) | {"doubled"}
+NAMES = STATUSES | frozenset(TRANSPORT) | frozenset(TEXTS) | frozenset(COMPLETIONS) | frozenset(CONTROLS) | DISPLACED
+
+
+def displaced(reply: Reply, name: str) -> Reply:
+    """Returns the reply with something ahead of it or behind it on its connection; unchanged for another fault."""
+    return replace(reply, before=AHEAD.get(name, b""), copies=2 if name == "doubled" else 1)
 
 
 def faulty(completion: Completion, name: str, *, chat: Chat) -> Completion:

@@ -26,7 +26,17 @@ from fake_llm.chat import (
     document_of,
     nanoseconds,
 )
-from fake_llm.faults import SLOW_S, STATUSES, TRANSPORT, Fault, faulty, marked_fault, status_reply
+from fake_llm.faults import (
+    DISPLACED,
+    SLOW_S,
+    STATUSES,
+    TRANSPORT,
+    Fault,
+    displaced,
+    faulty,
+    marked_fault,
+    status_reply,
+)
 from fake_llm.ollama import CHATS as OLLAMA_CHATS
 from fake_llm.ollama import Ollama, tagged
 from fake_llm.schema import answer_for
@@ -211,7 +221,8 @@ class FakeLLM:
             return refusal.reply
         slow_s = (fault.seconds or SLOW_S) if fault and name == "slow" else 0.0
         completion, timing = self._complete(chat, peer, name=name, slow_s=slow_s, path=seen.path)
-        return dialect.render(chat, completion, timing=timing)
+        reply = dialect.render(chat, completion, timing=timing)
+        return displaced(reply, name) if name in DISPLACED else reply
 
     @staticmethod
     def _accepted(seen: Seen, name: str, *, dialect: Dialect) -> Chat:

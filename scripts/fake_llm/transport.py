@@ -36,13 +36,18 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer; `streamed` sends the body in small chunks that split lines and characters."""
+    """One answer; `streamed` sends the body in small chunks that split lines and characters.
+
+    `before` is sent ahead of it; `copies` of it are sent, the further ones together with the end of the first.
+    """
 
     status: int = 200
     body: bytes = b""
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
     streamed: bool = False
+    before: bytes = b""
+    copies: int = 1
 
 
 def head_of(reply: Reply, *, length: int | None) -> bytes:
@@ -53,6 +58,14 @@ def head_of(reply: Reply, *, length: int | None) -> bytes:
         lines.append(f"content-type: {reply.content_type}")
     lines.extend(f"{name}: {value}" for name, value in reply.headers)
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def parts_of(reply: Reply) -> list[bytes]:
+    """Returns an answer as the pieces in which it is sent."""
+    if not reply.streamed:
+        return [head_of(reply, length=len(reply.body)) + reply.body]
+    chunks = (reply.body[start : start + 61] for start in range(0, len(reply.body), 61))
+    return [head_of(reply, length=None), *(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks), b"0\r\n\r\n"]
 
 
 class Peer:
@@ -84,10 +97,13 @@ class Peer:
         """Sends a whole answer."""
         if head_only:
             self.send(head_of(reply, length=len(reply.body)))
-        elif reply.streamed:
-            self._stream(reply)
-        else:
-            self.send(head_of(reply, length=len(reply.body)) + reply.body)
+            return
+        if reply.before:
+            self.send(reply.before)
+        *parts, last = parts_of(reply)
+        for part in parts:
+            self.send(part)
+        self.send(last + b"".join(parts_of(reply)) * (reply.copies - 1))
 
     def send(self, data: bytes) -> None:
         """Sends bytes as they are; raises Gone."""
@@ -120,13 +136,6 @@ class Peer:
         """Ends the connection with a FIN."""
         self.cut()
         self._sock.close()
-
-    def _stream(self, reply: Reply) -> None:
-        self.send(head_of(reply, length=None))
-        for start in range(0, len(reply.body), 61):
-            part = reply.body[start : start + 61]
-            self.send(b"%x\r\n%b\r\n" % (len(part), part))
-        self.send(b"0\r\n\r\n")
 
     def _readable(self, seconds: float | None) -> bool:
         poll = select.poll()

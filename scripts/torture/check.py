@@ -15,7 +15,7 @@ from typing import Any
 import jsonschema
 
 from torture.corpus import ALL, SECRET_PHRASE, Corpus, Doc
-from torture.server import SCHEMA, Book
+from torture.server import SCHEMA, Book, quotes
 from torture.site import CONCURRENCY, RETRY_RUNS, Site, ended_in_startup
 
 Record = Mapping[str, Any]
@@ -30,6 +30,7 @@ class Findings:
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    swapped: list[str] = field(default_factory=list)
     wrong_ends: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     other: list[str] = field(default_factory=list)
@@ -40,6 +41,7 @@ class Findings:
             "lost": self.lost,
             "doubled": self.doubled,
             "broken lines": self.broken,
+            "swapped": self.swapped,
             "wrong ends": self.wrong_ends,
             "wrong requests": self.requests,
             "other faults": self.other,
@@ -114,6 +116,9 @@ def check_end(corpus: Corpus, site: Site, *, book: Book) -> Findings:
     for doc in corpus.visible():
         _check_document(doc, results.get(doc.id), errors.get(doc.id), site=site, book=book, found=found)
     strangers = sorted((set(results) | set(errors)) - set(corpus.docs))
+    found.swapped += [
+        f"{line['id']}: a result of {line['run_id']} holds {told}" for line in taken.results if (told := _another(line))
+    ]
     found.other += [f"{name}: a record of a document that does not exist" for name in strangers]
     found.other += [f"{name}: was finished and asked again in {run}" for run, name in book.again]
     _check_report(corpus, site, results=len(results), errors=len(errors), found=found)
@@ -160,16 +165,24 @@ def _wrong(doc: Doc, line: Record, *, expected: str | None, book: Book) -> Itera
         output = line["output"]
         for error in jsonschema.Draft202012Validator(SCHEMA).iter_errors(output):
             yield f"an invalid output: {error.message}"
-        if (output.get("document"), output.get("revision")) != (doc.id, doc.revision):
-            yield f"the output of {output.get('document')} in revision {output.get('revision')}"
-        if doc.id not in output.get("quote", ""):
-            yield "the quotation of another document"
+        if output.get("revision") != doc.revision:
+            yield f"the output of revision {output.get('revision')}"
+        if ("quote" in output) != quotes(doc.id):
+            yield "a quotation too few or too many"
         return
     blurred = book.events[line["run_id"]] > 0 and line["attempts"] and line["reason"] in BLURRED
     if line["reason"] not in (expected, *doc.case.streamed) and not blurred:
         yield f"{line['reason']}: {line['message']}"
     if not 1 <= line["runs"] <= 1 + RETRY_RUNS:
         yield f"runs {line['runs']}, allowed 1 to {1 + RETRY_RUNS}"
+
+
+def _another(line: Record) -> str | None:
+    """Returns what of another document's answer a result holds: each answer names its own document."""
+    output = line["output"]
+    if output.get("document") != line["id"]:
+        return f"the answer to {output.get('document')}"
+    return "the quotation of another document" if line["id"] not in output.get("quote", line["id"]) else None
 
 
 def _check_report(corpus: Corpus, site: Site, *, results: int, errors: int, found: Findings) -> None:

@@ -80,18 +80,25 @@ PERMANENT = (
     Case("context", "context_length", 1),
     *(Case(name, "invalid_json", 2) for name in REASKED[1:]),
     Case("wrong_type", "schema_invalid", 2),
+    *(
+        Case(name, reason, ALL)
+        for name, reason in (("late_after_429", "overloaded"), ("late_after_504", "server_error"))
+    ),
     Case("truncated", "output_truncated", 1),
     *(Case(name, "generation_loop", 1) for name in ("loop_whitespace", "repetition")),
 )
+DOUBLING = Case("doubled*1", None, 2)
+"""Few of them: a run that has met one uses each connection once from then on, and the others find nothing to upset."""
 MENDED = tuple(
     Case(name, None, 1)
     for name in ("fenced", "prose", "think_block", "trailing_comma", "doubly_encoded", "truncated_prompt", "surrogate")
-)
+) + tuple(Case(name, None, 1) for name in ("interim_102", "interim_103", "interim_many"))
 ONCE = ("hang", "drip_body", "invalid_json", "wrong_type", "truncated", "http_401")
 TWICE = ("http_500", "http_429", "http_503", "close", "reset", "half_body", "html_200", "huge", "done_false")
 PASSING = (
     *(Case(f"{name}*1", None, 2) for name in ONCE),
     *(Case(f"{name}*{n}", None, n + 1) for name in TWICE for n in (1, 2)),
+    *(Case(f"late_after_{status}*1", None, 2) for status in (429, 504)),
     Case("kill*1", None, 2),
 )
 UNASKED = (
@@ -187,7 +194,7 @@ def chosen_cases(count: int, rng: random.Random) -> list[Case]:
     """Returns one case a document: each kind of fault as often as there is room, killers few, most of them fine."""
     kinds = [*PERMANENT, *MENDED, *PASSING, *UNASKED]
     faulty = [kinds[n % len(kinds)] for n in range(max(len(kinds), count * 2 // 5))]
-    faulty += [KILLER] * max(1, count // 1000)
+    faulty += [KILLER, DOUBLING] * max(1, count // 1000)
     cases = (faulty + [FINE] * count)[:count]
     rng.shuffle(cases)
     return cases

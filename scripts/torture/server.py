@@ -9,6 +9,7 @@ import json
 import random
 import re
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
@@ -32,21 +33,31 @@ SCHEMA: Mapping[str, Any] = {
         "quote": {"type": "string", "maxLength": 300, "x-quote": True},
         "summary": {"type": "string", "maxLength": 600},
     },
-    "required": ["document", "revision", "quote", "summary"],
+    "required": ["document", "revision", "summary"],
     "additionalProperties": False,
 }
 
 
 def answer(prompt: str, schema: Mapping[str, Any] | None) -> str:
-    """Returns an answer that can only be this document's; what is no document of ours gets any valid answer."""
+    """Returns an answer that can only be this document's; what is no document of ours gets any valid answer.
+
+    Half of the answers quote nothing: they would be valid for any document, so that a swapped one becomes a record.
+    """
     marks, quote = MARKS.search(prompt), QUOTE.search(prompt)
     if not marks or not quote:
         return answer_for(prompt, schema) if schema else "ok"
     said = (
         f"A summary of {marks[1]} that is longer than any quotation, so that what breaks the longest text breaks it. "
     )
-    value = {"document": marks[1], "revision": int(marks[2]), "quote": quote[0], "summary": said + "." * 200}
-    return json.dumps(value)
+    value: dict[str, Any] = {"document": marks[1], "revision": int(marks[2])}
+    if quotes(marks[1]):
+        value["quote"] = quote[0]
+    return json.dumps({**value, "summary": said + "." * 200})
+
+
+def quotes(name: str) -> bool:
+    """Returns whether the answer to a document holds a quotation."""
+    return bool(zlib.crc32(name.encode()) % 2)
 
 
 class Book(list[Seen]):

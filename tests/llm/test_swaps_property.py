@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,8 +30,8 @@ INTERIM = (
 class Play:
     """What is done with one request.
 
-    `interim`: 1xx before the reply; `status`: sent instead of the reply, which then comes late; `copies` of the reply in
-    one piece; `cuts`: shares of the first copy at which it is split; `mixed`: also the reply to an earlier request, of
+    `interim`: 1xx before the reply; `status`: sent ahead of the reply, which is then late; `copies` of the reply in one
+    piece; `cuts`: shares of the first copy at which it is split; `mixed`: also the reply to an earlier request, of
     any connection, before or behind this one's (only an id can tell those apart).
     """
 
@@ -57,7 +58,7 @@ def plays(*, mixed: bool) -> st.SearchStrategy[list[Play]]:
 def pieces(data: bytes, cuts: tuple[float, ...]) -> list[bytes]:
     """Return the data, split at shares of its length."""
     places = sorted({int(cut * len(data)) for cut in cuts} | {0, len(data)})
-    return [data[start:end] for start, end in zip(places, places[1:], strict=False)]
+    return [data[start:end] for start, end in itertools.pairwise(places)]
 
 
 class Stage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 from collections.abc import Iterator
 
@@ -180,6 +181,33 @@ def test_a_slow_answer_comes_late(server: FakeLLM) -> None:
     begun = time.monotonic()
     assert ask(server, CHATS[0], "text").status_code == 200
     assert time.monotonic() - begun >= 0.1
+
+
+@pytest.mark.parametrize("path", CHATS)
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("name", "statuses"),
+    [
+        ("interim_102", [102, 200]),
+        ("interim_103", [103, 200]),
+        ("interim_many", [102, 102, 102, 103, 103, 200]),
+        ("late_after_429", [429, 200]),
+        ("late_after_504", [504, 200]),
+        ("doubled", [200, 200]),
+    ],
+)
+def test_a_displaced_answer_is_the_right_one(
+    server: FakeLLM, path: str, streamed: bool, name: str, statuses: list[int]
+) -> None:
+    """What stands ahead of it or behind it comes over the same connection, and every 200 is whole."""
+    message = {"role": "user", "content": f"[[fault:{name}]] text"}
+    body = json.dumps({"model": "llama3.1", "messages": [message], "stream": streamed}).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        sock.sendall(head.encode() + body)
+        data = b"".join(iter(lambda: sock.recv(65536), b""))
+    assert [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", data)] == statuses
+    assert data.count(b'"role"') >= statuses.count(200)
 
 
 def test_a_truncated_prompt_has_its_fingerprint(server: FakeLLM) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "torture"
-ZEROS = ("lost", "doubled", "broken lines", "wrong ends", "wrong requests", "other faults")
+ZEROS = ("lost", "doubled", "broken lines", "swapped", "wrong ends", "wrong requests", "other faults")
 
 
 def test_no_document_is_lost_or_doubled_whatever_happens() -> None:
