@@ -29,7 +29,7 @@ LEVELS = (
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts.split()}
 
 HOMES = {
-    "requests": {"llm/http.py", "llm/call_errors.py"},
+    "requests": {"llm/http.py", "llm/call_errors.py", "llm/proxies.py"},
     "urllib3": {"llm/http.py", "llm/call_errors.py", "llm/connection.py"},
     "jsonschema": {"answers/schema.py", "answers/keywords.py"},
     "referencing": {"answers/schema.py"},

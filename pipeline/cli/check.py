@@ -40,6 +40,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
                 place = f"{provider.name} at {replica.client.model.endpoint}"
                 place += f", variant {variant}" if len(replica.clients) > 1 else ""
                 write_out("\n".join(_lines(place, preflight, first=not codes)))
+            if replica.client.endpoint.proxy:
+                write_out(visible(f"        through the proxy {replica.client.endpoint.proxy}"))
         codes.append(min(_EXIT_CODES[preflight.status] for preflight in found))
     plan.client.close()
     return codes[0]

@@ -263,4 +263,4 @@ def _is_plainly(key: str, near: str | None) -> bool:
     return not is_secret_name(f"{name} {known}")
 
 
-_MAY_HIDE = re.compile("url|uri|headers|storage|extra_body")
+_MAY_HIDE = re.compile("url|uri|proxy|headers|storage|extra_body")

@@ -260,6 +260,8 @@ def register_provider_secrets(config: ProviderConfig) -> None:
     SECRETS.add_headers(config.headers)
     for url in (config.base_url,) if isinstance(config.base_url, str) else config.base_url:
         SECRETS.add_url(url)
+    if config.proxy:
+        SECRETS.add_url(config.proxy)
 
 
 def read_api_key(config: ProviderConfig) -> str:

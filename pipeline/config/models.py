@@ -62,6 +62,7 @@ class OllamaConfig:
     ca_file: str | None = None
     client_cert: str | None = None
     client_key: str | None = None
+    proxy: str | None = field(default=None, repr=False)
     max_connection_age_s: float = 120.0
     preflight: Preflight = "strict"
     api_key_file: str | None = None
@@ -99,6 +100,7 @@ class VLLMConfig:
     ca_file: str | None = None
     client_cert: str | None = None
     client_key: str | None = None
+    proxy: str | None = field(default=None, repr=False)
     max_connection_age_s: float = 120.0
     preflight: Preflight = "strict"
     api_key_file: str | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.config.constraints import Rule
-from pipeline.config.texts import is_filled, is_go_duration, is_header, is_header_text, is_http_url
+from pipeline.config.texts import is_filled, is_go_duration, is_header, is_header_text, is_http_url, is_proxy
 
 YEAR_S = 31_536_000
 """No wait or time-out is longer: clocks of sockets and threads overflow not far beyond."""
@@ -89,6 +89,12 @@ RULES: Mapping[str, Rule] = {
     "ca_file": Rule("The certificates that the server's is checked against."),
     "client_cert": Rule("The client's certificate."),
     "client_key": Rule("The client's private key, when it is not in client_cert."),
+    "proxy": Rule(
+        "The proxy for requests: an address, env for the environment's, null for the environment's unless the server is"
+        " on this machine or in the cluster.",
+        fits=is_proxy,
+        need="an address that begins with http:// or https://, env, or null",
+    ),
     "max_connection_age_s": _seconds(
         "Connections are replaced after this time, so that new pods get their share.", above=0
     ),

@@ -30,24 +30,25 @@ class CallFailedError(Exception):
 _CUT_OFF = (http.client.RemoteDisconnected, http.client.IncompleteRead)
 
 
-def call_failure(cause: BaseException, *, after_stale: bool = False) -> CallFailedError:
+def call_failure(cause: BaseException, *, after_stale: bool = False, proxy: str | None = None) -> CallFailedError:
     """Return the failure that an error of requests, urllib3 or a socket means.
 
     `after_stale`: the connection before broke as this request was sent, perhaps because of it: nobody there is a loss.
+    `proxy`: the one that the request went through, which may be what failed.
     """
     root = root_cause(cause)
+    details = _details(root) + (f" (through the proxy {proxy})" if proxy else "")
     if isinstance(root, (NewConnectionError, ConnectTimeoutError)) or isinstance(
         cause, (requests.ConnectTimeout, requests.exceptions.ProxyError, requests.exceptions.SSLError)
     ):
-        error = f"connection_error: {_details(root)}"
-        return CallFailedError(error, "connection_error", sent=after_stale, lost=after_stale)
+        return CallFailedError(f"connection_error: {details}", "connection_error", sent=after_stale, lost=after_stale)
     if isinstance(cause, (requests.Timeout, ReadTimeoutError)) or isinstance(root, TimeoutError):
         return CallFailedError("timeout", "timeout")
     is_no_http = isinstance(root, http.client.HTTPException) and not isinstance(root, _CUT_OFF)
     if is_no_http or isinstance(cause, DecodeError):
         return CallFailedError("bad_response", "bad_response")
     lost = isinstance(root, (ConnectionError, ProtocolError, *_CUT_OFF))
-    return CallFailedError(f"connection_error: {_details(root)}", "connection_error", lost=lost)
+    return CallFailedError(f"connection_error: {details}", "connection_error", lost=lost)
 
 
 def root_cause(cause: BaseException) -> BaseException:

@@ -28,6 +28,7 @@ from pipeline.config.texts import is_secret_name, mask_url
 from pipeline.errors import ConfigError
 from pipeline.llm.call_errors import CallFailedError, call_failure, root_cause
 from pipeline.llm.connection import ConnectionReuse, PlainConnection, StaleConnectionError, TlsConnection
+from pipeline.llm.proxies import proxies_for, proxy_of
 from pipeline.llm.request_ids import HEADER, names_another, new_request_id
 from pipeline.llm.tls_files import check_certificates
 
@@ -134,6 +135,7 @@ class Access:
     """How an endpoint is reached: headers, trust and age. `read_key` is asked again after a 401.
 
     `address`: the one to connect to, of those that the URL's host name has; not used through a proxy.
+    `proxy`: as proxies_for takes it.
     """
 
     read_key: Callable[[], str] = field(default=str, repr=False)
@@ -144,6 +146,7 @@ class Access:
     max_connection_age_s: float = 120.0
     pool_size: int = 256
     address: str | None = None
+    proxy: str | None = field(default=None, repr=False)
 
 
 class Endpoint:
@@ -156,7 +159,9 @@ class Endpoint:
         self._reuse = ConnectionReuse(mask_url(self.base_url))
         self._adapter = _Adapter(access, self._reuse)
         self._names_requests = HEADER.lower() not in map(str.lower, access.headers or ())
-        self._proxies = requests.utils.get_environ_proxies(self.base_url, no_proxy=None)
+        self._proxies = proxies_for(self.base_url, access.proxy)
+        through = proxy_of(self.base_url, self._proxies)
+        self.proxy = mask_url(through) if through else None
         bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
         self._verify: bool | str = access.ca_file or bundle or True
         self._cert: Any = (access.client_cert, access.client_key) if access.client_key else access.client_cert
@@ -222,11 +227,11 @@ class Endpoint:
             return self._exchange(request, timeout_s=timeout_s, max_bytes=max_bytes)
         except (requests.RequestException, HTTPError, OSError) as cause:
             if not isinstance(root_cause(cause), StaleConnectionError):
-                raise call_failure(cause) from cause
+                raise call_failure(cause, proxy=self.proxy) from cause
         try:
             return self._exchange(request, timeout_s=deadline - time.monotonic(), max_bytes=max_bytes)
         except (requests.RequestException, HTTPError, OSError) as cause:
-            raise call_failure(cause, after_stale=True) from cause
+            raise call_failure(cause, after_stale=True, proxy=self.proxy) from cause
 
     def _exchange(self, request: requests.PreparedRequest, *, timeout_s: float, max_bytes: int) -> Reply:
         request_id = new_request_id() if self._names_requests else ""

@@ -228,6 +228,7 @@ def access_of(config: OllamaConfig | VLLMConfig, *, pool_size: int, address: str
         ca_file=config.ca_file,
         client_cert=config.client_cert,
         client_key=config.client_key,
+        proxy=config.proxy,
         max_connection_age_s=config.max_connection_age_s,
         pool_size=pool_size,
         address=address,

@@ -143,7 +143,9 @@ class VLLMClient:
         if self.config.type != "vllm":
             return None
         if self.config.metrics_url:
-            return GaugeReader(Endpoint(self.config.metrics_url, Access(ca_file=self.config.ca_file)), "")
+            return GaugeReader(
+                Endpoint(self.config.metrics_url, Access(ca_file=self.config.ca_file, proxy=self.config.proxy)), ""
+            )
         return GaugeReader(self.endpoint, "/metrics")
 
     def close(self) -> None:

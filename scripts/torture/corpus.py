@@ -68,7 +68,7 @@ PERMANENT = (
     *(Case(name, "timeout", 2) for name in ("hang", "drip_header", "drip_body", "slow")),
     *(Case(name, "connection_error", LOST) for name in ("close", "reset", "half_body")),
     *(Case(name, "bad_response", ALL) for name in ("html_200", "garbage_200")),
-    Case("done_false", None, ALL, ollama="bad_response", streamed=("bad_response",)),
+    Case("done_false", None, ALL, ollama="bad_response"),
     *(Case(name, "empty_model_response", ALL) for name in ("empty_content", "null_content", "thinking_only")),
     Case("no_choices", "empty_model_response", ALL, ollama="bad_response", streamed=NO_ANSWER),
     Case("abort", "server_error", ALL, ollama="bad_response"),
