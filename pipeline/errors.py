@@ -103,6 +103,9 @@ REASONS: Mapping[str, Reason] = {
     "document_unreadable": Reason("document", "the file is damaged, not what its name says, or may not be read"),
     "document_too_large": Reason("document", "raise `input.max_document_bytes`, or split the document"),
     "document_empty": Reason("document", "the file holds no text: remove it, or exclude it by `input.exclude`"),
+    "document_too_expensive": Reason(
+        "document", "raise `input.limits`, or exclude the file: decoding it costs too much"
+    ),
     "unsupported_format": Reason("document", "convert the file, or set `input.unsupported: ignore`"),
     "duplicate_id": Reason("document", "give the inputs names, or make the `id_field` unique"),
     # the answer: asked again with the complaint

@@ -44,6 +44,10 @@ RULES: Mapping[str, Rule] = {
     "input.unsupported": Rule("Files of an unknown kind: ignored and counted, or failed."),
     "input.min_documents": Rule("Fewer documents found in the whole input end the run with exit code 1.", low=0),
     "input.max_document_bytes": Rule("A larger document fails, after decompression too.", low=1, unit="bytes"),
+    "input.limits": Rule(
+        "What a document or an archive may cost: cpu_s, memory_mb, columns, members, unpacked_bytes, ratio.",
+        need="a mapping of limits to numbers",
+    ),
     "output.uri": Rule("Folder or object-store prefix for the records.", need="a path or address", fits=is_filled),
     "output.raw_chars": Rule("How much of a failed answer is kept in errors; 0 keeps none.", low=0, unit="characters"),
     "output.part_seconds": _seconds("Object store: the oldest record that is not yet in a written part.", above=0),

@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.config.limits import InputLimits
 from pipeline.documents.containers import Format, Held, fallback_id, held_sha256
 from pipeline.documents.decode import decode_json, decode_text
 from pipeline.documents.entries import suffix_of
 from pipeline.documents.extras import LIBRARIES, is_missing
+from pipeline.documents.helper_pool import POOL
 from pipeline.documents.html import decode_html
 from pipeline.documents.lines import split_lines
 from pipeline.documents.listing import ListingCounts, ListingPlan, check_extras, open_origin, origin_entries
@@ -49,17 +51,18 @@ _JSON_LINES = Format("json", decode_json, split=split_lines)
 FORMATS: Mapping[str, Format] = {
     ".txt": _TEXT,
     ".md": _TEXT,
-    ".html": Format("html", decode_html, extra="html"),
+    ".html": Format("html", decode_html, extra="html", heavy=True),
     ".json": Format("json", decode_json),
     ".jsonl": _JSON_LINES,
     ".ndjson": _JSON_LINES,
     ".csv": Format("csv", decode_json, split=split_records),
-    ".pdf": Format("pdf", decode_pdf, extra="pdf"),
-    ".eml": Format("mail", decode_mail),
+    ".pdf": Format("pdf", decode_pdf, extra="pdf", heavy=True),
+    ".eml": Format("mail", decode_mail, heavy=True),
 }
 """By suffix, in lower case, without a compression's."""
 
-_DECODERS = {form.name: form.decode for form in FORMATS.values()}
+_BY_NAME = {form.name: form for form in FORMATS.values()}
+_DEFAULT_LIMITS = InputLimits()
 
 
 def format_of(name: str) -> Format | None:
@@ -89,12 +92,16 @@ def load_entries(
     return (entry for origin in origins for entry in origin_entries(origin, plan, lookup=format_of))
 
 
-def decode(entry: Entry, data: bytes, *, text_field: str) -> Document:
+def decode(entry: Entry, data: bytes, *, text_field: str, limits: InputLimits = _DEFAULT_LIMITS) -> Document:
     """The document in these bytes of the entry; DocumentError when there is none.
 
     Notes: `encoding:cp1252`, `surrogates_scrubbed`, and what was done when it was read with its container.
     """
-    found = _DECODERS[entry.format](data, text_field)
+    form = _BY_NAME[entry.format]
+    if form.heavy:
+        found = POOL.decode(form.name, data, text_field=text_field, limits=limits)
+    else:
+        found = form.decode(data, text_field)
     digest = hashlib.sha256(data).hexdigest()
     earlier = entry.read.notes if isinstance(entry.read, Held) else ()
     return Document(entry.id, entry.uri, digest, found.text, found.metadata, (*earlier, *found.notes))

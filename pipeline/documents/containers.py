@@ -59,12 +59,14 @@ class Format:
     """A row of the table of formats: what the bytes of one document mean.
 
     `split`: how a file of many is cut; None: the file is one document. `extra`: what must be installed for it.
+    `heavy`: it is decoded by a helper process, since hostile bytes may take hours or gigabytes.
     """
 
     name: str
     decode: Callable[[bytes, str], Decoded]
     split: Split | None = None
     extra: str | None = None
+    heavy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

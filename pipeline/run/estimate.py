@@ -58,7 +58,7 @@ def _prompts(plan: ExtractionPlan, entries: Iterable[Entry]) -> Iterator[tuple[M
     """The prompts of the sampled documents that can be read, with their sizes as stored."""
     for entry in entries:
         try:
-            document = documents.decode(entry, entry.read(), text_field=plan.text_field)
+            document = documents.decode(entry, entry.read(), text_field=plan.text_field, limits=plan.limits)
         except DocumentError:
             continue
         text, _ = break_special_tokens(document.text)

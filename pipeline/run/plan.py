@@ -16,6 +16,7 @@ from pipeline.agents import Agent, fingerprint, load_agent, render, resolve, var
 from pipeline.answers import repair_library
 from pipeline.answers.schema import CompiledSchema
 from pipeline.config import AppConfig, ResolvedAgentConfig
+from pipeline.config.limits import InputLimits, limits_of
 from pipeline.errors import ConfigError, SettingError
 from pipeline.llm.capabilities import Preflight
 from pipeline.llm.factory import build_failover
@@ -50,6 +51,7 @@ class ExtractionPlan:
     client: Failover
     pinned: str | None = None
     text_field: str = "text"
+    limits: InputLimits = field(default_factory=InputLimits)
     repair: str = "basic"
     raw_chars: int = 2000
     canaries: set[str | None] = field(default_factory=set, compare=False)
@@ -124,6 +126,7 @@ def _plan(
         client,
         pinned=app.variant,
         text_field=app.input.text_field,
+        limits=limits_of(app.input.limits),
         repair=app.answers.repair,
         raw_chars=app.output.raw_chars,
         canaries=canaries,

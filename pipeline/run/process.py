@@ -114,7 +114,7 @@ def _steps(state: DocumentState, plan: ExtractionPlan, *, alone: bool, now: Call
         return Unchanged(entry.id, failed=entry.known.failed)
     if entry.duplicate_of is not None:
         raise DocumentError("duplicate_id", f"another document of this run has the id {entry.duplicate_of!r} already")
-    document = documents.decode(entry, data, text_field=plan.text_field)
+    document = documents.decode(entry, data, text_field=plan.text_field, limits=plan.limits)
     state.notes, state.stage = document.notes, "prompt"
     return _ask(state, plan, document=document, alone=alone, now=now)
 

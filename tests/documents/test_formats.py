@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ from pipeline.config import InputConfig, InputSource
 from pipeline.documents import ListingCounts, decode, load_entries
 from pipeline.documents.extras import MissingExtraError
 from pipeline.documents.html import read_page
-from pipeline.documents.pdf import decode_pdf
+from pipeline.documents.mail import decode_mail
 from pipeline.errors import DocumentError
 from pipeline.records import Document, Entry
 
@@ -124,14 +123,6 @@ def test_a_broken_pdf_is_unreadable(data: bytes) -> None:
     reason, message = problem("pdf", data)
     assert reason == "document_unreadable"
     assert "Acme" not in message
-
-
-def test_a_pdf_that_takes_too_long_is_given_up() -> None:
-    """Between two pages the clock is looked at."""
-    times = itertools.count(0, 70)
-    with pytest.raises(DocumentError, match="first 2 pages") as error:
-        decode_pdf(pdf([PROFIT] * 5), "text", clock=lambda: next(times))
-    assert error.value.reason == "document_too_large"
 
 
 # messages
@@ -288,10 +279,10 @@ def test_a_missing_extra_is_named(
 def test_a_page_in_a_message_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """The listing cannot show it: the message fails, and says what is missing."""
     monkeypatch.setitem(sys.modules, "trafilatura", None)
-    reason, message = problem("mail", mail(("text/html", page("t", PROFIT))))
-    assert reason == "document_unreadable"
-    assert "extraction-pipeline[html]" in message
-    assert document("mail", mail(("text/plain", "x"))).text == "x"
+    with pytest.raises(DocumentError, match=r"extraction-pipeline\[html\]") as error:
+        decode_mail(mail(("text/html", page("t", PROFIT))), "text")
+    assert error.value.reason == "document_unreadable"
+    assert decode_mail(mail(("text/plain", "x")), "text").text == "x"
 
 
 # anything

@@ -1,0 +1,54 @@
+"""What one document, or one archive, may cost: the settings of `input.limits`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from pipeline.config.constraints import Rule, nearest_hint, shown
+from pipeline.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class InputLimits:
+    """Limits of decoding (html, mail, pdf), of a table and of an archive.
+
+    `ratio` holds beyond the first FREE_UNPACKED_BYTES of a file: small ones may be packed as tightly as they like.
+    """
+
+    cpu_s: float = 20.0
+    memory_mb: float = 256.0
+    columns: int = 10_000
+    members: int = 10_000_000
+    unpacked_bytes: int = 1 << 40
+    ratio: float = 200.0
+
+
+FREE_UNPACKED_BYTES = 64 << 20
+"""The unpacked bytes of a file that its ratio says nothing about."""
+
+_RULES: Mapping[str, Rule] = {
+    "cpu_s": Rule("CPU seconds for decoding one document.", low=0.1, high=86_400, unit="seconds"),
+    "memory_mb": Rule("Memory for decoding one document.", low=16, high=1 << 20, unit="MB"),
+    "columns": Rule("Columns of a table.", low=1, high=1 << 24),
+    "members": Rule("Members of an archive.", low=1, high=1 << 40),
+    "unpacked_bytes": Rule("Unpacked size of an archive or a compressed file.", low=1, high=1 << 50, unit="bytes"),
+    "ratio": Rule("Unpacked size divided by packed size.", low=1, high=1 << 20),
+}
+
+
+def limits_of(given: Mapping[str, float]) -> InputLimits:
+    """The limits with the given ones in place of the defaults; ConfigError names what is unknown or out of range."""
+    names = [field.name for field in fields(InputLimits)]
+    values: dict[str, float] = {}
+    for name, value in given.items():
+        if name not in names:
+            raise ConfigError(f"limits.{name}: unknown, need one of {', '.join(names)}{nearest_hint(name, names)}")
+        rule = _RULES[name]
+        low, high, whole = rule.low or 0, rule.high or 0, isinstance(getattr(InputLimits(), name), int)
+        if not low <= value <= high or (whole and value != int(value)):
+            kind = "a whole number" if whole else "a number"
+            need = f"{kind}{f' of {rule.unit}' if rule.unit else ''} from {low:g} to {high:g}"
+            raise ConfigError(f"limits.{name}: got {shown(value, rule)}, need {need}")
+        values[name] = int(value) if whole else value
+    return InputLimits(**values)  # type: ignore[arg-type]

@@ -1,0 +1,99 @@
+"""The helper process: decodes the documents that it is handed, one after the other, within limits of its own.
+
+It reads requests from its standard input and writes replies to its standard output (`helper_pool.py` is the other
+end). A document that takes more CPU time than it may kills the process by SIGPROF, which no library can hold off; one
+that takes more memory fails in here. When the run that started it is gone, its input ends: while it reads, that is
+the end of the loop; while it decodes, the kernel ends it by SIGIO. It must not read files, use the network or log.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import os
+import resource
+import signal
+import traceback
+from contextlib import suppress
+from typing import Any
+
+from pipeline.documents import FORMATS
+from pipeline.documents.decode import Decoded
+from pipeline.documents.extras import LIBRARIES
+from pipeline.documents.helper_messages import read_message, write_message
+from pipeline.errors import DocumentError
+
+_FORMATS = {form.name: form for form in FORMATS.values()}
+_HEAVY = {"mail": ("html",), "html": ("html",), "pdf": ("pdf",)}
+
+
+def main() -> None:
+    """Serve requests until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGIO, signal.SIGPROF):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGIO, signal.SIGPROF))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    requests, replies = os.fdopen(0, "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # a library that prints must not break a reply
+    while (request := read_message(requests)) is not None:
+        reply = _reply(*request)
+        reply["last"] = _is_bloated(request[0]["memory_mb"])
+        with suppress(BrokenPipeError):
+            write_message(replies, reply)
+        if reply["last"]:
+            break
+
+
+def _reply(request: dict[str, Any], data: bytes) -> dict[str, Any]:
+    form = _FORMATS[request["format"]]
+    for extra in _HEAVY.get(form.name, ()):  # what an import costs is not the document's
+        with suppress(ImportError):
+            importlib.import_module(LIBRARIES[extra])
+    try:
+        _limit(request["cpu_s"], request["memory_mb"])
+        found: Decoded = form.decode(data, request["text_field"])
+        reply: dict[str, Any] = {"text": found.text, "metadata": dict(found.metadata), "notes": found.notes}
+    except DocumentError as problem:
+        reply = {"reason": problem.reason, "message": str(problem), "stage": problem.stage, "again": problem.again}
+    except MemoryError:
+        reply = {"memory": True}
+    except ImportError as cause:
+        told = f"reading it needs the library {cause.name}, which cannot be imported"
+        reply = {"reason": "document_unreadable", "message": told, "stage": "load", "again": True}
+    except Exception as fault:
+        place = traceback.extract_tb(fault.__traceback__)[-1]  # its message might quote the document
+        reply = {"fault": f"{type(fault).__name__} in {place.name} line {place.lineno}"}
+    finally:
+        _limit(0, None)
+    return reply
+
+
+def _limit(cpu_s: float, memory_mb: float | None) -> None:
+    """Set the limits of the next document; 0 and None lift them."""
+    signal.setitimer(signal.ITIMER_PROF, cpu_s)
+    flags = fcntl.fcntl(0, fcntl.F_GETFL)
+    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(0, fcntl.F_SETFL, flags | os.O_ASYNC if cpu_s else flags & ~os.O_ASYNC)
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    soft = hard if memory_mb is None else _size_bytes() + int(memory_mb * (1 << 20))
+    with suppress(ValueError, OSError):  # macOS has no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (soft if hard < 0 else min(soft, hard), hard))
+
+
+def _size_bytes() -> int:
+    """The address space in use, as Linux counts it; 0 elsewhere."""
+    try:
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123
+            return int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+_AT_START_BYTES = _size_bytes()
+
+
+def _is_bloated(memory_mb: float) -> bool:
+    """True when what earlier documents left behind takes a quarter of what the next one may need."""
+    return _size_bytes() - _AT_START_BYTES > (64 << 20) + int(memory_mb * (1 << 18))

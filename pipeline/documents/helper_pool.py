@@ -1,0 +1,194 @@
+"""Helper processes that decode html, mail and pdf, so that one document cannot hold up or take down a run.
+
+    worker thread ── format, bytes ──▶ helper process (helper.py) ── text, or what is wrong ──▶ worker thread
+
+A helper is started when the first document of such a kind comes and all others are busy, and is used again; there are
+at most MAX_HELPERS. One that dies is replaced: it was over its CPU limit, or it crashed. This is the only module that
+starts a process. A helper gets no part of the environment that may hold a secret, and ends when this process does.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.limits import InputLimits
+from pipeline.documents.decode import Decoded
+from pipeline.documents.helper_messages import read_message, write_message
+from pipeline.errors import DocumentError, InternalError
+
+MAX_HELPERS = 4
+
+_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from pipeline.documents.helper import main; main()"
+_KEPT = ("HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ")
+_KEPT_PREFIXES = ("LC_", "DYLD_", "PYTHON")
+
+
+class _DiedError(Exception):
+    """The helper ended without a reply; `status` is its exit status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class _Helper:
+    """One helper process; one thread at a time asks it."""
+
+    def __init__(self) -> None:
+        """Raises OSError when this machine cannot start one."""
+        paths = json.dumps([str(Path(path).absolute()) for path in sys.path])
+        environment = {k: v for k, v in os.environ.items() if k in _KEPT or k.startswith(_KEPT_PREFIXES)}
+        # a session of its own: Ctrl-C in a terminal is for the run, which lets documents in flight finish
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _BOOT, paths],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
+
+    def ask(self, request: dict[str, Any], data: bytes) -> dict[str, Any]:
+        """The reply; _DiedError when there is none."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None
+        with suppress(BrokenPipeError):
+            write_message(stdin, request, data)
+        reply = read_message(stdout)
+        if reply is None:
+            raise _DiedError(self.end())
+        return reply[0]
+
+    def end(self) -> int:
+        """Kill the process and reap it; return its exit status."""
+        if self._process.stdin is not None:
+            with suppress(OSError):
+                self._process.stdin.close()
+        if self._process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                return self._process.wait(0.5)
+            self._process.kill()
+        status = self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        return status
+
+
+class HelperPool:
+    """The helpers of this process; safe to use from many threads."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._reset()
+        atexit.register(self.close)
+        os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        """Forget all helpers: after a fork they are the parent's."""
+        self._free = threading.Condition()
+        self._idle: list[_Helper] = []
+        self._helpers: set[_Helper] = set()
+        self._starting = 0
+
+    def decode(self, form: str, data: bytes, *, text_field: str, limits: InputLimits) -> Decoded:
+        """The document in these bytes; DocumentError when there is none or it costs too much.
+
+        Raises OSError when this machine cannot start a helper.
+        """
+        request = {"format": form, "text_field": text_field, "cpu_s": limits.cpu_s, "memory_mb": limits.memory_mb}
+        try:
+            reply = self._ask(request, data)
+        except _DiedError as first:
+            if first.status == -signal.SIGPROF:
+                raise _over_cpu(limits) from first
+            try:
+                reply = self._ask(request, data)  # it may have died of something else than this document
+            except _DiedError as second:
+                raise _over_cpu(limits) if second.status == -signal.SIGPROF else _crashed(second.status) from second
+        return _decoded(reply, limits)
+
+    def _ask(self, request: dict[str, Any], data: bytes) -> dict[str, Any]:
+        helper = self._take()
+        alive = False
+        try:
+            reply = helper.ask(request, data)
+            alive = not reply["last"]
+        finally:
+            if not alive:
+                helper.end()
+            self._give_back(helper, alive=alive)
+        return reply
+
+    def _take(self) -> _Helper:
+        with self._free:
+            while not self._idle and len(self._helpers) + self._starting >= self._size:
+                self._free.wait()
+            if self._idle:
+                return self._idle.pop()
+            self._starting += 1
+        helper = None
+        try:
+            helper = _Helper()
+        finally:
+            with self._free:
+                self._starting -= 1
+                if helper is not None:
+                    self._helpers.add(helper)
+                else:
+                    self._free.notify()
+        return helper
+
+    def _give_back(self, helper: _Helper, *, alive: bool) -> None:
+        with self._free:
+            if alive:
+                self._idle.append(helper)
+            else:
+                self._helpers.discard(helper)
+            self._free.notify()
+
+    def close(self) -> None:
+        """End all helpers that are idle; those at work end with this process."""
+        with self._free:
+            idle, self._idle = self._idle, []
+            self._helpers.difference_update(idle)
+        for helper in idle:
+            helper.end()
+
+
+def _decoded(reply: dict[str, Any], limits: InputLimits) -> Decoded:
+    if "text" in reply:
+        return Decoded(reply["text"], reply["metadata"], tuple(reply["notes"]))
+    if "reason" in reply:
+        raise DocumentError(reply["reason"], reply["message"], stage=reply["stage"], again=reply["again"])
+    if "memory" in reply:
+        told = f"decoding it takes more than {limits.memory_mb:g} MB of memory (input.limits.memory_mb)"
+        raise DocumentError("document_too_expensive", told)
+    raise InternalError(f"{reply['fault']} in the helper that decodes documents")
+
+
+def _over_cpu(limits: InputLimits) -> DocumentError:
+    told = f"decoding it takes more than {limits.cpu_s:g} s of CPU time (input.limits.cpu_s)"
+    return DocumentError("document_too_expensive", told)
+
+
+def _crashed(status: int) -> Exception:
+    """The problem of a document over which two helpers died."""
+    if status >= 0:
+        return InternalError(f"the helper that decodes documents ends with {status} when it starts")
+    name = signal.Signals(-status).name
+    if status == -signal.SIGKILL:
+        return DocumentError("document_too_expensive", "the process that decodes it is killed: not enough memory here?")
+    return DocumentError("document_unreadable", f"the library that decodes it crashes ({name})")
+
+
+POOL = HelperPool(min(MAX_HELPERS, os.cpu_count() or 1))
+"""The pool of this process."""

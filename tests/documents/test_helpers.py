@@ -1,0 +1,254 @@
+"""Helper processes: what a document may cost, and what becomes of a helper whatever happens around it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import InputConfig
+from pipeline.config.limits import InputLimits, limits_of
+from pipeline.documents.helper_pool import HelperPool
+from pipeline.errors import ConfigError, DocumentError
+
+MAIL = b"Subject: Rates\nFrom: a@b.c\n\nThe bank held rates.\n"
+PAGE = (
+    b"<html><head><title>T</title></head><body><p>"
+    + b"The bank held its rates on Tuesday. " * 9
+    + b"</p></body></html>"
+)
+SLOW = b'Content-Type: text/plain; a="' + b";" * 800_000 + b'"\n\nx\n'
+LARGE = b"<html><body>" + b"<p>a b c</p>" * 600_000 + b"</body></html>"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def pool() -> Iterator[HelperPool]:
+    made = HelperPool(1)
+    yield made
+    made.close()
+
+
+def decode(pool: HelperPool, form: str, data: bytes, **limits: Any) -> str:
+    return pool.decode(form, data, text_field="text", limits=limits_of(limits)).text
+
+
+def pids(pool: HelperPool) -> list[int]:
+    return [helper._process.pid for helper in pool._helpers]
+
+
+def children() -> set[int]:
+    """The processes whose parent this one is, zombies included."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if parent == os.getpid():
+            found.add(int(path.parent.name))
+    return found
+
+
+def wait_until_gone(pid: int) -> None:
+    """Wait for a process of somebody else to end."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([descriptor], [], [], 20)[0], f"process {pid} still runs"
+    finally:
+        os.close(descriptor)
+
+
+def test_a_document_over_its_cpu_time_fails_and_the_next_is_decoded(pool: HelperPool) -> None:
+    """The helper is ended by its CPU time, not by the clock, and another one takes its place."""
+    with pytest.raises(DocumentError, match=r"more than 0.5 s of CPU time \(input.limits.cpu_s\)") as error:
+        decode(pool, "mail", SLOW, cpu_s=0.5)
+    assert (error.value.reason, error.value.again) == ("document_too_expensive", False)
+    assert decode(pool, "mail", MAIL) == "The bank held rates.\n"
+
+
+def test_a_document_over_its_memory_fails_and_the_next_is_decoded(pool: HelperPool) -> None:
+    """A limit of memory is the document's: the helper says so, and goes on or is replaced."""
+    with pytest.raises(DocumentError, match=r"more than 60 MB of memory \(input.limits.memory_mb\)") as error:
+        decode(pool, "html", LARGE, memory_mb=60)
+    assert error.value.reason == "document_too_expensive"
+    assert decode(pool, "html", PAGE, memory_mb=60).startswith("The bank held its rates")
+
+
+def test_a_helper_is_used_again(pool: HelperPool) -> None:
+    """Documents in a row go to one process, of any heavy format, and their problems do not end it."""
+    decode(pool, "mail", MAIL)
+    (first,) = pids(pool)
+    for form, data in (("pdf", b"%PDF-1.4\n"), ("html", b" "), ("mail", b"\0")):
+        with pytest.raises(DocumentError) as error:
+            decode(pool, form, data)
+        assert error.value.reason in ("document_unreadable", "document_empty")
+    assert decode(pool, "html", PAGE).startswith("The bank")
+    assert pids(pool) == [first]
+
+
+def test_a_helper_that_is_killed_is_replaced(pool: HelperPool) -> None:
+    """A document is decoded by another helper when the first one dies of something else."""
+    decode(pool, "mail", MAIL)
+    os.kill(pids(pool)[0], signal.SIGKILL)
+    assert decode(pool, "mail", MAIL) == "The bank held rates.\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_for_the_run_do_not_end_a_helper(pool: HelperPool, number: int) -> None:
+    """Who signals the whole group lets documents in flight finish: the run decides when its helpers end."""
+    decode(pool, "mail", MAIL)
+    (first,) = pids(pool)
+    os.kill(first, number)
+    assert decode(pool, "mail", MAIL) == "The bank held rates.\n"
+    assert pids(pool) == [first]
+
+
+def test_many_threads_share_the_helpers() -> None:
+    """No more helpers than allowed, each reply to the thread that asked, no zombie and no descriptor left."""
+    pool, found = HelperPool(2), []
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    def work(number: int) -> None:
+        if number % 5 == 0:
+            with pytest.raises(DocumentError):
+                decode(pool, "mail", SLOW, cpu_s=0.2)
+        found.append(decode(pool, "mail", MAIL + b"%d" % number) == f"The bank held rates.\n{number}")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found == [True] * 20
+    assert len(pids(pool)) <= 2
+    mine = set(pids(pool))
+    pool.close()
+    assert not mine & children()
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_a_fork_starts_helpers_of_its_own(pool: HelperPool) -> None:
+    """A process that is forked off does not speak to the helpers of its parent."""
+    decode(pool, "mail", MAIL)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = 0 if not pids(pool) and decode(pool, "mail", MAIL).startswith("The bank") else 1
+            pool.close()
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert decode(pool, "mail", MAIL).startswith("The bank")
+
+
+def script(code: str, **environment: str) -> subprocess.Popen[str]:
+    start = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]\n"
+    return subprocess.Popen(
+        [sys.executable, "-c", start + code], stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_helper_ends_with_its_parent(busy: bool, number: int) -> None:
+    """Whether it waits or decodes for a minute, and whatever ends the parent."""
+    code = (
+        "import threading, test_helpers as t; from pipeline.documents.helper_pool import HelperPool\n"
+        "pool = HelperPool(1); t.decode(pool, 'mail', t.MAIL)\n"
+        "work = threading.Thread(target=t.decode, args=(pool, 'mail', t.SLOW), kwargs={'cpu_s': 600}, daemon=True)\n"
+        f"if {busy}: work.start()\n"
+        "print(*t.pids(pool), flush=True); threading.Event().wait()\n"
+    )
+    parent = script(code)
+    assert parent.stdout is not None
+    helper = int(parent.stdout.readline())
+    if busy:
+        wait_for_cpu(helper)
+    parent.send_signal(number)
+    parent.wait(20)
+    parent.stdout.close()
+    wait_until_gone(helper)
+
+
+def wait_for_cpu(pid: int) -> None:
+    """Wait until a process has used some CPU time in a decoder."""
+    until = time.monotonic() + 60
+    used = ticks(pid)
+    while ticks(pid) < used + 30:
+        assert time.monotonic() < until
+        os.sched_yield()
+
+
+def ticks(pid: int) -> int:
+    values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(values[11]) + int(values[12])
+
+
+def test_a_helper_has_no_secret_in_its_environment() -> None:
+    """A library that hostile bytes take over finds no key in there."""
+    code = (
+        "import test_helpers as t; from pipeline.documents.helper_pool import HelperPool\n"
+        "pool = HelperPool(1); t.decode(pool, 'mail', t.MAIL)\n"
+        "print(open(f'/proc/{t.pids(pool)[0]}/environ').read())\n"
+    )
+    output = script(code, VLLM_API_KEY="sk-secret-1", AWS_SECRET_ACCESS_KEY="secret-2", HTTPS_PROXY="secret-3")
+    told = output.communicate(timeout=60)[0]
+    assert "PATH=" in told
+    assert "secret" not in told
+
+
+def test_light_documents_pay_nothing() -> None:
+    """Reading text, JSON, JSON Lines and CSV starts no process and imports no library of the heavy formats."""
+    code = (
+        "import json, os, tempfile; from pathlib import Path\n"
+        "from pipeline.config import InputConfig, InputSource\n"
+        "from pipeline.documents import ListingCounts, decode, load_entries\n"
+        "from pipeline.documents.helper_pool import POOL\n"
+        "os.chdir(tempfile.mkdtemp()); Path('in').mkdir()\n"
+        "texts = {'a.txt': 'x', 'b.json': '{\"text\":\"x\"}', 'c.jsonl': '{\"text\":\"x\"}', 'd.csv': 'text\\nx'}\n"
+        "for name, text in texts.items():\n"
+        "    Path('in', name).write_text(text)\n"
+        "config = InputConfig(uri=(InputSource('in'),))\n"
+        "for entry in load_entries(config, output=None, counts=ListingCounts()):\n"
+        "    assert decode(entry, entry.read(), text_field='text').text == 'x'\n"
+        "heavy = {'trafilatura', 'lxml', 'pypdf', 'pipeline.documents.helper'} & set(sys.modules)\n"
+        "print(json.dumps([len(POOL._helpers), *sorted(heavy)]))\n"
+    )
+    assert json.loads(script(code).communicate(timeout=60)[0]) == [0]
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"cpu": 1}, "limits.cpu: unknown, need one of cpu_s, memory_mb"),
+        ({"cpu_s": 0}, "limits.cpu_s: got 0.0, need a number of seconds from 0.1"),
+        ({"columns": 1.5}, "limits.columns: got 1.5, need a whole number"),
+        ({"memory_mb": 1}, "limits.memory_mb: got 1.0, need a number of MB from 16"),
+    ],
+)
+def test_a_wrong_limit_is_refused(limits: dict[str, float], message: str) -> None:
+    """An unknown name or a number out of range names the key and what is accepted."""
+    with pytest.raises(ConfigError) as error:
+        InputConfig(limits=limits)
+    assert message in str(error.value)
+
+
+def test_limits_have_defaults() -> None:
+    """What is not given keeps its default."""
+    assert limits_of({}) == InputLimits()
+    assert limits_of({"cpu_s": 5, "columns": 7}) == InputLimits(cpu_s=5.0, columns=7)

@@ -1,0 +1,41 @@
+"""Documents that cost too much: one failure each, no run that hangs, no second try while they stay the same."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+from conftest import Place, line_with
+
+SLOW = b'Content-Type: text/plain; a="' + b";" * 800_000 + b'"\n\nx\n'
+
+
+def test_an_expensive_document_fails_once(place: Place) -> None:
+    """It fails by its CPU time, the others are done, and the next run skips it until the limit is raised."""
+    place.documents({"a.txt": "One.", "b.txt": "Two."})
+    (place.folder / "inbox" / "c.eml").write_bytes(SLOW)
+    place.configure({"input.limits": {"cpu_s": 0.5}, "runner.max_error_rate": 1})
+    place.run()
+    assert sorted(place.done()) == ["a.txt", "b.txt"]
+    assert place.failed() == {"c.eml": "document_too_expensive"}
+    begun = time.process_time()
+    place.run()
+    assert place.last_run()["counts"] == {**place.last_run()["counts"], "skipped": 3, "failed": 0}
+    assert time.process_time() - begun < 5
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_that_decodes(place: Place, number: int, code: int) -> None:
+    """A document that would be decoded for minutes holds the end no longer than the grace."""
+    place.documents({"a.txt": "One."})
+    (place.folder / "inbox" / "b.eml").write_bytes(SLOW)
+    place.configure({"input.limits": {"cpu_s": 600}, "runner.grace_s": 1})
+    child = place.start("run")
+    place.wait_for_results(1)
+    child.process.send_signal(number)
+    line_with(child, "stopping")
+    begun = time.monotonic()
+    assert child.end().code == code
+    assert time.monotonic() - begun < 15
+    assert place.last_run()["counts"]["left"] == 1
