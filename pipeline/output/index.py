@@ -173,7 +173,10 @@ class Index:
         return int(self._ask("SELECT count(*) FROM done WHERE id IN met")[0][0])
 
     def counts(self) -> dict[str, Any]:
-        """Documents of the whole output: done, failed, stale, accepted; failed by reason; both by variant."""
+        """Documents of the whole output: done, failed, stale, accepted; failed by reason; both by variant.
+
+        `questions`: done ones by variant and fingerprint.
+        """
         reasons = self._ask(
             "SELECT reason, count(*), sum(stale), sum(accepted) FROM standing GROUP BY reason ORDER BY 2 DESC, 1"
         )
@@ -188,7 +191,17 @@ class Index:
             "accepted": sum(accepted for _, _, _, accepted in reasons),
             "reasons": {reason: documents for reason, documents, _, _ in reasons},
             "variants": variants,
+            "questions": self._questions(),
         }
+
+    def _questions(self) -> dict[str, dict[str, int]]:
+        questions: dict[str, dict[str, int]] = {}
+        for variant, fingerprint, documents in self._ask(
+            "SELECT variant, fingerprint, count(*) FROM done GROUP BY variant, fingerprint"
+        ):
+            row, name = questions.setdefault(self._texts[variant], {}), self._texts[fingerprint]
+            row[name] = row.get(name, 0) + documents
+        return questions
 
     def results(self, agent: str) -> Iterator[RecordKey]:
         """The last lines of all results, in order of their ids; they do not say whose they are."""

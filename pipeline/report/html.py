@@ -55,6 +55,7 @@ def page(report: Mapping[str, Any]) -> str:
         tables.extremes(run["stats"]),
         table("Notes on documents", ("Note", "Documents"), run["stats"]["notes"].items()),
         table("Ignored files", ("Kind", "Files"), run["ignored"].items()),
+        tables.questions(report["questions"]),
         tables.whole_output(report["output"]),
         table("Files", ("What", "Where"), shown_files(run).items()),
         _config(run["config"]),
@@ -116,6 +117,7 @@ def _tone(report: Mapping[str, Any]) -> str:
 
 def _warnings(report: Mapping[str, Any]) -> str:
     texts = [f"No run of shard {index} is in this output." for index in report["missing_shards"]]
+    texts += [f"{each[:1].upper()}{each[1:]}." for each in report["mixed_questions"]]
     texts += report["compared"]["warnings"]
     texts += [f"{told}."] if (told := left_text(report["run"])) else []
     items = "".join(f"<li>{text(each)}</li>" for each in texts)

@@ -68,6 +68,7 @@ class RunStats:
     def _done(self, result: Result) -> None:
         data = self._data
         data["outcomes"]["done"] += 1
+        _bump(_named(data["questions"], result.variant, dict), result.fingerprint)
         provider = _named(data["providers"], result.model.provider, _new_provider)
         tally_in(provider, result)
         _bump(provider["models"], result.model.name)
@@ -96,6 +97,7 @@ def _empty(schema: Mapping[str, Any] | None) -> Numbers:
         "prompt_cache": {"prompt_tokens": 0, "cached_tokens": 0},
         "reasons": {},
         "variants": {},
+        "questions": {},
         "providers": {},
         "notes": {},
         "fields": _new_fields(properties),

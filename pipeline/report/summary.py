@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.config.redaction import SECRETS
 from pipeline.errors import REASONS
 from pipeline.report.html import page
+from pipeline.report.questions import mixed_variants, question_rows
 from pipeline.report.remaining import NONE_REMAIN, RemainingFailures, merged
 from pipeline.report.stats import Numbers, RunStats, merge
 
@@ -115,6 +116,8 @@ def build_report(runs: Sequence[dict[str, Any]], output_counts: Mapping[str, Any
         "shards": [_shard_row(each) for each in current] if of > 1 else [],
         "missing_shards": missing,
         "output": dict(output_counts),
+        "questions": question_rows(run, output_counts),
+        "mixed_questions": mixed_variants(current),
         "compared": _compared(run, previous),
         "advice": {name: REASONS[name].advice for name in _reasons(run) if name in REASONS},
     }

@@ -5,10 +5,11 @@ They must show numbers as the report has them, and work none out that it does no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.report.markup import Row, table
+from pipeline.report.questions import SHOWN_CHARS
 from pipeline.report.remaining import RemainingFailures
 from pipeline.report.text import counts_text, duration_text, rerun_command
 
@@ -135,6 +136,12 @@ def remaining(report: Mapping[str, Any]) -> str:
         if count.untried or count.accepted
     ]
     return table("Failures that remain", head, rows)
+
+
+def questions(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many documents are done with each question."""
+    shown = [(row["fingerprint"][:SHOWN_CHARS], row["variant"], row["done"], row["done_in_output"]) for row in rows]
+    return table("Results by question", ("Fingerprint", "Variant", "Done in this run", "Done in all runs"), shown)
 
 
 def whole_output(output: Mapping[str, Any]) -> str:

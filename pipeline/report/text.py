@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import EXIT_CONFIG
 from pipeline.logs import visible
+from pipeline.report.questions import SHOWN_CHARS
 from pipeline.report.remaining import RemainingFailures, untried_reasons
 from pipeline.terminal import (
     BOLD,
@@ -42,7 +43,7 @@ def summary_text(report: Mapping[str, Any], *, colour: bool) -> str:
         _failures(report, colour=colour),
         _untried(report, colour=colour),
         _warnings(report, colour=colour),
-        list(_numbers(run)),
+        list(_numbers(report)),
         _files(run),
         _next(run),
     ]
@@ -121,9 +122,9 @@ def _verdict(report: Mapping[str, Any], *, colour: bool) -> list[str]:
 
 
 def is_fair(report: Mapping[str, Any]) -> bool:
-    """True when a run that ended with 0 has failures, its own or remaining ones, or shards are missing."""
+    """True when a run that ended with 0 has failures, its own or remaining ones, mixed questions or missing shards."""
     failed = report["run"]["counts"]["failed"] or report["run"].get("remaining", {}).get("failed", 0)
-    return bool(failed or report["missing_shards"])
+    return bool(failed or report["missing_shards"] or report["mixed_questions"])
 
 
 def _run_line(report: Mapping[str, Any]) -> str:
@@ -177,14 +178,15 @@ def _output_of(run: Mapping[str, Any]) -> list[str]:
 
 
 def _warnings(report: Mapping[str, Any], *, colour: bool) -> list[str]:
-    warnings = [visible(text) for text in report["compared"]["warnings"]]
+    warnings = [visible(text) for text in (*report["mixed_questions"], *report["compared"]["warnings"])]
     if report["missing_shards"]:
         warnings.insert(0, f"no run of shard {', '.join(map(str, report['missing_shards']))} is in this output")
     lines = [line for text in warnings for line in labelled("look at", text, indent=2)]
     return [tinted("Warnings", YELLOW, colour=colour), *lines] if lines else []
 
 
-def _numbers(run: Mapping[str, Any]) -> Iterator[str]:
+def _numbers(report: Mapping[str, Any]) -> Iterator[str]:
+    run = report["run"]
     stats, total = run["stats"], run["stats"]["total"]
     if not total["done"] and not total["failed"]:
         return
@@ -206,7 +208,18 @@ def _numbers(run: Mapping[str, Any]) -> Iterator[str]:
     yield from labelled("in flight", _limit(run.get("concurrency")), indent=2)
     yield from labelled("answered by", _shares(stats["providers"], models=True), indent=2)
     yield from labelled("variants", _shares(stats["variants"], models=False), indent=2)
+    yield from labelled("questions", _questions(report["questions"]), indent=2)
     yield from labelled("ignored", ", ".join(f"{grouped(n)} {visible(k)}" for k, n in run["ignored"].items()), indent=2)
+
+
+def _questions(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The documents done with each question in this run; the variant is named where there are several."""
+    asked = [row for row in rows if row["done"]]
+    several = len({row["variant"] for row in asked}) > 1
+    return "; ".join(
+        f"{row['variant'] + ' ' if several else ''}{row['fingerprint'][:SHOWN_CHARS]} {grouped(row['done'])} done"
+        for row in asked
+    )
 
 
 def cached_share(stats: Mapping[str, Any]) -> float | None:

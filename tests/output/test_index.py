@@ -171,6 +171,7 @@ def test_counts_by_variant_and_reason(tmp_path: Path) -> None:
         "accepted": 0,
         "reasons": {"rejected": 1, "timeout": 1},
         "variants": {"terse": {"done": 1, "failed": 0}, "default": {"done": 1, "failed": 2}},
+        "questions": {"terse": {"f": 1}, "default": {"f": 1}},
     }
 
 

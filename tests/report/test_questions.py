@@ -1,0 +1,67 @@
+"""Results are counted by question, and a variant that was asked two ways in one run or one set of shards is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from conftest import Place
+
+from pipeline.report.questions import mixed_variants, question_rows
+
+
+def run(asked: dict[str, int], *, refresh: str = "provider", variant: str = "default") -> dict[str, Any]:
+    """As much of a run's summary as it takes."""
+    return {"stats": {"questions": {variant: asked}}, "config": {"runner": {"refresh": refresh}}}
+
+
+@pytest.mark.parametrize(
+    ("runs", "mixed"),
+    [
+        ([run({"a": 5})], False),
+        ([run({"a": 5, "b": 1})], True),
+        ([run({"a": 5, "b": 1}, refresh="all")], False),
+        ([run({"a": 61}), run({"b": 59})], True),
+        ([run({"a": 61}), run({})], False),
+        ([run({"a": 5}), run({"b": 5}), run({"a": 1, "b": 1}, refresh="all")], False),
+        ([run({"a": 5}), run({"c": 5}), run({"a": 1, "b": 1}, refresh="all")], True),
+        ([run({"a": 5}, variant="x"), run({"b": 5}, variant="y")], False),
+        ([{"stats": {}, "config": {}}], False),
+    ],
+)
+def test_two_questions_of_one_variant_are_mixed(runs: list[dict[str, Any]], mixed: bool) -> None:
+    """Unless a run was told to take changes of the question over."""
+    assert bool(mixed_variants(runs)) == mixed
+
+
+def test_the_warning_counts_each_question() -> None:
+    """The larger half first, and what to do about it."""
+    (told,) = mixed_variants([run({"a" * 64: 59}), run({"b" * 64: 61})])
+    assert "variant default has results of 2 questions (61 of bbbbbbbbbbbb, 59 of aaaaaaaaaaaa)" in told
+    assert "run again" in told
+
+
+def test_rows_hold_this_run_and_the_whole_output() -> None:
+    """An output whose questions nobody counted has none for the whole."""
+    rows = question_rows(run({"a": 2}), {"questions": {"default": {"a": 5, "b": 3}}})
+    assert [(row["fingerprint"], row["done"], row["done_in_output"]) for row in rows] == [("a", 2, 5), ("b", 0, 3)]
+    assert question_rows(run({"a": 2}), {})[0]["done_in_output"] is None
+
+
+def test_a_question_that_changes_between_shards_is_said(place: Place) -> None:
+    """Half of the shards asked something else: no exit code shows it, so the summary, the page and the report do."""
+    place.documents(20)
+    place.run("--shard", "0/2")
+    assert place.report()["mixed_questions"] == []
+    place.configure(agent={"system_prompt": "Another question.\n"})
+    ran = place.run("--shard", "1/2")
+    assert "has results of 2 questions" in " ".join(ran.out.split())
+    report = place.report()
+    assert len(report["questions"]) == 2
+    assert sum(row["done"] for row in report["questions"]) == 20
+    assert sum(row["done_in_output"] for row in report["questions"]) == 20
+    page = (place.folder / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Results by question" in page and "has results of 2 questions" in page
+    place.run("--shard", "0/2")
+    assert place.report()["mixed_questions"] == []
+    assert list(place.report()["output"]["questions"]["default"].values()) == [20]
