@@ -133,13 +133,20 @@ def kind_of(reason: str) -> ReasonClass:
     return REASONS[reason].kind if reason in REASONS else "internal"
 
 
+TRANSIENT_STATUSES = frozenset({402, 408, 409, 423, 424, 425, 460, 499})
+"""4xx by which a server or gateway reports a state of its own that passes (contract, section 6)."""
+
+PROMPT_TOO_LONG = frozenset({"context_length", "prompt_truncated"})
+"""Reasons that the same document has at every attempt, whatever state the server is in."""
+
+
 def reason_of_status(status: int) -> str:
     """The reason for an HTTP status other than 200 when the body says nothing better (contract, section 6)."""
     if status in (401, 403):
         return "unauthorized"
     if status in (429, 503):
         return "overloaded"
-    if status == 408 or 500 <= status <= 599:
+    if status in TRANSIENT_STATUSES or 500 <= status <= 599:
         return "server_error"
     if 300 <= status <= 399 or status in (404, 405, 407, 415, 421):
         return "not_found"

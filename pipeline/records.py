@@ -46,7 +46,8 @@ class Entry:
     `read` gives the bytes after decompression, or raises DocumentError; it is called in a worker thread.
     `duplicate_of` is the id this entry repeats, when it does.
     `known` is what the output has of it; `stands`: that need not be done again while the bytes are the same.
-    `losses` counts how often a server was lost while it worked on this entry.
+    `losses` counts how often a server was lost while it worked on this entry. `refused`: a server that was found to
+    be in trouble answered it with a 4xx, so that the next 4xx may be its own.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Entry:
     known: Known | None = None
     stands: bool = False
     losses: int = 0
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +94,8 @@ class ExtractionAttempt:
     Token counts are None where the server does not tell. `max_tokens` is what was asked for; `needed_tokens` is the
     size of a prompt that did not fit. `queue_s` is the time in the server's queue. `refused`: why an answer that came
     was no result.
-    `sent` is False when the server cannot have started the work; `lost` when it went away while it worked.
-    `thought`: the model thought, and said nothing.
+    `sent` is False when the server cannot have started the work; `lost` when it went away while it worked; `unpaid`
+    when the account has no budget left; `thought` when the model thought, and said nothing.
     """
 
     model: ModelMetadata
@@ -114,6 +116,7 @@ class ExtractionAttempt:
     sent: bool = True
     lost: bool = False
     thought: bool = False
+    unpaid: bool = False
     notes: tuple[str, ...] = ()
     refused: str | None = None
 
@@ -221,16 +224,18 @@ class Unchanged:
 class Postponed:
     """No server could take the document: it goes back in the queue, and `failure` is what it would be.
 
-    `losses`: how many servers went away while they worked on it.
+    `losses`: how many servers went away while they worked on it. `refused`: one answered it with a 4xx.
     """
 
     entry: Entry
     failure: Failure
     losses: int = 0
+    refused: bool = False
 
     def again(self) -> Entry:
-        """The entry for the next try, with its losses counted."""
-        return replace(self.entry, losses=self.entry.losses + self.losses)
+        """Return the entry for the next try, with its losses counted."""
+        losses = self.entry.losses + self.losses
+        return replace(self.entry, losses=losses, refused=self.entry.refused or self.refused)
 
 
 Outcome = Result | Failure | Unchanged | Postponed

@@ -42,7 +42,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
                 write_out("\n".join(_lines(place, preflight, first=not codes)))
             if replica.client.endpoint.proxy:
                 write_out(visible(f"        through the proxy {replica.client.endpoint.proxy}"))
-        codes.append(min(_EXIT_CODES[preflight.status] for preflight in found))
+        codes.append(min(EXIT_CONFIG if each.unpaid else _EXIT_CODES[each.status] for each in found))
     plan.client.close()
     return codes[0]
 

@@ -23,6 +23,7 @@ class Preflight:
     """What a server says of itself and what was seen. Facts that are unknown are None; lengths are tokens.
 
     `reason` is of errors.REASONS when `status` is not ok. `prompt_tokens`: the prompt with an empty document.
+    `unpaid`: the account has no budget left, so that waiting at a first start is in vain.
     `unenforced`: places and keywords of the agent's schema that this kind of server is known not to enforce.
     """
 
@@ -39,6 +40,7 @@ class Preflight:
     constrained: bool | None = None
     warnings: tuple[str, ...] = ()
     unenforced: tuple[str, ...] = ()
+    unpaid: bool = False
 
 
 class FoundError(Exception):
@@ -160,7 +162,7 @@ def _object(endpoint: Endpoint, path: str, reply: Reply) -> dict[str, Any]:
         reason = reason_of_status(reply.status)
         told = f"{path} answers HTTP {reply.status}"
         if kind_of(reason) == "backend":
-            raise FoundError(Preflight("unreachable", reason, told))
+            raise FoundError(Preflight("unreachable", reason, told, unpaid=reply.status == 402))
         told += _hint(endpoint, reply)
         raise misconfigured("not_found" if reason == "rejected" else reason, told)
     body = decode_object(reply.body)

@@ -77,6 +77,9 @@ PATTERNS = (
     _row(r"missing unit in duration|^unsupported type: '|top_logprobs must be", (400,), "rejected_config", "Ollama 0.32"),
     _row(r"invalid model name|model is required", (400,), "model_not_found", "Ollama 0.32"),
     _row(r'option ".{1,80}" must be|invalid format:', (500,), "rejected_config", "Ollama 0.32"),
+    _row(r"model has crashed|model was unloaded|model unloaded", (400,), "server_error", "LM Studio 0.3"),
+    _row(r"budget has been exceeded|over budget", (400,), "server_error", "LiteLLM 1.6x: the key's budget"),
+    _row(r"model is (still |currently )?loading|loading model", (400,), "server_error", "LM Studio 0.3, llama.cpp b10488"),
     _row(r"token repeat limit reached", (500,), "generation_loop", "Ollama after PR 18374"),
 )  # fmt: skip
 
@@ -88,6 +91,9 @@ CONFIG_PARAMS = frozenset({"response_format", "temperature", "extra_body", "stru
 
 REASON_OF_PARAM = {"input_tokens": "context_length", "input_text": "context_length"}
 REASON_OF_KIND = {"exceed_context_size_error": "context_length", "NotFoundError": "model_not_found"}
+
+UNPAID = re.compile(r"budget has been exceeded|over budget", re.IGNORECASE)
+"""A gateway's refusal for money reasons in a 400 (LiteLLM 1.6x); its status is 402 elsewhere."""
 
 _ECHO_CHARS, _LEAST_ECHO_CHARS = 16, 8
 """A shorter repetition is likely to be chance, as in `maximum`."""
@@ -114,6 +120,11 @@ def prompt_size(message: str) -> tuple[int | None, int | None]:
             needed, limit = groups.get("needed"), groups.get("limit")
             return int(needed[:9]) if needed else None, int(limit[:9]) if limit else None
     return None, None
+
+
+def is_unpaid(status: int, message: str) -> bool:
+    """True when the account behind the key has no budget left: nothing changes until somebody pays."""
+    return status == 402 or (status == 400 and UNPAID.search(message) is not None)
 
 
 def is_dying(status: int, message: str) -> bool:

@@ -65,7 +65,7 @@ class Failover:
         A provider that was held back is looked at here, when one that lives could not do this document.
         """
         attempts: list[ExtractionAttempt] = []
-        losses, settled = 0, False
+        losses, settled, refused = 0, False, False
         for provider in self.orders[question.variant]:
             if settled:
                 provider.wake()
@@ -74,13 +74,14 @@ class Failover:
             asked = provider.ask(question)
             attempts += asked.attempts
             losses += asked.losses
+            refused = refused or asked.refused
             if asked.unavailable and losses:
                 break
             if not asked.unavailable:
                 settled = True
                 if _is_final(asked):
                     break
-        return AskResult(tuple(attempts), unavailable=not settled, losses=losses)
+        return AskResult(tuple(attempts), unavailable=not settled, losses=losses, refused=refused)
 
     def quarantine(self) -> None:
         """Keeps providers that nobody has looked at out of use, until `recover` finds that they are needed.

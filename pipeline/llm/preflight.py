@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.errors import PROVES_LIFE, kind_of
+from pipeline.errors import PROMPT_TOO_LONG, PROVES_LIFE, kind_of
 from pipeline.llm.capabilities import FoundError, Preflight, Status, facts_of, misconfigured
 from pipeline.llm.enforcement import unenforced
 from pipeline.llm.ollama import OllamaClient
@@ -80,7 +80,7 @@ def _full(
     facts = known if known is not None and known.model else facts_of(client)
     take_over(client, facts)
     seen = _complete(client, sample, max_tokens=TINY_TOKENS)
-    if seen.reason in ("context_length", "prompt_truncated"):
+    if seen.reason in PROMPT_TOO_LONG:
         raise misconfigured("rejected_config", f"the prompt without a document does not fit: {seen.message}")
     facts = replace(facts, prompt_tokens=seen.prompt_tokens)
     _check_fit(facts, max_tokens=client.config.max_tokens)
@@ -108,10 +108,11 @@ def _complete(
     small = client.small(max_tokens=max_tokens, timeout_s=timeout_s or min(TINY_TIMEOUT_S, client.config.timeout))
     attempt = small.call_llm(sample.prompts, sample.json_schema, "")
     kind = kind_of(attempt.reason) if attempt.reason else "answer"
-    if kind in ("answer", "document") or attempt.reason in PROVES_LIFE:
+    if kind == "answer" or attempt.reason in PROVES_LIFE | PROMPT_TOO_LONG:
         return attempt
-    status: Status = "misconfigured" if kind == "config" else "unreachable"
-    raise FoundError(Preflight(status, attempt.reason, f"a tiny completion failed: {attempt.message or attempt.error}"))
+    status: Status = "misconfigured" if kind in ("config", "document") else "unreachable"
+    message = f"a tiny completion failed: {attempt.message or attempt.error}"
+    raise FoundError(Preflight(status, attempt.reason, message, unpaid=attempt.unpaid))
 
 
 def _check_fit(facts: Preflight, *, max_tokens: int) -> None:

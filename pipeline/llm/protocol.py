@@ -14,7 +14,7 @@ from pipeline.config import OllamaConfig, VLLMConfig
 from pipeline.config.loading import read_api_key, register_provider_secrets
 from pipeline.config.redaction import SECRETS
 from pipeline.errors import reason_of_status
-from pipeline.llm.error_patterns import is_dying, reason_of_text
+from pipeline.llm.error_patterns import is_dying, is_unpaid, reason_of_text
 from pipeline.llm.http import Access, CallFailedError, Reply
 from pipeline.records import ExtractionAttempt, ModelMetadata
 
@@ -167,6 +167,7 @@ def failed_status(
         needed_tokens=said.needed_tokens,
         context_length=said.context_length or attempt.context_length,
         lost=is_dying(reply.status, said.message),
+        unpaid=is_unpaid(reply.status, said.message),
     )
 
 

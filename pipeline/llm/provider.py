@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import PROVES_LIFE, ConfigError, kind_of
+from pipeline.errors import PROVES_LIFE, ConfigError
 from pipeline.llm.capabilities import Preflight
+from pipeline.llm.refusals import is_refusal, is_settled
 from pipeline.llm.replica import Replica, Start, Tools
 from pipeline.llm.retry import RetryPolicy
 from pipeline.records import ExtractionAttempt
@@ -33,7 +34,7 @@ class ExtractionRequest:
     """What is asked: the prompts, the schema as servers get it, and the document as it stands in the prompt.
 
     `document`: its id, for the log. `losses`: how often a server was lost over it before. `alone`: nothing else is in
-    flight, and one loss is the end.
+    flight, and one loss is the end. `refused`: a server in trouble answered it with a 4xx before.
     """
 
     variant: str
@@ -43,18 +44,21 @@ class ExtractionRequest:
     document: str = ""
     losses: int = 0
     alone: bool = False
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class AskResult:
     """What came of one ask. `unavailable`: no server could take it, and the document is not to blame.
 
-    `losses`: how many servers were lost while they worked on it.
+    `losses`: how many servers were lost while they worked on it. `refused`: one answered with a 4xx and then proved
+    to be in trouble.
     """
 
     attempts: tuple[ExtractionAttempt, ...] = ()
     unavailable: bool = False
     losses: int = 0
+    refused: bool = False
 
 
 class Provider:
@@ -91,7 +95,7 @@ class Provider:
         """The replica that tells best why the provider is not available; None when it is."""
         if self.available:
             return None
-        return min(self.replicas, key=lambda replica: (replica.state != "misconfigured", replica.since))
+        return min(self.replicas, key=lambda replica: (not replica.is_dead_end, replica.since))
 
     @property
     def complaint(self) -> str:
@@ -101,32 +105,40 @@ class Provider:
         return f"{self.name} ({replica.client.model.endpoint if replica else ''}): {why}"
 
     def ask(self, question: ExtractionRequest) -> AskResult:
-        """Asks until it is settled, the retries are used up (max_retries + 1 requests), or no replica is left."""
+        """Ask until it is settled, the retries are used up (max_retries + 1 requests), or no replica is left.
+
+        A refusal is sent once more when its server completes other requests; the second one is the document's own.
+        """
         failures: list[ExtractionAttempt] = []
-        losses, failed_at = 0, float("inf")
+        losses, failed_at, refused = 0, float("inf"), question.refused
         while (replica := self._take()) is not None:
             started, keys = self._tools.clock(), replica.client.endpoint.key_changes
             attempt = self._call(replica, question)
-            kind = kind_of(attempt.reason) if attempt.reason else None
-            if kind not in ("backend", "config"):
+            moment, refusal = self._tools.clock(), is_refusal(attempt)
+            if not refusal and not attempt.retryable:
                 replica.mark_alive(started)
                 return AskResult((*failures, attempt))
             failures.append(attempt)
-            if kind == "config":
-                return AskResult(tuple(failures), unavailable=not self._passes(replica, attempt, keys=keys))
-            moment = self._tools.clock()
-            failed_at = min(failed_at, moment)
+            if refusal:
+                if not is_settled(replica, attempt, began=started, moment=moment, keys=keys, again=refused):
+                    return AskResult(tuple(failures), unavailable=True, losses=losses, refused=True)
+                if refused:
+                    return AskResult(tuple(failures), losses=losses)
+                refused = True
+                continue
             self._note(replica, attempt, document=question.document, started=started)
+            failed_at = min(failed_at, moment)
             if not self.policy.allows(failures):
-                dead = not (self.available and self._alive(replica, failed_at))
-                return AskResult(tuple(failures), unavailable=dead, losses=losses + (dead and _may_be_lost(attempt)))
+                dead = not (self.available and self._lives(replica, attempt, since=failed_at))
+                losses += dead and _may_be_lost(attempt)
+                return AskResult(tuple(failures), unavailable=dead, losses=losses, refused=refused)
             if self.available and self._tools.sleep(self.policy.delay_s(failures, self._tools.rng)) is True:
-                return AskResult(tuple(failures), unavailable=True, losses=losses)
+                return AskResult(tuple(failures), unavailable=True, losses=losses, refused=refused)
             losses += self._was_lost(replica, attempt, moment)
             if losses and (question.alone or question.losses + losses >= LOSSES_BEFORE_ALONE):
-                return AskResult(tuple(failures), unavailable=True, losses=losses)
-            self._alive(replica, failed_at)
-        return AskResult(tuple(failures), unavailable=True, losses=losses)
+                return AskResult(tuple(failures), unavailable=True, losses=losses, refused=refused)
+            self._lives(replica, attempt, since=failed_at)
+        return AskResult(tuple(failures), unavailable=True, losses=losses, refused=refused)
 
     def examine(self, replica: Replica) -> Preflight:
         """The full preflight of a replica, whose state follows it."""
@@ -208,6 +220,10 @@ class Provider:
         elif not attempt.sent:
             replica.set_aside(Preflight("unreachable", attempt.reason, attempt.error or ""), probed=False)
 
+    def _lives(self, replica: Replica, attempt: ExtractionAttempt, *, since: float) -> bool:
+        """True when the attempt itself shows a living server, or it is alive by its completions since."""
+        return attempt.reason in PROVES_LIFE or self._alive(replica, since)
+
     def _alive(self, replica: Replica, since: float) -> bool:
         """True when the provider has completed something since; else a tiny completion tells.
 
@@ -218,7 +234,7 @@ class Provider:
         return replica.check(full=False).status == "ok" or self._completed_since(since)
 
     def _completed_since(self, moment: float) -> bool:
-        return any(replica.completed_at > moment for replica in self.replicas)
+        return any(replica.completed_since(moment) for replica in self.replicas)
 
     def _was_lost(self, replica: Replica, attempt: ExtractionAttempt, moment: float) -> bool:
         """True when the server went away over this attempt: it hung up, or it is dead now after its last words or none.
@@ -228,12 +244,6 @@ class Provider:
         if not _may_be_lost(attempt) or replica.outlived(moment):
             return False
         return attempt.reason == "connection_error" or not self._alive(replica, moment)
-
-    def _passes(self, replica: Replica, attempt: ExtractionAttempt, *, keys: int) -> bool:
-        """True when a preflight passes after a configuration error, and no key is newer than the request's."""
-        if attempt.reason == "unauthorized":
-            replica.client.endpoint.reload_key()
-        return replica.check(full=True).status == "ok" and replica.client.endpoint.key_changes == keys
 
 
 def _may_be_lost(attempt: ExtractionAttempt) -> bool:

@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_S, MAX_PAUSE_S = 1.0, 30.0
 COMPLETIONS_KEPT = 4096
+POLL_S = 0.1
+IDLE_POLLS = 2
+"""How often in a row nothing must be in flight at a server before a tiny completion replaces waiting for documents."""
 NEVER = float("-inf")
 
 Client = VLLMClient | OllamaClient
@@ -58,6 +61,7 @@ class Replica:
     """A client for each variant over one pool of connections, and what is known of the server's health; thread-safe.
 
     `in_flight` is its provider's to count, `share` how many that may be, against the other replicas.
+    `completed_at`: when a request was last completed. `proved_at`: when the latest of the completed requests began.
     `found`: what the last whole examination told of each variant.
     `why`: the first trouble in what was found last, else how it passed; None: nobody has looked. `looking`: somebody
     does, because `recover` has it done.
@@ -68,7 +72,7 @@ class Replica:
         self.in_flight, self.share = 0, 1
         self.state: State = "up"
         self.since, self.retry_at, self.pause_s = 0.0, 0.0, FIRST_PAUSE_S
-        self.completed_at = NEVER
+        self.completed_at = self.proved_at = NEVER
         self.looking = False
         self.why: Preflight | None = None
         self.found: Mapping[str, Preflight] = {}
@@ -88,6 +92,11 @@ class Replica:
         """How long a request may take."""
         return self.client.config.timeout
 
+    @property
+    def is_dead_end(self) -> bool:
+        """True when waiting for it at a first start is in vain: a person must change something."""
+        return self.state == "misconfigured" or (self.state != "up" and self.why is not None and self.why.unpaid)
+
     def gauges(self) -> Gauges | None:
         """What the server tells of its queue; None from one that does not."""
         if self._gauges is None and isinstance(self.client, VLLMClient):
@@ -100,11 +109,37 @@ class Replica:
         return next(iter(self.clients.values()))
 
     def mark_alive(self, started: float) -> None:
-        """Notes that a request which began at `started` was completed now."""
+        """Note that a request which began at `started` was completed now."""
         with self._lock:
             self.completed_at = self._tools.clock()
+            self.proved_at = max(self.proved_at, started)
             self._completed.append((started, self.completed_at))
             self.pause_s = FIRST_PAUSE_S
+
+    def completed_since(self, moment: float) -> bool:
+        """True when a request that began after that moment has been completed.
+
+        One that began before proves nothing: a server that refuses new requests may still finish its old ones.
+        """
+        return self.proved_at > moment
+
+    def lives_after(self, moment: float) -> bool:
+        """Wait until the server has completed a request that began after that moment; False when it is in trouble.
+
+        Others in flight there are waited for, at most as long as a request may take. With none, a tiny completion is
+        sent: one for all that wait.
+        """
+        idle, deadline = 0, self._tools.clock() + self.timeout_s
+        while self.state == "up" and not self.completed_since(moment):
+            idle = 0 if self.in_flight else idle + 1
+            if idle >= IDLE_POLLS or self._tools.clock() >= deadline:
+                with self._checking:
+                    if self.state == "up" and not self.completed_since(moment):
+                        self._check(full=False)
+                break
+            if self._tools.sleep(POLL_S) is True:
+                break
+        return self.completed_since(moment)
 
     def outlived(self, moment: float) -> bool:
         """True when a request that was in flight at that moment has been completed since."""
@@ -146,21 +181,39 @@ class Replica:
             self.looking = False
 
     def check(self, *, full: bool) -> Preflight:
-        """What an examination says, which the state then follows; threads that ask at the same time share one."""
+        """Return what an examination finds; the state follows it, and threads that wait at the same time share it."""
         wanted_at = self._tools.clock()
         with self._checking:
             if self._checked_at >= wanted_at and self.why is not None:
                 return self.why
-            known = self._checked_at != NEVER
-            found = self._examined(full=full)
-            self._checked_at, self.why = self._tools.clock(), found
-            if found.status != "ok":
+            return self._check(full=full)
+
+    def _check(self, *, full: bool) -> Preflight:
+        """Examine the server; the caller holds the lock. `_checked_at` is when the last examination began."""
+        known, began = self._checked_at != NEVER, self._tools.clock()
+        found = self._judged(self._examined(full=full), began=began)
+        self._checked_at, self.why = began, found
+        if found.status != "ok":
+            if not self._is_busy(found, began=began):
                 self.set_aside(found, probed=True)
-            elif self.state != "up":
-                self._take_in(back=known)
-            else:
-                self.mark_alive(wanted_at)
             return found
+        self.mark_alive(began)
+        if self.state != "up":
+            self._take_in(back=known)
+        return found
+
+    def _judged(self, found: Preflight, *, began: float) -> Preflight:
+        """The finding, where a server that has completed requests before is in trouble rather than misconfigured."""
+        if found.reason == "rejected" and NEVER < self.completed_at < began:
+            return replace(found, status="unreachable")
+        return found
+
+    def _is_busy(self, found: Preflight, *, began: float) -> bool:
+        """True when a server that is in use refused a tiny completion for a full queue: that is no outage."""
+        if found.reason != "overloaded" or self.state != "up":
+            return False
+        is_working = self.in_flight > 0 and began - self.completed_at < self.timeout_s
+        return is_working or self.completed_at >= began
 
     def _examined(self, *, full: bool) -> Preflight:
         """What the examination of each variant says: the first trouble, else the first.
@@ -188,6 +241,5 @@ class Replica:
     def _take_in(self, *, back: bool) -> None:
         with self._lock:
             self.state, self.pause_s = "up", FIRST_PAUSE_S
-            self.completed_at = self._tools.clock()
         if back:
             logger.info("server is back", extra={"provider": self._provider, "endpoint": self.client.model.endpoint})

@@ -69,6 +69,7 @@ class DocumentState:
     attempts: list[ExtractionAttempt] = field(default_factory=list)
     reasks: int = 0
     losses: int = 0
+    refused: bool = False
     stage: Stage = "load"
 
 
@@ -89,7 +90,9 @@ def process(
         reason = last.reason if last and last.reason else "connection_error"
         message = f"a server was lost each time it worked on this document: {last.message if last else ''}"
         outcome = _failure(state, plan, reason=reason, message=message, now=now)
-        outcome = outcome if alone and state.losses else Postponed(entry, outcome, losses=state.losses)
+        outcome = (
+            outcome if alone and state.losses else Postponed(entry, outcome, losses=state.losses, refused=state.refused)
+        )
     except DocumentError as problem:
         state.stage = problem.stage
         state.entry = replace(entry, version=None) if problem.again else entry
@@ -189,11 +192,13 @@ def _once(state: DocumentState, *, prompts: Mapping[str, str], text: str, alone:
         document=state.entry.id,
         losses=losses,
         alone=alone,
+        refused=state.entry.refused,
     )
     asked = state.client.ask(question)
     said = (text, prompts["user"])
     state.attempts += [replace(each, message=without_echo(each.message, *said)) for each in asked.attempts]
     state.losses += asked.losses
+    state.refused = state.refused or asked.refused
     if asked.unavailable:
         raise _NoServerError
     settled = state.attempts[-1]

@@ -68,7 +68,7 @@ class Refresher:
                 self._say_fallback(order[0], provider)
                 return
         trouble = order[0].trouble
-        if trouble is not None and trouble.state == "misconfigured" and not self._stop.is_set():
+        if trouble is not None and trouble.is_dead_end and not self._stop.is_set():
             raise ConfigError(dead_ends(plan))
 
     def refresh(self, *, start: Start) -> ExtractionPlan | None:
@@ -134,7 +134,7 @@ class Refresher:
             now, looking = self._clock(), any(replica.looking for replica in provider.replicas)
             if provider.available:
                 return True
-            if any(replica.state == "misconfigured" for replica in provider.replicas):
+            if any(replica.is_dead_end for replica in provider.replicas):
                 dead_end = min(dead_end, now + SIBLING_S if looking else now)
             if now >= dead_end or (now >= deadline and not looking):
                 return False
@@ -210,7 +210,7 @@ def dead_ends(plan: ExtractionPlan) -> str:
     return "\n".join(
         f"provider {name} ({replica.client.model.endpoint}): {replica.why.message}"
         for name, replica in found
-        if replica is not None and replica.why is not None and replica.state == "misconfigured"
+        if replica is not None and replica.why is not None and replica.is_dead_end
     )
 
 

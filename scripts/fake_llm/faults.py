@@ -76,6 +76,23 @@ ERRORS: Mapping[str, tuple[int, str, Headers]] = {
         (("Retry-After", "1"),),
     ),
     "draining": (500, "cannot schedule new futures after shutdown", ()),
+    # transient states that servers and gateways report as a 4xx
+    "http_400_crash": (
+        400,
+        "The model has crashed without additional information. (Exit code: 18446744072635812000)",
+        (),
+    ),
+    "http_400_loading": (400, "The model is loading, please try again later.", ()),
+    "http_400_budget": (400, "Budget has been exceeded! Current cost: 10.2, Max budget: 10.0", ()),
+    "http_402": (402, "payment required: the account has no credit", ()),
+    "http_403": (403, "forbidden", ()),
+    "http_409": (409, "model is loading", ()),
+    "http_422": (422, "unprocessable request", ()),
+    "http_423": (423, "the model is locked", ()),
+    "http_424": (424, "Request failed during generation: Server error: CUDA error: device-side assert triggered", ()),
+    "http_425": (425, "too early", ()),
+    "http_460": (460, "the client closed the connection", ()),
+    "http_499": (499, "client closed request", ()),
 }
 PAGES: Mapping[str, Reply] = {
     "http_403_empty": Reply(403, content_type=""),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_clients import CHATS, KINDS, PROMPTS, SCHEMA, body_of, client_of, sent
 
 from pipeline.config import OllamaConfig, VLLMConfig
-from pipeline.errors import is_retryable, reason_of_status
+from pipeline.errors import TRANSIENT_STATUSES, is_retryable, reason_of_status
 from pipeline.llm.http import Reply
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.vllm import VLLMClient
@@ -61,7 +61,9 @@ def test_every_status_is_retried_as_its_reason_says(kind: str) -> None:
         assert attempt.error == f"http_{status}"
         assert attempt.reason == reason_of_status(status)
         assert attempt.retryable == is_retryable(reason_of_status(status))
-        assert attempt.retryable == (status in (408, 429) or status >= 500 or status < 300), status
+        assert attempt.retryable == (status in TRANSIENT_STATUSES or status == 429 or status >= 500 or status < 300), (
+            status
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -70,7 +70,7 @@ ERRORS: list[tuple[int, bytes, str, str]] = [
         "",
     ),
     (503, error("server busy, please try again.  maximum pending requests exceeded"), "overloaded", "server busy"),
-    (499, error("request canceled"), "rejected", "canceled"),
+    (499, error("request canceled"), "server_error", "canceled"),
     (500, error(CRASHED), "server_error", "unexpectedly stopped"),
     (500, error("llama-server process has terminated: signal: killed"), "server_error", "terminated"),
     (500, error("timed out waiting for llama-server to start - progress 0.10"), "server_error", "timed out"),

@@ -199,11 +199,11 @@ def test_a_wrong_key_sets_the_replica_aside_as_misconfigured() -> None:
 
 
 def test_a_configuration_error_of_one_document_is_its_own() -> None:
-    """The fresh preflight passes, so this document fails, at once, and the others go on."""
+    """The fresh preflight passes twice, so this document fails on its second request, and the others go on."""
     with FakeLLM(faults=only("bad", "http_404_model")) as server:
         provider = provider_of(server.url)
         asked = provider.ask(question("bad"))
-        assert (asked.unavailable, [attempt.reason for attempt in asked.attempts]) == (False, ["model_not_found"])
+        assert (asked.unavailable, [attempt.reason for attempt in asked.attempts]) == (False, ["model_not_found"] * 2)
         assert provider.ask(question("good")).attempts[-1].ok
 
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 from conftest import Place, everything_below, json_log
 from fake_llm import FakeLLM, Fault
-from raw_server import answering, reply
+from raw_server import Line, RawServer, reply
 
 RESULT_KEYS = (
     "v id uri sha256 agent variant fingerprint output model attempts reasks repaired notes usage context_length "
@@ -53,7 +53,15 @@ def test_a_run_writes_results_errors_report_and_its_own_file(place: Place) -> No
 def test_a_server_that_repeats_the_document_is_not_quoted(place: Place, text: str) -> None:
     """What it says beside is kept; neither errors, nor report, nor log hold the document's words."""
     (place.folder / "inbox" / "a.txt").write_text(text, encoding="utf-8")
-    with answering(reply({"error": {"message": f"cannot parse: {text} (line 1)"}}, 400)) as server:
+    refusal = reply({"error": {"message": f"cannot parse: {text} (line 1)"}}, 400)
+    completion = reply({"choices": [{"message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}]})
+
+    def talk(line: Line) -> None:
+        while (got := line.read()) is not None:
+            said = "".join(message["content"] for message in got.json["messages"])
+            line.send(refusal if text in said else completion)
+
+    with RawServer(talk) as server:
         place.configure({"vllm.base_url": server.url, "vllm.preflight": "off"})
         ran = place.run(*LENIENT, "--log-level", "debug")
     (error,) = place.lines("errors.jsonl")

@@ -1,0 +1,145 @@
+"""A server in trouble may answer with a 4xx: no document fails for it, and a document's own 4xx is still found."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import pytest
+from conftest import Place
+from fake_llm import FakeLLM, Fault, Seen
+
+BROKEN_S = 3.0
+LENIENT = ("--set", "runner.max_error_rate=1", "--set", "runner.fail_fast=0")
+KINDS = [
+    "http_400",
+    "http_400_crash",
+    "http_400_loading",
+    "http_400_budget",
+    "http_402",
+    "http_403",
+    "http_404_url",
+    "http_408",
+    "http_409",
+    "http_413",
+    "http_422",
+    "http_423",
+    "http_424",
+    "http_425",
+    "http_429",
+    "http_460",
+    "http_499",
+    "http_503",
+]
+
+
+class Breakage:
+    """The server answers every chat with one fault for some seconds, from its `start`-th document on."""
+
+    def __init__(self, kind: str, *, start: int, seconds: float = BROKEN_S) -> None:
+        self._fault, self._start, self._seconds = Fault(kind), start, seconds
+        self._documents = 0
+        self._ends_at = float("inf")
+        self.struck: Counter[str] = Counter()
+
+    def __call__(self, seen: Seen, n: int) -> Fault | None:
+        """Return the fault while the server is broken."""
+        self._documents += seen.document.endswith(".txt")
+        if self._documents < self._start:
+            return None
+        if self._ends_at == float("inf"):
+            self._ends_at = time.monotonic() + self._seconds
+        if time.monotonic() >= self._ends_at:
+            return None
+        self.struck[seen.document] += 1
+        return self._fault
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_server_that_is_broken_for_seconds_fails_no_document(place: Place, server: FakeLLM, kind: str) -> None:
+    """250 documents, 3 s of the same reply to everything: all documents are done, and each was sent twice at most."""
+    names = place.documents(250)
+    server.latency_s = 0.03
+    server.faults = breakage = Breakage(kind, start=60)
+    place.run("--concurrency", "8")
+    assert breakage.struck, "nobody met the fault"
+    assert place.failed() == {}
+    assert place.done() == dict.fromkeys(names, 1)
+
+
+@pytest.mark.parametrize("kind", ["http_400", "http_413", "http_422", "http_404_url", "http_403"])
+def test_a_documents_own_refusal_costs_one_extra_request(place: Place, server: FakeLLM, kind: str) -> None:
+    """Three documents among healthy ones are refused each time: they fail, each after exactly two requests."""
+    names = place.documents(40)
+    bad = [names[5], names[6], names[30]]
+    server.latency_s = 0.02
+    server.faults = lambda seen, _n: Fault(kind) if seen.document in bad else None
+    place.run(*LENIENT)
+    wanted = {"http_413": "document_too_large", "http_404_url": "not_found", "http_403": "unauthorized"}
+    assert place.failed() == dict.fromkeys(bad, wanted.get(kind, "rejected"))
+    asked = Counter(place.asked())
+    assert [asked[name] for name in bad] == [2, 2, 2]
+    assert sum(asked.values()) == 40 + 3
+    for line in place.lines("errors.jsonl"):
+        assert (line["attempts"], len(line["history"])) == (2, 2)
+
+
+@pytest.mark.parametrize("concurrency", ["1", "4"])
+def test_documents_that_are_all_refused_fail_as_such(place: Place, server: FakeLLM, concurrency: str) -> None:
+    """The tiny completions succeed: each document fails on its second request, and the run ends by its guard."""
+    place.documents(8)
+    server.faults = lambda seen, _n: Fault("http_422") if seen.document.endswith(".txt") else None
+    place.run("--concurrency", concurrency, code=1)
+    assert set(place.failed().values()) == {"rejected"}
+    assert len(place.failed()) == 8
+    assert set(Counter(place.asked()).values()) == {2}
+
+
+def test_a_refused_document_that_meets_an_outage_fails_after_one_extra_request(place: Place, server: FakeLLM) -> None:
+    """Its first 4xx falls into a broken server's seconds, its second is its own."""
+    names = place.documents(60)
+    bad = names[20:26]
+    server.latency_s = 0.03
+    breakage = Breakage("http_400", start=20, seconds=1.5)
+    server.faults = lambda seen, n: breakage(seen, n) or (Fault("http_400") if seen.document in bad else None)
+    place.run(*LENIENT, "--concurrency", "4")
+    assert place.failed() == dict.fromkeys(bad, "rejected")
+    assert sorted(place.done()) == [name for name in names if name not in bad]
+    assert max(Counter(place.asked()).values()) == 2
+
+
+def test_the_fallback_answers_while_the_first_provider_refuses_everything(place: Place, server: FakeLLM) -> None:
+    """An unknown 400 to everything is an outage: the fallback does the documents meanwhile."""
+    names = place.documents(60)
+    server.latency_s = 0.03
+    server.faults = breakage = Breakage("http_400", start=20, seconds=2.0)
+    with FakeLLM(("small-one",), latency_s=0.03) as second:
+        place.configure({"fallback": ["ollama"], "ollama.base_url": second.url, "ollama.model": "small-one"})
+        place.run("--concurrency", "4")
+        assert len({seen.document for seen in second.chats() if seen.document.endswith(".txt")}) > 5
+    assert breakage.struck
+    assert place.failed() == {}
+    assert place.done() == dict.fromkeys(names, 1)
+
+
+def test_a_server_that_refuses_everything_for_good_ends_the_run_with_3(place: Place, server: FakeLLM) -> None:
+    """No document fails; the rest is left for the same command later."""
+    place.documents(30)
+    place.configure({"runner.max_outage_s": 2})
+    server.latency_s = 0.03
+    server.faults = Breakage("http_400", start=10, seconds=600)
+    place.run(code=3)
+    assert place.failed() == {}
+    counts = place.last_run()["counts"]
+    assert counts["left"] == 30 - counts["done"] > 0
+
+
+@pytest.mark.parametrize("kind", ["http_402", "http_400_budget"])
+def test_an_exceeded_budget_is_exit_2_at_a_first_start(place: Place, server: FakeLLM, kind: str) -> None:
+    """Waiting would not fill the account: it is said within seconds."""
+    place.documents(3)
+    place.configure({"runner.startup_wait_s": 600})
+    server.faults = Breakage(kind, start=0, seconds=600)
+    ran = place.run(code=2)
+    assert ("payment" if kind == "http_402" else "Budget") in ran.err
+    assert place.failed() == {}
