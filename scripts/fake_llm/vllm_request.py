@@ -9,12 +9,11 @@ import functools
 import json
 import marshal
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
 from fake_llm.chat import JSON_MODE, Chat, Refusal, Settings, count_tokens, json_bytes, texts_of
 from fake_llm.schema import resolve, schemas_in
-from fake_llm.transport import Reply
+from fake_llm.transport import REASONS, Reply
 
 UNIMPLEMENTED = ("uniqueItems", "contains", "propertyNames")
 TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
@@ -42,7 +41,7 @@ def error_reply(status: int, message: str, *, headers: Headers = (), param: str 
     """Returns an error in vLLM's shape."""
     if status == 401:
         return Reply(401, json_bytes({"error": "Unauthorized"}), headers=headers)
-    kind = kind or KINDS.get(status, HTTPStatus(status).phrase)
+    kind = kind or KINDS.get(status, REASONS.get(status, "Error"))
     body = {"error": {"message": message, "type": kind, "param": param, "code": status}}
     return Reply(status, json_bytes(body), headers=headers)
 

@@ -17,6 +17,8 @@ ALL = RETRIES + 1
 REASKED = ("wrong_type", "invalid_json", "nan", "deep", "duplicate_key")
 LOST = 2 * (ALL + 1)
 """Each request of a lost connection may be sent twice (a stale connection), and once more the document goes alone."""
+TRANSIENT = ("http_400_crash", "http_402", "http_409", "http_424", "http_499")
+"""4xx that stand for a passing state of the server."""
 NO_ANSWER = ("empty_model_response", "bad_response")
 LINES_A_FILE = 40
 TOO_LARGE_BYTES = 20_000
@@ -73,11 +75,12 @@ PERMANENT = (
     Case("no_choices", "empty_model_response", ALL, ollama="bad_response", streamed=NO_ANSWER),
     Case("abort", "server_error", ALL, ollama="bad_response"),
     *(Case(name, "response_too_large", ALL) for name in ("huge", "endless")),
-    *(Case(name, "unauthorized", 1) for name in ("http_401", "http_403_empty")),
-    *(Case(name, "not_found", 1) for name in ("http_404_url", "redirect")),
-    Case("http_404_model", "model_not_found", 1),
-    Case("http_400", "rejected", 1),
-    Case("http_413", "document_too_large", 1),
+    *(Case(name, "server_error", ALL) for name in TRANSIENT),
+    *(Case(name, "unauthorized", 2) for name in ("http_401", "http_403_empty")),
+    *(Case(name, "not_found", 2) for name in ("http_404_url", "redirect")),
+    Case("http_404_model", "model_not_found", 2),
+    *(Case(name, "rejected", 2) for name in ("http_400", "http_422")),
+    Case("http_413", "document_too_large", 2),
     Case("context", "context_length", 1),
     *(Case(name, "invalid_json", 2) for name in REASKED[1:]),
     Case("wrong_type", "schema_invalid", 2),
@@ -94,8 +97,19 @@ MENDED = tuple(
     Case(name, None, 1)
     for name in ("fenced", "prose", "think_block", "trailing_comma", "doubly_encoded", "truncated_prompt", "surrogate")
 ) + tuple(Case(name, None, 1) for name in ("interim_102", "interim_103", "interim_many"))
-ONCE = ("hang", "drip_body", "invalid_json", "wrong_type", "truncated", "http_401")
-TWICE = ("http_500", "http_429", "http_503", "close", "reset", "half_body", "html_200", "huge", "done_false")
+ONCE = ("hang", "drip_body", "invalid_json", "wrong_type", "truncated", "http_401", "http_400", "http_422")
+TWICE = (
+    *TRANSIENT,
+    "http_500",
+    "http_429",
+    "http_503",
+    "close",
+    "reset",
+    "half_body",
+    "html_200",
+    "huge",
+    "done_false",
+)
 PASSING = (
     *(Case(f"{name}*1", None, 2) for name in ONCE),
     *(Case(f"{name}*{n}", None, n + 1) for name in TWICE for n in (1, 2)),

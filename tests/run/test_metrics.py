@@ -246,7 +246,7 @@ def test_a_run_can_be_scraped_while_it_goes_on_and_at_its_end(place: Place, serv
     assert end.get("pipeline_documents_in_flight") == 0
     assert end.get("pipeline_attempts_total", provider="vllm", error="http_500") == 1
     assert end.get("pipeline_attempts_total", provider="vllm", error="") == 3
-    assert end.get("pipeline_attempt_duration_seconds_count", provider="vllm") == 5
+    assert end.get("pipeline_attempt_duration_seconds_count", provider="vllm") == 6
     assert end.get("pipeline_exit_code") == 0
     usage = [line["usage"] for line in place.lines("results.jsonl")]
     assert end.get("pipeline_tokens_total", kind="prompt") == sum(each["prompt_tokens"] for each in usage)

@@ -134,7 +134,7 @@ def test_the_number_of_shards_is_no_setting(place: Place) -> None:
 
 def test_a_failed_document_is_tried_again_over_all_shards(place: Place) -> None:
     """The report's advice is a command that works as it stands: it names no shard."""
-    place.documents({f"d{n}.txt": "[[fault:http_400*1]]" if n == 3 else "Plain." for n in range(12)})
+    place.documents({f"d{n}.txt": "[[fault:http_400*2]]" if n == 3 else "Plain." for n in range(12)})
     for index in range(2):
         place.run("--set", "runner.max_error_rate=1", env=indexed(index, 2))
     assert "--shard" not in json.loads((place.folder / "out" / "report.json").read_text())["run"]["command"]
