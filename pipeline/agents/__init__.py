@@ -6,7 +6,6 @@ It talks to no server, and does nothing to an answer.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,9 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from pipeline.agents.files import agent_paths, read_agent_file, read_schema
+from pipeline.agents.fingerprints import fingerprint, former_fingerprints, question
 from pipeline.agents.prompts import check_prompts, named_values, rendered
-from pipeline.config import AppConfig, ProviderConfig, ResolvedAgentConfig, others
+from pipeline.config import AppConfig, ResolvedAgentConfig, others
 from pipeline.config.agent_file import AgentFile, VariantFile
 from pipeline.config.constraints import Rule, nearest_hint, shown
 from pipeline.config.keys import provider_key
@@ -25,6 +25,19 @@ from pipeline.records import Document
 
 if TYPE_CHECKING:
     from pipeline.answers.schema import CompiledSchema
+
+__all__ = [
+    "DEFAULT_VARIANT",
+    "Agent",
+    "fingerprint",
+    "former_fingerprints",
+    "load_agent",
+    "names_special_tokens",
+    "question",
+    "render",
+    "resolve",
+    "variant_for",
+]
 
 DEFAULT_VARIANT = "default"
 
@@ -116,6 +129,7 @@ def resolve(agent: Agent, app: AppConfig, *, variant: str) -> ResolvedAgentConfi
         schema=agent.schema,
         max_tokens=own.get("max_tokens"),
         temperature=own.get("temperature"),
+        model_id=_set(layers, "model_id"),
         max_reasks=_first(app, layers, "max_reasks", otherwise=app.runner.max_reasks, key="runner.max_reasks"),
         overflow=_set(layers, "overflow") or "fail",
         request=merged(agent.settings.request, agent.variants[variant].request),
@@ -168,27 +182,3 @@ def render(resolved: ResolvedAgentConfig, document: Document) -> dict[str, str]:
 def names_special_tokens(resolved: ResolvedAgentConfig, document: Document) -> bool:
     """True when a special token was broken up in a name or in metadata that the prompt holds."""
     return any(broken for _, broken in named_values(resolved.user_prompt, document).values())
-
-
-def question(resolved: ResolvedAgentConfig, provider_config: ProviderConfig) -> dict[str, Any]:
-    """What is asked, as contract section 5 counts it; `provider_config` is the first provider's."""
-    own = {**resolved.settings_for(resolved.provider)}
-    return {
-        "agent": resolved.agent,
-        "variant": resolved.variant,
-        "system_prompt": resolved.system_prompt,
-        "user_prompt": resolved.user_prompt,
-        "schema": resolved.schema,
-        "model": own.get("model", provider_config.model),
-        "max_tokens": own.get("max_tokens", provider_config.max_tokens),
-        "temperature": own.get("temperature", provider_config.temperature),
-        "extra_body": getattr(provider_config, "extra_body", {}),
-        "num_ctx": getattr(provider_config, "num_ctx", None),
-    }
-
-
-def fingerprint(resolved: ResolvedAgentConfig, provider_config: ProviderConfig) -> str:
-    """The sha256 of the question as canonical JSON, in hexadecimal; the same whoever answers."""
-    asked = question(resolved, provider_config)
-    text = json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()

@@ -19,20 +19,16 @@ from referencing.jsonschema import DRAFT202012
 
 from pipeline.answers.fast_path import Check, quick_check
 from pipeline.answers.keywords import Validator, check_patterns, matches
+from pipeline.answers.subschemas import QUOTE, places, without_keywords
 from pipeline.answers.violations import MESSAGE_CHARS, Violation, describe, path_of, short
 from pipeline.config.constraints import nearest_hint
 from pipeline.errors import ConfigError
 from pipeline.linear_regex import TooExpensiveError
 
-QUOTE = "x-quote"
 _ERRORS_LOOKED_AT = 100
 _TOO_DEEP = "expected a value of the schema's depth, got one nested too deeply to check"
 _TOO_EXPENSIVE = "expected strings that can be held against the patterns within seconds"
 _TOO_LARGE = "expected numbers of an ordinary size, got one too large to check"
-# keywords whose values are data, and keywords whose keys are names and not keywords
-_DATA = frozenset({"const", "enum", "default", "examples", "dependentRequired"})
-_NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
-
 Place = tuple[str | int, ...]
 
 
@@ -40,7 +36,7 @@ Place = tuple[str | int, ...]
 class CompiledSchema:
     """A checked schema with its validator; safe to share between threads.
 
-    `schema` is as given, `for_server` is without our own keyword, its keys in the same order. `surely_keeps` spares
+    `schema` is as given, `for_server` is without `x-` keywords, its keys in the same order. `surely_keeps` spares
     most valid values the validator, which takes ten times as long.
     """
 
@@ -88,18 +84,18 @@ def compile_schema(schema: Mapping[str, Any], *, where: str) -> CompiledSchema:
     validator = Validator({**plain, "type": "object"}, registry=Registry())
     root = DRAFT202012.create_resource(plain)
     resolver = Registry().with_resource("", root).crawl().resolver_with_root(root)
-    places = list(_places(plain, "$"))
-    unevaluated = any("unevaluatedProperties" in node for _, node in places)
-    for place, node in places:
+    nodes = list(places(plain, "$"))
+    unevaluated = any("unevaluatedProperties" in node for _, node in nodes)
+    for place, node in nodes:
         _check_place(node, resolver, where=where, place=place)
         check_patterns(node, at=f"{where}: at {place}", names_matter=unevaluated)
     compiled = CompiledSchema(
         schema=plain,
-        for_server=_without_quotes(plain),
+        for_server=without_keywords(plain, lambda keyword: keyword.startswith("x-")),
         validator=validator,
         resolver=resolver,
-        names=frozenset(name for _, node in places for name in _names(node)),
-        has_quotes=any(node.get(QUOTE) for _, node in places),
+        names=frozenset(name for _, node in nodes for name in _names(node)),
+        has_quotes=any(node.get(QUOTE) for _, node in nodes),
         surely_keeps=quick_check({**plain, "type": "object"}),
     )
     broken = compiled.violation({})
@@ -167,24 +163,8 @@ def _check_ref(ref: str, resolver: Any, *, at: str) -> None:
         raise ConfigError(f"{at}: got {short(ref)}, which is not there; {accepted}") from cause
     # a reference may lead below a keyword of no meaning, where nothing has been checked yet
     _check_keywords(target, at)
-    for _, node in _places(target, ""):
+    for _, node in places(target, ""):
         check_patterns(node, at=at, names_matter=False)
-
-
-def _places(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every mapping that is a schema, with its path; values that are data are passed over."""
-    if isinstance(node, list):
-        for number, item in enumerate(node):
-            yield from _places(item, f"{path}[{number}]")
-    if not isinstance(node, dict):
-        return
-    yield path, node
-    for keyword, inner in node.items():
-        if keyword in _NAMED and isinstance(inner, dict):
-            for name, sub in inner.items():
-                yield from _places(sub, f"{path}.{keyword}.{name}")
-        elif keyword not in _DATA:
-            yield from _places(inner, f"{path}.{keyword}")
 
 
 def _names(node: dict[str, Any]) -> Iterator[str]:
@@ -192,21 +172,6 @@ def _names(node: dict[str, Any]) -> Iterator[str]:
     for keyword in ("properties", "required"):
         names = node.get(keyword)
         yield from (name for name in names if isinstance(name, str)) if isinstance(names, (dict, list)) else ()
-
-
-def _without_quotes(node: Any, *, named: bool = False) -> Any:
-    """A copy without the quote keyword; a property that happens to have its name stays."""
-    if isinstance(node, list):
-        return [_without_quotes(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    if named:
-        return {name: _without_quotes(inner) for name, inner in node.items()}
-    return {
-        keyword: inner if keyword in _DATA else _without_quotes(inner, named=keyword in _NAMED)
-        for keyword, inner in node.items()
-        if keyword != QUOTE
-    }
 
 
 def _quoted(compiled: CompiledSchema, schema: Any, *, value: Any, place: Place) -> Iterator[tuple[Place, str]]:

@@ -14,6 +14,7 @@ from pipeline.errors import EXIT_CONFIG, EXIT_LATER, EXIT_OK
 from pipeline.llm.capabilities import Preflight
 from pipeline.logs import visible
 from pipeline.run.plan import build_plan
+from pipeline.run.switching import switch_warnings
 from pipeline.terminal import write_out
 
 EXAMPLES = "example:\n  pipeline check --config config/prod.yaml"
@@ -32,6 +33,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     plan = build_plan(app, stop=threading.Event())
     write_out(dump_yaml(describe(app)))
     write_out(f"agent {plan.agent.name} ({', '.join(plan.queries)}): {plan.agent.description}")
+    for warning in switch_warnings(app, plan):
+        write_out(visible(f"warning: {warning}"))
     codes: list[int] = []
     for provider in plan.client.providers:
         found = [provider.examine(replica) for replica in provider.replicas]

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
+from pipeline.agents.fingerprints import translated
 from pipeline.cli.arguments import load_app, output_config
 from pipeline.cli.flags import add_storage_flags
 from pipeline.errors import EXIT_OK, ConfigError
 from pipeline.logs import visible
-from pipeline.output import backend_of
+from pipeline.output import backend_of, read_runs
 from pipeline.output.latest_pairs import Last, Pair, Pairs
 from pipeline.report.comparison import MOST_CHANGES, Comparison, FieldCounts
 from pipeline.terminal import BOLD, WIDTH, cut, grouped, plural, tinted, wants_colour, write_out
@@ -71,7 +72,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     comparison = Comparison(only=arguments.field, keys=dict(_keys(arguments.key)))
     with closing(Pairs()) as pairs:
         if arguments.by:
-            pairs.read_fingerprints(mediums[0])
+            pairs.read_fingerprints(mediums[0], same_as=translated(read_runs(mediums[0])))
             states = _compare((pair for pair in pairs.fingerprints() if pair.before is not None), comparison)
         else:
             sizes = pairs.read_outputs(mediums[0], mediums[-1])

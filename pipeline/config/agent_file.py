@@ -21,6 +21,7 @@ class VariantFile:
     provider: str | None = None
     fallback: tuple[str, ...] | None = None
     model: str | None = None
+    model_id: str | None = None
     max_tokens: int | None = None
     temperature: float | None = None
     max_reasks: int | None = None
@@ -43,6 +44,7 @@ class AgentFile:
     provider: str | None = None
     fallback: tuple[str, ...] | None = None
     model: str | None = None
+    model_id: str | None = None
     max_tokens: int | None = None
     temperature: float | None = None
     max_reasks: int | None = None

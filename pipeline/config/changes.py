@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.config.models import AppConfig
 
 FIXED = ("input", "output", "agent", "agents_dir")
-_QUESTION = ("max_tokens", "temperature", "extra_body", "num_ctx")
+_QUESTION = ("max_tokens", "temperature", "extra_body", "num_ctx", "model_id", "options")
 
 
 def differences(before: Any, now: Any, place: str = "") -> Iterator[str]:

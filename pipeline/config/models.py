@@ -68,6 +68,7 @@ class OllamaConfig:
     preflight: Preflight = "strict"
     api_key_file: str | None = None
     resolve_replicas: bool = False
+    model_id: str | None = None
 
     def __post_init__(self) -> None:
         _check_provider(self, "ollama")
@@ -106,6 +107,7 @@ class VLLMConfig:
     preflight: Preflight = "strict"
     api_key_file: str | None = None
     resolve_replicas: bool = False
+    model_id: str | None = None
 
     def __post_init__(self) -> None:
         _check_provider(self, "vllm")
@@ -279,6 +281,7 @@ class ResolvedAgentConfig:
     overflow: Overflow = "fail"
     request: Mapping[str, Any] = field(default_factory=dict, hash=False)
     description: str = ""
+    model_id: str | None = None
     fallback_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
 
     def settings_for(self, name: str) -> Mapping[str, Any]:

@@ -60,6 +60,11 @@ RULES: Mapping[str, Rule] = {
     ),
     "ollama.model": Rule("The model's name.", need="a model's name", fits=is_filled),
     "model": Rule("The model's name; empty: the only model served."),
+    "model_id": Rule(
+        "The model's name in the fingerprint, where servers name one model differently; null: `model`.",
+        need="a model's name, or null",
+        fits=is_filled,
+    ),
     "timeout": _seconds("From sending a request to having its whole answer; a hard ceiling.", above=0),
     "load_timeout": _seconds("How long loading a model may take.", above=0),
     "max_retries": Rule("Requests after the first one, for each provider and ask.", low=0, high=1000),

@@ -5,6 +5,7 @@ It must not be the truth: the lines are, and the index can always be rebuilt fro
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import tempfile
 import threading
@@ -19,6 +20,7 @@ from pipeline.output.record_keys import Kind, RecordKey
 from pipeline.records import Known
 
 _PAGE = 500
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _COLUMNS = "id, run, sha256, fingerprint, variant, version, reason, runs, run_id, decided_by"
 _TABLE = """CREATE TABLE {} (id TEXT PRIMARY KEY, run INTEGER, sha256 TEXT, fingerprint INTEGER, variant INTEGER,
     version TEXT, reason TEXT, runs INTEGER, run_id INTEGER, decided_by TEXT) WITHOUT ROWID"""
@@ -64,6 +66,7 @@ class Index:
         self.agents: set[str] = set()
         self._numbers: dict[str, int] = {}
         self._texts: list[str] = []
+        self._same_as: dict[int, str] = {}
         self._lock = threading.Lock()
         try:
             # the file has no name any more once it is open, so that not even kill -9 leaves it behind
@@ -94,6 +97,17 @@ class Index:
         self.highest_run = max(self.highest_run, run)
         if agent is not None:
             self.agents.add(agent)
+
+    def other_fingerprints(self, current: Iterable[str]) -> set[str]:
+        """Return the fingerprints of records that were asked none of the current questions."""
+        same = {*current, *(self._texts[number] for number in self._same_as)}
+        return {text for text in self._texts if _SHA256.fullmatch(text)} - same
+
+    def equate(self, former: Iterable[str], fingerprint: str) -> None:
+        """Report records that carry one of the former fingerprints under this one: they were asked the same."""
+        for text in former:
+            if text in self._numbers:
+                self._same_as[self._numbers[text]] = fingerprint
 
     def slim(self) -> None:
         """Gives memory back: a run asks in the order of the listing, so that few pages are wanted at a time."""
@@ -222,7 +236,7 @@ class Index:
         while rows := self._ask(query, after):
             after = rows[-1][0]
             for document_id, number in rows:
-                yield document_id, self._texts[number]
+                yield document_id, self._fingerprint(number)
 
     def _rows(self, heads: Iterable[RecordKey], is_errors: bool, owns: Callable[[str], bool]) -> Iterator[_Row]:
         number, agents = self._number, self.agents
@@ -249,9 +263,12 @@ class Index:
         failed, _, run, sha256, fingerprint, _, version, reason, runs, run_id, decided_by, accepted = row
         texts = self._texts
         # fmt: off
-        return Known(sha256, texts[fingerprint], version, bool(failed), reason, runs, run, texts[run_id], decided_by,
-                     bool(accepted))
+        return Known(sha256, self._fingerprint(fingerprint), version, bool(failed), reason, runs, run, texts[run_id],
+                     decided_by, bool(accepted))
         # fmt: on
+
+    def _fingerprint(self, number: int) -> str:
+        return self._same_as.get(number) or self._texts[number]
 
     def _number(self, text: str) -> int:
         """A short stand-in for a text that many records share; there are few of these."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -77,11 +77,11 @@ class Pairs:
         )
         return of_before, of_after
 
-    def read_fingerprints(self, medium: OutputBackend) -> None:
-        """Takes the last record of each document and fingerprint of one output."""
+    def read_fingerprints(self, medium: OutputBackend, *, same_as: Mapping[str, str]) -> None:
+        """Take the last record of each document and question; `same_as`: former fingerprint → present one."""
         numbers: dict[str, int] = {}
         self._add(
-            (id, numbers.setdefault(fingerprint, len(numbers)), run, done, line)
+            (id, numbers.setdefault(same_as.get(fingerprint, fingerprint), len(numbers)), run, done, line)
             for id, fingerprint, run, done, line in _lines(medium)
         )
 

@@ -13,6 +13,7 @@ from pipeline.output import Index, backend_of, left_out, read_runs, scan
 from pipeline.records import Entry
 from pipeline.run.estimate import PromptSample, time_text, tokens_text
 from pipeline.run.plan import ExtractionPlan
+from pipeline.run.redoing import equate_former
 from pipeline.run.selection import Selection, SelectionRules
 from pipeline.shards import Shard
 from pipeline.terminal import plural, write_out
@@ -23,6 +24,7 @@ def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: 
     listing = ListingCounts()
     index = scan(app.output, shard=shard)
     try:
+        equate_former(app, plan, index=index, backend=backend_of(app.output, shard=shard))
         selection = Selection(
             index,
             rules,

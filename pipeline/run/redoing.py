@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
+from itertools import islice
 from typing import Any
 
-from pipeline.agents import question
+from pipeline.agents import former_fingerprints, question
+from pipeline.agents.fingerprints import digest_of, in_present_form, questions_of
 from pipeline.config import AppConfig
 from pipeline.config.constraints import nearest_hint
 from pipeline.config.loading import masked
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import REASONS, ConfigError
-from pipeline.output import Output, left_out
+from pipeline.output import Index, Output, OutputBackend, left_out, read_runs
 from pipeline.run.options import RunOptions
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.selection import SelectionRules, sample_threshold
@@ -40,6 +44,36 @@ def _check_reasons(names: frozenset[str]) -> None:
         raise ConfigError(f"--only-failed: got {name!r}, need reasons of: {', '.join(REASONS)}{hint}")
 
 
+_LINES_READ = 5000
+"""Enough to meet every fingerprint of an output whose runs all ended before they could write their summary."""
+
+
+def equate_former(app: AppConfig, plan: ExtractionPlan, *, index: Index, backend: OutputBackend) -> None:
+    """Let records that carry a fingerprint of the former formula count as what is asked now, where they are.
+
+    That formula held the context size: those of the configured providers are tried first, then those that the output
+    itself tells of, in the summaries of its runs and in its first records.
+    """
+    current = [query.fingerprint for query in plan.queries.values()]
+
+    def others(contexts: Collection[int]) -> set[str]:
+        for query in plan.queries.values():
+            index.equate(former_fingerprints(query.resolved, app, contexts=contexts), query.fingerprint)
+        return index.other_fingerprints(current)
+
+    if not others(()):
+        return
+    asked = list(questions_of(read_runs(backend)))
+    contexts = {each["num_ctx"] for each in asked if isinstance(each.get("num_ctx"), int)}
+    if others(contexts) - {digest_of(each) for each in asked}:
+        others(contexts | _contexts_of_records(backend))
+
+
+def _contexts_of_records(backend: OutputBackend) -> set[int]:
+    lines = (json.loads(line) for line, _ in islice(backend.records("results"), _LINES_READ))
+    return {line["context_length"] for line in lines if isinstance(line.get("context_length"), int)}
+
+
 def check_redo(app: AppConfig, plan: ExtractionPlan, *, output: Output, rules: SelectionRules) -> None:
     """ConfigError when a changed question would do more of the done documents again than `runner.max_redo` allows."""
     allowed = app.runner.max_redo
@@ -60,14 +94,20 @@ def _changes(app: AppConfig, plan: ExtractionPlan, runs: list[dict[str, Any]]) -
     before: dict[str, Any] = next(
         (run["config"]["question"] for run in reversed(runs) if "question" in run.get("config", {})), {}
     )
+    before = {name: in_present_form(asked) for name, asked in before.items()}
     now = questions(app, plan)
-    return sorted({key for name in now for key in now[name] if before.get(name, {}).get(key) != now[name][key]})
+    both = {name: (before.get(name, {}), now[name]) for name in now}
+    return sorted({key for old, new in both.values() for key in old | new if old.get(key) != new.get(key)})
 
 
 def questions(app: AppConfig, plan: ExtractionPlan) -> dict[str, dict[str, Any]]:
-    """What each variant asks, as the run's own file keeps it: without what may be a secret in `extra_body`."""
+    """What each variant asks, as the run's own file keeps it: without what may be a secret in its parameters."""
     found = {
         name: question(each.resolved, app.provider_config(each.resolved.provider))
         for name, each in plan.queries.items()
     }
-    return {name: {**asked, "extra_body": masked(asked["extra_body"])} for name, asked in found.items()}
+    return {name: {**asked, **_masked(asked)} for name, asked in found.items()}
+
+
+def _masked(asked: dict[str, Any]) -> dict[str, Any]:
+    return {key: masked(asked[key]) for key in ("parameters",) if key in asked}

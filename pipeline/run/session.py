@@ -26,7 +26,7 @@ from pipeline.run.observer import Display, Signals
 from pipeline.run.options import RunOptions
 from pipeline.run.plan import ExtractionPlan, build_plan
 from pipeline.run.progress import make_progress
-from pipeline.run.redoing import check_redo, rules_of
+from pipeline.run.redoing import check_redo, equate_former, rules_of
 from pipeline.run.refresh import Refresher
 from pipeline.run.runner import Runner
 from pipeline.run.selection import Selection
@@ -68,6 +68,7 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
             run_id=run_id,
             wait=stop.wait,
         ) as output:
+            equate_former(app, plan, index=output.index, backend=output.medium)
             check_redo(app, plan, output=output, rules=rules)
             session = _Session(app, options, plan=plan, output=output, counts=counts, load=load, environ=environ)
             counts.whole = output.index.mended

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from dataclasses import replace
@@ -15,13 +14,15 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from pipeline.agents import Agent, fingerprint, load_agent, question, render, resolve, variant_for
-from pipeline.config import AppConfig, ResolvedAgentConfig, VLLMConfig
+from pipeline.config import AppConfig, OllamaConfig, ResolvedAgentConfig, VLLMConfig
 from pipeline.config.json_schema import agent_schema
 from pipeline.config.loading import load_config, load_yaml
+from pipeline.documents.special_tokens import break_special_tokens
 from pipeline.errors import ConfigError
 from pipeline.records import Document
 
 SCHEMA = "{type: object, properties: {s: {type: string}}, required: [s], additionalProperties: false}"
+SCHEMA_TREE = {"type": "object", "required": ["s"], "additionalProperties": False}
 MINIMAL = f'user_prompt: "$document"\nschema: {SCHEMA}\n'
 
 
@@ -223,7 +224,7 @@ class TestRendering:
         prompts = render(resolved_of(tmp_path, text), document(title="T", tags=[1, 2], author=None))
         assert prompts == {"system": "cost $5", "user": "a/b.txt|file:a/b.txt|T||[1, 2]|hello"}
 
-    @given(text=st.text(), title=st.text())
+    @given(text=st.text(), title=st.text().filter(lambda title: not break_special_tokens(title)[1]))
     def test_a_document_is_never_expanded(self, text: str, title: str) -> None:
         """Whatever stands in a document or its title reaches the prompt as it is."""
         resolved = ResolvedAgentConfig("a", "default", user_prompt="<$title>\n$document")
@@ -251,12 +252,10 @@ class TestFingerprint:
             "variant": "default",
             "system_prompt": "",
             "user_prompt": "$document",
-            "schema": json.loads(json.dumps(agent_of(tmp_path, ASKING).schema)),
+            "schema": agent_of(tmp_path, ASKING).schema,
             "model": "big",
             "max_tokens": 800,
             "temperature": 0.5,
-            "extra_body": {},
-            "num_ctx": 8192,
         }
 
     @pytest.mark.parametrize(
@@ -267,6 +266,43 @@ class TestFingerprint:
         """The provider's own values count where the agent sets none."""
         resolved = resolved_of(tmp_path, MINIMAL, overrides={"provider": "vllm"})
         assert fingerprint(resolved, VLLMConfig()) != fingerprint(resolved, VLLMConfig(**change))
+
+    def test_the_same_model_behind_another_server_is_the_same_question(self, tmp_path: Path) -> None:
+        """Provider, context size and dialect do not count, and parameters have one name in both dialects."""
+        ollama = OllamaConfig(model="big", num_ctx=4096, keep_alive="1h", stream=True)
+        in_vllm = resolved_of(tmp_path, MINIMAL, overrides={"provider": "vllm"})
+        in_ollama = resolved_of(tmp_path, MINIMAL, overrides={"provider": "ollama"})
+        one = fingerprint(in_ollama, ollama)
+        assert one == fingerprint(in_vllm, VLLMConfig(model="big", extra_body={"stream_options": {}, "priority": 3}))
+        assert one == fingerprint(in_vllm, VLLMConfig(model="org/big-fp8", model_id="big"))
+        assert one != fingerprint(in_vllm, VLLMConfig(model="org/big-fp8"))
+        seeded = VLLMConfig(model="big", extra_body={"seed": 7})
+        assert one != fingerprint(in_vllm, seeded)
+        as_request = fingerprint(replace(in_vllm, request={"seed": 7}), VLLMConfig(model="big"))
+        in_options = fingerprint(in_ollama, OllamaConfig(model="big", options={"seed": 7, "num_thread": 4}))
+        assert fingerprint(in_vllm, seeded) == as_request == in_options
+        assert as_request == fingerprint(in_vllm, VLLMConfig(model="big", extra_body={"options": {"seed": 7}}))
+
+    def test_the_agents_model_id_stands_before_the_providers(self, tmp_path: Path) -> None:
+        """A variant may name another model than the agent."""
+        text = MINIMAL + "model_id: big\nvariants: {default: {}, small: {model_id: small}}\n"
+        for variant, name in (("default", "big"), ("small", "small")):
+            resolved = resolved_of(tmp_path, text, variant=variant)
+            assert question(resolved, OllamaConfig(model_id="other"))["model"] == name
+
+    def test_keywords_that_decide_no_record_do_not_count(self, tmp_path: Path) -> None:
+        """`x-label` is for people; `x-quote` decides whether an answer is accepted, and a property is no keyword."""
+        plain = resolved_of(tmp_path, MINIMAL)
+        config = AppConfig().ollama
+
+        def of(**keywords: Any) -> str:
+            schema = {**SCHEMA_TREE, "properties": {"s": {"type": "string", **keywords}}}
+            return fingerprint(replace(plain, schema=schema), config)
+
+        assert of() == of(**{"x-label": "Name"}) == of(**{"x-form": {"row": 3}})
+        assert of() != of(**{"x-quote": True})
+        with_property = {**SCHEMA_TREE, "properties": {"x-s": {"type": "string"}}}
+        assert question(replace(plain, schema=with_property), config)["schema"] == with_property
 
     @pytest.mark.parametrize(
         "change", [{"base_url": "http://x"}, {"api_key": "k"}, {"timeout": 5}, {"max_retries": 9}, {"stream": True}]

@@ -1,0 +1,138 @@
+"""Fingerprints: which records were asked the same question, whoever answered, also under the formula used before.
+
+    question ──canonical JSON──▶ sha256 = fingerprint
+
+The question holds what decides the answer: agent, variant, prompts, schema, the model's name and the sampling
+parameters. It holds nothing that only concerns transport or dialect (provider, address, context size, streaming), so
+that the same model behind another server is the same question. A key that is not used is left out: a key that is new
+in a later version then changes no fingerprint of an archive that does not use it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pipeline.answers.subschemas import decides_no_record, without_keywords
+from pipeline.config import AppConfig, OllamaConfig, ProviderConfig, ResolvedAgentConfig, VLLMConfig
+
+_TRANSPORT = frozenset({
+    *("model", "messages", "prompt", "stream", "stream_options", "keep_alive", "num_ctx", "truncate", "think"),
+    *("user", "request_id", "priority", "cache_salt", "format", "response_format"),
+    # how Ollama runs a model on its machine
+    *("num_gpu", "main_gpu", "num_thread", "num_batch", "num_keep", "numa", "low_vram", "use_mmap", "use_mlock"),
+})  # fmt: skip
+"""Keys of a request body or of Ollama's options that concern how an answer travels, not what it is."""
+
+_FORMER_KEYS = ("agent", "variant", "system_prompt", "user_prompt", "schema", "model", "max_tokens", "temperature")
+
+
+def question(resolved: ResolvedAgentConfig, provider_config: ProviderConfig) -> dict[str, Any]:
+    """Return what is asked (contract, section 5); `provider_config` is the first provider's."""
+    own = resolved.settings_for(resolved.provider)
+    asked = {
+        "agent": resolved.agent,
+        "variant": resolved.variant,
+        "system_prompt": resolved.system_prompt,
+        "user_prompt": resolved.user_prompt,
+        "schema": _deciding(resolved.schema),
+        "model": model_name(resolved, provider_config),
+        "max_tokens": own.get("max_tokens", provider_config.max_tokens),
+        "temperature": own.get("temperature", provider_config.temperature),
+    }
+    optional = {"parameters": _parameters(*_extras(provider_config), resolved.request)}
+    return {**asked, **{key: value for key, value in optional.items() if value}}
+
+
+def fingerprint(resolved: ResolvedAgentConfig, provider_config: ProviderConfig) -> str:
+    """Return the sha256 of the question as canonical JSON, in hexadecimal."""
+    return digest_of(question(resolved, provider_config))
+
+
+def digest_of(asked: Mapping[str, Any]) -> str:
+    """Return the sha256 of a question, in hexadecimal."""
+    text = json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def model_name(resolved: ResolvedAgentConfig, provider_config: ProviderConfig) -> str:
+    """Return the model's name in the fingerprint: `model_id` of the agent or provider, else the declared name."""
+    declared = resolved.settings_for(resolved.provider).get("model", provider_config.model)
+    return str(resolved.model_id or provider_config.model_id or declared)
+
+
+def _deciding(schema: Any) -> Any:
+    return without_keywords(schema, decides_no_record)
+
+
+def _extras(provider_config: ProviderConfig) -> tuple[Mapping[str, Any], ...]:
+    """Return the further request fields that a provider's settings declare, the later over the earlier."""
+    if isinstance(provider_config, OllamaConfig):
+        return provider_config.extra_body, provider_config.options
+    return (provider_config.extra_body,)
+
+
+def _parameters(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sampling parameters of all layers, a later one over an earlier, flat as OpenAI's dialect has them."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        options = layer.get("options")
+        flat = {**layer, **options} if isinstance(options, Mapping) else layer
+        merged |= {key: value for key, value in flat.items() if key not in _TRANSPORT and key != "options"}
+    return merged
+
+
+def former_fingerprints(resolved: ResolvedAgentConfig, app: AppConfig, *, contexts: Iterable[int]) -> frozenset[str]:
+    """Return the fingerprints that earlier versions gave this question, for each provider and context size it may name.
+
+    They held the first provider's `num_ctx` and `extra_body`. `contexts`: sizes found in the output's own records.
+    None for a question with what earlier versions could not ask.
+    """
+    first = app.provider_config(resolved.provider)
+    if resolved.request or (isinstance(first, OllamaConfig) and _parameters(*_extras(first))):
+        return frozenset()
+    configs: tuple[ProviderConfig, ...] = (app.ollama, app.vllm, *app.providers.values())
+    now = question(resolved, first)
+    base = {**{key: now[key] for key in _FORMER_KEYS}, "schema": resolved.schema}
+    name = now["model"]
+    declared = resolved.settings_for(resolved.provider).get("model", first.model)
+    models = {declared, *(config.model for config in configs if name in (config.model_id, config.model))}
+    sizes = {None, *contexts, *(getattr(config, "num_ctx", None) for config in configs)}
+    bodies = _distinct([{}, *(config.extra_body for config in configs if isinstance(config, VLLMConfig))])
+    return frozenset(
+        digest_of({**base, "model": model, "num_ctx": size, "extra_body": body})
+        for model, size, body in itertools.product(models, sizes, bodies)
+    )
+
+
+def _distinct(bodies: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return list({json.dumps(body, sort_keys=True): body for body in bodies}.values())
+
+
+def translated(runs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the present fingerprint of each former one whose question the summaries of runs keep."""
+    former = (asked for asked in questions_of(runs) if "num_ctx" in asked)
+    return {digest_of(asked): digest_of(in_present_form(asked)) for asked in former}
+
+
+def questions_of(runs: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the questions that the summaries of runs keep, in the form of the version that wrote them."""
+    for run in runs:
+        config = run.get("config")
+        questions = config.get("question") if isinstance(config, Mapping) else None
+        for asked in questions.values() if isinstance(questions, Mapping) else ():
+            if isinstance(asked, dict):
+                yield asked
+
+
+def in_present_form(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a question that was kept in the former form in the present one."""
+    if "num_ctx" not in asked:
+        return dict(asked)
+    now = {key: value for key, value in asked.items() if key not in ("num_ctx", "extra_body")}
+    body = asked.get("extra_body")
+    parameters = _parameters(body if isinstance(body, Mapping) else {})
+    return {**now, "schema": _deciding(asked.get("schema")), **({"parameters": parameters} if parameters else {})}
