@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
+from pipeline.agents.fingerprints import translated
 from pipeline.cli.arguments import output_config
 from pipeline.cli.flags import add_out
 from pipeline.errors import EXIT_OK, ConfigError
@@ -37,6 +38,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
 
     def counts() -> dict[str, Any]:
         with closing(medium.read()) as index:
+            for former, present in translated(runs).items():
+                index.equate([former], present)
             return index.counts()
 
     if arguments.text:

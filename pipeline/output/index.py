@@ -182,6 +182,10 @@ class Index:
         """How many documents stand as failed."""
         return int(self._ask("SELECT count(*) FROM standing")[0][0])
 
+    def knows_question(self, fingerprint: str) -> bool:
+        """True when a line of this fingerprint was met, also one that a later line has replaced."""
+        return fingerprint in self._numbers or fingerprint in self._same_as.values()
+
     def met_done_count(self) -> int:
         """How many of the documents that this run has met are done."""
         return int(self._ask("SELECT count(*) FROM done WHERE id IN met")[0][0])
@@ -213,7 +217,7 @@ class Index:
         for variant, fingerprint, documents in self._ask(
             "SELECT variant, fingerprint, count(*) FROM done GROUP BY variant, fingerprint"
         ):
-            row, name = questions.setdefault(self._texts[variant], {}), self._texts[fingerprint]
+            row, name = questions.setdefault(self._texts[variant], {}), self._fingerprint(fingerprint)
             row[name] = row.get(name, 0) + documents
         return questions
 

@@ -21,7 +21,8 @@ from pipeline.report.stats import RunStats
 from pipeline.report.text import summary_text
 from pipeline.run.exit_code import exit_code
 from pipeline.run.options import RunOptions
-from pipeline.run.redoing import questions
+from pipeline.run.plan import ExtractionPlan
+from pipeline.run.redoing import equate_former, questions
 from pipeline.run.remaining import remaining_failures
 from pipeline.run.runner import Runner
 from pipeline.run.selection import Selection
@@ -73,7 +74,7 @@ class RunClosing:
         if code != EXIT_OK:
             logger.error("%s", message)
         summary = self._summary(runner, stats, counts=counts, code=code, verdict=verdict, message=message)
-        report = self._write(summary)
+        report = self._write(summary, runner.plan)
         if not (self._options.quiet and code == EXIT_OK):
             self._print(report)
         logger.info("run ends", extra={"exit_code": code, "verdict": summary["verdict"]})
@@ -112,11 +113,13 @@ class RunClosing:
         summary["concurrency"] = {"limit": limit.value, "reason": limit.reason}
         return summary
 
-    def _write(self, summary: dict[str, Any]) -> dict[str, Any]:
+    def _write(self, summary: dict[str, Any], plan: ExtractionPlan) -> dict[str, Any]:
         """The run's file and the report; the report is returned also when it could not be written."""
         try:
             self._output.write_run(summary)
-            report = write_newest(self._output.medium.replace, runs=self._output.runs, counts=self._counts)
+            report = write_newest(
+                self._output.medium.replace, runs=self._output.runs, counts=lambda: self._counts(plan)
+            )
         except PipelineError as error:
             if summary["exit_code"] == EXIT_OK:
                 raise
@@ -124,11 +127,12 @@ class RunClosing:
             report = build_report([summary], self._output.index.counts())
         return report
 
-    def _counts(self) -> dict[str, Any]:
+    def _counts(self, plan: ExtractionPlan) -> dict[str, Any]:
         """The numbers of the whole output; a shard's own index knows its own documents only."""
         if self._output.stamp.shard is None:
             return self._output.index.counts()
         with closing(scan(self._app.output)) as whole:
+            equate_former(self._app, plan, index=whole, backend=self._output.medium)
             self.has_settled_errors = whole.error_lines > whole.failed_count()
             return whole.counts()
 

@@ -38,9 +38,11 @@ class Refresher:
         load: Callable[[], AppConfig],
         watched: Iterable[Path] = (),
         stop: threading.Event,
+        resumes: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._app, self._load, self._stop, self._clock = app, load, stop, clock
+        """`resumes`: the run goes on from an earlier one, so that a server that refuses it is waited for."""
+        self._app, self._load, self._stop, self._clock, self._resumes = app, load, stop, clock, resumes
         self._plan: ExtractionPlan | None = None
         self._said: set[str] = set()
         self._watched = tuple(watched)
@@ -49,8 +51,8 @@ class Refresher:
     def establish(self, plan: ExtractionPlan, *, start: Start) -> None:
         """Returns when each variant's provider can be asked, or when waiting for one is up to the run.
 
-        ConfigError when a first provider is a dead end and no other can be asked instead. A fallback that is not
-        needed is not looked at: that might load its model.
+        ConfigError when a first provider is a dead end, no other can be asked instead, and the run resumes no earlier
+        one. A fallback that is not needed is not looked at: that might load its model.
         """
         self._plan = plan
         plan.client.quarantine()
@@ -68,8 +70,12 @@ class Refresher:
                 self._say_fallback(order[0], provider)
                 return
         trouble = order[0].trouble
-        if trouble is not None and trouble.is_dead_end and not self._stop.is_set():
+        if trouble is None or not trouble.is_dead_end or self._stop.is_set():
+            return
+        if not self._resumes:
             raise ConfigError(dead_ends(plan))
+        told = "this output has records of the same question, so the run waits as it would have in the middle"
+        self._say_once(f"{dead_ends(plan)}; {told} (runner.config_grace_s)".replace("\n", "; "))
 
     def refresh(self, *, start: Start) -> ExtractionPlan | None:
         """A new plan, checked, when the configuration asks for one; None when all stays as it is.

@@ -28,6 +28,7 @@ from pipeline.run.plan import ExtractionPlan, build_plan
 from pipeline.run.progress import make_progress
 from pipeline.run.redoing import check_redo, equate_former, rules_of
 from pipeline.run.refresh import Refresher
+from pipeline.run.resuming import has_records
 from pipeline.run.runner import Runner
 from pipeline.run.selection import Selection
 from pipeline.run.stop_rules import StopReason
@@ -130,7 +131,7 @@ class _Session:
             self.output,
             config,
             limit=_limit(self.app),
-            supervisor=Refresher(self.app, load=self.load, watched=self._watched(), stop=stop),
+            supervisor=self._supervisor(stop),
             watcher=display,
             budget=options.limit,
             until=None if options.max_duration_s is None else self.started + options.max_duration_s,
@@ -154,6 +155,10 @@ class _Session:
         finally:
             display.end(self.runner, code, self.closing.remaining)
         return code
+
+    def _supervisor(self, stop: threading.Event) -> Refresher:
+        resumes = has_records(self.output, self.app, self.plan)
+        return Refresher(self.app, load=self.load, watched=self._watched(), stop=stop, resumes=resumes)
 
     def _metrics(self) -> Metrics | None:
         """The metrics, when there is a way for them to go."""

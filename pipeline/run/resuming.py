@@ -1,0 +1,35 @@
+"""Whether a start goes on from an earlier run: then a server that refuses it is waited for, as in mid-run.
+
+A pod that is replaced while a key is being rotated must not end a backfill with 2, which nobody tries again; a first
+start must, so that a wrong key is known within seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.config import AppConfig
+from pipeline.output import Output
+from pipeline.run.plan import ExtractionPlan
+from pipeline.run.redoing import questions
+
+
+def has_records(output: Output, app: AppConfig, plan: ExtractionPlan) -> bool:
+    """True when this output holds records of the current question: lines of our own, or a run of any shard."""
+    fingerprints = {query.fingerprint for query in plan.queries.values()}
+    if any(map(output.index.knows_question, fingerprints)):
+        return True
+    now = json.loads(json.dumps(questions(app, plan)))
+    return any(_asked(run, fingerprints, now) for run in output.runs())
+
+
+def _asked(run: Mapping[str, Any], fingerprints: set[str], now: Mapping[str, Any]) -> bool:
+    """True when a run has records of one of these questions."""
+    counted = run.get("stats", {}).get("questions", {})
+    if any(fingerprints & row.keys() for row in counted.values()):
+        return True
+    counts, before = run.get("counts", {}), run.get("config", {}).get("question", {})
+    has_any = bool(counts.get("done") or counts.get("failed"))
+    return has_any and any(before.get(variant) == asked for variant, asked in now.items())
