@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config.limits import InputLimits
-from pipeline.documents.containers import Format, Held, fallback_id, held_sha256
+from pipeline.documents.containers import Format, Held, fallback_id, held_bytes, held_sha256
 from pipeline.documents.decode import decode_json, decode_text
 from pipeline.documents.entries import suffix_of
 from pipeline.documents.extras import LIBRARIES, is_missing
@@ -40,6 +40,7 @@ __all__ = [
     "decode",
     "fallback_id",
     "format_of",
+    "held_bytes",
     "held_sha256",
     "load_entries",
 ]

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn
 
-from pipeline.documents.compression import Compression
+from pipeline.config.limits import InputLimits
+from pipeline.documents.budget import UnpackedBudget, counted
+from pipeline.documents.compression import PLAIN, Compression
 from pipeline.documents.decode import Decoded, read_json, scrub
 from pipeline.errors import DocumentError, TryLaterError
 from pipeline.records import Entry
@@ -39,6 +41,7 @@ class Container:
     text_field: str = "text"
     id_field: str | None = None
     id_prefix: str = ""
+    limits: InputLimits = field(default_factory=InputLimits)
 
 
 class Piece(NamedTuple):
@@ -86,6 +89,11 @@ def held_sha256(entry: Entry) -> str | None:
     return sha256(entry.read.data).hexdigest() if isinstance(entry.read, Held) else None
 
 
+def held_bytes(entry: Entry) -> int:
+    """The bytes that an entry keeps in memory: those of a document that was read with its container."""
+    return len(entry.read.data) if isinstance(entry.read, Held) else 0
+
+
 def fail(problem: DocumentError) -> NoReturn:
     """Nothing: the `read` of an entry that is known to be no document, with its problem bound."""
     raise DocumentError(problem.reason, str(problem)) from problem
@@ -102,12 +110,19 @@ def piece_entries(container: Container, split: Split) -> Iterator[Entry]:
     """An entry for each piece; a damaged file ends in a failed entry under its own id."""
     try:
         with container.open() as raw, container.compression.open(raw) as stream:
-            for piece in split(stream, container):
+            for piece in split(_counted(stream, container), container):
                 yield _entry(container, piece)
     except DocumentError as cause:
         yield damaged(container, cause)
     except container.damage as cause:
         yield damaged(container, cause)
+
+
+def _counted(stream: BinaryIO, container: Container) -> BinaryIO:
+    """The stream; of a compressed file no more than it may unpack to."""
+    if container.compression is PLAIN:
+        return stream
+    return counted(stream, UnpackedBudget(container.size_bytes, container.limits))
 
 
 def _entry(container: Container, piece: Piece) -> Entry:
@@ -140,7 +155,8 @@ def damaged(container: Container, cause: Exception) -> Entry:
     """The entry that stands for what could not be read of a container; TryLaterError when its store is away."""
     if isinstance(cause, ConnectionError):
         raise TryLaterError(f"the listing broke off: {container.uri}: {describe(cause)}") from cause
-    problem = DocumentError("document_unreadable", f"cannot be read to its end: {describe(cause)}")
+    reason = cause.reason if isinstance(cause, DocumentError) else "document_unreadable"
+    problem = DocumentError(reason, f"cannot be read to its end: {describe(cause)}")
     return Entry(container.id, container.uri, None, container.size_bytes, container.format, partial(fail, problem))
 
 

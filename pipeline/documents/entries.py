@@ -12,6 +12,8 @@ from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, BinaryIO
 
+from pipeline.config.limits import InputLimits
+from pipeline.documents.budget import UnpackedBudget
 from pipeline.documents.compression import PLAIN, Compression, read_limited, split_compression
 from pipeline.documents.containers import (
     Container,
@@ -25,7 +27,7 @@ from pipeline.documents.containers import (
     too_large,
 )
 from pipeline.documents.extras import require
-from pipeline.documents.members import Archive, Member, harmless
+from pipeline.documents.members import MEMBER_BYTES, Archive, Member, harmless
 from pipeline.documents.patterns import PathFilter, select
 from pipeline.documents.tar import TAR
 from pipeline.documents.zip import ZIP
@@ -62,6 +64,7 @@ class EntryRules:
     ignore: Callable[[str], None]
     whole: Callable[[str], None]
     id_prefix: str
+    limits: InputLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,7 @@ def _container(found: Found, form: str, *, compression: Compression, rules: Entr
         text_field=rules.config.text_field,
         id_field=rules.config.id_field,
         id_prefix=rules.id_prefix,
+        limits=rules.limits,
     )
 
 
@@ -163,8 +167,10 @@ def _member_entries(found: Found, archive: Archive, *, compression: Compression,
     """The entries of each wanted member; a broken archive ends in a failed entry under its own id."""
     whole = rules.chosen.wants(found.relative)
     damage = (*found.damage, *compression.damage, *archive.damage)
+    budget = UnpackedBudget(found.size_bytes, rules.limits)
     try:
         for member in archive.members(found.open, compression, lambda kind: rules.ignore(f"({kind})")):
+            budget.add_member(member.size_bytes + MEMBER_BYTES)
             member = _short_named(member)
             inner = _member(found, member, damage)
             name = printable(harmless(member.name))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from pipeline.config.limits import limits_of
 from pipeline.documents.buckets import open_bucket
 from pipeline.documents.compression import split_compression
 from pipeline.documents.containers import describe
@@ -125,7 +126,9 @@ def check_extras(origin: DocumentSource, *, lookup: Lookup) -> None:
 def origin_entries(origin: DocumentSource, plan: ListingPlan, *, lookup: Lookup) -> Iterator[Entry]:
     """The entries of one input, counted as they are pulled."""
     counts = plan.counts
-    rules = EntryRules(plan.config, origin.chosen, lookup, counts.ignore, counts.whole, origin.id_prefix)
+    rules = EntryRules(
+        plan.config, origin.chosen, lookup, counts.ignore, counts.whole, origin.id_prefix, limits_of(plan.config.limits)
+    )
     for file in origin.files(lambda kind: counts.ignore(f"({kind})")):
         counts.files += 1
         counts.streamed += is_stream(file.relative, lookup=lookup)

@@ -12,6 +12,9 @@ from typing import BinaryIO
 from pipeline.documents.compression import Compression
 from pipeline.errors import DocumentError
 
+MEMBER_BYTES = 2048
+"""What a member counts for beside its content: an empty one takes as long as unpacking some kilobytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Member:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator
 from typing import BinaryIO, cast
 
+from pipeline.documents.budget import UnpackedBudget, check_columns
 from pipeline.documents.containers import Container, Piece, too_large
 from pipeline.documents.encoding import guess, marked, refuse_binary
 from pipeline.errors import DocumentError
@@ -83,10 +84,15 @@ def split_records(stream: BinaryIO, container: Container) -> Iterator[Piece]:
         header = next(rows, [])
         if isinstance(header, DocumentError):
             raise header
+        check_columns(len(header), container.limits)
         names = [name.strip() for name in header]
+        budget = UnpackedBudget(lines.size, container.limits)
         notes = () if encoding.startswith("utf") else (f"encoding:{encoding}",)
         for number, row in enumerate(rows, 1):
-            yield _piece(number, row, names, size_bytes=lines.size, notes=notes)
+            piece = _piece(number, row, names, size_bytes=lines.size, notes=notes)
+            budget.allow(lines.size)
+            budget.add(len(piece.data))
+            yield _limited(piece, container.limit_bytes)
     finally:
         text.detach()
 
@@ -142,6 +148,13 @@ def _piece(number: int, row: _Row, names: list[str], *, size_bytes: int, notes: 
     values = dict(zip(names, cells + [""] * (len(names) - len(cells)), strict=False))
     data = json.dumps(values, sort_keys=True, separators=(",", ":")).encode("ascii")
     return Piece(number, size_bytes, data, (*notes, *more))
+
+
+def _limited(piece: Piece, limit_bytes: int) -> Piece:
+    """The piece; one that is too large with the names of its columns has that problem in place of its bytes."""
+    if len(piece.data) <= limit_bytes:
+        return piece
+    return Piece(piece.number, piece.size_bytes, problem=too_large(len(piece.data), limit_bytes))
 
 
 def _mended(row: list[str]) -> tuple[list[str], tuple[str, ...]]:

@@ -52,9 +52,13 @@ def zip_members(
     with opened() as stream:
         start, end, shift, count = _directory(stream)
         stream.seek(start)
+        packed_bytes = 0
         while stream.tell() < end:
             count -= 1
             name, mode, flags, place, stamp = _entry(stream, shift)
+            packed_bytes += _LOCAL.size + place.packed_bytes
+            if packed_bytes > start:
+                _broken("its members overlap: together they are larger than the archive")
             kind = stat.S_IFMT(mode)
             if name.endswith("/") or kind == stat.S_IFDIR:
                 continue

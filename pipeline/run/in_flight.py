@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipeline.documents import held_bytes
 from pipeline.records import Entry
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.process import Finished
@@ -62,13 +63,13 @@ class Flight:
     def sent(self, entry: Entry, plan: ExtractionPlan) -> None:
         """Counts one document in."""
         self.documents += 1
-        self._size_bytes += entry.size_bytes
+        self._size_bytes += max(entry.size_bytes, held_bytes(entry))
         self._by_plan[id(plan)] = self._by_plan.get(id(plan), 0) + 1
 
     def landed(self, entry: Entry, plan: ExtractionPlan) -> None:
         """Counts one document out."""
         self.documents -= 1
-        self._size_bytes -= entry.size_bytes
+        self._size_bytes -= max(entry.size_bytes, held_bytes(entry))
         self._by_plan[id(plan)] -= 1
 
     def uses(self, plan: ExtractionPlan) -> bool:

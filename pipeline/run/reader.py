@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
+from pipeline.documents import held_bytes
 from pipeline.records import Entry
 from pipeline.run.selection import Selection
 
 LOOK_AHEAD = 64
 """Entries that may wait beyond those in flight: enough that no worker waits for the listing."""
+LOOK_AHEAD_BYTES = 64 << 20
+"""What the entries that wait may hold: lines and records come with their bytes, and each may be of 10 MB."""
 WAIT_S = 0.5
 
 
@@ -50,6 +53,7 @@ class Reader:
         self.read = Read()
         self._entries, self._selection, self._events, self._stop = entries, selection, events, stop
         self._room, self._passed, self._taken = LOOK_AHEAD + room, 0, 0
+        self._passed_bytes, self._taken_bytes = 0, 0
         self._wake = threading.Event()
         self._handover = threading.Lock()
         self._closed = False
@@ -62,13 +66,15 @@ class Reader:
         finally:
             self._events.put(Listed(whole))
 
-    def taken(self) -> None:
-        """Tells that one entry went to a worker; when half of the room is free, more are read, all in one go.
+    def taken(self, entry: Entry) -> None:
+        """Count an entry that went to a worker; when half of the room is free, more are read, all in one go.
 
         To wake the reader for each entry would cost two switches of threads a document.
         """
         self._taken += 1
-        if self._passed - self._taken <= self._room // 2 and not self._wake.is_set():
+        self._taken_bytes += held_bytes(entry)
+        waiting, held = self._passed - self._taken, self._passed_bytes - self._taken_bytes
+        if waiting <= self._room // 2 and held <= LOOK_AHEAD_BYTES // 2 and not self._wake.is_set():
             self._wake.set()
 
     def close(self) -> None:
@@ -80,7 +86,7 @@ class Reader:
         if not self._selection.wants(entry.id):
             return not self._stop.is_set()
         choice, entry = self._selection.judge(entry)
-        while choice == "do" and self._passed - self._taken >= self._room:
+        while choice == "do" and self._is_full():
             if self._stop.is_set():
                 return False
             self._wait_for_room()
@@ -92,10 +98,15 @@ class Reader:
             self.read.left += choice == "leave"
             if choice == "do":
                 self._passed += 1
+                self._passed_bytes += held_bytes(entry)
                 self._events.put(entry)
         return True
 
+    def _is_full(self) -> bool:
+        held = self._passed_bytes - self._taken_bytes
+        return self._passed - self._taken >= self._room or held >= LOOK_AHEAD_BYTES
+
     def _wait_for_room(self) -> None:
         self._wake.clear()
-        if self._passed - self._taken >= self._room:
+        if self._is_full():
             self._wake.wait(WAIT_S)

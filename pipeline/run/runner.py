@@ -199,9 +199,10 @@ class Runner:
             queue = self._postponed or self._backlog
             if not queue:
                 return
+            entry = queue.popleft()
             if queue is self._backlog:
-                self._reader.taken()
-            self._send(queue.popleft(), alone=False)
+                self._reader.taken(entry)
+            self._send(entry, alone=False)
 
     def _has_room(self) -> bool:
         budget = self.job.budget

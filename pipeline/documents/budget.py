@@ -1,0 +1,71 @@
+"""How much may be unpacked of one file: by its size, and at all.
+
+A file of 10 kB can hold what unpacks to gigabytes. What it gives is added up here; over the limit the file fails, and
+the documents that came before stay.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any, BinaryIO
+
+from pipeline.config.limits import FREE_UNPACKED_BYTES, InputLimits
+from pipeline.errors import DocumentError
+
+
+class UnpackedBudget:
+    """Counts the unpacked bytes of a file, and the members of an archive."""
+
+    def __init__(self, packed_bytes: int, limits: InputLimits) -> None:
+        self._limits, self._members, self._bytes = limits, 0, 0
+        self._by_ratio = FREE_UNPACKED_BYTES + int(limits.ratio * packed_bytes)
+
+    def add(self, size_bytes: int) -> None:
+        """Count unpacked bytes; DocumentError when they are too many."""
+        self._bytes += size_bytes
+        if self._bytes > self._by_ratio:
+            raise _too_expensive(f"what is in it is more than {self._limits.ratio:g} times its size", "ratio")
+        if self._bytes > self._limits.unpacked_bytes:
+            raise _too_expensive(f"it unpacks to more than {self._limits.unpacked_bytes} bytes", "unpacked_bytes")
+
+    def allow(self, packed_bytes: int) -> None:
+        """Count packed bytes that were not known before."""
+        self._by_ratio += int(self._limits.ratio * packed_bytes)
+
+    def add_member(self, size_bytes: int) -> None:
+        """Count a member of an archive, which is to be unpacked."""
+        self._members += 1
+        if self._members > self._limits.members:
+            raise _too_expensive(f"it has more than {self._limits.members} members", "members")
+        self.add(size_bytes)
+
+
+def check_columns(count: int, limits: InputLimits) -> None:
+    """Raise DocumentError when a table has too many columns."""
+    if count > limits.columns:
+        raise _too_expensive(f"the header has {count} columns, more than {limits.columns}", "columns")
+
+
+def _too_expensive(told: str, setting: str) -> DocumentError:
+    return DocumentError("document_too_expensive", f"{told} (input.limits.{setting})")
+
+
+class _Counted(io.RawIOBase):
+    """A stream whose bytes are counted as they are read."""
+
+    def __init__(self, stream: BinaryIO, budget: UnpackedBudget) -> None:
+        self._stream: Any = stream
+        self._budget = budget
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        size: int = self._stream.readinto1(buffer)
+        self._budget.add(size)
+        return size
+
+
+def counted(stream: BinaryIO, budget: UnpackedBudget) -> BinaryIO:
+    """The buffered stream; reading it raises DocumentError when the budget is spent."""
+    return io.BufferedReader(_Counted(stream, budget), 1 << 18)

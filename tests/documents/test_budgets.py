@@ -1,0 +1,124 @@
+"""Files that hold far more than they weigh: one failed document that says so, and what came before stays."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evil_documents import gzip_of_zeros, overlapping_zip, tar_of_empty_members, wide_table
+
+from pipeline.config import InputConfig, InputSource
+from pipeline.config.limits import FREE_UNPACKED_BYTES
+from pipeline.documents import ListingCounts, load_entries
+from pipeline.errors import DocumentError
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp_path(tmp_path: Path) -> Iterator[None]:
+    """Inputs are given relative to the current directory."""
+    here = Path.cwd()
+    os.chdir(tmp_path)
+    Path("in").mkdir()
+    yield
+    os.chdir(here)
+
+
+def read(name: str, data: bytes, **more: Any) -> list[tuple[str, Any]]:
+    """Each entry of a file with its size, or reason and message."""
+    Path("in", name).write_bytes(data)
+    found = []
+    for entry in load_entries(InputConfig(uri=(InputSource("in"),), **more), output=None, counts=ListingCounts()):
+        try:
+            found.append((entry.id, len(entry.read())))
+        except DocumentError as error:
+            found.append((entry.id, (error.reason, str(error))))
+    return found
+
+
+def test_members_that_overlap_are_a_broken_archive() -> None:
+    """Two thousand members on one stream are not unpacked two thousand times; the first one is a document."""
+    started = time.process_time()
+    found = read("a.zip", overlapping_zip())
+    assert found[0] == ("a.zip!/0.txt", 10_000_000)
+    (last,) = found[1:]
+    assert last[0] == "a.zip"
+    assert last[1][0] == "document_unreadable"
+    assert "overlap" in last[1][1]
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("columns", [1_000_000, 10_001])
+def test_a_table_has_a_limit_of_columns(columns: int) -> None:
+    """The whole file is one failed document that names the setting."""
+    ((id, (reason, message)),) = read("a.csv", wide_table(columns), max_document_bytes=20_000_000)
+    assert (id, reason) == ("a.csv", "document_too_expensive")
+    assert f"{columns} columns, more than 10000 (input.limits.columns)" in message
+
+
+def test_the_limit_of_columns_is_a_setting() -> None:
+    """A wider table is read when it is allowed."""
+    assert len(read("a.csv", wide_table(10_001), limits={"columns": 20_000})) == 20
+
+
+def test_a_record_counts_with_the_names_of_its_columns() -> None:
+    """Its cells are few, its names are not: it is too large as a whole, and the others of another file are not."""
+    found = read("a.csv", wide_table(1000, rows=2), max_document_bytes=9000)
+    assert [(id, reason[0]) for id, reason in found] == [
+        ("a.csv#1", "document_too_large"),
+        ("a.csv#2", "document_too_large"),
+    ]
+    assert "input.max_document_bytes (9000)" in found[0][1][1]
+    assert [size for _, size in read("a.csv", wide_table(1000, rows=2), max_document_bytes=20_000)] > [9000, 9000]
+
+
+def test_a_table_does_not_multiply_its_header_for_ever() -> None:
+    """Records that are two hundred times the file end it, behind the records that came before."""
+    data = wide_table(9000, rows=40_000, name_chars=60)
+    found = read("a.csv", data)
+    assert found[-1][1][0] == "document_too_expensive"
+    assert "input.limits.ratio" in found[-1][1][1]
+    assert [id for id, _ in found[:-1]] == [f"a.csv#{number}" for number in range(1, len(found))]
+    made = sum(size for _, size in found[:-1])
+    assert FREE_UNPACKED_BYTES < made < FREE_UNPACKED_BYTES + 200 * len(data) + 1_000_000
+
+
+def test_a_wide_table_of_ordinary_records_is_read() -> None:
+    """Five hundred sparse columns and thousands of rows are no attack."""
+    names = ",".join(f"column_name_number_{number:04}" for number in range(500))
+    data = f"text,{names}\n".encode() + (b"some text" + b"," * 500 + b"\n") * 8000
+    assert len(read("a.csv", data)) == 8000
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz", "a.tar.gz"])
+def test_a_bomb_is_not_unpacked_to_its_end(name: str) -> None:
+    """What unpacks to hundreds of times its size is given up behind the first 64 MB."""
+    bomb = gzip_of_zeros(1 << 28) if name != "a.tar.gz" else tar_of_empty_members(400_000)
+    before = {"a.jsonl.gz": gzip.compress(b'{"text":"x"}\n'), "a.csv.gz": gzip.compress(b"text\nx\n")}.get(name, b"")
+    started = time.process_time()
+    found = read(name, before + bomb)
+    assert found[-1][0] == name
+    assert found[-1][1][0] == "document_too_expensive"
+    if before:
+        assert found[0] == (
+            f"{name}#1",
+            12 if "json" in name else len(json.dumps({"text": "x"}, separators=(",", ":"))),
+        )
+    assert time.process_time() - started < 25
+
+
+def test_an_archive_has_limits_of_members_and_bytes() -> None:
+    """Members up to the limit are documents, then one failure names the setting."""
+    data = tar_of_empty_members(5)
+    found = read("a.tar.gz", data, limits={"members": 3})
+    assert [id for id, _ in found] == ["a.tar.gz!/0.txt"] * 3 + ["a.tar.gz"]
+    assert "more than 3 members (input.limits.members)" in found[-1][1][1]
+    assert (
+        "more than 5000 bytes (input.limits.unpacked_bytes)"
+        in read("a.tar.gz", data, limits={"unpacked_bytes": 5000})[-1][1][1]
+    )
