@@ -66,7 +66,7 @@ def _vllm_facts(client: VLLMClient) -> Preflight:
     body = _get(client.endpoint, "/v1/models")
     served = _rows(body.get("data"))
     names = tuple(str(row.get("id")) for row in served)
-    wanted = client.config.model
+    wanted = client.wanted_model
     if not wanted and len(names) != 1:
         raise misconfigured("model_not_found", f"`model` is not set and the server has {_listed(names)}", models=names)
     if wanted and wanted not in names:

@@ -62,7 +62,8 @@ def build_failover(
         )
         for name in names
     }
-    return Failover({variant: [providers[name] for name in chain] for variant, chain in chains.items()})
+    orders = {variant: [providers[name] for name in chain] for variant, chain in chains.items()}
+    return Failover(orders, clock=tools.clock)
 
 
 def _asking(base: ProviderConfig, resolved: ResolvedAgentConfig, *, name: str) -> ProviderConfig:

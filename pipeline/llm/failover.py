@@ -6,7 +6,8 @@ It starts no thread and keeps nothing of a document.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import kind_of
@@ -15,6 +16,9 @@ from pipeline.llm.replica import Replica, Start
 from pipeline.records import ExtractionAttempt
 
 logger = logging.getLogger(__name__)
+
+FALLBACK_WARNING_S, FALLBACK_REPEAT_S = 60.0, 600.0
+"""How long a fallback answers before a warning says why, and how long until the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +32,11 @@ class Trouble:
 class Failover:
     """What the workers ask; safe for many threads. `orders`: for each variant its providers, the first first."""
 
-    def __init__(self, orders: Mapping[str, Sequence[Provider]]) -> None:
-        self.orders = orders
+    def __init__(
+        self, orders: Mapping[str, Sequence[Provider]], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.orders, self._clock = orders, clock
+        self._warn_at: dict[str, float] = {}
         self.providers = tuple(dict.fromkeys(provider for order in orders.values() for provider in order))
         self._serving = {variant: order[0] for variant, order in orders.items()}
 
@@ -103,6 +110,24 @@ class Failover:
         for provider in self.providers:
             provider.recover(start)
         self._log_switches()
+        self._warn_of_fallbacks()
+
+    def _warn_of_fallbacks(self) -> None:
+        """Log why a fallback has been answering for so long; a switch back ends it."""
+        now = self._clock()
+        for variant, order in self.orders.items():
+            first, serving = order[0], self._serving[variant]
+            if serving is first or first.available:
+                self._warn_at.pop(variant, None)
+            elif now >= self._warn_at.setdefault(variant, now + FALLBACK_WARNING_S):
+                self._warn_at[variant] = now + FALLBACK_REPEAT_S
+                logger.warning(
+                    "provider %s is still unavailable, the fallback %s answers: %s",
+                    first.name,
+                    serving.name,
+                    first.complaint,
+                    extra={"variant": variant},
+                )
 
     def _log_switches(self) -> None:
         for variant, order in self.orders.items():

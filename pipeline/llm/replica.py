@@ -163,9 +163,10 @@ class Replica:
             self.since = now if first else self.since
             self.why, self.retry_at = why, now + self.pause_s * self._tools.rng.uniform(0.75, 1.25)
             self.pause_s = min(MAX_PAUSE_S, self.pause_s * 2)
-        if first:
+            changed = before != self.state
+        if changed:
             fields = {"provider": self._provider, "endpoint": self.client.model.endpoint, "reason": why.reason}
-            logger.warning("server set aside: %s", why.message, extra=fields)
+            logger.warning("server set aside%s: %s", "" if first else ", now", why.message, extra=fields)
 
     def recover(self, start: Start) -> None:
         """Has the server looked at when it is set aside and its pause is over; called by one thread at a time."""

@@ -49,7 +49,10 @@ EVENTS = (b"data:", b"event:", b":")
 
 
 class VLLMClient:
-    """Asks one vLLM server (the first of `base_url`); one instance serves many threads."""
+    """Asks one vLLM server (the first of `base_url`); one instance serves many threads.
+
+    `wanted_model`: the configured model; empty means the only one served, whatever its name is at the moment.
+    """
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class VLLMClient:
         self.config, self._clock, self._now = config, clock, now
         self.endpoint = endpoint or Endpoint(config.base_urls[0], access_of(config, pool_size=pool_size))
         self.model = served_by(provider or config.type, config.model, config.base_urls[0])
+        self.wanted_model = config.model
         self.context_length: int | None = None
         self.from_reasoning = from_reasoning
         self.detects_repetition = False

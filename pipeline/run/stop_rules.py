@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 
 from pipeline.config import RunnerConfig
@@ -38,20 +38,36 @@ class StopReason:
 
 
 class FailureGuard:
-    """Stops a run whose documents fail too often; only documents that were asked count."""
+    """Stops a run whose documents fail too often.
+
+    Documents that fail before they are sent count as much as those that a model was asked about. The latter are
+    watched by themselves as well: unreadable files between them neither hide nor excuse a server that fails them all.
+    """
 
     def __init__(self, config: RunnerConfig) -> None:
-        self._config = config
-        self._first: list[str] = []
-        self._settled = config.fail_fast == 0
-        self._recent: deque[bool] = deque(maxlen=ABORT_WINDOW)
+        self._tried, self._sent = _Watch(config, "tried"), _Watch(config, "that were asked")
 
     def add(self, outcome: Result | Failure) -> StopReason | None:
-        """The end of the run, when this outcome is one too many."""
-        if not outcome.attempts:
-            return None
+        """Return the end of the run when this outcome is one too many."""
         reason = outcome.reason if isinstance(outcome, Failure) else ""
-        self._recent.append(bool(reason))
+        if not outcome.attempts:
+            return self._tried.add(reason) if reason else None
+        stop, stop_tried = self._sent.add(reason), self._tried.add(reason)
+        return stop or stop_tried
+
+
+class _Watch:
+    """Counts the failures of one kind of documents; `what` names them in messages."""
+
+    def __init__(self, config: RunnerConfig, what: str) -> None:
+        self._config, self._what = config, what
+        self._first: list[str] = []
+        self._settled = config.fail_fast == 0
+        self._recent: deque[str] = deque(maxlen=ABORT_WINDOW)
+
+    def add(self, reason: str) -> StopReason | None:
+        """Return the end of the run when this failure is one too many; "" is a result."""
+        self._recent.append(reason)
         return self._fail_fast(reason) or self._abort()
 
     def _fail_fast(self, reason: str) -> StopReason | None:
@@ -61,16 +77,19 @@ class FailureGuard:
         self._settled = not reason or reason != self._first[0]
         if self._settled or len(self._first) < self._config.fail_fast:
             return None
-        told = f"the first {len(self._first)} documents that were asked all failed: {reason}"
-        return StopReason(f"{told} (runner.fail_fast)", EXIT_FAILURES)
+        message = f"the first {len(self._first)} documents {self._what} all failed: {reason}"
+        return StopReason(f"{message} (runner.fail_fast)", EXIT_FAILURES)
 
     def _abort(self) -> StopReason | None:
-        failed = sum(self._recent)
+        failed = len(self._recent) - self._recent.count("")
         enough = max(1.0, self._config.abort_error_rate * ABORT_WINDOW)
         if len(self._recent) < ABORT_WINDOW or failed < enough:
             return None
-        told = f"{failed} of the last {ABORT_WINDOW} documents that were asked failed"
-        return StopReason(f"{told} (runner.abort_error_rate {self._config.abort_error_rate:g})", EXIT_FAILURES)
+        reasons = Counter(reason for reason in self._recent if reason)
+        most = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
+        message = f"{failed} of the last {ABORT_WINDOW} documents {self._what} failed"
+        message += f" (runner.abort_error_rate {self._config.abort_error_rate:g}): {most}"
+        return StopReason(message, EXIT_FAILURES)
 
 
 class OutageTimer:
@@ -82,19 +101,19 @@ class OutageTimer:
     def __init__(self, config: RunnerConfig) -> None:
         self.since: float | None = None
         self._refused_since: float | None = None
+        self._logged: tuple[float, str] | None = None
         self._config = config
 
     def watch(self, trouble: Trouble | None, now: float) -> StopReason | None:
-        """The end of the run, when it has waited for too long; says when the wait begins and when it is over."""
+        """Return the end of the run when it has waited for too long; log its begin, each change of cause, its end."""
         if trouble is None:
             if self.since is not None:
                 logger.info("going on", extra={"waited_s": round(now - self.since, 1)})
-            self.since = self._refused_since = None
+            self.since = self._refused_since = self._logged = None
             return None
         patience_s = self._config.config_grace_s if trouble.dead_end else self._config.max_outage_s
-        if self.since is None:
-            self.since = now
-            logger.warning("no provider can be asked, waiting up to %g s: %s", patience_s, trouble.message)
+        self.since = now if self.since is None else self.since
+        self._log(patience_s, trouble.message)
         begun = self.since
         if trouble.dead_end:
             # a dead end that an outage turned into has its whole grace: an ingress says 404 until its server is back
@@ -104,3 +123,11 @@ class OutageTimer:
         if now - begun <= patience_s:
             return None
         return StopReason.of_error(TryLaterError(f"no provider could be asked for {patience_s:g} s: {trouble.message}"))
+
+    def _log(self, patience_s: float, message: str) -> None:
+        """Log what is waited for and the limit that applies, whenever one of the two has changed."""
+        if (patience_s, message) == self._logged:
+            return
+        now = "" if self._logged is None else "now "
+        logger.warning("no provider can be asked, %swaiting up to %g s: %s", now, patience_s, message)
+        self._logged = (patience_s, message)

@@ -130,3 +130,56 @@ def test_when_all_refuse_our_settings_it_is_a_dead_end() -> None:
     assert f"vllm ({first.url}): model 'llama3.1:latest' is not there; there is 'other'" in trouble.message
     assert f"ollama ({second.url}): model 'llama3.1:latest' is not there" in trouble.message
     assert "sk-secret" not in trouble.message
+
+
+def test_a_fallback_that_answers_for_a_minute_is_explained(caplog: pytest.LogCaptureFixture) -> None:
+    """The warning says why the first provider is not used, again after ten minutes, and no more once it is back."""
+    clock = Clock()
+    with FakeLLM() as first, FakeLLM() as second:
+        failover = failover_of((first.url,), second=second.url, clock=clock)
+        first.down()
+        failover.ask(question("a"))
+        for seconds in (0, 50, 11, 300, 299, 2):
+            clock.now += seconds
+            failover.recover(at_once)
+        first.up()
+        clock.now += 600
+        failover.recover(at_once)
+        failover.recover(at_once)
+    messages = [record.getMessage() for record in caplog.records if "is still unavailable" in record.getMessage()]
+    assert len(messages) == 2
+    assert messages[0].startswith("provider vllm is still unavailable, the fallback ollama answers: vllm (http://")
+    assert "refused" in messages[0]
+
+
+def test_the_only_model_served_is_taken_again_under_its_new_name() -> None:
+    """With an empty `model` a server may come back with another one."""
+    clock = Clock()
+    with FakeLLM(("one",)) as server:
+        failover = failover_of((server.url,), clock=clock, model="")
+        failover.first.examine(failover.first.replicas[0])
+        assert failover.ask(question("a")).attempts[-1].model.name == "one"
+        server.down()
+        assert failover.ask(question("b")).unavailable
+        with FakeLLM(("two",), port=server.port):
+            clock.now += 60
+            failover.recover(at_once)
+            assert failover.ask(question("b")).attempts[-1].model.name == "two"
+
+
+def test_a_server_that_is_back_and_refuses_our_settings_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """From an outage to a refused key: the change is logged."""
+    clock = Clock()
+    with FakeLLM(api_key="right") as server:
+        failover = failover_of((server.url,), clock=clock, api_key="right")
+        server.down()
+        assert failover.ask(question("a")).unavailable
+        server.api_key = "wrong"
+        server.up()
+        clock.now += 60
+        failover.recover(at_once)
+        failover.recover(at_once)
+    messages = [record.getMessage() for record in caplog.records if "set aside" in record.getMessage()]
+    assert len(messages) == 2
+    assert messages[1].startswith("server set aside, now: ")
+    assert "401" in messages[1]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from test_output import failure, result
 
 from pipeline.config import RunnerConfig
 from pipeline.errors import EXIT_LATER
 from pipeline.llm.failover import Trouble
+from pipeline.records import Failure, Result
 from pipeline.report.remaining import RemainingFailures
 from pipeline.run.exit_code import exit_code
 from pipeline.run.stop_rules import ABORT_WINDOW, FailureGuard, OutageTimer, StopReason
@@ -54,12 +57,47 @@ def test_abort_looks_at_the_last_500(share: float, reasons: list[str], ends_at: 
     assert first_end(FailureGuard(RunnerConfig(fail_fast=0, abort_error_rate=share)), reasons) == ends_at
 
 
-def test_a_document_that_was_not_asked_moves_no_guard() -> None:
-    """A folder of empty files says nothing of the server."""
-    guard = FailureGuard(RunnerConfig(fail_fast=2, abort_error_rate=0.5))
-    unasked = failure("d", reason="document_empty")
-    object.__setattr__(unasked, "attempts", 0)
-    assert [guard.add(unasked) for _ in range(2 * ABORT_WINDOW)] == [None] * 2 * ABORT_WINDOW
+def unsent(reason: str) -> Failure:
+    """A document that failed before it was sent."""
+    return replace(failure("d", reason=reason), attempts=0)
+
+
+def test_documents_that_fail_before_they_are_sent_count() -> None:
+    """A run over millions of unreadable objects ends after the first few, not after as many error lines."""
+    guard = FailureGuard(RunnerConfig(fail_fast=5))
+    ends = [guard.add(unsent("document_unreadable")) for _ in range(5)]
+    assert [end is not None for end in ends] == [False] * 4 + [True]
+
+
+def test_unreadable_documents_hide_no_server_that_fails_all() -> None:
+    """The documents that were sent are watched by themselves, too."""
+    guard = FailureGuard(RunnerConfig(fail_fast=3))
+    outcomes = [unsent("document_empty"), *[failure("d", reason="timeout")] * 3]
+    assert [guard.add(outcome) is not None for outcome in outcomes] == [False, False, False, True]
+
+
+def test_abort_names_the_reasons_of_what_was_tried() -> None:
+    """Half of the last 500 failed before they were sent: the message says of what."""
+    guard = FailureGuard(RunnerConfig(fail_fast=0, abort_error_rate=0.5))
+    outcomes: list[Result | Failure] = [result("d"), unsent("document_unreadable")] * 250
+    ends = [end for outcome in outcomes if (end := guard.add(outcome)) is not None]
+    assert len(ends) == 1
+    assert (
+        "250 of the last 500 documents tried failed (runner.abort_error_rate 0.5): 250 document_unreadable"
+        in ends[0].message
+    )
+
+
+def test_each_change_of_the_cause_and_of_the_limit_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """An outage that turns into a refused key has another limit, and says so."""
+    patience = OutageTimer(RunnerConfig(max_outage_s=60, config_grace_s=10))
+    for now, trouble in enumerate([OUTAGE, OUTAGE, REFUSED, REFUSED, OUTAGE]):
+        patience.watch(trouble, now)
+    assert [record.getMessage() for record in caplog.records] == [
+        "no provider can be asked, waiting up to 60 s: it refuses connections",
+        "no provider can be asked, now waiting up to 10 s: it says 401",
+        "no provider can be asked, now waiting up to 60 s: it refuses connections",
+    ]
 
 
 @pytest.mark.parametrize(
