@@ -67,8 +67,8 @@ def test_a_run_is_all_in_the_store(there: There) -> None:
     assert b"<html" in there.store.get("report.html")
     assert there.json("runs/first.json")["counts"]["found"] == 3
     assert not (place.folder / "out").exists()
-    assert sorted(place.asked()) == names
-    place.run()
+    assert sorted(set(place.asked())) == names
+    place.run("--set", "runner.max_error_rate=1")
     assert place.asked() == []
 
 

@@ -360,11 +360,11 @@ def test_a_file_is_written_whole(tmp_path: Path) -> None:
     assert listed(tmp_path) == ["report.json"]
 
 
-def test_a_written_file_has_the_usual_rights(tmp_path: Path) -> None:
-    """The umask decides who may read it, as for any file."""
+def test_a_written_file_is_for_the_owner_and_the_group(tmp_path: Path) -> None:
+    """As an output is; a stricter umask holds."""
     write_atomic(tmp_path / "a", b"")
     (tmp_path / "b").touch()
-    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == stat.S_IMODE((tmp_path / "b").stat().st_mode)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == stat.S_IMODE((tmp_path / "b").stat().st_mode) & 0o640
 
 
 def test_a_write_that_breaks_keeps_the_old_file(tmp_path: Path) -> None:
