@@ -58,9 +58,12 @@ def answer_in_reasoning(reasoning: str, schema: Mapping[str, Any] | None) -> str
         return None
     text = after_thoughts(reasoning) or ""
     body = strip_fence(text.strip()).strip()
-    if not is_one_object(body) or _compiled(json.dumps(schema)).violation(json.loads(body)) is not None:
-        return None
-    return body
+    return None if breaks_schema(body, schema) else body
+
+
+def breaks_schema(text: str, schema: Mapping[str, Any]) -> bool:
+    """Return True when a text is not one object that is valid against the schema."""
+    return not is_one_object(text) or _compiled(json.dumps(schema)).violation(json.loads(text)) is not None
 
 
 @lru_cache(maxsize=16)

@@ -61,7 +61,7 @@ def _lines(place: str, found: Preflight, *, first: bool) -> Iterator[str]:
         "server version": found.server,
         "context length": found.context_length and f"{found.context_length} tokens",
         "prompt without a document": found.prompt_tokens and f"{found.prompt_tokens} tokens",
-        "holds the model to a schema": None if found.constrained is None else ("yes" if found.constrained else "no"),
+        "schema": found.enforcement,
         "think": None if found.think is None else str(found.think).lower(),
         "digest": found.digest,
     }

@@ -24,6 +24,7 @@ class Preflight:
 
     `reason` is of errors.REASONS when `status` is not ok. `prompt_tokens`: the prompt with an empty document.
     `unpaid`: the account has no budget left, so that waiting at a first start is in vain.
+    `enforcement`: "enforced", "not enforced" or "not verified (why)"; empty when nobody tried.
     `unenforced`: places and keywords of the agent's schema that this kind of server is known not to enforce.
     """
 
@@ -37,7 +38,7 @@ class Preflight:
     context_length: int | None = None
     prompt_tokens: int | None = None
     think: bool | str | None = None
-    constrained: bool | None = None
+    enforcement: str = ""
     warnings: tuple[str, ...] = ()
     unenforced: tuple[str, ...] = ()
     unpaid: bool = False

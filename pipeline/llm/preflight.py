@@ -14,21 +14,22 @@ from pipeline.errors import PROMPT_TOO_LONG, PROVES_LIFE, kind_of
 from pipeline.llm.capabilities import FoundError, Preflight, Status, facts_of, misconfigured
 from pipeline.llm.enforcement import unenforced
 from pipeline.llm.ollama import OllamaClient
+from pipeline.llm.schema_canary import (
+    CANARY_PROMPTS,
+    FLOOD_WARNING,
+    NOT_ENFORCED,
+    NOT_ENFORCED_WARNING,
+    canary_schema,
+    enforcement,
+    is_flooded,
+)
+from pipeline.llm.trial import TRIAL_TOKENS, try_completion
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt
 
 TINY_TIMEOUT_S = 60.0
 TINY_TOKENS = 8
-CANARY_TOKENS = 48
 TINY_PROMPTS = {"system": "", "user": "Say ok."}
-CANARY_PROMPTS = {"system": "", "user": "Tell me in one short sentence of plain prose what a harbour is."}
-CANARY = '{"canary":"kJ7-sulphur"}'
-CANARY_SCHEMA: Mapping[str, Any] = {
-    "type": "object",
-    "properties": {"canary": {"type": "string", "enum": ["kJ7-sulphur"]}},
-    "required": ["canary"],
-    "additionalProperties": False,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def _full(
 ) -> Preflight:
     facts = known if known is not None and known.model else facts_of(client)
     take_over(client, facts)
-    seen = _complete(client, sample, max_tokens=TINY_TOKENS)
+    seen = try_completion(client, sample.prompts, sample.json_schema)
     if seen.reason in PROMPT_TOO_LONG:
         raise misconfigured("rejected_config", f"the prompt without a document does not fit: {seen.message}")
     facts = replace(facts, prompt_tokens=seen.prompt_tokens)
@@ -87,7 +88,7 @@ def _full(
     if sample.json_schema is None:
         return facts
     facts = replace(facts, unenforced=tuple(unenforced(sample.json_schema, client.config.type)))
-    return _with_canary(client, facts) if canary else facts
+    return _with_canary(client, facts, sample.json_schema, seen) if canary else facts
 
 
 def take_over(client: VLLMClient | OllamaClient, facts: Preflight) -> None:
@@ -121,16 +122,17 @@ def _check_fit(facts: Preflight, *, max_tokens: int) -> None:
         raise misconfigured("rejected_config", f"{told}: that does not fit the context of {facts.context_length}")
 
 
-def _with_canary(client: VLLMClient | OllamaClient, facts: Preflight) -> Preflight:
-    """Whether the server holds the model to a schema: only then does prose come back as this very object.
-
-    Or as its beginning: a small model may put white space into it without end (vLLM 0.32.0, any white space allowed).
-    """
-    seen = client.small(max_tokens=CANARY_TOKENS, timeout_s=min(TINY_TIMEOUT_S, client.config.timeout)).call_llm(
-        CANARY_PROMPTS, CANARY_SCHEMA, ""
-    )
-    said = "".join((seen.raw_text or "").split())
-    if said and CANARY.startswith(said):
-        return replace(facts, constrained=True)
-    warning = "the server does not hold the model to the schema (constrained decoding is off): validation alone decides"
-    return replace(facts, constrained=False, warnings=(*facts.warnings, warning))
+def _with_canary(
+    client: VLLMClient | OllamaClient, facts: Preflight, schema: Mapping[str, Any], own: ExtractionAttempt
+) -> Preflight:
+    """Return the facts with the statement about the agent's schema; `own`: what came back for the schema itself."""
+    changed = canary_schema(schema)
+    seen = None
+    if changed is not None:
+        small = client.small(max_tokens=TRIAL_TOKENS, timeout_s=min(TINY_TIMEOUT_S, client.config.timeout))
+        seen = small.call_llm(CANARY_PROMPTS, changed, "")
+    statement = enforcement(own, seen, schema=schema, unenforced=bool(facts.unenforced))
+    warnings = [NOT_ENFORCED_WARNING] if statement == NOT_ENFORCED else []
+    if is_flooded(own) or (seen is not None and is_flooded(seen)):
+        warnings.append(FLOOD_WARNING)
+    return replace(facts, enforcement=statement, warnings=(*facts.warnings, *warnings))

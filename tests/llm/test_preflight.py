@@ -11,7 +11,8 @@ from raw_server import answering, refusing_url, reply
 from pipeline.config import OllamaConfig, VLLMConfig
 from pipeline.llm.capabilities import Preflight
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.preflight import CANARY_SCHEMA, PreflightSample, examine
+from pipeline.llm.preflight import PreflightSample, examine
+from pipeline.llm.schema_canary import canary_schema
 from pipeline.llm.vllm import VLLMClient
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
@@ -49,7 +50,7 @@ def test_a_good_server_passes_with_its_facts(kind: str) -> None:
     assert (found.model, found.models) == ("llama3.1:latest", ("llama3.1:latest", "other:latest"))
     assert (found.context_length, found.server) == (4096, "0.32.0" if kind == "vllm" else "0.32.9")
     assert found.prompt_tokens == (len("You extract.\n<document></document>")) // 4
-    assert found.constrained is True
+    assert found.enforcement == "enforced"
     assert (found.digest is not None) is (kind == "ollama")
 
 
@@ -59,7 +60,7 @@ def test_the_schema_of_the_agent_goes_before_the_canary(kind: str) -> None:
     with FakeLLM() as server:
         look(client_of(kind, server.url))
         asked = [schema_sent(seen) for seen in server.chats() if seen.body["messages"]]
-    assert asked == [SCHEMA, dict(CANARY_SCHEMA)]
+    assert asked == [SCHEMA, canary_schema(SCHEMA)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -67,32 +68,39 @@ def test_a_server_that_ignores_schemas_gets_a_warning(kind: str) -> None:
     """It is used all the same: every answer is validated here."""
     with FakeLLM(enforce_schema=False) as server:
         found = look(client_of(kind, server.url))
-    assert (found.status, found.constrained) == ("ok", False)
+    assert (found.status, found.enforcement) == ("ok", "not enforced")
     assert "does not hold the model to the schema" in found.warnings[0]
 
 
 @pytest.mark.parametrize(
-    ("said", "constrained"),
+    ("said", "statement"),
     [
-        ('{"canary":\n "kJ7-sulphur"}', True),
-        ("{ \n\n\n\n", True),
-        ('{"canary": "kJ7', True),
-        ('{"canary": "a harbour is"}', False),
-        ("A harbour is a place for ships.", False),
-        ("\\n" * 400, False),
+        ('{"canary":\n "kJ7-sulphur"}', "enforced"),
+        ('{"canary":\n "kJ7-sulphur", "a": 1}', "enforced"),
+        ("{ \n\n\n\n", "enforced"),
+        ('{"canary": "kJ7', "enforced"),
+        ('{"canary": "a harbour is"}', "not enforced"),
+        ('{"harbour": "a place for ships"}', "not enforced"),
+        ("A harbour is a place for ships.", "not enforced"),
+        ("\\n" * 400, "not enforced"),
+        ('{"a": 1, "canary": ', "not verified (the answer does not begin with the property of the test)"),
+        ("<think>The user wants prose", "not verified (the model spent the 48 tokens of the test on thoughts)"),
+        ("[THINK]hm[/THINK]", "not verified (the model spent the 48 tokens of the test on thoughts)"),
+        ('<think>hm</think>{"canary"', "enforced"),
+        ("", "not verified (the test was not answered: no content)"),
     ],
 )
-def test_a_canary_that_drowns_in_white_space_proves_its_grammar(said: str, constrained: bool) -> None:
+def test_what_the_canary_proves(said: str, statement: str) -> None:
     """A tiny model put nothing but white space after the brace (vLLM 0.32.0): prose does not begin like that."""
     with FakeLLM(answer=lambda prompt, _: said if "harbour" in prompt else '{"a": 1}') as server:
-        assert look(client_of("vllm", server.url)).constrained is constrained
+        assert look(client_of("vllm", server.url)).enforcement == statement
 
 
 def test_without_a_canary_nothing_is_known_of_enforcement() -> None:
     """The canary goes once to each server and run; other looks leave it out."""
     with FakeLLM(enforce_schema=False) as server:
         found = look(client_of("vllm", server.url), canary=False)
-        assert (found.status, found.constrained, found.warnings, len(server.chats())) == ("ok", None, (), 1)
+        assert (found.status, found.enforcement, found.warnings, len(server.chats())) == ("ok", "", (), 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)

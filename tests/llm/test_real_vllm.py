@@ -34,7 +34,7 @@ def client() -> VLLMClient:
     kind: Any = os.environ.get("REAL_VLLM_TYPE", "vllm")
     client = VLLMClient(VLLMConfig(base_url=BASE_URL, type=kind, max_tokens=64))
     found = examine(client, sample=PreflightSample(PROMPTS, SCHEMA), full=True, canary=True)
-    assert (found.status, found.constrained) == ("ok", True), found.message
+    assert (found.status, found.enforcement) == ("ok", "enforced"), found.message
     assert found.context_length
     assert found.prompt_tokens
     return client

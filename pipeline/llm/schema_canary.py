@@ -1,0 +1,111 @@
+"""Whether a server holds the model to the agent's own schema: enforced, not enforced, or not verified, and why.
+
+The canary is the agent's schema with one property more, in front, whose only value no model would write by itself; it
+is sent with a prompt that asks for prose. A server that drops the grammar of this schema, or every grammar, answers in
+prose. What came back for the agent's schema itself must not contradict it either.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.answers import after_thoughts, breaks_schema, is_one_object
+from pipeline.llm.endings import WHITE_SPACE_ADVICE
+from pipeline.records import ExtractionAttempt
+
+NAME, VALUE = "canary", "kJ7-sulphur"
+BEGINNING = f'{{"{NAME}":"{VALUE}"'
+CANARY_PROMPTS = {"system": "", "user": "Tell me in one short sentence of plain prose what a harbour is."}
+
+ENFORCED, NOT_ENFORCED = "enforced", "not enforced"
+NOT_ENFORCED_WARNING = (
+    "the server does not hold the model to the schema (constrained decoding is off): validation alone decides"
+)
+_OTHER_SHAPES = frozenset(
+    ("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "not", "if", "enum", "const", "maxProperties", "propertyNames")
+)
+_FIRST_KEY = re.compile(r'\{\s*("(?:[^"\\]|\\.)*")')
+_FLOOD_CHARS = 24
+_CUT = frozenset({"output_truncated", "generation_loop"})
+
+
+def canary_schema(schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the agent's schema with the canary in front; None when its root is more than an object's properties."""
+    if _OTHER_SHAPES & schema.keys() or NAME in schema.get("properties", {}):
+        return None
+    first = {NAME: {"type": "string", "enum": [VALUE]}}
+    changed = {"properties": {**first, **schema.get("properties", {})}, "required": [NAME, *schema.get("required", [])]}
+    return {**schema, **changed}
+
+
+def enforcement(
+    own: ExtractionAttempt, canary: ExtractionAttempt | None, *, schema: Mapping[str, Any], unenforced: bool
+) -> str:
+    """Return the statement about the agent's schema from what came back for it, and for the canary.
+
+    `canary` is None when the schema can hold none. `unenforced`: the server is known to leave out some keyword.
+    """
+    if _contradicts(own, schema, unenforced=unenforced):
+        return NOT_ENFORCED
+    if canary is None:
+        return "not verified (the schema's root is more than an object's properties)"
+    return _of_canary(canary, schema)
+
+
+def is_flooded(attempt: ExtractionAttempt) -> bool:
+    """Return True when an answer was cut in white space, or is white space for the most part."""
+    text = attempt.raw_text or ""
+    if "trailing_whitespace" in attempt.notes:
+        return True
+    if attempt.reason not in _CUT or len(text) < _FLOOD_CHARS:
+        return False
+    return not text[-_FLOOD_CHARS:].strip() or sum(map(len, text.split())) * 5 < len(text) * 2
+
+
+FLOOD_WARNING = f"the model fills its answers with white space: {WHITE_SPACE_ADVICE.partition(': ')[2]}"
+
+
+def _contradicts(own: ExtractionAttempt, schema: Mapping[str, Any], *, unenforced: bool) -> bool:
+    """Return True when no grammar of this schema can have let the answer to it through."""
+    body = (after_thoughts(own.raw_text or "") or "").strip()
+    if not body:
+        return False
+    if not body.startswith("{"):
+        return True
+    if own.ok:
+        return not unenforced and breaks_schema(body, schema)
+    return _key_of(body) is not None and _closed(schema) and _key_of(body) not in schema.get("properties", {})
+
+
+def _of_canary(seen: ExtractionAttempt, schema: Mapping[str, Any]) -> str:
+    text = seen.raw_text or ""
+    body = after_thoughts(text)
+    if seen.thought or body is None or (text.strip() and not body.strip()):
+        return f"not verified (the model spent the {seen.max_tokens} tokens of the test on thoughts)"
+    if not body.strip():
+        return f"not verified (the test was not answered: {seen.message or 'no content'})"
+    dense = "".join(body.split())
+    if dense.startswith(BEGINNING) or BEGINNING.startswith(dense):
+        return ENFORCED
+    if seen.ok and is_one_object(body):
+        return ENFORCED if json.loads(body).get(NAME) == VALUE else NOT_ENFORCED
+    key = _key_of(body)
+    if key is not None and key != NAME and key in schema.get("properties", {}):
+        return "not verified (the answer does not begin with the property of the test)"
+    return NOT_ENFORCED
+
+
+def _closed(schema: Mapping[str, Any]) -> bool:
+    return schema.get("additionalProperties") is False and "patternProperties" not in schema
+
+
+def _key_of(body: str) -> str | None:
+    """Return the first key of an object, or of the beginning of one."""
+    found = _FIRST_KEY.match(body.lstrip())
+    try:
+        return str(json.loads(found[1])) if found else None
+    except ValueError:
+        return None

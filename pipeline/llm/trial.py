@@ -1,0 +1,145 @@
+"""The trial completion of a preflight: the agent's own schema and a prompt without a document, judged as a run would.
+
+schema, few tokens ─▶ an answer, or the beginning of one ─▶ passed
+        │ nothing but thoughts ─▶ once more with the agent's own max_tokens
+        │ no answer            ─▶ once more
+        └ an error status      ─▶ without the schema: is it the schema that the server does not take?
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.answers import after_thoughts
+from pipeline.errors import PROMPT_TOO_LONG, PROVES_LIFE, kind_of
+from pipeline.llm.capabilities import FoundError, Preflight, Status
+from pipeline.llm.ollama import OllamaClient
+from pipeline.llm.vllm import VLLMClient
+from pipeline.records import ExtractionAttempt
+
+TRIAL_TOKENS = 48
+TRIAL_TIMEOUT_S = 60.0
+CUT = frozenset({"output_truncated", "generation_loop"})
+
+_ADVICE = tuple(
+    (re.compile(pattern, re.IGNORECASE), advice)
+    for pattern, advice in (
+        (r"all of them thought|only (reasoning|thinking)", "see docs/thinking-models.md"),
+        (
+            r"system role|roles must alternate|only user and assistant",
+            "this model's chat template takes no system message: move the agent's `system_prompt` into `user_prompt`",
+        ),
+        (
+            r"max_tokens.{0,80}support|unsupported.{0,40}max_tokens",
+            "set `extra_body: {max_tokens: null, max_completion_tokens: N}`",
+        ),
+        (r"temperature.{0,80}support|unsupported.{0,40}temperature", "set `extra_body: {temperature: null}`"),
+        (r"does not support thinking|think value", "set `ollama.think: auto`"),
+        (r"repetition_detection|stream_options", "use `type: openai` for a server that is no vLLM 0.32"),
+        (
+            r"response_format|json.?schema|grammar|guided|structured",
+            "simplify the agent's schema, or start the server with another structured-output back end",
+        ),
+        (r"budget has been|over budget|credit|quota|payment|http 402", "the account behind the key has no budget left"),
+        (
+            r"extra inputs|not permitted|unknown|unrecognized|unsupported",
+            "leave out what it names: see `extra_body`, the agent's `request`, and `type: openai`",
+        ),
+        (r"finish_reason|done_reason", "let the gateway pass on the server's own end of an answer, or leave it out"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What is asked on trial: the prompts, the schema, how many tokens may come back and how long that may take."""
+
+    prompts: Mapping[str, str]
+    json_schema: Mapping[str, Any] | None
+    max_tokens: int = TRIAL_TOKENS
+    timeout_s: float = TRIAL_TIMEOUT_S
+
+
+def try_completion(
+    client: VLLMClient | OllamaClient, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None
+) -> ExtractionAttempt:
+    """Return a completion that a run would accept, or the beginning of one; FoundError says why there is none.
+
+    A prompt that is too long comes back as such.
+    """
+    attempt = _ask(client, Trial(prompts, json_schema))
+    if _passes(attempt):
+        return attempt
+    if _is_answer_of_status(attempt) and json_schema is not None:
+        return _without_schema(client, Trial(prompts, json_schema), attempt)
+    if kind_of(attempt.reason or "") == "answer" or attempt.reason in PROVES_LIFE or attempt.ok:
+        again = _ask(client, Trial(prompts, json_schema, client.config.max_tokens, client.config.timeout))
+        if _passes(again):
+            return again
+        if again.ok or again.reason in CUT or again.reason in PROVES_LIFE:
+            raise _no_answer(again)
+        attempt = again
+    raise refusal(attempt)
+
+
+def _ask(client: VLLMClient | OllamaClient, trial: Trial) -> ExtractionAttempt:
+    small = client.small(
+        max_tokens=min(trial.max_tokens, client.config.max_tokens),
+        timeout_s=min(trial.timeout_s, client.config.timeout),
+    )
+    return small.call_llm(trial.prompts, trial.json_schema, "")
+
+
+def _passes(attempt: ExtractionAttempt) -> bool:
+    """Return True for an answer, the beginning of one, or a prompt that is too long; thoughts are no beginning."""
+    if attempt.reason in PROMPT_TOO_LONG:
+        return True
+    if not attempt.ok and attempt.reason not in CUT:
+        return False
+    return bool((after_thoughts(attempt.raw_text or "") or "").strip())
+
+
+def _is_answer_of_status(attempt: ExtractionAttempt) -> bool:
+    """Return True for an error status that the schema may be to blame for."""
+    if not (attempt.error or "").startswith("http_"):
+        return False
+    return attempt.reason in ("server_error", "rejected", "rejected_config", "bad_response")
+
+
+def _without_schema(client: VLLMClient | OllamaClient, trial: Trial, failed: ExtractionAttempt) -> ExtractionAttempt:
+    """Return the completion with the schema after all; FoundError that blames the schema, or else the server."""
+    plain = _ask(client, Trial(trial.prompts, None))
+    if not (_passes(plain) or plain.reason in CUT or plain.reason in PROVES_LIFE):
+        raise refusal(failed)
+    again = _ask(client, trial)
+    if _passes(again):
+        return again
+    if not _is_answer_of_status(again):
+        raise refusal(again)
+    message = "the server refuses the agent's schema, and completes the same request without it: "
+    message += f"{again.message}; simplify the schema, or start the server with another structured-output back end"
+    raise FoundError(Preflight("misconfigured", "rejected_config", message))
+
+
+def refusal(attempt: ExtractionAttempt) -> FoundError:
+    """Return why the trial ended without a completion: the server's words, and what to set."""
+    kind = kind_of(attempt.reason or "")
+    status: Status = "misconfigured" if kind in ("config", "document") else "unreachable"
+    message = f"a tiny completion failed: {attempt.message or attempt.error}"
+    message += _advice(attempt.message)
+    return FoundError(Preflight(status, attempt.reason, message, unpaid=attempt.unpaid))
+
+
+def _no_answer(attempt: ExtractionAttempt) -> FoundError:
+    """Return that the server completes requests, and that no completion is an answer."""
+    words = attempt.message or "the model thought within its answer, and said nothing else"
+    message = f"the server answers, but a run would accept none of its answers: {words}{_advice(words)}"
+    return FoundError(Preflight("misconfigured", attempt.reason or "empty_model_response", message))
+
+
+def _advice(message: str) -> str:
+    found = next((advice for pattern, advice in _ADVICE if pattern.search(message)), None)
+    return f" ({found})" if found and found not in message else ""

@@ -1,0 +1,246 @@
+"""The preflight passes only a server that gives what a run would accept, and says of any other what to set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import AGENT, Place
+from fake_llm import FakeLLM
+from raw_server import Got, Line, RawServer, reply
+from test_preflight import SAMPLE, SCHEMA, client_of, look
+
+from pipeline.llm.preflight import PreflightSample
+from pipeline.llm.schema_canary import canary_schema
+
+CHAT = "/v1/chat/completions"
+TEXT = '{"a": 1}'
+Answer = Callable[[dict[str, Any]], bytes]
+
+
+def said(content: Any, finish: Any = "stop", **message: Any) -> bytes:
+    """A completion."""
+    choice = {"message": {"role": "assistant", "content": content, **message}, "finish_reason": finish}
+    return reply({"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 9}})
+
+
+def refused(message: str, status: int = 400, **more: Any) -> bytes:
+    """An error."""
+    return reply({"error": {"message": message, **more}}, status)
+
+
+def schema_of(body: dict[str, Any]) -> Any:
+    """The schema that a request asks for."""
+    return (body.get("response_format") or {}).get("json_schema", {}).get("schema")
+
+
+def filled(schema: Any) -> str:
+    """What a model says that is held to a schema of ours: each property's only value, or 1."""
+    return json.dumps({name: part.get("enum", [1])[0] for name, part in schema["properties"].items()})
+
+
+def obedient(body: dict[str, Any]) -> bytes:
+    """What a good server says."""
+    schema = schema_of(body)
+    return said(filled(schema) if schema else "ok")
+
+
+def serving(answer: Answer) -> RawServer:
+    """A server of one model, `m`, whose completions are the answers."""
+    server: RawServer
+
+    def talk(line: Line) -> None:
+        while (got := line.read()) is not None:
+            server.got.append(got)
+            line.send(page(got))
+
+    def page(got: Got) -> bytes:
+        if got.path == CHAT:
+            return answer(got.json)
+        return reply({"data": [{"id": "m"}]}) if got.path == "/v1/models" else reply({}, 404)
+
+    server = RawServer(talk)
+    return server
+
+
+def crash(message: str = "") -> Answer:
+    """A server that answers 500 to each schema."""
+    return lambda body: refused(message, 500) if schema_of(body) else said("ok")
+
+
+# what the server says → reason, what a person reads
+FAULTY: list[tuple[str, Answer, str, str]] = [
+    (
+        "system role",
+        lambda _: refused("System role not supported"),
+        "rejected_config",
+        "`system_prompt` into `user_prompt`",
+    ),
+    (
+        "max_tokens",
+        lambda _: refused("Unsupported parameter: 'max_tokens' is not supported with this model."),
+        "rejected_config",
+        "max_completion_tokens: N",
+    ),
+    ("422", lambda _: reply({"detail": [{"loc": ["body", "x"], "msg": "no"}]}, 422), "rejected", "body.x: no"),
+    ("finish", lambda _: said(TEXT, "content_filter"), "bad_response", "finish_reason is 'content_filter'"),
+    ("only thoughts", lambda _: said(None, reasoning_content="hm"), "empty_model_response", "enable_thinking: false"),
+    ("cut thoughts", lambda _: said(None, "length", reasoning="hm"), "output_truncated", "docs/thinking-models.md"),
+    ("thoughts", lambda _: said("<think>I see", "length"), "output_truncated", "would accept none of its answers"),
+    ("says nothing", lambda _: said(""), "empty_model_response", "no content"),
+    ("page", lambda _: reply(b"<html>Sign in"), "bad_response", "not a JSON object"),
+    ("schema 500", crash(), "rejected_config", "refuses the agent's schema, and completes the same request without it"),
+    ("schema 500 text", crash("EOF"), "rejected_config", "simplify the schema"),
+    (
+        "schema 400",
+        lambda body: refused("no such thing") if schema_of(body) else said("ok"),
+        "rejected_config",
+        "refuses the agent's schema",
+    ),
+]
+
+
+@pytest.mark.parametrize(("answer", "reason", "told"), [row[1:] for row in FAULTY], ids=[row[0] for row in FAULTY])
+def test_a_server_that_refuses_every_completion_does_not_pass(answer: Answer, reason: str, told: str) -> None:
+    """It is a configuration error, with the server's words and what to set."""
+    with serving(answer) as server:
+        found = look(client_of("openai", server.url, model="m"))
+        warned = look(client_of("openai", server.url, model="m", preflight="warn"))
+    assert (found.status, found.reason) == ("misconfigured", reason)
+    assert told in found.message
+    assert warned.status != "ok" or found.message in warned.warnings
+
+
+@pytest.mark.parametrize(("status", "message"), [(500, "boom"), (503, "busy"), (429, "slow down")])
+def test_a_server_in_trouble_is_not_misconfigured(status: int, message: str) -> None:
+    """What fails with and without the schema is the server's trouble, and may pass."""
+    with serving(lambda _: refused(message, status)) as server:
+        found = look(client_of("openai", server.url, model="m"))
+    assert (found.status, message in found.message) == ("unreachable", True)
+
+
+@pytest.mark.parametrize("bad", [refused("", 500), said("", "stop"), said(TEXT, "odd"), reply(b"<html>")])
+def test_one_bad_answer_is_no_verdict(bad: bytes) -> None:
+    """A server that does it right the next time passes."""
+    left = [bad]
+    with serving(lambda body: left.pop() if left else obedient(body)) as server:
+        assert look(client_of("openai", server.url, model="m")).status == "ok"
+
+
+def test_a_model_that_thinks_first_gets_the_agents_own_length() -> None:
+    """48 tokens of thoughts say nothing; the answer that a run would get is waited for."""
+
+    def answer(body: dict[str, Any]) -> bytes:
+        if body["max_tokens"] < 500:
+            return said(None, "length", reasoning="hm")
+        return said(TEXT, reasoning="hm")
+
+    with serving(answer) as server:
+        found = look(client_of("openai", server.url, model="m", max_tokens=500))
+        assert [got.json["max_tokens"] for got in server.got if got.path == CHAT] == [48, 500, 48]
+    assert (found.status, found.enforcement) == (
+        "ok",
+        "not verified (the model spent the 48 tokens of the test on thoughts)",
+    )
+
+
+def test_an_answer_in_the_reasoning_passes_as_it_does_in_a_run() -> None:
+    """Unless the configuration refuses such answers."""
+    with serving(lambda _: said(None, reasoning_content=TEXT)) as server:
+        client = client_of("openai", server.url, model="m")
+        assert look(client).status == "ok"
+        client.from_reasoning = False
+        assert look(client).reason == "empty_model_response"
+
+
+def drops(own: bool) -> Answer:
+    """A server that drops the grammar of schemas with a pattern; `own`: of the agent's schema alone."""
+
+    def answer(body: dict[str, Any]) -> bytes:
+        schema = schema_of(body)
+        dropped = schema == PATTERN if own else "pattern" in json.dumps(schema)
+        return said("A harbour shelters ships.") if dropped else obedient(body)
+
+    return answer
+
+
+PATTERN = {**SCHEMA, "properties": {"a": {"type": "string", "pattern": "^x"}}}
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_server_that_drops_only_this_grammar_is_found_out(own: bool) -> None:
+    """llama.cpp #19051: other schemas are enforced."""
+    with serving(drops(own)) as server:
+        sample = PreflightSample(SAMPLE.prompts, PATTERN)
+        found = look(client_of("openai", server.url, model="m"), sample=sample)
+        assert look(client_of("openai", server.url, model="m")).enforcement == "enforced"
+    assert (found.status, found.enforcement, len(found.warnings)) == ("ok", "not enforced", 1)
+
+
+@pytest.mark.parametrize(
+    ("own", "statement"),
+    [
+        (said(TEXT), "enforced"),
+        (said('{"a"', "length"), "enforced"),
+        (said('{"a": "x"}'), "not enforced"),
+        (said('{"b": 1', "length"), "not enforced"),
+        (said("Here it is: " + TEXT), "not enforced"),
+        (said("```json\n" + TEXT + "\n```"), "not enforced"),
+    ],
+)
+def test_the_answer_to_the_agents_own_schema_counts_too(own: bytes, statement: str) -> None:
+    """A grammar lets nothing through that breaks its schema."""
+    with serving(lambda body: own if schema_of(body) == SCHEMA else obedient(body)) as server:
+        assert look(client_of("openai", server.url, model="m")).enforcement == statement
+
+
+@pytest.mark.parametrize("root", [{"allOf": [{"required": ["a"]}]}, {"maxProperties": 1}])
+def test_a_schema_that_takes_no_canary_is_not_verified(root: dict[str, Any]) -> None:
+    """One property more would change what it means."""
+    with serving(obedient) as server:
+        found = look(
+            client_of("openai", server.url, model="m"), sample=PreflightSample(SAMPLE.prompts, {**SCHEMA, **root})
+        )
+    assert found.enforcement.startswith("not verified (the schema's root")
+    assert canary_schema({**SCHEMA, **root}) is None
+
+
+def test_a_canary_that_is_refused_verifies_nothing() -> None:
+    """The statement says why."""
+    with serving(lambda body: refused("odd", 500) if "canary" in json.dumps(body) else obedient(body)) as server:
+        found = look(client_of("openai", server.url, model="m"))
+    assert (found.status, found.enforcement) == ("ok", "not verified (the test was not answered: HTTP 500: odd)")
+
+
+@pytest.mark.parametrize("text", ["{" + " \n" * 40, TEXT + "\n" * 90, '{"a": 1' + " " * 60])
+def test_a_flood_of_white_space_is_noticed(text: str) -> None:
+    """The warning names the server's setting."""
+    with serving(lambda _: said(text, "length")) as server:
+        found = look(client_of("openai", server.url, model="m"))
+    assert found.status == "ok"
+    assert any("disable_any_whitespace" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize(("answer", "told"), [(row[1], row[3]) for row in FAULTY], ids=[row[0] for row in FAULTY])
+def test_check_and_run_end_with_2_within_seconds(place: Place, answer: Answer, told: str) -> None:
+    """Both say what the server said and what to set, and no document fails for it."""
+    place.documents(3)
+    with serving(answer) as server:
+        place.configure({"vllm.type": "openai", "vllm.base_url": server.url, "vllm.model": "m"})
+        checked = place.call("check")
+        assert (checked.code, "FAILED" in checked.out, told in checked.out) == (2, True, True), checked.out
+        ran = place.call("run")
+    assert (ran.code, told in ran.err + ran.out) == (2, True), ran.err
+    assert (place.lines("results.jsonl"), place.lines("errors.jsonl")) == ([], [])
+
+
+def test_check_says_whether_the_schema_is_enforced(place: Place, server: FakeLLM) -> None:
+    """In one of three ways."""
+    assert "schema: enforced" in place.call("check").out
+    server.enforce_schema = False
+    assert "schema: not enforced" in place.call("check").out
+    place.configure(agent={"schema": {**AGENT["schema"], "minProperties": 1, "maxProperties": 1}})
+    server.enforce_schema = True
+    assert "schema: not verified (the schema's root" in place.call("check").out
