@@ -121,6 +121,24 @@ def test_a_server_in_trouble_is_not_misconfigured(status: int, message: str) -> 
     assert (found.status, message in found.message) == ("unreachable", True)
 
 
+@pytest.mark.parametrize(
+    ("refusal", "code"),
+    [
+        (refused("Payment required", 402), 2),
+        (refused("Budget has been exceeded! Current cost: 10", 400), 2),
+        (refused("The model has crashed without additional information. (Exit code: 6)"), 3),
+        (refused("model is loading", 409), 3),
+    ],
+)
+def test_a_check_says_what_the_server_said(place: Place, refusal: bytes, code: int) -> None:
+    """What passes by itself is exit 3, what somebody has to pay for is exit 2."""
+    with serving(lambda _: refusal) as server:
+        place.configure({"vllm.type": "openai", "vllm.base_url": server.url, "vllm.model": "m"})
+        ran = place.call("check")
+    message = json.loads(refusal.partition(b"\r\n\r\n")[2])["error"]["message"]
+    assert (ran.code, "FAILED" in ran.out, message in ran.out) == (code, True, True), ran.out
+
+
 @pytest.mark.parametrize("bad", [refused("", 500), said("", "stop"), said(TEXT, "odd"), reply(b"<html>")])
 def test_one_bad_answer_is_no_verdict(bad: bytes) -> None:
     """A server that does it right the next time passes."""
