@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from pipeline.errors import OutputError
+from pipeline.errors import ConfigError, OutputError
 from pipeline.output.shared_files import unreadable
 from pipeline.stores import sync_folder, write_atomic
 from pipeline.stores.local import FILE_MODE
@@ -22,6 +22,9 @@ from pipeline.stores.local import FILE_MODE
 _log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
 T = TypeVar("T")
+
+MAX_LINE_BYTES = 64 << 20
+"""The longest record: a document's metadata and an answer are smaller by far, and a line is held in memory whole."""
 
 RECENT_BYTES = 32 << 20
 """More than a run writes in the second before a record is durable, by far: older bytes a power cut cannot break."""
@@ -64,8 +67,8 @@ def read_lines(path: Path, take: Callable[[bytes, bool], T | None], damage: Dama
         with path.open("rb", buffering=_CHUNK_BYTES) as stream:
             old_bytes = os.fstat(stream.fileno()).st_size - RECENT_BYTES
             stream.seek(damage.size)
-            for line in stream:
-                start, damage.size = damage.size, damage.size + len(line)
+            for line, line_bytes in _bounded(stream, path):
+                start, damage.size = damage.size, damage.size + line_bytes
                 value = take(line, damage.size > old_bytes)
                 if value is None:
                     damage.add(start, damage.size)
@@ -76,6 +79,28 @@ def read_lines(path: Path, take: Callable[[bytes, bool], T | None], damage: Dama
         raise unreadable(path, exc) from exc
 
 
+def _bounded(stream: BinaryIO, path: Path) -> Iterator[tuple[bytes, int]]:
+    """Each line with its size; of garbage that is too long for a line the beginning.
+
+    ConfigError for a line that is too long and begins as a record does: it may not be removed.
+    """
+    while line := stream.readline(MAX_LINE_BYTES + 1):
+        size = len(line)
+        if size > MAX_LINE_BYTES:
+            if line.startswith(b"{"):
+                raise _too_long(path, stream.tell() - size)
+            line = line[:_CHUNK_BYTES]
+            while (more := stream.readline(_CHUNK_BYTES)) and (size := size + len(more)) and not more.endswith(b"\n"):
+                pass
+        yield line, size
+
+
+def _too_long(path: Path, start: int) -> ConfigError:
+    most = MAX_LINE_BYTES >> 20
+    told = f"the line at byte {start} has more than {most} MiB, which no run writes: move it out of the file"
+    return ConfigError(f"{path}: {told}")
+
+
 def last_object(path: Path) -> dict[str, Any] | None:
     """The object of the last good line, read from the end; None when the file holds none.
 
@@ -83,20 +108,24 @@ def last_object(path: Path) -> dict[str, Any] | None:
     """
     try:
         with path.open("rb") as stream:
-            return _last_object(stream, os.fstat(stream.fileno()).st_size)
+            found, whole = _last_object(stream, size := os.fstat(stream.fileno()).st_size)
     except OSError as exc:
         raise unreadable(path, exc) from exc
+    if not whole:
+        raise _too_long(path, max(0, size - MAX_LINE_BYTES))
+    return found
 
 
-def _last_object(stream: BinaryIO, size: int) -> dict[str, Any] | None:
+def _last_object(stream: BinaryIO, size: int) -> tuple[dict[str, Any] | None, bool]:
+    """The last object, and whether no earlier part of the file could hold it."""
     window = _CHUNK_BYTES
     while True:
         stream.seek(max(0, size - window))
         lines = stream.read(window).split(b"\n")
         # the piece of a line that the window starts with is no object: its braces do not close
         found = next((value for line in reversed(lines) if (value := parse(line)) is not None), None)
-        if found is not None or window >= size:
-            return found
+        if found is not None or window >= size or window >= MAX_LINE_BYTES:
+            return found, found is not None or window >= size
         window *= 8
 
 
@@ -157,7 +186,7 @@ def rewrite(path: Path, keep: Callable[[dict[str, Any]], bool]) -> int:
     def chosen() -> Iterator[bytes]:
         nonlocal kept
         with path.open("rb", buffering=_CHUNK_BYTES) as stream:
-            for line in stream:
+            for line, _ in _bounded(stream, path):
                 value = parse(line)
                 if value is not None and keep(value):
                     kept += 1
@@ -190,6 +219,9 @@ class LineFile:
 
     def append(self, line: bytes) -> None:
         """Writes the whole line, which ends in LF; OutputError when that fails, and then nothing of it remains."""
+        if len(line) > MAX_LINE_BYTES:
+            need = f"at most {MAX_LINE_BYTES}: lower input.max_document_bytes, or the model's max_tokens"
+            raise OutputError(f"{self.path}: a record has {len(line)} bytes, need {need}")
         if self._torn:
             raise OutputError(f"{self.path}: ends in a piece of a line since an earlier write failed")
         rest = memoryview(line)

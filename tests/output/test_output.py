@@ -15,7 +15,7 @@ import pytest
 from pipeline.config import OutputConfig
 from pipeline.errors import ConfigError, InternalError, OutputError
 from pipeline.output import Output, folder_of, scan
-from pipeline.output.lines import RECENT_BYTES, LineFile, mend
+from pipeline.output.lines import RECENT_BYTES, LineFile, last_object, mend
 from pipeline.records import Failure, ModelMetadata, Result, Usage
 from pipeline.shards import Shard
 
@@ -80,6 +80,55 @@ def test_broken_lines_elsewhere_are_removed_and_counted(tmp_path: Path, junk: by
     assert mend(path) == 3
     assert path.read_bytes() == b"".join(LINES)
     assert [p.name for p in tmp_path.iterdir()] == ["broken.jsonl"]
+
+
+@pytest.mark.parametrize("begins_as_record", [True, False])
+def test_a_line_of_300_mb_does_not_fill_the_memory(tmp_path: Path, begins_as_record: bool) -> None:
+    """One that may be a record is refused, with its place, and stays; garbage is removed like any broken line."""
+    path = tmp_path / "results.jsonl"
+    with path.open("wb") as file:
+        file.write(LINES[0] + (b'{"b":"' if begins_as_record else b"\0"))
+        for _ in range(300):
+            file.write(b"x" * (1 << 20))
+        file.write(b'"}\n' + LINES[2])
+    size = path.stat().st_size
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from pipeline import errors; from pipeline.output.lines import mend\n"
+        "path = Path(sys.argv[1])\n"
+        "try:\n print(mend(path))\n"
+        "except errors.ConfigError as error:\n print(error)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    child = [sys.executable, "-c", code, str(path)]
+    told, peak_kb = subprocess.run(child, capture_output=True, text=True, env=CHILD_ENV, check=True).stdout.splitlines()
+    assert int(peak_kb) < 300_000
+    if begins_as_record:
+        assert "the line at byte 8 has more than 64 MiB" in told
+        assert path.stat().st_size == size
+    else:
+        assert told == "1"
+        assert path.read_bytes() == LINES[0] + LINES[2]
+
+
+def test_the_last_record_is_not_searched_for_in_a_line_without_end(tmp_path: Path) -> None:
+    """The end of a file is read in windows, up to the longest record."""
+    path = tmp_path / "results.jsonl"
+    with path.open("wb") as file:
+        file.write(LINES[0] + b'{"b":"')
+        file.truncate(200 << 20)
+    with pytest.raises(ConfigError, match="more than 64 MiB"):
+        last_object(path)
+
+
+def test_a_record_that_no_run_could_read_is_not_written(tmp_path: Path) -> None:
+    """A line over the limit is an output error, and the file stays as it was."""
+    lines = LineFile(tmp_path / "results.jsonl")
+    with pytest.raises(OutputError, match="need at most 67108864"):
+        lines.append(b"x" * ((64 << 20) + 1))
+    lines.append(LINES[0])
+    lines.close()
+    assert lines.path.read_bytes() == LINES[0]
 
 
 def test_mending_says_the_name_and_the_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
