@@ -38,8 +38,9 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
 
     def counts() -> dict[str, Any]:
         with closing(medium.read()) as index:
-            for former, present in translated(runs).items():
-                index.equate([former], present)
+            for equated in (translated(runs), *(run.get("former_fingerprints", {}) for run in runs)):
+                for former, present in equated.items():
+                    index.equate([former], present)
             return index.counts()
 
     if arguments.text:

@@ -109,6 +109,10 @@ class Index:
             if text in self._numbers:
                 self._same_as[self._numbers[text]] = fingerprint
 
+    def equated(self) -> dict[str, str]:
+        """Return the present fingerprint of each former one that records carry."""
+        return {self._texts[number]: present for number, present in self._same_as.items()}
+
     def slim(self) -> None:
         """Gives memory back: a run asks in the order of the listing, so that few pages are wanted at a time."""
         self._ask("PRAGMA cache_size=-4096")
@@ -214,9 +218,8 @@ class Index:
 
     def _questions(self) -> dict[str, dict[str, int]]:
         questions: dict[str, dict[str, int]] = {}
-        for variant, fingerprint, documents in self._ask(
-            "SELECT variant, fingerprint, count(*) FROM done GROUP BY variant, fingerprint"
-        ):
+        query = "SELECT variant, fingerprint, count(*) FROM done GROUP BY variant, fingerprint"
+        for variant, fingerprint, documents in self._ask(query):
             row, name = questions.setdefault(self._texts[variant], {}), self._fingerprint(fingerprint)
             row[name] = row.get(name, 0) + documents
         return questions

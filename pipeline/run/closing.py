@@ -110,6 +110,7 @@ class RunClosing:
             ignored=self._listing.ignored,
         )
         summary["listed_whole"] = runner.listed_whole
+        summary["former_fingerprints"] = output.index.equated()
         summary["concurrency"] = {"limit": limit.value, "reason": limit.reason}
         return summary
 

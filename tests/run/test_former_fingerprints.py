@@ -125,3 +125,24 @@ def test_diff_by_fingerprint_sees_one_question_in_both_formulas(place: Place) ->
     (runs / "old.json").write_text(json.dumps(summary), encoding="utf-8")
     ran = place.call("diff", "out", "--by", "fingerprint")
     assert (ran.code, "no document was asked in two ways" in ran.err) == (2, True)
+
+
+@pytest.mark.parametrize("shard", [(), ("--shard", "0/1")])
+def test_both_formulas_are_one_question_in_the_report(place: Place, shard: tuple[str, ...]) -> None:
+    """Old and new records are counted together, by a run, by a shard, and by `pipeline report`."""
+    upgraded(place, "ollama")
+    place.documents({**TEXTS, "new.txt": "another text"})
+    place.run(*LENIENT, *shard)
+    for _ in range(2):
+        report = place.report()
+        assert [(row["done"], row["done_in_output"]) for row in report["questions"]] == [(1, 3)]
+        assert report["mixed_questions"] == []
+        assert place.call("report").code == 0
+
+
+def test_a_refused_key_after_an_upgrade_is_waited_for(place: Place) -> None:
+    """The output has records of this question, though under the former fingerprint."""
+    upgraded(place, "ollama")
+    place.documents({**TEXTS, "new.txt": "another text"})
+    place.server.api_key = "a key that nobody has"
+    place.run("--set", "runner.config_grace_s=1", code=3)
