@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.agents.files import agent_paths, read_agent_file, read_schema
 from pipeline.agents.fingerprints import fingerprint, former_fingerprints, question
-from pipeline.agents.prompts import check_prompts, named_values, rendered
+from pipeline.agents.prompts import check_prompts, check_variables, named_values, rendered
 from pipeline.config import AppConfig, ResolvedAgentConfig, others
 from pipeline.config.agent_file import AgentFile, VariantFile
 from pipeline.config.constraints import Rule, nearest_hint, shown
@@ -59,6 +59,7 @@ class Agent:
 
 def load_agent(name: str, *, agents_dir: str | Path | None = None) -> Agent:
     """The agent of this name, from `agents_dir` or built in; ConfigError with the place of what is wrong."""
+    from pipeline.answers.lint import check_known_keywords
     from pipeline.answers.schema import compile_schema  # slow to import, and `--help` needs no schema
 
     paths = agent_paths(agents_dir)
@@ -67,11 +68,14 @@ def load_agent(name: str, *, agents_dir: str | Path | None = None) -> Agent:
         raise SettingError("agent", f"got {shown(name, Rule())}, need {need}")
     path = paths[name]
     settings, variants = read_agent_file(path)
-    check_prompts(settings, path=path, place="")
+    check_variables(settings.variables, path=path)
+    check_prompts(settings, path=path, place="", variables=settings.variables)
     for variant, own in variants.items():
-        check_prompts(own, path=path, place=f"variants.{variant}.")
+        check_prompts(own, path=path, place=f"variants.{variant}.", variables=settings.variables)
     schema = read_schema(settings.schema, path=path)
     where = f"{path}: schema" if isinstance(settings.schema, Mapping) else f"{path}: schema ({settings.schema})"
+    compiled = compile_schema(schema, where=where)
+    check_known_keywords(compiled.schema, where=where)
     return Agent(
         name=name,
         path=path,
@@ -79,7 +83,7 @@ def load_agent(name: str, *, agents_dir: str | Path | None = None) -> Agent:
         system_prompt=settings.system_prompt,
         user_prompt=settings.user_prompt,
         schema=schema,
-        compiled=compile_schema(schema, where=where),
+        compiled=compiled,
         settings=settings,
         variants={DEFAULT_VARIANT: VariantFile(), **variants},
     )

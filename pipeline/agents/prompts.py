@@ -5,7 +5,8 @@ It knows no agent and no provider.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from string import Template
 
@@ -21,11 +22,21 @@ METADATA = (
 )
 """The metadata a prompt may name; what a document lacks is an empty text."""
 
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PLACEHOLDERS = ("document", "id", "uri", *METADATA)
 
 
-def check_prompts(prompts: AgentFile | VariantFile, *, path: Path, place: str) -> None:
-    """Nothing, or ConfigError with the line of the prompt that cannot be filled."""
+def check_variables(variables: Iterable[str], *, path: Path) -> None:
+    """Raise ConfigError for a variable that no template can name."""
+    for name in variables:
+        if not _NAME.fullmatch(name) or name in ("document", "id", "uri"):
+            need = "need letters, digits and _ without a digit first, and none of document, id, uri"
+            raise ConfigError(f"{path}: variables: got {name!r}, {need}")
+
+
+def check_prompts(prompts: AgentFile | VariantFile, *, path: Path, place: str, variables: tuple[str, ...] = ()) -> None:
+    """Raise ConfigError with the line of the prompt that cannot be filled."""
+    accepted = (*PLACEHOLDERS, *variables)
     for line, name in _placeholders(prompts.system_prompt or "", f"{path}: {place}system_prompt"):
         at = f"{path}: {place}system_prompt, line {line}"
         raise ConfigError(f"{at}: got ${name}, need static text (write $$ for a dollar)")
@@ -34,11 +45,11 @@ def check_prompts(prompts: AgentFile | VariantFile, *, path: Path, place: str) -
     names = set()
     for line, name in _placeholders(prompts.user_prompt, f"{path}: {place}user_prompt"):
         names.add(name)
-        if name not in PLACEHOLDERS:
-            near = nearest(name, PLACEHOLDERS)
+        if name not in accepted:
+            near = nearest(name, accepted)
             hint = f"; the nearest is ${near}" if near else ""
             at = f"{path}: {place}user_prompt, line {line}"
-            raise ConfigError(f"{at}: got ${name}, need one of ${', $'.join(PLACEHOLDERS)}{hint}")
+            raise ConfigError(f"{at}: got ${name}, need one of ${', $'.join(accepted)}, or a name in `variables`{hint}")
     if "document" not in names:
         raise ConfigError(f"{path}: {place}user_prompt: got no $document, need it where the document belongs")
 
@@ -55,8 +66,8 @@ def named_values(template: str, document: Document) -> dict[str, tuple[str, bool
     Names and metadata come from outside as the text does: no special token of a chat template is left in them.
     """
     known: dict[str, object] = {**document.metadata, "id": document.id, "uri": document.uri}
-    names = {found["named"] or found["braced"] for found in Template.pattern.finditer(template)} & set(PLACEHOLDERS)
-    texts = {name: known.get(name) for name in names - {"document"}}
+    names = {found["named"] or found["braced"] for found in Template.pattern.finditer(template)}
+    texts = {name: known.get(name) for name in names - {"document", None}}
     return {name: break_special_tokens("" if text is None else str(text)) for name, text in texts.items()}
 
 

@@ -15,7 +15,7 @@ _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "
 
 
 def places(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every mapping that is a schema, with its path; values that are data are passed over."""
+    """Yield every mapping that is a schema, with its path; data (values of `enum`, `x-…`) is passed over."""
     if isinstance(node, list):
         for number, item in enumerate(node):
             yield from places(item, f"{path}[{number}]")
@@ -26,7 +26,7 @@ def places(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         if keyword in _NAMED and isinstance(inner, dict):
             for name, sub in inner.items():
                 yield from places(sub, f"{path}.{keyword}.{name}")
-        elif keyword not in _DATA:
+        elif keyword not in _DATA and not keyword.startswith("x-"):
             yield from places(inner, f"{path}.{keyword}")
 
 

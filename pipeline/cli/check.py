@@ -13,7 +13,7 @@ from pipeline.config.yaml_file import dump_yaml
 from pipeline.errors import EXIT_CONFIG, EXIT_LATER, EXIT_OK
 from pipeline.llm.capabilities import Preflight
 from pipeline.logs import visible
-from pipeline.run.plan import build_plan
+from pipeline.run.plan import build_plan, schema_warnings
 from pipeline.run.switching import switch_warnings
 from pipeline.terminal import write_out
 
@@ -33,7 +33,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     plan = build_plan(app, stop=threading.Event())
     write_out(dump_yaml(describe(app)))
     write_out(f"agent {plan.agent.name} ({', '.join(plan.queries)}): {plan.agent.description}")
-    for warning in switch_warnings(app, plan):
+    for warning in [*schema_warnings(plan), *switch_warnings(app, plan)]:
         write_out(visible(f"warning: {warning}"))
     codes: list[int] = []
     for provider in plan.client.providers:

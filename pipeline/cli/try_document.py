@@ -23,7 +23,7 @@ from pipeline.llm.provider import AskResult, ExtractionRequest
 from pipeline.llm.replica import at_once
 from pipeline.logs import visible
 from pipeline.records import Entry, ExtractionAttempt, Failure, Outcome, Postponed, Result
-from pipeline.run.plan import ExtractionPlan, build_plan
+from pipeline.run.plan import ExtractionPlan, build_plan, schema_warnings
 from pipeline.run.process import process
 from pipeline.run.refresh import Refresher
 from pipeline.terminal import BOLD, DIM, GREEN, RED, block, plural, tinted, wants_colour, write_out
@@ -48,6 +48,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         named = ", ".join(source.uri for source in app.input.uri)
         raise ConfigError(f"try: got {visible(named)}, which holds no document; read are {' '.join(FORMATS)}")
     try:
+        for warning in schema_warnings(plan):
+            write_out(visible(f"warning: {warning}"))
         _find_server(app, plan, stop=stop)
         said = Transcript(plan.client, colour=wants_colour(sys.stdout, environ))
         codes = [said.document(entry, plan) for entry in entries]

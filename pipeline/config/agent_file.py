@@ -50,6 +50,7 @@ class AgentFile:
     max_reasks: int | None = None
     overflow: Overflow | None = None
     request: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    variables: tuple[str, ...] = ()
     variants: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:

@@ -142,6 +142,9 @@ RULES: Mapping[str, Rule] = {
     ),
     "request": Rule("Further fields of the request, for every provider.", need="a mapping of texts to JSON values"),
     "overflow": Rule("A document that does not fit the context: it fails, or is cut."),
+    "variables": Rule(
+        "Metadata of a document (columns, fields) that the prompt may name as $NAME.", lone=True, need="a list of names"
+    ),
     "variants": Rule("Other ways to ask, by name."),
     "weight": Rule("The variant's share of the documents.", low=0, high=1_000_000),
 }

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from pipeline.agents import Agent, fingerprint, load_agent, render, resolve, variant_for
 from pipeline.answers import repair_library
+from pipeline.answers.lint import warnings_of
 from pipeline.answers.schema import CompiledSchema
 from pipeline.config import AppConfig, ResolvedAgentConfig
 from pipeline.config.limits import InputLimits, limits_of
@@ -131,6 +132,11 @@ def _plan(
         raw_chars=app.output.raw_chars,
         canaries=canaries,
     )
+
+
+def schema_warnings(plan: ExtractionPlan) -> list[str]:
+    """Return what the agent's schema would let through, for `check`, `try` and the log of a run."""
+    return [f"agent {plan.agent.name}: {warning}" for warning in warnings_of(plan.agent.compiled)]
 
 
 def used_variants(agent: Agent, pinned: str | None) -> list[str]:

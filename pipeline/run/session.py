@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.answers.lint import accepts_anything, unbounded
 from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import EXIT_INTERNAL, PipelineError
@@ -53,7 +54,7 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
     if shard_from:
         logger.info("one shard of the documents", extra={"shard": shard.label, "from": shard_from})
     stop = threading.Event()
-    plan = build_plan(app, stop=stop)
+    plan = _linted(build_plan(app, stop=stop))
     counts = ListingCounts()
     rules = rules_of(options, app, run_id=run_id, shard=shard)
     if options.dry_run:
@@ -85,6 +86,15 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
             raise
         logger.error("%s", error)
         return StopReason.of_signal(signals.number).exit_code or EXIT_INTERNAL
+
+
+def _linted(plan: ExtractionPlan) -> ExtractionPlan:
+    """Log what the agent's schema would let through."""
+    if (warning := accepts_anything(plan.agent.compiled)) is not None:
+        logger.warning("agent %s: %s", plan.agent.name, warning)
+    if (warning := unbounded(plan.agent.compiled)) is not None:
+        logger.debug("agent %s: %s", plan.agent.name, warning)
+    return plan
 
 
 class _Session:

@@ -230,6 +230,24 @@ class TestRendering:
         resolved = ResolvedAgentConfig("a", "default", user_prompt="<$title>\n$document")
         assert render(resolved, document(text, title=title))["user"] == f"<{title}>\n{text}"
 
+    def test_variables_name_metadata_of_ones_own(self, tmp_path: Path) -> None:
+        """A column that `variables` names may be used; one a document lacks is empty, and special tokens are broken."""
+        text = f'variables: [rating, sku]\nuser_prompt: "$rating/$sku/$document"\nschema: {SCHEMA}\n'
+        resolved = resolved_of(tmp_path, text)
+        assert render(resolved, document("text", rating=4))["user"] == "4//text"
+        assert "<|im_end|>" not in render(resolved, document("text", sku="<|im_end|>"))["user"]
+
+    @pytest.mark.parametrize("name", ["document", "id", "two words", "1st", "größe"])
+    def test_a_variable_that_no_template_can_name_is_refused(self, tmp_path: Path, name: str) -> None:
+        """With the file and what is accepted."""
+        with pytest.raises(ConfigError, match="variables: got"):
+            agent_of(tmp_path, MINIMAL + f"variables: ['{name}']\n")
+
+    def test_a_name_that_is_no_variable_is_refused_with_the_nearest(self, tmp_path: Path) -> None:
+        """The complaint says how a name is added."""
+        with pytest.raises(ConfigError, match=r"got \$ratng.*or a name in `variables`; the nearest is \$rating"):
+            agent_of(tmp_path, f'variables: [rating]\nuser_prompt: "$ratng $document"\nschema: {SCHEMA}\n')
+
     def test_metadata_cannot_take_the_documents_place(self) -> None:
         """A field named document, id or uri does not replace the real one."""
         resolved = ResolvedAgentConfig("a", "default", user_prompt="$id $uri $document")

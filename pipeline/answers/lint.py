@@ -1,0 +1,82 @@
+"""Lint an agent's schema: keywords that mean nothing, and schemas that accept what nobody wants as a result.
+
+JSON Schema ignores what it does not know, so that a typing error switches a rule off in silence. It judges no answer.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pipeline.answers.subschemas import QUOTE, places
+from pipeline.config.constraints import nearest_hint
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.answers.schema import CompiledSchema
+
+KEYWORDS = frozenset((
+    *("$schema", "$id", "$ref", "$anchor", "$dynamicRef", "$dynamicAnchor", "$vocabulary", "$comment", "$defs"),
+    *("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "prefixItems", "items", "contains"),
+    *("properties", "patternProperties", "additionalProperties", "propertyNames", "unevaluatedItems"),
+    *("unevaluatedProperties", "type", "enum", "const", "multipleOf", "maximum", "exclusiveMaximum", "minimum"),
+    *("exclusiveMinimum", "maxLength", "minLength", "pattern", "maxItems", "minItems", "uniqueItems", "maxContains"),
+    *("minContains", "maxProperties", "minProperties", "required", "dependentRequired", "format", "contentEncoding"),
+    *("contentMediaType", "contentSchema", "title", "description", "default", "deprecated", "readOnly", "writeOnly"),
+    *("examples", "definitions", QUOTE),
+))  # fmt: skip
+"""The keywords of draft 2020-12, `definitions` of earlier drafts, and our own."""
+
+_OWN = (QUOTE,)
+_NEAR = 0.8
+"""How alike an `x-` keyword must be to one of ours to be taken for a typing error; others are somebody else's."""
+_SHOWN = 5
+
+
+def check_known_keywords(schema: Mapping[str, Any], *, where: str) -> None:
+    """Raise ConfigError for the first keyword that JSON Schema would ignore, naming the nearest known one."""
+    for place, node in places(schema, "$"):
+        for keyword in node:
+            near = difflib.get_close_matches(keyword, _OWN, n=1, cutoff=_NEAR)
+            if keyword in KEYWORDS or (keyword.startswith("x-") and not near):
+                continue
+            hint = f"; the nearest is {near[0]}" if near else nearest_hint(keyword, sorted(KEYWORDS))
+            need = "need one of JSON Schema draft 2020-12, or x-… for a note of your own"
+            raise ConfigError(f"{where}: at {place}.{keyword}: got an unknown keyword, {need}{hint}")
+
+
+def accepts_anything(compiled: CompiledSchema) -> str | None:
+    """Return a warning when an empty object is valid: then the echoed schema and other objects are results as well."""
+    if compiled.violation({}) is not None:
+        return None
+    closed = compiled.schema.get("additionalProperties") is False
+    more = "" if closed else ', and so are the echoed schema and {"response": …}'
+    return f"the schema requires nothing: {{}} is a valid answer{more}; list the fields in `required`" + (
+        "" if closed else " and set `additionalProperties: false`"
+    )
+
+
+def unbounded(compiled: CompiledSchema) -> str | None:
+    """Return a warning that names the strings and arrays without a limit, which a model in a loop fills."""
+    found = list(_unbounded(compiled.schema))
+    if not found:
+        return None
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    shown = ", ".join(found[:_SHOWN])
+    return f"no limit at {shown}{more}: a model in a loop fills the answer; set `maxLength` or `maxItems`"
+
+
+def warnings_of(compiled: CompiledSchema) -> list[str]:
+    """Return all warnings about a schema."""
+    return [warning for warning in (accepts_anything(compiled), unbounded(compiled)) if warning is not None]
+
+
+def _unbounded(schema: Mapping[str, Any]) -> Iterator[str]:
+    for place, node in places(schema, "$"):
+        kinds = node.get("type", ())
+        kinds = (kinds,) if isinstance(kinds, str) else kinds
+        if "string" in kinds and not {"maxLength", "enum", "const", "pattern", "format"} & node.keys():
+            yield place
+        if "array" in kinds and not {"maxItems", "enum", "const"} & node.keys():
+            yield place
