@@ -30,7 +30,7 @@ LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts.spl
 
 HOMES = {
     "requests": {"llm/http.py", "llm/call_errors.py", "llm/proxies.py"},
-    "urllib3": {"llm/http.py", "llm/call_errors.py", "llm/connection.py"},
+    "urllib3": {"llm/http.py", "llm/call_errors.py", "llm/connection.py", "llm/http_pool.py"},
     "jsonschema": {"answers/schema.py", "answers/keywords.py"},
     "referencing": {"answers/schema.py"},
     "yaml": {"config/yaml_file.py"},
