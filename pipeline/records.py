@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from functools import cache
 from typing import Any, NamedTuple
 
-from pipeline.errors import Stage, is_retryable
+from pipeline.errors import PipelineError, Stage, is_retryable
 
 RECORD_VERSION = 1
 
@@ -238,7 +238,18 @@ class Postponed:
         return replace(self.entry, losses=losses, refused=self.entry.refused or self.refused)
 
 
-Outcome = Result | Failure | Unchanged | Postponed
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The document could not be read or done for no reason of its own; the next run does it.
+
+    `error` ends the run; None: the run is ending already.
+    """
+
+    id: str
+    error: PipelineError | None = None
+
+
+Outcome = Result | Failure | Unchanged | Postponed | Left
 
 
 def utc_now(now: datetime | None = None) -> str:

@@ -41,7 +41,7 @@ HOMES = {
     "zstandard": {"documents/zstd.py"},
     "json_repair": {"answers/json_parsing.py"},
     "prometheus_client": {"run/metrics.py"},
-    "obstore": {"stores/remote.py", "stores/clouds.py"},
+    "obstore": {"stores/remote.py", "stores/clouds.py", "stores/foreign.py"},
     "sqlite3": {"output/latest_pairs.py", "output/index.py"},
     "pyarrow": {"output/parquet.py"},
     "fcntl": {"documents/helper.py", "output/lock.py"},

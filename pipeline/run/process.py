@@ -20,7 +20,7 @@ from pipeline.agents import names_special_tokens, render
 from pipeline.answers import AnswerError, judge, reask_prompt
 from pipeline.config.redaction import SECRETS
 from pipeline.documents.special_tokens import break_delimiters, break_special_tokens, delimiters
-from pipeline.errors import REASKED, DocumentError, InternalError, Stage, kind_of
+from pipeline.errors import REASKED, DocumentError, InternalError, PipelineError, Stage, TryLaterError, kind_of
 from pipeline.llm.error_patterns import without_echo
 from pipeline.llm.provider import LOSSES_BEFORE_ALONE, AskResult, ExtractionRequest
 from pipeline.records import (
@@ -28,6 +28,7 @@ from pipeline.records import (
     Entry,
     ExtractionAttempt,
     Failure,
+    Left,
     Outcome,
     Postponed,
     Result,
@@ -38,6 +39,8 @@ from pipeline.records import (
 )
 from pipeline.run.overflow import Kept, shorter, whole
 from pipeline.run.plan import ExtractionPlan, VariantQuery
+from pipeline.run.shortage import shortage_of
+from pipeline.stores import ReadingStoppedError
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +88,8 @@ def process(
     outcome: Outcome
     try:
         outcome = _steps(state, plan, alone=alone, now=now)
+    except (ReadingStoppedError, PipelineError) as error:
+        outcome = Left(entry.id, error if isinstance(error, PipelineError) else None)
     except _NoServerError:
         last = state.attempts[-1] if state.attempts else None
         reason = last.reason if last and last.reason else "connection_error"
@@ -101,12 +106,26 @@ def process(
         state.stage = problem.stage
         outcome = _failure(state, plan, reason=problem.reason, message=problem.message, now=now)
     except Exception as fault:
+        if (shortage := shortage_of(fault)) is not None:
+            return Finished(entry, _short(state, plan, shortage, alone=alone, now=now), tuple(state.attempts))
         state.stage = "internal"
         told = f"{type(fault).__name__} in {_where(fault)}"
         unquoted = InternalError(told).with_traceback(fault.__traceback__)  # its own message might quote the document
         logger.error("internal error", extra={"document": entry.id}, exc_info=unquoted)
         outcome = _failure(state, plan, reason="internal_error", message=told, now=now)
     return Finished(entry, outcome, tuple(state.attempts))
+
+
+def _short(
+    state: DocumentState, plan: ExtractionPlan, shortage: str, *, alone: bool, now: Callable[[], str]
+) -> Outcome:
+    """Have the document done once more with nothing else in flight; what is short of memory even then is too large."""
+    message = f"this machine ran out of {shortage}"
+    if alone and shortage != "memory":
+        return Left(state.entry.id, TryLaterError(f"{message}, with one document in flight"))
+    told = f"{message}, with nothing else in flight" if alone else message
+    failure = _failure(state, plan, reason="document_too_expensive", message=told, now=now)
+    return failure if alone else Postponed(state.entry, failure, losses=LOSSES_BEFORE_ALONE)
 
 
 def _steps(state: DocumentState, plan: ExtractionPlan, *, alone: bool, now: Callable[[], str]) -> Outcome:

@@ -18,14 +18,15 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from pipeline.errors import InternalError, PipelineError
-from pipeline.records import Entry, Failure, Postponed, Result, Unchanged
+from pipeline.errors import InternalError, PipelineError, TryLaterError
+from pipeline.records import Entry, Failure, Left, Postponed, Result, Unchanged
 from pipeline.run.in_flight import Backlog, Flight, Landed
 from pipeline.run.job import Job
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.process import Finished, is_suspect, process
 from pipeline.run.reader import Listed, Reader
 from pipeline.run.run_counts import RunCounts
+from pipeline.run.shortage import THREAD_ENDS, end_of_thread
 from pipeline.run.stop_rules import FailureGuard, OutageTimer, StopReason
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Runner:
         self._flight = Flight(max_bytes=job.config.max_in_flight_bytes)
         self._guard, self._patience = FailureGuard(job.config), OutageTimer(job.config)
         self.ready, self.listed_whole, self._reading, self._hurry = False, False, True, False
-        self._workers, self._answered, self._was_full = 0, 0, False
+        self._workers, self._answered, self._was_full, self._is_short = 0, 0, False, False
         self._look_now = threading.Event()
 
     @property
@@ -137,6 +138,11 @@ class Runner:
     def _finished(self, finished: Finished) -> None:
         outcome = finished.outcome
         self.job.limit.finished(finished.attempts, full=self._was_full, now=self._clock())
+        if isinstance(outcome, Left):
+            self.tally.left += 1
+            if outcome.error is not None:
+                self._finish(StopReason.of_error(outcome.error))
+            return
         if isinstance(outcome, Postponed):
             self._postponed.append(outcome.again())
         elif isinstance(outcome, Unchanged):
@@ -208,14 +214,26 @@ class Runner:
         budget = self.job.budget
         if budget is not None and self.tried + self.in_flight >= budget:
             return False
-        return not self.job.output.is_full and self._flight.has_room(self.job.limit.value)
+        limit = min(self.job.limit.value, self._workers) if self._is_short else self.job.limit.value
+        return not self.job.output.is_full and self._flight.has_room(limit)
 
     def _send(self, entry: Entry, *, alone: bool) -> None:
         self._flight.sent(entry, self.plan)
-        if self.in_flight > self._workers:
+        if self.in_flight > self._workers and self._start_worker():
             self._workers += 1
-            self._start(self._work, f"worker-{self._workers}")
         self._tasks.put((entry, self.plan, alone))
+
+    def _start_worker(self) -> bool:
+        """False when this machine gives no more threads: the documents then wait for the workers that there are."""
+        try:
+            self._start(self._work, f"worker-{self._workers + 1}")
+        except (RuntimeError, MemoryError) as cause:
+            if not self._workers:
+                self._finish(StopReason.of_error(TryLaterError(f"no thread can be started: {cause}")))
+            if not self._is_short:
+                logger.warning("only %d workers can be started: %s", self._workers, cause)
+            self._is_short = True
+        return not self._is_short
 
     def _switch(self, plan: ExtractionPlan) -> None:
         """From the next document on the new plan is asked; those that run keep theirs."""
@@ -265,8 +283,8 @@ class Runner:
         try:
             body()
             end = None
-        except PipelineError as error:
-            end = error
+        except THREAD_ENDS as cause:
+            end = end_of_thread(cause, name=name)
         finally:
             if end is not None:
                 self._events.put(end)

@@ -7,7 +7,8 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 from pipeline.answers.lint import accepts_anything, unbounded
 from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, load_entries
-from pipeline.errors import EXIT_INTERNAL, PipelineError
+from pipeline.errors import EXIT_INTERNAL, ConfigError, PipelineError, TryLaterError
 from pipeline.logs import active_handler
-from pipeline.output import Output, left_out, tidy
+from pipeline.output import Output, left_out, scan, tidy
+from pipeline.records import Entry
 from pipeline.report.stats import RunStats
-from pipeline.run import dry_run
+from pipeline.run import dry_run, machine
 from pipeline.run.closing import RunClosing
 from pipeline.run.concurrency import Auto, Fixed, Limit
 from pipeline.run.job import Job
@@ -34,6 +36,7 @@ from pipeline.run.runner import Runner
 from pipeline.run.selection import Selection
 from pipeline.run.stop_rules import StopReason
 from pipeline.shards import find_shard
+from pipeline.stores import MissingBucketError, Patience, StoreRefusedError
 
 if TYPE_CHECKING:
     from pipeline.run.metrics import Metrics
@@ -59,8 +62,10 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
     rules = rules_of(options, app, run_id=run_id, shard=shard)
     if options.dry_run:
         return dry_run.main(app, plan, rules=rules, shard=shard)
-    entries = load_entries(app.input, output=left_out(app), counts=counts)
+    machine.raise_open_files()
+    patience = Patience(app.runner.max_outage_s, stop, time.monotonic)
     signals = Signals(stop)
+    entries = _load_entries(app, plan, counts=counts, patience=patience)
     try:
         with Output.open(
             app.output,
@@ -74,6 +79,7 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
             check_redo(app, plan, output=output, rules=rules)
             session = _Session(app, options, plan=plan, output=output, counts=counts, load=load, environ=environ)
             counts.whole = output.index.mended
+            patience.resumed = output.index.has_asked(plan.fingerprints)
             selection = Selection(
                 output.index, rules, shard=shard, fingerprint=session.fingerprint, decided_by=session.decided_by
             )
@@ -191,6 +197,21 @@ class _Session:
         ]
 
 
+def _load_entries(
+    app: AppConfig, plan: ExtractionPlan, *, counts: ListingCounts, patience: Patience
+) -> Iterator[Entry]:
+    """The entries; credentials that are refused at a later start are to be tried again, so that they are exit 3."""
+    try:
+        return load_entries(app.input, output=left_out(app), counts=counts, patience=patience)
+    except ConfigError as error:
+        if not isinstance(error.__cause__, (StoreRefusedError, MissingBucketError)):
+            raise
+        with closing(scan(app.output)) as index:
+            if not index.has_asked(plan.fingerprints):
+                raise
+        raise TryLaterError(str(error)) from error
+
+
 def _tidy(app: AppConfig, *, run_id: str, stop: threading.Event) -> None:
     """Takes settled errors of other numbers of shards out; the run has its report, and ends as that says."""
     try:
@@ -208,8 +229,8 @@ def _flush_log() -> None:
 def _limit(app: AppConfig) -> Limit:
     config = app.runner
     if config.concurrency != "auto":
-        return Fixed(config.concurrency)
-    return Auto(ceiling=config.max_concurrency)
+        return Fixed(machine.fitting(config.concurrency, setting="runner.concurrency"))
+    return Auto(ceiling=machine.fitting(config.max_concurrency, setting="runner.max_concurrency"))
 
 
 def _new_run_id() -> str:
