@@ -39,7 +39,7 @@ from pipeline.records import (
 )
 from pipeline.run.overflow import Kept, shorter, whole
 from pipeline.run.plan import ExtractionPlan, VariantQuery
-from pipeline.run.shortage import shortage_of
+from pipeline.run.shortage import has_memory, place_of, shortage_of
 from pipeline.stores import ReadingStoppedError
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def process(
         if (shortage := shortage_of(fault)) is not None:
             return Finished(entry, _short(state, plan, shortage, alone=alone, now=now), tuple(state.attempts))
         state.stage = "internal"
-        told = f"{type(fault).__name__} in {_where(fault)}"
+        told = f"{type(fault).__name__} in {place_of(fault)}"
         unquoted = InternalError(told).with_traceback(fault.__traceback__)  # its own message might quote the document
         logger.error("internal error", extra={"document": entry.id}, exc_info=unquoted)
         outcome = _failure(state, plan, reason="internal_error", message=told, now=now)
@@ -121,7 +121,7 @@ def _short(
 ) -> Outcome:
     """Have the document done once more with nothing else in flight; what is short of memory even then is too large."""
     message = f"this machine ran out of {shortage}"
-    if alone and shortage != "memory":
+    if alone and (shortage != "memory" or not has_memory()):
         return Left(state.entry.id, TryLaterError(f"{message}, with one document in flight"))
     told = f"{message}, with nothing else in flight" if alone else message
     failure = _failure(state, plan, reason="document_too_expensive", message=told, now=now)
@@ -303,11 +303,3 @@ def _usage(attempts: list[ExtractionAttempt]) -> Usage:
 
 def _with(notes: tuple[str, ...], *more: str) -> tuple[str, ...]:
     return (*notes, *(note for note in dict.fromkeys(more) if note not in notes))
-
-
-def _where(fault: BaseException) -> str:
-    """The place of a fault in the code: its message might quote the document."""
-    trace = fault.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_name} line {trace.tb_lineno}" if trace else "unknown"

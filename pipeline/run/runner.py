@@ -77,9 +77,7 @@ class Runner:
     @property
     def counts(self) -> dict[str, int]:
         """Found, done, failed, skipped and left, in documents; exact once `run` has returned."""
-        read, tally = self._reader.read, self.tally
-        skipped, left = read.skipped + tally.unchanged, read.left + tally.left
-        return {"found": read.found, "done": tally.done, "failed": tally.failed, "skipped": skipped, "left": left}
+        return self.tally.with_listing(self._reader.read)
 
     def run(self) -> None:
         """Runs to the end of the input, or until `end` says why not; what is not done then counts as left."""
@@ -101,14 +99,9 @@ class Runner:
     def _is_over(self) -> bool:
         if self.end is not None:
             return True
-        exhausted = self.job.budget is not None and self.tried >= self.job.budget
+        exhausted = self.job.budget is not None and self.tally.tried >= self.job.budget
         nothing_waits = exhausted or not (self._reading or self._backlog or self._postponed)
         return nothing_waits and self.in_flight == 0
-
-    @property
-    def tried(self) -> int:
-        """Documents that came to a result or a failure in this run."""
-        return self.tally.done + self.tally.failed
 
     def _take(self, timeout_s: float) -> None:
         """Handles what has come in: waits for the first event, then takes all that are there."""
@@ -139,9 +132,7 @@ class Runner:
         outcome = finished.outcome
         self.job.limit.finished(finished.attempts, full=self._was_full, now=self._clock())
         if isinstance(outcome, Left):
-            self.tally.left += 1
-            if outcome.error is not None:
-                self._finish(StopReason.of_error(outcome.error))
+            self._leave(outcome)
             return
         if isinstance(outcome, Postponed):
             self._postponed.append(outcome.again())
@@ -150,6 +141,11 @@ class Runner:
         elif not self._write(outcome):
             return
         self.job.watcher.outcome(finished)
+
+    def _leave(self, left: Left) -> None:
+        self.tally.left += 1
+        if left.error is not None:
+            self._finish(StopReason.of_error(left.error))
 
     def _write(self, outcome: Result | Failure) -> bool:
         """True when the outcome's line stands; else the run is over."""
@@ -212,28 +208,23 @@ class Runner:
 
     def _has_room(self) -> bool:
         budget = self.job.budget
-        if budget is not None and self.tried + self.in_flight >= budget:
+        if budget is not None and self.tally.tried + self.in_flight >= budget:
             return False
         limit = min(self.job.limit.value, self._workers) if self._is_short else self.job.limit.value
         return not self.job.output.is_full and self._flight.has_room(limit)
 
     def _send(self, entry: Entry, *, alone: bool) -> None:
         self._flight.sent(entry, self.plan)
-        if self.in_flight > self._workers and self._start_worker():
-            self._workers += 1
+        if self.in_flight > self._workers and not self._is_short:
+            try:
+                self._start(self._work, f"worker-{self._workers + 1}")
+                self._workers += 1
+            except (RuntimeError, MemoryError) as cause:
+                self._is_short = True
+                logger.warning("this machine starts no more than %d workers: %s", self._workers, cause)
+                if not self._workers:
+                    self._finish(StopReason.of_error(TryLaterError(f"no worker can be started: {cause}")))
         self._tasks.put((entry, self.plan, alone))
-
-    def _start_worker(self) -> bool:
-        """False when this machine gives no more threads: the documents then wait for the workers that there are."""
-        try:
-            self._start(self._work, f"worker-{self._workers + 1}")
-        except (RuntimeError, MemoryError) as cause:
-            if not self._workers:
-                self._finish(StopReason.of_error(TryLaterError(f"no thread can be started: {cause}")))
-            if not self._is_short:
-                logger.warning("only %d workers can be started: %s", self._workers, cause)
-            self._is_short = True
-        return not self._is_short
 
     def _switch(self, plan: ExtractionPlan) -> None:
         """From the next document on the new plan is asked; those that run keep theirs."""
