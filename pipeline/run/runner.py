@@ -132,7 +132,9 @@ class Runner:
         outcome = finished.outcome
         self.job.limit.finished(finished.attempts, full=self._was_full, now=self._clock())
         if isinstance(outcome, Left):
-            self._leave(outcome)
+            self.tally.left += 1
+            if outcome.error is not None:
+                self._finish(StopReason.of_error(outcome.error))
             return
         if isinstance(outcome, Postponed):
             self._postponed.append(outcome.again())
@@ -142,13 +144,9 @@ class Runner:
             return
         self.job.watcher.outcome(finished)
 
-    def _leave(self, left: Left) -> None:
-        self.tally.left += 1
-        if left.error is not None:
-            self._finish(StopReason.of_error(left.error))
-
     def _write(self, outcome: Result | Failure) -> bool:
         """True when the outcome's line stands; else the run is over."""
+        outcome = self.job.settled(outcome)
         try:
             self.job.output.write(outcome)
         except PipelineError as error:
@@ -232,8 +230,7 @@ class Runner:
         self._close_unused(old)
 
     def _finish(self, end: StopReason) -> None:
-        if self.end is None:
-            self.end = end
+        self.end = self.end or end
 
     def _drain(self) -> None:
         """After the end: what is in flight may finish within the grace, the rest is left for the next run."""

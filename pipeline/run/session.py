@@ -33,9 +33,9 @@ from pipeline.run.redoing import check_redo, equate_former, rules_of
 from pipeline.run.refresh import Refresher
 from pipeline.run.resuming import has_records
 from pipeline.run.runner import Runner
-from pipeline.run.selection import Selection
+from pipeline.run.selection import Selection, SelectionRules
 from pipeline.run.stop_rules import StopReason
-from pipeline.shards import find_shard
+from pipeline.shards import Shard, find_shard
 from pipeline.stores import MissingBucketError, Patience, StoreRefusedError
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
     `load` reads the configuration; it is called again whenever the running configuration is refreshed.
     """
     app = load()
+    machine.raise_open_files()
     shard, shard_from = find_shard(options.shard, environ)
     run_id = options.run_id or _new_run_id()
     if (handler := active_handler()) is not None:
@@ -62,7 +63,6 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
     rules = rules_of(options, app, run_id=run_id, shard=shard)
     if options.dry_run:
         return dry_run.main(app, plan, rules=rules, shard=shard)
-    machine.raise_open_files()
     patience = Patience(app.runner.max_outage_s, stop, time.monotonic)
     signals = Signals(stop)
     entries = _load_entries(app, plan, counts=counts, patience=patience)
@@ -78,11 +78,8 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
             equate_former(app, plan, index=output.index, backend=output.medium)
             check_redo(app, plan, output=output, rules=rules)
             session = _Session(app, options, plan=plan, output=output, counts=counts, load=load, environ=environ)
-            counts.whole = output.index.mended
-            patience.resumed = output.index.has_asked(plan.fingerprints)
-            selection = Selection(
-                output.index, rules, shard=shard, fingerprint=session.fingerprint, decided_by=session.decided_by
-            )
+            session.patience = patience
+            selection = session.select(rules, shard=shard)
             code = session.go(lambda: entries, selection, stop=stop, signals=signals)
         if session.closing.has_settled_errors and signals.number is None:
             _tidy(app, run_id=run_id, stop=stop)
@@ -117,6 +114,8 @@ class _Session:
         load: Callable[[], AppConfig],
         environ: Mapping[str, str],
     ) -> None:
+        self.patience: Patience | None = None
+        self.counts = counts
         self.app, self.options, self.plan, self.output = app, options, plan, output
         self.load, self.environ, self.started = load, environ, time.monotonic()
         self.runner: Runner | None = None
@@ -133,6 +132,14 @@ class _Session:
     @property
     def _plan_now(self) -> ExtractionPlan:
         return self.runner.plan if self.runner else self.plan
+
+    def select(self, rules: SelectionRules, *, shard: Shard) -> Selection:
+        """Connect what waits and what is listed with the index; return what chooses the entries."""
+        index = self.output.index
+        self.counts.whole = index.mended
+        if self.patience is not None:
+            self.patience.resumed = index.has_asked(self.plan.fingerprints)
+        return Selection(index, rules, shard=shard, fingerprint=self.fingerprint, decided_by=self.decided_by)
 
     def go(self, entries: Any, selection: Selection, *, stop: threading.Event, signals: Signals) -> int:
         """Runs, reports, and gives the exit code."""
@@ -151,6 +158,7 @@ class _Session:
             watcher=display,
             budget=options.limit,
             until=None if options.max_duration_s is None else self.started + options.max_duration_s,
+            patience=self.patience,
         )
         self.runner = signals.runner = Runner(job, self.plan, stop=stop)
         if signals.number is not None:

@@ -94,7 +94,7 @@ def test_a_store_that_does_not_come_back_ends_the_run_with_3(there: There) -> No
 def test_an_object_that_alone_is_refused_fails_and_is_tried_again(there: There) -> None:
     """Others can be read meanwhile, and at the end the last of them once more as a proof."""
     names = there.documents(6)
-    there.proxy.wanted = lambda method, target, _: "d005" in target and "list-type" not in target
+    there.proxy.wanted = lambda _method, target, _key: "d005" in target and "list-type" not in target
     there.proxy.fault = "forbidden"
     lenient = ("--set", "runner.max_error_rate=1")
     there.place.run(*lenient)
