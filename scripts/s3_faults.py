@@ -30,8 +30,8 @@ REPLIES = {
     "no_bucket": (404, "NoSuchBucket", "The specified bucket does not exist"),
     "not_implemented": (501, "NotImplemented", "A header you provided implies functionality that is not implemented"),
 }
-FAULTS = (*REPLIES, "reset", "cut_body", "ignore_conditions")
-"""`ignore_conditions` drops If-Match and If-None-Match from each request."""
+FAULTS = (*REPLIES, "delete_denied", "reset", "cut_body", "ignore_conditions")
+"""`delete_denied`: a bulk delete is answered with 200 and an error for its key, as AWS does; `ignore_conditions`: a conditional PUT that the server refuses is answered as if it had been done."""
 
 Wanted = Callable[[str, str, str], bool]
 
@@ -81,6 +81,8 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
             fault = proxy.fault if proxy.fault and proxy.wanted(self.command, self.path, key) else None
             if fault in REPLIES:
                 self._refuse(*REPLIES[fault])
+            elif fault == "delete_denied":
+                self._deny(body)
             elif fault == "reset":
                 self._reset()
             else:
@@ -98,6 +100,16 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
             if self.command != "HEAD":
                 self.wfile.write(data)
 
+        def _deny(self, body: bytes) -> None:
+            key = body.decode().partition("<Key>")[2].partition("</Key>")[0]
+            error = f"<Error><Key>{key}</Key><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+            data = f'<?xml version="1.0"?><DeleteResult>{error}</DeleteResult>'.encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/xml")
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
         def _reset(self) -> None:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
@@ -108,14 +120,18 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
             try:
                 onward.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
                 for name, value in self.headers.items():
-                    if fault != "ignore_conditions" or name.lower() not in ("if-match", "if-none-match"):
-                        onward.putheader(name, value)
+                    onward.putheader(name, value)
                 onward.endheaders(body)
                 reply = onward.getresponse()
                 data = reply.read()
             finally:
                 onward.close()
-            self.send_response_only(reply.status)
+            ignores = fault == "ignore_conditions" and reply.status == 412
+            if ignores:
+                data = b""
+            self.send_response_only(200 if ignores else reply.status)
+            if ignores:
+                self.send_header("etag", '"0123456789abcdef0123456789abcdef"')
             for name, value in reply.getheaders():
                 if name.lower() not in ("transfer-encoding", "content-length", "connection"):
                     self.send_header(name, value)

@@ -75,5 +75,6 @@ def _kind_of(text: str) -> tuple[type[OSError], int]:
 
 
 def _code(text: str) -> str:
-    """The code in a store's XML, or nothing."""
-    return text.partition("<Code>")[2].partition("</Code>")[0]
+    """The code in a store's XML, or in the library's `… (code: AccessDenied)` for one key of a bulk delete."""
+    xml = text.partition("<Code>")[2].partition("</Code>")[0]
+    return xml or text.partition("\n")[0].rpartition("(code: ")[2].partition(")")[0]

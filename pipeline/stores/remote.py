@@ -107,6 +107,10 @@ class RemoteStore:
             raise ConfigError(f"{uri.split('://', 1)[0]}:// needs PyPI `obstore`, which is not installed") from cause
         return cls(parse_address(uri), storage)
 
+    def without_retries(self) -> RemoteStore:
+        """The same store, whose requests are sent once."""
+        return RemoteStore(self.address, {**self._storage, "retry_for_s": 0})
+
     def uri_of(self, key: str) -> str:
         """The whole address of an object."""
         return f"{self.address}/{key}"
