@@ -31,7 +31,8 @@ REPLIES = {
     "not_implemented": (501, "NotImplemented", "A header you provided implies functionality that is not implemented"),
 }
 FAULTS = (*REPLIES, "delete_denied", "reset", "cut_body", "ignore_conditions")
-"""`delete_denied`: a bulk delete is answered with 200 and an error for its key, as AWS does; `ignore_conditions`: a conditional PUT that the server refuses is answered as if it had been done."""
+"""`delete_denied`: a bulk delete is answered with 200 and an error for its key, as AWS does;
+`ignore_conditions`: a conditional PUT that the server refuses is answered as if it had been done."""
 
 Wanted = Callable[[str, str, str], bool]
 

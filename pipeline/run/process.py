@@ -34,9 +34,9 @@ from pipeline.records import (
     Result,
     Try,
     Unchanged,
-    Usage,
     utc_now,
 )
+from pipeline.run.attempts import usage_of
 from pipeline.run.overflow import Kept, shorter, whole
 from pipeline.run.plan import ExtractionPlan, VariantQuery
 from pipeline.run.shortage import has_memory, place_of, shortage_of
@@ -247,7 +247,7 @@ def _result(
         reasks=state.reasks,
         repaired=repaired,
         notes=state.notes,
-        usage=_usage(state.attempts),
+        usage=usage_of(state.attempts),
         context_length=answered.context_length,
         document_chars=len(document.text),
         metadata=document.metadata,
@@ -284,7 +284,7 @@ def _failure(
             for step in state.attempts
         ),
         raw=raw.encode("utf-8", "replace").decode() if raw else raw,
-        usage=_usage(state.attempts),
+        usage=usage_of(state.attempts),
         notes=state.notes,
         runs=known.runs + 1 if again and known and known.failed else 1,
         finished_at=now(),
@@ -292,13 +292,6 @@ def _failure(
         reasks=state.reasks,
         decided_by=asking.decided_by.get(reason),
     )
-
-
-def _usage(attempts: list[ExtractionAttempt]) -> Usage:
-    """Tokens summed over the attempts; None where no server told any."""
-    prompt = [a.prompt_tokens for a in attempts if a.prompt_tokens is not None]
-    completion = [a.completion_tokens for a in attempts if a.completion_tokens is not None]
-    return Usage(sum(prompt) if prompt else None, sum(completion) if completion else None)
 
 
 def _with(notes: tuple[str, ...], *more: str) -> tuple[str, ...]:
