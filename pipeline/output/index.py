@@ -128,10 +128,6 @@ class Index:
         rows = self._ask(_ONE, document_id, document_id)
         return self._to_known(rows[0]) if rows else None
 
-    def has_asked(self, fingerprints: Iterable[str]) -> bool:
-        """True when a record that was met has one of these fingerprints."""
-        return any(each in self._numbers for each in fingerprints)
-
     def record(self, head: RecordKey) -> None:
         """Notes an outcome of this run, whose line has been written."""
         self.error_lines += head.reason is not None

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -105,13 +106,11 @@ class Runner:
 
     def _take(self, timeout_s: float) -> None:
         """Handles what has come in: waits for the first event, then takes all that are there."""
-        try:
+        with suppress(Empty):
             event = self._events.get(timeout=timeout_s)
             while True:
                 self._handle(event)
                 event = self._events.get_nowait()
-        except Empty:
-            return
 
     def _handle(self, event: object) -> None:
         if isinstance(event, Entry):

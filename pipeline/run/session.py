@@ -137,8 +137,6 @@ class _Session:
         """Connect what waits and what is listed with the index; return what chooses the entries."""
         index = self.output.index
         self.counts.whole = index.mended
-        if self.patience is not None:
-            self.patience.resumed = index.has_asked(self.plan.fingerprints)
         return Selection(index, rules, shard=shard, fingerprint=self.fingerprint, decided_by=self.decided_by)
 
     def go(self, entries: Any, selection: Selection, *, stop: threading.Event, signals: Signals) -> int:
@@ -182,6 +180,8 @@ class _Session:
 
     def _supervisor(self, stop: threading.Event) -> Refresher:
         resumes = has_records(self.output, self.app, self.plan)
+        if self.patience is not None:
+            self.patience.resumed = resumes
         return Refresher(self.app, load=self.load, watched=self._watched(), stop=stop, resumes=resumes)
 
     def _metrics(self) -> Metrics | None:
@@ -215,7 +215,7 @@ def _load_entries(
         if not isinstance(error.__cause__, (StoreRefusedError, MissingBucketError)):
             raise
         with closing(scan(app.output)) as index:
-            if not index.has_asked(plan.fingerprints):
+            if not any(map(index.knows_question, plan.fingerprints)):
                 raise
         raise TryLaterError(str(error)) from error
 
