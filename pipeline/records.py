@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from functools import cache
 from typing import Any, NamedTuple
 
-from pipeline.errors import PipelineError, Stage, is_retryable
+from pipeline.errors import Stage, is_retryable
 
 RECORD_VERSION = 1
 
@@ -94,6 +94,7 @@ class ExtractionAttempt:
     Token counts are None where the server does not tell. `max_tokens` is what was asked for; `needed_tokens` is the
     size of a prompt that did not fit. `queue_s` is the time in the server's queue. `refused`: why an answer that came
     was no result.
+    `server`: who answered, where an answer shows it: `ollama`, or the name of a gateway.
     `sent` is False when the server cannot have started the work; `lost` when it went away while it worked; `unpaid`
     when the account has no budget left; `thought` when the model thought, and said nothing.
     """
@@ -119,6 +120,7 @@ class ExtractionAttempt:
     unpaid: bool = False
     notes: tuple[str, ...] = ()
     refused: str | None = None
+    server: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -238,18 +240,7 @@ class Postponed:
         return replace(self.entry, losses=losses, refused=self.entry.refused or self.refused)
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
-    """The document could not be read or done for no reason of its own; the next run does it.
-
-    `error` ends the run; None: the run is ending already.
-    """
-
-    id: str
-    error: PipelineError | None = None
-
-
-Outcome = Result | Failure | Unchanged | Postponed | Left
+Outcome = Result | Failure | Unchanged | Postponed
 
 
 def utc_now(now: datetime | None = None) -> str:

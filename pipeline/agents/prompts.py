@@ -71,6 +71,12 @@ def named_values(template: str, document: Document) -> dict[str, tuple[str, bool
     return {name: break_special_tokens("" if text is None else str(text)) for name, text in texts.items()}
 
 
+def document_places(template: str) -> int:
+    """Return how often the document's text stands in a prompt."""
+    names = (found["named"] or found["braced"] for found in Template.pattern.finditer(template))
+    return sum(name == "document" for name in names)
+
+
 def _placeholders(template: str, place: str) -> Iterator[tuple[int, str]]:
     """Line (of the prompt, from 1) and name of each placeholder; ConfigError on a `$` that means nothing."""
     for found in Template.pattern.finditer(template):

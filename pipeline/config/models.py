@@ -53,6 +53,7 @@ class OllamaConfig:
     api_key: str = field(default="", repr=False)
     type: Literal["ollama"] = "ollama"
     num_ctx: int = 8192
+    context_length: int | None = None
     keep_alive: int | str = "10m"
     load_timeout: float = 900.0
     stream: bool = False
@@ -97,6 +98,7 @@ class VLLMConfig:
     type: Literal["vllm", "openai"] = "vllm"
     extra_body: Mapping[str, Any] = field(default_factory=dict, hash=False)
     stream: bool = False
+    context_length: int | None = None
     metrics_url: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
     ca_file: str | None = None

@@ -82,6 +82,11 @@ RULES: Mapping[str, Rule] = {
     "api_key_file": Rule("A file that holds the key; read again after a 401 and at each refresh."),
     "type": Rule("The protocol the server speaks."),
     "num_ctx": Rule("The context that is asked for.", low=1, unit="tokens"),
+    "context_length": Rule(
+        "The server's context: longer prompts fail before they are sent; null: what the server reports or shows.",
+        low=1,
+        unit="tokens",
+    ),
     "keep_alive": Rule(
         "How long the model stays loaded: 10m, or a number of seconds; -1 is for ever.",
         need="a duration such as 10m, or a whole number of seconds",

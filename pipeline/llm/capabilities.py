@@ -25,6 +25,7 @@ class Preflight:
     `reason` is of errors.REASONS when `status` is not ok. `prompt_tokens`: the prompt with an empty document.
     `unpaid`: the account has no budget left, so that waiting at a first start is in vain.
     `enforcement`: "enforced", "not enforced" or "not verified (why)"; empty when nobody tried.
+    `refuses`: it is known to refuse a prompt that is too long. `dead_end`: no fallback may hide this misconfiguration.
     `unenforced`: places and keywords of the agent's schema that this kind of server is known not to enforce.
     """
 
@@ -42,6 +43,8 @@ class Preflight:
     warnings: tuple[str, ...] = ()
     unenforced: tuple[str, ...] = ()
     unpaid: bool = False
+    refuses: bool = False
+    dead_end: bool = False
 
 
 class FoundError(Exception):
@@ -80,7 +83,27 @@ def _vllm_facts(client: VLLMClient) -> Preflight:
         whole_number(meta.get("n_ctx")) if isinstance(meta, dict) else None
     )
     version = _version(client.endpoint, "/version") if client.config.type == "vllm" else None
-    return Preflight("ok", model=wanted or names[0], models=names, context_length=context, server=version)
+    engine, told = row.get("owned_by"), whole_number(row.get("max_model_len"))
+    facts = Preflight("ok", model=wanted or names[0], models=names, context_length=context, server=version)
+    silent = context is None and version is None and engine not in ENGINES
+    if engine == "library" or (silent and _has_ollama_pages(client.endpoint)):
+        return of_ollama(client, facts)
+    refuses = engine == "vllm" and bool(told) and "truncate_prompt_tokens" not in client.config.extra_body
+    return replace(facts, refuses=refuses)
+
+
+ENGINES = frozenset({"vllm", "sglang", "llamacpp"})
+"""Engines by the `owned_by` of their models; anything else may be an Ollama, which is asked for its version."""
+
+
+def of_ollama(client: VLLMClient, facts: Preflight) -> Preflight:
+    """The facts with a warning; FoundError unless the context length is set: its /v1 cuts long prompts in silence."""
+    told = "this is an Ollama, and its /v1 cuts long prompts without an error: "
+    told += f"use `type: ollama` instead of `type: {client.config.type}`"
+    if client.config.context_length is None:
+        told += " (or set the provider's `context_length` to the context that the model is loaded with)"
+        raise FoundError(Preflight("misconfigured", "rejected_config", told, models=facts.models, dead_end=True))
+    return replace(facts, warnings=(*facts.warnings, told))
 
 
 def _ollama_facts(client: OllamaClient) -> Preflight:
@@ -134,6 +157,16 @@ def _effective_context(client: OllamaClient, facts: Preflight) -> Preflight:
         return facts
     warning = f"num_ctx is {client.config.num_ctx}, but the loaded model has a context of {lengths[0]} tokens"
     return replace(facts, context_length=lengths[0], warnings=(*facts.warnings, warning))
+
+
+def _has_ollama_pages(endpoint: Endpoint) -> bool:
+    """True when an Ollama's /api/version stands beside /v1."""
+    try:
+        reply = endpoint.get("/api/version", timeout_s=QUICK_TIMEOUT_S)
+    except CallFailedError:
+        return False
+    body = decode_object(reply.body) if reply.status == 200 else None
+    return body is not None and list(body) == ["version"]
 
 
 def _version(endpoint: Endpoint, path: str) -> str | None:

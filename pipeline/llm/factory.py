@@ -14,6 +14,7 @@ from pipeline.llm.addresses import at_address
 from pipeline.llm.failover import Failover
 from pipeline.llm.http import Endpoint
 from pipeline.llm.ollama import OllamaClient
+from pipeline.llm.overhead import ProofBook
 from pipeline.llm.protocol import access_of
 from pipeline.llm.provider import Provider
 from pipeline.llm.replica import Client, Replica, Tools
@@ -95,6 +96,7 @@ def _provider(
         clients = _clients(configs, name=name, base_url=url, address=address, pool_size=pool_size)
         for client in clients.values():
             client.from_reasoning = from_reasoning
+            _share(client, name=name, book=tools.book)
         return Replica(name, clients, tools=tools)
 
     def find(known: list[Replica]) -> list[Replica]:
@@ -128,6 +130,13 @@ def _clients(
             client.model = replace(client.model, endpoint=at_address(base_url, address))
         clients[variant] = client
     return clients
+
+
+def _share(client: Client, *, name: str, book: ProofBook) -> None:
+    """Let all clients of one model at one endpoint know of its limit what any of them finds out."""
+    config, endpoint = client.config, str(client.model.endpoint)
+    client.overhead = book.overhead
+    client.proofs = book.of(name, endpoint, config.model, limit_is_set=config.context_length is not None)
 
 
 def _client(config: ProviderConfig, *, name: str | None = None, endpoint: Endpoint | None = None) -> Client:

@@ -82,7 +82,7 @@ class Failover:
             attempts += asked.attempts
             losses += asked.losses
             refused = refused or asked.refused
-            if asked.unavailable and losses:
+            if (asked.unavailable and losses) or asked.postponed:
                 break
             if not asked.unavailable:
                 settled = True

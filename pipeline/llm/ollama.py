@@ -14,6 +14,8 @@ from pipeline.config import OllamaConfig
 from pipeline.llm.endings import OLLAMA, broken_off, judge_end
 from pipeline.llm.error_bodies import error_in, read_error
 from pipeline.llm.http import CallFailedError, Endpoint, Reply
+from pipeline.llm.overhead import Overhead
+from pipeline.llm.prompt_proofs import PromptProofs
 from pipeline.llm.protocol import (
     Bodies,
     ServerError,
@@ -66,6 +68,7 @@ class OllamaClient:
         self.from_reasoning = from_reasoning
         self._truncation = TruncationJudge(config.num_ctx)
         self._reloads = ReloadWatch()
+        self.proofs, self.overhead = PromptProofs(self.model.provider), Overhead()
         self.bodies = Bodies(self.payload)
 
     def payload(self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -129,6 +132,12 @@ class OllamaClient:
         client = OllamaClient(config, provider=self.model.provider, endpoint=self.endpoint, think=self.think)
         client.from_reasoning = self.from_reasoning
         client.context_length = self.context_length
+        return client
+
+    def for_proof(self, max_tokens: int) -> OllamaClient:
+        """The same server, asked the same for this many tokens, in one piece."""
+        client = self.small(max_tokens=max_tokens, timeout_s=self.config.timeout)
+        client.config = replace(client.config, stream=False)
         return client
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.errors import PROMPT_TOO_LONG, PROVES_LIFE, kind_of
-from pipeline.llm.capabilities import FoundError, Preflight, Status, facts_of, misconfigured
+from pipeline.llm.capabilities import FoundError, Preflight, Status, facts_of, misconfigured, of_ollama
 from pipeline.llm.enforcement import unenforced
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.schema_canary import (
@@ -24,12 +24,12 @@ from pipeline.llm.schema_canary import (
     is_flooded,
 )
 from pipeline.llm.trial import TRIAL_TOKENS, try_completion
+from pipeline.llm.verification import TINY_PROMPTS, read_whole
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt
 
 TINY_TIMEOUT_S = 60.0
 TINY_TOKENS = 8
-TINY_PROMPTS = {"system": "", "user": "Say ok."}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +83,26 @@ def _full(
     seen = try_completion(client, sample.prompts, sample.json_schema)
     if seen.reason in PROMPT_TOO_LONG:
         raise misconfigured("rejected_config", f"the prompt without a document does not fit: {seen.message}")
+    if seen.server == "ollama" and isinstance(client, VLLMClient):
+        facts = of_ollama(client, facts)
     facts = replace(facts, prompt_tokens=seen.prompt_tokens)
+    _check_read_whole(client, sample, seen)
     _check_fit(facts, max_tokens=client.config.max_tokens)
     if sample.json_schema is None:
         return facts
     facts = replace(facts, unenforced=tuple(unenforced(sample.json_schema, client.config.type)))
     return _with_canary(client, facts, sample.json_schema, seen) if canary else facts
+
+
+def _check_read_whole(client: VLLMClient | OllamaClient, sample: PreflightSample, seen: ExtractionAttempt) -> None:
+    """FoundError when the server cuts the prompt without a document; few-shot examples may make it long."""
+    if seen.reason in PROVES_LIFE:
+        return
+    read = read_whole(client, sample.prompts, sample.json_schema, seen)
+    if read is None:
+        raise FoundError(Preflight("unreachable", "server_error", "the proof that prompts are read whole failed"))
+    if read.reason == "prompt_truncated":
+        raise misconfigured("rejected_config", f"the prompt without a document is cut: {read.message}")
 
 
 def take_over(client: VLLMClient | OllamaClient, facts: Preflight) -> None:
@@ -100,6 +114,8 @@ def take_over(client: VLLMClient | OllamaClient, facts: Preflight) -> None:
         context_length=facts.context_length,
         server=facts.server,
     )
+    if facts.refuses:
+        client.proofs.exempt()
 
 
 def _complete(
@@ -108,6 +124,7 @@ def _complete(
     """A small completion; the examination ends when the server does not give one. A cut answer is a life sign too."""
     small = client.small(max_tokens=max_tokens, timeout_s=timeout_s or min(TINY_TIMEOUT_S, client.config.timeout))
     attempt = small.call_llm(sample.prompts, sample.json_schema, "")
+    client.overhead.add(attempt.prompt_tokens)
     kind = kind_of(attempt.reason) if attempt.reason else "answer"
     if kind == "answer" or attempt.reason in PROVES_LIFE | PROMPT_TOO_LONG:
         return attempt
@@ -131,6 +148,7 @@ def _with_canary(
     if changed is not None:
         small = client.small(max_tokens=TRIAL_TOKENS, timeout_s=min(TINY_TIMEOUT_S, client.config.timeout))
         seen = small.call_llm(CANARY_PROMPTS, changed, "")
+        client.overhead.add(seen.prompt_tokens)
     statement = enforcement(own, seen, schema=schema, unenforced=bool(facts.unenforced))
     warnings = [NOT_ENFORCED_WARNING] if statement == NOT_ENFORCED else []
     if is_flooded(own) or (seen is not None and is_flooded(seen)):

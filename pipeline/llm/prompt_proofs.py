@@ -7,7 +7,10 @@ Halves are proved side by side. It asks only through what its caller hands it, a
 from __future__ import annotations
 
 import logging
+import math
+import statistics
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -24,6 +27,7 @@ from pipeline.llm.length_proof import (
     prove,
 )
 from pipeline.llm.limit_search import WORD, find_limit
+from pipeline.records import utc_now
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +36,10 @@ UNVERIFIED = "prompt_length_unverified"
 MOST_FAILURES = 3
 """Proofs that may fail in a row while the server completes documents, before its records are noted as unverified."""
 LOOK_S = 0.25
+RATIOS_KEPT, RATIOS_NEEDED = 101, 5
+USUAL_TOKENS_PER_BYTE = 0.35
+MARGIN = 1.2
+"""How much denser than the run's usual text a text is taken to be where its tokens are estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +74,14 @@ class Verified:
 class PromptProofs:
     """The finding on one server and model, and who is at work on it; `name` is how logs call the server.
 
-    `found_after`: how many results had been accepted when a limit was found, None while none was.
+    `found_after`: how many answers had been accepted when a limit was found; `found_at`: when, as records say it.
     """
 
     def __init__(self, name: str = "", *, limit_is_set: bool = False) -> None:
         self.name, self.finding, self.limit_is_set = name, Finding(), limit_is_set
         self.accepted, self.proofs = 0, 0
-        self.found_after: int | None = None
+        self.found_after, self.found_at = 0, ""
+        self._ratios: deque[float] = deque(maxlen=RATIOS_KEPT)
         self._longest_bytes, self._failures, self._proving = 0, 0, False
         self._changed = threading.Condition()
 
@@ -80,6 +89,13 @@ class PromptProofs:
     def context_length(self) -> int | None:
         """The limit that was found, in tokens; None while none was."""
         return self.finding.cut.context_length if self.finding.cut else None
+
+    def estimate(self, size_bytes: int) -> int:
+        """Return how many tokens a prompt may have, by what this run's prompts had, and a margin."""
+        with self._changed:
+            known = len(self._ratios) >= RATIOS_NEEDED
+            ratio = statistics.median(self._ratios) if known else USUAL_TOKENS_PER_BYTE
+        return math.ceil(size_bytes * ratio * MARGIN)
 
     def exempt(self) -> None:
         """Take the server as one that is known to refuse what is too long."""
@@ -90,7 +106,10 @@ class PromptProofs:
     def distrust(self, why: str) -> None:
         """Note that the counts of this server prove nothing, and say so once."""
         with self._changed:
-            if self.finding.unverified or self.limit_is_set:
+            if self.finding.unverified:
+                return
+            if self.limit_is_set:
+                self.finding = Finding(refuses=True)
                 return
             self.finding = replace(self.finding, unverified=why)
         advice = "set the provider's `context_length`, so that longer documents fail instead of being cut"
@@ -112,16 +131,17 @@ class PromptProofs:
 
         ProofFailedError when a proof could not be made.
         """
-        self._longest_bytes = max(self._longest_bytes, case.size_bytes)
+        with self._changed:
+            self._longest_bytes = max(self._longest_bytes, case.size_bytes)
         while True:
             finding = self.finding
             if not case.tokens and not finding.refuses:
                 self.distrust(NO_COUNT)
             if not case.tokens or self.finding.unverified:
-                return self._accept(notes=() if finding.refuses or self.limit_is_set else (UNVERIFIED,))
+                return self._accept(case, notes=() if self.finding.refuses else (UNVERIFIED,))
             verdict = finding.verdict(case.tokens, size_bytes=case.size_bytes, max_tokens=case.max_tokens)
             if verdict == "whole":
-                return self._accept()
+                return self._accept(case)
             if verdict == "halves":
                 assert finding.cut is not None
                 return self._halves(case, case.tokens, finding.cut)
@@ -132,8 +152,11 @@ class PromptProofs:
             finally:
                 self._end_turn()
 
-    def _accept(self, notes: tuple[str, ...] = ()) -> Verified:
-        self.accepted += 1
+    def _accept(self, case: Case, notes: tuple[str, ...] = ()) -> Verified:
+        with self._changed:
+            self.accepted += 1
+            if case.tokens and case.size_bytes:
+                self._ratios.append(case.tokens / case.size_bytes)
         return Verified(notes=notes)
 
     def _turn(self, may_wait: Callable[[], bool]) -> bool:
@@ -166,12 +189,11 @@ class PromptProofs:
         self.proofs += 1
         if found.unverified:
             self.distrust(found.unverified)
-            if self.limit_is_set:
-                self.finding = Finding(refuses=True)
             return
         with self._changed:
             self.finding = found
-            self.found_after = self.accepted if found.cut else self.found_after
+            if found.cut is not None:
+                self.found_after, self.found_at = self.accepted, utc_now()
         if found.cut:
             told = "it cuts longer prompts without an error; such documents fail as prompt_truncated"
             logger.warning("%s: found a context of %s tokens: %s", self.name, found.cut.context_length, told)
@@ -205,10 +227,10 @@ class PromptProofs:
 
     def _halves(self, case: Case, tokens: int, cut: Cut) -> Verified:
         if len(case.text) < 2:
-            return self._accept()
+            return self._accept(case)
 
         def send(text: str, whole: bool) -> Probe:
             return case.send(text, 1, whole)
 
         is_cut, needed = by_halves(case.text, send, tokens=tokens, places=case.places, cut=cut)
-        return Verified(cut=True, needed_tokens=needed) if is_cut else self._accept()
+        return Verified(cut=True, needed_tokens=needed) if is_cut else self._accept(case)

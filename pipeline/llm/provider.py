@@ -20,6 +20,7 @@ from pipeline.llm.capabilities import Preflight
 from pipeline.llm.refusals import is_refusal, is_settled
 from pipeline.llm.replica import Replica, Start, Tools
 from pipeline.llm.retry import RetryPolicy
+from pipeline.llm.verification import PromptsFor, asked_of, too_long, verified
 from pipeline.records import ExtractionAttempt
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,8 @@ class ExtractionRequest:
     """What is asked: the prompts, the schema as servers get it, and the document as it stands in the prompt.
 
     `document`: its id, for the log. `losses`: how often a server was lost over it before. `alone`: nothing else is in
-    flight, and one loss is the end. `refused`: a server in trouble answered it with a 4xx before.
+    flight, and one loss is the end. `refused`: a server in trouble answered it with a 4xx before. `prompts_for`: how
+    prompts are made anew for a proof; None: none is made. `places`: how often the text stands in the prompts.
     """
 
     variant: str
@@ -45,6 +47,8 @@ class ExtractionRequest:
     losses: int = 0
     alone: bool = False
     refused: bool = False
+    prompts_for: PromptsFor | None = None
+    places: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +56,14 @@ class AskResult:
     """What came of one ask. `unavailable`: no server could take it, and the document is not to blame.
 
     `losses`: how many servers were lost while they worked on it. `refused`: one answered with a 4xx and then proved
-    to be in trouble.
+    to be in trouble. `postponed`: it waits for a proof of its server.
     """
 
     attempts: tuple[ExtractionAttempt, ...] = ()
     unavailable: bool = False
     losses: int = 0
     refused: bool = False
+    postponed: bool = False
 
 
 class Provider:
@@ -117,7 +122,7 @@ class Provider:
             moment, refusal = self._tools.clock(), is_refusal(attempt)
             if not refusal and not attempt.retryable:
                 replica.mark_alive(started)
-                return AskResult((*failures, attempt))
+                return self._verified(replica, question, attempt, failures)
             failures.append(attempt)
             if refusal:
                 if not is_settled(replica, attempt, began=started, moment=moment, keys=keys, again=refused):
@@ -204,10 +209,30 @@ class Provider:
     def _call(self, replica: Replica, question: ExtractionRequest) -> ExtractionAttempt:
         try:
             client = replica.clients[question.variant]
+            size_bytes = sum(len(text.encode("utf-8", "replace")) for text in question.prompts.values())
+            if (refused := too_long(client, size_bytes)) is not None:
+                return refused
             return client.call_llm(question.prompts, question.json_schema, question.document_text)
         finally:
             with self._lock:
                 replica.in_flight -= 1
+
+    def _verified(
+        self,
+        replica: Replica,
+        question: ExtractionRequest,
+        attempt: ExtractionAttempt,
+        failures: list[ExtractionAttempt],
+    ) -> AskResult:
+        """The settled attempt once it is known that its prompt was read whole; else the document is postponed."""
+        asked = asked_of(question)
+        if asked is None:
+            return AskResult((*failures, attempt))
+        alone = len(self.replicas) == 1
+        proved = verified(replica.clients[question.variant], asked, attempt, may_wait=lambda: alone)
+        if proved is None:
+            return AskResult((*failures, attempt), unavailable=True, postponed=True)
+        return AskResult((*failures, proved))
 
     def _note(self, replica: Replica, attempt: ExtractionAttempt, *, document: str, started: float) -> None:
         logger.warning(

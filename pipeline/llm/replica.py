@@ -10,12 +10,13 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from pipeline.llm.addresses import addresses_of
 from pipeline.llm.capabilities import Preflight
 from pipeline.llm.ollama import OllamaClient
+from pipeline.llm.overhead import ProofBook
 from pipeline.llm.preflight import take_over
 from pipeline.llm.server_metrics import GaugeReader, Gauges
 from pipeline.llm.vllm import VLLMClient
@@ -48,13 +49,17 @@ class Examine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What a provider needs from outside: time, chance, sleep (True: stop), how a server is examined, and DNS."""
+    """What a provider needs from outside: time, chance, sleep (True: stop), how a server is examined, and DNS.
+
+    `book`: what the run knows of its servers' limits.
+    """
 
     clock: Callable[[], float]
     rng: random.Random
     sleep: Callable[[float], object]
     examine: Examine
     look_up: Callable[[str], list[str]] = addresses_of
+    book: ProofBook = field(default_factory=ProofBook)
 
 
 class Replica:
@@ -79,7 +84,6 @@ class Replica:
         self._provider, self._tools = provider, tools
         self._checking, self._checked_at = threading.Lock(), NEVER
         self._lock = threading.Lock()
-        self._reported = False
         self._gauges: GaugeReader | None = None
         self._completed: deque[tuple[float, float]] = deque(maxlen=COMPLETIONS_KEPT)
 
@@ -164,9 +168,7 @@ class Replica:
             self.since = now if first else self.since
             self.why, self.retry_at = why, now + self.pause_s * self._tools.rng.uniform(0.75, 1.25)
             self.pause_s = min(MAX_PAUSE_S, self.pause_s * 2)
-            # the first look at a replica that was only held back changes nothing for anybody
-            changed = first or (self._reported and before != self.state)
-            self._reported = True
+            changed = before != self.state
         if changed:
             fields = {"provider": self._provider, "endpoint": self.client.model.endpoint, "reason": why.reason}
             logger.warning("server set aside%s: %s", "" if first else ", now", why.message, extra=fields)
@@ -244,6 +246,8 @@ class Replica:
 
     def _take_in(self, *, back: bool) -> None:
         with self._lock:
-            self.state, self.pause_s, self._reported = "up", FIRST_PAUSE_S, False
+            self.state, self.pause_s = "up", FIRST_PAUSE_S
         if back:
+            for client in self.clients.values():
+                client.proofs.forget()
             logger.info("server is back", extra={"provider": self._provider, "endpoint": self.client.model.endpoint})

@@ -19,6 +19,7 @@ def join_chunks(body: bytes) -> dict[str, Any] | None:
     """
     content, thought, finish, usage, model, done = [], [], None, None, None, False
     ids: set[str] = set()
+    signature = None
     for line in body.splitlines():
         if not line.startswith(b"data:"):
             continue
@@ -31,6 +32,7 @@ def join_chunks(body: bytes) -> dict[str, Any] | None:
             return None
         if "error" in chunk:
             return {"error": chunk["error"]}
+        signature = chunk.get("system_fingerprint") or signature
         usage, model = chunk.get("usage") or usage, chunk.get("model") or model
         ids |= {str(chunk.get("id"))}
         choices = chunk.get("choices")
@@ -42,7 +44,8 @@ def join_chunks(body: bytes) -> dict[str, Any] | None:
     if not done and not finish:
         return None
     message = {"role": "assistant", "content": "".join(content), "reasoning": "".join(thought)}
-    whole = {"choices": [{"message": message, "finish_reason": finish}], "usage": usage, "model": model}
+    choices = [{"message": message, "finish_reason": finish}]
+    whole = {"choices": choices, "usage": usage, "model": model, "system_fingerprint": signature}
     return whole | {"id": " ".join(sorted(ids))}
 
 

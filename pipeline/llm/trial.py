@@ -90,7 +90,9 @@ def _ask(client: VLLMClient | OllamaClient, trial: Trial) -> ExtractionAttempt:
         max_tokens=min(trial.max_tokens, client.config.max_tokens),
         timeout_s=min(trial.timeout_s, client.config.timeout),
     )
-    return small.call_llm(trial.prompts, trial.json_schema, "")
+    attempt = small.call_llm(trial.prompts, trial.json_schema, "")
+    client.overhead.add(attempt.prompt_tokens)
+    return attempt
 
 
 def _passes(attempt: ExtractionAttempt) -> bool:
@@ -135,9 +137,7 @@ def refusal(attempt: ExtractionAttempt) -> FoundError:
 
 def _no_answer(attempt: ExtractionAttempt) -> FoundError:
     """Return that the server completes requests, and that no completion is an answer."""
-    words = attempt.message
-    if attempt.raw_text and not (after_thoughts(attempt.raw_text) or "").strip():
-        words = f"the model only thinks within its answer: {words or 'nothing follows'}; see docs/thinking-models.md"
+    words = attempt.message or "the model thought within its answer, and said nothing else"
     message = f"the server answers, but a run would accept none of its answers: {words}{_advice(words)}"
     return FoundError(Preflight("misconfigured", attempt.reason or "empty_model_response", message))
 

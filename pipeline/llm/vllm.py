@@ -14,7 +14,10 @@ from typing import Any
 from pipeline.config import VLLMConfig
 from pipeline.llm.chat_completion import judge_completion
 from pipeline.llm.error_bodies import error_in, read_error
+from pipeline.llm.gateways import answered_by
 from pipeline.llm.http import Access, CallFailedError, Endpoint, Reply
+from pipeline.llm.overhead import Overhead
+from pipeline.llm.prompt_proofs import PromptProofs
 from pipeline.llm.protocol import (
     MESSAGE_CHARS,
     Bodies,
@@ -72,6 +75,7 @@ class VLLMClient:
         self.context_length: int | None = None
         self.from_reasoning = from_reasoning
         self.detects_repetition = False
+        self.proofs, self.overhead = PromptProofs(self.model.provider), Overhead()
         self.bodies = Bodies(self.payload)
 
     def payload(self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -142,6 +146,15 @@ class VLLMClient:
         client.context_length, client.detects_repetition = (self.context_length, self.detects_repetition)
         return client
 
+    def for_proof(self, max_tokens: int) -> VLLMClient:
+        """The same server, asked the same for this many tokens, in one piece."""
+        client = self.small(max_tokens=max_tokens, timeout_s=self.config.timeout)
+        streams = ("stream", "stream_options")
+        extra = {name: value for name, value in client.config.extra_body.items() if name not in streams}
+        client.config = replace(client.config, extra_body=extra, stream=False)
+        client.bodies = Bodies(client.payload)
+        return client
+
     def gauge_reader(self) -> GaugeReader | None:
         """What reads the queue's length; None for a server that is no vLLM. A page elsewhere gets no key of ours."""
         if self.config.type != "vllm":
@@ -172,6 +185,7 @@ class VLLMClient:
             return failed_answer(attempt, "bad_response", "the reply's id is that of another request")
         if "error" in body and "choices" not in body:
             return failed_stream(attempt, error_in(body))
+        attempt = replace(attempt, server=answered_by(body, reply.headers))
         return judge_completion(attempt, body, json_schema=schema, from_reasoning=self.from_reasoning)
 
     def count_tokens(self, prompts: Mapping[str, str]) -> int | None:

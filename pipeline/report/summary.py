@@ -207,7 +207,15 @@ def _merged(current: Sequence[dict[str, Any]], missing: Sequence[int]) -> dict[s
         "files": {name: where for run in current for name, where in run["files"].items()},
         "parts": [part for run in current for part in run["parts"]],
         "stats": merge([run["stats"] for run in current]),
+        "overhead": _added([run.get("overhead", {}) for run in current]),
+        "prompt_length": [row for run in current for row in run.get("prompt_length", [])],
+        "ask_again": [document_id for run in current for document_id in run.get("ask_again", [])],
     }
+
+
+def _added(tables: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    names = dict.fromkeys(name for table in tables for name in table)
+    return {name: sum(table.get(name, 0) for table in tables) for name in names}
 
 
 def _badness(run: Mapping[str, Any]) -> int:

@@ -59,8 +59,6 @@ def counts_text(counts: Mapping[str, int]) -> str:
 def verdict_text(report: Mapping[str, Any]) -> str:
     """The verdict in one sentence, with the counts and the exit code."""
     counts = counts_text(report["run"]["counts"])
-    if not report["run"].get("listed_whole", True):
-        counts = f"at least {counts}"
     return f"{report['verdict']}: {counts}{remaining_text(report['run'])} (exit {report['exit_code']})"
 
 
@@ -207,6 +205,7 @@ def _numbers(report: Mapping[str, Any]) -> Iterator[str]:
     cached = cached_share(stats)
     yield from labelled("prompt cache", "" if cached is None else f"{cached:.0%} of the prompt tokens", indent=2)
     yield from labelled("requests", _requests(total), indent=2)
+    yield from labelled("overhead", _overhead(run.get("overhead")), indent=2)
     yield from labelled("in flight", _limit(run.get("concurrency")), indent=2)
     yield from labelled("answered by", _shares(stats["providers"], models=True), indent=2)
     yield from labelled("variants", _shares(stats["variants"], models=False), indent=2)
@@ -228,6 +227,13 @@ def cached_share(stats: Mapping[str, Any]) -> float | None:
     """The share of the prompt tokens that servers had already; None when none of them tells."""
     cache = stats.get("prompt_cache")
     return cache["cached_tokens"] / cache["prompt_tokens"] if cache and cache["prompt_tokens"] else None
+
+
+def _overhead(spent: Mapping[str, int] | None) -> str:
+    """Return what preflights, life signs and proofs cost; nothing where a run does not tell."""
+    if not spent or not spent["requests"]:
+        return ""
+    return f"{plural(spent['requests'], 'request')} for no document (preflight, proofs)"
 
 
 def _limit(found: Mapping[str, Any] | None) -> str:

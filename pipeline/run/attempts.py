@@ -1,15 +1,17 @@
-"""Sums over the attempts of one document."""
+"""What the requests for one document add up to."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 from pipeline.records import ExtractionAttempt, Usage
 
 
-def usage_of(attempts: Iterable[ExtractionAttempt]) -> Usage:
-    """Return the tokens of the attempts, summed; None where no server reported any."""
-    pairs = [(each.prompt_tokens, each.completion_tokens) for each in attempts]
-    prompt = [count for count, _ in pairs if count is not None]
-    completion = [count for _, count in pairs if count is not None]
+def requests_sent(attempts: list[ExtractionAttempt]) -> int:
+    """How many requests were sent; a prompt that cannot fit is not."""
+    return sum(attempt.sent or attempt.reason != "context_length" for attempt in attempts)
+
+
+def usage_of(attempts: list[ExtractionAttempt]) -> Usage:
+    """Tokens summed over the attempts; None where no server told any."""
+    prompt = [a.prompt_tokens for a in attempts if a.prompt_tokens is not None]
+    completion = [a.completion_tokens for a in attempts if a.completion_tokens is not None]
     return Usage(sum(prompt) if prompt else None, sum(completion) if completion else None)

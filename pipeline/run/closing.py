@@ -22,6 +22,7 @@ from pipeline.report.text import summary_text
 from pipeline.run.exit_code import exit_code
 from pipeline.run.options import RunOptions
 from pipeline.run.plan import ExtractionPlan
+from pipeline.run.prompt_length import ASK_AGAIN, doubtful_results, limits, overhead
 from pipeline.run.redoing import equate_former, questions
 from pipeline.run.remaining import remaining_failures
 from pipeline.run.runner import Runner
@@ -57,6 +58,7 @@ class RunClosing:
         counts, listed_whole = runner.counts, runner.listed_whole
         found = counts["found"] if listed_whole else None
         self.remaining = remaining_failures(self._output, selection, found=found)
+        doubtful = doubtful_results(self._output, runner.plan.book)
         code, message, verdict = exit_code(
             runner.end,
             counts=counts,
@@ -66,6 +68,7 @@ class RunClosing:
             config=self._app.runner,
             min_documents=self._app.input.min_documents,
             incomplete_exit=self._options.incomplete_exit,
+            doubtful=len(doubtful),
         )
         ignored = sum(self._listing.ignored.values())
         counts = {**counts, "found": counts["found"] + ignored, "ignored": ignored}
@@ -74,6 +77,7 @@ class RunClosing:
         if code != EXIT_OK:
             logger.error("%s", message)
         summary = self._summary(runner, stats, counts=counts, code=code, verdict=verdict, message=message)
+        summary[ASK_AGAIN] = doubtful
         report = self._write(summary, runner.plan)
         if not (self._options.quiet and code == EXIT_OK):
             self._print(report)
@@ -109,6 +113,7 @@ class RunClosing:
             files={name: f"{output.where}/{name}" for name in (*output.names, "report.html")},
             ignored=self._listing.ignored,
         )
+        summary["overhead"], summary["prompt_length"] = overhead(plan.book), limits(plan.book)
         summary["listed_whole"] = runner.listed_whole
         summary["former_fingerprints"] = output.index.equated()
         summary["concurrency"] = {"limit": limit.value, "reason": limit.reason}

@@ -24,18 +24,23 @@ def exit_code(
     config: RunnerConfig,
     min_documents: int,
     incomplete_exit: int = EXIT_OK,
+    doubtful: int = 0,
 ) -> tuple[int, str, str | None]:
     """The exit code, the sentence that explains it ("": nothing to explain), and a headline.
 
     `counts`: done, failed and left documents of this run. `listed`: documents in the whole input; None when its listing
     did not come to the end. `ignored`: files that were passed over, by extension. `incomplete_exit`: the code of a run
-    that has left documents. No headline (None): that of the exit code and the counts.
+    that has left documents. `doubtful`: results that may have been cut. No headline (None): that of the exit code and
+    the counts.
     """
     if end is not None and end.exit_code is not None:
         return end.exit_code, end.message, None
     told = _too_many_now(counts, remaining, config) or _too_many_remain(remaining, config)
     if told:
         return EXIT_FAILURES, told, None
+    if doubtful:
+        told = f"{plural(doubtful, 'result')} may have been made from a cut prompt; the next run asks again"
+        return EXIT_FAILURES, told, "RESULTS MAY BE CUT"
     if listed is not None and listed < min_documents:
         told = f"found {plural(listed, 'document')}, need at least {min_documents} (input.min_documents)"
         passed_over = ", ".join(f"{count:,} {kind}" for kind, count in ignored.items())

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.config.redaction import SECRETS
-from pipeline.records import Failure, Left, Outcome, Postponed, Result
+from pipeline.records import Failure, Outcome, Postponed, Result
 from pipeline.report.remaining import RemainingFailures
 from pipeline.report.stats import RunStats
 from pipeline.run.process import Finished
@@ -44,7 +44,7 @@ class Display:
         if self.metrics is not None:
             self.metrics.outcome(finished)
         self.stats.asked(finished.attempts)
-        if not isinstance(outcome, (Postponed, Left)):
+        if not isinstance(outcome, Postponed):
             self.stats.add(outcome)
         if isinstance(outcome, Failure):
             self.last = outcome

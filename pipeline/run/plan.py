@@ -22,6 +22,7 @@ from pipeline.errors import ConfigError, SettingError
 from pipeline.llm.capabilities import Preflight
 from pipeline.llm.factory import build_failover
 from pipeline.llm.failover import Failover
+from pipeline.llm.overhead import ProofBook
 from pipeline.llm.preflight import PreflightSample, examine
 from pipeline.llm.replica import Client, Tools
 from pipeline.records import Document
@@ -44,7 +45,8 @@ class VariantQuery:
 class ExtractionPlan:
     """What is asked and of whom; a refresh replaces it whole, and running documents keep theirs.
 
-    `canaries`: the endpoints that were sent a canary in this run, shared by its plans.
+    `canaries`: the endpoints that were sent a canary in this run. `book`: what is known of its servers' limits. Both
+    are shared by its plans.
     """
 
     agent: Agent
@@ -56,15 +58,11 @@ class ExtractionPlan:
     repair: str = "basic"
     raw_chars: int = 2000
     canaries: set[str | None] = field(default_factory=set, compare=False)
+    book: ProofBook = field(default_factory=ProofBook, compare=False)
 
     def query_for(self, document_id: str) -> VariantQuery:
         """The variant's asking that this document gets, always the same one."""
         return self.queries[variant_for(self.agent, document_id, pinned=self.pinned)]
-
-    @property
-    def fingerprints(self) -> frozenset[str]:
-        """What this plan asks, by fingerprint."""
-        return frozenset(query.fingerprint for query in self.queries.values())
 
 
 @dataclass(slots=True)
@@ -124,7 +122,8 @@ def _plan(
     samples = {name: PreflightSample(render(each, empty), schema) for name, each in resolved.items()}
     canaries = before.canaries if before is not None else set()
     examiner = Examiner(samples, canaries)
-    tools = Tools(clock=time.monotonic, rng=random.Random(), sleep=stop.wait, examine=examiner)
+    book = before.book if before is not None else ProofBook()
+    tools = Tools(clock=time.monotonic, rng=random.Random(), sleep=stop.wait, examine=examiner, book=book)
     client = build_failover(app, resolved, tools=tools, pool_size=app.runner.max_concurrency)
     return ExtractionPlan(
         agent,
@@ -136,6 +135,7 @@ def _plan(
         repair=app.answers.repair,
         raw_chars=app.output.raw_chars,
         canaries=canaries,
+        book=book,
     )
 
 

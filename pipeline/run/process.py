@@ -17,10 +17,11 @@ from typing import Protocol
 
 from pipeline import documents
 from pipeline.agents import names_special_tokens, render
+from pipeline.agents.prompts import document_places
 from pipeline.answers import AnswerError, judge, reask_prompt
 from pipeline.config.redaction import SECRETS
 from pipeline.documents.special_tokens import break_delimiters, break_special_tokens, delimiters
-from pipeline.errors import REASKED, DocumentError, InternalError, PipelineError, Stage, TryLaterError, kind_of
+from pipeline.errors import REASKED, DocumentError, InternalError, Stage, kind_of
 from pipeline.llm.error_patterns import without_echo
 from pipeline.llm.provider import LOSSES_BEFORE_ALONE, AskResult, ExtractionRequest
 from pipeline.records import (
@@ -28,7 +29,6 @@ from pipeline.records import (
     Entry,
     ExtractionAttempt,
     Failure,
-    Left,
     Outcome,
     Postponed,
     Result,
@@ -36,11 +36,9 @@ from pipeline.records import (
     Unchanged,
     utc_now,
 )
-from pipeline.run.attempts import usage_of
+from pipeline.run.attempts import requests_sent, usage_of
 from pipeline.run.overflow import Kept, shorter, whole
 from pipeline.run.plan import ExtractionPlan, VariantQuery
-from pipeline.run.shortage import has_memory, place_of, shortage_of
-from pipeline.stores import ReadingStoppedError
 
 logger = logging.getLogger(__name__)
 
@@ -88,8 +86,6 @@ def process(
     outcome: Outcome
     try:
         outcome = _steps(state, plan, alone=alone, now=now)
-    except (ReadingStoppedError, PipelineError) as error:
-        outcome = Left(entry.id, error if isinstance(error, PipelineError) else None)
     except _NoServerError:
         last = state.attempts[-1] if state.attempts else None
         reason = last.reason if last and last.reason else "connection_error"
@@ -106,26 +102,12 @@ def process(
         state.stage = problem.stage
         outcome = _failure(state, plan, reason=problem.reason, message=problem.message, now=now)
     except Exception as fault:
-        if (shortage := shortage_of(fault)) is not None:
-            return Finished(entry, _short(state, plan, shortage, alone=alone, now=now), tuple(state.attempts))
         state.stage = "internal"
-        told = f"{type(fault).__name__} in {place_of(fault)}"
+        told = f"{type(fault).__name__} in {_where(fault)}"
         unquoted = InternalError(told).with_traceback(fault.__traceback__)  # its own message might quote the document
         logger.error("internal error", extra={"document": entry.id}, exc_info=unquoted)
         outcome = _failure(state, plan, reason="internal_error", message=told, now=now)
     return Finished(entry, outcome, tuple(state.attempts))
-
-
-def _short(
-    state: DocumentState, plan: ExtractionPlan, shortage: str, *, alone: bool, now: Callable[[], str]
-) -> Outcome:
-    """Have the document done once more with nothing else in flight; what is short of memory even then is too large."""
-    message = f"this machine ran out of {shortage}"
-    if alone and (shortage != "memory" or not has_memory()):
-        return Left(state.entry.id, TryLaterError(f"{message}, with one document in flight"))
-    told = f"{message}, with nothing else in flight" if alone else message
-    failure = _failure(state, plan, reason="document_too_expensive", message=told, now=now)
-    return failure if alone else Postponed(state.entry, failure, losses=LOSSES_BEFORE_ALONE)
 
 
 def _steps(state: DocumentState, plan: ExtractionPlan, *, alone: bool, now: Callable[[], str]) -> Outcome:
@@ -146,21 +128,19 @@ def _ask(
 ) -> Outcome:
     """Asks, and asks again with the complaint or less of the text, until there is a result or no more may be asked."""
     resolved, schema = state.asking.resolved, state.asking.schema
-    kept, complaint = whole(document.text), None
+    kept, complaint, after = whole(document.text), None, ""
     document = _harmless(state, document, kept)
-    prompts = render(resolved, document)
     while True:
-        attempt = _once(state, prompts=prompts, text=document.text, alone=alone)
+        attempt = _once(state, document, after=after, alone=alone)
         if not attempt.ok and complaint is not None and kind_of(attempt.reason or "") == "document":
             raise complaint
         if not attempt.ok:
-            size = sum(map(len, prompts.values()))
+            size = sum(map(len, render(resolved, document).values()))
             cut = None if state.reasks else shorter(kept, attempt, overflow=resolved.overflow, prompt_chars=size)
             if cut is None:
                 raise DocumentError(attempt.reason or "bad_response", attempt.message, stage="call")
             kept = cut
             document = _harmless(state, document, kept)
-            prompts = render(resolved, document)
             state.notes = _with(state.notes, "document_truncated")
             continue
         shown = _broken(state, kept.quotable) if "special_tokens_broken" in state.notes else ""
@@ -172,9 +152,8 @@ def _ask(
             if problem.reason not in REASKED or state.reasks >= resolved.max_reasks:
                 raise
             complaint, state.reasks = problem, state.reasks + 1
-            user = render(resolved, document)["user"]
             said, _ = break_special_tokens(attempt.raw_text or "")
-            prompts = {**prompts, "user": reask_prompt(user, said, problem)}
+            after = reask_prompt("", said, problem)
             continue
         state.notes = (*state.notes, *answer.notes)
         return _result(state, document, output=answer.value, repaired=answer.repaired, now=now)
@@ -199,10 +178,16 @@ def _harmless(state: DocumentState, document: Document, kept: Kept) -> Document:
     return replace(document, text=text)
 
 
-def _once(state: DocumentState, *, prompts: Mapping[str, str], text: str, alone: bool) -> ExtractionAttempt:
-    """The attempt that settled one ask; its failures are in the trail."""
+def _once(state: DocumentState, document: Document, *, after: str, alone: bool) -> ExtractionAttempt:
+    """The attempt that settled one ask; its failures are in the trail. `after`: what is said behind the document."""
     state.stage = "call"
-    asking, losses = state.asking, state.entry.losses
+    asking, losses, text = state.asking, state.entry.losses, document.text
+
+    def prompts_for(part: str, whole: bool) -> Mapping[str, str]:
+        rendered = render(asking.resolved, replace(document, text=part))
+        return {**rendered, "user": rendered["user"] + after} if whole else rendered
+
+    prompts = prompts_for(text, True)
     question = ExtractionRequest(
         asking.resolved.variant,
         prompts,
@@ -212,6 +197,8 @@ def _once(state: DocumentState, *, prompts: Mapping[str, str], text: str, alone:
         losses=losses,
         alone=alone,
         refused=state.entry.refused,
+        prompts_for=prompts_for,
+        places=document_places(asking.resolved.user_prompt),
     )
     asked = state.client.ask(question)
     said = (text, prompts["user"])
@@ -243,7 +230,7 @@ def _result(
         fingerprint=state.asking.fingerprint,
         output=output,
         model=answered.model,
-        attempts=len(state.attempts),
+        attempts=requests_sent(state.attempts),
         reasks=state.reasks,
         repaired=repaired,
         notes=state.notes,
@@ -278,7 +265,7 @@ def _failure(
         reason=reason,
         error=error,
         message=message,
-        attempts=len(state.attempts),
+        attempts=requests_sent(state.attempts),
         history=tuple(
             Try(step.model.provider, step.model.endpoint, step.error or step.refused, round(step.latency_s, 3))
             for step in state.attempts
@@ -296,3 +283,11 @@ def _failure(
 
 def _with(notes: tuple[str, ...], *more: str) -> tuple[str, ...]:
     return (*notes, *(note for note in dict.fromkeys(more) if note not in notes))
+
+
+def _where(fault: BaseException) -> str:
+    """The place of a fault in the code: its message might quote the document."""
+    trace = fault.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_name} line {trace.tb_lineno}" if trace else "unknown"

@@ -69,6 +69,8 @@ class Refresher:
             if looked_at[provider]:
                 self._say_fallback(order[0], provider)
                 return
+            if provider is order[0] and any(each.why and each.why.dead_end for each in provider.replicas):
+                break
         trouble = order[0].trouble
         if trouble is None or not trouble.is_dead_end or self._stop.is_set():
             return

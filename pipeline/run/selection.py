@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pipeline.documents import fallback_id, held_sha256
@@ -26,6 +26,7 @@ class SelectionRules:
     """What is done again (contract, sections 1 and 7).
 
     `only_failed`: None, or the reasons whose failures alone are done (empty: all of them).
+    `ask_again`: ids of results that may have been cut, each with the number of the run that wrote it.
     `sample_below`: only documents whose stable fraction in [0, 1) is at most this; None: all.
     """
 
@@ -35,6 +36,11 @@ class SelectionRules:
     retry_failed: bool = True
     retry_runs: int = 3
     sample_below: float | None = None
+    ask_again: Mapping[str, int] = field(default_factory=dict)
+
+    def is_doubtful(self, document_id: str, known: Known) -> bool:
+        """True when the result that is known is one that an earlier run left to be asked for again."""
+        return not known.failed and self.ask_again.get(document_id) == known.run
 
     def stands(self, known: Known, fingerprint: str, decided_by: str | None) -> bool:
         """True when what is known need not be done again as long as the bytes are the same.
@@ -96,6 +102,7 @@ class Selection:
             return "do", entry
         was_duplicate, is_duplicate = known.reason == "duplicate_id", entry.duplicate_of is not None
         stands = was_duplicate == is_duplicate and self._stands(entry.id, known)
+        stands = stands and not self._rules.is_doubtful(entry.id, known)
         if stands and _is_as_known(entry, known):
             return "skip", entry
         return "do", replace(entry, known=known, stands=stands)

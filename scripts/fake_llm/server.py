@@ -39,6 +39,7 @@ from fake_llm.faults import (
 )
 from fake_llm.ollama import CHATS as OLLAMA_CHATS
 from fake_llm.ollama import Ollama, tagged
+from fake_llm.ollama_v1 import OllamaV1
 from fake_llm.schema import answer_for
 from fake_llm.slots import Slots
 from fake_llm.transport import Listener, Peer, Reply, Request
@@ -80,6 +81,7 @@ class FakeLLM:
         port: int = 0,
         host: str = "127.0.0.1",
         thinking: bool = False,
+        thinks_without_content: bool = False,
         truncates: bool = False,
         enforce_schema: bool = True,
         dialects: Iterable[str] = ("ollama", "vllm"),
@@ -91,10 +93,11 @@ class FakeLLM:
         settings = Settings(tuple(models), context, thinking=thinking, truncates=truncates, started=int(time.time()))
         self._ollama = Ollama(settings)
         vllm = VLLM(settings, lambda: self._slots.gauges)
-        spoken: dict[str, Dialect] = {"ollama": self._ollama, "vllm": vllm}
+        spoken: dict[str, Dialect] = {"ollama": self._ollama, "ollama_v1": OllamaV1(settings), "vllm": vllm}
         self._dialects: list[Dialect] = [spoken[name] for name in sorted(dialects)]
         self.latency_s, self.load_s, self.restart_s = latency_s, load_s, restart_s
         self.api_key, self.faults, self.answer, self.enforce_schema = api_key, faults, answer, enforce_schema
+        self.thinks_without_content = thinks_without_content
         self.draining = False
         self.requests: list[Seen] = []
         self.max_in_flight = 0
@@ -287,6 +290,8 @@ class FakeLLM:
         else:
             text = "ok"
         thought = "The document is read first." if chat.thinks else None
+        if thought and self.thinks_without_content:
+            return Completion("", reasoning=thought, prompt_tokens=chat.prompt_tokens)
         completion = Completion(text, reasoning=thought, prompt_tokens=chat.prompt_tokens)
         return replace(cut_to_fit(replace(completion, reasoning=None), chat.max_tokens), reasoning=thought)
 

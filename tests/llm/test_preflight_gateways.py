@@ -71,11 +71,12 @@ def test_warn_is_no_leave_for_a_server_that_does_not_answer() -> None:
     ],
 )
 def test_another_openai_server_may_keep_its_context_to_itself(row: dict[str, Any], context: int | None) -> None:
-    """`max_model_len` is vLLM's; llama.cpp tells its context in `meta`, others nowhere; /version is not asked for."""
+    """`max_model_len` is vLLM's; llama.cpp tells its context in `meta`, others nowhere: they may be an Ollama."""
     pages = {"/v1/models": reply({"data": [row]}), CHAT: reply(ANSWER)}
     with answering(pages) as server:
         found = look(client_of("openai", server.url, model="m", max_tokens=8), canary=False)
-        assert [got.path for got in server.got] == ["/v1/models", CHAT]
+        asked = ["/v1/models", *([] if context else ["/api/version"]), CHAT]
+        assert [got.path for got in server.got] == asked
     assert (found.status, found.context_length, found.server) == ("ok", context, None)
 
 

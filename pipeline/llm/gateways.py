@@ -1,0 +1,18 @@
+"""Recognise who answered: an Ollama behind the OpenAI protocol, or a gateway that may count prompts itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+GATEWAYS = {"x-litellm-": "LiteLLM", "x-portkey-": "Portkey", "cf-aig-": "Cloudflare AI Gateway"}
+"""Headers of gateways that may count a prompt themselves, by how their names begin."""
+
+
+def answered_by(body: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
+    """`ollama`, or the name of a gateway, where an answer shows it."""
+    for name in headers:
+        for prefix, gateway in GATEWAYS.items():
+            if name.lower().startswith(prefix):
+                return gateway
+    return "ollama" if body.get("system_fingerprint") == "fp_ollama" else None

@@ -1,0 +1,181 @@
+"""Verify that an answered prompt was read whole, and keep prompts from being sent that cannot fit.
+
+It connects a client, whose requests cost something, with what is known of its server (prompt_proofs.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import kind_of
+from pipeline.llm.length_proof import Probe, ProofFailedError
+from pipeline.llm.ollama import OllamaClient
+from pipeline.llm.prompt_proofs import Case, Verified
+from pipeline.llm.vllm import VLLMClient
+from pipeline.records import ExtractionAttempt
+
+if TYPE_CHECKING:
+    from pipeline.llm.provider import ExtractionRequest
+
+Client = VLLMClient | OllamaClient
+PromptsFor = Callable[[str, bool], Mapping[str, str]]
+"""The prompts with another text in the document's place, with or without what follows the document."""
+
+TRIES = 2
+TINY_PROMPTS = {"system": "", "user": "Say ok."}
+REFUSALS = frozenset({"context_length", "document_too_large", "rejected"})
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked: its prompts, how to make them anew, and how often the text stands in them."""
+
+    prompts: Mapping[str, str]
+    json_schema: Mapping[str, Any] | None
+    text: str
+    prompts_for: PromptsFor
+    places: int = 1
+    base: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the length of the prompts in UTF-8."""
+        return sum(len(text.encode("utf-8", "replace")) for text in self.prompts.values())
+
+
+def too_long(client: Client, size_bytes: int) -> ExtractionAttempt | None:
+    """Return the failure of a prompt that does not fit the configured context, or None when it may be sent."""
+    limit = client.config.context_length
+    if limit is None:
+        return None
+    estimate = client.proofs.estimate(size_bytes)
+    if estimate + client.config.max_tokens <= limit:
+        return None
+    told = f"the prompt has about {estimate} tokens and max_tokens is {client.config.max_tokens}"
+    return ExtractionAttempt(
+        client.model,
+        error="context_length",
+        reason="context_length",
+        message=f"{told}: that does not fit the configured context_length of {limit}; it was not sent",
+        context_length=limit,
+        max_tokens=client.config.max_tokens,
+        needed_tokens=estimate,
+        sent=False,
+    )
+
+
+def verified(
+    client: Client, asked: Asked, attempt: ExtractionAttempt, *, may_wait: Callable[[], bool]
+) -> ExtractionAttempt | None:
+    """Return the attempt, failed as `prompt_truncated` when its prompt was cut, noted when that cannot be told.
+
+    None: the proof cannot be made now, and the document must be asked again later.
+    """
+    if attempt.reason is not None and kind_of(attempt.reason) != "answer":
+        return attempt
+    proofs = client.proofs
+    if attempt.server == "ollama" and isinstance(client, VLLMClient):
+        proofs.doubt()
+    elif attempt.server:
+        proofs.distrust(f"{attempt.server} may count a prompt before the server behind it cuts it")
+    try:
+        found = proofs.verify(case_of(client, asked, attempt.prompt_tokens), may_wait=may_wait)
+    except ProofFailedError:
+        return None
+    if found is None:
+        return None
+    known = replace(attempt, context_length=attempt.context_length or proofs.context_length)
+    if not found.cut:
+        return replace(known, notes=(*known.notes, *found.notes))
+    return _cut(known, found, limit=proofs.context_length)
+
+
+def _cut(attempt: ExtractionAttempt, found: Verified, *, limit: int | None) -> ExtractionAttempt:
+    told = f"the server answered {attempt.prompt_tokens} tokens of the prompt"
+    told += f", which has about {found.needed_tokens}" if found.needed_tokens else ""
+    return replace(
+        attempt,
+        error="prompt_truncated",
+        reason="prompt_truncated",
+        message=f"{told}: it cut the rest (its context is {limit} tokens)",
+        context_length=limit,
+        needed_tokens=found.needed_tokens,
+    )
+
+
+def case_of(client: Client, asked: Asked, tokens: int | None) -> Case:
+    """Return the case of an answered prompt, with the requests that can prove it."""
+
+    def send(text: str, max_tokens: int, whole: bool) -> Probe:
+        return _probe(client, asked.prompts_for(text, whole), asked.json_schema, max_tokens=max_tokens)
+
+    def tiny() -> Probe:
+        return _probe(client, TINY_PROMPTS, None, max_tokens=1)
+
+    promised = client.context_length if isinstance(client, OllamaClient) else None
+    return Case(
+        asked.text,
+        tokens,
+        asked.size_bytes,
+        client.config.max_tokens,
+        send,
+        tiny,
+        places=asked.places,
+        base=asked.base,
+        promised_context=promised,
+    )
+
+
+def _probe(
+    client: Client, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None, *, max_tokens: int
+) -> Probe:
+    """Send a proof request; a server that fails once is asked once more."""
+    small = client.for_proof(max_tokens)
+    for _ in range(TRIES):
+        attempt = small.call_llm(prompts, json_schema, "")
+        client.overhead.add(attempt.prompt_tokens)
+        if attempt.prompt_tokens is not None:
+            return Probe(attempt.prompt_tokens)
+        if attempt.reason in REFUSALS:
+            return Probe(None, refused=True, context_length=attempt.context_length)
+        if attempt.reason is None or kind_of(attempt.reason) == "answer" or attempt.reason == "empty_model_response":
+            return Probe(None)
+    raise ProofFailedError(attempt.error or "")
+
+
+def asked_of(question: ExtractionRequest) -> Asked | None:
+    """Return what can be verified of a request; None when its prompts cannot be made anew."""
+    if question.prompts_for is None:
+        return None
+    return Asked(
+        question.prompts,
+        question.json_schema,
+        question.document_text,
+        question.prompts_for,
+        places=question.places,
+    )
+
+
+def read_whole(
+    client: Client, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None, seen: ExtractionAttempt
+) -> ExtractionAttempt | None:
+    """Return the attempt at the prompt without a document once it is known to be read whole (`verified`).
+
+    The user's message is what is repeated; where that is empty, the system prompt stands in its place.
+    """
+    user = prompts.get("user", "")
+    if not user.strip() and needs_proof(client, prompts, seen):
+        user = prompts.get("system", "")
+        seen = client.for_proof(client.config.max_tokens).call_llm({**prompts, "user": user}, json_schema, "")
+        client.overhead.add(seen.prompt_tokens)
+    asked = Asked({**prompts, "user": user}, json_schema, user, lambda text, _whole: {**prompts, "user": text})
+    return verified(client, asked, seen, may_wait=lambda: True)
+
+
+def needs_proof(client: Client, prompts: Mapping[str, str], seen: ExtractionAttempt) -> bool:
+    """Return whether the server must still prove that it reads this prompt whole."""
+    size_bytes = sum(len(text.encode("utf-8", "replace")) for text in prompts.values())
+    finding, tokens = client.proofs.finding, seen.prompt_tokens or 0
+    return finding.verdict(tokens, size_bytes=size_bytes, max_tokens=client.config.max_tokens) == "prove"

@@ -1,0 +1,73 @@
+"""What a run learnt of its servers' limits, what that cost, and which of its results turned out to be cut."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pipeline.llm.length_proof import Cut
+from pipeline.llm.overhead import ProofBook
+from pipeline.output import Output
+
+logger = logging.getLogger(__name__)
+
+ASK_AGAIN = "ask_again"
+"""The key of a run's file that holds the ids of results that the next run asks for again."""
+
+
+def overhead(book: ProofBook) -> dict[str, int]:
+    """Return the requests that belong to no document, and their prompt tokens, as the report holds them."""
+    spent = book.overhead.spent
+    return {"requests": spent.requests, "prompt_tokens": spent.prompt_tokens}
+
+
+def limits(book: ProofBook) -> list[dict[str, Any]]:
+    """Return what was found of each server that had to prove that it reads prompts whole, as the report holds it."""
+    return [
+        {
+            "server": proofs.name,
+            "proofs": proofs.proofs,
+            "context_length": proofs.context_length,
+            "unverified": proofs.finding.unverified or None,
+        }
+        for _, proofs in book.all()
+        if proofs.proofs or proofs.finding.unverified
+    ]
+
+
+def doubtful_results(output: Output, book: ProofBook) -> list[str]:
+    """Return the ids of this run's results that a limit found later may have cut; they were not proved by halves.
+
+    Reads the results of the output only where a limit was found after results of that server had been accepted.
+    """
+    late = {
+        (endpoint, proofs.found_at): proofs.finding.cut
+        for endpoint, proofs in book.all()
+        if proofs.finding.cut is not None and proofs.found_after
+    }
+    if not late:
+        return []
+    found = sorted(_cut_ids(output, late))
+    if found:
+        told = f"{len(found)} results may have been cut before the limit was found; the next run asks for them again"
+        logger.error("%s", told)
+    return found
+
+
+def _cut_ids(output: Output, late: dict[tuple[str, str], Cut]) -> Iterator[str]:
+    for line, key in output.medium.records("results"):
+        if key.run != output.stamp.run:
+            continue
+        record = json.loads(line)
+        tokens = record["usage"]["prompt_tokens"] or 0
+        for (endpoint, found_at), cut in late.items():
+            same = record["model"]["endpoint"] == endpoint and record["finished_at"] <= found_at
+            if same and (record["attempts"] > 1 or cut.is_near(tokens, cut.max_tokens)):
+                yield record["id"]
+
+
+def to_ask_again(runs: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """Return the ids that earlier runs left to be asked for again, each with the run that wrote the doubtful result."""
+    return {document_id: run["run"] for run in runs for document_id in run.get(ASK_AGAIN, ())}

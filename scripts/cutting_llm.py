@@ -1,0 +1,174 @@
+"""A server of the OpenAI protocol that cuts long prompts in silence, in the ways that real ones do.
+
+    python scripts/cutting_llm.py --way tail --context 4096 --counts exact
+
+`--way`: refuse (honest), head, tail, middle (keeps both ends), half (of the window, as Ollama's /v1), oldest (a chat
+template that drops the oldest message, then the head of the last), oldest_refuse.
+`--counts`: exact (what the model read), gateway (LiteLLM counts the whole prompt before the cut), none, zero, uncached.
+It must not know anything of the pipeline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from fake_llm.schema import answer_for
+
+MODEL = "cutter"
+WAYS = ("refuse", "head", "tail", "middle", "half", "oldest", "oldest_refuse")
+COUNTS = ("exact", "gateway", "none", "zero", "uncached")
+AROUND, START = 4, 3
+_PIECES = re.compile(r" ?[A-Za-z]{1,6}|\d{1,3}|\s{1,16}|.", re.DOTALL)
+_NAME = re.compile(r"\[\[doc:([^\]]+)\]\]")
+
+
+class TooLongError(Exception):
+    """The prompt is refused."""
+
+
+class CuttingLLM:
+    """The server, to be used as a context manager; it keeps what it did.
+
+    `proofs`: requests for one token, or with a document more than once. `cut`: names of documents ([[doc:NAME]]) of
+    which an answer lacks a part. `asked`: requests for an answer; after `shrink_after` of them the context is `shrunk`.
+    `fail`: a function of a request's body that makes it a 500.
+    """
+
+    def __init__(self, way: str, *, context: int = 4096, counts: str = "exact", ollama: bool = False) -> None:
+        self.way, self.context, self.counts, self.ollama = way, context, counts, ollama
+        self.proofs, self.asked, self.cut = 0, 0, set[str]()
+        self.shrink_after, self.shrunk = 1 << 60, context
+        self.fail: Any = lambda _body: False
+        self._seen: set[str] = set()
+        self._lock = threading.Lock()
+        handler = type("Handler", (_Handler,), {"llm": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> CuttingLLM:
+        """Listen in a thread of its own."""
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def completion(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer to a chat."""
+        texts = [str(message.get("content") or "") for message in body["messages"]]
+        max_tokens = int(body.get("max_tokens") or 16)
+        read = self._read(texts, self.context - max_tokens)
+        with self._lock:
+            names = _NAME.findall("\n".join(texts))
+            if max_tokens == 1 or len(names) > 1:
+                self.proofs += 1
+            elif names:
+                self.asked += 1
+                if self.asked > self.shrink_after and self.context != self.shrunk:
+                    self.context = self.shrunk
+                    read = self._read(texts, self.context - max_tokens)
+                (self.cut.add if read < count(texts) else self.cut.discard)(names[0])
+        shape = (body.get("response_format") or {}).get("json_schema", {}).get("schema")
+        said = "{" if max_tokens == 1 else answer_for(texts[-1], shape) if shape else "ok"
+        finish = "length" if max_tokens == 1 else "stop"
+        choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": finish}
+        answer = {"id": "x", "object": "chat.completion", "model": MODEL, "choices": [choice]}
+        if self.ollama:
+            answer["system_fingerprint"] = "fp_ollama"
+        told = self._told(texts, read)
+        return answer if told is None else {**answer, "usage": {"prompt_tokens": told, "completion_tokens": 9}}
+
+    def _told(self, texts: list[str], read: int) -> int | None:
+        """Return the prompt tokens that the answer reports."""
+        if self.counts == "gateway":
+            return count(texts) + len(texts)
+        if self.counts == "uncached":
+            with self._lock:
+                cached = json.dumps(texts) in self._seen
+                self._seen.add(json.dumps(texts))
+            return 1 if cached else read
+        return {"none": None, "zero": 0}.get(self.counts, read)
+
+    def _read(self, texts: list[str], room: int) -> int:
+        """Return how many tokens of the prompt the model reads."""
+        whole = count(texts)
+        if whole <= room:
+            return whole
+        if self.way == "refuse":
+            raise TooLongError
+        if self.way == "half":
+            return self.context - (self.context - 4) // 2
+        left = list(texts)
+        while self.way.startswith("oldest") and len(left) > 1 and count(left) > room:
+            del left[0]
+        if self.way == "oldest_refuse" and count(left) > room:
+            raise TooLongError
+        return min(count(left), room)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    llm: CuttingLLM
+
+    def do_GET(self) -> None:
+        """List the model, and on an Ollama the version."""
+        owner = "library" if self.llm.ollama else "me"
+        pages: dict[str, Any] = {"/v1/models": {"data": [{"id": MODEL, "owned_by": owner}]}}
+        if self.llm.ollama:
+            pages["/api/version"] = {"version": "0.33.0"}
+        self._reply(200 if self.path in pages else 404, pages.get(self.path, {}))
+
+    def do_POST(self) -> None:
+        """Answer a chat."""
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path != "/v1/chat/completions":
+            self._reply(404, {})
+        elif self.llm.fail(body):
+            self._reply(500, {"error": {"message": "it broke"}})
+        else:
+            try:
+                self._reply(200, self.llm.completion(body))
+            except TooLongError:
+                self._reply(400, {"error": {"message": f"maximum context length is {self.llm.context} tokens"}})
+
+    def _reply(self, status: int, value: Any) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        if self.llm.counts == "gateway":
+            self.send_header("x-litellm-version", "1.80.0")
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        """Stay silent."""
+
+
+def count(texts: list[str]) -> int:
+    """Return the tokens of a chat's messages."""
+    return START + sum(AROUND + len(_PIECES.findall(text)) for text in texts)
+
+
+def main() -> None:
+    """Serve until interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--way", choices=WAYS, default="tail")
+    parser.add_argument("--counts", choices=COUNTS, default="exact")
+    parser.add_argument("--context", type=int, default=4096)
+    parser.add_argument("--ollama", action="store_true", help="look like an Ollama's /v1")
+    flags = parser.parse_args()
+    with CuttingLLM(flags.way, context=flags.context, counts=flags.counts, ollama=flags.ollama) as server:
+        print(server.url, flush=True)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""Whole runs against servers that cut long prompts: no cut result, and a note where nothing can be known."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+from conftest import Place
+from cutting_llm import MODEL, CuttingLLM
+from length_servers import KINDS
+
+AGENT = {"system_prompt": "Sum the text up. " * 50, "user_prompt": "$document\n"}
+
+
+def corpus(place: Place, size: int = 40, *, long: float = 0.2) -> None:
+    """Documents of all kinds, a share of them too long for 4096 tokens."""
+    rng = random.Random(7)
+    texts = {}
+    for number in range(size):
+        words = rng.randrange(30_000, 60_000) if number < size * long else rng.randrange(20, 4_000)
+        texts[f"d{number:03}.txt"] = KINDS[number % len(KINDS)](rng, 10_000)[:words] + "."
+    place.documents(texts)
+
+
+def configure(place: Place, server: CuttingLLM, *, agent: dict[str, Any] | None = None, **settings: Any) -> None:
+    """An OpenAI-like provider at the server; failures do not end the run."""
+    vllm = {"vllm.type": "openai", "vllm.base_url": server.url, "vllm.model": MODEL}
+    rules = {"runner.max_error_rate": 1, "runner.fail_fast": 0, "runner.abort_error_rate": 1}
+    place.configure({**vllm, **rules, **settings}, agent={**AGENT, **(agent or {})})
+
+
+@pytest.mark.parametrize("way", ["head", "tail", "middle", "half", "oldest", "oldest_refuse"])
+def test_no_cut_result_is_written(place: Place, way: str) -> None:
+    """20 % of the documents are too long: each fails, and every other one is a result."""
+    corpus(place)
+    with CuttingLLM(way) as server:
+        configure(place, server)
+        place.run()
+        done, failed = set(place.done()), place.failed()
+        assert done & server.cut == set()
+        assert {name for name, reason in failed.items() if reason == "prompt_truncated"} == server.cut
+        assert set(failed.values()) <= {"prompt_truncated", "context_length"}
+        assert len(done) + len(failed) == 40
+    assert not any("prompt_length_unverified" in line["notes"] for line in place.lines("results.jsonl"))
+
+
+def test_an_honest_server_is_asked_little(place: Place) -> None:
+    """One that refuses what is too long: no alarm, and few requests; they are the report's overhead."""
+    corpus(place, 60)
+    with CuttingLLM("refuse") as server:
+        configure(place, server)
+        place.run()
+        assert set(place.failed().values()) == {"context_length"}
+        assert 3 <= server.proofs <= 40
+        overhead = place.last_run()["overhead"]
+        assert overhead["requests"] >= server.proofs
+        assert overhead["prompt_tokens"] > 0
+        assert all(line["attempts"] == 1 for line in place.lines("results.jsonl"))
+
+
+@pytest.mark.parametrize("counts", ["none", "zero", "gateway", "uncached"])
+def test_records_are_noted_where_counts_prove_nothing(place: Place, counts: str) -> None:
+    """No usage, and counts of something else: the note is in every record, and the run says it once."""
+    corpus(place, 20)
+    with CuttingLLM("tail", counts=counts) as server:
+        configure(place, server, **{"runner.concurrency": 1})
+        ran = place.run()
+    notes = [line["notes"] for line in place.lines("results.jsonl")]
+    assert len(notes) == 20
+    assert all("prompt_length_unverified" in each for each in notes)
+    assert ran.err.count("cannot verify that prompts are read whole") == 1
+    assert "context_length" in ran.err
+
+
+def test_a_set_context_keeps_long_prompts_from_being_sent(place: Place) -> None:
+    """They fail as context_length without a request, and nothing is noted."""
+    corpus(place, 20)
+    with CuttingLLM("tail", counts="none") as server:
+        configure(place, server, **{"vllm.context_length": 4096})
+        ran = place.run()
+        assert server.cut == set()
+    assert set(place.failed().values()) == {"context_length"}
+    assert {line["attempts"] for line in place.lines("errors.jsonl")} == {0}
+    assert "cannot verify" not in ran.err
+    assert not any("prompt_length_unverified" in line["notes"] for line in place.lines("results.jsonl"))
+
+
+@pytest.mark.parametrize("overflow", ["head", "head_tail"])
+def test_overflow_works_with_the_limit_that_was_found(place: Place, overflow: str) -> None:
+    """What is too long is cut here, and said; the record carries the context that was found."""
+    corpus(place, 20)
+    with CuttingLLM("tail") as server:
+        configure(place, server, agent={"overflow": overflow})
+        ran = place.run()
+        assert server.cut == set()
+    lines = place.lines("results.jsonl")
+    assert len(lines) == 20
+    cut = [line for line in lines if "document_truncated" in line["notes"]]
+    assert len(cut) >= 4
+    assert all(4000 <= line["context_length"] <= 4096 for line in cut)
+    assert ran.err.count("found a context of") == 1
+
+
+def test_a_proof_that_fails_postpones_its_document(place: Place) -> None:
+    """While proof requests fail, no result that needs one is written; none is lost."""
+    corpus(place, 6, long=0)
+    failures = iter([True] * 3)
+    with CuttingLLM("tail") as server:
+        server.fail = lambda body: body["max_tokens"] == 1 and next(failures, False)
+        configure(place, server)
+        place.run()
+    assert len(place.done()) == 6
+
+
+def test_an_ollama_behind_the_openai_protocol_is_refused(place: Place) -> None:
+    """As the first provider it is exit 2 with the setting to use; a context length that is set lets it pass."""
+    place.documents(2)
+    with CuttingLLM("half", ollama=True) as server:
+        configure(place, server)
+        ran = place.run(code=2)
+        assert "type: ollama" in ran.err
+        assert "type: ollama" in place.call("check").out
+        configure(place, server, **{"vllm.context_length": 4096})
+        place.run()
+        assert len(place.done()) == 2
+
+
+def test_an_ollama_as_a_fallback_is_not_used(place: Place) -> None:
+    """It is set aside with a warning."""
+    place.documents(2)
+    place.server.down()
+    with CuttingLLM("half", ollama=True) as server:
+        other = {"providers.other": {"type": "openai", "base_url": server.url, "model": MODEL}}
+        place.configure({**other, "fallback": ["other"], "runner.startup_wait_s": 0, "runner.max_outage_s": 1})
+        ran = place.run(code=3)
+    assert "type: ollama" in ran.err
+    assert place.done() == {}
+
+
+def test_a_long_prompt_without_a_document_is_proved_first(place: Place) -> None:
+    """A prompt that the server cuts by itself is a configuration error: exit 2 before the first document."""
+    place.documents(2)
+    with CuttingLLM("tail", context=1024) as server:
+        configure(place, server, agent={"system_prompt": "Sum the text up. " * 400})
+        ran = place.run(code=2)
+        assert server.asked == 0
+    assert "the prompt without a document is cut" in ran.err
+    assert json.dumps(place.done()) == "{}"
+
+
+def test_results_from_before_a_limit_are_asked_again(place: Place) -> None:
+    """A server that is given a smaller context in mid-run: what it may have cut by then is done by the next run."""
+    texts = {"a.txt": "The profit rose. " * 2_000, "b.txt": "The profit fell. " * 1_900, "c.txt": "Well. " * 40_000}
+    place.documents(texts)
+    with CuttingLLM("tail", context=1 << 30) as server:
+        server.shrink_after, server.shrunk = 1, 4096
+        configure(place, server, **{"runner.concurrency": 1})
+        ran = place.run(code=1)
+        assert "may have been" in ran.err
+        assert place.last_run()["ask_again"] == ["b.txt"]
+        assert place.failed() == {"c.txt": "prompt_truncated"}
+        place.run()
+        assert place.failed() == {"b.txt": "prompt_truncated", "c.txt": "prompt_truncated"}
+        place.run()
+        assert place.done() == {"a.txt": 1, "b.txt": 1}
