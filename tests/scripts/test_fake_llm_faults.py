@@ -166,6 +166,8 @@ def test_answers_without_content(server: FakeLLM) -> None:
     assert (thought["content"], bool(thought["thinking"])) == ("", True)
     message = ask(server, vllm, "[[fault:thinking_only]]").json()["choices"][0]["message"]
     assert (message["content"], bool(message["reasoning"])) == (None, True)
+    whole = ask(server, vllm, "[[fault:answer_in_reasoning]]").json()["choices"][0]["message"]
+    assert (whole["content"], set(json.loads(whole["reasoning"]))) == (None, {"vendor", "total"})
 
 
 @pytest.mark.parametrize("path", CHATS)
