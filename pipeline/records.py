@@ -47,7 +47,8 @@ class Entry:
     `duplicate_of` is the id this entry repeats, when it does.
     `known` is what the output has of it; `stands`: that need not be done again while the bytes are the same.
     `losses` counts how often a server was lost while it worked on this entry. `refused`: a server that was found to
-    be in trouble answered it with a 4xx, so that the next 4xx may be its own.
+    be in trouble answered it with a 4xx, so that the next 4xx may be its own. `before`: what earlier tries of this run
+    came to, which no server could finish.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Entry:
     stands: bool = False
     losses: int = 0
     refused: bool = False
+    before: Failure | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """One request in a failure's history; `error`: the wire-level text, or the reason why its answer was refused."""
+    """One request in a record's history; `error`: the wire-level text, or the reason why its answer was refused."""
 
     provider: str
     endpoint: str | None
@@ -162,7 +164,10 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A line of results (contract, section 5). `version` is the entry's, so that the next run need not read it."""
+    """A line of results (contract, section 5). `version` is the entry's, so that the next run need not read it.
+
+    `history`: the last requests before the one that was answered.
+    """
 
     id: str
     uri: str
@@ -183,6 +188,7 @@ class Result:
     latency_s: float
     finished_at: str
     version: str | None = None
+    history: tuple[Try, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +241,9 @@ class Postponed:
     refused: bool = False
 
     def again(self) -> Entry:
-        """Return the entry for the next try, with its losses counted."""
-        losses = self.entry.losses + self.losses
-        return replace(self.entry, losses=losses, refused=self.entry.refused or self.refused)
+        """Return the entry for the next try, with its losses and requests counted."""
+        losses, refused = self.entry.losses + self.losses, self.entry.refused or self.refused
+        return replace(self.entry, losses=losses, refused=refused, before=self.failure)
 
 
 Outcome = Result | Failure | Unchanged | Postponed
@@ -257,10 +263,10 @@ def to_line(record: Result | Failure, stamp: Stamp) -> bytes:
 
 def redacted(record: Result | Failure, redact: Callable[[Any], Any]) -> Result | Failure:
     """The record with `redact` applied to all that a server or a document said, but never to `output`."""
+    history = tuple(replace(step, error=redact(step.error)) for step in record.history)
     if isinstance(record, Result):
         model, notes = _redacted_model(record.model, redact), redact(record.notes)
-        return replace(record, model=model, notes=notes, metadata=redact(record.metadata))
-    history = tuple(replace(step, error=redact(step.error)) for step in record.history)
+        return replace(record, model=model, notes=notes, metadata=redact(record.metadata), history=history)
     message, raw, error = (redact(record.message), redact(record.raw), redact(record.error))
     return replace(record, error=error, message=message, raw=raw, history=history, notes=redact(record.notes))
 

@@ -50,13 +50,25 @@ class RunStats:
             self._failed(outcome)
             _bump(variant["reasons"], outcome.reason)
 
-    def asked(self, attempts: Iterable[ExtractionAttempt]) -> None:
-        """Counts the prompt tokens that servers had in their cache, of those that tell."""
+    def asked(self, attempts: Iterable[ExtractionAttempt], *, variant: str) -> None:
+        """Count the requests that were sent, their errors, and the prompt tokens that servers had in their cache.
+
+        Called for each try of a document, also one that no server could finish.
+        """
         cache = self._data["prompt_cache"]
         for attempt in attempts:
+            self._count_request(attempt, variant=variant)
             if attempt.cached_tokens is not None:
                 cache["prompt_tokens"] += attempt.prompt_tokens or 0
                 cache["cached_tokens"] += attempt.cached_tokens
+
+    def _count_request(self, attempt: ExtractionAttempt, *, variant: str) -> None:
+        provider = _named(self._data["providers"], attempt.model.provider, _new_provider)
+        for tally in (self._data["total"], _named(self._data["variants"], variant, self._new_variant), provider):
+            tally["attempts"] += attempt.sent
+        error = attempt.error or attempt.refused
+        if error is not None and error not in REASKED:
+            _bump(provider["errors"], error.partition(":")[0])
 
     def snapshot(self) -> Numbers:
         """The numbers so far, with percentiles, shares and means worked out."""
@@ -82,10 +94,6 @@ class RunStats:
         reason["count"] += 1
         if len(reason["examples"]) < EXAMPLES:
             reason["examples"].append({"id": failure.id, "message": failure.message[:300]})
-        for step in failure.history:
-            if step.error is not None and step.error not in REASKED:
-                provider = _named(data["providers"], step.provider, _new_provider)
-                _bump(provider["errors"], step.error.partition(":")[0])
 
 
 def _empty(schema: Mapping[str, Any] | None) -> Numbers:
@@ -131,7 +139,6 @@ def _new_provider() -> Numbers:
 
 def tally_in(tally: Numbers, outcome: Result | Failure) -> None:
     """Adds an outcome to a tally; latency is of done documents only."""
-    tally["attempts"] += outcome.attempts
     tally["reasks"] += outcome.reasks
     _count_tokens(tally, outcome.usage)
     if isinstance(outcome, Failure):

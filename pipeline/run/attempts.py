@@ -1,17 +1,46 @@
-"""What the requests for one document add up to."""
+"""What a document has cost so far: the requests sent for it, their history and their tokens, over all its tries.
+
+A document that no server could finish goes back in the queue with the failure that it would have been; that failure
+carries what was spent until then. Nothing here sends a request.
+"""
 
 from __future__ import annotations
 
-from pipeline.records import ExtractionAttempt, Usage
+from collections.abc import Sequence
+
+from pipeline.records import ExtractionAttempt, Failure, Try, Usage
+
+HISTORY_KEPT = 20
+"""Requests told of in a record; a document that met many outages has had more."""
 
 
-def requests_sent(attempts: list[ExtractionAttempt]) -> int:
-    """How many requests were sent; a prompt that cannot fit is not."""
-    return sum(attempt.sent or attempt.reason != "context_length" for attempt in attempts)
+def requests_sent(attempts: Sequence[ExtractionAttempt], before: Failure | None) -> int:
+    """Return how many requests reached a server, or may have."""
+    return sum(attempt.sent for attempt in attempts) + (before.attempts if before else 0)
 
 
-def usage_of(attempts: list[ExtractionAttempt]) -> Usage:
-    """Tokens summed over the attempts; None where no server told any."""
-    prompt = [a.prompt_tokens for a in attempts if a.prompt_tokens is not None]
-    completion = [a.completion_tokens for a in attempts if a.completion_tokens is not None]
-    return Usage(sum(prompt) if prompt else None, sum(completion) if completion else None)
+def history(attempts: Sequence[ExtractionAttempt], before: Failure | None) -> tuple[Try, ...]:
+    """Return the last requests, in order, those of earlier tries included."""
+    tries = [
+        Try(
+            attempt.model.provider,
+            attempt.model.endpoint,
+            attempt.error or attempt.refused,
+            round(attempt.latency_s, 3),
+        )
+        for attempt in attempts
+    ]
+    return ((before.history if before else ()) + tuple(tries))[-HISTORY_KEPT:]
+
+
+def usage(attempts: Sequence[ExtractionAttempt], before: Failure | None) -> Usage:
+    """Return the tokens summed over all requests; None where no server counted any."""
+    earlier = before.usage if before else Usage()
+    prompt = [earlier.prompt_tokens, *(attempt.prompt_tokens for attempt in attempts)]
+    completion = [earlier.completion_tokens, *(attempt.completion_tokens for attempt in attempts)]
+    return Usage(_sum(prompt), _sum(completion))
+
+
+def _sum(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.config.redaction import SECRETS
-from pipeline.records import Failure, Outcome, Postponed, Result
+from pipeline.records import Failure, Outcome, Postponed, Result, Unchanged
 from pipeline.report.remaining import RemainingFailures
 from pipeline.report.stats import RunStats
 from pipeline.run.process import Finished
@@ -43,7 +43,10 @@ class Display:
         _log(finished)
         if self.metrics is not None:
             self.metrics.outcome(finished)
-        self.stats.asked(finished.attempts)
+        if isinstance(outcome, Postponed):
+            self.stats.asked(finished.attempts, variant=outcome.failure.variant)
+        elif not isinstance(outcome, Unchanged):
+            self.stats.asked(finished.attempts, variant=outcome.variant)
         if not isinstance(outcome, Postponed):
             self.stats.add(outcome)
         if isinstance(outcome, Failure):

@@ -32,11 +32,10 @@ from pipeline.records import (
     Outcome,
     Postponed,
     Result,
-    Try,
     Unchanged,
     utc_now,
 )
-from pipeline.run.attempts import requests_sent, usage_of
+from pipeline.run.attempts import history, requests_sent, usage
 from pipeline.run.overflow import Kept, shorter, whole
 from pipeline.run.plan import ExtractionPlan, VariantQuery
 
@@ -230,17 +229,18 @@ def _result(
         fingerprint=state.asking.fingerprint,
         output=output,
         model=answered.model,
-        attempts=requests_sent(state.attempts),
+        attempts=requests_sent(state.attempts, state.entry.before),
         reasks=state.reasks,
         repaired=repaired,
         notes=state.notes,
-        usage=usage_of(state.attempts),
+        usage=usage(state.attempts, state.entry.before),
         context_length=answered.context_length,
         document_chars=len(document.text),
         metadata=document.metadata,
         latency_s=round(sum(attempt.latency_s for attempt in state.attempts), 3),
         finished_at=now(),
         version=state.entry.version,
+        history=history(state.attempts[:-1], state.entry.before),
     )
 
 
@@ -265,13 +265,10 @@ def _failure(
         reason=reason,
         error=error,
         message=message,
-        attempts=requests_sent(state.attempts),
-        history=tuple(
-            Try(step.model.provider, step.model.endpoint, step.error or step.refused, round(step.latency_s, 3))
-            for step in state.attempts
-        ),
+        attempts=requests_sent(state.attempts, state.entry.before),
+        history=history(state.attempts, entry.before),
         raw=raw.encode("utf-8", "replace").decode() if raw else raw,
-        usage=usage_of(state.attempts),
+        usage=usage(state.attempts, state.entry.before),
         notes=state.notes,
         runs=known.runs + 1 if again and known and known.failed else 1,
         finished_at=now(),

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.records import Failure, ModelMetadata, Result, Try, Unchanged, Usage
+from pipeline.records import ExtractionAttempt, Failure, ModelMetadata, Result, Try, Unchanged, Usage
 from pipeline.report import (
     RunStats,
     build_report,
@@ -63,6 +63,16 @@ def failure(id: str = "b.txt", *, reason: str = "timeout", message: str = "no an
     )  # fmt: skip
 
 
+def count(stats: RunStats, outcome: Result | Failure | Unchanged) -> None:
+    """Count an outcome and the requests that it took."""
+    if isinstance(outcome, Failure):
+        tries = [ExtractionAttempt(ModelMetadata(step.provider, "m"), error=step.error) for step in outcome.history]
+        stats.asked(tries, variant=outcome.variant)
+    elif isinstance(outcome, Result):
+        stats.asked([ExtractionAttempt(outcome.model)] * outcome.attempts, variant=outcome.variant)
+    stats.add(outcome)
+
+
 def counts(**given: int) -> dict[str, int]:
     return {"found": sum(given.values()), **dict.fromkeys(("done", "failed", "skipped", "ignored", "left"), 0), **given}
 
@@ -71,8 +81,8 @@ def summary(stats: RunStats | None = None, **given: Any) -> dict[str, Any]:
     clock = Clock()
     if stats is None:
         stats = RunStats(SCHEMA, clock)
-        stats.add(result())
-        stats.add(failure())
+        count(stats, result())
+        count(stats, failure())
         clock.now = 4.0
     facts: dict[str, Any] = {
         "counts": counts(done=19, failed=3, skipped=2), "exit_code": 0, "started_at": "2026-11-23T00:00:00.000Z",
@@ -86,7 +96,7 @@ def summary(stats: RunStats | None = None, **given: Any) -> dict[str, Any]:
 def stats_of(outcomes: list[Result | Failure], schema: Mapping[str, Any] = SCHEMA) -> RunStats:
     stats = RunStats(schema, Clock())
     for outcome in outcomes:
-        stats.add(outcome)
+        count(stats, outcome)
     return stats
 
 
@@ -116,7 +126,7 @@ def test_stats_count_outcomes() -> None:
     """Outcomes are counted by what became of them, reason, provider, variant and note."""
     stats = RunStats(SCHEMA, Clock())
     for outcome in (result(), result(variant="terse"), failure(), failure(reason="overloaded"), Unchanged("c")):
-        stats.add(outcome)
+        count(stats, outcome)
     data = stats.snapshot()
     assert data["outcomes"] == {"done": 2, "failed": 2, "unchanged": 1}
     assert {name: row["count"] for name, row in data["reasons"].items()} == {"timeout": 1, "overloaded": 1}
@@ -164,8 +174,8 @@ def test_the_snapshot_of_a_large_run_is_small() -> None:
     stats = RunStats(SCHEMA, clock)
     for number in range(20_000):
         clock.now += 4.3
-        stats.add(result(f"{number}.txt", latency_s=1 + number % 300, variant=f"v{number}"))
-        stats.add(failure(f"f{number}", reason=f"reason{number}"))
+        count(stats, result(f"{number}.txt", latency_s=1 + number % 300, variant=f"v{number}"))
+        count(stats, failure(f"f{number}", reason=f"reason{number}"))
     data = stats.snapshot()
     assert len(json.dumps(data)) < 120_000
     assert len(data["timeline"]["rows"]) <= timeline.BUCKETS
@@ -179,8 +189,8 @@ def test_a_snapshot_does_not_change_with_the_run() -> None:
     stats = stats_of([result()])
     before = stats.snapshot()
     text = json.dumps(before)
-    stats.add(result("z"))
-    stats.add(failure())
+    count(stats, result("z"))
+    count(stats, failure())
     assert json.dumps(before) == text
 
 
@@ -196,7 +206,7 @@ def test_merged_shards_are_the_numbers_of_one_run(first: list[Any], second: list
         clock = Clock()
         stats = RunStats(SCHEMA, clock)
         for number, (clock.now, ok, latency_s) in enumerate(sorted(events)):
-            stats.add(result(f"r{number}", latency_s=round(latency_s, 3)) if ok else failure("f"))
+            count(stats, result(f"r{number}", latency_s=round(latency_s, 3)) if ok else failure("f"))
         return json.loads(json.dumps(stats.snapshot()))
 
     merged, one = merge([run(first), run(second)]), run(first + second)
@@ -404,8 +414,8 @@ def full_report(text: str) -> dict[str, Any]:
     clock = Clock()
     stats = RunStats({"properties": {text: {}}}, clock)
     for clock.now in (0.0, 5.0):
-        stats.add(result(text, variant=text, output={text: "x"}))
-        stats.add(failure(text, message=text, reason="?" + text))  # a known one brings advice with it
+        count(stats, result(text, variant=text, output={text: "x"}))
+        count(stats, failure(text, message=text, reason="?" + text))  # a known one brings advice with it
     run = summary(
         stats, run=2, agent=text, message=text, command=text, files={text: text}, config={text: {text: text}},
         ignored={text: 1}, shard="0/2", verdict=text,

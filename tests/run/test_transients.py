@@ -143,3 +143,21 @@ def test_an_exceeded_budget_is_exit_2_at_a_first_start(place: Place, server: Fak
     ran = place.run(code=2)
     assert ("payment" if kind == "http_402" else "Budget") in ran.err
     assert place.failed() == {}
+
+
+def test_the_counts_of_requests_agree_with_the_server(place: Place, server: FakeLLM) -> None:
+    """Requests lost in an outage and errors of documents that succeeded later are in the records and in the report."""
+    names = place.documents({f"d{n:03}.txt": "[[fault:http_500*1]]" if n % 10 == 0 else "Plain." for n in range(60)})
+    server.latency_s = 0.03
+    server.faults = Breakage("http_424", start=20, seconds=1.5)
+    place.run("--concurrency", "4")
+    assert place.done() == dict.fromkeys(names, 1)
+    sent = Counter(place.asked())
+    results = {line["id"]: line for line in place.lines("results.jsonl")}
+    assert {name: line["attempts"] for name, line in results.items()} == sent
+    assert all(len(line["history"]) == line["attempts"] - 1 for line in results.values())
+    retried = next(line for line in results.values() if line["id"] == "d000.txt")
+    assert [(step["provider"], step["error"]) for step in retried["history"]] == [("vllm", "http_500")]
+    stats = place.report()["run"]["stats"]
+    assert stats["total"]["attempts"] == stats["providers"]["vllm"]["attempts"] == sum(sent.values())
+    assert sum(stats["providers"]["vllm"]["errors"].values()) == sum(sent.values()) - 60
