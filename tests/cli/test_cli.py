@@ -110,7 +110,6 @@ def test_a_wrong_setting_is_exit_2_and_named(place: Place, settings: Mapping[str
         ("run --confg x", "unknown: --confg x; the nearest is --config"),
         ("run --redo al", "got 'al', need one of changed, none, all; the nearest is all"),
         ("run --limit x", "got 'x', need a whole number"),
-        ("errors", "OUT"),
         ("run extra", "unknown: extra"),
     ],
 )

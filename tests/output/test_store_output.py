@@ -77,7 +77,7 @@ def test_errors_of_another_number_of_shards_go_when_they_are_settled(there: Ther
     """The last of three shards takes out what no longer stands, and leaves what does."""
     place = there.place
     texts = {f"d{n}.txt": "text" for n in range(8)}
-    place.documents({**texts, "once.txt": "[[fault:http_400*1]]", "always.txt": "[[fault:http_400]]"})
+    place.documents({**texts, "once.txt": "[[fault:http_400*2]]", "always.txt": "[[fault:http_400]]"})
     flags = ("--set", "runner.max_error_rate=1")
     for shard in before:
         place.run(*flags, "--shard", shard)
