@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from asking import MODEL, Clock, asked_for, only, provider_of, question
 from fake_asking import until
-from fake_llm import FakeLLM, Fault
+from fake_llm import FakeLLM, Fault, Seen
 from raw_server import RawServer, refusing_url
 
 from pipeline.llm.replica import FIRST_PAUSE_S, MAX_PAUSE_S, at_once
@@ -278,3 +278,23 @@ def test_a_stop_gives_the_document_back() -> None:
     with FakeLLM(faults=only("bad", "http_500")) as server:
         asked = provider_of(server.url, sleep=lambda _: True).ask(question("bad"))
         assert (asked.unavailable, len(asked.attempts)) == (True, 1)
+
+
+def test_a_full_queue_is_no_outage() -> None:
+    """A liveness request that is refused while another request is worked on does not take the server away."""
+    arrived = threading.Event()
+
+    def gateway(seen: Seen, _n: int) -> Fault | None:
+        if seen.document == "long":
+            arrived.set()
+            return None
+        return Fault("http_503") if arrived.is_set() else None
+
+    with FakeLLM(latency_s=1.0, faults=gateway) as server, ThreadPoolExecutor(1) as threads:
+        provider = provider_of(server.url, max_retries=1)
+        provider.ask(question("first"))
+        long = threads.submit(provider.ask, question("long"))
+        assert arrived.wait(5)
+        asked = provider.ask(question("refused"))
+        assert (asked.unavailable, asked.losses, provider.available) == (True, 0, True)
+        assert long.result().attempts[-1].ok
