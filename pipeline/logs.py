@@ -178,6 +178,7 @@ class LineHandler(logging.Handler):
         self._quiet = quiet
         self._buffer: deque[str] = deque(maxlen=QUIET_LINES)
         self._dropped = 0
+        self._newest = 0.0
         self._repeats = Repeats(clock)
         self._bound: Mapping[str, Any] = {}
         self._diverted: Callable[[str], None] | None = None
@@ -230,6 +231,8 @@ class LineHandler(logging.Handler):
             self.release()
 
     def _line(self, record: logging.LogRecord) -> str:
+        # a warning that was held back, or a clock that was set back, must not make the log go back in time
+        record.created = self._newest = max(self._newest, record.created)
         return SECRETS.redact(json_line(record, self._bound) if self._format == "json" else text_line(record))
 
     def _put(self, line: str, level: int) -> None:

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from functools import cache
 from typing import Any, NamedTuple
 
-from pipeline.errors import Stage, is_retryable
+from pipeline.errors import PipelineError, Stage, is_retryable
 
 RECORD_VERSION = 1
 
@@ -95,8 +95,7 @@ class ExtractionAttempt:
     `raw_text` is what the model said, whole, also when `error` is set (a cut answer). `latency_s` is wall time.
     Token counts are None where the server does not tell. `max_tokens` is what was asked for; `needed_tokens` is the
     size of a prompt that did not fit. `queue_s` is the time in the server's queue. `refused`: why an answer that came
-    was no result.
-    `server`: who answered, where an answer shows it: `ollama`, or the name of a gateway.
+    was no result. `server`: who answered, where an answer shows it: `ollama`, or the name of a gateway.
     `sent` is False when the server cannot have started the work; `lost` when it went away while it worked; `unpaid`
     when the account has no budget left; `thought` when the model thought, and said nothing.
     """
@@ -246,7 +245,18 @@ class Postponed:
         return replace(self.entry, losses=losses, refused=refused, before=self.failure)
 
 
-Outcome = Result | Failure | Unchanged | Postponed
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The document could not be read or done for no reason of its own; the next run does it.
+
+    `error` ends the run; None: the run is ending already.
+    """
+
+    id: str
+    error: PipelineError | None = None
+
+
+Outcome = Result | Failure | Unchanged | Postponed | Left
 
 
 def utc_now(now: datetime | None = None) -> str:
@@ -265,14 +275,11 @@ def redacted(record: Result | Failure, redact: Callable[[Any], Any]) -> Result |
     """The record with `redact` applied to all that a server or a document said, but never to `output`."""
     history = tuple(replace(step, error=redact(step.error)) for step in record.history)
     if isinstance(record, Result):
-        model, notes = _redacted_model(record.model, redact), redact(record.notes)
+        model = ModelMetadata(*(redact(getattr(record.model, name)) for name in _names(ModelMetadata)))
+        notes = redact(record.notes)
         return replace(record, model=model, notes=notes, metadata=redact(record.metadata), history=history)
     message, raw, error = (redact(record.message), redact(record.raw), redact(record.error))
     return replace(record, error=error, message=message, raw=raw, history=history, notes=redact(record.notes))
-
-
-def _redacted_model(model: ModelMetadata, redact: Callable[[Any], Any]) -> ModelMetadata:
-    return ModelMetadata(*(redact(getattr(model, name)) for name in _names(ModelMetadata)))
 
 
 @cache

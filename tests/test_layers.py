@@ -30,7 +30,7 @@ LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts.spl
 
 HOMES = {
     "requests": {"llm/http.py", "llm/call_errors.py", "llm/proxies.py"},
-    "urllib3": {"llm/http.py", "llm/call_errors.py", "llm/connection.py"},
+    "urllib3": {"llm/http.py", "llm/call_errors.py", "llm/connection.py", "llm/http_pool.py"},
     "jsonschema": {"answers/schema.py", "answers/keywords.py"},
     "referencing": {"answers/schema.py"},
     "yaml": {"config/yaml_file.py"},
@@ -41,7 +41,7 @@ HOMES = {
     "zstandard": {"documents/zstd.py"},
     "json_repair": {"answers/json_parsing.py"},
     "prometheus_client": {"run/metrics.py"},
-    "obstore": {"stores/remote.py", "stores/clouds.py"},
+    "obstore": {"stores/remote.py", "stores/clouds.py", "stores/foreign.py"},
     "sqlite3": {"output/latest_pairs.py", "output/index.py"},
     "pyarrow": {"output/parquet.py"},
     "fcntl": {"documents/helper.py", "output/lock.py"},

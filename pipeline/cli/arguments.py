@@ -70,7 +70,7 @@ def open_to_change(config: OutputConfig, arguments: argparse.Namespace, *, envir
     if (folder := folder_of(config.uri)) is not None and not folder.is_dir():
         raise ConfigError(f"{folder}: is no folder, need an output that is there")
     lock_wait_s = LOCK_WAIT_S
-    if arguments.set or arguments.config or arguments.output is None:
+    if arguments.set or arguments.config or arguments.output is None or environ.get("PIPELINE_RUNNER_LOCK_WAIT_S"):
         app = load_app(arguments, environ=environ)
         lock_wait_s = app.runner.lock_wait_s if "runner.lock_wait_s" in app.origins else LOCK_WAIT_S
     run_id = f"{arguments.command}-{secrets.token_hex(4)}"

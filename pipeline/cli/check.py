@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping
 
 from pipeline.cli.arguments import load_app
 from pipeline.cli.flags import add_config_flags
+from pipeline.config import OutputConfig
 from pipeline.config.loading import describe
 from pipeline.config.yaml_file import dump_yaml
-from pipeline.errors import EXIT_CONFIG, EXIT_LATER, EXIT_OK
+from pipeline.errors import EXIT_CONFIG, EXIT_LATER, EXIT_OK, PipelineError
 from pipeline.llm.capabilities import Preflight
 from pipeline.logs import visible
+from pipeline.output import check_store, folder_of
 from pipeline.run.plan import build_plan, schema_warnings
 from pipeline.run.switching import switch_warnings
 from pipeline.terminal import write_out
@@ -47,7 +49,20 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
                 write_out(visible(f"        through the proxy {replica.client.endpoint.proxy}"))
         codes.append(min(EXIT_CONFIG if each.unpaid else _EXIT_CODES[each.status] for each in found))
     plan.client.close()
-    return codes[0]
+    return max(codes[0], _check_output(app.output))
+
+
+def _check_output(config: OutputConfig) -> int:
+    """The exit code for an output in an object store, which is written to; 0 for a folder."""
+    if folder_of(config.uri) is not None:
+        return EXIT_OK
+    try:
+        check_store(config)
+    except PipelineError as error:
+        write_out(visible(f"FAILED  output {error}"))
+        return error.exit_code
+    write_out(visible(f"OK      output {config.uri}: conditional writes are decided by the store"))
+    return EXIT_OK
 
 
 def _lines(place: str, found: Preflight, *, first: bool) -> Iterator[str]:

@@ -29,6 +29,7 @@ from pipeline.documents.pdf import decode_pdf
 from pipeline.documents.special_tokens import break_special_tokens
 from pipeline.documents.tables import split_records
 from pipeline.records import Document, Entry
+from pipeline.stores import Patience
 
 if TYPE_CHECKING:
     from pipeline.config import InputConfig
@@ -77,15 +78,17 @@ def load_entries(
     output: Path | str | None,
     counts: ListingCounts,
     clock: Callable[[], float] = time.time,
+    patience: Patience | None = None,
 ) -> Iterator[Entry]:
     """The entries of all inputs, one after the other, found while they are pulled; `output` is left out:
     a folder, or the address of an object store's prefix.
 
     Before anything is listed, ConfigError for an input that is not there. MissingExtraError when the first files
     need an extra that is missing; while pulling, when later ones do. TryLaterError when the listing breaks off.
-    A file that cannot be read is an entry whose `read` says so.
+    A file that cannot be read is an entry whose `read` says so. `patience`: wait for the trouble of a store, a file
+    system or this machine, in the listing and in each `read` (which may then raise TryLaterError).
     """
-    plan = ListingPlan(config, output, counts, clock)
+    plan = ListingPlan(config, output, counts, clock, patience)
     origins = [open_origin(source, plan) for source in config.uri]
     if any(is_missing(extra) for extra in LIBRARIES):
         for origin in origins:

@@ -14,7 +14,7 @@ from pipeline.documents.entries import is_chosen
 from pipeline.documents.patterns import PathFilter, select
 from pipeline.documents.sources import DocumentSource, ListingPlan, fixed_parts
 from pipeline.errors import ConfigError, TryLaterError
-from pipeline.stores import RemoteStore, StoredFile, StoredObject, is_remote, parse_address
+from pipeline.stores import RANGE_BYTES, RemoteStore, Source, StoredFile, StoredObject, is_remote, parse_address
 
 if TYPE_CHECKING:
     from pipeline.config import InputSource
@@ -37,9 +37,13 @@ def open_bucket(uri: str, source: InputSource, plan: ListingPlan) -> DocumentSou
     chosen = select(plan.config.include, plan.config.exclude, glob=glob)
     if first is None and (alone := _object(parts, plan)) is not None:
         store, found = alone
-        return _origin(store, lambda _: iter((_file(found),)), source, chosen=chosen)
-    skip = _output_below(store, plan)
-    return _origin(store, partial(_chosen_files, store, chosen, skip), source, chosen=chosen)
+        return _origin(store, lambda _: iter((_file(found),)), source, chosen=chosen, reads=_reads(store, plan))
+    skip, reads = _output_below(store, plan), _reads(store, plan)
+    return _origin(store, partial(_chosen_files, store, chosen, skip, reads), source, chosen=chosen, reads=reads)
+
+
+def _reads(store: RemoteStore, plan: ListingPlan) -> Source | None:
+    return plan.reads_of(str(store.address), store.renew)
 
 
 def _first(store: RemoteStore) -> StoredObject | None:
@@ -65,21 +69,22 @@ def _origin(
     source: InputSource,
     *,
     chosen: PathFilter,
+    reads: Source | None,
 ) -> DocumentSource:
-    prefix = f"{source.name}/" if source.name else ""
-    return DocumentSource(
-        files, partial(_open, store), partial(_open_newest, store), chosen, prefix, f"{store.address}/"
-    )
+    prefix, uri_prefix = f"{source.name}/" if source.name else "", f"{store.address}/"
+    newest = partial(_open_newest, store)
+    return DocumentSource(files, partial(_open, store), newest, chosen, prefix, uri_prefix, reads, RANGE_BYTES)
 
 
 def _chosen_files(
     store: RemoteStore,
     chosen: PathFilter,
     skip: str | None,
+    reads: Source | None,
     ignored: Callable[[str], None],  # noqa: ARG001
 ) -> Iterator[StoredFile]:
     """The files that are wanted, without those of the output."""
-    for found in _listed(store):
+    for found in _listed(store) if reads is None else _listed_patiently(store, reads):
         if is_chosen(found.key, chosen) and not (skip and found.key.startswith(skip)):
             yield _file(found)
 
@@ -89,6 +94,29 @@ def _listed(store: RemoteStore) -> Iterator[StoredObject]:
         yield from store.list()
     except OSError as cause:
         raise _said(store, cause) from cause
+
+
+def _listed_patiently(store: RemoteStore, reads: Source) -> Iterator[StoredObject]:
+    """The objects; after trouble the listing goes on behind the last key."""
+    pages, last = store.list(), ""
+
+    def pull() -> StoredObject | None:
+        nonlocal pages
+        try:
+            return next(pages, None)
+        except OSError:
+            pages = store.list(after=last or None)
+            raise
+
+    while True:
+        try:
+            found = reads.attempt(pull, own=1)
+        except OSError as cause:
+            raise _said(store, cause) from cause
+        if found is None:
+            return
+        last = found.key
+        yield found
 
 
 def _said(store: RemoteStore, cause: OSError) -> ConfigError | TryLaterError:

@@ -19,7 +19,7 @@ from pipeline.documents.compression import PLAIN, Compression
 from pipeline.documents.decode import Decoded, read_json, scrub
 from pipeline.errors import DocumentError, TryLaterError
 from pipeline.records import Entry
-from pipeline.stores import is_remote
+from pipeline.stores import is_remote, is_trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ def _own_id(data: bytes, id_field: str) -> str | None:
 
 def damaged(container: Container, cause: Exception) -> Entry:
     """The entry that stands for what could not be read of a container; TryLaterError when its store is away."""
-    if isinstance(cause, ConnectionError):
+    if is_trouble(cause):
         raise TryLaterError(f"the listing broke off: {container.uri}: {describe(cause)}") from cause
     reason = cause.reason if isinstance(cause, DocumentError) else "document_unreadable"
     problem = DocumentError(reason, f"cannot be read to its end: {describe(cause)}")

@@ -5,6 +5,7 @@ Runs in the reader's thread; what can be read later is read by `Entry.read`, in 
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ from pipeline.documents.tar import TAR
 from pipeline.documents.zip import ZIP
 from pipeline.errors import DocumentError
 from pipeline.records import Entry
-from pipeline.stores import StaleVersionError, printable
+from pipeline.stores import OwnTroubleError, StaleVersionError, is_trouble, printable
 
 if TYPE_CHECKING:
     from pipeline.config import InputConfig
@@ -257,7 +258,9 @@ def read_file(found: Found, *, compression: Compression, limit_bytes: int) -> by
     try:
         data = _read_as_it_is(found, compression, limit_bytes)
     except (*found.damage, *compression.damage) as cause:
-        away = isinstance(cause, (ConnectionError, PermissionError))
+        if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
+            raise MemoryError from cause  # one more try, when nothing else is in flight
+        away = isinstance(cause, (PermissionError, OwnTroubleError)) or is_trouble(cause)
         raise DocumentError("document_unreadable", f"cannot be read: {describe(cause)}", again=away) from cause
     if data is None:
         raise too_large(None, limit_bytes)

@@ -21,12 +21,13 @@ from pipeline.documents.containers import describe
 from pipeline.documents.entries import EntryRules, Found, Lookup, check_extra, entries_of, is_chosen, is_stream
 from pipeline.documents.patterns import PathFilter, select
 from pipeline.documents.sources import DocumentSource, Files, ListingCounts, ListingPlan, fixed_parts
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, TryLaterError
 from pipeline.records import Entry
 from pipeline.stores import (
     REMOTE_SCHEMES,
     StoredFile,
     find_file,
+    is_trouble,
     lacks_slashes,
     open_file,
     open_newest,
@@ -67,17 +68,18 @@ def _local(path: str, source: InputSource, plan: ListingPlan) -> DocumentSource:
         file = find_file(Path(path), clock=plan.clock)
         if file is not None:
             chosen = select(plan.config.include, plan.config.exclude)
-            return _origin(lambda _: iter((file,)), Path(path).parent, source, chosen=chosen)
+            return _origin(lambda _: iter((file,)), Path(path).parent, source, chosen=chosen, plan=plan)
         root, glob = _root_and_glob(path)
         is_folder = root.is_dir()
     except (OSError, ValueError) as cause:
-        raise ConfigError(f"input.uri: {path!r} cannot be looked at: {describe(cause)}") from cause
+        kind = TryLaterError if is_trouble(cause) else ConfigError
+        raise kind(f"input.uri: {path!r} cannot be inspected: {describe(cause)}") from cause
     if not is_folder:
         raise ConfigError(f"input.uri: got {path!r}: there is no such file or folder{_hint(path)}")
     if isinstance(plan.output, Path) and os.path.realpath(plan.output) == os.path.realpath(root):
         raise ConfigError(f"input.uri: {path!r} is the output as well, need another folder for one of them")
     chosen = select(plan.config.include, plan.config.exclude, glob=glob)
-    return _origin(partial(_chosen_files, root, chosen, plan=plan), root, source, chosen=chosen)
+    return _origin(partial(_chosen_files, root, chosen, plan=plan), root, source, chosen=chosen, plan=plan)
 
 
 def _hint(path: str) -> str:
@@ -96,10 +98,14 @@ def _root_and_glob(text: str) -> tuple[Path, str | None]:
     return Path(*path.parts[:fixed]), "/".join(path.parts[fixed:])
 
 
-def _origin(files: Files, folder: Path, source: InputSource, *, chosen: PathFilter) -> DocumentSource:
+def _origin(
+    files: Files, folder: Path, source: InputSource, *, chosen: PathFilter, plan: ListingPlan
+) -> DocumentSource:
     before = folder.as_posix()
     uri_prefix = "" if before == "." else before.rstrip("/") + "/"
-    return DocumentSource(files, open_file, open_newest, chosen, f"{source.name}/" if source.name else "", uri_prefix)
+    id_prefix = f"{source.name}/" if source.name else ""
+    reads = plan.reads_of(source.uri)
+    return DocumentSource(files, open_file, open_newest, chosen, id_prefix, uri_prefix, reads)
 
 
 SCHEMES: Mapping[str, Callable[[str, InputSource, ListingPlan], DocumentSource]] = {
@@ -146,8 +152,8 @@ def _found(file: StoredFile, origin: DocumentSource) -> Found:
         uri,
         file.version,
         file.size_bytes,
-        partial(origin.open, file),
-        partial(origin.newest, file),
+        origin.opener(file, origin.open),
+        origin.opener(file, origin.newest),
     )
 
 

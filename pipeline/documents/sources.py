@@ -9,11 +9,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.documents.patterns import PathFilter
-from pipeline.stores import StoredFile
+from pipeline.stores import Patience, Source, StoredFile
 
 if TYPE_CHECKING:
     from pipeline.config import InputConfig
@@ -51,7 +52,7 @@ class DocumentSource:
     """One input: `files` lists it and tells of each kind passed over, `open` opens one of its files as it was listed.
 
     `newest` opens it as it is now, for a store whose files may be replaced meanwhile. The prefixes go
-    before ids and uris.
+    before ids and uris. `reads`: what all of its reads share, None where nothing is waited for.
     """
 
     files: Files
@@ -60,6 +61,15 @@ class DocumentSource:
     chosen: PathFilter
     id_prefix: str
     uri_prefix: str
+    reads: Source | None = None
+    buffer_bytes: int = 1 << 18
+
+    def opener(self, file: StoredFile, open: Callable[[StoredFile], BinaryIO]) -> Callable[[], BinaryIO]:
+        """Return what opens the file in this way, for reads that outlive the trouble of its store."""
+        once = partial(open, file)
+        if self.reads is None:
+            return once
+        return partial(self.reads.open, once, key=file.path, buffer_bytes=self.buffer_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +80,11 @@ class ListingPlan:
     output: Path | str | None
     counts: ListingCounts
     clock: Callable[[], float]
+    patience: Patience | None = None
+
+    def reads_of(self, where: str, renew: Callable[[], object] = lambda: None) -> Source | None:
+        """Return what the reads of one input share; None where trouble is not waited for."""
+        return None if self.patience is None else Source(where, self.patience, renew)
 
 
 def fixed_parts(parts: Sequence[str]) -> int:

@@ -1,5 +1,6 @@
 """urllib3's connections with one deadline for a whole answer, an age, and an address of their own.
 
+Requests through a proxy use them as they are; for all others, http_pool takes their sockets once they are connected.
 It keeps no pool and sends nothing by itself. An answer belongs to the request that asked for it, or the connection is
 closed: every 1xx is skipped, a connection is kept only after a complete 200 that leaves nothing unread, and is dropped
 when bytes are there before a request is sent.
@@ -19,15 +20,13 @@ from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from pipeline.llm.http_reply import MAX_INTERIM_BYTES, MAX_INTERIM_RESPONSES
+
 logger = logging.getLogger(__name__)
 
 STALE_WINDOW_S = 1.0
 """A reused connection that breaks this soon after sending was closed while idle; later, the server died at work."""
 
-
-MAX_INTERIM_RESPONSES = 1000
-"""A gateway that reports progress once a second for `load_timeout` (900 s) stays below it."""
-MAX_INTERIM_BYTES = 65536
 
 FAREWELLS = (b"HTTP/1.1 408 ", b"HTTP/1.0 408 ")
 """haproxy, nginx and load balancers send this before they close an idle connection."""
@@ -72,7 +71,7 @@ class _Steady:
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+        self._sock = self.bare = sock
         self._timeout: float | None = -1.0
         self.sendall, self.recv_into = sock.sendall, sock.recv_into
 
@@ -182,6 +181,11 @@ class _Watched:
         super().connect()  # type: ignore[misc]
         self.sock: Any = _Steady(self.sock)
         self.exchanges, self.born_at = 0, time.monotonic()
+
+    def detach(self) -> Any:
+        """The connected socket, which is then nobody's but the caller's."""
+        steady, self.sock = self.sock, None
+        return steady.bare
 
     def _new_conn(self) -> Any:
         """A socket to the address, where one is given; everything above (Host, TLS) goes by the name."""

@@ -3,15 +3,13 @@
 It knows deadlines, limits, keys and connections, and nothing of any dialect; it never retries, except that a request
 which met a connection the server had closed while it was idle is sent once more, at once, on a fresh one.
 
-    Endpoint.post ─▶ HTTPAdapter.send ─▶ pool ─▶ connection with a deadline ─▶ body, read up to max_bytes
+    Endpoint.post ─▶ HTTPAdapter.send ─▶ KeepAlivePool (urllib3's through a proxy) ─▶ body, read up to max_bytes
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -28,6 +26,7 @@ from pipeline.config.texts import is_secret_name, mask_url
 from pipeline.errors import ConfigError
 from pipeline.llm.call_errors import CallFailedError, call_failure, root_cause
 from pipeline.llm.connection import ConnectionReuse, PlainConnection, StaleConnectionError, TlsConnection
+from pipeline.llm.http_pool import KeepAlivePool
 from pipeline.llm.proxies import proxies_for, proxy_of
 from pipeline.llm.request_ids import HEADER, names_another, new_request_id
 from pipeline.llm.tls_files import check_certificates
@@ -97,7 +96,10 @@ class _Adapter(HTTPAdapter):
         traits = {"max_age_s": self._access.max_connection_age_s, "address": address, "reuse": self._reuse}
         pool.ConnectionCls = type(kind.__name__, (kind,), traits)
         super().cert_verify(pool, request.url, verify, cert)  # type: ignore[no-untyped-call]
-        return pool
+        if pool.proxy:
+            return pool
+        access = self._access
+        return KeepAlivePool(pool, reuse=self._reuse, max_age_s=access.max_connection_age_s, size=access.pool_size)
 
     def close(self) -> None:
         """Closes the idle connections; urllib3 itself leaves that to the garbage collector."""
@@ -108,14 +110,10 @@ class _Adapter(HTTPAdapter):
             pool.close()
 
     def drop_idle(self) -> None:
-        """Closes the idle connections of a pool that stays in use."""
-        pool, idle = self._found, []
-        with contextlib.suppress(queue.Empty, AttributeError):  # no pool yet, or a closed one
-            while True:
-                idle.append(pool.pool.get_nowait())
-        for connection in filter(None, idle):
-            connection.close()
-            pool._put_conn(connection)
+        """Closes the idle connections of a pool that stays in use; urllib3's closes them as it meets them."""
+        pool = self._found
+        if isinstance(pool, KeepAlivePool):
+            pool.drop_idle()
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Nothing: done when the pool was made; it looks for the files of certificates on disk."""

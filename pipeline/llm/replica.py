@@ -84,6 +84,7 @@ class Replica:
         self._provider, self._tools = provider, tools
         self._checking, self._checked_at = threading.Lock(), NEVER
         self._lock = threading.Lock()
+        self._reported = False
         self._gauges: GaugeReader | None = None
         self._completed: deque[tuple[float, float]] = deque(maxlen=COMPLETIONS_KEPT)
 
@@ -168,7 +169,9 @@ class Replica:
             self.since = now if first else self.since
             self.why, self.retry_at = why, now + self.pause_s * self._tools.rng.uniform(0.75, 1.25)
             self.pause_s = min(MAX_PAUSE_S, self.pause_s * 2)
-            changed = before != self.state
+            # the first look at a replica that was only held back changes nothing for anybody
+            changed = first or (self._reported and before != self.state)
+            self._reported = True
         if changed:
             fields = {"provider": self._provider, "endpoint": self.client.model.endpoint, "reason": why.reason}
             logger.warning("server set aside%s: %s", "" if first else ", now", why.message, extra=fields)
@@ -246,7 +249,7 @@ class Replica:
 
     def _take_in(self, *, back: bool) -> None:
         with self._lock:
-            self.state, self.pause_s = "up", FIRST_PAUSE_S
+            self.state, self.pause_s, self._reported = "up", FIRST_PAUSE_S, False
         if back:
             for client in self.clients.values():
                 client.proofs.forget()

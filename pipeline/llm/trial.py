@@ -137,7 +137,9 @@ def refusal(attempt: ExtractionAttempt) -> FoundError:
 
 def _no_answer(attempt: ExtractionAttempt) -> FoundError:
     """Return that the server completes requests, and that no completion is an answer."""
-    words = attempt.message or "the model thought within its answer, and said nothing else"
+    words = attempt.message
+    if attempt.raw_text and not (after_thoughts(attempt.raw_text) or "").strip():
+        words = f"the model only thinks within its answer: {words or 'nothing follows'}; see docs/thinking-models.md"
     message = f"the server answers, but a run would accept none of its answers: {words}{_advice(words)}"
     return FoundError(Preflight("misconfigured", attempt.reason or "empty_model_response", message))
 

@@ -23,6 +23,7 @@ from pipeline.config import AppConfig, OutputConfig
 from pipeline.config.redaction import SECRETS
 from pipeline.errors import ConfigError, InternalError, TryLaterError
 from pipeline.output.backend import OutputBackend
+from pipeline.output.conditions import check_conditions
 from pipeline.output.index import Index
 from pipeline.output.local import LocalBackend
 from pipeline.output.part_writer import Limits
@@ -33,7 +34,18 @@ from pipeline.records import Failure, Result, Stamp, redacted, to_line
 from pipeline.shards import WHOLE, Shard
 from pipeline.stores import REMOTE_SCHEMES, RemoteStore, is_remote, lacks_slashes, service_of
 
-__all__ = ["Index", "Output", "OutputBackend", "backend_of", "folder_of", "left_out", "read_runs", "scan", "tidy"]
+__all__ = [
+    "Index",
+    "Output",
+    "OutputBackend",
+    "backend_of",
+    "check_store",
+    "folder_of",
+    "left_out",
+    "read_runs",
+    "scan",
+    "tidy",
+]
 
 _RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -167,6 +179,15 @@ def backend_of(config: OutputConfig, *, shard: Shard = WHOLE) -> OutputBackend:
 def scan(config: OutputConfig, *, shard: Shard = WHOLE) -> Index:
     """The index of an output for reading: takes no lock, mends nothing, may be behind a run that goes on."""
     return backend_of(config, shard=shard).read()
+
+
+def check_store(config: OutputConfig) -> None:
+    """Check that an output in an object store can be locked and written; nothing for a folder.
+
+    ConfigError for what a person has to change, OutputError when the store cannot be reached.
+    """
+    if folder_of(config.uri) is None:
+        check_conditions(RemoteStore.open(config.uri, storage=config.storage))
 
 
 def tidy(config: OutputConfig, *, run_id: str, wait: Callable[[float], bool]) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pipeline.errors import OutputError, TryLaterError
+from pipeline.output.conditions import check_conditions
 from pipeline.output.store_errors import as_output_errors
 from pipeline.records import utc_now
 from pipeline.shards import Shard
@@ -99,6 +100,7 @@ def acquire(
 
     `wait(seconds)` is True when the run is to stop, which ends the waiting as well.
     """
+    check_conditions(store)
     claim = _Claim(store, run_id, shard=shard, clock=clock)
     start, said = clock(), False
     while True:

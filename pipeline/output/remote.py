@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from pipeline.errors import OutputError
 from pipeline.output import accepted
 from pipeline.output.index import Index
 from pipeline.output.lease import Lease, acquire
@@ -24,7 +25,7 @@ from pipeline.output.record_keys import KINDS, Kind, RecordKey
 from pipeline.output.runs import read_runs
 from pipeline.output.store_errors import as_output_errors
 from pipeline.shards import Shard
-from pipeline.stores import RemoteStore
+from pipeline.stores import RemoteStore, StoreRefusedError
 
 _log = logging.getLogger(__name__)
 
@@ -130,8 +131,13 @@ class RemoteBackend:
             while self._outbox.is_full:
                 self._outbox.send()
         self._outbox.send_all()
-        self.delete(old)
         index.error_lines = standing
+        try:
+            self.delete(old)
+        except OutputError as error:
+            if not isinstance(error.__cause__, StoreRefusedError):
+                raise
+            _log.warning("old errors were left, as nothing may be deleted: allow DELETE (docs/storage.md): %s", error)
 
     def settle(self, index: Index) -> None:  # noqa: ARG002
         """Says when compacting is worth its while."""

@@ -30,4 +30,7 @@ def as_output_errors(where: str, *, opening: bool = False) -> Iterator[None]:
             need = "a bucket that is there, its region, and credentials that may read and write it"
             hint = f"; need {need}" if opening else ""
             raise kind(f"{where}: {what}: {exc.strerror}{hint} (output.uri, output.storage)") from exc
+        if exc.errno == errno.ENOSYS:
+            need = "a store with conditional writes (If-None-Match, If-Match), or an output in a folder"
+            raise ConfigError(f"{where}: the store does not implement this: {exc.strerror}; need {need}") from exc
         raise OutputError(f"{where}: the store did not do it: {exc.strerror or exc}") from exc

@@ -59,6 +59,8 @@ def counts_text(counts: Mapping[str, int]) -> str:
 def verdict_text(report: Mapping[str, Any]) -> str:
     """The verdict in one sentence, with the counts and the exit code."""
     counts = counts_text(report["run"]["counts"])
+    if not report["run"].get("listed_whole", True):
+        counts = f"at least {counts}"
     return f"{report['verdict']}: {counts}{remaining_text(report['run'])} (exit {report['exit_code']})"
 
 

@@ -44,3 +44,8 @@ def usage(attempts: Sequence[ExtractionAttempt], before: Failure | None) -> Usag
 def _sum(counts: Sequence[int | None]) -> int | None:
     known = [count for count in counts if count is not None]
     return sum(known) if known else None
+
+
+def with_notes(notes: tuple[str, ...], *more: str) -> tuple[str, ...]:
+    """Return the notes and those of `more` that are new."""
+    return (*notes, *(note for note in dict.fromkeys(more) if note not in notes))

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from pipeline.config import RunnerConfig
 from pipeline.llm.replica import Start
 from pipeline.output import Output
-from pipeline.records import Entry
+from pipeline.records import Entry, Failure, Result
 from pipeline.run.concurrency import Limit
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.process import Finished
 from pipeline.run.selection import Selection
+from pipeline.stores import Patience
 
 if TYPE_CHECKING:
     from pipeline.run.runner import Runner
+
+
+READ_AGAIN = frozenset({"document_unreadable", "document_too_large"})
+"""Reasons that the trouble of a store or a file system can bring about, where it cuts files short."""
 
 
 class Watcher(Protocol):
@@ -51,3 +56,10 @@ class Job:
     watcher: Watcher
     budget: int | None = None
     until: float | None = None
+    patience: Patience | None = None
+
+    def settled(self, outcome: Result | Failure) -> Result | Failure:
+        """The outcome as it is written: what could not be read in a run that saw trouble is read again by the next."""
+        if self.patience is None or not self.patience.troubled or isinstance(outcome, Result):
+            return outcome
+        return replace(outcome, version=None) if outcome.reason in READ_AGAIN else outcome

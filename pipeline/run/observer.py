@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.config.redaction import SECRETS
-from pipeline.records import Failure, Outcome, Postponed, Result, Unchanged
+from pipeline.records import Failure, Left, Outcome, Postponed, Result, Unchanged
 from pipeline.report.remaining import RemainingFailures
 from pipeline.report.stats import RunStats
 from pipeline.run.process import Finished
@@ -45,9 +45,9 @@ class Display:
             self.metrics.outcome(finished)
         if isinstance(outcome, Postponed):
             self.stats.asked(finished.attempts, variant=outcome.failure.variant)
-        elif not isinstance(outcome, Unchanged):
+        elif not isinstance(outcome, (Unchanged, Left)):
             self.stats.asked(finished.attempts, variant=outcome.variant)
-        if not isinstance(outcome, Postponed):
+        if not isinstance(outcome, (Postponed, Left)):
             self.stats.add(outcome)
         if isinstance(outcome, Failure):
             self.last = outcome

@@ -64,6 +64,11 @@ class ExtractionPlan:
         """The variant's asking that this document gets, always the same one."""
         return self.queries[variant_for(self.agent, document_id, pinned=self.pinned)]
 
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        """What this plan asks, by fingerprint."""
+        return frozenset(query.fingerprint for query in self.queries.values())
+
 
 @dataclass(slots=True)
 class Examiner:

@@ -21,7 +21,7 @@ from pipeline.agents.prompts import document_places
 from pipeline.answers import AnswerError, judge, reask_prompt
 from pipeline.config.redaction import SECRETS
 from pipeline.documents.special_tokens import break_delimiters, break_special_tokens, delimiters
-from pipeline.errors import REASKED, DocumentError, InternalError, Stage, kind_of
+from pipeline.errors import REASKED, DocumentError, InternalError, PipelineError, Stage, TryLaterError, kind_of
 from pipeline.llm.error_patterns import without_echo
 from pipeline.llm.provider import LOSSES_BEFORE_ALONE, AskResult, ExtractionRequest
 from pipeline.records import (
@@ -29,15 +29,18 @@ from pipeline.records import (
     Entry,
     ExtractionAttempt,
     Failure,
+    Left,
     Outcome,
     Postponed,
     Result,
     Unchanged,
     utc_now,
 )
-from pipeline.run.attempts import history, requests_sent, usage
+from pipeline.run.attempts import history, requests_sent, usage, with_notes
 from pipeline.run.overflow import Kept, shorter, whole
 from pipeline.run.plan import ExtractionPlan, VariantQuery
+from pipeline.run.shortage import has_memory, place_of, shortage_of
+from pipeline.stores import ReadingStoppedError
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +88,8 @@ def process(
     outcome: Outcome
     try:
         outcome = _steps(state, plan, alone=alone, now=now)
+    except (ReadingStoppedError, PipelineError) as error:
+        outcome = Left(entry.id, error if isinstance(error, PipelineError) else None)
     except _NoServerError:
         last = state.attempts[-1] if state.attempts else None
         reason = last.reason if last and last.reason else "connection_error"
@@ -101,12 +106,26 @@ def process(
         state.stage = problem.stage
         outcome = _failure(state, plan, reason=problem.reason, message=problem.message, now=now)
     except Exception as fault:
+        if (shortage := shortage_of(fault)) is not None:
+            return Finished(entry, _short(state, plan, shortage, alone=alone, now=now), tuple(state.attempts))
         state.stage = "internal"
-        told = f"{type(fault).__name__} in {_where(fault)}"
+        told = f"{type(fault).__name__} in {place_of(fault)}"
         unquoted = InternalError(told).with_traceback(fault.__traceback__)  # its own message might quote the document
         logger.error("internal error", extra={"document": entry.id}, exc_info=unquoted)
         outcome = _failure(state, plan, reason="internal_error", message=told, now=now)
     return Finished(entry, outcome, tuple(state.attempts))
+
+
+def _short(
+    state: DocumentState, plan: ExtractionPlan, shortage: str, *, alone: bool, now: Callable[[], str]
+) -> Outcome:
+    """Have the document done once more with nothing else in flight; what is short of memory even then is too large."""
+    message = f"this machine ran out of {shortage}"
+    if alone and (shortage != "memory" or not has_memory()):
+        return Left(state.entry.id, TryLaterError(f"{message}, with one document in flight"))
+    told = f"{message}, with nothing else in flight" if alone else message
+    failure = _failure(state, plan, reason="document_too_expensive", message=told, now=now)
+    return failure if alone else Postponed(state.entry, failure, losses=LOSSES_BEFORE_ALONE)
 
 
 def _steps(state: DocumentState, plan: ExtractionPlan, *, alone: bool, now: Callable[[], str]) -> Outcome:
@@ -140,7 +159,7 @@ def _ask(
                 raise DocumentError(attempt.reason or "bad_response", attempt.message, stage="call")
             kept = cut
             document = _harmless(state, document, kept)
-            state.notes = _with(state.notes, "document_truncated")
+            state.notes = with_notes(state.notes, "document_truncated")
             continue
         shown = _broken(state, kept.quotable) if "special_tokens_broken" in state.notes else ""
         try:
@@ -173,7 +192,7 @@ def _harmless(state: DocumentState, document: Document, kept: Kept) -> Document:
     """The document as it stands in the prompt: what is kept of it, and no special token that could end its message."""
     text = _broken(state, kept.shown)
     if text != kept.shown or names_special_tokens(state.asking.resolved, document):
-        state.notes = _with(state.notes, "special_tokens_broken")
+        state.notes = with_notes(state.notes, "special_tokens_broken")
     return replace(document, text=text)
 
 
@@ -207,7 +226,7 @@ def _once(state: DocumentState, document: Document, *, after: str, alone: bool) 
     if asked.unavailable:
         raise _NoServerError
     settled = state.attempts[-1]
-    state.notes = _with(state.notes, *settled.notes)
+    state.notes = with_notes(state.notes, *settled.notes)
     return settled
 
 
@@ -276,15 +295,3 @@ def _failure(
         reasks=state.reasks,
         decided_by=asking.decided_by.get(reason),
     )
-
-
-def _with(notes: tuple[str, ...], *more: str) -> tuple[str, ...]:
-    return (*notes, *(note for note in dict.fromkeys(more) if note not in notes))
-
-
-def _where(fault: BaseException) -> str:
-    """The place of a fault in the code: its message might quote the document."""
-    trace = fault.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_name} line {trace.tb_lineno}" if trace else "unknown"

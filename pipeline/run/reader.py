@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.documents import held_bytes
 from pipeline.records import Entry
 from pipeline.run.selection import Selection
+from pipeline.stores import ReadingStoppedError
 
 LOOK_AHEAD = 64
 """Entries that may wait beyond those in flight: enough that no worker waits for the listing."""
@@ -63,6 +64,8 @@ class Reader:
         whole = False
         try:
             whole = all(map(self._pass_on, self._entries()))
+        except ReadingStoppedError:
+            return
         finally:
             self._events.put(Listed(whole))
 

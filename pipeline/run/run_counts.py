@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.run.reader import Read
+
 
 @dataclass(slots=True)
 class RunCounts:
@@ -19,3 +21,13 @@ class RunCounts:
         self.done -= done
         self.failed -= failed
         self.left += done + failed
+
+    @property
+    def tried(self) -> int:
+        """Documents that came to a result or a failure in this run."""
+        return self.done + self.failed
+
+    def with_listing(self, read: Read) -> dict[str, int]:
+        """Return found, done, failed, skipped and left."""
+        skipped, left = read.skipped + self.unchanged, read.left + self.left
+        return {"found": read.found, "done": self.done, "failed": self.failed, "skipped": skipped, "left": left}

@@ -15,17 +15,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from pipeline.errors import InternalError, PipelineError
-from pipeline.records import Entry, Failure, Postponed, Result, Unchanged
+from pipeline.errors import InternalError, PipelineError, TryLaterError
+from pipeline.records import Entry, Failure, Left, Postponed, Result, Unchanged
 from pipeline.run.in_flight import Backlog, Flight, Landed
 from pipeline.run.job import Job
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.process import Finished, is_suspect, process
 from pipeline.run.reader import Listed, Reader
 from pipeline.run.run_counts import RunCounts
+from pipeline.run.shortage import THREAD_ENDS, end_of_thread
 from pipeline.run.stop_rules import FailureGuard, OutageTimer, StopReason
 
 logger = logging.getLogger(__name__)
@@ -54,7 +56,7 @@ class Runner:
         self._flight = Flight(max_bytes=job.config.max_in_flight_bytes)
         self._guard, self._patience = FailureGuard(job.config), OutageTimer(job.config)
         self.ready, self.listed_whole, self._reading, self._hurry = False, False, True, False
-        self._workers, self._answered, self._was_full = 0, 0, False
+        self._workers, self._answered, self._was_full, self._is_short = 0, 0, False, False
         self._look_now = threading.Event()
 
     @property
@@ -76,9 +78,7 @@ class Runner:
     @property
     def counts(self) -> dict[str, int]:
         """Found, done, failed, skipped and left, in documents; exact once `run` has returned."""
-        read, tally = self._reader.read, self.tally
-        skipped, left = read.skipped + tally.unchanged, read.left + tally.left
-        return {"found": read.found, "done": tally.done, "failed": tally.failed, "skipped": skipped, "left": left}
+        return self.tally.with_listing(self._reader.read)
 
     def run(self) -> None:
         """Runs to the end of the input, or until `end` says why not; what is not done then counts as left."""
@@ -100,24 +100,17 @@ class Runner:
     def _is_over(self) -> bool:
         if self.end is not None:
             return True
-        exhausted = self.job.budget is not None and self.tried >= self.job.budget
+        exhausted = self.job.budget is not None and self.tally.tried >= self.job.budget
         nothing_waits = exhausted or not (self._reading or self._backlog or self._postponed)
         return nothing_waits and self.in_flight == 0
 
-    @property
-    def tried(self) -> int:
-        """Documents that came to a result or a failure in this run."""
-        return self.tally.done + self.tally.failed
-
     def _take(self, timeout_s: float) -> None:
         """Handles what has come in: waits for the first event, then takes all that are there."""
-        try:
+        with suppress(Empty):
             event = self._events.get(timeout=timeout_s)
             while True:
                 self._handle(event)
                 event = self._events.get_nowait()
-        except Empty:
-            return
 
     def _handle(self, event: object) -> None:
         if isinstance(event, Entry):
@@ -137,6 +130,11 @@ class Runner:
     def _finished(self, finished: Finished) -> None:
         outcome = finished.outcome
         self.job.limit.finished(finished.attempts, full=self._was_full, now=self._clock())
+        if isinstance(outcome, Left):
+            self.tally.left += 1
+            if outcome.error is not None:
+                self._finish(StopReason.of_error(outcome.error))
+            return
         if isinstance(outcome, Postponed):
             self._postponed.append(outcome.again())
         elif isinstance(outcome, Unchanged):
@@ -147,6 +145,7 @@ class Runner:
 
     def _write(self, outcome: Result | Failure) -> bool:
         """True when the outcome's line stands; else the run is over."""
+        outcome = self.job.settled(outcome)
         try:
             self.job.output.write(outcome)
         except PipelineError as error:
@@ -206,15 +205,22 @@ class Runner:
 
     def _has_room(self) -> bool:
         budget = self.job.budget
-        if budget is not None and self.tried + self.in_flight >= budget:
+        if budget is not None and self.tally.tried + self.in_flight >= budget:
             return False
-        return not self.job.output.is_full and self._flight.has_room(self.job.limit.value)
+        limit = min(self.job.limit.value, self._workers) if self._is_short else self.job.limit.value
+        return not self.job.output.is_full and self._flight.has_room(limit)
 
     def _send(self, entry: Entry, *, alone: bool) -> None:
         self._flight.sent(entry, self.plan)
-        if self.in_flight > self._workers:
-            self._workers += 1
-            self._start(self._work, f"worker-{self._workers}")
+        if self.in_flight > self._workers and not self._is_short:
+            try:
+                self._start(self._work, f"worker-{self._workers + 1}")
+                self._workers += 1
+            except (RuntimeError, MemoryError) as cause:
+                self._is_short = True
+                logger.warning("this machine starts no more than %d workers: %s", self._workers, cause)
+                if not self._workers:
+                    self._finish(StopReason.of_error(TryLaterError(f"no worker can be started: {cause}")))
         self._tasks.put((entry, self.plan, alone))
 
     def _switch(self, plan: ExtractionPlan) -> None:
@@ -223,8 +229,7 @@ class Runner:
         self._close_unused(old)
 
     def _finish(self, end: StopReason) -> None:
-        if self.end is None:
-            self.end = end
+        self.end = self.end or end
 
     def _drain(self) -> None:
         """After the end: what is in flight may finish within the grace, the rest is left for the next run."""
@@ -265,8 +270,8 @@ class Runner:
         try:
             body()
             end = None
-        except PipelineError as error:
-            end = error
+        except THREAD_ENDS as cause:
+            end = end_of_thread(cause, name=name)
         finally:
             if end is not None:
                 self._events.put(end)

@@ -7,7 +7,8 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 from pipeline.answers.lint import accepts_anything, unbounded
 from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, load_entries
-from pipeline.errors import EXIT_INTERNAL, PipelineError
+from pipeline.errors import EXIT_INTERNAL, ConfigError, PipelineError, TryLaterError
 from pipeline.logs import active_handler
-from pipeline.output import Output, left_out, tidy
+from pipeline.output import Output, left_out, scan, tidy
+from pipeline.records import Entry
 from pipeline.report.stats import RunStats
-from pipeline.run import dry_run
+from pipeline.run import dry_run, machine
 from pipeline.run.closing import RunClosing
 from pipeline.run.concurrency import Auto, Fixed, Limit
 from pipeline.run.job import Job
@@ -36,6 +38,7 @@ from pipeline.run.runner import Runner
 from pipeline.run.selection import Selection, SelectionRules
 from pipeline.run.stop_rules import StopReason
 from pipeline.shards import Shard, find_shard
+from pipeline.stores import MissingBucketError, Patience, StoreRefusedError
 
 if TYPE_CHECKING:
     from pipeline.run.metrics import Metrics
@@ -49,6 +52,7 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
     `load` reads the configuration; it is called again whenever the running configuration is refreshed.
     """
     app = load()
+    machine.raise_open_files()
     shard, shard_from = find_shard(options.shard, environ)
     run_id = options.run_id or _new_run_id()
     if (handler := active_handler()) is not None:
@@ -61,8 +65,9 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
     rules = rules_of(options, app, run_id=run_id, shard=shard)
     if options.dry_run:
         return dry_run.main(app, plan, rules=rules, shard=shard)
-    entries = load_entries(app.input, output=left_out(app), counts=counts)
+    patience = Patience(app.runner.max_outage_s, stop, time.monotonic)
     signals = Signals(stop)
+    entries = _load_entries(app, plan, counts=counts, patience=patience)
     try:
         with Output.open(
             app.output,
@@ -75,8 +80,8 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
             equate_former(app, plan, index=output.index, backend=output.medium)
             check_redo(app, plan, output=output, rules=rules)
             session = _Session(app, options, plan=plan, output=output, counts=counts, load=load, environ=environ)
-            counts.whole = output.index.mended
-            selection = session.selection(rules, shard)
+            session.patience = patience
+            selection = session.select(rules, shard=shard)
             code = session.go(lambda: entries, selection, stop=stop, signals=signals)
         if session.closing.has_settled_errors and signals.number is None:
             _tidy(app, run_id=run_id, stop=stop)
@@ -111,16 +116,12 @@ class _Session:
         load: Callable[[], AppConfig],
         environ: Mapping[str, str],
     ) -> None:
+        self.patience: Patience | None = None
+        self.counts = counts
         self.app, self.options, self.plan, self.output = app, options, plan, output
         self.load, self.environ, self.started = load, environ, time.monotonic()
         self.runner: Runner | None = None
         self.closing = RunClosing(app, options, output, listing=counts, environ=environ)
-
-    def selection(self, rules: SelectionRules, shard: Shard) -> Selection:
-        """What of the listing is done: by the rules, and what earlier runs left to be asked for again."""
-        rules = replace(rules, ask_again=to_ask_again(self.output.runs()))
-        known = self.output.index
-        return Selection(known, rules, shard=shard, fingerprint=self.fingerprint, decided_by=self.decided_by)
 
     def fingerprint(self, document_id: str) -> str:
         """The fingerprint of what this document would be asked now."""
@@ -133,6 +134,13 @@ class _Session:
     @property
     def _plan_now(self) -> ExtractionPlan:
         return self.runner.plan if self.runner else self.plan
+
+    def select(self, rules: SelectionRules, *, shard: Shard) -> Selection:
+        """Connect what waits and what is listed with the index; return what chooses the entries."""
+        index = self.output.index
+        self.counts.whole = index.mended
+        rules = replace(rules, ask_again=to_ask_again(self.output.runs()))
+        return Selection(index, rules, shard=shard, fingerprint=self.fingerprint, decided_by=self.decided_by)
 
     def go(self, entries: Any, selection: Selection, *, stop: threading.Event, signals: Signals) -> int:
         """Runs, reports, and gives the exit code."""
@@ -151,6 +159,7 @@ class _Session:
             watcher=display,
             budget=options.limit,
             until=None if options.max_duration_s is None else self.started + options.max_duration_s,
+            patience=self.patience,
         )
         self.runner = signals.runner = Runner(job, self.plan, stop=stop)
         if signals.number is not None:
@@ -174,6 +183,8 @@ class _Session:
 
     def _supervisor(self, stop: threading.Event) -> Refresher:
         resumes = has_records(self.output, self.app, self.plan)
+        if self.patience is not None:
+            self.patience.resumed = resumes
         return Refresher(self.app, load=self.load, watched=self._watched(), stop=stop, resumes=resumes)
 
     def _metrics(self) -> Metrics | None:
@@ -197,6 +208,21 @@ class _Session:
         ]
 
 
+def _load_entries(
+    app: AppConfig, plan: ExtractionPlan, *, counts: ListingCounts, patience: Patience
+) -> Iterator[Entry]:
+    """The entries; credentials that are refused at a later start are to be tried again, so that they are exit 3."""
+    try:
+        return load_entries(app.input, output=left_out(app), counts=counts, patience=patience)
+    except ConfigError as error:
+        if not isinstance(error.__cause__, (StoreRefusedError, MissingBucketError)):
+            raise
+        with closing(scan(app.output)) as index:
+            if not any(map(index.knows_question, plan.fingerprints)):
+                raise
+        raise TryLaterError(str(error)) from error
+
+
 def _tidy(app: AppConfig, *, run_id: str, stop: threading.Event) -> None:
     """Takes settled errors of other numbers of shards out; the run has its report, and ends as that says."""
     try:
@@ -214,8 +240,8 @@ def _flush_log() -> None:
 def _limit(app: AppConfig) -> Limit:
     config = app.runner
     if config.concurrency != "auto":
-        return Fixed(config.concurrency)
-    return Auto(ceiling=config.max_concurrency)
+        return Fixed(machine.fitting(config.concurrency, setting="runner.concurrency"))
+    return Auto(ceiling=machine.fitting(config.max_concurrency, setting="runner.max_concurrency"))
 
 
 def _new_run_id() -> str:

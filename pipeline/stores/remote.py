@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import errno
 import io
-import re
+import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from pipeline.errors import ConfigError, OutputError
 from pipeline.stores.beneath import StaleVersionError
-from pipeline.stores.clouds import Address, build, parse_address, said
+from pipeline.stores.clouds import Address, build, parse_address
+from pipeline.stores.foreign import as_os_errors as _as_os_errors
+from pipeline.stores.trouble import MissingBucketError, StoreRefusedError
 
 if TYPE_CHECKING:
     from obstore import UpdateVersion
@@ -27,9 +31,15 @@ if TYPE_CHECKING:
 RANGE_BYTES = 4 << 20
 """What is fetched at once of an object that is read as a stream."""
 
+RENEW_EVERY_S = 2.0
+"""Credentials are read again no more often than this: many readers are refused at once."""
+
 _LIST_PAGE = 1000
 _SMALL_BYTES = 1 << 20
 """What is sent at once, so that an answer must come soon."""
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +63,40 @@ class RemoteStore:
     not be reached, or failed, for as long as it is tried.
     """
 
-    def __init__(self, address: Address, store: ObjectStore, uploads: ObjectStore) -> None:
-        """For `open`. `uploads`: the same store, for what takes long to send."""
-        self.address = address
-        self._store, self._uploads = store, uploads
+    def __init__(self, address: Address, storage: Mapping[str, Any]) -> None:
+        """For `open`."""
+        self.address, self._storage = address, storage
+        self._renewing = threading.Lock()
+        self._renewed_at = time.monotonic()
+        self._store, self._uploads = self._build()
+
+    def _build(self) -> tuple[ObjectStore, ObjectStore]:
+        """The store, and the same for what takes long to send; the credentials are read here."""
+        return build(self.address, self._storage), build(self.address, self._storage, uploads=True)
+
+    def renew(self) -> bool:
+        """Read the credentials again, from the environment, files and services; False when that was just done."""
+        with self._renewing:
+            if time.monotonic() - self._renewed_at < RENEW_EVERY_S:
+                return False
+            self._renewed_at = time.monotonic()
+            try:
+                self._store, self._uploads = self._build()
+            except ConfigError as cause:  # a file that is being written
+                _log.info("the credentials cannot be read again yet", extra={"why": str(cause)})
+                return False
+            return True
+
+    def _do(self, key: str, request: Callable[[], T]) -> T:
+        """What the request returns; sent once more with credentials read again when they are refused."""
+        try:
+            with _as_os_errors(self.uri_of(key)):
+                return request()
+        except StoreRefusedError:
+            if not self.renew():
+                raise
+        with _as_os_errors(self.uri_of(key)):
+            return request()
 
     @classmethod
     def open(cls, uri: str, *, storage: Mapping[str, Any]) -> RemoteStore:
@@ -65,22 +105,27 @@ class RemoteStore:
             import obstore  # noqa: F401
         except ImportError as cause:
             raise ConfigError(f"{uri.split('://', 1)[0]}:// needs PyPI `obstore`, which is not installed") from cause
-        address = parse_address(uri)
-        return cls(address, build(address, storage), build(address, storage, uploads=True))
+        return cls(parse_address(uri), storage)
+
+    def without_retries(self) -> RemoteStore:
+        """The same store, whose requests are sent once."""
+        return RemoteStore(self.address, {**self._storage, "retry_for_s": 0})
 
     def uri_of(self, key: str) -> str:
         """The whole address of an object."""
         return f"{self.address}/{key}"
 
-    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+    def list(self, prefix: str = "", *, after: str | None = None) -> Iterator[StoredObject]:
         """The objects below a folder of the store, by key, found while they are pulled: a page is in memory at a time.
+
+        `after`: only those whose keys come after this one.
 
         OSError (EINVAL) for a key that the library has no name for: one with an empty part, `.`, `..` or a line end.
         """
         import obstore
 
         with _as_os_errors(self.uri_of(prefix)):
-            pages = iter(obstore.list(self._store, prefix or None, chunk_size=_LIST_PAGE))
+            pages = iter(obstore.list(self._store, prefix or None, offset=after, chunk_size=_LIST_PAGE))
         while True:
             with _as_os_errors(self.uri_of(prefix)):
                 page = next(pages, None)
@@ -94,8 +139,9 @@ class RemoteStore:
         import obstore
 
         try:
-            with _as_os_errors(self.uri_of(key)):
-                return _stored(cast("Mapping[str, Any]", obstore.head(self._store, key)))
+            return _stored(cast("Mapping[str, Any]", self._do(key, lambda: obstore.head(self._store, key))))
+        except MissingBucketError:
+            raise
         except FileNotFoundError:
             return None
 
@@ -103,27 +149,40 @@ class RemoteStore:
         """The whole object."""
         import obstore
 
-        with _as_os_errors(self.uri_of(key)):
-            return bytes(obstore.get(self._store, key).bytes())
+        return self._do(key, lambda: bytes(obstore.get(self._store, key).bytes()))
 
     def get_with_etag(self, key: str) -> tuple[bytes, str | None]:
         """The whole object and the ETag of what was read."""
         import obstore
 
-        with _as_os_errors(self.uri_of(key)):
+        def read() -> tuple[bytes, str | None]:
             answer = obstore.get(self._store, key)
             return bytes(answer.bytes()), answer.meta["e_tag"]
 
+        return self._do(key, read)
+
+    def get_range(self, key: str, options: Mapping[str, Any]) -> Any:
+        """A part of an object, on conditions, both by the library's own names; for `open_object`."""
+        import obstore
+
+        return self._do(key, lambda: obstore.get(self._store, key, options=cast("Any", options)).bytes())
+
     def open_object(self, found: StoredObject) -> BinaryIO:
         """The object as a seekable stream, RANGE_BYTES in memory; StaleVersionError when it is replaced meanwhile."""
-        return io.BufferedReader(_Ranges(self._store, found, self.uri_of(found.key)), buffer_size=RANGE_BYTES)
+        return io.BufferedReader(_Ranges(self, found), buffer_size=RANGE_BYTES)
 
     def put(self, key: str, data: bytes | Iterable[bytes]) -> str | None:
         """The new ETag; whatever stood there is replaced, as a whole. OutputError: no room here for the pieces."""
         import obstore
 
-        with _spooled(data) as body, _as_os_errors(self.uri_of(key)):
-            return obstore.put(self._for(body), key, body, mode="overwrite")["e_tag"]
+        with _spooled(data) as body:
+
+            def send() -> str | None:
+                if not isinstance(body, bytes):
+                    body.seek(0)
+                return obstore.put(self._for(body), key, body, mode="overwrite")["e_tag"]
+
+            return self._do(key, send)
 
     def create(self, key: str, data: bytes) -> str | None:
         """The ETag of a new object; FileExistsError when another stands there (of the same bytes: it is ours).
@@ -133,8 +192,9 @@ class RemoteStore:
         import obstore
 
         try:
-            with _as_os_errors(self.uri_of(key)):
-                return obstore.put(self._for(data), key, data, mode="create", use_multipart=False)["e_tag"]
+            return self._do(
+                key, lambda: obstore.put(self._for(data), key, data, mode="create", use_multipart=False)["e_tag"]
+            )
         except FileExistsError:
             there, etag = self.get_with_etag(key)
             if there != data:
@@ -147,8 +207,9 @@ class RemoteStore:
 
         version: UpdateVersion = {"e_tag": etag}
         try:
-            with _as_os_errors(self.uri_of(key)):
-                return obstore.put(self._store, key, data, mode=version, use_multipart=False)["e_tag"]
+            return self._do(
+                key, lambda: obstore.put(self._store, key, data, mode=version, use_multipart=False)["e_tag"]
+            )
         except (StaleVersionError, FileNotFoundError) as cause:
             there, new = self._get_if_there(key)
             if there != data:
@@ -161,8 +222,7 @@ class RemoteStore:
 
         for key in keys:
             try:
-                with _as_os_errors(self.uri_of(key)):
-                    obstore.delete(self._store, key)
+                self._do(key, lambda key=key: obstore.delete(self._store, key))  # type: ignore[misc]
             except FileNotFoundError:
                 continue
 
@@ -179,8 +239,8 @@ class RemoteStore:
 class _Ranges(io.RawIOBase):
     """An object read range by range, each on condition that the object is still the same."""
 
-    def __init__(self, store: ObjectStore, found: StoredObject, uri: str) -> None:
-        self._store, self._found, self._uri = store, found, uri
+    def __init__(self, store: RemoteStore, found: StoredObject) -> None:
+        self._store, self._found = store, found
         self._at = 0
 
     def readable(self) -> bool:
@@ -198,17 +258,16 @@ class _Ranges(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any, /) -> int:
-        import obstore
-
         end = min(self._at + len(buffer), self._found.size_bytes)
         if end <= self._at:
             return 0
         options: dict[str, Any] = {"range": (self._at, end)}
         if self._found.etag is not None:
             options["if_match"] = self._found.etag
-        with _as_os_errors(self._uri):
-            data = obstore.get(self._store, self._found.key, options=cast("Any", options)).bytes()
+        data = self._store.get_range(self._found.key, options)
         view = memoryview(data)
+        if not len(view):
+            raise ConnectionError(errno.EIO, "the store sent nothing of a range that lies inside the object")
         buffer[: len(view)] = view
         self._at += len(view)
         return len(view)
@@ -233,40 +292,3 @@ def _spooled(data: bytes | Iterable[bytes]) -> Iterator[bytes | BinaryIO]:
 
 def _stored(meta: Mapping[str, Any]) -> StoredObject:
     return StoredObject(meta["path"], meta["size"], meta["e_tag"], meta["last_modified"].timestamp())
-
-
-@contextmanager
-def _as_os_errors(uri: str) -> Iterator[None]:
-    """The one boundary where the library's errors become OSErrors, by their class."""
-    from obstore import exceptions as theirs
-
-    try:
-        yield
-    except (theirs.NotFoundError, FileNotFoundError) as cause:  # a stream's is the builtin one
-        raise FileNotFoundError(errno.ENOENT, said(cause), uri) from cause
-    except (theirs.PermissionDeniedError, theirs.UnauthenticatedError) as cause:
-        raise PermissionError(errno.EACCES, said(cause), uri) from cause
-    except theirs.AlreadyExistsError as cause:
-        raise FileExistsError(errno.EEXIST, said(cause), uri) from cause
-    except theirs.PreconditionError as cause:
-        raise StaleVersionError(errno.ESTALE, "is no longer the version that was named", uri) from cause
-    except (theirs.InvalidPathError, ValueError) as cause:
-        raise OSError(errno.EINVAL, said(cause), uri) from cause
-    except theirs.BaseError as cause:
-        kind, number = _kind_of(str(cause))
-        raise kind(number, said(cause), uri) from cause
-
-
-def _kind_of(text: str) -> tuple[type[OSError], int]:
-    """What an error without a class of its own is: a listing's refusals come so, with the status in the text alone.
-
-    Seen with obstore 0.12: `… Server returned non-2xx status code: 404 Not Found: …`, `Received redirect without …`.
-    """
-    found = re.search(r"status code: (\d{3})\b", text)
-    status = int(found[1]) if found else 301 if "Received redirect without" in text else 0
-    if status == 404:
-        return FileNotFoundError, errno.ENOENT
-    if status in (401, 403):
-        return PermissionError, errno.EACCES
-    refused = 300 <= status < 500 and status not in (408, 429)
-    return (OSError, errno.EPROTO) if refused else (ConnectionError, errno.EIO)

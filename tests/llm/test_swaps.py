@@ -26,9 +26,18 @@ def echo(got: Got) -> bytes:
     return reply(b"to " + got.body)
 
 
-def asking(server: RawServer, number: int = 4, **access: Any) -> list[str]:
+@pytest.fixture(params=["direct", "proxied"])
+def way(request: pytest.FixtureRequest) -> str:
+    """How the server is reached: its connections are urllib3's when it stands in the place of a proxy."""
+    return str(request.param)
+
+
+def asking(server: RawServer, number: int = 4, *, way: str = "direct", **access: Any) -> list[str]:
     """Return what one endpoint gets for a few requests, one after the other; a failure's reason for what failed."""
-    endpoint, answers = Endpoint(server.url, Access(**access)), []
+    if way == "proxied":
+        endpoint, answers = Endpoint("http://models.example", Access(proxy=server.url, **access)), []
+    else:
+        endpoint, answers = Endpoint(server.url, Access(**access)), []
     for index in range(number):
         try:
             answer = endpoint.post("/x", b"%d" % index, timeout_s=5)
@@ -51,7 +60,7 @@ def asking(server: RawServer, number: int = 4, **access: Any) -> list[str]:
     ids=["102", "103 with headers", "several", "100 and 103"],
 )
 @pytest.mark.parametrize("apart", [True, False])
-def test_interim_responses_are_skipped(interim: bytes, apart: bool) -> None:
+def test_interim_responses_are_skipped(interim: bytes, apart: bool, way: str) -> None:
     """Every 1xx before the reply is passed over, also in a segment of its own; the connection is kept."""
 
     def talk(line: Line) -> None:
@@ -61,7 +70,7 @@ def test_interim_responses_are_skipped(interim: bytes, apart: bool) -> None:
                 line.send(part)
 
     with RawServer(talk) as server:
-        assert asking(server) == ["to 0", "to 1", "to 2", "to 3"]
+        assert asking(server, way=way) == ["to 0", "to 1", "to 2", "to 3"]
         assert server.accepts == 1
 
 
@@ -73,7 +82,7 @@ def test_interim_responses_are_skipped(interim: bytes, apart: bool) -> None:
     ],
     ids=["number", "bytes"],
 )
-def test_interim_responses_are_bounded(interim: bytes) -> None:
+def test_interim_responses_are_bounded(interim: bytes, way: str) -> None:
     """A server that never comes to the point is a bad response before the deadline."""
 
     def talk(line: Line) -> None:
@@ -81,19 +90,19 @@ def test_interim_responses_are_bounded(interim: bytes) -> None:
             line.send(interim + echo(got))
 
     with RawServer(talk) as server:
-        assert asking(server, 2) == ["bad_response", "bad_response"]
+        assert asking(server, 2, way=way) == ["bad_response", "bad_response"]
         assert server.accepts == 2
 
 
-def test_a_switch_of_protocols_is_a_bad_response() -> None:
+def test_a_switch_of_protocols_is_a_bad_response(way: str) -> None:
     """After a 101 what follows is no HTTP; nobody asked for it."""
     with answering(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n" + reply(b"x")) as server:
-        assert asking(server, 2) == ["bad_response", "bad_response"]
+        assert asking(server, 2, way=way) == ["bad_response", "bad_response"]
         assert server.accepts == 2
 
 
 @pytest.mark.parametrize("status", [201, 400, 404, 429, 503, 504])
-def test_the_late_answer_of_a_gateway_that_gave_up_is_not_read(status: int) -> None:
+def test_the_late_answer_of_a_gateway_that_gave_up_is_not_read(status: int, way: str) -> None:
     """After any status but 200 the connection is closed: what comes later belongs to nobody."""
 
     def talk(line: Line) -> None:
@@ -103,12 +112,12 @@ def test_the_late_answer_of_a_gateway_that_gave_up_is_not_read(status: int) -> N
             line.send(echo(got))
 
     with RawServer(talk) as server:
-        assert asking(server) == ["to 0", str(status), "to 2", "to 3"]
+        assert asking(server, way=way) == ["to 0", str(status), "to 2", "to 3"]
         assert server.accepts == 2
         until(lambda: server.closes == 2)
 
 
-def test_a_doubled_reply_ends_reuse() -> None:
+def test_a_doubled_reply_ends_reuse(way: str) -> None:
     """The first reply on a fresh connection stands, the second goes to nobody, and no connection is used twice."""
 
     def talk(line: Line) -> None:
@@ -116,11 +125,11 @@ def test_a_doubled_reply_ends_reuse() -> None:
             line.send(echo(got) * 2)
 
     with RawServer(talk) as server:
-        assert asking(server) == ["to 0", "to 1", "to 2", "to 3"]
+        assert asking(server, way=way) == ["to 0", "to 1", "to 2", "to 3"]
         assert server.accepts == 4
 
 
-def test_a_reply_with_more_behind_it_on_a_used_connection_is_refused() -> None:
+def test_a_reply_with_more_behind_it_on_a_used_connection_is_refused(way: str) -> None:
     """Which of the two belongs to this request cannot be known: one is late, or one is doubled."""
     late: list[bytes] = []
 
@@ -130,7 +139,7 @@ def test_a_reply_with_more_behind_it_on_a_used_connection_is_refused() -> None:
             late[:] = [echo(got)] if got.body == b"1" else []
 
     with RawServer(talk) as server:
-        assert asking(server) == ["to 0", "to 1", "bad_response", "to 3"]
+        assert asking(server, way=way) == ["to 0", "to 1", "bad_response", "to 3"]
         assert server.accepts == 2
 
 

@@ -88,7 +88,7 @@ FAULTY: list[tuple[str, Answer, str, str]] = [
     ("finish", lambda _: said(TEXT, "content_filter"), "bad_response", "finish_reason is 'content_filter'"),
     ("only thoughts", lambda _: said(None, reasoning_content="hm"), "empty_model_response", "enable_thinking: false"),
     ("cut thoughts", lambda _: said(None, "length", reasoning="hm"), "output_truncated", "docs/thinking-models.md"),
-    ("thoughts", lambda _: said("<think>I see", "length"), "output_truncated", "would accept none of its answers"),
+    ("thoughts", lambda _: said("<think>I see", "length"), "output_truncated", "only thinks within its answer"),
     ("says nothing", lambda _: said(""), "empty_model_response", "no content"),
     ("page", lambda _: reply(b"<html>Sign in"), "bad_response", "not a JSON object"),
     ("schema 500", crash(), "rejected_config", "refuses the agent's schema, and completes the same request without it"),

@@ -1,0 +1,261 @@
+"""A pool of kept-alive connections to one server, each carrying one request at a time in as few steps as possible.
+
+It stands in the place of urllib3's pool under requests (`urlopen`), and takes its connections, TLS included, from one.
+It knows no proxies: urllib3's own pool serves those.
+
+    urlopen ─▶ idle or new connection ─▶ one send ─▶ head ─▶ Exchange.read … ─▶ idle again, or closed
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import ssl
+import struct
+import sys
+import time
+from collections import deque
+from typing import Any
+
+import urllib3
+from urllib3.exceptions import ProtocolError, SSLError
+
+from pipeline.llm.connection import STALE_WINDOW_S, ConnectionReuse, StaleConnectionError, StrayReplyError
+from pipeline.llm.http_reply import Body, Head, Incoming, read_head
+
+_TIMES_IN_KERNEL = sys.platform in ("linux", "darwin")
+_RECEIVE_BYTES = 65536
+
+
+class KeptConnection:
+    """A connected socket with a time-out that is only set when it changes by a hundredth: each time is a system call.
+
+    A plain socket blocks, and its time-out is the kernel's (SO_RCVTIMEO): Python's own costs a poll before each read.
+    """
+
+    __slots__ = ("_in_kernel", "_limit_s", "born_at", "exchanges", "sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock, self.exchanges, self.born_at = sock, 0, time.monotonic()
+        self._in_kernel = _TIMES_IN_KERNEL and not isinstance(sock, ssl.SSLSocket)
+        self._limit_s = -1.0
+        sock.settimeout(None if self._in_kernel else 1.0)
+
+    def unread(self) -> bytes | None:
+        """Return bytes that nobody asked for; empty when the server has closed, None when the connection is quiet."""
+        try:
+            if self._in_kernel:
+                return self.sock.recv(4096, socket.MSG_DONTWAIT)
+            self._limit_s = -1.0
+            self.sock.settimeout(0.0)
+            return self.sock.recv(4096)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return None
+        except OSError:
+            return b""
+
+    def send(self, data: bytes, deadline: float) -> None:
+        """Send all of it; TimeoutError when that takes longer than the deadline."""
+        left_s = deadline - time.monotonic()
+        if self._in_kernel:
+            try:
+                sent = self.sock.send(data, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        self.sock.settimeout(max(left_s, 0.001))
+        self.sock.sendall(data)
+        if self._in_kernel:
+            self.sock.settimeout(None)
+        else:
+            self._limit_s = left_s
+
+    def receive(self, deadline: float) -> bytes:
+        """Return the next bytes, none at the end of the connection; TimeoutError after the deadline."""
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("timed out")
+        if not left_s <= self._limit_s <= 1.01 * left_s:
+            self._set_limit(left_s)
+        try:
+            return self.sock.recv(_RECEIVE_BYTES)
+        except BlockingIOError as cause:
+            raise TimeoutError("timed out") from cause
+
+    def _set_limit(self, seconds: float) -> None:
+        self._limit_s = seconds = 1.005 * seconds  # the next request's is a little longer or shorter
+        if self._in_kernel:
+            whole = int(seconds)
+            timeval = struct.pack("ll", whole, max(1, int((seconds - whole) * 1e6)))
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+        else:
+            self.sock.settimeout(seconds)
+
+    def close(self) -> None:
+        """Close the socket."""
+        with contextlib.suppress(OSError):
+            self.sock.close()
+
+
+class Exchange:
+    """A reply whose body is still to be read; what requests and http.py use of urllib3's response."""
+
+    def __init__(self, pool: KeepAlivePool, connection: KeptConnection, *, head: Head, incoming: Incoming) -> None:
+        self.status, self.headers = head.status, head.headers
+        self._pool, self._connection, self._head = pool, connection, head
+        self._incoming, self._body = incoming, Body(head, incoming)
+        self._unpacked: Any = None
+        self._done = False
+
+    @property
+    def length_remaining(self) -> int | None:
+        """How many bytes are left; None when only the end tells."""
+        return None if self._head.chunked else self._body.left
+
+    def read(self, most: int, decode_content: bool = False) -> bytes:
+        """Return the next bytes, empty at the end; ProtocolError when the reply breaks off or is not surely its own."""
+        if decode_content:
+            if self._unpacked is None:
+                packed: Any = self
+                self._unpacked = urllib3.HTTPResponse(packed, self.headers, preload_content=False)
+            return bytes(self._unpacked.read(most, decode_content=True))
+        try:
+            data = self._body.read(most)
+            if self._body.ended and not self._done:
+                self._end()
+        except http.client.HTTPException as cause:
+            raise ProtocolError(f"Connection broken: {cause!r}", cause) from cause
+        return data
+
+    def _end(self) -> None:
+        self._done = True
+        extra = self._incoming.rest
+        stray = self._head.keeps and self._pool.reuse.judge(extra)
+        if self._head.keeps and not extra:
+            self._pool.put(self._connection)
+        else:
+            self._connection.close()
+        if stray and self._connection.exchanges > 1:
+            raise StrayReplyError("more than one reply came, and either may be an earlier request's")
+
+    def close(self) -> None:
+        """Close the connection unless the whole reply was read."""
+        if not self._done:
+            self._done = True
+            self._connection.close()
+
+    def release_conn(self) -> None:
+        """Do nothing: the end of the body did it."""
+
+
+class KeepAlivePool:
+    """Idle connections to one server, the last used first; safe for many threads. `source` opens new ones."""
+
+    def __init__(self, source: Any, *, reuse: ConnectionReuse, max_age_s: float, size: int) -> None:
+        self.source, self.reuse = source, reuse
+        self._max_age_s, self._size = max_age_s, size
+        self._idle: deque[KeptConnection] = deque()
+        self._closed = False
+        name = f"[{source.host}]" if ":" in source.host else source.host
+        default = {"http": 80, "https": 443}[source.scheme]
+        self._host = name if source.port in (None, default) else f"{name}:{source.port}"
+
+    def urlopen(self, method: str, url: str, *, body: Any, headers: Any, timeout: Any, **_: Any) -> Exchange:
+        """Return the reply to one request, as urllib3's pool does; `timeout.total` is for all of it."""
+        deadline = time.monotonic() + timeout.total
+        data = self._head(method, url, headers) + (body or b"")
+        connection = self._quiet() or self._connected(timeout)
+        try:
+            head, incoming = self._ask(connection, data, deadline=deadline)
+        except http.client.RemoteDisconnected:
+            connection.close()
+            raise
+        except http.client.HTTPException as cause:
+            connection.close()
+            raise ProtocolError(f"Connection broken: {cause!r}", cause) from cause
+        except ssl.SSLError as cause:
+            connection.close()
+            raise SSLError(cause) from cause
+        except BaseException:
+            connection.close()
+            raise
+        return Exchange(self, connection, head=head, incoming=incoming)
+
+    def put(self, connection: KeptConnection) -> None:
+        """Keep a connection that has nothing unread."""
+        if self._closed or not self.reuse.allowed or len(self._idle) >= self._size:
+            connection.close()
+            return
+        self._idle.append(connection)
+        with contextlib.suppress(IndexError):
+            if self._closed or self._is_old(self._idle[0]):
+                self._idle.popleft().close()
+
+    def drop_idle(self) -> None:
+        """Close the idle connections."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop().close()
+
+    def close(self) -> None:
+        """Close the idle connections, and those in use once their reply was read."""
+        self._closed = True
+        self.drop_idle()
+
+    def _is_old(self, connection: KeptConnection) -> bool:
+        return time.monotonic() - connection.born_at >= self._max_age_s
+
+    def _quiet(self) -> KeptConnection | None:
+        """Return an idle connection on which nothing came meanwhile."""
+        with contextlib.suppress(IndexError):
+            while True:
+                connection = self._idle.pop()
+                if self.reuse.allowed and not self._is_old(connection):
+                    unread = connection.unread()
+                    if unread is None:
+                        return connection
+                    self.reuse.judge(unread)
+                connection.close()
+        return None
+
+    def _connected(self, timeout: Any) -> KeptConnection:
+        opened = self.source._new_conn()
+        opened.timeout = timeout.connect_timeout
+        try:
+            opened.connect()
+        except ssl.SSLError as cause:
+            opened.close()
+            raise SSLError(cause) from cause
+        except BaseException:
+            opened.close()
+            raise
+        connection = KeptConnection(opened.detach())
+        if self.reuse.judge(connection.unread() or b""):
+            connection.close()
+            stray = StrayReplyError("the server sent a reply before it was asked")
+            raise ProtocolError(str(stray), stray)
+        return connection
+
+    @staticmethod
+    def _ask(connection: KeptConnection, data: bytes, *, deadline: float) -> tuple[Head, Incoming]:
+        sent_at = time.monotonic()
+        try:
+            connection.send(data, deadline)
+            incoming = Incoming(lambda: connection.receive(deadline))
+            head = read_head(incoming)
+        except (ConnectionError, http.client.RemoteDisconnected) as cause:
+            if connection.exchanges and time.monotonic() - sent_at < STALE_WINDOW_S:
+                raise StaleConnectionError(str(cause)) from cause
+            raise
+        connection.exchanges += 1
+        return head, incoming
+
+    def _head(self, method: str, url: str, headers: Any) -> bytes:
+        lines = [f"{method} {url} HTTP/1.1"]
+        if "Host" not in headers:
+            lines.append(f"Host: {self._host}")
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"

@@ -1,0 +1,50 @@
+"""The probe whether a store decides writes by their conditions, without which two runs would both write.
+
+It must not touch a lock: its object is beside them, stays there, and says nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from pipeline.errors import ConfigError, OutputError
+from pipeline.output.store_errors import as_output_errors
+from pipeline.stores import RemoteStore, StaleVersionError
+
+KEY = ".lock-probe"
+_NO_ETAG = '"00000000000000000000000000000000"'
+
+
+def check_conditions(store: RemoteStore) -> None:
+    """ConfigError when the store refuses conditional writes (501), or takes them without looking at the condition.
+
+    OutputError when it cannot be reached. A store that is busy is asked as patiently as for any other write.
+    """
+    try:
+        _probe(store.without_retries())  # a 501 is no reason to wait; the library would
+    except OutputError:
+        _probe(store)
+
+
+def _probe(store: RemoteStore) -> None:
+    with as_output_errors(str(store.address), opening=True):
+        for _ in range(2):
+            try:
+                store.create(KEY, secrets.token_hex(16).encode())
+            except FileExistsError:
+                break
+        else:
+            raise _ignored(store, "If-None-Match")
+        try:
+            store.replace(KEY, secrets.token_hex(16).encode(), etag=_NO_ETAG)
+        except StaleVersionError:
+            return
+    raise _ignored(store, "If-Match")
+
+
+def _ignored(store: RemoteStore, header: str) -> ConfigError:
+    need = "a store with conditional writes, or an output in a folder"
+    return ConfigError(
+        f"{store.address}: the store ignores {header}: two runs could write to one output at the same time; need {need}"
+        " (output.uri)"
+    )

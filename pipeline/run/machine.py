@@ -1,0 +1,43 @@
+"""What this machine allows a run: open files, and so documents in flight.
+
+It must not change anything outside this process.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+
+logger = logging.getLogger(__name__)
+
+ENOUGH_FILES = 65_536
+RESERVED_FILES = 72
+"""Logs, index, output, listing, libraries, health requests; measured: 31 with a local output, 55 with a store's."""
+
+FILES_PER_DOCUMENT = 2
+"""Its connection, and its file while it is read."""
+
+
+def raise_open_files() -> None:
+    """Raise the soft limit of open files as far as the hard limit allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(ENOUGH_FILES, hard)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (ValueError, OSError) as cause:  # macOS allows less than its hard limit says
+        logger.info("the limit of open files cannot be raised", extra={"limit": soft, "why": str(cause)})
+
+
+def fitting(wanted: int, *, setting: str) -> int:
+    """Return how many documents may be in flight with the open files there may be; warns when that is fewer."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    most = max(1, (soft - RESERVED_FILES) // FILES_PER_DOCUMENT)
+    if wanted <= most:
+        return wanted
+    told = "%s %d is reduced to %d: this process may open %d files; raise the limit (ulimit -n) for more"
+    logger.warning(told, setting, wanted, most, soft)
+    return most

@@ -1,0 +1,48 @@
+"""What this machine has run out of, told by the exception that says so; it is never a document's fault."""
+
+from __future__ import annotations
+
+from pipeline.errors import PipelineError, TryLaterError
+from pipeline.stores import ReadingStoppedError, is_trouble
+
+_ORDINARY_BYTES = 64 << 20
+"""Six times the default of `input.max_document_bytes`: its bytes, its text, the prompt and the request's body."""
+
+THREAD_ENDS = (PipelineError, ReadingStoppedError, MemoryError)
+"""What may end a thread of a run other than a fault of the program."""
+
+
+def shortage_of(fault: BaseException) -> str | None:
+    """Return what is short, for a message; None for any other fault."""
+    if isinstance(fault, MemoryError):
+        return "memory"
+    if isinstance(fault, OSError) and is_trouble(fault):
+        return fault.strerror or type(fault).__name__
+    # CPython 3.10 to 3.13 raise a plain RuntimeError with this text
+    return "threads" if type(fault) is RuntimeError and "can't start new thread" in str(fault) else None
+
+
+def has_memory() -> bool:
+    """True when this machine gives what an ordinary document needs: the one that ran out of memory is too large."""
+    try:
+        bytearray(_ORDINARY_BYTES)
+    except MemoryError:
+        return False
+    return True
+
+
+def end_of_thread(cause: BaseException, *, name: str) -> PipelineError | None:
+    """Return what ends the run when a thread of it ended so; None when the run is ending already."""
+    if isinstance(cause, PipelineError):
+        return cause
+    if isinstance(cause, MemoryError):
+        return TryLaterError(f"the {name} ran out of memory; lower runner.concurrency, or give this machine more")
+    return None
+
+
+def place_of(fault: BaseException) -> str:
+    """The place of a fault in the code: its message might quote the document."""
+    trace = fault.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_name} line {trace.tb_lineno}" if trace else "unknown"

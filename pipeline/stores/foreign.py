@@ -1,0 +1,80 @@
+"""The one boundary where the errors of PyPI `obstore` (tried: 0.12) become OSErrors.
+
+It must not retry or log. The library gives a class for some statuses; for the others the status stands in the text
+alone, and so does the store's own code, which tells refused credentials from a refused request.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline.stores.beneath import StaleVersionError
+from pipeline.stores.clouds import said
+from pipeline.stores.trouble import MissingBucketError, StoreRefusedError
+
+_CREDENTIALS = frozenset(
+    {
+        *("AccessDenied", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken"),
+        *("RequestExpired", "SignatureDoesNotMatch", "TokenRefreshRequired", "UnrecognizedClientException"),
+    }
+)
+"""Codes of refused credentials in a 400 (AWS: ExpiredToken; MinIO and Ceph: InvalidAccessKeyId) or a listing's 403."""
+
+_NO_CREDENTIALS = ("http://169.254.169.254/", "http://169.254.170.2/", "http://metadata.google.internal/")
+"""Where the library asks for credentials when it was given none: services of cloud instances and containers."""
+
+
+@contextmanager
+def as_os_errors(uri: str) -> Iterator[None]:
+    """Raise OSError for what the library raises in the block.
+
+    FileNotFoundError (MissingBucketError), StoreRefusedError, FileExistsError, StaleVersionError, EINVAL for a key
+    without a name, EPROTO for another refusal, and ConnectionError for a store that fails or cannot be reached.
+    """
+    from obstore import exceptions as theirs
+
+    try:
+        yield
+    except (theirs.NotFoundError, FileNotFoundError) as cause:  # a stream's is the builtin one
+        raise _missing(str(cause))(errno.ENOENT, said(cause), uri) from cause
+    except (theirs.PermissionDeniedError, theirs.UnauthenticatedError) as cause:
+        raise StoreRefusedError(errno.EACCES, said(cause), uri) from cause
+    except theirs.AlreadyExistsError as cause:
+        raise FileExistsError(errno.EEXIST, said(cause), uri) from cause
+    except theirs.PreconditionError as cause:
+        raise StaleVersionError(errno.ESTALE, "is no longer the version that was named", uri) from cause
+    except (theirs.InvalidPathError, ValueError) as cause:
+        raise OSError(errno.EINVAL, said(cause), uri) from cause
+    except theirs.BaseError as cause:
+        kind, number = _kind_of(str(cause))
+        raise kind(number, said(cause), uri) from cause
+
+
+def _missing(text: str) -> type[OSError]:
+    return MissingBucketError if _code(text) in ("NoSuchBucket", "ContainerNotFound") else FileNotFoundError
+
+
+def _kind_of(text: str) -> tuple[type[OSError], int]:
+    """The class for an error without a class of its own; a listing's refusals come so.
+
+    Seen: `… Server returned non-2xx status code: 404 Not Found: …`, `Received redirect without …`.
+    """
+    found = re.search(r"status code: (\d{3})\b", text)
+    status = int(found[1]) if found else 301 if "Received redirect without" in text else 0
+    if status == 404:
+        return MissingBucketError, errno.ENOENT
+    if status in (401, 403) or _code(text) in _CREDENTIALS or any(place in text for place in _NO_CREDENTIALS):
+        return StoreRefusedError, errno.EACCES
+    if status == 501:
+        return OSError, errno.ENOSYS
+    refused = 300 <= status < 500 and status not in (408, 416, 429)
+    return (OSError, errno.EPROTO) if refused else (ConnectionError, errno.EIO)
+
+
+def _code(text: str) -> str:
+    """The code in a store's XML, or in the library's `… (code: AccessDenied)` for one key of a bulk delete."""
+    xml = text.partition("<Code>")[2].partition("</Code>")[0]
+    return xml or text.partition("\n")[0].rpartition("(code: ")[2].partition(")")[0]

@@ -1,0 +1,166 @@
+"""A proxy in front of an S3 server that answers as failing stores do; faults are switched while it runs.
+
+    python scripts/s3_faults.py --port S3_PORT      then type a fault's name, or `none`, on standard input
+
+It passes requests on as they came, signed Host included. Seen at: AWS S3 (ExpiredToken is a 400, SlowDown a 503),
+SeaweedFS 3.97 behind it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+HOST = "127.0.0.1"
+
+REPLIES = {
+    "expired_token": (400, "ExpiredToken", "The provided token has expired."),
+    "invalid_key": (403, "InvalidAccessKeyId", "The access key id does not exist in our records."),
+    "forbidden": (403, "AccessDenied", "Access Denied"),
+    "slow_down": (503, "SlowDown", "Please reduce your request rate."),
+    "internal_error": (500, "InternalError", "We encountered an internal error. Please try again."),
+    "bad_range": (416, "InvalidRange", "The requested range is not satisfiable"),
+    "no_bucket": (404, "NoSuchBucket", "The specified bucket does not exist"),
+    "not_implemented": (501, "NotImplemented", "A header you provided implies functionality that is not implemented"),
+}
+FAULTS = (*REPLIES, "delete_denied", "reset", "cut_body", "ignore_conditions")
+"""`delete_denied`: a bulk delete is answered with 200 and an error for its key, as AWS does;
+`ignore_conditions`: a conditional PUT that the server refuses is answered as if it had been done."""
+
+Wanted = Callable[[str, str, str], bool]
+
+
+class FaultProxy:
+    """`fault`: a name of FAULTS, or None, for the requests that `wanted(method, target, key id)` chooses.
+
+    `seen`: method and target of each request, in order. Both attributes may be set at any time, from any thread.
+    """
+
+    def __init__(self, port: int, *, fault: str | None = None, wanted: Wanted = lambda *_: True) -> None:
+        self.port, self.fault, self.wanted = port, fault, wanted
+        self.seen: list[tuple[str, str]] = []
+        self._server = ThreadingHTTPServer((HOST, 0), _handler(self))
+        self._server.daemon_threads = True
+
+    @property
+    def endpoint(self) -> str:
+        """The base URL that leads through here."""
+        return f"http://{HOST}:{self._server.server_address[1]}"
+
+    def count(self, method: str, part: str = "") -> int:
+        """How many requests of this method had that in their target."""
+        return sum(each == method and part in target for each, target in self.seen)
+
+    def __enter__(self) -> FaultProxy:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+        def forward(self) -> None:
+            """Answer with the fault, or send the request on and its reply back."""
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            proxy.seen.append((self.command, self.path))
+            key = self.headers.get("authorization", "").partition("Credential=")[2].partition("/")[0]
+            fault = proxy.fault if proxy.fault and proxy.wanted(self.command, self.path, key) else None
+            if fault in REPLIES:
+                self._refuse(*REPLIES[fault])
+            elif fault == "delete_denied":
+                self._deny(body)
+            elif fault == "reset":
+                self._reset()
+            else:
+                with suppress(OSError):
+                    self._pass_on(body, fault)
+                    return
+                self.close_connection = True
+
+        def _refuse(self, status: int, code: str, message: str) -> None:
+            data = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>{message}</Message></Error>'.encode()
+            self.send_response(status)
+            self.send_header("content-type", "application/xml")
+            self.send_header("content-length", "0" if self.command == "HEAD" else str(len(data)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(data)
+
+        def _deny(self, body: bytes) -> None:
+            key = body.decode().partition("<Key>")[2].partition("</Key>")[0]
+            error = f"<Error><Key>{key}</Key><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+            data = f'<?xml version="1.0"?><DeleteResult>{error}</DeleteResult>'.encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/xml")
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def _reset(self) -> None:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
+
+        def _pass_on(self, body: bytes, fault: str | None) -> None:
+            onward = http.client.HTTPConnection(HOST, proxy.port, timeout=60)
+            try:
+                onward.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+                for name, value in self.headers.items():
+                    onward.putheader(name, value)
+                onward.endheaders(body)
+                reply = onward.getresponse()
+                data = reply.read()
+            finally:
+                onward.close()
+            ignores = fault == "ignore_conditions" and reply.status == 412
+            if ignores:
+                data = b""
+            self.send_response_only(200 if ignores else reply.status)
+            if ignores:
+                self.send_header("etag", '"0123456789abcdef0123456789abcdef"')
+            for name, value in reply.getheaders():
+                if name.lower() not in ("transfer-encoding", "content-length", "connection"):
+                    self.send_header(name, value)
+            size = reply.getheader("content-length") if self.command == "HEAD" else str(len(data))
+            self.send_header("content-length", size or "0")
+            self.end_headers()
+            if fault == "cut_body" and data:
+                self.wfile.write(data[: len(data) // 2])
+                self.close_connection = True
+            else:
+                self.wfile.write(data)
+
+    for method in ("GET", "PUT", "HEAD", "DELETE", "POST"):
+        setattr(Handler, f"do_{method}", Handler.forward)
+    return Handler
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int, required=True, help="port of the S3 server on loopback")
+    with FaultProxy(parser.parse_args().port) as proxy:
+        print(f"{proxy.endpoint}; faults: {', '.join(FAULTS)}, none", flush=True)
+        for line in sys.stdin:
+            name = line.strip()
+            if name in (*FAULTS, "none"):
+                proxy.fault = None if name == "none" else name
+            print(f"fault: {proxy.fault}", flush=True)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,45 @@
+"""`overflow: head` works with every server's words for a prompt that is too long."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from conftest import Place
+from raw_server import Got, Line, RawServer, reply
+
+ROWS = json.loads((Path(__file__).parents[1] / "data" / "prompts_too_long.json").read_text("utf-8"))
+CHAT = "/v1/chat/completions"
+LIMIT_CHARS = 2000
+
+
+def page(got: Got) -> bytes:
+    """A model `m` whose context is 2,000 characters, and which says so in the words that the document names."""
+    if got.path != CHAT:
+        return reply({"data": [{"id": "m"}]}) if got.path == "/v1/models" else reply({}, 404)
+    prompt = got.json["messages"][-1]["content"]
+    if len(prompt) > LIMIT_CHARS:
+        row = ROWS[int(prompt.partition("row ")[2].partition(" ")[0])]
+        return reply(row["body"], row["status"])
+    message = {
+        "content": json.dumps({"summary": "s", "canary": "kJ7-sulphur"} if "harbour" in prompt else {"summary": "s"})
+    }
+    return reply({"choices": [{"message": message, "finish_reason": "stop"}]})
+
+
+def talk(line: Line) -> None:
+    while (got := line.read()) is not None:
+        line.send(page(got))
+
+
+def test_overflow_cuts_a_document_whoever_says_that_it_is_too_long(place: Place) -> None:
+    """Each document is cut until it fits, and says so; none fails."""
+    place.documents({f"d{n:02}.txt": f"row {n} " + "word " * 1500 for n in range(len(ROWS))})
+    with RawServer(talk) as server:
+        url = {"vllm.base_url": server.url, "vllm.model": "m", "vllm.type": "openai", "runner.max_reasks": 0}
+        place.configure(url, agent={"overflow": "head"})
+        place.run()
+    records = place.lines("results.jsonl")
+    assert {record["id"] for record in records} == {f"d{n:02}.txt" for n in range(len(ROWS))}
+    assert all("document_truncated" in record["notes"] for record in records)
+    assert place.failed() == {}
