@@ -57,7 +57,11 @@ def _read(error: object, depth: int = 0) -> ServerError:
     if not isinstance(error, Mapping):
         text = error if isinstance(error, str) else json.dumps(error)
         inner = _nested(text) if depth < _NESTED_DEEP else None
-        return _sized(ServerError(text)) if inner is None else _read(inner.get("error") or inner, depth + 1)
+        return (
+            _sized(ServerError(text[:_SEARCHED_BYTES]))
+            if inner is None
+            else _read(inner.get("error") or inner, depth + 1)
+        )
     kind, param, code = error.get("type"), error.get("param"), error.get("code")
     message = error.get("message")
     text = message if isinstance(message, str) else json.dumps(message) if message else ""
@@ -65,9 +69,10 @@ def _read(error: object, depth: int = 0) -> ServerError:
     inner = _nested(text) if depth < _NESTED_DEEP else None
     if inner is not None:
         return _read(inner.get("error") or inner, depth + 1)
-    if isinstance(code, str) and code not in text:
+    text = text[:_SEARCHED_BYTES]  # every pattern is searched in it
+    if isinstance(code, str) and len(code) < _SEARCHED_BYTES and code not in text:
         text = f"{text} ({code})" if text else code
-    said = text or (kind if isinstance(kind, str) else "") or NO_MESSAGE
+    said = text or (kind[:_SEARCHED_BYTES] if isinstance(kind, str) else "") or NO_MESSAGE
     return _sized(
         ServerError(
             f"{said} ({counts})" if counts else said,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from raw_server import answering, reply
 
 from pipeline.config import OllamaConfig, VLLMConfig
 from pipeline.llm.endings import CUT, DOUBTFUL, NATURAL
-from pipeline.llm.error_bodies import read_error
+from pipeline.llm.error_bodies import error_in, read_error
 from pipeline.llm.error_patterns import OVERFLOWS
 from pipeline.llm.http import Reply
 from pipeline.llm.ollama import OllamaClient
@@ -360,3 +361,18 @@ def test_a_server_that_generates_nothing_had_no_room() -> None:
         "usage": {"prompt_tokens": 5000, "completion_tokens": 0},
     }
     assert asked(reply(body)).reason == "context_length"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": "maximum context length " * 400_000},
+        {"error": {"message": "exceed session " * 600_000, "code": "x" * 8_000_000, "type": "y" * 8_000_000}},
+        {"message": "context " * 1_000_000},
+    ],
+)
+def test_a_huge_error_is_cut_before_it_is_searched(body: dict[str, Any]) -> None:
+    """A message of 8 MB costs no more than its first 20 kB."""
+    started = time.process_time()
+    assert len(error_in(body).message) <= 20_100
+    assert time.process_time() - started < 1
