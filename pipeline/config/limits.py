@@ -17,7 +17,7 @@ class InputLimits:
     """
 
     cpu_s: float = 20.0
-    memory_mb: float = 256.0
+    memory_mb: float = 200.0
     columns: int = 10_000
     members: int = 10_000_000
     unpacked_bytes: int = 1 << 40

@@ -18,7 +18,7 @@ from pipeline.stores import ReadingStoppedError
 
 LOOK_AHEAD = 64
 """Entries that may wait beyond those in flight: enough that no worker waits for the listing."""
-LOOK_AHEAD_BYTES = 64 << 20
+LOOK_AHEAD_BYTES = 32 << 20
 """What the entries that wait may hold: lines and records come with their bytes, and each may be of 10 MB."""
 WAIT_S = 0.5
 

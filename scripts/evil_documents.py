@@ -6,6 +6,7 @@ import gzip
 import io
 import struct
 import tarfile
+import zipfile
 import zlib
 
 
@@ -23,6 +24,15 @@ def overlapping_zip(members: int = 2000, unpacked_bytes: int = 10_000_000) -> by
     )
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, members & 0xFFFF, members & 0xFFFF, len(directory), len(body), 0)
     return body + directory + end
+
+
+def long_names_zip(members: int = 20, name_chars: int = 30_000) -> bytes:
+    """A zip whose members have names that make globs with several stars try every way."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for number in range(members):
+            archive.writestr("a" * name_chars + f"{number}.txt", b"x")
+    return out.getvalue()
 
 
 def wide_table(columns: int, rows: int = 20, name_chars: int = 6) -> bytes:
