@@ -25,7 +25,7 @@ def change_accepted(output: Output, *, accept: str | None, unaccept: str | None)
     Lines that no longer hold (the document is done, or failed in another way) are dropped.
     """
     adds, removes = _choice(accept, "--accept"), _choice(unaccept, "--unaccept")
-    since = {each.id: each.accepted_at for each in from_lines(output.medium.content(NAME), where=output.where)}
+    since = {each.id: each.accepted_at for each in from_lines(output.backend.content(NAME), where=output.where)}
     kept: list[AcceptedFailure] = []
     added = removed = known_before = 0
     now = utc_now()
@@ -42,7 +42,7 @@ def change_accepted(output: Output, *, accept: str | None, unaccept: str | None)
         flag, what = ("--accept", "failure") if accept else ("--unaccept", "accepted failure")
         told = f"{flag}: got {accept or unaccept!r}, which names no {what} of {output.where}"
         raise ConfigError(f"{told}; `pipeline errors {output.where}` lists them")
-    output.medium.replace(NAME, b"".join(to_lines(kept)))
+    output.backend.replace(NAME, b"".join(to_lines(kept)))
     changed = f"{grouped(added)} accepted" if accept else f"{grouped(removed)} no longer accepted"
     return f"{output.where}: {changed}; {plural(len(kept), 'failure')} accepted in all ({NAME})."
 

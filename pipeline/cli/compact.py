@@ -36,10 +36,10 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         library()
     with open_to_change(config, arguments, environ=environ) as output:
         counts = output.index.counts()
-        compact(output.medium, output.index)
+        compact(output.backend, output.index)
         names = ["results"]
         if arguments.format == "parquet":
-            output.medium.replace(PARQUET_NAME, parquet(line for line, _ in last_lines(output.medium)))
+            output.backend.replace(PARQUET_NAME, parquet(line for line, _ in last_lines(output.backend)))
             names.append(PARQUET_NAME)
         write_out(
             f"{output.where}: {counts['done'] + counts['stale']:,} results and {counts['failed']:,} errors,"

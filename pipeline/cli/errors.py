@@ -64,9 +64,9 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         with open_to_change(config, arguments, environ=environ) as output:
             write_out(change_accepted(output, accept=arguments.accept, unaccept=arguments.unaccept))
         return EXIT_OK
-    medium = backend_of(config)
+    backend = backend_of(config)
     shown = printable(arguments.show) if arguments.show else None  # as records have it
-    found = story(medium, shown) if shown else failures(medium, examples=arguments.examples)
+    found = story(backend, shown) if shown else failures(backend, examples=arguments.examples)
     if arguments.json:
         write_out(json.dumps(found, indent=1))
     else:

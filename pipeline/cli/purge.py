@@ -47,13 +47,13 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     config = output_config(arguments, environ=environ)
     with _chosen(arguments, environ=environ) as chosen, open_to_change(config, arguments, environ=environ) as output:
         gone = _older(chosen, arguments.older_than)
-        results, errors = count(output.medium, output.index, gone=gone)
+        results, errors = count(output.backend, output.index, gone=gone)
         if not arguments.dry_run:
-            purge(output.medium, output.index, gone=gone)
+            purge(output.backend, output.index, gone=gone)
             if runs := output.runs():
                 index = scan(config)
                 try:
-                    write_report(output.medium.replace, build_report(runs, index.counts()))
+                    write_report(output.backend.replace, build_report(runs, index.counts()))
                 finally:
                     index.close()
         said = "would be removed" if arguments.dry_run else "were removed"

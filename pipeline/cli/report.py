@@ -31,13 +31,13 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """Prints the summary and, but for --text, writes the report; ConfigError when no run ever ended there."""
     config = output_config(arguments, environ=environ)
-    medium = backend_of(config)
-    runs = read_runs(medium)
+    backend = backend_of(config)
+    runs = read_runs(backend)
     if not runs:
         raise ConfigError(f"no report for {config.uri!r}: there is no finished run in it (runs/*.json)")
 
     def counts() -> dict[str, Any]:
-        with closing(medium.read()) as index:
+        with closing(backend.read()) as index:
             for equated in (translated(runs), *(run.get("former_fingerprints", {}) for run in runs)):
                 for former, present in equated.items():
                     index.equate([former], present)
@@ -46,7 +46,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     if arguments.text:
         report = build_report(runs, counts())
     else:
-        report = write_newest(medium.replace, runs=lambda: read_runs(medium), counts=counts)
+        report = write_newest(backend.replace, runs=lambda: read_runs(backend), counts=counts)
     write_out(summary_text(report, colour=wants_colour(sys.stdout, environ)))
     if arguments.open:
         _show(config.uri)

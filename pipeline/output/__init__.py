@@ -3,8 +3,8 @@
 It must be touched by the main thread only (the index and the duties aside), and must never pass over a write that
 failed.
 
-    medium.py   what an output is written to, as it is seen from here; folder.py and bucket.py are two
-    index.py    what is done, seen and failed; heads.py: what it needs of a line
+    backend.py   what an output is written to, as it is seen from here; folder.py and bucket.py are two
+    index.py    what is done, seen and failed; record_keys.py: what it needs of a line
     runs.py     the summaries of the runs
 """
 
@@ -53,12 +53,12 @@ _RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 class Output:
     """The output of one run, locked, mended and indexed. `with` it, or `close` it: the lock is held until then.
 
-    `index`: what is done. `stamp`: what this run's records carry. `medium`: where they go.
+    `index`: what is done. `stamp`: what this run's records carry. `backend`: where they go.
     """
 
-    def __init__(self, medium: OutputBackend, index: Index, *, stamp: Stamp, shard: Shard) -> None:
+    def __init__(self, backend: OutputBackend, index: Index, *, stamp: Stamp, shard: Shard) -> None:
         """For `open` only, which has checked everything."""
-        self.medium = medium
+        self.backend = backend
         self.index = index
         self.stamp = stamp
         self._shard = shard
@@ -83,32 +83,32 @@ class Output:
         if not _RUN_ID.fullmatch(run_id):
             raise ConfigError(f"run id: got {run_id!r}, need 1 to 128 of A-Z a-z 0-9 . _ -")
         shard = shard or WHOLE
-        medium = backend_of(config, shard=shard)
-        medium.lock(run_id, lock_wait_s=lock_wait_s, wait=wait, clock=clock)
+        backend = backend_of(config, shard=shard)
+        backend.lock(run_id, lock_wait_s=lock_wait_s, wait=wait, clock=clock)
         index = None
         try:
-            index = medium.read()
+            index = backend.read()
             if agent is not None:
-                _check_agent(medium, index, agent)
+                _check_agent(backend, index, agent)
             stamp = Stamp(index.highest_run + 1, run_id, shard.label)
-            medium.start(index, clock=clock)
+            backend.start(index, clock=clock)
             index.slim()
         except BaseException:
             if index is not None:
                 index.close()
-            medium.close()
+            backend.close()
             raise
-        return cls(medium, index, stamp=stamp, shard=shard)
+        return cls(backend, index, stamp=stamp, shard=shard)
 
     @property
     def where(self) -> str:
         """The folder or the address, for people."""
-        return self.medium.where
+        return self.backend.where
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of what this run's records are written to: results, then errors."""
-        return self.medium.written
+        return self.backend.written
 
     def __enter__(self) -> Output:
         return self
@@ -125,44 +125,44 @@ class Output:
         except ValueError as exc:
             raise InternalError(f"{outcome.id!r}: the record is no JSON of UTF-8: {exc}") from exc
         head = head_of_outcome(outcome, self.stamp)
-        self.medium.append(line, head)
+        self.backend.append(line, head)
         self.index.record(head)
 
     def sync_due(self, now: float) -> None:
         """Makes the records durable that have waited long enough; to be called twice a second."""
-        self.medium.sync_due(now)
+        self.backend.sync_due(now)
 
     def finish(self) -> None:
         """Makes every record durable, takes no more, and leaves the errors that stand, and what the next start needs.
 
         The lock and the index stay, for the report and `write_run`. A second call does nothing.
         """
-        self.medium.sync()
-        self.medium.tidy(self.index)
-        self.medium.settle(self.index)
+        self.backend.sync()
+        self.backend.tidy(self.index)
+        self.backend.settle(self.index)
 
     def write_run(self, summary: Mapping[str, Any]) -> str:
         """The name of the run's file, written last and never changed (runs.py)."""
-        return write_run(self.medium, summary, stamp=self.stamp, suffix=self._shard.suffix)
+        return write_run(self.backend, summary, stamp=self.stamp, suffix=self._shard.suffix)
 
     @property
     def unwritten(self) -> tuple[int, int]:
         """Results and errors that were written here and are not safe yet: if the run ends so, they were not done."""
-        return self.medium.unwritten("results"), self.medium.unwritten("errors")
+        return self.backend.unwritten("results"), self.backend.unwritten("errors")
 
     @property
     def is_full(self) -> bool:
         """True while no more should be written, because the place is slow to take what it has got."""
-        return self.medium.is_full
+        return self.backend.is_full
 
     def runs(self) -> list[dict[str, Any]]:
         """The summaries of the runs of all shards that came to their end, newest last."""
-        return read_runs(self.medium)
+        return read_runs(self.backend)
 
     def close(self) -> None:
         """Closes what is open and lets the next run in; what was written stays, also when `finish` was not reached."""
         try:
-            self.medium.close()
+            self.backend.close()
         finally:
             self.index.close()
 
@@ -232,10 +232,10 @@ def left_out(app: AppConfig) -> Path | str | None:
     return output.uri
 
 
-def _check_agent(medium: OutputBackend, index: Index, agent: str) -> None:
+def _check_agent(backend: OutputBackend, index: Index, agent: str) -> None:
     others = sorted(index.agents - {agent})
     if others:
         raise ConfigError(
-            f"{medium.where}: got agent {agent!r}, but this output holds records of {', '.join(map(repr, others))};"
+            f"{backend.where}: got agent {agent!r}, but this output holds records of {', '.join(map(repr, others))};"
             " need the same agent or another output.uri"
         )

@@ -31,9 +31,9 @@ _BUFFER_BYTES = 1 << 20
 
 
 def load(path: Path, take: Callable[[Iterator[RecordKey]], None]) -> int:
-    """How many bytes from the file's start `take` need not see any more, having been given their heads; 0: none.
+    """How many bytes from the file's start `take` need not see any more, having been given their keys; 0: none.
 
-    When a damaged checkpoint is found out only after heads were taken, 0 all the same: taking them twice does no harm.
+    When a damaged checkpoint is found out only after keys were taken, 0 all the same: taking them twice does no harm.
     """
     beside = _beside(path)
     try:
@@ -49,14 +49,14 @@ def load(path: Path, take: Callable[[Iterator[RecordKey]], None]) -> int:
     return size_bytes
 
 
-def save(path: Path, heads: Iterable[RecordKey], *, covered: int) -> None:
+def save(path: Path, record_keys: Iterable[RecordKey], *, covered: int) -> None:
     """Writes the checkpoint of the whole file when enough has come since the `covered` bytes of the last one."""
     try:
         size_bytes = path.stat().st_size
         if size_bytes - covered < max(WORTH_BYTES, covered // 10):
             return
         _beside(path).parent.mkdir(FOLDER_MODE, exist_ok=True)
-        write_atomic(_beside(path), write_manifest(heads, _header(path, size_bytes)))
+        write_atomic(_beside(path), write_manifest(record_keys, _header(path, size_bytes)))
     except OSError as exc:
         raise OutputError(f"{_beside(path)}: cannot be written: {exc.strerror or exc}") from exc
 

@@ -25,53 +25,53 @@ Gone = Callable[[str, str], bool]
 """True for the id and the time (RFC 3339) of what has to go."""
 
 
-def compact(medium: OutputBackend, index: Index, *, gone: Gone = lambda *_: False) -> None:
+def compact(backend: OutputBackend, index: Index, *, gone: Gone = lambda *_: False) -> None:
     """Leaves the last line of each id in results, and the errors that stand, but what has to go.
 
     `index`: of all that is there. The results come last, as they say what is left to do after a kill.
     """
-    medium.sync()
-    medium.rewrite("errors", (each for each in _standing(medium, index) if not _goes(*each, gone)))
-    medium.rewrite("results", (each for each in last_lines(medium) if not _goes(*each, gone)))
+    backend.sync()
+    backend.rewrite("errors", (each for each in _standing(backend, index) if not _goes(*each, gone)))
+    backend.rewrite("results", (each for each in last_lines(backend) if not _goes(*each, gone)))
 
 
-def last_lines(medium: OutputBackend) -> Iterator[tuple[bytes, RecordKey]]:
+def last_lines(backend: OutputBackend) -> Iterator[tuple[bytes, RecordKey]]:
     """The last line of each id in results, in the order of the lines."""
     with closing(Index()) as places:
-        numbered = (head._replace(version=str(number)) for number, (_, head) in enumerate(medium.records("results")))
-        places.add("results", numbered, where=medium.where, owns=lambda _: True)
-        for number, (line, head) in enumerate(medium.records("results")):
+        numbered = (head._replace(version=str(number)) for number, (_, head) in enumerate(backend.records("results")))
+        places.add("results", numbered, where=backend.where, owns=lambda _: True)
+        for number, (line, head) in enumerate(backend.records("results")):
             last = places.known(head.id)
             if last is not None and last.version == str(number):
                 yield line, head
 
 
-def _standing(medium: OutputBackend, index: Index) -> Iterator[tuple[bytes, RecordKey]]:
+def _standing(backend: OutputBackend, index: Index) -> Iterator[tuple[bytes, RecordKey]]:
     with closing(Index()) as written:
-        for line, head in medium.records("errors"):
+        for line, head in backend.records("errors"):
             if index.stands(head.id, head.run) and not written.seen(head.id):
                 yield line, head
 
 
-def count(medium: OutputBackend, index: Index, *, gone: Gone) -> tuple[int, int]:
+def count(backend: OutputBackend, index: Index, *, gone: Gone) -> tuple[int, int]:
     """How many results and errors would go."""
-    results = sum(_goes(line, head, gone) for line, head in last_lines(medium))
-    return results, sum(_goes(line, head, gone) for line, head in _standing(medium, index))
+    results = sum(_goes(line, head, gone) for line, head in last_lines(backend))
+    return results, sum(_goes(line, head, gone) for line, head in _standing(backend, index))
 
 
-def purge(medium: OutputBackend, index: Index, *, gone: Gone) -> None:
+def purge(backend: OutputBackend, index: Index, *, gone: Gone) -> None:
     """Takes what has to go out of everything, and compacts what stays; the reports are gone, to be built anew."""
-    for name, data in list(medium.files(RUNS)):
+    for name, data in list(backend.files(RUNS)):
         summary = parse(data)
         cleaned = None if summary is None else _without(summary, gone, at=str(summary.get("finished_at", "")))
         if cleaned is not None and cleaned != summary:
-            medium.replace(name, json.dumps(cleaned, ensure_ascii=False, indent=1).encode("utf-8") + b"\n")
-    accepted = list(from_lines(medium.content(ACCEPTED), where=medium.where))
+            backend.replace(name, json.dumps(cleaned, ensure_ascii=False, indent=1).encode("utf-8") + b"\n")
+    accepted = list(from_lines(backend.content(ACCEPTED), where=backend.where))
     if accepted:
-        medium.replace(ACCEPTED, to_lines(each for each in accepted if not gone(each.id, each.accepted_at)))
+        backend.replace(ACCEPTED, to_lines(each for each in accepted if not gone(each.id, each.accepted_at)))
     for name in (PARQUET_NAME, *_REPORTS):
-        medium.remove(name)
-    compact(medium, index, gone=gone)
+        backend.remove(name)
+    compact(backend, index, gone=gone)
 
 
 def _goes(line: bytes, head: RecordKey, gone: Gone) -> bool:

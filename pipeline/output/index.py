@@ -79,14 +79,14 @@ class Index:
         except (sqlite3.Error, OSError) as exc:
             raise _no_room(exc) from exc
 
-    def add(self, kind: Kind, heads: Iterable[RecordKey], *, where: str, owns: Callable[[str], bool]) -> None:
+    def add(self, kind: Kind, record_keys: Iterable[RecordKey], *, where: str, owns: Callable[[str], bool]) -> None:
         """Notes the lines of one file or part, in their order; of ids that are not owned, only run and agent.
 
         ConfigError, naming `where`, for a text or a number that no run has written.
         """
         try:
             with self._lock, closing(self._db.cursor()) as cursor:
-                cursor.executemany(_LATER_WINS.format(kind), self._rows(heads, kind == "errors", owns))
+                cursor.executemany(_LATER_WINS.format(kind), self._rows(record_keys, kind == "errors", owns))
         except sqlite3.Error as exc:
             raise _no_room(exc) from exc
         except (UnicodeError, OverflowError) as exc:
@@ -245,10 +245,10 @@ class Index:
             for document_id, number in rows:
                 yield document_id, self._fingerprint(number)
 
-    def _rows(self, heads: Iterable[RecordKey], is_errors: bool, owns: Callable[[str], bool]) -> Iterator[_Row]:
+    def _rows(self, record_keys: Iterable[RecordKey], is_errors: bool, owns: Callable[[str], bool]) -> Iterator[_Row]:
         number, agents = self._number, self.agents
         # unpacked, not read by name: this loop runs once for every line of the output
-        for id, run, sha256, agent, variant, fingerprint, version, reason, runs, run_id, decided_by in heads:
+        for id, run, sha256, agent, variant, fingerprint, version, reason, runs, run_id, decided_by in record_keys:
             agents.add(agent)
             if run > self.highest_run:
                 self.highest_run = run

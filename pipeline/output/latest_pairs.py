@@ -77,12 +77,12 @@ class Pairs:
         )
         return of_before, of_after
 
-    def read_fingerprints(self, medium: OutputBackend, *, same_as: Mapping[str, str]) -> None:
+    def read_fingerprints(self, backend: OutputBackend, *, same_as: Mapping[str, str]) -> None:
         """Take the last record of each document and question; `same_as`: former fingerprint → present one."""
         numbers: dict[str, int] = {}
         self._add(
             (id, numbers.setdefault(same_as.get(fingerprint, fingerprint), len(numbers)), run, done, line)
-            for id, fingerprint, run, done, line in _lines(medium)
+            for id, fingerprint, run, done, line in _lines(backend)
         )
 
     def outputs(self) -> Iterator[Pair]:
@@ -123,9 +123,9 @@ def _last(done: int, line: bytes | None) -> Last:
     return Last(not done, None if line is None else zlib.decompress(line))
 
 
-def _lines(medium: OutputBackend) -> Iterator[tuple[str, str, int, bool, bytes]]:
+def _lines(backend: OutputBackend) -> Iterator[tuple[str, str, int, bool, bytes]]:
     for kind in KINDS:
-        for line, head in medium.records(kind):
+        for line, head in backend.records(kind):
             yield head.id, head.fingerprint, head.run, head.reason is None, line
 
 

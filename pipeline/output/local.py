@@ -31,7 +31,7 @@ _RECORD_FILE = re.compile(r"(results|errors)(?:-\d{5}-of-(\d{5}))?\.jsonl")
 
 
 class LocalBackend:
-    """A medium (medium.py). `damage`: what the last reading found broken, by file."""
+    """A backend (backend.py). `damage`: what the last reading found broken, by file."""
 
     is_full = False
 

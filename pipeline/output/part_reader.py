@@ -61,7 +61,7 @@ class PartReader:
                 return
             seen.update(parts)
 
-    def heads(self, part: Part) -> list[RecordKey] | None:
+    def record_keys(self, part: Part) -> list[RecordKey] | None:
         """Return what the manifest says of a part, or else the part itself; None when both are gone."""
         self._allowed()
         header = {"part": part.key, "bytes": self.sizes[part]}
@@ -74,10 +74,10 @@ class PartReader:
         lines = self.lines(part)
         if lines is None:
             return None
-        heads = [head for _, head in lines]
+        record_keys = [head for _, head in lines]
         if self.repair is not None:
-            self.repair(part.manifest_key, manifest_of(part, heads, size_bytes=self.sizes[part]))
-        return heads
+            self.repair(part.manifest_key, manifest_of(part, record_keys, size_bytes=self.sizes[part]))
+        return record_keys
 
     def lines(self, part: Part) -> Lines | None:
         """Return the lines of a part with their keys; None when it is gone."""

@@ -35,7 +35,7 @@ class _Open:
     """A part that is still gathered."""
 
     lines: list[bytes] = field(default_factory=list)
-    heads: list[RecordKey] = field(default_factory=list)
+    record_keys: list[RecordKey] = field(default_factory=list)
     size_bytes: int = 0
     since: float = 0.0
 
@@ -85,7 +85,7 @@ class Outbox:
         if not part.lines:
             part.since = self._clock()
         part.lines.append(line)
-        part.heads.append(head)
+        part.record_keys.append(head)
         part.size_bytes += len(line)
         if part.size_bytes >= self._limits.part_bytes:
             self._close(kind)
@@ -135,9 +135,9 @@ class Outbox:
                 told = "is there already: another run has taken this run's number; start this one again"
                 raise OutputError(f"{self._store.uri_of(name.key)}: {told}") from exc
             self._closed.popleft()
-            self._store.put(name.manifest_key, manifest_of(name, part.heads, size_bytes=part.size_bytes))
+            self._store.put(name.manifest_key, manifest_of(name, part.record_keys, size_bytes=part.size_bytes))
 
 
-def manifest_of(name: Part, heads: list[RecordKey], *, size_bytes: int) -> bytes:
+def manifest_of(name: Part, record_keys: list[RecordKey], *, size_bytes: int) -> bytes:
     """The manifest of a part."""
-    return b"".join(write_manifest(heads, {"part": name.key, "bytes": size_bytes}))
+    return b"".join(write_manifest(record_keys, {"part": name.key, "bytes": size_bytes}))

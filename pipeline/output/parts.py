@@ -63,11 +63,11 @@ def part_of(key: str) -> Part | None:
     return Part(next(each for each in KINDS if each == kind), int(run), shard, int(sequence))
 
 
-def write_manifest(heads: Iterable[RecordKey], header: Mapping[str, Any]) -> Iterator[bytes]:
+def write_manifest(record_keys: Iterable[RecordKey], header: Mapping[str, Any]) -> Iterator[bytes]:
     """The lines of a manifest; `header` names what it is a manifest of, so that another's is not taken for it."""
     yield _line({"v": MANIFEST_VERSION, **header})
     numbers: dict[str, int] = {}
-    for head in heads:
+    for head in record_keys:
         shared = (head.agent, head.variant, head.fingerprint, head.run_id)
         for text in shared:
             if text not in numbers:
@@ -79,7 +79,7 @@ def write_manifest(heads: Iterable[RecordKey], header: Mapping[str, Any]) -> Ite
 
 
 def read_manifest(lines: Iterable[bytes], header: Mapping[str, Any]) -> Iterator[RecordKey]:
-    """The heads of a manifest, in order; ManifestError when it is another's, cut or damaged."""
+    """The record keys of a manifest, in order; ManifestError when it is another's, cut or damaged."""
     source = iter(lines)
     if _parse(next(source, b"")) != [{"v": MANIFEST_VERSION, **header}]:
         raise ManifestError(f"need the manifest of {dict(header)}")

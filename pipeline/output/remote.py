@@ -259,14 +259,14 @@ class RemoteBackend:
         index.met(part.run)
         if self._is_siblings(part):
             return True
-        heads = self._parts.heads(part)
-        if heads is None:
+        record_keys = self._parts.record_keys(part)
+        if record_keys is None:
             return False
         # a duplicate is recorded by the shard of the id it repeats, under an id that another may own
         is_own = self._shard.count > 0 and self._is_own(part)
         owns = (lambda _: True) if is_own else self._shard.owns
         before = index.error_lines
-        index.add(part.kind, heads, where=self.store.uri_of(part.key), owns=owns)
+        index.add(part.kind, record_keys, where=self.store.uri_of(part.key), owns=owns)
         if not self._is_own(part):
             index.error_lines = before
         return True

@@ -19,9 +19,9 @@ _log = logging.getLogger(__name__)
 RUNS = "runs"
 
 
-def read_runs(medium: OutputBackend) -> list[dict[str, Any]]:
+def read_runs(backend: OutputBackend) -> list[dict[str, Any]]:
     """The summaries of the runs that came to their end, newest last; a file that is none is passed over."""
-    summaries = [(name, _parse(name, data)) for name, data in medium.files(RUNS) if name.endswith(".json")]
+    summaries = [(name, _parse(name, data)) for name, data in backend.files(RUNS) if name.endswith(".json")]
     found = [(summary["run"], name, summary) for name, summary in summaries if summary is not None]
     return [summary for _, _, summary in sorted(found, key=lambda item: item[:2])]
 
@@ -37,7 +37,7 @@ def _parse(name: str, data: bytes) -> dict[str, Any] | None:
     return None
 
 
-def write_run(medium: OutputBackend, summary: Mapping[str, Any], *, stamp: Stamp, suffix: str) -> str:
+def write_run(backend: OutputBackend, summary: Mapping[str, Any], *, stamp: Stamp, suffix: str) -> str:
     """The new file's name. It carries the run's number when an earlier run with this run id came to its end, too.
 
     OutputError when it cannot be written, or when this very run has written it already.
@@ -47,6 +47,6 @@ def write_run(medium: OutputBackend, summary: Mapping[str, Any], *, stamp: Stamp
     data = SECRETS.redact(text).encode("utf-8", "backslashreplace") + b"\n"
     path = f"{RUNS}/{stamp.run_id}{suffix}"
     for name in (f"{path}.json", f"{path}.run{stamp.run}.json"):
-        if medium.create(name, data):
+        if backend.create(name, data):
             return name
-    raise OutputError(f"{medium.where}/{name}: is there already, and a run's summary is never changed")
+    raise OutputError(f"{backend.where}/{name}: is there already, and a run's summary is never changed")

@@ -20,15 +20,15 @@ SIMILAR_IDS = 5
 _KEPT = ("id", "uri", "stage", "message", "runs", "run", "finished_at")
 
 
-def failures(medium: OutputBackend, *, examples: int) -> dict[str, Any]:
+def failures(backend: OutputBackend, *, examples: int) -> dict[str, Any]:
     """The documents that stand as failed, by reason, the most frequent first.
 
     `commands`: what tries all failures of a class again, for classes of several reasons. ConfigError when no run ever
     wrote there.
     """
-    with closing(medium.read()) as index:
+    with closing(backend.read()) as index:
         counts, found = index.counts(), dict[str, dict[str, Any]]()
-        for line, head in medium.records("errors"):
+        for line, head in backend.records("errors"):
             if head.reason is None or not index.stands(head.id, head.run) or index.seen(head.id):
                 continue
             group = found.setdefault(head.reason, {"count": 0, "accepted": 0, "examples": []})
@@ -37,13 +37,13 @@ def failures(medium: OutputBackend, *, examples: int) -> dict[str, Any]:
             if len(group["examples"]) < examples:
                 record = json.loads(line)
                 group["examples"].append({key: record.get(key) for key in _KEPT})
-    if not counts["done"] and not found and not read_runs(medium):
-        raise ConfigError(f"errors: got {medium.where!r}, which holds no record, need the output of a run")
-    command = last_command(medium)
+    if not counts["done"] and not found and not read_runs(backend):
+        raise ConfigError(f"errors: got {backend.where!r}, which holds no record, need the output of a run")
+    command = last_command(backend)
     groups = [_group(reason, found[reason], command) for reason in sorted(found, key=lambda r: (-found[r]["count"], r))]
     return {
         "v": FAILURES_VERSION,
-        "output": medium.where,
+        "output": backend.where,
         "done": counts["done"],
         "failed": sum(group["count"] for group in groups),
         "accepted": sum(group["accepted"] for group in groups),
@@ -64,25 +64,25 @@ def _by_class(groups: list[dict[str, Any]], command: str) -> dict[str, str]:
     return {kind: f"{command} --only-failed {','.join(names)}" for kind, names in reasons.items() if len(names) > 1}
 
 
-def last_command(medium: OutputBackend) -> str:
+def last_command(backend: OutputBackend) -> str:
     """What to type for another run over this output: what the last run was started with, as far as that is known."""
-    runs = read_runs(medium)
+    runs = read_runs(backend)
     command = runs[-1].get("command") if runs else None
-    return command if isinstance(command, str) else shlex.join(["pipeline", "run", "--output", medium.where])
+    return command if isinstance(command, str) else shlex.join(["pipeline", "run", "--output", backend.where])
 
 
-def story(medium: OutputBackend, document_id: str) -> dict[str, Any]:
+def story(backend: OutputBackend, document_id: str) -> dict[str, Any]:
     """Every record of one document, newest first, whether it is done now, and what tries it again.
 
     ConfigError when the output has none of it, naming ids that look like it.
     """
     similar: list[str] = []
-    lines = sorted(_lines_of(medium, document_id, similar), key=lambda line: line["run"])
-    with closing(medium.read()) as index:
+    lines = sorted(_lines_of(backend, document_id, similar), key=lambda line: line["run"])
+    with closing(backend.read()) as index:
         known = index.known(document_id)
     if not lines or known is None:
         near = f"; there is {', '.join(map(repr, sorted(similar)))}" if similar else ""
-        raise ConfigError(f"--show: got {document_id!r}, of which {medium.where} has no record{near}")
+        raise ConfigError(f"--show: got {document_id!r}, of which {backend.where} has no record{near}")
     newest = lines[-1]
     # a failure that stands no longer may still be in the file of a run that goes on
     current = newest if known.failed else [line for line in lines if "output" in line][-1]
@@ -94,14 +94,14 @@ def story(medium: OutputBackend, document_id: str) -> dict[str, Any]:
         "accepted": known.accepted,
         "records": [current, *(line for line in reversed(lines) if line is not current)],
         "advice": REASONS[reason].advice if reason is not None and reason in REASONS else None,
-        "command": f"{last_command(medium)} --only-failed {reason}" if reason else None,
+        "command": f"{last_command(backend)} --only-failed {reason}" if reason else None,
     }
 
 
-def _lines_of(medium: OutputBackend, document_id: str, similar: list[str]) -> Iterator[dict[str, Any]]:
+def _lines_of(backend: OutputBackend, document_id: str, similar: list[str]) -> Iterator[dict[str, Any]]:
     """The document's records, first all results; ids that contain the wanted one are noted."""
     for kind in KINDS:
-        for line, head in medium.records(kind):
+        for line, head in backend.records(kind):
             if head.id == document_id:
                 yield json.loads(line)
             elif document_id in head.id and len(similar) < SIMILAR_IDS and head.id not in similar:

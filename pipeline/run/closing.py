@@ -124,7 +124,7 @@ class RunClosing:
         try:
             self._output.write_run(summary)
             report = write_newest(
-                self._output.medium.replace, runs=self._output.runs, counts=lambda: self._counts(plan)
+                self._output.backend.replace, runs=self._output.runs, counts=lambda: self._counts(plan)
             )
         except PipelineError as error:
             if summary["exit_code"] == EXIT_OK:
@@ -138,7 +138,7 @@ class RunClosing:
         if self._output.stamp.shard is None:
             return self._output.index.counts()
         with closing(scan(self._app.output)) as whole:
-            equate_former(self._app, plan, index=whole, backend=self._output.medium)
+            equate_former(self._app, plan, index=whole, backend=self._output.backend)
             self.has_settled_errors = whole.error_lines > whole.failed_count()
             return whole.counts()
 

@@ -57,7 +57,7 @@ def doubtful_results(output: Output, book: ProofBook) -> list[str]:
 
 
 def _cut_ids(output: Output, late: dict[tuple[str, str], Cut]) -> Iterator[str]:
-    for line, key in output.medium.records("results"):
+    for line, key in output.backend.records("results"):
         if key.run != output.stamp.run:
             continue
         record = json.loads(line)

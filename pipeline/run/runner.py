@@ -84,7 +84,7 @@ class Runner:
         """Runs to the end of the input, or until `end` says why not; what is not done then counts as left."""
         self._start(self._reader.run, "reader")
         self._start(self._probe, "prober")
-        for name, duty in self.job.output.medium.duties().items():
+        for name, duty in self.job.output.backend.duties().items():
             self._start(duty, name)
         while not self._is_over():
             self._take(TURN_S)

@@ -77,7 +77,7 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
             run_id=run_id,
             wait=stop.wait,
         ) as output:
-            equate_former(app, plan, index=output.index, backend=output.medium)
+            equate_former(app, plan, index=output.index, backend=output.backend)
             check_redo(app, plan, output=output, rules=rules)
             session = _Session(app, options, plan=plan, output=output, counts=counts, load=load, environ=environ)
             session.patience = patience

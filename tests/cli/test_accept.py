@@ -13,7 +13,7 @@ BAD = "[[fault:http_400*99]]"
 
 @pytest.fixture(params=["folder", "store"])
 def out(request: pytest.FixtureRequest, place: Place) -> str:
-    """The place's output in each medium, with three documents done and two failed: `rejected`, and empty."""
+    """The place's output in each backend, with three documents done and two failed: `rejected`, and empty."""
     uri = "out"
     if request.param == "store":
         s3: S3Server = request.getfixturevalue("s3")

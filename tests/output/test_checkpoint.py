@@ -41,7 +41,7 @@ def known(folder: Path, shard: Shard = WHOLE) -> object:
 def covered(folder: Path) -> int:
     """How many bytes of the results the checkpoint stood for at the last reading."""
     with opened(folder) as output:
-        return sum(output.medium._results.values())  # type: ignore[attr-defined]
+        return sum(output.backend._results.values())  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("shard", [WHOLE, Shard(0, 1)])
@@ -141,4 +141,4 @@ def test_what_is_purged_is_in_no_checkpoint(tmp_path: Path) -> None:
 
 def purge_one(output: Output, document_id: str) -> None:
     """Takes one document out."""
-    purge(output.medium, output.index, gone=lambda id, _: id == document_id)
+    purge(output.backend, output.index, gone=lambda id, _: id == document_id)

@@ -51,7 +51,7 @@ class Dying:
 
 @pytest.fixture(params=["folder", "store"])
 def config(request: pytest.FixtureRequest, tmp_path: Path) -> OutputConfig:
-    """An output in each medium."""
+    """An output in each backend."""
     if request.param == "folder":
         return OutputConfig(str(tmp_path / "out"))
     return configured(request.getfixturevalue("s3"), request.getfixturevalue("bucket"), part_bytes=800)
@@ -77,8 +77,8 @@ def fill(config: OutputConfig) -> None:
 
 def lines(config: OutputConfig, kind: str) -> list[tuple[str, int]]:
     """The ids and runs of all records of a kind, sorted."""
-    medium = backend_of(config)
-    return sorted((head.id, head.run) for _, head in medium.records(kind))  # type: ignore[arg-type]
+    backend = backend_of(config)
+    return sorted((head.id, head.run) for _, head in backend.records(kind))  # type: ignore[arg-type]
 
 
 def test_compacting_leaves_the_last_line_of_each_id(config: OutputConfig) -> None:
@@ -86,7 +86,7 @@ def test_compacting_leaves_the_last_line_of_each_id(config: OutputConfig) -> Non
     fill(config)
     before = scan(config).counts()
     with opened(config) as output:
-        compact(output.medium, output.index)
+        compact(output.backend, output.index)
     assert lines(config, "results") == [("a", 3), ("b", 2), ("c", 1)]
     assert lines(config, "errors") == [("c", 3), ("d", 3)]
     assert scan(config).counts() == before
@@ -98,7 +98,7 @@ def test_purging_takes_documents_out_of_everything(config: OutputConfig) -> None
     """Lines, manifests and the runs' examples; what else there is stays."""
     fill(config)
     with opened(config) as output:
-        purge(output.medium, output.index, gone=lambda id, _: id in ("a", "d"))
+        purge(output.backend, output.index, gone=lambda id, _: id in ("a", "d"))
     assert lines(config, "results") == [("b", 2), ("c", 1)]
     assert lines(config, "errors") == [("c", 3)]
     (run,) = backend_of(config).files("runs")
@@ -111,7 +111,7 @@ def test_a_documents_last_line_says_how_old_it_is(config: OutputConfig) -> None:
     """A document that was done again lately stays."""
     fill(config)
     with opened(config) as output:
-        purge(output.medium, output.index, gone=lambda _, at: at < NEW)
+        purge(output.backend, output.index, gone=lambda _, at: at < NEW)
     assert lines(config, "results") == [("a", 3)]
 
 
@@ -122,8 +122,8 @@ def test_a_kill_at_each_step_in_a_store_loses_nothing(s3: S3Server, bucket: str,
         config = configured(s3, f"{bucket}/{lives}", part_bytes=800)
         fill(config)
         store = Dying(store_of(config), lives)
-        medium = RemoteBackend(store, Limits(60, 800), shard=WHOLE)  # type: ignore[arg-type]
-        survived = change(medium, what)
+        backend = RemoteBackend(store, Limits(60, 800), shard=WHOLE)  # type: ignore[arg-type]
+        survived = change(backend, what)
         index = scan(config)
         assert [index.known(id) is not None for id in "bc"] == [True, True]
         assert index.known("c").failed  # type: ignore[union-attr]
@@ -133,7 +133,7 @@ def test_a_kill_at_each_step_in_a_store_loses_nothing(s3: S3Server, bucket: str,
             assert index.counts()["failed"] == 2
         index.close()
         with opened(config, **WAITS) as output:
-            change_all(output.medium, output.index, what)
+            change_all(output.backend, output.index, what)
         expected = {"compact": ["a", "b", "c"], "purge": ["b", "c"]}[what]
         assert sorted(ids(config)) == expected
         assert len(keys(config, "manifests")) == len(keys(config, "results")) + len(keys(config, "errors"))
@@ -143,23 +143,23 @@ def test_a_kill_at_each_step_in_a_store_loses_nothing(s3: S3Server, bucket: str,
     raise AssertionError("it never came to its end")
 
 
-def change_all(medium: OutputBackend, index: Index, what: str) -> None:
+def change_all(backend: OutputBackend, index: Index, what: str) -> None:
     """What is tried: `purge` takes `a` out."""
     if what == "compact":
-        compact(medium, index)
+        compact(backend, index)
     else:
-        purge(medium, index, gone=lambda id, _: id == "a")
+        purge(backend, index, gone=lambda id, _: id == "a")
 
 
-def change(medium: RemoteBackend, what: str) -> bool:
-    """True when the medium lived through it."""
+def change(backend: RemoteBackend, what: str) -> bool:
+    """True when the backend lived through it."""
     try:
-        medium.lock("dying", lock_wait_s=0, wait=lambda _: False, clock=lambda: 0.0)
-        index = medium.read()
-        medium.start(index, clock=lambda: 0.0)
-        change_all(medium, index, what)
+        backend.lock("dying", lock_wait_s=0, wait=lambda _: False, clock=lambda: 0.0)
+        index = backend.read()
+        backend.start(index, clock=lambda: 0.0)
+        change_all(backend, index, what)
         index.close()
-        medium.close()
+        backend.close()
     except DeathError:
         return False
     return True
@@ -171,25 +171,25 @@ def test_a_kill_in_a_folder_leaves_the_old_or_both(tmp_path: Path) -> None:
     fill(config)
     shards = {path: path.read_bytes() for path in (tmp_path / "out").glob("results-*.jsonl")}
     counts = scan(config).counts()
-    medium = LocalBackend(tmp_path / "out", shard=WHOLE)
+    backend = LocalBackend(tmp_path / "out", shard=WHOLE)
     with pytest.raises(DeathError):
-        medium.rewrite("results", dying_lines(medium))
+        backend.rewrite("results", dying_lines(backend))
     assert scan(config).counts() == counts
     assert shards == {path: path.read_bytes() for path in shards}
     with opened(config) as output:
-        compact(output.medium, output.index)
+        compact(output.backend, output.index)
     assert list((tmp_path / "out").glob("results-*.jsonl")) == []
     for path, data in shards.items():
         path.write_bytes(data)
     assert scan(config).counts() == counts
     with opened(config) as output:
-        compact(output.medium, output.index)
+        compact(output.backend, output.index)
     assert lines(config, "results") == [("a", 3), ("b", 2), ("c", 1)]
 
 
-def dying_lines(medium: LocalBackend) -> Any:
+def dying_lines(backend: LocalBackend) -> Any:
     """The first line, and then the end of the process."""
-    yield next(medium.records("results"))
+    yield next(backend.records("results"))
     raise DeathError
 
 

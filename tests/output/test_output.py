@@ -200,7 +200,7 @@ def test_records_are_synced_when_the_oldest_is_due(tmp_path: Path) -> None:
         output.write(result("a"))
         now[0] = 100.3
         output.write(result("b"))
-        results = output.medium._files["results"]
+        results = output.backend._files["results"]
         output.sync_due(100.39)
         assert results.unsynced_since == 100.0
         output.sync_due(100.41)
@@ -267,7 +267,7 @@ def test_an_old_line_with_a_second_start_or_nuls_is_not_taken_for_whole(tmp_path
     )
     path.write_bytes(good + hole + merged + tail)
     with opened(tmp_path) as output:
-        assert output.medium.damage[path].lines == 2
+        assert output.backend.damage[path].lines == 2
         ids_of_all = ("a", 'quo"ted', "back\\slash", "hole", "merged", "tail")
         assert [id for id in ids_of_all if output.index.known(id)] == ["a", 'quo"ted', "back\\slash", "tail"]
     assert path.read_bytes() == good + tail

@@ -115,7 +115,7 @@ def test_a_part_is_closed_by_age(s3: S3Server, bucket: str) -> None:
         output.sync_due(60.0)
         output.write(result("c"))
         assert keys(config) == []
-        output.medium.sync()
+        output.backend.sync()
     assert ids(config) == ["a", "b", "c"]
     assert len(keys(config, "results")) == 2
 
@@ -125,8 +125,8 @@ def test_what_no_part_held_is_lost_and_nothing_else(config: OutputConfig) -> Non
     with abandoned(opened(config)) as output:
         output.write(result("safe", output="x" * 400))
         output.write(result("lost"))
-        assert output.medium.is_full is False
-        output.medium._outbox.send()  # type: ignore[attr-defined]
+        assert output.backend.is_full is False
+        output.backend._outbox.send()  # type: ignore[attr-defined]
     clock = Clock()
     with opened(config, clock=clock, **WAITS) as output:
         assert clock.now >= LEASE_S
@@ -251,7 +251,7 @@ def test_a_lease_that_is_renewed_is_not_taken_over(config: OutputConfig) -> None
 
         def wait(seconds: float) -> bool:
             clock.now += 6
-            output.medium._allowed()  # type: ignore[attr-defined]
+            output.backend._allowed()  # type: ignore[attr-defined]
             return waiting.wait(seconds)
 
         with pytest.raises(TryLaterError, match="another run holds"):
@@ -267,10 +267,10 @@ def test_two_writers_of_one_part_name_do_not_both_write_it(config: OutputConfig)
     one, other = opened(config), opened(config, **WAITS)
     assert one.stamp.run == other.stamp.run
     other.write(result("b"))
-    other.medium.sync()
+    other.backend.sync()
     one.write(result("a"))
     with pytest.raises(OutputError, match="another run has taken"):
-        one.medium.sync()
+        one.backend.sync()
     assert ids(config) == ["b"]
     other.close()
 

@@ -70,13 +70,13 @@ def a_run(out: Path, acknowledge: Callable[[str], object]) -> None:
                 acknowledge(id)
         output.finish()
         output.write_run({"stats": {}})
-        output.medium.replace("report.json", b'{"whole": true}')
+        output.backend.replace("report.json", b'{"whole": true}')
 
 
 def a_compaction(out: Path, acknowledge: Callable[[str], object]) -> None:
     """Leaves the last line of each document."""
     with opened(out, run_id="compaction") as output:
-        compact(output.medium, output.index)
+        compact(output.backend, output.index)
     acknowledge("all")
 
 
