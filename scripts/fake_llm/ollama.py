@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -28,6 +29,7 @@ from fake_llm.chat import (
     texts_of,
 )
 from fake_llm.faults import half_window
+from fake_llm.residents import Residents
 from fake_llm.schema import resolve, schemas_in
 from fake_llm.transport import Reply, Request
 
@@ -45,12 +47,12 @@ Headers = tuple[tuple[str, str], ...]
 
 
 class Ollama:
-    """Reads and writes the Ollama wire format; `loaded` is the context of the loaded model, 0 for none."""
+    """Reads and writes the Ollama wire format; `loaded` says which models are loaded."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._names = tuple(tagged(name) for name in settings.models)
-        self.loaded: dict[str, int] = {}
+        self.loaded = Residents()
 
     def serves(self, path: str) -> bool:
         """Returns whether a path belongs to this dialect."""
@@ -223,11 +225,14 @@ class Ollama:
         return json_reply({"models": [self._listed(name) | {"modified_at": now()} for name in self._names]})
 
     def _ps(self) -> Reply:
-        loaded = [(name, context) for name, context in self.loaded.copy().items() if context]
-        more = {"expires_at": now(), "size_vram": 5137025024}
-        return json_reply(
-            {"models": [self._listed(name) | more | {"context_length": context} for name, context in loaded]}
-        )
+        loaded = self.loaded.listed()
+        more = {"size_vram": 5137025024}
+        rows = [
+            self._listed(name) | more | {"context_length": each.context, "expires_at": at_time(each.expires_at)}
+            for name, each in loaded
+            if name in self._names
+        ]
+        return json_reply({"models": rows})
 
     def _show(self, body: bytes) -> Reply:
         try:
@@ -276,7 +281,12 @@ def tagged(name: str) -> str:
 
 def now() -> str:
     """Returns the time as Go prints it."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return at_time(time.time())
+
+
+def at_time(moment: float) -> str:
+    """Returns a Unix time as Go prints it."""
+    return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def json_reply(value: object, *, status: int = 200, headers: Headers = ()) -> Reply:

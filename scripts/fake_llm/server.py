@@ -47,6 +47,7 @@ from fake_llm.vllm import CHAT as VLLM_CHAT
 from fake_llm.vllm import VLLM
 
 CHATS = (*OLLAMA_CHATS, VLLM_CHAT)
+KEPT_POLL_S = 0.05
 Answer = Callable[[str, "Mapping[str, Any] | None"], str]
 Faults = Callable[["Seen", int], "Fault | None"]
 
@@ -145,6 +146,10 @@ class FakeLLM:
             old.abandon()
             self._listener.down()
             self._ollama.loaded.clear()
+
+    def keep(self, context: int, seconds: float, *, model: str = "llama3.1") -> None:
+        """Loads a model for another client, which keeps it: requests with another context get no byte meanwhile."""
+        self._ollama.loaded.put(tagged(model), context, kept_s=seconds)
 
     def up(self) -> None:
         """Listens again, on the same port."""
@@ -267,16 +272,19 @@ class FakeLLM:
         return completion, timing
 
     def _load(self, chat: Chat, peer: Peer) -> None:
-        model = tagged(chat.model)
-        if self._ollama.loaded.get(model) == chat.context and chat.preload != "unload":
-            return
-        with self._loading:
-            if chat.preload == "unload":
-                self._ollama.loaded.pop(model, None)
-            elif self._ollama.loaded.get(model) != chat.context:
+        model, loaded = tagged(chat.model), self._ollama.loaded
+        if chat.preload == "unload":
+            loaded.drop(model)
+        while chat.preload != "unload" and loaded.get(model) != chat.context:
+            if loaded.is_kept_from(model, chat.context):
+                peer.pause(KEPT_POLL_S)
+                continue
+            with self._loading:
+                if loaded.get(model) == chat.context or loaded.is_kept_from(model, chat.context):
+                    continue
                 # A client that goes away meanwhile aborts the load, as in Ollama.
                 peer.pause(self.load_s)
-                self._ollama.loaded[model] = chat.context
+                loaded.put(model, chat.context)
                 self.loads += 1
 
     def _completion(self, chat: Chat) -> Completion:
