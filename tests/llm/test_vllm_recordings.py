@@ -238,6 +238,10 @@ def test_repetitions_are_stopped_where_the_server_can(version: str, kind: Any, s
 def test_extra_body_overrides_the_repetition_detection() -> None:
     """Whoever sets it has the last word."""
     with answering(recorded_site()) as server:
+        mine = {"max_pattern_size": 7}
+        client = VLLMClient(VLLMConfig(base_url=server.url, extra_body={"repetition_detection": mine}))
+        examine(client, sample=PreflightSample({"user": ""}), full=True, canary=False)
+        assert client.payload({"user": "u"}, None)["repetition_detection"]["max_pattern_size"] == 7
         client = VLLMClient(VLLMConfig(base_url=server.url, extra_body={"repetition_detection": None}))
         examine(client, sample=PreflightSample({"user": ""}), full=True, canary=False)
-        assert client.payload({"user": "u"}, None)["repetition_detection"] is None
+        assert "repetition_detection" not in client.payload({"user": "u"}, None)

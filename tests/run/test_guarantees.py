@@ -168,7 +168,7 @@ def test_a_key_in_a_field_of_the_request_is_in_no_file(place: Place) -> None:
     place.configure({"vllm.extra_body": {"gateway_token": "a-secret-key", "seed": 7}})
     place.run()
     assert all(b"a-secret-key" not in data for data in written(place))
-    asked = place.last_run()["config"]["question"]["default"]["extra_body"]
+    asked = place.last_run()["config"]["question"]["default"]["parameters"]
     assert asked == {"gateway_token": "***", "seed": 7}
 
 
