@@ -1,6 +1,6 @@
 """Settings: typed models, loading, validation, and the JSON Schema of a config file.
 
-Every folder but this one may import it; it imports only `errors`, `records` and `shards`.
+Every other folder may import it; it imports only `errors`, `records` and `shards`.
 """
 
 from pipeline.config.constraints import others as others

@@ -1,6 +1,6 @@
-"""The keys of an agent file as frozen data, checked the way the configuration is.
+"""The keys of an agent file as frozen data, validated like the configuration.
 
-Nothing here reads a file: agents/ does.
+It must not read a file: agents/ does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pipeline.config.models import Overflow, check_fields
 
 @dataclass(frozen=True, slots=True)
 class VariantFile:
-    """What a variant sets over its agent; None leaves the agent's."""
+    """Settings of a variant that override its agent's; None keeps the agent's value."""
 
     system_prompt: str | None = None
     user_prompt: str | None = None
@@ -35,7 +35,7 @@ class VariantFile:
 
 @dataclass(frozen=True, slots=True)
 class AgentFile:
-    """An agent file's own keys; None leaves the configuration's."""
+    """The keys of an agent file; None keeps the configuration's value."""
 
     user_prompt: str
     schema: str | Mapping[str, Any]

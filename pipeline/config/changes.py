@@ -1,6 +1,6 @@
-"""A configuration that changed while a run goes on: what differs, and what of it the run may not take over.
+"""Changes of the configuration during a run: the keys that differ, and the changes that a run must not apply.
 
-It compares values and keeps none; no value is ever in what it returns, only keys.
+It compares values and returns keys only: a value may be a secret.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _QUESTION = ("max_tokens", "temperature", "extra_body", "num_ctx", "model_id", "
 
 
 def differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
-    """The dotted keys whose values differ; a provider that only one of them has is a key by itself."""
+    """Yield the dotted keys whose values differ; a provider that only one side has is reported as one key."""
     if before == now:
         return
     if is_dataclass(now) and type(before) is type(now):
@@ -31,10 +31,10 @@ def differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
 
 
 def allowed(now: AppConfig, before: AppConfig) -> AppConfig:
-    """The new configuration with all that may not change in a run as it was before.
+    """Return the new configuration with the old values of all settings that must not change during a run.
 
-    Unless everything is refreshed, that is also the variant and what of the question the providers' settings hold: no
-    archive becomes half and half.
+    Unless `runner.refresh` is `all`, the variant and the provider settings that shape a request are kept as well, so
+    that one run does not produce two kinds of results.
     """
     keep = {name: getattr(before, name) for name in FIXED}
     keep["runner"] = replace(before.runner, refresh=now.runner.refresh, max_reasks=now.runner.max_reasks)

@@ -1,4 +1,4 @@
-"""Holds the fields of a settings class against their annotations and rules. It knows no particular setting."""
+"""Validation of a settings class against its annotations and rules. It knows no particular setting."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from pipeline.errors import ConfigError
 
 
 def rule_of(section: str, name: str) -> Rule:
-    """The rule of a setting: by its dotted key, else by its name in any section."""
+    """Return the rule of a setting, looked up by its dotted key, else by its name in any section."""
     return RULES.get(f"{section}.{name}") or RULES.get(name) or Rule()
 
 
 def check_fields(config: Any, section: str) -> None:
-    """Hold each field against its annotation and rule, in place; ConfigError names all that do not fit."""
+    """Validate and convert each field in place; raise ConfigError listing every invalid field."""
     wrong: list[str] = []
     for name, hint in hints_of(config.__class__).items():
-        value, rule = getattr(config, name), rule_of(section, name)
+        value = getattr(config, name)
+        rule = rule_of(section, name)
         try:
             object.__setattr__(config, name, clean(value, hint, rule=rule))
         except Unacceptable as cause:

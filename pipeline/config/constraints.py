@@ -1,4 +1,4 @@
-"""What a setting accepts: a checker driven by a dataclass's annotations, and one table of ranges and sentences.
+"""Validation of one setting by its annotation and its rule, and the wording of error messages about it.
 
 It knows no file, no environment and no particular setting; it must not do I/O.
 """
@@ -19,19 +19,19 @@ from typing import Any, Literal
 from pipeline.config.texts import is_secret_name
 
 LARGEST = 2**53
-"""Whole numbers beyond this do not survive JSON readers, and no setting means one."""
+"""Largest whole number that every JSON reader represents exactly."""
 
 
 class Unacceptable(ValueError):
-    """A value that a setting does not accept; the text is what it needs."""
+    """A value that a setting does not accept; the message describes the accepted values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A setting's sentence, its range (`above` and `low` are lower bounds, `above` is excluded), and its unit.
+    """Description, range and unit of a setting; `low` is an inclusive lower bound, `above` an exclusive one.
 
-    `secret`: its value is never shown. `lone`: one item may stand for a list of one. `need`: what to say
-    instead of what types and range tell. `fits`: a further test of each text in the value.
+    `secret`: never show the value. `lone`: accept one item in place of a list. `need`: the description of accepted
+    values, in place of one derived from type and range. `fits`: an additional test of each text in the value.
     """
 
     doc: str = ""
@@ -47,35 +47,36 @@ class Rule:
 
 @lru_cache(maxsize=64)
 def hints_of(cls: type) -> Mapping[str, Any]:
-    """The annotation of each field of a dataclass, in order."""
+    """Return the annotation of each field of a dataclass, in order."""
     hints = typing.get_type_hints(cls)
     return {f.name: hints[f.name] for f in fields(cls)}
 
 
 def options(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, or the annotation alone."""
+    """Return the members of a union, or the annotation itself as the only one."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return typing.get_args(hint)
     return (hint,)
 
 
 def clean(value: object, hint: Any, *, rule: Rule) -> Any:
-    """The value in the type the annotation asks for; Unacceptable says what is needed."""
+    """Return the value converted to the annotated type; raise Unacceptable when it does not fit."""
     for option in options(hint):
         try:
-            found = _match(value, option)
+            cleaned = _match(value, option)
         except (TypeError, ValueError, OverflowError, RecursionError):
             continue
-        if _within(found, rule):
-            return found
+        if _within(cleaned, rule):
+            return cleaned
     if rule.lone and not isinstance(value, (list, tuple)):
         return clean([value], hint, rule=rule)
     raise Unacceptable(need(value, hint, rule=rule))
 
 
 def _match(value: Any, option: Any) -> Any:
-    """The value as the option's type; TypeError, ValueError or OverflowError when it is none."""
-    origin, args = typing.get_origin(option), typing.get_args(option)
+    """Return the value as the option's type; raise TypeError, ValueError or OverflowError when it does not fit."""
+    origin = typing.get_origin(option)
+    args = typing.get_args(option)
     if option in _SIMPLE:
         return _SIMPLE[option](value)
     if origin is Literal and isinstance(value, str) and value in args:
@@ -97,7 +98,7 @@ def _mapping(value: Mapping[Any, Any], item: Any) -> dict[str, Any]:
 
 
 def _opened(value: Any, cls: type) -> Any:
-    """A small record given as itself, as its first field, or as a mapping of its fields."""
+    """Return a small record from an instance, the value of its first field, or a mapping of its fields."""
     if isinstance(value, cls):
         return value
     if isinstance(value, str):
@@ -148,7 +149,7 @@ _SIMPLE: Mapping[Any, Callable[[Any], Any]] = {
 
 
 def _within(value: Any, rule: Rule) -> bool:
-    """True when the numbers and texts of the value are inside the rule."""
+    """Return True when the numbers and texts of the value satisfy the rule."""
     if isinstance(value, bool) or value is None:
         return True
     if isinstance(value, (int, float)):
@@ -165,7 +166,7 @@ def _within(value: Any, rule: Rule) -> bool:
 
 
 def need(value: object, hint: Any, *, rule: Rule) -> str:
-    """What is accepted, in words; the upper end of a range is told when it was passed or is short."""
+    """Return a description of the accepted values; the upper bound is included when exceeded or at most 1."""
     if rule.need:
         return rule.need
     words = " or ".join(_words(option, rule) for option in options(hint))
@@ -196,12 +197,12 @@ def _bound(rule: Rule) -> str:
 
 
 def _choices(hint: Any) -> list[str]:
-    found = [option for option in options(hint) if typing.get_origin(option) is Literal]
-    return [name for option in found for name in typing.get_args(option)]
+    literals = [option for option in options(hint) if typing.get_origin(option) is Literal]
+    return [name for option in literals for name in typing.get_args(option)]
 
 
 def shown(value: object, rule: Rule) -> str:
-    """The value as a message may quote it: short, on one line, without secrets and user names."""
+    """Return the value as a message may quote it: short, on one line, without secrets and user names."""
     if rule.secret:
         return "a value that is not shown here"
     if value is None or isinstance(value, bool):
@@ -215,7 +216,7 @@ def shown(value: object, rule: Rule) -> str:
 
 
 def _without_secrets(word: re.Match[str]) -> str:
-    """A word that may be an address, without its user and its query."""
+    """Return a word that may be a URL without its user and its query."""
     _, is_address, rest = word[0].rpartition("@")
     query = re.search("[?&]", rest)
     kept = f"{rest[: query.end()]}***" if query and "=" in rest[query.end() :] else rest
@@ -223,27 +224,27 @@ def _without_secrets(word: re.Match[str]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that looks most like this one, or None."""
-    found = difflib.get_close_matches(name[:200], list(known), n=1, cutoff=0.5)
-    return found[0] if found else None
+    """Return the known name that is most similar to this one, or None."""
+    matches = difflib.get_close_matches(name[:200], list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None
 
 
 def nearest_hint(name: str, known: Iterable[str]) -> str:
-    """What a complaint about this name ends with: `; the nearest is …`, or nothing."""
+    """Return the ending of an error message about this name: `; the nearest is …`, or an empty text."""
     near = nearest(name, known)
     return f"; the nearest is {near}" if near else ""
 
 
 def others(names: tuple[str, ...], *, first: str) -> tuple[str, ...]:
-    """Provider names, each once and in order, without the first provider; "" is ollama."""
+    """Return provider names in order without duplicates and without the first provider; "" means ollama."""
     named = dict.fromkeys(name or "ollama" for name in names)
     return tuple(name for name in named if name != (first or "ollama"))
 
 
 def unknown_key(key: str, value: object, *, near: str | None, accepted: Iterable[str]) -> str:
-    """The complaint about a key that nothing has: what it was given, the nearest key, and those there are.
+    """Return the error message about an unknown key: its value, the nearest key, and the accepted keys.
 
-    A text is shown only where the nearest key says that it is no secret.
+    A text value is shown only when the nearest key cannot hold a secret.
     """
     if isinstance(value, (Mapping, list)):
         seen = "a mapping" if isinstance(value, Mapping) else "a list"
@@ -256,7 +257,7 @@ def unknown_key(key: str, value: object, *, near: str | None, accepted: Iterable
 
 
 def _is_plainly(key: str, near: str | None) -> bool:
-    """True when an unknown key is surely a known one misspelt, and that one's value is no secret and hides none."""
+    """Return True when an unknown key is clearly a misspelt known key whose value cannot contain a secret."""
     name, known = (text.rpartition(".")[2] for text in (key, near or ""))
     if nearest(name, [known]) is None or _MAY_HIDE.search(known):
         return False

@@ -1,6 +1,6 @@
 """The JSON Schemas of the configuration file and of an agent file, for editors.
 
-Generated from the dataclasses and the rules; no setting may be described here by hand.
+They are generated from the dataclasses and the rules; no setting may be described here by hand.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def config_schema() -> dict[str, Any]:
-    """The schema of the configuration file."""
+    """Return the schema of the configuration file."""
     root = _object(AppConfig, "", names=top_keys())
     for name, cls in sections().items():
         root["properties"][name] = {**_object(cls, name), "type": ["object", "null"]}
@@ -34,7 +34,7 @@ def config_schema() -> dict[str, Any]:
 
 
 def agent_schema() -> dict[str, Any]:
-    """The schema of an agent file."""
+    """Return the schema of an agent file."""
     root = _object(AgentFile, "agent")
     variant = {**_object(VariantFile, "variant"), "type": ["object", "null"]}
     root["properties"]["variants"] |= {"type": ["object", "null"], "additionalProperties": variant}
@@ -45,11 +45,11 @@ _PROVIDERS: Mapping[str, type] = {"ollama": OllamaConfig, "vllm": VLLMConfig}
 
 
 def _object(cls: type, section: str, *, names: tuple[str, ...] | None = None) -> dict[str, Any]:
-    """The schema of one section: each field with its sentence, type, range and default."""
+    """Return the schema of one section: each field with its description, type, range and default."""
     hints = hints_of(cls)
-    found = {f.name: f for f in fields(cls) if names is None or f.name in names}
-    defaults = {name: _default(field) for name, field in found.items()}
-    properties = {name: _property(hints[name], rule_of(section, name), defaults[name]) for name in found}
+    settings = {f.name: f for f in fields(cls) if names is None or f.name in names}
+    defaults = {name: _default(field) for name, field in settings.items()}
+    properties = {name: _property(hints[name], rule_of(section, name), defaults[name]) for name in settings}
     required = [name for name, default in defaults.items() if default is MISSING]
     schema: dict[str, Any] = {"type": "object", "additionalProperties": False, "properties": properties}
     return {**schema, "required": required} if required else schema
@@ -68,12 +68,12 @@ def _property(hint: Any, rule: Rule, default: Any) -> dict[str, Any]:
     if rule.lone:
         kinds += [entry["items"] for entry in kinds if "items" in entry]
     body = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
-    found = {"description": rule.doc, **body} if rule.doc else body
-    return found if default is MISSING else {**found, "default": _plain(default)}
+    schema = {"description": rule.doc, **body} if rule.doc else body
+    return schema if default is MISSING else {**schema, "default": _plain(default)}
 
 
 def _kind(option: Any, rule: Rule) -> dict[str, Any]:
-    """The schema of one member of a union."""
+    """Return the schema of one member of a union."""
     if option in (int, float):
         bounds = {"minimum": rule.low, "exclusiveMinimum": rule.above, "maximum": rule.high}
         kind = {"type": "integer" if option is int else "number"}
@@ -81,7 +81,8 @@ def _kind(option: Any, rule: Rule) -> dict[str, Any]:
     simple = {bool: "boolean", str: "string", type(None): "null"}
     if option in simple:
         return {"type": simple[option]}
-    origin, args = typing.get_origin(option), typing.get_args(option)
+    origin = typing.get_origin(option)
+    args = typing.get_args(option)
     if origin is typing.Literal:
         return {"enum": list(args)}
     if origin is tuple:
@@ -93,7 +94,7 @@ def _kind(option: Any, rule: Rule) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A default as the file would hold it."""
+    """Return a default in the form a configuration file holds it."""
     if isinstance(value, tuple):
         items = [_plain(item) for item in value]
         return items[0] if len(items) == 1 and isinstance(value[0], InputSource) else items

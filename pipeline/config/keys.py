@@ -1,6 +1,6 @@
-"""The dotted keys of the configuration, the environment variables that set them, and what a text means for each.
+"""The dotted keys of the configuration, their environment variables, and the conversion of texts to values.
 
-It builds no configuration and reads nothing: settings.py does.
+It must not build a configuration or read a file: loading.py does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SHORT = (*tuple(hints_of(VLLMConfig))[:10], "api_key_file")
 
 
 def sections() -> dict[str, type]:
-    """The sections of the file, by name, with their dataclasses; `providers` is none of them."""
+    """Return the sections of the file with their dataclasses, by name, without `providers`."""
     return {name: hint for name, hint in hints_of(AppConfig).items() if _is_section(hint)}
 
 
@@ -28,42 +28,42 @@ def _is_section(hint: Any) -> bool:
 
 
 def top_keys() -> tuple[str, ...]:
-    """The keys at the top of the file that are no sections."""
+    """Return the keys at the top level of the file that are not sections."""
     other = (*sections(), "providers")
     return tuple(field.name for field in fields(AppConfig) if field.compare and field.name not in other)
 
 
 def known_keys() -> tuple[str, ...]:
-    """Every dotted key but those below `providers`."""
+    """Return every dotted key except those below `providers`."""
     nested = (f"{section}.{name}" for section, cls in sections().items() for name in hints_of(cls))
     return (*top_keys(), *nested)
 
 
 def provider_key(provider: str, name: str) -> str:
-    """The dotted key of a provider's setting."""
+    """Return the dotted key of a provider's setting."""
     return f"{provider}.{name}" if provider in ("ollama", "vllm") else f"providers.{provider}.{name}"
 
 
 def env_names() -> dict[str, str]:
-    """Environment variable -> dotted key; of two that set one key, the later one counts."""
+    """Return dotted keys by environment variable; of two variables for one key, the later one wins."""
     names = {f"{kind.upper()}_{key.upper()}": f"{kind}.{key}" for kind in ("vllm", "ollama") for key in _SHORT}
     names |= {f"OLLAMA_{key.upper()}": f"ollama.{key}" for key in ("num_ctx", "keep_alive")}
     return names | {"PIPELINE_" + key.replace(".", "_").upper(): key for key in known_keys()}
 
 
 def misspelt_names(environ: Iterable[str]) -> dict[str, str]:
-    """Variables of ours that set nothing and look much like one that does -> that one.
+    """Return unknown PIPELINE_… variables, each with the known variable it resembles.
 
-    Only with our own prefix: servers have variables of theirs (OLLAMA_MODELS, VLLM_PORT), and Kubernetes makes many.
+    Other prefixes are skipped: servers define their own (OLLAMA_MODELS, VLLM_PORT), and Kubernetes creates many.
     """
     known = [*(name for name in env_names() if name.startswith("PIPELINE_")), "PIPELINE_CONFIG", "PIPELINE_SHARDS"]
     unknown = [name for name in environ if name.startswith("PIPELINE_") and name not in known]
-    found = {name: difflib.get_close_matches(name[:200], known, n=1, cutoff=0.9) for name in unknown}
-    return {name: near[0] for name, near in found.items() if near}
+    matches = {name: difflib.get_close_matches(name[:200], known, n=1, cutoff=0.9) for name in unknown}
+    return {name: near[0] for name, near in matches.items() if near}
 
 
 def value_of_text(key: str, text: str) -> Any:
-    """What a flag's or a variable's text means for this key: itself, a list, or what YAML says it is."""
+    """Return the value that a flag's or a variable's text means for this key: the text, a list, or a YAML scalar."""
     kinds = options(_hint_of(key))
     if type(None) in kinds and text in ("null", "~"):
         return None
@@ -73,26 +73,27 @@ def value_of_text(key: str, text: str) -> Any:
 
 
 def split_key(key: str) -> tuple[str, tuple[str, ...]]:
-    """The dotted key of a setting, and where a longer one leads in the mapping that it holds: `input.storage`, region.
+    """Split a dotted key into a setting and a path inside the mapping it holds: `input.storage` and `region`.
 
-    In a mapping of texts, as headers are, the rest is one name, dots and all.
+    In a mapping of texts, such as headers, the rest is one name, including its dots.
     """
     parts = key.split(".")
     for end in range(2, len(parts)):
-        name, rest = ".".join(parts[:end]), parts[end:]
+        name = ".".join(parts[:end])
+        rest = parts[end:]
         if (kind := _held_by(name)) is not None:
             return name, (".".join(rest),) if kind is str else tuple(rest)
     return key, ()
 
 
 def _held_by(key: str) -> Any:
-    """What the mapping holds that this setting is; None for one that is none."""
+    """Return the value type of a setting that is a mapping; None for any other setting."""
     kinds = (kind for kind in options(_hint_of(key)) if typing.get_origin(kind) is Mapping)
     return next((typing.get_args(kind)[1] for kind in kinds), None)
 
 
 def _hint_of(key: str) -> Any:
-    """The annotation of a dotted key; None for an unknown one."""
+    """Return the annotation of a dotted key; None for an unknown key."""
     key, inside = split_key(key)
     if inside:
         return _held_by(key)
@@ -106,8 +107,8 @@ def _hint_of(key: str) -> Any:
 
 
 def _listed(text: str, *, split: bool) -> Any:
-    """A YAML list as such, a text with commas as a list, another text alone; a path may contain a comma."""
-    if text.startswith("[") and isinstance(found := scalar(text), list):
-        return found
+    """Return a YAML list, a list from a comma-separated text, or the text; a path is not split at commas."""
+    if text.startswith("[") and isinstance(items := scalar(text), list):
+        return items
     parts = [part.strip() for part in text.split(",") if part.strip()] if split else [text]
     return parts if len(parts) != 1 else parts[0]

@@ -1,4 +1,4 @@
-"""What one document, or one archive, may cost: the settings of `input.limits`."""
+"""Resource limits of one document or one archive: the settings of `input.limits`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 class InputLimits:
     """Limits of decoding (html, mail, pdf), of a table and of an archive.
 
-    `ratio` holds beyond the first FREE_UNPACKED_BYTES of a file: small ones may be packed as tightly as they like.
+    `ratio` applies beyond the first FREE_UNPACKED_BYTES of a file: a small file may be compressed to any ratio.
     """
 
     cpu_s: float = 20.0
@@ -25,11 +25,11 @@ class InputLimits:
 
 
 FREE_UNPACKED_BYTES = 64 << 20
-"""The unpacked bytes of a file that its ratio says nothing about."""
+"""Unpacked bytes of a file that do not count towards its ratio."""
 
 _RULES: Mapping[str, Rule] = {
-    "cpu_s": Rule("CPU seconds for decoding one document.", low=0.1, high=86_400, unit="seconds"),
-    "memory_mb": Rule("Memory for decoding one document.", low=16, high=1 << 20, unit="MB"),
+    "cpu_s": Rule("Maximum CPU time for decoding one document.", low=0.1, high=86_400, unit="seconds"),
+    "memory_mb": Rule("Maximum memory for decoding one document.", low=16, high=1 << 20, unit="MB"),
     "columns": Rule("Columns of a table.", low=1, high=1 << 24),
     "members": Rule("Members of an archive.", low=1, high=1 << 40),
     "unpacked_bytes": Rule("Unpacked size of an archive or a compressed file.", low=1, high=1 << 50, unit="bytes"),
@@ -38,14 +38,16 @@ _RULES: Mapping[str, Rule] = {
 
 
 def limits_of(given: Mapping[str, float]) -> InputLimits:
-    """The limits with the given ones in place of the defaults; ConfigError names what is unknown or out of range."""
+    """Return the limits with the given values over the defaults; ConfigError for an unknown or invalid one."""
     names = [field.name for field in fields(InputLimits)]
     values: dict[str, float] = {}
     for name, value in given.items():
         if name not in names:
             raise ConfigError(f"limits.{name}: unknown, need one of {', '.join(names)}{nearest_hint(name, names)}")
         rule = _RULES[name]
-        low, high, whole = rule.low or 0, rule.high or 0, isinstance(getattr(InputLimits(), name), int)
+        low = rule.low or 0
+        high = rule.high or 0
+        whole = isinstance(getattr(InputLimits(), name), int)
         if not low <= value <= high or (whole and value != int(value)):
             kind = "a whole number" if whole else "a number"
             need = f"{kind}{f' of {rule.unit}' if rule.unit else ''} from {low:g} to {high:g}"

@@ -1,6 +1,6 @@
-"""From a YAML file, the environment and flags to one checked AppConfig.
+"""Loading of a YAML file, the environment and flags into one validated AppConfig.
 
-It decides no default and no range (config.py does), and must not reach any server.
+It must not define a default (models.py) or a range (table.py), and must not contact a server.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NAMES = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A value that somebody set: by what, and how a message names the place."""
+    """A value that was set, with the kind of its source and the name of that source for messages."""
 
     value: Any
     origin: ValueSource
@@ -36,7 +36,7 @@ class _Given:
 
 
 def find_config(environ: Mapping[str, str]) -> Path | None:
-    """The file to read when no flag names one: PIPELINE_CONFIG, else config/default.yaml if it is there."""
+    """Return the file to read when no flag names one: PIPELINE_CONFIG, else config/default.yaml if it exists."""
     if environ.get("PIPELINE_CONFIG"):
         return Path(environ["PIPELINE_CONFIG"])
     usual = Path("config/default.yaml")
@@ -44,7 +44,7 @@ def find_config(environ: Mapping[str, str]) -> Path | None:
 
 
 def parse_set(text: str) -> tuple[str, str]:
-    """The dotted key and the text of `key=value`; load_config says what the text means."""
+    """Split `key=value` into the dotted key and the text; load_config converts the text."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set: got {shown(key, Rule())}, need dotted.key=value")
@@ -57,18 +57,18 @@ def load_config(
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, object] | None = None,
 ) -> AppConfig:
-    """The configuration: flags (`overrides`) over the environment (None: the process's) over the file.
+    """Return the configuration: flags (`overrides`) over the environment (None: the process's) over the file.
 
-    ConfigError lists what is wrong, one a line.
+    ConfigError lists all errors, one per line.
     """
     errors: list[str] = []
     given = {} if path is None else _of_file(load_yaml(path), str(path), errors)
     given |= _of_environment(os.environ if environ is None else environ)
     for key, value in (overrides or {}).items():
-        found = value_of_text(key, value) if isinstance(value, str) else value
+        parsed = value_of_text(key, value) if isinstance(value, str) else value
         name, inside = split_key(key)
         before = given[name].value if name in given else None
-        given[name] = _Given(_placed(found, inside, before), "flag", "command line")
+        given[name] = _Given(_placed(parsed, inside, before), "flag", "command line")
     place = str(path) if path is not None else "environment and command line"
     app = _assemble(given, errors, place=place)
     _register_secrets(app)
@@ -76,7 +76,7 @@ def load_config(
 
 
 def _placed(value: object, inside: tuple[str, ...], before: Any) -> Any:
-    """The value; one for the inside of a mapping in the mapping as it was."""
+    """Return the value; for a path inside a mapping, the previous mapping with the value at that path."""
     if not inside:
         return value
     around = before if isinstance(before, Mapping) else {}
@@ -84,20 +84,20 @@ def _placed(value: object, inside: tuple[str, ...], before: Any) -> Any:
 
 
 def _of_file(tree: Mapping[str, Any], place: str, errors: list[str]) -> dict[str, _Given]:
-    """The file's settings by dotted key; what is no mapping where one belongs goes to the errors."""
-    found: dict[str, _Given] = {}
+    """Return the file's settings by dotted key; a value in place of a mapping is added to the errors."""
+    settings: dict[str, _Given] = {}
     for parts, value in _leaves((), tree, place=place, errors=errors):
         if any("." in part for part in parts):
             errors.append(f"{' / '.join(parts)}: a key with a dot in it, need nested keys ({place})")
         else:
-            found[".".join(parts)] = _Given(value, "file", place)
-    return found
+            settings[".".join(parts)] = _Given(value, "file", place)
+    return settings
 
 
 def _leaves(
     parts: tuple[str, ...], value: Any, *, place: str, errors: list[str]
 ) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Path and value of each setting; an empty section (null) has none, an empty provider lacks its type."""
+    """Yield path and value of each setting; an empty section (null) has none, an empty provider lacks its type."""
     if len(parts) >= _depth(parts):
         yield parts, value
     elif len(parts) == 2 and not value:
@@ -110,14 +110,16 @@ def _leaves(
 
 
 def _depth(parts: tuple[str, ...]) -> int:
-    """How many keys lead to a setting that begins with these."""
+    """Return the number of keys in the path of a setting that begins with these parts."""
     if not parts:
         return 1
-    return 3 if parts[0] == "providers" else 2 if parts[0] in sections() else 1
+    if parts[0] == "providers":
+        return 3
+    return 2 if parts[0] in sections() else 1
 
 
 def _of_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
-    """The variables that set something, by dotted key; an empty one is an unset one."""
+    """Return the values of the variables that are set and not empty, by dotted key."""
     return {
         key: _Given(value_of_text(key, environ[name]), "env", f"environment variable {name}")
         for name, key in env_names().items()
@@ -126,7 +128,7 @@ def _of_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
 
 
 def _assemble(given: Mapping[str, _Given], errors: list[str], *, place: str) -> AppConfig:
-    """The configuration of these values; ConfigError lists the errors, those found before included."""
+    """Build the configuration; ConfigError lists all errors, including those found before."""
     groups: dict[str, dict[str, _Given]] = {}
     for key, item in given.items():
         section, _, name = key.rpartition(".")
@@ -148,10 +150,11 @@ def _assemble(given: Mapping[str, _Given], errors: list[str], *, place: str) -> 
 
 
 def _providers(groups: dict[str, dict[str, _Given]], errors: list[str], *, place: str) -> dict[str, Any]:
-    """The named providers, each of its own type; their groups are taken out."""
-    found: dict[str, Any] = {}
+    """Build the named providers, each of its own type, and remove their groups."""
+    providers: dict[str, Any] = {}
     for section in [section for section in groups if section.startswith("providers.")]:
-        name, items = section.removeprefix("providers."), groups.pop(section)
+        name = section.removeprefix("providers.")
+        items = groups.pop(section)
         if not name or not _NAMES.issuperset(name) or name in ("ollama", "vllm"):
             need = "letters, digits, - and _, and another name than ollama and vllm, which are there"
             errors.append(f"{section}: got the name {shown(name, Rule())}, need {need} ({place})")
@@ -160,12 +163,12 @@ def _providers(groups: dict[str, dict[str, _Given]], errors: list[str], *, place
             got = shown(kind, Rule()) if "type" in items else "nothing"
             errors.append(f"{section}.type: got {got}, need one of {', '.join(PROVIDER_TYPES)} ({place})")
         else:
-            found[name] = _build(items, PROVIDER_TYPES[kind], section=section, errors=errors, place=place)
-    return found
+            providers[name] = _build(items, PROVIDER_TYPES[kind], section=section, errors=errors, place=place)
+    return providers
 
 
 def _build(items: dict[str, _Given], cls: type, *, section: str, errors: list[str], place: str) -> Any:
-    """The section's dataclass, or None with its faults among the errors."""
+    """Build the section's dataclass, or return None and add its errors."""
     before = len(errors)
     values = _values(_without_weaker_key(items), cls, section=section, errors=errors)
     if len(errors) > before:
@@ -178,19 +181,22 @@ def _build(items: dict[str, _Given], cls: type, *, section: str, errors: list[st
 
 
 def _without_weaker_key(items: dict[str, _Given]) -> dict[str, _Given]:
-    """The values without a key file that a key of higher precedence replaces."""
-    key, file = items.get("api_key"), items.get("api_key_file")
+    """Return the values without a key file that a key of higher precedence overrides."""
+    key = items.get("api_key")
+    file = items.get("api_key_file")
     if key and file and key.value and _RANK[key.origin] > _RANK[file.origin]:
         return {name: item for name, item in items.items() if name != "api_key_file"}
     return items
 
 
 def _values(items: Mapping[str, _Given], cls: type, *, section: str, errors: list[str]) -> dict[str, Any]:
-    """The cleaned values of a section's fields; null empties a text that is empty by default."""
+    """Return the converted values of a section's fields; null means "" for a text that is empty by default."""
     hints = hints_of(cls) if section else {name: hints_of(cls)[name] for name in top_keys()}
     defaults = {f.name: f.default for f in fields(cls)}
-    rules = section if not section.startswith("providers.") else "ollama" if cls is OllamaConfig else "vllm"
-    found: dict[str, Any] = {}
+    rules = section
+    if section.startswith("providers."):
+        rules = "ollama" if cls is OllamaConfig else "vllm"
+    values: dict[str, Any] = {}
     for name, item in items.items():
         key = f"{section}.{name}" if section else name
         if name not in hints:
@@ -199,14 +205,14 @@ def _values(items: Mapping[str, _Given], cls: type, *, section: str, errors: lis
         value = "" if item.value is None and defaults[name] == "" else item.value
         rule = rule_of(rules, name)
         try:
-            found[name] = clean(value, hints[name], rule=rule)
+            values[name] = clean(value, hints[name], rule=rule)
         except Unacceptable as cause:
             errors.append(f"{key}: got {shown(value, rule)}, need {cause} ({item.place})")
-    return found
+    return values
 
 
 def _unknown(key: str, item: _Given, *, known: list[str] | None = None) -> str:
-    """The complaint about a key that nothing has."""
+    """Return the error message about an unknown key."""
     near = nearest(key, known or [*known_keys(), *sections(), "providers"]) or nearest(key, known_keys())
     accepted = [name.rpartition(".")[2] for name in known] if known else [*top_keys(), *sections(), "providers"]
     return f"{unknown_key(key, item.value, near=near, accepted=accepted)} ({item.place})"
@@ -222,13 +228,13 @@ def _check_names(app: AppConfig, given: Mapping[str, _Given], errors: list[str])
 
 
 def describe(app: AppConfig) -> dict[str, Any]:
-    """The settings as JSON can hold them, with provider and fallback resolved and every secret masked."""
+    """Return the settings as JSON-compatible data, with provider and fallback resolved and every secret masked."""
     plain = {f.name: masked(getattr(app, f.name), f.name) for f in fields(app) if f.compare}
     return {**plain, "provider": app.provider or "ollama", "fallback": list(app.fallback_names())}
 
 
 def masked(value: Any, name: str = "") -> Any:
-    """The value as JSON can hold it, `***` for what may be a secret by its name; `name`: that of the value itself."""
+    """Return the value as JSON-compatible data, with `***` for possible secrets; `name` is the name of the value."""
     if is_dataclass(value):
         return {f.name: masked(getattr(value, f.name), f.name) for f in fields(value)}
     if isinstance(value, (list, tuple)):
@@ -241,13 +247,13 @@ def masked(value: Any, name: str = "") -> Any:
 
 
 def _hidden(value: Any, name: str, key: str) -> bool:
-    """True for a value in a mapping that may be a secret: any header, and what its name says is one."""
+    """Return True for a value in a mapping that may be a secret: any header, or one whose name suggests a secret."""
     plain = value is None or isinstance(value, (bool, int, float)) or is_dataclass(value) or not value
     return not plain and (name == "headers" or is_secret_name(key))
 
 
 def _register_secrets(app: AppConfig) -> None:
-    """Let no key, password or secret header of the configuration leave this process."""
+    """Register every key, password and secret header of the configuration for redaction."""
     for config in (app.ollama, app.vllm, *app.providers.values()):
         register_provider_secrets(config)
     for storage in (app.input.storage, app.output.storage):
@@ -265,7 +271,7 @@ def register_provider_secrets(config: ProviderConfig) -> None:
 
 
 def read_api_key(config: ProviderConfig) -> str:
-    """The key to send: the file's when there is one, else the setting's; ConfigError without the key in it."""
+    """Return the API key, from the key file if one is set; SettingError, which never quotes the key."""
     if not config.api_key_file:
         return config.api_key
     try:
@@ -276,14 +282,14 @@ def read_api_key(config: ProviderConfig) -> str:
             "api_key_file", f"got {_shown_path(config.api_key_file)} ({why}), need a file with the key"
         ) from cause
     if not key or not is_header_text(key):
-        told = f"got {_shown_path(config.api_key_file)} (no key for a header), need a file of one line"
-        raise SettingError("api_key_file", told)
+        message = f"got {_shown_path(config.api_key_file)} (no key for a header), need a file of one line"
+        raise SettingError("api_key_file", message)
     SECRETS.add(key)
     return key
 
 
 def _shown_path(text: str) -> str:
-    """The path for a message; masked when it looks like the key itself, given in the place of its file."""
+    """Return the path for a message; masked when it looks like a key that was set in place of a file name."""
     path = Path(text)
     if len(text) < FATAL_CHARS or len(path.parts) > 1 or path.suffix or path.exists():
         return repr(text)

@@ -1,6 +1,6 @@
-"""Every setting of the program as frozen data, with its default, its range and its sentence.
+"""Every setting of the program as frozen data with its default; ranges and descriptions are in table.py.
 
-Nothing here reads a file or the environment: settings.py does.
+It must not read a file or the environment: loading.py does.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _server_urls(base_url: str | tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class OllamaConfig:
-    """How an Ollama server is reached and asked."""
+    """Connection and request settings of an Ollama server."""
 
     base_url: str | tuple[str, ...] = field(default="http://127.0.0.1:11434", repr=False)
     model: str = "llama3.1"
@@ -83,7 +83,7 @@ class OllamaConfig:
 
 @dataclass(frozen=True, slots=True)
 class VLLMConfig:
-    """How a vLLM server, or another of the OpenAI protocol (`type: openai`), is reached and asked."""
+    """Connection and request settings of a vLLM server, or another OpenAI-compatible one (`type: openai`)."""
 
     base_url: str | tuple[str, ...] = field(default="http://127.0.0.1:8000", repr=False)
     model: str = ""
@@ -125,7 +125,7 @@ ProviderConfig = OllamaConfig | VLLMConfig
 
 @dataclass(frozen=True, slots=True)
 class InputSource:
-    """One place documents come from; `name` is put in front of their ids."""
+    """One source of documents; `name` becomes a prefix of their ids."""
 
     uri: str
     name: str | None = None
@@ -133,7 +133,7 @@ class InputSource:
 
 @dataclass(frozen=True, slots=True)
 class InputConfig:
-    """Where documents come from and how they are read."""
+    """The sources of documents, and how they are read."""
 
     uri: tuple[InputSource, ...] = (InputSource("data/inbox"),)
     include: tuple[str, ...] = ("**",)
@@ -161,7 +161,7 @@ class InputConfig:
 
 @dataclass(frozen=True, slots=True)
 class OutputConfig:
-    """Where records are written, and how."""
+    """The destination of records, and how they are written."""
 
     uri: str = "out"
     raw_chars: int = 2000
@@ -175,7 +175,7 @@ class OutputConfig:
 
 @dataclass(frozen=True, slots=True)
 class AnswersConfig:
-    """Where an answer is looked for, and how far a model's text is mended before it is judged."""
+    """Where to find an answer in a response, and how far to repair its text before validation."""
 
     repair: Literal["off", "basic", "full"] = "basic"
     from_reasoning: bool = True
@@ -186,7 +186,7 @@ class AnswersConfig:
 
 @dataclass(frozen=True, slots=True)
 class CostConfig:
-    """What a run costs, for the estimate of --dry-run."""
+    """Cost of the servers, for the estimate of --dry-run."""
 
     per_hour: float | None = None
 
@@ -196,7 +196,7 @@ class CostConfig:
 
 @dataclass(frozen=True, slots=True)
 class RunnerConfig:
-    """How a run goes, how long it waits, and when it gives up."""
+    """Concurrency, waiting times and stop conditions of a run."""
 
     concurrency: Literal["auto"] | int = "auto"
     max_concurrency: int = 256
@@ -221,7 +221,7 @@ class RunnerConfig:
 
 @dataclass(frozen=True, slots=True)
 class AppConfig:
-    """The whole configuration; `origins` says which dotted keys were set, and by what, `places` where."""
+    """The whole configuration; for each dotted key that was set, `origins` is the kind of source, `places` its name."""
 
     provider: str = ""
     fallback: tuple[str, ...] | None = None
@@ -240,7 +240,7 @@ class AppConfig:
     places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def provider_config(self, name: str, *, key: str = "provider") -> ProviderConfig:
-        """The settings of a provider; "" means ollama; ConfigError (for `key`) when it is not there."""
+        """Return the settings of a provider ("" means ollama); ConfigError naming `key` for an unknown one."""
         configs: dict[str, ProviderConfig] = {"ollama": self.ollama, "vllm": self.vllm, **self.providers}
         if (name or "ollama") not in configs:
             need = f"one of {', '.join(configs)}{nearest_hint(name, configs)}"
@@ -248,7 +248,7 @@ class AppConfig:
         return configs[name or "ollama"]
 
     def fallback_names(self, first: str | None = None) -> tuple[str, ...]:
-        """The providers after the first (default: `provider`), in order, each once, never the first itself."""
+        """Return the fallback providers in order without duplicates and without the first (default: `provider`)."""
         usual = ("ollama",) if self._names_ollama() else ()
         names = usual if self.fallback is None else self.fallback
         return others(names, first=self.provider if first is None else first)
@@ -257,16 +257,16 @@ class AppConfig:
         return any(key.startswith("ollama.") and origin != "flag" for key, origin in self.origins.items())
 
     def pinned(self, key: str) -> bool:
-        """True when a flag or the environment set this dotted key, which beats an agent file."""
+        """Return True when a flag or the environment set this dotted key, which overrides an agent file."""
         return self.origins.get(key) in ("env", "flag")
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedAgentConfig:
-    """What is asked and of whom, after all precedence.
+    """The agent's prompts, schema and providers after all precedence.
 
-    `model`, `max_tokens`, `temperature` are for the first provider; None leaves the provider's own. `request` goes into
-    the request's body, for every provider.
+    `model`, `max_tokens`, `temperature` are for the first provider; None keeps the provider's own. `request` is added
+    to the request's body for every provider.
     """
 
     agent: str
@@ -287,7 +287,7 @@ class ResolvedAgentConfig:
     fallback_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
 
     def settings_for(self, name: str) -> Mapping[str, Any]:
-        """What the agent sets over the own settings of a provider; a fallback keeps its own model."""
+        """Return the agent's overrides of a provider's settings; a fallback keeps its own model."""
         own = {"max_tokens": self.max_tokens, "temperature": self.temperature}
         if (name or "ollama") != (self.provider or "ollama"):
             return self.fallback_settings.get(name, {key: v for key, v in own.items() if v is not None})

@@ -3,10 +3,10 @@
 Everything that knows a secret registers it in SECRETS; everything that writes (log lines, records, runs, reports,
 metrics, the terminal) passes its text through `SECRETS.redact`. It must not read a file or the environment.
 
-A server that repeats a key may do so in any encoding. For each character of a secret one bounded alternative stands
-for its forms: as it is, after backslashes (JSON, also nested), `\\u00XX`, percent-encoded (also twice), or as an HTML
-entity; so the search is linear in the text. Base64 of a secret is found by its core: the characters that do not depend
-on what was encoded before and after it.
+A server may repeat a key in any encoding. For each character of a secret, one bounded alternative matches its forms:
+plain, after backslashes (JSON, also nested), `\\u00XX`, percent-encoded (also twice), or as an HTML entity; so the
+search is linear in the text. Base64 of a secret is found by its core: the characters that do not depend on the bytes
+encoded before and after it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from pipeline.config.texts import is_secret_name
 
 MASK = "***"
 MIN_CHARS = 6
-"""A shorter secret is a word that stands in ordinary messages; masking it would hide nothing and garble them."""
+"""A shorter secret occurs in ordinary messages by chance; masking it would protect little and garble them."""
 
 FATAL_CHARS = 16
-"""An answer that holds a secret of this length or more is refused: a shorter one may be there by chance."""
+"""An answer that contains a secret of this length or more is refused: a shorter one may occur by chance."""
 
 PLACEHOLDERS = frozenset({"ollama", "openai", "no-key", "not-needed", "lm-studio", "sk-no-key-required"})
-"""What people set as the key of a server that needs none (Ollama and LM Studio document these)."""
+"""Keys that people set for a server that needs none (Ollama and LM Studio document these)."""
 
 _CHUNK_CHARS = 48
 _ENTITIES = {'"': "&quot;", "&": "&amp;", "'": "&apos;", "<": "&lt;", ">": "&gt;"}
@@ -50,7 +50,7 @@ class _Secret:
         return cls(text, tuple(re.compile(_pattern(chunk)) for chunk in _chunks(text)), tuple(_cores(text)))
 
     def redact(self, text: str) -> str:
-        """Return the text without any form of this secret, and without a beginning of it at the very end."""
+        """Return the text without any form of this secret, and without a prefix of it at the very end."""
         if self.text in text:
             text = text.replace(self.text, MASK)
         if any(mark in text for mark in "\\%&+"):
@@ -62,7 +62,7 @@ class _Secret:
         return self._without_cut_end(text)
 
     def _without_cut_end(self, text: str) -> str:
-        """A message that was cut may end in the middle of a secret."""
+        """Mask a prefix of the secret at the end: a message may have been cut in the middle of it."""
         for size in range(min(len(self.text) - 1, len(text)), MIN_CHARS - 1, -1):
             if text.endswith(self.text[:size]):
                 return text[:-size] + MASK
@@ -77,23 +77,23 @@ class Secrets:
         self._known: tuple[_Secret, ...] = ()
 
     def add(self, *texts: str) -> None:
-        """Register secrets; those under MIN_CHARS and well-known placeholders are not kept."""
+        """Register secrets; those shorter than MIN_CHARS and well-known placeholders are skipped."""
         with self._lock:
             known = {secret.text for secret in self._known}
             wanted = {text for text in texts if len(text) >= MIN_CHARS and text.lower() not in PLACEHOLDERS}
             fresh = [_Secret.of(text) for text in sorted(wanted - known)]
             if fresh:
-                # the longest first, so that what contains another secret is masked as one
+                # the longest first, so that a secret that contains another one is masked as one
                 self._known = tuple(sorted((*self._known, *fresh), key=lambda secret: -len(secret.text)))
 
     def add_headers(self, headers: Mapping[str, str]) -> None:
-        """Register the values of headers that are secrets by their name, whole and without their scheme."""
+        """Register the values of headers with secret names, whole and without their scheme."""
         for name, value in headers.items():
             if is_secret_header(name):
                 self.add(*_parts_of(value))
 
     def add_url(self, url: str) -> None:
-        """Register the password of a URL, as it stands and decoded."""
+        """Register the password of a URL, as written and decoded."""
         try:
             password = urlsplit(url).password or ""
         except ValueError:
@@ -107,7 +107,7 @@ class Secrets:
         return text
 
     def redact_values(self, value: Any) -> Any:
-        """Return plain data with the strings in it redacted, those of mappings' keys too."""
+        """Return plain data with all strings redacted, including the keys of mappings."""
         if not self._known:
             return value
         if isinstance(value, str):
@@ -119,12 +119,12 @@ class Secrets:
         return value
 
     def holds(self, text: str, *, min_chars: int = FATAL_CHARS) -> bool:
-        """Return True when the text holds a form of a secret of at least `min_chars` characters."""
+        """Return True when the text contains a form of a secret of at least `min_chars` characters."""
         return any(secret.redact(text) != text for secret in self._known if len(secret.text) >= min_chars)
 
 
 SECRETS = Secrets()
-"""The secrets of this process: logging is one for a process, and so is what it must not say."""
+"""The secrets of this process; global, as logging is."""
 
 
 def is_secret_header(name: str) -> bool:
@@ -133,7 +133,7 @@ def is_secret_header(name: str) -> bool:
 
 
 def _parts_of(value: str) -> Iterable[str]:
-    """The value, without its scheme (`Bearer …`), and the longer words and cookie values in it."""
+    """Yield the value, the value without its scheme (`Bearer …`), and the longer words and cookie values in it."""
     yield value
     scheme, _, rest = value.partition(" ")
     if scheme.isalpha():
@@ -142,7 +142,7 @@ def _parts_of(value: str) -> Iterable[str]:
 
 
 def _chunks(text: str) -> list[str]:
-    """The text in pieces of about _CHUNK_CHARS: a pattern for each of a long key's characters would be huge."""
+    """Split the text into pieces of about _CHUNK_CHARS: one pattern for all characters of a long key would be huge."""
     count = max(1, len(text) // _CHUNK_CHARS)
     size = -(-len(text) // count)
     return [text[at : at + size] for at in range(0, len(text), size)]
@@ -153,7 +153,7 @@ def _pattern(text: str) -> str:
 
 
 def _forms(char: str) -> Iterable[str]:
-    """Patterns for the ways in which a character may be written; each quantifier is bounded."""
+    """Yield patterns for the encodings of a character; each quantifier is bounded."""
     code = ord(char)
     yield r"\\{1,16}" if char == "\\" else r"\\{0,8}" + re.escape(char)
     yield rf"\\{{1,8}}[uU]{_hex(f'{code:04x}')}"
@@ -170,19 +170,19 @@ def _hex(digits: str) -> str:
 
 
 def _cores(text: str) -> Iterable[str]:
-    """The parts of base64 texts that hold this secret alone, for each of the three places it may begin at."""
+    """Yield the parts of base64 texts that encode only this secret, for each of its three possible alignments."""
     data = text.encode("utf-8")
     for before in range(3):
         encoded = base64.b64encode(b"\0" * before + data).decode()
-        first = -(-before * 8 // 6)  # characters that also hold bits of what stands before
-        last = (before + len(data)) * 8 // 6  # those after it also hold bits of what follows
+        first = -(-before * 8 // 6)  # characters that also encode bits of the preceding byte
+        last = (before + len(data)) * 8 // 6  # those after it also encode bits of the following byte
         core = encoded[first:last]
         yield core
         yield core.replace("+", "-").replace("/", "_")
 
 
 def _without_run(text: str, start: int, end: int) -> str:
-    """The text with the whole run of base64 characters around `start:end` masked."""
+    """Return the text with the whole run of base64 characters around `start:end` masked."""
     while start > 0 and text[start - 1] in _BASE64:
         start -= 1
     while end < len(text) and text[end] in _BASE64:

@@ -1,6 +1,6 @@
-"""Further fields of a request, of an agent or a provider: which may not be set there, and how they are put together.
+"""Additional request fields of an agent or a provider: the reserved ones, and the merging of both.
 
-It builds no request: the clients do.
+It must not build a request: the clients do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RESERVED: Mapping[str, str] = {
     "num_ctx": "set `ollama.num_ctx`",
     "truncate": "set the agent's `overflow`",
 }
-"""Fields that decide whether an answer is whole and whose it is, and where they are set instead."""
+"""Fields that decide whether an answer is complete and which model gives it, with the setting to use instead."""
 
 OLLAMA_OPTIONS = frozenset(
     (
@@ -36,7 +36,7 @@ OLLAMA_OPTIONS = frozenset(
 
 
 def reserved_in(request: Mapping[str, Any], place: str) -> Iterator[str]:
-    """Return a complaint about each field of an agent's `request` that may not be set there."""
+    """Yield an error message for each field of an agent's `request` that must not be set there."""
     options = request.get("options")
     for name in request:
         if name in RESERVED:
@@ -46,7 +46,7 @@ def reserved_in(request: Mapping[str, Any], place: str) -> Iterator[str]:
 
 
 def check_ollama_fields(options: Mapping[str, Any], extra_body: Mapping[str, Any]) -> None:
-    """Raise ConfigError when a provider's `options` or `extra_body` holds what has a setting of its own."""
+    """Raise ConfigError when a provider's `options` or `extra_body` contains a field with a setting of its own."""
     own = {"options": "set `options`", "keep_alive": "set `keep_alive`"}
     wrong = list(reserved_in(options, "options"))
     wrong += reserved_in({name: None for name in extra_body if name != "options"}, "extra_body")
@@ -58,7 +58,7 @@ def check_ollama_fields(options: Mapping[str, Any], extra_body: Mapping[str, Any
 
 
 def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Return both mappings as one; the other's values count, and mappings within them are merged as well."""
+    """Return both mappings merged recursively; the values of `other` win."""
     both = {**one, **other}
     for name in one.keys() & other.keys():
         if isinstance(one[name], Mapping) and isinstance(other[name], Mapping):
@@ -67,7 +67,7 @@ def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def split_for_ollama(request: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what of a request goes into Ollama's `options`, and what beside them."""
+    """Split a request into the fields of Ollama's `options` and the fields beside them."""
     inner = request.get("options")
     options = {name: value for name, value in request.items() if name in OLLAMA_OPTIONS}
     if isinstance(inner, Mapping):

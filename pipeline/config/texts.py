@@ -1,4 +1,4 @@
-"""What a text must be to stand in a setting, and what of a name or an address is never shown.
+"""Predicates of texts that settings accept, and the masking of secrets in names and URLs.
 
 It knows no setting, and must not do I/O.
 """
@@ -13,7 +13,7 @@ _SECRET = r"(?i)sig|token|key|secret|cred|pass|auth"
 
 
 def is_http_url(text: str) -> bool:
-    """True for an address of a server: http or https, a host, no query, no white space."""
+    """Return True for the URL of a server: http or https, a host, no query, no white space."""
     try:
         parts = urlsplit(text)
         port_ok = parts.port is None or parts.port > 0
@@ -24,41 +24,41 @@ def is_http_url(text: str) -> bool:
 
 
 def is_proxy(text: str) -> bool:
-    """True for the address of a proxy, or `env`."""
+    """Return True for the URL of a proxy, or `env`."""
     return text == "env" or is_http_url(text)
 
 
 def is_header_text(text: str) -> bool:
-    """True for what may stand in an HTTP header: Latin-1 without control characters."""
+    """Return True for a valid HTTP header value: Latin-1 without control characters."""
     return re.fullmatch(r"[\t -~\xa0-\xff]*", text) is not None
 
 
 def is_header(text: str) -> bool:
-    """True for `name: value` as HTTP has it: no white space in the name, none at the beginning of the value."""
+    """Return True for a valid HTTP header line `name: value`, without white space in the name or before the value."""
     return re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+: ([!-~\xa1-\xff][\t -~\xa0-\xff]*)?", text) is not None
 
 
 def is_filled(text: str) -> bool:
-    """True for a text that is more than white space and can be part of a path."""
+    """Return True for a text that is not blank and can be part of a path."""
     return bool(text.strip()) and "\0" not in text
 
 
 def is_go_duration(text: str) -> bool:
-    """True for what Ollama's `time.ParseDuration` takes: a number without a unit is none, except 0."""
+    """Return True for a duration that Go's `time.ParseDuration` accepts: a number needs a unit, except 0."""
     return _GO_DURATION.fullmatch(text) is not None
 
 
 def is_secret_name(name: str) -> bool:
-    """True when the name says that its value is a key, a password or a signature."""
+    """Return True when the name suggests that its value is a key, a password or a signature."""
     return re.search(_SECRET, name) is not None
 
 
 def mask_url(url: str) -> str:
-    """The address without user name, password, and the values of query fields that look like keys."""
+    """Return the URL without user name, password, and the values of query fields that look like keys."""
     url = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", r"\1***@", url)
     return re.sub(r"([?&#;])([^?=&#;]*)=([^&#;]*)", _masked_field, url)
 
 
-def _masked_field(found: re.Match[str]) -> str:
-    begin, name, value = found.groups()
+def _masked_field(match: re.Match[str]) -> str:
+    begin, name, value = match.groups()
     return f"{begin}{name}={'***' if is_secret_name(name) else value}"

@@ -1,6 +1,6 @@
-"""The one place YAML is read and written: safe, without surprises, every complaint with its file and line.
+"""Safe reading and writing of YAML; every error names its file and line.
 
-Scalars mean what YAML 1.2 says: `off`, `no`, `10:30` and `2024-01-01` are texts. It must not know any setting.
+Scalars follow YAML 1.2: `off`, `no`, `10:30` and `2024-01-01` are texts. It must not know any setting.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pipeline.errors import ConfigError
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_NODES = 100_000
-"""A file of aliases to aliases can mean more nodes than fit in memory."""
+"""A file of aliases to aliases can expand to more nodes than fit in memory."""
 
 MAX_BRACKETS = 100
-"""PyYAML looks at every open bracket for each token: a few thousand of them would take minutes."""
+"""PyYAML checks every open bracket for each token: a few thousand of them would take minutes."""
 
-# what PyYAML raises besides YAMLError for tags and numbers that do not fit their text
+# exceptions besides YAMLError that PyYAML raises for tags and numbers that do not fit their text
 _FAULTS = (ValueError, KeyError, IndexError, AttributeError, TypeError, OverflowError)
 
 
@@ -30,7 +30,7 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
     def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
-        """Opens one more bracket; RecursionError when there are too many."""
+        """Open one more bracket; RecursionError when there are too many."""
         if self.flow_level >= MAX_BRACKETS:
             raise RecursionError("brackets")
         super().fetch_flow_collection_start(token)
@@ -49,7 +49,7 @@ for _tag, _pattern, _first in (
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
-    """The file's mapping ({} for an empty file); ConfigError names the file, and the line where there is one."""
+    """Return the file's mapping ({} for an empty file); ConfigError names the file, and the line if known."""
     try:
         with Path(path).open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -67,12 +67,12 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def dump_yaml(tree: dict[str, Any]) -> str:
-    """The tree as YAML, its keys in their order; small collections stand on one line."""
+    """Return the tree as YAML, keys in their order, small collections on one line."""
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
 
 
 def scalar(text: str) -> Any:
-    """What the text means as YAML on its own; the text itself where it is not YAML."""
+    """Return the value of the text as YAML; the text itself when it is not YAML."""
     try:
         return _read(text.encode("utf-8", "replace"), "text")[0]
     except ConfigError:
@@ -80,7 +80,7 @@ def scalar(text: str) -> Any:
 
 
 def _read(data: bytes, place: str) -> tuple[Any, int]:
-    """The value, and the line it begins on."""
+    """Return the value and the line it begins on."""
     try:
         loader = _Loader(data)
         node = loader.get_single_node()
@@ -101,7 +101,7 @@ def _read(data: bytes, place: str) -> tuple[Any, int]:
 
 
 def _inspect(node: yaml.Node, place: str, *, sizes: dict[int, int]) -> int:
-    """How many nodes this one means with its aliases written out; ConfigError on duplicate keys and circles."""
+    """Return the number of nodes with aliases expanded; ConfigError for duplicate keys and cyclic aliases."""
     where = f"{place}, line {node.start_mark.line + 1}"
     if id(node) in sizes:
         if not sizes[id(node)]:

@@ -1,4 +1,4 @@
-"""The configuration: defaults, precedence, what is refused and how, and that no secret is ever shown."""
+"""The configuration: defaults, precedence, refused values and their messages, and that no secret is shown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SECRET = "hunter2-very-secret"
 
 @pytest.fixture
 def write(tmp_path: Path) -> Any:
-    """A function that writes a config file and gives its path."""
+    """Return a function that writes a config file and returns its path."""
 
     def _write(text: str, name: str = "config.yaml") -> Path:
         path = tmp_path / name
@@ -37,14 +37,14 @@ def write(tmp_path: Path) -> Any:
 
 
 def complaint(path: Path | None = None, **how: Any) -> str:
-    """The message of the ConfigError that loading must raise."""
+    """Return the message of the ConfigError that loading must raise."""
     with pytest.raises(ConfigError) as caught:
         load_config(path, **{"environ": {}, **how})
     return str(caught.value)
 
 
 def uncommented(text: str) -> str:
-    """The file with the settings that are commented out (a # and no single space) switched on."""
+    """Return the file with its commented-out settings (a # and no single space) enabled."""
     lines = text.splitlines()
     return "\n".join(
         line[1:] if line.startswith("#") and (line[1:3] == "  " or line[1:2].isalpha()) else line for line in lines
@@ -57,20 +57,20 @@ class TestDefaults:
         assert load_config(None, environ={}) == AppConfig()
 
     def test_the_default_file_says_the_defaults(self) -> None:
-        """config/default.yaml changes nothing, and sets no fallback by the way."""
+        """config/default.yaml changes no default and does not enable a fallback."""
         app = load_config(DEFAULT, environ={})
         assert app == AppConfig()
         assert app.fallback_names() == ()
 
     def test_the_default_file_names_every_setting(self, write: Any) -> None:
-        """Each known key stands in config/default.yaml with its default, ollama's as comments."""
+        """Each known key is in config/default.yaml with its default, ollama's as comments."""
         app = load_config(write(uncommented(DEFAULT.read_text("utf-8"))), environ={})
         assert app == AppConfig()
         assert set(app.origins) == set(known_keys())
 
     @pytest.mark.parametrize("cls", [VLLMConfig, OllamaConfig])
     def test_the_first_ten_fields_keep_their_order(self, cls: type) -> None:
-        """Positional construction is a promise."""
+        """The order of the fields is public: they may be given by position."""
         assert [f.name for f in fields(cls)][:10] == [
             "base_url",
             "model",
@@ -85,7 +85,7 @@ class TestDefaults:
         ]
 
     def test_every_rule_belongs_to_a_setting(self) -> None:
-        """A renamed setting does not leave its old rule behind, and none is without a sentence."""
+        """A renamed setting does not leave its old rule behind, and every rule has a description."""
         schemas = [config_schema(), agent_schema()]
         names = {name for cls in sections().values() for name in hints_of(cls)} | set(known_keys())
         names |= {name for schema in schemas for name in schema["properties"]} | {"weight"}
@@ -125,7 +125,7 @@ class TestDirectConstruction:
     )
     @pytest.mark.parametrize("cls", [VLLMConfig, OllamaConfig])
     def test_an_impossible_value_is_refused(self, cls: Any, name: str, value: object) -> None:
-        """A client cannot be given settings that make no sense; the message names the setting."""
+        """A client refuses invalid settings; the message names the setting."""
         with pytest.raises(ConfigError, match=name):
             cls(**{name: value})
 
@@ -139,7 +139,7 @@ class TestDirectConstruction:
         ],
     )
     def test_addresses_lose_their_ends_and_keep_their_prefix(self, given_url: Any, urls: Any) -> None:
-        """A trailing / or /v1 does not matter, a path prefix does, a repeated replica is one."""
+        """A trailing / or /v1 is removed, a path prefix is kept, a repeated replica counts once."""
         assert VLLMConfig(base_url=given_url).base_urls == urls
 
     def test_a_secret_is_not_in_the_repr(self) -> None:
@@ -150,7 +150,7 @@ class TestDirectConstruction:
         assert SECRET not in repr(config)
 
     def test_source_names_are_unique(self) -> None:
-        """Two inputs of one name would share ids."""
+        """Two inputs with the same name would share ids."""
         with pytest.raises(ConfigError, match="more than once"):
             InputConfig(uri=(InputSource("a", "x"), InputSource("b", "x")))
 
@@ -163,7 +163,7 @@ class TestDirectConstruction:
 
 class TestPrecedence:
     def test_flag_beats_environment_beats_file(self, write: Any) -> None:
-        """The strongest source wins for each key alone, and origins tell which it was."""
+        """The source of highest precedence wins for each key, and `origins` names it."""
         path = write("vllm: {model: file, timeout: 1, max_tokens: 1}")
         environ = {"VLLM_MODEL": "env", "VLLM_TIMEOUT": "2"}
         app = load_config(path, environ=environ, overrides={"vllm.model": "flag"})
@@ -188,7 +188,7 @@ class TestPrecedence:
         assert app.vllm == VLLMConfig("http://gpu:8000", "123", 5.5, 7, 0.1, 9.0, 1.5, 99, 0.7, "0123")
 
     def test_pipeline_variables_reach_every_key(self) -> None:
-        """The names are made of the known keys, so none is ambiguous and none is missing."""
+        """The names are derived from the known keys, so none is ambiguous and none is missing."""
         environ = {
             "PIPELINE_INPUT_URI": "a,b.txt",
             "PIPELINE_RUNNER_MAX_IN_FLIGHT_BYTES": "1e6",
@@ -206,7 +206,7 @@ class TestPrecedence:
         assert len(names) == len(known_keys())
 
     def test_foreign_and_empty_variables_are_ignored(self) -> None:
-        """Kubernetes injects VLLM_PORT, and an empty variable is an unset one."""
+        """Kubernetes injects VLLM_PORT; an empty variable counts as unset."""
         environ = {"VLLM_PORT": "tcp://10.0.0.1:80", "VLLM_MODEL": "", "OLLAMA_HOST": "x", "PIPELINE_CONFIG": "y"}
         app = load_config(None, environ=environ)
         assert app == AppConfig()
@@ -218,12 +218,12 @@ class TestPrecedence:
         assert app.ollama.base_urls == ("http://a:1", "http://b:2")
 
     def test_a_key_in_the_environment_replaces_a_key_file_in_the_file(self, write: Any) -> None:
-        """Else the stronger source would lose because of another name for the same thing."""
+        """Otherwise a source of higher precedence would lose to another name of the same setting."""
         app = load_config(write("vllm: {api_key_file: old}"), environ={"VLLM_API_KEY": "new"})
         assert read_api_key(app.vllm) == "new"
 
     def test_set_reads_values_as_the_key_needs_them(self) -> None:
-        """A text stays a text, a number and a list become what they say."""
+        """A text stays a text; a number and a list are converted."""
         texts = ("vllm.model=007", "runner.grace_s=1.5", "variant=null", "input.include=[a, b]")
         app = load_config(None, environ={"PIPELINE_VARIANT": "x"}, overrides=dict(map(parse_set, texts)))
         assert (app.vllm.model, app.runner.grace_s, app.variant) == ("007", 1.5, None)
@@ -232,7 +232,7 @@ class TestPrecedence:
             parse_set("runner.grace_s")
 
     def test_the_variable_names_the_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """PIPELINE_CONFIG comes first, then the usual place, then none."""
+        """PIPELINE_CONFIG comes first, then config/default.yaml, then none."""
         monkeypatch.chdir(tmp_path)
         assert find_config({}) is None
         (tmp_path / "config").mkdir()
@@ -252,7 +252,7 @@ class TestProviders:
         assert app.provider_config("") is app.ollama
 
     def test_an_unknown_provider_names_the_nearest(self, write: Any) -> None:
-        """A name that is not there is an error of the file that gave it."""
+        """The error about an unknown provider names the file that set it."""
         assert "provider: got 'vlm', need one of ollama, vllm; the nearest is vllm" in complaint(write("provider: vlm"))
         assert "fallback: got 'x'" in complaint(overrides={"fallback": ["x"]})
 
@@ -260,7 +260,7 @@ class TestProviders:
         "text", ["providers: {big: {}}", "providers: {big: {type: gpt}}", "providers: {vllm: {type: vllm}}"]
     )
     def test_a_provider_without_type_or_with_a_taken_name_is_refused(self, write: Any, text: str) -> None:
-        """The entry could not be told from a section, or has no dialect."""
+        """The name is that of a section, or the type is missing."""
         assert complaint(write(text)).startswith("providers.")
 
     @pytest.mark.parametrize(
@@ -276,13 +276,13 @@ class TestProviders:
         ],
     )
     def test_fallback(self, write: Any, text: str, environ: dict[str, str], names: tuple[str, ...]) -> None:
-        """Ollama is the fallback when anything of it is set; the first provider never is."""
+        """Ollama is the fallback when any of its settings is set; the first provider never is."""
         assert load_config(write(text), environ=environ).fallback_names() == names
 
 
 class TestComplaints:
     def test_the_contract_example(self, write: Any) -> None:
-        """Key, value, what is accepted and the place, in this order."""
+        """A message has the key, the value, the accepted values and the source, in this order."""
         path = write("runner: {grace_s: -3}")
         assert complaint(path) == f"runner.grace_s: got -3, need a number of seconds >= 0 ({path})"
 
@@ -316,20 +316,20 @@ class TestComplaints:
         ],
     )
     def test_what_is_wrong_is_named(self, write: Any, text: str, expected: str) -> None:
-        """Each kind of mistake is told with its key and the file."""
+        """The message for each kind of mistake names the key and the file."""
         path = write(text)
         message = complaint(path)
         assert expected in message
         assert str(path) in message
 
     def test_a_variable_is_named(self) -> None:
-        """A bad value in the environment is looked for there, not in the file."""
+        """The message about a bad variable names the variable, not the file."""
         assert complaint(environ={"VLLM_TIMEOUT": "soon"}) == (
             "vllm.timeout: got 'soon', need a number of seconds > 0 (environment variable VLLM_TIMEOUT)"
         )
 
     def test_all_mistakes_are_told_at_once_up_to_twenty(self, write: Any) -> None:
-        """A person mends a file once; a file of another program does not flood the screen."""
+        """All errors of a file are listed at once, up to a limit for a file of another program."""
         lines = complaint(write("\n".join(f"wrong{n}: 1" for n in range(30)))).splitlines()
         assert len(lines) == 21
         assert lines[-1] == "and 10 more"
@@ -374,14 +374,14 @@ class TestYaml:
         assert str(path) in str(caught.value)
 
     def test_aliases_of_aliases_are_refused(self, write: Any) -> None:
-        """A short file cannot mean more than memory holds."""
+        """A short file cannot expand to more than fits in memory."""
         lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
         lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
         with pytest.raises(ConfigError, match="need fewer aliases"):
             load_yaml(write("\n".join(lines)))
 
     def test_words_and_dates_are_texts(self, write: Any) -> None:
-        """`off` is a choice of ours and no is a country; only true and false are truth values."""
+        """`off` is a setting's value and `no` a country; only true and false are booleans."""
         text = "a: off\nb: no\nc: 2024-01-01\nd: 10:30\ne: 010\nf: 1e3\ng: true\nh: ~\non: -7"
         assert load_yaml(write(text)) == {
             "a": "off",
@@ -396,7 +396,7 @@ class TestYaml:
         }
 
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
-        """The reason of the system is told."""
+        """The message contains the system's reason."""
         with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read \(No such file"):
             load_yaml(tmp_path / "none.yaml")
 
@@ -407,7 +407,7 @@ class TestYaml:
     @settings(max_examples=300, deadline=None)
     @given(data=st.one_of(st.binary(max_size=200), st.text("{}[]:,&*!-#|>'\"\n ab01.~<", max_size=60).map(str.encode)))
     def test_any_bytes_are_a_configuration_or_a_complaint(self, tmp_path_factory: Any, data: bytes) -> None:
-        """No file makes the program fall over."""
+        """No file makes loading fail with anything but a ConfigError."""
         path = tmp_path_factory.mktemp("yaml") / "c.yaml"
         path.write_bytes(data)
         try:
@@ -427,7 +427,7 @@ VALUES = st.recursive(
 @given(key=st.sampled_from(known_keys()), value=VALUES)
 @example(key="ollama.retry_base_delay", value=31)
 def test_any_value_of_any_key_is_taken_or_refused_by_name(key: str, value: object) -> None:
-    """Whatever a key is given, the result is a configuration or a message that names the key."""
+    """Any value of any key gives a configuration or a message that names the key."""
     try:
         assert isinstance(load_config(None, environ={}, overrides={key: value}), AppConfig)
     except ConfigError as error:
@@ -438,7 +438,7 @@ def test_any_value_of_any_key_is_taken_or_refused_by_name(key: str, value: objec
 @settings(max_examples=300, deadline=None)
 @given(name=st.sampled_from(sorted(env_names())), text=st.text(min_size=1, max_size=20))
 def test_any_text_in_a_variable_is_taken_or_refused(name: str, text: str) -> None:
-    """Whatever a variable holds, the result is a configuration or a message."""
+    """Any value of any variable gives a configuration or a message."""
     try:
         assert env_names()[name] in load_config(None, environ={name: text}).origins
     except ConfigError as error:
@@ -447,7 +447,7 @@ def test_any_text_in_a_variable_is_taken_or_refused(name: str, text: str) -> Non
 
 class TestSecrets:
     def test_describe_masks_every_secret(self, write: Any) -> None:
-        """What is printed and recorded is plain JSON without secrets, and says what is resolved."""
+        """The printed configuration is plain JSON without secrets, with provider and fallback resolved."""
         path = write(
             f"provider: vllm\n"
             f"vllm: {{base_url: ['http://u:{SECRET}@a/v1'], api_key: {SECRET}, headers: {{Authorization: {SECRET}}},"
@@ -475,7 +475,7 @@ class TestSecrets:
         ],
     )
     def test_addresses_are_masked_and_stay_readable(self, url: str, masked: str) -> None:
-        """Users and signatures go, hosts, paths and globs stay."""
+        """User names and signatures are masked; hosts, paths and globs are kept."""
         assert mask_url(url) == masked
 
     def test_a_key_is_read_from_its_file(self, tmp_path: Path) -> None:
@@ -497,12 +497,12 @@ class TestSecrets:
 class TestSchema:
     @pytest.mark.parametrize("schema", [config_schema(), agent_schema()])
     def test_the_schemas_are_schemas(self, schema: dict[str, Any]) -> None:
-        """They are JSON, of draft 2020-12, and closed."""
+        """They are JSON Schemas of draft 2020-12 and refuse unknown keys."""
         Draft202012Validator.check_schema(json.loads(json.dumps(schema, allow_nan=False)))
         assert schema["additionalProperties"] is False
 
     def test_the_default_file_keeps_the_schema(self, write: Any) -> None:
-        """Also with everything in it that is commented out."""
+        """The default file fits the schema, also with all commented-out settings enabled."""
         data = load_yaml(write(uncommented(DEFAULT.read_text("utf-8"))))
         assert [error.message for error in Draft202012Validator(config_schema()).iter_errors(data)] == []
         assert set(data) == set(config_schema()["properties"])
@@ -510,7 +510,7 @@ class TestSchema:
     @settings(max_examples=300, deadline=None)
     @given(key=st.sampled_from(known_keys()), value=VALUES)
     def test_what_the_program_takes_the_schema_takes(self, key: str, value: object) -> None:
-        """An editor never marks what the program accepts."""
+        """An editor does not mark values that the program accepts."""
         try:
             load_config(None, environ={}, overrides={key: value if not isinstance(value, str) else [value]})
         except ConfigError:
@@ -522,7 +522,7 @@ class TestSchema:
 
 
 def test_a_flag_leads_into_a_mapping(tmp_path: Path) -> None:
-    """One option of a store, one header, one field of a request, beside those that the file has."""
+    """A flag adds one store option, header or request field to those in the file."""
     path = tmp_path / "c.yaml"
     path.write_text("input: {storage: {region: a}}\nproviders: {big: {type: vllm}}\n", encoding="utf-8")
     texts = (
@@ -540,6 +540,6 @@ def test_a_flag_leads_into_a_mapping(tmp_path: Path) -> None:
 
 
 def test_what_is_no_mapping_has_no_inside() -> None:
-    """A key that is too long is unknown, as a misspelt one is."""
+    """A key that is too long is reported as unknown, like a misspelt one."""
     with pytest.raises(ConfigError, match=r"runner\.refresh\.now: .*unknown key"):
         load_config(None, environ={}, overrides={"runner.refresh.now": "1"})

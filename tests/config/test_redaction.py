@@ -1,4 +1,4 @@
-"""No form of a secret is left in a redacted text, and texts without one stay as they are."""
+"""A redacted text contains no form of a secret, and a text without one is unchanged."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FORMS: dict[str, Callable[[str], str]] = {
 @settings(deadline=None, max_examples=300)
 @given(SECRETS, st.sampled_from(sorted(FORMS)), st.text(max_size=30), st.text(max_size=30))
 def test_no_form_of_a_secret_is_left(secret: str, form: str, before: str, after: str) -> None:
-    """However a server writes the secret, and wherever."""
+    """Every encoding of the secret is masked at every position."""
     secrets = Secrets()
     secrets.add(secret)
     echoed = FORMS[form](secret)
@@ -58,7 +58,7 @@ def test_no_form_of_a_secret_is_left(secret: str, form: str, before: str, after:
 def test_base64_is_found_wherever_it_begins(
     secret: str, before: bytes, after: bytes, encode: Callable[[bytes], bytes]
 ) -> None:
-    """Also as a part of a longer text, as in `Basic base64(user:password)`."""
+    """Base64 of a longer text that contains the secret is masked, as in `Basic base64(user:password)`."""
     secrets = Secrets()
     secrets.add(secret)
     echoed = encode(before + secret.encode() + after).decode()
@@ -68,7 +68,7 @@ def test_base64_is_found_wherever_it_begins(
 @settings(deadline=None)
 @given(SECRETS, st.integers(MIN_CHARS, 100))
 def test_a_text_that_was_cut_does_not_end_with_a_part_of_it(secret: str, size: int) -> None:
-    """Messages are cut to a length, which may be in the middle of the key."""
+    """A message may be cut in the middle of the key."""
     secrets = Secrets()
     secrets.add(secret)
     assert secrets.redact("the key " + secret[:size]).removeprefix("the key ") == MASK
@@ -77,7 +77,7 @@ def test_a_text_that_was_cut_does_not_end_with_a_part_of_it(secret: str, size: i
 @settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="Zz", exclude_categories=["Cs"]), max_size=200))
 def test_other_texts_stay_as_they_are(text: str) -> None:
-    """A secret that is not in a text changes nothing of it."""
+    """A text without the secret is unchanged."""
     secrets = Secrets()
     secrets.add("Z-secret-Z-that-is-not-in-it")
     assert secrets.redact(text) == text
@@ -86,14 +86,14 @@ def test_other_texts_stay_as_they_are(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["EMPTY", "token", "ollama", "OLLAMA", ""])
 def test_words_and_placeholders_are_no_secrets(text: str) -> None:
-    """They stand in ordinary messages, as the name of the provider does."""
+    """They occur in ordinary messages, like the name of the provider."""
     secrets = Secrets()
     secrets.add(text)
     assert secrets.redact(f"the provider {text} answered") == f"the provider {text} answered"
 
 
 def test_headers_are_secret_by_their_name() -> None:
-    """Authorization with and without its scheme, cookies by their values, and none that is named otherwise."""
+    """Authorization is masked with and without its scheme, cookies by value, other headers not at all."""
     secrets = Secrets()
     secrets.add_headers(
         {"Authorization": "Token abc def ghi", "Cookie": "session=0123456789; a=b", "X-Team": "research"}
@@ -102,14 +102,14 @@ def test_headers_are_secret_by_their_name() -> None:
 
 
 def test_the_password_of_a_url_is_one() -> None:
-    """As it stands in the URL, and decoded."""
+    """The password is masked as written in the URL and decoded."""
     secrets = Secrets()
     secrets.add_url("http://user:p%40ss%2Fword@host/v1")
     assert secrets.redact("p%40ss%2Fword and p@ss/word") == "*** and ***"
 
 
 def test_a_short_secret_in_an_answer_is_no_reason_to_refuse_it() -> None:
-    """From 16 characters on it cannot be there by chance."""
+    """A secret of 16 characters or more cannot occur by chance."""
     secrets = Secrets()
     secrets.add("a" * (FATAL_CHARS - 1), "b" * FATAL_CHARS)
     assert not secrets.holds("x" + "a" * (FATAL_CHARS - 1))
