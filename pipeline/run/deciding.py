@@ -27,6 +27,7 @@ _ABOUT_INPUT_ONLY = {"uri", "include", "exclude", "min_documents", "storage"}
 _SECRET = {"api_key", "api_key_file", "headers", "ca_file", "client_cert", "client_key"}
 _TRANSPORT = _SECRET | {
     "base_url", "metrics_url", "proxy", "preflight", "resolve_replicas", "max_connection_age_s", "keep_alive",
+    "stream",
     "timeout", "load_timeout", "max_retries", "retry_base_delay", "retry_max_delay", "retry_backoff_multiplier",
 }  # fmt: skip
 """Provider settings that decide whether an answer comes, and not which one."""

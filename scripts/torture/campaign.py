@@ -49,6 +49,7 @@ class Campaign:
         self.tally = RunCounts()
         self._site, self._corpus, self._server, self._book, self._rng = site, corpus, server, book, rng
         self._say = say
+        self._streamed_at_end = rng.random() < 0.5
 
     def run(self, seconds: float) -> RunCounts:
         """Returns what happened, when all documents have come to their end."""
@@ -91,7 +92,9 @@ class Campaign:
         self._say(f"{label} {told}: {done} results, {len(after.errors)} errors of {shown}; wrong so far: {wrong}")
 
     def _quiet(self, label: str) -> bool:
-        self._expect(label, ended(self._site.start(label)), {0})
+        """A run in peace. Whether answers are streamed stays the same: servers' trouble depends on it."""
+        stream = f"{self._site.dialect}.stream={str(self._streamed_at_end).lower()}"
+        self._expect(label, ended(self._site.start(label, "--set", stream)), {0})
         return True
 
     def _kill(self, label: str) -> bool:
