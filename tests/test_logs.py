@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pipeline import logs
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parent.parent / "docs" / "operations.md").read_text(encoding="utf-8")
 
 LINE = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) ")
 log = logging.getLogger("pipeline.test")
@@ -266,7 +266,7 @@ def test_a_runs_json_log_has_the_documented_fields(place: Place, server: FakeLLM
     started = [line["message"] for line in lines].index("run starts")
     assert {(line["run_id"], line["shard"]) for line in lines[started:]} == {("night", "0/1")}
     assert about["run ends", None]["exit_code"] == 0
-    section = README.partition("### Logs")[2].partition("\n## ")[0]
+    section = PAGE.partition("## Logs")[2].partition("\n## ")[0]
     names = "".join(line.split("|")[1] for line in section.splitlines() if line.startswith("|"))
     documented = set(re.findall(r"`(\w+)`", names))
     warnings = [line for line in lines if line["severity"] == "WARNING"]

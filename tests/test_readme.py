@@ -1,4 +1,4 @@
-"""What the README says is so: its tables, its agent and its commands."""
+"""What README.md and the pages of docs/ say is so: their links, tables, commands, agents and programs."""
 
 from __future__ import annotations
 
@@ -21,24 +21,68 @@ from pipeline.config.loading import load_config
 from pipeline.errors import REASONS
 
 ROOT = Path(__file__).parent.parent
+DOCS = {page.name: page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md"))}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
-WALKED = ("Your first record", "Change a prompt safely")
-"""Sections whose first block is a way to go, each with a test of its own."""
+PAGES = {"README.md": README, **{f"docs/{name}": text for name, text in DOCS.items()}}
+OTHERS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("CONTRIBUTING.md", "SECURITY.md")}
+BLOCKS = [block for text in PAGES.values() for block in re.findall(r"```(\w*)\n(.*?)```", text, re.DOTALL)]
+WALKED = (
+    ("README.md", "Your first record"),
+    ("docs/quickstart.md", "Your first record"),
+    ("docs/reruns.md", "Change a prompt safely"),
+)
+"""Sections whose first block is a sequence of commands with a test of its own."""
+
+
+def everywhere(pattern: str) -> list[tuple[str, ...] | str]:
+    """Each different match of the pattern in README.md and docs/, sorted."""
+    return sorted({match for text in PAGES.values() for match in re.findall(pattern, text, re.MULTILINE)})
 
 
 def commands() -> list[str]:
-    """The `pipeline` commands in the README's blocks, without comments, redirections and what a shell does before."""
+    """The `pipeline` commands in the pages' blocks, without comments, redirections and what a shell does before."""
     lines = [line for kind, text in BLOCKS if kind == "" for line in text.splitlines()]
-    found = [re.search(r"(?:^|&& )(pipeline .*?)(?:\s+#.*|\s+>.*)?$", line) for line in lines]
-    return [match.group(1) for match in found if match]
+    matches = [re.search(r"(?:^|&& )(pipeline .*?)(?:\s+#.*|\s+>.*|\s+&& cd .*)?$", line) for line in lines]
+    return list(dict.fromkeys(match.group(1) for match in matches if match))
 
 
 def named_files() -> list[tuple[str, str]]:
-    """The page and each file of ours that it names, as it names it."""
-    pages = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")}
+    """Each page with each file of the project that it names, as it names it."""
     pattern = r"(?<![\w/.*!])(?:(?:pipeline|tests|scripts|config|llm|documents)/)(?:\w+/)*[\w.-]+\.(?:py|yaml|json)"
-    return [(page, name) for page, text in pages.items() for name in sorted(set(re.findall(pattern, text)))]
+    pages = {**PAGES, **OTHERS}.items()
+    return [(page, name) for page, text in pages for name in sorted(set(re.findall(pattern, text)))]
+
+
+def links() -> list[tuple[str, str, str]]:
+    """Each page with the path and the heading of each relative link in it."""
+    pattern = r"\]\((?!\w+:)([^)#]*)(?:#([^)]*))?\)"
+    return [
+        (page, *link) for page, text in {**PAGES, **OTHERS}.items() for link in sorted(set(re.findall(pattern, text)))
+    ]
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that a forge gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_is_short() -> None:
+    """It leads to docs/, and does not grow into it."""
+    assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.parametrize(("page", "target", "anchor"), links())
+def test_each_link_leads_to_a_file_and_a_heading(page: str, target: str, anchor: str) -> None:
+    """Relative links, with their anchors."""
+    path = (ROOT / page).parent / target if target else ROOT / page
+    assert path.exists()
+    assert not anchor or anchor in anchors(path.read_text(encoding="utf-8"))
+
+
+def test_the_index_lists_every_page() -> None:
+    """docs/README.md links each page of docs/."""
+    assert set(re.findall(r"\]\(([\w-]+\.md)", DOCS["README.md"])) == set(DOCS) - {"README.md"}
 
 
 @pytest.mark.parametrize(("page", "name"), named_files())
@@ -48,33 +92,31 @@ def test_each_file_that_is_named_is_there(page: str, name: str) -> None:
 
 
 def test_the_table_of_reasons_is_that_of_the_program() -> None:
-    """Each reason stands there once, with the advice that the report gives."""
-    section = README.partition("## When documents fail")[2].partition("\n## ")[0]
+    """Each reason is there once, with the advice that the report gives."""
+    section = DOCS["troubleshooting.md"].partition("## Reasons")[2].partition("\n## ")[0]
     rows = dict(re.findall(r"^\| `([a-z_]+)` \| (.*) \|$", section, re.MULTILINE))
     assert rows == {name: reason.advice for name, reason in REASONS.items()}
 
 
 def test_there_are_commands_to_test() -> None:
-    """The test below looks at something."""
+    """The test below checks something."""
     assert len(commands()) >= 6
 
 
 @pytest.mark.parametrize("command", commands())
 def test_each_command_can_be_typed(command: str) -> None:
-    """The command line takes it as it stands."""
+    """The command line accepts it."""
     assert parser().parse_args(shlex.split(command)[1:]).command
 
 
-@pytest.mark.parametrize(
-    "target", sorted(set(re.findall(r"^(?:\S+=\S+ )*make (\w+)|`make (\w+)`", README, re.MULTILINE)))
-)
+@pytest.mark.parametrize("target", everywhere(r"^(?:\S+=\S+ )*make (\w+)|`make (\w+)`"))
 def test_each_target_is_there(target: tuple[str, str]) -> None:
-    """make knows how to come to it."""
+    """make knows how to build it."""
     ran = subprocess.run(["make", "-n", "".join(target)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
 
 
-@pytest.mark.parametrize("command", sorted(set(re.findall(r"python (scripts/\w+[^`\n#]*)", README))))
+@pytest.mark.parametrize("command", everywhere(r"python (scripts/\w+[^`\n#]*)"))
 def test_each_script_is_there_and_knows_its_flags(command: str) -> None:
     """What its --help tells."""
     words = shlex.split(command)
@@ -86,13 +128,13 @@ def test_each_script_is_there_and_knows_its_flags(command: str) -> None:
 
 
 def test_the_agent_in_it_loads(tmp_path: Path) -> None:
-    """Who pastes the README's agent has a valid one."""
+    """Who pastes the agent of docs/agents.md has a valid one."""
     (tmp_path / "appointments.yaml").write_text(agent_text(), encoding="utf-8")
     assert load_agent("appointments", agents_dir=tmp_path).schema == yaml.safe_load(agent_text())["schema"]
 
 
 def agent_text() -> str:
-    """The README's agent file."""
+    """The first agent file of docs/."""
     return next(text for kind, text in BLOCKS if kind == "yaml" and "system_prompt" in text)
 
 
@@ -104,46 +146,53 @@ def test_the_config_in_it_loads(tmp_path: Path) -> None:
     assert app.fallback_names() == ("ollama",)
 
 
-def section_commands(heading: str) -> list[str]:
-    """The lines of the first block under a heading, without their comments."""
-    text = README.partition(f"## {heading}\n")[2].partition("```\n")[2].partition("```")[0]
+def section_commands(page: str, heading: str) -> list[str]:
+    """The lines of the first block under a heading of a page, without their comments."""
+    text = PAGES[page].partition(f"## {heading}\n")[2].partition("```\n")[2].partition("```")[0]
     return [re.sub(r"\s+#.*", "", line) for line in text.splitlines()]
 
 
-def test_the_way_to_the_first_record_can_be_walked(place: Place) -> None:
-    """Each command of it, in its order, with nothing set but the server; a valid record stands at its end."""
+@pytest.mark.parametrize(("page", "count"), [("README.md", 3), ("docs/quickstart.md", 4)])
+def test_the_way_to_the_first_record_can_be_walked(place: Place, page: str, count: int) -> None:
+    """Each command of it, in its order, with nothing set but the server, ends in a valid record."""
     place.env |= {"PIPELINE_CONFIG": "", "VLLM_BASE_URL": place.server.url}
-    walked = 0
-    for line in section_commands("Your first record"):
-        words = shlex.split(line)
+    printed = []
+    for words in (shlex.split(part) for line in section_commands(page, WALKED[0][1]) for part in line.split(" && ")):
         if words[0] == "cd":
             place.folder = place.folder / words[1]
         elif words[0] == "pipeline":
             ran = place.call(*words[1:])
-            assert ran.code == 0, f"{line}\n{ran.out}{ran.err}"
-            walked += 1
-    assert walked == 4
+            assert ran.code == 0, f"{words}\n{ran.out}{ran.err}"
+            printed.append(ran.out)
+    assert len(printed) == count
     assert [line["id"] for line in place.lines("results.jsonl")] == ["example.txt"]
+    if page == "README.md":
+        shown = re.search(r"```text\n(.*?)```", README, re.DOTALL)
+        assert shown
+        expected = shown.group(1).replace("http://127.0.0.1:8000", place.server.url).splitlines()
+        assert set(expected) <= set("".join(printed).splitlines())
 
 
 def test_every_other_command_runs(place: Place) -> None:
-    """In the README's order, in a folder in which what they name is there; each ends with 0."""
+    """In the order of the pages, purge last, in a folder in which what they name is there; each ends with 0."""
     pytest.importorskip("pyarrow")
     lines = "".join(json.dumps({"text": text}) + "\n" for text in [*["A plain text."] * 4, "[[fault:http_400]]"])
-    place.documents({**{f"d{number:02}.txt": "A plain text." for number in range(30)}, "archive/2025-q4.jsonl": ""})
+    place.documents({**{f"d{number:02}.txt": "A plain text." for number in range(60)}, "archive/2025-q4.jsonl": ""})
     (place.folder / "inbox" / "archive" / "2025-q4.jsonl").write_text(lines, encoding="utf-8")
     for name, text in {
         "prod.yaml": (place.folder / "pipeline.yaml").read_text(encoding="utf-8"),
         "my_agents/appointments.yaml": agent_text(),
         "data/inbox/today.txt": "A plain text.",
         "takedowns.txt": "d07.txt\n",
+        "ids.txt": "archive/2025-q4.jsonl#5\n",
+        "inbox/empty.txt": "",
     }.items():
         path = place.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    walked = {line for heading in WALKED for line in section_commands(heading)}
+    walked = {line for section in WALKED for line in section_commands(*section)}
     others = [command for command in commands() if command not in walked]
-    for command in dict.fromkeys(["pipeline run", *others]):
+    for command in dict.fromkeys(["pipeline run", *sorted(others, key=lambda line: "purge" in line)]):
         here = command.replace("/var/lib/node_exporter", str(place.folder)).replace("9464", "0").replace(":9091", ":1")
         ran = place.call(*shlex.split(here)[1:])
         assert ran.code == 0, f"{command}\n{ran.out}{ran.err}"
@@ -153,14 +202,14 @@ def test_every_other_command_runs(place: Place) -> None:
 
 
 def test_a_prompt_can_be_changed_the_safe_way(place: Place, server: FakeLLM) -> None:
-    """Each command of that section, in its order, between two prompts of the built-in extractor."""
+    """Each command of docs/reruns.md, in its order, between two prompts of the built-in extractor."""
     place.configure({"agent": "extractor", "agents_dir": "agents"})
     place.documents(12)
     place.run()
     built_in = load_agent("extractor").path.read_text(encoding="utf-8")
     (place.folder / "agents" / "extractor.yaml").write_text(built_in.replace("You ", "Now you ", 1), encoding="utf-8")
     server.requests.clear()
-    for line in section_commands("Change a prompt safely"):
+    for line in section_commands(*WALKED[2]):
         ran = place.call(*shlex.split(line)[1:])
         assert ran.code == 0, f"{line}\n{ran.out}{ran.err}"
     assert set(place.done().values()) == {2}
@@ -169,7 +218,7 @@ def test_a_prompt_can_be_changed_the_safe_way(place: Place, server: FakeLLM) -> 
 def test_the_program_in_it_runs(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As it stands there, in a folder with a config file."""
+    """Unchanged, in a folder with a config file."""
     place.configure()
     monkeypatch.chdir(place.folder)
     exec(next(text for kind, text in BLOCKS if kind == "python"), {})

@@ -26,6 +26,7 @@ from pipeline.shards import SHARDS
 CHART_PAGE = CHART / "README.md"
 PAGES = {
     "README": PROJECT / "README.md",
+    "scaling": PROJECT / "docs" / "scaling.md",
     "helm": CHART_PAGE,
     **{name: PROJECT / "config" / name / "README.md" for name in ("slurm", "aws-batch", "cloud-run")},
 }

@@ -1,4 +1,4 @@
-"""The client against a real server of the OpenAI protocol; opt-in, see the README ("A real vLLM").
+"""The client against a real server of the OpenAI protocol; opt-in, see docs/troubleshooting.md ("A real vLLM").
 
 REAL_VLLM_BASE_URL names the server; REAL_VLLM_TYPE is vllm (default) or openai.
 """

@@ -1,4 +1,4 @@
-"""What the README promises whatever happens, seen from the command line.
+"""What docs/guarantees.md promises whatever happens, seen from the command line.
 
 Each test fails without the line of code that gives what it says.
 """

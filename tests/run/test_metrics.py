@@ -30,7 +30,7 @@ from pipeline.run.metrics import SUCCESS, Families, Metrics, Ways
 from pipeline.run.process import Finished
 
 CONFIG = Path(__file__).parents[2] / "config"
-README = (CONFIG.parent / "README.md").read_text(encoding="utf-8")
+PAGE = (CONFIG.parent / "docs" / "operations.md").read_text(encoding="utf-8")
 
 FROZEN = {
     "pipeline_documents_total": ("outcome", "reason"),
@@ -150,9 +150,9 @@ def test_names_and_labels_are_frozen() -> None:
     assert labels == FROZEN
 
 
-def test_the_readme_lists_them() -> None:
-    """Each name stands there with its labels."""
-    listed = re.findall(r"`(pipeline_\w+)(?:\{([\w, ]+)\})?`", README)
+def test_the_documentation_lists_them() -> None:
+    """Each name is there with its labels."""
+    listed = re.findall(r"`(pipeline_\w+)(?:\{([\w, ]+)\})?`", PAGE)
     assert {name: tuple(filter(None, labels.split(", "))) for name, labels in listed} == FROZEN
 
 
