@@ -16,6 +16,7 @@ from pipeline.llm.capabilities import Preflight
 from pipeline.logs import visible
 from pipeline.output import check_store, folder_of
 from pipeline.run.plan import build_plan, schema_warnings
+from pipeline.run.prompt_length import proof_state
 from pipeline.run.switching import switch_warnings
 from pipeline.terminal import write_out
 
@@ -44,7 +45,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
             for variant, preflight in replica.found.items():
                 place = f"{provider.name} at {replica.client.model.endpoint}"
                 place += f", variant {variant}" if len(replica.clients) > 1 else ""
-                write_out("\n".join(_lines(place, preflight, first=not codes)))
+                proof = proof_state(replica.clients[variant])
+                write_out("\n".join(_lines(place, preflight, first=not codes, proof=proof)))
             if replica.client.endpoint.proxy:
                 write_out(visible(f"        through the proxy {replica.client.endpoint.proxy}"))
         codes.append(min(EXIT_CONFIG if each.unpaid else _EXIT_CODES[each.status] for each in found))
@@ -65,8 +67,8 @@ def _check_output(config: OutputConfig) -> int:
     return EXIT_OK
 
 
-def _lines(place: str, found: Preflight, *, first: bool) -> Iterator[str]:
-    """What was found at one server for one variant, a fact a line."""
+def _lines(place: str, found: Preflight, *, first: bool, proof: str) -> Iterator[str]:
+    """What was found at one server for one variant, a fact a line; `proof`: what it does with long prompts."""
     role = "provider" if first else "fallback"
     if found.status != "ok":
         yield visible(f"FAILED  {role} {place}: {found.message}")
@@ -76,6 +78,7 @@ def _lines(place: str, found: Preflight, *, first: bool) -> Iterator[str]:
         "server version": found.server,
         "context length": found.context_length and f"{found.context_length} tokens",
         "prompt without a document": found.prompt_tokens and f"{found.prompt_tokens} tokens",
+        "long prompts": proof,
         "schema": found.enforcement,
         "think": None if found.think is None else str(found.think).lower(),
         "digest": found.digest,

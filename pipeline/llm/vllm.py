@@ -198,6 +198,7 @@ class VLLMClient:
             return None, None
         model = {"model": self.config.model} if self.config.model else {}
         asked = {**model, "messages": messages, "add_generation_prompt": True}
+        self.overhead.add(None)
         try:
             reply = self.endpoint.post("/tokenize", encode(asked), timeout_s=timeout_s)
         except CallFailedError:

@@ -31,6 +31,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.config import mask_url
 from pipeline.errors import EXIT_OK, REASONS
+from pipeline.llm.overhead import Spent
 from pipeline.records import ExtractionAttempt, Failure, Result
 from pipeline.report.remaining import ReasonCount, RemainingFailures
 from pipeline.run.process import Finished
@@ -88,6 +89,12 @@ class Families:
         self.tokens = counter(
             "pipeline_tokens_total", "Tokens that servers counted: prompt, completion.", (*_COMMON, "provider", "kind")
         )
+        self.overhead_requests = counter(
+            "pipeline_overhead_requests_total", "Requests for no document: preflights, proofs, life signs.", _COMMON
+        )
+        self.overhead_tokens = counter(
+            "pipeline_overhead_prompt_tokens_total", "Prompt tokens of requests for no document.", _COMMON
+        )
         self.latency = histogram(
             "pipeline_attempt_duration_seconds", "From request to whole answer.", buckets=ATTEMPT_BUCKETS_S
         )
@@ -124,6 +131,7 @@ class Metrics:
         self.families = Families()
         self._labels, self._ways, self._clock, self._now = (agent, shard or ""), ways, clock, now
         self._skipped, self._shown, self._errors = 0, frozenset[str](), set[str]()
+        self._overhead = Spent()
         self._written_at, self._faulty = clock(), False
         for outcome, reason in (("done", ""), ("skipped", ""), *(("failed", name) for name in REASONS)):
             self.families.documents.labels(*self._labels, outcome, reason)
@@ -186,7 +194,13 @@ class Metrics:
         families.found.labels(*self._labels).set(counts["found"])
         families.in_flight.labels(*self._labels).set(runner.in_flight)
         families.limit.labels(*self._labels).set(runner.job.limit.value)
+        self._show_overhead(runner.plan.book.overhead.spent)
         self._show_providers(runner.plan.client.providers)
+
+    def _show_overhead(self, spent: Spent) -> None:
+        before, self._overhead = self._overhead, spent
+        self.families.overhead_requests.labels(*self._labels).inc(spent.requests - before.requests)
+        self.families.overhead_tokens.labels(*self._labels).inc(spent.prompt_tokens - before.prompt_tokens)
 
     def _show_remaining(self, remaining: RemainingFailures) -> None:
         """Set every reason, also those without failures: a push gateway keeps what is not sent again."""

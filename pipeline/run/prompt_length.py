@@ -7,8 +7,10 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pipeline.llm.length_proof import Cut
+from pipeline.llm.length_proof import EXEMPT_TOKENS, Cut
 from pipeline.llm.overhead import ProofBook
+from pipeline.llm.prompt_proofs import UNVERIFIED
+from pipeline.llm.replica import Client
 from pipeline.output import Output
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,23 @@ def limits(book: ProofBook) -> list[dict[str, Any]]:
         for _, proofs in book.all()
         if proofs.proofs or proofs.finding.unverified
     ]
+
+
+def proof_state(client: Client) -> str:
+    """Return what is known of a server's treatment of long prompts, and what to set where nothing can be known."""
+    finding, limit = client.proofs.finding, client.config.context_length
+    if limit is not None:
+        return f"not sent when they are longer than the configured context_length of {limit} tokens"
+    if finding.unverified:
+        advice = "set the provider's `context_length` by hand, so that longer documents fail instead of being cut"
+        return f"{UNVERIFIED}: {finding.unverified}; {advice}"
+    if finding.cut is not None:
+        return f"cut in silence beyond {finding.cut.context_length} tokens; such documents fail as prompt_truncated"
+    if finding.refuses:
+        return "refused by the server, no proof needed"
+    if finding.proven:
+        return f"read whole up to {finding.proven} tokens (proved); a longer document is proved when it comes"
+    return f"not proved yet; a run proves it with the first document of {EXEMPT_TOKENS} tokens or more"
 
 
 def doubtful_results(output: Output, book: ProofBook) -> list[str]:

@@ -39,6 +39,8 @@ FROZEN = {
     "pipeline_concurrency_limit": (),
     "pipeline_attempts_total": ("provider", "error"),
     "pipeline_tokens_total": ("provider", "kind"),
+    "pipeline_overhead_requests_total": (),
+    "pipeline_overhead_prompt_tokens_total": (),
     "pipeline_attempt_duration_seconds": ("provider",),
     "pipeline_queue_wait_seconds": ("provider",),
     "pipeline_provider_up": ("provider",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from typing import Any
 
 import pytest
@@ -51,12 +52,15 @@ def test_an_honest_server_is_asked_little(place: Place) -> None:
     corpus(place, 60)
     with CuttingLLM("refuse") as server:
         configure(place, server)
-        place.run()
+        place.run("--metrics-textfile", "metrics.prom")
         assert set(place.failed().values()) == {"context_length"}
         assert 3 <= server.proofs <= 40
         overhead = place.last_run()["overhead"]
         assert overhead["requests"] >= server.proofs
         assert overhead["prompt_tokens"] > 0
+        metrics = (place.folder / "metrics.prom").read_text(encoding="utf-8")
+        for name, value in overhead.items():
+            assert re.search(rf"pipeline_overhead_{name}_total{{.*}} {float(value)}\n", metrics)
         assert all(line["attempts"] == 1 for line in place.lines("results.jsonl"))
 
 
@@ -165,3 +169,56 @@ def test_results_from_before_a_limit_are_asked_again(place: Place) -> None:
         assert place.failed() == {"b.txt": "prompt_truncated", "c.txt": "prompt_truncated"}
         place.run()
         assert place.done() == {"a.txt": 1, "b.txt": 1}
+
+
+def test_check_reports_what_the_server_proved(place: Place) -> None:
+    """A long prompt without a document is proved by `check` itself; a short one by the first long document."""
+    with CuttingLLM("tail", context=1 << 30) as server:
+        configure(place, server)
+        assert "long prompts: not proved yet" in place.call("check").out
+        configure(place, server, agent={"system_prompt": "Sum the text up. " * 400})
+        assert re.search(r"long prompts: read whole up to \d+ tokens \(proved\)", place.call("check").out)
+
+
+def test_check_reports_the_limit_that_it_found(place: Place) -> None:
+    """The search of the limit ran in the preflight: the prompt without a document is near it, and still whole."""
+    with CuttingLLM("tail", context=4096) as server:
+        configure(place, server, agent={"system_prompt": "Sum the text up. " * 300})
+        ran = place.call("check")
+        assert ran.code == 0, ran.out + ran.err
+        assert re.search(r"long prompts: cut in silence beyond 40\d\d tokens", ran.out)
+
+
+@pytest.mark.parametrize(
+    ("counts", "why"), [("none", "no prompt tokens"), ("zero", "no prompt tokens"), ("gateway", "LiteLLM may count")]
+)
+def test_the_preflight_says_that_counts_prove_nothing(place: Place, counts: str, why: str) -> None:
+    """`check` says it with the advice to set the context by hand; a run says it before its first record."""
+    corpus(place, 3, long=0)
+    with CuttingLLM("tail", counts=counts) as server:
+        configure(place, server)
+        ran = place.call("check")
+        told = next(line for line in ran.out.splitlines() if "prompt_length_unverified" in line)
+        assert why in told
+        assert "context_length" in told
+        assert server.asked == 0
+        configure(place, server, **{"vllm.context_length": 4096})
+        assert "prompt_length_unverified" not in place.call("check").out
+
+
+def test_check_says_that_vllm_refuses(place: Place) -> None:
+    """A server that is known to refuse what is too long needs no proof."""
+    assert "long prompts: refused by the server, no proof needed" in place.call("check").out
+
+
+def test_a_count_by_the_tokenizer_is_overhead(place: Place) -> None:
+    """vLLM is asked for the true length of a prompt that it refused: a request that belongs to no document."""
+    place.documents({"short.txt": "x"})
+    place.configure({"runner.max_error_rate": 1})
+    place.run()
+    before = place.last_run()["overhead"]["requests"]
+    place.documents({"long.txt": "word " * 20_000})
+    place.run()
+    tokenized = [seen for seen in place.server.requests if seen.path == "/tokenize"]
+    assert tokenized
+    assert place.last_run()["overhead"]["requests"] == before + len(tokenized)
