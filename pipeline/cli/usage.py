@@ -1,6 +1,6 @@
-"""Usage errors: one line with the error, the nearest valid word and the help command.
+"""How a wrong command line is answered: with what is wrong, what comes nearest, and where to read on.
 
-It must not know any command or flag.
+It knows no command and no flag of its own.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from pipeline.errors import EXIT_CONFIG
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose usage errors are one line instead of the list of all flags."""
+    """A parser whose complaints are a line, and not the list of all that might have been typed."""
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse all arguments; exit with an error of the command itself when one is unknown."""
-        parsed, unknown = super().parse_known_args(args, namespace)
+        """All of it or nothing, so that a command complains of its own arguments; exits when one is unknown."""
+        found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             flags = [name for name in self._option_string_actions if name.startswith("--")]
             typed = next((word for word in unknown if word.startswith("-")), "")
             self.error(f"unknown: {' '.join(unknown)}{nearest_hint(typed.partition('=')[0], flags)}")
-        return parsed, unknown
+        return found, unknown
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             known = [str(choice) for choice in action.choices]
-            message = f"got {value!r}, need one of {', '.join(known)}{nearest_hint(str(value), known)}"
-            raise argparse.ArgumentError(action, message)
+            told = f"got {value!r}, need one of {', '.join(known)}{nearest_hint(str(value), known)}"
+            raise argparse.ArgumentError(action, told)
 
     def error(self, message: str) -> NoReturn:
-        """Print the error and exit with code 2."""
+        """Says what is wrong, and ends the process."""
         self.exit(EXIT_CONFIG, f"{self.prog}: {message}\nsee: {self.prog} --help\n")

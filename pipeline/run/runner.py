@@ -16,19 +16,22 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from pipeline.errors import InternalError, PipelineError, TryLaterError
+from pipeline.output.copies import Copied
 from pipeline.records import Entry, Failure, Left, Postponed, Result, Unchanged
+from pipeline.run.copy_records import write_copies
 from pipeline.run.in_flight import Backlog, Flight, Landed
 from pipeline.run.job import Job
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.process import Finished, is_suspect, process
 from pipeline.run.reader import Listed, Reader
-from pipeline.run.run_counts import RunCounts
+from pipeline.run.run_counts import RunCounts, settle
 from pipeline.run.shortage import THREAD_ENDS, end_of_thread
-from pipeline.run.stop_rules import FailureGuard, OutageTimer, StopReason
+from pipeline.run.stop_rules import FailureGuard, OutageTimer, StopReason, end_of
 
 logger = logging.getLogger(__name__)
 
@@ -93,14 +96,23 @@ class Runner:
             self._was_full = self.in_flight >= self.job.limit.value
             self._sync()
             self.job.watcher.turn(self)
+        self._finish(write_copies(self.job.copies, self))
         self._drain()
+
+    def turn(self, timeout_s: float) -> bool:
+        """Do what has to be done in between; False when the run is over."""
+        self._take(timeout_s)
+        self._watch_time()
+        self._sync()
+        self.job.watcher.turn(self)
+        return self.end is None
 
     # ---- the main thread
 
     def _is_over(self) -> bool:
         if self.end is not None:
             return True
-        exhausted = self.job.budget is not None and self.tally.tried >= self.job.budget
+        exhausted = not self.job.allows(self.tally.tried)
         nothing_waits = exhausted or not (self._reading or self._backlog or self._postponed)
         return nothing_waits and self.in_flight == 0
 
@@ -137,36 +149,36 @@ class Runner:
             return
         if isinstance(outcome, Postponed):
             self._postponed.append(outcome.again())
+        elif isinstance(outcome, Copied):
+            end = end_of(partial(self.job.keep, outcome))
+            self.tally.left += end is not None
+            self._finish(end)
+            return
         elif isinstance(outcome, Unchanged):
             self.tally.unchanged += 1
-        elif not self._write(outcome):
+        elif not self.write(outcome):
             return
         self.job.watcher.outcome(finished)
 
-    def _write(self, outcome: Result | Failure) -> bool:
-        """True when the outcome's line stands; else the run is over."""
+    def write(self, outcome: Result | Failure, *, is_copy: bool = False) -> bool:
+        """Return True when the outcome's line is written, else the run is over; a copy is no evidence of trouble."""
         outcome = self.job.settled(outcome)
-        try:
-            self.job.output.write(outcome)
-        except PipelineError as error:
+        if (end := end_of(partial(self.job.output.write, outcome))) is not None:
             self.tally.left += 1
-            self._finish(StopReason.of_error(error))
+            self._finish(end)
             return False
         self.tally.failed += isinstance(outcome, Failure)
         self.tally.done += isinstance(outcome, Result)
         self._answered += 1
         if self._answered % self.job.config.refresh_every == 0:
             self._look_now.set()
-        if (end := self._guard.add(outcome)) is not None:
-            self._finish(end)
+        if not is_copy:
+            self._finish(self._guard.add(outcome))
         return True
 
     def _sync(self) -> None:
         """Makes records durable whose time has come; when the disk says no, the run is over."""
-        try:
-            self.job.output.sync_due(self._clock())
-        except PipelineError as error:
-            self._finish(StopReason.of_error(error))
+        self._finish(end_of(partial(self.job.output.sync_due, self._clock())))
 
     def _land(self, landed: Landed) -> None:
         self._flight.landed(landed.finished.entry, landed.plan)
@@ -183,8 +195,7 @@ class Runner:
         self.job.limit.follow(self.plan.client.serving)
         if self.job.until is not None and now >= self.job.until:
             self._finish(StopReason("stopped by --max-duration"))
-        if (end := self._patience.watch(self.plan.client.trouble if self.ready else None, now)) is not None:
-            self._finish(end)
+        self._finish(self._patience.watch(self.plan.client.trouble if self.ready else None, now))
 
     def _dispatch(self) -> None:
         """Sends entries to workers while there is room; one that may have killed its server goes alone."""
@@ -204,8 +215,7 @@ class Runner:
             self._send(entry, alone=False)
 
     def _has_room(self) -> bool:
-        budget = self.job.budget
-        if budget is not None and self.tally.tried + self.in_flight >= budget:
+        if not self.job.allows(self.tally.tried + self.in_flight):
             return False
         limit = min(self.job.limit.value, self._workers) if self._is_short else self.job.limit.value
         return not self.job.output.is_full and self._flight.has_room(limit)
@@ -228,7 +238,7 @@ class Runner:
         old, self.plan = self.plan, plan
         self._close_unused(old)
 
-    def _finish(self, end: StopReason) -> None:
+    def _finish(self, end: StopReason | None) -> None:
         self.end = self.end or end
 
     def _drain(self) -> None:
@@ -238,26 +248,12 @@ class Runner:
         if self.end is not None and self.in_flight:
             logger.info("stopping", extra={"in_flight": self.in_flight, "why": self.end.message})
         while self.in_flight and not self._hurry and (left_s := deadline - self._clock()) > 0:
-            self._take(min(TURN_S, left_s))
-            self._sync()
-            self.job.watcher.turn(self)
+            self.turn(min(TURN_S, left_s))
         self._reader.close()
         self._take(0.0)
-        self._settle()
-        self.tally.left += self.in_flight + len(self._backlog) + len(self._postponed)
+        self.end = settle(self.job.output, self.tally, end=self.end)
+        self.tally.left += self.job.copies_waiting + self.in_flight + len(self._backlog) + len(self._postponed)
         self.plan.client.close()
-
-    def _settle(self) -> None:
-        """Makes the records safe; those that cannot be were not done."""
-        output = self.job.output
-        try:
-            output.finish()
-        except PipelineError as error:
-            if self.end is not None and self.end.exit_code is not None:
-                logger.error("%s", error)
-            else:
-                self.end = StopReason.of_error(error)
-        self.tally.undo(*output.unwritten)
 
     # ---- the other threads
 
@@ -279,7 +275,8 @@ class Runner:
     def _work(self) -> None:
         while True:
             entry, plan, alone = self._tasks.get()
-            self._events.put(Landed(process(entry, plan, client=plan.client, alone=alone), plan))
+            finished = process(entry, plan, client=plan.client, alone=alone, copies=self.job.copies)
+            self._events.put(Landed(finished, plan))
 
     def _probe(self) -> None:
         self.job.supervisor.establish(self.plan, start=self._start)
