@@ -1,12 +1,12 @@
-"""Attack suite: hostile inputs, each in a run of its own, with its CPU time, its memory and how it ended.
+"""Attack suite: hostile documents and servers, each in a run of its own, with its CPU time, its memory and its end.
 
-    python scripts/attacks.py                 all attacks, with a table
-    python scripts/attacks.py html_attributes zip_overlap
+    python scripts/attacks.py                 all attacks, two at a time, with a table
+    python scripts/attacks.py html_attributes gzip_bomb_reply
     python scripts/attacks.py --sigterm       each is sent SIGTERM while it works, and must end within the grace
 
-Each attack fills an input folder with a generated document beside an ordinary one. The run must end by itself, do the
-ordinary document, fail the evil one with the expected reason, and take at most 30 s of CPU and 300 MB in any process.
-The exit code is 1 when one attack gets through.
+Each attack runs over an evil document beside an ordinary one, or asks a server whose reply is evil. The run must end by
+itself, do the ordinary document, fail the evil one with an expected reason, write no byte of the key that it sends to
+the server, and take at most 30 s of CPU and 300 MB in any process. The exit code is 1 when one attack gets through.
 """
 
 from __future__ import annotations
@@ -18,25 +18,31 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-import evil_documents as evil
+import evil_servers
+from attack_cases import ATTACKS, Attack
 from fake_llm import FakeLLM
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_CPU_S, MOST_MB, GRACE_S = 30.0, 300.0, 2.0
+SLACK_S = 5.0
+"""For the end of an interpreter on a machine that has other work."""
+
 CPU_S = 4.0
 """input.limits.cpu_s of the attacks: the default of 20 s would only make the suite longer."""
 
 LAUNCHER = """
 import json, os, resource, sys
 resource.setrlimit(resource.RLIMIT_CPU, (120, 120))
-silent = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+silent = [(os.POSIX_SPAWN_OPEN, 1, "stdout.txt", os.O_WRONLY | os.O_CREAT, 0o600)]
 pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=silent)
 print(pid, flush=True)
 _, status, usage = os.wait4(pid, 0)
@@ -44,62 +50,10 @@ print(json.dumps([os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_s
 """
 """Starts the run and tells its process id, then its exit code, CPU seconds and MB, those of its helpers included."""
 
-EXPENSIVE = "document_too_expensive"
-
-
-@dataclass(frozen=True, slots=True)
-class Attack:
-    """The evil file and the reasons it may fail with (None: it may as well be done); further settings of the run."""
-
-    name: str
-    file: str
-    data: Callable[[], bytes]
-    reasons: tuple[str | None, ...]
-    settings: Mapping[str, Any]
-
-
-def _attack(name: str, file: str, data: Callable[[], bytes], *reasons: str | None, **settings: Any) -> Attack:
-    return Attack(name, file, data, reasons, settings)
-
-
-ATTACKS = (
-    _attack("html_attributes", "evil.html", evil.attributes_page, EXPENSIVE, None),
-    _attack("html_nested", "evil.html", evil.nested_page, EXPENSIVE, "document_empty", None),
-    _attack("html_large", "evil.html", evil.large_page, EXPENSIVE, None),
-    _attack("mail_parameters", "evil.eml", evil.parameters_mail, EXPENSIVE, None),
-    _attack("mail_nested", "evil.eml", evil.nested_mail, EXPENSIVE, "document_empty", "document_unreadable"),
-    _attack("mail_encoded_words", "evil.eml", evil.encoded_words_mail, EXPENSIVE, None),
-    _attack(
-        "pdf_shared_stream",
-        "evil.pdf",
-        evil.shared_pdf,
-        EXPENSIVE,
-        "document_empty",
-        "document_too_large",
-        "document_unreadable",
-    ),
-    _attack("pdf_exploding", "evil.pdf", evil.exploding_pdf, EXPENSIVE, "document_unreadable", "document_empty"),
-    _attack("csv_columns", "evil.csv", lambda: evil.wide_table(1_000_000), EXPENSIVE),
-    _attack("csv_header", "evil.csv", lambda: evil.wide_table(9000, 400, 1000), "document_too_large", EXPENSIVE, None),
-    _attack("zip_overlap", "evil.zip", evil.overlapping_zip, "document_unreadable", "context_length"),
-    _attack(
-        "zip_long_names", "evil.zip", evil.long_names_zip, "document_unreadable", include=["**", "*a*a*a*a*a*a*.txt"]
-    ),
-    _attack("gzip_bomb", "evil.jsonl.gz", lambda: evil.gzip_of_zeros(1 << 30), EXPENSIVE),
-    _attack(
-        "tar_members",
-        "evil.tar.gz",
-        lambda: evil.tar_of_empty_members(400_000),
-        EXPENSIVE,
-        include=["good.txt", "*.md"],
-    ),
-    _attack("json_nested", "evil.json", lambda: b'{"text":' + b"[" * 5_000_000, "document_unreadable"),
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What an attack came to; `wrong` says what should not have happened."""
+    """The outcome of an attack; `wrong` names what should not have happened."""
 
     cpu_s: float
     peak_mb: float
@@ -109,8 +63,18 @@ class Ended:
 
 
 def run_attack(attack: Attack, server: FakeLLM, folder: Path, *, sigterm: bool = False) -> Ended:
-    """The attack in a run of its own, in an empty folder."""
-    _prepare(attack, server, folder)
+    """The attack in a run of its own, in an empty folder; `server` answers where only the document is evil."""
+    if attack.reply is None:
+        return _run(attack, server.url, folder, sigterm=sigterm)
+    with evil_servers.EvilServer(attack.reply, attack.page) as evil:
+        ended = _run(attack, evil.url, folder, sigterm=sigterm)
+    if "/stolen" in evil.paths:
+        return replace(ended, wrong="a redirect was followed")
+    return ended if ended.wrong or evil.sent else replace(ended, wrong="the evil reply was never requested")
+
+
+def _run(attack: Attack, url: str, folder: Path, *, sigterm: bool) -> Ended:
+    _prepare(attack, url, folder, patience_s=60.0 if sigterm else 2.0)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("VLLM_", "OLLAMA_", "PIPELINE_"))}
     started = time.monotonic()
     # a process takes over the peak of the one that starts it: hence a small one in between
@@ -123,47 +87,81 @@ def run_attack(attack: Attack, server: FakeLLM, folder: Path, *, sigterm: bool =
     )
     assert process.stdout is not None and process.stderr is not None
     pid = int(process.stdout.readline())
-    sent = _signal_at_work(process.stderr, pid) if sigterm else None
-    process.stderr.read()
+    log = _Log(process.stderr)
+    sent = _signal_at_work(log, pid) if sigterm else None
     code, cpu_s, peak_mb = json.loads(process.stdout.readline())
-    process.communicate()
     now = time.monotonic()
+    process.communicate()
+    (folder / "stderr.txt").write_bytes(log.text())
     how, wrong = _verdict(attack, folder, code)
     if sent is not None:
         how, wrong = f"{code} after {now - sent:.1f} s", ""
-        if code not in (0, 1, 143) or now - sent > GRACE_S + 8:
+        if code not in (*attack.codes, 143) or now - sent > GRACE_S + SLACK_S:
             wrong = "SIGTERM did not end it in time"
     if not wrong and (cpu_s > MOST_CPU_S or peak_mb > MOST_MB):
         wrong = "over the limits of the suite"
-    return Ended(cpu_s, peak_mb, now - started, how, wrong)
+    return Ended(cpu_s, peak_mb, now - started, how, wrong or _leak(folder))
 
 
-def _prepare(attack: Attack, server: FakeLLM, folder: Path) -> None:
+class _Log:
+    """The standard error of a run, read as it comes; `is_at_work` is set when the run says that it starts."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._lines: list[bytes] = []
+        self.is_at_work = threading.Event()
+        self._thread = threading.Thread(target=self._read, args=(stream,), daemon=True)
+        self._thread.start()
+
+    def _read(self, stream: IO[bytes]) -> None:
+        for line in stream:
+            self._lines.append(line)
+            if b"run starts" in line:
+                self.is_at_work.set()
+        self.is_at_work.set()
+
+    def text(self) -> bytes:
+        """Everything, once the process has ended."""
+        self._thread.join()
+        return b"".join(self._lines)
+
+
+def _prepare(attack: Attack, url: str, folder: Path, *, patience_s: float) -> None:
     inbox = folder / "inbox"
     inbox.mkdir(parents=True)
     (inbox / "good.txt").write_text("An ordinary document about rates.")
     (inbox / attack.file).write_bytes(attack.data())
+    (folder / "agents").mkdir()
+    summary = {"type": "string", **({"pattern": attack.pattern} if attack.pattern else {})}
+    schema = {"type": "object", "properties": {"summary": summary}, "required": ["summary"]}
+    agent = {"description": "A summary", "system_prompt": "Sum up.", "user_prompt": "$document", "schema": schema}
+    (folder / "agents" / "evil.yaml").write_text(json.dumps(agent))
+    of_server = {"api_key": evil_servers.KEY, "max_retries": 1, "retry_base_delay": 0.1, "stream": attack.streams}
+    if attack.reply is not None:
+        of_server["timeout"] = patience_s
     config = {
         "provider": "vllm",
         "fallback": [],
+        "agent": "evil",
+        "agents_dir": "agents",
         "input": {"uri": "inbox", "limits": {"cpu_s": CPU_S}, **attack.settings},
-        "vllm": {"base_url": server.url, "model": "llama3.1"},
+        "vllm": {"base_url": url, "model": "llama3.1", **of_server},
         "runner": {
             "grace_s": GRACE_S,
             "max_error_rate": 1.0,
             "fail_fast": 0,
             "abort_error_rate": 1.0,
-            "concurrency": 4,
+            "concurrency": "auto" if attack.page == "/metrics" else 4,
+            "startup_wait_s": 0,
+            "max_outage_s": 2,
+            "config_grace_s": 1,
         },
     }
     (folder / "pipeline.yaml").write_text(json.dumps(config))
 
 
-def _signal_at_work(log: IO[bytes], pid: int) -> float:
-    """When SIGTERM was sent: a second after the run said that it starts."""
-    for line in log:
-        if b"run starts" in line:
-            break
+def _signal_at_work(log: _Log, pid: int) -> float:
+    """When SIGTERM was sent: a second after the run said that it starts, or while it waits for the server."""
+    log.is_at_work.wait(5.0)
     time.sleep(1.0)
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
@@ -175,17 +173,26 @@ def _verdict(attack: Attack, folder: Path, code: int) -> tuple[str, str]:
     done = [record["id"] for record in _records(folder / "out" / "results.jsonl")]
     failed = [record for record in _records(folder / "out" / "errors.jsonl") if record["id"] != "good.txt"]
     reasons = sorted({record["reason"] for record in failed})
-    how = f"{code}: {', '.join(reasons) or 'done'}"
-    if code not in (0, 1):
-        return how, "the run did not end by itself"
-    if "good.txt" not in done:
+    how = f"{code}: {', '.join(reasons) or ('done' if done else 'nothing done')}"
+    if code not in attack.codes:
+        return how, f"the exit code is none of {attack.codes}"
+    if code in (0, 1) and "good.txt" not in done:
         return how, "the ordinary document is not done"
     odd = [reason for reason in reasons or [None] if reason not in attack.reasons]
-    return how, f"unexpected: {odd}" if odd else ""
+    return how, f"unexpected: {odd}" if odd and code in (0, 1) else ""
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+def _leak(folder: Path) -> str:
+    """The first file that this run wrote with the key in it, in a sentence; empty when there is none."""
+    written = [folder / "stdout.txt", folder / "stderr.txt", *(folder / "out").rglob("*")]
+    leaking = [path.name for path in written if path.is_file() and evil_servers.leaks(path.read_bytes())]
+    return f"the key is in {leaking[0]}" if leaking else ""
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    if path.exists():
+        with path.open("rb") as lines:
+            yield from map(json.loads, lines)
 
 
 def main() -> int:
@@ -193,17 +200,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", help="attacks to run (default: all)")
     parser.add_argument("--sigterm", action="store_true", help="send SIGTERM to each while it works")
+    parser.add_argument("--jobs", type=int, default=2, help="attacks at a time (default: 2)")
     options = parser.parse_args()
     chosen = [attack for attack in ATTACKS if not options.names or attack.name in options.names]
-    through = 0
-    print(f"{'attack':<20}{'CPU s':>8}{'MB':>8}{'wall s':>8}  how it ended")
-    with FakeLLM(("llama3.1",)) as server:
-        for attack in chosen:
+    started, through = time.monotonic(), []
+    print(f"{'attack':<26}{'CPU s':>8}{'MB':>8}{'wall s':>8}  how it ended")
+    with FakeLLM(("llama3.1",)) as server, ThreadPoolExecutor(options.jobs) as threads:
+
+        def one(attack: Attack) -> Ended:
             with tempfile.TemporaryDirectory() as folder:
-                ended = run_attack(attack, server, Path(folder), sigterm=options.sigterm)
-            through += bool(ended.wrong)
+                return run_attack(attack, server, Path(folder), sigterm=options.sigterm)
+
+        for attack, ended in zip(chosen, threads.map(one, chosen), strict=True):
+            through += [attack.name] if ended.wrong else []
             figures = f"{ended.cpu_s:>8.1f}{ended.peak_mb:>8.0f}{ended.wall_s:>8.1f}"
-            print(f"{attack.name:<20}{figures}  {ended.how}{'  <- ' + ended.wrong if ended.wrong else ''}", flush=True)
+            print(f"{attack.name:<26}{figures}  {ended.how}{'  <- ' + ended.wrong if ended.wrong else ''}", flush=True)
+    print(f"{len(chosen)} attacks in {time.monotonic() - started:.0f} s; got through: {', '.join(through) or 'none'}")
     return 1 if through else 0
 
 

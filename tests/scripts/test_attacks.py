@@ -1,14 +1,19 @@
-"""A short form of the attack suite: the quick attacks, and one that is ended by SIGTERM."""
+"""A short form of the attack suite: the quick attacks, and some that are ended by SIGTERM."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from attacks import ATTACKS, run_attack
+from attack_cases import ATTACKS
+from attacks import run_attack
+from evil_servers import KEY, echo, leaks
 from fake_llm import FakeLLM
 
-QUICK = ("mail_parameters", "csv_columns", "zip_overlap", "zip_long_names", "json_nested")
+QUICK = ("mail_parameters", "csv_columns", "zip_overlap", "zip_long_names", "json_nested", "reply_endless_headers",
+         "reply_gzip_bomb", "reply_chunk_of_2_63", "reply_error_400_of_8_mb", "reply_nested_answer", "reply_pattern",
+         "reply_usage_of_4000_digits", "reply_redirect", "reply_echo_in_answer", "models_with_the_key",
+         "metrics_of_100_mb", "version_of_8_mb")  # fmt: skip
 BY_NAME = {attack.name: attack for attack in ATTACKS}
 
 
@@ -19,7 +24,16 @@ def test_an_attack_fails_and_costs_little(name: str, server: FakeLLM, tmp_path: 
     assert ended.wrong == "", ended
 
 
-def test_sigterm_ends_an_attack(server: FakeLLM, tmp_path: Path) -> None:
-    """A run that decodes an evil page ends within its grace."""
-    ended = run_attack(BY_NAME["html_attributes"], server, tmp_path, sigterm=True)
+@pytest.mark.parametrize("name", ["html_attributes", "reply_drip", "models_dripping"])
+def test_sigterm_ends_an_attack(name: str, server: FakeLLM, tmp_path: Path) -> None:
+    """A run that decodes an evil page, or waits for an evil server, ends within its grace."""
+    ended = run_attack(BY_NAME[name], server, tmp_path, sigterm=True)
     assert ended.wrong == "", ended
+
+
+def test_the_suite_sees_a_key_in_an_output() -> None:
+    """The check that finds no key would find one, in each of its forms."""
+    forms = echo().split("Bearer ")[1].split(" ")
+    assert (forms[0], len(forms)) == (KEY, 4)
+    assert all(leaks(form.encode()) for form in forms)
+    assert not leaks(b"Bearer ***")

@@ -1,0 +1,104 @@
+"""The attacks of attacks.py: what is evil in each, and how a run may end that meets it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import evil_documents as evil
+from evil_servers import COMPLETIONS, MARK, PAGES, Reply
+
+EXPENSIVE = "document_too_expensive"
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """An evil document, or a server's evil reply to one, and the ends that are allowed.
+
+    `reasons`: what the evil document may fail with (None: it may as well be done). `reply`: what an evil server sends
+    to the requests for `page`, or else to those for this document. `settings`: more of `input`.
+    """
+
+    name: str
+    file: str
+    data: Callable[[], bytes]
+    reasons: tuple[str | None, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    codes: tuple[int, ...] = (0, 1)
+    reply: Reply | None = None
+    page: str | None = None
+    pattern: str | None = None
+    streams: bool = False
+
+
+def _attack(name: str, file: str, data: Callable[[], bytes], *reasons: str | None, **settings: Any) -> Attack:
+    return Attack(name, file, data, reasons, settings)
+
+
+DOCUMENTS = (
+    _attack("html_attributes", "evil.html", evil.attributes_page, EXPENSIVE, None),
+    _attack("html_nested", "evil.html", evil.nested_page, EXPENSIVE, "document_empty", None),
+    _attack("html_large", "evil.html", evil.large_page, EXPENSIVE, None),
+    _attack("mail_parameters", "evil.eml", evil.parameters_mail, EXPENSIVE, None),
+    _attack("mail_nested", "evil.eml", evil.nested_mail, EXPENSIVE, "document_empty", "document_unreadable"),
+    _attack("mail_encoded_words", "evil.eml", evil.encoded_words_mail, EXPENSIVE, None),
+    _attack(
+        "pdf_shared_stream",
+        "evil.pdf",
+        evil.shared_pdf,
+        EXPENSIVE,
+        "document_empty",
+        "document_too_large",
+        "document_unreadable",
+    ),
+    _attack("pdf_exploding", "evil.pdf", evil.exploding_pdf, EXPENSIVE, "document_unreadable", "document_empty"),
+    _attack("csv_columns", "evil.csv", lambda: evil.wide_table(1_000_000), EXPENSIVE),
+    _attack(
+        "csv_header",
+        "evil.csv",
+        lambda: evil.wide_table(9000, 400, 1000),
+        EXPENSIVE,
+        limits={"cpu_s": 4, "ratio": 10},  # by the default of 200 the output would have 1.8 GB
+    ),
+    _attack("zip_overlap", "evil.zip", evil.overlapping_zip, "document_unreadable", "context_length"),
+    _attack(
+        "zip_long_names", "evil.zip", evil.long_names_zip, "document_unreadable", include=["**", "*a*a*a*a*a*a*.txt"]
+    ),
+    _attack("gzip_bomb", "evil.jsonl.gz", lambda: evil.gzip_of_zeros(1 << 30), EXPENSIVE),
+    _attack(
+        "tar_members",
+        "evil.tar.gz",
+        lambda: evil.tar_of_empty_members(400_000),
+        EXPENSIVE,
+        include=["good.txt", "*.md"],
+    ),
+    _attack("json_nested", "evil.json", lambda: b'{"text":' + b"[" * 5_000_000, "document_unreadable"),
+)
+
+LOST = ("timeout", "connection_error", "bad_response", "response_too_large", "empty_model_response")
+ANSWERS = ("invalid_json", "schema_invalid", "generation_loop", "output_truncated")
+ANY = (*LOST, *ANSWERS, "server_error", "rejected", "context_length", "unauthorized", "not_found", None)
+
+
+def _of_completion(name: str, reply: Reply) -> Attack:
+    return Attack(
+        f"reply_{name}",
+        "evil.txt",
+        lambda: f"{MARK} document.".encode(),
+        ANY,
+        reply=reply,
+        pattern="^(a+)+$" if name == "pattern" else None,
+        streams="stream" in name,
+    )
+
+
+def _of_page(name: str, page: str, reply: Reply) -> Attack:
+    return Attack(name, "evil.txt", lambda: b"A document.", (None,), codes=(0, 2, 3), reply=reply, page=page)
+
+
+SERVERS = (
+    *(_of_completion(name, reply) for name, reply in COMPLETIONS.items()),
+    *(_of_page(name, page, reply) for name, (page, reply) in PAGES.items()),
+)
+ATTACKS = (*DOCUMENTS, *SERVERS)

@@ -1,0 +1,267 @@
+"""Replies that a hostile server may send, and a server of raw sockets that sends them, over TCP on 127.0.0.1.
+
+The server is an ordinary vLLM to every request but the evil one, so that a run gets past its preflight and can do its
+ordinary document beside the evil one.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import gzip
+import itertools
+import json
+import socket
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+KEY = "sk-evil/0123+456789abcdef"
+MARK = "EVIL"
+"""Stands in the document whose completion is the evil reply."""
+
+ANSWER = json.dumps({"summary": "aaa"})
+Reply = Callable[[], Iterable[bytes]]
+
+
+def completion(content: str = ANSWER, **usage: Any) -> dict[str, Any]:
+    """A complete answer of the OpenAI protocol."""
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
+    counts = {"prompt_tokens": 9, "completion_tokens": 9, **usage}
+    head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "llama3.1"}
+    return {**head, "choices": [choice], "usage": counts}
+
+
+def whole(body: Any, status: int = 200, *headers: str) -> Iterator[bytes]:
+    """A reply with its length; what is not bytes becomes JSON."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [f"HTTP/1.1 {status} Said", f"Content-Length: {len(data)}", *headers]
+    yield "\r\n".join(lines).encode() + b"\r\n\r\n" + data
+
+
+def endless(head: bytes, piece: bytes) -> Iterator[bytes]:
+    """The head, then the piece without end."""
+    return itertools.chain([head], itertools.repeat(piece * max(1, 65536 // len(piece))))
+
+
+def dripping(head: bytes, piece: bytes = b"x") -> Iterator[bytes]:
+    """The head, then the piece twenty times a second without end."""
+    yield head
+    while True:
+        time.sleep(0.05)
+        yield piece
+
+
+def bomb(kind: str) -> Iterator[bytes]:
+    """A body of 500 MB that is packed into some MB; `gzip`, `deflate` or `gzip, gzip`, one in the other."""
+    return whole(_packed(kind), 200, f"Content-Encoding: {kind}")
+
+
+@functools.cache
+def _packed(kind: str) -> bytes:
+    if ", " in kind:
+        return gzip.compress(_packed("gzip"))
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31 if kind == "gzip" else 15)
+    return b"".join(packer.compress(bytes(1 << 20)) for _ in range(500)) + packer.flush()
+
+
+def events(*pieces: str) -> bytes:
+    """The chunks of a stream of server-sent events."""
+    lines = "".join(
+        f"data: {json.dumps({'choices': [{'index': 0, 'delta': {'content': piece}}]})}\n\n" for piece in pieces
+    )
+    return lines.encode()
+
+
+def echo() -> str:
+    """The key in all the forms that a server may repeat it in."""
+    packed = base64.b64encode(f"user:{KEY}".encode()).decode()
+    return f"bad key Bearer {KEY} {quote(KEY, safe='')} {packed} " + KEY.replace("/", "\\/")
+
+
+def leaks(data: bytes) -> bool:
+    """True when the key is in the data in one of the forms."""
+    packed = base64.b64encode(f"user:{KEY}".encode())[7:-4]
+    forms = (KEY.encode(), quote(KEY, safe="").encode(), packed, KEY.replace("/", "\\/").encode())
+    return any(form[:14] in data for form in forms)
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+END = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+MANY = 100_000
+FULL = 8 * 1000 * 1000
+"""Bytes of a reply just within what the client reads."""
+
+COMPLETIONS: dict[str, Reply] = {
+    "drip": lambda: dripping(OK + b"Content-Length: 99999\r\n\r\n"),
+    "drip_head": lambda: dripping(b"HTTP/1.1 200 OK\r\nX-A: "),
+    "drip_chunks": lambda: dripping(CHUNKED, b"1\r\n \r\n"),
+    "endless_body": lambda: endless(OK + b"\r\n", b"[1,2,3],"),
+    "endless_header": lambda: endless(OK + b"X-A: ", b"a"),
+    "endless_headers": lambda: endless(OK, b"X-A: a\r\n"),
+    "endless_trailers": lambda: endless(CHUNKED + b"0\r\n", b"X-A: a\r\n"),
+    "endless_interim": lambda: endless(b"", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"),
+    "endless_chunk_extension": lambda: endless(CHUNKED + b"5;a=", b"a"),
+    "gzip_bomb": lambda: bomb("gzip"),
+    "zlib_bomb": lambda: bomb("deflate"),
+    "gzip_gzip_bomb": lambda: bomb("gzip, gzip"),
+    "chunk_of_2_63": lambda: endless(CHUNKED + b"8000000000000000\r\n", b" "),
+    "chunk_of_minus_1": lambda: endless(CHUNKED + b"-1\r\n", b" "),
+    "chunk_of_many_digits": lambda: endless(CHUNKED, b"f"),
+    "length_of_2_63": lambda: endless(OK + b"Content-Length: 9223372036854775808\r\n\r\n", b" "),
+    "length_of_4000_digits": lambda: whole(completion(), 200, "Content-Length: " + "9" * 4000),
+    "error_400_of_8_mb": lambda: whole({"error": {"message": "maximum context length is " * (FULL // 26)}}, 400),
+    "error_500_of_8_mb": lambda: whole(b"<html>" + b"<p " * (FULL // 3), 500),
+    "error_in_200_of_8_mb": lambda: whole({"error": {"message": "\\/ Bearer a%41" * (FULL // 16)}}),
+    "nested_reply": lambda: whole(b'{"choices":' * MANY),
+    "nested_answer": lambda: whole(completion('{"summary":' * MANY)),
+    "nested_list_answer": lambda: whole(completion('{"summary":' + "[" * MANY + "]" * MANY + "}")),
+    "prose_answer": lambda: whole(completion('{"summary": "' + '{"a": ```' * (2 * MANY))),
+    "thoughts_answer": lambda: whole(completion("<think>" * MANY + ANSWER + "</think" * MANY)),
+    "pattern": lambda: whole(completion(json.dumps({"summary": "a" * 60 + "!"}))),
+    "numbers_answer": lambda: whole(completion('{"summary": ' + "9" * 1_000_000 + "}")),
+    "usage_of_4000_digits": lambda: whole(
+        json.dumps(completion(prompt_tokens=7, completion_tokens=5)).replace(": 7", ": " + "9" * 4000).encode()
+    ),
+    "usage_of_5000_digits": lambda: whole(
+        json.dumps(completion(prompt_tokens=7, completion_tokens=5)).replace(": 7", ": " + "9" * 5000).encode()
+    ),
+    "redirect": lambda: whole(b"", 302, f"Location: /stolen?key={quote(KEY)}"),
+    "redirect_307": lambda: whole(b"", 307, "Location: /stolen"),
+    "echo_400": lambda: whole({"error": {"message": echo()}}, 400),
+    "echo_401": lambda: whole({"error": {"message": echo()}}, 401, f"WWW-Authenticate: {echo()[:60]}"),
+    "echo_in_200": lambda: whole({"error": {"message": echo()}}),
+    "echo_in_answer": lambda: whole(completion(json.dumps({"summary": echo()}))),
+    "echo_in_stream": lambda: [STREAM + b"data: " + json.dumps({"error": {"message": echo()}}).encode() + b"\n\n"],
+    "white_space": lambda: whole(b" " * FULL + json.dumps(completion()).encode()[:99]),
+    "white_space_answer": lambda: whole(completion('{"summary":' + " \n" * (FULL // 6))),
+    "duplicate_keys": lambda: whole(b"{" + b'"choices":[],' * (6 * MANY) + b'"a":1}'),
+    "duplicate_keys_answer": lambda: whole(completion("{" + '"summary":"a",' * MANY + '"summary":"fine"}')),
+    "many_keys_answer": lambda: whole(completion(json.dumps({**{f"k{n}": n for n in range(MANY)}, "summary": "a"}))),
+    "stream_without_end": lambda: endless(STREAM, events("a")),
+    "stream_of_nothing": lambda: endless(STREAM, b"data: {}\n\n"),
+    "stream_of_comments": lambda: endless(STREAM, b": ping\n\n"),
+    "stream_of_one_line": lambda: endless(STREAM, b"data: a"),
+    "stream_of_8_mb": lambda: [STREAM, events("a") * (FULL // len(events("a"))), END],
+    "stream_dripping": lambda: dripping(STREAM, events(" ")),
+}  # fmt: skip
+"""What a completion of the evil document is answered with."""
+
+PAGES: dict[str, tuple[str, Reply]] = {
+    "models_of_a_million": ("/v1/models", lambda: whole(_models(1_000_000))),
+    "models_of_8_mb": ("/v1/models", lambda: whole(_models(FULL // 16))),
+    "models_dripping": ("/v1/models", lambda: dripping(OK + b"Content-Length: 99999\r\n\r\n")),
+    "models_nested": ("/v1/models", lambda: whole(b'{"data":' * MANY)),
+    "models_with_the_key": ("/v1/models", lambda: whole({"data": [{"id": echo(), "owned_by": echo()}]})),
+    "metrics_of_100_mb": ("/metrics", lambda: _hundred_mb(b'vllm:num_requests_waiting{engine="0"} 1.0\n')),
+    "metrics_of_8_mb": ("/metrics", lambda: whole(b'vllm:num_requests_waiting{e="0"} 1e999\n' * (FULL // 40))),
+    "metrics_without_end": ("/metrics", lambda: endless(OK + b"\r\n", b"vllm:a 1\n")),
+    "version_of_100_mb": ("/version", lambda: _hundred_mb(b'{"version":"0')),
+    "version_of_8_mb": ("/version", lambda: whole({"version": "\x1b[31m" * (FULL // 10)})),
+    "version_with_the_key": ("/version", lambda: whole({"version": echo()})),
+}
+"""What one page is always answered with; completions are ordinary."""
+
+
+def _models(count: int) -> dict[str, Any]:
+    return {"data": [{"id": f"m{number}"} for number in range(count)]}
+
+
+def _hundred_mb(piece: bytes) -> Iterator[bytes]:
+    size = 100_000_000
+    yield OK + b"Content-Length: %d\r\n\r\n" % size
+    chunk = piece * (1_000_000 // len(piece))
+    yield from itertools.repeat(chunk, size // len(chunk))
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One request: its path without what follows a question mark, and its body."""
+
+    path: str
+    body: bytes
+
+
+class EvilServer:
+    """A server that gives the evil reply where it is due; `paths`: what was requested; `sent`: evil replies begun.
+
+    `page`: the path whose requests get the evil reply; None: completions of the document that holds MARK.
+    """
+
+    def __init__(self, reply: Reply, page: str | None = None) -> None:
+        """Listens on a free port."""
+        self._reply, self._page = reply, page
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._connections: list[socket.socket] = []
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self.paths: list[str] = []
+        self.sent = 0
+
+    def __enter__(self) -> EvilServer:
+        """Starts to accept connections."""
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Cuts every connection."""
+        for each in (self._listening, *self._connections):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection = self._listening.accept()[0]
+                self._connections.append(connection)
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError, ValueError), connection, connection.makefile("rb") as stream:
+            while (received := _receive(stream)) is not None:
+                self.paths.append(received.path)
+                is_evil = self._is_evil(received)
+                if self._page == "/metrics" and not is_evil:
+                    time.sleep(1.0)  # gauges are only read while documents are in flight
+                self.sent += is_evil
+                for piece in self._reply() if is_evil else _ordinary(received):
+                    connection.sendall(piece)
+                if is_evil:
+                    return
+
+    def _is_evil(self, received: Received) -> bool:
+        if self._page is not None:
+            return received.path == self._page
+        return received.path == "/v1/chat/completions" and MARK.encode() in received.body
+
+
+def _receive(stream: Any) -> Received | None:
+    """The next request; None when the client has closed."""
+    first = stream.readline()
+    if not first:
+        return None
+    length = 0
+    while (line := stream.readline().strip()) != b"":
+        name, _, value = line.partition(b":")
+        length = int(value) if name.lower() == b"content-length" else length
+    return Received(first.split(b" ")[1].decode().partition("?")[0], stream.read(length))
+
+
+def _ordinary(received: Received) -> Iterable[bytes]:
+    """What a vLLM answers."""
+    if received.path == "/v1/models":
+        return whole({"object": "list", "data": [{"id": "llama3.1", "max_model_len": 8192}]})
+    if received.path == "/version":
+        return whole({"version": "0.32.0"})
+    if received.path != "/v1/chat/completions":
+        return whole({"detail": "Not Found"}, 404)
+    if json.loads(received.body).get("stream"):
+        return whole(events(ANSWER) + END, 200, "Content-Type: text/event-stream")
+    return whole(completion())
