@@ -260,7 +260,8 @@ def read_file(found: Found, *, compression: Compression, limit_bytes: int) -> by
     except (*found.damage, *compression.damage) as cause:
         if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
             raise MemoryError from cause  # one more try, when nothing else is in flight
-        away = isinstance(cause, (PermissionError, OwnTroubleError)) or is_trouble(cause)
+        passing = (PermissionError, OwnTroubleError, StaleVersionError)
+        away = isinstance(cause, passing) or is_trouble(cause)
         raise DocumentError("document_unreadable", f"cannot be read: {describe(cause)}", again=away) from cause
     if data is None:
         raise too_large(None, limit_bytes)

@@ -24,6 +24,7 @@ from pipeline.config.limits import InputLimits
 from pipeline.documents.decode import Decoded
 from pipeline.documents.helper_messages import read_message, write_message
 from pipeline.errors import DocumentError, InternalError
+from pipeline.stores import MachineTroubleError
 
 MAX_HELPERS = 4
 
@@ -44,18 +45,22 @@ class _Helper:
     """One helper process; one thread at a time asks it."""
 
     def __init__(self) -> None:
-        """Raises OSError when this machine cannot start one."""
+        """Raises MachineTroubleError when this machine cannot start one."""
         paths = json.dumps([str(Path(path).absolute()) for path in sys.path])
         environment = {k: v for k, v in os.environ.items() if k in _KEPT or k.startswith(_KEPT_PREFIXES)}
-        # a session of its own: Ctrl-C in a terminal is for the run, which lets documents in flight finish
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, paths],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            start_new_session=True,
-        )
+        try:
+            # a session of its own: Ctrl-C in a terminal is for the run, which lets documents in flight finish
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _BOOT, paths],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as cause:  # too few descriptors (EMFILE), processes (EAGAIN) or memory, or no Python any more
+            told = f"the process that decodes documents cannot be started: {cause.strerror or cause}"
+            raise MachineTroubleError(cause.errno, told) from cause
 
     def ask(self, request: dict[str, Any], data: bytes) -> dict[str, Any]:
         """The reply; _DiedError when there is none."""
@@ -102,7 +107,7 @@ class HelperPool:
     def decode(self, form: str, data: bytes, *, text_field: str, limits: InputLimits) -> Decoded:
         """The document in these bytes; DocumentError when there is none or it costs too much.
 
-        Raises OSError when this machine cannot start a helper.
+        Raises MachineTroubleError when this machine cannot start a helper.
         """
         request = {"format": form, "text_field": text_field, "cpu_s": limits.cpu_s, "memory_mb": limits.memory_mb}
         try:

@@ -67,7 +67,7 @@ def read_lines(path: Path, take: Callable[[bytes, bool], T | None], damage: Dama
         with path.open("rb", buffering=_CHUNK_BYTES) as stream:
             old_bytes = os.fstat(stream.fileno()).st_size - RECENT_BYTES
             stream.seek(damage.size)
-            for line, line_bytes in _bounded(stream, path):
+            for line, line_bytes in bounded_lines(stream, path):
                 start, damage.size = damage.size, damage.size + line_bytes
                 value = take(line, damage.size > old_bytes)
                 if value is None:
@@ -79,7 +79,7 @@ def read_lines(path: Path, take: Callable[[bytes, bool], T | None], damage: Dama
         raise unreadable(path, exc) from exc
 
 
-def _bounded(stream: BinaryIO, path: Path) -> Iterator[tuple[bytes, int]]:
+def bounded_lines(stream: BinaryIO, where: Path | str) -> Iterator[tuple[bytes, int]]:
     """Each line with its size; of garbage that is too long for a line the beginning.
 
     ConfigError for a line that is too long and begins as a record does: it may not be removed.
@@ -88,17 +88,24 @@ def _bounded(stream: BinaryIO, path: Path) -> Iterator[tuple[bytes, int]]:
         size = len(line)
         if size > MAX_LINE_BYTES:
             if line.startswith(b"{"):
-                raise _too_long(path, stream.tell() - size)
+                raise _too_long(where, stream.tell() - size)
             line = line[:_CHUNK_BYTES]
             while (more := stream.readline(_CHUNK_BYTES)) and (size := size + len(more)) and not more.endswith(b"\n"):
                 pass
         yield line, size
 
 
-def _too_long(path: Path, start: int) -> ConfigError:
+def _too_long(where: Path | str, start: int) -> ConfigError:
     most = MAX_LINE_BYTES >> 20
     told = f"the line at byte {start} has more than {most} MiB, which no run writes: move it out of the file"
-    return ConfigError(f"{path}: {told}")
+    return ConfigError(f"{where}: {told}")
+
+
+def check_length(line: bytes, where: Path | str) -> None:
+    """Raise OutputError for a record that is too long to be written."""
+    if len(line) > MAX_LINE_BYTES:
+        need = f"at most {MAX_LINE_BYTES}: lower input.max_document_bytes, or the model's max_tokens"
+        raise OutputError(f"{where}: a record has {len(line)} bytes, need {need}")
 
 
 def last_object(path: Path) -> dict[str, Any] | None:
@@ -186,7 +193,7 @@ def rewrite(path: Path, keep: Callable[[dict[str, Any]], bool]) -> int:
     def chosen() -> Iterator[bytes]:
         nonlocal kept
         with path.open("rb", buffering=_CHUNK_BYTES) as stream:
-            for line, _ in _bounded(stream, path):
+            for line, _ in bounded_lines(stream, path):
                 value = parse(line)
                 if value is not None and keep(value):
                     kept += 1
@@ -224,9 +231,7 @@ class LineFile:
 
     def append(self, line: bytes) -> None:
         """Writes the whole line, which ends in LF; OutputError when that fails, and then nothing of it remains."""
-        if len(line) > MAX_LINE_BYTES:
-            need = f"at most {MAX_LINE_BYTES}: lower input.max_document_bytes, or the model's max_tokens"
-            raise OutputError(f"{self.path}: a record has {len(line)} bytes, need {need}")
+        check_length(line, self.path)
         if self._torn:
             raise OutputError(f"{self.path}: ends in a piece of a line since an earlier write failed")
         rest = memoryview(line)

@@ -5,10 +5,12 @@ It must not report a part that a sibling deletes meanwhile as a failure: its lin
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable, Iterator
 
 from pipeline.errors import OutputError
+from pipeline.output.lines import bounded_lines
 from pipeline.output.part_writer import manifest_of
 from pipeline.output.parts import ManifestError, Part, part_of, read_manifest
 from pipeline.output.record_keys import KINDS, Kind, RecordKey, heads_of
@@ -94,9 +96,13 @@ class PartReader:
             return None
 
     def _split(self, part: Part, data: bytes) -> Lines:
-        """The lines with their keys; broken ones are skipped and reported."""
-        take, broken = heads_of(part.kind, self._store.uri_of(part.key)), 0
-        for line in data.splitlines(keepends=True):
+        """The lines with their keys; broken ones are skipped and reported.
+
+        ConfigError for a line that is too long and begins as a record does.
+        """
+        where = self._store.uri_of(part.key)
+        take, broken = heads_of(part.kind, where), 0
+        for line, _ in bounded_lines(io.BytesIO(data), where):
             head = take(line, True)
             if head is None:
                 broken += 1

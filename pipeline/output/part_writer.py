@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pipeline.errors import OutputError, PipelineError
+from pipeline.output.lines import check_length
 from pipeline.output.parts import Part, write_manifest
 from pipeline.output.record_keys import KINDS, Kind, RecordKey
 from pipeline.output.store_errors import as_output_errors
@@ -80,8 +81,9 @@ class Outbox:
         return self._sequence[kind]
 
     def add(self, kind: Kind, line: bytes, head: RecordKey) -> None:
-        """Takes a record's line; closes its part when that is large enough."""
+        """Takes a record's line; closes its part when that is large enough. OutputError for a line that is too long."""
         part = self._open[kind]
+        check_length(line, self._store.uri_of(kind))
         if not part.lines:
             part.since = self._clock()
         part.lines.append(line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.errors import PipelineError, TryLaterError
-from pipeline.stores import ReadingStoppedError, is_trouble
+from pipeline.stores import MachineTroubleError, ReadingStoppedError, is_trouble
 
 _ORDINARY_BYTES = 64 << 20
 """Six times the default of `input.max_document_bytes`: its bytes, its text, the prompt and the request's body."""
@@ -16,6 +16,8 @@ def shortage_of(fault: BaseException) -> str | None:
     """Return what is short, for a message; None for any other fault."""
     if isinstance(fault, MemoryError):
         return "memory"
+    if isinstance(fault, MachineTroubleError):
+        return f"what it needs ({fault.strerror})"
     if isinstance(fault, OSError) and is_trouble(fault):
         return fault.strerror or type(fault).__name__
     # CPython 3.10 to 3.13 raise a plain RuntimeError with this text

@@ -24,12 +24,19 @@ from pipeline.stores.local import (
 )
 from pipeline.stores.patience import Patience, ReadingStoppedError, Source
 from pipeline.stores.remote import RANGE_BYTES, RemoteStore, StoredObject
-from pipeline.stores.trouble import MissingBucketError, OwnTroubleError, StoreRefusedError, is_trouble
+from pipeline.stores.trouble import (
+    MachineTroubleError,
+    MissingBucketError,
+    OwnTroubleError,
+    StoreRefusedError,
+    is_trouble,
+)
 
 __all__ = [
     "HIDDEN",
     "RANGE_BYTES",
     "REMOTE_SCHEMES",
+    "MachineTroubleError",
     "MissingBucketError",
     "OwnTroubleError",
     "Patience",

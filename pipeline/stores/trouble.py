@@ -18,6 +18,10 @@ class OwnTroubleError(OSError):
     """One file cannot be read, while others of the same store can."""
 
 
+class MachineTroubleError(OSError):
+    """This machine cannot give what a run needs, whatever its errno; no file and no document is the cause."""
+
+
 class MissingBucketError(FileNotFoundError):
     """The bucket itself is not there, whatever object was named."""
 
@@ -36,7 +40,7 @@ def is_trouble(cause: BaseException) -> bool:
     """True when the same read may succeed later, or says nothing about the file that was read."""
     if isinstance(cause, (StaleVersionError, OwnTroubleError)):  # whatever their errno, they are about this very file
         return False
-    if isinstance(cause, (ConnectionError, StoreRefusedError, MissingBucketError)):
+    if isinstance(cause, (ConnectionError, StoreRefusedError, MissingBucketError, MachineTroubleError)):
         return True
     return isinstance(cause, OSError) and cause.errno in _MACHINE | _FILE_SYSTEM
 

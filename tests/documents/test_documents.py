@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,7 @@ from pipeline.documents.patterns import select
 from pipeline.documents.special_tokens import break_delimiters, delimiters
 from pipeline.errors import ConfigError, DocumentError
 from pipeline.records import Document, Entry
+from pipeline.stores import Patience
 
 Settings = Any
 
@@ -743,3 +745,19 @@ def test_hostile_text_takes_linear_time(piece: str) -> None:
     """Two million characters of beginnings of tokens are gone through in a moment."""
     text = piece * (2_000_000 // len(piece))
     assert break_special_tokens(text) == (text, False)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+def test_a_file_that_was_replaced_is_read_as_it_is(tmp_path: Path, name: str) -> None:
+    """Another file with its name, since the listing, is no trouble of a store: nothing waits, the newest is read."""
+    pack = gzip.compress if name.endswith(".gz") else bytes
+    (tmp_path / name).write_bytes(pack(b"old"))
+    stop = threading.Event()
+    stop.set()  # who waits for the store would end here
+    patience = Patience(60, stop, time.monotonic)
+    config = InputConfig(uri=(InputSource(str(tmp_path)),))
+    (entry,) = load_entries(config, output=None, counts=ListingCounts(), patience=patience)
+    (tmp_path / "new").write_bytes(pack(b"new and longer"))
+    (tmp_path / "new").replace(tmp_path / name)
+    assert entry.read() == b"new and longer"
+    assert not patience.troubled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -20,6 +21,8 @@ from pipeline.config import InputConfig
 from pipeline.config.limits import InputLimits, limits_of
 from pipeline.documents.helper_pool import HelperPool
 from pipeline.errors import ConfigError, DocumentError
+from pipeline.run.shortage import shortage_of
+from pipeline.stores import MachineTroubleError, is_trouble
 
 MAIL = b"Subject: Rates\nFrom: a@b.c\n\nThe bank held rates.\n"
 PAGE = (
@@ -252,3 +255,22 @@ def test_limits_have_defaults() -> None:
     """What is not given keeps its default."""
     assert limits_of({}) == InputLimits()
     assert limits_of({"cpu_s": 5, "columns": 7}) == InputLimits(cpu_s=5.0, columns=7)
+
+
+def test_a_helper_that_cannot_be_started_is_this_machines_trouble(
+    pool: HelperPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the errno: no document is the cause, and the next one is decoded once the machine is well again."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/nonexistent/python")
+        for _ in range(3):
+            with pytest.raises(MachineTroubleError, match="cannot be started: No such file") as error:
+                decode(pool, "mail", MAIL)
+            assert is_trouble(error.value)
+    assert decode(pool, "mail", MAIL) == "The bank held rates.\n"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOENT])
+def test_machine_trouble_is_a_shortage(number: int) -> None:
+    """A run does the document once more with nothing else in flight, and then leaves it."""
+    assert "cannot be started" in (shortage_of(MachineTroubleError(number, "cannot be started")) or "")

@@ -15,6 +15,7 @@ from pipeline.config import OutputConfig
 from pipeline.errors import ConfigError, OutputError, TryLaterError
 from pipeline.output import Output, scan
 from pipeline.output.lease import LEASE_S
+from pipeline.output.lines import MAX_LINE_BYTES
 from pipeline.shards import WHOLE, Shard
 from pipeline.stores import RemoteStore
 
@@ -311,3 +312,20 @@ def test_a_store_that_does_not_answer_is_for_later(config: OutputConfig) -> None
     """Exit 3, in bounded time."""
     with pytest.raises(OutputError, match="did not do it"):
         opened(change_key(config, endpoint="http://127.0.0.1:9", retry_for_s=0))
+
+
+def test_a_line_that_is_too_long_is_neither_written_nor_passed_over(config: OutputConfig) -> None:
+    """A part holds what a local file may: garbage without end is skipped, what may be a record is refused."""
+    too_long = "x" * MAX_LINE_BYTES
+    with opened(config) as output:
+        output.write(result("a"))
+        with pytest.raises(OutputError, match=r"input\.max_document_bytes"):
+            output.write(result("b", output=too_long))
+    store, (part,), (manifest,) = store_of(config), keys(config, "results"), keys(config, "manifests")
+    good = store.get(part)
+    store.delete(manifest)
+    store.put(part, b"\0" + too_long.encode() + b"\n" + good)
+    assert scan(config).counts()["done"] == 1
+    store.put(part, good + b'{"id":"' + too_long.encode() + b'"}\n')
+    with pytest.raises(ConfigError, match=f"the line at byte {len(good)} has more than 64 MiB"):
+        scan(config)

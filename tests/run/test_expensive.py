@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from conftest import Place, line_with
@@ -39,3 +40,17 @@ def test_a_signal_ends_a_run_that_decodes(place: Place, number: int, code: int) 
     assert child.end().code == code
     assert time.monotonic() - begun < 15
     assert place.last_run()["counts"]["left"] == 1
+
+
+def test_a_document_whose_helper_cannot_be_started_is_left(place: Place, tmp_path: Path) -> None:
+    """The run ends with 3 and writes no error; the next one, on a machine that is well, does the document."""
+    place.documents({"a.txt": "One."})
+    (place.folder / "inbox" / "b.eml").write_bytes(b"Subject: Rates\n\nThe bank held rates.\n")
+    start_up = tmp_path / "start_up"
+    start_up.mkdir()
+    (start_up / "sitecustomize.py").write_text("import sys; sys.executable = '/nonexistent/python'")
+    ran = place.run(code=3, env={"PYTHONPATH": str(start_up)})
+    assert "the process that decodes documents cannot be started" in ran.err
+    assert place.failed() == {}
+    place.run()
+    assert sorted(place.done()) == ["a.txt", "b.eml"]
