@@ -31,7 +31,8 @@ def test_cached_tokens_are_counted_where_servers_tell() -> None:
             ExtractionAttempt(MODEL, prompt_tokens=100, cached_tokens=75),
             ExtractionAttempt(MODEL, prompt_tokens=900),
             ExtractionAttempt(MODEL, prompt_tokens=100, cached_tokens=0),
-        ]
+        ],
+        variant="default",
     )
     assert stats.snapshot()["prompt_cache"] == {"prompt_tokens": 200, "cached_tokens": 75}
     assert merge([stats.snapshot()] * 2)["prompt_cache"] == {"prompt_tokens": 400, "cached_tokens": 150}
