@@ -230,6 +230,7 @@ def filled(attack: tuple[str, str, str], size: int, is_bytes: bool) -> str | byt
     return text.encode("latin-1", "replace") if is_bytes else text
 
 
+@pytest.mark.slow
 def test_every_pattern_is_linear() -> None:
     """No text of 64 kB or 1 MB, made of what a pattern repeats, keeps it busy."""
     jobs = {}

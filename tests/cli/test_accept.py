@@ -89,6 +89,7 @@ def test_purged_documents_are_accepted_no_more(place: Place, out: str) -> None:
     assert (told["failed"], told["accepted"]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_running_run_is_waited_for(place: Place) -> None:
     """Accepting needs the lock: beside a run that does not end in time it exits 3, names the holder, writes nothing."""
     place.configure({"runner.concurrency": 1})

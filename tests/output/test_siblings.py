@@ -18,6 +18,7 @@ from pipeline.shards import WHOLE
 from pipeline.stores import RemoteStore
 
 
+@pytest.mark.slow
 def test_shards_that_start_and_end_together_all_end_with_0(tmp_path: Path, server: FakeLLM) -> None:
     """On a file system that delays each call; documents are done once, whatever the number of shards."""
     wrong = stress(tmp_path, server.url, output="out", shards=6, rounds=3, delay_s=0.02, env={})

@@ -153,6 +153,7 @@ def test_a_store_that_goes_and_returns_costs_nothing(mortal: There) -> None:
     assert sorted(place.asked()) == names
 
 
+@pytest.mark.slow
 def test_a_store_that_stays_away_stops_the_run(mortal: There) -> None:
     """Exit 3; what is in no part counts as left, also in the sum; the next run does that, and only that."""
     place = mortal.place

@@ -109,7 +109,9 @@ def leaks(data: bytes) -> list[str]:
     return [f"{name} of {secret[:6]}…" for (secret, name), core in cores.items() if core in text]
 
 
-@pytest.mark.parametrize("form", sorted(FORMS))
+@pytest.mark.parametrize(
+    "form", [form if form == "raw" else pytest.param(form, marks=pytest.mark.slow) for form in sorted(FORMS)]
+)
 @pytest.mark.parametrize("where", sorted(PLACES))
 def test_no_output_holds_what_a_server_repeats(place: Place, where: str, form: str) -> None:
     """Neither the terminal nor any file, with debug lines, metrics, and both formats of the log."""

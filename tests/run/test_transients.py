@@ -55,7 +55,13 @@ class Breakage:
         return self._fault
 
 
-@pytest.mark.parametrize("kind", KINDS)
+OFTEN = ("http_400_crash", "http_409", "http_424", "http_503")
+"""The kinds that every change is tested with; the others take the long tests."""
+
+
+@pytest.mark.parametrize(
+    "kind", [kind if kind in OFTEN else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def test_a_server_that_is_broken_for_seconds_fails_no_document(place: Place, server: FakeLLM, kind: str) -> None:
     """250 documents, 3 s of the same reply to everything: all documents are done, and each was sent twice at most."""
     names = place.documents(250)

@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "torture"
 ZEROS = ("lost", "doubled", "broken lines", "swapped", "wrong ends", "wrong requests", "other faults")
 
 
+@pytest.mark.slow
 def test_no_document_is_lost_or_doubled_whatever_happens() -> None:
     """Kills, outages, full disks and faults of every kind leave each document with the end that its fault allows."""
     asked = ["--seed", "3", "--documents", "200", "--seconds", "8", "--dialect", "both"]

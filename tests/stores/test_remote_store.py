@@ -166,6 +166,7 @@ def test_a_large_object_is_written_piece_by_piece(store: RemoteStore) -> None:
     assert store.get("large") == b"1" * (21 << 20)
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_in_a_multipart_upload_leaves_what_was_there() -> None:
     """A connection error in bounded time, with some of the pieces there; the old object stands until it is replaced."""
     pieces = [b"x" * (1 << 20)] * 24
