@@ -1,4 +1,4 @@
-"""Text for a terminal: width, colours, labels, commands that can be pasted, blocks that can do no harm.
+"""Text for a terminal: width, colours, labels, commands to paste, and text without control characters.
 
 It must not know what a report or a record is.
 """
@@ -17,30 +17,48 @@ from pipeline.config.redaction import SECRETS
 from pipeline.errors import OutputError
 from pipeline.logs import visible
 
-WIDTH = 100
+MAX_WIDTH = 100
+"""Columns at most: longer lines are hard to read; also the width of output that goes to a file or a pipe."""
+_MIN_WIDTH = 40
+"""Columns at least: with fewer, an indented label leaves no room for its text."""
 LABEL = 14
 RED, YELLOW, GREEN, BOLD, DIM = "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[1m", "\x1b[2m"
 _PLAIN = "\x1b[0m"
 
 
 def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """True for a terminal that knows colours, unless NO_COLOR is set (no-color.org)."""
+    """Return True for a terminal that supports colours, unless NO_COLOR is set (no-color.org)."""
     return stream.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
 
+def width_of(stream: TextIO, environ: Mapping[str, str]) -> int:
+    """Return the columns to write to a stream: COLUMNS, else the terminal's width; 40 to 100."""
+    columns = environ.get("COLUMNS", "")
+    width = int(columns) if columns.isascii() and columns.isdigit() else 0
+    if width == 0:
+        try:
+            width = os.get_terminal_size(stream.fileno()).columns
+        except (OSError, ValueError):  # a file or a pipe; ValueError: no file descriptor
+            width = 0
+    return max(_MIN_WIDTH, min(width or MAX_WIDTH, MAX_WIDTH))
+
+
 def tinted(text: str, tint: str, *, colour: bool) -> str:
-    """The text in these colours, or as it is."""
+    """Return the text in a colour, or unchanged without `colour`."""
     return f"{tint}{text}{_PLAIN}" if colour and tint and text else text
 
 
-def labelled(label: str, text: str, *, indent: int) -> list[str]:
-    """The text beside its label, folded under itself; nothing for an empty text."""
+def labelled(label: str, text: str, *, indent: int, width: int = MAX_WIDTH) -> list[str]:
+    """Return the lines of a label and its wrapped text; no lines for an empty text."""
+    if not text:
+        return []
     first = " " * indent + f"{label:<{LABEL - 1}} "
-    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=" " * len(first)) if text else []
+    # Without break_on_hyphens, flags and file names stay whole.
+    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=" " * len(first), break_on_hyphens=False)
 
 
-def pasteable(label: str, command: str, *, indent: int) -> list[str]:
-    """The command beside its label, folded before its flags so that it can still be pasted."""
+def pasteable(label: str, command: str, *, indent: int, width: int = MAX_WIDTH) -> list[str]:
+    """Return the lines of a label and a command, continued before flags so that it can be pasted."""
     first = " " * indent + (label.ljust(LABEL) if label else "")
     try:
         words = [shlex.quote(word) for word in shlex.split(visible(command))]
@@ -48,42 +66,42 @@ def pasteable(label: str, command: str, *, indent: int) -> list[str]:
         words = [visible(command)]
     lines = [""]
     for word in re.split(r" (?=--)", " ".join(words)):
-        if lines[-1] and len(first) + len(lines[-1]) + 3 + len(word) > WIDTH:
+        if lines[-1] and len(first) + len(lines[-1]) + 3 + len(word) > width:
             lines.append("")
         lines[-1] += " " + word if lines[-1] else word
     return [first + " \\\n".join(lines).replace("\n", "\n" + " " * len(first))]
 
 
-def paragraph(text: str) -> list[str]:
-    """The text as lines."""
-    return textwrap.wrap(visible(text), WIDTH)
+def paragraph(text: str, *, width: int = MAX_WIDTH) -> list[str]:
+    """Return the text as wrapped lines."""
+    return textwrap.wrap(visible(text), width, break_on_hyphens=False)
 
 
 def block(text: str, *, indent: int = 2) -> str:
-    """The text some columns to the right, with its own line ends and nothing that a terminal could act on."""
+    """Return the text indented, with its own line breaks and without control characters."""
     before = " " * indent
     return "\n".join((before + visible(line.replace("\t", "    "))).rstrip() for line in text.split("\n"))
 
 
 def cut(text: str, width: int) -> str:
-    """The text with its middle left out when it is too long: both ends of an id tell something."""
+    """Return the text, shortened in its middle when it is too long: both ends of an id are informative."""
     return text if len(text) <= width else text[: width // 2 - 1] + "…" + text[-(width - width // 2) :]
 
 
 def grouped(number: int) -> str:
-    """`12,345`."""
+    """Return `12,345`."""
     return f"{number:,}"
 
 
 def plural(number: int, noun: str) -> str:
-    """`1 document`, `12,345 documents`."""
+    """Return `1 document`, `12,345 documents`."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def write_out(text: str) -> None:
-    """Prints what the command was asked for; a reader that has gone (`| head`) is nobody's fault.
+    """Write text to stdout; a reader that has closed the pipe (`| head`) is no error.
 
-    OutputError when it cannot be written for another reason.
+    Raises OutputError when it cannot be written for another reason.
     """
     try:
         text = SECRETS.redact(text)

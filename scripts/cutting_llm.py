@@ -5,6 +5,7 @@
 `--way`: refuse (honest), head, tail, middle (keeps both ends), half (of the window, as Ollama's /v1), oldest (a chat
 template that drops the oldest message, then the head of the last), oldest_refuse.
 `--counts`: exact (what the model read), gateway (LiteLLM counts the whole prompt before the cut), none, zero, uncached.
+It speaks Ollama's native protocol as well; the way `refuse` is then an Ollama that obeys `truncate: false`.
 It must not know anything of the pipeline.
 """
 
@@ -36,14 +37,17 @@ class CuttingLLM:
 
     `proofs`: requests for one token, or with a document more than once. `cut`: names of documents ([[doc:NAME]]) of
     which an answer lacks a part. `asked`: requests for an answer; after `shrink_after` of them the context is `shrunk`.
-    `fail`: a function of a request's body that makes it a 500.
+    `fail`: a function of a request's body that makes it a 500. `turns_after`: so many answers later the server, a vLLM
+    until then, is replaced by an Ollama. `meet`: called before each completion with whether it is a proof.
     """
 
     def __init__(self, way: str, *, context: int = 4096, counts: str = "exact", ollama: bool = False) -> None:
         self.way, self.context, self.counts, self.ollama = way, context, counts, ollama
         self.proofs, self.asked, self.cut = 0, 0, set[str]()
         self.shrink_after, self.shrunk = 1 << 60, context
+        self.turns_after: int | None = None
         self.fail: Any = lambda _body: False
+        self.meet: Any = lambda _is_proof: None
         self._seen: set[str] = set()
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"llm": self})
@@ -64,12 +68,16 @@ class CuttingLLM:
         """Return the answer to a chat."""
         texts = [str(message.get("content") or "") for message in body["messages"]]
         max_tokens = int(body.get("max_tokens") or 16)
+        self.meet(max_tokens == 1)
+        if self.turns_after is not None and self.asked >= self.turns_after:
+            self.turns_after, self.ollama, self.way = None, True, "half"
+        names = _NAME.findall("\n".join(texts))
+        is_proof = max_tokens == 1 or len(names) > 1
+        with self._lock:
+            self.proofs += is_proof
         read = self._read(texts, self.context - max_tokens)
         with self._lock:
-            names = _NAME.findall("\n".join(texts))
-            if max_tokens == 1 or len(names) > 1:
-                self.proofs += 1
-            elif names:
+            if names and not is_proof:
                 self.asked += 1
                 if self.asked > self.shrink_after and self.context != self.shrunk:
                     self.context = self.shrunk
@@ -120,15 +128,24 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """List the model, and on an Ollama the version."""
         owner = "library" if self.llm.ollama else "me"
-        pages: dict[str, Any] = {"/v1/models": {"data": [{"id": MODEL, "owned_by": owner}]}}
+        row: dict[str, Any] = {"id": MODEL, "owned_by": owner}
+        if self.llm.turns_after is not None:
+            row |= {"owned_by": "vllm", "max_model_len": self.llm.context}
+        pages: dict[str, Any] = {"/v1/models": {"data": [row]}}
         if self.llm.ollama:
+            loaded = {"name": MODEL, "model": MODEL, "context_length": self.llm.context}
             pages["/api/version"] = {"version": "0.33.0"}
+            pages["/api/tags"] = pages["/api/ps"] = {"models": [loaded]}
         self._reply(200 if self.path in pages else 404, pages.get(self.path, {}))
 
     def do_POST(self) -> None:
         """Answer a chat."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path != "/v1/chat/completions":
+        if self.llm.ollama and self.path == "/api/show":
+            self._reply(200, {"capabilities": ["completion"]})
+        elif self.llm.ollama and self.path == "/api/chat":
+            self._native(body)
+        elif self.path != "/v1/chat/completions":
             self._reply(404, {})
         elif self.llm.fail(body):
             self._reply(500, {"error": {"message": "it broke"}})
@@ -137,6 +154,23 @@ class _Handler(BaseHTTPRequestHandler):
                 self._reply(200, self.llm.completion(body))
             except TooLongError:
                 self._reply(400, {"error": {"message": f"maximum context length is {self.llm.context} tokens"}})
+
+    def _native(self, body: dict[str, Any]) -> None:
+        """Answer a chat of Ollama's own protocol; one without messages loads the model."""
+        if not body.get("messages"):
+            return self._reply(200, {"done": True, "done_reason": "load"})
+        options = body.get("options") or {}
+        shape = {"json_schema": {"schema": body.get("format")}}
+        asked = {"messages": body["messages"], "max_tokens": options.get("num_predict"), "response_format": shape}
+        try:
+            answer = self.llm.completion(asked)
+        except TooLongError:
+            return self._reply(400, {"error": "the input length exceeds the context length"})
+        choice = answer["choices"][0]
+        usage = answer.get("usage", {})
+        counts = {"prompt_eval_count": usage.get("prompt_tokens"), "eval_count": usage.get("completion_tokens")}
+        said = {"message": choice["message"], "done": True, "done_reason": choice["finish_reason"]}
+        return self._reply(200, {"model": MODEL, **said, **counts})
 
     def _reply(self, status: int, value: Any) -> None:
         data = json.dumps(value).encode()

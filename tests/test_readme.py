@@ -138,6 +138,19 @@ def agent_text() -> str:
     return next(text for kind, text in BLOCKS if kind == "yaml" and "system_prompt" in text)
 
 
+@pytest.mark.parametrize("text", [text for kind, text in BLOCKS if kind == "yaml"])
+def test_each_yaml_block_loads(text: str, tmp_path: Path) -> None:
+    """Agent files as they are, fragments of agents within docs/agents.md's, everything else as a config file."""
+    tree = yaml.safe_load(text)
+    agent = yaml.safe_load(agent_text())
+    if tree.keys() <= {*agent, "request", "variables", "variants"}:
+        (tmp_path / "a.yaml").write_text(yaml.safe_dump({**agent, **tree}), encoding="utf-8")
+        assert load_agent("a", agents_dir=tmp_path).name == "a"
+    else:
+        (tmp_path / "p.yaml").write_text(text, encoding="utf-8")
+        assert load_config(tmp_path / "p.yaml", environ={})
+
+
 def test_the_config_in_it_loads(tmp_path: Path) -> None:
     """Two replicas under a name of their own, and Ollama behind them."""
     (tmp_path / "p.yaml").write_text(next(text for kind, text in BLOCKS if "fallback:" in text), encoding="utf-8")

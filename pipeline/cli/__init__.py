@@ -1,4 +1,4 @@
-"""The command line: `main` and one module for each command, beside its flags.
+"""The command line: `main`, and one module per command with its flags.
 
 It may import every folder; no other folder may import it.
 """

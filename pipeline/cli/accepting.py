@@ -1,6 +1,6 @@
-"""`pipeline errors --accept` and `--unaccept`: which failures a person has accepted, kept in the output.
+"""`pipeline errors --accept` and `--unaccept`: record in the output which failures a person has accepted.
 
-It changes nothing but `accepted.jsonl`, and only under the lock of the whole output.
+It must change only `accepted.jsonl`, and only under the lock of the whole output.
 """
 
 from __future__ import annotations
@@ -16,22 +16,24 @@ from pipeline.records import utc_now
 from pipeline.terminal import grouped, plural
 
 Choice = Callable[[str, str], bool]
-"""True for the id and the reason of a failure that is meant."""
+"""Returns True for the id and the reason of a selected failure."""
 
 
 def change_accepted(output: Output, *, accept: str | None, unaccept: str | None) -> str:
-    """Write the accepted failures anew and return a sentence about it; ConfigError when no failure is meant.
+    """Rewrite the accepted failures and return a sentence about the change; ConfigError when none is selected.
 
-    Lines that no longer hold (the document is done, or failed in another way) are dropped.
+    Lines that no longer apply (the document is done, or failed in another way) are dropped.
     """
-    adds, removes = _choice(accept, "--accept"), _choice(unaccept, "--unaccept")
-    since = {each.id: each.accepted_at for each in from_lines(output.backend.content(NAME), where=output.where)}
+    adds = _choice(accept, "--accept")
+    removes = _choice(unaccept, "--unaccept")
+    since = {line.id: line.accepted_at for line in from_lines(output.backend.content(NAME), where=output.where)}
     kept: list[AcceptedFailure] = []
     added = removed = known_before = 0
     now = utc_now()
     for document_id, known in output.index.failed():
         reason = known.reason or ""
-        goes, comes = known.accepted and removes(document_id, reason), adds(document_id, reason)
+        goes = known.accepted and removes(document_id, reason)
+        comes = adds(document_id, reason)
         known_before += comes and known.accepted
         removed += goes
         added += comes and not known.accepted
@@ -39,16 +41,16 @@ def change_accepted(output: Output, *, accept: str | None, unaccept: str | None)
             at = since.get(document_id, now) if known.accepted else now
             kept.append(AcceptedFailure(document_id, known.sha256, known.fingerprint, reason, at))
     if not (added or removed or known_before):
-        flag, what = ("--accept", "failure") if accept else ("--unaccept", "accepted failure")
-        told = f"{flag}: got {accept or unaccept!r}, which names no {what} of {output.where}"
-        raise ConfigError(f"{told}; `pipeline errors {output.where}` lists them")
+        flag, noun = ("--accept", "failure") if accept else ("--unaccept", "accepted failure")
+        message = f"{flag}: got {accept or unaccept!r}, which matches no {noun} of {output.where}"
+        raise ConfigError(f"{message}; `pipeline errors {output.where}` lists them")
     output.backend.replace(NAME, b"".join(to_lines(kept)))
     changed = f"{grouped(added)} accepted" if accept else f"{grouped(removed)} no longer accepted"
     return f"{output.where}: {changed}; {plural(len(kept), 'failure')} accepted in all ({NAME})."
 
 
 def _choice(text: str | None, flag: str) -> Choice:
-    """What a flag's value names: reasons, or the ids of a file."""
+    """Return the failures that a flag's value selects: by reason, or by the ids in a file."""
     if text is None:
         return lambda document_id, reason: False  # noqa: ARG005
     if text.startswith("@"):
@@ -61,12 +63,12 @@ def _choice(text: str | None, flag: str) -> Choice:
 
 
 def read_ids(name: str, *, flag: str) -> frozenset[str]:
-    """The ids of a file, one a line; ConfigError when it cannot be read or holds none."""
+    """Return the ids in a file, one per line; ConfigError when it cannot be read or holds none."""
     try:
         text = Path(name).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as cause:
         raise ConfigError(f"{flag}: {name} cannot be read: {cause}") from cause
     ids = frozenset(line for line in text.split("\n") if line.strip())
     if not ids:
-        raise ConfigError(f"{flag}: {name} holds no id, need one a line")
+        raise ConfigError(f"{flag}: {name} holds no id, need one per line")
     return ids

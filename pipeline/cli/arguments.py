@@ -1,4 +1,4 @@
-"""What the commands share: from flags to a configuration, to what to type next, and text to stdout."""
+"""Functions that commands share: the configuration of their flags, the output to open, the command to repeat."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.output import Output, folder_of
 logger = logging.getLogger(__name__)
 
 LOCK_WAIT_S = 30.0
-"""How long a run on an output that is to be changed is waited for."""
+"""Seconds to wait for a run that holds the lock of an output to be changed: a person is watching."""
 
 _FLAGS = {
     "input": "input.uri",
@@ -29,11 +29,11 @@ _FLAGS = {
     "variant": "variant",
     "concurrency": "runner.concurrency",
 }
-"""Flags that are settings, and their dotted keys."""
+"""Flags that override a setting, with its dotted key."""
 
 
 def load_app(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> AppConfig:
-    """The configuration of the flags, the environment and the file; ConfigError when it cannot be used."""
+    """Return the configuration of flags, environment and file; ConfigError when it is not valid."""
     for name, near in misspelt_names(environ).items():
         logger.warning("an environment variable is ignored", extra={"variable": name, "nearest": near})
     overrides: dict[str, object] = dict(map(parse_set, arguments.set))
@@ -45,14 +45,14 @@ def load_app(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> Ap
 
 
 def config_path(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> Path | None:
-    """The config file: the flag's, else PIPELINE_CONFIG, else config/default.yaml if it is there; None: no file."""
+    """Return the config file: the flag's, else PIPELINE_CONFIG, else config/default.yaml if it exists, else None."""
     return Path(arguments.config) if arguments.config else find_config(environ)
 
 
 def output_config(arguments: argparse.Namespace, *, environ: Mapping[str, str], uri: str | None = None) -> OutputConfig:
-    """The output at `uri`, with the configuration's options for one in an object store.
+    """Return the output at `uri`, with the configuration's storage options for an object store.
 
-    `uri` None: the argument OUT, and without one `output.uri` of the configuration.
+    `uri` None: the argument OUT, else `output.uri` of the configuration.
     """
     uri = arguments.output if uri is None else uri
     if uri is None:
@@ -63,12 +63,12 @@ def output_config(arguments: argparse.Namespace, *, environ: Mapping[str, str], 
 
 
 def open_to_change(config: OutputConfig, arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> Output:
-    """The whole output, locked; its records may be rewritten, and no run goes on meanwhile.
+    """Return the whole output, locked: its records may be rewritten, and no run can be in progress.
 
-    A run is waited for as long as `runner.lock_wait_s` says where that is set, else LOCK_WAIT_S.
+    Waits for the lock for `runner.lock_wait_s` where that is set, else LOCK_WAIT_S.
     """
     if (folder := folder_of(config.uri)) is not None and not folder.is_dir():
-        raise ConfigError(f"{folder}: is no folder, need an output that is there")
+        raise ConfigError(f"{folder}: is not a folder, need an existing output")
     lock_wait_s = LOCK_WAIT_S
     if arguments.set or arguments.config or arguments.output is None or environ.get("PIPELINE_RUNNER_LOCK_WAIT_S"):
         app = load_app(arguments, environ=environ)
@@ -80,7 +80,7 @@ def open_to_change(config: OutputConfig, arguments: argparse.Namespace, *, envir
 
 
 def same_command(arguments: argparse.Namespace) -> str:
-    """What to type for the same run again, over all shards, without what chose documents or might hold a secret."""
+    """Return the command that repeats this run over all shards, without document selection or possible secrets."""
     words = ["pipeline", "run"]
     for flag in ("config", "output", "agent", "variant"):
         if getattr(arguments, flag):
@@ -94,10 +94,10 @@ def same_command(arguments: argparse.Namespace) -> str:
 
 
 def _may_hold_secret(text: str) -> bool:
-    """True for `key=value` of a setting that is a secret or leads to one, or with a field inside that may be one."""
+    """Return True for `key=value` when the setting is or may contain a secret."""
     key, value = parse_set(text)
     name, inside = split_key(key)
-    found = value_of_text(key, value)
+    setting = value_of_text(key, value)
     for part in reversed(inside):
-        found = {part: found}
-    return any(word in name for word in ("api_key", "headers", "storage", "url")) or masked(found) != found
+        setting = {part: setting}
+    return any(word in name for word in ("api_key", "headers", "storage", "url")) or masked(setting) != setting

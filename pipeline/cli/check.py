@@ -31,7 +31,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
-    """0 when the first provider passes, 2 for what trying again won't mend, 3 when it cannot be reached."""
+    """Return 0 when the first provider passes, 2 for an error that a retry cannot fix, 3 when it is unreachable."""
     app = load_app(arguments, environ=environ)
     plan = build_plan(app, stop=threading.Event())
     write_out(dump_yaml(describe(app)))
@@ -40,7 +40,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         write_out(visible(f"warning: {warning}"))
     codes: list[int] = []
     for provider in plan.client.providers:
-        found = [provider.examine(replica) for replica in provider.replicas]
+        preflights = [provider.examine(replica) for replica in provider.replicas]
         for replica in provider.replicas:
             for variant, preflight in replica.found.items():
                 place = f"{provider.name} at {replica.client.model.endpoint}"
@@ -49,13 +49,13 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
                 write_out("\n".join(_lines(place, preflight, first=not codes, proof=proof)))
             if replica.client.endpoint.proxy:
                 write_out(visible(f"        through the proxy {replica.client.endpoint.proxy}"))
-        codes.append(min(EXIT_CONFIG if each.unpaid else _EXIT_CODES[each.status] for each in found))
+        codes.append(min(EXIT_CONFIG if result.unpaid else _EXIT_CODES[result.status] for result in preflights))
     plan.client.close()
     return max(codes[0], _check_output(app.output))
 
 
 def _check_output(config: OutputConfig) -> int:
-    """The exit code for an output in an object store, which is written to; 0 for a folder."""
+    """Return the exit code of a test write to an object store; 0 for a folder."""
     if folder_of(config.uri) is not None:
         return EXIT_OK
     try:
@@ -68,7 +68,7 @@ def _check_output(config: OutputConfig) -> int:
 
 
 def _lines(place: str, found: Preflight, *, first: bool, proof: str) -> Iterator[str]:
-    """What was found at one server for one variant, a fact a line; `proof`: what it does with long prompts."""
+    """Yield the preflight's facts of one server and variant, one per line; `proof`: how it handles long prompts."""
     role = "provider" if first else "fallback"
     if found.status != "ok":
         yield visible(f"FAILED  {role} {place}: {found.message}")
@@ -84,5 +84,5 @@ def _lines(place: str, found: Preflight, *, first: bool, proof: str) -> Iterator
         "digest": found.digest,
     }
     yield from (visible(f"        {name}: {fact}") for name, fact in facts.items() if fact)
-    yield from (visible(f"        not enforced: {each}") for each in found.unenforced)
+    yield from (visible(f"        not enforced: {keyword}") for keyword in found.unenforced)
     yield from (visible(f"        warning: {warning}") for warning in found.warnings)

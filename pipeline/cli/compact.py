@@ -1,4 +1,4 @@
-"""`pipeline compact [OUT]`: keep only the last line of each id, in one file or few parts; also as Parquet."""
+"""`pipeline compact [OUT]`: keep only the last record of each id, in one file or few parts; also as Parquet."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         "--format",
         choices=("jsonl", "parquet"),
         default="jsonl",
-        help="parquet: write results.parquet, too (needs the extra `parquet`)",
+        help="parquet: also write results.parquet (needs the extra `parquet`)",
     )
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
-    """Rewrites the output under its lock; safe to kill, and to run again."""
+    """Rewrite the output under its lock; safe to kill and to repeat. Return the exit code."""
     config = output_config(arguments, environ=environ)
     if arguments.format == "parquet":
         library()
@@ -43,6 +43,6 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
             names.append(PARQUET_NAME)
         write_out(
             f"{output.where}: {counts['done'] + counts['stale']:,} results and {counts['failed']:,} errors,"
-            f" one line for each id, in {' and '.join(names)}."
+            f" one line per id, in {' and '.join(names)}."
         )
     return EXIT_OK

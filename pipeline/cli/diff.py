@@ -1,6 +1,6 @@
-"""`pipeline diff OUT_A OUT_B`: what changed between two outputs over the same documents, or two questions in one.
+"""`pipeline diff OUT_A OUT_B`: changes between two outputs over the same documents, or two questions in one output.
 
-It calls no model and writes nothing.
+It must not call a model or write a file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.logs import visible
 from pipeline.output import backend_of, read_runs
 from pipeline.output.latest_pairs import Last, Pair, Pairs
 from pipeline.report.comparison import MOST_CHANGES, Comparison, FieldCounts
-from pipeline.terminal import BOLD, WIDTH, cut, grouped, plural, tinted, wants_colour, write_out
+from pipeline.terminal import BOLD, cut, grouped, plural, tinted, wants_colour, width_of, write_out
 
 EXAMPLES = """examples:
   pipeline diff out out/trial
@@ -31,6 +31,8 @@ EXAMPLES = """examples:
 _State = tuple[str | None, str | None]
 
 DIFF_VERSION = 1
+_NUMBER_COLUMNS = 48
+"""Columns of the table beside the name of a field: four numbers and the head of `change`."""
 _STATES = {
     ("done", "done"): "done in both",
     ("done", "failed"): "done before, failed now",
@@ -51,47 +53,50 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         nargs="*",
         help="the output before, and the one after: folders, s3://…; default of the first: output.uri",
     )
-    command.add_argument("--by", choices=("fingerprint",), help="within one output: what was asked now and before")
-    command.add_argument("--field", metavar="NAME", help="this field only, and how it changed: companies.sentiment")
+    command.add_argument(
+        "--by", choices=("fingerprint",), help="compare the current and the earlier question within one output"
+    )
+    command.add_argument("--field", metavar="NAME", help="only this field, with its changes: companies.sentiment")
     command.add_argument(
         "--key",
         metavar="LIST=FIELD",
         action="append",
         default=[],
-        help="what tells the objects of a list apart: companies=ticker; repeatable",
+        help="the field that identifies the objects of a list: companies=ticker; repeatable",
     )
-    command.add_argument("--json", action="store_true", help="for programs")
+    command.add_argument("--json", action="store_true", help="print JSON, for programs")
     add_storage_flags(command)
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
-    """0, whatever changed; ConfigError for outputs that have nothing to compare."""
+    """Return 0, whatever changed; ConfigError for outputs without anything to compare."""
     before, after = _outputs(arguments, environ=environ)
     uris = dict.fromkeys((before, after))
-    mediums = [backend_of(output_config(arguments, environ=environ, uri=uri)) for uri in uris]
+    backends = [backend_of(output_config(arguments, environ=environ, uri=uri)) for uri in uris]
     comparison = Comparison(only=arguments.field, keys=dict(_keys(arguments.key)))
     with closing(Pairs()) as pairs:
         if arguments.by:
-            pairs.read_fingerprints(mediums[0], same_as=translated(read_runs(mediums[0])))
+            pairs.read_fingerprints(backends[0], same_as=translated(read_runs(backends[0])))
             states = _compare((pair for pair in pairs.fingerprints() if pair.before is not None), comparison)
         else:
-            sizes = pairs.read_outputs(mediums[0], mediums[-1])
+            sizes = pairs.read_outputs(backends[0], backends[-1])
             _check_sizes(sizes, (before, after))
             states = _compare(pairs.outputs(), comparison)
     if not states:
-        raise ConfigError(f"diff: got {before!r}, in which no document was asked in two ways")
+        raise ConfigError(f"diff: got {before!r}, in which no document has two questions")
     if arguments.field and not comparison.fields and comparison.documents:
         raise ConfigError(f"--field: got {arguments.field!r}, which no result has, need one as in companies.sentiment")
-    found = _as_json(before, after, states=states, comparison=comparison, by=arguments.by)
+    report = _as_json(before, after, states=states, comparison=comparison, by=arguments.by)
     if arguments.json:
-        write_out(json.dumps(found, indent=1))
+        write_out(json.dumps(report, indent=1))
     else:
-        write_out("\n".join(_lines(found, colour=wants_colour(sys.stdout, environ))))
+        colour = wants_colour(sys.stdout, environ)
+        write_out("\n".join(_lines(report, colour=colour, width=width_of(sys.stdout, environ))))
     return EXIT_OK
 
 
 def _outputs(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> tuple[str, str]:
-    """The two outputs, which are one with --by; the configured one is the one before, or the only one."""
+    """Return the two outputs, the same one with --by; an omitted one is `output.uri`."""
     outs = arguments.outputs
     if len(outs) == (0 if arguments.by else 1):
         outs = [load_app(arguments, environ=environ).output.uri, *outs]
@@ -116,7 +121,7 @@ def _keys(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _compare(pairs: Iterable[Pair], comparison: Comparison) -> Counter[_State]:
-    """Documents by what they were and are; the results of those that are done in both are compared."""
+    """Count documents by their states before and now; compare the results of those done in both."""
     states: Counter[_State] = Counter()
     for pair in pairs:
         state = (_state(pair.before), _state(pair.after))
@@ -127,7 +132,9 @@ def _compare(pairs: Iterable[Pair], comparison: Comparison) -> Counter[_State]:
 
 
 def _state(last: Last | None) -> str | None:
-    return None if last is None else ("failed" if last.is_failed else "done")
+    if last is None:
+        return None
+    return "failed" if last.is_failed else "done"
 
 
 def _as_json(
@@ -138,7 +145,7 @@ def _as_json(
         "before": before,
         "after": after,
         "by": by,
-        "documents": {_key(told): states[state] for state, told in _STATES.items() if states.get(state)},
+        "documents": {_key(label): states[state] for state, label in _STATES.items() if states.get(state)},
         "done_share": _done_shares(states),
         "compared": comparison.documents,
         "identical": comparison.identical,
@@ -147,13 +154,13 @@ def _as_json(
     }
 
 
-def _key(told: str) -> str:
-    """`done before, failed now` for programs: `done_before_failed_now`."""
-    return told.replace(",", "").replace(" ", "_")
+def _key(label: str) -> str:
+    """Return the JSON key of a state: `done_before_failed_now` for `done before, failed now`."""
+    return label.replace(",", "").replace(" ", "_")
 
 
 def _done_shares(states: Mapping[_State, int]) -> dict[str, float | None]:
-    """How many of the documents that are on both sides have a valid result before and after."""
+    """Return the share of documents on both sides that have a valid result, before and after."""
     both = {state: number for state, number in states.items() if None not in state}
     every = sum(both.values())
     done = [sum(number for state, number in both.items() if state[side] == "done") for side in (0, 1)]
@@ -174,12 +181,14 @@ def _field(counts: FieldCounts) -> dict[str, Any]:
     }
 
 
-def _lines(found: Mapping[str, Any], *, colour: bool) -> Iterator[str]:
-    what = f"{found['before']}, asked before and now" if found["by"] else f"{found['before']} → {found['after']}"
-    yield tinted(visible(what), BOLD, colour=colour)
-    for told in _STATES.values():
-        if number := found["documents"].get(_key(told)):
-            yield f"{grouped(number):>12}  {told}"
+def _lines(found: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:
+    title = (
+        f"{found['before']}, earlier and current question" if found["by"] else f"{found['before']} → {found['after']}"
+    )
+    yield tinted(visible(title), BOLD, colour=colour)
+    for label in _STATES.values():
+        if number := found["documents"].get(_key(label)):
+            yield f"{grouped(number):>12}  {label}"
     if (valid := found["done_share"])["before"] is not None:
         yield f"{'':>12}  valid results: {valid['before']:.1%} before, {valid['after']:.1%} now, of those in both"
     if not found["compared"]:
@@ -187,18 +196,19 @@ def _lines(found: Mapping[str, Any], *, colour: bool) -> Iterator[str]:
     share = found["identical"] / found["compared"]
     yield f"{grouped(found['identical']):>12}  the same result ({share:.1%} of those done in both)"
     yield ""
-    width = min(44, max(len("field"), *(len(visible(name)) for name in found["fields"])))
-    head = f"{'field':<{width}}{'compared':>12}{'the same':>10}{'added':>9}{'lost':>9}  change"
+    longest = max(len("field"), *(len(visible(name)) for name in found["fields"]))
+    column = max(len("field"), min(44, width - _NUMBER_COLUMNS, longest))
+    head = f"{'field':<{column}}{'compared':>12}{'the same':>10}{'added':>9}{'lost':>9}  change"
     yield tinted(head, BOLD, colour=colour)
     for name, row in found["fields"].items():
         items = f"{grouped(row['added']):>9}{grouped(row['lost']):>9}" if row["added"] or row["lost"] else f"{'':>18}"
         mean = "" if not row["mean_change"] else f"  {row['mean_change']:+.3g} on average"
-        label = cut(visible(name), width)
-        yield f"{label:<{width}}{grouped(row['compared']):>12}{row['agreement']:>10.1%}{items}{mean}".rstrip()
+        label = cut(visible(name), column)
+        yield f"{label:<{column}}{grouped(row['compared']):>12}{row['agreement']:>10.1%}{items}{mean}".rstrip()
         for change in row["changes"]:
             yield f"{grouped(change['count']):>12}  {visible(change['before'])} → {visible(change['after'])}"
     if found["most_changed"]:
         yield ""
         yield tinted("Changed most", BOLD, colour=colour)
-        for each in found["most_changed"]:
-            yield f"{plural(each['changed'], 'value'):>14}  {cut(visible(each['id']), WIDTH - 18)}"
+        for document in found["most_changed"]:
+            yield f"{plural(document['changed'], 'value'):>14}  {cut(visible(document['id']), width - 18)}"

@@ -1,6 +1,6 @@
-"""`pipeline errors [OUT]`: what failed, why, and what to type; with --show one document's whole story.
+"""`pipeline errors [OUT]`: failures by reason with the commands that retry them; with --show all records of a document.
 
-It calls no model. Only --accept and --unaccept write, and nothing but `accepted.jsonl`.
+It must not call a model. Only --accept and --unaccept write, and only `accepted.jsonl`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from pipeline.terminal import (
     BOLD,
     GREEN,
     RED,
-    WIDTH,
     block,
     cut,
     grouped,
@@ -33,6 +32,7 @@ from pipeline.terminal import (
     plural,
     tinted,
     wants_colour,
+    width_of,
     write_out,
 )
 
@@ -48,56 +48,61 @@ _CLASSES = {"backend": "the server", "config": "the settings", "document": "the 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of this command."""
     add_out(command)
-    command.add_argument("--show", metavar="ID", help="one document's whole story: requests, answer, complaint, past")
-    command.add_argument("--examples", metavar="N", type=count, default=3, help="documents of each group; default: 3")
-    command.add_argument("--json", action="store_true", help="for programs")
-    add = command.add_argument_group("failures that need no repair").add_argument
+    command.add_argument(
+        "--show", metavar="ID", help="show one document: requests, answers, complaints, earlier records"
+    )
+    command.add_argument("--examples", metavar="N", type=count, default=3, help="examples per group; default: 3")
+    command.add_argument("--json", action="store_true", help="print JSON, for programs")
+    add = command.add_argument_group("accepted failures").add_argument
     which = "REASON,...|@FILE"
-    add("--accept", metavar=which, help="accept failures, by reason or by the ids in a file: they don't count any more")
-    add("--unaccept", metavar=which, help="take that back")
+    add("--accept", metavar=which, help="accept failures, by reason or by the ids in a file: they no longer count")
+    add("--unaccept", metavar=which, help="revoke the acceptance")
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
-    """0, also when documents failed; ConfigError when the output knows nothing of the document to show."""
-    config, colour = output_config(arguments, environ=environ), wants_colour(sys.stdout, environ)
+    """Return 0, also with failures; ConfigError when the output has no record of the document to show."""
+    config = output_config(arguments, environ=environ)
+    colour = wants_colour(sys.stdout, environ)
+    width = width_of(sys.stdout, environ)
     if arguments.accept or arguments.unaccept:
         with open_to_change(config, arguments, environ=environ) as output:
             write_out(change_accepted(output, accept=arguments.accept, unaccept=arguments.unaccept))
         return EXIT_OK
     backend = backend_of(config)
     shown = printable(arguments.show) if arguments.show else None  # as records have it
-    found = story(backend, shown) if shown else failures(backend, examples=arguments.examples)
+    report = story(backend, shown) if shown else failures(backend, examples=arguments.examples)
     if arguments.json:
-        write_out(json.dumps(found, indent=1))
+        write_out(json.dumps(report, indent=1))
     else:
-        lines = _story(found, colour=colour) if arguments.show else _failures(found, colour=colour)
-        write_out("\n".join(lines))
+        show = _story if arguments.show else _failures
+        write_out("\n".join(show(report, colour=colour, width=width)))
     return EXIT_OK
 
 
-def _failures(found: Mapping[str, Any], *, colour: bool) -> Iterator[str]:
+def _failures(found: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:
     where = visible(found["output"])
     if not found["failed"]:
-        yield tinted(f"No document stands as failed in {where}", BOLD + GREEN, colour=colour) + _done(found)
+        yield tinted(f"No failed documents in {where}", BOLD + GREEN, colour=colour) + _done(found)
         return
-    failed = "document stands" if found["failed"] == 1 else "documents stand"
-    yield tinted(f"{grouped(found['failed'])} {failed} as failed in {where}", BOLD + RED, colour=colour) + _done(found)
+    yield tinted(f"{plural(found['failed'], 'failed document')} in {where}", BOLD + RED, colour=colour) + _done(found)
     for group in found["groups"]:
         yield ""
         accepted = f", {grouped(group['accepted'])} of them accepted" if group["accepted"] else ""
         yield f"{grouped(group['count']):>7}  {tinted(visible(group['reason']), BOLD, colour=colour)}{accepted}"
         for example in group["examples"]:
-            yield from labelled("example", cut(visible(example["id"]), WIDTH - 26), indent=9)
-            yield from labelled("", cut(visible(example["message"] or ""), 3 * (WIDTH - 26)), indent=9)
-        yield from labelled("to do", group["advice"], indent=9)
-        yield from pasteable("again", group["command"], indent=9)
+            yield from labelled("example", cut(visible(example["id"]), width - 26), indent=9, width=width)
+            message = cut(visible(example["message"] or ""), 3 * (width - 26))
+            yield from labelled("", message, indent=9, width=width)
+        yield from labelled("to do", group["advice"], indent=9, width=width)
+        yield from pasteable("retry", group["command"], indent=9, width=width)
     for kind, command in found["commands"].items():
         yield ""
-        yield f"All that lies with {_CLASSES.get(kind, 'the pipeline')}, again:"
-        yield from pasteable("", command, indent=2)
+        yield f"Retry all failures caused by {_CLASSES.get(kind, 'the pipeline')}:"
+        yield from pasteable("", command, indent=2, width=width)
     yield ""
-    yield "One document's whole story:"
-    yield from pasteable("", shlex.join(["pipeline", "errors", found["output"], "--show", _first_id(found)]), indent=2)
+    yield "All details of one document:"
+    command = shlex.join(["pipeline", "errors", found["output"], "--show", _first_id(found)])
+    yield from pasteable("", command, indent=2, width=width)
 
 
 def _done(found: Mapping[str, Any]) -> str:
@@ -109,29 +114,31 @@ def _first_id(found: Mapping[str, Any]) -> str:
     return next((str(example["id"]) for group in found["groups"] for example in group["examples"]), "ID")
 
 
-def _story(found: Mapping[str, Any], *, colour: bool) -> Iterator[str]:
+def _story(found: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:
     for number, record in enumerate(found["records"]):
-        yield from _record(record, colour=colour, is_current=number == 0)
+        yield from _record(record, colour=colour, is_current=number == 0, width=width)
         if number == 0:
-            yield from labelled("accepted", "yes: it counts in no exit code" if found["accepted"] else "", indent=2)
-            yield from labelled("to do", found["advice"] or "", indent=2)
-            yield from pasteable("again", found["command"], indent=2) if found["command"] else []
+            accepted = "yes: it does not affect the exit code" if found["accepted"] else ""
+            yield from labelled("accepted", accepted, indent=2, width=width)
+            yield from labelled("to do", found["advice"] or "", indent=2, width=width)
+            yield from pasteable("retry", found["command"], indent=2, width=width) if found["command"] else []
         yield ""
 
 
-def _record(record: Mapping[str, Any], *, colour: bool, is_current: bool) -> Iterator[str]:
+def _record(record: Mapping[str, Any], *, colour: bool, is_current: bool, width: int) -> Iterator[str]:
     is_done = "output" in record
     name = f"DONE {record['id']}" if is_done else f"FAILED {record['id']}"
     head = name if is_current else f"before: {name}"
-    yield tinted(visible(head), BOLD + ((GREEN if is_done else RED) if is_current else ""), colour=colour)
+    tint = GREEN if is_done else RED
+    yield tinted(visible(head), BOLD + (tint if is_current else ""), colour=colour)
     for label, text in _facts(record).items():
-        yield from labelled(label, visible(text), indent=2)
-    for number, each in enumerate(record.get("history") or (), start=1):
-        error = f"an answer, {each['error']}" if each["error"] in REASKED else each["error"] or "an answer"
-        told = f"{each['provider']} at {each['endpoint']}, {each['latency_s']} s: {error}"
-        yield from labelled(f"request {number}", visible(told), indent=2)
+        yield from labelled(label, visible(text), indent=2, width=width)
+    for number, attempt in enumerate(record.get("history") or (), start=1):
+        error = f"an answer, {attempt['error']}" if attempt["error"] in REASKED else attempt["error"] or "an answer"
+        line = f"{attempt['provider']} at {attempt['endpoint']}, {attempt['latency_s']} s: {error}"
+        yield from labelled(f"request {number}", visible(line), indent=2, width=width)
     if record.get("raw"):
-        yield from labelled("answer", "as far as it was kept:", indent=2)
+        yield "  answer (the part that was kept)"
         yield block(record["raw"], indent=4)
     if is_done:
         yield "  output"
@@ -139,19 +146,20 @@ def _record(record: Mapping[str, Any], *, colour: bool, is_current: bool) -> Ite
 
 
 def _facts(record: Mapping[str, Any]) -> dict[str, str]:
-    """What is worth knowing of a record, by label."""
-    model, usage = record.get("model") or {}, record.get("usage") or {}
+    """Return the facts of a record, by label."""
+    model = record.get("model") or {}
+    usage = record.get("usage") or {}
     tokens = usage.get("prompt_tokens") is not None
     again = f", {plural(record['runs'], 'run')} in a row" if record.get("runs", 1) > 1 else ""
     facts = {
-        "why": f"{record['reason']} ({record['stage']}): {record['message']}" if "reason" in record else "",
-        "said": record["error"] if record.get("error") not in (None, record.get("reason")) else "",
-        "when": f"{record['finished_at']}, run {record['run']} ({record['run_id']}){again}",
+        "reason": f"{record['reason']} ({record['stage']}): {record['message']}" if "reason" in record else "",
+        "error": record["error"] if record.get("error") not in (None, record.get("reason")) else "",
+        "finished": f"{record['finished_at']}, run {record['run']} ({record['run_id']}){again}",
         "file": record["uri"],
-        "asked": f"agent {record['agent']}, variant {record['variant']}, fingerprint {record['fingerprint'][:12]}",
+        "question": f"agent {record['agent']}, variant {record['variant']}, fingerprint {record['fingerprint'][:12]}",
         "answered by": f"{model['provider']}, model {model['name']}, at {model['endpoint']}" if model else "",
         "bytes": f"sha256 {record['sha256'][:12]}" if record["sha256"] else "never read",
-        "requests": f"{record['attempts']}, asked again {plural(record.get('reasks') or 0, 'time')}",
+        "requests": f"{record['attempts']}, {plural(record.get('reasks') or 0, 'correction')}",
         "tokens": f"{usage['prompt_tokens']} in, {usage['completion_tokens']} out" if tokens else "",
         "notes": ", ".join(record["notes"]),
     }

@@ -1,4 +1,7 @@
-"""Flags that several commands share, and the types of their values. It imports nothing heavy."""
+"""Flags that several commands share, and the types of their values.
+
+It must import only what `--help` needs.
+"""
 
 from __future__ import annotations
 
@@ -13,28 +16,30 @@ _UNITS_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 
 def add_config_flags(command: argparse.ArgumentParser, *, places: bool = True) -> None:
     """Add the flags that choose or override settings; `places`: input, output and concurrency too."""
-    add = command.add_argument_group("configuration (each beats the environment, the agent and the file)").add_argument
-    add("--config", metavar="FILE", help="default: $PIPELINE_CONFIG, else config/default.yaml if it is there")
+    add = command.add_argument_group(
+        "configuration (flags override the environment, the agent and the file)"
+    ).add_argument
+    add("--config", metavar="FILE", help="default: $PIPELINE_CONFIG, else config/default.yaml if it exists")
     if places:
         add("--input", metavar="URI", action="append", help="path, file or glob; repeatable")
         add("--output", metavar="URI", help="folder for results, errors and the report")
         add("--concurrency", metavar="N|auto", help="documents in flight")
-    add("--agent", metavar="NAME", help="what is asked")
-    add("--variant", metavar="ID", help="pins one variant of the agent")
+    add("--agent", metavar="NAME", help="agent: prompts and schema")
+    add("--variant", metavar="ID", help="use only this variant of the agent")
     add("--set", metavar="KEY=VALUE", action="append", default=[], help="any setting by its dotted key; repeatable")
 
 
 def add_out(command: argparse.ArgumentParser) -> None:
     """Add the argument OUT, which may be left out, and the flags that name a config file and override settings."""
-    told = "the output: a folder, or s3://bucket/prefix, gs://…, az://…; default: output.uri of the configuration"
-    command.add_argument("output", metavar="OUT", nargs="?", help=told)
+    text = "the output: a folder, or s3://bucket/prefix, gs://…, az://…; default: output.uri of the configuration"
+    command.add_argument("output", metavar="OUT", nargs="?", help=text)
     add_storage_flags(command)
 
 
 def add_storage_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags from which the output and the options of its object store are read."""
     add = command.add_argument_group("configuration (of the output: output.uri, output.storage)").add_argument
-    add("--config", metavar="FILE", help="default: $PIPELINE_CONFIG, else config/default.yaml if it is there")
+    add("--config", metavar="FILE", help="default: $PIPELINE_CONFIG, else config/default.yaml if it exists")
     add("--set", metavar="KEY=VALUE", action="append", default=[], help="any setting by its dotted key; repeatable")
 
 
@@ -46,7 +51,7 @@ def count(text: str) -> int:
 
 
 def port(text: str) -> int:
-    """Return a TCP port; 0 stands for a free one."""
+    """Return a TCP port; 0 means any free port."""
     if not text.isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"got {text!r}, need a port from 0 to 65535")
     return int(text)
@@ -75,7 +80,7 @@ def duration_s(text: str) -> float:
 
 
 def age_s(text: str) -> float:
-    """Return seconds, never without a unit: 400 seconds, where 400 days were meant, would be nearly all records."""
+    """Return seconds; a unit is required, since 400 seconds instead of 400 days would match nearly all records."""
     if not text.endswith(tuple(_UNITS_S)):
         raise argparse.ArgumentTypeError(f"got {text!r}, need an age with its unit, such as 400d or 12h")
     return duration_s(text)

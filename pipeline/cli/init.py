@@ -1,6 +1,6 @@
-"""`pipeline init DIR`: a config, an agent with its schema and a document, to start a project from.
+"""`pipeline init DIR`: create a config, an agent with its schema and a document to start a project.
 
-It must not change or replace a file that is there.
+It must not change or replace an existing file.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ _PLACES = {
     "agents/my_agent.schema.json": "my_agent.schema.json",
     "inbox/example.txt": "example.txt",
 }
-"""Where a file of starter/ goes."""
+"""Place in the project → file in starter/."""
 
-_TOLD = {
-    "config/default.yaml": "what is asked, of whom, and where documents and results are",
+_PURPOSES = {
+    "config/default.yaml": "provider, agent, input and output",
     "agents/my_agent.yaml": "the prompts",
-    "agents/my_agent.schema.json": "what every answer must fit",
-    "inbox/example.txt": "a document to try it on",
-    "config/schemas/": "for your editor",
+    "agents/my_agent.schema.json": "the JSON Schema of every result",
+    "inbox/example.txt": "a document for a first try",
+    "config/schemas/": "for completion and checks in your editor",
 }
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of this command."""
-    command.add_argument("folder", metavar="DIR", help="the project's folder; files that are there stay as they are")
+    command.add_argument("folder", metavar="DIR", help="the project's folder; existing files are not changed")
     command.add_argument("--provider", choices=("vllm", "ollama"), default="vllm", help="default: vllm")
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:  # noqa: ARG001
-    """0 when everything is written; ConfigError, with nothing written, when one of the files is there."""
+    """Return 0 when all files are written; ConfigError before any write when one of them exists."""
     folder = Path(arguments.folder)
     texts = _texts(arguments.provider)
-    there = [name for name in texts if (folder / name).exists()]
-    if there:
-        raise ConfigError(f"init: {folder} has {', '.join(there)} already, need a folder without them")
+    existing = [name for name in texts if (folder / name).exists()]
+    if existing:
+        raise ConfigError(f"init: {folder} has {', '.join(existing)} already, need a folder without them")
     try:
         for name, text in texts.items():
             _write(folder / name, text)
@@ -57,7 +57,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:  
 
 
 def _texts(provider: str) -> dict[str, str]:
-    """The content of each file, by its place in the project."""
+    """Return the content of each file, by its place in the project."""
     starter = files("pipeline.cli") / "starter"
     texts = {place: (starter / name).read_text(encoding="utf-8") for place, name in _PLACES.items()}
     config = texts["config/default.yaml"].replace("provider: vllm  ", f"provider: {provider:<6}", 1)
@@ -70,14 +70,14 @@ def _texts(provider: str) -> dict[str, str]:
 
 
 def _write(path: Path, text: str) -> None:
-    """The new file; FileExistsError when somebody was quicker."""
+    """Write a new file; FileExistsError when another process has just created it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("x", encoding="utf-8") as file:
         file.write(text if text.endswith("\n") else text + "\n")
 
 
 def _next_steps(folder: Path) -> list[str]:
-    told = [f"  {name:<30}{what}" for name, what in _TOLD.items()]
+    files_made = [f"  {name:<30}{purpose}" for name, purpose in _PURPOSES.items()]
     commands = ["pipeline check", "pipeline try inbox/example.txt", "pipeline run"]
     steps = [line for command in commands for line in pasteable("", command, indent=2)]
-    return [f"Made in {folder}:", *told, "", "Next:", *pasteable("", f"cd {folder}", indent=2), *steps]
+    return [f"Created in {folder}:", *files_made, "", "Next:", *pasteable("", f"cd {folder}", indent=2), *steps]

@@ -1,6 +1,6 @@
-"""The command line: what may be typed, which command does it, and what the process ends with.
+"""The command line: parse the arguments, call the command, return the exit code.
 
-Each command lives in a module of its own, with its flags, and is imported when it is called.
+Each command is a module with its flags, and must be imported only when it is called.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ logger = logging.getLogger("pipeline.cli")
 
 _EXIT_CODES = """exit codes:
   0 finished, or stopped by --max-duration     1 too many failures, or too few documents
-  2 usage or configuration: change something   3 stopped before the end, the same command goes on
-  70 a fault of the pipeline                   130, 143 interrupted by SIGINT, SIGTERM"""
+  2 usage or configuration error: fix it       3 stopped early: run the same command to resume
+  70 internal error                            130, 143 interrupted by SIGINT, SIGTERM"""
 
 
 class Command(Protocol):
-    """The module of a command: examples for its help, its flags, and what it does."""
+    """The module of a command: examples for its help, its flags and its main function."""
 
     EXAMPLES: str
 
@@ -99,21 +99,21 @@ def _schema() -> Command:
 
 COMMANDS: Mapping[str, tuple[str, Callable[[], Command]]] = {
     "run": ("extract: documents in, results and errors out", _run),
-    "check": ("show the settings and look at every provider", _check),
-    "try": ("show what is asked about documents, and answered, now", _try),
+    "check": ("show the settings and check every provider", _check),
+    "try": ("send some documents now; show prompts and answers", _try),
     "report": ("rebuild the report of an output; calls no model", _report),
-    "errors": ("show what failed, why, and what to type", _errors),
+    "errors": ("show failures, their causes and how to retry them", _errors),
     "diff": ("show what changed between two outputs", _diff),
-    "compact": ("leave only the last line of each document", _compact),
-    "purge": ("take documents out of an output", _purge),
-    "init": ("make a config, an agent and its schema to start from", _init),
+    "compact": ("keep only the last record of each document", _compact),
+    "purge": ("remove documents from an output", _purge),
+    "init": ("create a config, an agent and a schema to start from", _init),
     "schema": ("print the JSON Schema of the config file", _schema),
 }
-"""Command → its line in the help, and what imports its module: only the command that was typed is imported."""
+"""Command → its line in the help, and the function that imports its module, called only for that command."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code of the command (contract, section 8)."""
+    """Run a command line and return its exit code (contract, section 8)."""
     _ready_streams()
     try:
         words = sys.argv[1:] if argv is None else list(argv)
@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(SECRETS.redact(f"pipeline: {error}\n"))
         return EXIT_CONFIG
     handler = setup(arguments.log_level, format=arguments.log_format, quiet=arguments.quiet)
-    threading.excepthook = _log_thread_fault
+    threading.excepthook = _log_thread_error
     code = EXIT_INTERNAL
     try:
         code = arguments.handler(arguments, environ=os.environ)
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = EXIT_SIGINT
     except Exception:
-        logger.exception("a fault of the pipeline; everything finished is kept")
+        logger.exception("internal error; completed records are safe")
     finally:
         _close(handler, code)
     return code
@@ -148,9 +148,9 @@ def _command_in(words: Sequence[str]) -> str:
 
 
 def parser(only: str | None = None) -> argparse.ArgumentParser:
-    """Return the parser of all commands; a wrong usage ends the process with code 2.
+    """Return the parser of all commands; a usage error exits with code 2.
 
-    `only`: the one command whose flags are wanted; the others are then known by name, and their modules not imported.
+    `only`: the one command whose flags are needed; the modules of the others are then not imported.
     """
     top = Parser(
         prog="pipeline",
@@ -183,17 +183,17 @@ def _add_command(commands: Any, name: str, *, summary: str, command: Command) ->
     command.add_flags(parser)
 
 
-def _log_thread_fault(fault: threading.ExceptHookArgs) -> None:
-    name = fault.thread.name if fault.thread else "?"
-    if fault.exc_value is not None:
-        logger.error("a fault of the pipeline in thread %s", name, exc_info=fault.exc_value)
+def _log_thread_error(crash: threading.ExceptHookArgs) -> None:
+    name = crash.thread.name if crash.thread else "?"
+    if crash.exc_value is not None:
+        logger.error("internal error in thread %s; completed records are safe", name, exc_info=crash.exc_value)
 
 
 def _ready_streams() -> None:
-    """Gives streams that the caller has closed (`>&-`) somewhere to go, and lets no locale refuse a document's name."""
+    """Reopen standard streams that the caller has closed (`>&-`); make stdout accept every character in any locale."""
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
-            # before a file of ours gets the stream's number
+            # otherwise the next file opened would get the stream's descriptor
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

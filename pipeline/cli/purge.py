@@ -1,6 +1,6 @@
-"""`pipeline purge [OUT]`: takes documents out of an output, because they must go or are no longer in the input.
+"""`pipeline purge [OUT]`: remove documents from an output, by id, by age, or because they left the input.
 
-It must not take anything out when it is not sure what the input holds.
+It must not remove a record unless the whole input could be listed.
 """
 
 from __future__ import annotations
@@ -32,16 +32,20 @@ EXAMPLES = """examples:
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of this command."""
     add_out(command)
-    add = command.add_argument_group("what is removed; of several, what all of them name").add_argument
-    add("--ids", metavar="FILE", help="documents by their ids, one a line; one still in the input is done again")
+    add = command.add_argument_group("records to remove (those that match all of these flags)").add_argument
+    add(
+        "--ids",
+        metavar="FILE",
+        help="documents by id, one per line; those still in the input are processed again by the next run",
+    )
     add("--missing", action="store_true", help="documents that are no longer in the input")
     add("--input", metavar="URI", action="append", help="with --missing: the input; repeatable")
-    add("--older-than", metavar="400d", type=age_s, help="records that were finished longer ago")
-    add("--dry-run", action="store_true", help="only say how many records would be removed")
+    add("--older-than", metavar="400d", type=age_s, help="records that finished longer ago than this")
+    add("--dry-run", action="store_true", help="only print how many records would be removed")
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
-    """Removes the lines, then builds the report anew; with --dry-run only says how many."""
+    """Remove the records and rebuild the report; with --dry-run only print their number. Return the exit code."""
     if not (arguments.ids or arguments.missing or arguments.older_than):
         raise ConfigError("purge: got nothing to remove, need --ids FILE, --missing or --older-than 400d")
     config = output_config(arguments, environ=environ)
@@ -56,14 +60,14 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
                     write_report(output.backend.replace, build_report(runs, index.counts()))
                 finally:
                     index.close()
-        said = "would be removed" if arguments.dry_run else "were removed"
-        write_out(f"{output.where}: {results:,} results and {errors:,} errors {said}.")
+        outcome = "would be removed" if arguments.dry_run else "were removed"
+        write_out(f"{output.where}: {results:,} results and {errors:,} errors {outcome}.")
     return EXIT_OK
 
 
 @contextmanager
 def _chosen(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> Iterator[Callable[[str], bool]]:
-    """What says of an id that it is to go."""
+    """Yield the function that returns True for the id of a document to remove."""
     ids = read_ids(arguments.ids, flag="--ids") if arguments.ids else None
     if not arguments.missing:
         yield lambda document_id: ids is None or document_id in ids
@@ -78,20 +82,22 @@ def _chosen(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> Ite
 
 
 def _list(app: AppConfig, listed: Index) -> None:
-    """Notes every id of the input; TryLaterError when that cannot be known for sure, ConfigError when it is empty."""
+    """Record every id of the input; TryLaterError when the listing is incomplete, ConfigError when it is too short."""
     counts = ListingCounts()
     for entry in load_entries(app.input, output=left_out(app), counts=counts):
         if is_damaged(entry):
-            raise TryLaterError(f"--missing: {entry.id} cannot be read to its end, so nobody knows what is missing")
+            raise TryLaterError(
+                f"--missing: {entry.id} cannot be read to its end, so missing documents cannot be determined"
+            )
         listed.seen(entry.id)
         listed.seen(fallback_id(entry))
     if counts.listed < max(1, app.input.min_documents):
-        told = f"found {counts.listed} documents in the input, need at least {max(1, app.input.min_documents)}"
-        raise ConfigError(f"--missing: {told}: everything would be removed")
+        listing = f"found {counts.listed} documents in the input, need at least {max(1, app.input.min_documents)}"
+        raise ConfigError(f"--missing: {listing}: all records would be removed")
 
 
 def _older(chosen: Callable[[str], bool], older_than_s: float | None) -> Gone:
-    """The choice, of the records that were finished so long ago."""
+    """Return the choice, limited to records that finished at least `older_than_s` seconds ago."""
     if older_than_s is None:
         return lambda document_id, _: chosen(document_id)
     before = utc_now(datetime.now(timezone.utc) - timedelta(seconds=older_than_s))

@@ -1,4 +1,7 @@
-"""`pipeline report [OUT]`: the report of an output, built anew from its records and runs; it calls no model."""
+"""`pipeline report [OUT]`: rebuild the report of an output from its records and runs.
+
+It must not call a model.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from pipeline.errors import EXIT_OK, ConfigError
 from pipeline.output import backend_of, folder_of, read_runs
 from pipeline.report import build_report, write_newest
 from pipeline.report.text import summary_text
-from pipeline.terminal import wants_colour, write_out
+from pipeline.terminal import wants_colour, width_of, write_out
 
 EXAMPLES = "examples:\n  pipeline report out\n  pipeline report out --text"
 
@@ -24,17 +27,17 @@ EXAMPLES = "examples:\n  pipeline report out\n  pipeline report out --text"
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of this command."""
     add_out(command)
-    command.add_argument("--open", action="store_true", help="show report.html in the browser, too")
-    command.add_argument("--text", action="store_true", help="print the summary only; write nothing")
+    command.add_argument("--open", action="store_true", help="also open report.html in the browser")
+    command.add_argument("--text", action="store_true", help="print the summary only; write no file")
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
-    """Prints the summary and, but for --text, writes the report; ConfigError when no run ever ended there."""
+    """Print the summary and, without --text, write the report; ConfigError when the output has no finished run."""
     config = output_config(arguments, environ=environ)
     backend = backend_of(config)
     runs = read_runs(backend)
     if not runs:
-        raise ConfigError(f"no report for {config.uri!r}: there is no finished run in it (runs/*.json)")
+        raise ConfigError(f"no report for {config.uri!r}: it holds no finished run (runs/*.json)")
 
     def counts() -> dict[str, Any]:
         with closing(backend.read()) as index:
@@ -47,14 +50,15 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         report = build_report(runs, counts())
     else:
         report = write_newest(backend.replace, runs=lambda: read_runs(backend), counts=counts)
-    write_out(summary_text(report, colour=wants_colour(sys.stdout, environ)))
+    colour = wants_colour(sys.stdout, environ)
+    write_out(summary_text(report, colour=colour, width=width_of(sys.stdout, environ)))
     if arguments.open:
         _show(config.uri)
     return EXIT_OK
 
 
 def _show(output: str) -> None:
-    """Opens the page; ConfigError when it is not on this machine, or there is no browser."""
+    """Open the page; ConfigError when it is not on this machine or no browser is found."""
     folder = folder_of(output)
     page = None if folder is None else folder / "report.html"
     if page is None or not page.is_file():

@@ -1,4 +1,4 @@
-"""`pipeline run`: its flags, and the options of one run. The run itself is `run/session.py`."""
+"""`pipeline run`: its flags, and the options of one run; `run/session.py` runs it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of this command."""
     add_config_flags(command)
     add = command.add_argument_group("which documents").add_argument
-    add("--limit", metavar="N", type=count, help="try at most N documents; skipped ones don't count")
-    add("--sample", metavar="N", type=count, help="only N documents, a stable random choice")
+    add("--limit", metavar="N", type=count, help="process at most N documents; skipped ones do not count")
+    add("--sample", metavar="N", type=count, help="only N documents, a stable random sample")
     add("--shard", metavar="I/N", help="only the documents of shard I (from 0) of N")
     add(
         "--only-failed",
@@ -31,8 +31,12 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         help="only failed documents, of these reasons if given",
     )
     add("--no-retry-failed", action="store_true", help="skip failed documents")
-    add("--redo", choices=("changed", "none", "all"), help="what to do with done documents whose question changed")
-    add = command.add_argument_group("how the run goes").add_argument
+    add(
+        "--redo",
+        choices=("changed", "none", "all"),
+        help="which done documents to process again; default: those whose question changed",
+    )
+    add = command.add_argument_group("execution").add_argument
     add("--max-duration", metavar="5h", type=duration_s, help="stop cleanly after this time (90s, 30m, 5h, 1h30m, 2d)")
     add(
         "--incomplete-exit",
@@ -40,27 +44,27 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         type=int,
         choices=(0, 3),
         default=0,
-        help="the exit code when documents are left after --max-duration or --limit: 3 makes a scheduler try again",
+        help="exit code when documents are left after --max-duration or --limit: 3 makes a scheduler retry",
     )
     add("--run-id", metavar="ID", help="default: made from the time")
-    add("--dry-run", action="store_true", help="say what would be done; calls no model, writes nothing")
+    add("--dry-run", action="store_true", help="print what would be done; call no model, write no file")
     add("--progress", choices=("auto", "bar", "plain", "none"), default="auto")
-    add("--quiet", action="store_true", help="print nothing at all on exit 0: fit for cron mail")
+    add("--quiet", action="store_true", help="print nothing on exit 0 (for cron mail)")
     add = command.add_argument_group("metrics for Prometheus").add_argument
-    add("--metrics-port", metavar="N", type=port, help="serve them while it runs; 0 takes a free port and logs it")
+    add("--metrics-port", metavar="N", type=port, help="serve metrics during the run; 0: a free port, which is logged")
     add(
         "--metrics-host",
         metavar="ADDRESS",
         default="127.0.0.1",
-        help="where the port listens; default: this machine only",
+        help="address to listen on; default: this machine only",
     )
-    add("--metrics-textfile", metavar="FILE", type=Path, help="for node_exporter: written now and then, and at the end")
-    add("--pushgateway", metavar="URL", type=http_url, help="push them at the end, grouped by agent and shard")
+    add("--metrics-textfile", metavar="FILE", type=Path, help="for node_exporter: written periodically and at the end")
+    add("--pushgateway", metavar="URL", type=http_url, help="push metrics at the end, grouped by agent and shard")
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """Run to the end, write the report, print the summary; return the exit code (contract, section 8)."""
-    # imported here, so that `pipeline run --help` needs none of it
+    # imported here to keep `pipeline run --help` fast
     from pipeline.cli.arguments import config_path, load_app, same_command
     from pipeline.run.options import RunOptions
     from pipeline.run.session import run

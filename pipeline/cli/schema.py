@@ -15,10 +15,10 @@ EXAMPLES = "example:\n  pipeline schema > config.schema.json\n  pipeline schema 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of this command."""
-    command.add_argument("--agent", action="store_true", help="that of an agent file instead")
+    command.add_argument("--agent", action="store_true", help="the schema of an agent file instead")
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:  # noqa: ARG001
-    """Prints the schema; always 0."""
+    """Print the schema and return 0."""
     write_out(json.dumps(agent_schema() if arguments.agent else config_schema(), indent=2, ensure_ascii=False))
     return EXIT_OK

@@ -1,6 +1,6 @@
-"""`pipeline try FILE…`: documents through the agent now, with all that is said on the way; how one develops a prompt.
+"""`pipeline try FILE…`: send documents now and print prompts, answers and verdicts, to develop a prompt.
 
-It must not write anything: no record, no lock, no report.
+It must not write a record, a lock or a report.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from pipeline.llm.failover import Failover
 from pipeline.llm.provider import AskResult, ExtractionRequest
 from pipeline.llm.replica import at_once
 from pipeline.logs import visible
-from pipeline.output.copies import Copied
 from pipeline.records import Entry, ExtractionAttempt, Failure, Outcome, Postponed, Result
 from pipeline.run.plan import ExtractionPlan, build_plan, schema_warnings
 from pipeline.run.process import process
@@ -35,90 +34,93 @@ EXAMPLES = "example:\n  pipeline try data/inbox/today.txt --agent appointments -
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of this command."""
     command.add_argument("input", nargs="+", metavar="FILE", help="a document, or a folder or file of several")
-    command.add_argument("--limit", metavar="N", type=count, default=10, help="documents at most; default: 10")
+    command.add_argument("--limit", metavar="N", type=count, default=10, help="at most N documents; default: 10")
     add_config_flags(command, places=False)
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
-    """0 when every document gave a valid record, 1 when one failed, 3 when a server went away."""
+    """Return 0 when every document gave a valid record, 1 when one failed, 3 when a server became unavailable."""
     app = _impatient(load_app(arguments, environ=environ))
-    stop, counts = threading.Event(), ListingCounts()
+    stop = threading.Event()
+    counts = ListingCounts()
     plan = build_plan(app, stop=stop)
     entries = list(islice(load_entries(app.input, output=None, counts=counts), arguments.limit))
     if not entries:
-        named = ", ".join(source.uri for source in app.input.uri)
-        raise ConfigError(f"try: got {visible(named)}, which holds no document; read are {' '.join(FORMATS)}")
+        uris = ", ".join(source.uri for source in app.input.uri)
+        raise ConfigError(f"try: got {visible(uris)}, which holds no document; formats: {' '.join(FORMATS)}")
     try:
         for warning in schema_warnings(plan):
             write_out(visible(f"warning: {warning}"))
         _find_server(app, plan, stop=stop)
-        said = Transcript(plan.client, colour=wants_colour(sys.stdout, environ))
-        codes = [said.document(entry, plan) for entry in entries]
+        transcript = Transcript(plan.client, colour=wants_colour(sys.stdout, environ))
+        codes = [transcript.document(entry, plan) for entry in entries]
     finally:
         plan.client.close()
     return max(codes)
 
 
 def _impatient(app: AppConfig) -> AppConfig:
-    """The configuration for somebody who is looking on: a server that is not there is not waited for."""
+    """Return the configuration for interactive use: do not wait for an unavailable server."""
     return replace(app, runner=replace(app.runner, startup_wait_s=0.0))
 
 
 def _find_server(app: AppConfig, plan: ExtractionPlan, *, stop: threading.Event) -> None:
-    """Returns when a provider can be asked; ConfigError or TryLaterError says why none can."""
+    """Return when a provider is available; raise ConfigError or TryLaterError with the cause when none is."""
     Refresher(app, load=lambda: app, stop=stop).establish(plan, start=at_once)
     trouble = plan.client.trouble
     if trouble is not None:
-        raise TryLaterError(f"no provider can be asked: {trouble.message}")
+        raise TryLaterError(f"no provider is available: {trouble.message}")
 
 
 class Transcript:
-    """Asks as its client does, and prints what goes out and comes back."""
+    """A client that prints each prompt and each answer."""
 
     def __init__(self, client: Failover, *, colour: bool) -> None:
-        self._client, self._colour = client, colour
+        self._client = client
+        self._colour = colour
         self._system: str | None = None
         self._user: str | None = None
 
     def document(self, entry: Entry, plan: ExtractionPlan) -> int:
-        """The exit code that this document alone would give."""
+        """Process one document and return the exit code that it alone would give."""
         if self._system is not None:
             self._print("")
         self._user = None
         variant = plan.query_for(entry.id).resolved.variant
         self._heading(f"document {entry.id}, agent {plan.agent.name}, variant {variant}", BOLD)
         outcome = process(entry, plan, client=self, alone=True).outcome
-        assert not isinstance(outcome, Copied)  # found only by a run
         self._print(*self._verdict(outcome))
         if isinstance(outcome, Result):
             return EXIT_OK
         return EXIT_FAILURES if isinstance(outcome, Failure) else EXIT_LATER
 
     def ask(self, question: ExtractionRequest) -> AskResult:
-        """What the client says."""
-        system, user = question.prompts.get("system", ""), question.prompts["user"]
+        """Send the request, print prompts and answers, and return the result."""
+        system = question.prompts.get("system", "")
+        user = question.prompts["user"]
         if self._user is not None:
-            self._print_again(user)
+            self._print_reask(user)
         else:
             known = system == self._system
             self._heading("system prompt" + (", the same as before" if known else f", {len(system):,} characters"))
             self._text("" if known else system, tint=DIM)
             self._heading(f"user prompt, {len(user):,} characters")
             self._text(user, tint=DIM)
-        self._system, self._user = system, user
-        asked = self._client.ask(question)
-        for attempt in asked.attempts:
+        self._system = system
+        self._user = user
+        result = self._client.ask(question)
+        for attempt in result.attempts:
             self._attempt(attempt)
-        return asked
+        return result
 
-    def _print_again(self, user: str) -> None:
-        """What another ask of the same document adds to its prompt, or that it is a shorter one."""
+    def _print_reask(self, user: str) -> None:
+        """Print what a further request for the document adds to its prompt, or the whole prompt when it is shorter."""
         before = self._user or ""
         if user.startswith(before):
-            self._heading("asked again, with this added to the user prompt")
+            self._heading("further request, with this added to the user prompt")
             self._text(user[len(before) :].lstrip("\n"), tint=DIM)
         else:
-            self._heading(f"asked again, with a user prompt of {len(user):,} instead of {len(before):,} characters")
+            self._heading(f"further request, with a user prompt of {len(user):,} instead of {len(before):,} characters")
             self._text(user, tint=DIM)
 
     def _attempt(self, attempt: ExtractionAttempt) -> None:
@@ -126,9 +128,9 @@ class Transcript:
         tokens = f", {attempt.prompt_tokens} tokens in, {attempt.completion_tokens} out"
         took = f"{attempt.latency_s:.1f} s" + (tokens if attempt.prompt_tokens is not None else "")
         if attempt.ok:
-            self._heading(f"answer of {who} ({took})")
+            self._heading(f"answer from {who} ({took})")
         else:
-            self._heading(f"no answer of {who} ({took}): {attempt.error}: {attempt.message}", RED)
+            self._heading(f"no answer from {who} ({took}): {attempt.error}: {attempt.message}", RED)
         self._text(attempt.raw_text or "")
 
     def _verdict(self, outcome: Outcome) -> Iterator[str]:
@@ -139,7 +141,7 @@ class Transcript:
             return
         failure = outcome.failure if isinstance(outcome, Postponed) else outcome
         assert isinstance(failure, Failure)
-        name = "NO SERVER" if isinstance(outcome, Postponed) else "FAILED"
+        name = "SERVER UNAVAILABLE" if isinstance(outcome, Postponed) else "FAILED"
         yield tinted(f"{name} {failure.reason}", BOLD + RED, colour=self._colour) + visible(
             f" ({failure.stage}): {failure.message}"
         )
@@ -159,9 +161,9 @@ class Transcript:
 
 
 def _remarks(result: Result) -> str:
-    """What is worth knowing of a valid record, in one line."""
+    """Return the facts of a valid record in one line."""
     parts = [plural(result.attempts, "request"), f"{result.latency_s:.1f} s"]
-    parts += [f"asked again {plural(result.reasks, 'time')}"] if result.reasks else []
-    parts += ["the answer was not clean JSON and was mended"] if result.repaired else []
+    parts += [plural(result.reasks, "correction")] if result.reasks else []
+    parts += ["the answer was not clean JSON and was repaired"] if result.repaired else []
     parts += [f"notes: {', '.join(result.notes)}"] if result.notes else []
     return visible(" " + ", ".join(parts))

@@ -159,7 +159,8 @@ class OllamaClient:
         if not isinstance(message, dict) or not isinstance(message.get("content") or "", str):
             return failed_answer(attempt, "bad_response", "the reply has no `message` with a text")
         attempt = replace(_with_usage(attempt, body), raw_text=message.get("content") or None)
-        if body.get("done") is True and self._truncation.is_cut(size_bytes, attempt.prompt_tokens):
+        is_short = self._truncation.is_cut(size_bytes, attempt.prompt_tokens)
+        if body.get("done") is True and is_short and not self.proofs.decides:
             told = f"{size_bytes} bytes of prompt were answered as {attempt.prompt_tokens} tokens"
             return failed_answer(
                 attempt, "prompt_truncated", f"{told}: the server cut it (num_ctx {self.config.num_ctx})"

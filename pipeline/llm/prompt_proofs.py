@@ -90,6 +90,12 @@ class PromptProofs:
         """The limit that was found, in tokens; None while none was."""
         return self.finding.cut.context_length if self.finding.cut else None
 
+    @property
+    def decides(self) -> bool:
+        """Return whether what was proved says which prompts are cut, so that nothing else has to judge their counts."""
+        finding = self.finding
+        return not finding.unverified and (finding.refuses or finding.cut is not None or finding.proven > 0)
+
     def estimate(self, size_bytes: int) -> int:
         """Return how many tokens a prompt may have, by what this run's prompts had, and a margin."""
         with self._changed:

@@ -71,9 +71,11 @@ def verified(
 ) -> ExtractionAttempt | None:
     """Return the attempt, failed as `prompt_truncated` when its prompt was cut, noted when that cannot be told.
 
-    None: the proof cannot be made now, and the document must be asked again later.
+    None: the proof cannot be made now, and the document must be asked again later. An Ollama's client takes a prompt
+    for cut by its count alone while nothing is proved: the proof decides then, and a whole prompt is asked again.
     """
-    if attempt.reason is not None and kind_of(attempt.reason) != "answer":
+    is_suspected = attempt.reason == "prompt_truncated"
+    if attempt.reason is not None and kind_of(attempt.reason) != "answer" and not is_suspected:
         return attempt
     proofs = client.proofs
     if attempt.server == "ollama" and isinstance(client, VLLMClient):
@@ -87,9 +89,18 @@ def verified(
     if found is None:
         return None
     known = replace(attempt, context_length=attempt.context_length or proofs.context_length)
+    if is_suspected and not found.cut:
+        return _asked_again(client, asked, attempt) if proofs.decides else attempt
     if not found.cut:
         return replace(known, notes=(*known.notes, *found.notes))
     return _cut(known, found, limit=proofs.context_length)
+
+
+def _asked_again(client: Client, asked: Asked, suspected: ExtractionAttempt) -> ExtractionAttempt | None:
+    """Return the answer to a prompt that was wrongly taken for cut; the first answer counts as a part of the proof."""
+    client.overhead.add(suspected.prompt_tokens)
+    again = client.call_llm(asked.prompts, asked.json_schema, asked.text)
+    return None if again.retryable else again
 
 
 def _cut(attempt: ExtractionAttempt, found: Verified, *, limit: int | None) -> ExtractionAttempt:

@@ -74,11 +74,8 @@ class OutputBackend(Protocol):
     def remove(self, name: str) -> bool:
         """True when there was such a file; it is gone now."""
 
-    def records(self, kind: Kind, *, since: int = 0) -> Iterator[tuple[bytes, RecordKey]]:
-        """Every whole line of a kind, of all shards, with its head, in the order in which the later one counts.
-
-        `since`: only lines of this shard from that run on are wanted; others may be left out.
-        """
+    def records(self, kind: Kind) -> Iterator[tuple[bytes, RecordKey]]:
+        """Every whole line of a kind, of all shards, with its head, in the order in which the later one counts."""
 
     def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, RecordKey]]) -> None:
         """Puts these lines in the place of all records of a kind; needs the lock of the whole, and `sync` before.

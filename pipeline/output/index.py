@@ -115,8 +115,8 @@ class Index:
 
     def slim(self) -> None:
         """Gives memory back: a run asks in the order of the listing, so that few pages are wanted at a time."""
-        self.rows("PRAGMA cache_size=-4096")
-        self.rows("PRAGMA shrink_memory")
+        self._ask("PRAGMA cache_size=-4096")
+        self._ask("PRAGMA shrink_memory")
 
     def close(self) -> None:
         """Gives the disk space back."""
@@ -125,18 +125,18 @@ class Index:
 
     def known(self, document_id: str) -> Known | None:
         """What the last line of an id says; None when it has none."""
-        rows = self.rows(_ONE, document_id, document_id)
+        rows = self._ask(_ONE, document_id, document_id)
         return self._to_known(rows[0]) if rows else None
 
     def record(self, head: RecordKey) -> None:
         """Notes an outcome of this run, whose line has been written."""
         self.error_lines += head.reason is not None
         self.agents.add(head.agent)
-        self.rows(_LATER_WINS.format("errors" if head.reason is not None else "results"), *self._to_row(head))
+        self._ask(_LATER_WINS.format("errors" if head.reason is not None else "results"), *self._to_row(head))
 
     def mended(self, archive_id: str) -> None:
         """Forgets that an earlier run could not read a file of many documents to its end: each of those has a line."""
-        self.rows("DELETE FROM errors WHERE id = ? AND run <= ?", archive_id, self.highest_run)
+        self._ask("DELETE FROM errors WHERE id = ? AND run <= ?", archive_id, self.highest_run)
 
     def seen(self, document_id: str) -> bool:
         """True when this run has met the id before; it has met it from now on."""
@@ -148,25 +148,25 @@ class Index:
 
     def was_seen(self, document_id: str) -> bool:
         """True when `seen` was asked of the id before."""
-        return bool(self.rows("SELECT 1 FROM met WHERE id = ?", document_id))
+        return bool(self._ask("SELECT 1 FROM met WHERE id = ?", document_id))
 
     def stands(self, document_id: str, run: int) -> bool:
         """True when the failure that this run has written is the id's last line."""
-        return bool(self.rows("SELECT 1 FROM standing WHERE id = ? AND run = ?", document_id, run))
+        return bool(self._ask("SELECT 1 FROM standing WHERE id = ? AND run = ?", document_id, run))
 
     def is_accepted(self, document_id: str) -> bool:
         """True when the id remains failed, and a person has accepted this failure."""
-        return bool(self.rows("SELECT 1 FROM standing WHERE id = ? AND accepted", document_id))
+        return bool(self._ask("SELECT 1 FROM standing WHERE id = ? AND accepted", document_id))
 
     def has_stale_result(self, document_id: str) -> bool:
         """True when the id stands as failed and has a result of other bytes."""
-        return bool(self.rows("SELECT 1 FROM standing WHERE id = ? AND stale", document_id))
+        return bool(self._ask("SELECT 1 FROM standing WHERE id = ? AND stale", document_id))
 
     def accept(self, failures: Iterable[AcceptedFailure]) -> None:
         """Note the failures that a person has accepted; each holds for exactly that failure of that document."""
         for each in failures:
             values = (each.id, each.sha256, self._number(each.fingerprint), each.reason)
-            self.rows("INSERT OR REPLACE INTO accepted VALUES (?,?,?,?)", *values)
+            self._ask("INSERT OR REPLACE INTO accepted VALUES (?,?,?,?)", *values)
 
     def failed(self, reasons: Collection[str] | None = None, *, only_met: bool = False) -> Iterator[tuple[str, Known]]:
         """The ids that stand as failed, in order, with their last lines; only those with these reasons, if given.
@@ -176,7 +176,7 @@ class Index:
         after = ""
         met = "AND id IN met" if only_met else ""
         query = f"SELECT 1, {_COLUMNS}, accepted FROM standing WHERE id > ? {met} ORDER BY id LIMIT {_PAGE}"
-        while rows := self.rows(query, after):
+        while rows := self._ask(query, after):
             after = rows[-1][1]
             for row in rows:
                 if reasons is None or row[7] in reasons:
@@ -184,7 +184,7 @@ class Index:
 
     def failed_count(self) -> int:
         """How many documents stand as failed."""
-        return int(self.rows("SELECT count(*) FROM standing")[0][0])
+        return int(self._ask("SELECT count(*) FROM standing")[0][0])
 
     def knows_question(self, fingerprint: str) -> bool:
         """True when a line of this fingerprint was met, also one that a later line has replaced."""
@@ -192,19 +192,19 @@ class Index:
 
     def met_done_count(self) -> int:
         """How many of the documents that this run has met are done."""
-        return int(self.rows("SELECT count(*) FROM done WHERE id IN met")[0][0])
+        return int(self._ask("SELECT count(*) FROM done WHERE id IN met")[0][0])
 
     def counts(self) -> dict[str, Any]:
         """Documents of the whole output: done, failed, stale, accepted; failed by reason; both by variant.
 
         `questions`: done ones by variant and fingerprint.
         """
-        reasons = self.rows(
+        reasons = self._ask(
             "SELECT reason, count(*), sum(stale), sum(accepted) FROM standing GROUP BY reason ORDER BY 2 DESC, 1"
         )
         variants: dict[str, dict[str, int]] = {}
         for state, view in (("done", "done"), ("failed", "standing")):
-            for number, documents in self.rows(f"SELECT variant, count(*) FROM {view} GROUP BY variant"):
+            for number, documents in self._ask(f"SELECT variant, count(*) FROM {view} GROUP BY variant"):
                 variants.setdefault(self._texts[number], {"done": 0, "failed": 0})[state] = documents
         return {
             "done": sum(variant["done"] for variant in variants.values()),
@@ -219,8 +219,8 @@ class Index:
     def _questions(self) -> dict[str, dict[str, int]]:
         questions: dict[str, dict[str, int]] = {}
         query = "SELECT variant, fingerprint, count(*) FROM done GROUP BY variant, fingerprint"
-        for variant, fingerprint, documents in self.rows(query):
-            row, name = questions.setdefault(self._texts[variant], {}), self.fingerprint_of(fingerprint)
+        for variant, fingerprint, documents in self._ask(query):
+            row, name = questions.setdefault(self._texts[variant], {}), self._fingerprint(fingerprint)
             row[name] = row.get(name, 0) + documents
         return questions
 
@@ -228,7 +228,7 @@ class Index:
         """The last lines of all results, in order of their ids; they do not say whose they are."""
         after, texts = "", self._texts
         query = f"SELECT {_COLUMNS} FROM results WHERE id > ? ORDER BY id LIMIT {_PAGE}"
-        while rows := self.rows(query, after):
+        while rows := self._ask(query, after):
             after = rows[-1][0]
             for id, run, sha256, fingerprint, variant, version, reason, runs, run_id, _ in rows:
                 # fmt: off
@@ -240,10 +240,10 @@ class Index:
         """The documents that are done, in order of their ids, each with the fingerprint of what it was asked."""
         after = ""
         query = f"SELECT id, fingerprint FROM done WHERE id > ? ORDER BY id LIMIT {_PAGE}"
-        while rows := self.rows(query, after):
+        while rows := self._ask(query, after):
             after = rows[-1][0]
             for document_id, number in rows:
-                yield document_id, self.fingerprint_of(number)
+                yield document_id, self._fingerprint(number)
 
     def _rows(self, record_keys: Iterable[RecordKey], is_errors: bool, owns: Callable[[str], bool]) -> Iterator[_Row]:
         number, agents = self._number, self.agents
@@ -270,12 +270,11 @@ class Index:
         failed, _, run, sha256, fingerprint, _, version, reason, runs, run_id, decided_by, accepted = row
         texts = self._texts
         # fmt: off
-        return Known(sha256, self.fingerprint_of(fingerprint), version, bool(failed), reason, runs, run, texts[run_id],
+        return Known(sha256, self._fingerprint(fingerprint), version, bool(failed), reason, runs, run, texts[run_id],
                      decided_by, bool(accepted))
         # fmt: on
 
-    def fingerprint_of(self, number: int) -> str:
-        """Return the present fingerprint that a number of the tables stands for."""
+    def _fingerprint(self, number: int) -> str:
         return self._same_as.get(number) or self._texts[number]
 
     def _number(self, text: str) -> int:
@@ -286,8 +285,7 @@ class Index:
             number = self._numbers[text] = len(self._texts) - 1
         return number
 
-    def rows(self, query: str, *values: object) -> list[Any]:
-        """Return the rows of a query; copies.py has tables of its own here."""
+    def _ask(self, query: str, *values: object) -> list[Any]:
         try:
             with self._lock:
                 return self._db.execute(query, values).fetchall()
@@ -296,5 +294,7 @@ class Index:
 
 
 def _no_room(exc: Exception) -> OutputError:
-    where = f"the index of what is done, in {tempfile.gettempdir()}"
-    return OutputError(f"{where}: {exc}; it needs about 400 bytes of room a document (TMPDIR)")
+    return OutputError(
+        f"the index of what is done, in {tempfile.gettempdir()}: {exc};"
+        " it needs about 250 bytes of room a document (TMPDIR)"
+    )

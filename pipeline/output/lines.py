@@ -224,11 +224,6 @@ class LineFile:
         except OSError as exc:
             raise OutputError(f"{path}: cannot be opened for writing: {exc.strerror or exc}") from exc
 
-    @property
-    def size(self) -> int:
-        """The bytes of the whole lines."""
-        return self._size
-
     def append(self, line: bytes) -> None:
         """Writes the whole line, which ends in LF; OutputError when that fails, and then nothing of it remains."""
         check_length(line, self.path)

@@ -43,7 +43,6 @@ class LocalBackend:
         self._own: Mapping[Kind, str] = {kind: f"{kind}{shard.suffix}.jsonl" for kind in KINDS}
         self._files: dict[Kind, LineFile] = {}
         self._lock: Lock | None = None
-        self._run, self._starts = 0, dict[Kind, int]()
         self._results: dict[str, int] = {}
         """The results that were read, and how many bytes of each a checkpoint stood for."""
 
@@ -99,7 +98,6 @@ class LocalBackend:
         self.tidy(index)
         for kind, name in self._own.items():
             self._files[kind] = LineFile(self.folder / name, clock=clock)
-        self._run, self._starts = index.highest_run + 1, {kind: file.size for kind, file in self._files.items()}
 
     def append(self, line: bytes, head: RecordKey) -> None:
         """When it returns, the line is the kernel's."""
@@ -185,11 +183,8 @@ class LocalBackend:
             raise OutputError(f"{path}: cannot be removed: {exc.strerror or exc}") from exc
         return there
 
-    def records(self, kind: Kind, *, since: int = 0) -> Iterator[tuple[bytes, RecordKey]]:
+    def records(self, kind: Kind) -> Iterator[tuple[bytes, RecordKey]]:
         """File by file, line by line; what a compaction removes meanwhile is read where it has put the lines."""
-        if kind in self._starts and since >= self._run:
-            yield from _read_records(self.folder / self._own[kind], kind, start=self._starts[kind])
-            return
         gone = False
         for path in self._record_files(kind):
             try:
@@ -266,14 +261,14 @@ class LocalBackend:
             gate.release()
 
 
-def _read_records(path: Path, kind: Kind, *, start: int = 0) -> Iterator[tuple[bytes, RecordKey]]:
+def _read_records(path: Path, kind: Kind) -> Iterator[tuple[bytes, RecordKey]]:
     take = heads_of(kind, str(path))
 
     def pair(line: bytes, recent: bool) -> tuple[bytes, RecordKey] | None:
         head = take(line, recent)
         return None if head is None else (line if line.endswith(b"\n") else line + b"\n", head)
 
-    return read_lines(path, pair, Damage(size=start))
+    return read_lines(path, pair, Damage())
 
 
 def _note_sibling(path: Path, index: Index) -> None:

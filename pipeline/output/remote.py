@@ -182,13 +182,12 @@ class RemoteBackend:
             self.store.delete(name)
         return there
 
-    def records(self, kind: Kind, *, since: int = 0) -> Iterator[tuple[bytes, RecordKey]]:
+    def records(self, kind: Kind) -> Iterator[tuple[bytes, RecordKey]]:
         """Part by part, one in memory at a time; what is deleted meanwhile is read from where its lines are now."""
         seen, gone = set[Part](), True
         while gone:
             self._parts.refresh()
-            parts = [part for part in self._parts.parts(kind) if part.run >= since and part not in seen]
-            gone = False
+            parts, gone = [part for part in self._parts.parts(kind) if part not in seen], False
             for part in parts:
                 lines = self._parts.lines(part)
                 gone |= lines is None

@@ -1,6 +1,6 @@
-"""Two results of a document beside each other: which fields agree, which items came and went, and over all documents.
+"""Compare two results of each document: equal fields, added and lost list items, and totals over all documents.
 
-It knows JSON values and counts; it must not read an output, and must not keep more than counts and a few examples.
+It must not read an output, and must not keep more than counts and a few examples.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any, NamedTuple
 MOST_CHANGED = 10
 MOST_CHANGES = 10
 KINDS_OF_CHANGE = 2000
-"""Different changes of a field that are counted one by one; more are counted together."""
+"""Different changes of a field that are counted one by one; further ones are counted together."""
 
 IDENTITIES = ("id", "name", "ticker", "symbol", "code", "key", "title", "label")
-"""Fields by which the objects of a list are recognised, the first that all of them have."""
+"""Fields that identify the objects of a list: the first one that all objects have is used."""
 
 _OTHER = ("(other)", "(other)")
 
 
 @dataclass(slots=True)
 class FieldCounts:
-    """How often a field was compared and the same; items of lists that came (`added`) and went (`lost`).
+    """Comparisons of one field, and how many were equal; list items that were `added` and `lost`.
 
-    `moved`: the sum of what numbers grew by, over `numbers` of them.
+    `moved`: the sum of the differences of numbers, over `numbers` of them.
     """
 
     compared: int = 0
@@ -40,7 +40,7 @@ class FieldCounts:
 
 
 class Difference(NamedTuple):
-    """One place of a result. `added` and `lost` are set for a list, whose own `same` means that neither is."""
+    """One place of a result. `added` and `lost` count list items; a list is `same` when both are 0."""
 
     path: str
     same: bool
@@ -51,7 +51,7 @@ class Difference(NamedTuple):
 
 
 class Comparison:
-    """Counts over pairs of results. `only`: this field and what is below it; `keys`: list → its identity."""
+    """Counts over pairs of results. `only`: a field and its subfields; `keys`: list → identifying field."""
 
     def __init__(self, *, only: str | None = None, keys: Mapping[str, str] | None = None) -> None:
         self.fields: dict[str, FieldCounts] = {}
@@ -60,50 +60,52 @@ class Comparison:
         self._most: list[tuple[int, float, str]] = []
 
     def add(self, document_id: str, before: Any, after: Any) -> None:
-        """Counts the pair."""
-        found = [each for each in differences(before, after, keys=self._keys) if self._wanted(each.path)]
-        for each in found:
-            self._count(each)
-        changed = sum(_weight(each) for each in found)
+        """Count one pair of results."""
+        places = [place for place in differences(before, after, keys=self._keys) if self._wanted(place.path)]
+        for place in places:
+            self._count(place)
+        changed = sum(_weight(place) for place in places)
         self.documents += 1
         self.identical += not changed
         if changed:
-            entry = (changed, changed / max(len(found), changed), document_id)
+            entry = (changed, changed / max(len(places), changed), document_id)
             (heapq.heappushpop if len(self._most) == MOST_CHANGED else heapq.heappush)(self._most, entry)
 
     def most_changed(self) -> list[dict[str, Any]]:
-        """The documents that changed most, with how many of their values did."""
+        """Return the documents that changed most, with the number and share of changed values."""
         most = sorted(self._most, reverse=True)
         return [{"id": id, "changed": changed, "share": round(share, 3)} for changed, share, id in most]
 
     def _wanted(self, path: str) -> bool:
         return self._only is None or path == self._only or path.startswith(self._only + ".")
 
-    def _count(self, each: Difference) -> None:
-        counts = self.fields.setdefault(each.path, FieldCounts())
+    def _count(self, place: Difference) -> None:
+        counts = self.fields.setdefault(place.path, FieldCounts())
         counts.compared += 1
-        counts.same += each.same
-        counts.added += each.added
-        counts.lost += each.lost
-        if _is_number(each.before) and _is_number(each.after):
+        counts.same += place.same
+        counts.added += place.added
+        counts.lost += place.lost
+        if _is_number(place.before) and _is_number(place.after):
             counts.numbers += 1
-            counts.moved += each.after - each.before
-        if not each.same and self._only is not None and not each.added and not each.lost:
-            kind = (_short(each.before), _short(each.after))
+            counts.moved += place.after - place.before
+        if not place.same and self._only is not None and not place.added and not place.lost:
+            kind = (_short(place.before), _short(place.after))
             room = kind in counts.changes or len(counts.changes) < KINDS_OF_CHANGE
             counts.changes[kind if room else _OTHER] += 1
 
 
 def differences(before: Any, after: Any, *, keys: Mapping[str, str], path: str = "") -> Iterator[Difference]:
-    """Every place of two values, same or not; the places of a list's items carry the list's name alone."""
+    """Yield every place of two values, equal or not; items of a list have the path of the list."""
     if isinstance(before, dict) and isinstance(after, dict):
         for name in dict.fromkeys([*before, *after]):
             inner = f"{path}.{name}" if path else name
             yield from differences(before.get(name), after.get(name), keys=keys, path=inner)
     elif isinstance(before, list) and isinstance(after, list):
         identify = _identity(before + after, keys.get(path))
-        old, new = _numbered(before, identify), _numbered(after, identify)
-        added, lost = len(new.keys() - old.keys()), len(old.keys() - new.keys())
+        old = _numbered(before, identify)
+        new = _numbered(after, identify)
+        added = len(new.keys() - old.keys())
+        lost = len(old.keys() - new.keys())
         yield Difference(path, not added and not lost, before, after, added, lost)
         for name in old.keys() & new.keys():
             if isinstance(old[name], dict) and isinstance(new[name], dict):
@@ -114,7 +116,7 @@ def differences(before: Any, after: Any, *, keys: Mapping[str, str], path: str =
 
 
 def _identity(items: list[Any], chosen: str | None) -> Callable[[Any], str]:
-    """What tells one item from another: a field that all of them have, else the whole item."""
+    """Return the function that identifies a list item: by a field that all items have, else by the whole item."""
     for name in (chosen,) if chosen else IDENTITIES:
         if items and all(isinstance(item, dict) and isinstance(item.get(name), (str, int)) for item in items):
             return lambda item: json.dumps(item[name]).casefold()
@@ -122,18 +124,18 @@ def _identity(items: list[Any], chosen: str | None) -> Callable[[Any], str]:
 
 
 def _numbered(items: list[Any], identify: Callable[[Any], str]) -> dict[tuple[str, int], Any]:
-    """The items by identity; of equal ones each has a number."""
+    """Return the items by identity and a number, which counts equal identities from 0."""
     seen: Counter[str] = Counter()
-    found: dict[tuple[str, int], Any] = {}
+    numbered: dict[tuple[str, int], Any] = {}
     for item in items:
         name = identify(item)
-        found[name, seen[name]] = item
+        numbered[name, seen[name]] = item
         seen[name] += 1
-    return found
+    return numbered
 
 
-def _weight(each: Difference) -> int:
-    return each.added + each.lost or (0 if each.same else 1)
+def _weight(place: Difference) -> int:
+    return place.added + place.lost or int(not place.same)
 
 
 def _is_number(value: Any) -> bool:

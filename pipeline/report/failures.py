@@ -1,6 +1,6 @@
-"""What an output says of its failed documents, and of one document: groups, examples, and a whole story.
+"""The failed documents of an output, grouped by reason, and all records of one document.
 
-It reads records and judges none; it must not hold more in memory than it shows.
+It must not hold more in memory than it returns.
 """
 
 from __future__ import annotations
@@ -21,26 +21,28 @@ _KEPT = ("id", "uri", "stage", "message", "runs", "run", "finished_at")
 
 
 def failures(backend: OutputBackend, *, examples: int) -> dict[str, Any]:
-    """The documents that stand as failed, by reason, the most frequent first.
+    """Return the documents that remain failed, by reason, the most frequent first.
 
-    `commands`: what tries all failures of a class again, for classes of several reasons. ConfigError when no run ever
-    wrote there.
+    `commands`: class → the command that retries all its failures, for classes of several reasons. Raises ConfigError
+    when the output holds no record and no run.
     """
     with closing(backend.read()) as index:
-        counts, found = index.counts(), dict[str, dict[str, Any]]()
+        counts = index.counts()
+        by_reason: dict[str, dict[str, Any]] = {}
         for line, head in backend.records("errors"):
             if head.reason is None or not index.stands(head.id, head.run) or index.seen(head.id):
                 continue
-            group = found.setdefault(head.reason, {"count": 0, "accepted": 0, "examples": []})
+            group = by_reason.setdefault(head.reason, {"count": 0, "accepted": 0, "examples": []})
             group["count"] += 1
             group["accepted"] += index.is_accepted(head.id)
             if len(group["examples"]) < examples:
                 record = json.loads(line)
                 group["examples"].append({key: record.get(key) for key in _KEPT})
-    if not counts["done"] and not found and not read_runs(backend):
+    if not counts["done"] and not by_reason and not read_runs(backend):
         raise ConfigError(f"errors: got {backend.where!r}, which holds no record, need the output of a run")
     command = last_command(backend)
-    groups = [_group(reason, found[reason], command) for reason in sorted(found, key=lambda r: (-found[r]["count"], r))]
+    ordered = sorted(by_reason, key=lambda reason: (-by_reason[reason]["count"], reason))
+    groups = [_group(reason, by_reason[reason], command) for reason in ordered]
     return {
         "v": FAILURES_VERSION,
         "output": backend.where,
@@ -65,16 +67,16 @@ def _by_class(groups: list[dict[str, Any]], command: str) -> dict[str, str]:
 
 
 def last_command(backend: OutputBackend) -> str:
-    """What to type for another run over this output: what the last run was started with, as far as that is known."""
+    """Return the command of the last run of this output; a plain `pipeline run` when it is not known."""
     runs = read_runs(backend)
     command = runs[-1].get("command") if runs else None
     return command if isinstance(command, str) else shlex.join(["pipeline", "run", "--output", backend.where])
 
 
 def story(backend: OutputBackend, document_id: str) -> dict[str, Any]:
-    """Every record of one document, newest first, whether it is done now, and what tries it again.
+    """Return all records of one document, newest first, its state, and the command that retries it.
 
-    ConfigError when the output has none of it, naming ids that look like it.
+    Raises ConfigError, with similar ids, when the output has no record of it.
     """
     similar: list[str] = []
     lines = sorted(_lines_of(backend, document_id, similar), key=lambda line: line["run"])
@@ -84,7 +86,7 @@ def story(backend: OutputBackend, document_id: str) -> dict[str, Any]:
         near = f"; there is {', '.join(map(repr, sorted(similar)))}" if similar else ""
         raise ConfigError(f"--show: got {document_id!r}, of which {backend.where} has no record{near}")
     newest = lines[-1]
-    # a failure that stands no longer may still be in the file of a run that goes on
+    # While a run is in progress, the error file may still hold a failure that a later result has resolved.
     current = newest if known.failed else [line for line in lines if "output" in line][-1]
     reason = current.get("reason")
     return {
@@ -99,7 +101,7 @@ def story(backend: OutputBackend, document_id: str) -> dict[str, Any]:
 
 
 def _lines_of(backend: OutputBackend, document_id: str, similar: list[str]) -> Iterator[dict[str, Any]]:
-    """The document's records, first all results; ids that contain the wanted one are noted."""
+    """Yield the document's records, results first; collect ids that contain the wanted one in `similar`."""
     for kind in KINDS:
         for line, head in backend.records(kind):
             if head.id == document_id:

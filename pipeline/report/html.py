@@ -1,6 +1,6 @@
 """The report as one self-contained HTML page: no network, no script, light and dark, fit for a phone.
 
-It must not let anything through unescaped: ids, messages and names come from documents, servers and models.
+It must not write unescaped text: ids, messages and names come from documents, servers and models.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from urllib.parse import quote
 
 from pipeline.report import tables
 from pipeline.report.markup import section, table, text
+from pipeline.report.numbers_text import cached_share, documents_per_second, duration_text
 from pipeline.report.remaining import RemainingFailures, untried_reasons
 from pipeline.report.svg import Series, chart
 from pipeline.report.tables import percent, seconds
 from pipeline.report.text import (
-    cached_share,
     counts_text,
-    documents_per_second,
-    duration_text,
     is_fair,
     left_text,
     remaining_text,
@@ -35,11 +33,11 @@ from pipeline.terminal import plural
 
 _ALWAYS = ("found", "done", "failed")
 _SHOWN_REASONS = 5
-"""Reasons with a tone of their own in the chart of failures; the rest is one."""
+"""Reasons with their own colour in the chart of failures; the others share one."""
 
 
 def page(report: Mapping[str, Any]) -> str:
-    """The whole HTML file."""
+    """Return the HTML file."""
     template = Template((files("pipeline.report") / "report.html.tmpl").read_text(encoding="utf-8"))
     run = report["run"]
     sections = [
@@ -76,36 +74,42 @@ def page(report: Mapping[str, Any]) -> str:
 
 
 def _sentence(run: Mapping[str, Any]) -> str:
-    """What became of the documents that this run tried, and why most of the failed ones failed."""
+    """Return the outcome of the attempted documents in a sentence, with the most frequent reason of failure."""
     return f"{_tried_sentence(run)}{_untried_sentence(run)}"
 
 
 def _untried_sentence(run: Mapping[str, Any]) -> str:
-    """How many documents remain failed that this run did not try, and for what; "" without any."""
+    """Return how many documents remain failed that this run did not retry, by reason; "" without any."""
     remaining = RemainingFailures.from_json(run.get("remaining"))
     reasons = ", ".join(f"{reason} ({count.untried:,})" for reason, count in untried_reasons(remaining)[:3])
     remain = "remains" if remaining.untried == 1 else "remain"
-    told = f" {plural(remaining.untried, 'document')} {remain} failed from earlier runs: {reasons}."
-    return told if remaining.untried else ""
+    if not remaining.untried:
+        return ""
+    return f" {plural(remaining.untried, 'document')} {remain} failed from earlier runs: {reasons}."
 
 
 def _tried_sentence(run: Mapping[str, Any]) -> str:
-    counts, reasons = run["counts"], run["stats"]["reasons"]
+    counts = run["counts"]
+    reasons = run["stats"]["reasons"]
     tried = counts["done"] + counts["failed"]
     if not tried:
-        nothing = "Nothing was asked." if counts["left"] else "Nothing had to be asked."
-        return nothing if counts["found"] > counts["ignored"] else "No document was found."
+        return _no_requests_sentence(counts)
     if not counts["failed"]:
-        all_of_them = f"All {tried:,} documents that were tried are" if tried > 1 else "The document that was tried is"
-        return f"{all_of_them} done."
+        return f"All {tried:,} attempted documents are done." if tried > 1 else "The one attempted document is done."
     most = min(reasons, key=lambda name: (-reasons[name]["count"], name), default="")
-    because = f", most often for {most} ({reasons[most]['count']:,})" if len(reasons) > 1 else f", for {most}"
+    cause = f", most often with {most} ({reasons[most]['count']:,})" if len(reasons) > 1 else f", with {most}"
     share = counts["failed"] / tried
-    return f"Of {plural(tried, 'document')} that were tried {counts['failed']:,} failed ({share:.1%}){because}."
+    return f"{counts['failed']:,} of {plural(tried, 'attempted document')} failed ({share:.1%}){cause}."
+
+
+def _no_requests_sentence(counts: Mapping[str, int]) -> str:
+    if counts["found"] <= counts["ignored"]:
+        return "No document was found."
+    return "No document was processed." if counts["left"] else "All documents are up to date."
 
 
 def _minute(moment: str) -> str:
-    """A record's time without its seconds."""
+    """Return a record's time without its seconds."""
     return moment[:16].replace("T", " ")
 
 
@@ -117,64 +121,66 @@ def _tone(report: Mapping[str, Any]) -> str:
 
 def _warnings(report: Mapping[str, Any]) -> str:
     texts = [f"No run of shard {index} is in this output." for index in report["missing_shards"]]
-    texts += [f"{each[:1].upper()}{each[1:]}." for each in report["mixed_questions"]]
+    texts += [f"{warning[:1].upper()}{warning[1:]}." for warning in report["mixed_questions"]]
     texts += report["compared"]["warnings"]
-    texts += [f"{told}."] if (told := left_text(report["run"])) else []
-    items = "".join(f"<li>{text(each)}</li>" for each in texts)
-    return f"<section class=warn><h2>Look at this</h2><ul>{items}</ul></section>" if items else ""
+    texts += [f"{message}."] if (message := left_text(report["run"])) else []
+    items = "".join(f"<li>{text(warning)}</li>" for warning in texts)
+    return f"<section class=warn><h2>Warnings</h2><ul>{items}</ul></section>" if items else ""
 
 
 def _numbers(report: Mapping[str, Any]) -> str:
     run = report["run"]
-    tiles = [(name, f"{number:,}") for name, number in run["counts"].items() if number or name in _ALWAYS]
-    tiles.append(("took", duration_text(run["stats"]["elapsed_s"])))
+    tiles = [(name, f"{number:,}", "") for name, number in run["counts"].items() if number or name in _ALWAYS]
+    tiles.append(("duration", duration_text(run["stats"]["elapsed_s"]), ""))
     if run["stats"]["total"]["done"] or run["stats"]["total"]["failed"]:
-        tiles += _asked_tiles(run)
+        tiles += _request_tiles(run)
     return section("Numbers", "<dl class=tiles>" + "".join(_tile(*tile) for tile in tiles) + "</dl>")
 
 
-def _asked_tiles(run: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What asking took: a run that asked nothing has none of it."""
-    stats, total, limit = run["stats"], run["stats"]["total"], run.get("concurrency")
-    rate, latency = documents_per_second(stats), total["latency"]
+def _request_tiles(run: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return (name, value, hint) of what the requests took; for a run that sent some."""
+    stats = run["stats"]
+    total = stats["total"]
+    latency = total["latency"]
+    limit = run.get("concurrency")
+    rate = documents_per_second(stats)
+    cached = cached_share(stats)
     tiles = [
-        ("documents / s", f"{rate:.2f}" if rate else "–"),
-        ("half done within", seconds(latency["p50_s"])),
-        ("95 % done within", seconds(latency["p95_s"])),
-        ("longest", seconds(latency["max_s"] or None)),
-        ("in flight, up to", f"{limit['limit']:,}" if limit else ""),
-        ("tokens in", f"{total['prompt_tokens']:,}"),
-        ("tokens out", f"{total['completion_tokens']:,}"),
-        ("prompt tokens cached", percent(cached_share(stats)) if cached_share(stats) is not None else ""),
-        ("requests", f"{total['attempts']:,}"),
-        ("re-asked", f"{total['reasks']:,}" if total["reasks"] else ""),
-        ("mended answers", f"{total['repaired']:,}" if total["repaired"] else ""),
+        ("documents / s", f"{rate:.2f}" if rate else "–", ""),
+        ("median latency", seconds(latency["p50_s"]), "half of the documents took no longer"),
+        ("95 % latency", seconds(latency["p95_s"]), "95 % of the documents took no longer"),
+        ("longest", seconds(latency["max_s"] or None), ""),
+        ("concurrency", f"{limit['limit']:,}" if limit else "", "documents in flight at most"),
+        ("tokens in", f"{total['prompt_tokens']:,}", ""),
+        ("tokens out", f"{total['completion_tokens']:,}", ""),
+        ("cached tokens", "" if cached is None else percent(cached), "share of the prompt tokens"),
+        ("requests", f"{total['attempts']:,}", ""),
+        ("corrections", f"{total['reasks']:,}" if total["reasks"] else "", "requests after an invalid answer"),
+        ("repaired answers", f"{total['repaired']:,}" if total["repaired"] else "", "valid, but not clean JSON"),
     ]
-    return [(name, value) for name, value in tiles if value]
+    return [tile for tile in tiles if tile[1]]
 
 
-def _tile(name: str, value: str) -> str:
-    return f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>"
+def _tile(name: str, value: str, hint: str) -> str:
+    small = f"<small>{text(hint)}</small>" if hint else ""
+    return f"<div><dt>{text(name)}</dt><dd>{text(value)}{small}</dd></div>"
 
 
 def _failures(report: Mapping[str, Any]) -> str:
     reasons = sorted(report["run"]["stats"]["reasons"].items(), key=lambda item: (-item[1]["count"], item[0]))
     most = max((row["count"] for _, row in reasons), default=1)
     failed = "".join(_failure(report, *item, most=most) for item in reasons)
-    return section("What failed, and what to do", failed + _whole_story(report) if failed else "")
+    return section("What failed, and what to do about it", failed + _details(report) if failed else "")
 
 
-def _whole_story(report: Mapping[str, Any]) -> str:
-    """What shows each request, the answer and the complaint of one document."""
+def _details(report: Mapping[str, Any]) -> str:
+    """Return the command that shows each request, answer and complaint of one document; "" without failures."""
     command = story_command(report["run"])
-    return f"<p>One document's whole story:</p><pre>{text(command)}</pre>" if command else ""
+    return f"<p>All details of one document:</p><pre>{text(command)}</pre>" if command else ""
 
 
 def _failure(report: Mapping[str, Any], reason: str, row: Mapping[str, Any], *, most: int) -> str:
-    examples = "".join(
-        f"<li>{_linked(each['id'], _errors_file(report, each['id']))} <span>{text(each['message'])}</span></li>"
-        for each in row["examples"]
-    )
+    examples = "".join(_example(report, example) for example in row["examples"])
     return (
         f"<article><h3>{text(reason)} <span class=count>{text(row['count'])}</span></h3>"
         f'<div class=share><i style="width:{100 * row["count"] / most:.0f}%"></i></div>'
@@ -183,37 +189,43 @@ def _failure(report: Mapping[str, Any], reason: str, row: Mapping[str, Any], *, 
     )
 
 
+def _example(report: Mapping[str, Any], example: Mapping[str, Any]) -> str:
+    document = _linked(example["id"], _errors_file(report, example["id"]))
+    return f"<li>{document} <span>{text(example['message'])}</span></li>"
+
+
 def _errors_file(report: Mapping[str, Any], id: str) -> str:
-    """The file beside the report that holds the document's error line; "" when it is one of a store's parts."""
+    """Return the file beside the report with the document's error line; "" for parts in an object store."""
     shards = len(report["shards"]) + len(report["missing_shards"]) if report["shards"] else 0
     name = f"errors{Shard(owner(id, shards), shards).suffix}.jsonl"
     return name if name in report["run"]["files"] else ""
 
 
 def _linked(id: str, file: str) -> str:
-    """The id, leading to its line in the file of errors: browsers that know text fragments jump to it."""
+    """Return the id as a link to its line in the error file (a text fragment), or as text without a file."""
     shown = f"<code>{text(id)}</code>"
     fragment = quote(id, safe="", errors="replace").replace("-", "%2D")
     return f'<a href="{quote(file)}#:~:text={fragment}">{shown}</a>' if file else shown
 
 
 def _marked(advice: str) -> str:
-    """Advice with its `names` as code."""
+    """Return the advice as HTML, its `names` as code."""
     parts = text(advice).split("`")
     return "".join(f"<code>{part}</code>" if at % 2 else part for at, part in enumerate(parts))
 
 
 def _timeline(timeline: Mapping[str, Any]) -> str:
-    rows, bucket_s = timeline["rows"], timeline["bucket_s"]
+    rows = timeline["rows"]
+    bucket_s = timeline["bucket_s"]
     if len(rows) < 2:
         return ""
     mean_s = [row[4] / row[0] if row[0] else None for row in rows]
     tokens = [Series(name, [row[at] / bucket_s for row in rows], tone) for name, at, tone in _TOKENS]
     charts = {
-        "Documents done a second": [Series("done", [row[0] / bucket_s for row in rows], "ok")],
+        "Documents done per second": [Series("done", [row[0] / bucket_s for row in rows], "ok")],
         "Documents failed, by reason": _reasons(timeline["reasons"]),
-        "Mean seconds for a document": [Series("seconds", mean_s, "ok")],
-        "Tokens a second": tokens,
+        "Mean seconds per document": [Series("seconds", mean_s, "ok")],
+        "Tokens per second": tokens,
     }
     shown = {title: series for title, series in charts.items() if _holds(series)}
     drawn = [chart(title, series, spans=len(rows), bucket_s=bucket_s) for title, series in shown.items()]
@@ -224,15 +236,16 @@ _TOKENS = (("in", 2, "r4"), ("out", 3, "ok"))
 
 
 def _holds(series: list[Series]) -> bool:
-    return any(value for each in series for value in each.values)
+    return any(value for one in series for value in one.values)
 
 
 def _reasons(counts: Mapping[str, list[int]]) -> list[Series]:
-    """The most frequent reasons, each with its tone, and the rest as one."""
+    """Return the most frequent reasons, each in its own colour, and the others as one series."""
     ordered = sorted(counts, key=lambda name: (-sum(counts[name]), name))
-    shown, rest = ordered[:_SHOWN_REASONS], ordered[_SHOWN_REASONS:]
+    shown = ordered[:_SHOWN_REASONS]
+    rest = ordered[_SHOWN_REASONS:]
     series = [Series(name, counts[name], f"r{at}") for at, name in enumerate(shown)]
-    others = [sum(each) for each in zip_longest(*(counts[name] for name in rest), fillvalue=0)]
+    others = [sum(span) for span in zip_longest(*(counts[name] for name in rest), fillvalue=0)]
     return [*series, Series("others", others, "r5")] if rest else series
 
 
@@ -241,4 +254,4 @@ def _config(config: Mapping[str, Any]) -> str:
         return ""
     dumped = json.dumps(config, ensure_ascii=False, indent=2, default=str)
     lines = "\n".join(text(line) for line in dumped.split("\n"))
-    return section("Configuration, as resolved", f"<details><summary>show</summary><pre>{lines}</pre></details>")
+    return section("Resolved configuration", f"<details><summary>show</summary><pre>{lines}</pre></details>")

@@ -1,6 +1,6 @@
-"""HTML by its parts: text, sections, tables, all escaped. It knows nothing of a report.
+"""Building blocks of an HTML page: escaped text, sections and tables.
 
-Whatever comes in is text and comes out as text: no caller must hand markup to `text`.
+It must not know what a report is; callers must not pass markup to `text`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SHORT = 12
 
 
 def text(value: Any) -> str:
-    """Any value as HTML text: escaped, controls and bidi characters spelled out, None as a dash."""
+    """Return a value as HTML text: escaped, control and bidi characters spelled out, None as a dash."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -28,12 +28,12 @@ def text(value: Any) -> str:
 
 
 def section(title: str, body: str) -> str:
-    """A part of the page under its heading; nothing without a body."""
+    """Return a section with its heading; "" without a body."""
     return f"<section><h2>{text(title)}</h2>\n{body}</section>" if body else ""
 
 
 def table(title: str, head: Sequence[str], rows: Iterable[Row]) -> str:
-    """A section with a table whose first column is its name column; nothing without rows."""
+    """Return a section with a table whose first column holds the row names; "" without rows."""
     body = "".join(f"<tr><th scope=row>{text(row[0])}</th>{''.join(map(_cell, row[1:]))}</tr>\n" for row in rows)
     if not body:
         return ""
@@ -42,5 +42,5 @@ def table(title: str, head: Sequence[str], rows: Iterable[Row]) -> str:
 
 
 def _cell(value: Any) -> str:
-    kind = " class=n" if len(str(value)) <= _SHORT else ""
-    return f"<td{kind}>{text(value)}</td>"
+    attribute = " class=n" if len(str(value)) <= _SHORT else ""
+    return f"<td{attribute}>{text(value)}</td>"

@@ -1,7 +1,7 @@
-"""Results by question: how many documents each fingerprint of a variant has, and which variants were asked two ways.
+"""Results by question: documents per fingerprint of a variant, and the variants with more than one question.
 
-One variant of one run, or of one set of shards, is expected to ask one question. Where it asked two, somebody changed
-the agent or its settings while the work went on, and the archive is made of halves.
+One variant of one run, or of one set of shards, is expected to have one question. Two mean that the agent or its
+settings changed during the work, so that the results are not comparable.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 SHOWN_CHARS = 12
-"""Characters of a fingerprint that people are shown."""
+"""Characters of a fingerprint that are displayed."""
 
 
 def question_rows(run: Mapping[str, Any], output: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row for each question: its variant, its fingerprint, and the documents done with it in this run and in all."""
-    now, whole = _counts(run["stats"]), _counts(output)
+    """Return a row per question: variant, fingerprint, and documents done in this run and in all runs."""
+    now = _counts(run["stats"])
+    whole = _counts(output)
     keys = sorted({**now, **whole}, key=lambda key: (key[0], -whole.get(key, 0), -now.get(key, 0), key[1]))
     names = ("variant", "fingerprint")
     return [
@@ -30,35 +31,35 @@ def _counts(table: Mapping[str, Any]) -> dict[tuple[str, str], int]:
 
 
 def mixed_variants(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A warning for each variant that these runs (one, or the newest of all shards) asked in more than one way.
+    """Return a warning for each variant with several questions in these runs (one, or the newest of all shards).
 
-    What a run with `runner.refresh: all` changed by itself is no accident and is not warned of.
+    Changes that a run with `runner.refresh: all` made itself are intended and cause no warning.
     """
     variants = sorted({variant for run in runs for variant in run["stats"].get("questions", {})})
-    return [told for variant in variants if (told := _mixed(variant, runs))]
+    return [warning for variant in variants if (warning := _mixed(variant, runs))]
 
 
 def _mixed(variant: str, runs: Sequence[Mapping[str, Any]]) -> str:
     counts: dict[str, int] = {}
-    meant: list[set[str]] = []
+    intended: list[set[str]] = []
     for run in runs:
         asked = run["stats"].get("questions", {}).get(variant, {})
         for name, count in asked.items():
             counts[name] = counts.get(name, 0) + count
         if run["config"].get("runner", {}).get("refresh") == "all":
-            meant.append(set(asked))
-    if len(_joined([{name} for name in counts], meant)) < 2:
+            intended.append(set(asked))
+    if len(_joined([{name} for name in counts], intended)) < 2:
         return ""
     ordered = sorted(counts, key=lambda name: (-counts[name], name))
     parts = ", ".join(f"{counts[name]:,} of {name[:SHOWN_CHARS]}" for name in ordered)
     advice = "run again to redo the older ones, or --redo none to keep them"
-    return f"variant {variant} has results of {len(counts)} questions ({parts}): it changed on the way; {advice}"
+    return f"variant {variant} has results of {len(counts)} questions ({parts}): it changed during the work; {advice}"
 
 
-def _joined(groups: Iterable[set[str]], meant: Iterable[set[str]]) -> list[set[str]]:
-    """The groups, with those joined that a run has changed on purpose."""
+def _joined(groups: Iterable[set[str]], intended: Iterable[set[str]]) -> list[set[str]]:
+    """Return the groups, joining those that one run changed intentionally."""
     joined = list(groups)
-    for together in meant:
+    for together in intended:
         touched = [group for group in joined if group & together]
         joined = [group for group in joined if not group & together]
         joined += [set().union(*touched)] if touched else []

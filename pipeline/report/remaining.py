@@ -1,6 +1,6 @@
 """Failures that remain: documents of the input whose last line is an error, whether or not this run tried them.
 
-It counts and merges; what is asked of the output, and what follows for the exit code, is decided by the run.
+It counts and merges; it must not read the output or decide the exit code: the run does that.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ EXAMPLES = 3
 
 @dataclass(frozen=True, slots=True)
 class ReasonCount:
-    """Documents that remain failed for one reason: `count` are not accepted, `untried` of these not by this run.
+    """Documents that remain failed for one reason: `count` not accepted, of these `untried` in this run.
 
-    `accepted`: those that a person has accepted. `examples`: ids, of those that are not accepted first.
+    `accepted`: documents whose failure a person has accepted. `examples`: ids of failures that are not accepted.
     """
 
     count: int = 0
@@ -25,7 +25,7 @@ class ReasonCount:
     examples: tuple[str, ...] = ()
 
     def plus(self, other: ReasonCount) -> ReasonCount:
-        """Both as one."""
+        """Return the sum of both."""
         return ReasonCount(
             self.count + other.count,
             self.untried + other.untried,
@@ -36,9 +36,9 @@ class ReasonCount:
 
 @dataclass(frozen=True, slots=True)
 class RemainingFailures:
-    """The failures that remain of the documents that a run has met in its input, by reason.
+    """The remaining failures of the documents in a run's input, by reason.
 
-    `documents`: what they are a share of. `accepted_now`: failures of this very run that are accepted.
+    `documents`: all documents they are a share of. `accepted_now`: failures of this run that are accepted.
     """
 
     documents: int = 0
@@ -47,32 +47,32 @@ class RemainingFailures:
 
     @property
     def failed(self) -> int:
-        """Documents that remain failed and are not accepted."""
+        """Number of documents that remain failed and are not accepted."""
         return sum(each.count for each in self.reasons.values())
 
     @property
     def untried(self) -> int:
-        """Those of them that failed in an earlier run, and were not tried in this one."""
+        """Number of these that failed in an earlier run and were not retried in this one."""
         return sum(each.untried for each in self.reasons.values())
 
     @property
     def accepted(self) -> int:
-        """Documents that remain failed and are accepted."""
+        """Number of documents that remain failed and are accepted."""
         return sum(each.accepted for each in self.reasons.values())
 
     def with_one(self, reason: str, *, document_id: str, tried: bool, accepted: bool) -> RemainingFailures:
-        """Return these and one more."""
+        """Return these failures plus one."""
         before = self.reasons.get(reason, ReasonCount())
         one = ReasonCount(not accepted, not accepted and not tried, accepted, () if accepted else (document_id,))
         now = self.accepted_now + (tried and accepted)
         return replace(self, accepted_now=now, reasons={**self.reasons, reason: before.plus(one)})
 
     def of(self, documents: int) -> RemainingFailures:
-        """Return these as a share of that many documents."""
+        """Return these failures as a share of that many documents."""
         return replace(self, documents=documents)
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers as a run's summary keeps them, the most frequent reason first."""
+        """Return the numbers as a run's summary keeps them, the most frequent reason first."""
         ordered = sorted(self.reasons.items(), key=lambda item: (-item[1].count, item[0]))
         rows = {reason: _row(count) for reason, count in ordered}
         return {
@@ -85,7 +85,7 @@ class RemainingFailures:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | None) -> RemainingFailures:
-        """What a run's summary says; nothing for a summary of a version that did not count them."""
+        """Return the failures of a run's summary; none for a summary of a version that did not count them."""
         rows: Mapping[str, Any] = (value or {}).get("reasons", {})
         reasons = {
             reason: ReasonCount(
@@ -100,20 +100,20 @@ NONE_REMAIN = RemainingFailures()
 
 
 def _row(count: ReasonCount) -> dict[str, Any]:
-    examples = [{"id": each} for each in count.examples]  # purge finds documents by this key
+    examples = [{"id": document_id} for document_id in count.examples]  # purge finds documents by this key
     return {"count": count.count, "untried": count.untried, "accepted": count.accepted, "examples": examples}
 
 
 def merged(several: Sequence[RemainingFailures]) -> RemainingFailures:
-    """The remaining failures of several shards as one."""
+    """Return the remaining failures of several shards as one."""
     reasons: dict[str, ReasonCount] = {}
-    for each in several:
-        for reason, count in each.reasons.items():
+    for shard in several:
+        for reason, count in shard.reasons.items():
             reasons[reason] = reasons.get(reason, ReasonCount()).plus(count)
-    return RemainingFailures(sum(each.documents for each in several), reasons=reasons)
+    return RemainingFailures(sum(shard.documents for shard in several), reasons=reasons)
 
 
 def untried_reasons(remaining: RemainingFailures) -> list[tuple[str, ReasonCount]]:
-    """The reasons of failures that this run did not try, the most frequent first."""
+    """Return the reasons of failures that this run did not retry, the most frequent first."""
     rows = [(reason, count) for reason, count in remaining.reasons.items() if count.untried]
     return sorted(rows, key=lambda item: (-item[1].untried, item[0]))

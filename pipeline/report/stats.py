@@ -1,6 +1,6 @@
-"""What happened in a run, counted outcome by outcome in bounded memory, and the numbers of several runs as one.
+"""The counts of a run, updated outcome by outcome in bounded memory, and the merged counts of several runs.
 
-Nothing here grows with the archive; it must be fed by one thread only.
+It must not grow with the archive, and must be updated by one thread only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ TOP = 5
 _KEPT_NAMES = 60
 _OTHERS = "(others)"
 _LATENCY_STEP = math.log(1.05)  # a percentile is at most 5 % too high
-_LATENCY_MIN_S, _LATENCY_MAX_S = 0.001, 1e6
+_LATENCY_MIN_S = 0.001
+_LATENCY_MAX_S = 1e6
 
 Numbers = dict[str, Any]
 
@@ -33,7 +34,7 @@ class RunStats:
         self._data = _empty(schema)
 
     def add(self, outcome: Result | Failure | Unchanged) -> None:
-        """Counts one outcome."""
+        """Count one outcome."""
         if isinstance(outcome, Unchanged):
             self._data["outcomes"]["unchanged"] += 1
             return
@@ -51,9 +52,9 @@ class RunStats:
             _bump(variant["reasons"], outcome.reason)
 
     def asked(self, attempts: Iterable[ExtractionAttempt], *, variant: str) -> None:
-        """Count the requests that were sent, their errors, and the prompt tokens that servers had in their cache.
+        """Count the requests sent, their errors, and the prompt tokens found in servers' caches.
 
-        Called for each try of a document, also one that no server could finish.
+        Called for each attempt at a document, including those that no server could finish.
         """
         cache = self._data["prompt_cache"]
         for attempt in attempts:
@@ -71,7 +72,7 @@ class RunStats:
             _bump(provider["errors"], error.partition(":")[0])
 
     def snapshot(self) -> Numbers:
-        """The numbers so far, with percentiles, shares and means worked out."""
+        """Return the numbers so far, with percentiles, shares and means."""
         return derive(deepcopy({**self._data, "elapsed_s": round(self._clock() - self._started, 3)}))
 
     def _new_variant(self) -> Numbers:
@@ -81,8 +82,6 @@ class RunStats:
         data = self._data
         data["outcomes"]["done"] += 1
         _bump(_named(data["questions"], result.variant, dict), result.fingerprint)
-        if not result.attempts:
-            return
         provider = _named(data["providers"], result.model.provider, _new_provider)
         tally_in(provider, result)
         _bump(provider["models"], result.model.name)
@@ -140,7 +139,7 @@ def _new_provider() -> Numbers:
 
 
 def tally_in(tally: Numbers, outcome: Result | Failure) -> None:
-    """Adds an outcome to a tally; latency is of done documents only."""
+    """Add an outcome to a tally; latency counts done documents only."""
     tally["reasks"] += outcome.reasks
     _count_tokens(tally, outcome.usage)
     if isinstance(outcome, Failure):
@@ -148,8 +147,6 @@ def tally_in(tally: Numbers, outcome: Result | Failure) -> None:
         return
     tally["done"] += 1
     tally["repaired"] += outcome.repaired
-    if not outcome.attempts:
-        return
     latency = tally["latency"]
     latency["max_s"] = max(latency["max_s"], outcome.latency_s)
     latency["sum_s"] += outcome.latency_s
@@ -168,9 +165,10 @@ def _bucket_of(latency_s: float) -> int:
 
 
 def quantile_s(latency: Numbers, share: float) -> float | None:
-    """The latency that this share of the documents did not exceed, at most 5 % too high; None without any."""
+    """Return the latency that this share of the documents did not exceed, at most 5 % too high; None without any."""
     buckets = sorted((int(index), count) for index, count in latency["buckets"].items())
-    rank, seen = share * sum(count for _, count in buckets), 0
+    rank = share * sum(count for _, count in buckets)
+    seen = 0
     for index, count in buckets:
         seen += count
         if seen >= rank:
@@ -180,11 +178,11 @@ def quantile_s(latency: Numbers, share: float) -> float | None:
 
 def _count_notes(notes: Numbers, names: Sequence[str]) -> None:
     for name in names:
-        _bump(notes, name.partition(":")[0] if name.startswith(("shared:", "reused:")) else name)
+        _bump(notes, name)
 
 
 def _count_fields(tables: Sequence[Numbers], output: Any) -> None:
-    """Counts each field in all tables, which have the same ones; a loop that every document goes through."""
+    """Count each field of an output in all tables, which have the same fields; runs once per document."""
     values = output if isinstance(output, Mapping) else {}
     for name in tables[0]:
         value = values.get(name)
@@ -201,7 +199,7 @@ def _count_fields(tables: Sequence[Numbers], output: Any) -> None:
 
 
 def _named(table: Numbers, name: str, new: Callable[[], Numbers]) -> Numbers:
-    """The row of that name; one common row once there are too many names."""
+    """Return the row of a name, created if needed; one common row once there are too many names."""
     key = name if name in table or len(table) < _KEPT_NAMES else _OTHERS
     if key not in table:
         table[key] = new()
@@ -216,12 +214,12 @@ def _bump(table: Numbers, name: str, *, limit: int = _KEPT_NAMES) -> None:
 
 def _keep_top(rows: list[Numbers], row: Numbers, by: str) -> None:
     rows.append(row)
-    rows.sort(key=lambda each: (-each[by], each["id"]))
+    rows.sort(key=lambda kept: (-kept[by], kept["id"]))
     del rows[TOP:]
 
 
 def derive(data: Numbers) -> Numbers:
-    """The numbers with what follows from them: percentiles, empty shares, mean numbers of items."""
+    """Return the numbers with the figures derived from them: percentiles, empty shares, mean items."""
     for tally in (data["total"], *data["variants"].values(), *data["providers"].values()):
         tally["latency"]["p50_s"] = quantile_s(tally["latency"], 0.5)
         tally["latency"]["p95_s"] = quantile_s(tally["latency"], 0.95)
@@ -233,7 +231,7 @@ def derive(data: Numbers) -> Numbers:
 
 
 def merge(snapshots: Sequence[Numbers]) -> Numbers:
-    """The numbers of several runs (the shards of an output) as those of one; times count from each start."""
+    """Return the numbers of several runs (the shards of an output) as one; times count from each start."""
     merged = _empty(None)
     for snapshot in snapshots:
         merged = _sum(merged, snapshot)
@@ -241,7 +239,7 @@ def merge(snapshots: Sequence[Numbers]) -> Numbers:
 
 
 def _sum(left: Any, right: Any, key: str = "") -> Any:
-    """Both as one, as a new value: counts add up, `max_s` and `elapsed_s` keep the larger, lists keep their best."""
+    """Return a new merged value: counts are added, `max_s` and `elapsed_s` keep the larger, lists their top entries."""
     if key == "timeline":
         return timeline.merged(left, right)
     if isinstance(left, dict):

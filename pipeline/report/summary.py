@@ -1,6 +1,6 @@
 """A run and an output in numbers: the run's summary, the report over all shards, and the files they go to.
 
-It must not call a model or read a document: everything here follows from what the runs have counted.
+It must not call a model or read a document: everything here is computed from the counts of runs.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from pipeline.report.stats import Numbers, RunStats, merge
 
 REPORT_VERSION = 1
 COMPARED_DOCUMENTS = 10
-"""Fewer documents than this in either run say nothing about a field."""
+"""Documents that both runs need before a field is compared: with fewer, a difference is chance."""
 
 COUNTS = ("found", "done", "failed", "skipped", "ignored", "left")
 _WORST_FIRST = (70, 2, 1, 3, 143, 130, 0)
 _HEADLINES: Mapping[int, str] = {
     1: "TOO MANY FAILURES",
-    2: "SOMETHING MUST BE CHANGED FIRST",
+    2: "CONFIGURATION ERROR",
     3: "STOPPED BEFORE THE END",
-    70: "A FAULT IN THE PIPELINE",
+    70: "INTERNAL ERROR",
     130: "INTERRUPTED",
     143: "INTERRUPTED",
 }
 
 
 def reconciles(counts: Mapping[str, int]) -> bool:
-    """True when found = done + failed + skipped + ignored + left."""
+    """Return True when found = done + failed + skipped + ignored + left."""
     return counts["found"] == sum(counts[name] for name in COUNTS[1:])
 
 
 def headline(counts: Mapping[str, int], exit_code: int, *, remaining: int = 0) -> str:
-    """The verdict on a run in a few capital words; `remaining`: failures that remain from earlier runs, too."""
+    """Return the verdict in capital letters; `remaining`: failures that remain, of earlier runs too."""
     if exit_code:
         return _HEADLINES.get(exit_code, "STOPPED")
     if counts["left"]:
-        return "STOPPED AS ASKED"
+        return "STOPPED AS REQUESTED"
     return "FINISHED WITH FAILURES" if counts["failed"] or remaining else "FINISHED"
 
 
@@ -67,10 +67,10 @@ def run_summary(
     ignored: Mapping[str, int] | None = None,
     remaining: RemainingFailures = NONE_REMAIN,
 ) -> dict[str, Any]:
-    """The content of runs/RUN_ID.json.
+    """Return the content of runs/RUN_ID.json.
 
-    `verdict` None: that of `headline`. `command`: what the user typed, without secrets and --only-failed. `files`:
-    label → where it is. `config`: resolved, masked. `ignored`: by extension. `remaining`: documents that remain failed.
+    `verdict` None: that of `headline`. `command`: the user's command, without secrets and --only-failed. `files`:
+    label → path or URI. `config`: resolved, masked. `ignored`: by extension. `remaining`: documents that remain failed.
     """
     return {
         "v": REPORT_VERSION,
@@ -95,25 +95,25 @@ def run_summary(
 
 
 def build_report(runs: Sequence[dict[str, Any]], output_counts: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of report.json, of the newest run; over all shards when that run was one shard of several.
+    """Return the content of report.json for the newest run, over all shards when that run was a shard.
 
-    `runs` are the contents of runs/*.json in any order, at least one (ValueError).
+    `runs`: the contents of runs/*.json in any order. Raises ValueError when there is none.
     """
     if not runs:
         raise ValueError("runs: got none, need the summary of at least one run")
     ordered = sorted(runs, key=_age)
     of = _shard_of(ordered[-1])[1]
     history = [_runs_of_shard(ordered, (index, of)) for index in range(of)]
-    current = [each[-1] for each in history if each]
-    previous = [earlier for each in history if (earlier := _last_that_asked(each[:-1])) is not None]
-    missing = [index for index, each in enumerate(history) if not each]
+    current = [shard_runs[-1] for shard_runs in history if shard_runs]
+    previous = [earlier for shard_runs in history if (earlier := _last_with_results(shard_runs[:-1])) is not None]
+    missing = [index for index, shard_runs in enumerate(history) if not shard_runs]
     run = current[0] if of == 1 else _merged(current, missing)
     return {
         "v": REPORT_VERSION,
         "verdict": run["verdict"],
         "exit_code": run["exit_code"],
         "run": run,
-        "shards": [_shard_row(each) for each in current] if of > 1 else [],
+        "shards": [_shard_row(shard_run) for shard_run in current] if of > 1 else [],
         "missing_shards": missing,
         "output": dict(output_counts),
         "questions": question_rows(run, output_counts),
@@ -124,12 +124,12 @@ def build_report(runs: Sequence[dict[str, Any]], output_counts: Mapping[str, Any
 
 
 def _reasons(run: Mapping[str, Any]) -> dict[str, None]:
-    """The reasons of this run's failures and of those that remain, each once."""
+    """Return the reasons of this run's failures and of the remaining ones, each once."""
     return dict.fromkeys([*run["stats"]["reasons"], *run.get("remaining", {}).get("reasons", {})])
 
 
 def report_files(report: Mapping[str, Any]) -> dict[str, bytes]:
-    """The report's files by name, for whatever store the output is in."""
+    """Return the bytes of report.json and report.html, by name."""
     text = json.dumps(report, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
     return {
         "report.json": SECRETS.redact(text).encode("utf-8", errors="backslashreplace"),
@@ -138,7 +138,7 @@ def report_files(report: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def write_report(replace: Callable[[str, bytes], None], report: Mapping[str, Any]) -> None:
-    """Writes report.json and report.html, by what replaces a file of this name."""
+    """Write report.json and report.html with `replace`, which replaces the file of a name."""
     for name, data in report_files(report).items():
         replace(name, data)
 
@@ -149,19 +149,20 @@ def write_newest(
     runs: Callable[[], Sequence[dict[str, Any]]],
     counts: Callable[[], Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """The report that was written, of all `runs` there are: again when another one ended meanwhile.
+    """Write the report of all runs, again while further runs have ended meanwhile; return the last one written.
 
-    Two shards that end at the same moment each see the other's run before their last look, or are seen by it; one look
-    before writing would let the slower one put a report without the faster one over the whole one.
+    Two shards may end at the same time. Checking for new runs after the write, not before it, keeps the slower shard
+    from replacing a complete report with one that lacks the faster shard.
     """
-    found = runs()
+    summaries = runs()
     while True:
-        report = build_report(found, counts())
+        report = build_report(summaries, counts())
         write_report(replace, report)
-        if not report["shards"]:  # nobody runs beside a run without shards
+        if not report["shards"]:  # no run can be beside a run without shards
             return report
-        seen, found = len(found), runs()
-        if len(found) <= seen:
+        known = len(summaries)
+        summaries = runs()
+        if len(summaries) <= known:
             return report
 
 
@@ -170,7 +171,7 @@ def _age(run: Mapping[str, Any]) -> tuple[int, str]:
 
 
 def _shard_of(run: Mapping[str, Any]) -> tuple[int, int]:
-    """(index, of) of a shard written as I/N or IIIII-of-NNNNN; (0, 1) for a run without shards."""
+    """Return (index, of) of a shard written as I/N or IIIII-of-NNNNN; (0, 1) for a run without shards."""
     numbers = re.findall(r"\d+", run["shard"] or "")
     return (int(numbers[0]), int(numbers[1])) if len(numbers) == 2 else (0, 1)
 
@@ -179,13 +180,13 @@ def _runs_of_shard(runs: Sequence[dict[str, Any]], shard: tuple[int, int]) -> li
     return [run for run in runs if _shard_of(run) == shard]
 
 
-def _last_that_asked(runs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The newest of these runs that has results of its own to compare with."""
+def _last_with_results(runs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the newest of the runs that has results of its own to compare with, or None."""
     return next((run for run in reversed(runs) if run["stats"]["outcomes"]["done"]), None)
 
 
 def _merged(current: Sequence[dict[str, Any]], missing: Sequence[int]) -> dict[str, Any]:
-    """The newest runs of all shards as one summary."""
+    """Return the newest runs of all shards as one summary."""
     ignored = _most([run["ignored"] for run in current])
     counts = _merged_counts([run["counts"] for run in current], ignored=sum(ignored.values()))
     worst = min(current, key=_badness)
@@ -222,14 +223,14 @@ def _badness(run: Mapping[str, Any]) -> int:
     return _WORST_FIRST.index(run["exit_code"]) if run["exit_code"] in _WORST_FIRST else 0
 
 
-def _merged_counts(each: Sequence[Mapping[str, int]], *, ignored: int) -> dict[str, int]:
-    """The counts of all shards; what is ignored belongs to none of them and is counted once."""
-    added = {name: sum(counts[name] for counts in each) for name in COUNTS}
+def _merged_counts(shards: Sequence[Mapping[str, int]], *, ignored: int) -> dict[str, int]:
+    """Return the counts of all shards; ignored files belong to no shard and are counted once."""
+    added = {name: sum(counts[name] for counts in shards) for name in COUNTS}
     return {**added, "ignored": ignored, "found": added["found"] - added["ignored"] + ignored}
 
 
 def _most(tables: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    """The most that any of the tables has: every shard passes over the same files of the whole input."""
+    """Return the maximum per name: every shard lists the same files of the whole input."""
     names = sorted({name for table in tables for name in table})
     return {name: max(table.get(name, 0) for table in tables) for name in names}
 
@@ -240,11 +241,11 @@ def _shard_row(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compared(run: Mapping[str, Any], previous: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Each field of this run beside the run before, and a warning for each that lost half of what it held."""
-    before = merge([each["stats"] for each in previous])["fields"]
+    """Return each field compared with the run before, and a warning for each that lost at least half of its values."""
+    before = merge([run_before["stats"] for run_before in previous])["fields"]
     fields = {name: _field_row(now, before.get(name)) for name, now in run["stats"]["fields"].items()}
     warnings = [text for name, row in fields.items() for text in _drops(name, row)]
-    return {"with_runs": [each["run"] for each in previous], "fields": fields, "warnings": warnings}
+    return {"with_runs": [run_before["run"] for run_before in previous], "fields": fields, "warnings": warnings}
 
 
 def _field_row(now: Numbers, before: Numbers | None) -> Numbers:
@@ -264,11 +265,13 @@ def _filled(counts: Numbers) -> float | None:
 
 
 def _drops(name: str, row: Numbers) -> list[str]:
-    """What to say of a field, at most one line: fewer filled explains fewer items."""
-    now, before = row["filled"] or 0.0, row["filled_before"]
+    """Return at most one warning about a field: fewer filled values explain fewer items."""
+    now = row["filled"] or 0.0
+    before = row["filled_before"]
     if before and now <= before / 2:
         return [f"{name} is filled in {now:.0%} of the results; in the run before it was {before:.0%}"]
-    now, before = row["mean_items"] or 0.0, row["mean_items_before"]
+    now = row["mean_items"] or 0.0
+    before = row["mean_items_before"]
     if before and now <= before / 2:
         return [f"{name} has {now:.1f} items on average; in the run before it had {before:.1f}"]
     return []

@@ -1,6 +1,6 @@
-"""Numbers over time as a small inline SVG: readable lines instead of a charting library.
+"""Bar charts over time as small inline SVGs.
 
-It must not contain a script, a colour or a size of its own: the page's style sheet gives them.
+They must not contain scripts, colours or sizes: the page's style sheet sets them.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from html import escape
 
 from pipeline.logs import visible
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 360, 120, 38, 16, 6
+_WIDTH = 360
+_HEIGHT = 120
+_LEFT = 38
+_BOTTOM = 16
+_TOP = 6
 _BASE = _HEIGHT - _BOTTOM
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """What one tone of a chart shows: a value for each span of time, None for none."""
+    """The values of one colour in a chart, one per time span; None where there is no value."""
 
     name: str
     values: Sequence[float | None]
@@ -25,8 +29,8 @@ class Series:
 
 
 def chart(title: str, series: Sequence[Series], *, spans: int, bucket_s: float) -> str:
-    """A figure with a bar for each of so many spans of `bucket_s` seconds, the series on top of one another."""
-    stacks = [[_at(each, at) for each in series] for at in range(spans)]
+    """Return a figure with one stacked bar per span of `bucket_s` seconds."""
+    stacks = [[_at(one, at) for one in series] for at in range(spans)]
     most = max(map(sum, stacks), default=0.0) or 1.0
     step = (_WIDTH - _LEFT - 4) / max(spans, 1)
     bars = "".join(_bars(series, at, stacks=stacks, step=step, most=most) for at in range(len(series)))
@@ -44,17 +48,22 @@ def chart(title: str, series: Sequence[Series], *, spans: int, bucket_s: float) 
 
 
 def _at(series: Series, at: int) -> float:
-    return (series.values[at] if at < len(series.values) else None) or 0.0
+    if at >= len(series.values):
+        return 0.0
+    return series.values[at] or 0.0
 
 
 def _bars(series: Sequence[Series], index: int, *, stacks: list[list[float]], step: float, most: float) -> str:
-    """One series as a group of its tone, each bar on those of the series before."""
-    scale, gap = (_BASE - _TOP) / most, 0.5 if step > 2 else 0.0
+    """Return one series as an SVG group, each bar on top of those of the series before."""
+    scale = (_BASE - _TOP) / most
+    gap = 0.5 if step > 2 else 0.0
     drawn = []
     for at, stack in enumerate(stacks):
         if stack[index] > 0:
-            height, top = stack[index] * scale, _BASE - sum(stack[: index + 1]) * scale
-            x, width = _LEFT + at * step + gap, step - 2 * gap
+            height = stack[index] * scale
+            top = _BASE - sum(stack[: index + 1]) * scale
+            x = _LEFT + at * step + gap
+            width = step - 2 * gap
             drawn.append(f'<rect x="{x:.1f}" y="{top:.1f}" width="{width:.2f}" height="{height:.1f}"/>')
     return f'<g class="{escape(series[index].tone)}">{"".join(drawn)}</g>'
 
@@ -62,7 +71,7 @@ def _bars(series: Sequence[Series], index: int, *, stacks: list[list[float]], st
 def _legend(series: Sequence[Series]) -> str:
     if len(series) < 2:
         return ""
-    return "".join(f'<span class="key {escape(each.tone)}">{escape(visible(each.name))}</span>' for each in series)
+    return "".join(f'<span class="key {escape(one.tone)}">{escape(visible(one.name))}</span>' for one in series)
 
 
 def _number(value: float) -> str:

@@ -1,6 +1,6 @@
-"""The tables of the report page: variants side by side, who answered, fields, shards, extremes.
+"""The tables of the report page: variants, providers, fields, shards, extremes.
 
-They must show numbers as the report has them, and work none out that it does not have.
+They must show the numbers of the report and compute no others.
 """
 
 from __future__ import annotations
@@ -9,38 +9,39 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.report.markup import Row, table
+from pipeline.report.numbers_text import duration_text
 from pipeline.report.questions import SHOWN_CHARS
 from pipeline.report.remaining import RemainingFailures
-from pipeline.report.text import counts_text, duration_text, rerun_command
+from pipeline.report.text import counts_text, rerun_command
 
-_TALLY = {
+_COUNTS = {
     "Done": "done",
     "Failed": "failed",
     "Requests": "attempts",
-    "Re-asked": "reasks",
-    "Mended": "repaired",
+    "Corrections": "reasks",
+    "Repaired": "repaired",
     "Tokens in": "prompt_tokens",
     "Tokens out": "completion_tokens",
 }
 
 
 def variants(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """A column for each variant; nothing when there is one only, as the other sections say it all."""
+    """Return a table with a column per variant; "" for a single variant, which the other sections cover."""
     if len(rows) < 2:
         return ""
     names = sorted(rows)
-    each = [rows[name] for name in names]
-    reasons = sorted({reason for row in each for reason in row["reasons"]})
-    fields = list(dict.fromkeys(field for row in each for field in row["fields"]))
-    lines: list[Row] = [(label, *(row[key] for row in each)) for label, key in _TALLY.items()]
-    lines.insert(2, ("Share done", *(percent(row["done"] / ((row["done"] + row["failed"]) or 1)) for row in each)))
-    lines += [(label, *(seconds(row["latency"][key]) for row in each)) for label, key in _LATENCY.items()]
-    lines += [(f"failed: {reason}", *(row["reasons"].get(reason, 0) for row in each)) for reason in reasons]
-    lines += [(f"filled: {field}", *(_filled(row["fields"].get(field)) for row in each)) for field in fields]
+    columns = [rows[name] for name in names]
+    reasons = sorted({reason for row in columns for reason in row["reasons"]})
+    fields = list(dict.fromkeys(field for row in columns for field in row["fields"]))
+    lines: list[Row] = [(label, *(row[key] for row in columns)) for label, key in _COUNTS.items()]
+    lines.insert(2, ("Share done", *(percent(row["done"] / ((row["done"] + row["failed"]) or 1)) for row in columns)))
+    lines += [(label, *(seconds(row["latency"][key]) for row in columns)) for label, key in _LATENCY.items()]
+    lines += [(f"failed: {reason}", *(row["reasons"].get(reason, 0) for row in columns)) for reason in reasons]
+    lines += [(f"filled: {field}", *(_filled(row["fields"].get(field)) for row in columns)) for field in fields]
     return table("Variants side by side", ("", *names), lines)
 
 
-_LATENCY = {"Half within": "p50_s", "95 % within": "p95_s"}
+_LATENCY = {"Median latency": "p50_s", "95 % latency": "p95_s"}
 
 
 def _filled(counts: Mapping[str, Any] | None) -> str:
@@ -49,18 +50,18 @@ def _filled(counts: Mapping[str, Any] | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A time for people, or a dash."""
+    """Return a duration as text, or a dash for None."""
     return "–" if value is None else duration_text(value)
 
 
 def percent(share: float | None) -> str:
-    """A share for people, or a dash."""
+    """Return a share in percent, or a dash for None."""
     return "–" if share is None else f"{share:.0%}"
 
 
 def providers(providers: Mapping[str, Mapping[str, Any]]) -> str:
-    """Who answered, with which models, and the errors on the way."""
-    head = ("Provider", "Models", "Answered", "Tokens in", "Tokens out", "Half within", "95 % within", "Errors")
+    """Return the table of providers: models, results, tokens, latency and errors."""
+    head = ("Provider", "Models", "Done", "Tokens in", "Tokens out", *_LATENCY, "Errors")
     rows = [
         (
             name,
@@ -68,16 +69,16 @@ def providers(providers: Mapping[str, Mapping[str, Any]]) -> str:
             row["done"],
             row["prompt_tokens"],
             row["completion_tokens"],
-            *(seconds(row["latency"][key]) for key in ("p50_s", "p95_s")),
+            *(seconds(row["latency"][key]) for key in _LATENCY.values()),
             ", ".join(f"{error} {count:,}" for error, count in row["errors"].items()) or None,
         )
         for name, row in sorted(providers.items())
     ]
-    return table("Who answered", head, rows)
+    return table("Providers", head, rows)
 
 
 def fields(compared: Mapping[str, Any]) -> str:
-    """How often each field is filled, its mean items, beside the run before; without columns that are empty."""
+    """Return how often each field is filled and its mean items, now and in the run before; no empty columns."""
     rows = compared["fields"].items()
     columns = [(title, key) for title, key in _FIELD.items() if any(row[key] is not None for _, row in rows)]
     shown = [(name, *(_field_value(row[key], key) for _, key in columns)) for name, row in rows]
@@ -97,32 +98,33 @@ def _field_value(value: float | None, key: str) -> float | str | None:
 
 
 def shards(report: Mapping[str, Any]) -> str:
-    """A row for each shard of a merged report."""
+    """Return a table with a row per shard of a merged report."""
     rows = [
         (
-            each["shard"],
-            each["verdict"],
-            each["exit_code"],
-            counts_text(each["counts"]),
-            duration_text(each["elapsed_s"]),
+            shard["shard"],
+            shard["verdict"],
+            shard["exit_code"],
+            counts_text(shard["counts"]),
+            duration_text(shard["elapsed_s"]),
         )
-        for each in report["shards"]
+        for shard in report["shards"]
     ]
-    return table("Shards", ("Shard", "Verdict", "Exit code", "Documents", "Took"), rows)
+    return table("Shards", ("Shard", "Verdict", "Exit code", "Documents", "Duration"), rows)
 
 
 def extremes(stats: Mapping[str, Any]) -> str:
-    """The slowest and the largest documents."""
-    slowest = [(each["id"], duration_text(each["latency_s"])) for each in stats["slowest"]]
-    largest = [(each["id"], each["chars"]) for each in stats["largest"]]
-    return table("Slowest documents", ("Document", "Took"), slowest) + table(
+    """Return the tables of the slowest and the largest documents."""
+    slowest = [(document["id"], duration_text(document["latency_s"])) for document in stats["slowest"]]
+    largest = [(document["id"], document["chars"]) for document in stats["largest"]]
+    return table("Slowest documents", ("Document", "Latency"), slowest) + table(
         "Largest documents", ("Document", "Characters"), largest
     )
 
 
 def remaining(report: Mapping[str, Any]) -> str:
-    """The failures that remain in the input, by reason, with the command that retries those not tried in this run."""
-    run, head = report["run"], ("Reason", "Remain failed", "Not tried in this run", "Accepted", "Example", "Again")
+    """Return the remaining failures of the input by reason, with the commands that retry them."""
+    run = report["run"]
+    head = ("Reason", "Remaining", "Not retried in this run", "Accepted", "Example", "Retry")
     rows = [
         (
             reason,
@@ -135,17 +137,17 @@ def remaining(report: Mapping[str, Any]) -> str:
         for reason, count in RemainingFailures.from_json(run.get("remaining")).reasons.items()
         if count.untried or count.accepted
     ]
-    return table("Failures that remain", head, rows)
+    return table("Remaining failures", head, rows)
 
 
 def questions(rows: Sequence[Mapping[str, Any]]) -> str:
-    """How many documents are done with each question."""
+    """Return how many documents are done per question."""
     shown = [(row["fingerprint"][:SHOWN_CHARS], row["variant"], row["done"], row["done_in_output"]) for row in rows]
     return table("Results by question", ("Fingerprint", "Variant", "Done in this run", "Done in all runs"), shown)
 
 
 def whole_output(output: Mapping[str, Any]) -> str:
-    """How the documents of the whole output stand, over all runs."""
+    """Return the state of all documents of the output, over all runs."""
     rows: list[Row] = [(name, output[name]) for name in ("done", "failed") if name in output]
     rows += [("of the failed: accepted", output["accepted"])] if output.get("accepted") else []
     rows += [("failed now, with an older result", output["stale"])] if output.get("stale") else []

@@ -1,6 +1,6 @@
-"""What happened when: counts by equal spans of time, at most 120 of them, however long a run takes.
+"""Counts per time span of a run, in at most 120 equal spans.
 
-It must not grow with the run: when the spans are used up, each two become one.
+It must not grow with the run: when all spans are used, each two are merged into one.
 """
 
 from __future__ import annotations
@@ -16,23 +16,22 @@ _KEPT_REASONS = 60
 _OTHERS = "(others)"
 
 Timeline = dict[str, Any]
-"""`bucket_s` seconds a span; `rows` of done, failed, prompt tokens, completion tokens, seconds that the done ones took;
-`reasons`: failures by reason, a count for each span up to the last one with such a failure."""
+"""`bucket_s`: seconds per span. `rows`: done, failed, prompt tokens, completion tokens, seconds of the done documents.
+`reasons`: failures by reason, a count per span up to the last span with such a failure."""
 
 
 def empty() -> Timeline:
-    """A timeline without anything in it, of one second a span."""
+    """Return an empty timeline with spans of one second."""
     return {"bucket_s": 1.0, "rows": [], "reasons": {}}
 
 
 def count(timeline: Timeline, elapsed_s: float, *, outcome: Result | Failure) -> None:
-    """Adds an outcome at its time since the start; no copy of another document's result, which took no time."""
-    if isinstance(outcome, Result) and not outcome.attempts:
-        return
+    """Add an outcome at its time since the start."""
     while elapsed_s >= timeline["bucket_s"] * BUCKETS:
         _coarsen(timeline)
     index = int(max(elapsed_s, 0.0) / timeline["bucket_s"])
-    usage, done = outcome.usage, isinstance(outcome, Result)
+    usage = outcome.usage
+    done = isinstance(outcome, Result)
     latency_s = outcome.latency_s if isinstance(outcome, Result) else 0.0
     added = [int(done), int(not done), usage.prompt_tokens or 0, usage.completion_tokens or 0, latency_s]
     rows = timeline["rows"]
@@ -47,10 +46,11 @@ def count(timeline: Timeline, elapsed_s: float, *, outcome: Result | Failure) ->
 
 
 def merged(left: Mapping[str, Any], right: Mapping[str, Any]) -> Timeline:
-    """Both as one, as a new value; times count from the start of each."""
-    first, second = _copy(left), _copy(right)
+    """Return the merged timeline as a new value; times count from the start of each."""
+    first = _copy(left)
+    second = _copy(right)
     while first["bucket_s"] != second["bucket_s"]:
-        _coarsen(min(first, second, key=lambda each: float(each["bucket_s"])))
+        _coarsen(min(first, second, key=lambda line: float(line["bucket_s"])))
     rows = [_added(a, b) for a, b in zip_longest(first["rows"], second["rows"], fillvalue=[0, 0, 0, 0, 0.0])]
     names = [*first["reasons"], *(name for name in second["reasons"] if name not in first["reasons"])]
     reasons = {name: _added(first["reasons"].get(name, []), second["reasons"].get(name, [])) for name in names}

@@ -27,7 +27,7 @@ from pipeline.run.redoing import equate_former, questions
 from pipeline.run.remaining import remaining_failures
 from pipeline.run.runner import Runner
 from pipeline.run.selection import Selection
-from pipeline.terminal import wants_colour, write_out
+from pipeline.terminal import wants_colour, width_of, write_out
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ class RunClosing:
 
     def _print(self, report: Mapping[str, Any]) -> None:
         colour = wants_colour(sys.stdout, self._environ)
-        text = summary_text(report, colour=colour)
+        text = summary_text(report, colour=colour, width=width_of(sys.stdout, self._environ))
         if self._options.quiet and self._options.log_format == "text":
             with suppress(OSError):  # stderr may be closed
                 sys.stderr.write(SECRETS.redact(text))

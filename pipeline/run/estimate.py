@@ -16,7 +16,7 @@ from pipeline.documents import break_special_tokens
 from pipeline.errors import DocumentError
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import Document, Entry
-from pipeline.report.text import documents_per_second, duration_text
+from pipeline.report.numbers_text import documents_per_second, duration_text
 from pipeline.run.plan import ExtractionPlan
 from pipeline.shards import hash_fraction
 

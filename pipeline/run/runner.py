@@ -16,22 +16,19 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from pipeline.errors import InternalError, PipelineError, TryLaterError
-from pipeline.output.copies import Copied
 from pipeline.records import Entry, Failure, Left, Postponed, Result, Unchanged
-from pipeline.run.copy_records import write_copies
 from pipeline.run.in_flight import Backlog, Flight, Landed
 from pipeline.run.job import Job
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.process import Finished, is_suspect, process
 from pipeline.run.reader import Listed, Reader
-from pipeline.run.run_counts import RunCounts, settle
+from pipeline.run.run_counts import RunCounts
 from pipeline.run.shortage import THREAD_ENDS, end_of_thread
-from pipeline.run.stop_rules import FailureGuard, OutageTimer, StopReason, end_of
+from pipeline.run.stop_rules import FailureGuard, OutageTimer, StopReason
 
 logger = logging.getLogger(__name__)
 
@@ -96,23 +93,14 @@ class Runner:
             self._was_full = self.in_flight >= self.job.limit.value
             self._sync()
             self.job.watcher.turn(self)
-        self._finish(write_copies(self.job.copies, self))
         self._drain()
-
-    def turn(self, timeout_s: float) -> bool:
-        """Do what has to be done in between; False when the run is over."""
-        self._take(timeout_s)
-        self._watch_time()
-        self._sync()
-        self.job.watcher.turn(self)
-        return self.end is None
 
     # ---- the main thread
 
     def _is_over(self) -> bool:
         if self.end is not None:
             return True
-        exhausted = not self.job.allows(self.tally.tried)
+        exhausted = self.job.budget is not None and self.tally.tried >= self.job.budget
         nothing_waits = exhausted or not (self._reading or self._backlog or self._postponed)
         return nothing_waits and self.in_flight == 0
 
@@ -149,36 +137,36 @@ class Runner:
             return
         if isinstance(outcome, Postponed):
             self._postponed.append(outcome.again())
-        elif isinstance(outcome, Copied):
-            end = end_of(partial(self.job.keep, outcome))
-            self.tally.left += end is not None
-            self._finish(end)
-            return
         elif isinstance(outcome, Unchanged):
             self.tally.unchanged += 1
-        elif not self.write(outcome):
+        elif not self._write(outcome):
             return
         self.job.watcher.outcome(finished)
 
-    def write(self, outcome: Result | Failure, *, is_copy: bool = False) -> bool:
-        """Return True when the outcome's line is written, else the run is over; a copy is no evidence of trouble."""
+    def _write(self, outcome: Result | Failure) -> bool:
+        """True when the outcome's line stands; else the run is over."""
         outcome = self.job.settled(outcome)
-        if (end := end_of(partial(self.job.output.write, outcome))) is not None:
+        try:
+            self.job.output.write(outcome)
+        except PipelineError as error:
             self.tally.left += 1
-            self._finish(end)
+            self._finish(StopReason.of_error(error))
             return False
         self.tally.failed += isinstance(outcome, Failure)
         self.tally.done += isinstance(outcome, Result)
         self._answered += 1
         if self._answered % self.job.config.refresh_every == 0:
             self._look_now.set()
-        if not is_copy:
-            self._finish(self._guard.add(outcome))
+        if (end := self._guard.add(outcome)) is not None:
+            self._finish(end)
         return True
 
     def _sync(self) -> None:
         """Makes records durable whose time has come; when the disk says no, the run is over."""
-        self._finish(end_of(partial(self.job.output.sync_due, self._clock())))
+        try:
+            self.job.output.sync_due(self._clock())
+        except PipelineError as error:
+            self._finish(StopReason.of_error(error))
 
     def _land(self, landed: Landed) -> None:
         self._flight.landed(landed.finished.entry, landed.plan)
@@ -195,7 +183,8 @@ class Runner:
         self.job.limit.follow(self.plan.client.serving)
         if self.job.until is not None and now >= self.job.until:
             self._finish(StopReason("stopped by --max-duration"))
-        self._finish(self._patience.watch(self.plan.client.trouble if self.ready else None, now))
+        if (end := self._patience.watch(self.plan.client.trouble if self.ready else None, now)) is not None:
+            self._finish(end)
 
     def _dispatch(self) -> None:
         """Sends entries to workers while there is room; one that may have killed its server goes alone."""
@@ -215,7 +204,8 @@ class Runner:
             self._send(entry, alone=False)
 
     def _has_room(self) -> bool:
-        if not self.job.allows(self.tally.tried + self.in_flight):
+        budget = self.job.budget
+        if budget is not None and self.tally.tried + self.in_flight >= budget:
             return False
         limit = min(self.job.limit.value, self._workers) if self._is_short else self.job.limit.value
         return not self.job.output.is_full and self._flight.has_room(limit)
@@ -238,7 +228,7 @@ class Runner:
         old, self.plan = self.plan, plan
         self._close_unused(old)
 
-    def _finish(self, end: StopReason | None) -> None:
+    def _finish(self, end: StopReason) -> None:
         self.end = self.end or end
 
     def _drain(self) -> None:
@@ -248,12 +238,26 @@ class Runner:
         if self.end is not None and self.in_flight:
             logger.info("stopping", extra={"in_flight": self.in_flight, "why": self.end.message})
         while self.in_flight and not self._hurry and (left_s := deadline - self._clock()) > 0:
-            self.turn(min(TURN_S, left_s))
+            self._take(min(TURN_S, left_s))
+            self._sync()
+            self.job.watcher.turn(self)
         self._reader.close()
         self._take(0.0)
-        self.end = settle(self.job.output, self.tally, end=self.end)
-        self.tally.left += self.job.copies_waiting + self.in_flight + len(self._backlog) + len(self._postponed)
+        self._settle()
+        self.tally.left += self.in_flight + len(self._backlog) + len(self._postponed)
         self.plan.client.close()
+
+    def _settle(self) -> None:
+        """Makes the records safe; those that cannot be were not done."""
+        output = self.job.output
+        try:
+            output.finish()
+        except PipelineError as error:
+            if self.end is not None and self.end.exit_code is not None:
+                logger.error("%s", error)
+            else:
+                self.end = StopReason.of_error(error)
+        self.tally.undo(*output.unwritten)
 
     # ---- the other threads
 
@@ -275,8 +279,7 @@ class Runner:
     def _work(self) -> None:
         while True:
             entry, plan, alone = self._tasks.get()
-            finished = process(entry, plan, client=plan.client, alone=alone, copies=self.job.copies)
-            self._events.put(Landed(finished, plan))
+            self._events.put(Landed(process(entry, plan, client=plan.client, alone=alone), plan))
 
     def _probe(self) -> None:
         self.job.supervisor.establish(self.plan, start=self._start)

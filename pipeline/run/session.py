@@ -20,7 +20,6 @@ from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import EXIT_INTERNAL, ConfigError, PipelineError, TryLaterError
 from pipeline.logs import active_handler
 from pipeline.output import Output, left_out, scan, tidy
-from pipeline.output.copies import Copies
 from pipeline.records import Entry
 from pipeline.report.stats import RunStats
 from pipeline.run import dry_run, machine
@@ -159,7 +158,6 @@ class _Session:
             supervisor=self._supervisor(stop),
             watcher=display,
             budget=options.limit,
-            copies=self._copies(),
             until=None if options.max_duration_s is None else self.started + options.max_duration_s,
             patience=self.patience,
         )
@@ -182,12 +180,6 @@ class _Session:
         finally:
             display.end(self.runner, code, self.closing.remaining)
         return code
-
-    def _copies(self) -> Copies | None:
-        """What finds identical questions; None when each document is to be asked."""
-        if self.app.runner.duplicates == "ask" or self.options.redo == "all":
-            return None
-        return Copies(self.output.index, run=self.output.stamp.run, doubtful=to_ask_again(self.output.runs()))
 
     def _supervisor(self, stop: threading.Event) -> Refresher:
         resumes = has_records(self.output, self.app, self.plan)

@@ -14,6 +14,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +25,7 @@ sys.path[0] = str(
 
 from torture.campaign import Campaign, RunCounts
 from torture.corpus import make_corpus
+from torture.inbox import Inbox, bucket_inbox, folder_inbox
 from torture.server import Book, make_server
 from torture.site import CONCURRENCY, Site
 
@@ -31,6 +34,7 @@ EXAMPLE = """example:
   python scripts/torture --minutes 30
   python scripts/torture --seed 7 --dialect ollama --keep torture-7"""
 DIALECTS = {"vllm": ("vllm",), "ollama": ("ollama",), "both": ("vllm", "ollama")}
+INPUTS = ("folder", "bucket", "both")
 SHOWN = 20
 
 
@@ -63,6 +67,12 @@ def arguments() -> argparse.Namespace:
         "--minutes", type=float, default=0.0, help="more rounds, each with the next seed, for this long"
     )
     parser.add_argument("--dialect", choices=sorted(DIALECTS), default="both")
+    parser.add_argument(
+        "--input",
+        choices=INPUTS,
+        default="both",
+        help="where documents lie; both: in each round one dialect's in a bucket",
+    )
     parser.add_argument("--keep", type=Path, default=None, metavar="DIR", help="keep all files here")
     return parser.parse_args()
 
@@ -92,10 +102,12 @@ def one_round(total: Total, asked: argparse.Namespace, *, seed: int, root: Path)
     """Adds the campaigns of one seed to the total, half of the documents and the time for each dialect."""
     dialects = DIALECTS[asked.dialect]
     share = len(dialects)
-    for dialect in dialects:
-        book, tally = campaign(
-            root / dialect, dialect, seed=seed, documents=asked.documents // share, seconds=asked.seconds / share
-        )
+    for number, dialect in enumerate(dialects):
+        folder, kind = root / dialect, asked.input
+        in_bucket = kind == "bucket" or (kind == "both" and (seed + number) % 2 == 0)
+        documents, seconds = asked.documents // share, asked.seconds / share
+        with inbox_in(folder, in_bucket=in_bucket) as inbox:
+            book, tally = campaign(folder, dialect, inbox, seed=seed, documents=documents, seconds=seconds)
         total.tallies.append(tally)
         total.met += book.met
         total.requests += book.total
@@ -105,15 +117,27 @@ def one_round(total: Total, asked: argparse.Namespace, *, seed: int, root: Path)
         shutil.rmtree(root)
 
 
-def campaign(root: Path, dialect: str, *, seed: int, documents: int, seconds: float) -> tuple[Book, RunCounts]:
+@contextmanager
+def inbox_in(folder: Path, *, in_bucket: bool) -> Iterator[Inbox]:
+    """Yields the input of a campaign."""
+    if not in_bucket:
+        yield folder_inbox(folder / "inbox")
+        return
+    with bucket_inbox("inbox") as inbox:
+        yield inbox
+
+
+def campaign(
+    root: Path, dialect: str, inbox: Inbox, *, seed: int, documents: int, seconds: float
+) -> tuple[Book, RunCounts]:
     """Returns what one dialect's campaign met and what happened in it."""
     rng = random.Random(f"{seed} {dialect}")
-    corpus = make_corpus(root / "inbox", documents, rng)
+    corpus = make_corpus(inbox, documents, rng)
     book, key = Book(corpus), f"torture-key-{rng.getrandbits(64):016x}"
     # Slow enough that there is work for the whole time.
     latency_s = min(0.4, CONCURRENCY * seconds * 0.4 / documents)
     with make_server(book, key=key, dialect=dialect, latency_s=latency_s) as server:
-        site = Site(root, dialect, server.url, key)
+        site = Site(root, inbox, dialect, server.url, key)
         site.prepare()
         ran = Campaign(
             site, corpus, server=server, book=book, rng=rng, say=lambda text: print(f"{dialect} {text}", flush=True)

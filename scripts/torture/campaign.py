@@ -17,8 +17,8 @@ from fake_llm import FakeLLM
 
 from torture.check import Findings, Snapshot, check_end, check_run
 from torture.corpus import Corpus
-from torture.server import Book, Trouble
-from torture.site import GRACE_S, Site, ended, ended_in_startup, struck
+from torture.server import STORE_FAULTS, Book, Trouble, store_fails
+from torture.site import GRACE_S, Site, ended, ended_in_startup, short_of_files, struck
 
 SIGNALS = (signal.SIGKILL,) * 6 + (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGINT)
 CODES = {
@@ -50,13 +50,22 @@ class Campaign:
         self._site, self._corpus, self._server, self._book, self._rng = site, corpus, server, book, rng
         self._say = say
         self._streamed_at_end = rng.random() < 0.5
+        self._is_first_start = True
 
     def run(self, seconds: float) -> RunCounts:
         """Returns what happened, when all documents have come to their end."""
         started, files = time.monotonic(), len(self._corpus.files)
-        actions = [self._kill] * 6 + [self._cut] * 3 + [self._second, self._full_disk, self._outage]
+        actions = (
+            [self._kill] * 6
+            + [self._cut] * 3
+            + [self._second, self._full_disk, self._outage, self._few_files, self._short_of_files]
+        )
         # A short run sees each of these once, before chance decides.
-        deck: list[Callable[[str], bool]] = [self._full_disk, self._cut, self._second, self._kill]
+        deck: list[Callable[[str], bool]] = [self._full_disk, self._cut, self._second]
+        if self._site.inbox.proxy is not None:
+            actions += [self._store_gone]
+            deck += [self._store_gone]
+        deck += [self._short_of_files, self._kill]
         while (spent := time.monotonic() - started) < seconds:
             self._corpus.show(int(files * (0.1 + spent / seconds)))
             if not deck:
@@ -80,6 +89,7 @@ class Campaign:
         label = f"run-{self.tally.runs:04}"
         before = Snapshot.of(self._site.out)
         results = before.last_results()
+        self._is_first_start = not (before.results or before.errors)
         self._book.finished = {
             name for name, line in results.items() if line["sha256"] == self._corpus.docs[name].sha256
         }
@@ -153,6 +163,38 @@ class Campaign:
         self.tally.happened["server cuts"] += 1
         return code == 0
 
+    def _few_files(self, label: str) -> bool:
+        """Few open files from the start to the end."""
+        process = self._site.start(label, open_files=self._rng.randint(48, 110))
+        self.tally.happened["few open files"] += 1
+        number, after_s = self._rng.choice(SIGNALS), self._rng.uniform(3.0, 9.0)
+        return self._strike(label, number, after_s=after_s, process=process, more=frozenset({3}))
+
+    def _short_of_files(self, label: str) -> bool:
+        """No file can be opened for a while, in the middle of the run."""
+        process = self._site.start(label)
+        time.sleep(self._rng.uniform(0.7, 4.0))
+        spare, lasts_s = self._rng.randint(-8, 2), self._rng.uniform(0.2, 2.0)
+        self.tally.happened["short of open files"] += short_of_files(process, spare=spare, lasts_s=lasts_s)
+        number, after_s = self._rng.choice(SIGNALS), self._rng.uniform(2.0, 8.0)
+        return self._strike(label, number, after_s=after_s, process=process, more=frozenset({3}))
+
+    def _store_gone(self, label: str) -> bool:
+        """A store that fails for longer than the run waits: exit 3, and no document fails for it."""
+        proxy = self._site.inbox.proxy
+        assert proxy is not None
+        process = self._site.start(label, "--set", "runner.max_outage_s=1", "--set", "runner.startup_wait_s=1")
+        time.sleep(self._rng.uniform(0.5, 3.0))
+        with store_fails(proxy, self._rng.choice(list(STORE_FAULTS.values()))):
+            code = ended(process, 40.0)
+        self._expect(label, code, {0, 3} | self._refused())
+        self.tally.happened["stores given up"] += code == 3
+        return code == 0
+
+    def _refused(self) -> set[int]:
+        """The code for a store that refuses a first start."""
+        return {2} if self._is_first_start else set()
+
     def _strike(
         self,
         label: str,
@@ -169,6 +211,8 @@ class Campaign:
         name = signal.Signals(number).name
         # A key that is refused at the start is for a person to change.
         refused = {2} if happened and happened.get("keys refused") else set[int]()
+        if happened and any(happened.get(name) for name in STORE_FAULTS):
+            refused |= {3} | self._refused()
         self._expect(label, code, {0} | CODES[signal.Signals(number)] | more | refused)
         if number != signal.SIGKILL and seconds > GRACE_S + 5.0:
             self._wrong(f"{label}: took {seconds:.1f} s from {name} to its end, expected {GRACE_S:g} s of grace")
@@ -176,7 +220,9 @@ class Campaign:
         return seconds == 0 and code == 0
 
     def _trouble(self, label: str, times: int) -> _Counted:
-        return _Counted(Trouble(self._server, self._book, run=label, rng=self._rng, times=times), self.tally)
+        proxy = self._site.inbox.proxy
+        trouble = Trouble(self._server, self._book, run=label, rng=self._rng, times=times, proxy=proxy)
+        return _Counted(trouble, self.tally)
 
     def _change_one(self) -> None:
         if self._rng.random() < 0.4 and self._corpus.change(self._rng) is not None:

@@ -98,12 +98,26 @@ def check_run(label: str, before: Snapshot, after: Snapshot, *, book: Book, over
         told = f"{label}: {len(open_now)} documents were asked and not recorded, expected at most {CONCURRENCY}"
         found.requests.append(told)
     events = book.events[label]
+    blamed = (_blamed(line, label, book=book) for line in after.errors)
+    found.wrong_ends += [f"{label}: {sentence}" for sentence in blamed if sentence]
     for name, count in asked.items():
         case = book.corpus.docs[name].case
         allowed = case.requests if not events else 2 * (1 + events) * max(case.requests, 2 * ALL)
         if count > allowed:
             found.requests.append(f"{label}: {name} ({case.marker or 'fine'}) cost {count} requests, allowed {allowed}")
     return found
+
+
+def _blamed(line: Record, label: str, *, book: Book) -> str | None:
+    """Returns which failure of a run is that of a store, of this machine or of another document."""
+    doc = book.corpus.docs.get(line["id"])
+    if doc is None or line["run_id"] != label:
+        return None
+    told = f"{doc.id} ({doc.case.marker or 'fine'}) failed as {line['reason']}: {line['message']}"
+    if line["reason"] in ("document_unreadable", "internal_error"):
+        return told if doc.case.reason != line["reason"] else None
+    is_fine = (doc.case.reason, doc.case.ollama, doc.case.times) == (None, None, None)
+    return told if is_fine and not book.events[label] else None
 
 
 def check_end(corpus: Corpus, site: Site, *, book: Book) -> Findings:

@@ -10,7 +10,8 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+
+from torture.inbox import Inbox
 
 RETRIES = 2
 ALL = RETRIES + 1
@@ -148,7 +149,7 @@ class Doc:
 class Corpus:
     """All documents by id, and the files that hold them; `shown`: how many files are in the inbox."""
 
-    inbox: Path
+    inbox: Inbox
     docs: dict[str, Doc] = field(default_factory=dict)
     files: list[tuple[str, list[Doc]]] = field(default_factory=list)
     shown: int = 0
@@ -176,12 +177,11 @@ class Corpus:
         return doc
 
     def _put(self, name: str, docs: list[Doc]) -> None:
-        path = self.inbox / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"".join(doc.data + b"\n" for doc in docs) if name.endswith(".jsonl") else docs[0].data)
+        data = b"".join(doc.data + b"\n" for doc in docs) if name.endswith(".jsonl") else docs[0].data
+        self.inbox.put(name, data)
 
 
-def make_corpus(inbox: Path, count: int, rng: random.Random) -> Corpus:
+def make_corpus(inbox: Inbox, count: int, rng: random.Random) -> Corpus:
     """Returns `count` documents with faults of every kind among them, half of them as lines, in random order."""
     cases = chosen_cases(count, rng)
     corpus = Corpus(inbox)

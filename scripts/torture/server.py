@@ -12,11 +12,12 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from fake_llm import FakeLLM, Seen
 from fake_llm.schema import answer_for
+from s3_faults import FaultProxy
 
 from torture.corpus import SECRET_PHRASE, Corpus
 
@@ -90,11 +91,17 @@ class Book(list[Seen]):
 
 
 class Trouble:
-    """Cuts the server off, lets it drain or refuse our key for a while, in a thread of its own; `with` it in a run."""
+    """Cuts the server off, lets it drain or refuse our key for a while, in a thread of its own; `with` it in a run.
 
-    def __init__(self, server: FakeLLM, book: Book, *, run: str, rng: random.Random, times: int) -> None:
-        self._server, self._book, self._run = server, book, run
-        self._plan = [(rng.uniform(0.2, 2.5), rng.choice(TROUBLES), rng.uniform(0.1, 2.5)) for _ in range(times)]
+    With a store's `proxy`, the store fails at times instead: no request to the server may be lost for that.
+    """
+
+    def __init__(
+        self, server: FakeLLM, book: Book, *, run: str, rng: random.Random, times: int, proxy: FaultProxy | None = None
+    ) -> None:
+        self._server, self._book, self._run, self._proxy = server, book, run, proxy
+        kinds = TROUBLES if proxy is None else TROUBLES + tuple(STORE_FAULTS)
+        self._plan = [(rng.uniform(0.2, 2.5), rng.choice(kinds), rng.uniform(0.1, 2.5)) for _ in range(times)]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self.happened: Counter[str] = Counter()
@@ -113,10 +120,15 @@ class Trouble:
         for pause_s, name, lasts_s in self._plan:
             if self._stop.wait(pause_s):
                 return
-            self._book.events[self._run] += 1
             self.happened[name] += 1
-            with _PLAYED[name](self._server):
+            with self._played(name):
                 self._stop.wait(lasts_s)
+
+    def _played(self, name: str) -> AbstractContextManager[None]:
+        if self._proxy is not None and name in STORE_FAULTS:
+            return store_fails(self._proxy, STORE_FAULTS[name])
+        self._book.events[self._run] += 1
+        return _PLAYED[name](self._server)
 
 
 @contextmanager
@@ -142,6 +154,21 @@ def _other_key(server: FakeLLM) -> Iterator[None]:
 
 _PLAYED = {"server cuts": _cut_off, "server drains": _draining, "keys refused": _other_key}
 TROUBLES = ("server cuts",) * 3 + ("server drains", "keys refused")
+STORE_FAULTS: Mapping[str, str] = {
+    "store tokens expired": "expired_token",
+    "store access denied": "forbidden",
+    "store slowed down": "slow_down",
+    "store bodies cut": "cut_body",
+}
+"""Names in the table, and those of the proxy."""
+
+
+@contextmanager
+def store_fails(proxy: FaultProxy, fault: str) -> Iterator[None]:
+    """Let each request to the store meet a fault until the block ends."""
+    proxy.fault = fault
+    yield
+    proxy.fault = None
 
 
 def make_server(book: Book, *, key: str, dialect: str, latency_s: float) -> FakeLLM:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from torture.corpus import RETRIES, TOO_LARGE_BYTES
+from torture.inbox import Inbox
 from torture.server import MODEL, RUN_HEADER, SCHEMA
 
 CONCURRENCY = 16
@@ -42,24 +44,21 @@ RUNNER: Mapping[str, Any] = {
     "lock_wait_s": 0.5,
     "grace_s": GRACE_S,
 }
-LIMITED = "import os,resource,sys; n=int(sys.argv[1]); resource.setrlimit(resource.RLIMIT_FSIZE,(n,n)); {}".format(
-    "os.execv(sys.argv[2],sys.argv[2:])"
+LIMITED = (
+    "import os,resource,sys; n=int(sys.argv[2]); resource.setrlimit(int(sys.argv[1]),(n,n)); "
+    "os.execv(sys.argv[3],sys.argv[3:])"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The folders of one campaign, whom it asks, and with which key."""
+    """The folders of one campaign, its input, whom it asks, and with which key."""
 
     root: Path
+    inbox: Inbox
     dialect: str
     url: str
     key: str
-
-    @property
-    def inbox(self) -> Path:
-        """Returns the folder of the documents."""
-        return self.root / "inbox"
 
     @property
     def out(self) -> Path:
@@ -72,16 +71,19 @@ class Site:
 
     def prepare(self) -> None:
         """Makes the folders and the agent."""
-        for name in ("inbox", "agents", "logs", "tmp"):
+        for name in ("agents", "logs", "tmp"):
             (self.root / name).mkdir(parents=True)
         agent = {"system_prompt": "Read it.", "user_prompt": "$document", "schema": SCHEMA, "max_tokens": 700}
         (self.root / "agents" / "torture.yaml").write_text(json.dumps(agent))
 
-    def start(self, label: str, *more: str, limit_bytes: int | None = None) -> subprocess.Popen[bytes]:
-        """Returns the installed command at work, in its own session; `limit_bytes`: how large a file may grow."""
+    def start(
+        self, label: str, *more: str, limit_bytes: int | None = None, open_files: int | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Returns the installed command at work; `limit_bytes`: how large a file may grow."""
         command = [*installed(), "run", "--config", str(self._config(label)), "--run-id", label, *more]
-        if limit_bytes is not None:
-            command = [sys.executable, "-c", LIMITED, str(limit_bytes), *command]
+        for limit, value in ((resource.RLIMIT_FSIZE, limit_bytes), (resource.RLIMIT_NOFILE, open_files)):
+            if value is not None:
+                command = [sys.executable, "-c", LIMITED, str(limit), str(value), *command]
         with self.log(label).open("ab") as log:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environ())
 
@@ -91,7 +93,11 @@ class Site:
             "fallback": [],
             "agent": "torture",
             "agents_dir": str(self.root / "agents"),
-            "input": {"uri": str(self.inbox), "max_document_bytes": TOO_LARGE_BYTES},
+            "input": {
+                "uri": self.inbox.uri,
+                "max_document_bytes": TOO_LARGE_BYTES,
+                "storage": dict(self.inbox.storage),
+            },
             "output": {"uri": str(self.out)},
             self.dialect: {
                 **PROVIDER,
@@ -108,10 +114,10 @@ class Site:
 
     def _environ(self) -> dict[str, str]:
         """The environment without what could lead elsewhere, and with the key."""
-        ours = ("VLLM_", "OLLAMA_", "PIPELINE_")
+        ours = ("VLLM_", "OLLAMA_", "PIPELINE_", "AWS_")
         kept = {k: v for k, v in os.environ.items() if not k.startswith(ours) and not k.lower().endswith("_proxy")}
         more = {f"{self.dialect.upper()}_API_KEY": self.key, "TMPDIR": str(self.root / "tmp")}
-        return {**kept, **more}
+        return {**kept, **more, **self.inbox.environ}
 
 
 def installed() -> list[str]:
@@ -141,6 +147,21 @@ def struck(process: subprocess.Popen[bytes], number: int, *, after_s: float) -> 
     started = time.monotonic()
     code = ended(process, GRACE_S + 20.0 if number != signal.SIGKILL else 20.0)
     return code, time.monotonic() - started
+
+
+def short_of_files(process: subprocess.Popen[bytes], *, spare: int, lasts_s: float) -> bool:
+    """Let a process open only `spare` more files for a while (Linux); False when it had ended before."""
+    try:
+        usual = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        open_now = sum(1 for _ in Path(f"/proc/{process.pid}/fd").iterdir())
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (open_now + spare, usual[1]))
+        try:
+            process.wait(lasts_s)
+        except subprocess.TimeoutExpired:
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, usual)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 def ended_in_startup(said: str) -> bool:

@@ -41,7 +41,7 @@ def test_accepted_failures_are_shown_as_such(place: Place, out: str) -> None:
     """In the list, in a document's story, and for programs."""
     place.call("errors", out, "--accept", "rejected")
     listed = place.call("errors", out).out
-    assert "2 documents stand as failed" in listed and ", 1 of them accepted; 3 documents are done" in listed
+    assert "2 failed documents" in listed and ", 1 of them accepted; 3 documents are done" in listed
     assert "accepted      yes" in place.call("errors", out, "--show", "bad.txt").out
     told = json.loads(place.call("errors", out, "--json").out)
     assert {group["reason"]: group["accepted"] for group in told["groups"]} == {"rejected": 1, "document_empty": 0}
@@ -74,8 +74,8 @@ def test_what_names_no_failure_is_refused(place: Place, out: str) -> None:
     (place.folder / "ids.txt").write_text("a.txt\n")
     for wrong in ("timeout", "@ids.txt"):
         ran = place.call("errors", out, "--accept", wrong)
-        assert ran.code == 2 and "names no failure" in ran.err
-    assert "names no accepted failure" in place.call("errors", out, "--unaccept", "rejected").err
+        assert ran.code == 2 and "matches no failure" in ran.err
+    assert "matches no accepted failure" in place.call("errors", out, "--unaccept", "rejected").err
     ran = place.call("run", "--only-failed", "timout")
     assert ran.code == 2 and "the nearest is timeout" in ran.err
 

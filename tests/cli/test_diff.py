@@ -171,7 +171,7 @@ def test_shards_and_single_runs_can_be_compared(place: Place) -> None:
         (("a", "nowhere"), "'nowhere', which holds no record"),
         (("a", "b", "--field", "nope"), "--field: got 'nope'"),
         (("a", "b", "--key", "nope"), "--key: got 'nope'"),
-        (("a", "--by", "fingerprint"), "no document was asked in two ways"),
+        (("a", "--by", "fingerprint"), "no document has two questions"),
     ],
 )
 def test_what_cannot_be_compared_is_exit_code_2(place: Place, arguments: tuple[str, ...], told: str) -> None:

@@ -33,7 +33,7 @@ def test_failures_are_grouped_by_reason_the_most_frequent_first(place: Place) ->
     failed(place)
     ran = place.call("errors", "out")
     assert ran.code == 0, ran.err
-    assert "5 documents stand as failed in out; 1 document is done" in ran.out
+    assert "5 failed documents in out; 1 document is done" in ran.out
     groups = re.findall(r"^ +(\d+)  (\w+)$", ran.out, re.MULTILINE)
     assert groups == [("2", "rejected"), ("1", "overloaded"), ("1", "schema_invalid"), ("1", "server_error")]
     assert "bad1.txt" in ran.out and "HTTP 400" in ran.out and "the server refuses these documents" in ran.out
@@ -57,7 +57,7 @@ def test_only_what_stands_is_counted(place: Place, server: FakeLLM) -> None:
     failed(place)
     place.documents(dict.fromkeys(FAILING, "all is well"))
     place.run(*LENIENT)
-    assert "No document stands as failed in out; 6 documents are done" in place.call("errors", "out").out
+    assert "No failed documents in out; 6 documents are done" in place.call("errors", "out").out
 
 
 def test_the_json_counts_all_and_shows_as_many_examples_as_asked(place: Place) -> None:
@@ -172,4 +172,4 @@ def test_an_output_that_is_not_there_is_no_good_news(place: Place) -> None:
     place.configure({"input.min_documents": 0})
     (place.folder / "inbox").mkdir(exist_ok=True)
     place.run()
-    assert "No document stands as failed in out; 0 documents are done" in place.call("errors", "out").out
+    assert "No failed documents in out; 0 documents are done" in place.call("errors", "out").out

@@ -16,7 +16,7 @@ def test_the_prompts_the_answer_and_the_verdict_are_shown(place: Place) -> None:
     place.documents({"a.txt": "A plain text."})
     ran = place.call("try", "inbox/a.txt")
     assert ran.code == 0, ran.err
-    order = ["document a.txt, agent small", "Sum the text up.", "A plain text.", "answer of vllm, model llama3.1"]
+    order = ["document a.txt, agent small", "Sum the text up.", "A plain text.", "answer from vllm, model llama3.1"]
     places = [ran.out.index(text) for text in [*order, '{"summary":', "\noutput\n", "\nVALID 1 request,"]]
     assert places == sorted(places)
 
@@ -42,10 +42,10 @@ def test_a_wrong_answer_is_shown_with_the_complaint_and_the_answer_after_it(plac
     place.documents({"a.txt": "A text that is seen once."})
     ran = place.call("try", "inbox/a.txt")
     assert ran.code == 0, ran.out
-    assert "asked again, with this added to the user prompt" in ran.out
+    assert "further request, with this added to the user prompt" in ran.out
     assert "It breaks the JSON schema at $.summary" in ran.out
     assert ran.out.count("A text that is seen once.") == 1
-    assert "VALID 2 requests" in ran.out and "asked again 1 time" in ran.out
+    assert "VALID 2 requests" in ran.out and "1 correction" in ran.out
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_failed_requests_are_shown(place: Place) -> None:
     place.documents({"a.txt": "[[fault:http_500*2]] text"})
     ran = place.call("try", "inbox/a.txt")
     assert ran.code == 0
-    assert ran.out.count("no answer of vllm") == 2 and "http_500" in ran.out
+    assert ran.out.count("no answer from vllm") == 2 and "http_500" in ran.out
     assert "VALID 3 requests" in ran.out
 
 
@@ -80,7 +80,7 @@ def test_a_server_that_is_not_there_is_exit_code_3_at_once(place: Place) -> None
     place.documents({"a.txt": "text"})
     ran = place.call("try", "inbox/a.txt", "--set", "vllm.base_url=http://127.0.0.1:9")
     assert ran.code == 3
-    assert "no provider can be asked: vllm (http://127.0.0.1:9)" in ran.err
+    assert "no provider is available: vllm (http://127.0.0.1:9)" in ran.err
 
 
 @pytest.mark.parametrize(

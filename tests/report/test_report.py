@@ -111,7 +111,7 @@ def test_counts_reconcile_only_when_they_add_up() -> None:
     [
         (counts(done=1), 0, "FINISHED"),
         (counts(done=1, failed=1), 0, "FINISHED WITH FAILURES"),
-        (counts(done=1, left=1), 0, "STOPPED AS ASKED"),
+        (counts(done=1, left=1), 0, "STOPPED AS REQUESTED"),
         (counts(failed=1), 1, "TOO MANY FAILURES"),
         (counts(left=1), 3, "STOPPED BEFORE THE END"),
         (counts(left=1), 143, "INTERRUPTED"),
@@ -296,13 +296,13 @@ def test_the_text_says_what_happened_and_what_to_type() -> None:
     for wanted in (
         "      1  timeout\n",
         "example       b.txt",
-        "said          no answer in 300 s",
+        "message       no answer in 300 s",
         "to do         raise the provider's `timeout`",
-        "again         pipeline run --config prod.yaml --only-failed timeout",
-        "speed         0.50 documents a second",
-        "time each     half within 1.0 s, 95 % within 1.0 s, longest 1.0 s",
-        "tokens        100 in, 10 out (not told for 1 document)",
-        "requests      3 sent, 1 to have a wrong answer corrected, 1 answers mended",
+        "retry         pipeline run --config prod.yaml --only-failed timeout",
+        "speed         0.50 documents per second",
+        "latency       median 1.0 s, 95 % within 1.0 s, longest 1.0 s",
+        "tokens        100 in, 10 out (not reported for 1 document)",
+        "requests      3 sent, 1 to correct an invalid answer, 1 answer repaired",
         "answered by   ollama (llama3.1) 1 done",
         "results       out/results.jsonl",
     ):
@@ -320,26 +320,26 @@ def test_the_text_tells_the_most_frequent_reasons_at_length() -> None:
     assert html_page(report).count("--only-failed") == 6
 
 
-def test_the_text_says_that_the_same_command_goes_on() -> None:
+def test_the_text_ends_with_the_command_that_resumes() -> None:
     """With documents left the summary ends with the command that does them."""
     text = summary_text(build_report([summary(counts=counts(done=1, left=1200), exit_code=130)], {}), colour=False)
     assert text.endswith(
-        "1,200 documents are left. The same command goes on from here:\n  pipeline run --config prod.yaml\n"
+        "1,200 documents are left. Run the same command to resume:\n  pipeline run --config prod.yaml\n"
     )
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "advice"),
     [
-        (3, "1 document is left. The same command goes on from here"),
-        (2, "1 document is left. With that changed, the same command goes on from here"),
+        (3, "1 document is left. Run the same command to resume"),
+        (2, "1 document is left. Fix the error, then run the same command to resume"),
     ],
 )
-def test_the_same_command_goes_on_only_when_that_is_so(code: int, told: str) -> None:
-    """After exit code 2 something must be changed first; the page and the text say the same."""
+def test_the_advice_to_resume_depends_on_the_exit_code(code: int, advice: str) -> None:
+    """After exit code 2 the error must be fixed first; the page and the text agree."""
     report = build_report([summary(counts=counts(done=1, left=1), exit_code=code)], {})
-    assert f"{told}:" in summary_text(report, colour=False)
-    assert f"<li>{told}.</li>" in html_page(report)
+    assert f"{advice}:" in summary_text(report, colour=False)
+    assert f"<li>{advice}.</li>" in html_page(report)
 
 
 def test_the_names_of_a_shard_do_not_touch_their_paths() -> None:
@@ -362,7 +362,7 @@ def test_a_folded_command_can_be_pasted() -> None:
     """A command too long for the line is folded between its words, quotes kept whole."""
     command = "pipeline run " + " ".join(f"--set 'input.exclude=a b {n}'" for n in range(9))
     text = summary_text(build_report([summary(command=command, counts=counts(left=1), exit_code=3)], {}), colour=False)
-    folded = text[text.index("The same command") :].split("\n", 1)[1]
+    folded = text[text.index("Run the same command") :].split("\n", 1)[1]
     assert all(len(line) <= 100 for line in folded.splitlines())
     assert re.sub(r" \\\n +", " ", folded).strip() == command
 
@@ -375,9 +375,12 @@ hostile = st.text(min_size=1, max_size=300) | st.sampled_from(
 @settings(deadline=None)
 @given(hostile, hostile, hostile)
 def test_the_text_is_narrow_and_safe(id: str, message: str, variant: str) -> None:
-    """Whatever a document is called, the summary is 100 columns wide and holds no control character."""
+    """Whatever a document is called, the summary keeps its width and holds no control character."""
     stats = stats_of([result(id, variant=variant), failure(id, message=message)])
-    text = summary_text(build_report([summary(stats, message=message)], {}), colour=False)
+    report = build_report([summary(stats, message=message)], {})
+    for width in (60, 80, 100):
+        assert max(map(len, summary_text(report, colour=False, width=width).split("\n"))) <= width
+    text = summary_text(report, colour=False)
     assert max(len(line) for line in text.split("\n")) <= 100
     assert all(char == "\n" or not (char < " " or "\x7f" <= char <= "\x9f") for char in text)
 
@@ -491,8 +494,8 @@ def test_a_run_that_asked_nothing_has_a_report() -> None:
     report = build_report([summary(stats_of([]), counts=counts(skipped=24))], {})
     assert summary_text(report, colour=False).startswith("FINISHED: 24 found, 0 done, 24 skipped (exit 0)\n")
     page = html_page(report)
-    assert "Nothing had to be asked." in page
-    assert re.findall(r"<dt>(.*?)</dt>", page) == ["found", "done", "failed", "skipped", "took"]
+    assert "All documents are up to date." in page
+    assert re.findall(r"<dt>(.*?)</dt>", page) == ["found", "done", "failed", "skipped", "duration"]
     assert "Fields of the results" not in page
 
 
@@ -513,7 +516,7 @@ def test_most_often_is_no_majority() -> None:
     """The sentence says which reason comes first, and of how many documents it is one."""
     failed = [failure("a"), failure("b"), failure("c", reason="rejected"), failure("d", reason="invalid_json")]
     page = html_page(build_report([summary(stats_of(failed), counts=counts(failed=4))], {}))
-    assert "Of 4 documents that were tried 4 failed (100.0%), most often for timeout (2)." in page
+    assert "4 of 4 attempted documents failed (100.0%), most often with timeout (2)." in page
 
 
 def test_an_example_leads_to_the_errors_of_its_shard() -> None:
@@ -541,7 +544,7 @@ def test_text_and_page_say_what_shows_a_whole_story() -> None:
 def test_the_sentence_of_one_document_and_of_reasons_that_are_level() -> None:
     """One is no plural; of reasons that are as frequent, the one that the page lists first is named."""
     done = html_page(build_report([summary(stats_of([result()]), counts=counts(done=1))], {}))
-    assert "The document that was tried is done." in done
+    assert "The one attempted document is done." in done
     failed = [failure("a", reason="rejected"), failure("b", reason="invalid_json")]
     level = html_page(build_report([summary(stats_of(failed), counts=counts(failed=2))], {}))
-    assert "most often for invalid_json (1)." in level
+    assert "most often with invalid_json (1)." in level

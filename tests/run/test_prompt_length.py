@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import Place
-from cutting_llm import MODEL, CuttingLLM
+from cutting_llm import MODEL, CuttingLLM, count
 from length_servers import KINDS
 
 AGENT = {"system_prompt": "Sum the text up. " * 50, "user_prompt": "$document\n"}
@@ -222,3 +222,70 @@ def test_a_count_by_the_tokenizer_is_overhead(place: Place) -> None:
     tokenized = [seen for seen in place.server.requests if seen.path == "/tokenize"]
     assert tokenized
     assert place.last_run()["overhead"]["requests"] == before + len(tokenized)
+
+
+def ollama_at(place: Place, server: CuttingLLM, *, num_ctx: int = 4096) -> None:
+    """Ollama's own protocol at the server; failures do not end the run."""
+    ollama = {"provider": "ollama", "ollama.base_url": server.url, "ollama.model": MODEL, "ollama.num_ctx": num_ctx}
+    rules = {"runner.max_error_rate": 1, "runner.fail_fast": 0, "runner.abort_error_rate": 1}
+    place.configure({**ollama, **rules}, agent=AGENT)
+
+
+def test_an_ollama_that_obeys_needs_no_proof(place: Place) -> None:
+    """One request shows that it refuses what is too long; nothing else is sent, and nothing is noted."""
+    corpus(place)
+    with CuttingLLM("refuse", ollama=True) as server:
+        ollama_at(place, server)
+        place.run()
+        assert server.proofs == 1
+    assert set(place.failed().values()) == {"context_length"}
+    assert len(place.done()) + len(place.failed()) == 40
+    assert not any("prompt_length_unverified" in line["notes"] for line in place.lines("results.jsonl"))
+
+
+def test_an_ollama_that_does_not_obey_is_proved(place: Place) -> None:
+    """An old one ignores `truncate: false` and cuts: each cut document fails, every other one is a result."""
+    corpus(place)
+    with CuttingLLM("half", ollama=True) as server:
+        ollama_at(place, server)
+        place.run()
+        assert set(place.done()) & server.cut == set()
+        assert {name for name, reason in place.failed().items() if reason == "prompt_truncated"} == server.cut
+        assert len(place.done()) + len(place.failed()) == 40
+
+
+@pytest.mark.parametrize("way", ["refuse", "half"])
+def test_tables_of_white_space_are_no_cut_prompts(place: Place, way: str) -> None:
+    """Their counts are those that a cut leaves, for much longer texts: the proof decides, and not their density."""
+    num_ctx, around = 2048, 2
+    system = AGENT["system_prompt"]
+    half = num_ctx - (num_ctx - 4) // 2
+    texts = {}
+    for number, width in enumerate((12, 13, 15, 15, 16, 16)):
+        name, cell = f"[[doc:t{number}.txt]]", " " * width + "7"
+        text = "\n".join([cell * 8] * 40)
+        while count([system, f"{name} {text}\n"]) + around < half + around:
+            text += cell if count([system, f"{name} {text}{cell}\n"]) <= half else "."
+        texts[f"t{number}.txt"] = text
+    place.documents(texts)
+    with CuttingLLM(way, context=num_ctx, ollama=True) as server:
+        ollama_at(place, server, num_ctx=num_ctx)
+        place.run()
+        assert server.cut == set()
+    assert place.failed() == {}
+    assert len(place.done()) == 6
+
+
+def test_a_server_that_becomes_an_ollama_has_its_records_proved(place: Place) -> None:
+    """A vLLM that refuses what is too long is replaced in mid-run by an Ollama that cuts it."""
+    rng = random.Random(3)
+    long = {f"z{number}.txt": KINDS[number](rng, 10_000)[:40_000] + "." for number in range(len(KINDS))}
+    place.documents({f"a{number}.txt": KINDS[number % len(KINDS)](rng, 200) for number in range(12)} | long)
+    with CuttingLLM("refuse") as server:
+        server.turns_after = 5
+        configure(place, server, **{"runner.concurrency": 2})
+        place.run()
+        assert server.ollama
+        assert server.cut
+        assert set(place.done()) & server.cut == set()
+        assert len(place.done()) + len(place.failed()) == 18

@@ -1,0 +1,61 @@
+"""Where the documents of a campaign lie: in a folder, or in a bucket of a real S3 server behind a proxy that can fail.
+
+It must not know what is in a document: it takes names and bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.store import S3Store
+from s3_faults import FaultProxy
+from s3_server import s3_server
+
+BUCKET = "tests"
+STORAGE: Mapping[str, Any] = {"retry_for_s": 0.5}
+"""Short: the run's own waiting is to be seen, and not that of the store's client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """The input of a run, and how to put documents into it; `proxy`: where a store's faults are switched."""
+
+    uri: str
+    put: Callable[[str, bytes], object]
+    storage: Mapping[str, Any] = field(default_factory=dict)
+    environ: Mapping[str, str] = field(default_factory=dict)
+    proxy: FaultProxy | None = None
+
+
+def folder_inbox(folder: Path) -> Inbox:
+    """Return an input in a local folder."""
+
+    def put(name: str, data: bytes) -> None:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    return Inbox(str(folder), put)
+
+
+@contextmanager
+def bucket_inbox(prefix: str) -> Iterator[Inbox]:
+    """Yield an input in a bucket; documents are put there directly, and runs read them through the proxy."""
+    with s3_server() as server, FaultProxy(server.port) as proxy:
+        store = S3Store(
+            BUCKET,
+            prefix=prefix,
+            endpoint=server.endpoint,
+            access_key_id=server.env["AWS_ACCESS_KEY_ID"],
+            secret_access_key=server.env["AWS_SECRET_ACCESS_KEY"],
+            region=server.env["AWS_REGION"],
+            client_options={"allow_http": True},
+        )
+        environ = {**server.env, "AWS_ENDPOINT_URL": proxy.endpoint}
+        uri = f"s3://{BUCKET}/{prefix}"
+        yield Inbox(uri, lambda name, data: obstore.put(store, name, data), STORAGE, environ, proxy)
