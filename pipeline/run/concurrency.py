@@ -1,6 +1,6 @@
-"""How many documents may be in flight: a fixed number, or found out for each server from what it does.
+"""The number of documents in flight: fixed, or the sum of an adaptive limit per server.
 
-It only counts and decides; the runner obeys. One instance belongs to the main thread; `look` alone is the prober's.
+It must only compute the limit; the runner applies it. Used by the main thread; only `look` is for the prober's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LOOK_EVERY_S = 1.0
 
 
 class Server(Protocol):
-    """One server that is asked. `share`: how many requests are meant for it, against those of the others."""
+    """One server in use. `share`: its part of the requests, relative to the other servers."""
 
     share: int
 
@@ -32,74 +32,76 @@ class Server(Protocol):
 
 
 class Limit(Protocol):
-    """The number of documents that may be in flight, and in a few words why."""
+    """The number of documents that may be in flight, with a short reason."""
 
     value: int
     reason: str
 
     def finished(self, attempts: Iterable[ExtractionAttempt], *, full: bool, now: float) -> None:
-        """Learns from the requests of a document that has just come back; `full`: as many as may be were in flight."""
+        """Record the requests of a document that has just finished; `full`: the limit was in use."""
 
     def follow(self, servers: Sequence[Server]) -> None:
-        """Takes note of the servers that are asked from now on."""
+        """Set the servers in use from now on."""
 
     def look(self, servers: Sequence[Server], *, now: float) -> None:
-        """Asks servers what they tell of themselves; may take seconds, and is called by the prober."""
+        """Read the servers' gauges; may take seconds, and is called by the prober."""
 
 
 @dataclass(slots=True)
 class Fixed:
-    """The limit that the user set: nothing follows from anything."""
+    """The limit that the user set; it never changes."""
 
     value: int
     reason: str = "set"
 
     def finished(self, attempts: Iterable[ExtractionAttempt], *, full: bool, now: float) -> None:
-        """Nothing follows from it."""
+        """Do nothing: the limit is fixed."""
 
     def follow(self, servers: Sequence[Server]) -> None:
-        """Nor from this."""
+        """Do nothing: the limit is fixed."""
 
     def look(self, servers: Sequence[Server], *, now: float) -> None:
-        """Nor from this."""
+        """Do nothing: the limit is fixed."""
 
 
 class Auto:
-    """The sum of what was found for each server that is asked now; what was found is kept for when it comes back."""
+    """The sum of the limits of the servers in use; a server that returns keeps the limit found before."""
 
     def __init__(self, *, ceiling: int) -> None:
-        self.value, self.reason = 1, "start"
+        self.value = 1
+        self.reason = "start"
         self._ceiling = max(1, ceiling)
         self._servers: list[Server] = []
-        self._lanes: dict[str, AdaptiveLimit] = {}
+        self._limits: dict[str, AdaptiveLimit] = {}
         self._gauges: dict[str, Gauges] = {}
         self._looked_at: dict[str, float] = {}
 
     def finished(self, attempts: Iterable[ExtractionAttempt], *, full: bool, now: float) -> None:
-        """Each request tells its own server's lane; they ended one after the other, the last one now."""
+        """Record each request at its server's limit; they ended one after the other, the last one now."""
         ended = now
         for attempt in reversed(tuple(attempts)):
-            lane = self._lanes.get(attempt.model.endpoint or "")
-            if lane is not None:
-                self._tell(lane, attempt, full=full, ended=ended)
+            limit = self._limits.get(attempt.model.endpoint or "")
+            if limit is not None:
+                self._record(limit, attempt, full=full, ended=ended)
             ended -= attempt.latency_s
         self._add_up()
 
     def follow(self, servers: Sequence[Server]) -> None:
-        """Servers that come and go: each keeps its lane, and those that are not asked now do not count."""
+        """Set the servers in use; the others keep their limits, which do not count meanwhile."""
         for endpoint in tuple(self._gauges):
-            gauges, lane = self._gauges.pop(endpoint), self._lanes.get(endpoint)
-            if lane is not None:
-                lane.gauged(running=gauges.running, waiting=gauges.waiting, preempted=gauges.preempted)
+            gauges = self._gauges.pop(endpoint)
+            limit = self._limits.get(endpoint)
+            if limit is not None:
+                limit.gauged(running=gauges.running, waiting=gauges.waiting, preempted=gauges.preempted)
         if self._servers == list(servers):
             return
         self._servers = list(servers)
         for server in servers:
-            self._lanes.setdefault(server.endpoint, AdaptiveLimit(self._ceiling, server.timeout_s))
+            self._limits.setdefault(server.endpoint, AdaptiveLimit(self._ceiling, server.timeout_s))
         self._add_up()
 
     def look(self, servers: Sequence[Server], *, now: float) -> None:
-        """Notes the gauges of each server, once a second; `follow` hands them on."""
+        """Read the gauges of each server at most once a second; `follow` passes them to the limits."""
         for server in servers:
             if now - self._looked_at.get(server.endpoint, float("-inf")) >= LOOK_EVERY_S:
                 self._looked_at[server.endpoint] = now
@@ -107,25 +109,25 @@ class Auto:
                 if gauges is not None:
                     self._gauges[server.endpoint] = gauges
 
-    def _tell(self, lane: AdaptiveLimit, attempt: ExtractionAttempt, *, full: bool, ended: float) -> None:
+    def _record(self, limit: AdaptiveLimit, attempt: ExtractionAttempt, *, full: bool, ended: float) -> None:
         if attempt.reason in ("overloaded", "timeout"):
-            lane.overloaded(timed_out=attempt.reason == "timeout", now=ended)
+            limit.overloaded(timed_out=attempt.reason == "timeout", now=ended)
         elif attempt.ok or kind_of(attempt.reason or "") == "answer":
-            lane.answered(attempt.latency_s, attempt.queue_s, full=full, now=ended)
+            limit.answered(attempt.latency_s, attempt.queue_s, full=full, now=ended)
 
     def _add_up(self) -> None:
-        """The lanes' sum under the ceiling; each server learns its share."""
-        lanes = [self._lanes[server.endpoint] for server in self._servers]
-        total = sum(lane.allowed for lane in lanes)
-        for server, lane in zip(self._servers, lanes, strict=True):
-            server.share = lane.allowed
-            lane.ceiling = max(1, self._ceiling - total + lane.allowed)
+        """Set the value to the sum of the limits, at most the ceiling, and each server's share."""
+        limits = [self._limits[server.endpoint] for server in self._servers]
+        total = sum(limit.allowed for limit in limits)
+        for server, limit in zip(self._servers, limits, strict=True):
+            server.share = limit.allowed
+            limit.ceiling = max(1, self._ceiling - total + limit.allowed)
         self.value = max(1, min(total, self._ceiling))
-        self.reason = _told([(server.endpoint, lane) for server, lane in zip(self._servers, lanes, strict=True)])
+        self.reason = _reason([(server.endpoint, limit) for server, limit in zip(self._servers, limits, strict=True)])
 
 
-def _told(lanes: Sequence[tuple[str, AdaptiveLimit]]) -> str:
-    """Why it is this number, in a few words; of several servers each one's number."""
-    if len(lanes) == 1:
-        return lanes[0][1].reason
-    return ", ".join(f"{endpoint.partition('://')[2]} {lane.allowed}" for endpoint, lane in lanes[:4]) or "start"
+def _reason(limits: Sequence[tuple[str, AdaptiveLimit]]) -> str:
+    """Return the reason of a single server, or the limits of several."""
+    if len(limits) == 1:
+        return limits[0][1].reason
+    return ", ".join(f"{endpoint.partition('://')[2]} {limit.allowed}" for endpoint, limit in limits[:4]) or "start"

@@ -123,7 +123,7 @@ def test_a_queue_that_the_server_tells_of_is_not_filled() -> None:
         now += 1.0
         waited_s = 0.0 if number == 0 else float(limit.value - 1)
         limit.finished([attempt(latency_s=waited_s + 1.0, queue_s=waited_s)], full=True, now=now)
-    assert (limit.value, limit.reason) == (1, "requests wait at the server")
+    assert (limit.value, limit.reason) == (1, "requests queue at the server")
 
 
 def test_requests_that_wait_at_vllm_make_it_fewer() -> None:
@@ -152,7 +152,7 @@ def test_answers_that_come_near_the_timeout_make_it_fewer() -> None:
     for number in range(40):
         lane.answered(8.0, None, full=True, now=8.0 * number)
     assert lane.value < 4
-    assert lane.reason == "answers come near the timeout"
+    assert lane.reason == "latency near the timeout"
 
 
 def test_a_timed_out_request_of_ollama_counts_until_another_did_not_wait() -> None:
