@@ -1,6 +1,6 @@
-"""`classify_global_event`: one text through the event classifier, for programs that have a client and no run.
+"""`classify_global_event`: classify one text with a client, without a run.
 
-The same reading, judging and re-asking as in a run (process.py); it writes nothing.
+Reading, validation and re-asks are those of a run (process.py); it must not write a file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ AGENT = "event_classifier"
 
 @dataclass(frozen=True, slots=True)
 class OneClient:
-    """A client asked by itself: no replicas, no fallback, no outage to wait for."""
+    """A single client: no replicas, no fallback, no waiting for an outage."""
 
     client: LLMClient
     policy: RetryPolicy
@@ -33,7 +33,7 @@ class OneClient:
     rng: random.Random
 
     def ask(self, question: ExtractionRequest) -> AskResult:
-        """The settled answer, after as many retries as the policy allows."""
+        """Send a request, with the retries of the policy, and return the result."""
         attempts = call_with_retries(
             self.client,
             question.prompts,
@@ -55,9 +55,9 @@ def classify_global_event(
     sleep: Callable[[float], object] = time.sleep,
     rng: random.Random | None = None,
 ) -> Result | Failure:
-    """Whether and what global event a text tells of: a Result with a valid `output`, or a Failure that says why not.
+    """Classify the global event in a text; return a Result with a valid `output`, or a Failure with the reason.
 
-    Retries are those of the client's own config. `model` of the result names the provider that really answered.
+    Retries follow the client's own config. `model` of the result names the provider that answered.
     """
     config = _config_of(client)
     agent = load_agent(AGENT, agents_dir=agents_dir)
@@ -75,6 +75,6 @@ def classify_global_event(
 
 
 def _config_of(client: LLMClient) -> ProviderConfig:
-    """The client's own settings; a client of another make is asked once."""
+    """Return the client's own settings; for any other LLMClient, settings without retries."""
     config = getattr(client, "config", None)
     return config if isinstance(config, (OllamaConfig, VLLMConfig)) else VLLMConfig(max_retries=0)

@@ -1,6 +1,6 @@
-"""What is asked: agents read from their files, resolved against the configuration, and rendered for a document.
+"""Agents: read from their files, resolved against the configuration, and rendered as prompts for a document.
 
-It talks to no server, and does nothing to an answer.
+It must not talk to a server or handle an answer.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Agent:
 
 
 def load_agent(name: str, *, agents_dir: str | Path | None = None) -> Agent:
-    """The agent of this name, from `agents_dir` or built in; ConfigError with the place of what is wrong."""
+    """Load an agent by name, from `agents_dir` or built in; ConfigError with the place of the error."""
     from pipeline.answers.lint import check_known_keywords
     from pipeline.answers.schema import compile_schema  # slow to import, and `--help` needs no schema
 
@@ -90,7 +90,7 @@ def load_agent(name: str, *, agents_dir: str | Path | None = None) -> Agent:
 
 
 def variant_for(agent: Agent, document_id: str, *, pinned: str | None) -> str:
-    """The variant a document is asked with: the pinned one, else by weight and a stable hash, else `default`."""
+    """Return the variant of a document: the pinned one, else by weight and a stable hash, else `default`."""
     if pinned is not None:
         return _known_variant(agent, pinned)
     weights = {name: own.weight for name, own in sorted(agent.variants.items()) if own.weight}
@@ -113,14 +113,14 @@ def _known_variant(agent: Agent, variant: str) -> str:
 
 
 def resolve(agent: Agent, app: AppConfig, *, variant: str) -> ResolvedAgentConfig:
-    """What is asked with this variant: flag over environment over variant over agent over configuration."""
+    """Resolve a variant's settings: flag over environment over variant over agent over configuration."""
     layers = (agent.variants[_known_variant(agent, variant)], agent.settings)
     provider = _first(app, layers, "provider", otherwise=app.provider) or "ollama"
     fallback = others(_first(app, layers, "fallback", otherwise=app.fallback_names(provider)), first=provider)
     for key, names in (("provider", (provider,)), ("fallback", fallback)):
         for name in names:
             _check_provider(app, name, place=f"{agent.path}: {key}")
-    own = _asked(app, layers, provider)
+    own = _sampling(app, layers, provider)
     return ResolvedAgentConfig(
         agent=agent.name,
         variant=variant,
@@ -137,7 +137,7 @@ def resolve(agent: Agent, app: AppConfig, *, variant: str) -> ResolvedAgentConfi
         max_reasks=_first(app, layers, "max_reasks", otherwise=app.runner.max_reasks, key="runner.max_reasks"),
         overflow=_set(layers, "overflow") or "fail",
         request=merged(agent.settings.request, agent.variants[variant].request),
-        fallback_settings={name: _asked(app, layers, name) for name in fallback},
+        fallback_settings={name: _sampling(app, layers, name) for name in fallback},
     )
 
 
@@ -146,7 +146,7 @@ def _check_provider(app: AppConfig, name: str, *, place: str) -> None:
 
 
 def _set(layers: tuple[VariantFile, AgentFile], name: str) -> Any:
-    """What the variant sets, else the agent, else None."""
+    """Return the variant's value, else the agent's, else None."""
     values = [getattr(layer, name) for layer in layers]
     return next((value for value in values if value is not None), None)
 
@@ -154,29 +154,33 @@ def _set(layers: tuple[VariantFile, AgentFile], name: str) -> Any:
 def _first(
     app: AppConfig, layers: tuple[VariantFile, AgentFile], name: str, *, otherwise: Any, key: str | None = None
 ) -> Any:
-    """The configuration's value when a flag or the environment set it, else the agent's, else the configuration's."""
+    """Return the configuration's value if pinned by a flag or the environment, else the agent's, else `otherwise`."""
     value = _set(layers, name)
     return otherwise if value is None or app.pinned(key or name) else value
 
 
 def _model(layers: tuple[VariantFile, AgentFile], provider: str) -> str | None:
-    """The model that is meant for this provider; one that goes with another provider is left out."""
+    """Return the agent's model for this provider; None when it names one for another provider only."""
     own, agent = layers
-    meant = own.provider if own.provider is not None else agent.provider
-    for model, first in ((own.model, meant), (agent.model, agent.provider)):
+    intended = own.provider if own.provider is not None else agent.provider
+    for model, first in ((own.model, intended), (agent.model, agent.provider)):
         if model is not None and (first is None or (first or "ollama") == provider):
             return model
     return None
 
 
-def _asked(app: AppConfig, layers: tuple[VariantFile, AgentFile], provider: str) -> dict[str, Any]:
-    """Length and temperature that the agent sets over this provider's own."""
-    found = {name: _set(layers, name) for name in ("max_tokens", "temperature")}
-    return {k: v for k, v in found.items() if v is not None and not app.pinned(provider_key(provider, k))}
+def _sampling(app: AppConfig, layers: tuple[VariantFile, AgentFile], provider: str) -> dict[str, Any]:
+    """Return `max_tokens` and `temperature` where the agent overrides the provider."""
+    values = {name: _set(layers, name) for name in ("max_tokens", "temperature")}
+    return {
+        name: value
+        for name, value in values.items()
+        if value is not None and not app.pinned(provider_key(provider, name))
+    }
 
 
 def render(resolved: ResolvedAgentConfig, document: Document) -> dict[str, str]:
-    """The prompts for a document; its text is put in once, so that a `$` within it stays what it is."""
+    """Return the prompts for a document; its text is substituted once, so that a `$` in it is kept."""
     return {
         "system": Template(resolved.system_prompt).substitute({}),
         "user": rendered(resolved.user_prompt, document),
@@ -184,5 +188,5 @@ def render(resolved: ResolvedAgentConfig, document: Document) -> dict[str, str]:
 
 
 def names_special_tokens(resolved: ResolvedAgentConfig, document: Document) -> bool:
-    """True when a special token was broken up in a name or in metadata that the prompt holds."""
+    """Return True when a special token was broken up in the document's id, URI or metadata in the prompt."""
     return any(broken for _, broken in named_values(resolved.user_prompt, document).values())

@@ -1,6 +1,6 @@
-"""Agent files on disk: where they are, and what stands in them, with every complaint naming its place.
+"""Agent files on disk: find and read them; every error names its place.
 
-It resolves nothing and compiles nothing.
+It must not resolve settings or compile schemas.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ BUILT_IN = Path(__file__).parent
 
 
 def agent_paths(agents_dir: str | Path | None) -> dict[str, Path]:
-    """Every agent's file by name; one in `agents_dir` stands before a built-in one of the same name."""
-    found = {path.stem: path for path in sorted(BUILT_IN.glob("*.yaml"))}
+    """Return the file of every agent by name; one in `agents_dir` overrides a built-in one of the same name."""
+    built_in = {path.stem: path for path in sorted(BUILT_IN.glob("*.yaml"))}
     if agents_dir is None:
-        return found
+        return built_in
     folder = Path(agents_dir)
     try:
         own = sorted(path for path in folder.iterdir() if path.suffix == ".yaml")
     except (OSError, ValueError) as cause:
         why = getattr(cause, "strerror", None) or "not a path"
-        told = f"got {str(folder)!r} ({why}), need a folder of agent files, seen from the current directory"
-        raise SettingError("agents_dir", told) from cause
-    return found | {path.stem: path for path in own}
+        message = f"got {str(folder)!r} ({why}), need a folder of agent files, relative to the current directory"
+        raise SettingError("agents_dir", message) from cause
+    return built_in | {path.stem: path for path in own}
 
 
 def read_agent_file(path: Path) -> tuple[AgentFile, dict[str, VariantFile]]:
-    """The file's own keys and its variants; ConfigError lists what is wrong, one a line."""
+    """Return the file's settings and its variants; ConfigError lists all errors, one per line."""
     errors: list[str] = []
     tree = load_yaml(path)
     settings = _settings(tree, AgentFile, path=path, place="", errors=errors)
@@ -54,39 +54,40 @@ def read_agent_file(path: Path) -> tuple[AgentFile, dict[str, VariantFile]]:
 
 
 def _settings(tree: Mapping[str, Any], cls: type, *, path: Path, place: str, errors: list[str]) -> dict[str, Any]:
-    """The values of the keys that the dataclass has; the rest goes to the errors."""
-    hints, found = hints_of(cls), {}
+    """Return the values of the dataclass's keys; append unknown keys and invalid values to the errors."""
+    hints = hints_of(cls)
+    values: dict[str, Any] = {}
     for key, value in tree.items():
         if key not in hints:
-            told = unknown_key(f"{place}{key}", value, near=nearest(key, hints), accepted=hints)
-            errors.append(f"{path}: {told}")
+            message = unknown_key(f"{place}{key}", value, near=nearest(key, hints), accepted=hints)
+            errors.append(f"{path}: {message}")
             continue
         rule = rule_of("agent", key)
         try:
-            found[key] = clean({} if key == "variants" and value is None else value, hints[key], rule=rule)
+            values[key] = clean({} if key == "variants" and value is None else value, hints[key], rule=rule)
         except Unacceptable as cause:
             errors.append(f"{path}: {place}{key}: got {shown(value, rule)}, need {cause}")
-    errors += (f"{path}: {each}" for each in reserved_in(found.get("request", {}), f"{place}request"))
+    errors += (f"{path}: {message}" for message in reserved_in(values.get("request", {}), f"{place}request"))
     for field in fields(cls):
         if field.name not in tree and field.default is MISSING and field.default_factory is MISSING:
             errors.append(f"{path}: {place}{field.name}: got nothing, need it: {rule_of('agent', field.name).doc}")
-    return found
+    return values
 
 
 def read_schema(schema: str | Mapping[str, Any], *, path: Path) -> Mapping[str, Any]:
-    """The schema itself: given inline, or read from a file whose path is relative to the agent's."""
+    """Return the schema: the inline one, or that of a file relative to the agent's."""
     if not isinstance(schema, str):
         return schema
     file = path.parent / schema
     if file.suffix in (".yaml", ".yml"):
         return load_yaml(file)
     try:
-        found = json.loads(file.read_text("utf-8"))
+        loaded = json.loads(file.read_text("utf-8"))
     except json.JSONDecodeError as cause:
         raise ConfigError(f"{path}: schema: {file}, line {cause.lineno}: not JSON: {cause.msg}") from cause
     except (OSError, ValueError, RecursionError) as cause:
         why = getattr(cause, "strerror", None) or "not a text of JSON"
         raise ConfigError(f"{path}: schema: got {schema!r}, which cannot be read ({why}), need a JSON file") from cause
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path}: schema: {file} holds a {type(found).__name__}, need a JSON Schema as an object")
-    return found
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: schema: {file} holds a {type(loaded).__name__}, need a JSON Schema as an object")
+    return loaded

@@ -1,4 +1,4 @@
-"""Fingerprints: which records were asked the same question, whoever answered, also under the formula used before.
+"""Fingerprints: equal for records of the same question, whatever server answered; also by the former formula.
 
     question ──canonical JSON──▶ sha256 = fingerprint
 
@@ -25,13 +25,13 @@ _TRANSPORT = frozenset({
     # how Ollama runs a model on its machine
     *("num_gpu", "main_gpu", "num_thread", "num_batch", "num_keep", "numa", "low_vram", "use_mmap", "use_mlock"),
 })  # fmt: skip
-"""Keys of a request body or of Ollama's options that concern how an answer travels, not what it is."""
+"""Keys of a request body or of Ollama's options that affect the transport of an answer, not its content."""
 
 _FORMER_KEYS = ("agent", "variant", "system_prompt", "user_prompt", "schema", "model", "max_tokens", "temperature")
 
 
 def question(resolved: ResolvedAgentConfig, provider_config: ProviderConfig) -> dict[str, Any]:
-    """Return what is asked (contract, section 5); `provider_config` is the first provider's."""
+    """Return the question (contract, section 5); `provider_config` is the first provider's."""
     own = resolved.settings_for(resolved.provider)
     asked = {
         "agent": resolved.agent,

@@ -1,6 +1,6 @@
 """Prompt templates: checked when an agent is loaded, filled for each document.
 
-It knows no agent and no provider.
+It must not know agents or providers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ METADATA = (
     *("title", "published_at", "source", "url", "author", "site", "language"),
     *("section", "tags", "date", "subject", "sender"),
 )
-"""The metadata a prompt may name; what a document lacks is an empty text."""
+"""Metadata that a prompt may name; missing metadata becomes an empty text."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PLACEHOLDERS = ("document", "id", "uri", *METADATA)
@@ -55,35 +55,36 @@ def check_prompts(prompts: AgentFile | VariantFile, *, path: Path, place: str, v
 
 
 def rendered(template: str, document: Document) -> str:
-    """The template with the document in it."""
+    """Return the template filled with the document."""
     values = {name: text for name, (text, _) in named_values(template, document).items()}
     return Template(template).substitute({**values, "document": document.text})
 
 
 def named_values(template: str, document: Document) -> dict[str, tuple[str, bool]]:
-    """What the template puts in beside the text, and whether it held a special token; missing metadata is empty.
+    """Return name → (value, whether it held a special token) for all placeholders but `$document`.
 
-    Names and metadata come from outside as the text does: no special token of a chat template is left in them.
+    Names and metadata are as untrusted as the text: special tokens of chat templates in them are broken up. Missing
+    metadata is empty.
     """
     known: dict[str, object] = {**document.metadata, "id": document.id, "uri": document.uri}
-    names = {found["named"] or found["braced"] for found in Template.pattern.finditer(template)}
+    names = {match["named"] or match["braced"] for match in Template.pattern.finditer(template)}
     texts = {name: known.get(name) for name in names - {"document", None}}
     return {name: break_special_tokens("" if text is None else str(text)) for name, text in texts.items()}
 
 
 def document_places(template: str) -> int:
-    """Return how often the document's text stands in a prompt."""
-    names = (found["named"] or found["braced"] for found in Template.pattern.finditer(template))
+    """Return how many times the template contains the document's text."""
+    names = (match["named"] or match["braced"] for match in Template.pattern.finditer(template))
     return sum(name == "document" for name in names)
 
 
 def _placeholders(template: str, place: str) -> Iterator[tuple[int, str]]:
-    """Line (of the prompt, from 1) and name of each placeholder; ConfigError on a `$` that means nothing."""
-    for found in Template.pattern.finditer(template):
-        line = template.count("\n", 0, found.start()) + 1
-        name = found["named"] or found["braced"]
+    """Yield line (from 1) and name of each placeholder; ConfigError on a `$` that starts none."""
+    for match in Template.pattern.finditer(template):
+        line = template.count("\n", 0, match.start()) + 1
+        name = match["named"] or match["braced"]
         if name is not None:
             yield line, name
-        elif found["invalid"] is not None:
-            seen = template[found.start() : found.start() + 10].split("\n")[0]
+        elif match["invalid"] is not None:
+            seen = template[match.start() : match.start() + 10].split("\n")[0]
             raise ConfigError(f"{place}, line {line}: got {seen!r}, need $name, ${{name}}, or $$ for a dollar")

@@ -1,6 +1,6 @@
 """Model text to a validated object: JSON parsing, schema validation, and quotes checked against the document.
 
-It reads no configuration file and sends nothing; `documents`, `llm`, `agents` and everything above may import it.
+It must not read configuration or send requests; `documents`, `llm`, `agents` and everything above may import it.
 """
 
 from pipeline.answers.json_parsing import AnswerError as AnswerError

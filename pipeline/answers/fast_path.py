@@ -1,6 +1,6 @@
-"""A quick yes for values that surely keep a schema, so that the validator need look at the others only.
+"""A fast check that accepts most valid values of a schema, so that the full validator checks only the others.
 
-It never says no: False means that the validator is to be asked. It knows the keywords that most schemas are made of.
+It must never accept an invalid value; False means undecided. It supports the keywords of most schemas.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from typing import Any
 from pipeline.linear_regex import UnsupportedPatternError, linear_regex
 
 Check = Callable[[Any], bool]
-"""True when a value as json.loads gives it surely keeps (this part of) a schema."""
+"""Returns True when a value from json.loads is certainly valid against (this part of) a schema."""
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "object": (dict,),
     "array": (list,),
     "string": (str,),
-    "integer": (int,),  # 1.0 is one as well: the validator may say so
+    "integer": (int,),  # 1.0 is an integer too: left to the validator
     "number": (int, float),
     "boolean": (bool,),
     "null": (type(None),),
 }
-_SAYS_NOTHING = frozenset(
+_ANNOTATIONS = frozenset(
     ("title", "description", "default", "examples", "$comment", "$schema", "$defs", "format", "x-quote", "deprecated")
 )
 _REF = re.compile(r"#/\$defs/([A-Za-z0-9_-]+)")
 
 
 class _UnknownError(Exception):
-    """The schema has something that is left to the validator."""
+    """The schema uses a keyword that is left to the validator."""
 
 
 def quick_check(schema: Mapping[str, Any]) -> Check | None:
-    """The check of a schema that is a valid one of draft 2020-12; None when it has what is left to the validator."""
+    """Return the check of a valid schema of draft 2020-12; None when it uses an unsupported keyword."""
     try:
         return _Maker(schema).check(schema)
     except _UnknownError:
@@ -42,17 +42,17 @@ def quick_check(schema: Mapping[str, Any]) -> Check | None:
 
 
 class _Maker:
-    """Makes the checks of one schema; what `$ref` names is made once, and may refer to itself."""
+    """Builds the checks of one schema; the target of a `$ref` is built once and may refer to itself."""
 
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = root
         self._named: dict[str, Check] = {}
 
     def check(self, part: Any) -> Check:
-        """The check of a part; _UnknownError when there is none."""
+        """Return the check of a part; _UnknownError when it is not supported."""
         if part is True:
             return lambda value: True  # noqa: ARG005
-        if not isinstance(part, Mapping) or not part.keys() <= _MAKERS.keys() | _SAYS_NOTHING:
+        if not isinstance(part, Mapping) or not part.keys() <= _MAKERS.keys() | _ANNOTATIONS:
             raise _UnknownError
         makers = dict.fromkeys(make for keyword, make in _MAKERS.items() if keyword in part)
         checks = [make(self, part) for make in makers]
@@ -61,10 +61,10 @@ class _Maker:
         if len(checks) == 2:
             first, second = checks
             return lambda value: first(value) and second(value)
-        return lambda value: all([each(value) for each in checks])  # noqa: C419 - half the time of a generator
+        return lambda value: all([check(value) for check in checks])  # noqa: C419 - half the time of a generator
 
     def named(self, reference: str) -> Check:
-        """The check of what a reference within the schema names."""
+        """Return the check of the target of a reference within the schema."""
         match = _REF.fullmatch(reference)
         if match is None or match[1] not in self._root.get("$defs", {}):
             raise _UnknownError
@@ -121,7 +121,7 @@ def _any_of(maker: _Maker, part: Mapping[str, Any]) -> Check:
 
 
 def _size(kind: type[str | list[Any]], least: str, most: str) -> Callable[[_Maker, Mapping[str, Any]], Check]:
-    """The maker for two keywords that bound the length of one kind of value."""
+    """Return the maker for two keywords that bound the length of one type of value."""
 
     def make(_: _Maker, part: Mapping[str, Any]) -> Check:
         low, high = part.get(least, 0), part.get(most, float("inf"))
@@ -143,7 +143,8 @@ def _pattern(_: _Maker, part: Mapping[str, Any]) -> Check:
     return lambda value: type(value) is not str or search(value)
 
 
-_STRING, _ARRAY = _size(str, "minLength", "maxLength"), _size(list, "minItems", "maxItems")
+_STRING = _size(str, "minLength", "maxLength")
+_ARRAY = _size(list, "minItems", "maxItems")
 _MAKERS: Mapping[str, Callable[[_Maker, Mapping[str, Any]], Check]] = {
     "type": _type,
     "enum": _enum,
@@ -162,4 +163,4 @@ _MAKERS: Mapping[str, Callable[[_Maker, Mapping[str, Any]], Check]] = {
     "maximum": _range,
     "pattern": _pattern,
 }
-"""Keyword → what makes its check; one that serves two keywords is made once."""
+"""Keyword → function that builds its check; one that serves two keywords is built once."""

@@ -1,6 +1,6 @@
-"""A text that should be JSON → its value: as it stands, or mended where that is no guess.
+"""Parse a text that should be JSON, repairing it only where the repair is not a guess.
 
-It takes no cut text for a whole one, takes time in proportion to the text, and its messages repeat nothing of it.
+It must not accept a truncated text, needs linear time, and its messages never quote the text.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pipeline.answers.thoughts import after_thoughts
 from pipeline.errors import ConfigError, Stage
 
 _MAX_DEPTH = 200
-_MAX_MENDED_CHARS = 1 << 19
+_MAX_REPAIRED_CHARS = 1 << 19
 _MAX_FULL_CHARS = 8000
 _MAX_REGIONS = 100
-# a string always ends here, if need be at the end of the text: so neither pattern ever goes back
+# a string always ends, at the latest with the text, so neither pattern ever backtracks
 _STRING = r'"(?:[^"\\]+|\\.?)*(?:"|\Z)'
 _STRING_OR_COMMA = re.compile(_STRING + r"|,(?=[ \t\r\n]*[}\]])", re.DOTALL)
 _STRING_OR_BRACKET = re.compile(_STRING + r"|[\[\]{}]", re.DOTALL)
@@ -29,7 +29,7 @@ _FENCE_LINE = re.compile(r"^[ \t]*```[^`\n]*$", re.MULTILINE)
 
 
 class AnswerError(Exception):
-    """The text is no answer: `reason` and `stage` as in a line of errors, `message` without a word of the text."""
+    """The text is not an answer: `reason` and `stage` as in an error record, `message` without any of the text."""
 
     def __init__(self, reason: str, message: str, *, stage: Stage = "parse") -> None:
         super().__init__(message)
@@ -39,20 +39,20 @@ class AnswerError(Exception):
 
 
 def read(text: str, *, repair: str) -> tuple[Any, bool]:
-    """The value, and whether something was mended for it; AnswerError `invalid_json` for anything else.
+    """Return the value and whether the text was repaired; AnswerError `invalid_json` for anything else.
 
-    `repair` is off, basic or full. The value is nested 200 deep at most and holds no NaN and no Infinity.
+    `repair`: off, basic or full. The value is nested at most 200 deep and contains no NaN or Infinity.
     """
     try:
-        value, mended = _read(text, repair)
+        value, repaired = _read(text, repair)
         _refuse_depth(value)
     except RecursionError as cause:
         raise AnswerError("invalid_json", "nested too deeply") from cause
-    return value, mended
+    return value, repaired
 
 
 def strip_fence(text: str) -> str:
-    """What stands between the one opening and the one closing fence line around a text; else the text itself."""
+    """Return the text between one opening and one closing fence line; the text itself without such a pair."""
     opening, newline, rest = text.lstrip().partition("\n")
     rest = rest.rstrip()
     if newline and opening.startswith("```") and "`" not in opening[3:] and rest.endswith("\n```"):
@@ -61,7 +61,7 @@ def strip_fence(text: str) -> str:
 
 
 def repair_library() -> Callable[..., Any]:
-    """The `loads` of json_repair; ConfigError when it is not installed."""
+    """Return `loads` of json_repair; ConfigError when it is not installed."""
     try:
         import json_repair
     except ImportError as cause:
@@ -73,21 +73,21 @@ def repair_library() -> Callable[..., Any]:
 
 def _read(text: str, repair: str) -> tuple[Any, bool]:
     try:
-        value, mended = _decode(text)
+        value, repaired = _decode(text)
     except json.JSONDecodeError as cause:
-        if repair == "off" or len(text) > _MAX_MENDED_CHARS:
+        if repair == "off" or len(text) > _MAX_REPAIRED_CHARS:
             raise _not_json(cause) from cause
-        return _mended(_without_thoughts(text).strip(), repair), True
-    _refuse(mended and repair == "off", "a key is given twice")
+        return _repaired_value(_without_thoughts(text).strip(), repair), True
+    _refuse(repaired and repair == "off", "a key is given twice")
     inner = _unwrapped(value) if repair != "off" else None
-    return (value, mended) if inner is None else (inner, True)
+    return (value, repaired) if inner is None else (inner, True)
 
 
-def _mended(text: str, repair: str) -> Any:
-    """The value of a text that is not JSON as it stands."""
+def _repaired_value(text: str, repair: str) -> Any:
+    """Return the value of a text that is not valid JSON."""
     body = strip_fence(text)
     try:
-        value = _decode_mended(body)
+        value = _decode_repaired(body)
     except json.JSONDecodeError as cause:
         return _from_prose(body, repair, cause)
     inner = _unwrapped(value)
@@ -95,7 +95,7 @@ def _mended(text: str, repair: str) -> Any:
 
 
 def _from_prose(text: str, repair: str, error: json.JSONDecodeError) -> Any:
-    """The one object of a text with other things around it; `error` is why the whole of it is no JSON."""
+    """Return the one object in a text with other content; `error`: why the whole text is not JSON."""
     block = _fenced_block(text)
     regions = _regions(block)
     try:
@@ -107,12 +107,12 @@ def _from_prose(text: str, repair: str, error: json.JSONDecodeError) -> Any:
     offset = text.index(block)
     starts = (offset + start for start, _ in _spans(block))
     offered = any(text[start] == "{" and is_answer_in_prose(text, start) for start in starts)
-    _refuse(not offered, "its object is an example within prose, and no answer")
+    _refuse(not offered, "its object is an example within prose, not an answer")
     return value
 
 
 def _decode(text: str, *, strict: bool = True) -> tuple[Any, bool]:
-    """The value, and whether an equal key was dropped; not strict: raw control characters in strings are taken."""
+    """Return the value and whether an equal key was dropped; not strict: accept control characters in strings."""
     dropped = False
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -137,18 +137,18 @@ def _decode(text: str, *, strict: bool = True) -> tuple[Any, bool]:
         raise AnswerError("invalid_json", "a number is too large") from cause
 
 
-def _decode_mended(text: str) -> Any:
-    """The value of a text whose faults are trailing commas and control characters at most."""
+def _decode_repaired(text: str) -> Any:
+    """Return the value of a text whose only errors are trailing commas and control characters."""
     return _decode(_STRING_OR_COMMA.sub(lambda m: "" if m[0] == "," else m[0], text), strict=False)[0]
 
 
 def _unwrapped(value: Any) -> dict[str, Any] | None:
-    """The object that was encoded as a string once more, or twice; None when the value is what it seems."""
+    """Return the object that was encoded as a string once or twice more; None for any other value."""
     for _ in range(2):
         if not isinstance(value, str) or not value.lstrip().startswith(("{", '"', "```")):
             return None
         try:
-            value = _decode_mended(strip_fence(value))
+            value = _decode_repaired(strip_fence(value))
         except json.JSONDecodeError:
             return None
         if isinstance(value, dict):
@@ -157,7 +157,7 @@ def _unwrapped(value: Any) -> dict[str, Any] | None:
 
 
 def _without_thoughts(text: str) -> str:
-    """The text after the model's thoughts; thoughts without an end hold no answer."""
+    """Return the text after the model's thoughts; AnswerError when the thoughts have no end."""
     answer = after_thoughts(text)
     if answer is None:
         raise AnswerError("invalid_json", "the thoughts have no end, so there is no answer")
@@ -165,7 +165,7 @@ def _without_thoughts(text: str) -> str:
 
 
 def _fenced_block(text: str) -> str:
-    """The block of a text that has exactly one, when nothing outside of it was left open; else the text."""
+    """Return the only fenced block of a text, if no bracket is open outside of it; else the text."""
     lines = [] if text.startswith("{") else list(islice(_FENCE_LINE.finditer(text), 3))
     if len(lines) != 2:
         return text
@@ -174,12 +174,12 @@ def _fenced_block(text: str) -> str:
 
 
 def _regions(text: str) -> list[str]:
-    """The different top-level `{…}` of a text; AnswerError when a bracket is left open, or over."""
+    """Return the different top-level `{…}` of a text; AnswerError for unbalanced brackets."""
     return list(dict.fromkeys(text[start:end] for start, end in _spans(text) if text[start] == "{"))
 
 
 def _spans(text: str) -> Iterator[tuple[int, int]]:
-    """Where brackets open and close at the top of a text; inside of them strings are passed over."""
+    """Yield start and end of the top-level brackets of a text, skipping strings inside them."""
     depth = start = at = 0
     while token := (_STRING_OR_BRACKET if depth else _BRACKET).search(text, at):
         at = token.end()
@@ -196,14 +196,14 @@ def _spans(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _only_object(regions: list[str]) -> Any:
-    """The one object among the regions; the same one several times is one, different ones are a guess."""
+    """Return the one object among the regions, perhaps repeated; AnswerError for different ones."""
     _refuse(len(regions) > _MAX_REGIONS, "it holds too many objects, or braces in prose")
     found: list[Any] = []
     for region in regions:
         try:
-            value = _decode_mended(region)
+            value = _decode_repaired(region)
         except json.JSONDecodeError:
-            # `{name}` in prose is no broken object
+            # `{name}` in prose is not a broken object
             if '"' in region or len(regions) == 1:
                 raise
             continue
@@ -214,7 +214,7 @@ def _only_object(regions: list[str]) -> Any:
 
 
 def _guessed(text: str) -> Any:
-    """What json_repair makes of a text in its strict mode, if that is one object."""
+    """Return the object that json_repair finds in its strict mode; AnswerError for anything else."""
     try:
         # only inside an array does its strict mode refuse a key given twice
         values = repair_library()(f"[{text}]", skip_json_loads=True, strict=True)
@@ -227,7 +227,7 @@ def _guessed(text: str) -> Any:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """True for equal JSON; Python holds 1, 1.0 and true for equal."""
+    """Return True for equal JSON; in Python 1, 1.0 and True are equal."""
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
@@ -247,7 +247,7 @@ def _number(digits: str) -> float:
 
 
 def _constant(name: str) -> NoReturn:
-    raise AnswerError("invalid_json", f"{name} is no JSON")
+    raise AnswerError("invalid_json", f"{name} is not JSON")
 
 
 def _refuse(condition: bool, message: str) -> None:

@@ -1,7 +1,7 @@
 """The keywords of JSON Schema that hold a regular expression, with an engine that does not backtrack.
 
-jsonschema uses `re.search`, which a pattern such as `^(a+)+$` and sixty characters of an answer keep busy for ever.
-The meaning is the same; what a pattern cannot do without backtracking is refused when the agent is loaded.
+jsonschema uses `re.search`, which a pattern such as `^(a+)+$` and sixty characters of an answer keep busy forever.
+The meaning is the same; patterns that need backtracking are refused when the agent is loaded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.linear_regex import UnsupportedPatternError, linear_regex
 
 
 def matches(pattern: str, text: str) -> bool:
-    """True when the pattern matches somewhere in the text; TooExpensiveError after some seconds of work."""
+    """Return True when the pattern matches somewhere in the text; TooExpensiveError after some seconds of work."""
     return linear_regex(pattern).search(text)
 
 
@@ -82,7 +82,7 @@ def _additional_properties(
 
 
 def additional_names(names: Iterable[str], schema: Mapping[str, Any]) -> list[str]:
-    """The names that neither `properties` nor `patternProperties` of the schema covers."""
+    """Return the names that neither `properties` nor `patternProperties` of the schema covers."""
     named, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
     return [name for name in names if name not in named and not any(matches(each, name) for each in patterns)]
 

@@ -1,6 +1,6 @@
-"""Lint an agent's schema: keywords that mean nothing, and schemas that accept what nobody wants as a result.
+"""Lint an agent's schema: unknown keywords, and schemas that accept useless results.
 
-JSON Schema ignores what it does not know, so that a typing error switches a rule off in silence. It judges no answer.
+JSON Schema ignores unknown keywords, so a typing error silently disables a rule. It must not validate answers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KEYWORDS = frozenset((
 
 _OWN = (QUOTE,)
 _NEAR = 0.8
-"""How alike an `x-` keyword must be to one of ours to be taken for a typing error; others are somebody else's."""
+"""Similarity (0 to 1) from which an `x-` keyword is a typing error of our own one; others belong to other tools."""
 _SHOWN = 5
 
 
@@ -59,11 +59,11 @@ def accepts_anything(compiled: CompiledSchema) -> str | None:
 
 def unbounded(compiled: CompiledSchema) -> str | None:
     """Return a warning that names the strings and arrays without a limit, which a model in a loop fills."""
-    found = list(_unbounded(compiled.schema))
-    if not found:
+    unlimited = list(_unbounded(compiled.schema))
+    if not unlimited:
         return None
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    shown = ", ".join(found[:_SHOWN])
+    more = f" and {len(unlimited) - _SHOWN} more" if len(unlimited) > _SHOWN else ""
+    shown = ", ".join(unlimited[:_SHOWN])
     return f"no limit at {shown}{more}: a model in a loop fills the answer; set `maxLength` or `maxItems`"
 
 

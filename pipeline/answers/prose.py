@@ -1,6 +1,6 @@
-"""Tells an object that prose offers as the answer from one that it quotes as an example.
+"""Distinguish an object that prose offers as the answer from one that it quotes as an example.
 
-An answer begins a line or follows a colon; an object within a sentence, or one called an example, is none.
+An answer starts a line or follows a colon; an object within a sentence, or one called an example, is not an answer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def is_answer_in_prose(text: str, start: int) -> bool:
 
 
 def _sentence(lead: str) -> str:
-    """Return the last sentence of what stands before an object."""
-    whole = _ABBREVIATION.sub(lambda found: found[0].replace(".", "\u2024"), lead)
-    ends = [found.end() for found in _SENTENCE_END.finditer(whole)]
+    """Return the last sentence before an object."""
+    whole = _ABBREVIATION.sub(lambda match: match[0].replace(".", "\u2024"), lead)
+    ends = [match.end() for match in _SENTENCE_END.finditer(whole)]
     return (whole[ends[-1] :] if ends else whole).replace("\u2024", ".")

@@ -1,6 +1,6 @@
-"""A JSON Schema, compiled once: does a value keep it, what is the one thing worth saying, which strings are quotes.
+"""A JSON Schema, compiled once: validates values, selects the most useful violation, finds quotes.
 
-Only keywords.py and this module know jsonschema; they read no file, use no network and repeat no value they judge.
+Only keywords.py and this module import jsonschema; they must not read files, use the network or quote values.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ Place = tuple[str | int, ...]
 class CompiledSchema:
     """A checked schema with its validator; safe to share between threads.
 
-    `schema` is as given, `for_server` is without `x-` keywords, its keys in the same order. `surely_keeps` spares
-    most valid values the validator, which takes ten times as long.
+    `schema` is as given, `for_server` lacks `x-` keywords, with its keys in the same order. `surely_keeps` accepts
+    most valid values without the validator, which takes ten times as long.
     """
 
     schema: Mapping[str, Any]
@@ -49,7 +49,7 @@ class CompiledSchema:
     surely_keeps: Check | None
 
     def violation(self, value: Any) -> Violation | None:
-        """None when the value keeps the schema, else the one violation worth saying."""
+        """Return the most useful violation; None for a valid value."""
         try:
             if self.surely_keeps is not None and self.surely_keeps(value):
                 return None
@@ -66,15 +66,15 @@ class CompiledSchema:
         return Violation(path_of(worst.absolute_path, names=self.names), message)
 
     def quotes(self, value: Any) -> list[tuple[str, str]]:
-        """The strings of a valid value that must stand in the document, each with its place, once."""
+        """Return (place, text) of each string that must be a quote from the document, without duplicates."""
         if not self.has_quotes:
             return []
-        found = dict.fromkeys(_quoted(self, self.schema, value=value, place=()))
-        return [(path_of(place, names=self.names), text) for place, text in found]
+        quotes = dict.fromkeys(_quoted(self, self.schema, value=value, place=()))
+        return [(path_of(place, names=self.names), text) for place, text in quotes]
 
 
 def compile_schema(schema: Mapping[str, Any], *, where: str) -> CompiledSchema:
-    """The schema, checked and ready; ConfigError naming `where` and the place when it cannot be used."""
+    """Check and compile a schema; ConfigError with `where` and the place when it is not valid."""
     plain = _plain(schema, where)
     kind = plain.get("type", "object" if isinstance(plain.get("properties"), dict) else None)
     if kind != "object":
@@ -105,7 +105,7 @@ def compile_schema(schema: Mapping[str, Any], *, where: str) -> CompiledSchema:
 
 
 def _plain(schema: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The schema as JSON would give it back; YAML knows dates, and keys that are not strings."""
+    """Return the schema as plain JSON; ConfigError for YAML dates and keys that are not strings."""
     if not isinstance(schema, Mapping):
         raise ConfigError(f"{where}: got {type(schema).__name__}, need a JSON Schema (a mapping)")
     try:
@@ -118,7 +118,7 @@ def _plain(schema: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _check_keywords(plain: Any, where: str) -> None:
-    """Nothing, or ConfigError: the schema is not one of draft 2020-12, or a pattern does not compile."""
+    """Raise ConfigError for a schema that is not of draft 2020-12, or a pattern that does not compile."""
     try:
         Draft202012Validator.check_schema(plain, format_checker=FormatChecker(["regex"]))
     except SchemaError as cause:
@@ -130,7 +130,7 @@ def _check_keywords(plain: Any, where: str) -> None:
 
 
 def _check_place(node: dict[str, Any], resolver: Any, *, where: str, place: str) -> None:
-    """Nothing, or ConfigError: a reference that leads out of the schema or nowhere, or a misplaced keyword."""
+    """Raise ConfigError for a reference without a target in the schema, or a misplaced keyword."""
     for keyword in ("$ref", "$dynamicRef"):
         if isinstance(node.get(keyword), str):
             _check_ref(node[keyword], resolver, at=f"{where}: at {place}.{keyword}")
@@ -145,15 +145,15 @@ def _check_place(node: dict[str, Any], resolver: Any, *, where: str, place: str)
 
 
 def _check_required(required: Iterable[str], properties: Iterable[str], *, at: str) -> None:
-    """Nothing, or ConfigError: a property is required that may not be there, so that no object fits."""
+    """Raise ConfigError for a required property that is not accepted, so that no object is valid."""
     for name in required:
         if name not in properties:
-            told = f"{short(name)} is none of the properties, and no others are accepted"
-            raise ConfigError(f"{at}: {told}{nearest_hint(name, properties)}")
+            message = f"{short(name)} is none of the properties, and no others are accepted"
+            raise ConfigError(f"{at}: {message}{nearest_hint(name, properties)}")
 
 
 def _check_ref(ref: str, resolver: Any, *, at: str) -> None:
-    """Nothing, or ConfigError when the reference is not one into this very schema."""
+    """Raise ConfigError for a reference whose target is not in this schema."""
     accepted = 'need a place in this schema, such as "#/$defs/name"'
     if not ref.startswith("#"):
         raise ConfigError(f"{at}: got {short(ref)}, which is outside of the schema; {accepted}")
@@ -161,21 +161,21 @@ def _check_ref(ref: str, resolver: Any, *, at: str) -> None:
         target = resolver.lookup(ref).contents
     except Unresolvable as cause:
         raise ConfigError(f"{at}: got {short(ref)}, which is not there; {accepted}") from cause
-    # a reference may lead below a keyword of no meaning, where nothing has been checked yet
+    # a reference may point below an unknown keyword, which has not been checked yet
     _check_keywords(target, at)
     for _, node in places(target, ""):
         check_patterns(node, at=at, names_matter=False)
 
 
 def _names(node: dict[str, Any]) -> Iterator[str]:
-    """The property names a schema gives."""
+    """Yield the property names in a schema."""
     for keyword in ("properties", "required"):
         names = node.get(keyword)
         yield from (name for name in names if isinstance(name, str)) if isinstance(names, (dict, list)) else ()
 
 
 def _quoted(compiled: CompiledSchema, schema: Any, *, value: Any, place: Place) -> Iterator[tuple[Place, str]]:
-    """The quotes in a valid value, by walking the schema and the value side by side."""
+    """Yield the quotes in a valid value, walking schema and value side by side."""
     if not isinstance(schema, Mapping):
         return
     if schema.get(QUOTE) and isinstance(value, str):
@@ -188,31 +188,31 @@ def _quoted(compiled: CompiledSchema, schema: Any, *, value: Any, place: Place) 
 
 
 def _steps(value: Any) -> Iterable[tuple[str | int, Any]]:
-    """The items of an array or the properties of an object; nothing of anything else."""
+    """Return the items of an array or the properties of an object; empty for other values."""
     if isinstance(value, dict):
         return value.items()
     return enumerate(value) if isinstance(value, list) else ()
 
 
 def _applied(compiled: CompiledSchema, schema: Mapping[str, Any], *, value: Any) -> Iterator[Any]:
-    """The schemas that speak of the same value: references, and the branches it keeps."""
+    """Yield the schemas that apply to the same value: references, and the branches it is valid against."""
 
-    def keeps(branch: Any) -> bool:
+    def is_valid(branch: Any) -> bool:
         return bool(compiled.validator.evolve(schema=branch).is_valid(value))
 
     for keyword in ("$ref", "$dynamicRef"):
         if keyword in schema:
             yield compiled.resolver.lookup(schema[keyword]).contents
     yield from schema.get("allOf", [])
-    yield from filter(keeps, [*schema.get("anyOf", []), *schema.get("oneOf", [])])
+    yield from filter(is_valid, [*schema.get("anyOf", []), *schema.get("oneOf", [])])
     if "if" in schema:
-        yield from [schema["if"], schema.get("then")] if keeps(schema["if"]) else [schema.get("else")]
+        yield from [schema["if"], schema.get("then")] if is_valid(schema["if"]) else [schema.get("else")]
     if isinstance(value, dict):
         yield from (sub for name, sub in schema.get("dependentSchemas", {}).items() if name in value)
 
 
 def _inner(schema: Mapping[str, Any], step: str | int) -> list[Any]:
-    """The schemas of one item or property, as `items` and `additionalProperties` leave them."""
+    """Return the schemas of one item or property, with `items` and `additionalProperties` as fallbacks."""
     if isinstance(step, int):
         prefix = schema.get("prefixItems", [])
         return [prefix[step] if step < len(prefix) else schema.get("items")]

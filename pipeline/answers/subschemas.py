@@ -1,6 +1,6 @@
 """Walk a JSON Schema as plain data: its subschemas with their places, and copies without some keywords.
 
-It knows no validator, so that it is cheap to import.
+It must not import a validator: it is used where imports must be fast.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "
 
 
 def places(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every mapping that is a schema, with its path; data (values of `enum`, `x-…`) is passed over."""
+    """Yield every mapping that is a schema, with its path; data (values of `enum`, `x-…`) is skipped."""
     if isinstance(node, list):
         for number, item in enumerate(node):
             yield from places(item, f"{path}[{number}]")

@@ -1,7 +1,7 @@
-"""Separates a model's thoughts from its answer, in a text that a server did not separate.
+"""Separate a model's thoughts from its answer where the server has not done so.
 
-A draft inside thoughts is never an answer, whether or not the thoughts were closed. Marks within the strings of an
-object are the answer's own words. Nothing here parses what it returns.
+A draft inside thoughts is never an answer, whether or not the thoughts were closed. Marks within strings of an object
+belong to the answer. It must not parse or change the answer.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _MARK = re.compile(
 )
 _FIRST_OBJECT = re.compile(r"\s*(?:```[^`\n]*\n\s*)?(?=\{)")
 _CANDIDATES = 8
-"""How many places of a text are tried as the beginning of a whole answer: each takes time in proportion to the text."""
+"""Most positions of a text tried as the start of a whole answer: each costs time in proportion to the text."""
 
 
 def after_thoughts(text: str) -> str | None:
@@ -64,7 +64,7 @@ def after_thoughts(text: str) -> str | None:
     marks = list(_MARK.finditer(text, _end_of_first_object(text)))
     closings = [mark for mark in marks if mark["closing"] is not None]
     for mark in closings[:_CANDIDATES]:
-        if is_one_object(text[mark.end() :]):  # later marks stand in its strings
+        if is_one_object(text[mark.end() :]):  # later marks are part of its strings
             return text[mark.end() :]
     end = closings[-1].end() if closings else 0
     if any(mark["opening"] is not None and mark.start() >= end for mark in marks):
@@ -84,9 +84,9 @@ def is_one_object(text: str) -> bool:
 
 
 def _end_of_first_object(text: str) -> int:
-    """Return where the object ends that a text begins with, perhaps in a fence; 0 when it begins with none.
+    """Return the end of the object, perhaps in a fence, at the start of a text; 0 without one.
 
-    An object without an end reaches to the end of the text: all its marks stand in it.
+    An unclosed object extends to the end of the text: all marks are inside it.
     """
     found = _FIRST_OBJECT.match(text)
     if found is None:

@@ -1,6 +1,6 @@
-"""What is said about a value that breaks its schema: the place, what was expected, and what kind of thing was there.
+"""Messages about a value that violates its schema: the place, the expected value, and the type found.
 
-Nothing here repeats the value itself: it may hold the document's text.
+They must not quote the value: it may contain the document's text.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ _PLAIN = {
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """Where a value breaks its schema (`$.companies[0].impact_score`), and what was expected there."""
+    """The place of a violation (`$.companies[0].impact_score`) and the expected value."""
 
     path: str
     message: str
 
 
 def describe(keyword: str | None, schema: Any, *, value: Any) -> str:
-    """What the schema's `keyword` expected of the value, in at most MESSAGE_CHARS characters.
+    """Return the expectation of a schema's `keyword`, in at most MESSAGE_CHARS characters.
 
-    `keyword` is None where the schema is `false`: nothing is accepted there.
+    `keyword` is None where the schema is `false`, which accepts no value.
     """
     if keyword is None or not isinstance(schema, Mapping):
         message = "nothing at this place"
@@ -85,20 +85,20 @@ def describe(keyword: str | None, schema: Any, *, value: Any) -> str:
 
 
 def path_of(steps: Iterable[str | int], *, names: Collection[str]) -> str:
-    """The place in JSON path notation; a name that is not in `names` is the model's own, hence `*`."""
+    """Return the place in JSON path notation; names that are not in `names` come from the model and become `*`."""
     return "$" + "".join(
         f"[{step}]" if isinstance(step, int) else _dotted(step) if step in names else ".*" for step in steps
     )
 
 
 def short(value: Any) -> str:
-    """A value of a schema (never of a document) as JSON, cut to a readable length."""
+    """Return a value of a schema (never of a document) as JSON, shortened to 120 characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 120 else text[:119] + "…"
 
 
 def _expected(schema: Any) -> str:
-    """What a schema accepts, in words: `an integer >= 0 and <= 100`."""
+    """Return the values that a schema accepts, in words: `an integer >= 0 and <= 100`."""
     if not isinstance(schema, Mapping):
         return "any value"
     if "const" in schema:
@@ -117,7 +117,7 @@ def _branches(branches: Sequence[Any]) -> str:
 
 
 def _kind(value: Any) -> str:
-    """What kind of thing a value is, with its size: `a string of 12 characters`."""
+    """Return the type and size of a value: `a string of 12 characters`."""
     if value is None:
         return _KINDS["null"]
     if isinstance(value, bool):

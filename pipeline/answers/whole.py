@@ -1,5 +1,6 @@
-"""Finds an answer that is whole although its server did not deliver it as one: cut in the white space behind it, or
-delivered as the model's reasoning. Nothing here mends a text.
+"""Find a complete answer that the server did not deliver as one: cut in trailing white space, or sent as reasoning.
+
+It must not repair a text.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _PADDING = re.compile(
 def padded_object(text: str) -> str | None:
     """Return the object that a text begins with, if white space or end tokens, and nothing else, follow it.
 
-    None also when nothing follows: such an answer was cut at its last character, or went on.
+    None also when nothing follows: such an answer was cut at its last character, or would have continued.
     """
     body = after_thoughts(text)
     body = body.lstrip() if body else ""
