@@ -97,6 +97,15 @@ class Finding:
             return "whole"
         return "whole" if most_tokens(size_bytes) + max_tokens <= self.proven else "prove"
 
+    def is_contradicted(self, tokens: int) -> bool:
+        """Return whether a prompt was read that is longer than the limit: another server answers at this address.
+
+        The limit is known to 1/64 or 16 tokens (limit_search.py); twice that is out of doubt.
+        """
+        if self.cut is None:
+            return False
+        return tokens > max(self.cut.high, self.cut.context_length) * 33 / 32 + 2 * 16
+
 
 def most_tokens(size_bytes: int) -> int:
     """Return how many tokens a text of this many bytes can have."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import statistics
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from dataclasses import dataclass, replace
 from pipeline.llm.length_proof import (
     NO_COUNT,
     ONLY_UNCACHED,
+    TWO_LIMITS,
     UNPROVABLE,
     Counted,
     Cut,
@@ -37,9 +37,12 @@ MOST_FAILURES = 3
 """Proofs that may fail in a row while the server completes documents, before its records are noted as unverified."""
 LOOK_S = 0.25
 RATIOS_KEPT, RATIOS_NEEDED = 101, 5
-USUAL_TOKENS_PER_BYTE = 0.35
+LEAST_WEIGHT = 256
+"""Lighter prompts say little of a text's tokens: the chat template is most of them."""
+LEAST_RATIO = 0.5
+"""A server that leaves out what it has cached must not make texts look short."""
 MARGIN = 1.2
-"""How much denser than the run's usual text a text is taken to be where its tokens are estimated."""
+"""How much denser than the densest of this run's texts a text is taken to be where its tokens are estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ class Case:
 
     `send`: text, max_tokens, and whether what follows the document (a re-ask's complaint) is sent with it.
     `tiny`: sends a tiny question. `places`: how often the text stands in the prompt. `base`: tokens without a document.
-    `promised_context`: the context of a server that was asked to refuse what is longer.
+    `promised_context`: the context of a server that was asked to refuse what is longer. `weight`: the prompt's tokens
+    by its characters (token_weight.py); 0 where nobody asks for an estimate.
     """
 
     text: str
@@ -60,6 +64,7 @@ class Case:
     places: int = 1
     base: int = 0
     promised_context: int | None = None
+    weight: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +101,12 @@ class PromptProofs:
         finding = self.finding
         return not finding.unverified and (finding.refuses or finding.cut is not None or finding.proven > 0)
 
-    def estimate(self, size_bytes: int) -> int:
-        """Return how many tokens a prompt may have, by what this run's prompts had, and a margin."""
+    def estimate(self, weight: int) -> int:
+        """Return how many tokens a prompt of this `weight` may have, by this run's densest prompts, and a margin."""
         with self._changed:
             known = len(self._ratios) >= RATIOS_NEEDED
-            ratio = statistics.median(self._ratios) if known else USUAL_TOKENS_PER_BYTE
-        return math.ceil(size_bytes * ratio * MARGIN)
+            ratio = max(LEAST_RATIO, *self._ratios) if known else 1.0
+        return math.ceil(weight * ratio * MARGIN)
 
     def exempt(self) -> None:
         """Take the server as one that is known to refuse what is too long."""
@@ -146,6 +151,9 @@ class PromptProofs:
             if not case.tokens or self.finding.unverified:
                 return self._accept(case, notes=() if self.finding.refuses else (UNVERIFIED,))
             verdict = finding.verdict(case.tokens, size_bytes=case.size_bytes, max_tokens=case.max_tokens)
+            if finding.is_contradicted(case.tokens):
+                self.distrust(TWO_LIMITS)
+                continue
             if verdict == "whole":
                 return self._accept(case)
             if verdict == "halves":
@@ -161,8 +169,8 @@ class PromptProofs:
     def _accept(self, case: Case, notes: tuple[str, ...] = ()) -> Verified:
         with self._changed:
             self.accepted += 1
-            if case.tokens and case.size_bytes:
-                self._ratios.append(case.tokens / case.size_bytes)
+            if case.tokens and case.weight >= LEAST_WEIGHT:
+                self._ratios.append(case.tokens / case.weight)
         return Verified(notes=notes)
 
     def _turn(self, may_wait: Callable[[], bool]) -> bool:

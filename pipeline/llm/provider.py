@@ -209,8 +209,7 @@ class Provider:
     def _call(self, replica: Replica, question: ExtractionRequest) -> ExtractionAttempt:
         try:
             client = replica.clients[question.variant]
-            size_bytes = sum(len(text.encode("utf-8", "replace")) for text in question.prompts.values())
-            if (refused := too_long(client, size_bytes)) is not None:
+            if (refused := too_long(client, question.prompts)) is not None:
                 return refused
             return client.call_llm(question.prompts, question.json_schema, question.document_text)
         finally:
@@ -229,7 +228,8 @@ class Provider:
         if asked is None:
             return AskResult((*failures, attempt))
         alone = len(self.replicas) == 1
-        proved = verified(replica.clients[question.variant], asked, attempt, may_wait=lambda: alone)
+        client = replica.clients[question.variant]
+        proved = verified(client, asked, attempt, may_wait=lambda: alone and self._tools.sleep(0) is not True)
         if proved is None:
             return AskResult((*failures, attempt), unavailable=True, postponed=True)
         return AskResult((*failures, proved))

@@ -13,6 +13,7 @@ from pipeline.errors import kind_of
 from pipeline.llm.length_proof import Probe, ProofFailedError
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.prompt_proofs import Case, Verified
+from pipeline.llm.token_weight import weigh
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt
 
@@ -45,12 +46,12 @@ class Asked:
         return sum(len(text.encode("utf-8", "replace")) for text in self.prompts.values())
 
 
-def too_long(client: Client, size_bytes: int) -> ExtractionAttempt | None:
+def too_long(client: Client, prompts: Mapping[str, str]) -> ExtractionAttempt | None:
     """Return the failure of a prompt that does not fit the configured context, or None when it may be sent."""
     limit = client.config.context_length
     if limit is None:
         return None
-    estimate = client.proofs.estimate(size_bytes)
+    estimate = client.proofs.estimate(_weight(prompts))
     if estimate + client.config.max_tokens <= limit:
         return None
     told = f"the prompt has about {estimate} tokens and max_tokens is {client.config.max_tokens}"
@@ -64,6 +65,10 @@ def too_long(client: Client, size_bytes: int) -> ExtractionAttempt | None:
         needed_tokens=estimate,
         sent=False,
     )
+
+
+def _weight(prompts: Mapping[str, str]) -> int:
+    return sum(map(weigh, prompts.values()))
 
 
 def verified(
@@ -136,6 +141,7 @@ def case_of(client: Client, asked: Asked, tokens: int | None) -> Case:
         places=asked.places,
         base=asked.base,
         promised_context=promised,
+        weight=_weight(asked.prompts) if client.config.context_length is not None else 0,
     )
 
 

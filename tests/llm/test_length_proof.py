@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from length_servers import KINDS, TOKENIZERS, Kind, Server, Tokenizer, article, case_of
+from length_servers import KINDS, TOKENIZERS, Kind, Server, Tokenizer, article, case_of, pieces
 
-from pipeline.llm.length_proof import is_straight, split
-from pipeline.llm.prompt_proofs import UNVERIFIED, PromptProofs
+from pipeline.llm.length_proof import TWO_LIMITS, Probe, is_straight, split
+from pipeline.llm.prompt_proofs import UNVERIFIED, PromptProofs, Verified
+from pipeline.llm.token_weight import weigh
 
 MOST_REQUESTS = 40
 SHAPES: tuple[dict[str, Any], ...] = (
@@ -100,3 +104,70 @@ def test_counts_that_prove_nothing_are_noted() -> None:
         verified = proofs.verify(replace(case, tokens=tokens))
         assert verified is not None
         assert verified.notes == (UNVERIFIED,)
+
+
+def test_a_count_beyond_the_limit_shows_two_servers() -> None:
+    """A load balancer over replicas with different limits: once counts contradict, records are noted."""
+    rng = random.Random(5)
+    small, large = Server("tail", context=4096), Server("tail", context=1 << 40)
+    proofs = PromptProofs("s")
+    cut, missing = case_of(small, article(rng, 9_000))
+    found = proofs.verify(cut)
+    assert found is not None
+    assert found.cut
+    assert missing > 0
+    case, _ = case_of(large, article(rng, 9_000))
+    seen = proofs.verify(case)
+    assert seen is not None
+    assert seen.notes == (UNVERIFIED,)
+    assert proofs.finding.unverified == TWO_LIMITS
+
+
+def fine(text: str) -> list[str]:
+    """A poor vocabulary: three letters, a digit, or four blanks for each token."""
+    return re.findall(r" ?[A-Za-z]{1,3}|\d|\s{1,4}|.", text, re.DOTALL)
+
+
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize("tokenizer", [pieces, fine])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_estimate_is_no_less_than_the_tokens(kind: Kind, tokenizer: Tokenizer, counted: bool) -> None:
+    """Base64, tables or another script after nothing but articles; an article is taken for twice its length at most."""
+    rng, proofs = random.Random(7), PromptProofs("s", limit_is_set=True)
+    server = Server("refuse", context=1 << 40, tokenizer=tokenizer)
+    proofs.exempt()
+    for _ in range(20 * counted):
+        text = article(rng, 800)
+        case, _ = case_of(server, text, around=())
+        proofs.verify(replace(case, weight=weigh(text)))
+    text = kind(rng, 3_000)
+    tokens = len(tokenizer(text))
+    assert proofs.estimate(weigh(text)) >= tokens
+    if kind is article and counted:
+        assert proofs.estimate(weigh(text)) <= 2 * tokens
+
+
+def test_who_needs_no_proof_does_not_wait_for_one() -> None:
+    """While a slow proof of a longer document runs, documents of proved lengths are accepted by other threads."""
+    rng, proofs = random.Random(9), PromptProofs("s")
+    server = Server("refuse", context=1 << 40)
+    short = [case_of(server, article(rng, 600))[0] for _ in range(4)]
+    proofs.verify(short[0])
+    long, _ = case_of(server, article(rng, 30_000))
+    began, go_on, stop = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(text: str, max_tokens: int, whole: bool) -> Probe:
+        began.set()
+        assert go_on.wait(30)
+        return long.send(text, max_tokens, whole)
+
+    with ThreadPoolExecutor(2) as pool:
+        proving = pool.submit(proofs.verify, replace(long, send=slow))
+        assert began.wait(30)
+        waiting = pool.submit(proofs.verify, long, may_wait=lambda: not stop.is_set())
+        assert [proofs.verify(case) for case in short] == [Verified()] * 4
+        assert not proving.done()
+        stop.set()
+        assert waiting.result(30) is None
+        go_on.set()
+        assert proving.result(30) == Verified()
