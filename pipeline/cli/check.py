@@ -13,10 +13,14 @@ from pipeline.config.loading import describe
 from pipeline.config.yaml_file import dump_yaml
 from pipeline.errors import EXIT_CONFIG, EXIT_LATER, EXIT_OK, PipelineError
 from pipeline.llm.capabilities import Preflight
+from pipeline.llm.provider import Provider
+from pipeline.llm.replica import Replica
 from pipeline.logs import visible
 from pipeline.output import check_store, folder_of
+from pipeline.run.examination import SIDE_BY_SIDE, examine, side_by_side
 from pipeline.run.plan import build_plan, schema_warnings
 from pipeline.run.prompt_length import proof_state
+from pipeline.run.runner import start_thread
 from pipeline.run.switching import switch_warnings
 from pipeline.terminal import write_out
 
@@ -40,18 +44,35 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         write_out(visible(f"warning: {warning}"))
     codes: list[int] = []
     for provider in plan.client.providers:
-        preflights = [provider.examine(replica) for replica in provider.replicas]
-        for replica in provider.replicas:
-            for variant, preflight in replica.found.items():
-                place = f"{provider.name} at {replica.client.model.endpoint}"
-                place += f", variant {variant}" if len(replica.clients) > 1 else ""
-                proof = proof_state(replica.clients[variant])
-                write_out("\n".join(_lines(place, preflight, first=not codes, proof=proof)))
-            if replica.client.endpoint.proxy:
-                write_out(visible(f"        through the proxy {replica.client.endpoint.proxy}"))
+        preflights = [_examined(provider, replica, first=not codes) for replica in provider.replicas]
         codes.append(min(EXIT_CONFIG if result.unpaid else _EXIT_CODES[result.status] for result in preflights))
     plan.client.close()
     return max(codes[0], _check_output(app.output))
+
+
+def _examined(provider: Provider, replica: Replica, *, first: bool) -> Preflight:
+    """What was found at one server, after it was printed, a block for each variant."""
+    place = f"{provider.name} at {replica.client.model.endpoint}"
+    found = examine(
+        provider, replica, start=start_thread, report=lambda message: write_out(visible(f"WAITING {place}: {message}"))
+    )
+    waits = found.status != "ok" and replica.sharing.held is not None
+    blocks = {next(iter(replica.clients)): found} if waits else replica.found
+    for variant, preflight in blocks.items():
+        named = f"{place}, variant {variant}" if len(replica.clients) > 1 else place
+        proof = proof_state(replica.clients[variant])
+        write_out("\n".join(_lines(named, preflight, first=first, proof=proof)))
+    if replica.client.endpoint.proxy:
+        write_out(visible(f"        through the proxy {replica.client.endpoint.proxy}"))
+    if found.status == "ok" and (served := side_by_side(replica.client, start=start_thread)) is not None:
+        write_out(f"        requests side by side: {_slots(served)}")
+    return found
+
+
+def _slots(served: int) -> str:
+    if served >= SIDE_BY_SIDE:
+        return f"{served} or more"
+    return f"{served} (the others wait in the server's queue; OLLAMA_NUM_PARALLEL of the server raises it)"
 
 
 def _check_output(config: OutputConfig) -> int:
@@ -79,6 +100,7 @@ def _lines(place: str, found: Preflight, *, first: bool, proof: str) -> Iterator
         "context length": found.context_length and f"{found.context_length} tokens",
         "prompt without a document": found.prompt_tokens and f"{found.prompt_tokens} tokens",
         "long prompts": proof,
+        "model load": found.load_s and f"{found.load_s:.1f} s",
         "schema": found.enforcement,
         "think": None if found.think is None else str(found.think).lower(),
         "digest": found.digest,

@@ -20,12 +20,12 @@ from pipeline.documents import FORMATS, ListingCounts, load_entries
 from pipeline.errors import EXIT_FAILURES, EXIT_LATER, EXIT_OK, REASONS, ConfigError, TryLaterError
 from pipeline.llm.failover import Failover
 from pipeline.llm.provider import AskResult, ExtractionRequest
-from pipeline.llm.replica import at_once
 from pipeline.logs import visible
 from pipeline.records import Entry, ExtractionAttempt, Failure, Outcome, Postponed, Result
 from pipeline.run.plan import ExtractionPlan, build_plan, schema_warnings
 from pipeline.run.process import process
 from pipeline.run.refresh import Refresher
+from pipeline.run.runner import start_thread
 from pipeline.terminal import BOLD, DIM, GREEN, RED, block, plural, tinted, wants_colour, write_out
 
 EXAMPLES = "example:\n  pipeline try data/inbox/today.txt --agent appointments --set agents_dir=my_agents"
@@ -66,7 +66,7 @@ def _impatient(app: AppConfig) -> AppConfig:
 
 def _find_server(app: AppConfig, plan: ExtractionPlan, *, stop: threading.Event) -> None:
     """Return when a provider is available; raise ConfigError or TryLaterError with the cause when none is."""
-    Refresher(app, load=lambda: app, stop=stop).establish(plan, start=at_once)
+    Refresher(app, load=lambda: app, stop=stop).establish(plan, start=start_thread)
     trouble = plan.client.trouble
     if trouble is not None:
         raise TryLaterError(f"no provider is available: {trouble.message}")

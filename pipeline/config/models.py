@@ -52,7 +52,7 @@ class OllamaConfig:
     temperature: float = 0.0
     api_key: str = field(default="", repr=False)
     type: Literal["ollama"] = "ollama"
-    num_ctx: int = 8192
+    num_ctx: Literal["auto"] | int = 8192
     context_length: int | None = None
     keep_alive: int | str = "10m"
     load_timeout: float = 900.0

@@ -89,7 +89,7 @@ RULES: Mapping[str, Rule] = {
     ),
     "api_key_file": Rule("File that contains the key; read again after a 401 and at each refresh."),
     "type": Rule("The protocol the server speaks."),
-    "num_ctx": Rule("Context length to request.", low=1, unit="tokens"),
+    "num_ctx": Rule("Context length to request; auto: the loaded one if long enough, else 8192.", low=1, unit="tokens"),
     "context_length": Rule(
         "The server's context length: longer prompts fail before they are sent; null: the length the server reports.",
         low=1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from pipeline.errors import kind_of, reason_of_status
 from pipeline.llm.http import CallFailedError, Endpoint, Reply
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.protocol import decode_object, encode, whole_number
+from pipeline.llm.sharing import names_of
 from pipeline.llm.vllm import VLLMClient
 
 QUICK_TIMEOUT_S = 10.0
@@ -26,6 +28,7 @@ class Preflight:
     `unpaid`: the account has no budget left, so that waiting at a first start is in vain.
     `enforcement`: "enforced", "not enforced" or "not verified (why)"; empty when nobody tried.
     `refuses`: it is known to refuse a prompt that is too long. `dead_end`: no fallback may hide this misconfiguration.
+    `load_s`: how long it took to have the model loaded.
     `unenforced`: places and keywords of the agent's schema that this kind of server is known not to enforce.
     """
 
@@ -45,6 +48,7 @@ class Preflight:
     unpaid: bool = False
     refuses: bool = False
     dead_end: bool = False
+    load_s: float | None = None
 
 
 class FoundError(Exception):
@@ -74,9 +78,8 @@ def _vllm_facts(client: VLLMClient) -> Preflight:
     if not wanted and len(names) != 1:
         raise misconfigured("model_not_found", f"`model` is not set and the server has {_listed(names)}", models=names)
     if wanted and wanted not in names:
-        raise misconfigured(
-            "model_not_found", f"model {wanted!r} is not there; there is {_listed(names)}", models=names
-        )
+        missing = f"model {wanted!r} is not there; there is {_listed(names)}{_nearest(wanted, names)}"
+        raise misconfigured("model_not_found", missing, models=names)
     row = served[names.index(wanted or names[0])]
     meta = row.get("meta")
     context = whole_number(row.get("max_model_len")) or (
@@ -110,12 +113,14 @@ def _ollama_facts(client: OllamaClient) -> Preflight:
     """Model, digest, version and capabilities of an Ollama; the model is loaded when this returns."""
     rows = {str(row.get("name")): row for row in _rows(_get(client.endpoint, "/api/tags").get("models"))}
     wanted = client.config.model
-    name = next((name for name in _names_of(wanted) if name in rows), None)
+    name = next((name for name in names_of(wanted) if name in rows), None)
     if name is None:
-        raise misconfigured(
-            "model_not_found", f"model {wanted!r} is not there; there is {_listed(tuple(rows))}", models=tuple(rows)
-        )
+        told = f"model {wanted!r} is not there; there is {_listed(tuple(rows))}{_nearest(wanted, tuple(rows))}"
+        raise misconfigured("model_not_found", told, models=tuple(rows))
     shown = _post(client.endpoint, "/api/show", {"model": wanted}, timeout_s=QUICK_TIMEOUT_S)
+    if trained := _trained_context(shown):
+        client.wanted_context = min(client.num_ctx, trained)
+    began = client.clock()
     _load(client)
     return Preflight(
         "ok",
@@ -124,13 +129,16 @@ def _ollama_facts(client: OllamaClient) -> Preflight:
         digest=str(rows[name].get("digest") or "") or None,
         server=_version(client.endpoint, "/api/version"),
         think=_think(shown) if client.config.think == "auto" else client.config.think,
-        context_length=client.config.num_ctx,
+        context_length=client.num_ctx,
+        load_s=client.clock() - began,
     )
 
 
-def _names_of(model: str) -> tuple[str, ...]:
-    """The names under which a model may be listed: `latest` is its tag when it has no other."""
-    return model, f"{model}:latest", model.removesuffix(":latest")
+def _trained_context(shown: Mapping[str, Any]) -> int | None:
+    """The context that the model was trained for, as /api/show has it; Ollama loads no longer one."""
+    info = shown.get("model_info")
+    about = info if isinstance(info, dict) else {}
+    return whole_number(about.get(f"{about.get('general.architecture')}.context_length"))
 
 
 def _think(shown: Mapping[str, Any]) -> bool | str | None:
@@ -143,7 +151,7 @@ def _think(shown: Mapping[str, Any]) -> bool | str | None:
 
 def _load(client: OllamaClient) -> None:
     """Loads a cold model with an empty message: it would abort the load if this client left before it is done."""
-    options = {"num_ctx": client.config.num_ctx}
+    options = {"num_ctx": client.num_ctx}
     body = {"model": client.config.model, "messages": [], "stream": False, "options": options}
     body["keep_alive"] = client.config.keep_alive
     _post(client.endpoint, "/api/chat", body, timeout_s=client.config.load_timeout)
@@ -151,11 +159,14 @@ def _load(client: OllamaClient) -> None:
 
 def _effective_context(client: OllamaClient, facts: Preflight) -> Preflight:
     """The context the loaded model really has (/api/ps): Ollama clamps num_ctx to what the model was trained for."""
-    rows, names = _rows(_get(client.endpoint, "/api/ps").get("models")), _names_of(client.config.model)
+    rows, names = _rows(_get(client.endpoint, "/api/ps").get("models")), names_of(client.config.model)
     lengths = [whole_number(row.get("context_length")) for row in rows if row.get("name") in names]
-    if not lengths or not lengths[0] or lengths[0] >= client.config.num_ctx:
+    if not lengths or not lengths[0]:
         return facts
-    warning = f"num_ctx is {client.config.num_ctx}, but the loaded model has a context of {lengths[0]} tokens"
+    client.own_context = lengths[0]
+    if lengths[0] >= client.num_ctx:
+        return facts
+    warning = f"num_ctx is {client.num_ctx}, but the loaded model has a context of {lengths[0]} tokens"
     return replace(facts, context_length=lengths[0], warnings=(*facts.warnings, warning))
 
 
@@ -232,3 +243,11 @@ def _rows(listed: object) -> list[dict[str, Any]]:
 
 def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(map(repr, names[:20])) or "no model at all"
+
+
+def _nearest(wanted: str, names: tuple[str, ...]) -> str:
+    """The question whether another model is meant: the same name with another tag, else the most similar one."""
+    base = wanted.partition(":")[0]
+    tagged = [name for name in names if name.partition(":")[0] == base]
+    near = tagged or difflib.get_close_matches(wanted, names, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""

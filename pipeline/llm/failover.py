@@ -66,6 +66,11 @@ class Failover:
         dead_end = all(replica is not None and replica.state == "misconfigured" for replica in troubles)
         return Trouble(dead_end, "; ".join(provider.complaint for provider in found))
 
+    @property
+    def held(self) -> str | None:
+        """Why requests wait for other clients of a server, of the first provider for which they do; else None."""
+        return next((held for provider in self.providers if (held := provider.held) is not None), None)
+
     def ask(self, question: ExtractionRequest) -> AskResult:
         """The first provider's settled answer; `unavailable` only when none was alive to fail at it.
 

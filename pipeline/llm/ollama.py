@@ -41,11 +41,16 @@ MAX_DURATION_NS = 10**18
 
 NANOSECOND = 1e-9
 
+AUTO_NUM_CTX = 8192
+"""What `num_ctx: auto` asks for when nothing that fits is loaded."""
+
 
 class OllamaClient:
     """Asks one Ollama server (the first of `base_url`); one instance serves many threads.
 
     `think` is what to send as such: None sends nothing (models without the capability refuse the field).
+    `num_ctx`: the context that is sent. `wanted_context`: what the server makes of it, at most the trained context.
+    `own_context`: what was loaded for this client.
     """
 
     def __init__(
@@ -60,13 +65,14 @@ class OllamaClient:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.config, self._clock, self._now = config, clock, now
+        self.config, self.clock, self._now = config, clock, now
         self.think = think if config.think == "auto" else config.think
         self.endpoint = endpoint or Endpoint(config.base_urls[0], access_of(config, pool_size=pool_size))
         self.model = served_by(provider or config.type, config.model, config.base_urls[0])
-        self.context_length = config.num_ctx
+        self.num_ctx = AUTO_NUM_CTX if config.num_ctx == "auto" else config.num_ctx
+        self.context_length, self.wanted_context, self.own_context = (self.num_ctx, self.num_ctx, self.num_ctx)
         self.from_reasoning = from_reasoning
-        self._truncation = TruncationJudge(config.num_ctx)
+        self._truncation = TruncationJudge(self.num_ctx)
         self._reloads = ReloadWatch()
         self.proofs, self.overhead = PromptProofs(self.model.provider), Overhead()
         self.bodies = Bodies(self.payload)
@@ -74,7 +80,7 @@ class OllamaClient:
     def payload(self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None) -> dict[str, Any]:
         """The request's body. `truncate: false` makes a prompt that is too long an error instead of half a prompt."""
         options = {
-            "num_ctx": self.config.num_ctx,
+            "num_ctx": self.num_ctx,
             "num_predict": self.config.max_tokens,
             "temperature": self.config.temperature,
             **self.config.options,
@@ -95,7 +101,7 @@ class OllamaClient:
         self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None, document_text: str
     ) -> ExtractionAttempt:
         """What came of one request (LLMClient)."""
-        started = self._clock()
+        started = self.clock()
         most = self.config.max_tokens
         attempt = ExtractionAttempt(self.model, context_length=self.context_length, max_tokens=most)
         try:
@@ -107,7 +113,7 @@ class OllamaClient:
             size_bytes = max(_size_bytes(document_text), sum(map(_size_bytes, prompts.values())))
             attempt = self._judge(attempt, reply, size_bytes=size_bytes, json_schema=json_schema)
             attempt = self._reloads.seen(attempt, asked_at=started)
-        return replace(attempt, latency_s=self._clock() - started)
+        return replace(attempt, latency_s=self.clock() - started)
 
     def adopt(
         self,
@@ -119,19 +125,32 @@ class OllamaClient:
         server: str | None = None,  # noqa: ARG002 - what is sent does not depend on the version
     ) -> None:
         """Takes over what a preflight found out; called before the first document only."""
-        if context_length is not None and context_length != self.context_length:
+        if context_length is not None and self.config.num_ctx == "auto":
+            self.ask_for_context(context_length)
+        elif context_length is not None and context_length != self.context_length:
             self.context_length, self._truncation = (context_length, TruncationJudge(context_length))
         self.config = replace(self.config, model=model)
         self.think = think if self.config.think == "auto" else self.config.think
         self.bodies = Bodies(self.payload)
         self.model = replace(self.model, name=model, digest=digest)
 
+    @property
+    def contexts(self) -> frozenset[int]:
+        """The contexts of a loaded model that answers this client without being loaded again."""
+        return frozenset({self.num_ctx, self.wanted_context, self.own_context, self.context_length})
+
+    def ask_for_context(self, num_ctx: int) -> None:
+        """Send this context from now on; called by a preflight, for `num_ctx: auto`."""
+        if num_ctx != self.num_ctx:
+            self.num_ctx = self.context_length = self.wanted_context = self.own_context = num_ctx
+            self._truncation, self.bodies = (TruncationJudge(num_ctx), Bodies(self.payload))
+
     def small(self, *, max_tokens: int, timeout_s: float) -> OllamaClient:
         """The same server over the same connections, asked for a few tokens only."""
         config = replace(self.config, max_tokens=max_tokens, timeout=timeout_s)
         client = OllamaClient(config, provider=self.model.provider, endpoint=self.endpoint, think=self.think)
         client.from_reasoning = self.from_reasoning
-        client.context_length = self.context_length
+        client.num_ctx, client.context_length = self.num_ctx, self.context_length
         return client
 
     def for_proof(self, max_tokens: int) -> OllamaClient:
@@ -162,9 +181,7 @@ class OllamaClient:
         is_short = self._truncation.is_cut(size_bytes, attempt.prompt_tokens)
         if body.get("done") is True and is_short and not self.proofs.decides:
             told = f"{size_bytes} bytes of prompt were answered as {attempt.prompt_tokens} tokens"
-            return failed_answer(
-                attempt, "prompt_truncated", f"{told}: the server cut it (num_ctx {self.config.num_ctx})"
-            )
+            return failed_answer(attempt, "prompt_truncated", f"{told}: the server cut it (num_ctx {self.num_ctx})")
         if body.get("done") is True and (overrun := self._overrun(attempt)):
             return replace(failed_answer(attempt, "context_length", overrun), needed_tokens=attempt.prompt_tokens)
         if body.get("done") is not True:

@@ -23,6 +23,7 @@ from pipeline.llm.schema_canary import (
     enforcement,
     is_flooded,
 )
+from pipeline.llm.sharing import choose_context
 from pipeline.llm.trial import TRIAL_TOKENS, try_completion
 from pipeline.llm.verification import TINY_PROMPTS, read_whole
 from pipeline.llm.vllm import VLLMClient
@@ -78,6 +79,8 @@ def _tiny(client: VLLMClient | OllamaClient, *, loads: bool) -> Preflight:
 def _full(
     client: VLLMClient | OllamaClient, *, sample: PreflightSample, canary: bool, known: Preflight | None
 ) -> Preflight:
+    if isinstance(client, OllamaClient) and known is None:
+        choose_context(client, sample.prompts)
     facts = known if known is not None and known.model else facts_of(client)
     take_over(client, facts)
     seen = try_completion(client, sample.prompts, sample.json_schema)

@@ -103,6 +103,12 @@ class Provider:
         return min(self.replicas, key=lambda replica: (not replica.is_dead_end, replica.since))
 
     @property
+    def held(self) -> str | None:
+        """Why its requests wait for other clients of its server; None while they don't."""
+        held = next((each.sharing.held for each in self.replicas if each.sharing.held is not None), None)
+        return f"{self.name}: {held.message}" if held is not None else None
+
+    @property
     def complaint(self) -> str:
         """Who it is, where, and what keeps it from being available."""
         replica = self.trouble
@@ -124,6 +130,8 @@ class Provider:
                 replica.mark_alive(started)
                 return self._verified(replica, question, attempt, failures)
             failures.append(attempt)
+            if replica.sharing.held_since(started):  # it waited for other clients, and proves nothing
+                return AskResult(tuple(failures), unavailable=True, losses=losses, refused=refused)
             if refusal:
                 if not is_settled(replica, attempt, began=started, moment=moment, keys=keys, again=refused):
                     return AskResult(tuple(failures), unavailable=True, losses=losses, refused=True)
@@ -211,7 +219,8 @@ class Provider:
             client = replica.clients[question.variant]
             if (refused := too_long(client, question.prompts)) is not None:
                 return refused
-            return client.call_llm(question.prompts, question.json_schema, question.document_text)
+            with replica.sharing.pending(client):
+                return client.call_llm(question.prompts, question.json_schema, question.document_text)
         finally:
             with self._lock:
                 replica.in_flight -= 1

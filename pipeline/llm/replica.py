@@ -19,6 +19,7 @@ from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.overhead import ProofBook
 from pipeline.llm.preflight import take_over
 from pipeline.llm.server_metrics import GaugeReader, Gauges
+from pipeline.llm.sharing import HeldModel, SharingWatch
 from pipeline.llm.vllm import VLLMClient
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class Replica:
         self._checking, self._checked_at = threading.Lock(), NEVER
         self._lock = threading.Lock()
         self._reported = False
+        self.sharing = SharingWatch(tools.clock)
         self._gauges: GaugeReader | None = None
         self._completed: deque[tuple[float, float]] = deque(maxlen=COMPLETIONS_KEPT)
 
@@ -178,10 +180,30 @@ class Replica:
 
     def recover(self, start: Start) -> None:
         """Has the server looked at when it is set aside and its pause is over; called by one thread at a time."""
+        self.watch(start)
         if self.state == "up" or self.looking or self.retry_at > self._tools.clock():
             return
         self.looking = True
         start(self._look, f"look at {self.client.model.endpoint}")
+
+    def watch(self, start: Start) -> None:
+        """Has it found out whether a request that waits for long waits for other clients of the server."""
+        if self.sharing.is_due(completed_at=self.completed_at):
+            start(self._look_for_others, f"watch of {self.client.model.endpoint}")
+
+    def _look_for_others(self) -> None:
+        before = self.sharing.held
+        held = self.sharing.look()
+        if held is None or held is before:
+            return
+        found = _busy_for_others(held)
+        if self.state == "up":
+            self.set_aside(found, probed=False)
+            self.retry_at = self._tools.clock()  # the look is the request that waits for the end of it
+            return
+        self.why = found
+        fields = {"provider": self._provider, "endpoint": self.client.model.endpoint, "reason": found.reason}
+        logger.warning("server is busy for others: %s", found.message, extra=fields)
 
     def _look(self) -> None:
         try:
@@ -213,6 +235,8 @@ class Replica:
 
     def _judged(self, found: Preflight, *, began: float) -> Preflight:
         """The finding, where a server that has completed requests before is in trouble rather than misconfigured."""
+        if found.status == "unreachable" and self.sharing.held is not None:
+            return _busy_for_others(self.sharing.held)
         if found.reason == "rejected" and NEVER < self.completed_at < began:
             return replace(found, status="unreachable")
         return found
@@ -234,7 +258,8 @@ class Replica:
         by_model: dict[str, Preflight] = {}
         for variant, client in self.clients.items():
             known = by_model.get(models[variant])
-            seen = self._tools.examine(client, variant=variant, full=full, known=known)
+            with self.sharing.pending(client):
+                seen = self._tools.examine(client, variant=variant, full=full, known=known)
             if seen.status == "misconfigured" and len(models) > 1:
                 seen = replace(seen, message=f"variant {variant}: {seen.message}")
             found[variant] = seen
@@ -254,3 +279,7 @@ class Replica:
             for client in self.clients.values():
                 client.proofs.forget()
             logger.info("server is back", extra={"provider": self._provider, "endpoint": self.client.model.endpoint})
+
+
+def _busy_for_others(held: HeldModel) -> Preflight:
+    return Preflight("unreachable", "overloaded", held.message)

@@ -61,9 +61,11 @@ class Display:
         if self.metrics is not None:
             self.metrics.turn(runner)
         counts, trouble = runner.counts, runner.plan.client.trouble
-        waiting = trouble.message if runner.waiting_since is not None and trouble else None
+        waiting = held = runner.plan.client.held
+        if runner.waiting_since is not None and trouble:
+            waiting = trouble.message
         if not runner.ready:
-            waiting = "the first look at the providers"
+            waiting = held or "the first look at the providers"
         if runner.end is not None and runner.in_flight:
             waiting = "what is in flight; a second Ctrl-C leaves at once"
         waiting = SECRETS.redact(waiting) if waiting else None

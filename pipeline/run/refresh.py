@@ -132,14 +132,15 @@ class Refresher:
     def _wait_for(self, provider: Provider, patience_s: float, *, start: Start) -> bool:
         """True as soon as one replica passes its preflight, whatever the others do.
 
-        False when the time is up and nobody is being looked at (a model may be loading), or when one is a dead end and
-        no other passes within seconds.
+        False when the time is up and nobody is being looked at (a model may be loading, but not while other clients
+        keep it), or when one is a dead end and no other passes within seconds.
         """
         deadline, dead_end = self._clock() + patience_s, float("inf")
         provider.retry_within(0.0)
         while True:
             provider.recover(start)
-            now, looking = self._clock(), any(replica.looking for replica in provider.replicas)
+            now = self._clock()
+            looking = any(replica.looking and replica.sharing.held is None for replica in provider.replicas)
             if provider.available:
                 return True
             if any(replica.is_dead_end for replica in provider.replicas):

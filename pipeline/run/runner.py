@@ -37,6 +37,10 @@ PROBE_TICK_S = 0.25
 REFRESH_S, REFRESH_WAITING_S = 60.0, 1.0
 
 
+def start_thread(body: Callable[[], object], name: str) -> None:
+    threading.Thread(target=body, name=name, daemon=True).start()
+
+
 class Runner:
     """One run, from the first entry to the last outcome; `run` is called once, in the main thread."""
 
@@ -94,8 +98,6 @@ class Runner:
             self._sync()
             self.job.watcher.turn(self)
         self._drain()
-
-    # ---- the main thread
 
     def _is_over(self) -> bool:
         if self.end is not None:
@@ -259,10 +261,8 @@ class Runner:
                 self.end = StopReason.of_error(error)
         self.tally.undo(*output.unwritten)
 
-    # ---- the other threads
-
     def _start(self, body: Callable[[], object], name: str) -> None:
-        threading.Thread(target=self._guarded, args=(body, name), name=name, daemon=True).start()
+        start_thread(lambda: self._guarded(body, name), name)
 
     def _guarded(self, body: Callable[[], object], name: str) -> None:
         """Runs a thread's body; whatever ends it other than its own return ends the run."""

@@ -151,6 +151,10 @@ class FakeLLM:
         """Loads a model for another client, which keeps it: requests with another context get no byte meanwhile."""
         self._ollama.loaded.put(tagged(model), context, kept_s=seconds)
 
+    def release(self, *, model: str = "llama3.1") -> None:
+        """Unloads a model, whoever keeps it."""
+        self._ollama.loaded.drop(tagged(model))
+
     def up(self) -> None:
         """Listens again, on the same port."""
         with self._changing:

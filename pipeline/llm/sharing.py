@@ -1,0 +1,222 @@
+"""Detects an Ollama that keeps the model loaded for other clients with another context than the wanted one.
+
+    a request waits 4 s ─▶ GET /api/ps, every 2.5 s ─▶ twice another context ─▶ the server is busy for others
+
+Ollama 0.33 answers a request with another num_ctx only after the loaded model's keep_alive has expired, and each
+request of the other client renews it; /api/ps answers meanwhile. It starts no thread and changes no server.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from pipeline.config.keys import provider_key
+from pipeline.llm.http import CallFailedError
+from pipeline.llm.ollama import AUTO_NUM_CTX, OllamaClient
+from pipeline.llm.protocol import decode_object, whole_number
+from pipeline.llm.vllm import VLLMClient
+
+logger = logging.getLogger(__name__)
+
+PS_TIMEOUT_S = 2.0
+SMALLEST_DOCUMENT = 1024
+"""Tokens that `num_ctx: auto` leaves for a document, at least."""
+MEASURE_TIMEOUT_S = 60.0
+UNUSUAL_WAIT_S, LOOK_EVERY_S = 4.0, 2.5
+"""Two looks and their time-out stay below the 10 s within which the wait must be reported."""
+REPEAT_S = 60.0
+"""How long a message holds whose only news is a later expiry."""
+NEVER = float("-inf")
+
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)")
+
+Client = VLLMClient | OllamaClient
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A row of /api/ps: the context in tokens, and when the model is unloaded unless it is used again."""
+
+    context: int
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldModel:
+    """A model that other clients keep loaded with the context `loaded`, while a request waits for `wanted`.
+
+    `setting`: the dotted key that names the context.
+    """
+
+    model: str
+    loaded: int
+    wanted: int
+    setting: str
+    expires_at: datetime | None
+
+    @property
+    def message(self) -> str:
+        """What is loaded, what is wanted, until when, and what to do."""
+        told = f"another client keeps the model {self.model} loaded with a context of {self.loaded} tokens"
+        told += f"{_until(self.expires_at)}, and a request with {self.wanted} waits until it is unloaded: "
+        return (
+            told + f"set `{self.setting}: {self.loaded}` (or `auto`), stop the other client, or run"
+            f" `ollama stop {self.model}`"
+        )
+
+
+def loaded_model(client: OllamaClient) -> LoadedModel | None:
+    """Return what /api/ps shows of the client's model; None when it is not loaded or the server does not answer."""
+    try:
+        reply = client.endpoint.get("/api/ps", timeout_s=PS_TIMEOUT_S)
+    except CallFailedError:
+        return None
+    body = decode_object(reply.body) if reply.status == 200 else None
+    rows = body.get("models") if body else None
+    names = names_of(client.config.model)
+    for row in rows if isinstance(rows, list) else []:
+        if isinstance(row, dict) and row.get("name") in names and (context := whole_number(row.get("context_length"))):
+            return LoadedModel(context, _moment(row.get("expires_at")))
+    return None
+
+
+def names_of(model: str) -> tuple[str, ...]:
+    """Return the names under which a model may be listed: `latest` is its tag when it has no other."""
+    return model, f"{model}:latest", model.removesuffix(":latest")
+
+
+def held_model(client: OllamaClient) -> HeldModel | None:
+    """Return the model when it is loaded with a context that this client does not ask for; else None."""
+    loaded = loaded_model(client)
+    if loaded is None or loaded.context in client.contexts:
+        return None
+    name = client.config.model
+    setting = provider_key(client.model.provider, "num_ctx")
+    return HeldModel(name, loaded.context, client.wanted_context, setting, loaded.expires_at)
+
+
+def choose_context(client: OllamaClient, prompts: Mapping[str, str]) -> None:
+    """Settle `num_ctx: auto`: the loaded context when it holds the prompt, the answer and a short document, else 8192.
+
+    `prompts`: those without a document.
+    """
+    if client.config.num_ctx != "auto":
+        return
+    loaded = loaded_model(client)
+    fits = loaded is not None and _fits(client, prompts, loaded.context)
+    client.ask_for_context(loaded.context if loaded is not None and fits else AUTO_NUM_CTX)
+    fields = {"endpoint": client.model.endpoint, "model": client.config.model, "context": client.num_ctx}
+    logger.info("num_ctx auto: context chosen", extra=fields | {"loaded": loaded.context if loaded else 0})
+
+
+def _fits(client: OllamaClient, prompts: Mapping[str, str], context: int) -> bool:
+    room = context - client.config.max_tokens - SMALLEST_DOCUMENT
+    if room <= 0:
+        return False
+    small = client.small(max_tokens=1, timeout_s=MEASURE_TIMEOUT_S)
+    small.ask_for_context(context)
+    attempt = small.call_llm(prompts, None, "")
+    client.overhead.add(attempt.prompt_tokens)
+    return attempt.prompt_tokens is not None and attempt.prompt_tokens <= room
+
+
+class SharingWatch:
+    """Knows the requests that a server has not answered yet, and whether they wait for other clients; thread-safe.
+
+    `held`: the model that is kept by others, as last reported; None while nothing waits for it.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.held: HeldModel | None = None
+        self._clock, self._lock = clock, threading.Lock()
+        self._pending: dict[int, tuple[float, OllamaClient]] = {}
+        self._number, self._next_look, self._reported_at, self._held_at = (0, NEVER, NEVER, NEVER)
+        self._suspected = self._looking = False
+
+    @contextmanager
+    def pending(self, client: Client) -> Iterator[None]:
+        """Count requests of this client as unanswered for the block."""
+        if not isinstance(client, OllamaClient):
+            yield
+            return
+        with self._lock:
+            self._number += 1
+            number = self._number
+            self._pending[number] = (self._clock(), client)
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._pending[number]
+
+    def is_due(self, *, completed_at: float) -> bool:
+        """Return True when somebody should call `look` now; a completion shows that the model is ours."""
+        now = self._clock()
+        with self._lock:
+            if self._looking or now < self._next_look or not self._pending:
+                return False
+            oldest = min(began for began, _ in self._pending.values())
+            if now - max(oldest, completed_at) < UNUSUAL_WAIT_S:
+                return False
+            self._looking, self._next_look = True, now + LOOK_EVERY_S
+        return True
+
+    def look(self) -> HeldModel | None:
+        """Return the model that is held, when /api/ps showed it twice in a row; the last call set `is_due`."""
+        try:
+            with self._lock:
+                waiting = min(self._pending.values(), key=lambda each: each[0], default=None)
+            found = held_model(waiting[1]) if waiting else None
+            sure, self._suspected = (self._suspected and found is not None, found is not None)
+            if found is None:
+                self.held = None
+            elif sure:
+                self._held_at = self._clock()
+                self.held = self._reported(found)
+            return self.held
+        finally:
+            self._looking = False
+
+    def held_since(self, moment: float) -> bool:
+        """Return True when the model was seen held after that moment."""
+        return self._held_at >= moment
+
+    def release(self) -> None:
+        """Note that the server has answered."""
+        self.held, self._suspected = None, False
+
+    def _reported(self, found: HeldModel) -> HeldModel:
+        """What to report: the last report again, while its contexts and its expiry hold or it is below 60 s old."""
+        last, now = self.held, self._clock()
+        if last is not None and (last.loaded, last.wanted) == (found.loaded, found.wanted):
+            expired = last.expires_at is None or last.expires_at <= datetime.now(timezone.utc)
+            if now - self._reported_at < REPEAT_S or not expired:
+                return last
+        self._reported_at = now
+        return found
+
+
+def _moment(text: Any) -> datetime | None:
+    """Return a time as Go prints it, in UTC; None for anything else."""
+    match = _TIME.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        return None
+    try:
+        return datetime.fromisoformat(match[1] + match[2].replace("Z", "+00:00")).astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _until(expires_at: datetime | None) -> str:
+    if expires_at is None:
+        return ""
+    if expires_at - datetime.now(timezone.utc) > timedelta(days=365):
+        return " without end"
+    return f" until {expires_at:%Y-%m-%d %H:%M:%S} UTC or longer"

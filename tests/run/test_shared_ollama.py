@@ -1,0 +1,153 @@
+"""A model that other clients keep loaded with another context: reported, waited for, and no document's failure."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from conftest import Place, line_with
+from fake_llm import FakeLLM
+
+HELD = "another client keeps the model llama3.1 loaded with a context of 2048 tokens until"
+WAYS = "set `ollama.num_ctx: 2048` (or `auto`), stop the other client, or run `ollama stop llama3.1`"
+
+
+@pytest.fixture
+def shared(place: Place) -> Place:
+    """A place whose provider is an Ollama."""
+    place.configure(_settings(place))
+    return place
+
+
+def _settings(place: Place) -> dict[str, object]:
+    return {
+        "provider": "ollama",
+        "ollama.base_url": place.server.url,
+        "ollama.model": "llama3.1",
+        "ollama.max_tokens": 200,
+        "ollama.retry_base_delay": 0.01,
+        "ollama.timeout": 20,
+    }
+
+
+def test_a_run_reports_a_held_model_and_waits(shared: Place) -> None:
+    """Within 10 s of the start; when the other client lets go, every document is done, with no failure."""
+    shared.documents(6)
+    shared.server.keep(2048, 600)
+    began = time.monotonic()
+    child = shared.start("run", "--progress", "plain")
+    line = line_with(child, HELD)
+    assert time.monotonic() - began < 10
+    assert WAYS in line
+    assert "a request with 8192 waits" in line
+    shared.server.release()
+    ran = child.end()
+    assert ran.code == 0, ran.err
+    assert len(shared.done()) == 6
+    assert shared.failed() == {}
+    assert shared.server.loads == 1
+
+
+def test_a_model_that_is_taken_away_in_mid_run_is_reported(shared: Place) -> None:
+    """The documents wait, longer than a request may take, and none fails for it."""
+    shared.configure({**_settings(shared), "ollama.timeout": 8, "ollama.max_retries": 0, "runner.concurrency": 2})
+    shared.documents(40)
+    shared.server.latency_s = 0.1
+    child = shared.start("run", "--progress", "plain")
+    shared.wait_for_results(5)
+    began = time.monotonic()
+    shared.server.keep(2048, 14)
+    line = line_with(child, HELD)
+    assert time.monotonic() - began < 10.5
+    assert WAYS in line
+    ran = child.end()
+    assert ran.code == 0, ran.err
+    assert len(shared.done()) == 40
+    assert shared.failed() == {}
+
+
+def test_the_run_ends_with_3_when_others_never_let_go(shared: Place) -> None:
+    """As in an outage: max_outage_s, exit 3, and every document is left."""
+    settings = {**_settings(shared), "runner.startup_wait_s": 1, "runner.max_outage_s": 3}
+    shared.configure(settings)
+    shared.documents(3)
+    shared.server.keep(2048, 600)
+    ran = shared.run(code=3)
+    assert "no provider could be asked for 3 s" in ran.err
+    assert HELD in ran.err
+    assert shared.failed() == {}
+
+
+def test_a_fallback_answers_meanwhile(shared: Place) -> None:
+    """After startup_wait_s the next provider is taken."""
+    shared.configure({**_settings(shared), "fallback": ["vllm"], "runner.startup_wait_s": 1})
+    shared.documents(3)
+    shared.server.keep(2048, 600)
+    ran = shared.run()
+    assert HELD in ran.err
+    assert {line["model"]["provider"] for line in shared.lines("results.jsonl")} == {"vllm"}
+
+
+def test_check_explains_a_held_model_and_ends_with_3(shared: Place) -> None:
+    """Within 10 s it says what is loaded and what to do; 30 s later it ends."""
+    shared.server.keep(2048, 600)
+    began = time.monotonic()
+    process = shared.start("check").process
+    assert process.stdout is not None
+    waiting = next(line for line in process.stdout if line.startswith("WAITING ollama"))
+    assert time.monotonic() - began < 10
+    assert HELD in waiting
+    assert WAYS in waiting
+    rest, _ = process.communicate(timeout=45)
+    assert process.returncode == 3
+    assert time.monotonic() - began > 30
+    assert "FAILED  provider ollama" in rest
+
+
+def test_check_waits_for_an_ordinary_load(shared: Place) -> None:
+    """A cold model has load_timeout, and nobody else is blamed."""
+    shared.server.load_s = 7.0
+    ran = shared.call("check")
+    assert ran.code == 0, ran.err
+    assert "WAITING" not in ran.out
+    assert "model load: 7." in ran.out
+
+
+def test_check_says_how_many_requests_run_side_by_side(shared: Place) -> None:
+    """So that people see OLLAMA_NUM_PARALLEL."""
+    shared.server.latency_s = 0.2
+    assert "requests side by side: 4 or more" in shared.call("check").out
+    with FakeLLM(latency_s=0.2, slots=1) as server:
+        shared.configure({**_settings(shared), "ollama.base_url": server.url})
+        told = shared.call("check").out
+    assert "requests side by side: 1 (the others wait in the server's queue; OLLAMA_NUM_PARALLEL" in told
+
+
+def test_auto_takes_the_loaded_context(shared: Place) -> None:
+    """It is in the log and in every record, and nothing is loaded again."""
+    shared.configure({**_settings(shared), "ollama.num_ctx": "auto"})
+    shared.documents(3)
+    shared.server.keep(2048, 600)
+    ran = shared.run()
+    assert "num_ctx auto: context chosen" in ran.err
+    assert {line["context_length"] for line in shared.lines("results.jsonl")} == {2048}
+    assert shared.server.loads == 0
+
+
+@pytest.mark.parametrize("loaded", [0, 1200])
+def test_auto_asks_for_8192_when_too_little_is_loaded(shared: Place, loaded: int) -> None:
+    """A loaded context must hold the prompt, max_tokens and 1,024 tokens; a small one is waited for and replaced."""
+    shared.configure({**_settings(shared), "ollama.num_ctx": "auto"})
+    shared.documents(2)
+    if loaded:
+        shared.server.keep(loaded, 0.5)
+    shared.run()
+    assert {line["context_length"] for line in shared.lines("results.jsonl")} == {8192}
+
+
+def test_a_name_without_its_tag_gets_the_nearest_one(shared: Place) -> None:
+    """Names are exact in Ollama."""
+    shared.configure({**_settings(shared), "ollama.model": "llama3.1:8b"})
+    ran = shared.call("check")
+    assert ran.code == 2
+    assert "did you mean 'llama3.1:latest'?" in ran.out
