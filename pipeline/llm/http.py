@@ -1,7 +1,8 @@
-"""One HTTP endpoint over `requests`: a body goes out, a bounded reply or a named failure comes back.
+"""One HTTP endpoint over `requests`: send a body, return a bounded reply or raise a named failure.
 
-It knows deadlines, limits, keys and connections, and nothing of any dialect; it never retries, except that a request
-which met a connection the server had closed while it was idle is sent once more, at once, on a fresh one.
+It handles deadlines, size limits, keys and connections, and must not know any server's dialect. It never retries,
+with one exception: servers close idle connections, often in the moment of the next request. Such a request cannot have
+been processed, and is sent once more, at once, on a new connection.
 
     Endpoint.post ─▶ HTTPAdapter.send ─▶ KeepAlivePool (urllib3's through a proxy) ─▶ body, read up to max_bytes
 """
@@ -39,14 +40,14 @@ CONNECT_TIMEOUT_S = 10.0
 MAX_REPLY_BYTES = 8 * 1024 * 1024
 
 SECRET_CHARS = 8
-"""A shorter key (`EMPTY`, `token`) is a word for nobody to guess at, and may stand in any message."""
+"""Shortest key that is masked in messages: shorter ones (`EMPTY`, `token`) are placeholders and ordinary words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a server answered: any status, its headers, the whole body (bytes, decoded).
+    """A server's reply: any status, its headers, the whole decoded body in bytes.
 
-    `request_id`: the X-Request-Id that this program made for the request; empty when the configuration sets one.
+    `request_id`: the X-Request-Id generated for the request; empty when the configuration sets one.
     """
 
     status: int
@@ -57,7 +58,7 @@ class Reply:
 
 @dataclass(slots=True)
 class _Response:
-    """What of a requests.Response is used here: no cookies, no guess of an encoding."""
+    """The used part of a requests.Response: skipping cookies and encoding detection saves time on each request."""
 
     request: Any
     raw: Any
@@ -66,15 +67,15 @@ class _Response:
     url: str | None
 
     def close(self) -> None:
-        """Gives the connection back, or closes it when the body was not read to its end."""
+        """Release the connection, or close it when the body was not read to its end."""
         self.raw.close()
         self.raw.release_conn()
 
 
 class _Adapter(HTTPAdapter):
-    """requests' adapter with one pool, whose connections are watched; what is the same each time is done once.
+    """requests' adapter with a single pool of monitored connections; constant work is cached.
 
-    Only the hooks that requests documents for subclasses are overridden, `send` is its own.
+    Only hooks that requests documents for subclasses are overridden, never `send`: test libraries replace that.
     """
 
     def __init__(self, access: Access, reuse: ConnectionReuse) -> None:
@@ -102,7 +103,7 @@ class _Adapter(HTTPAdapter):
         return KeepAlivePool(pool, reuse=self._reuse, max_age_s=access.max_connection_age_s, size=access.pool_size)
 
     def close(self) -> None:
-        """Closes the idle connections; urllib3 itself leaves that to the garbage collector."""
+        """Close the idle connections; urllib3 itself leaves that to the garbage collector."""
         with self._lock:  # the pool manager would hand the closed pool to whoever asks before it is cleared
             pool, self._found = self._found, None
             super().close()
@@ -110,19 +111,19 @@ class _Adapter(HTTPAdapter):
             pool.close()
 
     def drop_idle(self) -> None:
-        """Closes the idle connections of a pool that stays in use; urllib3's closes them as it meets them."""
+        """Close the idle connections of a pool that remains in use; urllib3's pool closes them on the next use."""
         pool = self._found
         if isinstance(pool, KeepAlivePool):
             pool.drop_idle()
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Nothing: done when the pool was made; it looks for the files of certificates on disk."""
+        """Do nothing: the check reads certificate files, so it runs once, when the pool is created."""
 
     def request_url(self, request: Any, proxies: Any) -> str:
-        found = self._urls.get(request.url)
-        if found is None:
-            found = self._urls[request.url] = super().request_url(request, proxies)
-        return found
+        url = self._urls.get(request.url)
+        if url is None:
+            url = self._urls[request.url] = super().request_url(request, proxies)
+        return url
 
     def build_response(self, req: Any, resp: Any) -> Any:
         return _Response(req, resp, resp.status, resp.headers, req.url)
@@ -130,10 +131,10 @@ class _Adapter(HTTPAdapter):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How an endpoint is reached: headers, trust and age. `read_key` is asked again after a 401.
+    """How to reach an endpoint: headers, certificates, connection age. `read_key` is called again after a 401.
 
-    `address`: the one to connect to, of those that the URL's host name has; not used through a proxy.
-    `proxy`: as proxies_for takes it.
+    `address`: the IP address to connect to, of those of the URL's host; ignored with a proxy.
+    `proxy`: the argument of proxies_for.
     """
 
     read_key: Callable[[], str] = field(default=str, repr=False)
@@ -148,7 +149,7 @@ class Access:
 
 
 class Endpoint:
-    """One base URL: pooled connections, one prepared request a thread and path; safe for many threads."""
+    """One base URL with pooled connections and one prepared request per thread and path; thread-safe."""
 
     def __init__(self, base_url: str, access: Access = Access()) -> None:
         self.base_url = base_url.rstrip("/")
@@ -167,51 +168,56 @@ class Endpoint:
         self.key_changes = 0
 
     def reload_key(self) -> bool:
-        """True when the key's file holds another key now; it is used from the next request on.
+        """Reload the key for the next requests; return True when it has changed.
 
-        A file that is gone or empty just now, as in the middle of a rotation, changes nothing.
+        A missing or empty file, as in the middle of a rotation, changes nothing.
         """
         try:
-            before, self._key = self._key, self._access.read_key()
+            before = self._key
+            self._key = self._access.read_key()
         except ConfigError as error:
-            logger.warning("the key stays as it was: %s", error, extra={"endpoint": mask_url(self.base_url)})
+            logger.warning(
+                "key not reloaded, the previous one stays in use: %s",
+                error,
+                extra={"endpoint": mask_url(self.base_url)},
+            )
             return False
         self.key_changes += before != self._key
         return before != self._key
 
     @property
     def sends_key(self) -> bool:
-        """True when requests say who asks: by the key, by a user in the URL, or by a header of the configuration."""
-        named = any(map(is_secret_name, self._access.headers or ()))
-        return named or bool(self._key) or urlsplit(self.base_url).username is not None
+        """Return True when requests are authenticated: by key, user in the URL, or a configured header."""
+        has_header = any(map(is_secret_name, self._access.headers or ()))
+        return has_header or bool(self._key) or urlsplit(self.base_url).username is not None
 
     def get(self, path: str, *, timeout_s: float) -> Reply:
-        """The reply to a GET; CallFailedError when there is none within `timeout_s`."""
+        """Send a GET and return the reply; CallFailedError without one within `timeout_s`."""
         return self._send(self._prepared("GET", path), timeout_s=timeout_s, max_bytes=MAX_REPLY_BYTES)
 
     def post(self, path: str, body: bytes, *, timeout_s: float, max_bytes: int = MAX_REPLY_BYTES) -> Reply:
-        """The reply to a POST of JSON bytes; CallFailedError when there is none, or one over `max_bytes`."""
+        """Send a POST of JSON bytes and return the reply; CallFailedError without one, or with one over `max_bytes`."""
         request = self._prepared("POST", path)
         request.body = body
         request.headers["Content-Length"] = str(len(body))
         return self._send(request, timeout_s=timeout_s, max_bytes=max_bytes)
 
     def distrust(self) -> None:
-        """Closes the idle connections and reuses none from now on: a reply belonged to another request."""
+        """Close the idle connections and reuse none from now on, because a reply belonged to another request."""
         self._reuse.stop("the server answered with another request's reply")
         self._adapter.drop_idle()
 
     def close(self) -> None:
-        """Closes the idle connections; requests in flight end by themselves."""
+        """Close the idle connections; requests in flight finish by themselves."""
         self._adapter.close()
 
     def _prepared(self, method: str, path: str) -> requests.PreparedRequest:
         cache: dict[tuple[str, str, str], requests.PreparedRequest] = self._local.__dict__.setdefault("prepared", {})
-        found = cache.get((method, path, self._key))
-        if found is None:
-            url, headers = self.base_url + path, self._headers(method)
-            found = cache[(method, path, self._key)] = requests.Request(method, url, headers=headers).prepare()
-        return found
+        prepared = cache.get((method, path, self._key))
+        if prepared is None:
+            request = requests.Request(method, self.base_url + path, headers=self._headers(method))
+            prepared = cache[(method, path, self._key)] = request.prepare()
+        return prepared
 
     def _headers(self, method: str) -> dict[str, str]:
         headers = {"User-Agent": "extraction-pipeline", "Accept": "*/*", "Accept-Encoding": "identity"}
@@ -252,7 +258,7 @@ class Endpoint:
 
 
 def _without_secrets(body: bytes, sent: Mapping[str, str]) -> bytes:
-    """What a server says of a failure, without the secrets it was sent: some repeat them in their complaint."""
+    """Return an error body without the secrets that were sent: some servers repeat them in messages."""
     for name, value in sent.items():
         secret = value.rpartition(" ")[2]
         if is_secret_name(name) and len(secret) >= SECRET_CHARS:
@@ -261,9 +267,10 @@ def _without_secrets(body: bytes, sent: Mapping[str, str]) -> bytes:
 
 
 def _read(raw: Any, max_bytes: int) -> bytes:
-    """The whole body, or CallFailedError `response_too_large` as soon as it is longer than `max_bytes`."""
-    chunks, size = [], 0
-    packed = "Content-Encoding" in raw.headers  # although nothing but `identity` was accepted
+    """Return the whole body; CallFailedError `response_too_large` as soon as it exceeds `max_bytes`."""
+    chunks = []
+    size = 0
+    packed = "Content-Encoding" in raw.headers  # some servers compress although only `identity` is accepted
     while chunk := raw.read(65536, decode_content=packed):
         size += len(chunk)
         if size > max_bytes:

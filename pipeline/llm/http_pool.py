@@ -1,7 +1,7 @@
-"""A pool of kept-alive connections to one server, each carrying one request at a time in as few steps as possible.
+"""A pool of kept-alive connections to one server, each carrying one request at a time with few system calls.
 
-It stands in the place of urllib3's pool under requests (`urlopen`), and takes its connections, TLS included, from one.
-It knows no proxies: urllib3's own pool serves those.
+It replaces urllib3's pool below requests (`urlopen`), and opens its connections, including TLS, through one. It must
+not handle proxies: urllib3's own pool does.
 
     urlopen ─▶ idle or new connection ─▶ one send ─▶ head ─▶ Exchange.read … ─▶ idle again, or closed
 """
@@ -29,21 +29,23 @@ _RECEIVE_BYTES = 65536
 
 
 class KeptConnection:
-    """A connected socket with a time-out that is only set when it changes by a hundredth: each time is a system call.
+    """A connected socket whose time-out is set only when it changes by 1 %, since each change is a system call.
 
-    A plain socket blocks, and its time-out is the kernel's (SO_RCVTIMEO): Python's own costs a poll before each read.
+    A plain socket blocks with the kernel's time-out (SO_RCVTIMEO): Python's own would poll before each read.
     """
 
     __slots__ = ("_in_kernel", "_limit_s", "born_at", "exchanges", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
-        self.sock, self.exchanges, self.born_at = sock, 0, time.monotonic()
+        self.sock = sock
+        self.exchanges = 0
+        self.born_at = time.monotonic()
         self._in_kernel = _TIMES_IN_KERNEL and not isinstance(sock, ssl.SSLSocket)
         self._limit_s = -1.0
         sock.settimeout(None if self._in_kernel else 1.0)
 
     def unread(self) -> bytes | None:
-        """Return bytes that nobody asked for; empty when the server has closed, None when the connection is quiet."""
+        """Return unsolicited bytes; empty when the server has closed, None when there are none."""
         try:
             if self._in_kernel:
                 return self.sock.recv(4096, socket.MSG_DONTWAIT)
@@ -56,7 +58,7 @@ class KeptConnection:
             return b""
 
     def send(self, data: bytes, deadline: float) -> None:
-        """Send all of it; TimeoutError when that takes longer than the deadline."""
+        """Send all data; TimeoutError after the deadline."""
         left_s = deadline - time.monotonic()
         if self._in_kernel:
             try:
@@ -74,7 +76,7 @@ class KeptConnection:
             self._limit_s = left_s
 
     def receive(self, deadline: float) -> bytes:
-        """Return the next bytes, none at the end of the connection; TimeoutError after the deadline."""
+        """Return the next bytes, empty at the end of the connection; TimeoutError after the deadline."""
         left_s = deadline - time.monotonic()
         if left_s <= 0:
             raise TimeoutError("timed out")
@@ -86,7 +88,9 @@ class KeptConnection:
             raise TimeoutError("timed out") from cause
 
     def _set_limit(self, seconds: float) -> None:
-        self._limit_s = seconds = 1.005 * seconds  # the next request's is a little longer or shorter
+        self._limit_s = seconds = (
+            1.005 * seconds
+        )  # headroom, so that the slightly longer limit of the next request needs no change
         if self._in_kernel:
             whole = int(seconds)
             timeval = struct.pack("ll", whole, max(1, int((seconds - whole) * 1e6)))
@@ -101,7 +105,7 @@ class KeptConnection:
 
 
 class Exchange:
-    """A reply whose body is still to be read; what requests and http.py use of urllib3's response."""
+    """A reply whose body is not yet read: the part of urllib3's response that requests and http.py use."""
 
     def __init__(self, pool: KeepAlivePool, connection: KeptConnection, *, head: Head, incoming: Incoming) -> None:
         self.status, self.headers = head.status, head.headers
@@ -112,11 +116,11 @@ class Exchange:
 
     @property
     def length_remaining(self) -> int | None:
-        """How many bytes are left; None when only the end tells."""
+        """Number of bytes remaining; None when only the end of the body shows it."""
         return None if self._head.chunked else self._body.left
 
     def read(self, most: int, decode_content: bool = False) -> bytes:
-        """Return the next bytes, empty at the end; ProtocolError when the reply breaks off or is not surely its own."""
+        """Return the next bytes, empty at the end; ProtocolError for an incomplete reply or one of another request."""
         if decode_content:
             if self._unpacked is None:
                 packed: Any = self
@@ -139,7 +143,7 @@ class Exchange:
         else:
             self._connection.close()
         if stray and self._connection.exchanges > 1:
-            raise StrayReplyError("more than one reply came, and either may be an earlier request's")
+            raise StrayReplyError("more than one reply arrived, and either may belong to an earlier request")
 
     def close(self) -> None:
         """Close the connection unless the whole reply was read."""
@@ -148,15 +152,17 @@ class Exchange:
             self._connection.close()
 
     def release_conn(self) -> None:
-        """Do nothing: the end of the body did it."""
+        """Do nothing: reading the end of the body releases the connection."""
 
 
 class KeepAlivePool:
     """Idle connections to one server, the last used first; safe for many threads. `source` opens new ones."""
 
     def __init__(self, source: Any, *, reuse: ConnectionReuse, max_age_s: float, size: int) -> None:
-        self.source, self.reuse = source, reuse
-        self._max_age_s, self._size = max_age_s, size
+        self.source = source
+        self.reuse = reuse
+        self._max_age_s = max_age_s
+        self._size = size
         self._idle: deque[KeptConnection] = deque()
         self._closed = False
         name = f"[{source.host}]" if ":" in source.host else source.host
@@ -164,7 +170,7 @@ class KeepAlivePool:
         self._host = name if source.port in (None, default) else f"{name}:{source.port}"
 
     def urlopen(self, method: str, url: str, *, body: Any, headers: Any, timeout: Any, **_: Any) -> Exchange:
-        """Return the reply to one request, as urllib3's pool does; `timeout.total` is for all of it."""
+        """Return the reply to one request, as urllib3's pool does; `timeout.total` covers all of it."""
         deadline = time.monotonic() + timeout.total
         data = self._head(method, url, headers) + (body or b"")
         connection = self._quiet() or self._connected(timeout)
@@ -185,7 +191,7 @@ class KeepAlivePool:
         return Exchange(self, connection, head=head, incoming=incoming)
 
     def put(self, connection: KeptConnection) -> None:
-        """Keep a connection that has nothing unread."""
+        """Return a connection without unread bytes to the pool, or close it when it must not be reused."""
         if self._closed or not self.reuse.allowed or len(self._idle) >= self._size:
             connection.close()
             return
@@ -201,7 +207,7 @@ class KeepAlivePool:
                 self._idle.pop().close()
 
     def close(self) -> None:
-        """Close the idle connections, and those in use once their reply was read."""
+        """Close the idle connections, and those in use as soon as their reply has been read."""
         self._closed = True
         self.drop_idle()
 
@@ -209,7 +215,7 @@ class KeepAlivePool:
         return time.monotonic() - connection.born_at >= self._max_age_s
 
     def _quiet(self) -> KeptConnection | None:
-        """Return an idle connection on which nothing came meanwhile."""
+        """Return an idle connection without unsolicited bytes; None when there is none."""
         with contextlib.suppress(IndexError):
             while True:
                 connection = self._idle.pop()
@@ -235,7 +241,7 @@ class KeepAlivePool:
         connection = KeptConnection(opened.detach())
         if self.reuse.judge(connection.unread() or b""):
             connection.close()
-            stray = StrayReplyError("the server sent a reply before it was asked")
+            stray = StrayReplyError("the server sent a reply before any request")
             raise ProtocolError(str(stray), stray)
         return connection
 

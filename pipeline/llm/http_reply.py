@@ -1,6 +1,6 @@
-"""One HTTP/1.1 reply out of a stream of bytes: interim responses skipped, the head parsed, the body unframed.
+"""Parse one HTTP/1.1 reply from a stream of bytes: skip interim responses, parse the head, unframe the body.
 
-It opens and keeps no connection. It is stricter than http.client wherever two readers could disagree about where a
+It must not open or keep connections. It is stricter than http.client wherever two readers could disagree about where a
 reply ends (RFC 9112, section 6): such a reply is refused, since the next one on the connection would be misread.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 MAX_HEAD_BYTES = 65536
 MAX_HEADERS = 100
 MAX_INTERIM_RESPONSES = 1000
-"""A gateway that reports progress once a second for `load_timeout` (900 s) stays below it."""
+"""A gateway that reports progress once a second during `load_timeout` (900 s) remains below it."""
 MAX_INTERIM_BYTES = 65536
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t].*)?")
@@ -24,7 +24,7 @@ _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
 
 
 class Headers(dict[str, str]):
-    """Header fields by name, whatever its case; keys are kept in lower case, and repeated fields joined by commas."""
+    """Header fields by case-insensitive name; repeated fields are joined by commas."""
 
     def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
         return super().get(name.lower(), default)
@@ -38,7 +38,7 @@ class Headers(dict[str, str]):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A final reply's head. `length`: of the body in bytes, None when chunks or the end of the connection say it."""
+    """The head of a final reply. `length`: bytes of the body; None when chunks or the connection's end delimit it."""
 
     status: int
     headers: Headers
@@ -48,7 +48,7 @@ class Head:
 
 
 class Incoming:
-    """The bytes that a connection has received; `receive` gives some more, nothing at its end."""
+    """The bytes received from a connection; `receive` returns more, empty at its end."""
 
     __slots__ = ("_at", "_data", "_receive")
 
@@ -57,13 +57,13 @@ class Incoming:
 
     @property
     def rest(self) -> bytes:
-        """What was received and not read."""
+        """The received bytes that have not been read."""
         return self._data[self._at :]
 
     def fill(self) -> bool:
         """Return False at the end of the connection, else True with more received."""
         more = self._receive()
-        # Only what is left is copied, or many small chunks in one segment would cost quadratic time.
+        # Only unread bytes are copied: otherwise many small chunks in one segment would take quadratic time.
         self._data, self._at = self.rest + more if self._at < len(self._data) else more, 0
         return bool(more)
 
@@ -74,16 +74,17 @@ class Incoming:
                 raise http.client.LineTooLong("line")
             if not self.fill():
                 raise http.client.IncompleteRead(b"")
-        found, self._at = self._data[self._at : end], end + 1
-        return found.removesuffix(b"\r")
+        line = self._data[self._at : end]
+        self._at = end + 1
+        return line.removesuffix(b"\r")
 
     def some(self, most: int) -> bytes:
         """Return between one byte and `most`."""
         if self._at == len(self._data) and not self.fill():
             raise http.client.IncompleteRead(b"")
-        found = self._data[self._at : self._at + most]
-        self._at += len(found)
-        return found
+        piece = self._data[self._at : self._at + most]
+        self._at += len(piece)
+        return piece
 
     def head(self) -> bytes:
         """Return the next head without its empty line; RemoteDisconnected when the connection ends before it does."""
@@ -92,14 +93,15 @@ class Incoming:
                 raise http.client.LineTooLong("head")
             if not self.fill():
                 raise http.client.RemoteDisconnected("Remote end closed connection without response")
-        found, self._at = self._data[self._at : end.start()], end.end()
-        if len(found) > MAX_HEAD_BYTES:
+        head = self._data[self._at : end.start()]
+        self._at = end.end()
+        if len(head) > MAX_HEAD_BYTES:
             raise http.client.LineTooLong("head")
-        return found
+        return head
 
 
 def read_head(incoming: Incoming) -> Head:
-    """Return the head of the final reply; HTTPException for what is no HTTP, or not surely framed."""
+    """Return the head of the final reply; HTTPException for invalid HTTP or ambiguous framing."""
     size = 0
     for _ in range(MAX_INTERIM_RESPONSES + 1):
         raw = incoming.head()
@@ -115,7 +117,7 @@ def read_head(incoming: Incoming) -> Head:
 
 
 def parse_head(raw: bytes) -> Head:
-    """Return the head in these bytes, given without its empty line."""
+    """Parse a head, given without its empty line."""
     first, *lines = raw.split(b"\n")
     line = _STATUS_LINE.fullmatch(first.removesuffix(b"\r"))
     if line is None:
@@ -153,8 +155,9 @@ def _headers(lines: list[bytes]) -> Headers:
         raw, colon, value = text.partition(b":")
         if not colon or _NAME.fullmatch(raw) is None:
             raise http.client.HTTPException("a header line has no name")
-        name, said = raw.decode("ascii").lower(), value.strip(b" \t").decode("latin-1")
-        headers[name] = f"{headers[name]}, {said}" if name in headers else said
+        name = raw.decode("ascii").lower()
+        content = value.strip(b" \t").decode("latin-1")
+        headers[name] = f"{headers[name]}, {content}" if name in headers else content
     return headers
 
 
@@ -170,7 +173,7 @@ def _length(headers: Headers) -> int | None:
 
 
 class Body:
-    """The body of one reply, read piece by piece; `ended` once all of it was read."""
+    """The body of one reply, read in pieces; `ended` when all of it has been read."""
 
     __slots__ = ("_chunked", "_incoming", "ended", "left")
 
@@ -180,7 +183,7 @@ class Body:
         self.ended = head.length == 0
 
     def read(self, most: int) -> bytes:
-        """Return the next bytes of the body, at most so many; empty at its end."""
+        """Return the next bytes of the body, at most `most`; empty at its end."""
         if self.ended:
             return b""
         if self.left is None:
@@ -191,12 +194,12 @@ class Body:
             if self.left == 0:
                 self._skip_trailers()
                 return b""
-        found = self._incoming.some(min(most, self.left))
-        self.left -= len(found)
+        piece = self._incoming.some(min(most, self.left))
+        self.left -= len(piece)
         if self.left == 0 and self._chunked and self._incoming.line() != b"":
             raise http.client.HTTPException("a chunk is longer than its size")
         self.ended = self.left == 0 and not self._chunked
-        return found
+        return piece
 
     def _chunk_size(self) -> int:
         size = _CHUNK_SIZE.fullmatch(self._incoming.line())
