@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.llm.vllm import VLLMClient, check_vllm_health
     from pipeline.records import ExtractionAttempt, ModelMetadata
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AppConfig",

@@ -241,7 +241,7 @@ def job_name(*more: dict[str, Any], release: str = "test") -> str:
         {"backfill.revision": 2},
         {"backfill.backoffLimitPerIndex": 5},
         {"backfill.extraArgs": ["--redo=all"]},
-        {"image.tag": "0.2.0"},
+        {"image.tag": "0.9.9"},
         {"resources.limits.memory": "3Gi"},
         {"extraEnv": [{"name": "A", "value": "1"}]},
     ],
