@@ -1,10 +1,9 @@
-"""Results and errors of a run, in a folder or an object store: what is written here is done, and nothing else is.
+"""Results and errors of a run, in a folder or an object store: a document is done when its record is written here.
 
-It must be touched by the main thread only (the index and the duties aside), and must never pass over a write that
-failed.
+Only the main thread may use it (except the index and the background tasks), and it must never ignore a failed write.
 
-    backend.py   what an output is written to, as it is seen from here; folder.py and bucket.py are two
-    index.py    what is done, seen and failed; record_keys.py: what it needs of a line
+    backend.py  the interface of a place to write to; local.py and remote.py implement it
+    index.py    the documents that are done, seen and failed; record_keys.py: the fields of a line that it needs
     runs.py     the summaries of the runs
 """
 
@@ -27,7 +26,7 @@ from pipeline.output.conditions import check_conditions
 from pipeline.output.index import Index
 from pipeline.output.local import LocalBackend
 from pipeline.output.part_writer import Limits
-from pipeline.output.record_keys import head_of_outcome
+from pipeline.output.record_keys import key_of_outcome
 from pipeline.output.remote import RemoteBackend
 from pipeline.output.runs import read_runs, write_run
 from pipeline.records import Failure, Result, Stamp, redacted, to_line
@@ -51,13 +50,13 @@ _RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class Output:
-    """The output of one run, locked, mended and indexed. `with` it, or `close` it: the lock is held until then.
+    """The output of one run: locked, repaired and indexed. The lock is held until `close` or the end of `with`.
 
-    `index`: what is done. `stamp`: what this run's records carry. `backend`: where they go.
+    `index`: the state of all documents. `stamp`: run number and id of new records. `backend`: the place of the output.
     """
 
     def __init__(self, backend: OutputBackend, index: Index, *, stamp: Stamp, shard: Shard) -> None:
-        """For `open` only, which has checked everything."""
+        """Use `open`, which locks and checks the output."""
         self.backend = backend
         self.index = index
         self.stamp = stamp
@@ -75,10 +74,10 @@ class Output:
         wait: Callable[[float], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> Output:
-        """The output, ready to be written to; `agent` None: by nobody's question, for what changes records only.
+        """Lock and index an output for writing; `agent` None: to change existing records only.
 
-        ConfigError: no address of an output, a run id that is no file name, another agent's output. OutputError: it
-        cannot be written. TryLaterError: another run holds it for longer than `lock_wait_s`, or `wait` said stop.
+        ConfigError: an invalid address or run id, or another agent's output. OutputError: it cannot be written.
+        TryLaterError: another run holds it for longer than `lock_wait_s`, or `wait` returned True.
         """
         if not _RUN_ID.fullmatch(run_id):
             raise ConfigError(f"run id: got {run_id!r}, need 1 to 128 of A-Z a-z 0-9 . _ -")
@@ -102,12 +101,12 @@ class Output:
 
     @property
     def where(self) -> str:
-        """The folder or the address, for people."""
+        """The folder or the address, for messages."""
         return self.backend.where
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of what this run's records are written to: results, then errors."""
+        """The names of the files or prefixes of this run's records: results, then errors."""
         return self.backend.written
 
     def __enter__(self) -> Output:
@@ -119,48 +118,48 @@ class Output:
         self.close()
 
     def write(self, outcome: Result | Failure) -> None:
-        """Writes the outcome's line, then notes it in the index. OutputError ends the run: nothing was noted then."""
+        """Write the outcome's line, then index it. OutputError ends the run; the outcome is not indexed then."""
         try:
             line = to_line(redacted(outcome, SECRETS.redact_values), self.stamp)
         except ValueError as exc:
             raise InternalError(f"{outcome.id!r}: the record is no JSON of UTF-8: {exc}") from exc
-        head = head_of_outcome(outcome, self.stamp)
-        self.backend.append(line, head)
-        self.index.record(head)
+        key = key_of_outcome(outcome, self.stamp)
+        self.backend.append(line, key)
+        self.index.record(key)
 
     def sync_due(self, now: float) -> None:
-        """Makes the records durable that have waited long enough; to be called twice a second."""
+        """Make records durable that have waited long enough; call it twice a second."""
         self.backend.sync_due(now)
 
     def finish(self) -> None:
-        """Makes every record durable, takes no more, and leaves the errors that stand, and what the next start needs.
+        """End the writing: make all records durable, remove outdated errors, and write a checkpoint for the next start.
 
-        The lock and the index stay, for the report and `write_run`. A second call does nothing.
+        The lock and the index remain, for the report and `write_run`. A second call does nothing.
         """
         self.backend.sync()
         self.backend.tidy(self.index)
         self.backend.settle(self.index)
 
     def write_run(self, summary: Mapping[str, Any]) -> str:
-        """The name of the run's file, written last and never changed (runs.py)."""
+        """Write the run's summary, last and once (runs.py); return the file's name."""
         return write_run(self.backend, summary, stamp=self.stamp, suffix=self._shard.suffix)
 
     @property
     def unwritten(self) -> tuple[int, int]:
-        """Results and errors that were written here and are not safe yet: if the run ends so, they were not done."""
+        """The numbers of results and errors that are not durable yet and would be lost with this process."""
         return self.backend.unwritten("results"), self.backend.unwritten("errors")
 
     @property
     def is_full(self) -> bool:
-        """True while no more should be written, because the place is slow to take what it has got."""
+        """True while no more records should be written, because earlier ones still wait to be stored."""
         return self.backend.is_full
 
     def runs(self) -> list[dict[str, Any]]:
-        """The summaries of the runs of all shards that came to their end, newest last."""
+        """Return the summaries of the completed runs of all shards, newest last."""
         return read_runs(self.backend)
 
     def close(self) -> None:
-        """Closes what is open and lets the next run in; what was written stays, also when `finish` was not reached."""
+        """Close everything and release the lock; written records are kept, also without `finish`."""
         try:
             self.backend.close()
         finally:
@@ -168,7 +167,7 @@ class Output:
 
 
 def backend_of(config: OutputConfig, *, shard: Shard = WHOLE) -> OutputBackend:
-    """The place of an output, not looked at yet; ConfigError for an address that is none."""
+    """Return the backend of an output, without accessing it; ConfigError for an invalid address."""
     folder = folder_of(config.uri)
     if folder is not None:
         return LocalBackend(folder, shard=shard)
@@ -177,31 +176,31 @@ def backend_of(config: OutputConfig, *, shard: Shard = WHOLE) -> OutputBackend:
 
 
 def scan(config: OutputConfig, *, shard: Shard = WHOLE) -> Index:
-    """The index of an output for reading: takes no lock, mends nothing, may be behind a run that goes on."""
+    """Index an output for reading: without a lock and without repairs; it may lag behind an active run."""
     return backend_of(config, shard=shard).read()
 
 
 def check_store(config: OutputConfig) -> None:
-    """Check that an output in an object store can be locked and written; nothing for a folder.
+    """Check that an output in an object store can be locked and written; a folder is not checked.
 
-    ConfigError for what a person has to change, OutputError when the store cannot be reached.
+    ConfigError for a wrong setting or an unsuitable store, OutputError when the store cannot be reached.
     """
     if folder_of(config.uri) is None:
         check_conditions(RemoteStore.open(config.uri, storage=config.storage))
 
 
 def tidy(config: OutputConfig, *, run_id: str, wait: Callable[[float], bool]) -> None:
-    """Leaves only the errors that stand, whatever shards have left them; nothing while another run is at work.
+    """Remove outdated errors of all shards; do nothing while another run is active.
 
-    A shard may not touch what a run without shards, or with another number of them, has written: its sisters own some
-    of it. The last of them to end can.
+    A shard must not change files of a run with another number of shards: the other shards own some of their records.
+    The last shard to end can.
     """
     with suppress(TryLaterError):
         Output.open(config, agent=None, shard=None, lock_wait_s=0, run_id=run_id, wait=wait).close()
 
 
 def folder_of(uri: str) -> Path | None:
-    """The folder of a path or a file:// address, None for an object store's; ConfigError for anything else."""
+    """Return the folder of a path or a file:// address, None for an object store's; ConfigError for anything else."""
     if is_remote(uri):
         return None
     if "://" not in uri:
@@ -221,9 +220,9 @@ def folder_of(uri: str) -> Path | None:
 
 
 def left_out(app: AppConfig) -> Path | str | None:
-    """What the input leaves out as the output: its folder, or its address.
+    """Return the folder or the address of the output, which the input must skip.
 
-    None: the output lies in another service than any object that the input could name.
+    None: the output is in another service than any object of the input.
     """
     output = app.output
     folder = folder_of(output.uri)

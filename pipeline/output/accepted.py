@@ -1,7 +1,7 @@
-"""Failures that a person has accepted, `accepted.jsonl`: they are reported, but no run ends with 1 because of them.
+"""Failures that a person has accepted, `accepted.jsonl`: they are reported, but do not make a run exit with 1.
 
-A line holds for one failure of one document: when its bytes, its question or its reason changes, the line is void.
-The file is rewritten as a whole and only under the lock of the whole output.
+A line applies to one failure of one document, and is void when the document, its fingerprint or the reason changes.
+The file is always rewritten as a whole, under the lock of the whole output.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class AcceptedFailure(NamedTuple):
 
 
 def to_lines(failures: Iterable[AcceptedFailure]) -> Iterator[bytes]:
-    """The lines of the file."""
-    for each in failures:
-        values = {"v": VERSION, **each._asdict()}
+    """Yield the lines of the file."""
+    for failure in failures:
+        values = {"v": VERSION, **failure._asdict()}
         yield (json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n").encode("utf-8", "backslashreplace")
 
 
 def from_lines(data: bytes | None, *, where: str) -> Iterator[AcceptedFailure]:
-    """The failures that a file accepts; none without a file. Lines that are none are skipped, with a warning."""
+    """Yield the accepted failures of a file (None: no file). Invalid lines are skipped with a warning."""
     skipped = 0
     for line in (data or b"").splitlines():
         failure = _parse(line)
@@ -43,7 +43,7 @@ def from_lines(data: bytes | None, *, where: str) -> Iterator[AcceptedFailure]:
         elif line.strip():
             skipped += 1
     if skipped:
-        _log.warning("%s/%s: lines that accept no failure were skipped", where, NAME, extra={"lines": skipped})
+        _log.warning("%s/%s: skipped invalid lines", where, NAME, extra={"lines": skipped})
 
 
 def _parse(line: bytes) -> AcceptedFailure | None:

@@ -1,4 +1,4 @@
-"""What an output is written to, as the output sees it: a folder, or a prefix of a bucket; it does nothing itself."""
+"""The interface between an output and the place it is written to: a folder, or a prefix of a bucket."""
 
 from __future__ import annotations
 
@@ -10,81 +10,80 @@ from pipeline.output.record_keys import Kind, RecordKey
 
 
 class OutputBackend(Protocol):
-    """The place of one output, as one shard (or the whole) of it reads and writes it.
+    """The place of one output, as one shard (or a run without shards) reads and writes it.
 
-    In this order: `lock`, `read`, `start`, then `append` and `sync_due`; `sync` ends the writing; `tidy` and `create`
-    may follow; `close`, whatever happened. Reading alone needs no lock: `read`, `files`, `records`, `replace`. All
-    methods raise OutputError when the place does not answer or take what is given, and all but `duties` belong to the
-    main thread.
+    Call order: `lock`, `read`, `start`, then `append` and `sync_due`; `sync` ends the writing; `tidy` and `create` may
+    follow; `close` in any case. `read`, `files`, `records` and `replace` need no lock. All methods raise OutputError
+    when the place cannot be read or written, and all except the tasks of `duties` must be called by the main thread.
     """
 
     @property
     def where(self) -> str:
-        """The place, for people."""
+        """The folder or the address, for messages."""
 
     @property
     def is_full(self) -> bool:
-        """True while records wait for the place, and no more should come."""
+        """True while appended records wait to be stored, and no more should be appended."""
 
     @property
     def written(self) -> tuple[str, ...]:
-        """The names, relative to `where`, of what this run writes its records to: results, then errors."""
+        """The names, relative to `where`, of the files or prefixes of this run's records: results, then errors."""
 
     def unwritten(self, kind: Kind) -> int:
-        """Records that were appended and would be lost with this process; they are not done."""
+        """Return the number of appended records that would be lost with this process."""
 
     def lock(
         self, run_id: str, *, lock_wait_s: float, wait: Callable[[float], bool], clock: Callable[[], float]
     ) -> None:
-        """Makes the place this run's; TryLaterError when another run holds it for longer than `lock_wait_s`."""
+        """Lock the output; TryLaterError when another run holds it for longer than `lock_wait_s`."""
 
     def read(self) -> Index:
-        """What is there, without changing anything; an empty index when nothing is."""
+        """Index all records without changing anything; an empty index for a new output."""
 
     def start(self, index: Index, *, clock: Callable[[], float]) -> None:
-        """Mends what a killed run has left, and is ready for records."""
+        """Repair the damage of a killed run, and open the output for records."""
 
-    def append(self, line: bytes, head: RecordKey) -> None:
-        """Takes one record's line, which ends in LF."""
+    def append(self, line: bytes, key: RecordKey) -> None:
+        """Append one record's line, which ends in LF."""
 
     def sync_due(self, now: float) -> None:
-        """Sees to records that have waited long enough; never waits itself."""
+        """Start to store records that have waited long enough; never block."""
 
     def sync(self) -> None:
-        """Makes every record durable and takes no more; a second call does nothing."""
+        """Make every record durable and end the appending; a second call does nothing."""
 
     def tidy(self, index: Index) -> None:
-        """Leaves only the errors that stand."""
+        """Remove errors that a later record of the same document replaces."""
 
     def settle(self, index: Index) -> None:
-        """Does or says, at the end of a run, what makes the next start faster."""
+        """Prepare a faster next start at the end of a run, or log how to get one."""
 
     def files(self, folder: str) -> Iterator[tuple[str, bytes]]:
-        """The small files of a folder, name and content, by name."""
+        """Yield name and content of the small files of a folder, sorted by name."""
 
     def content(self, name: str) -> bytes | None:
-        """The content of a small file; None when there is none of this name."""
+        """Return the content of a small file; None when it does not exist."""
 
     def create(self, name: str, data: bytes) -> bool:
-        """True when the file is written now; False when there is one of this name, which stays as it is."""
+        """Write a new file and return True; return False when the name exists, without changing that file."""
 
     def replace(self, name: str, data: bytes | Iterable[bytes]) -> None:
-        """Writes a file as a whole, whatever was there; a reader sees the old one until all of the data is there."""
+        """Write or replace a whole file atomically; readers see the old content until all data is stored."""
 
     def remove(self, name: str) -> bool:
-        """True when there was such a file; it is gone now."""
+        """Delete a file; return True when it existed."""
 
     def records(self, kind: Kind) -> Iterator[tuple[bytes, RecordKey]]:
-        """Every whole line of a kind, of all shards, with its head, in the order in which the later one counts."""
+        """Yield every valid line of a kind with its key, of all shards; for one document, the later line counts."""
 
     def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, RecordKey]]) -> None:
-        """Puts these lines in the place of all records of a kind; needs the lock of the whole, and `sync` before.
+        """Replace all records of a kind by these lines; needs the lock of the whole output, and `sync` before.
 
-        A kill at any instant leaves every one of them there, some perhaps beside what they replace.
+        A kill at any time loses none of these lines; replaced ones may remain beside them.
         """
 
     def duties(self) -> Mapping[str, Callable[[], None]]:
-        """What threads of their own must do from `start` to `close`, by the thread's name; each returns soon after."""
+        """Return the tasks to run in threads from `start` to `close`, by thread name; each ends soon after `close`."""
 
     def close(self) -> None:
-        """Writes what is still open, as far as that goes, and lets the next run in."""
+        """Store open records as far as possible, and release the lock."""

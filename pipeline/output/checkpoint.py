@@ -1,7 +1,7 @@
-"""What a file of results held when a run came to its end, so that the next start reads only what was written since.
+"""A checkpoint of a results file at the end of a run, so that the next start reads only the lines written since.
 
-It must not be believed when the file is no longer what it was: size and edges are compared, and then the file is read.
-The lines are those of a part's manifest (parts.py), in the order of their ids, in which the index takes them fastest.
+A checkpoint is ignored when its file has changed: size and both edges are compared, and on a difference the whole
+file is read. It has the format of a part's manifest (parts.py), sorted by id: the index inserts this order fastest.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeline.stores.local import FOLDER_MODE
 _log = logging.getLogger(__name__)
 
 WORTH_BYTES = 8 << 20
-"""Fewer bytes are read in no time without a checkpoint."""
+"""New bytes that make a checkpoint worth writing: fewer are read in well under a second without one."""
 
 FOLDER = ".manifests"
 _EDGE_BYTES = 1 << 16
@@ -31,9 +31,10 @@ _BUFFER_BYTES = 1 << 20
 
 
 def load(path: Path, take: Callable[[Iterator[RecordKey]], None]) -> int:
-    """How many bytes from the file's start `take` need not see any more, having been given their keys; 0: none.
+    """Pass the keys of the checkpoint to `take`; return the number of bytes from the file's start that they cover.
 
-    When a damaged checkpoint is found out only after keys were taken, 0 all the same: taking them twice does no harm.
+    0 means that there is no valid checkpoint. `take` may have received some keys even then: taking a key twice is
+    harmless.
     """
     beside = _beside(path)
     try:
@@ -44,13 +45,13 @@ def load(path: Path, take: Callable[[Iterator[RecordKey]], None]) -> int:
     except FileNotFoundError:
         return 0
     except (OSError, ManifestError) as exc:
-        _log.info("the results are read whole", extra={"file": path.name, "why": str(exc)})
+        _log.info("Checkpoint not usable; reading the whole results file", extra={"file": path.name, "why": str(exc)})
         return 0
     return size_bytes
 
 
 def save(path: Path, record_keys: Iterable[RecordKey], *, covered: int) -> None:
-    """Writes the checkpoint of the whole file when enough has come since the `covered` bytes of the last one."""
+    """Write a checkpoint of the whole file if enough bytes follow the `covered` ones of the last checkpoint."""
     try:
         size_bytes = path.stat().st_size
         if size_bytes - covered < max(WORTH_BYTES, covered // 10):
@@ -62,7 +63,7 @@ def save(path: Path, record_keys: Iterable[RecordKey], *, covered: int) -> None:
 
 
 def drop(path: Path) -> None:
-    """Removes the checkpoint of a file that is about to be another one."""
+    """Remove the checkpoint of a file that is about to be replaced."""
     try:
         _beside(path).unlink(missing_ok=True)
     except OSError as exc:
@@ -84,7 +85,7 @@ def _size(line: bytes) -> int:
 
 
 def _header(path: Path, size_bytes: int) -> Mapping[str, Any]:
-    """What tells this file, as far as it goes, from another: the bytes at its two edges."""
+    """Return the header that identifies the first `size_bytes` of a file: the size and a hash of both edges."""
     with path.open("rb") as stream:
         start = stream.read(min(_EDGE_BYTES, size_bytes))
         stream.seek(max(0, size_bytes - _EDGE_BYTES))

@@ -1,6 +1,6 @@
-"""Records that are there, written anew: only the last line of each id, or without what has to go.
+"""Rewriting of existing records: compact keeps the last line of each id, purge removes chosen documents.
 
-It must not add a record or change one, and a kill at any instant must leave every record that stays.
+It must not add or change a record, and a kill at any time must not lose a record that is to be kept.
 """
 
 from __future__ import annotations
@@ -22,45 +22,48 @@ PARQUET_NAME = "results.parquet"
 _REPORTS = ("report.json", "report.html")
 
 Gone = Callable[[str, str], bool]
-"""True for the id and the time (RFC 3339) of what has to go."""
+"""Returns True for the id and the time (RFC 3339) of a record to remove."""
 
 
 def compact(backend: OutputBackend, index: Index, *, gone: Gone = lambda *_: False) -> None:
-    """Leaves the last line of each id in results, and the errors that stand, but what has to go.
+    """Keep the last line of each id in results, and the remaining errors, except the records to remove.
 
-    `index`: of all that is there. The results come last, as they say what is left to do after a kill.
+    `index` covers the whole output. The results are rewritten last: after a kill, they tell the next run what is done.
     """
     backend.sync()
-    backend.rewrite("errors", (each for each in _standing(backend, index) if not _goes(*each, gone)))
-    backend.rewrite("results", (each for each in last_lines(backend) if not _goes(*each, gone)))
+    failures = _current_failures(backend, index)
+    backend.rewrite("errors", ((line, key) for line, key in failures if not _goes(line, key, gone)))
+    results = last_lines(backend)
+    backend.rewrite("results", ((line, key) for line, key in results if not _goes(line, key, gone)))
 
 
 def last_lines(backend: OutputBackend) -> Iterator[tuple[bytes, RecordKey]]:
-    """The last line of each id in results, in the order of the lines."""
+    """Yield the last line of each id in results, in the order of the lines."""
     with closing(Index()) as places:
-        numbered = (head._replace(version=str(number)) for number, (_, head) in enumerate(backend.records("results")))
+        numbered = (key._replace(version=str(number)) for number, (_, key) in enumerate(backend.records("results")))
         places.add("results", numbered, where=backend.where, owns=lambda _: True)
-        for number, (line, head) in enumerate(backend.records("results")):
-            last = places.known(head.id)
+        for number, (line, key) in enumerate(backend.records("results")):
+            last = places.known(key.id)
             if last is not None and last.version == str(number):
-                yield line, head
+                yield line, key
 
 
-def _standing(backend: OutputBackend, index: Index) -> Iterator[tuple[bytes, RecordKey]]:
+def _current_failures(backend: OutputBackend, index: Index) -> Iterator[tuple[bytes, RecordKey]]:
     with closing(Index()) as written:
-        for line, head in backend.records("errors"):
-            if index.stands(head.id, head.run) and not written.seen(head.id):
-                yield line, head
+        for line, key in backend.records("errors"):
+            if index.is_current_failure(key.id, key.run) and not written.seen(key.id):
+                yield line, key
 
 
 def count(backend: OutputBackend, index: Index, *, gone: Gone) -> tuple[int, int]:
-    """How many results and errors would go."""
-    results = sum(_goes(line, head, gone) for line, head in last_lines(backend))
-    return results, sum(_goes(line, head, gone) for line, head in _standing(backend, index))
+    """Return the numbers of results and errors that `purge` would remove."""
+    results = sum(_goes(line, key, gone) for line, key in last_lines(backend))
+    failures = sum(_goes(line, key, gone) for line, key in _current_failures(backend, index))
+    return results, failures
 
 
 def purge(backend: OutputBackend, index: Index, *, gone: Gone) -> None:
-    """Takes what has to go out of everything, and compacts what stays; the reports are gone, to be built anew."""
+    """Remove documents from all files and compact the rest; the reports are deleted and have to be rebuilt."""
     for name, data in list(backend.files(RUNS)):
         summary = parse(data)
         cleaned = None if summary is None else _without(summary, gone, at=str(summary.get("finished_at", "")))
@@ -68,23 +71,25 @@ def purge(backend: OutputBackend, index: Index, *, gone: Gone) -> None:
             backend.replace(name, json.dumps(cleaned, ensure_ascii=False, indent=1).encode("utf-8") + b"\n")
     accepted = list(from_lines(backend.content(ACCEPTED), where=backend.where))
     if accepted:
-        backend.replace(ACCEPTED, to_lines(each for each in accepted if not gone(each.id, each.accepted_at)))
+        backend.replace(
+            ACCEPTED, to_lines(failure for failure in accepted if not gone(failure.id, failure.accepted_at))
+        )
     for name in (PARQUET_NAME, *_REPORTS):
         backend.remove(name)
     compact(backend, index, gone=gone)
 
 
-def _goes(line: bytes, head: RecordKey, gone: Gone) -> bool:
+def _goes(line: bytes, key: RecordKey, gone: Gone) -> bool:
     record = parse(line)
-    return gone(head.id, str((record or {}).get("finished_at", "")))
+    return gone(key.id, str((record or {}).get("finished_at", "")))
 
 
 def _without(value: Any, gone: Gone, *, at: str) -> Any:
-    """The value without the examples in its lists that name a document that has to go."""
+    """Return the value without list items that name a document to remove."""
     if isinstance(value, dict):
-        return {key: _without(each, gone, at=at) for key, each in value.items()}
+        return {key: _without(item, gone, at=at) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without(each, gone, at=at) for each in value if not _names(each, gone, at)]
+        return [_without(item, gone, at=at) for item in value if not _names(item, gone, at)]
     return value
 
 

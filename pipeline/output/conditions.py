@@ -1,6 +1,6 @@
-"""The probe whether a store decides writes by their conditions, without which two runs would both write.
+"""Check that a store honours conditional writes, without which two runs could write at the same time.
 
-It must not touch a lock: its object is beside them, stays there, and says nothing.
+It must not touch a lock: it uses an object of its own beside them, which remains there.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _NO_ETAG = '"00000000000000000000000000000000"'
 
 
 def check_conditions(store: RemoteStore) -> None:
-    """ConfigError when the store refuses conditional writes (501), or takes them without looking at the condition.
+    """Raise ConfigError when the store refuses conditional writes (501) or ignores the condition.
 
-    OutputError when it cannot be reached. A store that is busy is asked as patiently as for any other write.
+    OutputError when it cannot be reached. A busy store is retried like for any other write.
     """
     try:
-        _probe(store.without_retries())  # a 501 is no reason to wait; the library would
+        _probe(store.without_retries())  # the library would retry a 501
     except OutputError:
         _probe(store)
 

@@ -1,6 +1,6 @@
-"""What is done, seen and failed: one sqlite3 file on disk, built from the records' own lines.
+"""The index of an output: the done, seen and failed documents in one sqlite3 file on disk, built from the records.
 
-It must not be the truth: the lines are, and the index can always be rebuilt from them.
+It is a cache that every start rebuilds: the lines of the records are the truth. index_tables.py explains its tables.
 """
 
 from __future__ import annotations
@@ -16,51 +16,26 @@ from typing import Any
 
 from pipeline.errors import ConfigError, OutputError
 from pipeline.output.accepted import AcceptedFailure
+from pipeline.output.index_tables import COLUMNS, LATER_WINS, LATEST, SCHEMA
 from pipeline.output.record_keys import Kind, RecordKey
 from pipeline.records import Known
 
 _PAGE = 500
+"""Rows fetched at a time: other threads may query between two pages, and few rows are held in memory."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_COLUMNS = "id, run, sha256, fingerprint, variant, version, reason, runs, run_id, decided_by"
-_TABLE = """CREATE TABLE {} (id TEXT PRIMARY KEY, run INTEGER, sha256 TEXT, fingerprint INTEGER, variant INTEGER,
-    version TEXT, reason TEXT, runs INTEGER, run_id INTEGER, decided_by TEXT) WITHOUT ROWID"""
-_LATER_WINS = """INSERT INTO {} VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET (run, sha256, fingerprint,
-    variant, version, reason, runs, run_id, decided_by) = (excluded.run, excluded.sha256, excluded.fingerprint,
-    excluded.variant, excluded.version, excluded.reason, excluded.runs, excluded.run_id, excluded.decided_by)
-    WHERE excluded.run >= run"""
-_SCHEMA = (
-    # nothing here outlives the process, so nothing has to be safe against its end
-    "PRAGMA journal_mode=OFF",
-    "PRAGMA synchronous=OFF",
-    "PRAGMA locking_mode=EXCLUSIVE",
-    "PRAGMA cache_size=-65536",  # while the records are read, in no order; see `slim`
-    _TABLE.format("results"),
-    _TABLE.format("errors"),
-    "CREATE TABLE met (id TEXT PRIMARY KEY) WITHOUT ROWID",
-    "CREATE TABLE accepted (id TEXT PRIMARY KEY, sha256 TEXT, fingerprint INTEGER, reason TEXT) WITHOUT ROWID",
-    # of one run number the result is the last line: it is in no run that a document fails and is done
-    """CREATE VIEW standing AS SELECT e.*, r.id IS NOT NULL AND r.sha256 IS NOT e.sha256 AS stale,
-       a.id IS NOT NULL AS accepted FROM errors e LEFT JOIN results r ON r.id = e.id LEFT JOIN accepted a
-       ON a.id = e.id AND a.sha256 IS e.sha256 AND a.fingerprint = e.fingerprint AND a.reason = e.reason
-       WHERE r.run IS NULL OR r.run < e.run""",
-    """CREATE VIEW done AS SELECT r.* FROM results r LEFT JOIN errors e ON e.id = r.id
-       WHERE e.run IS NULL OR e.run <= r.run""",
-    "BEGIN",
-)
-_ONE = f"""SELECT 0, {_COLUMNS}, 0 FROM done WHERE id = ?
-    UNION ALL SELECT 1, {_COLUMNS}, accepted FROM standing WHERE id = ?"""
 _Row = tuple[str, int, str | None, int, int, str | None, str | None, int, int, str | None]
 
 
 class Index:
-    """The last line of every id. May be asked from any thread; one connection, one lock.
+    """The last line of every id. Safe for use from any thread: one connection, one lock.
 
-    `highest_run`: of all lines and runs. `agents`: whose records were met. `error_lines`: of own ids, in what was read
-    or noted.
+    `highest_run`: the highest run number in all lines and summaries. `agents`: the agents of all records.
+    `error_lines`: the number of error lines of owned ids.
     """
 
     def __init__(self) -> None:
-        """An empty index; OutputError when there is no room for it (TMPDIR)."""
+        """Create an empty index; OutputError when there is no disk space for it (TMPDIR)."""
         self.highest_run = 0
         self.error_lines = 0
         self.agents: set[str] = set()
@@ -69,42 +44,42 @@ class Index:
         self._same_as: dict[int, str] = {}
         self._lock = threading.Lock()
         try:
-            # the file has no name any more once it is open, so that not even kill -9 leaves it behind
+            # the file is unlinked while it is open, so that not even kill -9 leaves it behind
             with tempfile.TemporaryDirectory(prefix="pipeline-index-") as folder:
                 self._db = sqlite3.connect(
                     Path(folder) / "index.sqlite3", isolation_level=None, check_same_thread=False
                 )
-                for statement in _SCHEMA:
+                for statement in SCHEMA:
                     self._db.execute(statement)
         except (sqlite3.Error, OSError) as exc:
             raise _no_room(exc) from exc
 
     def add(self, kind: Kind, record_keys: Iterable[RecordKey], *, where: str, owns: Callable[[str], bool]) -> None:
-        """Notes the lines of one file or part, in their order; of ids that are not owned, only run and agent.
+        """Add the lines of one file or part, in order; of ids that are not owned, only run and agent.
 
-        ConfigError, naming `where`, for a text or a number that no run has written.
+        ConfigError naming `where` for a text or a number that no run writes.
         """
         try:
             with self._lock, closing(self._db.cursor()) as cursor:
-                cursor.executemany(_LATER_WINS.format(kind), self._rows(record_keys, kind == "errors", owns))
+                cursor.executemany(LATER_WINS.format(kind), self._rows(record_keys, kind == "errors", owns))
         except sqlite3.Error as exc:
             raise _no_room(exc) from exc
         except (UnicodeError, OverflowError) as exc:
             raise ConfigError(f"{where}: a line has a text or a number that no run has written: {exc}") from exc
 
     def met(self, run: int, agent: str | None = None) -> None:
-        """Notes a run number, and whose it was, of what is not read line by line."""
+        """Add the run number, and the agent, of records that are not read line by line."""
         self.highest_run = max(self.highest_run, run)
         if agent is not None:
             self.agents.add(agent)
 
     def other_fingerprints(self, current: Iterable[str]) -> set[str]:
-        """Return the fingerprints of records that were asked none of the current questions."""
+        """Return the fingerprints of records that are equal to none of the current ones."""
         same = {*current, *(self._texts[number] for number in self._same_as)}
         return {text for text in self._texts if _SHA256.fullmatch(text)} - same
 
     def equate(self, former: Iterable[str], fingerprint: str) -> None:
-        """Report records that carry one of the former fingerprints under this one: they were asked the same."""
+        """Treat records with one of the former fingerprints as records with this one: their requests were the same."""
         for text in former:
             if text in self._numbers:
                 self._same_as[self._numbers[text]] = fingerprint
@@ -114,32 +89,32 @@ class Index:
         return {self._texts[number]: present for number, present in self._same_as.items()}
 
     def slim(self) -> None:
-        """Gives memory back: a run asks in the order of the listing, so that few pages are wanted at a time."""
+        """Release memory after the build: a run queries in listing order, which needs few pages at a time (4 MiB)."""
         self._ask("PRAGMA cache_size=-4096")
         self._ask("PRAGMA shrink_memory")
 
     def close(self) -> None:
-        """Gives the disk space back."""
+        """Close the database, which releases the disk space."""
         with self._lock:
             self._db.close()
 
     def known(self, document_id: str) -> Known | None:
-        """What the last line of an id says; None when it has none."""
-        rows = self._ask(_ONE, document_id, document_id)
+        """Return the last line of an id; None when it has none."""
+        rows = self._ask(LATEST, document_id, document_id)
         return self._to_known(rows[0]) if rows else None
 
-    def record(self, head: RecordKey) -> None:
-        """Notes an outcome of this run, whose line has been written."""
-        self.error_lines += head.reason is not None
-        self.agents.add(head.agent)
-        self._ask(_LATER_WINS.format("errors" if head.reason is not None else "results"), *self._to_row(head))
+    def record(self, key: RecordKey) -> None:
+        """Add an outcome of this run whose line has been written."""
+        self.error_lines += key.reason is not None
+        self.agents.add(key.agent)
+        self._ask(LATER_WINS.format("errors" if key.reason is not None else "results"), *self._to_row(key))
 
     def mended(self, archive_id: str) -> None:
-        """Forgets that an earlier run could not read a file of many documents to its end: each of those has a line."""
+        """Remove the failure of an archive that is now read to its end: each of its documents has a line of its own."""
         self._ask("DELETE FROM errors WHERE id = ? AND run <= ?", archive_id, self.highest_run)
 
     def seen(self, document_id: str) -> bool:
-        """True when this run has met the id before; it has met it from now on."""
+        """Mark the id as met in the input of this run; return True when it was met before."""
         try:
             with self._lock:
                 return self._db.execute("INSERT OR IGNORE INTO met VALUES (?)", (document_id,)).rowcount == 0
@@ -147,35 +122,35 @@ class Index:
             raise _no_room(exc) from exc
 
     def was_seen(self, document_id: str) -> bool:
-        """True when `seen` was asked of the id before."""
+        """Return True when `seen` was called for the id."""
         return bool(self._ask("SELECT 1 FROM met WHERE id = ?", document_id))
 
-    def stands(self, document_id: str, run: int) -> bool:
-        """True when the failure that this run has written is the id's last line."""
-        return bool(self._ask("SELECT 1 FROM standing WHERE id = ? AND run = ?", document_id, run))
+    def is_current_failure(self, document_id: str, run: int) -> bool:
+        """Return True when the failure written by this run is the id's last line."""
+        return bool(self._ask("SELECT 1 FROM failed WHERE id = ? AND run = ?", document_id, run))
 
     def is_accepted(self, document_id: str) -> bool:
-        """True when the id remains failed, and a person has accepted this failure."""
-        return bool(self._ask("SELECT 1 FROM standing WHERE id = ? AND accepted", document_id))
+        """Return True when the id is failed, and a person has accepted this failure."""
+        return bool(self._ask("SELECT 1 FROM failed WHERE id = ? AND accepted", document_id))
 
     def has_stale_result(self, document_id: str) -> bool:
-        """True when the id stands as failed and has a result of other bytes."""
-        return bool(self._ask("SELECT 1 FROM standing WHERE id = ? AND stale", document_id))
+        """Return True when the id is failed and has an earlier result for different bytes."""
+        return bool(self._ask("SELECT 1 FROM failed WHERE id = ? AND stale", document_id))
 
     def accept(self, failures: Iterable[AcceptedFailure]) -> None:
-        """Note the failures that a person has accepted; each holds for exactly that failure of that document."""
-        for each in failures:
-            values = (each.id, each.sha256, self._number(each.fingerprint), each.reason)
+        """Add the failures that a person has accepted; each applies to exactly that failure of that document."""
+        for failure in failures:
+            values = (failure.id, failure.sha256, self._number(failure.fingerprint), failure.reason)
             self._ask("INSERT OR REPLACE INTO accepted VALUES (?,?,?,?)", *values)
 
     def failed(self, reasons: Collection[str] | None = None, *, only_met: bool = False) -> Iterator[tuple[str, Known]]:
-        """The ids that stand as failed, in order, with their last lines; only those with these reasons, if given.
+        """Yield the failed ids, sorted, with their last lines; only those with these reasons, if given.
 
         `only_met`: only documents that this run has met in its input.
         """
         after = ""
         met = "AND id IN met" if only_met else ""
-        query = f"SELECT 1, {_COLUMNS}, accepted FROM standing WHERE id > ? {met} ORDER BY id LIMIT {_PAGE}"
+        query = f"SELECT 1, {COLUMNS}, accepted FROM failed WHERE id > ? {met} ORDER BY id LIMIT {_PAGE}"
         while rows := self._ask(query, after):
             after = rows[-1][1]
             for row in rows:
@@ -183,27 +158,27 @@ class Index:
                     yield row[1], self._to_known(row)
 
     def failed_count(self) -> int:
-        """How many documents stand as failed."""
-        return int(self._ask("SELECT count(*) FROM standing")[0][0])
+        """Return the number of failed documents."""
+        return int(self._ask("SELECT count(*) FROM failed")[0][0])
 
     def knows_question(self, fingerprint: str) -> bool:
-        """True when a line of this fingerprint was met, also one that a later line has replaced."""
+        """Return True when any line has this fingerprint, including replaced lines."""
         return fingerprint in self._numbers or fingerprint in self._same_as.values()
 
     def met_done_count(self) -> int:
-        """How many of the documents that this run has met are done."""
+        """Return the number of done documents among those that this run has met."""
         return int(self._ask("SELECT count(*) FROM done WHERE id IN met")[0][0])
 
     def counts(self) -> dict[str, Any]:
-        """Documents of the whole output: done, failed, stale, accepted; failed by reason; both by variant.
+        """Count the documents of the whole output: done, failed, stale, accepted; failed by reason; both by variant.
 
-        `questions`: done ones by variant and fingerprint.
+        `questions`: done documents by variant and fingerprint.
         """
         reasons = self._ask(
-            "SELECT reason, count(*), sum(stale), sum(accepted) FROM standing GROUP BY reason ORDER BY 2 DESC, 1"
+            "SELECT reason, count(*), sum(stale), sum(accepted) FROM failed GROUP BY reason ORDER BY 2 DESC, 1"
         )
         variants: dict[str, dict[str, int]] = {}
-        for state, view in (("done", "done"), ("failed", "standing")):
+        for state, view in (("done", "done"), ("failed", "failed")):
             for number, documents in self._ask(f"SELECT variant, count(*) FROM {view} GROUP BY variant"):
                 variants.setdefault(self._texts[number], {"done": 0, "failed": 0})[state] = documents
         return {
@@ -220,14 +195,16 @@ class Index:
         questions: dict[str, dict[str, int]] = {}
         query = "SELECT variant, fingerprint, count(*) FROM done GROUP BY variant, fingerprint"
         for variant, fingerprint, documents in self._ask(query):
-            row, name = questions.setdefault(self._texts[variant], {}), self._fingerprint(fingerprint)
+            row = questions.setdefault(self._texts[variant], {})
+            name = self._fingerprint(fingerprint)
             row[name] = row.get(name, 0) + documents
         return questions
 
     def results(self, agent: str) -> Iterator[RecordKey]:
-        """The last lines of all results, in order of their ids; they do not say whose they are."""
-        after, texts = "", self._texts
-        query = f"SELECT {_COLUMNS} FROM results WHERE id > ? ORDER BY id LIMIT {_PAGE}"
+        """Yield the last lines of all results, sorted by id, with `agent`, which the index does not store."""
+        after = ""
+        texts = self._texts
+        query = f"SELECT {COLUMNS} FROM results WHERE id > ? ORDER BY id LIMIT {_PAGE}"
         while rows := self._ask(query, after):
             after = rows[-1][0]
             for id, run, sha256, fingerprint, variant, version, reason, runs, run_id, _ in rows:
@@ -237,7 +214,7 @@ class Index:
                 # fmt: on
 
     def done(self) -> Iterator[tuple[str, str]]:
-        """The documents that are done, in order of their ids, each with the fingerprint of what it was asked."""
+        """Yield the done documents, sorted by id, each with its fingerprint."""
         after = ""
         query = f"SELECT id, fingerprint FROM done WHERE id > ? ORDER BY id LIMIT {_PAGE}"
         while rows := self._ask(query, after):
@@ -246,8 +223,9 @@ class Index:
                 yield document_id, self._fingerprint(number)
 
     def _rows(self, record_keys: Iterable[RecordKey], is_errors: bool, owns: Callable[[str], bool]) -> Iterator[_Row]:
-        number, agents = self._number, self.agents
-        # unpacked, not read by name: this loop runs once for every line of the output
+        number = self._number
+        agents = self.agents
+        # unpacking is faster than attributes, and this loop runs once for every line of the output
         for id, run, sha256, agent, variant, fingerprint, version, reason, runs, run_id, decided_by in record_keys:
             agents.add(agent)
             if run > self.highest_run:
@@ -259,11 +237,11 @@ class Index:
                        decided_by)
                 # fmt: on
 
-    def _to_row(self, head: RecordKey) -> _Row:
+    def _to_row(self, key: RecordKey) -> _Row:
         number = self._number
         # fmt: off
-        return (head.id, head.run, head.sha256, number(head.fingerprint), number(head.variant),
-                head.version, head.reason, head.runs, number(head.run_id), head.decided_by)
+        return (key.id, key.run, key.sha256, number(key.fingerprint), number(key.variant),
+                key.version, key.reason, key.runs, number(key.run_id), key.decided_by)
         # fmt: on
 
     def _to_known(self, row: tuple[Any, ...]) -> Known:
@@ -278,7 +256,7 @@ class Index:
         return self._same_as.get(number) or self._texts[number]
 
     def _number(self, text: str) -> int:
-        """A short stand-in for a text that many records share; there are few of these."""
+        """Return the number of a text that many records share."""
         number = self._numbers.get(text)
         if number is None:
             self._texts.append(text)
@@ -295,6 +273,6 @@ class Index:
 
 def _no_room(exc: Exception) -> OutputError:
     return OutputError(
-        f"the index of what is done, in {tempfile.gettempdir()}: {exc};"
-        " it needs about 250 bytes of room a document (TMPDIR)"
+        f"the index of the output, in {tempfile.gettempdir()}: {exc};"
+        " it needs about 250 bytes of disk space per document (TMPDIR)"
     )

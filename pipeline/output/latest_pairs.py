@@ -1,6 +1,6 @@
-"""The last records of documents side by side, in one sqlite3 file on disk: of two outputs, or of two questions.
+"""Pairs of the latest records of each document, from two outputs or two agent versions, in one sqlite3 file on disk.
 
-It must hold no more than a pair in memory, and judges nothing.
+It must hold no more than a pair in memory, and must not compare their contents.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from pipeline.errors import OutputError
 from pipeline.output.backend import OutputBackend
 from pipeline.output.record_keys import KINDS
 
-BEFORE, AFTER = 0, 1
+BEFORE = 0
+AFTER = 1
 _TABLE = (
-    # nothing here outlives the process, so nothing has to be safe against its end
+    # the file does not outlive the process, so no write has to be durable
     "PRAGMA journal_mode=OFF",
     "PRAGMA synchronous=OFF",
     "PRAGMA locking_mode=EXCLUSIVE",
@@ -35,14 +36,14 @@ _LATER_WINS = """INSERT INTO last VALUES (?,?,?,?,?) ON CONFLICT (id, side) DO U
 
 
 class Last(NamedTuple):
-    """A document's last record on one side; `line` is its result's, when there may be something to compare it with."""
+    """A document's last record on one side; `line` is the result, None for a failure or without a counterpart."""
 
     is_failed: bool
     line: bytes | None
 
 
 class Pair(NamedTuple):
-    """A document's two last records; None where a side has none."""
+    """A document's last record on each side; None where a side has no record."""
 
     id: str
     before: Last | None
@@ -50,12 +51,12 @@ class Pair(NamedTuple):
 
 
 class Pairs:
-    """The pairs of one comparison; `close` gives the disk space back."""
+    """The pairs of one comparison; `close` releases the disk space."""
 
     def __init__(self) -> None:
-        """Nothing is in it yet; OutputError when there is no room for it (TMPDIR)."""
+        """Create an empty table; OutputError when there is no disk space for it (TMPDIR)."""
         try:
-            # the file has no name any more once it is open, so that not even kill -9 leaves it behind
+            # the file is unlinked while it is open, so that not even kill -9 leaves it behind
             with tempfile.TemporaryDirectory(prefix="pipeline-pairs-") as folder:
                 self._db = sqlite3.connect(Path(folder) / "pairs.sqlite3", isolation_level=None)
                 for statement in _TABLE:
@@ -64,11 +65,11 @@ class Pairs:
             raise _no_room(exc) from exc
 
     def close(self) -> None:
-        """Forgets everything."""
+        """Close the database, which deletes it."""
         self._db.close()
 
     def read_outputs(self, before: OutputBackend, after: OutputBackend) -> tuple[int, int]:
-        """How many records each output has; of the first one only those lines are kept that have a counterpart."""
+        """Read two outputs; return the number of records of each. Lines without a counterpart are not kept."""
         of_after = self._add((id, AFTER, run, done, line) for id, _, run, done, line in _lines(after))
         has = "SELECT 1 FROM last WHERE id = ? AND side = ?"
         of_before = self._add(
@@ -78,7 +79,7 @@ class Pairs:
         return of_before, of_after
 
     def read_fingerprints(self, backend: OutputBackend, *, same_as: Mapping[str, str]) -> None:
-        """Take the last record of each document and question; `same_as`: former fingerprint → present one."""
+        """Read the last record of each document and fingerprint; `same_as`: former fingerprint → present one."""
         numbers: dict[str, int] = {}
         self._add(
             (id, numbers.setdefault(same_as.get(fingerprint, fingerprint), len(numbers)), run, done, line)
@@ -86,19 +87,19 @@ class Pairs:
         )
 
     def outputs(self) -> Iterator[Pair]:
-        """A pair for each document of either output, in order of their ids."""
+        """Yield a pair for each document of either output, sorted by id."""
         for id, rows in self._documents():
             sides = {side: last for side, _, last in rows}
             yield Pair(id, sides.get(BEFORE), sides.get(AFTER))
 
     def fingerprints(self) -> Iterator[Pair]:
-        """A pair for each document: what it was asked last, and what before that; `before` is None without that."""
+        """Yield for each document the records of its last two fingerprints; `before` is None when there is only one."""
         for id, rows in self._documents():
             *earlier, (_, _, after) = sorted(rows, key=itemgetter(1))
             yield Pair(id, earlier[-1][2] if earlier else None, after)
 
     def _add(self, rows: Iterator[tuple[str, int, int, bool, bytes | None]]) -> int:
-        """How many rows there were."""
+        """Insert the rows; return their number."""
         count = 0
         try:
             for id, side, run, done, line in rows:
@@ -113,7 +114,7 @@ class Pairs:
         return self._db.execute(query, values).fetchone() is not None
 
     def _documents(self) -> Iterator[tuple[str, list[tuple[int, tuple[int, int], Last]]]]:
-        """Each id with its sides: the side's number, how late it is, and the record."""
+        """Yield each id with its sides: the side's number, its age for sorting (run, done), and the record."""
         rows = self._db.execute("SELECT id, side, run, done, line FROM last ORDER BY id, side")
         for id, group in groupby(rows, key=itemgetter(0)):
             yield id, [(side, (run, done), _last(done, line)) for _, side, run, done, line in group]
@@ -125,8 +126,8 @@ def _last(done: int, line: bytes | None) -> Last:
 
 def _lines(backend: OutputBackend) -> Iterator[tuple[str, str, int, bool, bytes]]:
     for kind in KINDS:
-        for line, head in backend.records(kind):
-            yield head.id, head.fingerprint, head.run, head.reason is None, line
+        for line, key in backend.records(kind):
+            yield key.id, key.fingerprint, key.run, key.reason is None, line
 
 
 def _no_room(exc: Exception) -> OutputError:

@@ -1,10 +1,18 @@
-"""One run at a time for each prefix and shard: an object that its holder renews by conditional writes.
+"""The lock of an output in an object store: one run at a time for each prefix and shard.
 
-It must never compare clocks of two machines: who waits sees by its own whether the holder still changes the object.
+How it works:
 
-A run takes `.lock/all`, or `.lock/00003-of-00016` with `--shard 3/16`, and then looks at the others: of two that
-exclude each other at least one sees the other, and steps back. A lock object stays where it is and says when it is
-free. What a holder that has lost its lease still writes does no harm: its parts carry its own run's number.
+1. The lock of a run is an object: `.lock/all`, or `.lock/00003-of-00016` with `--shard 3/16`. Its content names the
+   holder, or says that it is free. It is never deleted.
+2. A run takes the lock with a conditional write (If-None-Match for a new object, If-Match for a free one), which the
+   store lets succeed for one writer only. It then reads the lock objects of runs that would conflict. Of two such runs
+   at least one sees the other and releases its own lock again.
+3. The holder rewrites the object every RENEW_S, which changes its ETag. A renewal that fails its condition means that
+   another run has taken the lock; the holder stops writing.
+4. A waiting run polls the ETag. When it has not changed for LEASE_S by the waiter's own clock, the holder counts as
+   dead and the lock is taken over. Clocks of two machines are never compared.
+
+A holder that lost its lease without noticing does no harm: the names of its parts carry its own run number.
 """
 
 from __future__ import annotations
@@ -28,21 +36,29 @@ from pipeline.stores import RemoteStore, StaleVersionError
 _log = logging.getLogger(__name__)
 
 LEASE_S = 20.0
-"""Who waits takes a lease over that was not renewed for so long."""
+"""A lease that was not renewed for this long may be taken over: four renewals, so that three may fail or be late."""
 
 RENEW_S = 5.0
+"""A write every 5 s costs about 17,000 requests a day, and a killed run blocks the next one for 20 s at most."""
+
 _POLL_S = 0.5
+"""Waiting runs poll twice a second, plus up to as much again at random."""
+
 _FOLDER = ".lock"
 
 
 class Lease:
-    """A lock that is held until `release`, or until somebody has found it abandoned. Safe to use from two threads."""
+    """A lock that is held until `release`, or until another run takes it over. Thread-safe."""
 
     def __init__(
         self, store: RemoteStore, key: str, *, says: Mapping[str, object], etag: str, clock: Callable[[], float]
     ) -> None:
-        """Takes over an object that says who holds it; `acquire` makes these."""
-        self._store, self._key, self._says, self._etag, self._clock = store, key, says, etag, clock
+        """Wrap a lock object that this run has just written; use `acquire`."""
+        self._store = store
+        self._key = key
+        self._says = says
+        self._etag = etag
+        self._clock = clock
         self._renewed_at = clock()
         self._renewals = 0
         self._mutex = threading.Lock()
@@ -50,7 +66,7 @@ class Lease:
         self._released = False
 
     def check(self) -> None:
-        """Nothing, with the lease renewed when that is due; TryLaterError once it is lost: nothing may be written."""
+        """Renew the lease if that is due; TryLaterError once it is lost, and nothing may be written any more."""
         with self._mutex:
             if self._failed is not None:
                 raise self._failed
@@ -58,7 +74,7 @@ class Lease:
                 self._renew()
 
     def release(self) -> None:
-        """Lets the next run in; a second call does nothing. Where that fails the next one waits for LEASE_S."""
+        """Release the lock; a second call does nothing. If the release fails, the next run waits for LEASE_S."""
         with self._mutex:
             if self._released or self._failed is not None:
                 return
@@ -66,7 +82,7 @@ class Lease:
             try:
                 self._store.replace(self._key, _FREE, etag=self._etag)
             except OSError as exc:
-                _log.warning("the lock on the output was not given back: %s", exc)
+                _log.warning("Cannot release the lock on the output; the next run waits up to %g s: %s", LEASE_S, exc)
 
     def _renew(self) -> None:
         self._renewals += 1
@@ -84,7 +100,8 @@ class Lease:
         except TryLaterError as exc:
             self._failed = exc
             raise
-        self._etag, self._renewed_at = _known(etag, self._store), now
+        self._etag = _known(etag, self._store)
+        self._renewed_at = now
 
 
 def acquire(
@@ -96,39 +113,42 @@ def acquire(
     wait: Callable[[float], bool],
     clock: Callable[[], float],
 ) -> Lease:
-    """The lease of an output; waits `lock_wait_s` for another holder, then TryLaterError that names it.
+    """Acquire the lease of an output; wait `lock_wait_s` for another holder, then raise TryLaterError naming it.
 
-    `wait(seconds)` is True when the run is to stop, which ends the waiting as well.
+    `wait(seconds)` returns True when the run is to stop, which raises TryLaterError at once.
     """
     check_conditions(store)
     claim = _Claim(store, run_id, shard=shard, clock=clock)
-    start, said = clock(), False
+    start = clock()
+    is_logged = False
     while True:
         taken = claim.take()
         if isinstance(taken, Lease):
             return taken
         if clock() - start >= lock_wait_s:
             raise TryLaterError(f"{store.address}: another run holds the output: {taken}; waited {lock_wait_s:g} s")
-        if not said:
-            said = True
+        if not is_logged:
+            is_logged = True
             _log.info("waiting for the output", extra={"holder": taken, "lock_wait_s": lock_wait_s})
-        # two that step back for each other must not meet again at once
+        # a random delay, so that two runs that release their locks for each other do not collide again
         if wait(_POLL_S * (1 + secrets.randbelow(100) / 100)):
             raise TryLaterError(f"{store.address}: interrupted while waiting for the output, held by {taken}")
 
 
 class _Claim:
-    """One run's tries to get its lease, and what it has seen of the others' meanwhile."""
+    """The attempts of one run to acquire its lease, with the ETags of other holders and when each was first seen."""
 
     def __init__(self, store: RemoteStore, run_id: str, *, shard: Shard, clock: Callable[[], float]) -> None:
-        self._store, self._shard, self._clock = store, shard, clock
+        self._store = store
+        self._shard = shard
+        self._clock = clock
         self._own = _key_of(shard)
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "run_id": run_id, "since": utc_now()}
         self._says: Mapping[str, object] = {**holder, "token": secrets.token_hex(16)}
         self._seen: dict[str, tuple[str, float]] = {}
 
     def take(self) -> Lease | str:
-        """The lease, or who is in the way."""
+        """Return the lease, or a description of the run that blocks it."""
         with as_output_errors(str(self._store.address), opening=True):
             try:
                 if (busy := self._others()) is not None:
@@ -153,26 +173,26 @@ class _Claim:
         return Lease(self._store, self._own, says=self._says, etag=_known(etag, self._store), clock=self._clock)
 
     def _others(self) -> str | None:
-        """Who holds what may not be held beside ours: anything but the shards of the same count."""
+        """Return the holder of a conflicting lock, or None; only other shards of the same count do not conflict."""
         for key in self._conflicting():
             try:
                 there, etag = self._store.get_with_etag(key)
-            except FileNotFoundError:  # somebody has cleaned up
+            except FileNotFoundError:  # another process has deleted it
                 continue
             if (busy := self._busy(key, there, etag)) is not None:
                 return busy
-            if there != _FREE:  # its holder is dead, or asleep: it must notice when it wakes
+            if there != _FREE:  # its holder is dead or suspended; after this write its next renewal fails
                 self._store.replace(key, _FREE, etag=_known(etag, self._store))
         return None
 
     def _conflicting(self) -> Iterator[str]:
         suffix = f"-of-{self._shard.count:05d}"
-        for found in self._store.list(_FOLDER):
-            if found.key != self._own and not (self._shard.count and found.key.endswith(suffix)):
-                yield found.key
+        for stored in self._store.list(_FOLDER):
+            if stored.key != self._own and not (self._shard.count and stored.key.endswith(suffix)):
+                yield stored.key
 
     def _busy(self, key: str, there: bytes, etag: str | None) -> str | None:
-        """Who holds this object; None when it is free, or has not changed for as long as a lease lasts."""
+        """Return the holder of this lock; None when it is free, or has not changed for LEASE_S."""
         if there == _FREE:
             return None
         known = _known(etag, self._store)
@@ -188,21 +208,21 @@ def _key_of(shard: Shard) -> str:
 
 
 def _known(etag: str | None, store: RemoteStore) -> str:
-    """The ETag; without ETags nothing can be written on condition."""
+    """Return the ETag; OutputError without one, as conditional writes need it."""
     if etag is None:
         raise OutputError(f"{store.address}: this store gives no ETag, so that an output in it cannot be locked")
     return etag
 
 
 def _holder(there: bytes, key: str) -> str:
-    """One clause for a message."""
+    """Return a description of the holder for a message."""
     try:
         value: Any = json.loads(there)
     except ValueError:
         value = None
     known = value if isinstance(value, dict) else {}
-    said = ", ".join(f"{name} {known[name]}" for name in ("pid", "host", "run_id", "since") if name in known)
-    return f"{said or 'a holder that has not said who it is'} ({key})"
+    description = ", ".join(f"{name} {known[name]}" for name in ("pid", "host", "run_id", "since") if name in known)
+    return f"{description or 'a holder that has not description who it is'} ({key})"
 
 
 def _bytes(value: Mapping[str, object]) -> bytes:

@@ -1,6 +1,6 @@
-"""Files of JSON lines: a line is appended whole or not at all, and what a crash left broken is mended.
+"""Files of JSON lines: lines are appended completely or not at all, and the damage of a crash is repaired.
 
-It must not know what a record means: any JSON object is a good line here.
+It must not know the meaning of a record: any JSON object is a valid line here.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _CHUNK_BYTES = 1 << 20
 T = TypeVar("T")
 
 MAX_LINE_BYTES = 64 << 20
-"""The longest record: a document's metadata and an answer are smaller by far, and a line is held in memory whole."""
+"""Maximum size of a record, far above that of metadata and an answer: a line is held in memory as a whole."""
 
 RECENT_BYTES = 32 << 20
-"""More than a run writes in the second before a record is durable, by far: older bytes a power cut cannot break."""
+"""Far more than a run writes in the second until a record is durable; a power cut cannot damage older bytes."""
 
 
 @dataclass(slots=True)
 class Damage:
-    """What one reading found broken: byte ranges to remove, and whether the last good line lacks its LF."""
+    """The damage found while reading: byte ranges to remove, and whether the last good line lacks its LF."""
 
     ranges: list[tuple[int, int]] = field(default_factory=list)
     lines: int = 0
@@ -40,7 +40,7 @@ class Damage:
     size: int = 0
 
     def add(self, start: int, end: int) -> None:
-        """Notes one broken line; neighbours become one range."""
+        """Add one broken line; adjacent ranges are merged."""
         self.lines += 1
         if self.ranges and self.ranges[-1][1] == start:
             start = self.ranges.pop()[0]
@@ -48,7 +48,7 @@ class Damage:
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
-    """The JSON object of a line, or None when there is none (cut, NULs, garbage, nested without end)."""
+    """Return the JSON object of a line; None for an invalid line (truncated, NULs, garbage, nested too deeply)."""
     try:
         value = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError):
@@ -57,18 +57,19 @@ def parse(line: bytes) -> dict[str, Any] | None:
 
 
 def read_lines(path: Path, take: Callable[[bytes, bool], T | None], damage: Damage) -> Iterator[T]:
-    """What `take(line, recent)` makes of each line in order; lines of which it makes None are noted in `damage`.
+    """Yield `take(line, recent)` for each line in order; lines for which it returns None are added to `damage`.
 
-    `recent`: the line lies where a crash can have left something broken, the last RECENT_BYTES. `damage` is whole
-    when the last line was given; what it says was read before is passed over. One line is in memory at a
-    time. OutputError when the file cannot be read, FileGoneError when a sibling removes it meanwhile.
+    `recent`: the line is in the last RECENT_BYTES, where a crash can have left damage. `damage` is complete after the
+    last line; reading starts at `damage.size`. One line is in memory at a time. OutputError when the file cannot be
+    read, FileGoneError when another shard removes it meanwhile.
     """
     try:
         with path.open("rb", buffering=_CHUNK_BYTES) as stream:
             old_bytes = os.fstat(stream.fileno()).st_size - RECENT_BYTES
             stream.seek(damage.size)
             for line, line_bytes in bounded_lines(stream, path):
-                start, damage.size = damage.size, damage.size + line_bytes
+                start = damage.size
+                damage.size = damage.size + line_bytes
                 value = take(line, damage.size > old_bytes)
                 if value is None:
                     damage.add(start, damage.size)
@@ -80,9 +81,9 @@ def read_lines(path: Path, take: Callable[[bytes, bool], T | None], damage: Dama
 
 
 def bounded_lines(stream: BinaryIO, where: Path | str) -> Iterator[tuple[bytes, int]]:
-    """Each line with its size; of garbage that is too long for a line the beginning.
+    """Yield each line with its size; of garbage longer than MAX_LINE_BYTES only the beginning.
 
-    ConfigError for a line that is too long and begins as a record does: it may not be removed.
+    ConfigError for a line that is too long and begins like a record: it must not be removed.
     """
     while line := stream.readline(MAX_LINE_BYTES + 1):
         size = len(line)
@@ -97,8 +98,8 @@ def bounded_lines(stream: BinaryIO, where: Path | str) -> Iterator[tuple[bytes, 
 
 def _too_long(where: Path | str, start: int) -> ConfigError:
     most = MAX_LINE_BYTES >> 20
-    told = f"the line at byte {start} has more than {most} MiB, which no run writes: move it out of the file"
-    return ConfigError(f"{where}: {told}")
+    message = f"the line at byte {start} has more than {most} MiB, which no run writes: move it out of the file"
+    return ConfigError(f"{where}: {message}")
 
 
 def check_length(line: bytes, where: Path | str) -> None:
@@ -109,37 +110,37 @@ def check_length(line: bytes, where: Path | str) -> None:
 
 
 def last_object(path: Path) -> dict[str, Any] | None:
-    """The object of the last good line, read from the end; None when the file holds none.
+    """Return the object of the last valid line, read from the end; None when there is no valid line.
 
-    OutputError when the file cannot be read, FileGoneError when a sibling removes it meanwhile.
+    OutputError when the file cannot be read, FileGoneError when another shard removes it meanwhile.
     """
     try:
         with path.open("rb") as stream:
-            found, whole = _last_object(stream, size := os.fstat(stream.fileno()).st_size)
+            last, whole = _last_object(stream, size := os.fstat(stream.fileno()).st_size)
     except OSError as exc:
         raise unreadable(path, exc) from exc
     if not whole:
         raise _too_long(path, max(0, size - MAX_LINE_BYTES))
-    return found
+    return last
 
 
 def _last_object(stream: BinaryIO, size: int) -> tuple[dict[str, Any] | None, bool]:
-    """The last object, and whether no earlier part of the file could hold it."""
+    """Return the last object, and whether the search is complete."""
     window = _CHUNK_BYTES
     while True:
         stream.seek(max(0, size - window))
         lines = stream.read(window).split(b"\n")
-        # the piece of a line that the window starts with is no object: its braces do not close
-        found = next((value for line in reversed(lines) if (value := parse(line)) is not None), None)
-        if found is not None or window >= size or window >= MAX_LINE_BYTES:
-            return found, found is not None or window >= size
+        # a partial line at the start of the window is not a valid object: its braces do not match
+        last = next((value for line in reversed(lines) if (value := parse(line)) is not None), None)
+        if last is not None or window >= size or window >= MAX_LINE_BYTES:
+            return last, last is not None or window >= size
         window *= 8
 
 
 def mend(path: Path, damage: Damage | None = None) -> int:
-    """How many broken lines were removed; a last line that only lacks its LF gets it and does not count.
+    """Remove broken lines and add a missing last LF; return the number of lines removed.
 
-    `damage`: what reading the whole file has found; None reads it now. Nobody else may write to the file.
+    `damage`: the damage found by reading the whole file; None: read it now. No other process may write to the file.
     """
     if damage is None:
         damage = Damage()
@@ -148,9 +149,9 @@ def mend(path: Path, damage: Damage | None = None) -> int:
     try:
         _repair(path, damage)
     except OSError as exc:
-        raise OutputError(f"{path}: cannot be mended: {exc.strerror or exc}") from exc
+        raise OutputError(f"{path}: cannot be repaired: {exc.strerror or exc}") from exc
     if damage.lines:
-        _log.warning("broken lines were removed from %s", path.name, extra={"lines": damage.lines})
+        _log.warning("removed broken lines from %s", path.name, extra={"lines": damage.lines})
     return damage.lines
 
 
@@ -175,7 +176,7 @@ def _change(path: Path, action: Callable[[int], object]) -> None:
 
 
 def _good_parts(path: Path, broken: list[tuple[int, int]]) -> Iterator[bytes]:
-    """The bytes of the file outside the broken ranges, in chunks."""
+    """Yield the bytes of the file outside the broken ranges, in chunks."""
     with path.open("rb") as stream:
         position = 0
         for start, end in [*broken, (path.stat().st_size, 0)]:
@@ -187,7 +188,7 @@ def _good_parts(path: Path, broken: list[tuple[int, int]]) -> Iterator[bytes]:
 
 
 def rewrite(path: Path, keep: Callable[[dict[str, Any]], bool]) -> int:
-    """How many lines remain: the file is written anew, atomically, with the lines `keep` says yes to."""
+    """Rewrite the file atomically with the lines for which `keep` returns True; return their number."""
     kept = 0
 
     def chosen() -> Iterator[bytes]:
@@ -204,13 +205,13 @@ def rewrite(path: Path, keep: Callable[[dict[str, Any]], bool]) -> int:
 
 
 class LineFile:
-    """A file that is only appended to, a line at a time, by one thread.
+    """An append-only file of lines, for one thread.
 
-    Nothing waits in this process: when `append` returns, the line is the kernel's, and `sync` makes it durable.
+    Lines are not buffered in this process: `append` passes a line to the kernel, and `sync` makes it durable.
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Opens or makes the file; OutputError when that cannot be done. It must have been mended before."""
+        """Open or create the file; OutputError when that fails. An existing file must have been repaired."""
         self.path = path
         self.unsynced_since: float | None = None
         self._clock = clock
@@ -225,10 +226,10 @@ class LineFile:
             raise OutputError(f"{path}: cannot be opened for writing: {exc.strerror or exc}") from exc
 
     def append(self, line: bytes) -> None:
-        """Writes the whole line, which ends in LF; OutputError when that fails, and then nothing of it remains."""
+        """Write the whole line, which ends in LF; OutputError when that fails, and then no part of it remains."""
         check_length(line, self.path)
         if self._torn:
-            raise OutputError(f"{self.path}: ends in a piece of a line since an earlier write failed")
+            raise OutputError(f"{self.path}: ends in a partial line since an earlier write failed")
         rest = memoryview(line)
         try:
             while rest:
@@ -242,14 +243,14 @@ class LineFile:
             self.unsynced_since = self._clock()
 
     def _cut_back(self) -> None:
-        """Removes a piece of a line; where even that fails, nothing may follow the piece."""
+        """Remove a partial line; if even that fails, refuse further lines."""
         try:
             os.ftruncate(self._fd, self._size)
         except OSError:
             self._torn = True
 
     def sync(self) -> None:
-        """Makes everything appended so far durable; OutputError when the disk says no."""
+        """Make all appended lines durable; OutputError when that fails."""
         if self.unsynced_since is None:
             return
         try:
@@ -259,7 +260,7 @@ class LineFile:
         self.unsynced_since = None
 
     def close(self) -> None:
-        """Syncs and closes; a second call does nothing."""
+        """Sync and close; a second call does nothing."""
         if self._fd < 0:
             return
         try:

@@ -1,6 +1,11 @@
-"""An output in a local folder: files of records that are appended to, a line at a time.
+"""An output in a local folder: append-only files of records, one line each.
 
-It must never change a file that another run may be writing to.
+Without shards a run writes `results.jsonl` and `errors.jsonl`; a shard writes `results-00003-of-00016.jsonl` and
+`errors-00003-of-00016.jsonl`. Every run reads the files of all runs, whatever their number of shards, except those of
+other shards of its own count: these are active, and their documents belong to other shards.
+
+It must never change a file that another run may be writing. Its lock (lock.py) covers its own files; a shard changes
+a file of another shard count only under the gate, since other shards may want to change it at the same time.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ from pipeline.output import accepted, checkpoint
 from pipeline.output.index import Index
 from pipeline.output.lines import Damage, LineFile, last_object, mend, read_lines, rewrite
 from pipeline.output.lock import Lock, acquire, try_gate
-from pipeline.output.record_keys import KINDS, Kind, RecordKey, head_of, heads_of
+from pipeline.output.record_keys import KINDS, Kind, RecordKey, key_of, key_reader
 from pipeline.output.runs import RUNS, read_runs
 from pipeline.output.shared_files import FileGoneError, names_in, read_if_there, until_unchanged
 from pipeline.shards import Shard
@@ -25,18 +30,18 @@ from pipeline.stores import is_half_written, sync_folder, write_atomic
 from pipeline.stores.local import FOLDER_MODE
 
 SYNC_AFTER_S = 0.4
-"""With a main thread that comes by every half second, a record is durable within a second."""
+"""The main thread calls `sync_due` every 0.5 s, so a record is durable within a second (0.4 + 0.5 s)."""
 
 _RECORD_FILE = re.compile(r"(results|errors)(?:-\d{5}-of-(\d{5}))?\.jsonl")
 
 
 class LocalBackend:
-    """A backend (backend.py). `damage`: what the last reading found broken, by file."""
+    """An OutputBackend (backend.py) in a folder. `damage`: the damage found by the last reading, by file."""
 
     is_full = False
 
     def __init__(self, folder: Path, *, shard: Shard) -> None:
-        """Nothing is looked at yet."""
+        """Prepare the backend without accessing the folder."""
         self.folder = folder
         self.damage: dict[Path, Damage] = {}
         self._shard = shard
@@ -44,7 +49,7 @@ class LocalBackend:
         self._files: dict[Kind, LineFile] = {}
         self._lock: Lock | None = None
         self._results: dict[str, int] = {}
-        """The results that were read, and how many bytes of each a checkpoint stood for."""
+        """The results files that were read, with the number of bytes covered by their checkpoints."""
 
     @property
     def where(self) -> str:
@@ -52,23 +57,23 @@ class LocalBackend:
         return str(self.folder)
 
     def unwritten(self, kind: Kind) -> int:  # noqa: ARG002
-        """None: a line is the kernel's when `append` returns."""
+        """Return 0: `append` passes each line to the kernel."""
         return 0
 
     @property
     def written(self) -> tuple[str, ...]:
-        """One file of each kind, for all runs."""
+        """The names of the two files of this run."""
         return tuple(self._own.values())
 
     def lock(
         self, run_id: str, *, lock_wait_s: float, wait: Callable[[float], bool], clock: Callable[[], float]
     ) -> None:
-        """Makes the folder, and takes its lock (lock.py)."""
+        """Create the folder and acquire its lock (lock.py)."""
         _make(self.folder)
         self._lock = acquire(self.folder, run_id, shard=self._shard, lock_wait_s=lock_wait_s, wait=wait, clock=clock)
 
     def read(self) -> Index:
-        """Every line of every file, but for the files of other shards of the same count, which own other ids."""
+        """Index every line of every file, except the files of other shards of the same count, which own other ids."""
         return until_unchanged(self._read_all)
 
     def _read_all(self) -> Index:
@@ -88,7 +93,7 @@ class LocalBackend:
         return index
 
     def start(self, index: Index, *, clock: Callable[[], float]) -> None:
-        """Removes what is half written or broken, and errors that no longer stand."""
+        """Remove partly written files, broken lines and outdated errors; open the files of this run."""
         self._sweep()
         for path, damage in self.damage.items():
             if self._is_own(path):
@@ -99,18 +104,18 @@ class LocalBackend:
         for kind, name in self._own.items():
             self._files[kind] = LineFile(self.folder / name, clock=clock)
 
-    def append(self, line: bytes, head: RecordKey) -> None:
-        """When it returns, the line is the kernel's."""
-        self._files["results" if head.reason is None else "errors"].append(line)
+    def append(self, line: bytes, key: RecordKey) -> None:
+        """Pass the line to the kernel."""
+        self._files["results" if key.reason is None else "errors"].append(line)
 
     def sync_due(self, now: float) -> None:
-        """Syncs the files whose oldest unsynced record is SYNC_AFTER_S old."""
+        """Sync the files whose oldest unsynced record is SYNC_AFTER_S old."""
         for file in self._files.values():
             if file.unsynced_since is not None and now - file.unsynced_since >= SYNC_AFTER_S:
                 file.sync()
 
     def sync(self) -> None:
-        """Syncs and closes the files."""
+        """Sync and close the files."""
         try:
             for file in self._files.values():
                 file.sync()
@@ -119,44 +124,44 @@ class LocalBackend:
                 file.close()
 
     def tidy(self, index: Index) -> None:
-        """Leaves only the errors that stand, in every errors file that no other run is writing."""
-        standing = index.failed_count()
-        if standing == index.error_lines:
+        """Remove outdated errors from every errors file that no other run is writing."""
+        failed = index.failed_count()
+        if failed == index.error_lines:
             return
 
-        def stands(line: Mapping[str, Any]) -> bool:
-            return index.stands(line["id"], line["run"])
+        def is_current(line: Mapping[str, Any]) -> bool:
+            return index.is_current_failure(line["id"], line["run"])
 
-        def stands_or_is_not_ours(line: Mapping[str, Any]) -> bool:
-            return not self._shard.owns(line["id"]) or stands(line)
+        def is_current_or_foreign(line: Mapping[str, Any]) -> bool:
+            return not self._shard.owns(line["id"]) or is_current(line)
 
         for path in self._record_files("errors"):
             if self._is_siblings(path):
                 continue
             if self._is_own(path):
-                rewrite(path, stands)
+                rewrite(path, is_current)
             else:
-                self._under_gate(lambda other: rewrite(other, stands_or_is_not_ours), path)
-        index.error_lines = standing
+                self._under_gate(lambda other: rewrite(other, is_current_or_foreign), path)
+        index.error_lines = failed
 
     def settle(self, index: Index) -> None:
-        """Writes a checkpoint (checkpoint.py) when our file alone holds what the index knows."""
+        """Write a checkpoint (checkpoint.py) if all results of the index are in this run's file."""
         path = self.folder / self._own["results"]
         if len(index.agents) == 1 and {*self._results, path.name} == {path.name}:
             checkpoint.save(path, index.results(*index.agents), covered=self._results.get(path.name, 0))
 
     def files(self, folder: str) -> Iterator[tuple[str, bytes]]:
-        """The files of a folder, without what is half written; what is none of ours may be among them."""
+        """Yield the files of a folder, except partly written ones; foreign files may be among them."""
         for name in names_in(self.folder / folder):
             if not is_half_written(name) and (data := read_if_there(self.folder / folder / name)) is not None:
                 yield f"{folder}/{name}", data
 
     def content(self, name: str) -> bytes | None:
-        """The file's bytes."""
+        """Return the file's bytes."""
         return read_if_there(self.folder / name)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Under the lock there is nobody to race with."""
+        """Write the file if it does not exist; under the lock no other process creates it at the same time."""
         path = self.folder / name
         try:
             if path.exists():
@@ -170,11 +175,11 @@ class LocalBackend:
         return True
 
     def replace(self, name: str, data: bytes | Iterable[bytes]) -> None:
-        """Written beside it, then renamed."""
+        """Write a temporary file beside it, then rename it."""
         write_atomic(self.folder / name, data)
 
     def remove(self, name: str) -> bool:
-        """Unlinks the file."""
+        """Unlink the file."""
         path = self.folder / name
         try:
             there = path.exists()
@@ -184,7 +189,7 @@ class LocalBackend:
         return there
 
     def records(self, kind: Kind) -> Iterator[tuple[bytes, RecordKey]]:
-        """File by file, line by line; what a compaction removes meanwhile is read where it has put the lines."""
+        """Read file by file; when a compaction removes one meanwhile, read the compacted file as well."""
         gone = False
         for path in self._record_files(kind):
             try:
@@ -195,7 +200,7 @@ class LocalBackend:
             yield from _read_records(whole, kind)
 
     def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, RecordKey]]) -> None:
-        """One file, put in its place in one step; then the shards' files go."""
+        """Replace the file of all shards atomically, then remove the files of single shards."""
         for path in self._record_files(kind):
             checkpoint.drop(path)
         write_atomic(self.folder / f"{kind}.jsonl", (line for line, _ in lines))
@@ -204,11 +209,11 @@ class LocalBackend:
                 self.remove(path.name)
 
     def duties(self) -> Mapping[str, Callable[[], None]]:
-        """None: the main thread writes, the kernel keeps the lock."""
+        """Return no tasks: the main thread writes, and the kernel holds the lock."""
         return {}
 
     def close(self) -> None:
-        """Closes the files and releases the lock."""
+        """Close the files and release the lock."""
         try:
             self.sync()
         finally:
@@ -216,19 +221,19 @@ class LocalBackend:
                 self._lock.release()
 
     def _record_files(self, kind: str = "") -> list[Path]:
-        """The files of results and errors of all shards, or only those of a kind."""
+        """Return the files of results and errors of all shards, or only those of one kind."""
         ours = (name for name in names_in(self.folder) if _RECORD_FILE.fullmatch(name) and name.startswith(kind))
         return [self.folder / name for name in ours]
 
     def _is_siblings(self, path: Path) -> bool:
-        """True for the file of another shard of the same count, which may be written to at this moment."""
+        """Return True for the file of another shard of the same count, which may be active."""
         match = _RECORD_FILE.fullmatch(path.name)
         if self._shard.count == 0 or match is None or int(match[2] or 0) != self._shard.count:
             return False
         return path.name not in self._own.values()
 
     def _is_own(self, path: Path) -> bool:
-        """True when no other run can write to the file now: all of them without shards, else our two."""
+        """Return True when no other run can write to the file: all files without shards, else the two of this run."""
         return self._shard.count == 0 or path.name in self._own.values()
 
     def _read_file(self, path: Path, index: Index) -> None:
@@ -240,20 +245,20 @@ class LocalBackend:
         add = partial(index.add, kind, where=str(path), owns=owns)
         if kind == "results":
             damage.size = self._results[path.name] = checkpoint.load(path, add)
-        add(read_lines(path, heads_of(kind, str(path)), damage))
+        add(read_lines(path, key_reader(kind, str(path)), damage))
 
     def _sweep(self) -> None:
-        """Removes what a killed run had half written; of a shard only what bears its name: its sisters may be at it."""
+        """Remove the partly written files of a killed run; a shard removes only its own, as others may be active."""
         for folder in (self.folder, self.folder / RUNS, self.folder / checkpoint.FOLDER):
             for name in filter(is_half_written, names_in(folder)):
                 if self._shard.count == 0 or self._shard.suffix in name:
                     self.remove(str((folder / name).relative_to(self.folder)))
 
     def _under_gate(self, change: Callable[[Path], object], path: Path) -> None:
-        """Changes a file of another shard count, which our sister shards may want to change, too."""
+        """Change a file of another shard count, which other shards may want to change as well."""
         gate = try_gate(self.folder)
         if gate is None:
-            return  # a sister is at it, or a run is starting; the next start or end does it
+            return  # another shard is changing files, or a run is starting; the next start or end does it
         try:
             with suppress(FileGoneError):
                 change(path)
@@ -262,21 +267,21 @@ class LocalBackend:
 
 
 def _read_records(path: Path, kind: Kind) -> Iterator[tuple[bytes, RecordKey]]:
-    take = heads_of(kind, str(path))
+    take = key_reader(kind, str(path))
 
     def pair(line: bytes, recent: bool) -> tuple[bytes, RecordKey] | None:
-        head = take(line, recent)
-        return None if head is None else (line if line.endswith(b"\n") else line + b"\n", head)
+        key = take(line, recent)
+        return None if key is None else (line if line.endswith(b"\n") else line + b"\n", key)
 
     return read_lines(path, pair, Damage())
 
 
 def _note_sibling(path: Path, index: Index) -> None:
-    """A shard of the same count owns other ids, and appends in order: its last line says enough."""
+    """Index run and agent of another shard of the same count: it appends in order, so its last line is enough."""
     line = last_object(path)
     if line is not None:
-        head = head_of(line, str(path))
-        index.met(head.run, head.agent)
+        key = key_of(line, str(path))
+        index.met(key.run, key.agent)
 
 
 def _make(folder: Path) -> None:
@@ -289,4 +294,4 @@ def _make(folder: Path) -> None:
         if is_new:
             sync_folder(folder.parent)
     except OSError as exc:
-        raise OutputError(f"{folder}: the output folder cannot be made: {exc.strerror or exc}") from exc
+        raise OutputError(f"{folder}: the output folder cannot be created: {exc.strerror or exc}") from exc

@@ -1,10 +1,14 @@
-"""One run at a time for each output and shard: `flock` on an open descriptor, which the dead don't keep.
+"""The lock of an output in a folder: one run at a time for each output and shard.
 
-It must not believe what a lock file says: only the kernel's lock counts, the text in it merely names the holder.
+How it works:
 
-A run takes `.lock`, or `.lock-00003-of-00016` with `--shard 3/16`. Looking at the others and taking one's own is one
-step under `.lock-gate`, so that two runs that exclude each other cannot both see a free folder. Lock files stay where
-they are: removing one would let two runs hold two files of one name.
+1. The lock is the kernel's `flock` on an open lock file, which ends with the process, however that ends. The content
+   of the file only names the holder for messages.
+2. A run locks `.lock`, or `.lock-00003-of-00016` with `--shard 3/16`. Shards of one count may run together; a run
+   without shards, or with another count, conflicts with them.
+3. Checking the conflicting locks and taking its own is one step under a second lock, the gate (`.lock-gate`), so that
+   two conflicting runs cannot both see a free folder.
+4. Lock files are never removed: otherwise two runs could hold two different files of one name.
 """
 
 from __future__ import annotations
@@ -30,36 +34,42 @@ _log = logging.getLogger(__name__)
 _LOCK_NAME = re.compile(r"\.lock(?:-\d+-of-(\d+))?")
 _GATE = ".lock-gate"
 _POLL_S = 0.2
+"""A waiting run starts within 0.2 s after the other one ends; a poll costs a few system calls."""
+
 _GATE_POLL_S = 0.02
+"""The gate is held for milliseconds, while lock files are checked."""
+
 _GATE_WAIT_S = 10.0
+"""A holder of the gate for longer than this is suspended (SIGSTOP, a frozen NFS mount), not merely slow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Who is in the way: the file that is locked and what its holder wrote into it."""
+    """A conflicting lock: the name of the locked file and the data its holder wrote into it."""
 
     name: str
     holder: Mapping[str, object]
 
     def __str__(self) -> str:
-        """One clause for a message; a holder that has not yet said who it is stays unknown."""
-        said = ", ".join(
+        """Return a description for a message; the holder may not have written its data yet."""
+        description = ", ".join(
             f"{key} {self.holder[key]}" for key in ("pid", "host", "run_id", "since") if key in self.holder
         )
-        return f"{said or 'a holder that has not said who it is'} ({self.name})"
+        return f"{description or 'a holder that has not description who it is'} ({self.name})"
 
 
 class Lock:
-    """A lock that is held until `release`, or until this process ends in whatever way."""
+    """A lock that is held until `release`, or until this process ends."""
 
     def __init__(self, fd: int) -> None:
-        """Takes over a descriptor that is locked already; `acquire` makes these."""
+        """Wrap a locked descriptor; use `acquire`."""
         self._fd = fd
 
     def release(self) -> None:
-        """Lets the next one in; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
         if self._fd >= 0:
-            fd, self._fd = self._fd, -1
+            fd = self._fd
+            self._fd = -1
             _unlock(fd)
 
 
@@ -72,12 +82,13 @@ def acquire(
     wait: Callable[[float], bool],
     clock: Callable[[], float],
 ) -> Lock:
-    """The lock of an output; waits `lock_wait_s` for another holder, then TryLaterError that names it.
+    """Acquire the lock of an output; wait `lock_wait_s` for another holder, then raise TryLaterError naming it.
 
-    `wait(seconds)` is True when the run is to stop, which ends the waiting as well. OutputError when the folder
-    takes no lock file.
+    `wait(seconds)` returns True when the run is to stop, which raises TryLaterError at once. OutputError when a lock
+    file cannot be created.
     """
-    start, said = clock(), False
+    start = clock()
+    is_logged = False
     while True:
         gate = _wait_gate(folder, lock_wait_s=lock_wait_s, wait=wait, clock=clock)
         try:
@@ -88,22 +99,23 @@ def acquire(
             return taken
         if clock() - start >= lock_wait_s:
             raise TryLaterError(f"{folder}: another run holds the output: {taken}; waited {lock_wait_s:g} s")
-        if not said:
-            said = True
+        if not is_logged:
+            is_logged = True
             _log.info("waiting for the output", extra={"holder": str(taken), "lock_wait_s": lock_wait_s})
         if wait(_POLL_S):
             raise TryLaterError(f"{folder}: interrupted while waiting for the output, held by {taken}")
 
 
 def try_gate(folder: Path) -> Lock | None:
-    """The gate, or None when another run is in it: nobody takes a lock on the output until it is released."""
+    """Take the gate, or return None when another run holds it; no run can lock the output until it is released."""
     fd = _try_flock(folder / _GATE)
     return None if fd is None else Lock(fd)
 
 
 def _wait_gate(folder: Path, *, lock_wait_s: float, wait: Callable[[float], bool], clock: Callable[[], float]) -> Lock:
-    """The gate. It is held for milliseconds as a rule, so that it is waited for even when `lock_wait_s` is 0."""
-    start, bound_s = clock(), max(lock_wait_s, _GATE_WAIT_S)
+    """Take the gate. As it is usually held for milliseconds, wait for it even when `lock_wait_s` is 0."""
+    start = clock()
+    bound_s = max(lock_wait_s, _GATE_WAIT_S)
     while (gate := try_gate(folder)) is None:
         if clock() - start >= bound_s:
             raise TryLaterError(f"{folder / _GATE}: held for {bound_s:g} s; is a run on this output suspended?")
@@ -113,7 +125,7 @@ def _wait_gate(folder: Path, *, lock_wait_s: float, wait: Callable[[float], bool
 
 
 def _take(folder: Path, shard: Shard, run_id: str) -> Lock | Busy:
-    """The lock, or who is in the way. To be called inside the gate."""
+    """Take the lock, or return the conflicting one. The caller holds the gate."""
     own = f".lock{shard.suffix}"
     for name in sorted(_conflicting(folder, own=own, count=shard.count)):
         fd = _try_flock(folder / name)
@@ -128,7 +140,7 @@ def _take(folder: Path, shard: Shard, run_id: str) -> Lock | Busy:
 
 
 def _conflicting(folder: Path, *, own: str, count: int) -> Iterator[str]:
-    """The other lock files that may not be held while ours is: all but the shards of the same count."""
+    """Yield the names of conflicting lock files: all except those of shards of the same count."""
     for name in names_in(folder):
         match = _LOCK_NAME.fullmatch(name)
         if match is None or name == own:
@@ -138,7 +150,7 @@ def _conflicting(folder: Path, *, own: str, count: int) -> Iterator[str]:
 
 
 def _try_flock(path: Path) -> int | None:
-    """An open, locked descriptor (not inherited by children), or None when someone else holds the lock."""
+    """Return an open, locked descriptor (not inherited by children), or None when another process holds the lock."""
     fd = -1
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
@@ -153,7 +165,7 @@ def _try_flock(path: Path) -> int | None:
 
 
 def _unlock(fd: int) -> None:
-    """Gives the lock back at once: closing alone would leave it to a child that is just being started."""
+    """Unlock before closing: a child process that is just being started may share the descriptor and keep the lock."""
     try:
         fcntl.flock(fd, fcntl.LOCK_UN)
     finally:
@@ -171,7 +183,7 @@ def _write_holder(fd: int, path: Path, *, run_id: str) -> None:
 
 
 def _read_holder(path: Path) -> Mapping[str, object]:
-    """What the holder wrote; empty when it has not written yet."""
+    """Return the data of the holder; empty when it has not written any yet."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
 """Results as one Parquet file, for query engines that read columns.
 
-It must not hold more than a batch of rows. What an agent may shape as it likes (output, metadata) is a column of JSON
-text: two agents, or two versions of a schema, fit into one table.
+It must not hold more than a batch of rows. Free-form fields (output, metadata) are columns of JSON text, so that
+results of different agents or schema versions fit into one table.
 """
 
 from __future__ import annotations
@@ -24,30 +24,32 @@ _JSON = ("output", "metadata")
 
 
 def library() -> Any:
-    """PyPI `pyarrow`; ConfigError, naming the extra, when it is not installed."""
+    """Import PyPI `pyarrow`; ConfigError naming the extra when it is not installed."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as cause:
-        told = "--format parquet needs PyPI `pyarrow`: pip install 'extraction-pipeline[parquet]'"
-        raise ConfigError(told) from cause
+        message = "--format parquet needs PyPI `pyarrow`: pip install 'extraction-pipeline[parquet]'"
+        raise ConfigError(message) from cause
     return pyarrow
 
 
 def parquet(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """The bytes of the file, piece by piece, from lines of results."""
+    """Yield the bytes of a Parquet file in pieces, from lines of results."""
     pyarrow = library()
-    schema, sink, source = _schema(pyarrow), _Pieces(), iter(lines)
+    schema = _schema(pyarrow)
+    sink = _Pieces()
+    source = iter(lines)
     writer = pyarrow.parquet.ParquetWriter(sink, schema, compression="zstd")
-    while some := list(islice(source, _ROWS)):
-        writer.write_table(pyarrow.Table.from_pylist([_row(json.loads(line)) for line in some], schema=schema))
+    while batch := list(islice(source, _ROWS)):
+        writer.write_table(pyarrow.Table.from_pylist([_row(json.loads(line)) for line in batch], schema=schema))
         yield sink.taken()
     writer.close()
     yield sink.taken()
 
 
 class _Pieces(io.RawIOBase):
-    """A file that is only written to, and given away piece by piece."""
+    """A write-only file whose content is taken out piece by piece."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -60,8 +62,9 @@ class _Pieces(io.RawIOBase):
         return len(self._pieces[-1])
 
     def taken(self) -> bytes:
-        """What was written since the last call."""
-        pieces, self._pieces = self._pieces, []
+        """Return the bytes written since the last call."""
+        pieces = self._pieces
+        self._pieces = []
         return b"".join(pieces)
 
 
@@ -80,7 +83,8 @@ def _schema(pyarrow: Any) -> Any:
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
-    model, usage = record.get("model") or {}, record.get("usage") or {}
+    model = record.get("model") or {}
+    usage = record.get("usage") or {}
     return {
         **{name: record.get(name) for name in (*_TEXTS, *_NUMBERS, "repaired", "notes", "latency_s")},
         **{name: json.dumps(record.get(name), ensure_ascii=False) for name in _JSON},

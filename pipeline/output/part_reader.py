@@ -1,6 +1,6 @@
-"""The parts of an output in an object store as their reader sees them: listed, then read one at a time.
+"""Reading of the parts of an output in an object store: listed first, then read one at a time.
 
-It must not report a part that a sibling deletes meanwhile as a failure: its lines are in a newer part by then.
+A part that another run deletes meanwhile is no error: its lines are in a newer part by then.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pipeline.errors import OutputError
 from pipeline.output.lines import bounded_lines
 from pipeline.output.part_writer import manifest_of
 from pipeline.output.parts import ManifestError, Part, part_of, read_manifest
-from pipeline.output.record_keys import KINDS, Kind, RecordKey, heads_of
+from pipeline.output.record_keys import KINDS, Kind, RecordKey, key_reader
 from pipeline.output.shared_files import TRIES
 from pipeline.output.store_errors import as_output_errors
 from pipeline.stores import RemoteStore
@@ -24,35 +24,36 @@ Lines = Iterator[tuple[bytes, RecordKey]]
 
 
 class PartReader:
-    """Lists and reads parts; `sizes`: what the last listing found, in bytes. `allowed` raises once the lease is lost.
+    """Lists and reads parts. `sizes`: the parts of the last listing with their sizes in bytes.
 
-    `repair`: write a manifest that is missing; only a run that holds the lease may.
+    `allowed` raises once the lease is lost. `repair` writes a missing manifest; None without the lease.
     """
 
     def __init__(self, store: RemoteStore, *, allowed: Callable[[], None]) -> None:
         self.sizes: dict[Part, int] = {}
         self.repair: Callable[[str, bytes], None] | None = None
-        self._store, self._allowed = store, allowed
+        self._store = store
+        self._allowed = allowed
 
     def refresh(self) -> None:
         """Find all parts of both kinds."""
         self._allowed()
         with as_output_errors(str(self._store.address), opening=True):
-            found = {part_of(found.key): found.size_bytes for kind in KINDS for found in self._store.list(kind)}
-        self.sizes = {part: size_bytes for part, size_bytes in found.items() if part is not None}
+            listing = {part_of(stored.key): stored.size_bytes for kind in KINDS for stored in self._store.list(kind)}
+        self.sizes = {part: size_bytes for part, size_bytes in listing.items() if part is not None}
 
     def parts(self, *kinds: Kind) -> list[Part]:
-        """Return the parts of these kinds that the last listing found, kind by kind, in order."""
+        """Return the parts of these kinds in the last listing, kind by kind, in order."""
         return [
             part
             for kind in kinds
-            for part in sorted((part for part in self.sizes if part.kind == kind), key=lambda each: each.place)
+            for part in sorted((part for part in self.sizes if part.kind == kind), key=lambda part: part.place)
         ]
 
     def each(self, *kinds: Kind, read: Callable[[Part], bool]) -> None:
-        """Call `read` with each part; it returns False for one that is gone, and then the next listing is read too.
+        """Call `read` with each part; when it returns False for a deleted part, list again and read the new parts.
 
-        A run that ends writes its errors into a new part before it deletes the old ones: the next listing has them.
+        A run that ends writes its errors into a new part before it deletes the old ones: the new listing has them.
         """
         seen: set[Part] = set()
         for _ in range(TRIES):
@@ -64,7 +65,7 @@ class PartReader:
             seen.update(parts)
 
     def record_keys(self, part: Part) -> list[RecordKey] | None:
-        """Return what the manifest says of a part, or else the part itself; None when both are gone."""
+        """Return the record keys of a part from its manifest, or else from the part; None when both are gone."""
         self._allowed()
         header = {"part": part.key, "bytes": self.sizes[part]}
         try:
@@ -72,11 +73,11 @@ class PartReader:
                 data = self._store.get(part.manifest_key)
             return list(read_manifest(data.splitlines(keepends=True), header))
         except (OutputError, ManifestError) as exc:
-            _log.info("rebuilding a manifest from its part", extra={"part": part.key, "why": str(exc)})
+            _log.info("Rebuilding a manifest from its part", extra={"part": part.key, "why": str(exc)})
         lines = self.lines(part)
         if lines is None:
             return None
-        record_keys = [head for _, head in lines]
+        record_keys = [key for _, key in lines]
         if self.repair is not None:
             self.repair(part.manifest_key, manifest_of(part, record_keys, size_bytes=self.sizes[part]))
         return record_keys
@@ -96,17 +97,18 @@ class PartReader:
             return None
 
     def _split(self, part: Part, data: bytes) -> Lines:
-        """The lines with their keys; broken ones are skipped and reported.
+        """Yield the lines with their keys; broken lines are skipped and logged.
 
-        ConfigError for a line that is too long and begins as a record does.
+        ConfigError for a line that is too long and begins like a record.
         """
         where = self._store.uri_of(part.key)
-        take, broken = heads_of(part.kind, where), 0
+        take = key_reader(part.kind, where)
+        broken = 0
         for line, _ in bounded_lines(io.BytesIO(data), where):
-            head = take(line, True)
-            if head is None:
+            key = take(line, True)
+            if key is None:
                 broken += 1
             else:
-                yield line, head
+                yield line, key
         if broken:
-            _log.warning("broken lines were passed over in %s", part.key, extra={"lines": broken})
+            _log.warning("skipped broken lines in %s", part.key, extra={"lines": broken})

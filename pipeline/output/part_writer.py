@@ -1,7 +1,7 @@
-"""Records on their way into parts of an object store: gathered in memory, closed by age or size, written in order.
+"""Writing of records as parts of an object store: collected in memory, closed by age or size, written in order.
 
-It must not hold more than a few parts: `is_full` says when no more records should come. The main thread adds and
-closes; whoever calls `send` writes, one at a time.
+It must not hold more than a few parts: `is_full` asks the caller to wait. The main thread adds records and closes
+parts; any thread may write them with `send`, one at a time.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pipeline.shards import Shard
 from pipeline.stores import RemoteStore
 
 MOST_CLOSED = 2
-"""Closed parts that may wait to be written; with the open ones that is what a run holds in memory."""
+"""Closed parts that may wait to be written: one being sent and one behind it; with the open parts, all that is held."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a part is closed: its oldest record's age, and its size."""
+    """Maximum age of a part's oldest record, and maximum size of a part, before it is closed."""
 
     part_seconds: float
     part_bytes: int
@@ -33,7 +33,7 @@ class Limits:
 
 @dataclass(slots=True)
 class _Open:
-    """A part that is still gathered."""
+    """A part that still receives records."""
 
     lines: list[bytes] = field(default_factory=list)
     record_keys: list[RecordKey] = field(default_factory=list)
@@ -41,8 +41,8 @@ class _Open:
     since: float = 0.0
 
 
-class Outbox:
-    """The parts of one run and shard. `allowed` raises when nothing may be written any more."""
+class PartWriter:
+    """Writes the parts of one run and shard. `allowed` raises when nothing may be written any more."""
 
     def __init__(
         self,
@@ -53,18 +53,21 @@ class Outbox:
         allowed: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
-        self._store, self._limits, self._shard = store, limits, shard
-        self._allowed, self._clock = allowed, clock
+        self._store = store
+        self._limits = limits
+        self._shard = shard
+        self._allowed = allowed
+        self._clock = clock
         self._open: dict[Kind, _Open] = {kind: _Open() for kind in KINDS}
         self._closed: deque[tuple[Part, _Open]] = deque()
         self._sequence: dict[Kind, int] = dict.fromkeys(KINDS, 0)
         self._sending = threading.Lock()
         self.failed: PipelineError | None = None
-        """What no part was written after."""
+        """The error that ended the writing."""
         self.run = 0
-        """The number that the parts carry; to be set before the first record."""
+        """The run number in the names of the parts; to be set before the first record."""
         self.waiting = threading.Event()
-        """Set while a closed part may be there to be sent."""
+        """Set when a closed part may wait to be sent."""
 
     @property
     def is_full(self) -> bool:
@@ -72,41 +75,41 @@ class Outbox:
         return len(self._closed) >= MOST_CLOSED
 
     def unwritten(self, kind: Kind) -> int:
-        """Records that were added and are in no part yet."""
-        waiting = sum(len(part.lines) for each, part in list(self._closed) if each.kind == kind)
+        """Return the number of added records in no written part."""
+        waiting = sum(len(part.lines) for name, part in list(self._closed) if name.kind == kind)
         return waiting + len(self._open[kind].lines)
 
     def parts(self, kind: Kind) -> int:
-        """How many parts were closed."""
+        """Return the number of closed parts."""
         return self._sequence[kind]
 
-    def add(self, kind: Kind, line: bytes, head: RecordKey) -> None:
-        """Takes a record's line; closes its part when that is large enough. OutputError for a line that is too long."""
+    def add(self, kind: Kind, line: bytes, key: RecordKey) -> None:
+        """Add a record's line; close its part when that is large enough. OutputError for a line that is too long."""
         part = self._open[kind]
         check_length(line, self._store.uri_of(kind))
         if not part.lines:
             part.since = self._clock()
         part.lines.append(line)
-        part.record_keys.append(head)
+        part.record_keys.append(key)
         part.size_bytes += len(line)
         if part.size_bytes >= self._limits.part_bytes:
             self._close(kind)
 
     def close_due(self, now: float) -> None:
-        """Closes the parts whose oldest record is old enough."""
+        """Close the parts whose oldest record is old enough."""
         for kind, part in self._open.items():
             if part.lines and now - part.since >= self._limits.part_seconds:
                 self._close(kind)
 
     def send_all(self) -> None:
-        """Closes and writes everything; OutputError when a part cannot be written, and then at each further call."""
+        """Close and write everything; OutputError when a part cannot be written, and then at each further call."""
         for kind in KINDS:
             self._close(kind)
         while self.send():
             pass
 
     def send(self) -> bool:
-        """True when a closed part was written: the part first, then its manifest, which can be made anew."""
+        """Write the oldest closed part, then its manifest, which can be rebuilt; return False when there is none."""
         with self._sending:
             self.waiting.clear()
             if self.failed is not None:
@@ -134,12 +137,12 @@ class Outbox:
             try:
                 self._store.create(name.key, b"".join(part.lines))
             except FileExistsError as exc:
-                told = "is there already: another run has taken this run's number; start this one again"
-                raise OutputError(f"{self._store.uri_of(name.key)}: {told}") from exc
+                message = "exists already: another run has taken this run's number; start this run again"
+                raise OutputError(f"{self._store.uri_of(name.key)}: {message}") from exc
             self._closed.popleft()
             self._store.put(name.manifest_key, manifest_of(name, part.record_keys, size_bytes=part.size_bytes))
 
 
 def manifest_of(name: Part, record_keys: list[RecordKey], *, size_bytes: int) -> bytes:
-    """The manifest of a part."""
+    """Return the manifest of a part."""
     return b"".join(write_manifest(record_keys, {"part": name.key, "bytes": size_bytes}))

@@ -1,10 +1,10 @@
-"""Parts of an output in an object store: their names, and the manifests that say what stands in them.
+"""Parts of an output in an object store: their names, and their manifests.
 
 It must not read or write anything: names and bytes come in, names and bytes go out.
 
-A part is named by the run that wrote it, its shard, and a number: two writers cannot share one. A manifest holds a line
-for each record of its part, what the index needs of it; a text that many records share has a line of its own, and a
-number by its place among these.
+A part is named by the run that wrote it, its shard, and a sequence number, so that no two writers use one name. A
+manifest has a line for each record of its part, with the fields that the index needs. A text that many records share
+has a line of its own, and records refer to it by its position among these lines.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _TOGETHER = 500
 
 
 class ManifestError(ValueError):
-    """The bytes are no manifest, or not that of this part."""
+    """The bytes are not a manifest, or the manifest of another part."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part's name in its pieces."""
+    """The components of a part's name."""
 
     kind: Kind
     run: int
@@ -44,49 +44,49 @@ class Part:
 
     @property
     def manifest_key(self) -> str:
-        """The key of its manifest."""
+        """The key of the part's manifest."""
         return f"manifests/{self.key}"
 
     @property
     def place(self) -> tuple[int, str]:
-        """What orders parts: "last" means the highest run, then the place."""
+        """The sort key of parts: the highest run is last, then the highest key."""
         return self.run, self.key
 
 
 def part_of(key: str) -> Part | None:
-    """The part of a key; None for a key that is no part's."""
+    """Return the part of a key; None for any other key."""
     match = _NAME.fullmatch(key)
     if match is None:
         return None
     kind, run, index, count, sequence = match.groups()
     shard = Shard(int(index), int(count)) if count else Shard()
-    return Part(next(each for each in KINDS if each == kind), int(run), shard, int(sequence))
+    return Part(next(known for known in KINDS if known == kind), int(run), shard, int(sequence))
 
 
 def write_manifest(record_keys: Iterable[RecordKey], header: Mapping[str, Any]) -> Iterator[bytes]:
-    """The lines of a manifest; `header` names what it is a manifest of, so that another's is not taken for it."""
+    """Yield the lines of a manifest; `header` identifies its part, so that it is not used for another one."""
     yield _line({"v": MANIFEST_VERSION, **header})
     numbers: dict[str, int] = {}
-    for head in record_keys:
-        shared = (head.agent, head.variant, head.fingerprint, head.run_id)
+    for key in record_keys:
+        shared = (key.agent, key.variant, key.fingerprint, key.run_id)
         for text in shared:
             if text not in numbers:
                 numbers[text] = len(numbers)
                 yield _line(text)
         agent, variant, fingerprint, run_id = (numbers[text] for text in shared)
-        row = [head.id, head.run, head.sha256, agent, variant, fingerprint, head.version, head.reason, head.runs]
-        yield _line([*row, run_id] if head.decided_by is None else [*row, run_id, head.decided_by])
+        row = [key.id, key.run, key.sha256, agent, variant, fingerprint, key.version, key.reason, key.runs]
+        yield _line([*row, run_id] if key.decided_by is None else [*row, run_id, key.decided_by])
 
 
 def read_manifest(lines: Iterable[bytes], header: Mapping[str, Any]) -> Iterator[RecordKey]:
-    """The record keys of a manifest, in order; ManifestError when it is another's, cut or damaged."""
+    """Yield the record keys of a manifest, in order; ManifestError when it is another part's, truncated or damaged."""
     source = iter(lines)
     if _parse(next(source, b"")) != [{"v": MANIFEST_VERSION, **header}]:
         raise ManifestError(f"need the manifest of {dict(header)}")
     texts: list[str] = []
-    while some := list(islice(source, _TOGETHER)):
-        # one call for many lines: a call for each takes twice as long
-        for item in _parse(b",".join(some)):
+    while batch := list(islice(source, _TOGETHER)):
+        # parsing many lines in one call takes half the time of a call for each
+        for item in _parse(b",".join(batch)):
             if isinstance(item, str):
                 texts.append(item)
             else:

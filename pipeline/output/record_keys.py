@@ -1,6 +1,6 @@
-"""What the index needs to know of a record's line, found without parsing the whole of it where that is safe.
+"""The fields of a record's line that the index needs, extracted without parsing the whole line where that is safe.
 
-It must not take a line for whole that may be cut: what is recent, or looks unlike our own writing, is parsed in full.
+It must not accept a truncated line: a recent line, or one not in the layout of records.to_line, is parsed in full.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _END = re.compile(
 
 
 class RecordKey(NamedTuple):
-    """A record without its content; `reason` and `decided_by` are None for a result."""
+    """The index fields of a record; `reason` and `decided_by` are None for a result."""
 
     id: str
     run: int
@@ -44,8 +44,8 @@ class RecordKey(NamedTuple):
     decided_by: str | None = None
 
 
-def head_of_outcome(outcome: Result | Failure, stamp: Stamp) -> RecordKey:
-    """The head of the line that an outcome becomes."""
+def key_of_outcome(outcome: Result | Failure, stamp: Stamp) -> RecordKey:
+    """Return the key of the line that an outcome is written as."""
     failure = outcome if isinstance(outcome, Failure) else None
     reason, runs, decided_by = (failure.reason, failure.runs, failure.decided_by) if failure else (None, 0, None)
     # fmt: off
@@ -54,47 +54,47 @@ def head_of_outcome(outcome: Result | Failure, stamp: Stamp) -> RecordKey:
     # fmt: on
 
 
-def heads_of(kind: Kind, where: str) -> Callable[[bytes, bool], RecordKey | None]:
-    """A reader for the lines of a file or part: the head, or None for a broken line.
+def key_reader(kind: Kind, where: str) -> Callable[[bytes, bool], RecordKey | None]:
+    """Return a function that extracts the key of a line of this file or part; it returns None for a broken line.
 
-    The reader raises ConfigError for JSON that is no record: the file is someone else's, and nothing may be removed.
+    It raises ConfigError for JSON that is not a record: the file is not an output of this program and must be kept.
     """
     is_results = kind == "results"
 
     def take(line: bytes, recent: bool) -> RecordKey | None:
-        head = None if recent or not is_results else _glance(line)
-        if head is None and (value := parse(line)) is not None:
-            head = head_of(value, where)
-        return head
+        key = None if recent or not is_results else _glance(line)
+        if key is None and (value := parse(line)) is not None:
+            key = key_of(value, where)
+        return key
 
     return take
 
 
-def head_of(line: Mapping[str, Any], where: str) -> RecordKey:
-    """The head of a parsed line; ConfigError when it is no record that this version can go on from."""
+def key_of(line: Mapping[str, Any], where: str) -> RecordKey:
+    """Return the key of a parsed line; ConfigError when it is not a record of this version."""
     get = line.get
     if get("v") != RECORD_VERSION:
         raise ConfigError(
             f"{where}: a line has v={get('v')!r}, need {RECORD_VERSION}: is this file ours, and not newer?"
         )
     # fmt: off
-    head = RecordKey(get("id"), get("run"), get("sha256"), get("agent"), get("variant"), get("fingerprint"),  # type: ignore[arg-type]
+    key = RecordKey(get("id"), get("run"), get("sha256"), get("agent"), get("variant"), get("fingerprint"),  # type: ignore[arg-type]
                 get("version"), get("reason"), get("runs", 0), get("run_id"), get("decided_by"))  # type: ignore[arg-type]
     # fmt: on
-    texts = (head.id, head.agent, head.variant, head.fingerprint, head.run_id)
-    texts_or_null = (head.sha256, head.version, head.reason, head.decided_by)
+    texts = (key.id, key.agent, key.variant, key.fingerprint, key.run_id)
+    texts_or_null = (key.sha256, key.version, key.reason, key.decided_by)
     if not (
         all(type(text) is str for text in texts)
         and all(type(text) in _TEXT_OR_NULL for text in texts_or_null)
-        and type(head.run) is type(head.runs) is int
-        and 0 <= head.run < 1 << 62
+        and type(key.run) is type(key.runs) is int
+        and 0 <= key.run < 1 << 62
     ):
         raise ConfigError(f"{where}: a line is no record of this program; it has the keys {sorted(line)[:20]}")
-    return head
+    return key
 
 
 def _glance(line: bytes) -> RecordKey | None:
-    """The head of a line that starts and ends as results do, holds no second start and no NUL; else None."""
+    """Return the key of a line that starts and ends like a result and has no second start and no NUL; else None."""
     try:
         text = line.decode()
     except UnicodeDecodeError:

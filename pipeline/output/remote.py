@@ -1,10 +1,10 @@
-"""An output in an object store: parts that are written once, a manifest beside each, and a lease as its lock.
+"""An output in an object store: parts that are written once, a manifest for each, and a lease as its lock.
 
 It must never write without the lease, and must never change a part.
 
-    results/000012-00003-of-00016-000000.jsonl              run, shard, number: nobody else writes this name
+    results/000012-00003-of-00016-000000.jsonl              run, shard, sequence number: a name with one writer
     errors/…                                                the same
-    manifests/results/000012-00003-of-00016-000000.jsonl    what the index needs of the part; made anew when missing
+    manifests/results/000012-00003-of-00016-000000.jsonl    the index fields of the part; rebuilt when missing
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.output import accepted
 from pipeline.output.index import Index
 from pipeline.output.lease import Lease, acquire
 from pipeline.output.part_reader import PartReader
-from pipeline.output.part_writer import Limits, Outbox
+from pipeline.output.part_writer import Limits, PartWriter
 from pipeline.output.parts import Part
 from pipeline.output.record_keys import KINDS, Kind, RecordKey
 from pipeline.output.runs import read_runs
@@ -30,7 +30,7 @@ from pipeline.stores import RemoteStore, StoreRefusedError
 _log = logging.getLogger(__name__)
 
 MANY_PARTS = 1000
-"""More than this are worth compacting: each costs the next start a request."""
+"""More parts than this are worth compacting: each costs the next start a request."""
 
 _TICK_S = 0.5
 
@@ -39,12 +39,13 @@ class RemoteBackend:
     """An OutputBackend (backend.py) in a prefix of a bucket."""
 
     def __init__(self, store: RemoteStore, limits: Limits, *, shard: Shard) -> None:
-        """Nothing is asked yet."""
+        """Prepare the backend without sending a request."""
         self.store = store
         self._parts = PartReader(store, allowed=self._allowed)
-        self._limits, self._shard = limits, shard
+        self._limits = limits
+        self._shard = shard
         self._lease: Lease | None = None
-        self._outbox: Outbox | None = None
+        self._writer: PartWriter | None = None
         self._closed = threading.Event()
         self._parts_before = 0
 
@@ -55,28 +56,28 @@ class RemoteBackend:
 
     @property
     def is_full(self) -> bool:
-        """True while parts wait to be written."""
-        return self._outbox is not None and self._outbox.is_full
+        """True while closed parts wait to be written."""
+        return self._writer is not None and self._writer.is_full
 
     @property
     def written(self) -> tuple[str, ...]:
-        """The folders of the parts."""
+        """The prefixes of the parts."""
         return KINDS
 
     def unwritten(self, kind: Kind) -> int:
-        """Records in no part yet."""
-        return self._outbox.unwritten(kind) if self._outbox is not None else 0
+        """Return the number of records in no written part."""
+        return self._writer.unwritten(kind) if self._writer is not None else 0
 
     def lock(
         self, run_id: str, *, lock_wait_s: float, wait: Callable[[float], bool], clock: Callable[[], float]
     ) -> None:
-        """Takes the lease (lease.py)."""
+        """Acquire the lease (lease.py)."""
         self._lease = acquire(self.store, run_id, shard=self._shard, lock_wait_s=lock_wait_s, wait=wait, clock=clock)
 
     def read(self) -> Index:
-        """The manifests of all parts, but for those of other shards of the same count, which own other ids.
+        """Index the manifests of all parts, except those of other shards of the same count, which own other ids.
 
-        A part without one is read whole; under the lease its manifest is made.
+        A part without a manifest is read as a whole; under the lease its manifest is rebuilt.
         """
         index = Index()
         try:
@@ -91,75 +92,76 @@ class RemoteBackend:
         return index
 
     def start(self, index: Index, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Removes errors that no longer stand."""
-        self._outbox = Outbox(self.store, self._limits, shard=self._shard, allowed=self._allowed, clock=clock)
-        self._outbox.run = index.highest_run + 1
+        """Prepare the writer of parts, and remove outdated errors."""
+        self._writer = PartWriter(self.store, self._limits, shard=self._shard, allowed=self._allowed, clock=clock)
+        self._writer.run = index.highest_run + 1
         self._parts_before = len(self._parts.sizes)
         self.tidy(index)
 
-    def append(self, line: bytes, head: RecordKey) -> None:
-        """Keeps the line until its part is closed."""
-        assert self._outbox is not None
-        self._outbox.add("results" if head.reason is None else "errors", line, head)
+    def append(self, line: bytes, key: RecordKey) -> None:
+        """Add the line to the open part of its kind."""
+        assert self._writer is not None
+        self._writer.add("results" if key.reason is None else "errors", line, key)
 
     def sync_due(self, now: float) -> None:
-        """Closes the parts that are old enough; the uploader writes them."""
-        if self._outbox is not None:
-            self._outbox.close_due(now)
+        """Close the parts that are old enough; the uploader writes them."""
+        if self._writer is not None:
+            self._writer.close_due(now)
 
     def sync(self) -> None:
-        """Writes what is not written yet, in this thread."""
-        if self._outbox is not None:
-            self._outbox.send_all()
+        """Write all remaining records, in this thread."""
+        if self._writer is not None:
+            self._writer.send_all()
 
     def tidy(self, index: Index) -> None:
-        """Writes the errors that stand into new parts, then deletes the old ones.
+        """Write the remaining errors into new parts, then delete the old parts.
 
-        A shard sees to its own parts: what other numbers of shards have left goes when the last one has ended (tidy).
+        A shard does this for its own parts; parts of other shard counts are removed after the last shard (output.tidy).
         """
-        standing = index.failed_count()
-        if standing == index.error_lines:
+        failed = index.failed_count()
+        if failed == index.error_lines:
             return
-        assert self._outbox is not None
+        assert self._writer is not None
         self._parts.refresh()
-        old, kept = [part for part in self._parts.parts("errors") if self._is_own(part)], set[str]()
+        old = [part for part in self._parts.parts("errors") if self._is_own(part)]
+        kept = set[str]()
         for part in old:
-            for line, head in self._parts.lines(part) or ():
-                if head.id not in kept and index.stands(head.id, head.run):
-                    kept.add(head.id)
-                    self._outbox.add("errors", line, head)
-            while self._outbox.is_full:
-                self._outbox.send()
-        self._outbox.send_all()
-        index.error_lines = standing
+            for line, key in self._parts.lines(part) or ():
+                if key.id not in kept and index.is_current_failure(key.id, key.run):
+                    kept.add(key.id)
+                    self._writer.add("errors", line, key)
+            while self._writer.is_full:
+                self._writer.send()
+        self._writer.send_all()
+        index.error_lines = failed
         try:
             self.delete(old)
         except OutputError as error:
             if not isinstance(error.__cause__, StoreRefusedError):
                 raise
-            _log.warning("old errors were left, as nothing may be deleted: allow DELETE (docs/storage.md): %s", error)
+            _log.warning("Cannot delete old errors; allow DELETE for this prefix (docs/storage.md): %s", error)
 
     def settle(self, index: Index) -> None:  # noqa: ARG002
-        """Says when compacting is worth its while."""
-        assert self._outbox is not None
-        parts = self._parts_before + sum(self._outbox.parts(kind) for kind in KINDS)
+        """Log a warning when the output should be compacted."""
+        assert self._writer is not None
+        parts = self._parts_before + sum(self._writer.parts(kind) for kind in KINDS)
         if parts > MANY_PARTS:
             _log.warning(f"the output has {parts} parts: `pipeline compact {self.where}` makes the next start faster")
 
     def files(self, folder: str) -> Iterator[tuple[str, bytes]]:
-        """The objects below a prefix, one at a time."""
+        """Yield the objects below a prefix, one in memory at a time."""
         with as_output_errors(self.where, opening=True):
-            for found in list(self.store.list(folder)):
-                if (data := self._parts.get(found.key)) is not None:
-                    yield found.key, data
+            for stored in list(self.store.list(folder)):
+                if (data := self._parts.get(stored.key)) is not None:
+                    yield stored.key, data
 
     def content(self, name: str) -> bytes | None:
-        """The object's bytes."""
+        """Return the object's bytes."""
         with as_output_errors(self.where, opening=True):
             return self._parts.get(name)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Decided by the store: of two writers one gets True."""
+        """Create the object by a conditional write: of two writers, one gets True."""
         self._allowed()
         with as_output_errors(self.store.uri_of(name)):
             try:
@@ -169,13 +171,13 @@ class RemoteBackend:
         return True
 
     def replace(self, name: str, data: bytes | Iterable[bytes]) -> None:
-        """An object is replaced as a whole, a large one when the last of its pieces is there."""
+        """Replace the object as a whole; a large one when its last piece is uploaded."""
         self._allowed()
         with as_output_errors(self.store.uri_of(name)):
             self.store.put(name, data)
 
     def remove(self, name: str) -> bool:
-        """Deletes the object."""
+        """Delete the object."""
         self._allowed()
         with as_output_errors(self.store.uri_of(name)):
             there = self.store.find(name) is not None
@@ -183,11 +185,13 @@ class RemoteBackend:
         return there
 
     def records(self, kind: Kind) -> Iterator[tuple[bytes, RecordKey]]:
-        """Part by part, one in memory at a time; what is deleted meanwhile is read from where its lines are now."""
-        seen, gone = set[Part](), True
+        """Read part by part, one in memory at a time; when a part was deleted meanwhile, list again for its lines."""
+        seen = set[Part]()
+        gone = True
         while gone:
             self._parts.refresh()
-            parts, gone = [part for part in self._parts.parts(kind) if part not in seen], False
+            parts = [part for part in self._parts.parts(kind) if part not in seen]
+            gone = False
             for part in parts:
                 lines = self._parts.lines(part)
                 gone |= lines is None
@@ -195,19 +199,19 @@ class RemoteBackend:
             seen.update(parts)
 
     def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, RecordKey]]) -> None:
-        """New parts of this run; when the last is written, the old ones go."""
-        assert self._outbox is not None
+        """Write the lines into new parts of this run, then delete the old parts."""
+        assert self._writer is not None
         self._parts.refresh()
         old = self._parts.parts(kind)
-        for line, head in lines:
-            self._outbox.add(kind, line, head)
-            while self._outbox.is_full:
-                self._outbox.send()
-        self._outbox.send_all()
+        for line, key in lines:
+            self._writer.add(kind, line, key)
+            while self._writer.is_full:
+                self._writer.send()
+        self._writer.send_all()
         self.delete(old)
 
     def delete(self, parts: list[Part]) -> None:
-        """Removes parts, and their manifests after them: a manifest without its part says nothing."""
+        """Delete parts, then their manifests: a manifest without its part is ignored."""
         for part in parts:
             self._allowed()
             with as_output_errors(self.store.uri_of(part.key)):
@@ -215,12 +219,12 @@ class RemoteBackend:
             self._parts.sizes.pop(part, None)
 
     def duties(self) -> Mapping[str, Callable[[], None]]:
-        """The uploader, and the keeper of the lease, which no slow upload may hold up."""
+        """Return the uploader and, in a thread of its own so that a slow upload cannot delay it, the lease renewal."""
         return {"uploader": self._upload, "lease": self._keep}
 
     def close(self) -> None:
-        """Writes what is still open and frees the lease; a store that has failed is not asked again."""
-        failed = self._outbox is not None and self._outbox.failed is not None
+        """Write the open parts and release the lease; after a failed write, send no further request."""
+        failed = self._writer is not None and self._writer.failed is not None
         try:
             if not failed:
                 self.sync()
@@ -231,9 +235,9 @@ class RemoteBackend:
 
     def _upload(self) -> None:
         while not self._closed.is_set():
-            assert self._outbox is not None
-            if self._outbox.waiting.wait(_TICK_S):
-                while self._outbox.send():
+            assert self._writer is not None
+            if self._writer.waiting.wait(_TICK_S):
+                while self._writer.send():
                     pass
 
     def _keep(self) -> None:
@@ -241,21 +245,21 @@ class RemoteBackend:
             self._allowed()
 
     def _allowed(self) -> None:
-        if self._outbox is not None and self._outbox.failed is not None:
-            raise self._outbox.failed
+        if self._writer is not None and self._writer.failed is not None:
+            raise self._writer.failed
         if self._lease is not None:
             self._lease.check()
 
     def _is_siblings(self, part: Part) -> bool:
-        """True for a part of another shard of the same count."""
+        """Return True for a part of another shard of the same count."""
         return self._shard.count > 0 and part.shard.count == self._shard.count and not self._is_own(part)
 
     def _is_own(self, part: Part) -> bool:
-        """True when no other run can change what the part stands for: all of them without shards, else our own."""
+        """Return True when no other run can replace the part: all parts without shards, else those of this shard."""
         return self._shard.count == 0 or part.shard == self._shard
 
     def _read_part(self, part: Part, index: Index) -> bool:
-        """True when the index knows the part, or need not; False when a sibling has deleted it meanwhile."""
+        """Index a part unless it belongs to another shard; return False when it was deleted meanwhile."""
         index.met(part.run)
         if self._is_siblings(part):
             return True

@@ -1,6 +1,6 @@
-"""The summaries of an output's runs, `runs/RUN_ID.json`: written last, never changed.
+"""The summaries of an output's runs, `runs/RUN_ID.json`: written at the end of a run, never changed.
 
-It must not decide what a summary holds, beyond who wrote it.
+It must not define the content of a summary, except the fields that identify the run.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ RUNS = "runs"
 
 
 def read_runs(backend: OutputBackend) -> list[dict[str, Any]]:
-    """The summaries of the runs that came to their end, newest last; a file that is none is passed over."""
+    """Return the summaries of completed runs, newest last; other files are skipped."""
     summaries = [(name, _parse(name, data)) for name, data in backend.files(RUNS) if name.endswith(".json")]
-    found = [(summary["run"], name, summary) for name, summary in summaries if summary is not None]
-    return [summary for _, _, summary in sorted(found, key=lambda item: item[:2])]
+    valid = [(summary["run"], name, summary) for name, summary in summaries if summary is not None]
+    return [summary for _, _, summary in sorted(valid, key=lambda item: item[:2])]
 
 
 def _parse(name: str, data: bytes) -> dict[str, Any] | None:
@@ -33,20 +33,20 @@ def _parse(name: str, data: bytes) -> dict[str, Any] | None:
         value = None
     if isinstance(value, dict) and isinstance(value.get("run"), int):
         return value
-    _log.warning("%s is not the summary of a run and was passed over", name)
+    _log.warning("skipped %s: it is not the summary of a run", name)
     return None
 
 
 def write_run(backend: OutputBackend, summary: Mapping[str, Any], *, stamp: Stamp, suffix: str) -> str:
-    """The new file's name. It carries the run's number when an earlier run with this run id came to its end, too.
+    """Write the summary; return the file's name, which has the run's number if this run id was used before.
 
-    OutputError when it cannot be written, or when this very run has written it already.
+    OutputError when it cannot be written, or when this run has already written it.
     """
-    head = {"v": RECORD_VERSION, "run": stamp.run, "run_id": stamp.run_id, "shard": stamp.shard}
-    text = json.dumps({**summary, **head}, ensure_ascii=False, allow_nan=False, indent=1)
+    identity = {"v": RECORD_VERSION, "run": stamp.run, "run_id": stamp.run_id, "shard": stamp.shard}
+    text = json.dumps({**summary, **identity}, ensure_ascii=False, allow_nan=False, indent=1)
     data = SECRETS.redact(text).encode("utf-8", "backslashreplace") + b"\n"
     path = f"{RUNS}/{stamp.run_id}{suffix}"
     for name in (f"{path}.json", f"{path}.run{stamp.run}.json"):
         if backend.create(name, data):
             return name
-    raise OutputError(f"{backend.where}/{name}: is there already, and a run's summary is never changed")
+    raise OutputError(f"{backend.where}/{name}: exists already, and a run's summary is never changed")

@@ -1,6 +1,6 @@
 """Folders and files of an output that other processes create, replace and delete while they are read.
 
-It must not report what a sibling changes meanwhile as a failure: a name that is gone is no name.
+A change by another run meanwhile is not an error: a file that is gone is treated as missing.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import TypeVar
 from pipeline.errors import OutputError
 
 TRIES = 10
-"""How often a folder or file that changes under our hands is read; each change is one event of a sibling's."""
+"""Attempts to read a folder or file that changes meanwhile; a file changes at most a few times per run."""
 
 T = TypeVar("T")
 
 
 class FileGoneError(OutputError):
-    """A file was deleted or replaced while it was read; listing the folder again shows what is there now."""
+    """A file was deleted or replaced while it was read; list the folder again for the current files."""
 
 
 def unreadable(path: Path, cause: OSError) -> OutputError:
-    """Return the error for a file that could not be read: FileGoneError when a sibling has removed or replaced it."""
+    """Return the error for an unreadable file: FileGoneError when another run has removed or replaced it."""
     kind = FileGoneError if is_gone(cause) else OutputError
     return kind(f"{path}: cannot be read: {cause.strerror or cause}")
 
@@ -34,7 +34,7 @@ def is_gone(cause: OSError) -> bool:
 
 
 def names_in(folder: Path) -> list[str]:
-    """Return the names in a folder, sorted; none when there is no folder. OutputError when it cannot be listed."""
+    """Return the sorted names in a folder; none when it does not exist. OutputError when it cannot be listed."""
     for tries_left in reversed(range(TRIES)):
         try:
             return sorted(path.name for path in folder.iterdir())
@@ -60,7 +60,7 @@ def read_if_there(path: Path) -> bytes | None:
 
 
 def until_unchanged(read: Callable[[], T]) -> T:
-    """Return what `read` returns, called again when a file that it listed was gone before it came to it."""
+    """Return the result of `read`, called again when a file that it listed was gone before it was read."""
     for _ in range(TRIES - 1):
         try:
             return read()

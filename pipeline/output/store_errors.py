@@ -1,6 +1,6 @@
-"""What an object store answers, as the errors that end a run: the one place where they are told apart.
+"""Conversion of object-store errors into the errors that end a run.
 
-It must not take what a person has to change for what will pass.
+An error that a person has to fix must become a ConfigError, not a temporary OutputError.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pipeline.stores import StaleVersionError
 
 @contextmanager
 def as_output_errors(where: str, *, opening: bool = False) -> Iterator[None]:
-    """OutputError for an OSError of the block, but for those that conditional writes raise: they mean something.
+    """Raise OutputError for an OSError in the block, except those by which conditional writes report a conflict.
 
-    `opening`: nothing was written yet, so that a refusal or a missing bucket is a ConfigError.
+    `opening`: nothing was written yet, so a refusal or a missing bucket is a ConfigError.
     """
     try:
         yield
@@ -33,4 +33,4 @@ def as_output_errors(where: str, *, opening: bool = False) -> Iterator[None]:
         if exc.errno == errno.ENOSYS:
             need = "a store with conditional writes (If-None-Match, If-Match), or an output in a folder"
             raise ConfigError(f"{where}: the store does not implement this: {exc.strerror}; need {need}") from exc
-        raise OutputError(f"{where}: the store did not do it: {exc.strerror or exc}") from exc
+        raise OutputError(f"{where}: the request to the store failed: {exc.strerror or exc}") from exc

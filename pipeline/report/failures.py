@@ -30,7 +30,7 @@ def failures(backend: OutputBackend, *, examples: int) -> dict[str, Any]:
         counts = index.counts()
         by_reason: dict[str, dict[str, Any]] = {}
         for line, head in backend.records("errors"):
-            if head.reason is None or not index.stands(head.id, head.run) or index.seen(head.id):
+            if head.reason is None or not index.is_current_failure(head.id, head.run) or index.seen(head.id):
                 continue
             group = by_reason.setdefault(head.reason, {"count": 0, "accepted": 0, "examples": []})
             group["count"] += 1

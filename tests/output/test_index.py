@@ -19,7 +19,7 @@ from pipeline.config import OutputConfig
 from pipeline.errors import OutputError
 from pipeline.output import scan
 from pipeline.output.index import Index
-from pipeline.output.record_keys import head_of_outcome
+from pipeline.output.record_keys import key_of_outcome
 from pipeline.records import Failure, Known, Result, Stamp, to_line
 from pipeline.shards import Shard
 
@@ -102,7 +102,7 @@ def test_noting_outcomes_is_the_same_as_reading_their_lines(runs: list[list[Step
     index = Index()
     for run, steps in numbered:
         for step in steps:
-            index.record(head_of_outcome(record(step), Stamp(run, f"run-{run}")))
+            index.record(key_of_outcome(record(step), Stamp(run, f"run-{run}")))
     expected = model(numbered)
     assert {id: said(index, id) for id in expected} == expected
     index.close()
@@ -153,7 +153,7 @@ def test_the_highest_run_of_a_sister_with_a_long_or_torn_end(tmp_path: Path) -> 
 def test_seen_is_true_from_the_second_time_on() -> None:
     """That is how a repeated id is found; what earlier runs have done does not count."""
     index = Index()
-    index.record(head_of_outcome(result("a"), Stamp(1, "r")))
+    index.record(key_of_outcome(result("a"), Stamp(1, "r")))
     assert [index.seen(id) for id in ("a", "a", "b", "a")] == [False, True, False, True]
 
 

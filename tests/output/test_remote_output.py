@@ -127,7 +127,7 @@ def test_what_no_part_held_is_lost_and_nothing_else(config: OutputConfig) -> Non
         output.write(result("safe", output="x" * 400))
         output.write(result("lost"))
         assert output.backend.is_full is False
-        output.backend._outbox.send()  # type: ignore[attr-defined]
+        output.backend._writer.send()  # type: ignore[attr-defined]
     clock = Clock()
     with opened(config, clock=clock, **WAITS) as output:
         assert clock.now >= LEASE_S
@@ -310,7 +310,7 @@ def test_what_a_person_must_change_is_a_configuration_error(
 
 def test_a_store_that_does_not_answer_is_for_later(config: OutputConfig) -> None:
     """Exit 3, in bounded time."""
-    with pytest.raises(OutputError, match="did not do it"):
+    with pytest.raises(OutputError, match="request to the store failed"):
         opened(change_key(config, endpoint="http://127.0.0.1:9", retry_for_s=0))
 
 

@@ -165,7 +165,7 @@ def test_a_store_that_stays_away_stops_the_run(mortal: There) -> None:
     mortal.server.kill()
     ran = child.end()
     assert ran.code == 3, ran.err
-    assert "the store did not do it" in ran.err
+    assert "the request to the store failed" in ran.err
     assert len(place.asked()) < 60
     mortal.server.start_again()
     safe = mortal.done()

@@ -186,7 +186,7 @@ def test_broken_last_lines_are_mended(place: Place) -> None:
     path = place.folder / "out" / "results.jsonl"
     path.write_bytes(path.read_bytes()[:-40])
     ran = place.run()
-    assert "broken lines were removed from results.jsonl" in ran.err
+    assert "removed broken lines from results.jsonl" in ran.err
     assert place.done() == dict.fromkeys(names, 1)
 
 

@@ -14,7 +14,7 @@ from test_output import result
 from pipeline.config import InputConfig, InputSource
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.output.index import Index
-from pipeline.output.record_keys import head_of_outcome
+from pipeline.output.record_keys import key_of_outcome
 from pipeline.records import Entry, Stamp
 from pipeline.run.selection import Selection, SelectionRules
 from pipeline.shards import WHOLE
@@ -26,7 +26,7 @@ def selection(**done: tuple[str, str | None]) -> Iterator[Selection]:
     index = Index()
     for id, (text, version) in done.items():
         digest = sha256(text.encode()).hexdigest()
-        index.record(head_of_outcome(replace(result(id, sha256=digest), version=version), Stamp(1, "run-1")))
+        index.record(key_of_outcome(replace(result(id, sha256=digest), version=version), Stamp(1, "run-1")))
     fingerprint = result("any").fingerprint
     yield Selection(
         index,
