@@ -1,6 +1,6 @@
-"""Shards: which of N machines a document belongs to, decided by its id alone, and which of the N this process is.
+"""Shards: the assignment of documents to N machines by their ids alone, and the shard of this process.
 
-Nothing here looks at a listing's order, at how many documents there are, or at what other shards do.
+It must not depend on the order of a listing, the number of documents, or other shards.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ class Shard:
     count: int = 0
 
     def owns(self, id: str) -> bool:
-        """True when the document with this id is this shard's; exactly one of `count` shards owns it."""
+        """Return True when this shard owns the document; exactly one of `count` shards does."""
         return owner(id, self.count) == self.index
 
     @property
     def suffix(self) -> str:
-        """What the names of output files carry: `-00003-of-00016`, or nothing without --shard."""
+        """The suffix of names of output files: `-00003-of-00016`, or empty without --shard."""
         return f"-{self.index:05d}-of-{self.count:05d}" if self.count else ""
 
     @property
     def label(self) -> str | None:
-        """What records and logs say: `3/16`, or None without --shard."""
+        """The label in records and logs: `3/16`, or None without --shard."""
         return f"{self.index}/{self.count}" if self.count else None
 
 
 def owner(id: str, count: int) -> int:
-    """The index of the shard, of `count`, whose document this is; 0 when there is one or none."""
+    """Return the index of the shard, of `count`, that owns the document; 0 for a count of 0 or 1."""
     return int.from_bytes(_digest("shard", id), "big") % count if count > 1 else 0
 
 
@@ -52,7 +52,7 @@ WHOLE = Shard()
 
 
 def parse_shard(text: str) -> Shard:
-    """The shard of `I/N`, 0 <= I < N <= 99999; anything else is a ConfigError."""
+    """Parse `I/N` with 0 <= I < N <= 99999; ConfigError for anything else."""
     match = _SHARD.fullmatch(text)
     index, count = (int(number) for number in match.groups()) if match else (0, 0)
     if index >= count:
@@ -61,9 +61,9 @@ def parse_shard(text: str) -> Shard:
 
 
 def find_shard(flag: str | None, environ: Mapping[str, str]) -> tuple[Shard, str]:
-    """This process's shard and what says so: the flag, else the scheduler's variables, else ("", the whole).
+    """Return the shard of this process and its source: the flag, else a scheduler's variables, else WHOLE and "".
 
-    A ConfigError for variables that do not go together: a wrong guess would leave documents to nobody.
+    ConfigError for inconsistent variables: a wrong guess would leave documents without a shard.
     """
     if flag:
         return parse_shard(flag), "--shard"
@@ -79,16 +79,17 @@ def find_shard(flag: str | None, environ: Mapping[str, str]) -> tuple[Shard, str
 
 
 def _of_counted(environ: Mapping[str, str], name: str) -> tuple[Shard, str]:
-    """The shard of a scheduler that numbers from 0 and leaves it to PIPELINE_SHARDS how many there are."""
+    """Return the shard of a scheduler that numbers from 0; PIPELINE_SHARDS is the count."""
     return _checked(_number(environ, name), _count(environ, SHARDS, beside=name), name=name, count_name=SHARDS)
 
 
 def _of_slurm(environ: Mapping[str, str], name: str) -> tuple[Shard, str]:
-    """The shard of a Slurm task: counted from the array's first task when the array is as large as the shards are many.
+    """Return the shard of a Slurm task, relative to the array's first task if the array has as many tasks as shards.
 
-    A smaller array names shards by their own numbers, from 0: `--array=3,7` does two of them again.
+    In a smaller array, task numbers are shard numbers from 0: `--array=3,7` repeats two shards.
     """
-    index, array = _number(environ, name), _slurm_array(environ)
+    index = _number(environ, name)
+    array = _slurm_array(environ)
     if environ.get(SHARDS):
         count = _count(environ, SHARDS, beside=name)
         first = array.start if array is not None and len(array) == count else 0
@@ -102,7 +103,7 @@ def _of_slurm(environ: Mapping[str, str], name: str) -> tuple[Shard, str]:
 
 
 def _slurm_array(environ: Mapping[str, str]) -> range | None:
-    """The numbers of the array's tasks; None when they have gaps, or Slurm does not say."""
+    """Return the task numbers of the array; None when they have gaps, or the variables are not set."""
     ends = ("SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX")
     if not all(environ.get(end) for end in ends):
         return None
@@ -114,7 +115,7 @@ def _slurm_array(environ: Mapping[str, str]) -> range | None:
 
 
 def _of_cloud_run(environ: Mapping[str, str], name: str) -> tuple[Shard, str]:
-    """The shard of a Cloud Run task, which is told how many there are; PIPELINE_SHARDS may not say otherwise."""
+    """Return the shard of a Cloud Run task; PIPELINE_SHARDS must not differ from its own count."""
     count = _count(environ, "CLOUD_RUN_TASK_COUNT", beside=name)
     if environ.get(SHARDS) and _number(environ, SHARDS) != count:
         raise ConfigError(f"{SHARDS}: got {environ[SHARDS]!r}, need {count} as CLOUD_RUN_TASK_COUNT says, or nothing")
@@ -127,7 +128,7 @@ _SCHEDULERS: Mapping[str, Callable[[Mapping[str, str], str], tuple[Shard, str]]]
     "AWS_BATCH_JOB_ARRAY_INDEX": _of_counted,
     "CLOUD_RUN_TASK_INDEX": _of_cloud_run,
 }
-"""The variable that says which shard this is, in the order in which they are looked for, and how it is read."""
+"""The variables with the index of the shard, in order of precedence, and the functions that read them."""
 
 
 def _checked(index: int, count: int, *, name: str, count_name: str) -> tuple[Shard, str]:
@@ -152,7 +153,7 @@ def _number(environ: Mapping[str, str], name: str) -> int:
 
 
 def hash_fraction(purpose: str, id: str) -> float:
-    """A number in [0, 1) that depends on the purpose and the id only; two purposes are independent."""
+    """Return a number in [0, 1) that depends on the purpose and the id only; two purposes are independent."""
     number = int.from_bytes(_digest(purpose, id)[:8], "big") >> (64 - _FRACTION_BITS)
     return number / float(1 << _FRACTION_BITS)
 

@@ -1,12 +1,12 @@
-"""Stores: where files and objects are listed, opened and written, for input and output alike.
+"""Stores: listing, opening and writing of files and objects, for input and output alike.
 
     local.py    a folder of this machine: walk, find_file, write_atomic
-    beneath.py  a listed file is opened, without following a link: open_file, open_newest
-    remote.py   a bucket, or a prefix of one: RemoteStore; REMOTE_SCHEMES are the addresses it takes
-    patience.py reads that outlive trouble; trouble.py says which errors are that
-    clouds.py   what differs between the clouds: addresses, options, credentials
+    beneath.py  opening of a listed file without following a link: open_file, open_newest
+    remote.py   a bucket, or a prefix of one: RemoteStore; REMOTE_SCHEMES lists its URL schemes
+    patience.py reads that are retried during an outage; trouble.py classifies the errors
+    clouds.py   differences between the clouds: addresses, options, credentials
 
-Nothing here knows what a document, a record or a setting is.
+It must not know documents, records or settings.
 """
 
 from __future__ import annotations

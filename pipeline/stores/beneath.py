@@ -1,10 +1,10 @@
-"""Files below a folder, opened so that no link leads out of it, and compared with what the listing found.
+"""Opening of files below a folder so that no link leads out of it, with a check against the listing.
 
-A path is checked when it is listed and opened later; a link put in between would lead anywhere. So each component
-below the root is opened by itself, relative to the one before, and is refused when it is a link. A link that the
-listing allowed is resolved once more and its target is opened in the same way.
+A path is checked when it is listed and opened later; a link created in between could lead anywhere. So each component
+below the root is opened separately, relative to the previous one, and is refused when it is a link. A link that the
+listing allowed is resolved again and its target is opened in the same way.
 
-This module lists nothing and knows no pattern: `local.py` says which files and links count.
+It must not list files or apply patterns: `local.py` decides which files and links count.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Identity = tuple[int, int]
 
 
 class StaleVersionError(OSError):
-    """A file or an object is not, or is no longer, the version that was named."""
+    """A file or an object is not, or is no longer, the requested version."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file of a listing: where it is, its path below the root with `/`, its size, and its version.
+    """A file of a listing: its path, its path below the root with `/`, its size, and its version.
 
     `path` may hold surrogates for bytes that are not UTF-8. `version` is None when it cannot be trusted. `root` is the
     listed folder, free of links; None for an object of a store. `linked`: links lead from the root to the file.
@@ -47,7 +47,7 @@ class StoredFile:
 def open_file(file: StoredFile) -> BinaryIO:
     """Open the listed file for reading.
 
-    Raises StaleVersionError when another file has its name now, OSError when it is gone, is no regular file, may not
+    Raises StaleVersionError when another file has its name now; OSError when it is gone, is not a regular file, may not
     be read, or is reached through a link that the listing did not see.
     """
     opened = open_newest(file)
@@ -58,7 +58,7 @@ def open_file(file: StoredFile) -> BinaryIO:
 
 
 def open_newest(file: StoredFile) -> BinaryIO:
-    """Open the file that has the listed file's name now; OSError as for `open_file`."""
+    """Open the file that now has the listed file's name; OSError as for `open_file`."""
     opened = os.fdopen(_descriptor(file), "rb", buffering=_BUFFER_BYTES)
     if stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
         return opened
@@ -78,7 +78,7 @@ def _descriptor(file: StoredFile) -> int:
 
 
 def open_beneath(root: str, relative: str, flags: int) -> int:
-    """A descriptor of the path below the root; OSError (ELOOP) when a component of it is a link."""
+    """Open a path below the root and return its descriptor; OSError (ELOOP) when a component of it is a link."""
     *folders, name = relative.split("/")
     above = os.open(root, _FOLDER)
     try:
@@ -95,9 +95,9 @@ def _open_no_link(name: str, flags: int, folder: int) -> int:
     try:
         return os.open(name, flags | os.O_NOFOLLOW, dir_fd=folder)
     except OSError as cause:
-        # systems differ in what they answer for a link: ELOOP, ENOTDIR, EMLINK
+        # systems differ in their error for a link: ELOOP, ENOTDIR, EMLINK
         if cause.errno != errno.ENOENT and _is_link(name, folder):
-            raise OSError(errno.ELOOP, "a link stands where the listing found none") from cause
+            raise OSError(errno.ELOOP, "is a link, which the listing did not find") from cause
         raise
 
 
@@ -109,10 +109,10 @@ def _is_link(name: str, folder: int) -> bool:
 
 
 def identity_of(status: os.stat_result) -> Identity:
-    """The device and the inode of a file."""
+    """Return the device and the inode of a file."""
     return status.st_dev, status.st_ino
 
 
 def is_inside(path: str, folder: str) -> bool:
-    """True when the path is the folder or lies below it; both are free of links."""
+    """Return True when the path is the folder or below it; both must be free of links."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")

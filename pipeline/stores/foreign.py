@@ -1,7 +1,7 @@
 """The one boundary where the errors of PyPI `obstore` (tried: 0.12) become OSErrors.
 
-It must not retry or log. The library gives a class for some statuses; for the others the status stands in the text
-alone, and so does the store's own code, which tells refused credentials from a refused request.
+It must not retry or log. The library has a class for some statuses; other statuses, and the store's own error code,
+which distinguishes refused credentials from a refused request, are only in the text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.stores.beneath import StaleVersionError
-from pipeline.stores.clouds import said
+from pipeline.stores.clouds import error_text
 from pipeline.stores.trouble import MissingBucketError, StoreRefusedError
 
 _CREDENTIALS = frozenset(
@@ -24,12 +24,12 @@ _CREDENTIALS = frozenset(
 """Codes of refused credentials in a 400 (AWS: ExpiredToken; MinIO and Ceph: InvalidAccessKeyId) or a listing's 403."""
 
 _NO_CREDENTIALS = ("http://169.254.169.254/", "http://169.254.170.2/", "http://metadata.google.internal/")
-"""Where the library asks for credentials when it was given none: services of cloud instances and containers."""
+"""Metadata services of cloud instances and containers, where the library looks for credentials as a last resort."""
 
 
 @contextmanager
 def as_os_errors(uri: str) -> Iterator[None]:
-    """Raise OSError for what the library raises in the block.
+    """Raise an OSError for an exception of the library in the block.
 
     FileNotFoundError (MissingBucketError), StoreRefusedError, FileExistsError, StaleVersionError, EINVAL for a key
     without a name, EPROTO for another refusal, and ConnectionError for a store that fails or cannot be reached.
@@ -39,18 +39,18 @@ def as_os_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (theirs.NotFoundError, FileNotFoundError) as cause:  # a stream's is the builtin one
-        raise _missing(str(cause))(errno.ENOENT, said(cause), uri) from cause
+        raise _missing(str(cause))(errno.ENOENT, error_text(cause), uri) from cause
     except (theirs.PermissionDeniedError, theirs.UnauthenticatedError) as cause:
-        raise StoreRefusedError(errno.EACCES, said(cause), uri) from cause
+        raise StoreRefusedError(errno.EACCES, error_text(cause), uri) from cause
     except theirs.AlreadyExistsError as cause:
-        raise FileExistsError(errno.EEXIST, said(cause), uri) from cause
+        raise FileExistsError(errno.EEXIST, error_text(cause), uri) from cause
     except theirs.PreconditionError as cause:
-        raise StaleVersionError(errno.ESTALE, "is no longer the version that was named", uri) from cause
+        raise StaleVersionError(errno.ESTALE, "is no longer the requested version", uri) from cause
     except (theirs.InvalidPathError, ValueError) as cause:
-        raise OSError(errno.EINVAL, said(cause), uri) from cause
+        raise OSError(errno.EINVAL, error_text(cause), uri) from cause
     except theirs.BaseError as cause:
         kind, number = _kind_of(str(cause))
-        raise kind(number, said(cause), uri) from cause
+        raise kind(number, error_text(cause), uri) from cause
 
 
 def _missing(text: str) -> type[OSError]:
@@ -58,12 +58,14 @@ def _missing(text: str) -> type[OSError]:
 
 
 def _kind_of(text: str) -> tuple[type[OSError], int]:
-    """The class for an error without a class of its own; a listing's refusals come so.
+    """Return class and errno for an error without a class of its own, such as a refused listing.
 
     Seen: `… Server returned non-2xx status code: 404 Not Found: …`, `Received redirect without …`.
     """
-    found = re.search(r"status code: (\d{3})\b", text)
-    status = int(found[1]) if found else 301 if "Received redirect without" in text else 0
+    match = re.search(r"status code: (\d{3})\b", text)
+    status = int(match[1]) if match else 0
+    if match is None and "Received redirect without" in text:
+        status = 301
     if status == 404:
         return MissingBucketError, errno.ENOENT
     if status in (401, 403) or _code(text) in _CREDENTIALS or any(place in text for place in _NO_CREDENTIALS):
@@ -75,6 +77,6 @@ def _kind_of(text: str) -> tuple[type[OSError], int]:
 
 
 def _code(text: str) -> str:
-    """The code in a store's XML, or in the library's `… (code: AccessDenied)` for one key of a bulk delete."""
+    """Return the code in a store's XML, or in the library's `… (code: AccessDenied)` for one key of a bulk delete."""
     xml = text.partition("<Code>")[2].partition("</Code>")[0]
     return xml or text.partition("\n")[0].rpartition("(code: ")[2].partition(")")[0]

@@ -1,6 +1,6 @@
-"""A local folder: files are listed and written here.
+"""Listing and writing of files in a local folder.
 
-Nothing here knows what a document, a record or a setting is.
+It must not know documents, records or settings.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from pipeline.errors import OutputError, TryLaterError
 from pipeline.stores.beneath import Identity, StoredFile, identity_of, is_inside, open_beneath
 
 SORTED_ENTRIES = 4096
-"""A folder with more entries is listed in the order of the filesystem, so that work starts at once."""
+"""A folder with more entries is listed in filesystem order, so that work starts without waiting for the sort."""
 
 RACY_S = 2.0
-"""A file written so lately may change again within the grain of its mtime."""
+"""A file changed less than this ago may change again within the resolution of its mtime (2 s on FAT)."""
 
 HIDDEN = (".", "_")
-"""What a name begins with that no pattern takes unless it says so."""
+"""Prefixes of names that a pattern matches only when it names them itself."""
 
-FILE_MODE, FOLDER_MODE = 0o640, 0o750
-"""What an output is created with: records hold what documents say. A stricter umask holds."""
+FILE_MODE = 0o640
+FOLDER_MODE = 0o750
+"""Modes of new output files and folders: records contain text of documents. A stricter umask applies."""
 
 _SCANNED = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -71,12 +72,12 @@ def walk(
     clock: Callable[[], float] = time.time,
     sort_up_to: int = SORTED_ENTRIES,
 ) -> Iterator[StoredFile]:
-    """The regular files below the root, depth first, by name, without holding the tree in memory.
+    """Yield the regular files below the root, depth first, sorted by name, without holding the tree in memory.
 
-    `enter` says by its relative path whether a folder is gone into; `skip` is a folder that never is.
-    A link to a file counts when its target lies inside the root. A link to a folder is gone into only when
-    its target lies inside and under a hidden name: what is not hidden is listed in its own place already.
-    `ignored` is told "symlink" or "special" for each link and each fifo, socket or device passed over.
+    `enter(relative path)` decides whether a folder is entered; the folder `skip` never is.
+    A link to a file counts when its target is inside the root. A link to a folder is entered only when its
+    target is inside the root and hidden: a visible target is listed at its own place already.
+    `ignored` is called with "symlink" or "special" for each skipped link and each fifo, socket or device.
     A folder that cannot be listed raises TryLaterError.
     """
     path = os.fspath(root)
@@ -91,19 +92,19 @@ def walk(
             stack.pop()
             continue
         try:
-            found = _look(name, folder, rules)
+            entry = _look(name, folder, rules)
         except OSError as cause:
             if _was_removed(cause, rules):
                 continue
             raise _broke_off(f"{folder.path}/{name}", cause) from cause
-        if isinstance(found, StoredFile):
-            yield found
-        elif found is not None:
-            stack.append((found, _scan(found, rules)))
+        if isinstance(entry, StoredFile):
+            yield entry
+        elif entry is not None:
+            stack.append((entry, _scan(entry, rules)))
 
 
 def _scan(folder: _Folder, rules: _Rules) -> Iterator[str]:
-    """The names in one folder, sorted unless there are too many to wait for."""
+    """Yield the names in one folder, sorted unless there are more than `sort_up_to`."""
     try:
         descriptor = _open_folder(folder, rules.root)
         try:
@@ -126,12 +127,12 @@ def _scan(folder: _Folder, rules: _Rules) -> Iterator[str]:
 
 
 def _was_removed(cause: OSError, rules: _Rules) -> bool:
-    """True when the entry alone is gone; were the whole tree gone (an unmounted disk), its root would be another."""
+    """Return True when only this entry is gone; after an unmount of the whole tree the root's identity differs."""
     return isinstance(cause, FileNotFoundError) and rules.identity == _identity(rules.root.path) is not None
 
 
 def _open_folder(folder: _Folder, root: _Folder) -> int:
-    """A descriptor of the folder, reached through no link below the root."""
+    """Open the folder without following a link below the root; return its descriptor."""
     if folder is root:
         return os.open(root.path, _SCANNED)
     return open_beneath(root.real, os.path.relpath(folder.real, root.real), _SCANNED)
@@ -145,7 +146,7 @@ def _identity(path: str) -> Identity | None:
 
 
 def _look(name: str, folder: _Folder, rules: _Rules) -> StoredFile | _Folder | None:
-    """The file, the folder to enter, or None for an entry that is skipped."""
+    """Return the file, the folder to enter, or None for an entry to skip."""
     below = folder.child(name)
     status = os.stat(below.path, follow_symlinks=False)  # noqa: PTH116
     if stat.S_ISLNK(status.st_mode):
@@ -159,14 +160,14 @@ def _look(name: str, folder: _Folder, rules: _Rules) -> StoredFile | _Folder | N
 
 
 def _look_behind(link: _Folder, rules: _Rules) -> StoredFile | _Folder | None:
-    """The target of a link, if it may be read."""
+    """Return the target of a link, if it may be read."""
     try:
-        found = _behind(link, rules)
-    except OSError:  # it leads to itself, or to a place that may not be read
-        found = None
-    if found is None:
+        target = _behind(link, rules)
+    except OSError:  # a cyclic link, or an unreadable target
+        target = None
+    if target is None:
         rules.ignored("symlink")
-    return found
+    return target
 
 
 def _behind(link: _Folder, rules: _Rules) -> StoredFile | _Folder | None:
@@ -190,7 +191,7 @@ def _broke_off(path: str, cause: OSError) -> TryLaterError:
 
 
 def find_file(path: Path, *, clock: Callable[[], float] = time.time) -> StoredFile | None:
-    """The regular file at this path, under its own name, or None; OSError when that cannot be determined."""
+    """Return the regular file at this path, or None; OSError when that cannot be determined."""
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -198,36 +199,38 @@ def find_file(path: Path, *, clock: Callable[[], float] = time.time) -> StoredFi
     if not stat.S_ISREG(status.st_mode):
         return None
     root = os.path.dirname(os.path.realpath(path))  # noqa: PTH120
-    version, identity = _version(status, clock()), identity_of(status)
+    version = _version(status, clock())
+    identity = identity_of(status)
     return StoredFile(os.fspath(path), path.name, status.st_size, version, root, identity, linked=True)
 
 
 def _stored(place: _Folder, *, status: os.stat_result, rules: _Rules) -> StoredFile:
     version = _version(status, rules.clock())
-    root, identity = rules.root.real, identity_of(status)
+    root = rules.root.real
+    identity = identity_of(status)
     return StoredFile(place.path, place.relative, status.st_size, version, root, identity, place.linked)
 
 
 def _version(status: os.stat_result, now: float) -> str | None:
-    """Size and time of the last change; None when the file may change again within the grain of that time."""
+    """Return size and mtime as a version; None when the file may change again within the mtime's resolution."""
     return f"{status.st_size}-{status.st_mtime_ns}" if status.st_mtime < now - RACY_S else None
 
 
 def printable(path: str) -> str:
-    """The path as valid Unicode: bytes that are not UTF-8 become `\\xNN`."""
+    """Return the path as valid Unicode: bytes that are not UTF-8 become `\\xNN`."""
     return path if path.isascii() else path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
-    """Nothing; the file then holds all of the data, or, on any error, what it held before.
+    """Write a whole file atomically: on any error it keeps its previous content.
 
-    A reader sees the old file or the new one; after a power cut too. OutputError names the path.
+    A reader sees the old content or the new, also after a power cut. OutputError names the path.
     """
     try:
         try:
             _write_beside(path, data)
         except FileNotFoundError:
-            # a starting run has swept the half-written file away; a second try meets it no more
+            # a starting run has removed the temporary file as a leftover; it does that once, so a second try succeeds
             if not isinstance(data, bytes):
                 raise
             _write_beside(path, data)
@@ -248,7 +251,7 @@ def _write_beside(path: Path, data: bytes | Iterable[bytes]) -> None:
 
 
 def is_half_written(name: str) -> bool:
-    """True for the name of what `write_atomic` leaves beside its file when it is killed."""
+    """Return True for the name of a temporary file that a killed `write_atomic` leaves behind."""
     return re.fullmatch(r"\..+\.[0-9a-f]{12}\.tmp", name) is not None
 
 
@@ -264,7 +267,7 @@ def _opener(path: str, flags: int) -> int:
 
 
 def sync_folder(folder: Path) -> None:
-    """Nothing; the names in the folder are durable."""
+    """Make the names in the folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

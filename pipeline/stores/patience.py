@@ -1,12 +1,12 @@
-"""Reading that outlives the trouble of a store, a file system or this machine.
+"""Reading that survives an outage of a store, a file system or this machine.
 
-    PatientFile ──read──▶ Source.attempt ──▶ the file          trouble: wait, renew, try again
-                                                               others can be read meanwhile: it is this file's own
+    PatientFile ──read──▶ Source.attempt ──▶ the file         outage: wait, renew the credentials, retry
+                                                              other files are readable: an error of this file
 
-A read that meets trouble (trouble.py) is retried with back-off. After MAX_RETRIES retries one question decides: has
-another file of the same source been read since the first failure? If none was, the last file that could be read is
-read once more, as a proof. With proof the error is the file's own and is raised. Without, the read waits until the
-source is back, for `max_outage_s`, and then the run ends.
+A read that fails with an outage error (trouble.py) is retried with back-off. After MAX_RETRIES retries the question is
+whether another file of the same source was read since the first failure. If none was, the last readable file is read
+once more as a test. If another file is readable, the error belongs to this file and is raised. Otherwise the read
+waits for the source for up to `max_outage_s`, and then the run ends.
 
 It starts no thread: each reader waits in its own, and `stop` ends all waiting.
 """
@@ -26,21 +26,22 @@ from pipeline.stores.trouble import MissingBucketError, OwnTroubleError, StoreRe
 _log = logging.getLogger(__name__)
 
 MAX_RETRIES = 3
-BASE_DELAY_S, MAX_DELAY_S = 0.5, 15.0
+BASE_DELAY_S = 0.5
+MAX_DELAY_S = 15.0
 T = TypeVar("T")
 Opener = Callable[[], BinaryIO]
 
 
 class ReadingStoppedError(Exception):
-    """The run ends; what was to be read is left for the next one."""
+    """The run ends; the file remains to be read by the next run."""
 
 
 @dataclass(slots=True)
 class Patience:
     """How long reads wait, for all sources of a run.
 
-    `resumed`: the output holds records of this question, so that refused credentials are waited for from the start.
-    `troubled`: a read has met trouble in this run.
+    `resumed`: the output has records of this fingerprint, so the credentials worked before, and a refusal is waited
+    for from the start. `troubled`: a read failed with an outage error in this run.
     """
 
     max_outage_s: float
@@ -52,7 +53,7 @@ class Patience:
 
 @dataclass(slots=True)
 class _Failing:
-    """One read that meets trouble: since when, how often, and how many reads had succeeded before it."""
+    """A read during an outage: start time, attempts, and the numbers of reads that succeeded before it."""
 
     since: float
     reads: int
@@ -62,7 +63,7 @@ class _Failing:
 
 @dataclass(slots=True)
 class Source:
-    """A store or a folder as its readers share it; safe for many threads. `renew` reads its credentials again."""
+    """A store or a folder as shared by its readers; thread-safe. `renew` reads its credentials again."""
 
     where: str
     patience: Patience
@@ -73,14 +74,14 @@ class Source:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def open(self, opener: Opener, *, key: str, buffer_bytes: int) -> BinaryIO:
-        """Return the file as a stream that survives trouble; OSError when the trouble is the file's own."""
+        """Return the file as a stream that survives an outage; OSError when the error is the file's own."""
         return cast("BinaryIO", io.BufferedReader(PatientFile(self, opener, key), buffer_bytes))
 
     def attempt(self, action: Callable[[], T], *, key: str = "", own: int = 0) -> T:
-        """Return what `action` returns, tried for as long as trouble may pass.
+        """Return the result of `action`, which is retried during an outage.
 
-        `own`: how many reads of the same file had succeeded before. Raises the OSError when it is not trouble or the
-        file's own, TryLaterError (ConfigError before anything was read) when it lasts, ReadingStoppedError.
+        `own`: the number of earlier successful reads of the same file. Raises the OSError when it is no outage or is
+        the file's own, TryLaterError (ConfigError before anything was read) when it lasts, ReadingStoppedError.
         """
         failing: _Failing | None = None
         while True:
@@ -97,7 +98,7 @@ class Source:
             return value
 
     def succeeded(self, key: str, opener: Opener) -> None:
-        """Count a read; the file serves as a proof for others, the one before it for the file itself."""
+        """Count a read; the file serves as a test for others, and the previous file for this one."""
         with self._lock:
             self._reads += 1
             if not self._proofs or self._proofs[0][0] != key:
@@ -124,7 +125,7 @@ class Source:
             self.renew()
 
     def _is_proved(self, key: str) -> bool:
-        """True when the last other file that was read can be read now."""
+        """Return True when the last other file that was read is readable now."""
         opener = next((opener for other, opener in self._proofs if other != key), None)
         if opener is None:
             return False
@@ -136,7 +137,7 @@ class Source:
         return True
 
     def _refuse(self, cause: OSError) -> None:
-        """ConfigError on a first start; on an output with records of this question the credentials are waited for."""
+        """Raise ConfigError on a first start; a resumed run waits for valid credentials."""
         if not self.patience.resumed:
             need = "a bucket that is there, and credentials that may read it (input.storage, or the environment)"
             raise ConfigError(f"input.uri: {self.where} cannot be read: {cause.strerror or cause}; need {need}")
@@ -146,14 +147,15 @@ class Source:
             if self._warned:
                 return
             self._warned = True
-        told = "%s cannot be read; retrying for up to %g s: %s"
-        _log.warning(told, self.where, self.patience.max_outage_s, cause.strerror or cause)
+        message = "%s cannot be read; retrying for up to %g s: %s"
+        _log.warning(message, self.where, self.patience.max_outage_s, cause.strerror or cause)
 
     def _came_back(self) -> None:
         with self._lock:
-            warned, self._warned = self._warned, False
+            warned = self._warned
+            self._warned = False
         if warned:
-            _log.info("the input can be read again", extra={"input": self.where})
+            _log.info("The input can be read again", extra={"input": self.where})
 
 
 def _lasting(where: str, cause: OSError, waited_s: float) -> PipelineError:
@@ -161,13 +163,16 @@ def _lasting(where: str, cause: OSError, waited_s: float) -> PipelineError:
 
 
 class PatientFile(io.RawIOBase):
-    """A file that is opened again after trouble and goes on from where it was."""
+    """A file that is reopened after an outage and continues at its position."""
 
     def __init__(self, source: Source, opener: Opener, key: str) -> None:
-        """Opens the file; errors as for `Source.attempt`."""
-        self._source, self._opener, self._key = source, opener, key
+        """Open the file; errors as for `Source.attempt`."""
+        self._source = source
+        self._opener = opener
+        self._key = key
         self._stream: BinaryIO | None = None
-        self._at, self._own = 0, 0
+        self._at = 0
+        self._own = 0
         source.attempt(self._reopened, key=key)
 
     def readable(self) -> bool:
@@ -181,7 +186,8 @@ class PatientFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         if whence == io.SEEK_CUR:
-            offset, whence = offset + self._at, io.SEEK_SET
+            offset = offset + self._at
+            whence = io.SEEK_SET
         self._at = self._attempt(lambda raw: raw.seek(offset, whence))
         return self._at
 
@@ -214,10 +220,11 @@ class PatientFile(io.RawIOBase):
 
     def _drop(self) -> None:
         if self._stream is not None:
-            stream, self._stream = self._stream, None
+            stream = self._stream
+            self._stream = None
             stream.close()
 
 
 def _raw(stream: BinaryIO) -> Any:
-    """The stream below the buffer: a second buffer would read more than is wanted."""
+    """Return the stream below the buffer: a second buffer would read more than requested."""
     return getattr(stream, "raw", stream)

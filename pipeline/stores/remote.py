@@ -1,8 +1,8 @@
-"""A bucket, or a prefix of one: objects are listed, read, and written whole and on condition.
+"""A bucket, or a prefix of one: listing, reading, and atomic and conditional writing of objects.
 
-It must not wait without a bound, and must not take a write for lost that has arrived: every request ends by the
-timeouts of clouds.py, and a refused conditional write is compared with what stands there.
-Safe to be used from many threads; the library releases the interpreter lock while it waits.
+It must not wait without a bound: every request ends by the timeouts of clouds.py. It must not report a completed write
+as failed: after a refused conditional write, the stored object is compared with the data.
+Thread-safe; the library releases the interpreter lock while it waits.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 RANGE_BYTES = 4 << 20
-"""What is fetched at once of an object that is read as a stream."""
+"""Size of one request for an object that is read as a stream."""
 
 RENEW_EVERY_S = 2.0
-"""Credentials are read again no more often than this: many readers are refused at once."""
+"""Minimum time between two renewals of the credentials: many readers are refused at the same time."""
 
 _LIST_PAGE = 1000
 _SMALL_BYTES = 1 << 20
-"""What is sent at once, so that an answer must come soon."""
+"""Up to this size an upload is short, and the read timeout applies."""
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -44,9 +44,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object of a listing: its key below the store's prefix, its size, its ETag, and when it was written.
+    """An object of a listing: its key below the store's prefix, its size, its ETag, and its modification time.
 
-    `etag` is None when the store gave none; `modified_s`: seconds since the epoch, by the store's clock.
+    `etag` is None when the store sent none; `modified_s`: seconds since the epoch, by the store's clock.
     """
 
     key: str
@@ -58,37 +58,38 @@ class StoredObject:
 class RemoteStore:
     """A prefix of a bucket. Keys are relative to it, with `/` between their parts.
 
-    Every method raises OSError for what the store answers: FileNotFoundError (no such object; of a listing: no such
-    bucket), PermissionError, EPROTO (it refuses the request, as for another region), and ConnectionError when it could
-    not be reached, or failed, for as long as it is tried.
+    Every method raises OSError for an error of the store: FileNotFoundError (no such object; of a listing: no such
+    bucket), PermissionError, EPROTO (a refused request, for example in another region), and ConnectionError when the
+    store fails or is unreachable until the retries end.
     """
 
     def __init__(self, address: Address, storage: Mapping[str, Any]) -> None:
-        """For `open`."""
-        self.address, self._storage = address, storage
+        """Use `open`."""
+        self.address = address
+        self._storage = storage
         self._renewing = threading.Lock()
         self._renewed_at = time.monotonic()
         self._store, self._uploads = self._build()
 
     def _build(self) -> tuple[ObjectStore, ObjectStore]:
-        """The store, and the same for what takes long to send; the credentials are read here."""
+        """Build the store, and its variant for long uploads; this reads the credentials."""
         return build(self.address, self._storage), build(self.address, self._storage, uploads=True)
 
     def renew(self) -> bool:
-        """Read the credentials again, from the environment, files and services; False when that was just done."""
+        """Read the credentials again, from the environment, files and services; False when that was done just now."""
         with self._renewing:
             if time.monotonic() - self._renewed_at < RENEW_EVERY_S:
                 return False
             self._renewed_at = time.monotonic()
             try:
                 self._store, self._uploads = self._build()
-            except ConfigError as cause:  # a file that is being written
-                _log.info("the credentials cannot be read again yet", extra={"why": str(cause)})
+            except ConfigError as cause:  # a credentials file may be half written
+                _log.info("Cannot reload the credentials yet", extra={"why": str(cause)})
                 return False
             return True
 
     def _do(self, key: str, request: Callable[[], T]) -> T:
-        """What the request returns; sent once more with credentials read again when they are refused."""
+        """Return the result of the request; when the credentials are refused, reload them and send it once more."""
         try:
             with _as_os_errors(self.uri_of(key)):
                 return request()
@@ -100,7 +101,7 @@ class RemoteStore:
 
     @classmethod
     def open(cls, uri: str, *, storage: Mapping[str, Any]) -> RemoteStore:
-        """The store of an address; nothing is asked yet. ConfigError: the address or an option is wrong."""
+        """Return the store of an address without sending a request; ConfigError for an invalid address or option."""
         try:
             import obstore  # noqa: F401
         except ImportError as cause:
@@ -108,19 +109,19 @@ class RemoteStore:
         return cls(parse_address(uri), storage)
 
     def without_retries(self) -> RemoteStore:
-        """The same store, whose requests are sent once."""
+        """Return the same store without retries."""
         return RemoteStore(self.address, {**self._storage, "retry_for_s": 0})
 
     def uri_of(self, key: str) -> str:
-        """The whole address of an object."""
+        """Return the full address of an object."""
         return f"{self.address}/{key}"
 
     def list(self, prefix: str = "", *, after: str | None = None) -> Iterator[StoredObject]:
-        """The objects below a folder of the store, by key, found while they are pulled: a page is in memory at a time.
+        """Yield the objects below a prefix, sorted by key; one page is in memory at a time.
 
-        `after`: only those whose keys come after this one.
+        `after`: only objects with keys after this one.
 
-        OSError (EINVAL) for a key that the library has no name for: one with an empty part, `.`, `..` or a line end.
+        OSError (EINVAL) for a key that the library cannot represent: with an empty part, `.`, `..` or a line end.
         """
         import obstore
 
@@ -131,11 +132,11 @@ class RemoteStore:
                 page = next(pages, None)
             if page is None:
                 return
-            for found in page:
-                yield _stored(cast("Mapping[str, Any]", found))
+            for meta in page:
+                yield _stored(cast("Mapping[str, Any]", meta))
 
     def find(self, key: str) -> StoredObject | None:
-        """The object of this key, or None."""
+        """Return the object with this key, or None."""
         import obstore
 
         try:
@@ -146,13 +147,13 @@ class RemoteStore:
             return None
 
     def get(self, key: str) -> bytes:
-        """The whole object."""
+        """Return the whole object."""
         import obstore
 
         return self._do(key, lambda: bytes(obstore.get(self._store, key).bytes()))
 
     def get_with_etag(self, key: str) -> tuple[bytes, str | None]:
-        """The whole object and the ETag of what was read."""
+        """Return the whole object and its ETag."""
         import obstore
 
         def read() -> tuple[bytes, str | None]:
@@ -162,17 +163,17 @@ class RemoteStore:
         return self._do(key, read)
 
     def get_range(self, key: str, options: Mapping[str, Any]) -> Any:
-        """A part of an object, on conditions, both by the library's own names; for `open_object`."""
+        """Return a range of an object under conditions; `options` are the library's. For `open_object`."""
         import obstore
 
         return self._do(key, lambda: obstore.get(self._store, key, options=cast("Any", options)).bytes())
 
-    def open_object(self, found: StoredObject) -> BinaryIO:
-        """The object as a seekable stream, RANGE_BYTES in memory; StaleVersionError when it is replaced meanwhile."""
-        return io.BufferedReader(_Ranges(self, found), buffer_size=RANGE_BYTES)
+    def open_object(self, stored: StoredObject) -> BinaryIO:
+        """Open the object as a seekable stream with RANGE_BYTES in memory; StaleVersionError when it is replaced."""
+        return io.BufferedReader(_Ranges(self, stored), buffer_size=RANGE_BYTES)
 
     def put(self, key: str, data: bytes | Iterable[bytes]) -> str | None:
-        """The new ETag; whatever stood there is replaced, as a whole. OutputError: no room here for the pieces."""
+        """Write or replace an object atomically; return its ETag. OutputError: no local disk space for the pieces."""
         import obstore
 
         with _spooled(data) as body:
@@ -185,9 +186,9 @@ class RemoteStore:
             return self._do(key, send)
 
     def create(self, key: str, data: bytes) -> str | None:
-        """The ETag of a new object; FileExistsError when another stands there (of the same bytes: it is ours).
+        """Create an object and return its ETag; FileExistsError when the key exists with other bytes.
 
-        A retried request can find what its first try has written: hence the comparison.
+        An object with the same bytes counts as created: a retried request may find the object of its first attempt.
         """
         import obstore
 
@@ -202,7 +203,7 @@ class RemoteStore:
             return etag
 
     def replace(self, key: str, data: bytes, *, etag: str) -> str | None:
-        """The new ETag; StaleVersionError when what stands there is not the version named, nor of the same bytes."""
+        """Replace the version `etag`, return the new ETag; StaleVersionError for another version with other bytes."""
         import obstore
 
         version: UpdateVersion = {"e_tag": etag}
@@ -213,11 +214,11 @@ class RemoteStore:
         except (StaleVersionError, FileNotFoundError) as cause:
             there, new = self._get_if_there(key)
             if there != data:
-                raise StaleVersionError(errno.ESTALE, "is not the version that was to be replaced", key) from cause
+                raise StaleVersionError(errno.ESTALE, "is no longer the version to replace", key) from cause
             return new
 
     def delete(self, *keys: str) -> None:
-        """Nothing; the objects are gone. One that is not there is no error."""
+        """Delete objects; a missing one is no error."""
         import obstore
 
         for key in keys:
@@ -237,10 +238,11 @@ class RemoteStore:
 
 
 class _Ranges(io.RawIOBase):
-    """An object read range by range, each on condition that the object is still the same."""
+    """An object that is read range by range, each on condition that the object is unchanged."""
 
-    def __init__(self, store: RemoteStore, found: StoredObject) -> None:
-        self._store, self._found = store, found
+    def __init__(self, store: RemoteStore, stored: StoredObject) -> None:
+        self._store = store
+        self._stored = stored
         self._at = 0
 
     def readable(self) -> bool:
@@ -253,21 +255,21 @@ class _Ranges(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._found.size_bytes}[whence]
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._stored.size_bytes}[whence]
         self._at = max(0, start + offset)
         return self._at
 
     def readinto(self, buffer: Any, /) -> int:
-        end = min(self._at + len(buffer), self._found.size_bytes)
+        end = min(self._at + len(buffer), self._stored.size_bytes)
         if end <= self._at:
             return 0
         options: dict[str, Any] = {"range": (self._at, end)}
-        if self._found.etag is not None:
-            options["if_match"] = self._found.etag
-        data = self._store.get_range(self._found.key, options)
+        if self._stored.etag is not None:
+            options["if_match"] = self._stored.etag
+        data = self._store.get_range(self._stored.key, options)
         view = memoryview(data)
         if not len(view):
-            raise ConnectionError(errno.EIO, "the store sent nothing of a range that lies inside the object")
+            raise ConnectionError(errno.EIO, "the store sent no bytes for a range inside the object")
         buffer[: len(view)] = view
         self._at += len(view)
         return len(view)
@@ -275,7 +277,7 @@ class _Ranges(io.RawIOBase):
 
 @contextmanager
 def _spooled(data: bytes | Iterable[bytes]) -> Iterator[bytes | BinaryIO]:
-    """The data; pieces as a temporary file: making them may ask a store, which must not happen while one is sent to."""
+    """Yield the data; pieces are spooled to a temporary file, since producing them may send requests to the store."""
     if isinstance(data, bytes):
         yield data
         return
@@ -284,8 +286,8 @@ def _spooled(data: bytes | Iterable[bytes]) -> Iterator[bytes | BinaryIO]:
             try:
                 file.write(piece)
             except OSError as cause:
-                told = f"{tempfile.gettempdir()}: no room for what is to be sent (TMPDIR)"
-                raise OutputError(f"{told}: {cause.strerror or cause}") from cause
+                message = f"{tempfile.gettempdir()}: no disk space for the data to upload (TMPDIR)"
+                raise OutputError(f"{message}: {cause.strerror or cause}") from cause
         file.seek(0)
         yield cast("BinaryIO", file)
 

@@ -1,6 +1,6 @@
-"""Which errors are the trouble of a store, a file system or this machine, and so no document's fault.
+"""Classification of errors as trouble: an outage of a store, a file system or this machine, not of one document.
 
-It must not retry anything: patience.py does. Told by class and errno, never by a message.
+It must not retry: patience.py does. Errors are recognised by class and errno, never by a message.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pipeline.stores.beneath import StaleVersionError
 
 
 class StoreRefusedError(PermissionError):
-    """A store refuses the credentials, or there are none; new ones may be accepted."""
+    """A store refuses the credentials, or there are none; renewed ones may be accepted."""
 
 
 class OwnTroubleError(OSError):
-    """One file cannot be read, while others of the same store can."""
+    """One file cannot be read, while other files of the same store can."""
 
 
 class MachineTroubleError(OSError):
@@ -23,7 +23,7 @@ class MachineTroubleError(OSError):
 
 
 class MissingBucketError(FileNotFoundError):
-    """The bucket itself is not there, whatever object was named."""
+    """The bucket itself does not exist."""
 
 
 _MACHINE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
@@ -37,8 +37,8 @@ _FILE_SYSTEM = frozenset(
 
 
 def is_trouble(cause: BaseException) -> bool:
-    """True when the same read may succeed later, or says nothing about the file that was read."""
-    if isinstance(cause, (StaleVersionError, OwnTroubleError)):  # whatever their errno, they are about this very file
+    """Return True when the same read may succeed later, or the error is not about the file that was read."""
+    if isinstance(cause, (StaleVersionError, OwnTroubleError)):  # about this file, whatever the errno
         return False
     if isinstance(cause, (ConnectionError, StoreRefusedError, MissingBucketError, MachineTroubleError)):
         return True
@@ -46,5 +46,5 @@ def is_trouble(cause: BaseException) -> bool:
 
 
 def is_shortage(cause: OSError) -> bool:
-    """True when this machine has too few of what other work gives back: descriptors, buffers. Never a file's own."""
+    """Return True when this machine is out of resources that other work releases: descriptors, buffers."""
     return cause.errno in _MACHINE and cause.errno != errno.ENOMEM

@@ -15,7 +15,7 @@ from s3_tap import Tap
 
 from pipeline.errors import ConfigError
 from pipeline.stores import RemoteStore, StaleVersionError, is_remote
-from pipeline.stores.clouds import parse_address, said, service_of
+from pipeline.stores.clouds import error_text, parse_address, service_of
 
 
 @pytest.fixture
@@ -336,4 +336,4 @@ def test_a_profile_that_cannot_be_used_is_said(name: str, says: str, profiles: C
 )
 def test_what_a_store_says_is_one_line_for_people(text: str, told: str) -> None:
     """The code and the message of its XML; whatever else it says, as it stands."""
-    assert said(OSError(text)) == told
+    assert error_text(OSError(text)) == told

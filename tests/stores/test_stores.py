@@ -186,7 +186,7 @@ def test_a_link_put_in_after_the_listing_is_not_followed(tmp_path: Path, place: 
             if file.relative not in refused:
                 opener(file).close()
                 continue
-            with pytest.raises(OSError, match="a link stands where the listing found none") as error:
+            with pytest.raises(OSError, match="is a link, which the listing did not find") as error:
                 opener(file)
             assert error.value.errno == errno.ELOOP
 
