@@ -159,7 +159,7 @@ class _Claim:
                     return busy
                 return lease
             except StaleVersionError:
-                return "a holder that came first"
+                return "a run that came first"
 
     def _take_own(self) -> Lease | str:
         data = _bytes(self._says)
@@ -222,7 +222,7 @@ def _holder(there: bytes, key: str) -> str:
         value = None
     known = value if isinstance(value, dict) else {}
     description = ", ".join(f"{name} {known[name]}" for name in ("pid", "host", "run_id", "since") if name in known)
-    return f"{description or 'a holder that has not description who it is'} ({key})"
+    return f"{description or 'an unidentified run'} ({key})"
 
 
 def _bytes(value: Mapping[str, object]) -> bytes:

@@ -55,7 +55,7 @@ class Busy:
         description = ", ".join(
             f"{key} {self.holder[key]}" for key in ("pid", "host", "run_id", "since") if key in self.holder
         )
-        return f"{description or 'a holder that has not description who it is'} ({self.name})"
+        return f"{description or 'an unidentified run'} ({self.name})"
 
 
 class Lock:

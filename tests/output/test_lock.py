@@ -160,10 +160,10 @@ def test_a_released_lock_is_free_though_a_copy_of_its_descriptor_is_open(tmp_pat
 
 
 def test_garbage_in_a_lock_file_does_not_confuse(tmp_path: Path) -> None:
-    """A holder that has not said who it is still excludes, and is called so."""
+    """A holder without valid data still blocks the lock, and the message says that it is unidentified."""
     with holder(tmp_path, WHOLE):
         (tmp_path / ".lock").write_bytes(b"[\xff")
-        with pytest.raises(TryLaterError, match="has not said who it is"):
+        with pytest.raises(TryLaterError, match="an unidentified run"):
             take(tmp_path)
 
 
