@@ -174,7 +174,7 @@ def test_a_full_device_is_an_output_error() -> None:
     file = LineFile(Path("/dev/full"))
     with pytest.raises(OutputError, match=r"/dev/full.*No space left"):
         file.append(b"{}\n")
-    with pytest.raises(OutputError, match="ends in a piece"):
+    with pytest.raises(OutputError, match="ends in a partial line"):
         file.append(b"{}\n")
 
 
