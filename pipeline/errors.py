@@ -1,14 +1,14 @@
-"""What can go wrong, drawn once: the exception tree, the exit codes and the table of reasons.
+"""The exception tree, the exit codes and the table of reasons.
 
-    PipelineError                the run cannot go on; carries its exit code
-    ├── ConfigError          2   usage, configuration, agent, credentials: trying again changes nothing
+    PipelineError                the run ends, with this exit code
+    ├── ConfigError          2   usage, configuration, agent, credentials: a person has to fix it
     │   └── SettingError     2   one setting, by its key
-    ├── TryLaterError        3   the run stopped and can go on: provider gone, locked, listing broke off
+    ├── TryLaterError        3   the run can be resumed: provider unavailable, output locked, listing interrupted
     │   └── OutputError      3   a record could not be written
-    └── InternalError       70   a fault of ours
-    DocumentError                one document fails, with a reason of the table below; the run goes on
+    └── InternalError       70   a bug
+    DocumentError                one document fails, with a reason from the table below; the run continues
 
-Nothing here imports anything of the project.
+It must not import any other module of the project.
 """
 
 from __future__ import annotations
@@ -25,43 +25,44 @@ ReasonClass = Literal["backend", "config", "document", "answer", "internal"]
 
 
 class PipelineError(Exception):
-    """The run cannot go on; `exit_code` is what the process ends with."""
+    """The run cannot continue; `exit_code` is the exit status of the process."""
 
     exit_code = EXIT_INTERNAL
 
 
 class ConfigError(PipelineError):
-    """Something a person must change: trying again changes nothing."""
+    """An error that a person has to fix: a retry cannot succeed."""
 
     exit_code = EXIT_CONFIG
 
 
 class SettingError(ConfigError):
-    """A setting that turns out to be of no use; `key` is its dotted key, or its name within a section."""
+    """An invalid value of one setting; `key` is its dotted key, or its name within a section."""
 
-    def __init__(self, key: str, told: str) -> None:
-        super().__init__(f"{key}: {told}")
-        self.key, self.told = key, told
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(f"{key}: {message}")
+        self.key = key
+        self.message = message
 
 
 class TryLaterError(PipelineError):
-    """The run stopped before its end; the same command goes on from here."""
+    """The run stopped before its end; the same command resumes it."""
 
     exit_code = EXIT_LATER
 
 
 class OutputError(TryLaterError):
-    """A record could not be written, so nothing more may be asked."""
+    """A record could not be written, so no further request may be sent."""
 
 
 class InternalError(PipelineError):
-    """A promise of the program was broken by the program itself."""
+    """A bug: an invariant of the program does not hold."""
 
 
 class DocumentError(Exception):
-    """One document cannot be done: `reason` is of REASONS, `stage` says where it happened.
+    """One document fails: `reason` is a key of REASONS, `stage` the step that failed.
 
-    `again`: the next run tries it again though it has not changed, as nothing is known of it.
+    `again`: the next run retries it though it has not changed, as the failure says nothing about the document.
     """
 
     def __init__(self, reason: str, message: str, *, stage: Stage = "load", again: bool = False) -> None:
@@ -73,14 +74,14 @@ class DocumentError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """What a reason belongs to, and what a person can do about it."""
+    """The class of a reason, and advice for the user."""
 
     kind: ReasonClass
     advice: str
 
 
 REASONS: Mapping[str, Reason] = {
-    # the server or the way to it: retried, then the next provider, then the run waits
+    # the server or the network: retried, then sent to the next provider, then the run waits
     "timeout": Reason("backend", "raise the provider's `timeout`, lower `max_tokens`, or lower `runner.concurrency`"),
     "connection_error": Reason("backend", "see the server's log: it went away while it worked on these documents"),
     "overloaded": Reason("backend", "lower `runner.concurrency`, or add replicas to `base_url`"),
@@ -91,7 +92,7 @@ REASONS: Mapping[str, Reason] = {
         "the model said nothing: try another prompt, or turn thinking off (docs/thinking-models.md)",
     ),
     "response_too_large": Reason("backend", "lower `max_tokens`: the answer was larger than the limit"),
-    # our settings: the next provider, or the run stops
+    # the settings: the next provider, or the run stops
     "unauthorized": Reason("config", "check the provider's API key"),
     "model_not_found": Reason("config", "check the provider's `model`: `pipeline check` lists those that are there"),
     "not_found": Reason("config", "check the provider's `base_url`: nothing answers at that path"),
@@ -108,7 +109,7 @@ REASONS: Mapping[str, Reason] = {
     ),
     "unsupported_format": Reason("document", "convert the file, or set `input.unsupported: ignore`"),
     "duplicate_id": Reason("document", "give the inputs names, or make the `id_field` unique"),
-    # the answer: asked again with the complaint
+    # the answer: requested again with the error message
     "invalid_json": Reason("answer", "the model does not write JSON: try another model or a smaller schema"),
     "schema_invalid": Reason(
         "answer", "the model breaks the schema: see the messages; simplify it, or change the prompt"
@@ -118,30 +119,30 @@ REASONS: Mapping[str, Reason] = {
         "answer", "raise `max_tokens`, ask for less, or limit thinking (docs/thinking-models.md)"
     ),
     "generation_loop": Reason("answer", "the model repeats itself: try a higher temperature or another model"),
-    "internal_error": Reason("internal", "a fault of the pipeline: the log has the traceback; please report it"),
+    "internal_error": Reason("internal", "internal error of the pipeline: the log has the traceback; please report it"),
 }
 
 REASKED = frozenset({"invalid_json", "schema_invalid", "not_grounded"})
-"""Reasons for which the model is asked once more, with the complaint."""
+"""Reasons for which the request is repeated with the error message."""
 
 PROVES_LIFE = frozenset({"bad_response", "empty_model_response", "response_too_large"})
-"""Backend reasons that nevertheless show a living server."""
+"""Backend reasons that nevertheless prove that the server is alive."""
 
 
 def kind_of(reason: str) -> ReasonClass:
-    """The class of a reason; an unknown one is an internal fault."""
+    """Return the class of a reason; an unknown one is internal."""
     return REASONS[reason].kind if reason in REASONS else "internal"
 
 
 TRANSIENT_STATUSES = frozenset({402, 408, 409, 423, 424, 425, 460, 499})
-"""4xx by which a server or gateway reports a state of its own that passes (contract, section 6)."""
+"""4xx statuses by which a server or gateway reports a temporary state (contract, section 6)."""
 
 PROMPT_TOO_LONG = frozenset({"context_length", "prompt_truncated"})
-"""Reasons that the same document has at every attempt, whatever state the server is in."""
+"""Reasons that do not depend on the state of the server: each attempt at the document fails alike."""
 
 
 def reason_of_status(status: int) -> str:
-    """The reason for an HTTP status other than 200 when the body says nothing better (contract, section 6)."""
+    """Return the reason for an HTTP status other than 200 without details in the body (contract, section 6)."""
     if status in (401, 403):
         return "unauthorized"
     if status in (429, 503):
@@ -158,5 +159,5 @@ def reason_of_status(status: int) -> str:
 
 
 def is_retryable(reason: str | None) -> bool:
-    """True when the same request may succeed later: the backend reasons, and no others."""
+    """Return True when the same request may succeed later: for the backend reasons, and no others."""
     return reason is not None and kind_of(reason) == "backend"

@@ -1,6 +1,6 @@
-"""One line an event on stderr, as text or JSON, safe to show on a terminal.
+"""Log lines on stderr, one per event, as text or JSON, safe to show on a terminal.
 
-It must not hold a run up, and must never write a document's text, a model's output or a secret.
+It must not block a run, and must never write a document's text, a model's output or a secret.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ QUIET_LINES = 200
 _KEPT_WARNINGS = 500
 
 TALKATIVE = ("pypdf", "trafilatura", "htmldate", "justext", "charset_normalizer")
-"""Libraries that warn at length about each document, and quote it: what fails says so in its record."""
+"""Libraries that log long warnings that quote the document; they are silenced, as a failure has its record."""
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _RESERVED = frozenset({"severity", "time", "message", "logger", "stack_trace"})
@@ -42,13 +42,13 @@ _ESCAPES_BUT_LF: Mapping[int, str] = {code: text for code, text in _ESCAPES.item
 
 
 def visible(text: str) -> str:
-    """The text on one line with every control, escape and bidi character spelled out (`\\x1b`)."""
+    """Return the text on one line with every control, escape and bidi character escaped (`\\x1b`)."""
     return text.translate(_ESCAPES)
 
 
 @dataclass(slots=True)
 class _Seen:
-    """A warning that was written, and how often it came again since."""
+    """A warning that was written, and the number of repetitions since."""
 
     written_at: float
     last: logging.LogRecord
@@ -56,9 +56,9 @@ class _Seen:
 
 
 class Repeats:
-    """Lets a warning through once in 30 s; the next one through carries the count as `repeated`.
+    """Passes a warning once in REPEAT_S; the next one passed carries the number of suppressed ones as `repeated`.
 
-    Of any warning: lines written, plus the sum of their `repeated`, is how often it happened (after `rest`).
+    After `rest`, the number of written lines plus the sum of their `repeated` is the number of warnings.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -66,13 +66,15 @@ class Repeats:
         self._seen: dict[tuple[str, ...], _Seen] = {}
 
     def pass_on(self, record: logging.LogRecord) -> list[logging.LogRecord]:
-        """The records to write now: this one, none, or also one whose count must make room."""
+        """Return the records to write now: this one, none, or also an old one that is removed to make room."""
         if record.levelno != logging.WARNING:
             return [record]
-        key, now = _key(record), self._clock()
+        key = _key(record)
+        now = self._clock()
         seen = self._seen.get(key)
         if seen is not None and now - seen.written_at < REPEAT_S:
-            seen.held, seen.last = seen.held + 1, record
+            seen.held = seen.held + 1
+            seen.last = record
             return []
         self._seen.pop(key, None)
         room = [self._seen.pop(next(iter(self._seen)))] if len(self._seen) >= _KEPT_WARNINGS else []
@@ -80,13 +82,14 @@ class Repeats:
         return [*_held(room), _counted(record, seen.held if seen else 0)]
 
     def rest(self) -> list[logging.LogRecord]:
-        """The last record of each warning that is still held back, with its count; nothing is held after."""
-        seen, self._seen = list(self._seen.values()), {}
+        """Return the last record of each suppressed warning with its count, and forget all warnings."""
+        seen = list(self._seen.values())
+        self._seen = {}
         return _held(seen)
 
 
 def _held(seen: list[_Seen]) -> list[logging.LogRecord]:
-    return [_counted(each.last, each.held - 1) for each in seen if each.held]
+    return [_counted(repeat.last, repeat.held - 1) for repeat in seen if repeat.held]
 
 
 def _counted(record: logging.LogRecord, count: int) -> logging.LogRecord:
@@ -96,7 +99,7 @@ def _counted(record: logging.LogRecord, count: int) -> logging.LogRecord:
 
 
 def _key(record: logging.LogRecord) -> tuple[str, ...]:
-    """What two warnings must share to be one: event, reason and endpoint; without a reason, all that they say."""
+    """Return the identity of a warning: event, reason and endpoint; without a reason, message and all fields."""
     if reason := _field(record, "reason"):
         return record.name, str(record.msg), reason, _field(record, "endpoint")
     return record.name, record.getMessage(), str(fields_of(record))
@@ -107,7 +110,7 @@ def _field(record: logging.LogRecord, name: str) -> str:
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """What was given as `extra={…}`, made visible and fit for JSON."""
+    """Return the fields given as `extra={…}`, escaped and converted for JSON."""
     return {key: _plain(value) for key, value in vars(record).items() if key not in _OWN}
 
 
@@ -124,7 +127,7 @@ def _plain(value: Any) -> Any:
 
 
 def text_line(record: logging.LogRecord) -> str:
-    """`TIME LEVEL message key=value …`; a traceback follows, indented, so that no text can pose as a line."""
+    """Return `TIME LEVEL message key=value …`; a traceback follows, indented so that it cannot imitate a log line."""
     parts = [_time(record), record.levelname, visible(record.getMessage())]
     parts += [f"{visible(key)}={_text_value(value)}" for key, value in fields_of(record).items()]
     trace = _trace(record)
@@ -133,7 +136,7 @@ def text_line(record: logging.LogRecord) -> str:
 
 
 def json_line(record: logging.LogRecord, bound: Mapping[str, Any]) -> str:
-    """One JSON object: severity, time, message, logger, what is bound (run_id, …), then the fields."""
+    """Return one JSON object: severity, time, message, logger, bound fields (run_id, …), then the record's fields."""
     named = {(f"{key}_" if key in _RESERVED else visible(key)): v for key, v in fields_of(record).items()}
     severity = record.levelname if record.levelno % 10 == 0 else "DEFAULT"
     line: dict[str, Any] = {
@@ -168,7 +171,7 @@ def _trace(record: logging.LogRecord) -> str:
 class LineHandler(logging.Handler):
     """Writes each record as a line: to the stream, to a live display, or (quiet) to a bounded buffer.
 
-    Its lock (`acquire`, `release`) is the one that orders everything written to the terminal.
+    Its lock (`acquire`, `release`) orders everything that is written to the terminal.
     """
 
     def __init__(self, stream: TextIO, *, format: LogFormat, quiet: bool, clock: Callable[[], float]) -> None:
@@ -184,54 +187,56 @@ class LineHandler(logging.Handler):
         self._diverted: Callable[[str], None] | None = None
 
     def bind(self, fields: Mapping[str, Any]) -> None:
-        """Adds these (run_id, shard) to every JSON line from now on."""
+        """Add fields (run_id, shard) to every later JSON line."""
         self._bound = {**self._bound, **fields}
 
     def divert(self, write: Callable[[str], None] | None) -> None:
-        """Hands every line (without its LF) to `write` from now on; None: to the stream again."""
+        """Pass every later line (without its LF) to `write`; None: to the stream again."""
         self.acquire()
         self._diverted = write
         self.release()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes the record, unless it repeats; a stream that is gone never stops a run."""
+        """Write the record unless it is suppressed as a repetition; a closed stream never stops a run."""
         try:
-            for each in self._repeats.pass_on(record):
-                self._put(self._line(each), each.levelno)
+            for due in self._repeats.pass_on(record):
+                self._put(self._line(due), due.levelno)
         except OSError:
-            pass  # the terminal or pipe is gone: nobody is left to be told
+            pass  # the terminal or pipe is closed: there is no reader
         except (ValueError, TypeError, KeyError):
             self.handleError(record)
 
     def flush_quiet(self) -> None:
-        """Writes what quiet mode held back; for a run that did not end with 0."""
+        """Write the lines that quiet mode kept; for a run that did not exit with 0."""
         self.flush()
-        lines, dropped = list(self._buffer), self._dropped
+        lines = list(self._buffer)
+        dropped = self._dropped
         self._buffer.clear()
-        self._quiet, self._dropped = False, 0
+        self._quiet = False
+        self._dropped = 0
         if dropped:
             lines.insert(0, f"({dropped} earlier lines were not kept)")
         for line in lines:
             self._put(line, logging.CRITICAL)
 
     def close(self) -> None:
-        """Writes the counts that are still held back, and stops."""
+        """Write the counts of suppressed warnings, and close the handler."""
         self.flush()
         logging.captureWarnings(False)
         super().close()
 
     def flush(self) -> None:
-        """Writes the counts of warnings that are still held back."""
+        """Write the counts of suppressed warnings."""
         self.acquire()
         try:
-            with suppress(OSError, ValueError):  # the stream may be gone by now
+            with suppress(OSError, ValueError):  # the stream may be closed
                 for record in self._repeats.rest():
                     self._put(self._line(record), record.levelno)
         finally:
             self.release()
 
     def _line(self, record: logging.LogRecord) -> str:
-        # a warning that was held back, or a clock that was set back, must not make the log go back in time
+        # times must not decrease, also for a suppressed warning or after the clock was set back
         record.created = self._newest = max(self._newest, record.created)
         return SECRETS.redact(json_line(record, self._bound) if self._format == "json" else text_line(record))
 
@@ -255,12 +260,12 @@ def setup(
     quiet: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> LineHandler:
-    """The handler that all log lines go through from now on; an earlier one is closed and replaced.
+    """Install and return the handler for all log lines; an earlier one is closed and replaced.
 
-    `level` is for our own loggers; those of libraries speak from WARNING on. Close the handler at the end.
+    `level` is for the loggers of this program; those of libraries log from WARNING. Close the handler at the end.
     """
     root = logging.getLogger()
-    for earlier in [each for each in root.handlers if isinstance(each, LineHandler)]:
+    for earlier in [existing for existing in root.handlers if isinstance(existing, LineHandler)]:
         root.removeHandler(earlier)
         earlier.close()
     handler = LineHandler(stream or sys.stderr, format=format, quiet=quiet, clock=clock)
@@ -274,5 +279,5 @@ def setup(
 
 
 def active_handler() -> LineHandler | None:
-    """The handler that `setup` installed, if it stands."""
-    return next((each for each in logging.getLogger().handlers if isinstance(each, LineHandler)), None)
+    """Return the handler that `setup` installed, or None."""
+    return next((handler for handler in logging.getLogger().handlers if isinstance(handler, LineHandler)), None)

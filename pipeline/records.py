@@ -1,6 +1,6 @@
-"""What travels: an entry of the listing, the document in it, one attempt, and the outcome that is written.
+"""The data of a document on its way: the entry of the listing, the document, one attempt, and the written outcome.
 
-Plain frozen data; nothing here does I/O.
+Plain frozen data; it must not do I/O.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ RECORD_VERSION = 1
 
 
 class Known(NamedTuple):
-    """What the output says of an id already: its last line (results and errors together).
+    """The last line of an id in the output (results and errors together).
 
     `decided_by`: the digest of the settings that a failure depends on; None for a result or an older line.
     `accepted`: a person has accepted exactly this failure (`pipeline errors --accept`).
-    A tuple: one is made for every document that is skipped, in a quarter of a dataclass' time.
+    A tuple, as one is created for every skipped document, in a quarter of the time of a dataclass.
     """
 
     sha256: str | None
@@ -39,16 +39,16 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One document as the listing knows it, before it is read.
+    """One document in the listing, before it is read.
 
     `version` changes when the bytes may have changed (size and mtime, an ETag); None: always read.
     `size_bytes` is the size as stored. `format` names a row of the format table (text, json).
-    `read` gives the bytes after decompression, or raises DocumentError; it is called in a worker thread.
-    `duplicate_of` is the id this entry repeats, when it does.
-    `known` is what the output has of it; `stands`: that need not be done again while the bytes are the same.
-    `losses` counts how often a server was lost while it worked on this entry. `refused`: a server that was found to
-    be in trouble answered it with a 4xx, so that the next 4xx may be its own. `before`: what earlier tries of this run
-    came to, which no server could finish.
+    `read` returns the bytes after decompression, or raises DocumentError; it is called in a worker thread.
+    `duplicate_of` is the id that this entry repeats, if any.
+    `known` is its last line in the output; `stands`: that line remains valid while the bytes are the same.
+    `losses` counts the servers that were lost while they processed this entry. `refused`: a server that turned out to
+    be unhealthy answered it with a 4xx, so the next 4xx may be the document's own. `before`: the outcome of earlier
+    attempts in this run that no server completed.
     """
 
     id: str
@@ -67,7 +67,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """An entry's text, what is known about it, and what was done to get it (`notes`)."""
+    """The text of an entry, its metadata, and notes on the decoding."""
 
     id: str
     uri: str
@@ -79,7 +79,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class ModelMetadata:
-    """Who answered: the provider's name, the model, the endpoint without secrets, the model's digest."""
+    """The source of an answer: the provider's name, the model, the endpoint without secrets, the model's digest."""
 
     provider: str
     name: str
@@ -89,15 +89,15 @@ class ModelMetadata:
 
 @dataclass(frozen=True, slots=True)
 class ExtractionAttempt:
-    """What came of one request.
+    """The outcome of one request.
 
     `error` is None, or the wire-level text (`timeout`, `http_500`, …); `reason` is its row in errors.REASONS.
-    `raw_text` is what the model said, whole, also when `error` is set (a cut answer). `latency_s` is wall time.
-    Token counts are None where the server does not tell. `max_tokens` is what was asked for; `needed_tokens` is the
-    size of a prompt that did not fit. `queue_s` is the time in the server's queue. `refused`: why an answer that came
-    was no result. `server`: who answered, where an answer shows it: `ollama`, or the name of a gateway.
-    `sent` is False when the server cannot have started the work; `lost` when it went away while it worked; `unpaid`
-    when the account has no budget left; `thought` when the model thought, and said nothing.
+    `raw_text` is the whole text of the model, also when `error` is set (a truncated answer). `latency_s` is wall time.
+    Token counts are None if the server does not report them. `max_tokens` is the requested limit; `needed_tokens` is
+    the size of a prompt that did not fit. `queue_s` is the time in the server's queue. `refused`: the reason why an
+    answer was rejected. `server`: the server software if the answer shows it: `ollama`, or the name of a gateway.
+    `sent` is False when the server cannot have started the work; `lost` when it disappeared during the work; `unpaid`
+    when the account has no budget left; `thought` when the model produced only thinking.
     """
 
     model: ModelMetadata
@@ -125,7 +125,7 @@ class ExtractionAttempt:
 
     @property
     def ok(self) -> bool:
-        """True when there is an answer to judge."""
+        """True when there is an answer to validate."""
         return self.error is None
 
     @property
@@ -136,7 +136,7 @@ class ExtractionAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens, summed over all requests of a document; None where no server told."""
+    """Tokens, summed over all requests of a document; None if no server reported them."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -144,7 +144,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """One request in a record's history; `error`: the wire-level text, or the reason why its answer was refused."""
+    """One request in a record's history; `error`: the wire-level text, or the reason why its answer was rejected."""
 
     provider: str
     endpoint: str | None
@@ -154,7 +154,7 @@ class Try:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Which run wrote a record."""
+    """The run that wrote a record."""
 
     run: int
     run_id: str
@@ -163,7 +163,7 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A line of results (contract, section 5). `version` is the entry's, so that the next run need not read it.
+    """A line of results (contract, section 5). `version` is the entry's: the next run need not read an unchanged file.
 
     `history`: the last requests before the one that was answered.
     """
@@ -192,7 +192,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A line of errors (contract, section 5). `raw` is the beginning of what the model said.
+    """A line of errors (contract, section 5). `raw` is the beginning of the model's text.
 
     `decided_by`: a digest of the settings and extras that the reason depends on, so that a change of one is noticed.
     """
@@ -221,7 +221,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """The document was read and is what the output has already; `failed` when it stands as failed."""
+    """The document was read and is unchanged since its record; `failed` when that record is a failure."""
 
     id: str
     failed: bool = False
@@ -229,9 +229,9 @@ class Unchanged:
 
 @dataclass(frozen=True, slots=True)
 class Postponed:
-    """No server could take the document: it goes back in the queue, and `failure` is what it would be.
+    """No server could process the document: it is queued again; `failure` is its outcome if no retry succeeds.
 
-    `losses`: how many servers went away while they worked on it. `refused`: one answered it with a 4xx.
+    `losses`: the number of servers lost while they processed it. `refused`: one answered it with a 4xx.
     """
 
     entry: Entry
@@ -247,7 +247,7 @@ class Postponed:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """The document could not be read or done for no reason of its own; the next run does it.
+    """The document was not processed, for a reason other than its content; the next run retries it.
 
     `error` ends the run; None: the run is ending already.
     """
@@ -260,19 +260,19 @@ Outcome = Result | Failure | Unchanged | Postponed | Left
 
 
 def utc_now(now: datetime | None = None) -> str:
-    """RFC 3339 in UTC with milliseconds, as in every record."""
+    """Return the time in RFC 3339 format, in UTC with milliseconds, as in every record."""
     now = now or datetime.now(timezone.utc)
     return now.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.") + f"{now.microsecond // 1000:03d}Z"
 
 
 def to_line(record: Result | Failure, stamp: Stamp) -> bytes:
-    """The record as one line of UTF-8 JSON with its LF; ValueError on NaN or Infinity."""
+    """Return the record as one line of UTF-8 JSON with its LF; ValueError on NaN or Infinity."""
     values = {"v": RECORD_VERSION, **_plain(record), **_plain(stamp)}
     return (json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n").encode("utf-8")
 
 
 def redacted(record: Result | Failure, redact: Callable[[Any], Any]) -> Result | Failure:
-    """The record with `redact` applied to all that a server or a document said, but never to `output`."""
+    """Return the record with `redact` applied to all text of servers and documents, but not to `output`."""
     history = tuple(replace(step, error=redact(step.error)) for step in record.history)
     if isinstance(record, Result):
         model = ModelMetadata(*(redact(getattr(record.model, name)) for name in _names(ModelMetadata)))
@@ -284,12 +284,12 @@ def redacted(record: Result | Failure, redact: Callable[[Any], Any]) -> Result |
 
 @cache
 def _names(kind: Any) -> tuple[str, ...]:
-    """The fields of a record's class, in order."""
-    return tuple(each.name for each in fields(kind))
+    """Return the field names of a record's class, in order."""
+    return tuple(member.name for member in fields(kind))
 
 
 def _plain(value: Any) -> Any:
-    """A record as the plain mapping JSON writes; only records are opened, their contents stay as they are."""
+    """Return a record as a mapping for JSON; nested records are converted, other values are kept."""
     kind: Any = type(value)
     opened = {name: getattr(value, name) for name in _names(kind)}
     for name, item in opened.items():

@@ -22,7 +22,11 @@ MAX_WIDTH = 100
 _MIN_WIDTH = 40
 """Columns at least: with fewer, an indented label leaves no room for its text."""
 LABEL = 14
-RED, YELLOW, GREEN, BOLD, DIM = "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[1m", "\x1b[2m"
+RED = "\x1b[31m"
+YELLOW = "\x1b[33m"
+GREEN = "\x1b[32m"
+BOLD = "\x1b[1m"
+DIM = "\x1b[2m"
 _PLAIN = "\x1b[0m"
 
 

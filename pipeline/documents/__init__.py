@@ -1,10 +1,10 @@
-"""Documents: from an input's URI to entries, and from an entry's bytes to its text.
+"""Documents: the entries of an input's URI, and the text of an entry's bytes.
 
     load_entries(config) ──▶ Entry ──▶ entry.read() ──▶ bytes ──▶ decode() ──▶ Document
        reader thread                    worker thread              worker thread
 
-Nothing here knows a model or an output. A further format is a row of FORMATS, a further compression a row of
-`compression.COMPRESSIONS`, a further store a row of `listing.SCHEMES`.
+It must not know models or outputs. To add a format, add a row to FORMATS; for a compression, to
+`compression.COMPRESSIONS`; for a store, to `listing.SCHEMES`.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ FORMATS: Mapping[str, Format] = {
     ".pdf": Format("pdf", decode_pdf, extra="pdf", heavy=True),
     ".eml": Format("mail", decode_mail, heavy=True),
 }
-"""By suffix, in lower case, without a compression's."""
+"""Formats by lower-case suffix, without the suffix of a compression."""
 
 _BY_NAME = {form.name: form for form in FORMATS.values()}
 _DEFAULT_LIMITS = InputLimits()
 
 
 def format_of(name: str) -> Format | None:
-    """The row for a file's name without its compression's suffix; None when it is of no known format."""
+    """Return the format for a file name without the suffix of a compression; None for an unknown format."""
     return FORMATS.get(suffix_of(name))
 
 
@@ -80,13 +80,12 @@ def load_entries(
     clock: Callable[[], float] = time.time,
     patience: Patience | None = None,
 ) -> Iterator[Entry]:
-    """The entries of all inputs, one after the other, found while they are pulled; `output` is left out:
-    a folder, or the address of an object store's prefix.
+    """Yield the entries of all inputs in turn, listed lazily; `output` (a folder, or a prefix) is left out.
 
-    Before anything is listed, ConfigError for an input that is not there. MissingExtraError when the first files
-    need an extra that is missing; while pulling, when later ones do. TryLaterError when the listing breaks off.
-    A file that cannot be read is an entry whose `read` says so. `patience`: wait for the trouble of a store, a file
-    system or this machine, in the listing and in each `read` (which may then raise TryLaterError).
+    ConfigError before the listing for a missing input. MissingExtraError when a file needs an extra that is not
+    installed: at once for one of the first files, else when it is listed. TryLaterError when the listing is
+    interrupted. An unreadable file becomes an entry whose `read` fails. With `patience`, the listing and each `read`
+    (which may then raise TryLaterError) wait for the end of an outage.
     """
     plan = ListingPlan(config, output, counts, clock, patience)
     origins = [open_origin(source, plan) for source in config.uri]
@@ -97,15 +96,15 @@ def load_entries(
 
 
 def decode(entry: Entry, data: bytes, *, text_field: str, limits: InputLimits = _DEFAULT_LIMITS) -> Document:
-    """The document in these bytes of the entry; DocumentError when there is none.
+    """Decode the bytes of an entry; DocumentError when they are not a valid document.
 
-    Notes: `encoding:cp1252`, `surrogates_scrubbed`, and what was done when it was read with its container.
+    Notes: `encoding:cp1252`, `surrogates_scrubbed`, and those of the container that it was read from.
     """
     form = _BY_NAME[entry.format]
     if form.heavy:
-        found = POOL.decode(form.name, data, text_field=text_field, limits=limits)
+        decoded = POOL.decode(form.name, data, text_field=text_field, limits=limits)
     else:
-        found = form.decode(data, text_field)
+        decoded = form.decode(data, text_field)
     digest = hashlib.sha256(data).hexdigest()
     earlier = entry.read.notes if isinstance(entry.read, Held) else ()
-    return Document(entry.id, entry.uri, digest, found.text, found.metadata, (*earlier, *found.notes))
+    return Document(entry.id, entry.uri, digest, decoded.text, decoded.metadata, (*earlier, *decoded.notes))

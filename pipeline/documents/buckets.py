@@ -1,6 +1,6 @@
 """Inputs in an object store: an object, a prefix or a glob, listed page by page.
 
-A listing is never a list; the objects' bytes are fetched by those who read them.
+It must not hold a whole listing, and must not fetch objects: their readers do.
 """
 
 from __future__ import annotations
@@ -21,24 +21,27 @@ if TYPE_CHECKING:
 
 
 def open_bucket(uri: str, source: InputSource, plan: ListingPlan) -> DocumentSource:
-    """The origin of an address: the first page of it has been listed.
+    """Return the document source of an address, after listing its first page.
 
     ConfigError when the store refuses that, TryLaterError when it cannot be reached.
     """
-    root, glob = uri.rstrip("/"), None
+    root = uri.rstrip("/")
+    glob = None
     store = RemoteStore.open(root, storage=plan.config.storage)
     first = _first(store)
     parts = root.split("/")
     fixed = max(fixed_parts(parts), 3)
     if first is None and fixed < len(parts):
-        root, glob = "/".join(parts[:fixed]), "/".join(parts[fixed:])
+        root = "/".join(parts[:fixed])
+        glob = "/".join(parts[fixed:])
         store = RemoteStore.open(root, storage=plan.config.storage)
         first = _first(store)
     chosen = select(plan.config.include, plan.config.exclude, glob=glob)
     if first is None and (alone := _object(parts, plan)) is not None:
-        store, found = alone
-        return _origin(store, lambda _: iter((_file(found),)), source, chosen=chosen, reads=_reads(store, plan))
-    skip, reads = _output_below(store, plan), _reads(store, plan)
+        store, stored = alone
+        return _origin(store, lambda _: iter((_file(stored),)), source, chosen=chosen, reads=_reads(store, plan))
+    skip = _output_below(store, plan)
+    reads = _reads(store, plan)
     return _origin(store, partial(_chosen_files, store, chosen, skip, reads), source, chosen=chosen, reads=reads)
 
 
@@ -47,20 +50,20 @@ def _reads(store: RemoteStore, plan: ListingPlan) -> Source | None:
 
 
 def _first(store: RemoteStore) -> StoredObject | None:
-    """The first object, so that what is wrong with an input is said before anything else is done."""
+    """Return the first object, so that an error of the input is reported before the run starts."""
     return next(_listed(store), None)
 
 
 def _object(parts: list[str], plan: ListingPlan) -> tuple[RemoteStore, StoredObject] | None:
-    """The store of the folder, and the object, of an address that is one of an object."""
+    """Return the object of an address and the store of its folder; None when there is no such object."""
     if len(parts) <= 3:
         return None
     store = RemoteStore.open("/".join(parts[:-1]), storage=plan.config.storage)
     try:
-        found = store.find(parts[-1])
+        stored = store.find(parts[-1])
     except OSError as cause:
-        raise _said(store, cause) from cause
-    return None if found is None else (store, found)
+        raise _listing_error(store, cause) from cause
+    return None if stored is None else (store, stored)
 
 
 def _origin(
@@ -71,7 +74,8 @@ def _origin(
     chosen: PathFilter,
     reads: Source | None,
 ) -> DocumentSource:
-    prefix, uri_prefix = f"{source.name}/" if source.name else "", f"{store.address}/"
+    prefix = f"{source.name}/" if source.name else ""
+    uri_prefix = f"{store.address}/"
     newest = partial(_open_newest, store)
     return DocumentSource(files, partial(_open, store), newest, chosen, prefix, uri_prefix, reads, RANGE_BYTES)
 
@@ -83,22 +87,23 @@ def _chosen_files(
     reads: Source | None,
     ignored: Callable[[str], None],  # noqa: ARG001
 ) -> Iterator[StoredFile]:
-    """The files that are wanted, without those of the output."""
-    for found in _listed(store) if reads is None else _listed_patiently(store, reads):
-        if is_chosen(found.key, chosen) and not (skip and found.key.startswith(skip)):
-            yield _file(found)
+    """Yield the chosen files, without those of the output."""
+    for stored in _listed(store) if reads is None else _listed_patiently(store, reads):
+        if is_chosen(stored.key, chosen) and not (skip and stored.key.startswith(skip)):
+            yield _file(stored)
 
 
 def _listed(store: RemoteStore) -> Iterator[StoredObject]:
     try:
         yield from store.list()
     except OSError as cause:
-        raise _said(store, cause) from cause
+        raise _listing_error(store, cause) from cause
 
 
 def _listed_patiently(store: RemoteStore, reads: Source) -> Iterator[StoredObject]:
-    """The objects; after trouble the listing goes on behind the last key."""
-    pages, last = store.list(), ""
+    """Yield the objects; after an outage the listing continues after the last key."""
+    pages = store.list()
+    last = ""
 
     def pull() -> StoredObject | None:
         nonlocal pages
@@ -110,17 +115,17 @@ def _listed_patiently(store: RemoteStore, reads: Source) -> Iterator[StoredObjec
 
     while True:
         try:
-            found = reads.attempt(pull, own=1)
+            stored = reads.attempt(pull, own=1)
         except OSError as cause:
-            raise _said(store, cause) from cause
-        if found is None:
+            raise _listing_error(store, cause) from cause
+        if stored is None:
             return
-        last = found.key
-        yield found
+        last = stored.key
+        yield stored
 
 
-def _said(store: RemoteStore, cause: OSError) -> ConfigError | TryLaterError:
-    """What the run ends with: trying again mends neither a bucket that is not there nor a key that may not read."""
+def _listing_error(store: RemoteStore, cause: OSError) -> ConfigError | TryLaterError:
+    """Return the error that ends the run: ConfigError where a retry cannot help, else TryLaterError."""
     what = f"input.uri: {store.address} cannot be listed: {cause.strerror or cause}"
     if isinstance(cause, FileNotFoundError):
         return ConfigError(f"{what}; need a bucket that is there")
@@ -132,22 +137,23 @@ def _said(store: RemoteStore, cause: OSError) -> ConfigError | TryLaterError:
     if cause.errno == errno.EINVAL:
         odd = "a key with an empty part, . or .., or a line end in it, cannot be listed"
         return ConfigError(f"{what}; {odd}: name a prefix without it")
-    return TryLaterError(f"the listing broke off: {what}")
+    return TryLaterError(f"the listing was interrupted: {what}")
 
 
 def _output_below(store: RemoteStore, plan: ListingPlan) -> str | None:
-    """What the output's keys begin with below this store, if that is where it lies."""
+    """Return the prefix of the output's keys below this store, if the output is inside the input."""
     if not isinstance(plan.output, str) or not is_remote(plan.output):
         return None
-    output, own = parse_address(plan.output), store.address
+    output = parse_address(plan.output)
+    own = store.address
     if output == own:
         raise ConfigError(f"input.uri: {own} is the output as well, need another prefix for one of them")
     inside = str(output).startswith(f"{own}/")
     return str(output)[len(str(own)) + 1 :] + "/" if inside else None
 
 
-def _file(found: StoredObject) -> StoredFile:
-    return StoredFile(found.key, found.key, found.size_bytes, found.etag)
+def _file(stored: StoredObject) -> StoredFile:
+    return StoredFile(stored.key, stored.key, stored.size_bytes, stored.etag)
 
 
 def _open(store: RemoteStore, file: StoredFile) -> BinaryIO:
@@ -155,8 +161,8 @@ def _open(store: RemoteStore, file: StoredFile) -> BinaryIO:
 
 
 def _open_newest(store: RemoteStore, file: StoredFile) -> BinaryIO:
-    """The object as it is now; FileNotFoundError when it is gone."""
-    found = store.find(file.path)
-    if found is None:
+    """Open the current version of the object; FileNotFoundError when it is gone."""
+    stored = store.find(file.path)
+    if stored is None:
         raise FileNotFoundError(errno.ENOENT, "No such object")
-    return store.open_object(found)
+    return store.open_object(stored)

@@ -1,7 +1,7 @@
-"""How much may be unpacked of one file: by its size, and at all.
+"""Limits of the unpacked size of one file, relative to its size and absolute.
 
-A file of 10 kB can hold what unpacks to gigabytes. What it gives is added up here; over the limit the file fails, and
-the documents that came before stay.
+A file of 10 kB can unpack to gigabytes. The unpacked bytes are counted here; beyond a limit the file fails, and the
+documents read before are kept.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ class UnpackedBudget:
     """Counts the unpacked bytes of a file, and the members of an archive."""
 
     def __init__(self, packed_bytes: int, limits: InputLimits) -> None:
-        self._limits, self._members, self._bytes = limits, 0, 0
+        self._limits = limits
+        self._members = 0
+        self._bytes = 0
         self._by_ratio = FREE_UNPACKED_BYTES + int(limits.ratio * packed_bytes)
 
     def add(self, size_bytes: int) -> None:
         """Count unpacked bytes; DocumentError when they are too many."""
         self._bytes += size_bytes
         if self._bytes > self._by_ratio:
-            raise _too_expensive(f"what is in it is more than {self._limits.ratio:g} times its size", "ratio")
+            raise _too_expensive(f"its content is more than {self._limits.ratio:g} times its size", "ratio")
         if self._bytes > self._limits.unpacked_bytes:
             raise _too_expensive(f"it unpacks to more than {self._limits.unpacked_bytes} bytes", "unpacked_bytes")
 
@@ -33,7 +35,7 @@ class UnpackedBudget:
         self._by_ratio += int(self._limits.ratio * packed_bytes)
 
     def add_member(self, size_bytes: int) -> None:
-        """Count a member of an archive, which is to be unpacked."""
+        """Count a member of an archive before it is unpacked."""
         self._members += 1
         if self._members > self._limits.members:
             raise _too_expensive(f"it has more than {self._limits.members} members", "members")
@@ -46,8 +48,8 @@ def check_columns(count: int, limits: InputLimits) -> None:
         raise _too_expensive(f"the header has {count} columns, more than {limits.columns}", "columns")
 
 
-def _too_expensive(told: str, setting: str) -> DocumentError:
-    return DocumentError("document_too_expensive", f"{told} (input.limits.{setting})")
+def _too_expensive(message: str, setting: str) -> DocumentError:
+    return DocumentError("document_too_expensive", f"{message} (input.limits.{setting})")
 
 
 class _Counted(io.RawIOBase):
@@ -67,5 +69,5 @@ class _Counted(io.RawIOBase):
 
 
 def counted(stream: BinaryIO, budget: UnpackedBudget) -> BinaryIO:
-    """The buffered stream; reading it raises DocumentError when the budget is spent."""
+    """Return a buffered stream; reading it raises DocumentError when the budget is exceeded."""
     return io.BufferedReader(_Counted(stream, budget), 1 << 18)

@@ -1,6 +1,6 @@
-"""Compressed files as streams of what is in them.
+"""Compressed files as streams of their content.
 
-Nothing here reads more than is asked for: the limits are the caller's.
+It must not read more than requested: the caller applies limits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BUFFER_BYTES = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Compression:
-    """One way to compress: its suffix, what opens a stream of it, and what a damaged one raises."""
+    """A compression: its suffix, the function that opens a stream, and the exceptions for a damaged file."""
 
     suffix: str
     open: Callable[[BinaryIO], BinaryIO]
@@ -31,7 +31,7 @@ def _open_gzip(stream: BinaryIO) -> BinaryIO:
 
 
 class _Gunzipped(io.RawIOBase):
-    """The unpacked stream, a piece at a time: what stands before a damage is given before it is told."""
+    """An unpacked stream that returns all bytes before a damage before it raises."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._file = gzip.GzipFile(fileobj=stream, mode="rb")
@@ -51,11 +51,11 @@ COMPRESSIONS: Mapping[str, Compression] = {
     ".gz": Compression(".gz", _open_gzip, (OSError, EOFError, zlib.error)),
     ".zst": Compression(".zst", open_zstd, (OSError, EOFError, ZstdError)),
 }
-"""By suffix, in lower case."""
+"""Compressions by lower-case suffix."""
 
 
 def split_compression(name: str) -> tuple[str, Compression]:
-    """The name without its compression's suffix, and the compression (PLAIN for none)."""
+    """Return the name without the suffix of a compression, and the compression (PLAIN for none)."""
     if name.lower().endswith(".tgz"):
         return name[:-4] + ".tar", COMPRESSIONS[".gz"]
     for suffix, compression in COMPRESSIONS.items():
@@ -65,7 +65,7 @@ def split_compression(name: str) -> tuple[str, Compression]:
 
 
 def read_limited(stream: BinaryIO, limit_bytes: int) -> bytes | None:
-    """All of the stream, or None when it holds more than the limit; no more than that is ever unpacked."""
+    """Read the whole stream; None when it is larger than the limit, beyond which at most one byte is unpacked."""
     chunks: list[bytes] = []
     left = limit_bytes + 1
     while left > 0 and (chunk := stream.read(min(left, _BUFFER_BYTES))):

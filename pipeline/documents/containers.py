@@ -1,6 +1,6 @@
-"""Files that hold many documents: the entries of their pieces, and the formats that say how a file is cut.
+"""Files with many documents: the entries of their pieces, and the formats that define how to split a file.
 
-Read as streams, in the reader's thread; nothing here holds more than one piece, or waits for a second pass.
+They are read as streams, in the reader's thread; it must not hold more than one piece or read a file twice.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from pipeline.stores import is_remote, is_trouble
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A file that holds documents: its own id and uri, how it is opened and unpacked, and what is asked of it.
+    """A file that contains documents: its id and uri, how to open and unpack it, and the settings that apply.
 
-    `damage`: what reading it may raise.
+    `damage`: the exceptions that reading it may raise.
     """
 
     id: str
@@ -45,7 +45,7 @@ class Container:
 
 
 class Piece(NamedTuple):
-    """A document in a file: its number from 1, its bytes and what was done to get them, or what is wrong with it."""
+    """A document in a file: its number from 1, its bytes with notes on their decoding, or its problem."""
 
     number: int
     size_bytes: int
@@ -59,10 +59,10 @@ Split = Callable[[BinaryIO, Container], Iterator[Piece]]
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A row of the table of formats: what the bytes of one document mean.
+    """A row of the table of formats: how to decode one document.
 
-    `split`: how a file of many is cut; None: the file is one document. `extra`: what must be installed for it.
-    `heavy`: it is decoded by a helper process, since hostile bytes may take hours or gigabytes.
+    `split`: how to split a file of many documents; None: the file is one document. `extra`: the extra it needs.
+    `heavy`: decode it in a helper process, since hostile bytes may take hours or gigabytes.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Format:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A document that was read with its container: calling it gives the bytes; `position` is its positional id."""
+    """A document that was read with its container; calling it returns the bytes. `position` is its positional id."""
 
     data: bytes
     position: str
@@ -85,29 +85,29 @@ class Held:
 
 
 def held_sha256(entry: Entry) -> str | None:
-    """The hash of a document whose bytes came with its container; None where they must be read first."""
+    """Return the hash of a document that was read with its container; None when it must be read first."""
     return sha256(entry.read.data).hexdigest() if isinstance(entry.read, Held) else None
 
 
 def held_bytes(entry: Entry) -> int:
-    """The bytes that an entry keeps in memory: those of a document that was read with its container."""
+    """Return the number of bytes that an entry keeps in memory: those of a document read with its container."""
     return len(entry.read.data) if isinstance(entry.read, Held) else 0
 
 
 def fail(problem: DocumentError) -> NoReturn:
-    """Nothing: the `read` of an entry that is known to be no document, with its problem bound."""
+    """Raise the problem; bound to it, the `read` of an entry that is known not to be a document."""
     raise DocumentError(problem.reason, str(problem)) from problem
 
 
 def too_large(size_bytes: int | None, limit_bytes: int) -> DocumentError:
-    """The problem of what is larger than a document may be; its size is None where it was not counted."""
+    """Return the problem of a document over the size limit; `size_bytes` is None when it was not counted."""
     counted = "it is larger" if size_bytes is None else f"it has {size_bytes} bytes, more"
-    told = f"{counted} than input.max_document_bytes ({limit_bytes})"
-    return DocumentError("document_too_large", told)
+    message = f"{counted} than input.max_document_bytes ({limit_bytes})"
+    return DocumentError("document_too_large", message)
 
 
 def piece_entries(container: Container, split: Split) -> Iterator[Entry]:
-    """An entry for each piece; a damaged file ends in a failed entry under its own id."""
+    """Yield an entry for each piece; a damaged file ends with a failed entry under its own id."""
     try:
         with container.open() as raw, container.compression.open(raw) as stream:
             for piece in split(_counted(stream, container), container):
@@ -119,7 +119,7 @@ def piece_entries(container: Container, split: Split) -> Iterator[Entry]:
 
 
 def _counted(stream: BinaryIO, container: Container) -> BinaryIO:
-    """The stream; of a compressed file no more than it may unpack to."""
+    """Return the stream; that of a compressed file is limited by its budget."""
     if container.compression is PLAIN:
         return stream
     return counted(stream, UnpackedBudget(container.size_bytes, container.limits))
@@ -134,46 +134,46 @@ def _entry(container: Container, piece: Piece) -> Entry:
     own = _own_id(piece.data, container.id_field) if container.id_field else None
     if own is None:
         return Entry(position, uri, container.version, piece.size_bytes, container.format, read)
-    # another file may have the same version: an id that is not the place says nothing of where it was
+    # another file may have the same version, and an id from the document does not identify the file
     version = f"{container.version}@{position}" if container.version else None
     return Entry(container.id_prefix + own, uri, version, piece.size_bytes, container.format, read)
 
 
 def _own_id(data: bytes, id_field: str) -> str | None:
-    """The id the document gives itself: a string that is not empty, or an integer; else None."""
+    """Return the id in the document: a string that is not empty, or an integer; else None."""
     try:
         value, _ = read_json(data)
     except DocumentError:
         return None
-    found = value.get(id_field) if isinstance(value, dict) else None
-    if isinstance(found, bool) or not isinstance(found, (str, int)):
+    own = value.get(id_field) if isinstance(value, dict) else None
+    if isinstance(own, bool) or not isinstance(own, (str, int)):
         return None
-    return scrub(str(found)) or None
+    return scrub(str(own)) or None
 
 
 def damaged(container: Container, cause: Exception) -> Entry:
-    """The entry that stands for what could not be read of a container; TryLaterError when its store is away."""
+    """Return the entry for the unreadable rest of a container; TryLaterError when its store is unavailable."""
     if is_trouble(cause):
-        raise TryLaterError(f"the listing broke off: {container.uri}: {describe(cause)}") from cause
+        raise TryLaterError(f"the listing was interrupted: {container.uri}: {describe(cause)}") from cause
     reason = cause.reason if isinstance(cause, DocumentError) else "document_unreadable"
     problem = DocumentError(reason, f"cannot be read to its end: {describe(cause)}")
     return Entry(container.id, container.uri, None, container.size_bytes, container.format, partial(fail, problem))
 
 
 def is_damaged(entry: Entry) -> bool:
-    """True for an entry that stands for what could not be read of a container."""
+    """Return True for an entry of the unreadable rest of a container."""
     return entry.version is None and isinstance(entry.read, partial) and entry.read.func is fail
 
 
 def describe(cause: Exception) -> str:
-    """What went wrong with a file, in a few words, none of which is the file's."""
+    """Return a short description of an error, without text of the file."""
     if isinstance(cause, gzip.BadGzipFile):
         return "it is not a gzip file, or a damaged one"
     return (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__
 
 
 def fallback_id(entry: Entry) -> str:
-    """The id for an entry whose own is taken: its positional id if it has another one, else its whole URI."""
+    """Return the id for an entry whose id is taken: its positional id if that differs, else its whole URI."""
     position = entry.read.position if isinstance(entry.read, Held) else entry.id
     if position != entry.id:
         return position

@@ -1,6 +1,6 @@
-"""What a document's bytes mean: its text, its metadata, and notes on what was done to get them.
+"""Decoding of a document's bytes to its text, its metadata, and notes on the decoding.
 
-Nothing here does I/O, and no message quotes what a document says.
+It must not do I/O, and no message may quote the document.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A document's text, before it is known whose it is."""
+    """The text, metadata and notes of a document, without its id."""
 
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -31,15 +31,15 @@ class Decoded:
 
 
 def decode_text(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a text has no fields)
-    """The bytes as text, as they stand."""
+    """Decode plain text."""
     text, notes = to_text(data)
     return finished(text, {}, notes=notes)
 
 
 def decode_json(data: bytes, text_field: str) -> Decoded:
-    """The object's text field as text, its other fields as metadata.
+    """Decode a JSON object: its text field as text, its other fields as metadata.
 
-    Scalars are kept whole; arrays and objects are left out when their JSON is larger than 4 kB.
+    Scalars are kept; arrays and objects are dropped when their JSON is larger than 4 kB.
     """
     value, notes = read_json(data)
     if not isinstance(value, dict):
@@ -53,17 +53,18 @@ def decode_json(data: bytes, text_field: str) -> Decoded:
 
 
 def finished(text: str, metadata: dict[str, Any], *, notes: tuple[str, ...]) -> Decoded:
-    """The document without lone surrogates, which no server takes; DocumentError when it says nothing."""
+    """Return the document without lone surrogates, which no server accepts; DocumentError when it is empty."""
     if not text.strip():
         raise DocumentError("document_empty", "the document holds no text")
-    clean_text, clean_metadata = scrub(text), _scrub_all(metadata)
+    clean_text = scrub(text)
+    clean_metadata = _scrub_all(metadata)
     if (clean_text, clean_metadata) != (text, metadata):
         notes = (*notes, "surrogates_scrubbed")
     return Decoded(clean_text, clean_metadata, notes)
 
 
 def read_json(data: bytes) -> tuple[Any, tuple[str, ...]]:
-    """The value of strict JSON (no NaN, no number out of range; of equal keys the last), and notes."""
+    """Return the value of strict JSON (no NaN, no number out of range; the last of equal keys), and notes."""
     text, notes = to_text(data)
     try:
         return json.loads(text, parse_constant=_no_constant, parse_float=_finite), notes
@@ -101,7 +102,7 @@ def _is_flat(value: Any, depth: int) -> bool:
 
 
 def scrub(text: str) -> str:
-    """The text with U+FFFD for each lone surrogate."""
+    """Return the text with U+FFFD for each lone surrogate."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
@@ -114,7 +115,7 @@ def _scrub_all(value: Any) -> Any:
 
 
 def _kind(value: object) -> str:
-    """The name JSON has for a value's type."""
+    """Return the JSON name of a value's type."""
     names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
     return "null" if value is None else names.get(type(value), "an object")
 

@@ -1,6 +1,6 @@
-"""Bytes as text: by their mark, as UTF-8, as what they declare, else by a guess that is noted.
+"""Decoding of bytes to text: by their BOM, as UTF-8, as the declared encoding, else by a guess, with a note.
 
-It refuses what is no text; it must not do I/O, and no message quotes what the bytes say.
+Binary data is refused. It must not do I/O, and no message may quote the text.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LIKELY = [
     *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "iso8859_2", "koi8_r"),
     *("cp932", "euc_jp", "gb18030", "big5", "cp949", "tis_620"),
 ]
-"""What archives are written in: of all encodings there are, a short text would fit a dozen."""
+"""Encodings common in archives; a short text would fit a dozen of all existing encodings."""
 
 _DECLARABLE = re.compile(r"cp\d+|(iso\d+|koi8|mac|euc|tis)[_-].+|(gb|big5|shift_jis|hz|johab|kz1048).*")
 _SEVEN_BIT = ("iso2022", "hz")
@@ -37,7 +37,7 @@ _CLOSE = 0.02
 
 
 def to_text(data: bytes, *, declared: str | None = None) -> tuple[str, tuple[str, ...]]:
-    """The text and its notes: by BOM, as UTF-8, as `declared`, else guessed, which is noted; binary is refused."""
+    """Return the text and notes: by BOM, as UTF-8, as `declared`, else guessed, with a note; binary is refused."""
     for bom, encoding in BOMS:
         if data.startswith(bom) and encoding != "utf-8":
             return _by_bom(data[len(bom) :], encoding), ()
@@ -54,30 +54,30 @@ def to_text(data: bytes, *, declared: str | None = None) -> tuple[str, tuple[str
 
 
 def marked(data: bytes) -> str | None:
-    """The encoding that the mark at the beginning names, as one that takes the mark off; None without a mark."""
-    found = next((encoding for bom, encoding in BOMS if data.startswith(bom)), None)
-    return "utf-8-sig" if found == "utf-8" else found and found[:6]
+    """Return the encoding of the BOM, in the variant that removes the BOM; None without a BOM."""
+    name = next((encoding for bom, encoding in BOMS if data.startswith(bom)), None)
+    return "utf-8-sig" if name == "utf-8" else name and name[:6]
 
 
 def guess(data: bytes, *, first: int = 0) -> str:
-    """The likeliest encoding of bytes that are no UTF-8, by Python's name; `first` is where that shows.
+    """Return the most likely encoding of bytes that are not UTF-8, by Python's name; `first`: the first invalid byte.
 
-    Of two that are as likely it is cp1252: most old western texts fit its neighbours just as well.
+    Of equally likely ones cp1252 is preferred: most old western texts fit its neighbours just as well.
     """
     start = data.rfind(b"\n", 0, first) + 1
     start = start if first - start < _SAMPLE_BYTES // 2 else first
-    found = charset_normalizer.from_bytes(data[start : start + _SAMPLE_BYTES], cp_isolation=_LIKELY)
-    best = found.best()
+    candidates = charset_normalizer.from_bytes(data[start : start + _SAMPLE_BYTES], cp_isolation=_LIKELY)
+    best = candidates.best()
     if best is None:
         return _USUAL
-    usual = next((each for each in found if _USUAL in each.could_be_from_charset), None)
+    usual = next((candidate for candidate in candidates if _USUAL in candidate.could_be_from_charset), None)
     if usual and usual.chaos <= best.chaos + _CLOSE and usual.coherence >= best.coherence:
         return _USUAL
     return best.encoding
 
 
 def _known(declared: str | None) -> str | None:
-    """Python's name of a declared encoding of text; None when there is none, or the declaration is wrong already."""
+    """Return Python's name of a declared encoding; None without one, or when UTF-8 is declared or it is unknown."""
     try:
         name = codecs.lookup(declared or "").name
     except (LookupError, ValueError):
@@ -97,7 +97,7 @@ def _by_bom(data: bytes, encoding: str) -> str:
 
 
 def refuse_binary(data: bytes) -> None:
-    """Nothing; DocumentError when the bytes are no text in any encoding without NUL bytes."""
+    """Raise DocumentError when the bytes are not text in any encoding without NUL bytes."""
     controls = len(data) - len(data.translate(None, _CONTROLS))
     if b"\0" in data or controls > len(data) * MAX_CONTROL_SHARE:
         raise DocumentError("document_unreadable", "binary data, need text")

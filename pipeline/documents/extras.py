@@ -1,6 +1,6 @@
 """Libraries that only some formats need, and the extra that installs each.
 
-They are imported when the first file of such a format is met; nothing else here touches them.
+They must not be imported before the first file of such a format.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LIBRARIES: Mapping[str, str] = {"html": "trafilatura", "pdf": "pypdf"}
 
 
 def is_missing(extra: str) -> bool:
-    """True when the extra's library is not there."""
+    """Return True when the extra's library is not installed."""
     return importlib.util.find_spec(LIBRARIES[extra]) is None
 
 
@@ -25,11 +25,11 @@ class MissingExtraError(ConfigError):
 
 
 def require(extra: str, *, what: str, pattern: str) -> None:
-    """Nothing; MissingExtraError, which names the extra and the way round it, when its library cannot be imported."""
+    """Import the library of an extra; MissingExtraError naming the extra and the way to do without it."""
     library = LIBRARIES[extra]
     try:
         importlib.import_module(library)
     except ImportError as cause:
-        told = f"{what}: reading it needs the library {library}, which cannot be imported ({cause.msg})"
+        message = f"{what}: reading it needs the library {library}, which cannot be imported ({cause.msg})"
         way = f"pip install 'extraction-pipeline[{extra}]', or input.exclude: ['{pattern}']"
-        raise MissingExtraError(f"{told}: {way}") from cause
+        raise MissingExtraError(f"{message}: {way}") from cause

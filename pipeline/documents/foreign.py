@@ -1,6 +1,6 @@
-"""What a parser that is not ours may raise for bytes it does not understand.
+"""Exceptions that a third-party parser may raise for invalid bytes.
 
-It must not grow to a broad `except`: what is not named here is a fault, and is to be looked at.
+It must not become a broad `except`: any other exception is a bug and has to be investigated.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The helper process: decodes the documents that it is handed, one after the other, within limits of its own.
+"""The helper process: decodes documents one after the other, within limits.
 
 It reads requests from its standard input and writes replies to its standard output (`helper_pool.py` is the other
-end). A document that takes more CPU time than it may kills the process by SIGPROF, which no library can hold off; one
-that takes more memory fails in here. When the run that started it is gone, its input ends: while it reads, that is
-the end of the loop; while it decodes, the kernel ends it by SIGIO. It must not read files, use the network or log.
+end). A document that exceeds its CPU limit kills the process by SIGPROF, which no library can block; one that exceeds
+its memory limit fails in the process. When the run that started it is gone, its input ends: that ends the loop, or,
+while it decodes, the kernel kills it by SIGIO. It must not read files, use the network or log.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def main() -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGIO, signal.SIGPROF))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    requests, replies = os.fdopen(0, "rb"), os.fdopen(os.dup(1), "wb")
+    requests = os.fdopen(0, "rb")
+    replies = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # a library that prints must not break a reply
     while (request := read_message(requests)) is not None:
         reply = _reply(*request)
@@ -48,20 +49,20 @@ def main() -> None:
 
 def _reply(request: dict[str, Any], data: bytes) -> dict[str, Any]:
     form = _FORMATS[request["format"]]
-    for extra in _HEAVY.get(form.name, ()):  # what an import costs is not the document's
+    for extra in _HEAVY.get(form.name, ()):  # imports must not count against the document's limits
         with suppress(ImportError):
             importlib.import_module(LIBRARIES[extra])
     try:
         _limit(request["cpu_s"], request["memory_mb"])
-        found: Decoded = form.decode(data, request["text_field"])
-        reply: dict[str, Any] = {"text": found.text, "metadata": dict(found.metadata), "notes": found.notes}
+        decoded: Decoded = form.decode(data, request["text_field"])
+        reply: dict[str, Any] = {"text": decoded.text, "metadata": dict(decoded.metadata), "notes": decoded.notes}
     except DocumentError as problem:
         reply = {"reason": problem.reason, "message": str(problem), "stage": problem.stage, "again": problem.again}
     except MemoryError:
         reply = {"memory": True}
     except ImportError as cause:
-        told = f"reading it needs the library {cause.name}, which cannot be imported"
-        reply = {"reason": "document_unreadable", "message": told, "stage": "load", "again": True}
+        message = f"reading it needs the library {cause.name}, which cannot be imported"
+        reply = {"reason": "document_unreadable", "message": message, "stage": "load", "again": True}
     except Exception as fault:
         place = traceback.extract_tb(fault.__traceback__)[-1]  # its message might quote the document
         reply = {"fault": f"{type(fault).__name__} in {place.name} line {place.lineno}"}
@@ -71,7 +72,7 @@ def _reply(request: dict[str, Any], data: bytes) -> dict[str, Any]:
 
 
 def _limit(cpu_s: float, memory_mb: float | None) -> None:
-    """Set the limits of the next document; 0 and None lift them."""
+    """Set the limits of the next document; 0 and None remove them."""
     signal.setitimer(signal.ITIMER_PROF, cpu_s)
     flags = fcntl.fcntl(0, fcntl.F_GETFL)
     fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
@@ -83,7 +84,7 @@ def _limit(cpu_s: float, memory_mb: float | None) -> None:
 
 
 def _size_bytes() -> int:
-    """The address space in use, as Linux counts it; 0 elsewhere."""
+    """Return the bytes of address space in use on Linux; 0 elsewhere."""
     try:
         with open("/proc/self/statm", "rb") as file:  # noqa: PTH123
             return int(file.read().split()[0]) * resource.getpagesize()
@@ -95,5 +96,5 @@ _AT_START_BYTES = _size_bytes()
 
 
 def _is_bloated(memory_mb: float) -> bool:
-    """True when what earlier documents left behind takes a quarter of what the next one may need."""
+    """Return True when memory kept from earlier documents exceeds 64 MiB plus a quarter of the limit."""
     return _size_bytes() - _AT_START_BYTES > (64 << 20) + int(memory_mb * (1 << 18))

@@ -1,10 +1,10 @@
 """Helper processes that decode html, mail and pdf, so that one document cannot hold up or take down a run.
 
-    worker thread ── format, bytes ──▶ helper process (helper.py) ── text, or what is wrong ──▶ worker thread
+    worker thread ── format, bytes ──▶ helper process (helper.py) ── text or problem ──▶ worker thread
 
-A helper is started when the first document of such a kind comes and all others are busy, and is used again; there are
-at most MAX_HELPERS. One that dies is replaced: it was over its CPU limit, or it crashed. This is the only module that
-starts a process. A helper gets no part of the environment that may hold a secret, and ends when this process does.
+A helper is started when a document needs one and all others are busy, and is reused; there are at most MAX_HELPERS.
+One that dies, by its CPU limit or a crash, is replaced. This is the only module that starts a process. A helper does
+not get environment variables that may contain a secret, and ends with this process.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class _DiedError(Exception):
 
 
 class _Helper:
-    """One helper process; one thread at a time asks it."""
+    """One helper process, used by one thread at a time."""
 
     def __init__(self) -> None:
-        """Raises MachineTroubleError when this machine cannot start one."""
+        """Start the process; MachineTroubleError when this machine cannot."""
         paths = json.dumps([str(Path(path).absolute()) for path in sys.path])
         environment = {k: v for k, v in os.environ.items() if k in _KEPT or k.startswith(_KEPT_PREFIXES)}
         try:
-            # a session of its own: Ctrl-C in a terminal is for the run, which lets documents in flight finish
+            # a session of its own: Ctrl-C must reach only the run, which completes documents in flight
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _BOOT, paths],
                 stdin=subprocess.PIPE,
@@ -58,13 +58,14 @@ class _Helper:
                 env=environment,
                 start_new_session=True,
             )
-        except OSError as cause:  # too few descriptors (EMFILE), processes (EAGAIN) or memory, or no Python any more
-            told = f"the process that decodes documents cannot be started: {cause.strerror or cause}"
-            raise MachineTroubleError(cause.errno, told) from cause
+        except OSError as cause:  # too few descriptors (EMFILE), processes (EAGAIN) or memory, or no Python executable
+            message = f"the process that decodes documents cannot be started: {cause.strerror or cause}"
+            raise MachineTroubleError(cause.errno, message) from cause
 
     def ask(self, request: dict[str, Any], data: bytes) -> dict[str, Any]:
-        """The reply; _DiedError when there is none."""
-        stdin, stdout = self._process.stdin, self._process.stdout
+        """Send a request and return the reply; _DiedError when there is none."""
+        stdin = self._process.stdin
+        stdout = self._process.stdout
         assert stdin is not None and stdout is not None
         with suppress(BrokenPipeError):
             write_message(stdin, request, data)
@@ -74,7 +75,7 @@ class _Helper:
         return reply[0]
 
     def end(self) -> int:
-        """Kill the process and reap it; return its exit status."""
+        """End the process, by force if needed; return its exit status."""
         if self._process.stdin is not None:
             with suppress(OSError):
                 self._process.stdin.close()
@@ -89,7 +90,7 @@ class _Helper:
 
 
 class HelperPool:
-    """The helpers of this process; safe to use from many threads."""
+    """The helpers of this process; thread-safe."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -98,14 +99,14 @@ class HelperPool:
         os.register_at_fork(after_in_child=self._reset)
 
     def _reset(self) -> None:
-        """Forget all helpers: after a fork they are the parent's."""
+        """Drop all helpers: after a fork they belong to the parent."""
         self._free = threading.Condition()
         self._idle: list[_Helper] = []
         self._helpers: set[_Helper] = set()
         self._starting = 0
 
     def decode(self, form: str, data: bytes, *, text_field: str, limits: InputLimits) -> Decoded:
-        """The document in these bytes; DocumentError when there is none or it costs too much.
+        """Decode a document in a helper; DocumentError when it is invalid or exceeds a limit.
 
         Raises MachineTroubleError when this machine cannot start a helper.
         """
@@ -116,7 +117,7 @@ class HelperPool:
             if first.status == -signal.SIGPROF:
                 raise _over_cpu(limits) from first
             try:
-                reply = self._ask(request, data)  # it may have died of something else than this document
+                reply = self._ask(request, data)  # the helper may have died for another reason than this document
             except _DiedError as second:
                 raise _over_cpu(limits) if second.status == -signal.SIGPROF else _crashed(second.status) from second
         return _decoded(reply, limits)
@@ -161,9 +162,10 @@ class HelperPool:
             self._free.notify()
 
     def close(self) -> None:
-        """End all helpers that are idle; those at work end with this process."""
+        """End all idle helpers; busy ones end with this process."""
         with self._free:
-            idle, self._idle = self._idle, []
+            idle = self._idle
+            self._idle = []
             self._helpers.difference_update(idle)
         for helper in idle:
             helper.end()
@@ -175,20 +177,20 @@ def _decoded(reply: dict[str, Any], limits: InputLimits) -> Decoded:
     if "reason" in reply:
         raise DocumentError(reply["reason"], reply["message"], stage=reply["stage"], again=reply["again"])
     if "memory" in reply:
-        told = f"decoding it takes more than {limits.memory_mb:g} MB of memory (input.limits.memory_mb)"
-        raise DocumentError("document_too_expensive", told)
+        message = f"decoding it takes more than {limits.memory_mb:g} MB of memory (input.limits.memory_mb)"
+        raise DocumentError("document_too_expensive", message)
     raise InternalError(f"{reply['fault']} in the helper that decodes documents")
 
 
 def _over_cpu(limits: InputLimits) -> DocumentError:
-    told = f"decoding it takes more than {limits.cpu_s:g} s of CPU time (input.limits.cpu_s)"
-    return DocumentError("document_too_expensive", told)
+    message = f"decoding it takes more than {limits.cpu_s:g} s of CPU time (input.limits.cpu_s)"
+    return DocumentError("document_too_expensive", message)
 
 
 def _crashed(status: int) -> Exception:
-    """The problem of a document over which two helpers died."""
+    """Return the problem of a document that killed two helpers."""
     if status >= 0:
-        return InternalError(f"the helper that decodes documents ends with {status} when it starts")
+        return InternalError(f"the helper that decodes documents exits with status {status} at its start")
     name = signal.Signals(-status).name
     if status == -signal.SIGKILL:
         return DocumentError("document_too_expensive", "the process that decodes it is killed: not enough memory here?")

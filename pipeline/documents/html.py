@@ -1,6 +1,6 @@
-"""A web page's main text, with its title, date and site; where there is none, all the words on it.
+"""The main text of a web page with its title, date and site; without a main text, all visible text.
 
-Nothing here follows a link or looks at an address.
+It must not follow links.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipeline.documents.foreign import MISHAPS
 _DECLARED = re.compile(rb"""(?:charset|encoding)\s{0,9}=\s{0,9}["']?\s{0,9}([A-Za-z0-9_.:-]{2,40})""")
 _HEAD_BYTES = 2048
 
-# no date is searched in the text: the first one there is as likely that of another event
+# dates are not searched in the text, where the first date may be that of another event
 _DATES = {"original_date": True, "extensive_search": False, "outputformat": "%Y-%m-%d"}
 
 _TAG = re.compile(r"(<[^<>]*>)")
@@ -30,7 +30,7 @@ _TITLE_END = re.compile(r"</title\s*>", re.IGNORECASE)
 
 
 def decode_html(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a page has no fields)
-    """The page's main text; metadata: title, date (YYYY-MM-DD), site, as far as the page says."""
+    """Decode a page to its main text; metadata: title, date (YYYY-MM-DD) and site, if the page has them."""
     declared = _DECLARED.search(data[:_HEAD_BYTES])
     page, notes = to_text(data, declared=declared[1].decode("ascii") if declared else None)
     text, metadata = read_page(page)
@@ -38,31 +38,31 @@ def decode_html(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a pag
 
 
 def read_page(page: str) -> tuple[str, dict[str, Any]]:
-    """The text and the metadata of a page."""
-    found = _main_text(page)
-    if found is not None:
-        return found
+    """Return the text and the metadata of a page."""
+    article = _main_text(page)
+    if article is not None:
+        return article
     title = _plain(_title(page))
     return _plain(page), {"title": title} if title else {}
 
 
 def _main_text(page: str) -> tuple[str, dict[str, Any]] | None:
-    """What trafilatura takes for the article; None when it finds nothing, or stumbles."""
+    """Return the article that trafilatura finds; None when it finds none, or fails."""
     from trafilatura import bare_extraction
 
     try:
-        found: Any = bare_extraction(page, with_metadata=True, include_comments=False, date_extraction_params=_DATES)
+        article: Any = bare_extraction(page, with_metadata=True, include_comments=False, date_extraction_params=_DATES)
     except MISHAPS:
         return None
-    text = getattr(found, "text", None)
+    text = getattr(article, "text", None)
     if not text or not text.strip():
         return None
-    metadata = {"title": found.title, "date": found.date, "site": found.sitename}
+    metadata = {"title": article.title, "date": article.date, "site": article.sitename}
     return text, {name: value for name, value in metadata.items() if isinstance(value, str) and value.strip()}
 
 
 def _plain(page: str) -> str:
-    """The words that a reader would see, a line for each block; in linear time, whatever is left open."""
+    """Return the visible text, a line for each block; in linear time, also with unclosed tags."""
     pieces: list[str] = []
     unseen = ""
     for at, piece in enumerate(_TAG.split(page)):
@@ -79,7 +79,7 @@ def _plain(page: str) -> str:
 
 
 def _next_unseen(tag: str, unseen: str) -> str:
-    """The element whose content is not shown, after this tag; nothing when it is."""
+    """Return the name of the hidden element that surrounds the text after this tag; empty for visible text."""
     if unseen == "!--":
         return "" if tag.endswith("-->") else unseen
     if tag.startswith("<!--") and not unseen:
@@ -92,7 +92,7 @@ def _next_unseen(tag: str, unseen: str) -> str:
 
 
 def _title(page: str) -> str:
-    """The content of the first title element."""
+    """Return the content of the first title element."""
     start = _TITLE_START.search(page)
     end = _TITLE_END.search(page, start.end()) if start else None
     return page[start.end() : end.start()] if start and end else ""

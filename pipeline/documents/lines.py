@@ -1,6 +1,6 @@
-"""A file that holds a document on each line, cut into its lines; those of wide characters become UTF-8.
+"""A file with one document per line, split into lines; UTF-16 and UTF-32 are converted to UTF-8.
 
-Nothing here holds more than one line.
+It must not hold more than one line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class _Lines(Protocol):
 
 
 class _Wide:
-    """The lines of a text in UTF-16 or UTF-32, as UTF-8; of each no more than `size` characters."""
+    """The lines of a text in UTF-16 or UTF-32, as UTF-8, each up to `size` characters."""
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
@@ -30,9 +30,9 @@ class _Wide:
 
 
 def split_lines(stream: BinaryIO, container: Container) -> Iterator[Piece]:
-    """Each line that is not blank, numbered physically, without its LF or CRLF.
+    """Yield each line that is not blank, without its LF or CRLF; numbers count blank lines too.
 
-    Of a line that is longer than the limit no more than that is ever held.
+    At most `limit_bytes` of a line are held in memory.
     """
     encoding = marked(cast(io.BufferedReader, stream).peek())
     if encoding not in ("utf-16", "utf-32"):
@@ -64,7 +64,7 @@ def _too_long(number: int, size_bytes: int, limit_bytes: int) -> Piece:
 
 
 def _drain(stream: _Lines) -> int:
-    """The number of bytes passed over up to the LF that ends the line."""
+    """Skip to the LF that ends the line; return the number of bytes before it."""
     passed = 0
     while chunk := stream.readline(_DRAIN_BYTES):
         passed += len(chunk)

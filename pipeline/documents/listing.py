@@ -1,6 +1,6 @@
-"""The files of an input, wherever it is, and the entries of each.
+"""The files of an input in any kind of store, and the entries of each.
 
-Runs in the reader's thread, lazily; nothing here holds a list of the files, or reads a file before its turn.
+It runs lazily in the reader's thread; it must not hold a list of the files, or read a file before its turn.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.config.limits import limits_of
 from pipeline.documents.buckets import open_bucket
 from pipeline.documents.compression import split_compression
 from pipeline.documents.containers import describe
-from pipeline.documents.entries import EntryRules, Found, Lookup, check_extra, entries_of, is_chosen, is_stream
+from pipeline.documents.entries import EntryRules, ListedFile, Lookup, check_extra, entries_of, is_chosen, is_stream
 from pipeline.documents.patterns import PathFilter, select
 from pipeline.documents.sources import DocumentSource, Files, ListingCounts, ListingPlan, fixed_parts
 from pipeline.errors import ConfigError, TryLaterError
@@ -44,7 +44,7 @@ _LOOKED_AT_BEFORE = 10_000
 
 
 def open_origin(source: InputSource, plan: ListingPlan) -> DocumentSource:
-    """Where the files of this input come from; ConfigError when it is not there or of an unknown scheme."""
+    """Return the document source of an input; ConfigError for a missing input or an unknown scheme."""
     match = _SCHEME.match(source.uri)
     if match is None:
         return _local(source.uri, source, plan)
@@ -63,7 +63,7 @@ def _file_uri(uri: str, source: InputSource, plan: ListingPlan) -> DocumentSourc
 
 
 def _local(path: str, source: InputSource, plan: ListingPlan) -> DocumentSource:
-    """The origin of a file, a folder or a glob on this machine."""
+    """Return the document source of a file, a folder or a glob on this machine."""
     try:
         file = find_file(Path(path), clock=plan.clock)
         if file is not None:
@@ -83,14 +83,14 @@ def _local(path: str, source: InputSource, plan: ListingPlan) -> DocumentSource:
 
 
 def _hint(path: str) -> str:
-    """What may be wrong with a path that leads nowhere."""
+    """Return a hint about a path that does not exist, for a message."""
     if lacks_slashes(path):
         return f"; an address begins with {path.partition(':')[0]}://"
     return "" if Path(path).is_absolute() else ", seen from the current directory"
 
 
 def _root_and_glob(text: str) -> tuple[Path, str | None]:
-    """The folder, and the rest of a glob; what exists under that very name is no glob."""
+    """Split a path into a folder and a glob; an existing path is never a glob."""
     path = Path(text)
     if not text or path.exists() or fixed_parts([text]):
         return path, None
@@ -112,7 +112,7 @@ SCHEMES: Mapping[str, Callable[[str, InputSource, ListingPlan], DocumentSource]]
     "file": _file_uri,
     **dict.fromkeys(REMOTE_SCHEMES, open_bucket),
 }
-"""What opens an input, by the scheme of its URI; a path has none."""
+"""The functions that open an input, by the scheme of its URI; a path has none."""
 
 
 def _chosen_files(
@@ -124,13 +124,13 @@ def _chosen_files(
 
 
 def check_extras(origin: DocumentSource, *, lookup: Lookup) -> None:
-    """Nothing; MissingExtraError when one of the first files needs a library that is not there."""
+    """Raise MissingExtraError when one of the first files needs a library that is not installed."""
     for file in islice(origin.files(lambda _: None), _LOOKED_AT_BEFORE):
         check_extra(split_compression(file.relative)[0], printable(file.relative), lookup=lookup)
 
 
 def origin_entries(origin: DocumentSource, plan: ListingPlan, *, lookup: Lookup) -> Iterator[Entry]:
-    """The entries of one input, counted as they are pulled."""
+    """Yield the entries of one input and count them."""
     counts = plan.counts
     rules = EntryRules(
         plan.config, origin.chosen, lookup, counts.ignore, counts.whole, origin.id_prefix, limits_of(plan.config.limits)
@@ -138,15 +138,15 @@ def origin_entries(origin: DocumentSource, plan: ListingPlan, *, lookup: Lookup)
     for file in origin.files(lambda kind: counts.ignore(f"({kind})")):
         counts.files += 1
         counts.streamed += is_stream(file.relative, lookup=lookup)
-        for entry in entries_of(_found(file, origin), rules):
+        for entry in entries_of(_listed_file(file, origin), rules):
             counts.listed += 1
             yield entry
 
 
-def _found(file: StoredFile, origin: DocumentSource) -> Found:
+def _listed_file(file: StoredFile, origin: DocumentSource) -> ListedFile:
     relative = printable(file.relative)
     uri = printable(origin.uri_prefix + file.relative)
-    return Found(
+    return ListedFile(
         relative,
         origin.id_prefix + relative,
         uri,

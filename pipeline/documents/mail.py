@@ -1,6 +1,6 @@
-"""A message's text, with its subject, sender and date. Attachments are no part of it.
+"""The text of an e-mail message, with its subject, sender and date, without attachments.
 
-Nothing here fetches what a message refers to.
+It must not fetch anything that a message refers to.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HEADERS = ("subject", "from", "to", "date")
 
 
 def decode_mail(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a message has no fields)
-    """The plain part, else the page; metadata: subject, from, to, and date in RFC 3339."""
+    """Decode a message to its plain part, else its HTML part; metadata: subject, from, to, and date in RFC 3339."""
     try:
         message = message_from_bytes(data, policy=policy.compat32)
         metadata = {name: value for name in _HEADERS if (value := _header(message, name))}
@@ -31,13 +31,13 @@ def decode_mail(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a mes
     except MISHAPS as cause:
         raise DocumentError("document_unreadable", f"no message: {type(cause).__name__}") from cause
     if not message.keys():
-        raise DocumentError("document_unreadable", "no message: it begins with no header")
+        raise DocumentError("document_unreadable", "no message: it does not begin with a header")
     text, notes = _body(parts)
     return finished(text, metadata, notes=notes)
 
 
 def _body(parts: list[Message]) -> tuple[str, tuple[str, ...]]:
-    """The text of the plain parts, or, when they say nothing, of the pages."""
+    """Return the text of the plain parts, or, if they are empty, of the HTML parts."""
     for kind in ("text/plain", "text/html"):
         read = [_text(part) for part in parts if part.get_content_type() == kind]
         texts = [_words(text, kind) for text, _ in read if text.strip()]
@@ -58,7 +58,7 @@ def _words(text: str, kind: str) -> str:
 
 
 def _shown(message: Message) -> Iterator[Message]:
-    """The texts in the message that a reader sees without opening anything, in order."""
+    """Yield the text parts that a mail program shows without opening an attachment, in order."""
     waiting = [message]
     while waiting:
         part = waiting.pop()
@@ -66,15 +66,16 @@ def _shown(message: Message) -> Iterator[Message]:
             continue
         inner = part.get_payload() if part.is_multipart() else None
         if isinstance(inner, list):
-            waiting += [each for each in reversed(inner) if isinstance(each, Message)]
+            waiting += [child for child in reversed(inner) if isinstance(child, Message)]
         elif part.get_content_maintype() == "text":
             yield part
 
 
 def _text(part: Message) -> tuple[str, tuple[str, ...]]:
-    """The part as text, by the character set it declares where its bytes are no UTF-8."""
+    """Return the part as text; its declared character set applies when its bytes are not UTF-8."""
     try:
-        data, declared = part.get_payload(decode=True), part.get_content_charset()
+        data = part.get_payload(decode=True)
+        declared = part.get_content_charset()
     except MISHAPS as cause:
         raise DocumentError("document_unreadable", f"a part of the message: {type(cause).__name__}") from cause
     text, notes = to_text(data if isinstance(data, bytes) else b"", declared=declared)
@@ -82,7 +83,7 @@ def _text(part: Message) -> tuple[str, tuple[str, ...]]:
 
 
 def _header(message: Message, name: str) -> str:
-    """The header in words; the date in RFC 3339 where it is one."""
+    """Return the decoded header; a valid date in RFC 3339."""
     value: Any = message.get(name, "")
     try:
         if name == "date":

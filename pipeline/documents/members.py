@@ -1,6 +1,6 @@
-"""What is in an archive: one member at a time, as its reader comes to it.
+"""The members of an archive, one at a time.
 
-A member's name is never used as a path: nothing is unpacked to disk, and no link is followed.
+It must not use a member's name as a path: nothing is unpacked to disk, and no link is followed.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pipeline.documents.compression import Compression
 from pipeline.errors import DocumentError
 
 MEMBER_BYTES = 2048
-"""What a member counts for beside its content: an empty one takes as long as unpacking some kilobytes."""
+"""Cost of a member besides its content: an empty member takes as long as unpacking some kilobytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file in an archive: its name as it stands there, its size unpacked, and a version of its own if it has one.
+    """A file in an archive: its unchanged name, its unpacked size, and its own version if it has one.
 
-    `passing`: it can be read only until the next one is asked for. `problem`: why it cannot be read at all.
+    `passing`: it can be read only until the next one is requested. `problem`: the reason why it cannot be read.
     """
 
     name: str
@@ -33,9 +33,9 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A way to pack files: `members` gives them; `ignored` is told of each link and of each device.
+    """An archive format: `members` yields the files; its `ignored` is called for each link and each device.
 
-    It raises `damage` or DocumentError when the archive is broken; what was given before that stands.
+    It raises `damage` or DocumentError when the archive is broken; members yielded before remain valid.
     """
 
     members: Callable[[Callable[[], BinaryIO], Compression, Callable[[str], None]], Iterator[Member]]
@@ -44,5 +44,5 @@ class Archive:
 
 
 def harmless(name: str) -> str:
-    """The name as a relative path that leads nowhere else: without a root, `.` and `..`."""
+    """Return the name as a relative path inside the archive: without a root, `.` and `..`."""
     return "/".join(part for part in name.split("/") if part not in ("", ".", ".."))

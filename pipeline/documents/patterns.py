@@ -1,10 +1,10 @@
 """Patterns of paths: `include`, `exclude` and globs.
 
-Nothing here looks at a filesystem: a pattern is held against a relative path with `/`.
+It must not access a filesystem: a pattern is matched against a relative path with `/`.
 
-`*` and `?` stay within a name, `**` is any number of folders, `[a-z]` a set, a backslash takes the next character
-as it is. A pattern without `/` (but at its end) holds at any depth, one with `/` from the root; a `/` at
-the end means everything below. Wildcards of `include` and of globs take no name that begins with `.` or `_`.
+`*` and `?` match within a name, `**` matches any number of folders, `[a-z]` a set, and a backslash escapes the next
+character. A pattern without `/` (except at its end) matches at any depth, one with `/` from the root; a `/` at the end
+matches everything below. Wildcards of `include` and of globs do not match names that begin with `.` or `_`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.linear_regex import LinearRegex
 from pipeline.stores import HIDDEN
 
 MAX_CHARS = 4096
-"""No path is longer, so no pattern needs to be."""
+"""The maximum length of a path, and so of a pattern."""
 
 _VISIBLE = "(?![._])"
 _Matcher = re.Pattern[str] | LinearRegex
@@ -26,14 +26,14 @@ _Matcher = re.Pattern[str] | LinearRegex
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A compiled pattern: `whole` for a path, `steps` for one name each (None for `**`)."""
+    """A compiled pattern: `whole` matches a path, each of `steps` one name (None for `**`)."""
 
     whole: _Matcher
     steps: tuple[_Matcher | None, ...]
     names_hidden: bool
 
     def may_hold_below(self, folder: Sequence[str]) -> bool:
-        """False when no path below this folder, given by its names, can match."""
+        """Return False when no path below this folder, given by its names, can match."""
         for depth, name in enumerate(folder):
             if depth >= len(self.steps):
                 return False
@@ -47,22 +47,22 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class PathFilter:
-    """Which files of a tree are wanted: each of `any_of` has a pattern that matches, `none_of` has none."""
+    """The choice of files in a tree: each of `any_of` has a matching pattern, `none_of` has none."""
 
     any_of: tuple[tuple[Pattern, ...], ...]
     none_of: tuple[Pattern, ...]
     not_into: tuple[Pattern, ...]
 
     def wants(self, relative: str) -> bool:
-        """True when the file is to be read."""
+        """Return True when the file is to be read."""
         return all(_matches(patterns, relative) for patterns in self.any_of) and not _matches(self.none_of, relative)
 
     def excludes(self, relative: str) -> bool:
-        """True when a pattern keeps the file out, whatever else wants it."""
+        """Return True when a pattern excludes the file."""
         return _matches(self.none_of, relative)
 
     def enters(self, relative: str) -> bool:
-        """False when nothing below this folder can be wanted."""
+        """Return False when no file below this folder can be wanted."""
         names = relative.split("/")
         return all(any(p.may_hold_below(names) for p in patterns) for patterns in self.any_of) and not (
             _matches(self.none_of, relative) or _matches(self.not_into, relative)
@@ -70,10 +70,10 @@ class PathFilter:
 
 
 def select(include: Iterable[str], exclude: Iterable[str], *, glob: str | None = None) -> PathFilter:
-    """The selection of the settings, and of a glob's variable part: what it matches and all below that."""
+    """Return the filter of the settings and of a glob's variable part, which also matches everything below."""
     globs = [] if glob is None else [_compile(_split("/" + text), text) for text in (glob, f"{glob}/**")]
-    # a glob that names what is hidden says itself which of it is meant
-    named = any(each.names_hidden for each in globs)
+    # a glob that names hidden files decides itself which of them it matches
+    named = any(pattern.names_hidden for pattern in globs)
     any_of = [tuple(_compile(_split(text), text, hidden=named) for text in include), *([tuple(globs)] if globs else [])]
     parts = [(_split(text), text) for text in exclude]
     return PathFilter(
@@ -92,7 +92,7 @@ def _is_below(names: list[str]) -> bool:
 
 
 def _split(text: str) -> list[str]:
-    """The names of a pattern; one that holds at any depth begins with `**`."""
+    """Split a pattern into names; one that matches at any depth begins with `**`."""
     names = [name for name in text.split("/") if name not in ("", ".")]
     if text.endswith("/"):
         names.append("**")
@@ -102,7 +102,7 @@ def _split(text: str) -> list[str]:
 
 
 def _compile(names: list[str], text: str, *, exclude: bool = False, hidden: bool = False) -> Pattern:
-    """The pattern of these names; one that excludes takes hidden names, and all below what it matches."""
+    """Compile a pattern; an excluding one also matches hidden names, and everything below a match."""
     if len(text) > MAX_CHARS:
         raise ConfigError(f"input: the pattern {text[:40]!r}… has {len(text)} characters, need at most {MAX_CHARS}")
     guard = "" if exclude or hidden else _VISIBLE
@@ -115,7 +115,7 @@ def _compile(names: list[str], text: str, *, exclude: bool = False, hidden: bool
 
 
 def _matcher(pattern: str, names: list[str]) -> _Matcher:
-    """The standard library's where it need not backtrack: one `**`, and one `*` in each name; else a linear one."""
+    """Return a matcher: `re` if it cannot backtrack (one `**`, one `*` in each name), else a linear-time one."""
     stars = [len(_STARS.findall(name)) for name in names if name != "**"]
     quick = names.count("**") <= 1 and max(stars, default=0) <= 1
     return re.compile(pattern, re.DOTALL) if quick else LinearRegex(pattern, re.DOTALL)

@@ -1,6 +1,6 @@
-"""A PDF's text layer. What was scanned has none, and nothing here reads pictures.
+"""The text layer of a PDF. A scanned PDF has none; there is no OCR.
 
-Pages may share one huge stream: the helper process that decodes it has a limit of CPU time.
+Pages may share one huge stream: the helper process that decodes it has a CPU limit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_CHARS = 1 << 26
 
 
 def decode_pdf(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001
-    """The text of all pages; metadata: title, author, date and the number of pages, as far as the file says."""
+    """Decode the text of all pages; metadata: number of pages, and title, author and date if the file has them."""
     from pypdf import PdfReader
     from pypdf.errors import DependencyError, PyPdfError
 
@@ -28,17 +28,18 @@ def decode_pdf(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001
         reader = PdfReader(io.BytesIO(data))
         if reader.is_encrypted and not reader.decrypt(""):
             raise DocumentError("document_unreadable", "the PDF is encrypted and needs a password")
-        text, metadata = _pages(reader), _metadata(reader)
+        text = _pages(reader)
+        metadata = _metadata(reader)
     except DependencyError as cause:
-        told = "the PDF is encrypted in a way that needs the library cryptography: pip install 'pypdf[crypto]'"
-        raise DocumentError("document_unreadable", told) from cause
+        message = "the PDF is encrypted in a way that needs the library cryptography: pip install 'pypdf[crypto]'"
+        raise DocumentError("document_unreadable", message) from cause
     except PyPdfError as cause:
         raise _broken(cause) from cause
     except MISHAPS as cause:
         raise _broken(cause) from cause
     if not text.strip():
-        told = f"the PDF has no text layer on its {metadata['pages']} pages: it needs OCR"
-        raise DocumentError("document_empty", told)
+        message = f"the PDF has no text layer on its {metadata['pages']} pages: it needs OCR"
+        raise DocumentError("document_empty", message)
     return finished(text, metadata, notes=())
 
 
@@ -47,8 +48,9 @@ def _broken(cause: Exception) -> DocumentError:
 
 
 def _pages(reader: PdfReader) -> str:
-    """The text of the pages, a blank line between two."""
-    chars, pages = 0, []
+    """Return the text of the pages, separated by blank lines."""
+    chars = 0
+    pages = []
     for page in reader.pages:
         text = page.extract_text().replace("\0", "")
         chars += len(text)
@@ -59,11 +61,11 @@ def _pages(reader: PdfReader) -> str:
 
 
 def _metadata(reader: PdfReader) -> dict[str, Any]:
-    found: dict[str, Any] = {"pages": len(reader.pages)}
+    metadata: dict[str, Any] = {"pages": len(reader.pages)}
     try:
         about = reader.metadata
         title, author, date = (about.title, about.author, about.creation_date) if about else (None, None, None)
-    except MISHAPS:  # a wrong date is no reason to lose the text
-        return found
+    except MISHAPS:  # an invalid date must not fail the document
+        return metadata
     texts = {"title": title, "author": author, "date": date.isoformat() if isinstance(date, datetime) else None}
-    return found | {name: str(value) for name, value in texts.items() if value and str(value).strip()}
+    return metadata | {name: str(value) for name, value in texts.items() if value and str(value).strip()}

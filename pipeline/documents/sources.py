@@ -1,6 +1,6 @@
-"""Where documents come from: what an input is to those who list it, and what is counted on the way.
+"""The sources of documents: an input as its listing sees it, and the counts of the listing.
 
-Data only: local.py of the stores and buckets.py say how each kind is listed.
+Data only: stores/local.py and buckets.py list each kind.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _MAX_EXTENSIONS = 200
 
 @dataclass(slots=True)
 class ListingCounts:
-    """What the reader has seen so far; it alone writes here.
+    """The counts of the listing so far; only the reader writes them.
 
-    `listed` entries were yielded, from `files` files; `ignored` files count by extension, `(none)` without one,
-    `(symlink)` for links that lead nowhere or outside, `(special)` for fifos, sockets and devices. `streamed` files had
-    to be read from end to end to be listed, by each shard of a run. `whole` is told the id of each file of many that
-    was read to its end.
+    `listed` entries were yielded, from `files` files; `ignored` files are counted by extension, `(none)` without one,
+    `(symlink)` for dangling links or links out of the input, `(special)` for fifos, sockets and devices. `streamed`
+    files had to be read to their end to be listed, by each shard of a run. `whole` is called with the id of each
+    container that was read to its end.
     """
 
     files: int = 0
@@ -42,17 +42,17 @@ class ListingCounts:
     whole: Callable[[str], None] = lambda _: None
 
     def ignore(self, kind: str) -> None:
-        """Nothing; one more file of this kind was passed over."""
+        """Count one skipped file of this kind."""
         room = kind in self.ignored or len(self.ignored) < _MAX_EXTENSIONS
         self.ignored[kind if room else "(other)"] += 1
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentSource:
-    """One input: `files` lists it and tells of each kind passed over, `open` opens one of its files as it was listed.
+    """One input: `files` lists it and reports the kind of each skipped file, `open` opens the listed version of a file.
 
-    `newest` opens it as it is now, for a store whose files may be replaced meanwhile. The prefixes go
-    before ids and uris. `reads`: what all of its reads share, None where nothing is waited for.
+    `newest` opens the current version, for a store whose files may be replaced meanwhile. The prefixes are prepended
+    to ids and uris. `reads`: the state shared by all reads, None where no read waits for an outage.
     """
 
     files: Files
@@ -65,7 +65,7 @@ class DocumentSource:
     buffer_bytes: int = 1 << 18
 
     def opener(self, file: StoredFile, open: Callable[[StoredFile], BinaryIO]) -> Callable[[], BinaryIO]:
-        """Return what opens the file in this way, for reads that outlive the trouble of its store."""
+        """Return a function that opens the file by `open`, with reads that survive an outage of its store."""
         once = partial(open, file)
         if self.reads is None:
             return once
@@ -74,7 +74,7 @@ class DocumentSource:
 
 @dataclass(frozen=True, slots=True)
 class ListingPlan:
-    """What is the same for all inputs of a run; `output` is a folder, or the address of an object store's prefix."""
+    """The common settings of all inputs of a run; `output` is a folder, or the address of an object store's prefix."""
 
     config: InputConfig
     output: Path | str | None
@@ -83,10 +83,10 @@ class ListingPlan:
     patience: Patience | None = None
 
     def reads_of(self, where: str, renew: Callable[[], object] = lambda: None) -> Source | None:
-        """Return what the reads of one input share; None where trouble is not waited for."""
+        """Return the state shared by the reads of one input; None where no read waits for an outage."""
         return None if self.patience is None else Source(where, self.patience, renew)
 
 
 def fixed_parts(parts: Sequence[str]) -> int:
-    """How many parts of a path come before the first that has a wildcard; all of them when none has."""
+    """Return the number of parts of a path before the first one with a wildcard; all of them without any."""
     return next((at for at, part in enumerate(parts) if _WILDCARD.search(part)), len(parts))

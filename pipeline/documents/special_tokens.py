@@ -1,7 +1,7 @@
-"""Special tokens of chat templates in a document, broken up so that it cannot end its own message.
+"""Breaking of special tokens of chat templates in a document, so that it cannot end its own message.
 
-Nothing here knows which model will read the text: the shapes that special tokens have are broken for all families, and
-a table names those that have no shape of their own. So are the marks that an agent's own prompt puts around a document.
+It does not know the model: the patterns of special tokens are broken for all model families, and a table lists the
+tokens without a pattern. The delimiters that an agent's prompt puts around the document are broken as well.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _NAMED = (
 _INNER = r"[^\s<>\[\]|｜]{1,64}"
 _WITH_BARS = r"[^\s<>\[\]]{1,64}"
 
-# Only the first character is matched, the rest is looked ahead at: tokens that overlap are then all broken.
-# No token holds white space, so the space put in can neither leave one whole nor make a new one.
+# Only the first character is matched, with a look-ahead at the rest, so that overlapping tokens are all broken.
+# No token contains white space, so the inserted space can neither keep a token intact nor create a new one.
 _TOKEN = re.compile(
     rf"<(?=/?[|｜]{_WITH_BARS}>|{_INNER}[|｜]>|</?SYS>>|(?:{_NAMED})>)"  # <|im_end|>, <|turn>, <channel|>, </s>
     rf"|\[(?=\|{_INNER}\|\]|/?[A-Z][A-Z0-9_]{{2,40}}\]|gMASK\])"  # [|endofturn|], [INST], [TOOL_CONTENT]
@@ -28,7 +28,7 @@ _FENCES = ("```", "~~~", '"""', "'''")
 
 
 def break_special_tokens(text: str) -> tuple[str, bool]:
-    """The text with a space after the first character of each special token, and whether there was one.
+    """Return the text with a space after the first character of each special token, and whether there was one.
 
     `<|im_end|>` becomes `< |im_end|>`. Time is linear in the text; a second pass changes nothing.
     """
@@ -38,18 +38,18 @@ def break_special_tokens(text: str) -> tuple[str, bool]:
 
 @functools.lru_cache(maxsize=64)
 def delimiters(template: str) -> tuple[str, ...]:
-    """Return what a prompt template puts directly around `$document`: names of tags, and fences such as three quotes.
+    """Return the delimiters directly around `$document` in a prompt template: tag names, and fences such as `~~~`.
 
     `<document>\\n$document\\n</document>` gives `document`.
     """
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for before, after in _surroundings(template):
         opening = [*_TAG.finditer(before)][-1:]
         closing = [*_TAG.finditer(after)][:1]
         for tag in (*opening, *closing):
-            found[re.split(r"[^\w.:-]", tag[0].lstrip("</"), maxsplit=1)[0]] = None
-        found.update((fence, None) for fence in _FENCES if fence in before[-32:] and fence in after[:32])
-    return tuple(found)
+            names[re.split(r"[^\w.:-]", tag[0].lstrip("</"), maxsplit=1)[0]] = None
+        names.update((fence, None) for fence in _FENCES if fence in before[-32:] and fence in after[:32])
+    return tuple(names)
 
 
 def _surroundings(template: str) -> list[tuple[str, str]]:
@@ -68,7 +68,7 @@ def _delimiter_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
 def break_delimiters(text: str, names: tuple[str, ...]) -> tuple[str, bool]:
     """Return the text with each delimiter broken up by a space after its first character, and whether there was one.
 
-    So a document that holds `</document>` cannot end the place that the prompt gave it.
+    A document that contains `</document>` then cannot end its section of the prompt.
     """
     if not names:
         return text, False

@@ -1,6 +1,6 @@
-"""A CSV file, cut into its records; each becomes a JSON object of its cells, by the names in the header.
+"""A CSV file, split into records; each becomes a JSON object of its cells, by the names in the header.
 
-Nothing here holds more than one record, also where a quote is never closed.
+It must not hold more than one record, also where a quote is never closed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DELIMITERS = (",", ";", "\t", "|")
 _DRAIN_CHARS = 1 << 16
 _Row = list[str] | DocumentError
 
-# the library's own limit of a cell is 128 kB, for the whole process; ours is that of the record, in _Lines
+# the library limits a cell to 128 kB, for the whole process; here _Lines limits the record
 csv.field_size_limit(2**31 - 1)
 
 
@@ -30,26 +30,30 @@ class _TooLongError(Exception):
 
 
 class _Lines:
-    """The file's lines, for the parser: of one record no more than the limit. `size` is that of the record so far."""
+    """The file's lines, for the parser, up to the size limit of a record. `size`: the size of the record so far."""
 
     def __init__(self, text: io.TextIOWrapper, limit: int) -> None:
-        self._text, self._limit = text, limit
+        self._text = text
+        self._limit = limit
         self._waiting = ""
-        self.size, self._quotes = 0, 0
+        self.size = 0
+        self._quotes = 0
 
     def begin(self) -> None:
-        """A new record begins with the next line."""
-        self.size, self._quotes = 0, 0
+        """Start a new record with the next line."""
+        self.size = 0
+        self._quotes = 0
 
     def put_back(self, line: str) -> None:
-        """The next line is this one."""
+        """Return this line again as the next one."""
         self._waiting = line
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        line, self._waiting = self._waiting or self._text.readline(self._limit + 2), ""
+        line = self._waiting or self._text.readline(self._limit + 2)
+        self._waiting = ""
         if not line:
             raise StopIteration
         self._count(line)
@@ -64,16 +68,16 @@ class _Lines:
         self._quotes += line.count('"')
 
     def _pass_over(self, line: str) -> None:
-        """Reads to the end of the record: that of a line, outside of quotes."""
+        """Skip to the end of the record, which is a line end outside of quotes."""
         while line and (self._quotes % 2 or not line.endswith(("\n", "\r"))):
             line = self._text.readline(_DRAIN_CHARS)
             self._count(line)
 
 
 def split_records(stream: BinaryIO, container: Container) -> Iterator[Piece]:
-    """Each record but the header and blank lines, numbered from 1, as canonical JSON of its cells by their names.
+    """Yield each record except the header and blank lines, numbered from 1, as canonical JSON by column names.
 
-    Cells are separated by commas; where the header has no `text_field` then, by what gives it one: ; tab or |.
+    The delimiter is a comma, or, if the header has no `text_field` then, one of ; tab | that yields it.
     """
     encoding = _encoding_of(stream)
     errors = "replace" if encoding in ("utf-16", "utf-32") else "surrogateescape"
@@ -98,7 +102,7 @@ def split_records(stream: BinaryIO, container: Container) -> Iterator[Piece]:
 
 
 def _encoding_of(stream: BinaryIO) -> str:
-    """The file's encoding by its first bytes; a later surprise is met in each record."""
+    """Return the file's encoding by its first bytes; records in another encoding are handled one by one."""
     sample = cast(io.BufferedReader, stream).peek()
     if (encoding := marked(sample)) is not None:
         return encoding
@@ -116,12 +120,16 @@ def _delimiter(lines: _Lines, text_field: str) -> str:
     except _TooLongError as cause:
         raise DocumentError("document_unreadable", "the header is longer than a document may be") from cause
     lines.put_back(first)
-    named = (each for each in _DELIMITERS if text_field in [cell.strip(' "\r\n') for cell in first.split(each)])
+    named = (
+        delimiter
+        for delimiter in _DELIMITERS
+        if text_field in [cell.strip(' "\r\n') for cell in first.split(delimiter)]
+    )
     return next(named, ",")
 
 
 def _rows(lines: _Lines, delimiter: str, *, limit_bytes: int) -> Iterator[_Row]:
-    """The cells of each record that is not blank, or what is wrong with it."""
+    """Yield the cells of each record that is not blank, or its problem."""
     parser = csv.reader(lines, delimiter=delimiter)
     while True:
         lines.begin()
@@ -131,9 +139,11 @@ def _rows(lines: _Lines, delimiter: str, *, limit_bytes: int) -> Iterator[_Row]:
         except StopIteration:
             return
         except _TooLongError:
-            row, parser = too_large(lines.size, limit_bytes), csv.reader(lines, delimiter=delimiter)
+            row = too_large(lines.size, limit_bytes)
+            parser = csv.reader(lines, delimiter=delimiter)
         except csv.Error as cause:
-            row, parser = _unreadable(str(cause)), csv.reader(lines, delimiter=delimiter)
+            row = _unreadable(str(cause))
+            parser = csv.reader(lines, delimiter=delimiter)
         if row:
             yield row
 
@@ -144,21 +154,21 @@ def _piece(number: int, row: _Row, names: list[str], *, size_bytes: int, notes: 
     if any(cell.strip() for cell in row[len(names) :]):
         problem = _unreadable(f"it has {len(row)} cells, the header {len(names)}: is a quote missing?")
         return Piece(number, size_bytes, problem=problem)
-    cells, more = _mended(row)
+    cells, more = _decoded(row)
     values = dict(zip(names, cells + [""] * (len(names) - len(cells)), strict=False))
     data = json.dumps(values, sort_keys=True, separators=(",", ":")).encode("ascii")
     return Piece(number, size_bytes, data, (*notes, *more))
 
 
 def _limited(piece: Piece, limit_bytes: int) -> Piece:
-    """The piece; one that is too large with the names of its columns has that problem in place of its bytes."""
+    """Return the piece, or a problem in its place if its JSON with the column names is too large."""
     if len(piece.data) <= limit_bytes:
         return piece
     return Piece(piece.number, piece.size_bytes, problem=too_large(len(piece.data), limit_bytes))
 
 
-def _mended(row: list[str]) -> tuple[list[str], tuple[str, ...]]:
-    """The cells of a record that is not in the file's encoding, by a guess of its own, and the note of it."""
+def _decoded(row: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Return the cells, decoded by a guess if the record is not in the file's encoding, and a note on that."""
     if all(cell.isascii() for cell in row):
         return row, ()
     raw = [cell.encode("utf-8", "surrogateescape") for cell in row]

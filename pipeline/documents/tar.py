@@ -1,6 +1,6 @@
 """The members of a tar archive, read as one stream.
 
-It goes forward only, and no header makes it hold more than MAX_HEADER_BYTES.
+It must only read forward, and must not hold more than MAX_HEADER_BYTES for a header.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from pipeline.documents.compression import PLAIN, Compression
 from pipeline.documents.members import Archive, Member
 
 MAX_HEADER_BYTES = 4 << 20
-"""Of one member: its extended headers, long names and maps of holes."""
+"""Limit of the headers of one member: extended headers, long names and sparse maps."""
 
 _SKIP_BYTES = 1 << 18
 _END = bytes(tarfile.BLOCKSIZE)
 
 
 class _Forward:
-    """A stream that is read in one direction. `last` is what was read last."""
+    """A stream that is only read forward. `last`: the bytes of the last read."""
 
     def __init__(self, stream: BinaryIO, *, seekable: bool) -> None:
-        self._stream, self._seekable = stream, seekable
+        self._stream = stream
+        self._seekable = seekable
         self._at = 0
         self.last = b""
         self.header_left: int | None = MAX_HEADER_BYTES
@@ -36,7 +37,7 @@ class _Forward:
         return self._at
 
     def seek(self, position: int) -> int:
-        """Passes over what lies between."""
+        """Skip forward to a position."""
         if position < self._at:
             raise tarfile.ReadError("a header leads backwards")
         if self._seekable:
@@ -61,34 +62,34 @@ class _Forward:
 def tar_members(
     opened: Callable[[], BinaryIO], compression: Compression, ignored: Callable[[str], None]
 ) -> Iterator[Member]:
-    """Each file, in its place; folders are none, links and devices are told of."""
+    """Yield each regular file in archive order; links and devices are reported to `ignored`."""
     with opened() as raw, compression.open(raw) as stream:
         forward = _Forward(stream, seekable=compression is PLAIN and stream.seekable())
         with tarfile.TarFile(fileobj=cast(BinaryIO, forward), encoding="utf-8", errors="surrogateescape") as tar:
-            while (found := _next(tar, forward)) is not None:
-                if found.isreg():
-                    yield Member(found.name, found.size, partial(_open, tar, found), passing=True)
-                elif not found.isdir():
-                    ignored("symlink" if found.issym() or found.islnk() else "special")
+            while (info := _next(tar, forward)) is not None:
+                if info.isreg():
+                    yield Member(info.name, info.size, partial(_open, tar, info), passing=True)
+                elif not info.isdir():
+                    ignored("symlink" if info.issym() or info.islnk() else "special")
 
 
 def _next(tar: tarfile.TarFile, forward: _Forward) -> tarfile.TarInfo | None:
-    """The next member, or None at the end mark; ReadError where the archive breaks off without one.
+    """Return the next member, or None at the end mark; ReadError when the archive ends without one.
 
-    The library takes a damaged header for the end, and remembers every member.
+    The library mistakes a damaged header for the end, and keeps all members in memory.
     """
     forward.header_left = MAX_HEADER_BYTES
-    found = tar.next()
+    info = tar.next()
     forward.header_left = None
     cast(Any, tar).members.clear()
-    if found is None and forward.last != _END:
+    if info is None and forward.last != _END:
         raise tarfile.ReadError("a damaged header" if forward.last else "it ends without an end mark")
-    return found
+    return info
 
 
-def _open(tar: tarfile.TarFile, found: tarfile.TarInfo) -> BinaryIO:
-    return cast(BinaryIO, tar.extractfile(found))
+def _open(tar: tarfile.TarFile, info: tarfile.TarInfo) -> BinaryIO:
+    return cast(BinaryIO, tar.extractfile(info))
 
 
-# the library's own mishaps with hostile headers, beside its errors
+# besides its own errors, the library raises these for hostile headers
 TAR = Archive(tar_members, (tarfile.TarError, ValueError, OverflowError, LookupError), compressed=True)

@@ -1,6 +1,6 @@
-"""The members of a zip archive: its directory is read as a stream, each member where it stands.
+"""The members of a zip archive: its directory is read as a stream, each member at its offset.
 
-The standard library's reader holds the whole directory: this one holds an entry of it. Format: PKWARE APPNOTE 6.3.
+The standard library's reader holds the whole directory in memory; this one holds one entry. Format: PKWARE APPNOTE 6.3.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ _LOCATOR64 = struct.Struct("<4sLQL")
 _ENTRY = struct.Struct("<4s4B4HL2L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _MAX_COMMENT = 1 << 16
-_STORED, _DEFLATED = 0, 8
-_ENCRYPTED, _UTF8 = 0x1 | 0x40 | 0x2000, 0x800
+_STORED = 0
+_DEFLATED = 8
+_ENCRYPTED = 0x1 | 0x40 | 0x2000
+_UTF8 = 0x800
 _CHUNK_BYTES = 1 << 18
 _FULL = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a member stands, and what the directory says of it."""
+    """The offset of a member, and its fields in the directory."""
 
     offset: int
     header_bytes: int
@@ -48,7 +50,7 @@ def zip_members(
     compression: Compression,  # noqa: ARG001 (a zip has its own)
     ignored: Callable[[str], None],
 ) -> Iterator[Member]:
-    """Each file, in the order of the directory, to be read at any time; links and devices are told of."""
+    """Yield each file in the order of the directory, readable at any time; links and devices go to `ignored`."""
     with opened() as stream:
         start, end, shift, count = _directory(stream)
         stream.seek(start)
@@ -73,14 +75,14 @@ def zip_members(
 
 
 def _directory(stream: BinaryIO) -> tuple[int, int, int, int]:
-    """Where the directory begins and ends, how far all is shifted by what stands before it, and its entries."""
+    """Return start and end of the directory, the shift of all offsets by preceding data, and the entry count."""
     size = stream.seek(0, io.SEEK_END)
     at = max(0, size - _TAIL.size - _MAX_COMMENT)
     stream.seek(at)
     tail = stream.read(_TAIL.size + _MAX_COMMENT)
-    found = _last_record(tail)
-    end = at + found
-    _, disk, _, _, count, bytes_, offset, _ = _TAIL.unpack_from(tail, found)
+    position = _last_record(tail)
+    end = at + position
+    _, disk, _, _, count, bytes_, offset, _ = _TAIL.unpack_from(tail, position)
     if disk not in (0, 0xFFFF):
         _broken("it is one of several parts")
     if count == 0xFFFF or _FULL in (bytes_, offset):
@@ -92,22 +94,24 @@ def _directory(stream: BinaryIO) -> tuple[int, int, int, int]:
 
 
 def _last_record(tail: bytes) -> int:
-    """Where the record of the end begins, whose comment, which may look like one, ends with the file."""
-    found = tail.rfind(b"PK\5\6", 0, len(tail) - _TAIL.size + 4)
-    while found >= 0 and found + _TAIL.size + int.from_bytes(tail[found + 20 : found + 22], "little") != len(tail):
-        found = tail.rfind(b"PK\5\6", 0, found + 3)
-    if found < 0:
+    """Return the position of the end record: its comment, which may look like a record, ends with the file."""
+    position = tail.rfind(b"PK\5\6", 0, len(tail) - _TAIL.size + 4)
+    while position >= 0 and position + _TAIL.size + int.from_bytes(
+        tail[position + 20 : position + 22], "little"
+    ) != len(tail):
+        position = tail.rfind(b"PK\5\6", 0, position + 3)
+    if position < 0:
         _broken("it has no directory at its end")
-    return found
+    return position
 
 
 def _directory64(stream: BinaryIO, end: int) -> tuple[int, int, int, int] | None:
-    """End, entries, size and offset of the directory of a large archive; None when there is no such record."""
+    """Return end, entry count, size and offset of a zip64 directory; None when there is no such record."""
     stream.seek(max(0, end - _LOCATOR64.size))
     locator = stream.read(_LOCATOR64.size)
     if len(locator) < _LOCATOR64.size or not locator.startswith(b"PK\6\7"):
         return None
-    at = end - _LOCATOR64.size - _TAIL64.size  # it stands before the locator, also where all is shifted
+    at = end - _LOCATOR64.size - _TAIL64.size  # directly before the locator, also in a shifted archive
     stream.seek(max(0, at))
     record = stream.read(_TAIL64.size)
     if len(record) < _TAIL64.size or not record.startswith(b"PK\6\6"):
@@ -117,15 +121,17 @@ def _directory64(stream: BinaryIO, end: int) -> tuple[int, int, int, int] | None
 
 
 def _entry(stream: BinaryIO, shift: int) -> tuple[str, int, int, _Place, str]:
-    """Name, mode, flags, place and time of the next entry of the directory."""
+    """Return name, mode, flags, place and time of the next entry of the directory."""
     fixed = _read(stream, _ENTRY.size)
     values = _ENTRY.unpack(fixed)
     if values[0] != b"PK\1\2":
         _broken("its directory is damaged")
     made_by, flags, method, time, date, crc = values[2], *values[5:10]
     packed, size, name_len, extra_len, comment_len = values[10:15]
-    mode, offset = values[17] >> 16, values[18]
-    raw, extra = _read(stream, name_len), _read(stream, extra_len)
+    mode = values[17] >> 16
+    offset = values[18]
+    raw = _read(stream, name_len)
+    extra = _read(stream, extra_len)
     stream.seek(comment_len, io.SEEK_CUR)
     size, packed, offset = _large(extra, size, packed, offset)
     place = _Place(offset + shift, _LOCAL.size + name_len + extra_len, packed, size, crc, method)
@@ -133,8 +139,9 @@ def _entry(stream: BinaryIO, shift: int) -> tuple[str, int, int, _Place, str]:
 
 
 def _large(extra: bytes, *values: int) -> tuple[int, int, int]:
-    """Size, packed size and offset, those that are full replaced by the field for large archives."""
-    at, wide = 0, b""
+    """Return size, packed size and offset; each of the maximum value is replaced from the zip64 field."""
+    at = 0
+    wide = b""
     while at + 4 <= len(extra):
         tag, length = struct.unpack_from("<2H", extra, at)
         if tag == 1:
@@ -146,7 +153,7 @@ def _large(extra: bytes, *values: int) -> tuple[int, int, int]:
 
 
 def _name(raw: bytes, flags: int) -> str:
-    """The name: UTF-8 when it says so or is it, else the code page of DOS."""
+    """Decode the name: as UTF-8 if it is valid or flagged as such, else as code page 437."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -170,19 +177,22 @@ def _open(opened: Callable[[], BinaryIO], place: _Place) -> BinaryIO:
 
 
 class _Unpacked(io.RawIOBase):
-    """A member's bytes, held against its checksum at their end; OSError, EOFError or zlib.error when damaged."""
+    """A member's bytes, with its checksum verified at the end; OSError, EOFError or zlib.error when damaged."""
 
     def __init__(self, stream: BinaryIO, place: _Place) -> None:
-        self._stream, self._place = stream, place
-        # what is asked for is what is fetched: a buffer would fetch more, of an object store by the megabyte
+        self._stream = stream
+        self._place = place
+        # unbuffered: a buffer would fetch more than requested, from an object store by the megabyte
         self._raw = cast(BinaryIO, getattr(stream, "raw", stream))
-        self._left, self._crc, self._size = place.packed_bytes, 0, 0
+        self._left = place.packed_bytes
+        self._crc = 0
+        self._size = 0
         self._packed = b""
         self._unpack = zlib.decompressobj(-15) if place.method == _DEFLATED else None
         self._begin()
 
     def _begin(self) -> None:
-        """Reads the local header together with the first bytes: one request where the member is small."""
+        """Read the local header together with the first bytes: one request for a small member."""
         place = self._place
         self._raw.seek(place.offset)
         data = _read(self._raw, place.header_bytes + min(self._left, _CHUNK_BYTES), at_least=_LOCAL.size)
@@ -204,14 +214,15 @@ class _Unpacked(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:
         data = self._next(len(buffer))
-        self._crc, self._size = zlib.crc32(data, self._crc), self._size + len(data)
+        self._crc = zlib.crc32(data, self._crc)
+        self._size = self._size + len(data)
         if not data and (self._crc != self._place.crc or self._size != self._place.size_bytes):
             raise OSError("its checksum or its size is not what the directory says")
         buffer[: len(data)] = data
         return len(data)
 
     def _next(self, most: int) -> bytes:
-        """Some of the bytes, none at the end."""
+        """Return up to `most` bytes; empty at the end."""
         while True:
             if not self._packed and self._left:
                 self._packed = _read(self._raw, min(self._left, _CHUNK_BYTES), at_least=1)
@@ -227,7 +238,8 @@ class _Unpacked(io.RawIOBase):
 
     def _take(self, most: int) -> bytes:
         if self._unpack is None:
-            data, self._packed = self._packed[:most], self._packed[most:]
+            data = self._packed[:most]
+            self._packed = self._packed[most:]
             return data
         data = self._unpack.decompress(self._packed, most)
         self._packed = self._unpack.unconsumed_tail
@@ -235,7 +247,7 @@ class _Unpacked(io.RawIOBase):
 
 
 def _read(stream: BinaryIO, size: int, *, at_least: int | None = None) -> bytes:
-    """As many bytes as there are, up to the size; EOFError for fewer than `at_least` (default: all)."""
+    """Read up to `size` bytes; EOFError for fewer than `at_least` (default: `size`)."""
     pieces: list[bytes] = []
     left = size
     while left > 0 and (piece := stream.read(left)):

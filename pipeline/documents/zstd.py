@@ -1,6 +1,6 @@
-"""Zstandard streams that are read in bounded memory, and that know a cut file from a whole one.
+"""Zstandard streams in bounded memory, with detection of truncated files.
 
-Nothing here reads ahead of what is asked for by more than a chunk.
+It must not read ahead by more than a chunk.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _RLE = 1
 
 
 def open_zstd(stream: BinaryIO) -> BinaryIO:
-    """What is in the stream; reading raises EOFError when it was cut, OSError when it is a bomb, else ZstdError."""
+    """Open the unpacked stream; reading raises EOFError when truncated, OSError for a bomb, else ZstdError."""
     return io.BufferedReader(_Unpacked(stream), _CHUNK_BYTES)
 
 
 class _Unpacked(io.RawIOBase):
-    """The unpacked stream. No document is that large, but what is passed over in an archive has no limit but this."""
+    """The unpacked stream, with a ratio limit that also covers skipped data in an archive."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._packed = _Packed(stream)
@@ -47,16 +47,18 @@ class _Unpacked(io.RawIOBase):
 
 
 class _Packed(io.RawIOBase):
-    """The packed stream, counted, and followed from frame to frame: the library takes a cut one for whole.
+    """The packed stream, counted and tracked from frame to frame: the library accepts a truncated stream as complete.
 
     `whole` is True between two frames. The format: RFC 8878, section 3.1, tried with zstandard 0.25.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self.count, self.whole = 0, True
+        self.count = 0
+        self.whole = True
         self._follow = self._frames()
-        self._need, self._have = next(self._follow), b""
+        self._need = next(self._follow)
+        self._have = b""
 
     def read(self, size: int = -1) -> bytes:
         data = self._stream.read(_CHUNK_BYTES if size < 0 else size)
@@ -67,7 +69,7 @@ class _Packed(io.RawIOBase):
         return data
 
     def _take(self, data: bytes, at: int) -> int:
-        """The number of bytes used: of a header to be read, or (with a negative need) of a body to be passed over."""
+        """Consume bytes of a header, or (with a negative need) of a body to skip; return their number."""
         self.whole = False
         if self._need < 0:
             used = min(-self._need, len(data) - at)
@@ -78,15 +80,16 @@ class _Packed(io.RawIOBase):
             self._have += data[at : at + used]
             done = len(self._have) == self._need
         if done:
-            self._need, self._have = self._follow.send(self._have), b""
+            self._need = self._follow.send(self._have)
+            self._have = b""
         return used
 
     def _frames(self) -> Generator[int, bytes, None]:
-        """How many bytes come next: a positive number is to be sent back, a negative one passed over."""
+        """Yield the size of the next piece: positive for bytes to send back, negative for bytes to skip."""
         while True:
             self.whole = True
             magic = yield 4
-            if magic[1:] == b"\x2a\x4d\x18":  # a frame of something else
+            if magic[1:] == b"\x2a\x4d\x18":  # a skippable frame
                 if size := int.from_bytes((yield 4), "little"):
                     yield -size
                 continue
@@ -95,7 +98,9 @@ class _Packed(io.RawIOBase):
             last = 0
             while not last:
                 header = int.from_bytes((yield 3), "little")
-                last, kind, size = header & 1, header >> 1 & 3, header >> 3
+                last = header & 1
+                kind = header >> 1 & 3
+                size = header >> 3
                 if size := 1 if kind == _RLE else size:
                     yield -size
             if descriptor & 4:
@@ -103,7 +108,7 @@ class _Packed(io.RawIOBase):
 
 
 def _rest_of_header(descriptor: int) -> int:
-    """The bytes of a frame's header after its descriptor: window, dictionary, size of the content."""
+    """Return the size of a frame header after its descriptor: window, dictionary, content size."""
     single = descriptor >> 5 & 1
     content = (single, 2, 4, 8)[descriptor >> 6]
     return (1 - single) + (0, 1, 2, 4)[descriptor & 3] + content

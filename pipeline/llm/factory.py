@@ -122,7 +122,7 @@ def _clients(
     try:
         endpoint = Endpoint(base_url, access_of(first, pool_size=pool_size, address=address))
     except SettingError as cause:  # a file that it names
-        raise SettingError(provider_key(name, cause.key), cause.told) from cause
+        raise SettingError(provider_key(name, cause.key), cause.message) from cause
     clients: dict[str, Client] = {}
     for variant, config in configs.items():
         client = _client(replace(config, base_url=base_url), name=name, endpoint=endpoint)

@@ -96,7 +96,7 @@ def walk(
         except OSError as cause:
             if _was_removed(cause, rules):
                 continue
-            raise _broke_off(f"{folder.path}/{name}", cause) from cause
+            raise _interrupted(f"{folder.path}/{name}", cause) from cause
         if isinstance(entry, StoredFile):
             yield entry
         elif entry is not None:
@@ -121,7 +121,7 @@ def _scan(folder: _Folder, rules: _Rules) -> Iterator[str]:
         if cause.errno == errno.ELOOP:
             rules.ignored("symlink")
         elif not _was_removed(cause, rules):
-            raise _broke_off(folder.path, cause) from cause
+            raise _interrupted(folder.path, cause) from cause
         return
     yield from sorted(first)
 
@@ -186,8 +186,8 @@ def _hidden(relative: str) -> bool:
     return relative != "." and any(part.startswith(HIDDEN) for part in relative.split("/"))
 
 
-def _broke_off(path: str, cause: OSError) -> TryLaterError:
-    return TryLaterError(f"the listing broke off at {printable(path)}: {cause.strerror or cause}")
+def _interrupted(path: str, cause: OSError) -> TryLaterError:
+    return TryLaterError(f"the listing was interrupted at {printable(path)}: {cause.strerror or cause}")
 
 
 def find_file(path: Path, *, clock: Callable[[], float] = time.time) -> StoredFile | None:

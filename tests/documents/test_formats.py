@@ -166,7 +166,7 @@ def test_a_message_in_seven_bits_is_read() -> None:
 
 def test_what_is_no_message_is_unreadable() -> None:
     """Without a header it is none; without words it is empty."""
-    assert problem("mail", b"\n\njust words") == ("document_unreadable", "no message: it begins with no header")
+    assert problem("mail", b"\n\njust words") == ("document_unreadable", "no message: it does not begin with a header")
     assert problem("mail", b"Subject: x\r\n\r\n \r\n")[0] == "document_empty"
 
 
