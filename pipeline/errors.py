@@ -13,6 +13,7 @@ It must not import any other module of the project.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -53,6 +54,19 @@ class TryLaterError(PipelineError):
 
 class OutputError(TryLaterError):
     """A record could not be written, so no further request may be sent."""
+
+
+MACHINE_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+"""Raised by a machine with too few descriptors or buffers, or too little memory; it may be over in a moment."""
+
+
+def is_machine_trouble(error: BaseException | None) -> bool:
+    """Return whether an error, or one that it was raised from, is a shortage of this machine."""
+    while error is not None:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in MACHINE_ERRNOS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class InternalError(PipelineError):

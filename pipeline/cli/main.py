@@ -17,7 +17,16 @@ from typing import Any, Protocol
 from pipeline import __version__
 from pipeline.cli.usage import Parser
 from pipeline.config.redaction import SECRETS
-from pipeline.errors import EXIT_CONFIG, EXIT_INTERNAL, EXIT_OK, EXIT_SIGINT, ConfigError, PipelineError
+from pipeline.errors import (
+    EXIT_CONFIG,
+    EXIT_INTERNAL,
+    EXIT_LATER,
+    EXIT_OK,
+    EXIT_SIGINT,
+    ConfigError,
+    PipelineError,
+    is_machine_trouble,
+)
 from pipeline.logs import LineHandler, setup
 
 logger = logging.getLogger("pipeline.cli")
@@ -26,6 +35,11 @@ _EXIT_CODES = """exit codes:
   0 finished, or stopped by --max-duration     1 too many failures, or too few documents
   2 usage or configuration error: fix it       3 stopped early: run the same command to resume
   70 internal error                            130, 143 interrupted by SIGINT, SIGTERM"""
+
+_SHORTAGE = (
+    "This machine is short of open files or memory: %s. Completed records are safe; raise the limit (ulimit -n) or "
+    "stop other programs, then run the same command again."
+)
 
 
 class Command(Protocol):
@@ -124,6 +138,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         sys.stderr.write(SECRETS.redact(f"pipeline: {error}\n"))
         return EXIT_CONFIG
+    except OSError as error:  # a command's module cannot be opened
+        if not is_machine_trouble(error):
+            raise
+        sys.stderr.write(f"pipeline: {_SHORTAGE % error}\n")
+        return EXIT_LATER
     handler = setup(arguments.log_level, format=arguments.log_format, quiet=arguments.quiet)
     threading.excepthook = _log_thread_error
     code = EXIT_INTERNAL
@@ -135,11 +154,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             logger.error("%s", line)
     except KeyboardInterrupt:
         code = EXIT_SIGINT
-    except Exception:
-        logger.exception("internal error; completed records are safe")
+    except Exception as error:
+        code = _code_of_internal_error(error)
     finally:
         _close(handler, code)
     return code
+
+
+def _code_of_internal_error(error: Exception) -> int:
+    """Log an error that nobody has caught, and return the exit code: 3 for a shortage of this machine, else 70."""
+    if not is_machine_trouble(error):
+        logger.exception("internal error; completed records are safe")
+        return EXIT_INTERNAL
+    logger.error(_SHORTAGE, error)
+    return EXIT_LATER
 
 
 def _command_in(words: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ which distinguishes refused credentials from a refused request, are only in the 
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,8 @@ def as_os_errors(uri: str) -> Iterator[None]:
     """Raise an OSError for an exception of the library in the block.
 
     FileNotFoundError (MissingBucketError), StoreRefusedError, FileExistsError, StaleVersionError, EINVAL for a key
-    without a name, EPROTO for another refusal, and ConnectionError for a store that fails or cannot be reached.
+    without a name, EPROTO for another refusal, and ConnectionError for a store that fails or cannot be reached; the
+    library panics when this machine has no descriptor left for its threads, which becomes the machine's own errno.
     """
     from obstore import exceptions as theirs
 
@@ -51,6 +53,15 @@ def as_os_errors(uri: str) -> Iterator[None]:
     except theirs.BaseError as cause:
         kind, number = _kind_of(str(cause))
         raise kind(number, error_text(cause), uri) from cause
+    except BaseException as cause:
+        # its class cannot be imported, and derives from BaseException; seen: `Os { code: 24, kind: TooManyOpenFiles, …`
+        if type(cause).__name__ != "PanicException":
+            raise
+        number_found = re.search(r"\bOs \{ code: (\d+)", str(cause))
+        if number_found is None:
+            raise RuntimeError(f"the store's library panicked: {cause}") from cause
+        number = int(number_found[1])
+        raise OSError(number, os.strerror(number), uri) from cause
 
 
 def _missing(text: str) -> type[OSError]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 
+from pipeline.errors import MACHINE_ERRNOS
 from pipeline.stores.beneath import StaleVersionError
 
 
@@ -26,7 +27,6 @@ class MissingBucketError(FileNotFoundError):
     """The bucket itself does not exist."""
 
 
-_MACHINE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _FILE_SYSTEM = frozenset(
     {
         *(errno.EIO, errno.ESTALE, errno.EDQUOT, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.EPROTO),
@@ -42,9 +42,9 @@ def is_trouble(cause: BaseException) -> bool:
         return False
     if isinstance(cause, (ConnectionError, StoreRefusedError, MissingBucketError, MachineTroubleError)):
         return True
-    return isinstance(cause, OSError) and cause.errno in _MACHINE | _FILE_SYSTEM
+    return isinstance(cause, OSError) and cause.errno in MACHINE_ERRNOS | _FILE_SYSTEM
 
 
 def is_shortage(cause: OSError) -> bool:
     """Return True when this machine is out of resources that other work releases: descriptors, buffers."""
-    return cause.errno in _MACHINE and cause.errno != errno.ENOMEM
+    return cause.errno in MACHINE_ERRNOS and cause.errno != errno.ENOMEM

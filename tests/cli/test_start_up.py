@@ -44,3 +44,14 @@ def test_a_run_imports_no_library_that_it_does_not_need() -> None:
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"rich", "obstore", "pypdf", "trafilatura", "lxml", "prometheus_client", "asyncio"}
     assert {name.split(".")[0] for name in child.stdout.split()} & heavy == set()
+
+
+@pytest.mark.parametrize("first", ["", "import pipeline.cli.run"])
+def test_no_file_left_for_an_import_is_exit_3(first: str) -> None:
+    """The shortage may be over at the next start: it is no internal error, and has no traceback."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))"
+    lines = ("import sys, encodings.idna", "from pipeline.cli import main", first, limit, "sys.exit(main(['run']))")
+    ran = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 3, ran.stderr
+    assert "short of open files" in ran.stderr
+    assert "Traceback" not in ran.stderr
