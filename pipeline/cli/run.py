@@ -59,7 +59,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         help="address to listen on; default: this machine only",
     )
     add("--metrics-textfile", metavar="FILE", type=Path, help="for node_exporter: written periodically and at the end")
-    add("--pushgateway", metavar="URL", type=http_url, help="push metrics at the end, grouped by agent and shard")
+    add("--pushgateway", metavar="URL", type=http_url, help="push metrics at the end; default: $PIPELINE_PUSHGATEWAY")
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
@@ -87,8 +87,23 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         metrics_port=arguments.metrics_port,
         metrics_host=arguments.metrics_host,
         metrics_textfile=arguments.metrics_textfile,
-        pushgateway=arguments.pushgateway,
+        pushgateway=_pushgateway(arguments.pushgateway, environ),
         command=same_command(arguments),
         config_file=config_path(arguments, environ=environ),
     )
     return run(options, load=lambda: load_app(arguments, environ=environ), environ=environ)
+
+
+def _pushgateway(flag: str | None, environ: Mapping[str, str]) -> str | None:
+    """The flag's URL, else the environment's; its password is in no output from now on."""
+    from pipeline.config.redaction import SECRETS
+    from pipeline.errors import ConfigError
+
+    url = flag or environ.get("PIPELINE_PUSHGATEWAY") or None
+    if url is None:
+        return None
+    SECRETS.add_url(url)
+    try:
+        return http_url(url)
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(f"PIPELINE_PUSHGATEWAY: {error}") from error

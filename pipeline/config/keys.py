@@ -56,7 +56,12 @@ def misspelt_names(environ: Iterable[str]) -> dict[str, str]:
 
     Other prefixes are skipped: servers define their own (OLLAMA_MODELS, VLLM_PORT), and Kubernetes creates many.
     """
-    known = [*(name for name in env_names() if name.startswith("PIPELINE_")), "PIPELINE_CONFIG", "PIPELINE_SHARDS"]
+    known = [
+        *(name for name in env_names() if name.startswith("PIPELINE_")),
+        "PIPELINE_CONFIG",
+        "PIPELINE_SHARDS",
+        "PIPELINE_PUSHGATEWAY",
+    ]
     unknown = [name for name in environ if name.startswith("PIPELINE_") and name not in known]
     matches = {name: difflib.get_close_matches(name[:200], known, n=1, cutoff=0.9) for name in unknown}
     return {name: near[0] for name, near in matches.items() if near}

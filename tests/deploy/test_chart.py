@@ -365,6 +365,7 @@ def test_everything_means_every_value() -> None:
     open_sections = ("pipelineConfig", "agents", "resources", "podSecurityContext", "securityContext")
     elsewhere = {
         "nameOverride", "image.tag", "existingConfigMap", "config.VLLM_API_KEY", "config.OLLAMA_API_KEY",
+        "metrics.pushgatewaySecret",
         "cronjob.enabled", "persistence.existingClaim", "serviceAccount.create", "securityContext",
     }  # fmt: skip
     missing = {
@@ -374,3 +375,27 @@ def test_everything_means_every_value() -> None:
         if (key not in given or (name and name not in given[key]))
     }
     assert missing == elsewhere
+
+
+def test_the_network_policy_names_the_pods_and_what_they_may_reach() -> None:
+    """DNS and the networks of the values, by port; it selects the pods of both Jobs, and is off by default."""
+    manifests = rendered(EVERYTHING)
+    policy = only(manifests, "NetworkPolicy")["spec"]
+    for spec in job_specs(manifests).values():
+        assert policy["podSelector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+    dns, servers = policy["egress"]
+    assert "to" not in dns
+    assert {each["port"] for each in dns["ports"]} == {53}
+    assert servers["to"] == [{"ipBlock": {"cidr": "10.0.0.0/16"}}]
+    assert [each["port"] for each in servers["ports"]] == [8000, 443]
+    assert [each["port"] for each in policy["ingress"][0]["ports"]] == [9464]
+    assert "NetworkPolicy" not in {each["kind"] for each in rendered(CRON)}
+
+
+def test_the_push_gateway_comes_from_a_secret() -> None:
+    """Its URL is in no manifest but by the name of the Secret."""
+    manifests = rendered(CRON, {"metrics.pushgatewaySecret": {"name": "gateway", "key": "url"}})
+    container = job_specs(manifests)["CronJob"]["template"]["spec"]["containers"][0]
+    (found,) = [each for each in container["env"] if each["name"] == "PIPELINE_PUSHGATEWAY"]
+    assert found["valueFrom"] == {"secretKeyRef": {"name": "gateway", "key": "url"}}
+    assert not [each for each in container["args"] if each.startswith("--pushgateway")]

@@ -342,6 +342,17 @@ def test_a_gateway_that_is_not_there_is_a_warning(place: Place) -> None:
     assert "secret" not in ran.err
 
 
+def test_the_gateway_of_the_environment_is_used_and_masked(place: Place) -> None:
+    """PIPELINE_PUSHGATEWAY is the default of the flag; a wrong one is a configuration error without its password."""
+    place.documents(1)
+    ran = place.run("--log-level", "debug", env={"PIPELINE_PUSHGATEWAY": "http://me:secret%2F0@127.0.0.1:9"})
+    assert "metrics are not pushed" in ran.err
+    assert "secret" not in ran.out + ran.err
+    ran = place.run(code=2, env={"PIPELINE_PUSHGATEWAY": "ftp://me:secret%2F0@gateway"})
+    assert "PIPELINE_PUSHGATEWAY: got" in ran.err
+    assert "secret" not in ran.out + ran.err
+
+
 def test_a_gateway_that_never_answers_does_not_hold_the_end(place: Place) -> None:
     """The push gives up after some seconds."""
     place.documents(1)

@@ -86,6 +86,15 @@ spec:
           value: /tmp
         - name: HOME
           value: /tmp
+        {{- with $values.metrics.pushgatewaySecret }}
+        {{- if .name }}
+        - name: PIPELINE_PUSHGATEWAY
+          valueFrom:
+            secretKeyRef:
+              name: {{ .name | quote }}
+              key: {{ .key | quote }}
+        {{- end }}
+        {{- end }}
         {{- with .shards }}
         - name: PIPELINE_SHARDS
           value: {{ int . | quote }}
