@@ -100,4 +100,4 @@ def _may_hold_secret(text: str) -> bool:
     setting = value_of_text(key, value)
     for part in reversed(inside):
         setting = {part: setting}
-    return any(word in name for word in ("api_key", "headers", "storage", "url")) or masked(setting) != setting
+    return any(word in name for word in ("api_key", "headers", "storage")) or masked(setting) != setting

@@ -15,6 +15,9 @@ import pytest
 from conftest import COMMAND, Place
 from fake_llm import FakeLLM
 
+from pipeline.cli import parser
+from pipeline.cli.arguments import same_command
+
 LENIENT = ("--set", "runner.max_error_rate=1")
 
 
@@ -266,3 +269,20 @@ def test_a_name_that_the_terminal_cannot_write_is_spelled_out(place: Place) -> N
     ran = place.run(*LENIENT, env={"PYTHONIOENCODING": "ascii"})
     assert "B\\xfcro-\\u6771\\u4eac.txt" in ran.out
     assert list(place.failed()) == ["Büro-東京.txt"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "kept"),
+    [
+        ("vllm.base_url=http://gpu1:8000", True),
+        ('vllm.base_url=["http://gpu1:8000", "http://gpu2:8000/v1"]', True),
+        ("runner.max_outage_s=12", True),
+        ("vllm.base_url=http://user:word@gpu1:8000", False),
+        ("vllm.api_key=sk-0123456789", False),
+        ('vllm.headers={"Cookie": "a=b"}', False),
+    ],
+)
+def test_the_command_to_run_again_keeps_every_setting_that_holds_no_secret(setting: str, kept: bool) -> None:
+    """A pasted command asks the same server; only what is or may hold a secret is left out."""
+    arguments = parser("run").parse_args(["run", "--set", setting])
+    assert (setting in shlex.split(same_command(arguments))) is kept
