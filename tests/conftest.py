@@ -136,7 +136,9 @@ class Place:
     ) -> Child:
         """The command, started in the folder with the folder's config; `stdout`: a file instead of a pipe."""
         clean = {
-            name: value for name, value in os.environ.items() if not name.startswith(("VLLM_", "OLLAMA_", "PIPELINE_"))
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("VLLM_", "OLLAMA_", "PIPELINE_", "COLUMNS"))
         }
         process = subprocess.Popen(
             [*COMMAND, *arguments],

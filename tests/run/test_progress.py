@@ -313,7 +313,7 @@ def test_the_total_is_what_limit_leaves(
     """With --limit the end is known as soon as so many documents were listed, skipped ones not counted."""
     runner = SimpleNamespace(
         counts={"found": found, "done": 3, "failed": 1, "skipped": skipped}, waiting_since=None, ready=True, end=None,
-        in_flight=2, listed_whole=listed_whole, plan=SimpleNamespace(client=SimpleNamespace(trouble=None)),
+        in_flight=2, listed_whole=listed_whole, plan=SimpleNamespace(client=SimpleNamespace(trouble=None, held=None)),
         job=SimpleNamespace(budget=budget, limit=Fixed(4)),
     )  # fmt: skip
     shown = Shown()
