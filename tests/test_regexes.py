@@ -41,7 +41,7 @@ BOUNDED = {
     "llm/error_bodies.py: _HEADING": 20_000,
     "llm/error_bodies.py: _HIDDEN": 20_000,
     "documents/patterns.py: _PIECE": 4096,
-    "stores/clouds.py: said": 2000,
+    "stores/clouds.py: error_text": 2000,
 }
 """Patterns whose text is cut before they see it, with the most characters that they get."""
 

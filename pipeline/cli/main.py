@@ -155,7 +155,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = EXIT_SIGINT
     except Exception as error:
-        code = _code_of_internal_error(error)
+        # an interrupt while a class is being made arrives as the cause of another exception (before Python 3.12)
+        interrupted = isinstance(error.__cause__, KeyboardInterrupt)
+        code = EXIT_SIGINT if interrupted else _code_of_internal_error(error)
     finally:
         _close(handler, code)
     return code

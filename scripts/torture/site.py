@@ -154,7 +154,9 @@ def short_of_files(process: subprocess.Popen[bytes], *, spare: int, lasts_s: flo
     try:
         usual = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
         open_now = sum(1 for _ in Path(f"/proc/{process.pid}/fd").iterdir())
-        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (open_now + spare, usual[1]))
+        hard = usual[1]
+        soft = open_now + spare if hard == resource.RLIM_INFINITY else min(open_now + spare, hard)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (soft, hard))
         try:
             process.wait(lasts_s)
         except subprocess.TimeoutExpired:
@@ -166,4 +168,5 @@ def short_of_files(process: subprocess.Popen[bytes], *, spare: int, lasts_s: flo
 
 def ended_in_startup(said: str) -> bool:
     """Returns whether SIGINT met an interpreter that was still starting: the trace is Python's own."""
-    return said.rstrip().endswith("KeyboardInterrupt") and "Z INFO " not in said and "Z ERROR " not in said
+    interrupted = said.rstrip().endswith("KeyboardInterrupt") or "\nKeyboardInterrupt" in said
+    return interrupted and "Z INFO " not in said and "Z ERROR " not in said

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
+from conftest import COMMAND
 
 HEAVY = {
     *("rich", "requests", "urllib3", "jsonschema", "referencing", "yaml", "obstore", "zstandard", "charset_normalizer"),
@@ -13,6 +17,8 @@ HEAVY = {
 }
 CODE = """
 import sys
+import time
+from pathlib import Path
 sys.argv = ["pipeline", *{arguments!r}]
 from pipeline.cli import main
 try:
@@ -55,3 +61,18 @@ def test_no_file_left_for_an_import_is_exit_3(first: str) -> None:
     assert ran.returncode == 3, ran.stderr
     assert "short of open files" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("after_s", [0.02, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6])
+def test_an_interrupt_at_any_moment_of_the_start_prints_no_traceback(tmp_path: Path, after_s: float) -> None:
+    """During the imports the signal ends the process at once; after them the run ends as interrupted."""
+    (tmp_path / "a.txt").write_text("A text.", encoding="utf-8")
+    command = [*COMMAND, "run", "--input", str(tmp_path), "--output", str(tmp_path / "out"), "--set", "provider=vllm"]
+    with subprocess.Popen(
+        [*command, "--set", "vllm.base_url=http://127.0.0.1:9"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as child:
+        time.sleep(after_s)
+        child.send_signal(signal.SIGINT)
+        _, stderr = child.communicate(timeout=60)
+    assert b"Traceback" not in stderr
+    assert child.returncode in (130, -signal.SIGINT)
