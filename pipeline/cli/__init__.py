@@ -6,8 +6,8 @@ It may import every folder; no other folder may import it.
 import signal
 import threading
 
-# Until everything is imported, Ctrl-C ends the process at once, as it does in other programs: Python's own handler would
-# raise in the middle of an import, which can turn it into another exception and another exit code.
+# Until everything is imported, Ctrl-C ends the process at once, as it does in other programs: Python's own handler
+# would raise in the middle of an import, which can turn it into another exception and another exit code.
 _usual = signal.getsignal(signal.SIGINT)
 _is_replaced = _usual is signal.default_int_handler and threading.current_thread() is threading.main_thread()
 if _is_replaced:
