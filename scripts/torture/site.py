@@ -155,7 +155,8 @@ def short_of_files(process: subprocess.Popen[bytes], *, spare: int, lasts_s: flo
         usual = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
         open_now = sum(1 for _ in Path(f"/proc/{process.pid}/fd").iterdir())
         hard = usual[1]
-        soft = open_now + spare if hard == resource.RLIM_INFINITY else min(open_now + spare, hard)
+        soft = max(1, open_now + spare)  # a process that has just started has few files open
+        soft = soft if hard == resource.RLIM_INFINITY else min(soft, hard)
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (soft, hard))
         try:
             process.wait(lasts_s)
