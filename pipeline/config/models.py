@@ -32,60 +32,11 @@ def _check_provider(config: OllamaConfig | VLLMConfig, section: str) -> None:
         raise ConfigError("client_key: got a key without a certificate, need client_cert as well")
 
 
-def _server_urls(base_url: str | tuple[str, ...]) -> tuple[str, ...]:
-    given = (base_url,) if isinstance(base_url, str) else base_url
-    return tuple(dict.fromkeys(url.rstrip("/").removesuffix("/v1").rstrip("/") for url in given))
-
-
 @dataclass(frozen=True, slots=True)
-class OllamaConfig:
-    """Connection and request settings of an Ollama server."""
+class _ServerConfig:
+    """Connection and request settings that every kind of server has."""
 
-    base_url: str | tuple[str, ...] = field(default="http://127.0.0.1:11434", repr=False)
-    model: str = "llama3.1"
-    timeout: float = 300.0
-    max_retries: int = 3
-    retry_base_delay: float = 1.0
-    retry_max_delay: float = 30.0
-    retry_backoff_multiplier: float = 2.0
-    max_tokens: int = 1024
-    temperature: float = 0.0
-    api_key: str = field(default="", repr=False)
-    type: Literal["ollama"] = "ollama"
-    num_ctx: Literal["auto"] | int = 8192
-    context_length: int | None = None
-    keep_alive: int | str = "10m"
-    load_timeout: float = 900.0
-    stream: bool = False
-    think: bool | Think = "auto"
-    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    extra_body: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
-    ca_file: str | None = None
-    client_cert: str | None = None
-    client_key: str | None = None
-    proxy: str | None = field(default=None, repr=False)
-    max_connection_age_s: float = 120.0
-    preflight: Preflight = "strict"
-    api_key_file: str | None = None
-    resolve_replicas: bool = False
-    model_id: str | None = None
-
-    def __post_init__(self) -> None:
-        _check_provider(self, "ollama")
-        check_ollama_fields(self.options, self.extra_body)
-
-    @property
-    def base_urls(self) -> tuple[str, ...]:
-        """The replicas' addresses, without a trailing `/` or `/v1`, each once."""
-        return _server_urls(self.base_url)
-
-
-@dataclass(frozen=True, slots=True)
-class VLLMConfig:
-    """Connection and request settings of a vLLM server, or another OpenAI-compatible one (`type: openai`)."""
-
-    base_url: str | tuple[str, ...] = field(default="http://127.0.0.1:8000", repr=False)
+    base_url: str | tuple[str, ...] = field(default="", repr=False)
     model: str = ""
     timeout: float = 300.0
     max_retries: int = 3
@@ -95,11 +46,10 @@ class VLLMConfig:
     max_tokens: int = 1024
     temperature: float = 0.0
     api_key: str = field(default="", repr=False)
-    type: Literal["vllm", "openai"] = "vllm"
-    extra_body: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    stream: bool = False
+    type: str = ""
     context_length: int | None = None
-    metrics_url: str | None = field(default=None, repr=False)
+    stream: bool = False
+    extra_body: Mapping[str, Any] = field(default_factory=dict, hash=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
     ca_file: str | None = None
     client_cert: str | None = None
@@ -111,13 +61,41 @@ class VLLMConfig:
     resolve_replicas: bool = False
     model_id: str | None = None
 
-    def __post_init__(self) -> None:
-        _check_provider(self, "vllm")
-
     @property
     def base_urls(self) -> tuple[str, ...]:
         """The replicas' addresses, without a trailing `/` or `/v1`, each once."""
-        return _server_urls(self.base_url)
+        given = (self.base_url,) if isinstance(self.base_url, str) else self.base_url
+        return tuple(dict.fromkeys(url.rstrip("/").removesuffix("/v1").rstrip("/") for url in given))
+
+
+@dataclass(frozen=True, slots=True)
+class OllamaConfig(_ServerConfig):
+    """Connection and request settings of an Ollama server."""
+
+    base_url: str | tuple[str, ...] = field(default="http://127.0.0.1:11434", repr=False)
+    model: str = "llama3.1"
+    type: Literal["ollama"] = "ollama"
+    num_ctx: Literal["auto"] | int = 8192
+    keep_alive: int | str = "10m"
+    load_timeout: float = 900.0
+    think: bool | Think = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        _check_provider(self, "ollama")
+        check_ollama_fields(self.options, self.extra_body)
+
+
+@dataclass(frozen=True, slots=True)
+class VLLMConfig(_ServerConfig):
+    """Connection and request settings of a vLLM server, or another OpenAI-compatible one (`type: openai`)."""
+
+    base_url: str | tuple[str, ...] = field(default="http://127.0.0.1:8000", repr=False)
+    type: Literal["vllm", "openai"] = "vllm"
+    metrics_url: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_provider(self, "vllm")
 
 
 ProviderConfig = OllamaConfig | VLLMConfig
