@@ -1,0 +1,235 @@
+"""The fields of a schema as a tree with the rule that compares each of them.
+
+Items of a list have the path of the list (`companies.ticker`), as in `pipeline diff`. It must not see any answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from pipeline.answers.subschemas import QUOTE
+from pipeline.config.constraints import nearest_hint
+from pipeline.errors import ConfigError
+from pipeline.truth.comparators import COMPARISONS, Comparator
+
+OFF = "off"
+LONGEST_COMPARED = 100
+"""A string that may be longer is free text: two right answers have different words, and it is not compared."""
+_SETTINGS = ("compare", "abs", "rel", "at_least", "key")
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A single value; `comparator` is None for a field that is not graded. Few `values` get a confusion table."""
+
+    path: str
+    comparator: Comparator | None
+    has_few_values: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectField:
+    """An object with named properties; the root has the path ""."""
+
+    path: str
+    properties: Mapping[str, Field]
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarList:
+    """A list of single values, graded as a multiset."""
+
+    path: str
+    item: Leaf
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectList:
+    """A list of objects, which are paired one to one; `key` names the property that identifies an object."""
+
+    path: str
+    item: ObjectField
+    key: str | None = None
+
+
+Field = Leaf | ObjectField | ScalarList | ObjectList
+
+
+def graded_fields(schema: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]) -> ObjectField:
+    """Return the fields of a schema, compared by `settings` (path → compare, abs, rel, at_least, key) or by default.
+
+    ConfigError for a path that the schema does not have, with the nearest one, and for settings that do not fit.
+    """
+    root = _Builder(schema, settings).field(schema, path="", inside=frozenset())
+    if not isinstance(root, ObjectField):
+        return ObjectField("", {})
+    known = {field.path: field for field in every_field(root)}
+    for path, own in settings.items():
+        _check_settings(path, own, known=known)
+    return root
+
+
+def every_field(field: Field) -> Iterator[Field]:
+    """Yield a field and all fields below it; the items of a list are not fields of their own."""
+    yield field
+    inner = field.properties if isinstance(field, ObjectField) else {}
+    inner = field.item.properties if isinstance(field, ObjectList) else inner
+    for below in inner.values():
+        yield from every_field(below)
+
+
+def leaves(field: Field) -> Iterator[Leaf]:
+    """Yield what is compared or off: single values, and the items of lists of them."""
+    for below in every_field(field):
+        if isinstance(below, Leaf):
+            yield below
+        elif isinstance(below, ScalarList):
+            yield below.item
+
+
+class _Builder:
+    """Follows references and looks through `anyOf: [X, null]`."""
+
+    def __init__(self, root: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]) -> None:
+        self._root = root
+        self._settings = settings
+
+    def field(self, schema: Any, *, path: str, inside: frozenset[str]) -> Field:
+        """Return the field of a schema; `inside` are the references around it, and one of them again is one value."""
+        node, followed = self._resolved(schema)
+        if followed & inside:
+            return self._leaf(node, path)
+        inside |= followed
+        kind = _type_of(node)
+        properties = node.get("properties")
+        if kind == "object" and isinstance(properties, dict) and properties:
+            return self._object(properties, path=path, inside=inside)
+        if kind == "array" and "prefixItems" not in node:
+            return self._list(node, path=path, inside=inside)
+        return self._leaf(node, path)
+
+    def _object(self, properties: Mapping[str, Any], *, path: str, inside: frozenset[str]) -> ObjectField:
+        prefix = f"{path}." if path else ""
+        return ObjectField(
+            path,
+            {name: self.field(sub, path=f"{prefix}{name}", inside=inside) for name, sub in properties.items()},
+        )
+
+    def _list(self, node: Mapping[str, Any], *, path: str, inside: frozenset[str]) -> Field:
+        item = self.field(node.get("items", {}), path=path, inside=inside)
+        if isinstance(item, ObjectField):
+            return ObjectList(path, item, self._settings.get(path, {}).get("key") or node.get("x-key"))
+        if isinstance(item, Leaf):
+            return ScalarList(path, item)
+        return self._leaf({}, path)  # a list of lists is one value
+
+    def _leaf(self, node: Mapping[str, Any], path: str) -> Leaf:
+        own = self._settings.get(path, {})
+        compare = own.get("compare")
+        compare = default_comparison(node) if compare is None else OFF if compare is False else compare
+        few = "enum" in node or _type_of(node) == "boolean"
+        if compare not in COMPARISONS:
+            return Leaf(path, None, few)
+        tolerances = {name: own[name] for name in ("abs", "rel", "at_least") if name in own}
+        return Leaf(path, Comparator(compare, **tolerances), few)
+
+    def _resolved(self, schema: Any) -> tuple[Mapping[str, Any], frozenset[str]]:
+        """Return the schema behind references, `allOf`, and `anyOf` or `oneOf` with null; and the references."""
+        node: Mapping[str, Any] = schema if isinstance(schema, dict) else {}
+        followed: set[str] = set()
+        while True:
+            branches = [branch for branch in node.get("anyOf", node.get("oneOf", [])) if branch != {"type": "null"}]
+            if isinstance(node.get("$ref"), str) and node["$ref"] not in followed:
+                followed.add(node["$ref"])
+                node = {**_without(node, "$ref"), **self._target(node["$ref"])}
+            elif len(branches) == 1 and isinstance(branches[0], dict):
+                node = {**_without(node, "anyOf", "oneOf"), **branches[0]}
+            elif node.get("allOf"):
+                node = self._merged(node)
+            else:
+                return node, frozenset(followed)
+
+    def _target(self, reference: str) -> Mapping[str, Any]:
+        target: Any = self._root
+        for step in reference.removeprefix("#").strip("/").split("/"):
+            name = unquote(step).replace("~1", "/").replace("~0", "~")
+            target = target.get(name, {}) if isinstance(target, dict) and name else target
+        return target if isinstance(target, dict) else {}
+
+    def _merged(self, node: Mapping[str, Any]) -> Mapping[str, Any]:
+        merged = _without(node, "allOf")
+        for part in node["allOf"]:
+            sub = self._target(part["$ref"]) if isinstance(part, dict) and "$ref" in part else part
+            properties = {**merged.get("properties", {}), **sub.get("properties", {})}
+            merged = {**_without(sub, "allOf"), **merged}
+            if properties:
+                merged["properties"] = properties
+        return merged
+
+
+def default_comparison(node: Mapping[str, Any]) -> str:
+    """Return the comparison of a field that `eval.fields` does not name."""
+    kind = _type_of(node)
+    if node.get(QUOTE):
+        return OFF
+    if "enum" in node or "const" in node or kind in ("boolean", "integer"):
+        return "exact"
+    if kind == "number":
+        return "number"
+    if kind != "string":
+        return "exact"
+    if node.get("format") in ("date", "date-time"):
+        return "date"
+    return OFF if node.get("maxLength", 0) > LONGEST_COMPARED else "text"
+
+
+def _type_of(node: Mapping[str, Any]) -> str | None:
+    """Return the one type beside null; None when there is none, or several."""
+    kinds = node.get("type")
+    kinds = [kinds] if isinstance(kinds, str) else [kind for kind in kinds or () if kind != "null"]
+    if len(kinds) == 1:
+        return str(kinds[0])
+    return "object" if not kinds and "properties" in node else None
+
+
+def _without(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in node.items() if name not in names}
+
+
+def _check_settings(path: str, own: Mapping[str, Any], *, known: Mapping[str, Field]) -> None:
+    at = f"eval.fields.{path}"
+    field = known.get(path) if path else None
+    if field is None:
+        paths = [name for name in known if name]
+        raise ConfigError(f"{at}: the schema has no such field{nearest_hint(path, paths)}")
+    for name in own:
+        if name not in _SETTINGS:
+            raise ConfigError(f"{at}: got {name!r}, need one of {', '.join(_SETTINGS)}{nearest_hint(name, _SETTINGS)}")
+    compare = own.get("compare", None)
+    if compare not in (None, False, OFF, *COMPARISONS):
+        need = ", ".join([*COMPARISONS, OFF])
+        raise ConfigError(f"{at}.compare: got {compare!r}, need one of {need}{nearest_hint(str(compare), COMPARISONS)}")
+    if isinstance(field, (ObjectField, ObjectList)) and set(own) - {"key"}:
+        raise ConfigError(f"{at}: is an object, need a rule for each of its properties ({path}.NAME)")
+    if "key" in own:
+        _check_key(own["key"], at=f"{at}.key", field=field)
+    for name, most in (("abs", None), ("rel", None), ("at_least", 1)):
+        _check_tolerance(own.get(name, 0), at=f"{at}.{name}", most=most)
+
+
+def _check_key(key: Any, *, at: str, field: Field) -> None:
+    if not isinstance(field, ObjectList):
+        raise ConfigError(f"{at}: only a list of objects has a key")
+    if key not in field.item.properties:
+        hint = nearest_hint(str(key), field.item.properties)
+        raise ConfigError(f"{at}: got {key!r}, need a property of the objects of {field.path}{hint}")
+
+
+def _check_tolerance(value: Any, *, at: str, most: float | None) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not value >= 0 or (most is not None and value > most):
+        need = "a number from 0 to 1" if most is not None else "a number >= 0"
+        raise ConfigError(f"{at}: got {value!r}, need {need}")

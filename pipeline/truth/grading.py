@@ -1,0 +1,224 @@
+"""Grade the answer for a document against its gold: true and false positives and negatives of each field.
+
+A gold value and a predicted value that differ are a false positive and a false negative. A failed document says nothing
+anywhere: a judged nothing is then wrong and no true negative. It must not read a file or compute an interval.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from pipeline.truth.comparators import canonical_json, is_something
+from pipeline.truth.graded_fields import Field, Leaf, ObjectField, ObjectList, ScalarList
+from pipeline.truth.object_pairs import pair_objects
+from pipeline.truth.pairing import assignment
+
+VALUE_CHARS = 60
+
+
+@dataclass(slots=True)
+class FieldCounts:
+    """Counts of one field. `right` of `judged` is its accuracy; `agreeing` of `paired` that of properties in a list."""
+
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
+    tn: int = 0
+    judged: int = 0
+    right: int = 0
+    paired: int = 0
+    agreeing: int = 0
+    is_leaf: bool = True
+    approximate: bool = False
+    confusion: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentGrade:
+    """The counts of one document by the path of the field; `unknown` values could not be decided by a person."""
+
+    fields: Mapping[str, FieldCounts]
+    unknown: int = 0
+
+    @property
+    def totals(self) -> tuple[int, int, int]:
+        """TP, FP and FN over all leaves: the rows of lists of objects would count their objects twice."""
+        counted = [counts for counts in self.fields.values() if counts.is_leaf]
+        return sum(c.tp for c in counted), sum(c.fp for c in counted), sum(c.fn for c in counted)
+
+    @property
+    def is_right(self) -> bool:
+        """True without any false positive, false negative, or nothing that a failed document left unsaid."""
+        return all(not counts.fp and not counts.fn and counts.right == counts.judged for counts in self.fields.values())
+
+
+def grade_document(
+    fields: ObjectField,
+    gold: Mapping[str, Any],
+    answer: Mapping[str, Any] | None,
+    *,
+    unknown: Collection[str] = (),
+    incomplete: Collection[str] = (),
+) -> DocumentGrade:
+    """Return the grade of an answer, None for a failed document.
+
+    `unknown` are paths that are not graded, `incomplete` those of lists that gold does not name completely.
+    """
+    grading = _Grading(failed=answer is None, unknown=frozenset(unknown), incomplete=frozenset(incomplete))
+    grading.grade(fields, gold, answer, in_list=False)
+    return DocumentGrade(grading.counts, len(frozenset(unknown)))
+
+
+class _Grading:
+    """The counts while one document is graded; a scratch one weighs a possible pair of objects."""
+
+    def __init__(self, *, failed: bool, unknown: frozenset[str], incomplete: frozenset[str]) -> None:
+        self.counts: dict[str, FieldCounts] = {}
+        self._failed = failed
+        self._unknown = unknown
+        self._incomplete = incomplete
+
+    def grade(self, field: Field, gold: Any, predicted: Any, *, in_list: bool) -> None:
+        """Count one judged value and what is below it."""
+        if field.path in self._unknown:
+            return
+        if isinstance(field, Leaf):
+            self._grade_leaf(field, gold, predicted, in_list=in_list)
+        elif isinstance(field, ObjectField):
+            self._grade_object(field, gold, predicted, in_list=in_list)
+        elif isinstance(field, ScalarList):
+            self._grade_scalars(field, _items(gold), _items(predicted))
+        else:
+            self._grade_objects(field, _objects(gold), _objects(predicted))
+
+    def _grade_object(self, field: ObjectField, gold: Any, predicted: Any, *, in_list: bool) -> None:
+        values = predicted if isinstance(predicted, Mapping) else {}
+        if isinstance(gold, Mapping):
+            judged = {name: gold[name] for name in field.properties if name in gold}
+        else:  # the text says nothing of the whole object
+            judged = dict.fromkeys(field.properties)
+        for name, value in judged.items():
+            self.grade(field.properties[name], value, values.get(name), in_list=in_list)
+
+    def _grade_leaf(self, leaf: Leaf, gold: Any, predicted: Any, *, in_list: bool) -> None:
+        if leaf.comparator is None:
+            return
+        counts = self._of(leaf)
+        expected = is_something(gold)
+        answered = is_something(predicted)
+        agree = expected and answered and leaf.comparator.agree(predicted, gold)
+        nothing = not expected and not answered
+        right = agree or (nothing and not self._failed)
+        counts.tp += agree
+        counts.tn += right and nothing
+        counts.fp += answered and not agree
+        counts.fn += expected and not agree
+        counts.judged += 1
+        counts.right += right
+        counts.paired += in_list
+        counts.agreeing += in_list and right
+        if leaf.has_few_values:
+            counts.confusion[_shown(gold), _shown(predicted)] += 1
+
+    def _grade_scalars(self, field: ScalarList, gold: Sequence[Any], predicted: Sequence[Any]) -> None:
+        comparator = field.item.comparator
+        if comparator is None:
+            return
+        golds = sorted(gold, key=canonical_json)
+        answers = sorted(predicted, key=canonical_json)
+        agreeing = {
+            (left, right): 1
+            for left, value in enumerate(golds)
+            for right, other in enumerate(answers)
+            if comparator.agree(other, value)
+        }
+        pairs, approximate = assignment(agreeing)
+        counts = self._of(field.item)
+        counts.approximate |= approximate
+        self._add_list(counts, field.path, len(pairs), len(golds), len(answers))
+
+    def _grade_objects(self, field: ObjectList, gold: Sequence[Any], predicted: Sequence[Any]) -> None:
+        golds = sorted(gold, key=canonical_json)
+        answers = sorted(predicted, key=canonical_json)
+        pairs, approximate = pair_objects(field, golds, answers, weigh=partial(self._weigh, field.item))
+        counts = self._of(field)
+        counts.approximate |= approximate
+        self._add_list(counts, field.path, len(pairs), len(golds), len(answers))
+        for left, right in pairs:
+            self.grade(field.item, golds[left], answers[right], in_list=True)
+        paired_golds = {left for left, _ in pairs}
+        paired_answers = {right for _, right in pairs}
+        for place, value in enumerate(golds):
+            if place not in paired_golds:
+                self._count_alone(field.item, value, "fn", names=None)
+        if field.path in self._incomplete:
+            return
+        judged = {name for value in golds for name in value} or None
+        for place, value in enumerate(answers):
+            if place not in paired_answers:
+                self._count_alone(field.item, value, "fp", names=judged)
+
+    def _add_list(self, counts: FieldCounts, path: str, pairs: int, golds: int, answers: int) -> None:
+        extra = 0 if path in self._incomplete else answers - pairs
+        nothing = not golds and not answers
+        counts.tp += pairs
+        counts.fn += golds - pairs
+        counts.fp += extra
+        counts.tn += nothing and not self._failed
+        counts.judged += golds + extra + nothing
+        counts.right += pairs + (nothing and not self._failed)
+
+    def _count_alone(self, field: Field, value: Any, kind: str, *, names: Collection[str] | None) -> None:
+        """Count everything that an object without a partner says as `fp` or `fn`, of the properties `names` only."""
+        if field.path in self._unknown:
+            return
+        if isinstance(field, ObjectField):
+            values = value if isinstance(value, Mapping) else {}
+            for name, inner in values.items():
+                if name in field.properties and (names is None or name in names):
+                    self._count_alone(field.properties[name], inner, kind, names=None)
+            return
+        if isinstance(field, Leaf):
+            items = [value] if is_something(value) and field.comparator is not None else []
+        elif isinstance(field, ScalarList):
+            items = _items(value) if field.item.comparator is not None else []
+        else:
+            items = _objects(value)
+            for item in items:
+                self._count_alone(field.item, item, kind, names=None)
+        if items:
+            counts = self._of(field)
+            setattr(counts, kind, getattr(counts, kind) + len(items))
+            counts.judged += len(items)
+
+    def _weigh(self, item: ObjectField, gold: Any, predicted: Any) -> tuple[int, int]:
+        """Return how many leaves of a pair agree on something, and how many on nothing."""
+        scratch = _Grading(failed=False, unknown=self._unknown, incomplete=self._incomplete)
+        scratch.grade(item, gold, predicted, in_list=True)
+        counted = [counts for counts in scratch.counts.values() if counts.is_leaf]
+        return sum(counts.tp for counts in counted), sum(counts.tn for counts in counted)
+
+    def _of(self, field: Field) -> FieldCounts:
+        counts = self.counts.get(field.path)
+        if counts is None:
+            counts = FieldCounts(is_leaf=not isinstance(field, ObjectList))
+            self.counts[field.path] = counts
+        return counts
+
+
+def _items(value: Any) -> list[Any]:
+    return [item for item in value if is_something(item)] if isinstance(value, list) else []
+
+
+def _objects(value: Any) -> list[Any]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= VALUE_CHARS else text[: VALUE_CHARS - 1] + "…"

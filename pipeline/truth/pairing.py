@@ -1,0 +1,113 @@
+"""The one-to-one assignment of two lists with the greatest weight, by the Hungarian method.
+
+It must not know what the items are: the caller gives the weight of each pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+MOST_EXACT = 200
+"""Items on a side up to which the assignment is exact: n³ steps take about a second there."""
+
+Weights = Mapping[tuple[int, int], int]
+"""(left, right) → weight; a pair that is not named cannot be made, and weights are above 0."""
+
+
+def assignment(weights: Weights) -> tuple[list[tuple[int, int]], bool]:
+    """Return the pairs of the heaviest assignment in order, and whether a part of it was approximated greedily."""
+    pairs: list[tuple[int, int]] = []
+    approximate = False
+    for lefts, rights in _components(weights):
+        if max(len(lefts), len(rights)) > MOST_EXACT:
+            approximate = True
+            pairs += _greedy(weights, lefts, rights)
+        elif len(lefts) <= len(rights):
+            pairs += _hungarian(weights, lefts, rights)
+        else:
+            turned = {(right, left): weight for (left, right), weight in weights.items()}
+            pairs += [(left, right) for right, left in _hungarian(turned, rights, lefts)]
+    return sorted(pairs), approximate
+
+
+def _components(weights: Weights) -> list[tuple[list[int], list[int]]]:
+    """Return the items that possible pairs connect, so that each group is solved by itself."""
+    by_left: dict[int, list[int]] = {}
+    by_right: dict[int, list[int]] = {}
+    for left, right in weights:
+        by_left.setdefault(left, []).append(right)
+        by_right.setdefault(right, []).append(left)
+    waiting = dict.fromkeys(sorted(by_left))
+    groups: list[tuple[list[int], list[int]]] = []
+    while waiting:
+        first = next(iter(waiting))
+        lefts: set[int] = {first}
+        rights: set[int] = set()
+        border = [first]
+        while border:
+            reached = {right for left in border for right in by_left[left]} - rights
+            rights |= reached
+            border = [left for left in {left for right in reached for left in by_right[right]} if left not in lefts]
+            lefts.update(border)
+        for left in lefts:
+            del waiting[left]
+        groups.append((sorted(lefts), sorted(rights)))
+    return groups
+
+
+def _greedy(weights: Weights, lefts: Sequence[int], rights: Sequence[int]) -> list[tuple[int, int]]:
+    inside = set(lefts)
+    free = set(rights)
+    pairs: list[tuple[int, int]] = []
+    for left, right in sorted((pair for pair in weights if pair[0] in inside), key=lambda pair: (-weights[pair], pair)):
+        if left in inside and right in free:
+            inside.remove(left)
+            free.remove(right)
+            pairs.append((left, right))
+    return pairs
+
+
+def _hungarian(weights: Weights, rows: Sequence[int], columns: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the heaviest assignment of rows to columns, of which there must not be fewer.
+
+    The method of shortest augmenting paths with potentials: each row in turn is assigned along the cheapest path of
+    exchanges, where a cost is a negative weight, and 0 leaves a row without a partner.
+    """
+    size = len(columns)
+    costs = [[-weights.get((row, column), 0) for column in columns] for row in rows]
+    row_potential = [0] * (len(rows) + 1)
+    column_potential = [0] * (size + 1)
+    row_of = [0] * (size + 1)  # the row, from 1, that a column is assigned to; 0 for none
+    for row in range(1, len(rows) + 1):
+        row_of[0] = row
+        column = 0
+        least: list[float] = [float("inf")] * (size + 1)
+        came_from = [0] * (size + 1)
+        visited = [False] * (size + 1)
+        while row_of[column]:
+            visited[column] = True
+            current = row_of[column]
+            delta = float("inf")
+            nearest = 0
+            for other in range(1, size + 1):
+                if visited[other]:
+                    continue
+                cost = costs[current - 1][other - 1] - row_potential[current] - column_potential[other]
+                if cost < least[other]:
+                    least[other] = cost
+                    came_from[other] = column
+                if least[other] < delta:
+                    delta = least[other]
+                    nearest = other
+            for other in range(size + 1):
+                if visited[other]:
+                    row_potential[row_of[other]] += int(delta)
+                    column_potential[other] -= int(delta)
+                else:
+                    least[other] -= delta
+            column = nearest
+        while column:
+            row_of[column] = row_of[came_from[column]]
+            column = came_from[column]
+    found = [(rows[row - 1], columns[number]) for number, row in enumerate(row_of[1:]) if row]
+    return [pair for pair in found if pair in weights]

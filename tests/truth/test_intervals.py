@@ -1,0 +1,87 @@
+"""Intervals of shares and of precision, recall and F1: their exact numbers, which are the same on every machine."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.truth.intervals import Estimate, Triple, change, documents_needed, estimates, verdict_of, wilson
+
+RIGHT: Triple = (1, 0, 0)
+WRONG: Triple = (0, 1, 1)
+COUNTS = st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4))
+
+
+def _rounded(estimate: Estimate) -> tuple[float | None, ...]:
+    return tuple(
+        None if number is None else round(number, 4) for number in (estimate.value, estimate.low, estimate.high)
+    )
+
+
+@pytest.mark.parametrize(
+    ("right", "total", "low", "high"),
+    [(10, 10, 0.7225, 1), (9, 10, 0.5958, 0.9821), (90, 100, 0.8256, 0.9448), (0, 10, 0, 0.2775)],
+)
+def test_wilson(right: int, total: int, low: float, high: float) -> None:
+    """The interval of a share of documents has its published digits."""
+    assert tuple(round(bound, 4) for bound in wilson(right, total)) == (low, high)
+
+
+def test_documents_needed() -> None:
+    """The number of documents that a gate needs: 35 of 35 is the first that is surely over 0.9."""
+    assert documents_needed(1, 0.9) == 35
+    assert documents_needed(0.95, 0.9) == 139
+    assert documents_needed(0.93, 0.9) == 385
+    assert documents_needed(0.9, 0.9) is None
+
+
+def test_five_documents() -> None:
+    """Two added documents widen the interval of a small sample."""
+    found = estimates([(2, 0, 0), (1, 1, 0), (0, 1, 1), (3, 0, 1), (1, 0, 0)])
+    assert _rounded(found["f1"]) == (0.7778, 0.365, 0.9219)
+    assert _rounded(found["precision"]) == (0.7778, 0.3509, 0.9375)
+    assert _rounded(found["recall"]) == (0.7778, 0.3731, 0.9315)
+
+
+@pytest.mark.parametrize(
+    ("documents", "expected"),
+    [
+        ([RIGHT] * 10, (1, 0.75, 1)),
+        ([RIGHT] * 40, (1, 0.9286, 1)),
+        ([RIGHT] * 90 + [WRONG] * 10, (0.9, 0.8333, 0.951)),
+        ([], (None, None, None)),
+        ([(0, 0, 0)], (None, None, None)),
+    ],
+)
+def test_f1(documents: list[Triple], expected: tuple[float | None, ...]) -> None:
+    """Ten of ten are not "100 % to 100 %", and nothing to count is null, never 0 or 1."""
+    assert _rounded(estimates(documents)["f1"]) == expected
+
+
+def test_paired_difference_of_ten() -> None:
+    """Two documents that differ show nothing."""
+    found = change([(WRONG, RIGHT)] * 2 + [(RIGHT, RIGHT)] * 8, "f1")
+    assert (round(found.value or 0, 4), found.low, round(found.high or 0, 4), found.differing) == (0.2, 0, 0.5, 2)
+    assert verdict_of(found, min_documents=1) == "too_few"
+
+
+def test_paired_difference_of_forty() -> None:
+    """Eight of forty documents that became right are shown as better."""
+    found = change([(WRONG, WRONG)] * 2 + [(WRONG, RIGHT)] * 8 + [(RIGHT, RIGHT)] * 30, "f1")
+    assert [round(number or 0, 4) for number in (found.value, found.low, found.high)] == [0.2, 0.075, 0.325]
+    assert (found.differing, verdict_of(found, min_documents=30)) == (8, "better")
+    assert verdict_of(found, min_documents=41) == "too_few"
+    worse = change([(RIGHT, WRONG)] * 8 + [(RIGHT, RIGHT)] * 32, "f1")
+    assert verdict_of(worse, min_documents=30) == "worse"
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(COUNTS, max_size=12))
+def test_a_value_lies_in_its_interval(documents: list[Triple]) -> None:
+    """Low <= value <= high, between 0 and 1, wherever the value is defined."""
+    for estimate in estimates(documents).values():
+        if estimate.value is not None:
+            assert estimate.low is not None
+            assert estimate.high is not None
+            assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
