@@ -5,16 +5,60 @@ It must not read more than requested: the caller applies limits.
 
 from __future__ import annotations
 
-import gzip
+import bz2
 import io
+import lzma
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from functools import partial
+from typing import Any, BinaryIO, Protocol
 
 from pipeline.documents.zstd import ZstdError, open_zstd
 
 _BUFFER_BYTES = 1 << 18
+_PACKED_BYTES = 1 << 16
+_MAX_WINDOW_BYTES = 128 << 20
+"""Memory for the window of an xz or lzma stream; `xz -9`, the most that its tool uses by itself, needs 65 MiB."""
+
+
+class Unpacker(Protocol):
+    """The interface of `bz2.BZ2Decompressor` and `lzma.LZMADecompressor`: one stream of packed data."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+
+
+class Inflater:
+    """zlib's decompressor with the interface of the other two."""
+
+    def __init__(self, window_bits: int) -> None:
+        self._inflate = zlib.decompressobj(window_bits)
+
+    @property
+    def eof(self) -> bool:
+        return self._inflate.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._inflate.unconsumed_tail
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inflate.unused_data
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        return self._inflate.decompress(self._inflate.unconsumed_tail + data, max(max_length, 0))
+
+
+def lzma_unpacker(format: int = lzma.FORMAT_AUTO) -> Unpacker:
+    """Return a decompressor of xz or lzma data whose memory is bounded."""
+    return lzma.LZMADecompressor(format, memlimit=_MAX_WINDOW_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,42 +70,115 @@ class Compression:
     damage: tuple[type[Exception], ...]
 
 
-def _open_gzip(stream: BinaryIO) -> BinaryIO:
-    return io.BufferedReader(_Gunzipped(stream), _BUFFER_BYTES)
+class _Unpacked(io.RawIOBase):
+    """The content of all packed streams of a file, one after the other.
 
+    What follows the last of them and is not another one is skipped, as the tools do: `trailing_bytes` counts it,
+    without NUL bytes, which only pad.
+    """
 
-class _Gunzipped(io.RawIOBase):
-    """An unpacked stream that returns all bytes before a damage before it raises."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._file = gzip.GzipFile(fileobj=stream, mode="rb")
+    def __init__(self, stream: BinaryIO, name: str, make: Callable[[], Unpacker], magic: bytes) -> None:
+        self._stream = stream
+        self._name = name
+        self._make = make
+        self._magic = magic
+        self._unpacker = make()
+        self._packed = b""
+        self._begun = False
+        self._ended = False
+        self.trailing_bytes = 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        data = self._file.read1(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+        while True:
+            if self._ended or (self._unpacker.eof and not self._next_stream()):
+                return 0
+            if not self._packed and self._unpacker.needs_input:
+                self._packed = self._stream.read(_PACKED_BYTES)
+                if not self._packed:
+                    if not self._begun:
+                        return 0
+                    raise EOFError("the compressed file ends in the middle")
+                if not self._begun and not self._packed.startswith(self._magic):
+                    raise OSError(f"it is not a {self._name} file, or a damaged one")
+                self._begun = True
+            packed = self._packed
+            self._packed = b""
+            if data := self._unpacker.decompress(packed, len(buffer)):
+                buffer[: len(data)] = data
+                return len(data)
 
+    def _next_stream(self) -> bool:
+        """Begin the next packed stream; False when no other follows."""
+        packed = self._unpacker.unused_data + self._packed
+        self._packed = b""
+        while not packed.strip(b"\0") and (more := self._stream.read(_PACKED_BYTES)):
+            packed = more
+        packed = packed.lstrip(b"\0")
+        if len(packed) < len(self._magic):
+            packed += self._stream.read(len(self._magic))
+        if packed.startswith(self._magic):
+            self._unpacker = self._make()
+            self._packed = packed
+            return True
+        while packed:
+            self.trailing_bytes += len(packed) - packed.count(0)
+            packed = self._stream.read(_PACKED_BYTES)
+        self._ended = True
+        return False
+
+
+def trailing_bytes(stream: BinaryIO) -> int:
+    """Return the number of bytes after the packed data, once the stream has been read to its end."""
+    return getattr(getattr(stream, "raw", None), "trailing_bytes", 0)
+
+
+def _open(stream: BinaryIO, *, name: str, make: Callable[[], Unpacker], magic: bytes) -> BinaryIO:
+    return io.BufferedReader(_Unpacked(stream, name, make, magic), _BUFFER_BYTES)
+
+
+_gzip = partial(_open, name="gzip", make=partial(Inflater, 16 + zlib.MAX_WBITS), magic=b"\x1f\x8b")
+_bzip2 = partial(_open, name="bzip2", make=bz2.BZ2Decompressor, magic=b"BZh")
+_xz = partial(_open, name="xz", make=lzma_unpacker, magic=b"\xfd7zXZ\0")
 
 PLAIN = Compression("", lambda stream: stream, (OSError,))
 
 COMPRESSIONS: Mapping[str, Compression] = {
-    ".gz": Compression(".gz", _open_gzip, (OSError, EOFError, zlib.error)),
+    ".gz": Compression(".gz", _gzip, (OSError, EOFError, zlib.error)),
     ".zst": Compression(".zst", open_zstd, (OSError, EOFError, ZstdError)),
+    ".bz2": Compression(".bz2", _bzip2, (OSError, EOFError, ValueError)),
+    ".xz": Compression(".xz", _xz, (OSError, EOFError, lzma.LZMAError)),
 }
 """Compressions by lower-case suffix."""
+
+_SHORT = {".tgz": ".gz", ".tbz": ".bz2", ".tbz2": ".bz2", ".txz": ".xz", ".tzst": ".zst"}
+"""The compressions of the short suffixes of tar archives."""
 
 
 def split_compression(name: str) -> tuple[str, Compression]:
     """Return the name without the suffix of a compression, and the compression (PLAIN for none)."""
-    if name.lower().endswith(".tgz"):
-        return name[:-4] + ".tar", COMPRESSIONS[".gz"]
-    for suffix, compression in COMPRESSIONS.items():
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)], compression
+    stem, dot, last = name.rpartition(".")
+    suffix = (dot + last).lower()
+    if suffix in _SHORT:
+        return stem + ".tar", COMPRESSIONS[_SHORT[suffix]]
+    if suffix in COMPRESSIONS:
+        return stem, COMPRESSIONS[suffix]
     return name, PLAIN
+
+
+class NotedBytes(bytes):
+    """The bytes of a document with notes on how they were read."""
+
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, data: bytes, *notes: str) -> NotedBytes:
+        """Return the bytes with these notes."""
+        noted = cls(data)
+        noted.notes = notes
+        return noted
 
 
 def read_limited(stream: BinaryIO, limit_bytes: int) -> bytes | None:
@@ -71,4 +188,8 @@ def read_limited(stream: BinaryIO, limit_bytes: int) -> bytes | None:
     while left > 0 and (chunk := stream.read(min(left, _BUFFER_BYTES))):
         chunks.append(chunk)
         left -= len(chunk)
-    return b"".join(chunks) if left > 0 else None
+    if left <= 0:
+        return None
+    data = b"".join(chunks)
+    junk = trailing_bytes(stream)
+    return NotedBytes.of(data, f"trailing_bytes:{junk}") if junk else data

@@ -5,7 +5,6 @@ They are read as streams, in the reader's thread; it must not hold more than one
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +14,7 @@ from typing import BinaryIO, NamedTuple, NoReturn
 
 from pipeline.config.limits import InputLimits
 from pipeline.documents.budget import UnpackedBudget, counted
-from pipeline.documents.compression import PLAIN, Compression
+from pipeline.documents.compression import PLAIN, Compression, trailing_bytes
 from pipeline.documents.decode import Decoded, read_json, scrub
 from pipeline.errors import DocumentError, TryLaterError
 from pipeline.records import Entry
@@ -26,7 +25,7 @@ from pipeline.stores import is_remote, is_trouble
 class Container:
     """A file that contains documents: its id and uri, how to open and unpack it, and the settings that apply.
 
-    `damage`: the exceptions that reading it may raise.
+    `damage`: the exceptions that reading it may raise. `ignore` is called with the kind of each part that is skipped.
     """
 
     id: str
@@ -42,6 +41,7 @@ class Container:
     id_field: str | None = None
     id_prefix: str = ""
     limits: InputLimits = field(default_factory=InputLimits)
+    ignore: Callable[[str], None] = lambda _: None
 
 
 class Piece(NamedTuple):
@@ -112,6 +112,8 @@ def piece_entries(container: Container, split: Split) -> Iterator[Entry]:
         with container.open() as raw, container.compression.open(raw) as stream:
             for piece in split(_counted(stream, container), container):
                 yield _entry(container, piece)
+            if trailing_bytes(stream):
+                container.ignore("(trailing bytes)")
     except DocumentError as cause:
         yield damaged(container, cause)
     except container.damage as cause:
@@ -167,8 +169,6 @@ def is_damaged(entry: Entry) -> bool:
 
 def describe(cause: Exception) -> str:
     """Return a short description of an error, without text of the file."""
-    if isinstance(cause, gzip.BadGzipFile):
-        return "it is not a gzip file, or a damaged one"
     return (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__
 
 

@@ -162,6 +162,7 @@ def _container(file: ListedFile, form: str, *, compression: Compression, rules: 
         id_field=rules.config.id_field,
         id_prefix=rules.id_prefix,
         limits=rules.limits,
+        ignore=rules.ignore,
     )
 
 

@@ -17,13 +17,12 @@ import traceback
 from contextlib import suppress
 from typing import Any
 
-from pipeline.documents import FORMATS
 from pipeline.documents.decode import Decoded
 from pipeline.documents.extras import LIBRARIES
+from pipeline.documents.formats import BY_NAME
 from pipeline.documents.helper_messages import read_message, write_message
 from pipeline.errors import DocumentError
 
-_FORMATS = {form.name: form for form in FORMATS.values()}
 _HEAVY = {"mail": ("html",), "html": ("html",), "pdf": ("pdf",)}
 
 
@@ -48,7 +47,7 @@ def main() -> None:
 
 
 def _reply(request: dict[str, Any], data: bytes) -> dict[str, Any]:
-    form = _FORMATS[request["format"]]
+    form = BY_NAME[request["format"]]
     for extra in _HEAVY.get(form.name, ()):  # imports must not count against the document's limits
         with suppress(ImportError):
             importlib.import_module(LIBRARIES[extra])

@@ -74,7 +74,9 @@ class _Lines:
             self._count(line)
 
 
-def split_records(stream: BinaryIO, container: Container) -> Iterator[Piece]:
+def split_records(
+    stream: BinaryIO, container: Container, *, delimiters: tuple[str, ...] = _DELIMITERS
+) -> Iterator[Piece]:
     """Yield each record except the header and blank lines, numbered from 1, as canonical JSON by column names.
 
     The delimiter is a comma, or, if the header has no `text_field` then, one of ; tab | that yields it.
@@ -84,7 +86,7 @@ def split_records(stream: BinaryIO, container: Container) -> Iterator[Piece]:
     text = io.TextIOWrapper(stream, encoding, errors, newline="")
     try:
         lines = _Lines(text, container.limit_bytes)
-        rows = _rows(lines, _delimiter(lines, container.text_field), limit_bytes=container.limit_bytes)
+        rows = _rows(lines, _delimiter(lines, container.text_field, delimiters), limit_bytes=container.limit_bytes)
         header = next(rows, [])
         if isinstance(header, DocumentError):
             raise header
@@ -101,6 +103,11 @@ def split_records(stream: BinaryIO, container: Container) -> Iterator[Piece]:
         text.detach()
 
 
+def split_tabbed_records(stream: BinaryIO, container: Container) -> Iterator[Piece]:
+    """Yield the records of a table whose cells are separated by tabs."""
+    return split_records(stream, container, delimiters=("\t",))
+
+
 def _encoding_of(stream: BinaryIO) -> str:
     """Return the file's encoding by its first bytes; records in another encoding are handled one by one."""
     sample = cast(io.BufferedReader, stream).peek()
@@ -114,18 +121,16 @@ def _encoding_of(stream: BinaryIO) -> str:
     return "utf-8"
 
 
-def _delimiter(lines: _Lines, text_field: str) -> str:
+def _delimiter(lines: _Lines, text_field: str, delimiters: tuple[str, ...]) -> str:
     try:
         first = next(lines, "")
     except _TooLongError as cause:
         raise DocumentError("document_unreadable", "the header is longer than a document may be") from cause
     lines.put_back(first)
     named = (
-        delimiter
-        for delimiter in _DELIMITERS
-        if text_field in [cell.strip(' "\r\n') for cell in first.split(delimiter)]
+        delimiter for delimiter in delimiters if text_field in [cell.strip(' "\r\n') for cell in first.split(delimiter)]
     )
-    return next(named, ",")
+    return next(named, delimiters[0])
 
 
 def _rows(lines: _Lines, delimiter: str, *, limit_bytes: int) -> Iterator[_Row]:

@@ -5,16 +5,22 @@ It must only read forward, and must not hold more than MAX_HEADER_BYTES for a he
 
 from __future__ import annotations
 
+import io
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, BinaryIO, cast
 
 from pipeline.documents.compression import PLAIN, Compression
 from pipeline.documents.members import Archive, Member
+from pipeline.errors import DocumentError
 
 MAX_HEADER_BYTES = 4 << 20
 """Limit of the headers of one member: extended headers, long names and sparse maps."""
+
+MAX_LINK_BYTES = 64 << 30
+"""Bytes that are read again for the hard links of one archive, at most."""
 
 _SKIP_BYTES = 1 << 18
 _END = bytes(tarfile.BLOCKSIZE)
@@ -59,18 +65,90 @@ class _Forward:
         return self.last
 
 
+class _Links:
+    """The hard links of an archive: each is found by reading the archive once more, up to its target."""
+
+    def __init__(self, opened: Callable[[], BinaryIO], compression: Compression) -> None:
+        self._opened = opened
+        self._compression = compression
+        self._largest = 0
+        self._members = 0
+        self._cost_bytes = 0
+
+    def count(self, info: tarfile.TarInfo) -> None:
+        """Take note of a member that may be a target."""
+        self._members += 1
+        self._largest = max(self._largest, info.size)
+
+    def member(self, info: tarfile.TarInfo) -> Member:
+        """Return the member that a hard link stands for; its size is not known before it is read."""
+        passed = tarfile.BLOCKSIZE * self._members if self._compression is PLAIN else info.offset
+        self._cost_bytes += passed + self._largest
+        problem = None
+        if self._cost_bytes > MAX_LINK_BYTES:
+            message = f"the hard links of this archive take more than {MAX_LINK_BYTES} bytes of reading"
+            problem = DocumentError("document_too_expensive", message)
+        return Member(info.name, 0, partial(self._open, info.linkname, info.offset), problem=problem)
+
+    def _open(self, target: str, before: int) -> BinaryIO:
+        """Open the last member of this name before an offset."""
+        place = None
+        with self._opened() as raw, self._compression.open(raw) as stream, _reading(stream, self._compression) as tar:
+            while (info := _next(tar, cast(_Forward, tar.fileobj))) is not None and info.offset < before:
+                if info.isreg() and info.name == target and info.sparse is None:
+                    place = (info.offset_data, info.size)
+        if place is None:
+            raise tarfile.ReadError("it is a hard link to a member that is not in the archive")
+        with ExitStack() as until_made:
+            raw = until_made.enter_context(self._opened())
+            stream = until_made.enter_context(self._compression.open(raw))
+            _Forward(stream, seekable=self._compression is PLAIN and stream.seekable()).seek(place[0])
+            return io.BufferedReader(_Part(stream, place[1], until_made.pop_all()))
+
+
+class _Part(io.RawIOBase):
+    """The next bytes of a stream, which is closed with it."""
+
+    def __init__(self, stream: BinaryIO, size: int, held: ExitStack) -> None:
+        self._stream = stream
+        self._left = size
+        self._held = held
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = self._stream.read(min(len(buffer), self._left))
+        if not data and self._left:
+            raise tarfile.ReadError("it ends in the middle")
+        self._left -= len(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._held.close()
+        super().close()
+
+
 def tar_members(
     opened: Callable[[], BinaryIO], compression: Compression, ignored: Callable[[str], None]
 ) -> Iterator[Member]:
-    """Yield each regular file in archive order; links and devices are reported to `ignored`."""
-    with opened() as raw, compression.open(raw) as stream:
-        forward = _Forward(stream, seekable=compression is PLAIN and stream.seekable())
-        with tarfile.TarFile(fileobj=cast(BinaryIO, forward), encoding="utf-8", errors="surrogateescape") as tar:
-            while (info := _next(tar, forward)) is not None:
-                if info.isreg():
-                    yield Member(info.name, info.size, partial(_open, tar, info), passing=True)
-                elif not info.isdir():
-                    ignored("symlink" if info.issym() or info.islnk() else "special")
+    """Yield each regular file and hard link in archive order; other links and devices are reported to `ignored`."""
+    links = _Links(opened, compression)
+    with opened() as raw, compression.open(raw) as stream, _reading(stream, compression) as tar:
+        while (info := _next(tar, cast(_Forward, tar.fileobj))) is not None:
+            if info.isreg():
+                links.count(info)
+                yield Member(info.name, info.size, partial(_open, tar, info), passing=True)
+            elif info.islnk():
+                yield links.member(info)
+            elif not info.isdir():
+                ignored("symlink" if info.issym() else "special")
+
+
+def _reading(stream: BinaryIO, compression: Compression) -> tarfile.TarFile:
+    forward = _Forward(stream, seekable=compression is PLAIN and stream.seekable())
+    return tarfile.TarFile(fileobj=cast(BinaryIO, forward), encoding="utf-8", errors="surrogateescape")
 
 
 def _next(tar: tarfile.TarFile, forward: _Forward) -> tarfile.TarInfo | None:

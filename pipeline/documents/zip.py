@@ -6,43 +6,31 @@ The standard library's reader holds the whole directory in memory; this one hold
 from __future__ import annotations
 
 import io
+import lzma
 import stat
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, BinaryIO, NoReturn, cast
+from typing import BinaryIO, NoReturn
 
 from pipeline.documents.compression import Compression
 from pipeline.documents.members import Archive, Member
+from pipeline.documents.zip_member import LOCAL, METHODS, Place, open_member, read_exactly
 from pipeline.errors import DocumentError
 
 _TAIL = struct.Struct("<4s4H2LH")
 _TAIL64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR64 = struct.Struct("<4sLQL")
 _ENTRY = struct.Struct("<4s4B4HL2L5H2L")
-_LOCAL = struct.Struct("<4s5H3L2H")
 _MAX_COMMENT = 1 << 16
-_STORED = 0
-_DEFLATED = 8
+_MAX_TRAILING_BYTES = 1 << 20
+_MAX_END_RECORDS = 1000
+_BACKSLASHED = (0, 10, 11, 14)
+"""Systems (FAT, two codes of NTFS, VFAT) on which a backslash separates the parts of a path."""
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 _UTF8 = 0x800
-_CHUNK_BYTES = 1 << 18
 _FULL = 0xFFFFFFFF
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """The offset of a member, and its fields in the directory."""
-
-    offset: int
-    header_bytes: int
-    packed_bytes: int
-    size_bytes: int
-    crc: int
-    method: int
 
 
 def zip_members(
@@ -52,13 +40,15 @@ def zip_members(
 ) -> Iterator[Member]:
     """Yield each file in the order of the directory, readable at any time; links and devices go to `ignored`."""
     with opened() as stream:
-        start, end, shift, count = _directory(stream)
+        start, end, shift, count, trailing = _directory(stream)
+        if trailing:
+            ignored("trailing bytes")
         stream.seek(start)
         packed_bytes = 0
         while stream.tell() < end:
             count -= 1
             name, mode, flags, place, stamp = _entry(stream, shift)
-            packed_bytes += _LOCAL.size + place.packed_bytes
+            packed_bytes += LOCAL.size + place.packed_bytes
             if packed_bytes > start:
                 _broken("its members overlap: together they are larger than the archive")
             kind = stat.S_IFMT(mode)
@@ -69,18 +59,52 @@ def zip_members(
                 continue
             version = f"{place.size_bytes}-{place.crc:08x}-{stamp}"
             problem = _problem(flags, place.method)
-            yield Member(name, place.size_bytes, partial(_open, opened, place), version, problem=problem)
+            yield Member(name, place.size_bytes, partial(open_member, opened, place), version, problem=problem)
         if count % 65536:
             _broken("its directory does not hold as many entries as it says")
 
 
-def _directory(stream: BinaryIO) -> tuple[int, int, int, int]:
-    """Return start and end of the directory, the shift of all offsets by preceding data, and the entry count."""
+def _directory(stream: BinaryIO) -> tuple[int, int, int, int, bool]:
+    """Return the directory: its start and end, the shift of all offsets by preceding data, and the entry count.
+
+    The last value is True when bytes that do not belong to the archive follow it.
+    """
     size = stream.seek(0, io.SEEK_END)
-    at = max(0, size - _TAIL.size - _MAX_COMMENT)
+    for window in (_TAIL.size + _MAX_COMMENT, _MAX_TRAILING_BYTES):
+        found = _directory_in(stream, max(0, size - window), size)
+        if found is not None:
+            return found
+    raise DocumentError("document_unreadable", "the archive is broken: it has no directory at its end")
+
+
+def _directory_in(stream: BinaryIO, at: int, size: int) -> tuple[int, int, int, int, bool] | None:
+    """Return the directory whose end record begins at this offset or after it."""
     stream.seek(at)
-    tail = stream.read(_TAIL.size + _MAX_COMMENT)
-    position = _last_record(tail)
+    tail = read_exactly(stream, size - at)
+    # the comment, which may look like a record, ends with the file: a record that fits in this way is the one
+    for exact in (True, False):
+        for position in _end_records(tail, exact=exact):
+            found = _described(stream, tail, at, position)
+            if found is not None:
+                end = position + _TAIL.size + int.from_bytes(tail[position + 20 : position + 22], "little")
+                return *found, bool(tail[end:].strip(b"\0"))
+    return None
+
+
+def _end_records(tail: bytes, *, exact: bool) -> Iterator[int]:
+    """Yield positions of possible end records, the last one first; `exact`: those whose comment ends with the file."""
+    position = tail.rfind(b"PK\5\6", 0, len(tail) - _TAIL.size + 4)
+    for _ in range(_MAX_END_RECORDS):
+        if position < 0:
+            return
+        end = position + _TAIL.size + int.from_bytes(tail[position + 20 : position + 22], "little")
+        if end == len(tail) if exact else end < len(tail):
+            yield position
+        position = tail.rfind(b"PK\5\6", 0, position + 3)
+
+
+def _described(stream: BinaryIO, tail: bytes, at: int, position: int) -> tuple[int, int, int, int] | None:
+    """Return start, end, shift and entry count of the directory before an end record; None when there is none."""
     end = at + position
     _, disk, _, _, count, bytes_, offset, _ = _TAIL.unpack_from(tail, position)
     if disk not in (0, 0xFFFF):
@@ -90,19 +114,10 @@ def _directory(stream: BinaryIO) -> tuple[int, int, int, int]:
     start = end - bytes_
     if start < 0 or offset > start:
         _broken("its directory is not where it says")
+    stream.seek(start)
+    if bytes_ and stream.read(4) != b"PK\1\2":
+        return None
     return start, end, start - offset, count
-
-
-def _last_record(tail: bytes) -> int:
-    """Return the position of the end record: its comment, which may look like a record, ends with the file."""
-    position = tail.rfind(b"PK\5\6", 0, len(tail) - _TAIL.size + 4)
-    while position >= 0 and position + _TAIL.size + int.from_bytes(
-        tail[position + 20 : position + 22], "little"
-    ) != len(tail):
-        position = tail.rfind(b"PK\5\6", 0, position + 3)
-    if position < 0:
-        _broken("it has no directory at its end")
-    return position
 
 
 def _directory64(stream: BinaryIO, end: int) -> tuple[int, int, int, int] | None:
@@ -120,9 +135,9 @@ def _directory64(stream: BinaryIO, end: int) -> tuple[int, int, int, int] | None
     return at, count, bytes_, offset
 
 
-def _entry(stream: BinaryIO, shift: int) -> tuple[str, int, int, _Place, str]:
+def _entry(stream: BinaryIO, shift: int) -> tuple[str, int, int, Place, str]:
     """Return name, mode, flags, place and time of the next entry of the directory."""
-    fixed = _read(stream, _ENTRY.size)
+    fixed = read_exactly(stream, _ENTRY.size)
     values = _ENTRY.unpack(fixed)
     if values[0] != b"PK\1\2":
         _broken("its directory is damaged")
@@ -130,12 +145,14 @@ def _entry(stream: BinaryIO, shift: int) -> tuple[str, int, int, _Place, str]:
     packed, size, name_len, extra_len, comment_len = values[10:15]
     mode = values[17] >> 16
     offset = values[18]
-    raw = _read(stream, name_len)
-    extra = _read(stream, extra_len)
+    raw = read_exactly(stream, name_len)
+    extra = read_exactly(stream, extra_len)
     stream.seek(comment_len, io.SEEK_CUR)
     size, packed, offset = _large(extra, size, packed, offset)
-    place = _Place(offset + shift, _LOCAL.size + name_len + extra_len, packed, size, crc, method)
-    return _name(raw, flags), mode if made_by == 3 else 0, flags, place, f"{date:04x}{time:04x}"
+    place = Place(offset + shift, LOCAL.size + name_len + extra_len, packed, size, crc, method, flags)
+    name = _name(raw, flags)
+    name = name.replace("\\", "/") if made_by in _BACKSLASHED else name
+    return name, mode if made_by == 3 else 0, flags, place, f"{date:04x}{time:04x}"
 
 
 def _large(extra: bytes, *values: int) -> tuple[int, int, int]:
@@ -163,103 +180,16 @@ def _name(raw: bytes, flags: int) -> str:
 def _problem(flags: int, method: int) -> DocumentError | None:
     if flags & _ENCRYPTED:
         return DocumentError("document_unreadable", "it is encrypted, and needs a password")
-    if method not in (_STORED, _DEFLATED):
-        return DocumentError("document_unreadable", f"it is packed by method {method} of zip, need 0 or 8")
+    if method not in METHODS:
+        need = ", ".join(map(str, METHODS))
+        return DocumentError("document_unreadable", f"it is packed by method {method} of zip, need one of {need}")
     return None
-
-
-def _open(opened: Callable[[], BinaryIO], place: _Place) -> BinaryIO:
-    with ExitStack() as until_made:
-        stream = until_made.enter_context(opened())
-        unpacked = io.BufferedReader(_Unpacked(stream, place), _CHUNK_BYTES)
-        until_made.pop_all()
-        return unpacked
-
-
-class _Unpacked(io.RawIOBase):
-    """A member's bytes, with its checksum verified at the end; OSError, EOFError or zlib.error when damaged."""
-
-    def __init__(self, stream: BinaryIO, place: _Place) -> None:
-        self._stream = stream
-        self._place = place
-        # unbuffered: a buffer would fetch more than requested, from an object store by the megabyte
-        self._raw = cast(BinaryIO, getattr(stream, "raw", stream))
-        self._left = place.packed_bytes
-        self._crc = 0
-        self._size = 0
-        self._packed = b""
-        self._unpack = zlib.decompressobj(-15) if place.method == _DEFLATED else None
-        self._begin()
-
-    def _begin(self) -> None:
-        """Read the local header together with the first bytes: one request for a small member."""
-        place = self._place
-        self._raw.seek(place.offset)
-        data = _read(self._raw, place.header_bytes + min(self._left, _CHUNK_BYTES), at_least=_LOCAL.size)
-        values = _LOCAL.unpack_from(data)
-        if values[0] != b"PK\3\4":
-            raise OSError("there is no member where the directory says")
-        self._raw.seek(place.offset)
-        body = _LOCAL.size + values[9] + values[10]
-        self._packed = data[body : body + self._left]
-        self._left -= len(self._packed)
-        self._raw.seek(place.offset + body + len(self._packed))
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
-
-    def readinto(self, buffer: Any, /) -> int:
-        data = self._next(len(buffer))
-        self._crc = zlib.crc32(data, self._crc)
-        self._size = self._size + len(data)
-        if not data and (self._crc != self._place.crc or self._size != self._place.size_bytes):
-            raise OSError("its checksum or its size is not what the directory says")
-        buffer[: len(data)] = data
-        return len(data)
-
-    def _next(self, most: int) -> bytes:
-        """Return up to `most` bytes; empty at the end."""
-        while True:
-            if not self._packed and self._left:
-                self._packed = _read(self._raw, min(self._left, _CHUNK_BYTES), at_least=1)
-                self._left -= len(self._packed)
-            if data := self._take(most):
-                return data
-            if self._unpack is not None and self._unpack.eof:
-                return b""
-            if not self._packed and not self._left:
-                if self._unpack is not None:
-                    raise EOFError("its packed bytes end in the middle")
-                return b""
-
-    def _take(self, most: int) -> bytes:
-        if self._unpack is None:
-            data = self._packed[:most]
-            self._packed = self._packed[most:]
-            return data
-        data = self._unpack.decompress(self._packed, most)
-        self._packed = self._unpack.unconsumed_tail
-        return data
-
-
-def _read(stream: BinaryIO, size: int, *, at_least: int | None = None) -> bytes:
-    """Read up to `size` bytes; EOFError for fewer than `at_least` (default: `size`)."""
-    pieces: list[bytes] = []
-    left = size
-    while left > 0 and (piece := stream.read(left)):
-        pieces.append(piece)
-        left -= len(piece)
-    if size - left < (size if at_least is None else at_least):
-        raise EOFError("it ends in the middle")
-    return b"".join(pieces)
 
 
 def _broken(why: str) -> NoReturn:
     raise DocumentError("document_unreadable", f"the archive is broken: {why}")
 
 
-ZIP = Archive(zip_members, (OSError, EOFError, zlib.error, ValueError, struct.error), compressed=False)
+_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, struct.error)
+
+ZIP = Archive(zip_members, _DAMAGE, compressed=False)

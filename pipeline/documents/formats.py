@@ -1,0 +1,48 @@
+"""The table of formats: which bytes a suffix stands for, and how they become documents.
+
+Data only: each format is decoded by a module of its own. A suffix may be followed by that of a compression.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.documents.containers import Format
+from pipeline.documents.decode import decode_json, decode_text
+from pipeline.documents.entries import suffix_of
+from pipeline.documents.html import decode_html
+from pipeline.documents.lines import split_lines
+from pipeline.documents.mail import decode_mail
+from pipeline.documents.pdf import decode_pdf
+from pipeline.documents.tables import split_records, split_tabbed_records
+
+_TEXT = Format("text", decode_text)
+_HTML = Format("html", decode_html, extra="html", heavy=True)
+_JSON_LINES = Format("json", decode_json, split=split_lines)
+
+FORMATS: Mapping[str, Format] = {
+    ".txt": _TEXT,
+    ".text": _TEXT,
+    ".md": _TEXT,
+    ".markdown": _TEXT,
+    ".log": _TEXT,
+    ".html": _HTML,
+    ".htm": _HTML,
+    ".xhtml": _HTML,
+    ".json": Format("json", decode_json),
+    ".jsonl": _JSON_LINES,
+    ".ndjson": _JSON_LINES,
+    ".csv": Format("csv", decode_json, split=split_records),
+    ".tsv": Format("tsv", decode_json, split=split_tabbed_records),
+    ".pdf": Format("pdf", decode_pdf, extra="pdf", heavy=True),
+    ".eml": Format("mail", decode_mail, heavy=True),
+}
+"""Formats by lower-case suffix, without the suffix of a compression."""
+
+BY_NAME: Mapping[str, Format] = {form.name: form for form in FORMATS.values()}
+"""Formats by name; those that share a name are decoded alike."""
+
+
+def format_of(name: str) -> Format | None:
+    """Return the format for a file name without the suffix of a compression; None for an unknown format."""
+    return FORMATS.get(suffix_of(name))
