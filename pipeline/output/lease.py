@@ -28,6 +28,7 @@ from typing import Any
 
 from pipeline.errors import OutputError, TryLaterError
 from pipeline.output.conditions import check_conditions
+from pipeline.output.lock_wait import LockWait
 from pipeline.output.store_errors import as_output_errors
 from pipeline.records import utc_now
 from pipeline.shards import Shard
@@ -42,7 +43,12 @@ RENEW_S = 5.0
 """A write every 5 s costs about 17,000 requests a day, and a killed run blocks the next one for 20 s at most."""
 
 _POLL_S = 0.5
-"""Waiting runs poll twice a second, plus up to as much again at random."""
+"""Waiting runs poll twice a second, plus up to as much again at random; each poll lists the locks and reads one."""
+
+_SHORT_WAIT_S = 60.0
+_LATER_POLL_S = 5.0
+"""After the first minute they poll every 5 to 10 s: a pod that waits for hours sends some 1,000 requests an hour, not
+10,000. A lease that expires is still noticed, as LEASE_S is longer."""
 
 _FOLDER = ".lock"
 
@@ -119,20 +125,14 @@ def acquire(
     """
     check_conditions(store)
     claim = _Claim(store, run_id, shard=shard, clock=clock)
-    start = clock()
-    is_logged = False
+    waiting = LockWait(str(store.address), lock_wait_s=lock_wait_s, wait=wait, clock=clock)
     while True:
         taken = claim.take()
         if isinstance(taken, Lease):
             return taken
-        if clock() - start >= lock_wait_s:
-            raise TryLaterError(f"{store.address}: another run holds the output: {taken}; waited {lock_wait_s:g} s")
-        if not is_logged:
-            is_logged = True
-            _log.info("waiting for the output", extra={"holder": taken, "lock_wait_s": lock_wait_s})
+        poll_s = _POLL_S if waiting.waited_s < _SHORT_WAIT_S else _LATER_POLL_S
         # a random delay, so that two runs that release their locks for each other do not collide again
-        if wait(_POLL_S * (1 + secrets.randbelow(100) / 100)):
-            raise TryLaterError(f"{store.address}: interrupted while waiting for the output, held by {taken}")
+        waiting.pause(taken, poll_s * (1 + secrets.randbelow(100) / 100))
 
 
 class _Claim:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
-import logging
 import os
 import re
 import socket
@@ -25,12 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import OutputError, TryLaterError
+from pipeline.output.lock_wait import LockWait
 from pipeline.output.shared_files import names_in
 from pipeline.records import utc_now
 from pipeline.shards import Shard
 from pipeline.stores.local import FILE_MODE
 
-_log = logging.getLogger(__name__)
 _LOCK_NAME = re.compile(r"\.lock(?:-\d+-of-(\d+))?")
 _GATE = ".lock-gate"
 _POLL_S = 0.2
@@ -87,8 +86,7 @@ def acquire(
     `wait(seconds)` returns True when the run is to stop, which raises TryLaterError at once. OutputError when a lock
     file cannot be created.
     """
-    start = clock()
-    is_logged = False
+    waiting = LockWait(str(folder), lock_wait_s=lock_wait_s, wait=wait, clock=clock)
     while True:
         gate = _wait_gate(folder, lock_wait_s=lock_wait_s, wait=wait, clock=clock)
         try:
@@ -97,13 +95,7 @@ def acquire(
             gate.release()
         if isinstance(taken, Lock):
             return taken
-        if clock() - start >= lock_wait_s:
-            raise TryLaterError(f"{folder}: another run holds the output: {taken}; waited {lock_wait_s:g} s")
-        if not is_logged:
-            is_logged = True
-            _log.info("waiting for the output", extra={"holder": str(taken), "lock_wait_s": lock_wait_s})
-        if wait(_POLL_S):
-            raise TryLaterError(f"{folder}: interrupted while waiting for the output, held by {taken}")
+        waiting.pause(str(taken), _POLL_S)
 
 
 def try_gate(folder: Path) -> Lock | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import os
 import re
 import shutil
@@ -49,20 +50,22 @@ def test_hadolint_has_nothing_to_say() -> None:
 
 
 def test_what_builds_is_left_behind() -> None:
-    """Two stages of the same base; the last one runs nothing and copies the environment alone."""
+    """Two stages of the same base; the last one runs nothing and copies the environment and the init alone."""
     bases = [rest.split()[0] for name, rest in instructions() if name == "FROM"]
     assert len(bases) == 2
     assert len(set(bases)) == 1
     assert "RUN" not in dict(final_stage())
-    assert one("COPY") == "--from=build /opt/pipeline /opt/pipeline"
+    copied = [rest for name, rest in final_stage() if name == "COPY"]
+    assert copied == [f"--from=build {path} {path}" for path in ("/usr/bin/tini", "/opt/pipeline")]
 
 
 def test_no_cache_and_no_compiler_get_in() -> None:
-    """pip keeps nothing and takes wheels only; apt is not used."""
+    """pip keeps nothing and takes wheels only; apt brings the init, and its lists are removed."""
     runs = " ".join(rest for name, rest in instructions() if name == "RUN")
     assert runs.count("--no-cache-dir") == len(re.findall(r"pip (?:wheel|install)", runs)) == 3
     assert "--only-binary :all: --require-hashes -r constraints.txt" in runs
-    assert "apt" not in runs
+    assert re.findall(r"apt-get install --yes --no-install-recommends (\S+)", runs) == ["tini=0.19.*"]
+    assert "rm -rf /var/lib/apt/lists/*" in runs
 
 
 def test_the_user_is_a_number_and_not_root() -> None:
@@ -79,10 +82,10 @@ def test_only_tmp_is_written_to() -> None:
 
 
 def test_the_command_is_the_pipeline() -> None:
-    """Found on the PATH of the environment that is copied."""
+    """Found on the PATH of the environment that is copied; an init passes signals on before it has a handler."""
     env = dict(pair.split("=", 1) for pair in one("ENV").split())
     assert env["PATH"].startswith("/opt/pipeline/bin:")
-    assert one("ENTRYPOINT") == '["pipeline"]'
+    assert json.loads(one("ENTRYPOINT")) == ["tini", "--", "pipeline"]
 
 
 def test_the_labels_are_of_this_version() -> None:

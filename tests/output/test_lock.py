@@ -189,3 +189,22 @@ def test_of_many_that_start_at_once_one_gets_the_whole(tmp_path: Path) -> None:
     for child in children:
         child.communicate()
     assert said.count("held\n") == 1
+
+
+def test_a_long_wait_names_the_holder_every_minute(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Five hours of waiting are 300 lines; the wait lasts exactly as long as configured, and then names the holder."""
+    caplog.set_level("INFO", logger="pipeline")
+    now = [0.0]
+
+    def wait(seconds: float) -> bool:
+        now[0] += max(seconds, 10.0)  # ten seconds a poll, so that the test takes none
+        return False
+
+    hours = 5 * 3600.0
+    with holder(tmp_path, WHOLE), pytest.raises(TryLaterError, match=r"holder-run.*waited 18000 s"):
+        acquire(tmp_path, "r", shard=WHOLE, lock_wait_s=hours, wait=wait, clock=lambda: now[0])
+    assert hours <= now[0] < hours + 20
+    said = [record for record in caplog.records if record.getMessage() == "waiting for the output"]
+    assert 299 <= len(said) <= 301
+    assert all("holder-run" in vars(record)["holder"] for record in said)
+    assert [vars(record)["waited_s"] for record in said[:3]] == [0, 60, 120]

@@ -263,6 +263,29 @@ def test_a_lease_that_is_renewed_is_not_taken_over(config: OutputConfig) -> None
     assert ids(config) == ["a"]
 
 
+def test_a_long_wait_for_a_lease_names_the_holder_and_slows_down(
+    config: OutputConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line a minute; after the first minute a poll takes 5 to 10 s, so that hours of waiting cost little."""
+    caplog.set_level("INFO", logger="pipeline")
+    clock, waiting, polls = Clock(), Clock(), list[float]()
+    with opened(config, clock=clock) as output:
+
+        def wait(seconds: float) -> bool:
+            polls.append(seconds)
+            clock.now += max(6.0, seconds)
+            output.backend._allowed()  # type: ignore[attr-defined]
+            return waiting.wait(max(6.0, seconds))
+
+        with pytest.raises(TryLaterError, match=r"run_id r, .*waited 600 s"):
+            Output.open(config, agent="extractor", shard=None, lock_wait_s=600, run_id="x", wait=wait, clock=waiting)
+    assert all(0.5 <= seconds <= 1 for seconds in polls[:10])
+    assert all(5 <= seconds <= 10 for seconds in polls[11:-1])
+    said = [record for record in caplog.records if record.getMessage() == "waiting for the output"]
+    assert 9 <= len(said) <= 11
+    assert all("run_id r" in vars(record)["holder"] for record in said)
+
+
 def test_two_writers_of_one_part_name_do_not_both_write_it(config: OutputConfig) -> None:
     """The second, which has the same run number by whatever mischance, is told and has written nothing."""
     one, other = opened(config), opened(config, **WAITS)
