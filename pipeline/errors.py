@@ -86,12 +86,20 @@ class DocumentError(Exception):
         self.again = again
 
 
+AGENT_FILE = "the agent's file"
+"""What an advice calls the agent file; `Reason.advice_for` names it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """The class of a reason, and advice for the user."""
 
     kind: ReasonClass
     advice: str
+
+    def advice_for(self, agent_file: str | None) -> str:
+        """Return the advice with the name of the agent file, where that is known."""
+        return self.advice.replace(AGENT_FILE, agent_file) if agent_file else self.advice
 
 
 REASONS: Mapping[str, Reason] = {
@@ -112,10 +120,20 @@ REASONS: Mapping[str, Reason] = {
     "not_found": Reason("config", "check the provider's `base_url`: nothing answers at that path"),
     "rejected_config": Reason("config", "the server refuses the parameters or the schema: see the message"),
     # the document: fails at once
-    "context_length": Reason("document", "raise the context (`num_ctx`, --max-model-len), or set `overflow: head`"),
-    "prompt_truncated": Reason("document", "the server cut the prompt: raise `num_ctx`, or set `overflow: head`"),
+    "context_length": Reason(
+        "document",
+        "raise the context (`ollama.num_ctx`, or the server's --max-model-len), which asks no finished document "
+        f"again, or set `overflow: head` in {AGENT_FILE}",
+    ),
+    "prompt_truncated": Reason(
+        "document",
+        "the server cut the prompt: raise `ollama.num_ctx`, which asks no finished document again, or set "
+        f"`overflow: head` in {AGENT_FILE}",
+    ),
     "rejected": Reason("document", "the server refuses these documents: see the message"),
-    "document_unreadable": Reason("document", "the file is damaged, not what its name says, or may not be read"),
+    "document_unreadable": Reason(
+        "document", "see the message: a setting of `input` is wrong, or the file is damaged or may not be read"
+    ),
     "document_too_large": Reason("document", "raise `input.max_document_bytes`, or split the document"),
     "document_empty": Reason("document", "the file holds no text: remove it, or exclude it by `input.exclude`"),
     "document_too_expensive": Reason(
@@ -128,7 +146,7 @@ REASONS: Mapping[str, Reason] = {
     "schema_invalid": Reason(
         "answer", "the model breaks the schema: see the messages; simplify it, or change the prompt"
     ),
-    "not_grounded": Reason("answer", "the model quotes what the text does not say: ask for verbatim quotes"),
+    "not_grounded": Reason("answer", "the model's quotes are not in the text word for word: ask for verbatim quotes"),
     "output_truncated": Reason(
         "answer", "raise `max_tokens`, ask for less, or limit thinking (docs/thinking-models.md)"
     ),

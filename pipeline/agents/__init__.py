@@ -12,13 +12,14 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from pipeline.agents.files import agent_paths, read_agent_file, read_schema
+from pipeline.agents.files import BUILT_IN, agent_paths, read_agent_file, read_schema
 from pipeline.agents.fingerprints import fingerprint, former_fingerprints, question
 from pipeline.agents.prompts import check_prompts, check_variables, named_values, rendered
 from pipeline.config import AppConfig, ResolvedAgentConfig, others
 from pipeline.config.agent_file import AgentFile, VariantFile
 from pipeline.config.constraints import Rule, nearest_hint, shown
 from pipeline.config.keys import provider_key
+from pipeline.config.misplaced import agent_file_place
 from pipeline.config.request import merged
 from pipeline.errors import ConfigError, SettingError
 from pipeline.records import Document
@@ -55,6 +56,11 @@ class Agent:
     compiled: CompiledSchema
     settings: AgentFile
     variants: Mapping[str, VariantFile]
+
+    @property
+    def editable(self) -> str:
+        """The file in which a user changes the agent, for a message; a built-in agent has to be copied first."""
+        return agent_file_place(self.name, None if self.path.parent == BUILT_IN else str(self.path.parent))
 
 
 def load_agent(name: str, *, agents_dir: str | Path | None = None) -> Agent:

@@ -6,10 +6,12 @@ It must not accept a truncated answer, and its messages must not quote the model
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.answers.json_parsing import AnswerError, read
+from pipeline.answers.quote_differences import QuoteDifferences
 from pipeline.answers.schema import CompiledSchema
 
 _QUOTED_CHARS = 2000
@@ -56,9 +58,19 @@ def judge(text: str, schema: CompiledSchema, *, document_text: str, shown: str =
         seen = _folded(shown)
         missing = [path for path, quote in quotes if path in missing and _folded(quote) not in seen]
     if missing:
-        places = ", ".join(missing[:_SHOWN_PLACES]) + (", …" if len(missing) > _SHOWN_PLACES else "")
-        raise AnswerError("not_grounded", f"{places}: does not stand in the document", stage="validate")
+        message = _not_found(missing, dict(quotes), document_text)
+        raise AnswerError("not_grounded", message, stage="validate")
     return answer
+
+
+def _not_found(missing: list[str], quotes: Mapping[str, str], document_text: str) -> str:
+    """Return the message about quotes that were not found, with the small differences that explain it."""
+    shown = missing[:_SHOWN_PLACES]
+    places = ", ".join(shown) + (", …" if len(missing) > _SHOWN_PLACES else "")
+    differences = QuoteDifferences(document_text)
+    named = [(path, name) for path in shown if (name := differences.name(quotes[path])) is not None]
+    told = "".join(f"; {'it' if len(missing) == 1 else path} differs only in {name}" for path, name in named)
+    return f"{places}: does not stand in the document{told}"
 
 
 def complaint(error: AnswerError) -> str:

@@ -52,7 +52,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         for warning in schema_warnings(plan):
             write_out(visible(f"warning: {warning}"))
         _find_server(app, plan, stop=stop)
-        transcript = Transcript(plan.client, colour=wants_colour(sys.stdout, environ))
+        colour = wants_colour(sys.stdout, environ)
+        transcript = Transcript(plan.client, colour=colour, agent_file=plan.agent.editable)
         codes = [transcript.document(entry, plan) for entry in entries]
     finally:
         plan.client.close()
@@ -75,8 +76,9 @@ def _find_server(app: AppConfig, plan: ExtractionPlan, *, stop: threading.Event)
 class Transcript:
     """A client that prints each prompt and each answer."""
 
-    def __init__(self, client: Failover, *, colour: bool) -> None:
+    def __init__(self, client: Failover, *, colour: bool, agent_file: str) -> None:
         self._client = client
+        self._agent_file = agent_file
         self._colour = colour
         self._system: str | None = None
         self._user: str | None = None
@@ -147,7 +149,7 @@ class Transcript:
         )
         advice = REASONS.get(failure.reason)
         if advice is not None:
-            yield f"  to do: {advice.advice}"
+            yield f"  to do: {visible(advice.advice_for(self._agent_file))}"
 
     def _heading(self, text: str, tint: str = BOLD) -> None:
         self._print(tinted(visible(text), tint, colour=self._colour))

@@ -6,14 +6,20 @@ It must not build a configuration or read a file: loading.py does.
 from __future__ import annotations
 
 import difflib
+import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from pipeline.config.constraints import hints_of, options
 from pipeline.config.models import AppConfig, OllamaConfig, VLLMConfig
 from pipeline.config.yaml_file import scalar
+
+MISSPELT = 0.87
+"""Similarity of a misspelt name: PIPELINE_OUTPUT is near PIPELINE_OUTPUT_URI, PIPELINE_NAME near nothing."""
+
+_OF_A_SERVICE = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_\d+_(TCP|UDP|SCTP).*)?$")
 
 _SHORT = (*tuple(hints_of(VLLMConfig))[:10], "api_key_file")
 
@@ -54,7 +60,9 @@ def env_names() -> dict[str, str]:
 def misspelt_names(environ: Iterable[str]) -> dict[str, str]:
     """Return unknown PIPELINE_… variables, each with the known variable it resembles.
 
-    Other prefixes are skipped: servers define their own (OLLAMA_MODELS, VLLM_PORT), and Kubernetes creates many.
+    A variable may be misspelt, or leave the section out (PIPELINE_CONCURRENCY). Other prefixes are skipped: servers
+    define their own (OLLAMA_MODELS, VLLM_PORT). So are the variables that Kubernetes creates for a service named
+    `pipeline` (PIPELINE_PORT_80_TCP_ADDR).
     """
     known = [
         *(name for name in env_names() if name.startswith("PIPELINE_")),
@@ -63,8 +71,18 @@ def misspelt_names(environ: Iterable[str]) -> dict[str, str]:
         "PIPELINE_PUSHGATEWAY",
     ]
     unknown = [name for name in environ if name.startswith("PIPELINE_") and name not in known]
-    matches = {name: difflib.get_close_matches(name[:200], known, n=1, cutoff=0.9) for name in unknown}
-    return {name: near[0] for name, near in matches.items() if near}
+    matches = {name: _nearest_name(name[:200], known) for name in unknown if not _OF_A_SERVICE.search(name)}
+    return {name: near for name, near in matches.items() if near is not None}
+
+
+def _nearest_name(name: str, known: Sequence[str]) -> str | None:
+    """Return the variable that is spelt like this name, or like it without its section."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=MISSPELT)
+    if close:
+        return close[0]
+    setting = name.removeprefix("PIPELINE_")
+    whole = [variable for section in sections() if (variable := f"PIPELINE_{section.upper()}_{setting}") in known]
+    return whole[0] if len(whole) == 1 else None
 
 
 def value_of_text(key: str, text: str) -> Any:

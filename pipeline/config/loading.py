@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.config.constraints import Rule, Unacceptable, clean, hints_of, nearest, shown, unknown_key
 from pipeline.config.keys import env_names, known_keys, sections, split_key, top_keys, value_of_text
+from pipeline.config.misplaced import misplaced_settings
 from pipeline.config.models import AppConfig, OllamaConfig, ProviderConfig, ValueSource, VLLMConfig, rule_of
 from pipeline.config.redaction import FATAL_CHARS, MASK, SECRETS
 from pipeline.config.texts import is_header_text, is_secret_name, mask_url
@@ -130,9 +131,11 @@ def _of_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
 def _assemble(given: Mapping[str, _Given], errors: list[str], *, place: str) -> AppConfig:
     """Build the configuration; ConfigError lists all errors, including those found before."""
     groups: dict[str, dict[str, _Given]] = {}
+    errors += (misplaced := misplaced_settings({key: (item.value, item.place) for key, item in given.items()})).values()
     for key, item in given.items():
         section, _, name = key.rpartition(".")
-        groups.setdefault(section, {})[name] = item
+        if key not in misplaced:
+            groups.setdefault(section, {})[name] = item
     values = _values(groups.pop("", {}), AppConfig, section="", errors=errors)
     for section, cls in sections().items():
         values[section] = _build(groups.pop(section, {}), cls, section=section, errors=errors, place=place)

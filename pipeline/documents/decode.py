@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -17,6 +17,8 @@ from pipeline.errors import DocumentError
 
 MAX_NESTED_CHARS = 4096
 MAX_NESTED_DEPTH = 16
+MAX_NAMES = 20
+MAX_NAME_CHARS = 40
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -41,15 +43,32 @@ def decode_json(data: bytes, text_field: str) -> Decoded:
 
     Scalars are kept; arrays and objects are dropped when their JSON is larger than 4 kB.
     """
+    return _decode_fields(data, text_field, names="keys")
+
+
+def decode_row(data: bytes, text_field: str) -> Decoded:
+    """Decode a row of a table, given as a JSON object of its cells, like `decode_json`."""
+    return _decode_fields(data, text_field, names="columns")
+
+
+def _decode_fields(data: bytes, text_field: str, *, names: str) -> Decoded:
     value, notes = read_json(data)
     if not isinstance(value, dict):
         _unreadable(f"the JSON is {_kind(value)}, need an object")
     if text_field not in value:
-        _unreadable(f"field {text_field!r} is missing, need a string")
+        _unreadable(missing_field(text_field, list(value), names=names))
     text = value.pop(text_field)
     if not isinstance(text, str):
-        _unreadable(f"field {text_field!r} is {_kind(text)}, need a string")
+        _unreadable(f"field {text_field!r} is {_kind(text)}, need a string (`input.text_field` names the field)")
     return finished(text, {name: item for name, item in value.items() if _is_small(item)}, notes=notes)
+
+
+def missing_field(text_field: str, present: Sequence[str], *, names: str) -> str:
+    """Return the message about a document without its text field; `names`: what its fields are called."""
+    named = [name if len(name) <= MAX_NAME_CHARS else f"{name[:MAX_NAME_CHARS]}…" for name in present[:MAX_NAMES]]
+    listed = ", ".join(named) + (f" and {len(present) - MAX_NAMES} more" if len(present) > MAX_NAMES else "")
+    there = f"this document has the {names} {listed}" if present else f"this document has no {names}"
+    return f"field {text_field!r} is missing: set `input.text_field` to the field that holds the text; {there}"
 
 
 def finished(text: str, metadata: dict[str, Any], *, notes: tuple[str, ...]) -> Decoded:

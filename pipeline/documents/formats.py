@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.documents.containers import Format
-from pipeline.documents.decode import decode_json, decode_text
+from pipeline.documents.decode import decode_json, decode_row, decode_text
 from pipeline.documents.entries import suffix_of
 from pipeline.documents.html import decode_html
 from pipeline.documents.lines import split_lines
@@ -32,8 +32,8 @@ FORMATS: Mapping[str, Format] = {
     ".json": Format("json", decode_json),
     ".jsonl": _JSON_LINES,
     ".ndjson": _JSON_LINES,
-    ".csv": Format("csv", decode_json, split=split_records),
-    ".tsv": Format("tsv", decode_json, split=split_tabbed_records),
+    ".csv": Format("csv", decode_row, split=split_records),
+    ".tsv": Format("tsv", decode_row, split=split_tabbed_records),
     ".pdf": Format("pdf", decode_pdf, extra="pdf", heavy=True),
     ".eml": Format("mail", decode_mail, heavy=True),
 }

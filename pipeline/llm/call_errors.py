@@ -19,12 +19,15 @@ from pipeline.llm.connection import StaleConnectionError
 class CallFailedError(Exception):
     """No usable reply: `error` is the wire-level text, `reason` its class (errors.REASONS).
 
-    `sent` is False when the server cannot have started the work, `lost` when it went away while it worked.
+    `sent` is False when the server cannot have started the work, `lost` when it went away while it worked. `refused`:
+    nothing listens at that port.
     """
 
-    def __init__(self, error: str, reason: str, *, sent: bool = True, lost: bool = False) -> None:
+    def __init__(
+        self, error: str, reason: str, *, sent: bool = True, lost: bool = False, refused: bool = False
+    ) -> None:
         super().__init__(error)
-        self.error, self.reason, self.sent, self.lost = error, reason, sent, lost
+        self.error, self.reason, self.sent, self.lost, self.refused = error, reason, sent, lost, refused
 
 
 _CUT_OFF = (http.client.RemoteDisconnected, http.client.IncompleteRead)
@@ -41,7 +44,14 @@ def call_failure(cause: BaseException, *, after_stale: bool = False, proxy: str 
     if isinstance(root, (NewConnectionError, ConnectTimeoutError)) or isinstance(
         cause, (requests.ConnectTimeout, requests.exceptions.ProxyError, requests.exceptions.SSLError)
     ):
-        return CallFailedError(f"connection_error: {details}", "connection_error", sent=after_stale, lost=after_stale)
+        refused = isinstance(root, NewConnectionError) and isinstance(root.__cause__, ConnectionRefusedError)
+        return CallFailedError(
+            f"connection_error: {details}",
+            "connection_error",
+            sent=after_stale,
+            lost=after_stale,
+            refused=refused and proxy is None,
+        )
     if isinstance(cause, (requests.Timeout, ReadTimeoutError)) or isinstance(root, TimeoutError):
         return CallFailedError("timeout", "timeout")
     is_no_http = isinstance(root, http.client.HTTPException) and not isinstance(root, _CUT_OFF)

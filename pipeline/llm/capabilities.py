@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pipeline.config import mask_url
+from pipeline.config.keys import provider_key
 from pipeline.errors import kind_of, reason_of_status
 from pipeline.llm.http import CallFailedError, Endpoint, Reply
 from pipeline.llm.ollama import OllamaClient
@@ -111,7 +112,7 @@ def of_ollama(client: VLLMClient, facts: Preflight) -> Preflight:
 
 def _ollama_facts(client: OllamaClient) -> Preflight:
     """Model, digest, version and capabilities of an Ollama; the model is loaded when this returns."""
-    rows = {str(row.get("name")): row for row in _rows(_get(client.endpoint, "/api/tags").get("models"))}
+    rows = {str(row.get("name")): row for row in _rows(_ollama_tags(client.endpoint).get("models"))}
     wanted = client.config.model
     name = next((name for name in names_of(wanted) if name in rows), None)
     if name is None:
@@ -166,7 +167,8 @@ def _effective_context(client: OllamaClient, facts: Preflight) -> Preflight:
     client.own_context = lengths[0]
     if lengths[0] >= client.num_ctx:
         return facts
-    warning = f"num_ctx is {client.num_ctx}, but the loaded model has a context of {lengths[0]} tokens"
+    setting = provider_key(client.model.provider, "num_ctx")
+    warning = f"`{setting}` is {client.num_ctx}, but the loaded model has a context of {lengths[0]} tokens"
     return replace(facts, context_length=lengths[0], warnings=(*facts.warnings, warning))
 
 
@@ -230,6 +232,17 @@ def _hint(endpoint: Endpoint, reply: Reply) -> str:
 
 def _unreachable(failure: CallFailedError) -> FoundError:
     return FoundError(Preflight("unreachable", failure.reason, failure.error))
+
+
+def _ollama_tags(endpoint: Endpoint) -> dict[str, Any]:
+    """The models of an Ollama; FoundError says how to start one when nothing listens at its port."""
+    try:
+        return _get(endpoint, "/api/tags")
+    except FoundError as end:
+        if not isinstance(end.__cause__, CallFailedError) or not end.__cause__.refused:
+            raise
+        message = f"{end.found.message}; is Ollama running? Start it with `ollama serve`"
+        raise FoundError(replace(end.found, message=message)) from end.__cause__
 
 
 def misconfigured(reason: str, message: str, *, models: tuple[str, ...] = ()) -> FoundError:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.config import OllamaConfig
+from pipeline.config.keys import provider_key
 from pipeline.llm.endings import OLLAMA, broken_off, judge_end
 from pipeline.llm.error_bodies import error_in, read_error
 from pipeline.llm.http import CallFailedError, Endpoint, Reply
@@ -181,7 +182,9 @@ class OllamaClient:
         is_short = self._truncation.is_cut(size_bytes, attempt.prompt_tokens)
         if body.get("done") is True and is_short and not self.proofs.decides:
             told = f"{size_bytes} bytes of prompt were answered as {attempt.prompt_tokens} tokens"
-            return failed_answer(attempt, "prompt_truncated", f"{told}: the server cut it (num_ctx {self.num_ctx})")
+            setting = provider_key(self.model.provider, "num_ctx")
+            told += f": the server cut it (`{setting}` is {self.num_ctx})"
+            return failed_answer(attempt, "prompt_truncated", told)
         if body.get("done") is True and (overrun := self._overrun(attempt)):
             return replace(failed_answer(attempt, "context_length", overrun), needed_tokens=attempt.prompt_tokens)
         if body.get("done") is not True:

@@ -40,9 +40,9 @@ def failures(backend: OutputBackend, *, examples: int) -> dict[str, Any]:
                 group["examples"].append({key: record.get(key) for key in _KEPT})
     if not counts["done"] and not by_reason and not read_runs(backend):
         raise ConfigError(f"errors: got {backend.where!r}, which holds no record, need the output of a run")
-    command = last_command(backend)
+    command, agent_file = last_command(backend), _agent_file(backend)
     ordered = sorted(by_reason, key=lambda reason: (-by_reason[reason]["count"], reason))
-    groups = [_group(reason, by_reason[reason], command) for reason in ordered]
+    groups = [_group(reason, by_reason[reason], command, agent_file) for reason in ordered]
     return {
         "v": FAILURES_VERSION,
         "output": backend.where,
@@ -54,8 +54,8 @@ def failures(backend: OutputBackend, *, examples: int) -> dict[str, Any]:
     }
 
 
-def _group(reason: str, group: Mapping[str, Any], command: str) -> dict[str, Any]:
-    advice = REASONS[reason].advice if reason in REASONS else "see the log"
+def _group(reason: str, group: Mapping[str, Any], command: str, agent_file: str | None) -> dict[str, Any]:
+    advice = REASONS[reason].advice_for(agent_file) if reason in REASONS else "see the log"
     again = f"{command} --only-failed {shlex.quote(reason)}"
     return {"reason": reason, "class": kind_of(reason), **group, "advice": advice, "command": again}
 
@@ -71,6 +71,12 @@ def last_command(backend: OutputBackend) -> str:
     runs = read_runs(backend)
     command = runs[-1].get("command") if runs else None
     return command if isinstance(command, str) else shlex.join(["pipeline", "run", "--output", backend.where])
+
+
+def _agent_file(backend: OutputBackend) -> str | None:
+    """Return the agent file of the last run, for a message; None when it is not known."""
+    runs = read_runs(backend)
+    return runs[-1].get("agent_file") if runs else None
 
 
 def story(backend: OutputBackend, document_id: str) -> dict[str, Any]:
@@ -95,7 +101,9 @@ def story(backend: OutputBackend, document_id: str) -> dict[str, Any]:
         "state": "failed" if known.failed else "done",
         "accepted": known.accepted,
         "records": [current, *(line for line in reversed(lines) if line is not current)],
-        "advice": REASONS[reason].advice if reason is not None and reason in REASONS else None,
+        "advice": REASONS[reason].advice_for(_agent_file(backend))
+        if reason is not None and reason in REASONS
+        else None,
         "command": f"{last_command(backend)} --only-failed {reason}" if reason else None,
     }
 

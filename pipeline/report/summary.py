@@ -119,7 +119,7 @@ def build_report(runs: Sequence[dict[str, Any]], output_counts: Mapping[str, Any
         "questions": question_rows(run, output_counts),
         "mixed_questions": mixed_variants(current),
         "compared": _compared(run, previous),
-        "advice": {name: REASONS[name].advice for name in _reasons(run) if name in REASONS},
+        "advice": {name: REASONS[name].advice_for(run.get("agent_file")) for name in _reasons(run) if name in REASONS},
     }
 
 

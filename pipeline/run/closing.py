@@ -113,6 +113,7 @@ class RunClosing:
             files={name: f"{output.where}/{name}" for name in (*output.names, "report.html")},
             ignored=self._listing.ignored,
         )
+        summary["agent_file"] = plan.agent.editable
         summary["overhead"], summary["prompt_length"] = overhead(plan.book), limits(plan.book)
         summary["listed_whole"] = runner.listed_whole
         summary["former_fingerprints"] = output.index.equated()

@@ -244,12 +244,31 @@ def test_a_quote_may_differ_in_white_space(said: str | None) -> None:
     assert judge(text, COMPILED, document_text="The profits\n\trose sharply.").value == {"said": said}
 
 
-@pytest.mark.parametrize("said", ["Profits rose", "profits rose!", "profitsrose"])
-def test_a_quote_that_is_not_there_is_not_grounded(said: str) -> None:
-    """Another case, another mark, a lost space: not a quote; the message has only the place."""
+@pytest.mark.parametrize(
+    ("said", "difference"),
+    [
+        ("Profits rose", "letter case"),
+        ("profits rose!", "punctuation"),
+        ("profitsrose", "white space"),
+        ("Profits rose!", "letter case and punctuation"),
+        ("prófits rose", "accents or forms of letters"),
+        ("profits … sharply", "words that an ellipsis leaves out"),
+        ("PRÓFITS-ROSE", "letter case, punctuation, white space or accents"),
+    ],
+)
+def test_a_quote_with_a_small_difference_is_not_grounded(said: str, difference: str) -> None:
+    """Another case, another mark, a lost space: not a quote; the message has only the place and the difference."""
     with pytest.raises(AnswerError) as caught:
         judge(json.dumps({"said": said}), COMPILED, document_text="The profits rose sharply.")
     assert (caught.value.reason, caught.value.stage) == ("not_grounded", "validate")
+    assert caught.value.message == f"$.said: does not stand in the document; it differs only in {difference}"
+
+
+@pytest.mark.parametrize("said", ["losses rose", "…", "rose … profits", "!?"])
+def test_a_quote_that_is_not_there_is_not_grounded(said: str) -> None:
+    """Other words, words in another order, no words at all: the message has only the place."""
+    with pytest.raises(AnswerError) as caught:
+        judge(json.dumps({"said": said}), COMPILED, document_text="The profits rose sharply.")
     assert caught.value.message == "$.said: does not stand in the document"
 
 

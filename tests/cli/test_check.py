@@ -50,7 +50,7 @@ def test_two_warnings_of_one_preflight_are_two(place: Place, server: FakeLLM) ->
     place.configure({"provider": "ollama", **ollama})
     place.documents(3)
     log = place.run().err
-    for told in ("num_ctx is 16384, but the loaded model has", "does not hold the model to the schema"):
+    for told in ("`ollama.num_ctx` is 16384, but the loaded model has", "does not hold the model to the schema"):
         assert 0 < log.index(told) < log.index("run ends")
 
 

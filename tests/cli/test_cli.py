@@ -149,7 +149,18 @@ def test_a_misspelt_variable_is_said_to_be_ignored(place: Place) -> None:
     err = place.run(env={"PIPELINE_RUNNER_MAX_EROR_RATE": "1", "PIPELINE_CONFG": "x.yaml"}).err
     assert "variable=PIPELINE_RUNNER_MAX_EROR_RATE nearest=PIPELINE_RUNNER_MAX_ERROR_RATE" in err
     assert "variable=PIPELINE_CONFG nearest=PIPELINE_CONFIG" in err
-    foreign = {"PIPELINE_PORT": "tcp://h", "PIPELINE_INPUT_SERVICE_HOST": "h", "OLLAMA_MODELS": "/m", "VLLM_PORT": "1"}
+    err = place.run(env={"PIPELINE_TEXT_FIELD": "body", "PIPELINE_OUTPUT": "x"}).err
+    assert "variable=PIPELINE_TEXT_FIELD nearest=PIPELINE_INPUT_TEXT_FIELD" in err
+    assert "variable=PIPELINE_OUTPUT nearest=PIPELINE_OUTPUT_URI" in err
+    foreign = {
+        "PIPELINE_PORT": "tcp://h",
+        "PIPELINE_ID": "7",
+        "PIPELINE_URL": "x",
+        "PIPELINE_NAME": "x",
+        "PIPELINE_INPUT_SERVICE_HOST": "h",
+        "OLLAMA_MODELS": "/m",
+        "VLLM_PORT": "1",
+    }
     assert "ignored" not in place.run(env=foreign).err
 
 

@@ -292,6 +292,11 @@ class TestComplaints:
             ("runner: {grace: 3}", "runner.grace: unknown key, the nearest is runner.grace_s"),
             ("grace_s: 3", "grace_s: unknown key, the nearest is runner.grace_s"),
             ("ruhner: {a: 1}", "ruhner: unknown key, the nearest is runner; got a mapping, need one of provider, fall"),
+            (
+                "overflow: head",
+                "overflow: is a setting of agents, not of the configuration: set it in extractor.yaml in",
+            ),
+            ("{overflow: head, agents_dir: my, agent: a}", "set it in my/a.yaml ("),
             ("cost: {perhour: 3}", "cost.perhour: unknown key, the nearest is cost.per_hour; got 3, need one of per_h"),
             ("vllm: {modle: m1}", "vllm.modle: unknown key, the nearest is vllm.model; got 'm1', need one of base_url"),
             ("vllm: {apikey: sk-1}", "vllm.apikey: unknown key, the nearest is vllm.api_key; got a text"),

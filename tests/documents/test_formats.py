@@ -210,10 +210,20 @@ def test_a_record_may_have_an_id(tmp_path: Path) -> None:
 
 
 def test_a_table_without_the_text_field(tmp_path: Path) -> None:
-    """Each record is unreadable, by the name of the field."""
+    """Each record is unreadable; the message names the setting and the columns that there are."""
     (entry,) = records(tmp_path, b"a,b\n1,2\n")
-    with pytest.raises(DocumentError, match="field 'text' is missing"):
+    with pytest.raises(DocumentError, match=r"'text' is missing: set `input.text_field` .* has the columns a, b$"):
         decode(entry, entry.read(), text_field="text")
+
+
+def test_an_object_without_the_text_field() -> None:
+    """The message names the setting and at most 20 keys, each cut to 40 characters."""
+    many = {f"key{number}": number for number in range(25)}
+    data = json.dumps({"x" * 50: 1, **many}).encode()
+    with pytest.raises(DocumentError, match=rf"has the keys {'x' * 40}…, key0, .*key18 and 6 more$"):
+        document("json", data)
+    with pytest.raises(DocumentError, match="has no keys"):
+        document("json", b"{}")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252"])

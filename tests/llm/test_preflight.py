@@ -188,6 +188,14 @@ def test_a_server_that_is_away_is_unreachable(kind: str) -> None:
         assert look(client_of(kind, server.url)).status == "unreachable"
 
 
+def test_a_refused_port_of_ollama_asks_whether_it_runs() -> None:
+    """Nothing listens there: the message names the command that starts an Ollama, and nothing of it for a vLLM."""
+    with FakeLLM() as server:
+        url = server.url
+    assert look(client_of("ollama", url)).message.endswith("is Ollama running? Start it with `ollama serve`")
+    assert "ollama" not in look(client_of("vllm", url)).message.lower()
+
+
 def test_a_draining_server_is_unreachable() -> None:
     """Its pages answer with 200; the tiny completion tells the truth."""
     with FakeLLM() as server:
@@ -295,7 +303,7 @@ def test_a_clamped_num_ctx_is_warned_of_and_recorded() -> None:
         client = client_of("ollama", server.url, num_ctx=8192)
         found = look(client)
         assert found.context_length == 2048
-        assert found.warnings == ("num_ctx is 8192, but the loaded model has a context of 2048 tokens",)
+        assert found.warnings == ("`ollama.num_ctx` is 8192, but the loaded model has a context of 2048 tokens",)
         assert client.call_llm({"user": "u"}, None, "u").context_length == 2048
 
 
