@@ -12,15 +12,10 @@ from string import Template
 
 from pipeline.config.agent_file import AgentFile, VariantFile
 from pipeline.config.constraints import nearest
+from pipeline.documents.metadata_names import METADATA, value_of
 from pipeline.documents.special_tokens import break_special_tokens
 from pipeline.errors import ConfigError
 from pipeline.records import Document
-
-METADATA = (
-    *("title", "published_at", "source", "url", "author", "site", "language"),
-    *("section", "tags", "date", "subject", "sender"),
-)
-"""Metadata that a prompt may name; missing metadata becomes an empty text."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PLACEHOLDERS = ("document", "id", "uri", *METADATA)
@@ -68,8 +63,14 @@ def named_values(template: str, document: Document) -> dict[str, tuple[str, bool
     """
     known: dict[str, object] = {**document.metadata, "id": document.id, "uri": document.uri}
     names = {match["named"] or match["braced"] for match in Template.pattern.finditer(template)}
-    texts = {name: known.get(name) for name in names - {"document", None}}
+    texts = {name: value_of(known, name) for name in names - {"document", None}}
     return {name: break_special_tokens("" if text is None else str(text)) for name, text in texts.items()}
+
+
+def metadata_placeholders(template: str) -> tuple[str, ...]:
+    """Return the names of metadata in a template, each once, in order."""
+    names = (match["named"] or match["braced"] for match in Template.pattern.finditer(template))
+    return tuple(dict.fromkeys(name for name in names if name not in (None, "document", "id", "uri")))
 
 
 def document_places(template: str) -> int:

@@ -12,11 +12,13 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 from pipeline.cli.arguments import load_app
 from pipeline.cli.flags import add_config_flags, count
 from pipeline.config import AppConfig
 from pipeline.documents import FORMATS, ListingCounts, load_entries
+from pipeline.documents.metadata_names import METADATA, aliases_of, is_filled
 from pipeline.errors import EXIT_FAILURES, EXIT_LATER, EXIT_OK, REASONS, ConfigError, TryLaterError
 from pipeline.llm.failover import Failover
 from pipeline.llm.provider import AskResult, ExtractionRequest
@@ -100,6 +102,8 @@ class Transcript:
         """Send the request, print prompts and answers, and return the result."""
         system = question.prompts.get("system", "")
         user = question.prompts["user"]
+        if self._user is None:
+            self._print_metadata(question.metadata)
         if self._user is not None:
             self._print_reask(user)
         else:
@@ -114,6 +118,13 @@ class Transcript:
         for attempt in result.attempts:
             self._attempt(attempt)
         return result
+
+    def _print_metadata(self, metadata: Mapping[str, Any]) -> None:
+        """Print each value of the document's metadata by the names under which a prompt may use it."""
+        self._heading(f"metadata, {plural(len(metadata), 'value')}")
+        for name, value in metadata.items():
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            self._text(f"${name}{_use_of(name, metadata)}: {shown}", tint=DIM)
 
     def _print_reask(self, user: str) -> None:
         """Print what a further request for the document adds to its prompt, or the whole prompt when it is shorter."""
@@ -160,6 +171,14 @@ class Transcript:
 
     def _print(self, *lines: str) -> None:
         write_out("\n".join(lines) + "\n")
+
+
+def _use_of(name: str, metadata: Mapping[str, Any]) -> str:
+    """Return what else a user has to know about a name of metadata in a prompt: other names, or its declaration."""
+    if name not in METADATA:
+        return " (declare it in `variables`)"
+    others = [f"${alias}" for alias in aliases_of(name)[1:] if not is_filled(metadata.get(alias))]
+    return f" (or {', '.join(others)})" if others else ""
 
 
 def _remarks(result: Result) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import PROVES_LIFE, ConfigError
@@ -37,6 +37,7 @@ class ExtractionRequest:
     `document`: its id, for the log. `losses`: how often a server was lost over it before. `alone`: nothing else is in
     flight, and one loss is the end. `refused`: a server in trouble answered it with a 4xx before. `prompts_for`: how
     prompts are made anew for a proof; None: none is made. `places`: how often the text stands in the prompts.
+    `metadata`: that of the document, for `try`.
     """
 
     variant: str
@@ -49,6 +50,7 @@ class ExtractionRequest:
     refused: bool = False
     prompts_for: PromptsFor | None = None
     places: int = 1
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

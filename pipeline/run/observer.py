@@ -15,6 +15,7 @@ from pipeline.config.redaction import SECRETS
 from pipeline.records import Failure, Left, Outcome, Postponed, Result, Unchanged
 from pipeline.report.remaining import RemainingFailures
 from pipeline.report.stats import RunStats
+from pipeline.run.placeholders import PlaceholderWatch
 from pipeline.run.process import Finished
 from pipeline.run.progress import Progress, ProgressState
 from pipeline.run.runner import Runner
@@ -32,6 +33,7 @@ class Display:
     stats: RunStats
     progress: Progress
     started: float
+    placeholders: PlaceholderWatch = field(default_factory=lambda: PlaceholderWatch({}))
     metrics: Metrics | None = None
     tokens: list[int] = field(default_factory=lambda: [0, 0])
     last: Failure | None = None
@@ -51,6 +53,8 @@ class Display:
             self.stats.add(outcome)
         if isinstance(outcome, Failure):
             self.last = outcome
+        if isinstance(outcome, Result):
+            self.placeholders.add(outcome.variant, outcome.metadata)
         self.waits.extend(attempt.queue_s for attempt in finished.attempts if attempt.queue_s is not None)
         if isinstance(outcome, (Result, Failure)):
             self.tokens[0] += outcome.usage.prompt_tokens or 0

@@ -217,6 +217,7 @@ def _once(state: DocumentState, document: Document, *, after: str, alone: bool) 
         refused=state.entry.refused,
         prompts_for=prompts_for,
         places=document_places(asking.resolved.user_prompt),
+        metadata=document.metadata,
     )
     asked = state.client.ask(question)
     said = (text, prompts["user"])

@@ -28,6 +28,7 @@ from pipeline.run.concurrency import Auto, Fixed, Limit
 from pipeline.run.job import Job
 from pipeline.run.observer import Display, Signals
 from pipeline.run.options import RunOptions
+from pipeline.run.placeholders import PlaceholderWatch
 from pipeline.run.plan import ExtractionPlan, build_plan
 from pipeline.run.progress import make_progress
 from pipeline.run.prompt_length import to_ask_again
@@ -148,7 +149,8 @@ class _Session:
         mode = "none" if options.quiet else options.progress
         progress = make_progress(mode, stream=sys.stderr, clock=time.monotonic, log=logger, environ=self.environ)
         stats = RunStats(self.plan.agent.schema, time.monotonic)
-        display = Display(stats, progress, self.started, metrics=self._metrics())
+        templates = {name: query.resolved.user_prompt for name, query in self.plan.queries.items()}
+        display = Display(stats, progress, self.started, PlaceholderWatch(templates), metrics=self._metrics())
         job = Job(
             entries,
             selection,
@@ -172,6 +174,7 @@ class _Session:
                 self.runner.run()
             finally:
                 progress.close()
+                display.placeholders.close()
                 _flush_log()
             code = self.closing.finish(self.runner, stats, selection=selection)
         except PipelineError as error:

@@ -1,0 +1,50 @@
+"""The names of the metadata that each kind of document fills, and names that mean the same value.
+
+Add a row here with each new format: the names that prompts accept, the documentation and `try` follow this table. It
+must not read a document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+MAIL = ("subject", "from", "to", "date")
+
+FILLED: Mapping[str, tuple[str, ...]] = {
+    "text": (),
+    "html": ("title", "date", "site"),
+    "pdf": ("title", "author", "date", "pages"),
+    "mail": MAIL,
+}
+"""Format → the names that its documents fill, as far as a document has them. A format that is missing here (JSON, JSON
+Lines, CSV) fills one for each field or column beside the text."""
+
+ALIASES = (("from", "sender", "author"),)
+"""Names of one value: a placeholder takes the first of them that is filled, itself before the others."""
+
+USUAL = (
+    *("title", "published_at", "source", "url", "author", "site", "language"),
+    *("section", "tags", "date", "subject", "sender"),
+)
+"""Usual names of fields in JSON and of columns."""
+
+METADATA = tuple(dict.fromkeys((*USUAL, *(name for names in FILLED.values() for name in names))))
+"""The metadata that a prompt may name without a declaration in `variables`."""
+
+
+def aliases_of(name: str) -> tuple[str, ...]:
+    """Return the name and those that mean the same value, the name itself first."""
+    group = next((names for names in ALIASES if name in names), ())
+    return (name, *(other for other in group if other != name))
+
+
+def value_of(metadata: Mapping[str, Any], name: str) -> object:
+    """Return the value that a placeholder of this name stands for; None when there is none."""
+    values = (metadata.get(alias) for alias in aliases_of(name))
+    return next((value for value in values if is_filled(value)), metadata.get(name))
+
+
+def is_filled(value: object) -> bool:
+    """Return True for a value that leaves a trace in a prompt."""
+    return value is not None and bool(str(value).strip())

@@ -1,0 +1,63 @@
+"""Notices placeholders of a prompt that stay empty: the metadata has another name, or the documents have none.
+
+It sees the first results of a run, on the main thread, and logs one warning for each placeholder.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.agents.prompts import metadata_placeholders
+from pipeline.documents.metadata_names import is_filled, value_of
+
+logger = logging.getLogger(__name__)
+
+FIRST_DOCUMENTS = 100
+FEWEST_DOCUMENTS = 5
+"""Documents of a short run; with fewer, an empty placeholder may be chance."""
+SHOWN_NAMES = 10
+KEPT_NAMES = 200
+
+
+class PlaceholderWatch:
+    """Counts the empty placeholders of the first documents. `templates`: the user prompt of each variant."""
+
+    def __init__(self, templates: Mapping[str, str]) -> None:
+        self._names = {variant: metadata_placeholders(text) for variant, text in templates.items()}
+        self._seen: Counter[str] = Counter()
+        self._filled: Counter[str] = Counter()
+        self._keys: Counter[str] = Counter()
+        self._documents = 0
+        self._closed = not any(self._names.values())
+
+    def add(self, variant: str, metadata: Mapping[str, Any]) -> None:
+        """Count one document; the last of the first documents logs the warnings."""
+        if self._closed:
+            return
+        self._documents += 1
+        for name in self._names.get(variant, ()):
+            self._seen[name] += 1
+            self._filled[name] += is_filled(value_of(metadata, name))
+        for key, value in metadata.items():
+            if is_filled(value) and (key in self._keys or len(self._keys) < KEPT_NAMES):
+                self._keys[key] += 1
+        if self._documents >= FIRST_DOCUMENTS:
+            self.close()
+
+    def close(self) -> None:
+        """Log a warning for each placeholder that was empty in all documents so far, unless that was done before."""
+        if not self._closed and self._documents >= FEWEST_DOCUMENTS:
+            for name in [name for name, seen in self._seen.items() if seen and not self._filled[name]]:
+                logger.warning("%s", self._warning(name))
+        self._closed = True
+
+    def _warning(self, name: str) -> str:
+        filled = [f"${key}" for key, _ in self._keys.most_common(SHOWN_NAMES)]
+        there = f"these names have values: {', '.join(filled)}" if filled else "the documents have no metadata"
+        return (
+            f"placeholder ${name} of the user prompt was empty in the first {self._seen[name]} documents; "
+            f"{there} (`pipeline try` shows the metadata of a document; docs/agents.md)"
+        )

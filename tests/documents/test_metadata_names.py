@@ -1,0 +1,57 @@
+"""One table says which metadata each kind of document fills; prompts, documentation and decoders follow it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.agents.prompts import PLACEHOLDERS, rendered
+from pipeline.documents import decode
+from pipeline.documents.formats import BY_NAME
+from pipeline.documents.metadata_names import FILLED, METADATA, aliases_of
+from pipeline.records import Document, Entry
+
+MESSAGE = b"From: Anna <a@example.org>\nTo: b@example.org\nSubject: S\nDate: Sat, 28 Nov 2026 10:00:00 +0000\n\nText.\n"
+PAGE = (
+    b"<html><head><title>T</title><meta property='og:site_name' content='Site'>"
+    b"<meta name='date' content='2026-01-02'></head><body><article><p>" + b"A long sentence. " * 30 + b"</p></article>"
+)
+OPEN = {"json", "csv", "tsv"}
+"""Formats that fill a name for each field or column."""
+
+
+def test_each_format_has_a_row() -> None:
+    """A new format adds its names, or is one of fields of its own."""
+    assert set(BY_NAME) <= set(FILLED) | OPEN
+
+
+@pytest.mark.parametrize(("form", "data"), [("mail", MESSAGE), ("html", PAGE), ("text", b"x")])
+def test_a_decoder_fills_the_names_of_its_row(form: str, data: bytes) -> None:
+    """All of them, for a document that has everything, and no other."""
+    found = decode(Entry("id", "uri", None, len(data), form, lambda: data), data, text_field="text")
+    assert set(found.metadata) == set(FILLED[form])
+
+
+def test_prompts_may_name_all_of_them() -> None:
+    """Without a declaration in `variables`."""
+    assert {name for names in FILLED.values() for name in names} <= set(METADATA) <= set(PLACEHOLDERS)
+
+
+def test_the_documentation_has_each_row() -> None:
+    """docs/inputs.md names exactly what the table has."""
+    page = (Path(__file__).parents[2] / "docs" / "inputs.md").read_text("utf-8")
+    rows = {tuple(re.findall(r"`(\w+)`", line)) for line in page.split("## Metadata")[1].split("\n##")[0].splitlines()}
+    for names in FILLED.values():
+        assert names in rows or not names
+
+
+@pytest.mark.parametrize("name", ["from", "sender", "author"])
+def test_names_of_a_sender_mean_the_same_value(name: str) -> None:
+    """The value of whichever is there; a name's own value comes first."""
+    mail = Document("i", "u", "s", "text", {"from": "Anna", "sender": " "})
+    assert rendered(f"${name}: $document", mail) == "Anna: text"
+    both = Document("i", "u", "s", "text", {"from": "Anna", name: "Own"})
+    assert rendered(f"${name}", both) == "Own"
+    assert aliases_of(name)[0] == name

@@ -1,0 +1,42 @@
+"""A placeholder that stays empty is a warning with the names that have values."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from pipeline.run.placeholders import PlaceholderWatch
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def test_an_empty_placeholder_is_a_warning_after_100_documents(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, with the names that have values; an alias counts as filled."""
+    watch = PlaceholderWatch({"default": "$source $from $author $document $id"})
+    for _ in range(99):
+        watch.add("default", {"author": "Anna", "subject": "S", "site": " "})
+    assert not warnings_of(caplog)
+    for _ in range(99):
+        watch.add("default", {"author": "Anna", "subject": "S"})
+    watch.close()
+    (told,) = warnings_of(caplog)
+    assert "$source of the user prompt was empty in the first 100 documents" in told
+    assert "have values: $author, $subject (" in told
+
+
+def test_a_short_run_warns_at_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    """Of five documents or more; one filled value is enough for silence."""
+    for documents, filled in ((4, 0), (5, 1)):
+        watch = PlaceholderWatch({"default": "$title $document"})
+        for number in range(documents):
+            watch.add("default", {"title": "T"} if number < filled else {})
+        watch.close()
+    assert not warnings_of(caplog)
+    watch = PlaceholderWatch({"a": "$title $document", "b": "$document"})
+    for number in range(12):
+        watch.add("ab"[number % 2], {})
+    watch.close()
+    assert "in the first 6 documents; the documents have no metadata" in warnings_of(caplog)[0]
