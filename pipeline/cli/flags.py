@@ -36,11 +36,12 @@ def add_out(command: argparse.ArgumentParser) -> None:
     add_storage_flags(command)
 
 
-def add_storage_flags(command: argparse.ArgumentParser) -> None:
-    """Add the flags from which the output and the options of its object store are read."""
+def add_storage_flags(command: argparse.ArgumentParser, *, settings: bool = True) -> None:
+    """Add the flags from which the output and the options of its object store are read; `settings`: --set too."""
     add = command.add_argument_group("configuration (of the output: output.uri, output.storage)").add_argument
     add("--config", metavar="FILE", help="default: $PIPELINE_CONFIG, else config/default.yaml if it exists")
-    add("--set", metavar="KEY=VALUE", action="append", default=[], help="any setting by its dotted key; repeatable")
+    if settings:
+        add("--set", metavar="KEY=VALUE", action="append", default=[], help="any setting by its dotted key; repeatable")
 
 
 def count(text: str) -> int:

@@ -87,6 +87,12 @@ def _diff() -> Command:
     return diff
 
 
+def _eval() -> Command:
+    from pipeline.cli import eval
+
+    return eval
+
+
 def _compact() -> Command:
     from pipeline.cli import compact
 
@@ -118,6 +124,7 @@ COMMANDS: Mapping[str, tuple[str, Callable[[], Command]]] = {
     "report": ("rebuild the report of an output; calls no model", _report),
     "errors": ("show failures, their causes and how to retry them", _errors),
     "diff": ("show what changed between two outputs", _diff),
+    "eval": ("grade the answers against judged documents", _eval),
     "compact": ("keep only the last record of each document", _compact),
     "purge": ("remove documents from an output", _purge),
     "init": ("create a config, an agent and a schema to start from", _init),

@@ -173,6 +173,24 @@ class CostConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class EvalConfig:
+    """The gold that answers are graded against, the comparisons of fields, and the gates."""
+
+    gold: str | None = None
+    set: Literal["dev", "holdout"] = "dev"
+    fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+    min_documents: int = 30
+    fail_under: Mapping[str, float] = field(default_factory=dict, hash=False)
+    baseline: str | None = None
+    max_drop: float | None = None
+    input: str | None = None
+    output: str | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, "eval")
+
+
+@dataclass(frozen=True, slots=True)
 class RunnerConfig:
     """Concurrency, waiting times and stop conditions of a run."""
 
@@ -214,6 +232,7 @@ class AppConfig:
     answers: AnswersConfig = field(default_factory=AnswersConfig)
     runner: RunnerConfig = field(default_factory=RunnerConfig)
     cost: CostConfig = field(default_factory=CostConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
     origins: Mapping[str, ValueSource] = field(default_factory=dict, compare=False, repr=False)
     places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 

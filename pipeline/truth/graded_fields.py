@@ -81,6 +81,16 @@ def every_field(field: Field) -> Iterator[Field]:
         yield from every_field(below)
 
 
+def paths_in_lists(field: Field, *, in_list: bool = False) -> Iterator[str]:
+    """Yield the paths of the properties of objects in lists, which are graded pair by pair."""
+    if in_list:
+        yield field.path
+    inner = field.item if isinstance(field, ObjectList) else field
+    if isinstance(inner, ObjectField):
+        for below in inner.properties.values():
+            yield from paths_in_lists(below, in_list=in_list or isinstance(field, ObjectList))
+
+
 def leaves(field: Field) -> Iterator[Leaf]:
     """Yield what is compared or off: single values, and the items of lists of them."""
     for below in every_field(field):

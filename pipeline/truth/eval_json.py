@@ -1,0 +1,144 @@
+"""The content of eval.json: the evaluation as plain data, with the counts of each document for a later baseline.
+
+It must not compute a metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from pipeline.truth.evaluation import Agreement, FieldResult, OutputDifference, OutputResult
+from pipeline.truth.gates import GateResult
+from pipeline.truth.gold import Gold
+from pipeline.truth.graded_output import ABSENT, CHANGED, FAILED, GradedDocument, GradedOutput
+from pipeline.truth.intervals import Estimate
+
+EVAL_VERSION = 1
+DIGITS = 4
+
+
+def gold_json(gold: Gold, output: GradedOutput, *, part: str) -> dict[str, Any]:
+    """Return what the gold holds, and how much of it the first output has."""
+    share = gold.accepted_unchanged
+    return {
+        "file": gold.path,
+        "sha256": gold.sha256,
+        "lines": gold.lines,
+        "set": part,
+        "documents": len(output.documents),
+        "graded": sum(document.is_graded for document in output.documents),
+        "failed": output.count(FAILED),
+        "changed": output.count(CHANGED),
+        "absent": output.count(ABSENT),
+        "unknown_values": sum(document.grade.unknown for document in output.documents if document.grade is not None),
+        "accepted_unchanged": None if share is None else round(share, DIGITS),
+    }
+
+
+def output_json(result: OutputResult, *, min_documents: int, per_1000: float | None = None) -> dict[str, Any]:
+    """Return the grade of one output; `per_1000`: the cost of 1,000 documents."""
+    tp, fp, fn = result.totals
+    metrics = {name: metric_json(estimate, min_documents) for name, estimate in result.overall.items()}
+    return {
+        "output": result.name,
+        "fingerprints": list(result.fingerprints),
+        "valid": metric_json(result.valid, min_documents),
+        "documents_right": metric_json(result.documents_right, min_documents),
+        "overall": {"tp": tp, "fp": fp, "fn": fn, **metrics},
+        "macro_f1": _rounded(result.macro_f1),
+        "fields": {path: field_json(found, min_documents) for path, found in result.fields.items()},
+        "not_graded": list(result.not_graded),
+        "cost": {**{name: _rounded(value) for name, value in asdict(result.cost).items()}, "per_1000": per_1000},
+        "hard": None if result.hard is None else _hard_json(result.hard, min_documents),
+        "documents": [document_json(document) for document in result.documents],
+    }
+
+
+def metric_json(estimate: Estimate, min_documents: int) -> dict[str, Any]:
+    """Return a metric with its interval and whether enough documents stand behind it."""
+    return {
+        "value": _rounded(estimate.value),
+        "low": _rounded(estimate.low),
+        "high": _rounded(estimate.high),
+        "documents": estimate.documents,
+        "verdict": "ok" if estimate.documents >= min_documents else "too_few",
+    }
+
+
+def field_json(found: FieldResult, min_documents: int) -> dict[str, Any]:
+    """Return the grade of one field."""
+    counts = found.counts
+    return {
+        "compare": found.compare,
+        "judged": counts.judged,
+        "tp": counts.tp,
+        "fp": counts.fp,
+        "fn": counts.fn,
+        "tn": counts.tn,
+        **{name: metric_json(estimate, min_documents) for name, estimate in found.metrics.items()},
+        "accuracy": None if found.accuracy is None else metric_json(found.accuracy, min_documents),
+        "agreement": _rounded(found.agreement),
+        "approximate": counts.approximate,
+        "confusion": [[gold, predicted, number] for (gold, predicted), number in counts.confusion.items()] or None,
+    }
+
+
+def document_json(document: GradedDocument) -> dict[str, Any]:
+    """Return the counts [TP, FP, FN, TN] of each field of a document, without any value."""
+    fields = document.grade.fields if document.grade is not None else {}
+    return {
+        "id": document.gold.id,
+        "sha256": document.gold.sha256,
+        "gold": document.gold.digest,
+        "state": document.state,
+        "counts": {path: [c.tp, c.fp, c.fn, c.tn] for path, c in fields.items()},
+    }
+
+
+def difference_json(found: OutputDifference) -> dict[str, Any]:
+    """Return a paired difference with its verdict."""
+    return {
+        "output": found.output,
+        "field": found.field,
+        "metric": found.metric,
+        "value": _rounded(found.change.value),
+        "low": _rounded(found.change.low),
+        "high": _rounded(found.change.high),
+        "documents": found.change.documents,
+        "differing": found.change.differing,
+        "verdict": found.verdict,
+    }
+
+
+def evaluation_json(
+    *,
+    gold: Mapping[str, Any],
+    outputs: Sequence[Mapping[str, Any]],
+    differences: Sequence[OutputDifference],
+    gates: Sequence[GateResult],
+    people: Agreement | None,
+    holdout_opened: int,
+    at: str,
+) -> dict[str, Any]:
+    """Return the content of eval.json."""
+    return {
+        "v": EVAL_VERSION,
+        "at": at,
+        "gold": dict(gold),
+        "outputs": [dict(output) for output in outputs],
+        "differences": [difference_json(found) for found in differences],
+        "gates": [asdict(gate) for gate in gates],
+        "people": None if people is None else asdict(people),
+        "holdout_opened": holdout_opened,
+    }
+
+
+def _hard_json(result: OutputResult, min_documents: int) -> dict[str, Any]:
+    metrics = {name: metric_json(estimate, min_documents) for name, estimate in result.overall.items()}
+    return {"documents": len(result.documents), "valid": metric_json(result.valid, min_documents), "overall": metrics}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, DIGITS)

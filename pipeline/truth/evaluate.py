@@ -1,0 +1,188 @@
+"""Evaluate outputs against a gold file: read, grade, compare, judge the gates.
+
+It must not call a model or print anything.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.errors import EXIT_FAILURES, EXIT_OK, ConfigError
+from pipeline.output.backend import OutputBackend
+from pipeline.output.runs import read_runs
+from pipeline.report.numbers_text import documents_per_second
+from pipeline.truth.eval_json import evaluation_json, gold_json, output_json
+from pipeline.truth.evaluation import (
+    OVERALL,
+    OutputDifference,
+    OutputResult,
+    difference,
+    output_result,
+    people_agreement,
+)
+from pipeline.truth.gates import Gate, GateResult, incomplete, judge_drop, judge_gate, parse_gate
+from pipeline.truth.gold import Gold, read_gold
+from pipeline.truth.graded_fields import ObjectField, every_field, graded_fields
+from pipeline.truth.graded_output import ABSENT, CHANGED, GradedOutput, grade_output, read_last_records
+from pipeline.truth.intervals import METRICS
+
+EVAL_FILE = "eval.json"
+HOLDOUT = "holdout"
+_BY = {"variant": lambda record: record.variant, "model": lambda record: record.model}
+
+
+@dataclass(frozen=True, slots=True)
+class EvalOptions:
+    """What to grade and how; `gates` as FIELD.METRIC=NUMBER, `schema` None: that of the newest run."""
+
+    gold: Path
+    part: str = "dev"
+    fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    min_documents: int = 30
+    gates: Sequence[str] = ()
+    baseline: Path | None = None
+    max_drop: float | None = None
+    by: Literal["variant", "model"] | None = None
+    cost_per_hour: float | None = None
+    schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The results of an evaluation, and the content of eval.json."""
+
+    results: Sequence[OutputResult]
+    differences: Sequence[OutputDifference]
+    gates: Sequence[GateResult]
+    content: Mapping[str, Any]
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 when a gate failed or cannot be judged."""
+        return EXIT_OK if all(gate.passed for gate in self.gates) else EXIT_FAILURES
+
+
+def evaluate(outputs: Sequence[tuple[str, OutputBackend]], options: EvalOptions, *, now: str) -> Evaluation:
+    """Grade outputs, of which the first is the reference; ConfigError when gold, fields or gates do not fit them."""
+    runs = read_runs(outputs[0][1])
+    agent, schema = _question(runs, outputs[0][0])
+    schema = schema if options.schema is None else options.schema
+    fields = graded_fields(schema, options.fields)
+    paths = [each.path for each in every_field(fields) if each.path]
+    gates = [parse_gate(text, fields=paths) for text in options.gates]
+    gold = read_gold(options.gold, schema, agent=agent)
+    graded = [_graded(name, backend, gold, fields, options) for name, backend in outputs]
+    if options.by is not None:
+        graded = graded[0].parts(_BY[options.by])
+    results = [output_result(output, fields) for output in graded]
+    differences = [] if options.by else _differences(results, gates, min_documents=options.min_documents)
+    verdicts = _judge(results[0], gates, graded[0], options)
+    content = evaluation_json(
+        gold=gold_json(gold, graded[0], part=options.part),
+        outputs=[
+            output_json(result, min_documents=options.min_documents, per_1000=_per_1000(runs, options))
+            for result in results
+        ],
+        differences=differences,
+        gates=verdicts,
+        people=people_agreement(gold, fields),
+        holdout_opened=times_opened(options.gold),
+        at=now,
+    )
+    return Evaluation(results, differences, verdicts, content)
+
+
+def times_opened(gold: Path) -> int:
+    """Return how often the holdout of a gold file was graded."""
+    try:
+        return len(_opened(gold).read_bytes().splitlines())
+    except OSError:
+        return 0
+
+
+def note_opening(gold: Path, evaluation: Evaluation, *, by: str) -> None:
+    """Append a line to GOLD.opened, which says who graded the holdout; ConfigError when it cannot be written."""
+    first = evaluation.content["outputs"][0]
+    line = {
+        "at": evaluation.content["at"],
+        "by": by,
+        "fingerprints": first["fingerprints"],
+        "overall_f1": first["overall"]["f1"]["value"],
+    }
+    try:
+        with _opened(gold).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    except OSError as exc:
+        raise ConfigError(f"{_opened(gold)} cannot be written: {exc.strerror or exc}; it counts the looks") from exc
+
+
+def _opened(gold: Path) -> Path:
+    return gold.with_name(f"{gold.name}.opened")
+
+
+def _question(runs: Sequence[Mapping[str, Any]], output: str) -> tuple[str | None, Mapping[str, Any]]:
+    """Return the agent and the schema of the newest run."""
+    for run in reversed(runs):
+        for question in run.get("config", {}).get("question", {}).values():
+            if isinstance(question.get("schema"), dict):
+                return question.get("agent"), question["schema"]
+    raise ConfigError(f"{output}: holds no completed run, need the output of a run")
+
+
+def _graded(name: str, backend: OutputBackend, gold: Gold, fields: ObjectField, options: EvalOptions) -> GradedOutput:
+    """Grade one output; ConfigError when not one of the gold documents is in it."""
+    ids = {id for id, _ in gold.documents}
+    output = grade_output(name, read_last_records(backend, ids), gold, fields, part=options.part)
+    if not output.documents:
+        raise ConfigError(f"--gold: {gold.path} judges no document of the set {options.part!r}")
+    if not any(document.is_graded for document in output.documents):
+        counts = f"{output.count(CHANGED)} changed, {output.count(ABSENT)} absent"
+        number = len(output.documents)
+        raise ConfigError(f"--gold: none of its {number} documents is in {name} with the same bytes ({counts})")
+    return output
+
+
+def _differences(
+    results: Sequence[OutputResult], gates: Sequence[Gate], *, min_documents: int
+) -> list[OutputDifference]:
+    named = [(gate.field, gate.metric) for gate in gates if gate.metric in METRICS]
+    wanted = dict.fromkeys([(OVERALL, "f1"), *named])
+    return [
+        difference(results[0], other, field=field_name, metric=metric, min_documents=min_documents)
+        for other in results[1:]
+        for field_name, metric in wanted
+    ]
+
+
+def _judge(result: OutputResult, gates: Sequence[Gate], graded: GradedOutput, options: EvalOptions) -> list[GateResult]:
+    verdicts = [judge_gate(gate, result, min_documents=options.min_documents) for gate in gates]
+    if options.baseline is not None and options.max_drop is not None:
+        verdicts += judge_drop(result, _read_json(options.baseline), max_drop=options.max_drop, gates=gates)
+    missing = graded.count(ABSENT) + graded.count(CHANGED)
+    lacking = incomplete(graded=len(graded.documents) - missing, missing=missing)
+    return [*verdicts, lacking] if verdicts and lacking is not None else verdicts
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as exc:
+        raise ConfigError(f"--baseline: {path} cannot be read as an eval.json: {exc}") from exc
+    if not isinstance(value, dict):
+        raise ConfigError(f"--baseline: {path} is no eval.json")
+    return value
+
+
+def _per_1000(runs: Sequence[Mapping[str, Any]], options: EvalOptions) -> float | None:
+    """Return the cost of 1,000 documents at the rate of the newest run that sent any; None without `cost.per_hour`."""
+    if options.cost_per_hour is None:
+        return None
+    for run in reversed(runs):
+        rate = documents_per_second(run.get("stats", {}))
+        if rate:
+            return round(options.cost_per_hour / (rate * 3600) * 1000, 4)
+    return None

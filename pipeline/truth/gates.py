@@ -1,0 +1,165 @@
+"""Gates: the least that a metric must surely reach, and the most that it may fall against an earlier evaluation.
+
+A gate compares the lower bound of a metric's interval, unless it says `:point`. It must not read a file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.config.constraints import nearest, nearest_hint
+from pipeline.errors import ConfigError
+from pipeline.truth.evaluation import OVERALL, OutputResult, triple_of
+from pipeline.truth.intervals import FEWEST_DIFFERING, METRICS, Change, Estimate, Triple, change, documents_needed
+
+MOST_MISSING = 0.1
+"""The share of gold documents that may be absent or changed; gates say nothing about the rest of the archive then."""
+METRIC_NAMES = (*METRICS, "accuracy", "documents_right", "valid", "macro_f1")
+_GATE = re.compile(r"([^=]+)\.([a-z0-9_]+)(:point)?=([^=]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The least value of a field's metric; `point` compares the value itself and not its lower bound."""
+
+    field: str
+    metric: str
+    least: float
+    is_point: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.field}.{self.metric}{':point' if self.is_point else ''}={self.least:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """The verdict of one gate and a sentence about it."""
+
+    gate: str
+    passed: bool
+    told: str
+
+
+def parse_gate(text: str, *, fields: Sequence[str], key: str = "--fail-under") -> Gate:
+    """Parse `FIELD.METRIC=NUMBER` or `FIELD.METRIC:point=NUMBER`; ConfigError naming the nearest field."""
+    match = _GATE.fullmatch(text)
+    need = "need FIELD.METRIC=NUMBER"
+    if match is None:
+        raise ConfigError(f"{key}: got {text!r}, {need}, as in overall.f1=0.8")
+    field, metric, point, number = match.groups()
+    if field != OVERALL and field not in fields:
+        near = nearest(field, fields)
+        raise ConfigError(f"{key}: got {text!r}, {need}{f'; the nearest field is {near}' if near else ''}")
+    if metric not in METRIC_NAMES:
+        known = ", ".join(METRIC_NAMES)
+        raise ConfigError(f"{key}: got {text!r}, need a metric of {known}{nearest_hint(metric, METRIC_NAMES)}")
+    return Gate(field, metric, _share(number, f"{key}: got {text!r}"), is_point=point is not None)
+
+
+def judge_gate(gate: Gate, result: OutputResult, *, min_documents: int) -> GateResult:
+    """Return whether the metric surely reaches the gate; a gate that cannot be judged fails."""
+    estimate = estimate_of(result, gate.field, gate.metric)
+    name = f"{gate.field}.{gate.metric}"
+    if estimate is None or estimate.value is None:
+        return GateResult(str(gate), passed=False, told=f"{name}: there is nothing to judge it by")
+    if estimate.documents < min_documents:
+        told = f"{name}: too few documents to say ({estimate.documents} of {min_documents})"
+        return GateResult(str(gate), passed=False, told=told)
+    if gate.is_point or estimate.low is None:
+        passed = estimate.value >= gate.least
+        return GateResult(str(gate), passed, f"{name}: {estimate.value:.2f} {_word(passed)} {gate.least:g}")
+    shown = f"{name}: {estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f}, {estimate.documents} documents)"
+    if estimate.low >= gate.least:
+        return GateResult(str(gate), passed=True, told=f"{shown} is {gate.least:g} or more")
+    told = f"{shown} is not surely {gate.least:g} or more"
+    enough = documents_needed(estimate.value, gate.least)
+    if enough is not None:
+        told += f"; at {estimate.value:.2f} that takes about {enough} documents, or write {name}:point={gate.least:g}"
+    return GateResult(str(gate), passed=False, told=told)
+
+
+def incomplete(*, graded: int, missing: int) -> GateResult | None:
+    """Return a failed gate when too many gold documents are absent or changed."""
+    total = graded + missing
+    if not total or missing / total <= MOST_MISSING:
+        return None
+    told = f"INCOMPLETE: {missing} of {total} gold documents are absent or have changed, more than {MOST_MISSING:.0%}"
+    return GateResult("complete", passed=False, told=told)
+
+
+def judge_drop(
+    result: OutputResult, baseline: Mapping[str, Any], *, max_drop: float, gates: Sequence[Gate]
+) -> list[GateResult]:
+    """Compare with an earlier eval.json over the documents whose gold is the same; ConfigError when it is none.
+
+    A metric fails when it fell by `max_drop` or more and the paired interval is below 0.
+    """
+    earlier = _earlier_documents(baseline)
+    shared = [d for d in result.documents if earlier.get(d.gold.id, {}).get("gold") == d.gold.digest]
+    wanted = dict.fromkeys([(OVERALL, "f1"), *((gate.field, gate.metric) for gate in gates if gate.metric in METRICS)])
+    results: list[GateResult] = []
+    for field, metric in wanted:
+        pairs = [(_earlier_counts(earlier[d.gold.id], field, result), triple_of(d, field)) for d in shared]
+        found = change(pairs, metric)
+        results.append(_drop_result(f"{field}.{metric}", found, max_drop=max_drop, shared=len(shared)))
+    return results
+
+
+def estimate_of(result: OutputResult, field: str, metric: str) -> Estimate | None:
+    """Return the estimate that a gate names; None when there is no such metric of the field."""
+    if field == OVERALL:
+        shares = {"documents_right": result.documents_right, "valid": result.valid}
+        if metric == "macro_f1":
+            return Estimate(result.macro_f1, None, None, len(result.documents))
+        return shares.get(metric) or result.overall.get(metric)
+    found = result.fields.get(field)
+    if found is None:
+        return None
+    return found.accuracy if metric == "accuracy" else found.metrics.get(metric)
+
+
+def _drop_result(name: str, found: Change, *, max_drop: float, shared: int) -> GateResult:
+    gate = f"{name} max_drop={max_drop:g}"
+    if found.value is None:
+        return GateResult(gate, passed=False, told=f"{name}: there is nothing to compare with the baseline")
+    moved = f"{name}: {found.value:+.3f} against the baseline ({shared} documents, {found.differing} differ)"
+    if found.value > -max_drop:
+        return GateResult(gate, passed=True, told=moved)
+    if found.differing < FEWEST_DIFFERING:
+        told = f"{moved}; no drop can be shown on fewer than {FEWEST_DIFFERING} differing documents"
+        return GateResult(gate, passed=True, told=told)
+    surely = found.high is not None and found.high < 0
+    return GateResult(gate, passed=not surely, told=f"{moved}{'' if surely else '; that may be chance'}")
+
+
+def _earlier_documents(baseline: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    try:
+        return {document["id"]: document for document in baseline["outputs"][0]["documents"] if "counts" in document}
+    except (KeyError, IndexError, TypeError) as exc:
+        raise ConfigError("--baseline: is no eval.json, need the one that an earlier evaluation wrote") from exc
+
+
+def _earlier_counts(document: Mapping[str, Any], field: str, result: OutputResult) -> Triple:
+    counts = document["counts"]
+    rows = [counts[field]] if field in counts else []
+    if field == OVERALL:  # the rows of lists of objects would count their objects twice
+        lists = {path for path, found in result.fields.items() if not found.counts.is_leaf}
+        rows = [row for path, row in counts.items() if path not in lists]
+    return sum(row[0] for row in rows), sum(row[1] for row in rows), sum(row[2] for row in rows)
+
+
+def _share(number: str, at: str) -> float:
+    try:
+        value = float(number)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise ConfigError(f"{at}, need a number from 0 to 1")
+    return value
+
+
+def _word(passed: bool) -> str:
+    return "is at least" if passed else "is below"

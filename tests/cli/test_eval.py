@@ -1,0 +1,271 @@
+"""`pipeline eval`: gold against outputs, gates and their exit codes, the holdout, and asking again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Place
+from fake_llm import FakeLLM
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "company": {"type": "string", "maxLength": 80},
+        "mood": {"enum": ["good", "bad"]},
+        "risks": {"type": "array", "items": {"type": "string", "maxLength": 40}},
+        "summary": {"type": "string", "maxLength": 800},
+    },
+    "required": ["company", "mood", "risks", "summary"],
+}
+RIGHT = {"company": "Acme", "mood": "good", "risks": ["strike"], "summary": "free text"}
+
+
+def sha256(document_id: str) -> str:
+    return hashlib.sha256(document_id.encode()).hexdigest()
+
+
+def write_output(folder: Path, outputs: dict[str, Any], *, variants: dict[str, str] | None = None) -> None:
+    """Write an output in which None is a failed document."""
+    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    question = {"default": {"agent": "small", "schema": SCHEMA}}
+    stats = {"outcomes": {"done": 10, "failed": 0}, "elapsed_s": 36.0}
+    run = {"v": 1, "run": 1, "run_id": "r1", "config": {"question": question}, "stats": stats}
+    (folder / "runs" / "r1.json").write_text(json.dumps(run), encoding="utf-8")
+    lines: dict[str, list[str]] = {"results": [], "errors": []}
+    for id, output in outputs.items():
+        head = {"v": 1, "id": id, "uri": id, "sha256": sha256(id), "agent": "small"}
+        variant = (variants or {}).get(id, "default")
+        what: dict[str, Any] = {"reason": "schema_invalid", "runs": 1, "attempts": 2}
+        if output is not None:
+            usage = {"prompt_tokens": 100, "completion_tokens": 10}
+            what = {"output": output, "attempts": 1, "reasks": 0, "usage": usage, "latency_s": 0.5}
+        tail = {"finished_at": "2026-01-01T00:00:00.000Z", "version": None, "run": 1, "run_id": "r1", "shard": None}
+        record = {**head, "variant": variant, "fingerprint": "1" * 64, **what, **tail}
+        lines["errors" if output is None else "results"].append(json.dumps(record, separators=(",", ":")) + "\n")
+    for kind, written in lines.items():
+        (folder / f"{kind}.jsonl").write_text("".join(written), encoding="utf-8")
+
+
+def write_gold(path: Path, lines: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def judged(document_id: str, gold: Any = None, **more: Any) -> dict[str, Any]:
+    return {"id": document_id, "sha256": sha256(document_id), "gold": RIGHT if gold is None else gold, **more}
+
+
+@pytest.fixture
+def graded(place: Place) -> Place:
+    """Forty judged documents, of which two are wrong and one failed."""
+    ids = [f"d{number:02}" for number in range(40)]
+    outputs: dict[str, Any] = dict.fromkeys(ids, RIGHT)
+    outputs["d03"] = {**RIGHT, "mood": "bad"}
+    outputs["d04"] = {**RIGHT, "company": "Other", "risks": ["strike", "flood"]}
+    outputs["d05"] = None
+    write_output(place.folder / "out", outputs)
+    write_gold(place.folder / "gold.jsonl", [judged(id) for id in ids])
+    return place
+
+
+def test_grades(graded: Place) -> None:
+    """The text names the metrics and the worst documents; eval.json has the counts of each document."""
+    ran = graded.call("eval", "--gold", "gold.jsonl")
+    assert ran.code == 0, ran.err
+    assert "gold.jsonl (dev): 40 of 40 documents graded (1 failed)" in ran.out
+    assert "not graded: summary" in ran.out
+    assert ran.out.index("d04") < ran.out.index("d03")
+    content = json.loads((graded.folder / "out" / "eval.json").read_text(encoding="utf-8"))
+    output = content["outputs"][0]
+    assert [output["overall"][name] for name in ("tp", "fp", "fn")] == [115, 3, 5]
+    assert output["valid"]["value"] == 0.975
+    assert output["documents_right"]["value"] == 0.925
+    assert output["fields"]["mood"]["accuracy"]["value"] == 0.95
+    assert sorted(map(tuple, output["fields"]["mood"]["confusion"])) == [
+        ('"good"', '"bad"', 1),
+        ('"good"', '"good"', 38),
+        ('"good"', "null", 1),
+    ]
+    assert output["documents"][4]["counts"]["risks"] == [1, 1, 0, 0]
+    assert output["cost"]["prompt_tokens"] == 100
+    assert "Acme" not in json.dumps(content)
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_the_text_fits_the_terminal(graded: Place, columns: int) -> None:
+    """No line is wider than the terminal."""
+    graded.env["COLUMNS"] = str(columns)
+    ran = graded.call("eval", "--gold", "gold.jsonl", "--fail-under", "overall.f1=0.99")
+    assert ran.code == 1
+    assert max(map(len, ran.out.splitlines())) <= columns
+
+
+def test_gates(graded: Place) -> None:
+    """A gate compares the lower bound; the sentence says how many documents it would take."""
+    ran = graded.call(
+        "eval", "--gold", "gold.jsonl", "--fail-under", "mood.f1=0.9", "--fail-under", "mood.f1:point=0.9"
+    )
+    assert ran.code == 1
+    told = " ".join(ran.out.split())
+    assert "FAILED mood.f1: 0.96 (0." in told
+    assert "is not surely 0.9 or more; at 0.96 that takes about" in told
+    assert "passed mood.f1: 0.96 is at least 0.9" in told
+    assert graded.call("eval", "--gold", "gold.jsonl", "--fail-under", "overall.f1=0.8", "--quiet").out == ""
+
+
+def test_a_gate_on_too_few_documents_fails(graded: Place) -> None:
+    """Ten right documents of ten pass no gate while thirty are needed."""
+    write_gold(graded.folder / "few.jsonl", [judged(f"d{number}") for number in range(20, 30)])
+    ran = graded.call("eval", "--gold", "few.jsonl", "--fail-under", "overall.f1=0.5")
+    assert ran.code == 1
+    assert "overall.f1: too few documents to say (10 of 30)" in ran.out
+
+
+def test_gold_that_is_gone_makes_gates_fail(graded: Place) -> None:
+    """More than a tenth absent or changed: the gates fail, and without gates it is only said."""
+    lines = [judged(f"d{number:02}") for number in range(40)]
+    lines += [judged(f"gone{number}") for number in range(4)] + [{**judged("d07"), "sha256": "f" * 64}]
+    write_gold(graded.folder / "gold.jsonl", lines)
+    ran = graded.call("eval", "--gold", "gold.jsonl", "--fail-under", "overall.f1=0.5")
+    assert ran.code == 0
+    write_gold(graded.folder / "gold.jsonl", [*lines, judged("gone4")])
+    ran = graded.call("eval", "--gold", "gold.jsonl", "--fail-under", "overall.f1=0.5")
+    assert (ran.code, "INCOMPLETE: 5 of 45" in ran.out) == (1, True)
+    assert graded.call("eval", "--gold", "gold.jsonl").code == 0
+
+
+def test_a_baseline(graded: Place) -> None:
+    """A surely worse output fails, compared over the documents whose gold is the same."""
+    assert graded.call("eval", "--gold", "gold.jsonl").code == 0
+    (graded.folder / "out" / "eval.json").rename(graded.folder / "kept.json")
+    flags = ("--gold", "gold.jsonl", "--baseline", "kept.json", "--max-drop", "0.02")
+    assert graded.call("eval", *flags).code == 0
+    worse: dict[str, Any] = {f"d{n:02}": {**RIGHT, "mood": "bad"} if n < 12 else RIGHT for n in range(40)}
+    write_output(graded.folder / "worse", worse)
+    ran = graded.call("eval", "worse", *flags)
+    assert ran.code == 1
+    assert "FAILED  overall.f1: -0.0" in ran.out
+    assert "--baseline FILE and --max-drop N together" in graded.call("eval", "--gold", "gold.jsonl", *flags[2:4]).err
+
+
+def test_two_outputs(graded: Place) -> None:
+    """The difference is paired, and shown only when enough documents differ."""
+    better: dict[str, Any] = {f"d{n:02}": RIGHT for n in range(40)}
+    write_output(graded.folder / "better", better)
+    ran = graded.call("eval", "out", "better", "--gold", "gold.jsonl", "--json")
+    row = json.loads(ran.out)["differences"][0]
+    assert (row["differing"], row["verdict"]) == (3, "too_few")
+    much_worse: dict[str, Any] = {f"d{n:02}": {**RIGHT, "mood": "bad"} for n in range(40)}
+    write_output(graded.folder / "worse", much_worse)
+    ran = graded.call("eval", "out", "worse", "--gold", "gold.jsonl")
+    assert "WORSE" in ran.out
+
+
+def test_by_variant(graded: Place) -> None:
+    """Each variant is graded by itself."""
+    outputs: dict[str, Any] = {f"d{n:02}": RIGHT if n % 2 else {**RIGHT, "mood": "bad"} for n in range(40)}
+    variants = {id: "terse" if int(id[1:]) % 2 else "default" for id in outputs}
+    write_output(graded.folder / "out", outputs, variants=variants)
+    ran = graded.call("eval", "--gold", "gold.jsonl", "--by", "variant", "--json")
+    rows = {row["output"]: row["fields"]["mood"]["f1"]["value"] for row in json.loads(ran.out)["outputs"]}
+    assert rows == {"default": 0.0, "terse": 1.0}
+
+
+def test_the_holdout(graded: Place) -> None:
+    """The holdout shows no id, writes no eval.json, and each look is counted."""
+    write_gold(graded.folder / "gold.jsonl", [judged(f"d{n:02}", set="holdout") for n in range(40)])
+    first = graded.call("eval", "--gold", "gold.jsonl", "--set", "holdout")
+    assert first.code == 0, first.err
+    assert "The holdout was graded 0 times before." in first.out
+    assert "d04" not in first.out
+    assert "1 time before" in graded.call("eval", "--gold", "gold.jsonl", "--set", "holdout").out
+    assert not (graded.folder / "out" / "eval.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "gold.jsonl:1: is no JSON"),
+        (
+            '{"id":"a","gold":{}}',
+            "gold.jsonl:1: got no sha256, need that of the document (pipeline review OUT --import",
+        ),
+        ('{"id":"a","sha256":"b","gold":{"mood":"fine"}}', 'gold.jsonl:1: mood: expected one of ["good", "bad"]'),
+        (
+            '{"id":"a","sha256":"b","gold":{"mood":""},"agent":"x"}',
+            "gold.jsonl:1: agent is 'x', the output is of 'small'",
+        ),
+        ('{"id":"a","sha256":"b","gold":{},"set":"test"}', "gold.jsonl:1: set is 'test', need one of dev, holdout"),
+        ('{"id":"a","sha256":"b","gold":{},"unknown":["rsks"]}', "names 'rsks'"),
+        (
+            '{"id":"a","sha256":"b","gold":{}}',
+            "none of its 1 documents is in out with the same bytes (0 changed, 1 absent)",
+        ),
+    ],
+)
+def test_gold_that_does_not_fit(graded: Place, line: str, message: str) -> None:
+    """The line is named, and no value of it is quoted."""
+    (graded.folder / "gold.jsonl").write_text(f"{line}\n", encoding="utf-8")
+    ran = graded.call("eval", "--gold", "gold.jsonl")
+    assert ran.code == 2
+    assert message in ran.err
+    assert "fine" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--fail-under", "mod.f1=0.9"), "got 'mod.f1=0.9', need FIELD.METRIC=NUMBER; the nearest field is mood"),
+        (("--fail-under", "mood.f2=0.9"), "the nearest is f1"),
+        (("--fail-under", "mood.f1=9"), "need a number from 0 to 1"),
+        (
+            ("--set", "eval.fields={mod: {compare: text}}"),
+            "eval.fields.mod: the schema has no such field; the nearest is mood",
+        ),
+        (("--set", "tset"), "--set: got 'tset', need dev, holdout or KEY=VALUE"),
+        (("--ask",), "eval.input: is not set"),
+    ],
+)
+def test_flags_that_do_not_fit(graded: Place, flags: tuple[str, ...], message: str) -> None:
+    """What a user types wrong is named with what would be right."""
+    ran = graded.call("eval", "--gold", "gold.jsonl", *flags)
+    assert ran.code == 2
+    assert message in ran.err
+
+
+def test_a_cut_last_line_is_skipped(graded: Place) -> None:
+    """A line that a full disk cut is skipped with a warning; a whole last line without LF counts."""
+    path = graded.folder / "gold.jsonl"
+    path.write_text(path.read_text(encoding="utf-8") + '{"id":"d0', encoding="utf-8")
+    ran = graded.call("eval", "--gold", "gold.jsonl")
+    assert (ran.code, "the last line is cut" in ran.err) == (0, True)
+    path.write_text(path.read_text(encoding="utf-8")[: -len('\n{"id":"d0')], encoding="utf-8")
+    assert "40 of 40" in graded.call("eval", "--gold", "gold.jsonl").out
+
+
+def test_asking_again_sees_a_changed_model(place: Place, server: FakeLLM) -> None:
+    """Done documents are not asked again, so that only --ask sees another model under the same name."""
+    server.answer = lambda *_: json.dumps(RIGHT)
+    place.configure(
+        {
+            "eval.gold": "gold.jsonl",
+            "eval.input": "inbox",
+            "eval.fail_under": {"overall.f1": 0.7},
+            "eval.min_documents": 5,
+        },
+        agent={"schema": SCHEMA},
+    )
+    names = place.documents(12)
+    assert place.run().code == 0
+    lines = [json.loads(line) for line in (place.folder / "out" / "results.jsonl").open(encoding="utf-8")]
+    write_gold(place.folder / "gold.jsonl", [{"id": r["id"], "sha256": r["sha256"], "gold": RIGHT} for r in lines])
+    assert len(lines) == len(names)
+    assert place.call("eval", "--ask", "--quiet").code == 0
+    server.answer = lambda *_: json.dumps({**RIGHT, "company": "Other", "mood": "bad"})
+    assert place.call("eval").code == 0
+    ran = place.call("eval", "--ask", "--quiet")
+    assert ran.code == 1
+    assert "FAILED  overall.f1" in ran.out
