@@ -10,7 +10,7 @@ import getpass
 import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 
 from pipeline.cli.arguments import load_app, output_config
 from pipeline.cli.flags import add_storage_flags
@@ -18,6 +18,7 @@ from pipeline.config import AppConfig
 from pipeline.errors import EXIT_FAILURES, EXIT_OK, ConfigError
 from pipeline.output import backend_of
 from pipeline.records import utc_now
+from pipeline.run.graded_run import options_of
 from pipeline.terminal import wants_colour, width_of, write_out
 from pipeline.truth.eval_text import evaluation_text
 from pipeline.truth.evaluate import EVAL_FILE, HOLDOUT, EvalOptions, Evaluation, evaluate, note_opening
@@ -96,27 +97,16 @@ def asked_output(app: AppConfig) -> str:
 
 
 def _options(arguments: argparse.Namespace, app: AppConfig, *, part: str) -> EvalOptions:
-    gold = arguments.gold or app.eval.gold
-    if gold is None:
-        raise ConfigError("--gold: got none, need a file of judged documents (or eval.gold in the configuration)")
+    """Return the configuration's options with those of the flags over them."""
     if part not in ("dev", HOLDOUT):
         raise ConfigError(f"--set: got {part!r}, need dev, holdout or KEY=VALUE")
-    baseline = arguments.baseline or app.eval.baseline
-    max_drop = app.eval.max_drop if arguments.max_drop is None else arguments.max_drop
-    if (baseline is None) is not (max_drop is None):
-        missing = "--max-drop" if max_drop is None else "--baseline"
-        raise ConfigError(f"{missing}: got none, need --baseline FILE and --max-drop N together")
-    return EvalOptions(
-        gold=Path(gold),
-        part=part,
-        fields=app.eval.fields,
-        min_documents=app.eval.min_documents,
-        gates=arguments.fail_under or [f"{name}={least:g}" for name, least in app.eval.fail_under.items()],
-        baseline=None if baseline is None else Path(baseline),
-        max_drop=max_drop,
-        by=arguments.by,
-        cost_per_hour=app.cost.per_hour,
-    )
+    flags = {"gold": arguments.gold, "baseline": arguments.baseline, "max_drop": arguments.max_drop}
+    config = replace(app.eval, **{name: value for name, value in flags.items() if value is not None})
+    options = options_of(config, cost_per_hour=app.cost.per_hour)
+    if options is None:
+        raise ConfigError("--gold: got none, need a file of judged documents (or eval.gold in the configuration)")
+    gates = arguments.fail_under or options.gates
+    return replace(options, part=part, gates=gates, by=arguments.by)
 
 
 def _ask(arguments: argparse.Namespace, app: AppConfig, *, environ: Mapping[str, str]) -> int:
@@ -128,7 +118,7 @@ def _ask(arguments: argparse.Namespace, app: AppConfig, *, environ: Mapping[str,
         raise ConfigError("eval.input: is not set, need the documents of the gold for --ask")
     if arguments.outputs:
         raise ConfigError(f"--ask: got the output {arguments.outputs[0]!r} as well, need none: it is eval.output")
-    overrides = [f"input.uri={app.eval.input}", f"output.uri={asked_output(app)}"]
+    overrides = [f"input.uri={app.eval.input}", f"output.uri={asked_output(app)}", "eval.gold=null"]
     asked = argparse.Namespace(**{**vars(arguments), "set": [*arguments.set, *overrides]})
     options = RunOptions(redo="all", quiet=True, progress="none", command="pipeline eval --ask")
     return run(options, load=lambda: load_app(asked, environ=environ), environ=environ)

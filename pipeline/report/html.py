@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from pipeline.report import tables
+from pipeline.report.answers import answers_section
 from pipeline.report.markup import section, table, text
 from pipeline.report.numbers_text import cached_share, documents_per_second, duration_text
 from pipeline.report.remaining import RemainingFailures, untried_reasons
@@ -45,6 +46,7 @@ def page(report: Mapping[str, Any]) -> str:
         _numbers(report),
         _failures(report),
         tables.remaining(report),
+        answers_section(run.get("eval")),
         _timeline(run["stats"]["timeline"]),
         tables.variants(run["stats"]["variants"]),
         tables.providers(run["stats"]["providers"]),

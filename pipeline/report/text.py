@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.errors import EXIT_CONFIG
 from pipeline.logs import visible
+from pipeline.report.answers import answers_lines
 from pipeline.report.numbers_text import duration_text, numbers_lines
 from pipeline.report.remaining import RemainingFailures, untried_reasons
 from pipeline.terminal import (
@@ -44,6 +45,7 @@ def summary_text(report: Mapping[str, Any], *, colour: bool, width: int = MAX_WI
         _untried(report, colour=colour, width=width),
         _warnings(report, colour=colour, width=width),
         numbers_lines(report, width=width),
+        answers_lines(run.get("eval"), width=width),
         _files(run, width=width),
         _next(run, width=width),
     ]

@@ -12,7 +12,7 @@ from pipeline.config import AppConfig
 from pipeline.config.loading import describe
 from pipeline.config.redaction import SECRETS
 from pipeline.documents import ListingCounts
-from pipeline.errors import EXIT_INTERNAL, EXIT_OK, OutputError, PipelineError
+from pipeline.errors import EXIT_FAILURES, EXIT_INTERNAL, EXIT_OK, OutputError, PipelineError
 from pipeline.output import Output, scan
 from pipeline.records import utc_now
 from pipeline.report import build_report, reconciles, run_summary, write_newest
@@ -20,6 +20,7 @@ from pipeline.report.remaining import NONE_REMAIN, RemainingFailures
 from pipeline.report.stats import RunStats
 from pipeline.report.text import summary_text
 from pipeline.run.exit_code import exit_code
+from pipeline.run.graded_run import failed_gates, grade_run, run_content
 from pipeline.run.options import RunOptions
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.prompt_length import ASK_AGAIN, doubtful_results, limits, overhead
@@ -28,6 +29,7 @@ from pipeline.run.remaining import remaining_failures
 from pipeline.run.runner import Runner
 from pipeline.run.selection import Selection
 from pipeline.terminal import wants_colour, width_of, write_out
+from pipeline.truth.evaluate import EvalOptions, Evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -47,11 +49,13 @@ class RunClosing:
         *,
         listing: ListingCounts,
         environ: Mapping[str, str],
+        grading: EvalOptions | None = None,
     ) -> None:
         self.remaining: RemainingFailures | None = None
         self.has_settled_errors = False
         self._app, self._options, self._output = app, options, output
         self._listing, self._environ, self._started_at = listing, environ, utc_now()
+        self._grading = grading
 
     def finish(self, runner: Runner, stats: RunStats, *, selection: Selection) -> int:
         """Return the exit code; OutputError when what is written last cannot be written after a run that went well."""
@@ -74,15 +78,30 @@ class RunClosing:
         counts = {**counts, "found": counts["found"] + ignored, "ignored": ignored}
         if not reconciles(counts):
             code, message, verdict = EXIT_INTERNAL, f"the numbers of this run do not add up: {counts}", None
+        evaluation = self._graded(code)
+        if evaluation is not None and evaluation.exit_code and code == EXIT_OK:
+            code, message, verdict = failed_gates(evaluation)
         if code != EXIT_OK:
             logger.error("%s", message)
         summary = self._summary(runner, stats, counts=counts, code=code, verdict=verdict, message=message)
         summary[ASK_AGAIN] = doubtful
+        if evaluation is not None:
+            summary["eval"] = run_content(evaluation)
         report = self._write(summary, runner.plan)
         if not (self._options.quiet and code == EXIT_OK):
             self._print(report)
         logger.info("run ends", extra={"exit_code": code, "verdict": summary["verdict"]})
         return code
+
+    def _graded(self, code: int) -> Evaluation | None:
+        """Grade the answers after a run that came to its end; trouble with it never changes how the run ended."""
+        if self._grading is None or code not in (EXIT_OK, EXIT_FAILURES):
+            return None
+        try:
+            return grade_run(self._output, self._grading)
+        except OutputError as error:
+            logger.warning("the answers were not graded: %s", error)
+            return None
 
     def _summary(
         self,

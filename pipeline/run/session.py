@@ -25,6 +25,7 @@ from pipeline.report.stats import RunStats
 from pipeline.run import dry_run, machine
 from pipeline.run.closing import RunClosing
 from pipeline.run.concurrency import Auto, Fixed, Limit
+from pipeline.run.graded_run import check_gold
 from pipeline.run.job import Job
 from pipeline.run.observer import Display, Signals
 from pipeline.run.options import RunOptions
@@ -62,6 +63,7 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
         logger.info("one shard of the documents", extra={"shard": shard.label, "from": shard_from})
     stop = threading.Event()
     plan = _linted(build_plan(app, stop=stop))
+    grading = check_gold(app, plan)
     counts = ListingCounts()
     rules = rules_of(options, app, run_id=run_id, shard=shard)
     if options.dry_run:
@@ -80,7 +82,8 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
         ) as output:
             equate_former(app, plan, index=output.index, backend=output.backend)
             check_redo(app, plan, output=output, rules=rules)
-            session = _Session(app, options, plan=plan, output=output, counts=counts, load=load, environ=environ)
+            end = RunClosing(app, options, output, listing=counts, environ=environ, grading=grading)
+            session = _Session(app, options, end, plan=plan, output=output, counts=counts, load=load, environ=environ)
             session.patience = patience
             selection = session.select(rules, shard=shard)
             code = session.go(lambda: entries, selection, stop=stop, signals=signals)
@@ -110,6 +113,7 @@ class _Session:
         self,
         app: AppConfig,
         options: RunOptions,
+        end: RunClosing,
         *,
         plan: ExtractionPlan,
         output: Output,
@@ -122,7 +126,7 @@ class _Session:
         self.app, self.options, self.plan, self.output = app, options, plan, output
         self.load, self.environ, self.started = load, environ, time.monotonic()
         self.runner: Runner | None = None
-        self.closing = RunClosing(app, options, output, listing=counts, environ=environ)
+        self.closing = end
 
     def fingerprint(self, document_id: str) -> str:
         """The fingerprint of what this document would be asked now."""

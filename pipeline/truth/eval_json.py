@@ -17,6 +17,8 @@ from pipeline.truth.intervals import Estimate
 
 EVAL_VERSION = 1
 DIGITS = 4
+WORST = 10
+"""Documents with the most wrong values that are named."""
 
 
 def gold_json(gold: Gold, output: GradedOutput, *, part: str) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def output_json(result: OutputResult, *, min_documents: int, per_1000: float | N
         "not_graded": list(result.not_graded),
         "cost": {**{name: _rounded(value) for name, value in asdict(result.cost).items()}, "per_1000": per_1000},
         "hard": None if result.hard is None else _hard_json(result.hard, min_documents),
+        "worst": _worst(result.documents),
         "documents": [document_json(document) for document in result.documents],
     }
 
@@ -133,6 +136,12 @@ def evaluation_json(
         "people": None if people is None else asdict(people),
         "holdout_opened": holdout_opened,
     }
+
+
+def _worst(documents: Sequence[GradedDocument]) -> list[dict[str, Any]]:
+    wrong = [(sum(document.grade.totals[1:]), document) for document in documents if document.grade is not None]
+    most = sorted((pair for pair in wrong if pair[0]), key=lambda pair: (-pair[0], pair[1].gold.id))
+    return [{"id": document.gold.id, "state": document.state, "wrong": number} for number, document in most[:WORST]]
 
 
 def _hard_json(result: OutputResult, min_documents: int) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from pipeline.logs import visible
 from pipeline.terminal import BOLD, GREEN, RED, cut, paragraph, plural, tinted
 from pipeline.truth.evaluate import HOLDOUT
 
-WORST = 10
 _FIELD_COLUMNS = 60
 """The widest a name of a field is shown, and the width from which precision and recall have columns of their own."""
 _WIDE = 90
@@ -93,16 +92,12 @@ def _output(output: Mapping[str, Any], *, colour: bool, width: int, holdout: boo
         return
     yield ""
     yield from _fields(output, width=width)
-    worst = sorted(
-        (document for document in output["documents"] if _wrong(document)),
-        key=lambda document: (-_wrong(document), document["id"]),
-    )
-    if worst:
+    if output["worst"]:
         yield ""
         yield "  most wrong values"
-        for document in worst[:WORST]:
+        for document in output["worst"]:
             failed = ", failed" if document["state"] == "failed" else ""
-            yield f"  {_wrong(document):>6}  {cut(visible(document['id']), width - 18)}{failed}"
+            yield f"  {document['wrong']:>6}  {cut(visible(document['id']), width - 18)}{failed}"
 
 
 def _fields(output: Mapping[str, Any], *, width: int) -> Iterator[str]:
@@ -152,10 +147,6 @@ def _cost(cost: Mapping[str, Any]) -> str:
         f"{cost['per_1000']:g} for 1,000" if cost["per_1000"] is not None else "",
     ]
     return ", ".join(filter(None, parts))
-
-
-def _wrong(document: Mapping[str, Any]) -> int:
-    return sum(fp + fn for _, fp, fn, _ in document["counts"].values())
 
 
 def _point(metric: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +37,7 @@ _BY = {"variant": lambda record: record.variant, "model": lambda record: record.
 
 @dataclass(frozen=True, slots=True)
 class EvalOptions:
-    """What to grade and how; `gates` as FIELD.METRIC=NUMBER, `schema` None: that of the newest run."""
+    """What to grade and how; `gates` as FIELD.METRIC=NUMBER; `agent` and `schema` None: those of the newest run."""
 
     gold: Path
     part: str = "dev"
@@ -48,6 +48,7 @@ class EvalOptions:
     max_drop: float | None = None
     by: Literal["variant", "model"] | None = None
     cost_per_hour: float | None = None
+    agent: str | None = None
     schema: Mapping[str, Any] | None = None
 
 
@@ -69,12 +70,10 @@ class Evaluation:
 def evaluate(outputs: Sequence[tuple[str, OutputBackend]], options: EvalOptions, *, now: str) -> Evaluation:
     """Grade outputs, of which the first is the reference; ConfigError when gold, fields or gates do not fit them."""
     runs = read_runs(outputs[0][1])
-    agent, schema = _question(runs, outputs[0][0])
-    schema = schema if options.schema is None else options.schema
-    fields = graded_fields(schema, options.fields)
-    paths = [each.path for each in every_field(fields) if each.path]
-    gates = [parse_gate(text, fields=paths) for text in options.gates]
-    gold = read_gold(options.gold, schema, agent=agent)
+    if options.schema is None:
+        agent, schema = _question(runs, outputs[0][0])
+        options = replace(options, agent=agent, schema=schema)
+    gold, fields, gates = read_judgements(options)
     graded = [_graded(name, backend, gold, fields, options) for name, backend in outputs]
     if options.by is not None:
         graded = graded[0].parts(_BY[options.by])
@@ -94,6 +93,15 @@ def evaluate(outputs: Sequence[tuple[str, OutputBackend]], options: EvalOptions,
         at=now,
     )
     return Evaluation(results, differences, verdicts, content)
+
+
+def read_judgements(options: EvalOptions) -> tuple[Gold, ObjectField, list[Gate]]:
+    """Return the gold, the fields and the gates; ConfigError for one that does not fit the schema."""
+    schema = options.schema or {}
+    fields = graded_fields(schema, options.fields)
+    paths = [each.path for each in every_field(fields) if each.path]
+    gates = [parse_gate(text, fields=paths) for text in options.gates]
+    return read_gold(options.gold, schema, agent=options.agent), fields, gates
 
 
 def times_opened(gold: Path) -> int:

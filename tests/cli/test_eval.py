@@ -148,7 +148,7 @@ def test_a_baseline(graded: Place) -> None:
     ran = graded.call("eval", "worse", *flags)
     assert ran.code == 1
     assert "FAILED  overall.f1: -0.0" in ran.out
-    assert "--baseline FILE and --max-drop N together" in graded.call("eval", "--gold", "gold.jsonl", *flags[2:4]).err
+    assert "eval.max_drop (--max-drop): is not set" in graded.call("eval", "--gold", "gold.jsonl", *flags[2:4]).err
 
 
 def test_two_outputs(graded: Place) -> None:
@@ -259,7 +259,7 @@ def test_asking_again_sees_a_changed_model(place: Place, server: FakeLLM) -> Non
         agent={"schema": SCHEMA},
     )
     names = place.documents(12)
-    assert place.run().code == 0
+    assert place.run("--set", "eval.gold=null").code == 0
     lines = [json.loads(line) for line in (place.folder / "out" / "results.jsonl").open(encoding="utf-8")]
     write_gold(place.folder / "gold.jsonl", [{"id": r["id"], "sha256": r["sha256"], "gold": RIGHT} for r in lines])
     assert len(lines) == len(names)
@@ -269,3 +269,48 @@ def test_asking_again_sees_a_changed_model(place: Place, server: FakeLLM) -> Non
     ran = place.call("eval", "--ask", "--quiet")
     assert ran.code == 1
     assert "FAILED  overall.f1" in ran.out
+
+
+def test_a_nightly_run_is_graded(place: Place, server: FakeLLM) -> None:
+    """With `eval.gold` each run grades what the output holds; a failed gate is the run's exit code and verdict."""
+    server.answer = lambda *_: json.dumps(RIGHT)
+    settings = {"eval.gold": "gold.jsonl", "eval.fail_under": {"overall.f1": 0.7}, "eval.min_documents": 5}
+    names = place.documents(12)
+    digests = {name: hashlib.sha256((place.folder / "inbox" / name).read_bytes()).hexdigest() for name in names}
+    gold = [{"id": name, "sha256": digest, "gold": RIGHT} for name, digest in digests.items()]
+    write_gold(place.folder / "gold.jsonl", gold)
+    place.configure(settings, agent={"schema": SCHEMA})
+    ran = place.run()
+    assert ran.code == 0, ran.err
+    assert "F1 1.00 (0.79 to 1.00), 12 judged documents of gold.jsonl" in ran.out
+    page = (place.folder / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Are the answers true?" in page
+    server.answer = lambda *_: json.dumps({**RIGHT, "company": "Other", "mood": "bad"})
+    ran = place.run("--redo", "all", code=1)
+    assert "ANSWERS BELOW THE GATE" in ran.out
+    assert "FAILED: overall.f1" in ran.out
+    report = json.loads((place.folder / "out" / "report.json").read_text(encoding="utf-8"))
+    assert (report["exit_code"], report["run"]["eval"]["gates"][0]["passed"]) == (1, False)
+
+
+def test_gold_is_checked_before_the_first_document(place: Place, server: FakeLLM) -> None:
+    """A gold file that does not fit the agent ends the run before anything is sent."""
+    place.configure({"eval.gold": "gold.jsonl"}, agent={"schema": SCHEMA})
+    place.documents(2)
+    assert "gold.jsonl cannot be read" in place.run(code=2).err
+    write_gold(place.folder / "gold.jsonl", [judged("d000.txt", {"mood": "fine"})])
+    assert "gold.jsonl:1: mood: expected" in place.run(code=2).err
+    assert server.chats() == []
+
+
+@pytest.mark.parametrize("shards", [2])
+def test_the_last_shard_grades(place: Place, server: FakeLLM, shards: int) -> None:
+    """While a shard is missing nothing is graded; the one that completes them grades the whole output."""
+    server.answer = lambda *_: json.dumps(RIGHT)
+    names = place.documents(12)
+    digests = {name: hashlib.sha256((place.folder / "inbox" / name).read_bytes()).hexdigest() for name in names}
+    gold = [{"id": name, "sha256": digest, "gold": RIGHT} for name, digest in digests.items()]
+    write_gold(place.folder / "gold.jsonl", gold)
+    place.configure({"eval.gold": "gold.jsonl"}, agent={"schema": SCHEMA})
+    assert "judged documents" not in place.run("--shard", f"0/{shards}").out
+    assert "12 judged documents" in place.run("--shard", f"1/{shards}").out

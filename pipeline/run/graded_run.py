@@ -1,0 +1,94 @@
+"""Grade the whole output at the end of a run, when `eval.gold` is set: gates can then fail a night.
+
+It must not stop a run: gold that does not fit is refused before the first document is read.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import AppConfig
+from pipeline.config.models import EvalConfig
+from pipeline.errors import EXIT_FAILURES, ConfigError
+from pipeline.output import Output
+from pipeline.records import utc_now
+from pipeline.run.plan import ExtractionPlan
+from pipeline.truth.evaluate import EVAL_FILE, EvalOptions, Evaluation, evaluate, read_judgements
+
+VERDICT = "ANSWERS BELOW THE GATE"
+_log = logging.getLogger(__name__)
+
+
+def options_of(config: EvalConfig, *, cost_per_hour: float | None) -> EvalOptions | None:
+    """Return what the configuration says about grading; None without `eval.gold`, ConfigError for half a baseline."""
+    if config.gold is None:
+        return None
+    if (config.baseline is None) is not (config.max_drop is None):
+        missing = "eval.max_drop (--max-drop)" if config.max_drop is None else "eval.baseline (--baseline)"
+        raise ConfigError(f"{missing}: is not set, need both a baseline and the most that a metric may drop")
+    return EvalOptions(
+        gold=Path(config.gold),
+        part=config.set,
+        fields=config.fields,
+        min_documents=config.min_documents,
+        gates=[f"{name}={least:g}" for name, least in config.fail_under.items()],
+        baseline=None if config.baseline is None else Path(config.baseline),
+        max_drop=config.max_drop,
+        cost_per_hour=cost_per_hour,
+    )
+
+
+def check_gold(app: AppConfig, plan: ExtractionPlan) -> EvalOptions | None:
+    """Return what the end of this run will grade; ConfigError for gold, fields or gates that do not fit the agent."""
+    options = options_of(app.eval, cost_per_hour=app.cost.per_hour)
+    if options is None:
+        return None
+    if options.part != "dev":
+        raise ConfigError("eval.set: got 'holdout', which each run would open, need dev (pipeline eval --set holdout)")
+    options = replace(options, agent=plan.agent.name, schema=plan.agent.schema)
+    read_judgements(options)
+    return options
+
+
+def grade_run(output: Output, options: EvalOptions) -> Evaluation | None:
+    """Grade the output and write eval.json; None when a shard is missing, or no judged document is there yet."""
+    if missing_shards(output):
+        _log.info("the answers are graded by the last shard that ends")
+        return None
+    try:
+        evaluation = evaluate([(output.where, output.backend)], options, now=utc_now())
+    except ConfigError as error:
+        _log.warning("the answers were not graded: %s", error)
+        return None
+    content = json.dumps(evaluation.content, ensure_ascii=False, indent=1)
+    output.backend.replace(EVAL_FILE, content.encode("utf-8", "backslashreplace") + b"\n")
+    return evaluation
+
+
+def missing_shards(output: Output) -> list[int]:
+    """Return the shards of this run's number of shards that have not finished a run yet; this one has."""
+    if output.stamp.shard is None:
+        return []
+    index, _, count = output.stamp.shard.partition("/")
+    finished = {str(run.get("shard")) for run in output.runs()} | {f"{index}/{count}"}
+    return [other for other in range(int(count)) if f"{other}/{count}" not in finished]
+
+
+def failed_gates(evaluation: Evaluation) -> tuple[int, str, str]:
+    """Return exit code, message and verdict of a run whose gates failed."""
+    told = "; ".join(gate.told for gate in evaluation.gates if not gate.passed)
+    return EXIT_FAILURES, f"answers below the gate: {told}", VERDICT
+
+
+def run_content(evaluation: Evaluation) -> Mapping[str, Any]:
+    """Return what runs/RUN_ID.json and the report keep: everything but the counts of each document."""
+    outputs = [
+        {name: value for name, value in output.items() if name != "documents"}
+        for output in evaluation.content["outputs"]
+    ]
+    return {**evaluation.content, "outputs": outputs}
