@@ -57,10 +57,7 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
     machine.raise_open_files()
     shard, shard_from = find_shard(options.shard, environ)
     run_id = options.run_id or _new_run_id()
-    if (handler := active_handler()) is not None:
-        handler.bind({"run_id": run_id, "shard": shard.label})
-    if shard_from:
-        logger.info("one shard of the documents", extra={"shard": shard.label, "from": shard_from})
+    _identify(run_id, shard, shard_from)
     stop = threading.Event()
     plan = _linted(build_plan(app, stop=stop))
     grading = check_gold(app, plan)
@@ -95,6 +92,14 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
             raise
         logger.error("%s", error)
         return StopReason.of_signal(signals.number).exit_code or EXIT_INTERNAL
+
+
+def _identify(run_id: str, shard: Shard, shard_from: str) -> None:
+    """Add the run and the shard to every line of the log, and log the source of the shard."""
+    if (handler := active_handler()) is not None:
+        handler.bind({"run_id": run_id, "shard": shard.label})
+    if shard_from:
+        logger.info("one shard of the documents", extra={"shard": shard.label, "from": shard_from})
 
 
 def _linted(plan: ExtractionPlan) -> ExtractionPlan:
