@@ -19,6 +19,40 @@ KUBERNETES = "kubernetes-json-schema/v1.37.0-local-strict/_definitions.json"
 _PREFIX = "io.k8s."
 
 
+def _one_of(**properties: list[str]) -> dict[str, Any]:
+    return {"properties": {name: {"enum": [*accepted, None]} for name, accepted in properties.items()}}
+
+
+_TEXT = {"type": "string", "minLength": 1}
+_TOLERATION = [
+    _one_of(operator=["", "Exists", "Equal", "Lt", "Gt"], effect=["", "NoSchedule", "PreferNoSchedule", "NoExecute"]),
+    {"properties": {"key": {"$ref": "#/definitions/labelName"}, "value": {"$ref": "#/definitions/labelValue"}}},
+    {
+        "if": {"required": ["operator"], "properties": {"operator": {"const": "Exists"}}},
+        "then": {"properties": {"value": {"enum": ["", None]}}},
+        "else": {"required": ["key"], "properties": {"key": _TEXT}},
+    },
+    {
+        "if": {"required": ["tolerationSeconds"]},
+        "then": {"required": ["effect"], "properties": {"effect": {"const": "NoExecute"}}},
+    },
+]
+_SELECTED = ["In", "NotIn", "Exists", "DoesNotExist"]
+_STRICTER: dict[str, list[dict[str, Any]]] = {
+    "io.k8s.api.core.v1.Toleration": _TOLERATION,
+    "io.k8s.api.core.v1.NodeSelectorRequirement": [_one_of(operator=[*_SELECTED, "Gt", "Lt"])],
+    "io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelectorRequirement": [_one_of(operator=_SELECTED)],
+    "io.k8s.api.core.v1.TopologySpreadConstraint": [
+        _one_of(whenUnsatisfiable=["DoNotSchedule", "ScheduleAnyway"]),
+        {"properties": {"maxSkew": {"minimum": 1}}},
+    ],
+    "io.k8s.api.core.v1.VolumeMount": [{"properties": {"mountPath": {"pattern": "^/[^:]*$"}}}],
+    "io.k8s.api.core.v1.SeccompProfile": [_one_of(type=["RuntimeDefault", "Unconfined", "Localhost"])],
+    "io.k8s.api.core.v1.PodSecurityContext": [_one_of(fsGroupChangePolicy=["OnRootMismatch", "Always"])],
+}
+"""What the API server refuses beyond the published schemas, for the objects that values hold."""
+
+
 def completed(schema: dict[str, Any]) -> dict[str, Any]:
     """Returns the schema of the values with `pipelineConfig`, and each definition it refers to, as they are now."""
     known = json.loads((files("kubernetes_validate") / KUBERNETES).read_text(encoding="utf-8"))["$defs"]
@@ -32,7 +66,8 @@ def completed(schema: dict[str, Any]) -> dict[str, Any]:
     while wanted:
         name = wanted.pop()
         if name not in theirs:
-            theirs[name] = _closed(known[name])
+            rules = {"allOf": _STRICTER[name]} if name in _STRICTER else {}
+            theirs[name] = {**_closed(known[name]), **rules}
             wanted += _named(theirs[name])
     return {**schema, "properties": properties, "definitions": {**ours, **dict(sorted(theirs.items()))}}
 

@@ -86,9 +86,10 @@ def start_pod(cluster: Cluster, template: Manifest, *, job: str, index: int, rea
         "labels": {**template["metadata"]["labels"], "batch.kubernetes.io/job-name": job, INDEX: str(index)},
         "annotations": {**template["metadata"].get("annotations", {}), INDEX: str(index)},
         "name": name,
+        "namespace": "news",
     }
     env = {"JOB_COMPLETION_INDEX": str(index), **variables(cluster, container, metadata)}
-    words = [expanded(word, env) for word in (*container["command"], *container.get("args", ()))]
+    words = [expanded(word, env) for word in (*container.get("command", ("pipeline",)), *container.get("args", ()))]
     writable = [moved(each["mountPath"], places) for each in container["volumeMounts"] if not each.get("readOnly")]
     shell = [*in_read_only_root(writable)] if read_only else []
     log = cluster.root / "logs" / f"{name}.log"
@@ -172,8 +173,8 @@ def _resolved(cluster: Cluster, source: Manifest, metadata: Mapping[str, Any]) -
         key = source["secretKeyRef"]
         return cluster.data("Secret", key["name"])[key["key"]].decode()
     path = source["fieldRef"]["fieldPath"]
-    if path == "metadata.name":
-        return str(metadata["name"])
+    if path in ("metadata.name", "metadata.namespace"):
+        return str(metadata[path.partition(".")[2]])
     match = _FIELD.fullmatch(path)
     if match is None:
         raise KeyError(f"fieldPath: got {path!r}, which this player does not know")

@@ -10,7 +10,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from charts import CHART, NEWEST, OLDEST, VALUE_FILES, helm, job_specs, only, rendered
+from charts import CHART, NEWEST, OLDEST, VALUE_FILES, check_pod, helm, job_specs, only, rendered
 
 from pipeline import __version__
 from pipeline.cli import parser
@@ -25,11 +25,11 @@ MONTHS = {
     for n, name in enumerate(["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"], 1)
 }
 DAYS = {name: n for n, name in enumerate(["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"])}
-FIELDS = ((0, 59, {}), (0, 23, {}), (1, 31, {}), (1, 12, MONTHS), (0, 7, DAYS))
+FIELDS = ((0, 59, {}), (0, 23, {}), (1, 31, {}), (1, 12, MONTHS), (0, 6, DAYS))
 ENUMS = {
     "concurrencyPolicy": {"Allow", "Forbid", "Replace"},
     "completionMode": {"Indexed", "NonIndexed"},
-    "restartPolicy": {"Never"},
+    "restartPolicy": {"Never", "Always"},
     "imagePullPolicy": {"Always", "IfNotPresent", "Never"},
     "action": {"Ignore", "FailIndex", "FailJob"},
     "operator": {"In", "NotIn", "Exists", "DoesNotExist"},
@@ -86,7 +86,7 @@ def test_each_object_is_valid(values: Path, kube: str) -> None:
     """Against the strict schemas of the oldest and of the newest Kubernetes."""
     manifests = rendered(values, kube=kube)
     assert len(manifests) >= 3
-    for manifest in manifests:
+    for manifest in [*manifests, check_pod(values, kube=kube)]:
         if manifest["kind"] == "PodMonitor":
             continue  # of the Prometheus Operator: a test of its own looks at it
         kubernetes_validate.validate(manifest, kube, strict=True)
@@ -107,13 +107,15 @@ def test_enumerated_values_are_known(values: Path) -> None:
     assert [(key, value) for key, value in found if value not in ENUMS[key]] == []
 
 
-@pytest.mark.parametrize("text", ["15 2 * * *", "*/30 1-5,22 1,15 JAN-DEC MON-FRI", "0 0 1 1 7"])
+@pytest.mark.parametrize("text", ["15 2 * * *", "*/30 1-5,22 1,15 JAN-DEC MON-FRI", "0 0 1 1 6"])
 def test_the_check_of_schedules_takes_good_ones(text: str) -> None:
     """The test below could fail."""
     assert is_cron(text)
 
 
-@pytest.mark.parametrize("text", ["60 2 * * *", "* * * *", "* * * * * *", "5-1 * * * *", "*/0 * * * *", "* * 0 * *"])
+@pytest.mark.parametrize(
+    "text", ["60 2 * * *", "* * * *", "* * * * * *", "5-1 * * * *", "*/0 * * * *", "* * 0 * *", "0 0 1 1 7"]
+)
 def test_the_check_of_schedules_refuses_bad_ones(text: str) -> None:
     """The test below could fail."""
     assert not is_cron(text)
@@ -178,11 +180,14 @@ def test_the_pod_has_time_to_end(values: Path) -> None:
 
 @each_file
 def test_the_program_takes_the_arguments(values: Path) -> None:
-    """The container's command is `pipeline`, and its arguments are of this version."""
+    """The image's ENTRYPOINT, an init before `pipeline`, gets the arguments, and they are of this version."""
     for spec in job_specs(rendered(values)).values():
         container = spec["template"]["spec"]["containers"][0]
-        assert container["command"] == ["pipeline"]
+        assert "command" not in container
         assert parser().parse_args(container["args"]).command == "run"
+    check = check_pod(values)["spec"]["containers"][0]
+    assert "command" not in check
+    assert parser().parse_args(check["args"]).command == "check"
 
 
 @each_file
@@ -240,10 +245,14 @@ def job_name(*more: dict[str, Any], release: str = "test") -> str:
         {"backfill.shards": 33},
         {"backfill.revision": 2},
         {"backfill.backoffLimitPerIndex": 5},
+        {"backfill.managedBy": "kueue.x-k8s.io/multikueue"},
         {"backfill.extraArgs": ["--redo=all"]},
+        {"backfill.extraArgs": ["--agent=extractor"]},
         {"image.tag": "0.9.9"},
         {"resources.limits.memory": "3Gi"},
         {"extraEnv": [{"name": "A", "value": "1"}]},
+        {"commonLabels": {"team": "news"}},
+        {"initContainers": [{"name": "a", "image": "a"}]},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -257,7 +266,20 @@ def test_another_spec_is_another_job(change: dict[str, Any]) -> None:
     [
         {"backfill.parallelism": 2},
         {"backfill.suspend": True},
+        {"backfill.suspend": None},
+        {"backfill.maxFailedIndexes": 9},
+        {"backfill.activeDeadlineSeconds": 86400},
+        {"backfill.ttlSecondsAfterFinished": 3600},
+        {"backfill.labels": {"kueue.x-k8s.io/queue-name": "archive"}},
+        {"backfill.annotations": {"a": "b"}},
+        {"config.VLLM_BASE_URL": "http://vllm-2:8000"},
         {"config.VLLM_TIMEOUT": 60},
+        {"config.VLLM_MAX_RETRIES": 9},
+        {"pipelineConfig.vllm": {"stream": True}, "pipelineConfig.fallback": ["ollama"]},
+        {"pipelineConfig.providers": {"big": {"type": "vllm", "base_url": "http://b", "model": "b", "max_tokens": 9}}},
+        {"pipelineConfig.runner.concurrency": 4},
+        {"pipelineConfig.input.storage": {"region": "eu-1"}},
+        {"agents.another": "a: 1"},
         {"pipelineConfig.runner.max_error_rate": 0.5},
         {"cronjob.enabled": True},
     ],
@@ -268,13 +290,67 @@ def test_what_a_job_can_change_leaves_it_running(change: dict[str, Any]) -> None
     assert job_name(change) == job_name()
 
 
+AGENT = """
+provider: big
+user_prompt: $document
+schema: form.yaml
+variants: {terse: {provider: small}}
+"""
+ASKED = {
+    "agents.appointments": AGENT,
+    "agents.form": "type: object",
+    "pipelineConfig.providers": {
+        name: {"type": "vllm", "base_url": "http://b", "model": name} for name in ("big", "small")
+    },
+    "config.VLLM_MODEL": "qwen3",
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pipelineConfig.agent": "extractor"},
+        {"pipelineConfig.variant": "terse"},
+        {"pipelineConfig.variant": "terse", "agents.appointments": AGENT.replace("document", "document!")},
+        {"agents.form": "type: string"},
+        {"pipelineConfig.providers.big.model": "larger"},
+        {"pipelineConfig.providers.big.model_id": "larger"},
+        {"pipelineConfig.providers.small.temperature": 0.5},
+        {"pipelineConfig.providers.big.extra_body": {"seed": 7}},
+        {"config.VLLM_MODEL": "qwen4"},
+        {"config.VLLM_MAX_TOKENS": 99},
+        {"config.VLLM_TEMPERATURE": 1},
+        {"pipelineConfig.input.uri": "gs://archive/2016"},
+        {"pipelineConfig.input.text_field": "body"},
+        {"pipelineConfig.output.uri": "gs://archive-extracted/2016"},
+        {"backfill.revision": 2},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_question_is_another_job(change: dict[str, Any]) -> None:
+    """One archive holds one question: a Job whose pods would ask another is another Job."""
+    assert job_name(ASKED, change) != job_name(ASKED)
+
+
+def test_the_same_question_of_another_server_is_the_same_job() -> None:
+    """`model_id` is the model's name where servers name it differently; the provider's own name asks nothing."""
+    (big, other) = ({"type": "vllm", "base_url": f"http://{name}", "model": name, "model_id": "m"} for name in "ab")
+    values = {"pipelineConfig.providers": {"a": big, "b": other}, "pipelineConfig.agent": "extractor"}
+    assert job_name(values, {"pipelineConfig.provider": "a"}) == job_name(values, {"pipelineConfig.provider": "b"})
+
+
+def test_a_rotated_key_leaves_the_job_running() -> None:
+    """The key is in the Secret, which the pods mount."""
+    assert job_name({"config.VLLM_API_KEY": "old"}) == job_name({"config.VLLM_API_KEY": "new"})
+
+
 def test_names_fit_however_long_the_release_is() -> None:
     """A CronJob's name has 52 characters at most, and a pod's host name of an Indexed Job 63."""
     manifests = rendered(
         EVERYTHING, {"fullnameOverride": ""}, release="a-release-name-of-fifty-three-characters-in-the-whole"
     )
     assert len(only(manifests, "CronJob")["metadata"]["name"]) <= 52
-    assert len(only(manifests, "Job")["metadata"]["name"] + "-99999") <= 63
+    assert len(only(manifests, "Job")["metadata"]["name"] + "-12345" + "-99999") <= 63
     names = [each["metadata"]["name"] for each in manifests]
     assert len({(each["kind"], each["metadata"]["name"]) for each in manifests}) == len(manifests)
     assert all(re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name) for name in names)
@@ -285,7 +361,8 @@ def test_names_that_yaml_or_dns_would_take_for_something_else(release: str) -> N
     """A release may be called by a number, or have dots, which no host name of an Indexed Job's pod may have."""
     manifests = rendered(EVERYTHING, {"fullnameOverride": "", "podSecurityContext.fsGroup": None}, release=release)
     for manifest in manifests:
-        assert manifest["metadata"]["labels"]["app.kubernetes.io/instance"] == release
+        if "labels" in manifest["metadata"]:
+            assert manifest["metadata"]["labels"]["app.kubernetes.io/instance"] == release
         if manifest["kind"] != "PodMonitor":
             kubernetes_validate.validate(manifest, NEWEST, strict=True)
     assert re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", only(manifests, "Job")["metadata"]["name"])
@@ -365,7 +442,7 @@ def test_everything_means_every_value() -> None:
     open_sections = ("pipelineConfig", "agents", "resources", "podSecurityContext", "securityContext")
     elsewhere = {
         "nameOverride", "image.tag", "existingConfigMap", "config.VLLM_API_KEY", "config.OLLAMA_API_KEY",
-        "metrics.pushgatewaySecret",
+        "metrics.pushgatewaySecret", "cronjob.managedBy", "backfill.managedBy",
         "cronjob.enabled", "persistence.existingClaim", "serviceAccount.create", "securityContext",
     }  # fmt: skip
     missing = {

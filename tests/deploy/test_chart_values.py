@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
-from charts import CHART, NEWEST, VALUE_FILES, Manifest, helm, job_specs, only, refused, rendered, template
+from charts import CHART, VALUE_FILES, Manifest, job_specs, only, refused, rendered, template
 from job_trial.pod import Cluster, mounted, moved, variables
 from values_schema import SCHEMA, as_text, completed
 
@@ -37,7 +35,7 @@ def configured(folder: Path, *values: Any) -> tuple[AppConfig, dict[str, str]]:
     cluster, container = Cluster([*manifests, *OTHERS], folder, claims), template["spec"]["containers"][0]
     places = mounted(cluster, template["spec"], folder)
     labels = {"batch.kubernetes.io/job-name": "job"}
-    found = variables(cluster, container, {"labels": labels})
+    found = variables(cluster, container, {"labels": labels, "namespace": "news"})
     env = {name: moved(value, places) for name, value in found.items()}
     return load_config(env["PIPELINE_CONFIG"], environ=env), env
 
@@ -118,6 +116,46 @@ def test_a_volume_is_there_when_it_is_needed_or_wanted() -> None:
     assert claims_of(rendered(CRON, {"persistence.enabled": True})) == ["test-extraction-pipeline-data"]
 
 
+def test_the_chart_sets_what_a_cluster_needs(tmp_path: Path) -> None:
+    """A key's change reaches pods after a kubelet's sync; the lock is waited for as long as a Job may live."""
+    runner = configured(tmp_path, CRON)[0].runner
+    assert (runner.config_grace_s, runner.lock_wait_s) == (300, 21600)
+    own = configured(tmp_path, CRON, {"pipelineConfig.runner": {"config_grace_s": 5, "lock_wait_s": 6}})[0].runner
+    assert (own.config_grace_s, own.lock_wait_s) == (5, 6)
+
+
+@pytest.mark.parametrize(
+    ("values", "seconds"),
+    [
+        ({"backfill.enabled": True}, 2592000),
+        ({"backfill.enabled": True, "backfill.activeDeadlineSeconds": 86400}, 86400),
+        ({"backfill.enabled": True, "backfill.activeDeadlineSeconds": 600}, 21600),
+        ({"cronjob.activeDeadlineSeconds": None}, 2592000),
+        ({"cronjob.enabled": False, "backfill.enabled": True, "backfill.activeDeadlineSeconds": 600}, 600),
+    ],
+)
+def test_the_lock_is_waited_for_as_long_as_a_job_may_live(values: Any, seconds: int, tmp_path: Path) -> None:
+    """The longest-lived one counts; 30 days without a deadline."""
+    assert configured(tmp_path, CRON, values)[0].runner.lock_wait_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("values", "least"),
+    [
+        ({}, 0),
+        ({"pipelineConfig.input.uri": "/data/archive"}, 0),
+        ({"pipelineConfig.input.min_documents": 5}, 5),
+        ({"pipelineConfig.input.uri": "s3://news/inbox"}, 1),
+        ({"persistence.existingClaim": "archive"}, 1),
+    ],
+    ids=str,
+)
+def test_an_empty_volume_of_the_charts_own_is_no_fault(values: Any, least: int, tmp_path: Path) -> None:
+    """It has no documents until somebody puts them there; another input has at least one."""
+    config = yaml.safe_load(only(rendered(values), "ConfigMap", "-config")["data"]["pipeline.yaml"])
+    assert config["input"].get("min_documents", 1) == least
+
+
 @pytest.mark.parametrize(("given", "sent"), [("-1", -1), ("600", 600), (-1, -1), ("10m", "10m")])
 def test_a_keep_alive_of_digits_is_a_number(given: Any, sent: Any, tmp_path: Path) -> None:
     """As a variable is all text, values are written so; Ollama takes digits for seconds only when they are a number."""
@@ -193,7 +231,8 @@ def test_no_setting_is_a_variable() -> None:
     """A variable never changes in a pod and beats the file: `helm upgrade` could not reach a running pod."""
     for kind in ("Job", "CronJob"):
         ours = {name for name in env_of(rendered(EVERYTHING), kind) if name.startswith(("PIPELINE_", "VLLM", "OLLAMA"))}
-        assert ours - {"PIPELINE_CONFIG", "PIPELINE_SHARDS"} == {"VLLM_API_KEY_FILE", "OLLAMA_API_KEY_FILE"}
+        others = {"PIPELINE_CONFIG", "PIPELINE_SHARDS", "PIPELINE_RESUME_COMMAND"}
+        assert ours - others == {"VLLM_API_KEY_FILE", "OLLAMA_API_KEY_FILE"}
 
 
 @pytest.mark.parametrize(
@@ -284,34 +323,3 @@ def test_what_could_not_work_is_refused(values: dict[str, Any], told: str) -> No
 def test_values_that_a_subchart_is_given_are_taken() -> None:
     """Helm adds `global` to the values of a chart that another one depends on."""
     assert rendered(CRON, {"global": {"registry": "internal"}})
-
-
-@pytest.mark.parametrize("values", VALUE_FILES, ids=lambda path: path.stem)
-def test_the_notes_say_what_was_installed(values: Path) -> None:
-    """The objects by name, how to watch them, and where the report is; no secret."""
-    given = ("install", "test", str(CHART), "--namespace", "news", "--dry-run=client", "--values", str(values))
-    ran = helm(*given)
-    assert ran.returncode == 0, ran.stderr
-    notes = ran.stdout.partition("NOTES:")[2]
-    for each in rendered(values):
-        if each["kind"] in ("Job", "CronJob"):
-            assert each["metadata"]["name"] in notes
-    assert "kubectl --namespace news" in notes
-    assert "report.html" in notes
-    assert "not-a-real-key" not in notes
-
-
-@pytest.mark.parametrize("values", [PVC, EVERYTHING], ids=lambda path: path.stem)
-def test_the_report_is_fetched_by_a_pod_that_may_run(values: Path) -> None:
-    """Where only restricted pods are let in: what the notes say is a valid pod with the security of the others."""
-    ran = helm("install", "test", str(CHART), "--namespace", "news", "--dry-run=client", "--values", str(values))
-    command = ran.stdout.partition("NOTES:")[2].partition(" run ")[2].partition("\n  kubectl")[0]
-    words = shlex.split(command.replace("\\\n", " "))
-    overrides = next(word.partition("=")[2] for word in words if word.startswith("--overrides="))
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": words[0]}, **json.loads(overrides)}
-    kubernetes_validate.validate(pod, NEWEST, strict=True)
-    (spec,) = list(job_specs(rendered(values)).values())[:1]
-    theirs = spec["template"]["spec"]
-    assert pod["spec"]["securityContext"] == theirs["securityContext"]
-    assert pod["spec"]["containers"][0]["securityContext"] == theirs["containers"][0]["securityContext"]
-    assert [each for each in pod["spec"]["volumes"] if each not in theirs["volumes"]] == []

@@ -46,7 +46,39 @@
 {{- end }}
 {{- end }}
 {{- end }}
+{{- $defaults := dict "runner" (dict "config_grace_s" 300 "lock_wait_s" (include "extraction-pipeline.jobLife" . | int64)) }}
+{{- if include "extraction-pipeline.readsOwnVolume" (dict "root" . "uri" (dig "input" "uri" "" $config)) }}
+{{- $_ := set $defaults "input" (dict "min_documents" 0) }}
+{{- end }}
+{{- range $section, $settings := $defaults }}
+{{- $given := get $config $section | default dict }}
+{{- range $key, $value := $settings }}
+{{- if kindIs "invalid" (dig $key nil $given) }}
+{{- $_ := set $given $key $value }}
+{{- end }}
+{{- end }}
+{{- $_ := set $config $section $given }}
+{{- end }}
 {{- toYaml $config }}
+{{- end }}
+
+{{/* "true" when the documents come from the chart's own volume, which is empty at first. Takes root and uri. */}}
+{{- define "extraction-pipeline.readsOwnVolume" -}}
+{{- $folder := printf "%s/" (trimSuffix "/" .root.Values.persistence.mountPath) }}
+{{- if and (include "extraction-pipeline.persistent" .root) (not .root.Values.persistence.existingClaim) (kindIs "string" .uri) (hasPrefix $folder (toString .uri)) -}}
+true
+{{- end }}
+{{- end }}
+
+{{/* The seconds that the longest-lived Job of the chart may live; 30 days for one without a deadline. */}}
+{{- define "extraction-pipeline.jobLife" -}}
+{{- $life := 0 }}
+{{- range $job := list .Values.cronjob .Values.backfill }}
+{{- if $job.enabled }}
+{{- $life = max $life (default 2592000 $job.activeDeadlineSeconds | int64) }}
+{{- end }}
+{{- end }}
+{{- default 2592000 $life }}
 {{- end }}
 
 {{/* The names of the API keys that are mounted as files, in a YAML list. */}}
@@ -72,60 +104,4 @@
 {{- $sum = add $sum (mul (trimSuffix (substr (int (sub (len $part) 1)) (len $part) $part) $part | int) (get $units (substr (int (sub (len $part) 1)) (len $part) $part))) }}
 {{- end }}
 {{- $sum }}
-{{- end }}
-
-{{/* Nothing; fails on values that would install something that cannot work. */}}
-{{- define "extraction-pipeline.validate" -}}
-{{- $servers := include "extraction-pipeline.servers" . | fromYaml }}
-{{- $config := include "extraction-pipeline.config" . | fromYaml }}
-{{- if .Values.existingConfigMap }}
-{{- if or $servers .Values.pipelineConfig }}
-{{- fail "existingConfigMap: got config or pipelineConfig as well, which would do nothing; need one of them" }}
-{{- end }}
-{{- else }}
-{{- if not (dig "input" "uri" "" $config) }}
-{{- fail "pipelineConfig.input.uri: got nothing, need s3://bucket/prefix or the like, a path in a mounted volume, or persistence.enabled" }}
-{{- end }}
-{{- if not (dig "output" "uri" "" $config) }}
-{{- fail "pipelineConfig.output.uri: got nothing, need s3://bucket/prefix or the like, or persistence.enabled" }}
-{{- end }}
-{{- range $name := list "ollama" "vllm" }}
-{{- if dig $name "api_key" "" $config }}
-{{- fail (printf "pipelineConfig.%s.api_key: got a key, which a ConfigMap would not hide; need config.%s_API_KEY or existingSecret" $name (upper $name)) }}
-{{- end }}
-{{- end }}
-{{- range $name, $provider := $config.providers | default dict }}
-{{- if get $provider "api_key" }}
-{{- fail (printf "pipelineConfig.providers.%s.api_key: got a key, which a ConfigMap would not hide; need api_key_file, and extraVolumes with a Secret" $name) }}
-{{- end }}
-{{- end }}
-{{- end }}
-{{- if .Values.existingSecret }}
-{{- range $name := list "OLLAMA_API_KEY" "VLLM_API_KEY" }}
-{{- if get $.Values.config $name }}
-{{- fail (printf "existingSecret: got config.%s as well, need one of them" $name) }}
-{{- end }}
-{{- end }}
-{{- end }}
-{{- if and .Values.metrics.podMonitor.enabled (not .Values.metrics.port) }}
-{{- fail "metrics.podMonitor.enabled: got true without metrics.port, need a port to be scraped, such as 9464" }}
-{{- end }}
-{{- $grace := dig "runner" "grace_s" 25 $config }}
-{{- if le (float64 .Values.terminationGracePeriodSeconds) (float64 $grace) }}
-{{- fail (printf "terminationGracePeriodSeconds: got %v, need more than runner.grace_s (%v)" .Values.terminationGracePeriodSeconds $grace) }}
-{{- end }}
-{{- range $name := list "cronjob" "backfill" }}
-{{- $job := get $.Values $name }}
-{{- if and $job.enabled $job.maxDuration $job.activeDeadlineSeconds }}
-{{- $seconds := include "extraction-pipeline.seconds" $job.maxDuration }}
-{{- if ge (float64 $seconds) (float64 $job.activeDeadlineSeconds) }}
-{{- fail (printf "%s.maxDuration: got %s, need less than %s.activeDeadlineSeconds (%v)" $name $job.maxDuration $name $job.activeDeadlineSeconds) }}
-{{- end }}
-{{- end }}
-{{- end }}
-{{- with .Values.backfill }}
-{{- if and .enabled .maxFailedIndexes (gt (float64 .maxFailedIndexes) (float64 .shards)) }}
-{{- fail (printf "backfill.maxFailedIndexes: got %v, need at most backfill.shards (%v)" .maxFailedIndexes .shards) }}
-{{- end }}
-{{- end }}
 {{- end }}

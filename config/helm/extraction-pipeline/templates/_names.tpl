@@ -23,6 +23,9 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "extraction-pipeline.serviceAccountName" -}}
@@ -60,8 +63,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- default (printf "%s-data" (include "extraction-pipeline.fullname" .)) .Values.persistence.existingClaim }}
 {{- end }}
 
-{{/* The Job's name carries a hash of what cannot be changed in a Job: another spec must be another Job. */}}
-{{- define "extraction-pipeline.backfillName" -}}
-{{- $kept := printf "%s\nrevision: %v" (include "extraction-pipeline.backfillSpec" .) .Values.backfill.revision }}
-{{- printf "%s-backfill-%s" (include "extraction-pipeline.fullname" .) ($kept | sha256sum | trunc 8) }}
+{{/* What the claim of the chart can be mounted as, in a YAML list. A claim that is there keeps its own: they cannot change. */}}
+{{- define "extraction-pipeline.accessModes" -}}
+{{- $modes := .Values.persistence.accessModes }}
+{{- if not $modes }}
+{{- $modes = dig "spec" "accessModes" list (lookup "v1" "PersistentVolumeClaim" .Release.Namespace (include "extraction-pipeline.claimName" .)) }}
+{{- end }}
+{{- if not $modes }}
+{{- $backfill := .Values.backfill }}
+{{- $several := and $backfill.enabled (gt (min (int $backfill.shards) (int (default $backfill.shards $backfill.parallelism))) 1) }}
+{{- $modes = list ($several | ternary "ReadWriteMany" "ReadWriteOnce") }}
+{{- end }}
+{{- toYaml $modes }}
 {{- end }}

@@ -1,0 +1,161 @@
+"""What the chart's notes tell the person who has installed it: names, commands that work, and what to do next.
+
+States that only a cluster shows (a failed, a finished, a running backfill) are in test_chart_upgrades.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+from charts import CHART, NEWEST, VALUE_FILES, Manifest, job_specs, notes, rendered
+
+from pipeline.cli import parser
+from pipeline.errors import EXIT_CONFIG, EXIT_FAILURES
+
+EVERYTHING, BACKFILL, CRON, PVC, S3 = (
+    CHART / "ci" / f"{name}-values.yaml" for name in ("everything", "backfill", "cron", "pvc", "s3")
+)
+
+
+def commands(text: str, program: str) -> list[list[str]]:
+    """The words of each command of the notes that begins with this program."""
+    whole = text.replace("\\\n", " ")
+    return [shlex.split(line, comments=True) for line in whole.splitlines() if line.startswith(f"  {program} ")]
+
+
+def pods_run(text: str) -> dict[str, Manifest]:
+    """The pods that `kubectl run` of the notes makes, by name."""
+    found = {}
+    for words in commands(text, "kubectl"):
+        if words[3] == "run":
+            (overrides,) = [word.partition("=")[2] for word in words if word.startswith("--overrides=")]
+            found[words[4]] = {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": words[4]},
+                **json.loads(overrides),
+            }
+    return found
+
+
+@pytest.mark.parametrize("values", [*VALUE_FILES, {}], ids=lambda value: getattr(value, "stem", "default"))
+def test_the_notes_name_what_was_installed(values: Any) -> None:
+    """The objects by name, how to watch them, and where the report is; no secret, no template left over."""
+    text = notes(values)
+    for each in rendered(values):
+        if each["kind"] in ("Job", "CronJob"):
+            assert each["metadata"]["name"] in text
+    assert all(words[:3] == ["kubectl", "--namespace", "news"] for words in commands(text, "kubectl"))
+    assert "report.html" in text
+    assert "helm test test --namespace news" in text
+    assert "not-a-real-key" not in text
+    assert not re.search(r"<no value>|%!|map\[|\\u0026|<nil>", text)
+
+
+@pytest.mark.parametrize("values", [{}, PVC, EVERYTHING], ids=lambda value: getattr(value, "stem", "default"))
+def test_the_pods_of_the_notes_may_run(values: Any) -> None:
+    """Where only restricted pods are let in: valid pods with the security, the volume and the place of the others."""
+    found = pods_run(notes(values))
+    assert any(name.endswith("-report") for name in found)
+    theirs = next(iter(job_specs(rendered(values)).values()))["template"]["spec"]
+    for pod in found.values():
+        kubernetes_validate.validate(pod, NEWEST, strict=True)
+        assert pod["spec"]["securityContext"] == theirs["securityContext"]
+        for key in ("securityContext", "resources"):
+            assert pod["spec"]["containers"][0][key] == theirs["containers"][0][key]
+        assert [each for each in pod["spec"]["volumes"] if each not in theirs["volumes"]] == []
+        assert pod["spec"].get("tolerations") == theirs.get("tolerations")
+
+
+@pytest.mark.parametrize("folder", ["/data/inbox", "/data/it's here/*.txt"])
+def test_the_notes_show_how_documents_get_in(folder: str) -> None:
+    """Where the chart's own volume is the input: a pod that makes the folder, `kubectl cp`, and the pod's end."""
+    text = notes({"pipelineConfig.input.uri": folder} if "*" in folder else {})
+    place = folder.removesuffix("/*.txt")
+    container = pods_run(text)["test-extraction-pipeline-inbox"]["spec"]["containers"][0]
+    assert container["command"] == ["sh", "-c", 'mkdir -p "$0" && exec sleep 86400', place]
+    assert container["volumeMounts"][0]["readOnly"] is False
+    (copied,) = [words for words in commands(text, "kubectl") if words[3] == "cp"]
+    assert copied[4:] == ["./documents", f"test-extraction-pipeline-inbox:{place}/"]
+    assert "a run without documents ends with exit code 0" in text
+
+
+@pytest.mark.parametrize("values", [CRON, S3, BACKFILL, PVC], ids=lambda path: path.stem)
+def test_other_inputs_need_no_copy(values: Path) -> None:
+    """Documents are in a store, or in a volume that was there before."""
+    assert "kubectl cp" not in notes(values)
+    assert "-inbox" not in notes(values)
+
+
+def test_the_notes_say_what_pending_means() -> None:
+    """With a volume; without one there is none to wait for."""
+    assert "Pods that stay Pending" in notes()
+    assert "ReadWriteOnce" in notes().partition("volume ")[2].partition("\n")[0]
+    assert "Pending" not in notes(S3)
+
+
+def test_the_notes_say_how_a_backfill_is_changed_and_repaired() -> None:
+    """By values; --force-conflicts after a patch; by an upgrade after a failure; by the revision without lookup."""
+    text = notes(BACKFILL)
+    assert "helm upgrade test CHART --namespace news --reuse-values --set backfill.parallelism=2" in text
+    assert "--force-conflicts" in text
+    assert "an upgrade starts it again" in text
+    assert "set another backfill.revision instead" in text
+    assert "--prefix --tail=20" in text
+
+
+def test_the_notes_of_both_jobs_say_who_waits() -> None:
+    """One output has one user at a time."""
+    assert "a nightly Job that meets the backfill waits for it until 5h after" in notes({"backfill.enabled": True})
+    suspended = notes({"backfill.enabled": True, "cronjob.suspend": True})
+    assert "a nightly Job that meets" not in suspended
+    assert "suspended" in suspended
+
+
+def test_a_config_map_of_ones_own_is_named() -> None:
+    """With what the chart cannot see in it."""
+    text = notes({"existingConfigMap": "mine", "backfill.enabled": True})
+    assert "ConfigMap mine, key pipeline.yaml" in text
+    assert "runner.config_grace_s: 300" in text
+    assert "The question is in a ConfigMap that the chart cannot read" in text
+
+
+@pytest.mark.parametrize(
+    ("output", "command"),
+    [
+        ("s3://news/out/", "aws s3 cp s3://news/out/report.html ."),
+        ("gs://news/out", "gcloud storage cp gs://news/out/report.html ."),
+        ("az://news/out/2026", "--container-name news --name out/2026/report.html"),
+    ],
+)
+def test_the_report_of_a_store_is_fetched_by_its_own_tool(output: str, command: str) -> None:
+    """Each store's command."""
+    assert command in notes(CRON, {"pipelineConfig.output.uri": output})
+
+
+def test_the_notes_explain_each_exit_code() -> None:
+    """Those of the program, in the words of the chart; the policy tries again what they say."""
+    text = notes().partition("Exit codes")[2]
+    for code in ("0 ", f"{EXIT_FAILURES} ", f"{EXIT_CONFIG} ", "3, 70, 143", "137"):
+        assert f"\n  {code}" in text
+    assert "--delete-emptydir-data" in text
+
+
+def test_a_quota_on_cpu_is_named_while_there_is_no_limit() -> None:
+    """A namespace with one refuses pods without limits.cpu."""
+    assert "limits.cpu" in notes()
+    assert "limits.cpu" not in notes({"resources.limits.cpu": 2})
+
+
+def test_the_notes_say_how_to_agree_to_a_changed_prompt() -> None:
+    """cronjob.maxRedo stops a run that would redo much."""
+    assert "--set cronjob.maxRedo=1" in notes()
+    assert "more than 10 %" in notes()
+    assert "maxRedo" not in notes({"cronjob.maxRedo": None})
+    assert parser().parse_args(["run", "--set=runner.max_redo=1"]).set == ["runner.max_redo=1"]

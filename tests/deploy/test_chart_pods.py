@@ -1,0 +1,148 @@
+"""The chart's Jobs and pods beyond what they run: metadata, helpers beside the program, scheduling, and `helm test`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from charts import CHART, NEWEST, OLDEST, VALUE_FILES, Manifest, check_pod, helm, job_specs, only, rendered
+
+BACKFILL, CRON, EVERYTHING = (CHART / "ci" / f"{name}-values.yaml" for name in ("backfill", "cron", "everything"))
+LABELS = {"kueue.x-k8s.io/queue-name": "batch", "team": "news"}
+
+
+def pods(manifests: list[Manifest]) -> Iterator[Manifest]:
+    """The pod spec of each Job."""
+    for spec in job_specs(manifests).values():
+        yield spec["template"]["spec"]
+
+
+def test_jobs_have_labels_and_annotations_of_their_own() -> None:
+    """On the Job, the CronJob and the Jobs that it makes: a queue's label does nothing on a pod."""
+    given = {"labels": LABELS, "annotations": {"argocd.argoproj.io/sync-wave": "1"}}
+    values = {f"{name}.{key}": each for name in ("backfill", "cronjob") for key, each in given.items()}
+    manifests = rendered({"backfill.enabled": True}, values)
+    cron = only(manifests, "CronJob")
+    for each in (only(manifests, "Job"), cron, cron["spec"]["jobTemplate"]):
+        assert LABELS.items() <= each["metadata"]["labels"].items()
+        assert each["metadata"]["annotations"] == given["annotations"]
+        assert each["metadata"]["labels"]["app.kubernetes.io/name"] == "extraction-pipeline"
+    for spec in job_specs(manifests).values():
+        assert "team" not in spec["template"]["metadata"]["labels"]
+
+
+def test_a_job_may_be_managed_by_another_controller() -> None:
+    """Kueue's MultiKueue: from Kubernetes 1.32; what Kueue changes in the Job is then left out."""
+    values = {f"{name}.managedBy": "kueue.x-k8s.io/multikueue" for name in ("backfill", "cronjob")}
+    manifests = rendered(
+        BACKFILL, {"cronjob.enabled": True}, values, {"backfill.suspend": None, "backfill.parallelism": None}
+    )
+    for spec in job_specs(manifests).values():
+        assert spec["managedBy"] == "kueue.x-k8s.io/multikueue"
+    assert {"suspend", "parallelism"} & set(only(manifests, "Job")["spec"]) == set()
+    for manifest in manifests:
+        kubernetes_validate.validate(manifest, NEWEST, strict=True)
+    ran = helm("template", "test", str(CHART), "--kube-version", "1.31", "--set", "backfill.managedBy=kueue.x-k8s.io/a")
+    assert 'backfill.managedBy: got "kueue.x-k8s.io/a", need Kubernetes 1.32' in ran.stderr
+
+
+def test_common_labels_are_on_every_object_and_pod() -> None:
+    """But they select nothing."""
+    manifests = rendered(EVERYTHING)
+    for each in [*manifests, check_pod(EVERYTHING)]:
+        if each["metadata"]["name"] not in ("test-more", "text-test"):
+            assert each["metadata"]["labels"]["cost-centre"] == "research", each["kind"]
+    for spec in job_specs(manifests).values():
+        assert spec["template"]["metadata"]["labels"]["cost-centre"] == "research"
+    assert "cost-centre" not in str(only(manifests, "NetworkPolicy")["spec"])
+
+
+def test_a_label_that_is_given_twice_is_written_once() -> None:
+    """The nearer one counts."""
+    manifests = rendered({"commonLabels": {"team": "a"}, "podLabels": {"team": "b"}, "cronjob.labels": {"team": "c"}})
+    cron = only(manifests, "CronJob")
+    assert cron["metadata"]["labels"]["team"] == "c"
+    assert cron["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]["team"] == "b"
+
+
+def test_sidecars_end_with_the_work() -> None:
+    """They are init containers that go on running, before the others; the exit code is the program's own."""
+    for pod in pods(rendered(EVERYTHING)):
+        proxy, wait = pod["initContainers"]
+        assert (proxy["name"], proxy["restartPolicy"]) == ("proxy", "Always")
+        assert wait["name"] == "wait"
+        assert "restartPolicy" not in wait
+        assert [each["name"] for each in pod["containers"]] == ["pipeline"]
+
+
+def test_pods_are_placed_as_the_values_say() -> None:
+    """Scheduling, name resolution and the runtime, also of the pod of `helm test`."""
+    given = yaml.safe_load(EVERYTHING.read_text(encoding="utf-8"))
+    names = ("runtimeClassName", "schedulerName", "priorityClassName", "hostAliases", "dnsConfig", "nodeSelector")
+    for pod in [*pods(rendered(EVERYTHING)), check_pod(EVERYTHING)["spec"]]:
+        for name in (*names, "tolerations", "affinity", "imagePullSecrets"):
+            assert pod[name] == given[name]
+
+
+def test_more_objects_are_rendered_with_the_chart() -> None:
+    """As mappings or texts, with templates in them."""
+    names = {each["metadata"]["name"] for each in rendered(EVERYTHING) if each["kind"] == "ConfigMap"}
+    assert {"test-more", "text-test"} <= names
+
+
+@pytest.mark.parametrize("values", [*VALUE_FILES, {}], ids=lambda value: getattr(value, "stem", "default"))
+def test_helm_test_checks_with_a_pod_like_the_others(values: Any) -> None:
+    """The same image, security, files and keys; nothing that only a Job's pod has."""
+    pod = check_pod(values)
+    theirs = next(pods(rendered(values)))
+    kubernetes_validate.validate(pod, OLDEST, strict=True)
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    own, other = pod["spec"]["containers"][0], theirs["containers"][0]
+    assert own["args"][0] == "check"
+    for key in ("image", "volumeMounts", "securityContext", "resources", "workingDir"):
+        assert own[key] == other[key]
+    for key in ("volumes", "serviceAccountName", "securityContext", "restartPolicy"):
+        assert pod["spec"][key] == theirs[key]
+    env = {each["name"] for each in own["env"]}
+    assert env <= {each["name"] for each in other["env"]}
+    assert env & {"JOB_NAME", "PIPELINE_SHARDS"} == set()
+    assert "ports" not in own
+
+
+def test_the_pod_knows_the_command_that_resumes_its_work() -> None:
+    """Its last log line gives it."""
+    manifests = rendered({"backfill.enabled": True})
+    wanted = {
+        "Job": "helm upgrade test CHART --namespace news --reuse-values",
+        "CronJob": "kubectl --namespace news create job test-extraction-pipeline-again "
+        "--from=cronjob/test-extraction-pipeline-nightly",
+    }
+    for kind, spec in job_specs(manifests).items():
+        env = {each["name"]: each for each in spec["template"]["spec"]["containers"][0]["env"]}
+        assert env["PIPELINE_RESUME_COMMAND"]["value"] == wanted[kind]
+        assert env["POD_NAMESPACE"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.namespace"
+
+
+def modes(*values: Any) -> list[str]:
+    """The access modes of the chart's claim."""
+    return list(only(rendered(*values), "PersistentVolumeClaim")["spec"]["accessModes"])
+
+
+def test_the_volume_is_shared_only_when_pods_are_several() -> None:
+    """ReadWriteMany stays Pending on many clusters."""
+    assert modes() == ["ReadWriteOnce"]
+    assert modes({"backfill.enabled": True}) == ["ReadWriteMany"]
+    assert modes({"backfill.enabled": True, "backfill.parallelism": None}) == ["ReadWriteMany"]
+    assert modes({"backfill.enabled": True, "backfill.parallelism": 1}) == ["ReadWriteOnce"]
+    assert modes({"backfill.enabled": True, "backfill.shards": 1}) == ["ReadWriteOnce"]
+    assert modes({"backfill.enabled": True, "persistence.accessModes": ["ReadWriteOnce"]}) == ["ReadWriteOnce"]
+
+
+def test_the_chart_has_an_icon() -> None:
+    """Lint has nothing left to recommend."""
+    ran = helm("lint", "--strict", str(CHART))
+    assert "[INFO]" not in ran.stdout
+    assert ran.returncode == 0

@@ -1,0 +1,290 @@
+"""What the chart refuses before anything is installed: the values that a server would refuse, or that no pod survives.
+
+Each row was accepted by lint and template once; both helms must refuse it, and name the key.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from charts import CHART, VALUE_FILES, helm, refused, rendered
+from helm import PACKAGE, PACKAGE_OF_HELM_3
+
+from pipeline.agents import load_agent
+
+CRON = CHART / "ci" / "cron-values.yaml"
+ZONES = (CHART / "files" / "time-zones.txt").read_text(encoding="utf-8").split()
+NEXT_VOLUME = {"name": "ca", "configMap": {"name": "ca"}}
+AGENT = yaml.safe_dump({"user_prompt": "$document", "schema": {"type": "object"}, "variants": {"terse": {}}})
+
+Row = tuple[dict[str, Any], str]
+
+SCHEDULES = [
+    ("60 2 * * *", 'minute "60" is not within 0 to 59'),
+    ("0 24 * * *", 'hour "24"'),
+    ("0 0 0 * *", 'day "0" is not within 1 to 31'),
+    ("0 0 32 * *", 'day "32"'),
+    ("0 0 1 13 *", 'month "13"'),
+    ("0 0 1 0 *", 'month "0"'),
+    ("0 0 * * 7", 'weekday "7" is not within 0 to 6'),
+    ("0 0 * * MO", 'weekday "MO"'),
+    ("0 0 * JANUARY *", 'month "JANUARY"'),
+    ("5-1 * * * *", 'minute "5-1"'),
+    ("*/0 * * * *", 'minute "*/0"'),
+    ("1,,2 * * * *", 'minute "1,,2"'),
+    ("1-2-3 * * * *", 'minute "1-2-3"'),
+    ("0 0 31 2 *", "a day that no such month has"),
+    ("0 0 30,31 FEB *", "a day that no such month has"),
+    ("0 0 31 4,6,9-11/2 *", "a day that no such month has"),
+]
+
+TIME_ZONES = [
+    ("Europe/Berln", "such as Europe/Belfast, Europe/Belgrade, Europe/Berlin"),
+    ("europe/berlin", "Europe/Berlin"),
+    ("Local", "need a name of the IANA list"),
+    ("UTC+1", "need a name of the IANA list"),
+    ("Mars/Olympus", "such as Europe/Berlin or Etc/UTC"),
+]
+
+RESOURCES: list[Row] = [
+    (
+        {"resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "500m"}}},
+        "resources.requests.cpu: got 2, need at most",
+    ),
+    ({"resources.requests.memory": "2Gi"}, "resources.requests.memory: got 2Gi, need at most resources.limits.memory"),
+    ({"resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "1G"}}}, "resources.requests.memory: got 1Gi"),
+    ({"resources": {"requests": {"cpu": 1.5}, "limits": {"cpu": 1}}}, "resources.requests.cpu: got 1.5"),
+    (
+        {"resources": {"requests": {"nvidia.com/gpu": 1}, "limits": {"nvidia.com/gpu": 2}}},
+        "resources.requests.nvidia.com/gpu: got 1, need resources.limits.nvidia.com/gpu (2)",
+    ),
+    ({"resources.requests.memory": "2 GB"}, "resources"),
+]
+
+VOLUMES: list[Row] = [
+    (
+        {"extraVolumes": [NEXT_VOLUME], "extraVolumeMounts": [{"name": "ca", "mountPath": "/tmp/"}]},
+        'the mountPath "/tmp/" twice',
+    ),
+    (
+        {"extraVolumes": [NEXT_VOLUME], "extraVolumeMounts": [{"name": "ca", "mountPath": "/a"}] * 2},
+        'the mountPath "/a" twice',
+    ),
+    (
+        {
+            "persistence.enabled": True,
+            "extraVolumes": [NEXT_VOLUME],
+            "extraVolumeMounts": [{"name": "ca", "mountPath": "/data"}],
+        },
+        'the mountPath "/data" twice or as one of the chart\'s own',
+    ),
+    ({"persistence": {"enabled": True, "mountPath": "/tmp"}}, 'the mountPath "/tmp" twice'),
+    ({"extraVolumeMounts": [{"name": "nowhere", "mountPath": "/a"}]}, 'a mount of "nowhere", need one of the volumes'),
+    ({"extraVolumeMounts": [{"name": "tmp", "mountPath": "a"}]}, "mountPath"),
+    ({"extraVolumes": [NEXT_VOLUME, NEXT_VOLUME]}, 'extraVolumes: got "ca" twice'),
+    ({"extraVolumes": [{"name": "config", "emptyDir": {}}]}, 'extraVolumes: got "config" twice or as one of the chart'),
+    (
+        {"initContainers": [{"name": "a", "image": "a", "volumeMounts": [{"name": "x", "mountPath": "/x"}]}]},
+        'initContainers: got a mount of "x"',
+    ),
+    ({"sidecars": [{"name": "pipeline", "image": "a"}]}, 'sidecars: got the name "pipeline" twice'),
+    ({"sidecars": [{"name": "a"}]}, 'sidecars: got "a" without an image'),
+    ({"pipelineConfig.output.uri": "/results"}, 'pipelineConfig.output.uri: got "/results", which would be lost'),
+    ({"pipelineConfig.output.uri": "/tmp/out"}, "which would be lost with the pod"),
+]
+
+LABELS: list[Row] = [
+    ({"podLabels": {"team": "a b"}}, "podLabels/team"),
+    ({"podLabels": {"team": "a" * 64}}, "podLabels/team"),
+    ({"podLabels": {"a b": "c"}}, 'podLabels: got the name "a b"'),
+    ({"podLabels": {"app.kubernetes.io/name": "mine"}}, 'podLabels: got "app.kubernetes.io/name", which'),
+    ({"commonLabels": {"helm.sh/chart": "mine"}}, 'commonLabels: got "helm.sh/chart", which'),
+    ({"commonLabels": {"team": "-a"}}, "commonLabels/team"),
+    ({"cronjob.labels": {"kueue.x-k8s.io/queue-name": "a/b"}}, "cronjob/labels"),
+    ({"backfill.labels": {"team": True}}, "backfill/labels"),
+    ({"backfill.annotations": {"a": 1}}, "backfill/annotations"),
+    ({"podAnnotations": {"a b": "c"}}, 'podAnnotations: got the name "a b"'),
+    ({"nodeSelector": {"disk": "fast!"}}, "nodeSelector/disk"),
+    ({"metrics.podMonitor.labels": {"release": "a b"}}, "podMonitor/labels"),
+]
+
+PLACEMENT: list[Row] = [
+    ({"tolerations": [{"key": "batch", "operator": "Exist"}]}, "tolerations/0"),
+    ({"tolerations": [{"key": "batch", "operator": "Exists", "value": "yes"}]}, "tolerations/0"),
+    ({"tolerations": [{"operator": "Equal", "value": "yes"}]}, "tolerations/0"),
+    ({"tolerations": [{"key": "batch", "effect": "NoScheduling"}]}, "tolerations/0"),
+    ({"tolerations": [{"key": "batch", "effect": "NoSchedule", "tolerationSeconds": 5}]}, "tolerations/0"),
+    ({"tolerations": [{"key": "ba tch", "operator": "Exists"}]}, "tolerations/0"),
+    ({"topologySpreadConstraints": [{"maxSkew": 0, "topologyKey": "a"}]}, "topologySpreadConstraints/0"),
+    (
+        {"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "a", "whenUnsatisfiable": "Never"}]},
+        "topologySpreadConstraints/0",
+    ),
+    ({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+        {"matchExpressions": [{"key": "a", "operator": "in", "values": ["b"]}]}
+    ]}}}}, "operator"),
+    ({"hostAliases": [{"ip": "10.0.0.1", "hostnames": ["a"]}] * 2}, 'hostAliases: got "10.0.0.1" twice'),
+    ({"dnsConfig": {"nameserver": ["10.0.0.1"]}}, "dnsConfig"),
+    ({"priorityClassName": "Batch Low"}, "priorityClassName"),
+    ({"runtimeClassName": "gVisor"}, "runtimeClassName"),
+]  # fmt: skip
+
+IMAGES: list[Row] = [
+    ({"image.repository": "Team/extraction-pipeline"}, "image/repository"),
+    ({"image.repository": "team/extraction pipeline"}, "image/repository"),
+    ({"image.repository": "team/extraction-pipeline:1.0"}, "image/repository"),
+    ({"image.tag": "1.0/b"}, "image/tag"),
+    ({"image.tag": "-1"}, "image/tag"),
+    ({"podSecurityContext.runAsUser": 0}, "podSecurityContext.runAsUser: got 0 with runAsNonRoot: true"),
+    ({"securityContext.runAsUser": 0}, "got 0 with runAsNonRoot: true"),
+    ({"securityContext.privileged": True}, "securityContext.privileged: got true with allowPrivilegeEscalation: false"),
+    ({"podSecurityContext.seccompProfile.type": "Default"}, "seccompProfile"),
+    ({"extraEnv": [{"name": "HOME", "value": "/x"}]}, 'extraEnv: got "HOME" twice or as one that the chart sets'),
+    ({"extraEnv": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, 'extraEnv: got "A" twice'),
+    ({"existingSecret": "My_Secret", "config.VLLM_API_KEY": ""}, "existingSecret"),
+    ({"serviceAccount.name": "me@here"}, "serviceAccount/name"),
+]
+
+CONFIG: list[Row] = [
+    (
+        {"pipelineConfig.provider": "openai"},
+        'pipelineConfig.provider: got "openai", need one of ollama, vllm, or an entry',
+    ),
+    ({"pipelineConfig.fallback": ["big"]}, 'pipelineConfig.fallback: got "big"'),
+    ({"pipelineConfig.fallback": "ollama, big"}, 'pipelineConfig.fallback: got "big"'),
+    ({"config.VLLM_BASE_URL": "vllm:8000"}, 'pipelineConfig.vllm.base_url: got "vllm:8000", need http://host:port'),
+    ({"config.VLLM_BASE_URL": "http://a:1, b:2"}, 'pipelineConfig.vllm.base_url: got "b:2"'),
+    ({"config.VLLM_BASE_URL": ["http://a:1", "ftp://b"]}, 'got "ftp://b"'),
+    ({"config.OLLAMA_BASE_URL": "ollama"}, 'pipelineConfig.ollama.base_url: got "ollama"'),
+    (
+        {"pipelineConfig.ollama": {"base_url": "u:secret-word@ollama:1"}},
+        'pipelineConfig.ollama.base_url: got "ollama:1"',
+    ),
+    (
+        {"pipelineConfig.providers": {"big": {"type": "openai", "base_url": "llm.internal"}}},
+        'pipelineConfig.providers.big.base_url: got "llm.internal"',
+    ),
+    (
+        {"pipelineConfig.agent": "extracter"},
+        'pipelineConfig.agent: got "extracter", need one of event_classifier, extractor',
+    ),
+    ({"agents": {"mine": AGENT}, "pipelineConfig.agent": "other"}, "need one of event_classifier, extractor, mine"),
+    (
+        {"agents": {"mine": AGENT}, "pipelineConfig.agent": "mine", "pipelineConfig.variant": "tense"},
+        'pipelineConfig.variant: got "tense", need one of the variants of agents.mine: terse',
+    ),
+    ({"agents": {"mine": "a: [b"}}, "agents.mine: got a text that is not YAML"),
+    ({"pipelineConfig.input.uri": "s4://news/inbox"}, 'pipelineConfig.input.uri: got "s4://news/inbox"'),
+    ({"pipelineConfig.input.uri": ["s3://a/b", {"uri": "http://c/d"}]}, 'pipelineConfig.input.uri: got "http://c/d"'),
+    ({"pipelineConfig.output.uri": "s3:///news"}, 'pipelineConfig.output.uri: got "s3:///news"'),
+]
+
+JOBS: list[Row] = [
+    ({"cronjob.startingDeadlineSeconds": 18000}, "got 5h, need more than cronjob.startingDeadlineSeconds (18000)"),
+    ({"backfill.maxDuration": "5h"}, "removed: a shard that stops early would end with exit code 0"),
+    (
+        {"backfill": {"enabled": True}, "persistence": {"enabled": True, "accessModes": ["ReadWriteOncePod"]}},
+        "backfill.parallelism: got 8 with persistence.accessModes ReadWriteOncePod",
+    ),
+    ({"networkPolicy.egress": [{"cidr": "10.0.0.0/99", "ports": [1]}]}, "cidr"),
+    ({"extraObjects": [{"kind": "ConfigMap"}]}, "extraObjects"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("schedule", "told"), SCHEDULES, ids=lambda value: value.replace(" ", "_"))
+def test_a_schedule_that_cannot_be_is_refused(schedule: str, told: str) -> None:
+    """With the field at fault, and what it may hold."""
+    said = refused(CRON, {"cronjob.schedule": schedule})
+    assert "schedule" in said
+    assert told in said or "does not match pattern" in said
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "0 0 29 2 *", "0 0 31 2 MON", "0 0 31 * *", "0 0 31 1,2 *", "*/30 1-5,22 1,15 jan-DEC mon-FRI", "@daily",
+        "59 23 31 12 6", "0 0 * * SUN", "0 0 * * SUN-SAT", "5/15 * * * *", "? ? ? ? ?", " 15  2 * * * ", "08 09 * * *",
+    ],
+)  # fmt: skip
+def test_a_schedule_that_can_be_is_taken(schedule: str) -> None:
+    """As the cron library of Kubernetes takes it."""
+    assert rendered(CRON, {"cronjob.schedule": schedule})
+
+
+@pytest.mark.parametrize(("zone", "told"), TIME_ZONES, ids=lambda value: value.replace(" ", "_"))
+def test_a_time_zone_that_is_not_there_is_refused(zone: str, told: str) -> None:
+    """With the names of the list that begin like it."""
+    said = refused(CRON, {"cronjob.timeZone": zone})
+    assert f'cronjob.timeZone: got "{zone}"' in said
+    assert told in said
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Etc/UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+5"])
+def test_a_time_zone_of_the_list_is_taken(zone: str) -> None:
+    """Names of the IANA list, sorted, each once."""
+    assert rendered(CRON, {"cronjob.timeZone": zone})
+    assert sorted(set(ZONES)) == ZONES
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [*RESOURCES, *VOLUMES, *LABELS, *PLACEMENT, *IMAGES, *CONFIG, *JOBS],
+    ids=lambda value: None if isinstance(value, dict) else value.replace(" ", "_")[:60],
+)
+def test_what_could_not_work_is_refused(values: dict[str, Any], told: str) -> None:
+    """By helm 4 and helm 3, with the key in the message and no secret."""
+    said = refused(CRON, values)
+    assert told in said
+    assert "secret-word" not in said
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"resources": {"requests": {"cpu": "500m", "memory": "1G"}, "limits": {"cpu": 0.5, "memory": "1Gi"}}},
+        {"resources": {"requests": {"nvidia.com/gpu": 1}, "limits": {"nvidia.com/gpu": "1"}}},
+        {"tolerations": [{"operator": "Exists"}, {"key": "a", "effect": "NoExecute", "tolerationSeconds": 9}]},
+        {"tolerations": [{"key": "a", "value": "b"}]},
+        {"podLabels": {"azure.workload.identity/use": "true", "empty": ""}},
+        {"image.repository": "registry.internal:5000/team/extraction-pipeline"},
+        {"podSecurityContext.runAsUser": 0, "podSecurityContext.runAsNonRoot": False},
+        {"securityContext.runAsNonRoot": False, "securityContext.runAsUser": 0},
+        {"pipelineConfig.fallback": ["vllm", "big"], "pipelineConfig.providers": {"big": {"type": "openai"}}},
+        {"agents": {"mine": AGENT}, "pipelineConfig.agent": "mine", "pipelineConfig.variant": "terse"},
+        {"pipelineConfig.agent": "mine", "pipelineConfig.agents_dir": "/opt/agents"},
+        {"pipelineConfig.input.uri": [{"uri": "gs://a/b", "name": "a"}, "file:///opt/documents", "/opt/*.txt"]},
+        {"persistence.enabled": True, "pipelineConfig.output.uri": "file:///data/out"},
+        {"networkPolicy": {"enabled": True, "egress": [{"cidr": "fd00::/8", "ports": [1]}]}},
+    ],
+    ids=lambda values: next(iter(values)),
+)  # fmt: skip
+def test_what_can_work_is_taken(values: dict[str, Any]) -> None:
+    """Beside each refusal, what is near it and right, with both helms."""
+    for package in (PACKAGE, PACKAGE_OF_HELM_3):
+        assert rendered(CRON, values, package=package)
+
+
+def test_the_built_in_agents_are_known() -> None:
+    """The chart's list is that of the package."""
+    said = refused(CRON, {"pipelineConfig.agent": "another"})
+    names = said.partition("need one of ")[2].partition(", or an entry")[0].split(", ")
+    assert [load_agent(name).name for name in names] == names
+    assert sorted(path.stem for path in Path("pipeline/agents").glob("*.yaml")) == names
+
+
+@pytest.mark.parametrize(
+    "values", [*VALUE_FILES, {}, {"backfill.enabled": True}], ids=lambda value: getattr(value, "stem", "given")
+)
+def test_both_helms_render_the_same(values: Any) -> None:
+    """Helm 3 and helm 4."""
+    assert rendered(values) == rendered(values, package=PACKAGE_OF_HELM_3)
+
+
+@pytest.mark.parametrize("values", VALUE_FILES, ids=lambda path: path.stem)
+def test_helm_3_finds_nothing_to_complain_of(values: Path) -> None:
+    """`helm lint --strict` passes with helm 3 too."""
+    ran = helm("lint", "--strict", str(CHART), "--values", str(values), package=PACKAGE_OF_HELM_3)
+    assert ran.returncode == 0, ran.stdout
