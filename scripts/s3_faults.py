@@ -30,8 +30,9 @@ REPLIES = {
     "no_bucket": (404, "NoSuchBucket", "The specified bucket does not exist"),
     "not_implemented": (501, "NotImplemented", "A header you provided implies functionality that is not implemented"),
 }
-FAULTS = (*REPLIES, "delete_denied", "reset", "cut_body", "ignore_conditions")
-"""`delete_denied`: a bulk delete is answered with 200 and an error for its key, as AWS does;
+FAULTS = (*REPLIES, "delete_denied", "reset", "cut_body", "lost_reply", "ignore_conditions")
+"""`lost_reply`: the request is done, and the connection closed without a word;
+`delete_denied`: a bulk delete is answered with 200 and an error for its key, as AWS does;
 `ignore_conditions`: a conditional PUT that the server refuses is answered as if it had been done."""
 
 Wanted = Callable[[str, str, str], bool]
@@ -127,6 +128,9 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
                 data = reply.read()
             finally:
                 onward.close()
+            if fault == "lost_reply":
+                self._reset()
+                return
             ignores = fault == "ignore_conditions" and reply.status == 412
             if ignores:
                 data = b""

@@ -18,14 +18,16 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pipeline.config import AppConfig, OutputConfig
+from pipeline.config import AppConfig, OutputConfig, mask_url
 from pipeline.config.redaction import SECRETS
 from pipeline.errors import ConfigError, InternalError, TryLaterError
 from pipeline.output.backend import OutputBackend
 from pipeline.output.conditions import check_conditions
 from pipeline.output.index import Index
 from pipeline.output.local import LocalBackend
+from pipeline.output.outage import Outage, no_outage
 from pipeline.output.part_writer import Limits
+from pipeline.output.patient import PatientBackend
 from pipeline.output.record_keys import key_of_outcome
 from pipeline.output.remote import RemoteBackend
 from pipeline.output.runs import read_runs, write_run
@@ -46,6 +48,9 @@ __all__ = [
     "tidy",
 ]
 
+RETRY_FOR_S = 5.0
+"""Retries of one request by the store's client; a lease that was not renewed for 20 s may be taken over."""
+
 _RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -55,12 +60,15 @@ class Output:
     `index`: the state of all documents. `stamp`: run number and id of new records. `backend`: the place of the output.
     """
 
-    def __init__(self, backend: OutputBackend, index: Index, *, stamp: Stamp, shard: Shard) -> None:
+    def __init__(
+        self, backend: OutputBackend, index: Index, *, stamp: Stamp, shard: Shard, outage: Outage | None = None
+    ) -> None:
         """Use `open`, which locks and checks the output."""
         self.backend = backend
         self.index = index
         self.stamp = stamp
         self._shard = shard
+        self._outage = outage or no_outage(backend.where)
 
     @classmethod
     def open(
@@ -73,16 +81,19 @@ class Output:
         run_id: str,
         wait: Callable[[float], bool],
         clock: Callable[[], float] = time.monotonic,
+        max_outage_s: float = 0.0,
     ) -> Output:
         """Lock and index an output for writing; `agent` None: to change existing records only.
 
+        `max_outage_s`: how long each request waits for the end of an outage of the store or the file system.
         ConfigError: an invalid address or run id, or another agent's output. OutputError: it cannot be written.
         TryLaterError: another run holds it for longer than `lock_wait_s`, or `wait` returned True.
         """
         if not _RUN_ID.fullmatch(run_id):
             raise ConfigError(f"run id: got {run_id!r}, need 1 to 128 of A-Z a-z 0-9 . _ -")
         shard = shard or WHOLE
-        backend = backend_of(config, shard=shard)
+        outage = Outage(mask_url(config.uri), max_outage_s=max_outage_s, wait=wait, clock=clock)
+        backend = backend_of(config, shard=shard, outage=outage if max_outage_s else None)
         backend.lock(run_id, lock_wait_s=lock_wait_s, wait=wait, clock=clock)
         index = None
         try:
@@ -97,7 +108,7 @@ class Output:
                 index.close()
             backend.close()
             raise
-        return cls(backend, index, stamp=stamp, shard=shard)
+        return cls(backend, index, stamp=stamp, shard=shard, outage=outage)
 
     @property
     def where(self) -> str:
@@ -154,6 +165,15 @@ class Output:
         """True while no more records should be written, because earlier ones still wait to be stored."""
         return self.backend.is_full
 
+    @property
+    def trouble(self) -> str | None:
+        """The reason why records wait for the store or the file system now, for a person; None otherwise."""
+        return self._outage.message
+
+    def wait_by(self, wait: Callable[[float], bool]) -> None:
+        """Set how the main thread waits in an outage; `wait(seconds)` returns True when it must not wait longer."""
+        self._outage.wait = wait
+
     def runs(self) -> list[dict[str, Any]]:
         """Return the summaries of the completed runs of all shards, newest last."""
         return read_runs(self.backend)
@@ -166,13 +186,22 @@ class Output:
             self.index.close()
 
 
-def backend_of(config: OutputConfig, *, shard: Shard = WHOLE) -> OutputBackend:
-    """Return the backend of an output, without accessing it; ConfigError for an invalid address."""
+def backend_of(config: OutputConfig, *, shard: Shard = WHOLE, outage: Outage | None = None) -> OutputBackend:
+    """Return the backend of an output, without accessing it; ConfigError for an invalid address.
+
+    With `outage` requests are repeated in an outage, else the first error is raised.
+    """
     folder = folder_of(config.uri)
     if folder is not None:
-        return LocalBackend(folder, shard=shard)
+        local = LocalBackend(folder, shard=shard)
+        return local if outage is None else PatientBackend(local, outage)
+    storage = config.storage
+    if outage is not None:
+        # the lease is checked at each repetition of a request, and not at a retry by the store's client
+        given = storage.get("retry_for_s", RETRY_FOR_S)
+        storage = {**storage, "retry_for_s": min(given, RETRY_FOR_S) if isinstance(given, int | float) else given}
     limits = Limits(config.part_seconds, config.part_bytes)
-    return RemoteBackend(RemoteStore.open(config.uri, storage=config.storage), limits, shard=shard)
+    return RemoteBackend(RemoteStore.open(config.uri, storage=storage), limits, shard=shard, outage=outage)
 
 
 def scan(config: OutputConfig, *, shard: Shard = WHOLE) -> Index:

@@ -11,8 +11,12 @@ How it works:
    another run has taken the lock; the holder stops writing.
 4. A waiting run polls the ETag. When it has not changed for LEASE_S by the waiter's own clock, the holder counts as
    dead and the lock is taken over. Clocks of two machines are never compared.
+5. `check` precedes every write. Once a renewal is due it sends one first, and nothing is written until it succeeds.
+   So a holder that could not reach the store for any time either still owns the version that it wrote last, or stops.
+   A renewal whose reply was lost is repeated with the same bytes, by which the holder recognizes it as its own.
 
-A holder that lost its lease without noticing does no harm: the names of its parts carry its own run number.
+A write that a store has accepted and completes after its holder lost the lease does no harm: the names of the parts
+carry the run's own number, and the last run of an id counts.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from typing import Any
 from pipeline.errors import OutputError, TryLaterError
 from pipeline.output.conditions import check_conditions
 from pipeline.output.lock_wait import LockWait
+from pipeline.output.outage import is_outage
 from pipeline.output.store_errors import as_output_errors
 from pipeline.records import utc_now
 from pipeline.shards import Shard
@@ -52,27 +57,39 @@ _LATER_POLL_S = 5.0
 
 _FOLDER = ".lock"
 
+Attempt = Callable[[str, Callable[[], Any]], Any]
+
 
 class Lease:
     """A lock that is held until `release`, or until another run takes it over. Thread-safe."""
 
     def __init__(
-        self, store: RemoteStore, key: str, *, says: Mapping[str, object], etag: str, clock: Callable[[], float]
+        self,
+        store: RemoteStore,
+        key: str,
+        *,
+        says: Mapping[str, object],
+        etag: str,
+        clock: Callable[[], float],
+        written_at: float,
     ) -> None:
-        """Wrap a lock object that this run has just written; use `acquire`."""
+        """Wrap a lock object that this run wrote at `written_at`, by its clock before the request; use `acquire`."""
         self._store = store
         self._key = key
         self._says = says
         self._etag = etag
         self._clock = clock
-        self._renewed_at = clock()
+        self._renewed_at = written_at
         self._renewals = 0
         self._mutex = threading.Lock()
         self._failed: TryLaterError | None = None
         self._released = False
 
     def check(self) -> None:
-        """Renew the lease if that is due; TryLaterError once it is lost, and nothing may be written any more."""
+        """Renew the lease if that is due; TryLaterError once it is lost, and nothing may be written any more.
+
+        OutputError while the store does not answer: nothing may be written now.
+        """
         with self._mutex:
             if self._failed is not None:
                 raise self._failed
@@ -91,22 +108,22 @@ class Lease:
                 _log.warning("Cannot release the lock on the output; the next run waits up to %g s: %s", LEASE_S, exc)
 
     def _renew(self) -> None:
-        self._renewals += 1
         now = self._clock()
+        data = _bytes({**self._says, "renewals": self._renewals + 1})
         try:
             with as_output_errors(self._store.uri_of(self._key)):
-                etag = self._store.replace(
-                    self._key, _bytes({**self._says, "renewals": self._renewals}), etag=self._etag
-                )
+                etag = self._store.replace(self._key, data, etag=self._etag)
         except StaleVersionError as exc:
             self._failed = TryLaterError(
                 f"{self._store.address}: the lock on the output was lost to another run; nothing more is written"
             )
             raise self._failed from exc
         except TryLaterError as exc:
-            self._failed = exc
+            if not is_outage(exc):
+                self._failed = exc
             raise
         self._etag = _known(etag, self._store)
+        self._renewals += 1
         self._renewed_at = now
 
 
@@ -118,18 +135,21 @@ def acquire(
     lock_wait_s: float,
     wait: Callable[[float], bool],
     clock: Callable[[], float],
+    attempt: Attempt = lambda _, action: action(),
 ) -> Lease:
     """Acquire the lease of an output; wait `lock_wait_s` for another holder, then raise TryLaterError naming it.
 
-    `wait(seconds)` returns True when the run is to stop, which raises TryLaterError at once.
+    `wait(seconds)` returns True when the run is to stop, which raises TryLaterError at once. `attempt` repeats what
+    fails in an outage of the store (Outage.attempt), which does not count as waiting for the holder.
     """
-    check_conditions(store)
+    attempt("lease", lambda: check_conditions(store))
     claim = _Claim(store, run_id, shard=shard, clock=clock)
-    waiting = LockWait(str(store.address), lock_wait_s=lock_wait_s, wait=wait, clock=clock)
+    waiting: LockWait | None = None
     while True:
-        taken = claim.take()
+        taken = attempt("lease", claim.take)
         if isinstance(taken, Lease):
             return taken
+        waiting = waiting or LockWait(str(store.address), lock_wait_s=lock_wait_s, wait=wait, clock=clock)
         poll_s = _POLL_S if waiting.waited_s < _SHORT_WAIT_S else _LATER_POLL_S
         # a random delay, so that two runs that release their locks for each other do not collide again
         waiting.pause(taken, poll_s * (1 + secrets.randbelow(100) / 100))
@@ -163,6 +183,7 @@ class _Claim:
 
     def _take_own(self) -> Lease | str:
         data = _bytes(self._says)
+        now = self._clock()
         try:
             etag = self._store.create(self._own, data)
         except FileExistsError:
@@ -170,7 +191,8 @@ class _Claim:
             if (busy := self._busy(self._own, there, old)) is not None:
                 return busy
             etag = self._store.replace(self._own, data, etag=_known(old, self._store))
-        return Lease(self._store, self._own, says=self._says, etag=_known(etag, self._store), clock=self._clock)
+        etag = _known(etag, self._store)
+        return Lease(self._store, self._own, says=self._says, etag=etag, clock=self._clock, written_at=now)
 
     def _others(self) -> str | None:
         """Return the holder of a conflicting lock, or None; only other shards of the same count do not conflict."""

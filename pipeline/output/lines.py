@@ -1,4 +1,4 @@
-"""Files of JSON lines: lines are appended completely or not at all, and the damage of a crash is repaired.
+"""Files of JSON lines: reading, and the repair of the damage of a crash. line_file.py appends to them.
 
 It must not know the meaning of a record: any JSON object is a valid line here.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from pipeline.errors import ConfigError, OutputError
 from pipeline.output.shared_files import unreadable
-from pipeline.stores import sync_folder, write_atomic
-from pipeline.stores.local import FILE_MODE
+from pipeline.stores import write_atomic
 
 _log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
@@ -141,8 +139,9 @@ def mend(path: Path, damage: Damage | None = None) -> int:
     """Remove broken lines and add a missing last LF; return the number of lines removed.
 
     `damage`: the damage found by reading the whole file; None: read it now. No other process may write to the file.
+    A repair that failed half way may be repeated.
     """
-    if damage is None:
+    if damage is None or damage.size != _size_of(path):
         damage = Damage()
         for _ in read_lines(path, lambda line, _: parse(line), damage):
             pass
@@ -153,6 +152,13 @@ def mend(path: Path, damage: Damage | None = None) -> int:
     if damage.lines:
         _log.warning("removed broken lines from %s", path.name, extra={"lines": damage.lines})
     return damage.lines
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as exc:
+        raise OutputError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
 
 
 def _repair(path: Path, damage: Damage) -> None:
@@ -202,69 +208,3 @@ def rewrite(path: Path, keep: Callable[[dict[str, Any]], bool]) -> int:
 
     write_atomic(path, chosen())
     return kept
-
-
-class LineFile:
-    """An append-only file of lines, for one thread.
-
-    Lines are not buffered in this process: `append` passes a line to the kernel, and `sync` makes it durable.
-    """
-
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Open or create the file; OutputError when that fails. An existing file must have been repaired."""
-        self.path = path
-        self.unsynced_since: float | None = None
-        self._clock = clock
-        self._torn = False
-        try:
-            is_new = not path.exists()
-            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, FILE_MODE)
-            self._size = os.fstat(self._fd).st_size
-            if is_new:
-                sync_folder(path.parent)
-        except OSError as exc:
-            raise OutputError(f"{path}: cannot be opened for writing: {exc.strerror or exc}") from exc
-
-    def append(self, line: bytes) -> None:
-        """Write the whole line, which ends in LF; OutputError when that fails, and then no part of it remains."""
-        check_length(line, self.path)
-        if self._torn:
-            raise OutputError(f"{self.path}: ends in a partial line since an earlier write failed")
-        rest = memoryview(line)
-        try:
-            while rest:
-                rest = rest[os.write(self._fd, rest) :]
-        except OSError as exc:
-            self._cut_back()
-            reason = exc.strerror or exc
-            raise OutputError(f"{self.path}: a line of {len(line)} bytes was not written: {reason}") from exc
-        self._size += len(line)
-        if self.unsynced_since is None:
-            self.unsynced_since = self._clock()
-
-    def _cut_back(self) -> None:
-        """Remove a partial line; if even that fails, refuse further lines."""
-        try:
-            os.ftruncate(self._fd, self._size)
-        except OSError:
-            self._torn = True
-
-    def sync(self) -> None:
-        """Make all appended lines durable; OutputError when that fails."""
-        if self.unsynced_since is None:
-            return
-        try:
-            os.fsync(self._fd)
-        except OSError as exc:
-            raise OutputError(f"{self.path}: could not be made durable: {exc.strerror or exc}") from exc
-        self.unsynced_since = None
-
-    def close(self) -> None:
-        """Sync and close; a second call does nothing."""
-        if self._fd < 0:
-            return
-        try:
-            self.sync()
-        finally:
-            os.close(self._fd)
-            self._fd = -1

@@ -10,19 +10,20 @@ a file of another shard count only under the gate, since other shards may want t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ConfigError, OutputError
+from pipeline.errors import OutputError
 from pipeline.output import accepted, checkpoint
 from pipeline.output.index import Index
-from pipeline.output.lines import Damage, LineFile, last_object, mend, read_lines, rewrite
+from pipeline.output.line_file import LineFile
+from pipeline.output.lines import Damage, mend, read_lines, rewrite
 from pipeline.output.lock import Lock, acquire, try_gate
-from pipeline.output.record_keys import KINDS, Kind, RecordKey, key_of, key_reader
+from pipeline.output.record_files import RECORD_FILE, make_folder, note_sibling, read_records
+from pipeline.output.record_keys import KINDS, Kind, RecordKey, key_reader
 from pipeline.output.runs import RUNS, read_runs
 from pipeline.output.shared_files import FileGoneError, names_in, read_if_there, until_unchanged
 from pipeline.shards import Shard
@@ -32,13 +33,9 @@ from pipeline.stores.local import FOLDER_MODE
 SYNC_AFTER_S = 0.4
 """The main thread calls `sync_due` every 0.5 s, so a record is durable within a second (0.4 + 0.5 s)."""
 
-_RECORD_FILE = re.compile(r"(results|errors)(?:-\d{5}-of-(\d{5}))?\.jsonl")
-
 
 class LocalBackend:
     """An OutputBackend (backend.py) in a folder. `damage`: the damage found by the last reading, by file."""
-
-    is_full = False
 
     def __init__(self, folder: Path, *, shard: Shard) -> None:
         """Prepare the backend without accessing the folder."""
@@ -56,9 +53,14 @@ class LocalBackend:
         """The folder."""
         return str(self.folder)
 
-    def unwritten(self, kind: Kind) -> int:  # noqa: ARG002
-        """Return 0: `append` passes each line to the kernel."""
-        return 0
+    @property
+    def is_full(self) -> bool:
+        """True in an outage, in which lines are kept in memory."""
+        return any(file.is_failing for file in self._files.values())
+
+    def unwritten(self, kind: Kind) -> int:
+        """Return 0 except in an outage: `append` passes each line to the kernel."""
+        return self._files[kind].unwritten if kind in self._files else 0
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -69,7 +71,7 @@ class LocalBackend:
         self, run_id: str, *, lock_wait_s: float, wait: Callable[[float], bool], clock: Callable[[], float]
     ) -> None:
         """Create the folder and acquire its lock (lock.py)."""
-        _make(self.folder)
+        make_folder(self.folder)
         self._lock = acquire(self.folder, run_id, shard=self._shard, lock_wait_s=lock_wait_s, wait=wait, clock=clock)
 
     def read(self) -> Index:
@@ -84,7 +86,7 @@ class LocalBackend:
             index.accept(accepted.from_lines(self.content(accepted.NAME), where=self.where))
             for path in self._record_files():
                 if self._is_siblings(path):
-                    _note_sibling(path, index)
+                    note_sibling(path, index)
                 else:
                     self._read_file(path, index)
         except BaseException:
@@ -101,27 +103,27 @@ class LocalBackend:
             elif damage.lines or damage.unfinished:
                 self._under_gate(mend, path)
         self.tidy(index)
+        assert self._lock is not None
         for kind, name in self._own.items():
-            self._files[kind] = LineFile(self.folder / name, clock=clock)
+            self._files[kind] = LineFile(self.folder / name, clock=clock, check_lock=self._lock.check)
 
     def append(self, line: bytes, key: RecordKey) -> None:
         """Pass the line to the kernel."""
         self._files["results" if key.reason is None else "errors"].append(line)
 
     def sync_due(self, now: float) -> None:
-        """Sync the files whose oldest unsynced record is SYNC_AFTER_S old."""
+        """Sync the files whose oldest unsynced record is SYNC_AFTER_S old, or whose last sync failed."""
         for file in self._files.values():
-            if file.unsynced_since is not None and now - file.unsynced_since >= SYNC_AFTER_S:
+            if file.unsynced_since is None:
+                continue
+            if file.is_failing or now - file.unsynced_since >= SYNC_AFTER_S:
                 file.sync()
 
     def sync(self) -> None:
-        """Sync and close the files."""
-        try:
-            for file in self._files.values():
-                file.sync()
-        finally:
-            for file in self._files.values():
-                file.close()
+        """Sync, then close the files."""
+        for file in self._files.values():
+            file.sync()
+        self._close_files()
 
     def tidy(self, index: Index) -> None:
         """Remove outdated errors from every errors file that no other run is writing."""
@@ -193,11 +195,11 @@ class LocalBackend:
         gone = False
         for path in self._record_files(kind):
             try:
-                yield from _read_records(path, kind)
+                yield from read_records(path, kind)
             except FileGoneError:
                 gone = True
         if gone and (whole := self.folder / f"{kind}.jsonl").exists():
-            yield from _read_records(whole, kind)
+            yield from read_records(whole, kind)
 
     def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, RecordKey]]) -> None:
         """Replace the file of all shards atomically, then remove the files of single shards."""
@@ -215,19 +217,25 @@ class LocalBackend:
     def close(self) -> None:
         """Close the files and release the lock."""
         try:
-            self.sync()
+            self._close_files()
         finally:
             if self._lock is not None:
                 self._lock.release()
 
+    def _close_files(self) -> None:
+        """Close both files, also when the first one fails."""
+        with ExitStack() as stack:
+            for file in self._files.values():
+                stack.callback(file.close)
+
     def _record_files(self, kind: str = "") -> list[Path]:
         """Return the files of results and errors of all shards, or only those of one kind."""
-        ours = (name for name in names_in(self.folder) if _RECORD_FILE.fullmatch(name) and name.startswith(kind))
+        ours = (name for name in names_in(self.folder) if RECORD_FILE.fullmatch(name) and name.startswith(kind))
         return [self.folder / name for name in ours]
 
     def _is_siblings(self, path: Path) -> bool:
         """Return True for the file of another shard of the same count, which may be active."""
-        match = _RECORD_FILE.fullmatch(path.name)
+        match = RECORD_FILE.fullmatch(path.name)
         if self._shard.count == 0 or match is None or int(match[2] or 0) != self._shard.count:
             return False
         return path.name not in self._own.values()
@@ -264,34 +272,3 @@ class LocalBackend:
                 change(path)
         finally:
             gate.release()
-
-
-def _read_records(path: Path, kind: Kind) -> Iterator[tuple[bytes, RecordKey]]:
-    take = key_reader(kind, str(path))
-
-    def pair(line: bytes, recent: bool) -> tuple[bytes, RecordKey] | None:
-        key = take(line, recent)
-        return None if key is None else (line if line.endswith(b"\n") else line + b"\n", key)
-
-    return read_lines(path, pair, Damage())
-
-
-def _note_sibling(path: Path, index: Index) -> None:
-    """Index run and agent of another shard of the same count: it appends in order, so its last line is enough."""
-    line = last_object(path)
-    if line is not None:
-        key = key_of(line, str(path))
-        index.met(key.run, key.agent)
-
-
-def _make(folder: Path) -> None:
-    blocker = next((path for path in (folder, *folder.parents) if path.exists()), folder)
-    if blocker.exists() and not blocker.is_dir():
-        raise ConfigError(f"output.uri: {blocker} is a file, need a folder")
-    try:
-        is_new = not folder.exists()
-        folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
-        if is_new:
-            sync_folder(folder.parent)
-    except OSError as exc:
-        raise OutputError(f"{folder}: the output folder cannot be created: {exc.strerror or exc}") from exc

@@ -9,6 +9,8 @@ How it works:
 3. Checking the conflicting locks and taking its own is one step under a second lock, the gate (`.lock-gate`), so that
    two conflicting runs cannot both see a free folder.
 4. Lock files are never removed: otherwise two runs could hold two different files of one name.
+5. A network file system may drop a lock in an outage. `Lock.check` then takes it again, and finds out by the content
+   of the file whether another run has held it meanwhile.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +35,9 @@ from pipeline.stores.local import FILE_MODE
 
 _LOCK_NAME = re.compile(r"\.lock(?:-\d+-of-(\d+))?")
 _GATE = ".lock-gate"
+_TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
+"""The errors of `flock` when another process holds the lock."""
+
 _POLL_S = 0.2
 """A waiting run starts within 0.2 s after the other one ends; a poll costs a few system calls."""
 
@@ -60,9 +66,44 @@ class Busy:
 class Lock:
     """A lock that is held until `release`, or until this process ends."""
 
-    def __init__(self, fd: int) -> None:
-        """Wrap a locked descriptor; use `acquire`."""
+    def __init__(self, fd: int, path: Path, holder: bytes = b"") -> None:
+        """Wrap the locked descriptor of a file that contains `holder`; use `acquire`."""
         self._fd = fd
+        self._path = path
+        self._holder = holder
+
+    def check(self) -> None:
+        """Take the lock again after an outage; TryLaterError when another run has taken it, OSError in an outage."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            there = os.pread(self._fd, len(self._holder) + 1, 0)
+        except OSError as exc:
+            if exc.errno not in (errno.ESTALE, errno.EBADF):
+                if exc.errno in _TAKEN:
+                    raise self._lost() from exc
+                raise
+            there = self._reopen()
+        if there != self._holder:
+            raise self._lost()
+
+    def _reopen(self) -> bytes:
+        """Replace a stale descriptor; return the content of the file."""
+        fd = os.open(self._path, os.O_RDWR)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            there = os.pread(fd, len(self._holder) + 1, 0)
+        except OSError as exc:
+            os.close(fd)
+            if exc.errno in _TAKEN:
+                raise self._lost() from exc
+            raise
+        with suppress(OSError):
+            os.close(self._fd)
+        self._fd = fd
+        return there
+
+    def _lost(self) -> TryLaterError:
+        return TryLaterError(f"{self._path}: the lock was lost to another run in an outage; nothing more is written")
 
     def release(self) -> None:
         """Release the lock; a second call does nothing."""
@@ -101,7 +142,7 @@ def acquire(
 def try_gate(folder: Path) -> Lock | None:
     """Take the gate, or return None when another run holds it; no run can lock the output until it is released."""
     fd = _try_flock(folder / _GATE)
-    return None if fd is None else Lock(fd)
+    return None if fd is None else Lock(fd, folder / _GATE)
 
 
 def _wait_gate(folder: Path, *, lock_wait_s: float, wait: Callable[[float], bool], clock: Callable[[], float]) -> Lock:
@@ -127,8 +168,7 @@ def _take(folder: Path, shard: Shard, run_id: str) -> Lock | Busy:
     fd = _try_flock(folder / own)
     if fd is None:
         return Busy(own, _read_holder(folder / own))
-    _write_holder(fd, folder / own, run_id=run_id)
-    return Lock(fd)
+    return Lock(fd, folder / own, _write_holder(fd, folder / own, run_id=run_id))
 
 
 def _conflicting(folder: Path, *, own: str, count: int) -> Iterator[str]:
@@ -150,7 +190,7 @@ def _try_flock(path: Path) -> int | None:
     except OSError as exc:
         if fd >= 0:
             os.close(fd)
-            if exc.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            if exc.errno in _TAKEN:
                 return None
         raise OutputError(f"{path}: cannot be locked: {exc.strerror or exc}") from exc
     return fd
@@ -158,20 +198,23 @@ def _try_flock(path: Path) -> int | None:
 
 def _unlock(fd: int) -> None:
     """Unlock before closing: a child process that is just being started may share the descriptor and keep the lock."""
-    try:
+    with suppress(OSError):  # a stale descriptor of a network file system
         fcntl.flock(fd, fcntl.LOCK_UN)
-    finally:
+    with suppress(OSError):
         os.close(fd)
 
 
-def _write_holder(fd: int, path: Path, *, run_id: str) -> None:
+def _write_holder(fd: int, path: Path, *, run_id: str) -> bytes:
+    """Write the data of this run into the lock file and return it."""
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "run_id": run_id, "since": utc_now()}
+    data = json.dumps(holder).encode() + b"\n"
     try:
         os.ftruncate(fd, 0)
-        os.pwrite(fd, json.dumps(holder).encode() + b"\n", 0)
+        os.pwrite(fd, data, 0)
     except OSError as exc:
         os.close(fd)
         raise OutputError(f"{path}: cannot be written: {exc.strerror or exc}") from exc
+    return data
 
 
 def _read_holder(path: Path) -> Mapping[str, object]:

@@ -8,38 +8,52 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
-from pipeline.errors import OutputError
+from pipeline.output.index import Index
 from pipeline.output.lines import bounded_lines
 from pipeline.output.part_writer import manifest_of
 from pipeline.output.parts import ManifestError, Part, part_of, read_manifest
 from pipeline.output.record_keys import KINDS, Kind, RecordKey, key_reader
 from pipeline.output.shared_files import TRIES
-from pipeline.output.store_errors import as_output_errors
+from pipeline.shards import Shard
 from pipeline.stores import RemoteStore
 
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Lines = Iterator[tuple[bytes, RecordKey]]
 
 
 class PartReader:
     """Lists and reads parts. `sizes`: the parts of the last listing with their sizes in bytes.
 
-    `allowed` raises once the lease is lost. `repair` writes a missing manifest; None without the lease.
+    `allowed` raises once the lease is lost; `request` sends a request (Outage.request). `repair` writes a missing
+    manifest; None without the lease.
     """
 
-    def __init__(self, store: RemoteStore, *, allowed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: RemoteStore,
+        *,
+        shard: Shard,
+        allowed: Callable[[], None],
+        request: Callable[[str, Callable[[], Any]], Any],
+    ) -> None:
         self.sizes: dict[Part, int] = {}
         self.repair: Callable[[str, bytes], None] | None = None
         self._store = store
+        self._shard = shard
         self._allowed = allowed
+        self._request = request
 
     def refresh(self) -> None:
         """Find all parts of both kinds."""
-        self._allowed()
-        with as_output_errors(str(self._store.address), opening=True):
-            listing = {part_of(stored.key): stored.size_bytes for kind in KINDS for stored in self._store.list(kind)}
+
+        def listed() -> dict[Part | None, int]:
+            return {part_of(stored.key): stored.size_bytes for kind in KINDS for stored in self._store.list(kind)}
+
+        listing = self._under_lease(str(self._store.address), listed)
         self.sizes = {part: size_bytes for part, size_bytes in listing.items() if part is not None}
 
     def parts(self, *kinds: Kind) -> list[Part]:
@@ -64,15 +78,38 @@ class PartReader:
                 return
             seen.update(parts)
 
+    def is_own(self, part: Part) -> bool:
+        """Return True when no other run can replace the part: all parts without shards, else those of this shard."""
+        return self._shard.count == 0 or part.shard == self._shard
+
+    def _is_siblings(self, part: Part) -> bool:
+        """Return True for a part of another shard of the same count."""
+        return self._shard.count > 0 and part.shard.count == self._shard.count and not self.is_own(part)
+
+    def add_to(self, index: Index, part: Part) -> bool:
+        """Index a part unless it belongs to another shard; return False when it was deleted meanwhile."""
+        index.met(part.run)
+        if self._is_siblings(part):
+            return True
+        record_keys = self.record_keys(part)
+        if record_keys is None:
+            return False
+        # a duplicate is recorded by the shard of the id it repeats, under an id that another may own
+        is_own = self._shard.count > 0 and self.is_own(part)
+        owns = (lambda _: True) if is_own else self._shard.owns
+        before = index.error_lines
+        index.add(part.kind, record_keys, where=self._store.uri_of(part.key), owns=owns)
+        if not self.is_own(part):
+            index.error_lines = before
+        return True
+
     def record_keys(self, part: Part) -> list[RecordKey] | None:
         """Return the record keys of a part from its manifest, or else from the part; None when both are gone."""
-        self._allowed()
         header = {"part": part.key, "bytes": self.sizes[part]}
         try:
-            with as_output_errors(str(self._store.address)):
-                data = self._store.get(part.manifest_key)
-            return list(read_manifest(data.splitlines(keepends=True), header))
-        except (OutputError, ManifestError) as exc:
+            data = self._under_lease(str(self._store.address), lambda: self.get(part.manifest_key))
+            return list(read_manifest((data or b"").splitlines(keepends=True), header))
+        except ManifestError as exc:
             _log.info("Rebuilding a manifest from its part", extra={"part": part.key, "why": str(exc)})
         lines = self.lines(part)
         if lines is None:
@@ -84,9 +121,7 @@ class PartReader:
 
     def lines(self, part: Part) -> Lines | None:
         """Return the lines of a part with their keys; None when it is gone."""
-        self._allowed()
-        with as_output_errors(self._store.uri_of(part.key)):
-            data = self.get(part.key)
+        data = self._under_lease(self._store.uri_of(part.key), lambda: self.get(part.key))
         return None if data is None else self._split(part, data)
 
     def get(self, key: str) -> bytes | None:
@@ -95,6 +130,16 @@ class PartReader:
             return self._store.get(key)
         except FileNotFoundError:
             return None
+
+    def _under_lease(self, where: str, action: Callable[[], T]) -> T:
+        """Return the result of a request; the lease is renewed where that is due, as reading may take long."""
+
+        def once() -> T:
+            self._allowed()
+            return action()
+
+        value: T = self._request(where, once)
+        return value
 
     def _split(self, part: Part, data: bytes) -> Lines:
         """Yield the lines with their keys; broken lines are skipped and logged.

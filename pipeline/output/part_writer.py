@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from pipeline.errors import OutputError, PipelineError
 from pipeline.output.lines import check_length
+from pipeline.output.outage import is_outage
 from pipeline.output.parts import Part, write_manifest
 from pipeline.output.record_keys import KINDS, Kind, RecordKey
 from pipeline.output.store_errors import as_output_errors
@@ -101,15 +102,16 @@ class PartWriter:
             if part.lines and now - part.since >= self._limits.part_seconds:
                 self._close(kind)
 
-    def send_all(self) -> None:
-        """Close and write everything; OutputError when a part cannot be written, and then at each further call."""
+    def close_all(self) -> None:
+        """Close all parts, for `send`."""
         for kind in KINDS:
             self._close(kind)
-        while self.send():
-            pass
 
     def send(self) -> bool:
-        """Write the oldest closed part, then its manifest, which can be rebuilt; return False when there is none."""
+        """Write the oldest closed part, then its manifest, which can be rebuilt; return False when there is none.
+
+        OutputError when it cannot be written: in an outage it remains the oldest one, else each further call fails.
+        """
         with self._sending:
             self.waiting.clear()
             if self.failed is not None:
@@ -119,7 +121,9 @@ class PartWriter:
             try:
                 self._put(*self._closed[0])
             except PipelineError as error:
-                self.failed = error
+                self.waiting.set()
+                if not is_outage(error):
+                    self.failed = error
                 raise
             return True
 

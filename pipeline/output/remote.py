@@ -1,6 +1,7 @@
 """An output in an object store: parts that are written once, a manifest for each, and a lease as its lock.
 
-It must never write without the lease, and must never change a part.
+It must never write without the lease, and must never change a part. Requests that fail for a while are repeated
+(outage.py): those of the main thread wait, those of the two background threads come back at a later turn.
 
     results/000012-00003-of-00016-000000.jsonl              run, shard, sequence number: a name with one writer
     errors/…                                                the same
@@ -13,17 +14,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import TypeVar
 
 from pipeline.errors import OutputError
 from pipeline.output import accepted
 from pipeline.output.index import Index
 from pipeline.output.lease import Lease, acquire
+from pipeline.output.outage import Outage, no_outage
 from pipeline.output.part_reader import PartReader
 from pipeline.output.part_writer import Limits, PartWriter
 from pipeline.output.parts import Part
 from pipeline.output.record_keys import KINDS, Kind, RecordKey
 from pipeline.output.runs import read_runs
-from pipeline.output.store_errors import as_output_errors
 from pipeline.shards import Shard
 from pipeline.stores import RemoteStore, StoreRefusedError
 
@@ -32,16 +35,25 @@ _log = logging.getLogger(__name__)
 MANY_PARTS = 1000
 """More parts than this are worth compacting: each costs the next start a request."""
 
+PARTS = "parts"
+"""The task (outage.py) of writing parts."""
+
+T = TypeVar("T")
 _TICK_S = 0.5
+
+
+class DeleteRefusedError(OutputError):
+    """The credentials may not delete objects; no outage, as many buckets allow that to nobody."""
 
 
 class RemoteBackend:
     """An OutputBackend (backend.py) in a prefix of a bucket."""
 
-    def __init__(self, store: RemoteStore, limits: Limits, *, shard: Shard) -> None:
-        """Prepare the backend without sending a request."""
+    def __init__(self, store: RemoteStore, limits: Limits, *, shard: Shard, outage: Outage | None = None) -> None:
+        """Prepare the backend without sending a request; without `outage` the first error of the store is raised."""
         self.store = store
-        self._parts = PartReader(store, allowed=self._allowed)
+        self._outage = outage or no_outage(str(store.address))
+        self._parts = PartReader(store, shard=shard, allowed=self._allowed, request=self._outage.request)
         self._limits = limits
         self._shard = shard
         self._lease: Lease | None = None
@@ -72,7 +84,15 @@ class RemoteBackend:
         self, run_id: str, *, lock_wait_s: float, wait: Callable[[float], bool], clock: Callable[[], float]
     ) -> None:
         """Acquire the lease (lease.py)."""
-        self._lease = acquire(self.store, run_id, shard=self._shard, lock_wait_s=lock_wait_s, wait=wait, clock=clock)
+        self._lease = acquire(
+            self.store,
+            run_id,
+            shard=self._shard,
+            lock_wait_s=lock_wait_s,
+            wait=wait,
+            clock=clock,
+            attempt=self._outage.attempt,
+        )
 
     def read(self) -> Index:
         """Index the manifests of all parts, except those of other shards of the same count, which own other ids.
@@ -85,7 +105,7 @@ class RemoteBackend:
                 index.met(run["run"])
             index.accept(accepted.from_lines(self.content(accepted.NAME), where=self.where))
             self._parts.repair = self.replace if self._lease is not None else None
-            self._parts.each(*KINDS, read=lambda part: self._read_part(part, index))
+            self._parts.each(*KINDS, read=lambda part: self._parts.add_to(index, part))
         except BaseException:
             index.close()
             raise
@@ -97,6 +117,7 @@ class RemoteBackend:
         self._writer.run = index.highest_run + 1
         self._parts_before = len(self._parts.sizes)
         self.tidy(index)
+        self._outage.opening = False
 
     def append(self, line: bytes, key: RecordKey) -> None:
         """Add the line to the open part of its kind."""
@@ -111,7 +132,8 @@ class RemoteBackend:
     def sync(self) -> None:
         """Write all remaining records, in this thread."""
         if self._writer is not None:
-            self._writer.send_all()
+            self._writer.close_all()
+            self._send_all()
 
     def tidy(self, index: Index) -> None:
         """Write the remaining errors into new parts, then delete the old parts.
@@ -123,22 +145,20 @@ class RemoteBackend:
             return
         assert self._writer is not None
         self._parts.refresh()
-        old = [part for part in self._parts.parts("errors") if self._is_own(part)]
+        old = [part for part in self._parts.parts("errors") if self._parts.is_own(part)]
         kept = set[str]()
         for part in old:
             for line, key in self._parts.lines(part) or ():
                 if key.id not in kept and index.is_current_failure(key.id, key.run):
                     kept.add(key.id)
                     self._writer.add("errors", line, key)
-            while self._writer.is_full:
-                self._writer.send()
-        self._writer.send_all()
+            if self._writer.is_full:
+                self._send_all()
+        self.sync()
         index.error_lines = failed
         try:
             self.delete(old)
-        except OutputError as error:
-            if not isinstance(error.__cause__, StoreRefusedError):
-                raise
+        except DeleteRefusedError as error:
             _log.warning("Cannot delete old errors; allow DELETE for this prefix (docs/storage.md): %s", error)
 
     def settle(self, index: Index) -> None:  # noqa: ARG002
@@ -150,38 +170,30 @@ class RemoteBackend:
 
     def files(self, folder: str) -> Iterator[tuple[str, bytes]]:
         """Yield the objects below a prefix, one in memory at a time."""
-        with as_output_errors(self.where, opening=True):
-            for stored in list(self.store.list(folder)):
-                if (data := self._parts.get(stored.key)) is not None:
-                    yield stored.key, data
+        for stored in self._outage.request(self.where, lambda: list(self.store.list(folder))):
+            if (data := self.content(stored.key)) is not None:
+                yield stored.key, data
 
     def content(self, name: str) -> bytes | None:
         """Return the object's bytes."""
-        with as_output_errors(self.where, opening=True):
-            return self._parts.get(name)
+        return self._outage.request(self.where, lambda: self._parts.get(name))
 
     def create(self, name: str, data: bytes) -> bool:
         """Create the object by a conditional write: of two writers, one gets True."""
-        self._allowed()
-        with as_output_errors(self.store.uri_of(name)):
-            try:
-                self.store.create(name, data)
-            except FileExistsError:
-                return False
+        try:
+            self._write(name, lambda: self.store.create(name, data))
+        except FileExistsError:
+            return False
         return True
 
     def replace(self, name: str, data: bytes | Iterable[bytes]) -> None:
         """Replace the object as a whole; a large one when its last piece is uploaded."""
-        self._allowed()
-        with as_output_errors(self.store.uri_of(name)):
-            self.store.put(name, data)
+        self._write(name, lambda: self.store.put(name, data))
 
     def remove(self, name: str) -> bool:
         """Delete the object."""
-        self._allowed()
-        with as_output_errors(self.store.uri_of(name)):
-            there = self.store.find(name) is not None
-            self.store.delete(name)
+        there = self._write(name, lambda: self.store.find(name) is not None)
+        self._write(name, lambda: self.store.delete(name))
         return there
 
     def records(self, kind: Kind) -> Iterator[tuple[bytes, RecordKey]]:
@@ -205,17 +217,15 @@ class RemoteBackend:
         old = self._parts.parts(kind)
         for line, key in lines:
             self._writer.add(kind, line, key)
-            while self._writer.is_full:
-                self._writer.send()
-        self._writer.send_all()
+            if self._writer.is_full:
+                self._send_all()
+        self.sync()
         self.delete(old)
 
     def delete(self, parts: list[Part]) -> None:
         """Delete parts, then their manifests: a manifest without its part is ignored."""
         for part in parts:
-            self._allowed()
-            with as_output_errors(self.store.uri_of(part.key)):
-                self.store.delete(part.key, part.manifest_key)
+            self._write(part.key, partial(self._delete, part))
             self._parts.sizes.pop(part, None)
 
     def duties(self) -> Mapping[str, Callable[[], None]]:
@@ -224,53 +234,59 @@ class RemoteBackend:
 
     def close(self) -> None:
         """Write the open parts and release the lease; after a failed write, send no further request."""
-        failed = self._writer is not None and self._writer.failed is not None
         try:
-            if not failed:
+            if self._can_write():
                 self.sync()
         finally:
             self._closed.set()
-            if self._lease is not None and not failed:
+            if self._lease is not None and self._can_write():
                 self._lease.release()
 
     def _upload(self) -> None:
+        assert self._writer is not None
         while not self._closed.is_set():
-            assert self._writer is not None
-            if self._writer.waiting.wait(_TICK_S):
-                while self._writer.send():
-                    pass
+            if self._writer.waiting.wait(_TICK_S) and not self._outage.try_once(PARTS, self._send_closed):
+                self._closed.wait(_TICK_S)
 
     def _keep(self) -> None:
         while not self._closed.wait(_TICK_S):
+            self._outage.try_once("lease", self._allowed)
+
+    def _send_closed(self) -> None:
+        assert self._writer is not None
+        while self._writer.send():
+            pass
+
+    def _send_all(self) -> None:
+        """Write the closed parts, in the main thread."""
+        self._outage.attempt(PARTS, self._send_closed)
+
+    def _write(self, name: str, action: Callable[[], T]) -> T:
+        """Return the result of a request that needs the lease, which is checked at each repetition."""
+
+        def once() -> T:
             self._allowed()
+            return action()
+
+        return self._outage.request(self.store.uri_of(name), once)
+
+    def _delete(self, part: Part) -> None:
+        try:
+            self.store.delete(part.key, part.manifest_key)
+        except StoreRefusedError as cause:
+            # without a cause, so that it does not count as an outage
+            raise DeleteRefusedError(f"{self.store.uri_of(part.key)}: was refused: {cause.strerror}") from None
+
+    def _can_write(self) -> bool:
+        try:
+            self._outage.check()
+        except OutputError:
+            return False
+        return self._writer is None or self._writer.failed is None
 
     def _allowed(self) -> None:
+        self._outage.check()
         if self._writer is not None and self._writer.failed is not None:
             raise self._writer.failed
         if self._lease is not None:
             self._lease.check()
-
-    def _is_siblings(self, part: Part) -> bool:
-        """Return True for a part of another shard of the same count."""
-        return self._shard.count > 0 and part.shard.count == self._shard.count and not self._is_own(part)
-
-    def _is_own(self, part: Part) -> bool:
-        """Return True when no other run can replace the part: all parts without shards, else those of this shard."""
-        return self._shard.count == 0 or part.shard == self._shard
-
-    def _read_part(self, part: Part, index: Index) -> bool:
-        """Index a part unless it belongs to another shard; return False when it was deleted meanwhile."""
-        index.met(part.run)
-        if self._is_siblings(part):
-            return True
-        record_keys = self._parts.record_keys(part)
-        if record_keys is None:
-            return False
-        # a duplicate is recorded by the shard of the id it repeats, under an id that another may own
-        is_own = self._shard.count > 0 and self._is_own(part)
-        owns = (lambda _: True) if is_own else self._shard.owns
-        before = index.error_lines
-        index.add(part.kind, record_keys, where=self.store.uri_of(part.key), owns=owns)
-        if not self._is_own(part):
-            index.error_lines = before
-        return True

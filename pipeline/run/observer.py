@@ -68,6 +68,7 @@ class Display:
         waiting = held = runner.plan.client.held
         if runner.waiting_since is not None and trouble:
             waiting = trouble.message
+        waiting = runner.job.output.trouble or waiting
         if not runner.ready:
             waiting = held or "the first look at the providers"
         if runner.end is not None and runner.in_flight:

@@ -21,6 +21,7 @@ from typing import Any
 
 from pipeline.errors import InternalError, PipelineError, TryLaterError
 from pipeline.records import Entry, Failure, Left, Postponed, Result, Unchanged
+from pipeline.run.end_wait import EndWait
 from pipeline.run.in_flight import Backlog, Flight, Landed
 from pipeline.run.job import Job
 from pipeline.run.plan import ExtractionPlan
@@ -32,9 +33,7 @@ from pipeline.run.stop_rules import FailureGuard, OutageTimer, StopReason
 
 logger = logging.getLogger(__name__)
 
-TURN_S = 0.5
-PROBE_TICK_S = 0.25
-REFRESH_S, REFRESH_WAITING_S = 60.0, 1.0
+TURN_S, PROBE_TICK_S, REFRESH_S, REFRESH_WAITING_S = 0.5, 0.25, 60.0, 1.0
 
 
 def start_thread(body: Callable[[], object], name: str) -> None:
@@ -61,7 +60,7 @@ class Runner:
         self._guard, self._patience = FailureGuard(job.config), OutageTimer(job.config)
         self.ready, self.listed_whole, self._reading, self._hurry = False, False, True, False
         self._workers, self._answered, self._was_full, self._is_short = 0, 0, False, False
-        self._look_now = threading.Event()
+        self._look_now, self.end_wait = threading.Event(), EndWait(clock)
 
     @property
     def in_flight(self) -> int:
@@ -76,6 +75,7 @@ class Runner:
     def interrupt(self, number: int) -> None:
         """Ends the run because of a signal, the second time at once; called by a signal handler: it notes and wakes."""
         self._hurry = self.end is not None
+        self.end_wait.limit(0.0 if self._hurry else self.job.config.grace_s)
         self._finish(StopReason.of_signal(number))
         self._events.put(None)
 
@@ -86,9 +86,8 @@ class Runner:
 
     def run(self) -> None:
         """Runs to the end of the input, or until `end` says why not; what is not done then counts as left."""
-        self._start(self._reader.run, "reader")
-        self._start(self._probe, "prober")
-        for name, duty in self.job.output.backend.duties().items():
+        duties = {"reader": self._reader.run, "prober": self._probe, **self.job.output.backend.duties()}
+        for name, duty in duties.items():
             self._start(duty, name)
         while not self._is_over():
             self._take(TURN_S)
@@ -184,6 +183,7 @@ class Runner:
         now = self._clock()
         self.job.limit.follow(self.plan.client.serving)
         if self.job.until is not None and now >= self.job.until:
+            self.end_wait.limit(self.job.config.grace_s)
             self._finish(StopReason("stopped by --max-duration"))
         if (end := self._patience.watch(self.plan.client.trouble if self.ready else None, now)) is not None:
             self._finish(end)

@@ -69,14 +69,7 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
     signals = Signals(stop)
     entries = _load_entries(app, plan, counts=counts, patience=patience)
     try:
-        with Output.open(
-            app.output,
-            agent=plan.agent.name,
-            shard=shard if shard.count else None,
-            lock_wait_s=app.runner.lock_wait_s,
-            run_id=run_id,
-            wait=stop.wait,
-        ) as output:
+        with _open_output(app, plan, shard=shard, run_id=run_id, stop=stop) as output:
             equate_former(app, plan, index=output.index, backend=output.backend)
             check_redo(app, plan, output=output, rules=rules)
             end = RunClosing(app, options, output, listing=counts, environ=environ, grading=grading)
@@ -173,6 +166,7 @@ class _Session:
             patience=self.patience,
         )
         self.runner = signals.runner = Runner(job, self.plan, stop=stop)
+        self.output.wait_by(self.runner.end_wait)
         if signals.number is not None:
             self.runner.interrupt(signals.number)
         fields = {"run": self.output.stamp.run, "agent": self.plan.agent.name, "output": self.output.where}
@@ -218,6 +212,18 @@ class _Session:
             agent.path,
             *([agent.path.parent / schema] if isinstance(schema, str) else []),
         ]
+
+
+def _open_output(app: AppConfig, plan: ExtractionPlan, *, shard: Shard, run_id: str, stop: threading.Event) -> Output:
+    return Output.open(
+        app.output,
+        agent=plan.agent.name,
+        shard=shard if shard.count else None,
+        lock_wait_s=app.runner.lock_wait_s,
+        run_id=run_id,
+        wait=stop.wait,
+        max_outage_s=app.runner.max_outage_s,
+    )
 
 
 def _load_entries(

@@ -14,9 +14,14 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
-from conftest import Place
+from conftest import Place, line_with, write_whole
 from fake_llm import FakeLLM
 from test_output import ids, opened, result
+
+from pipeline.errors import OutputError, TryLaterError
+from pipeline.output.line_file import LineFile
+from pipeline.output.lock import acquire
+from pipeline.shards import WHOLE
 
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
 needs_rights = pytest.mark.skipif(
@@ -126,35 +131,155 @@ def test_a_disk_that_fills_up_in_mid_line_costs_only_what_is_in_flight(place: Pl
 
 
 SICK = """
-import errno, os
-_fsync, _refused = os.fsync, []
+import errno, os, time
+_real = {name: getattr(os, name) for name in ("fsync", "write", "pwrite")}
+_state, _name = os.environ["SICK_STATE"], os.environ.get("SICK_NAME", "results.jsonl")
+def _may(fd):
+    try:
+        word = open(_state).read()
+    except FileNotFoundError:
+        return
+    if word and os.path.basename(os.readlink(f"/proc/self/fd/{fd}")) == _name:
+        if word.startswith("once"):
+            os.unlink(_state)
+        number = getattr(errno, word.split()[-1])
+        raise OSError(number, os.strerror(number))
 def fsync(fd):
-    if not _refused and os.path.basename(os.readlink(f"/proc/self/fd/{fd}")) == "results.jsonl":
-        _refused.append(fd)
-        raise OSError(errno.EIO, "Input/output error")
-    _fsync(fd)
+    _may(fd)
+    _real["fsync"](fd)
+def write(fd, data):
+    _may(fd)
+    return _real["write"](fd, data)
+def pwrite(fd, data, offset):
+    _may(fd)
+    return _real["pwrite"](fd, data, offset)
 os.fsync = fsync
+if os.environ.get("SICK_WRITES"):
+    os.write = write
+    os.pwrite = pwrite
 """
-"""A child with this as its sitecustomize has a disk that takes lines and once does not keep them."""
+"""A child with this as its sitecustomize has a disk that fails while a file holds the name of an errno, or once."""
+
+
+class Disk:
+    """The disk of a place's output, as a child with SICK sees it; `writes`: it also refuses lines, not only fsyncs."""
+
+    def __init__(self, place: Place, *, writes: bool) -> None:
+        self._state = place.folder / "sick"
+        (place.folder / "sitecustomize.py").write_text(SICK)
+        path, state = str(place.folder), str(self._state)
+        self.env = {"PYTHONPATH": path, "SICK_STATE": state, "SICK_WRITES": "1" if writes else ""}
+
+    def fails(self, word: str) -> None:
+        """Let it fail with this errno from now on; `once …`: for one call."""
+        write_whole(self._state, word)
+
+    def is_back(self) -> None:
+        """Let it work again."""
+        self._state.unlink(missing_ok=True)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to name a descriptor")
-def test_a_disk_that_does_not_keep_what_it_took_ends_the_run(place: Place, server: FakeLLM) -> None:
-    """Exit 3 as for a line that was not written: what is in flight has its line, and there is a report."""
+@pytest.mark.parametrize(("word", "writes"), [("once EIO", False), ("EIO", False), ("ESTALE", True), ("EDQUOT", True)])
+def test_a_disk_in_trouble_is_waited_for(place: Place, server: FakeLLM, word: str, writes: bool) -> None:
+    """Lines wait in memory meanwhile, few more are asked, and the run ends as if nothing had been: each line once."""
     names = place.documents(40)
-    server.latency_s = 0.2
-    (place.folder / "sitecustomize.py").write_text(SICK)
-    ran = place.call("run", env={"PYTHONPATH": str(place.folder)})
+    server.latency_s = 0.05
+    disk = Disk(place, writes=writes)
+    child = place.start("run", env=disk.env)
+    place.wait_for_results(6)
+    disk.fails(word)
+    if word.startswith("once"):
+        place.wait_for(lambda: not (place.folder / "sick").exists(), "the failure")
+    else:
+        line_with(child, "The output is not available; retrying for up to 3600 s")
+        assert not writes or len(place.asked()) < 40  # a failed fsync is noticed after half a second
+    disk.is_back()
+    ran = child.end()
+    assert ran.code == 0, ran.err
+    assert place.done() == dict.fromkeys(names, 1)
+    assert place.report()["run"]["counts"]["done"] == 40
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to name a descriptor")
+def test_a_disk_that_stays_in_trouble_ends_the_run(place: Place, server: FakeLLM) -> None:
+    """After max_outage_s, exit 3: what is on the disk is done, the rest is left and done by the next run."""
+    names = place.documents(40)
+    server.latency_s = 0.05
+    disk = Disk(place, writes=True)
+    child = place.start("run", "--set", "runner.max_outage_s=1", env=disk.env)
+    place.wait_for_results(6)
+    disk.fails("EIO")
+    ran = child.end()
     assert ran.code == 3, ran.err
-    assert "out/results.jsonl: could not be made durable: Input/output error" in ran.err
-    assert "Traceback" not in ran.err
+    assert "runner.max_outage_s" in ran.err and "Input/output error" in ran.err and "Traceback" not in ran.err
     done = place.done()
-    assert 0 < len(done) < 40
-    assert set(place.asked()) == set(done)
+    assert 6 <= len(done) < 40
     counts = place.report()["run"]["counts"]
-    assert (counts["done"], place.report()["exit_code"]) == (len(done), 3)
+    assert counts["done"] <= len(done)
+    assert (counts["left"], counts["failed"]) == (40 - counts["done"], 0)
+    disk.is_back()
     place.run()
     assert place.done() == dict.fromkeys(names, 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to name a descriptor")
+def test_a_signal_ends_the_waiting_for_a_disk(place: Place, server: FakeLLM) -> None:
+    """Within grace_s, with the code of the signal."""
+    place.documents(40)
+    server.latency_s = 0.05
+    disk = Disk(place, writes=True)
+    child = place.start("run", "--set", "runner.grace_s=1", env=disk.env)
+    place.wait_for_results(6)
+    disk.fails("EIO")
+    line_with(child, "The output is not available")
+    ran = child.end(15)
+    assert ran.code == 143, ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_lines_of_an_outage_are_written_when_it_is_over(tmp_path: Path) -> None:
+    """Those since the last sync are written again behind the durable ones; another writer's lines are not cut off."""
+    path = tmp_path / "results.jsonl"
+    locked = []
+    file = LineFile(path, check_lock=lambda: locked.append(path))
+    file.append(b'{"n": 1}\n')
+    file.sync()
+    file.append(b'{"n": 2}\n')
+    away = tmp_path / "away"
+    path.rename(away)
+    os.close(file._fd)  # as a file system that has gone
+    file._fd = os.open(tmp_path, os.O_RDONLY)
+    file.is_failing = True
+    file.append(b'{"n": 3}\n')
+    assert file.unwritten == 2
+    with pytest.raises(OutputError, match="is the file system mounted"):
+        file.sync()
+    away.rename(path)
+    file.sync()
+    assert path.read_bytes() == b'{"n": 1}\n{"n": 2}\n{"n": 3}\n'
+    assert (file.unwritten, len(locked)) == (0, 2)
+    path.write_bytes(b"")
+    file.is_failing = True
+    file.append(b'{"n": 4}\n')
+    with pytest.raises(OutputError, match="of 27 that were durable"):
+        file.sync()
+
+
+def test_a_lock_that_an_outage_broke_is_taken_again_or_lost(tmp_path: Path) -> None:
+    """By the content of the lock file a run knows whether another one has held it meanwhile."""
+    clock = {"lock_wait_s": 0.0, "wait": lambda _: True, "clock": lambda: 0.0}
+    mine = acquire(tmp_path, "mine", shard=WHOLE, **clock)
+    mine.check()
+    os.close(mine._fd)  # the kernel drops the lock, as a server that has restarted does
+    mine.check()
+    os.close(mine._fd)
+    theirs = acquire(tmp_path, "theirs", shard=WHOLE, **clock)
+    with pytest.raises(TryLaterError, match="lost to another run"):
+        mine.check()
+    theirs.release()
+    with pytest.raises(TryLaterError, match="lost to another run"):
+        mine.check()
 
 
 WATCHED = """

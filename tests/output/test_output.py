@@ -15,7 +15,8 @@ import pytest
 from pipeline.config import OutputConfig
 from pipeline.errors import ConfigError, InternalError, OutputError
 from pipeline.output import Output, folder_of, scan
-from pipeline.output.lines import RECENT_BYTES, LineFile, last_object, mend
+from pipeline.output.line_file import LineFile
+from pipeline.output.lines import RECENT_BYTES, last_object, mend
 from pipeline.records import Failure, ModelMetadata, Result, Usage
 from pipeline.shards import Shard
 
@@ -146,7 +147,7 @@ WRITE_UNTIL_FULL = """
 import resource, sys
 from pathlib import Path
 from pipeline.errors import OutputError
-from pipeline.output.lines import LineFile
+from pipeline.output.line_file import LineFile
 path = Path(sys.argv[1])
 file = LineFile(path)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

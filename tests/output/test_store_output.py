@@ -106,10 +106,11 @@ def test_a_second_run_on_one_prefix_is_told_who_holds_it(there: There) -> None:
     """Exit 3 at once with lock_wait_s 0; the first goes on, unharmed."""
     place = there.place
     names = place.documents(12)
-    place.server.latency_s = 0.3
+    place.server.latency_s = 3.0
     first = place.start("run", "--run-id", "holder", "--concurrency", "2")
     place.wait_for(lambda: len(place.server.chats()) >= 2, "a chat")
     second = place.call("run")
+    place.server.latency_s = 0.0
     assert second.code == 3
     assert "run_id holder" in second.err
     assert first.end().code == 0
@@ -159,7 +160,7 @@ def test_a_store_that_stays_away_stops_the_run(mortal: There) -> None:
     place = mortal.place
     names = place.documents(60)
     place.server.latency_s = 0.05
-    place.configure({**mortal.settings, "output.storage.retry_for_s": 1})
+    place.configure({**mortal.settings, "output.storage.retry_for_s": 1, "runner.max_outage_s": 2})
     child = place.start("run", "--concurrency", "4")
     place.wait_for(lambda: len(mortal.done()) >= 6, "six results in parts")
     mortal.server.kill()

@@ -1,0 +1,118 @@
+"""An output in a folder whose file system may be away for a while: each step is repeated until it is back (outage.py).
+
+It must not change what a step does; steps that append are repeated by the files themselves (line_file.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
+
+from pipeline.output.backend import OutputBackend
+from pipeline.output.index import Index
+from pipeline.output.outage import Outage
+from pipeline.output.record_keys import Kind, RecordKey
+
+T = TypeVar("T")
+
+
+class PatientBackend:
+    """An OutputBackend (backend.py) around another one; in the main thread."""
+
+    def __init__(self, inner: OutputBackend, outage: Outage) -> None:
+        """Wrap the backend of a folder."""
+        self._inner = inner
+        self._outage = outage
+
+    def _patiently(self, step: Callable[[], T]) -> T:
+        return self._outage.attempt("files", step)
+
+    @property
+    def where(self) -> str:
+        """The folder."""
+        return self._inner.where
+
+    @property
+    def is_full(self) -> bool:
+        """True in an outage, in which lines are kept in memory."""
+        return self._inner.is_full
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The names of the files of this run."""
+        return self._inner.written
+
+    def unwritten(self, kind: Kind) -> int:
+        """Return the number of lines that are kept in memory."""
+        return self._inner.unwritten(kind)
+
+    def lock(
+        self, run_id: str, *, lock_wait_s: float, wait: Callable[[float], bool], clock: Callable[[], float]
+    ) -> None:
+        """Lock the folder; the time of an outage comes on top of `lock_wait_s`."""
+        self._patiently(lambda: self._inner.lock(run_id, lock_wait_s=lock_wait_s, wait=wait, clock=clock))
+
+    def read(self) -> Index:
+        """Index all records."""
+        return self._patiently(self._inner.read)
+
+    def start(self, index: Index, *, clock: Callable[[], float]) -> None:
+        """Repair and open the files; all steps of that may be repeated."""
+        self._patiently(lambda: self._inner.start(index, clock=clock))
+
+    def append(self, line: bytes, key: RecordKey) -> None:
+        """Append a line."""
+        self._inner.append(line, key)
+
+    def sync_due(self, now: float) -> None:
+        """Sync what is due; what failed, after its back-off."""
+        self._outage.try_once("records", lambda: self._inner.sync_due(now))
+
+    def sync(self) -> None:
+        """Make all lines durable."""
+        self._outage.attempt("records", self._inner.sync)
+
+    def tidy(self, index: Index) -> None:
+        """Remove outdated errors."""
+        self._patiently(lambda: self._inner.tidy(index))
+
+    def settle(self, index: Index) -> None:
+        """Write a checkpoint."""
+        self._patiently(lambda: self._inner.settle(index))
+
+    def files(self, folder: str) -> Iterator[tuple[str, bytes]]:
+        """Yield the files of a folder, which are small."""
+        yield from self._patiently(lambda: list(self._inner.files(folder)))
+
+    def content(self, name: str) -> bytes | None:
+        """Return the content of a file."""
+        return self._patiently(lambda: self._inner.content(name))
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Create a file; one with the same bytes counts as created, as a failed step may have made it."""
+        return self._patiently(lambda: self._inner.create(name, data) or self._inner.content(name) == data)
+
+    def replace(self, name: str, data: bytes | Iterable[bytes]) -> None:
+        """Replace a file."""
+        whole = data if isinstance(data, bytes) else b"".join(data)
+        self._patiently(lambda: self._inner.replace(name, whole))
+
+    def remove(self, name: str) -> bool:
+        """Remove a file."""
+        return self._patiently(lambda: self._inner.remove(name))
+
+    def records(self, kind: Kind) -> Iterator[tuple[bytes, RecordKey]]:
+        """Yield the records; an error while they are read is raised."""
+        return self._inner.records(kind)
+
+    def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, RecordKey]]) -> None:
+        """Replace the records; an error is raised."""
+        self._inner.rewrite(kind, lines)
+
+    def duties(self) -> Mapping[str, Callable[[], None]]:
+        """Return no tasks."""
+        return self._inner.duties()
+
+    def close(self) -> None:
+        """Close the files and release the lock."""
+        self._inner.close()

@@ -1,0 +1,31 @@
+"""The waiting of a run's end for an output that is away: until it is back, or for the time that a signal leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+
+
+class EndWait:
+    """Waits in the main thread; `limit` may be called by a signal handler, which must not take a lock."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._until: float | None = None
+        self._wakes: SimpleQueue[None] = SimpleQueue()
+
+    def limit(self, seconds: float) -> None:
+        """End all waiting after this time; the earliest of several limits applies."""
+        until = self._clock() + seconds
+        self._until = until if self._until is None else min(self._until, until)
+        self._wakes.put(None)
+
+    def __call__(self, seconds: float) -> bool:
+        """Wait for this time or until a limit changes; return True when the waiting has to end."""
+        with suppress(Empty):
+            self._wakes.get(timeout=seconds if self._until is None else max(0.0, min(seconds, self._left_s())))
+        return self._until is not None and self._left_s() <= 0
+
+    def _left_s(self) -> float:
+        return 0.0 if self._until is None else self._until - self._clock()
