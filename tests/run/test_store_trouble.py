@@ -190,6 +190,7 @@ def test_a_low_limit_of_open_files_fails_no_document(place: Place) -> None:
 def test_too_few_open_files_to_start_is_exit_3(there: There, files: int) -> None:
     """Whatever first finds no descriptor (an import, the output, the store's library): no traceback, nothing failed."""
     there.documents(3)
+    there.configure(**{"runner.max_outage_s": 1})
     ran = there.place.call("run", limits=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)))
     assert ran.code in (0, 3), ran.err
     assert "Traceback" not in ran.err
