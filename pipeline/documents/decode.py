@@ -20,6 +20,8 @@ MAX_NESTED_DEPTH = 16
 MAX_NAMES = 20
 MAX_NAME_CHARS = 40
 
+_VISIBLE = re.compile("[^\\s\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff]")
+"""A character that is neither white space nor of no width."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -73,7 +75,7 @@ def missing_field(text_field: str, present: Sequence[str], *, names: str) -> str
 
 def finished(text: str, metadata: dict[str, Any], *, notes: tuple[str, ...]) -> Decoded:
     """Return the document without lone surrogates, which no server accepts; DocumentError when it is empty."""
-    if not text.strip():
+    if not _VISIBLE.search(text):
         raise DocumentError("document_empty", "the document holds no text")
     clean_text = scrub(text)
     clean_metadata = _scrub_all(metadata)

@@ -1,4 +1,6 @@
-"""Decoding of bytes to text: by their BOM, as UTF-8, as the declared encoding, else by a guess, with a note.
+"""Decoding of bytes to text: by their BOM, as UTF-8, as the declared encoding, else by a guess, with notes.
+
+    BOM ─▶ escape sequences ─▶ UTF-16 without a BOM ─▶ UTF-8 ─▶ nearly UTF-8 ─▶ declared ─▶ guessed
 
 Binary data is refused. It must not do I/O, and no message may quote the text.
 """
@@ -7,12 +9,18 @@ from __future__ import annotations
 
 import codecs
 import re
+from typing import NoReturn
 
-import charset_normalizer
-
+from pipeline.documents.charset_labels import codec_of
+from pipeline.documents.guessing import guess, guess_wide
+from pipeline.documents.iso2022jp import MARK, decode_iso2022_jp
 from pipeline.errors import DocumentError
 
+__all__ = ["BOMS", "guess", "marked", "read_as", "refuse_binary", "to_text"]
+
 MAX_CONTROL_SHARE = 0.05
+MAX_REPLACED_SHARE = 0.1
+"""Share of the characters beyond ASCII that may be invalid in the declared encoding before another one is guessed."""
 
 BOMS = (  # the longer ones first: UTF-32's begins with UTF-16's
     (codecs.BOM_UTF8, "utf-8"),
@@ -23,34 +31,132 @@ BOMS = (  # the longer ones first: UTF-32's begins with UTF-16's
 )
 _CONTROLS = bytes(code for code in range(32) if code not in b"\b\t\n\v\f\r\x1b") + b"\x7f"
 
-_LIKELY = [
-    *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "iso8859_2", "koi8_r"),
-    *("cp932", "euc_jp", "gb18030", "big5", "cp949", "tis_620"),
-]
-"""Encodings common in archives; a short text would fit a dozen of all existing encodings."""
+_KOREAN_MARK = b"\x1b$)C"
+_HZ = re.compile(rb"~\{(?:[\x21-\x77][\x21-\x7e]){2,}~\}")
+_SEVEN_BIT = ("iso2022", "hz", "utf-7")
+_BAD = "\ufffd"
 
-_DECLARABLE = re.compile(r"cp\d+|(iso\d+|koi8|mac|euc|tis)[_-].+|(gb|big5|shift_jis|hz|johab|kz1048).*")
-_SEVEN_BIT = ("iso2022", "hz")
-_USUAL = "cp1252"
-_SAMPLE_BYTES = 1 << 16
-_CLOSE = 0.02
+Text = tuple[str, tuple[str, ...]]
 
 
-def to_text(data: bytes, *, declared: str | None = None) -> tuple[str, tuple[str, ...]]:
-    """Return the text and notes: by BOM, as UTF-8, as `declared`, else guessed, with a note; binary is refused."""
+def to_text(data: bytes, *, declared: str | None = None, mail: bool = False) -> Text:
+    """Return the text and notes: `encoding:X` if it is not UTF-8, `encoding_guessed:X`, `invalid_bytes:N`.
+
+    DocumentError for binary data. `mail`: UTF-7 may be declared.
+    """
     for bom, encoding in BOMS:
         if data.startswith(bom) and encoding != "utf-8":
             return _by_bom(data[len(bom) :], encoding), ()
     data = data.removeprefix(codecs.BOM_UTF8)
-    refuse_binary(data)
-    known = _known(declared)
+    known = codec_of(declared, mail=mail)
+    if known and known.startswith(("utf-16", "utf-32")) and (wide := _declared_wide(data, known)) is not None:
+        return wide
+    if b"\0" in data:
+        if (encoding := guess_wide(data)) is not None:
+            return _as_wide(data, encoding), (f"encoding_guessed:{encoding}",)
+        return _without_nul(data, declared=declared, mail=mail)
+    return _narrow(data, known)
+
+
+def read_as(data: bytes, encoding: str) -> Text:
+    """Return the text of bytes whose encoding is known, and notes."""
+    text = decode_iso2022_jp(data) if encoding == "iso2022_jp" else data.decode(encoding, "replace")
+    text = text.removeprefix("\ufeff")
+    lost = _lost_bytes(data, text, encoding)
+    return text, (f"encoding:{encoding}", *([f"invalid_bytes:{lost}"] if lost else []))
+
+
+def _narrow(data: bytes, known: str | None) -> Text:
+    """Return the text of bytes without NUL."""
     if known and known.startswith(_SEVEN_BIT):
-        return data.decode(known, "replace"), (f"encoding:{known}",)
+        return read_as(data, known)
+    seven_bit = _seven_bit(data) if known is None else None
+    if seven_bit is not None:
+        return read_as(data, seven_bit)[0], (f"encoding_guessed:{seven_bit}",)
+    refuse_binary(data)
     try:
         return data.decode("utf-8"), ()
     except UnicodeDecodeError as cause:
-        encoding = known or guess(data, first=cause.start)
-        return data.decode(encoding, "replace"), (f"encoding:{encoding}",)
+        first = cause.start
+    nearly = _nearly_utf8(data)
+    if nearly is not None:
+        return nearly
+    if known and not known.startswith("utf"):
+        text, notes = read_as(data, known)
+        beyond = len(text) - sum(map(str.isascii, text))
+        if text.count(_BAD) <= MAX_REPLACED_SHARE * beyond:
+            return text, notes
+    encoding = guess(data, first=first)
+    text, notes = read_as(data, encoding)
+    return text, (f"encoding_guessed:{encoding}", *notes[1:])
+
+
+def _nearly_utf8(data: bytes) -> Text | None:
+    """Return the text of bytes that are UTF-8 but for a few, each U+FFFD; None when most sequences are invalid."""
+    text = data.decode("utf-8", "replace")
+    kept = text.replace(_BAD, "")
+    real = data.count(b"\xef\xbf\xbd")
+    bad = len(text) - len(kept) - real
+    good = len(kept) - sum(map(str.isascii, kept)) + real
+    if bad >= good:
+        return None
+    return text, (f"invalid_bytes:{len(data) - len(kept.encode()) - 3 * real}",)
+
+
+def _lost_bytes(data: bytes, text: str, encoding: str) -> int:
+    """Return how many bytes were replaced by U+FFFD; each replacement counts as at least one."""
+    if _BAD not in text or encoding.startswith(_SEVEN_BIT):
+        return text.count(_BAD)
+    kept = text.replace(_BAD, "")
+    try:
+        return max(len(data) - len(kept.encode(encoding)), 1)
+    except UnicodeEncodeError:
+        return text.count(_BAD)
+
+
+def _seven_bit(data: bytes) -> str | None:
+    """Return the encoding whose escape sequences are in the bytes; None for plain text."""
+    if b"\x1b" in data and data.isascii():
+        if _KOREAN_MARK in data:
+            return "iso2022_kr"
+        return "iso2022_jp" if MARK.search(data) else None
+    if b"~{" not in data or not data.isascii():
+        return None
+    try:
+        return "hz" if _HZ.search(data) and data.decode("hz") else None
+    except UnicodeDecodeError:
+        return None
+
+
+def _without_nul(data: bytes, *, declared: str | None, mail: bool) -> Text:
+    """Return the text without its NUL bytes, of which a damaged text may have a few."""
+    rest = data.replace(b"\0", b"")
+    lost = len(data) - len(rest)
+    if lost > max(1, len(data) * MAX_CONTROL_SHARE) or not rest:
+        _refuse()
+    refuse_binary(rest)
+    text, notes = to_text(rest, declared=declared, mail=mail)
+    return text, (*notes, f"invalid_bytes:{lost}")
+
+
+def _declared_wide(data: bytes, known: str) -> Text | None:
+    """Return the text of bytes that are in the declared UTF-16 or UTF-32; None when they are not."""
+    if known in ("utf-16", "utf-32"):
+        known = guess_wide(data, (f"{known}-le", f"{known}-be")) or f"{known}-le"
+    if b"\0" not in data and _is_utf8(data):
+        return None
+    try:
+        return _as_wide(data, known), (f"encoding:{known}",)
+    except DocumentError:
+        return None
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def marked(data: bytes) -> str | None:
@@ -59,39 +165,15 @@ def marked(data: bytes) -> str | None:
     return "utf-8-sig" if name == "utf-8" else name and name[:6]
 
 
-def guess(data: bytes, *, first: int = 0) -> str:
-    """Return the most likely encoding of bytes that are not UTF-8, by Python's name; `first`: the first invalid byte.
-
-    Of equally likely ones cp1252 is preferred: most old western texts fit its neighbours just as well.
-    """
-    start = data.rfind(b"\n", 0, first) + 1
-    start = start if first - start < _SAMPLE_BYTES // 2 else first
-    candidates = charset_normalizer.from_bytes(data[start : start + _SAMPLE_BYTES], cp_isolation=_LIKELY)
-    best = candidates.best()
-    if best is None:
-        return _USUAL
-    usual = next((candidate for candidate in candidates if _USUAL in candidate.could_be_from_charset), None)
-    if usual and usual.chaos <= best.chaos + _CLOSE and usual.coherence >= best.coherence:
-        return _USUAL
-    return best.encoding
-
-
-def _known(declared: str | None) -> str | None:
-    """Return Python's name of a declared encoding; None without one, or when UTF-8 is declared or it is unknown."""
-    try:
-        name = codecs.lookup(declared or "").name
-    except (LookupError, ValueError):
-        return None
-    if name in ("iso8859-1", "latin-1"):
-        return _USUAL
-    return name if _DECLARABLE.fullmatch(name) else None
-
-
 def _by_bom(data: bytes, encoding: str) -> str:
     try:
-        text = data.decode(encoding, "surrogatepass")
+        return _as_wide(data, encoding)
     except UnicodeDecodeError as cause:
         raise DocumentError("document_unreadable", f"not {encoding}, as its first bytes say") from cause
+
+
+def _as_wide(data: bytes, encoding: str) -> str:
+    text = data.decode(encoding, "surrogatepass")
     refuse_binary(text.encode("utf-8", "surrogatepass"))
     return text
 
@@ -100,4 +182,8 @@ def refuse_binary(data: bytes) -> None:
     """Raise DocumentError when the bytes are not text in any encoding without NUL bytes."""
     controls = len(data) - len(data.translate(None, _CONTROLS))
     if b"\0" in data or controls > len(data) * MAX_CONTROL_SHARE:
-        raise DocumentError("document_unreadable", "binary data, need text")
+        _refuse()
+
+
+def _refuse() -> NoReturn:
+    raise DocumentError("document_unreadable", "binary data, need text")

@@ -1,49 +1,62 @@
-"""The main text of a web page with its title, date and site; without a main text, all visible text.
+"""The text of a web page with its title, date and site: the main text of an article, else all visible text.
 
 It must not follow links.
 """
 
 from __future__ import annotations
 
-import html
 import re
 from typing import Any
 
 from pipeline.documents.decode import Decoded, finished
 from pipeline.documents.encoding import to_text
 from pipeline.documents.foreign import MISHAPS
+from pipeline.documents.visible import visible_text, visible_texts
 
-_DECLARED = re.compile(rb"""(?:charset|encoding)\s{0,9}=\s{0,9}["']?\s{0,9}([A-Za-z0-9_.:-]{2,40})""")
+MIN_KEPT = 0.5
+"""Share of the visible text, without menus, sidebars and footers, that an article keeps; a page with less is none."""
+
+_CHARSET = rb"""charset\s{0,9}=\s{0,9}["']?\s{0,9}([A-Za-z0-9_.:-]{2,40})"""
+_DECLARED = re.compile(_CHARSET.replace(b"charset", b"(?:charset|encoding)", 1))
+_META = re.compile(rb"<meta\s[^<>]{0,500}?" + _CHARSET, re.IGNORECASE)
 _HEAD_BYTES = 2048
+_META_BYTES = 1 << 20
 
 # dates are not searched in the text, where the first date may be that of another event
 _DATES = {"original_date": True, "extensive_search": False, "outputformat": "%Y-%m-%d"}
 
-_TAG = re.compile(r"(<[^<>]*>)")
-_NAME = re.compile(r"</?([A-Za-z][A-Za-z0-9]*)")
-_UNSEEN = frozenset({"script", "style", "template", "noscript", "svg", "head", "title", "iframe", "object", "select"})
-_INLINE = re.compile("a|abbr|b|bd[io]|cite|code|em|font|i|kbd|mark|q|s|samp|small|span|strong|su[bp]|u|var|wbr")
-_SPACE = re.compile(r"[^\S\n]+")
-_LINES = re.compile(r" ?\n\s*")  # after _SPACE: a run of other white space is one space
 _TITLE_START = re.compile(r"<title\b[^<>]*>", re.IGNORECASE)
 _TITLE_END = re.compile(r"</title\s*>", re.IGNORECASE)
 
 
 def decode_html(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a page has no fields)
-    """Decode a page to its main text; metadata: title, date (YYYY-MM-DD) and site, if the page has them."""
-    declared = _DECLARED.search(data[:_HEAD_BYTES])
-    page, notes = to_text(data, declared=declared[1].decode("ascii") if declared else None)
+    """Decode a page to its text; metadata: title, date (YYYY-MM-DD) and site, if the page has them."""
+    page, notes = to_text(data, declared=_declared(data))
     text, metadata = read_page(page)
     return finished(text, metadata, notes=notes)
 
 
+def _declared(data: bytes) -> str | None:
+    """Return the declared charset; one of two or four bytes a character cannot be declared in single ones."""
+    match = _DECLARED.search(data[:_HEAD_BYTES]) or _META.search(data[:_META_BYTES])
+    label = match[1].decode("ascii") if match else None
+    return None if label and label.lower().startswith(("utf-16", "utf-32")) else label
+
+
 def read_page(page: str) -> tuple[str, dict[str, Any]]:
     """Return the text and the metadata of a page."""
+    whole, inner = visible_texts(page)
     article = _main_text(page)
-    if article is not None:
-        return article
-    title = _plain(_title(page))
-    return _plain(page), {"title": title} if title else {}
+    if article is None:
+        title = visible_text(_title(page))
+        return whole, {"title": title} if title else {}
+    text, metadata = article
+    return (whole if _size(text) < MIN_KEPT * _size(inner) else text), metadata
+
+
+def _size(text: str) -> int:
+    """Return the number of characters without white space."""
+    return sum(map(len, text.split()))
 
 
 def _main_text(page: str) -> tuple[str, dict[str, Any]] | None:
@@ -59,36 +72,6 @@ def _main_text(page: str) -> tuple[str, dict[str, Any]] | None:
         return None
     metadata = {"title": article.title, "date": article.date, "site": article.sitename}
     return text, {name: value for name, value in metadata.items() if isinstance(value, str) and value.strip()}
-
-
-def _plain(page: str) -> str:
-    """Return the visible text, a line for each block; in linear time, also with unclosed tags."""
-    pieces: list[str] = []
-    unseen = ""
-    for at, piece in enumerate(_TAG.split(page)):
-        if at % 2 == 0:
-            if unseen == "!--":
-                unseen = "" if "-->" in piece else unseen
-                piece = piece.partition("-->")[2]
-            pieces.append("" if unseen else piece)
-            continue
-        unseen = _next_unseen(piece, unseen)
-        name = _NAME.match(piece)
-        pieces.append("" if unseen or (name and _INLINE.fullmatch(name[1].lower())) else "\n")
-    return _LINES.sub("\n", _SPACE.sub(" ", html.unescape("".join(pieces)))).strip()
-
-
-def _next_unseen(tag: str, unseen: str) -> str:
-    """Return the name of the hidden element that surrounds the text after this tag; empty for visible text."""
-    if unseen == "!--":
-        return "" if tag.endswith("-->") else unseen
-    if tag.startswith("<!--") and not unseen:
-        return "" if tag.endswith("-->") else "!--"
-    match = _NAME.match(tag)
-    name = match[1].lower() if match else ""
-    if unseen:
-        return "" if name == unseen and tag.startswith("</") else unseen
-    return name if name in _UNSEEN and not tag.startswith("</") and not tag.endswith("/>") else ""
 
 
 def _title(page: str) -> str:
