@@ -81,7 +81,7 @@ def samples(texts: list[str], encoding: str, *, size: int, count: int, seed: str
     fitting = [text for each in texts if (text := _fitted(each, encoding)) is not None]
     if not fitting:
         return
-    rng = random.Random(seed)  # noqa: S311 (repeatable)
+    rng = random.Random(seed)
     for _ in range(count):
         chosen = ""
         while len(chosen.encode(encoding)) < size:
@@ -185,7 +185,9 @@ def main() -> int:
         for (language, encoding, size), counts in found.items():
             if counts["wrong"] or counts["refused"]:
                 print(f"{language:8}{encoding:14}{size:6}  {dict(counts)}")
-    print(f"{options.detector}: {len(ENCODINGS)} languages, {len({(k[0], k[1]) for k in found})} pairs with an encoding")
+    print(
+        f"{options.detector}: {len(ENCODINGS)} languages, {len({(k[0], k[1]) for k in found})} pairs with an encoding"
+    )
     print(f"{'bytes':>7}{'texts':>8}{'right':>9}{'wrong':>9}{'refused':>9}")
     for size in sizes:
         total = sum((counts for key, counts in found.items() if key[2] == size), Counter[str]())

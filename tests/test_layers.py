@@ -35,7 +35,7 @@ HOMES = {
     "referencing": {"answers/schema.py"},
     "yaml": {"config/yaml_file.py"},
     "rich": {"run/progress.py"},
-    "charset_normalizer": {"documents/encoding.py"},
+    "chardet": {"documents/guessing.py"},
     "trafilatura": {"documents/html.py"},
     "pypdf": {"documents/pdf.py"},
     "zstandard": {"documents/zstd.py"},

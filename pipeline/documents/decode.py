@@ -20,7 +20,9 @@ MAX_NESTED_DEPTH = 16
 MAX_NAMES = 20
 MAX_NAME_CHARS = 40
 
-_VISIBLE = re.compile("[^\\s\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff]")
+_VISIBLE = re.compile(
+    "[^\\s\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff]"
+)
 """A character that is neither white space nor of no width."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

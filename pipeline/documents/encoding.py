@@ -52,9 +52,7 @@ def to_text(data: bytes, *, declared: str | None = None, mail: bool = False) -> 
     if known and known.startswith(("utf-16", "utf-32")) and (wide := _declared_wide(data, known)) is not None:
         return wide
     if b"\0" in data:
-        if (encoding := guess_wide(data)) is not None:
-            return _as_wide(data, encoding), (f"encoding_guessed:{encoding}",)
-        return _without_nul(data, declared=declared, mail=mail)
+        return _guessed_wide(data) or _without_nul(data, declared=declared, mail=mail)
     return _narrow(data, known)
 
 
@@ -128,6 +126,19 @@ def _seven_bit(data: bytes) -> str | None:
         return None
 
 
+def _guessed_wide(data: bytes) -> Text | None:
+    """Return the text of bytes in UTF-16 or UTF-32 without a BOM; None when they are in neither."""
+    encoding = guess_wide(data)
+    if encoding is None:
+        return None
+    cut = len(data) % (4 if encoding.startswith("utf-32") else 2)
+    try:
+        text = _as_wide(data[: len(data) - cut], encoding)
+    except (UnicodeDecodeError, DocumentError):
+        return None
+    return text, (f"encoding_guessed:{encoding}", *([f"invalid_bytes:{cut}"] if cut else []))
+
+
 def _without_nul(data: bytes, *, declared: str | None, mail: bool) -> Text:
     """Return the text without its NUL bytes, of which a damaged text may have a few."""
     rest = data.replace(b"\0", b"")
@@ -147,7 +158,7 @@ def _declared_wide(data: bytes, known: str) -> Text | None:
         return None
     try:
         return _as_wide(data, known), (f"encoding:{known}",)
-    except DocumentError:
+    except (UnicodeDecodeError, DocumentError):
         return None
 
 

@@ -42,7 +42,7 @@ _SAMPLE_BYTES = 1 << 16
 
 
 def guess(data: bytes, *, first: int = 0) -> str:
-    """Return the most likely encoding of bytes that are not UTF-8, by Python's name; `first`: the first invalid byte."""
+    """Return Python's name of the most likely encoding of bytes that are not UTF-8; `first`: the first invalid byte."""
     start = data.rfind(b"\n", 0, first) + 1
     start = start if first - start < _SAMPLE_BYTES // 2 else first
     sample = data[start : start + _SAMPLE_BYTES]
@@ -82,4 +82,3 @@ def _is_plausibly_western(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return _WESTERN_ODDITY.search(text) is None
-

@@ -23,7 +23,7 @@ from pipeline.documents.formats import BY_NAME
 from pipeline.documents.helper_messages import read_message, write_message
 from pipeline.errors import DocumentError
 
-_HEAVY = {"mail": ("html",), "html": ("html",), "pdf": ("pdf",)}
+_HEAVY = {"html": ("html",), "pdf": ("pdf",)}
 
 
 def main() -> None:

@@ -27,8 +27,8 @@ def _decoded(charset: bytes, data: bytes) -> str:
         return data.decode("ascii", "replace")
     if charset == b"(I":
         return bytes(byte | 0x80 if 0x21 <= byte <= 0x5F else byte for byte in data).decode("cp932", "replace")
-    # a line end ends a text in two bytes even where the escape sequence is missing
-    return "".join(_pairs(charset, part) if at % 2 == 0 else part.decode() for at, part in enumerate(_LINE_END.split(data)))
+    parts = enumerate(_LINE_END.split(data))  # a line end is one byte also between pairs
+    return "".join(part.decode() if at % 2 else _pairs(charset, part) for at, part in parts)
 
 
 def _pairs(charset: bytes, data: bytes) -> str:

@@ -6,13 +6,14 @@ It must not fetch anything that a message refers to.
 from __future__ import annotations
 
 from email import message_from_bytes
-from email.message import Message
 
 from pipeline.documents.decode import Decoded, finished
 from pipeline.documents.foreign import MISHAPS
 from pipeline.documents.mail_headers import POLICY, metadata_of, shown_headers
 from pipeline.documents.mail_tree import Reading, read_part
 from pipeline.errors import DocumentError
+
+_INVALID = "invalid_bytes:"
 
 
 def decode_mail(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a message has no fields)
@@ -36,14 +37,20 @@ def decode_mail(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a mes
 
 
 def _notes(reading: Reading) -> tuple[str, ...]:
-    skipped = [f"attachments_skipped:{reading.attachments}"] if reading.attachments else []
-    return tuple(dict.fromkeys([*reading.notes, *skipped]))
+    """Return each note once; invalid bytes of all parts are summed up."""
+    invalid = sum(int(note[len(_INVALID) :]) for note in reading.notes if note.startswith(_INVALID))
+    notes = [note for note in reading.notes if not note.startswith(_INVALID)]
+    notes += [f"{_INVALID}{invalid}"] if invalid else []
+    notes += [f"attachments_skipped:{reading.attachments}"] if reading.attachments else []
+    return tuple(dict.fromkeys(notes))
 
 
 def _empty(reading: Reading) -> DocumentError:
     """Return the problem of a message without text."""
     if reading.sealed:
-        return DocumentError("unsupported_format", f"the text of this message is in {reading.sealed}, which is not read")
+        return DocumentError(
+            "unsupported_format", f"the text of this message is in {reading.sealed}, which is not read"
+        )
     if reading.attachments:
         message = f"the message holds no text, only attachments ({reading.attachments}), which are not read"
         return DocumentError("document_empty", message)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from email._policybase import Compat32
 from email.header import decode_header
 from email.message import Message
@@ -47,10 +48,8 @@ _SPACE = re.compile(r"\s+")
 def metadata_of(message: Message) -> dict[str, Any]:
     """Return subject, from, to, and date (RFC 3339 if it is valid), as far as the message has them."""
     found = {name: header(message, name) for name in _KEPT}
-    try:
+    with suppress(*MISHAPS):
         found["date"] = parsedate_to_datetime(found["date"]).isoformat()
-    except MISHAPS:
-        pass
     return {name: value for name, value in found.items() if value}
 
 

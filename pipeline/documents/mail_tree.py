@@ -12,7 +12,7 @@ It must not fetch anything that a message refers to.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.message import Message
@@ -21,8 +21,8 @@ from itertools import chain
 from pipeline.documents.encoding import to_text
 from pipeline.documents.flowed import unflowed
 from pipeline.documents.foreign import MISHAPS
-from pipeline.documents.html import visible_text
 from pipeline.documents.mail_headers import POLICY, shown_headers
+from pipeline.documents.visible import visible_text
 from pipeline.errors import DocumentError
 
 MAX_DEPTH = 100

@@ -93,7 +93,7 @@ def split_records(
         check_columns(len(header), container.limits)
         names = [name.strip() for name in header]
         budget = UnpackedBudget(lines.size, container.limits)
-        notes = () if encoding.startswith("utf") else (f"encoding:{encoding}",)
+        notes = () if encoding.startswith("utf") else (f"encoding_guessed:{encoding}",)
         for number, row in enumerate(rows, 1):
             piece = _piece(number, row, names, size_bytes=lines.size, notes=notes)
             budget.allow(lines.size)
@@ -181,7 +181,7 @@ def _decoded(row: list[str]) -> tuple[list[str], tuple[str, ...]]:
         b"\n".join(raw).decode("utf-8")
     except UnicodeDecodeError as cause:
         encoding = guess(b"\n".join(raw), first=cause.start)
-        return [cell.decode(encoding, "replace") for cell in raw], (f"encoding:{encoding}",)
+        return [cell.decode(encoding, "replace") for cell in raw], (f"encoding_guessed:{encoding}",)
     return row, ()
 
 

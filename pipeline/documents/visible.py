@@ -9,19 +9,25 @@ import html
 import re
 from collections.abc import Iterator
 
-_TAG = re.compile(r"(<[^<>]*>)")
+_TAG = re.compile(r"(<!--|-->|<[^<>]*>)")
 _NAME = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9:-]*)")
-_UNSEEN = frozenset({"script", "style", "template", "noscript", "svg", "head", "title", "iframe", "object", "ix:header"})
+_UNSEEN = frozenset(
+    {"script", "style", "template", "noscript", "svg", "head", "title", "iframe", "object", "ix:header"}
+)
 _AROUND = frozenset({"nav", "aside", "footer"})
 _HIDEABLE = frozenset(
     {"div", "span", "section", "article", "table", "ul", "ol", "dl", "form", "figure", "a", "button", "label"}
 )
 """Elements whose end tag is mandatory: a hidden one ends where it says."""
-_HIDDEN = re.compile(r"""style\s*=\s*["'][^"']*display\s*:\s*none|\shidden(?=[\s>/]|=["']?(?:hidden)?["']?[\s>/])""", re.I)
+_HIDDEN = re.compile(
+    r"""style\s*=\s*["'][^"']*display\s*:\s*none|\shidden(?=[\s>/]|=["']?(?:hidden)?["']?[\s>/])""", re.I
+)
 _INLINE = re.compile("a|abbr|b|bd[io]|cite|code|em|font|i|kbd|mark|q|s|samp|small|span|strong|su[bp]|u|var|wbr|.*:.*")
 _CELL = frozenset({"td", "th"})
 _ATTRIBUTE = re.compile(r"""\s(type|value)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""", re.I)
-_TYPED = frozenset({"text", "email", "tel", "url", "number", "date", "search", "month", "time", "week", "datetime-local"})
+_TYPED = frozenset(
+    {"text", "email", "tel", "url", "number", "date", "search", "month", "time", "week", "datetime-local"}
+)
 
 _SPACE = re.compile(r"[^\S\n\t]+")
 _CELLS = re.compile(r" ?\t[ \t]*")  # after _SPACE: a run of other white space is one space
@@ -63,10 +69,10 @@ class _Enclosing:
 
     def pass_tag(self, tag: str, name: str, *, closes: bool) -> None:
         """Follow a tag."""
-        if self.unseen == "!--":
-            self.unseen = "" if tag.endswith("-->") else self.unseen
-        elif tag.startswith("<!--") and not self.unseen:
-            self.unseen = "" if tag.endswith("-->") else "!--"
+        if self.unseen == "<!--":
+            self.unseen = "" if tag == "-->" else self.unseen
+        elif tag == "<!--":
+            self.unseen = self.unseen or tag
         elif self.unseen:
             self._depth += (name == self.unseen) * (-1 if closes else self.unseen not in _UNSEEN)
             self.unseen = self.unseen if self._depth > 0 else ""
@@ -86,21 +92,21 @@ def _pieces(page: str) -> Iterator[tuple[str, bool]]:
     enclosing = _Enclosing()
     for at, piece in enumerate(_TAG.split(page)):
         if at % 2 == 0:
-            if enclosing.unseen == "!--":
-                enclosing.unseen = "" if "-->" in piece else "!--"
-                piece = piece.partition("-->")[2]
             if piece and not enclosing.hides:
                 yield piece.replace("\t", " "), enclosing.around
             continue
         match = _NAME.match(piece)
         name = match[2].lower() if match else ""
+        ends_comment = piece == "-->" and enclosing.unseen == "<!--"
         enclosing.pass_tag(piece, name, closes=bool(match and match[1]))
-        if not enclosing.hides:
+        if not enclosing.hides and not ends_comment:
             yield _between(piece, name), enclosing.around
 
 
 def _between(tag: str, name: str) -> str:
     """Return the text that a tag stands for: a line end, a tab between cells, or the value of an input field."""
+    if tag == "-->":
+        return tag
     if name == "input":
         found = {match[1].lower(): match[2] or match[3] or match[4] or "" for match in _ATTRIBUTE.finditer(tag)}
         return f" {found.get('value', '')} " if found.get("type", "text").lower() in _TYPED else ""

@@ -13,6 +13,7 @@ from conftest import COMMAND
 
 HEAVY = {
     *("rich", "requests", "urllib3", "jsonschema", "referencing", "yaml", "obstore", "zstandard", "charset_normalizer"),
+    "chardet",
     *("pypdf", "trafilatura", "lxml", "prometheus_client", "sqlite3", "ssl", "http", "email", "asyncio"),
 }
 CODE = """

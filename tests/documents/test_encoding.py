@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import random
+import re
+from pathlib import Path
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pipeline.documents.decode import decode_text
 from pipeline.documents.encoding import to_text
 from pipeline.errors import DocumentError
+
+CASES = Path(__file__).parents[1] / "data" / "documents" / "text"
 
 RUSSIAN = "Центральный банк России повысил ключевую ставку до 16 процентов."
 JAPANESE = "日本銀行は金融政策決定会合で政策金利を引き上げた。"
 POLISH = "Narodowy Bank Polski podwyższył w środę stopy procentowe, a złoty umocnił się wobec euro. " * 3
+GERMAN = "Die Gesellschaft kündigt größere Änderungen für Müller an. Der Überschuss stieg um zehn Prozent."
 
 
 @pytest.mark.parametrize(
@@ -21,10 +29,23 @@ POLISH = "Narodowy Bank Polski podwyższył w środę stopy procentowe, a złoty
         ("The company’s “profits” rose", "cp1252"),
         ("Señor Muñoz compró acciones", "cp1252"),
         (RUSSIAN, "cp1251"),
-        (RUSSIAN, "koi8_r"),
+        (RUSSIAN, "koi8-r"),
+        (RUSSIAN, "cp866"),
+        (RUSSIAN, "iso8859-5"),
+        (RUSSIAN, "cp855"),
+        (RUSSIAN, "mac-cyrillic"),
+        (GERMAN, "cp850"),
+        (GERMAN, "mac-roman"),
         (JAPANESE, "cp932"),
+        (JAPANESE, "euc_jp"),
+        (JAPANESE, "iso2022_jp"),
+        (JAPANESE + "\n", "utf-16-le"),
+        (RUSSIAN, "utf-16-be"),
+        ("ธนาคารแห่งประเทศไทยปรับขึ้นอัตราดอกเบี้ยนโยบาย", "cp874"),
+        ("中国人民银行宣布下调存款准备金率\n", "hz"),
+        ("한국은행이 기준금리를 동결했다", "iso2022_kr"),
         ("中国人民银行宣布下调存款准备金率", "gb18030"),
-        ("台積電公布第三季財報", "big5"),
+        ("台積電公布第三季財報", "big5hkscs"),
         ("한국은행이 기준금리를 동결했다", "cp949"),
         ("Η Τράπεζα της Ελλάδος ανακοίνωσε", "cp1253"),
         (POLISH, "cp1250"),
@@ -32,13 +53,13 @@ POLISH = "Narodowy Bank Polski podwyższył w środę stopy procentowe, a złoty
 )
 def test_an_encoding_is_guessed(text: str, encoding: str) -> None:
     """What is not UTF-8 is read as what it most likely is, and the record says as what."""
-    assert to_text(text.encode(encoding)) == (text, (f"encoding:{encoding}",))
+    assert to_text(text.encode(encoding)) == (text, (f"encoding_guessed:{encoding}",))
 
 
 def test_a_guess_looks_where_it_shows() -> None:
     """A long text may be plain ASCII for its first megabyte."""
     text = "An ordinary line.\n" * 60_000 + RUSSIAN
-    assert to_text(text.encode("cp1251")) == (text, ("encoding:cp1251",))
+    assert to_text(text.encode("cp1251")) == (text, ("encoding_guessed:cp1251",))
 
 
 def test_a_declaration_beats_a_guess() -> None:
@@ -51,6 +72,7 @@ def test_a_declaration_beats_a_guess() -> None:
 NO_TEXTS = ["idna", "punycode", "zlib", "hex", "undefined", "rot13", "utf-7", "x\0"]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60), st.sampled_from(NO_TEXTS))
 def test_a_wrong_declaration_does_no_harm(data: bytes, declared: str) -> None:
     """A codec that is no encoding of text, or none at all, is passed over."""
@@ -61,6 +83,7 @@ def test_a_wrong_declaration_does_no_harm(data: bytes, declared: str) -> None:
     assert to_text(data, declared=declared) == expected
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400), st.sampled_from(["shift_jis", "iso2022_jp", "gb18030", "mac-roman", "cp1026", None]))
 def test_any_bytes_are_text_or_are_not(data: bytes, declared: str | None) -> None:
     """There is always a text, or the bytes are refused."""
@@ -70,4 +93,101 @@ def test_any_bytes_are_text_or_are_not(data: bytes, declared: str | None) -> Non
         assert error.reason == "document_unreadable"
         return
     assert isinstance(text, str)
-    assert len(notes) <= 1
+    assert len(notes) <= 3
+    assert ("\ufffd" in text) <= any(note.startswith("invalid_bytes:") for note in notes) or "\ufffd".encode() in data
+
+
+@pytest.mark.parametrize(
+    ("name", "beginning", "notes"),
+    [
+        ("02_iso2022jp.txt", "東京電力の社長が辞任を発表した。", ("encoding_guessed:iso2022_jp",)),
+        ("04_cp866_russian.txt", "Компания объявила о назначении нового директора.", ("encoding_guessed:cp866",)),
+        ("06_cp850_german.txt", "Die Gesellschaft kündigt größere Änderungen für Müller", ("encoding_guessed:cp850",)),
+        ("09_cp1250_hungarian.txt", "A cég bejelentette, hogy új vezérigazgatót nevez", ("encoding_guessed:cp1250",)),
+        ("10_one_nul_byte.txt", "Acme appoints Jane Doe as chief executive.\nShe starts", ("invalid_bytes:1",)),
+        ("12_utf8_cut_last_byte.txt", "Größe und Übernahme der Müller AG für 5 \ufffd", ("invalid_bytes:2",)),
+        ("18_euc_jp_short.txt", "東京電力の社長が辞任。", ("encoding_guessed:euc_jp",)),
+        ("40_utf8_japanese_one_byte_lost.txt", "東京電力の社長が辞任を発表した。", ("invalid_bytes:2",)),
+        ("41_utf8_german_cut_in_last_character.txt", "Die Gesellschaft kündigt größere Änder", ("invalid_bytes:2",)),
+    ],
+)
+def test_a_file_of_an_archive(name: str, beginning: str, notes: tuple[str, ...]) -> None:
+    """Files that were garbled or refused once."""
+    decoded = decode_text((CASES / name).read_bytes(), "text")
+    assert decoded.text.startswith(beginning)
+    assert decoded.notes == notes
+
+
+def test_characters_without_width_are_no_text() -> None:
+    """A file of zero-width spaces is empty."""
+    with pytest.raises(DocumentError) as error:
+        decode_text((CASES / "34_only_zero_width.txt").read_bytes(), "text")
+    assert error.value.reason == "document_empty"
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from([RUSSIAN, JAPANESE, POLISH, GERMAN, "한국은행이 기준금리를 동결했다. 원화는 강세였다."]),
+    st.integers(0, 2**32),
+    st.sampled_from(["lose", "change"]),
+)
+def test_one_bad_byte_leaves_the_rest_of_utf8_as_it_is(text: str, seed: int, damage: str) -> None:
+    """The bad bytes become U+FFFD, and their number is noted; nothing else changes."""
+    data = bytearray((text * 2).encode())
+    rng = random.Random(seed)
+    at = rng.choice([at for at, byte in enumerate(data) if byte >= 0x80])
+    if damage == "lose":
+        del data[at]
+    else:
+        data[at] = rng.choice([0xFF, 0xC0, 0xF8])
+    found, notes = to_text(bytes(data))
+    assert [note.partition(":")[0] for note in notes] == ["invalid_bytes"]
+    assert found == data.decode("utf-8", "replace")
+
+
+@pytest.mark.parametrize(
+    ("label", "data", "text", "encoding"),
+    [
+        ("gb2312", "朱镕基總理".encode("gb18030"), "朱镕基總理", "gb18030"),
+        ("GB2312", "价格€10".encode("gb18030"), "价格€10", "gb18030"),
+        ("shift_jis", "①㈱髙島屋".encode("cp932"), "①㈱髙島屋", "cp932"),
+        ("x-sjis", "①㈱髙島屋".encode("cp932"), "①㈱髙島屋", "cp932"),
+        ("euc-kr", "똠방각하".encode("cp949"), "똠방각하", "cp949"),
+        ("ks_c_5601-1987", "똠방각하".encode("cp949"), "똠방각하", "cp949"),
+        ("iso-2022-jp", b"\x1b$B-!-j\x1b(B ok", "①㈱ ok", "iso2022_jp"),
+        ("iso-2022-jp", b"\x1b(I1\x1b(B\r\n\x1b$BF|\r\nK\\\x1b(B!", "ｱ\r\n日\r\n本!", "iso2022_jp"),
+        ("latin1", "“5 €”".encode("cp1252"), "“5 €”", "cp1252"),
+        ("iso-8859-9", "Bankası €".encode("cp1254"), "Bankası €", "cp1254"),
+        ("tis-620", "ธนาคาร…".encode("cp874"), "ธนาคาร…", "cp874"),
+        ("windows-874", "ธนาคาร…".encode("cp874"), "ธนาคาร…", "cp874"),
+        ("macintosh", "Größe".encode("mac-roman"), "Größe", "mac-roman"),
+        ("utf-16", "日本".encode("utf-16-le"), "日本", "utf-16-le"),
+        ("utf-16le", "Zürich".encode("utf-16-le"), "Zürich", "utf-16-le"),
+    ],
+)
+def test_a_label_means_its_superset(label: str, data: bytes, text: str, encoding: str) -> None:
+    """What a label covers in browsers is read, not only what its standard covers."""
+    assert to_text(data, declared=label) == (text, (f"encoding:{encoding}",))
+
+
+@pytest.mark.parametrize("declared", ["us-ascii", "utf-8", "gb2312"])
+def test_a_declaration_that_does_not_fit_gives_way_to_a_guess(declared: str) -> None:
+    """A text of many invalid bytes in its declared encoding is read as what it most likely is."""
+    text = RUSSIAN * 4
+    assert to_text(text.encode("cp1251"), declared=declared) == (text, ("encoding_guessed:cp1251",))
+
+
+def test_utf7_is_a_charset_of_mail_only() -> None:
+    """It hides markup, so that no page may declare it."""
+    data = "Zürich".encode("utf-7")
+    assert to_text(data, declared="utf-7", mail=True) == ("Zürich", ("encoding:utf-7",))
+    assert to_text(data, declared="utf-7") == (data.decode(), ())
+
+
+@given(st.text(st.characters(codec="iso2022_jp"), max_size=40))
+@example("～∥－")
+def test_iso2022_jp_is_read_like_the_library_does(text: str) -> None:
+    """Apart from seven signs for which Windows has other characters."""
+    data = re.sub("[\0\x1b]", "", text).encode("iso2022_jp", "ignore")
+    windows = str.maketrans("〜‖−¢£¬—\xa5‾", "～∥－￠￡￢―\\~")
+    assert to_text(data, declared="iso-2022-jp")[0].translate(windows) == data.decode("iso2022_jp").translate(windows)

@@ -17,7 +17,6 @@ from pipeline.config import InputConfig, InputSource
 from pipeline.documents import ListingCounts, decode, load_entries
 from pipeline.documents.extras import MissingExtraError
 from pipeline.documents.html import read_page
-from pipeline.documents.mail import decode_mail
 from pipeline.errors import DocumentError
 from pipeline.records import Document, Entry
 
@@ -79,7 +78,7 @@ def test_a_page_says_its_encoding() -> None:
     data = text.replace("<head>", '<head><meta charset="iso-8859-9">').encode("iso-8859-9")
     found = document("html", data)
     assert "Bankası faizi artırdı" in found.text
-    assert found.notes == ("encoding:iso8859-9",)
+    assert found.notes == ("encoding:cp1254",)
 
 
 @pytest.mark.parametrize("piece", ["<", "<!--", "<script>", "<div>", "</", "&", "<a <", "-->", "<p>x"])
@@ -123,51 +122,6 @@ def test_a_broken_pdf_is_unreadable(data: bytes) -> None:
     reason, message = problem("pdf", data)
     assert reason == "document_unreadable"
     assert "Acme" not in message
-
-
-# messages
-
-
-def test_a_message_gives_its_plain_text() -> None:
-    """The plain part wins over the page; headers are metadata, in words; attachments are left out."""
-    data = mail(
-        ("text/html", page("no", PROFIT)),
-        ("text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable", "Gr=FC=DFe\r\nEnde"),
-        ("text/plain\r\nContent-Disposition: attachment; filename=a.txt", "attached"),
-    )
-    found = document("mail", data)
-    assert found.text == "Grüße\nEnde"
-    assert found.notes == ("encoding:cp1252",)
-    assert found.metadata == {
-        "subject": "Zürich news", "from": "A B <a@example.org>", "date": "2024-05-06T07:08:09+02:00",
-    }  # fmt: skip
-
-
-def test_a_message_may_be_a_page() -> None:
-    """Without a plain part that says something the page is read as one."""
-    found = document("mail", mail(("text/plain", "  "), ("text/html", page("Acme rises", PROFIT, OUTLOOK))))
-    assert PROFIT in found.text
-    assert "Imprint" not in found.text
-
-
-def test_a_forwarded_message_counts() -> None:
-    """What a reader sees without opening anything is its text."""
-    inner = "Subject: old\r\nContent-Type: text/plain\r\n\r\nthe old words"
-    assert document("mail", mail(("text/plain", "see below"), ("message/rfc822", inner))).text == (
-        "see below\n\nthe old words"
-    )
-
-
-def test_a_message_in_seven_bits_is_read() -> None:
-    """Old Japanese mail looks like ASCII and is not."""
-    head = b"Subject: x\r\nContent-Type: text/plain; charset=iso-2022-jp\r\n\r\n"
-    assert document("mail", head + "日本銀行".encode("iso2022_jp")).text == "日本銀行"
-
-
-def test_what_is_no_message_is_unreadable() -> None:
-    """Without a header it is none; without words it is empty."""
-    assert problem("mail", b"\n\njust words") == ("document_unreadable", "no message: it does not begin with a header")
-    assert problem("mail", b"Subject: x\r\n\r\n \r\n")[0] == "document_empty"
 
 
 # tables
@@ -232,7 +186,7 @@ def test_a_table_in_any_encoding(tmp_path: Path, encoding: str) -> None:
     (entry,) = records(tmp_path, "text,ort\nGrüße,Zürich\n".encode(encoding))
     decoded = decode(entry, entry.read(), text_field="text")
     assert (decoded.text, decoded.metadata) == ("Grüße", {"ort": "Zürich"})
-    assert decoded.notes == (("encoding:cp1252",) if encoding == "cp1252" else ())
+    assert decoded.notes == (("encoding_guessed:cp1252",) if encoding == "cp1252" else ())
 
 
 def test_a_table_may_change_its_encoding(tmp_path: Path) -> None:
@@ -240,7 +194,7 @@ def test_a_table_may_change_its_encoding(tmp_path: Path) -> None:
     plain = b"text\n" + b"An ordinary line.\n" * 100_000
     found = records(tmp_path, plain + b"Z\xfcrich\n")
     last = decode(found[-1], found[-1].read(), text_field="text")
-    assert (last.id, last.text, last.notes) == ("a.csv#100001", "Zürich", ("encoding:cp1252",))
+    assert (last.id, last.text, last.notes) == ("a.csv#100001", "Zürich", ("encoding_guessed:cp1252",))
 
 
 def test_a_record_that_is_too_long_fails_alone(tmp_path: Path) -> None:
@@ -284,15 +238,6 @@ def test_a_missing_extra_is_named(
         load_entries(config, output=None, counts=ListingCounts())
     excluding = InputConfig(uri=config.uri, exclude=(f"*.{extra}",))
     assert len(list(load_entries(excluding, output=None, counts=ListingCounts()))) == 50
-
-
-def test_a_page_in_a_message_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The listing cannot show it: the message fails, and says what is missing."""
-    monkeypatch.setitem(sys.modules, "trafilatura", None)
-    with pytest.raises(DocumentError, match=r"extraction-pipeline\[html\]") as error:
-        decode_mail(mail(("text/html", page("t", PROFIT))), "text")
-    assert error.value.reason == "document_unreadable"
-    assert decode_mail(mail(("text/plain", "x")), "text").text == "x"
 
 
 # anything

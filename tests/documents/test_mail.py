@@ -1,0 +1,308 @@
+"""What the text of a message is: a tree of parts in which only alternatives are a choice."""
+
+from __future__ import annotations
+
+import itertools
+from email import message_from_bytes, policy
+from email.encoders import encode_base64
+from email.message import EmailMessage, MIMEPart
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from making import OUTLOOK, PROFIT, mail, page
+
+from pipeline.documents.decode import Decoded
+from pipeline.documents.flowed import unflowed
+from pipeline.documents.mail import decode_mail
+from pipeline.documents.mail_headers import POLICY
+from pipeline.errors import DocumentError
+
+CASES = Path(__file__).parents[1] / "data" / "documents" / "mail"
+HEADING = "Subject: Offer\nFrom: a@example.com\nDate: Mon, 3 Mar 2025 10:00:00 +0100\n\n"
+BODY = "Acme Corp appoints Jane Doe as chief executive officer from 1 April.\nShe follows John Roe, who retires."
+
+
+def case(name: str) -> Decoded:
+    return decode_mail((CASES / name).read_bytes(), "text")
+
+
+def text_of(data: bytes) -> str:
+    return decode_mail(data, "text").text
+
+
+def problem(data: bytes) -> tuple[str, str]:
+    with pytest.raises(DocumentError) as error:
+        decode_mail(data, "text")
+    return error.value.reason, str(error.value)
+
+
+def multipart(kind: str, *parts: str) -> str:
+    inner = "".join(f"--b{kind}\r\n{part}\r\n" for part in parts)
+    return f'Content-Type: multipart/{kind}; boundary="b{kind}"\r\n\r\n{inner}--b{kind}--\r\n'
+
+
+def plain(text: str, more: str = "") -> str:
+    return f"Content-Type: text/plain; charset=utf-8{more}\r\n\r\n{text}"
+
+
+def html(text: str) -> str:
+    return f"Content-Type: text/html; charset=utf-8\r\n\r\n<html><body>{text}</body></html>"
+
+
+def message(part: str) -> bytes:
+    return f"MIME-Version: 1.0\r\n{part}".encode()
+
+
+def test_an_html_body_beside_a_plain_footer_is_read() -> None:
+    """A mailing list adds its footer as a part of its own."""
+    found = case("01_html_body_plus_mailman_plain_footer.eml").text
+    assert found.startswith(HEADING + BODY + "\n\n____")
+    assert "News mailing list" in found
+
+
+def test_a_forwarded_message_is_read_with_its_headers() -> None:
+    """The forwarded message is the text, and its headers say whose it is."""
+    forwarded = "Subject: Results Q1\nFrom: ceo@acme.example\nDate: Sun, 2 Mar 2025 09:00:00 +0100\n\n"
+    assert case("02_plain_fyi_forwarding_html_only_rfc822.eml").text == f"{HEADING}FYI, see below.\n\n{forwarded}{BODY}"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("04_boundary_parameter_folded_inside_quotes.eml", HEADING + "Acme Corp appoints Jane Doe as chief executive."),
+        ("17_multipart_without_boundary_parameter.eml", HEADING + "Acme appoints Jane Doe."),
+    ],
+)
+def test_an_odd_boundary_is_found(name: str, text: str) -> None:
+    """A boundary that is folded, or that only the body shows."""
+    assert case(name).text == text
+
+
+def test_labels_mean_what_mail_programs_read() -> None:
+    """GBK below the label gb2312, and the signs of Windows below shift_jis."""
+    assert "朱镕基总理访问" in case("06_declared_gb2312_but_gbk_characters.eml").text
+    assert "①㈱東京電力の髙橋社長は～10％増と発表した。" in case("07_declared_shift_jis_with_cp932_characters.eml").text
+
+
+def test_headers_may_be_raw() -> None:
+    """UTF-8 and Latin-1 in headers are decoded, in the text and in the metadata."""
+    found = case("15_raw_utf8_headers.eml")
+    assert found.text.startswith("Subject: Größe der Übernahme\nFrom: Jürgen Müller <a@example.com>\n")
+    assert found.metadata == {
+        "subject": "Größe der Übernahme", "from": "Jürgen Müller <a@example.com>", "date": "2025-03-03T10:00:00+01:00",
+    }  # fmt: skip
+    latin = decode_mail("Subject: Größe der Übernahme\n\nx".encode("latin-1"), "text")
+    assert latin.metadata == {"subject": "Größe der Übernahme"}
+
+
+@pytest.mark.parametrize(
+    ("header", "text"),
+    [
+        ("=?gb2312?B?1ezpRg==?=", b"\xd5\xec\xe9F".decode("gb18030")),
+        ("=?utf-8?B?5pel?= =?utf-8?B?5pys?=", "日本"),
+        ("=?utf-8?B?5pc=?=\r\n =?utf-8?B?pQ==?= x", "日 x"),
+        ("Re: =?iso-2022-jp?B?GyRCLSEbKEI=?= ok", "Re: ① ok"),
+        ("=?x-unknown?Q?Z=C3=BCrich?=", "Zürich"),
+        ("a\r\n\tb  c", "a b c"),
+        ("=?utf-8?B?????", "=?utf-8?B?????"),
+    ],
+)
+def test_encoded_words_are_decoded(header: str, text: str) -> None:
+    """Also where two of them share a character, and with labels that mean more."""
+    assert decode_mail(f"Subject: {header}\r\n\r\nx".encode(), "text").metadata["subject"] == text
+
+
+def test_a_message_gives_all_its_texts() -> None:
+    """Parts of a mixed message in their order; headers are metadata, too; attachments are counted."""
+    data = mail(
+        ("text/html", page("no", PROFIT)),
+        ("text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable", "Gr=FC=DFe\r\nEnde"),
+        ("text/plain\r\nContent-Disposition: attachment; filename=a.txt", "attached"),
+        ("application/pdf; name=b.pdf", "x"),
+    )
+    found = decode_mail(data, "text")
+    assert found.text.startswith("Subject: Zürich news\nFrom: A B <a@example.org>\nDate: Mon, 06 May 2024")
+    assert found.text.index(PROFIT) < found.text.index("Grüße\nEnde")
+    assert "attached" not in found.text
+    assert found.notes == ("encoding:cp1252", "attachments_skipped:2")
+    assert found.metadata == {
+        "subject": "Zürich news", "from": "A B <a@example.org>", "date": "2024-05-06T07:08:09+02:00",
+    }  # fmt: skip
+
+
+def test_of_alternatives_the_plain_text_is_read() -> None:
+    """It says the same as the page."""
+    assert text_of(message(multipart("alternative", plain("Rates rise by two."), html("<p>Rates rise by two.")))) == (
+        "Rates rise by two."
+    )
+
+
+@pytest.mark.parametrize(
+    "notice",
+    [
+        "Your mail program does not show HTML.",
+        "Dies ist eine HTML-Nachricht. Bitte verwenden Sie ein anderes Programm.",
+        "Read it here: https://news.example.org/a/b/c/d/e/f/g/h/i/j/k/l/m/n/o/p",
+        "  \r\n",
+    ],
+)
+def test_a_notice_instead_of_the_text_loses(notice: str) -> None:
+    """A plain part that only says where the text is."""
+    body = f"<p>{PROFIT}</p><p>{OUTLOOK}</p>"
+    assert text_of(message(multipart("alternative", plain(notice), html(body)))) == f"{PROFIT}\n{OUTLOOK}"
+    assert text_of(message(multipart("alternative", plain("Does not show HTML."), html("Rates rise")))) == "Rates rise"
+
+
+def test_plain_html_plain_is_read_as_it_stands() -> None:
+    """A page between two plain parts, as Apple Mail writes it."""
+    data = message(multipart("mixed", plain("Hello,"), html(f"<p>{PROFIT}"), plain("Regards")))
+    assert text_of(data) == f"Hello,\n\n{PROFIT}\n\nRegards"
+    inner = multipart(
+        "mixed", html("Hello"), "Content-Type: message/rfc822\r\n\r\nSubject: s\r\n\r\nwords", html("Bye")
+    )
+    assert (
+        text_of(message(multipart("alternative", plain("Hello\r\nBye"), inner)))
+        == "Hello\n\nSubject: s\n\nwords\n\nBye"
+    )
+
+
+def test_a_message_in_seven_bits_is_read() -> None:
+    """Old Japanese mail looks like ASCII and is not."""
+    head = b"Subject: x\r\nContent-Type: text/plain; charset=iso-2022-jp\r\n\r\n"
+    assert text_of(head + "日本銀行".encode("iso2022_jp")) == "Subject: x\n\n日本銀行"
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "utf-16le", "utf-16-be"])
+@pytest.mark.parametrize("text", ["Zürich – 5 €", "日本銀行"])
+def test_a_part_in_utf16_is_read(charset: str, text: str) -> None:
+    """In base64, with and without a mark."""
+    part = MIMEPart(policy.default)
+    part.set_payload(text.encode(charset))
+    encode_base64(part)
+    part.add_header("Content-Type", "text/plain", charset=charset)
+    assert text_of(part.as_bytes()) == text
+
+
+def test_flowed_lines_are_joined() -> None:
+    """By their trailing space, which goes with `delsp`; the signature's dashes are no such line."""
+    text = "one \ntwo\n\n> q1 \n> q2\n>> deeper \n> q3\n  stuffed\n-- \nme"
+    assert unflowed(text) == "one two\n\n> q1 q2\n>> deeper \n> q3\n stuffed\n-- \nme"
+    part = plain("日本 \r\n銀行", "; format=flowed; delsp=yes")
+    assert text_of(message(part)) == "日本銀行"
+    assert text_of(message(plain("a \r\nb", "; Format=Flowed"))) == "a b"
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ("application/ms-tnef; name=winmail.dat", "winmail.dat (TNEF)"),
+        ("application/octet-stream; name=winmail.dat", "winmail.dat (TNEF)"),
+        ("application/octet-stream\r\nContent-Disposition: attachment; filename*0=win; filename*1=mail.dat", "winmail"),
+        ("application/x-pkcs7-mime; smime-type=signed-data; name=smime.p7m", "an opaque S/MIME part (smime.p7m)"),
+    ],
+)
+def test_a_sealed_message_is_an_unsupported_format(header: str, name: str) -> None:
+    """It is not empty: its text is in a part that cannot be read, which the message names."""
+    reason, told = problem(f"Subject: x\r\nContent-Type: {header}\r\n\r\nx".encode())
+    assert reason == "unsupported_format"
+    assert name in told
+    reason, told = problem((CASES / "12_winmail_dat_only.eml").read_bytes())
+    assert (reason, "winmail.dat" in told) == ("unsupported_format", True)
+
+
+def test_what_is_no_message_is_unreadable() -> None:
+    """Without a header it is none; without words it is empty."""
+    assert problem(b"\n\njust words") == ("document_unreadable", "no message: it does not begin with a header")
+    assert problem(b"Subject: x\r\n\r\n \r\n") == ("document_empty", "the message holds no text")
+    reason, told = problem(b"Content-Type: application/pdf\r\n\r\nx")
+    assert (reason, "1" in told) == ("document_empty", True)
+
+
+def test_a_deep_message_has_an_end() -> None:
+    """Parts in parts, deeper than any mail program writes."""
+    part = plain("x")
+    for number in range(150):
+        part = f"Content-Type: multipart/mixed; boundary=b{number}\r\n\r\n--b{number}\r\n{part}\r\n--b{number}--\r\n"
+    assert problem(message(part))[0] == "document_unreadable"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        'multipart/mixed;\r\n\tboundary="a\r\n b"',
+        "text/plain; charset*0=iso-; charset*1=8859-1",
+        "text/plain; charset*=us-ascii'en'iso-8859-1",
+        'Text/Plain;charset = "utf-8" ; name="a;b"',
+        "text/html",
+    ],
+)
+def test_headers_are_read_like_the_library_reads_them(header: str) -> None:
+    """The simple parser finds what `email.policy.default` finds."""
+    data = f"Content-Type: {header}\r\n\r\nx".encode()
+    ours, theirs = (message_from_bytes(data, policy=each) for each in (POLICY, policy.default))
+    for name in ("get_content_type", "get_boundary", "get_content_charset", "get_filename", "get_content_disposition"):
+        assert getattr(ours, name)() == getattr(theirs, name)(), name
+
+
+# any tree of parts
+
+
+_NUMBERS = itertools.count()
+
+
+@st.composite
+def _tree(draw: st.DrawFn, depth: int = 3) -> tuple[MIMEPart, list[str]]:
+    """A part, and the words of its texts in their order, without those of lost alternatives."""
+    number = f"{next(_NUMBERS)}."
+    kinds = ["plain", "html", "attachment"] + (["mixed", "related", "alternative", "rfc822"] if depth else [])
+    kind = draw(st.sampled_from(kinds))
+    part = EmailMessage(policy.default)
+    if kind in ("plain", "html"):
+        words = f"word{number} größe{number}"
+        part.set_content(words if kind == "plain" else f"<div><p>{words}</p></div>", subtype=kind)
+        return part, [f"word{number}"]
+    if kind == "attachment":
+        part.set_content(b"%PDF", maintype="application", subtype="pdf", filename="a.pdf")
+        return part, []
+    if kind == "alternative":
+        words = f"word{number} größe{number}"
+        part.make_alternative()
+        part.add_alternative(words, subtype="plain")
+        part.add_alternative(f"<p>lost{number} größe{number}</p>", subtype="html")
+        return part, [f"word{number}"]
+    children = draw(st.lists(_tree(depth - 1), min_size=1, max_size=3 if kind != "rfc822" else 1))
+    if kind == "rfc822":
+        inner, found = children[0]
+        if not inner["Subject"]:
+            inner["Subject"] = f"subject{number}"
+        outer = MIMEPart(policy.default)
+        outer["Content-Type"] = "message/rfc822"
+        outer.set_payload([inner])
+        return outer, [f"subject{number}", *found]
+    part["Content-Type"] = f"multipart/{kind}"
+    for child, _ in children:
+        part.attach(child)
+    return part, [word for _, words in children for word in words]
+
+
+@settings(deadline=None, max_examples=60)
+@given(_tree())
+def test_every_text_that_is_no_lost_alternative_appears_in_order(tree: tuple[MIMEPart, list[str]]) -> None:
+    """Whatever the nesting of mixed, related, alternative and forwarded parts."""
+    part, words = tree
+    whole = EmailMessage(policy.default)
+    whole["Subject"] = "top"
+    whole["Content-Type"] = "multipart/mixed"
+    whole.attach(part)
+    try:
+        found = text_of(whole.as_bytes())
+    except DocumentError as error:
+        assert error.reason == "document_empty"
+        assert not [word for word in words if word.startswith("word")]
+        return
+    places = [found.find(word) for word in words]
+    assert -1 not in places
+    assert places == sorted(places)
+    assert "lost" not in found
