@@ -9,13 +9,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipeline.api import classify_global_event
+    from pipeline.api import Extractor, classify_global_event, extract, read_results
     from pipeline.config import AppConfig, OllamaConfig, ResolvedAgentConfig, VLLMConfig
     from pipeline.config.loading import load_config
     from pipeline.llm.factory import build_config_from_resolved, build_llm_client
     from pipeline.llm.ollama import OllamaClient
     from pipeline.llm.protocol import LLMClient
     from pipeline.llm.vllm import VLLMClient, check_vllm_health
+    from pipeline.output.current import Record
     from pipeline.records import ExtractionAttempt, ModelMetadata
 
 __version__ = "0.2.0"
@@ -23,10 +24,12 @@ __version__ = "0.2.0"
 __all__ = [
     "AppConfig",
     "ExtractionAttempt",
+    "Extractor",
     "LLMClient",
     "ModelMetadata",
     "OllamaClient",
     "OllamaConfig",
+    "Record",
     "ResolvedAgentConfig",
     "VLLMClient",
     "VLLMConfig",
@@ -34,16 +37,19 @@ __all__ = [
     "build_llm_client",
     "check_vllm_health",
     "classify_global_event",
+    "extract",
     "load_config",
+    "read_results",
 ]
 
 _HOMES = {
-    "api": ("classify_global_event",),
+    "api": ("Extractor", "classify_global_event", "extract", "read_results"),
     "config": ("AppConfig", "OllamaConfig", "ResolvedAgentConfig", "VLLMConfig"),
     "llm.factory": ("build_config_from_resolved", "build_llm_client"),
     "llm.ollama": ("OllamaClient",),
     "llm.protocol": ("LLMClient",),
     "llm.vllm": ("VLLMClient", "check_vllm_health"),
+    "output.current": ("Record",),
     "records": ("ExtractionAttempt", "ModelMetadata"),
     "config.loading": ("load_config",),
 }

@@ -1,26 +1,37 @@
-"""`classify_global_event`: classify one text with a client, without a run.
+"""The Python interface: extract from one text with a client, without a run; read the results of an output.
 
 Reading, validation and re-asks are those of a run (process.py); it must not write a file.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from pipeline.agents import fingerprint, load_agent, resolve
-from pipeline.config import AppConfig, OllamaConfig, ProviderConfig, VLLMConfig
+from pipeline.agents import fingerprint, load_agent, resolve, variant_for
+from pipeline.config import AppConfig, OllamaConfig, OutputConfig, ProviderConfig, VLLMConfig
+from pipeline.config.loading import find_config, load_config
+from pipeline.errors import ConfigError
+from pipeline.llm.factory import client_of
 from pipeline.llm.failover import Failover
 from pipeline.llm.protocol import LLMClient
 from pipeline.llm.provider import AskResult, ExtractionRequest
 from pipeline.llm.retry import RetryPolicy, call_with_retries
+from pipeline.output import backend_of
+from pipeline.output.current import CurrentRecords, Record
 from pipeline.records import Entry, Failure, Postponed, Result
-from pipeline.run.plan import ExtractionPlan, VariantQuery
+from pipeline.run.plan import ExtractionPlan, VariantQuery, used_variants
 from pipeline.run.process import process
 
 AGENT = "event_classifier"
+_TEXT_FIELD = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +57,87 @@ class OneClient:
         return AskResult(tuple(attempts))
 
 
+class Extractor:
+    """An agent and a client that extract from one text after another; safe in threads.
+
+    `agent`: a name, or the path of an agent file. `client` None: the agent's first provider, by load_config() and the
+    environment; `close` closes it. A given client stays open. ConfigError for an agent or client that cannot be used.
+    """
+
+    def __init__(
+        self,
+        agent: str = "extractor",
+        client: LLMClient | None = None,
+        *,
+        variant: str | None = None,
+        agents_dir: str | None = None,
+        sleep: Callable[[float], object] = time.sleep,
+        rng: random.Random | None = None,
+    ) -> None:
+        app = load_config(find_config(os.environ), environ=os.environ) if client is None else AppConfig()
+        name, folder = _agent_place(agent, agents_dir or app.agents_dir)
+        self._agent = load_agent(name, agents_dir=folder)
+        self._variant = variant if variant is not None else app.variant
+        self._sleep = sleep
+        self._rng = rng or random.Random()
+        names = used_variants(self._agent, self._variant)
+        resolved = {each: resolve(self._agent, app, variant=each) for each in names}
+        self._owned = [] if client is not None else [client_of(app, own) for own in resolved.values()]
+        clients: list[LLMClient] = [*self._owned] if client is None else [client] * len(names)
+        self._clients = dict(zip(names, clients, strict=True))
+        queries = {
+            each: VariantQuery(own, fingerprint(own, _config_of(self._clients[each])), self._agent.compiled)
+            for each, own in resolved.items()
+        }
+        self._plan = ExtractionPlan(
+            self._agent, queries, Failover({}), pinned=self._variant, text_field=_TEXT_FIELD, repair=app.answers.repair
+        )
+
+    def __call__(
+        self, text: str, *, metadata: Mapping[str, Any] | None = None, document_id: str = "text"
+    ) -> Result | Failure:
+        """Return a Result with a valid `output`, or a Failure with the reason; never raise for a server or a model.
+
+        `metadata` fills the prompt's placeholders, as the fields of a JSON document do in a run.
+        """
+        client = self._clients[variant_for(self._agent, document_id, pinned=self._variant)]
+        asker = OneClient(client, RetryPolicy.of(_config_of(client)), self._sleep, self._rng)
+        outcome = process(_entry(text, metadata, document_id), self._plan, client=asker).outcome
+        if isinstance(outcome, Postponed):
+            return outcome.failure
+        assert isinstance(outcome, (Result, Failure))
+        return outcome
+
+    def close(self) -> None:
+        """Close the clients that were built here."""
+        for client in self._owned:
+            with suppress(OSError):
+                client.close()
+
+    def __enter__(self) -> Extractor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def extract(
+    text: str,
+    agent: str,
+    client: LLMClient | None = None,
+    *,
+    variant: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    document_id: str = "text",
+    agents_dir: str | None = None,
+    sleep: Callable[[float], object] = time.sleep,
+    rng: random.Random | None = None,
+) -> Result | Failure:
+    """Extract from one text (Extractor); the fields of the result are those of a record."""
+    with Extractor(agent, client, variant=variant, agents_dir=agents_dir, sleep=sleep, rng=rng) as extractor:
+        return extractor(text, metadata=metadata, document_id=document_id)
+
+
 def classify_global_event(
     text: str,
     client: LLMClient,
@@ -59,19 +151,37 @@ def classify_global_event(
 
     Retries follow the client's own config. `model` of the result names the provider that answered.
     """
-    config = _config_of(client)
-    agent = load_agent(AGENT, agents_dir=agents_dir)
-    resolved = resolve(agent, AppConfig(), variant="default")
-    asking = VariantQuery(resolved, fingerprint(resolved, config), agent.compiled)
-    plan = ExtractionPlan(agent, {"default": asking}, Failover({}))
-    data = text.encode("utf-8", "replace")
-    entry = Entry(document_id, document_id, None, len(data), "text", lambda: data)
-    asker = OneClient(client, RetryPolicy.of(config), sleep, rng or random.Random())
-    outcome = process(entry, plan, client=asker).outcome
-    if isinstance(outcome, Postponed):
-        return outcome.failure
-    assert isinstance(outcome, (Result, Failure))
-    return outcome
+    return extract(text, AGENT, client, document_id=document_id, agents_dir=agents_dir, sleep=sleep, rng=rng)
+
+
+def read_results(output: str, *, failed: bool = False, storage: Mapping[str, Any] | None = None) -> Iterator[Record]:
+    """Yield the current record of each document of an output: a folder, or s3://bucket/prefix, gs://…, az://….
+
+    `failed`: those without a result too. `storage`: options of the object-store client. No lock is held: a run may be
+    writing meanwhile. OutputError when the output cannot be read.
+    """
+    return CurrentRecords(backend_of(OutputConfig(output, storage=storage or {}))).read(failed=failed)
+
+
+def _agent_place(agent: str, agents_dir: str | None) -> tuple[str, str | None]:
+    """Return the name and the folder of an agent that is given by name or by the path of its file."""
+    if not agent.endswith((".yaml", ".yml")):
+        return agent, agents_dir
+    path = Path(agent)
+    if not path.is_file():
+        raise ConfigError(f"agent: got {agent!r}, which is no file")
+    return path.stem, str(path.parent)
+
+
+def _entry(text: str, metadata: Mapping[str, Any] | None, document_id: str) -> Entry:
+    """Return the text as a document of a run: a .txt, or with metadata a .json."""
+    if metadata is None:
+        data = text.encode("utf-8", "replace")
+        return Entry(document_id, document_id, None, len(data), "text", lambda: data)
+    if _TEXT_FIELD in metadata:
+        raise ConfigError(f"metadata: got the name {_TEXT_FIELD!r}, which is that of the text")
+    fields = json.dumps({_TEXT_FIELD: text, **metadata}, default=str).encode("ascii")
+    return Entry(document_id, document_id, None, len(fields), "json", lambda: fields)
 
 
 def _config_of(client: LLMClient) -> ProviderConfig:

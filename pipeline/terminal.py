@@ -10,7 +10,7 @@ import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TextIO
 
 from pipeline.config.redaction import SECRETS
@@ -107,9 +107,14 @@ def write_out(text: str) -> None:
 
     Raises OutputError when it cannot be written for another reason.
     """
+    text = SECRETS.redact(text)
+    stream_out([text if text.endswith("\n") else text + "\n"])
+
+
+def stream_out(lines: Iterable[str]) -> None:
+    """Write lines to stdout as they are, and stop when the reader has closed the pipe; OutputError as write_out."""
     try:
-        text = SECRETS.redact(text)
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.writelines(lines)
         sys.stdout.flush()
     except OSError as cause:
         # what is still buffered would fail again at the end of the process

@@ -1,17 +1,21 @@
-"""`classify_global_event`: one text, one client, the same checks as in a run."""
+"""`Extractor`, `extract` and `classify_global_event`: one text, one client, the same checks as in a run."""
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from conftest import Place
 from fake_llm import FakeLLM
 
 from pipeline.agents import load_agent
-from pipeline.api import classify_global_event
+from pipeline.api import Extractor, classify_global_event, extract
 from pipeline.config import OllamaConfig, VLLMConfig
+from pipeline.errors import ConfigError
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt, Failure, ModelMetadata, Result
@@ -82,3 +86,49 @@ def test_any_client_will_do_and_none_is_believed() -> None:
     assert (found.reason, found.stage, found.attempts) == ("schema_invalid", "validate", 2)
     assert poet.asked[1].startswith(poet.asked[0])
     assert "O sea!" in poet.asked[1]
+
+
+@pytest.mark.parametrize("agent", ["extractor", "event_classifier"])
+def test_extract_equals_a_run(place: Place, agent: str) -> None:
+    """The result for a text is the one that a run writes, but for the times and the place."""
+    place.configure({"agent": agent})
+    (name,) = place.documents(1)
+    place.run()
+    line = json.loads((place.folder / "out" / "results.jsonl").read_text(encoding="utf-8"))
+    text = (place.folder / "inbox" / name).read_text(encoding="utf-8")
+    client = VLLMClient(VLLMConfig(base_url=place.server.url, model="llama3.1"))
+    found = extract(text, agent, client, document_id=name)
+    assert isinstance(found, Result)
+    assert (found.output, found.sha256, found.fingerprint) == (line["output"], line["sha256"], line["fingerprint"])
+    assert (found.attempts, found.document_chars) == (line["attempts"], line["document_chars"])
+
+
+def test_an_extractor_reads_the_configuration(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a client it takes the configured provider; eight threads share it."""
+    place.configure()
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setenv("PIPELINE_CONFIG", "pipeline.yaml")
+    with Extractor("agents/small.yaml") as extractor, ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda number: extractor(f"[[doc:{number}]] A text."), range(24)))
+    assert all(isinstance(each, Result) and each.model.provider == "vllm" for each in found)
+    assert sorted(chat.document for chat in place.server.chats()) == sorted(map(str, range(24)))
+
+
+def test_metadata_fills_the_prompt(place: Place) -> None:
+    """What a document's fields are in a run, metadata is for a text."""
+    place.configure(agent={"user_prompt": "$title: $document\n"})
+    client = VLLMClient(VLLMConfig(base_url=place.server.url, model="llama3.1"))
+    folder = str(place.folder / "agents")
+    found = extract("[[doc:1]] A text.", "small", client, metadata={"title": "The title"}, agents_dir=folder)
+    assert isinstance(found, Result)
+    assert "The title: [[doc:1]] A text." in json.dumps(place.server.chats()[-1].body)
+    with pytest.raises(ConfigError, match="is that of the text"):
+        extract("A text.", "small", client, metadata={"text": "x"}, agents_dir=folder)
+
+
+def test_an_agent_that_is_not_there() -> None:
+    """A wrong name or path is a ConfigError before anything is sent."""
+    with pytest.raises(ConfigError, match="which is no file"):
+        extract("A text.", "nowhere/agent.yaml", VLLMClient(VLLMConfig()))
+    with pytest.raises(ConfigError, match="the nearest is extractor"):
+        extract("A text.", "extracter", VLLMClient(VLLMConfig()))

@@ -32,7 +32,7 @@ from pipeline import (
 NAMED = (
     *("AppConfig", "ExtractionAttempt", "LLMClient", "ModelMetadata", "OllamaClient", "OllamaConfig", "VLLMClient"),
     *("ResolvedAgentConfig", "VLLMConfig", "build_config_from_resolved", "build_llm_client", "check_vllm_health"),
-    *("classify_global_event", "load_config"),
+    *("Extractor", "Record", "classify_global_event", "extract", "load_config", "read_results"),
 )
 TEN = {
     "base_url": "http://127.0.0.1:8000",

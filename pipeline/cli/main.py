@@ -87,6 +87,12 @@ def _diff() -> Command:
     return diff
 
 
+def _results() -> Command:
+    from pipeline.cli import results
+
+    return results
+
+
 def _eval() -> Command:
     from pipeline.cli import eval
 
@@ -124,6 +130,7 @@ COMMANDS: Mapping[str, tuple[str, Callable[[], Command]]] = {
     "report": ("rebuild the report of an output; calls no model", _report),
     "errors": ("show failures, their causes and how to retry them", _errors),
     "diff": ("show what changed between two outputs", _diff),
+    "results": ("show or save the current results: table, CSV, JSON Lines", _results),
     "eval": ("grade the answers against judged documents", _eval),
     "compact": ("keep only the last record of each document", _compact),
     "purge": ("remove documents from an output", _purge),

@@ -46,6 +46,14 @@ def build_llm_client(
     return _client(build_config_from_resolved(resolved, ollama, vllm))
 
 
+def client_of(app: AppConfig, resolved: ResolvedAgentConfig) -> Client:
+    """The client of the agent's first provider, whatever its name; of several replicas, the first one."""
+    name = resolved.provider or "ollama"
+    client = _client(_asking(app.provider_config(name), resolved, name=name), name=name)
+    client.from_reasoning = app.answers.from_reasoning
+    return client
+
+
 def build_failover(
     app: AppConfig, variants: Mapping[str, ResolvedAgentConfig], *, tools: Tools, pool_size: int
 ) -> Failover:

@@ -1,0 +1,205 @@
+"""`pipeline results [OUT]`: the current result of every document as a table, JSON Lines, CSV or Parquet.
+
+It must not call a model or change an output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+from pipeline.cli.accepting import read_ids
+from pipeline.cli.arguments import output_config
+from pipeline.cli.flags import add_out, count
+from pipeline.errors import EXIT_OK, ConfigError, OutputError
+from pipeline.output import backend_of, read_runs
+from pipeline.output.backend import OutputBackend
+from pipeline.output.current import CurrentRecords
+from pipeline.report.rows import (
+    POSITION,
+    REASON,
+    Condition,
+    Row,
+    check_paths,
+    parse_condition,
+    paths_of_schema,
+    paths_of_value,
+    rows_of,
+)
+from pipeline.report.table_formats import STATUS_COLUMNS, csv_lines, json_lines, table_lines
+from pipeline.terminal import plural, stream_out, width_of
+
+EXAMPLES = """examples:
+  pipeline results out
+  pipeline results out --format csv --fields id,severity,companies.name --save events.csv
+  pipeline results out --where 'severity >= 50' --where companies
+  pipeline results out --explode companies --fields id,companies.name,companies.ticker"""
+
+SHOWN_ROWS = 50
+"""Rows of a table on a terminal without --limit."""
+_SEARCHED_RECORDS = 1000
+"""Results that are searched for a path that the schema does not have."""
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """Add the flags of this command."""
+    add_out(command)
+    add = command.add_argument_group("rows and columns").add_argument
+    add("--format", choices=("table", "jsonl", "csv"), help="default: table on a terminal, else jsonl")
+    add("--fields", metavar="A,B.C", help="columns by dotted path; own values begin with _ (_status, _model, …)")
+    add(
+        "--where",
+        metavar="COND",
+        action="append",
+        default=[],
+        help="'PATH OP VALUE' with = != < <= > >= ~, or PATH, or !PATH; all must hold",
+    )
+    add("--ids", metavar="ID|@FILE", nargs="+", help="only these documents")
+    add("--explode", metavar="LIST", help="a row for each item of a list")
+    add("--failed", action="store_true", help="a row for failed documents too")
+    add("--limit", metavar="N", type=count, help="at most N rows")
+    add("--save", metavar="FILE", help="write a file, replaced when all is written")
+    add("--csv-raw", action="store_true", help="do not protect cells that a spreadsheet would run as a formula")
+
+
+def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
+    """Print or save the rows; return 0, also without any. ConfigError for paths and ids that no record has."""
+    config = output_config(arguments, environ=environ)
+    backend = backend_of(config)
+    current = CurrentRecords(backend)
+    conditions = [parse_condition(text) for text in arguments.where]
+    fields = _fields(arguments, backend, conditions)
+    ids = _ids(arguments.ids)
+    limit = arguments.limit
+    form = arguments.format or ("table" if sys.stdout.isatty() and not arguments.save else "jsonl")
+    if form == "table" and limit is None and sys.stdout.isatty() and not arguments.save:
+        limit = SHOWN_ROWS
+    rows = _rows(current, arguments, ids=ids, conditions=conditions)
+    shown = rows if limit is None else islice(rows, limit)
+    given = fields if arguments.fields or arguments.explode else None
+    lines = _formatted(shown, form, fields, given, arguments, environ=environ)
+    if arguments.save:
+        _save(Path(arguments.save), lines)
+    else:
+        stream_out(lines)
+    if limit is not None and next(rows, None) is not None:
+        sys.stderr.write(f"more rows are there than the {limit} shown (--limit)\n")
+    elif current.without_result and not arguments.failed:
+        verb = "document failed and has" if current.without_result == 1 else "documents failed and have"
+        sys.stderr.write(f"{current.without_result:,} {verb} no row (--failed)\n")
+    return EXIT_OK
+
+
+def _rows(
+    current: CurrentRecords,
+    arguments: argparse.Namespace,
+    *,
+    ids: frozenset[str] | None,
+    conditions: Sequence[Condition],
+) -> Iterator[Row]:
+    """Yield the rows that are wanted; ConfigError when the output holds no record, or not one of the ids."""
+    records = 0
+    found: set[str] = set()  # of the wanted ids only
+    for record in current.read(failed=arguments.failed):
+        records += 1
+        if ids is not None:
+            if record.id not in ids:
+                continue
+            found.add(record.id)
+        for row in rows_of(record, arguments.explode):
+            if all(condition.holds(row) for condition in conditions):
+                yield row
+    if not records and not current.without_result:
+        raise ConfigError("results: the output holds no record, need the output of a run")
+    missing = sorted((ids or frozenset()) - found)
+    if missing:
+        more = f" and {plural(len(missing) - 1, 'more')[:-1]}" if len(missing) > 1 else ""
+        raise ConfigError(f"--ids: got {missing[0]!r}{more}, of which the output has no row")
+
+
+def _ids(values: Sequence[str] | None) -> frozenset[str] | None:
+    if values is None:
+        return None
+    ids: set[str] = set()
+    for value in values:
+        ids |= read_ids(value[1:], flag="--ids") if value.startswith("@") else {value}
+    return frozenset(ids)
+
+
+def _fields(arguments: argparse.Namespace, backend: OutputBackend, conditions: Sequence[Condition]) -> list[str]:
+    """Return the columns; ConfigError for a path that neither the schema nor the first results have."""
+    known = _schema_paths(backend)
+    named = [name.strip() for name in arguments.fields.split(",") if name.strip()] if arguments.fields else []
+    wanted = {"--fields": named, "--where": [condition.path for condition in conditions]}
+    explode = arguments.explode
+    if not known or any(_is_new(path, known) for paths in wanted.values() for path in paths) or explode:
+        records = islice(CurrentRecords(backend).read(failed=False), _SEARCHED_RECORDS)
+        known = list(dict.fromkeys([*known, *(path for record in records for path in paths_of_value(record.output))]))
+    for flag, paths in wanted.items():
+        check_paths(paths, known, flag=flag)
+    if explode is not None:
+        check_paths([explode], known, flag="--explode")
+    return named or _usual(known, explode, failed=arguments.failed)
+
+
+def _is_new(path: str, known: Sequence[str]) -> bool:
+    return not path.startswith("_") and path != "id" and path not in known
+
+
+def _usual(known: Sequence[str], explode: str | None, *, failed: bool) -> list[str]:
+    first = [*STATUS_COLUMNS, *([REASON] if failed else [])]
+    if explode is None:
+        return [*first, *(path for path in known if "." not in path)]
+    items = [path for path in known if path.startswith(f"{explode}.") and "." not in path[len(explode) + 1 :]]
+    return [*first, POSITION, *(items or [explode])]
+
+
+def _schema_paths(backend: OutputBackend) -> list[str]:
+    for run in reversed(read_runs(backend)):
+        for question in run.get("config", {}).get("question", {}).values():
+            if isinstance(question.get("schema"), dict):
+                return paths_of_schema(question["schema"])
+    return []
+
+
+def _formatted(
+    rows: Iterable[Row],
+    form: str,
+    fields: Sequence[str],
+    given: Sequence[str] | None,
+    arguments: argparse.Namespace,
+    *,
+    environ: Mapping[str, str],
+) -> Iterator[str]:
+    if form == "csv":
+        return csv_lines(rows, fields, raw=arguments.csv_raw)
+    if form == "table":
+        return table_lines(rows, fields, width=width_of(sys.stdout, environ))
+    return json_lines(rows, given)
+
+
+def _save(path: Path, lines: Iterable[str]) -> None:
+    """Write the file beside its place and rename it when it is whole; OutputError when it cannot be written."""
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", newline="", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as exc:
+        raise OutputError(f"{path} cannot be written: {exc.strerror or exc}") from exc
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink()

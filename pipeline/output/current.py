@@ -1,0 +1,56 @@
+"""The current record of each document of an output: its last result, or its failure when it has none.
+
+It must not change an output, and holds no lock: a run may be writing meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipeline.output.backend import OutputBackend
+from pipeline.output.compaction import last_lines
+
+Status = Literal["done", "stale", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A document's current record. `stale`: the document failed later, and this is its earlier result.
+
+    `output` is None for a failed document and `reason` None for a result; `raw` is the whole line.
+    """
+
+    id: str
+    status: Status
+    output: Mapping[str, Any] | None
+    reason: str | None
+    raw: Mapping[str, Any]
+
+
+class CurrentRecords:
+    """The current records of an output, read line by line. `without_result`: failed documents, after the last line."""
+
+    def __init__(self, backend: OutputBackend) -> None:
+        self.without_result = 0
+        self._backend = backend
+
+    def read(self, *, failed: bool) -> Iterator[Record]:
+        """Yield the last result of each document in the order of the lines, then with `failed` those without one."""
+        self.without_result = 0
+        with closing(self._backend.read()) as index:
+            for line, key in last_lines(self._backend):
+                index.seen(key.id)
+                known = index.known(key.id)
+                raw = json.loads(line)
+                status: Status = "stale" if known is not None and known.failed else "done"
+                yield Record(key.id, status, raw["output"], None, raw)
+            for line, key in self._backend.records("errors"):
+                # marked as seen, so that one failure is not read twice
+                if index.is_current_failure(key.id, key.run) and not index.seen(key.id):
+                    self.without_result += 1
+                    if failed:
+                        yield Record(key.id, "failed", None, key.reason, json.loads(line))
