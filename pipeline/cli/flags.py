@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import argparse
 import re
+from datetime import datetime
 from urllib.parse import urlsplit
 
 from pipeline.config.texts import mask_url
+
+_SCHEDULED_WITHIN_S, _CLOCK_SKEW_S = 7 * 86400.0, 300.0
+"""Job names with a minute outside of this time are not those of a CronJob: a retry is not a week late."""
 
 _UNITS_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 
@@ -78,6 +82,20 @@ def duration_s(text: str) -> float:
     if re.fullmatch(r"\d+(\.\d+)?", text):
         return float(text)
     raise argparse.ArgumentTypeError(f"got {text!r}, need a time such as 90s, 30m, 5h or 1h30m")
+
+
+def started_at(text: str, *, now: float) -> float | None:
+    """Return a Unix time: of an RFC 3339 time, or of the Job of a CronJob, whose name ends with its scheduled minute.
+
+    None for any other word, which is the name of a Job that a person created. `now` tells a minute from a number.
+    """
+    try:
+        moment = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))
+    except ValueError:
+        minutes = re.fullmatch(r".*-(\d{8,9})", text)
+        scheduled = 60.0 * int(minutes[1]) if minutes else 0.0
+        return scheduled if now - _SCHEDULED_WITHIN_S <= scheduled <= now + _CLOCK_SKEW_S else None
+    return moment.timestamp() if moment.tzinfo is not None else None
 
 
 def age_s(text: str) -> float:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.cli.flags import add_config_flags, count, duration_s, http_url, port
+from pipeline.cli.flags import add_config_flags, count, duration_s, http_url, port, started_at
+
+logger = logging.getLogger(__name__)
 
 EXAMPLES = """examples:
   pipeline run --config config/prod.yaml
@@ -38,6 +42,11 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     )
     add = command.add_argument_group("execution").add_argument
     add("--max-duration", metavar="5h", type=duration_s, help="stop cleanly after this time (90s, 30m, 5h, 1h30m, 2d)")
+    add(
+        "--started-at",
+        metavar="WHEN",
+        help="--max-duration counts from WHEN: a time such as 2026-01-31T02:15:00Z, or the name of a CronJob's Job",
+    )
     add(
         "--incomplete-exit",
         metavar="3",
@@ -77,7 +86,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         only_failed=None if only is None else frozenset(filter(None, only.split(","))),
         retry_failed=not arguments.no_retry_failed,
         redo=arguments.redo,
-        max_duration_s=arguments.max_duration,
+        max_duration_s=_remaining_s(arguments.max_duration, arguments.started_at),
         run_id=arguments.run_id,
         dry_run=arguments.dry_run,
         incomplete_exit=arguments.incomplete_exit,
@@ -92,6 +101,22 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         config_file=config_path(arguments, environ=environ),
     )
     return run(options, load=lambda: load_app(arguments, environ=environ), environ=environ)
+
+
+def _remaining_s(max_duration_s: float | None, started: str | None) -> float | None:
+    """Return the seconds until this run must stop, 0 when it should have; None for no limit."""
+    from pipeline.errors import ConfigError
+
+    if started is None:
+        return max_duration_s
+    if max_duration_s is None:
+        raise ConfigError(f"--started-at: got {started!r} without --max-duration, which counts from it")
+    now = time.time()
+    began = started_at(started, now=now)
+    if began is None:
+        logger.info("--started-at names no time, so that --max-duration counts from now", extra={"started_at": started})
+        began = now
+    return max(0.0, began + max_duration_s - now)
 
 
 def _pushgateway(flag: str | None, environ: Mapping[str, str]) -> str | None:

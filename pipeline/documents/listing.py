@@ -5,6 +5,7 @@ It runs lazily in the reader's thread; it must not hold a list of the files, or 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -38,7 +39,7 @@ from pipeline.stores import (
 if TYPE_CHECKING:
     from pipeline.config import InputSource
 
-
+_log = logging.getLogger(__name__)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _LOOKED_AT_BEFORE = 10_000
 
@@ -75,11 +76,22 @@ def _local(path: str, source: InputSource, plan: ListingPlan) -> DocumentSource:
         kind = TryLaterError if is_trouble(cause) else ConfigError
         raise kind(f"input.uri: {path!r} cannot be inspected: {describe(cause)}") from cause
     if not is_folder:
+        if _may_be_missing(root, plan):
+            _log.warning(
+                "input.uri: %r does not exist and counts as empty (input.min_documents: 0); put documents there",
+                path,
+            )
+            return _origin(lambda _: iter(()), root, source, chosen=select([], []), plan=plan)
         raise ConfigError(f"input.uri: got {path!r}: there is no such file or folder{_hint(path)}")
     if isinstance(plan.output, Path) and os.path.realpath(plan.output) == os.path.realpath(root):
         raise ConfigError(f"input.uri: {path!r} is the output as well, need another folder for one of them")
     chosen = select(plan.config.include, plan.config.exclude, glob=glob)
     return _origin(partial(_chosen_files, root, chosen, plan=plan), root, source, chosen=chosen, plan=plan)
+
+
+def _may_be_missing(folder: Path, plan: ListingPlan) -> bool:
+    """True for a new volume: no documents are needed, and only the last folder of the path is not there."""
+    return plan.config.min_documents == 0 and not folder.exists() and folder.parent.is_dir()
 
 
 def _hint(path: str) -> str:

@@ -58,6 +58,7 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
     shard, shard_from = find_shard(options.shard, environ)
     run_id = options.run_id or _new_run_id()
     _identify(run_id, shard, shard_from)
+    until = None if options.max_duration_s is None else time.monotonic() + options.max_duration_s
     stop = threading.Event()
     plan = _linted(build_plan(app, stop=stop))
     grading = check_gold(app, plan)
@@ -69,12 +70,12 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
     signals = Signals(stop)
     entries = _load_entries(app, plan, counts=counts, patience=patience)
     try:
-        with _open_output(app, plan, shard=shard, run_id=run_id, stop=stop) as output:
+        with _open_output(app, plan, shard=shard, run_id=run_id, stop=stop, until=until) as output:
             equate_former(app, plan, index=output.index, backend=output.backend)
             check_redo(app, plan, output=output, rules=rules)
             end = RunClosing(app, options, output, listing=counts, environ=environ, grading=grading)
             session = _Session(app, options, end, plan=plan, output=output, counts=counts, load=load, environ=environ)
-            session.patience = patience
+            session.patience, session.until = patience, until
             selection = session.select(rules, shard=shard)
             code = session.go(lambda: entries, selection, stop=stop, signals=signals)
         if session.closing.has_settled_errors and signals.number is None:
@@ -93,6 +94,12 @@ def _identify(run_id: str, shard: Shard, shard_from: str) -> None:
         handler.bind({"run_id": run_id, "shard": shard.label})
     if shard_from:
         logger.info("one shard of the documents", extra={"shard": shard.label, "from": shard_from})
+
+
+def _lock_wait_s(app: AppConfig, until: float | None) -> float:
+    """Return how long to wait for the lock: never longer than the run may last."""
+    wait_s = app.runner.lock_wait_s
+    return wait_s if until is None else max(0.0, min(wait_s, until - time.monotonic()))
 
 
 def _linted(plan: ExtractionPlan) -> ExtractionPlan:
@@ -120,6 +127,7 @@ class _Session:
         environ: Mapping[str, str],
     ) -> None:
         self.patience: Patience | None = None
+        self.until: float | None = None
         self.counts = counts
         self.app, self.options, self.plan, self.output = app, options, plan, output
         self.load, self.environ, self.started = load, environ, time.monotonic()
@@ -162,7 +170,7 @@ class _Session:
             supervisor=self._supervisor(stop),
             watcher=display,
             budget=options.limit,
-            until=None if options.max_duration_s is None else self.started + options.max_duration_s,
+            until=self.until,
             patience=self.patience,
         )
         self.runner = signals.runner = Runner(job, self.plan, stop=stop)
@@ -214,12 +222,14 @@ class _Session:
         ]
 
 
-def _open_output(app: AppConfig, plan: ExtractionPlan, *, shard: Shard, run_id: str, stop: threading.Event) -> Output:
+def _open_output(
+    app: AppConfig, plan: ExtractionPlan, *, shard: Shard, run_id: str, stop: threading.Event, until: float | None
+) -> Output:
     return Output.open(
         app.output,
         agent=plan.agent.name,
         shard=shard if shard.count else None,
-        lock_wait_s=app.runner.lock_wait_s,
+        lock_wait_s=_lock_wait_s(app, until),
         run_id=run_id,
         wait=stop.wait,
         max_outage_s=app.runner.max_outage_s,

@@ -17,6 +17,7 @@ from fake_llm import FakeLLM
 
 from pipeline.cli import parser
 from pipeline.cli.arguments import same_command
+from pipeline.cli.flags import started_at
 
 LENIENT = ("--set", "runner.max_error_rate=1")
 
@@ -297,3 +298,25 @@ def test_the_command_to_run_again_keeps_every_setting_that_holds_no_secret(setti
     """A pasted command asks the same server; only what is or may hold a secret is left out."""
     arguments = parser("run").parse_args(["run", "--set", setting])
     assert (setting in shlex.split(same_command(arguments))) is kept
+
+
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2027-01-15T08:00:00Z", NOW),
+        ("2027-01-15T09:00:00+01:00", NOW),
+        (f"news-nightly-{int(NOW // 60)}", NOW),
+        (f"news-nightly-{int(NOW // 60) - 300}", NOW - 18_000),
+        ("news-nightly-29380815", None),
+        ("news-20270115", None),
+        ("news-now", None),
+        ("2027-01-15T08:00:00", None),
+        ("", None),
+    ],
+)
+def test_a_start_is_a_time_or_the_job_of_a_cron_job(text: str, moment: float | None) -> None:
+    """Its name ends with the scheduled minute; a number that is far from now is part of another name."""
+    assert started_at(text, now=NOW) == moment
