@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import logging
 import os
 import sys
@@ -15,8 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from pipeline import __version__
-from pipeline.cli.usage import Parser
-from pipeline.config.redaction import SECRETS
+from pipeline.cli.usage import Parser, complain
 from pipeline.errors import (
     EXIT_CONFIG,
     EXIT_INTERNAL,
@@ -148,14 +148,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not words:
             parser("").print_help(sys.stderr)
             return EXIT_CONFIG
+        if _wants_json(words):  # usage errors too are JSON then
+            setup("info", format="json")
         arguments = parser(_command_in(words)).parse_args(words)
     except ConfigError as error:
-        sys.stderr.write(SECRETS.redact(f"pipeline: {error}\n"))
+        complain(f"pipeline: {error}")
         return EXIT_CONFIG
     except OSError as error:  # a command's module cannot be opened
         if not is_machine_trouble(error):
             raise
-        sys.stderr.write(f"pipeline: {_SHORTAGE % error}\n")
+        complain(f"pipeline: {_SHORTAGE % error}")
         return EXIT_LATER
     handler = setup(arguments.log_level, format=arguments.log_format, quiet=arguments.quiet)
     threading.excepthook = _log_thread_error
@@ -173,8 +175,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         interrupted = isinstance(error.__cause__, KeyboardInterrupt)
         code = EXIT_SIGINT if interrupted else _code_of_internal_error(error)
     finally:
+        _advise(arguments.command, code)
         _close(handler, code)
     return code
+
+
+def _wants_json(words: Sequence[str]) -> bool:
+    """Return True when a command line asks for a JSON log, whether or not it can be parsed."""
+    return "--log-format=json" in words or ("--log-format", "json") in itertools.pairwise(words)
+
+
+def _advise(command: str, code: int) -> None:
+    """Log, as the last line of a pod, what a person can do there; `pipeline run` is no command for them."""
+    if command != "run" or code == EXIT_OK:
+        return
+    from pipeline.run.pod import advice
+
+    if (line := advice(code, os.environ)) is not None:
+        logger.warning(line[0], extra=line[1])
 
 
 def _code_of_internal_error(error: Exception) -> int:

@@ -6,11 +6,17 @@ It must not know any command or flag.
 from __future__ import annotations
 
 import argparse
+import logging
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from pipeline.config.constraints import nearest_hint
+from pipeline.config.redaction import SECRETS
 from pipeline.errors import EXIT_CONFIG
+from pipeline.logs import active_handler
+
+_log = logging.getLogger(__name__)
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,4 +41,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the error and exit with code 2."""
-        self.exit(EXIT_CONFIG, f"{self.prog}: {message}\nsee: {self.prog} --help\n")
+        complain(f"{self.prog}: {message}\nsee: {self.prog} --help")
+        self.exit(EXIT_CONFIG)
+
+
+def complain(text: str) -> None:
+    """Write an error of a command line that has not been parsed: to the log when it is set up already, else as text."""
+    if active_handler() is None:
+        sys.stderr.write(SECRETS.redact(f"{text}\n"))
+        return
+    for line in text.splitlines():
+        _log.error("%s", line)

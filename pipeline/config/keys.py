@@ -69,6 +69,7 @@ def misspelt_names(environ: Iterable[str]) -> dict[str, str]:
         "PIPELINE_CONFIG",
         "PIPELINE_SHARDS",
         "PIPELINE_PUSHGATEWAY",
+        "PIPELINE_RESUME_COMMAND",
     ]
     unknown = [name for name in environ if name.startswith("PIPELINE_") and name not in known]
     matches = {name: _nearest_name(name[:200], known) for name in unknown if not _OF_A_SERVICE.search(name)}

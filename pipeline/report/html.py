@@ -24,6 +24,7 @@ from pipeline.report.text import (
     counts_text,
     is_fair,
     left_text,
+    lost_shards,
     remaining_text,
     rerun_command,
     shown_files,
@@ -122,7 +123,7 @@ def _tone(report: Mapping[str, Any]) -> str:
 
 
 def _warnings(report: Mapping[str, Any]) -> str:
-    texts = [f"No run of shard {index} is in this output." for index in report["missing_shards"]]
+    texts = [f"No run of shard {index} is in this output." for index in lost_shards(report)]
     texts += [f"{warning[:1].upper()}{warning[1:]}." for warning in report["mixed_questions"]]
     texts += report["compared"]["warnings"]
     texts += [f"{message}."] if (message := left_text(report["run"])) else []

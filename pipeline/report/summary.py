@@ -6,45 +6,21 @@ It must not call a model or read a document: everything here is computed from th
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline.config.redaction import SECRETS
 from pipeline.errors import REASONS
+from pipeline.report.headlines import COUNTS, headline
 from pipeline.report.html import page
 from pipeline.report.questions import mixed_variants, question_rows
-from pipeline.report.remaining import NONE_REMAIN, RemainingFailures, merged
+from pipeline.report.remaining import NONE_REMAIN, RemainingFailures
+from pipeline.report.shard_runs import age, last_with_results, merged_runs, runs_of_shard, shard_of, shard_row
 from pipeline.report.stats import Numbers, RunStats, merge
 
 REPORT_VERSION = 1
 COMPARED_DOCUMENTS = 10
 """Documents that both runs need before a field is compared: with fewer, a difference is chance."""
-
-COUNTS = ("found", "done", "failed", "skipped", "ignored", "left")
-_WORST_FIRST = (70, 2, 1, 3, 143, 130, 0)
-_HEADLINES: Mapping[int, str] = {
-    1: "TOO MANY FAILURES",
-    2: "CONFIGURATION ERROR",
-    3: "STOPPED BEFORE THE END",
-    70: "INTERNAL ERROR",
-    130: "INTERRUPTED",
-    143: "INTERRUPTED",
-}
-
-
-def reconciles(counts: Mapping[str, int]) -> bool:
-    """Return True when found = done + failed + skipped + ignored + left."""
-    return counts["found"] == sum(counts[name] for name in COUNTS[1:])
-
-
-def headline(counts: Mapping[str, int], exit_code: int, *, remaining: int = 0) -> str:
-    """Return the verdict in capital letters; `remaining`: failures that remain, of earlier runs too."""
-    if exit_code:
-        return _HEADLINES.get(exit_code, "STOPPED")
-    if counts["left"]:
-        return "STOPPED AS REQUESTED"
-    return "FINISHED WITH FAILURES" if counts["failed"] or remaining else "FINISHED"
 
 
 def run_summary(
@@ -94,27 +70,32 @@ def run_summary(
     }
 
 
-def build_report(runs: Sequence[dict[str, Any]], output_counts: Mapping[str, Any]) -> dict[str, Any]:
+def build_report(
+    runs: Sequence[dict[str, Any]], output_counts: Mapping[str, Any], *, awaits_shards: bool = False
+) -> dict[str, Any]:
     """Return the content of report.json for the newest run, over all shards when that run was a shard.
 
-    `runs`: the contents of runs/*.json in any order. Raises ValueError when there is none.
+    `runs`: the contents of runs/*.json in any order. `awaits_shards`: shards without a run may still be waiting or at
+    work, so that it is no error that they are missing. Raises ValueError when there is no run.
     """
     if not runs:
         raise ValueError("runs: got none, need the summary of at least one run")
-    ordered = sorted(runs, key=_age)
-    of = _shard_of(ordered[-1])[1]
-    history = [_runs_of_shard(ordered, (index, of)) for index in range(of)]
+    ordered = sorted(runs, key=age)
+    of = shard_of(ordered[-1])[1]
+    history = [runs_of_shard(ordered, (index, of)) for index in range(of)]
     current = [shard_runs[-1] for shard_runs in history if shard_runs]
-    previous = [earlier for shard_runs in history if (earlier := _last_with_results(shard_runs[:-1])) is not None]
+    previous = [earlier for shard_runs in history if (earlier := last_with_results(shard_runs[:-1])) is not None]
     missing = [index for index, shard_runs in enumerate(history) if not shard_runs]
-    run = current[0] if of == 1 else _merged(current, missing)
+    awaits_shards = awaits_shards and bool(missing)
+    run = current[0] if of == 1 else merged_runs(current, missing, awaits_shards=awaits_shards)
     return {
         "v": REPORT_VERSION,
         "verdict": run["verdict"],
         "exit_code": run["exit_code"],
         "run": run,
-        "shards": [_shard_row(shard_run) for shard_run in current] if of > 1 else [],
+        "shards": [shard_row(shard_run) for shard_run in current] if of > 1 else [],
         "missing_shards": missing,
+        "awaits_shards": awaits_shards,
         "output": dict(output_counts),
         "questions": question_rows(run, output_counts),
         "mixed_questions": mixed_variants(current),
@@ -148,6 +129,7 @@ def write_newest(
     *,
     runs: Callable[[], Sequence[dict[str, Any]]],
     counts: Callable[[], Mapping[str, Any]],
+    awaits_shards: bool = False,
 ) -> dict[str, Any]:
     """Write the report of all runs, again while further runs have ended meanwhile; return the last one written.
 
@@ -156,7 +138,7 @@ def write_newest(
     """
     summaries = runs()
     while True:
-        report = build_report(summaries, counts())
+        report = build_report(summaries, counts(), awaits_shards=awaits_shards)
         write_report(replace, report)
         if not report["shards"]:  # no run can be beside a run without shards
             return report
@@ -164,80 +146,6 @@ def write_newest(
         summaries = runs()
         if len(summaries) <= known:
             return report
-
-
-def _age(run: Mapping[str, Any]) -> tuple[int, str]:
-    return run["run"], run["finished_at"]
-
-
-def _shard_of(run: Mapping[str, Any]) -> tuple[int, int]:
-    """Return (index, of) of a shard written as I/N or IIIII-of-NNNNN; (0, 1) for a run without shards."""
-    numbers = re.findall(r"\d+", run["shard"] or "")
-    return (int(numbers[0]), int(numbers[1])) if len(numbers) == 2 else (0, 1)
-
-
-def _runs_of_shard(runs: Sequence[dict[str, Any]], shard: tuple[int, int]) -> list[dict[str, Any]]:
-    return [run for run in runs if _shard_of(run) == shard]
-
-
-def _last_with_results(runs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the newest of the runs that has results of its own to compare with, or None."""
-    return next((run for run in reversed(runs) if run["stats"]["outcomes"]["done"]), None)
-
-
-def _merged(current: Sequence[dict[str, Any]], missing: Sequence[int]) -> dict[str, Any]:
-    """Return the newest runs of all shards as one summary."""
-    ignored = _most([run["ignored"] for run in current])
-    counts = _merged_counts([run["counts"] for run in current], ignored=sum(ignored.values()))
-    worst = min(current, key=_badness)
-    remaining = merged([RemainingFailures.from_json(run.get("remaining")) for run in current])
-    verdict = worst["verdict"] if worst["exit_code"] else headline(counts, 0, remaining=remaining.failed)
-    message = f"shard {worst['shard']}: {worst['message']}" if worst["message"] else ""
-    newest = max(current, key=_age)
-    return {
-        **newest,
-        "shard": None,
-        "exit_code": worst["exit_code"],
-        "verdict": f"SHARDS ARE MISSING: {verdict}" if missing else verdict,
-        "message": message,
-        "started_at": min(run["started_at"] for run in current),
-        "finished_at": max(run["finished_at"] for run in current),
-        "counts": counts,
-        "ignored": ignored,
-        "remaining": remaining.to_json(),
-        "files": {name: where for run in current for name, where in run["files"].items()},
-        "parts": [part for run in current for part in run["parts"]],
-        "stats": merge([run["stats"] for run in current]),
-        "overhead": _added([run.get("overhead", {}) for run in current]),
-        "prompt_length": [row for run in current for row in run.get("prompt_length", [])],
-        "ask_again": [document_id for run in current for document_id in run.get("ask_again", [])],
-    }
-
-
-def _added(tables: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    names = dict.fromkeys(name for table in tables for name in table)
-    return {name: sum(table.get(name, 0) for table in tables) for name in names}
-
-
-def _badness(run: Mapping[str, Any]) -> int:
-    return _WORST_FIRST.index(run["exit_code"]) if run["exit_code"] in _WORST_FIRST else 0
-
-
-def _merged_counts(shards: Sequence[Mapping[str, int]], *, ignored: int) -> dict[str, int]:
-    """Return the counts of all shards; ignored files belong to no shard and are counted once."""
-    added = {name: sum(counts[name] for counts in shards) for name in COUNTS}
-    return {**added, "ignored": ignored, "found": added["found"] - added["ignored"] + ignored}
-
-
-def _most(tables: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    """Return the maximum per name: every shard lists the same files of the whole input."""
-    names = sorted({name for table in tables for name in table})
-    return {name: max(table.get(name, 0) for table in tables) for name in names}
-
-
-def _shard_row(run: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("shard", "run", "run_id", "exit_code", "verdict", "counts", "started_at", "finished_at")
-    return {**{name: run[name] for name in names}, "elapsed_s": run["stats"]["elapsed_s"]}
 
 
 def _compared(run: Mapping[str, Any], previous: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def left_text(run: Mapping[str, Any]) -> str:
         remaining = f"At least {remaining}: not all were listed"
     if run["exit_code"] == EXIT_CONFIG:
         return f"{remaining}. Fix the error, then run the same command to resume"
-    return f"{remaining}. Run the same command to resume"
+    return f"{remaining}. {'In Kubernetes, resume with' if run.get('resume') else 'Run the same command to resume'}"
 
 
 def _verdict(report: Mapping[str, Any], *, colour: bool, width: int) -> list[str]:
@@ -120,7 +120,12 @@ def _verdict(report: Mapping[str, Any], *, colour: bool, width: int) -> list[str
 def is_fair(report: Mapping[str, Any]) -> bool:
     """Return True when a run with exit code 0 has new or remaining failures, mixed questions or missing shards."""
     failed = report["run"]["counts"]["failed"] or report["run"].get("remaining", {}).get("failed", 0)
-    return bool(failed or report["missing_shards"] or report["mixed_questions"])
+    return bool(failed or lost_shards(report) or report["mixed_questions"])
+
+
+def lost_shards(report: Mapping[str, Any]) -> list[int]:
+    """Return the missing shards that nobody waits for; a report of an earlier version waits for none."""
+    return [] if report.get("awaits_shards") else list(report["missing_shards"])
 
 
 def _run_line(report: Mapping[str, Any]) -> str:
@@ -178,8 +183,8 @@ def _output_of(run: Mapping[str, Any]) -> list[str]:
 
 def _warnings(report: Mapping[str, Any], *, colour: bool, width: int) -> list[str]:
     warnings = [visible(text) for text in (*report["mixed_questions"], *report["compared"]["warnings"])]
-    if report["missing_shards"]:
-        warnings.insert(0, f"no run of shard {', '.join(map(str, report['missing_shards']))} is in this output")
+    if lost := lost_shards(report):
+        warnings.insert(0, f"no run of shard {', '.join(map(str, lost))} is in this output")
     lines = [line for text in warnings for line in labelled("check", text, indent=2, width=width)]
     return [tinted("Warnings", YELLOW, colour=colour), *lines] if lines else []
 
@@ -203,4 +208,7 @@ def _next(run: Mapping[str, Any], *, width: int) -> list[str]:
     message = left_text(run)
     if not message:
         return []
-    return [*paragraph(f"{message}:", width=width), *pasteable("", run["command"], indent=2, width=width)]
+    return [
+        *paragraph(f"{message}:", width=width),
+        *pasteable("", run.get("resume") or run["command"], indent=2, width=width),
+    ]

@@ -16,6 +16,7 @@ from pipeline.errors import EXIT_FAILURES, EXIT_INTERNAL, EXIT_OK, OutputError, 
 from pipeline.output import Output, scan
 from pipeline.records import utc_now
 from pipeline.report import build_report, reconciles, run_summary, write_newest
+from pipeline.report.event import summary_fields
 from pipeline.report.remaining import NONE_REMAIN, RemainingFailures
 from pipeline.report.stats import RunStats
 from pipeline.report.text import summary_text
@@ -23,6 +24,7 @@ from pipeline.run.exit_code import exit_code
 from pipeline.run.graded_run import failed_gates, grade_run, run_content
 from pipeline.run.options import RunOptions
 from pipeline.run.plan import ExtractionPlan
+from pipeline.run.pod import in_pod, resume_command
 from pipeline.run.prompt_length import ASK_AGAIN, doubtful_results, limits, overhead
 from pipeline.run.redoing import equate_former, questions
 from pipeline.run.remaining import remaining_failures
@@ -88,9 +90,7 @@ class RunClosing:
         if evaluation is not None:
             summary["eval"] = run_content(evaluation)
         report = self._write(summary, runner.plan)
-        if not (self._options.quiet and code == EXIT_OK):
-            self._print(report)
-        logger.info("run ends", extra={"exit_code": code, "verdict": summary["verdict"]})
+        self._show(summary, report)
         return code
 
     def _graded(self, code: int) -> Evaluation | None:
@@ -135,6 +135,8 @@ class RunClosing:
         summary["agent_file"] = plan.agent.editable
         summary["overhead"], summary["prompt_length"] = overhead(plan.book), limits(plan.book)
         summary["listed_whole"] = runner.listed_whole
+        if in_pod(self._environ):
+            summary["resume"] = resume_command(self._environ)
         summary["former_fingerprints"] = output.index.equated()
         summary["concurrency"] = {"limit": limit.value, "reason": limit.reason}
         return summary
@@ -144,13 +146,16 @@ class RunClosing:
         try:
             self._output.write_run(summary)
             report = write_newest(
-                self._output.backend.replace, runs=self._output.runs, counts=lambda: self._counts(plan)
+                self._output.backend.replace,
+                runs=self._output.runs,
+                counts=lambda: self._counts(plan),
+                awaits_shards=True,
             )
         except PipelineError as error:
             if summary["exit_code"] == EXIT_OK:
                 raise
             logger.error("%s", error)
-            report = build_report([summary], self._output.index.counts())
+            report = build_report([summary], self._output.index.counts(), awaits_shards=True)
         return report
 
     def _counts(self, plan: ExtractionPlan) -> dict[str, Any]:
@@ -161,6 +166,18 @@ class RunClosing:
             equate_former(self._app, plan, index=whole, backend=self._output.backend)
             self.has_settled_errors = whole.error_lines > whole.failed_count()
             return whole.counts()
+
+    def _show(self, summary: Mapping[str, Any], report: Mapping[str, Any]) -> None:
+        """Print the summary, and end the log; without a terminal a JSON log has all of it, so that it stays JSON."""
+        code, is_json = summary["exit_code"], self._options.log_format == "json"
+        is_quiet = self._options.quiet and code == EXIT_OK
+        if not is_quiet and not (is_json and not sys.stdout.isatty()):
+            self._print(report)
+        fields = (
+            summary_fields(summary, report) if is_json else {name: summary[name] for name in ("exit_code", "verdict")}
+        )
+        level = logging.WARNING if is_json and self._options.quiet and code != EXIT_OK else logging.INFO
+        logger.log(level, "run ends", extra=fields)
 
     def _print(self, report: Mapping[str, Any]) -> None:
         colour = wants_colour(sys.stdout, self._environ)

@@ -152,6 +152,29 @@ def test_max_duration_stops_cleanly_and_says_what_is_left(place: Place, server: 
     assert place.done() == dict.fromkeys(names, 1)
 
 
+def test_a_retry_of_a_job_whose_time_is_up_asks_nothing(place: Place) -> None:
+    """--max-duration counts from the start of the Job, so that all its tries end before its deadline."""
+    place.documents(3)
+    ran = place.run("--max-duration", "5h", "--started-at", "2020-01-01T00:00:00Z")
+    assert place.asked() == []
+    assert "stopped by --max-duration" in ran.out
+    ran = place.run("--max-duration", "5h", "--started-at", "news-now")
+    assert "counts from now" in ran.err
+    assert len(place.asked()) == 3
+    assert "--max-duration" in place.run("--started-at", "news-now", code=2).err
+
+
+def test_a_missing_folder_counts_as_empty_when_no_document_is_needed(place: Place) -> None:
+    """A new volume has no inbox yet; with min_documents 1, or a path that is wrong further up, it is an error."""
+    for uri, least, code in (("new", 0, 0), ("new", 1, 2), ("no/new", 0, 2)):
+        place.configure({"input.uri": uri, "input.min_documents": least})
+        ran = place.run(code=code)
+        assert uri in ran.err
+        assert (code == 2) == ("there is no such file or folder" in ran.err)
+    place.configure({"input.uri": "new", "input.min_documents": 0})
+    assert "put documents there" in place.run().err
+
+
 def test_quiet_says_nothing_on_success_and_enough_on_failure(place: Place, server: FakeLLM) -> None:
     """Fit for cron: mail comes only when a person is needed."""
     place.documents(3)
@@ -165,11 +188,12 @@ def test_quiet_says_nothing_on_success_and_enough_on_failure(place: Place, serve
 
 
 def test_a_quiet_run_with_a_json_log_keeps_it_json(place: Place) -> None:
-    """What reads the log is not given the summary to parse: that goes to stdout."""
+    """What reads the log gets the summary as an event, also where it is a pod's log with both streams in it."""
     place.documents({"a.txt": "[[fault:http_400]]"})
     ran = place.run("--quiet", "--log-format", "json", code=1)
-    assert [line["severity"] for line in json_log(ran.err)] == ["ERROR"]
-    assert ran.out.startswith("TOO MANY FAILURES")
+    lines = json_log(ran.err)
+    assert [line["severity"] for line in lines] == ["ERROR", "WARNING"]
+    assert (lines[-1]["verdict"], lines[-1]["failed"], ran.out) == ("TOO MANY FAILURES", 1, "")
 
 
 def test_json_logs_are_json_lines(place: Place) -> None:

@@ -1,0 +1,37 @@
+"""The summary of a run as the fields of one log event, for readers of JSON logs. It formats no text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.report.remaining import RemainingFailures
+from pipeline.report.text import lost_shards
+
+
+def summary_fields(run: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the numbers of a run, which may be one shard, and of the set of shards in its report."""
+    total = run["stats"]["total"]
+    remaining = RemainingFailures.from_json(run["remaining"])
+    fields = {
+        "exit_code": run["exit_code"],
+        "verdict": run["verdict"],
+        **run["counts"],
+        "elapsed_s": round(run["stats"]["elapsed_s"], 1),
+        "requests": total["attempts"],
+        "prompt_tokens": total["prompt_tokens"],
+        "completion_tokens": total["completion_tokens"],
+        "remaining_failures": remaining.failed,
+        "accepted_failures": remaining.accepted,
+        "reasons": {name: row["count"] for name, row in run["stats"]["reasons"].items()},
+        "warnings": [*report["mixed_questions"], *report["compared"]["warnings"]],
+        "report": run["files"].get("report.html", ""),
+    }
+    return {**fields, **_shards(report)} if report["shards"] else fields
+
+
+def _shards(report: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "all_shards": report["verdict"],
+        "missing_shards": lost_shards(report),
+    }

@@ -1,0 +1,53 @@
+"""What a person types when a pod of Kubernetes has ended early: kubectl or helm, not the command of the container.
+
+It must not call Kubernetes: it knows only what the environment of the pod says.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+
+from pipeline.errors import EXIT_CONFIG, EXIT_FAILURES
+
+_ABOUT: Mapping[int, str] = {
+    EXIT_FAILURES: "too many failures, which is not tried again: check the report, then start the Job again",
+    EXIT_CONFIG: "configuration error, which ends the Job: fix it, then start the Job again",
+}
+_TRIED_AGAIN = "Kubernetes starts another pod while the Job has tries left; once the Job has failed, start it again"
+
+
+def in_pod(environ: Mapping[str, str]) -> bool:
+    """True in a pod of Kubernetes, which sets this variable in every container."""
+    return bool(environ.get("KUBERNETES_SERVICE_HOST"))
+
+
+def resume_command(environ: Mapping[str, str]) -> str:
+    """Return the command that makes the work of this pod go on; "" outside of Kubernetes.
+
+    PIPELINE_RESUME_COMMAND, which the chart sets; without it, the command that shows what the pods of the Job logged.
+    """
+    if not in_pod(environ):
+        return ""
+    return environ.get("PIPELINE_RESUME_COMMAND") or logs_command(environ)
+
+
+def logs_command(environ: Mapping[str, str]) -> str:
+    """Return the kubectl command that shows the last log lines of all pods of this pod's Job, or of this pod."""
+    namespace, job = environ.get("POD_NAMESPACE"), environ.get("JOB_NAME")
+    words = ["kubectl", *(["--namespace", namespace] if namespace else []), "logs"]
+    if job:
+        words += ["--selector", f"batch.kubernetes.io/job-name={job}", "--prefix", "--tail=20"]
+    else:
+        words += [environ.get("HOSTNAME", "POD"), "--tail=20"]
+    return shlex.join(words)
+
+
+def advice(exit_code: int, environ: Mapping[str, str]) -> tuple[str, dict[str, str]] | None:
+    """Return the last log line of a pod and its fields; None when there is nothing to do, or outside of Kubernetes."""
+    if not exit_code or not in_pod(environ):
+        return None
+    fields = {"resume": resume_command(environ), "logs": logs_command(environ)}
+    if fields["resume"] == fields["logs"]:
+        del fields["resume"]
+    return _ABOUT.get(exit_code, _TRIED_AGAIN), fields

@@ -1,0 +1,112 @@
+"""What a pod of Kubernetes says at its end: JSON throughout, and a last line with what a person can type there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from conftest import Place, json_log
+from fake_llm import FakeLLM
+
+from pipeline.run.pod import advice
+
+POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "POD_NAMESPACE": "news", "JOB_NAME": "news-backfill-1a2b3c4d"}
+UPGRADE = {"PIPELINE_RESUME_COMMAND": "helm upgrade news CHART --namespace news --reuse-values"}
+LOGS = "kubectl --namespace news logs --selector batch.kubernetes.io/job-name=news-backfill-1a2b3c4d --prefix --tail=20"
+JSON = ("--log-format", "json")
+
+
+def last_line(err: str) -> dict[str, Any]:
+    """The last line of a JSON log."""
+    return json_log(err)[-1]
+
+
+@pytest.mark.parametrize(("code", "told"), [(1, "report"), (2, "fix it"), (3, "tries left"), (143, "tries left")])
+def test_each_exit_code_says_what_becomes_of_the_job(code: int, told: str) -> None:
+    """With the command that starts it again, and the one that shows what its pods logged."""
+    found = advice(code, {**POD, **UPGRADE})
+    assert found is not None
+    assert told in found[0]
+    assert found[1] == {"resume": UPGRADE["PIPELINE_RESUME_COMMAND"], "logs": LOGS}
+
+
+def test_outside_of_a_pod_and_after_a_success_there_is_nothing_to_say() -> None:
+    """A laptop runs the same command again."""
+    assert advice(3, {"JOB_NAME": "x"}) is None
+    assert advice(0, POD) is None
+
+
+def test_without_the_chart_the_logs_are_what_is_known() -> None:
+    """A pod that somebody made by hand has its own name at least."""
+    assert advice(3, POD) == ("Kubernetes starts another pod while the Job has tries left; once the Job has failed, "
+                              "start it again", {"logs": LOGS})  # fmt: skip
+    bare = advice(3, {"KUBERNETES_SERVICE_HOST": "x", "HOSTNAME": "pod-1"})
+    assert bare is not None
+    assert bare[1] == {"logs": "kubectl logs pod-1 --tail=20"}
+
+
+def test_a_pod_that_stops_early_ends_its_log_with_the_command_that_repairs(place: Place, server: FakeLLM) -> None:
+    """Not with `pipeline run`, which nobody can type in a pod that is over; every line of both streams is JSON."""
+    place.documents(2)
+    place.configure({"runner.startup_wait_s": 0, "runner.max_outage_s": 0.1})
+    server.down()
+    ran = place.run(*JSON, env={**POD, **UPGRADE}, code=3)
+    assert ran.out == ""
+    assert last_line(ran.err)["resume"] == UPGRADE["PIPELINE_RESUME_COMMAND"]
+    assert "pipeline run" not in ran.err
+    text = place.run(env={**POD, **UPGRADE}, code=3)
+    assert text.err.splitlines()[-1].count("helm upgrade news") == 1
+    assert "In Kubernetes, resume with:\n  helm upgrade news CHART" in text.out
+    assert "pipeline run" not in text.out
+
+
+def test_a_configuration_error_in_a_pod_ends_with_the_command_too(place: Place) -> None:
+    """Also one that is found before the run begins."""
+    ran = place.run(*JSON, "--set", "vllm.modle=x", env={**POD, **UPGRADE}, code=2)
+    assert [line["severity"] for line in json_log(ran.err)] == ["ERROR", "WARNING"]
+    assert last_line(ran.err)["resume"] == UPGRADE["PIPELINE_RESUME_COMMAND"]
+
+
+def test_the_summary_of_a_json_log_is_one_event(place: Place) -> None:
+    """All numbers of the summary, and no text on any stream."""
+    place.documents({"a.txt": "A text.", "b.txt": "[[fault:http_400]]", "c.png": "x"})
+    ran = place.run(*JSON, "--set", "runner.max_error_rate=1")
+    assert ran.out == ""
+    event = last_line(ran.err)
+    assert event["message"] == "run ends"
+    counts = {"found": 3, "done": 1, "failed": 1, "skipped": 0, "ignored": 1, "left": 0}
+    assert {name: event[name] for name in counts} == counts
+    assert (event["exit_code"], event["verdict"]) == (0, "FINISHED WITH FAILURES")
+    assert (event["reasons"], event["remaining_failures"]) == ({"rejected": 1}, 1)
+    assert event["requests"] >= 2
+    assert event["prompt_tokens"] > 0
+    assert event["report"] == "out/report.html"
+
+
+def test_on_a_terminal_the_text_is_shown_beside_a_json_log(place: Place) -> None:
+    """A person reads it there."""
+    place.documents(1)
+    ran = place.on_terminal("run", *JSON)
+    assert "FINISHED: 1 found" in ran.out
+    assert last_line(ran.err)["message"] == "run ends"
+
+
+def test_a_usage_error_is_json_when_json_is_asked_for(place: Place) -> None:
+    """Found before the log is set up, and written to it nevertheless."""
+    ran = place.run(*JSON, "--bogus", code=2)
+    assert all(line["severity"] == "ERROR" for line in json_log(ran.err))
+    assert "--bogus" in json_log(ran.err)[0]["message"]
+
+
+def test_the_first_shards_of_a_backfill_say_how_many_have_finished(place: Place) -> None:
+    """Nothing is missing while shards may wait for their turn; `pipeline report`, called by hand, says that it is."""
+    place.documents(12)
+    for index in range(3):
+        event = last_line(place.run(*JSON, "--shard", f"{index}/3").err)
+        wanted = ("1 of 3 shards has finished", "2 of 3 shards have finished", "FINISHED")[index]
+        assert event["all_shards"] == wanted
+        assert (event["verdict"], event["missing_shards"]) == ("FINISHED", [])
+    text = place.run("--shard", "0/4").out
+    assert text.startswith("1 of 4 shards has finished: ")
+    assert "MISSING" not in text and "Warnings" not in text
+    assert "SHARDS ARE MISSING" in place.call("report", "out").out
