@@ -49,7 +49,7 @@ AGENT = {
 
 @dataclass(slots=True)
 class Kills:
-    """The trouble of a trial: `left` pods are evicted (SIGTERM, then SIGKILL after a grace) or die of SIGKILL alone."""
+    """The trouble of a trial: `left` pods are evicted or deleted (SIGTERM, then SIGKILL) or die of SIGKILL alone."""
 
     rng: random.Random
     left: int
@@ -65,12 +65,13 @@ class Kills:
         self.left -= 1
         self.next_at = time.monotonic() + self.rng.uniform(0, 2 * self.every_s)
         pod = self.rng.choice(alive)
-        kind = self.rng.choice(("evicted", "evicted in haste", "killed"))
+        kind = self.rng.choice(("evicted", "evicted in haste", "deleted", "killed"))
         self.met[kind] += 1
         if kind == "killed":
             pod.process.kill()
         else:
-            pod.terminate(GRACE_S if kind == "evicted" else self.rng.uniform(0, 0.3), evicted=True)
+            grace_s = self.rng.uniform(0, 0.3) if kind == "evicted in haste" else GRACE_S
+            pod.terminate(grace_s, evicted=kind != "deleted")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,10 @@
 It must not be taken for a cluster: nothing is scheduled, no image is pulled, no API server is asked. What it does is
 what the manifest says: `parallelism` pods at a time, the lowest indexes first; an exit code or a disruption is held
 against podFailurePolicy, rule by rule; what no rule names counts against backoffLimitPerIndex; a pod is replaced when
-it has ended (podReplacementPolicy Failed, which a policy implies); more than maxFailedIndexes end the Job. The back-off
-between two pods of an index grows twofold from `backoff_s` (the real one from 10 s).
+it has ended (podReplacementPolicy Failed, which a policy implies), never before; more than maxFailedIndexes end the Job
+at once, and indexes that have not begun never run. A pod that is deleted counts as one failure (exit 143), an evicted
+one does not, and one that ends because the Job was suspended counts neither. The back-off between two pods of an index
+grows twofold from `backoff_s` (the real one from 10 s).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from job_trial.pod import Cluster, Manifest, Pod, start_pod
 
 Action = Literal["Ignore", "Count", "FailIndex", "FailJob"]
 Trouble = Callable[[Sequence[Pod]], None]
-"""Is shown the running pods at each turn, and may evict or kill some."""
+"""Is shown the running pods at each turn, and may evict, delete or kill some."""
 
 TURN_S = 0.02
 MAX_BACKOFF_S = 360.0
@@ -62,11 +64,15 @@ def run_job(
     job: Manifest,
     *,
     trouble: Trouble = no_trouble,
+    suspended: Callable[[], bool] = lambda: False,
     backoff_s: float = 0.1,
     read_only: bool = False,
     limit_s: float = 600.0,
 ) -> Status:
-    """Returns the Job's status at its end; what still runs then is ended first. TimeoutError after `limit_s`."""
+    """Returns the Job's status at its end; what still runs then is ended first. TimeoutError after `limit_s`.
+
+    `suspended`: spec.suspend as it is now; the running pods of a suspended Job get SIGTERM, and none is started.
+    """
     spec, name = job["spec"], job["metadata"]["name"]
     status = Status([Index() for _ in range(spec["completions"])])
     running: list[Pod] = []
@@ -75,7 +81,10 @@ def run_job(
         while status.reason is None:
             if time.monotonic() > until:
                 raise TimeoutError(f"{name}: {len(status.completed)} indexes done after {limit_s:g} s")
-            for index in _due(status, spec["parallelism"] - len(running)):
+            is_suspended = suspended()
+            for pod in running if is_suspended else ():
+                pod.suspend(spec["template"]["spec"]["terminationGracePeriodSeconds"])
+            for index in () if is_suspended else _due(status, spec["parallelism"] - len(running)):
                 status.indexes[index].state = "running"
                 running.append(start_pod(cluster, spec["template"], job=name, index=index, read_only=read_only))
             trouble(running)
@@ -100,6 +109,10 @@ def _note(status: Status, pod: Pod, code: int, *, spec: Manifest, backoff_s: flo
     if code == 0:
         index.state = "succeeded"
         status.ends.append((pod.index, code, None))
+        return
+    if pod.suspended:
+        status.ends.append((pod.index, code, "Ignore"))
+        index.state = "waiting"
         return
     action = judged(spec.get("podFailurePolicy"), code, evicted=pod.evicted)
     status.ends.append((pod.index, code, action))

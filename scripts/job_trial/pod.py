@@ -5,31 +5,38 @@ It must not decide when a pod starts or what its end means: controller.py does. 
 - Paths are moved. The place of a mount is a folder below the pod's own, and every path of a mount that stands at the
   start of a word is rewritten to it: in the command, in the variables and in the mounted ConfigMaps.
 - The processes share the machine's kernel, network, user and Python; the image is the Python that runs this. Where
-  Linux allows it (`unshare --mount`), all but the pod's writable mounts is read-only.
+  Linux allows it (`unshare --mount --pid`), all but the pod's writable mounts is read-only, and the image's entrypoint
+  is PID 1 of a namespace, for which the kernel drops a signal that has no handler.
 """
 
 from __future__ import annotations
 
 import base64
 import functools
+import json
 import os
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 Manifest = Mapping[str, Any]
 
+STARTS_WITHIN_MS = 2000
 INDEX = "batch.kubernetes.io/job-completion-index"
 _FIELD = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
 _READ_ONLY = 'for each in {writable}; do mount --bind "$each" "$each"; done && mount -o remount,ro,bind / && exec "$@"'
-_NAMESPACES = ("unshare --mount", "unshare --user --map-root-user --mount")
+_OWN = "--mount --fork --pid --kill-child"
+_NAMESPACES = (f"unshare {_OWN}", f"unshare --user --map-root-user {_OWN}")
+_DOCKERFILE = Path(__file__).resolve().parents[2] / "config" / "docker" / "Dockerfile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,10 @@ class Cluster:
 
 @dataclass(slots=True)
 class Pod:
-    """A pod that was started. `evicted`: it has the condition DisruptionTarget. `kill_at`: when SIGKILL follows."""
+    """A pod that was started. `evicted`: it has the condition DisruptionTarget. `kill_at`: when SIGKILL follows.
+
+    `suspended`: the controller has deleted it because its Job was suspended.
+    """
 
     name: str
     index: int
@@ -59,13 +69,33 @@ class Pod:
     log: Path
     evicted: bool = False
     kill_at: float | None = None
+    suspended: bool = False
+
+    def suspend(self, grace_s: float) -> None:
+        """Ends the pod of a suspended Job."""
+        self.suspended = True
+        self.terminate(grace_s)
 
     def terminate(self, grace_s: float, *, evicted: bool = False) -> None:
         """Sends SIGTERM; SIGKILL follows after the grace, when `poll` is called."""
         self.evicted = self.evicted or evicted
         if self.kill_at is None:
             self.kill_at = time.monotonic() + grace_s
-            self.process.send_signal(signal.SIGTERM)
+            if self.process.poll() is None:
+                os.kill(self._main_pid(), signal.SIGTERM)
+
+    def _main_pid(self) -> int:
+        """Returns the process that the kubelet signals: PID 1 of the pod's namespace, once it is there."""
+        pid = self.process.pid
+        if self.process.args[0] != "unshare":  # type: ignore[index]
+            return pid
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        for _ in range(STARTS_WITHIN_MS):
+            with suppress(OSError):
+                if found := children.read_text(encoding="utf-8").split():
+                    return int(found[0])
+            time.sleep(0.001)
+        return pid
 
     def poll(self) -> int | None:
         """Returns the container's exit code (128 + N for signal N), or None while it runs."""
@@ -88,8 +118,9 @@ def start_pod(cluster: Cluster, template: Manifest, *, job: str, index: int, rea
         "name": name,
         "namespace": "news",
     }
-    env = {"JOB_COMPLETION_INDEX": str(index), **variables(cluster, container, metadata)}
-    words = [expanded(word, env) for word in (*container.get("command", ("pipeline",)), *container.get("args", ()))]
+    own = {"JOB_COMPLETION_INDEX": str(index), "KUBERNETES_SERVICE_HOST": "10.96.0.1", "HOSTNAME": name}
+    env = {**own, **variables(cluster, container, metadata)}
+    words = [expanded(word, env) for word in (*container.get("command", entrypoint()), *container.get("args", ()))]
     writable = [moved(each["mountPath"], places) for each in container["volumeMounts"] if not each.get("readOnly")]
     shell = [*in_read_only_root(writable)] if read_only else []
     log = cluster.root / "logs" / f"{name}.log"
@@ -184,6 +215,14 @@ def _resolved(cluster: Cluster, source: Manifest, metadata: Mapping[str, Any]) -
 def expanded(text: str, env: Mapping[str, str]) -> str:
     """Returns the text with each $(NAME) of the environment replaced, as the kubelet does."""
     return re.sub(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)", lambda found: env.get(found[1], found[0]), text)
+
+
+@functools.cache
+def entrypoint() -> tuple[str, ...]:
+    """Returns the entrypoint of the image, without its init where this machine has none."""
+    text = _DOCKERFILE.read_text(encoding="utf-8")
+    words = json.loads(text.rpartition("\nENTRYPOINT ")[2].partition("\n")[0])
+    return tuple(words if shutil.which(words[0]) else words[-1:])
 
 
 def path_of_image() -> str:

@@ -1,0 +1,191 @@
+"""What operators of a backfill live through, played with processes for pods: locks, keys, questions, signals, time.
+
+Facts of a real control plane that controller.py follows are in its docstring.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from charts import helm
+from conftest import json_log
+from fake_llm import FakeLLM
+from job_trial.__main__ import AGENT, Trial, documents_of, wrong
+from job_trial.controller import Status, run_job
+from job_trial.pod import Cluster, Manifest, Pod, namespace, update_mounts
+from job_trial.sites import Volumes
+
+from pipeline.output.lock import acquire
+from pipeline.shards import WHOLE
+
+pytestmark = pytest.mark.slow
+READ_ONLY = namespace() is not None
+CHANGED_AGENT = {"small": json.dumps({**AGENT, "system_prompt": "Sum it up in one word."})}
+
+
+@pytest.fixture
+def trial(tmp_path: Path, request: pytest.FixtureRequest) -> Trial:
+    """A place for the archive, the output and the pods, with the server that the test asks for."""
+    helm("version")
+    server: FakeLLM = request.getfixturevalue("keyed")
+    return Trial(tmp_path, Volumes(tmp_path), server.url)
+
+
+@pytest.fixture
+def keyed() -> Any:
+    """A server with a key, slow enough that pods can be met in mid-run."""
+    with FakeLLM(("llama3.1",), api_key="trial-key", latency_s=0.05) as server:
+        yield server
+
+
+def waited(job: tuple[Cluster, Manifest], **more: Any) -> Status:
+    """The status of the Job at its end."""
+    return run_job(*job, limit_s=120, **{"backoff_s": 0.05, "read_only": READ_ONLY, **more})
+
+
+def logs(trial: Trial) -> list[dict[str, Any]]:
+    """The log lines of all pods; each is JSON, on whatever stream it was written."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted((trial.root / "logs").glob("*.log"))]
+    return [line for text in texts for line in json_log(text)]
+
+
+def test_shards_that_begin_and_end_together_all_end_with_0(trial: Trial) -> None:
+    """Eight pods at once: none costs a try, and the first to end do not say that shards are missing."""
+    trial = replace(trial, shards=8, parallelism=8)
+    ids = trial.archive(16)
+    status = waited(trial.job())
+    assert wrong(trial, ids, status) == []
+    assert [code for _, code, _ in status.ends] == [0] * 8
+    ends = [line for line in logs(trial) if line["message"] == "run ends"]
+    assert "FINISHED" in [line["all_shards"] for line in ends]
+    assert not [line for line in ends if "MISSING" in line["all_shards"] or line["missing_shards"]]
+
+
+def test_a_question_that_changed_in_the_middle_is_reported(trial: Trial) -> None:
+    """Whatever started the pods: the report counts the records by question, and warns that there are two."""
+    trial = replace(trial, parallelism=1)
+    ids = trial.archive(40)
+    cluster, job = trial.job()
+    changed, _ = trial.job(agents=CHANGED_AGENT)
+    pods: list[str] = []
+
+    def change(running: Sequence[Pod]) -> None:
+        pods.extend(pod.name for pod in running if pod.name not in pods)
+        if len(pods) == 2 and cluster.manifests != changed.manifests:
+            object.__setattr__(cluster, "manifests", changed.manifests)  # what pods find that start from now on
+
+    assert wrong(trial, ids, waited((cluster, job), trouble=change)) == []
+    report = trial.report()
+    assert len({row["fingerprint"] for row in report["questions"]}) == 2
+    assert "it changed during the work" in report["mixed_questions"][0]
+
+
+def test_a_failed_backfill_goes_on_when_its_cause_is_repaired(trial: Trial, keyed: FakeLLM) -> None:
+    """The last log line of the pod that failed has the command that repairs; the next Job finishes."""
+    ids = trial.archive(12)
+    keyed.api_key = "another-key"
+    assert waited(trial.job()).reason == "PodFailurePolicy"
+    last = [line for line in logs(trial) if line.get("logs")]
+    assert last and all("kubectl" in line["logs"] and "pipeline run" not in str(line) for line in last)
+    keyed.api_key = "trial-key"
+    assert wrong(trial, ids, waited(trial.job(backfill__revision=2))) == []
+
+
+def test_waiting_for_the_lock_uses_up_no_try(trial: Trial) -> None:
+    """A nightly run holds the output: the pods wait, say for whom, and go on when it ends."""
+    ids = trial.archive(12)
+    out = trial.root / "data" / "out"
+    out.mkdir(parents=True)
+    lock = acquire(out, "nightly-run", shard=WHOLE, lock_wait_s=0, wait=lambda _: True, clock=time.monotonic)
+    until = time.monotonic() + 4
+
+    def release(_: Sequence[Pod]) -> None:
+        if time.monotonic() > until:
+            lock.release()
+
+    status = waited(trial.job(), trouble=release)
+    assert wrong(trial, ids, status) == []
+    assert [code for _, code, _ in status.ends] == [0] * 4
+    said = [line for line in logs(trial) if line["message"] == "waiting for the output"]
+    assert said and all("nightly-run" in line["holder"] for line in said)
+
+
+def test_a_key_that_is_rotated_between_two_pods_is_waited_for(trial: Trial, keyed: FakeLLM) -> None:
+    """The replacement starts before the new key has reached its volume: no exit 2, which would end the Job."""
+    trial = replace(trial, shards=1, parallelism=1)
+    ids = trial.archive(60)
+    old, job = trial.job(pipelineConfig__runner={"concurrency": 2, "grace_s": 1, "config_grace_s": 60})
+    new, _ = trial.job(config__VLLM_API_KEY="new-key")
+    pods: list[str] = []
+    refused_at: list[float] = []
+
+    def rotate(running: Sequence[Pod]) -> None:
+        pods.extend(pod.name for pod in running if pod.name not in pods)
+        if len(pods) == 1 and running and len(documents_of(keyed)) > 5:
+            keyed.api_key = "new-key"
+            running[0].process.kill()
+        elif len(pods) == 2 and running and "401" in running[0].log.read_text(encoding="utf-8"):
+            refused_at.append(time.monotonic())
+            if refused_at[-1] - refused_at[0] > 1:
+                update_mounts(new, job["spec"]["template"], running[0])
+
+    status = waited((old, job), trouble=rotate)
+    assert wrong(trial, ids, status) == []
+    assert [code for _, code, _ in status.ends] == [137, 0]
+
+
+@pytest.mark.skipif(not READ_ONLY, reason="no namespaces may be made here")
+def test_a_pod_that_is_deleted_in_its_first_moments_ends_at_once(trial: Trial) -> None:
+    """PID 1 gets the SIGTERM whatever is loaded; the deletion counts as one failure, and the pod is replaced."""
+    trial = replace(trial, shards=1, parallelism=1)
+    ids = trial.archive(4)
+    delays, met = [0.0, 0.1, 0.3, 0.6], dict[str, float]()
+
+    def delete(running: Sequence[Pod]) -> None:
+        for pod in running:
+            begun = met.setdefault(pod.name, time.monotonic())
+            if len(met) <= len(delays) and time.monotonic() - begun >= delays[len(met) - 1]:
+                pod.terminate(20.0)
+
+    begun = time.monotonic()
+    status = waited(trial.job(backfill__backoffLimitPerIndex=4), trouble=delete)
+    assert wrong(trial, ids, status) == []
+    assert [(code, action) for _, code, action in status.ends] == [(143, "Count")] * 4 + [(0, None)]
+    assert time.monotonic() - begun < 60
+
+
+def test_a_job_that_is_suspended_goes_on_without_a_failure(trial: Trial) -> None:
+    """The pods get SIGTERM and count for nothing; after the resumption the rest is done."""
+    trial = replace(trial, shards=2)
+    ids = trial.archive(100)
+    begun = time.monotonic()
+
+    def suspended() -> bool:
+        has_results = any((trial.root / "data" / "out").glob("results*.jsonl"))
+        if has_results and not spans:
+            spans.append(time.monotonic())
+        return bool(spans) and time.monotonic() - spans[0] < 4
+
+    spans: list[float] = []
+    status = waited(trial.job(), suspended=suspended)
+    assert wrong(trial, ids, status) == []
+    assert {action for _, code, action in status.ends if code} == {"Ignore"}
+    assert time.monotonic() - begun > 4
+
+
+def test_time_that_is_up_is_not_done(trial: Trial) -> None:
+    """With --incomplete-exit 3 a pod whose time is up is tried again, and no index is complete with documents left."""
+    trial = replace(trial, shards=1, parallelism=1)
+    ids = trial.archive(120)
+    extra = ["--max-duration=2s", "--incomplete-exit=3"]
+    status = waited(trial.job(backfill__extraArgs=extra, backfill__backoffLimitPerIndex=20))
+    assert wrong(trial, ids, status) == []
+    codes = [code for _, code, _ in status.ends]
+    assert codes[-1] == 0
+    assert set(codes[:-1]) == {3}
