@@ -59,6 +59,10 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--dry-run", action="store_true", help="print what would be done; call no model, write no file")
     add("--progress", choices=("auto", "bar", "plain", "none"), default="auto")
     add("--quiet", action="store_true", help="print nothing on exit 0 (for cron mail)")
+    _add_metrics_flags(command)
+
+
+def _add_metrics_flags(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("metrics for Prometheus").add_argument
     add("--metrics-port", metavar="N", type=port, help="serve metrics during the run; 0: a free port, which is logged")
     add(
