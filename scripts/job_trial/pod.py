@@ -92,7 +92,8 @@ class Pod:
         children = Path(f"/proc/{pid}/task/{pid}/children")
         for _ in range(STARTS_WITHIN_MS):
             with suppress(OSError):
-                if found := children.read_text(encoding="utf-8").split():
+                found = children.read_text(encoding="utf-8").split()
+                if found and _is_container(int(found[0])):
                     return int(found[0])
             time.sleep(0.001)
         return pid
@@ -103,6 +104,15 @@ class Pod:
             self.process.kill()
         code = self.process.poll()
         return code if code is None or code >= 0 else 128 - code
+
+
+def _is_container(pid: int) -> bool:
+    """True when PID 1 is no longer the shell that prepares the container: the kubelet signals none before it runs."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    rows = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    if rows["Name"] == "tini":  # it ignores SIGTTOU once it is ready to pass signals on
+        return bool(int(rows["SigIgn"], 16) & 1 << (signal.SIGTTOU - 1))
+    return rows["Name"] not in ("sh", "unshare")
 
 
 def start_pod(cluster: Cluster, template: Manifest, *, job: str, index: int, read_only: bool) -> Pod:

@@ -18,7 +18,7 @@ from conftest import json_log
 from fake_llm import FakeLLM
 from job_trial.__main__ import AGENT, Trial, documents_of, wrong
 from job_trial.controller import Status, run_job
-from job_trial.pod import Cluster, Manifest, Pod, namespace, update_mounts
+from job_trial.pod import Cluster, Manifest, Pod, entrypoint, namespace, update_mounts
 from job_trial.sites import Volumes
 
 from pipeline.output.lock import acquire
@@ -139,7 +139,7 @@ def test_a_key_that_is_rotated_between_two_pods_is_waited_for(trial: Trial, keye
     assert [code for _, code, _ in status.ends] == [137, 0]
 
 
-@pytest.mark.skipif(not READ_ONLY, reason="no namespaces may be made here")
+@pytest.mark.skipif(not READ_ONLY or entrypoint()[0] != "tini", reason="needs a namespace and tini")
 def test_a_pod_that_is_deleted_in_its_first_moments_ends_at_once(trial: Trial) -> None:
     """PID 1 gets the SIGTERM whatever is loaded; the deletion counts as one failure, and the pod is replaced."""
     trial = replace(trial, shards=1, parallelism=1)
@@ -181,9 +181,9 @@ def test_a_job_that_is_suspended_goes_on_without_a_failure(trial: Trial) -> None
 def test_time_that_is_up_is_not_done(trial: Trial) -> None:
     """With --incomplete-exit 3 a pod whose time is up is tried again, and no index is complete with documents left."""
     trial = replace(trial, shards=1, parallelism=1)
-    ids = trial.archive(120)
-    extra = ["--max-duration=2s", "--incomplete-exit=3"]
-    status = waited(trial.job(backfill__extraArgs=extra, backfill__backoffLimitPerIndex=20))
+    ids = trial.archive(400)
+    extra = ["--max-duration=1s", "--incomplete-exit=3"]
+    status = waited(trial.job(backfill__extraArgs=extra, backfill__backoffLimitPerIndex=50))
     assert wrong(trial, ids, status) == []
     codes = [code for _, code, _ in status.ends]
     assert codes[-1] == 0
