@@ -97,17 +97,17 @@ def judge_end(
         return failed_answer(
             attempt,
             "bad_response",
-            f"the answer broke off: {told}, and it is no complete object",
+            f"the answer is incomplete: {told}, and it is no complete object",
         )
     return attempt
 
 
-def broken_off(attempt: ExtractionAttempt, *, repeats: bool) -> ExtractionAttempt:
-    """Return the attempt, ended by an Ollama that does not say `done`: it breaks off what repeats itself."""
+def ended_early(attempt: ExtractionAttempt, *, repeats: bool) -> ExtractionAttempt:
+    """Return the attempt, ended by an Ollama without `done`: that is how it stops a repetition."""
     if repeats or looks_like_loop(attempt.raw_text or ""):
-        told = "the server broke off a repetition (done: false)"
+        told = "the server stopped a repetition (done: false)"
         return _unpadded(attempt) or failed_answer(attempt, "generation_loop", told)
-    return failed_answer(attempt, "bad_response", "the answer broke off: done is not true")
+    return failed_answer(attempt, "bad_response", "the answer is incomplete: done is not true")
 
 
 def _without_content(

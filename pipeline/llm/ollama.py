@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.config import OllamaConfig
 from pipeline.config.keys import provider_key
-from pipeline.llm.endings import OLLAMA, broken_off, judge_end
+from pipeline.llm.endings import OLLAMA, ended_early, judge_end
 from pipeline.llm.error_bodies import error_in, read_error
 from pipeline.llm.http import CallFailedError, Endpoint, Reply
 from pipeline.llm.overhead import Overhead
@@ -188,7 +188,7 @@ class OllamaClient:
         if body.get("done") is True and (overrun := self._overrun(attempt)):
             return replace(failed_answer(attempt, "context_length", overrun), needed_tokens=attempt.prompt_tokens)
         if body.get("done") is not True:
-            return broken_off(attempt, repeats=_repeats(attempt.raw_text))
+            return ended_early(attempt, repeats=_repeats(attempt.raw_text))
         thoughts = message.get("thinking")
         return judge_end(
             attempt,

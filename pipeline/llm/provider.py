@@ -36,7 +36,7 @@ class ExtractionRequest:
 
     `document`: its id, for the log. `losses`: how often a server was lost over it before. `alone`: nothing else is in
     flight, and one loss is the end. `refused`: a server in trouble answered it with a 4xx before. `prompts_for`: how
-    prompts are made anew for a proof; None: none is made. `places`: how often the text stands in the prompts.
+    prompts are rebuilt for a proof; None: none is made. `places`: how often the text stands in the prompts.
     `metadata`: that of the document, for `try`.
     """
 
@@ -114,7 +114,7 @@ class Provider:
     def complaint(self) -> str:
         """Who it is, where, and what keeps it from being available."""
         replica = self.trouble
-        why = replica.why.message if replica and replica.why else "set aside"
+        why = replica.why.message if replica and replica.why else "unavailable"
         return f"{self.name} ({replica.client.model.endpoint if replica else ''}): {why}"
 
     def ask(self, question: ExtractionRequest) -> AskResult:

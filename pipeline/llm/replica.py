@@ -176,7 +176,7 @@ class Replica:
             self._reported = True
         if changed:
             fields = {"provider": self._provider, "endpoint": self.client.model.endpoint, "reason": why.reason}
-            logger.warning("server set aside%s: %s", "" if first else ", now", why.message, extra=fields)
+            logger.warning("server marked unavailable%s: %s", "" if first else ", now", why.message, extra=fields)
 
     def recover(self, start: Start) -> None:
         """Has the server looked at when it is set aside and its pause is over; called by one thread at a time."""

@@ -178,7 +178,7 @@ class VLLMClient:
         streamed = not start.startswith(b"{") and (payload.get("stream") is True or start.startswith(EVENTS))
         body = join_chunks(reply.body) if streamed else decode_object(reply.body)
         if body is None:
-            told = "the stream broke off, or is none" if streamed else "the reply is not a JSON object"
+            told = "the stream is incomplete, or is none" if streamed else "the reply is not a JSON object"
             return failed_answer(attempt, "bad_response", told)
         if names_another(body.get("id"), reply.request_id):
             self.endpoint.distrust()

@@ -179,7 +179,7 @@ def test_a_server_that_is_back_and_refuses_our_settings_says_so(caplog: pytest.L
         clock.now += 60
         failover.recover(at_once)
         failover.recover(at_once)
-    messages = [record.getMessage() for record in caplog.records if "set aside" in record.getMessage()]
+    messages = [record.getMessage() for record in caplog.records if "marked unavailable" in record.getMessage()]
     assert len(messages) == 2
-    assert messages[1].startswith("server set aside, now: ")
+    assert messages[1].startswith("server marked unavailable, now: ")
     assert "401" in messages[1]

@@ -182,7 +182,7 @@ def test_a_natural_end_counts_under_every_name(finish: str | None) -> None:
 def test_a_doubtful_end_counts_for_whole_objects_only(finish: str | None, text: str) -> None:
     """What does not say that it ended may have broken off."""
     attempt = asked(reply(said(text, finish)))
-    assert (attempt.reason, "broke off" in attempt.message) == ("bad_response", True)
+    assert (attempt.reason, "incomplete" in attempt.message) == ("bad_response", True)
 
 
 @pytest.mark.parametrize("finish", [*CUT, "MAX_TOKENS"])

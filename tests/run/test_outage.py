@@ -30,7 +30,7 @@ def test_a_run_goes_on_by_itself_after_an_outage(place: Place, server: FakeLLM, 
     assert ran.code == 0, ran.err
     assert place.failed() == {}
     assert place.done() == dict.fromkeys(names, 1)
-    assert "set aside" in ran.err
+    assert "marked unavailable" in ran.err
 
 
 def _take_away(server: FakeLLM, how: str) -> None:

@@ -141,7 +141,7 @@ def test_each_trouble_of_a_changed_configuration_is_said_when_it_is_found(place:
 
 
 def test_what_was_refused_is_said_once_and_looked_at_once(place: Place, other: FakeLLM) -> None:
-    """Until the file changes again; the server that runs is not said to be set aside, and goes on."""
+    """Until the file changes again; the server that runs is not said to be unavailable, and goes on."""
     child = start(place)
     place.configure({**QUICK, "vllm.base_url": other.url, "vllm.model": "no-such-model"})
     place.wait_for(lambda: len(other.requests) == 1, "a look at the other server")
@@ -153,7 +153,7 @@ def test_what_was_refused_is_said_once_and_looked_at_once(place: Place, other: F
     told = [line for line in log.splitlines() if "what runs stays" in line]
     assert ["no-such-model" in line for line in told] == [True, False]
     assert "there is 'other-model'" in told[0]
-    assert "set aside" not in log
+    assert "marked unavailable" not in log
 
 
 def test_a_server_that_is_not_there_yet_is_taken_when_it_is(place: Place, other: FakeLLM) -> None:
