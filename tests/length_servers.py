@@ -81,8 +81,31 @@ class Server:
         return Probe(most)
 
 
+class Balanced:
+    """A small and a large server behind one address: each request by turns, or by chance, to one of them.
+
+    `proofs_reach`: the number of the server that gets all requests for one token.
+    """
+
+    def __init__(self, *servers: Server, how: str, rng: random.Random, proofs_reach: int | None = None) -> None:
+        self.servers, self.how, self.rng, self.proofs_reach = servers, how, rng, proofs_reach
+        self.requests, self._turn = 0, 0
+
+    def count(self, messages: Sequence[str]) -> int:
+        """The honest count."""
+        return self.servers[0].count(messages)
+
+    def ask(self, messages: Sequence[str], max_tokens: int) -> Probe:
+        """The reply of the server whose turn it is."""
+        self._turn += 1
+        number = self._turn % len(self.servers) if self.how == "robin" else self.rng.randrange(len(self.servers))
+        if max_tokens == 1 and self.proofs_reach is not None:
+            number = self.proofs_reach
+        return self.servers[number].ask(messages, max_tokens)
+
+
 def case_of(
-    server: Server,
+    server: Server | Balanced,
     text: str,
     *,
     around: Sequence[str] = ("You extract facts. " * 40,),

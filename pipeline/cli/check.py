@@ -15,6 +15,7 @@ from pipeline.errors import EXIT_CONFIG, EXIT_LATER, EXIT_OK, PipelineError
 from pipeline.llm.capabilities import Preflight
 from pipeline.llm.provider import Provider
 from pipeline.llm.replica import Replica
+from pipeline.llm.verification import look
 from pipeline.logs import visible
 from pipeline.output import check_store, folder_of
 from pipeline.run.examination import SIDE_BY_SIDE, examine, side_by_side
@@ -59,6 +60,8 @@ def _examined(provider: Provider, replica: Replica, *, first: bool) -> Preflight
     waits = found.status != "ok" and replica.sharing.held is not None
     blocks = {next(iter(replica.clients)): found} if waits else replica.found
     for variant, preflight in blocks.items():
+        if preflight.status == "ok":
+            look(replica.clients[variant])
         named = f"{place}, variant {variant}" if len(replica.clients) > 1 else place
         proof = proof_state(replica.clients[variant])
         write_out("\n".join(_lines(named, preflight, first=first, proof=proof)))

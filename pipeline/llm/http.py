@@ -207,6 +207,10 @@ class Endpoint:
         self._reuse.stop("the server answered with another request's reply")
         self._adapter.drop_idle()
 
+    def renew(self) -> None:
+        """Close the idle connections, so that the next request is sent over a new one."""
+        self._adapter.drop_idle()
+
     def close(self) -> None:
         """Close the idle connections; requests in flight finish by themselves."""
         self._adapter.close()

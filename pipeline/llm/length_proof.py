@@ -76,7 +76,7 @@ Verdict = Literal["whole", "prove", "halves", "unverified"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Summary of what is known of a server's limit.
+    """What the proofs showed of a server's limit.
 
     `proven`: prompts that cannot be longer than this many tokens are read whole. `refuses`: longer ones are an error.
     `cut`: longer ones are cut. `unverified`: why its counts prove nothing; empty while they may.
@@ -89,10 +89,12 @@ class Finding:
 
     def verdict(self, tokens: int, *, size_bytes: int, max_tokens: int) -> Verdict:
         """Return what is still to be done for a prompt of `size_bytes` bytes that was counted as `tokens`."""
+        if self.cut is not None and self.cut.is_near(tokens, max_tokens):
+            return "halves"
         if self.unverified:
             return "unverified"
         if self.cut is not None:
-            return "halves" if self.cut.is_near(tokens, max_tokens) else "whole"
+            return "whole"
         if self.refuses or (tokens < EXEMPT_TOKENS and size_bytes <= EXEMPT_BYTES):
             return "whole"
         return "whole" if most_tokens(size_bytes) + max_tokens <= self.proven else "prove"
@@ -147,9 +149,12 @@ def prove(send: Send, document: Counted, *, longest_bytes: int, proofs: int) -> 
     """
     text, places = document.text, document.places
     once = send(text, 1)
-    if complaint := _complaint(once, document.tokens):
-        return Finding(unverified=complaint), once, text
-    assert once.tokens is not None
+    if once.refused or not once.tokens:
+        return Finding(unverified=TWO_LIMITS if once.refused else NO_COUNT), once, text
+    if once.tokens < document.tokens - NEAR:
+        again = send(text, 1).tokens or 0
+        is_cut = again > once.tokens + NEAR  # by some servers; a count without what is cached only falls
+        return _two_limits(once.tokens, 1) if is_cut else Finding(unverified=ONLY_UNCACHED), once, text
     copies = _copies(document, once.tokens, longest_bytes=longest_bytes, ahead=_ahead(proofs))
     many = send(text * copies, 1)
     if many.tokens is None:
@@ -160,8 +165,23 @@ def prove(send: Send, document: Counted, *, longest_bytes: int, proofs: int) -> 
         return Finding(unverified="" if twice.refused else NO_COUNT), twice, longest
     if not is_straight(once.tokens, many.tokens, twice.tokens, copies=copies, places=places):
         return Finding(), twice, longest
-    differs = once.tokens > document.tokens + NEAR
-    return Finding(unverified=TWO_LIMITS) if differs else Finding(proven=twice.tokens), twice, longest
+    if once.tokens > document.tokens + NEAR:
+        return _two_limits(document.tokens, document.max_tokens), twice, longest
+    return recounted(send, longest, twice.tokens) or Finding(proven=twice.tokens), twice, longest
+
+
+def recounted(send: Send, text: str, tokens: int) -> Finding | None:
+    """Send a probe again that was counted as `tokens`; return that there are two limits when its count differs now.
+
+    A load balancer may have chosen another server.
+    """
+    again = send(text, 1).tokens
+    return _two_limits(min(again, tokens), 1) if again and abs(again - tokens) > NEAR else None
+
+
+def _two_limits(left: int, max_tokens: int) -> Finding:
+    """Return the finding on a prompt that was sent twice and counted as different: `left` is the lower count."""
+    return Finding(cut=Cut(left, left, max_tokens, left), unverified=TWO_LIMITS)
 
 
 def _ahead(proofs: int) -> int:
@@ -180,15 +200,6 @@ NO_COUNT = "it reports no prompt tokens"
 ONLY_UNCACHED = "its counts leave out what it has cached"
 TWO_LIMITS = "it behaves like servers with different limits behind one address"
 UNPROVABLE = "the proof requests fail"
-
-
-def _complaint(once: Probe, tokens: int) -> str:
-    """Return why the counts prove nothing, by the request sent anew; empty when they may."""
-    if once.refused:
-        return TWO_LIMITS
-    if not once.tokens:
-        return NO_COUNT
-    return ONLY_UNCACHED if once.tokens < tokens - NEAR else ""
 
 
 @dataclass(frozen=True, slots=True)

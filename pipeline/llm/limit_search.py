@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pipeline.llm.length_proof import NEAR, Cut, Finding, Probe, Send
+from pipeline.llm.length_proof import NEAR, Cut, Finding, Probe, Send, recounted
 
 WORD = " the"
 FEW, MORE = 32, 96
@@ -75,6 +75,8 @@ def find_limit(send: Send, *, last: Probe, longest: str, max_tokens: int, base: 
     """
     left = []
     if last.tokens is not None:
+        if (found := recounted(send, longest, last.tokens)) is not None:
+            return found
         again = send(longest, max_tokens)
         left = [last.tokens, *([again.tokens] if again.tokens else [])]
     few, more = send(WORD * FEW, 1), send(WORD * MORE, 1)
@@ -91,7 +93,10 @@ def find_limit(send: Send, *, last: Probe, longest: str, max_tokens: int, base: 
         search.note(words, send(WORD * words, 1))
         if search.high_words is None and search.low_tokens > 64 * max(proven, left[0] if left else proven, 4096):
             break
-    return _finding(search, left=left, max_tokens=max_tokens, base=base)
+    found = _finding(search, left=left, max_tokens=max_tokens, base=base)
+    if left and found.cut is None:  # a longer text of words was read whole: by the same server?
+        return recounted(send, longest, left[0]) or found
+    return found
 
 
 def _guesses(last: Probe, *, proven: int) -> Iterator[int]:

@@ -84,12 +84,12 @@ def _full(
     facts = known if known is not None and known.model else facts_of(client)
     take_over(client, facts)
     seen = try_completion(client, sample.prompts, sample.json_schema)
-    if seen.reason in PROMPT_TOO_LONG:
+    if seen.reason == "context_length":
         raise misconfigured("rejected_config", f"the prompt without a document does not fit: {seen.message}")
     if seen.server == "ollama" and isinstance(client, VLLMClient):
         facts = of_ollama(client, facts)
+    seen = _read_whole(client, sample, seen)
     facts = replace(facts, prompt_tokens=seen.prompt_tokens)
-    _check_read_whole(client, sample, seen)
     _check_fit(facts, max_tokens=client.config.max_tokens)
     if sample.json_schema is None:
         return facts
@@ -97,15 +97,21 @@ def _full(
     return _with_canary(client, facts, sample.json_schema, seen) if canary else facts
 
 
-def _check_read_whole(client: VLLMClient | OllamaClient, sample: PreflightSample, seen: ExtractionAttempt) -> None:
-    """FoundError when the server cuts the prompt without a document; few-shot examples may make it long."""
+def _read_whole(
+    client: VLLMClient | OllamaClient, sample: PreflightSample, seen: ExtractionAttempt
+) -> ExtractionAttempt:
+    """Return the attempt at the prompt without a document, which few-shot examples may make long.
+
+    FoundError when the server cuts it. A count that only looks like that of a cut prompt (truncation.py) is proved.
+    """
     if seen.reason in PROVES_LIFE:
-        return
+        return seen
     read = read_whole(client, sample.prompts, sample.json_schema, seen)
     if read is None:
         raise FoundError(Preflight("unreachable", "server_error", "the proof that prompts are read whole failed"))
     if read.reason == "prompt_truncated":
         raise misconfigured("rejected_config", f"the prompt without a document is cut: {read.message}")
+    return read
 
 
 def take_over(client: VLLMClient | OllamaClient, facts: Preflight) -> None:

@@ -11,8 +11,10 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from pipeline.llm.count_watch import CountWatch
 from pipeline.llm.length_proof import (
     NO_COUNT,
     ONLY_UNCACHED,
@@ -41,6 +43,8 @@ LEAST_WEIGHT = 256
 """Lighter prompts say little of a text's tokens: the chat template is most of them."""
 LEAST_RATIO = 0.5
 """A server that leaves out what it has cached must not make texts look short."""
+LEAST_SUSPECTED = 1024
+"""Characters of a document that is suspected to be cut; in shorter ones the prompt around it decides the count."""
 MARGIN = 1.2
 """How much denser than the densest of this run's texts a text is taken to be where its tokens are estimated."""
 
@@ -50,7 +54,8 @@ class Case:
     """A document's prompt that was counted as `tokens`, and how to send it again with another text in its place.
 
     `send`: text, max_tokens, and whether what follows the document (a re-ask's complaint) is sent with it.
-    `tiny`: sends a tiny question. `places`: how often the text stands in the prompt. `base`: tokens without a document.
+    `tiny`: sends the same tiny question each time. `renew`: has the next request sent over a new connection, so that a
+    load balancer chooses a server anew. `places`: how often the text stands in the prompt. `base`: tokens without a document.
     `promised_context`: the context of a server that was asked to refuse what is longer. `weight`: the prompt's tokens
     by its characters (token_weight.py); 0 where nobody asks for an estimate.
     """
@@ -61,6 +66,7 @@ class Case:
     max_tokens: int
     send: Callable[[str, int, bool], Probe]
     tiny: Callable[[], Probe]
+    renew: Callable[[], object] = lambda: None
     places: int = 1
     base: int = 0
     promised_context: int | None = None
@@ -88,6 +94,7 @@ class PromptProofs:
         self.found_after, self.found_at = 0, ""
         self._ratios: deque[float] = deque(maxlen=RATIOS_KEPT)
         self._longest_bytes, self._failures, self._proving = 0, 0, False
+        self._watch = CountWatch()
         self._changed = threading.Condition()
 
     @property
@@ -148,17 +155,20 @@ class PromptProofs:
             finding = self.finding
             if not case.tokens and not finding.refuses:
                 self.distrust(NO_COUNT)
-            if not case.tokens or self.finding.unverified:
+            if not case.tokens:
                 return self._accept(case, notes=() if self.finding.refuses else (UNVERIFIED,))
-            verdict = finding.verdict(case.tokens, size_bytes=case.size_bytes, max_tokens=case.max_tokens)
-            if finding.is_contradicted(case.tokens):
+            if finding.is_contradicted(case.tokens) and not finding.unverified:
                 self.distrust(TWO_LIMITS)
                 continue
-            if verdict == "whole":
-                return self._accept(case)
+            notes = (UNVERIFIED,) if finding.unverified else ()
+            verdict = finding.verdict(case.tokens, size_bytes=case.size_bytes, max_tokens=case.max_tokens)
             if verdict == "halves":
                 assert finding.cut is not None
-                return self._halves(case, case.tokens, finding.cut)
+                return self._halves(case, case.tokens, finding.cut, notes=notes)
+            if verdict in ("whole", "unverified") and self._is_suspected(case, case.tokens):
+                return self._suspected(case, case.tokens, notes=notes)
+            if verdict != "prove":
+                return self._accept(case, notes=notes)
             if not self._turn(may_wait):
                 return None
             try:
@@ -201,29 +211,42 @@ class PromptProofs:
             raise
         self._failures = 0
         self.proofs += 1
-        if found.unverified:
-            self.distrust(found.unverified)
-            return
+        self._take(found)
+
+    def _take(self, found: Finding) -> None:
+        """Replace what is known by what was found, and report a limit."""
         with self._changed:
-            self.finding = found
+            is_reported = found.unverified == self.finding.unverified
+            self.finding = found if is_reported else replace(found, unverified="")
             if found.cut is not None:
                 self.found_after, self.found_at = self.accepted, utc_now()
         if found.cut:
             told = "it cuts longer prompts without an error; such documents fail as prompt_truncated"
             logger.warning("%s: found a context of %s tokens: %s", self.name, found.cut.context_length, told)
+        if not is_reported:
+            self.distrust(found.unverified)
+
+    def look(self, case: Case) -> None:
+        """Find out what needs no document: that the server refuses, or leaves out of its counts what it has cached.
+
+        Nothing is learnt when a request fails. `pipeline check` asks for it; a run does it with its first proof.
+        """
+        if self.finding != Finding() or self.limit_is_set or self.proofs:
+            return
+        with suppress(ProofFailedError):
+            self._take(_without_document(case))
 
     def _found(self, case: Case, tokens: int) -> Finding:
-        if case.promised_context and not self.proofs:
-            probe = case.send(WORD * case.promised_context, 1, False)
-            if probe.refused:
-                return Finding(refuses=True)
-        if not self.proofs:
-            first, second = case.tiny().tokens, case.tiny().tokens
-            if first and second is not None and second < first:
-                return Finding(unverified=ONLY_UNCACHED)
+        if not self.proofs and (known := _without_document(case)) != Finding():
+            return known
+
+        def send(text: str, max_tokens: int) -> Probe:
+            case.renew()
+            return case.send(text, max_tokens, True)
+
         document = Counted(case.text, tokens, case.size_bytes, case.max_tokens, case.places)
         found, last, longest = prove(
-            lambda text, most: case.send(text, most, True),
+            send,
             document,
             longest_bytes=self._longest_bytes,
             proofs=self.proofs,
@@ -231,7 +254,7 @@ class PromptProofs:
         if found != Finding():
             return found
         return find_limit(
-            lambda text, most: case.send(text, most, True),
+            send,
             last=last,
             longest=longest,
             max_tokens=case.max_tokens,
@@ -239,12 +262,38 @@ class PromptProofs:
             proven=self.finding.proven,
         )
 
-    def _halves(self, case: Case, tokens: int, cut: Cut) -> Verified:
+    def _is_suspected(self, case: Case, tokens: int) -> bool:
+        """Return whether a prompt that the proofs cover has a count as if another server had cut it."""
+        if not self.proofs or self.finding.unverified not in ("", TWO_LIMITS) or len(case.text) < LEAST_SUSPECTED:
+            return False
+        return self._watch.suspects(tokens, case.size_bytes)
+
+    def _suspected(self, case: Case, tokens: int, *, notes: tuple[str, ...]) -> Verified:
+        """Return whether a suspected prompt was cut; if so, its count is what cuts leave from now on."""
+        cut = Cut(tokens, tokens, case.max_tokens, tokens)
+        found = self._halves(case, tokens, cut, notes=notes)
+        if found.cut:
+            known = self.finding
+            self._take(replace(known, cut=cut, unverified=TWO_LIMITS if known.cut or known.unverified else ""))
+        else:
+            self._watch.clear(tokens, case.size_bytes)
+        return found
+
+    def _halves(self, case: Case, tokens: int, cut: Cut, *, notes: tuple[str, ...] = ()) -> Verified:
         if len(case.text) < 2:
-            return self._accept(case)
+            return self._accept(case, notes)
 
         def send(text: str, whole: bool) -> Probe:
             return case.send(text, 1, whole)
 
         is_cut, needed = by_halves(case.text, send, tokens=tokens, places=case.places, cut=cut)
-        return Verified(cut=True, needed_tokens=needed) if is_cut else self._accept(case)
+        return Verified(cut=True, needed_tokens=needed) if is_cut else self._accept(case, notes)
+
+
+def _without_document(case: Case) -> Finding:
+    """Return that the server refuses what is too long, or counts only what it has not cached; else nothing is known."""
+    if case.promised_context and case.send(WORD * case.promised_context, 1, False).refused:
+        return Finding(refuses=True)
+    first, second = case.tiny().tokens, case.tiny().tokens
+    is_less = first is not None and second is not None and second < first
+    return Finding(unverified=ONLY_UNCACHED if is_less else "")

@@ -5,6 +5,7 @@ It connects a client, whose requests cost something, with what is known of its s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ REFUSALS = frozenset({"context_length", "document_too_large", "rejected"})
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked: its prompts, how to make them anew, and how often the text stands in them."""
+    """What was asked: its prompts, how to rebuild them, and how often the text stands in them."""
 
     prompts: Mapping[str, str]
     json_schema: Mapping[str, Any] | None
@@ -127,8 +128,10 @@ def case_of(client: Client, asked: Asked, tokens: int | None) -> Case:
     def send(text: str, max_tokens: int, whole: bool) -> Probe:
         return _probe(client, asked.prompts_for(text, whole), asked.json_schema, max_tokens=max_tokens)
 
+    question = {**TINY_PROMPTS, "user": f"{TINY_PROMPTS['user']} ({os.urandom(4).hex()})"}  # nobody has it cached
+
     def tiny() -> Probe:
-        return _probe(client, TINY_PROMPTS, None, max_tokens=1)
+        return _probe(client, question, None, max_tokens=1)
 
     promised = client.context_length if isinstance(client, OllamaClient) else None
     return Case(
@@ -138,11 +141,18 @@ def case_of(client: Client, asked: Asked, tokens: int | None) -> Case:
         client.config.max_tokens,
         send,
         tiny,
+        client.endpoint.renew,
         places=asked.places,
         base=asked.base,
         promised_context=promised,
         weight=_weight(asked.prompts) if client.config.context_length is not None else 0,
     )
+
+
+def look(client: Client) -> None:
+    """Find out of a server what needs no document (PromptProofs.look), for `pipeline check`."""
+    asked = Asked(TINY_PROMPTS, None, "", lambda text, _whole: {**TINY_PROMPTS, "user": text})
+    client.proofs.look(case_of(client, asked, None))
 
 
 def _probe(
@@ -163,7 +173,7 @@ def _probe(
 
 
 def asked_of(question: ExtractionRequest) -> Asked | None:
-    """Return what can be verified of a request; None when its prompts cannot be made anew."""
+    """Return what can be verified of a request; None when its prompts cannot be rebuilt."""
     if question.prompts_for is None:
         return None
     return Asked(

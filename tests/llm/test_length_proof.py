@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from length_servers import KINDS, TOKENIZERS, Kind, Server, Tokenizer, article, case_of, pieces
+from length_servers import KINDS, TOKENIZERS, Balanced, Kind, Server, Tokenizer, article, case_of, pieces
 
 from pipeline.llm.length_proof import TWO_LIMITS, Probe, is_straight, split
 from pipeline.llm.prompt_proofs import UNVERIFIED, PromptProofs, Verified
@@ -121,6 +121,33 @@ def test_a_count_beyond_the_limit_shows_two_servers() -> None:
     assert seen is not None
     assert seen.notes == (UNVERIFIED,)
     assert proofs.finding.unverified == TWO_LIMITS
+
+
+HOW = ("robin", "random")
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("way", ["tail", "half", "oldest"])
+@pytest.mark.parametrize("reach", [None, 0, 1])
+@pytest.mark.parametrize("seed", range(4))
+def test_two_limits_behind_one_address_are_found(how: str, way: str, reach: int | None, seed: int) -> None:
+    """Whichever server the proofs reach: few documents that the smaller one cut pass without the note."""
+    rng = random.Random(f"{how}{way}{seed}")
+    balanced = Balanced(Server(way, context=4096), Server(way, context=1 << 40), how=how, rng=rng, proofs_reach=reach)
+    proofs, cuts, silent = PromptProofs("server"), 0, []
+    for number in range(150):
+        words = rng.randrange(2_000, 8_000) if rng.random() < 0.2 else rng.randrange(20, 900)
+        case, lost = case_of(balanced, KINDS[number % 2](rng, words))
+        assert case.tokens is not None
+        verified = proofs.verify(case)
+        assert verified is not None
+        if lost and not verified.cut and not verified.notes:
+            silent.append(case.tokens)
+        cuts += verified.cut
+    near = proofs.finding.cut
+    assert cuts > 3 or proofs.finding.unverified
+    assert all(near is not None and near.is_near(tokens, 256) for tokens in silent), (silent, proofs.finding)
+    assert len(silent) <= 4
 
 
 def fine(text: str) -> list[str]:

@@ -8,9 +8,10 @@ import re
 from typing import Any
 
 import pytest
+from balanced_llm import BalancedLLM
 from conftest import Place
 from cutting_llm import MODEL, CuttingLLM, count
-from length_servers import KINDS
+from length_servers import KINDS, article
 
 AGENT = {"system_prompt": "Sum the text up. " * 50, "user_prompt": "$document\n"}
 
@@ -25,7 +26,9 @@ def corpus(place: Place, size: int = 40, *, long: float = 0.2) -> None:
     place.documents(texts)
 
 
-def configure(place: Place, server: CuttingLLM, *, agent: dict[str, Any] | None = None, **settings: Any) -> None:
+def configure(
+    place: Place, server: CuttingLLM | BalancedLLM, *, agent: dict[str, Any] | None = None, **settings: Any
+) -> None:
     """An OpenAI-like provider at the server; failures do not end the run."""
     vllm = {"vllm.type": "openai", "vllm.base_url": server.url, "vllm.model": MODEL}
     rules = {"runner.max_error_rate": 1, "runner.fail_fast": 0, "runner.abort_error_rate": 1}
@@ -132,7 +135,7 @@ def test_an_ollama_behind_the_openai_protocol_is_refused(place: Place) -> None:
 
 
 def test_an_ollama_as_a_fallback_is_not_used(place: Place) -> None:
-    """It is set aside with a warning."""
+    """It is marked unavailable with a warning."""
     place.documents(2)
     place.server.down()
     with CuttingLLM("half", ollama=True) as server:
@@ -206,6 +209,71 @@ def test_the_preflight_says_that_counts_prove_nothing(place: Place, counts: str,
         assert "prompt_length_unverified" not in place.call("check").out
 
 
+def test_check_finds_counts_that_leave_out_what_is_cached(place: Place) -> None:
+    """By the same tiny question twice, which no earlier check has had cached; with a set context it asks nothing."""
+    with CuttingLLM("tail", counts="uncached") as server:
+        configure(place, server)
+        for _ in range(2):
+            told = place.call("check").out
+            assert "long prompts: prompt_length_unverified: its counts leave out what it has cached; set the" in told
+        configure(place, server, **{"vllm.context_length": 4096})
+        assert "prompt_length_unverified" not in place.call("check").out
+
+
+@pytest.mark.parametrize("way", ["refuse", "half"])
+def test_check_finds_out_whether_an_ollama_refuses(place: Place, way: str) -> None:
+    """One request of a whole context that is too long for it; nothing is generated."""
+    with CuttingLLM(way, ollama=True) as server:
+        ollama_at(place, server)
+        found = "refused by the server, no proof needed" if way == "refuse" else "not proved yet"
+        assert f"long prompts: {found}" in place.call("check").out
+
+
+@pytest.mark.parametrize("way", ["refuse", "half"])
+def test_a_prompt_without_a_document_that_looks_cut_is_proved(place: Place, way: str) -> None:
+    """White space has the count that a cut leaves, for a much longer text: the proof decides, and the run goes on."""
+    num_ctx = 2048
+    half = num_ctx - (num_ctx - 4) // 2
+    system, user = AGENT["system_prompt"], " " * 16 * 600
+    while count([system, user]) < half:
+        user += "." if count([system, user + " " * 16 * 40]) > half else " " * 16 * 40
+    place.documents(2)
+    with CuttingLLM(way, context=num_ctx, ollama=True) as server:
+        ollama_at(place, server, num_ctx=num_ctx, agent={**AGENT, "user_prompt": f"{user}$document"})
+        told = place.call("check")
+        assert told.code == 0, told.out
+        place.run()
+    assert len(place.done()) == 2
+
+
+def test_a_prompt_without_a_document_that_is_cut_is_called_cut(place: Place) -> None:
+    """It fits the context that the server says it has: exit 2, and not a word of a context that is too small."""
+    place.documents(2)
+    with CuttingLLM("half", context=2048, ollama=True) as server:
+        ollama_at(place, server, num_ctx=2048, agent={**AGENT, "user_prompt": "Sum it up. " * 800 + "$document\n"})
+        ran = place.run(code=2)
+    assert "the prompt without a document is cut" in ran.err
+    assert "does not fit" not in ran.err
+
+
+@pytest.mark.parametrize("how", ["robin", "random", "connection"])
+def test_two_limits_behind_one_address(place: Place, how: str) -> None:
+    """All proofs reach the larger server: what the smaller one cut fails, or the next run asks for it again."""
+    rng = random.Random(11)
+    texts = {f"d{n:02}.txt": article(rng, 4_000 if n % 4 == 1 else 100 + n)[: 24_000 + 700 * n] for n in range(40)}
+    place.documents(texts)
+    with BalancedLLM([CuttingLLM("tail"), CuttingLLM("tail", context=1 << 20)], how, seed=2) as balancer:
+        balancer.proofs_reach = 1
+        configure(place, balancer, **{"runner.concurrency": 2})
+        ran = place.call("run")
+        again = set(place.last_run().get("ask_again", []))
+        noted = {line["id"] for line in place.lines("results.jsonl") if "prompt_length_unverified" in line["notes"]}
+        assert balancer.cut
+        assert balancer.cut & set(place.done()) <= again | noted
+        assert {"prompt_truncated"} == set(place.failed().values())
+        assert ran.code == (1 if again else 0)
+
+
 def test_check_says_that_vllm_refuses(place: Place) -> None:
     """A server that is known to refuse what is too long needs no proof."""
     assert "long prompts: refused by the server, no proof needed" in place.call("check").out
@@ -224,11 +292,11 @@ def test_a_count_by_the_tokenizer_is_overhead(place: Place) -> None:
     assert place.last_run()["overhead"]["requests"] == before + len(tokenized)
 
 
-def ollama_at(place: Place, server: CuttingLLM, *, num_ctx: int = 4096) -> None:
+def ollama_at(place: Place, server: CuttingLLM, *, num_ctx: int = 4096, agent: dict[str, Any] = AGENT) -> None:
     """Ollama's own protocol at the server; failures do not end the run."""
     ollama = {"provider": "ollama", "ollama.base_url": server.url, "ollama.model": MODEL, "ollama.num_ctx": num_ctx}
     rules = {"runner.max_error_rate": 1, "runner.fail_fast": 0, "runner.abort_error_rate": 1}
-    place.configure({**ollama, **rules}, agent=AGENT)
+    place.configure({**ollama, **rules}, agent=agent)
 
 
 def test_an_ollama_that_obeys_needs_no_proof(place: Place) -> None:

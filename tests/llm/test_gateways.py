@@ -1,0 +1,50 @@
+"""Gateways that are recognised by their headers: their counts prove nothing about the server behind them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from raw_server import answering, reply
+from test_preflight import client_of, look
+
+from pipeline.run.prompt_length import proof_state
+
+CHAT = "/v1/chat/completions"
+ANSWER = {"choices": [{"message": {"content": "ok"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 9}}
+HEADERS = {
+    "LiteLLM": {"x-litellm-call-id": "b980db26", "x-litellm-version": "1.80.0", "x-litellm-model-api-base": "http://v"},
+    "Portkey": {"x-portkey-trace-id": "f1", "x-portkey-cache-status": "DISABLED", "x-portkey-retry-attempt-count": "0"},
+    "Cloudflare AI Gateway": {"cf-aig-cache-status": "MISS", "cf-aig-log-id": "01JADMCQQQBWH3NXZ5GCRN98DP"},
+}
+CASES = [(gateway, name, value) for gateway, headers in HEADERS.items() for name, value in headers.items()]
+
+
+@pytest.mark.parametrize(("gateway", "name", "value"), CASES)
+@pytest.mark.parametrize("shape", [str.lower, str.title])
+def test_a_gateway_is_recognised_by_each_of_its_headers(gateway: str, name: str, value: str, shape: Any) -> None:
+    """In any spelling; the advice is to set the context length."""
+    server = answering({"/v1/models": reply({"data": [{"id": "m"}]}), CHAT: reply(ANSWER, **{shape(name): value})})
+    with server:
+        client = client_of("openai", server.url, model="m")
+        assert look(client).status == "ok"
+    assert proof_state(client).startswith(f"prompt_length_unverified: {gateway} may count a prompt before")
+    assert "set the provider's `context_length`" in proof_state(client)
+
+
+def test_other_headers_are_no_gateway() -> None:
+    """A CDN, a proxy and a server's own: the proofs decide."""
+    others = {"cf-ray": "8", "cf-cache-status": "DYNAMIC", "x-request-id": "1", "via": "1.1 envoy", "x-portkeys": "1"}
+    with answering({"/v1/models": reply({"data": [{"id": "m"}]}), CHAT: reply(ANSWER, **others)}) as server:
+        client = client_of("openai", server.url, model="m")
+        assert look(client).status == "ok"
+    assert proof_state(client).startswith("not proved yet")
+
+
+def test_a_set_context_length_takes_the_doubt_away() -> None:
+    """Longer prompts are then not sent."""
+    name, value = "cf-aig-log-id", "01JADM"
+    with answering({"/v1/models": reply({"data": [{"id": "m"}]}), CHAT: reply(ANSWER, **{name: value})}) as server:
+        client = client_of("openai", server.url, model="m", context_length=4096)
+        assert look(client).status == "ok"
+    assert proof_state(client) == "not sent when they are longer than the configured context_length of 4096 tokens"
