@@ -54,8 +54,9 @@ class Case:
     """A document's prompt that was counted as `tokens`, and how to send it again with another text in its place.
 
     `send`: text, max_tokens, and whether what follows the document (a re-ask's complaint) is sent with it.
-    `tiny`: sends the same tiny question each time. `renew`: has the next request sent over a new connection, so that a
-    load balancer chooses a server anew. `places`: how often the text stands in the prompt. `base`: tokens without a document.
+    `tiny`: sends the same tiny question each time. `renew`: has the next request sent over a new connection, for which
+    a load balancer may choose another server. `places`: how often the text stands in the prompt. `base`: tokens without
+    a document.
     `promised_context`: the context of a server that was asked to refuse what is longer. `weight`: the prompt's tokens
     by its characters (token_weight.py); 0 where nobody asks for an estimate.
     """
