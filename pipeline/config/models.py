@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pipeline.config.checks import check_fields as check_fields
 from pipeline.config.checks import rule_of as rule_of
 from pipeline.config.constraints import Rule, nearest_hint, others, shown
+from pipeline.config.csv_options import check_csv
 from pipeline.config.limits import limits_of
 from pipeline.config.request import check_ollama_fields
 from pipeline.errors import ConfigError
@@ -121,12 +122,15 @@ class InputConfig:
     unsupported: Literal["ignore", "fail"] = "ignore"
     min_documents: int = 1
     max_document_bytes: int = 10_485_760
+    csv: Mapping[str, str | None] = field(default_factory=dict, hash=False)
+    records_field: str | None = None
     limits: Mapping[str, float] = field(default_factory=dict, hash=False)
     storage: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
 
     def __post_init__(self) -> None:
         check_fields(self, "input")
         limits_of(self.limits)
+        check_csv(self.csv)
         names = [source.name for source in self.uri if source.name is not None]
         for name in names:
             if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):

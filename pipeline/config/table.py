@@ -38,7 +38,9 @@ RULES: Mapping[str, Rule] = {
     "input.include": Rule("Globs of the files to read.", lone=True, need="a list of globs"),
     "input.exclude": Rule("Globs of the files to skip.", lone=True, need="a list of globs"),
     "input.text_field": Rule(
-        "The field that holds the text in .json, .jsonl and .csv.", need="a field's name", fits=is_filled
+        "The field, by its name or dotted path, that holds the text of a record: .json, .jsonl, .csv, .parquet.",
+        need="a field's name",
+        fits=is_filled,
     ),
     "input.id_field": Rule("The field that holds the id; null: the path and the line."),
     "input.unsupported": Rule("Files of an unknown kind: ignored and counted, or failed."),
@@ -47,6 +49,15 @@ RULES: Mapping[str, Rule] = {
     ),
     "input.max_document_bytes": Rule(
         "Maximum size of a document, also after decompression; a larger one fails.", low=1, unit="bytes"
+    ),
+    "input.csv": Rule(
+        "How the cells of .csv files are written: quotechar, escapechar, delimiter; null each: found out.",
+        need="a mapping of quotechar, escapechar and delimiter to one character, or null",
+    ),
+    "input.records_field": Rule(
+        "Dotted path of the list of documents in a .json file; null: the file is a document, or a list of them.",
+        need="a field's name, or null",
+        fits=is_filled,
     ),
     "input.limits": Rule(
         "Resource limits of a document or an archive: cpu_s, memory_mb, columns, members, unpacked_bytes, ratio.",

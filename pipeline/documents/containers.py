@@ -5,7 +5,7 @@ They are read as streams, in the reader's thread; it must not hold more than one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -15,7 +15,9 @@ from typing import BinaryIO, NamedTuple, NoReturn
 from pipeline.config.limits import InputLimits
 from pipeline.documents.budget import UnpackedBudget, counted
 from pipeline.documents.compression import PLAIN, Compression, trailing_bytes
-from pipeline.documents.decode import Decoded, read_json, scrub
+from pipeline.documents.decode import Decoded, scrub
+from pipeline.documents.json_fields import field_at
+from pipeline.documents.json_text import read_json
 from pipeline.errors import DocumentError, TryLaterError
 from pipeline.records import Entry
 from pipeline.stores import is_remote, is_trouble
@@ -39,21 +41,28 @@ class Container:
     version: str | None = None
     text_field: str = "text"
     id_field: str | None = None
+    records_field: str | None = None
+    csv: Mapping[str, str | None] = field(default_factory=dict)
     id_prefix: str = ""
     limits: InputLimits = field(default_factory=InputLimits)
     ignore: Callable[[str], None] = lambda _: None
 
 
 class Piece(NamedTuple):
-    """A document in a file: its number from 1, its bytes with notes on their decoding, or its problem."""
+    """A document in a file: its number from 1, its bytes with notes on their decoding, or its problem.
+
+    `part`: its place among the documents that share its number, from 1.
+    """
 
     number: int
     size_bytes: int
     data: bytes = b""
     notes: tuple[str, ...] = ()
     problem: DocumentError | None = None
+    part: int = 1
 
 
+Look = Callable[[BinaryIO, Container], "Format | None"]
 Split = Callable[[BinaryIO, Container], Iterator[Piece]]
 
 
@@ -61,7 +70,8 @@ Split = Callable[[BinaryIO, Container], Iterator[Piece]]
 class Format:
     """A row of the table of formats: how to decode one document.
 
-    `split`: how to split a file of many documents; None: the file is one document. `extra`: the extra it needs.
+    `split`: how to split a file of many documents; None: the file is one document. `look` returns the format that the
+    beginning of a file shows, for a suffix that has several; None for this one. `extra`: the extra it needs.
     `heavy`: decode it in a helper process, since hostile bytes may take hours or gigabytes.
     """
 
@@ -70,6 +80,7 @@ class Format:
     split: Split | None = None
     extra: str | None = None
     heavy: bool = False
+    look: Look | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +139,8 @@ def _counted(stream: BinaryIO, container: Container) -> BinaryIO:
 
 
 def _entry(container: Container, piece: Piece) -> Entry:
-    position, uri = f"{container.id}#{piece.number}", f"{container.uri}#{piece.number}"
+    number = f"{piece.number}.{piece.part}" if piece.part > 1 else f"{piece.number}"
+    position, uri = f"{container.id}#{number}", f"{container.uri}#{number}"
     if piece.problem is not None:
         problem = partial(fail, piece.problem)
         return Entry(position, uri, container.version, piece.size_bytes, container.format, problem)
@@ -147,7 +159,7 @@ def _own_id(data: bytes, id_field: str) -> str | None:
         value, _ = read_json(data)
     except DocumentError:
         return None
-    own = value.get(id_field) if isinstance(value, dict) else None
+    own = next(field_at(value, id_field), None)
     if isinstance(own, bool) or not isinstance(own, (str, int)):
         return None
     return scrub(str(own)) or None

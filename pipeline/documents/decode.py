@@ -6,13 +6,14 @@ It must not do I/O, and no message may quote the document.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 from pipeline.documents.encoding import to_text
+from pipeline.documents.json_fields import kind, text_at, unreadable, without
+from pipeline.documents.json_text import read_json
 from pipeline.errors import DocumentError
 
 MAX_NESTED_CHARS = 4096
@@ -45,7 +46,8 @@ def decode_text(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a tex
 def decode_json(data: bytes, text_field: str) -> Decoded:
     """Decode a JSON object: its text field as text, its other fields as metadata.
 
-    Scalars are kept; arrays and objects are dropped when their JSON is larger than 4 kB.
+    The text field is a name or a dotted path, and may hold a list of paragraphs. Scalars are kept as metadata; arrays
+    and objects are dropped when their JSON is larger than 4 kB.
     """
     return _decode_fields(data, text_field, names="keys")
 
@@ -58,13 +60,12 @@ def decode_row(data: bytes, text_field: str) -> Decoded:
 def _decode_fields(data: bytes, text_field: str, *, names: str) -> Decoded:
     value, notes = read_json(data)
     if not isinstance(value, dict):
-        _unreadable(f"the JSON is {_kind(value)}, need an object")
-    if text_field not in value:
-        _unreadable(missing_field(text_field, list(value), names=names))
-    text = value.pop(text_field)
-    if not isinstance(text, str):
-        _unreadable(f"field {text_field!r} is {_kind(text)}, need a string (`input.text_field` names the field)")
-    return finished(text, {name: item for name, item in value.items() if _is_small(item)}, notes=notes)
+        unreadable(f"the JSON is {kind(value)}, need an object")
+    text = text_at(value, text_field)
+    if text is None:
+        unreadable(missing_field(text_field, list(value), names=names))
+    rest = without(value, text_field)
+    return finished(text, {name: item for name, item in rest.items() if _is_small(item)}, notes=notes)
 
 
 def missing_field(text_field: str, present: Sequence[str], *, names: str) -> str:
@@ -84,31 +85,6 @@ def finished(text: str, metadata: dict[str, Any], *, notes: tuple[str, ...]) -> 
     if (clean_text, clean_metadata) != (text, metadata):
         notes = (*notes, "surrogates_scrubbed")
     return Decoded(clean_text, clean_metadata, notes)
-
-
-def read_json(data: bytes) -> tuple[Any, tuple[str, ...]]:
-    """Return the value of strict JSON (no NaN, no number out of range; the last of equal keys), and notes."""
-    text, notes = to_text(data)
-    try:
-        return json.loads(text, parse_constant=_no_constant, parse_float=_finite), notes
-    except json.JSONDecodeError as cause:
-        where = f"line {cause.lineno} column {cause.colno}"
-        raise DocumentError("document_unreadable", f"not JSON: {cause.msg} ({where})") from cause
-    except ValueError as cause:
-        raise DocumentError("document_unreadable", "not strict JSON: a number out of range") from cause
-    except RecursionError as cause:
-        raise DocumentError("document_unreadable", "JSON nested too deep") from cause
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(name)
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
-        raise ValueError("out of range")
-    return number
 
 
 def _is_small(value: Any) -> bool:
@@ -135,13 +111,3 @@ def _scrub_all(value: Any) -> Any:
     if isinstance(value, dict):
         return {scrub(name): _scrub_all(item) for name, item in value.items()}
     return [_scrub_all(item) for item in value] if isinstance(value, list) else value
-
-
-def _kind(value: object) -> str:
-    """Return the JSON name of a value's type."""
-    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
-    return "null" if value is None else names.get(type(value), "an object")
-
-
-def _unreadable(message: str) -> NoReturn:
-    raise DocumentError("document_unreadable", message)

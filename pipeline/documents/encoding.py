@@ -29,7 +29,7 @@ BOMS = (  # the longer ones first: UTF-32's begins with UTF-16's
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_CONTROLS = bytes(code for code in range(32) if code not in b"\b\t\n\v\f\r\x1b") + b"\x7f"
+_CONTROLS = bytes(code for code in range(32) if code not in b"\b\t\n\v\f\r\x1b\x1e") + b"\x7f"
 
 _KOREAN_MARK = b"\x1b$)C"
 _HZ = re.compile(rb"~\{(?:[\x21-\x77][\x21-\x7e]){2,}~\}")

@@ -5,42 +5,40 @@ It runs in the reader's thread; files that can be read later are read by `Entry.
 
 from __future__ import annotations
 
-import errno
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from pipeline.config.limits import InputLimits
 from pipeline.documents.budget import UnpackedBudget
-from pipeline.documents.compression import PLAIN, Compression, read_limited, split_compression
+from pipeline.documents.compression import PLAIN, Compression, split_compression
 from pipeline.documents.containers import (
     Container,
     Format,
     Held,
     damaged,
-    describe,
     fail,
     is_damaged,
     piece_entries,
-    too_large,
 )
 from pipeline.documents.extras import require
+from pipeline.documents.files import Damage, ListedFile, read_file
+from pipeline.documents.looking import opened_twice, shown_format
 from pipeline.documents.members import MEMBER_BYTES, Archive, Member, harmless
 from pipeline.documents.patterns import PathFilter, select
 from pipeline.documents.tar import TAR
 from pipeline.documents.zip import ZIP
 from pipeline.errors import DocumentError
 from pipeline.records import Entry
-from pipeline.stores import OwnTroubleError, StaleVersionError, is_trouble, printable
+from pipeline.stores import printable
 
 if TYPE_CHECKING:
     from pipeline.config import InputConfig
 
 Lookup = Callable[[str], Format | None]
-Damage = tuple[type[Exception], ...]
 
 ARCHIVES: Mapping[str, Archive] = {".tar": TAR, ".zip": ZIP}
 """Archives by lower-case suffix, without the suffix of a compression."""
@@ -57,6 +55,7 @@ class EntryRules:
     """Settings, patterns and formats that apply to every file of an input.
 
     `ignore` is called with the kind of each skipped file, `whole` with the id of each container read to its end.
+    `version_of` returns the version of an id's document that has a result.
     """
 
     config: InputConfig
@@ -66,27 +65,12 @@ class EntryRules:
     whole: Callable[[str], None]
     id_prefix: str
     limits: InputLimits
+    version_of: Callable[[str], str | None] = lambda _: None
 
-
-@dataclass(frozen=True, slots=True)
-class ListedFile:
-    """A file of a listing, or a member of an archive.
-
-    `relative` is its path below the root, valid Unicode, to which patterns and formats apply. `newest` opens the
-    current file of that name. `damage`: the exceptions of opening and reading it. `passing`: it must be read before
-    the next one is requested.
-    """
-
-    relative: str
-    id: str
-    uri: str
-    version: str | None
-    size_bytes: int
-    open: Callable[[], BinaryIO]
-    newest: Callable[[], BinaryIO] | None = None
-    damage: Damage = (OSError,)
-    member: bool = False
-    passing: bool = False
+    def is_known(self, file: ListedFile) -> bool:
+        """Return True when this version of the file is a document that has been done: it need not be opened."""
+        is_same_kind = self.config.records_field is None  # it may have been set since then
+        return is_same_kind and file.version is not None and self.version_of(file.id) == file.version
 
 
 def is_chosen(relative: str, chosen: PathFilter) -> bool:
@@ -121,6 +105,14 @@ def entries_of(file: ListedFile, rules: EntryRules) -> Iterator[Entry]:
     if form is None:
         return _unsupported(file, extension_of(name) + compression.suffix, rules=rules)
     check_extra(name, file.uri, lookup=rules.lookup)
+    if form.look is not None and not rules.is_known(file):
+        file = replace(file, open=opened_twice(file.open)) if file.passing else file
+        form = shown_format(form, _container(file, form.name, compression=compression, rules=rules))
+    return _entries_as(form, file, compression=compression, rules=rules)
+
+
+def _entries_as(form: Format, file: ListedFile, *, compression: Compression, rules: EntryRules) -> Iterator[Entry]:
+    """Yield the entries of a file of this format."""
     if form.split is not None:
         pieces = piece_entries(_container(file, form.name, compression=compression, rules=rules), form.split)
         return _watched(pieces, file.id, whole=rules.whole)
@@ -160,6 +152,8 @@ def _container(file: ListedFile, form: str, *, compression: Compression, rules: 
         version=file.version,
         text_field=rules.config.text_field,
         id_field=rules.config.id_field,
+        records_field=rules.config.records_field,
+        csv=rules.config.csv,
         id_prefix=rules.id_prefix,
         limits=rules.limits,
         ignore=rules.ignore,
@@ -253,32 +247,3 @@ def suffix_of(name: str) -> str:
     """Return the name's last suffix in lower case with its dot, or an empty text."""
     stem, dot, suffix = name.rsplit("/", 1)[-1].rpartition(".")
     return dot + suffix.lower() if stem else ""
-
-
-def read_file(file: ListedFile, *, compression: Compression, limit_bytes: int) -> bytes:
-    """Return the file's bytes after decompression; DocumentError when they are unreadable or too many."""
-    if not compression.suffix and file.size_bytes > limit_bytes:
-        raise too_large(file.size_bytes, limit_bytes)
-    try:
-        data = _read_as_it_is(file, compression, limit_bytes)
-    except (*file.damage, *compression.damage) as cause:
-        if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
-            raise MemoryError from cause  # retried when no other document is in flight
-        passing = (PermissionError, OwnTroubleError, StaleVersionError)
-        away = isinstance(cause, passing) or is_trouble(cause)
-        raise DocumentError("document_unreadable", f"cannot be read: {describe(cause)}", again=away) from cause
-    if data is None:
-        raise too_large(None, limit_bytes)
-    return data
-
-
-def _read_as_it_is(file: ListedFile, compression: Compression, limit_bytes: int) -> bytes | None:
-    """Return the bytes, of the current version if the listed one is gone; None when they are too many."""
-    try:
-        with file.open() as raw, compression.open(raw) as stream:
-            return read_limited(stream, limit_bytes)
-    except StaleVersionError:
-        if file.newest is None:
-            raise
-    with file.newest() as raw, compression.open(raw) as stream:
-        return read_limited(stream, limit_bytes)

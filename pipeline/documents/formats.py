@@ -11,14 +11,13 @@ from pipeline.documents.containers import Format
 from pipeline.documents.decode import decode_json, decode_row, decode_text
 from pipeline.documents.entries import suffix_of
 from pipeline.documents.html import decode_html
-from pipeline.documents.lines import split_lines
+from pipeline.documents.json_file import JSON_LINES, look_at_json
 from pipeline.documents.mail import decode_mail
 from pipeline.documents.pdf import decode_pdf
 from pipeline.documents.tables import split_records, split_tabbed_records
 
 _TEXT = Format("text", decode_text)
 _HTML = Format("html", decode_html, extra="html", heavy=True)
-_JSON_LINES = Format("json", decode_json, split=split_lines)
 
 FORMATS: Mapping[str, Format] = {
     ".txt": _TEXT,
@@ -29,9 +28,9 @@ FORMATS: Mapping[str, Format] = {
     ".html": _HTML,
     ".htm": _HTML,
     ".xhtml": _HTML,
-    ".json": Format("json", decode_json),
-    ".jsonl": _JSON_LINES,
-    ".ndjson": _JSON_LINES,
+    ".json": Format("json", decode_json, look=look_at_json),
+    ".jsonl": JSON_LINES,
+    ".ndjson": JSON_LINES,
     ".csv": Format("csv", decode_row, split=split_records),
     ".tsv": Format("tsv", decode_row, split=split_tabbed_records),
     ".pdf": Format("pdf", decode_pdf, extra="pdf", heavy=True),

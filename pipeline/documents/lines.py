@@ -1,18 +1,30 @@
 """A file with one document per line, split into lines; UTF-16 and UTF-32 are converted to UTF-8.
 
-It must not hold more than one line.
+JSON objects may also be spread over several lines, stand one behind the other in a line, follow a record separator
+(RFC 7464) or be the elements of one array. It must not hold more than one document.
 """
 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol, cast
 
 from pipeline.documents.containers import Container, Piece, too_large
 from pipeline.documents.encoding import marked
+from pipeline.documents.json_array import split_array
+from pipeline.errors import DocumentError
 
 _DRAIN_BYTES = 1 << 16
+_SEPARATOR = b"\x1e"
+_LOOKED_AT = 100
+"""Lines without an object, from the first on, that make a file no JSON Lines."""
+
+# a string is passed over whole; one that does not end in its line has no second quote
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*("?)|[{}\[\]]', re.DOTALL)
+_TWO_OBJECTS = re.compile(rb"\}[\s\x1e]*\{")
+"""In JSON this stands only in a string, or where an object follows another without a comma."""
 
 
 class _Lines(Protocol):
@@ -30,33 +42,145 @@ class _Wide:
 
 
 def split_lines(stream: BinaryIO, container: Container) -> Iterator[Piece]:
-    """Yield each line that is not blank, without its LF or CRLF; numbers count blank lines too.
+    """Yield each document, numbered by its first line from 1: blank lines count, and are skipped.
 
-    At most `limit_bytes` of a line are held in memory.
+    A document is a line, without its LF or CRLF, or an object over several lines. Further objects of a line have the
+    numbers N.2, N.3 and so on. At most `limit_bytes` of a document are held in memory.
     """
-    encoding = marked(cast(io.BufferedReader, stream).peek())
+    start = cast(io.BufferedReader, stream).peek()
+    encoding = marked(start)
     if encoding not in ("utf-16", "utf-32"):
-        yield from _pieces(stream, container.limit_bytes)
+        if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+            yield from split_array(stream, container)
+        else:
+            yield from _checked(_pieces(stream, container.limit_bytes))
         return
     text = io.TextIOWrapper(stream, encoding, "replace", newline="\n")
     try:
-        yield from _pieces(_Wide(text), container.limit_bytes)
+        yield from _checked(_pieces(_Wide(text), container.limit_bytes))
     finally:
         text.detach()
 
 
+def _checked(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """Yield the pieces; DocumentError when the first lines hold no object at all, and there are several."""
+    first: list[Piece] = []
+    for piece in pieces:
+        first.append(piece)
+        if piece.problem is not None or _begins(piece.data) or len(first) == _LOOKED_AT:
+            break
+    if len(first) > 1 and not any(piece.problem is not None or _begins(piece.data) for piece in first):
+        message = f"no JSON Lines: none of its first {len(first)} lines is an object"
+        raise DocumentError("document_unreadable", message)
+    yield from first
+    yield from pieces
+
+
 def _pieces(stream: _Lines, limit: int) -> Iterator[Piece]:
     number, most = 0, limit + 2  # the longest line that is allowed, with its CRLF
+    objects = _Objects(limit)
     while line := stream.readline(most):
         number += 1
         if len(line) >= most and not line.endswith(b"\n"):
-            yield _too_long(number, len(line) + _drain(stream), limit)
+            yield from objects.too_long(number, len(line) + _drain(stream))
             continue
         line = line[:-2] if line.endswith(b"\r\n") else line.removesuffix(b"\n")
         if len(line) > limit:
-            yield _too_long(number, len(line), limit)
+            yield from objects.too_long(number, len(line))
         elif line and not line.isspace():
+            yield from objects.pieces(number, line)
+    yield from objects.rest()
+
+
+class _Objects:
+    """The objects of the lines, one line after the other; at most one of them is open, and goes on in the next line."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._depth = 0
+        self._number = 0
+        self._part = 0
+        self._broken = False
+
+    def pieces(self, number: int, line: bytes) -> Iterator[Piece]:
+        """Yield the documents that end in this line."""
+        if self._lines:
+            # the objects inside of another one are indented: what begins like this is a document of its own
+            if line.startswith((b"{", _SEPARATOR)):
+                yield from self.rest()
+        elif not _begins(line) or _is_one_object(line):
             yield Piece(number, len(line), line)
+            return
+        while line.strip(b" \t\r,"):
+            self._begin(number)
+            end = None if self._broken else self._end(line)
+            if end is None:
+                self._keep(line)
+                return
+            behind = line[end:]
+            # what is no object belongs to the one before it, which then is no JSON
+            end = end if _begins(behind.lstrip(b" \t\r,")) or not behind.strip(b" \t\r,") else len(line)
+            self._keep(line[:end])
+            yield from self.rest()
+            line = line[end:].lstrip(b" \t\r,")
+
+    def too_long(self, number: int, size: int) -> Iterator[Piece]:
+        """Yield the problem of a line that is too long to be held, or make it a part of the open object."""
+        if self._lines:
+            self._size += size + 1
+        else:
+            yield _too_long(number, size, self._limit)
+
+    def rest(self) -> Iterator[Piece]:
+        """Yield the open object, if there is one."""
+        if not self._lines:
+            return
+        data, size = b"\n".join(self._lines), self._size - 1
+        self._lines = []
+        if size > self._limit:
+            yield _too_long(self._number, size, self._limit)._replace(part=self._part)
+        else:
+            yield Piece(self._number, size, data, part=self._part)
+
+    def _begin(self, number: int) -> None:
+        if self._lines:
+            return
+        self._part = self._part + 1 if self._number == number else 1
+        self._number = number
+        self._size = self._depth = 0
+        self._broken = False
+
+    def _end(self, line: bytes) -> int | None:
+        """Return where the open object ends in this line; None when it does not, or is broken."""
+        for token in _TOKEN.finditer(line):
+            if token[0] in (b"{", b"["):
+                self._depth += 1
+            elif token[0] in (b"}", b"]"):
+                self._depth -= 1
+                if self._depth <= 0:
+                    return token.end()
+            elif not token[1]:
+                self._broken = True
+        return None
+
+    def _keep(self, line: bytes) -> None:
+        self._size += len(line) + 1
+        if self._size <= self._limit + 1 or not self._lines:
+            self._lines.append(line)
+
+
+def _begins(line: bytes) -> bool:
+    """Return True when an object begins with this line."""
+    return line.lstrip(b"\xef\xbb\xbf\x1e \t").startswith(b"{")
+
+
+def _is_one_object(line: bytes) -> bool:
+    """Return True when the line that begins an object certainly ends it, and holds no other."""
+    return (
+        line.rstrip(b" \t\r,").endswith(b"}") and line.count(b"{") == line.count(b"}") and not _TWO_OBJECTS.search(line)
+    )
 
 
 def _too_long(number: int, size_bytes: int, limit_bytes: int) -> Piece:

@@ -19,7 +19,8 @@ from pipeline.config.limits import limits_of
 from pipeline.documents.buckets import open_bucket
 from pipeline.documents.compression import split_compression
 from pipeline.documents.containers import describe
-from pipeline.documents.entries import EntryRules, ListedFile, Lookup, check_extra, entries_of, is_chosen, is_stream
+from pipeline.documents.entries import EntryRules, Lookup, check_extra, entries_of, is_chosen, is_stream
+from pipeline.documents.files import ListedFile
 from pipeline.documents.patterns import PathFilter, select
 from pipeline.documents.sources import DocumentSource, Files, ListingCounts, ListingPlan, fixed_parts
 from pipeline.errors import ConfigError, TryLaterError
@@ -145,7 +146,14 @@ def origin_entries(origin: DocumentSource, plan: ListingPlan, *, lookup: Lookup)
     """Yield the entries of one input and count them."""
     counts = plan.counts
     rules = EntryRules(
-        plan.config, origin.chosen, lookup, counts.ignore, counts.whole, origin.id_prefix, limits_of(plan.config.limits)
+        plan.config,
+        origin.chosen,
+        lookup,
+        counts.ignore,
+        counts.whole,
+        origin.id_prefix,
+        limits_of(plan.config.limits),
+        counts.version_of,
     )
     for file in origin.files(lambda kind: counts.ignore(f"({kind})")):
         counts.files += 1

@@ -32,7 +32,7 @@ class ListingCounts:
     `listed` entries were yielded, from `files` files; `ignored` files are counted by extension, `(none)` without one,
     `(symlink)` for dangling links or links out of the input, `(special)` for fifos, sockets and devices. `streamed`
     files had to be read to their end to be listed, by each shard of a run. `whole` is called with the id of each
-    container that was read to its end.
+    container that was read to its end. `version_of` returns the version of an id's document that has a result.
     """
 
     files: int = 0
@@ -40,6 +40,7 @@ class ListingCounts:
     listed: int = 0
     ignored: Counter[str] = field(default_factory=Counter)
     whole: Callable[[str], None] = lambda _: None
+    version_of: Callable[[str], str | None] = lambda _: None
 
     def ignore(self, kind: str) -> None:
         """Count one skipped file of this kind."""

@@ -103,6 +103,11 @@ class Index:
         rows = self._ask(LATEST, document_id, document_id)
         return self._to_known(rows[0]) if rows else None
 
+    def version_of_result(self, document_id: str) -> str | None:
+        """Return the version of the document that an id's result belongs to; None without one."""
+        known = self.known(document_id)
+        return None if known is None or known.failed else known.version
+
     def record(self, key: RecordKey) -> None:
         """Add an outcome of this run whose line has been written."""
         self.error_lines += key.reason is not None

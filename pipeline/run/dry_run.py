@@ -32,6 +32,7 @@ def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: 
             fingerprint=lambda id: plan.query_for(id).fingerprint,
             decided_by=lambda id, reason: plan.query_for(id).decided_by.get(reason),
         )
+        listing.version_of = index.version_of_result
         entries = load_entries(app.input, output=left_out(app), counts=listing)
         counts, sample = _count(entries, selection, index)
         tokens = tokens_text(plan, sample)

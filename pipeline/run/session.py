@@ -150,6 +150,7 @@ class _Session:
         """Connect what waits and what is listed with the index; return what chooses the entries."""
         index = self.output.index
         self.counts.whole = index.mended
+        self.counts.version_of = index.version_of_result
         rules = replace(rules, ask_again=to_ask_again(self.output.runs()))
         return Selection(index, rules, shard=shard, fingerprint=self.fingerprint, decided_by=self.decided_by)
 

@@ -1,0 +1,68 @@
+"""A file of a listing, or a member of an archive, and the bytes of one that is a document as a whole.
+
+It must not read more than a document may have.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from pipeline.documents.compression import Compression, read_limited
+from pipeline.documents.containers import describe, too_large
+from pipeline.errors import DocumentError
+from pipeline.stores import OwnTroubleError, StaleVersionError, is_trouble
+
+Damage = tuple[type[Exception], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFile:
+    """A file of a listing, or a member of an archive.
+
+    `relative` is its path below the root, valid Unicode, to which patterns and formats apply. `newest` opens the
+    current file of that name. `damage`: the exceptions of opening and reading it. `passing`: it must be read before
+    the next one is requested.
+    """
+
+    relative: str
+    id: str
+    uri: str
+    version: str | None
+    size_bytes: int
+    open: Callable[[], BinaryIO]
+    newest: Callable[[], BinaryIO] | None = None
+    damage: Damage = (OSError,)
+    member: bool = False
+    passing: bool = False
+
+
+def read_file(file: ListedFile, *, compression: Compression, limit_bytes: int) -> bytes:
+    """Return the file's bytes after decompression; DocumentError when they are unreadable or too many."""
+    if not compression.suffix and file.size_bytes > limit_bytes:
+        raise too_large(file.size_bytes, limit_bytes)
+    try:
+        data = _read_as_it_is(file, compression, limit_bytes)
+    except (*file.damage, *compression.damage) as cause:
+        if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
+            raise MemoryError from cause  # retried when no other document is in flight
+        passing = (PermissionError, OwnTroubleError, StaleVersionError)
+        away = isinstance(cause, passing) or is_trouble(cause)
+        raise DocumentError("document_unreadable", f"cannot be read: {describe(cause)}", again=away) from cause
+    if data is None:
+        raise too_large(None, limit_bytes)
+    return data
+
+
+def _read_as_it_is(file: ListedFile, compression: Compression, limit_bytes: int) -> bytes | None:
+    """Return the bytes, of the current version if the listed one is gone; None when they are too many."""
+    try:
+        with file.open() as raw, compression.open(raw) as stream:
+            return read_limited(stream, limit_bytes)
+    except StaleVersionError:
+        if file.newest is None:
+            raise
+    with file.newest() as raw, compression.open(raw) as stream:
+        return read_limited(stream, limit_bytes)

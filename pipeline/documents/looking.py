@@ -1,0 +1,67 @@
+"""The format of a file by its beginning, for suffixes that stand for several.
+
+A member of a tar is read once only: what was looked at is kept and read again.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from pipeline.documents.containers import Container, Format, describe
+from pipeline.errors import DocumentError, TryLaterError
+from pipeline.stores import is_trouble
+
+
+def shown_format(form: Format, container: Container) -> Format:
+    """Return the format that the beginning of the file shows; this one for a file that cannot be read."""
+    assert form.look is not None
+    damage: tuple[type[Exception], ...] = (DocumentError, *container.damage)
+    try:
+        with container.open() as raw, container.compression.open(raw) as stream:
+            return form.look(stream, container) or form
+    except damage as cause:
+        if is_trouble(cause):
+            raise TryLaterError(f"the listing was interrupted: {container.uri}: {describe(cause)}") from cause
+        return form
+
+
+def opened_twice(open: Callable[[], BinaryIO]) -> Callable[[], BinaryIO]:
+    """Return a function that opens a stream which can be opened once: the second one begins at the beginning, too."""
+    source = open()
+    kept = bytearray()
+    opened = 0
+
+    def again() -> BinaryIO:
+        nonlocal opened
+        opened += 1
+        return io.BufferedReader(_Replayed(source, kept, keeps=opened == 1))
+
+    return again
+
+
+class _Replayed(io.RawIOBase):
+    """What was kept of a stream, and then the stream; closing it leaves the stream open."""
+
+    def __init__(self, source: BinaryIO, kept: bytearray, *, keeps: bool) -> None:
+        self._source = source
+        self._kept = kept
+        self._keeps = keeps
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = bytes(self._kept[self._at : self._at + len(buffer)])
+        self._at += len(data)
+        if not data:
+            data = self._source.read(len(buffer))
+            if self._keeps:
+                self._kept += data
+                self._at += len(data)
+            else:
+                self._kept.clear()
+        buffer[: len(data)] = data
+        return len(data)
