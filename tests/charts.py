@@ -49,7 +49,8 @@ def template(*values: Values, kube: str = NEWEST, release: str = "test", package
 
 @functools.cache
 def _template(given: tuple[str, ...], kube: str, release: str, package: str) -> str:
-    command = ("template", release, str(CHART), "--namespace", "news", "--kube-version", kube, *given)
+    version = ("--kube-version", kube) if kube else ()
+    command = ("template", release, str(CHART), "--namespace", "news", *version, *given)
     ran = helm(*command, package=package)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout

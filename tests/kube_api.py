@@ -68,6 +68,7 @@ class KubeApi:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 65536  # head and body in one packet: helm waits 40 ms for the second
     api: KubeApi
 
     def log_message(self, *_: object) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from charts import CHART, VALUE_FILES, helm, refused, rendered
+from charts import CHART, VALUE_FILES, flags, helm, refused, rendered, template
 from helm import PACKAGE, PACKAGE_OF_HELM_3
 
 from pipeline.agents import load_agent
@@ -265,6 +265,30 @@ def test_what_can_work_is_taken(values: dict[str, Any]) -> None:
     """Beside each refusal, what is near it and right, with both helms."""
     for package in (PACKAGE, PACKAGE_OF_HELM_3):
         assert rendered(CRON, values, package=package)
+
+
+def keys_of_the_values() -> list[tuple[str, Any]]:
+    """Every key of values.yaml, those in its sections too, with its default."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    sections = [(f"{key}.{name}", each) for key, value in values.items() for name, each in dict_of(value).items()]
+    return [*values.items(), *sections]
+
+
+def dict_of(value: Any) -> dict[str, Any]:
+    """The value, if it is a mapping."""
+    return value if isinstance(value, dict) else {}
+
+
+@pytest.mark.parametrize(
+    ("key", "default"), keys_of_the_values(), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_a_value_that_is_null_or_not_there(key: str, default: Any) -> None:
+    """An empty default is rendered as it would be, also after `--reuse-values` on an older chart; others are named."""
+    ran = helm("template", "test", str(CHART), "--namespace", "news", *flags({"backfill.enabled": True}, {key: None}))
+    if default in ("", None, {}, []):
+        assert ran.stdout == template({"backfill.enabled": True}, kube="")
+    elif ran.returncode:
+        assert f"missing property '{key.rpartition('.')[2]}'" in ran.stderr
 
 
 def test_the_built_in_agents_are_known() -> None:

@@ -10,7 +10,7 @@
 {{/* The newest Job that did or does this backfill, in JSON; {} when there is none, or nobody to ask (helm template). */}}
 {{- define "extraction-pipeline.backfillFound" -}}
 {{- $found := dict }}
-{{- if .Values.backfill.restartFailed }}
+{{- if ne (toString .Values.backfill.restartFailed) "false" }}
 {{- $mine := printf "^%s(-[0-9a-f]{5})?$" (include "extraction-pipeline.backfillBase" .) }}
 {{- range (lookup "batch/v1" "Job" .Release.Namespace "").items }}
 {{- if and (regexMatch $mine .metadata.name) (not .metadata.deletionTimestamp) }}

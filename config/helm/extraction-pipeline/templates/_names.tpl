@@ -72,7 +72,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if not $modes }}
 {{- $backfill := .Values.backfill }}
 {{- $several := and $backfill.enabled (gt (min (int $backfill.shards) (int (default $backfill.shards $backfill.parallelism))) 1) }}
-{{- $modes = list ($several | ternary "ReadWriteMany" "ReadWriteOnce") }}
+{{- $modes = list (ternary "ReadWriteMany" "ReadWriteOnce" (not (not $several))) }}
 {{- end }}
 {{- toYaml $modes }}
 {{- end }}

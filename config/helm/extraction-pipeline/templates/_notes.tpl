@@ -47,11 +47,11 @@ The volume is not ReadWriteMany: pods on other nodes than its own stay Pending. 
   {{ $kubectl }} get job {{ $job }} --output jsonpath='{.status.completedIndexes} done, {.status.failedIndexes} failed{"\n"}'
   {{ $kubectl }} logs --selector batch.kubernetes.io/job-name={{ $job }} --prefix --tail=3
 
-When it has failed, this shows why, and {{ if .restartFailed }}an upgrade starts it again{{ else }}another revision starts it again (backfill.restartFailed is off){{ end }} once the cause is fixed:
+When it has failed, this shows why, and {{ if ne (toString .restartFailed) "false" }}an upgrade starts it again{{ else }}another revision starts it again (backfill.restartFailed is off){{ end }} once the cause is fixed:
 
   {{ $kubectl }} get job {{ $job }} --output jsonpath='{.status.conditions[*].message}{"\n"}'
   {{ $kubectl }} logs --selector batch.kubernetes.io/job-name={{ $job }} --prefix --tail=20
-  {{ $upgrade }}{{ if not .restartFailed }} --set-string backfill.revision=NEW{{ end }}
+  {{ $upgrade }}{{ if eq (toString .restartFailed) "false" }} --set-string backfill.revision=NEW{{ end }}
 
 Where helm only renders (helm template, Argo CD) it cannot see that: set another backfill.revision instead.
 {{- if $.Values.existingConfigMap }}
