@@ -15,7 +15,7 @@ PACKAGE = ROOT / "pipeline"
 LEVELS = (
     "errors records shards linear_regex",
     "config",
-    "stores answers long logs",
+    "stores answers long logs values",
     "terminal",
     "documents llm output",
     "agents report truth",

@@ -8,18 +8,23 @@ from __future__ import annotations
 import argparse
 import sys
 import webbrowser
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from random import Random
 from typing import Any
 
-from pipeline.agents.fingerprints import translated
+from pipeline.agents.fingerprints import questions_of, translated
 from pipeline.cli.arguments import output_config
 from pipeline.cli.flags import add_out
 from pipeline.errors import EXIT_OK, ConfigError
-from pipeline.output import backend_of, folder_of, read_runs
+from pipeline.output import OutputBackend, backend_of, folder_of, read_runs
+from pipeline.output.compaction import last_lines
+from pipeline.output.lines import parse
 from pipeline.report import build_report, write_newest
 from pipeline.report.text import summary_text
 from pipeline.terminal import wants_colour, width_of, write_out
+from pipeline.values.profiling import ProfileBuilder
+from pipeline.values.value_profile import ValueProfile
 
 EXAMPLES = "examples:\n  pipeline report out\n  pipeline report out --text"
 
@@ -28,6 +33,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of this command."""
     add_out(command)
     command.add_argument("--open", action="store_true", help="also open report.html in the browser")
+    command.add_argument("--profile-values", action="store_true", help="show frequent texts of answers in the profile")
     command.add_argument("--text", action="store_true", help="print the summary only; write no file")
 
 
@@ -46,15 +52,27 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
                     index.equate([former], present)
             return index.counts()
 
+    exact = _profiles(backend, runs, show_texts=arguments.profile_values)
     if arguments.text:
-        report = build_report(runs, counts())
+        report = build_report(runs, counts(), exact=exact)
     else:
-        report = write_newest(backend.replace, runs=lambda: read_runs(backend), counts=counts)
+        report = write_newest(backend.replace, runs=lambda: read_runs(backend), counts=counts, exact=exact)
     colour = wants_colour(sys.stdout, environ)
     write_out(summary_text(report, colour=colour, width=width_of(sys.stdout, environ)))
     if arguments.open:
         _show(config.uri)
     return EXIT_OK
+
+
+def _profiles(backend: OutputBackend, runs: Sequence[dict[str, Any]], *, show_texts: bool) -> dict[str, ValueProfile]:
+    """Return the profiles of the current results by variant, each result counted once."""
+    asked = list(questions_of(runs))
+    builder = ProfileBuilder(asked[-1].get("schema") if asked else None, random=Random(0).random, show_texts=show_texts)
+    for line, _ in last_lines(backend):
+        record = parse(line)
+        if record is not None:
+            builder.add(record.get("output"), variant=str(record.get("variant")), fingerprint=record["fingerprint"])
+    return builder.profiles()
 
 
 def _show(output: str) -> None:

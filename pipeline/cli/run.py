@@ -58,6 +58,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--run-id", metavar="ID", help="default: made from the time")
     add("--dry-run", action="store_true", help="print what would be done; call no model, write no file")
     add("--progress", choices=("auto", "bar", "plain", "none"), default="auto")
+    add("--profile-values", action="store_true", help="show frequent texts of answers in the report's profile")
     add("--quiet", action="store_true", help="print nothing on exit 0 (for cron mail)")
     _add_metrics_flags(command)
 
@@ -101,6 +102,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         metrics_host=arguments.metrics_host,
         metrics_textfile=arguments.metrics_textfile,
         pushgateway=_pushgateway(arguments.pushgateway, environ),
+        profile_values=arguments.profile_values,
         command=same_command(arguments),
         config_file=config_path(arguments, environ=environ),
     )

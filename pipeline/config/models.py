@@ -206,6 +206,7 @@ class RunnerConfig:
     max_reasks: int = 1
     retry_runs: int = 3
     max_redo: float | None = None
+    max_drift: float | None = None
     max_error_rate: float = 0.05
     fail_fast: int = 20
     abort_error_rate: float = 0.5

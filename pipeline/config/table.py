@@ -158,6 +158,12 @@ RULES: Mapping[str, Rule] = {
     "runner.max_redo": Rule(
         "Maximum share of the completed documents that a changed agent may process again; null: all.", low=0, high=1
     ),
+    "runner.max_drift": Rule(
+        "How far a share of values may move against the previous run, by more than chance, before the exit code is 1; "
+        "null: any.",
+        low=0,
+        high=1,
+    ),
     "runner.max_error_rate": Rule("Share of failed documents above which the exit code is 1.", low=0, high=1),
     "runner.fail_fast": Rule("Stop when the first N documents all failed for one reason; 0: off.", low=0),
     "runner.abort_error_rate": Rule("Stop when this share of the last 500 documents has failed.", low=0, high=1),

@@ -17,6 +17,8 @@ from pipeline.report import tables
 from pipeline.report.answers import answers_section
 from pipeline.report.markup import section, table, text
 from pipeline.report.numbers_text import cached_share, documents_per_second, duration_text
+from pipeline.report.profile_page import profile_section
+from pipeline.report.profile_text import move_text
 from pipeline.report.remaining import RemainingFailures, untried_reasons
 from pipeline.report.svg import Series, chart
 from pipeline.report.tables import percent, seconds
@@ -34,6 +36,7 @@ from pipeline.shards import Shard, owner
 from pipeline.terminal import plural
 
 _ALWAYS = ("found", "done", "failed")
+_SHOWN_MOVES = 5
 _SHOWN_REASONS = 5
 """Reasons with their own colour in the chart of failures; the others share one."""
 
@@ -52,6 +55,7 @@ def page(report: Mapping[str, Any]) -> str:
         tables.variants(run["stats"]["variants"]),
         tables.providers(run["stats"]["providers"]),
         tables.fields(report["compared"]),
+        profile_section(report.get("profile")),
         tables.shards(report),
         tables.extremes(run["stats"]),
         table("Notes on documents", ("Note", "Documents"), run["stats"]["notes"].items()),
@@ -126,6 +130,8 @@ def _warnings(report: Mapping[str, Any]) -> str:
     texts = [f"No run of shard {index} is in this output." for index in lost_shards(report)]
     texts += [f"{warning[:1].upper()}{warning[1:]}." for warning in report["mixed_questions"]]
     texts += report["compared"]["warnings"]
+    moved = (report.get("profile") or {}).get("against") or {"moved": []}
+    texts += [f"Values moved: {move_text(move)}." for move in moved["moved"][:_SHOWN_MOVES]]
     texts += [f"{message}."] if (message := left_text(report["run"])) else []
     items = "".join(f"<li>{text(warning)}</li>" for warning in texts)
     return f"<section class=warn><h2>Warnings</h2><ul>{items}</ul></section>" if items else ""

@@ -13,10 +13,12 @@ from pipeline.config.redaction import SECRETS
 from pipeline.errors import REASONS
 from pipeline.report.headlines import COUNTS, headline
 from pipeline.report.html import page
+from pipeline.report.profile import profile_report, report_json
 from pipeline.report.questions import mixed_variants, question_rows
 from pipeline.report.remaining import NONE_REMAIN, RemainingFailures
 from pipeline.report.shard_runs import age, last_with_results, merged_runs, runs_of_shard, shard_of, shard_row
 from pipeline.report.stats import Numbers, RunStats, merge
+from pipeline.values.value_profile import ValueProfile
 
 REPORT_VERSION = 1
 COMPARED_DOCUMENTS = 10
@@ -71,12 +73,17 @@ def run_summary(
 
 
 def build_report(
-    runs: Sequence[dict[str, Any]], output_counts: Mapping[str, Any], *, awaits_shards: bool = False
+    runs: Sequence[dict[str, Any]],
+    output_counts: Mapping[str, Any],
+    *,
+    awaits_shards: bool = False,
+    exact: Mapping[str, ValueProfile] | None = None,
 ) -> dict[str, Any]:
     """Return the content of report.json for the newest run, over all shards when that run was a shard.
 
     `runs`: the contents of runs/*.json in any order. `awaits_shards`: shards without a run may still be waiting or at
-    work, so that it is no error that they are missing. Raises ValueError when there is no run.
+    work, so that it is no error that they are missing. `exact`: profiles of the current results by variant, where those
+    were read. Raises ValueError when there is no run.
     """
     if not runs:
         raise ValueError("runs: got none, need the summary of at least one run")
@@ -87,12 +94,13 @@ def build_report(
     previous = [earlier for shard_runs in history if (earlier := last_with_results(shard_runs[:-1])) is not None]
     missing = [index for index, shard_runs in enumerate(history) if not shard_runs]
     awaits_shards = awaits_shards and bool(missing)
+    profile = profile_report(current, [each[:-1] for each in history], runs=ordered, output=output_counts, exact=exact)
     run = current[0] if of == 1 else merged_runs(current, missing, awaits_shards=awaits_shards)
     return {
         "v": REPORT_VERSION,
         "verdict": run["verdict"],
         "exit_code": run["exit_code"],
-        "run": run,
+        "run": {name: value for name, value in run.items() if name != "profile"},
         "shards": [shard_row(shard_run) for shard_run in current] if of > 1 else [],
         "missing_shards": missing,
         "awaits_shards": awaits_shards,
@@ -100,6 +108,7 @@ def build_report(
         "questions": question_rows(run, output_counts),
         "mixed_questions": mixed_variants(current),
         "compared": _compared(run, previous),
+        "profile": report_json(profile),
         "advice": {name: REASONS[name].advice_for(run.get("agent_file")) for name in _reasons(run) if name in REASONS},
     }
 
@@ -130,6 +139,7 @@ def write_newest(
     runs: Callable[[], Sequence[dict[str, Any]]],
     counts: Callable[[], Mapping[str, Any]],
     awaits_shards: bool = False,
+    exact: Mapping[str, ValueProfile] | None = None,
 ) -> dict[str, Any]:
     """Write the report of all runs, again while further runs have ended meanwhile; return the last one written.
 
@@ -138,7 +148,7 @@ def write_newest(
     """
     summaries = runs()
     while True:
-        report = build_report(summaries, counts(), awaits_shards=awaits_shards)
+        report = build_report(summaries, counts(), awaits_shards=awaits_shards, exact=exact)
         write_report(replace, report)
         if not report["shards"]:  # no run can be beside a run without shards
             return report

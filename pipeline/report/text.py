@@ -14,6 +14,7 @@ from pipeline.errors import EXIT_CONFIG
 from pipeline.logs import visible
 from pipeline.report.answers import answers_lines
 from pipeline.report.numbers_text import duration_text, numbers_lines
+from pipeline.report.profile_text import profile_lines
 from pipeline.report.remaining import RemainingFailures, untried_reasons
 from pipeline.terminal import (
     BOLD,
@@ -44,6 +45,7 @@ def summary_text(report: Mapping[str, Any], *, colour: bool, width: int = MAX_WI
         _failures(report, colour=colour, width=width),
         _untried(report, colour=colour, width=width),
         _warnings(report, colour=colour, width=width),
+        profile_lines(report, colour=colour, width=width),
         numbers_lines(report, width=width),
         answers_lines(run.get("eval"), width=width),
         _files(run, width=width),

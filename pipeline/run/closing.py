@@ -17,6 +17,7 @@ from pipeline.output import Output, scan
 from pipeline.records import utc_now
 from pipeline.report import build_report, reconciles, run_summary, write_newest
 from pipeline.report.event import summary_fields
+from pipeline.report.profile import drift_of, kept_profiles
 from pipeline.report.remaining import NONE_REMAIN, RemainingFailures
 from pipeline.report.stats import RunStats
 from pipeline.report.text import summary_text
@@ -30,8 +31,9 @@ from pipeline.run.redoing import equate_former, questions
 from pipeline.run.remaining import remaining_failures
 from pipeline.run.runner import Runner
 from pipeline.run.selection import Selection
-from pipeline.terminal import wants_colour, width_of, write_out
+from pipeline.terminal import plural, wants_colour, width_of, write_out
 from pipeline.truth.evaluate import EvalOptions, Evaluation
+from pipeline.values.profiling import ProfileBuilder
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ class RunClosing:
         self._listing, self._environ, self._started_at = listing, environ, utc_now()
         self._grading = grading
 
-    def finish(self, runner: Runner, stats: RunStats, *, selection: Selection) -> int:
+    def finish(self, runner: Runner, stats: RunStats, profile: ProfileBuilder, *, selection: Selection) -> int:
         """Return the exit code; OutputError when what is written last cannot be written after a run that went well."""
         counts, listed_whole = runner.counts, runner.listed_whole
         found = counts["found"] if listed_whole else None
@@ -75,6 +77,7 @@ class RunClosing:
             min_documents=self._app.input.min_documents,
             incomplete_exit=self._options.incomplete_exit,
             doubtful=len(doubtful),
+            moved=self._moved(profile),
         )
         ignored = sum(self._listing.ignored.values())
         counts = {**counts, "found": counts["found"] + ignored, "ignored": ignored}
@@ -86,7 +89,7 @@ class RunClosing:
         if code != EXIT_OK:
             logger.error("%s", message)
         summary = self._summary(runner, stats, counts=counts, code=code, verdict=verdict, message=message)
-        summary[ASK_AGAIN] = doubtful
+        summary |= {ASK_AGAIN: doubtful, "profile": kept_profiles(profile.profiles())}
         if evaluation is not None:
             summary["eval"] = run_content(evaluation)
         report = self._write(summary, runner.plan)
@@ -102,6 +105,18 @@ class RunClosing:
         except OutputError as error:
             logger.warning("the answers were not graded: %s", error)
             return None
+
+    def _moved(self, profile: ProfileBuilder) -> str:
+        """Which share of values moved against the run before by more than `runner.max_drift`; "" for none."""
+        most = self._app.runner.max_drift
+        if most is None:
+            return ""
+        runs = [run for run in self._output.runs() if run["shard"] == self._output.stamp.shard]
+        found, _ = drift_of([{"profile": kept_profiles(profile.profiles())}], [runs])
+        moves = [] if found is None else [move for move in found.moves if move.size > most]
+        if not moves:
+            return ""
+        return f"{plural(len(moves), 'share')} of values moved by more than runner.max_drift {most:g}: see the report"
 
     def _summary(
         self,

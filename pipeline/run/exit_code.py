@@ -25,12 +25,14 @@ def exit_code(
     min_documents: int,
     incomplete_exit: int = EXIT_OK,
     doubtful: int = 0,
+    moved: str = "",
 ) -> tuple[int, str, str | None]:
     """The exit code, the sentence that explains it ("": nothing to explain), and a headline.
 
     `counts`: done, failed and left documents of this run. `listed`: documents in the whole input; None when its listing
     did not come to the end. `ignored`: files that were passed over, by extension. `incomplete_exit`: the code of a run
-    that has left documents. `doubtful`: results that may have been cut. No headline (None): that of the exit code and
+    that has left documents. `doubtful`: results that may have been cut. `moved`: the
+    sentence about values that moved too far. No headline (None): that of the exit code and
     the counts.
     """
     if end is not None and end.exit_code is not None:
@@ -41,6 +43,8 @@ def exit_code(
     if doubtful:
         told = f"{plural(doubtful, 'result')} may have been made from a cut prompt; the next run asks again"
         return EXIT_FAILURES, told, "RESULTS MAY BE CUT"
+    if moved:
+        return EXIT_FAILURES, moved, "VALUES MOVED"
     if listed is not None and listed < min_documents:
         told = f"found {plural(listed, 'document')}, need at least {min_documents} (input.min_documents)"
         passed_over = ", ".join(f"{count:,} {kind}" for kind, count in ignored.items())

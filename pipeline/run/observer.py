@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import signal
 import threading
 import time
@@ -19,6 +20,7 @@ from pipeline.run.placeholders import PlaceholderWatch
 from pipeline.run.process import Finished
 from pipeline.run.progress import Progress, ProgressState
 from pipeline.run.runner import Runner
+from pipeline.values.profiling import ProfileBuilder
 
 if TYPE_CHECKING:
     from pipeline.run.metrics import Metrics
@@ -33,6 +35,7 @@ class Display:
     stats: RunStats
     progress: Progress
     started: float
+    profile: ProfileBuilder = field(default_factory=lambda: ProfileBuilder(None, random=random.random))
     placeholders: PlaceholderWatch = field(default_factory=lambda: PlaceholderWatch({}))
     metrics: Metrics | None = None
     tokens: list[int] = field(default_factory=lambda: [0, 0])
@@ -55,6 +58,7 @@ class Display:
             self.last = outcome
         if isinstance(outcome, Result):
             self.placeholders.add(outcome.variant, outcome.metadata)
+            self.profile.add(outcome.output, variant=outcome.variant, fingerprint=outcome.fingerprint)
         self.waits.extend(attempt.queue_s for attempt in finished.attempts if attempt.queue_s is not None)
         if isinstance(outcome, (Result, Failure)):
             self.tokens[0] += outcome.usage.prompt_tokens or 0

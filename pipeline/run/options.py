@@ -17,7 +17,7 @@ class RunOptions:
 
     `limit`, `sample`: documents; None: all. `only_failed`: reasons, empty for all of them; None: not only failed ones.
     `max_duration_s`: seconds after which the run stops. `command`: what to type for the same run again.
-    `incomplete_exit`: the exit code of a run that has left documents.
+    `incomplete_exit`: the exit code of a run that has left documents. `profile_values`: texts may be in the profile.
     `config_file`: the file the settings came from, None without one.
     """
 
@@ -38,5 +38,6 @@ class RunOptions:
     metrics_host: str = "127.0.0.1"
     metrics_textfile: Path | None = None
     pushgateway: str | None = None
+    profile_values: bool = False
     command: str = "pipeline run"
     config_file: Path | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import secrets
 import sys
 import threading
@@ -31,7 +32,7 @@ from pipeline.run.observer import Display, Signals
 from pipeline.run.options import RunOptions
 from pipeline.run.placeholders import PlaceholderWatch
 from pipeline.run.plan import ExtractionPlan, build_plan
-from pipeline.run.progress import make_progress
+from pipeline.run.progress import Progress, make_progress
 from pipeline.run.prompt_length import to_ask_again
 from pipeline.run.redoing import check_redo, equate_former, rules_of
 from pipeline.run.refresh import Refresher
@@ -41,6 +42,7 @@ from pipeline.run.selection import Selection, SelectionRules
 from pipeline.run.stop_rules import StopReason
 from pipeline.shards import Shard, find_shard
 from pipeline.stores import MissingBucketError, Patience, StoreRefusedError
+from pipeline.values.profiling import ProfileBuilder
 
 if TYPE_CHECKING:
     from pipeline.run.metrics import Metrics
@@ -160,8 +162,7 @@ class _Session:
         mode = "none" if options.quiet else options.progress
         progress = make_progress(mode, stream=sys.stderr, clock=time.monotonic, log=logger, environ=self.environ)
         stats = RunStats(self.plan.agent.schema, time.monotonic)
-        templates = {name: query.resolved.user_prompt for name, query in self.plan.queries.items()}
-        display = Display(stats, progress, self.started, PlaceholderWatch(templates), metrics=self._metrics())
+        display = self._display(stats, progress)
         job = Job(
             entries,
             selection,
@@ -188,13 +189,20 @@ class _Session:
                 progress.close()
                 display.placeholders.close()
                 _flush_log()
-            code = self.closing.finish(self.runner, stats, selection=selection)
+            code = self.closing.finish(self.runner, stats, display.profile, selection=selection)
         except PipelineError as error:
             code = error.exit_code
             raise
         finally:
             display.end(self.runner, code, self.closing.remaining)
         return code
+
+    def _display(self, stats: RunStats, progress: Progress) -> Display:
+        """What sees each outcome; the samples of the profile are the same for the same results."""
+        templates = {name: query.resolved.user_prompt for name, query in self.plan.queries.items()}
+        show_texts = self.options.profile_values
+        profile = ProfileBuilder(self.plan.agent.schema, random=random.Random(0).random, show_texts=show_texts)
+        return Display(stats, progress, self.started, profile, PlaceholderWatch(templates), metrics=self._metrics())
 
     def _supervisor(self, stop: threading.Event) -> Refresher:
         resumes = has_records(self.output, self.app, self.plan)

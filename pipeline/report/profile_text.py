@@ -1,0 +1,110 @@
+"""The profile of the values as three lines of text: how often fields are filled, their values, and what moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipeline.logs import visible
+from pipeline.terminal import YELLOW, cut, grouped, labelled, plural, tinted
+
+SHOWN_VALUES = 3
+_LABEL_COLUMNS = 16
+
+
+def profile_lines(report: Mapping[str, Any], *, colour: bool, width: int) -> list[str]:
+    """Return a heading and three lines; none for an output without a profile."""
+    profile = report.get("profile")
+    if not profile or not profile["documents"]:
+        return []
+    fields = profile["fields"]
+    rows = {
+        "filled": _joined(_filled(fields), width),
+        "values": _joined(_values(fields), width),
+        "moved": _moved(profile["against"], width),
+    }
+    lines = [line for label, text in rows.items() for line in labelled(label, text, indent=2, width=width)]
+    if profile["against"] and profile["against"]["moved"]:
+        lines[-1] = tinted(lines[-1], YELLOW, colour=colour)
+    return [f"Values of {plural(profile['documents'], 'result')}", *lines]
+
+
+def _joined(parts: Iterator[str], width: int) -> str:
+    """Return as many parts as fit on one line."""
+    room, shown = width - _LABEL_COLUMNS - 3, ""
+    for part in parts:
+        longer = f"{shown}; {part}" if shown else cut(part, room)
+        if len(longer) > room:
+            return f"{shown}; …"
+        shown = longer
+    return shown
+
+
+def _filled(fields: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the shares of filled fields, the least first."""
+    ordered = sorted(fields.items(), key=lambda item: item[1]["filled"])
+    if all(row["filled"] == 1 for _, row in ordered):
+        yield f"all of {plural(len(ordered), 'field')} in each result"
+        return
+    for name, row in ordered:
+        yield f"{visible(name)} {share_text(row['filled'])}"
+
+
+def _values(fields: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the fields of numbers and dates, then those of few values, the least varied first; hidden texts last."""
+    ranges = [(name, row[kind]) for kind in ("dates", "numbers") for name, row in fields.items() if kind in row]
+    for name, part in ranges:
+        yield f"{visible(name)} {range_text(part)}"
+    done = {name for name, _ in ranges}
+    frequent = [(name, row) for name, row in fields.items() if name not in done and row["values"]]
+    frequent.sort(key=lambda item: (item[1]["values"][0]["value"] is None, -item[1]["values"][0]["share"]))
+    for name, row in frequent:
+        most = ", ".join(f"{value_text(each)} {share_text(each['share'])}" for each in row["values"][:SHOWN_VALUES])
+        yield f"{visible(name)} {most}"
+
+
+def _moved(against: Mapping[str, Any] | None, width: int) -> str:
+    if against is None or not against["compared"]:
+        return "no earlier run with enough results to compare with"
+    runs = ", ".join(map(str, sorted(set(against["runs"]))[:3]))
+    beside = f"run {runs} ({grouped(against['documents_before'])} results)"
+    if not against["moved"]:
+        return f"nothing against {beside}, of {plural(against['compared'], 'share')} compared"
+    text = _joined(map(move_text, against["moved"]), width - len(beside) - 10)
+    return f"{text} against {beside}"
+
+
+def move_text(move: Mapping[str, Any]) -> str:
+    """Return `currency "USD" 31 % → 65 %`."""
+    what = "filled" if move["what"] == "filled" else value_text(move)
+    return f"{visible(move['field'])} {what} {share_text(move['share_before'])} → {share_text(move['share'])}"
+
+
+def value_text(row: Mapping[str, Any]) -> str:
+    """Return a value as text; one that may not be shown as `(text)`."""
+    value = row["value"]
+    if value is None:
+        return "(text)"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return visible(value) if isinstance(value, str) else number_text(value)
+
+
+def range_text(part: Mapping[str, Any]) -> str:
+    """Return `3 to 9,100, median 12`."""
+    least, median, greatest = (number_text(part[name]) for name in ("least", "median", "greatest"))
+    return least if least == greatest else f"{least} to {greatest}, median {median}"
+
+
+def number_text(value: Any) -> str:
+    """Return a number with its thousands grouped, or a date as it is."""
+    if isinstance(value, int):
+        return grouped(value) if abs(value) < 10**15 else f"{float(value):.4g}"
+    return f"{value:,.6g}" if isinstance(value, float) else visible(str(value))
+
+
+def share_text(share: float) -> str:
+    """Return a share in percent; a share that is neither 0 nor 1 is never shown as one."""
+    if 0 < share < 0.005:
+        return "<1 %"
+    return ">99 %" if 0.995 <= share < 1 else f"{share:.0%}".replace("%", " %")

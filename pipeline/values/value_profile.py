@@ -1,0 +1,126 @@
+"""The profile of the values of an output: for each field how often it is filled, its values, numbers, dates, lengths.
+
+Profiles of runs, variants and shards are merged; as JSON they are kept with a run. No text of a document is in it but
+values that the schema lists; other texts are there as digests, unless they were asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from pipeline.values.sketches import Range, distinct_count, merged_hashes, merged_ranges, reduced
+
+KEPT_VALUES = 32
+DIGEST = "sha256:"
+_RANGES = ("numbers", "dates", "lengths", "items")
+
+
+@dataclass(frozen=True, slots=True)
+class FieldProfile:
+    """One field. Counts are of documents: a value that a document holds twice counts once.
+
+    `values`: label → documents; a label is a value as JSON text, or the digest of a text. `error`: how much too small
+    a count may be; a value that is missing may have as many. `items`: the lengths of lists.
+    """
+
+    documents: int
+    filled: int
+    values: Mapping[str, int]
+    error: int
+    hashes: tuple[int, ...]
+    numbers: Range | None = None
+    dates: Range | None = None
+    lengths: Range | None = None
+    items: Range | None = None
+
+    @property
+    def distinct(self) -> int:
+        """How many distinct values there are; an estimate for many."""
+        return distinct_count(self.hashes)
+
+
+@dataclass(frozen=True, slots=True)
+class ValueProfile:
+    """All fields of one variant, or of several. `fingerprints`: the questions that the documents answer."""
+
+    documents: int
+    fields: Mapping[str, FieldProfile]
+    fingerprints: frozenset[str] = frozenset()
+
+
+EMPTY = ValueProfile(0, {})
+
+
+def digest_label(text: str) -> str:
+    """Return what stands for a text whose value is not shown."""
+    return DIGEST + sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def merged(parts: Iterable[ValueProfile]) -> ValueProfile:
+    """Return one profile of all parts; a field that a part lacks is empty in its documents."""
+    profiles = [part for part in parts if part.documents]
+    if len(profiles) <= 1:
+        return profiles[0] if profiles else EMPTY
+    documents = sum(part.documents for part in profiles)
+    names = dict.fromkeys(name for part in profiles for name in part.fields)
+    fields = {
+        name: _merged_field([part.fields[name] for part in profiles if name in part.fields], documents)
+        for name in names
+    }
+    return ValueProfile(documents, fields, frozenset().union(*(part.fingerprints for part in profiles)))
+
+
+def _merged_field(parts: list[FieldProfile], documents: int) -> FieldProfile:
+    added: dict[Any, int] = {}
+    for part in parts:
+        for label, count in part.values.items():
+            added[label] = added.get(label, 0) + count
+    values, lost = reduced(added, KEPT_VALUES)
+    return FieldProfile(
+        documents,
+        sum(part.filled for part in parts),
+        {str(label): count for label, count in values.items()},
+        sum(part.error for part in parts) + lost,
+        merged_hashes(part.hashes for part in parts),
+        **{name: merged_ranges(getattr(part, name) for part in parts) for name in _RANGES},
+    )
+
+
+def to_json(profile: ValueProfile) -> dict[str, Any]:
+    """Return the profile as it is kept with a run."""
+    fields = {name: _field_json(each) for name, each in profile.fields.items()}
+    return {"documents": profile.documents, "fingerprints": sorted(profile.fingerprints), "fields": fields}
+
+
+def _field_json(field: FieldProfile) -> dict[str, Any]:
+    ranges = {name: part for name in _RANGES if (part := getattr(field, name)) is not None}
+    return {
+        "documents": field.documents,
+        "filled": field.filled,
+        "values": dict(field.values),
+        "error": field.error,
+        "hashes": list(field.hashes),
+        **{name: [part.count, part.least, part.greatest, *part.points] for name, part in ranges.items()},
+    }
+
+
+def from_json(kept: Mapping[str, Any] | None) -> ValueProfile:
+    """Return the profile that was kept with a run; an empty one for a run of an earlier version."""
+    if not kept:
+        return EMPTY
+    fields = {name: _field_of(each) for name, each in kept["fields"].items()}
+    return ValueProfile(kept["documents"], fields, frozenset(kept["fingerprints"]))
+
+
+def _field_of(kept: Mapping[str, Any]) -> FieldProfile:
+    ranges = {
+        name: Range(kept[name][0], kept[name][1], kept[name][2], tuple(kept[name][3:]))
+        for name in _RANGES
+        if name in kept
+    }
+    return FieldProfile(
+        kept["documents"], kept["filled"], kept["values"], kept["error"], tuple(kept["hashes"]), **ranges
+    )

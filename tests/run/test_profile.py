@@ -1,0 +1,103 @@
+"""The profile of the values in the summary, the report and the gate `runner.max_drift`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from conftest import Place
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "currency": {"enum": ["USD", "EUR", "GBP"]},
+        "supplier": {"type": "string", "maxLength": 40},
+        "amount": {"type": "integer"},
+    },
+    "required": ["currency", "supplier", "amount"],
+    "additionalProperties": False,
+}
+
+
+def says(place: Place, currencies: str) -> None:
+    """The server's answers: the currency goes by the number in the document."""
+
+    def answer(prompt: str, schema: Mapping[str, Any] | None) -> str:
+        number = int(prompt.rsplit("number ", 1)[-1].split(".")[0]) if "number " in prompt else 0
+        currency = {"U": "USD", "E": "EUR", "G": "GBP"}[currencies[number % len(currencies)]]
+        return json.dumps({"currency": currency, "supplier": "Hidden Ltd", "amount": 3 + number})
+
+    place.server.answer = answer
+
+
+@pytest.fixture
+def drifting(place: Place) -> Place:
+    """A first run of three currencies is there; from now on the model says USD."""
+    place.configure(agent={"schema": SCHEMA})
+    place.documents(60)
+    says(place, "UEG")
+    place.run()
+    says(place, "U")
+    place.documents({f"n{n:03}.txt": f"A plain text, number {n}." for n in range(60)})
+    return place
+
+
+def test_the_summary_has_three_lines_about_the_values(drifting: Place) -> None:
+    """What is filled, the values, what moved; texts are not in the report, unless they were asked for."""
+    ran = drifting.run()
+    lines = ran.out[ran.out.index("Values of 120 results") :].splitlines()[1:4]
+    assert [line.split()[0] for line in lines] == ["filled", "values", "moved"]
+    assert "amount 3 to 62, median" in lines[1] and "currency USD 67 %" in lines[1]
+    assert "currency USD 33 % → 100 %" in lines[2] and "against run 1 (60 results)" in lines[2]
+    profile = drifting.report()["profile"]
+    assert profile["exact"] and profile["documents"] == 120
+    assert profile["fields"]["supplier"]["values"] == [{"value": None, "documents": 120, "share": 1.0}]
+    assert {move["value"] for move in profile["against"]["moved"]} == {"USD", "EUR", "GBP"}
+    page = (drifting.folder / "out" / "report.html").read_text("utf-8")
+    assert "Values of the results" in page and "currency (moved)" in page and "Hidden Ltd" not in page
+    shown = drifting.call("report", "out", "--profile-values")
+    assert shown.code == 0 and "supplier Hidden Ltd 100 %" in shown.out
+
+
+def test_a_move_above_max_drift_is_exit_1(drifting: Place) -> None:
+    """Every marked change with 0; with 0.9 none is too far; the next run without new documents is green."""
+    drifting.run("--set", "runner.max_drift=0.9", "--limit", "30")
+    ran = drifting.run("--set", "runner.max_drift=0", code=0)  # the second half is like the first
+    assert "nothing against run 2" in ran.out
+    says(drifting, "E")
+    drifting.documents({f"x{n:03}.txt": f"A plain text, number {n}." for n in range(30)})
+    ran = drifting.run("--set", "runner.max_drift=0", code=1)
+    assert "VALUES MOVED" in ran.out and "runner.max_drift 0" in ran.err
+    assert drifting.run("--set", "runner.max_drift=0").code == 0
+
+
+def test_documents_done_again_count_once(drifting: Place) -> None:
+    """After a changed prompt the profile is that of the new question's results; `report` reads the current ones."""
+    drifting.configure(agent={"schema": SCHEMA, "system_prompt": "Another one.\n"})
+    drifting.run()
+    profile = drifting.report()["profile"]
+    assert (profile["exact"], profile["documents"]) == (True, 120)
+    assert profile["fields"]["currency"]["values"][0] == {"value": "USD", "documents": 120, "share": 1.0}
+    drifting.change("d001.txt", "[[doc:d001.txt]] A changed text, number 1.")
+    drifting.run()
+    assert (drifting.report()["profile"]["exact"], drifting.report()["profile"]["documents"]) == (False, 121)
+    assert drifting.call("report", "out").code == 0
+    assert (drifting.report()["profile"]["exact"], drifting.report()["profile"]["documents"]) == (True, 120)
+
+
+def test_shards_are_compared_as_a_whole(place: Place) -> None:
+    """The newest run of each shard together against the ones before."""
+    place.configure(agent={"schema": SCHEMA})
+    says(place, "UEG")
+    place.documents(60)
+    for shard in ("0/2", "1/2"):
+        place.run("--shard", shard)
+    says(place, "U")
+    place.documents({f"n{n:03}.txt": f"A plain text, number {n}." for n in range(60)})
+    for shard in ("0/2", "1/2"):
+        place.run("--shard", shard)
+    against = place.report()["profile"]["against"]
+    assert (against["documents"], against["documents_before"]) == (60, 60)
+    assert against["moved"][0]["value"] == "USD" and place.report()["profile"]["documents"] == 120
