@@ -36,16 +36,26 @@ FAULTS = (*REPLIES, "delete_denied", "reset", "cut_body", "lost_reply", "ignore_
 `ignore_conditions`: a conditional PUT that the server refuses is answered as if it had been done."""
 
 Wanted = Callable[[str, str, str], bool]
+Before = Callable[[str, str], None]
 
 
 class FaultProxy:
     """`fault`: a name of FAULTS, or None, for the requests that `wanted(method, target, key id)` chooses.
 
-    `seen`: method and target of each request, in order. Both attributes may be set at any time, from any thread.
+    `before(method, target)` is called for each request before it goes on: it may kill the server, or raise OSError,
+    which cuts the connection. `seen`: method and target of each request, in order. All attributes may be set at any
+    time, from any thread.
     """
 
-    def __init__(self, port: int, *, fault: str | None = None, wanted: Wanted = lambda *_: True) -> None:
-        self.port, self.fault, self.wanted = port, fault, wanted
+    def __init__(
+        self,
+        port: int,
+        *,
+        fault: str | None = None,
+        wanted: Wanted = lambda *_: True,
+        before: Before = lambda *_: None,
+    ) -> None:
+        self.port, self.fault, self.wanted, self.before = port, fault, wanted, before
         self.seen: list[tuple[str, str]] = []
         self._server = ThreadingHTTPServer((HOST, 0), _handler(self))
         self._server.daemon_threads = True
@@ -79,6 +89,11 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
             """Answer with the fault, or send the request on and its reply back."""
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             proxy.seen.append((self.command, self.path))
+            try:
+                proxy.before(self.command, self.path)
+            except OSError:
+                self.close_connection = True
+                return
             key = self.headers.get("authorization", "").partition("Credential=")[2].partition("/")[0]
             fault = proxy.fault if proxy.fault and proxy.wanted(self.command, self.path, key) else None
             if fault in REPLIES:

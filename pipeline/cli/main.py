@@ -170,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             logger.error("%s", line)
     except KeyboardInterrupt:
         code = EXIT_SIGINT
-    except Exception as error:
+    except Exception as error:  # the last line of defence: exit 70 with a traceback, or 3 for a shortage
         # an interrupt while a class is being made arrives as the cause of another exception (before Python 3.12)
         interrupted = isinstance(error.__cause__, KeyboardInterrupt)
         code = EXIT_SIGINT if interrupted else _code_of_internal_error(error)

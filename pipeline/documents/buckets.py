@@ -28,20 +28,21 @@ def open_bucket(uri: str, source: InputSource, plan: ListingPlan) -> DocumentSou
     root = uri.rstrip("/")
     glob = None
     store = RemoteStore.open(root, storage=plan.config.storage)
-    first = _first(store)
+    reads = _reads(store, plan)
+    first = _first(store, reads)
     parts = root.split("/")
     fixed = max(fixed_parts(parts), 3)
     if first is None and fixed < len(parts):
         root = "/".join(parts[:fixed])
         glob = "/".join(parts[fixed:])
         store = RemoteStore.open(root, storage=plan.config.storage)
-        first = _first(store)
+        reads = _reads(store, plan)
+        first = _first(store, reads)
     chosen = select(plan.config.include, plan.config.exclude, glob=glob)
     if first is None and (alone := _object(parts, plan)) is not None:
         store, stored = alone
         return _origin(store, lambda _: iter((_file(stored),)), source, chosen=chosen, reads=_reads(store, plan))
     skip = _output_below(store, plan)
-    reads = _reads(store, plan)
     return _origin(store, partial(_chosen_files, store, chosen, skip, reads), source, chosen=chosen, reads=reads)
 
 
@@ -49,9 +50,14 @@ def _reads(store: RemoteStore, plan: ListingPlan) -> Source | None:
     return plan.reads_of(str(store.address), store.renew)
 
 
-def _first(store: RemoteStore) -> StoredObject | None:
+def _first(store: RemoteStore, reads: Source | None) -> StoredObject | None:
     """Return the first object, so that an error of the input is reported before the run starts."""
-    return next(_listed(store), None)
+    if reads is None:
+        return next(_listed(store), None)
+    try:
+        return reads.attempt(lambda: next(store.list(), None), role="start")
+    except OSError as cause:
+        raise _listing_error(store, cause) from cause
 
 
 def _object(parts: list[str], plan: ListingPlan) -> tuple[RemoteStore, StoredObject] | None:
@@ -115,7 +121,7 @@ def _listed_patiently(store: RemoteStore, reads: Source) -> Iterator[StoredObjec
 
     while True:
         try:
-            stored = reads.attempt(pull, own=1)
+            stored = reads.attempt(pull, role="listing")
         except OSError as cause:
             raise _listing_error(store, cause) from cause
         if stored is None:

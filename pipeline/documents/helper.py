@@ -62,7 +62,7 @@ def _reply(request: dict[str, Any], data: bytes) -> dict[str, Any]:
     except ImportError as cause:
         message = f"reading it needs the library {cause.name}, which cannot be imported"
         reply = {"reason": "document_unreadable", "message": message, "stage": "load", "again": True}
-    except Exception as fault:
+    except Exception as fault:  # parsers raise anything for a damaged file; the parent must get a reply
         place = traceback.extract_tb(fault.__traceback__)[-1]  # its message might quote the document
         reply = {"fault": f"{type(fault).__name__} in {place.name} line {place.lineno}"}
     finally:

@@ -27,7 +27,9 @@ from pipeline.errors import ConfigError, TryLaterError
 from pipeline.records import Entry
 from pipeline.stores import (
     REMOTE_SCHEMES,
+    Source,
     StoredFile,
+    at_once,
     find_file,
     is_trouble,
     lacks_slashes,
@@ -66,28 +68,34 @@ def _file_uri(uri: str, source: InputSource, plan: ListingPlan) -> DocumentSourc
 
 def _local(path: str, source: InputSource, plan: ListingPlan) -> DocumentSource:
     """Return the document source of a file, a folder or a glob on this machine."""
-    try:
+    reads = plan.reads_of(source.uri)
+
+    def look() -> tuple[StoredFile | None, Path, str | None, bool]:
         file = find_file(Path(path), clock=plan.clock)
-        if file is not None:
-            chosen = select(plan.config.include, plan.config.exclude)
-            return _origin(lambda _: iter((file,)), Path(path).parent, source, chosen=chosen, plan=plan)
-        root, glob = _root_and_glob(path)
-        is_folder = root.is_dir()
+        root, glob = (Path(path).parent, None) if file else _root_and_glob(path)
+        return file, root, glob, root.is_dir()
+
+    try:
+        file, root, glob, is_folder = look() if reads is None else reads.attempt(look, role="start")
     except (OSError, ValueError) as cause:
         kind = TryLaterError if is_trouble(cause) else ConfigError
         raise kind(f"input.uri: {path!r} cannot be inspected: {describe(cause)}") from cause
+    if file is not None:
+        chosen = select(plan.config.include, plan.config.exclude)
+        return _origin(lambda _: iter((file,)), root, source, chosen=chosen, reads=reads)
     if not is_folder:
         if _may_be_missing(root, plan):
             _log.warning(
                 "input.uri: %r does not exist and counts as empty (input.min_documents: 0); put documents there",
                 path,
             )
-            return _origin(lambda _: iter(()), root, source, chosen=select([], []), plan=plan)
+            return _origin(lambda _: iter(()), root, source, chosen=select([], []), reads=reads)
         raise ConfigError(f"input.uri: got {path!r}: there is no such file or folder{_hint(path)}")
     if isinstance(plan.output, Path) and os.path.realpath(plan.output) == os.path.realpath(root):
         raise ConfigError(f"input.uri: {path!r} is the output as well, need another folder for one of them")
     chosen = select(plan.config.include, plan.config.exclude, glob=glob)
-    return _origin(partial(_chosen_files, root, chosen, plan=plan), root, source, chosen=chosen, plan=plan)
+    files = partial(_chosen_files, root, chosen, plan=plan, reads=reads)
+    return _origin(files, root, source, chosen=chosen, reads=reads)
 
 
 def _may_be_missing(folder: Path, plan: ListingPlan) -> bool:
@@ -112,12 +120,11 @@ def _root_and_glob(text: str) -> tuple[Path, str | None]:
 
 
 def _origin(
-    files: Files, folder: Path, source: InputSource, *, chosen: PathFilter, plan: ListingPlan
+    files: Files, folder: Path, source: InputSource, *, chosen: PathFilter, reads: Source | None
 ) -> DocumentSource:
     before = folder.as_posix()
     uri_prefix = "" if before == "." else before.rstrip("/") + "/"
     id_prefix = f"{source.name}/" if source.name else ""
-    reads = plan.reads_of(source.uri)
     return DocumentSource(files, open_file, open_newest, chosen, id_prefix, uri_prefix, reads)
 
 
@@ -129,10 +136,11 @@ SCHEMES: Mapping[str, Callable[[str, InputSource, ListingPlan], DocumentSource]]
 
 
 def _chosen_files(
-    root: Path, chosen: PathFilter, ignored: Callable[[str], None], *, plan: ListingPlan
+    root: Path, chosen: PathFilter, ignored: Callable[[str], None], *, plan: ListingPlan, reads: Source | None
 ) -> Iterator[StoredFile]:
     skip = plan.output if isinstance(plan.output, Path) else None
-    files = walk(root, enter=chosen.enters, skip=skip, ignored=ignored, clock=plan.clock)
+    attempt = at_once if reads is None else partial(reads.attempt, role="listing")
+    files = walk(root, enter=chosen.enters, skip=skip, ignored=ignored, clock=plan.clock, attempt=attempt)
     return (file for file in files if is_chosen(file.relative, chosen))
 
 

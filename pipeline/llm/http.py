@@ -30,6 +30,7 @@ from pipeline.llm.connection import ConnectionReuse, PlainConnection, StaleConne
 from pipeline.llm.http_pool import KeepAlivePool
 from pipeline.llm.proxies import proxies_for, proxy_of
 from pipeline.llm.request_ids import HEADER, names_another, new_request_id
+from pipeline.llm.response_body import read_body
 from pipeline.llm.tls_files import check_certificates
 
 __all__ = ["Access", "CallFailedError", "Endpoint", "Reply"]
@@ -250,7 +251,7 @@ class Endpoint:
             request, stream=True, timeout=timeout, verify=self._verify, cert=self._cert, proxies=self._proxies
         )
         try:
-            body = _read(response.raw, max_bytes)
+            body = read_body(response.raw, max_bytes)
         finally:
             response.close()
         if names_another(response.headers.get(HEADER), request_id):
@@ -268,18 +269,3 @@ def _without_secrets(body: bytes, sent: Mapping[str, str]) -> bytes:
         if is_secret_name(name) and len(secret) >= SECRET_CHARS:
             body = body.replace(secret.encode(), b"***")
     return body
-
-
-def _read(raw: Any, max_bytes: int) -> bytes:
-    """Return the whole body; CallFailedError `response_too_large` as soon as it exceeds `max_bytes`."""
-    chunks = []
-    size = 0
-    packed = "Content-Encoding" in raw.headers  # some servers compress although only `identity` is accepted
-    while chunk := raw.read(65536, decode_content=packed):
-        size += len(chunk)
-        if size > max_bytes:
-            raise CallFailedError("response_too_large", "response_too_large")
-        chunks.append(chunk)
-        if raw.length_remaining == 0 and not packed:
-            break
-    return b"".join(chunks)

@@ -107,10 +107,12 @@ class KeptConnection:
 class Exchange:
     """A reply whose body is not yet read: the part of urllib3's response that requests and http.py use."""
 
-    def __init__(self, pool: KeepAlivePool, connection: KeptConnection, *, head: Head, incoming: Incoming) -> None:
+    def __init__(
+        self, pool: KeepAlivePool, connection: KeptConnection, *, head: Head, incoming: Incoming, deadline: float
+    ) -> None:
         self.status, self.headers = head.status, head.headers
         self._pool, self._connection, self._head = pool, connection, head
-        self._incoming, self._body = incoming, Body(head, incoming)
+        self._incoming, self._body, self._deadline = incoming, Body(head, incoming), deadline
         self._unpacked: Any = None
         self._done = False
 
@@ -133,6 +135,11 @@ class Exchange:
         except http.client.HTTPException as cause:
             raise ProtocolError(f"Connection broken: {cause!r}", cause) from cause
         return data
+
+    def end_within(self, seconds: float) -> None:
+        """Shorten the time for the rest of the body; TimeoutError when it is not complete by then."""
+        deadline = min(self._deadline, time.monotonic() + seconds)
+        self._incoming.receive_by(lambda: self._connection.receive(deadline))
 
     def _end(self) -> None:
         self._done = True
@@ -185,10 +192,10 @@ class KeepAlivePool:
         except ssl.SSLError as cause:
             connection.close()
             raise SSLError(cause) from cause
-        except BaseException:
+        except BaseException:  # whatever it is, an interrupt too: the next request must not read this reply
             connection.close()
             raise
-        return Exchange(self, connection, head=head, incoming=incoming)
+        return Exchange(self, connection, head=head, incoming=incoming, deadline=deadline)
 
     def put(self, connection: KeptConnection) -> None:
         """Return a connection without unread bytes to the pool, or close it when it must not be reused."""
@@ -235,7 +242,7 @@ class KeepAlivePool:
         except ssl.SSLError as cause:
             opened.close()
             raise SSLError(cause) from cause
-        except BaseException:
+        except BaseException:  # an interrupt too: nobody else knows this socket
             opened.close()
             raise
         connection = KeptConnection(opened.detach())

@@ -60,6 +60,10 @@ class Incoming:
         """The received bytes that have not been read."""
         return self._data[self._at :]
 
+    def receive_by(self, receive: Callable[[], bytes]) -> None:
+        """Receive by this function from now on."""
+        self._receive = receive
+
     def fill(self) -> bool:
         """Return False at the end of the connection, else True with more received."""
         more = self._receive()

@@ -103,7 +103,7 @@ class Output:
             stamp = Stamp(index.highest_run + 1, run_id, shard.label)
             backend.start(index, clock=clock)
             index.slim()
-        except BaseException:
+        except BaseException:  # an interrupt too must release the lock
             if index is not None:
                 index.close()
             backend.close()

@@ -89,7 +89,7 @@ class LocalBackend:
                     note_sibling(path, index)
                 else:
                     self._read_file(path, index)
-        except BaseException:
+        except BaseException:  # an interrupt too must not leave the index's file
             index.close()
             raise
         return index

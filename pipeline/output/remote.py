@@ -106,7 +106,7 @@ class RemoteBackend:
             index.accept(accepted.from_lines(self.content(accepted.NAME), where=self.where))
             self._parts.repair = self.replace if self._lease is not None else None
             self._parts.each(*KINDS, read=lambda part: self._parts.add_to(index, part))
-        except BaseException:
+        except BaseException:  # an interrupt too must not leave the index's file
             index.close()
             raise
         return index

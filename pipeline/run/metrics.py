@@ -148,7 +148,7 @@ class Metrics:
         """Take a step; whatever goes wrong in it is logged once, and never changes how a run ends."""
         try:
             step()
-        except Exception as fault:
+        except Exception as fault:  # of any library or number: metrics are an extra, and the run is worth more
             if not self._faulty:
                 logger.warning("Metrics failed and may be incomplete from now on.", exc_info=fault)
             self._faulty = True

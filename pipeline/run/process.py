@@ -105,7 +105,7 @@ def process(
     except AnswerError as problem:
         state.stage = problem.stage
         outcome = _failure(state, plan, reason=problem.reason, message=problem.message, now=now)
-    except Exception as fault:
+    except Exception as fault:  # whatever one document raises is its own failure, and must not end its worker
         if (shortage := shortage_of(fault)) is not None:
             return Finished(entry, _short(state, plan, shortage, alone=alone, now=now), tuple(state.attempts))
         state.stage = "internal"

@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.answers.lint import accepts_anything, unbounded
+from pipeline.answers.lint import warnings_of
 from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import EXIT_INTERNAL, ConfigError, PipelineError, TryLaterError
@@ -41,7 +41,7 @@ from pipeline.run.runner import Runner
 from pipeline.run.selection import Selection, SelectionRules
 from pipeline.run.stop_rules import StopReason
 from pipeline.shards import Shard, find_shard
-from pipeline.stores import MissingBucketError, Patience, StoreRefusedError
+from pipeline.stores import MissingBucketError, Patience, ReadingStoppedError, StoreRefusedError
 from pipeline.values.profiling import ProfileBuilder
 
 if TYPE_CHECKING:
@@ -68,10 +68,10 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
     rules = rules_of(options, app, run_id=run_id, shard=shard)
     if options.dry_run:
         return dry_run.main(app, plan, rules=rules, shard=shard)
-    patience = Patience(app.runner.max_outage_s, stop, time.monotonic)
+    patience = Patience(app.runner.max_outage_s, stop, time.monotonic, max_retries=_max_retries(app, plan))
     signals = Signals(stop)
-    entries = _load_entries(app, plan, counts=counts, patience=patience)
     try:
+        entries = _load_entries(app, plan, counts=counts, patience=patience)
         with _open_output(app, plan, shard=shard, run_id=run_id, stop=stop, until=until) as output:
             equate_former(app, plan, index=output.index, backend=output.backend)
             check_redo(app, plan, output=output, rules=rules)
@@ -105,11 +105,9 @@ def _lock_wait_s(app: AppConfig, until: float | None) -> float:
 
 
 def _linted(plan: ExtractionPlan) -> ExtractionPlan:
-    """Log what the agent's schema would let through."""
-    if (warning := accepts_anything(plan.agent.compiled)) is not None:
-        logger.warning("agent %s: %s", plan.agent.name, warning)
-    if (warning := unbounded(plan.agent.compiled)) is not None:
-        logger.debug("agent %s: %s", plan.agent.name, warning)
+    """Log in one line what the agent's schema would let through."""
+    if warnings := warnings_of(plan.agent.compiled):
+        logger.warning("agent %s: %s", plan.agent.name, "; ".join(warnings))
     return plan
 
 
@@ -231,6 +229,11 @@ class _Session:
         ]
 
 
+def _max_retries(app: AppConfig, plan: ExtractionPlan) -> int:
+    """Return how often one object is read again before it fails: as often as a request to the first provider."""
+    return max(app.provider_config(query.resolved.provider).max_retries for query in plan.queries.values())
+
+
 def _open_output(
     app: AppConfig, plan: ExtractionPlan, *, shard: Shard, run_id: str, stop: threading.Event, until: float | None
 ) -> Output:
@@ -251,6 +254,8 @@ def _load_entries(
     """The entries; credentials that are refused at a later start are to be tried again, so that they are exit 3."""
     try:
         return load_entries(app.input, output=left_out(app), counts=counts, patience=patience)
+    except ReadingStoppedError as error:
+        raise TryLaterError(f"interrupted while waiting for the input: {error}") from error
     except ConfigError as error:
         if not isinstance(error.__cause__, (StoreRefusedError, MissingBucketError)):
             raise

@@ -1,6 +1,7 @@
 """Stores: listing, opening and writing of files and objects, for input and output alike.
 
     local.py    a folder of this machine: walk, find_file, write_atomic
+    folder_names.py  the names in one folder, resumed after an outage
     beneath.py  opening of a listed file without following a link: open_file, open_newest
     remote.py   a bucket, or a prefix of one: RemoteStore; REMOTE_SCHEMES lists its URL schemes
     patience.py reads that are retried during an outage; trouble.py classifies the errors
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from pipeline.stores.beneath import StaleVersionError, StoredFile, open_file, open_newest
 from pipeline.stores.clouds import REMOTE_SCHEMES, is_remote, lacks_slashes, parse_address, service_of
+from pipeline.stores.folder_names import at_once
 from pipeline.stores.local import (
     HIDDEN,
     find_file,
@@ -47,6 +49,7 @@ __all__ = [
     "StoreRefusedError",
     "StoredFile",
     "StoredObject",
+    "at_once",
     "find_file",
     "is_half_written",
     "is_remote",

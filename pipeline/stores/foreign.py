@@ -54,7 +54,8 @@ def as_os_errors(uri: str) -> Iterator[None]:
         kind, number = _kind_of(str(cause))
         raise kind(number, error_text(cause), uri) from cause
     except BaseException as cause:
-        # its class cannot be imported, and derives from BaseException; seen: `Os { code: 24, kind: TooManyOpenFiles, …`
+        # a panic of the library: its class cannot be imported, and derives from BaseException;
+        # seen: `Os { code: 24, kind: TooManyOpenFiles, …`
         if type(cause).__name__ != "PanicException":
             raise
         number_found = re.search(r"\bOs \{ code: (\d+)", str(cause))

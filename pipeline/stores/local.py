@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from functools import partial
 from pathlib import Path
 
 from pipeline.errors import OutputError, TryLaterError
 from pipeline.stores.beneath import Identity, StoredFile, identity_of, is_inside, open_beneath
+from pipeline.stores.folder_names import Attempt, at_once, folder_names
 
 SORTED_ENTRIES = 4096
 """A folder with more entries is listed in filesystem order, so that work starts without waiting for the sort."""
@@ -61,6 +62,7 @@ class _Rules:
     ignored: Callable[[str], None]
     clock: Callable[[], float]
     sort_up_to: int
+    attempt: Attempt
 
 
 def walk(
@@ -71,6 +73,7 @@ def walk(
     ignored: Callable[[str], None] = lambda _: None,
     clock: Callable[[], float] = time.time,
     sort_up_to: int = SORTED_ENTRIES,
+    attempt: Attempt = at_once,
 ) -> Iterator[StoredFile]:
     """Yield the regular files below the root, depth first, sorted by name, without holding the tree in memory.
 
@@ -78,12 +81,12 @@ def walk(
     A link to a file counts when its target is inside the root. A link to a folder is entered only when its
     target is inside the root and hidden: a visible target is listed at its own place already.
     `ignored` is called with "symlink" or "special" for each skipped link and each fifo, socket or device.
-    A folder that cannot be listed raises TryLaterError.
+    A folder that cannot be listed raises TryLaterError. `attempt` may repeat each step that fails.
     """
     path = os.fspath(root)
     top = _Folder(path, "", os.path.realpath(path))
     skipped = None if skip is None else os.path.realpath(skip)
-    rules = _Rules(top, _identity(path), enter, skipped, ignored, clock, sort_up_to)
+    rules = _Rules(top, _identity(path), enter, skipped, ignored, clock, sort_up_to, attempt)
     stack = [(top, _scan(top, rules))]
     while stack:
         folder, names = stack[-1]
@@ -92,7 +95,7 @@ def walk(
             stack.pop()
             continue
         try:
-            entry = _look(name, folder, rules)
+            entry = attempt(partial(_look, name, folder, rules))
         except OSError as cause:
             if _was_removed(cause, rules):
                 continue
@@ -106,24 +109,14 @@ def walk(
 def _scan(folder: _Folder, rules: _Rules) -> Iterator[str]:
     """Yield the names in one folder, sorted unless there are more than `sort_up_to`."""
     try:
-        descriptor = _open_folder(folder, rules.root)
-        try:
-            with os.scandir(descriptor) as scan:
-                names = (entry.name for entry in scan)
-                first = list(islice(names, rules.sort_up_to))
-                more = next(names, None)
-                if more is not None:
-                    yield from chain(first, (more,), names)
-                    return
-        finally:
-            os.close(descriptor)
+        yield from folder_names(
+            lambda: _open_folder(folder, rules.root), sort_up_to=rules.sort_up_to, attempt=rules.attempt
+        )
     except OSError as cause:
         if cause.errno == errno.ELOOP:
             rules.ignored("symlink")
         elif not _was_removed(cause, rules):
             raise _interrupted(folder.path, cause) from cause
-        return
-    yield from sorted(first)
 
 
 def _was_removed(cause: OSError, rules: _Rules) -> bool:
@@ -244,7 +237,7 @@ def _write_beside(path: Path, data: bytes | Iterable[bytes]) -> None:
     try:
         _write_durably(beside, (data,) if isinstance(data, bytes) else data)
         beside.replace(path)
-    except BaseException:
+    except BaseException:  # an interrupt too must not leave the temporary file
         with suppress(OSError):
             beside.unlink()
         raise

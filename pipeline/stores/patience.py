@@ -3,33 +3,36 @@
     PatientFile ──read──▶ Source.attempt ──▶ the file         outage: wait, renew the credentials, retry
                                                               other files are readable: an error of this file
 
-A read that fails with an outage error (trouble.py) is retried with back-off. After MAX_RETRIES retries the question is
-whether another file of the same source was read since the first failure. If none was, the last readable file is read
+A read that fails with an outage error (trouble.py) is retried with back-off. After `max_retries` retries the question
+is whether another file of the same source was read since the first failure. If none was, the last readable file is read
 once more as a test. If another file is readable, the error belongs to this file and is raised. Otherwise the read
-waits for the source for up to `max_outage_s`, and then the run ends.
+waits for the source for up to `max_outage_s`, and then the run ends. A listing always waits: no document is its cause.
 
 It starts no thread: each reader waits in its own, and `stop` ends all waiting.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, Literal, TypeVar, cast
 
 from pipeline.errors import ConfigError, PipelineError, TryLaterError
+from pipeline.stores.seekable import SeekableRaw
 from pipeline.stores.trouble import MissingBucketError, OwnTroubleError, StoreRefusedError, is_shortage, is_trouble
 
 _log = logging.getLogger(__name__)
 
-MAX_RETRIES = 3
 BASE_DELAY_S = 0.5
 MAX_DELAY_S = 15.0
 T = TypeVar("T")
 Opener = Callable[[], BinaryIO]
+Role = Literal["file", "listing", "start"]
+"""What is read: one file, a listing, or the first page of a listing at the start of a run."""
 
 
 class ReadingStoppedError(Exception):
@@ -40,13 +43,15 @@ class ReadingStoppedError(Exception):
 class Patience:
     """How long reads wait, for all sources of a run.
 
-    `resumed`: the output has records of this fingerprint, so the credentials worked before, and a refusal is waited
-    for from the start. `troubled`: a read failed with an outage error in this run.
+    `max_retries`: how often one file is read again before the error may be its own. `resumed`: the output has records
+    of this fingerprint, so the credentials worked before, and a refusal is waited for from the start. `troubled`: a
+    read failed with an outage error in this run.
     """
 
     max_outage_s: float
     stop: threading.Event
     clock: Callable[[], float]
+    max_retries: int = 3
     resumed: bool = False
     troubled: bool = False
 
@@ -77,21 +82,22 @@ class Source:
         """Return the file as a stream that survives an outage; OSError when the error is the file's own."""
         return cast("BinaryIO", io.BufferedReader(PatientFile(self, opener, key), buffer_bytes))
 
-    def attempt(self, action: Callable[[], T], *, key: str = "", own: int = 0) -> T:
+    def attempt(self, action: Callable[[], T], *, key: str = "", own: int = 0, role: Role = "file") -> T:
         """Return the result of `action`, which is retried during an outage.
 
-        `own`: the number of earlier successful reads of the same file. Raises the OSError when it is no outage or is
-        the file's own, TryLaterError (ConfigError before anything was read) when it lasts, ReadingStoppedError.
+        `own`: the number of earlier successful reads of the same file. Raises the OSError when it is no outage, is the
+        file's own, or is one at the `start` that a person has to mend; TryLaterError (ConfigError before anything was
+        read) when it lasts, ReadingStoppedError.
         """
         failing: _Failing | None = None
         while True:
             try:
                 value = action()
             except OSError as cause:
-                if not is_trouble(cause):
+                if not is_trouble(cause) or (role == "start" and _is_setting(cause)):
                     raise
                 failing = failing or _Failing(self.patience.clock(), self._reads, own)
-                self._wait_after(failing, cause, key=key)
+                self._wait_after(failing, cause, key=key, role=role)
                 continue
             if failing is not None or self._warned:
                 self._came_back()
@@ -104,11 +110,11 @@ class Source:
             if not self._proofs or self._proofs[0][0] != key:
                 self._proofs = ((key, opener), *self._proofs[:1])
 
-    def _wait_after(self, failing: _Failing, cause: OSError, *, key: str) -> None:
+    def _wait_after(self, failing: _Failing, cause: OSError, *, key: str, role: Role) -> None:
         patience = self.patience
         patience.troubled = True
         failing.tries += 1
-        if failing.tries > MAX_RETRIES and not is_shortage(cause):
+        if role == "file" and failing.tries > patience.max_retries and not is_shortage(cause):
             if self._reads > failing.reads or self._is_proved(key):
                 raise OwnTroubleError(cause.errno, cause.strerror or str(cause)) from cause
             if self._reads == failing.own == 0 and isinstance(cause, (StoreRefusedError, MissingBucketError)):
@@ -116,7 +122,7 @@ class Source:
         waited_s = patience.clock() - failing.since
         if waited_s >= patience.max_outage_s:
             raise _lasting(self.where, cause, waited_s)
-        if failing.tries > 1 and self._reads == failing.reads:
+        if failing.tries > 1 and (role != "file" or self._reads == failing.reads):
             self._warn(cause)
         delay_s = min(MAX_DELAY_S, BASE_DELAY_S * 2 ** (failing.tries - 1))
         if patience.stop.wait(min(delay_s, patience.max_outage_s - waited_s)):
@@ -158,31 +164,27 @@ class Source:
             _log.info("The input can be read again", extra={"input": self.where})
 
 
+def _is_setting(cause: OSError) -> bool:
+    """Return True for an error that waiting does not mend: credentials, the bucket's name, its region."""
+    return isinstance(cause, (StoreRefusedError, MissingBucketError)) or cause.errno == errno.EPROTO
+
+
 def _lasting(where: str, cause: OSError, waited_s: float) -> PipelineError:
     return TryLaterError(f"{where}: could not be read for {waited_s:.0f} s: {cause.strerror or cause}")
 
 
-class PatientFile(io.RawIOBase):
+class PatientFile(SeekableRaw):
     """A file that is reopened after an outage and continues at its position."""
 
     def __init__(self, source: Source, opener: Opener, key: str) -> None:
         """Open the file; errors as for `Source.attempt`."""
+        super().__init__()
         self._source = source
         self._opener = opener
         self._key = key
         self._stream: BinaryIO | None = None
-        self._at = 0
         self._own = 0
         source.attempt(self._reopened, key=key)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         if whence == io.SEEK_CUR:

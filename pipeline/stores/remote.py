@@ -22,6 +22,7 @@ from pipeline.errors import ConfigError, OutputError
 from pipeline.stores.beneath import StaleVersionError
 from pipeline.stores.clouds import Address, build, parse_address
 from pipeline.stores.foreign import as_os_errors as _as_os_errors
+from pipeline.stores.seekable import SeekableRaw
 from pipeline.stores.trouble import MissingBucketError, StoreRefusedError
 
 if TYPE_CHECKING:
@@ -237,22 +238,13 @@ class RemoteStore:
             return None, None
 
 
-class _Ranges(io.RawIOBase):
+class _Ranges(SeekableRaw):
     """An object that is read range by range, each on condition that the object is unchanged."""
 
     def __init__(self, store: RemoteStore, stored: StoredObject) -> None:
+        super().__init__()
         self._store = store
         self._stored = stored
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._stored.size_bytes}[whence]

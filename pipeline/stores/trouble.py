@@ -9,6 +9,7 @@ import errno
 
 from pipeline.errors import MACHINE_ERRNOS
 from pipeline.stores.beneath import StaleVersionError
+from pipeline.stores.folder_names import ChangedFolderError
 
 
 class StoreRefusedError(PermissionError):
@@ -38,7 +39,8 @@ _FILE_SYSTEM = frozenset(
 
 def is_trouble(cause: BaseException) -> bool:
     """Return True when the same read may succeed later, or the error is not about the file that was read."""
-    if isinstance(cause, (StaleVersionError, OwnTroubleError)):  # about this file, whatever the errno
+    # about this file or folder, whatever the errno
+    if isinstance(cause, (StaleVersionError, OwnTroubleError, ChangedFolderError)):
         return False
     if isinstance(cause, (ConnectionError, StoreRefusedError, MissingBucketError, MachineTroubleError)):
         return True

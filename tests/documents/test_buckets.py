@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from conftest import Place
 from raw_server import answering, reply
+from s3_faults import FaultProxy
 from s3_server import S3Server, s3_server
-from s3_tap import Tap
 from test_archives import packed
 
 from pipeline.config import InputConfig, InputSource, OutputConfig
@@ -190,7 +190,7 @@ def test_an_archive_whose_store_goes_away_is_tried_later(s3: S3Server, store: Re
         if len([each for each in ranges if each.endswith(name)]) > 1:
             raise BrokenPipeError
 
-    with Tap(s3.port, before=fail_the_second) as tap:
+    with FaultProxy(s3.port, before=fail_the_second) as tap:
         found = pulled(str(store.address), storage={"endpoint": tap.endpoint, "retry_for_s": 1})
         assert next(found).id.startswith(name)
         with pytest.raises(TryLaterError, match=f"was interrupted.*{name}"):
@@ -217,7 +217,7 @@ def test_what_is_unchanged_is_not_fetched_again(place: Place, s3: S3Server, stor
 def test_a_run_over_unchanged_objects_is_one_listing(place: Place, s3: S3Server, store: RemoteStore) -> None:
     """No object is fetched, and none asked about; of a changed input only what has changed is."""
     put(store, {name: f"[[doc:{name}]] text".encode() for name in NAMES})
-    with Tap(s3.port) as tap:
+    with FaultProxy(s3.port) as tap:
         place.env.update({**s3.env, "AWS_ENDPOINT_URL": tap.endpoint})
         place.configure({"input.uri": str(store.address)})
         place.run()

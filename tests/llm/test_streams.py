@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -189,3 +190,29 @@ def test_any_text_survives_streaming(pieces: list[str]) -> None:
     assert joined[1] is not None
     assert joined[0]["choices"][0]["message"]["content"] == whole
     assert joined[1]["message"]["content"] == whole
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_that_stays_open_after_its_last_event_has_ended(kind: str) -> None:
+    """The answer is taken at once, and the connection is not used again; bytes split the last event."""
+    wire = stream_of(kind, [TEXT])
+    header = b"text/event-stream" if kind == "vllm" else b"application/x-ndjson"
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: " + header + b"\r\nTransfer-Encoding: chunked\r\n\r\n"
+    body = chunked(wire, 7).partition(b"\r\n\r\n")[2].removesuffix(b"0\r\n\r\n")
+    with answering(head + body) as server:
+        client = client_of(kind, server.url)
+        started = time.monotonic()
+        attempts = [client.call_llm({"user": "u"}, None, "u") for _ in range(2)]
+        assert time.monotonic() - started < 4.0, "it waited for the time-out of 5 s"
+        assert [attempt.raw_text for attempt in attempts] == [TEXT, TEXT]
+        assert server.accepts == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_that_ends_keeps_its_connection(kind: str) -> None:
+    """The end of the body comes with the last event."""
+    with answering(chunked(stream_of(kind, [TEXT]))) as server:
+        client = client_of(kind, server.url)
+        for _ in range(3):
+            assert client.call_llm({"user": "u"}, None, "u").raw_text == TEXT
+        assert server.accepts == 1

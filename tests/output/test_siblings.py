@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from fake_llm import FakeLLM
+from s3_faults import FaultProxy
 from s3_server import S3Server
-from s3_tap import Tap
 from sibling_stress import repeated, stress
 
 from pipeline.output.local import LocalBackend
@@ -75,7 +75,7 @@ def test_a_part_that_a_sibling_deletes_meanwhile_is_read_from_the_part_that_repl
             direct.put("errors/000002-00000-of-00002-000000.jsonl", error.replace(b'"run": 1', b'"run": 2'))
             direct.delete("errors/000001-00000-of-00002-000000.jsonl")
 
-    with Tap(s3.port, before=delete_first) as tap:
+    with FaultProxy(s3.port, before=delete_first) as tap:
         backend = RemoteBackend(
             RemoteStore.open(uri, storage={"endpoint": tap.endpoint}), Limits(60, 1 << 20), shard=WHOLE
         )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -215,3 +218,117 @@ def test_too_little_memory_is_no_fault_of_the_program(place: Place, megabytes: i
     ran = place.call("run", limits=lambda: resource.setrlimit(resource.RLIMIT_AS, (size, size)))
     assert ran.code in (0, 3), ran.err
     assert place.failed() == {}
+
+
+SICK_LISTING = """
+import errno, os
+_scandir, _state = os.scandir, os.environ["SICK_STATE"]
+def _fails():
+    try:
+        word = open(_state).read()
+    except FileNotFoundError:
+        return
+    number = getattr(errno, word)
+    raise OSError(number, os.strerror(number))
+class _Scan:
+    def __init__(self, inner):
+        self._inner = inner
+    def __enter__(self):
+        return self
+    def __exit__(self, *_):
+        self._inner.close()
+    def __iter__(self):
+        for number, entry in enumerate(self._inner):
+            if number == 3:
+                _fails()
+            yield entry
+os.scandir = lambda path=".": _Scan(_scandir(path)) if isinstance(path, int) else _scandir(path)
+"""
+"""A child with this as its sitecustomize cannot list a folder beyond three names while a file holds an errno's name."""
+
+
+def sick_listing(place: Place) -> dict[str, str]:
+    """The environment of such a child."""
+    (place.folder / "sitecustomize.py").write_text(SICK_LISTING)
+    return {"PYTHONPATH": str(place.folder), "SICK_STATE": str(place.folder / "sick")}
+
+
+@pytest.mark.parametrize("word", ["EIO", "ESTALE"])
+def test_a_folder_that_cannot_be_listed_for_a_while_is_waited_for(place: Place, word: str) -> None:
+    """No document is lost, and none is listed twice."""
+    names, env = place.documents(12), sick_listing(place)
+    (place.folder / "sick").write_text(word)
+    child = place.start("run", env=env)
+    line_with(child, "cannot be read; retrying for up to")
+    (place.folder / "sick").unlink()
+    ran = child.end()
+    assert ran.code == 0, ran.err
+    assert place.done() == dict.fromkeys(names, 1)
+
+
+def test_a_folder_that_stays_unreadable_is_exit_3(place: Place) -> None:
+    """After max_outage_s, with nothing failed."""
+    place.documents(12)
+    (place.folder / "sick").write_text("EIO")
+    ran = place.call("run", "--set", "runner.max_outage_s=1", env=sick_listing(place))
+    assert (ran.code, place.failed()) == (3, {}), ran.err
+    assert "Input/output error" in ran.err and "Traceback" not in ran.err
+
+
+LISTS = """
+import json, os, sys
+from pathlib import Path
+from pipeline.errors import TryLaterError
+from pipeline.stores import walk
+root, state, change = Path(sys.argv[1]), Path(os.environ["SICK_STATE"]), sys.argv[2] == "change"
+seen, failures = [], []
+def attempt(action):
+    while True:
+        try:
+            return action()
+        except OSError as cause:
+            if not state.exists():
+                raise
+            failures.append(cause.errno)
+            state.unlink()
+            if change:
+                (root / seen[0]).unlink()
+try:
+    for file in walk(root, sort_up_to=2, attempt=attempt):
+        seen.append(file.relative)
+        if len(seen) == 1:
+            state.write_text("EIO")
+except TryLaterError as error:
+    seen.append(str(error))
+print(json.dumps([seen, failures]))
+"""
+
+
+@pytest.mark.parametrize("change", ["", "change"])
+def test_the_listing_of_a_large_folder_is_resumed_where_it_broke_off(place: Place, change: str) -> None:
+    """Unless the folder has changed meanwhile: then the listing is incomplete, and the run ends with 3."""
+    root = place.folder / "inbox"
+    root.mkdir(exist_ok=True)
+    for number in range(10):
+        (root / f"{number}.txt").touch()
+    env = {**os.environ, **sick_listing(place)}
+    command = [sys.executable, "-c", LISTS, str(root), change]
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    seen, failures = json.loads(ran.stdout)
+    assert failures == [5]
+    if change:
+        assert "changed while it was listed again" in seen[-1]
+    else:
+        assert sorted(seen) == [f"{number}.txt" for number in range(10)]
+
+
+def test_one_object_is_read_again_as_often_as_a_request_is_sent(there: There) -> None:
+    """`max_retries` of the provider: with 0, the first failure of an object is its own when others can be read."""
+    there.documents(4)
+    there.configure(**{"vllm.max_retries": 0, "runner.concurrency": 1})
+    there.proxy.wanted = lambda _method, target, _key: "d003" in target and "list-type" not in target
+    there.proxy.fault = "forbidden"
+    there.place.run("--set", "runner.max_error_rate=1")
+    assert there.place.failed() == {"d003.txt": "document_unreadable"}
+    # each read is sent once more with renewed credentials
+    assert there.proxy.count("GET", "d003") <= 2

@@ -78,3 +78,14 @@ def _lines(place: Place, output: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (place.folder / output / "results.jsonl").read_bytes().splitlines()]
     store = RemoteStore.open(output, storage={})
     return [json.loads(line) for part in store.list("results") for line in store.get(part.key).splitlines()]
+
+
+def test_a_run_logs_in_one_line_what_its_schema_would_let_through(place: Place) -> None:
+    """As `check` and `try` print it: `{}` is valid, and a string has no limit."""
+    place.documents(1)
+    schema = {"type": "object", "properties": {"text": {"type": "string"}}}
+    place.configure({}, agent={"schema": schema})
+    ran = place.run()
+    (line,) = [line for line in ran.err.splitlines() if "the schema requires nothing" in line]
+    assert " WARNING " in line
+    assert "no limit at $.properties.text" in line

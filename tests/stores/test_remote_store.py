@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from raw_server import Line, RawServer, reply
+from s3_faults import FaultProxy
 from s3_server import S3Server, s3_server
-from s3_tap import Tap
 
 from pipeline.errors import ConfigError
 from pipeline.stores import RemoteStore, StaleVersionError, is_remote
@@ -51,7 +51,7 @@ def test_a_key_is_taken_literally(store: RemoteStore, key: str) -> None:
 def test_a_listing_goes_over_all_its_pages(s3: S3Server, bucket: str) -> None:
     """Every one of 5,000 keys is listed once, in order, a page at a time as it is pulled."""
     keys = [f"d/{number:05}.txt" for number in range(5000)]
-    with Tap(s3.port) as tap:
+    with FaultProxy(s3.port) as tap:
         store = opened(s3, f"s3://{bucket}", endpoint=tap.endpoint)
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(lambda key: store.put(key, b"x"), keys))
@@ -177,7 +177,7 @@ def test_a_server_that_dies_in_a_multipart_upload_leaves_what_was_there() -> Non
                 server.kill()
 
         opened(server, "s3://tests").put("large", b"old")
-        with Tap(server.port, before=die_at_the_third_piece) as tap:
+        with FaultProxy(server.port, before=die_at_the_third_piece) as tap:
             through = opened(server, "s3://tests", endpoint=tap.endpoint, retry_for_s=1)
             with pytest.raises(ConnectionError):
                 through.put("large", iter(pieces))

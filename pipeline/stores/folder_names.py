@@ -1,0 +1,88 @@
+"""The names in one folder, also when its file system fails in the middle: read again, and resumed at the same name.
+
+It must not hold the names of a large folder: of those that were yielded it keeps the number and a hash.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+Attempt = Callable[[Callable[[], Any]], Any]
+"""Returns the result of an action, which it may repeat when it raises an OSError."""
+
+
+def at_once(action: Callable[[], Any]) -> Any:
+    """Return the result of the action, or raise its first error."""
+    return action()
+
+
+def folder_names(open_folder: Callable[[], int], *, sort_up_to: int, attempt: Attempt) -> Iterator[str]:
+    """Yield the names in a folder, sorted unless there are more than `sort_up_to`; OSError when it cannot be read.
+
+    `open_folder` returns a descriptor, which is closed here. OSError (ESTALE) when a large folder has other names, or
+    another order of them, after a failure.
+    """
+    first = attempt(lambda: list(islice(_names(open_folder), sort_up_to + 1)))
+    if len(first) <= sort_up_to:
+        yield from sorted(first)
+        return
+    unsorted = _Unsorted(open_folder)
+    while (name := attempt(unsorted.next)) is not None:
+        yield name
+
+
+def _names(open_folder: Callable[[], int]) -> Iterator[str]:
+    descriptor = open_folder()
+    try:
+        with os.scandir(descriptor) as scan:
+            for entry in scan:
+                yield entry.name
+    finally:
+        os.close(descriptor)
+
+
+class _Unsorted:
+    """The names of a large folder in the order of the file system."""
+
+    def __init__(self, open_folder: Callable[[], int]) -> None:
+        self._open_folder = open_folder
+        self._names: Iterator[str] | None = None
+        self._count = 0
+        self._digest = hashlib.sha256()
+
+    def next(self) -> str | None:
+        """Return the next name, or None at the end; after an OSError it may be called again."""
+        try:
+            if self._names is None:
+                self._names = self._resumed()
+            name = next(self._names, None)
+        except OSError:
+            self._names = None
+            raise
+        if name is not None:
+            self._count += 1
+            _add(self._digest, name)
+        return name
+
+    def _resumed(self) -> Iterator[str]:
+        """Return the names after those that were yielded, which must come first again."""
+        names = _names(self._open_folder)
+        digest = hashlib.sha256()
+        for name in islice(names, self._count):
+            _add(digest, name)
+        if digest.digest() != self._digest.digest():
+            raise ChangedFolderError(errno.ESTALE, "the folder changed while it was listed again")
+        return names
+
+
+class ChangedFolderError(OSError):
+    """A listing cannot be resumed where it broke off."""
+
+
+def _add(digest: Any, name: str) -> None:
+    digest.update(os.fsencode(name) + b"\0")
