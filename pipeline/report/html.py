@@ -139,7 +139,12 @@ def _warnings(report: Mapping[str, Any]) -> str:
 
 def _numbers(report: Mapping[str, Any]) -> str:
     run = report["run"]
-    tiles = [(name, f"{number:,}", "") for name, number in run["counts"].items() if number or name in _ALWAYS]
+    partial = () if run.get("listed_whole", True) else ("found", "left")
+    tiles = [
+        (name, f"at least {number:,}" if name in partial else f"{number:,}", "")
+        for name, number in run["counts"].items()
+        if number or name in _ALWAYS
+    ]
     tiles.append(("duration", duration_text(run["stats"]["elapsed_s"]), ""))
     if run["stats"]["total"]["done"] or run["stats"]["total"]["failed"]:
         tiles += _request_tiles(run)

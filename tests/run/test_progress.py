@@ -314,7 +314,7 @@ def test_the_total_is_what_limit_leaves(
     runner = SimpleNamespace(
         counts={"found": found, "done": 3, "failed": 1, "skipped": skipped}, waiting_since=None, ready=True, end=None,
         in_flight=2, listed_whole=listed_whole, plan=SimpleNamespace(client=SimpleNamespace(trouble=None, held=None)),
-        job=SimpleNamespace(budget=budget, limit=Fixed(4)),
+        job=SimpleNamespace(budget=budget, limit=Fixed(4), output=SimpleNamespace(trouble=None)),
     )  # fmt: skip
     shown = Shown()
     Display(RunStats(None, Ticks()), shown, started=0.0).turn(runner)  # type: ignore[arg-type]
