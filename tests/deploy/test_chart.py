@@ -11,9 +11,11 @@ import kubernetes_validate
 import pytest
 import yaml
 from charts import CHART, NEWEST, OLDEST, VALUE_FILES, check_pod, helm, job_specs, only, rendered
+from job_trial.pod import expanded
 
 from pipeline import __version__
 from pipeline.cli import parser
+from pipeline.cli.flags import started_at
 from pipeline.errors import EXIT_CONFIG, EXIT_FAILURES
 
 EVERYTHING, BACKFILL, CRON, PVC, S3 = (
@@ -232,6 +234,23 @@ def test_the_nightly_job_meets_no_other() -> None:
     assert arguments.max_duration < job["activeDeadlineSeconds"]
     assert arguments.set == ["runner.max_redo=0.1"]
     assert "completionMode" not in job
+
+
+def test_every_try_of_one_night_ends_before_the_jobs_deadline() -> None:
+    """The deadline counts for all tries of the Job; a try knows the Job's scheduled minute by its name."""
+    cron = only(rendered(CRON), "CronJob")
+    job = cron["spec"]["jobTemplate"]["spec"]
+    container = job["template"]["spec"]["containers"][0]
+    assert "JOB_NAME" in {each["name"] for each in container["env"]}
+    scheduled = 1_795_832_100  # a minute of the year 2026
+    env = {"JOB_NAME": f"{cron['metadata']['name']}-{scheduled // 60}"}
+    arguments = parser().parse_args([expanded(word, env) for word in container["args"]])
+    began = [started_at(arguments.started_at, now=float(scheduled + late)) for late in (0, 3600, 18000)]
+    assert began == [scheduled] * 3
+    assert scheduled + arguments.max_duration + 60 <= scheduled + job["activeDeadlineSeconds"]
+    assert started_at("news-extraction-pipeline-again", now=float(scheduled)) is None
+    without = only(rendered(CRON, {"cronjob.maxDuration": None}), "CronJob")["spec"]["jobTemplate"]["spec"]
+    assert "--started-at" not in str(without["template"]["spec"]["containers"][0]["args"])
 
 
 def job_name(*more: dict[str, Any], release: str = "test") -> str:

@@ -22,6 +22,8 @@ template:
 {{- $args := list }}
 {{- with $cron.maxDuration }}
 {{- $args = append $args (printf "--max-duration=%s" .) }}
+{{- /* the Job's name holds its scheduled minute: every try of one night ends at the same moment, before the Job's deadline */}}
+{{- $args = append $args "--started-at=$(JOB_NAME)" }}
 {{- end }}
 {{- if not (kindIs "invalid" $cron.maxRedo) }}
 {{- $args = append $args (printf "--set=runner.max_redo=%v" $cron.maxRedo) }}
