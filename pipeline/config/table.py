@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.config.constraints import Rule
-from pipeline.config.texts import is_filled, is_go_duration, is_header, is_header_text, is_http_url, is_proxy
+from pipeline.config.texts import (
+    is_filled,
+    is_go_duration,
+    is_header,
+    is_header_text,
+    is_http_url,
+    is_proxy,
+    names_codec,
+)
 
 YEAR_S = 31_536_000
 """The longest wait or timeout: timers of sockets and threads overflow not far beyond it."""
@@ -58,6 +66,11 @@ RULES: Mapping[str, Rule] = {
         "Dotted path of the list of documents in a .json file; null: the file is a document, or a list of them.",
         need="a field's name, or null",
         fits=is_filled,
+    ),
+    "input.encoding": Rule(
+        "The encoding of text files that cannot be guessed: auto, a codec of Python, or globs with the codec of each.",
+        need="auto, a codec of Python such as cp1250, or a mapping of globs to codecs",
+        fits=names_codec,
     ),
     "input.limits": Rule(
         "Resource limits of a document or an archive: cpu_s, memory_mb, columns, members, unpacked_bytes, ratio.",

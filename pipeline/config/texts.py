@@ -5,6 +5,7 @@ It knows no setting, and must not do I/O.
 
 from __future__ import annotations
 
+import codecs
 import re
 from urllib.parse import urlsplit
 
@@ -62,3 +63,12 @@ def mask_url(url: str) -> str:
 def _masked_field(match: re.Match[str]) -> str:
     begin, name, value = match.groups()
     return f"{begin}{name}={'***' if is_secret_name(name) else value}"
+
+
+def names_codec(text: str) -> bool:
+    """Return True for `auto` and for a codec of text, alone or after a glob and a colon."""
+    name = text.rpartition(": ")[2]
+    try:
+        return name == "auto" or bool(codecs.lookup(name)._is_text_encoding)
+    except (LookupError, ValueError):
+        return False

@@ -21,6 +21,7 @@ from pipeline.documents.containers import Held, fallback_id, held_bytes, held_sh
 from pipeline.documents.extras import LIBRARIES, is_missing
 from pipeline.documents.formats import BY_NAME, FORMATS, format_of
 from pipeline.documents.helper_pool import POOL
+from pipeline.documents.known_encoding import to_utf8
 from pipeline.documents.listing import ListingCounts, ListingPlan, check_extras, open_origin, origin_entries
 from pipeline.documents.special_tokens import break_special_tokens
 from pipeline.records import Document, Entry
@@ -73,11 +74,14 @@ def decode(entry: Entry, data: bytes, *, text_field: str, limits: InputLimits = 
     Notes: `encoding:cp1252`, `surrogates_scrubbed`, and those of the container that it was read from.
     """
     form = BY_NAME[entry.format]
+    digest = hashlib.sha256(data).hexdigest()
+    earlier = entry.read.notes if isinstance(entry.read, Held) else ()
+    earlier += data.notes if isinstance(data, NotedBytes) else ()
+    if isinstance(data, NotedBytes) and data.encoding is not None:
+        data, encoded = to_utf8(data, data.encoding)
+        earlier += encoded
     if form.heavy:
         decoded = POOL.decode(form.name, data, text_field=text_field, limits=limits)
     else:
         decoded = form.decode(data, text_field)
-    digest = hashlib.sha256(data).hexdigest()
-    earlier = entry.read.notes if isinstance(entry.read, Held) else ()
-    earlier += data.notes if isinstance(data, NotedBytes) else ()
     return Document(entry.id, entry.uri, digest, decoded.text, decoded.metadata, (*earlier, *decoded.notes))

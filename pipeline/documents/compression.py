@@ -169,9 +169,10 @@ def split_compression(name: str) -> tuple[str, Compression]:
 
 
 class NotedBytes(bytes):
-    """The bytes of a document with notes on how they were read."""
+    """The bytes of a document with notes on how they were read, and their encoding if the configuration names it."""
 
     notes: tuple[str, ...] = ()
+    encoding: str | None = None
 
     @classmethod
     def of(cls, data: bytes, *notes: str) -> NotedBytes:

@@ -18,6 +18,7 @@ from pipeline.documents.compression import PLAIN, Compression, trailing_bytes
 from pipeline.documents.decode import Decoded, scrub
 from pipeline.documents.json_fields import field_at
 from pipeline.documents.json_text import read_json
+from pipeline.documents.known_encoding import utf8_stream
 from pipeline.errors import DocumentError, TryLaterError
 from pipeline.records import Entry
 from pipeline.stores import is_remote, is_trouble
@@ -27,7 +28,8 @@ from pipeline.stores import is_remote, is_trouble
 class Container:
     """A file that contains documents: its id and uri, how to open and unpack it, and the settings that apply.
 
-    `damage`: the exceptions that reading it may raise. `ignore` is called with the kind of each part that is skipped.
+    `damage`: the exceptions that reading it may raise. `encoding`: its encoding if the configuration names it.
+    `ignore` is called with the kind of each part that is skipped.
     """
 
     id: str
@@ -46,6 +48,7 @@ class Container:
     id_prefix: str = ""
     limits: InputLimits = field(default_factory=InputLimits)
     ignore: Callable[[str], None] = lambda _: None
+    encoding: str | None = None
 
 
 class Piece(NamedTuple):
@@ -121,7 +124,7 @@ def piece_entries(container: Container, split: Split) -> Iterator[Entry]:
     """Yield an entry for each piece; a damaged file ends with a failed entry under its own id."""
     try:
         with container.open() as raw, container.compression.open(raw) as stream:
-            for piece in split(_counted(stream, container), container):
+            for piece in split(_readable(stream, container), container):
                 yield _entry(container, piece)
             if trailing_bytes(stream):
                 container.ignore("(trailing bytes)")
@@ -131,11 +134,11 @@ def piece_entries(container: Container, split: Split) -> Iterator[Entry]:
         yield damaged(container, cause)
 
 
-def _counted(stream: BinaryIO, container: Container) -> BinaryIO:
-    """Return the stream; that of a compressed file is limited by its budget."""
-    if container.compression is PLAIN:
-        return stream
-    return counted(stream, UnpackedBudget(container.size_bytes, container.limits))
+def _readable(stream: BinaryIO, container: Container) -> BinaryIO:
+    """Return the stream in an encoding that can be split; that of a compressed file is limited by its budget."""
+    if container.compression is not PLAIN:
+        stream = counted(stream, UnpackedBudget(container.size_bytes, container.limits))
+    return utf8_stream(stream, container.encoding) if container.encoding else stream
 
 
 def _entry(container: Container, piece: Piece) -> Entry:
@@ -144,7 +147,8 @@ def _entry(container: Container, piece: Piece) -> Entry:
     if piece.problem is not None:
         problem = partial(fail, piece.problem)
         return Entry(position, uri, container.version, piece.size_bytes, container.format, problem)
-    read = Held(piece.data, position, piece.notes)
+    encoded = (f"encoding:{container.encoding}",) if container.encoding else ()
+    read = Held(piece.data, position, (*encoded, *piece.notes))
     own = _own_id(piece.data, container.id_field) if container.id_field else None
     if own is None:
         return Entry(position, uri, container.version, piece.size_bytes, container.format, read)

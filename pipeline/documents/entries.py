@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.config.limits import InputLimits
 from pipeline.documents.budget import UnpackedBudget
-from pipeline.documents.compression import PLAIN, Compression, split_compression
+from pipeline.documents.compression import PLAIN, Compression, NotedBytes, split_compression
 from pipeline.documents.containers import (
     Container,
     Format,
@@ -26,6 +26,7 @@ from pipeline.documents.containers import (
 )
 from pipeline.documents.extras import require
 from pipeline.documents.files import Damage, ListedFile, read_file
+from pipeline.documents.known_encoding import encoding_of
 from pipeline.documents.looking import opened_twice, shown_format
 from pipeline.documents.members import MEMBER_BYTES, Archive, Member, harmless
 from pipeline.documents.patterns import PathFilter, select
@@ -119,8 +120,17 @@ def _entries_as(form: Format, file: ListedFile, *, compression: Compression, rul
     read: Callable[[], bytes] = partial(
         read_file, file, compression=compression, limit_bytes=rules.config.max_document_bytes
     )
+    encoding = encoding_of(file.relative, rules.config.encoding, form=form.name)
+    read = partial(_read_encoded, read, encoding) if encoding else read
     read = _read_now(read, file.id) if file.passing else read
     return iter((Entry(file.id, file.uri, file.version, file.size_bytes, form.name, read),))
+
+
+def _read_encoded(read: Callable[[], bytes], encoding: str) -> bytes:
+    data = read()
+    noted = NotedBytes.of(data, *(data.notes if isinstance(data, NotedBytes) else ()))
+    noted.encoding = encoding
+    return noted
 
 
 def _watched(entries: Iterator[Entry], id: str, *, whole: Callable[[str], None]) -> Iterator[Entry]:
@@ -157,6 +167,7 @@ def _container(file: ListedFile, form: str, *, compression: Compression, rules: 
         id_prefix=rules.id_prefix,
         limits=rules.limits,
         ignore=rules.ignore,
+        encoding=encoding_of(file.relative, rules.config.encoding, form=form),
     )
 
 
