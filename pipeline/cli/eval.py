@@ -17,11 +17,12 @@ from pipeline.cli.flags import add_storage_flags
 from pipeline.config import AppConfig
 from pipeline.errors import EXIT_FAILURES, EXIT_OK, ConfigError
 from pipeline.output import backend_of
+from pipeline.output.compaction import EVAL_NAME
 from pipeline.records import utc_now
 from pipeline.run.graded_run import options_of
 from pipeline.terminal import wants_colour, width_of, write_out
 from pipeline.truth.eval_text import evaluation_text
-from pipeline.truth.evaluate import EVAL_FILE, HOLDOUT, EvalOptions, Evaluation, evaluate, note_opening
+from pipeline.truth.evaluate import HOLDOUT, EvalOptions, Evaluation, evaluate, note_opening
 
 EXAMPLES = """examples:
   pipeline eval out --gold gold.jsonl
@@ -85,7 +86,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         note_opening(options.gold, evaluation, by=getpass.getuser())
     elif not arguments.no_write:
         content = json.dumps(evaluation.content, ensure_ascii=False, indent=1)
-        backends[0].replace(EVAL_FILE, content.encode("utf-8", "backslashreplace") + b"\n")
+        backends[0].replace(EVAL_NAME, content.encode("utf-8", "backslashreplace") + b"\n")
     if not (arguments.quiet and evaluation.exit_code == EXIT_OK):
         _print(evaluation, arguments, environ=environ)
     return max(code, evaluation.exit_code)

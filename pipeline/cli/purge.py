@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 from pipeline.cli.accepting import read_ids
 from pipeline.cli.arguments import load_app, open_to_change, output_config
@@ -22,6 +23,7 @@ from pipeline.output.compaction import Gone, count, purge
 from pipeline.records import utc_now
 from pipeline.report import build_report, write_report
 from pipeline.terminal import write_out
+from pipeline.truth.gold import remove_documents
 
 EXAMPLES = """examples:
   pipeline purge out --ids takedowns.txt
@@ -41,6 +43,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--missing", action="store_true", help="documents that are no longer in the input")
     add("--input", metavar="URI", action="append", help="with --missing: the input; repeatable")
     add("--older-than", metavar="400d", type=age_s, help="records that finished longer ago than this")
+    add("--gold", metavar="FILE", help="remove these documents from a gold file too")
     add("--dry-run", action="store_true", help="only print how many records would be removed")
 
 
@@ -60,6 +63,9 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
                     write_report(output.backend.replace, build_report(runs, index.counts()))
                 finally:
                     index.close()
+            if arguments.gold:
+                lines = remove_documents(Path(arguments.gold), gone)
+                write_out(f"{arguments.gold}: {lines:,} lines were removed.")
         outcome = "would be removed" if arguments.dry_run else "were removed"
         write_out(f"{output.where}: {results:,} results and {errors:,} errors {outcome}.")
     return EXIT_OK

@@ -19,6 +19,7 @@ from pipeline.output.record_keys import RecordKey
 from pipeline.output.runs import RUNS
 
 PARQUET_NAME = "results.parquet"
+EVAL_NAME = "eval.json"
 _REPORTS = ("report.json", "report.html")
 
 Gone = Callable[[str, str], bool]
@@ -69,6 +70,10 @@ def purge(backend: OutputBackend, index: Index, *, gone: Gone) -> None:
         cleaned = None if summary is None else _without(summary, gone, at=str(summary.get("finished_at", "")))
         if cleaned is not None and cleaned != summary:
             backend.replace(name, json.dumps(cleaned, ensure_ascii=False, indent=1).encode("utf-8") + b"\n")
+    graded = parse(backend.content(EVAL_NAME) or b"")
+    if graded is not None:
+        cleaned = _without(graded, gone, at=str(graded.get("at", "")))
+        backend.replace(EVAL_NAME, json.dumps(cleaned, ensure_ascii=False, indent=1).encode("utf-8") + b"\n")
     accepted = list(from_lines(backend.content(ACCEPTED), where=backend.where))
     if accepted:
         backend.replace(

@@ -16,9 +16,10 @@ from pipeline.config import AppConfig
 from pipeline.config.models import EvalConfig
 from pipeline.errors import EXIT_FAILURES, ConfigError
 from pipeline.output import Output
+from pipeline.output.compaction import EVAL_NAME
 from pipeline.records import utc_now
 from pipeline.run.plan import ExtractionPlan
-from pipeline.truth.evaluate import EVAL_FILE, EvalOptions, Evaluation, evaluate, read_judgements
+from pipeline.truth.evaluate import EvalOptions, Evaluation, evaluate, read_judgements
 
 VERDICT = "ANSWERS BELOW THE GATE"
 _log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def grade_run(output: Output, options: EvalOptions) -> Evaluation | None:
         _log.warning("the answers were not graded: %s", error)
         return None
     content = json.dumps(evaluation.content, ensure_ascii=False, indent=1)
-    output.backend.replace(EVAL_FILE, content.encode("utf-8", "backslashreplace") + b"\n")
+    output.backend.replace(EVAL_NAME, content.encode("utf-8", "backslashreplace") + b"\n")
     return evaluation
 
 

@@ -30,7 +30,6 @@ from pipeline.truth.graded_fields import ObjectField, every_field, graded_fields
 from pipeline.truth.graded_output import ABSENT, CHANGED, GradedOutput, grade_output, read_last_records
 from pipeline.truth.intervals import METRICS
 
-EVAL_FILE = "eval.json"
 HOLDOUT = "holdout"
 _BY = {"variant": lambda record: record.variant, "model": lambda record: record.model}
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.answers.schema import CompiledSchema, compile_schema
 from pipeline.answers.subschemas import without_keywords
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, OutputError
 from pipeline.truth.comparators import canonical_json, is_something
 
 SETS = ("dev", "holdout")
@@ -97,6 +99,40 @@ def folded_lines(lines: Iterable[Mapping[str, Any]]) -> dict[Key, GoldDocument]:
         else:
             documents[key] = _with_line(documents.get(key) or GoldDocument(*key), line)
     return documents
+
+
+def remove_documents(path: Path, gone: Callable[[str, str], bool]) -> int:
+    """Remove every line of documents, chosen by id and the time of the judgement; replace the file whole.
+
+    Return the number of removed lines. ConfigError when the file cannot be read, OutputError when it cannot be written.
+    """
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError as exc:
+        raise ConfigError(f"--gold: {path} cannot be read: {exc.strerror or exc}") from exc
+    kept = [line for line in lines if not _names(line, gone)]
+    if len(kept) < len(lines):
+        try:
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+                file.writelines(kept)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(file.name).chmod(path.stat().st_mode & 0o777)
+            Path(file.name).replace(path)
+        except OSError as exc:
+            raise OutputError(f"{path} cannot be written: {exc.strerror or exc}") from exc
+    return len(lines) - len(kept)
+
+
+def _names(line: bytes, gone: Callable[[str, str], bool]) -> bool:
+    """Return True for a line of a document to remove; a broken line names none that could be read."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return (
+        isinstance(value, dict) and isinstance(value.get("id"), str) and gone(value["id"], str(value.get("at") or ""))
+    )
 
 
 def _with_line(before: GoldDocument, line: Mapping[str, Any]) -> GoldDocument:

@@ -314,3 +314,18 @@ def test_the_last_shard_grades(place: Place, server: FakeLLM, shards: int) -> No
     place.configure({"eval.gold": "gold.jsonl"}, agent={"schema": SCHEMA})
     assert "judged documents" not in place.run("--shard", f"0/{shards}").out
     assert "12 judged documents" in place.run("--shard", f"1/{shards}").out
+
+
+def test_purge_removes_a_document_from_gold_and_grades(graded: Place) -> None:
+    """A takedown leaves no byte of the document's id in eval.json or the gold file."""
+    assert graded.call("eval", "--gold", "gold.jsonl").code == 0
+    (graded.folder / "ids.txt").write_text("d04\n", encoding="utf-8")
+    runs = graded.folder / "out" / "runs"
+    runs.rename(graded.folder / "runs")  # too short for a report
+    ran = graded.call("purge", "out", "--ids", "ids.txt", "--gold", "gold.jsonl")
+    assert ran.code == 0, ran.err
+    (graded.folder / "runs").rename(runs)
+    assert "gold.jsonl: 1 lines were removed." in ran.out
+    for path in (*(graded.folder / "out").rglob("*.json*"), graded.folder / "gold.jsonl"):
+        assert "d04" not in path.read_text(encoding="utf-8"), path
+    assert "39 of 39 documents graded" in graded.call("eval", "--gold", "gold.jsonl").out
