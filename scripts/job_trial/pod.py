@@ -115,8 +115,10 @@ def _is_container(pid: int) -> bool:
     return rows["Name"] not in ("sh", "unshare")
 
 
-def start_pod(cluster: Cluster, template: Manifest, *, job: str, index: int, read_only: bool) -> Pod:
-    """Returns the pod of an Indexed Job's template, started as the kubelet would."""
+def start_pod(
+    cluster: Cluster, template: Manifest, *, job: str, index: int, read_only: bool, indexed: bool = True
+) -> Pod:
+    """Returns the pod of a Job's template, started as the kubelet would; `indexed`: the Job gives its pods an index."""
     name = f"{job}-{index}-{secrets.token_hex(3)}"
     folder = cluster.root / "pods" / name
     spec = template["spec"]
@@ -128,7 +130,9 @@ def start_pod(cluster: Cluster, template: Manifest, *, job: str, index: int, rea
         "name": name,
         "namespace": "news",
     }
-    own = {"JOB_COMPLETION_INDEX": str(index), "KUBERNETES_SERVICE_HOST": "10.96.0.1", "HOSTNAME": name}
+    own = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "HOSTNAME": name}
+    if indexed:
+        own["JOB_COMPLETION_INDEX"] = str(index)
     env = {**own, **variables(cluster, container, metadata)}
     words = [expanded(word, env) for word in (*container.get("command", entrypoint()), *container.get("args", ()))]
     writable = [moved(each["mountPath"], places) for each in container["volumeMounts"] if not each.get("readOnly")]

@@ -1,0 +1,96 @@
+"""What the chart's pods do when they run: the rendered containers as processes here, against a fake server."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from charts import Manifest, check_pod, job_specs, only, rendered
+from fake_llm import FakeLLM
+from job_trial.pod import Cluster, Pod, start_pod
+
+CLAIM = "test-extraction-pipeline-data"
+WAIT_S = 60.0
+AGENT = {
+    "user_prompt": "$document",
+    "schema": {"type": "object", "properties": {"summary": {"type": "string"}}, "required": ["summary"]},
+}
+
+
+def values_for(server: FakeLLM) -> dict[str, Any]:
+    """The untouched defaults, but for the server's address and an agent that the fake answers."""
+    return {
+        "config": {"VLLM_BASE_URL": server.url, "VLLM_MODEL": "llama3.1", "VLLM_API_KEY": "chart-key"},
+        "agents": {"small": json.dumps(AGENT)},
+        "pipelineConfig.agent": "small",
+    }
+
+
+def ended(manifests: list[Manifest], template: Manifest, folder: Path, *, job: str) -> tuple[int, str]:
+    """The exit code and the log of a pod of this template."""
+    (folder / "data").mkdir(exist_ok=True)
+    cluster = Cluster(manifests, folder, {CLAIM: folder / "data"})
+    pod = start_pod(cluster, template, job=job, index=0, indexed=False, read_only=False)
+    return _code(pod), pod.log.read_text(encoding="utf-8")
+
+
+def log_lines(log: str) -> list[str]:
+    """The lines that the program wrote, without those of the init."""
+    return [line for line in log.splitlines() if line.startswith("{")]
+
+
+def _code(pod: Pod) -> int:
+    pod.process.wait(timeout=WAIT_S)
+    code = pod.poll()
+    assert code is not None
+    return code
+
+
+@pytest.fixture
+def server() -> Any:
+    """A fake vLLM with a key."""
+    with FakeLLM(("llama3.1",), api_key="chart-key") as fake:
+        yield fake
+
+
+def nightly(manifests: list[Manifest], *, minutes_ago: int = 0) -> tuple[Manifest, str]:
+    """The pod template of the nightly Job, and the name that the CronJob gives a Job scheduled so long ago."""
+    name = only(manifests, "CronJob")["metadata"]["name"]
+    return job_specs(manifests)["CronJob"]["template"], f"{name}-{int(time.time()) // 60 - minutes_ago}"
+
+
+def test_the_first_night_on_an_empty_volume_is_no_fault(server: FakeLLM, tmp_path: Path) -> None:
+    """Exit code 0 with a warning that names the folder; with documents there, the second night extracts them."""
+    manifests = rendered(values_for(server))
+    template, job = nightly(manifests)
+    code, log = ended(manifests, template, tmp_path, job=job)
+    assert (code, "does not exist and counts as empty" in log) == (0, True), log
+    inbox = tmp_path / "data" / "inbox"
+    inbox.mkdir()
+    (inbox / "a.txt").write_text("A text of the first night.", encoding="utf-8")
+    code, log = ended(manifests, template, tmp_path, job=job)
+    assert code == 0, log
+    assert len((tmp_path / "data" / "out" / "results.jsonl").read_text(encoding="utf-8").splitlines()) == 1
+
+
+def test_a_try_after_the_end_of_the_night_asks_nothing(server: FakeLLM, tmp_path: Path) -> None:
+    """Its Job was scheduled longer ago than maxDuration: exit code 0, and the documents are left for the next night."""
+    manifests = rendered(values_for(server))
+    inbox = tmp_path / "data" / "inbox"
+    inbox.mkdir(parents=True)
+    (inbox / "a.txt").write_text("A text that must wait.", encoding="utf-8")
+    template, job = nightly(manifests, minutes_ago=301)
+    code, log = ended(manifests, template, tmp_path, job=job)
+    (end,) = [each for each in map(json.loads, log_lines(log)) if each["message"] == "run ends"]
+    assert (code, end["done"], end["left"]) == (0, 0, 1)
+
+
+@pytest.mark.parametrize(("key", "code"), [("chart-key", 0), ("another-key", 2)])
+def test_helm_test_ends_as_the_check_does(server: FakeLLM, tmp_path: Path, key: str, code: int) -> None:
+    """0 when the server answers, 2 for a key that it refuses."""
+    values = {**values_for(server), "config.VLLM_API_KEY": key}
+    found, log = ended(rendered(values), check_pod(values), tmp_path, job="check")
+    assert found == code, log
