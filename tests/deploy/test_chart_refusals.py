@@ -184,6 +184,7 @@ CONFIG: list[Row] = [
 
 JOBS: list[Row] = [
     ({"cronjob.startingDeadlineSeconds": 18000}, "got 5h, need more than cronjob.startingDeadlineSeconds (18000)"),
+    ({"backfill.extraArgs": ["--max-duration=5h"]}, 'backfill.extraArgs: got "--max-duration=5h", with which a shard'),
     ({"backfill.maxDuration": "5h"}, "removed: a shard that stops early would end with exit code 0"),
     (
         {"backfill": {"enabled": True}, "persistence": {"enabled": True, "accessModes": ["ReadWriteOncePod"]}},

@@ -18,6 +18,11 @@
 {{- end }}
 {{- end }}
 {{- with .Values.backfill }}
+{{- range .extraArgs }}
+{{- if hasPrefix "--max-duration" . }}
+{{- fail (printf "backfill.extraArgs: got %q, with which a shard that stops early counts as done; limit the Job by backfill.activeDeadlineSeconds, and the next one resumes" .) }}
+{{- end }}
+{{- end }}
 {{- if and .enabled .maxFailedIndexes (gt (float64 .maxFailedIndexes) (float64 .shards)) }}
 {{- fail (printf "backfill.maxFailedIndexes: got %v, need at most backfill.shards (%v)" .maxFailedIndexes .shards) }}
 {{- end }}
