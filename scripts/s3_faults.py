@@ -57,7 +57,7 @@ class FaultProxy:
     ) -> None:
         self.port, self.fault, self.wanted, self.before = port, fault, wanted, before
         self.seen: list[tuple[str, str]] = []
-        self._server = ThreadingHTTPServer((HOST, 0), _handler(self))
+        self._server = _Server((HOST, 0), _handler(self))
         self._server.daemon_threads = True
 
     @property
@@ -76,6 +76,13 @@ class FaultProxy:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of clients that were killed."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:

@@ -189,8 +189,10 @@ def _advise(command: str, code: int) -> None:
     """Log, as the last line of a pod, what a person can do there; `pipeline run` is no command for them."""
     if command != "run" or code == EXIT_OK:
         return
-    from pipeline.run.pod import advice
-
+    try:
+        from pipeline.run.pod import advice
+    except OSError:  # no open file is left for its module, and the exit code must stay
+        return
     if (line := advice(code, os.environ)) is not None:
         logger.warning(line[0], extra=line[1])
 

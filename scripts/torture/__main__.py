@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +23,13 @@ sys.path[0] = str(
     Path(__file__).resolve().parents[1]
 )  # run as `python scripts/torture`: find the packages beside this one
 
+from s3_faults import FaultProxy
+from s3_server import s3_server
+
 from torture.campaign import Campaign, RunCounts
 from torture.corpus import make_corpus
 from torture.inbox import Inbox, bucket_inbox, folder_inbox
+from torture.outbox import Outbox, bucket_outbox, folder_outbox
 from torture.server import Book, make_server
 from torture.site import CONCURRENCY, Site
 
@@ -34,7 +38,8 @@ EXAMPLE = """example:
   python scripts/torture --minutes 30
   python scripts/torture --seed 7 --dialect ollama --keep torture-7"""
 DIALECTS = {"vllm": ("vllm",), "ollama": ("ollama",), "both": ("vllm", "ollama")}
-INPUTS = ("folder", "bucket", "both")
+PLACES = ("folder", "bucket", "both")
+BUCKET = "tests"
 SHOWN = 20
 
 
@@ -46,6 +51,7 @@ class Total:
     documents: int = 0
     requests: int = 0
     met: Counter[str] = field(default_factory=Counter)
+    places: Counter[str] = field(default_factory=Counter)
     tallies: list[RunCounts] = field(default_factory=list)
 
     @property
@@ -69,9 +75,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dialect", choices=sorted(DIALECTS), default="both")
     parser.add_argument(
         "--input",
-        choices=INPUTS,
+        choices=PLACES,
         default="both",
         help="where documents lie; both: in each round one dialect's in a bucket",
+    )
+    parser.add_argument(
+        "--output",
+        choices=PLACES,
+        default="both",
+        help="where runs write; both: a bucket in every other round, so that two rounds see all four combinations",
     )
     parser.add_argument("--keep", type=Path, default=None, metavar="DIR", help="keep all files here")
     return parser.parse_args()
@@ -99,15 +111,21 @@ def main() -> int:
 
 
 def one_round(total: Total, asked: argparse.Namespace, *, seed: int, root: Path) -> None:
-    """Adds the campaigns of one seed to the total, half of the documents and the time for each dialect."""
+    """Adds the campaigns of one seed to the total, half of the documents and the time for each dialect.
+
+    Of both places, the input alternates by round and dialect, the output by pairs of rounds and dialect.
+    """
     dialects = DIALECTS[asked.dialect]
     share = len(dialects)
     for number, dialect in enumerate(dialects):
-        folder, kind = root / dialect, asked.input
-        in_bucket = kind == "bucket" or (kind == "both" and (seed + number) % 2 == 0)
+        folder = root / dialect
+        reads = asked.input == "bucket" or (asked.input == "both" and (seed + number) % 2 == 0)
+        writes = asked.output == "bucket" or (asked.output == "both" and (seed // 2 + number) % 2 == 0)
         documents, seconds = asked.documents // share, asked.seconds / share
-        with inbox_in(folder, in_bucket=in_bucket) as inbox:
-            book, tally = campaign(folder, dialect, inbox, seed=seed, documents=documents, seconds=seconds)
+        with places(folder, reads=reads, writes=writes) as (inbox, outbox):
+            book, tally = campaign(folder, dialect, inbox, outbox, seed=seed, documents=documents, seconds=seconds)
+        way = f"from a {'bucket' if reads else 'folder'} into a {'bucket' if writes else 'folder'}"
+        total.places[way] += 1
         total.tallies.append(tally)
         total.met += book.met
         total.requests += book.total
@@ -118,17 +136,22 @@ def one_round(total: Total, asked: argparse.Namespace, *, seed: int, root: Path)
 
 
 @contextmanager
-def inbox_in(folder: Path, *, in_bucket: bool) -> Iterator[Inbox]:
-    """Yields the input of a campaign."""
-    if not in_bucket:
-        yield folder_inbox(folder / "inbox")
+def places(folder: Path, *, reads: bool, writes: bool) -> Iterator[tuple[Inbox, Outbox]]:
+    """Yields input and output of a campaign; each bucket is behind a proxy of its own, so that one can fail alone."""
+    if not (reads or writes):
+        yield folder_inbox(folder / "inbox"), folder_outbox(folder / "out")
         return
-    with bucket_inbox("inbox") as inbox:
-        yield inbox
+    with s3_server() as server, FaultProxy(server.port) as source, FaultProxy(server.port) as target:
+        yield (
+            bucket_inbox(BUCKET, "inbox", proxy=source, environ=server.env)
+            if reads
+            else folder_inbox(folder / "inbox"),
+            bucket_outbox(BUCKET, "out", proxy=target, environ=server.env) if writes else folder_outbox(folder / "out"),
+        )
 
 
 def campaign(
-    root: Path, dialect: str, inbox: Inbox, *, seed: int, documents: int, seconds: float
+    root: Path, dialect: str, inbox: Inbox, outbox: Outbox, *, seed: int, documents: int, seconds: float
 ) -> tuple[Book, RunCounts]:
     """Returns what one dialect's campaign met and what happened in it."""
     rng = random.Random(f"{seed} {dialect}")
@@ -137,7 +160,7 @@ def campaign(
     # Slow enough that there is work for the whole time.
     latency_s = min(0.4, CONCURRENCY * seconds * 0.4 / documents)
     with make_server(book, key=key, dialect=dialect, latency_s=latency_s) as server:
-        site = Site(root, inbox, dialect, server.url, key)
+        site = Site(root, inbox, outbox, dialect, server.url, key)
         site.prepare()
         ran = Campaign(
             site, corpus, server=server, book=book, rng=rng, say=lambda text: print(f"{dialect} {text}", flush=True)
@@ -153,20 +176,27 @@ def told(total: Total) -> int:
         happened += tally.happened
         for name, found in tally.findings.rows().items():
             wrong.setdefault(name, []).extend(found)
-    rows: dict[str, object] = {"documents": total.documents, "runs": sum(tally.runs for tally in total.tallies)}
-    rows |= {f"kills by {name}": count for name, count in sorted(kills.items())}
-    rows |= dict(sorted(happened.items()))
-    rows |= {"requests": total.requests, "faults met": sum(total.met.values())}
-    rows |= {name: len(found) for name, found in wrong.items()}
-    for name, value in rows.items():
-        print(f"  {name:<24}{value:>8}")
-    print("faults met by kind: " + ", ".join(f"{name} {count}" for name, count in sorted(total.met.items())))
     for name, found in wrong.items():
         for sentence in found[:SHOWN]:
             print(f"{name}: {sentence}")
         if len(found) > SHOWN:
             print(f"{name}: and {len(found) - SHOWN} more")
+    _print_rows("FAULTS OF THE SERVER, by document and request", dict(sorted(total.met.items())))
+    rows = {f"campaigns {name}": count for name, count in sorted(total.places.items())}
+    rows |= {"documents": total.documents, "runs": sum(tally.runs for tally in total.tallies)}
+    rows |= {f"kills by {name}": count for name, count in sorted(kills.items())}
+    rows |= dict(sorted(happened.items()))
+    rows |= {"requests": total.requests, "faults met": sum(total.met.values())}
+    _print_rows("WHAT HAPPENED", rows)
+    _print_rows("WHAT WENT WRONG", {name: len(found) for name, found in wrong.items()})
+    print("CLEAN: nothing went wrong" if total.is_clean else "NOT CLEAN: see the sentences above")
     return 0 if total.is_clean else 1
+
+
+def _print_rows(title: str, rows: Mapping[str, int]) -> None:
+    print(f"\n{title}")
+    for name, value in rows.items():
+        print(f"  {name:<44}{value:>8}")
 
 
 if __name__ == "__main__":

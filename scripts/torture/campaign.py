@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fake_llm import FakeLLM
+from s3_faults import FaultProxy
 
 from torture.check import Findings, Snapshot, check_end, check_run
 from torture.corpus import Corpus
@@ -56,15 +57,14 @@ class Campaign:
         """Returns what happened, when all documents have come to their end."""
         started, files = time.monotonic(), len(self._corpus.files)
         actions = (
-            [self._kill] * 6
-            + [self._cut] * 3
-            + [self._second, self._full_disk, self._outage, self._few_files, self._short_of_files]
+            [self._kill] * 6 + [self._cut] * 3 + [self._second, self._outage, self._few_files, self._short_of_files]
         )
         # A short run sees each of these once, before chance decides.
-        deck: list[Callable[[str], bool]] = [self._full_disk, self._cut, self._second]
-        if self._site.inbox.proxy is not None:
-            actions += [self._store_gone]
-            deck += [self._store_gone]
+        deck: list[Callable[[str], bool]] = [self._cut, self._second]
+        more = [self._full_disk] if self._site.outbox.folder is not None else [self._takeover]
+        more += [self._store_gone] if self._proxies else []
+        actions += more
+        deck += more
         deck += [self._short_of_files, self._kill]
         while (spent := time.monotonic() - started) < seconds:
             self._corpus.show(int(files * (0.1 + spent / seconds)))
@@ -87,15 +87,17 @@ class Campaign:
         """One run with what happens to it, held against what it may do."""
         self.tally.runs += 1
         label = f"run-{self.tally.runs:04}"
-        before = Snapshot.of(self._site.out)
+        before = Snapshot.of(self._site.outbox)
         results = before.last_results()
         self._is_first_start = not (before.results or before.errors)
         self._book.finished = {
             name for name, line in results.items() if line["sha256"] == self._corpus.docs[name].sha256
         }
         over = action(label)
-        after = Snapshot.of(self._site.out)
-        self._found(check_run(label, before, after, book=self._book, over=over))
+        after = Snapshot.of(self._site.outbox)
+        outbox = self._site.outbox
+        self._found(check_run(label, before, after, book=self._book, over=over, unwritten=outbox.unwritten))
+        outbox.free()  # no process of this campaign is alive, and the next run need not find that out
         done, shown = len(after.last_results()), sum(1 for _ in self._corpus.visible())
         wrong = sum(map(len, self.tally.findings.rows().values()))
         told = action.__name__.strip("_").replace("_", " ")
@@ -140,7 +142,8 @@ class Campaign:
 
     def _full_disk(self, label: str) -> bool:
         """No file may grow beyond a size that is reached in the middle of a line of results."""
-        path = self._site.out / "results.jsonl"
+        assert self._site.outbox.folder is not None
+        path = self._site.outbox.folder / "results.jsonl"
         room = self._rng.randint(300, 20_000)
         limit = (path.stat().st_size if path.exists() else 0) + room
         code = ended(self._site.start(label, limit_bytes=limit))
@@ -165,6 +168,7 @@ class Campaign:
 
     def _few_files(self, label: str) -> bool:
         """Few open files from the start to the end."""
+        self._book.events[label] += 1  # no connection can be opened at times, as when the server is gone
         process = self._site.start(label, open_files=self._rng.randint(48, 110))
         self.tally.happened["few open files"] += 1
         number, after_s = self._rng.choice(SIGNALS), self._rng.uniform(3.0, 9.0)
@@ -172,6 +176,7 @@ class Campaign:
 
     def _short_of_files(self, label: str) -> bool:
         """No file can be opened for a while, in the middle of the run."""
+        self._book.events[label] += 1
         process = self._site.start(label)
         time.sleep(self._rng.uniform(0.7, 4.0))
         spare, lasts_s = self._rng.randint(-8, 2), self._rng.uniform(0.2, 2.0)
@@ -181,19 +186,31 @@ class Campaign:
 
     def _store_gone(self, label: str) -> bool:
         """A store that fails for longer than the run waits: exit 3, and no document fails for it."""
-        proxy = self._site.inbox.proxy
-        assert proxy is not None
         process = self._site.start(label, "--set", "runner.max_outage_s=1", "--set", "runner.startup_wait_s=1")
         time.sleep(self._rng.uniform(0.5, 3.0))
-        with store_fails(proxy, self._rng.choice(list(STORE_FAULTS.values()))):
-            code = ended(process, 40.0)
+        with store_fails(self._rng.choice(self._proxies), self._rng.choice(list(STORE_FAULTS.values()))):
+            code = ended(process, 60.0)
         self._expect(label, code, {0, 3} | self._refused())
         self.tally.happened["stores given up"] += code == 3
         return code == 0
 
+    def _takeover(self, label: str) -> bool:
+        """A run that is killed, and another one that takes over its lease, however long that lasts."""
+        first = self._site.start(label)
+        struck(first, signal.SIGKILL, after_s=self._rng.uniform(1.0, 4.0))
+        self.tally.kills["SIGKILL"] += 1
+        heir = self._site.start(f"{label}-rival", "--set", "runner.lock_wait_s=60")
+        self.tally.happened["leases taken over"] += 1
+        return self._strike(label, self._rng.choice(SIGNALS), after_s=self._rng.uniform(22.0, 30.0), process=heir)
+
+    @property
+    def _proxies(self) -> list[FaultProxy]:
+        """Where the stores of this campaign can be made to fail."""
+        return [each.proxy for each in (self._site.inbox, self._site.outbox) if each.proxy is not None]
+
     def _refused(self) -> set[int]:
-        """The code for a store that refuses a first start."""
-        return {2} if self._is_first_start else set()
+        """The code for a store that refuses a first start, or an output that cannot even be looked at."""
+        return {2} if self._is_first_start or self._site.outbox.proxy is not None else set()
 
     def _strike(
         self,
@@ -220,8 +237,7 @@ class Campaign:
         return seconds == 0 and code == 0
 
     def _trouble(self, label: str, times: int) -> _Counted:
-        proxy = self._site.inbox.proxy
-        trouble = Trouble(self._server, self._book, run=label, rng=self._rng, times=times, proxy=proxy)
+        trouble = Trouble(self._server, self._book, run=label, rng=self._rng, times=times, proxies=self._proxies)
         return _Counted(trouble, self.tally)
 
     def _change_one(self) -> None:

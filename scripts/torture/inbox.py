@@ -5,8 +5,7 @@ It must not know what is in a document: it takes names and bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,7 @@ from typing import Any
 import obstore
 from obstore.store import S3Store
 from s3_faults import FaultProxy
-from s3_server import s3_server
 
-BUCKET = "tests"
 STORAGE: Mapping[str, Any] = {"retry_for_s": 0.5}
 """Short: the run's own waiting is to be seen, and not that of the store's client."""
 
@@ -43,19 +40,16 @@ def folder_inbox(folder: Path) -> Inbox:
     return Inbox(str(folder), put)
 
 
-@contextmanager
-def bucket_inbox(prefix: str) -> Iterator[Inbox]:
-    """Yield an input in a bucket; documents are put there directly, and runs read them through the proxy."""
-    with s3_server() as server, FaultProxy(server.port) as proxy:
-        store = S3Store(
-            BUCKET,
-            prefix=prefix,
-            endpoint=server.endpoint,
-            access_key_id=server.env["AWS_ACCESS_KEY_ID"],
-            secret_access_key=server.env["AWS_SECRET_ACCESS_KEY"],
-            region=server.env["AWS_REGION"],
-            client_options={"allow_http": True},
-        )
-        environ = {**server.env, "AWS_ENDPOINT_URL": proxy.endpoint}
-        uri = f"s3://{BUCKET}/{prefix}"
-        yield Inbox(uri, lambda name, data: obstore.put(store, name, data), STORAGE, environ, proxy)
+def bucket_inbox(bucket: str, prefix: str, *, proxy: FaultProxy, environ: Mapping[str, str]) -> Inbox:
+    """Return an input in a bucket; documents are put there directly, and runs read them through the proxy."""
+    store = S3Store(
+        bucket,
+        prefix=prefix,
+        endpoint=f"http://127.0.0.1:{proxy.port}",
+        access_key_id=environ["AWS_ACCESS_KEY_ID"],
+        secret_access_key=environ["AWS_SECRET_ACCESS_KEY"],
+        region=environ["AWS_REGION"],
+        client_options={"allow_http": True},
+    )
+    through = {**environ, "AWS_ENDPOINT_URL": proxy.endpoint}
+    return Inbox(f"s3://{bucket}/{prefix}", lambda name, data: obstore.put(store, name, data), STORAGE, through, proxy)

@@ -11,7 +11,7 @@ import re
 import threading
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -93,15 +93,23 @@ class Book(list[Seen]):
 class Trouble:
     """Cuts the server off, lets it drain or refuse our key for a while, in a thread of its own; `with` it in a run.
 
-    With a store's `proxy`, the store fails at times instead: no request to the server may be lost for that.
+    With the `proxies` of stores, a store fails at times instead: no request to the server may be lost for that.
     """
 
     def __init__(
-        self, server: FakeLLM, book: Book, *, run: str, rng: random.Random, times: int, proxy: FaultProxy | None = None
+        self,
+        server: FakeLLM,
+        book: Book,
+        *,
+        run: str,
+        rng: random.Random,
+        times: int,
+        proxies: Sequence[FaultProxy] = (),
     ) -> None:
-        self._server, self._book, self._run, self._proxy = server, book, run, proxy
-        kinds = TROUBLES if proxy is None else TROUBLES + tuple(STORE_FAULTS)
+        self._server, self._book, self._run = server, book, run
+        kinds = TROUBLES + tuple(STORE_FAULTS) if proxies else TROUBLES
         self._plan = [(rng.uniform(0.2, 2.5), rng.choice(kinds), rng.uniform(0.1, 2.5)) for _ in range(times)]
+        self._proxy = rng.choice(proxies) if proxies else None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self.happened: Counter[str] = Counter()
@@ -159,6 +167,9 @@ STORE_FAULTS: Mapping[str, str] = {
     "store access denied": "forbidden",
     "store slowed down": "slow_down",
     "store bodies cut": "cut_body",
+    "store errors": "internal_error",
+    "store resets": "reset",
+    "store replies lost": "lost_reply",
 }
 """Names in the table, and those of the proxy."""
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from torture.corpus import RETRIES, TOO_LARGE_BYTES
 from torture.inbox import Inbox
+from torture.outbox import Outbox
 from torture.server import MODEL, RUN_HEADER, SCHEMA
 
 CONCURRENCY = 16
@@ -56,14 +57,10 @@ class Site:
 
     root: Path
     inbox: Inbox
+    outbox: Outbox
     dialect: str
     url: str
     key: str
-
-    @property
-    def out(self) -> Path:
-        """Returns the folder of the output."""
-        return self.root / "out"
 
     def log(self, label: str) -> Path:
         """Returns the file with all that a run has said."""
@@ -98,7 +95,7 @@ class Site:
                 "max_document_bytes": TOO_LARGE_BYTES,
                 "storage": dict(self.inbox.storage),
             },
-            "output": {"uri": str(self.out)},
+            "output": dict(self.outbox.settings),
             self.dialect: {
                 **PROVIDER,
                 "base_url": self.url,
