@@ -19,6 +19,7 @@ from pipeline.output.accepted import AcceptedFailure
 from pipeline.output.index_tables import COLUMNS, LATER_WINS, LATEST, SCHEMA
 from pipeline.output.record_keys import Kind, RecordKey
 from pipeline.records import Known
+from pipeline.stores.local import temporary_folder
 
 _PAGE = 500
 """Rows fetched at a time: other threads may query between two pages, and few rows are held in memory."""
@@ -278,6 +279,6 @@ class Index:
 
 def _no_room(exc: Exception) -> OutputError:
     return OutputError(
-        f"the index of the output, in {tempfile.gettempdir()}: {exc};"
+        f"the index of the output, in {temporary_folder()}: {exc};"
         " it needs about 250 bytes of disk space per document (TMPDIR)"
     )

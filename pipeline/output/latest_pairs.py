@@ -17,6 +17,7 @@ from typing import NamedTuple
 from pipeline.errors import OutputError
 from pipeline.output.backend import OutputBackend
 from pipeline.output.record_keys import KINDS
+from pipeline.stores.local import temporary_folder
 
 BEFORE = 0
 AFTER = 1
@@ -131,4 +132,4 @@ def _lines(backend: OutputBackend) -> Iterator[tuple[str, str, int, bool, bytes]
 
 
 def _no_room(exc: Exception) -> OutputError:
-    return OutputError(f"the comparison, in {tempfile.gettempdir()}: {exc}; it needs room for the results (TMPDIR)")
+    return OutputError(f"the comparison, in {temporary_folder()}: {exc}; it needs room for the results (TMPDIR)")

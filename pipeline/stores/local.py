@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -257,6 +258,14 @@ def _write_durably(path: Path, chunks: Iterable[bytes]) -> None:
 
 def _opener(path: str, flags: int) -> int:
     return os.open(path, flags, FILE_MODE)
+
+
+def temporary_folder() -> str:
+    """Return the folder of temporary files for a message, also when no file can be made in it, or opened at all."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return os.environ.get("TMPDIR", "/tmp")
 
 
 def sync_folder(folder: Path) -> None:

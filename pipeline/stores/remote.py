@@ -22,6 +22,7 @@ from pipeline.errors import ConfigError, OutputError
 from pipeline.stores.beneath import StaleVersionError
 from pipeline.stores.clouds import Address, build, parse_address
 from pipeline.stores.foreign import as_os_errors as _as_os_errors
+from pipeline.stores.local import temporary_folder
 from pipeline.stores.seekable import SeekableRaw
 from pipeline.stores.trouble import MissingBucketError, StoreRefusedError
 
@@ -278,7 +279,7 @@ def _spooled(data: bytes | Iterable[bytes]) -> Iterator[bytes | BinaryIO]:
             try:
                 file.write(piece)
             except OSError as cause:
-                message = f"{tempfile.gettempdir()}: no disk space for the data to upload (TMPDIR)"
+                message = f"{temporary_folder()}: no disk space for the data to upload (TMPDIR)"
                 raise OutputError(f"{message}: {cause.strerror or cause}") from cause
         file.seek(0)
         yield cast("BinaryIO", file)

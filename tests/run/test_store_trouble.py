@@ -332,3 +332,14 @@ def test_one_object_is_read_again_as_often_as_a_request_is_sent(there: There) ->
     assert there.place.failed() == {"d003.txt": "document_unreadable"}
     # each read is sent once more with renewed credentials
     assert there.proxy.count("GET", "d003") <= 2
+
+
+def test_a_temporary_folder_that_cannot_be_used_is_exit_3(place: Place) -> None:
+    """No file for the index of the output: a message that names the folder, no traceback."""
+    place.documents(1)
+    nowhere = str(place.folder / "nowhere")
+    script = "import tempfile; tempfile._candidate_tempdir_list = lambda: [__import__('os').environ['TMPDIR']]"
+    (place.folder / "sitecustomize.py").write_text(script)
+    ran = place.call("run", env={"PYTHONPATH": str(place.folder), "TMPDIR": nowhere})
+    assert ran.code == 3, ran.err
+    assert f"the index of the output, in {nowhere}" in ran.err and "Traceback" not in ran.err
