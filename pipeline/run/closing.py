@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Mapping
 from contextlib import closing, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import AppConfig
 from pipeline.config.loading import describe
@@ -32,8 +32,10 @@ from pipeline.run.remaining import remaining_failures
 from pipeline.run.runner import Runner
 from pipeline.run.selection import Selection
 from pipeline.terminal import plural, wants_colour, width_of, write_out
-from pipeline.truth.evaluate import EvalOptions, Evaluation
 from pipeline.values.profiling import ProfileBuilder
+
+if TYPE_CHECKING:
+    from pipeline.truth.evaluate import EvalOptions, Evaluation
 
 logger = logging.getLogger(__name__)
 

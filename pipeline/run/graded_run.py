@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import AppConfig
 from pipeline.config.models import EvalConfig
@@ -19,7 +19,9 @@ from pipeline.output import Output
 from pipeline.output.compaction import EVAL_NAME
 from pipeline.records import utc_now
 from pipeline.run.plan import ExtractionPlan
-from pipeline.truth.evaluate import EvalOptions, Evaluation, evaluate, read_judgements
+
+if TYPE_CHECKING:
+    from pipeline.truth.evaluate import EvalOptions, Evaluation
 
 VERDICT = "ANSWERS BELOW THE GATE"
 _log = logging.getLogger(__name__)
@@ -29,6 +31,8 @@ def options_of(config: EvalConfig, *, cost_per_hour: float | None) -> EvalOption
     """Return what the configuration says about grading; None without `eval.gold`, ConfigError for half a baseline."""
     if config.gold is None:
         return None
+    from pipeline.truth.evaluate import EvalOptions  # most runs grade nothing, and it takes long to import
+
     if (config.baseline is None) is not (config.max_drop is None):
         missing = "eval.max_drop (--max-drop)" if config.max_drop is None else "eval.baseline (--baseline)"
         raise ConfigError(f"{missing}: is not set, need both a baseline and the most that a metric may drop")
@@ -51,6 +55,8 @@ def check_gold(app: AppConfig, plan: ExtractionPlan) -> EvalOptions | None:
         return None
     if options.part != "dev":
         raise ConfigError("eval.set: got 'holdout', which each run would open, need dev (pipeline eval --set holdout)")
+    from pipeline.truth.evaluate import read_judgements
+
     options = replace(options, agent=plan.agent.name, schema=plan.agent.schema)
     read_judgements(options)
     return options
@@ -61,6 +67,8 @@ def grade_run(output: Output, options: EvalOptions) -> Evaluation | None:
     if missing_shards(output):
         _log.info("the answers are graded by the last shard that ends")
         return None
+    from pipeline.truth.evaluate import evaluate
+
     try:
         evaluation = evaluate([(output.where, output.backend)], options, now=utc_now())
     except ConfigError as error:
