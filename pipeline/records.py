@@ -163,9 +163,9 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A line of results (contract, section 5). `version` is the entry's: the next run need not read an unchanged file.
+    """A line of results. `version` is the entry's; `history`: the last requests before the one that was answered.
 
-    `history`: the last requests before the one that was answered.
+    `question_sha256`: a digest of what is asked about the document (run/copies.py); None when no other can be asked it.
     """
 
     id: str
@@ -188,14 +188,12 @@ class Result:
     finished_at: str
     version: str | None = None
     history: tuple[Try, ...] = ()
+    question_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A line of errors (contract, section 5). `raw` is the beginning of the model's text.
-
-    `decided_by`: a digest of the settings and extras that the reason depends on, so that a change of one is noticed.
-    """
+    """A line of errors. `raw`: the start of the model's text; `decided_by`: a digest of what the reason depends on."""
 
     id: str
     uri: str

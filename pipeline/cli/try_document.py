@@ -23,6 +23,7 @@ from pipeline.errors import EXIT_FAILURES, EXIT_LATER, EXIT_OK, REASONS, ConfigE
 from pipeline.llm.failover import Failover
 from pipeline.llm.provider import AskResult, ExtractionRequest
 from pipeline.logs import visible
+from pipeline.output.copies import Copied
 from pipeline.records import Entry, ExtractionAttempt, Failure, Outcome, Postponed, Result
 from pipeline.run.plan import ExtractionPlan, build_plan, schema_warnings
 from pipeline.run.process import process
@@ -93,6 +94,7 @@ class Transcript:
         variant = plan.query_for(entry.id).resolved.variant
         self._heading(f"document {entry.id}, agent {plan.agent.name}, variant {variant}", BOLD)
         outcome = process(entry, plan, client=self, alone=True).outcome
+        assert not isinstance(outcome, Copied)  # found only by a run
         self._print(*self._verdict(outcome))
         if isinstance(outcome, Result):
             return EXIT_OK

@@ -201,6 +201,7 @@ class RunnerConfig:
 
     concurrency: Literal["auto"] | int = "auto"
     max_concurrency: int = 256
+    duplicates: Literal["share", "ask"] = "share"
     max_in_flight_bytes: int = 268_435_456
     refresh: Literal["off", "provider", "all"] = "provider"
     refresh_every: int = 100

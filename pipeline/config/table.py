@@ -160,6 +160,7 @@ RULES: Mapping[str, Rule] = {
     ),
     "runner.max_concurrency": Rule("Maximum number of requests in flight with `auto`.", low=1, high=4096),
     "runner.max_in_flight_bytes": Rule("Maximum total size of the documents in flight.", low=1, unit="bytes"),
+    "runner.duplicates": Rule("Documents with an identical prompt: `share` one answer, or `ask` for each of them."),
     "runner.refresh": Rule("Which part of the configuration is reloaded during a run."),
     "runner.refresh_every": Rule("Number of documents between two reloads of the configuration.", low=1),
     "max_reasks": Rule(

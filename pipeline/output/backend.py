@@ -73,8 +73,11 @@ class OutputBackend(Protocol):
     def remove(self, name: str) -> bool:
         """Delete a file; return True when it existed."""
 
-    def records(self, kind: Kind) -> Iterator[tuple[bytes, RecordKey]]:
-        """Yield every valid line of a kind with its key, of all shards; for one document, the later line counts."""
+    def records(self, kind: Kind, *, since: int = 0) -> Iterator[tuple[bytes, RecordKey]]:
+        """Yield every valid line of a kind with its key, of all shards; for one document, the later line counts.
+
+        `since`: only lines of this shard from that run on are needed; others may be skipped.
+        """
 
     def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, RecordKey]]) -> None:
         """Replace all records of a kind by these lines; needs the lock of the whole output, and `sync` before.

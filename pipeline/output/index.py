@@ -25,7 +25,7 @@ _PAGE = 500
 """Rows fetched at a time: other threads may query between two pages, and few rows are held in memory."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_Row = tuple[str, int, str | None, int, int, str | None, str | None, int, int, str | None]
+_Row = tuple[str, int, str | None, int, int, str | None, str | None, int, int, str | None, int | None]
 
 
 class Index:
@@ -91,8 +91,8 @@ class Index:
 
     def slim(self) -> None:
         """Release memory after the build: a run queries in listing order, which needs few pages at a time (4 MiB)."""
-        self._ask("PRAGMA cache_size=-4096")
-        self._ask("PRAGMA shrink_memory")
+        self.rows("PRAGMA cache_size=-4096")
+        self.rows("PRAGMA shrink_memory")
 
     def close(self) -> None:
         """Close the database, which releases the disk space."""
@@ -101,7 +101,7 @@ class Index:
 
     def known(self, document_id: str) -> Known | None:
         """Return the last line of an id; None when it has none."""
-        rows = self._ask(LATEST, document_id, document_id)
+        rows = self.rows(LATEST, document_id, document_id)
         return self._to_known(rows[0]) if rows else None
 
     def version_of_result(self, document_id: str) -> str | None:
@@ -113,11 +113,11 @@ class Index:
         """Add an outcome of this run whose line has been written."""
         self.error_lines += key.reason is not None
         self.agents.add(key.agent)
-        self._ask(LATER_WINS.format("errors" if key.reason is not None else "results"), *self._to_row(key))
+        self.rows(LATER_WINS.format("errors" if key.reason is not None else "results"), *self._to_row(key))
 
     def mended(self, archive_id: str) -> None:
         """Remove the failure of an archive that is now read to its end: each of its documents has a line of its own."""
-        self._ask("DELETE FROM errors WHERE id = ? AND run <= ?", archive_id, self.highest_run)
+        self.rows("DELETE FROM errors WHERE id = ? AND run <= ?", archive_id, self.highest_run)
 
     def seen(self, document_id: str) -> bool:
         """Mark the id as met in the input of this run; return True when it was met before."""
@@ -129,25 +129,25 @@ class Index:
 
     def was_seen(self, document_id: str) -> bool:
         """Return True when `seen` was called for the id."""
-        return bool(self._ask("SELECT 1 FROM met WHERE id = ?", document_id))
+        return bool(self.rows("SELECT 1 FROM met WHERE id = ?", document_id))
 
     def is_current_failure(self, document_id: str, run: int) -> bool:
         """Return True when the failure written by this run is the id's last line."""
-        return bool(self._ask("SELECT 1 FROM failed WHERE id = ? AND run = ?", document_id, run))
+        return bool(self.rows("SELECT 1 FROM failed WHERE id = ? AND run = ?", document_id, run))
 
     def is_accepted(self, document_id: str) -> bool:
         """Return True when the id is failed, and a person has accepted this failure."""
-        return bool(self._ask("SELECT 1 FROM failed WHERE id = ? AND accepted", document_id))
+        return bool(self.rows("SELECT 1 FROM failed WHERE id = ? AND accepted", document_id))
 
     def has_stale_result(self, document_id: str) -> bool:
         """Return True when the id is failed and has an earlier result for different bytes."""
-        return bool(self._ask("SELECT 1 FROM failed WHERE id = ? AND stale", document_id))
+        return bool(self.rows("SELECT 1 FROM failed WHERE id = ? AND stale", document_id))
 
     def accept(self, failures: Iterable[AcceptedFailure]) -> None:
         """Add the failures that a person has accepted; each applies to exactly that failure of that document."""
         for failure in failures:
             values = (failure.id, failure.sha256, self._number(failure.fingerprint), failure.reason)
-            self._ask("INSERT OR REPLACE INTO accepted VALUES (?,?,?,?)", *values)
+            self.rows("INSERT OR REPLACE INTO accepted VALUES (?,?,?,?)", *values)
 
     def failed(self, reasons: Collection[str] | None = None, *, only_met: bool = False) -> Iterator[tuple[str, Known]]:
         """Yield the failed ids, sorted, with their last lines; only those with these reasons, if given.
@@ -157,7 +157,7 @@ class Index:
         after = ""
         met = "AND id IN met" if only_met else ""
         query = f"SELECT 1, {COLUMNS}, accepted FROM failed WHERE id > ? {met} ORDER BY id LIMIT {_PAGE}"
-        while rows := self._ask(query, after):
+        while rows := self.rows(query, after):
             after = rows[-1][1]
             for row in rows:
                 if reasons is None or row[7] in reasons:
@@ -165,7 +165,7 @@ class Index:
 
     def failed_count(self) -> int:
         """Return the number of failed documents."""
-        return int(self._ask("SELECT count(*) FROM failed")[0][0])
+        return int(self.rows("SELECT count(*) FROM failed")[0][0])
 
     def knows_question(self, fingerprint: str) -> bool:
         """Return True when any line has this fingerprint, including replaced lines."""
@@ -173,19 +173,19 @@ class Index:
 
     def met_done_count(self) -> int:
         """Return the number of done documents among those that this run has met."""
-        return int(self._ask("SELECT count(*) FROM done WHERE id IN met")[0][0])
+        return int(self.rows("SELECT count(*) FROM done WHERE id IN met")[0][0])
 
     def counts(self) -> dict[str, Any]:
         """Count the documents of the whole output: done, failed, stale, accepted; failed by reason; both by variant.
 
         `questions`: done documents by variant and fingerprint.
         """
-        reasons = self._ask(
+        reasons = self.rows(
             "SELECT reason, count(*), sum(stale), sum(accepted) FROM failed GROUP BY reason ORDER BY 2 DESC, 1"
         )
         variants: dict[str, dict[str, int]] = {}
         for state, view in (("done", "done"), ("failed", "failed")):
-            for number, documents in self._ask(f"SELECT variant, count(*) FROM {view} GROUP BY variant"):
+            for number, documents in self.rows(f"SELECT variant, count(*) FROM {view} GROUP BY variant"):
                 variants.setdefault(self._texts[number], {"done": 0, "failed": 0})[state] = documents
         return {
             "done": sum(variant["done"] for variant in variants.values()),
@@ -200,9 +200,9 @@ class Index:
     def _questions(self) -> dict[str, dict[str, int]]:
         questions: dict[str, dict[str, int]] = {}
         query = "SELECT variant, fingerprint, count(*) FROM done GROUP BY variant, fingerprint"
-        for variant, fingerprint, documents in self._ask(query):
+        for variant, fingerprint, documents in self.rows(query):
             row = questions.setdefault(self._texts[variant], {})
-            name = self._fingerprint(fingerprint)
+            name = self.fingerprint_of(fingerprint)
             row[name] = row.get(name, 0) + documents
         return questions
 
@@ -210,29 +210,30 @@ class Index:
         """Yield the last lines of all results, sorted by id, with `agent`, which the index does not store."""
         after = ""
         texts = self._texts
-        query = f"SELECT {COLUMNS} FROM results WHERE id > ? ORDER BY id LIMIT {_PAGE}"
-        while rows := self._ask(query, after):
+        query = f"SELECT {COLUMNS}, question FROM results WHERE id > ? ORDER BY id LIMIT {_PAGE}"
+        while rows := self.rows(query, after):
             after = rows[-1][0]
-            for id, run, sha256, fingerprint, variant, version, reason, runs, run_id, _ in rows:
+            for id, run, sha256, fingerprint, variant, version, reason, runs, run_id, decided_by, question in rows:
                 # fmt: off
                 yield RecordKey(id, run, sha256, agent, texts[variant], texts[fingerprint], version, reason, runs,
-                           texts[run_id])
+                                texts[run_id], decided_by, question)
                 # fmt: on
 
     def done(self) -> Iterator[tuple[str, str]]:
         """Yield the done documents, sorted by id, each with its fingerprint."""
         after = ""
         query = f"SELECT id, fingerprint FROM done WHERE id > ? ORDER BY id LIMIT {_PAGE}"
-        while rows := self._ask(query, after):
+        while rows := self.rows(query, after):
             after = rows[-1][0]
             for document_id, number in rows:
-                yield document_id, self._fingerprint(number)
+                yield document_id, self.fingerprint_of(number)
 
     def _rows(self, record_keys: Iterable[RecordKey], is_errors: bool, owns: Callable[[str], bool]) -> Iterator[_Row]:
         number = self._number
         agents = self.agents
         # unpacking is faster than attributes, and this loop runs once for every line of the output
-        for id, run, sha256, agent, variant, fingerprint, version, reason, runs, run_id, decided_by in record_keys:
+        for key in record_keys:
+            id, run, sha256, agent, variant, fingerprint, version, reason, runs, run_id, decided_by, question = key
             agents.add(agent)
             if run > self.highest_run:
                 self.highest_run = run
@@ -240,25 +241,26 @@ class Index:
                 self.error_lines += is_errors
                 # fmt: off
                 yield (id, run, sha256, number(fingerprint), number(variant), version, reason, runs, number(run_id),
-                       decided_by)
+                       decided_by, question)
                 # fmt: on
 
     def _to_row(self, key: RecordKey) -> _Row:
         number = self._number
         # fmt: off
         return (key.id, key.run, key.sha256, number(key.fingerprint), number(key.variant),
-                key.version, key.reason, key.runs, number(key.run_id), key.decided_by)
+                key.version, key.reason, key.runs, number(key.run_id), key.decided_by, key.question)
         # fmt: on
 
     def _to_known(self, row: tuple[Any, ...]) -> Known:
         failed, _, run, sha256, fingerprint, _, version, reason, runs, run_id, decided_by, accepted = row
         texts = self._texts
         # fmt: off
-        return Known(sha256, self._fingerprint(fingerprint), version, bool(failed), reason, runs, run, texts[run_id],
+        return Known(sha256, self.fingerprint_of(fingerprint), version, bool(failed), reason, runs, run, texts[run_id],
                      decided_by, bool(accepted))
         # fmt: on
 
-    def _fingerprint(self, number: int) -> str:
+    def fingerprint_of(self, number: int) -> str:
+        """Return the present fingerprint for a number in the tables."""
         return self._same_as.get(number) or self._texts[number]
 
     def _number(self, text: str) -> int:
@@ -269,7 +271,8 @@ class Index:
             number = self._numbers[text] = len(self._texts) - 1
         return number
 
-    def _ask(self, query: str, *values: object) -> list[Any]:
+    def rows(self, query: str, *values: object) -> list[Any]:
+        """Return the rows of a query; public because copies.py has tables of its own in this file."""
         try:
             with self._lock:
                 return self._db.execute(query, values).fetchall()
@@ -280,5 +283,5 @@ class Index:
 def _no_room(exc: Exception) -> OutputError:
     return OutputError(
         f"the index of the output, in {temporary_folder()}: {exc};"
-        " it needs about 250 bytes of disk space per document (TMPDIR)"
+        " it needs about 300 bytes of disk space per document, and 1 kB for one that is identical to another (TMPDIR)"
     )

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 COLUMNS = "id, run, sha256, fingerprint, variant, version, reason, runs, run_id, decided_by"
 _TABLE = """CREATE TABLE {} (id TEXT PRIMARY KEY, run INTEGER, sha256 TEXT, fingerprint INTEGER, variant INTEGER,
-    version TEXT, reason TEXT, runs INTEGER, run_id INTEGER, decided_by TEXT) WITHOUT ROWID"""
-LATER_WINS = """INSERT INTO {} VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET (run, sha256, fingerprint,
-    variant, version, reason, runs, run_id, decided_by) = (excluded.run, excluded.sha256, excluded.fingerprint,
-    excluded.variant, excluded.version, excluded.reason, excluded.runs, excluded.run_id, excluded.decided_by)
+    version TEXT, reason TEXT, runs INTEGER, run_id INTEGER, decided_by TEXT, question INTEGER) WITHOUT ROWID"""
+LATER_WINS = """INSERT INTO {} VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET (run, sha256, fingerprint,
+    variant, version, reason, runs, run_id, decided_by, question) = (excluded.run, excluded.sha256,
+    excluded.fingerprint, excluded.variant, excluded.version, excluded.reason, excluded.runs, excluded.run_id,
+    excluded.decided_by, excluded.question)
     WHERE excluded.run >= run"""
 SCHEMA = (
     # the file does not outlive the process, so no write has to be durable

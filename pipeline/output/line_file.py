@@ -56,6 +56,11 @@ class LineFile:
         self._durable = self._size
 
     @property
+    def size(self) -> int:
+        """The size of the file in bytes."""
+        return self._size
+
+    @property
     def unwritten(self) -> int:
         """The number of lines that may exist in memory only."""
         return len(self._unsynced) if self.is_failing else 0

@@ -44,6 +44,9 @@ class LocalBackend:
         self._shard = shard
         self._own: Mapping[Kind, str] = {kind: f"{kind}{shard.suffix}.jsonl" for kind in KINDS}
         self._files: dict[Kind, LineFile] = {}
+        self._run = 0
+        self._starts: dict[Kind, int] = {}
+        """The sizes of this run's files before its first record."""
         self._lock: Lock | None = None
         self._results: dict[str, int] = {}
         """The results files that were read, with the number of bytes covered by their checkpoints."""
@@ -106,6 +109,8 @@ class LocalBackend:
         assert self._lock is not None
         for kind, name in self._own.items():
             self._files[kind] = LineFile(self.folder / name, clock=clock, check_lock=self._lock.check)
+        self._run = index.highest_run + 1
+        self._starts = {kind: file.size for kind, file in self._files.items()}
 
     def append(self, line: bytes, key: RecordKey) -> None:
         """Pass the line to the kernel."""
@@ -190,8 +195,11 @@ class LocalBackend:
             raise OutputError(f"{path}: cannot be removed: {exc.strerror or exc}") from exc
         return there
 
-    def records(self, kind: Kind) -> Iterator[tuple[bytes, RecordKey]]:
+    def records(self, kind: Kind, *, since: int = 0) -> Iterator[tuple[bytes, RecordKey]]:
         """Read file by file; when a compaction removes one meanwhile, read the compacted file as well."""
+        if kind in self._starts and since >= self._run:
+            yield from read_records(self.folder / self._own[kind], kind, start=self._starts[kind])
+            return
         gone = False
         for path in self._record_files(kind):
             try:

@@ -75,7 +75,10 @@ def write_manifest(record_keys: Iterable[RecordKey], header: Mapping[str, Any]) 
                 yield _line(text)
         agent, variant, fingerprint, run_id = (numbers[text] for text in shared)
         row = [key.id, key.run, key.sha256, agent, variant, fingerprint, key.version, key.reason, key.runs]
-        yield _line([*row, run_id] if key.decided_by is None else [*row, run_id, key.decided_by])
+        more = [key.decided_by, key.question]
+        while more and more[-1] is None:
+            more.pop()
+        yield _line([*row, run_id, *more])
 
 
 def read_manifest(lines: Iterable[bytes], header: Mapping[str, Any]) -> Iterator[RecordKey]:
@@ -95,11 +98,12 @@ def read_manifest(lines: Iterable[bytes], header: Mapping[str, Any]) -> Iterator
 
 def _to_head(item: Any, texts: list[str]) -> RecordKey:
     try:
+        question = item.pop() if len(item) == 12 else None
         decided_by = item.pop() if len(item) == 11 else None
         id, run, sha256, agent, variant, fingerprint, version, reason, runs, run_id = item
         # fmt: off
         return RecordKey(id, run, sha256, texts[agent], texts[variant], texts[fingerprint], version, reason, runs,
-                         texts[run_id], decided_by)
+                         texts[run_id], decided_by, question)
         # fmt: on
     except (TypeError, ValueError, IndexError, AttributeError) as exc:
         raise ManifestError("a line is no record's") from exc

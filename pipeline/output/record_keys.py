@@ -6,30 +6,37 @@ It must not accept a truncated line: a recent line, or one not in the layout of 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import ConfigError
-from pipeline.output.lines import parse
+from pipeline.output.lines import Damage, parse, read_lines
 from pipeline.records import RECORD_VERSION, Failure, Result, Stamp
 
 Kind = Literal["results", "errors"]
 KINDS: tuple[Kind, Kind] = ("results", "errors")
 
 _TEXT_OR_NULL = (str, type(None))
-# records.to_line writes a result's keys in this order, and the last five in the order of _END
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# records.to_line writes a result's keys in this order, and the last ones in the order of _END
 _KEYS = ["id", "uri", "sha256", "agent", "variant", "fingerprint"]
 _BETWEEN = ["{", f":{RECORD_VERSION},", *[":", ","] * 5, ":"]
 _START = f'{{"v":{RECORD_VERSION},"id":'
 _END_KEY = '"finished_at":"'
 _END = re.compile(
-    r'"finished_at":"[^"\\]*","version":(?:"([^"\\]*)"|null),"run":([0-9]{1,18}),"run_id":"([^"\\]*)",'
+    r'"finished_at":"[^"\\]*","version":(?:"([^"\\]*)"|null),(?:"history":\[\],)?'
+    r'(?:"question_sha256":(?:"([0-9a-f]{64})"|null),)?"run":([0-9]{1,18}),"run_id":"([^"\\]*)",'
     r'"shard":(?:"[^"\\]*"|null)\}\n'
 )
+_QUESTION_DIGITS = 15
 
 
 class RecordKey(NamedTuple):
-    """The index fields of a record; `reason` and `decided_by` are None for a result."""
+    """The index fields of a record; `reason` and `decided_by` are None for a result.
+
+    `question`: the first 60 bits of its `question_sha256`, enough to find a candidate and small enough for every row.
+    """
 
     id: str
     run: int
@@ -42,15 +49,22 @@ class RecordKey(NamedTuple):
     runs: int
     run_id: str
     decided_by: str | None = None
+    question: int | None = None
+
+
+def question_number(question_sha256: str | None) -> int | None:
+    """Return the `question` of a record's key."""
+    return int(question_sha256[:_QUESTION_DIGITS], 16) if question_sha256 else None
 
 
 def key_of_outcome(outcome: Result | Failure, stamp: Stamp) -> RecordKey:
     """Return the key of the line that an outcome is written as."""
     failure = outcome if isinstance(outcome, Failure) else None
     reason, runs, decided_by = (failure.reason, failure.runs, failure.decided_by) if failure else (None, 0, None)
+    question = question_number(outcome.question_sha256) if isinstance(outcome, Result) else None
     # fmt: off
     return RecordKey(outcome.id, stamp.run, outcome.sha256, outcome.agent, outcome.variant, outcome.fingerprint,
-                     outcome.version, reason, runs, stamp.run_id, decided_by)
+                     outcome.version, reason, runs, stamp.run_id, decided_by, question)
     # fmt: on
 
 
@@ -70,6 +84,17 @@ def key_reader(kind: Kind, where: str) -> Callable[[bytes, bool], RecordKey | No
     return take
 
 
+def read_records(path: Path, kind: Kind, *, start: int = 0) -> Iterator[tuple[bytes, RecordKey]]:
+    """Yield every valid line of a file of this kind from byte `start`, ending in LF, with its key."""
+    take = key_reader(kind, str(path))
+
+    def pair(line: bytes, recent: bool) -> tuple[bytes, RecordKey] | None:
+        key = take(line, recent)
+        return None if key is None else (line if line.endswith(b"\n") else line + b"\n", key)
+
+    return read_lines(path, pair, Damage(size=start))
+
+
 def key_of(line: Mapping[str, Any], where: str) -> RecordKey:
     """Return the key of a parsed line; ConfigError when it is not a record of this version."""
     get = line.get
@@ -79,7 +104,8 @@ def key_of(line: Mapping[str, Any], where: str) -> RecordKey:
         )
     # fmt: off
     key = RecordKey(get("id"), get("run"), get("sha256"), get("agent"), get("variant"), get("fingerprint"),  # type: ignore[arg-type]
-                get("version"), get("reason"), get("runs", 0), get("run_id"), get("decided_by"))  # type: ignore[arg-type]
+                get("version"), get("reason"), get("runs", 0), get("run_id"), get("decided_by"),  # type: ignore[arg-type]
+                _question_in(get("question_sha256")))
     # fmt: on
     texts = (key.id, key.agent, key.variant, key.fingerprint, key.run_id)
     texts_or_null = (key.sha256, key.version, key.reason, key.decided_by)
@@ -91,6 +117,11 @@ def key_of(line: Mapping[str, Any], where: str) -> RecordKey:
     ):
         raise ConfigError(f"{where}: a line is no record of this program; it has the keys {sorted(line)[:20]}")
     return key
+
+
+def _question_in(value: object) -> int | None:
+    """Return the number of a digest read from a line; None for anything else, which then matches no question."""
+    return question_number(value) if isinstance(value, str) and _SHA256.fullmatch(value) else None
 
 
 def _glance(line: bytes) -> RecordKey | None:
@@ -106,5 +137,8 @@ def _glance(line: bytes) -> RecordKey | None:
     document_id, _, sha256, agent, variant, fingerprint = parts[5:27:4]
     if end is None or "\\" in document_id or "\\" in variant or "\\" in agent:
         return None
-    version, run, run_id = end.groups()
-    return RecordKey(document_id, int(run), sha256, agent, variant, fingerprint, version, None, 0, run_id)
+    version, question, run, run_id = end.groups()
+    # fmt: off
+    return RecordKey(document_id, int(run), sha256, agent, variant, fingerprint, version, None, 0, run_id, None,
+                     question_number(question))
+    # fmt: on

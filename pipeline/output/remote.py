@@ -196,13 +196,13 @@ class RemoteBackend:
         self._write(name, lambda: self.store.delete(name))
         return there
 
-    def records(self, kind: Kind) -> Iterator[tuple[bytes, RecordKey]]:
+    def records(self, kind: Kind, *, since: int = 0) -> Iterator[tuple[bytes, RecordKey]]:
         """Read part by part, one in memory at a time; when a part was deleted meanwhile, list again for its lines."""
         seen = set[Part]()
         gone = True
         while gone:
             self._parts.refresh()
-            parts = [part for part in self._parts.parts(kind) if part not in seen]
+            parts = [part for part in self._parts.parts(kind) if part.run >= since and part not in seen]
             gone = False
             for part in parts:
                 lines = self._parts.lines(part)

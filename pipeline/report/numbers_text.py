@@ -24,10 +24,11 @@ def numbers_lines(report: Mapping[str, Any], *, width: int) -> list[str]:
     cached = cached_share(stats)
     rows = {
         "speed": f"{rate:.2f} documents per second" if rate else "",
-        "latency": _latency(total["latency"]) if total["done"] else "",
+        "latency": _latency(total["latency"]) if total["latency"]["p50_s"] is not None else "",
         "tokens": _tokens(total),
         "prompt cache": "" if cached is None else f"{cached:.0%} of the prompt tokens",
         "requests": _requests(total),
+        "not sent": copied_text(stats),
         "overhead": _overhead(run.get("overhead")),
         "in flight": _limit(run.get("concurrency")),
         "answered by": _shares(stats["providers"], models=True),
@@ -105,8 +106,21 @@ def duration_text(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def copied(stats: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how many documents got the record of an identical one: of this run, and of an earlier one."""
+    notes = stats.get("notes", {})
+    return notes.get("shared", 0), notes.get("reused", 0)
+
+
+def copied_text(stats: Mapping[str, Any]) -> str:
+    """Return how many documents were not sent, and why; empty without any."""
+    shared, reused = copied(stats)
+    parts = [f"{plural(shared, 'document')} identical to another one of this run"] if shared else []
+    return ", ".join([*parts, *([f"{plural(reused, 'document')} done before under another id"] if reused else [])])
+
+
 def documents_per_second(stats: Mapping[str, Any]) -> float | None:
-    """Return the documents done or failed per second of the run; None without any."""
-    processed = stats["outcomes"]["done"] + stats["outcomes"]["failed"]
+    """Return the documents done or failed per second of the run, without copies; None without any."""
+    processed = stats["outcomes"]["done"] + stats["outcomes"]["failed"] - sum(copied(stats))
     elapsed_s = stats["elapsed_s"]
     return processed / elapsed_s if processed and elapsed_s > 0 else None

@@ -82,6 +82,8 @@ class RunStats:
         data = self._data
         data["outcomes"]["done"] += 1
         _bump(_named(data["questions"], result.variant, dict), result.fingerprint)
+        if not result.attempts:
+            return
         provider = _named(data["providers"], result.model.provider, _new_provider)
         tally_in(provider, result)
         _bump(provider["models"], result.model.name)
@@ -147,6 +149,8 @@ def tally_in(tally: Numbers, outcome: Result | Failure) -> None:
         return
     tally["done"] += 1
     tally["repaired"] += outcome.repaired
+    if not outcome.attempts:
+        return
     latency = tally["latency"]
     latency["max_s"] = max(latency["max_s"], outcome.latency_s)
     latency["sum_s"] += outcome.latency_s
@@ -178,7 +182,7 @@ def quantile_s(latency: Numbers, share: float) -> float | None:
 
 def _count_notes(notes: Numbers, names: Sequence[str]) -> None:
     for name in names:
-        _bump(notes, name)
+        _bump(notes, name.partition(":")[0] if name.startswith(("shared:", "reused:")) else name)
 
 
 def _count_fields(tables: Sequence[Numbers], output: Any) -> None:

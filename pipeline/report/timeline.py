@@ -26,7 +26,9 @@ def empty() -> Timeline:
 
 
 def count(timeline: Timeline, elapsed_s: float, *, outcome: Result | Failure) -> None:
-    """Add an outcome at its time since the start."""
+    """Add an outcome at its time since the start; no copy of another document's result, which took no time."""
+    if isinstance(outcome, Result) and not outcome.attempts:
+        return
     while elapsed_s >= timeline["bucket_s"] * BUCKETS:
         _coarsen(timeline)
     index = int(max(elapsed_s, 0.0) / timeline["bucket_s"])

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.records import ExtractionAttempt, Failure, Try, Usage
+from pipeline.records import ExtractionAttempt, Failure, Known, Try, Usage
+from pipeline.run.plan import VariantQuery
 
 HISTORY_KEPT = 20
 """Requests told of in a record; a document that met many outages has had more."""
@@ -44,6 +45,13 @@ def usage(attempts: Sequence[ExtractionAttempt], before: Failure | None) -> Usag
 def _sum(counts: Sequence[int | None]) -> int | None:
     known = [count for count in counts if count is not None]
     return sum(known) if known else None
+
+
+def runs_so_far(known: Known | None, sha256: str | None, query: VariantQuery) -> int:
+    """Return how many runs have failed to do these bytes with this question and the settings that decide it."""
+    if known is None or not known.failed or (known.sha256, known.fingerprint) != (sha256, query.fingerprint):
+        return 0
+    return known.runs if known.decided_by in (None, query.decided_by.get(known.reason or "")) else 0
 
 
 def with_notes(notes: tuple[str, ...], *more: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pipeline.documents import held_bytes
 from pipeline.records import Entry
 from pipeline.run.plan import ExtractionPlan
-from pipeline.run.process import Finished
+from pipeline.run.process import Finished, is_suspect
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +25,41 @@ class Backlog:
 
     When one variant has none left here, the one that has waited longest has its turn; the reader's look-ahead bounds
     how long that takes. Where the first documents of the listing are wanted, `variant_of` says the same of all ids.
-    Belongs to the main thread.
+    Postponed entries come first. Belongs to the main thread.
     """
 
     def __init__(self, variant_of: Callable[[str], str]) -> None:
         self._variant_of = variant_of
         self._queues: dict[str, deque[Entry]] = {}
+        self._postponed: deque[Entry] = deque()
 
     def __len__(self) -> int:
-        return sum(map(len, self._queues.values()))
+        return len(self._postponed) + sum(map(len, self._queues.values()))
 
     def append(self, entry: Entry) -> None:
         """Behind the others of its variant."""
         self._queues.setdefault(self._variant_of(entry.id), deque()).append(entry)
 
-    def popleft(self) -> Entry:
-        """The next one; StopIteration when nothing waits."""
+    def postpone(self, entry: Entry) -> None:
+        """Behind the other postponed ones."""
+        self._postponed.append(entry)
+
+    def take(self, *, idle: bool) -> Entry | None:
+        """Remove and return the next entry; None when none may go now.
+
+        One that may have killed its server goes before all others, and only when nothing is in flight (`idle`).
+        """
+        suspect = next((entry for entry in self._postponed if is_suspect(entry)), None)
+        if suspect is not None:
+            if not idle:
+                return None
+            self._postponed.remove(suspect)
+            return suspect
+        if self._postponed:
+            return self._postponed.popleft()
+        return self._popleft() if self._queues else None
+
+    def _popleft(self) -> Entry:
         variant, queue = next(iter(self._queues.items()))
         entry = queue.popleft()
         if not queue:

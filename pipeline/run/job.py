@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from pipeline.config import RunnerConfig
 from pipeline.llm.replica import Start
 from pipeline.output import Output
+from pipeline.output.copies import Copied, Copies
 from pipeline.records import Entry, Failure, Result
 from pipeline.run.concurrency import Limit
 from pipeline.run.plan import ExtractionPlan
@@ -45,9 +46,13 @@ class Supervisor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a run is made of. `budget`: how many documents may be tried (None: all); `until`: monotonic end time."""
+    """What a run is made of. `budget`: how many documents may be tried (None: all); `until`: monotonic end time.
+
+    `relist` lists the input once more, without counting it.
+    """
 
     entries: Callable[[], Iterator[Entry]]
+    relist: Callable[[], Iterator[Entry]]
     selection: Selection
     output: Output
     config: RunnerConfig
@@ -55,6 +60,7 @@ class Job:
     supervisor: Supervisor
     watcher: Watcher
     budget: int | None = None
+    copies: Copies | None = None
     until: float | None = None
     patience: Patience | None = None
 
@@ -63,3 +69,21 @@ class Job:
         if self.patience is None or not self.patience.troubled or isinstance(outcome, Result):
             return outcome
         return replace(outcome, version=None) if outcome.reason in READ_AGAIN else outcome
+
+    @property
+    def copies_waiting(self) -> int:
+        """Documents that wait for the record of another one."""
+        return 0 if self.copies is None else self.copies.waiting
+
+    def allows(self, tried: int) -> bool:
+        """Return True while one more document than these, and the copies that wait, may be tried."""
+        return self.budget is None or tried + self.copies_waiting < self.budget
+
+    def releases(self, entry: Entry) -> bool:
+        """Have a document wait no longer; return False when it did not wait for the record of another one."""
+        return self.copies is not None and self.copies.release(entry.id)
+
+    def keep(self, copy: Copied) -> None:
+        """Have a copy wait for the record of its original."""
+        assert self.copies is not None
+        self.copies.add(copy)

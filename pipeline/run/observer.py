@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.config.redaction import SECRETS
+from pipeline.output.copies import Copied
 from pipeline.records import Failure, Left, Outcome, Postponed, Result, Unchanged
 from pipeline.report.remaining import RemainingFailures
 from pipeline.report.stats import RunStats
@@ -50,9 +51,9 @@ class Display:
             self.metrics.outcome(finished)
         if isinstance(outcome, Postponed):
             self.stats.asked(finished.attempts, variant=outcome.failure.variant)
-        elif not isinstance(outcome, (Unchanged, Left)):
+        elif not isinstance(outcome, (Unchanged, Left, Copied)):
             self.stats.asked(finished.attempts, variant=outcome.variant)
-        if not isinstance(outcome, (Postponed, Left)):
+        if not isinstance(outcome, (Postponed, Left, Copied)):
             self.stats.add(outcome)
         if isinstance(outcome, Failure):
             self.last = outcome
@@ -115,7 +116,7 @@ def _log(finished: Finished) -> None:
     """A line for each document, at debug."""
     if not logger.isEnabledFor(logging.DEBUG):
         return
-    outcome: Outcome | Failure = finished.outcome
+    outcome: Outcome | Copied | Failure = finished.outcome
     fields: dict[str, object] = {"document": finished.entry.id, "attempts": len(finished.attempts)}
     if finished.attempts:
         fields["provider"] = finished.attempts[-1].model.provider

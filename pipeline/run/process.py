@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Protocol
 
 from pipeline import documents
 from pipeline.agents import names_special_tokens, render
@@ -21,34 +20,29 @@ from pipeline.agents.prompts import document_places
 from pipeline.answers import AnswerError, judge, reask_prompt
 from pipeline.config.redaction import SECRETS
 from pipeline.documents.special_tokens import break_delimiters, break_special_tokens, delimiters
-from pipeline.errors import REASKED, DocumentError, InternalError, PipelineError, Stage, TryLaterError, kind_of
+from pipeline.errors import REASKED, DocumentError, InternalError, PipelineError, TryLaterError, kind_of
 from pipeline.llm.error_patterns import without_echo
-from pipeline.llm.provider import LOSSES_BEFORE_ALONE, AskResult, ExtractionRequest
+from pipeline.llm.provider import LOSSES_BEFORE_ALONE, ExtractionRequest
+from pipeline.output.copies import Copied, Copies
 from pipeline.records import (
     Document,
     Entry,
     ExtractionAttempt,
-    Failure,
     Left,
     Outcome,
     Postponed,
-    Result,
     Unchanged,
     utc_now,
 )
-from pipeline.run.attempts import history, requests_sent, usage, with_notes
+from pipeline.run.attempts import with_notes
+from pipeline.run.copies import copy_of, question_sha256
+from pipeline.run.document_state import Asker, DocumentState, failure_of, result_of
 from pipeline.run.overflow import Kept, shorter, whole
-from pipeline.run.plan import ExtractionPlan, VariantQuery
+from pipeline.run.plan import ExtractionPlan
 from pipeline.run.shortage import has_memory, place_of, shortage_of
 from pipeline.stores import ReadingStoppedError
 
 logger = logging.getLogger(__name__)
-
-
-class Asker(Protocol):
-    """Who is asked: settles a question, with all retries that takes."""
-
-    def ask(self, question: ExtractionRequest) -> AskResult: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +50,8 @@ class Finished:
     """What came of an entry, and the requests it took."""
 
     entry: Entry
-    outcome: Outcome
+    outcome: Outcome | Copied
     attempts: tuple[ExtractionAttempt, ...] = ()
-
-
-@dataclass(slots=True)
-class DocumentState:
-    """What is known so far about one document in the works."""
-
-    entry: Entry
-    asking: VariantQuery
-    client: Asker
-    sha256: str | None = None
-    notes: tuple[str, ...] = ()
-    attempts: list[ExtractionAttempt] = field(default_factory=list)
-    reasks: int = 0
-    losses: int = 0
-    refused: bool = False
-    stage: Stage = "load"
 
 
 class _NoServerError(Exception):
@@ -81,30 +59,36 @@ class _NoServerError(Exception):
 
 
 def process(
-    entry: Entry, plan: ExtractionPlan, *, client: Asker, alone: bool = False, now: Callable[[], str] = utc_now
+    entry: Entry,
+    plan: ExtractionPlan,
+    *,
+    client: Asker,
+    alone: bool = False,
+    now: Callable[[], str] = utc_now,
+    copies: Copies | None = None,
 ) -> Finished:
     """The outcome of an entry; never raises. `alone`: nothing else is in flight, and one lost server is the end."""
     state = DocumentState(entry, plan.query_for(entry.id), client)
-    outcome: Outcome
+    outcome: Outcome | Copied
     try:
-        outcome = _steps(state, plan, alone=alone, now=now)
+        outcome = _steps(state, plan, copies=copies, alone=alone, now=now)
     except (ReadingStoppedError, PipelineError) as error:
         outcome = Left(entry.id, error if isinstance(error, PipelineError) else None)
     except _NoServerError:
         last = state.attempts[-1] if state.attempts else None
         reason = last.reason if last and last.reason else "connection_error"
         message = f"a server was lost each time it worked on this document: {last.message if last else ''}"
-        outcome = _failure(state, plan, reason=reason, message=message, now=now)
+        outcome = failure_of(state, plan, reason=reason, message=message, now=now)
         outcome = (
             outcome if alone and state.losses else Postponed(entry, outcome, losses=state.losses, refused=state.refused)
         )
     except DocumentError as problem:
         state.stage = problem.stage
         state.entry = replace(entry, version=None) if problem.again else entry
-        outcome = _failure(state, plan, reason=problem.reason, message=str(problem), now=now)
+        outcome = failure_of(state, plan, reason=problem.reason, message=str(problem), now=now)
     except AnswerError as problem:
         state.stage = problem.stage
-        outcome = _failure(state, plan, reason=problem.reason, message=problem.message, now=now)
+        outcome = failure_of(state, plan, reason=problem.reason, message=problem.message, now=now)
     except Exception as fault:  # whatever one document raises is its own failure, and must not end its worker
         if (shortage := shortage_of(fault)) is not None:
             return Finished(entry, _short(state, plan, shortage, alone=alone, now=now), tuple(state.attempts))
@@ -112,7 +96,7 @@ def process(
         told = f"{type(fault).__name__} in {place_of(fault)}"
         unquoted = InternalError(told).with_traceback(fault.__traceback__)  # its own message might quote the document
         logger.error("internal error", extra={"document": entry.id}, exc_info=unquoted)
-        outcome = _failure(state, plan, reason="internal_error", message=told, now=now)
+        outcome = failure_of(state, plan, reason="internal_error", message=told, now=now)
     return Finished(entry, outcome, tuple(state.attempts))
 
 
@@ -124,12 +108,14 @@ def _short(
     if alone and (shortage != "memory" or not has_memory()):
         return Left(state.entry.id, TryLaterError(f"{message}, with one document in flight"))
     told = f"{message}, with nothing else in flight" if alone else message
-    failure = _failure(state, plan, reason="document_too_expensive", message=told, now=now)
+    failure = failure_of(state, plan, reason="document_too_expensive", message=told, now=now)
     return failure if alone else Postponed(state.entry, failure, losses=LOSSES_BEFORE_ALONE)
 
 
-def _steps(state: DocumentState, plan: ExtractionPlan, *, alone: bool, now: Callable[[], str]) -> Outcome:
-    entry = state.entry
+def _steps(
+    state: DocumentState, plan: ExtractionPlan, *, copies: Copies | None, alone: bool, now: Callable[[], str]
+) -> Outcome | Copied:
+    entry, query = state.entry, state.asking
     data = entry.read()
     state.sha256 = sha256(data).hexdigest()
     if entry.stands and entry.known is not None and entry.known.sha256 == state.sha256:
@@ -138,6 +124,9 @@ def _steps(state: DocumentState, plan: ExtractionPlan, *, alone: bool, now: Call
         raise DocumentError("duplicate_id", f"another document of this run has the id {entry.duplicate_of!r} already")
     document = documents.decode(entry, data, text_field=plan.text_field, limits=plan.limits)
     state.notes, state.stage = document.notes, "prompt"
+    question = state.question_sha256 = question_sha256(document, query.resolved.user_prompt)
+    if (copy := copy_of(entry, document, query, question=question, copies=copies)) is not None:
+        return copy
     return _ask(state, plan, document=document, alone=alone, now=now)
 
 
@@ -174,7 +163,7 @@ def _ask(
             after = reask_prompt("", said, problem)
             continue
         state.notes = (*state.notes, *answer.notes)
-        return _result(state, document, output=answer.value, repaired=answer.repaired, now=now)
+        return result_of(state, document, output=answer.value, repaired=answer.repaired, now=now)
 
 
 def _refuse_secrets(text: str) -> None:
@@ -234,65 +223,3 @@ def _once(state: DocumentState, document: Document, *, after: str, alone: bool) 
 def is_suspect(entry: Entry) -> bool:
     """True when servers were lost over this entry so often that it must be sent alone."""
     return entry.losses >= LOSSES_BEFORE_ALONE
-
-
-def _result(
-    state: DocumentState, document: Document, *, output: object, repaired: bool, now: Callable[[], str]
-) -> Result:
-    answered, resolved = state.attempts[-1], state.asking.resolved
-    return Result(
-        id=state.entry.id,
-        uri=state.entry.uri,
-        sha256=document.sha256,
-        agent=resolved.agent,
-        variant=resolved.variant,
-        fingerprint=state.asking.fingerprint,
-        output=output,
-        model=answered.model,
-        attempts=requests_sent(state.attempts, state.entry.before),
-        reasks=state.reasks,
-        repaired=repaired,
-        notes=state.notes,
-        usage=usage(state.attempts, state.entry.before),
-        context_length=answered.context_length,
-        document_chars=len(document.text),
-        metadata=document.metadata,
-        latency_s=round(sum(attempt.latency_s for attempt in state.attempts), 3),
-        finished_at=now(),
-        version=state.entry.version,
-        history=history(state.attempts[:-1], state.entry.before),
-    )
-
-
-def _failure(
-    state: DocumentState, plan: ExtractionPlan, *, reason: str, message: str, now: Callable[[], str]
-) -> Failure:
-    entry, asking = state.entry, state.asking
-    last = state.attempts[-1] if state.attempts else None
-    raw = SECRETS.redact(last.raw_text)[: plan.raw_chars] if last and last.raw_text and plan.raw_chars else None
-    error = last.error if last and last.error and state.stage == "call" else reason
-    known = entry.known
-    again = known is not None and (known.sha256, known.fingerprint) == (state.sha256, asking.fingerprint)
-    again = again and (known is None or known.decided_by in (None, asking.decided_by.get(known.reason or "")))
-    return Failure(
-        id=entry.id,
-        uri=entry.uri,
-        sha256=state.sha256,
-        agent=asking.resolved.agent,
-        variant=asking.resolved.variant,
-        fingerprint=asking.fingerprint,
-        stage=state.stage,
-        reason=reason,
-        error=error,
-        message=message,
-        attempts=requests_sent(state.attempts, state.entry.before),
-        history=history(state.attempts, entry.before),
-        raw=raw.encode("utf-8", "replace").decode() if raw else raw,
-        usage=usage(state.attempts, state.entry.before),
-        notes=state.notes,
-        runs=known.runs + 1 if again and known and known.failed else 1,
-        finished_at=now(),
-        version=entry.version,
-        reasks=state.reasks,
-        decided_by=asking.decided_by.get(reason),
-    )

@@ -76,14 +76,19 @@ def doubtful_results(output: Output, book: ProofBook) -> list[str]:
 
 
 def _cut_ids(output: Output, late: dict[tuple[str, str], Cut]) -> Iterator[str]:
+    """Yield the ids of results that may be cut, and of their copies, whose records follow them."""
+    shared = set[str]()
     for line, key in output.backend.records("results"):
         if key.run != output.stamp.run:
             continue
         record = json.loads(line)
+        if not shared.isdisjoint(record["notes"]):
+            yield record["id"]
         tokens = record["usage"]["prompt_tokens"] or 0
         for (endpoint, found_at), cut in late.items():
             same = record["model"]["endpoint"] == endpoint and record["finished_at"] <= found_at
             if same and (record["attempts"] > 1 or cut.is_near(tokens, cut.max_tokens)):
+                shared.add(f"shared:{record['id']}")
                 yield record["id"]
 
 

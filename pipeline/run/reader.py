@@ -9,11 +9,11 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.documents import held_bytes
 from pipeline.records import Entry
-from pipeline.run.selection import Selection
+from pipeline.run.selection import Choice
 from pipeline.stores import ReadingStoppedError
 
 LOOK_AHEAD = 64
@@ -21,6 +21,14 @@ LOOK_AHEAD = 64
 LOOK_AHEAD_BYTES = 32 << 20
 """What the entries that wait may hold: lines and records come with their bytes, and each may be of 10 MB."""
 WAIT_S = 0.5
+
+
+class EntryChoice(Protocol):
+    """Decides on each entry of a listing; called by the reader's thread (selection.py, copy_records.py)."""
+
+    def wants(self, document_id: str) -> bool: ...
+
+    def judge(self, entry: Entry) -> tuple[Choice, Entry]: ...
 
 
 @dataclass(slots=True)
@@ -45,7 +53,7 @@ class Reader:
     def __init__(
         self,
         entries: Callable[[], Iterator[Entry]],
-        selection: Selection,
+        selection: EntryChoice,
         *,
         events: SimpleQueue[Any],
         stop: threading.Event,

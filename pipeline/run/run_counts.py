@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
+from pipeline.errors import PipelineError
+from pipeline.output import Output
 from pipeline.run.reader import Read
+from pipeline.run.stop_rules import StopReason
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -31,3 +37,16 @@ class RunCounts:
         """Return found, done, failed, skipped and left."""
         skipped, left = read.skipped + self.unchanged, read.left + self.left
         return {"found": read.found, "done": self.done, "failed": self.failed, "skipped": skipped, "left": left}
+
+
+def settle(output: Output, counts: RunCounts, *, end: StopReason | None) -> StopReason | None:
+    """Make the records safe and return how the run ends; records that cannot be made safe were not done."""
+    try:
+        output.finish()
+    except PipelineError as error:
+        if end is not None and end.exit_code is not None:
+            logger.error("%s", error)
+        else:
+            end = StopReason.of_error(error)
+    counts.undo(*output.unwritten)
+    return end

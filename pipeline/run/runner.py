@@ -13,23 +13,25 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from pipeline.errors import InternalError, PipelineError, TryLaterError
+from pipeline.errors import PipelineError, TryLaterError
+from pipeline.output.copies import Copied, Copies
 from pipeline.records import Entry, Failure, Left, Postponed, Result, Unchanged
+from pipeline.run.copy_records import end_copies
 from pipeline.run.end_wait import EndWait
 from pipeline.run.in_flight import Backlog, Flight, Landed
 from pipeline.run.job import Job
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.process import Finished, is_suspect, process
 from pipeline.run.reader import Listed, Reader
-from pipeline.run.run_counts import RunCounts
-from pipeline.run.shortage import THREAD_ENDS, end_of_thread
-from pipeline.run.stop_rules import FailureGuard, OutageTimer, StopReason
+from pipeline.run.run_counts import RunCounts, settle
+from pipeline.run.shortage import run_thread
+from pipeline.run.stop_rules import FailureGuard, OutageTimer, StopReason, end_of
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +53,9 @@ class Runner:
         self._clock, self._stop = clock, stop
         self._events: SimpleQueue[Any] = SimpleQueue()
         self._tasks: SimpleQueue[Any] = SimpleQueue()
-        self._reader = Reader(
-            job.entries, job.selection, events=self._events, stop=stop, room=job.config.max_concurrency
-        )
+        self._new_reader = partial(Reader, events=self._events, stop=stop, room=job.config.max_concurrency)
+        self._reader = self._feeder = self._new_reader(job.entries, job.selection)
         self._backlog = Backlog(lambda id: self.plan.query_for(id).resolved.variant if job.budget is None else "")
-        self._postponed: deque[Entry] = deque()
         self._flight = Flight(max_bytes=job.config.max_in_flight_bytes)
         self._guard, self._patience = FailureGuard(job.config), OutageTimer(job.config)
         self.ready, self.listed_whole, self._reading, self._hurry = False, False, True, False
@@ -76,7 +76,7 @@ class Runner:
         """Ends the run because of a signal, the second time at once; called by a signal handler: it notes and wakes."""
         self._hurry = self.end is not None
         self.end_wait.limit(0.0 if self._hurry else self.job.config.grace_s)
-        self._finish(StopReason.of_signal(number))
+        self.finish(StopReason.of_signal(number))
         self._events.put(None)
 
     @property
@@ -89,6 +89,12 @@ class Runner:
         duties = {"reader": self._reader.run, "prober": self._probe, **self.job.output.backend.duties()}
         for name, duty in duties.items():
             self._start(duty, name)
+        self._work_off()
+        end_copies(self)
+        self._drain()
+
+    def _work_off(self) -> None:
+        """Process what is read, until there is no more or the run ends."""
         while not self._is_over():
             self._take(TURN_S)
             self._watch_time()
@@ -96,13 +102,29 @@ class Runner:
             self._was_full = self.in_flight >= self.job.limit.value
             self._sync()
             self.job.watcher.turn(self)
-        self._drain()
+
+    def ask_copies(self, copies: Copies) -> None:
+        """Have the documents asked that wait for a record in vain: the input is listed once more for them."""
+        if self._reading or self.end is not None:
+            return
+        copies.begin_last_pass()
+        self._feeder, self._reading = self._new_reader(self.job.relist, copies), True
+        self._start(self._feeder.run, "reader of copies")
+        self._work_off()
+
+    def turn(self, timeout_s: float) -> bool:
+        """Do what is due while copies are written; return False when the run is over."""
+        self._take(timeout_s)
+        self._watch_time()
+        self._sync()
+        self.job.watcher.turn(self)
+        return self.end is None
 
     def _is_over(self) -> bool:
         if self.end is not None:
             return True
-        exhausted = self.job.budget is not None and self.tally.tried >= self.job.budget
-        nothing_waits = exhausted or not (self._reading or self._backlog or self._postponed)
+        exhausted = not self.job.allows(self.tally.tried)
+        nothing_waits = exhausted or not (self._reading or self._backlog)
         return nothing_waits and self.in_flight == 0
 
     def _take(self, timeout_s: float) -> None:
@@ -115,18 +137,25 @@ class Runner:
 
     def _handle(self, event: object) -> None:
         if isinstance(event, Entry):
-            self._backlog.append(event)
+            self._accept(event)
         elif isinstance(event, Landed):
             self._land(event)
             self._finished(event.finished)
         elif isinstance(event, Listed):
-            self._reading, self.listed_whole = False, event.whole
+            self._reading, self.listed_whole = False, self.listed_whole or event.whole
         elif isinstance(event, ExtractionPlan):
             self._switch(event)
         elif isinstance(event, PipelineError):
-            self._finish(StopReason.of_error(event))
+            self.finish(StopReason.of_error(event))
         elif event == "ready":
             self.ready = True
+
+    def _accept(self, entry: Entry) -> None:
+        """Queue an entry; one of the second listing only if it is still waiting for a record."""
+        if self._feeder is self._reader or self.job.releases(entry):
+            self._backlog.append(entry)
+        else:
+            self._feeder.taken(entry)
 
     def _finished(self, finished: Finished) -> None:
         outcome = finished.outcome
@@ -134,40 +163,40 @@ class Runner:
         if isinstance(outcome, Left):
             self.tally.left += 1
             if outcome.error is not None:
-                self._finish(StopReason.of_error(outcome.error))
+                self.finish(StopReason.of_error(outcome.error))
             return
         if isinstance(outcome, Postponed):
-            self._postponed.append(outcome.again())
+            self._backlog.postpone(outcome.again())
+        elif isinstance(outcome, Copied):
+            end = end_of(partial(self.job.keep, outcome))
+            self.tally.left += end is not None
+            self.finish(end)
+            return
         elif isinstance(outcome, Unchanged):
             self.tally.unchanged += 1
-        elif not self._write(outcome):
+        elif not self.write(outcome):
             return
         self.job.watcher.outcome(finished)
 
-    def _write(self, outcome: Result | Failure) -> bool:
-        """True when the outcome's line stands; else the run is over."""
+    def write(self, outcome: Result | Failure, *, is_copy: bool = False) -> bool:
+        """Return True when the outcome's line is written, else the run is over; a copy is no evidence of trouble."""
         outcome = self.job.settled(outcome)
-        try:
-            self.job.output.write(outcome)
-        except PipelineError as error:
+        if (end := end_of(partial(self.job.output.write, outcome))) is not None:
             self.tally.left += 1
-            self._finish(StopReason.of_error(error))
+            self.finish(end)
             return False
         self.tally.failed += isinstance(outcome, Failure)
         self.tally.done += isinstance(outcome, Result)
         self._answered += 1
         if self._answered % self.job.config.refresh_every == 0:
             self._look_now.set()
-        if (end := self._guard.add(outcome)) is not None:
-            self._finish(end)
+        if not is_copy:
+            self.finish(self._guard.add(outcome))
         return True
 
     def _sync(self) -> None:
         """Makes records durable whose time has come; when the disk says no, the run is over."""
-        try:
-            self.job.output.sync_due(self._clock())
-        except PipelineError as error:
-            self._finish(StopReason.of_error(error))
+        self.finish(end_of(partial(self.job.output.sync_due, self._clock())))
 
     def _land(self, landed: Landed) -> None:
         self._flight.landed(landed.finished.entry, landed.plan)
@@ -184,30 +213,21 @@ class Runner:
         self.job.limit.follow(self.plan.client.serving)
         if self.job.until is not None and now >= self.job.until:
             self.end_wait.limit(self.job.config.grace_s)
-            self._finish(StopReason("stopped by --max-duration"))
-        if (end := self._patience.watch(self.plan.client.trouble if self.ready else None, now)) is not None:
-            self._finish(end)
+            self.finish(StopReason("stopped by --max-duration"))
+        self.finish(self._patience.watch(self.plan.client.trouble if self.ready else None, now))
 
     def _dispatch(self) -> None:
         """Sends entries to workers while there is room; one that may have killed its server goes alone."""
         while self.ready and self.end is None and self._has_room() and self.plan.client.available:
-            suspect = next((entry for entry in self._postponed if is_suspect(entry)), None)
-            if suspect is not None:
-                if self.in_flight == 0:
-                    self._postponed.remove(suspect)
-                    self._send(suspect, alone=True)
+            entry = self._backlog.take(idle=self.in_flight == 0)
+            if entry is None:
                 return
-            queue = self._postponed or self._backlog
-            if not queue:
-                return
-            entry = queue.popleft()
-            if queue is self._backlog:
-                self._reader.taken(entry)
-            self._send(entry, alone=False)
+            if entry.before is None:
+                self._feeder.taken(entry)
+            self._send(entry, alone=is_suspect(entry))
 
     def _has_room(self) -> bool:
-        budget = self.job.budget
-        if budget is not None and self.tally.tried + self.in_flight >= budget:
+        if not self.job.allows(self.tally.tried + self.in_flight):
             return False
         limit = min(self.job.limit.value, self._workers) if self._is_short else self.job.limit.value
         return not self.job.output.is_full and self._flight.has_room(limit)
@@ -222,7 +242,7 @@ class Runner:
                 self._is_short = True
                 logger.warning("this machine starts no more than %d workers: %s", self._workers, cause)
                 if not self._workers:
-                    self._finish(StopReason.of_error(TryLaterError(f"no worker can be started: {cause}")))
+                    self.finish(StopReason.of_error(TryLaterError(f"no worker can be started: {cause}")))
         self._tasks.put((entry, self.plan, alone))
 
     def _switch(self, plan: ExtractionPlan) -> None:
@@ -230,7 +250,8 @@ class Runner:
         old, self.plan = self.plan, plan
         self._close_unused(old)
 
-    def _finish(self, end: StopReason) -> None:
+    def finish(self, end: StopReason | None) -> None:
+        """End the run for this reason, unless it has ended for an earlier one."""
         self.end = self.end or end
 
     def _drain(self) -> None:
@@ -243,43 +264,21 @@ class Runner:
             self._take(min(TURN_S, left_s))
             self._sync()
             self.job.watcher.turn(self)
-        self._reader.close()
+        for reader in (self._reader, self._feeder):
+            reader.close()
         self._take(0.0)
-        self._settle()
-        self.tally.left += self.in_flight + len(self._backlog) + len(self._postponed)
+        self.end = settle(self.job.output, self.tally, end=self.end)
+        self.tally.left += self.job.copies_waiting + self.in_flight + len(self._backlog)
         self.plan.client.close()
 
-    def _settle(self) -> None:
-        """Makes the records safe; those that cannot be were not done."""
-        output = self.job.output
-        try:
-            output.finish()
-        except PipelineError as error:
-            if self.end is not None and self.end.exit_code is not None:
-                logger.error("%s", error)
-            else:
-                self.end = StopReason.of_error(error)
-        self.tally.undo(*output.unwritten)
-
     def _start(self, body: Callable[[], object], name: str) -> None:
-        start_thread(lambda: self._guarded(body, name), name)
-
-    def _guarded(self, body: Callable[[], object], name: str) -> None:
-        """Runs a thread's body; whatever ends it other than its own return ends the run."""
-        end: PipelineError | None = InternalError(f"the {name} ended by a fault of ours; the log has the traceback")
-        try:
-            body()
-            end = None
-        except THREAD_ENDS as cause:
-            end = end_of_thread(cause, name=name)
-        finally:
-            if end is not None:
-                self._events.put(end)
+        start_thread(lambda: run_thread(body, self._events.put, name=name), name)
 
     def _work(self) -> None:
         while True:
             entry, plan, alone = self._tasks.get()
-            self._events.put(Landed(process(entry, plan, client=plan.client, alone=alone), plan))
+            finished = process(entry, plan, client=plan.client, alone=alone, copies=self.job.copies)
+            self._events.put(Landed(finished, plan))
 
     def _probe(self) -> None:
         self.job.supervisor.establish(self.plan, start=self._start)

@@ -21,6 +21,7 @@ from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import EXIT_INTERNAL, ConfigError, PipelineError, TryLaterError
 from pipeline.logs import active_handler
 from pipeline.output import Output, left_out, scan, tidy
+from pipeline.output.copies import Copies
 from pipeline.records import Entry
 from pipeline.report.stats import RunStats
 from pipeline.run import dry_run, machine
@@ -163,6 +164,7 @@ class _Session:
         display = self._display(stats, progress)
         job = Job(
             entries,
+            self._relist,
             selection,
             self.output,
             config,
@@ -170,6 +172,7 @@ class _Session:
             supervisor=self._supervisor(stop),
             watcher=display,
             budget=options.limit,
+            copies=self._copies(),
             until=self.until,
             patience=self.patience,
         )
@@ -201,6 +204,16 @@ class _Session:
         show_texts = self.options.profile_values
         profile = ProfileBuilder(self.plan.agent.schema, random=random.Random(0).random, show_texts=show_texts)
         return Display(stats, progress, self.started, profile, PlaceholderWatch(templates), metrics=self._metrics())
+
+    def _relist(self) -> Iterator[Entry]:
+        """List the input once more, without counting it."""
+        return load_entries(self.app.input, output=left_out(self.app), counts=ListingCounts(), patience=self.patience)
+
+    def _copies(self) -> Copies | None:
+        """Return the copies of this run; None when each document is to be asked."""
+        if self.app.runner.duplicates == "ask" or self.options.redo == "all":
+            return None
+        return Copies(self.output.index, run=self.output.stamp.run, doubtful=to_ask_again(self.output.runs()))
 
     def _supervisor(self, stop: threading.Event) -> Refresher:
         resumes = has_records(self.output, self.app, self.plan)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.errors import PipelineError, TryLaterError
+from collections.abc import Callable
+
+from pipeline.errors import InternalError, PipelineError, TryLaterError
 from pipeline.stores import MachineTroubleError, ReadingStoppedError, is_trouble
 
 _ORDINARY_BYTES = 64 << 20
@@ -33,7 +35,20 @@ def has_memory() -> bool:
     return True
 
 
-def end_of_thread(cause: BaseException, *, name: str) -> PipelineError | None:
+def run_thread(body: Callable[[], object], report: Callable[[PipelineError], object], *, name: str) -> None:
+    """Run a thread's body; report what ends it other than its own return."""
+    end: PipelineError | None = InternalError(f"the {name} ended by an internal error; the log has the traceback")
+    try:
+        body()
+        end = None
+    except THREAD_ENDS as cause:
+        end = _end_of_thread(cause, name=name)
+    finally:
+        if end is not None:
+            report(end)
+
+
+def _end_of_thread(cause: BaseException, *, name: str) -> PipelineError | None:
     """Return what ends the run when a thread of it ended so; None when the run is ending already."""
     if isinstance(cause, PipelineError):
         return cause

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.config import RunnerConfig
@@ -35,6 +36,15 @@ class StopReason:
     def of_error(cls, error: PipelineError) -> StopReason:
         """Ended by an error that no document is to blame for."""
         return cls(str(error), error.exit_code)
+
+
+def end_of(step: Callable[[], object]) -> StopReason | None:
+    """Take a step; return why the run ends when that could not be done."""
+    try:
+        step()
+    except PipelineError as error:
+        return StopReason.of_error(error)
+    return None
 
 
 class FailureGuard:

@@ -2,9 +2,11 @@
 
 python scripts/bench resume            1,000,000 documents, 1.5 GB in a temporary folder
 python scripts/bench resume --short    50,000 documents
+python scripts/bench resume --documents 200000
 
 Two ways to know what is done (lines, checkpoint), and with each the whole command over an input that has grown by one
-line: every line before it is held against its hash, and the new one is the first that is asked.
+line: every line before it is held against its hash, and the new one is the first that is asked. The last row is
+without the look for the new line's bytes under another id (runner.duplicates).
 """
 
 from __future__ import annotations
@@ -31,12 +33,13 @@ def main() -> int:
     """Prints the table; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--short", action="store_true", help=f"{SHORT:,} documents")
+    parser.add_argument("--documents", type=int, default=LARGE, help=f"instead of {LARGE:,}")
     parser.add_argument("--scan", metavar="FOLDER", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.scan:
         _scan(arguments.scan)
         return 0
-    found = figures(SHORT if arguments.short else LARGE)
+    found = figures(SHORT if arguments.short else arguments.documents)
     print(table(("how", "what it took", "aim"), [(each.what, each.found, each.aim) for each in found]))
     return 0
 
@@ -56,6 +59,8 @@ def figures(documents: int) -> Iterator[Figure]:
             yield Figure(f"what is done, {documents:,} documents, from {source}", _child(folder))
             took = _go_on(folder, stub, number=documents + number)
             yield Figure(f"the command, {documents:,} done and one new, from {source}", took, aim)
+        took = _go_on(folder, stub, "--set", "runner.duplicates=ask", number=documents + 2)
+        yield Figure(f"the same with runner.duplicates: ask, from {source}", took, aim)
 
 
 def _make(folder: Path, documents: int, stub: Stub) -> None:
@@ -83,13 +88,13 @@ def _line(number: int) -> str:
     return json.dumps({"text": f"Text {number}."}) + "\n"
 
 
-def _go_on(folder: Path, stub: Stub, *, number: int) -> str:
+def _go_on(folder: Path, stub: Stub, *more: str, number: int) -> str:
     """The whole command after one more line; the preflight's request is the first, the new document's the second."""
     with (folder / INPUT).open("a", encoding="utf-8") as lines:
         lines.write(_line(number))
     stub.stats()
     started = time.monotonic()
-    cost = measured((*COMMAND, "run", "--quiet"), folder)
+    cost = measured((*COMMAND, "run", "--quiet", *more), folder)
     whole_s, stats = time.monotonic() - started, stub.stats()
     if stats.answered != 2:
         raise RuntimeError(f"{stats.answered} requests, need one of the preflight and one of the document")

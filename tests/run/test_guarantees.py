@@ -80,12 +80,12 @@ from pipeline.cli import main
 from pipeline.run import session
 from pipeline.run.runner import Runner
 class Lossy(Runner):
-    def _write(self, outcome):
+    def write(self, outcome, **more):
         if self.tally.done == 1 and not hasattr(Lossy, "lost"):
             Lossy.lost = outcome
             self.job.output.write(outcome)
         else:
-            super()._write(outcome)
+            super().write(outcome, **more)
 session.Runner = Lossy
 sys.exit(main(["run"]))
 """

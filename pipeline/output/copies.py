@@ -1,0 +1,208 @@
+"""Documents that are asked the same as another one: rows on disk until their records are written.
+
+Memory holds a count only. The tables are in the file of the index (index.py), and go with it:
+
+    answered  the questions that were answered before this run, each with the document and the run of its record
+    asked     the questions that are asked in this run, each with the document that is asked
+    waiting   the documents that wait for the record of another one, each with what its own record needs
+
+The table `answered` finds a candidate by 60 bits of the question's digest; its line is compared by the whole digest
+before it is copied. It is a snapshot: a document that changes replaces its row in the index, but its earlier record
+remains in the output.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any, Literal
+
+from pipeline.errors import kind_of
+from pipeline.output.backend import OutputBackend
+from pipeline.output.index import Index
+from pipeline.output.record_keys import KINDS, question_number
+from pipeline.records import Entry, Failure, ModelMetadata, Result, Usage, utc_now
+
+_TABLES = (
+    "CREATE TABLE asked (question BLOB PRIMARY KEY, id TEXT) WITHOUT ROWID",
+    "CREATE TABLE waiting (original TEXT, run INTEGER, id TEXT, own TEXT, PRIMARY KEY (original, run, id))"
+    " WITHOUT ROWID",
+)
+_ANSWERED = (
+    "CREATE TABLE answered (question INTEGER, fingerprint INTEGER, id TEXT, run INTEGER,"
+    " PRIMARY KEY (question, fingerprint)) WITHOUT ROWID",
+    "INSERT OR IGNORE INTO answered SELECT question, fingerprint, id, run FROM results WHERE question IS NOT NULL"
+    " ORDER BY 1, 2",
+)
+_SHARED_KINDS = ("document", "answer")
+_PAGE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A document whose question is that of `original`; it gets the record that the original has of that run.
+
+    `own`: the fields that its record does not share.
+    """
+
+    id: str
+    original: str
+    run: int
+    own: Mapping[str, Any]
+
+
+class Copies:
+    """The copies of one run; `claim` and `answered_before` may be called from any thread."""
+
+    def __init__(self, index: Index, *, run: int, doubtful: Mapping[str, int]) -> None:
+        """`run`: the number of this run. `doubtful`: results that are to be asked again, each with its run.
+
+        OutputError when there is no room for the tables.
+        """
+        self.run = run
+        self.waiting = 0
+        self._index = index
+        self._doubtful = doubtful
+        self._is_last_pass = False
+        self._has_snapshot = False
+        self._snapshot = threading.Lock()
+        self._claims = threading.Lock()
+        for statement in _TABLES:
+            index.rows(statement)
+
+    def claim(self, question: str, fingerprint: str, document_id: str) -> str | None:
+        """Return the document that is asked this question in this run; None: `document_id` is to be asked."""
+        key = sha256(f"{fingerprint}/{question}".encode()).digest()
+        with self._claims:
+            rows = self._index.rows("SELECT id FROM asked WHERE question = ?", key)
+            if rows and rows[0][0] != document_id and self._will_answer(rows[0][0]):
+                return str(rows[0][0])
+            self._index.rows("INSERT OR REPLACE INTO asked VALUES (?,?)", key, document_id)
+            return None
+
+    def _will_answer(self, original: str) -> bool:
+        """Return True while the original's record is of this run and can be shared, or may still become so."""
+        known = self._index.known(original)
+        if known is None or known.run != self.run:
+            return not self._is_last_pass
+        return not known.failed or _is_shared(known.reason)
+
+    def answered_before(self, question: str, fingerprint: str, document_id: str) -> tuple[str, int] | None:
+        """Return another document that was asked this question before this run, and the run of its result."""
+        if self._is_last_pass:
+            return None
+        with self._snapshot:
+            if not self._has_snapshot:
+                for statement in _ANSWERED:
+                    self._index.rows(statement)
+                self._has_snapshot = True
+        query = "SELECT fingerprint, id, run FROM answered WHERE question = ?"
+        for number, other, run in self._index.rows(query, question_number(question)):
+            is_same = self._index.fingerprint_of(number) == fingerprint and other != document_id
+            if is_same and self._doubtful.get(other) != run:
+                return str(other), int(run)
+        return None
+
+    def add(self, copy: Copied) -> None:
+        """Keep a copy until its original's record can be read."""
+        own = json.dumps(copy.own, ensure_ascii=True, default=str)
+        self._index.rows("INSERT INTO waiting VALUES (?,?,?,?)", copy.original, copy.run, copy.id, own)
+        self.waiting += 1
+
+    def outcomes(self, backend: OutputBackend) -> Iterator[Result | Failure | None]:
+        """Yield the record of each copy whose original has one; None after each line, when other work may be done."""
+        for kind in KINDS:
+            if not self.waiting:
+                return
+            ((since,),) = self._index.rows("SELECT min(run) FROM waiting")
+            for line, key in backend.records(kind, since=since):
+                yield None
+                if kind == "results" or (key.run == self.run and _is_shared(key.reason)):
+                    yield from self._copies_of(key.id, key.run, line)
+                if not self.waiting:
+                    return
+
+    def _copies_of(self, original: str, run: int, line: bytes) -> Iterator[Result | Failure | None]:
+        """Yield the records of the copies of one line, in the order of their ids."""
+        after = ""
+        query = f"SELECT id, own FROM waiting WHERE original = ? AND run = ? AND id > ? ORDER BY id LIMIT {_PAGE}"
+        while rows := self._index.rows(query, original, run, after):
+            after = rows[-1][0]
+            record = json.loads(line)
+            for document_id, own_text in rows:
+                own = json.loads(own_text)
+                if "reason" in record:
+                    self._forget(document_id, original, run)
+                    yield _failure(record, document_id, own)
+                elif record.get("question_sha256") == own["question_sha256"]:
+                    self._forget(document_id, original, run)
+                    yield _result(record, document_id, own)
+            yield None
+
+    def _forget(self, document_id: str, original: str, run: int) -> None:
+        self._index.rows("DELETE FROM waiting WHERE original = ? AND run = ? AND id = ?", original, run, document_id)
+        self.waiting -= 1
+
+    def begin_last_pass(self) -> None:
+        """Have the documents that still wait asked themselves: from now on nothing waits for an unfinished original."""
+        self._is_last_pass = True
+        self._index.rows("CREATE INDEX waiting_ids ON waiting (id)")
+
+    def wants(self, document_id: str) -> bool:
+        """Return True for a document that waits for the record of another one; may be called from any thread."""
+        return bool(self._index.rows("SELECT 1 FROM waiting WHERE id = ?", document_id))
+
+    def judge(self, entry: Entry) -> tuple[Literal["do"], Entry]:
+        """Return the entry of a waiting document with its last record; may be called from any thread."""
+        return "do", replace(entry, known=self._index.known(entry.id))
+
+    def release(self, document_id: str) -> bool:
+        """Have a document wait no longer; False when it did not wait."""
+        rows = self._index.rows("SELECT original, run FROM waiting WHERE id = ?", document_id)
+        for original, run in rows:
+            self._forget(document_id, original, run)
+        return bool(rows)
+
+
+def _is_shared(reason: str | None) -> bool:
+    """Return True when a failure for this reason is one of the question, and so of each document that is asked it."""
+    return kind_of(reason or "") in _SHARED_KINDS
+
+
+def _common(line: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    notes = [note for note in line["notes"] if not note.startswith(("shared:", "reused:"))]
+    shared = {name: own[name] for name in ("uri", "sha256", "agent", "variant", "fingerprint", "version")}
+    return {**shared, "attempts": 0, "reasks": 0, "notes": (*notes, own["note"]), "usage": Usage(0, 0)}
+
+
+def _result(line: Mapping[str, Any], document_id: str, own: Mapping[str, Any]) -> Result:
+    model = line["model"]
+    return Result(
+        id=document_id,
+        output=line["output"],
+        model=ModelMetadata(model["provider"], model["name"], model.get("endpoint"), model.get("digest")),
+        repaired=line["repaired"],
+        context_length=line["context_length"],
+        document_chars=line["document_chars"],
+        metadata=own["metadata"],
+        latency_s=0.0,
+        finished_at=utc_now(),
+        question_sha256=own["question_sha256"],
+        **_common(line, own),
+    )
+
+
+def _failure(line: Mapping[str, Any], document_id: str, own: Mapping[str, Any]) -> Failure:
+    same = {name: line[name] for name in ("stage", "reason", "error", "message", "raw")}
+    return Failure(
+        id=document_id,
+        history=(),
+        runs=own["runs"],
+        finished_at=utc_now(),
+        decided_by=line.get("decided_by"),
+        **same,
+        **_common(line, own),
+    )

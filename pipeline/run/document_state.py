@@ -1,0 +1,99 @@
+"""What is known so far about one document in the works, and the record that this makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pipeline.config.redaction import SECRETS
+from pipeline.errors import Stage
+from pipeline.llm.provider import AskResult, ExtractionRequest
+from pipeline.records import Document, Entry, ExtractionAttempt, Failure, Result
+from pipeline.run.attempts import history, requests_sent, runs_so_far, usage
+from pipeline.run.plan import ExtractionPlan, VariantQuery
+
+
+class Asker(Protocol):
+    """Who is asked: settles a question, with all retries that takes."""
+
+    def ask(self, question: ExtractionRequest) -> AskResult: ...
+
+
+@dataclass(slots=True)
+class DocumentState:
+    """What is known so far about one document in the works."""
+
+    entry: Entry
+    asking: VariantQuery
+    client: Asker
+    sha256: str | None = None
+    notes: tuple[str, ...] = ()
+    attempts: list[ExtractionAttempt] = field(default_factory=list)
+    reasks: int = 0
+    losses: int = 0
+    refused: bool = False
+    stage: Stage = "load"
+    question_sha256: str | None = None
+
+
+def result_of(
+    state: DocumentState, document: Document, *, output: object, repaired: bool, now: Callable[[], str]
+) -> Result:
+    """Return the result that the last attempt's answer makes."""
+    answered, resolved = state.attempts[-1], state.asking.resolved
+    return Result(
+        id=state.entry.id,
+        uri=state.entry.uri,
+        sha256=document.sha256,
+        agent=resolved.agent,
+        variant=resolved.variant,
+        fingerprint=state.asking.fingerprint,
+        output=output,
+        model=answered.model,
+        attempts=requests_sent(state.attempts, state.entry.before),
+        reasks=state.reasks,
+        repaired=repaired,
+        notes=state.notes,
+        usage=usage(state.attempts, state.entry.before),
+        context_length=answered.context_length,
+        document_chars=len(document.text),
+        metadata=document.metadata,
+        latency_s=round(sum(attempt.latency_s for attempt in state.attempts), 3),
+        finished_at=now(),
+        version=state.entry.version,
+        history=history(state.attempts[:-1], state.entry.before),
+        question_sha256=state.question_sha256,
+    )
+
+
+def failure_of(
+    state: DocumentState, plan: ExtractionPlan, *, reason: str, message: str, now: Callable[[], str]
+) -> Failure:
+    """Return the failure that the document comes to now."""
+    entry, asking = state.entry, state.asking
+    last = state.attempts[-1] if state.attempts else None
+    raw = SECRETS.redact(last.raw_text)[: plan.raw_chars] if last and last.raw_text and plan.raw_chars else None
+    error = last.error if last and last.error and state.stage == "call" else reason
+    return Failure(
+        id=entry.id,
+        uri=entry.uri,
+        sha256=state.sha256,
+        agent=asking.resolved.agent,
+        variant=asking.resolved.variant,
+        fingerprint=asking.fingerprint,
+        stage=state.stage,
+        reason=reason,
+        error=error,
+        message=message,
+        attempts=requests_sent(state.attempts, state.entry.before),
+        history=history(state.attempts, entry.before),
+        raw=raw.encode("utf-8", "replace").decode() if raw else raw,
+        usage=usage(state.attempts, state.entry.before),
+        notes=state.notes,
+        runs=runs_so_far(entry.known, state.sha256, asking) + 1,
+        finished_at=now(),
+        version=entry.version,
+        reasks=state.reasks,
+        decided_by=asking.decided_by.get(reason),
+    )
