@@ -1,0 +1,285 @@
+"""No record holds the answer to another question, whatever the documents, the settings and the ends of the runs are.
+
+The server answers with the document's part of the prompt that it was sent, so that a wrong answer can be seen.
+`PIPELINE_EXAMPLES=50` times the suite's number of examples looks longer. The runs are real processes (forking.py).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import threading
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import EXAMPLES, HOUR_AGO
+from contract_model import whole_lines
+from fake_llm import FakeLLM, Seen
+from fake_llm.faults import Fault
+from forking import Forker
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+SCHEMA = {"type": "object", "properties": {"summary": {"type": "string"}}, "required": ["summary"]}
+TEXTS = ("alpha", "béta", "gamma", "reject delta", "broken epsilon", "flaky zeta")
+"""`reject`: the server refuses the document; `broken`: it answers 500; `flaky`: 500 to the first request of a run."""
+TEMPLATES = ("«$document»", "«$title|$document»", "«$id|$document»")
+QUESTION = re.compile("«(.*)»", re.DOTALL)
+CODES = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 143}
+
+
+@dataclass(frozen=True)
+class Doc:
+    """A document with two texts, of which the settings choose one."""
+
+    text: str
+    body: str
+    title: str
+
+    def fields(self, key: str) -> dict[str, str]:
+        """As a record of a table."""
+        return {"text": self.text, "body": self.body, "title": self.title, "key": key}
+
+
+@dataclass(frozen=True)
+class Case:
+    """How one run is started, and over which documents."""
+
+    files: Mapping[str, tuple[Doc, ...]]
+    template: str
+    text_field: str
+    id_field: bool
+    deep: bool
+    shards: int
+    redo: str | None
+    ask: bool
+    strike: tuple[int, str] | None
+
+    def arguments(self) -> Iterator[str]:
+        """The flags of this run."""
+        yield from ("--input", "inbox/sub" if self.deep else "inbox")
+        yield from ("--set", f"input.text_field={self.text_field}")
+        yield from ("--set", "input.id_field=key") if self.id_field else ()
+        yield from ("--redo", self.redo) if self.redo else ()
+        yield from ("--set", "runner.duplicates=ask") if self.ask else ()
+
+    def questions(self) -> dict[str, str]:
+        """What each document is asked."""
+        return dict(self._questions())
+
+    def _questions(self) -> Iterator[tuple[str, str]]:
+        root = "" if self.deep else "sub/"
+        for name, docs in self.files.items():
+            for number, doc in enumerate(docs, 1):
+                document_id, is_row = f"{root}{name}", name.endswith((".jsonl", ".csv"))
+                if is_row:
+                    document_id = f"{name}:{number}" if self.id_field else f"{document_id}#{number}"
+                elif name.endswith(".zip"):
+                    document_id += f"!/m{number}.txt"
+                text = getattr(doc, self.text_field) if is_row else doc.text
+                values = {"document": text, "title": doc.title if is_row else "", "id": document_id}
+                yield document_id, re.sub(r"\$(\w+)", lambda found, v=values: v[found[1]], self.template)[1:-1]
+
+
+DOCS = st.builds(Doc, st.sampled_from(TEXTS), st.sampled_from(TEXTS), st.sampled_from(["one", "two"]))
+NAMES = st.sampled_from(["a.txt", "b.txt", "wide.txt", "c.jsonl", "d.jsonl", "e.csv", "f.zip"])
+FILES = st.dictionaries(NAMES, st.lists(DOCS, min_size=1, max_size=4).map(tuple), min_size=1, max_size=4).map(
+    lambda files: {name: docs[:1] if name.endswith(".txt") else docs for name, docs in files.items()}
+)
+CASES = st.builds(
+    Case,
+    FILES,
+    st.sampled_from([TEMPLATES[0], TEMPLATES[0], *TEMPLATES]),
+    st.sampled_from(["text", "text", "body"]),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([1, 1, 2]),
+    st.sampled_from([None, None, None, "all", "none"]),
+    st.sampled_from([False, False, False, True]),
+    st.none() | st.none() | st.tuples(st.integers(1, 6), st.sampled_from([*CODES])),
+)
+
+
+def write(folder: Path, files: Mapping[str, tuple[Doc, ...]]) -> None:
+    """The input as files, an hour old."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, docs in files.items():
+        path, rows = folder / name, [doc.fields(f"{name}:{number}") for number, doc in enumerate(docs, 1)]
+        if name.endswith(".jsonl"):
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        elif name.endswith(".csv"):
+            stream = io.StringIO()
+            writer = csv.DictWriter(stream, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+            path.write_text(stream.getvalue(), encoding="utf-8")
+        elif name.endswith(".zip"):
+            with zipfile.ZipFile(path, "w") as archive:
+                for number, doc in enumerate(docs, 1):
+                    archive.writestr(f"m{number}.txt", doc.text)
+        else:
+            path.write_text(docs[0].text, encoding="utf-16" if name == "wide.txt" else "utf-8")
+        os.utime(path, (HOUR_AGO, HOUR_AGO))
+
+
+class World:
+    """A folder, a server, and what has been sent to it in this run."""
+
+    def __init__(self, folder: Path, server: FakeLLM, forker: Forker) -> None:
+        self.folder, self.server, self.forker = folder, server, forker
+        self.sent = Counter[str]()
+        self.templates: dict[str, str] = {}
+        """The template of each fingerprint that was seen."""
+        shutil.rmtree(folder / "out", ignore_errors=True)
+
+    def run(self, case: Case) -> None:
+        """One run, or one for each shard; then whatever its end was, its records are right."""
+        write(self.folder / "inbox" / "sub", case.files)
+        agent = {"system_prompt": "Sum up.", "user_prompt": case.template, "schema": SCHEMA}
+        (self.folder / "agents" / "small.yaml").write_text(json.dumps(agent), encoding="utf-8")
+        for index in range(case.shards):
+            shard = ["--shard", f"{index}/{case.shards}"] if case.shards > 1 else []
+            before = self.lines()
+            code = self.start([*case.arguments(), *shard], strike=case.strike)
+            log = (self.folder / "log").read_text(encoding="utf-8")[-3000:]
+            told = f"exit code {code}, {case}, {log}\n{json.dumps(self.lines(), indent=1)}"
+            assert "Traceback" not in log, told
+            assert code in (0, CODES.get(case.strike[1]) if case.strike else 0), told
+            self.check(case, before, told, whole=code == 0, sharded=case.shards > 1)
+        if case.strike is None:
+            known = {line["id"] for lines in self.lines().values() for line in lines}
+            assert set(case.questions()) <= known, "a document has no line"
+
+    def check(self, case: Case, before: dict[str, list[Any]], told: str, *, whole: bool, sharded: bool) -> None:
+        """Holds the lines and requests of a run against what was asked."""
+        questions, old = case.questions(), {json.dumps(line) for lines in before.values() for line in lines}
+        new = [line for lines in self.lines().values() for line in lines if json.dumps(line) not in old]
+        assert len(new) == len({line["id"] for line in new}), f"a document has two lines: {told}"
+        results = [line for line in new if "output" in line]
+        for line in results:
+            assert line["output"]["summary"] == questions[line["id"]], f"another question's answer: {told}"
+        for line in new:
+            assert self.templates.setdefault(line["fingerprint"], case.template) == case.template
+            is_copy = any(note.startswith(("shared:", "reused:")) for note in line["notes"])
+            assert is_copy == (line["attempts"] == 0), told
+        if case.ask or case.redo == "all":
+            assert not any(line["attempts"] == 0 for line in new), told
+            return
+        for question, times in self.sent.items():
+            plain = not re.search("reject|broken|flaky", question)
+            assert times == 1 or not plain, f"{question!r} was sent {times} times: {told}"
+        if whole and not sharded:
+            latest = {line["id"]: line for line in before["results"]}
+            answered = Counter(
+                line["output"]["summary"]
+                for line in latest.values()
+                if self.templates[line["fingerprint"]] == case.template
+            )
+            own = {line["id"]: line["output"]["summary"] for line in latest.values()}
+            for line in results:
+                others = answered[questions[line["id"]]] - (own.get(line["id"]) == questions[line["id"]])
+                is_unique = "$id" in case.template
+                # the table of answered questions keeps one document for each, which may be this one itself
+                assert not line["attempts"] or is_unique or others <= 0 or line["id"] in own, f"asked again: {told}"
+
+    def start(self, arguments: list[str], *, strike: tuple[int, str] | None) -> int:
+        """The exit code of a run that is struck by a signal while the n-th request waits."""
+        self.sent.clear()
+        known, pids, lock = threading.Event(), list[int](), threading.Lock()
+
+        def fault(seen: Seen, _: int) -> Fault | None:
+            found = QUESTION.search(str(seen.body["messages"][-1]["content"]))
+            if found is None or not found[1].strip("|"):
+                return None  # a probe
+            with lock:
+                self.sent[found[1]] += 1
+                is_it = strike is not None and self.sent.total() == strike[0]
+                times = self.sent[found[1]]
+            if is_it and strike is not None and known.wait(10):
+                os.kill(pids[0], getattr(signal, strike[1]))
+            if "reject" in found[1]:
+                return Fault("http_400")
+            return Fault("http_500") if "broken" in found[1] or ("flaky" in found[1] and times == 1) else None
+
+        def started(pid: int) -> None:
+            pids.append(pid)
+            known.set()
+
+        self.server.faults = fault
+        return self.forker.run(["run", "--config", "pipeline.yaml", *arguments], started)
+
+    def lines(self) -> dict[str, list[dict[str, Any]]]:
+        """The records of the output, of all shards, in the order of their runs."""
+        found: dict[str, list[dict[str, Any]]] = {"results": [], "errors": []}
+        for path in sorted((self.folder / "out").glob("*.jsonl")):
+            kind = "results" if path.name.startswith("results") else "errors"
+            if path.name != "accepted.jsonl":
+                found[kind] += whole_lines(path)[0]
+        return {kind: sorted(lines, key=lambda line: int(line["run"])) for kind, lines in found.items()}
+
+
+def answer(prompt: str, _schema: Mapping[str, Any] | None) -> str:
+    """Return what was sent of the document."""
+    found = QUESTION.search(prompt)
+    return json.dumps({"summary": found[1] if found else ""})
+
+
+@contextmanager
+def worlds(folder: Path) -> Iterator[Any]:
+    """Makes worlds in one folder with one server."""
+    (folder / "agents").mkdir()
+    with FakeLLM(("small",), answer=answer) as server:
+        provider = {"base_url": server.url, "model": "small", "max_retries": 0, "retry_base_delay": 0.01}
+        config = {
+            "provider": "vllm",
+            "agent": "small",
+            "agents_dir": "agents",
+            "input": {"min_documents": 0},
+            "output": {"uri": "out"},
+            "fallback": [],
+            "vllm": provider,
+            "runner": {"concurrency": 3, "max_error_rate": 1, "fail_fast": 0, "abort_error_rate": 1, "lock_wait_s": 5},
+        }
+        (folder / "pipeline.yaml").write_text(json.dumps(config), encoding="utf-8")
+        forker = Forker(folder, {})
+        try:
+            yield lambda: World(folder, server, forker)
+        finally:
+            forker.close()
+
+
+def play(folder: Path, *, examples: int) -> None:
+    """Plays so many histories of three runs."""
+    with worlds(folder) as new_world:
+
+        @settings(max_examples=examples, deadline=None, suppress_health_check=[*HealthCheck], database=None)
+        @given(st.lists(CASES, min_size=2, max_size=3))
+        def history(cases: list[Case]) -> None:
+            world = new_world()
+            for case in cases:
+                world.run(case)
+
+        history()
+
+
+def test_no_record_holds_another_questions_answer(tmp_path: Path) -> None:
+    """A few histories of runs with any settings over any documents, with stops and kills."""
+    play(tmp_path, examples=8)
+
+
+@pytest.mark.slow
+def test_no_record_holds_another_questions_answer_in_many_histories(tmp_path: Path) -> None:
+    """The same for many histories."""
+    play(tmp_path, examples=60 * EXAMPLES)
