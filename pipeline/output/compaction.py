@@ -1,18 +1,20 @@
 """Rewriting of existing records: compact keeps the last line of each id, purge removes chosen documents.
 
-It must not add or change a record, and a kill at any time must not lose a record that is to be kept.
+It must not add a record, nor change one except for a note that names a removed document, and a kill at any time must
+not lose a record that is to be kept.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from typing import Any
 
 from pipeline.output.accepted import NAME as ACCEPTED
 from pipeline.output.accepted import from_lines, to_lines
 from pipeline.output.backend import OutputBackend
+from pipeline.output.copies import COPY_NOTES
 from pipeline.output.index import Index
 from pipeline.output.lines import parse
 from pipeline.output.record_keys import RecordKey
@@ -33,9 +35,28 @@ def compact(backend: OutputBackend, index: Index, *, gone: Gone = lambda *_: Fal
     """
     backend.sync()
     failures = _current_failures(backend, index)
-    backend.rewrite("errors", ((line, key) for line, key in failures if not _goes(line, key, gone)))
+    backend.rewrite("errors", _kept(failures, gone))
     results = last_lines(backend)
-    backend.rewrite("results", ((line, key) for line, key in results if not _goes(line, key, gone)))
+    backend.rewrite("results", _kept(results, gone))
+
+
+def _kept(lines: Iterable[tuple[bytes, RecordKey]], gone: Gone) -> Iterator[tuple[bytes, RecordKey]]:
+    for line, key in lines:
+        if not _goes(line, key, gone):
+            yield _without_names(line, gone), key
+
+
+def _without_names(line: bytes, gone: Gone) -> bytes:
+    """Return the line without the id of a removed document that a note (`shared:ID`, `reused:ID`) names."""
+    if b'"shared:' not in line and b'"reused:' not in line:
+        return line
+    record = parse(line) or {}
+    at = str(record.get("finished_at", ""))
+    notes = [note.partition(":") for note in record["notes"]]
+    kept = [kind if kind in COPY_NOTES and gone(rest, at) else kind + mark + rest for kind, mark, rest in notes]
+    if kept == record["notes"]:
+        return line
+    return json.dumps({**record, "notes": kept}, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n"
 
 
 def last_lines(backend: OutputBackend) -> Iterator[tuple[bytes, RecordKey]]:

@@ -202,6 +202,8 @@ class LocalBackend:
             return
         gone = False
         for path in self._record_files(kind):
+            if since and self._is_siblings(path):
+                continue
             try:
                 yield from read_records(path, kind)
             except FileGoneError:

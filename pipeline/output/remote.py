@@ -202,7 +202,9 @@ class RemoteBackend:
         gone = True
         while gone:
             self._parts.refresh()
-            parts = [part for part in self._parts.parts(kind) if part.run >= since and part not in seen]
+            parts = [part for part in self._parts.parts(kind) if part not in seen]
+            if since:
+                parts = [part for part in parts if part.run >= since and not self._is_siblings(part)]
             gone = False
             for part in parts:
                 lines = self._parts.lines(part)

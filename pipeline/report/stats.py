@@ -11,6 +11,7 @@ from copy import deepcopy
 from typing import Any
 
 from pipeline.errors import REASKED
+from pipeline.output.copies import COPY_NOTES
 from pipeline.records import ExtractionAttempt, Failure, Result, Unchanged, Usage
 from pipeline.report import timeline
 
@@ -182,7 +183,8 @@ def quantile_s(latency: Numbers, share: float) -> float | None:
 
 def _count_notes(notes: Numbers, names: Sequence[str]) -> None:
     for name in names:
-        _bump(notes, name.partition(":")[0] if name.startswith(("shared:", "reused:")) else name)
+        kind = name.partition(":")[0]
+        _bump(notes, kind if kind in COPY_NOTES else name)
 
 
 def _count_fields(tables: Sequence[Numbers], output: Any) -> None:

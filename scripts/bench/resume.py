@@ -6,7 +6,7 @@ python scripts/bench resume --documents 200000
 
 Two ways to know what is done (lines, checkpoint), and with each the whole command over an input that has grown by one
 line: every line before it is held against its hash, and the new one is the first that is asked. The last row is
-without the look for the new line's bytes under another id (runner.duplicates).
+without the look for the new line's question under another id (runner.duplicates).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _records(pattern: dict[str, object], documents: int) -> Iterator[str]:
     for number in range(documents):
         place = f"{INPUT}#{number + 1}"
         digest = hashlib.sha256(_line(number).rstrip("\n").encode()).hexdigest()
-        record = {**pattern, "id": place, "uri": place, "sha256": digest}
+        record = {**pattern, "id": place, "uri": place, "sha256": digest, "question_sha256": digest}
         yield json.dumps(record, separators=(",", ":")) + "\n"  # as the pipeline writes, which is read fastest
 
 

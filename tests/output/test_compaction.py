@@ -107,6 +107,18 @@ def test_purging_takes_documents_out_of_everything(config: OutputConfig) -> None
     assert [index.known(id) is None for id in "abcd"] == [True, False, False, True]
 
 
+def test_purging_takes_the_id_out_of_the_notes_of_identical_documents(config: OutputConfig) -> None:
+    """They keep their records, and the other notes; compacting alone changes none."""
+    with opened(config) as output:
+        for name, notes in {"a": (), "b": ("shared:a", "encoding:cp1252"), "c": ("reused:b",)}.items():
+            output.write(replace(result(name), notes=notes))
+        compact(output.backend, output.index)
+    with opened(config) as output:
+        purge(output.backend, output.index, gone=lambda id, _: id == "a")
+    kept = {key.id: json.loads(line)["notes"] for line, key in backend_of(config).records("results")}
+    assert kept == {"b": ["shared", "encoding:cp1252"], "c": ["reused:b"]}
+
+
 def test_a_documents_last_line_says_how_old_it_is(config: OutputConfig) -> None:
     """A document that was done again lately stays."""
     fill(config)

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from pipeline.errors import ConfigError, InternalError, OutputError
 from pipeline.output import Output, folder_of, scan
 from pipeline.output.line_file import LineFile
 from pipeline.output.lines import RECENT_BYTES, last_object, mend
-from pipeline.records import Failure, ModelMetadata, Result, Usage
+from pipeline.output.record_keys import _glance, key_of_outcome
+from pipeline.records import Failure, ModelMetadata, Result, Stamp, Usage, to_line
 from pipeline.shards import Shard
 
 HERE = Path(__file__).resolve().parents[1]
@@ -212,6 +214,7 @@ def test_records_are_synced_when_the_oldest_is_due(tmp_path: Path) -> None:
 KEEP_WRITING = """
 import sys
 from test_output import failure, opened, result
+from dataclasses import replace
 from pathlib import Path
 output = opened(Path(sys.argv[1]), run_id=sys.argv[2])
 for number in range(int(sys.argv[3]), 10**9):
@@ -273,6 +276,14 @@ def test_an_old_line_with_a_second_start_or_nuls_is_not_taken_for_whole(tmp_path
         ids_of_all = ("a", 'quo"ted', "back\\slash", "hole", "merged", "tail")
         assert [id for id in ids_of_all if output.index.known(id)] == ["a", 'quo"ted', "back\\slash", "tail"]
     assert path.read_bytes() == good + tail
+
+
+@pytest.mark.parametrize("question", [None, "0123456789abcdef" * 4])
+def test_a_glance_takes_every_line_that_is_written(question: str | None) -> None:
+    """A line that needs the whole parser takes three times as long: the layouts must follow one another."""
+    written = replace(result("a"), question_sha256=question)
+    stamp = Stamp(3, "r", "0/2")
+    assert _glance(to_line(written, stamp)) == key_of_outcome(written, stamp)
 
 
 def test_the_next_run_has_the_next_number_whatever_is_left_of_the_last(tmp_path: Path) -> None:
