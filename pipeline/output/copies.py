@@ -59,7 +59,10 @@ class Copied:
 
 
 class Copies:
-    """The copies of one run; `claim` and `answered_before` may be called from any thread."""
+    """The copies of one run; `claim` and `answered_before` may be called from any thread.
+
+    `waiting`: how many wait for a record. `is_last_pass`: those whose originals have none to share are asked themselves.
+    """
 
     def __init__(self, index: Index, *, run: int, doubtful: Mapping[str, int]) -> None:
         """`run`: the number of this run. `doubtful`: results that are to be asked again, each with its run.
@@ -70,7 +73,7 @@ class Copies:
         self.waiting = 0
         self._index = index
         self._doubtful = doubtful
-        self._is_last_pass = False
+        self.is_last_pass = False
         self._has_snapshot = False
         self._snapshot = threading.Lock()
         self._claims = threading.Lock()
@@ -91,12 +94,12 @@ class Copies:
         """Return True while the original's record is of this run and can be shared, or may still become so."""
         known = self._index.known(original)
         if known is None or known.run != self.run:
-            return not self._is_last_pass
+            return not self.is_last_pass
         return not known.failed or _is_shared(known.reason)
 
     def answered_before(self, question: str, fingerprint: str, document_id: str) -> tuple[str, int] | None:
         """Return another document that was asked this question before this run, and the run of its result."""
-        if self._is_last_pass:
+        if self.is_last_pass:
             return None
         with self._snapshot:
             if not self._has_snapshot:
@@ -173,7 +176,7 @@ class Copies:
 
     def begin_last_pass(self) -> None:
         """Have the documents that still wait asked themselves: from now on nothing waits for an unfinished original."""
-        self._is_last_pass = True
+        self.is_last_pass = True
         self._index.rows("CREATE INDEX waiting_ids ON waiting (id)")
 
     def wants(self, document_id: str) -> bool:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from pipeline.report import tables
 from pipeline.report.answers import answers_section
 from pipeline.report.markup import section, table, text
-from pipeline.report.numbers_text import cached_share, documents_per_second, duration_text
+from pipeline.report.numbers_text import cached_share, copied, documents_per_second, duration_text
 from pipeline.report.profile_page import profile_section
 from pipeline.report.profile_text import move_text
 from pipeline.report.remaining import RemainingFailures, untried_reasons
@@ -169,6 +169,7 @@ def _request_tiles(run: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("tokens out", f"{total['completion_tokens']:,}", ""),
         ("cached tokens", "" if cached is None else percent(cached), "share of the prompt tokens"),
         ("requests", f"{total['attempts']:,}", ""),
+        ("not sent", f"{sum(copied(stats)):,}" if sum(copied(stats)) else "", "documents identical to others"),
         ("corrections", f"{total['reasks']:,}" if total["reasks"] else "", "requests after an invalid answer"),
         ("repaired answers", f"{total['repaired']:,}" if total["repaired"] else "", "valid, but not clean JSON"),
     ]

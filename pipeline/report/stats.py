@@ -149,9 +149,9 @@ def tally_in(tally: Numbers, outcome: Result | Failure) -> None:
         tally["failed"] += 1
         return
     tally["done"] += 1
-    tally["repaired"] += outcome.repaired
     if not outcome.attempts:
         return
+    tally["repaired"] += outcome.repaired
     latency = tally["latency"]
     latency["max_s"] = max(latency["max_s"], outcome.latency_s)
     latency["sum_s"] += outcome.latency_s

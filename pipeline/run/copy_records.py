@@ -36,7 +36,7 @@ def end_copies(runner: Runner) -> None:
     if copies.waiting and runner.end is None:
         runner.ask_copies(copies)
         _write(copies, runner)
-    if copies.waiting and runner.end is None and runner.listed_whole:
+    if copies.waiting and runner.end is None and runner.job.budget is None:
         told = f"{plural(copies.waiting, 'document')} waiting for the result of an identical one got none"
         runner.finish(StopReason.of_error(TryLaterError(f"{told}; run the same command again")))
 

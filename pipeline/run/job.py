@@ -76,8 +76,13 @@ class Job:
         return 0 if self.copies is None else self.copies.waiting
 
     def allows(self, tried: int) -> bool:
-        """Return True while one more document than these, and the copies that wait, may be tried."""
-        return self.budget is None or tried + self.copies_waiting < self.budget
+        """Return True while one more document than these, and the copies that wait, may be tried.
+
+        When those that wait are asked themselves, they have been counted before.
+        """
+        is_counted = self.copies is not None and not self.copies.is_last_pass
+        waiting = self.copies_waiting if is_counted else 0
+        return self.budget is None or tried + waiting < self.budget
 
     def releases(self, entry: Entry) -> bool:
         """Have a document wait no longer; return False when it did not wait for the record of another one."""

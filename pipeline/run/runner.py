@@ -105,7 +105,7 @@ class Runner:
 
     def ask_copies(self, copies: Copies) -> None:
         """Have the documents asked that wait for a record in vain: the input is listed once more for them."""
-        if self._reading or self.end is not None:
+        if self._reading or self._backlog or self.end is not None:
             return
         copies.begin_last_pass()
         self._feeder, self._reading = self._new_reader(self.job.relist, copies), True

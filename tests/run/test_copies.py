@@ -126,6 +126,14 @@ def test_copies_of_what_failed_for_a_server_are_asked_themselves(
     assert all(line["attempts"] for line in place.lines("errors.jsonl"))
 
 
+def test_copies_that_are_asked_count_once_for_the_limit(place: Place) -> None:
+    """They were counted when they began to wait."""
+    write_lines(place, ["good", *["[[fault:http_500*1]] bad"] * 3])
+    place.run(*LENIENT, "--limit", "4", "--set", "vllm.max_retries=0")
+    counts = place.last_run()["counts"]
+    assert (counts["done"], counts["failed"], counts["left"]) == (3, 1, 0)
+
+
 def test_a_record_is_copied_only_when_the_whole_digest_is_equal(place: Place) -> None:
     """The index finds by 60 bits; here the other bits of one line differ, and its document is asked."""
     write_lines(place, ["one", "two"])
