@@ -76,7 +76,7 @@ class OutputBackend(Protocol):
     def records(self, kind: Kind, *, since: int = 0) -> Iterator[tuple[bytes, RecordKey]]:
         """Yield every valid line of a kind with its key, of all shards; for one document, the later line counts.
 
-        `since`: only lines of this shard from that run on are needed; others may be skipped.
+        `since`: only lines of this shard from that run on are needed; these come first, others may be skipped.
         """
 
     def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, RecordKey]]) -> None:

@@ -61,7 +61,7 @@ class Copied:
 class Copies:
     """The copies of one run; `claim` and `answered_before` may be called from any thread.
 
-    `waiting`: how many wait for a record. `is_last_pass`: those whose originals have none to share are asked themselves.
+    `waiting`: how many wait for a record. `is_last_pass`: those whose originals have none are asked themselves.
     """
 
     def __init__(self, index: Index, *, run: int, doubtful: Mapping[str, int]) -> None:

@@ -22,7 +22,7 @@ from pipeline.output.index import Index
 from pipeline.output.line_file import LineFile
 from pipeline.output.lines import Damage, mend, read_lines, rewrite
 from pipeline.output.lock import Lock, acquire, try_gate
-from pipeline.output.record_files import RECORD_FILE, make_folder, note_sibling, read_records
+from pipeline.output.record_files import RECORD_FILE, make_folder, note_sibling, read_records, records_by_run
 from pipeline.output.record_keys import KINDS, Kind, RecordKey, key_reader
 from pipeline.output.runs import RUNS, read_runs
 from pipeline.output.shared_files import FileGoneError, names_in, read_if_there, until_unchanged
@@ -205,7 +205,7 @@ class LocalBackend:
             if since and self._is_siblings(path):
                 continue
             try:
-                yield from read_records(path, kind)
+                yield from records_by_run(path, kind, since=since)
             except FileGoneError:
                 gone = True
         if gone and (whole := self.folder / f"{kind}.jsonl").exists():

@@ -101,9 +101,9 @@ class PatientBackend:
         """Remove a file."""
         return self._patiently(lambda: self._inner.remove(name))
 
-    def records(self, kind: Kind) -> Iterator[tuple[bytes, RecordKey]]:
+    def records(self, kind: Kind, *, since: int = 0) -> Iterator[tuple[bytes, RecordKey]]:
         """Yield the records; an error while they are read is raised."""
-        return self._inner.records(kind)
+        return self._inner.records(kind, since=since)
 
     def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, RecordKey]]) -> None:
         """Replace the records; an error is raised."""

@@ -5,30 +5,77 @@ It must not change a file of records.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import ConfigError, OutputError
 from pipeline.output.index import Index
-from pipeline.output.lines import Damage, last_object, read_lines
+from pipeline.output.lines import MAX_LINE_BYTES, Damage, last_object, parse, read_lines
 from pipeline.output.record_keys import Kind, RecordKey, key_of, key_reader
+from pipeline.output.shared_files import unreadable
 from pipeline.stores import sync_folder
 from pipeline.stores.local import FOLDER_MODE
 
 RECORD_FILE = re.compile(r"(results|errors)(?:-\d{5}-of-(\d{5}))?\.jsonl")
 """The name of a file of records: its kind, and the count of shards."""
+_NEAR_BYTES = 1 << 20
+"""A search for the first line of a run ends this near: reading so much takes a few milliseconds."""
 
 
-def read_records(path: Path, kind: Kind) -> Iterator[tuple[bytes, RecordKey]]:
-    """Yield the valid lines of a file with their keys, each line with its LF."""
-    take = key_reader(kind, str(path))
+def read_records(
+    path: Path, kind: Kind, *, start: int = 0, end: int | None = None
+) -> Iterator[tuple[bytes, RecordKey]]:
+    """Yield the valid lines of a file of this kind that begin in `start` to `end`, ending in LF, with their keys."""
+    take, damage = key_reader(kind, str(path)), Damage(size=start)
 
     def pair(line: bytes, recent: bool) -> tuple[bytes, RecordKey] | None:
         key = take(line, recent)
         return None if key is None else (line if line.endswith(b"\n") else line + b"\n", key)
 
-    return read_lines(path, pair, Damage())
+    for each in read_lines(path, pair, damage):
+        yield each
+        if end is not None and damage.size >= end:
+            return
+
+
+def records_by_run(
+    path: Path, kind: Kind, *, since: int, near_bytes: int = _NEAR_BYTES
+) -> Iterator[tuple[bytes, RecordKey]]:
+    """Yield the valid lines of a file with their keys, those of run `since` and later ones first.
+
+    `near_bytes`: so much before them may be read as well.
+    """
+    start = _start_of_run(path, since, near_bytes=near_bytes) if since else 0
+    yield from read_records(path, kind, start=start)
+    if start:
+        yield from read_records(path, kind, end=start)
+
+
+def _start_of_run(path: Path, run: int, *, near_bytes: int) -> int:
+    """Return the start of a line near the first one of this run, in a file in the order of its runs; 0 when unclear.
+
+    Files of one writer are in this order. A compacted file may not be: lines of the run can be before this place.
+    """
+    try:
+        with path.open("rb") as stream:
+            low, high = 0, stream.seek(0, os.SEEK_END)
+            while high - low > near_bytes:
+                middle = (low + high) // 2
+                stream.seek(middle)
+                stream.readline(MAX_LINE_BYTES)
+                found = parse(stream.readline(MAX_LINE_BYTES)) or {}
+                if not isinstance(found.get("run"), int):
+                    return 0
+                low, high = (low, middle) if found["run"] >= run else (middle, high)
+            if low:
+                stream.seek(low)
+                stream.readline(MAX_LINE_BYTES)
+                low = stream.tell()
+            return low
+    except OSError as exc:
+        raise unreadable(path, exc) from exc
 
 
 def note_sibling(path: Path, index: Index) -> None:

@@ -6,12 +6,11 @@ It must not accept a truncated line: a recent line, or one not in the layout of 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import ConfigError
-from pipeline.output.lines import Damage, parse, read_lines
+from pipeline.output.lines import parse
 from pipeline.records import RECORD_VERSION, Failure, Result, Stamp
 
 Kind = Literal["results", "errors"]
@@ -82,17 +81,6 @@ def key_reader(kind: Kind, where: str) -> Callable[[bytes, bool], RecordKey | No
         return key
 
     return take
-
-
-def read_records(path: Path, kind: Kind, *, start: int = 0) -> Iterator[tuple[bytes, RecordKey]]:
-    """Yield every valid line of a file of this kind from byte `start`, ending in LF, with its key."""
-    take = key_reader(kind, str(path))
-
-    def pair(line: bytes, recent: bool) -> tuple[bytes, RecordKey] | None:
-        key = take(line, recent)
-        return None if key is None else (line if line.endswith(b"\n") else line + b"\n", key)
-
-    return read_lines(path, pair, Damage(size=start))
 
 
 def key_of(line: Mapping[str, Any], where: str) -> RecordKey:

@@ -12,12 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pipeline.config import OutputConfig
 from pipeline.errors import ConfigError, InternalError, OutputError
 from pipeline.output import Output, folder_of, scan
 from pipeline.output.line_file import LineFile
 from pipeline.output.lines import RECENT_BYTES, last_object, mend
+from pipeline.output.record_files import records_by_run
 from pipeline.output.record_keys import _glance, key_of_outcome
 from pipeline.records import Failure, ModelMetadata, Result, Stamp, Usage, to_line
 from pipeline.shards import Shard
@@ -214,7 +217,6 @@ def test_records_are_synced_when_the_oldest_is_due(tmp_path: Path) -> None:
 KEEP_WRITING = """
 import sys
 from test_output import failure, opened, result
-from dataclasses import replace
 from pathlib import Path
 output = opened(Path(sys.argv[1]), run_id=sys.argv[2])
 for number in range(int(sys.argv[3]), 10**9):
@@ -284,6 +286,26 @@ def test_a_glance_takes_every_line_that_is_written(question: str | None) -> None
     written = replace(result("a"), question_sha256=question)
     stamp = Stamp(3, "r", "0/2")
     assert _glance(to_line(written, stamp)) == key_of_outcome(written, stamp)
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 300)), max_size=30), st.integers(0, 10), st.booleans())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_records_from_a_run_on_come_first_and_none_is_missed(
+    tmp_path: Path, written: list[tuple[int, int]], since: int, is_compacted: bool
+) -> None:
+    """A file of one writer is in the order of its runs; a compacted one may be in any order."""
+    path = tmp_path / "results.jsonl"
+    records = written if is_compacted else sorted(written)
+    lines = [
+        to_line(result(str(number), output="x" * size), Stamp(run, "r")) for number, (run, size) in enumerate(records)
+    ]
+    path.write_bytes(b"".join(lines))
+    found = [(int(key.id), key.run) for _, key in records_by_run(path, "results", since=since, near_bytes=500)]
+    assert sorted(found) == [(number, run) for number, (run, _) in enumerate(records)]
+    if not is_compacted and since:
+        wanted = [number for number, (run, _) in enumerate(records) if run >= since]
+        place = [number for number, _ in found]
+        assert not wanted or place.index(wanted[-1]) <= len(wanted) + 2
 
 
 def test_the_next_run_has_the_next_number_whatever_is_left_of_the_last(tmp_path: Path) -> None:
