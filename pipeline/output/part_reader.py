@@ -82,14 +82,14 @@ class PartReader:
         """Return True when no other run can replace the part: all parts without shards, else those of this shard."""
         return self._shard.count == 0 or part.shard == self._shard
 
-    def _is_siblings(self, part: Part) -> bool:
+    def is_siblings(self, part: Part) -> bool:
         """Return True for a part of another shard of the same count."""
         return self._shard.count > 0 and part.shard.count == self._shard.count and not self.is_own(part)
 
     def add_to(self, index: Index, part: Part) -> bool:
         """Index a part unless it belongs to another shard; return False when it was deleted meanwhile."""
         index.met(part.run)
-        if self._is_siblings(part):
+        if self.is_siblings(part):
             return True
         record_keys = self.record_keys(part)
         if record_keys is None:

@@ -204,7 +204,7 @@ class RemoteBackend:
             self._parts.refresh()
             parts = [part for part in self._parts.parts(kind) if part not in seen]
             if since:
-                parts = [part for part in parts if part.run >= since and not self._is_siblings(part)]
+                parts = [part for part in parts if part.run >= since and not self._parts.is_siblings(part)]
             gone = False
             for part in parts:
                 lines = self._parts.lines(part)
