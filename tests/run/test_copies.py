@@ -152,7 +152,7 @@ def test_a_record_is_copied_only_when_the_whole_digest_is_equal(place: Place) ->
 
 def test_a_file_that_is_gone_before_its_copy_is_asked(place: Place) -> None:
     """Its original failed for a server, and the second listing no longer has it: it is left, and the exit code is 3."""
-    waiting = place.folder / "inbox" / "b.txt"
+    waiting = place.folder / "inbox" / "c.txt"
 
     def broken(seen: Seen, _: int) -> Fault | None:
         if seen.document != "bad.txt":
@@ -161,10 +161,10 @@ def test_a_file_that_is_gone_before_its_copy_is_asked(place: Place) -> None:
             waiting.unlink()
         return Fault("http_500")
 
-    write_files(place, ["a.txt", "b.txt"], "[[doc:bad.txt]] bad")
-    write_files(place, ["c.txt"], "[[doc:good.txt]] good")
+    write_files(place, ["a.txt", "c.txt"], "[[doc:bad.txt]] bad")
+    write_files(place, ["b.txt"], "[[doc:good.txt]] good")
     place.server.faults = broken
-    ran = place.run(*LENIENT, "--set", "vllm.max_retries=0", code=3)
+    ran = place.run(*LENIENT, "--concurrency", "2", "--set", "vllm.max_retries=0", code=3)
     assert "1 document waiting for the result of an identical one got none" in ran.err
     counts = place.last_run()["counts"]
     assert (counts["done"], counts["failed"], counts["left"]) == (1, 1, 1)
