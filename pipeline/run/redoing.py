@@ -15,8 +15,10 @@ from pipeline.config.loading import masked
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import REASONS, ConfigError
 from pipeline.output import Index, Output, OutputBackend, left_out, read_runs
+from pipeline.output.copies import Copies
 from pipeline.run.options import RunOptions
 from pipeline.run.plan import ExtractionPlan
+from pipeline.run.prompt_length import to_ask_again
 from pipeline.run.selection import SelectionRules, sample_threshold
 from pipeline.shards import Shard
 
@@ -42,6 +44,13 @@ def _check_reasons(names: frozenset[str]) -> None:
     for name in sorted(names - set(REASONS)):
         hint = nearest_hint(name, REASONS)
         raise ConfigError(f"--only-failed: got {name!r}, need reasons of: {', '.join(REASONS)}{hint}")
+
+
+def copies_of(options: RunOptions, app: AppConfig, *, output: Output) -> Copies | None:
+    """Return what finds documents that are asked the same; None when each document is to be asked."""
+    if app.runner.duplicates == "ask" or options.redo == "all":
+        return None
+    return Copies(output.index, run=output.stamp.run, doubtful=to_ask_again(output.runs()))
 
 
 _LINES_READ = 5000

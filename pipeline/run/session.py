@@ -21,7 +21,6 @@ from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import EXIT_INTERNAL, ConfigError, PipelineError, TryLaterError
 from pipeline.logs import active_handler
 from pipeline.output import Output, left_out, scan, tidy
-from pipeline.output.copies import Copies
 from pipeline.records import Entry
 from pipeline.report.stats import RunStats
 from pipeline.run import dry_run, machine
@@ -35,7 +34,7 @@ from pipeline.run.placeholders import PlaceholderWatch
 from pipeline.run.plan import ExtractionPlan, build_plan
 from pipeline.run.progress import Progress, make_progress
 from pipeline.run.prompt_length import to_ask_again
-from pipeline.run.redoing import check_redo, equate_former, rules_of
+from pipeline.run.redoing import check_redo, copies_of, equate_former, rules_of
 from pipeline.run.refresh import Refresher
 from pipeline.run.resuming import has_records
 from pipeline.run.runner import Runner
@@ -172,7 +171,7 @@ class _Session:
             supervisor=self._supervisor(stop),
             watcher=display,
             budget=options.limit,
-            copies=self._copies(),
+            copies=copies_of(options, self.app, output=self.output),
             until=self.until,
             patience=self.patience,
         )
@@ -208,12 +207,6 @@ class _Session:
     def _relist(self) -> Iterator[Entry]:
         """List the input once more, without counting it."""
         return load_entries(self.app.input, output=left_out(self.app), counts=ListingCounts(), patience=self.patience)
-
-    def _copies(self) -> Copies | None:
-        """Return the copies of this run; None when each document is to be asked."""
-        if self.app.runner.duplicates == "ask" or self.options.redo == "all":
-            return None
-        return Copies(self.output.index, run=self.output.stamp.run, doubtful=to_ask_again(self.output.runs()))
 
     def _supervisor(self, stop: threading.Event) -> Refresher:
         resumes = has_records(self.output, self.app, self.plan)
