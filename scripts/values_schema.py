@@ -37,6 +37,9 @@ _TOLERATION = [
         "then": {"required": ["effect"], "properties": {"effect": {"const": "NoExecute"}}},
     },
 ]
+_DNS_LABEL = {"maxLength": 63, "pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"}
+_ADDRESS = {"pattern": "^([0-9]{1,3}([.][0-9]{1,3}){3}|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)$"}
+_NOT_NEGATIVE = {"minimum": 0}
 _SELECTED = ["In", "NotIn", "Exists", "DoesNotExist"]
 _STRICTER: dict[str, list[dict[str, Any]]] = {
     "io.k8s.api.core.v1.Toleration": _TOLERATION,
@@ -48,7 +51,24 @@ _STRICTER: dict[str, list[dict[str, Any]]] = {
     ],
     "io.k8s.api.core.v1.VolumeMount": [{"properties": {"mountPath": {"pattern": "^/[^:]*$"}}}],
     "io.k8s.api.core.v1.SeccompProfile": [_one_of(type=["RuntimeDefault", "Unconfined", "Localhost"])],
-    "io.k8s.api.core.v1.PodSecurityContext": [_one_of(fsGroupChangePolicy=["OnRootMismatch", "Always"])],
+    "io.k8s.api.core.v1.PodSecurityContext": [
+        _one_of(fsGroupChangePolicy=["OnRootMismatch", "Always"]),
+        {"properties": dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"), _NOT_NEGATIVE)},
+    ],
+    "io.k8s.api.core.v1.SecurityContext": [{"properties": dict.fromkeys(("runAsUser", "runAsGroup"), _NOT_NEGATIVE)}],
+    # a name, and one source
+    "io.k8s.api.core.v1.Volume": [{"minProperties": 2, "maxProperties": 2, "properties": {"name": _DNS_LABEL}}],
+    "io.k8s.api.core.v1.EnvFromSource": [
+        {"oneOf": [{"required": [name]} for name in ("configMapRef", "secretRef")]},
+    ],
+    "io.k8s.api.core.v1.EnvVar": [
+        {"properties": {"name": {"pattern": "^[ -<>-~]+$"}}, "not": {"required": ["value", "valueFrom"]}},
+    ],
+    "io.k8s.api.core.v1.Container": [{"required": ["image"], "properties": {"name": _DNS_LABEL, "image": _TEXT}}],
+    "io.k8s.api.core.v1.HostAlias": [{"required": ["ip"], "properties": {"ip": _ADDRESS}}],
+    "io.k8s.api.core.v1.PodDNSConfig": [
+        {"properties": {"nameservers": {"maxItems": 3, "items": _ADDRESS}, "searches": {"maxItems": 32}}},
+    ],
 }
 """What the API server refuses beyond the published schemas, for the objects that values hold."""
 

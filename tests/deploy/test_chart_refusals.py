@@ -91,7 +91,15 @@ VOLUMES: list[Row] = [
         'initContainers: got a mount of "x"',
     ),
     ({"sidecars": [{"name": "pipeline", "image": "a"}]}, 'sidecars: got the name "pipeline" twice'),
-    ({"sidecars": [{"name": "a"}]}, 'sidecars: got "a" without an image'),
+    ({"sidecars": [{"name": "a"}]}, "sidecars/0"),
+    ({"sidecars": [{"name": "A", "image": "a"}]}, "sidecars/0/name"),
+    ({"extraVolumes": [{"name": "ca"}]}, "extraVolumes/0"),
+    ({"extraVolumes": [{**NEXT_VOLUME, "emptyDir": {}}]}, "extraVolumes/0"),
+    ({"extraVolumes": [{"name": "CA", "emptyDir": {}}]}, "extraVolumes/0/name"),
+    (
+        {"persistence": {"enabled": True, "accessModes": ["ReadWriteOncePod", "ReadWriteOnce"]}},
+        "ReadWriteOncePod alone",
+    ),
     ({"pipelineConfig.output.uri": "/results"}, 'pipelineConfig.output.uri: got "/results", which would be lost'),
     ({"pipelineConfig.output.uri": "/tmp/out"}, "which would be lost with the pod"),
 ]
@@ -127,7 +135,9 @@ PLACEMENT: list[Row] = [
         {"matchExpressions": [{"key": "a", "operator": "in", "values": ["b"]}]}
     ]}}}}, "operator"),
     ({"hostAliases": [{"ip": "10.0.0.1", "hostnames": ["a"]}] * 2}, 'hostAliases: got "10.0.0.1" twice'),
+    ({"hostAliases": [{"ip": "llm.internal", "hostnames": ["a"]}]}, "hostAliases/0/ip"),
     ({"dnsConfig": {"nameserver": ["10.0.0.1"]}}, "dnsConfig"),
+    ({"dnsConfig": {"nameservers": ["10.0.0.1"] * 4}}, "dnsConfig/nameservers"),
     ({"priorityClassName": "Batch Low"}, "priorityClassName"),
     ({"runtimeClassName": "gVisor"}, "runtimeClassName"),
 ]  # fmt: skip
@@ -138,6 +148,13 @@ IMAGES: list[Row] = [
     ({"image.repository": "team/extraction-pipeline:1.0"}, "image/repository"),
     ({"image.tag": "1.0/b"}, "image/tag"),
     ({"image.tag": "-1"}, "image/tag"),
+    ({"podSecurityContext.runAsUser": -1}, "podSecurityContext/runAsUser"),
+    ({"extraEnvFrom": [{"prefix": "A_"}]}, "extraEnvFrom/0"),
+    (
+        {"extraEnv": [{"name": "A", "value": "b", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]},
+        "extraEnv/0",
+    ),
+    ({"extraEnv": [{"name": "A=b", "value": "c"}]}, "extraEnv/0/name"),
     ({"podSecurityContext.runAsUser": 0}, "podSecurityContext.runAsUser: got 0 with runAsNonRoot: true"),
     ({"securityContext.runAsUser": 0}, "got 0 with runAsNonRoot: true"),
     ({"securityContext.privileged": True}, "securityContext.privileged: got true with allowPrivilegeEscalation: false"),
@@ -190,6 +207,8 @@ JOBS: list[Row] = [
         {"backfill": {"enabled": True}, "persistence": {"enabled": True, "accessModes": ["ReadWriteOncePod"]}},
         "backfill.parallelism: got 8 with persistence.accessModes ReadWriteOncePod",
     ),
+    ({"networkPolicy.egress": [{"cidr": "10.0.256.0/16", "ports": [1]}]}, "cidr"),
+    ({"backfill.parallelism": 100001}, "backfill/parallelism"),
     ({"networkPolicy.egress": [{"cidr": "10.0.0.0/99", "ports": [1]}]}, "cidr"),
     ({"extraObjects": [{"kind": "ConfigMap"}]}, "extraObjects"),
 ]  # fmt: skip
@@ -290,6 +309,13 @@ def test_a_value_that_is_null_or_not_there(key: str, default: Any) -> None:
         assert ran.stdout == template({"backfill.enabled": True}, kube="")
     elif ran.returncode:
         assert f"missing property '{key.rpartition('.')[2]}'" in ran.stderr
+
+
+def test_agents_that_no_config_map_can_hold_are_refused(tmp_path: Path) -> None:
+    """The server takes a megabyte."""
+    path = tmp_path / "values.yaml"
+    path.write_text(yaml.safe_dump({"agents": {"mine": "a: " + "b" * 1_000_000}}), encoding="utf-8")
+    assert "agents: got texts of 1000014 bytes" in refused(CRON, path)
 
 
 def test_the_built_in_agents_are_known() -> None:

@@ -18,6 +18,9 @@
 {{- include "extraction-pipeline.validateProviders" $config }}
 {{- include "extraction-pipeline.validateAgent" (dict "root" . "config" $config) }}
 {{- end }}
+{{- if gt (.Values.agents | toJson | len) 1000000 }}
+{{- fail (printf "agents: got texts of %d bytes, need at most 1,000,000, which is what a ConfigMap holds" (.Values.agents | toJson | len)) }}
+{{- end }}
 {{- range $name, $text := .Values.agents }}
 {{- with ($text | fromYaml).Error }}
 {{- fail (printf "agents.%s: got a text that is not YAML (%s)" $name .) }}

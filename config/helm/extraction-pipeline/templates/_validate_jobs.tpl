@@ -30,6 +30,10 @@
 {{- fail (printf "backfill.parallelism: got %v with persistence.accessModes ReadWriteOncePod, which lets one pod run; need 1, or ReadWriteMany" .parallelism) }}
 {{- end }}
 {{- end }}
+{{- $modes := .Values.persistence.accessModes | default list }}
+{{- if and (has "ReadWriteOncePod" $modes) (gt (len $modes) 1) }}
+{{- fail (printf "persistence.accessModes: got %s, need ReadWriteOncePod alone, or the others" (join ", " $modes)) }}
+{{- end }}
 {{- range $name := list "cronjob" "backfill" }}
 {{- if and (get $.Values $name).managedBy (semverCompare "<1.32.0-0" $.Capabilities.KubeVersion.Version) }}
 {{- fail (printf "%s.managedBy: got %q, need Kubernetes 1.32 or later (this is %s)" $name (get $.Values $name).managedBy $.Capabilities.KubeVersion.Version) }}

@@ -86,9 +86,6 @@
 {{- if has .name $names }}
 {{- fail (printf "%s: got the name %q twice (the program's own is pipeline); need another" $key .name) }}
 {{- end }}
-{{- if not .image }}
-{{- fail (printf "%s: got %q without an image" $key .name) }}
-{{- end }}
 {{- $names = append $names .name }}
 {{- end }}
 {{- end }}
