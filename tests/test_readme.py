@@ -30,6 +30,7 @@ WALKED = (
     ("README.md", "Your first record"),
     ("docs/quickstart.md", "Your first record"),
     ("docs/reruns.md", "Change a prompt safely"),
+    ("docs/examples.md", "Try one"),
 )
 """Sections whose first block is a sequence of commands with a test of its own."""
 
@@ -184,6 +185,19 @@ def test_the_way_to_the_first_record_can_be_walked(place: Place, page: str, coun
         assert shown
         expected = shown.group(1).replace("http://127.0.0.1:8000", place.server.url).splitlines()
         assert set(expected) <= set("".join(printed).splitlines())
+
+
+def test_an_example_can_be_walked(place: Place) -> None:
+    """Its commands end with three records and a grade."""
+    place.env |= {"PIPELINE_CONFIG": "", "VLLM_BASE_URL": place.server.url}
+    for words in map(shlex.split, section_commands(*WALKED[3])):
+        if words[0] == "cd":
+            place.folder = place.folder / words[1]
+            continue
+        ran = place.call(*words[1:])
+        assert ran.code == 0, f"{words}\n{ran.out}{ran.err}"
+    assert len(place.lines("results.jsonl")) == 3
+    assert "kind" in ran.out
 
 
 def test_every_other_command_runs(place: Place) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pipeline.cli.arguments import load_app
 from pipeline.cli.flags import add_config_flags
 from pipeline.config import OutputConfig
+from pipeline.config.keys import provider_key
 from pipeline.config.loading import describe
 from pipeline.config.yaml_file import dump_yaml
 from pipeline.errors import EXIT_CONFIG, EXIT_LATER, EXIT_OK, PipelineError
@@ -45,13 +46,14 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         write_out(visible(f"warning: {warning}"))
     codes: list[int] = []
     for provider in plan.client.providers:
-        preflights = [_examined(provider, replica, first=not codes) for replica in provider.replicas]
+        source = app.places.get(provider_key(provider.name, "base_url"), "the default")
+        preflights = [_examined(provider, replica, first=not codes, source=source) for replica in provider.replicas]
         codes.append(min(EXIT_CONFIG if result.unpaid else _EXIT_CODES[result.status] for result in preflights))
     plan.client.close()
     return max(codes[0], _check_output(app.output))
 
 
-def _examined(provider: Provider, replica: Replica, *, first: bool) -> Preflight:
+def _examined(provider: Provider, replica: Replica, *, first: bool, source: str) -> Preflight:
     """What was found at one server, after it was printed, a block for each variant."""
     place = f"{provider.name} at {replica.client.model.endpoint}"
     found = examine(
@@ -65,6 +67,7 @@ def _examined(provider: Provider, replica: Replica, *, first: bool) -> Preflight
         named = f"{place}, variant {variant}" if len(replica.clients) > 1 else place
         proof = proof_state(replica.clients[variant])
         write_out("\n".join(_lines(named, preflight, first=first, proof=proof)))
+    write_out(visible(f"        address from: {source}"))
     if replica.client.endpoint.proxy:
         write_out(visible(f"        through the proxy {replica.client.endpoint.proxy}"))
     if found.status == "ok" and (served := side_by_side(replica.client, start=start_thread)) is not None:

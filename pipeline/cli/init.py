@@ -1,4 +1,4 @@
-"""`pipeline init DIR`: create a config, an agent with its schema and a document to start a project.
+"""`pipeline init DIR`: create a config, an agent with its schema and documents to start a project.
 
 It must not change or replace an existing file.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,35 +16,60 @@ from pipeline.config.json_schema import agent_schema, config_schema
 from pipeline.errors import EXIT_OK, ConfigError, OutputError
 from pipeline.terminal import pasteable, write_out
 
-EXAMPLES = "example:\n  pipeline init news && cd news && pipeline check"
+EXAMPLES = """\
+examples:
+  pipeline init my_project && cd my_project && pipeline check
+  pipeline init mails --example mail --provider ollama"""
 
-_PLACES = {
-    "config/default.yaml": "default.yaml",
-    "agents/my_agent.yaml": "my_agent.yaml",
-    "agents/my_agent.schema.json": "my_agent.schema.json",
-    "inbox/example.txt": "example.txt",
-}
-"""Place in the project → file in starter/."""
+CONFIG = "config/default.yaml"
 
-_PURPOSES = {
-    "config/default.yaml": "provider, agent, input and output",
-    "agents/my_agent.yaml": "the prompts",
-    "agents/my_agent.schema.json": "the JSON Schema of every result",
-    "inbox/example.txt": "a document for a first try",
-    "config/schemas/": "for completion and checks in your editor",
+
+@dataclass(frozen=True, slots=True)
+class Starter:
+    """An agent to start from: its name, the folder in starter/, and its documents."""
+
+    agent: str
+    folder: str
+    documents: tuple[str, ...]
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Place in the project → file in starter/."""
+        gold = {"gold.jsonl": f"{self.folder}/gold.jsonl"} if self.folder else {}
+        name = f"{self.folder}/agent" if self.folder else self.agent
+        return {
+            f"agents/{self.agent}.yaml": f"{name}.yaml",
+            f"agents/{self.agent}.schema.json": f"{name}.schema.json",
+            **{f"inbox/{each}": f"{self.folder}/{each}".lstrip("/") for each in self.documents},
+            **gold,
+        }
+
+
+PLAIN = Starter("my_agent", "", ("example.txt",))
+STARTERS: Mapping[str, Starter] = {
+    "mail": Starter("mail", "mail", ("offer.eml", "invoice.eml", "complaint.eml")),
+    "contracts": Starter("contracts", "contracts", ("lease.txt", "services.txt", "confidentiality.txt")),
+    "news": Starter("news", "news", ("harbour.txt", "earnings.txt", "strike.txt")),
+    "support": Starter("support", "support", ("tickets.jsonl",)),
 }
+"""`--example` → what it creates; each has three documents and their gold."""
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of this command."""
     command.add_argument("folder", metavar="DIR", help="the project's folder; existing files are not changed")
     command.add_argument("--provider", choices=("vllm", "ollama"), default="vllm", help="default: vllm")
+    command.add_argument(
+        "--example", choices=tuple(STARTERS), help="an agent with three documents and their gold (docs/examples.md)"
+    )
 
 
-def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:  # noqa: ARG001
+def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """Return 0 when all files are written; ConfigError before any write when one of them exists."""
     folder = Path(arguments.folder)
-    texts = _texts(arguments.provider)
+    starter = STARTERS.get(arguments.example, PLAIN)
+    server, remark = _server(arguments.provider, environ)
+    texts = _texts(starter, provider=arguments.provider, server=server)
     existing = [name for name in texts if (folder / name).exists()]
     if existing:
         raise ConfigError(f"init: {folder} has {', '.join(existing)} already, need a folder without them")
@@ -52,19 +78,41 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:  
             _write(folder / name, text)
     except OSError as cause:
         raise OutputError(f"init: {cause.filename or folder} cannot be written: {cause.strerror or cause}") from cause
-    write_out("\n".join(_next_steps(folder)))
+    write_out("\n".join(_next_steps(folder, starter, remark=remark)))
     return EXIT_OK
 
 
-def _texts(provider: str) -> dict[str, str]:
+def _server(provider: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return the provider's block of the config file, and a remark for the user; asks an Ollama for its models."""
+    if provider == "vllm":
+        return _starter_text("vllm.yaml"), ""
+    from pipeline.cli.ollama_models import found_server  # slow to import, and needed for Ollama only
+
+    found = found_server(environ)
+    text = _starter_text("ollama.yaml")
+    if found.base_url != found.default_url and "@" not in found.base_url:
+        text = text.replace("#  base_url: http://127.0.0.1:11434", f"  base_url: {json.dumps(found.base_url)}", 1)
+    if found.model:
+        named = f"model: {json.dumps(found.model)}"
+        text = text.replace(f"{'model: llama3.1':<28} #", f"{named:<28} #", 1)
+    return text, found.remark
+
+
+def _starter_text(name: str) -> str:
+    return (files("pipeline.cli") / "starter" / name).read_text(encoding="utf-8")
+
+
+def _texts(starter: Starter, *, provider: str, server: str) -> dict[str, str]:
     """Return the content of each file, by its place in the project."""
-    starter = files("pipeline.cli") / "starter"
-    texts = {place: (starter / name).read_text(encoding="utf-8") for place, name in _PLACES.items()}
-    config = texts["config/default.yaml"].replace("provider: vllm  ", f"provider: {provider:<6}", 1)
+    config = _starter_text("default.yaml").replace("provider: vllm  ", f"provider: {provider:<6}", 1)
+    agent = f"agent: {starter.agent}"
+    config = config.replace(
+        "agent: my_agent                # agents/my_agent.yaml", f"{agent:<31}# agents/{agent[7:]}.yaml"
+    )
     schemas = {"pipeline": config_schema(), "agent": agent_schema()}
     return {
-        **texts,
-        "config/default.yaml": config,
+        CONFIG: config.replace("# server\n", server, 1),
+        **{place: _starter_text(name) for place, name in starter.places.items()},
         **{f"config/schemas/{name}.schema.json": json.dumps(schema, indent=2) for name, schema in schemas.items()},
     }
 
@@ -72,12 +120,21 @@ def _texts(provider: str) -> dict[str, str]:
 def _write(path: Path, text: str) -> None:
     """Write a new file; FileExistsError when another process has just created it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("x", encoding="utf-8") as file:
+    with path.open("x", encoding="utf-8", newline="\n") as file:
         file.write(text if text.endswith("\n") else text + "\n")
 
 
-def _next_steps(folder: Path) -> list[str]:
-    files_made = [f"  {name:<30}{purpose}" for name, purpose in _PURPOSES.items()]
-    commands = ["pipeline check", "pipeline try inbox/example.txt", "pipeline run"]
+def _next_steps(folder: Path, starter: Starter, *, remark: str) -> list[str]:
+    purposes = {
+        CONFIG: "provider, agent, input and output",
+        f"agents/{starter.agent}.yaml": "the prompts",
+        f"agents/{starter.agent}.schema.json": "the JSON Schema of every result",
+        f"inbox/{starter.documents[0]}": "a document for a first try" if not starter.folder else "documents to try",
+        **({"gold.jsonl": "what the answers should be"} if starter.folder else {}),
+        "config/schemas/": "for completion and checks in your editor",
+    }
+    files_made = [f"  {name:<33}{purpose}" for name, purpose in purposes.items()]
+    commands = ["pipeline check", f"pipeline try inbox/{starter.documents[0]}", "pipeline run"]
     steps = [line for command in commands for line in pasteable("", command, indent=2)]
-    return [f"Created in {folder}:", *files_made, "", "Next:", *pasteable("", f"cd {folder}", indent=2), *steps]
+    told = ["", remark] if remark else []
+    return [f"Created in {folder}:", *files_made, *told, "", "Next:", *pasteable("", f"cd {folder}", indent=2), *steps]

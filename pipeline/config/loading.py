@@ -11,18 +11,21 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.api_keys import read_api_key as read_api_key
+from pipeline.config.api_keys import register_provider_secrets as register_provider_secrets
 from pipeline.config.constraints import Rule, Unacceptable, clean, hints_of, nearest, shown, unknown_key
 from pipeline.config.keys import env_names, known_keys, sections, split_key, top_keys, value_of_text
 from pipeline.config.misplaced import misplaced_settings
 from pipeline.config.models import AppConfig, OllamaConfig, ProviderConfig, ValueSource, VLLMConfig, rule_of
-from pipeline.config.redaction import FATAL_CHARS, MASK, SECRETS
-from pipeline.config.texts import is_header_text, is_secret_name, mask_url
+from pipeline.config.ollama_host import host_variable
+from pipeline.config.redaction import SECRETS
+from pipeline.config.texts import is_secret_name, mask_url
 from pipeline.config.yaml_file import load_yaml as load_yaml
-from pipeline.errors import ConfigError, SettingError
+from pipeline.errors import ConfigError
 
 MAX_ERRORS = 20
 PROVIDER_TYPES: Mapping[str, type[ProviderConfig]] = {"ollama": OllamaConfig, "vllm": VLLMConfig, "openai": VLLMConfig}
-_RANK: Mapping[ValueSource, int] = {"file": 1, "env": 2, "flag": 3}
+_RANK: Mapping[ValueSource, int] = {"default": 0, "file": 1, "env": 2, "flag": 3}
 _KINDS: Mapping[type, str] = {str: "a text", list: "a list", bool: "true or false"}
 _NAMES = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
@@ -63,8 +66,10 @@ def load_config(
     ConfigError lists all errors, one per line.
     """
     errors: list[str] = []
-    given = {} if path is None else _of_file(load_yaml(path), str(path), errors)
-    given |= _of_environment(os.environ if environ is None else environ)
+    environ = os.environ if environ is None else environ
+    given = {key: _Given(value, "default", place) for key, (value, place) in host_variable(environ).items()}
+    given |= {} if path is None else _of_file(load_yaml(path), str(path), errors)
+    given |= _of_environment(environ)
     for key, value in (overrides or {}).items():
         parsed = value_of_text(key, value) if isinstance(value, str) else value
         name, inside = split_key(key)
@@ -261,40 +266,3 @@ def _register_secrets(app: AppConfig) -> None:
         register_provider_secrets(config)
     for storage in (app.input.storage, app.output.storage):
         SECRETS.add(*(str(value) for name, value in storage.items() if value and is_secret_name(name)))
-
-
-def register_provider_secrets(config: ProviderConfig) -> None:
-    """Register the secrets of one provider; its key file is registered when it is read."""
-    SECRETS.add(config.api_key)
-    SECRETS.add_headers(config.headers)
-    for url in (config.base_url,) if isinstance(config.base_url, str) else config.base_url:
-        SECRETS.add_url(url)
-    if config.proxy:
-        SECRETS.add_url(config.proxy)
-
-
-def read_api_key(config: ProviderConfig) -> str:
-    """Return the API key, from the key file if one is set; SettingError, which never quotes the key."""
-    if not config.api_key_file:
-        return config.api_key
-    try:
-        key = Path(config.api_key_file).read_text("utf-8").strip()
-    except (OSError, ValueError) as cause:
-        why = getattr(cause, "strerror", None) or "not a text"
-        raise SettingError(
-            "api_key_file", f"got {_shown_path(config.api_key_file)} ({why}), need a file with the key"
-        ) from cause
-    if not key or not is_header_text(key):
-        message = f"got {_shown_path(config.api_key_file)} (no key for a header), need a file of one line"
-        raise SettingError("api_key_file", message)
-    SECRETS.add(key)
-    return key
-
-
-def _shown_path(text: str) -> str:
-    """Return the path for a message; masked when it looks like a key that was set in place of a file name."""
-    path = Path(text)
-    if len(text) < FATAL_CHARS or len(path.parts) > 1 or path.suffix or path.exists():
-        return repr(text)
-    SECRETS.add(text)
-    return f"'{MASK}', which looks like the key itself,"

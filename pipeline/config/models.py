@@ -21,7 +21,8 @@ from pipeline.errors import ConfigError
 Overflow = Literal["fail", "head", "head_tail"]
 Preflight = Literal["strict", "warn", "off"]
 Think = Literal["auto", "low", "medium", "high"]
-ValueSource = Literal["file", "env", "flag"]
+ValueSource = Literal["default", "file", "env", "flag"]
+"""`default`: from a variable of another program, such as OLLAMA_HOST, that nothing of ours overrides."""
 
 
 def _check_provider(config: OllamaConfig | VLLMConfig, section: str) -> None:
@@ -258,7 +259,7 @@ class AppConfig:
         return others(names, first=self.provider if first is None else first)
 
     def _names_ollama(self) -> bool:
-        return any(key.startswith("ollama.") and origin != "flag" for key, origin in self.origins.items())
+        return any(key.startswith("ollama.") and origin in ("file", "env") for key, origin in self.origins.items())
 
     def pinned(self, key: str) -> bool:
         """Return True when a flag or the environment set this dotted key, which overrides an agent file."""

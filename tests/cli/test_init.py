@@ -12,6 +12,7 @@ from conftest import PACKAGE_PARENT, Place, everything_below
 from jsonschema import Draft202012Validator
 
 from pipeline.agents import load_agent
+from pipeline.cli.init import STARTERS
 from pipeline.config.json_schema import agent_schema, config_schema
 from pipeline.config.loading import load_config
 
@@ -42,14 +43,15 @@ def test_its_document_becomes_a_valid_record(project: Place) -> None:
     assert "VALID" in project.call("try", "inbox/example.txt").out
     assert project.call("run").code == 0
     (line,) = project.lines("results.jsonl")
-    assert line["id"] == "example.txt" and line["output"]["evidence"]
+    assert line["id"] == "example.txt" and line["output"]["summary"]
 
 
 def test_its_files_load_and_name_their_schemas(project: Place) -> None:
     """What an editor finds beside them is what they fit."""
     app = load_config(project.folder / "config" / "default.yaml", environ={})
     assert (app.provider, app.agent) == ("vllm", "my_agent")
-    assert load_agent("my_agent", agents_dir=project.folder / "agents").compiled.has_quotes
+    # a model that follows the schema passes, whatever it writes: no text of it has to stand in the document
+    assert not load_agent("my_agent", agents_dir=project.folder / "agents").compiled.has_quotes
     for name in ("config/default.yaml", "agents/my_agent.yaml"):
         path = project.folder / name
         found = NAMES.match(path.read_text(encoding="utf-8"))
@@ -59,9 +61,52 @@ def test_its_files_load_and_name_their_schemas(project: Place) -> None:
 
 
 def test_the_provider_can_be_chosen(place: Place) -> None:
-    """For those who have an Ollama."""
-    assert place.call("init", "news", "--provider", "ollama").code == 0
-    assert load_config(place.folder / "news" / "config" / "default.yaml", environ={}).provider == "ollama"
+    """With an Ollama that answers: its address and a model that it has, and the commands work as they are printed."""
+    place.env |= {"PIPELINE_CONFIG": "", "OLLAMA_HOST": place.server.url.removeprefix("http://")}
+    ran = place.call("init", "news", "--provider", "ollama")
+    assert ran.code == 0 and "has the model llama3.1:latest" in ran.out
+    app = load_config(place.folder / "news" / "config" / "default.yaml", environ={})
+    assert (app.provider, app.ollama.model, app.ollama.base_url) == ("ollama", "llama3.1:latest", place.server.url)
+    place.folder = place.folder / "news"
+    assert place.call("run").code == 0
+
+
+def test_without_an_ollama_its_block_works_as_it_is(place: Place) -> None:
+    """The address is left to OLLAMA_HOST; `check` says where it came from, and how to start a server."""
+    place.env |= {"PIPELINE_CONFIG": "", "OLLAMA_HOST": "127.0.0.1:1"}
+    assert "No Ollama answers at http://127.0.0.1:1." in place.call("init", "news", "--provider", "ollama").out
+    place.folder = place.folder / "news"
+    ran = place.call("check")
+    assert ran.code == 3 and "ollama serve" in ran.out
+    assert "address from: config/default.yaml" in ran.out
+
+
+@pytest.mark.parametrize("name", STARTERS)
+def test_each_example_runs_and_has_its_gold(place: Place, name: str) -> None:
+    """Three documents become three records; each gold line has the id and the sha256 of one, and fits the schema."""
+    place.env |= {"PIPELINE_CONFIG": "", "VLLM_BASE_URL": place.server.url}
+    assert place.call("init", "p", "--example", name).code == 0
+    place.folder = place.folder / "p"
+    ran = place.call("run")
+    assert ran.code == 0, ran.err
+    assert "placeholder" not in ran.err
+    records = {line["id"]: line["sha256"] for line in place.lines("results.jsonl")}
+    gold = [json.loads(line) for line in (place.folder / "gold.jsonl").read_text("utf-8").splitlines()]
+    assert {line["id"]: line["sha256"] for line in gold} == records
+    schema = load_agent(name, agents_dir=place.folder / "agents").schema
+    for line in gold:
+        Draft202012Validator({**schema, "required": []}).validate(line["gold"])
+
+
+def test_each_example_is_on_the_page_of_examples() -> None:
+    """docs/examples.md names them all, with their fields."""
+    page = (PACKAGE_PARENT / "docs" / "examples.md").read_text("utf-8")
+    for name, starter in STARTERS.items():
+        text = (PACKAGE_PARENT / "pipeline" / "cli" / "starter" / starter.folder / "agent.schema.json").read_text(
+            "utf-8"
+        )
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+        assert re.findall(r"`(\w+)`", row)[1:] == list(json.loads(text)["properties"])
 
 
 @pytest.mark.parametrize("name", ["config/default.yaml", "agents/my_agent.schema.json", "config/schemas"])

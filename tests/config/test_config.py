@@ -207,7 +207,7 @@ class TestPrecedence:
 
     def test_foreign_and_empty_variables_are_ignored(self) -> None:
         """Kubernetes injects VLLM_PORT; an empty variable counts as unset."""
-        environ = {"VLLM_PORT": "tcp://10.0.0.1:80", "VLLM_MODEL": "", "OLLAMA_HOST": "x", "PIPELINE_CONFIG": "y"}
+        environ = {"VLLM_PORT": "tcp://10.0.0.1:80", "VLLM_MODEL": "", "OLLAMA_MODELS": "x", "PIPELINE_CONFIG": "y"}
         app = load_config(None, environ=environ)
         assert app == AppConfig()
         assert app.origins == {}

@@ -1,0 +1,42 @@
+"""OLLAMA_HOST, the variable by which Ollama's own programs find the server, as the default of `ollama.base_url`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from pipeline.config.texts import is_http_url
+
+NAME = "OLLAMA_HOST"
+PORT = 11434
+_EVERY_ADDRESS = re.compile(r"^(0\.0\.0\.0|\[::\])(?=[:/]|$)")
+
+
+def host_variable(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Return `ollama.base_url` and the name of its place when the variable is set to something that is an address."""
+    url = address_of(environ.get(NAME, ""))
+    return {} if url is None else {"ollama.base_url": (url, f"environment variable {NAME}")}
+
+
+def address_of(host: str) -> str | None:
+    """Return the server's URL for a value of OLLAMA_HOST, read as Ollama 0.33 reads it; None for no address.
+
+    Without a scheme it is http and port 11434; with one, the scheme's own port. An address to listen on at all
+    interfaces is reached at the loopback address.
+    """
+    text = host.strip().strip("\"'").strip()
+    if not text:
+        return None
+    scheme, separator, rest = text.rpartition("://")
+    if not separator:
+        scheme, rest = "http", text
+    place, slash, path = rest.partition("/")
+    if re.fullmatch(r"[0-9A-Fa-f:]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*", place):
+        place = f"[{place}]"  # a plain IPv6 address
+    place = _EVERY_ADDRESS.sub("127.0.0.1", place)
+    if place.startswith(":"):
+        place = f"127.0.0.1{place}"
+    if not separator and not re.search(r":\d+$", place):
+        place = f"{place}:{PORT}"
+    url = f"{scheme.lower()}://{place}{slash}{path}".rstrip("/")
+    return url if is_http_url(url) else None
