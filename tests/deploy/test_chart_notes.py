@@ -112,7 +112,7 @@ def test_the_notes_say_how_a_backfill_is_changed_and_repaired() -> None:
 
 def test_the_notes_of_both_jobs_say_who_waits() -> None:
     """One output has one user at a time."""
-    assert "a nightly Job that meets the backfill waits for it until 5h after its scheduled time" in notes(
+    assert "a nightly Job that meets the backfill waits for it\nuntil 5h after its scheduled time" in notes(
         {"backfill.enabled": True}
     )
     suspended = notes({"backfill.enabled": True, "cronjob.suspend": True})

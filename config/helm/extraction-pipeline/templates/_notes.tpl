@@ -33,7 +33,8 @@ kubectl --namespace {{ .root.Release.Namespace }} run {{ .name }} --restart=Neve
 Backfill: Job {{ $job }}, {{ .shards }} shards{{ if not (kindIs "invalid" .parallelism) }}, {{ .parallelism }} at a time{{ end }}{{ if .suspend }}, suspended{{ end }}
 {{- if eq (toString $end.type) "Failed" }}
 The Job {{ $found.metadata.name }} had FAILED ({{ $end.reason }}{{ with $end.message }}: {{ . }}{{ end }}).
-{{ $job }} takes its place and does what remains. If the cause is not fixed, it fails again.
+{{ $job }} takes its place and does what remains.
+If the cause is not fixed, it fails again.
 {{- else if eq (toString $end.type) "Complete" }}
 It is COMPLETE: nothing runs until the question, the input, the output, the shards or backfill.revision change.
 {{- else if $found }}
