@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from pipeline.agents.fingerprints import questions_of
 from pipeline.cli.arguments import open_to_change, output_config
 from pipeline.cli.flags import add_out
 from pipeline.errors import EXIT_OK
+from pipeline.output import OutputBackend, read_runs
 from pipeline.output.compaction import PARQUET_NAME, compact, last_lines
 from pipeline.output.parquet import library, parquet
 from pipeline.terminal import write_out
@@ -29,6 +31,13 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _rows(backend: OutputBackend) -> Iterator[bytes]:
+    """Yield the Parquet file of the current results, with the columns of the newest agent's schema."""
+    asked = list(questions_of(read_runs(backend)))
+    schema = asked[-1].get("schema") if asked else None
+    return parquet((line for line, _ in last_lines(backend)), answer_schema=schema)
+
+
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """Rewrite the output under its lock; safe to kill and to repeat. Return the exit code."""
     config = output_config(arguments, environ=environ)
@@ -39,7 +48,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         compact(output.backend, output.index)
         names = ["results"]
         if arguments.format == "parquet":
-            output.backend.replace(PARQUET_NAME, parquet(line for line, _ in last_lines(output.backend)))
+            output.backend.replace(PARQUET_NAME, _rows(output.backend))
             names.append(PARQUET_NAME)
         write_out(
             f"{output.where}: {counts['done'] + counts['stale']:,} results and {counts['failed']:,} errors,"

@@ -1,7 +1,7 @@
 """Results as one Parquet file, for query engines that read columns.
 
-It must not hold more than a batch of rows. Free-form fields (output, metadata) are columns of JSON text, so that
-results of different agents or schema versions fit into one table.
+It must not hold more than a batch of rows. `output` has a nested column for each property that the agent's schema gives
+a type; what does not fit there, such as a value of an older schema, is null, and its path is in `misfits`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from itertools import islice
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.output.columns import ColumnType, ListOf, Struct, column_type, in_column
 
 _ROWS = 2000
 _TEXTS = ("id", "uri", "sha256", "agent", "variant", "fingerprint", "run_id", "shard", "version")
 _NUMBERS = ("attempts", "reasks", "context_length", "document_chars", "run")
 _MODEL = ("provider", "name", "endpoint", "digest")
 _USAGE = ("prompt_tokens", "completion_tokens")
-_JSON = ("output", "metadata")
 
 
 def library() -> Any:
@@ -34,15 +34,19 @@ def library() -> Any:
     return pyarrow
 
 
-def parquet(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the bytes of a Parquet file in pieces, from lines of results."""
+def parquet(lines: Iterable[bytes], *, answer_schema: Mapping[str, Any] | None) -> Iterator[bytes]:
+    """Yield the bytes of a Parquet file in pieces, from lines of results.
+
+    `answer_schema`: that of the newest answers; without one `output` is JSON text.
+    """
     pyarrow = library()
-    schema = _schema(pyarrow)
+    output = column_type(answer_schema)
+    schema = _schema(pyarrow, output)
     sink = _Pieces()
     source = iter(lines)
     writer = pyarrow.parquet.ParquetWriter(sink, schema, compression="zstd")
     while batch := list(islice(source, _ROWS)):
-        writer.write_table(pyarrow.Table.from_pylist([_row(json.loads(line)) for line in batch], schema=schema))
+        writer.write_table(pyarrow.Table.from_pylist([_row(json.loads(line), output) for line in batch], schema=schema))
         yield sink.taken()
     writer.close()
     yield sink.taken()
@@ -68,10 +72,12 @@ class _Pieces(io.RawIOBase):
         return b"".join(pieces)
 
 
-def _schema(pyarrow: Any) -> Any:
+def _schema(pyarrow: Any, output: ColumnType) -> Any:
     columns = {
         **dict.fromkeys(_TEXTS, pyarrow.string()),
-        **dict.fromkeys(_JSON, pyarrow.string()),
+        "output": _arrow(pyarrow, output),
+        "misfits": pyarrow.list_(pyarrow.string()),
+        "metadata": pyarrow.string(),
         **{f"model_{name}": pyarrow.string() for name in _MODEL},
         **dict.fromkeys((*_NUMBERS, *_USAGE), pyarrow.int64()),
         "repaired": pyarrow.bool_(),
@@ -82,12 +88,25 @@ def _schema(pyarrow: Any) -> Any:
     return pyarrow.schema(list(columns.items()))
 
 
-def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+def _arrow(pyarrow: Any, kind: ColumnType) -> Any:
+    """Return the library's type for a column type."""
+    if isinstance(kind, ListOf):
+        return pyarrow.list_(_arrow(pyarrow, kind.item))
+    if isinstance(kind, Struct):
+        return pyarrow.struct([(name, _arrow(pyarrow, each)) for name, each in kind.fields.items()])
+    scalars = {"integer": pyarrow.int64(), "number": pyarrow.float64(), "boolean": pyarrow.bool_()}
+    return scalars.get(kind, pyarrow.string())
+
+
+def _row(record: Mapping[str, Any], output: ColumnType) -> dict[str, Any]:
+    misfits: list[str] = []
     model = record.get("model") or {}
     usage = record.get("usage") or {}
     return {
         **{name: record.get(name) for name in (*_TEXTS, *_NUMBERS, "repaired", "notes", "latency_s")},
-        **{name: json.dumps(record.get(name), ensure_ascii=False) for name in _JSON},
+        "output": in_column(record.get("output"), output, misfits),
+        "misfits": list(dict.fromkeys(misfits)),
+        "metadata": json.dumps(record.get("metadata"), ensure_ascii=False),
         **{f"model_{name}": model.get(name) for name in _MODEL},
         **{name: usage.get(name) for name in _USAGE},
         "finished_at": datetime.fromisoformat(record["finished_at"].replace("Z", "+00:00")),

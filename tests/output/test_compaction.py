@@ -206,7 +206,7 @@ def dying_lines(backend: LocalBackend) -> Any:
 
 
 def test_parquet_holds_the_last_line_of_each_id(place: Place) -> None:
-    """Read by DuckDB: typed columns, and JSON text for what an agent shapes."""
+    """Read by DuckDB: typed columns, also for each property of the answer."""
     duckdb = pytest.importorskip("duckdb")
     place.documents(4)
     place.run()
@@ -214,7 +214,7 @@ def test_parquet_holds_the_last_line_of_each_id(place: Place) -> None:
     place.run()
     ran = place.call("compact", "out", "--format", "parquet")
     assert (ran.code, place.done()) == (0, {f"d00{n}.txt": 1 for n in range(4)}), ran.err
-    columns = "id, run, output->>'$.summary', date_diff('hour', finished_at, now())"
+    columns = "id, run, output.summary, date_diff('hour', finished_at, now())"
     rows = duckdb.sql(f"SELECT {columns} FROM '{place.folder}/out/results.parquet'").fetchall()
     assert sorted((id, run) for id, run, _, _ in rows) == [(f"d00{n}.txt", 1 + (n == 1)) for n in range(4)]
     assert all(summary and hours in (0, 1) for _, _, summary, hours in rows)
