@@ -26,7 +26,7 @@ REPEAT_S = 30.0
 QUIET_LINES = 200
 _KEPT_WARNINGS = 500
 
-TALKATIVE = ("pypdf", "trafilatura", "htmldate", "justext", "chardet", "charset_normalizer")
+TALKATIVE = ("pypdfium2", "trafilatura", "htmldate", "justext", "chardet", "charset_normalizer")
 """Libraries that log long warnings that quote the document; they are silenced, as a failure has its record."""
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

@@ -55,16 +55,15 @@ def load_entries(
 ) -> Iterator[Entry]:
     """Yield the entries of all inputs in turn, listed lazily; `output` (a folder, or a prefix) is left out.
 
-    ConfigError before the listing for a missing input. MissingExtraError when a file needs an extra that is not
-    installed: at once for one of the first files, else when it is listed. TryLaterError when the listing is
+    ConfigError before the listing for a missing input. MissingExtraError when each of the first documents needs
+    an extra that is not installed; else such a document fails. TryLaterError when the listing is
     interrupted. An unreadable file becomes an entry whose `read` fails. With `patience`, the listing and each `read`
     (which may then raise TryLaterError) wait for the end of an outage.
     """
     plan = ListingPlan(config, output, counts, clock, patience)
     origins = [open_origin(source, plan) for source in config.uri]
     if any(is_missing(extra) for extra in LIBRARIES):
-        for origin in origins:
-            check_extras(origin, lookup=format_of)
+        check_extras(origins, lookup=format_of)
     return (entry for origin in origins for entry in origin_entries(origin, plan, lookup=format_of))
 
 

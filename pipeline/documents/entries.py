@@ -24,7 +24,7 @@ from pipeline.documents.containers import (
     is_damaged,
     piece_entries,
 )
-from pipeline.documents.extras import require
+from pipeline.documents.extras import how_to_install, is_missing
 from pipeline.documents.files import Damage, ListedFile, read_file
 from pipeline.documents.known_encoding import encoding_of
 from pipeline.documents.looking import opened_twice, shown_format
@@ -105,7 +105,9 @@ def entries_of(file: ListedFile, rules: EntryRules) -> Iterator[Entry]:
     form = rules.lookup(name)
     if form is None:
         return _unsupported(file, extension_of(name) + compression.suffix, rules=rules)
-    check_extra(name, file.uri, lookup=rules.lookup)
+    if form.extra is not None and is_missing(form.extra):
+        message = how_to_install(form.extra, pattern="*" + suffix_of(name))
+        return iter((_failed(file, DocumentError("unsupported_format", message)),))
     if form.look is not None and not rules.is_known(file):
         file = replace(file, open=opened_twice(file.open)) if file.passing else file
         form = shown_format(form, _container(file, form.name, compression=compression, rules=rules))
@@ -140,13 +142,6 @@ def _watched(entries: Iterator[Entry], id: str, *, whole: Callable[[str], None])
         if entry.id == id and is_damaged(entry):
             return
     whole(id)
-
-
-def check_extra(name: str, shown: str, *, lookup: Lookup) -> None:
-    """Raise MissingExtraError when the format of this name needs a library that is not installed."""
-    form = lookup(name)
-    if form is not None and form.extra is not None:
-        require(form.extra, what=shown, pattern="*" + suffix_of(name))
 
 
 def _container(file: ListedFile, form: str, *, compression: Compression, rules: EntryRules) -> Container:

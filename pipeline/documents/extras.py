@@ -5,31 +5,34 @@ They must not be imported before the first file of such a format.
 
 from __future__ import annotations
 
-import importlib
+import functools
 import importlib.util
+import sys
 from collections.abc import Mapping
 
 from pipeline.errors import ConfigError
 
-LIBRARIES: Mapping[str, str] = {"html": "trafilatura", "pdf": "pypdf"}
+LIBRARIES: Mapping[str, str] = {"html": "trafilatura", "mail": "oxmsg", "pdf": "pypdfium2"}
 """The library of each extra of setup.cfg that a format needs."""
+
+
+class MissingExtraError(ConfigError):
+    """Every document needs a library that is not installed."""
 
 
 def is_missing(extra: str) -> bool:
     """Return True when the extra's library is not installed."""
-    return importlib.util.find_spec(LIBRARIES[extra]) is None
-
-
-class MissingExtraError(ConfigError):
-    """A format's library is not installed."""
-
-
-def require(extra: str, *, what: str, pattern: str) -> None:
-    """Import the library of an extra; MissingExtraError naming the extra and the way to do without it."""
     library = LIBRARIES[extra]
-    try:
-        importlib.import_module(library)
-    except ImportError as cause:
-        message = f"{what}: reading it needs the library {library}, which cannot be imported ({cause.msg})"
-        way = f"pip install 'extraction-pipeline[{extra}]', or input.exclude: ['{pattern}']"
-        raise MissingExtraError(f"{message}: {way}") from cause
+    return sys.modules.get(library, library) is None or not _is_installed(library)
+
+
+def how_to_install(extra: str, *, pattern: str) -> str:
+    """Return the message about a file that needs an extra: the library, the command and the way to do without it."""
+    command = f"pip install 'extraction-pipeline[{extra}]'"
+    needed = f"reading it needs the library {LIBRARIES[extra]}, which is not installed"
+    return f"{needed}: {command}, or input.exclude: ['{pattern}']"
+
+
+@functools.cache
+def _is_installed(library: str) -> bool:
+    return importlib.util.find_spec(library) is not None

@@ -6,18 +6,28 @@ Data only: each format is decoded by a module of its own. A suffix may be follow
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import BinaryIO
 
-from pipeline.documents.containers import Format
+from pipeline.documents.containers import Container, Format
 from pipeline.documents.decode import decode_json, decode_row, decode_text
 from pipeline.documents.entries import suffix_of
 from pipeline.documents.html import decode_html
 from pipeline.documents.json_file import JSON_LINES, look_at_json
 from pipeline.documents.mail import decode_mail
+from pipeline.documents.mbox import is_mailbox, split_mailbox
+from pipeline.documents.msg import decode_msg
 from pipeline.documents.pdf import decode_pdf
 from pipeline.documents.tables import split_records, split_tabbed_records
 
 _TEXT = Format("text", decode_text)
+_MAILBOX = Format("mail", decode_mail, split=split_mailbox, heavy=True)
 _HTML = Format("html", decode_html, extra="html", heavy=True)
+
+
+def _look_at_mail(stream: BinaryIO, container: Container) -> Format | None:  # noqa: ARG001 (a mailbox needs no setting)
+    """Return the format of a mailbox that is named like a message; None for a message."""
+    return _MAILBOX if is_mailbox(stream) else None
+
 
 FORMATS: Mapping[str, Format] = {
     ".txt": _TEXT,
@@ -34,7 +44,9 @@ FORMATS: Mapping[str, Format] = {
     ".csv": Format("csv", decode_row, split=split_records),
     ".tsv": Format("tsv", decode_row, split=split_tabbed_records),
     ".pdf": Format("pdf", decode_pdf, extra="pdf", heavy=True),
-    ".eml": Format("mail", decode_mail, heavy=True),
+    ".eml": Format("mail", decode_mail, heavy=True, look=_look_at_mail),
+    ".mbox": _MAILBOX,
+    ".msg": Format("msg", decode_msg, extra="mail", heavy=True),
 }
 """Formats by lower-case suffix, without the suffix of a compression."""
 

@@ -23,8 +23,6 @@ from pipeline.documents.formats import BY_NAME
 from pipeline.documents.helper_messages import read_message, write_message
 from pipeline.errors import DocumentError
 
-_HEAVY = {"html": ("html",), "pdf": ("pdf",)}
-
 
 def main() -> None:
     """Serve requests until the input ends."""
@@ -48,9 +46,9 @@ def main() -> None:
 
 def _reply(request: dict[str, Any], data: bytes) -> dict[str, Any]:
     form = BY_NAME[request["format"]]
-    for extra in _HEAVY.get(form.name, ()):  # imports must not count against the document's limits
-        with suppress(ImportError):
-            importlib.import_module(LIBRARIES[extra])
+    if form.extra is not None:
+        with suppress(ImportError):  # imports must not count against the document's limits
+            importlib.import_module(LIBRARIES[form.extra])
     try:
         _limit(request["cpu_s"], request["memory_mb"])
         decoded: Decoded = form.decode(data, request["text_field"])

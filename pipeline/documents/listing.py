@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,8 @@ from pipeline.config.limits import limits_of
 from pipeline.documents.buckets import open_bucket
 from pipeline.documents.compression import split_compression
 from pipeline.documents.containers import describe
-from pipeline.documents.entries import EntryRules, Lookup, check_extra, entries_of, is_chosen, is_stream
+from pipeline.documents.entries import EntryRules, Lookup, archive_of, entries_of, is_chosen, is_stream, suffix_of
+from pipeline.documents.extras import MissingExtraError, how_to_install, is_missing
 from pipeline.documents.files import ListedFile
 from pipeline.documents.patterns import PathFilter, select
 from pipeline.documents.sources import DocumentSource, Files, ListingCounts, ListingPlan, fixed_parts
@@ -144,10 +145,19 @@ def _chosen_files(
     return (file for file in files if is_chosen(file.relative, chosen))
 
 
-def check_extras(origin: DocumentSource, *, lookup: Lookup) -> None:
-    """Raise MissingExtraError when one of the first files needs a library that is not installed."""
-    for file in islice(origin.files(lambda _: None), _LOOKED_AT_BEFORE):
-        check_extra(split_compression(file.relative)[0], printable(file.relative), lookup=lookup)
+def check_extras(origins: Iterable[DocumentSource], *, lookup: Lookup) -> None:
+    """Raise MissingExtraError when each of the first documents needs a library that is not installed."""
+    first = ""
+    files = (file for origin in origins for file in origin.files(lambda _: None))
+    for file in islice(files, _LOOKED_AT_BEFORE):
+        name = split_compression(file.relative)[0]
+        form = lookup(name)
+        if archive_of(file.relative) is not None or (form and (form.extra is None or not is_missing(form.extra))):
+            return
+        if form is not None and form.extra is not None and not first:
+            first = f"{printable(file.relative)}: {how_to_install(form.extra, pattern='*' + suffix_of(name))}"
+    if first:
+        raise MissingExtraError(first)
 
 
 def origin_entries(origin: DocumentSource, plan: ListingPlan, *, lookup: Lookup) -> Iterator[Entry]:

@@ -90,7 +90,7 @@ def read_part(part: Message, depth: int = 0) -> Reading:
         if children is None:
             return _text(part, "text/plain")
         readings = [read_part(child, depth + 1) for child in children]
-        return _chosen(readings) if kind == "multipart/alternative" else _joined(readings)
+        return choose(readings) if kind == "multipart/alternative" else _joined(readings)
     return _leaf(part, kind)
 
 
@@ -101,7 +101,7 @@ def _joined(readings: Iterable[Reading]) -> Reading:
     return whole
 
 
-def _chosen(readings: list[Reading]) -> Reading:
+def choose(readings: list[Reading]) -> Reading:
     """Return the alternative that is read: the plain text, unless it lacks what another one holds."""
     filled = [reading for reading in readings if reading.text]
     plain = next((reading for reading in filled if reading.kind == "text/plain"), None)

@@ -14,7 +14,7 @@ from conftest import COMMAND
 HEAVY = {
     *("rich", "requests", "urllib3", "jsonschema", "referencing", "yaml", "obstore", "zstandard", "charset_normalizer"),
     "chardet",
-    *("pypdf", "trafilatura", "lxml", "prometheus_client", "sqlite3", "ssl", "http", "email", "asyncio"),
+    *("pypdfium2", "trafilatura", "lxml", "prometheus_client", "sqlite3", "ssl", "http", "email", "asyncio"),
 }
 CODE = """
 import sys
@@ -49,7 +49,7 @@ def test_a_run_imports_no_library_that_it_does_not_need() -> None:
     """No live block without a terminal, no object store for a folder, no reader of formats that are not there."""
     code = "import sys, pipeline.run.session, pipeline.run.runner; print(' '.join(sys.modules))"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    heavy = {"rich", "obstore", "pypdf", "trafilatura", "lxml", "prometheus_client", "asyncio"}
+    heavy = {"rich", "obstore", "pypdfium2", "trafilatura", "lxml", "prometheus_client", "asyncio"}
     assert {name.split(".")[0] for name in child.stdout.split()} & heavy == set()
 
 

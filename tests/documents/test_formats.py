@@ -17,8 +17,11 @@ from pipeline.config import InputConfig, InputSource
 from pipeline.documents import ListingCounts, decode, load_entries
 from pipeline.documents.extras import MissingExtraError
 from pipeline.documents.html import read_page
+from pipeline.documents.text_quality import implausible_share
 from pipeline.errors import DocumentError
 from pipeline.records import Document, Entry
+
+CASES = Path(__file__).parents[1] / "data" / "documents"
 
 
 def document(form: str, data: bytes) -> Document:
@@ -99,7 +102,37 @@ def test_a_pdf_gives_the_text_of_its_pages() -> None:
 
 def test_a_pdf_without_a_text_layer_is_empty() -> None:
     """The message says what it needs."""
-    assert problem("pdf", pdf(["", ""])) == ("document_empty", "the PDF has no text layer on its 2 pages: it needs OCR")
+    needed = (
+        "the PDF has no text layer on its 2 pages: add a text layer by OCR, for example with `ocrmypdf in.pdf out.pdf`"
+    )
+    assert problem("pdf", pdf(["", ""])) == ("document_empty", needed)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "notes"),
+    [
+        ("01_one_text_page_then_scanned_pages.pdf", "takimata sanctus est Lorem ipsum", ("pages_without_text:2",)),
+        ("02_filled_form_field.pdf", "new officer:\nname: Jane Doe, Chief Executive", ("form_fields_added",)),
+        ("03_freetext_annotation.pdf", "new officer:\nJane Doe, Chief Executive", ("annotations_added",)),
+        ("05_hyphenated_line_end.pdf", "chief finan-\ncial officer", ()),
+    ],
+)
+def test_what_a_pdf_shows_is_its_text(name: str, text: str, notes: tuple[str, ...]) -> None:
+    """Values of form fields and free-text annotations, too; pages without text are counted."""
+    found = document("pdf", (CASES / "pdf" / name).read_bytes())
+    assert text in found.text
+    assert found.notes == notes
+
+
+def test_a_pdf_whose_fonts_name_no_characters_is_noted_or_unreadable() -> None:
+    """The text would be garbage: control characters, or letters of many scripts."""
+    some = "The company \\001\\002\\003\\004\\005\\006 said so"
+    assert document("pdf", pdf([some])).notes == ("low_text_quality",)
+    reason, message = problem("pdf", pdf(["\\001\\002\\003 \\004\\005\\006 a"]))
+    assert (reason, "--force-ocr" in message) == ("document_unreadable", True)
+    assert implausible_share("ɹং Θͱݱ ၊ఆΕͨ༗ ػྲྀి౯ͷͻͱ ৺εένͰ") > 0.1
+    for text in (PROFIT, "日本銀行は金融政策を", "нефть и газ BP", "ราคาหุ้น", "कंपनी ने कहा", "µ-Meson 10 kΩ größer"):
+        assert implausible_share(text) == 0
 
 
 @pytest.mark.parametrize("algorithm", ["RC4-128", "AES-256"])
@@ -224,20 +257,37 @@ def test_what_is_no_table_is_one_failed_document(tmp_path: Path) -> None:
 # what is not installed
 
 
-@pytest.mark.parametrize(("name", "library", "extra"), [("a.html", "trafilatura", "html"), ("a.pdf", "pypdf", "pdf")])
-def test_a_missing_extra_is_named(
+@pytest.mark.parametrize(
+    ("name", "library", "extra"),
+    [("a.html", "trafilatura", "html"), ("a.pdf", "pypdfium2", "pdf"), ("a.msg", "oxmsg", "mail")],
+)
+def test_a_missing_extra_fails_the_documents_that_need_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, library: str, extra: str
 ) -> None:
-    """Before anything is read the error names the file, the extra and the way round it."""
-    for number in range(50):
+    """The others are read; the message names the command that installs it, and the way round it."""
+    for number in range(5):
         (tmp_path / f"a{number}.txt").write_text("x")
     (tmp_path / name).write_bytes(b"x")
     monkeypatch.setitem(sys.modules, library, None)
     config = InputConfig(uri=(InputSource(str(tmp_path)),))
-    with pytest.raises(MissingExtraError, match=rf"{name}.*extraction-pipeline\[{extra}\].*exclude: \['\*\.{extra}'\]"):
+    found = {entry.id: entry for entry in load_entries(config, output=None, counts=ListingCounts())}
+    assert len(found) == 6
+    command = rf"pip install 'extraction-pipeline\[{extra}\]', or input.exclude: \['\*\.{name[2:]}'\]"
+    with pytest.raises(DocumentError, match=command) as error:
+        found[name].read()
+    assert error.value.reason == "unsupported_format"
+
+
+def test_an_extra_that_every_document_needs_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing could be read: the settings must change first."""
+    (tmp_path / "a.pdf").write_bytes(b"x")
+    (tmp_path / "b.pdf.gz").write_bytes(b"x")
+    monkeypatch.setitem(sys.modules, "pypdfium2", None)
+    config = InputConfig(uri=(InputSource(str(tmp_path)),))
+    with pytest.raises(MissingExtraError, match=r"a.pdf: .*extraction-pipeline\[pdf\].*exclude: \['\*\.pdf'\]"):
         load_entries(config, output=None, counts=ListingCounts())
-    excluding = InputConfig(uri=config.uri, exclude=(f"*.{extra}",))
-    assert len(list(load_entries(excluding, output=None, counts=ListingCounts()))) == 50
+    (tmp_path / "c.tar").write_bytes(b"x")
+    assert len(list(load_entries(config, output=None, counts=ListingCounts()))) == 3
 
 
 # anything

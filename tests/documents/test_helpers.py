@@ -230,7 +230,7 @@ def test_light_documents_pay_nothing() -> None:
         "config = InputConfig(uri=(InputSource('in'),))\n"
         "for entry in load_entries(config, output=None, counts=ListingCounts()):\n"
         "    assert decode(entry, entry.read(), text_field='text').text == 'x'\n"
-        "heavy = {'trafilatura', 'lxml', 'pypdf', 'pipeline.documents.helper'} & set(sys.modules)\n"
+        "heavy = {'trafilatura', 'lxml', 'pypdfium2', 'pipeline.documents.helper'} & set(sys.modules)\n"
         "print(json.dumps([len(POOL._helpers), *sorted(heavy)]))\n"
     )
     assert json.loads(script(code).communicate(timeout=60)[0]) == [0]

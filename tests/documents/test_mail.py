@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 from email import message_from_bytes, policy
 from email.encoders import encode_base64
@@ -13,10 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import OUTLOOK, PROFIT, mail, page
 
+from pipeline.config import InputConfig, InputSource
+from pipeline.documents import ListingCounts, decode, load_entries
 from pipeline.documents.decode import Decoded
 from pipeline.documents.flowed import unflowed
 from pipeline.documents.mail import decode_mail
 from pipeline.documents.mail_headers import POLICY
+from pipeline.documents.msg import decode_msg
 from pipeline.errors import DocumentError
 
 CASES = Path(__file__).parents[1] / "data" / "documents" / "mail"
@@ -306,3 +310,85 @@ def test_every_text_that_is_no_lost_alternative_appears_in_order(tree: tuple[MIM
     assert -1 not in places
     assert places == sorted(places)
     assert "lost" not in found
+
+
+# many messages in a file, and Outlook's
+
+
+def messages(folder: Path, **more: object) -> list[tuple[str, str]]:
+    """Id and text, or reason, of each message of a folder."""
+    config = InputConfig(uri=(InputSource(str(folder)),), **more)  # type: ignore[arg-type]
+    found = []
+    for entry in load_entries(config, output=None, counts=ListingCounts()):
+        try:
+            found.append((entry.id, decode(entry, entry.read(), text_field="text").text))
+        except DocumentError as error:
+            found.append((entry.id, error.reason))
+    return found
+
+
+MAILBOX = (
+    b"From a@example.com Mon Mar  3 10:00:00 2025\nSubject: one\n\nfirst text\n\nFrom here on it is the same text.\n\n"
+    b"From b@example.com Mon Mar  3 11:00:00 2025\nSubject: two\n\nsecond\n>From us\n\n"
+    b"From c\nSubject: three\n\nthird\n"
+)
+
+
+@pytest.mark.parametrize("name", ["a.mbox", "a.eml", "a.mbox.gz"])
+def test_a_mailbox_is_a_file_of_many_messages(tmp_path: Path, name: str) -> None:
+    """Also when it is named like a message; a line of a text that begins with From does not begin a message."""
+    (tmp_path / name).write_bytes(gzip.compress(MAILBOX) if name.endswith(".gz") else MAILBOX)
+    assert messages(tmp_path) == [
+        (f"{name}#1", "Subject: one\n\nfirst text\n\nFrom here on it is the same text.\n\n"),
+        (f"{name}#2", "Subject: two\n\nsecond\n>From us\n\n"),
+        (f"{name}#3", "Subject: three\n\nthird\n"),
+    ]
+
+
+def test_a_mailbox_named_eml_of_an_archive(tmp_path: Path) -> None:
+    """Three messages were one text once; a single message is not looked at twice."""
+    case_name = "11_mbox_of_three_messages_named_eml.eml"
+    (tmp_path / "b.eml").write_bytes((CASES / case_name).read_bytes())
+    (tmp_path / "c.eml").write_bytes(b"From: x\nSubject: y\n\nwords")
+    assert messages(tmp_path) == [
+        ("b.eml#1", "Subject: one\nFrom: a@example.com\n\nfirst text\n\n"),
+        ("b.eml#2", "Subject: two\nFrom: b@example.com\n\nsecond text\n"),
+        ("c.eml", "Subject: y\nFrom: x\n\nwords"),
+    ]
+
+
+def test_a_long_message_of_a_mailbox_fails_alone(tmp_path: Path) -> None:
+    """No more than the limit is held of it, also of a line without an end."""
+    data = MAILBOX.replace(b"second", b"x" * 300_000)
+    (tmp_path / "a.mbox").write_bytes(data)
+    assert [text[:12] for _, text in messages(tmp_path, max_document_bytes=1000)] == [
+        "Subject: one", "document_too", "Subject: thr",
+    ]  # fmt: skip
+
+
+def test_an_outlook_message_is_read() -> None:
+    """Its text below its headers, as of any message."""
+    found = decode_msg((CASES / "outlook.msg").read_bytes(), "text")
+    sender = '"peterpan@neverland.com" <peterpan@neverland.com>'
+    assert found.text == f"Subject: This is the subject\nFrom: {sender}\n\nThis is a message"
+    assert found.metadata == {"subject": "This is the subject", "from": sender}
+    for data in (b"", b"no message", (CASES / "outlook.msg").read_bytes()[:4000]):
+        with pytest.raises(DocumentError) as error:
+            decode_msg(data, "text")
+        assert error.value.reason == "document_unreadable"
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_any_damage_to_an_outlook_message_is_its_own(data: st.DataObject) -> None:
+    """A document or a DocumentError."""
+    content = bytearray((CASES / "outlook.msg").read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at : at + 4] = data.draw(st.binary(min_size=4, max_size=4))
+    try:
+        found = decode_msg(bytes(content), "text")
+    except DocumentError as error:
+        assert error.reason in ("document_unreadable", "document_empty", "unsupported_format")
+    else:
+        assert found.text.strip()

@@ -24,10 +24,10 @@ def _numbers(version: str) -> tuple[int, ...]:
 def test_every_requirement_has_a_floor_that_can_be_installed() -> None:
     """One for each line of install_requires, and the extras that `all` names."""
     found = floors("all")
-    assert {"requests", "urllib3", "pyyaml", "jsonschema", "pypdf", "trafilatura", "pyarrow", "json-repair"} <= set(
+    assert {"requests", "urllib3", "pyyaml", "jsonschema", "pypdfium2", "trafilatura", "pyarrow", "json-repair"} <= set(
         found
     )
-    assert "pypdf" not in floors()
+    assert "pypdfium2" not in floors()
 
 
 def test_the_image_gets_no_version_below_the_floor() -> None:
