@@ -12,6 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+from pipeline.agents.examples import read_examples
 from pipeline.agents.files import BUILT_IN, agent_paths, read_agent_file, read_schema
 from pipeline.agents.fingerprints import fingerprint, former_fingerprints, question
 from pipeline.agents.prompts import check_prompts, check_variables, named_values, rendered
@@ -21,6 +22,7 @@ from pipeline.config.constraints import Rule, nearest_hint, shown
 from pipeline.config.keys import provider_key
 from pipeline.config.misplaced import agent_file_place
 from pipeline.config.request import merged
+from pipeline.config.resolved_agent import ANSWER_TURN, EXAMPLE_TURN, Example
 from pipeline.errors import ConfigError, SettingError
 from pipeline.records import Document
 
@@ -54,6 +56,7 @@ class Agent:
     user_prompt: str
     schema: Mapping[str, Any]
     compiled: CompiledSchema
+    examples: tuple[Example, ...]
     settings: AgentFile
     variants: Mapping[str, VariantFile]
 
@@ -82,6 +85,7 @@ def load_agent(name: str, *, agents_dir: str | Path | None = None) -> Agent:
     where = f"{path}: schema" if isinstance(settings.schema, Mapping) else f"{path}: schema ({settings.schema})"
     compiled = compile_schema(schema, where=where)
     check_known_keywords(compiled.schema, where=where)
+    examples = read_examples(settings.examples, compiled, path=path)
     return Agent(
         name=name,
         path=path,
@@ -90,6 +94,7 @@ def load_agent(name: str, *, agents_dir: str | Path | None = None) -> Agent:
         user_prompt=settings.user_prompt,
         schema=schema,
         compiled=compiled,
+        examples=examples,
         settings=settings,
         variants={DEFAULT_VARIANT: VariantFile(), **variants},
     )
@@ -136,6 +141,7 @@ def resolve(agent: Agent, app: AppConfig, *, variant: str) -> ResolvedAgentConfi
         model=None if app.pinned(provider_key(provider, "model")) else _model(layers, provider),
         system_prompt=_set(layers, "system_prompt"),
         user_prompt=_set(layers, "user_prompt"),
+        examples=agent.examples,
         schema=agent.schema,
         max_tokens=own.get("max_tokens"),
         temperature=own.get("temperature"),
@@ -186,9 +192,18 @@ def _sampling(app: AppConfig, layers: tuple[VariantFile, AgentFile], provider: s
 
 
 def render(resolved: ResolvedAgentConfig, document: Document) -> dict[str, str]:
-    """Return the prompts for a document; its text is substituted once, so that a `$` in it is kept."""
+    """Return the prompts for a document; its text is substituted once, so that a `$` in it is kept.
+
+    The texts of examples stand in the user prompt as the document's does, without any metadata.
+    """
+    turns: dict[str, str] = {}
+    for number, example in enumerate(resolved.examples, 1):
+        text = Document("", "", "", example.document)
+        turns[f"{EXAMPLE_TURN}{number}"] = rendered(resolved.user_prompt, text)
+        turns[f"{EXAMPLE_TURN}{number}{ANSWER_TURN}"] = example.output
     return {
         "system": Template(resolved.system_prompt).substitute({}),
+        **turns,
         "user": rendered(resolved.user_prompt, document),
     }
 

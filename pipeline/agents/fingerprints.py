@@ -43,7 +43,8 @@ def question(resolved: ResolvedAgentConfig, provider_config: ProviderConfig) -> 
         "max_tokens": own.get("max_tokens", provider_config.max_tokens),
         "temperature": own.get("temperature", provider_config.temperature),
     }
-    optional = {"parameters": _parameters(*_extras(provider_config), resolved.request)}
+    examples = [[example.document, example.output] for example in resolved.examples]
+    optional = {"examples": examples, "parameters": _parameters(*_extras(provider_config), resolved.request)}
     return {**asked, **{key: value for key, value in optional.items() if value}}
 
 

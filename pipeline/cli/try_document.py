@@ -17,6 +17,7 @@ from typing import Any
 from pipeline.cli.arguments import load_app
 from pipeline.cli.flags import add_config_flags, count
 from pipeline.config import AppConfig
+from pipeline.config.resolved_agent import EXAMPLE_TURN
 from pipeline.documents import FORMATS, ListingCounts, load_entries
 from pipeline.documents.metadata_names import METADATA, aliases_of, is_filled
 from pipeline.errors import EXIT_FAILURES, EXIT_LATER, EXIT_OK, REASONS, ConfigError, TryLaterError
@@ -112,6 +113,10 @@ class Transcript:
             known = system == self._system
             self._heading("system prompt" + (", the same as before" if known else f", {len(system):,} characters"))
             self._text("" if known else system, tint=DIM)
+            for name, text in question.prompts.items():
+                if name.startswith(EXAMPLE_TURN) and not known:
+                    self._heading(f"{name.replace('_', ' ')}, {len(text):,} characters")
+                    self._text(text, tint=DIM)
             self._heading(f"user prompt, {len(user):,} characters")
             self._text(user, tint=DIM)
         self._system = system

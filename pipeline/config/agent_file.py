@@ -47,6 +47,7 @@ class AgentFile(_ExtractionSettings):
     schema: str | Mapping[str, Any]
     description: str = ""
     system_prompt: str = ""
+    examples: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
     variables: tuple[str, ...] = ()
     variants: Mapping[str, Any] = field(default_factory=dict, hash=False)
 

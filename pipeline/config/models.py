@@ -264,36 +264,3 @@ class AppConfig:
     def pinned(self, key: str) -> bool:
         """Return True when a flag or the environment set this dotted key, which overrides an agent file."""
         return self.origins.get(key) in ("env", "flag")
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedAgentConfig:
-    """The agent's prompts, schema and providers after all precedence.
-
-    `model`, `max_tokens`, `temperature` are for the first provider; None keeps the provider's own. `request` is added
-    to the request's body for every provider.
-    """
-
-    agent: str
-    variant: str
-    provider: str = "ollama"
-    fallback: tuple[str, ...] = ()
-    model: str | None = None
-    system_prompt: str = ""
-    user_prompt: str = "$document"
-    schema: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    max_tokens: int | None = None
-    temperature: float | None = None
-    max_reasks: int = 1
-    overflow: Overflow = "fail"
-    request: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    description: str = ""
-    model_id: str | None = None
-    fallback_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
-
-    def settings_for(self, name: str) -> Mapping[str, Any]:
-        """Return the agent's overrides of a provider's settings; a fallback keeps its own model."""
-        own = {"max_tokens": self.max_tokens, "temperature": self.temperature}
-        if (name or "ollama") != (self.provider or "ollama"):
-            return self.fallback_settings.get(name, {key: v for key, v in own.items() if v is not None})
-        return {key: v for key, v in {"model": self.model, **own}.items() if v is not None}

@@ -210,6 +210,10 @@ RULES: Mapping[str, Rule] = {
         need="a path, or a JSON Schema as a mapping",
     ),
     "request": Rule("Additional fields of the request, for every provider.", need="a mapping of texts to JSON values"),
+    "examples": Rule(
+        "Few-shot examples, sent as turns before the document: {document: …, output: …}.",
+        need="a list of {document: a text, output: an object}",
+    ),
     "overflow": Rule("Handling of a document that does not fit the context: fail, or truncate it."),
     "variables": Rule(
         "Metadata of a document (columns, fields) that the prompt may name as $NAME.", lone=True, need="a list of names"

@@ -13,6 +13,7 @@ from pipeline.answers import looks_like_loop
 from pipeline.config import OllamaConfig, VLLMConfig
 from pipeline.config.loading import read_api_key, register_provider_secrets
 from pipeline.config.redaction import SECRETS
+from pipeline.config.resolved_agent import ANSWER_TURN
 from pipeline.errors import reason_of_status
 from pipeline.llm.error_patterns import is_dying, is_unpaid, reason_of_text
 from pipeline.llm.http import Access, CallFailedError, Reply
@@ -27,9 +28,10 @@ MESSAGE_CHARS = 400
 class LLMClient(Protocol):
     """Asks one server one question at a time; safe for many threads.
 
-    `prompts` has `system` and `user`, rendered; `json_schema` is what the answer must be, or None for free text;
-    `document_text` is the document as it stands in the prompt (what truncation is judged by). `call_llm` makes one
-    request and never raises for what a server or a network does: the attempt says it.
+    `prompts` has `system` and `user`, rendered, and the turns of examples (`messages`); `json_schema` is what the
+    answer must be, or None for free text; `document_text` is the document as it stands in the prompt (what truncation
+    is judged by). `call_llm` makes one request and never raises for what a server or a network does: the attempt says
+    it.
     """
 
     def call_llm(
@@ -55,10 +57,19 @@ class ServerError:
 
 
 def messages(prompts: Mapping[str, str]) -> list[dict[str, str]]:
-    """The chat's messages: the system prompt first (its bytes never change), the document's message last."""
+    """The chat's messages: the system prompt first (its bytes never change), the document's message last.
+
+    Every other prompt is a turn of an example, in order: of the user, or of the assistant when its name ends in
+    `_answer`.
+    """
     system, user = prompts.get("system", ""), prompts.get("user", "")
     head = [{"role": "system", "content": system}] if system else []
-    return [*head, {"role": "user", "content": user}]
+    turns = [
+        {"role": "assistant" if name.endswith(ANSWER_TURN) else "user", "content": text}
+        for name, text in prompts.items()
+        if name not in ("system", "user")
+    ]
+    return [*head, *turns, {"role": "user", "content": user}]
 
 
 def encode(payload: Mapping[str, Any] | str) -> bytes:
@@ -83,16 +94,16 @@ class Bodies:
     """Request bodies, of which only the user's message is encoded each time; safe for many threads.
 
     All that is the same for an agent and variant has the same bytes, up to the document. `payload` makes the mapping
-    of a body, which may depend on the system prompt, the schema and the user's message only.
+    of a body, which may depend on the prompts and the schema only.
     """
 
     def __init__(self, payload: Callable[[Mapping[str, str], Mapping[str, Any] | None], dict[str, Any]]) -> None:
         self._payload = payload
-        self._frames: dict[tuple[str, int], _Frame | None] = {}
+        self._frames: dict[tuple[tuple[str, ...], int], _Frame | None] = {}
 
     def body(self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None) -> bytes:
         """The body as `encode(payload(prompts, json_schema))` gives it."""
-        key = (prompts.get("system", ""), id(json_schema))
+        key = (tuple(text for name, text in prompts.items() if name != "user"), id(json_schema))
         if key not in self._frames:
             if len(self._frames) >= _FRAMES_KEPT:
                 self._frames = {}
