@@ -201,7 +201,8 @@ CONFIG: list[Row] = [
 
 JOBS: list[Row] = [
     ({"cronjob.startingDeadlineSeconds": 18000}, "got 5h, need more than cronjob.startingDeadlineSeconds (18000)"),
-    ({"backfill.extraArgs": ["--max-duration=5h"]}, 'backfill.extraArgs: got "--max-duration=5h", with which a shard'),
+    ({"backfill.extraArgs": ["--max-duration=5h"]}, "backfill.extraArgs: got --max-duration, with which a shard that"),
+    ({"backfill.extraArgs": ["--max-duration", "5h", "--incomplete-exit", "0"]}, "need --incomplete-exit=3 beside it"),
     ({"backfill.maxDuration": "5h"}, "removed: a shard that stops early would end with exit code 0"),
     (
         {"backfill": {"enabled": True}, "persistence": {"enabled": True, "accessModes": ["ReadWriteOncePod"]}},
@@ -278,6 +279,7 @@ def test_what_could_not_work_is_refused(values: dict[str, Any], told: str) -> No
         {"pipelineConfig.input.uri": [{"uri": "gs://a/b", "name": "a"}, "file:///opt/documents", "/opt/*.txt"]},
         {"persistence.enabled": True, "pipelineConfig.output.uri": "file:///data/out"},
         {"networkPolicy": {"enabled": True, "egress": [{"cidr": "fd00::/8", "ports": [1]}]}},
+        {"backfill": {"enabled": True, "extraArgs": ["--max-duration=5h", "--incomplete-exit=3"]}},
     ],
     ids=lambda values: next(iter(values)),
 )  # fmt: skip
