@@ -1,4 +1,4 @@
-"""`pipeline compact [OUT]`: keep only the last record of each id, in one file or few parts; also as Parquet."""
+"""`pipeline compact [OUT]`: keep the last record of each id and question, in one file or few parts; also as Parquet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.errors import EXIT_OK
 from pipeline.output import OutputBackend, read_runs
 from pipeline.output.compaction import PARQUET_NAME, compact, last_lines
 from pipeline.output.parquet import library, parquet
-from pipeline.terminal import write_out
+from pipeline.terminal import plural, write_out
 
 EXAMPLES = "examples:\n  pipeline compact out\n  pipeline compact s3://bucket/out --format parquet"
 
@@ -28,6 +28,11 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         choices=("jsonl", "parquet"),
         default="jsonl",
         help="parquet: also write results.parquet (needs the extra `parquet`)",
+    )
+    command.add_argument(
+        "--drop-history",
+        action="store_true",
+        help="keep only the last line of each id; default: also its answer to the question before, for `diff`",
     )
 
 
@@ -45,13 +50,17 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         library()
     with open_to_change(config, arguments, environ=environ) as output:
         counts = output.index.counts()
-        compact(output.backend, output.index)
+        lost = compact(output.backend, output.index, history=not arguments.drop_history)
+        if lost:
+            message = "removed %s to earlier questions; `pipeline diff --by fingerprint` compares them no more"
+            logger.warning(message, plural(lost, "answer"))
         names = ["results"]
         if arguments.format == "parquet":
             output.backend.replace(PARQUET_NAME, _rows(output.backend))
             names.append(PARQUET_NAME)
+        kept = "one line per id" if arguments.drop_history else "one line per id and one for its question before"
         write_out(
             f"{output.where}: {counts['done'] + counts['stale']:,} results and {counts['failed']:,} errors,"
-            f" one line per id, in {' and '.join(names)}."
+            f" {kept}, in {' and '.join(names)}."
         )
     return EXIT_OK

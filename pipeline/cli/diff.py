@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.agents.fingerprints import translated
 from pipeline.cli.arguments import load_app, output_config
-from pipeline.cli.flags import add_storage_flags
+from pipeline.cli.flags import add_storage_flags, count
 from pipeline.errors import EXIT_OK, ConfigError
 from pipeline.logs import visible
 from pipeline.output import backend_of, read_runs
@@ -64,6 +64,13 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         default=[],
         help="the field that identifies the objects of a list: companies=ticker; repeatable",
     )
+    command.add_argument(
+        "--show",
+        metavar="N",
+        type=count,
+        default=0,
+        help="also the changed values of the N documents that changed most",
+    )
     command.add_argument("--json", action="store_true", help="print JSON, for programs")
     add_storage_flags(command)
 
@@ -73,7 +80,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     before, after = _outputs(arguments, environ=environ)
     uris = dict.fromkeys((before, after))
     backends = [backend_of(output_config(arguments, environ=environ, uri=uri)) for uri in uris]
-    comparison = Comparison(only=arguments.field, keys=dict(_keys(arguments.key)))
+    comparison = Comparison(only=arguments.field, keys=dict(_keys(arguments.key)), shown=arguments.show)
     with closing(Pairs()) as pairs:
         if arguments.by:
             pairs.read_fingerprints(backends[0], same_as=translated(read_runs(backends[0])))
@@ -151,6 +158,7 @@ def _as_json(
         "identical": comparison.identical,
         "fields": {name: _field(counts) for name, counts in comparison.fields.items()},
         "most_changed": comparison.most_changed(),
+        "shown": comparison.shown(),
     }
 
 
@@ -177,8 +185,36 @@ def _field(counts: FieldCounts) -> dict[str, Any]:
         "added": counts.added,
         "lost": counts.lost,
         "mean_change": round(counts.moved / counts.numbers, 4) if counts.numbers else None,
+        **_numbers(counts),
         "changes": [{"before": old, "after": new, "count": number} for (old, new), number in changes],
     }
+
+
+def _numbers(counts: FieldCounts) -> dict[str, Any]:
+    """Return the medians of the numbers of a field, and how many went up and down."""
+    before, after = counts.before.range(), counts.after.range()
+    if before is None or after is None:
+        return {"median_before": None, "median_after": None, "up": 0, "down": 0}
+    return {"median_before": before.median, "median_after": after.median, "up": counts.up, "down": counts.down}
+
+
+def _number_text(row: Mapping[str, Any]) -> str:
+    """Return the change of a field's numbers; "" for one without a change."""
+    if not row["up"] and not row["down"]:
+        return ""
+    median = f"median {row['median_before']:.6g} → {row['median_after']:.6g}"
+    return f"  {median}, {grouped(row['up'])} up, {grouped(row['down'])} down"
+
+
+def _shown_lines(found: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:
+    """Yield the changed values of single documents."""
+    for document in found["shown"]:
+        yield ""
+        yield tinted(visible(document["id"]), BOLD, colour=colour)
+        for change in document["changes"]:
+            yield f"  {visible(change['field'])}"
+            for sign, value in (("-", change["before"]), ("+", change["after"])):
+                yield f"    {sign} {cut(visible(json.dumps(value, ensure_ascii=False)), max(width, 60) * 4)}"
 
 
 def _lines(found: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:
@@ -202,7 +238,7 @@ def _lines(found: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[st
     yield tinted(head, BOLD, colour=colour)
     for name, row in found["fields"].items():
         items = f"{grouped(row['added']):>9}{grouped(row['lost']):>9}" if row["added"] or row["lost"] else f"{'':>18}"
-        mean = "" if not row["mean_change"] else f"  {row['mean_change']:+.3g} on average"
+        mean = _number_text(row)
         label = cut(visible(name), column)
         yield f"{label:<{column}}{grouped(row['compared']):>12}{row['agreement']:>10.1%}{items}{mean}".rstrip()
         for change in row["changes"]:
@@ -212,3 +248,4 @@ def _lines(found: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[st
         yield tinted("Changed most", BOLD, colour=colour)
         for document in found["most_changed"]:
             yield f"{plural(document['changed'], 'value'):>14}  {cut(visible(document['id']), width - 18)}"
+    yield from _shown_lines(found, colour=colour, width=width)

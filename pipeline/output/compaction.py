@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.output.accepted import NAME as ACCEPTED
@@ -28,16 +29,27 @@ Gone = Callable[[str, str], bool]
 """Returns True for the id and the time (RFC 3339) of a record to remove."""
 
 
-def compact(backend: OutputBackend, index: Index, *, gone: Gone = lambda *_: False) -> None:
+@dataclass(slots=True)
+class Lost:
+    """How many lines go that are the last answer of an id to a question."""
+
+    lines: int = 0
+
+
+def compact(backend: OutputBackend, index: Index, *, gone: Gone = lambda *_: False, history: bool = True) -> int:
     """Keep the last line of each id in results, and the remaining errors, except the records to remove.
 
+    `history`: keep also the last answer of each id to the question before, which `diff --by fingerprint` compares.
+    Return how many lines were the answers to a question that an id has no answer to any more.
     `index` covers the whole output. The results are rewritten last: after a kill, they tell the next run what is done.
     """
     backend.sync()
     failures = _current_failures(backend, index)
     backend.rewrite("errors", _kept(failures, gone))
-    results = last_lines(backend)
+    lost = Lost()
+    results = _lines_with_history(backend, lost) if history else last_lines(backend, lost)
     backend.rewrite("results", _kept(results, gone))
+    return lost.lines
 
 
 def _kept(lines: Iterable[tuple[bytes, RecordKey]], gone: Gone) -> Iterator[tuple[bytes, RecordKey]]:
@@ -59,15 +71,41 @@ def _without_names(line: bytes, gone: Gone) -> bytes:
     return json.dumps({**record, "notes": kept}, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n"
 
 
-def last_lines(backend: OutputBackend) -> Iterator[tuple[bytes, RecordKey]]:
-    """Yield the last line of each id in results, in the order of the lines."""
+def last_lines(backend: OutputBackend, lost: Lost | None = None) -> Iterator[tuple[bytes, RecordKey]]:
+    """Yield the last line of each id in results, in the order of the lines; `lost` counts those of other questions."""
     with closing(Index()) as places:
-        numbered = (key._replace(version=str(number)) for number, (_, key) in enumerate(backend.records("results")))
-        places.add("results", numbered, where=backend.where, owns=lambda _: True)
+        places.add("results", _numbered(backend), where=backend.where, owns=lambda _: True)
         for number, (line, key) in enumerate(backend.records("results")):
             last = places.known(key.id)
             if last is not None and last.version == str(number):
                 yield line, key
+            elif lost is not None:
+                lost.lines += last is None or last.fingerprint != key.fingerprint
+
+
+def _lines_with_history(backend: OutputBackend, lost: Lost) -> Iterator[tuple[bytes, RecordKey]]:
+    """Yield the last line of each id, and its last line with another fingerprint, in the order of the lines."""
+    with closing(Index()) as last, closing(Index()) as earlier:
+        last.add("results", _numbered(backend), where=backend.where, owns=lambda _: True)
+        others = (key for key in _numbered(backend) if _differs(last, key))
+        earlier.add("results", others, where=backend.where, owns=lambda _: True)
+        for number, (line, key) in enumerate(backend.records("results")):
+            places = [place for index in (last, earlier) if (place := index.known(key.id)) is not None]
+            if any(place.version == str(number) for place in places):
+                yield line, key
+            else:
+                lost.lines += all(place.fingerprint != key.fingerprint for place in places)
+
+
+def _differs(last: Index, key: RecordKey) -> bool:
+    known = last.known(key.id)
+    return known is not None and known.fingerprint != key.fingerprint
+
+
+def _numbered(backend: OutputBackend) -> Iterator[RecordKey]:
+    """Yield the keys of results, with the number of the line in place of the version."""
+    for number, (_, key) in enumerate(backend.records("results")):
+        yield key._replace(version=str(number))
 
 
 def _current_failures(backend: OutputBackend, index: Index) -> Iterator[tuple[bytes, RecordKey]]:

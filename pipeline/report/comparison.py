@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import heapq
 import json
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+from pipeline.values.sketches import Spread
 
 MOST_CHANGED = 10
 MOST_CHANGES = 10
@@ -23,11 +26,15 @@ IDENTITIES = ("id", "name", "ticker", "symbol", "code", "key", "title", "label")
 _OTHER = ("(other)", "(other)")
 
 
+def _spread() -> Spread:
+    return Spread(random.Random(0).random)
+
+
 @dataclass(slots=True)
 class FieldCounts:
     """Comparisons of one field, and how many were equal; list items that were `added` and `lost`.
 
-    `moved`: the sum of the differences of numbers, over `numbers` of them.
+    `moved`: the sum of the differences of numbers, over `numbers` of them, of which `up` and `down` changed.
     """
 
     compared: int = 0
@@ -36,6 +43,10 @@ class FieldCounts:
     lost: int = 0
     numbers: int = 0
     moved: float = 0.0
+    up: int = 0
+    down: int = 0
+    before: Spread = field(default_factory=_spread)
+    after: Spread = field(default_factory=_spread)
     changes: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
@@ -51,13 +62,17 @@ class Difference(NamedTuple):
 
 
 class Comparison:
-    """Counts over pairs of results. `only`: a field and its subfields; `keys`: list → identifying field."""
+    """Counts over pairs of results. `only`: a field and its subfields; `keys`: list → identifying field.
 
-    def __init__(self, *, only: str | None = None, keys: Mapping[str, str] | None = None) -> None:
+    `shown`: of how many documents the changed places are kept, those that changed most.
+    """
+
+    def __init__(self, *, only: str | None = None, keys: Mapping[str, str] | None = None, shown: int = 0) -> None:
         self.fields: dict[str, FieldCounts] = {}
         self.documents = self.identical = 0
         self._only, self._keys = only, keys or {}
-        self._most: list[tuple[int, float, str]] = []
+        self._most: list[tuple[int, float, str, list[Difference]]] = []
+        self._shown = shown
 
     def add(self, document_id: str, before: Any, after: Any) -> None:
         """Count one pair of results."""
@@ -68,13 +83,27 @@ class Comparison:
         self.documents += 1
         self.identical += not changed
         if changed:
-            entry = (changed, changed / max(len(places), changed), document_id)
-            (heapq.heappushpop if len(self._most) == MOST_CHANGED else heapq.heappush)(self._most, entry)
+            kept = [place for place in places if not place.same] if self._shown else []
+            entry = (changed, changed / max(len(places), changed), document_id, kept)
+            full = len(self._most) == max(MOST_CHANGED, self._shown)
+            (heapq.heappushpop if full else heapq.heappush)(self._most, entry)
 
     def most_changed(self) -> list[dict[str, Any]]:
         """Return the documents that changed most, with the number and share of changed values."""
-        most = sorted(self._most, reverse=True)
-        return [{"id": id, "changed": changed, "share": round(share, 3)} for changed, share, id in most]
+        most = sorted(self._most, key=lambda entry: entry[:3], reverse=True)
+        rows = [{"id": id, "changed": changed, "share": round(share, 3)} for changed, share, id, _ in most]
+        return rows[:MOST_CHANGED]
+
+    def shown(self) -> list[dict[str, Any]]:
+        """Return the documents to show, with field, value before and value now of each changed place."""
+        most = sorted(self._most, key=lambda entry: entry[:3], reverse=True)[: self._shown]
+        return [
+            {
+                "id": id,
+                "changes": [{"field": each.path, "before": each.before, "after": each.after} for each in places],
+            }
+            for _, _, id, places in most
+        ]
 
     def _wanted(self, path: str) -> bool:
         return self._only is None or path == self._only or path.startswith(self._only + ".")
@@ -88,6 +117,10 @@ class Comparison:
         if _is_number(place.before) and _is_number(place.after):
             counts.numbers += 1
             counts.moved += place.after - place.before
+            counts.up += place.after > place.before
+            counts.down += place.after < place.before
+            counts.before.add(place.before)
+            counts.after.add(place.after)
         if not place.same and self._only is not None and not place.added and not place.lost:
             kind = (_short(place.before), _short(place.after))
             room = kind in counts.changes or len(counts.changes) < KINDS_OF_CHANGE

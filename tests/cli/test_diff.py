@@ -89,6 +89,26 @@ def test_agreement_is_told_for_each_field(place: Place) -> None:
     assert found["fields"]["score"]["mean_change"] == 2.0
 
 
+def test_one_number_does_not_spoil_the_change_of_a_field(place: Place) -> None:
+    """Medians and counts of up and down are shown; a mean would be -1e13 here."""
+    write(place.folder / "a", *(record(f"d{n}", {"x": n if n else 10**14}) for n in range(9)))
+    write(place.folder / "b", *(record(f"d{n}", {"x": n + 1 if n else 0}) for n in range(9)))
+    row = diff(place, "a", "b")["fields"]["x"]
+    assert (row["median_before"], row["median_after"], row["up"], row["down"]) == (5, 5, 8, 1)
+    out = place.call("diff", "a", "b").out
+    assert "median 5 → 5, 8 up, 1 down" in out and "average" not in out
+
+
+def test_single_documents_are_shown(place: Place) -> None:
+    """--show N: field, value before and value now, of those that changed most."""
+    write(place.folder / "a", record("d1", {"x": 1, "y": "old"}), record("d2", {"x": 1, "y": "same"}))
+    write(place.folder / "b", record("d1", {"x": 2, "y": "new"}), record("d2", {"x": 2, "y": "same"}))
+    out = place.call("diff", "a", "b", "--show", "1").out
+    assert 'd1\n  x\n    - 1\n    + 2\n  y\n    - "old"\n    + "new"' in out
+    assert [each["id"] for each in diff(place, "a", "b", "--show", "5")["shown"]] == ["d1", "d2"]
+    assert diff(place, "a", "b")["shown"] == []
+
+
 def test_items_of_a_list_are_added_and_lost_and_compared_by_their_names(place: Place) -> None:
     """Their order says nothing; what tells them apart is a name, a ticker and so on."""
     before = [{"name": "Alpha", "sentiment": "good"}, {"name": "Beta", "sentiment": "bad"}]

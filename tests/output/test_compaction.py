@@ -94,6 +94,22 @@ def test_compacting_leaves_the_last_line_of_each_id(config: OutputConfig) -> Non
         assert output.stamp.run >= 4
 
 
+def test_compacting_keeps_the_last_two_questions(config: OutputConfig) -> None:
+    """For `diff --by fingerprint`; `history=False` keeps the last line only, which is what counts as the result."""
+    for fingerprint in "1223":
+        with opened(config, shard=Shard(0, 1)) as output:
+            output.write(replace(result("a"), fingerprint=fingerprint))
+            output.write(replace(result("b"), fingerprint="1"))
+    with opened(config) as output:
+        assert compact(output.backend, output.index) == 1
+    assert lines(config, "results") == [("a", 3), ("a", 4), ("b", 4)]
+    known = scan(config).known("a")
+    assert known is not None and known.fingerprint == "3"
+    with opened(config) as output:
+        assert compact(output.backend, output.index, history=False) == 1
+    assert lines(config, "results") == [("a", 4), ("b", 4)]
+
+
 def test_purging_takes_documents_out_of_everything(config: OutputConfig) -> None:
     """Lines, manifests and the runs' examples; what else there is stays."""
     fill(config)
