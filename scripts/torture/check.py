@@ -95,7 +95,8 @@ def check_run(label: str, before: Snapshot, after: Snapshot, *, book: Book, over
     was, now = Counter(line["id"] for line in before.results), Counter(line["id"] for line in after.results)
     found.lost += [f"{label}: the result of {name} is gone" for name in was if now[name] < was[name]]
     asked = book.asked.get(label, Counter())
-    open_now = set(asked) - after.recorded_by(label)
+    recorded = after.recorded_by(label)
+    open_now = set(asked) - recorded - {doc.named for name in recorded if (doc := book.corpus.docs.get(name))}
     if over and open_now:
         found.lost.append(f"{label}: ended with {sorted(open_now)[:5]} asked and not recorded")
     if len(open_now) > CONCURRENCY + unwritten:
@@ -136,7 +137,9 @@ def check_end(corpus: Corpus, site: Site, *, book: Book) -> Findings:
         _check_document(doc, results.get(doc.id), errors.get(doc.id), site=site, book=book, found=found)
     strangers = sorted((set(results) | set(errors)) - set(corpus.docs))
     found.swapped += [
-        f"{line['id']}: a result of {line['run_id']} holds {told}" for line in taken.results if (told := _another(line))
+        f"{line['id']}: a result of {line['run_id']} holds {told}"
+        for line in taken.results
+        if (told := _another(line, corpus))
     ]
     found.other += [f"{name}: a record of a document that does not exist" for name in strangers]
     found.other += [f"{name}: was finished and asked again in {run}" for run, name in book.again]
@@ -172,7 +175,7 @@ def _check_document(
 
 def _wrong(doc: Doc, line: Record, *, expected: str | None, book: Book) -> Iterator[str]:
     """Yields what does not fit the document in its last record."""
-    asked = book.asked.get(line["run_id"], Counter())[doc.id]
+    asked = book.asked.get(line["run_id"], Counter())[doc.named]
     # A server that goes away leaves requests unread.
     if line["attempts"] > asked and not book.events[line["run_id"]]:
         yield f"attempts {line['attempts']}, but the server saw {asked} in {line['run_id']}"
@@ -187,7 +190,7 @@ def _wrong(doc: Doc, line: Record, *, expected: str | None, book: Book) -> Itera
             yield f"an invalid output: {error.message}"
         if output.get("revision") != doc.revision:
             yield f"the output of revision {output.get('revision')}"
-        if ("quote" in output) != quotes(doc.id):
+        if ("quote" in output) != quotes(doc.named):
             yield "a quotation too few or too many"
         return
     blurred = book.events[line["run_id"]] > 0 and line["attempts"] and line["reason"] in BLURRED
@@ -197,12 +200,14 @@ def _wrong(doc: Doc, line: Record, *, expected: str | None, book: Book) -> Itera
         yield f"runs {line['runs']}, allowed 1 to {1 + RETRY_RUNS}"
 
 
-def _another(line: Record) -> str | None:
+def _another(line: Record, corpus: Corpus) -> str | None:
     """Returns what of another document's answer a result holds: each answer names its own document."""
     output = line["output"]
-    if output.get("document") != line["id"]:
+    doc = corpus.docs.get(line["id"])
+    named = doc.named if doc is not None else line["id"]
+    if output.get("document") != named:
         return f"the answer to {output.get('document')}"
-    return "the quotation of another document" if line["id"] not in output.get("quote", line["id"]) else None
+    return "the quotation of another document" if named not in output.get("quote", named) else None
 
 
 def _check_report(corpus: Corpus, site: Site, *, results: int, errors: int, found: Findings) -> None:

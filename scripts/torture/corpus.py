@@ -128,12 +128,22 @@ ONLY_LINES, ONLY_FILES = ("no_text", "no_json"), ("oversized",)
 
 @dataclass(slots=True)
 class Doc:
-    """One document; `revision` grows with each change of its text."""
+    """One document; `revision` grows with each change of its text.
+
+    `twin_of`: the id of another document with the same text; `is_twin` of either: the text is never changed.
+    """
 
     id: str
     case: Case
     revision: int = 0
     data: bytes = b""
+    twin_of: str | None = None
+    is_twin: bool = False
+
+    @property
+    def named(self) -> str:
+        """Returns the id that its text names, and so the server sees."""
+        return self.twin_of or self.id
 
     @property
     def sha256(self) -> str:
@@ -167,7 +177,12 @@ class Corpus:
 
     def change(self, rng: random.Random) -> Doc | None:
         """Returns a well-behaved document after its text was changed in the inbox; None when there is none."""
-        fine = [(name, docs, doc) for name, docs in self.files[: self.shown] for doc in docs if doc.case is FINE]
+        fine = [
+            (name, docs, doc)
+            for name, docs in self.files[: self.shown]
+            for doc in docs
+            if doc.case is FINE and not doc.is_twin
+        ]
         if not fine:
             return None
         name, docs, doc = rng.choice(fine)
@@ -200,9 +215,17 @@ def make_corpus(inbox: Inbox, count: int, rng: random.Random) -> Corpus:
         corpus.files.append((name, [Doc(name, case)]))
     rng.shuffle(corpus.files)
     corpus.docs = {doc.id: doc for _, docs in corpus.files for doc in docs}
+    _make_twins([doc for doc in corpus.docs.values() if doc.case is FINE])
     for doc in corpus.docs.values():
         doc.write()
     return corpus
+
+
+def _make_twins(fine: list[Doc]) -> None:
+    """Gives every tenth of these documents the text of the one before it: only one of the two may be asked."""
+    for original, twin in zip(fine[8::10], fine[9::10], strict=False):
+        twin.twin_of = original.id
+        original.is_twin = twin.is_twin = True
 
 
 def chosen_cases(count: int, rng: random.Random) -> list[Case]:
@@ -228,7 +251,10 @@ def _bytes_of(doc: Doc) -> bytes:
 
 def _text_of(doc: Doc) -> str:
     fault = f"[[fault:{doc.case.marker}]]\n" if doc.case.marker and doc.case not in UNASKED else ""
-    quote = f"On that day {SECRET_PHRASE} {len(doc.id) + doc.revision} ships for {doc.id} in revision {doc.revision}"
+    quote = (
+        f"On that day {SECRET_PHRASE} {len(doc.named) + doc.revision} ships for {doc.named} in revision {doc.revision}"
+    )
     return (
-        f"[[doc:{doc.id}]][[rev:{doc.revision}]]\n{fault}{quote} and wrote it down.\n" + "More of it.\n" * doc.revision
+        f"[[doc:{doc.named}]][[rev:{doc.revision}]]\n{fault}{quote} and wrote it down.\n"
+        + "More of it.\n" * doc.revision
     )
