@@ -8,23 +8,19 @@ from __future__ import annotations
 import argparse
 import sys
 import webbrowser
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
-from random import Random
 from typing import Any
 
-from pipeline.agents.fingerprints import questions_of, translated
+from pipeline.agents.fingerprints import translated
 from pipeline.cli.arguments import output_config
 from pipeline.cli.flags import add_out
+from pipeline.cli.value_profiles import current_profiles
 from pipeline.errors import EXIT_OK, ConfigError
-from pipeline.output import OutputBackend, backend_of, folder_of, read_runs
-from pipeline.output.compaction import last_lines
-from pipeline.output.lines import parse
+from pipeline.output import backend_of, folder_of, read_runs
 from pipeline.report import build_report, write_newest
 from pipeline.report.text import summary_text
 from pipeline.terminal import wants_colour, width_of, write_out
-from pipeline.values.profiling import ProfileBuilder
-from pipeline.values.value_profile import ValueProfile
 
 EXAMPLES = "examples:\n  pipeline report out\n  pipeline report out --text"
 
@@ -52,7 +48,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
                     index.equate([former], present)
             return index.counts()
 
-    exact = _profiles(backend, runs, show_texts=arguments.profile_values)
+    exact = current_profiles(backend, runs, show_texts=arguments.profile_values)
     if arguments.text:
         report = build_report(runs, counts(), exact=exact)
     else:
@@ -62,17 +58,6 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     if arguments.open:
         _show(config.uri)
     return EXIT_OK
-
-
-def _profiles(backend: OutputBackend, runs: Sequence[dict[str, Any]], *, show_texts: bool) -> dict[str, ValueProfile]:
-    """Return the profiles of the current results by variant, each result counted once."""
-    asked = list(questions_of(runs))
-    builder = ProfileBuilder(asked[-1].get("schema") if asked else None, random=Random(0).random, show_texts=show_texts)
-    for line, _ in last_lines(backend):
-        record = parse(line)
-        if record is not None:
-            builder.add(record.get("output"), variant=str(record.get("variant")), fingerprint=record["fingerprint"])
-    return builder.profiles()
 
 
 def _show(output: str) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from pipeline.cli.accepting import read_ids
 from pipeline.cli.arguments import output_config
 from pipeline.cli.flags import add_out, count
+from pipeline.cli.value_profiles import profile_output
 from pipeline.errors import EXIT_OK, ConfigError, OutputError
 from pipeline.output import backend_of, read_runs
 from pipeline.output.backend import OutputBackend
@@ -63,6 +64,12 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--ids", metavar="ID|@FILE", nargs="+", help="only these documents")
     add("--explode", metavar="LIST", help="a row for each item of a list")
     add("--failed", action="store_true", help="a row for failed documents too")
+    add(
+        "--profile",
+        action="store_true",
+        help="what the values look like, instead of the rows (JSON with --format jsonl)",
+    )
+    add("--profile-values", action="store_true", help="show frequent texts of answers in the profile")
     add("--limit", metavar="N", type=count, help="at most N rows")
     add("--save", metavar="FILE", help="write a file, replaced when all is written")
     add("--csv-raw", action="store_true", help="do not protect cells that a spreadsheet would run as a formula")
@@ -72,6 +79,11 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """Print or save the rows; return 0, also without any. ConfigError for paths and ids that no record has."""
     config = output_config(arguments, environ=environ)
     backend = backend_of(config)
+    if arguments.profile:
+        as_json, texts = arguments.format == "jsonl", arguments.profile_values
+        width = width_of(sys.stdout, environ)
+        stream_out(profile_output(backend, as_json=as_json, show_texts=texts, width=width))
+        return EXIT_OK
     current = CurrentRecords(backend)
     conditions = [parse_condition(text) for text in arguments.where]
     fields = _fields(arguments, backend, conditions)

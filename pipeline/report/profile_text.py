@@ -63,6 +63,24 @@ def _values(fields: Mapping[str, Any]) -> Iterator[str]:
         yield f"{visible(name)} {most}"
 
 
+def field_lines(profile: Mapping[str, Any], *, width: int, variant: str = "") -> Iterator[str]:
+    """Yield a heading and a line for each field: filled, distinct values, the most frequent, ranges."""
+    of_variant = f" of variant {visible(variant)}" if variant else ""
+    yield f"{plural(profile['documents'], 'result')}{of_variant}"
+    names = [visible(name) for name in profile["fields"]]
+    column = min(max(map(len, names), default=0), 30)
+    for name, row in zip(names, profile["fields"].values(), strict=True):
+        parts = [f"{grouped(row['distinct'])} distinct"] if row["distinct"] else []
+        parts += [", ".join(f"{value_text(each)} {share_text(each['share'])}" for each in row["values"][:SHOWN_VALUES])]
+        parts += [range_text(row[kind]) for kind in ("numbers", "dates") if kind in row]
+        parts += [f"{range_text(row[kind])} {unit}" for kind, unit in _UNITS.items() if kind in row]
+        shown = "; ".join(filter(None, parts))
+        yield cut(f"  {cut(name, column):<{column}}  filled {share_text(row['filled']):>5}  {shown}", width)
+
+
+_UNITS = {"lengths": "characters", "items": "items"}
+
+
 def _moved(against: Mapping[str, Any] | None, width: int) -> str:
     if against is None or not against["compared"]:
         return "no earlier run with enough results to compare with"
