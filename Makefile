@@ -8,7 +8,7 @@ SOURCES := pipeline scripts tests
 .PHONY: help run test test-long test-all check lint format wheel bench clean
 
 help:
-	@echo "make run     real news texts through a real small model on this machine: see out/quickstart/"
+	@echo "make run     business reports through a real small model on this machine: see out/quickstart/"
 	@echo "make test    every test that a change must pass"
 	@echo "make test-all  those and the long ones: torture, crashes, stateful runs, fuzzing; with branch coverage"
 	@echo "make check   lint, then the fast tests: what to run while working"
@@ -44,6 +44,12 @@ $(VENV)/installed-lint: $(VENV)/installed
 
 run: $(VENV)/installed-model
 	$(BIN)/python scripts/local_llm.py -- $(BIN)/pipeline run --config config/quickstart/pipeline.yaml
+	@echo
+	@$(BIN)/pipeline results out/quickstart --format table --limit 5
+	@echo
+	@echo "What came out     $$(sort -u out/quickstart/results.jsonl | wc -l) records in out/quickstart/results.jsonl"
+	@echo "What failed, why  $(BIN)/pipeline errors out/quickstart"
+	@echo "Your documents    $(BIN)/pipeline init news    (docs/quickstart.md)"
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest --numprocesses auto -m "not slow" $(TESTFLAGS)

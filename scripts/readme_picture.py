@@ -3,8 +3,8 @@
 It reads a finished output and must not call a model. The picture of README.md was made by
 
     make run
-    python scripts/readme_picture.py out/quickstart --id wire/007-patent-lawsuit.txt \
-        --document config/quickstart/documents/wire/007-patent-lawsuit.txt \
+    python scripts/readme_picture.py out/quickstart --id wire/013-thornbury.txt \
+        --document config/quickstart/documents/wire/013-thornbury.txt \
         --agents-dir config/quickstart/agents > docs/record.svg
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import subprocess
@@ -16,10 +17,12 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from pipeline.truth.gold import read_gold
+
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ROOT / "config" / "quickstart"
 DOCUMENTS = QUICKSTART / "documents"
-ARCHIVE = DOCUMENTS / "archive" / "2025-q4.jsonl"
+ARCHIVE = DOCUMENTS / "archive" / "2026-q2.jsonl"
 LOCAL_LLM = ROOT / "scripts" / "local_llm.py"
 EXTRACTOR = ROOT / "pipeline" / "agents" / "extractor.yaml"
 CLASSIFIER = ROOT / "pipeline" / "agents" / "event_classifier.yaml"
@@ -131,55 +134,45 @@ class TestOrder:
 
 
 class TestDocuments:
-    def test_there_are_at_least_24_news_texts(self) -> None:
-        """Files and lines that hold a text, without the empty and the broken ones."""
-        whole = [name for name, data in texts().items() if data and "truncated" not in name and name[-6:] != ".jsonl"]
-        lines = [line for line in ARCHIVE.read_text("utf-8").splitlines() if line.endswith("}")]
-        assert len(whole) + len(lines) >= 24
+    def test_there_are_thirty(self) -> None:
+        """Files and lines that hold a report, and the damaged one."""
+        lines = [line for line in ARCHIVE.read_text("utf-8").splitlines() if line]
+        assert len(texts()) - 1 + len(lines) == 30
 
     def test_all_promised_formats_are_there(self) -> None:
         """Each format that a folder may hold is met once at least."""
-        suffixes = {Path(name).suffix for name in texts()}
-        assert suffixes == {".txt", ".md", ".json", ".jsonl", ".gz"}
+        assert {Path(name).suffix for name in texts()} == {".txt", ".md", ".json", ".jsonl", ".gz"}
 
-    def test_the_json_file_carries_its_metadata(self) -> None:
+    def test_the_json_files_carry_metadata(self) -> None:
         """Metadata goes through to the results."""
-        document = json.loads((DOCUMENTS / "wire" / "015-pharma-approval.json").read_text("utf-8"))
-        assert document.keys() == {"text", "title", "published_at", "source"}
-
-    def test_the_archive_has_a_blank_and_a_broken_line(self) -> None:
-        """Line 3 is blank and line 5 is no JSON, so that the errors have something to say."""
-        lines = ARCHIVE.read_text("utf-8").splitlines()
-        assert len(lines) == 6 and lines[2] == ""
-        with pytest.raises(json.JSONDecodeError):
-            json.loads(lines[4])
-        assert all(json.loads(lines[index])["text"] for index in (0, 1, 3, 5))
+        for path in DOCUMENTS.rglob("*.json"):
+            assert json.loads(path.read_text("utf-8")).keys() == {"text", "title", "published_at", "source"}
 
     def test_one_compressed_text_is_whole_and_one_is_cut(self) -> None:
         """A damaged file is one failed document, never the end of the run."""
         folder = DOCUMENTS / "archive"
-        assert b"Sadrin" in gzip.decompress((folder / "2026-03-30-shipping.txt.gz").read_bytes())
+        assert b"Fenwick" in gzip.decompress((folder / "2026-04-03.txt.gz").read_bytes())
         with pytest.raises(EOFError):
-            gzip.decompress((folder / "2026-03-31-truncated.txt.gz").read_bytes())
+            gzip.decompress((folder / "2026-04-10-damaged.txt.gz").read_bytes())
 
-    def test_one_file_is_empty(self) -> None:
-        """An empty file fails as such."""
-        assert [name for name, data in texts().items() if not data] == ["archive/empty.txt"]
-
-    def test_some_texts_are_messy(self) -> None:
-        """Markup, another encoding and a planted instruction are met on the first day."""
-        found = texts()
-        assert b"<script>" in found["desk/web-copy-airline.md"]
-        assert b"<|im_end|>" in found["desk/planted-instructions.txt"]
-        with pytest.raises(UnicodeDecodeError):
-            found["desk/old-encoding-sugar.txt"].decode("utf-8")
+    def test_the_gold_fits_the_agent_and_the_documents(self) -> None:
+        """Each judged file is there with these bytes, and what is said to stand in a text stands there."""
+        gold = read_gold(QUICKSTART / "gold.jsonl", agent_at(AGENTS[2])["schema"], agent="quickstart")
+        assert len(gold.documents) == 29
+        whole = texts()
+        for (name, sha256), judged in gold.documents.items():
+            data = whole.get(name)
+            if data is not None and not name.endswith(".gz"):
+                assert hashlib.sha256(data).hexdigest() == sha256
+                assert all(value is None or value in data.decode() for value in judged.gold.values())
 
 
 class TestConfig:
     def test_it_sets_what_a_demonstration_needs_and_no_more(self) -> None:
         """Whoever copies it as a template gets the careful defaults for all the rest."""
         config = yaml.safe_load((QUICKSTART / "pipeline.yaml").read_text("utf-8"))
-        assert config.pop("runner") == {"max_error_rate": 1.0, "fail_fast": 0, "abort_error_rate": 1.0}
+        assert config.pop("runner") == {"max_error_rate": 1.0}
+        assert config.pop("eval").keys() == {"gold", "min_documents", "fields"}
         assert config == {
             "provider": "vllm",
             "fallback": [],

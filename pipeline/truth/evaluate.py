@@ -26,7 +26,7 @@ from pipeline.truth.evaluation import (
 )
 from pipeline.truth.gates import Gate, GateResult, incomplete, judge_drop, judge_gate, parse_gate
 from pipeline.truth.gold import Gold, read_gold
-from pipeline.truth.graded_fields import ObjectField, every_field, graded_fields
+from pipeline.truth.graded_fields import ObjectField, every_field, graded_fields, leaves
 from pipeline.truth.graded_output import ABSENT, CHANGED, GradedOutput, grade_output, read_last_records
 from pipeline.truth.intervals import METRICS
 
@@ -98,6 +98,10 @@ def read_judgements(options: EvalOptions) -> tuple[Gold, ObjectField, list[Gate]
     """Return the gold, the fields and the gates; ConfigError for one that does not fit the schema."""
     schema = options.schema or {}
     fields = graded_fields(schema, options.fields)
+    if all(leaf.comparator is None for leaf in leaves(fields)):
+        names = ", ".join(leaf.path for leaf in leaves(fields)) or "the schema has none"
+        need = "name a comparison, as in {summary: {compare: text}}"
+        raise ConfigError(f"eval.fields: no field is graded, as quotes and long texts are off ({names}); {need}")
     paths = [each.path for each in every_field(fields) if each.path]
     gates = [parse_gate(text, fields=paths) for text in options.gates]
     return read_gold(options.gold, schema, agent=options.agent), fields, gates

@@ -227,6 +227,10 @@ def test_gold_that_does_not_fit(graded: Place, line: str, message: str) -> None:
         ),
         (("--set", "tset"), "--set: got 'tset', need dev, holdout or KEY=VALUE"),
         (("--ask",), "eval.input: is not set"),
+        (
+            ("--set", "eval.fields={company: {compare: off}, mood: {compare: 'off'}, risks: {compare: 'off'}}"),
+            "eval.fields: no field is graded, as quotes and long texts are off (company, mood, risks, summary)",
+        ),
     ],
 )
 def test_flags_that_do_not_fit(graded: Place, flags: tuple[str, ...], message: str) -> None:
