@@ -104,7 +104,7 @@ RULES: Mapping[str, Rule] = {
     "retry_max_delay": _seconds("The longest back-off.", low=0),
     "retry_backoff_multiplier": Rule("Factor between one back-off and the next.", low=1, high=1000),
     "max_tokens": Rule("Maximum length of an answer.", low=1, unit="tokens"),
-    "temperature": Rule("Sampling temperature; 0 gives the most repeatable answers.", low=0, high=100),
+    "temperature": Rule("Sampling temperature; 0 gives the most repeatable answers.", low=0, high=2),
     "api_key": Rule(
         "Key that is sent as a bearer token.",
         secret=True,

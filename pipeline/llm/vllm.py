@@ -231,12 +231,17 @@ def check_vllm_health(base_url: str, timeout: float = 10.0, *, api_key: str = ""
     try:
         reply = endpoint.get("/v1/models", timeout_s=timeout)
     except CallFailedError as failure:
-        logger.warning("vLLM health check failed", extra={"endpoint": shown, "error": failure.error})
+        _log_sick(shown, failure.error)
         return False
     finally:
         endpoint.close()
     if reply.status != 200:
-        logger.warning("vLLM health check failed", extra={"endpoint": shown, "error": f"http_{reply.status}"})
+        _log_sick(shown, f"http_{reply.status}")
         return False
-    logger.info("vLLM health check passed", extra={"endpoint": shown})
+    logger.info("vLLM health check passed: %s", shown, extra={"endpoint": shown})
     return True
+
+
+def _log_sick(endpoint: str | None, error: str) -> None:
+    """Log endpoint and cause in the message itself, as plain logging shows no fields."""
+    logger.warning("vLLM health check failed: %s: %s", endpoint, error, extra={"endpoint": endpoint, "error": error})

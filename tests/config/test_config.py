@@ -311,6 +311,7 @@ class TestComplaints:
             ("runner: {fail_fast: 1.5}", "runner.fail_fast: got 1.5"),
             ("runner: {grace_s: .inf}", "runner.grace_s: got inf"),
             ("runner: {max_error_rate: 1.5}", "need a number >= 0 and <= 1"),
+            ("vllm: {temperature: 3}", "vllm.temperature: got 3, need a number >= 0 and <= 2"),
             ("runner: {concurrency: 0}", "runner.concurrency: got 0, need auto or a whole number >= 1"),
             ("answers: {repair: ful}", "need one of off, basic, full; the nearest is full"),
             ("vllm: {stream: yes}", "vllm.stream: got 'yes', need true or false"),

@@ -207,7 +207,8 @@ def test_health_is_told_at_info(wire: responses.RequestsMock, caplog: pytest.Log
     wire.get(VLLM_URL + "/v1/models", json={"data": []})
     assert check_vllm_health(VLLM_URL + "/v1", api_key="k") is True
     assert wire.calls[0].request.headers["Authorization"] == "Bearer k"
-    assert [(record.levelname, record.message) for record in caplog.records] == [("INFO", "vLLM health check passed")]
+    message = f"vLLM health check passed: {VLLM_URL}"
+    assert [(record.levelname, record.message) for record in caplog.records] == [("INFO", message)]
 
 
 @pytest.mark.parametrize(
@@ -226,6 +227,7 @@ def test_sickness_is_told_at_warning(
     wire.get(VLLM_URL + "/v1/models", **answer)
     assert check_vllm_health(VLLM_URL, timeout=2.0) is False
     assert [(record.levelname, record.__dict__["error"]) for record in caplog.records] == [("WARNING", error)]
+    assert caplog.records[0].message == f"vLLM health check failed: {VLLM_URL}: {error}"
 
 
 def test_a_health_check_ends_at_its_timeout() -> None:
