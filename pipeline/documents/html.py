@@ -14,7 +14,7 @@ from pipeline.documents.foreign import MISHAPS
 from pipeline.documents.visible import visible_text, visible_texts
 
 MIN_KEPT = 0.5
-"""Share of the visible text, without menus, sidebars and footers, that an article keeps; a page with less is none."""
+"""An article keeps more than this share of the visible text outside of menus, sidebars and footers; else it is none."""
 
 _CHARSET = rb"""charset\s{0,9}=\s{0,9}["']?\s{0,9}([A-Za-z0-9_.:-]{2,40})"""
 _DECLARED = re.compile(_CHARSET.replace(b"charset", b"(?:charset|encoding)", 1))
@@ -51,7 +51,7 @@ def read_page(page: str) -> tuple[str, dict[str, Any]]:
         title = visible_text(_title(page))
         return whole, {"title": title} if title else {}
     text, metadata = article
-    return (whole if _size(text) < MIN_KEPT * _size(inner) else text), metadata
+    return (whole if _size(text) <= MIN_KEPT * _size(inner) else text), metadata
 
 
 def _size(text: str) -> int:

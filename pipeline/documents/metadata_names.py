@@ -16,6 +16,7 @@ FILLED: Mapping[str, tuple[str, ...]] = {
     "html": ("title", "date", "site"),
     "pdf": ("title", "author", "date", "pages"),
     "mail": MAIL,
+    "msg": ("subject", "from", "date"),
 }
 """Format → the names that its documents fill, as far as a document has them. A format that is missing here (JSON, JSON
 Lines, CSV) fills one for each field or column beside the text."""

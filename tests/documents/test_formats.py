@@ -84,6 +84,24 @@ def test_a_page_says_its_encoding() -> None:
     assert found.notes == ("encoding:cp1254",)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "notes"),
+    [
+        ("03_charset_after_2048_bytes_gbk.html", "中国经济增长放缓，公司宣布新总裁任命", ("encoding:gb18030",)),
+        ("04_meta_gb2312_but_gbk.html", "朱镕基总理访问堃公司", ("encoding:gb18030",)),
+        ("06_utf16le_no_bom.html", "Die Gesellschaft kündigt größere Änderungen", ("encoding_guessed:utf-16-le",)),
+        ("13_sec_style_div_font.html", "Item 1. The registrant discloses matter number 1 in", ()),
+    ],
+)
+def test_a_page_of_an_archive(name: str, text: str, notes: tuple[str, ...]) -> None:
+    """Declared late or wrongly, in UTF-16 without a mark, and a filing that is no article."""
+    found = document("html", (CASES / "html" / name).read_bytes())
+    assert text in found.text
+    assert found.notes == notes
+    if name.startswith("13"):
+        assert all(f"matter number {number} " in found.text for number in range(1, 30))
+
+
 @pytest.mark.parametrize("piece", ["<", "<!--", "<script>", "<div>", "</", "&", "<a <", "-->", "<p>x"])
 def test_a_hostile_page_takes_linear_time(piece: str) -> None:
     """A million characters of what is never closed are gone through in a moment."""

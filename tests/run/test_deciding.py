@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -164,3 +165,12 @@ def test_retry_runs_begin_anew_with_another_cause(place: Place, retries: int) ->
         place.asked()
         place.run()
         assert bool(place.asked()) == wanted
+
+
+def test_an_extra_that_is_installed_later_decides_what_could_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plain command tries the documents again that needed it."""
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pypdfium2", None)
+        before = deciding_digests(APP, AGENT)
+    after = deciding_digests(APP, AGENT)
+    assert {reason for reason in REASONS if before[reason] != after[reason]} == READING
