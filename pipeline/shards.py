@@ -16,6 +16,7 @@ SHARDS = "PIPELINE_SHARDS"
 MAX_SHARDS = 99_999
 
 _SHARD = re.compile(r"([0-9]{1,5})/([0-9]{1,5})")
+_SUFFIX = re.compile(r"-[0-9]{5}-of-[0-9]{5}(?=\.)")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _FRACTION_BITS = 53
 
@@ -40,6 +41,12 @@ class Shard:
     def label(self) -> str | None:
         """The label in records and logs: `3/16`, or None without --shard."""
         return f"{self.index}/{self.count}" if self.count else None
+
+
+def suffix_in(name: str) -> str:
+    """Return the suffix of a shard in a file's name; empty for a name of a run without --shard."""
+    match = _SUFFIX.search(name)
+    return match[0] if match else ""
 
 
 def owner(id: str, count: int) -> int:

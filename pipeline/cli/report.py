@@ -16,8 +16,8 @@ from pipeline.agents.fingerprints import translated
 from pipeline.cli.arguments import output_config
 from pipeline.cli.flags import add_out
 from pipeline.cli.value_profiles import current_profiles
-from pipeline.errors import EXIT_OK, ConfigError
-from pipeline.output import backend_of, folder_of, read_runs
+from pipeline.errors import EXIT_OK, ConfigError, OutputError
+from pipeline.output import OutputBackend, backend_of, folder_of, read_runs
 from pipeline.report import build_report, write_newest
 from pipeline.report.text import summary_text
 from pipeline.terminal import wants_colour, width_of, write_out
@@ -50,14 +50,28 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
 
     exact = current_profiles(backend, runs, show_texts=arguments.profile_values)
     if arguments.text:
-        report = build_report(runs, counts(), exact=exact)
+        report = build_report(runs, counts(), awaits_shards=_is_in_use(backend), exact=exact)
     else:
-        report = write_newest(backend.replace, runs=lambda: read_runs(backend), counts=counts, exact=exact)
+        report = write_newest(
+            backend.replace,
+            runs=lambda: read_runs(backend),
+            counts=counts,
+            awaits_shards=_is_in_use(backend),
+            exact=exact,
+        )
     colour = wants_colour(sys.stdout, environ)
     write_out(summary_text(report, colour=colour, width=width_of(sys.stdout, environ)))
     if arguments.open:
         _show(config.uri)
     return EXIT_OK
+
+
+def _is_in_use(backend: OutputBackend) -> bool:
+    """Return True while shards are at work, so that others may be waiting; False where that cannot be found out."""
+    try:
+        return backend.is_in_use()
+    except OutputError:
+        return False
 
 
 def _show(output: str) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.config import AppConfig, OutputConfig, mask_url
 from pipeline.config.redaction import SECRETS
-from pipeline.errors import ConfigError, InternalError, TryLaterError
+from pipeline.errors import ConfigError, InternalError
 from pipeline.output.backend import OutputBackend
 from pipeline.output.conditions import check_conditions
 from pipeline.output.index import Index
@@ -45,7 +44,6 @@ __all__ = [
     "left_out",
     "read_runs",
     "scan",
-    "tidy",
 ]
 
 RETRY_FOR_S = 5.0
@@ -58,6 +56,7 @@ class Output:
     """The output of one run: locked, repaired and indexed. The lock is held until `close` or the end of `with`.
 
     `index`: the state of all documents. `stamp`: run number and id of new records. `backend`: the place of the output.
+    `shard`: the one of this run.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class Output:
         self.backend = backend
         self.index = index
         self.stamp = stamp
-        self._shard = shard
+        self.shard = shard
         self._outage = outage or no_outage(backend.where)
 
     @classmethod
@@ -153,7 +152,7 @@ class Output:
 
     def write_run(self, summary: Mapping[str, Any]) -> str:
         """Write the run's summary, last and once (runs.py); return the file's name."""
-        return write_run(self.backend, summary, stamp=self.stamp, suffix=self._shard.suffix)
+        return write_run(self.backend, summary, stamp=self.stamp, suffix=self.shard.suffix)
 
     @property
     def unwritten(self) -> tuple[int, int]:
@@ -216,16 +215,6 @@ def check_store(config: OutputConfig) -> None:
     """
     if folder_of(config.uri) is None:
         check_conditions(RemoteStore.open(config.uri, storage=config.storage))
-
-
-def tidy(config: OutputConfig, *, run_id: str, wait: Callable[[float], bool]) -> None:
-    """Remove outdated errors of all shards; do nothing while another run is active.
-
-    A shard must not change files of a run with another number of shards: the other shards own some of their records.
-    The last shard to end can.
-    """
-    with suppress(TryLaterError):
-        Output.open(config, agent=None, shard=None, lock_wait_s=0, run_id=run_id, wait=wait).close()
 
 
 def folder_of(uri: str) -> Path | None:

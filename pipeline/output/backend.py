@@ -61,6 +61,9 @@ class OutputBackend(Protocol):
     def files(self, folder: str) -> Iterator[tuple[str, bytes]]:
         """Yield name and content of the small files of a folder, sorted by name."""
 
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the files of a folder, `folder/name`, without reading them."""
+
     def content(self, name: str) -> bytes | None:
         """Return the content of a small file; None when it does not exist."""
 
@@ -69,6 +72,9 @@ class OutputBackend(Protocol):
 
     def replace(self, name: str, data: bytes | Iterable[bytes]) -> None:
         """Write or replace a whole file atomically; readers see the old content until all data is stored."""
+
+    def is_in_use(self) -> bool:
+        """Return True while a run, of any shard, holds a lock of this output; it needs no lock itself."""
 
     def remove(self, name: str) -> bool:
         """Delete a file; return True when it existed."""

@@ -155,6 +155,11 @@ def acquire(
         waiting.pause(taken, poll_s * (1 + secrets.randbelow(100) / 100))
 
 
+def is_held(store: RemoteStore) -> bool:
+    """Return True when a lock object is not free, by the sizes in one listing."""
+    return any(stored.size_bytes != len(_FREE) for stored in store.list(_FOLDER))
+
+
 class _Claim:
     """The attempts of one run to acquire its lease, with the ETags of other holders and when each was first seen."""
 

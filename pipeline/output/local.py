@@ -21,14 +21,13 @@ from pipeline.output import accepted, checkpoint
 from pipeline.output.index import Index
 from pipeline.output.line_file import LineFile
 from pipeline.output.lines import Damage, mend, read_lines, rewrite
-from pipeline.output.lock import Lock, acquire, try_gate
+from pipeline.output.lock import Lock, acquire, is_held, try_gate
 from pipeline.output.record_files import RECORD_FILE, make_folder, note_sibling, read_records, records_by_run
 from pipeline.output.record_keys import KINDS, Kind, RecordKey, key_reader
 from pipeline.output.runs import RUNS, read_runs
-from pipeline.output.shared_files import FileGoneError, names_in, read_if_there, until_unchanged
+from pipeline.output.shared_files import FileGoneError, make_parent, names_in, read_if_there, until_unchanged
 from pipeline.shards import Shard
-from pipeline.stores import is_half_written, sync_folder, write_atomic
-from pipeline.stores.local import FOLDER_MODE
+from pipeline.stores import is_half_written, write_atomic
 
 SYNC_AFTER_S = 0.4
 """The main thread calls `sync_due` every 0.5 s, so a record is durable within a second (0.4 + 0.5 s)."""
@@ -163,6 +162,10 @@ class LocalBackend:
             if not is_half_written(name) and (data := read_if_there(self.folder / folder / name)) is not None:
                 yield f"{folder}/{name}", data
 
+    def names(self, folder: str) -> list[str]:
+        """Return the names in a folder, except those of partly written files."""
+        return [f"{folder}/{name}" for name in names_in(self.folder / folder) if not is_half_written(name)]
+
     def content(self, name: str) -> bytes | None:
         """Return the file's bytes."""
         return read_if_there(self.folder / name)
@@ -173,17 +176,20 @@ class LocalBackend:
         try:
             if path.exists():
                 return False
-            if not path.parent.is_dir():
-                path.parent.mkdir(FOLDER_MODE, exist_ok=True)
-                sync_folder(self.folder)
         except OSError as exc:
             raise OutputError(f"{path}: cannot be written: {exc.strerror or exc}") from exc
-        write_atomic(path, data)
+        self.replace(name, data)
         return True
 
     def replace(self, name: str, data: bytes | Iterable[bytes]) -> None:
-        """Write a temporary file beside it, then rename it."""
-        write_atomic(self.folder / name, data)
+        """Write a temporary file beside it, then rename it; its folder is made when it is the first one there."""
+        path = self.folder / name
+        make_parent(path)
+        write_atomic(path, data)
+
+    def is_in_use(self) -> bool:
+        """Probe the lock files."""
+        return self.folder.is_dir() and is_held(self.folder)
 
     def remove(self, name: str) -> bool:
         """Unlink the file."""

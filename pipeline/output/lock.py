@@ -145,6 +145,24 @@ def try_gate(folder: Path) -> Lock | None:
     return None if fd is None else Lock(fd, folder / _GATE)
 
 
+def is_held(folder: Path) -> bool:
+    """Return True while a run holds a lock of the output, or is about to take one."""
+    gate = try_gate(folder)
+    if gate is None:
+        return True
+    try:
+        return any(_is_locked(folder / name) for name in names_in(folder) if _LOCK_NAME.fullmatch(name))
+    finally:
+        gate.release()
+
+
+def _is_locked(path: Path) -> bool:
+    fd = _try_flock(path)
+    if fd is not None:
+        _unlock(fd)
+    return fd is None
+
+
 def _wait_gate(folder: Path, *, lock_wait_s: float, wait: Callable[[float], bool], clock: Callable[[], float]) -> Lock:
     """Take the gate. As it is usually held for milliseconds, wait for it even when `lock_wait_s` is 0."""
     start = clock()

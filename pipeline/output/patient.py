@@ -84,6 +84,14 @@ class PatientBackend:
         """Yield the files of a folder, which are small."""
         yield from self._patiently(lambda: list(self._inner.files(folder)))
 
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the files of a folder."""
+        return self._patiently(lambda: self._inner.names(folder))
+
+    def is_in_use(self) -> bool:
+        """Return True while a run holds a lock."""
+        return self._inner.is_in_use()
+
     def content(self, name: str) -> bytes | None:
         """Return the content of a file."""
         return self._patiently(lambda: self._inner.content(name))

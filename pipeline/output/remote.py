@@ -20,7 +20,7 @@ from typing import TypeVar
 from pipeline.errors import OutputError
 from pipeline.output import accepted
 from pipeline.output.index import Index
-from pipeline.output.lease import Lease, acquire
+from pipeline.output.lease import Lease, acquire, is_held
 from pipeline.output.outage import Outage, no_outage
 from pipeline.output.part_reader import PartReader
 from pipeline.output.part_writer import Limits, PartWriter
@@ -138,7 +138,7 @@ class RemoteBackend:
     def tidy(self, index: Index) -> None:
         """Write the remaining errors into new parts, then delete the old parts.
 
-        A shard does this for its own parts; parts of other shard counts are removed after the last shard (output.tidy).
+        A shard does this for its own parts; a run without shards, or compact, removes those of other shard counts.
         """
         failed = index.failed_count()
         if failed == index.error_lines:
@@ -174,6 +174,10 @@ class RemoteBackend:
             if (data := self.content(stored.key)) is not None:
                 yield stored.key, data
 
+    def names(self, folder: str) -> list[str]:
+        """Return the keys below a prefix."""
+        return self._outage.request(self.where, lambda: [stored.key for stored in self.store.list(folder)])
+
     def content(self, name: str) -> bytes | None:
         """Return the object's bytes."""
         return self._outage.request(self.where, lambda: self._parts.get(name))
@@ -189,6 +193,10 @@ class RemoteBackend:
     def replace(self, name: str, data: bytes | Iterable[bytes]) -> None:
         """Replace the object as a whole; a large one when its last piece is uploaded."""
         self._write(name, lambda: self.store.put(name, data))
+
+    def is_in_use(self) -> bool:
+        """List the lock objects; that of a run that was killed counts as held until another run takes it over."""
+        return self._outage.request(self.where, lambda: is_held(self.store))
 
     def remove(self, name: str) -> bool:
         """Delete the object."""

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.errors import OutputError
+from pipeline.stores import sync_folder
+from pipeline.stores.local import FOLDER_MODE
 
 TRIES = 10
 """Attempts to read a folder or file that changes meanwhile; a file changes at most a few times per run."""
@@ -67,3 +69,14 @@ def until_unchanged(read: Callable[[], T]) -> T:
         except FileGoneError:
             continue
     return read()
+
+
+def make_parent(path: Path) -> None:
+    """Create the folder of a file of the output when it is the first one there."""
+    if path.parent.is_dir():
+        return
+    try:
+        path.parent.mkdir(FOLDER_MODE, exist_ok=True)
+        sync_folder(path.parent.parent)
+    except OSError as exc:
+        raise OutputError(f"{path}: cannot be written: {exc.strerror or exc}") from exc

@@ -5,6 +5,7 @@ It must not read a file: it is given the summaries of the runs.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,9 +20,9 @@ _WORST_FIRST = (70, 2, 1, 3, 143, 130, 0)
 """Exit codes in the order of what a person should see first."""
 
 
-def age(run: Mapping[str, Any]) -> tuple[int, str]:
-    """Return what orders runs from the oldest to the newest."""
-    return run["run"], run["finished_at"]
+def age(run: Mapping[str, Any]) -> tuple[int, str, str]:
+    """Return what orders runs from the oldest to the newest, and tells them from each other."""
+    return run["run"], run["finished_at"], run["shard"] or ""
 
 
 def shard_of(run: Mapping[str, Any]) -> tuple[int, int]:
@@ -30,9 +31,14 @@ def shard_of(run: Mapping[str, Any]) -> tuple[int, int]:
     return (int(numbers[0]), int(numbers[1])) if len(numbers) == 2 else (0, 1)
 
 
-def runs_of_shard(runs: Sequence[dict[str, Any]], shard: tuple[int, int]) -> list[dict[str, Any]]:
-    """Return the runs of one shard in the order given."""
-    return [run for run in runs if shard_of(run) == shard]
+def runs_by_shard(runs: Sequence[dict[str, Any]], of: int) -> list[list[dict[str, Any]]]:
+    """Return the runs of each of `of` shards in the order given."""
+    found: list[list[dict[str, Any]]] = [[] for _ in range(of)]
+    for run in runs:
+        index, count = shard_of(run)
+        if count == of and index < of:
+            found[index].append(run)
+    return found
 
 
 def last_with_results(runs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
@@ -56,6 +62,7 @@ def merged_runs(current: Sequence[dict[str, Any]], missing: Sequence[int], *, aw
     newest = max(current, key=age)
     return {
         **newest,
+        "output": added_outputs(current),
         "shard": None,
         "exit_code": worst["exit_code"],
         "verdict": verdict,
@@ -71,6 +78,25 @@ def merged_runs(current: Sequence[dict[str, Any]], missing: Sequence[int], *, aw
         "overhead": _added([run.get("overhead", {}) for run in current]),
         "prompt_length": [row for run in current for row in run.get("prompt_length", [])],
         "ask_again": [document_id for run in current for document_id in run.get("ask_again", [])],
+    }
+
+
+def added_outputs(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the counts of the documents of all these shards; {} when one of an earlier version has counted none."""
+    tables = [run.get("output") for run in runs]
+    if not tables or not all(tables):
+        return {}
+    return functools.reduce(_sum, tables[1:], dict(tables[0] or {}))
+
+
+def _sum(left: Any, right: Any) -> Any:
+    """Return a new sum of two counts, or of two mappings of counts."""
+    if not isinstance(left, Mapping):
+        return left + right
+    names = dict.fromkeys([*left, *right])
+    return {
+        name: _sum(left[name], right[name]) if name in left and name in right else left.get(name, right.get(name))
+        for name in names
     }
 
 

@@ -16,11 +16,22 @@ from pipeline.report.html import page
 from pipeline.report.profile import profile_report, report_json
 from pipeline.report.questions import mixed_variants, question_rows
 from pipeline.report.remaining import NONE_REMAIN, RemainingFailures
-from pipeline.report.shard_runs import age, last_with_results, merged_runs, runs_of_shard, shard_of, shard_row
+from pipeline.report.shard_runs import (
+    added_outputs,
+    age,
+    last_with_results,
+    merged_runs,
+    runs_by_shard,
+    shard_of,
+    shard_row,
+)
 from pipeline.report.stats import Numbers, RunStats, merge
 from pipeline.values.value_profile import ValueProfile
 
 REPORT_VERSION = 1
+_REWRITES = 10
+"""Shards may end faster than a report is written: the last of them writes it last anyway."""
+
 COMPARED_DOCUMENTS = 10
 """Documents that both runs need before a field is compared: with fewer, a difference is chance."""
 
@@ -74,26 +85,29 @@ def run_summary(
 
 def build_report(
     runs: Sequence[dict[str, Any]],
-    output_counts: Mapping[str, Any],
+    output_counts: Mapping[str, Any] | None = None,
     *,
     awaits_shards: bool = False,
     exact: Mapping[str, ValueProfile] | None = None,
 ) -> dict[str, Any]:
     """Return the content of report.json for the newest run, over all shards when that run was a shard.
 
-    `runs`: the contents of runs/*.json in any order. `awaits_shards`: shards without a run may still be waiting or at
-    work, so that it is no error that they are missing. `exact`: profiles of the current results by variant, where those
-    were read. Raises ValueError when there is no run.
+    `runs`: the contents of runs/*.json in any order. `output_counts`: of the whole output; None: what each shard has
+    counted at its end, added up. `awaits_shards`: shards without a run may still be waiting or at work, so that it is
+    no error that they are missing. `exact`: profiles of the current results by variant, where those were read. Raises
+    ValueError when there is no run.
     """
     if not runs:
         raise ValueError("runs: got none, need the summary of at least one run")
     ordered = sorted(runs, key=age)
     of = shard_of(ordered[-1])[1]
-    history = [runs_of_shard(ordered, (index, of)) for index in range(of)]
+    history = runs_by_shard(ordered, of)
     current = [shard_runs[-1] for shard_runs in history if shard_runs]
     previous = [earlier for shard_runs in history if (earlier := last_with_results(shard_runs[:-1])) is not None]
     missing = [index for index, shard_runs in enumerate(history) if not shard_runs]
     awaits_shards = awaits_shards and bool(missing)
+    if output_counts is None:
+        output_counts = added_outputs(current)
     profile = profile_report(current, [each[:-1] for each in history], runs=ordered, output=output_counts, exact=exact)
     run = current[0] if of == 1 else merged_runs(current, missing, awaits_shards=awaits_shards)
     return {
@@ -137,7 +151,7 @@ def write_newest(
     replace: Callable[[str, bytes], None],
     *,
     runs: Callable[[], Sequence[dict[str, Any]]],
-    counts: Callable[[], Mapping[str, Any]],
+    counts: Callable[[], Mapping[str, Any]] | None = None,
     awaits_shards: bool = False,
     exact: Mapping[str, ValueProfile] | None = None,
 ) -> dict[str, Any]:
@@ -147,15 +161,17 @@ def write_newest(
     from replacing a complete report with one that lacks the faster shard.
     """
     summaries = runs()
-    while True:
-        report = build_report(summaries, counts(), awaits_shards=awaits_shards, exact=exact)
+    for _ in range(_REWRITES):
+        output_counts = counts() if counts is not None else None
+        report = build_report(summaries, output_counts, awaits_shards=awaits_shards, exact=exact)
         write_report(replace, report)
         if not report["shards"]:  # no run can be beside a run without shards
-            return report
-        known = len(summaries)
+            break
+        known = {age(run) for run in summaries}
         summaries = runs()
-        if len(summaries) <= known:
-            return report
+        if {age(run) for run in summaries} <= known:
+            break
+    return report
 
 
 def _compared(run: Mapping[str, Any], previous: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

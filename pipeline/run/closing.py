@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import AppConfig
@@ -13,9 +13,9 @@ from pipeline.config.loading import describe
 from pipeline.config.redaction import SECRETS
 from pipeline.documents import ListingCounts
 from pipeline.errors import EXIT_FAILURES, EXIT_INTERNAL, EXIT_OK, OutputError, PipelineError
-from pipeline.output import Output, scan
+from pipeline.output import Output
 from pipeline.records import utc_now
-from pipeline.report import build_report, reconciles, run_summary, write_newest
+from pipeline.report import reconciles, run_summary
 from pipeline.report.event import summary_fields
 from pipeline.report.profile import drift_of, kept_profiles
 from pipeline.report.remaining import NONE_REMAIN, RemainingFailures
@@ -24,11 +24,11 @@ from pipeline.report.text import summary_text
 from pipeline.run.exit_code import exit_code
 from pipeline.run.graded_run import failed_gates, grade_run, run_content
 from pipeline.run.options import RunOptions
-from pipeline.run.plan import ExtractionPlan
 from pipeline.run.pod import in_pod, resume_command
 from pipeline.run.prompt_length import ASK_AGAIN, doubtful_results, limits, overhead
-from pipeline.run.redoing import equate_former, questions
+from pipeline.run.redoing import questions
 from pipeline.run.remaining import remaining_failures
+from pipeline.run.report_of_shards import write_report_of
 from pipeline.run.runner import Runner
 from pipeline.run.selection import Selection
 from pipeline.terminal import plural, wants_colour, width_of, write_out
@@ -43,8 +43,7 @@ logger = logging.getLogger(__name__)
 class RunClosing:
     """The end of one run, with its output still open and locked.
 
-    `remaining`: the failures that remain; None before `finish`. `has_settled_errors`: error lines of other numbers of
-    shards can be removed.
+    `remaining`: the failures that remain; None before `finish`.
     """
 
     def __init__(
@@ -58,7 +57,6 @@ class RunClosing:
         grading: EvalOptions | None = None,
     ) -> None:
         self.remaining: RemainingFailures | None = None
-        self.has_settled_errors = False
         self._app, self._options, self._output = app, options, output
         self._listing, self._environ, self._started_at = listing, environ, utc_now()
         self._grading = grading
@@ -94,7 +92,7 @@ class RunClosing:
         summary |= {ASK_AGAIN: doubtful, "profile": kept_profiles(profile.profiles())}
         if evaluation is not None:
             summary["eval"] = run_content(evaluation)
-        report = self._write(summary, runner.plan)
+        report = self._write(summary)
         self._show(summary, report)
         return code
 
@@ -155,34 +153,19 @@ class RunClosing:
         if in_pod(self._environ):
             summary["resume"] = resume_command(self._environ)
         summary["former_fingerprints"] = output.index.equated()
+        summary["output"] = output.index.counts()
         summary["concurrency"] = {"limit": limit.value, "reason": limit.reason}
         return summary
 
-    def _write(self, summary: dict[str, Any], plan: ExtractionPlan) -> dict[str, Any]:
-        """The run's file and the report; the report is returned also when it could not be written."""
+    def _write(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Write the run's summary and the report; the report is returned also when it could not be written."""
         try:
             self._output.write_run(summary)
-            report = write_newest(
-                self._output.backend.replace,
-                runs=self._output.runs,
-                counts=lambda: self._counts(plan),
-                awaits_shards=True,
-            )
         except PipelineError as error:
             if summary["exit_code"] == EXIT_OK:
                 raise
             logger.error("%s", error)
-            report = build_report([summary], self._output.index.counts(), awaits_shards=True)
-        return report
-
-    def _counts(self, plan: ExtractionPlan) -> dict[str, Any]:
-        """The numbers of the whole output; a shard's own index knows its own documents only."""
-        if self._output.stamp.shard is None:
-            return self._output.index.counts()
-        with closing(scan(self._app.output)) as whole:
-            equate_former(self._app, plan, index=whole, backend=self._output.backend)
-            self.has_settled_errors = whole.error_lines > whole.failed_count()
-            return whole.counts()
+        return write_report_of(self._output, summary)
 
     def _show(self, summary: Mapping[str, Any], report: Mapping[str, Any]) -> None:
         """Print the summary, and end the log; without a terminal a JSON log has all of it, so that it stays JSON."""

@@ -20,7 +20,7 @@ from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import EXIT_INTERNAL, ConfigError, PipelineError, TryLaterError
 from pipeline.logs import active_handler
-from pipeline.output import Output, left_out, scan, tidy
+from pipeline.output import Output, left_out, scan
 from pipeline.records import Entry
 from pipeline.report.stats import RunStats
 from pipeline.run import dry_run, machine
@@ -36,6 +36,7 @@ from pipeline.run.progress import Progress, make_progress
 from pipeline.run.prompt_length import to_ask_again
 from pipeline.run.redoing import check_redo, copies_of, equate_former, rules_of
 from pipeline.run.refresh import Refresher
+from pipeline.run.report_of_shards import write_report_of_set
 from pipeline.run.resuming import has_records
 from pipeline.run.runner import Runner
 from pipeline.run.selection import Selection, SelectionRules
@@ -80,8 +81,8 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
             session.patience, session.until = patience, until
             selection = session.select(rules, shard=shard)
             code = session.go(lambda: entries, selection, stop=stop, signals=signals)
-        if session.closing.has_settled_errors and signals.number is None:
-            _tidy(app, run_id=run_id, stop=stop)
+        if signals.number is None:
+            write_report_of_set(app, shard)
         return code
     except PipelineError as error:
         if signals.number is None:
@@ -269,14 +270,6 @@ def _load_entries(
             if not any(map(index.knows_question, plan.fingerprints)):
                 raise
         raise TryLaterError(str(error)) from error
-
-
-def _tidy(app: AppConfig, *, run_id: str, stop: threading.Event) -> None:
-    """Takes settled errors of other numbers of shards out; the run has its report, and ends as that says."""
-    try:
-        tidy(app.output, run_id=run_id, wait=stop.wait)
-    except PipelineError as error:
-        logger.warning("errors that no longer stand were left: %s", error)
 
 
 def _flush_log() -> None:

@@ -1,0 +1,62 @@
+"""The report at the end of a run: from what each shard has counted, never from the records of the whole output.
+
+It must not change how a run ends: whatever fails here is a warning, and `pipeline report` makes up for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.config import AppConfig
+from pipeline.errors import PipelineError
+from pipeline.output import Output, backend_of, read_runs
+from pipeline.output.runs import RUNS
+from pipeline.report import build_report, write_newest
+from pipeline.shards import Shard, suffix_in
+
+logger = logging.getLogger(__name__)
+
+SMALL_SET = 64
+"""Up to this many shards each one that ends rebuilds the report of all, which reads a small file for each of them. In a
+larger set that would be the square of their number: there the last one at work does."""
+
+
+def write_report_of(output: Output, summary: dict[str, Any]) -> dict[str, Any]:
+    """Return the report of a run that has ended, with its summary, after writing it where that costs little."""
+    if output.shard.count > SMALL_SET:
+        return build_report([{**summary, "shard": None}])
+
+    def runs() -> list[dict[str, Any]]:
+        found = output.runs()
+        return found if any(_is_same(run, summary) for run in found) else [*found, summary]
+
+    try:
+        return write_newest(output.backend.replace, runs=runs, awaits_shards=True)
+    except PipelineError as error:
+        logger.warning("the report was not written; `pipeline report %s` writes it: %s", output.where, error)
+        return build_report([summary], awaits_shards=True)
+
+
+def write_report_of_set(app: AppConfig, shard: Shard) -> None:
+    """Write the report of a large set of shards when no other one is at work; call it without a lock.
+
+    Of two shards that end together, the second to release its lock finds none at work. In the first run of a set, one
+    shard at a time, the report is rebuilt each time the number of shards that have ended has doubled, and at the end.
+    """
+    if shard.count <= SMALL_SET:
+        return
+    try:
+        backend = backend_of(app.output, shard=shard)
+        suffixes = {suffix_in(name) for name in backend.names(RUNS)}
+        ended = sum(suffix.endswith(f"-of-{shard.count:05d}") for suffix in suffixes)
+        if backend.is_in_use() or (ended < shard.count and ended & (ended - 1)):
+            return
+        write_newest(backend.replace, runs=lambda: read_runs(backend), awaits_shards=True)
+    except PipelineError as error:
+        logger.warning("the report of all shards was not written; `pipeline report` writes it: %s", error)
+
+
+def _is_same(run: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
+    return all(run[name] == summary[name] for name in ("run", "run_id", "shard"))

@@ -1,0 +1,173 @@
+"""What the end of a shard costs beside a large output, a large set of shards, and many past runs.
+
+    python scripts/shard_end.py --records 1000000 --set 4000 --past 1000
+
+Prints the seconds from SIGTERM to the exit of a shard beside that many records of its siblings, the seconds
+of a whole run of one shard of a large set whose siblings have ended, and the requests of a nightly run on an S3 server
+after many nights. Records, entries and summaries are cloned from those of a real run; the runs that are measured are
+real processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from fake_llm import FakeLLM, Fault
+from s3_server import s3_server
+
+from pipeline.stores import RemoteStore
+
+SHARDS = 4
+AGENT = {
+    "system_prompt": "Sum the text up.",
+    "user_prompt": "$document",
+    "max_tokens": 200,
+    "schema": {"type": "object", "properties": {"summary": {"type": "string"}}, "required": ["summary"]},
+}
+
+
+class Place:
+    """A folder with a configuration, an agent and a document for each run."""
+
+    def __init__(self, folder: Path, server_url: str, *, output: str = "out", storage: Mapping[str, Any] = {}) -> None:
+        self.folder = folder
+        (folder / "agents").mkdir()
+        (folder / "inbox").mkdir()
+        (folder / "agents" / "small.yaml").write_text(json.dumps(AGENT))
+        settings = {
+            "provider": "vllm", "agent": "small", "agents_dir": "agents", "fallback": [],
+            "input": {"uri": "inbox", "min_documents": 0}, "output": {"uri": output, "storage": storage},
+            "vllm": {"base_url": server_url, "model": "llama3.1"}, "runner": {"grace_s": 1},
+        }  # fmt: skip
+        (folder / "pipeline.yaml").write_text(json.dumps(settings))
+
+    def add(self, name: str) -> None:
+        """Add a document that has been there for an hour."""
+        path = self.folder / "inbox" / name
+        path.write_text(f"[[doc:{name}]] A text.")
+        os.utime(path, (time.time() - 3600,) * 2)
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a run."""
+        command = [str(Path(sys.executable).with_name("pipeline")), "run", "--quiet", *arguments]
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env={**os.environ, "PIPELINE_CONFIG": "pipeline.yaml"},
+            stderr=subprocess.DEVNULL,
+        )
+
+    def run(self, *arguments: str) -> float:
+        """Return the seconds of a run, which must end with 0."""
+        begun = time.monotonic()
+        code = self.start(*arguments).wait()
+        if code:
+            raise SystemExit(f"exit code {code}")
+        return time.monotonic() - begun
+
+
+def beside_records(place: Place, server: FakeLLM, records: int) -> float:
+    """Return the seconds from SIGTERM to the exit of a shard, with a request in flight that never ends."""
+    for number in range(40):
+        place.add(f"a{number}.txt")
+    for index in range(SHARDS):
+        place.run("--shard", f"{index}/{SHARDS}")
+    for path in (place.folder / "out").glob("results-*.jsonl"):
+        line = path.read_text().splitlines()[0]
+        document_id = json.loads(line)["id"]
+        with path.open("a") as stream:
+            for number in range(records // SHARDS):
+                stream.write(line.replace(f'"id":"{document_id}"', f'"id":"{path.name}-{number}"', 1) + "\n")
+    server.faults = lambda seen, _: Fault("hang") if seen.document.startswith("new") else None
+    for number in range(20):
+        place.add(f"new{number}.txt")
+    server.requests.clear()
+    child = place.start("--shard", f"0/{SHARDS}")
+    while not any(seen.document.startswith("new") for seen in server.chats()):
+        time.sleep(0.05)
+        assert child.poll() is None
+    begun = time.monotonic()
+    child.send_signal(signal.SIGTERM)
+    code = child.wait()
+    assert code == 143, code
+    server.faults = lambda *_: None
+    return time.monotonic() - begun
+
+
+def in_large_set(place: Place, shards: int) -> tuple[float, float]:
+    """Return the seconds of a run with all but two siblings ended, and of the last one, which reports on all."""
+    place.add("a.txt")
+    place.run("--shard", f"0/{shards}")
+    out = place.folder / "out"
+    entry = next((out / ".runs").iterdir()) if (out / ".runs").is_dir() else None
+    summary = json.loads(next((out / "runs").glob("*.json")).read_text())
+    for index in range(1, shards - 2):
+        name = f"{index:05d}-of-{shards:05d}"
+        own = {**summary, "shard": f"{index}/{shards}", "run": index + 1, "run_id": f"r{index}"}
+        (out / "runs" / f"r{index}-{name}.json").write_text(json.dumps(own))
+        if entry is not None:
+            content = {**json.loads(entry.read_text()), "newest": own}
+            (out / ".runs" / f"{name}.{index + 1:08d}.json").write_text(json.dumps(content))
+    return place.run("--shard", f"{shards - 2}/{shards}"), place.run("--shard", f"{shards - 1}/{shards}")
+
+
+def after_nights(folder: Path, server: FakeLLM, past: int) -> tuple[float, Counter[str]]:
+    """Return the seconds and the requests of a nightly run with one new document on an S3 server."""
+    from s3_tap import Tap  # type: ignore[import-not-found]  # a proxy of the tests that counts requests
+
+    with s3_server() as s3, Tap(s3.port) as tap:
+        keys = {"access_key_id": s3.env["AWS_ACCESS_KEY_ID"], "secret_access_key": s3.env["AWS_SECRET_ACCESS_KEY"]}
+        storage = {"region": s3.env["AWS_REGION"], **keys}
+        uri = "s3://tests/nightly/out"
+        place = Place(folder, server.url, output=uri, storage={**storage, "endpoint": tap.endpoint})
+        place.add("a.txt")
+        place.run()
+        store = RemoteStore.open(uri, storage={**storage, "endpoint": s3.endpoint})
+        (key,) = [found.key for found in store.list("runs")]
+        summary = json.loads(store.get(key))
+        for number in range(past):
+            store.put(f"runs/night-{number:05d}.json", json.dumps({**summary, "run_id": f"n{number}"}).encode())
+        place.add("b.txt")
+        tap.seen.clear()
+        seconds = place.run()
+        return seconds, Counter(method for method, _ in tap.seen)
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--set", type=int, default=4000)
+    parser.add_argument("--past", type=int, default=1000)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="shard-end-") as name, FakeLLM(("llama3.1",)) as server:
+        folders = [Path(name, part) for part in ("records", "set", "nights")]
+        for folder in folders:
+            folder.mkdir()
+        seconds = beside_records(Place(folders[0], server.url), server, asked.records)
+        print(
+            f"{asked.records:,} records: {seconds:.1f} s from SIGTERM to the exit of one of {SHARDS} shards (grace 1 s)"
+        )
+        one, last = in_large_set(Place(folders[1], server.url), asked.set)
+        print(f"{asked.set:,} shards: {one:.1f} s for a run with one sibling left, {last:.1f} s for the last one")
+        took_s, requests = after_nights(folders[2], server, asked.past)
+        print(f"{asked.past:,} past runs on S3: {took_s:.1f} s and {requests.total()} requests: {dict(requests)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

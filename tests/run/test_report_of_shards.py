@@ -1,0 +1,78 @@
+"""The report at the end of a shard: from what each shard has counted, and never a reason to end with 3."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import Place
+
+from pipeline.report.shard_runs import added_outputs
+
+
+def test_the_counts_of_shards_are_added_up() -> None:
+    """Reasons, variants and questions by name; a shard of an earlier version that counted nothing leaves them open."""
+    one = {"done": 3, "reasons": {"timeout": 1}, "variants": {"default": {"done": 3, "failed": 1}}}
+    other = {"done": 4, "reasons": {"rejected": 2}, "variants": {"default": {"done": 4, "failed": 2}, "b": {"done": 1}}}
+    assert added_outputs([{"output": one}, {"output": other}]) == {
+        "done": 7,
+        "reasons": {"timeout": 1, "rejected": 2},
+        "variants": {"default": {"done": 7, "failed": 3}, "b": {"done": 1}},
+    }
+    assert added_outputs([{"output": one}, {}]) == {}
+
+
+def test_the_report_of_all_shards_is_that_of_a_scan(place: Place) -> None:
+    """What the shards have counted, over another number of shards before, is what `pipeline report` counts."""
+    place.documents({f"d{n}.txt": "[[fault:http_400]]" if n % 5 == 0 else "Plain." for n in range(20)})
+    for shards in (2, 3):
+        for index in range(shards):
+            place.run("--shard", f"{index}/{shards}", "--set", "runner.max_error_rate=1")
+        place.documents({f"more{shards}-{n}.txt": "Plain." for n in range(3)})
+    counted = place.report()["output"]
+    place.call("report", "out")
+    assert place.report()["output"] == counted
+    assert (counted["done"], counted["failed"]) == (19, 4)
+
+
+@pytest.mark.parametrize("flags", [(), ("--shard", "0/2")])
+def test_trouble_with_the_report_does_not_change_how_a_run_ends(place: Place, flags: tuple[str, ...]) -> None:
+    """The records are there, so the shard has finished; the log says how to get the report."""
+    place.documents(4)
+    (place.folder / "out" / "report.html").mkdir(parents=True)
+    ran = place.run(*flags)
+    assert "pipeline report out" in ran.err
+    assert "FINISHED" in ran.out or "1 of 2 shards has finished" in ran.out
+
+
+def test_in_a_large_set_the_last_shard_at_work_reports_on_all(place: Place) -> None:
+    """The others write their own counts alone, and nobody reads the records of the whole output."""
+    place.documents(3)
+    shards = 67
+    place.run("--shard", f"0/{shards}")
+    first = place.report()
+    assert (len(first["shards"]), first["awaits_shards"]) == (1, True)
+    out = place.folder / "out"
+    (path,) = (out / "runs").iterdir()
+    summary = json.loads(path.read_text())
+    for index in range(1, shards - 1):
+        own = {**summary, "shard": f"{index}/{shards}", "run": index + 1, "run_id": "r"}
+        (out / "runs" / f"r-{index:05d}-of-{shards:05d}.json").write_text(json.dumps(own))
+    ran = place.run("--shard", f"0/{shards}")
+    assert len(place.report()["shards"]) == 1
+    assert ran.out.startswith("FINISHED: ")
+    place.run("--shard", f"{shards - 1}/{shards}")
+    assert (len(place.report()["shards"]), place.report()["missing_shards"]) == (shards, [])
+
+
+def test_the_report_of_a_set_at_work_says_how_many_have_finished(place: Place) -> None:
+    """While a shard holds its lock, `pipeline report` does not say that the others are missing."""
+    place.documents(6)
+    place.run("--shard", "0/3")
+    place.server.latency_s = 1.0
+    child = place.start("run", "--shard", "1/3")
+    place.wait_for(lambda: len(place.server.chats()) > len(place.done()) + 3, "a request in flight")
+    assert place.call("report", "out", "--text").out.startswith("1 of 3 shards has finished")
+    child.end()
+    place.server.latency_s = 0.0
+    assert place.call("report", "out", "--text").out.startswith("SHARDS ARE MISSING")
