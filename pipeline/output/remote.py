@@ -136,10 +136,7 @@ class RemoteBackend:
             self._send_all()
 
     def tidy(self, index: Index) -> None:
-        """Write the remaining errors into new parts, then delete the old parts.
-
-        A shard does this for its own parts; a run without shards, or compact, removes those of other shard counts.
-        """
+        """Write the remaining errors into new parts, then delete the old parts; a shard does this for its own only."""
         failed = index.failed_count()
         if failed == index.error_lines:
             return
