@@ -12,7 +12,7 @@ import re
 from typing import NoReturn
 
 from pipeline.documents.charset_labels import codec_of
-from pipeline.documents.guessing import guess, guess_wide
+from pipeline.documents.guessing import guess_legacy, guess_wide
 from pipeline.documents.iso2022jp import MARK, decode_iso2022_jp
 from pipeline.errors import DocumentError
 
@@ -56,6 +56,11 @@ def to_text(data: bytes, *, declared: str | None = None, mail: bool = False) -> 
     return _narrow(data, known)
 
 
+def guess(data: bytes, *, first: int = 0) -> str:
+    """Return the most likely encoding of bytes that are not UTF-8, which is UTF-8 when only a few are invalid."""
+    return "utf-8" if _nearly_utf8(data) is not None else guess_legacy(data, first=first)
+
+
 def read_as(data: bytes, encoding: str) -> Text:
     """Return the text of bytes whose encoding is known, and notes."""
     text = decode_iso2022_jp(data) if encoding == "iso2022_jp" else data.decode(encoding, "replace")
@@ -84,7 +89,7 @@ def _narrow(data: bytes, known: str | None) -> Text:
         beyond = len(text) - sum(map(str.isascii, text))
         if text.count(_BAD) <= MAX_REPLACED_SHARE * beyond:
             return text, notes
-    encoding = guess(data, first=first)
+    encoding = guess_legacy(data, first=first)
     text, notes = read_as(data, encoding)
     return text, (f"encoding_guessed:{encoding}", *notes[1:])
 

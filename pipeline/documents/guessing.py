@@ -41,7 +41,7 @@ _FEW_LETTERS = 4
 _SAMPLE_BYTES = 1 << 16
 
 
-def guess(data: bytes, *, first: int = 0) -> str:
+def guess_legacy(data: bytes, *, first: int = 0) -> str:
     """Return Python's name of the most likely encoding of bytes that are not UTF-8; `first`: the first invalid byte."""
     start = data.rfind(b"\n", 0, first) + 1
     start = start if first - start < _SAMPLE_BYTES // 2 else first

@@ -381,3 +381,11 @@ def test_any_bytes_as_a_table(tmp_path_factory: pytest.TempPathFactory, data: by
             _check("csv", entry.read())
         except DocumentError as error:
             assert error.reason in ("document_unreadable", "document_too_large")
+
+
+def test_one_bad_byte_in_a_record_of_a_table_leaves_the_rest(tmp_path: Path) -> None:
+    """UTF-8 stays UTF-8, in the record and in the file."""
+    data = "text,ort\nGrüße aus Köln,Zürich\nÜbernahme für 5 €,Köln\n".encode().replace(b"K\xc3\xb6ln,", b"K\xc3ln,")
+    assert [decode(entry, entry.read(), text_field="text").text for entry in records(tmp_path, data)] == [
+        "Grüße aus K\ufffdln", "Übernahme für 5 €",
+    ]  # fmt: skip
