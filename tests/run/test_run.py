@@ -7,7 +7,7 @@ import threading
 from contextlib import ExitStack
 
 import pytest
-from conftest import Place, everything_below, json_log
+from conftest import AGENT, Place, everything_below, json_log
 from fake_llm import FakeLLM, Fault
 from raw_server import Line, RawServer, reply
 
@@ -20,6 +20,8 @@ ERROR_KEYS = (
     "finished_at run run_id shard"
 )
 LENIENT = ("--set", "runner.max_error_rate=1")
+BOUNDED = {**AGENT["schema"], "properties": {"summary": {"type": "string", "minLength": 1, "maxLength": 400}}}
+"""A schema without anything that a run warns about."""
 
 
 def test_a_run_writes_results_errors_report_and_its_own_file(place: Place) -> None:
@@ -189,6 +191,7 @@ def test_quiet_says_nothing_on_success_and_enough_on_failure(place: Place, serve
 
 def test_a_quiet_run_with_a_json_log_keeps_it_json(place: Place) -> None:
     """What reads the log gets the summary as an event, also where it is a pod's log with both streams in it."""
+    place.configure(agent={"schema": BOUNDED})
     place.documents({"a.txt": "[[fault:http_400]]"})
     ran = place.run("--quiet", "--log-format", "json", code=1)
     lines = json_log(ran.err)
@@ -198,6 +201,7 @@ def test_a_quiet_run_with_a_json_log_keeps_it_json(place: Place) -> None:
 
 def test_json_logs_are_json_lines(place: Place) -> None:
     """Each line of stderr is an object with a severity, a time, a message and the run's id."""
+    place.configure(agent={"schema": BOUNDED})
     place.documents({"a.txt": "text", "b.txt": "[[fault:http_500*1]]"})
     lines = json_log(place.run("--log-format", "json", "--run-id", "r-1").err)
     assert [line["message"] for line in lines if line["severity"] == "INFO"] == ["run starts", "run ends"]
@@ -207,6 +211,7 @@ def test_json_logs_are_json_lines(place: Place) -> None:
 
 def test_how_it_ended_is_the_last_line(place: Place) -> None:
     """A warning that repeated is told with its count before that, whatever was held back."""
+    place.configure(agent={"schema": BOUNDED})
     place.documents({f"d{n}.txt": "[[fault:http_500*1]]" for n in range(3)})
     lines = json_log(place.run("--log-format", "json").err)
     assert [line["message"] for line in lines] == ["run starts", "request failed", "request failed", "run ends"]
