@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pipeline.errors import TryLaterError
 from pipeline.stores.beneath import StaleVersionError
 from pipeline.stores.clouds import error_text
 from pipeline.stores.trouble import MissingBucketError, StoreRefusedError
@@ -35,6 +36,7 @@ def as_os_errors(uri: str) -> Iterator[None]:
     FileNotFoundError (MissingBucketError), StoreRefusedError, FileExistsError, StaleVersionError, EINVAL for a key
     without a name, EPROTO for another refusal, and ConnectionError for a store that fails or cannot be reached; the
     library panics when this machine has no descriptor left for its threads, which becomes the machine's own errno.
+    TryLaterError once such a panic has made the library unusable for this process.
     """
     from obstore import exceptions as theirs
 
@@ -59,6 +61,9 @@ def as_os_errors(uri: str) -> Iterator[None]:
         if type(cause).__name__ != "PanicException":
             raise
         number_found = re.search(r"\bOs \{ code: (\d+)", str(cause))
+        if number_found is None and "PoisonError" in str(cause):
+            # the library cannot be used any more after its first panic, so that waiting would be no use
+            raise TryLaterError(f"{uri}: the store's library failed earlier; run the same command again") from cause
         if number_found is None:
             raise RuntimeError(f"the store's library panicked: {cause}") from cause
         number = int(number_found[1])
