@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from pipeline.config.constraints import nearest_hint
 from pipeline.errors import ConfigError
@@ -10,7 +11,7 @@ from pipeline.errors import ConfigError
 CSV_OPTIONS = ("quotechar", "escapechar", "delimiter")
 
 
-def check_csv(given: Mapping[str, str | None]) -> None:
+def check_csv(given: Mapping[str, Any]) -> None:
     """Raise ConfigError for an unknown option, or a value that is neither one character nor null."""
     seen: dict[str, str] = {}
     for name, value in given.items():
@@ -19,7 +20,7 @@ def check_csv(given: Mapping[str, str | None]) -> None:
             raise ConfigError(f"csv.{name}: unknown, need one of {known}{nearest_hint(name, CSV_OPTIONS)}")
         if value is None:
             continue
-        if len(value) != 1 or value in "\r\n\0":
+        if not isinstance(value, str) or len(value) != 1 or value in "\r\n\0":
             raise ConfigError(f"csv.{name}: got {value!r}, need one character, or null: found out")
         if value in seen:
             raise ConfigError(f"csv.{name}: got {value!r}, which is csv.{seen[value]} as well")

@@ -123,7 +123,7 @@ class InputConfig:
     unsupported: Literal["ignore", "fail"] = "ignore"
     min_documents: int = 1
     max_document_bytes: int = 10_485_760
-    csv: Mapping[str, str | None] = field(default_factory=dict, hash=False)
+    csv: Mapping[str, Any] = field(default_factory=dict, hash=False)
     records_field: str | None = None
     encoding: str | Mapping[str, str] = field(default="auto", hash=False)
     limits: Mapping[str, float] = field(default_factory=dict, hash=False)

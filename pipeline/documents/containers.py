@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, NoReturn
+from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from pipeline.config.limits import InputLimits
 from pipeline.documents.budget import UnpackedBudget, counted
@@ -44,7 +44,7 @@ class Container:
     text_field: str = "text"
     id_field: str | None = None
     records_field: str | None = None
-    csv: Mapping[str, str | None] = field(default_factory=dict)
+    csv: Mapping[str, Any] = field(default_factory=dict)
     id_prefix: str = ""
     limits: InputLimits = field(default_factory=InputLimits)
     ignore: Callable[[str], None] = lambda _: None

@@ -1,0 +1,165 @@
+"""The rows of a CSV file, read strictly; after a damaged one, reading resumes at the line behind its first.
+
+    lines ─▶ strict parser ─▶ row
+                └─ error ─▶ another dialect ─▶ row
+                               └─ error ─▶ one problem; the other lines of this row are read again, as rows of their own
+
+A quote that is never closed is found at the end of the file, or where another quote stands in a wrong place. It must
+not hold more than one record.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.documents.containers import too_large
+from pipeline.errors import DocumentError
+
+Row = list[str] | DocumentError
+
+_DRAIN_CHARS = 1 << 16
+_SAMPLE_LINES = 100
+_SHARE_OF_RECORDS = 0.8
+
+# the library limits a cell to 128 kB, for the whole process; here Lines limits the record
+csv.field_size_limit(2**31 - 1)
+
+
+class TooLongError(Exception):
+    """A record is longer than a document may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How cells are separated and quoted."""
+
+    delimiter: str
+    quotechar: str = '"'
+    escapechar: str | None = None
+
+    def reader(self, lines: Iterable[str]) -> Iterator[list[str]]:
+        """Return a parser that raises csv.Error for a quote in a wrong place."""
+        return csv.reader(
+            lines, delimiter=self.delimiter, quotechar=self.quotechar, escapechar=self.escapechar, strict=True
+        )
+
+
+class Lines:
+    """The file's lines, for the parser, up to the size limit of a record.
+
+    `record`: the lines of the record so far, `size`: their characters, `nul`: the NUL characters that were dropped.
+    """
+
+    def __init__(self, text: io.TextIOWrapper, limit: int) -> None:
+        self._text = text
+        self._limit = limit
+        self._waiting: deque[str] = deque()
+        self.record: list[str] = []
+        self.size = 0
+        self.nul = 0
+
+    def begin(self) -> None:
+        """Start a new record with the next line."""
+        self.record = []
+        self.size = 0
+        self.nul = 0
+
+    def put_back(self, lines: Sequence[str]) -> None:
+        """Return these lines again as the next ones."""
+        self._waiting.extendleft(reversed(lines))
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._waiting.popleft() if self._waiting else self._text.readline(self._limit + 2)
+        if not line:
+            raise StopIteration
+        if "\0" in line:
+            self.nul += line.count("\0")
+            line = line.replace("\0", "") or "\n"
+        self.size += len(line)
+        self.record.append(line)
+        cut = len(line) >= self._limit + 2 and not line.endswith(("\n", "\r"))
+        if cut or self.size > self._limit + 2:
+            raise TooLongError
+        return line
+
+    def pass_over(self, quotechar: str) -> None:
+        """Skip to the end of a record that is too long, which is a line end outside of quotes."""
+        quotes = sum(line.count(quotechar) for line in self.record)
+        line = self.record[-1]
+        while line and (quotes % 2 or not line.endswith(("\n", "\r"))):
+            line = self._waiting.popleft() if self._waiting else self._text.readline(_DRAIN_CHARS)
+            self.size += len(line)
+            quotes += line.count(quotechar)
+
+
+def rows(lines: Lines, dialects: Sequence[Dialect], *, columns: int, limit_bytes: int) -> Iterator[Row]:
+    """Yield the cells of each record that is not blank, or its problem; `dialects`: those to try, in this order."""
+    parser = dialects[0].reader(lines)
+    while True:
+        lines.begin()
+        row: Row
+        try:
+            row = next(parser)
+        except StopIteration:
+            return
+        except TooLongError:
+            row = _too_long(lines, dialects[0], columns=columns, limit_bytes=limit_bytes)
+            parser = dialects[0].reader(lines)
+        except csv.Error:
+            row = _recovered(lines, dialects, columns=columns)
+            parser = dialects[0].reader(lines)
+        if isinstance(row, list) and _has_too_many(row, columns):
+            row = _recovered(lines, dialects, columns=columns, cells=len(row))
+            parser = dialects[0].reader(lines)
+        if row:
+            yield row
+
+
+def _has_too_many(row: list[str], columns: int) -> bool:
+    return any(cell.strip() for cell in row[columns:])
+
+
+def _recovered(lines: Lines, dialects: Sequence[Dialect], *, columns: int, cells: int | None = None) -> Row:
+    """Return the record as another dialect has it, or its problem; lines that are not a part of it are put back."""
+    held = lines.record
+    for dialect in dialects[1:]:
+        taken = iter(held)
+        try:
+            row = next(dialect.reader(taken))
+        except (csv.Error, StopIteration):
+            continue
+        if len(row) == columns:
+            lines.put_back(list(taken))
+            return row
+    lines.put_back(held[1:])
+    lines.size = len(held[0])
+    if cells is not None and len(held) == 1:
+        return unreadable(f"it has {cells} cells, the header {columns}: is a quote missing?")
+    return unreadable("a quote is not closed, or not doubled inside of quotes (see input.csv)")
+
+
+def _too_long(lines: Lines, dialect: Dialect, *, columns: int, limit_bytes: int) -> Row:
+    """Return the problem of a record over the limit, or of a quote in its first line that is not closed.
+
+    A long text has few lines with just as many cells as the header.
+    """
+    sample = lines.record[1 : _SAMPLE_LINES + 1]
+    alike = sum(len(next(csv.reader([line], delimiter=dialect.delimiter), [])) == columns for line in sample)
+    if columns > 1 and len(sample) > 1 and alike >= _SHARE_OF_RECORDS * len(sample):
+        lines.put_back(lines.record[1:])
+        lines.size = len(lines.record[0])
+        return unreadable("a quote is not closed")
+    lines.pass_over(dialect.quotechar)
+    return too_large(lines.size, limit_bytes)
+
+
+def unreadable(why: str) -> DocumentError:
+    """Return the problem of a damaged record."""
+    return DocumentError("document_unreadable", f"no CSV record: {why}")

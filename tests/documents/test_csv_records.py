@@ -1,0 +1,181 @@
+"""Records in CSV, however they are written: dialects, titles, damaged quotes; a damaged record costs one record."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import InputConfig, InputSource
+from pipeline.documents import ListingCounts, decode, load_entries
+from pipeline.errors import ConfigError, DocumentError
+
+CASES = Path(__file__).parents[1] / "data" / "documents" / "csv"
+Found = list[tuple[str, str]]
+
+
+def read(path: Path, counts: ListingCounts | None = None, **more: Any) -> Found:
+    """Number and text of each document, or the reason that it has none."""
+    config = InputConfig(uri=(InputSource(str(path)),), **more)
+    found = []
+    for entry in load_entries(config, output=None, counts=counts or ListingCounts()):
+        try:
+            text = decode(entry, entry.read(), text_field=config.text_field).text
+        except DocumentError as problem:
+            text = f"!{problem.reason}"
+        found.append((entry.id.partition("#")[2], text))
+    return found
+
+
+def put(folder: Path, data: bytes | str, name: str = "a.csv") -> Path:
+    (folder / name).write_bytes(data.encode() if isinstance(data, str) else data)
+    return folder / name
+
+
+BAD = "!document_unreadable"
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        (
+            "01_unclosed_quote_swallows_rest.csv",
+            [("1", BAD), ("2", "second record"), ("3", "third record"), ("4", "fourth record")],
+        ),
+        ("03_sep_line_of_excel.csv", [("1", "first")]),
+        ("06_duplicate_header_text.csv", [("", BAD)]),
+        ("08_header_case_Text.csv", [("1", "first")]),
+        ("13_nul_byte_in_cell.csv", [("1", "first"), ("2", "second")]),
+        ("18_no_header.csv", [("", BAD)]),
+    ],
+)
+def test_a_case_is_read_whole(case: str, expected: Found) -> None:
+    """Each record is a document with its own text, or fails; a file without the column fails once."""
+    assert read(CASES / case) == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("id,text\n1,a\n\n2,b\n", [("1", "a"), ("2", "b")]),
+        ('id,text\n1,"a\nb"\n2,c\n', [("1", "a\nb"), ("2", "c")]),
+        ('id,text\n1,"a ""b"" c"\n', [("1", 'a "b" c')]),
+        ('id,text\n1,a "b" c\n', [("1", 'a "b" c')]),
+        ('id,text\n1,"a "b" c"\n2,d\n', [("1", BAD), ("2", "d")]),
+        ('id,text\n1,"a \\"b\\" c"\n2,d\n', [("1", 'a "b" c'), ("2", "d")]),
+        ('id,text\n1,"a\\", b"\n2,d\n', [("1", 'a", b'), ("2", "d")]),
+        ("id,text\n1,a,b\n2,c\n", [("1", BAD), ("2", "c")]),
+        ('id,text\n1,"a\n2,b\n3,"c\n4,d\n', [("1", BAD), ("2", "b"), ("3", BAD), ("4", "d")]),
+        ('id,text\n1,"a\n2,b\n3,"c"\n', [("1", BAD), ("2", "b"), ("3", "c")]),
+        ("'id','text'\n'1','a, it''s'\n", [("1", "a, it's")]),
+        ("Quarterly report\n\nid;text\n1;a\n", [("1", "a")]),
+        ("Report, of the year\nid,text\n1,a\n", [("1", "a")]),
+        ("sep=|\nid|text\n1|a,b\n", [("1", "a,b")]),
+        ("TEXT,Text\na,b\n", [("", BAD)]),
+        ("text,Text\na,b\n", [("1", "a")]),
+        ("", []),
+        ("id,text\n", []),
+    ],
+)
+def test_records_are_found_however_they_are_written(tmp_path: Path, data: str, expected: Found) -> None:
+    """A damaged one fails alone; nothing is missing."""
+    assert read(put(tmp_path, data)) == expected
+
+
+def test_what_stands_above_a_header_is_counted(tmp_path: Path) -> None:
+    """Once for the file."""
+    counts = ListingCounts()
+    assert read(put(tmp_path, "A\nB\nid,text\n1,a\n"), counts) == [("1", "a")]
+    assert counts.ignored == {"(lines above a header)": 1}
+
+
+def test_the_dialect_may_be_set(tmp_path: Path) -> None:
+    """Quotes, escapes and the delimiter; wrong values are refused with the setting."""
+    path = put(tmp_path, "text:id\n~a:b~:1\n~c$~d~:2\n")
+    assert read(path, csv={"quotechar": "~", "escapechar": "$", "delimiter": ":"}) == [("1", "a:b"), ("2", "c~d")]
+    assert read(put(tmp_path, "id\ttext\n1\ta, b\n", "a.tsv")) == [("1", "a, b")]
+    for wrong, message in (
+        ({"quote": "'"}, "csv.quote: unknown"),
+        ({"quotechar": "''"}, "csv.quotechar: got"),
+        ({"quotechar": ",", "delimiter": ","}, "which is csv.quotechar"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            InputConfig(csv=wrong)
+
+
+def test_an_unclosed_quote_in_a_large_file_costs_one_record(tmp_path: Path) -> None:
+    """Also where more follows than a document may have; a long text with many lines is still one record."""
+    lines = [f"{n},record {n}\n" for n in range(20_000)]
+    lines[100] = '100,"record 100\n'
+    found = read(put(tmp_path, "id,text\n" + "".join(lines)), max_document_bytes=10_000)
+    assert len(found) == 20_000
+    assert [number for number, text in found if text == BAD] == ["101"]
+    text = "A line of prose without a comma\n" * 1000
+    found = read(put(tmp_path, f'id,text\n1,"{text}"\n2,b\n'), max_document_bytes=10_000)
+    assert found == [("1", "!document_too_large"), ("2", "b")]
+
+
+CELLS = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n,;'\"\\ "), max_size=20)
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    cells=st.lists(st.tuples(CELLS, CELLS.map(lambda text: f"t{text}")), min_size=1, max_size=6),
+    delimiter=st.sampled_from(",;\t|"),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    end=st.sampled_from(["\n", "\r\n"]),
+    quotechar=st.sampled_from("\"'"),
+    escapechar=st.sampled_from([None, "\\"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+)
+def test_any_records_come_back(
+    tmp_path_factory: pytest.TempPathFactory,
+    cells: list[tuple[str, str]],
+    delimiter: str,
+    quoting: Any,
+    end: str,
+    quotechar: str,
+    escapechar: str | None,
+    encoding: str,
+) -> None:
+    """In any dialect that the settings name."""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, delimiter=delimiter, quoting=quoting, lineterminator=end, quotechar=quotechar,
+                        escapechar=escapechar, doublequote=escapechar is None)  # fmt: skip
+    writer.writerow(["id", "text"])
+    writer.writerows(cells)
+    path = put(tmp_path_factory.mktemp("a"), out.getvalue().encode(encoding))
+    dialect = {"quotechar": quotechar, "escapechar": escapechar, "delimiter": delimiter}
+    assert [text for _, text in read(path, csv=dialect)] == [text for _, text in cells]
+
+
+PROSE = st.text("abc ", min_size=1, max_size=12).map(lambda text: f"x{text}")
+
+
+@settings(deadline=None, max_examples=100)
+@given(texts=st.lists(PROSE, min_size=2, max_size=8), data=st.data())
+def test_a_lost_quote_costs_one_record(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], data: st.DataObject
+) -> None:
+    """Of quoted records, whichever quote is lost: all others come back, under their own numbers."""
+    lines = [f'"{at}","{text}{at}"' for at, text in enumerate(texts)]
+    which = data.draw(st.integers(0, len(lines) - 1))
+    at = data.draw(st.sampled_from([at for at, char in enumerate(lines[which]) if char == '"']))
+    lines[which] = lines[which][:at] + lines[which][at + 1 :]
+    path = put(tmp_path_factory.mktemp("a"), "id,text\n" + "\n".join(lines) + "\n")
+    found = dict(read(path))
+    assert len(found) == len(texts)
+    assert all(found[str(n)] == f"{text}{n - 1}" for n, text in enumerate(texts, 1) if n - 1 != which)
+
+
+def test_a_record_is_its_cells_as_canonical_json(tmp_path: Path) -> None:
+    """Which its hash is made of: an upgrade must not change it."""
+    config = InputConfig(uri=(InputSource(str(put(tmp_path, "text,b\nx,1\n"))),))
+    (entry,) = load_entries(config, output=None, counts=ListingCounts())
+    assert entry.read() == json.dumps({"b": "1", "text": "x"}, separators=(",", ":")).encode()
