@@ -91,12 +91,16 @@ def _chosen_files(
     chosen: PathFilter,
     skip: str | None,
     reads: Source | None,
-    ignored: Callable[[str], None],  # noqa: ARG001
+    ignored: Callable[[str], None],
 ) -> Iterator[StoredFile]:
-    """Yield the chosen files, without those of the output."""
+    """Yield the chosen files, without those of the output; `ignored` is called with the kind of each other one."""
     for stored in _listed(store) if reads is None else _listed_patiently(store, reads):
-        if is_chosen(stored.key, chosen) and not (skip and stored.key.startswith(skip)):
+        if skip and stored.key.startswith(skip):
+            continue
+        if is_chosen(stored.key, chosen):
             yield _file(stored)
+        elif (kind := chosen.passed_over(stored.key)) is not None:
+            ignored(kind)
 
 
 def _listed(store: RemoteStore) -> Iterator[StoredObject]:

@@ -181,6 +181,8 @@ def _member_entries(
             name = printable(harmless(member.name))
             visible = whole and _VISIBLE.wants(name) and not rules.chosen.excludes(inner.relative)
             if not visible and not rules.chosen.wants(inner.relative):
+                if (kind := rules.chosen.passed_over(inner.relative, is_member=whole)) is not None:
+                    rules.ignore(f"({kind})")
                 continue
             if member.problem is not None and rules.lookup(split_compression(name)[0]) is not None:
                 yield _failed(inner, member.problem)

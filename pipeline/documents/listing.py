@@ -140,9 +140,27 @@ def _chosen_files(
     root: Path, chosen: PathFilter, ignored: Callable[[str], None], *, plan: ListingPlan, reads: Source | None
 ) -> Iterator[StoredFile]:
     skip = plan.output if isinstance(plan.output, Path) else None
+
+    def enter(folder: str) -> bool:
+        entered = chosen.enters(folder)
+        if not entered and (kind := chosen.passed_over(folder)) is not None:
+            ignored(f"{kind} folder")
+        return entered
+
     attempt = at_once if reads is None else partial(reads.attempt, role="listing")
-    files = walk(root, enter=chosen.enters, skip=skip, ignored=ignored, clock=plan.clock, attempt=attempt)
-    return (file for file in files if is_chosen(file.relative, chosen))
+    files = walk(root, enter=enter, skip=skip, ignored=ignored, clock=plan.clock, attempt=attempt)
+    return _only_chosen(files, chosen, ignored)
+
+
+def _only_chosen(
+    files: Iterator[StoredFile], chosen: PathFilter, ignored: Callable[[str], None]
+) -> Iterator[StoredFile]:
+    """Yield the chosen files; `ignored` is called with the kind of each other one."""
+    for file in files:
+        if is_chosen(file.relative, chosen):
+            yield file
+        elif (kind := chosen.passed_over(file.relative)) is not None:
+            ignored(kind)
 
 
 def check_extras(origins: Iterable[DocumentSource], *, lookup: Lookup) -> None:

@@ -47,11 +47,15 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class PathFilter:
-    """The choice of files in a tree: each of `any_of` has a matching pattern, `none_of` has none."""
+    """The choice of files in a tree: each of `any_of` has a matching pattern, `none_of` has none.
+
+    `is_glob`: the input is a glob, so that files which it does not match are no part of the input.
+    """
 
     any_of: tuple[tuple[Pattern, ...], ...]
     none_of: tuple[Pattern, ...]
     not_into: tuple[Pattern, ...]
+    is_glob: bool = False
 
     def wants(self, relative: str) -> bool:
         """Return True when the file is to be read."""
@@ -60,6 +64,18 @@ class PathFilter:
     def excludes(self, relative: str) -> bool:
         """Return True when a pattern excludes the file."""
         return _matches(self.none_of, relative)
+
+    def passed_over(self, relative: str, *, is_member: bool = False) -> str | None:
+        """Return the kind of a file that is not wanted, for the counts; None for one outside of a glob.
+
+        `is_member`: it is a member of a wanted archive.
+        """
+        if self.is_glob and not is_member:
+            return None
+        hidden = next((name[0] for name in relative.split("/") if name.startswith(HIDDEN)), None)
+        if hidden is not None and not self.excludes(relative):
+            return "hidden" if hidden == "." else "underscore"
+        return "excluded" if self.excludes(relative) or _matches(self.not_into, relative) else "not included"
 
     def enters(self, relative: str) -> bool:
         """Return False when no file below this folder can be wanted."""
@@ -80,6 +96,7 @@ def select(include: Iterable[str], exclude: Iterable[str], *, glob: str | None =
         tuple(any_of),
         tuple(_compile(names, text, exclude=True) for names, text in parts),
         tuple(_compile(names[:-1], text, exclude=True) for names, text in parts if _is_below(names)),
+        is_glob=glob is not None,
     )
 
 

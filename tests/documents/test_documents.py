@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import hashlib
+import io
 import json
 import lzma
 import os
@@ -12,6 +13,7 @@ import re
 import threading
 import time
 import tracemalloc
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -273,6 +275,26 @@ def test_an_input_that_is_not_there_is_refused(uri: str) -> None:
     os.mkfifo("fifo")
     with pytest.raises(ConfigError, match=r"input\.uri"):
         load_entries(InputConfig(uri=(InputSource("in"), InputSource(uri))), output=None, counts=ListingCounts())
+
+
+def test_everything_passed_over_is_counted() -> None:
+    """Hidden names, names with `_`, and what the settings leave out, in folders and in archives; not beside a glob."""
+    members = io.BytesIO()
+    with zipfile.ZipFile(members, "w") as archive:
+        for name in (".h.txt", "__MACOSX/._a.txt", "a.exe", "no.md", "a.txt"):
+            archive.writestr(name, "x")
+    put(dict.fromkeys(["in/a.txt", "in/.b.txt", "in/_c.txt", "in/.git/x", "in/_d/y.txt", "in/no.md", "in/off/z"], "x"))
+    put({"in/a.zip": members.getvalue()})
+    counts = ListingCounts()
+    found = entries(counts=counts, exclude=("*.md", "off/"))
+    assert [entry.id for entry in found] == ["a.txt", "a.zip!/a.txt"]
+    assert counts.ignored == {
+        **{"(hidden)": 2, "(underscore)": 2, "(hidden folder)": 1, "(underscore folder)": 1},
+        **{"(excluded)": 2, "(excluded folder)": 1, ".exe": 1},
+    }
+    counts = ListingCounts()
+    assert [entry.id for entry in entries("in/*.zip", counts=counts)] == ["a.zip!/a.txt", "a.zip!/no.md"]
+    assert counts.ignored == {"(hidden)": 1, "(underscore)": 1, ".exe": 1}
 
 
 def test_unsupported_files_can_fail() -> None:

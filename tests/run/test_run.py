@@ -44,7 +44,7 @@ def test_a_run_writes_results_errors_report_and_its_own_file(place: Place) -> No
     assert error["attempts"] == 2
     assert [line["v"] for line in (result, error)] == [1, 1]
     run = json.loads((place.folder / "out" / "runs" / "first.json").read_text(encoding="utf-8"))
-    assert run["counts"] == {"found": 3, "done": 1, "failed": 1, "skipped": 0, "ignored": 1, "left": 0}
+    assert run["counts"] == {"found": 4, "done": 1, "failed": 1, "skipped": 0, "ignored": 2, "left": 0}
     assert run["exit_code"] == 0
     assert run["config"]["vllm"]["model"] == "llama3.1"
     assert place.report()["run"]["counts"] == run["counts"]
