@@ -32,8 +32,9 @@ class ListingCounts:
     `listed` entries were yielded, from `files` files; `ignored` files are counted by extension, `(none)` without one,
     `(hidden)` and `(underscore)` by the first character of a name, `(excluded)` and `(not included)` by the settings,
     each with ` folder` for a folder that was not entered, `(symlink)` for dangling links or links out of the input,
-    `(special)` for fifos, sockets and devices. `streamed` files had to be read to their end to be listed, by each shard of a run. `whole` is called with the id of each
-    container that was read to its end. `version_of` returns the version of an id's document that has a result.
+    `(special)` for fifos, sockets and devices. `streamed` files had to be read to their end to be listed, by each shard
+    of a run. `whole` is called with the id of each container that was read to its end. `version_of` returns the version
+    of an id's document that has a result.
     """
 
     files: int = 0
