@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from fake_llm import FakeLLM, Fault
+from s3_faults import FaultProxy
 from s3_server import s3_server
 
 from pipeline.stores import RemoteStore
@@ -127,9 +127,7 @@ def in_large_set(place: Place, shards: int) -> tuple[float, float]:
 
 def after_nights(folder: Path, server: FakeLLM, past: int) -> tuple[float, Counter[str]]:
     """Return the seconds and the requests of a nightly run with one new document on an S3 server."""
-    from s3_tap import Tap  # type: ignore[import-not-found]  # a proxy of the tests that counts requests
-
-    with s3_server() as s3, Tap(s3.port) as tap:
+    with s3_server() as s3, FaultProxy(s3.port) as tap:
         keys = {"access_key_id": s3.env["AWS_ACCESS_KEY_ID"], "secret_access_key": s3.env["AWS_SECRET_ACCESS_KEY"]}
         storage = {"region": s3.env["AWS_REGION"], **keys}
         uri = "s3://tests/nightly/out"
