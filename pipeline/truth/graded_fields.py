@@ -5,7 +5,7 @@ Items of a list have the path of the list (`companies.ticker`), as in `pipeline 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -107,12 +107,16 @@ class _Builder:
         self._root = root
         self._settings = settings
 
-    def field(self, schema: Any, *, path: str, inside: frozenset[str]) -> Field:
-        """Return the field of a schema; `inside` are the references around it, and one of them again is one value."""
+    def field(self, schema: Any, *, path: str, inside: frozenset[frozenset[str]]) -> Field:
+        """Return the field of a schema; `inside`: the references of each field around it, which again are one value.
+
+        Fields that share a base (`allOf`) have other references beside it.
+        """
         node, followed = self._resolved(schema)
-        if followed & inside:
+        if followed in inside:
             return self._leaf(node, path)
-        inside |= followed
+        if followed:
+            inside |= {followed}
         kind = _type_of(node)
         properties = node.get("properties")
         if kind == "object" and isinstance(properties, dict) and properties:
@@ -121,14 +125,14 @@ class _Builder:
             return self._list(node, path=path, inside=inside)
         return self._leaf(node, path)
 
-    def _object(self, properties: Mapping[str, Any], *, path: str, inside: frozenset[str]) -> ObjectField:
+    def _object(self, properties: Mapping[str, Any], *, path: str, inside: frozenset[frozenset[str]]) -> ObjectField:
         prefix = f"{path}." if path else ""
         return ObjectField(
             path,
             {name: self.field(sub, path=f"{prefix}{name}", inside=inside) for name, sub in properties.items()},
         )
 
-    def _list(self, node: Mapping[str, Any], *, path: str, inside: frozenset[str]) -> Field:
+    def _list(self, node: Mapping[str, Any], *, path: str, inside: frozenset[frozenset[str]]) -> Field:
         item = self.field(node.get("items", {}), path=path, inside=inside)
         if isinstance(item, ObjectField):
             return ObjectList(path, item, self._settings.get(path, {}).get("key") or node.get("x-key"))
@@ -146,10 +150,13 @@ class _Builder:
         tolerances = {name: own[name] for name in ("abs", "rel", "at_least") if name in own}
         return Leaf(path, Comparator(compare, **tolerances), few)
 
-    def _resolved(self, schema: Any) -> tuple[Mapping[str, Any], frozenset[str]]:
-        """Return the schema behind references, `allOf`, and `anyOf` or `oneOf` with null; and the references."""
+    def _resolved(self, schema: Any, before: Iterable[str] = ()) -> tuple[Mapping[str, Any], frozenset[str]]:
+        """Return the schema behind references, `allOf`, and `anyOf` or `oneOf` with null; and the references.
+
+        Those followed `before` are not followed again.
+        """
         node: Mapping[str, Any] = schema if isinstance(schema, dict) else {}
-        followed: set[str] = set()
+        followed = set(before)
         while True:
             branches = [branch for branch in node.get("anyOf", node.get("oneOf", [])) if branch != {"type": "null"}]
             if isinstance(node.get("$ref"), str) and node["$ref"] not in followed:
@@ -158,7 +165,7 @@ class _Builder:
             elif len(branches) == 1 and isinstance(branches[0], dict):
                 node = {**_without(node, "anyOf", "oneOf"), **branches[0]}
             elif node.get("allOf"):
-                node = self._merged(node)
+                node = self._merged(node, followed)
             else:
                 return node, frozenset(followed)
 
@@ -169,12 +176,13 @@ class _Builder:
             target = target.get(name, {}) if isinstance(target, dict) and name else target
         return target if isinstance(target, dict) else {}
 
-    def _merged(self, node: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _merged(self, node: Mapping[str, Any], followed: set[str]) -> Mapping[str, Any]:
         merged = _without(node, "allOf")
         for part in node["allOf"]:
-            sub = self._target(part["$ref"]) if isinstance(part, dict) and "$ref" in part else part
+            sub, reached = self._resolved(part, followed)
+            followed |= reached
             properties = {**merged.get("properties", {}), **sub.get("properties", {})}
-            merged = {**_without(sub, "allOf"), **merged}
+            merged = {**_without(sub, "$ref"), **merged}
             if properties:
                 merged["properties"] = properties
         return merged

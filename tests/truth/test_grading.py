@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.truth.graded_fields import ObjectField, ObjectList, ScalarList, graded_fields, leaves
+from pipeline.truth.graded_fields import ObjectField, ObjectList, ScalarList, every_field, graded_fields, leaves
 from pipeline.truth.grading import DocumentGrade, grade_document
 from pipeline.truth.object_pairs import pair_objects
 from pipeline.truth.pairing import MOST_EXACT, assignment
@@ -105,6 +105,31 @@ def test_a_nested_object() -> None:
     assert grade_document(FIELDS, {"place": {"city": "rome"}}, answer).totals == (1, 0, 0)
     assert grade_document(FIELDS, {"place": None}, answer).totals == (0, 2, 0)
     assert grade_document(FIELDS, {"place": {"city": "Rome"}}, {}).totals == (0, 0, 1)
+
+
+NODE = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "child": {"allOf": [{"$ref": "#/$defs/node"}]}},
+}
+BASE = {"allOf": [True, {"properties": {"id": {"type": "string"}}}]}
+DERIVED = {"allOf": [{"$ref": "#/$defs/base"}, {"properties": {"place": {"$ref": "#/$defs/other"}}}]}
+OTHER = {"allOf": [{"$ref": "#/$defs/base"}, {"properties": {"city": {"type": "string"}}}]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        ({"properties": {"node": {"allOf": [{"$ref": "#/$defs/node"}]}}}, ["node", "node.name", "node.child"]),
+        ({"properties": {"a": {"type": "string"}}, "allOf": [True]}, ["a"]),
+        ({"allOf": [{"$ref": "#/$defs/derived"}]}, ["id", "place", "place.id", "place.city"]),
+        ({"allOf": [{"$ref": "#/$defs/base"}, {"$ref": "#/$defs/other"}]}, ["id", "city"]),
+    ],
+)
+def test_parts_of_all_of(schema: dict[str, Any], expected: list[str]) -> None:
+    """All properties of an `allOf` are fields, at any depth; one that contains itself ends as one value."""
+    defs = {"node": NODE, "base": BASE, "derived": DERIVED, "other": OTHER}
+    fields = graded_fields({"type": "object", "$defs": defs, **schema}, {})
+    assert [field.path for field in every_field(fields) if field.path] == expected
 
 
 def test_the_default_rules() -> None:
