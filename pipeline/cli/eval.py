@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +22,7 @@ from pipeline.output.compaction import EVAL_NAME
 from pipeline.records import utc_now
 from pipeline.run.graded_run import options_of
 from pipeline.terminal import wants_colour, width_of, write_out
+from pipeline.truth.eval_json import sealed
 from pipeline.truth.eval_text import evaluation_text
 from pipeline.truth.evaluate import HOLDOUT, EvalOptions, Evaluation, evaluate, note_opening
 
@@ -83,7 +85,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     backends = [backend_of(output_config(arguments, environ=environ, uri=uri)) for uri in outputs]
     evaluation = evaluate(list(zip(outputs, backends, strict=True)), options, now=utc_now())
     if options.part == HOLDOUT:
-        note_opening(options.gold, evaluation, by=getpass.getuser())
+        note_opening(options.gold, evaluation, by=_user())
     elif not arguments.no_write:
         content = json.dumps(evaluation.content, ensure_ascii=False, indent=1)
         backends[0].replace(EVAL_NAME, content.encode("utf-8", "backslashreplace") + b"\n")
@@ -125,9 +127,19 @@ def _ask(arguments: argparse.Namespace, app: AppConfig, *, environ: Mapping[str,
     return run(options, load=lambda: load_app(asked, environ=environ), environ=environ)
 
 
+def _user() -> str:
+    """Return the name of the user; in a container it may have a number only."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return str(os.getuid())
+
+
 def _print(evaluation: Evaluation, arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> None:
     if arguments.json:
-        write_out(json.dumps(evaluation.content, ensure_ascii=False, indent=1))
+        content = evaluation.content
+        content = sealed(content) if content["gold"]["set"] == HOLDOUT else content
+        write_out(json.dumps(content, ensure_ascii=False, indent=1))
         return
     colour = wants_colour(sys.stdout, environ)
     write_out(evaluation_text(evaluation.content, colour=colour, width=width_of(sys.stdout, environ)))

@@ -138,6 +138,19 @@ def evaluation_json(
     }
 
 
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what may be shown of a holdout: overall and gated metrics, no document and no other field."""
+    gated = {gate["gate"].rpartition("=")[0].rpartition(".")[0] for gate in content["gates"]}
+    outputs = [
+        {
+            **{name: value for name, value in output.items() if name not in ("documents", "worst")},
+            "fields": {path: {**row, "confusion": None} for path, row in output["fields"].items() if path in gated},
+        }
+        for output in content["outputs"]
+    ]
+    return {**content, "outputs": outputs}
+
+
 def _worst(documents: Sequence[GradedDocument]) -> list[dict[str, Any]]:
     wrong = [(sum(document.grade.totals[1:]), document) for document in documents if document.grade is not None]
     most = sorted((pair for pair in wrong if pair[0]), key=lambda pair: (-pair[0], pair[1].gold.id))

@@ -74,11 +74,11 @@ def evaluate(outputs: Sequence[tuple[str, OutputBackend]], options: EvalOptions,
         options = replace(options, agent=agent, schema=schema)
     gold, fields, gates = read_judgements(options)
     graded = [_graded(name, backend, gold, fields, options) for name, backend in outputs]
-    if options.by is not None:
-        graded = graded[0].parts(_BY[options.by])
-    results = [output_result(output, fields) for output in graded]
+    shown = graded if options.by is None else graded[0].parts(_BY[options.by])
+    results = [output_result(output, fields) for output in shown]
     differences = [] if options.by else _differences(results, gates, min_documents=options.min_documents)
-    verdicts = _judge(results[0], gates, graded[0], options)
+    # the gates are those of the output, whatever rows it is shown in
+    verdicts = _judge(output_result(graded[0], fields) if options.by else results[0], gates, graded[0], options)
     content = evaluation_json(
         gold=gold_json(gold, graded[0], part=options.part),
         outputs=[

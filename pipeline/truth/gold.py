@@ -188,8 +188,11 @@ def _checked(line: Any, at: str, *, schema: CompiledSchema, agent: str | None) -
     _check_choice(line, "why", WHY, at=at)
     for name in ("unknown", "partial"):
         _check_paths(line.get(name), at=f"{at}: {name}", schema=schema)
-    if not isinstance(line.get("how") or {}, dict):
+    how = line.get("how") or {}
+    if not isinstance(how, dict) or not all(isinstance(way, str) for way in how.values()):
         raise ConfigError(f"{at}: how is no object, need the judged properties with accepted, corrected or typed")
+    if not isinstance(line.get("by") or "", str):
+        raise ConfigError(f"{at}: by is no text, need the name of who judged")
     _check_gold(line["gold"], at, schema=schema)
     return line
 
@@ -214,7 +217,11 @@ def _check_gold(gold: Any, at: str, *, schema: CompiledSchema) -> None:
         return
     if not isinstance(gold, dict):
         raise ConfigError(f"{at}: gold is no object, need one with the judged properties, or null to withdraw them")
-    violation = schema.violation(_without_nothing(gold))
+    try:
+        violation = schema.violation(_without_nothing(gold))
+        canonical_json(gold)
+    except RecursionError:
+        raise ConfigError(f"{at}: gold is nested too deeply") from None
     if violation is not None:
         place = violation.path.removeprefix("$").removeprefix(".") or "gold"
         raise ConfigError(f"{at}: {place}: {violation.message}")

@@ -333,3 +333,56 @@ def test_purge_removes_a_document_from_gold_and_grades(graded: Place) -> None:
     for path in (*(graded.folder / "out").rglob("*.json*"), graded.folder / "gold.jsonl"):
         assert "d04" not in path.read_text(encoding="utf-8"), path
     assert "39 of 39 documents graded" in graded.call("eval", "--gold", "gold.jsonl").out
+
+
+def test_the_json_of_the_holdout_names_no_document(graded: Place) -> None:
+    """Overall and gated metrics only: whoever sees which documents are wrong tunes the prompt to them."""
+    write_gold(graded.folder / "gold.jsonl", [judged(f"d{number:02}", set="holdout") for number in range(40)])
+    flags = ("--set", "holdout", "--json", "--fail-under", "mood.f1=0.1")
+    ran = graded.call("eval", "--gold", "gold.jsonl", *flags)
+    assert ran.code == 0, ran.err
+    output = json.loads(ran.out)["outputs"][0]
+    assert not {"documents", "worst"} & set(output)
+    assert list(output["fields"]) == ["mood"]
+    assert output["overall"]["tp"] == 115
+
+
+def test_gates_judge_the_whole_output_by_whatever_rows(graded: Place) -> None:
+    """The gates of --by do not judge the first variant alone, and absent documents are counted."""
+    ids = [f"d{number:02}" for number in range(40)]
+    variants = {id: "a" if number < 30 else "b" for number, id in enumerate(ids)}
+    right = dict.fromkeys(ids[:30], RIGHT)
+    write_output(graded.folder / "out", {**right, **dict.fromkeys(ids[30:], None)}, variants=variants)
+    write_gold(graded.folder / "gold.jsonl", [judged(id) for id in [*ids, "x", "y"]])
+    gate = ("--fail-under", "overall.f1:point=0.99")
+    plain = graded.call("eval", "--gold", "gold.jsonl", "--json", *gate)
+    ran = graded.call("eval", "--gold", "gold.jsonl", "--json", "--by", "variant", *gate)
+    assert (plain.code, ran.code) == (1, 1)
+    content = json.loads(ran.out)
+    assert [output["output"] for output in content["outputs"]] == ["a", "b"]
+    assert content["gates"] == json.loads(plain.out)["gates"]
+    assert content["gold"] == json.loads(plain.out)["gold"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"by": ["anna"]}, "gold.jsonl:1: by is no text"),
+        ({"by": "anna", "how": {"mood": ["typed"]}}, "gold.jsonl:1: how is no object"),
+    ],
+)
+def test_a_gold_line_of_other_types(graded: Place, more: dict[str, Any], message: str) -> None:
+    """The line is named; it is no fault of the program."""
+    write_gold(graded.folder / "gold.jsonl", [judged("d00", **more)])
+    ran = graded.call("eval", "--gold", "gold.jsonl")
+    assert ran.code == 2
+    assert message in ran.err
+
+
+def test_gold_that_is_nested_too_deeply(graded: Place) -> None:
+    """A line that JSON can hold and no comparison can walk is refused with its number."""
+    line = json.dumps(judged("d00", {"company": 0})).replace(": 0}", ": " + "[" * 900 + "1" + "]" * 900 + "}")
+    (graded.folder / "gold.jsonl").write_text(line + "\n", encoding="utf-8")
+    ran = graded.call("eval", "--gold", "gold.jsonl")
+    assert ran.code == 2
+    assert "gold.jsonl:1: gold is nested too deeply" in ran.err
