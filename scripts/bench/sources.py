@@ -79,6 +79,15 @@ def make_lines(path: Path, count: int) -> None:
             file.write(json.dumps({"name": name, "text": data.decode()}).encode() + b"\n")
 
 
+def make_array(path: Path, count: int) -> None:
+    """A JSON array."""
+    with path.open("wb") as file:
+        for name, data in texts(count):
+            comma = b"," if file.tell() else b"["
+            file.write(comma + json.dumps({"name": name, "text": data.decode()}).encode())
+        file.write(b"]")
+
+
 def make_table(path: Path, count: int) -> None:
     """A CSV file."""
     with path.open("wb") as file:
@@ -92,6 +101,7 @@ LOCAL = {
     "x.zip": make_zip,
     "x.tar.zst": make_tar,
     "x.jsonl.gz": make_lines,
+    "x.json": make_array,
     "x.csv": make_table,
 }
 
