@@ -9,9 +9,9 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from pipeline.llm.failover import Failover
 from pipeline.llm.protocol import LLMClient
 from pipeline.llm.provider import AskResult, ExtractionRequest
 from pipeline.llm.retry import RetryPolicy, call_with_retries
+from pipeline.llm.tokenizer import SpecialTokens
+from pipeline.llm.vllm import VLLMClient
 from pipeline.output import backend_of
 from pipeline.output.current import CurrentRecords, Record
 from pipeline.records import Entry, Failure, Postponed, Result
@@ -42,6 +44,13 @@ class OneClient:
     policy: RetryPolicy
     sleep: Callable[[float], object]
     rng: random.Random
+    tokens: SpecialTokens = field(default_factory=SpecialTokens)
+
+    def special_tokens(self, candidates: Collection[str], *, variant: str) -> frozenset[str]:
+        """Return which texts the tokenizer of the client's server takes for a special token."""
+        del variant
+        client = self.client
+        return self.tokens.among(candidates, client.is_special_token) if isinstance(client, VLLMClient) else frozenset()
 
     def ask(self, question: ExtractionRequest) -> AskResult:
         """Send a request, with the retries of the policy, and return the result."""

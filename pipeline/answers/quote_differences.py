@@ -14,7 +14,7 @@ MOST_CHARS = 2_000_000
 LEAST_LETTERS = 3
 """Letters and digits of a folded quote; fewer are found in every document."""
 
-_ELLIPSIS = re.compile(r"\s*[\[(]?(?:…|\.{3,})[\])]?\s*")
+_ELLIPSIS = re.compile(r"[\[(]?(?:…|\.{3,})[\])]?")
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
 _ALL_SPACE = re.compile(r"\s+")
 

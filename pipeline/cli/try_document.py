@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -100,6 +100,10 @@ class Transcript:
         if isinstance(outcome, Result):
             return EXIT_OK
         return EXIT_FAILURES if isinstance(outcome, Failure) else EXIT_LATER
+
+    def special_tokens(self, candidates: Collection[str], *, variant: str) -> frozenset[str]:
+        """Return which texts a tokenizer of the servers takes for a special token."""
+        return self._client.special_tokens(candidates, variant=variant)
 
     def ask(self, question: ExtractionRequest) -> AskResult:
         """Send the request, print prompts and answers, and return the result."""

@@ -1,7 +1,8 @@
 """Breaking of special tokens of chat templates in a document, so that it cannot end its own message.
 
 It does not know the model: the patterns of special tokens are broken for all model families, and a table lists the
-tokens without a pattern. The delimiters that an agent's prompt puts around the document are broken as well.
+tokens without a pattern. What else looks like one (`candidates`) is broken where the server's own tokenizer takes it
+for special. The delimiters that an agent's prompt puts around the document are broken as well.
 """
 
 from __future__ import annotations
@@ -25,6 +26,36 @@ _TOKEN = re.compile(
 )
 _TAG = re.compile(r"</?[A-Za-z_][\w.:-]{0,63}[^<>\n]{0,64}>")
 _FENCES = ("```", "~~~", '"""', "'''")
+
+
+_CANDIDATE = re.compile(r"<{1,2}[/!]?[A-Za-z_][\w.:-]{1,40}>{1,2}|\[/?[A-Za-z][A-Za-z0-9_]{1,40}\]")
+_HTML = re.compile(
+    r"</?(?:a|abbr|b|big|blockquote|body|br|button|caption|center|cite|code|col|dd|del|div|dl|dt|em|font|footer|form"
+    r"|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|label|li|link|main|meta|nav|ol|option|p|pre|script|section"
+    r"|select|small|span|strike|strong|style|sub|sup|svg|table|tbody|td|tfoot|th|thead|title|tr|tt|u|ul|video)/?>",
+    re.IGNORECASE,
+)
+MOST_CANDIDATES = 16
+"""Candidates of one document, so that a page of unknown tags does not use up what a run may ask."""
+
+
+def candidates(text: str) -> tuple[str, ...]:
+    """Return what may be a special token of some model: names in brackets that are no HTML, each once, the first 16."""
+    found: dict[str, None] = {}
+    for match in _CANDIDATE.finditer(text):
+        inner = f"<{match[0].strip('<>')}>" if match[0][0] == "<" else match[0]
+        found.update((each, None) for each in (inner, match[0]) if not _HTML.fullmatch(each))
+        if len(found) >= MOST_CANDIDATES:
+            break
+    return tuple(found)[:MOST_CANDIDATES]
+
+
+def break_tokens(text: str, tokens: frozenset[str]) -> tuple[str, bool]:
+    """Return the text with a space after the first character of each of these tokens, and whether there was one."""
+    broken = text
+    for token in sorted(tokens, key=len, reverse=True):
+        broken = broken.replace(token, f"{token[0]} {token[1:]}")
+    return broken, broken != text
 
 
 def break_special_tokens(text: str) -> tuple[str, bool]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import kind_of
@@ -94,6 +94,13 @@ class Failover:
                 if _is_final(asked):
                     break
         return AskResult(tuple(attempts), unavailable=not settled, losses=losses, refused=refused)
+
+    def special_tokens(self, candidates: Collection[str], *, variant: str) -> frozenset[str]:
+        """Return which texts a tokenizer of the available providers takes for a special token."""
+        if not candidates:
+            return frozenset()
+        available = [provider for provider in self.orders[variant] if provider.available]
+        return frozenset().union(*(each.special_tokens(candidates, variant=variant) for each in available))
 
     def quarantine(self) -> None:
         """Keeps providers that nobody has looked at out of use, until `recover` finds that they are needed.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,9 @@ from pipeline.llm.capabilities import Preflight
 from pipeline.llm.refusals import is_refusal, is_settled
 from pipeline.llm.replica import Replica, Start, Tools
 from pipeline.llm.retry import RetryPolicy
+from pipeline.llm.tokenizer import SpecialTokens
 from pipeline.llm.verification import PromptsFor, asked_of, too_long, verified
+from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt
 
 logger = logging.getLogger(__name__)
@@ -84,7 +86,7 @@ class Provider:
         find: Callable[[list[Replica]], list[Replica]] | None = None,
     ) -> None:
         self.name, self.replicas, self.policy, self._tools, self._find = name, replicas, policy, tools, find
-        self._lock = threading.Lock()
+        self._lock, self._tokens = threading.Lock(), SpecialTokens()
         self._found_at = tools.clock()
 
     @property
@@ -154,6 +156,14 @@ class Provider:
                 return AskResult(tuple(failures), unavailable=True, losses=losses, refused=refused)
             self._lives(replica, attempt, since=failed_at)
         return AskResult(tuple(failures), unavailable=True, losses=losses, refused=refused)
+
+    def special_tokens(self, candidates: Collection[str], *, variant: str) -> frozenset[str]:
+        """Return which texts the tokenizer of its model takes for a special token; none where no server says so."""
+        replica = next((each for each in self.replicas if each.state == "up"), None)
+        client = replica.clients[variant] if replica is not None else None
+        if not isinstance(client, VLLMClient):
+            return frozenset()
+        return self._tokens.among(candidates, client.is_special_token)
 
     def examine(self, replica: Replica) -> Preflight:
         """The full preflight of a replica, whose state follows it."""

@@ -37,6 +37,7 @@ from pipeline.llm.protocol import (
 from pipeline.llm.request_ids import names_another
 from pipeline.llm.server_metrics import GaugeReader
 from pipeline.llm.sse import join_chunks
+from pipeline.llm.tokenizer import TokenIds, token_ids
 from pipeline.records import ExtractionAttempt
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ REPETITION_SINCE = (0, 32)
 REPETITION_DETECTION: Mapping[str, int] = {"max_pattern_size": 8, "min_count": 20}
 """Ends a loop after 20 equal patterns of up to 8 tokens (vLLM from 0.32); six, as tried there, stand in honest JSON."""
 LENGTHS = ("max_tokens", "max_completion_tokens")
-TOKENIZE_TIMEOUT_S = 10.0
+TOKENIZE_TIMEOUT_S, SPECIAL_TIMEOUT_S = 10.0, 2.0
 EVENTS = (b"data:", b"event:", b":")
 """What a stream of server-sent events begins with; some servers send one unasked."""
 
@@ -191,6 +192,26 @@ class VLLMClient:
     def count_tokens(self, prompts: Mapping[str, str]) -> int | None:
         """How many tokens these prompts are, by the server's own tokenizer; None when it does not say."""
         return self._tokenized(messages(prompts), timeout_s=TOKENIZE_TIMEOUT_S)[0] or None
+
+    def is_special_token(self, text: str) -> bool | None:
+        """Return whether the server's tokenizer takes a text for one special token; None when it does not say."""
+        ids = self._ids(text, parse_special=True)
+        if ids is None or ids.counted or len(ids.tokens) != 1:  # vLLM 0.32, SGLang: one id
+            return None if ids is None else len(ids.tokens) == 1
+        plain = self._ids(text, parse_special=False)  # llama.cpp: ordinary text may be one id, too
+        return None if plain is None else plain.tokens != ids.tokens
+
+    def _ids(self, text: str, *, parse_special: bool) -> TokenIds | None:
+        """Return the ids of a text by /tokenize, in the dialects of vLLM and of llama.cpp; it is overhead."""
+        model = {"model": self.config.model} if self.config.model else {}
+        asked = {**model, "prompt": text, "add_special_tokens": False}
+        asked |= {"content": text, "add_special": False, "parse_special": parse_special}
+        self.overhead.add(None)
+        try:
+            reply = self.endpoint.post("/tokenize", encode(asked), timeout_s=SPECIAL_TIMEOUT_S)
+        except CallFailedError:
+            return None
+        return token_ids(decode_object(reply.body)) if reply.status == 200 else None
 
     def _tokenized(self, messages: Any, *, timeout_s: float) -> tuple[int | None, int | None]:
         """The tokens of a chat with its template, and the server's context; None for what it does not tell."""

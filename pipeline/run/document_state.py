@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,6 +19,8 @@ class Asker(Protocol):
 
     def ask(self, question: ExtractionRequest) -> AskResult: ...
 
+    def special_tokens(self, candidates: Collection[str], *, variant: str) -> frozenset[str]: ...
+
 
 @dataclass(slots=True)
 class DocumentState:
@@ -34,6 +36,7 @@ class DocumentState:
     losses: int = 0
     refused: bool = False
     stage: Stage = "load"
+    tokens: frozenset[str] = frozenset()
     question_sha256: str | None = None
 
 

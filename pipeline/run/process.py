@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from pipeline import documents
-from pipeline.agents import names_special_tokens, render
+from pipeline.agents import render
 from pipeline.agents.prompts import document_places
 from pipeline.answers import AnswerError, judge, reask_prompt
 from pipeline.config.redaction import SECRETS
-from pipeline.documents.special_tokens import break_delimiters, break_special_tokens, delimiters
+from pipeline.documents.special_tokens import break_special_tokens
 from pipeline.errors import REASKED, DocumentError, InternalError, PipelineError, TryLaterError, kind_of
 from pipeline.llm.error_patterns import without_echo
 from pipeline.llm.provider import LOSSES_BEFORE_ALONE, ExtractionRequest
@@ -35,6 +35,7 @@ from pipeline.records import (
     utc_now,
 )
 from pipeline.run.attempts import with_notes
+from pipeline.run.breaking import broken, candidates_in, harmless, harmless_names
 from pipeline.run.copies import copy_of, question_sha256
 from pipeline.run.document_state import Asker, DocumentState, failure_of, result_of
 from pipeline.run.overflow import Kept, shorter, whole
@@ -136,6 +137,7 @@ def _ask(
     """Asks, and asks again with the complaint or less of the text, until there is a result or no more may be asked."""
     resolved, schema = state.asking.resolved, state.asking.schema
     kept, complaint, after = whole(document.text), None, ""
+    state.tokens = state.client.special_tokens(candidates_in(document), variant=resolved.variant)
     document = _harmless(state, document, kept)
     while True:
         attempt = _once(state, document, after=after, alone=alone)
@@ -150,7 +152,8 @@ def _ask(
             document = _harmless(state, document, kept)
             state.notes = with_notes(state.notes, "document_truncated")
             continue
-        shown = _broken(state, kept.quotable) if "special_tokens_broken" in state.notes else ""
+        is_broken = "special_tokens_broken" in state.notes
+        shown = broken(kept.quotable, resolved, tokens=state.tokens) if is_broken else ""
         try:
             answer = judge(attempt.raw_text or "", schema, document_text=kept.quotable, shown=shown, repair=plan.repair)
             _refuse_secrets(attempt.raw_text or "")
@@ -172,26 +175,21 @@ def _refuse_secrets(text: str) -> None:
         raise AnswerError("schema_invalid", "the answer holds a secret of the configuration", stage="validate")
 
 
-def _broken(state: DocumentState, text: str) -> str:
-    """The text without special tokens, and without the marks that this prompt puts around a document."""
-    return break_delimiters(break_special_tokens(text)[0], delimiters(state.asking.resolved.user_prompt))[0]
-
-
 def _harmless(state: DocumentState, document: Document, kept: Kept) -> Document:
     """The document as it stands in the prompt: what is kept of it, and no special token that could end its message."""
-    text = _broken(state, kept.shown)
-    if text != kept.shown or names_special_tokens(state.asking.resolved, document):
-        state.notes = with_notes(state.notes, "special_tokens_broken")
-    return replace(document, text=text)
+    found, is_broken = harmless(replace(document, text=kept.shown), state.asking.resolved, tokens=state.tokens)
+    state.notes = with_notes(state.notes, "special_tokens_broken") if is_broken else state.notes
+    return found
 
 
 def _once(state: DocumentState, document: Document, *, after: str, alone: bool) -> ExtractionAttempt:
     """The attempt that settled one ask; its failures are in the trail. `after`: what is said behind the document."""
     state.stage = "call"
     asking, losses, text = state.asking, state.entry.losses, document.text
+    named = harmless_names(document, tokens=state.tokens)
 
     def prompts_for(part: str, whole: bool) -> Mapping[str, str]:
-        rendered = render(asking.resolved, replace(document, text=part))
+        rendered = render(asking.resolved, replace(named, text=part))
         return {**rendered, "user": rendered["user"] + after} if whole else rendered
 
     prompts = prompts_for(text, True)

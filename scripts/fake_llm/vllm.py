@@ -17,6 +17,8 @@ from fake_llm.vllm_request import Headers, an_object, error_reply, model, overfl
 VERSION = "0.32.0"
 FINGERPRINT = f"vllm-{VERSION}-bb6525e1"
 CHAT = "/v1/chat/completions"
+SPECIAL_TOKENS = frozenset({"<end_of_utterance>", "<fake_token_around_image>"})
+"""Those of SmolVLM's tokenizer that have no common shape: one id each."""
 TAIL = dict.fromkeys(
     ("prompt_logprobs", "prompt_token_ids", "prompt_text", "kv_transfer_params", "ec_transfer_params", "metrics")
 )
@@ -136,6 +138,8 @@ class VLLM:
         except Refusal as refusal:
             return refusal.reply
         count = count_tokens(text)
+        if "messages" not in asked:
+            count = 1 if text in SPECIAL_TOKENS else max(2, count)
         told = {
             "count": count,
             "max_model_len": self._settings.context,

@@ -1,0 +1,50 @@
+"""A document without special tokens, as it is put into a prompt: nothing in it can end its message or its section.
+
+Broken are the shapes of special tokens of all model families, the marks that the agent puts around `$document`, and
+what the tokenizer of the server in use takes for special. The record keeps the document's own text and metadata.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pipeline.agents import names_special_tokens
+from pipeline.config import ResolvedAgentConfig
+from pipeline.documents.special_tokens import (
+    break_delimiters,
+    break_special_tokens,
+    break_tokens,
+    candidates,
+    delimiters,
+)
+from pipeline.records import Document
+
+
+def candidates_in(document: Document) -> tuple[str, ...]:
+    """Return the texts of a document and its metadata that may be special tokens of the model."""
+    return candidates("\n".join((document.text, document.id, *map(str, document.metadata.values()))))
+
+
+def broken(text: str, resolved: ResolvedAgentConfig, *, tokens: frozenset[str]) -> str:
+    """Return the text without special tokens, and without the marks that this prompt puts around a document."""
+    text, _ = break_tokens(break_special_tokens(text)[0], tokens)
+    return break_delimiters(text, delimiters(resolved.user_prompt))[0]
+
+
+def harmless_names(document: Document, *, tokens: frozenset[str]) -> Document:
+    """Return the document with these special tokens broken in its id, its URI and its metadata, for a prompt only."""
+    if not tokens:
+        return document
+    metadata = {
+        name: break_tokens(value, tokens)[0] if isinstance(value, str) else value
+        for name, value in document.metadata.items()
+    }
+    names = {"id": break_tokens(document.id, tokens)[0], "uri": break_tokens(document.uri, tokens)[0]}
+    return replace(document, metadata=metadata, **names)
+
+
+def harmless(document: Document, resolved: ResolvedAgentConfig, *, tokens: frozenset[str]) -> tuple[Document, bool]:
+    """Return the document with a text for a prompt, and whether anything is broken in it or in its names."""
+    text = broken(document.text, resolved, tokens=tokens)
+    has_names = names_special_tokens(resolved, document) or harmless_names(document, tokens=tokens) != document
+    return replace(document, text=text), has_names or text != document.text

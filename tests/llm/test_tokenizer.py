@@ -1,0 +1,147 @@
+"""Special tokens by the server's own tokenizer: asked once for each text, bounded, and never a document's failure."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import VLLMConfig
+from pipeline.documents.special_tokens import MOST_CANDIDATES, break_special_tokens, break_tokens, candidates
+from pipeline.llm.tokenizer import MOST_ASKED, SpecialTokens
+from pipeline.llm.vllm import VLLMClient
+
+NAMES = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_09", min_size=2, max_size=12).filter(
+    lambda name: name[0].isalpha()
+)
+TOKENS = st.one_of(
+    NAMES.map(lambda name: f"<{name}>"),
+    NAMES.map(lambda name: f"</{name}>"),
+    NAMES.map(lambda name: f"[{name}]"),
+    NAMES.map(lambda name: f"<<{name}>>"),
+)
+
+
+class Tokenizer:
+    """A fake tokenizer: special tokens are one id each, other text has an id for each character."""
+
+    def __init__(self, special: Collection[str], dialect: str = "vllm") -> None:
+        self.special, self.dialect = sorted(special, key=len, reverse=True), dialect
+        self.asked: Counter[str] = Counter()
+
+    def ids(self, text: str, *, special: bool = True) -> list[int]:
+        """The ids of a text."""
+        found: list[int] = []
+        while text:
+            token = next((each for each in self.special if special and text.startswith(each)), None)
+            found.append(1000 + self.special.index(token) if token else ord(text[0]))
+            text = text[len(token or text[0]) :]
+        return found
+
+    def page(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """The reply to /tokenize, of vLLM or of llama.cpp."""
+        if path != "/tokenize" or self.dialect == "none":
+            return 404, {"detail": "Not Found"}
+        if self.dialect == "broken":
+            return 500, {}
+        text = body["prompt"] if self.dialect == "vllm" else body["content"]
+        self.asked[text] += body.get("parse_special", True)
+        ids = self.ids(text, special=self.dialect == "vllm" or body["parse_special"])
+        if self.dialect == "vllm":
+            assert body["add_special_tokens"] is False
+            return 200, {"count": len(ids), "max_model_len": 4096, "tokens": ids, "token_strs": None}
+        return 200, {"tokens": ids}
+
+
+@contextmanager
+def serving(tokenizer: Tokenizer) -> Iterator[VLLMClient]:
+    """A client of a server with this tokenizer."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            status, value = tokenizer.page(self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            data = json.dumps(value).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    client = VLLMClient(VLLMConfig(base_url=f"http://127.0.0.1:{server.server_port}", model="m"))
+    try:
+        yield client
+    finally:
+        client.close()
+        server.shutdown()
+        server.server_close()
+
+
+@given(special=st.sets(TOKENS, max_size=6), others=st.sets(TOKENS, max_size=6), data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_no_special_token_of_the_tokenizer_stays_whole(special: set[str], others: set[str], data: Any) -> None:
+    """Whatever its tokens are called: what a document's text becomes has none of them, and each is asked about once."""
+    tokenizer, known = Tokenizer(special), SpecialTokens()
+
+    def is_special(text: str) -> bool:
+        tokenizer.asked[text] += 1
+        return len(tokenizer.ids(text)) == 1
+
+    pieces = [*special, *others, "words ", " ", "<", ">", "[", "a < b", "\n"]
+    for _ in range(3):
+        text = "".join(data.draw(st.lists(st.sampled_from(pieces), max_size=20)))
+        text, _ = break_special_tokens(text)
+        shown, _ = break_tokens(text, known.among(candidates(text), is_special))
+        assert all(number < 1000 for number in tokenizer.ids(shown)), shown
+        assert shown.replace(" ", "") == text.replace(" ", "")
+    assert all(times == 1 for times in tokenizer.asked.values())
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "llamacpp"])
+def test_both_dialects_tell_special_tokens(dialect: str) -> None:
+    """vLLM by one id; llama.cpp by the difference that `parse_special` makes, as ordinary text may be one id too."""
+    tokenizer = Tokenizer(["<end_turn>", "[Tool]"], dialect)
+    with serving(tokenizer) as client:
+        found = [client.is_special_token(text) for text in ("<end_turn>", "[Tool]", "<turn>", "x")]
+        assert found == [True, True, False, dialect == "vllm"]
+        assert client.overhead.spent.requests >= 4
+        assert client.overhead.spent.prompt_tokens == 0
+
+
+@pytest.mark.parametrize("dialect", ["none", "broken"])
+def test_a_server_without_a_tokenizer_is_asked_twice_at_most(dialect: str) -> None:
+    """No page, or one that fails: the shapes decide."""
+    known = SpecialTokens()
+    with serving(Tokenizer([], dialect)) as client:
+        assert known.among([f"<a{n}>" for n in range(50)], client.is_special_token) == frozenset()
+        assert client.overhead.spent.requests == 2
+
+
+def test_questions_are_bounded() -> None:
+    """In number and bytes, for a document and for a run."""
+    text = " ".join(f"<tag_{n}>" for n in range(5_000)) + "<" + "x" * 1_000 + ">"
+    assert len(candidates(text)) == MOST_CANDIDATES
+    assert max(map(len, candidates(text))) <= 64
+    asked: list[str] = []
+    known = SpecialTokens()
+    for n in range(1_000):
+        known.among([f"<t{n}>"], lambda text: bool(asked.append(text)))
+    assert len(asked) == MOST_ASKED
+
+
+def test_common_markup_is_not_asked_about() -> None:
+    """Elements of HTML are no special tokens of any model that is known."""
+    assert candidates("<b>bold</b> <br> <table> <P> <h1> a < b > c [1] [a]") == ()
