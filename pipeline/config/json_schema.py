@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.config.agent_file import AgentFile, VariantFile
 from pipeline.config.constraints import Rule, hints_of, options
 from pipeline.config.keys import sections, top_keys
+from pipeline.config.limits import limit_settings
 from pipeline.config.models import AppConfig, InputSource, OllamaConfig, VLLMConfig, rule_of
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -23,6 +24,7 @@ def config_schema() -> dict[str, Any]:
     root = _object(AppConfig, "", names=top_keys())
     for name, cls in sections().items():
         root["properties"][name] = {**_object(cls, name), "type": ["object", "null"]}
+    root["properties"]["input"]["properties"]["limits"] |= _limits()
     named = {"anyOf": [{**_object(cls, name), "required": ["type"]} for name, cls in _PROVIDERS.items()]}
     root["properties"]["providers"] = {
         "description": rule_of("", "providers").doc,
@@ -39,6 +41,12 @@ def agent_schema() -> dict[str, Any]:
     variant = {**_object(VariantFile, "variant"), "type": ["object", "null"]}
     root["properties"]["variants"] |= {"type": ["object", "null"], "additionalProperties": variant}
     return {"$schema": DRAFT, "title": "An agent of the extraction pipeline", **root}
+
+
+def _limits() -> dict[str, Any]:
+    """Return what the schema of `input.limits` says of its keys."""
+    properties = {name: _property(type(default), rule, default) for name, rule, default in limit_settings()}
+    return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
 _PROVIDERS: Mapping[str, type] = {"ollama": OllamaConfig, "vllm": VLLMConfig}

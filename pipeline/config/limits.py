@@ -13,7 +13,8 @@ from pipeline.errors import ConfigError
 class InputLimits:
     """Limits of decoding (html, mail, pdf), of a table and of an archive.
 
-    `ratio` applies beyond the first FREE_UNPACKED_BYTES of a file: a small file may be compressed to any ratio.
+    `ratio` and `table_ratio` apply beyond the first FREE_UNPACKED_BYTES of a file: a small file may be compressed to
+    any ratio, and each record of a small table may repeat many names of columns.
     """
 
     cpu_s: float = 20.0
@@ -22,6 +23,7 @@ class InputLimits:
     members: int = 10_000_000
     unpacked_bytes: int = 1 << 40
     ratio: float = 200.0
+    table_ratio: float = 50.0
 
 
 FREE_UNPACKED_BYTES = 64 << 20
@@ -33,8 +35,16 @@ _RULES: Mapping[str, Rule] = {
     "columns": Rule("Columns of a table.", low=1, high=1 << 24),
     "members": Rule("Members of an archive.", low=1, high=1 << 40),
     "unpacked_bytes": Rule("Unpacked size of an archive or a compressed file.", low=1, high=1 << 50, unit="bytes"),
-    "ratio": Rule("Unpacked size divided by packed size.", low=1, high=1 << 20),
+    "ratio": Rule("Unpacked size of an archive or a compressed file, divided by packed size.", low=1, high=1 << 20),
+    "table_ratio": Rule(
+        "Size of a table's records with the names of their columns, divided by the table's size.", low=1, high=1 << 20
+    ),
 }
+
+
+def limit_settings() -> list[tuple[str, Rule, float]]:
+    """Return name, rule and default of each limit."""
+    return [(field.name, _RULES[field.name], getattr(InputLimits(), field.name)) for field in fields(InputLimits)]
 
 
 def limits_of(given: Mapping[str, float]) -> InputLimits:

@@ -73,7 +73,7 @@ RULES: Mapping[str, Rule] = {
         fits=names_codec,
     ),
     "input.limits": Rule(
-        "Resource limits of a document or an archive: cpu_s, memory_mb, columns, members, unpacked_bytes, ratio.",
+        "Resource limits of a document, a table or an archive.",
         need="a mapping of limits to numbers",
     ),
     "output.uri": Rule("Folder or object-store prefix for the records.", need="a path or address", fits=is_filled),

@@ -16,23 +16,25 @@ from pipeline.errors import DocumentError
 class UnpackedBudget:
     """Counts the unpacked bytes of a file, and the members of an archive."""
 
-    def __init__(self, packed_bytes: int, limits: InputLimits) -> None:
+    def __init__(self, packed_bytes: int, limits: InputLimits, *, of_table: bool = False) -> None:
         self._limits = limits
+        self._setting = "table_ratio" if of_table else "ratio"
+        self._ratio: float = getattr(limits, self._setting)
         self._members = 0
         self._bytes = 0
-        self._by_ratio = FREE_UNPACKED_BYTES + int(limits.ratio * packed_bytes)
+        self._by_ratio = FREE_UNPACKED_BYTES + int(self._ratio * packed_bytes)
 
     def add(self, size_bytes: int) -> None:
         """Count unpacked bytes; DocumentError when they are too many."""
         self._bytes += size_bytes
         if self._bytes > self._by_ratio:
-            raise _too_expensive(f"its content is more than {self._limits.ratio:g} times its size", "ratio")
+            raise _too_expensive(f"its content is more than {self._ratio:g} times its size", self._setting)
         if self._bytes > self._limits.unpacked_bytes:
             raise _too_expensive(f"it unpacks to more than {self._limits.unpacked_bytes} bytes", "unpacked_bytes")
 
     def allow(self, packed_bytes: int) -> None:
         """Count packed bytes that were not known before."""
-        self._by_ratio += int(self._limits.ratio * packed_bytes)
+        self._by_ratio += int(self._ratio * packed_bytes)
 
     def add_member(self, size_bytes: int) -> None:
         """Count a member of an archive before it is unpacked."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from pipeline.documents.cpu_share import OverShareError, cpu_share
 from pipeline.documents.decode import Decoded, finished
 from pipeline.documents.encoding import to_text
 from pipeline.documents.foreign import MISHAPS
@@ -15,6 +16,9 @@ from pipeline.documents.visible import visible_text, visible_texts
 
 MIN_KEPT = 0.5
 """An article keeps more than this share of the visible text outside of menus, sidebars and footers; else it is none."""
+
+MAIN_TEXT_SHARE = 0.5
+"""Share of a document's CPU limit for the search of its main text; the visible text takes a tenth of that time."""
 
 _CHARSET = rb"""charset\s{0,9}=\s{0,9}["']?\s{0,9}([A-Za-z0-9_.:-]{2,40})"""
 _DECLARED = re.compile(_CHARSET.replace(b"charset", b"(?:charset|encoding)", 1))
@@ -60,12 +64,15 @@ def _size(text: str) -> int:
 
 
 def _main_text(page: str) -> tuple[str, dict[str, Any]] | None:
-    """Return the article that trafilatura finds; None when it finds none, or fails."""
+    """Return the article that trafilatura finds; None when it finds none, fails, or takes too much (3 s for 1 MB)."""
     from trafilatura import bare_extraction
 
     try:
-        article: Any = bare_extraction(page, with_metadata=True, include_comments=False, date_extraction_params=_DATES)
-    except MISHAPS:
+        with cpu_share(MAIN_TEXT_SHARE):
+            article: Any = bare_extraction(
+                page, with_metadata=True, include_comments=False, date_extraction_params=_DATES
+            )
+    except (OverShareError, MemoryError, *MISHAPS):
         return None
     text = getattr(article, "text", None)
     if not text or not text.strip():

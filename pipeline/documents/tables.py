@@ -41,7 +41,7 @@ def split_records(
         if header.titles:
             container.ignore(_ABOVE)
         check_columns(len(header.names), container.limits)
-        budget = UnpackedBudget(lines.size, container.limits)
+        budget = UnpackedBudget(lines.size, container.limits, of_table=True)
         notes = () if encoding.startswith("utf") else (f"encoding_guessed:{encoding}",)
         found = rows(lines, header.dialects, columns=len(header.names), limit_bytes=container.limit_bytes)
         for number, row in enumerate(found, 1):

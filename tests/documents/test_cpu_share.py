@@ -1,0 +1,39 @@
+"""A slow library is given up after its share of a document's CPU time, and the visible text is read instead."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from pipeline.config.limits import InputLimits
+from pipeline.documents.cpu_share import OverShareError, cpu_share
+from pipeline.documents.helper_pool import POOL
+
+
+def test_a_block_ends_at_its_share_of_the_limit() -> None:
+    """Counted from what is left of the limit; the timer is off afterwards."""
+    signal.setitimer(signal.ITIMER_PROF, 60)
+    try:
+        with pytest.raises(OverShareError), cpu_share(0.001):
+            while True:
+                pass
+        assert signal.getitimer(signal.ITIMER_VIRTUAL)[0] == 0
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def test_without_a_limit_there_is_no_share() -> None:
+    """Outside of a helper process nothing is set."""
+    with cpu_share(0.5):
+        assert signal.getitimer(signal.ITIMER_VIRTUAL)[0] == 0
+
+
+def test_a_large_ordinary_page_is_read() -> None:
+    """Its main text takes longer to find than half of the limit; the whole visible text is read in the rest."""
+    words = "The company said on Monday that profit rose, and the board proposed a dividend. " * 6
+    body = "".join(f"<p>{words}<a href=/x{n}>note {n}</a> <b>bold</b></p>" for n in range(4_000))
+    page = f"<html><head><title>Annual report</title></head><body><nav>Home</nav>{body}</body></html>"
+    decoded = POOL.decode("html", page.encode(), text_field="text", limits=InputLimits(cpu_s=3))
+    assert "note 3999" in decoded.text
+    assert decoded.metadata["title"] == "Annual report"
