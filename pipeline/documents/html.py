@@ -72,7 +72,9 @@ def _main_text(page: str) -> tuple[str, dict[str, Any]] | None:
             article: Any = bare_extraction(
                 page, with_metadata=True, include_comments=False, date_extraction_params=_DATES
             )
-    except (OverShareError, MemoryError, *MISHAPS):
+    except (OverShareError, MemoryError):
+        return None
+    except MISHAPS:
         return None
     text = getattr(article, "text", None)
     if not text or not text.strip():

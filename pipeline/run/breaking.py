@@ -39,8 +39,9 @@ def harmless_names(document: Document, *, tokens: frozenset[str]) -> Document:
         name: break_tokens(value, tokens)[0] if isinstance(value, str) else value
         for name, value in document.metadata.items()
     }
-    names = {"id": break_tokens(document.id, tokens)[0], "uri": break_tokens(document.uri, tokens)[0]}
-    return replace(document, metadata=metadata, **names)
+    document_id, _ = break_tokens(document.id, tokens)
+    uri, _ = break_tokens(document.uri, tokens)
+    return replace(document, metadata=metadata, id=document_id, uri=uri)
 
 
 def harmless(document: Document, resolved: ResolvedAgentConfig, *, tokens: frozenset[str]) -> tuple[Document, bool]:
