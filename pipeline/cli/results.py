@@ -197,9 +197,17 @@ def _formatted(
 
 
 def _save(path: Path, lines: Iterable[str]) -> None:
-    """Write the file beside its place and rename it when it is whole; OutputError when it cannot be written."""
+    """Write the file beside its place and rename it when it is whole; OutputError when it cannot be written.
+
+    A device or a pipe (`/dev/stdout`) is written to and never replaced, a link leads to the file that is.
+    """
     temporary = None
     try:
+        path = path if path.exists() and not path.is_file() else path.resolve()
+        if path.exists() and not path.is_file():
+            with path.open("w", encoding="utf-8", newline="") as device:
+                device.writelines(lines)
+            return
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", newline="", dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as file:

@@ -74,7 +74,7 @@ class Condition:
         value = row.value(self.path)
         if self.operator in ("is", "!"):
             return _is_something(value) is (self.operator == "is")
-        values = value if isinstance(value, list) else [value]
+        values = list(_flat(value)) if isinstance(value, list) else [value]
         if self.operator == "!=":
             return not any(_compare("=", each, self.value) for each in values)
         return any(_compare(self.operator, each, self.value) for each in values)
@@ -90,7 +90,9 @@ def parse_condition(text: str) -> Condition:
         return Condition(path, "!" if negated else "is")
     try:
         parsed = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
+        parsed = value.strip()
+    if operator == "~" and not isinstance(parsed, str):
         parsed = value.strip()
     return Condition(path, operator, parsed)
 
@@ -146,6 +148,15 @@ def _below(schema: Any, prefix: str) -> list[str]:
     return []
 
 
+def _flat(items: Sequence[Any]) -> Iterator[Any]:
+    """Yield the items of a list, and of the lists in it: a path through two lists gives these."""
+    for item in items:
+        if isinstance(item, list):
+            yield from _flat(item)
+        else:
+            yield item
+
+
 def _at(value: Any, steps: Sequence[str]) -> Any:
     for number, step in enumerate(steps):
         if isinstance(value, list):
@@ -159,7 +170,7 @@ def _at(value: Any, steps: Sequence[str]) -> Any:
 def _compare(operator: str, left: Any, right: Any) -> bool:
     if operator == "~":
         text = left if isinstance(left, str) else json.dumps(left, ensure_ascii=False)
-        return str(right).casefold() in text.casefold() if left is not None else False
+        return bool(right.casefold() in text.casefold()) if left is not None else False
     if operator == "=":
         return bool(left == right) and isinstance(left, bool) is isinstance(right, bool)
     if _is_number(left) is not _is_number(right) or not (_is_number(left) or isinstance(left, str)):

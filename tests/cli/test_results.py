@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +238,29 @@ def test_a_condition_is_parsed() -> None:
     assert parse_condition("a.b >= 5") == Condition("a.b", ">=", 5)
     assert parse_condition("a=b c") == Condition("a", "=", "b c")
     assert parse_condition("!a") == Condition("a", "!")
+
+
+def test_a_condition_through_two_lists(place: Place) -> None:
+    """Any item suffices, also where a path leads through a list in a list; `~` takes its text as typed."""
+    companies = [{"name": "Acme", "score": 1, "aka": ["AC", "ACME 1e3"]}, {"name": "Beta", "aka": []}]
+    write(place.folder / "out", line("one", {"companies": companies}), line("two", {"companies": []}))
+    for condition in ("companies.aka = AC", "companies.aka ~ 1e3"):
+        assert [row["id"] for row in results(place, "--where", condition)] == ["one"]
+    assert [row["id"] for row in results(place, "--where", "companies.aka != AC")] == ["two"]
+    assert not results(place, "--where", "companies.aka ~ " + "[" * 30_000)
+
+
+def test_save_never_replaces_what_is_no_file(filled: Place) -> None:
+    """A pipe is written to (as root, /dev/stdout and /dev/null would be replaced), and a link stays one."""
+    pipe = filled.folder / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    ran = filled.call("results", "out", "--save", "pipe")
+    assert ran.code == 0, ran.err
+    assert os.read(reader, 1 << 16).count(b"\n") == 3
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    (filled.folder / "link").symlink_to("rows.jsonl")
+    assert filled.call("results", "out", "--save", "link").code == 0
+    assert (filled.folder / "link").is_symlink()
+    assert (filled.folder / "rows.jsonl").read_bytes().count(b"\n") == 3
