@@ -130,8 +130,9 @@ def _finding(search: _Search, *, left: list[int], max_tokens: int, base: int) ->
     seen = [*left, *search.left]
     low, high = min(seen), max(seen)
     beyond = [*left[:1], *search.left]
-    if search.refusals or max(beyond) - min(beyond) > NEAR:
-        # Whole messages are dropped: each leaves another count, and the answer's room may be kept as well.
+    if search.refusals or not left or max(beyond) - min(beyond) > NEAR:
+        # Whole messages are dropped: each leaves another count, and the answer's room may be kept as well. Without
+        # `left` the longest probe was refused, so that one count of a shorter one does not tell what others leave.
         low = min(low, search.low_tokens - base - (max_tokens - 1 if left else 0))
         high = max(high, search.high_tokens)
     return Finding(cut=Cut(low, high, max_tokens if left else 1, max(search.low_tokens, *left, 0)))

@@ -246,20 +246,16 @@ class PromptProofs:
             return case.send(text, max_tokens, True)
 
         document = Counted(case.text, tokens, case.size_bytes, case.max_tokens, case.places)
-        found, last, longest = prove(
-            send,
-            document,
-            longest_bytes=self._longest_bytes,
-            proofs=self.proofs,
-        )
+        found, last, longest = prove(send, document, longest_bytes=self._longest_bytes, proofs=self.proofs)
         if found != Finding():
             return found
+        base = case.base or send("", 1).tokens or 0  # a chat template may drop any message but the last
         return find_limit(
             send,
             last=last,
             longest=longest,
             max_tokens=case.max_tokens,
-            base=case.base,
+            base=base,
             proven=self.finding.proven,
         )
 
