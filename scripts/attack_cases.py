@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import evil_documents as evil
+import evil_ollama
 from evil_servers import COMPLETIONS, MARK, PAGES, Reply
 
 EXPENSIVE = "document_too_expensive"
@@ -17,7 +18,7 @@ class Attack:
     """An evil document, or a server's evil reply to one, and the ends that are allowed.
 
     `reasons`: what the evil document may fail with (None: it may as well be done). `reply`: what an evil server sends
-    to the requests for `page`, or else to those for this document. `settings`: more of `input`.
+    to the requests for `page`, or else to those for this document, in this `dialect`. `settings`: more of `input`.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Attack:
     page: str | None = None
     pattern: str | None = None
     streams: bool = False
+    dialect: str = "vllm"
 
 
 def _attack(name: str, file: str, data: Callable[[], bytes], *reasons: str | None, **settings: Any) -> Attack:
@@ -81,24 +83,36 @@ ANSWERS = ("invalid_json", "schema_invalid", "generation_loop", "output_truncate
 ANY = (*LOST, *ANSWERS, "server_error", "rejected", "context_length", "unauthorized", "not_found", None)
 
 
-def _of_completion(name: str, reply: Reply) -> Attack:
+def _of_completion(name: str, reply: Reply, *, dialect: str = "vllm") -> Attack:
     return Attack(
-        f"reply_{name}",
+        f"reply_{name}" if dialect == "vllm" else f"{dialect}_{name}",
         "evil.txt",
         lambda: f"{MARK} document.".encode(),
         ANY,
         reply=reply,
         pattern="^(a+)+$" if name == "pattern" else None,
         streams="stream" in name,
+        dialect=dialect,
     )
 
 
-def _of_page(name: str, page: str, reply: Reply) -> Attack:
-    return Attack(name, "evil.txt", lambda: b"A document.", (None,), codes=(0, 2, 3), reply=reply, page=page)
+def _of_page(name: str, page: str, reply: Reply, *, dialect: str = "vllm") -> Attack:
+    return Attack(
+        name if dialect == "vllm" else f"{dialect}_{name}",
+        "evil.txt",
+        lambda: b"A document.",
+        (None,),
+        codes=(0, 2, 3),
+        reply=reply,
+        page=page,
+        dialect=dialect,
+    )
 
 
 SERVERS = (
     *(_of_completion(name, reply) for name, reply in COMPLETIONS.items()),
     *(_of_page(name, page, reply) for name, (page, reply) in PAGES.items()),
+    *(_of_completion(name, reply, dialect="ollama") for name, reply in evil_ollama.CHATS.items()),
+    *(_of_page(name, page, reply, dialect="ollama") for name, (page, reply) in evil_ollama.PAGES.items()),
 )
 ATTACKS = (*DOCUMENTS, *SERVERS)

@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+import evil_ollama
 import evil_servers
 from attack_cases import ATTACKS, Attack
 from fake_llm import FakeLLM
@@ -66,14 +67,15 @@ def run_attack(attack: Attack, server: FakeLLM, folder: Path, *, sigterm: bool =
     """The attack in a run of its own, in an empty folder; `server` answers where only the document is evil."""
     if attack.reply is None:
         return _run(attack, server.url, folder, sigterm=sigterm)
-    with evil_servers.EvilServer(attack.reply, attack.page) as evil:
-        ended = _run(attack, evil.url, folder, sigterm=sigterm)
+    ordinary = evil_ollama.ordinary if attack.dialect == "ollama" else None
+    with evil_servers.EvilServer(attack.reply, attack.page, ordinary=ordinary) as evil:
+        ended = _run(attack, evil.url, folder, sigterm=sigterm, at_work=evil.at_work)
     if "/stolen" in evil.paths:
         return replace(ended, wrong="a redirect was followed")
-    return ended if ended.wrong or evil.sent else replace(ended, wrong="the evil reply was never requested")
+    return ended if ended.wrong or evil.sent or sigterm else replace(ended, wrong="the evil reply was never requested")
 
 
-def _run(attack: Attack, url: str, folder: Path, *, sigterm: bool) -> Ended:
+def _run(attack: Attack, url: str, folder: Path, *, sigterm: bool, at_work: threading.Event | None = None) -> Ended:
     _prepare(attack, url, folder, patience_s=60.0 if sigterm else 2.0)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("VLLM_", "OLLAMA_", "PIPELINE_"))}
     started = time.monotonic()
@@ -88,7 +90,7 @@ def _run(attack: Attack, url: str, folder: Path, *, sigterm: bool) -> Ended:
     assert process.stdout is not None and process.stderr is not None
     pid = int(process.stdout.readline())
     log = _Log(process.stderr)
-    sent = _signal_at_work(log, pid) if sigterm else None
+    sent = _signal_at_work(log, pid, at_work) if sigterm else None
     code, cpu_s, peak_mb = json.loads(process.stdout.readline())
     now = time.monotonic()
     process.communicate()
@@ -96,7 +98,7 @@ def _run(attack: Attack, url: str, folder: Path, *, sigterm: bool) -> Ended:
     how, wrong = _verdict(attack, folder, code)
     if sent is not None:
         how, wrong = f"{code} after {now - sent:.1f} s", ""
-        if code not in (*attack.codes, 143) or now - sent > GRACE_S + SLACK_S:
+        if code not in (*attack.codes, 143, -signal.SIGTERM) or now - sent > GRACE_S + SLACK_S:
             wrong = "SIGTERM did not end it in time"
     if not wrong and (cpu_s > MOST_CPU_S or peak_mb > MOST_MB):
         wrong = "over the limits of the suite"
@@ -137,14 +139,14 @@ def _prepare(attack: Attack, url: str, folder: Path, *, patience_s: float) -> No
     (folder / "agents" / "evil.yaml").write_text(json.dumps(agent))
     of_server = {"api_key": evil_servers.KEY, "max_retries": 1, "retry_base_delay": 0.1, "stream": attack.streams}
     if attack.reply is not None:
-        of_server["timeout"] = patience_s
+        of_server |= {"timeout": patience_s, **({"load_timeout": patience_s} if attack.dialect == "ollama" else {})}
     config = {
-        "provider": "vllm",
+        "provider": attack.dialect,
         "fallback": [],
         "agent": "evil",
         "agents_dir": "agents",
         "input": {"uri": "inbox", "limits": {"cpu_s": CPU_S}, **attack.settings},
-        "vllm": {"base_url": url, "model": "llama3.1", **of_server},
+        attack.dialect: {"base_url": url, "model": "llama3.1", **of_server},
         "runner": {
             "grace_s": GRACE_S,
             "max_error_rate": 1.0,
@@ -159,10 +161,12 @@ def _prepare(attack: Attack, url: str, folder: Path, *, patience_s: float) -> No
     (folder / "pipeline.yaml").write_text(json.dumps(config))
 
 
-def _signal_at_work(log: _Log, pid: int) -> float:
-    """When SIGTERM was sent: a second after the run said that it starts, or while it waits for the server."""
+def _signal_at_work(log: _Log, pid: int, at_work: threading.Event | None) -> float:
+    """When SIGTERM was sent: as the evil reply begins, or shortly after the run said that it starts."""
     log.is_at_work.wait(5.0)
-    time.sleep(1.0)
+    if at_work is not None:
+        at_work.wait(3.0)
+    time.sleep(0.1 if at_work is not None else 0.4)
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
     return time.monotonic()

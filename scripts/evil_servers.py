@@ -189,15 +189,20 @@ class Received:
     body: bytes
 
 
+Ordinary = Callable[[Received], Iterable[bytes]]
+
+
 class EvilServer:
     """A server that gives the evil reply where it is due; `paths`: what was requested; `sent`: evil replies begun.
 
-    `page`: the path whose requests get the evil reply; None: completions of the document that holds MARK.
+    `page`: the path whose requests get the evil reply; None: completions of the document that holds MARK. `ordinary`:
+    what any other request gets; None: what a vLLM answers. `at_work` is set when the first evil reply begins.
     """
 
-    def __init__(self, reply: Reply, page: str | None = None) -> None:
+    def __init__(self, reply: Reply, page: str | None = None, *, ordinary: Ordinary | None = None) -> None:
         """Listens on a free port."""
-        self._reply, self._page = reply, page
+        self._reply, self._page, self._ordinary = reply, page, ordinary or _ordinary
+        self.at_work = threading.Event()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._connections: list[socket.socket] = []
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
@@ -231,7 +236,9 @@ class EvilServer:
                 if self._page == "/metrics" and not is_evil:
                     time.sleep(1.0)  # gauges are only read while documents are in flight
                 self.sent += is_evil
-                for piece in self._reply() if is_evil else _ordinary(received):
+                if is_evil:
+                    self.at_work.set()
+                for piece in self._reply() if is_evil else self._ordinary(received):
                     connection.sendall(piece)
                 if is_evil:
                     return
@@ -239,7 +246,7 @@ class EvilServer:
     def _is_evil(self, received: Received) -> bool:
         if self._page is not None:
             return received.path == self._page
-        return received.path == "/v1/chat/completions" and MARK.encode() in received.body
+        return received.path in ("/v1/chat/completions", "/api/chat") and MARK.encode() in received.body
 
 
 def _receive(stream: Any) -> Received | None:
