@@ -56,10 +56,11 @@ DOCUMENTS = (
     ),
     _attack("pdf_exploding", "evil.pdf", evil.exploding_pdf, EXPENSIVE, "document_unreadable", "document_empty"),
     _attack("csv_columns", "evil.csv", lambda: evil.wide_table(1_000_000), EXPENSIVE),
+    _attack("csv_header", "evil.csv", lambda: evil.wide_table(9000, 400, 1000), EXPENSIVE),
     _attack(
-        "csv_header",
+        "csv_records",
         "evil.csv",
-        lambda: evil.wide_table(9000, 400, 1000),
+        lambda: evil.wide_table(9000, 90, 1000),
         EXPENSIVE,
         limits={"cpu_s": 4, "table_ratio": 10},  # the default of 50 would only make it longer
     ),

@@ -7,10 +7,14 @@ documents read before are kept.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 from pipeline.config.limits import FREE_UNPACKED_BYTES, InputLimits
 from pipeline.errors import DocumentError
+
+CHARS_A_COLUMN = 100
+"""Characters of a column's name on average: every record holds all names, so that long ones cost most."""
 
 
 class UnpackedBudget:
@@ -44,10 +48,14 @@ class UnpackedBudget:
         self.add(size_bytes)
 
 
-def check_columns(count: int, limits: InputLimits) -> None:
-    """Raise DocumentError when a table has too many columns."""
-    if count > limits.columns:
-        raise _too_expensive(f"the header has {count} columns, more than {limits.columns}", "columns")
+def check_columns(header: Sequence[str], limits: InputLimits) -> None:
+    """Raise DocumentError when a table has too many columns, or names so long that each record would be huge."""
+    if len(header) > limits.columns:
+        raise _too_expensive(f"the header has {len(header)} columns, more than {limits.columns}", "columns")
+    size = sum(map(len, header))
+    if size > CHARS_A_COLUMN * limits.columns:
+        most = f"more than {CHARS_A_COLUMN} for each of {limits.columns} columns"
+        raise _too_expensive(f"the header has {size} characters, {most}", "columns")
 
 
 def _too_expensive(message: str, setting: str) -> DocumentError:

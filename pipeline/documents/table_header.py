@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from pipeline.documents.budget import check_columns
 from pipeline.documents.containers import Container
 from pipeline.documents.decode import missing_field
 from pipeline.documents.table_rows import Dialect, Lines, TooLongError
@@ -90,7 +91,9 @@ def _header(
     field = container.text_field
     for fold in folds:
         found = [
-            (place, dialect) for dialect in tried if (place := _place(first, dialect, field, fold=fold, strict=strict))
+            (place, dialect)
+            for dialect in tried
+            if (place := _place(first, dialect, container, fold=fold, strict=strict))
         ]
         if found:
             (names, line, above), dialect = min(found, key=lambda each: each[0][1])
@@ -100,7 +103,7 @@ def _header(
 
 
 def _place(
-    first: Sequence[str], dialect: Dialect, field: str, *, fold: bool, strict: bool
+    first: Sequence[str], dialect: Dialect, container: Container, *, fold: bool, strict: bool
 ) -> tuple[list[str], int, int] | None:
     """Return names, number of lines and rows above of the first row that names the column; None without one."""
     above = 0
@@ -113,9 +116,9 @@ def _place(
     )
     try:
         for row in parser:
-            names = [name.strip() for name in row]
-            if _is(field, names, fold=fold):
-                return names, parser.line_num, above
+            if _is(container.text_field, [name.strip() for name in row], fold=fold):
+                check_columns(row, container.limits)  # before a million names are held for each dialect
+                return [name.strip() for name in row], parser.line_num, above
             above += bool(row)
     except csv.Error:  # a quote that is still open, or stands in a title
         return None

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from typing import BinaryIO, cast
 
-from pipeline.documents.budget import UnpackedBudget, check_columns
+from pipeline.documents.budget import UnpackedBudget
 from pipeline.documents.containers import Container, Piece, too_large
 from pipeline.documents.encoding import MAX_CONTROL_SHARE, guess, marked, refuse_binary
 from pipeline.documents.guessing import guess_wide
@@ -40,7 +40,6 @@ def split_records(
             return
         if header.titles:
             container.ignore(_ABOVE)
-        check_columns(len(header.names), container.limits)
         budget = UnpackedBudget(lines.size, container.limits, of_table=True)
         notes = () if encoding.startswith("utf") else (f"encoding_guessed:{encoding}",)
         found = rows(lines, header.dialects, columns=len(header.names), limit_bytes=container.limit_bytes)
