@@ -151,12 +151,15 @@ def _fields(arguments: argparse.Namespace, backend: OutputBackend, conditions: S
     wanted = {"--fields": named, "--where": [condition.path for condition in conditions]}
     explode = arguments.explode
     if not known or any(_is_new(path, known) for paths in wanted.values() for path in paths) or explode:
-        records = islice(CurrentRecords(backend).read(failed=False), _SEARCHED_RECORDS)
+        records = list(islice(CurrentRecords(backend).read(failed=False), _SEARCHED_RECORDS))
         known = list(dict.fromkeys([*known, *(path for record in records for path in paths_of_value(record.output))]))
     for flag, paths in wanted.items():
         check_paths(paths, known, flag=flag)
     if explode is not None:
         check_paths([explode], known, flag="--explode")
+        values = [Row(record).value(explode) for record in records]
+        if any(value is not None for value in values) and not any(isinstance(value, list) for value in values):
+            raise ConfigError(f"--explode: got {explode!r}, which is no list")
     return named or _usual(known, explode, failed=arguments.failed)
 
 

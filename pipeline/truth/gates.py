@@ -17,7 +17,8 @@ from pipeline.truth.intervals import FEWEST_DIFFERING, METRICS, Change, Estimate
 
 MOST_MISSING = 0.1
 """The share of gold documents that may be absent or changed; gates say nothing about the rest of the archive then."""
-METRIC_NAMES = (*METRICS, "accuracy", "documents_right", "valid", "macro_f1")
+OVERALL_METRICS = (*METRICS, "documents_right", "valid", "macro_f1")
+FIELD_METRICS = (*METRICS, "accuracy")
 _GATE = re.compile(r"([^=]+)\.([a-z0-9_]+)(:point)?=([^=]+)")
 
 
@@ -53,9 +54,10 @@ def parse_gate(text: str, *, fields: Sequence[str], key: str = "--fail-under") -
     if field != OVERALL and field not in fields:
         near = nearest(field, fields)
         raise ConfigError(f"{key}: got {text!r}, {need}{f'; the nearest field is {near}' if near else ''}")
-    if metric not in METRIC_NAMES:
-        known = ", ".join(METRIC_NAMES)
-        raise ConfigError(f"{key}: got {text!r}, need a metric of {known}{nearest_hint(metric, METRIC_NAMES)}")
+    metrics = OVERALL_METRICS if field == OVERALL else FIELD_METRICS
+    if metric not in metrics:
+        known = ", ".join(metrics)
+        raise ConfigError(f"{key}: got {text!r}, need a metric of {field}: {known}{nearest_hint(metric, metrics)}")
     return Gate(field, metric, _share(number, f"{key}: got {text!r}"), is_point=point is not None)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import tempfile
 from collections import Counter
@@ -164,12 +165,20 @@ def _parsed(path: Path, data: bytes) -> Iterator[tuple[str, Any]]:
             continue
         at = f"{path}:{number}"
         try:
-            yield at, json.loads(line)
+            yield at, json.loads(line, parse_float=_finite, parse_constant=_finite)
         except (ValueError, RecursionError) as exc:
             if number == len(lines):  # it has no LF
                 _log.warning("the last line is cut and was skipped", extra={"gold": at})
                 return
             raise ConfigError(f"{at}: is no JSON") from exc
+
+
+def _finite(text: str) -> float:
+    """Return the number; ValueError for NaN and for one beyond the range, which are no JSON."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def _checked(line: Any, at: str, *, schema: CompiledSchema, agent: str | None) -> dict[str, Any]:

@@ -189,6 +189,8 @@ def test_the_holdout(graded: Place) -> None:
     ("line", "message"),
     [
         ("{", "gold.jsonl:1: is no JSON"),
+        ('{"id":"a","sha256":"b","gold":{"mood":NaN}}', "gold.jsonl:1: is no JSON"),
+        ('{"id":"a","sha256":"b","gold":{"mood":1e999}}', "gold.jsonl:1: is no JSON"),
         (
             '{"id":"a","gold":{}}',
             "gold.jsonl:1: got no sha256, need that of the document (pipeline review OUT --import",
@@ -221,6 +223,8 @@ def test_gold_that_does_not_fit(graded: Place, line: str, message: str) -> None:
         (("--fail-under", "mod.f1=0.9"), "got 'mod.f1=0.9', need FIELD.METRIC=NUMBER; the nearest field is mood"),
         (("--fail-under", "mood.f2=0.9"), "the nearest is f1"),
         (("--fail-under", "mood.f1=9"), "need a number from 0 to 1"),
+        (("--fail-under", "mood.valid=0.5"), "need a metric of mood: precision, recall, f1, accuracy"),
+        (("--fail-under", "overall.accuracy=0.5"), "need a metric of overall: precision, recall, f1, documents_right"),
         (
             ("--set", "eval.fields={mod: {compare: text}}"),
             "eval.fields.mod: the schema has no such field; the nearest is mood",

@@ -199,6 +199,7 @@ def test_save_and_limit(filled: Place) -> None:
         (("--where", "a b"), "need PATH OP VALUE"),
         (("--ids", "two", "nine"), "--ids: got 'nine', of which the output has no row"),
         (("--explode", "company"), "--explode: got 'company'"),
+        (("--explode", "severity"), "--explode: got 'severity', which is no list"),
     ],
 )
 def test_what_no_record_has(filled: Place, flags: tuple[str, ...], message: str) -> None:
