@@ -36,6 +36,14 @@ class Comparator:
         """Return True when the two values agree; values that the rule is not for must be equal."""
         return COMPARISONS[self.compare](self, predicted, gold)
 
+    def normal_form(self, value: Any) -> str | None:
+        """Return a text that is equal for just the values that agree; None when this rule has none."""
+        if self.compare == "exact" or (self.compare == "text" and not isinstance(value, str)):
+            return canonical_json(value)
+        if self.compare != "text":
+            return None
+        return f"words {words}" if (words := _without_punctuation(value)) else f"text {folded(value)}"
+
 
 def is_something(value: Any) -> bool:
     """Return False for what says that the text says nothing: null, an empty list, a string of white space."""

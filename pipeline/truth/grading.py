@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from pipeline.truth.comparators import canonical_json, is_something
+from pipeline.truth.comparators import Comparator, canonical_json, is_something
 from pipeline.truth.graded_fields import Field, Leaf, ObjectField, ObjectList, ScalarList
 from pipeline.truth.object_pairs import pair_objects
 from pipeline.truth.pairing import assignment
@@ -129,18 +129,10 @@ class _Grading:
         comparator = field.item.comparator
         if comparator is None:
             return
-        golds = sorted(gold, key=canonical_json)
-        answers = sorted(predicted, key=canonical_json)
-        agreeing = {
-            (left, right): 1
-            for left, value in enumerate(golds)
-            for right, other in enumerate(answers)
-            if comparator.agree(other, value)
-        }
-        pairs, approximate = assignment(agreeing)
+        pairs, approximate = _agreeing_items(comparator, gold, predicted)
         counts = self._of(field.item)
         counts.approximate |= approximate
-        self._add_list(counts, field.path, len(pairs), len(golds), len(answers))
+        self._add_list(counts, field.path, pairs, len(gold), len(predicted))
 
     def _grade_objects(self, field: ObjectList, gold: Sequence[Any], predicted: Sequence[Any]) -> None:
         golds = sorted(gold, key=canonical_json)
@@ -209,6 +201,23 @@ class _Grading:
             counts = FieldCounts(is_leaf=not isinstance(field, ObjectList))
             self.counts[field.path] = counts
         return counts
+
+
+def _agreeing_items(comparator: Comparator, gold: Sequence[Any], predicted: Sequence[Any]) -> tuple[int, bool]:
+    """Return how many items of two multisets agree one to one, and whether that is approximate."""
+    forms = [[comparator.normal_form(value) for value in values] for values in (gold, predicted)]
+    if None not in forms[0] and None not in forms[1]:
+        return (Counter(forms[0]) & Counter(forms[1])).total(), False
+    golds = sorted(gold, key=canonical_json)
+    answers = sorted(predicted, key=canonical_json)
+    agreeing = {
+        (left, right): 1
+        for left, value in enumerate(golds)
+        for right, other in enumerate(answers)
+        if comparator.agree(other, value)
+    }
+    pairs, approximate = assignment(agreeing)
+    return len(pairs), approximate
 
 
 def _items(value: Any) -> list[Any]:

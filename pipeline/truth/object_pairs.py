@@ -42,8 +42,10 @@ def pair_objects(
     # than all of these together
     scale = 1 + min(len(lefts), len(rights)) * (1 + sum(1 for _ in every_field(field.item)))
     weights: dict[tuple[int, int], int] = {}
+    by_form = _by_form(comparator, answers, rights, key)
     for left in lefts:
-        for right in rights:
+        form = None if key is None else comparator.normal_form(golds[left].get(key))
+        for right in rights if form is None else by_form.get(form, ()):
             if key is not None and not _same_key(comparator, golds[left].get(key), answers[right].get(key)):
                 continue
             agreeing, nothings = weigh(golds[left], answers[right])
@@ -51,6 +53,18 @@ def pair_objects(
                 weights[left, right] = agreeing * scale + nothings + 1
     pairs, approximate = _symmetric_assignment(weights, golds, answers)
     return equals + pairs, approximate
+
+
+def _by_form(
+    comparator: Comparator, answers: Objects, places: Sequence[int], key: str | None
+) -> Mapping[str | None, Sequence[int]]:
+    """Return the places of the answers by the normal form of their key, so that only those are compared."""
+    found: dict[str | None, list[int]] = {}
+    if key is None:
+        return found
+    for place in places:
+        found.setdefault(comparator.normal_form(answers[place].get(key)), []).append(place)
+    return found
 
 
 def _symmetric_assignment(

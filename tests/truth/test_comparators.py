@@ -71,6 +71,15 @@ def test_any_values(compare: str, first: Any, second: Any) -> None:
     assert isinstance(rule.agree(first, second), bool)
 
 
+@settings(deadline=None)
+@given(st.sampled_from(["exact", "text"]), JSON, JSON)
+def test_normal_forms(compare: str, first: Any, second: Any) -> None:
+    """Two values have the same normal form just when they agree."""
+    rule = Comparator(compare)
+    assert (rule.normal_form(first) == rule.normal_form(second)) is rule.agree(first, second)
+    assert rule.normal_form(f" {first}!") == rule.normal_form(f"{first}!") or compare == "exact"
+
+
 @pytest.mark.parametrize("value", [None, "", " \n", []])
 def test_nothing(value: Any) -> None:
     """Null, an empty list and a blank string say that the text says nothing."""
