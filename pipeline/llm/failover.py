@@ -47,7 +47,7 @@ class Failover:
 
     @property
     def available(self) -> bool:
-        """True while each variant has a provider with a replica that is not set aside."""
+        """True while each variant has a provider with an available replica."""
         return all(any(provider.available for provider in order) for order in self.orders.values())
 
     @property
@@ -112,7 +112,7 @@ class Failover:
                 replica.quarantine()
 
     def recover(self, start: Start) -> None:
-        """Has looked at what was set aside, and at a fallback once it is needed. Called by the one prober."""
+        """Check what is unavailable, and a fallback once it is needed. Called by the one prober."""
         for order in self.orders.values():
             for provider in order:
                 if provider.available:

@@ -96,7 +96,7 @@ class Provider:
 
     @property
     def available(self) -> bool:
-        """True while a replica is not set aside."""
+        """True while at least one replica is not marked unavailable."""
         return any(replica.state == "up" for replica in self.replicas)
 
     @property
@@ -176,13 +176,13 @@ class Provider:
                 replica.check(full=True)
 
     def retry_within(self, pause_s: float) -> None:
-        """Lets no replica that is set aside wait longer than this for its next look."""
+        """Check every unavailable replica again within this time."""
         latest = self._tools.clock() + pause_s
         for replica in self.replicas:
             replica.retry_at = min(replica.retry_at, latest)
 
     def recover(self, start: Start) -> None:
-        """Has each replica looked at that is set aside and whose pause is over. Called by the one prober.
+        """Check each unavailable replica whose pause is over. Called by the one prober.
 
         Once a minute it looks for replicas that came or went, too.
         """
@@ -273,7 +273,7 @@ class Provider:
     def _alive(self, replica: Replica, since: float) -> bool:
         """True when the provider has completed something since; else a tiny completion tells.
 
-        A replica that is set aside is not asked: its cool-down would grow with every document that it failed.
+        An unavailable replica is skipped: its cool-down would grow with every document that it failed.
         """
         if self._completed_since(since) or replica.state != "up":
             return self._completed_since(since)

@@ -179,7 +179,7 @@ class Replica:
             logger.warning("server marked unavailable%s: %s", "" if first else ", now", why.message, extra=fields)
 
     def recover(self, start: Start) -> None:
-        """Has the server looked at when it is set aside and its pause is over; called by one thread at a time."""
+        """Check the server when it is unavailable and its pause is over; called by one thread at a time."""
         self.watch(start)
         if self.state == "up" or self.looking or self.retry_at > self._tools.clock():
             return

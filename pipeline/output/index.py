@@ -115,7 +115,7 @@ class Index:
         self.agents.add(key.agent)
         self.rows(LATER_WINS.format("errors" if key.reason is not None else "results"), *self._to_row(key))
 
-    def mended(self, archive_id: str) -> None:
+    def clear_archive_failure(self, archive_id: str) -> None:
         """Remove the failure of an archive that is now read to its end: each of its documents has a line of its own."""
         self.rows("DELETE FROM errors WHERE id = ? AND run <= ?", archive_id, self.highest_run)
 

@@ -100,7 +100,7 @@ def _lines(
     tried = f"{counts['failed']:,} to be tried again"
     accepted = f", {counts['accepted']:,} accepted" if counts["accepted"] else ""
     yield f"  failed before    {failed:>12,}   ({tried}, {counts['failed, skipped']:,} skipped{accepted})"
-    yield f"  asked anew       {counts['question']:>12,}   (the question changed, or --redo all)"
+    yield f"  done again       {counts['question']:>12,}   (the question changed, or --redo all)"
     if counts["leave"]:
         yield f"  left             {counts['leave']:>12,}   (not named by --only-failed)"
     if listing.ignored:

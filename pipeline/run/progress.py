@@ -239,7 +239,7 @@ class BarProgress:
             self._handler.divert(self._print)
 
     def update(self, state: ProgressState) -> None:
-        """Draws the block anew, five times a second at most."""
+        """Redraw the block, at most five times a second."""
         self._window.add(state)
         self._last = state
         now = self._clock()

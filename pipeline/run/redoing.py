@@ -1,4 +1,4 @@
-"""Which documents a run does again: from flags to rules, and the guard against asking too much anew."""
+"""Which documents a run processes again: from flags to rules, and the guard against redoing too many."""
 
 from __future__ import annotations
 

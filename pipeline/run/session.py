@@ -150,7 +150,7 @@ class _Session:
     def select(self, rules: SelectionRules, *, shard: Shard) -> Selection:
         """Connect what waits and what is listed with the index; return what chooses the entries."""
         index = self.output.index
-        self.counts.whole = index.mended
+        self.counts.whole = index.clear_archive_failure
         self.counts.version_of = index.version_of_result
         rules = replace(rules, ask_again=to_ask_again(self.output.runs()))
         return Selection(index, rules, shard=shard, fingerprint=self.fingerprint, decided_by=self.decided_by)
@@ -273,7 +273,7 @@ def _load_entries(
 
 
 def _flush_log() -> None:
-    """What repeated is told before the summary: a run's last line is how it ended."""
+    """Log the counts of repeated warnings before the summary, so that the verdict is the last line."""
     if (handler := active_handler()) is not None:
         handler.flush()
 

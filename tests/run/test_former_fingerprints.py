@@ -79,7 +79,7 @@ def test_a_dry_run_counts_as_a_run_does(place: Place) -> None:
     """Nothing would be asked anew."""
     upgraded(place, "ollama")
     out = place.run("--dry-run").out
-    assert next(line.split() for line in out.splitlines() if "asked anew" in line)[2] == "0"
+    assert next(line.split() for line in out.splitlines() if "done again" in line)[2] == "0"
 
 
 def test_a_failure_of_the_former_formula_remains_failed_and_counts_its_runs(place: Place) -> None:

@@ -281,7 +281,7 @@ def test_refresh_all_takes_the_prompt_too(place: Place) -> None:
     prints = [line["fingerprint"] for line in place.lines("results.jsonl")]
     assert len(set(prints)) == 2
     earlier = prints.count(prints[0])
-    assert f"asked anew  {earlier:>17,}" in place.run("--dry-run").out
+    assert f"done again  {earlier:>17,}" in place.run("--dry-run").out
 
 
 LONGER = {**AGENT["schema"], "properties": {"summary": {"type": "string", "minLength": 3}}}
