@@ -103,8 +103,8 @@ def _of_slurm(environ: Mapping[str, str], name: str) -> tuple[Shard, str]:
         return _checked(index - first, count, name=name, count_name=SHARDS)
     if array is None:
         raise ConfigError(
-            f"{name}: got task {index} of an array with gaps or unknown ends, which would divide the "
-            f"documents differently; need --array=0-15 or the like, or {SHARDS} with the number of shards that there are"
+            f"{name}: got task {index} of an array with gaps or unknown ends, which would divide the documents "
+            f"differently; need --array=0-15 or the like, or {SHARDS} with the number of shards that there are"
         )
     return _checked(index - array.start, len(array), name=name, count_name="SLURM_ARRAY_TASK_MIN to _MAX")
 

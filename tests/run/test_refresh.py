@@ -373,7 +373,16 @@ def runner_of(plan: object, *, supervisor: object = None, looks: Looks | None = 
     """A runner that is not started, with nothing but these parts."""
     clock, config = looks or Looks(), RunnerConfig()
     supervised = cast("Any", supervisor)
-    job = Job(lambda: iter(()), NOBODY, NOBODY, config=config, limit=NOBODY, supervisor=supervised, watcher=NOBODY)
+    job = Job(
+        lambda: iter(()),
+        NOBODY,
+        NOBODY,
+        config=config,
+        limit=NOBODY,
+        supervisor=supervised,
+        watcher=NOBODY,
+        output=NOBODY,
+    )
     return Runner(job, cast("Any", plan), stop=clock.stop, clock=clock)
 
 
