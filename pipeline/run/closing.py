@@ -24,7 +24,7 @@ from pipeline.report.text import summary_text
 from pipeline.run.exit_code import exit_code
 from pipeline.run.graded_run import failed_gates, grade_run, run_content
 from pipeline.run.options import RunOptions
-from pipeline.run.pod import in_pod, resume_command
+from pipeline.run.pod import EMPTY_INPUT, in_pod, resume_command
 from pipeline.run.prompt_length import ASK_AGAIN, doubtful_results, limits, overhead
 from pipeline.run.redoing import questions
 from pipeline.run.remaining import remaining_failures
@@ -79,6 +79,8 @@ class RunClosing:
             doubtful=len(doubtful),
             moved=self._moved(profile),
         )
+        if listed_whole and not self._listing.listed and in_pod(self._environ):
+            logger.info(EMPTY_INPUT)
         ignored = sum(self._listing.ignored.values())
         counts = {**counts, "found": counts["found"] + ignored, "ignored": ignored}
         if not reconciles(counts):

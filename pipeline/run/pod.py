@@ -22,6 +22,12 @@ def in_pod(environ: Mapping[str, str]) -> bool:
     return bool(environ.get("KUBERNETES_SERVICE_HOST"))
 
 
+EMPTY_INPUT = (
+    "the input holds no document: put some there with `kubectl cp`, through a pod that mounts the volume; "
+    "`helm get notes RELEASE` shows the commands"
+)
+
+
 def resume_command(environ: Mapping[str, str]) -> str:
     """Return the command that makes the work of this pod go on; "" outside of Kubernetes.
 

@@ -110,3 +110,13 @@ def test_the_first_shards_of_a_backfill_say_how_many_have_finished(place: Place)
     assert text.startswith("1 of 4 shards has finished: ")
     assert "MISSING" not in text and "Warnings" not in text
     assert "SHARDS ARE MISSING" in place.call("report", "out").out
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_an_empty_volume_says_how_documents_get_in(place: Place, exists: bool) -> None:
+    """The first night of a fresh volume ends with 0 and the advice, whether or not the folder is there."""
+    if not exists:
+        (place.folder / "inbox").rmdir()
+    place.configure({"input.min_documents": 0})
+    assert "kubectl cp" in place.run(env=POD).err
+    assert "kubectl cp" not in place.run().err
