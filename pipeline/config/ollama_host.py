@@ -9,6 +9,8 @@ from pipeline.config.texts import is_http_url
 
 NAME = "OLLAMA_HOST"
 PORT = 11434
+_OF_IPV6 = frozenset("0123456789abcdefABCDEF:.")
+"""The characters of a plain IPv6 address; one with a port has brackets."""
 _EVERY_ADDRESS = re.compile(r"^(0\.0\.0\.0|\[::\])(?=[:/]|$)")
 
 
@@ -31,8 +33,8 @@ def address_of(host: str) -> str | None:
     if not separator:
         scheme, rest = "http", text
     place, slash, path = rest.partition("/")
-    if re.fullmatch(r"[0-9A-Fa-f:]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*", place):
-        place = f"[{place}]"  # a plain IPv6 address
+    if place.count(":") > 1 and set(place) <= _OF_IPV6:
+        place = f"[{place}]"
     place = _EVERY_ADDRESS.sub("127.0.0.1", place)
     if place.startswith(":"):
         place = f"127.0.0.1{place}"

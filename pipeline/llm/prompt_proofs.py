@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -221,6 +222,7 @@ class PromptProofs:
             self.finding = found if is_reported else replace(found, unverified="")
             if found.cut is not None:
                 self.found_after, self.found_at = self.accepted, utc_now()
+                time.sleep(0.002)  # records hold milliseconds: one that is written after this has a later time
         if found.cut:
             told = "it cuts longer prompts without an error; such documents fail as prompt_truncated"
             logger.warning("%s: found a context of %s tokens: %s", self.name, found.cut.context_length, told)
