@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from pipeline.documents.containers import Container, Piece, too_large
 
-_ENVELOPE = re.compile(rb"From [^\r\n]*\d{2}:\d{2}[^\r\n]*\d{4}")
+_ENVELOPE = re.compile(rb"From [^\r\n]{0,300}\d{2}:\d{2}[^\r\n]{0,100}\d{4}")
 """The line above a message: an address and a date; a sentence of a text may begin with `From `, too."""
 _HEADER = re.compile(rb"[!-9;-~]{1,100}:|>?From ")
 _LINE_BYTES = 1 << 16

@@ -31,7 +31,7 @@ _TYPED = frozenset(
 
 _SPACE = re.compile(r"[^\S\n\t]+")
 _CELLS = re.compile(r" ?\t[ \t]*")  # after _SPACE: a run of other white space is one space
-_LINES = re.compile(r"[ \t]*\n\s*")
+_LINES = re.compile(r"[ \t]?\n\s*")  # after _CELLS: at most one of them comes before a line end
 
 
 def visible_text(page: str) -> str:
