@@ -70,7 +70,9 @@ def test_an_interrupt_at_any_moment_of_the_start_prints_no_traceback(tmp_path: P
     The time counts from the first line of Python: what the interpreter does with a signal before it is not ours.
     """
     (tmp_path / "a.txt").write_text("A text.", encoding="utf-8")
-    start = "import sys; print(flush=True); from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
+    # a background job of a shell begins with SIGINT ignored, and so would this child of it
+    usual = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    start = f"{usual}; print(flush=True); from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
     arguments = ["run", "--input", str(tmp_path), "--output", str(tmp_path / "out"), "--set", "provider=vllm"]
     with subprocess.Popen(
         [sys.executable, "-c", start, *arguments, "--set", "vllm.base_url=http://127.0.0.1:9"],
