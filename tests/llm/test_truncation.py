@@ -102,7 +102,7 @@ def test_a_cut_prompt_is_no_result() -> None:
     attempt = asked(4098, chars=60_000)
     assert (attempt.error, attempt.reason, attempt.raw_text) == ("prompt_truncated", "prompt_truncated", "{}")
     assert "60001 bytes of prompt were answered as 4098 tokens" in attempt.message
-    assert "num_ctx 8192" in attempt.message
+    assert "`ollama.num_ctx` is 8192" in attempt.message
     assert asked(4098, chars=20_000).ok
     assert asked(4097, chars=60_000).ok
 
