@@ -300,12 +300,12 @@ def ollama_at(place: Place, server: CuttingLLM, *, num_ctx: int = 4096, agent: d
 
 
 def test_an_ollama_that_obeys_needs_no_proof(place: Place) -> None:
-    """One request shows that it refuses what is too long; nothing else is sent, and nothing is noted."""
+    """A few requests show that it refuses what is too long; no document is proved, and nothing is noted."""
     corpus(place)
     with CuttingLLM("refuse", ollama=True) as server:
         ollama_at(place, server)
         place.run()
-        assert server.proofs == 1
+        assert 1 <= server.proofs <= 4
     assert set(place.failed().values()) == {"context_length"}
     assert len(place.done()) + len(place.failed()) == 40
     assert not any("prompt_length_unverified" in line["notes"] for line in place.lines("results.jsonl"))
