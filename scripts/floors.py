@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 SETUP = Path(__file__).resolve().parents[1] / "setup.cfg"
-_REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)>=(?P<floor>[0-9.]+)(?P<marker>;.*)?$")
+_REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)>=(?P<floor>[0-9.]+)(?:,<[0-9.]+)?(?P<marker>;.*)?$")
 
 
 def floors(extras: list[str]) -> list[str]:
