@@ -21,7 +21,12 @@ from typing import Any
 
 import pytest
 from fake_llm import FakeLLM
+from hypothesis import settings
 from s3_server import S3Server, s3_server
+
+# no test depends on the machine's speed, also where it has no settings of its own
+settings.register_profile("project", parent=settings.default, deadline=None)
+settings.load_profile("project")
 
 _INSTALLED = Path(sys.executable).with_name("pipeline")
 COMMAND = (str(_INSTALLED),) if _INSTALLED.exists() else (sys.executable, "-m", "pipeline")
