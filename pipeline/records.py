@@ -165,7 +165,7 @@ class Stamp:
 class Result:
     """A line of results. `version` is the entry's; `history`: the last requests before the one that was answered.
 
-    `question_sha256`: a digest of what is asked about the document (run/copies.py); None when no other can be asked it.
+    `question_sha256`: a digest of the prompt's text and metadata (run/copies.py); None for a prompt with $id or $uri.
     """
 
     id: str

@@ -70,7 +70,7 @@ def _not_found(missing: list[str], quotes: Mapping[str, str], document_text: str
     differences = QuoteDifferences(document_text)
     named = [(path, name) for path in shown if (name := differences.name(quotes[path])) is not None]
     told = "".join(f"; {'it' if len(missing) == 1 else path} differs only in {name}" for path, name in named)
-    return f"{places}: does not stand in the document{told}"
+    return f"{places}: quote not found in the document{told}"
 
 
 def complaint(error: AnswerError) -> str:

@@ -1,6 +1,6 @@
 """The gold file: what persons judged to be right for a document, one JSON object a line, appended only.
 
-A property that does not stand in a document's gold is not judged. It must not read an output.
+A property that is missing from a document's gold is not judged. It must not read an output.
 """
 
 from __future__ import annotations

@@ -261,7 +261,7 @@ def test_a_quote_with_a_small_difference_is_not_grounded(said: str, difference: 
     with pytest.raises(AnswerError) as caught:
         judge(json.dumps({"said": said}), COMPILED, document_text="The profits rose sharply.")
     assert (caught.value.reason, caught.value.stage) == ("not_grounded", "validate")
-    assert caught.value.message == f"$.said: does not stand in the document; it differs only in {difference}"
+    assert caught.value.message == f"$.said: quote not found in the document; it differs only in {difference}"
 
 
 @pytest.mark.parametrize("said", ["losses rose", "…", "rose … profits", "!?"])
@@ -269,7 +269,7 @@ def test_a_quote_that_is_not_there_is_not_grounded(said: str) -> None:
     """Other words, words in another order, no words at all: the message has only the place."""
     with pytest.raises(AnswerError) as caught:
         judge(json.dumps({"said": said}), COMPILED, document_text="The profits rose sharply.")
-    assert caught.value.message == "$.said: does not stand in the document"
+    assert caught.value.message == "$.said: quote not found in the document"
 
 
 def test_a_reask_stands_after_the_document() -> None:

@@ -50,7 +50,7 @@ def test_its_files_load_and_name_their_schemas(project: Place) -> None:
     """What an editor finds beside them is what they fit."""
     app = load_config(project.folder / "config" / "default.yaml", environ={})
     assert (app.provider, app.agent) == ("vllm", "my_agent")
-    # a model that follows the schema passes, whatever it writes: no text of it has to stand in the document
+    # a model that follows the schema passes, whatever it writes: none of its texts must be a quote
     assert not load_agent("my_agent", agents_dir=project.folder / "agents").compiled.has_quotes
     for name in ("config/default.yaml", "agents/my_agent.yaml"):
         path = project.folder / name

@@ -12,7 +12,7 @@ from pipeline.documents.helper_pool import POOL
 
 
 def test_a_block_ends_at_its_share_of_the_limit() -> None:
-    """Counted from what is left of the limit; the timer is off afterwards."""
+    """The share is a part of the remaining CPU time, and the timer is off after the block."""
     signal.setitimer(signal.ITIMER_PROF, 60)
     try:
         with pytest.raises(OverShareError), cpu_share(0.001):

@@ -1,6 +1,6 @@
 """SIGTERM in the first moments of a container, where the program, or its init, is PID 1 of a namespace.
 
-The kernel drops a signal for PID 1 that has no handler: a pod that is told to end would run on to SIGKILL.
+The kernel drops a signal for PID 1 that has no handler: a pod that gets SIGTERM would run on until SIGKILL.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def ended(place: Place, *, init: Sequence[str], after_s: float) -> int:
 
 @pytest.fixture
 def away(place: Place, server: FakeLLM) -> Place:
-    """A place whose server does not answer: the run waits for it until it is told to end."""
+    """A place whose server does not answer: the run waits for it until a signal ends it."""
     place.documents(1)
     server.down()
     return place
