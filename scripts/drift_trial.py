@@ -37,12 +37,13 @@ RECORDS = 1_000_000
 DOCUMENTS = 3000
 
 
-def run_of(rng: random.Random, documents: int, *, drifts: bool = False) -> ValueProfile:
-    """Return the profile of a simulated run."""
+def run_of(rng: random.Random, documents: int, *, drifts_from: int | None = None) -> ValueProfile:
+    """Return the profile of a simulated run, whose model says USD from the document `drifts_from` on."""
     builder = ProfileBuilder(SCHEMA, random=rng.random)
     for number in range(documents):
+        drifts = drifts_from is not None and number >= drifts_from
         output = {
-            "currency": "USD" if drifts and number * 2 >= documents else rng.choices(CURRENCIES, WEIGHTS)[0],
+            "currency": "USD" if drifts else rng.choices(CURRENCIES, WEIGHTS)[0],
             "topic": rng.choice("abcdefgh"),
             "supplier": rng.choice(["Acme", "Orrin", "Halverton", ""]),
             "paid": rng.choice([True, False, None]),
@@ -59,7 +60,7 @@ def simulate() -> None:
     marked = sum(bool(drift(run_of(rng, rng.choice(sizes)), run_of(rng, rng.choice(sizes))).moves) for _ in range(1000))
     print(f"without drift: {marked} of 1,000 pairs marked")
     for size in (60, 120, 300):
-        found = [drift(run_of(rng, size, drifts=True), run_of(rng, size)).moves for _ in range(100)]
+        found = [drift(run_of(rng, size, drifts_from=size // 2), run_of(rng, size)).moves for _ in range(100)]
         right = sum(any((move.field, move.value) == ("currency", '"USD"') for move in moves) for moves in found)
         print(f"USD from the middle on, {size} documents: {right} of 100 marked")
 

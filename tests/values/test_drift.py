@@ -5,39 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
+from drift_trial import SCHEMA, run_of
 
 from pipeline.values.drift import LEVEL, difference_p, drift
 from pipeline.values.profiling import ProfileBuilder
-from pipeline.values.value_profile import EMPTY, ValueProfile, merged
-
-CURRENCIES = ["USD", "EUR", "GBP", "CHF", "JPY", "SEK"]
-WEIGHTS = [48, 30, 12, 6, 3, 1]
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "currency": {"enum": CURRENCIES},
-        "topic": {"enum": list("abcdefgh")},
-        "supplier": {"type": "string"},
-        "paid": {"type": ["boolean", "null"]},
-        "tags": {"type": "array", "items": {"enum": ["x", "y", "z"]}},
-    },
-}
-
-
-def run_of(rng: random.Random, documents: int, *, drifts_from: int | None = None) -> ValueProfile:
-    """The profile of a run; from a document on, the model says USD."""
-    builder = ProfileBuilder(SCHEMA, random=rng.random)
-    for number in range(documents):
-        drifts = drifts_from is not None and number >= drifts_from
-        output = {
-            "currency": "USD" if drifts else rng.choices(CURRENCIES, WEIGHTS)[0],
-            "topic": rng.choice("abcdefgh"),
-            "supplier": rng.choice(["Acme", "Orrin", "Halverton", ""]),
-            "paid": rng.choice([True, False, None]),
-            "tags": rng.sample(["x", "y", "z"], rng.randrange(3)),
-        }
-        builder.add(output, variant="default", fingerprint="f")
-    return merged(builder.profiles().values())
+from pipeline.values.value_profile import EMPTY, merged
 
 
 def test_a_model_that_says_usd_from_the_middle_on_is_marked() -> None:
