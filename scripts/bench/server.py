@@ -17,6 +17,11 @@ FIELDS = 20
 MODEL = "bench"
 DIGEST = "0" * 64
 CANARY = b"kJ7-sulphur"
+DOCUMENT = b"rose by a tenth"
+"""What every document says, and no request of a preflight."""
+COUNT = b"7000000"
+"""The place of the prompt's count in a prepared response."""
+BYTES_A_TOKEN = 4
 
 
 def schema(fields: int = FIELDS) -> dict[str, Any]:
@@ -51,7 +56,7 @@ def _page(value: Any) -> bytes:
 def vllm_chat(content: str) -> bytes:
     """Returns the whole response of an OpenAI-like server."""
     message = {"role": "assistant", "content": content}
-    usage = {"prompt_tokens": 700, "completion_tokens": 250, "total_tokens": 950}
+    usage = {"prompt_tokens": int(COUNT), "completion_tokens": 250}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": MODEL}
     return _page({**head, "choices": [choice], "usage": usage})
@@ -60,7 +65,7 @@ def vllm_chat(content: str) -> bytes:
 def ollama_chat(content: str, latency_s: float) -> bytes:
     """Returns the whole response of an Ollama."""
     total = int(latency_s * 1e9)
-    counts = {"prompt_eval_count": 700, "eval_count": 250}
+    counts = {"prompt_eval_count": int(COUNT), "eval_count": 250}
     times = {
         "total_duration": total,
         "load_duration": 0,
@@ -72,7 +77,7 @@ def ollama_chat(content: str, latency_s: float) -> bytes:
 
 
 class Stub:
-    """What the server answers and has seen: times of the first two requests and of the last answer, and how many."""
+    """What the server answers and has seen: times of the first document's request and of the last answer, how many."""
 
     def __init__(self, latency_s: float) -> None:
         canary = json.dumps({"canary": CANARY.decode()})
@@ -80,23 +85,24 @@ class Stub:
         self.chats = {b"/v1": vllm_chat(answer()), b"/ap": ollama_chat(answer(), latency_s)}
         self.canaries = {b"/v1": vllm_chat(canary), b"/ap": ollama_chat(canary, latency_s)}
         name = f"{MODEL}:latest"
+        model = {"id": MODEL, "owned_by": "vllm", "max_model_len": 32768}
         self.pages = {
-            b"/v1/models": _page({"object": "list", "data": [{"id": MODEL, "max_model_len": 32768}]}),
+            b"/v1/models": _page({"object": "list", "data": [model]}),
             b"/version": _page({"version": "0.32.0"}),
             b"/api/version": _page({"version": "0.32.9"}),
             b"/api/tags": _page({"models": [{"name": name, "digest": DIGEST}]}),
             b"/api/ps": _page({"models": [{"name": name, "context_length": 32768}]}),
             b"/api/show": _page({"details": {"family": "llama"}, "capabilities": ["completion"]}),
         }
-        self.first = self.second = self.last = 0.0
+        self.first = self.last = 0.0
         self.answered = 0
 
     def stats(self, *, reset: bool) -> bytes:
         """Returns what was seen since the last reset, and the CPU seconds of this process so far."""
-        names = ("first", "second", "last", "answered")
+        names = ("first", "last", "answered")
         told = {name: getattr(self, name) for name in names} | {"cpu_s": time.process_time()}
         if reset:
-            self.first = self.second = self.last = 0.0
+            self.first = self.last = 0.0
             self.answered = 0
         return _page(told)
 
@@ -139,16 +145,19 @@ class Connection(asyncio.Protocol):
         elif path in stub.pages:
             self._write(stub.pages[path])
         else:
-            now = time.monotonic()
-            stub.second = stub.second or (now if stub.first else 0.0)
-            stub.first = stub.first or now
+            is_document = DOCUMENT in request
+            if is_document and not stub.first:
+                stub.first = time.monotonic()
             chat = stub.canaries if CANARY in request else stub.chats
-            self._loop.call_later(stub.latency_s, self._chat, chat[path[:3]])
+            count = b"%-7d" % (len(request) // BYTES_A_TOKEN)
+            data = chat[path[:3]].replace(COUNT, count, 1)
+            self._loop.call_later(stub.latency_s, self._chat, data, is_document)
 
-    def _chat(self, data: bytes) -> None:
+    def _chat(self, data: bytes, is_document: bool) -> None:
         self._write(data)
-        self._stub.answered += 1
-        self._stub.last = time.monotonic()
+        if is_document:
+            self._stub.answered += 1
+            self._stub.last = time.monotonic()
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None:

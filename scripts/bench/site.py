@@ -42,13 +42,12 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What the stub has seen: when the first and the second request and the last answer were there, answers, its CPU.
+    """What the stub has seen of documents: times of the first request and the last answer, answers; and its own CPU.
 
-    Times are of the monotonic clock. A run of the pipeline begins with one request of its preflight.
+    Times are of the monotonic clock. The requests of a preflight don't count.
     """
 
     first: float
-    second: float
     last: float
     answered: int
     cpu_s: float

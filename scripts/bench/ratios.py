@@ -1,0 +1,145 @@
+"""The pipeline against tuned requests and aiohttp, as ratios within one interleaved run, each beside its aim.
+
+Ratios hold on other machines and under other load, where milliseconds don't; the load is printed with them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.overhead import OURS, Point, Setting, measure
+from bench.site import Figure, Stub, stub_server, table
+from bench.skipping import skipped_ratio
+
+TUNED, AIOHTTP = "tuned", "aiohttp"
+DIALECTS = ("vllm", "ollama")
+SIZE = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One server and one number in flight, and the clients that are held against each other there."""
+
+    threads: int
+    latency_s: float
+    clients: tuple[str, ...] = (OURS, TUNED, AIOHTTP)
+
+    @property
+    def name(self) -> str:
+        """What is measured, in words."""
+        return f"{self.threads} in flight, {self.latency_s * 1000:.0f} ms"
+
+
+AT_ONCE, BUSY, MANY, MOST = Case(64, 0.0), Case(256, 0.2), Case(1024, 0.2, (OURS, AIOHTTP)), Case(64, 0.2)
+CASES = (AT_ONCE, MOST, BUSY, MANY)
+
+Medians = Mapping[tuple[Case, str], Point]
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A row of the table: `of` reads it from the medians; it must be at least or at most `bound`."""
+
+    name: str
+    of: Callable[[Medians], float]
+    bound: float
+    at_least: bool = False
+
+    @property
+    def aim(self) -> str:
+        """The bound, in words."""
+        return f"{'≥' if self.at_least else '≤'} {self.bound:g}"
+
+
+def _cpu(case: Case, other: str, other_case: Case | None = None) -> Callable[[Medians], float]:
+    return lambda found: found[case, OURS].cpu_ms / found[other_case or case, other].cpu_ms
+
+
+def _rate(case: Case, other: str) -> Callable[[Medians], float]:
+    return lambda found: found[case, OURS].rate / found[case, other].rate
+
+
+RATIOS = (
+    Ratio(f"CPU a document to tuned requests, {AT_ONCE.name}", _cpu(AT_ONCE, TUNED), 0.9),
+    Ratio(f"CPU a document to tuned requests, {BUSY.name}", _cpu(BUSY, TUNED), 1.1),
+    Ratio(f"CPU a document to aiohttp, {AT_ONCE.name}", _cpu(AT_ONCE, AIOHTTP), 2.0),
+    Ratio(f"CPU a document to aiohttp, {BUSY.name}", _cpu(BUSY, AIOHTTP), 2.0),
+    Ratio(f"documents a second to tuned requests, {AT_ONCE.name}", _rate(AT_ONCE, TUNED), 1.2, at_least=True),
+    Ratio(f"documents a second to aiohttp, {AT_ONCE.name}", _rate(AT_ONCE, AIOHTTP), 0.5, at_least=True),
+    Ratio(f"documents a second to aiohttp, {MOST.name}", _rate(MOST, AIOHTTP), 0.97, at_least=True),
+    Ratio(f"documents a second to aiohttp, {BUSY.name}", _rate(BUSY, AIOHTTP), 0.75, at_least=True),
+    Ratio(f"documents a second to aiohttp, {MANY.name}", _rate(MANY, AIOHTTP), 0.9, at_least=True),
+    Ratio("CPU a document, 1024 in flight to 64", _cpu(MANY, OURS, MOST), 1.3),
+)
+
+
+def ratios(dialect: str, *, rounds: int, seconds: float) -> Iterator[tuple[Ratio, float]]:
+    """Each ratio of one dialect, from the medians of interleaved rounds."""
+    points: dict[tuple[Case, str], list[Point]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as name:
+        for case in CASES:
+            setting = Setting(dialect, case.threads, case.latency_s, seconds, SIZE)
+            folder = Path(name, case.name)
+            folder.mkdir()
+            with stub_server(case.latency_s) as stub:
+                for client, point in _interleaved(case, setting, stub=stub, folder=folder, rounds=rounds):
+                    points[case, client].append(point)
+    medians = {place: _median(found) for place, found in points.items()}
+    return ((ratio, ratio.of(medians)) for ratio in RATIOS)
+
+
+def _interleaved(case: Case, setting: Setting, *, stub: Stub, folder: Path, rounds: int) -> Iterator[tuple[str, Point]]:
+    """A point for each client and round; the order turns from round to round."""
+    for turn in range(rounds):
+        for at in range(len(case.clients)):
+            client = case.clients[(at + turn) % len(case.clients)]
+            point = measure(client, setting, stub=stub, folder=folder)
+            print(f"  {setting.dialect}, {case.name}, {client}: {point}", file=sys.stderr, flush=True)
+            yield client, point
+
+
+def _median(points: list[Point]) -> Point:
+    return Point(*(statistics.median(getattr(point, part) for point in points) for part in Point.__slots__))
+
+
+def load() -> str:
+    """The machine's load now, in words."""
+    return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+
+
+def figures(dialects: tuple[str, ...], *, rounds: int, seconds: float) -> Iterator[Figure]:
+    """A row for each ratio and dialect, and one for a skipped file."""
+    for dialect in dialects:
+        before = load()
+        for ratio, value in ratios(dialect, rounds=rounds, seconds=seconds):
+            yield Figure(f"{dialect}: {ratio.name}", f"{value:.2f} ({before}, then {load()})", ratio.aim)
+    yield Figure("CPU a skipped file, to one stat and one sqlite read", f"{skipped_ratio(rounds):.2f}", "≤ 3")
+
+
+def short() -> Iterator[Figure]:
+    """Three short rounds."""
+    return figures(DIALECTS, rounds=3, seconds=2.0)
+
+
+def main() -> int:
+    """Prints the table; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dialect", nargs="+", choices=DIALECTS, default=DIALECTS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of one run, at the ideal rate")
+    asked = parser.parse_args()
+    found = figures(tuple(asked.dialect), rounds=asked.rounds, seconds=asked.seconds)
+    print(table(("ratio", "found", "required"), [(each.what, each.found, each.aim) for each in found]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
