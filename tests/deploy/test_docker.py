@@ -54,9 +54,20 @@ def test_what_builds_is_left_behind() -> None:
     bases = [rest.split()[0] for name, rest in instructions() if name == "FROM"]
     assert len(bases) == 2
     assert len(set(bases)) == 1
+    assert bases[0] == "${BASE_IMAGE}"
     assert "RUN" not in dict(final_stage())
     copied = [rest for name, rest in final_stage() if name == "COPY"]
     assert copied == [f"--from=build {path} {path}" for path in ("/usr/bin/tini", "/opt/pipeline")]
+
+
+def test_an_operator_can_pin_the_base_by_digest() -> None:
+    """One argument before the first stage names it for both; the page about security shows how, with no digest of ours."""
+    found = instructions()
+    arguments = [rest for name, rest in found[: [name for name, _ in found].index("FROM")] if name == "ARG"]
+    assert arguments == ["BASE_IMAGE=python:3.13-slim-bookworm"]
+    page = (PROJECT / "SECURITY.md").read_text(encoding="utf-8")
+    assert '--build-arg BASE_IMAGE="$base@$digest"' in page and arguments[0].partition("=")[2] in page
+    assert not re.search(r"sha256:[0-9a-f]", page + TEXT)
 
 
 def test_no_cache_and_no_compiler_get_in() -> None:
