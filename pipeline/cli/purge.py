@@ -19,7 +19,8 @@ from pipeline.documents import ListingCounts, fallback_id, load_entries
 from pipeline.documents.containers import is_damaged
 from pipeline.errors import EXIT_OK, ConfigError, TryLaterError
 from pipeline.output import Index, left_out, scan
-from pipeline.output.compaction import Gone, count, purge
+from pipeline.output.compaction import count, purge
+from pipeline.output.purged_runs import Gone
 from pipeline.records import utc_now
 from pipeline.report import build_report, write_report
 from pipeline.terminal import write_out

@@ -7,10 +7,9 @@ not lose a record that is to be kept.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.output.accepted import NAME as ACCEPTED
 from pipeline.output.accepted import from_lines, to_lines
@@ -18,15 +17,13 @@ from pipeline.output.backend import OutputBackend
 from pipeline.output.copies import COPY_NOTES
 from pipeline.output.index import Index
 from pipeline.output.lines import parse
+from pipeline.output.purged_runs import Gone, rewritten, without_documents, without_named
 from pipeline.output.record_keys import RecordKey
 from pipeline.output.runs import RUNS
 
 PARQUET_NAME = "results.parquet"
 EVAL_NAME = "eval.json"
 _REPORTS = ("report.json", "report.html")
-
-Gone = Callable[[str, str], bool]
-"""Returns True for the id and the time (RFC 3339) of a record to remove."""
 
 
 @dataclass(slots=True)
@@ -124,15 +121,13 @@ def count(backend: OutputBackend, index: Index, *, gone: Gone) -> tuple[int, int
 
 def purge(backend: OutputBackend, index: Index, *, gone: Gone) -> None:
     """Remove documents from all files and compact the rest; the reports are deleted and have to be rebuilt."""
-    for name, data in list(backend.files(RUNS)):
-        summary = parse(data)
-        cleaned = None if summary is None else _without(summary, gone, at=str(summary.get("finished_at", "")))
-        if cleaned is not None and cleaned != summary:
-            backend.replace(name, json.dumps(cleaned, ensure_ascii=False, indent=1).encode("utf-8") + b"\n")
+    runs = {name: summary for name, data in backend.files(RUNS) if (summary := parse(data)) is not None}
+    changed = without_documents(runs, lambda: (line for line, _ in backend.records("results")), gone)
+    for name, summary in changed.items():
+        backend.replace(name, rewritten(summary))
     graded = parse(backend.content(EVAL_NAME) or b"")
     if graded is not None:
-        cleaned = _without(graded, gone, at=str(graded.get("at", "")))
-        backend.replace(EVAL_NAME, json.dumps(cleaned, ensure_ascii=False, indent=1).encode("utf-8") + b"\n")
+        backend.replace(EVAL_NAME, rewritten(without_named(graded, gone, at=str(graded.get("at", "")))))
     accepted = list(from_lines(backend.content(ACCEPTED), where=backend.where))
     if accepted:
         backend.replace(
@@ -146,16 +141,3 @@ def purge(backend: OutputBackend, index: Index, *, gone: Gone) -> None:
 def _goes(line: bytes, key: RecordKey, gone: Gone) -> bool:
     record = parse(line)
     return gone(key.id, str((record or {}).get("finished_at", "")))
-
-
-def _without(value: Any, gone: Gone, *, at: str) -> Any:
-    """Return the value without list items that name a document to remove."""
-    if isinstance(value, dict):
-        return {key: _without(item, gone, at=at) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without(item, gone, at=at) for item in value if not _names(item, gone, at)]
-    return value
-
-
-def _names(value: Any, gone: Gone, at: str) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("id"), str) and gone(value["id"], at)

@@ -18,6 +18,9 @@ from pipeline.records import RECORD_VERSION, Stamp
 _log = logging.getLogger(__name__)
 RUNS = "runs"
 
+ASK_AGAIN = "ask_again"
+"""The key of a summary that holds the ids of results that the next run asks for again."""
+
 
 def read_runs(backend: OutputBackend) -> list[dict[str, Any]]:
     """Return the summaries of completed runs, newest last; other files are skipped."""

@@ -14,6 +14,7 @@ from pipeline.config.redaction import SECRETS
 from pipeline.documents import ListingCounts
 from pipeline.errors import EXIT_FAILURES, EXIT_INTERNAL, EXIT_OK, OutputError, PipelineError
 from pipeline.output import Output
+from pipeline.output.runs import ASK_AGAIN
 from pipeline.records import utc_now
 from pipeline.report import reconciles, run_summary
 from pipeline.report.event import summary_fields
@@ -25,7 +26,7 @@ from pipeline.run.exit_code import exit_code
 from pipeline.run.graded_run import failed_gates, grade_run, run_content
 from pipeline.run.options import RunOptions
 from pipeline.run.pod import EMPTY_INPUT, in_pod, resume_command
-from pipeline.run.prompt_length import ASK_AGAIN, doubtful_results, limits, overhead
+from pipeline.run.prompt_length import doubtful_results, limits, overhead
 from pipeline.run.redoing import questions
 from pipeline.run.remaining import remaining_failures
 from pipeline.run.report_of_shards import write_report_of

@@ -12,11 +12,9 @@ from pipeline.llm.overhead import ProofBook
 from pipeline.llm.prompt_proofs import UNVERIFIED
 from pipeline.llm.replica import Client
 from pipeline.output import Output
+from pipeline.output.runs import ASK_AGAIN
 
 logger = logging.getLogger(__name__)
-
-ASK_AGAIN = "ask_again"
-"""The key of a run's file that holds the ids of results that the next run asks for again."""
 
 
 def overhead(book: ProofBook) -> dict[str, int]:

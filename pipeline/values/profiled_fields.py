@@ -23,6 +23,13 @@ class FieldNode:
     listed: bool
     children: tuple[FieldNode, ...]
 
+    def listed_paths(self) -> Iterator[str]:
+        """Yield the paths of this field and of those below it that the schema lists the values of."""
+        if self.listed:
+            yield self.path
+        for child in self.children:
+            yield from child.listed_paths()
+
 
 def fields_of(schema: Mapping[str, Any] | None) -> tuple[FieldNode, ...]:
     """Return the properties of the answer, at most MAX_FIELDS in all, those of the top level first."""

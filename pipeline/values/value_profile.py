@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+from pipeline.values.profiled_fields import fields_of
 from pipeline.values.sketches import Range, distinct_count, merged_hashes, merged_ranges, reduced
 
 KEPT_VALUES = 32
@@ -57,6 +58,14 @@ EMPTY = ValueProfile(0, {})
 def digest_label(text: str) -> str:
     """Return what stands for a text whose value is not shown."""
     return DIGEST + sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def shows_texts(profile: ValueProfile, schema: Mapping[str, Any] | None) -> bool:
+    """Return True when the profile shows a text that the schema does not list."""
+    listed = {path for node in fields_of(schema) for path in node.listed_paths()}
+    return any(
+        label.startswith('"') for path, each in profile.fields.items() if path not in listed for label in each.values
+    )
 
 
 def merged(parts: Iterable[ValueProfile]) -> ValueProfile:

@@ -61,7 +61,7 @@ def test_what_builds_is_left_behind() -> None:
 
 
 def test_an_operator_can_pin_the_base_by_digest() -> None:
-    """One argument before the first stage names it for both; the page about security shows how, with no digest of ours."""
+    """One argument before the first stage names it for both; the page about security shows how, without a digest."""
     found = instructions()
     arguments = [rest for name, rest in found[: [name for name, _ in found].index("FROM")] if name == "ARG"]
     assert arguments == ["BASE_IMAGE=python:3.13-slim-bookworm"]

@@ -1,0 +1,120 @@
+"""The summaries of runs without the documents that a purge removes: their ids, and their part in the profiles.
+
+It must not change what a summary says of other documents. A profile cannot be subtracted from, so it is built anew from
+the lines of its run; lines that compacting has removed since are then missing in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from random import Random
+from typing import Any, NamedTuple
+
+from pipeline.output.lines import parse
+from pipeline.output.runs import ASK_AGAIN
+from pipeline.values.profiling import ProfileBuilder
+from pipeline.values.value_profile import from_json, shows_texts, to_json
+
+Gone = Callable[[str, str], bool]
+"""Returns True for the id and the time (RFC 3339) of a record to remove."""
+
+Lines = Callable[[], Iterable[bytes]]
+"""Reads the lines of all results."""
+
+_BATCH = 25
+"""Profiles built at a time: each takes up to some MB, and an output may have thousands of runs."""
+
+
+class _RunKey(NamedTuple):
+    """The run of a record or of a summary; shards of one wave may share number and id."""
+
+    run: int
+    run_id: str
+    shard: str | None
+
+
+def without_documents(runs: Mapping[str, dict[str, Any]], lines: Lines, gone: Gone) -> dict[str, dict[str, Any]]:
+    """Return the summaries that change, by the names of `runs`. A second call with the result changes nothing more."""
+    profiles = _profiles({name: run for name, run in runs.items() if run.get("profile")}, lines, gone)
+    cleaned = {}
+    for name, run in runs.items():
+        at = str(run.get("finished_at", ""))
+        ask_again = {ASK_AGAIN: [each for each in run[ASK_AGAIN] if not gone(each, at)]} if ASK_AGAIN in run else {}
+        profile = {"profile": profiles[name]} if name in profiles else {}
+        cleaned[name] = {**without_named(run, gone, at=at), **ask_again, **profile}
+    return {name: run for name, run in cleaned.items() if run != runs[name]}
+
+
+def without_named(value: Any, gone: Gone, *, at: str) -> Any:
+    """Return the value without list items that name a document to remove by their `id`."""
+    if isinstance(value, dict):
+        return {key: without_named(item, gone, at=at) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_named(item, gone, at=at) for item in value if not _names(item, gone, at)]
+    return value
+
+
+def _names(value: Any, gone: Gone, at: str) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("id"), str) and gone(value["id"], at)
+
+
+def _profiles(runs: Mapping[str, dict[str, Any]], lines: Lines, gone: Gone) -> dict[str, Any]:
+    """Return the profiles of runs that may hold a value of a document to remove, built from the other results."""
+    affected = iter(list(_affected(runs, lines, gone)) if runs else [])
+    profiles: dict[str, Any] = {}
+    while batch := list(islice(affected, _BATCH)):
+        builders = {_key(runs[name]): _builder(runs[name]) for name in batch}
+        for record in _records(lines):
+            builder = builders.get(_key(record))
+            if builder is not None and not _goes(record, gone):
+                builder.add(record.get("output"), variant=str(record.get("variant")), fingerprint=record["fingerprint"])
+        for name in batch:
+            built = builders[_key(runs[name])].profiles()
+            profiles[name] = {variant: to_json(each) for variant, each in built.items()}
+    return profiles
+
+
+def _affected(runs: Mapping[str, dict[str, Any]], lines: Lines, gone: Gone) -> Iterator[str]:
+    """Yield the names of runs with a line to remove, or that lack lines (compacting took them) which may be of one."""
+    kept: dict[_RunKey, int] = {}
+    losing: set[_RunKey] = set()
+    newest = -1
+    for record in _records(lines):
+        key = _key(record)
+        if _goes(record, gone):
+            losing.add(key)
+            newest = max(newest, key.run)
+        else:
+            kept[key] = kept.get(key, 0) + 1
+    for name, run in runs.items():
+        key = _key(run)
+        counted = sum(each["documents"] for each in run["profile"].values())
+        if key in losing or (key.run <= newest and kept.get(key, 0) < counted):
+            yield name
+
+
+def _builder(run: Mapping[str, Any]) -> ProfileBuilder:
+    """Return the builder of a run's profile; it shows texts when the profile did."""
+    asked = [each for each in run.get("config", {}).get("question", {}).values() if isinstance(each, dict)]
+    schema = asked[-1].get("schema") if asked else None
+    texts = any(shows_texts(from_json(kept), schema) for kept in run["profile"].values())
+    return ProfileBuilder(schema, random=Random(0).random, show_texts=texts)
+
+
+def _records(lines: Lines) -> Iterator[dict[str, Any]]:
+    return (record for line in lines() if (record := parse(line)) is not None)
+
+
+def _key(record: Mapping[str, Any]) -> _RunKey:
+    return _RunKey(int(record.get("run", 0)), str(record.get("run_id", "")), record.get("shard"))
+
+
+def _goes(record: Mapping[str, Any], gone: Gone) -> bool:
+    return gone(str(record.get("id")), str(record.get("finished_at", "")))
+
+
+def rewritten(value: Mapping[str, Any]) -> bytes:
+    """Return a summary as the bytes of its file."""
+    return json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace") + b"\n"
