@@ -67,6 +67,11 @@ class Failover:
         return Trouble(dead_end, "; ".join(provider.complaint for provider in found))
 
     @property
+    def examined(self) -> dict[str, bool]:
+        """Whether each provider that was examined can be asked, by name."""
+        return {each.name: each.available for each in self.providers if any(replica.why for replica in each.replicas)}
+
+    @property
     def held(self) -> str | None:
         """Why requests wait for other clients of a server, of the first provider for which they do; else None."""
         return next((held for provider in self.providers if (held := provider.held) is not None), None)

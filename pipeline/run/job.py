@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from pipeline.config import RunnerConfig
 from pipeline.llm.replica import Start
@@ -15,11 +15,8 @@ from pipeline.run.concurrency import Limit
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.process import Finished
 from pipeline.run.selection import Selection
+from pipeline.run.status import RunStatus
 from pipeline.stores import Patience
-
-if TYPE_CHECKING:
-    from pipeline.run.runner import Runner
-
 
 READ_AGAIN = frozenset({"document_unreadable", "document_too_large"})
 """Reasons that the trouble of a store or a file system can bring about, where it cuts files short."""
@@ -30,7 +27,7 @@ class Watcher(Protocol):
 
     def outcome(self, finished: Finished) -> None: ...
 
-    def turn(self, runner: Runner) -> None: ...
+    def turn(self, status: RunStatus) -> None: ...
 
 
 class Supervisor(Protocol):

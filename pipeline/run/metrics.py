@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from prometheus_client import (
@@ -35,10 +34,7 @@ from pipeline.llm.overhead import Spent
 from pipeline.records import ExtractionAttempt, Failure, Result
 from pipeline.report.remaining import ReasonCount, RemainingFailures
 from pipeline.run.process import Finished
-
-if TYPE_CHECKING:
-    from pipeline.llm.provider import Provider
-    from pipeline.run.runner import Runner
+from pipeline.run.status import RunStatus
 
 logger = logging.getLogger(__name__)
 
@@ -162,22 +158,22 @@ class Metrics:
         elif isinstance(outcome, Failure):
             documents.labels(*self._labels, "failed", outcome.reason).inc()
 
-    def turn(self, runner: Runner) -> None:
+    def turn(self, status: RunStatus) -> None:
         """Take over the numbers of the run; the text file is written every TEXTFILE_EVERY_S seconds."""
-        self._safely(lambda: self._turn(runner))
+        self._safely(lambda: self._turn(status))
 
-    def _turn(self, runner: Runner) -> None:
-        self._show(runner)
+    def _turn(self, status: RunStatus) -> None:
+        self._show(status)
         if self._clock() - self._written_at >= TEXTFILE_EVERY_S:
             self._written_at = self._clock()
             self._write()
 
-    def end(self, runner: Runner, exit_code: int, remaining: RemainingFailures | None = None) -> None:
+    def end(self, status: RunStatus, exit_code: int, remaining: RemainingFailures | None = None) -> None:
         """Write the last values to the text file and the push gateway; the time of success with exit code 0 only."""
-        self._safely(lambda: self._end(runner, exit_code, remaining))
+        self._safely(lambda: self._end(status, exit_code, remaining))
 
-    def _end(self, runner: Runner, exit_code: int, remaining: RemainingFailures | None) -> None:
-        self._show(runner)
+    def _end(self, status: RunStatus, exit_code: int, remaining: RemainingFailures | None) -> None:
+        self._show(status)
         if remaining is not None:
             self._show_remaining(remaining)
         self.families.exit_code.labels(*self._labels).set(exit_code)
@@ -187,15 +183,15 @@ class Metrics:
         if self._ways.pushgateway is not None:
             self._push(self._ways.pushgateway)
 
-    def _show(self, runner: Runner) -> None:
-        counts, families = runner.counts, self.families
+    def _show(self, status: RunStatus) -> None:
+        counts, families = status.counts, self.families
         families.documents.labels(*self._labels, "skipped", "").inc(counts["skipped"] - self._skipped)
         self._skipped = counts["skipped"]
         families.found.labels(*self._labels).set(counts["found"])
-        families.in_flight.labels(*self._labels).set(runner.in_flight)
-        families.limit.labels(*self._labels).set(runner.job.limit.value)
-        self._show_overhead(runner.plan.book.overhead.spent)
-        self._show_providers(runner.plan.client.providers)
+        families.in_flight.labels(*self._labels).set(status.in_flight)
+        families.limit.labels(*self._labels).set(status.limit)
+        self._show_overhead(status.overhead)
+        self._show_providers(status.providers_up)
 
     def _show_overhead(self, spent: Spent) -> None:
         before, self._overhead = self._overhead, spent
@@ -227,14 +223,13 @@ class Metrics:
             self._errors.add(name)
         return name
 
-    def _show_providers(self, providers: tuple[Provider, ...]) -> None:
-        """Whether each provider that was looked at can be asked; one that a refresh took away is no longer shown."""
-        looked_at = {each.name: each.available for each in providers if any(replica.why for replica in each.replicas)}
-        for name, up in looked_at.items():
+    def _show_providers(self, providers_up: Mapping[str, bool]) -> None:
+        """Whether each provider that was examined can be asked; one that a refresh took away is no longer shown."""
+        for name, up in providers_up.items():
             self.families.up.labels(*self._labels, name).set(up)
-        for gone in self._shown - looked_at.keys():
+        for gone in self._shown - providers_up.keys():
             self.families.up.remove(*self._labels, gone)
-        self._shown = frozenset(looked_at)
+        self._shown = frozenset(providers_up)
 
     def _carry_over(self) -> None:
         """Keeps the time of the last success that the text file tells, for as long as no run succeeds."""

@@ -12,7 +12,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipeline.config.redaction import SECRETS
 from pipeline.output.copies import Copied
 from pipeline.records import Failure, Left, Outcome, Postponed, Result, Unchanged
 from pipeline.report.remaining import RemainingFailures
@@ -21,6 +20,7 @@ from pipeline.run.placeholders import PlaceholderWatch
 from pipeline.run.process import Finished
 from pipeline.run.progress import Progress, ProgressState
 from pipeline.run.runner import Runner
+from pipeline.run.status import RunStatus
 from pipeline.values.profiling import ProfileBuilder
 
 if TYPE_CHECKING:
@@ -65,51 +65,34 @@ class Display:
             self.tokens[0] += outcome.usage.prompt_tokens or 0
             self.tokens[1] += outcome.usage.completion_tokens or 0
 
-    def turn(self, runner: Runner) -> None:
+    def turn(self, status: RunStatus) -> None:
         """Shows how the run stands."""
         if self.metrics is not None:
-            self.metrics.turn(runner)
-        counts, trouble = runner.counts, runner.plan.client.trouble
-        waiting = held = runner.plan.client.held
-        if runner.waiting_since is not None and trouble:
-            waiting = trouble.message
-        waiting = runner.job.output.trouble or waiting
-        if not runner.ready:
-            waiting = held or "the first look at the providers"
-        if runner.end is not None and runner.in_flight:
-            waiting = "what is in flight; a second Ctrl-C leaves at once"
-        waiting = SECRETS.redact(waiting) if waiting else None
+            self.metrics.turn(status)
         self.progress.update(
             ProgressState(
-                done=counts["done"],
-                failed=counts["failed"],
-                skipped=counts["skipped"],
-                in_flight=runner.in_flight,
-                limit=runner.job.limit.value,
-                limit_reason=runner.job.limit.reason,
-                found=counts["found"],
-                total=_total(runner),
+                done=status.counts["done"],
+                failed=status.counts["failed"],
+                skipped=status.counts["skipped"],
+                in_flight=status.in_flight,
+                limit=status.limit,
+                limit_reason=status.limit_reason,
+                found=status.counts["found"],
+                total=status.total,
                 tokens_in=self.tokens[0],
                 tokens_out=self.tokens[1],
                 queue_s=sum(self.waits) / len(self.waits) if self.waits else None,
                 last_reason=self.last.reason if self.last else None,
                 last_failed=self.last.id if self.last else None,
-                waiting_for=waiting,
+                waiting_for=status.waiting_for,
                 elapsed_s=time.monotonic() - self.started,
             )
         )
 
-    def end(self, runner: Runner, exit_code: int, remaining: RemainingFailures | None) -> None:
+    def end(self, status: RunStatus, exit_code: int, remaining: RemainingFailures | None) -> None:
         """Publishes the last metrics; `remaining` is None when a run ended before they were counted."""
         if self.metrics is not None:
-            self.metrics.end(runner, exit_code, remaining)
-
-
-def _total(runner: Runner) -> int | None:
-    """How many documents there are to go through, all or as many as --limit allows; None: not known yet."""
-    found, budget = runner.counts["found"], runner.job.budget
-    most = found if budget is None else runner.counts["skipped"] + budget
-    return min(found, most) if runner.listed_whole or (budget is not None and found >= most) else None
+            self.metrics.end(status, exit_code, remaining)
 
 
 def _log(finished: Finished) -> None:

@@ -19,7 +19,8 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from pipeline.errors import PipelineError, TryLaterError
+from pipeline.config.redaction import SECRETS
+from pipeline.errors import PipelineError
 from pipeline.output.copies import Copied, Copies
 from pipeline.records import Entry, Failure, Left, Postponed, Result, Unchanged
 from pipeline.run.copy_records import end_copies
@@ -31,7 +32,9 @@ from pipeline.run.process import Finished, is_suspect, process
 from pipeline.run.reader import Listed, Reader
 from pipeline.run.run_counts import RunCounts, settle
 from pipeline.run.shortage import run_thread
+from pipeline.run.status import RunStatus, total_documents, waiting_for
 from pipeline.run.stop_rules import FailureGuard, OutageTimer, StopReason, end_of
+from pipeline.run.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -59,18 +62,13 @@ class Runner:
         self._flight = Flight(max_bytes=job.config.max_in_flight_bytes)
         self._guard, self._patience = FailureGuard(job.config), OutageTimer(job.config)
         self.ready, self.listed_whole, self._reading, self._hurry = False, False, True, False
-        self._workers, self._answered, self._was_full, self._is_short = 0, 0, False, False
-        self._look_now, self.end_wait = threading.Event(), EndWait(clock)
+        self._workers = Workers(partial(self._start, self._work))
+        self._answered, self._was_full, self._look_now, self.end_wait = 0, False, threading.Event(), EndWait(clock)
 
     @property
     def in_flight(self) -> int:
         """Documents at the workers now."""
         return self._flight.documents
-
-    @property
-    def waiting_since(self) -> float | None:
-        """When the providers were last lost; None while one can be asked."""
-        return self._patience.since
 
     def interrupt(self, number: int) -> None:
         """Ends the run because of a signal, the second time at once; called by a signal handler: it notes and wakes."""
@@ -84,6 +82,23 @@ class Runner:
         """Found, done, failed, skipped and left, in documents; exact once `run` has returned."""
         return self.tally.with_listing(self._reader.read)
 
+    @property
+    def status(self) -> RunStatus:
+        """How the run stands now."""
+        counts, client, limit, output = self.counts, self.plan.client, self.job.limit, self.job.output
+        lost, stopping = self._patience.since is not None, self.end is not None and self.in_flight > 0
+        waits = waiting_for(client, ready=self.ready, lost=lost, output=output.trouble, stopping=stopping)
+        return RunStatus(
+            counts,
+            total=total_documents(counts, budget=self.job.budget, listed_whole=self.listed_whole),
+            in_flight=self.in_flight,
+            limit=limit.value,
+            limit_reason=limit.reason,
+            waiting_for=waits and SECRETS.redact(waits),
+            overhead=self.plan.book.overhead.spent,
+            providers_up=client.examined,
+        )
+
     def run(self) -> None:
         """Runs to the end of the input, or until `end` says why not; what is not done then counts as left."""
         duties = {"reader": self._reader.run, "prober": self._probe, **self.job.output.backend.duties()}
@@ -96,12 +111,7 @@ class Runner:
     def _work_off(self) -> None:
         """Process what is read, until there is no more or the run ends."""
         while not self._is_over():
-            self._take(TURN_S)
-            self._watch_time()
-            self._dispatch()
-            self._was_full = self.in_flight >= self.job.limit.value
-            self._sync()
-            self.job.watcher.turn(self)
+            self.turn(TURN_S, dispatch=True)
 
     def ask_copies(self, copies: Copies) -> None:
         """Have the documents asked that wait for a record in vain: the input is listed once more for them."""
@@ -112,12 +122,15 @@ class Runner:
         self._start(self._feeder.run, "reader of copies")
         self._work_off()
 
-    def turn(self, timeout_s: float) -> bool:
-        """Do what is due while copies are written; return False when the run is over."""
+    def turn(self, timeout_s: float, *, dispatch: bool = False) -> bool:
+        """Do what is due, for copies without sending documents to workers; return False when the run is over."""
         self._take(timeout_s)
         self._watch_time()
+        if dispatch:
+            self._dispatch()
+            self._was_full = self.in_flight >= self.job.limit.value
         self._sync()
-        self.job.watcher.turn(self)
+        self.job.watcher.turn(self.status)
         return self.end is None
 
     def _is_over(self) -> bool:
@@ -139,7 +152,8 @@ class Runner:
         if isinstance(event, Entry):
             self._accept(event)
         elif isinstance(event, Landed):
-            self._land(event)
+            self._flight.landed(event.finished.entry, event.plan)
+            self._close_unused(event.plan)
             self._finished(event.finished)
         elif isinstance(event, Listed):
             self._reading, self.listed_whole = False, self.listed_whole or event.whole
@@ -198,10 +212,6 @@ class Runner:
         """Makes records durable whose time has come; when the disk says no, the run is over."""
         self.finish(end_of(partial(self.job.output.sync_due, self._clock())))
 
-    def _land(self, landed: Landed) -> None:
-        self._flight.landed(landed.finished.entry, landed.plan)
-        self._close_unused(landed.plan)
-
     def _close_unused(self, plan: ExtractionPlan) -> None:
         """Closes the client of a plan that is no longer asked, when its last document is done."""
         if plan is not self.plan and not self._flight.uses(plan):
@@ -229,20 +239,11 @@ class Runner:
     def _has_room(self) -> bool:
         if not self.job.allows(self.tally.tried + self.in_flight):
             return False
-        limit = min(self.job.limit.value, self._workers) if self._is_short else self.job.limit.value
-        return not self.job.output.is_full and self._flight.has_room(limit)
+        return not self.job.output.is_full and self._flight.has_room(self._workers.limited(self.job.limit.value))
 
     def _send(self, entry: Entry, *, alone: bool) -> None:
         self._flight.sent(entry, self.plan)
-        if self.in_flight > self._workers and not self._is_short:
-            try:
-                self._start(self._work, f"worker-{self._workers + 1}")
-                self._workers += 1
-            except (RuntimeError, MemoryError) as cause:
-                self._is_short = True
-                logger.warning("this machine starts no more than %d workers: %s", self._workers, cause)
-                if not self._workers:
-                    self.finish(StopReason.of_error(TryLaterError(f"no worker can be started: {cause}")))
+        self.finish(end_of(partial(self._workers.ensure, self.in_flight)))
         self._tasks.put((entry, self.plan, alone))
 
     def _switch(self, plan: ExtractionPlan) -> None:
@@ -263,7 +264,7 @@ class Runner:
         while self.in_flight and not self._hurry and (left_s := deadline - self._clock()) > 0:
             self._take(min(TURN_S, left_s))
             self._sync()
-            self.job.watcher.turn(self)
+            self.job.watcher.turn(self.status)
         for reader in (self._reader, self._feeder):
             reader.close()
         self._take(0.0)
@@ -291,7 +292,7 @@ class Runner:
     def _refresh(self) -> None:
         looked_at = self._clock()
         while not self._stop.wait(PROBE_TICK_S):
-            pause = REFRESH_S if self.waiting_since is None else REFRESH_WAITING_S
+            pause = REFRESH_S if self._patience.since is None else REFRESH_WAITING_S
             if self._look_now.is_set() or self._clock() - looked_at >= pause:
                 self._look_now.clear()
                 if (plan := self.job.supervisor.refresh(start=self._start)) is not None:

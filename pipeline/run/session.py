@@ -195,7 +195,7 @@ class _Session:
             code = error.exit_code
             raise
         finally:
-            display.end(self.runner, code, self.closing.remaining)
+            display.end(self.runner.status, code, self.closing.remaining)
         return code
 
     def _display(self, stats: RunStats, progress: Progress) -> Display:

@@ -11,13 +11,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from types import SimpleNamespace
 
 import pytest
 
 from pipeline import logs
 from pipeline.report.stats import RunStats
-from pipeline.run.concurrency import Fixed
 from pipeline.run.observer import Display
 from pipeline.run.progress import (
     BarProgress,
@@ -29,6 +27,7 @@ from pipeline.run.progress import (
     block_lines,
     make_progress,
 )
+from pipeline.run.status import RunStatus, total_documents
 
 log = logging.getLogger("pipeline.test")
 ESCAPE = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
@@ -311,11 +310,8 @@ def test_the_total_is_what_limit_leaves(
     found: int, skipped: int, listed_whole: bool, budget: int | None, total: int | None
 ) -> None:
     """With --limit the end is known as soon as so many documents were listed, skipped ones not counted."""
-    runner = SimpleNamespace(
-        counts={"found": found, "done": 3, "failed": 1, "skipped": skipped}, waiting_since=None, ready=True, end=None,
-        in_flight=2, listed_whole=listed_whole, plan=SimpleNamespace(client=SimpleNamespace(trouble=None, held=None)),
-        job=SimpleNamespace(budget=budget, limit=Fixed(4), output=SimpleNamespace(trouble=None)),
-    )  # fmt: skip
+    counts = {"found": found, "done": 3, "failed": 1, "skipped": skipped}
+    assert total_documents(counts, budget=budget, listed_whole=listed_whole) == total
     shown = Shown()
-    Display(RunStats(None, Ticks()), shown, started=0.0).turn(runner)  # type: ignore[arg-type]
+    Display(RunStats(None, Ticks()), shown, started=0.0).turn(RunStatus(counts, total))
     assert [state.total for state in shown.states] == [total]

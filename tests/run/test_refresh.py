@@ -14,7 +14,8 @@ from fake_llm import FakeLLM
 
 from pipeline.config import AppConfig, RunnerConfig, VLLMConfig
 from pipeline.config.changes import allowed, differences
-from pipeline.records import Entry
+from pipeline.records import Entry, Left
+from pipeline.run.concurrency import Fixed
 from pipeline.run.in_flight import Landed
 from pipeline.run.job import Job
 from pipeline.run.process import Finished
@@ -378,7 +379,7 @@ def runner_of(plan: object, *, supervisor: object = None, looks: Looks | None = 
         NOBODY,
         NOBODY,
         config=config,
-        limit=NOBODY,
+        limit=Fixed(4),
         supervisor=supervised,
         watcher=NOBODY,
         output=NOBODY,
@@ -419,7 +420,7 @@ def test_a_client_is_closed_when_its_last_document_is_done_and_not_before() -> N
     runner._flight.sent(entries[2], plans[1])
     seen = [old.closes]
     for entry, plan in zip(entries, (plans[0], plans[0], plans[1]), strict=True):
-        runner._land(Landed(Finished(entry, NOBODY), plan))
+        runner._handle(Landed(Finished(entry, Left(entry.id)), plan))
         seen.append(old.closes)
     assert (seen, new.closes) == ([0, 0, 1, 1], 0)
 

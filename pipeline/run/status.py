@@ -1,0 +1,50 @@
+"""How a run stands at one moment, for those who show it: progress and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipeline.llm.failover import Failover
+from pipeline.llm.overhead import Spent
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """A snapshot that the main thread makes at each turn; nothing in it changes afterwards.
+
+    `counts`: documents found, done, failed, skipped and left. `total`: documents to go through, None until it is known.
+    `waiting_for` says what keeps the run waiting. `providers_up`: whether each provider that was examined can be asked.
+    """
+
+    counts: Mapping[str, int]
+    total: int | None = None
+    in_flight: int = 0
+    limit: int = 0
+    limit_reason: str = ""
+    waiting_for: str | None = None
+    overhead: Spent = field(default_factory=Spent)
+    providers_up: Mapping[str, bool] = field(default_factory=dict)
+
+
+def total_documents(counts: Mapping[str, int], *, budget: int | None, listed_whole: bool) -> int | None:
+    """Return how many documents there are to go through, all or as many as --limit allows; None: not known yet."""
+    found = counts["found"]
+    most = found if budget is None else counts["skipped"] + budget
+    return min(found, most) if listed_whole or (budget is not None and found >= most) else None
+
+
+def waiting_for(client: Failover, *, ready: bool, lost: bool, output: str | None, stopping: bool) -> str | None:
+    """Return what keeps a run waiting: providers not examined yet or `lost`, an outage of the `output`, other clients.
+
+    None when nothing does.
+    """
+    if stopping:
+        return "what is in flight; a second Ctrl-C leaves at once"
+    held = client.held
+    if not ready:
+        return held or "the first look at the providers"
+    if output is not None:
+        return output
+    trouble = client.trouble if lost else None
+    return trouble.message if trouble else held
