@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pipeline.errors import kind_of
 from pipeline.llm.provider import AskResult, ExtractionRequest, Provider
 from pipeline.llm.replica import Replica, Start
+from pipeline.llm.sharing import HeldModel
 from pipeline.records import ExtractionAttempt
 
 logger = logging.getLogger(__name__)
@@ -72,8 +73,8 @@ class Failover:
         return {each.name: each.available for each in self.providers if any(replica.why for replica in each.replicas)}
 
     @property
-    def held(self) -> str | None:
-        """Why requests wait for other clients of a server, of the first provider for which they do; else None."""
+    def held(self) -> HeldModel | None:
+        """The model that requests wait for, of the first provider whose server is busy for others; else None."""
         return next((held for provider in self.providers if (held := provider.held) is not None), None)
 
     def ask(self, question: ExtractionRequest) -> AskResult:

@@ -20,6 +20,7 @@ from pipeline.llm.capabilities import Preflight
 from pipeline.llm.refusals import is_refusal, is_settled
 from pipeline.llm.replica import Replica, Start, Tools
 from pipeline.llm.retry import RetryPolicy
+from pipeline.llm.sharing import HeldModel
 from pipeline.llm.tokenizer import SpecialTokens
 from pipeline.llm.verification import PromptsFor, asked_of, too_long, verified
 from pipeline.llm.vllm import VLLMClient
@@ -107,10 +108,9 @@ class Provider:
         return min(self.replicas, key=lambda replica: (not replica.is_dead_end, replica.since))
 
     @property
-    def held(self) -> str | None:
-        """Why its requests wait for other clients of its server; None while they don't."""
-        held = next((each.sharing.held for each in self.replicas if each.sharing.held is not None), None)
-        return f"{self.name}: {held.message}" if held is not None else None
+    def held(self) -> HeldModel | None:
+        """The model that its requests wait for while other clients keep it loaded; None while they don't."""
+        return next((each.sharing.held for each in self.replicas if each.sharing.held is not None), None)
 
     @property
     def complaint(self) -> str:

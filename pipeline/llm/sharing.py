@@ -35,6 +35,8 @@ REPEAT_S = 60.0
 """How long a message holds whose only news is a later expiry."""
 NEVER = float("-inf")
 
+_ENDLESS = timedelta(days=365)
+"""Ollama shows a keep_alive of -1 as an expiry in about 292 years."""
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 Client = VLLMClient | OllamaClient
@@ -70,6 +72,11 @@ class HeldModel:
             told + f"set `{self.setting}: {self.loaded}` (or `auto`), stop the other client, or run"
             f" `ollama stop {self.model}`"
         )
+
+    def short(self, now: datetime) -> str:
+        """What is loaded, what is wanted, until when, and the setting: one line of a terminal with 80 columns."""
+        until = _until_short(self.expires_at, now)
+        return f"model held at {self.loaded}, want {self.wanted}{until}: set {self.setting}"
 
 
 def loaded_model(client: OllamaClient) -> LoadedModel | None:
@@ -217,6 +224,15 @@ def _moment(text: Any) -> datetime | None:
 def _until(expires_at: datetime | None) -> str:
     if expires_at is None:
         return ""
-    if expires_at - datetime.now(timezone.utc) > timedelta(days=365):
+    if expires_at - datetime.now(timezone.utc) > _ENDLESS:
         return " without end"
     return f" until {expires_at:%Y-%m-%d %H:%M:%S} UTC or longer"
+
+
+def _until_short(expires_at: datetime | None, now: datetime) -> str:
+    if expires_at is None:
+        return ""
+    if expires_at - now > _ENDLESS:
+        return ", without end"
+    moment = f"{expires_at:%H:%M}" if expires_at.date() == now.date() else f"{expires_at:%m-%d %H:%M}"
+    return f", until {moment} UTC"

@@ -6,6 +6,7 @@ It must not start a thread or change a number: the main thread hands it the stat
 from __future__ import annotations
 
 import logging
+import textwrap
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,6 +21,8 @@ PLAIN_EVERY_S = 30.0
 BAR_EVERY_S = 0.2
 RATE_WINDOW_S = 60.0
 _BAR_CELLS, _BAR_FROM_WIDTH = 20, 60
+_MESSAGE_LINES = 3
+"""Lines of the block that the message of an outage may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +179,13 @@ def block_lines(state: ProgressState, rates: Rates, *, width: int, cells: str = 
     speed += [f"({state.limit_reason})"] if state.limit_reason else []
     speed.append(f"tokens/s {rates.tokens_in:,.0f} in, {rates.tokens_out:,.0f} out")
     speed += [f"server queue {state.queue_s:.1f} s"] if state.queue_s is not None else []
-    blocks = [("bold", head), ("", speed)]
+    lines = [("bold", line) for line in _flow(head, width - 1)] + [("", line) for line in _flow(speed, width - 1)]
     if state.waiting_for:
-        blocks.append(("yellow", [f"waiting: {state.waiting_for}"]))
+        lines += [("yellow", line) for line in _wrapped(f"waiting: {state.waiting_for}", width - 1)]
     if state.last_reason:
-        blocks.append(("red", [f"last failure: {state.last_reason}", state.last_failed or ""]))
-    return [(style, line) for style, parts in blocks for line in _flow(parts, width - 1)]
+        failure = [f"last failure: {state.last_reason}", state.last_failed or ""]
+        lines += [("red", line) for line in _flow(failure, width - 1)]
+    return lines
 
 
 def _bar(finished: int, total: int | None, cells: str) -> str:
@@ -200,6 +204,11 @@ def _flow(parts: list[str], width: int) -> list[str]:
         else:
             lines.append(part[:width])
     return lines
+
+
+def _wrapped(message: str, width: int) -> list[str]:
+    """The message on as many lines as it needs, up to a bound; the log has the whole."""
+    return textwrap.wrap(visible(message), max(width, 1), max_lines=_MESSAGE_LINES, placeholder="…")
 
 
 def _clock_text(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 
 from pipeline.llm.failover import Failover
 from pipeline.llm.overhead import Spent
@@ -41,10 +42,11 @@ def waiting_for(client: Failover, *, ready: bool, lost: bool, output: str | None
     """
     if stopping:
         return "what is in flight; a second Ctrl-C leaves at once"
-    held = client.held
+    model = client.held
+    held = model.short(datetime.now(timezone.utc)) if model is not None else None
     if not ready:
         return held or "the first look at the providers"
-    if output is not None:
-        return output
+    if output is not None or held is not None:
+        return output or held
     trouble = client.trouble if lost else None
-    return trouble.message if trouble else held
+    return trouble.message if trouble else None

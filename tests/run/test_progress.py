@@ -11,10 +11,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import datetime, timezone
 
 import pytest
 
 from pipeline import logs
+from pipeline.llm.sharing import HeldModel
 from pipeline.report.stats import RunStats
 from pipeline.run.observer import Display
 from pipeline.run.progress import (
@@ -196,6 +198,46 @@ def test_a_narrow_block_has_more_lines_and_says_the_same(width: int) -> None:
     ]  # fmt: skip
     assert [part for _, line in lines for part in line.split("  ")] == said
     assert len(lines) == {40: 5, 80: 4, 120: 3}[width]
+
+
+@pytest.mark.parametrize(("width", "count"), [(40, 3), (60, 2), (80, 1), (120, 1), (160, 1)])
+def test_a_held_model_is_explained_whole_at_any_width(width: int, count: int) -> None:
+    """Both contexts, the expiry and the setting: one line on 80 columns, two on fewer."""
+    expires = datetime(2026, 11, 28, 12, 40, tzinfo=timezone.utc)
+    held = HeldModel("llama3.1", 131072, 131072, "ollama.num_ctx", expires)
+    now = datetime(2026, 11, 28, 12, 10, tzinfo=timezone.utc)
+    lines = waiting_lines(held.short(now), width=width)
+    assert " ".join(lines) == "waiting: model held at 131072, want 131072, until 12:40 UTC: set ollama.num_ctx"
+    assert len(lines) == count
+
+
+@pytest.mark.parametrize(
+    ("expires", "wanted"),
+    [
+        (None, "model held at 2048, want 8192: set ollama.num_ctx"),
+        (datetime(2026, 11, 29, 0, 5, tzinfo=timezone.utc), "until 11-29 00:05 UTC"),
+        (datetime(2318, 1, 1, tzinfo=timezone.utc), "model held at 2048, want 8192, without end: set ollama.num_ctx"),
+    ],
+)
+def test_the_short_form_says_until_when_a_model_is_held(expires: datetime | None, wanted: str) -> None:
+    """Another day is named; no expiry and a keep_alive of -1 are told apart."""
+    now = datetime(2026, 11, 28, 23, 50, tzinfo=timezone.utc)
+    assert wanted in HeldModel("llama3.1", 2048, 8192, "ollama.num_ctx", expires).short(now)
+
+
+@pytest.mark.parametrize("width", [1, 2, 5, 40, 80])
+def test_a_long_message_is_wrapped_and_bounded(width: int) -> None:
+    """An outage is said on three lines at most, the last with an ellipsis; a tiny terminal raises nothing."""
+    lines = waiting_lines("vllm (http://127.0.0.1:8000): connection refused " * 20, width=width)
+    assert 1 <= len(lines) <= 3
+    assert lines[-1].endswith("…")
+    assert width < 5 or all(len(line) < width for line in lines)
+
+
+def waiting_lines(message: str, *, width: int) -> list[str]:
+    """The lines of the block that say what is waited for."""
+    lines = block_lines(ProgressState(waiting_for=message), Rates(0, 0, 0, None), width=width)
+    return [line for style, line in lines if style == "yellow"]
 
 
 def test_a_reason_cannot_reach_the_terminal_as_an_escape() -> None:
