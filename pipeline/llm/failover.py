@@ -57,6 +57,13 @@ class Failover:
         first = (next((each for each in order if each.available), None) for order in self.orders.values())
         return [replica for each in dict.fromkeys(first) if each for replica in each.replicas if replica.state == "up"]
 
+    def context_length(self, variant: str) -> int | None:
+        """The smallest context in tokens of the replicas that a document of this variant may go to; None: not told."""
+        provider = next((each for each in self.orders[variant] if each.available), None)
+        replicas = [each for each in provider.replicas if each.state == "up"] if provider else []
+        told = [replica.clients[variant].context_length for replica in replicas]
+        return min((tokens for tokens in told if tokens is not None), default=None)
+
     @property
     def trouble(self) -> Trouble | None:
         """Why nothing can be asked; None while something can."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.records import ExtractionAttempt, Failure, Known, Try, Usage
+from pipeline.run.deciding import settings_digest
 from pipeline.run.plan import VariantQuery
 
 HISTORY_KEPT = 20
@@ -51,7 +52,7 @@ def runs_so_far(known: Known | None, sha256: str | None, query: VariantQuery) ->
     """Return how many runs have failed to do these bytes with this question and the settings that decide it."""
     if known is None or not known.failed or (known.sha256, known.fingerprint) != (sha256, query.fingerprint):
         return 0
-    return known.runs if known.decided_by in (None, query.decided_by.get(known.reason or "")) else 0
+    return known.runs if settings_digest(known.decided_by) in (None, query.decided_by.get(known.reason or "")) else 0
 
 
 def with_notes(notes: tuple[str, ...], *more: str) -> tuple[str, ...]:

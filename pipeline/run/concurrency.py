@@ -9,10 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pipeline.config import RunnerConfig
 from pipeline.errors import kind_of
 from pipeline.llm.server_metrics import Gauges
 from pipeline.records import ExtractionAttempt
 from pipeline.run.adaptive_limit import AdaptiveLimit
+from pipeline.run.machine import fitting
 
 LOOK_EVERY_S = 1.0
 
@@ -131,3 +133,10 @@ def _reason(limits: Sequence[tuple[str, AdaptiveLimit]]) -> str:
     if len(limits) == 1:
         return limits[0][1].reason
     return ", ".join(f"{endpoint.partition('://')[2]} {limit.allowed}" for endpoint, limit in limits[:4]) or "start"
+
+
+def limit_of(config: RunnerConfig) -> Limit:
+    """Return the limit that the settings ask for, as far as this machine's open files allow."""
+    if config.concurrency != "auto":
+        return Fixed(fitting(config.concurrency, setting="runner.concurrency"))
+    return Auto(ceiling=fitting(config.max_concurrency, setting="runner.max_concurrency"))

@@ -2,14 +2,15 @@
 
 A document that failed for its own reasons is not tried again while nothing has changed: its bytes, its question (sha256
 and fingerprint), and the settings and extras here. What the fingerprint covers may be here, too; what changes from one
-run to the next (keys, certificates) must not be.
+run to the next (keys, certificates) must not be. Behind the digest of a document that was too long stands the server's
+context, "3f2a90c1d4e5@4096": with a larger one it is tried again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from pipeline import __version__
 from pipeline.config import AppConfig, ResolvedAgentConfig
 from pipeline.documents.extras import LIBRARIES, is_missing
 from pipeline.errors import REASONS, kind_of
+from pipeline.records import Known
 
 DIGEST_CHARS = 12
 """48 bits: two settings of one user never meet by chance, and a line stays short."""
@@ -36,12 +38,36 @@ _READING = {
     "document_unreadable", "document_too_large", "document_empty", "unsupported_format", "document_too_expensive",
     "duplicate_id",
 }  # fmt: skip
-_LENGTH = {"context_length", "prompt_truncated", "document_too_large"}
+LENGTH = {"context_length", "prompt_truncated", "document_too_large"}
 
 
 def deciding_digests(app: AppConfig, resolved: ResolvedAgentConfig) -> Mapping[str, str]:
     """The digest of what decides each reason for the documents of one variant."""
     return {reason: _digest(_decided_by(reason, app, resolved)) for reason in REASONS}
+
+
+def with_context(digest: str | None, context: int | None) -> str | None:
+    """Return the digest of a document that was too long for a server, with that server's context in tokens."""
+    return f"{digest}@{context or 0}" if digest else digest
+
+
+def settings_digest(decided_by: str | None) -> str | None:
+    """Return the digest of the settings alone."""
+    return decided_by.partition("@")[0] if decided_by else decided_by
+
+
+def decided_now(digest: str | None, known: Known, *, context: Callable[[], int | None]) -> str | None:
+    """Return what decides a known failure now: its own digest, unless a setting has changed or more tokens fit.
+
+    `context`: the context of the servers that would be asked, None where they tell none. It may have to wait for them,
+    and is called only for a document that was too long for a server.
+    """
+    before = known.decided_by or ""
+    settings, at, tokens = before.partition("@")
+    if not at or settings != digest:
+        return digest
+    found = context()
+    return before if found is None or found <= int(tokens) else with_context(digest, found)
 
 
 def _decided_by(reason: str, app: AppConfig, resolved: ResolvedAgentConfig) -> dict[str, Any]:
@@ -58,7 +84,7 @@ def _decided_by(reason: str, app: AppConfig, resolved: ResolvedAgentConfig) -> d
     if reason in _READING:
         extras = {name: not is_missing(name) for name in LIBRARIES}
         decided |= {"version": __version__, "input": _plain(app.input, without=_ABOUT_INPUT_ONLY), "extras": extras}
-    if reason in _LENGTH:
+    if reason in LENGTH:
         settings = [{key: each.get(key) for key in _CONTEXT} for each in providers(without=_TRANSPORT)]
         decided |= {"context": settings, "overflow": resolved.overflow}
     return decided or {"providers": providers(without=_TRANSPORT), "overflow": resolved.overflow}

@@ -11,6 +11,7 @@ from pipeline.errors import Stage
 from pipeline.llm.provider import AskResult, ExtractionRequest
 from pipeline.records import Document, Entry, ExtractionAttempt, Failure, Result
 from pipeline.run.attempts import history, requests_sent, runs_so_far, usage
+from pipeline.run.deciding import LENGTH, with_context
 from pipeline.run.plan import ExtractionPlan, VariantQuery
 
 
@@ -98,5 +99,14 @@ def failure_of(
         finished_at=now(),
         version=entry.version,
         reasks=state.reasks,
-        decided_by=asking.decided_by.get(reason),
+        decided_by=_decided_by(state, plan, reason),
     )
+
+
+def _decided_by(state: DocumentState, plan: ExtractionPlan, reason: str) -> str | None:
+    """Return the digest of what decided the failure, with the server's context where a prompt was too long for it."""
+    digest = state.asking.decided_by.get(reason)
+    if reason not in LENGTH or not state.attempts:
+        return digest
+    told = state.attempts[-1].context_length or 0
+    return with_context(digest, max(told, plan.client.context_length(state.asking.resolved.variant) or 0))

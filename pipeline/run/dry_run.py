@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from hashlib import sha256
 
 from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import EXIT_FAILURES, EXIT_OK, DocumentError
 from pipeline.output import Index, backend_of, left_out, read_runs, scan
-from pipeline.records import Entry
+from pipeline.records import Entry, Known
+from pipeline.run.deciding import decided_now
 from pipeline.run.estimate import PromptSample, time_text, tokens_text
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.redoing import equate_former
@@ -30,7 +32,7 @@ def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: 
             rules,
             shard=shard,
             fingerprint=lambda id: plan.query_for(id).fingerprint,
-            decided_by=lambda id, reason: plan.query_for(id).decided_by.get(reason),
+            decided_by=partial(_decided_by, plan),
         )
         listing.version_of = index.version_of_result
         entries = load_entries(app.input, output=left_out(app), counts=listing)
@@ -45,6 +47,12 @@ def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: 
     lines = _lines(app, plan, counts=counts, listing=listing, asked=asked)
     write_out("\n".join([*lines, *_shard_lines(shard, listing)]))
     return EXIT_OK if listing.listed >= app.input.min_documents else EXIT_FAILURES
+
+
+def _decided_by(plan: ExtractionPlan, document_id: str, known: Known) -> str | None:
+    """What decides a failure now, as far as settings tell: no server is asked for its context."""
+    digest = plan.query_for(document_id).decided_by.get(known.reason or "")
+    return decided_now(digest, known, context=lambda: None)
 
 
 def _count(entries: Iterator[Entry], selection: Selection, index: Index) -> tuple[Counter[str], PromptSample]:

@@ -78,9 +78,9 @@ class Selection:
         *,
         shard: Shard,
         fingerprint: Callable[[str], str],
-        decided_by: Callable[[str, str], str | None],
+        decided_by: Callable[[str, Known], str | None],
     ) -> None:
-        """`fingerprint`: of an id's question; `decided_by`: the digest of what decides a reason, for an id."""
+        """`fingerprint`: of an id's question; `decided_by`: the digest of what decides a document's failure now."""
         self._index, self._rules, self._shard = index, rules, shard
         self._fingerprint, self._decided_by = fingerprint, decided_by
 
@@ -108,7 +108,7 @@ class Selection:
         return "do", replace(entry, known=known, stands=stands)
 
     def _stands(self, document_id: str, known: Known) -> bool:
-        decided_by = self._decided_by(document_id, known.reason or "") if known.failed else None
+        decided_by = self._decided_by(document_id, known) if known.failed else None
         return self._rules.stands(known, self._fingerprint(document_id), decided_by)
 
     def counts_as_failed(self, document_id: str, known: Known) -> bool:

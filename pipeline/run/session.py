@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +22,12 @@ from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import EXIT_INTERNAL, ConfigError, PipelineError, TryLaterError
 from pipeline.logs import active_handler
 from pipeline.output import Output, left_out, scan
-from pipeline.records import Entry
+from pipeline.records import Entry, Known
 from pipeline.report.stats import RunStats
 from pipeline.run import dry_run, machine
 from pipeline.run.closing import RunClosing
-from pipeline.run.concurrency import Auto, Fixed, Limit
+from pipeline.run.concurrency import limit_of
+from pipeline.run.deciding import decided_now
 from pipeline.run.graded_run import check_gold
 from pipeline.run.job import Job
 from pipeline.run.observer import Display, Signals
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from pipeline.run.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+
+LOOK_S = 0.05
 
 
 def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[str, str]) -> int:
@@ -78,9 +82,9 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
             check_redo(app, plan, output=output, rules=rules)
             end = RunClosing(app, options, output, listing=counts, environ=environ, grading=grading)
             session = _Session(app, options, end, plan=plan, output=output, counts=counts, load=load, environ=environ)
-            session.patience, session.until = patience, until
+            session.patience, session.until, session.stop = patience, until, stop
             selection = session.select(rules, shard=shard)
-            code = session.go(lambda: entries, selection, stop=stop, signals=signals)
+            code = session.go(lambda: entries, selection, signals=signals)
         if signals.number is None:
             write_report_of_set(app, shard)
         return code
@@ -128,6 +132,7 @@ class _Session:
         environ: Mapping[str, str],
     ) -> None:
         self.patience: Patience | None = None
+        self.stop = threading.Event()
         self.until: float | None = None
         self.counts = counts
         self.app, self.options, self.plan, self.output = app, options, plan, output
@@ -139,9 +144,17 @@ class _Session:
         """The fingerprint of what this document would be asked now."""
         return self._plan_now.query_for(document_id).fingerprint
 
-    def decided_by(self, document_id: str, reason: str) -> str | None:
-        """The digest of the settings that this reason depends on, as they are now."""
-        return self._plan_now.query_for(document_id).decided_by.get(reason)
+    def decided_by(self, document_id: str, known: Known) -> str | None:
+        """The digest of what the known failure depends on, as it is now; called by the reader's thread."""
+        query = self._plan_now.query_for(document_id)
+        digest = query.decided_by.get(known.reason or "")
+        return decided_now(digest, known, context=partial(self._context, query.resolved.variant))
+
+    def _context(self, variant: str) -> int | None:
+        """The context of the servers in use, once the first look at them has ended; None: not told, or nobody is."""
+        while self.runner is not None and not self.runner.ready and not self.stop.wait(LOOK_S):
+            pass
+        return self._plan_now.client.context_length(variant)
 
     @property
     def _plan_now(self) -> ExtractionPlan:
@@ -155,7 +168,7 @@ class _Session:
         rules = replace(rules, ask_again=to_ask_again(self.output.runs()))
         return Selection(index, rules, shard=shard, fingerprint=self.fingerprint, decided_by=self.decided_by)
 
-    def go(self, entries: Any, selection: Selection, *, stop: threading.Event, signals: Signals) -> int:
+    def go(self, entries: Any, selection: Selection, *, signals: Signals) -> int:
         """Runs, reports, and gives the exit code."""
         options, config = self.options, self.app.runner
         mode = "none" if options.quiet else options.progress
@@ -168,15 +181,15 @@ class _Session:
             selection,
             self.output,
             config,
-            limit=_limit(self.app),
-            supervisor=self._supervisor(stop),
+            limit=limit_of(config),
+            supervisor=self._supervisor(),
             watcher=display,
             budget=options.limit,
             copies=copies_of(options, self.app, output=self.output),
             until=self.until,
             patience=self.patience,
         )
-        self.runner = signals.runner = Runner(job, self.plan, stop=stop)
+        self.runner = signals.runner = Runner(job, self.plan, stop=self.stop)
         self.output.wait_by(self.runner.end_wait)
         if signals.number is not None:
             self.runner.interrupt(signals.number)
@@ -209,11 +222,11 @@ class _Session:
         """List the input once more, without counting it."""
         return load_entries(self.app.input, output=left_out(self.app), counts=ListingCounts(), patience=self.patience)
 
-    def _supervisor(self, stop: threading.Event) -> Refresher:
+    def _supervisor(self) -> Refresher:
         resumes = has_records(self.output, self.app, self.plan)
         if self.patience is not None:
             self.patience.resumed = resumes
-        return Refresher(self.app, load=self.load, watched=self._watched(), stop=stop, resumes=resumes)
+        return Refresher(self.app, load=self.load, watched=self._watched(), stop=self.stop, resumes=resumes)
 
     def _metrics(self) -> Metrics | None:
         """The metrics, when there is a way for them to go."""
@@ -276,13 +289,6 @@ def _flush_log() -> None:
     """Log the counts of repeated warnings before the summary, so that the verdict is the last line."""
     if (handler := active_handler()) is not None:
         handler.flush()
-
-
-def _limit(app: AppConfig) -> Limit:
-    config = app.runner
-    if config.concurrency != "auto":
-        return Fixed(machine.fitting(config.concurrency, setting="runner.concurrency"))
-    return Auto(ceiling=machine.fitting(config.max_concurrency, setting="runner.max_concurrency"))
 
 
 def _new_run_id() -> str:

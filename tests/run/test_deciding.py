@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -123,6 +123,73 @@ def test_overflow_head_does_what_was_too_long(place: Place) -> None:
         place.configure({"vllm.base_url": narrow.url}, agent={"overflow": "head"})
         place.run()
         assert place.failed() == {}
+
+
+def too_long(place: Place, *, servers: Sequence[FakeLLM], dialect: str = "vllm") -> None:
+    """One document of 2,250 tokens among short ones, for servers whose addresses are settings of transport only."""
+    own = {"provider": dialect, f"{dialect}.base_url": [server.url for server in servers], f"{dialect}.max_tokens": 100}
+    place.configure({**own, **({"ollama.num_ctx": 32768} if dialect == "ollama" else {})})
+    place.documents({"long.txt": "word " * 9000, **{f"d{n}.txt": "x" for n in range(30)}})
+
+
+def chats_about(server: FakeLLM, document: str = "long.txt") -> int:
+    """How many requests of this server were about the document."""
+    return [seen.document for seen in server.chats()].count(document)
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "ollama"])
+def test_a_server_with_a_larger_context_does_what_was_too_long(place: Place, dialect: str) -> None:
+    """The server is restarted with more: the plain command tries it again; with as much or less it does not."""
+    with FakeLLM(("llama3.1",), 2000) as narrow:
+        too_long(place, servers=[narrow], dialect=dialect)
+        place.run()
+        assert place.failed() == {"long.txt": "context_length"}
+        place.run()
+        assert chats_about(narrow) == 1
+    with FakeLLM(("llama3.1",), 1500) as narrower:
+        too_long(place, servers=[narrower], dialect=dialect)
+        place.run()
+        assert chats_about(narrower) == 0
+    with FakeLLM(("llama3.1",), 2200) as wider:
+        too_long(place, servers=[wider], dialect=dialect)
+        place.run(code=1)  # all that were tried have failed
+        assert place.failed() == {"long.txt": "context_length"}
+        place.run()
+        assert chats_about(wider) == 1
+    with FakeLLM(("llama3.1",), 32768) as wide:
+        too_long(place, servers=[wide], dialect=dialect)
+        place.run()
+        assert place.failed() == {}
+
+
+def test_a_server_that_is_down_is_not_waited_for_because_of_a_document_that_is_too_long(place: Place) -> None:
+    """Nothing is known of its context: the failure remains, and the run ends when the first look at it has ended."""
+    with FakeLLM(("llama3.1",), 2000) as narrow:
+        too_long(place, servers=[narrow])
+        place.run()
+    ran = place.run("--set", "runner.startup_wait_s=1")
+    assert "1 remains failed" in ran.out
+
+
+def test_replicas_with_different_contexts_do_not_send_a_document_back_and_forth(place: Place) -> None:
+    """The smallest context of those in use counts, since the document may go to that server."""
+    with FakeLLM(("llama3.1",), 2000) as narrow, FakeLLM(("llama3.1",), 2200) as wider:
+        too_long(place, servers=[narrow, wider])
+        place.run()
+        assert place.failed() == {"long.txt": "context_length"}
+        before = chats_about(narrow) + chats_about(wider)
+        place.run()
+        assert chats_about(narrow) + chats_about(wider) == before
+
+
+def test_a_file_that_is_too_large_is_not_tried_for_the_context(place: Place) -> None:
+    """It was never sent: `input.max_document_bytes` decided it, and no server."""
+    place.configure({"vllm.base_url": place.server.url, "input.max_document_bytes": 1000})
+    place.documents({"long.txt": "word " * 9000, **{f"d{n}.txt": "x" for n in range(30)}})
+    place.run()
+    (line,) = place.lines("errors.jsonl")
+    assert line["reason"] == "document_too_large"
+    assert "@" not in line["decided_by"]
 
 
 def test_an_accepted_failure_is_tried_again_when_its_cause_has_changed(place: Place) -> None:
