@@ -10,7 +10,7 @@ from pipeline.agents.fingerprints import questions_of
 from pipeline.cli.arguments import open_to_change, output_config
 from pipeline.cli.flags import add_out
 from pipeline.errors import EXIT_OK
-from pipeline.output import OutputBackend, read_runs
+from pipeline.output import ReadableOutput, read_runs
 from pipeline.output.compaction import PARQUET_NAME, compact, last_lines
 from pipeline.output.parquet import library, parquet
 from pipeline.terminal import plural, write_out
@@ -36,7 +36,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _rows(backend: OutputBackend) -> Iterator[bytes]:
+def _rows(backend: ReadableOutput) -> Iterator[bytes]:
     """Yield the Parquet file of the current results, with the columns of the newest agent's schema."""
     asked = list(questions_of(read_runs(backend)))
     schema = asked[-1].get("schema") if asked else None

@@ -17,7 +17,7 @@ from pipeline.cli.arguments import output_config
 from pipeline.cli.flags import add_out
 from pipeline.cli.value_profiles import current_profiles
 from pipeline.errors import EXIT_OK, ConfigError, OutputError
-from pipeline.output import OutputBackend, backend_of, folder_of, read_runs
+from pipeline.output import ReadableOutput, backend_of, folder_of, read_runs
 from pipeline.report import build_report, write_newest
 from pipeline.report.text import summary_text
 from pipeline.terminal import wants_colour, width_of, write_out
@@ -66,7 +66,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     return EXIT_OK
 
 
-def _is_in_use(backend: OutputBackend) -> bool:
+def _is_in_use(backend: ReadableOutput) -> bool:
     """Return True while shards are at work, so that others may be waiting; False where that cannot be found out."""
     try:
         return backend.is_in_use()

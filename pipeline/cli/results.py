@@ -20,7 +20,7 @@ from pipeline.cli.flags import add_out, count
 from pipeline.cli.value_profiles import profile_output
 from pipeline.errors import EXIT_OK, ConfigError, OutputError
 from pipeline.output import backend_of, read_runs
-from pipeline.output.backend import OutputBackend
+from pipeline.output.backend import ReadableOutput
 from pipeline.output.current import CurrentRecords
 from pipeline.report.rows import (
     POSITION,
@@ -144,7 +144,7 @@ def _ids(values: Sequence[str] | None) -> frozenset[str] | None:
     return frozenset(ids)
 
 
-def _fields(arguments: argparse.Namespace, backend: OutputBackend, conditions: Sequence[Condition]) -> list[str]:
+def _fields(arguments: argparse.Namespace, backend: ReadableOutput, conditions: Sequence[Condition]) -> list[str]:
     """Return the columns; ConfigError for a path that neither the schema nor the first results have."""
     known = _schema_paths(backend)
     named = [name.strip() for name in arguments.fields.split(",") if name.strip()] if arguments.fields else []
@@ -175,7 +175,7 @@ def _usual(known: Sequence[str], explode: str | None, *, failed: bool) -> list[s
     return [*first, POSITION, *(items or [explode])]
 
 
-def _schema_paths(backend: OutputBackend) -> list[str]:
+def _schema_paths(backend: ReadableOutput) -> list[str]:
     for run in reversed(read_runs(backend)):
         for question in run.get("config", {}).get("question", {}).values():
             if isinstance(question.get("schema"), dict):

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from pipeline.agents.fingerprints import questions_of
-from pipeline.output import OutputBackend, read_runs
+from pipeline.output import ReadableOutput, read_runs
 from pipeline.output.compaction import last_lines
 from pipeline.output.lines import parse
 from pipeline.report.profile import ProfileReport, report_json
@@ -18,7 +18,7 @@ from pipeline.values.value_profile import ValueProfile, merged
 
 
 def current_profiles(
-    backend: OutputBackend, runs: Sequence[Mapping[str, Any]], *, show_texts: bool
+    backend: ReadableOutput, runs: Sequence[Mapping[str, Any]], *, show_texts: bool
 ) -> dict[str, ValueProfile]:
     """Return the profiles of the current results by variant, each result counted once."""
     asked = list(questions_of(runs))
@@ -31,7 +31,7 @@ def current_profiles(
     return builder.profiles()
 
 
-def profile_output(backend: OutputBackend, *, as_json: bool, show_texts: bool, width: int) -> Iterator[str]:
+def profile_output(backend: ReadableOutput, *, as_json: bool, show_texts: bool, width: int) -> Iterator[str]:
     """Yield the profile of an output for `results --profile`: a line for each field, or JSON."""
     variants = current_profiles(backend, read_runs(backend), show_texts=show_texts)
     profile = report_json(ProfileReport(merged(variants.values()), variants))

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 from pipeline.config import AppConfig, OutputConfig, mask_url
 from pipeline.config.redaction import SECRETS
 from pipeline.errors import ConfigError, InternalError
-from pipeline.output.backend import OutputBackend
+from pipeline.output.backend import OutputBackend, ReadableOutput
 from pipeline.output.conditions import check_conditions
 from pipeline.output.index import Index
 from pipeline.output.local import LocalBackend
@@ -38,6 +38,7 @@ __all__ = [
     "Index",
     "Output",
     "OutputBackend",
+    "ReadableOutput",
     "backend_of",
     "check_store",
     "folder_of",
@@ -249,7 +250,7 @@ def left_out(app: AppConfig) -> Path | str | None:
     return output.uri
 
 
-def _check_agent(backend: OutputBackend, index: Index, agent: str) -> None:
+def _check_agent(backend: ReadableOutput, index: Index, agent: str) -> None:
     others = sorted(index.agents - {agent})
     if others:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The interface between an output and the place it is written to: a folder, or a prefix of a bucket."""
+"""The interfaces between an output and its place, a folder or a prefix of a bucket: to read it, and to write it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,46 @@ from pipeline.output.index import Index
 from pipeline.output.record_keys import Kind, RecordKey
 
 
-class OutputBackend(Protocol):
-    """The place of one output, as one shard (or a run without shards) reads and writes it.
+class ReadableOutput(Protocol):
+    """The place of one output, for those who read it: at any time, without a lock, beside a run that writes it.
 
-    Call order: `lock`, `read`, `start`, then `append` and `sync_due`; `sync` ends the writing; `tidy` and `create` may
-    follow; `close` in any case. `read`, `files`, `records` and `replace` need no lock. All methods raise OutputError
-    when the place cannot be read or written, and all except the tasks of `duties` must be called by the main thread.
+    All methods raise OutputError when the place cannot be read, and must be called by the main thread.
     """
 
     @property
     def where(self) -> str:
         """The folder or the address, for messages."""
+
+    def is_in_use(self) -> bool:
+        """Return True while a run, of any shard, holds a lock of this output; it needs no lock itself."""
+
+    def read(self) -> Index:
+        """Index all records without changing anything; an empty index for a new output."""
+
+    def records(self, kind: Kind, *, since: int = 0) -> Iterator[tuple[bytes, RecordKey]]:
+        """Yield every valid line of a kind with its key, of all shards; for one document, the later line counts.
+
+        `since`: only lines of this shard from that run on are needed; these come first, others may be skipped.
+        """
+
+    def files(self, folder: str) -> Iterator[tuple[str, bytes]]:
+        """Yield name and content of the small files of a folder, sorted by name."""
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the files of a folder, `folder/name`, without reading them."""
+
+    def content(self, name: str) -> bytes | None:
+        """Return the content of a small file; None when it does not exist."""
+
+
+class OutputBackend(ReadableOutput, Protocol):
+    """The place of one output, as one shard (or a run without shards) writes it.
+
+    Call order: `lock`, `read`, `start`, then `append` and `sync_due`; `sync` ends the appending, and `tidy`, `settle`
+    and `rewrite` may follow; `close` in any case. What needs `start` raises InternalError before it. `create`,
+    `replace` and `remove` need nothing, and are refused once a lock was lost. All methods raise OutputError when the
+    place cannot be written; the main thread calls all of them but the tasks of `duties`.
+    """
 
     @property
     def is_full(self) -> bool:
@@ -36,9 +65,6 @@ class OutputBackend(Protocol):
         self, run_id: str, *, lock_wait_s: float, wait: Callable[[float], bool], clock: Callable[[], float]
     ) -> None:
         """Lock the output; TryLaterError when another run holds it for longer than `lock_wait_s`."""
-
-    def read(self) -> Index:
-        """Index all records without changing anything; an empty index for a new output."""
 
     def start(self, index: Index, *, clock: Callable[[], float]) -> None:
         """Repair the damage of a killed run, and open the output for records."""
@@ -58,32 +84,14 @@ class OutputBackend(Protocol):
     def settle(self, index: Index) -> None:
         """Prepare a faster next start at the end of a run, or log how to get one."""
 
-    def files(self, folder: str) -> Iterator[tuple[str, bytes]]:
-        """Yield name and content of the small files of a folder, sorted by name."""
-
-    def names(self, folder: str) -> list[str]:
-        """Return the names of the files of a folder, `folder/name`, without reading them."""
-
-    def content(self, name: str) -> bytes | None:
-        """Return the content of a small file; None when it does not exist."""
-
     def create(self, name: str, data: bytes) -> bool:
         """Write a new file and return True; return False when the name exists, without changing that file."""
 
     def replace(self, name: str, data: bytes | Iterable[bytes]) -> None:
         """Write or replace a whole file atomically; readers see the old content until all data is stored."""
 
-    def is_in_use(self) -> bool:
-        """Return True while a run, of any shard, holds a lock of this output; it needs no lock itself."""
-
     def remove(self, name: str) -> bool:
         """Delete a file; return True when it existed."""
-
-    def records(self, kind: Kind, *, since: int = 0) -> Iterator[tuple[bytes, RecordKey]]:
-        """Yield every valid line of a kind with its key, of all shards; for one document, the later line counts.
-
-        `since`: only lines of this shard from that run on are needed; these come first, others may be skipped.
-        """
 
     def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, RecordKey]]) -> None:
         """Replace all records of a kind by these lines; needs the lock of the whole output, and `sync` before.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pipeline.output.accepted import NAME as ACCEPTED
 from pipeline.output.accepted import from_lines, to_lines
-from pipeline.output.backend import OutputBackend
+from pipeline.output.backend import OutputBackend, ReadableOutput
 from pipeline.output.copies import COPY_NOTES
 from pipeline.output.index import Index
 from pipeline.output.lines import parse
@@ -68,7 +68,7 @@ def _without_names(line: bytes, gone: Gone) -> bytes:
     return json.dumps({**record, "notes": kept}, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n"
 
 
-def last_lines(backend: OutputBackend, lost: Lost | None = None) -> Iterator[tuple[bytes, RecordKey]]:
+def last_lines(backend: ReadableOutput, lost: Lost | None = None) -> Iterator[tuple[bytes, RecordKey]]:
     """Yield the last line of each id in results, in the order of the lines; `lost` counts those of other questions."""
     with closing(Index()) as places:
         places.add("results", _numbered(backend), where=backend.where, owns=lambda _: True)
@@ -80,7 +80,7 @@ def last_lines(backend: OutputBackend, lost: Lost | None = None) -> Iterator[tup
                 lost.lines += last is None or last.fingerprint != key.fingerprint
 
 
-def _lines_with_history(backend: OutputBackend, lost: Lost) -> Iterator[tuple[bytes, RecordKey]]:
+def _lines_with_history(backend: ReadableOutput, lost: Lost) -> Iterator[tuple[bytes, RecordKey]]:
     """Yield the last line of each id, and its last line with another fingerprint, in the order of the lines."""
     with closing(Index()) as last, closing(Index()) as earlier:
         last.add("results", _numbered(backend), where=backend.where, owns=lambda _: True)
@@ -99,20 +99,20 @@ def _differs(last: Index, key: RecordKey) -> bool:
     return known is not None and known.fingerprint != key.fingerprint
 
 
-def _numbered(backend: OutputBackend) -> Iterator[RecordKey]:
+def _numbered(backend: ReadableOutput) -> Iterator[RecordKey]:
     """Yield the keys of results, with the number of the line in place of the version."""
     for number, (_, key) in enumerate(backend.records("results")):
         yield key._replace(version=str(number))
 
 
-def _current_failures(backend: OutputBackend, index: Index) -> Iterator[tuple[bytes, RecordKey]]:
+def _current_failures(backend: ReadableOutput, index: Index) -> Iterator[tuple[bytes, RecordKey]]:
     with closing(Index()) as written:
         for line, key in backend.records("errors"):
             if index.is_current_failure(key.id, key.run) and not written.seen(key.id):
                 yield line, key
 
 
-def count(backend: OutputBackend, index: Index, *, gone: Gone) -> tuple[int, int]:
+def count(backend: ReadableOutput, index: Index, *, gone: Gone) -> tuple[int, int]:
     """Return the numbers of results and errors that `purge` would remove."""
     results = sum(_goes(line, key, gone) for line, key in last_lines(backend))
     failures = sum(_goes(line, key, gone) for line, key in _current_failures(backend, index))

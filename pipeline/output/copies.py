@@ -21,7 +21,7 @@ from hashlib import sha256
 from typing import Any, Literal
 
 from pipeline.errors import kind_of
-from pipeline.output.backend import OutputBackend
+from pipeline.output.backend import ReadableOutput
 from pipeline.output.index import Index
 from pipeline.output.record_keys import KINDS, question_number
 from pipeline.records import Entry, Failure, ModelMetadata, Result, Usage, utc_now
@@ -119,7 +119,7 @@ class Copies:
         self._index.rows("INSERT INTO waiting VALUES (?,?,?,?)", copy.original, copy.run, copy.id, own)
         self.waiting += 1
 
-    def outcomes(self, backend: OutputBackend) -> Iterator[Result | Failure | None]:
+    def outcomes(self, backend: ReadableOutput) -> Iterator[Result | Failure | None]:
         """Yield the record of each copy whose original has one; None after each line, when other work may be done."""
         for kind in KINDS:
             if not self.waiting:

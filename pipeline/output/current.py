@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline.output.backend import OutputBackend
+from pipeline.output.backend import ReadableOutput
 from pipeline.output.compaction import last_lines
 
 Status = Literal["done", "stale", "failed"]
@@ -34,7 +34,7 @@ class Record:
 class CurrentRecords:
     """The current records of an output, read line by line. `without_result`: failed documents, after the last line."""
 
-    def __init__(self, backend: OutputBackend) -> None:
+    def __init__(self, backend: ReadableOutput) -> None:
         self.without_result = 0
         self._backend = backend
 

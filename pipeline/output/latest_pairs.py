@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import OutputError
-from pipeline.output.backend import OutputBackend
+from pipeline.output.backend import ReadableOutput
 from pipeline.output.record_keys import KINDS
 from pipeline.stores.local import temporary_folder
 
@@ -69,7 +69,7 @@ class Pairs:
         """Close the database, which deletes it."""
         self._db.close()
 
-    def read_outputs(self, before: OutputBackend, after: OutputBackend) -> tuple[int, int]:
+    def read_outputs(self, before: ReadableOutput, after: ReadableOutput) -> tuple[int, int]:
         """Read two outputs; return the number of records of each. Lines without a counterpart are not kept."""
         of_after = self._add((id, AFTER, run, done, line) for id, _, run, done, line in _lines(after))
         has = "SELECT 1 FROM last WHERE id = ? AND side = ?"
@@ -79,7 +79,7 @@ class Pairs:
         )
         return of_before, of_after
 
-    def read_fingerprints(self, backend: OutputBackend, *, same_as: Mapping[str, str]) -> None:
+    def read_fingerprints(self, backend: ReadableOutput, *, same_as: Mapping[str, str]) -> None:
         """Read the last record of each document and fingerprint; `same_as`: former fingerprint → present one."""
         numbers: dict[str, int] = {}
         self._add(
@@ -125,7 +125,7 @@ def _last(done: int, line: bytes | None) -> Last:
     return Last(not done, None if line is None else zlib.decompress(line))
 
 
-def _lines(backend: OutputBackend) -> Iterator[tuple[str, str, int, bool, bytes]]:
+def _lines(backend: ReadableOutput) -> Iterator[tuple[str, str, int, bool, bytes]]:
     for kind in KINDS:
         for line, key in backend.records(kind):
             yield key.id, key.fingerprint, key.run, key.reason is None, line

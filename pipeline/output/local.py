@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import OutputError
+from pipeline.errors import InternalError, OutputError
 from pipeline.output import accepted, checkpoint
 from pipeline.output.index import Index
 from pipeline.output.line_file import LineFile
@@ -105,7 +105,8 @@ class LocalBackend:
             elif damage.lines or damage.unfinished:
                 self._under_gate(mend, path)
         self.tidy(index)
-        assert self._lock is not None
+        if self._lock is None:
+            raise InternalError(f"{self.where}: `lock` comes before `start`")
         for kind, name in self._own.items():
             self._files[kind] = LineFile(self.folder / name, clock=clock, check_lock=self._lock.check)
         self._run = index.highest_run + 1
@@ -113,7 +114,10 @@ class LocalBackend:
 
     def append(self, line: bytes, key: RecordKey) -> None:
         """Pass the line to the kernel."""
-        self._files["results" if key.reason is None else "errors"].append(line)
+        kind: Kind = "results" if key.reason is None else "errors"
+        if kind not in self._files:
+            raise InternalError(f"{self.where}: `start` comes before `append`")
+        self._files[kind].append(line)
 
     def sync_due(self, now: float) -> None:
         """Sync the files whose oldest unsynced record is SYNC_AFTER_S old, or whose last sync failed."""

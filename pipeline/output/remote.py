@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TypeVar
 
-from pipeline.errors import OutputError
+from pipeline.errors import InternalError, OutputError
 from pipeline.output import accepted
 from pipeline.output.index import Index
 from pipeline.output.lease import Lease, acquire, is_held
@@ -76,6 +76,13 @@ class RemoteBackend:
         """The prefixes of the parts."""
         return KINDS
 
+    @property
+    def _started(self) -> PartWriter:
+        """The writer of parts; InternalError before `start`."""
+        if self._writer is None:
+            raise InternalError(f"{self.where}: `start` comes before what is written")
+        return self._writer
+
     def unwritten(self, kind: Kind) -> int:
         """Return the number of records in no written part."""
         return self._writer.unwritten(kind) if self._writer is not None else 0
@@ -121,8 +128,7 @@ class RemoteBackend:
 
     def append(self, line: bytes, key: RecordKey) -> None:
         """Add the line to the open part of its kind."""
-        assert self._writer is not None
-        self._writer.add("results" if key.reason is None else "errors", line, key)
+        self._started.add("results" if key.reason is None else "errors", line, key)
 
     def sync_due(self, now: float) -> None:
         """Close the parts that are old enough; the uploader writes them."""
@@ -140,7 +146,6 @@ class RemoteBackend:
         failed = index.failed_count()
         if failed == index.error_lines:
             return
-        assert self._writer is not None
         self._parts.refresh()
         old = [part for part in self._parts.parts("errors") if self._parts.is_own(part)]
         kept = set[str]()
@@ -148,8 +153,8 @@ class RemoteBackend:
             for line, key in self._parts.lines(part) or ():
                 if key.id not in kept and index.is_current_failure(key.id, key.run):
                     kept.add(key.id)
-                    self._writer.add("errors", line, key)
-            if self._writer.is_full:
+                    self._started.add("errors", line, key)
+            if self._started.is_full:
                 self._send_all()
         self.sync()
         index.error_lines = failed
@@ -160,8 +165,7 @@ class RemoteBackend:
 
     def settle(self, index: Index) -> None:  # noqa: ARG002
         """Log a warning when the output should be compacted."""
-        assert self._writer is not None
-        parts = self._parts_before + sum(self._writer.parts(kind) for kind in KINDS)
+        parts = self._parts_before + sum(self._started.parts(kind) for kind in KINDS)
         if parts > MANY_PARTS:
             _log.warning(f"the output has {parts} parts: `pipeline compact {self.where}` makes the next start faster")
 
@@ -219,12 +223,11 @@ class RemoteBackend:
 
     def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, RecordKey]]) -> None:
         """Write the lines into new parts of this run, then delete the old parts."""
-        assert self._writer is not None
         self._parts.refresh()
         old = self._parts.parts(kind)
         for line, key in lines:
-            self._writer.add(kind, line, key)
-            if self._writer.is_full:
+            self._started.add(kind, line, key)
+            if self._started.is_full:
                 self._send_all()
         self.sync()
         self.delete(old)
@@ -250,9 +253,8 @@ class RemoteBackend:
                 self._lease.release()
 
     def _upload(self) -> None:
-        assert self._writer is not None
         while not self._closed.is_set():
-            if self._writer.waiting.wait(_TICK_S) and not self._outage.try_once(PARTS, self._send_closed):
+            if self._started.waiting.wait(_TICK_S) and not self._outage.try_once(PARTS, self._send_closed):
                 self._closed.wait(_TICK_S)
 
     def _keep(self) -> None:
@@ -260,8 +262,7 @@ class RemoteBackend:
             self._outage.try_once("lease", self._allowed)
 
     def _send_closed(self) -> None:
-        assert self._writer is not None
-        while self._writer.send():
+        while self._started.send():
             pass
 
     def _send_all(self) -> None:

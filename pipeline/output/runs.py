@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.config.redaction import SECRETS
 from pipeline.errors import OutputError
-from pipeline.output.backend import OutputBackend
+from pipeline.output.backend import OutputBackend, ReadableOutput
 from pipeline.records import RECORD_VERSION, Stamp
 
 _log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ ASK_AGAIN = "ask_again"
 """The key of a summary that holds the ids of results that the next run asks for again."""
 
 
-def read_runs(backend: OutputBackend) -> list[dict[str, Any]]:
+def read_runs(backend: ReadableOutput) -> list[dict[str, Any]]:
     """Return the summaries of completed runs, newest last; other files are skipped."""
     summaries = [(name, _parse(name, data)) for name, data in backend.files(RUNS) if name.endswith(".json")]
     valid = [(summary["run"], name, summary) for name, summary in summaries if summary is not None]

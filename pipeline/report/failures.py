@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import Any
 
 from pipeline.errors import REASONS, ConfigError, kind_of
-from pipeline.output import OutputBackend, read_runs
+from pipeline.output import ReadableOutput, read_runs
 from pipeline.output.record_keys import KINDS
 
 FAILURES_VERSION = 1
@@ -20,7 +20,7 @@ SIMILAR_IDS = 5
 _KEPT = ("id", "uri", "stage", "message", "runs", "run", "finished_at")
 
 
-def failures(backend: OutputBackend, *, examples: int) -> dict[str, Any]:
+def failures(backend: ReadableOutput, *, examples: int) -> dict[str, Any]:
     """Return the documents that remain failed, by reason, the most frequent first.
 
     `commands`: class → the command that retries all its failures, for classes of several reasons. Raises ConfigError
@@ -66,20 +66,20 @@ def _by_class(groups: list[dict[str, Any]], command: str) -> dict[str, str]:
     return {kind: f"{command} --only-failed {','.join(names)}" for kind, names in reasons.items() if len(names) > 1}
 
 
-def last_command(backend: OutputBackend) -> str:
+def last_command(backend: ReadableOutput) -> str:
     """Return the command of the last run of this output; a plain `pipeline run` when it is not known."""
     runs = read_runs(backend)
     command = runs[-1].get("command") if runs else None
     return command if isinstance(command, str) else shlex.join(["pipeline", "run", "--output", backend.where])
 
 
-def _agent_file(backend: OutputBackend) -> str | None:
+def _agent_file(backend: ReadableOutput) -> str | None:
     """Return the agent file of the last run, for a message; None when it is not known."""
     runs = read_runs(backend)
     return runs[-1].get("agent_file") if runs else None
 
 
-def story(backend: OutputBackend, document_id: str) -> dict[str, Any]:
+def story(backend: ReadableOutput, document_id: str) -> dict[str, Any]:
     """Return all records of one document, newest first, its state, and the command that retries it.
 
     Raises ConfigError, with similar ids, when the output has no record of it.
@@ -108,7 +108,7 @@ def story(backend: OutputBackend, document_id: str) -> dict[str, Any]:
     }
 
 
-def _lines_of(backend: OutputBackend, document_id: str, similar: list[str]) -> Iterator[dict[str, Any]]:
+def _lines_of(backend: ReadableOutput, document_id: str, similar: list[str]) -> Iterator[dict[str, Any]]:
     """Yield the document's records, results first; collect ids that contain the wanted one in `similar`."""
     for kind in KINDS:
         for line, head in backend.records(kind):

@@ -14,7 +14,7 @@ from pipeline.config.constraints import nearest_hint
 from pipeline.config.loading import masked
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import REASONS, ConfigError
-from pipeline.output import Index, Output, OutputBackend, left_out, read_runs
+from pipeline.output import Index, Output, ReadableOutput, left_out, read_runs
 from pipeline.output.copies import Copies
 from pipeline.run.options import RunOptions
 from pipeline.run.plan import ExtractionPlan
@@ -57,7 +57,7 @@ _LINES_READ = 5000
 """Enough to meet every fingerprint of an output whose runs all ended before they could write their summary."""
 
 
-def equate_former(app: AppConfig, plan: ExtractionPlan, *, index: Index, backend: OutputBackend) -> None:
+def equate_former(app: AppConfig, plan: ExtractionPlan, *, index: Index, backend: ReadableOutput) -> None:
     """Let records that carry a fingerprint of the former formula count as what is asked now, where they are.
 
     That formula held the context size: those of the configured providers are tried first, then those that the output
@@ -78,7 +78,7 @@ def equate_former(app: AppConfig, plan: ExtractionPlan, *, index: Index, backend
         others(contexts | _contexts_of_records(backend))
 
 
-def _contexts_of_records(backend: OutputBackend) -> set[int]:
+def _contexts_of_records(backend: ReadableOutput) -> set[int]:
     lines = (json.loads(line) for line, _ in islice(backend.records("results"), _LINES_READ))
     return {line["context_length"] for line in lines if isinstance(line.get("context_length"), int)}
 

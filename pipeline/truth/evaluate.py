@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.errors import EXIT_FAILURES, EXIT_OK, ConfigError
-from pipeline.output.backend import OutputBackend
+from pipeline.output.backend import ReadableOutput
 from pipeline.output.runs import read_runs
 from pipeline.report.numbers_text import documents_per_second
 from pipeline.truth.eval_json import evaluation_json, gold_json, output_json
@@ -66,7 +66,7 @@ class Evaluation:
         return EXIT_OK if all(gate.passed for gate in self.gates) else EXIT_FAILURES
 
 
-def evaluate(outputs: Sequence[tuple[str, OutputBackend]], options: EvalOptions, *, now: str) -> Evaluation:
+def evaluate(outputs: Sequence[tuple[str, ReadableOutput]], options: EvalOptions, *, now: str) -> Evaluation:
     """Grade outputs, of which the first is the reference; ConfigError when gold, fields or gates do not fit them."""
     runs = read_runs(outputs[0][1])
     if options.schema is None:
@@ -144,7 +144,7 @@ def _question(runs: Sequence[Mapping[str, Any]], output: str) -> tuple[str | Non
     raise ConfigError(f"{output}: holds no completed run, need the output of a run")
 
 
-def _graded(name: str, backend: OutputBackend, gold: Gold, fields: ObjectField, options: EvalOptions) -> GradedOutput:
+def _graded(name: str, backend: ReadableOutput, gold: Gold, fields: ObjectField, options: EvalOptions) -> GradedOutput:
     """Grade one output; ConfigError when not one of the gold documents is in it."""
     ids = {id for id, _ in gold.documents}
     output = grade_output(name, read_last_records(backend, ids), gold, fields, part=options.part)

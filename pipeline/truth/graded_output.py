@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from pipeline.output.backend import OutputBackend
+from pipeline.output.backend import ReadableOutput
 from pipeline.output.record_keys import KINDS
 from pipeline.truth.gold import SAMPLE, Gold, GoldDocument
 from pipeline.truth.graded_fields import ObjectField
@@ -81,7 +81,7 @@ class GradedOutput:
         ]
 
 
-def read_last_records(backend: OutputBackend, ids: Collection[str]) -> dict[str, LastRecord]:
+def read_last_records(backend: ReadableOutput, ids: Collection[str]) -> dict[str, LastRecord]:
     """Return the last record of each of these documents that the output has."""
     records: dict[str, LastRecord] = {}
     for kind in KINDS:

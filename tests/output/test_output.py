@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import OutputConfig
 from pipeline.errors import ConfigError, InternalError, OutputError
-from pipeline.output import Output, folder_of, scan
+from pipeline.output import Output, backend_of, folder_of, scan
 from pipeline.output.line_file import LineFile
 from pipeline.output.lines import RECENT_BYTES, last_object, mend
 from pipeline.output.record_files import records_by_run
@@ -136,6 +136,15 @@ def test_a_record_that_no_run_could_read_is_not_written(tmp_path: Path) -> None:
     lines.append(LINES[0])
     lines.close()
     assert lines.path.read_bytes() == LINES[0]
+
+
+@pytest.mark.parametrize("uri", ["out", "s3://bucket/out"])
+def test_nothing_is_appended_to_an_output_that_was_not_started(tmp_path: Path, uri: str) -> None:
+    """A wrong order of calls is a fault of the program, and says which call is missing; no request is sent."""
+    config = OutputConfig(uri=str(tmp_path / uri) if "://" not in uri else uri)
+    stamp = Stamp(1, "run")
+    with pytest.raises(InternalError, match="`start` comes before"):
+        backend_of(config).append(b"{}\n", key_of_outcome(result("a"), stamp))
 
 
 def test_mending_says_the_name_and_the_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
