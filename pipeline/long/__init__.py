@@ -1,0 +1,8 @@
+"""Places in long texts, as pure functions: where a quote occurs in a document.
+
+It must not read configuration, files or a schema; everything but `errors`, `records` and `config` may import it.
+"""
+
+from pipeline.long.quotes import MatchKind as MatchKind
+from pipeline.long.quotes import QuotePlace as QuotePlace
+from pipeline.long.quotes import find_quotes as find_quotes

@@ -1,0 +1,210 @@
+"""The places of quotes in a document's text; never a similar passage, only one that is the quote.
+
+    places = find_quotes(["landed in Rotterdam", …], document.text)
+    for place in places:                      # in the order of the quotes; None: not in the text
+        document.text[place.start : place.end]
+
+Places are counts of Unicode code points in the text, from 0, with the end excluded. The first way that finds it counts:
+
+    exact     text[start:end] is the quote
+    folded    both are equal after folding (folding.py); the place covers whole clusters
+    edges     as folded, but for punctuation at either end and the case of the first letter: models write a capital and
+              a full stop when they quote the middle of a sentence. Three words and 12 letters must remain
+
+Equal quotes take their occurrences in order; with more quotes than occurrences the others take the first. Every search
+is linear in the text, which is folded only when a quote is not in it as it stands.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pipeline.long.folding import FoldedText, LineEnd, folded
+
+MatchKind = Literal["exact", "folded", "edges"]
+Span = tuple[int, int]
+
+GAP = "\ud800"
+"""Between two parts of a text that are searched together; half a character, which no quote holds."""
+_LEAST_WORDS, _LEAST_LETTERS = 3, 12
+_MOST_DIVIDED = 1000
+"""Occurrences that divide a cluster before a quote is given up; real texts have hardly any."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuotePlace:
+    """text[start:end] is the quote, as `match` says; `count`: how often it occurs in what was searched."""
+
+    start: int
+    end: int
+    match: MatchKind
+    count: int
+
+
+def find_quotes(
+    quotes: Sequence[str], text: str, *, spans: Sequence[Span] | None = None, shown: str = ""
+) -> list[QuotePlace | None]:
+    """Return the place of each quote in the text; None for one that does not occur, or that is blank.
+
+    `spans`: the parts of the text that the model saw, in order; no quote reaches from one into the next. None: all.
+    `shown`: these parts as they were in the prompt, with a space in each special token, where that differs (the parts
+    of `joined`, broken up); a quote may be copied from there.
+    """
+    parts = _Parts(text, [(0, len(text))] if spans is None else spans, shown)
+    found = {quote: parts.find(quote, number) for quote, number in Counter(quotes).items()}
+    taken: Counter[str] = Counter()
+    places: list[QuotePlace | None] = []
+    for quote in quotes:
+        occurrences = found[quote]
+        number = taken[quote]
+        taken[quote] += 1
+        places.append(occurrences[number if number < len(occurrences) else 0] if occurrences else None)
+    return places
+
+
+def joined(text: str, spans: Sequence[Span]) -> str:
+    """Return the parts of a text with GAP between them."""
+    return text if list(spans) == [(0, len(text))] else GAP.join(text[start:end] for start, end in spans)
+
+
+class _Parts:
+    """The searched parts of a text. Folded forms are made when they are needed, and kept."""
+
+    def __init__(self, text: str, spans: Sequence[Span], shown: str) -> None:
+        self._spans = spans
+        self._seen = _Searched(joined(text, spans))
+        self._shown = _Searched(shown) if shown else None
+        self._inserted: list[int] | None = None
+
+    def find(self, quote: str, number: int) -> list[QuotePlace]:
+        """Return the first `number` places of a quote, each with the count of all; empty when there is none."""
+        if not quote.strip():
+            return []
+        if places := self._seen.exact(quote, number) or self._seen.folded(quote, number):
+            return list(map(self._in_text, places))
+        if self._shown is not None and (places := self._shown.folded(quote, number)):
+            return [self._in_text(self._unbroken(place)) for place in places]
+        if places := self._seen.edges(quote, number):
+            return list(map(self._in_text, places))
+        if self._shown is not None:
+            return [self._in_text(self._unbroken(place)) for place in self._shown.edges(quote, number)]
+        return []
+
+    def _in_text(self, place: QuotePlace) -> QuotePlace:
+        """Return a place in the joined parts as one in the whole text."""
+        before = 0
+        for start, end in self._spans:
+            if place.start < before + end - start:
+                shift = start - before
+                return replace(place, start=place.start + shift, end=place.end + shift)
+            before += end - start + len(GAP)
+        raise AssertionError("a place lies in one of the parts")
+
+    def _unbroken(self, place: QuotePlace) -> QuotePlace:
+        """Return a place in what was shown as one in the joined parts."""
+        if self._inserted is None:
+            assert self._shown is not None
+            self._inserted = _inserted_spaces(self._seen.text, self._shown.text)
+        start, end = (at - bisect_left(self._inserted, at) for at in (place.start, place.end))
+        return replace(place, start=start, end=end)
+
+
+class _Searched:
+    """One text with its folded forms."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._folded: dict[LineEnd, FoldedText] = {}
+
+    def exact(self, quote: str, number: int) -> list[QuotePlace]:
+        """Return the places of the quote as it stands."""
+        starts: list[int] = []
+        at = self.text.find(quote)
+        while at >= 0 and len(starts) < number:
+            starts.append(at)
+            at = self.text.find(quote, at + len(quote))
+        count = len(starts) + (self.text.count(quote, at) if at >= 0 else 0)
+        return [QuotePlace(start, start + len(quote), "exact", count) for start in starts]
+
+    def folded(self, quote: str, number: int) -> list[QuotePlace]:
+        """Return the places of what folds to the same as the quote."""
+        for line_end in LineEnd:
+            if places := self._of_folded(folded(quote, line_end), line_end, "folded", number):
+                return places
+        return []
+
+    def edges(self, quote: str, number: int) -> list[QuotePlace]:
+        """Return the places of the quote without punctuation around it and with its first letter in either case."""
+        for line_end in LineEnd:
+            core = _core(folded(quote, line_end))
+            if not core:
+                return []
+            for needle in dict.fromkeys((core, core[0].swapcase() + core[1:])):
+                if places := self._of_folded(needle, line_end, "edges", number, is_word=needle is not core):
+                    return places
+        return []
+
+    def _of_folded(
+        self, needle: str, line_end: LineEnd, match: MatchKind, number: int, *, is_word: bool = False
+    ) -> list[QuotePlace]:
+        """Return the places of a folded quote; `is_word`: it begins with the beginning of a word."""
+        if not needle:
+            return []
+        source = self._fold(line_end)
+        spans: list[Span] = []
+        divided = 0
+        at = source.text.find(needle)
+        while at >= 0 and len(spans) < number and divided < _MOST_DIVIDED:
+            inside = is_word and at > 0 and source.text[at - 1].isalnum()
+            span = None if inside else source.span(at, at + len(needle))
+            if span is None:
+                divided += 1
+            else:
+                spans.append(span)
+            at = source.text.find(needle, at + (1 if span is None else len(needle)))
+        count = len(spans) + (source.text.count(needle, at) if at >= 0 else 0)
+        return [QuotePlace(start, end, match, count) for start, end in spans]
+
+    def _fold(self, line_end: LineEnd) -> FoldedText:
+        """Return a folded form; the three are one for a text without hyphens at line ends."""
+        plain = self._folded.get(LineEnd.REMOVED)
+        if plain is not None and plain.hyphens == 0:
+            return plain
+        if line_end not in self._folded:
+            self._folded[line_end] = FoldedText(self.text, line_end)
+        return self._folded[line_end]
+
+
+def _core(quote: str) -> str:
+    """Return a folded quote without punctuation at its ends; "" when too little of it remains."""
+    start, end = 0, len(quote)
+    while start < end and _is_edge(quote[start]):
+        start += 1
+    while end > start and _is_edge(quote[end - 1]):
+        end -= 1
+    core = quote[start:end]
+    is_enough = len(core.split()) >= _LEAST_WORDS and sum(map(str.isalpha, core)) >= _LEAST_LETTERS
+    return core if is_enough else ""
+
+
+def _is_edge(char: str) -> bool:
+    return char.isspace() or unicodedata.category(char).startswith("P")
+
+
+def _inserted_spaces(text: str, shown: str) -> list[int]:
+    """Return the places of the spaces in `shown` that are not in the text.
+
+    Each stands within a special token, where the text has no white space: the text never has a space there.
+    """
+    inserted: list[int] = []
+    at = shown.find(" ")
+    while at >= 0:
+        if text[at - len(inserted) : at - len(inserted) + 1] != " ":
+            inserted.append(at)
+        at = shown.find(" ", at + 1)
+    return inserted

@@ -1,0 +1,271 @@
+"""Places of quotes: exact where the quote stands as it is, else where both fold to the same; nothing similar."""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.documents.special_tokens import break_special_tokens
+from pipeline.long import QuotePlace, find_quotes
+from pipeline.long.folding import FoldedText, LineEnd, folded
+from pipeline.long.quotes import joined
+
+NEWS = "Three ships reached Rotterdam; the first two were unloaded before noon, the third waits."
+
+
+def place_of(quote: str, text: str, **more: object) -> QuotePlace | None:
+    """The place of one quote."""
+    return find_quotes([quote], text, **more)[0]  # type: ignore[arg-type]
+
+
+def found(quote: str, text: str, **more: object) -> tuple[str, str] | None:
+    """How a quote was found, and what stands at its place."""
+    place = place_of(quote, text, **more)
+    return None if place is None else (place.match, text[place.start : place.end])
+
+
+class TestExamples:
+    """The examples of the specification, and the rows of its rules."""
+
+    def test_a_quote_that_stands_there_is_exact(self) -> None:
+        """Its place is what `find` gives, its count what `count` gives."""
+        assert place_of("the", "the cat, the dog") == QuotePlace(0, 3, "exact", 2)
+
+    @pytest.mark.parametrize(
+        ("quote", "there"),
+        [
+            ('"soft landing"', "“soft landing”"),
+            ("the bank's own", "the bank’s own"),
+            ("office", "o\ufb03ce"),
+            ("international", "inter-\nnational"),
+            ("international", "inter-  \r\n  national"),
+            ("international", "inter\u00adnational"),
+            ("international", "inter\u00ad\nnational"),
+            ("long-term", "long-\nterm"),
+            ("long- term", "long-\nterm"),
+            ("long-term", "long\u2011term"),
+            ("2019-2020", "2019\u20132020"),
+            ("two words", "two \n\t words"),
+            ("two words", "two\u00a0words"),
+            ("two  words", "two words"),
+            ("caf\u00e9s", "cafe\u0301s"),
+            ("cafe\u0301s", "caf\u00e9s"),
+            ("\uac00", "\u1100\u1161"),
+            ("ガス", "ｶﾞｽ"),
+            ("ABC 12", "ＡＢＣ\u3000１２"),
+            ("zero", "ze\u200bro"),
+            ("1 km2", "1 km²"),
+            ("« so »", "“ so ”"),
+            ("人、山", "人\u200b、山"),
+        ],
+    )
+    @pytest.mark.parametrize("around", [("", ""), ("before ", " after"), ("«\u00a0ﬁrst\n\n", "\u00a0»\n")])
+    def test_a_folded_quote_has_the_place_of_what_stands_there(
+        self, quote: str, there: str, around: tuple[str, str]
+    ) -> None:
+        """All of it and no more."""
+        assert found(quote, there.join(around)) == ("folded", there)
+
+    @pytest.mark.parametrize(
+        "quote",
+        [
+            "The first two were unloaded before noon.",
+            "…the first two were unloaded before noon…",
+            "“The first two were unloaded before noon!”",
+            "[...] the first two were unloaded before noon",
+            "the first  two were unloaded before noon.",
+        ],
+    )
+    def test_punctuation_at_the_ends_and_the_first_capital_may_differ(self, quote: str) -> None:
+        """Models write a capital and a full stop when they quote the middle of a sentence."""
+        assert found(quote, NEWS) == ("edges", "the first two were unloaded before noon")
+
+    @pytest.mark.parametrize(
+        ("quote", "text"),
+        [
+            ("The First two were unloaded before noon.", NEWS),
+            ("the first two were, unloaded before noon", NEWS),
+            ("first two.", NEWS),
+            ("unloaded before.", NEWS),
+            ("it is so.", "and it is so, always"),
+            ("Art of the deal is known", "the part of the deal is known"),
+            ("the first two […] before noon", NEWS),
+            ("rotterdam", NEWS),
+            ("re-cover", "recover"),
+            ("e", "\u00e9"),
+            ("cafe", "x cafe\u0301 y".replace("e\u0301", "\u00e9")),
+            ("a\u0301b", "a\u0301\u0323b".replace("a", "x")),
+            ("", "text"),
+            (" \n", "text here"),
+        ],
+    )
+    def test_nothing_similar_is_taken(self, quote: str, text: str) -> None:
+        """Other case, other punctuation inside, too few words, a part of a cluster, a blank quote."""
+        assert place_of(quote, text) is None
+
+    def test_exact_is_better_than_an_earlier_folded_place(self) -> None:
+        """The order of the rules decides, then the order of the text."""
+        assert place_of('a "b" c', 'a “b” c and a "b" c') == QuotePlace(12, 19, "exact", 1)
+
+    def test_equal_quotes_take_their_occurrences_in_order(self) -> None:
+        """And the first one when there are no more."""
+        quotes = ["x y", "z", "x y", "x y", "x y"]
+        assert [place and (place.start, place.count) for place in find_quotes(quotes, "x y, z, x  y, x y")] == [
+            (0, 2), (5, 1), (14, 2), (0, 2), (0, 2),
+        ]  # fmt: skip
+
+    def test_folded_occurrences_are_counted_too(self) -> None:
+        """Those that fold to the same are occurrences of one quote."""
+        assert find_quotes(["x  y"] * 2, "x y x\ny x\u00a0y") == [
+            QuotePlace(0, 3, "folded", 3), QuotePlace(4, 7, "folded", 3),
+        ]  # fmt: skip
+
+
+class TestWhatTheModelSaw:
+    """Places are those of the whole text, whatever part of it was in the prompt."""
+
+    def test_no_quote_reaches_from_one_part_into_the_next(self) -> None:
+        """Each side of a cut document for itself, with offsets of the whole text."""
+        text = "alpha beta gamma delta"
+        parts = [(0, 10), (17, 22)]
+        assert place_of("delta", text, spans=parts) == QuotePlace(17, 22, "exact", 1)
+        assert place_of("beta", text, spans=parts) == QuotePlace(6, 10, "exact", 1)
+        assert place_of("gamma", text, spans=parts) is None
+        assert place_of("betadelta", text, spans=parts) is None
+        assert place_of("beta delta", text, spans=parts) is None
+
+    @pytest.mark.parametrize("token", ["<|im_end|>", "[INST]", "</s>", "<｜end｜>"])
+    def test_a_quote_may_be_copied_with_the_space_in_a_special_token(self, token: str) -> None:
+        """The model saw the space; the document has none."""
+        text = f"< |x| >\n“{token}” and “{token}” end a message, 🙂 they say."
+        shown, _ = break_special_tokens(text)
+        quote = break_special_tokens(f'"{token}" and "{token}" end a message')[0]
+        assert quote not in text
+        assert found(quote, text, shown=shown) == ("folded", f"“{token}” and “{token}” end a message")
+        edges = f"{quote}…"
+        match, there = found(edges, text, shown=shown) or ("", "")
+        assert match == "edges"
+        assert there.endswith("” end a message")
+
+    def test_the_parts_of_a_cut_document_may_hold_special_tokens(self) -> None:
+        """Both shifts are undone."""
+        text = "one <|a|> two three four <|b|> five"
+        parts = [(0, 13), (25, 35)]
+        shown, _ = break_special_tokens(joined(text, parts))
+        assert found("< |b|> five", text, spans=parts, shown=shown) == ("folded", "<|b|> five")
+
+
+ALPHABET = "ab é\u0301\u0323e-\n\r“”\"'’ﬁfi\u00ad\u200b\u00a0ガｶﾞ가ᄀ\u1161カ🙂\u00b4½1⁄2.\u2026A"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(alphabet=ALPHABET, max_size=14), st.text(alphabet=ALPHABET, min_size=1, max_size=6))
+def test_a_place_is_found_exactly_where_a_part_of_the_text_folds_to_the_quote(text: str, quote: str) -> None:
+    """Against all parts of the text: a place folds equal; without one no part that keeps clusters whole does."""
+    place = place_of(quote, text)
+    if place is None:
+        assert quote not in text or not quote.strip()
+        for line_end in LineEnd:
+            wanted = folded(quote, line_end)
+            assert not wanted or wanted not in _parts(text, line_end)
+    elif place.match == "exact":
+        assert (place.start, place.count) == (text.find(quote), text.count(quote))
+    else:
+        there = text[place.start : place.end]
+        assert any(folded(there, line_end) == folded(quote, line_end) for line_end in LineEnd)
+
+
+def _parts(text: str, line_end: LineEnd) -> set[str]:
+    """The folded forms of all parts of a text that divide no cluster, as they are within the text."""
+    whole = FoldedText(text, line_end)
+    size = len(whole.text)
+    return {whole.text[i:j].strip() for i in range(size) for j in range(i + 1, size + 1) if whole.span(i, j)}
+
+
+WORDS = st.lists(
+    st.sampled_from(
+        ["ships", "office", "naïve", "“soft", "landing”", "two-thirds", "été", "日本", "e\u0301t", "—", "ガス"]
+    ),
+    min_size=1,
+    max_size=6,
+).map(" ".join)
+
+
+@st.composite
+def planted(draw: st.DrawFn) -> tuple[str, str, int, int]:
+    """A quote, a text that holds it in another spelling, and the place of it."""
+    quote = draw(WORDS)
+    spelt = quote
+    if draw(st.booleans()):
+        spelt = unicodedata.normalize(draw(st.sampled_from(["NFD", "NFC"])), spelt)
+    for old, new in draw(
+        st.lists(
+            st.sampled_from([
+                *((" ", "\n"), (" ", " \n\t "), (" ", "\u00a0"), ("ffi", "\ufb03"), ("“", '"'), ("”", "″"), ("—", "-")),
+                *(("-", "\u2011"), ("land", "lan\u00add"), ("ガ", "ｶﾞ"), ("本", "\ufeff本"), ("ship", "ship-\n")),
+                *(("offi", "of-\n  fi"), ("ï", "i\u0308"), ("s", "ｓ")),
+            ]),
+            max_size=4,
+            unique=True,
+        )
+    ):  # fmt: skip
+        spelt = spelt.replace(old, new)
+    before, after = draw(st.sampled_from([("", ""), ("Der ﬁrst: ", "."), ("x\u00a0 ", "\r\n"), ("🙂\n", " 🙂")]))
+    return quote, before + spelt + after, len(before), len(before) + len(spelt)
+
+
+@settings(max_examples=200, deadline=None)
+@given(planted())
+def test_a_planted_quote_is_found_at_its_place(case: tuple[str, str, int, int]) -> None:
+    """Whatever admitted spelling it has in the text; the place begins and ends with it."""
+    quote, text, start, end = case
+    place = place_of(quote, text)
+    assert place is not None
+    assert (place.start, place.end) == (start, end)
+    assert any(folded(text[start:end], each) == folded(quote, each) for each in LineEnd)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, len(NEWS) - 13), st.integers(12, 60), st.data())
+def test_a_quote_with_one_other_letter_is_never_found(start: int, size: int, data: st.DataObject) -> None:
+    """However long the rest of it is."""
+    quote = NEWS[start : start + size]
+    letters = [number for number, char in enumerate(quote) if char.isalpha()]
+    at = data.draw(st.sampled_from(letters))
+    other = data.draw(st.sampled_from([char for char in "abcxyz" if char != quote[at].lower()]))
+    mutated = quote[:at] + other + quote[at + 1 :]
+    assert place_of(mutated, NEWS) is None
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=20) | st.text(alphabet=ALPHABET, max_size=10))
+def test_folding_twice_changes_nothing(text: str) -> None:
+    """A folded text is its own folded form, so that a place folds to what its quote folds to."""
+    once = folded(text, LineEnd.SPACED)
+    assert folded(once, LineEnd.SPACED) == once
+
+
+@pytest.mark.parametrize(
+    ("unit", "quote"),
+    [
+        ("a", "a" * 200 + "b"),
+        ("a\u0301", "a\u0301  " * 50),
+        ("\u0301", "  \u0301" * 50),
+        ("कि ", "ि  " + "कि " * 60 + "क"),
+        ("-\n", "-\n  " * 100),
+        ("ab-\n", "abab  ab"),
+        ("the first two were ", "The  first two were the first two were x"),
+        ("<|a|>", "< |a|>  x"),
+    ],
+)
+def test_repeats_take_linear_time(unit: str, quote: str) -> None:
+    """Half a million characters that match almost everywhere, and twenty quotes."""
+    text = unit * (500_000 // len(unit))
+    shown, _ = break_special_tokens(text)
+    begun = time.process_time()
+    find_quotes([quote + str(number) * (number % 3) for number in range(20)], text, shown=shown)
+    assert time.process_time() - begun < 10
