@@ -19,6 +19,7 @@ from pipeline.cli.flags import add_config_flags, count
 from pipeline.config import AppConfig
 from pipeline.config.resolved_agent import EXAMPLE_TURN
 from pipeline.documents import FORMATS, ListingCounts, load_entries
+from pipeline.documents.conversions import how_to_convert
 from pipeline.documents.metadata_names import METADATA, aliases_of, is_filled
 from pipeline.errors import EXIT_FAILURES, EXIT_LATER, EXIT_OK, REASONS, ConfigError, TryLaterError
 from pipeline.llm.failover import Failover
@@ -51,7 +52,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     entries = list(islice(load_entries(app.input, output=None, counts=counts), arguments.limit))
     if not entries:
         uris = ", ".join(source.uri for source in app.input.uri)
-        raise ConfigError(f"try: got {visible(uris)}, which holds no document; formats: {' '.join(FORMATS)}")
+        advice = next(filter(None, map(how_to_convert, counts.ignored)), f"formats: {' '.join(FORMATS)}")
+        raise ConfigError(f"try: got {visible(uris)}, which holds no document; {advice}")
     try:
         for warning in schema_warnings(plan):
             write_out(visible(f"warning: {warning}"))

@@ -24,6 +24,7 @@ from pipeline.documents.containers import (
     is_damaged,
     piece_entries,
 )
+from pipeline.documents.conversions import how_to_convert
 from pipeline.documents.extras import how_to_install, is_missing
 from pipeline.documents.files import Damage, ListedFile, read_file
 from pipeline.documents.known_encoding import encoding_of
@@ -240,7 +241,8 @@ def _unsupported(file: ListedFile, extension: str, *, rules: EntryRules) -> Iter
     if rules.config.unsupported == "ignore":
         rules.ignore(kind)
         return
-    yield _failed(file, DocumentError("unsupported_format", f"files with the extension {kind} are not supported"))
+    message = how_to_convert(extension) or f"files with the extension {kind} are not supported"
+    yield _failed(file, DocumentError("unsupported_format", message))
 
 
 def extension_of(name: str) -> str:

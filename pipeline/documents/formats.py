@@ -16,12 +16,16 @@ from pipeline.documents.json_file import JSON_LINES, look_at_json
 from pipeline.documents.mail import decode_mail
 from pipeline.documents.mbox import is_mailbox, split_mailbox
 from pipeline.documents.msg import decode_msg
+from pipeline.documents.office import decode_office
 from pipeline.documents.pdf import decode_pdf
 from pipeline.documents.tables import split_records, split_tabbed_records
 
 _TEXT = Format("text", decode_text)
 _MAILBOX = Format("mail", decode_mail, split=split_mailbox, heavy=True)
 _HTML = Format("html", decode_html, extra="html", heavy=True)
+_WORD = Format("docx", decode_office, heavy=True)
+_SLIDES = Format("pptx", decode_office, heavy=True)
+_WORKBOOK = Format("xlsx", decode_office, heavy=True)
 
 
 def _look_at_mail(stream: BinaryIO, container: Container) -> Format | None:  # noqa: ARG001 (a mailbox needs no setting)
@@ -47,6 +51,14 @@ FORMATS: Mapping[str, Format] = {
     ".eml": Format("mail", decode_mail, heavy=True, look=_look_at_mail),
     ".mbox": _MAILBOX,
     ".msg": Format("msg", decode_msg, extra="mail", heavy=True),
+    ".docx": _WORD,
+    ".docm": _WORD,
+    ".pptx": _SLIDES,
+    ".pptm": _SLIDES,
+    ".ppsx": _SLIDES,
+    ".ppsm": _SLIDES,
+    ".xlsx": _WORKBOOK,
+    ".xlsm": _WORKBOOK,
 }
 """Formats by lower-case suffix, without the suffix of a compression."""
 

@@ -17,6 +17,9 @@ FILLED: Mapping[str, tuple[str, ...]] = {
     "pdf": ("title", "author", "date", "pages"),
     "mail": MAIL,
     "msg": ("subject", "from", "date"),
+    "docx": ("title", "author", "date"),
+    "pptx": ("title", "author", "date", "slides"),
+    "xlsx": ("title", "author", "date", "sheets"),
 }
 """Format → the names that its documents fill, as far as a document has them. A format that is missing here (JSON, JSON
 Lines, CSV) fills one for each field or column beside the text."""

@@ -1,0 +1,162 @@
+"""The text of a presentation: each slide with its notes and comments, then what its masters show on every slide."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from pipeline.documents.office.drawings import Drawings
+from pipeline.documents.office.flow import Flow
+from pipeline.documents.office.package import Package
+from pipeline.documents.office.text_reader import Rules, TextReader
+from pipeline.documents.office.word import comment
+
+_BESIDE_NOTES = frozenset({"sldNum", "dt", "hdr", "ftr", "sldImg"})
+_ANY = "*"
+
+
+def slide_lines(package: Package, main: str, notes: Counter[str]) -> list[str]:
+    """Return the lines of a presentation; `notes` receives what its record has to note, `slides` their number."""
+    order = _Order()
+    package.read(main, order)
+    relations = package.relations(main)
+    slides = [relation.part for id in order.slides if (relation := relations.get(id)) is not None]
+    authors = _Authors()
+    for kind in ("commentAuthors", "authors"):
+        for part in package.related(main, kind):
+            package.read(part, authors)
+    lines: list[str] = []
+    layouts: dict[str, None] = {}
+    for number, slide in enumerate(slides, 1):
+        if slide is None or slide not in package:
+            notes["slides_skipped"] += 1
+            continue
+        lines += _slide(package, slide, number, authors.names, notes)
+        layouts |= dict.fromkeys(package.related(slide, "slideLayout"))
+    masters = dict.fromkeys(part for layout in layouts for part in package.related(layout, "slideMaster"))
+    seen = set(lines)
+    for part in (*masters, *layouts):
+        lines += [line for line in _shapes(package, part, notes, without=frozenset({_ANY})) if line not in seen]
+    notes["slides"] = len(slides)
+    return lines
+
+
+def _slide(package: Package, slide: str, number: int, authors: Mapping[str, str], notes: Counter[str]) -> list[str]:
+    hidden: list[bool] = []
+    shapes = _shapes(package, slide, notes, hidden=hidden)
+    notes["hidden_slides"] += bool(hidden)
+    lines = [f"Slide {number}{' (hidden)' if hidden else ''}", *shapes]
+    for part in package.related(slide, "notesSlide"):
+        spoken = _shapes(package, part, notes, without=_BESIDE_NOTES)
+        notes["speaker_notes_added"] += bool(spoken)
+        lines += ["Notes:", *spoken] if spoken else []
+    for part in package.related(slide, "comments"):
+        found = _Comments(authors)
+        package.read(part, found)
+        notes["comments_added"] += len(found.lines)
+        lines += found.lines
+    return lines if len(lines) > 1 else []
+
+
+def _shapes(
+    package: Package,
+    part: str,
+    notes: Counter[str],
+    *,
+    without: frozenset[str] = frozenset(),
+    hidden: list[bool] | None = None,
+) -> list[str]:
+    """Return the lines of the shapes of a part, but those of the placeholders of these types."""
+    flow = Flow()
+    dropped: list[bool] = []
+
+    def begin(_: Mapping[str, str]) -> None:
+        dropped.append(False)
+        flow.begin_box()
+
+    def placeholder(attributes: Mapping[str, str]) -> None:
+        if dropped and (_ANY in without or attributes.get("type", "obj") in without):
+            dropped[-1] = True
+
+    def end() -> None:
+        lines = flow.take_box()
+        if not dropped.pop():
+            flow.add_box(lines)
+
+    def slide(attributes: Mapping[str, str]) -> None:
+        if hidden is not None and attributes.get("show", "1") in ("0", "false"):
+            hidden.append(True)
+
+    rules = Rules(start={"p:sp": begin, "p:ph": placeholder, "p:sld": slide}, end={"p:sp": end})
+    package.read(part, TextReader(flow, rules, Drawings(package, part, notes)))
+    return flow.take_lines()
+
+
+class _Order:
+    """Reads the relations of the slides in their order."""
+
+    def __init__(self) -> None:
+        self.slides: list[str] = []
+
+    def start(self, name: str, attributes: Mapping[str, str]) -> None:
+        if name == "p:sldId":
+            self.slides.append(attributes.get("r:id", ""))
+
+    def end(self, name: str) -> None:
+        pass
+
+    def text(self, data: str) -> None:
+        pass
+
+
+class _Authors:
+    """Reads the names of those who wrote comments, by their ids."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+
+    def start(self, name: str, attributes: Mapping[str, str]) -> None:
+        if name in ("p:cmAuthor", "pc:author"):
+            self.names[attributes.get("id", "")] = attributes.get("name", "")
+
+    def end(self, name: str) -> None:
+        pass
+
+    def text(self, data: str) -> None:
+        pass
+
+
+class _Comments:
+    """Reads comments, of the old kind (`p:cm`) and of the new one, which holds its replies before its text."""
+
+    def __init__(self, authors: Mapping[str, str]) -> None:
+        self.lines: list[str] = []
+        self._authors = authors
+        self._open: list[tuple[str, list[str]]] = []
+        self._replies: list[str] = []
+        self._in_text = False
+
+    def start(self, name: str, attributes: Mapping[str, str]) -> None:
+        if name in ("p:cm", "pc:cm", "pc:reply"):
+            self._open.append((self._authors.get(attributes.get("authorId", ""), ""), []))
+        self._in_text = name in ("p:text", "a:t")
+
+    def end(self, name: str) -> None:
+        self._in_text = False
+        if not self._open:
+            return
+        author, pieces = self._open[-1]
+        if name == "a:p":
+            pieces.append(" ")
+        elif name in ("p:cm", "pc:cm", "pc:reply"):
+            self._open.pop()
+            line = [comment(author, ["".join(pieces)])] if "".join(pieces).strip() else []
+            if name == "pc:reply":
+                self._replies += line
+            else:
+                self.lines += [*line, *self._replies]
+                self._replies.clear()
+
+    def text(self, data: str) -> None:
+        if self._in_text and self._open:
+            self._open[-1][1].append(data)
