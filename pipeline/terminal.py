@@ -47,6 +47,11 @@ def width_of(stream: TextIO, environ: Mapping[str, str]) -> int:
     return max(_MIN_WIDTH, min(width or MAX_WIDTH, MAX_WIDTH))
 
 
+def unwrapped_or_width(stream: TextIO, environ: Mapping[str, str]) -> int:
+    """Return the columns of a terminal as width_of; for a file or a pipe so many that no line is wrapped."""
+    return width_of(stream, environ) if stream.isatty() else sys.maxsize
+
+
 def tinted(text: str, tint: str, *, colour: bool) -> str:
     """Return the text in a colour, or unchanged without `colour`."""
     return f"{tint}{text}{_PLAIN}" if colour and tint and text else text
@@ -57,8 +62,24 @@ def labelled(label: str, text: str, *, indent: int, width: int = MAX_WIDTH) -> l
     if not text:
         return []
     first = " " * indent + f"{label:<{LABEL - 1}} "
-    # Without break_on_hyphens, flags and file names stay whole.
-    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=" " * len(first), break_on_hyphens=False)
+    return _wrapped(text, width=width, first=first, others=" " * len(first))
+
+
+def hanging(text: str, *, indent: int, width: int = MAX_WIDTH, hang: int | None = None) -> list[str]:
+    """Return the text as lines without control characters, indented; those after the first by `hang` columns."""
+    others = " " * (indent + 2 if hang is None else hang)
+    return (
+        _wrapped(visible(text), width=width, first=" " * indent, others=others)
+        if width < sys.maxsize
+        else [" " * indent + visible(text)]
+    )
+
+
+def _wrapped(text: str, *, width: int, first: str, others: str) -> list[str]:
+    """Return the wrapped lines; flags, file names and addresses stay whole, also when they are wider than a line."""
+    return textwrap.wrap(
+        text, width, initial_indent=first, subsequent_indent=others, break_on_hyphens=False, break_long_words=False
+    )
 
 
 def pasteable(label: str, command: str, *, indent: int, width: int = MAX_WIDTH) -> list[str]:
@@ -78,7 +99,7 @@ def pasteable(label: str, command: str, *, indent: int, width: int = MAX_WIDTH) 
 
 def paragraph(text: str, *, width: int = MAX_WIDTH) -> list[str]:
     """Return the text as wrapped lines."""
-    return textwrap.wrap(visible(text), width, break_on_hyphens=False)
+    return _wrapped(visible(text), width=width, first="", others="")
 
 
 def block(text: str, *, indent: int = 2) -> str:

@@ -5,7 +5,7 @@ It must change only `accepted.jsonl`, and only under the lock of the whole outpu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pipeline.config.constraints import nearest_hint
@@ -72,3 +72,11 @@ def read_ids(name: str, *, flag: str) -> frozenset[str]:
     if not ids:
         raise ConfigError(f"{flag}: {name} holds no id, need one per line")
     return ids
+
+
+def named_documents(words: Iterable[str]) -> tuple[str, ...]:
+    """Return the documents that --ids names: each word, and for `@FILE` the ids in the file."""
+    named: dict[str, None] = {}
+    for word in words:
+        named |= dict.fromkeys(sorted(read_ids(word[1:], flag="--ids")) if word.startswith("@") else [word])
+    return tuple(named)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.config import AppConfig, OutputConfig, mask_url
+from pipeline.config.discovery import ConfigFile
 from pipeline.config.keys import misspelt_names, split_key, value_of_text
 from pipeline.config.loading import find_config, load_config, masked, parse_set
 from pipeline.errors import ConfigError
@@ -41,12 +42,18 @@ def load_app(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> Ap
         value = getattr(arguments, flag, None)
         if value is not None:
             overrides[key] = int(value) if flag == "concurrency" and value.isdigit() else value
-    return load_config(config_path(arguments, environ=environ), environ=environ, overrides=overrides)
+    return load_config(config_file(arguments, environ=environ), environ=environ, overrides=overrides)
 
 
-def config_path(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> Path | None:
-    """Return the config file: the flag's, else PIPELINE_CONFIG, else config/default.yaml if it exists, else None."""
-    return Path(arguments.config) if arguments.config else find_config(environ)
+def config_file(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> ConfigFile | None:
+    """Return the config file: the flag's, else PIPELINE_CONFIG, else the nearest one in or above this folder."""
+    return ConfigFile(Path(arguments.config)) if arguments.config else find_config(environ)
+
+
+def say_config(file: ConfigFile | None) -> None:
+    """Log that there is no config file: a setting that somebody believes to be in one is not in use."""
+    if file is None:
+        logger.info("no config file found; using built-in defaults")
 
 
 def output_config(arguments: argparse.Namespace, *, environ: Mapping[str, str], uri: str | None = None) -> OutputConfig:

@@ -1,116 +1,142 @@
-"""`pipeline check`: the resolved settings, secrets masked, then the preflight of every provider."""
+"""`pipeline check`: whether a run could start now; then the servers, the input, and the settings without secrets."""
 
 from __future__ import annotations
 
 import argparse
+import logging
+import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from pipeline.cli.arguments import load_app
+from pipeline.cli.arguments import config_file, load_app
+from pipeline.cli.check_text import (
+    INDENT,
+    CheckedServer,
+    input_lines,
+    server_lines,
+    setting_lines,
+    verdict_lines,
+)
 from pipeline.cli.flags import add_config_flags
-from pipeline.config import OutputConfig
+from pipeline.config import AppConfig, OutputConfig
 from pipeline.config.keys import provider_key
 from pipeline.config.loading import describe
 from pipeline.config.yaml_file import dump_yaml
 from pipeline.errors import EXIT_CONFIG, EXIT_LATER, EXIT_OK, PipelineError
 from pipeline.llm.capabilities import Preflight
-from pipeline.llm.provider import Provider
-from pipeline.llm.replica import Replica
-from pipeline.llm.verification import look
 from pipeline.logs import visible
 from pipeline.output import check_store, folder_of
-from pipeline.run.examination import SIDE_BY_SIDE, examine, side_by_side
-from pipeline.run.plan import build_plan, schema_warnings
+from pipeline.run.examination import Server, examine_all, side_by_side
+from pipeline.run.input_survey import survey_input
+from pipeline.run.plan import ExtractionPlan, build_plan, schema_warnings
 from pipeline.run.prompt_length import proof_state
 from pipeline.run.runner import start_thread
 from pipeline.run.switching import switch_warnings
-from pipeline.terminal import write_out
+from pipeline.terminal import BOLD, hanging, tinted, unwrapped_or_width, wants_colour, write_out
 
-EXAMPLES = "example:\n  pipeline check --config config/prod.yaml"
+EXAMPLES = "examples:\n  pipeline check\n  pipeline check --config config/prod.yaml --all"
 
+REPLICA_LOGGER = "pipeline.llm.replica"
+"""It warns of a server that cannot be used, which is what this command reports anyway."""
 _EXIT_CODES = {"ok": EXIT_OK, "misconfigured": EXIT_CONFIG, "unreachable": EXIT_LATER}
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of this command."""
     add_config_flags(command)
+    command.add_argument("--all", action="store_true", help="print every setting, not only those that were changed")
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """Return 0 when the first provider passes, 2 for an error that a retry cannot fix, 3 when it is unreachable."""
+    logging.getLogger(REPLICA_LOGGER).setLevel(logging.ERROR)
     app = load_app(arguments, environ=environ)
+    file = config_file(arguments, environ=environ)
     plan = build_plan(app, stop=threading.Event())
-    write_out(dump_yaml(describe(app)))
-    write_out(f"agent {plan.agent.name} ({', '.join(plan.queries)}): {plan.agent.description}")
-    for warning in [*schema_warnings(plan), *switch_warnings(app, plan)]:
-        write_out(visible(f"warning: {warning}"))
-    codes: list[int] = []
-    for provider in plan.client.providers:
-        source = app.places.get(provider_key(provider.name, "base_url"), "the default")
-        preflights = [_examined(provider, replica, first=not codes, source=source) for replica in provider.replicas]
-        codes.append(min(EXIT_CONFIG if result.unpaid else _EXIT_CODES[result.status] for result in preflights))
-    plan.client.close()
-    return max(codes[0], _check_output(app.output))
+    try:
+        checked = _examined(app, plan)
+        survey = survey_input(app, plan)
+    finally:
+        plan.client.close()
+    codes = [_code_of(own) for own in _by_provider(checked)]
+    output_code, output_line = _output(app.output)
+    code = max(codes[0], output_code)
+    warnings = [*schema_warnings(plan), *switch_warnings(app, plan)]
+    colour = wants_colour(sys.stdout, environ)
+    width = unwrapped_or_width(sys.stdout, environ)
+    agent = f"agent {plan.agent.name} ({', '.join(plan.queries)})"
+    sections = {
+        "Servers": [line for server in checked for line in server_lines(server, width=width)],
+        "Input": list(input_lines(app, survey, width=width)),
+        "Output": [output_line],
+        "Agent": [
+            *hanging(f"{agent}: {plan.agent.description}", indent=INDENT, width=width),
+            *(line for each in warnings for line in hanging(f"warning: {each}", indent=INDENT, width=width)),
+        ],
+        "Settings": list(_settings(app, str(file.path) if file else "", every=arguments.all, width=width)),
+    }
+    write_out("\n".join(verdict_lines(checked, survey, code, colour=colour, width=width)))
+    for title, lines in sections.items():
+        write_out("\n".join(["", tinted(visible(title), BOLD, colour=colour), *lines]))
+    return code
 
 
-def _examined(provider: Provider, replica: Replica, *, first: bool, source: str) -> Preflight:
-    """What was found at one server, after it was printed, a block for each variant."""
-    place = f"{provider.name} at {replica.client.model.endpoint}"
-    found = examine(
-        provider, replica, start=start_thread, report=lambda message: write_out(visible(f"WAITING {place}: {message}"))
+def _examined(app: AppConfig, plan: ExtractionPlan) -> list[CheckedServer]:
+    """Return what was found at each server; all are examined side by side."""
+    servers = [Server(provider, replica) for provider in plan.client.providers for replica in provider.replicas]
+    found = examine_all(
+        servers,
+        start=start_thread,
+        report=lambda server, message: write_out(visible(f"WAITING {server.place}: {message}")),
     )
+    return [_checked(app, plan, server, preflight) for server, preflight in zip(servers, found, strict=True)]
+
+
+def _checked(app: AppConfig, plan: ExtractionPlan, server: Server, found: Preflight) -> CheckedServer:
+    replica = server.replica
     waits = found.status != "ok" and replica.sharing.held is not None
-    blocks = {next(iter(replica.clients)): found} if waits else replica.found
-    for variant, preflight in blocks.items():
-        if preflight.status == "ok":
-            look(replica.clients[variant])
-        named = f"{place}, variant {variant}" if len(replica.clients) > 1 else place
-        proof = proof_state(replica.clients[variant])
-        write_out("\n".join(_lines(named, preflight, first=first, proof=proof)))
-    write_out(visible(f"        address from: {source}"))
-    if replica.client.endpoint.proxy:
-        write_out(visible(f"        through the proxy {replica.client.endpoint.proxy}"))
-    if found.status == "ok" and (served := side_by_side(replica.client, start=start_thread)) is not None:
-        write_out(f"        requests side by side: {_slots(served)}")
-    return found
+    served = side_by_side(replica.client, start=start_thread) if found.status == "ok" else None
+    return CheckedServer(
+        place=server.place,
+        provider=server.provider.name,
+        is_first=server.provider is plan.client.providers[0],
+        found=found,
+        blocks={next(iter(replica.clients)): found} if waits else dict(replica.found),
+        proofs={variant: proof_state(client) for variant, client in replica.clients.items()},
+        address_from=app.places.get(provider_key(server.provider.name, "base_url"), "the default"),
+        proxy=replica.client.endpoint.proxy or "",
+        side_by_side=served,
+    )
 
 
-def _slots(served: int) -> str:
-    if served >= SIDE_BY_SIDE:
-        return f"{served} or more"
-    return f"{served} (the others wait in the server's queue; OLLAMA_NUM_PARALLEL of the server raises it)"
+def _by_provider(checked: Sequence[CheckedServer]) -> list[list[CheckedServer]]:
+    """Return the servers of each provider, in the order of the providers."""
+    names = dict.fromkeys(server.provider for server in checked)
+    return [[server for server in checked if server.provider == name] for name in names]
 
 
-def _check_output(config: OutputConfig) -> int:
-    """Return the exit code of a test write to an object store; 0 for a folder."""
+def _code_of(servers: Sequence[CheckedServer]) -> int:
+    """Return the exit code of one provider: that of its best replica."""
+    found = [server.found for server in servers]
+    return min(EXIT_CONFIG if each.unpaid else _EXIT_CODES[each.status] for each in found)
+
+
+def _output(config: OutputConfig) -> tuple[int, str]:
+    """Return the exit code of a test write to an object store, 0 for a folder, and a line about it."""
     if folder_of(config.uri) is not None:
-        return EXIT_OK
+        return EXIT_OK, visible(f"        {config.uri}")
     try:
         check_store(config)
     except PipelineError as error:
-        write_out(visible(f"FAILED  output {error}"))
-        return error.exit_code
-    write_out(visible(f"OK      output {config.uri}: conditional writes are decided by the store"))
-    return EXIT_OK
+        return error.exit_code, visible(f"FAILED  output {error}")
+    return EXIT_OK, visible(f"OK      output {config.uri}: conditional writes are decided by the store")
 
 
-def _lines(place: str, found: Preflight, *, first: bool, proof: str) -> Iterator[str]:
-    """Yield the preflight's facts of one server and variant, one per line; `proof`: how it handles long prompts."""
-    role = "provider" if first else "fallback"
-    if found.status != "ok":
-        yield visible(f"FAILED  {role} {place}: {found.message}")
+def _settings(app: AppConfig, file: str, *, every: bool, width: int) -> Iterator[str]:
+    if every:
+        yield dump_yaml(describe(app)).rstrip()
         return
-    yield visible(f"OK      {role} {place}: model {found.model}")
-    facts = {
-        "server version": found.server,
-        "context length": found.context_length and f"{found.context_length} tokens",
-        "prompt without a document": found.prompt_tokens and f"{found.prompt_tokens} tokens",
-        "long prompts": proof,
-        "model load": found.load_s and f"{found.load_s:.1f} s",
-        "schema": found.enforcement,
-        "think": None if found.think is None else str(found.think).lower(),
-        "digest": found.digest,
-    }
-    yield from (visible(f"        {name}: {fact}") for name, fact in facts.items() if fact)
-    yield from (visible(f"        not enforced: {keyword}") for keyword in found.unenforced)
-    yield from (visible(f"        warning: {warning}") for warning in found.warnings)
+    source = f"config file: {file}" if file else "no config file found; using built-in defaults"
+    yield from hanging(source, indent=INDENT, width=width)
+    yield from setting_lines(app, width=width)
+    yield from hanging("all others have their defaults: `pipeline check --all`", indent=INDENT, width=width)

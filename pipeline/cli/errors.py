@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.cli.accepting import change_accepted
-from pipeline.cli.arguments import open_to_change, output_config
+from pipeline.cli.arguments import load_app, open_to_change, output_config
 from pipeline.cli.flags import add_out, count
-from pipeline.errors import EXIT_OK, REASKED
+from pipeline.documents import possible_ids
+from pipeline.errors import EXIT_OK, REASKED, ConfigError
 from pipeline.logs import visible
 from pipeline.output import backend_of
 from pipeline.report.failures import failures, story
@@ -69,14 +70,24 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
             write_out(change_accepted(output, accept=arguments.accept, unaccept=arguments.unaccept))
         return EXIT_OK
     backend = backend_of(config)
-    shown = printable(arguments.show) if arguments.show else None  # as records have it
-    report = story(backend, shown) if shown else failures(backend, examples=arguments.examples)
+    if arguments.show:
+        report = story(backend, _ids(arguments, environ=environ))
+    else:
+        report = failures(backend, examples=arguments.examples)
     if arguments.json:
         write_out(json.dumps(report, indent=1))
     else:
         show = _story if arguments.show else _failures
         write_out("\n".join(show(report, colour=colour, width=width)))
     return EXIT_OK
+
+
+def _ids(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> list[str]:
+    """Return the ids that the name of a document may mean: as records have it, and by its path in the input."""
+    try:
+        return list(dict.fromkeys(possible_ids(arguments.show, load_app(arguments, environ=environ).input)))
+    except ConfigError:  # an output can be read without a valid configuration
+        return [printable(arguments.show)]
 
 
 def _failures(found: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:

@@ -15,6 +15,8 @@ from pipeline.config.texts import mask_url
 _SCHEDULED_WITHIN_S, _CLOCK_SKEW_S = 7 * 86400.0, 300.0
 """Job names with a minute outside of this time are not those of a CronJob: a retry is not a week late."""
 
+CONFIG_HELP = "default: $PIPELINE_CONFIG, else the nearest config/default.yaml or pipeline.yaml in this folder or above"
+
 _UNITS_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 
 
@@ -23,7 +25,7 @@ def add_config_flags(command: argparse.ArgumentParser, *, places: bool = True) -
     add = command.add_argument_group(
         "configuration (flags override the environment, the agent and the file)"
     ).add_argument
-    add("--config", metavar="FILE", help="default: $PIPELINE_CONFIG, else config/default.yaml if it exists")
+    add("--config", metavar="FILE", help=CONFIG_HELP)
     if places:
         add("--input", metavar="URI", action="append", help="path, file or glob; repeatable")
         add("--output", metavar="URI", help="folder for results, errors and the report")
@@ -43,7 +45,7 @@ def add_out(command: argparse.ArgumentParser) -> None:
 def add_storage_flags(command: argparse.ArgumentParser, *, settings: bool = True) -> None:
     """Add the flags from which the output and the options of its object store are read; `settings`: --set too."""
     add = command.add_argument_group("configuration (of the output: output.uri, output.storage)").add_argument
-    add("--config", metavar="FILE", help="default: $PIPELINE_CONFIG, else config/default.yaml if it exists")
+    add("--config", metavar="FILE", help=CONFIG_HELP)
     if settings:
         add("--set", metavar="KEY=VALUE", action="append", default=[], help="any setting by its dotted key; repeatable")
 

@@ -7,8 +7,12 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.cli.flags import add_config_flags, count, duration_s, http_url, port, started_at
+
+if TYPE_CHECKING:
+    from pipeline.run.options import RunOptions
 
 logger = logging.getLogger(__name__)
 
@@ -17,29 +21,14 @@ EXAMPLES = """examples:
   pipeline run --input data/inbox --output out --agent extractor --set vllm.model=qwen3
   pipeline run --only-failed timeout,overloaded
   pipeline run --sample 200 --output out/trial --set agent=my_agent
+  pipeline run --ids 2026/01/story.txt --redo all
   pipeline run --dry-run"""
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of this command."""
     add_config_flags(command)
-    add = command.add_argument_group("which documents").add_argument
-    add("--limit", metavar="N", type=count, help="process at most N documents; skipped ones do not count")
-    add("--sample", metavar="N", type=count, help="only N documents, a stable random sample")
-    add("--shard", metavar="I/N", help="only the documents of shard I (from 0) of N")
-    add(
-        "--only-failed",
-        metavar="REASON,...",
-        nargs="?",
-        const="",
-        help="only failed documents, of these reasons if given",
-    )
-    add("--no-retry-failed", action="store_true", help="skip failed documents")
-    add(
-        "--redo",
-        choices=("changed", "none", "all"),
-        help="which done documents to process again; default: those whose question changed",
-    )
+    _add_selection_flags(command)
     add = command.add_argument_group("execution").add_argument
     add("--max-duration", metavar="5h", type=duration_s, help="stop cleanly after this time (90s, 30m, 5h, 1h30m, 2d)")
     add(
@@ -63,6 +52,34 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     _add_metrics_flags(command)
 
 
+def _add_selection_flags(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("which documents").add_argument
+    add(
+        "--ids",
+        metavar="ID|@FILE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="only these documents, by id or path, or by the ids in a file; done ones too with --redo all",
+    )
+    add("--limit", metavar="N", type=count, help="process at most N documents; skipped ones do not count")
+    add("--sample", metavar="N", type=count, help="only N documents, a stable random sample")
+    add("--shard", metavar="I/N", help="only the documents of shard I (from 0) of N")
+    add(
+        "--only-failed",
+        metavar="REASON,...",
+        nargs="?",
+        const="",
+        help="only failed documents, of these reasons if given",
+    )
+    add("--no-retry-failed", action="store_true", help="skip failed documents")
+    add(
+        "--redo",
+        choices=("changed", "none", "all"),
+        help="which done documents to process again; default: those whose question changed",
+    )
+
+
 def _add_metrics_flags(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("metrics for Prometheus").add_argument
     add("--metrics-port", metavar="N", type=port, help="serve metrics during the run; 0: a free port, which is logged")
@@ -79,12 +96,25 @@ def _add_metrics_flags(command: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """Run to the end, write the report, print the summary; return the exit code (contract, section 8)."""
     # imported here to keep `pipeline run --help` fast
-    from pipeline.cli.arguments import config_path, load_app, same_command
-    from pipeline.run.options import RunOptions
+    from pipeline.cli.arguments import config_file, load_app, same_command, say_config
     from pipeline.run.session import run
 
+    file = config_file(arguments, environ=environ)
+    say_config(file)
+    options = _options(arguments, environ=environ, command=same_command(arguments), file=file.path if file else None)
+    return run(options, load=lambda: load_app(arguments, environ=environ), environ=environ)
+
+
+def _options(
+    arguments: argparse.Namespace, *, environ: Mapping[str, str], command: str, file: Path | None
+) -> RunOptions:
+    """Return what the flags ask of this run."""
+    from pipeline.cli.accepting import named_documents
+    from pipeline.run.options import RunOptions
+
     only = arguments.only_failed
-    options = RunOptions(
+    return RunOptions(
+        ids=named_documents(arguments.ids),
         limit=arguments.limit,
         sample=arguments.sample,
         shard=arguments.shard,
@@ -103,10 +133,9 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         metrics_textfile=arguments.metrics_textfile,
         pushgateway=_pushgateway(arguments.pushgateway, environ),
         profile_values=arguments.profile_values,
-        command=same_command(arguments),
-        config_file=config_path(arguments, environ=environ),
+        command=command,
+        config_file=file,
     )
-    return run(options, load=lambda: load_app(arguments, environ=environ), environ=environ)
 
 
 def _remaining_s(max_duration_s: float | None, started: str | None) -> float | None:

@@ -9,22 +9,24 @@ import argparse
 import json
 import sys
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from pipeline.cli.arguments import load_app
+from pipeline.cli.arguments import config_file, load_app, say_config
 from pipeline.cli.flags import add_config_flags, count
-from pipeline.config import AppConfig
+from pipeline.config import AppConfig, InputSource
 from pipeline.config.resolved_agent import EXAMPLE_TURN
-from pipeline.documents import FORMATS, ListingCounts, load_entries
+from pipeline.documents import FORMATS, ListingCounts, NamedDocuments, load_entries, possible_ids
 from pipeline.documents.conversions import how_to_convert
 from pipeline.documents.metadata_names import METADATA, aliases_of, is_filled
 from pipeline.errors import EXIT_FAILURES, EXIT_LATER, EXIT_OK, REASONS, ConfigError, TryLaterError
 from pipeline.llm.failover import Failover
 from pipeline.llm.provider import AskResult, ExtractionRequest
 from pipeline.logs import visible
+from pipeline.output import left_out
 from pipeline.output.copies import Copied
 from pipeline.records import Entry, ExtractionAttempt, Failure, Outcome, Postponed, Result
 from pipeline.run.plan import ExtractionPlan, build_plan, schema_warnings
@@ -33,12 +35,19 @@ from pipeline.run.refresh import Refresher
 from pipeline.run.runner import start_thread
 from pipeline.terminal import BOLD, DIM, GREEN, RED, block, plural, tinted, wants_colour, write_out
 
-EXAMPLES = "example:\n  pipeline try data/inbox/today.txt --agent appointments --set agents_dir=my_agents"
+EXAMPLES = """examples:
+  pipeline try 2026/01/story.txt
+  pipeline try inbox/today.txt --agent appointments --set agents_dir=my_agents"""
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of this command."""
-    command.add_argument("input", nargs="+", metavar="FILE", help="a document, or a folder or file of several")
+    command.add_argument(
+        "documents",
+        nargs="+",
+        metavar="ID|FILE",
+        help="a document of the input, by id or path; or any file or folder of documents",
+    )
     command.add_argument("--limit", metavar="N", type=count, default=10, help="at most N documents; default: 10")
     add_config_flags(command, places=False)
 
@@ -47,13 +56,9 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """Return 0 when every document gave a valid record, 1 when one failed, 3 when a server became unavailable."""
     app = _impatient(load_app(arguments, environ=environ))
     stop = threading.Event()
-    counts = ListingCounts()
+    say_config(config_file(arguments, environ=environ))
     plan = build_plan(app, stop=stop)
-    entries = list(islice(load_entries(app.input, output=None, counts=counts), arguments.limit))
-    if not entries:
-        uris = ", ".join(source.uri for source in app.input.uri)
-        advice = next(filter(None, map(how_to_convert, counts.ignored)), f"formats: {' '.join(FORMATS)}")
-        raise ConfigError(f"try: got {visible(uris)}, which holds no document; {advice}")
+    entries = list(islice(_entries(app, arguments.documents), arguments.limit))
     try:
         for warning in schema_warnings(plan):
             write_out(visible(f"warning: {warning}"))
@@ -69,6 +74,33 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
 def _impatient(app: AppConfig) -> AppConfig:
     """Return the configuration for interactive use: do not wait for an unavailable server."""
     return replace(app, runner=replace(app.runner, startup_wait_s=0.0))
+
+
+def _entries(app: AppConfig, names: Sequence[str]) -> Iterator[Entry]:
+    """Yield the named documents: as a run would take them from the input, else those of a path outside of it.
+
+    ConfigError for a name that is neither, or that holds no document.
+    """
+    outside = [name for name in names if Path(name).exists() and len(set(possible_ids(name, app.input))) == 1]
+    named = NamedDocuments([name for name in names if name not in outside], app.input)
+    if named.missing():
+        yield from named.pick(load_entries(app.input, output=left_out(app), counts=ListingCounts()))
+    for name in named.missing():
+        if Path(name).exists():  # in the input's folder, and not among its documents
+            outside.append(name)
+        else:
+            raise ConfigError(
+                f"try: got {visible(name)}: there is no such file or document of the input{named.hint(name)}"
+            )
+    if not outside:
+        return
+    config = replace(app.input, uri=tuple(InputSource(name) for name in outside))
+    counts = ListingCounts()
+    yield from load_entries(config, output=None, counts=counts)
+    if not counts.listed:
+        uris = visible(", ".join(outside))
+        advice = next(filter(None, map(how_to_convert, counts.ignored)), f"formats: {' '.join(FORMATS)}")
+        raise ConfigError(f"try: got {uris}, which holds no document; {advice}")
 
 
 def _find_server(app: AppConfig, plan: ExtractionPlan, *, stop: threading.Event) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 from pipeline.config.api_keys import read_api_key as read_api_key
 from pipeline.config.api_keys import register_provider_secrets as register_provider_secrets
 from pipeline.config.constraints import Rule, Unacceptable, clean, hints_of, nearest, shown, unknown_key
+from pipeline.config.discovery import ConfigFile, placed
+from pipeline.config.discovery import find_config as find_config
 from pipeline.config.keys import env_names, known_keys, sections, split_key, top_keys, value_of_text
 from pipeline.config.misplaced import misplaced_settings
 from pipeline.config.models import AppConfig, OllamaConfig, ProviderConfig, ValueSource, VLLMConfig, rule_of
@@ -39,14 +41,6 @@ class _Given:
     place: str
 
 
-def find_config(environ: Mapping[str, str]) -> Path | None:
-    """Return the file to read when no flag names one: PIPELINE_CONFIG, else config/default.yaml if it exists."""
-    if environ.get("PIPELINE_CONFIG"):
-        return Path(environ["PIPELINE_CONFIG"])
-    usual = Path("config/default.yaml")
-    return usual if usual.is_file() else None
-
-
 def parse_set(text: str) -> tuple[str, str]:
     """Split `key=value` into the dotted key and the text; load_config converts the text."""
     key, equals, value = text.partition("=")
@@ -56,7 +50,7 @@ def parse_set(text: str) -> tuple[str, str]:
 
 
 def load_config(
-    path: str | Path | None = None,
+    path: str | Path | ConfigFile | None = None,
     *,
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, object] | None = None,
@@ -68,14 +62,15 @@ def load_config(
     errors: list[str] = []
     environ = os.environ if environ is None else environ
     given = {key: _Given(value, "default", place) for key, (value, place) in host_variable(environ).items()}
-    given |= {} if path is None else _of_file(load_yaml(path), str(path), errors)
+    file = path if isinstance(path, ConfigFile) or path is None else ConfigFile(Path(path))
+    given |= {} if file is None else _of_file(load_yaml(file.path), file, errors)
     given |= _of_environment(environ)
     for key, value in (overrides or {}).items():
         parsed = value_of_text(key, value) if isinstance(value, str) else value
         name, inside = split_key(key)
         before = given[name].value if name in given else None
         given[name] = _Given(_placed(parsed, inside, before), "flag", "command line")
-    place = str(path) if path is not None else "environment and command line"
+    place = str(file.path) if file is not None else "environment and command line"
     app = _assemble(given, errors, place=place)
     _register_secrets(app)
     return app
@@ -89,14 +84,16 @@ def _placed(value: object, inside: tuple[str, ...], before: Any) -> Any:
     return {**around, inside[0]: _placed(value, inside[1:], around.get(inside[0]))}
 
 
-def _of_file(tree: Mapping[str, Any], place: str, errors: list[str]) -> dict[str, _Given]:
+def _of_file(tree: Mapping[str, Any], file: ConfigFile, errors: list[str]) -> dict[str, _Given]:
     """Return the file's settings by dotted key; a value in place of a mapping is added to the errors."""
     settings: dict[str, _Given] = {}
+    place = str(file.path)
     for parts, value in _leaves((), tree, place=place, errors=errors):
         if any("." in part for part in parts):
             errors.append(f"{' / '.join(parts)}: a key with a dot in it, need nested keys ({place})")
         else:
-            settings[".".join(parts)] = _Given(value, "file", place)
+            key = ".".join(parts)
+            settings[key] = _Given(placed(key, value, file.root), "file", place)
     return settings
 
 

@@ -23,6 +23,7 @@ from pipeline.documents.formats import BY_NAME, FORMATS, format_of
 from pipeline.documents.helper_pool import POOL
 from pipeline.documents.known_encoding import to_utf8
 from pipeline.documents.listing import ListingCounts, ListingPlan, check_extras, open_origin, origin_entries
+from pipeline.documents.naming import NamedDocuments, possible_ids
 from pipeline.documents.special_tokens import break_special_tokens
 from pipeline.records import Document, Entry
 from pipeline.stores import Patience
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMATS",
     "ListingCounts",
+    "NamedDocuments",
     "break_special_tokens",
     "decode",
     "fallback_id",
@@ -40,6 +42,7 @@ __all__ = [
     "held_bytes",
     "held_sha256",
     "load_entries",
+    "possible_ids",
 ]
 
 _DEFAULT_LIMITS = InputLimits()

@@ -99,6 +99,16 @@ def _local(path: str, source: InputSource, plan: ListingPlan) -> DocumentSource:
     return _origin(files, root, source, chosen=chosen, reads=reads)
 
 
+def local_root(uri: str) -> Path | None:
+    """Return the folder from which the ids of a local input count; None for an object store."""
+    match = _SCHEME.match(uri)
+    if match is not None and match[1].lower() != "file":
+        return None
+    path = uri if match is None else unquote(urlsplit(uri.replace("?", "%3F").replace("#", "%23")).path)
+    root, _ = _root_and_glob(path)
+    return root.parent if root.is_file() else root
+
+
 def _may_be_missing(folder: Path, plan: ListingPlan) -> bool:
     """True for a new volume: no documents are needed, and only the last folder of the path is not there."""
     return plan.config.min_documents == 0 and not folder.exists() and folder.parent.is_dir()

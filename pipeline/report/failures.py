@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
+from pipeline.config.constraints import nearest_hint
 from pipeline.errors import REASONS, ConfigError, kind_of
 from pipeline.output import ReadableOutput, read_runs
 from pipeline.output.record_keys import KINDS
 
 FAILURES_VERSION = 1
 SIMILAR_IDS = 5
+COMPARED_IDS = 5000
 _KEPT = ("id", "uri", "stage", "message", "runs", "run", "finished_at")
 
 
@@ -79,17 +81,20 @@ def _agent_file(backend: ReadableOutput) -> str | None:
     return runs[-1].get("agent_file") if runs else None
 
 
-def story(backend: ReadableOutput, document_id: str) -> dict[str, Any]:
+def story(backend: ReadableOutput, ids: Sequence[str]) -> dict[str, Any]:
     """Return all records of one document, newest first, its state, and the command that retries it.
 
-    Raises ConfigError, with similar ids, when the output has no record of it.
+    `ids`: what its name may mean; the first one with a record is shown. Raises ConfigError, with similar ids, when the
+    output has no record of any.
     """
-    similar: list[str] = []
-    lines = sorted(_lines_of(backend, document_id, similar), key=lambda line: line["run"])
+    similar: dict[str, None] = {}
+    found = list(_lines_of(backend, ids, similar))
+    document_id = next((each for each in ids if any(line["id"] == each for line in found)), ids[0])
+    lines = sorted((line for line in found if line["id"] == document_id), key=lambda line: line["run"])
     with closing(backend.read()) as index:
         known = index.known(document_id)
     if not lines or known is None:
-        near = f"; there is {', '.join(map(repr, sorted(similar)))}" if similar else ""
+        near = _near(ids, similar)
         raise ConfigError(f"--show: got {document_id!r}, of which {backend.where} has no record{near}")
     newest = lines[-1]
     # While a run is in progress, the error file may still hold a failure that a later result has resolved.
@@ -108,11 +113,22 @@ def story(backend: ReadableOutput, document_id: str) -> dict[str, Any]:
     }
 
 
-def _lines_of(backend: ReadableOutput, document_id: str, similar: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield the document's records, results first; collect ids that contain the wanted one in `similar`."""
+def _near(ids: Sequence[str], known: Iterable[str]) -> str:
+    """Return the ending of a message about ids without a record: some that contain one of them, else the nearest."""
+    known = list(known)
+    within = [each for each in known if any(name in each for name in ids)][:SIMILAR_IDS]
+    if within:
+        return f"; there is {', '.join(map(repr, sorted(within)))}"
+    return nearest_hint(ids[0], known)
+
+
+def _lines_of(backend: ReadableOutput, ids: Sequence[str], others: dict[str, None]) -> Iterator[dict[str, Any]]:
+    """Yield the document's records, results first; collect other ids, those that contain a wanted one always."""
     for kind in KINDS:
         for line, head in backend.records(kind):
-            if head.id == document_id:
+            if head.id in ids:
                 yield json.loads(line)
-            elif document_id in head.id and len(similar) < SIMILAR_IDS and head.id not in similar:
-                similar.append(head.id)
+            elif len(others) < COMPARED_IDS or (
+                len(others) < COMPARED_IDS + SIMILAR_IDS and any(name in head.id for name in ids)
+            ):
+                others[head.id] = None

@@ -1,68 +1,105 @@
 """The preflight of `pipeline check`, watched: a server that is busy for others is reported while it is waited for.
 
-The examination runs in a thread that the caller starts; this one waits, bounded, and measures what a server can take.
+Each server is examined in a thread that the caller starts; this one waits, bounded, and measures what it can take.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
 
 from pipeline.errors import InternalError
 from pipeline.llm.capabilities import Preflight
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.provider import Provider
 from pipeline.llm.replica import Client, Replica, Start
-from pipeline.llm.verification import TINY_PROMPTS
+from pipeline.llm.verification import TINY_PROMPTS, look
 from pipeline.records import ExtractionAttempt
 
 HELD_PATIENCE_S = 30.0
 """How long `check` waits for a server that is busy for others (contract, section 6)."""
-TICK_S = 0.1
+TICK_S = 0.05
 SIDE_BY_SIDE, SIDE_TOKENS, SIDE_TIMEOUT_S = 4, 16, 20.0
 
 
-def examine(
-    provider: Provider,
-    replica: Replica,
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server to examine: a replica of a provider."""
+
+    provider: Provider
+    replica: Replica
+
+    @property
+    def place(self) -> str:
+        """Name the server for messages."""
+        return f"{self.provider.name} at {self.replica.client.model.endpoint}"
+
+
+class _Examination:
+    """The full preflight of one server in a thread of its own; `found` is None until it has ended."""
+
+    def __init__(self, server: Server, *, start: Start) -> None:
+        self.found: Preflight | None = None
+        self.reported = ""
+        self._held_at = float("inf")
+        self._server = server
+        self._start = start
+        self._ended: SimpleQueue[Preflight | None] = SimpleQueue()
+        start(self._examine, f"look at {server.replica.endpoint}")
+
+    def _examine(self) -> None:
+        found = None
+        try:
+            found = self._server.provider.examine(self._server.replica)
+            for variant, preflight in self._server.replica.found.items():
+                if preflight.status == "ok":
+                    look(self._server.replica.clients[variant])
+        finally:
+            self._ended.put(found)
+
+    def poll(self, now: float, *, patience_s: float) -> str:
+        """Take over what was found; return a message about a model that others keep loaded, once each, else ""."""
+        if not self._ended.empty():
+            self.found = self._ended.get()
+            if self.found is None:
+                raise InternalError("the preflight ended by an internal error; the traceback is above")
+            return ""
+        replica = self._server.replica
+        replica.watch(self._start)
+        held = replica.sharing.held
+        self._held_at = min(self._held_at, now) if held is not None else float("inf")
+        if held is not None and replica.why is not None and now - self._held_at >= patience_s:
+            self.found = replica.why
+        message = held.message if held is not None and held.message != self.reported else ""
+        self.reported = message or self.reported
+        return message
+
+
+def examine_all(
+    servers: Sequence[Server],
     *,
     start: Start,
-    report: Callable[[str], object],
+    report: Callable[[Server, str], object],
     clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], object] = time.sleep,
     patience_s: float = HELD_PATIENCE_S,
-) -> Preflight:
-    """Return what the full preflight finds, or, after `patience_s` of waiting for others, that the server is busy.
+) -> list[Preflight]:
+    """Return what the full preflight of each server finds, all of them side by side.
 
-    `report` is called once with each message about a model that others keep loaded.
+    After `patience_s` of waiting for other clients of a server, that is what was found there. `report` is called once
+    with each message about a model that others keep loaded.
     """
-    ended: SimpleQueue[Preflight | None] = SimpleQueue()
-    start(lambda: _examine(provider, replica, ended), f"look at {replica.endpoint}")
-    reported, held_at = "", float("inf")
+    examinations = [_Examination(server, start=start) for server in servers]
     while True:
-        try:
-            found = ended.get(timeout=TICK_S)
-        except Empty:
-            replica.watch(start)
-            held = replica.sharing.held
-            held_at = min(held_at, clock()) if held is not None else float("inf")
-            if held is not None and held.message != reported:
-                reported = held.message
-                report(reported)
-            if held is not None and replica.why is not None and clock() - held_at >= patience_s:
-                return replica.why
-            continue
-        if found is None:
-            raise InternalError("the preflight ended by an internal error; the traceback is above")
-        return found
-
-
-def _examine(provider: Provider, replica: Replica, ended: SimpleQueue[Preflight | None]) -> None:
-    found = None
-    try:
-        found = provider.examine(replica)
-    finally:
-        ended.put(found)
+        for server, examination in zip(servers, examinations, strict=True):
+            if examination.found is None and (message := examination.poll(clock(), patience_s=patience_s)):
+                report(server, message)
+        found = [each.found for each in examinations if each.found is not None]
+        if len(found) == len(servers):
+            return found
+        sleep(TICK_S)
 
 
 def side_by_side(client: Client, *, start: Start) -> int | None:

@@ -15,12 +15,14 @@ Redo = Literal["changed", "none", "all"]
 class RunOptions:
     """The flags of one run that are not settings; built once, in `cli`.
 
-    `limit`, `sample`: documents; None: all. `only_failed`: reasons, empty for all of them; None: not only failed ones.
+    `ids`: documents by name, empty: all. `limit`, `sample`: documents; None: all.
+    `only_failed`: reasons, empty for all of them; None: not only failed ones.
     `max_duration_s`: seconds after which the run stops. `command`: what to type for the same run again.
     `incomplete_exit`: the exit code of a run that has left documents. `profile_values`: texts may be in the profile.
     `config_file`: the file the settings came from, None without one.
     """
 
+    ids: tuple[str, ...] = ()
     limit: int | None = None
     sample: int | None = None
     shard: str | None = None

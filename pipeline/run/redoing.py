@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import islice
 from typing import Any
 
@@ -12,7 +12,7 @@ from pipeline.agents.fingerprints import digest_of, in_present_form, questions_o
 from pipeline.config import AppConfig
 from pipeline.config.constraints import nearest_hint
 from pipeline.config.loading import masked
-from pipeline.documents import ListingCounts, load_entries
+from pipeline.documents import ListingCounts, NamedDocuments, load_entries
 from pipeline.errors import REASONS, ConfigError
 from pipeline.output import Index, Output, ReadableOutput, left_out, read_runs
 from pipeline.output.copies import Copies
@@ -24,7 +24,10 @@ from pipeline.shards import Shard
 
 
 def rules_of(options: RunOptions, app: AppConfig, *, run_id: str, shard: Shard) -> SelectionRules:
-    """What the flags choose; ConfigError for a reason that there is not. With --sample the whole input is listed."""
+    """What the flags choose; ConfigError for a reason or document that there is not.
+
+    With --sample the whole input is listed, with --ids until every document is found.
+    """
     _check_reasons(options.only_failed or frozenset())
     below = None
     if options.sample:
@@ -37,7 +40,19 @@ def rules_of(options: RunOptions, app: AppConfig, *, run_id: str, shard: Shard) 
         retry_failed=options.retry_failed,
         retry_runs=app.runner.retry_runs,
         sample_below=below,
+        ids=_named(options.ids, app) if options.ids else None,
     )
+
+
+def _named(names: Sequence[str], app: AppConfig) -> frozenset[str]:
+    """The ids of the named documents; ConfigError, with the nearest id, for one that the input does not have."""
+    named = NamedDocuments(names, app.input)
+    ids = frozenset(
+        entry.id for entry in named.pick(load_entries(app.input, output=left_out(app), counts=ListingCounts()))
+    )
+    for name in named.missing():
+        raise ConfigError(f"--ids: got {name!r}, which is no document of the input{named.hint(name)}")
+    return ids
 
 
 def _check_reasons(names: frozenset[str]) -> None:

@@ -28,6 +28,7 @@ class SelectionRules:
     `only_failed`: None, or the reasons whose failures alone are done (empty: all of them).
     `ask_again`: ids of results that may have been cut, each with the number of the run that wrote it.
     `sample_below`: only documents whose stable fraction in [0, 1) is at most this; None: all.
+    `ids`: only these documents; None: all.
     """
 
     run_id: str
@@ -36,6 +37,7 @@ class SelectionRules:
     retry_failed: bool = True
     retry_runs: int = 3
     sample_below: float | None = None
+    ids: frozenset[str] | None = None
     ask_again: Mapping[str, int] = field(default_factory=dict)
 
     def is_doubtful(self, document_id: str, known: Known) -> bool:
@@ -85,8 +87,10 @@ class Selection:
         self._fingerprint, self._decided_by = fingerprint, decided_by
 
     def wants(self, document_id: str) -> bool:
-        """True when the document is this shard's, and of the sample."""
-        below = self._rules.sample_below
+        """True when the document is this shard's, of the sample, and among those that were named."""
+        below, ids = self._rules.sample_below, self._rules.ids
+        if ids is not None and document_id not in ids:
+            return False
         return self._shard.owns(document_id) and (below is None or hash_fraction("sample", document_id) <= below)
 
     def judge(self, entry: Entry) -> tuple[Choice, Entry]:

@@ -193,8 +193,7 @@ class _Session:
         self.output.wait_by(self.runner.end_wait)
         if signals.number is not None:
             self.runner.interrupt(signals.number)
-        fields = {"run": self.output.stamp.run, "agent": self.plan.agent.name, "output": self.output.where}
-        logger.info("run starts", extra=fields)
+        logger.info("run starts", extra=self._identity())
         code = EXIT_INTERNAL
         try:
             try:
@@ -227,6 +226,12 @@ class _Session:
         if self.patience is not None:
             self.patience.resumed = resumes
         return Refresher(self.app, load=self.load, watched=self._watched(), stop=self.stop, resumes=resumes)
+
+    def _identity(self) -> dict[str, object]:
+        """What this run is, for the first line of the log."""
+        file = self.options.config_file
+        fields = {"run": self.output.stamp.run, "agent": self.plan.agent.name, "output": self.output.where}
+        return fields if file is None else {**fields, "config": str(file)}
 
     def _metrics(self) -> Metrics | None:
         """The metrics, when there is a way for them to go."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,14 +17,78 @@ LENIENT = ("--set", "runner.max_error_rate=1")
 KEY = "sk-a-very-secret-key-0123456789"
 
 
-def test_check_shows_the_settings_and_what_the_server_is(place: Place) -> None:
-    """The settings are YAML with their resolved values, then one line for each provider."""
+def test_check_says_the_verdict_first_and_then_why(place: Place) -> None:
+    """One line on whether a run can start; then the servers, the input, and only the settings that were changed."""
+    place.documents(3)
+    (place.folder / "inbox" / "sheet.foo").write_text("x", encoding="utf-8")
     ran = place.call("check", "--set", "vllm.max_tokens=77")
     assert ran.code == 0, ran.err
-    settings, _, rest = ran.out.partition("agent small (default)")
+    lines = [line.strip() for line in ran.out.splitlines()]
+    assert lines[0] == f"READY: vllm at {place.server.url}, model llama3.1; 3 documents in the input"
+    assert "OK      provider vllm at http://127.0.0.1" in ran.out
+    assert "context length: 8192 tokens" in lines
+    assert "inbox: 3 documents (text 3)" in lines
+    assert "passed over: 1 file (.foo 1)" in lines
+    assert "read: all of them, all readable" in lines
+    assert "vllm.max_tokens: 77   (command line)" in lines
+    assert "runner.concurrency: 4   (pipeline.yaml)" in lines
+    assert not any(line.startswith("runner.grace_s") for line in lines)
+
+
+def test_all_settings_are_yaml(place: Place) -> None:
+    """The last section of `check --all`, with resolved values."""
+    settings = place.call("check", "--all", "--set", "vllm.max_tokens=77").out.partition("\nSettings\n")[2]
     assert yaml.safe_load(settings)["vllm"]["max_tokens"] == 77
-    assert "OK      provider vllm at http://127.0.0.1" in rest
-    assert "context length: 8192 tokens" in rest
+
+
+def test_documents_that_cannot_be_read_are_named(place: Place) -> None:
+    """With what a run would say of them; the run itself can start."""
+    place.documents({"a.txt": "text"})
+    (place.folder / "inbox" / "empty.txt").touch()
+    ran = place.call("check")
+    assert ran.code == 0
+    assert ran.out.startswith("READY, WITH WARNINGS: ")
+    assert "2 documents in the input, 1 of the 2 read cannot be used" in ran.out
+    assert "warning: empty.txt: document_empty: the document holds no text" in ran.out
+
+
+def test_an_input_that_is_not_there_is_a_warning(place: Place) -> None:
+    """The servers decide the exit code; the first line says that there is nothing to read."""
+    ran = place.call("check", "--input", "nowhere")
+    assert ran.code == 0
+    assert ran.out.startswith("READY, WITH WARNINGS: ")
+    assert "FAILED  input.uri: got 'nowhere': there is no such file or folder" in ran.out
+
+
+def test_replicas_are_examined_side_by_side(place: Place, server: FakeLLM) -> None:
+    """Three slow servers take as long as one of them."""
+    with FakeLLM(("llama3.1",), latency_s=0.4) as second, FakeLLM(("llama3.1",), latency_s=0.4) as third:
+        server.latency_s = 0.4
+        place.configure()
+        began = time.monotonic()
+        assert place.call("check").code == 0
+        alone_s = time.monotonic() - began
+        place.configure({"vllm.base_url": [server.url, second.url, third.url]})
+        began = time.monotonic()
+        ran = place.call("check")
+        assert ran.code == 0
+        assert "3 of 3 servers" in ran.out
+        assert time.monotonic() - began < 2 * alone_s
+
+
+def test_a_config_file_above_is_found_and_named(place: Place) -> None:
+    """From a folder below the project, with the paths of the project; without any file that is said."""
+    place.documents(1)
+    below = Place(place.folder / "inbox" / "2026", place.server, env={"PIPELINE_CONFIG": ""})
+    below.folder.mkdir()
+    ran = below.call("check")
+    assert ran.code == 0, ran.err
+    assert "config file: ../../pipeline.yaml" in ran.out
+    assert "../../inbox: 1 document (text 1)" in ran.out
+    assert "config=../../pipeline.yaml" in below.call("run").err
+    assert place.done() == {"d000.txt": 1}
+    (place.folder / "pipeline.yaml").unlink()
+    assert "no config file found; using built-in defaults" in below.call("run").err
 
 
 def test_check_tells_what_the_server_does_not_do(place: Place, server: FakeLLM) -> None:
@@ -151,7 +216,8 @@ def test_the_printed_schemas_are_schemas(place: Place) -> None:
 
 def test_the_default_config_file_is_accepted_and_says_the_defaults(place: Place) -> None:
     """What config/default.yaml writes is what holds without it."""
-    flags = ("--agent", "small", "--set", "agents_dir=agents", "--set", f"ollama.base_url={place.server.url}")
+    (place.folder / "pipeline.yaml").unlink()
+    flags = ("--all", "--agent", "small", "--set", "agents_dir=agents", "--set", f"ollama.base_url={place.server.url}")
     with_file = place.call("check", "--config", str(PACKAGE_PARENT / "config" / "default.yaml"), *flags)
     without = place.call("check", *flags, env={"PIPELINE_CONFIG": ""})
     assert with_file.out == without.out

@@ -128,3 +128,36 @@ def test_nothing_in_a_document_reaches_the_terminal_as_an_escape(place: Place) -
     (place.folder / "inbox" / "a.txt").write_text("clear \x1b[2J this", encoding="utf-8")
     shown = place.call("try", "inbox/a.txt").out
     assert "\\x1b[2J" in shown and "\x1b" not in shown
+
+
+def test_a_document_of_the_input_is_named_by_its_id_or_path(place: Place) -> None:
+    """`try` and `run` ask the same for it: the id, from which the variant follows, and the metadata are the same."""
+    place.configure({"input.uri": [{"uri": "inbox", "name": "news"}]})
+    place.documents({"2026/a.txt": "text", "2026/b.txt": "text"})
+    for name in ("news/2026/a.txt", "inbox/2026/a.txt"):
+        ran = place.call("try", name)
+        assert ran.code == 0, ran.err
+        assert "\ndocument news/2026/a.txt, agent small" in ran.out
+    assert place.call("try", "inbox/2026").out.count("\ndocument ") == 2
+    outside = place.folder / "other.txt"
+    outside.write_text("text", encoding="utf-8")
+    assert "\ndocument other.txt, agent small" in place.call("try", "other.txt").out
+    ran = place.call("try", "news/2026/aa.txt")
+    assert ran.code == 2
+    assert "the nearest is news/2026/a.txt" in ran.err
+
+
+def test_run_and_errors_name_documents_as_try_does(place: Place) -> None:
+    """By id, by path or by a file of ids; a wrong name is exit 2 before anything is asked."""
+    place.documents({"a.txt": "text", "b.txt": "[[fault:http_400]]", "c.txt": "text", "d.txt": "text"})
+    (place.folder / "ids").write_text("c.txt\n", encoding="utf-8")
+    lenient = ("--set", "runner.max_error_rate=1")
+    place.run("--ids", "a.txt", "inbox/b.txt", "--ids", "@ids", *lenient)
+    assert (place.done(), place.failed()) == ({"a.txt": 1, "c.txt": 1}, {"b.txt": "rejected"})
+    place.run("--ids", "a.txt", "--redo", "all", *lenient)
+    assert place.done() == {"a.txt": 2, "c.txt": 1}
+    ran = place.run("--ids", "b.text", code=2)
+    assert "--ids: got 'b.text', which is no document of the input; the nearest is b.txt" in ran.err
+    for name in ("b.txt", "inbox/b.txt"):
+        assert place.call("errors", "--show", name).out.startswith("FAILED b.txt")
+    assert "the nearest is b.txt" in place.call("errors", "--show", "b.text").err

@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 
 from pipeline.config import AppConfig, InputConfig, InputSource, OllamaConfig, VLLMConfig, mask_url
 from pipeline.config.constraints import hints_of
+from pipeline.config.discovery import ConfigFile
 from pipeline.config.json_schema import agent_schema, config_schema
 from pipeline.config.keys import env_names, known_keys, sections
 from pipeline.config.loading import describe, find_config, load_config, load_yaml, parse_set, read_api_key
@@ -232,13 +233,36 @@ class TestPrecedence:
             parse_set("runner.grace_s")
 
     def test_the_variable_names_the_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """PIPELINE_CONFIG comes first, then config/default.yaml, then none."""
+        """PIPELINE_CONFIG comes first, then config/default.yaml, then pipeline.yaml, then none."""
         monkeypatch.chdir(tmp_path)
         assert find_config({}) is None
+        (tmp_path / "pipeline.yaml").touch()
+        assert find_config({}) == ConfigFile(Path("pipeline.yaml"))
         (tmp_path / "config").mkdir()
         (tmp_path / "config" / "default.yaml").touch()
-        assert find_config({}) == Path("config/default.yaml")
-        assert find_config({"PIPELINE_CONFIG": "mine.yaml"}) == Path("mine.yaml")
+        assert find_config({}) == ConfigFile(Path("config/default.yaml"))
+        assert find_config({"PIPELINE_CONFIG": "mine.yaml"}) == ConfigFile(Path("mine.yaml"))
+
+    def test_the_nearest_file_above_is_used(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As git finds its root; the paths in the file count from the folder it was found for."""
+        project, below = tmp_path / "project", tmp_path / "project" / "inbox" / "2026"
+        below.mkdir(parents=True)
+        settings = {
+            "agents_dir": "agents",
+            "input": {"uri": ["inbox", {"uri": "/data/news", "name": "news"}, "s3://bucket/x"]},
+            "output": {"uri": "out"},
+            "vllm": {"base_url": "http://127.0.0.1:8000", "ca_file": "tls/ca.pem"},
+        }
+        (project / "pipeline.yaml").write_text(json.dumps(settings), encoding="utf-8")
+        (tmp_path / "pipeline.yaml").write_text("agent: other", encoding="utf-8")
+        monkeypatch.chdir(below)
+        file = find_config({})
+        assert file == ConfigFile(Path("../../pipeline.yaml"), Path("../.."))
+        app = load_config(file, environ={}, overrides={"eval.gold": "gold.jsonl"})
+        assert [source.uri for source in app.input.uri] == ["../../inbox", "/data/news", "s3://bucket/x"]
+        assert (app.agents_dir, app.output.uri, app.eval.gold) == ("../../agents", "../../out", "gold.jsonl")
+        assert app.vllm.ca_file == "../../tls/ca.pem"
+        assert load_config("../../pipeline.yaml", environ={}).output.uri == "out"
 
 
 class TestProviders:

@@ -1,0 +1,157 @@
+"""The text of `pipeline check`: a verdict, what was found at each server and in the input, and the changed settings.
+
+It asks no server and reads no document.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.config import AppConfig, mask_url
+from pipeline.config.differences import changed_settings
+from pipeline.errors import EXIT_CONFIG, EXIT_OK
+from pipeline.llm.capabilities import Preflight
+from pipeline.run.examination import SIDE_BY_SIDE
+from pipeline.run.input_survey import InputSurvey
+from pipeline.terminal import BOLD, GREEN, RED, YELLOW, hanging, plural, tinted
+
+INDENT = 8
+_KINDS_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedServer:
+    """What was found at one server. `blocks`, `proofs`: by variant, its preflight, and how it handles long prompts.
+
+    `address_from`: where its address was set. `side_by_side`: requests it works on at the same time, None if unknown.
+    """
+
+    place: str
+    provider: str
+    is_first: bool
+    found: Preflight
+    blocks: Mapping[str, Preflight]
+    proofs: Mapping[str, str]
+    address_from: str
+    proxy: str
+    side_by_side: int | None
+
+
+def verdict_lines(
+    checked: Sequence[CheckedServer], survey: InputSurvey, code: int, *, colour: bool, width: int
+) -> Iterator[str]:
+    """Yield the verdict: whether a run could start now, and what stands in its way or is missing."""
+    first = [server for server in checked if server.is_first]
+    usable = [server for server in first if server.found.status == "ok"]
+    troubles = [f"{server.place}: {server.found.message}" for server in checked if server.found.status != "ok"]
+    troubles += [f"input: {survey.trouble}"] if survey.trouble else []
+    if code != EXIT_OK:
+        todo = "change a setting or a server first" if code == EXIT_CONFIG else "try again later"
+        yield tinted(f"NOT READY: {todo} (exit code {code})", BOLD + RED, colour=colour)
+        yield from (line for trouble in troubles for line in hanging(trouble, indent=INDENT, width=width))
+        return
+    warned = bool(troubles) or not survey.found or survey.failed > 0
+    servers = f"{len(usable)} of {plural(len(first), 'server')}, " if len(first) > 1 else ""
+    summary = f"{usable[0].place}, {servers}model {usable[0].found.model}; {_found(survey)}" if usable else ""
+    label = "READY, WITH WARNINGS" if warned else "READY"
+    lines = hanging(f"{label}: {summary}", indent=0, width=width, hang=2)
+    yield from (tinted(line, BOLD + (YELLOW if warned else GREEN), colour=colour) for line in lines)
+    yield from (line for trouble in troubles for line in hanging(trouble, indent=INDENT, width=width))
+
+
+def _found(survey: InputSurvey) -> str:
+    if survey.trouble:
+        return "the input cannot be listed"
+    at_least = "" if survey.whole else "at least "
+    unreadable = f", {survey.failed:,} of the {survey.read:,} read cannot be used" if survey.failed else ""
+    return f"{at_least}{plural(survey.found, 'document')} in the input{unreadable}"
+
+
+def server_lines(server: CheckedServer, *, width: int) -> Iterator[str]:
+    """Yield the facts of one server, a block for each variant."""
+    for variant, preflight in server.blocks.items():
+        place = f"{server.place}, variant {variant}" if len(server.proofs) > 1 else server.place
+        role = "provider" if server.is_first else "fallback"
+        if preflight.status != "ok":
+            yield from hanging(f"FAILED  {role} {place}: {preflight.message}", indent=0, width=width, hang=INDENT)
+        else:
+            yield from hanging(f"OK      {role} {place}: model {preflight.model}", indent=0, width=width, hang=INDENT)
+            for fact in _facts(preflight, server.proofs[variant]):
+                yield from hanging(fact, indent=INDENT, width=width)
+    yield from hanging(f"address from: {server.address_from}", indent=INDENT, width=width)
+    if server.proxy:
+        yield from hanging(f"through the proxy {server.proxy}", indent=INDENT, width=width)
+    if server.side_by_side is not None:
+        yield from hanging(f"requests side by side: {_slots(server.side_by_side)}", indent=INDENT, width=width)
+
+
+def _slots(served: int) -> str:
+    if served >= SIDE_BY_SIDE:
+        return f"{served} or more"
+    return f"{served} (the others wait in the server's queue; OLLAMA_NUM_PARALLEL of the server raises it)"
+
+
+def _facts(found: Preflight, proof: str) -> Iterator[str]:
+    facts = {
+        "server version": found.server,
+        "context length": found.context_length and f"{found.context_length} tokens",
+        "prompt without a document": found.prompt_tokens and f"{found.prompt_tokens} tokens",
+        "long prompts": proof,
+        "model load": found.load_s and f"{found.load_s:.1f} s",
+        "schema": found.enforcement,
+        "think": None if found.think is None else str(found.think).lower(),
+        "digest": found.digest,
+        "other models": ", ".join(name for name in found.models if name != found.model),
+    }
+    yield from (f"{name}: {fact}" for name, fact in facts.items() if fact)
+    yield from (f"not enforced: {keyword}" for keyword in found.unenforced)
+    yield from (f"warning: {warning}" for warning in found.warnings)
+
+
+def input_lines(app: AppConfig, survey: InputSurvey, *, width: int) -> Iterator[str]:
+    """Yield what the input holds: documents by kind, files passed over, and documents that cannot be read."""
+    where = ", ".join(mask_url(source.uri) for source in app.input.uri)
+    if survey.trouble:
+        yield from hanging(f"FAILED  {survey.trouble}", indent=0, width=width, hang=INDENT)
+    else:
+        yield from hanging(f"{where}: {_counted(survey)}", indent=INDENT, width=width)
+    if survey.passed_over:
+        number = sum(survey.passed_over.values())
+        yield from hanging(
+            f"passed over: {plural(number, 'file')} ({_kinds(survey.passed_over)})", indent=INDENT, width=width
+        )
+    if survey.read:
+        which = "all of them" if survey.whole and survey.read == survey.found else f"the first {survey.read:,}"
+        outcome = f"{survey.failed:,} cannot be used" if survey.failed else "all readable"
+        yield from hanging(f"read: {which}, {outcome}", indent=INDENT, width=width)
+    for document in survey.unreadable:
+        yield from hanging(f"warning: {document.id}: {document.reason}: {document.message}", indent=INDENT, width=width)
+    if survey.failed > len(survey.unreadable):
+        yield " " * INDENT + f"and {survey.failed - len(survey.unreadable):,} more"
+
+
+def _counted(survey: InputSurvey) -> str:
+    at_least = "" if survey.whole else "at least "
+    kinds = f" ({_kinds(survey.kinds)})" if survey.kinds else ""
+    return f"{at_least}{plural(survey.found, 'document')}{kinds}"
+
+
+def _kinds(kinds: Mapping[str, int]) -> str:
+    shown = [f"{kind} {number:,}" for kind, number in list(kinds.items())[:_KINDS_SHOWN]]
+    return ", ".join(shown + (["…"] if len(kinds) > _KINDS_SHOWN else []))
+
+
+def setting_lines(app: AppConfig, *, width: int) -> Iterator[str]:
+    """Yield the settings that differ from their defaults, each with what set it."""
+    for setting in changed_settings(app):
+        value = _shown(setting.value)
+        yield from hanging(f"{setting.key}: {value}   ({setting.place})", indent=INDENT, width=width, hang=INDENT + 2)
+
+
+def _shown(value: object) -> str:
+    """Return a value as one would write it in the config file; an input without a name is its address."""
+    if isinstance(value, list) and value and all(isinstance(item, Mapping) and not item.get("name") for item in value):
+        value = value[0].get("uri") if len(value) == 1 else [item.get("uri") for item in value]
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
