@@ -208,8 +208,8 @@ def test_every_other_command_runs(place: Place) -> None:
     (place.folder / "inbox" / "archive" / "2025-q4.jsonl").write_text(lines, encoding="utf-8")
     for name, text in {
         "prod.yaml": (place.folder / "pipeline.yaml").read_text(encoding="utf-8"),
-        "my_agents/appointments.yaml": agent_text(),
-        "data/inbox/today.txt": "A plain text.",
+        "agents/appointments.yaml": agent_text(),
+        "inbox/example.txt": "A plain text.",
         "takedowns.txt": "d07.txt\n",
         "ids.txt": "archive/2025-q4.jsonl#5\n",
         "inbox/empty.txt": "",
@@ -247,6 +247,8 @@ def test_the_program_in_it_runs(
 ) -> None:
     """Unchanged, in a folder with a config file."""
     place.configure()
+    (place.folder / "config").mkdir()
+    (place.folder / "pipeline.yaml").rename(place.folder / "config" / "default.yaml")
     monkeypatch.chdir(place.folder)
     exec(next(text for kind, text in BLOCKS if kind == "python"), {})
     assert capsys.readouterr().out.startswith("vllm {'")

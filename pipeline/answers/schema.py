@@ -20,7 +20,7 @@ from referencing.jsonschema import DRAFT202012
 from pipeline.answers.fast_path import Check, quick_check
 from pipeline.answers.keywords import Validator, check_patterns, matches
 from pipeline.answers.subschemas import QUOTE, places, without_keywords
-from pipeline.answers.violations import MESSAGE_CHARS, Violation, describe, path_of, short
+from pipeline.answers.violations import MESSAGE_CHARS, Violation, describe, path_of, short, unexpected_names
 from pipeline.config.constraints import nearest_hint
 from pipeline.errors import ConfigError
 from pipeline.linear_regex import TooExpensiveError
@@ -63,7 +63,8 @@ class CompiledSchema:
         if worst is None:
             return None
         message = describe(worst.validator, worst.schema, value=worst.instance)
-        return Violation(path_of(worst.absolute_path, names=self.names), message)
+        extra = unexpected_names(worst.schema, worst.instance) if worst.validator == "additionalProperties" else ()
+        return Violation(path_of(worst.absolute_path, names=self.names), message, extra)
 
     def quotes(self, value: Any) -> list[tuple[str, str]]:
         """Return (place, text) of each string that must be a quote from the document, without duplicates."""

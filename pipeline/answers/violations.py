@@ -56,10 +56,15 @@ _PLAIN = {
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """The place of a violation (`$.companies[0].impact_score`) and the expected value."""
+    """The place of a violation (`$.companies[0].impact_score`) and the expected value.
+
+    `unexpected`: names that the schema does not accept. In a model's answer they may come from the document, so that
+    no message has them.
+    """
 
     path: str
     message: str
+    unexpected: tuple[str, ...] = ()
 
 
 def describe(keyword: str | None, schema: Any, *, value: Any) -> str:
@@ -137,11 +142,16 @@ def _missing(schema: Mapping[str, Any], value: Any) -> str:
 
 
 def _unexpected(schema: Mapping[str, Any], value: Any) -> str:
-    named = schema.get("properties", {})
-    patterns = schema.get("patternProperties", {})
-    extra = sum(name not in named and not any(linear_regex(p).search(name) for p in patterns) for name in value)
+    named, extra = schema.get("properties", {}), len(unexpected_names(schema, value))
     word = "property" if extra == 1 else "properties"
     return f"no properties but {', '.join(map(short, named)) or 'none'}, got {extra} unexpected {word}"
+
+
+def unexpected_names(schema: Mapping[str, Any], value: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the properties of a value that `additionalProperties: false` refuses."""
+    named = schema.get("properties", {})
+    patterns = [linear_regex(pattern) for pattern in schema.get("patternProperties", {})]
+    return tuple(name for name in value if name not in named and not any(each.search(name) for each in patterns))
 
 
 def _dotted(name: str) -> str:

@@ -60,7 +60,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
             names.append(PARQUET_NAME)
         kept = "one line per id" if arguments.drop_history else "one line per id and one for its question before"
         write_out(
-            f"{output.where}: {counts['done'] + counts['stale']:,} results and {counts['failed']:,} errors,"
+            f"{output.where}: {plural(counts['done'] + counts['stale'], 'result')} and"
+            f" {plural(counts['failed'], 'error')},"
             f" {kept}, in {' and '.join(names)}."
         )
     return EXIT_OK

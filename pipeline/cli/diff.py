@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
 from pipeline.agents.fingerprints import translated
 from pipeline.cli.arguments import load_app, output_config
 from pipeline.cli.flags import add_storage_flags, count
+from pipeline.config.constraints import nearest_hint
 from pipeline.errors import EXIT_OK, ConfigError
 from pipeline.logs import visible
 from pipeline.output import backend_of, read_runs
 from pipeline.output.latest_pairs import Last, Pair, Pairs
 from pipeline.report.comparison import MOST_CHANGES, Comparison, FieldCounts
-from pipeline.terminal import BOLD, cut, grouped, plural, tinted, wants_colour, width_of, write_out
+from pipeline.terminal import BOLD, cut, grouped, paragraph, plural, tinted, wants_colour, width_of, write_out
 
 EXAMPLES = """examples:
   pipeline diff out out/trial
@@ -31,6 +33,7 @@ EXAMPLES = """examples:
 _State = tuple[str | None, str | None]
 
 DIFF_VERSION = 1
+MOST_FIELDS = 12
 _NUMBER_COLUMNS = 48
 """Columns of the table beside the name of a field: four numbers and the head of `change`."""
 _STATES = {
@@ -81,19 +84,19 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     uris = dict.fromkeys((before, after))
     backends = [backend_of(output_config(arguments, environ=environ, uri=uri)) for uri in uris]
     comparison = Comparison(only=arguments.field, keys=dict(_keys(arguments.key)), shown=arguments.show)
+    once = 0
     with closing(Pairs()) as pairs:
         if arguments.by:
-            pairs.read_fingerprints(backends[0], same_as=translated(read_runs(backends[0])))
-            states = _compare((pair for pair in pairs.fingerprints() if pair.before is not None), comparison)
+            size = pairs.read_fingerprints(backends[0], same_as=translated(read_runs(backends[0])))
+            _check_sizes((size,), (before,))
+            states, once = _compare_questions(pairs, comparison)
         else:
             sizes = pairs.read_outputs(backends[0], backends[-1])
             _check_sizes(sizes, (before, after))
             states = _compare(pairs.outputs(), comparison)
-    if not states:
-        raise ConfigError(f"diff: got {before!r}, in which no document has two questions")
     if arguments.field and not comparison.fields and comparison.documents:
-        raise ConfigError(f"--field: got {arguments.field!r}, which no result has, need one as in companies.sentiment")
-    report = _as_json(before, after, states=states, comparison=comparison, by=arguments.by)
+        raise ConfigError(_unknown_field(arguments.field, list(comparison.names)))
+    report = _as_json(before, after, states=states, comparison=comparison, by=arguments.by) | {"asked_once": once}
     if arguments.json:
         write_out(json.dumps(report, indent=1))
     else:
@@ -113,7 +116,14 @@ def _outputs(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> tu
     return outs[0], outs[-1]
 
 
-def _check_sizes(sizes: tuple[int, int], outputs: tuple[str, str]) -> None:
+def _unknown_field(name: str, names: Sequence[str]) -> str:
+    """Return what is wrong with the field of --field, and the fields that there are."""
+    more = ", …" if len(names) > MOST_FIELDS else ""
+    known = f"fields: {', '.join(names[:MOST_FIELDS])}{more}{nearest_hint(name, names)}"
+    return f"--field: got {name!r}, but no result has this field; {known}"
+
+
+def _check_sizes(sizes: Sequence[int], outputs: Sequence[str]) -> None:
     for size, uri in zip(sizes, outputs, strict=True):
         if not size:
             raise ConfigError(f"diff: got {uri!r}, which holds no record, need the output of a run")
@@ -125,6 +135,21 @@ def _keys(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
         if not (name and equals and key):
             raise ConfigError(f"--key: got {text!r}, need LIST=FIELD, as in companies=ticker")
         yield name, key
+
+
+def _compare_questions(pairs: Pairs, comparison: Comparison) -> tuple[Counter[_State], int]:
+    """Compare the last two questions of each document; return also how many documents have been asked only one."""
+    once = 0
+
+    def several() -> Iterator[Pair]:
+        nonlocal once
+        for pair in pairs.fingerprints():
+            once += pair.before is None
+            if pair.before is not None:
+                yield pair
+
+    states = _compare(several(), comparison)
+    return states, once
 
 
 def _compare(pairs: Iterable[Pair], comparison: Comparison) -> Counter[_State]:
@@ -217,11 +242,22 @@ def _shown_lines(found: Mapping[str, Any], *, colour: bool, width: int) -> Itera
                 yield f"    {sign} {cut(visible(json.dumps(value, ensure_ascii=False)), max(width, 60) * 4)}"
 
 
+def _nothing_yet(found: Mapping[str, Any], *, width: int) -> Iterator[str]:
+    """Yield why there is nothing to compare in one output, and what gives something to compare."""
+    once = found["asked_once"]
+    asked = f"{plural(once, 'document')} {'has' if once == 1 else 'have'} been asked one question only"
+    ways = "To compare the answers before and after, change a prompt, the schema or the model, and run again."
+    yield from paragraph(f"Nothing to compare yet: {asked}. {ways} To compare with another output:", width=width)
+    yield f"  pipeline diff {visible(shlex.quote(found['before']))} OTHER"
+
+
 def _lines(found: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:
     title = (
         f"{found['before']}, earlier and current question" if found["by"] else f"{found['before']} → {found['after']}"
     )
     yield tinted(visible(title), BOLD, colour=colour)
+    if not found["documents"]:
+        yield from _nothing_yet(found, width=width)
     for label in _STATES.values():
         if number := found["documents"].get(_key(label)):
             yield f"{grouped(number):>12}  {label}"

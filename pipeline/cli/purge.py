@@ -23,7 +23,7 @@ from pipeline.output.compaction import count, purge
 from pipeline.output.purged_runs import Gone
 from pipeline.records import utc_now
 from pipeline.report import build_report, write_report
-from pipeline.terminal import write_out
+from pipeline.terminal import plural, write_out
 from pipeline.truth.gold import remove_documents
 
 EXAMPLES = """examples:
@@ -66,9 +66,9 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
                     index.close()
             if arguments.gold:
                 lines = remove_documents(Path(arguments.gold), gone)
-                write_out(f"{arguments.gold}: {lines:,} lines were removed.")
+                write_out(f"{arguments.gold}: {plural(lines, 'line')} removed.")
         outcome = "would be removed" if arguments.dry_run else "were removed"
-        write_out(f"{output.where}: {results:,} results and {errors:,} errors {outcome}.")
+        write_out(f"{output.where}: {plural(results, 'result')} and {plural(errors, 'error')} {outcome}.")
     return EXIT_OK
 
 

@@ -38,8 +38,8 @@ from pipeline.terminal import plural, stream_out, width_of
 
 EXAMPLES = """examples:
   pipeline results out
-  pipeline results out --format csv --fields id,severity,companies.name --save events.csv
-  pipeline results out --where 'severity >= 50' --where companies
+  pipeline results out --format csv --fields id,confidence,companies.name --save companies.csv
+  pipeline results out --where 'confidence >= 50' --where companies
   pipeline results out --explode companies --fields id,companies.name,companies.ticker"""
 
 SHOWN_ROWS = 50

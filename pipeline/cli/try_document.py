@@ -36,8 +36,8 @@ from pipeline.run.runner import start_thread
 from pipeline.terminal import BOLD, DIM, GREEN, RED, block, plural, tinted, wants_colour, write_out
 
 EXAMPLES = """examples:
-  pipeline try 2026/01/story.txt
-  pipeline try inbox/today.txt --agent appointments --set agents_dir=my_agents"""
+  pipeline try inbox/example.txt
+  pipeline try 2026/01/story.txt --agent appointments"""
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:

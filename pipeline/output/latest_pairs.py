@@ -79,10 +79,13 @@ class Pairs:
         )
         return of_before, of_after
 
-    def read_fingerprints(self, backend: ReadableOutput, *, same_as: Mapping[str, str]) -> None:
-        """Read the last record of each document and fingerprint; `same_as`: former fingerprint → present one."""
+    def read_fingerprints(self, backend: ReadableOutput, *, same_as: Mapping[str, str]) -> int:
+        """Read the last record of each document and fingerprint; return the number of records.
+
+        `same_as`: former fingerprint → present one.
+        """
         numbers: dict[str, int] = {}
-        self._add(
+        return self._add(
             (id, numbers.setdefault(same_as.get(fingerprint, fingerprint), len(numbers)), run, done, line)
             for id, fingerprint, run, done, line in _lines(backend)
         )

@@ -64,11 +64,13 @@ class Difference(NamedTuple):
 class Comparison:
     """Counts over pairs of results. `only`: a field and its subfields; `keys`: list → identifying field.
 
-    `shown`: of how many documents the changed places are kept, those that changed most.
+    `names`: all fields that the results have, in their order. `shown`: of how many documents the changed places are
+    kept, those that changed most.
     """
 
     def __init__(self, *, only: str | None = None, keys: Mapping[str, str] | None = None, shown: int = 0) -> None:
         self.fields: dict[str, FieldCounts] = {}
+        self.names: dict[str, None] = {}
         self.documents = self.identical = 0
         self._only, self._keys = only, keys or {}
         self._most: list[tuple[int, float, str, list[Difference]]] = []
@@ -76,7 +78,9 @@ class Comparison:
 
     def add(self, document_id: str, before: Any, after: Any) -> None:
         """Count one pair of results."""
-        places = [place for place in differences(before, after, keys=self._keys) if self._wanted(place.path)]
+        every = list(differences(before, after, keys=self._keys))
+        self.names.update(dict.fromkeys(place.path for place in every))
+        places = [place for place in every if self._wanted(place.path)]
         for place in places:
             self._count(place)
         changed = sum(_weight(place) for place in places)

@@ -93,7 +93,7 @@ def _shares(table: Mapping[str, Mapping[str, Any]], *, models: bool) -> str:
     for name, row in sorted(table.items()):
         named = f" ({', '.join(map(visible, row['models']))})" if models and row["models"] else ""
         failed = f" and {grouped(row['failed'])} failed" if row["failed"] else ""
-        errors = f", {grouped(sum(row['errors'].values()))} errors" if models and row["errors"] else ""
+        errors = f", {plural(sum(row['errors'].values()), 'error')}" if models and row["errors"] else ""
         parts.append(f"{visible(name)}{named} {grouped(row['done'])} done{failed}{errors}")
     return "; ".join(parts)
 

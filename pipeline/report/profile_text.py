@@ -85,7 +85,7 @@ def _moved(against: Mapping[str, Any] | None, width: int) -> str:
     if against is None or not against["compared"]:
         return "no earlier run with enough results to compare with"
     runs = ", ".join(map(str, sorted(set(against["runs"]))[:3]))
-    beside = f"run {runs} ({grouped(against['documents_before'])} results)"
+    beside = f"run {runs} ({plural(against['documents_before'], 'result')})"
     if not against["moved"]:
         return f"nothing against {beside}, of {plural(against['compared'], 'share')} compared"
     text = _joined(map(move_text, against["moved"]), width - len(beside) - 10)

@@ -122,7 +122,7 @@ def _shard_lines(shard: Shard, listing: ListingCounts) -> Iterator[str]:
     """What this shard is of, and what all shards do alike."""
     if not shard.count:
         return
-    yield f"Shard {shard.label}: its share of {listing.listed:,} documents in {listing.files:,} files."
+    yield f"Shard {shard.label}: its share of {plural(listing.listed, 'document')} in {plural(listing.files, 'file')}."
     if listing.streamed and shard.count > 1:
         told = (
             "every shard reads them from end to end" if listing.streamed > 1 else "every shard reads it from end to end"

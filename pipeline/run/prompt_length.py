@@ -13,6 +13,7 @@ from pipeline.llm.prompt_proofs import UNVERIFIED
 from pipeline.llm.replica import Client
 from pipeline.output import Output
 from pipeline.output.runs import ASK_AGAIN
+from pipeline.terminal import plural
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def doubtful_results(output: Output, book: ProofBook) -> list[str]:
         return []
     found = sorted(_cut_ids(output, late))
     if found:
-        told = f"{len(found)} results may have been cut before the limit was found; the next run asks for them again"
+        told = f"{plural(len(found), 'result')} may have been cut before the limit was found; the next run asks again"
         logger.error("%s", told)
     return found
 

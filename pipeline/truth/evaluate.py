@@ -6,6 +6,7 @@ It must not call a model or print anything.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipeline.errors import EXIT_FAILURES, EXIT_OK, ConfigError
 from pipeline.output.backend import ReadableOutput
 from pipeline.output.runs import read_runs
 from pipeline.report.numbers_text import documents_per_second
+from pipeline.terminal import plural
 from pipeline.truth.eval_json import evaluation_json, gold_json, output_json
 from pipeline.truth.evaluation import (
     OVERALL,
@@ -149,12 +151,21 @@ def _graded(name: str, backend: ReadableOutput, gold: Gold, fields: ObjectField,
     ids = {id for id, _ in gold.documents}
     output = grade_output(name, read_last_records(backend, ids), gold, fields, part=options.part)
     if not output.documents:
-        raise ConfigError(f"--gold: {gold.path} judges no document of the set {options.part!r}")
+        raise ConfigError(_without_documents(gold, options.part))
     if not any(document.is_graded for document in output.documents):
         counts = f"{output.count(CHANGED)} changed, {output.count(ABSENT)} absent"
         number = len(output.documents)
         raise ConfigError(f"--gold: none of its {number} documents is in {name} with the same bytes ({counts})")
     return output
+
+
+def _without_documents(gold: Gold, part: str) -> str:
+    """Return what is wrong with a gold file that judges no document of a set, and what to do."""
+    if not gold.documents:
+        return f"--gold: {gold.path} has no line yet; docs/truth.md says how to write one"
+    (name, number), *_ = Counter(document.set for document in gold.documents.values()).most_common()
+    none = f"0 of {plural(len(gold.documents), 'document')} in the set {part!r}"
+    return f"--gold: {gold.path}: {none}; {number} in {name!r}: use --set {name}"
 
 
 def _differences(
@@ -172,7 +183,13 @@ def _differences(
 def _judge(result: OutputResult, gates: Sequence[Gate], graded: GradedOutput, options: EvalOptions) -> list[GateResult]:
     verdicts = [judge_gate(gate, result, min_documents=options.min_documents) for gate in gates]
     if options.baseline is not None and options.max_drop is not None:
-        verdicts += judge_drop(result, _read_json(options.baseline), max_drop=options.max_drop, gates=gates)
+        verdicts += judge_drop(
+            result,
+            _read_json(options.baseline),
+            max_drop=options.max_drop,
+            gates=gates,
+            min_documents=options.min_documents,
+        )
     missing = graded.count(ABSENT) + graded.count(CHANGED)
     lacking = incomplete(graded=len(graded.documents) - missing, missing=missing)
     return [*verdicts, lacking] if verdicts and lacking is not None else verdicts

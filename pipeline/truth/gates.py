@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.config.constraints import nearest, nearest_hint
 from pipeline.errors import ConfigError
+from pipeline.terminal import plural
 from pipeline.truth.evaluation import OVERALL, OutputResult, triple_of
 from pipeline.truth.intervals import FEWEST_DIFFERING, METRICS, Change, Estimate, Triple, change, documents_needed
 
@@ -73,7 +74,8 @@ def judge_gate(gate: Gate, result: OutputResult, *, min_documents: int) -> GateR
     if gate.is_point or estimate.low is None:
         passed = estimate.value >= gate.least
         return GateResult(str(gate), passed, f"{name}: {estimate.value:.2f} {_word(passed)} {gate.least:g}")
-    shown = f"{name}: {estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f}, {estimate.documents} documents)"
+    behind = plural(estimate.documents, "document")
+    shown = f"{name}: {estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f}, {behind})"
     if estimate.low >= gate.least:
         return GateResult(str(gate), passed=True, told=f"{shown} is {gate.least:g} or more")
     told = f"{shown} is not surely {gate.least:g} or more"
@@ -93,11 +95,12 @@ def incomplete(*, graded: int, missing: int) -> GateResult | None:
 
 
 def judge_drop(
-    result: OutputResult, baseline: Mapping[str, Any], *, max_drop: float, gates: Sequence[Gate]
+    result: OutputResult, baseline: Mapping[str, Any], *, max_drop: float, gates: Sequence[Gate], min_documents: int
 ) -> list[GateResult]:
     """Compare with an earlier eval.json over the documents whose gold is the same; ConfigError when it is none.
 
-    A metric fails when it fell by `max_drop` or more and the paired interval is below 0.
+    A metric fails when it fell by `max_drop` or more and the paired interval is below 0, and when fewer than
+    `min_documents` can be compared.
     """
     earlier = _earlier_documents(baseline)
     shared = [d for d in result.documents if earlier.get(d.gold.id, {}).get("gold") == d.gold.digest]
@@ -106,7 +109,8 @@ def judge_drop(
     for field, metric in wanted:
         pairs = [(_earlier_counts(earlier[d.gold.id], field, result), triple_of(d, field)) for d in shared]
         found = change(pairs, metric)
-        results.append(_drop_result(f"{field}.{metric}", found, max_drop=max_drop, shared=len(shared)))
+        name = f"{field}.{metric}"
+        results.append(_drop_result(name, found, max_drop=max_drop, shared=len(shared), min_documents=min_documents))
     return results
 
 
@@ -123,11 +127,14 @@ def estimate_of(result: OutputResult, field: str, metric: str) -> Estimate | Non
     return found.accuracy if metric == "accuracy" else found.metrics.get(metric)
 
 
-def _drop_result(name: str, found: Change, *, max_drop: float, shared: int) -> GateResult:
+def _drop_result(name: str, found: Change, *, max_drop: float, shared: int, min_documents: int) -> GateResult:
     gate = f"{name} max_drop={max_drop:g}"
     if found.value is None:
         return GateResult(gate, passed=False, told=f"{name}: there is nothing to compare with the baseline")
-    moved = f"{name}: {found.value:+.3f} against the baseline ({shared} documents, {found.differing} differ)"
+    if found.documents < min_documents:
+        told = f"{name}: too few documents to compare with the baseline ({found.documents} of {min_documents})"
+        return GateResult(gate, passed=False, told=told)
+    moved = f"{name}: {found.value:+.3f} against the baseline ({plural(shared, 'document')}, {found.differing} differ)"
     if found.value > -max_drop:
         return GateResult(gate, passed=True, told=moved)
     if found.differing < FEWEST_DIFFERING:

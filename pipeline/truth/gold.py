@@ -12,18 +12,20 @@ import math
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.answers.schema import CompiledSchema, compile_schema
 from pipeline.answers.subschemas import without_keywords
+from pipeline.config.constraints import nearest_hint
 from pipeline.errors import ConfigError, OutputError
 from pipeline.truth.comparators import canonical_json, is_something
 
 SETS = ("dev", "holdout")
 SAMPLE = "sample"
+MOST_NAMED = 3
 WHY = (SAMPLE, "disputed", "failed", "ids")
 _log = logging.getLogger(__name__)
 
@@ -233,7 +235,15 @@ def _check_gold(gold: Any, at: str, *, schema: CompiledSchema) -> None:
         raise ConfigError(f"{at}: gold is nested too deeply") from None
     if violation is not None:
         place = violation.path.removeprefix("$").removeprefix(".") or "gold"
-        raise ConfigError(f"{at}: {place}: {violation.message}")
+        raise ConfigError(f"{at}: {place}: {violation.message}{_named(violation.unexpected, schema)}")
+
+
+def _named(unexpected: Sequence[str], schema: CompiledSchema) -> str:
+    """Return the first names that the schema does not have, and the nearest one that it has."""
+    if not unexpected:
+        return ""
+    more = ", …" if len(unexpected) > MOST_NAMED else ""
+    return f": {', '.join(map(repr, unexpected[:MOST_NAMED]))}{more}{nearest_hint(unexpected[0], schema.names)}"
 
 
 def _without_nothing(value: Any) -> Any:

@@ -172,6 +172,18 @@ def test_runs_with_another_prompt_can_be_compared_by_fingerprint(place: Place) -
     assert diff(place, "out", "--by", "fingerprint")["documents"] == {"done_in_both": 3}
 
 
+def test_after_one_run_diff_says_what_it_takes(place: Place) -> None:
+    """Nothing went wrong: no document has another question before it, and the text names the two ways on."""
+    write(place.folder / "a", record("d1", {"x": 1}), record("d2", None))
+    ran = place.call("diff", "a", "--by", "fingerprint")
+    assert (ran.code, ran.err) == (0, "")
+    told = " ".join(ran.out.split())
+    assert "2 documents have been asked one question only" in told
+    assert "change a prompt, the schema or the model, and run again" in told
+    assert "pipeline diff a OTHER" in told
+    assert diff(place, "a", "--by", "fingerprint")["documents"] == {}
+
+
 def test_shards_and_single_runs_can_be_compared(place: Place) -> None:
     """An output is an output, whatever its files are called."""
     place.documents(6)
@@ -191,7 +203,9 @@ def test_shards_and_single_runs_can_be_compared(place: Place) -> None:
         (("a", "nowhere"), "'nowhere', which holds no record"),
         (("a", "b", "--field", "nope"), "--field: got 'nope'"),
         (("a", "b", "--key", "nope"), "--key: got 'nope'"),
-        (("a", "--by", "fingerprint"), "no document has two questions"),
+        (("nowhere", "--by", "fingerprint"), "'nowhere', which holds no record"),
+        (("a", "b", "--field", "companies.sentiment"), "no result has this field; fields: x"),
+        (("a", "b", "--field", "y"), "no result has this field; fields: x"),
     ],
 )
 def test_what_cannot_be_compared_is_exit_code_2(place: Place, arguments: tuple[str, ...], told: str) -> None:

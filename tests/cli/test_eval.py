@@ -151,6 +151,54 @@ def test_a_baseline(graded: Place) -> None:
     assert "eval.max_drop (--max-drop): is not set" in graded.call("eval", "--gold", "gold.jsonl", *flags[2:4]).err
 
 
+def test_a_drop_against_a_baseline_needs_as_many_documents_as_a_gate(graded: Place) -> None:
+    """One document says nothing: the gate cannot be judged and fails."""
+    write_gold(graded.folder / "one.jsonl", [judged("d10")])
+    assert graded.call("eval", "--gold", "one.jsonl").code == 0
+    (graded.folder / "out" / "eval.json").rename(graded.folder / "kept.json")
+    ran = graded.call("eval", "--gold", "one.jsonl", "--baseline", "kept.json", "--max-drop", "0.02")
+    assert (ran.code, "overall.f1: too few documents to compare with the baseline (1 of 30)" in ran.out) == (1, True)
+    fewer = ("--baseline", "kept.json", "--max-drop", "0.02", "--set", "eval.min_documents=1")
+    assert graded.call("eval", "--gold", "one.jsonl", *fewer).code == 0
+
+
+@pytest.mark.parametrize(
+    ("gold", "told"),
+    [
+        ({"compny": "Acme"}, "gold: expected no properties but"),
+        ({"compny": "Acme"}, "got 1 unexpected property: 'compny'; the nearest is company"),
+        ({"risks": [{"a": 1}]}, "risks[0]: expected a string"),
+    ],
+)
+def test_a_property_that_the_schema_does_not_have_is_named(graded: Place, gold: dict[str, Any], told: str) -> None:
+    """With the nearest one: a gold file is the user's own text."""
+    closed = {**SCHEMA, "additionalProperties": False}
+    run = graded.folder / "out" / "runs" / "r1.json"
+    content = json.loads(run.read_text())
+    content["config"]["question"]["default"]["schema"] = closed
+    run.write_text(json.dumps(content))
+    write_gold(graded.folder / "gold.jsonl", [judged("d10", gold)])
+    ran = graded.call("eval", "--gold", "gold.jsonl")
+    assert (ran.code, told in ran.err) == (2, True), ran.err
+
+
+@pytest.mark.parametrize(
+    ("lines", "part", "told"),
+    [
+        ([judged("d1")], "holdout", "0 of 1 document in the set 'holdout'; 1 in 'dev': use --set dev"),
+        ([judged("d1", set="holdout")], "dev", "1 in 'holdout': use --set holdout"),
+        ([], "dev", "has no line yet; docs/truth.md says how to write one"),
+    ],
+)
+def test_a_set_without_a_document_says_what_to_do(
+    graded: Place, lines: list[dict[str, Any]], part: str, told: str
+) -> None:
+    """The sets that the gold file has, and the flag."""
+    write_gold(graded.folder / "gold.jsonl", lines)
+    ran = graded.call("eval", "--gold", "gold.jsonl", "--set", part)
+    assert (ran.code, told in ran.err) == (2, True), ran.err
+
+
 def test_two_outputs(graded: Place) -> None:
     """The difference is paired, and shown only when enough documents differ."""
     better: dict[str, Any] = {f"d{n:02}": RIGHT for n in range(40)}
@@ -333,7 +381,7 @@ def test_purge_removes_a_document_from_gold_and_grades(graded: Place) -> None:
     ran = graded.call("purge", "out", "--ids", "ids.txt", "--gold", "gold.jsonl")
     assert ran.code == 0, ran.err
     (graded.folder / "runs").rename(runs)
-    assert "gold.jsonl: 1 lines were removed." in ran.out
+    assert "gold.jsonl: 1 line removed." in ran.out
     for path in (*(graded.folder / "out").rglob("*.json*"), graded.folder / "gold.jsonl"):
         assert "d04" not in path.read_text(encoding="utf-8"), path
     assert "39 of 39 documents graded" in graded.call("eval", "--gold", "gold.jsonl").out

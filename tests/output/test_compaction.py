@@ -241,7 +241,7 @@ def test_documents_that_are_gone_are_purged(place: Place) -> None:
     place.documents(4)
     place.run()
     (place.folder / "inbox" / "d002.txt").unlink()
-    assert "1 results" in place.call("purge", "out", "--missing", "--dry-run").out
+    assert "1 result and" in place.call("purge", "out", "--missing", "--dry-run").out
     assert place.done()["d002.txt"] == 1
     assert place.call("purge", "out", "--missing").code == 0
     assert "d002.txt" not in place.done()
