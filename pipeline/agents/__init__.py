@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -191,6 +192,12 @@ def _sampling(app: AppConfig, layers: tuple[VariantFile, AgentFile], provider: s
     }
 
 
+@lru_cache(maxsize=64)
+def _static(template: str) -> str:
+    """Return a template without placeholders as text; it is the same for every document."""
+    return Template(template).substitute({})
+
+
 def render(resolved: ResolvedAgentConfig, document: Document) -> dict[str, str]:
     """Return the prompts for a document; its text is substituted once, so that a `$` in it is kept.
 
@@ -202,7 +209,7 @@ def render(resolved: ResolvedAgentConfig, document: Document) -> dict[str, str]:
         turns[f"{EXAMPLE_TURN}{number}"] = rendered(resolved.user_prompt, text)
         turns[f"{EXAMPLE_TURN}{number}{ANSWER_TURN}"] = example.output
     return {
-        "system": Template(resolved.system_prompt).substitute({}),
+        "system": _static(resolved.system_prompt),
         **turns,
         "user": rendered(resolved.user_prompt, document),
     }

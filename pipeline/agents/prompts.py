@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from string import Template
 
@@ -61,10 +62,18 @@ def named_values(template: str, document: Document) -> dict[str, tuple[str, bool
     Names and metadata are as untrusted as the text: special tokens of chat templates in them are broken up. Missing
     metadata is empty.
     """
+    if not _named(template):
+        return {}
     known: dict[str, object] = {**document.metadata, "id": document.id, "uri": document.uri}
-    names = {match["named"] or match["braced"] for match in Template.pattern.finditer(template)}
-    texts = {name: value_of(known, name) for name in names - {"document", None}}
+    texts = {name: value_of(known, name) for name in _named(template)}
     return {name: break_special_tokens("" if text is None else str(text)) for name, text in texts.items()}
+
+
+@lru_cache(maxsize=64)
+def _named(template: str) -> frozenset[str]:
+    """Return the names of all placeholders but `$document`."""
+    names = {match["named"] or match["braced"] for match in Template.pattern.finditer(template)}
+    return frozenset(name for name in names if name not in (None, "document"))
 
 
 def metadata_placeholders(template: str) -> tuple[str, ...]:
@@ -73,6 +82,7 @@ def metadata_placeholders(template: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name not in (None, "document", "id", "uri")))
 
 
+@lru_cache(maxsize=64)
 def document_places(template: str) -> int:
     """Return how many times the template contains the document's text."""
     names = (match["named"] or match["braced"] for match in Template.pattern.finditer(template))

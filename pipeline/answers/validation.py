@@ -36,7 +36,7 @@ def parse(text: str, *, repair: str = "basic") -> Answer:
     Raises AnswerError `invalid_json`, whatever the text is, and ConfigError when `full` lacks its library.
     """
     value, repaired = read(text.lstrip("\ufeff"), repair=repair)
-    if not _MAYBE_SURROGATE.search(text):
+    if (text.isascii() and "\\u" not in text) or not _MAYBE_SURROGATE.search(text):
         return Answer(value, repaired)
     clean = _scrubbed(value)
     return Answer(clean, repaired, () if clean == value else ("surrogates_scrubbed",))

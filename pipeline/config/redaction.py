@@ -100,6 +100,11 @@ class Secrets:
             return
         self.add(password, unquote(password))
 
+    @property
+    def are_none(self) -> bool:
+        """True while no secret is known."""
+        return not self._known
+
     def redact(self, text: str) -> str:
         """Return the text with every form of every secret replaced by `***`."""
         for secret in self._known:

@@ -70,13 +70,20 @@ def load_entries(
     return (entry for origin in origins for entry in origin_entries(origin, plan, lookup=format_of))
 
 
-def decode(entry: Entry, data: bytes, *, text_field: str, limits: InputLimits = _DEFAULT_LIMITS) -> Document:
-    """Decode the bytes of an entry; DocumentError when they are not a valid document.
+def decode(
+    entry: Entry,
+    data: bytes,
+    *,
+    text_field: str,
+    limits: InputLimits = _DEFAULT_LIMITS,
+    sha256: str | None = None,
+) -> Document:
+    """Decode the bytes of an entry; DocumentError when they are not a valid document. `sha256`: theirs, if known.
 
     Notes: `encoding:cp1252`, `surrogates_scrubbed`, and those of the container that it was read from.
     """
     form = BY_NAME[entry.format]
-    digest = hashlib.sha256(data).hexdigest()
+    digest = sha256 or hashlib.sha256(data).hexdigest()
     earlier = entry.read.notes if isinstance(entry.read, Held) else ()
     earlier += data.notes if isinstance(data, NotedBytes) else ()
     if isinstance(data, NotedBytes) and data.encoding is not None:

@@ -29,6 +29,7 @@ BOMS = (  # the longer ones first: UTF-32's begins with UTF-16's
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_FIRST_OF_BOMS = tuple({bom[:1] for bom, _ in BOMS})
 _CONTROLS = bytes(code for code in range(32) if code not in b"\b\t\n\v\f\r\x1b\x1e") + b"\x7f"
 
 _KOREAN_MARK = b"\x1b$)C"
@@ -44,10 +45,11 @@ def to_text(data: bytes, *, declared: str | None = None, mail: bool = False) -> 
 
     DocumentError for binary data. `mail`: UTF-7 may be declared.
     """
-    for bom, encoding in BOMS:
-        if data.startswith(bom) and encoding != "utf-8":
-            return _by_bom(data[len(bom) :], encoding), ()
-    data = data.removeprefix(codecs.BOM_UTF8)
+    if data.startswith(_FIRST_OF_BOMS):
+        for bom, encoding in BOMS:
+            if data.startswith(bom) and encoding != "utf-8":
+                return _by_bom(data[len(bom) :], encoding), ()
+        data = data.removeprefix(codecs.BOM_UTF8)
     known = codec_of(declared, mail=mail)
     if known and known.startswith(("utf-16", "utf-32")) and (wide := _declared_wide(data, known)) is not None:
         return wide

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from pipeline.documents.compression import Compression, read_limited
+from pipeline.documents.compression import PLAIN, Compression, read_limited
 from pipeline.documents.containers import describe, too_large
 from pipeline.errors import DocumentError
 from pipeline.stores import OwnTroubleError, StaleVersionError, is_trouble
@@ -24,7 +24,7 @@ class ListedFile:
 
     `relative` is its path below the root, valid Unicode, to which patterns and formats apply. `newest` opens the
     current file of that name. `damage`: the exceptions of opening and reading it. `passing`: it must be read before
-    the next one is requested.
+    the next one is requested. `whole` reads all of it, if it has no more than so many bytes (else None).
     """
 
     relative: str
@@ -37,6 +37,7 @@ class ListedFile:
     damage: Damage = (OSError,)
     member: bool = False
     passing: bool = False
+    whole: Callable[[int], bytes | None] | None = None
 
 
 def read_file(file: ListedFile, *, compression: Compression, limit_bytes: int) -> bytes:
@@ -59,6 +60,8 @@ def read_file(file: ListedFile, *, compression: Compression, limit_bytes: int) -
 def _read_as_it_is(file: ListedFile, compression: Compression, limit_bytes: int) -> bytes | None:
     """Return the bytes, of the current version if the listed one is gone; None when they are too many."""
     try:
+        if file.whole is not None and compression is PLAIN:
+            return file.whole(limit_bytes)
         with file.open() as raw, compression.open(raw) as stream:
             return read_limited(stream, limit_bytes)
     except StaleVersionError:

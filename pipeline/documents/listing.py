@@ -37,6 +37,7 @@ from pipeline.stores import (
     open_file,
     open_newest,
     printable,
+    read_whole,
     walk,
 )
 
@@ -136,7 +137,7 @@ def _origin(
     before = folder.as_posix()
     uri_prefix = "" if before == "." else before.rstrip("/") + "/"
     id_prefix = f"{source.name}/" if source.name else ""
-    return DocumentSource(files, open_file, open_newest, chosen, id_prefix, uri_prefix, reads)
+    return DocumentSource(files, open_file, open_newest, chosen, id_prefix, uri_prefix, reads, whole=read_whole)
 
 
 SCHEMES: Mapping[str, Callable[[str, InputSource, ListingPlan], DocumentSource]] = {
@@ -220,6 +221,7 @@ def _listed_file(file: StoredFile, origin: DocumentSource) -> ListedFile:
         file.size_bytes,
         origin.opener(file, origin.open),
         origin.opener(file, origin.newest),
+        whole=origin.reader(file),
     )
 
 

@@ -55,7 +55,8 @@ class DocumentSource:
     """One input: `files` lists it and reports the kind of each skipped file, `open` opens the listed version of a file.
 
     `newest` opens the current version, for a store whose files may be replaced meanwhile. The prefixes are prepended
-    to ids and uris. `reads`: the state shared by all reads, None where no read waits for an outage.
+    to ids and uris. `reads`: the state shared by all reads, None where no read waits for an outage. `whole` reads all
+    of a file up to a number of bytes, None when it has more; it spares the buffers of a stream.
     """
 
     files: Files
@@ -66,6 +67,16 @@ class DocumentSource:
     uri_prefix: str
     reads: Source | None = None
     buffer_bytes: int = 1 << 18
+    whole: Callable[[StoredFile, int], bytes | None] | None = None
+
+    def reader(self, file: StoredFile) -> Callable[[int], bytes | None] | None:
+        """Return a function that reads the listed file at once, up to a limit; None where files are only opened."""
+        whole = self.whole
+        if whole is None:
+            return None
+        if self.reads is None:
+            return partial(whole, file)
+        return partial(_read, whole, file, self.reads, partial(self.open, file))
 
     def opener(self, file: StoredFile, open: Callable[[StoredFile], BinaryIO]) -> Callable[[], BinaryIO]:
         """Return a function that opens the file by `open`, with reads that survive an outage of its store."""
@@ -73,6 +84,16 @@ class DocumentSource:
         if self.reads is None:
             return once
         return partial(self.reads.open, once, key=file.path, buffer_bytes=self.buffer_bytes)
+
+
+def _read(
+    whole: Callable[[StoredFile, int], bytes | None],
+    file: StoredFile,
+    reads: Source,
+    opener: Callable[[], BinaryIO],
+    limit_bytes: int,
+) -> bytes | None:
+    return reads.read(partial(whole, file, limit_bytes), opener, key=file.path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.llm.endings import OPENAI, judge_end
 from pipeline.llm.protocol import count_notes, failed_answer, whole_number
-from pipeline.records import ExtractionAttempt
+from pipeline.records import ExtractionAttempt, changed
 
 THOUGHTS = ("reasoning", "reasoning_content", "thinking")
 """Fields of a message that hold the model's thoughts: vLLM 0.32; older vLLM, SGLang, LM Studio, llama.cpp; Ollama."""
@@ -41,10 +41,10 @@ def judge_completion(
     if not text.strip() and (arguments := _arguments(message)) is not None:
         text, attempt = (
             arguments,
-            replace(attempt, notes=(*attempt.notes, "answer_in_tool_call")),
+            changed(attempt, notes=(*attempt.notes, "answer_in_tool_call")),
         )
     return judge_end(
-        replace(attempt, raw_text=text or None),
+        changed(attempt, raw_text=text or None),
         choice.get("finish_reason"),
         dialect=OPENAI,
         thoughts=thoughts or _thoughts(message),
@@ -104,14 +104,14 @@ def _with_model(attempt: ExtractionAttempt, body: Mapping[str, Any]) -> Extracti
     name = body.get("model")
     if attempt.model.name or not isinstance(name, str):
         return attempt
-    return replace(attempt, model=replace(attempt.model, name=name))
+    return changed(attempt, model=replace(attempt.model, name=name))
 
 
 def _with_usage(attempt: ExtractionAttempt, body: Mapping[str, Any]) -> ExtractionAttempt:
     usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
     assert isinstance(usage, dict)
     details = usage.get("prompt_tokens_details")
-    return replace(
+    return changed(
         attempt,
         prompt_tokens=whole_number(usage.get("prompt_tokens")),
         completion_tokens=whole_number(usage.get("completion_tokens")),

@@ -6,7 +6,7 @@ One table for all dialects. An answer counts when it ended by itself and says so
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.answers import (
@@ -16,7 +16,7 @@ from pipeline.answers import (
     padded_object,
 )
 from pipeline.llm.protocol import cut_reason, failed_answer
-from pipeline.records import ExtractionAttempt
+from pipeline.records import ExtractionAttempt, changed
 
 NATURAL: Mapping[str, str] = {
     "stop": "OpenAI protocol, vLLM 0.32, Ollama 0.32, SGLang 0.4, Gemini (STOP)",
@@ -119,12 +119,12 @@ def _without_content(
 ) -> ExtractionAttempt:
     found = answer_in_reasoning(thoughts, schema)
     if found is not None:
-        return replace(attempt, raw_text=found, notes=(*attempt.notes, "answer_in_reasoning"))
+        return changed(attempt, raw_text=found, notes=(*attempt.notes, "answer_in_reasoning"))
     if not thoughts.strip():
         return failed_answer(attempt, "empty_model_response", "no content")
     told = f"only {dialect.thoughts}, no content: turn thinking off ({thinking_settings(dialect)})"
     told += "" if dialect is OLLAMA else ", or start the server with its model's reasoning parser"
-    return replace(failed_answer(attempt, "empty_model_response", told), thought=True)
+    return changed(failed_answer(attempt, "empty_model_response", told), thought=True)
 
 
 def _unpadded(attempt: ExtractionAttempt) -> ExtractionAttempt | None:
@@ -132,7 +132,7 @@ def _unpadded(attempt: ExtractionAttempt) -> ExtractionAttempt | None:
     found = padded_object(attempt.raw_text or "")
     if found is None:
         return None
-    return replace(attempt, raw_text=found, notes=(*attempt.notes, "trailing_whitespace"))
+    return changed(attempt, raw_text=found, notes=(*attempt.notes, "trailing_whitespace"))
 
 
 def _cut(attempt: ExtractionAttempt, *, dialect: Dialect, thoughts: str) -> ExtractionAttempt:
@@ -143,10 +143,10 @@ def _cut(attempt: ExtractionAttempt, *, dialect: Dialect, thoughts: str) -> Extr
         return failed_answer(attempt, "context_length", told)  # LMDeploy 0.4 to 0.6
     told = f"stopped for length after {spent} tokens ({dialect.limit} {limit})"
     if dialect is OPENAI and spent is not None and limit is not None and spent < limit:
-        attempt = replace(attempt, notes=(*attempt.notes, "max_tokens_clamped"))
+        attempt = changed(attempt, notes=(*attempt.notes, "max_tokens_clamped"))
         told += ": the server clamped it to the room that the prompt left"
     if thoughts and text is None:
-        attempt = replace(attempt, thought=True)
+        attempt = changed(attempt, thought=True)
         told += f", all of them thought: raise max_tokens, or limit thinking ({thinking_settings(dialect)})"
     elif text and is_mostly_space(text):
         told += f"; {WHITE_SPACE_ADVICE}"

@@ -35,7 +35,7 @@ from pipeline.llm.protocol import (
 from pipeline.llm.reload_detector import ReloadWatch
 from pipeline.llm.sse import join_lines
 from pipeline.llm.truncation import TruncationJudge
-from pipeline.records import ExtractionAttempt
+from pipeline.records import ExtractionAttempt, changed
 
 MAX_DURATION_NS = 10**18
 """About 30 years."""
@@ -114,7 +114,7 @@ class OllamaClient:
             size_bytes = max(_size_bytes(document_text), sum(map(_size_bytes, prompts.values())))
             attempt = self._judge(attempt, reply, size_bytes=size_bytes, json_schema=json_schema)
             attempt = self._reloads.seen(attempt, asked_at=started)
-        return replace(attempt, latency_s=self.clock() - started)
+        return changed(attempt, latency_s=self.clock() - started)
 
     def adopt(
         self,
@@ -178,7 +178,7 @@ class OllamaClient:
         message = body.get("message")
         if not isinstance(message, dict) or not isinstance(message.get("content") or "", str):
             return failed_answer(attempt, "bad_response", "the reply has no `message` with a text")
-        attempt = replace(_with_usage(attempt, body), raw_text=message.get("content") or None)
+        attempt = changed(_with_usage(attempt, body), raw_text=message.get("content") or None)
         is_short = self._truncation.is_cut(size_bytes, attempt.prompt_tokens)
         if body.get("done") is True and is_short and not self.proofs.decides:
             told = f"{size_bytes} bytes of prompt were answered as {attempt.prompt_tokens} tokens"
@@ -186,7 +186,7 @@ class OllamaClient:
             told += f": the server cut it (`{setting}` is {self.num_ctx})"
             return failed_answer(attempt, "prompt_truncated", told)
         if body.get("done") is True and (overrun := self._overrun(attempt)):
-            return replace(failed_answer(attempt, "context_length", overrun), needed_tokens=attempt.prompt_tokens)
+            return changed(failed_answer(attempt, "context_length", overrun), needed_tokens=attempt.prompt_tokens)
         if body.get("done") is not True:
             return ended_early(attempt, repeats=_repeats(attempt.raw_text))
         thoughts = message.get("thinking")
@@ -220,7 +220,7 @@ def _with_usage(attempt: ExtractionAttempt, body: Mapping[str, Any]) -> Extracti
         for part in ("total_", "load_", "prompt_eval_", "eval_")
     )
     queue_ns = None if total is None else max(0, total - (load or 0) - (prompt or 0) - (answer or 0))
-    return replace(
+    return changed(
         attempt,
         prompt_tokens=whole_number(body.get("prompt_eval_count")),
         completion_tokens=whole_number(body.get("eval_count")),

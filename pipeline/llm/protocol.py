@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,7 +17,7 @@ from pipeline.config.resolved_agent import ANSWER_TURN
 from pipeline.errors import reason_of_status
 from pipeline.llm.error_patterns import is_dying, is_unpaid, reason_of_text
 from pipeline.llm.http import Access, CallFailedError, Reply
-from pipeline.records import ExtractionAttempt, ModelMetadata
+from pipeline.records import ExtractionAttempt, ModelMetadata, changed
 
 MAX_TOKENS = 10**9
 """No prompt and no answer has more tokens; a server that says so counts wrong, and no metric can add such numbers."""
@@ -136,7 +136,7 @@ def is_answer(reply: Reply) -> bool:
 
 def failed_call(attempt: ExtractionAttempt, failure: CallFailedError) -> ExtractionAttempt:
     """The attempt, ended by the transport."""
-    return replace(
+    return changed(
         attempt,
         error=_short(failure.error),
         reason=failure.reason,
@@ -150,12 +150,12 @@ def failed_stream(attempt: ExtractionAttempt, said: ServerError) -> ExtractionAt
     """The attempt, ended by an error that came after its 200."""
     reason = reason_of_text(500, said.message, kind=said.kind, param=said.param) or "server_error"
     failed = failed_answer(attempt, reason, f"error in mid-stream: {said.message}")
-    return replace(failed, lost=is_dying(500, said.message))
+    return changed(failed, lost=is_dying(500, said.message))
 
 
 def failed_answer(attempt: ExtractionAttempt, reason: str, message: str) -> ExtractionAttempt:
     """The attempt, ended by what a 200 said; the model's text stays in it."""
-    return replace(attempt, error=reason, reason=reason, message=_short(message))
+    return changed(attempt, error=reason, reason=reason, message=_short(message))
 
 
 def failed_status(
@@ -169,7 +169,7 @@ def failed_status(
     if reason is None:
         # a firewall's page, which says nothing about a key
         reason = "rejected" if said.page and reply.status == 403 else reason_of_status(reply.status)
-    return replace(
+    return changed(
         attempt,
         error=f"http_{reply.status}",
         reason=reason,

@@ -8,9 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from dataclasses import replace
 
-from pipeline.records import ExtractionAttempt
+from pipeline.records import ExtractionAttempt, changed
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ class ReloadWatch:
                 "the model is loaded again and again: does another client ask for it with another num_ctx?",
                 extra={"reason": NOTE, "endpoint": attempt.model.endpoint, "model": attempt.model.name},
             )
-        return replace(attempt, notes=(*attempt.notes, NOTE))
+        return changed(attempt, notes=(*attempt.notes, NOTE))
 
     def _again(self, at: float) -> bool:
         with self._lock:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import kind_of
@@ -16,7 +16,7 @@ from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.prompt_proofs import Case, Verified
 from pipeline.llm.token_weight import weigh
 from pipeline.llm.vllm import VLLMClient
-from pipeline.records import ExtractionAttempt
+from pipeline.records import ExtractionAttempt, changed
 
 if TYPE_CHECKING:
     from pipeline.llm.provider import ExtractionRequest
@@ -94,12 +94,12 @@ def verified(
         return None
     if found is None:
         return None
-    known = replace(attempt, context_length=attempt.context_length or proofs.context_length)
     if is_suspected and not found.cut:
         return _asked_again(client, asked, attempt) if proofs.decides else attempt
     if not found.cut:
-        return replace(known, notes=(*known.notes, *found.notes))
-    return _cut(known, found, limit=proofs.context_length)
+        context_length = attempt.context_length or proofs.context_length
+        return changed(attempt, context_length=context_length, notes=(*attempt.notes, *found.notes))
+    return _cut(attempt, found, limit=proofs.context_length)
 
 
 def _asked_again(client: Client, asked: Asked, suspected: ExtractionAttempt) -> ExtractionAttempt | None:
@@ -112,7 +112,7 @@ def _asked_again(client: Client, asked: Asked, suspected: ExtractionAttempt) -> 
 def _cut(attempt: ExtractionAttempt, found: Verified, *, limit: int | None) -> ExtractionAttempt:
     told = f"the server answered {attempt.prompt_tokens} tokens of the prompt"
     told += f", which has about {found.needed_tokens}" if found.needed_tokens else ""
-    return replace(
+    return changed(
         attempt,
         error="prompt_truncated",
         reason="prompt_truncated",
@@ -128,9 +128,11 @@ def case_of(client: Client, asked: Asked, tokens: int | None) -> Case:
     def send(text: str, max_tokens: int, whole: bool) -> Probe:
         return _probe(client, asked.prompts_for(text, whole), asked.json_schema, max_tokens=max_tokens)
 
-    question = {**TINY_PROMPTS, "user": f"{TINY_PROMPTS['user']} ({os.urandom(4).hex()})"}  # nobody has it cached
+    question: dict[str, str] = {}
 
     def tiny() -> Probe:
+        if not question:  # nobody has it cached before the first time
+            question.update(TINY_PROMPTS, user=f"{TINY_PROMPTS['user']} ({os.urandom(4).hex()})")
         return _probe(client, question, None, max_tokens=1)
 
     promised = client.context_length if isinstance(client, OllamaClient) else None

@@ -38,7 +38,7 @@ from pipeline.llm.request_ids import names_another
 from pipeline.llm.server_metrics import GaugeReader
 from pipeline.llm.sse import join_chunks
 from pipeline.llm.tokenizer import TokenIds, token_ids
-from pipeline.records import ExtractionAttempt
+from pipeline.records import ExtractionAttempt, changed
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class VLLMClient:
         if attempt.reason == "context_length" and self.config.type == "vllm":
             left_s = self.config.timeout - (self._clock() - started)
             attempt = self._with_count(attempt, payload, timeout_s=min(TOKENIZE_TIMEOUT_S, left_s))
-        return replace(attempt, latency_s=self._clock() - started)
+        return changed(attempt, latency_s=self._clock() - started)
 
     def adopt(
         self,
@@ -186,7 +186,7 @@ class VLLMClient:
             return failed_answer(attempt, "bad_response", "the reply's id is that of another request")
         if "error" in body and "choices" not in body:
             return failed_stream(attempt, error_in(body))
-        attempt = replace(attempt, server=answered_by(body, reply.headers))
+        attempt = changed(attempt, server=answered_by(body, reply.headers))
         return judge_completion(attempt, body, json_schema=schema, from_reasoning=self.from_reasoning)
 
     def count_tokens(self, prompts: Mapping[str, str]) -> int | None:
@@ -236,7 +236,7 @@ class VLLMClient:
             return attempt
         told = f"the prompt has {count} tokens" + (f", the context {limit}" if limit else "")
         message = f"{told}; {attempt.message}"[:MESSAGE_CHARS]
-        return replace(attempt, message=message, needed_tokens=count, context_length=limit or attempt.context_length)
+        return changed(attempt, message=message, needed_tokens=count, context_length=limit or attempt.context_length)
 
 
 def _most_tokens(payload: Mapping[str, Any]) -> int | None:

@@ -131,7 +131,8 @@ class Output:
     def write(self, outcome: Result | Failure) -> None:
         """Write the outcome's line, then index it. OutputError ends the run; the outcome is not indexed then."""
         try:
-            line = to_line(redacted(outcome, SECRETS.redact_values), self.stamp)
+            shown = outcome if SECRETS.are_none else redacted(outcome, SECRETS.redact_values)
+            line = to_line(shown, self.stamp)
         except ValueError as exc:
             raise InternalError(f"{outcome.id!r}: the record is no JSON of UTF-8: {exc}") from exc
         key = key_of_outcome(outcome, self.stamp)

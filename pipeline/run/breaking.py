@@ -6,8 +6,6 @@ what the tokenizer of the server in use takes for special. The record keeps the 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pipeline.agents import names_special_tokens
 from pipeline.config import ResolvedAgentConfig
 from pipeline.documents.special_tokens import (
@@ -17,7 +15,7 @@ from pipeline.documents.special_tokens import (
     candidates,
     delimiters,
 )
-from pipeline.records import Document
+from pipeline.records import Document, changed
 
 
 def candidates_in(document: Document) -> tuple[str, ...]:
@@ -41,11 +39,12 @@ def harmless_names(document: Document, *, tokens: frozenset[str]) -> Document:
     }
     document_id, _ = break_tokens(document.id, tokens)
     uri, _ = break_tokens(document.uri, tokens)
-    return replace(document, metadata=metadata, id=document_id, uri=uri)
+    return changed(document, metadata=metadata, id=document_id, uri=uri)
 
 
 def harmless(document: Document, resolved: ResolvedAgentConfig, *, tokens: frozenset[str]) -> tuple[Document, bool]:
     """Return the document with a text for a prompt, and whether anything is broken in it or in its names."""
     text = broken(document.text, resolved, tokens=tokens)
     has_names = names_special_tokens(resolved, document) or harmless_names(document, tokens=tokens) != document
-    return replace(document, text=text), has_names or text != document.text
+    is_broken = text != document.text
+    return changed(document, text=text) if is_broken else document, has_names or is_broken

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.config import RunnerConfig
 from pipeline.llm.replica import Start
 from pipeline.output import Output
 from pipeline.output.copies import Copied, Copies
-from pipeline.records import Entry, Failure, Result
+from pipeline.records import Entry, Failure, Result, changed
 from pipeline.run.concurrency import Limit
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.process import Finished
@@ -65,7 +65,7 @@ class Job:
         """The outcome as it is written: what could not be read in a run that saw trouble is read again by the next."""
         if self.patience is None or not self.patience.troubled or isinstance(outcome, Result):
             return outcome
-        return replace(outcome, version=None) if outcome.reason in READ_AGAIN else outcome
+        return changed(outcome, version=None) if outcome.reason in READ_AGAIN else outcome
 
     @property
     def copies_waiting(self) -> int:

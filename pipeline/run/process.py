@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 
 from pipeline import documents
@@ -32,6 +32,7 @@ from pipeline.records import (
     Outcome,
     Postponed,
     Unchanged,
+    changed,
     utc_now,
 )
 from pipeline.run.attempts import with_notes
@@ -85,7 +86,7 @@ def process(
         )
     except DocumentError as problem:
         state.stage = problem.stage
-        state.entry = replace(entry, version=None) if problem.again else entry
+        state.entry = changed(entry, version=None) if problem.again else entry
         outcome = failure_of(state, plan, reason=problem.reason, message=str(problem), now=now)
     except AnswerError as problem:
         state.stage = problem.stage
@@ -123,7 +124,7 @@ def _steps(
         return Unchanged(entry.id, failed=entry.known.failed)
     if entry.duplicate_of is not None:
         raise DocumentError("duplicate_id", f"another document of this run has the id {entry.duplicate_of!r} already")
-    document = documents.decode(entry, data, text_field=plan.text_field, limits=plan.limits)
+    document = documents.decode(entry, data, text_field=plan.text_field, limits=plan.limits, sha256=state.sha256)
     state.notes, state.stage = document.notes, "prompt"
     question = state.question_sha256 = question_sha256(document, query.resolved.user_prompt)
     if (copy := copy_of(entry, document, query, question=question, copies=copies)) is not None:
@@ -158,7 +159,7 @@ def _ask(
             answer = judge(attempt.raw_text or "", schema, document_text=kept.quotable, shown=shown, repair=plan.repair)
             _refuse_secrets(attempt.raw_text or "")
         except AnswerError as problem:
-            state.attempts[-1] = replace(attempt, refused=problem.reason)
+            state.attempts[-1] = changed(attempt, refused=problem.reason)
             if problem.reason not in REASKED or state.reasks >= resolved.max_reasks:
                 raise
             complaint, state.reasks = problem, state.reasks + 1
@@ -177,7 +178,9 @@ def _refuse_secrets(text: str) -> None:
 
 def _harmless(state: DocumentState, document: Document, kept: Kept) -> Document:
     """The document as it stands in the prompt: what is kept of it, and no special token that could end its message."""
-    found, is_broken = harmless(replace(document, text=kept.shown), state.asking.resolved, tokens=state.tokens)
+    shown = kept.shown
+    document = document if shown == document.text else changed(document, text=shown)
+    found, is_broken = harmless(document, state.asking.resolved, tokens=state.tokens)
     state.notes = with_notes(state.notes, "special_tokens_broken") if is_broken else state.notes
     return found
 
@@ -189,7 +192,7 @@ def _once(state: DocumentState, document: Document, *, after: str, alone: bool) 
     named = harmless_names(document, tokens=state.tokens)
 
     def prompts_for(part: str, whole: bool) -> Mapping[str, str]:
-        rendered = render(asking.resolved, replace(named, text=part))
+        rendered = render(asking.resolved, named if part is named.text else changed(named, text=part))
         return {**rendered, "user": rendered["user"] + after} if whole else rendered
 
     prompts = prompts_for(text, True)
@@ -208,7 +211,9 @@ def _once(state: DocumentState, document: Document, *, after: str, alone: bool) 
     )
     asked = state.client.ask(question)
     said = (text, prompts["user"])
-    state.attempts += [replace(each, message=without_echo(each.message, *said)) for each in asked.attempts]
+    state.attempts += [
+        changed(each, message=without_echo(each.message, *said)) if each.message else each for each in asked.attempts
+    ]
     state.losses += asked.losses
     state.refused = state.refused or asked.refused
     if asked.unavailable:

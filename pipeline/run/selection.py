@@ -8,13 +8,13 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pipeline.documents import fallback_id, held_sha256
 from pipeline.errors import kind_of
 from pipeline.output.index import Index
-from pipeline.records import Entry, Known
+from pipeline.records import Entry, Known, changed
 from pipeline.shards import Shard, hash_fraction
 
 Redo = Literal["changed", "none", "all"]
@@ -96,11 +96,11 @@ class Selection:
     def judge(self, entry: Entry) -> tuple[Choice, Entry]:
         """What to do with an entry, and the entry with what is known of it."""
         if self._index.seen(entry.id):
-            entry = replace(entry, id=self._free_id(fallback_id(entry)), duplicate_of=entry.id)
+            entry = changed(entry, id=self._free_id(fallback_id(entry)), duplicate_of=entry.id)
         known = self._index.known(entry.id)
         if self._rules.only_failed is not None:
             if self._rules.names(known):
-                return "do", replace(entry, known=known)
+                return "do", changed(entry, known=known)
             return ("leave" if known is None else "skip"), entry
         if known is None:
             return "do", entry
@@ -109,7 +109,7 @@ class Selection:
         stands = stands and not self._rules.is_doubtful(entry.id, known)
         if stands and _is_as_known(entry, known):
             return "skip", entry
-        return "do", replace(entry, known=known, stands=stands)
+        return "do", changed(entry, known=known, stands=stands)
 
     def _stands(self, document_id: str, known: Known) -> bool:
         decided_by = self._decided_by(document_id, known) if known.failed else None

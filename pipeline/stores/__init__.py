@@ -12,7 +12,7 @@ It must not know documents, records or settings.
 
 from __future__ import annotations
 
-from pipeline.stores.beneath import StaleVersionError, StoredFile, open_file, open_newest
+from pipeline.stores.beneath import StaleVersionError, StoredFile, open_file, open_newest, read_whole
 from pipeline.stores.clouds import REMOTE_SCHEMES, is_remote, lacks_slashes, parse_address, service_of
 from pipeline.stores.folder_names import at_once
 from pipeline.stores.local import (
@@ -59,6 +59,7 @@ __all__ = [
     "open_newest",
     "parse_address",
     "printable",
+    "read_whole",
     "service_of",
     "sync_folder",
     "walk",

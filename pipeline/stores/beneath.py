@@ -66,6 +66,38 @@ def open_newest(file: StoredFile) -> BinaryIO:
     raise OSError(errno.EINVAL, "not a regular file")
 
 
+def read_whole(file: StoredFile, limit_bytes: int) -> bytes | None:
+    """Return all bytes of the listed file, without a buffer for them; None when they are more than the limit.
+
+    Errors as for `open_file`.
+    """
+    descriptor = _descriptor(file)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        if file.identity is not None and identity_of(status) != file.identity:
+            raise StaleVersionError(errno.ESTALE, "is no longer the file that was listed")
+        if status.st_size > limit_bytes:
+            return None
+        data = os.read(descriptor, status.st_size + 1)
+        if len(data) == status.st_size:  # a longer read would have found more, so this is the end
+            return data
+        data += _rest(descriptor, limit_bytes + 1 - len(data))
+        return data if len(data) <= limit_bytes else None
+    finally:
+        os.close(descriptor)
+
+
+def _rest(descriptor: int, limit_bytes: int) -> bytes:
+    """Return what follows in a file whose size has changed, at most `limit_bytes`."""
+    parts: list[bytes] = []
+    while limit_bytes > 0 and (part := os.read(descriptor, min(limit_bytes, _BUFFER_BYTES))):
+        parts.append(part)
+        limit_bytes -= len(part)
+    return b"".join(parts)
+
+
 def _descriptor(file: StoredFile) -> int:
     if file.root is None:
         return os.open(file.path, _FILE)

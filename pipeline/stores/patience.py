@@ -103,6 +103,12 @@ class Source:
                 self._came_back()
             return value
 
+    def read(self, action: Callable[[], T], opener: Opener, *, key: str) -> T:
+        """Return the result of reading a whole file, which is read again after an outage; errors as for `attempt`."""
+        value = self.attempt(action, key=key)
+        self.succeeded(key, opener)
+        return value
+
     def succeeded(self, key: str, opener: Opener) -> None:
         """Count a read; the file serves as a test for others, and the previous file for this one."""
         with self._lock:
