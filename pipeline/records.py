@@ -261,8 +261,8 @@ R = TypeVar("R", bound=Entry | Document | ExtractionAttempt | Result | Failure)
 
 def utc_now(now: datetime | None = None) -> str:
     """Return the time in RFC 3339 format, in UTC with milliseconds, as in every record."""
-    now = now or datetime.now(timezone.utc)
-    return now.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.") + f"{now.microsecond // 1000:03d}Z"
+    now = datetime.now(timezone.utc) if now is None else now.astimezone(timezone.utc)
+    return now.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def changed(record: R, **values: Any) -> R:

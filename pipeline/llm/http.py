@@ -222,6 +222,9 @@ class Endpoint:
         if prepared is None:
             request = requests.Request(method, self.base_url + path, headers=self._headers(method))
             prepared = cache[(method, path, self._key)] = request.prepare()
+            # requests' own mapping costs 10 µs each time it is read through; the length is that of each body
+            named: Any = {name: value for name, value in prepared.headers.items() if name.lower() != "content-length"}
+            prepared.headers = named
         return prepared
 
     def _headers(self, method: str) -> dict[str, str]:

@@ -268,7 +268,7 @@ class KeepAlivePool:
 
     def _head(self, method: str, url: str, headers: Any) -> bytes:
         lines = [f"{method} {url} HTTP/1.1"]
-        if "Host" not in headers:
+        if "host" not in map(str.lower, headers):
             lines.append(f"Host: {self._host}")
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"

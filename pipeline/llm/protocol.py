@@ -99,7 +99,15 @@ class Bodies:
 
     def __init__(self, payload: Callable[[Mapping[str, str], Mapping[str, Any] | None], dict[str, Any]]) -> None:
         self._payload = payload
+        self._settings: dict[str, Any] | None = None
         self._frames: dict[tuple[tuple[str, ...], int], _Frame | None] = {}
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """A body without prompts and schema, which has the same other fields as all others."""
+        if self._settings is None:
+            self._settings = self._payload({}, None)
+        return self._settings
 
     def body(self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None) -> bytes:
         """The body as `encode(payload(prompts, json_schema))` gives it."""

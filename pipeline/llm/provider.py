@@ -221,6 +221,9 @@ class Provider:
             up = [replica for replica in self.replicas if replica.state == "up"]
             if not up:
                 return None
+            if len(up) == 1:
+                up[0].in_flight += 1
+                return up[0]
             least = min(replica.in_flight / replica.share for replica in up)
             chosen = self._tools.rng.choice([each for each in up if each.in_flight / each.share == least])
             chosen.in_flight += 1

@@ -106,17 +106,19 @@ class VLLMClient:
     ) -> ExtractionAttempt:
         """What came of one request (LLMClient)."""
         started = self._clock()
-        payload = self.payload(prompts, json_schema)
-        attempt = ExtractionAttempt(self.model, context_length=self.context_length, max_tokens=_most_tokens(payload))
+        bodies = self.bodies
+        most = _most_tokens(bodies.settings)
+        attempt = ExtractionAttempt(self.model, context_length=self.context_length, max_tokens=most)
         try:
-            body = self.bodies.body(prompts, json_schema)
+            body = bodies.body(prompts, json_schema)
             reply = self.endpoint.post("/v1/chat/completions", body, timeout_s=self.config.timeout)
         except CallFailedError as failure:
             attempt = failed_call(attempt, failure)
         else:
-            attempt = self._judge(attempt, reply, payload=payload, schema=json_schema)
+            attempt = self._judge(attempt, reply, streams=bodies.settings.get("stream") is True, schema=json_schema)
         if attempt.reason == "context_length" and self.config.type == "vllm":
             left_s = self.config.timeout - (self._clock() - started)
+            payload = self.payload(prompts, json_schema)
             attempt = self._with_count(attempt, payload, timeout_s=min(TOKENIZE_TIMEOUT_S, left_s))
         return changed(attempt, latency_s=self._clock() - started)
 
@@ -171,12 +173,12 @@ class VLLMClient:
         self.endpoint.close()
 
     def _judge(
-        self, attempt: ExtractionAttempt, reply: Reply, *, payload: Mapping[str, Any], schema: Mapping[str, Any] | None
+        self, attempt: ExtractionAttempt, reply: Reply, *, streams: bool, schema: Mapping[str, Any] | None
     ) -> ExtractionAttempt:
         if not is_answer(reply):
             return failed_status(attempt, reply, read_error(reply), now=self._now)
         start = reply.body[:200].lstrip()
-        streamed = not start.startswith(b"{") and (payload.get("stream") is True or start.startswith(EVENTS))
+        streamed = not start.startswith(b"{") and (streams or start.startswith(EVENTS))
         body = join_chunks(reply.body) if streamed else decode_object(reply.body)
         if body is None:
             told = "the stream is incomplete, or is none" if streamed else "the reply is not a JSON object"

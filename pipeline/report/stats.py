@@ -40,14 +40,13 @@ class RunStats:
             self._data["outcomes"]["unchanged"] += 1
             return
         elapsed_s = self._clock() - self._started
-        tally_in(self._data["total"], outcome)
         variant = _named(self._data["variants"], outcome.variant, self._new_variant)
         tally_in(variant, outcome)
         _count_notes(self._data["notes"], outcome.notes)
         timeline.count(self._data["timeline"], elapsed_s, outcome=outcome)
         if isinstance(outcome, Result):
             self._done(outcome)
-            _count_fields((self._data["fields"], variant["fields"]), outcome.output)
+            _count_fields(variant["fields"], outcome.output)
         else:
             self._failed(outcome)
             _bump(variant["reasons"], outcome.reason)
@@ -66,15 +65,21 @@ class RunStats:
 
     def _count_request(self, attempt: ExtractionAttempt, *, variant: str) -> None:
         provider = _named(self._data["providers"], attempt.model.provider, _new_provider)
-        for tally in (self._data["total"], _named(self._data["variants"], variant, self._new_variant), provider):
-            tally["attempts"] += attempt.sent
+        provider["attempts"] += attempt.sent
+        _named(self._data["variants"], variant, self._new_variant)["attempts"] += attempt.sent
         error = attempt.error or attempt.refused
         if error is not None and error not in REASKED:
             _bump(provider["errors"], error.partition(":")[0])
 
     def snapshot(self) -> Numbers:
         """Return the numbers so far, with percentiles, shares and means."""
-        return derive(deepcopy({**self._data, "elapsed_s": round(self._clock() - self._started, 3)}))
+        data = deepcopy({**self._data, "elapsed_s": round(self._clock() - self._started, 3)})
+        for variant in data["variants"].values():
+            for counts in variant["fields"].values():
+                counts["documents"] = variant["done"]
+            data["total"] = {name: _sum_at(data["total"], variant, name) for name in data["total"]}
+            data["fields"] = _sum(data["fields"], variant["fields"])
+        return derive(data)
 
     def _new_variant(self) -> Numbers:
         return {**_new_tally(), "reasons": {}, "fields": _new_fields(self._data["fields"])}
@@ -88,8 +93,8 @@ class RunStats:
         provider = _named(data["providers"], result.model.provider, _new_provider)
         tally_in(provider, result)
         _bump(provider["models"], result.model.name)
-        _keep_top(data["slowest"], {"id": result.id, "latency_s": round(result.latency_s, 3)}, "latency_s")
-        _keep_top(data["largest"], {"id": result.id, "chars": result.document_chars}, "chars")
+        _keep_top(data["slowest"], result.id, "latency_s", round(result.latency_s, 3))
+        _keep_top(data["largest"], result.id, "chars", result.document_chars)
 
     def _failed(self, failure: Failure) -> None:
         data = self._data
@@ -187,21 +192,22 @@ def _count_notes(notes: Numbers, names: Sequence[str]) -> None:
         _bump(notes, kind if kind in COPY_NOTES else name)
 
 
-def _count_fields(tables: Sequence[Numbers], output: Any) -> None:
-    """Count each field of an output in all tables, which have the same fields; runs once per document."""
-    values = output if isinstance(output, Mapping) else {}
-    for name in tables[0]:
-        value = values.get(name)
-        is_empty = value is None or (not value and isinstance(value, (str, list, dict)))
-        is_empty = is_empty or (isinstance(value, str) and value.isspace())
-        items = len(value) if isinstance(value, list) else None
-        for table in tables:
-            counts = table[name]
-            counts["documents"] += 1
-            counts["empty"] += is_empty
-            if items is not None:
-                counts["lists"] += 1
-                counts["items"] += items
+def _count_fields(table: Numbers, output: Any) -> None:
+    """Count each field of an output but `documents`, which is the same for all; runs once per document."""
+    values = output if isinstance(output, dict) else {}
+    for name, counts in table.items():
+        value: Any = values.get(name)
+        kind = type(value)
+        if kind is str:
+            is_empty = not value or value.isspace()
+        elif kind is list:
+            is_empty = not value
+            counts["lists"] += 1
+            counts["items"] += len(value)
+        else:
+            is_empty = value is None or value == {}
+        if is_empty:
+            counts["empty"] += 1
 
 
 def _named(table: Numbers, name: str, new: Callable[[], Numbers]) -> Numbers:
@@ -218,8 +224,10 @@ def _bump(table: Numbers, name: str, *, limit: int = _KEPT_NAMES) -> None:
     table[key] = table.get(key, 0) + 1
 
 
-def _keep_top(rows: list[Numbers], row: Numbers, by: str) -> None:
-    rows.append(row)
+def _keep_top(rows: list[Numbers], document_id: str, by: str, value: float) -> None:
+    if len(rows) == TOP and value < rows[-1][by]:
+        return
+    rows.append({"id": document_id, by: value})
     rows.sort(key=lambda kept: (-kept[by], kept["id"]))
     del rows[TOP:]
 

@@ -32,13 +32,13 @@ def count(timeline: Timeline, elapsed_s: float, *, outcome: Result | Failure) ->
     while elapsed_s >= timeline["bucket_s"] * BUCKETS:
         _coarsen(timeline)
     index = int(max(elapsed_s, 0.0) / timeline["bucket_s"])
-    usage = outcome.usage
-    done = isinstance(outcome, Result)
-    latency_s = outcome.latency_s if isinstance(outcome, Result) else 0.0
-    added = [int(done), int(not done), usage.prompt_tokens or 0, usage.completion_tokens or 0, latency_s]
     rows = timeline["rows"]
     rows.extend([0, 0, 0, 0, 0.0] for _ in range(index + 1 - len(rows)))
-    rows[index] = _added(rows[index], added)
+    row = rows[index]
+    row[isinstance(outcome, Failure)] += 1
+    row[2] += outcome.usage.prompt_tokens or 0
+    row[3] += outcome.usage.completion_tokens or 0
+    row[4] += outcome.latency_s if isinstance(outcome, Result) else 0.0
     if isinstance(outcome, Failure):
         reasons = timeline["reasons"]
         name = outcome.reason if outcome.reason in reasons or len(reasons) < _KEPT_REASONS else _OTHERS

@@ -284,6 +284,18 @@ def test_headers_of_the_configuration_are_sent() -> None:
     assert (headers["x-team"], headers["user-agent"], headers["content-type"]) == ("blue", "mine", "application/json")
 
 
+def test_a_length_and_a_host_of_the_configuration_are_sent_once() -> None:
+    """The length is that of the body, whatever is configured; two of them could hide another request."""
+    with answering(reply(b"")) as server:
+        access = Access(headers={"content-length": "7", "host": "models.example", "accept": "text/x"})
+        Endpoint(server.url, access).post("/x", b"{}", timeout_s=5)
+        Endpoint(server.url, access).get("/x", timeout_s=5)
+    posted, got = server.got
+    assert (posted.body, posted.headers["content-length"]) == (b"{}", "2")
+    assert (posted.headers["host"], posted.headers["accept"]) == ("models.example", "text/x")
+    assert "content-length" not in got.headers
+
+
 def test_nothing_but_the_configuration_says_who_we_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No login out of ~/.netrc, and no cookie that a gateway set: every request is like the first."""
     (tmp_path / "netrc").write_text("default login robot password hunter2\n")
