@@ -32,7 +32,7 @@ from pipeline.run.process import Finished, is_suspect, process
 from pipeline.run.reader import Listed, Reader
 from pipeline.run.run_counts import RunCounts, settle
 from pipeline.run.shortage import run_thread
-from pipeline.run.status import RunStatus, total_documents, waiting_for
+from pipeline.run.status import Pace, RunStatus, total_documents, waiting_for
 from pipeline.run.stop_rules import FailureGuard, OutageTimer, StopReason, end_of
 from pipeline.run.workers import Workers
 
@@ -60,7 +60,7 @@ class Runner:
         self._reader = self._feeder = self._new_reader(job.entries, job.selection)
         self._backlog = Backlog(lambda id: self.plan.query_for(id).resolved.variant if job.budget is None else "")
         self._flight = Flight(max_bytes=job.config.max_in_flight_bytes)
-        self._guard, self._patience = FailureGuard(job.config), OutageTimer(job.config)
+        self._guard, self._patience, self._pace = FailureGuard(job.config), OutageTimer(job.config), Pace(clock)
         self.ready, self.listed_whole, self._reading, self._hurry = False, False, True, False
         self._workers = Workers(partial(self._start, self._work))
         self._answered, self._was_full, self._look_now, self.end_wait = 0, False, threading.Event(), EndWait(clock)
@@ -130,14 +130,14 @@ class Runner:
             self._dispatch()
             self._was_full = self.in_flight >= self.job.limit.value
         self._sync()
-        self.job.watcher.turn(self.status)
+        if self._pace.is_due(busy=self.in_flight > 0):
+            self.job.watcher.turn(self.status)
         return self.end is None
 
     def _is_over(self) -> bool:
         if self.end is not None:
             return True
-        exhausted = not self.job.allows(self.tally.tried)
-        nothing_waits = exhausted or not (self._reading or self._backlog)
+        nothing_waits = not self.job.allows(self.tally.tried) or not (self._reading or self._backlog)
         return nothing_waits and self.in_flight == 0
 
     def _take(self, timeout_s: float) -> None:

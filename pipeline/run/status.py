@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 from pipeline.llm.failover import Failover
 from pipeline.llm.overhead import Spent
+
+SHOWN_EVERY_S = 0.1
+"""A turn comes with each document, and a snapshot costs as much as a tenth of one."""
+
+
+class Pace:
+    """Says when the next snapshot is due."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._next = float("-inf")
+
+    def is_due(self, *, busy: bool) -> bool:
+        """Return True ten times a second, and at each turn in which nothing is in flight."""
+        now = self._clock()
+        if busy and now < self._next:
+            return False
+        self._next = now + SHOWN_EVERY_S
+        return True
 
 
 @dataclass(frozen=True, slots=True)
