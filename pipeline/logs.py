@@ -190,6 +190,20 @@ class LineHandler(logging.Handler):
         """Add fields (run_id, shard) to every later JSON line."""
         self._bound = {**self._bound, **fields}
 
+    @property
+    def is_open_terminal(self) -> bool:
+        """True when lines go to a terminal, where a person reads them."""
+        return not self._quiet and self.stream.isatty()
+
+    def write(self, text: str) -> None:
+        """Write text that is no log line, masked like one."""
+        self.acquire()
+        try:
+            with suppress(OSError, ValueError):  # the stream may be closed
+                self._put(SECRETS.redact(text), logging.ERROR)
+        finally:
+            self.release()
+
     def divert(self, write: Callable[[str], None] | None) -> None:
         """Pass every later line (without its LF) to `write`; None: to the stream again."""
         self.acquire()

@@ -10,7 +10,7 @@ import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TextIO
 
 from pipeline.config.redaction import SECRETS
@@ -47,6 +47,11 @@ def width_of(stream: TextIO, environ: Mapping[str, str]) -> int:
     return max(_MIN_WIDTH, min(width or MAX_WIDTH, MAX_WIDTH))
 
 
+def is_terminal(*streams: TextIO) -> bool:
+    """Return True when all of the streams are terminals."""
+    return all(stream.isatty() for stream in streams)
+
+
 def unwrapped_or_width(stream: TextIO, environ: Mapping[str, str]) -> int:
     """Return the columns of a terminal as width_of; for a file or a pipe so many that no line is wrapped."""
     return width_of(stream, environ) if stream.isatty() else sys.maxsize
@@ -73,6 +78,13 @@ def hanging(text: str, *, indent: int, width: int = MAX_WIDTH, hang: int | None 
         if width < sys.maxsize
         else [" " * indent + visible(text)]
     )
+
+
+def fitted(lines: Iterable[str], width: int) -> Iterator[str]:
+    """Yield the lines, those that are too long wrapped below their own indent."""
+    for line in lines:
+        indent = len(line) - len(line.lstrip(" "))
+        yield from hanging(line.strip(), indent=indent, width=width) if len(line) > width else [line]
 
 
 def _wrapped(text: str, *, width: int, first: str, others: str) -> list[str]:

@@ -34,6 +34,7 @@ HOMES = {
     "jsonschema": {"answers/schema.py", "answers/keywords.py"},
     "referencing": {"answers/schema.py"},
     "yaml": {"config/yaml_file.py"},
+    "argcomplete": {"cli/completion.py"},
     "rich": {"run/progress.py"},
     "chardet": {"documents/guessing.py"},
     "trafilatura": {"documents/html.py"},

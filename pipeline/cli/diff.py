@@ -23,7 +23,19 @@ from pipeline.logs import visible
 from pipeline.output import backend_of, read_runs
 from pipeline.output.latest_pairs import Last, Pair, Pairs
 from pipeline.report.comparison import MOST_CHANGES, Comparison, FieldCounts
-from pipeline.terminal import BOLD, cut, grouped, paragraph, plural, tinted, wants_colour, width_of, write_out
+from pipeline.terminal import (
+    BOLD,
+    cut,
+    fitted,
+    grouped,
+    paragraph,
+    plural,
+    tinted,
+    unwrapped_or_width,
+    wants_colour,
+    width_of,
+    write_out,
+)
 
 EXAMPLES = """examples:
   pipeline diff out out/trial
@@ -101,7 +113,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         write_out(json.dumps(report, indent=1))
     else:
         colour = wants_colour(sys.stdout, environ)
-        write_out("\n".join(_lines(report, colour=colour, width=width_of(sys.stdout, environ))))
+        lines = _lines(report, colour=colour, width=width_of(sys.stdout, environ))
+        write_out("\n".join(fitted(lines, unwrapped_or_width(sys.stdout, environ))))
     return EXIT_OK
 
 

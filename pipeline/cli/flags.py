@@ -77,13 +77,16 @@ def http_url(text: str) -> str:
 
 
 def duration_s(text: str) -> float:
-    """Return seconds; units d, h, m, s, several in a row; a bare number is seconds."""
+    """Return seconds of a time with units d, h, m or s, several in a row.
+
+    A bare number is refused: 400 seconds instead of 400 days would match nearly all records of an output.
+    """
     parts = re.findall(r"(\d{1,18}(?:\.\d{1,18})?)([dhms])", text)
     if parts and "".join(number + unit for number, unit in parts) == text:
         return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
     if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    raise argparse.ArgumentTypeError(f"got {text!r}, need a time such as 90s, 30m, 5h or 1h30m")
+        raise argparse.ArgumentTypeError(f"got {text!r}, need its unit as well: {text}s, {text}m, {text}h or {text}d")
+    raise argparse.ArgumentTypeError(f"got {text!r}, need a time such as 90s, 30m, 5h, 1h30m or 400d")
 
 
 def started_at(text: str, *, now: float) -> float | None:
@@ -98,10 +101,3 @@ def started_at(text: str, *, now: float) -> float | None:
         scheduled = 60.0 * int(minutes[1]) if minutes else 0.0
         return scheduled if now - _SCHEDULED_WITHIN_S <= scheduled <= now + _CLOCK_SKEW_S else None
     return moment.timestamp() if moment.tzinfo is not None else None
-
-
-def age_s(text: str) -> float:
-    """Return seconds; a unit is required, since 400 seconds instead of 400 days would match nearly all records."""
-    if not text.endswith(tuple(_UNITS_S)):
-        raise argparse.ArgumentTypeError(f"got {text!r}, need an age with its unit, such as 400d or 12h")
-    return duration_s(text)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from pipeline.config.json_schema import agent_schema, config_schema
 from pipeline.errors import EXIT_OK, ConfigError, OutputError
-from pipeline.terminal import pasteable, write_out
+from pipeline.terminal import fitted, pasteable, unwrapped_or_width, write_out
 
 EXAMPLES = """\
 examples:
@@ -78,7 +79,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
             _write(folder / name, text)
     except OSError as cause:
         raise OutputError(f"init: {cause.filename or folder} cannot be written: {cause.strerror or cause}") from cause
-    write_out("\n".join(_next_steps(folder, starter, remark=remark)))
+    lines = _next_steps(folder, starter, remark=remark)
+    write_out("\n".join(fitted(lines, unwrapped_or_width(sys.stdout, environ))))
     return EXIT_OK
 
 
@@ -133,7 +135,7 @@ def _next_steps(folder: Path, starter: Starter, *, remark: str) -> list[str]:
         **({"gold.jsonl": "what the answers should be"} if starter.folder else {}),
         "config/schemas/": "for completion and checks in your editor",
     }
-    files_made = [f"  {name:<33}{purpose}" for name, purpose in purposes.items()]
+    files_made = [f"  {name:<31} {purpose}" for name, purpose in purposes.items()]
     commands = ["pipeline check", f"pipeline try inbox/{starter.documents[0]}", "pipeline run"]
     steps = [line for command in commands for line in pasteable("", command, indent=2)]
     told = ["", remark] if remark else []

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import itertools
 import logging
 import os
 import sys
@@ -16,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from pipeline import __version__
-from pipeline.cli.usage import Parser, complain
+from pipeline.cli.command_line import command_at, in_usual_order, wants_json
+from pipeline.cli.usage import HelpFormatter, Parser, complain, report_error
 from pipeline.errors import (
     EXIT_CONFIG,
     EXIT_INTERNAL,
@@ -32,9 +32,12 @@ from pipeline.logs import LineHandler, setup
 logger = logging.getLogger("pipeline.cli")
 
 _EXIT_CODES = """exit codes:
-  0 finished, or stopped by --max-duration     1 too many failures, or too few documents
-  2 usage or configuration error: fix it       3 stopped early: run the same command to resume
-  70 internal error                            130, 143 interrupted by SIGINT, SIGTERM"""
+  0         finished, or stopped by --max-duration
+  1         too many failures, or too few documents
+  2         usage or configuration error: fix it
+  3         stopped early: run the same command to resume
+  70        internal error
+  130, 143  interrupted by SIGINT, SIGTERM"""
 
 _SHORTAGE = (
     "This machine is short of open files or memory: %s. Completed records are safe; raise the limit (ulimit -n) or "
@@ -117,6 +120,12 @@ def _init() -> Command:
     return init
 
 
+def _completion() -> Command:
+    from pipeline.cli import completion
+
+    return completion
+
+
 def _schema() -> Command:
     from pipeline.cli import schema
 
@@ -135,6 +144,7 @@ COMMANDS: Mapping[str, tuple[str, Callable[[], Command]]] = {
     "compact": ("keep only the last record of each document", _compact),
     "purge": ("remove documents from an output", _purge),
     "init": ("create a config, an agent and a schema to start from", _init),
+    "completion": ("print the script that completes commands in a shell", _completion),
     "schema": ("print the JSON Schema of the config file", _schema),
 }
 """Command → its line in the help, and the function that imports its module, called only for that command."""
@@ -144,11 +154,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code (contract, section 8)."""
     _ready_streams()
     try:
-        words = sys.argv[1:] if argv is None else list(argv)
+        if "_ARGCOMPLETE" in os.environ:
+            _complete()
+        words = in_usual_order(sys.argv[1:] if argv is None else argv, COMMANDS)
         if not words:
             parser("").print_help(sys.stderr)
             return EXIT_CONFIG
-        if _wants_json(words):  # usage errors too are JSON then
+        if wants_json(words):  # usage errors too are JSON then
             setup("info", format="json")
         arguments = parser(_command_in(words)).parse_args(words)
     except ConfigError as error:
@@ -166,8 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = arguments.handler(arguments, environ=os.environ)
     except PipelineError as error:
         code = error.exit_code
-        for line in str(error).splitlines():
-            logger.error("%s", line)
+        report_error(str(error), handler, as_text=arguments.log_format == "text")
     except KeyboardInterrupt:
         code = EXIT_SIGINT
     except Exception as error:  # the last line of defence: exit 70 with a traceback, or 3 for a shortage
@@ -180,9 +191,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _wants_json(words: Sequence[str]) -> bool:
-    """Return True when a command line asks for a JSON log, whether or not it can be parsed."""
-    return "--log-format=json" in words or ("--log-format", "json") in itertools.pairwise(words)
+def _complete() -> None:
+    """Answer a shell that asks how a command line may go on, and end the process."""
+    from pipeline.cli.completion import complete, words_so_far
+
+    complete(parser(_command_in(words_so_far(os.environ))))
 
 
 def _advise(command: str, code: int) -> None:
@@ -208,7 +221,8 @@ def _code_of_internal_error(error: Exception) -> int:
 
 def _command_in(words: Sequence[str]) -> str:
     """Return the command among the words of a command line; "" when there is none."""
-    return next((word for word in words if word in COMMANDS), "")
+    at = command_at(words, COMMANDS)
+    return "" if at is None else words[at]
 
 
 def parser(only: str | None = None) -> argparse.ArgumentParser:
@@ -220,9 +234,9 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
         prog="pipeline",
         description="Send documents through a self-hosted language model and get JSON that can be trusted.",
         epilog=f"example:\n  pipeline run --input data/inbox --output out\n\n{_EXIT_CODES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
-    top.add_argument("--version", action="version", version=f"pipeline {__version__}")
+    top.add_argument("-V", "--version", action="version", version=f"pipeline {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (summary, load) in COMMANDS.items():
         if only in (None, name):
@@ -238,7 +252,7 @@ def _add_command(commands: Any, name: str, *, summary: str, command: Command) ->
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
         epilog=f"{command.EXAMPLES}\n\n{_EXIT_CODES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.set_defaults(handler=command.main, quiet=False)
     logs = parser.add_argument_group("logs")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.cli.accepting import read_ids
 from pipeline.cli.arguments import load_app, open_to_change, output_config
-from pipeline.cli.flags import add_out, age_s
+from pipeline.cli.flags import add_out, duration_s
 from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, fallback_id, load_entries
 from pipeline.documents.containers import is_damaged
@@ -43,7 +43,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     )
     add("--missing", action="store_true", help="documents that are no longer in the input")
     add("--input", metavar="URI", action="append", help="with --missing: the input; repeatable")
-    add("--older-than", metavar="400d", type=age_s, help="records that finished longer ago than this")
+    add("--older-than", metavar="400d", type=duration_s, help="records that finished longer ago than this")
     add("--gold", metavar="FILE", help="remove these documents from a gold file too")
     add("--dry-run", action="store_true", help="only print how many records would be removed")
 

@@ -33,7 +33,20 @@ from pipeline.run.plan import ExtractionPlan, build_plan, schema_warnings
 from pipeline.run.process import process
 from pipeline.run.refresh import Refresher
 from pipeline.run.runner import start_thread
-from pipeline.terminal import BOLD, DIM, GREEN, RED, block, plural, tinted, wants_colour, write_out
+from pipeline.terminal import (
+    BOLD,
+    DIM,
+    GREEN,
+    RED,
+    block,
+    fitted,
+    hanging,
+    plural,
+    tinted,
+    unwrapped_or_width,
+    wants_colour,
+    write_out,
+)
 
 EXAMPLES = """examples:
   pipeline try inbox/example.txt
@@ -61,10 +74,12 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     entries = list(islice(_entries(app, arguments.documents), arguments.limit))
     try:
         for warning in schema_warnings(plan):
-            write_out(visible(f"warning: {warning}"))
+            lines = hanging(f"warning: {warning}", indent=0, width=unwrapped_or_width(sys.stdout, environ))
+            write_out("\n".join(lines))
         _find_server(app, plan, stop=stop)
         colour = wants_colour(sys.stdout, environ)
-        transcript = Transcript(plan.client, colour=colour, agent_file=plan.agent.editable)
+        width = unwrapped_or_width(sys.stdout, environ)
+        transcript = Transcript(plan.client, colour=colour, width=width, agent_file=plan.agent.editable)
         codes = [transcript.document(entry, plan) for entry in entries]
     finally:
         plan.client.close()
@@ -114,8 +129,9 @@ def _find_server(app: AppConfig, plan: ExtractionPlan, *, stop: threading.Event)
 class Transcript:
     """A client that prints each prompt and each answer."""
 
-    def __init__(self, client: Failover, *, colour: bool, agent_file: str) -> None:
+    def __init__(self, client: Failover, *, colour: bool, width: int, agent_file: str) -> None:
         self._client = client
+        self._width = width
         self._agent_file = agent_file
         self._colour = colour
         self._system: str | None = None
@@ -205,14 +221,16 @@ class Transcript:
         )
         advice = REASONS.get(failure.reason)
         if advice is not None:
-            yield f"  to do: {visible(advice.advice_for(self._agent_file))}"
+            yield from fitted([f"  to do: {visible(advice.advice_for(self._agent_file))}"], self._width)
 
     def _heading(self, text: str, tint: str = BOLD) -> None:
-        self._print(tinted(visible(text), tint, colour=self._colour))
+        lines = fitted([visible(text)], self._width)
+        self._print(*(tinted(line, tint, colour=self._colour) for line in lines))
 
     def _text(self, text: str, *, tint: str = "") -> None:
         if text:
-            self._print(*(tinted(line, tint, colour=self._colour) for line in block(text).splitlines()))
+            lines = fitted(block(text).splitlines(), self._width)
+            self._print(*(tinted(line, tint, colour=self._colour) for line in lines))
 
     def _print(self, *lines: str) -> None:
         write_out("\n".join(lines) + "\n")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -14,9 +16,17 @@ from typing import Any, NoReturn
 from pipeline.config.constraints import nearest_hint
 from pipeline.config.redaction import SECRETS
 from pipeline.errors import EXIT_CONFIG
-from pipeline.logs import active_handler
+from pipeline.logs import LineHandler, active_handler
+from pipeline.terminal import BOLD, RED, fitted, hanging, tinted, unwrapped_or_width, wants_colour, width_of
 
 _log = logging.getLogger(__name__)
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the terminal, up to the width of all other output."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=width_of(sys.stdout, os.environ) - 2)
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,10 +55,32 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_CONFIG)
 
 
+def report_error(message: str, handler: LineHandler, *, as_text: bool) -> None:
+    """Report why a command ended: in the log, a line each; on a terminal as short text, which a person reads."""
+    if not (as_text and handler.is_open_terminal):
+        for line in message.splitlines():
+            _log.error("%s", line)
+        return
+    width = width_of(handler.stream, os.environ)
+    colour = wants_colour(handler.stream, os.environ)
+    texts = [f"error: {shortened(each)}" for each in message.splitlines()]
+    lines = [line for text in texts for line in hanging(text, indent=0, width=width, hang=7)]
+    shown = [line.replace("error:", tinted("error:", BOLD + RED, colour=colour), 1) for line in lines]
+    handler.write("\n".join(shown))
+
+
+def shortened(message: str) -> str:
+    """Return the message without a long list of what is accepted, when it names the nearest of these."""
+    short = re.sub(r", need (?:one|reasons) of:? [^;(]{60,}; (the nearest is )", r"; \1", message)
+    return re.sub(r"(the nearest is [^;]*); got (\S+), need one of [^;(]{60,}(?= \(|$)", r"\1; got \2", short)
+
+
 def complain(text: str) -> None:
     """Write an error of a command line that has not been parsed: to the log when it is set up already, else as text."""
     if active_handler() is None:
-        sys.stderr.write(SECRETS.redact(f"{text}\n"))
+        width = unwrapped_or_width(sys.stderr, os.environ)
+        lines = text.splitlines() if width == sys.maxsize else map(shortened, text.splitlines())
+        sys.stderr.write(SECRETS.redact("\n".join(fitted(lines, width)) + "\n"))
         return
     for line in text.splitlines():
         _log.error("%s", line)

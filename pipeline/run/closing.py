@@ -32,7 +32,7 @@ from pipeline.run.remaining import remaining_failures
 from pipeline.run.report_of_shards import write_report_of
 from pipeline.run.runner import Runner
 from pipeline.run.selection import Selection
-from pipeline.terminal import plural, wants_colour, width_of, write_out
+from pipeline.terminal import is_terminal, plural, wants_colour, width_of, write_out
 from pipeline.values.profiling import ProfileBuilder
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class RunClosing:
         evaluation = self._graded(code)
         if evaluation is not None and evaluation.exit_code and code == EXIT_OK:
             code, message, verdict = failed_gates(evaluation)
-        if code != EXIT_OK:
+        if code != EXIT_OK and not self._is_read_on_terminal():
             logger.error("%s", message)
         summary = self._summary(runner, stats, counts=counts, code=code, verdict=verdict, message=message)
         summary |= {ASK_AGAIN: doubtful, "profile": kept_profiles(profile.profiles())}
@@ -181,6 +181,10 @@ class RunClosing:
         )
         level = logging.WARNING if is_json and self._options.quiet and code != EXIT_OK else logging.INFO
         logger.log(level, "run ends", extra=fields)
+
+    def _is_read_on_terminal(self) -> bool:
+        """True when log and summary go to terminals: the summary begins with the message, and once is enough."""
+        return self._options.log_format == "text" and not self._options.quiet and is_terminal(sys.stdout, sys.stderr)
 
     def _print(self, report: Mapping[str, Any]) -> None:
         colour = wants_colour(sys.stdout, self._environ)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -18,7 +20,7 @@ from pipeline.run.plan import ExtractionPlan
 from pipeline.run.redoing import equate_former
 from pipeline.run.selection import Selection, SelectionRules
 from pipeline.shards import Shard
-from pipeline.terminal import plural, write_out
+from pipeline.terminal import fitted, plural, unwrapped_or_width, write_out
 
 
 def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: Shard) -> int:
@@ -45,7 +47,8 @@ def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: 
     time = time_text(runs, documents=sample.documents, per_hour=app.cost.per_hour)
     asked = [_asked(sample, tokens), f"That is {time}." if time else ""]
     lines = _lines(app, plan, counts=counts, listing=listing, asked=asked)
-    write_out("\n".join([*lines, *_shard_lines(shard, listing)]))
+    width = unwrapped_or_width(sys.stdout, os.environ)
+    write_out("\n".join(fitted([*lines, *_shard_lines(shard, listing)], width)))
     return EXIT_OK if listing.listed >= app.input.min_documents else EXIT_FAILURES
 
 

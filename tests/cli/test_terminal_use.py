@@ -1,0 +1,149 @@
+"""What a person types and reads: words in any usual order, the nearest match, lines that fit, completion."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import struct
+import subprocess
+import termios
+from pathlib import Path
+
+import pytest
+from conftest import COMMAND, Place
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.cli.command_line import in_usual_order
+from pipeline.cli.flags import duration_s
+from pipeline.cli.main import COMMANDS
+from pipeline.cli.usage import shortened
+from pipeline.terminal import fitted
+
+
+def on_terminal(place: Place, columns: int, *words: str) -> tuple[int, str]:
+    """The exit code of a command, and what it wrote to a terminal of so many columns, with stdout and stderr as one."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    env = {**os.environ, "TERM": "xterm", "NO_COLOR": "1", "PIPELINE_CONFIG": "pipeline.yaml"}
+    env.pop("COLUMNS", None)
+    process = subprocess.Popen(
+        [*COMMAND, *words], cwd=place.folder, env=env, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    parts: list[bytes] = []
+    try:
+        while part := os.read(ours, 65536):
+            parts.append(part)
+    except OSError:
+        pass  # Linux says EIO where the last writer has gone
+    os.close(ours)
+    return process.wait(), b"".join(parts).decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "usual"),
+    [
+        ("help", "--help"),
+        ("help run", "run --help"),
+        ("--log-level debug run --limit 3", "run --log-level debug --limit 3"),
+        ("--config=x.yaml --quiet run", "run --config=x.yaml --quiet"),
+        ("--config run run", "run --config run"),
+        ("-V", "-V"),
+        ("run --config check", "run --config check"),
+        ("--unknown run", "--unknown run"),
+        ("chek", "chek"),
+    ],
+)
+def test_flags_may_stand_in_front_of_the_command(typed: str, usual: str) -> None:
+    """And `help` asks for help; what is not understood is left as it was typed."""
+    assert in_usual_order(typed.split(), COMMANDS) == usual.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        (("chek",), "the nearest is check"),
+        (("help", "chek"), "the nearest is check"),
+        (("run", "--only-failed", "timeouts"), "the nearest is timeout"),
+        (("run", "--redo", "al"), "the nearest is all"),
+        (("run", "--set", "runner.concurency=3"), "the nearest is runner.concurrency"),
+        (("run", "--agent", "smal"), "the nearest is small"),
+        (("run", "--variant", "defalt"), "the nearest is default"),
+        (("init", "x", "--example", "mails"), "the nearest is mail"),
+        (("errors", "--accept", "schema"), "the nearest is schema_invalid"),
+    ],
+)
+def test_the_nearest_word_is_named(place: Place, words: tuple[str, ...], near: str) -> None:
+    """For commands, flags, reasons, settings and names; exit code 2."""
+    place.documents(1)
+    (place.folder / "out").mkdir(exist_ok=True)
+    ran = place.call(*words)
+    assert (ran.code, near in ran.err) == (2, True), ran.err
+
+
+def test_on_a_terminal_errors_are_short_and_lines_fit(place: Place) -> None:
+    """`error: …` without the list of everything that is accepted; the log of a program has all of it."""
+    place.documents({"a.txt": "[[fault:http_400]]", "b.txt": "text"})
+    code, shown = on_terminal(place, 60, "run", "--only-failed", "timeouts")
+    assert (code, shown.splitlines()[-1]) == (2, "error: --only-failed: got 'timeouts'; the nearest is timeout")
+    assert "need reasons of: timeout, connection_error" in place.call("run", "--only-failed", "timeouts").err
+    code, shown = on_terminal(place, 60, "run", "--progress", "none", "--log-level", "error")
+    assert code == 1
+    assert " ".join(shown.split()).count("in the input remain failed: more than runner.max_error_rate") == 1
+    assert max(map(len, shown.splitlines())) <= 60
+    code, shown = on_terminal(place, 60, "check")
+    assert code == 0
+    assert max(map(len, shown.splitlines())) <= 60
+    assert max(map(len, on_terminal(place, 200, "run", "--help")[1].splitlines())) <= 100
+
+
+@settings(max_examples=50)
+@given(st.lists(st.text(alphabet="ab -.", max_size=80), max_size=5), st.integers(20, 60))
+def test_no_word_is_broken(lines: list[str], width: int) -> None:
+    """Wrapped lines hold the same words, and only a word that is too long is wider than the terminal."""
+    wrapped = list(fitted(lines, width))
+    assert [word for line in wrapped for word in line.split()] == [word for line in lines for word in line.split()]
+    assert all(len(line) <= width or len(line.split()) == 1 for line in wrapped if line.strip())
+
+
+def test_only_long_lists_are_left_out() -> None:
+    """A list that is short or has no nearest word stays."""
+    assert shortened("agent: got 'x', need one of a, b; the nearest is a") == (
+        "agent: got 'x', need one of a, b; the nearest is a"
+    )
+    assert shortened(f"got 'x', need one of {', '.join(COMMANDS)}") == f"got 'x', need one of {', '.join(COMMANDS)}"
+
+
+def test_times_and_ages_need_their_unit() -> None:
+    """The same rule for --max-duration and --older-than."""
+    assert (duration_s("1h30m"), duration_s("400d"), duration_s("1.5s")) == (5400.0, 34560000.0, 1.5)
+    with pytest.raises(argparse.ArgumentTypeError, match="need its unit as well: 400s, 400m, 400h or 400d"):
+        duration_s("400")
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("pipeline che", {"check "}),
+        ("pipeline run --only-failed time", {"timeout "}),
+        ("pipeline run --agent ", {"event_classifier", "extractor", "small"}),
+        ("pipeline run --set runner.max_err", {"runner.max_error_rate="}),
+    ],
+)
+def test_the_shell_completes_words_and_values(place: Place, tmp_path: Path, line: str, offered: set[str]) -> None:
+    """Through the script of `pipeline completion`, which calls the command as this test does."""
+    place.configure()
+    answer = tmp_path / "answer"
+    call = {"COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE": "1", "IFS": "\013"}
+    place.call(env={**call, "_ARGCOMPLETE_STDOUT_FILENAME": str(answer)})
+    assert set(answer.read_text(encoding="utf-8").split("\013")) == offered
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_script_is_printed(place: Place, shell: str) -> None:
+    """It names the command."""
+    ran = place.call("completion", shell)
+    assert ran.code == 0
+    assert "pipeline" in ran.out
