@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pipeline.documents.office.drawings import Drawings
 from pipeline.documents.office.flow import Flow
@@ -11,8 +11,9 @@ from pipeline.documents.office.package import Package
 from pipeline.documents.office.text_reader import Rules, TextReader
 from pipeline.documents.office.word import comment
 
-_BESIDE_NOTES = frozenset({"sldNum", "dt", "hdr", "ftr", "sldImg"})
-_ANY = "*"
+_ON_PAGES = frozenset({"hdr", "ftr"})
+_BESIDE_NOTES = frozenset({"sldNum", "dt", "sldImg"}) | _ON_PAGES
+_NO_PLACEHOLDER = ""
 
 
 def slide_lines(package: Package, main: str, notes: Counter[str]) -> list[str]:
@@ -27,18 +28,21 @@ def slide_lines(package: Package, main: str, notes: Counter[str]) -> list[str]:
             package.read(part, authors)
     lines: list[str] = []
     layouts: dict[str, None] = {}
+    around: dict[str, None] = {}
     for number, slide in enumerate(slides, 1):
         if slide is None or slide not in package:
             notes["slides_skipped"] += 1
             continue
         lines += _slide(package, slide, number, authors.names, notes)
         layouts |= dict.fromkeys(package.related(slide, "slideLayout"))
+        for part in package.related(slide, "notesSlide"):
+            around |= dict.fromkeys(_shapes(package, part, notes, wanted=lambda kind: kind in _ON_PAGES))
     masters = dict.fromkeys(part for layout in layouts for part in package.related(layout, "slideMaster"))
-    seen = set(lines)
     for part in (*masters, *layouts):
-        lines += [line for line in _shapes(package, part, notes, without=frozenset({_ANY})) if line not in seen]
+        around |= dict.fromkeys(_shapes(package, part, notes, wanted=lambda kind: kind == _NO_PLACEHOLDER))
     notes["slides"] = len(slides)
-    return lines
+    seen = set(lines)
+    return lines + [line for line in around if line not in seen]
 
 
 def _slide(package: Package, slide: str, number: int, authors: Mapping[str, str], notes: Counter[str]) -> list[str]:
@@ -47,7 +51,7 @@ def _slide(package: Package, slide: str, number: int, authors: Mapping[str, str]
     notes["hidden_slides"] += bool(hidden)
     lines = [f"Slide {number}{' (hidden)' if hidden else ''}", *shapes]
     for part in package.related(slide, "notesSlide"):
-        spoken = _shapes(package, part, notes, without=_BESIDE_NOTES)
+        spoken = _shapes(package, part, notes, wanted=lambda kind: kind not in _BESIDE_NOTES)
         notes["speaker_notes_added"] += bool(spoken)
         lines += ["Notes:", *spoken] if spoken else []
     for part in package.related(slide, "comments"):
@@ -63,24 +67,24 @@ def _shapes(
     part: str,
     notes: Counter[str],
     *,
-    without: frozenset[str] = frozenset(),
+    wanted: Callable[[str], bool] = lambda _: True,
     hidden: list[bool] | None = None,
 ) -> list[str]:
-    """Return the lines of the shapes of a part, but those of the placeholders of these types."""
+    """Return the lines of the shapes of a part that are wanted by the type of their placeholder, "" without one."""
     flow = Flow()
-    dropped: list[bool] = []
+    kinds: list[str] = []
 
     def begin(_: Mapping[str, str]) -> None:
-        dropped.append(False)
+        kinds.append(_NO_PLACEHOLDER)
         flow.begin_box()
 
     def placeholder(attributes: Mapping[str, str]) -> None:
-        if dropped and (_ANY in without or attributes.get("type", "obj") in without):
-            dropped[-1] = True
+        if kinds:
+            kinds[-1] = attributes.get("type", "obj")
 
     def end() -> None:
         lines = flow.take_box()
-        if not dropped.pop():
+        if wanted(kinds.pop()):
             flow.add_box(lines)
 
     def slide(attributes: Mapping[str, str]) -> None:

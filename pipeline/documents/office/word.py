@@ -76,13 +76,13 @@ class _Word:
 
     def _beside(self, kind: str) -> Iterator[str]:
         """Yield the lines of the headers or footers that pages show; those of equal parts once."""
-        shown = {"default"} | {"first"} if self._rules.has_title_page else {"default"}
-        shown |= {"even"} if self._has_even_pages() else set()
+        without = set() if self._rules.has_title_page else {"first"}
+        without |= set() if self._has_even_pages() else {"even"}
         relations = self._package.relations(self._main)
         parts = dict.fromkeys(
             relation.part
             for element, type_, id in self._rules.sections
-            if element == kind and type_ in shown and (relation := relations.get(id)) is not None
+            if element == kind and type_ not in without and (relation := relations.get(id)) is not None
         )
         seen: set[tuple[str, ...]] = set()
         for part in parts:
