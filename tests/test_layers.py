@@ -45,7 +45,7 @@ HOMES = {
     "prometheus_client": {"run/metrics.py"},
     "obstore": {"stores/remote.py", "stores/clouds.py", "stores/foreign.py"},
     "sqlite3": {"output/latest_pairs.py", "output/index.py"},
-    "pyarrow": {"output/parquet.py"},
+    "pyarrow": {"documents/parquet_rows.py", "output/parquet.py"},
     "fcntl": {"documents/helper.py", "output/lock.py"},
 }
 """Library → the modules that may import it; a third-party library that is not named here may be imported nowhere."""

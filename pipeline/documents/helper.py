@@ -14,14 +14,22 @@ import os
 import resource
 import signal
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import IO, Any
 
+from pipeline.documents.containers import Format
 from pipeline.documents.decode import Decoded
 from pipeline.documents.extras import LIBRARIES
 from pipeline.documents.formats import BY_NAME
 from pipeline.documents.helper_messages import read_message, write_message
+from pipeline.documents.helper_split import send_pieces
+from pipeline.documents.parquet_rows import rows
 from pipeline.errors import DocumentError
+
+ROWS = {"parquet": rows}
+"""The functions that split a file of many documents, by the names of formats."""
 
 
 def main() -> None:
@@ -35,24 +43,52 @@ def main() -> None:
     requests = os.fdopen(0, "rb")
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # a library that prints must not break a reply
+    base_bytes = _size_bytes()
     while (request := read_message(requests)) is not None:
-        reply = _reply(*request)
-        reply["last"] = _is_bloated(request[0]["memory_mb"])
+        form = BY_NAME[request[0]["format"]]
+        base_bytes += _import(form)
+        reply = _split(form, request[0], requests, replies) if "split" in request[0] else _decode(form, *request)
+        reply["last"] = _is_bloated(_size_bytes() - base_bytes, request[0]["memory_mb"])
         with suppress(BrokenPipeError):
             write_message(replies, reply)
         if reply["last"]:
             break
 
 
-def _reply(request: dict[str, Any], data: bytes) -> dict[str, Any]:
-    form = BY_NAME[request["format"]]
-    if form.extra is not None:
-        with suppress(ImportError):  # imports must not count against the document's limits
-            importlib.import_module(LIBRARIES[form.extra])
-    try:
+def _decode(form: Format, request: dict[str, Any], data: bytes) -> dict[str, Any]:
+    def work() -> dict[str, Any]:
         _limit(request["cpu_s"], request["memory_mb"])
         decoded: Decoded = form.decode(data, request["text_field"])
-        reply: dict[str, Any] = {"text": decoded.text, "metadata": dict(decoded.metadata), "notes": decoded.notes}
+        return {"text": decoded.text, "metadata": dict(decoded.metadata), "notes": decoded.notes}
+
+    return _reply(work)
+
+
+def _split(form: Format, request: dict[str, Any], requests: IO[bytes], replies: IO[bytes]) -> dict[str, Any]:
+    def work() -> dict[str, Any]:
+        renew = partial(signal.setitimer, signal.ITIMER_PROF, request["cpu_s"])
+        # not killed by its input: the file's bytes come there
+        _limit(request["cpu_s"], request["memory_mb"], watches_input=False)
+        send_pieces(ROWS[form.name], request["split"], requests, replies, renew)
+        return {"end": True}
+
+    return _reply(work)
+
+
+def _import(form: Format) -> int:
+    """Import the library of a format, which no document's limits count; return the bytes that it takes."""
+    before = _size_bytes()
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # others reserve address space, which is limited
+    if form.extra is not None:
+        with suppress(ImportError):
+            importlib.import_module(LIBRARIES[form.extra])
+    return _size_bytes() - before
+
+
+def _reply(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the result of some work as a reply, or its problem."""
+    try:
+        reply = work()
     except DocumentError as problem:
         reply = {"reason": problem.reason, "message": str(problem), "stage": problem.stage, "again": problem.again}
     except MemoryError:
@@ -68,12 +104,12 @@ def _reply(request: dict[str, Any], data: bytes) -> dict[str, Any]:
     return reply
 
 
-def _limit(cpu_s: float, memory_mb: float | None) -> None:
+def _limit(cpu_s: float, memory_mb: float | None, *, watches_input: bool = True) -> None:
     """Set the limits of the next document; 0 and None remove them."""
     signal.setitimer(signal.ITIMER_PROF, cpu_s)
     flags = fcntl.fcntl(0, fcntl.F_GETFL)
     fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(0, fcntl.F_SETFL, flags | os.O_ASYNC if cpu_s else flags & ~os.O_ASYNC)
+    fcntl.fcntl(0, fcntl.F_SETFL, flags | os.O_ASYNC if cpu_s and watches_input else flags & ~os.O_ASYNC)
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     soft = hard if memory_mb is None else _size_bytes() + int(memory_mb * (1 << 20))
     with suppress(ValueError, OSError):  # macOS has no such limit
@@ -89,9 +125,6 @@ def _size_bytes() -> int:
         return 0
 
 
-_AT_START_BYTES = _size_bytes()
-
-
-def _is_bloated(memory_mb: float) -> bool:
+def _is_bloated(kept_bytes: int, memory_mb: float) -> bool:
     """Return True when memory kept from earlier documents exceeds 64 MiB plus a quarter of the limit."""
-    return _size_bytes() - _AT_START_BYTES > (64 << 20) + int(memory_mb * (1 << 18))
+    return kept_bytes > (64 << 20) + int(memory_mb * (1 << 18))

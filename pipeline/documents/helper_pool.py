@@ -41,7 +41,7 @@ class _DiedError(Exception):
         self.status = status
 
 
-class _Helper:
+class Helper:
     """One helper process, used by one thread at a time."""
 
     def __init__(self) -> None:
@@ -62,14 +62,21 @@ class _Helper:
             message = f"the process that decodes documents cannot be started: {cause.strerror or cause}"
             raise MachineTroubleError(cause.errno, message) from cause
 
+    def send(self, request: dict[str, Any], data: bytes = b"") -> None:
+        """Send a message; one that has ended gets none."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            write_message(self._process.stdin, request, data)
+
+    def receive(self) -> tuple[dict[str, Any], bytes] | None:
+        """Return the next message; None when the process has ended."""
+        assert self._process.stdout is not None
+        return read_message(self._process.stdout)
+
     def ask(self, request: dict[str, Any], data: bytes) -> dict[str, Any]:
         """Send a request and return the reply; _DiedError when there is none."""
-        stdin = self._process.stdin
-        stdout = self._process.stdout
-        assert stdin is not None and stdout is not None
-        with suppress(BrokenPipeError):
-            write_message(stdin, request, data)
-        reply = read_message(stdout)
+        self.send(request, data)
+        reply = self.receive()
         if reply is None:
             raise _DiedError(self.end())
         return reply[0]
@@ -101,9 +108,10 @@ class HelperPool:
     def _reset(self) -> None:
         """Drop all helpers: after a fork they belong to the parent."""
         self._free = threading.Condition()
-        self._idle: list[_Helper] = []
-        self._helpers: set[_Helper] = set()
+        self._idle: list[Helper] = []
+        self._helpers: set[Helper] = set()
         self._starting = 0
+        self.started = 0
 
     def decode(self, form: str, data: bytes, *, text_field: str, limits: InputLimits) -> Decoded:
         """Decode a document in a helper; DocumentError when it is invalid or exceeds a limit.
@@ -115,15 +123,15 @@ class HelperPool:
             reply = self._ask(request, data)
         except _DiedError as first:
             if first.status == -signal.SIGPROF:
-                raise _over_cpu(limits) from first
+                raise over_cpu(limits) from first
             try:
                 reply = self._ask(request, data)  # the helper may have died for another reason than this document
             except _DiedError as second:
-                raise _over_cpu(limits) if second.status == -signal.SIGPROF else _crashed(second.status) from second
+                raise over_cpu(limits) if second.status == -signal.SIGPROF else crashed(second.status) from second
         return _decoded(reply, limits)
 
     def _ask(self, request: dict[str, Any], data: bytes) -> dict[str, Any]:
-        helper = self._take()
+        helper = self.take()
         alive = False
         try:
             reply = helper.ask(request, data)
@@ -131,10 +139,11 @@ class HelperPool:
         finally:
             if not alive:
                 helper.end()
-            self._give_back(helper, alive=alive)
+            self.give_back(helper, alive=alive)
         return reply
 
-    def _take(self) -> _Helper:
+    def take(self) -> Helper:
+        """Return a free helper, if need be a new one; wait while all are busy and there are enough of them."""
         with self._free:
             while not self._idle and len(self._helpers) + self._starting >= self._size:
                 self._free.wait()
@@ -143,17 +152,19 @@ class HelperPool:
             self._starting += 1
         helper = None
         try:
-            helper = _Helper()
+            helper = Helper()
         finally:
             with self._free:
                 self._starting -= 1
                 if helper is not None:
+                    self.started += 1
                     self._helpers.add(helper)
                 else:
                     self._free.notify()
         return helper
 
-    def _give_back(self, helper: _Helper, *, alive: bool) -> None:
+    def give_back(self, helper: Helper, *, alive: bool) -> None:
+        """Let another thread have the helper; one that is not alive is forgotten."""
         with self._free:
             if alive:
                 self._idle.append(helper)
@@ -174,21 +185,27 @@ class HelperPool:
 def _decoded(reply: dict[str, Any], limits: InputLimits) -> Decoded:
     if "text" in reply:
         return Decoded(reply["text"], reply["metadata"], tuple(reply["notes"]))
+    raise failed(reply, limits)
+
+
+def failed(reply: dict[str, Any], limits: InputLimits) -> Exception:
+    """Return the problem that a helper reports."""
     if "reason" in reply:
-        raise DocumentError(reply["reason"], reply["message"], stage=reply["stage"], again=reply["again"])
+        return DocumentError(reply["reason"], reply["message"], stage=reply["stage"], again=reply["again"])
     if "memory" in reply:
         message = f"decoding it takes more than {limits.memory_mb:g} MB of memory (input.limits.memory_mb)"
-        raise DocumentError("document_too_expensive", message)
-    raise InternalError(f"{reply['fault']} in the helper that decodes documents")
+        return DocumentError("document_too_expensive", message)
+    return InternalError(f"{reply['fault']} in the helper that decodes documents")
 
 
-def _over_cpu(limits: InputLimits) -> DocumentError:
+def over_cpu(limits: InputLimits) -> DocumentError:
+    """Return the problem of a document whose helper reached its CPU limit."""
     message = f"decoding it takes more than {limits.cpu_s:g} s of CPU time (input.limits.cpu_s)"
     return DocumentError("document_too_expensive", message)
 
 
-def _crashed(status: int) -> Exception:
-    """Return the problem of a document that killed two helpers."""
+def crashed(status: int) -> Exception:
+    """Return the problem of a document whose helper died, if possible twice."""
     if status >= 0:
         return InternalError(f"the helper that decodes documents exits with status {status} at its start")
     name = signal.Signals(-status).name
@@ -199,3 +216,6 @@ def _crashed(status: int) -> Exception:
 
 POOL = HelperPool(min(MAX_HELPERS, os.cpu_count() or 1))
 """The pool of this process."""
+
+SPLITTERS = HelperPool(sys.maxsize)
+"""Helpers that split files: a reader that waited for one of the others could wait for a worker that waits for it."""

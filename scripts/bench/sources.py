@@ -26,8 +26,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import zstandard
 
 from bench.site import SCRIPTS, Figure, own_peak_mb, table
@@ -96,6 +99,21 @@ def make_table(path: Path, count: int) -> None:
             file.write(b'%s,"%s"\n' % (name.encode(), data))
 
 
+def make_parquet(path: Path, count: int) -> None:
+    """A Parquet file in row groups of ten thousand."""
+    schema = pyarrow.schema({"name": pyarrow.string(), "text": pyarrow.string()})
+    with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+        for group in batched(texts(count), 10_000):
+            rows = [{"name": name, "text": data.decode()} for name, data in group]
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
+
+
+def batched(items: Iterator[tuple[str, bytes]], size: int) -> Iterator[list[tuple[str, bytes]]]:
+    """The items in lists of this size."""
+    while batch := list(islice(items, size)):
+        yield batch
+
+
 LOCAL = {
     "folder": make_folder,
     "x.zip": make_zip,
@@ -103,6 +121,7 @@ LOCAL = {
     "x.jsonl.gz": make_lines,
     "x.json": make_array,
     "x.csv": make_table,
+    "x.parquet": make_parquet,
 }
 
 

@@ -18,7 +18,7 @@ PAGE = (
     b"<html><head><title>T</title><meta property='og:site_name' content='Site'>"
     b"<meta name='date' content='2026-01-02'></head><body><article><p>" + b"A long sentence. " * 30 + b"</p></article>"
 )
-OPEN = {"json", "csv", "tsv"}
+OPEN = {"json", "csv", "tsv", "parquet"}
 """Formats that fill a name for each field or column."""
 
 

@@ -1,0 +1,132 @@
+"""A file of many documents that a helper process splits, since hostile bytes may take gigabytes or crash the library.
+
+    reader thread ◀── {"read": [offset, size]} ── helper      the helper has no file: it requests its bytes
+                  ── bytes ──▶
+                  ◀── a piece of the file ──                  until the file ends or fails
+
+It must not use a helper of the pool that decodes: those may all wait for the reader.
+"""
+
+from __future__ import annotations
+
+import io
+import signal
+from collections.abc import Callable, Iterator
+from typing import IO, Any, BinaryIO
+
+from pipeline.documents.containers import Container, Piece, too_large
+from pipeline.documents.helper_messages import read_message, write_message
+from pipeline.documents.helper_pool import SPLITTERS, crashed, failed, over_cpu
+from pipeline.documents.zip_member import read_exactly
+from pipeline.errors import DocumentError
+
+Rows = Iterator[tuple[bytes, tuple[str, ...]]]
+
+
+def split_by_helper(stream: BinaryIO, container: Container) -> Iterator[Piece]:
+    """Yield the documents of a file in its format; at most one of them and the bytes of one request are held."""
+    source = _seekable(stream, container.limit_bytes)
+    request = {
+        "format": container.format,
+        "split": {
+            "size": source.seek(0, io.SEEK_END),
+            "text_field": container.text_field,
+            "id_field": container.id_field,
+        },
+        "cpu_s": container.limits.cpu_s,
+        "memory_mb": container.limits.memory_mb,
+    }
+    helper = SPLITTERS.take()
+    alive = False
+    try:
+        helper.send(request)
+        number = 0
+        while (message := helper.receive()) is not None:
+            header, data = message
+            if "read" in header:
+                helper.send({}, _bytes_at(source, *header["read"]))
+            elif "notes" in header:
+                number += 1
+                yield _piece(number, data, tuple(header["notes"]), limit_bytes=container.limit_bytes)
+            elif "end" in header:
+                alive = not header["last"]
+                return
+            else:
+                raise failed(header, container.limits)
+        status = helper.end()
+        raise over_cpu(container.limits) if status == -signal.SIGPROF else crashed(status)
+    finally:
+        if not alive:
+            helper.end()
+        SPLITTERS.give_back(helper, alive=alive)
+
+
+def _piece(number: int, data: bytes, notes: tuple[str, ...], *, limit_bytes: int) -> Piece:
+    if len(data) > limit_bytes:
+        return Piece(number, len(data), problem=too_large(len(data), limit_bytes))
+    return Piece(number, len(data), data, notes)
+
+
+def _seekable(stream: BinaryIO, limit_bytes: int) -> BinaryIO:
+    """Return the stream, or its content when it can be read only once, as in an archive."""
+    if stream.seekable():
+        return stream
+    data = stream.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        message = "a file of this kind that is compressed or in an archive is held in memory: unpack it, or raise"
+        raise DocumentError("document_too_large", f"{message} input.max_document_bytes ({limit_bytes})")
+    return io.BytesIO(data)
+
+
+def _bytes_at(stream: BinaryIO, offset: int, size: int) -> bytes:
+    stream.seek(offset)
+    return read_exactly(stream, size, at_least=0)
+
+
+class RequestedFile(io.RawIOBase):
+    """The file, as the helper sees it: each read is a request to the process that has it."""
+
+    def __init__(self, size: int, requests: IO[bytes], replies: IO[bytes]) -> None:
+        self._size = size
+        self._requests = requests
+        self._replies = replies
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any, /) -> int:
+        size = max(0, min(len(buffer), self._size - self._at))
+        if not size:
+            return 0
+        write_message(self._replies, {"read": [self._at, size]})
+        message = read_message(self._requests)
+        if message is None:
+            raise EOFError("the run has ended")
+        buffer[: len(message[1])] = message[1]
+        self._at += len(message[1])
+        return len(message[1])
+
+
+def send_pieces(
+    rows: Callable[..., Rows],
+    split: dict[str, Any],
+    requests: IO[bytes],
+    replies: IO[bytes],
+    renew: Callable[[], object],
+) -> None:
+    """Send each document of the requested file; `renew` is called after each, so that the CPU limit is that of one."""
+    file = io.BufferedReader(RequestedFile(split["size"], requests, replies), 1 << 18)
+    for data, notes in rows(file, text_field=split["text_field"], id_field=split["id_field"]):
+        write_message(replies, {"notes": notes}, data)
+        renew()
