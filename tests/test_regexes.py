@@ -32,6 +32,7 @@ DYNAMIC = {
     "linear_regex/automaton.py": "patterns of one character or position",
     "documents/patterns.py": "globs with one star: test_documents.py",
     "documents/special_tokens.py": "a choice of the literal names that an agent's prompt uses",
+    "long/folding.py": "classes of the characters of one text: test_quotes.py",
     "config/yaml_file.py": "the scalars of a configuration file, which its author writes",
     "config/redaction.py": "the secrets of the configuration: test_redaction.py",
 }
