@@ -43,6 +43,7 @@ BOUNDED = {
     "llm/error_bodies.py: _HIDDEN": 20_000,
     "documents/patterns.py: _PIECE": 4096,
     "stores/clouds.py: error_text": 2000,
+    **{f"documents/office/number_format.py: {name}": 255 for name in ("_TOKEN", "_SECTIONS", "_NO_DATE")},
 }
 """Patterns whose text is cut before they see it, with the most characters that they get."""
 
