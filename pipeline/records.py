@@ -279,12 +279,12 @@ def to_line(record: Result | Failure, stamp: Stamp) -> bytes:
     return (_ENCODER.encode({"v": RECORD_VERSION, **record.__dict__, **_plain(stamp)}) + "\n").encode("utf-8")
 
 
-def redacted(record: Result | Failure, redact: Callable[[Any], Any]) -> Result | Failure:
-    """Return the record with `redact` applied to all text of servers and documents, but not to `output`."""
+def redacted(record: Result | Failure, redact: Callable[[Any], Any], *, own: Callable[[Any], Any]) -> Result | Failure:
+    """Return the record with `redact` applied to all text of servers, `own` to that of documents, but not `output`."""
     history = tuple(replace(step, error=redact(step.error)) for step in record.history)
     if isinstance(record, Result):
         model = ModelMetadata(*(redact(value) for value in _plain(record.model).values()))
-        same = {"notes": redact(record.notes), "metadata": redact(record.metadata), "history": history}
+        same = {"notes": redact(record.notes), "metadata": own(record.metadata), "history": history}
         return changed(record, model=model, **same)
     message, raw, error = (redact(record.message), redact(record.raw), redact(record.error))
     return changed(record, error=error, message=message, raw=raw, history=history, notes=redact(record.notes))

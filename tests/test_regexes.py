@@ -34,7 +34,7 @@ DYNAMIC = {
     "documents/special_tokens.py": "a choice of the literal names that an agent's prompt uses",
     "long/folding.py": "classes of the characters of one text: test_quotes.py",
     "config/yaml_file.py": "the scalars of a configuration file, which its author writes",
-    "config/redaction.py": "the secrets of the configuration: test_redaction.py",
+    "config/secret_forms.py": "the secrets of the configuration: test_redaction.py",
 }
 """Modules that put patterns together when they run, and why no text makes them slow."""
 

@@ -47,7 +47,7 @@ def write_run(backend: OutputBackend, summary: Mapping[str, Any], *, stamp: Stam
     """
     identity = {"v": RECORD_VERSION, "run": stamp.run, "run_id": stamp.run_id, "shard": stamp.shard}
     text = json.dumps({**summary, **identity}, ensure_ascii=False, allow_nan=False, indent=1)
-    data = SECRETS.redact(text).encode("utf-8", "backslashreplace") + b"\n"
+    data = SECRETS.redact_whole(text).encode("utf-8", "backslashreplace") + b"\n"
     path = f"{RUNS}/{stamp.run_id}{suffix}"
     for name in (f"{path}.json", f"{path}.run{stamp.run}.json"):
         if backend.create(name, data):

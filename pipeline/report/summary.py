@@ -136,8 +136,8 @@ def report_files(report: Mapping[str, Any]) -> dict[str, bytes]:
     """Return the bytes of report.json and report.html, by name."""
     text = json.dumps(report, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
     return {
-        "report.json": SECRETS.redact(text).encode("utf-8", errors="backslashreplace"),
-        "report.html": SECRETS.redact(page(report)).encode("utf-8", errors="backslashreplace"),
+        "report.json": SECRETS.redact_whole(text).encode("utf-8", errors="backslashreplace"),
+        "report.html": SECRETS.redact_whole(page(report)).encode("utf-8", errors="backslashreplace"),
     }
 
 

@@ -71,13 +71,18 @@ def result_of(
     )
 
 
+def _shown(raw_text: str, chars: int) -> str:
+    """Return the beginning of what the model said, without secrets, which are shorter than what is searched."""
+    return SECRETS.redact(raw_text[: 4 * chars + 4096])[:chars]
+
+
 def failure_of(
     state: DocumentState, plan: ExtractionPlan, *, reason: str, message: str, now: Callable[[], str]
 ) -> Failure:
     """Return the failure that the document comes to now."""
     entry, asking = state.entry, state.asking
     last = state.attempts[-1] if state.attempts else None
-    raw = SECRETS.redact(last.raw_text)[: plan.raw_chars] if last and last.raw_text and plan.raw_chars else None
+    raw = _shown(last.raw_text, plan.raw_chars) if last and last.raw_text and plan.raw_chars else None
     error = last.error if last and last.error and state.stage == "call" else reason
     return Failure(
         id=entry.id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
@@ -36,7 +37,11 @@ FORMS: dict[str, Callable[[str], str]] = {
     "form": quote_plus,
     "entities": html.escape,
     "entities of all": lambda text: _every(text, lambda code: f"&#{code};"),
+    "hexadecimal": lambda text: text.encode().hex(),
+    "HEXADECIMAL": lambda text: text.encode().hex(":").upper(),
+    "bytes": lambda text: "".join(f"\\x{byte:02x}" for byte in text.encode()),
 }
+KEY = "sk-Zq/9very+sEcret=KEY-0123456789xyz"
 
 
 @settings(deadline=None, max_examples=300)
@@ -72,6 +77,58 @@ def test_a_text_that_was_cut_does_not_end_with_a_part_of_it(secret: str, size: i
     secrets = Secrets()
     secrets.add(secret)
     assert secrets.redact("the key " + secret[:size]).removeprefix("the key ") == MASK
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+@pytest.mark.parametrize("size", [12, 20, 35])
+def test_what_is_left_of_a_secret_that_was_cut_is_masked(form: str, size: int) -> None:
+    """A server may shorten a message before it sends it, and put its own marks around what it kept."""
+    secrets = Secrets()
+    secrets.add(KEY)
+    redacted = secrets.redact(f"the key '{FORMS[form](KEY[:size])}…' is unknown").replace('\\"', "")
+    assert redacted.startswith("the key '***") and redacted.endswith("…' is unknown")
+    assert len(redacted) < len("the key '…' is unknown") + 8 * len(MASK)
+
+
+@given(st.integers(0, len(KEY) - 13), st.integers(13, len(KEY)))
+def test_the_end_and_the_middle_of_a_secret_are_masked_too(start: int, size: int) -> None:
+    """As `…9very+sEcret=KEY…`."""
+    secrets = Secrets()
+    secrets.add("one-Two-3-four-5-six")
+    secrets.add(KEY)
+    part = KEY[start : start + size]
+    assert len(part) < 13 or any(mark in part[1:-1] for mark in "=") or secrets.redact(f"…{part}…") == "…***…"
+
+
+@pytest.mark.parametrize("cut", range(24, 120, 7))
+def test_base64_that_was_cut_or_broken_into_lines_is_masked(cut: int) -> None:
+    """As MIME has it, or a message of bounded length."""
+    secrets = Secrets()
+    secrets.add(KEY)
+    broken = base64.encodebytes(b"A" * cut + KEY.encode() + b"B" * 40).decode()
+    found = base64.b64decode(re.sub(r"[^A-Za-z0-9+/]", "", secrets.redact(broken)) + "==")
+    assert not any(KEY.encode()[at : at + 12] in found for at in range(len(KEY) - 11))
+    whole = base64.b64encode(KEY.encode()).decode()
+    assert secrets.redact(f"[{whole[: cut // 2 + 4]}]") == f"[{MASK}]"
+
+
+def test_ordinary_words_of_a_secret_stay_readable() -> None:
+    """Pass phrases and the names of cookies are words: only whole secrets are masked, and long parts of them."""
+    secrets = Secrets()
+    secrets.add_headers(
+        {"Cookie": "session=production-db-2024-77; lang=en", "Authorization": "Bearer abcdefgh-1234567890"}
+    )
+    secrets.add("correct horse battery staple")
+    text = "Bearer scheme; session=3; the production server; a correct horse; lang=en-US"
+    assert secrets.redact(text) == text
+    assert secrets.redact("correct horse battery staple, production-db-2024-7") == "***, ***"
+
+
+def test_the_text_of_documents_loses_whole_secrets_only() -> None:
+    """Their ids and metadata are data."""
+    secrets = Secrets()
+    secrets.add(KEY)
+    assert secrets.redact_whole_values({"a": [f"x{KEY}", KEY[:20]]}) == {"a": ["x***", KEY[:20]]}
 
 
 @settings(deadline=None)
@@ -113,4 +170,7 @@ def test_a_short_secret_in_an_answer_is_no_reason_to_refuse_it() -> None:
     secrets = Secrets()
     secrets.add("a" * (FATAL_CHARS - 1), "b" * FATAL_CHARS)
     assert not secrets.holds("x" + "a" * (FATAL_CHARS - 1))
+    secrets.add("sk-0123456789abcdef-0123", "production-database-of-europe")
+    assert not secrets.holds("sk-0123456789ab, production-database-of-asia")
+    assert secrets.holds("sk-0123456789abcdef-01")
     assert secrets.holds("x" + "b" * FATAL_CHARS)
