@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.answers.resolved_schema import SchemaReader
 from pipeline.config.constraints import nearest
 from pipeline.errors import ConfigError
 from pipeline.output.current import Record
@@ -107,13 +108,9 @@ def rows_of(record: Record, explode: str | None) -> Iterator[Row]:
         yield Row(record, explode, position, item)
 
 
-def paths_of_schema(schema: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return the dotted paths of the properties of a schema, also through lists, in its order."""
-    paths: list[str] = []
-    for name, inner in (schema.get("properties") or {}).items():
-        paths.append(f"{prefix}{name}")
-        paths += _below(inner, f"{prefix}{name}.")
-    return paths
+def paths_of_schema(schema: Mapping[str, Any]) -> list[str]:
+    """Return the dotted paths of the properties of a schema, also through lists and references, in its order."""
+    return list(dict.fromkeys(_paths(schema, "", reader=SchemaReader(schema), inside=frozenset())))
 
 
 def paths_of_value(value: Any, prefix: str = "") -> list[str]:
@@ -137,15 +134,19 @@ def check_paths(paths: Iterable[str], known: Sequence[str], *, flag: str) -> Non
             raise ConfigError(f"{flag}: got {path!r}, which no result has{f'; the nearest is {near}' if near else ''}")
 
 
-def _below(schema: Any, prefix: str) -> list[str]:
+def _paths(schema: Any, prefix: str, *, reader: SchemaReader, inside: frozenset[frozenset[str]]) -> Iterator[str]:
+    """Yield the paths below a schema; `inside`: the references of each value around it, which again are not entered."""
     if not isinstance(schema, Mapping):
-        return []
-    for branch in (schema, schema.get("items"), *schema.get("anyOf", ()), *schema.get("oneOf", ())):
-        if isinstance(branch, Mapping) and branch.get("properties"):
-            return paths_of_schema(branch, prefix)
-        if branch is not schema and isinstance(branch, Mapping) and (found := _below(branch, prefix)):
-            return found
-    return []
+        return
+    node, followed = reader.resolved(schema)
+    if followed in inside:
+        return
+    inside |= {followed} if followed else set()
+    for name, inner in (node.get("properties") or {}).items():
+        yield f"{prefix}{name}"
+        yield from _paths(inner, f"{prefix}{name}.", reader=reader, inside=inside)
+    for branch in (node.get("items"), *node.get("anyOf", ()), *node.get("oneOf", ())):
+        yield from _paths(branch, prefix, reader=reader, inside=inside)
 
 
 def _flat(items: Sequence[Any]) -> Iterator[Any]:

@@ -5,11 +5,11 @@ Items of a list have the path of the list (`companies.ticker`), as in `pipeline 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
 
+from pipeline.answers.resolved_schema import SchemaReader, type_of
 from pipeline.answers.subschemas import QUOTE
 from pipeline.config.constraints import nearest_hint
 from pipeline.errors import ConfigError
@@ -101,10 +101,10 @@ def leaves(field: Field) -> Iterator[Leaf]:
 
 
 class _Builder:
-    """Follows references and looks through `anyOf: [X, null]`."""
+    """Builds the tree, with the settings of each field."""
 
     def __init__(self, root: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]) -> None:
-        self._root = root
+        self._reader = SchemaReader(root)
         self._settings = settings
 
     def field(self, schema: Any, *, path: str, inside: frozenset[frozenset[str]]) -> Field:
@@ -112,12 +112,12 @@ class _Builder:
 
         Fields that share a base (`allOf`) have other references beside it.
         """
-        node, followed = self._resolved(schema)
+        node, followed = self._reader.resolved(schema)
         if followed in inside:
             return self._leaf(node, path)
         if followed:
             inside |= {followed}
-        kind = _type_of(node)
+        kind = type_of(node)
         properties = node.get("properties")
         if kind == "object" and isinstance(properties, dict) and properties:
             return self._object(properties, path=path, inside=inside)
@@ -144,53 +144,16 @@ class _Builder:
         own = self._settings.get(path, {})
         compare = own.get("compare")
         compare = default_comparison(node) if compare is None else OFF if compare is False else compare
-        few = "enum" in node or _type_of(node) == "boolean"
+        few = "enum" in node or type_of(node) == "boolean"
         if compare not in COMPARISONS:
             return Leaf(path, None, few)
         tolerances = {name: own[name] for name in ("abs", "rel", "at_least") if name in own}
         return Leaf(path, Comparator(compare, **tolerances), few)
 
-    def _resolved(self, schema: Any, before: Iterable[str] = ()) -> tuple[Mapping[str, Any], frozenset[str]]:
-        """Return the schema behind references, `allOf`, and `anyOf` or `oneOf` with null; and the references.
-
-        Those followed `before` are not followed again.
-        """
-        node: Mapping[str, Any] = schema if isinstance(schema, dict) else {}
-        followed = set(before)
-        while True:
-            branches = [branch for branch in node.get("anyOf", node.get("oneOf", [])) if branch != {"type": "null"}]
-            if isinstance(node.get("$ref"), str) and node["$ref"] not in followed:
-                followed.add(node["$ref"])
-                node = {**_without(node, "$ref"), **self._target(node["$ref"])}
-            elif len(branches) == 1 and isinstance(branches[0], dict):
-                node = {**_without(node, "anyOf", "oneOf"), **branches[0]}
-            elif node.get("allOf"):
-                node = self._merged(node, followed)
-            else:
-                return node, frozenset(followed)
-
-    def _target(self, reference: str) -> Mapping[str, Any]:
-        target: Any = self._root
-        for step in reference.removeprefix("#").strip("/").split("/"):
-            name = unquote(step).replace("~1", "/").replace("~0", "~")
-            target = target.get(name, {}) if isinstance(target, dict) and name else target
-        return target if isinstance(target, dict) else {}
-
-    def _merged(self, node: Mapping[str, Any], followed: set[str]) -> Mapping[str, Any]:
-        merged = _without(node, "allOf")
-        for part in node["allOf"]:
-            sub, reached = self._resolved(part, followed)
-            followed |= reached
-            properties = {**merged.get("properties", {}), **sub.get("properties", {})}
-            merged = {**_without(sub, "$ref"), **merged}
-            if properties:
-                merged["properties"] = properties
-        return merged
-
 
 def default_comparison(node: Mapping[str, Any]) -> str:
     """Return the comparison of a field that `eval.fields` does not name."""
-    kind = _type_of(node)
+    kind = type_of(node)
     if node.get(QUOTE):
         return OFF
     if "enum" in node or "const" in node or kind in ("boolean", "integer"):
@@ -202,19 +165,6 @@ def default_comparison(node: Mapping[str, Any]) -> str:
     if node.get("format") in ("date", "date-time"):
         return "date"
     return OFF if node.get("maxLength", 0) > LONGEST_COMPARED else "text"
-
-
-def _type_of(node: Mapping[str, Any]) -> str | None:
-    """Return the one type beside null; None when there is none, or several."""
-    kinds = node.get("type")
-    kinds = [kinds] if isinstance(kinds, str) else [kind for kind in kinds or () if kind != "null"]
-    if len(kinds) == 1:
-        return str(kinds[0])
-    return "object" if not kinds and "properties" in node else None
-
-
-def _without(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in node.items() if name not in names}
 
 
 def _check_settings(path: str, own: Mapping[str, Any], *, known: Mapping[str, Field]) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import Record, read_results
-from pipeline.report.rows import Condition, Row, parse_condition
+from pipeline.report.rows import Condition, Row, parse_condition, paths_of_schema
 from pipeline.report.table_formats import csv_lines
 
 SCHEMA = {
@@ -265,3 +265,16 @@ def test_save_never_replaces_what_is_no_file(filled: Place) -> None:
     assert filled.call("results", "out", "--save", "link").code == 0
     assert (filled.folder / "link").is_symlink()
     assert (filled.folder / "rows.jsonl").read_bytes().count(b"\n") == 3
+
+
+def test_paths_of_a_schema_with_references() -> None:
+    """References, `allOf` and alternatives are followed; a schema inside of itself is entered once."""
+    item = {"allOf": [{"properties": {"name": {}, "parts": {"type": "array", "items": {"$ref": "#/$defs/item"}}}}]}
+    schema = {
+        "properties": {
+            "items": {"type": "array", "items": {"$ref": "#/$defs/item"}},
+            "kind": {"anyOf": [{}, {"properties": {"a": {}}}]},
+        },
+        "$defs": {"item": item},
+    }
+    assert paths_of_schema(schema) == ["items", "items.name", "items.parts", "kind", "kind.a"]

@@ -1,0 +1,69 @@
+"""A JSON Schema read for its structure: references, `allOf` and "X or null" followed to the schema of the value.
+
+It must not import a validator: forms, tables and grades need the structure only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+NULL = {"type": "null"}
+
+
+class SchemaReader:
+    """Follows references in one schema, and looks through `anyOf: [X, null]`."""
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._root = root
+
+    def resolved(self, schema: Any, before: Iterable[str] = ()) -> tuple[Mapping[str, Any], frozenset[str]]:
+        """Return the schema behind references, `allOf`, and `anyOf` or `oneOf` with null; and the references.
+
+        Those followed `before` are not followed again.
+        """
+        node: Mapping[str, Any] = schema if isinstance(schema, dict) else {}
+        followed = set(before)
+        while True:
+            branches = [branch for branch in node.get("anyOf", node.get("oneOf", [])) if branch != NULL]
+            if isinstance(node.get("$ref"), str) and node["$ref"] not in followed:
+                followed.add(node["$ref"])
+                node = {**_without(node, "$ref"), **self._target(node["$ref"])}
+            elif len(branches) == 1 and isinstance(branches[0], dict):
+                node = {**_without(node, "anyOf", "oneOf"), **branches[0]}
+            elif node.get("allOf"):
+                node = self._merged(node, followed)
+            else:
+                return node, frozenset(followed)
+
+    def _target(self, reference: str) -> Mapping[str, Any]:
+        target: Any = self._root
+        for step in reference.removeprefix("#").strip("/").split("/"):
+            name = unquote(step).replace("~1", "/").replace("~0", "~")
+            target = target.get(name, {}) if isinstance(target, dict) and name else target
+        return target if isinstance(target, dict) else {}
+
+    def _merged(self, node: Mapping[str, Any], followed: set[str]) -> Mapping[str, Any]:
+        merged = _without(node, "allOf")
+        for part in node["allOf"]:
+            sub, reached = self.resolved(part, followed)
+            followed |= reached
+            properties = {**merged.get("properties", {}), **sub.get("properties", {})}
+            merged = {**_without(sub, "$ref"), **merged}
+            if properties:
+                merged["properties"] = properties
+        return merged
+
+
+def type_of(node: Mapping[str, Any]) -> str | None:
+    """Return the one type beside null of a resolved schema; None when there is none, or several."""
+    kinds = node.get("type")
+    kinds = [kinds] if isinstance(kinds, str) else [kind for kind in kinds or () if kind != "null"]
+    if len(kinds) == 1:
+        return str(kinds[0])
+    return "object" if not kinds and "properties" in node else None
+
+
+def _without(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in node.items() if name not in names}
