@@ -24,7 +24,7 @@ from pipeline.output.purged_runs import Gone
 from pipeline.records import utc_now
 from pipeline.report import build_report, write_report
 from pipeline.terminal import plural, write_out
-from pipeline.truth.gold import remove_documents
+from pipeline.truth.gold_file import remove_documents
 
 EXAMPLES = """examples:
   pipeline purge out --ids takedowns.txt

@@ -72,7 +72,7 @@ def evaluate(outputs: Sequence[tuple[str, ReadableOutput]], options: EvalOptions
     """Grade outputs, of which the first is the reference; ConfigError when gold, fields or gates do not fit them."""
     runs = read_runs(outputs[0][1])
     if options.schema is None:
-        agent, schema = _question(runs, outputs[0][0])
+        agent, schema = question_of(runs, outputs[0][0])
         options = replace(options, agent=agent, schema=schema)
     gold, fields, gates = read_judgements(options)
     graded = [_graded(name, backend, gold, fields, options) for name, backend in outputs]
@@ -137,7 +137,7 @@ def _opened(gold: Path) -> Path:
     return gold.with_name(f"{gold.name}.opened")
 
 
-def _question(runs: Sequence[Mapping[str, Any]], output: str) -> tuple[str | None, Mapping[str, Any]]:
+def question_of(runs: Sequence[Mapping[str, Any]], output: str) -> tuple[str | None, Mapping[str, Any]]:
     """Return the agent and the schema of the newest run."""
     for run in reversed(runs):
         for question in run.get("config", {}).get("question", {}).values():

@@ -9,10 +9,8 @@ import hashlib
 import json
 import logging
 import math
-import os
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from typing import Any
 from pipeline.answers.schema import CompiledSchema, compile_schema
 from pipeline.answers.subschemas import without_keywords
 from pipeline.config.constraints import nearest_hint
-from pipeline.errors import ConfigError, OutputError
+from pipeline.errors import ConfigError
 from pipeline.truth.comparators import canonical_json, is_something
 
 SETS = ("dev", "holdout")
@@ -80,8 +78,8 @@ def read_gold(path: Path, schema: Mapping[str, Any], *, agent: str | None = None
         data = path.read_bytes()
     except OSError as exc:
         raise ConfigError(f"--gold: {path} cannot be read: {exc.strerror or exc}") from exc
-    relaxed = compile_schema(without_keywords(dict(schema), lambda keyword: keyword == "required"), where=str(path))
-    lines = [_checked(line, at, schema=relaxed, agent=agent) for at, line in _parsed(path, data)]
+    relaxed = relaxed_schema(schema, where=str(path))
+    lines = [checked_line(line, at, schema=relaxed, agent=agent) for at, line in _parsed(path, data)]
     people = dict.fromkeys(line["by"] for line in lines if line.get("by"))
     return Gold(
         path=str(path),
@@ -90,6 +88,11 @@ def read_gold(path: Path, schema: Mapping[str, Any], *, agent: str | None = None
         documents=folded_lines(lines),
         by_person={person: folded_lines(line for line in lines if line.get("by") == person) for person in people},
     )
+
+
+def relaxed_schema(schema: Mapping[str, Any], *, where: str) -> CompiledSchema:
+    """Return the schema that gold is checked against: the agent's without `required`."""
+    return compile_schema(without_keywords(dict(schema), lambda keyword: keyword == "required"), where=where)
 
 
 def folded_lines(lines: Iterable[Mapping[str, Any]]) -> dict[Key, GoldDocument]:
@@ -102,40 +105,6 @@ def folded_lines(lines: Iterable[Mapping[str, Any]]) -> dict[Key, GoldDocument]:
         else:
             documents[key] = _with_line(documents.get(key) or GoldDocument(*key), line)
     return documents
-
-
-def remove_documents(path: Path, gone: Callable[[str, str], bool]) -> int:
-    """Remove every line of documents, chosen by id and the time of the judgement; replace the file whole.
-
-    Return the number of removed lines. ConfigError when the file cannot be read, OutputError when it cannot be written.
-    """
-    try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except OSError as exc:
-        raise ConfigError(f"--gold: {path} cannot be read: {exc.strerror or exc}") from exc
-    kept = [line for line in lines if not _names(line, gone)]
-    if len(kept) < len(lines):
-        try:
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-                file.writelines(kept)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(file.name).chmod(path.stat().st_mode & 0o777)
-            Path(file.name).replace(path)
-        except OSError as exc:
-            raise OutputError(f"{path} cannot be written: {exc.strerror or exc}") from exc
-    return len(lines) - len(kept)
-
-
-def _names(line: bytes, gone: Callable[[str, str], bool]) -> bool:
-    """Return True for a line of a document to remove; a broken line names none that could be read."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    return (
-        isinstance(value, dict) and isinstance(value.get("id"), str) and gone(value["id"], str(value.get("at") or ""))
-    )
 
 
 def _with_line(before: GoldDocument, line: Mapping[str, Any]) -> GoldDocument:
@@ -167,7 +136,7 @@ def _parsed(path: Path, data: bytes) -> Iterator[tuple[str, Any]]:
             continue
         at = f"{path}:{number}"
         try:
-            yield at, json.loads(line, parse_float=_finite, parse_constant=_finite)
+            yield at, json.loads(line, parse_float=finite, parse_constant=finite)
         except (ValueError, RecursionError) as exc:
             if number == len(lines):  # it has no LF
                 _log.warning("the last line is cut and was skipped", extra={"gold": at})
@@ -175,7 +144,7 @@ def _parsed(path: Path, data: bytes) -> Iterator[tuple[str, Any]]:
             raise ConfigError(f"{at}: is no JSON") from exc
 
 
-def _finite(text: str) -> float:
+def finite(text: str) -> float:
     """Return the number; ValueError for NaN and for one beyond the range, which are no JSON."""
     number = float(text)
     if not math.isfinite(number):
@@ -183,7 +152,7 @@ def _finite(text: str) -> float:
     return number
 
 
-def _checked(line: Any, at: str, *, schema: CompiledSchema, agent: str | None) -> dict[str, Any]:
+def checked_line(line: Any, at: str, *, schema: CompiledSchema, agent: str | None) -> dict[str, Any]:
     """Return a line whose fields have the documented types and whose gold is valid; ConfigError otherwise."""
     if not isinstance(line, dict):
         raise ConfigError(f"{at}: is no object, need id, sha256 and gold")

@@ -1,0 +1,109 @@
+"""Writing gold: no judgement that was answered is lost, whatever ends the writer, and no line is broken."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from review_place import gold_lines
+
+from pipeline.errors import OutputError
+from pipeline.truth.gold_file import append_lines, remove_documents
+
+WRITER = """
+import sys
+from pathlib import Path
+from pipeline.truth.gold_file import append_lines
+for number in range(100000):
+    append_lines(Path(sys.argv[1]), [{"id": f"{sys.argv[2]}-{number}", "note": "x" * 20000}])
+    print(number, flush=True)
+"""
+
+
+def start(path: Path, name: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", WRITER, str(path), name], stdout=subprocess.PIPE, text=True)
+
+
+def test_kill_9_loses_no_answered_judgement(tmp_path: Path) -> None:
+    """Two writers, killed at any instant five times: what was answered is there, and every line is whole."""
+    path = tmp_path / "gold.jsonl"
+    for round in range(5):
+        writers = {f"{round}-{side}": start(path, f"{round}-{side}") for side in "ab"}
+        answered: dict[str, int] = {}
+        for writer in writers.values():
+            assert writer.stdout is not None
+            writer.stdout.readline()
+        time.sleep(0.05 + round * 0.013)
+        for writer in writers.values():
+            writer.send_signal(signal.SIGKILL)
+        for name, writer in writers.items():
+            assert writer.stdout is not None
+            answered[name] = len(writer.stdout.read().split("\n")) - 1
+            writer.wait()
+        append_lines(path, [{"id": f"after-{round}"}])  # it mends what a killed one has begun
+        found = {line["id"] for line in gold_lines(path)}
+        for name, count in answered.items():
+            assert {f"{name}-{number}" for number in range(count)} <= found
+
+
+@pytest.mark.parametrize(
+    ("tail", "torn"), [(b'{"id":"b","go', b'{"id":"b","go\n'), (b'{"id":"b"}', None), (b"  ", None)]
+)
+def test_a_last_line_without_an_end(tmp_path: Path, tail: bytes, torn: bytes | None) -> None:
+    """A cut one goes to GOLD.torn; a whole one, of an editor that adds no LF, stays."""
+    path = tmp_path / "gold.jsonl"
+    path.write_bytes(b'{"id":"a"}\n' + tail)
+    append_lines(path, [{"id": "c"}])
+    kept = b"" if torn else tail + b"\n"
+    assert path.read_bytes() == b'{"id":"a"}\n' + kept + b'{"id":"c"}\n'
+    beside = path.with_name("gold.jsonl.torn")
+    assert (beside.read_bytes() if beside.exists() else None) == torn
+
+
+def test_a_write_that_does_not_fit_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk."""
+    path = tmp_path / "gold.jsonl"
+    append_lines(path, [{"id": "a"}])
+    before = path.read_bytes()
+    code = (
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from pipeline.truth.gold_file import append_lines\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
+        "append_lines(Path(sys.argv[1]), [{'id': 'b', 'note': 'x' * 5000}])\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+    assert "OutputError" in ran.stderr
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    """A folder in its place is an OutputError that names it."""
+    with pytest.raises(OutputError, match="cannot be written"):
+        append_lines(tmp_path, [{"id": "a"}])
+
+
+def test_purge_beside_a_reviewer(tmp_path: Path) -> None:
+    """A judgement that is appended while the file is replaced is not lost: both hold the lock."""
+    path = tmp_path / "gold.jsonl"
+    append_lines(path, [{"id": "gone", "at": ""}])
+    writer = start(path, "kept")
+    assert writer.stdout is not None
+    writer.stdout.readline()
+    for _ in range(20):
+        append_lines(path, [{"id": "gone", "at": ""}])
+        remove_documents(path, lambda id, _: id == "gone")
+    writer.kill()
+    count = len(writer.stdout.read().split("\n")) - 1
+    writer.wait()
+    append_lines(path, [{"id": "last"}])
+    ids = [line["id"] for line in gold_lines(path)]
+    assert "gone" not in ids
+    assert {f"kept-{number}" for number in range(count)} <= set(ids)
+    assert json.loads(path.read_bytes().splitlines()[-1])["id"] == "last"
+    assert path.stat().st_mode & 0o777 == 0o640
