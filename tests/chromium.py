@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ import pytest
 
 COMMAND = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_chromium = pytest.mark.skipif(COMMAND is None, reason="no chromium here (Debian: chromium)")
+WAIT_S = 20.0
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")
 
 
@@ -48,6 +51,10 @@ class Page:
         self.call("Emulation.setDeviceMetricsOverride", **window)
         theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[theme])
+        if "#" in url:  # the same page with another fragment would not be loaded again
+            self.call("Page.navigate", url="about:blank")
+            while self._next().get("method") != "Page.loadEventFired":
+                pass
         self.call("Page.navigate", url=url)
         while self._next().get("method") != "Page.loadEventFired":
             pass
@@ -55,6 +62,33 @@ class Page:
     def value(self, expression: str) -> Any:
         """The value of an expression of JavaScript in the page."""
         return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"]["value"]
+
+    def until(self, expression: str, what: str = "") -> Any:
+        """The value of an expression as soon as it is true; fails after 20 s."""
+        ends = time.monotonic() + WAIT_S
+        while not (value := self.value(expression)):
+            assert time.monotonic() < ends, f"waited {WAIT_S:g} s for {what or expression}; {self.complaints}"
+            time.sleep(0.02)
+        return value
+
+    def press(self, *keys: str) -> None:
+        """Presses keys one after the other: characters, or names such as ArrowDown, Ctrl+Enter."""
+        for key in keys:
+            name = key.rpartition("+")[2] if len(key) > 1 else key
+            modifiers = (2 if "Ctrl+" in key else 0) + (8 if "Shift+" in key else 0)
+            code = {"Enter": 13, "Escape": 27, "ArrowDown": 40, "ArrowUp": 38, "Tab": 9}.get(name, 0)
+            text = {"text": "\r" if name == "Enter" else name} if len(name) == 1 or name == "Enter" else {}
+            event = {"key": name, "modifiers": modifiers, "windowsVirtualKeyCode": code, "code": name if code else ""}
+            self.call("Input.dispatchKeyEvent", type="keyDown", **event, **({} if modifiers & 2 else text))
+            self.call("Input.dispatchKeyEvent", type="keyUp", **event)
+
+    def type(self, text: str) -> None:
+        """Types a text into what has the focus."""
+        self.call("Input.insertText", text=text)
+
+    def picture(self, path: Path) -> None:
+        """Saves what the window shows."""
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
 
     def _next(self) -> dict[str, Any]:
         data = b""

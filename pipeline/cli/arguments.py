@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import logging
+import os
 import secrets
 import shlex
 import threading
@@ -84,6 +86,14 @@ def open_to_change(config: OutputConfig, arguments: argparse.Namespace, *, envir
     return Output.open(
         config, agent=None, shard=None, lock_wait_s=lock_wait_s, run_id=run_id, wait=threading.Event().wait
     )
+
+
+def user_name() -> str:
+    """Return the name of the user; in a container it may have a number only."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return str(os.getuid())
 
 
 def same_command(arguments: argparse.Namespace) -> str:

@@ -6,14 +6,12 @@ It calls a model only with --ask, which asks for the documents of the gold again
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 
-from pipeline.cli.arguments import load_app, output_config
+from pipeline.cli.arguments import load_app, output_config, user_name
 from pipeline.cli.flags import add_storage_flags
 from pipeline.config import AppConfig
 from pipeline.errors import EXIT_FAILURES, EXIT_OK, ConfigError
@@ -85,7 +83,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     backends = [backend_of(output_config(arguments, environ=environ, uri=uri)) for uri in outputs]
     evaluation = evaluate(list(zip(outputs, backends, strict=True)), options, now=utc_now())
     if options.part == HOLDOUT:
-        note_opening(options.gold, evaluation, by=_user())
+        note_opening(options.gold, evaluation, by=user_name())
     elif not arguments.no_write:
         content = json.dumps(evaluation.content, ensure_ascii=False, indent=1)
         backends[0].replace(EVAL_NAME, content.encode("utf-8", "backslashreplace") + b"\n")
@@ -125,14 +123,6 @@ def _ask(arguments: argparse.Namespace, app: AppConfig, *, environ: Mapping[str,
     asked = argparse.Namespace(**{**vars(arguments), "set": [*arguments.set, *overrides]})
     options = RunOptions(redo="all", quiet=True, progress="none", command="pipeline eval --ask")
     return run(options, load=lambda: load_app(asked, environ=environ), environ=environ)
-
-
-def _user() -> str:
-    """Return the name of the user; in a container it may have a number only."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        return str(os.getuid())
 
 
 def _print(evaluation: Evaluation, arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> None:

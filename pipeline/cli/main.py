@@ -102,6 +102,12 @@ def _eval() -> Command:
     return eval
 
 
+def _review() -> Command:
+    from pipeline.cli import review
+
+    return review
+
+
 def _compact() -> Command:
     from pipeline.cli import compact
 
@@ -141,6 +147,7 @@ COMMANDS: Mapping[str, tuple[str, Callable[[], Command]]] = {
     "diff": ("show what changed between two outputs", _diff),
     "results": ("show or save the current results: table, CSV, JSON Lines", _results),
     "eval": ("grade the answers against judged documents", _eval),
+    "review": ("judge answers on a local page, beside their documents", _review),
     "compact": ("keep only the last record of each document", _compact),
     "purge": ("remove documents from an output", _purge),
     "init": ("create a config, an agent and a schema to start from", _init),

@@ -184,6 +184,7 @@ class EvalConfig:
 
     gold: str | None = None
     set: Literal["dev", "holdout"] = "dev"
+    holdout: float = 0.0
     fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
     min_documents: int = 30
     fail_under: Mapping[str, float] = field(default_factory=dict, hash=False)

@@ -189,6 +189,7 @@ RULES: Mapping[str, Rule] = {
     "cost.per_hour": Rule("Cost of the servers per hour, for the estimate of --dry-run.", low=0),
     "eval.gold": Rule("Gold file with judged documents; set: each run is graded, and its gates decide the exit code."),
     "eval.set": Rule("The part of the gold that is graded."),
+    "eval.holdout": Rule("Share of the documents that `pipeline review` seals for a final check.", low=0, high=1),
     "eval.fields": Rule(
         "How fields are compared, by path: {compare: text, abs: 0, rel: 0, at_least: 0.5, key: name}.",
         need="a mapping of fields to mappings",

@@ -1,0 +1,138 @@
+"""Which documents of an output are reviewed, and the answers that are shown for them.
+
+Choices are stable: the same documents come in the same order, and a sample of 100 holds that of 50. It must keep no
+record that is not chosen.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Literal
+
+from pipeline.output.backend import OutputBackend
+from pipeline.output.compaction import last_lines
+from pipeline.output.latest_pairs import Last, Pairs
+from pipeline.output.record_keys import RecordKey
+from pipeline.report.comparison import differences
+from pipeline.shards import hash_fraction
+
+Why = Literal["sample", "disputed", "failed", "ids"]
+MOST_DOCUMENTS = 50
+"""Documents of one sitting without --sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A document to review: its answer (None: it failed, for `reason`), and that of the other output if there is one.
+
+    `why` is written into gold: only documents drawn by chance count for the headline numbers.
+    """
+
+    id: str
+    sha256: str | None
+    why: Why
+    answer: Mapping[str, Any] | None
+    fingerprint: str | None
+    reason: str | None = None
+    notes: tuple[str, ...] = ()
+    other: Mapping[str, Any] | None = None
+
+
+def sampled(backend: OutputBackend, count: int, *, judged: Collection[tuple[str, str]]) -> list[Candidate]:
+    """Return `count` documents drawn by chance from those without a judgement, failed ones too."""
+    return _first(_current(backend), count, why="sample", judged=judged)
+
+
+def failed(backend: OutputBackend, *, judged: Collection[tuple[str, str]]) -> list[Candidate]:
+    """Return documents that remain failed and have no judgement, MOST_DOCUMENTS at most, in the order of a sample."""
+    return _first(_failures(backend), MOST_DOCUMENTS, why="failed", judged=judged)
+
+
+def named(backend: OutputBackend, ids: Collection[str]) -> list[Candidate]:
+    """Return these documents, judged before or not, in the order of a sample."""
+    wanted = ((line, key) for line, key in _current(backend) if key.id in ids)
+    return _first(wanted, len(ids), why="ids", judged=())
+
+
+def disputed(
+    backend: OutputBackend, other: OutputBackend, *, judged: Collection[tuple[str, str]], keys: Mapping[str, str]
+) -> list[Candidate]:
+    """Return the documents on which two outputs differ most, MOST_DOCUMENTS at most, most differences first."""
+    most: list[tuple[int, float, Candidate]] = []
+    with closing(Pairs()) as pairs:
+        pairs.read_outputs(backend, other)
+        for pair in pairs.outputs():
+            before, after = _record(pair.before), _record(pair.after)
+            if before is None or after is None or (pair.id, before["sha256"]) in judged:
+                continue
+            if before["sha256"] != after["sha256"]:
+                continue
+            found = differences(before["output"], after["output"], keys=keys)
+            number = sum(place.added + place.lost or int(not place.same) for place in found)
+            if number:
+                candidate = replace(_candidate(before, why="disputed"), other=after["output"])
+                entry = (number, -hash_fraction("review", pair.id), candidate)
+                full = len(most) == MOST_DOCUMENTS
+                (heapq.heappushpop if full else heapq.heappush)(most, entry)
+    return [candidate for _, _, candidate in sorted(most, key=lambda entry: entry[:2], reverse=True)]
+
+
+def with_other(candidates: Iterable[Candidate], other: OutputBackend) -> list[Candidate]:
+    """Return the candidates with the answers of another output for the same bytes."""
+    waiting = {candidate.id: candidate for candidate in candidates}
+    found: dict[str, Mapping[str, Any]] = {}
+    for line, key in last_lines(other):
+        if key.id in waiting and key.sha256 == waiting[key.id].sha256:
+            found[key.id] = json.loads(line)["output"]
+    return [replace(candidate, other=found.get(id)) for id, candidate in waiting.items()]
+
+
+def _first(
+    lines: Iterable[tuple[bytes, RecordKey]], count: int, *, why: Why, judged: Collection[tuple[str, str]]
+) -> list[Candidate]:
+    """Return the first `count` documents in the order of their hash."""
+    free = (
+        (hash_fraction("review", key.id), key.id, line)
+        for line, key in lines
+        if key.sha256 is None or (key.id, key.sha256) not in judged
+    )
+    return [_candidate(json.loads(line), why=why) for _, _, line in heapq.nsmallest(count, free)]
+
+
+def _current(backend: OutputBackend) -> Iterator[tuple[bytes, RecordKey]]:
+    """Yield the line of each document: its failure if it remains failed, else its last result."""
+    with closing(backend.read()) as index:
+        done = (
+            (line, key)
+            for line, key in last_lines(backend)
+            if (known := index.known(key.id)) is None or not known.failed
+        )
+        yield from chain(done, _failures(backend))
+
+
+def _failures(backend: OutputBackend) -> Iterator[tuple[bytes, RecordKey]]:
+    with closing(backend.read()) as index:
+        for line, key in backend.records("errors"):
+            if index.is_current_failure(key.id, key.run) and not index.seen(key.id):
+                yield line, key
+
+
+def _record(last: Last | None) -> Any:
+    return None if last is None or last.line is None else json.loads(last.line)
+
+
+def _candidate(record: Mapping[str, Any], *, why: Why) -> Candidate:
+    return Candidate(
+        id=record["id"],
+        sha256=record["sha256"],
+        why=why,
+        answer=record.get("output"),
+        fingerprint=record.get("fingerprint") if record.get("output") is not None else None,
+        reason=record.get("reason"),
+        notes=tuple(record.get("notes") or ()),
+    )

@@ -1,0 +1,86 @@
+"""`pipeline review --import FILE`: judgements from elsewhere, with the bytes of the output's documents filled in.
+
+All lines are checked before the first is appended.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.output.backend import OutputBackend
+from pipeline.review.session import GOLD_VERSION, ReviewOptions
+from pipeline.truth.gold import SAMPLE, checked_line, finite, relaxed_schema
+from pipeline.truth.gold_file import append_lines
+
+_SHOWN_IDS = 3
+
+
+def import_lines(path: Path, backend: OutputBackend, options: ReviewOptions, *, now: str) -> str:
+    """Append the judgements of a file to the gold, and return a sentence about them.
+
+    ConfigError for a line that is not valid and for documents that the output does not have; then nothing is written.
+    """
+    lines = _read(path)
+    digests = _digests(backend, {line["id"] for _, line in lines})
+    missing = sorted({line["id"] for _, line in lines if line["id"] not in digests})
+    if missing:
+        named = ", ".join(missing[:_SHOWN_IDS]) + (", …" if len(missing) > _SHOWN_IDS else "")
+        raise ConfigError(
+            f"--import: {len(missing)} of the documents of {path} are not in {options.output} ({named}); "
+            "nothing was imported"
+        )
+    schema = relaxed_schema(options.schema, where="the output's schema")
+    filled = [(at, _filled(line, digests, options, now=now)) for at, line in lines]
+    checked = [checked_line(line, at, schema=schema, agent=options.agent) for at, line in filled]
+    append_lines(options.gold, checked)
+    guessed = sum("why" not in line for _, line in lines)
+    number = f"{len(checked):,} {'judgement' if len(checked) == 1 else 'judgements'}"
+    told = f"{number} from {path} appended to {options.gold}."
+    if guessed:
+        told += (
+            f" {guessed:,} of them do not say how the document was chosen (why) and count as drawn by chance: "
+            "if you chose them otherwise, the numbers of `pipeline eval` describe your choice, not the archive."
+        )
+    return told
+
+
+def _read(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return (FILE:NUMBER, object) of each line; ConfigError for one that is no object with an id."""
+    try:
+        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as exc:
+        raise ConfigError(f"--import: {path} cannot be read: {exc.strerror or exc}") from exc
+    lines = []
+    for number, text in enumerate(data.split(b"\n"), 1):
+        if not text.strip():
+            continue
+        at = f"{path}:{number}"
+        try:
+            line = json.loads(text, parse_float=finite, parse_constant=finite)
+        except (ValueError, RecursionError) as exc:
+            raise ConfigError(f"{at}: is no JSON") from exc
+        if not isinstance(line, dict) or not isinstance(line.get("id"), str):
+            raise ConfigError(f"{at}: got no id, need that of the document")
+        lines.append((at, line))
+    if not lines:
+        raise ConfigError(f"--import: {path} holds no line, need a JSON object a line")
+    return lines
+
+
+def _digests(backend: OutputBackend, ids: Collection[str]) -> dict[str, str]:
+    """Return the sha256 of these documents, as their last line has it."""
+    with closing(backend.read()) as index:
+        known = {id: index.known(id) for id in ids}
+    return {id: found.sha256 for id, found in known.items() if found is not None and found.sha256}
+
+
+def _filled(line: Mapping[str, Any], digests: Mapping[str, str], options: ReviewOptions, *, now: str) -> dict[str, Any]:
+    gold = line.get("gold")
+    names = gold if isinstance(gold, dict) else {}
+    filled = {"v": GOLD_VERSION, "why": SAMPLE, "by": options.by, "at": now, "sha256": digests[line["id"]], **line}
+    return filled | ({} if "how" in line else {"how": dict.fromkeys(names, "typed")})

@@ -1,0 +1,83 @@
+"""The documents of a review as one static page, to read and to mail: no script, no form, no network.
+
+It must not write unescaped text: everything on it comes from documents and models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from pipeline.report.markup import text
+from pipeline.review.choice import Candidate
+from pipeline.review.form import Form
+from pipeline.review.marks import SHOWN_CHARS, Mark, pieces_of
+from pipeline.review.session import ReviewSession
+
+
+def static_page(session: ReviewSession) -> str:
+    """Return the HTML file."""
+    template = Template((files("pipeline.review") / "page" / "static.html").read_text(encoding="utf-8"))
+    number = len(session.candidates)
+    holds = f"This page holds the text of {number:,} {'document' if number == 1 else 'documents'}"
+    return template.substitute(
+        title=text(f"{number} documents of {session.options.output}"),
+        holds=text(f"{holds} of {session.options.output}."),
+        documents="\n".join(_document(session, at, each) for at, each in enumerate(session.candidates)),
+    )
+
+
+def _document(session: ReviewSession, at: int, candidate: Candidate) -> str:
+    whole = session.text(candidate)
+    marks = session.marks(candidate, whole)
+    answer = session.shown_answer(candidate)
+    if answer is None:
+        why = f"failed: {candidate.reason}" if candidate.reason else "the answer is not shown"
+        record = f"<p>{text(why)}</p>"
+    else:
+        numbers = {mark.pointer: mark for mark in marks}
+        record = f"<dl>{''.join(_properties(session.form, answer, '', numbers, at))}</dl>"
+    cut = f"<p>The first {SHOWN_CHARS:,} of {len(whole):,} characters.</p>" if len(whole) > SHOWN_CHARS else ""
+    shown = f"<div class=text>{cut}{''.join(_pieces(whole, marks, at))}</div><div class=record>{record}</div>"
+    return f"<article><h2>{text(candidate.id)}</h2><div class=both>{shown}</div></article>"
+
+
+def _pieces(whole: str, marks: list[Mark], at: int) -> Iterator[str]:
+    """Yield the text with its marks; the first piece of each mark is the target of the field's link."""
+    linked: set[int] = set()
+    for piece in pieces_of(whole, marks):
+        escaped = escape(piece.text)  # its control characters are spelled out already
+        if not piece.numbers:
+            yield escaped
+            continue
+        new = [number for number in piece.numbers if number not in linked]
+        linked.update(new)
+        anchors = "".join(f"<a id=d{at}m{number}></a>" for number in new)
+        yield f"{anchors}<mark>{escaped}<sup>{','.join(map(str, piece.numbers))}</sup></mark>"
+
+
+def _properties(form: Form, value: Any, pointer: str, numbers: dict[str, Mark], at: int) -> Iterator[str]:
+    for name, inner in form["properties"].items():
+        step = name.replace("~", "~0").replace("/", "~1")
+        shown = _value(inner, value.get(name), f"{pointer}/{step}", numbers, at)
+        yield f"<dt>{text(name)}</dt><dd>{shown}</dd>"
+
+
+def _value(form: Form, value: Any, pointer: str, numbers: dict[str, Mark], at: int) -> str:
+    if value is None or value in ("", []):
+        return "<span class=nothing>nothing</span>"
+    if form["kind"] == "object" and isinstance(value, dict):
+        return f"<dl>{''.join(_properties(form, value, pointer, numbers, at))}</dl>"
+    if form["kind"] == "list" and isinstance(value, list):
+        items = (_value(form["item"], item, f"{pointer}/{place}", numbers, at) for place, item in enumerate(value))
+        return f"<ol>{''.join(f'<li>{item}</li>' for item in items)}</ol>"
+    shown = text(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    if (mark := numbers.get(pointer)) is None:
+        return shown
+    if not mark.places:
+        return f"{shown} <strong>not found in the text</strong>"
+    return f'<a href="#d{at}m{mark.number}">{shown} <sup>{mark.number}</sup></a>'

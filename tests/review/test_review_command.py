@@ -1,0 +1,159 @@
+"""`pipeline review`: which documents are chosen, what cannot be judged, and judgements from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Child, Place
+from review_place import ANSWER, gold_lines, write_output
+
+from pipeline.config.models import OutputConfig
+from pipeline.output import backend_of
+from pipeline.review import choice
+
+
+@pytest.fixture
+def reviewed(place: Place) -> Place:
+    """Thirty documents, of which every tenth failed."""
+    answers = {f"d{n:02}.txt": None if n % 10 == 9 else ANSWER for n in range(30)}
+    write_output(place.folder / "out", answers)
+    return place
+
+
+def started(place: Place, *arguments: str) -> tuple[Child, str]:
+    """A review that serves, and the line about what it serves."""
+    child = place.start("review", *arguments, "--no-open")
+    assert child.process.stdout is not None
+    told = child.process.stdout.readline()
+    assert child.process.stdout.readline().startswith("http://127.0.0.1:"), child.end().err
+    return child, told
+
+
+def ids_of(found: list[choice.Candidate]) -> list[str]:
+    return [candidate.id for candidate in found]
+
+
+def test_a_sample_of_20_holds_that_of_10(reviewed: Place) -> None:
+    """In the same order, failed documents too; what is judged makes room for others."""
+    backend = backend_of(OutputConfig(str(reviewed.folder / "out")))
+    twenty = choice.sampled(backend, 20, judged=())
+    assert ids_of(choice.sampled(backend, 10, judged=())) == ids_of(twenty)[:10]
+    assert {each.why for each in twenty} == {"sample"}
+    everything = choice.sampled(backend, 50, judged=())
+    assert len(everything) == 30
+    assert sum(each.answer is None for each in everything) == 3
+    judged = {(each.id, str(each.sha256)) for each in twenty[:5]}
+    assert ids_of(choice.sampled(backend, 10, judged=judged)) == ids_of(twenty)[5:15]
+
+
+def test_named_failed_and_disputed(reviewed: Place) -> None:
+    """Named documents may be judged before; the most disputed comes first."""
+    write_output(
+        reviewed.folder / "trial",
+        {"d00.txt": {**ANSWER, "mood": "bad"}, "d01.txt": {**ANSWER, "mood": "bad", "score": 1}, "d02.txt": ANSWER},
+    )
+    out, trial = (backend_of(OutputConfig(str(reviewed.folder / name))) for name in ("out", "trial"))
+    (named,) = choice.named(out, {"d03.txt"})
+    assert (named.why, named.answer) == ("ids", ANSWER)
+    failed = choice.failed(out, judged=())
+    assert sorted(ids_of(failed)) == ["d09.txt", "d19.txt", "d29.txt"]
+    assert all((each.why, each.answer, each.reason) == ("failed", None, "schema_invalid") for each in failed)
+    disputed = choice.disputed(out, trial, judged=(), keys={})
+    assert ids_of(disputed) == ["d01.txt", "d00.txt"]
+    assert disputed[0].other == {**ANSWER, "mood": "bad", "score": 1}
+
+
+def test_it_ends_with_0_and_says_what_is_next(reviewed: Place) -> None:
+    """Ctrl-C is the usual end; documents that changed or went are listed and left out."""
+    (reviewed.folder / "inbox" / "d00.txt").write_text("other")
+    (reviewed.folder / "inbox" / "d01.txt").unlink()
+    child, told = started(reviewed, "out")
+    assert told.startswith("28 documents to judge, saved to gold.jsonl as ")
+    ran = child.end(2)
+    assert ran.code == 0
+    assert "0 documents judged; next: pipeline eval out --gold gold.jsonl" in ran.out
+    assert "d00.txt: changed, run again first" in ran.err
+    assert "d01.txt: gone from inbox" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["out", "--disputed"], "--disputed: got one output, need OTHER"),
+        (["out", "--ids", "nobody"], "--ids: got 'nobody', of which out has no record"),
+        (["out", "--gold", "out/gold.jsonl"], "lies in the output"),
+        (["out", "--gold", "no/gold.jsonl"], "whose folder does not exist"),
+        (["out", "--input", "empty"], "review: none of the 30 documents can be read from empty (30 gone)"),
+        (["nowhere"], "nowhere"),
+        (["out", "--import", "no.jsonl"], "--import: no.jsonl cannot be read"),
+    ],
+)
+def test_usage(reviewed: Place, arguments: list[str], told: str) -> None:
+    """Exit 2, with what is wrong."""
+    (reviewed.folder / "empty").mkdir()
+    ran = reviewed.call("review", *arguments, "--no-open")
+    assert ran.code == 2, ran.out
+    assert told in ran.err
+
+
+def test_all_judged(reviewed: Place) -> None:
+    """A second sitting after the last document says so."""
+    lines = [json.loads(line) for line in (reviewed.folder / "out" / "results.jsonl").read_text().splitlines()]
+    lines += [json.loads(line) for line in (reviewed.folder / "out" / "errors.jsonl").read_text().splitlines()]
+    write(reviewed.folder / "gold.jsonl", [{"id": r["id"], "sha256": r["sha256"], "gold": {"score": 1}} for r in lines])
+    ran = reviewed.call("review", "out", "--no-open")
+    assert ran.code == 2
+    assert "holds no other document without a judgement in gold.jsonl" in ran.err
+
+
+def test_import(reviewed: Place) -> None:
+    """sha256 is filled in, how is typed, and a missing `why` is said; then eval can grade it."""
+    write(
+        reviewed.folder / "labels.jsonl",
+        [{"id": "d00.txt", "gold": {"company": "Acme"}}, {"id": "d01.txt", "gold": {"mood": "bad"}, "why": "ids"}],
+    )
+    ran = reviewed.call("review", "out", "--import", "labels.jsonl", "--by", "old labels")
+    assert ran.code == 0, ran.err
+    assert "2 judgements from labels.jsonl appended to gold.jsonl. 1 of them do not say" in ran.out
+    lines = gold_lines(reviewed.folder / "gold.jsonl")
+    assert [(line["why"], line["how"], line["by"]) for line in lines] == [
+        ("sample", {"company": "typed"}, "old labels"),
+        ("ids", {"mood": "typed"}, "old labels"),
+    ]
+    assert all(re.fullmatch(r"[0-9a-f]{64}", line["sha256"]) for line in lines)
+    assert reviewed.call("eval", "out", "--gold", "gold.jsonl").code == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ([{"id": "d00.txt", "gold": {"score": 1}}, {"id": "x", "gold": {}}], "1 of the documents of labels.jsonl are"),
+        ([{"id": "d00.txt", "gold": {"score": "1"}}], "labels.jsonl:1: score"),
+        ([{"gold": {}}], "labels.jsonl:1: got no id"),
+    ],
+)
+def test_an_import_that_does_not_fit_writes_nothing(reviewed: Place, lines: list[Any], told: str) -> None:
+    """All lines are checked first."""
+    write(reviewed.folder / "labels.jsonl", lines)
+    ran = reviewed.call("review", "out", "--import", "labels.jsonl")
+    assert ran.code == 2
+    assert told in ran.err
+    assert not (reviewed.folder / "gold.jsonl").exists()
+
+
+def test_the_page_opens_after_a_real_run(place: Place) -> None:
+    """The input is that of the newest run, with its settings, wherever the configuration points now."""
+    place.documents({"a.txt": "One.", "b.txt": "Two."})
+    place.run()
+    place.configure({"input.uri": "elsewhere"})
+    child, told = started(place, "out", "--sample", "1")
+    assert told.startswith("1 document to judge")
+    assert child.end(2).code == 0
+
+
+def write(path: Path, lines: list[Any]) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
