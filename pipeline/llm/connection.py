@@ -89,8 +89,8 @@ class _Steady:
 class _DeadlineReader(io.RawIOBase):
     """Reads a socket until a moment in time, however slowly the bytes drip; `makefile` gives it to http.client."""
 
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
-        self._sock, self._deadline, self.ended = sock, deadline, False
+    def __init__(self, sock: socket.socket, deadline: float, on_bytes: Callable[[], None]) -> None:
+        self._sock, self._deadline, self._on_bytes, self.ended = sock, deadline, on_bytes, False
         self._raw = sock.makefile("rb", buffering=0)
 
     def makefile(self, mode: str) -> io.BufferedReader:  # noqa: ARG002 - as a socket's
@@ -106,7 +106,10 @@ class _DeadlineReader(io.RawIOBase):
         if left <= 0:
             raise TimeoutError("timed out")
         self._sock.settimeout(left)
-        return self._raw.readinto(buffer)
+        count = self._raw.readinto(buffer)
+        if count:
+            self._on_bytes()
+        return count
 
     def close(self) -> None:
         if not self.closed:
@@ -117,7 +120,7 @@ class _DeadlineReader(io.RawIOBase):
 class _DeadlineResponse(http.client.HTTPResponse):
     """http.client's response, whose status line, headers and body share one deadline.
 
-    `on_unread` gets the bytes that follow a complete reply.
+    `on_unread` gets the bytes that follow a complete reply; `on_bytes` is called when any of it arrive.
     """
 
     def __init__(
@@ -128,8 +131,9 @@ class _DeadlineResponse(http.client.HTTPResponse):
         *,
         deadline: float,
         on_unread: Callable[[bytes], None],
+        on_bytes: Callable[[], None],
     ) -> None:
-        self._reader, self._on_unread, self._abandoned = _DeadlineReader(sock, deadline), on_unread, False
+        self._reader, self._on_unread, self._abandoned = _DeadlineReader(sock, deadline, on_bytes), on_unread, False
         super().__init__(self._reader, debuglevel, method)  # type: ignore[arg-type]
 
     def _read_status(self) -> Any:
@@ -149,7 +153,9 @@ class _DeadlineResponse(http.client.HTTPResponse):
 
     def begin(self) -> None:
         super().begin()
-        if self.status != 200:  # a gateway may pass on a late answer behind its own error
+        # a gateway may pass on a late answer behind its own error; RFC 9112, 6.1: such framing may hide another reply
+        doubtful = self.chunked and (self.version == 10 or "content-length" in self.headers)
+        if self.status != 200 or doubtful:
             self.will_close = True
 
     def close(self) -> None:
@@ -174,6 +180,7 @@ class _Watched:
     exchanges = 0
     born_at = 0.0
     sent_at = 0.0
+    begun = False
     _dns_host: str
     _held: list[bytes] | None = None
 
@@ -223,7 +230,7 @@ class _Watched:
             self.connect()
         if not self.exchanges and self.reuse.judge(self._unread() or b""):
             raise StrayReplyError("the server sent a reply before it was asked")
-        self.sent_at, self._held = time.monotonic(), []
+        self.sent_at, self._held, self.begun = time.monotonic(), [], False
         try:
             super().request(*args, **kwargs)  # type: ignore[misc]
             whole, self._held = b"".join(self._held), None
@@ -239,10 +246,15 @@ class _Watched:
 
     def getresponse(self) -> Any:
         deadline = time.monotonic() + (self.timeout or 0.0)  # type: ignore[attr-defined]
-        self.response_class = functools.partial(_DeadlineResponse, deadline=deadline, on_unread=self._end)
+        self.response_class = functools.partial(
+            _DeadlineResponse, deadline=deadline, on_unread=self._end, on_bytes=self._begin
+        )
         response = self._or_stale(super().getresponse)  # type: ignore[misc]
         self.exchanges += 1
         return response
+
+    def _begin(self) -> None:
+        self.begun = True
 
     def _end(self, unread: bytes) -> None:
         """Close the connection that goes on after a whole reply, and refuse the reply if it may be an earlier one's."""
@@ -254,7 +266,7 @@ class _Watched:
         try:
             return step()
         except (ConnectionError, http.client.RemoteDisconnected) as cause:
-            if self.exchanges and time.monotonic() - self.sent_at < STALE_WINDOW_S:
+            if self.exchanges and not self.begun and time.monotonic() - self.sent_at < STALE_WINDOW_S:
                 raise StaleConnectionError(str(cause)) from cause
             raise
 

@@ -255,12 +255,13 @@ class KeepAlivePool:
     @staticmethod
     def _ask(connection: KeptConnection, data: bytes, *, deadline: float) -> tuple[Head, Incoming]:
         sent_at = time.monotonic()
+        incoming = Incoming(lambda: connection.receive(deadline))
         try:
             connection.send(data, deadline)
-            incoming = Incoming(lambda: connection.receive(deadline))
             head = read_head(incoming)
         except (ConnectionError, http.client.RemoteDisconnected) as cause:
-            if connection.exchanges and time.monotonic() - sent_at < STALE_WINDOW_S:
+            is_unread = connection.exchanges and not incoming.begun
+            if is_unread and time.monotonic() - sent_at < STALE_WINDOW_S:
                 raise StaleConnectionError(str(cause)) from cause
             raise
         connection.exchanges += 1

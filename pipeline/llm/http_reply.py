@@ -48,12 +48,12 @@ class Head:
 
 
 class Incoming:
-    """The bytes received from a connection; `receive` returns more, empty at its end."""
+    """The bytes received from a connection; `receive` returns more, empty at its end. `begun`: there were any."""
 
-    __slots__ = ("_at", "_data", "_receive")
+    __slots__ = ("_at", "_data", "_receive", "begun")
 
     def __init__(self, receive: Callable[[], bytes]) -> None:
-        self._receive, self._data, self._at = receive, b"", 0
+        self._receive, self._data, self._at, self.begun = receive, b"", 0, False
 
     @property
     def rest(self) -> bytes:
@@ -67,6 +67,7 @@ class Incoming:
     def fill(self) -> bool:
         """Return False at the end of the connection, else True with more received."""
         more = self._receive()
+        self.begun = self.begun or bool(more)
         # Only unread bytes are copied: otherwise many small chunks in one segment would take quadratic time.
         self._data, self._at = self.rest + more if self._at < len(self._data) else more, 0
         return bool(more)
@@ -132,7 +133,8 @@ def parse_head(raw: bytes) -> Head:
     if not chunked and str(coding).lower() != "identity":
         raise http.client.HTTPException("the transfer coding is unknown")
     length = _length(headers)
-    ambiguous = chunked and length is not None
+    # RFC 9112, 6.1: no chunks in HTTP/1.0, and no length beside a transfer coding
+    ambiguous = (chunked and line[1] == b"0") or ("transfer-encoding" in headers and length is not None)
     if status < 200 or status in (204, 304):
         length, chunked = 0, False
     elif chunked:

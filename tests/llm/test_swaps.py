@@ -101,6 +101,60 @@ def test_a_switch_of_protocols_is_a_bad_response(way: str) -> None:
         assert server.accepts == 2
 
 
+@pytest.mark.parametrize(
+    "begun",
+    [
+        PROCESSING,
+        HINTS + PROCESSING,
+        b"HTTP/1.1 2",
+        b"HTTP/1.1 200 OK\r\nContent-Le",
+        PROCESSING + b"HTTP/1.1 200 OK\r\n",
+    ],
+    ids=["102", "103 and 102", "half a status line", "half a head", "102 and half a head"],
+)
+@pytest.mark.parametrize("resets", [False, True])
+def test_a_request_whose_reply_has_begun_is_not_sent_again(begun: bytes, resets: bool, way: str) -> None:
+    """A server that said anything has the request: it is lost, and no connection that was closed while idle."""
+
+    def talk(line: Line) -> None:
+        while (got := line.read()) is not None:
+            if got.body == b"1":
+                line.send(begun)
+                if resets:
+                    threading.Event().wait(0.05)  # or the reset overtakes the bytes
+                    return line.reset()
+                return line.close()
+            line.send(echo(got))
+        return None
+
+    with RawServer(talk) as server:
+        first, broken, last = asking(server, 3, way=way)
+        assert (first, last, server.accepts) == ("to 0", "to 2", 2)
+    # http.client, which reads for proxies, takes the end of the connection for that of a head: no JSON comes of that
+    assert broken == "connection_error" or (way == "proxied" and broken in ("", "bad_response"))
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n",
+    ],
+    ids=["chunks in HTTP/1.0", "a length beside chunks"],
+)
+def test_a_reply_with_doubtful_framing_ends_its_connection(framing: bytes, way: str) -> None:
+    """RFC 9112, 6.1: such a reply may hide another one from one of two readers."""
+
+    def talk(line: Line) -> None:
+        while (got := line.read()) is not None:
+            text = b"to " + got.body
+            line.send(framing + b"%x\r\n%b\r\n0\r\n\r\n" % (len(text), text))
+
+    with RawServer(talk) as server:
+        assert asking(server, 2, way=way) == ["to 0", "to 1"]
+        assert server.accepts == 2
+
+
 @pytest.mark.parametrize("status", [201, 400, 404, 429, 503, 504])
 def test_the_late_answer_of_a_gateway_that_gave_up_is_not_read(status: int, way: str) -> None:
     """After any status but 200 the connection is closed: what comes later belongs to nobody."""
