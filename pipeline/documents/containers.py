@@ -5,6 +5,7 @@ They are read as streams, in the reader's thread; it must not hold more than one
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -54,7 +55,8 @@ class Container:
 class Piece(NamedTuple):
     """A document in a file: its number from 1, its bytes with notes on their decoding, or its problem.
 
-    `part`: its place among the documents that share its number, from 1.
+    `part`: its place among the documents that share its number, from 1. `key`: its identifier in the file, which
+    stays the same when documents before it come and go, and takes the place of the number in its id.
     """
 
     number: int
@@ -63,6 +65,7 @@ class Piece(NamedTuple):
     notes: tuple[str, ...] = ()
     problem: DocumentError | None = None
     part: int = 1
+    key: str = ""
 
 
 Look = Callable[[BinaryIO, Container], "Format | None"]
@@ -75,7 +78,9 @@ class Format:
 
     `split`: how to split a file of many documents; None: the file is one document. `look` returns the format that the
     beginning of a file shows, for a suffix that has several; None for this one. `extra`: the extra it needs.
-    `heavy`: decode it in a helper process, since hostile bytes may take hours or gigabytes.
+    `heavy`: decode it in a helper process, since hostile bytes may take hours or gigabytes. `hint`: where opening a
+    file costs a request, `look` is only called for such names. `mark`: how each document begins that is a gzip member
+    of its own, so that a damaged one does not end the file.
     """
 
     name: str
@@ -84,6 +89,8 @@ class Format:
     extra: str | None = None
     heavy: bool = False
     look: Look | None = None
+    hint: re.Pattern[str] | None = None
+    mark: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,17 +151,19 @@ def _readable(stream: BinaryIO, container: Container) -> BinaryIO:
 def _entry(container: Container, piece: Piece) -> Entry:
     number = f"{piece.number}.{piece.part}" if piece.part > 1 else f"{piece.number}"
     position, uri = f"{container.id}#{number}", f"{container.uri}#{number}"
+    keyed = f"{container.id}#{piece.key}" if piece.key else position
     if piece.problem is not None:
         problem = partial(fail, piece.problem)
-        return Entry(position, uri, container.version, piece.size_bytes, container.format, problem)
+        return Entry(keyed, uri, container.version, piece.size_bytes, container.format, problem)
     encoded = (f"encoding:{container.encoding}",) if container.encoding else ()
     read = Held(piece.data, position, (*encoded, *piece.notes))
     own = _own_id(piece.data, container.id_field) if container.id_field else None
-    if own is None:
+    if own is None and not piece.key:
         return Entry(position, uri, container.version, piece.size_bytes, container.format, read)
     # another file may have the same version, and an id from the document does not identify the file
     version = f"{container.version}@{position}" if container.version else None
-    return Entry(container.id_prefix + own, uri, version, piece.size_bytes, container.format, read)
+    id = keyed if own is None else container.id_prefix + own
+    return Entry(id, uri, version, piece.size_bytes, container.format, read)
 
 
 def _own_id(data: bytes, id_field: str) -> str | None:

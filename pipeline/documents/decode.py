@@ -25,6 +25,7 @@ _VISIBLE = re.compile(
     "[^\\s\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff]"
 )
 """A character that is neither white space nor of no width."""
+_SUBMISSION = b"<SEC-DOCUMENT>"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -38,7 +39,10 @@ class Decoded:
 
 
 def decode_text(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a text has no fields)
-    """Decode plain text."""
+    """Decode plain text; DocumentError for a file of many documents that was not recognized by its name."""
+    if data.startswith(_SUBMISSION):
+        message = "a full submission to EDGAR: name it ACCESSION_NUMBER.txt or full-submission.txt"
+        raise DocumentError("unsupported_format", message)
     text, notes = to_text(data)
     return finished(text, {}, notes=notes)
 

@@ -31,11 +31,12 @@ from pipeline.documents.known_encoding import encoding_of
 from pipeline.documents.looking import opened_twice, shown_format
 from pipeline.documents.members import MEMBER_BYTES, Archive, Member, harmless
 from pipeline.documents.patterns import PathFilter, select
+from pipeline.documents.recovering import recovering
 from pipeline.documents.tar import TAR
 from pipeline.documents.zip import ZIP
 from pipeline.errors import DocumentError
 from pipeline.records import Entry
-from pipeline.stores import printable
+from pipeline.stores import is_remote, printable
 
 if TYPE_CHECKING:
     from pipeline.config import InputConfig
@@ -109,7 +110,7 @@ def entries_of(file: ListedFile, rules: EntryRules) -> Iterator[Entry]:
     if form.extra is not None and is_missing(form.extra):
         message = how_to_install(form.extra, pattern="*" + suffix_of(name))
         return iter((_failed(file, DocumentError("unsupported_format", message)),))
-    if form.look is not None and not rules.is_known(file):
+    if form.look is not None and is_looked_at(form, file) and not rules.is_known(file):
         file = replace(file, open=opened_twice(file.open)) if file.passing else file
         form = shown_format(form, _container(file, form.name, compression=compression, rules=rules))
     return _entries_as(form, file, compression=compression, rules=rules)
@@ -118,7 +119,8 @@ def entries_of(file: ListedFile, rules: EntryRules) -> Iterator[Entry]:
 def _entries_as(form: Format, file: ListedFile, *, compression: Compression, rules: EntryRules) -> Iterator[Entry]:
     """Yield the entries of a file of this format."""
     if form.split is not None:
-        pieces = piece_entries(_container(file, form.name, compression=compression, rules=rules), form.split)
+        unpacked = recovering(compression, starts=form.mark) if form.mark else compression
+        pieces = piece_entries(_container(file, form.name, compression=unpacked, rules=rules), form.split)
         return _watched(pieces, file.id, whole=rules.whole)
     read: Callable[[], bytes] = partial(
         read_file, file, compression=compression, limit_bytes=rules.config.max_document_bytes
@@ -127,6 +129,11 @@ def _entries_as(form: Format, file: ListedFile, *, compression: Compression, rul
     read = partial(_read_encoded, read, encoding) if encoding else read
     read = _read_now(read, file.id) if file.passing else read
     return iter((Entry(file.id, file.uri, file.version, file.size_bytes, form.name, read),))
+
+
+def is_looked_at(form: Format, file: ListedFile) -> bool:
+    """Return True when the beginning of a file must be read: not for an object of a store whose name says enough."""
+    return form.hint is None or file.member or not is_remote(file.uri) or bool(form.hint.search(file.relative))
 
 
 def _read_encoded(read: Callable[[], bytes], encoding: str) -> bytes:

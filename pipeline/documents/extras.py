@@ -12,7 +12,13 @@ from collections.abc import Mapping
 
 from pipeline.errors import ConfigError
 
-LIBRARIES: Mapping[str, str] = {"html": "trafilatura", "mail": "oxmsg", "parquet": "pyarrow", "pdf": "pypdfium2"}
+LIBRARIES: Mapping[str, str] = {
+    "html": "trafilatura",
+    "mail": "oxmsg",
+    "parquet": "pyarrow",
+    "pdf": "pypdfium2",
+    "warc": "warcio",
+}
 """The library of each extra of setup.cfg that a format needs."""
 
 

@@ -5,11 +5,13 @@ Data only: each format is decoded by a module of its own. A suffix may be follow
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import BinaryIO
 
 from pipeline.documents.containers import Container, Format
 from pipeline.documents.decode import decode_json, decode_row, decode_text
+from pipeline.documents.edgar import SUBMISSION, look_at_text
 from pipeline.documents.entries import suffix_of
 from pipeline.documents.helper_split import split_by_helper
 from pipeline.documents.html import decode_html
@@ -20,9 +22,17 @@ from pipeline.documents.msg import decode_msg
 from pipeline.documents.office import decode_office
 from pipeline.documents.pdf import decode_pdf
 from pipeline.documents.tables import split_records, split_tabbed_records
+from pipeline.documents.warc_page import WARC
+from pipeline.documents.xml_file import decode_xml
+from pipeline.documents.xml_items import look_at_xml
+
+_SUBMISSIONS = re.compile(r"(?:\d{10}-?\d{2}-?\d{6}|submission)[^/]*$")
+"""Names of full submissions to EDGAR: their accession number, or that of the common download tool."""
 
 _TEXT = Format("text", decode_text)
+_TXT = Format("text", decode_text, look=look_at_text, hint=_SUBMISSIONS)
 _MAILBOX = Format("mail", decode_mail, split=split_mailbox, heavy=True)
+_XML = Format("xml", decode_xml, heavy=True, look=look_at_xml)
 _HTML = Format("html", decode_html, extra="html", heavy=True)
 _WORD = Format("docx", decode_office, heavy=True)
 _SLIDES = Format("pptx", decode_office, heavy=True)
@@ -35,7 +45,7 @@ def _look_at_mail(stream: BinaryIO, container: Container) -> Format | None:  # n
 
 
 FORMATS: Mapping[str, Format] = {
-    ".txt": _TEXT,
+    ".txt": _TXT,
     ".text": _TEXT,
     ".md": _TEXT,
     ".markdown": _TEXT,
@@ -48,6 +58,12 @@ FORMATS: Mapping[str, Format] = {
     ".ndjson": JSON_LINES,
     ".csv": Format("csv", decode_row, split=split_records),
     ".tsv": Format("tsv", decode_row, split=split_tabbed_records),
+    ".xml": _XML,
+    ".warc": WARC,
+    ".wet": WARC,
+    ".nxml": _XML,
+    ".rss": _XML,
+    ".atom": _XML,
     ".pdf": Format("pdf", decode_pdf, extra="pdf", heavy=True),
     ".eml": Format("mail", decode_mail, heavy=True, look=_look_at_mail),
     ".mbox": _MAILBOX,
@@ -64,7 +80,7 @@ FORMATS: Mapping[str, Format] = {
 }
 """Formats by lower-case suffix, without the suffix of a compression."""
 
-BY_NAME: Mapping[str, Format] = {form.name: form for form in FORMATS.values()}
+BY_NAME: Mapping[str, Format] = {form.name: form for form in (*FORMATS.values(), SUBMISSION)}
 """Formats by name; those that share a name are decoded alike."""
 
 

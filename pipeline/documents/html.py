@@ -35,12 +35,12 @@ _TITLE_END = re.compile(r"</title\s*>", re.IGNORECASE)
 
 def decode_html(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a page has no fields)
     """Decode a page to its text; metadata: title, date (YYYY-MM-DD) and site, if the page has them."""
-    page, notes = to_text(data, declared=_declared(data))
+    page, notes = to_text(data, declared=declared_charset(data))
     text, metadata = read_page(page)
     return finished(text, metadata, notes=notes)
 
 
-def _declared(data: bytes) -> str | None:
+def declared_charset(data: bytes) -> str | None:
     """Return the declared charset; one of two or four bytes a character cannot be declared in single ones."""
     match = _DECLARED.search(data[:_HEAD_BYTES]) or _META.search(data[:_META_BYTES])
     label = match[1].decode("ascii") if match else None

@@ -20,6 +20,15 @@ FILLED: Mapping[str, tuple[str, ...]] = {
     "docx": ("title", "author", "date"),
     "pptx": ("title", "author", "date", "slides"),
     "xlsx": ("title", "author", "date", "sheets"),
+    "xml": (
+        *("title", "author", "published_at", "updated_at", "url", "source", "tags", "language", "guid"),
+        *("dateline", "slug", "urgency", "doi", "pmid", "pmcid"),
+    ),
+    "warc": ("title", "date", "site", "url", "archived_at", "content_type"),
+    "edgar": (
+        *("company", "cik", "industry", "filed_by", "form_type", "filing_date", "period", "accession_number"),
+        *("type", "sequence", "filename", "description"),
+    ),
 }
 """Format → the names that its documents fill, as far as a document has them. A format that is missing here (JSON, JSON
 Lines, CSV) fills one for each field or column beside the text."""

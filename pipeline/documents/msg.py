@@ -9,6 +9,7 @@ from pipeline.documents.decode import Decoded, finished
 from pipeline.documents.encoding import to_text
 from pipeline.documents.foreign import MISHAPS
 from pipeline.documents.mail_tree import Reading, choose
+from pipeline.documents.rtf import rtf_text
 from pipeline.documents.visible import visible_text
 from pipeline.errors import DocumentError
 
@@ -25,22 +26,29 @@ def decode_msg(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a mess
     try:
         message: Any = Message.load(data)
         text, notes = _body(message)
+        rtf = message.properties.binary_prop_value(_RTF_PROPERTY)
+        if not text.strip() and rtf:
+            text = _rtf_text(rtf)
         sent = message.sent_date
         date = sent.isoformat() if sent and sent.year > _NO_DATE else None
         headers = {"subject": message.subject, "from": message.sender, "date": date}
         attachments = message.attachment_count
-        has_rtf = bool(message.properties.binary_prop_value(_RTF_PROPERTY))
     except MISHAPS as cause:
         raise DocumentError("document_unreadable", f"no Outlook message: {type(cause).__name__}") from cause
     metadata = {name: str(value).strip() for name, value in headers.items() if value and str(value).strip()}
     if not text.strip():
-        if has_rtf:
-            problem = "the text of this message is in compressed RTF, which is not read"
-            raise DocumentError("unsupported_format", problem)
         raise DocumentError("document_empty", "the message holds no text")
     heading = "\n".join(f"{name.title()}: {value}" for name, value in metadata.items())
     notes += (f"attachments_skipped:{attachments}",) if attachments else ()
     return finished(f"{heading}\n\n{text}" if heading else text, metadata, notes=notes)
+
+
+def _rtf_text(data: bytes) -> str:
+    """Return the text of compressed RTF, the body of messages that were written in RTF."""
+    from compressed_rtf import decompress
+
+    unpacked: bytes = decompress(data)
+    return rtf_text(unpacked)
 
 
 def _body(message: Any) -> tuple[str, tuple[str, ...]]:

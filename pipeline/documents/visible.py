@@ -45,8 +45,13 @@ def visible_texts(page: str) -> tuple[str, str]:
     return _tidy("".join(piece for piece, _ in pieces)), _tidy("".join(piece for piece, around in pieces if not around))
 
 
+def tidied(text: str) -> str:
+    """Return a text without blank lines, and without white space around line ends and tabs."""
+    return _LINES.sub("\n", _CELLS.sub("\t", _SPACE.sub(" ", text))).strip()
+
+
 def _tidy(text: str) -> str:
-    return _LINES.sub("\n", _CELLS.sub("\t", _SPACE.sub(" ", html.unescape(text)))).strip()
+    return tidied(html.unescape(text))
 
 
 class _Enclosing:

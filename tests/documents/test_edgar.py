@@ -1,0 +1,216 @@
+"""Full submissions to EDGAR: each document of a filing, described by the header of the filing."""
+
+from __future__ import annotations
+
+import binascii
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import InputConfig, InputSource
+from pipeline.documents import ListingCounts, decode, load_entries
+from pipeline.documents.edgar_header import header_metadata
+from pipeline.documents.entries import is_looked_at
+from pipeline.documents.files import ListedFile
+from pipeline.documents.formats import FORMATS
+from pipeline.errors import DocumentError
+from pipeline.records import Document, Entry
+
+HEADER = """<SEC-DOCUMENT>0000320193-26-000106.txt : 20261128
+<SEC-HEADER>0000320193-26-000106.hdr.sgml : 20261128
+<ACCEPTANCE-DATETIME>20261127180827
+ACCESSION NUMBER:\t\t0000320193-26-000106
+CONFORMED SUBMISSION TYPE:\t8-K
+PUBLIC DOCUMENT COUNT:\t\t3
+CONFORMED PERIOD OF REPORT:\t20261126
+FILED AS OF DATE:\t\t20261128
+
+FILER:
+
+\tCOMPANY DATA:\t
+\t\tCOMPANY CONFORMED NAME:\t\t\tAcme & Sons Inc.
+\t\tCENTRAL INDEX KEY:\t\t\t0000320193
+\t\tSTANDARD INDUSTRIAL CLASSIFICATION:\tELECTRONIC COMPUTERS [3571]
+</SEC-HEADER>
+"""
+FILED = {
+    "accession_number": "0000320193-26-000106", "form_type": "8-K", "period": "2026-11-26", "filing_date": "2026-11-28",
+    "company": "Acme & Sons Inc.", "cik": "0000320193", "industry": "ELECTRONIC COMPUTERS [3571]",
+}  # fmt: skip
+
+
+def part(kind: str, text: str, *, sequence: int = 1, name: str = "", description: str = "") -> str:
+    head = f"<TYPE>{kind}\n<SEQUENCE>{sequence}\n" + (f"<FILENAME>{name}\n" if name else "")
+    head += f"<DESCRIPTION>{description}\n" if description else ""
+    return f"<DOCUMENT>\n{head}<TEXT>\n{text}\n</TEXT>\n</DOCUMENT>\n"
+
+
+def uuencoded(data: bytes, name: str = "a.jpg") -> str:
+    lines = [binascii.b2a_uu(data[at : at + 45]).decode() for at in range(0, len(data), 45)]
+    return f"begin 644 {name}\n{''.join(lines)}`\nend"
+
+
+def read(path: Path, counts: ListingCounts | None = None, **config: Any) -> list[Document | str]:
+    found: list[Document | str] = []
+    settings = InputConfig(uri=(InputSource(str(path)),), **config)
+    for entry in load_entries(settings, output=None, counts=counts or ListingCounts()):
+        try:
+            found.append(decode(entry, entry.read(), text_field="text"))
+        except DocumentError as error:
+            found.append(f"{entry.id}: {error.reason}")
+    return found
+
+
+def submission(folder: Path, *parts: str, header: str = HEADER, end: str = "</SEC-DOCUMENT>\n") -> Path:
+    path = folder / "0000320193-26-000106.txt"
+    path.write_text(header + "".join(parts) + end)
+    return path
+
+
+def test_each_document_of_a_filing_is_one(tmp_path: Path) -> None:
+    """Pages, XML and plain text; what is uuencoded and XBRL data are counted."""
+    picture = bytes(range(256)) * 4
+    page = "<html><head><title>8-K</title></head><body><div>Acme&nbsp;reports.</div><div>Item 2.02</div></body></html>"
+    path = submission(
+        tmp_path,
+        part("8-K", page, name="a8k.htm", description="FORM 8-K"),
+        part("EX-99.1", "<PAGE>\n<TABLE>\n<S>   <C>\nProfit   5 &amp; 6\n</TABLE>", sequence=2, name="ex99.txt"),
+        part("GRAPHIC", uuencoded(picture), sequence=3, name="a.jpg"),
+        part("EX-99.2", f"<PDF>\n{uuencoded(picture, 'a.pdf')}\n</PDF>", sequence=4, name="a.pdf"),
+        part("EX-101.SCH", "<XBRL>\n<?xml version='1.0'?><x>schema</x>\n</XBRL>", sequence=5, name="a.xsd"),
+        part("XML", "<html>R1</html>", sequence=6, name="R1.htm", description="IDEA: XBRL DOCUMENT"),
+        part("4", "<XML>\n<?xml version='1.0'?>\n<o><name>Anna</name><n>5</n></o>\n</XML>", sequence=7, name="f.xml"),
+    )
+    counts = ListingCounts()
+    found = [each for each in read(path, counts) if isinstance(each, Document)]
+    assert [(each.id.partition("#")[2], each.text) for each in found] == [
+        ("1", "Acme reports.\nItem 2.02"),
+        ("2", "   \nProfit   5 & 6"),
+        ("7", "Anna\n5"),
+    ]
+    assert counts.ignored == {"(uuencoded)": 2, "(XBRL)": 2}
+    assert found[0].metadata == {
+        **FILED, "type": "8-K", "sequence": "1", "filename": "a8k.htm", "description": "FORM 8-K"
+    }  # fmt: skip
+
+
+def test_a_file_within_a_text_is_counted_in_its_record(tmp_path: Path) -> None:
+    """The text around it is read; a sentence that only begins like one is text."""
+    text = f"Before.\n{uuencoded(b'x' * 100)}\nbegin 644 reasons\nto stay calm.\nAfter."
+    (found,) = read(submission(tmp_path, part("EX-99", text)))
+    assert isinstance(found, Document)
+    assert found.text == "Before.\nbegin 644 reasons\nto stay calm.\nAfter."
+    assert found.notes == ("attachments_skipped:1",)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "-----BEGIN PRIVACY-ENHANCED MESSAGE-----\nProc-Type: 2001,MIC-CLEAR\nMIC-Info: RSA-MD5\n x\n\n" + HEADER,
+        HEADER.replace("SEC-", "IMS-"),
+        "\n\n" + HEADER,
+    ],
+)
+def test_older_submissions_are_known(tmp_path: Path, start: str) -> None:
+    """In the envelope that EDGAR used, too."""
+    (found,) = read(submission(tmp_path, part("10-K", "Old filing."), header=start, end=""))
+    assert isinstance(found, Document)
+    assert (found.text, found.metadata["company"]) == ("Old filing.", "Acme & Sons Inc.")
+
+
+def test_the_header_knows_who_files_about_whom() -> None:
+    """The company is the one that a filing is about, in both spellings of a header."""
+    owner = "REPORTING-OWNER:\n\n\tOWNER DATA:\n\t\tCOMPANY CONFORMED NAME:\tDoe Jane\n\t\tCENTRAL INDEX KEY:\t1\n\n"
+    issuer = "ISSUER:\n\n\tCOMPANY DATA:\n\t\tCOMPANY CONFORMED NAME:\tAcme\n\t\tCENTRAL INDEX KEY:\t2\n"
+    expected = {"filed_by": "Doe Jane", "company": "Acme", "cik": "2"}
+    assert header_metadata(owner + issuer) == expected
+    tags = "<REPORTING-OWNER><OWNER-DATA><CONFORMED-NAME>Doe Jane<CIK>1</OWNER-DATA></REPORTING-OWNER>"
+    assert header_metadata(f"{tags}<ISSUER><COMPANY-DATA><CONFORMED-NAME>Acme<CIK>2</COMPANY-DATA>") == expected
+    two = issuer.replace("ISSUER", "FILER") + issuer.replace("ISSUER", "FILER").replace("Acme", "Beta")
+    assert header_metadata(two)["company"] == "Acme; Beta"
+
+
+def test_an_ordinary_text_stays_one(tmp_path: Path) -> None:
+    """Only what begins as a submission does is one."""
+    (tmp_path / "a.txt").write_text("The tag <SEC-DOCUMENT> begins a submission.")
+    (found,) = read(tmp_path / "a.txt")
+    assert isinstance(found, Document)
+    assert found.id == "a.txt"
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("s3://b/a/0000320193-26-000106.txt", True),
+        ("s3://b/a/000032019326000106.txt", True),
+        ("s3://b/a/8-K/full-submission.txt", True),
+        ("s3://b/a/article-1.txt", False),
+        ("data/article-1.txt", True),
+    ],
+)
+def test_an_object_is_opened_twice_only_if_its_name_says_so(uri: str, expected: bool) -> None:
+    """A request for each text of a bucket would halve the speed of the listing."""
+    file = ListedFile(uri.rpartition("/")[2], "id", uri, None, 1, lambda: pytest.fail("opened"))
+    assert is_looked_at(FORMATS[".txt"], file) is expected
+
+
+def test_a_submission_under_another_name_in_a_bucket_fails_clearly() -> None:
+    """It is not read as one text."""
+    data = (HEADER + part("8-K", "x")).encode()
+    with pytest.raises(DocumentError) as error:
+        decode(Entry("id", "s3://b/a.txt", None, 1, "text", lambda: data), data, text_field="text")
+    assert error.value.reason == "unsupported_format"
+    assert "full-submission.txt" in str(error.value)
+
+
+# damage
+
+
+def test_a_cut_submission_fails_behind_its_documents(tmp_path: Path) -> None:
+    """As a download that broke off leaves it."""
+    path = submission(tmp_path, part("8-K", "One."), part("EX-99", "Two.", sequence=2).partition("</TEXT>")[0], end="")
+    found = read(path)
+    texts = [each if isinstance(each, str) else each.text for each in found]
+    assert texts == ["One.", f"{path.name}: document_unreadable"]
+
+
+def test_a_submission_without_documents_fails(tmp_path: Path) -> None:
+    """A header alone is no filing."""
+    assert read(submission(tmp_path)) == ["0000320193-26-000106.txt: document_unreadable"]
+
+
+def test_a_long_document_fails_alone_and_is_not_held(tmp_path: Path) -> None:
+    """The others are read."""
+    long = [part("EX-99", "x" * 3_000_000), part("EX-98", "y\n" * 1_000_000)]
+    path = submission(tmp_path, part("8-K", "One."), *long, part("EX-97", "Four."))
+    tracemalloc.start()
+    found = read(path, max_document_bytes=10_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [each.partition(": ")[2] if isinstance(each, str) else each.text for each in found] == [
+        "One.", "document_too_large", "document_too_large", "Four.",
+    ]  # fmt: skip
+    assert peak < 3_000_000
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from(["text", "page", "xml", "picture", "both"]), min_size=1, max_size=6))
+def test_each_part_is_a_document_or_counted(tmp_path_factory: pytest.TempPathFactory, kinds: list[str]) -> None:
+    """Each planted word comes out once, and the sum is that of the parts."""
+    bodies = {
+        "text": "{}", "page": "<html><body><p>{}</p></body></html>",
+        "xml": "<XML>\n<?xml version='1.0'?><a>{}</a>\n</XML>",
+        "picture": uuencoded(b"abc" * 50), "both": "{}\n" + uuencoded(b"abc" * 50).replace("{", "("),
+    }  # fmt: skip
+    words = [f"planted{n}x" for n in range(len(kinds))]
+    parts = [part("EX", bodies[kind].replace("{}", word)) for kind, word in zip(kinds, words, strict=True)]
+    counts = ListingCounts()
+    found = read(submission(tmp_path_factory.mktemp("edgar"), *parts), counts)
+    assert [each if isinstance(each, str) else each.text for each in found] == [
+        word for kind, word in zip(kinds, words, strict=True) if kind != "picture"
+    ]
+    assert counts.ignored["(uuencoded)"] == kinds.count("picture")

@@ -1,0 +1,346 @@
+"""Files of many items: feeds, NewsML-G2 messages and sets of articles, split and decoded item by item."""
+
+from __future__ import annotations
+
+import gzip
+import html
+import io
+import re
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import InputConfig, InputSource
+from pipeline.documents import ListingCounts, decode, load_entries
+from pipeline.documents.markup_scanner import Scanner, Tag
+from pipeline.documents.repeats import headed, without_repeats
+from pipeline.errors import DocumentError
+from pipeline.records import Document, Entry
+
+RSS = """<?xml version="1.0" encoding="UTF-8"?>
+<rss version="2.0" xmlns:content="http://purl.org/rss/1.0/modules/content/" xmlns:dc="http://purl.org/dc/elements/1.1/">
+<channel><title>The Daily</title><link>https://daily.example/</link><language>en</language>%s</channel></rss>"""
+
+ITEM = """<item><title>Bank &amp; rates</title><link>https://daily.example/1</link><guid isPermaLink="false">id-1</guid>
+<pubDate>Sat, 28 Nov 2026 10:15:00 GMT</pubDate><dc:creator>Anna B.</dc:creator><category>Economy</category>
+<category>Banks</category><description>The bank raised its rate. [&#8230;]</description>
+<content:encoded><![CDATA[<p>The bank raised its rate.</p><p>Shares&nbsp;fell <b>3</b> %.</p><script>no</script>]]>
+</content:encoded><enclosure url="a.mp3" length="1" type="audio/mpeg"/></item>"""
+
+ATOM = """<feed xmlns="http://www.w3.org/2005/Atom" xmlns:xh="http://www.w3.org/1999/xhtml">
+<title>The Daily</title><entry><id>urn:1</id>
+<title type="html">Bank &amp;amp; rates</title><link rel="self" href="/self"/><link href="/1"/>
+<updated>2026-11-28T10:15:00Z</updated><author><name>Anna B.</name><email>a@b.example</email></author>
+<category term="eco" label="Economy"/><summary>A summary.</summary><content type="xhtml"><xh:div><xh:p>One.</xh:p>
+<xh:p>Two &lt; three.</xh:p></xh:div></content></entry></feed>"""
+
+RDF = """<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns="http://purl.org/rss/1.0/">
+<channel rdf:about="x"><title>The Daily</title><items><rdf:Seq><rdf:li rdf:resource="y"/></rdf:Seq></items></channel>
+<image><title>Logo</title></image>
+<item rdf:about="https://daily.example/1"><title>Bank</title><description>Plain 1 &lt; 2.
+</description></item></rdf:RDF>"""
+
+
+def entries(path: Path, counts: ListingCounts | None = None, **config: Any) -> Iterator[Entry]:
+    settings = InputConfig(uri=(InputSource(str(path)),), **config)
+    return load_entries(settings, output=None, counts=counts or ListingCounts())
+
+
+def documents(path: Path, counts: ListingCounts | None = None, **config: Any) -> list[Document | str]:
+    """Each document, or the reason that it is none."""
+    found: list[Document | str] = []
+    for entry in entries(path, counts, **config):
+        try:
+            found.append(decode(entry, entry.read(), text_field="text"))
+        except DocumentError as error:
+            found.append(f"{entry.id}: {error.reason}")
+    return found
+
+
+def read(folder: Path, text: str | bytes, name: str = "feed.xml", **config: Any) -> list[Document | str]:
+    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return documents(folder / name, **config)
+
+
+def one(folder: Path, text: str | bytes) -> Document:
+    (found,) = read(folder, text)
+    assert isinstance(found, Document), found
+    return found
+
+
+# vocabularies
+
+
+def test_an_rss_item_is_a_document(tmp_path: Path) -> None:
+    """Its title and content are the text, without a teaser that repeats it; the rest is metadata."""
+    found = one(tmp_path, RSS % ITEM)
+    assert found.id == "feed.xml#id-1"
+    assert found.uri.endswith("feed.xml#1")
+    assert found.text == "Bank & rates\n\nThe bank raised its rate.\nShares fell 3 %."
+    assert found.notes == ("attachments_skipped:1",)
+    assert found.metadata == {
+        "title": "Bank & rates", "url": "https://daily.example/1", "guid": "id-1", "author": "Anna B.",
+        "language": "en", "published_at": "2026-11-28T10:15:00+00:00", "tags": ["Economy", "Banks"],
+        "source": "The Daily",
+    }  # fmt: skip
+
+
+def test_an_atom_entry_is_a_document(tmp_path: Path) -> None:
+    """Its content may be a page within the feed."""
+    found = one(tmp_path, ATOM)
+    assert found.id == "feed.xml#urn:1"
+    assert found.text == "Bank & rates\n\nA summary.\n\nOne.\nTwo < three."
+    assert found.metadata == {
+        "title": "Bank & rates", "url": "/1", "guid": "urn:1", "author": "Anna B.", "tags": ["Economy"],
+        "source": "The Daily", "published_at": "2026-11-28T10:15:00Z", "updated_at": "2026-11-28T10:15:00Z",
+    }  # fmt: skip
+
+
+def test_an_item_of_rss_1_is_a_document(tmp_path: Path) -> None:
+    """It stands beside its channel, and its address is its identifier."""
+    found = one(tmp_path, RDF)
+    assert found.id == "feed.xml#https://daily.example/1"
+    assert found.text == "Bank\n\nPlain 1 < 2."
+    assert found.metadata == {"title": "Bank", "guid": "https://daily.example/1", "source": "The Daily"}
+
+
+def test_a_news_message_holds_news_items(tmp_path: Path) -> None:
+    """Each is a document; packages are counted."""
+    items = "".join(
+        f"<newsItem guid='urn:{n}'><contentMeta><headline>H{n}</headline></contentMeta><contentSet>"
+        f"<inlineData>Text {n}.</inlineData></contentSet></newsItem>"
+        for n in (1, 2)
+    )
+    (tmp_path / "a.xml").write_text(f"<newsMessage><itemSet>{items}<packageItem guid='p'/></itemSet></newsMessage>")
+    counts = ListingCounts()
+    found = documents(tmp_path / "a.xml", counts)
+    assert [(each.id, each.text) for each in found if isinstance(each, Document)] == [
+        ("a.xml#urn:1", "H1\n\nText 1."), ("a.xml#urn:2", "H2\n\nText 2."),
+    ]  # fmt: skip
+    assert counts.ignored == {"(packageItem)": 1}
+
+
+def test_elements_of_its_own_are_metadata_or_text(tmp_path: Path) -> None:
+    """A short value is metadata under its own name; prose belongs to the text."""
+    item = "<item><title>T</title><x:ticker>ACME</x:ticker><x:story>" + "A long story. " * 20 + "</x:story></item>"
+    found = one(tmp_path, RSS % item)
+    assert found.metadata["ticker"] == "ACME"
+    assert found.text.startswith("T\n\nA long story. A long story.")
+
+
+# identity
+
+
+def test_an_item_keeps_its_id_when_the_feed_moves_on(tmp_path: Path) -> None:
+    """It is known by its identifier, not by its place; without one, or with a useless one, by its place."""
+    items = [f"<item><guid>https://daily.example/{n}</guid><title>T{n}</title></item>" for n in range(4)]
+    before = read(tmp_path, RSS % "".join(items[1:3]))
+    after = read(tmp_path, RSS % "".join(items[:3]))
+    assert [each.id for each in before if isinstance(each, Document)] == [
+        "feed.xml#https://daily.example/1", "feed.xml#https://daily.example/2",
+    ]  # fmt: skip
+    assert [each.sha256 for each in before if isinstance(each, Document)] == [
+        each.sha256 for each in after[1:] if isinstance(each, Document)
+    ]
+    odd = ["<item><title>none</title></item>", f"<item><guid>{'x' * 600}</guid><title>long</title></item>",
+           "<item><guid> </guid><title>blank</title></item>",
+           "<item><guid>a\nb</guid><title>lines</title></item>"]  # fmt: skip
+    found = read(tmp_path, RSS % "".join(odd))
+    assert [each.id for each in found if isinstance(each, Document)] == [f"feed.xml#{n}" for n in range(1, 5)]
+
+
+def test_the_id_of_an_item_is_not_that_of_its_author(tmp_path: Path) -> None:
+    """Atom has `id` on several levels, and a page in an item may hold anything."""
+    feed = "<feed><id>feed</id><entry><source><id>other</id></source><id>own</id><title>T</title></entry></feed>"
+    assert one(tmp_path, feed).id == "feed.xml#own"
+    item = "<item><description><![CDATA[<guid>no</guid>]]></description><guid><![CDATA[own&amp;1]]></guid></item>"
+    assert one(tmp_path, RSS % item).id == "feed.xml#own&1"
+
+
+# damage
+
+
+def test_one_broken_item_harms_no_other(tmp_path: Path) -> None:
+    """Unescaped markup, a missing end tag, a bare ampersand: repaired, noted, and read."""
+    items = [
+        "<item><guid>1</guid><title>R&D <br> up</title><description>x < y</description></item>",
+        "<item><guid>2</guid><title>never closed<item>",
+        "<guid>3</guid><title>fine</title></item>",
+        "<item><guid>4</guid><description><p>open <b>tags</description></item>",
+    ]
+    found = read(tmp_path, RSS % "\n".join(items))
+    assert all(isinstance(each, Document) for each in found)
+    assert [(each.id[-1], each.text, each.notes) for each in found if isinstance(each, Document)] == [
+        ("1", "R&D up\n\nx < y", ("xml_repaired",)),
+        ("2", "never closed", ("xml_repaired",)),
+        ("3", "fine", ()),
+        ("4", "open tags", ("xml_repaired",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    "cut", ["</rss>", "</channel></rss>", "</item></channel></rss>", "title></item></channel></rss>"]
+)
+def test_a_feed_that_is_cut_fails_behind_its_items(tmp_path: Path, cut: str) -> None:
+    """What was read stays; the file has a failure of its own."""
+    whole = RSS % "".join(f"<item><guid>{n}</guid><title>T{n}</title></item>" for n in range(3))
+    found = read(tmp_path, whole.removesuffix(cut))
+    assert found[-1] == "feed.xml: document_unreadable"
+    assert len(found) == (4 if "item" not in cut else 3)
+
+
+def test_a_long_item_fails_alone(tmp_path: Path) -> None:
+    """No more than the limit is held of it."""
+    items = [f"<item><guid>{n}</guid><title>{'x' * size}</title></item>" for n, size in enumerate([5, 3_000_000, 5])]
+    (tmp_path / "feed.xml").write_text(RSS % "".join(items))
+    tracemalloc.start()
+    found = [(entry.id, entry.size_bytes > 1000) for entry in entries(tmp_path / "feed.xml", max_document_bytes=2000)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == [("feed.xml#0", False), ("feed.xml#1", True), ("feed.xml#2", False)]
+    assert peak < 2_000_000
+    assert documents(tmp_path / "feed.xml", max_document_bytes=2000)[1] == "feed.xml#1: document_too_large"
+
+
+def test_a_feed_without_items_is_counted(tmp_path: Path) -> None:
+    """A day without news is no failure, and not silent."""
+    (tmp_path / "feed.xml").write_text(RSS % "")
+    counts = ListingCounts()
+    assert documents(tmp_path / "feed.xml", counts) == []
+    assert counts.ignored == {"(feed without items)": 1}
+
+
+@pytest.mark.parametrize(
+    "piece", ["<", "<!--", "<![CDATA[", "<?", "<item>", "<item", "<a b='", "</item>", "<guid>", "&"]
+)
+def test_a_hostile_feed_is_split_in_linear_time(tmp_path: Path, piece: str) -> None:
+    """Whatever never closes: every byte belongs to an item, or the file fails."""
+    (tmp_path / "feed.xml").write_text("<rss><item>" + piece * (400_000 // len(piece)))
+    assert list(entries(tmp_path / "feed.xml"))
+
+
+# encodings and packing
+
+
+@pytest.mark.parametrize(
+    ("declared", "codec"),
+    [("windows-1251", "cp1251"), ("utf-16", "utf-16"), ("", "utf-16-le"), ("shift_jis", "cp932"), ("utf-8", "cp1251"),
+     ("iso-2022-jp", "iso2022_jp"), ("", "utf-8-sig")],
+)  # fmt: skip
+def test_a_feed_is_split_in_any_encoding(tmp_path: Path, declared: str, codec: str) -> None:
+    """Declared, marked or neither."""
+    words = "日本経済新聞の記事" if "jp" in codec or codec == "cp932" else "Центральный банк повысил ставку"
+    items = "".join(f"<item><guid>{n}</guid><title>{words} {n}</title></item>" for n in range(3))
+    text = RSS.replace('encoding="UTF-8"', f'encoding="{declared}"' if declared else "") % items
+    found = read(tmp_path, text.encode(codec))
+    assert [each.text for each in found if isinstance(each, Document)] == [f"{words} {n}" for n in range(3)]
+
+
+def test_an_encoding_can_be_set(tmp_path: Path) -> None:
+    """It is stronger than what the file declares."""
+    found = read(tmp_path, (RSS % "<item><title>Привет</title></item>").encode("cp866"), encoding="cp866")
+    assert [each.text for each in found if isinstance(each, Document)] == ["Привет"]
+
+
+def test_a_feed_is_read_packed_and_in_archives(tmp_path: Path) -> None:
+    """Its items are found there, too."""
+    found = read(tmp_path, gzip.compress((RSS % ITEM).encode()), name="a.rss.gz")
+    assert [each.id for each in found if isinstance(each, Document)] == ["a.rss.gz#id-1"]
+
+
+# laws
+
+
+class Slow(io.RawIOBase):
+    """A stream that gives a few bytes at a time."""
+
+    def __init__(self, data: bytes, size: int) -> None:
+        self._data = data
+        self._size = size
+
+    def read(self, size: int = -1, /) -> bytes:
+        part, self._data = self._data[: self._size], self._data[self._size :]
+        return part
+
+
+MARKUP = [b"<a>", b"</a>", b"<!--", b"-->", b"<![CDATA[", b"]]>", b"<?", b"?>", b"<", b">", b'"', b"'", b" x ",
+          b"<b c='>'>", b"<!DOCTYPE a [", b"]>", b"\xff"]  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from(MARKUP), max_size=30), st.integers(1, 9))
+def test_the_scanner_gives_every_byte_and_the_same_tags(pieces: list[bytes], size: int) -> None:
+    """However the bytes come."""
+    data = b"".join(pieces)
+    slow = list(Scanner(Slow(data, size)).parts())  # type: ignore[arg-type]
+    assert b"".join(part.data if isinstance(part, Tag) else part for part in slow) == data
+    whole = [part for part in Scanner(io.BytesIO(data)).parts() if isinstance(part, Tag)]
+    assert [part for part in slow if isinstance(part, Tag)] == whole
+
+
+PLACES = {
+    "title": "<title>{}</title>",
+    "description": "<description>{}</description>",
+    "escaped": "<description>&lt;p&gt;{}&lt;/p&gt;</description>",
+    "content": "<content:encoded><![CDATA[<div><p>{}</p></div>]]></content:encoded>",
+    "creator": "<dc:creator>{}</dc:creator>",
+    "category": "<category>{}</category>",
+    "subtitle": "<itunes:subtitle>{}</itunes:subtitle>",
+    "summary": "<itunes:summary>{}</itunes:summary>",
+    "media": "<media:group><media:content url='x'><media:text>{}</media:text></media:content></media:group>",
+    "mixed": "<x:own>{}<x:inner>inner</x:inner></x:own>",
+    "own": "<x:ticker>{}</x:ticker>",
+    "source": "<source url='x'>{}</source>",
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.sampled_from(sorted(PLACES)), max_size=8), min_size=1, max_size=4), st.booleans())
+def test_each_planted_word_comes_out_once(
+    tmp_path_factory: pytest.TempPathFactory, items: list[list[str]], broken: bool
+) -> None:
+    """In the text or in the metadata of its own item, wherever it stands, also in a broken item."""
+    numbers = iter(range(1000))
+    planted = [[(place, f"planted{next(numbers)}x") for place in item] for item in items]
+    feed = RSS % "".join(
+        "<item>"
+        + "".join(PLACES[place].format(word) for place, word in item)
+        + ("<br>R&D" if broken else "")
+        + "</item>"
+        for item in planted
+    )
+    folder = tmp_path_factory.mktemp("feed")
+    found = read(folder, feed)
+    assert len(found) == len(items)
+    for item, each in zip(planted, found, strict=True):
+        if not isinstance(each, Document):
+            assert not {place for place, _ in item} - {"creator", "category", "own", "source"}
+            continue
+        words = re.findall(r"planted\d+x", each.text + repr({k: v for k, v in each.metadata.items() if k != "title"}))
+        assert sorted(words) == sorted(word for _, word in item)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 5), st.data())
+def test_any_damage_is_a_document_or_a_failure(
+    tmp_path_factory: pytest.TempPathFactory, cuts: int, data: st.DataObject
+) -> None:
+    """Nothing else is raised; items before the damage are read."""
+    feed = bytearray((RSS % (ITEM * 3).replace("id-1", html.escape("id"))).encode())
+    for _ in range(cuts):
+        at = data.draw(st.integers(0, len(feed) - 1))
+        feed[at : at + 2] = data.draw(st.binary(max_size=4))
+    assert read(tmp_path_factory.mktemp("feed"), bytes(feed))
+
+
+def test_repeated_lines_are_left_out_once() -> None:
+    """A teaser that the article holds, a headline that is its first line; nothing that only looks alike."""
+    assert without_repeats(["A b c…", "own"], ["A b c d", "A b c d"]) == "own\n\nA b c d"
+    assert without_repeats(["A b", "A b"], []) == "A b"
+    assert without_repeats(["A"], ["Apple pie"]) == "A\n\nApple pie"
+    assert headed(["T", "T", "U"], "T\nrest") == "U\n\nT\nrest"
