@@ -53,6 +53,7 @@ from pipeline.documents.office.number_format import BUILT_IN, general, shown_num
         (1e-7, "General", "0.0000001"),
         (12345678901234, "General", "12345678901234"),
         (1e300, "0.00", "1e+300"),
+        (1.2345678e142, "0.00000000E+00", "1.23456780E+142"),
     ],
 )
 def test_a_number_is_shown_by_its_format(value: float, code: str, text: str) -> None:

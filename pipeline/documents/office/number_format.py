@@ -76,7 +76,7 @@ def shown_number(value: float, code: str, *, from_1904: bool = False) -> str:
         text = _date(value, letters, from_1904=from_1904)
         return general(value) if text is None else text
     shown = _parsed(section)
-    if shown is None or abs(value) >= _WHOLE:
+    if shown is None or (abs(value) >= _WHOLE and not shown.exponent):
         return general(value)
     if not shown.groups:
         return shown.texts[0].strip()
