@@ -14,7 +14,7 @@ from pipeline.errors import kind_of
 from pipeline.llm.server_metrics import Gauges
 from pipeline.records import ExtractionAttempt
 from pipeline.run.adaptive_limit import AdaptiveLimit
-from pipeline.run.machine import fitting
+from pipeline.run.machine import fitting, most_in_flight
 
 LOOK_EVERY_S = 1.0
 
@@ -67,12 +67,16 @@ class Fixed:
 
 
 class Auto:
-    """The sum of the limits of the servers in use; a server that returns keeps the limit found before."""
+    """The sum of the limits of the servers in use; a server that returns keeps the limit found before.
 
-    def __init__(self, *, ceiling: int) -> None:
+    `ceiling`: the most for each server; `most`: for all of them together.
+    """
+
+    def __init__(self, *, ceiling: int, most: int = 1 << 15) -> None:
         self.value = 1
         self.reason = "start"
         self._ceiling = max(1, ceiling)
+        self._most = max(1, most)
         self._servers: list[Server] = []
         self._limits: dict[str, AdaptiveLimit] = {}
         self._gauges: dict[str, Gauges] = {}
@@ -118,13 +122,13 @@ class Auto:
             limit.answered(attempt.latency_s, attempt.queue_s, full=full, now=ended)
 
     def _add_up(self) -> None:
-        """Set the value to the sum of the limits, at most the ceiling, and each server's share."""
+        """Set the value to the sum of the limits, as far as all may have that many, and each server's share."""
         limits = [self._limits[server.endpoint] for server in self._servers]
         total = sum(limit.allowed for limit in limits)
         for server, limit in zip(self._servers, limits, strict=True):
             server.share = limit.allowed
-            limit.ceiling = max(1, self._ceiling - total + limit.allowed)
-        self.value = max(1, min(total, self._ceiling))
+            limit.ceiling = max(1, min(self._ceiling, self._most - total + limit.allowed))
+        self.value = max(1, min(total, self._most))
         self.reason = _reason([(server.endpoint, limit) for server, limit in zip(self._servers, limits, strict=True)])
 
 
@@ -139,4 +143,4 @@ def limit_of(config: RunnerConfig) -> Limit:
     """Return the limit that the settings ask for, as far as this machine's open files allow."""
     if config.concurrency != "auto":
         return Fixed(fitting(config.concurrency, setting="runner.concurrency"))
-    return Auto(ceiling=fitting(config.max_concurrency, setting="runner.max_concurrency"))
+    return Auto(ceiling=fitting(config.max_concurrency, setting="runner.max_concurrency"), most=most_in_flight())

@@ -30,14 +30,19 @@ def raise_open_files() -> None:
         logger.info("the limit of open files cannot be raised", extra={"limit": soft, "why": str(cause)})
 
 
+def most_in_flight() -> int:
+    """Return how many documents may be in flight with the open files there may be."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = ENOUGH_FILES if soft == resource.RLIM_INFINITY else soft
+    return max(1, (files - RESERVED_FILES) // FILES_PER_DOCUMENT)
+
+
 def fitting(wanted: int, *, setting: str) -> int:
     """Return how many documents may be in flight with the open files there may be; warns when that is fewer."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return wanted
-    most = max(1, (soft - RESERVED_FILES) // FILES_PER_DOCUMENT)
+    most = most_in_flight()
     if wanted <= most:
         return wanted
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     told = "%s %d is reduced to %d: this process may open %d files; raise the limit (ulimit -n) for more"
     logger.warning(told, setting, wanted, most, soft)
     return most

@@ -129,7 +129,9 @@ def _plan(
     examiner = Examiner(samples, canaries)
     book = before.book if before is not None else ProofBook()
     tools = Tools(clock=time.monotonic, rng=random.Random(), sleep=stop.wait, examine=examiner, book=book)
-    client = build_failover(app, resolved, tools=tools, pool_size=app.runner.max_concurrency)
+    fixed = app.runner.concurrency
+    pool_size = app.runner.max_concurrency if fixed == "auto" else max(fixed, app.runner.max_concurrency)
+    client = build_failover(app, resolved, tools=tools, pool_size=pool_size)
     return ExtractionPlan(
         agent,
         queries,

@@ -36,9 +36,9 @@ def attempt(
     return ExtractionAttempt(model, error=reason, reason=reason, latency_s=latency_s, queue_s=queue_s)
 
 
-def auto(*servers: Fake, ceiling: int = 256) -> Auto:
+def auto(*servers: Fake, ceiling: int = 256, most: int = 4096) -> Auto:
     """A limit over these servers."""
-    limit = Auto(ceiling=ceiling)
+    limit = Auto(ceiling=ceiling, most=most)
     limit.follow(servers)
     return limit
 
@@ -74,15 +74,17 @@ def test_the_ceiling_holds() -> None:
     assert limit.value == 50
 
 
-def test_the_ceiling_is_of_all_servers_together() -> None:
-    """Two servers that could take more share it."""
-    servers = Fake("http://a"), Fake("http://b")
-    limit, now = auto(*servers, ceiling=50), 0.0
-    for _ in range(20_000):
+@pytest.mark.parametrize(("most", "value", "least"), [(4096, 2048, 256), (50, 50, 1)])
+def test_the_ceiling_is_of_each_server_and_the_machine_bounds_all(most: int, value: int, least: int) -> None:
+    """Eight servers that could take more have 256 each, or share what this machine can hold."""
+    servers = [Fake(f"http://{name}") for name in "abcdefgh"]
+    limit, now = auto(*servers, most=most), 0.0
+    for _ in range(10_000):
         now += 0.01
         for server in servers:
             limit.finished([attempt(server.endpoint)], full=True, now=now)
-    assert limit.value == 50 >= servers[0].share + servers[1].share
+    assert limit.value == value >= sum(server.share for server in servers)
+    assert all(least <= server.share <= 256 for server in servers)
 
 
 def test_a_burst_of_refusals_counts_once() -> None:
