@@ -75,22 +75,26 @@ def _vllm_facts(client: VLLMClient) -> Preflight:
     body = _get(client.endpoint, "/v1/models")
     served = _rows(body.get("data"))
     names = tuple(str(row.get("id")) for row in served)
-    wanted = client.wanted_model
+    wanted, is_ollama = client.wanted_model, any(row.get("owned_by") == "library" for row in served)
+    warnings = of_ollama(client, Preflight("ok", models=names)).warnings if is_ollama else ()
     if not wanted and len(names) != 1:
         raise misconfigured("model_not_found", f"`model` is not set and the server has {_listed(names)}", models=names)
-    if wanted and wanted not in names:
+    listed = next((name for name in names_of(wanted) if name in names), "") if is_ollama else wanted
+    if wanted and listed not in names:
         missing = f"model {wanted!r} is not there; there is {_listed(names)}{_nearest(wanted, names)}"
         raise misconfigured("model_not_found", missing, models=names)
-    row = served[names.index(wanted or names[0])]
+    row = served[names.index(listed or names[0])]
     meta = row.get("meta")
     context = whole_number(row.get("max_model_len")) or (
         whole_number(meta.get("n_ctx")) if isinstance(meta, dict) else None
     )
     version = _version(client.endpoint, "/version") if client.config.type == "vllm" else None
     engine, told = row.get("owned_by"), whole_number(row.get("max_model_len"))
-    facts = Preflight("ok", model=wanted or names[0], models=names, context_length=context, server=version)
+    facts = Preflight(
+        "ok", model=wanted or names[0], models=names, context_length=context, server=version, warnings=warnings
+    )
     silent = context is None and version is None and engine not in ENGINES
-    if engine == "library" or (silent and _has_ollama_pages(client.endpoint)):
+    if not is_ollama and silent and _has_ollama_pages(client.endpoint):
         return of_ollama(client, facts)
     refuses = engine == "vllm" and bool(told) and "truncate_prompt_tokens" not in client.config.extra_body
     return replace(facts, refuses=refuses)
@@ -107,7 +111,7 @@ def of_ollama(client: VLLMClient, facts: Preflight) -> Preflight:
     if client.config.context_length is None:
         told += " (or set the provider's `context_length` to the context that the model is loaded with)"
         raise FoundError(Preflight("misconfigured", "rejected_config", told, models=facts.models, dead_end=True))
-    return replace(facts, warnings=(*facts.warnings, told))
+    return facts if told in facts.warnings else replace(facts, warnings=(*facts.warnings, told))
 
 
 def _ollama_facts(client: OllamaClient) -> Preflight:
@@ -259,8 +263,14 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 def _nearest(wanted: str, names: tuple[str, ...]) -> str:
-    """The question whether another model is meant: the same name with another tag, else the most similar one."""
-    base = wanted.partition(":")[0]
-    tagged = [name for name in names if name.partition(":")[0] == base]
-    near = tagged or difflib.get_close_matches(wanted, names, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    """The question whether another model is meant: the same name with another tag or owner, else the most similar."""
+    stems = {_stem(name): name for name in reversed(names)}
+    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.6)
+    near = near or [stems[stem] for stem in difflib.get_close_matches(_stem(wanted), stems, n=1, cutoff=0.6)]
+    same = stems.get(_stem(wanted))
+    return f"; did you mean {(same or near[0])!r}?" if same or near else ""
+
+
+def _stem(model: str) -> str:
+    """The name of a model without its owner and its tag, in one case."""
+    return model.rpartition("/")[2].partition(":")[0].casefold()

@@ -11,6 +11,7 @@ import pytest
 from balanced_llm import BalancedLLM
 from conftest import Place
 from cutting_llm import MODEL, CuttingLLM, count
+from fake_llm import FakeLLM
 from length_servers import KINDS, article
 
 AGENT = {"system_prompt": "Sum the text up. " * 50, "user_prompt": "$document\n"}
@@ -132,6 +133,20 @@ def test_an_ollama_behind_the_openai_protocol_is_refused(place: Place) -> None:
         configure(place, server, **{"vllm.context_length": 4096})
         place.run()
         assert len(place.done()) == 2
+
+
+def test_an_ollama_is_recognised_before_its_model_is_looked_up(place: Place) -> None:
+    """Its /v1 takes `llama3.1` for `llama3.1:latest`: a missing tag must not hide what is wrong, or be refused."""
+    place.documents(2)
+    with FakeLLM(dialects=("ollama", "ollama_v1")) as server:
+        settings = {"vllm.type": "openai", "vllm.base_url": f"{server.url}/v1", "vllm.model": "llama3.1"}
+        place.configure(settings)
+        assert "type: ollama" in place.run(code=2).err
+        place.configure({**settings, "vllm.context_length": 8192})
+        ran = place.call("check")
+        assert (ran.code, ran.out.count("warning: this is an Ollama")) == (0, 1), ran.out
+        place.run()
+    assert len(place.done()) == 2
 
 
 def test_an_ollama_as_a_fallback_is_not_used(place: Place) -> None:

@@ -8,6 +8,10 @@ import pytest
 from conftest import Place, line_with
 from fake_llm import FakeLLM
 
+from pipeline.config import OllamaConfig
+from pipeline.llm.capabilities import FoundError, facts_of
+from pipeline.llm.ollama import OllamaClient
+
 HELD = "another client keeps the model llama3.1 loaded with a context of 2048 tokens until"
 WAYS = "set `ollama.num_ctx: 2048` (or `auto`), stop the other client, or run `ollama stop llama3.1`"
 
@@ -145,9 +149,9 @@ def test_auto_asks_for_8192_when_too_little_is_loaded(shared: Place, loaded: int
     assert {line["context_length"] for line in shared.lines("results.jsonl")} == {8192}
 
 
-def test_a_name_without_its_tag_gets_the_nearest_one(shared: Place) -> None:
-    """Names are exact in Ollama."""
-    shared.configure({**_settings(shared), "ollama.model": "llama3.1:8b"})
-    ran = shared.call("check")
-    assert ran.code == 2
-    assert "did you mean 'llama3.1:latest'?" in ran.out
+@pytest.mark.parametrize("name", ["llama3.1:8b", "llama3", "Llama3.1", "lama3.1:latest", "meta/llama3.1"])
+def test_a_name_that_is_not_there_gets_the_nearest_one(name: str) -> None:
+    """Names are exact in Ollama; another tag, case or owner, or a slip, has the installed one as its fix."""
+    with FakeLLM(("qwen3:8b", "llama3.1:latest")) as server, pytest.raises(FoundError) as caught:
+        facts_of(OllamaClient(OllamaConfig(base_url=server.url, model=name)))
+    assert "did you mean 'llama3.1:latest'?" in caught.value.found.message
