@@ -81,14 +81,25 @@ class HeldModel:
 
 def loaded_model(client: OllamaClient) -> LoadedModel | None:
     """Return what /api/ps shows of the client's model; None when it is not loaded or the server does not answer."""
+    return _of_model(_loaded_models(client) or [], client)
+
+
+def _loaded_models(client: OllamaClient) -> list[Any] | None:
+    """Return the rows of /api/ps; None when the server does not give them."""
     try:
         reply = client.endpoint.get("/api/ps", timeout_s=PS_TIMEOUT_S)
     except CallFailedError:
         return None
     body = decode_object(reply.body) if reply.status == 200 else None
-    rows = body.get("models") if body else None
+    if body is None:
+        return None
+    rows = body.get("models")
+    return rows if isinstance(rows, list) else []
+
+
+def _of_model(rows: list[Any], client: OllamaClient) -> LoadedModel | None:
     names = names_of(client.config.model)
-    for row in rows if isinstance(rows, list) else []:
+    for row in rows:
         if isinstance(row, dict) and row.get("name") in names and (context := whole_number(row.get("context_length"))):
             return LoadedModel(context, _moment(row.get("expires_at")))
     return None
@@ -99,9 +110,15 @@ def names_of(model: str) -> tuple[str, ...]:
     return model, f"{model}:latest", model.removesuffix(":latest")
 
 
-def held_model(client: OllamaClient) -> HeldModel | None:
-    """Return the model when it is loaded with a context that this client does not ask for; else None."""
-    loaded = loaded_model(client)
+def held_model(client: OllamaClient, *, last: HeldModel | None = None) -> HeldModel | None:
+    """Return the model when it is loaded with a context that this client does not ask for; else None.
+
+    `last`: what was found before, which holds while the server does not answer.
+    """
+    rows = _loaded_models(client)
+    if rows is None:
+        return last
+    loaded = _of_model(rows, client)
     if loaded is None or loaded.context in client.contexts:
         return None
     name = client.config.model
@@ -180,7 +197,7 @@ class SharingWatch:
         try:
             with self._lock:
                 waiting = min(self._pending.values(), key=lambda each: each[0], default=None)
-            found = held_model(waiting[1]) if waiting else None
+            found = held_model(waiting[1], last=self.held) if waiting else None
             sure, self._suspected = (self._suspected and found is not None, found is not None)
             if found is None:
                 self.held = None

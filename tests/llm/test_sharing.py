@@ -1,0 +1,37 @@
+"""An Ollama that is busy for others: what /api/ps shows, and what it means when it shows nothing."""
+
+from __future__ import annotations
+
+from fake_llm import FakeLLM
+
+from pipeline.config import OllamaConfig
+from pipeline.llm.ollama import OllamaClient
+from pipeline.llm.sharing import LOOK_EVERY_S, NEVER, SharingWatch
+
+
+def test_a_look_that_gets_no_answer_changes_nothing() -> None:
+    """A busy server may not answer /api/ps in time: the model is held until it is seen that it is not."""
+    now = [0.0]
+    with FakeLLM() as server:
+        client = OllamaClient(OllamaConfig(base_url=server.url, model="llama3.1"))
+        watch = SharingWatch(lambda: now[0])
+
+        def look() -> object:
+            now[0] += 2 * LOOK_EVERY_S
+            assert watch.is_due(completed_at=NEVER)
+            return watch.look()
+
+        with watch.pending(client):
+            server.keep(2048, 600)
+            server.api_key = "another"
+            assert look() is None
+            server.api_key = None
+            assert look() is None
+            held = look()
+            assert held is not None
+            server.api_key = "another"
+            assert look() is held
+            server.api_key = None
+            server.release()
+            assert look() is None
+        client.close()
