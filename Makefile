@@ -52,16 +52,16 @@ run: $(VENV)/installed-model
 	@echo "Your documents    $(BIN)/pipeline init news    (docs/quickstart.md)"
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest --numprocesses auto -m "not slow" $(TESTFLAGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow" $(TESTFLAGS)
 
 test-long: $(VENV)/installed-test
-	$(BIN)/python -m pytest --numprocesses auto -m slow $(TESTFLAGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m slow $(TESTFLAGS)
 
 test-all: $(VENV)/installed-test
-	$(BIN)/python -m pytest --numprocesses auto --cov --cov-report=term $(TESTFLAGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=term $(TESTFLAGS)
 
 check: lint $(VENV)/installed-test
-	$(BIN)/python -m pytest --numprocesses auto -m "not slow" --ignore tests/run --ignore tests/deploy --ignore tests/scripts $(TESTFLAGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow" --ignore tests/run --ignore tests/deploy --ignore tests/scripts $(TESTFLAGS)
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check --config config/ruff.toml $(SOURCES)

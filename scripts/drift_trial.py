@@ -8,6 +8,7 @@ and memory of the profile over a million records, and the CPU that a run spends 
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import subprocess
@@ -126,8 +127,18 @@ def _cpu_s(folder: Path, url: str, limit: int) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Simulate, then measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--simulate-only", action="store_true", help="mark pairs of runs, and measure nothing")
+    arguments = parser.parse_args()
     simulate()
+    if arguments.simulate_only:
+        return
     profile_us = measure()
     document_us = run_cpu_us()
     print(f"a run: {document_us:.0f} us of CPU a document; the profile is {profile_us / document_us:.1%} of it")
+
+
+if __name__ == "__main__":
+    main()

@@ -31,7 +31,7 @@ settings.load_profile("project")
 _INSTALLED = Path(sys.executable).with_name("pipeline")
 COMMAND = (str(_INSTALLED),) if _INSTALLED.exists() else (sys.executable, "-m", "pipeline")
 PACKAGE_PARENT = Path(__file__).resolve().parent.parent
-WAIT_S = 30.0
+WAIT_S = 120.0
 EXAMPLES = int(os.environ.get("PIPELINE_EXAMPLES", "1"))
 """How many times more examples the long tests of properties look at than in the suite."""
 HOUR_AGO = time.time() - 3600
@@ -48,6 +48,11 @@ AGENT = {
         "additionalProperties": False,
     },
 }
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many tests run side by side: they wait for servers and processes more than half of their time."""
+    return 3 * (os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,6 +125,7 @@ def test_each_script_is_there_and_knows_its_flags(command: str) -> None:
     flags = words[len(names) :]
     ran = subprocess.run([sys.executable, *names, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("usage: ")
     assert [flag for flag in flags if flag.startswith("--") and flag not in ran.stdout] == []
 
 

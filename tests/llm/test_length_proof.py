@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from length_servers import KINDS, TOKENIZERS, Balanced, Kind, Server, Tokenizer, article, case_of, pieces
+from sampling import mostly_slow
 
 from pipeline.llm.length_proof import TWO_LIMITS, Probe, is_straight, split
 from pipeline.llm.prompt_proofs import UNVERIFIED, PromptProofs, Verified
@@ -46,7 +47,7 @@ def test_a_line_that_stops_rising_is_none() -> None:
 
 
 @pytest.mark.parametrize("order", ["ascending", "descending", "random"])
-@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@pytest.mark.parametrize("tokenizer", mostly_slow(TOKENIZERS))
 @pytest.mark.parametrize("context", [8192, 1 << 40])
 def test_honest_servers_need_few_requests(order: str, tokenizer: Tokenizer, context: int) -> None:
     """100,000 documents of all kinds, in any order: none is called cut, with 40 requests at most."""
@@ -73,7 +74,7 @@ WAYS = ("head", "half", "oldest", "oldest_refuse")
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@pytest.mark.parametrize("tokenizer", mostly_slow(TOKENIZERS))
 @pytest.mark.parametrize("keeps_room", [True, False])
 @pytest.mark.parametrize("shape", range(len(SHAPES)))
 def test_every_cut_is_found(way: str, tokenizer: Tokenizer, keeps_room: bool, shape: int) -> None:
@@ -129,7 +130,7 @@ HOW = ("robin", "random")
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("way", ["tail", "half", "oldest"])
 @pytest.mark.parametrize("reach", [None, 0, 1])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", mostly_slow(range(4)))
 def test_two_limits_behind_one_address_are_found(how: str, way: str, reach: int | None, seed: int) -> None:
     """Whichever server the proofs reach: few documents that the smaller one cut pass without the note."""
     rng = random.Random(f"{how}{way}{seed}")

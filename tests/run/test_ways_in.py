@@ -35,6 +35,7 @@ def _documents() -> dict[str, bytes]:
     return made
 
 
+@pytest.mark.slow
 def test_the_same_documents_give_the_same_results(
     place: Place, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,6 +162,7 @@ def test_the_median_is_that_of_a_sample() -> None:
     assert 40_000 < found.median < 60_000
 
 
+@pytest.mark.slow
 def test_memory_is_bounded() -> None:
     """Many variants, each with new values only: under 20 MB."""
     tracemalloc.start()
