@@ -118,13 +118,13 @@ def test_a_document_that_kills_its_server_is_found_out(place: Place, server: Fak
 
 def test_a_document_that_wedges_its_server_is_found_out(place: Place, server: FakeLLM) -> None:
     """The server hangs from this document on until it is restarted, each time: it fails as such, and the run ends."""
-    place.configure({"vllm.timeout": 0.5})
+    place.configure({"vllm.timeout": 2})
     names = place.documents(8)
     wedged_until = [0.0]
 
     def wedge(seen: Seen, _n: int) -> Fault | None:
         if seen.document == "d003.txt" and time.monotonic() > wedged_until[0]:
-            wedged_until[0] = time.monotonic() + 1.2
+            wedged_until[0] = time.monotonic() + 5
         return Fault("hang") if time.monotonic() < wedged_until[0] else None
 
     server.faults = wedge

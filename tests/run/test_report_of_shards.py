@@ -69,10 +69,11 @@ def test_the_report_of_a_set_at_work_says_how_many_have_finished(place: Place) -
     """While a shard holds its lock, `pipeline report` does not say that the others are missing."""
     place.documents(6)
     place.run("--shard", "0/3")
-    place.server.latency_s = 1.0
-    child = place.start("run", "--shard", "1/3")
-    place.wait_for(lambda: len(place.server.chats()) > len(place.done()) + 3, "a request in flight")
+    place.server.latency_s = 600.0
+    process = place.start("run", "--shard", "1/3").process
+    place.wait_for(lambda: len(place.server.chats()) > len(place.done()), "a request in flight")
     assert place.call("report", "out", "--text").out.startswith("1 of 3 shards has finished")
-    child.end()
+    process.kill()
+    process.wait()
     place.server.latency_s = 0.0
     assert place.call("report", "out", "--text").out.startswith("SHARDS ARE MISSING")
