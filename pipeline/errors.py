@@ -134,7 +134,11 @@ REASONS: Mapping[str, Reason] = {
     "document_unreadable": Reason(
         "document", "see the message: a setting of `input` is wrong, or the file is damaged or may not be read"
     ),
-    "document_too_large": Reason("document", "raise `input.max_document_bytes`, or split the document"),
+    "document_too_large": Reason(
+        "document",
+        "split the document, or raise the limit: `input.max_document_bytes`, or for HTTP 413 the request size that the "
+        "server or its proxy takes",
+    ),
     "document_empty": Reason("document", "the file holds no text: remove it, or exclude it by `input.exclude`"),
     "document_too_expensive": Reason(
         "document", "raise `input.limits`, or exclude the file: decoding it costs too much"
@@ -148,7 +152,9 @@ REASONS: Mapping[str, Reason] = {
     ),
     "not_grounded": Reason("answer", "the model's quotes are not in the text word for word: ask for verbatim quotes"),
     "output_truncated": Reason(
-        "answer", "raise `max_tokens`, ask for less, or limit thinking (docs/thinking-models.md)"
+        "answer",
+        "raise `max_tokens`, ask for less, or limit thinking (docs/thinking-models.md); where the server clamped the "
+        f"answer, raise its context instead, or set `overflow: head` in {AGENT_FILE}",
     ),
     "generation_loop": Reason("answer", "the model repeats itself: try a higher temperature or another model"),
     "internal_error": Reason("internal", "internal error of the pipeline: the log has the traceback; please report it"),

@@ -6,7 +6,7 @@ It must not know agents or providers.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from string import Template
@@ -19,6 +19,9 @@ from pipeline.errors import ConfigError
 from pipeline.records import Document
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_FOREIGN = re.compile(
+    r"\{\{-?\s*(?P<jinja>[A-Za-z_][A-Za-z0-9_]*)[^{}\n]{0,80}\}\}|(?<![${])\{(?P<format>[a-z_]+)\}(?!\})"
+)
 PLACEHOLDERS = ("document", "id", "uri", *METADATA)
 
 
@@ -38,6 +41,7 @@ def check_prompts(prompts: AgentFile | VariantFile, *, path: Path, place: str, v
         raise ConfigError(f"{at}: got ${name}, need static text (write $$ for a dollar)")
     if prompts.user_prompt is None:
         return
+    _check_syntax(prompts.user_prompt, f"{path}: {place}user_prompt", accepted=accepted)
     names = set()
     for line, name in _placeholders(prompts.user_prompt, f"{path}: {place}user_prompt"):
         names.add(name)
@@ -48,6 +52,16 @@ def check_prompts(prompts: AgentFile | VariantFile, *, path: Path, place: str, v
             raise ConfigError(f"{at}: got ${name}, need one of ${', $'.join(accepted)}, or a name in `variables`{hint}")
     if "document" not in names:
         raise ConfigError(f"{path}: {place}user_prompt: got no $document, need it where the document belongs")
+
+
+def _check_syntax(template: str, place: str, *, accepted: Collection[str]) -> None:
+    """Raise ConfigError for a placeholder in the syntax of Jinja or str.format, which would be sent as it stands."""
+    for match in _FOREIGN.finditer(template):
+        name = match["jinja"] or match["format"]
+        if name in accepted and (match["jinja"] or name == "document"):
+            line = template.count("\n", 0, match.start()) + 1
+            syntax = "Jinja's syntax" if match["jinja"] else "the syntax of str.format"
+            raise ConfigError(f"{place}, line {line}: got {match[0]!r}, which is {syntax}; need ${name}")
 
 
 def rendered(template: str, document: Document) -> str:

@@ -22,6 +22,7 @@ from pipeline.answers.keywords import Validator, check_patterns, matches
 from pipeline.answers.subschemas import QUOTE, places, without_keywords
 from pipeline.answers.violations import MESSAGE_CHARS, Violation, describe, path_of, short, unexpected_names
 from pipeline.config.constraints import nearest_hint
+from pipeline.config.texts import shorten
 from pipeline.errors import ConfigError
 from pipeline.linear_regex import TooExpensiveError
 
@@ -114,7 +115,7 @@ def _plain(schema: Mapping[str, Any], where: str) -> dict[str, Any]:
         if plain != schema:
             raise ValueError("a key is not a string (in YAML, quote yes, no, on, off and numbers)")
     except (TypeError, ValueError, RecursionError) as cause:
-        raise ConfigError(f"{where}: the schema is not JSON: {str(cause)[:MESSAGE_CHARS]}") from cause
+        raise ConfigError(f"{where}: the schema is not JSON: {shorten(str(cause), MESSAGE_CHARS)}") from cause
     return plain
 
 
@@ -124,7 +125,7 @@ def _check_keywords(plain: Any, where: str) -> None:
         Draft202012Validator.check_schema(plain, format_checker=FormatChecker(["regex"]))
     except SchemaError as cause:
         place = cause.json_path
-        message = f"{where}: at {place}: not JSON Schema draft 2020-12: {cause.message[:MESSAGE_CHARS]}"
+        message = f"{where}: at {place}: not JSON Schema draft 2020-12: {shorten(cause.message, MESSAGE_CHARS)}"
         raise ConfigError(message) from cause
     except RecursionError as cause:
         raise ConfigError(f"{where}: the schema is nested too deeply") from cause

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.config.texts import shorten
 from pipeline.linear_regex import linear_regex
 
 MESSAGE_CHARS = 300
@@ -86,7 +87,7 @@ def describe(keyword: str | None, schema: Any, *, value: Any) -> str:
         message = _PLAIN[keyword]
     else:
         message = f"{_expected(schema)}, got {_OUTSIDE.get(keyword) or _kind(value)}"
-    return f"expected {message}"[:MESSAGE_CHARS]
+    return shorten(f"expected {message}", MESSAGE_CHARS)
 
 
 def path_of(steps: Iterable[str | int], *, names: Collection[str]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.cli.accepting import change_accepted
 from pipeline.cli.arguments import load_app, open_to_change, output_config
 from pipeline.cli.flags import add_out, count
+from pipeline.config.texts import shorten
 from pipeline.documents import possible_ids
 from pipeline.errors import EXIT_OK, REASKED, ConfigError
 from pipeline.logs import visible
@@ -102,7 +103,7 @@ def _failures(found: Mapping[str, Any], *, colour: bool, width: int) -> Iterator
         yield f"{grouped(group['count']):>7}  {tinted(visible(group['reason']), BOLD, colour=colour)}{accepted}"
         for example in group["examples"]:
             yield from labelled("example", cut(visible(example["id"]), width - 26), indent=9, width=width)
-            message = cut(visible(example["message"] or ""), 3 * (width - 26))
+            message = shorten(visible(example["message"] or ""), 3 * (width - 26))
             yield from labelled("", message, indent=9, width=width)
         yield from labelled("to do", group["advice"], indent=9, width=width)
         yield from pasteable("retry", group["command"], indent=9, width=width)

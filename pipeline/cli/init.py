@@ -22,6 +22,13 @@ examples:
   pipeline init my_project && cd my_project && pipeline check
   pipeline init mails --example mail --provider ollama"""
 
+_GITIGNORE = """\
+# results and reports: a run makes them again
+out/
+# keys
+.env
+*.key
+"""
 CONFIG = "config/default.yaml"
 
 
@@ -36,16 +43,21 @@ class Starter:
     @property
     def places(self) -> dict[str, str]:
         """Place in the project → file in starter/."""
+        documents = {f"inbox/{each}": f"{self.folder}/{each}".lstrip("/") for each in self.documents}
+        if self.agent in BUILT_IN:
+            return documents
         gold = {"gold.jsonl": f"{self.folder}/gold.jsonl"} if self.folder else {}
         name = f"{self.folder}/agent" if self.folder else self.agent
         return {
             f"agents/{self.agent}.yaml": f"{name}.yaml",
             f"agents/{self.agent}.schema.json": f"{name}.schema.json",
-            **{f"inbox/{each}": f"{self.folder}/{each}".lstrip("/") for each in self.documents},
+            **documents,
             **gold,
         }
 
 
+BUILT_IN = ("event_classifier", "extractor")
+"""Agents that come with the program."""
 PLAIN = Starter("my_agent", "", ("example.txt",))
 STARTERS: Mapping[str, Starter] = {
     "mail": Starter("mail", "mail", ("offer.eml", "invoice.eml", "complaint.eml")),
@@ -61,6 +73,9 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("folder", metavar="DIR", help="the project's folder; existing files are not changed")
     command.add_argument("--provider", choices=("vllm", "ollama"), default="vllm", help="default: vllm")
     command.add_argument(
+        "--agent", metavar="NAME", choices=BUILT_IN, help=f"copy a built-in agent to change: {', '.join(BUILT_IN)}"
+    )
+    command.add_argument(
         "--example", choices=tuple(STARTERS), help="an agent with three documents and their gold (docs/examples.md)"
     )
 
@@ -68,7 +83,11 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """Return 0 when all files are written; ConfigError before any write when one of them exists."""
     folder = Path(arguments.folder)
+    if arguments.agent and arguments.example:
+        raise ConfigError("init: got --agent and --example, need one of them: each names the agent to start from")
     starter = STARTERS.get(arguments.example, PLAIN)
+    if arguments.agent:
+        starter = Starter(arguments.agent, "", PLAIN.documents)
     server, remark = _server(arguments.provider, environ)
     texts = _texts(starter, provider=arguments.provider, server=server)
     existing = [name for name in texts if (folder / name).exists()]
@@ -114,9 +133,19 @@ def _texts(starter: Starter, *, provider: str, server: str) -> dict[str, str]:
     schemas = {"pipeline": config_schema(), "agent": agent_schema()}
     return {
         CONFIG: config.replace("# server\n", server, 1),
+        ".gitignore": _GITIGNORE,
+        **_built_in(starter.agent),
         **{place: _starter_text(name) for place, name in starter.places.items()},
         **{f"config/schemas/{name}.schema.json": json.dumps(schema, indent=2) for name, schema in schemas.items()},
     }
+
+
+def _built_in(agent: str) -> dict[str, str]:
+    """Return the file of a built-in agent, by its place in the project; nothing for another agent."""
+    if agent not in BUILT_IN:
+        return {}
+    text = (files("pipeline.agents") / f"{agent}.yaml").read_text(encoding="utf-8")
+    return {f"agents/{agent}.yaml": text.replace("$schema=../../config/", "$schema=../config/", 1)}
 
 
 def _write(path: Path, text: str) -> None:
@@ -129,8 +158,12 @@ def _write(path: Path, text: str) -> None:
 def _next_steps(folder: Path, starter: Starter, *, remark: str) -> list[str]:
     purposes = {
         CONFIG: "provider, agent, input and output",
-        f"agents/{starter.agent}.yaml": "the prompts",
-        f"agents/{starter.agent}.schema.json": "the JSON Schema of every result",
+        f"agents/{starter.agent}.yaml": "the prompts, and the schema" if starter.agent in BUILT_IN else "the prompts",
+        **(
+            {}
+            if starter.agent in BUILT_IN
+            else {f"agents/{starter.agent}.schema.json": "the JSON Schema of every result"}
+        ),
         f"inbox/{starter.documents[0]}": "a document for a first try" if not starter.folder else "documents to try",
         **({"gold.jsonl": "what the answers should be"} if starter.folder else {}),
         "config/schemas/": "for completion and checks in your editor",

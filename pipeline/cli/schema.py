@@ -1,24 +1,89 @@
-"""`pipeline schema`: the JSON Schema of the config file, or of an agent file."""
+"""`pipeline schema`: the JSON Schema of the config file or of an agent file, or one to start an agent from."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
+import sys
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+from pipeline.answers.starting_schema import schema_of_class, schema_of_records
 from pipeline.config.json_schema import agent_schema, config_schema
-from pipeline.errors import EXIT_OK
+from pipeline.errors import EXIT_OK, ConfigError
 from pipeline.terminal import write_out
 
-EXAMPLES = "example:\n  pipeline schema > config.schema.json\n  pipeline schema --agent > agent.schema.json"
+EXAMPLES = """examples:
+  pipeline schema > config.schema.json
+  pipeline schema --from-example record.json > agents/my_agent.schema.json
+  pipeline schema --from-pydantic my_models:Invoice > agents/invoice.schema.json"""
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of this command."""
-    command.add_argument("--agent", action="store_true", help="the schema of an agent file instead")
+    add = command.add_mutually_exclusive_group().add_argument
+    add("--agent", action="store_true", help="the schema of an agent file instead")
+    add(
+        "--from-example",
+        metavar="FILE",
+        help="a schema for an agent, from JSON records as it should give them",
+    )
+    add("--from-pydantic", metavar="MODULE:CLASS", help="a schema for an agent, from a class with model_json_schema()")
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:  # noqa: ARG001
-    """Print the schema and return 0."""
-    write_out(json.dumps(agent_schema() if arguments.agent else config_schema(), indent=2, ensure_ascii=False))
+    """Print the schema and return 0; ConfigError for an example or a class that gives none."""
+    write_out(json.dumps(_chosen(arguments), indent=2, ensure_ascii=False))
     return EXIT_OK
+
+
+def _chosen(arguments: argparse.Namespace) -> Any:
+    if arguments.from_example:
+        return schema_of_records(_records(arguments.from_example))
+    if arguments.from_pydantic:
+        return _class_schema(arguments.from_pydantic)
+    return agent_schema() if arguments.agent else config_schema()
+
+
+def _records(name: str) -> list[Mapping[str, Any]]:
+    """Return the records of a file: one object, a list of them, or one a line."""
+    try:
+        text = Path(name).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as cause:
+        raise ConfigError(f"--from-example: {name} cannot be read: {cause}") from cause
+    try:
+        whole = json.loads(text)
+    except ValueError:
+        whole = None
+    try:
+        found = whole if whole is not None else [json.loads(line) for line in text.splitlines() if line.strip()]
+    except ValueError as cause:
+        raise ConfigError(f"--from-example: {name} is no JSON: {cause}") from cause
+    records = found if isinstance(found, list) else [found]
+    records = [each["output"] if isinstance(each, dict) and _is_result(each) else each for each in records]
+    if not records or not all(isinstance(each, dict) for each in records):
+        raise ConfigError(f"--from-example: got {name}, need a JSON object, or several in a list or one a line")
+    return records
+
+
+def _is_result(record: Mapping[str, Any]) -> bool:
+    """Return True for a line of results.jsonl, whose `output` is the record."""
+    return isinstance(record.get("output"), dict) and "fingerprint" in record
+
+
+def _class_schema(name: str) -> Any:
+    """Return the schema of a class that the user names; its module is looked for in the current directory first."""
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        raise ConfigError(f"--from-pydantic: got {name!r}, need MODULE:CLASS")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as cause:
+        raise ConfigError(f"--from-pydantic: {name} cannot be imported: {cause}") from cause
+    make = getattr(found, "model_json_schema", None)
+    if make is None:
+        raise ConfigError(f"--from-pydantic: got {name}, which has no model_json_schema(), need a pydantic model")
+    return schema_of_class(make())

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from pipeline.config.texts import is_secret_name
+from pipeline.config.texts import is_secret_name, shorten
 
 LARGEST = 2**53
 """Largest whole number that every JSON reader represents exactly."""
@@ -212,7 +212,7 @@ def shown(value: object, rule: Rule) -> str:
     except (ValueError, RecursionError):
         return "a value too large to show"
     text = re.sub(r"[^\s'\",]+", _without_secrets, text)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return shorten(text, 80)
 
 
 def _without_secrets(word: re.Match[str]) -> str:

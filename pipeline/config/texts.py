@@ -13,6 +13,15 @@ _GO_DURATION = re.compile(r"[-+]?(0|((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))+)"
 _SECRET = r"(?i)sig|token|key|secret|cred|pass|auth"
 
 
+def shorten(text: str, limit: int) -> str:
+    """Return the text, or as many of its whole words as fit `limit` characters, with … at their end."""
+    if len(text) <= limit:
+        return text
+    words = text[:limit].rpartition(" ")[0]
+    kept = words if 2 * len(words) >= limit else text[: limit - 2]  # one long word is all there is
+    return f"{kept.rstrip(' ,;:.')} …"
+
+
 def is_http_url(text: str) -> bool:
     """Return True for the URL of a server: http or https, a host, no query, no white space."""
     try:

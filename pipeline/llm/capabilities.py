@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from pipeline.config import mask_url
+from pipeline.config import OllamaConfig, VLLMConfig, mask_url
 from pipeline.config.keys import provider_key
 from pipeline.errors import kind_of, reason_of_status
 from pipeline.llm.http import CallFailedError, Endpoint, Reply
@@ -17,6 +17,11 @@ from pipeline.llm.sharing import names_of
 from pipeline.llm.vllm import VLLMClient
 
 QUICK_TIMEOUT_S = 10.0
+DEFAULT_ADDRESSES: Mapping[str, str] = {
+    VLLMConfig().base_urls[0]: "VLLM_BASE_URL or `vllm.base_url`",
+    OllamaConfig().base_urls[0]: "OLLAMA_BASE_URL or `ollama.base_url`",
+}
+"""What sets the address of a server that is asked where nobody has named one."""
 
 Status = Literal["ok", "unreachable", "misconfigured"]
 
@@ -198,14 +203,14 @@ def _get(endpoint: Endpoint, path: str) -> dict[str, Any]:
     try:
         return _object(endpoint, path, endpoint.get(path, timeout_s=QUICK_TIMEOUT_S))
     except CallFailedError as failure:
-        raise _unreachable(failure) from failure
+        raise _unreachable(failure, endpoint) from failure
 
 
 def _post(endpoint: Endpoint, path: str, body: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
     try:
         return _object(endpoint, path, endpoint.post(path, encode(body), timeout_s=timeout_s))
     except CallFailedError as failure:
-        raise _unreachable(failure) from failure
+        raise _unreachable(failure, endpoint) from failure
 
 
 def _object(endpoint: Endpoint, path: str, reply: Reply) -> dict[str, Any]:
@@ -234,8 +239,10 @@ def _hint(endpoint: Endpoint, reply: Reply) -> str:
     return ": no key was sent (set `api_key`, or name its file in `api_key_file`)"
 
 
-def _unreachable(failure: CallFailedError) -> FoundError:
-    return FoundError(Preflight("unreachable", failure.reason, failure.error))
+def _unreachable(failure: CallFailedError, endpoint: Endpoint) -> FoundError:
+    setting = DEFAULT_ADDRESSES.get(endpoint.base_url)
+    hint = f"; this is the default address, {setting} sets another" if setting and failure.refused else ""
+    return FoundError(Preflight("unreachable", failure.reason, f"{failure.error}{hint}"))
 
 
 def _ollama_tags(endpoint: Endpoint) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.config.texts import shorten
 from pipeline.llm.error_patterns import prompt_size
 from pipeline.llm.http import Reply
 from pipeline.llm.protocol import ServerError, decode_object, whole_number
@@ -121,4 +122,4 @@ def _first_line(body: bytes) -> tuple[str, bool]:
         text = html.unescape(_HIDDEN.sub("\n", heading[2] if heading else text))
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     shown = " ".join(line.split())
-    return (shown if len(shown) <= LINE_CHARS else shown[: LINE_CHARS - 1] + "…"), page
+    return shorten(shown, LINE_CHARS), page

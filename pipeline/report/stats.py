@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
+from pipeline.config.texts import shorten
 from pipeline.errors import REASKED
 from pipeline.output.copies import COPY_NOTES
 from pipeline.records import ExtractionAttempt, Failure, Result, Unchanged, Usage
@@ -102,7 +103,7 @@ class RunStats:
         reason = _named(data["reasons"], failure.reason, lambda: {"count": 0, "examples": []})
         reason["count"] += 1
         if len(reason["examples"]) < EXAMPLES:
-            reason["examples"].append({"id": failure.id, "message": failure.message[:300]})
+            reason["examples"].append({"id": failure.id, "message": shorten(failure.message, 300)})
 
 
 def _empty(schema: Mapping[str, Any] | None) -> Numbers:

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.config.texts import shorten
 from pipeline.errors import EXIT_CONFIG
 from pipeline.logs import visible
 from pipeline.report.answers import answers_lines
@@ -145,7 +146,7 @@ def _failures(report: Mapping[str, Any], *, colour: bool, width: int) -> list[st
         example = row["examples"][0] if row["examples"] else None
         if example:
             lines += labelled("example", cut(visible(example["id"]), width - 26), indent=11, width=width)
-            lines += labelled("message", cut(visible(example["message"]), 3 * (width - 26)), indent=11, width=width)
+            lines += labelled("message", shorten(visible(example["message"]), 3 * (width - 26)), indent=11, width=width)
         lines += labelled("to do", report["advice"].get(reason, "see the log"), indent=11, width=width)
         lines += pasteable("retry", rerun_command(report["run"], reason), indent=11, width=width)
     rest = ", ".join(f"{grouped(row['count'])} {visible(reason)}" for reason, row in reasons[SHOWN_REASONS:])

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import mask_url
+from pipeline.config.texts import shorten
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def error_text(cause: BaseException) -> str:
     """
     text = str(cause)[:_MESSAGE_CHARS].split("\n\nDebug source", 1)[0].strip()
     text = re.sub(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", r"\1?…", re.sub(r"\s+", " ", text))
-    return _without_xml(text)[:400]
+    return shorten(_without_xml(text), 400)
 
 
 def _without_xml(text: str) -> str:

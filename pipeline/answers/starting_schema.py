@@ -1,0 +1,75 @@
+"""A JSON Schema to start an agent from, drafted from example records or from the schema of a Python class.
+
+What examples show is taken as the rule; limits are wide, so that a model in a loop is stopped and a longer text is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_ROOM, _SHORTEST, _ITEMS = 3, 100, 20
+"""A text may be so many times longer than in the examples, and at least so long; items in a list."""
+
+
+def schema_of_records(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a schema that all of the records fit; fields are required when every record has them."""
+    return {"$schema": _DRAFT, **_schema(list(records))}
+
+
+def _schema(values: Sequence[Any]) -> dict[str, Any]:
+    present = [value for value in values if value is not None]
+    types = list(dict.fromkeys(_type(value) for value in present)) or ["string"]
+    if set(types) == {"integer", "number"}:
+        types = ["number"]
+    if len(present) < len(values):
+        types.append("null")
+    schema: dict[str, Any] = {"type": types[0] if len(types) == 1 else types}
+    texts = [value for value in present if isinstance(value, str)]
+    if texts or not present:
+        schema["maxLength"] = _round(max([_SHORTEST, *(_ROOM * len(text) for text in texts)]))
+    lists = [value for value in present if isinstance(value, list)]
+    if lists:
+        items = [item for value in lists for item in value]
+        schema |= {"items": _schema(items), "maxItems": max(_ITEMS, *(_ROOM * len(value) for value in lists))}
+    objects = [value for value in present if isinstance(value, Mapping)]
+    return {**schema, **_object(objects)} if objects else schema
+
+
+def _object(objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    names = dict.fromkeys(name for each in objects for name in each)
+    return {
+        "properties": {name: _schema([each[name] for each in objects if name in each]) for name in names},
+        "required": [name for name in names if all(name in each for each in objects)],
+        "additionalProperties": False,
+    }
+
+
+def _type(value: object) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    kinds: Iterable[tuple[type, str]] = ((str, "string"), (int, "integer"), (float, "number"), (list, "array"))
+    return next((name for kind, name in kinds if isinstance(value, kind)), "object")
+
+
+def _round(length: int) -> int:
+    """Return the length rounded up to a hundred."""
+    return -(-length // 100) * 100
+
+
+def schema_of_class(schema: Any) -> Any:
+    """Return the schema of a class without titles and defaults, and with objects that take no other fields."""
+    if isinstance(schema, list):
+        return [schema_of_class(each) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    clean: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in ("properties", "$defs") and isinstance(value, Mapping):
+            clean[key] = {name: schema_of_class(each) for name, each in value.items()}
+        elif key not in ("title", "default"):
+            clean[key] = schema_of_class(value)
+    if "properties" in clean:
+        clean.setdefault("additionalProperties", False)
+    return clean

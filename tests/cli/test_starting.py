@@ -1,0 +1,121 @@
+"""How an agent is started: from a built-in one, from records, from a class; and hints at what a newcomer gets wrong."""
+
+from __future__ import annotations
+
+import json
+
+import jsonschema
+import pytest
+from conftest import Place
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.answers.schema import compile_schema
+from pipeline.answers.starting_schema import schema_of_records
+from pipeline.config.texts import shorten
+
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+VALUES = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4))
+
+
+@settings(max_examples=60)
+@given(st.lists(st.dictionaries(st.text(), VALUES, max_size=4), min_size=1, max_size=4))
+def test_every_example_fits_the_schema_drafted_from_it(records: list[dict[str, object]]) -> None:
+    """Whatever it holds: nulls, mixed types, lists of objects with different fields."""
+    schema = schema_of_records(records)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    assert [error.message for record in records for error in validator.iter_errors(record)] == []
+
+
+def test_a_schema_from_records_can_be_an_agents(place: Place) -> None:
+    """Of one object, of lines, and of results of a run."""
+    record = {"title": "a", "amount": 3, "tags": ["x"], "paid": None}
+    (place.folder / "record.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    schema = json.loads(place.call("schema", "--from-example", "record.json").out)
+    assert schema["required"] == ["title", "amount", "tags", "paid"]
+    assert schema["properties"]["paid"] == {"type": ["string", "null"], "maxLength": 100}
+    assert schema["additionalProperties"] is False
+    place.documents(2)
+    place.run()
+    drafted = json.loads(place.call("schema", "--from-example", "out/results.jsonl").out)
+    assert list(drafted["properties"]) == ["summary"]
+    (place.folder / "no.json").write_text("{", encoding="utf-8")
+    for name in ("no.json", "none.json"):
+        assert place.call("schema", "--from-example", name).code == 2
+
+
+def test_a_schema_from_a_class(place: Place) -> None:
+    """Any class with pydantic's method, from a module in the current directory; without titles, and closed."""
+    source = (
+        "class Invoice:\n"
+        "    @staticmethod\n"
+        "    def model_json_schema():\n"
+        "        item = {'type': 'object', 'properties': {'title': {'title': 'T', 'type': 'string'}}}\n"
+        "        return {'title': 'Invoice', 'type': 'object', '$defs': {'Item': item},\n"
+        "                'properties': {'total': {'title': 'Total', 'type': 'number', 'default': 0},\n"
+        "                               'items': {'type': 'array', 'items': {'$ref': '#/$defs/Item'}}}}\n"
+    )
+    (place.folder / "invoices.py").write_text(source, encoding="utf-8")
+    ran = place.call("schema", "--from-pydantic", "invoices:Invoice")
+    assert ran.code == 0, ran.err
+    schema = json.loads(ran.out)
+    assert schema["properties"]["total"] == {"type": "number"}
+    assert schema["$defs"]["Item"]["properties"] == {"title": {"type": "string"}}
+    assert schema["$defs"]["Item"]["additionalProperties"] is schema["additionalProperties"] is False
+    compile_schema(schema, where="a class")
+    for name in ("invoices", "invoices:Other", "nowhere:Invoice"):
+        assert place.call("schema", "--from-pydantic", name).code == 2
+
+
+def test_a_built_in_agent_is_copied(place: Place) -> None:
+    """It is the project's own from then on; what a run writes is kept out of git."""
+    ran = place.call("init", "mine", "--agent", "extractor")
+    assert ran.code == 0, ran.err
+    project = place.folder / "mine"
+    assert "out/" in (project / ".gitignore").read_text(encoding="utf-8").splitlines()
+    agent = (project / "agents" / "extractor.yaml").read_text(encoding="utf-8")
+    assert agent.startswith("# yaml-language-server: $schema=../config/schemas/agent.schema.json\n")
+    assert Place(project, place.server, env={"PIPELINE_CONFIG": ""}).call("run", "--dry-run").code == 0
+    assert place.call("init", "other", "--agent", "extractr").code == 2
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [
+        ("Read:\n{{ document }}", "user_prompt, line 2: got '{{ document }}', which is Jinja's syntax; need $document"),
+        ("{{ title | upper }} $document", "need $title"),
+        ("{document}", "which is the syntax of str.format; need $document"),
+        ('${document} {"a": {"b": 1}} {{x}}', None),
+    ],
+)
+def test_other_template_syntax_is_recognised(place: Place, prompt: str, told: str | None) -> None:
+    """It would be sent as it stands; braces that mean something else are text."""
+    place.configure(agent={"user_prompt": prompt})
+    place.documents(1)
+    ran = place.call("run", "--dry-run")
+    assert (ran.code, told is None or told in ran.err) == (0 if told is None else 2, True), ran.err
+
+
+@pytest.mark.parametrize(("kind", "setting"), [("vllm", "VLLM_BASE_URL"), ("ollama", "OLLAMA_BASE_URL")])
+def test_a_refused_default_address_names_what_sets_another(place: Place, kind: str, setting: str) -> None:
+    """The usual port of this machine, where nothing listens; not for an address that somebody has named."""
+    place.configure({"provider": kind, "vllm.base_url": "http://127.0.0.1:8000", "vllm.model": ""})
+    said = place.call("check").out
+    if "Connection refused" not in said:
+        pytest.skip("a server listens at the usual port of this machine")
+    assert f"this is the default address, {setting} or `{kind}.base_url` sets another" in said
+    place.configure({"provider": kind, f"{kind}.base_url": "http://127.0.0.1:9"})
+    assert "default address" not in place.call("check").out
+
+
+@settings(max_examples=60)
+@given(st.text(alphabet="ab ,.", max_size=200), st.integers(10, 80))
+def test_a_shortened_text_ends_with_a_whole_word(text: str, limit: int) -> None:
+    """Unless one word is all there is."""
+    short = shorten(text, limit)
+    assert len(short) <= limit + 1
+    if short != text:
+        kept = short.removesuffix(" …")
+        assert text.startswith(kept)
+        assert len(kept) * 2 < limit or text[len(kept)] in " ,;:." or " " not in text[limit // 2 : limit]
