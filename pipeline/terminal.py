@@ -67,7 +67,7 @@ def labelled(label: str, text: str, *, indent: int, width: int = MAX_WIDTH) -> l
     if not text:
         return []
     first = " " * indent + f"{label:<{LABEL - 1}} "
-    return _wrapped(text, width=width, first=first, others=" " * len(first))
+    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=" " * len(first), break_on_hyphens=False)
 
 
 def hanging(text: str, *, indent: int, width: int = MAX_WIDTH, hang: int | None = None) -> list[str]:
@@ -111,7 +111,7 @@ def pasteable(label: str, command: str, *, indent: int, width: int = MAX_WIDTH) 
 
 def paragraph(text: str, *, width: int = MAX_WIDTH) -> list[str]:
     """Return the text as wrapped lines."""
-    return _wrapped(visible(text), width=width, first="", others="")
+    return textwrap.wrap(visible(text), width, break_on_hyphens=False)
 
 
 def block(text: str, *, indent: int = 2) -> str:

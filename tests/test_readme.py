@@ -214,6 +214,8 @@ def test_every_other_command_runs(place: Place) -> None:
         "takedowns.txt": "d07.txt\n",
         "ids.txt": "archive/2025-q4.jsonl#5\n",
         "inbox/empty.txt": "",
+        "record.json": '{"total": 3}',
+        "my_models.py": "class Invoice:\n    model_json_schema = staticmethod(lambda: {'type': 'object'})\n",
     }.items():
         path = place.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
