@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import evil_documents as evil
+import evil_files as files
 import evil_ollama
 from evil_servers import COMPLETIONS, MARK, PAGES, Reply
 
@@ -38,6 +39,37 @@ def _attack(name: str, file: str, data: Callable[[], bytes], *reasons: str | Non
     return Attack(name, file, data, reasons, settings)
 
 
+UNREADABLE = (EXPENSIVE, "document_unreadable", "document_empty", "document_too_large")
+_DATA = {"records_field": "data"}
+_FILES = (
+    _attack("mbox_headers", "evil.mbox", files.mailbox_of_headers, EXPENSIVE),
+    _attack("mbox_one_line", "evil.mbox", files.mailbox_of_one_line, *UNREADABLE),
+    _attack("mail_forwarded", "evil.eml", files.forwarded_mail, *UNREADABLE),
+    _attack("msg_circle", "evil.msg", files.looping_msg, *UNREADABLE),
+    _attack("csv_quotes", "evil.csv", files.quoted_table, *UNREADABLE),
+    _attack("json_records_nested", "evil.json", files.records_in_json, "document_unreadable", **_DATA),
+    _attack("json_records_digits", "evil.json", files.digits_in_json, "document_unreadable", **_DATA),
+    _attack("bzip2_bomb", "evil.txt.bz2", files.bzip2_of_zeros, *UNREADABLE),
+    _attack("xz_bomb", "evil.txt.xz", files.xz_of_zeros, *UNREADABLE),
+    _attack("xz_members", "evil.jsonl.xz", files.xz_members, *UNREADABLE, None),
+    _attack("xz_dictionary", "evil.txt.xz", files.xz_of_a_huge_dictionary, *UNREADABLE, None),
+    _attack("gzip_members", "evil.jsonl.gz", files.gzip_members, *UNREADABLE, None),
+    _attack("pdf_forms", "evil.pdf", files.pdf_of_forms, *UNREADABLE),
+    _attack("pdf_circle", "evil.pdf", files.pdf_of_a_circle, *UNREADABLE),
+    _attack("docx_bomb", "evil.docx", files.word_bomb, *UNREADABLE),
+    _attack("docx_paragraphs", "evil.docx", files.word_of_paragraphs, *UNREADABLE, None),
+    _attack("docx_entities", "evil.docx", files.word_of_entities, *UNREADABLE),
+    _attack("docx_nested", "evil.docx", files.word_nested, *UNREADABLE),
+    _attack("xlsx_strings", "evil.xlsx", files.workbook_of_strings, *UNREADABLE, None),
+    _attack("xlsx_one_string", "evil.xlsx", files.workbook_of_one_string, *UNREADABLE),
+    _attack("xlsx_empty_rows", "evil.xlsx", files.workbook_of_empty_rows, *UNREADABLE, None),
+    _attack("xlsx_columns", "evil.xlsx", files.workbook_of_columns, *UNREADABLE, None),
+    _attack("pptx_one_slide", "evil.pptx", files.slides_of_one_part, *UNREADABLE),
+    _attack("parquet_dictionary", "evil.parquet", files.parquet_of_a_dictionary, *UNREADABLE),
+    _attack("parquet_equal_rows", "evil.parquet", files.parquet_of_equal_rows, *UNREADABLE),
+    _attack("parquet_page", "evil.parquet", files.parquet_of_a_page, *UNREADABLE),
+    _attack("parquet_lies", "evil.parquet", files.parquet_that_lies, *UNREADABLE, None),
+)
 DOCUMENTS = (
     _attack("html_attributes", "evil.html", evil.attributes_page, EXPENSIVE, None),
     _attack("html_nested", "evil.html", evil.nested_page, EXPENSIVE, "document_empty", None),
@@ -76,6 +108,7 @@ DOCUMENTS = (
         EXPENSIVE,
         include=["good.txt", "*.md"],
     ),
+    *_FILES,
     _attack("json_nested", "evil.json", lambda: b'{"text":' + b"[" * 5_000_000, "document_unreadable"),
 )
 

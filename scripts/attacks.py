@@ -37,7 +37,7 @@ MOST_CPU_S, MOST_MB, GRACE_S = 30.0, 300.0, 2.0
 SLACK_S = 5.0
 """For the end of an interpreter on a machine that has other work."""
 
-CPU_S = 4.0
+CPU_S = 2.0
 """input.limits.cpu_s of the attacks: the default of 20 s would only make the suite longer."""
 
 LAUNCHER = """

@@ -1,0 +1,276 @@
+"""More documents that cost much more than they weigh: mailboxes, packed files, PDF pages, office files, tables."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import struct
+import zipfile
+from collections.abc import Iterable, Mapping
+from itertools import chain, pairwise, repeat
+
+FULL = 9_000_000
+"""Bytes of a document just within what is read."""
+
+_DOCX = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+_XLSX = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+_PPTX = "http://schemas.openxmlformats.org/presentationml/2006/main"
+_DRAWING = "http://schemas.openxmlformats.org/drawingml/2006/main"
+_RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+_PACKAGE = "http://schemas.openxmlformats.org/package/2006/relationships"
+
+
+def mailbox_of_headers(messages: int = 3, chars: int = 200_000) -> bytes:
+    """A mailbox whose messages have a parameter that is parsed in quadratic time."""
+    message = b'From a@b Thu Jan  1 00:00:00 1970\nContent-Type: text/plain; a="' + b";" * chars + b'"\n\nx\n\n'
+    return message * messages
+
+
+def mailbox_of_one_line(chars: int = FULL) -> bytes:
+    """A mailbox that is one line without an end."""
+    return b"From a@b Thu Jan  1 00:00:00 1970" + b" From " * (chars // 6)
+
+
+def forwarded_mail(depth: int = 20_000) -> bytes:
+    """A message within a message, and so on."""
+    return b"Content-Type: message/rfc822\n\n" * depth + b"Subject: x\n\nx\n"
+
+
+def looping_msg(sectors: int = 20_000) -> bytes:
+    """An Outlook file whose sectors form a circle, in its table and in its directory."""
+    chains = struct.pack("<I", 1) * 128
+    head = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(16) + struct.pack("<HHHHH", 0x3E, 3, 0xFFFE, 9, 6) + bytes(6)
+    head += struct.pack("<IIIIIIIII", 0, 109, 1, 0, 4096, 1, 1, 1, 1) + struct.pack("<I", 0) * 109
+    entry = "Root Entry".encode("utf-16-le").ljust(64, b"\0") + struct.pack("<HBB", 22, 5, 1)
+    entry += struct.pack("<III", 1, 1, 1) + bytes(36) + struct.pack("<IQ", 1, 1 << 40)
+    return head + chains + entry.ljust(512, b"\0") * sectors
+
+
+def quoted_table(quotes: int = FULL) -> bytes:
+    """A CSV file that is one cell of quotes, which never ends."""
+    return b'text,title\n"' + b'a"b,' * (quotes // 4)
+
+
+def records_in_json(depth: int = 4_000_000) -> bytes:
+    """A JSON file whose list of documents begins with lists in lists."""
+    return b'{"data":[{"text":"x","a":' + b"[" * depth
+
+
+def digits_in_json(digits: int = 5_000_000) -> bytes:
+    """A JSON file with a document whose number is parsed in quadratic time."""
+    return b'{"data":[{"text":"x","a":' + b"9" * digits + b"}]}"
+
+
+def bzip2_of_zeros(unpacked_bytes: int = 500_000_000) -> bytes:
+    """A bzip2 file of one letter, over and over."""
+    block = bz2.compress(b"a" * 20_000_000)
+    return block * (unpacked_bytes // 20_000_000)
+
+
+def xz_members(members: int = 200_000) -> bytes:
+    """An xz file of a great many empty members."""
+    return lzma.compress(b"") * members
+
+
+def xz_of_zeros(unpacked_bytes: int = 1_000_000_000) -> bytes:
+    """An xz file of one letter, over and over."""
+    return lzma.compress(b"a" * 50_000_000, preset=1) * (unpacked_bytes // 50_000_000)
+
+
+def xz_of_a_huge_dictionary() -> bytes:
+    """An .xz file that needs 1.5 GB for its dictionary, as its header says."""
+    return lzma.compress(b"x" * 100, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1_500_000_000, "mf": lzma.MF_HC3}])
+
+
+def gzip_members(members: int = 400_000) -> bytes:
+    """A gzip file of a great many empty members."""
+    return gzip.compress(b"", mtime=0) * members
+
+
+def pdf_of_forms(levels: int = 30, uses: int = 10) -> bytes:
+    """A PDF whose page shows a form ten times, which shows another one ten times, and so on."""
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Count 1 /Kids [3 0 R] >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 9 9] /Resources << /XObject << /X 5 0 R >> >> /Contents 4 0 R >>",
+        _stream(b"/X Do " * uses),
+    ]
+    for level in range(levels):
+        inner = f"/Resources << /XObject << /X {min(level + 6, levels + 4)} 0 R >> >>"
+        objects.append(_stream(b"/X Do " * uses, f"/Type /XObject /Subtype /Form /BBox [0 0 9 9] {inner}"))
+    return _pdf(objects)
+
+
+def pdf_of_a_circle(kids: int = 2000) -> bytes:
+    """A PDF whose page tree leads back to itself, many times."""
+    tree = b"<< /Type /Pages /Count 1000000000 /Parent 2 0 R /Kids [" + b"2 0 R " * kids + b"] >>"
+    return _pdf([b"<< /Type /Catalog /Pages 2 0 R >>", tree])
+
+
+def _stream(content: bytes, more: str = "") -> bytes:
+    return f"<< {more} /Length {len(content)} >>\nstream\n".encode() + content + b"\nendstream"
+
+
+def _pdf(objects: list[bytes]) -> bytes:
+    out, places = b"%PDF-1.4\n", []
+    for number, body in enumerate(objects, 1):
+        places.append(len(out))
+        out += b"%d 0 obj\n" % number + body + b"\nendobj\n"
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    head = b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
+    return (
+        out
+        + head
+        + table
+        + b"trailer << /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n"
+        % (
+            len(objects) + 1,
+            len(out),
+        )
+    )
+
+
+def _office(main: str, parts: Mapping[str, Iterable[bytes]]) -> bytes:
+    """An office file of these parts, each in pieces."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, pieces in {"_rels/.rels": [_relations([("officeDocument", main)])], **parts}.items():
+            with archive.open(name, "w") as file:
+                for piece in pieces:
+                    file.write(piece)
+    return out.getvalue()
+
+
+def _relations(targets: list[tuple[str, str]]) -> bytes:
+    each = "".join(
+        f'<Relationship Id="rId{number}" Type="{_RELATIONS}/{kind}" Target="{target}"/>'
+        for number, (kind, target) in enumerate(targets, 1)
+    )
+    return f'<Relationships xmlns="{_PACKAGE}">{each}</Relationships>'.encode()
+
+
+def _word(body: Iterable[bytes], before: bytes = b"") -> bytes:
+    root = before + f'<w:document xmlns:w="{_DOCX}"><w:body>'.encode()
+    return _office("word/document.xml", {"word/document.xml": chain([root], body, [b"</w:body></w:document>"])})
+
+
+_PARAGRAPH = b"<w:p><w:r><w:t>a</w:t></w:r></w:p>"
+
+
+def word_bomb(unpacked_bytes: int = 800_000_000) -> bytes:
+    """A Word file with one text of hundreds of megabytes."""
+    text = repeat(b"a" * 1_000_000, unpacked_bytes // 1_000_000)
+    return _word(chain([b"<w:p><w:r><w:t>"], text, [b"</w:t></w:r></w:p>"]))
+
+
+def word_of_paragraphs(paragraphs: int = 2_000_000) -> bytes:
+    """A Word file of a great many tiny paragraphs."""
+    return _word(repeat(_PARAGRAPH * 1000, paragraphs // 1000))
+
+
+def word_of_entities() -> bytes:
+    """A Word file whose XML declares entities that stand for ten others each."""
+    names = "abcdefghij"
+    inner = "".join(f'<!ENTITY {new} "{f"&{old};" * 10}">' for old, new in pairwise(names))
+    doctype = f'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">{inner}]>'.encode()
+    return _word([b"<w:p><w:r><w:t>&j;</w:t></w:r></w:p>"], doctype)
+
+
+def word_nested(depth: int = 300_000) -> bytes:
+    """A Word file of tables in cells of tables."""
+    return _word([b"<w:tbl><w:tr><w:tc>" * depth, _PARAGRAPH, b"</w:tc></w:tr></w:tbl>" * depth])
+
+
+def _workbook(sheet: bytes, strings: bytes = b"") -> bytes:
+    book = f'<workbook xmlns="{_XLSX}" xmlns:r="{_RELATIONS}"><sheets><sheet name="A" r:id="rId1"/></sheets></workbook>'
+    parts = {
+        "xl/workbook.xml": [book.encode()],
+        "xl/_rels/workbook.xml.rels": [_relations([("worksheet", "s.xml"), ("sharedStrings", "t.xml")])],
+        "xl/s.xml": [f'<worksheet xmlns="{_XLSX}"><sheetData>'.encode(), sheet, b"</sheetData></worksheet>"],
+        "xl/t.xml": [f'<sst xmlns="{_XLSX}">'.encode(), strings, b"</sst>"],
+    }
+    return _office("xl/workbook.xml", parts)
+
+
+def workbook_of_strings(strings: int = 3_000_000) -> bytes:
+    """A workbook with a huge table of shared strings, of which one cell uses the last."""
+    cell = b'<row r="1"><c r="A1" t="s"><v>%d</v></c></row>' % (strings - 1)
+    return _workbook(cell, b"<si><t>abc</t></si>" * strings)
+
+
+def workbook_of_one_string(cells: int = 50_000, chars: int = 30_000) -> bytes:
+    """A workbook whose cells all show one long string."""
+    rows = b"".join(b'<row r="%d"><c r="A%d" t="s"><v>0</v></c></row>' % (n, n) for n in range(1, cells + 1))
+    return _workbook(rows, b"<si><t>" + b"a" * chars + b"</t></si>")
+
+
+def workbook_of_empty_rows(rows: int = 1_000_000) -> bytes:
+    """A workbook of a million rows that hold nothing, and of one cell in the last column of the last row."""
+    last = b'<row r="1048576"><c r="XFD1048576"><v>1</v></c></row>'
+    return _workbook(b"".join(b'<row r="%d"/>' % n for n in range(1, rows + 1)) + last)
+
+
+def workbook_of_columns(columns: int = 16_384, rows: int = 60) -> bytes:
+    """A workbook whose rows have a cell in the first and in the last column, and all styles between."""
+    row = b'<row r="%d">' + b"<c/>" * columns + b"<c><v>1</v></c></row>"
+    return _workbook(b"".join(row % n for n in range(1, rows + 1)))
+
+
+def slides_of_one_part(slides: int = 20_000) -> bytes:
+    """A presentation that shows one slide over and over."""
+    ids = "".join(f'<p:sldId id="{256 + n}" r:id="rId1"/>' for n in range(slides))
+    spaces = f'xmlns:p="{_PPTX}" xmlns:r="{_RELATIONS}" xmlns:a="{_DRAWING}"'
+    text = "<a:p><a:r><a:t>a</a:t></a:r></a:p>" * 20_000
+    slide = f"<p:sld {spaces}><p:cSld><p:spTree><p:sp><p:txBody>{text}</p:txBody></p:sp></p:spTree></p:cSld></p:sld>"
+    show = f"<p:presentation {spaces}><p:sldIdLst>{ids}</p:sldIdLst></p:presentation>"
+    parts = {
+        "ppt/presentation.xml": [show.encode()],
+        "ppt/_rels/presentation.xml.rels": [_relations([("slide", "s.xml")])],
+        "ppt/s.xml": [slide.encode()],
+    }
+    return _office("ppt/presentation.xml", parts)
+
+
+def parquet_of_a_dictionary(rows: int = 100_000, chars: int = 5_000_000) -> bytes:
+    """A Parquet file whose rows all hold one long text, which is stored once."""
+    import pyarrow
+
+    text = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * rows, pyarrow.int32()), pyarrow.array(["a" * chars]))
+    return _parquet(pyarrow.table({"text": text}))
+
+
+def parquet_of_equal_rows(rows: int = 20_000_000) -> bytes:
+    """A Parquet file of some kilobytes that holds millions of rows."""
+    import pyarrow
+
+    indices = pyarrow.array(memoryview(bytes(rows)).cast("b"), pyarrow.int8())
+    return _parquet(pyarrow.table({"text": pyarrow.DictionaryArray.from_arrays(indices, pyarrow.array(["a"]))}))
+
+
+def parquet_of_a_page(unpacked_bytes: int = 60_000_000) -> bytes:
+    """A Parquet file with one text that is much longer than a document may be."""
+    import pyarrow
+
+    return _parquet(pyarrow.table({"text": pyarrow.array(["a" * unpacked_bytes], pyarrow.large_string())}))
+
+
+def parquet_that_lies() -> bytes:
+    """A Parquet file whose numbers of rows and sizes are absurd."""
+    import pyarrow
+
+    data = bytearray(_parquet(pyarrow.table({"text": ["a" * 50] * 100, "title": ["b"] * 100})))
+    footer = int.from_bytes(data[-8:-4], "little")
+    for at in range(len(data) - 8 - footer, len(data) - 9):
+        if data[at] in (0xC8, 0xC9):  # 100 as a varint in zigzag, and its neighbours: rows and values
+            data[at : at + 2] = b"\xff\x7f"
+    return bytes(data)
+
+
+def _parquet(table: object) -> bytes:
+    import pyarrow.parquet
+
+    out = io.BytesIO()
+    pyarrow.parquet.write_table(table, out, compression="zstd", store_schema=False)
+    return out.getvalue()
