@@ -40,6 +40,7 @@ def _attack(name: str, file: str, data: Callable[[], bytes], *reasons: str | Non
 
 
 UNREADABLE = (EXPENSIVE, "document_unreadable", "document_empty", "document_too_large")
+_FILING = "0000000000-26-000001.txt"
 _DATA = {"records_field": "data"}
 _FILES = (
     _attack("mbox_headers", "evil.mbox", files.mailbox_of_headers, EXPENSIVE),
@@ -66,8 +67,25 @@ _FILES = (
     _attack("xlsx_columns", "evil.xlsx", files.workbook_of_columns, *UNREADABLE, None),
     _attack("pptx_one_slide", "evil.pptx", files.slides_of_one_part, *UNREADABLE),
     _attack("parquet_dictionary", "evil.parquet", files.parquet_of_a_dictionary, *UNREADABLE),
-    _attack("parquet_equal_rows", "evil.parquet", files.parquet_of_equal_rows, *UNREADABLE),
+    _attack(
+        "parquet_equal_rows",
+        "evil.parquet",
+        files.parquet_of_equal_rows,
+        EXPENSIVE,
+        limits={"cpu_s": 2, "unpacked_bytes": 3_000_000},  # what is free by default would only make it longer
+    ),
     _attack("parquet_page", "evil.parquet", files.parquet_of_a_page, *UNREADABLE),
+    _attack("xml_entities", "evil.xml", files.xml_of_entities, *UNREADABLE),
+    _attack("xml_references", "evil.xml", files.xml_of_references, *UNREADABLE),
+    _attack("xml_nested", "evil.xml", files.xml_nested, *UNREADABLE, None),
+    _attack("xml_attributes", "evil.xml", files.xml_of_attributes, *UNREADABLE, None),
+    _attack("feed_open_tags", "evil.rss", files.feed_of_open_tags, *UNREADABLE, None),
+    _attack("warc_lies", "evil.warc", files.archive_that_lies, *UNREADABLE, None),
+    _attack("warc_bomb", "evil.warc", files.archive_of_a_bomb, *UNREADABLE, None),
+    _attack("warc_headers", "evil.warc", files.archive_of_headers, *UNREADABLE, None),
+    _attack("edgar_tags", _FILING, files.filing_of_tags, *UNREADABLE, None),
+    _attack("edgar_documents", _FILING, files.filing_of_documents, *UNREADABLE, None),
+    _attack("edgar_pictures", _FILING, files.filing_of_pictures, *UNREADABLE, None),
     _attack("parquet_lies", "evil.parquet", files.parquet_that_lies, *UNREADABLE, None),
 )
 DOCUMENTS = (

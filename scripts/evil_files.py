@@ -274,3 +274,79 @@ def _parquet(table: object) -> bytes:
     out = io.BytesIO()
     pyarrow.parquet.write_table(table, out, compression="zstd", store_schema=False)
     return out.getvalue()
+
+
+def xml_of_entities() -> bytes:
+    """An XML file whose entities stand for ten others each."""
+    names = "abcdefghij"
+    inner = "".join(f'<!ENTITY {new} "{f"&{old};" * 10}">' for old, new in pairwise(names))
+    return f'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">{inner}]><x><p>&j;</p></x>'.encode()
+
+
+def xml_of_references(references: int = 100_000, chars: int = 80_000) -> bytes:
+    """An XML file that refers to one long entity over and over."""
+    return f'<!DOCTYPE x [<!ENTITY a "{"a" * chars}">]><x>'.encode() + b"&a;" * references + b"</x>"
+
+
+def xml_nested(depth: int = 1_000_000) -> bytes:
+    """An XML file of elements in elements, which is not well-formed: a lenient parser reads it, too."""
+    return b"<x>" + b"<a>" * depth + b"x & y" + b"</a>" * depth + b"</x>"
+
+
+def xml_of_attributes(attributes: int = 600_000) -> bytes:
+    """An XML file with one tag that has a great many attributes."""
+    return b"<x><p " + b" ".join(b'a%d="1"' % n for n in range(attributes)) + b">x</p></x>"
+
+
+def feed_of_open_tags(tags: int = 2_000_000) -> bytes:
+    """A feed with an item that opens tags, and marks of comments that never end."""
+    return b'<rss version="2.0"><channel><item><title>x</title><description>' + b"<!-<" * tags
+
+
+def archive_that_lies(records: int = 5000) -> bytes:
+    """A web archive whose records say that they are longer than any file, or negative, or of thousands of digits."""
+    lengths = [b"9" * 30, b"-5", b"9" * 4500, b"1", b"18446744073709551616"]
+    head = b"WARC/1.1\r\nWARC-Type: response\r\nWARC-Target-URI: http://a/\r\nContent-Type: application/http\r\n"
+    page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 99999999999\r\n\r\n<p>x</p>\r\n\r\n"
+    return b"".join(head + b"Content-Length: " + lengths[n % 5] + b"\r\n\r\n" + page for n in range(records))
+
+
+def archive_of_a_bomb(unpacked_bytes: int = 500_000_000) -> bytes:
+    """A web archive with a page that is packed twice."""
+    inner = gzip.compress(b"<p>a</p>" * 1_000_000, 1) * (unpacked_bytes // 8_000_000)
+    page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip, gzip\r\n\r\n" + gzip.compress(
+        inner, 1
+    )
+    head = b"WARC/1.1\r\nWARC-Type: response\r\nWARC-Target-URI: http://a/\r\nContent-Type: application/http\r\n"
+    return head + b"Content-Length: %d\r\n\r\n" % len(page) + page + b"\r\n\r\n"
+
+
+def archive_of_headers(headers: int = 400_000) -> bytes:
+    """A web archive with a record of a great many headers, and a response of a great many chunks."""
+    head = b"WARC/1.1\r\nWARC-Type: response\r\nContent-Type: application/http\r\n" + b"X-A: a\r\n" * headers
+    page = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/html\r\n\r\n" + b"1;a\r\nx\r\n" * headers
+    )
+    return head + b"Content-Length: %d\r\n\r\n" % len(page) + page + b"\r\n\r\n"
+
+
+_SUBMISSION = b"<SEC-DOCUMENT>0000000000-26-000001.txt : 20260101\n<SEC-HEADER>\nFORM TYPE: 8-K\n"
+
+
+def filing_of_tags(tags: int = 700_000) -> bytes:
+    """A filing to EDGAR with millions of tags in its header, and an unclosed document full of them."""
+    head = _SUBMISSION + b"<A>x\n" * tags + b"</SEC-HEADER>\n"
+    return head + b"<DOCUMENT>\n<TYPE>8-K\n<SEQUENCE>1\n<TEXT>\n" + b"<TEXT>\n" * tags
+
+
+def filing_of_documents(documents: int = 300) -> bytes:
+    """A filing whose documents are pages of a great many attributes, each within what a document may cost."""
+    page = b"<html><body><p " + b" ".join(b"a%d=1" % n for n in range(2000)) + b">x</p></body></html>"
+    each = b"<DOCUMENT>\n<TYPE>EX-1\n<FILENAME>a.htm\n<TEXT>\n" + page + b"\n</TEXT>\n</DOCUMENT>\n"
+    return _SUBMISSION + b"</SEC-HEADER>\n" + each * documents
+
+
+def filing_of_pictures(lines: int = 140_000) -> bytes:
+    """A filing whose text begins uuencoded parts and ends none."""
+    part = b"begin 644 a.jpg\n" + b"M" + b"#" * 60 + b"\n"
+    return _SUBMISSION + b"</SEC-HEADER>\n<DOCUMENT>\n<TYPE>GRAPHIC\n<TEXT>\n" + part * (lines // 2) + b"x\n"

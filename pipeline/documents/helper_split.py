@@ -14,11 +14,15 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import IO, Any, BinaryIO
 
+from pipeline.documents.budget import UnpackedBudget
 from pipeline.documents.containers import Container, Piece, too_large
 from pipeline.documents.helper_messages import read_message, write_message
 from pipeline.documents.helper_pool import SPLITTERS, crashed, failed, over_cpu
 from pipeline.documents.zip_member import read_exactly
 from pipeline.errors import DocumentError
+
+ROW_BYTES = 512
+"""What a row counts beside its own bytes: a column of equal values may hold millions of rows in some kilobytes."""
 
 Rows = Iterator[tuple[bytes, tuple[str, ...]]]
 
@@ -26,10 +30,12 @@ Rows = Iterator[tuple[bytes, tuple[str, ...]]]
 def split_by_helper(stream: BinaryIO, container: Container) -> Iterator[Piece]:
     """Yield the documents of a file in its format; at most one of them and the bytes of one request are held."""
     source = _seekable(stream, container.limit_bytes)
+    size = source.seek(0, io.SEEK_END)
+    budget = UnpackedBudget(size, container.limits)
     request = {
         "format": container.format,
         "split": {
-            "size": source.seek(0, io.SEEK_END),
+            "size": size,
             "text_field": container.text_field,
             "id_field": container.id_field,
         },
@@ -47,6 +53,7 @@ def split_by_helper(stream: BinaryIO, container: Container) -> Iterator[Piece]:
                 helper.send({}, _bytes_at(source, *header["read"]))
             elif "notes" in header:
                 number += 1
+                budget.add(len(data) + ROW_BYTES)
                 yield _piece(number, data, tuple(header["notes"]), limit_bytes=container.limit_bytes)
             elif "end" in header:
                 alive = not header["last"]

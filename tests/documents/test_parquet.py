@@ -169,6 +169,18 @@ def test_a_page_that_unpacks_to_much_more_fails_the_file(tmp_path: Path) -> None
     assert [document.text for document in read(tmp_path / "b.parquet", saved(pa.table({"text": ["next"]})))] == ["next"]
 
 
+def test_a_small_file_of_millions_of_rows_fails_after_some_of_them(tmp_path: Path) -> None:
+    """A column of equal values takes a few bytes, whatever the number of its rows."""
+    table = pa.table({"text": pa.DictionaryArray.from_arrays(pa.array([0] * 30_000, pa.int8()), pa.array(["a"]))})
+    bomb = saved(table)
+    assert len(bomb) < 2000
+    limits = {"unpacked_bytes": 1_000_000}
+    found = entries(tmp_path / "a.parquet", bomb, limits=limits)
+    assert 1000 < len(found) < 3000
+    assert found[0].read() == b'{"text":"a"}'
+    assert reason(found[-1])[0] == "document_too_expensive"
+
+
 def test_a_helper_splits_one_file_after_the_other(tmp_path: Path) -> None:
     """Its start takes longer than most files."""
     for number in range(3):
