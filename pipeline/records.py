@@ -5,13 +5,13 @@ Plain frozen data; it must not do I/O.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, NamedTuple, TypeVar
 
 from pipeline.errors import PipelineError, Stage, is_retryable
+from pipeline.evidence import Evidence
 
 RECORD_VERSION = 1
 
@@ -66,7 +66,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Document:
-    """The text of an entry, its metadata, and notes on the decoding."""
+    """The text of an entry, its metadata, and notes on the decoding. `pages`: where each page of a PDF begins."""
 
     id: str
     uri: str
@@ -74,6 +74,7 @@ class Document:
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    pages: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,7 @@ class Stamp:
 class Result:
     """A line of results. `version` is the entry's; `history`: the last requests before the one that was answered.
 
+    `text_sha256` is of the document's text; it and `evidence` are None in records of versions that had neither.
     `question_sha256`: a digest of the prompt's text and metadata (run/copies.py); None for a prompt with $id or $uri.
     """
 
@@ -183,6 +185,8 @@ class Result:
     context_length: int | None
     document_chars: int
     metadata: Mapping[str, Any]
+    text_sha256: str | None = field(default=None, kw_only=True)
+    evidence: tuple[Evidence, ...] | None = field(default=None, kw_only=True)
     latency_s: float
     finished_at: str
     version: str | None = None
@@ -272,29 +276,3 @@ def changed(record: R, **values: Any) -> R:
     copy = object.__new__(type(record))
     copy.__dict__.update(record.__dict__ | values)
     return copy
-
-
-def to_line(record: Result | Failure, stamp: Stamp) -> bytes:
-    """Return the record as one line of UTF-8 JSON with its LF; ValueError on NaN or Infinity."""
-    return (_ENCODER.encode({"v": RECORD_VERSION, **record.__dict__, **_plain(stamp)}) + "\n").encode("utf-8")
-
-
-def redacted(record: Result | Failure, redact: Callable[[Any], Any], *, own: Callable[[Any], Any]) -> Result | Failure:
-    """Return the record with `redact` applied to all text of servers, `own` to that of documents, but not `output`."""
-    history = tuple(replace(step, error=redact(step.error)) for step in record.history)
-    if isinstance(record, Result):
-        model = ModelMetadata(*(redact(value) for value in _plain(record.model).values()))
-        same = {"notes": redact(record.notes), "metadata": own(record.metadata), "history": history}
-        return changed(record, model=model, **same)
-    message, raw, error = (redact(record.message), redact(record.raw), redact(record.error))
-    return changed(record, error=error, message=message, raw=raw, history=history, notes=redact(record.notes))
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    """Return a part of a record as a mapping for JSON; TypeError for anything else."""
-    if isinstance(value, (ModelMetadata, Usage, Try, Stamp)):
-        return {name: getattr(value, name) for name in value.__slots__}
-    raise TypeError(f"{type(value).__name__} is no part of a record")
-
-
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)

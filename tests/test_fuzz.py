@@ -29,7 +29,8 @@ from pipeline.config.loading import describe, load_config
 from pipeline.documents import FORMATS, ListingCounts, break_special_tokens, decode, load_entries
 from pipeline.documents.compression import COMPRESSIONS
 from pipeline.errors import REASKED, ConfigError, DocumentError
-from pipeline.records import Document, ModelMetadata, Result, Stamp, Usage, to_line
+from pipeline.record_lines import to_line
+from pipeline.records import Document, ModelMetadata, Result, Stamp, Usage
 
 BOUND_S = 1.0
 fuzz = settings(

@@ -29,13 +29,17 @@ _FENCE_LINE = re.compile(r"^[ \t]*```[^`\n]*$", re.MULTILINE)
 
 
 class AnswerError(Exception):
-    """The text is not an answer: `reason` and `stage` as in an error record, `message` without any of the text."""
+    """The text is not an answer: `reason` and `stage` as in an error record, `message` without any of the text.
 
-    def __init__(self, reason: str, message: str, *, stage: Stage = "parse") -> None:
+    `hint`: sentences of the document, for the model's next try and for nothing else.
+    """
+
+    def __init__(self, reason: str, message: str, *, stage: Stage = "parse", hint: str = "") -> None:
         super().__init__(message)
         self.reason = reason
         self.stage = stage
         self.message = message
+        self.hint = hint
 
 
 def read(text: str, *, repair: str) -> tuple[Any, bool]:

@@ -68,11 +68,12 @@ class CompiledSchema:
         return Violation(path_of(worst.absolute_path, names=self.names), message, extra)
 
     def quotes(self, value: Any) -> list[tuple[str, str]]:
+        """Return (place, text) of each string that must be a quote from the document, for a message."""
+        return [(path_of(place, names=self.names), text) for place, text in self.quoted(value)]
+
+    def quoted(self, value: Any) -> list[tuple[Place, str]]:
         """Return (place, text) of each string that must be a quote from the document, without duplicates."""
-        if not self.has_quotes:
-            return []
-        quotes = dict.fromkeys(_quoted(self, self.schema, value=value, place=()))
-        return [(path_of(place, names=self.names), text) for place, text in quotes]
+        return list(dict.fromkeys(_quoted(self, self.schema, value=value, place=()))) if self.has_quotes else []
 
 
 def compile_schema(schema: Mapping[str, Any], *, where: str) -> CompiledSchema:

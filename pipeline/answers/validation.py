@@ -6,13 +6,17 @@ It must not accept a truncated answer, and its messages must not quote the model
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.answers.json_parsing import AnswerError, read
+from pipeline.answers.nearest_sentence import nearest_sentences
 from pipeline.answers.quote_differences import QuoteDifferences
 from pipeline.answers.schema import CompiledSchema
+from pipeline.answers.violations import path_of
+from pipeline.evidence import Evidence, json_pointer, page_of, page_starts
+from pipeline.long import QuotePlace, Span, find_quotes, is_blank, joined
 
 _QUOTED_CHARS = 2000
 _SHOWN_PLACES = 5
@@ -23,11 +27,12 @@ _MAYBE_SURROGATE = re.compile(r"[\ud800-\udfff]|\\u[dD][89a-fA-F]")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A parsed answer; `repaired`: the text was not valid JSON."""
+    """A parsed answer; `repaired`: the text was not valid JSON. `evidence`: where its quotes are in the document."""
 
     value: Any
     repaired: bool = False
     notes: tuple[str, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
 
 
 def parse(text: str, *, repair: str = "basic") -> Answer:
@@ -42,33 +47,53 @@ def parse(text: str, *, repair: str = "basic") -> Answer:
     return Answer(clean, repaired, () if clean == value else ("surrogates_scrubbed",))
 
 
-def judge(text: str, schema: CompiledSchema, *, document_text: str, shown: str = "", repair: str = "basic") -> Answer:
+def judge(
+    text: str,
+    schema: CompiledSchema,
+    *,
+    document_text: str,
+    spans: Sequence[Span] | None = None,
+    shown: str = "",
+    pages: Sequence[int] = (),
+    repair: str = "basic",
+) -> Answer:
     """Return the answer, valid against the schema and with its quotes found in the document; else AnswerError.
 
-    `shown`: the document as the model saw it, where that differs; a quote may also be copied from there.
+    `spans`: the parts of the document that the model saw; None: all. `shown`: these parts as it saw them, where that
+    differs; a quote may also be copied from there. `pages`: where the document's pages begin.
     """
     answer = parse(text, repair=repair)
     violation = schema.violation(answer.value)
     if violation is not None:
         raise AnswerError("schema_invalid", f"{violation.path}: {violation.message}", stage="validate")
-    quotes = schema.quotes(answer.value)
-    document = _folded(document_text) if quotes else ""
-    missing = [path for path, quote in quotes if _folded(quote) not in document]
-    if missing and shown:
-        seen = _folded(shown)
-        missing = [path for path, quote in quotes if path in missing and _folded(quote) not in seen]
+    if not (quotes := schema.quoted(answer.value)):
+        return answer
+    places = find_quotes([quote for _, quote in quotes], document_text, spans=spans, shown=shown)
+    pairs = list(zip(quotes, places, strict=True))
+    missing = [(path_of(steps, names=schema.names), quote) for (steps, quote), place in pairs if place is None]
+    missing = [(path, quote) for path, quote in missing if not is_blank(quote)]
     if missing:
-        message = _not_found(missing, dict(quotes), document_text)
-        raise AnswerError("not_grounded", message, stage="validate")
-    return answer
+        seen = document_text if spans is None else joined(document_text, spans)
+        hint = nearest_sentences([quote for _, quote in missing], shown or seen)
+        raise AnswerError("not_grounded", _not_found(missing, seen), stage="validate", hint=hint)
+    starts = page_starts(document_text, pages)
+    evidence = (_evidence(json_pointer(steps), place, starts) for (steps, _), place in pairs if place is not None)
+    return replace(answer, evidence=tuple(evidence))
 
 
-def _not_found(missing: list[str], quotes: Mapping[str, str], document_text: str) -> str:
+def _evidence(path: str, place: QuotePlace, starts: Sequence[int]) -> Evidence:
+    found = Evidence(path=path, start=place.start, end=place.end, match=place.match, count=place.count)
+    if starts:
+        found["page"] = page_of(place.start, starts)
+    return found
+
+
+def _not_found(missing: list[tuple[str, str]], seen: str) -> str:
     """Return the message about quotes that were not found, with the small differences that explain it."""
     shown = missing[:_SHOWN_PLACES]
-    places = ", ".join(shown) + (", …" if len(missing) > _SHOWN_PLACES else "")
-    differences = QuoteDifferences(document_text)
-    named = [(path, name) for path in shown if (name := differences.name(quotes[path])) is not None]
+    places = ", ".join(path for path, _ in shown) + (", …" if len(missing) > _SHOWN_PLACES else "")
+    differences = QuoteDifferences(seen)
+    named = [(path, name) for path, quote in shown if (name := differences.name(quote)) is not None]
     told = "".join(f"; {'it' if len(missing) == 1 else path} differs only in {name}" for path, name in named)
     return f"{places}: quote not found in the document{told}"
 
@@ -80,7 +105,7 @@ def complaint(error: AnswerError) -> str:
     if error.reason == "not_grounded":
         return (
             f"A quotation was not found: {error.message}. Give the whole JSON object again, and copy every quotation "
-            "from the document word for word."
+            f"from the document word for word.{error.hint}"
         )
     return f"It is not valid JSON: {error.message}. Give one complete JSON object and nothing else."
 
@@ -100,10 +125,6 @@ def looks_like_loop(text: str) -> bool:
         return True
     tail = text[-400:]
     return len(tail) == 400 and any(tail[period:] == tail[:-period] for period in range(1, 65))
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _scrubbed(value: Any) -> Any:

@@ -93,4 +93,5 @@ def decode(
         decoded = POOL.decode(form.name, data, text_field=text_field, limits=limits)
     else:
         decoded = form.decode(data, text_field)
-    return Document(entry.id, entry.uri, digest, decoded.text, decoded.metadata, (*earlier, *decoded.notes))
+    notes = (*earlier, *decoded.notes)
+    return Document(entry.id, entry.uri, digest, decoded.text, decoded.metadata, notes, decoded.pages)

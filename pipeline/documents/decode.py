@@ -31,11 +31,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The text, metadata and notes of a document, without its id."""
+    """The text, metadata and notes of a document, without its id; `pages`: where each page begins in the text."""
 
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    pages: tuple[int, ...] = ()
 
 
 def decode_text(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a text has no fields)
@@ -80,7 +81,7 @@ def missing_field(text_field: str, present: Sequence[str], *, names: str) -> str
     return f"field {text_field!r} is missing: set `input.text_field` to the field that holds the text; {there}"
 
 
-def finished(text: str, metadata: dict[str, Any], *, notes: tuple[str, ...]) -> Decoded:
+def finished(text: str, metadata: dict[str, Any], *, notes: tuple[str, ...], pages: tuple[int, ...] = ()) -> Decoded:
     """Return the document without lone surrogates, which no server accepts; DocumentError when it is empty."""
     if not _VISIBLE.search(text):
         raise DocumentError("document_empty", "the document holds no text")
@@ -88,7 +89,7 @@ def finished(text: str, metadata: dict[str, Any], *, notes: tuple[str, ...]) -> 
     clean_metadata = _scrub_all(metadata)
     if (clean_text, clean_metadata) != (text, metadata):
         notes = (*notes, "surrogates_scrubbed")
-    return Decoded(clean_text, clean_metadata, notes)
+    return Decoded(clean_text, clean_metadata, notes, pages)
 
 
 def _is_small(value: Any) -> bool:

@@ -59,7 +59,12 @@ def _decode(form: Format, request: dict[str, Any], data: bytes) -> dict[str, Any
     def work() -> dict[str, Any]:
         _limit(request["cpu_s"], request["memory_mb"])
         decoded: Decoded = form.decode(data, request["text_field"])
-        return {"text": decoded.text, "metadata": dict(decoded.metadata), "notes": decoded.notes}
+        return {
+            "text": decoded.text,
+            "metadata": dict(decoded.metadata),
+            "notes": decoded.notes,
+            "pages": decoded.pages,
+        }
 
     return _reply(work)
 

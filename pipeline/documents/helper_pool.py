@@ -184,7 +184,7 @@ class HelperPool:
 
 def _decoded(reply: dict[str, Any], limits: InputLimits) -> Decoded:
     if "text" in reply:
-        return Decoded(reply["text"], reply["metadata"], tuple(reply["notes"]))
+        return Decoded(reply["text"], reply["metadata"], tuple(reply["notes"]), tuple(reply["pages"]))
     raise failed(reply, limits)
 
 

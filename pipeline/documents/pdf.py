@@ -26,6 +26,7 @@ FAILED_SHARE = 0.3
 
 _OCR = "add a text layer by OCR, for example with `ocrmypdf in.pdf out.pdf`"
 _DATE = re.compile(r"D:(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?(Z|[+-]\d\d)?'?(\d\d)?")
+_BETWEEN_PAGES = "\n\n"
 _HYPHEN_AT_LINE_END = "\ufffe"  # PDFium's sign for it
 
 
@@ -48,7 +49,7 @@ def decode_pdf(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a PDF 
         raise _broken(cause) from cause
     except MISHAPS as cause:
         raise _broken(cause) from cause
-    text = "\n\n".join(page for page in pages if page)
+    text = _BETWEEN_PAGES.join(page for page in pages if page)
     if not text:
         raise DocumentError("document_empty", f"the PDF has no text layer on its {len(pages)} pages: {_OCR}")
     share = implausible_share(text)
@@ -58,7 +59,7 @@ def decode_pdf(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a PDF 
     without = pages.count("")
     notes += [f"pages_without_text:{without}"] if without else []
     notes += ["low_text_quality"] if share >= NOTED_SHARE else []
-    return finished(text, metadata, notes=tuple(dict.fromkeys(notes)))
+    return finished(text, metadata, notes=tuple(dict.fromkeys(notes)), pages=_starts(pages))
 
 
 def _broken(cause: Exception) -> DocumentError:
@@ -84,6 +85,16 @@ def _pages(document: PdfDocument) -> tuple[list[str], list[str]]:
         if chars > MAX_CHARS:
             raise DocumentError("document_too_large", f"the PDF holds more than {MAX_CHARS} characters")
     return pages, notes
+
+
+def _starts(pages: list[str]) -> tuple[int, ...]:
+    """Return where each page begins in the text; one without text where the next one with text does."""
+    starts: list[int] = []
+    start = 0
+    for page in pages:
+        starts.append(start)
+        start += len(page) + len(_BETWEEN_PAGES) if page else 0
+    return tuple(starts)
 
 
 def _page_text(page: PdfPage) -> str:

@@ -67,6 +67,11 @@ def find_quotes(
     return places
 
 
+def is_blank(quote: str) -> bool:
+    """Return True for a quote of nothing that a reader sees: it has no place, and claims nothing."""
+    return not quote.strip() or not folded(quote)
+
+
 def joined(text: str, spans: Sequence[Span]) -> str:
     """Return the parts of a text with GAP between them."""
     return text if list(spans) == [(0, len(text))] else GAP.join(text[start:end] for start, end in spans)
@@ -83,7 +88,7 @@ class _Parts:
 
     def find(self, quote: str, number: int) -> list[QuotePlace]:
         """Return the first `number` places of a quote, each with the count of all; empty when there is none."""
-        if not quote.strip():
+        if is_blank(quote):
             return []
         if places := self._seen.exact(quote, number) or self._seen.folded(quote, number):
             return list(map(self._in_text, places))

@@ -30,7 +30,8 @@ from pipeline.output.patient import PatientBackend
 from pipeline.output.record_keys import key_of_outcome
 from pipeline.output.remote import RemoteBackend
 from pipeline.output.runs import read_runs, write_run
-from pipeline.records import Failure, Result, Stamp, redacted, to_line
+from pipeline.record_lines import redacted, to_line
+from pipeline.records import Failure, Result, Stamp
 from pipeline.shards import WHOLE, Shard
 from pipeline.stores import REMOTE_SCHEMES, RemoteStore, is_remote, lacks_slashes, service_of
 

@@ -216,6 +216,8 @@ def _result(line: Mapping[str, Any], document_id: str, own: Mapping[str, Any]) -
         context_length=line["context_length"],
         document_chars=line["document_chars"],
         metadata=own["metadata"],
+        text_sha256=line.get("text_sha256"),
+        evidence=None if line.get("evidence") is None else tuple(line["evidence"]),
         latency_s=0.0,
         finished_at=utc_now(),
         question_sha256=own["question_sha256"],

@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError
 from pipeline.output.columns import ColumnType, ListOf, Struct, column_type, in_column
 
 _ROWS = 2000
-_TEXTS = ("id", "uri", "sha256", "agent", "variant", "fingerprint", "run_id", "shard", "version")
+_TEXTS = ("id", "uri", "sha256", "agent", "variant", "fingerprint", "run_id", "shard", "version", "text_sha256")
 _NUMBERS = ("attempts", "reasks", "context_length", "document_chars", "run")
 _MODEL = ("provider", "name", "endpoint", "digest")
 _USAGE = ("prompt_tokens", "completion_tokens")
@@ -78,6 +78,7 @@ def _schema(pyarrow: Any, output: ColumnType) -> Any:
         "output": _arrow(pyarrow, output),
         "misfits": pyarrow.list_(pyarrow.string()),
         "metadata": pyarrow.string(),
+        "evidence": pyarrow.string(),
         **{f"model_{name}": pyarrow.string() for name in _MODEL},
         **dict.fromkeys((*_NUMBERS, *_USAGE), pyarrow.int64()),
         "repaired": pyarrow.bool_(),
@@ -102,11 +103,13 @@ def _row(record: Mapping[str, Any], output: ColumnType) -> dict[str, Any]:
     misfits: list[str] = []
     model = record.get("model") or {}
     usage = record.get("usage") or {}
+    evidence = record.get("evidence")
     return {
         **{name: record.get(name) for name in (*_TEXTS, *_NUMBERS, "repaired", "notes", "latency_s")},
         "output": in_column(record.get("output"), output, misfits),
         "misfits": list(dict.fromkeys(misfits)),
         "metadata": json.dumps(record.get("metadata"), ensure_ascii=False),
+        "evidence": None if evidence is None else json.dumps(evidence, ensure_ascii=False),
         **{f"model_{name}": model.get(name) for name in _MODEL},
         **{name: usage.get(name) for name in _USAGE},
         "finished_at": datetime.fromisoformat(record["finished_at"].replace("Z", "+00:00")),

@@ -1,6 +1,6 @@
 """The fields of a record's line that the index needs, extracted without parsing the whole line where that is safe.
 
-It must not accept a truncated line: a recent line, or one not in the layout of records.to_line, is parsed in full.
+It must not accept a truncated line: a recent line, or one not in the layout of record_lines.to_line, is parsed in full.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KINDS: tuple[Kind, Kind] = ("results", "errors")
 
 _TEXT_OR_NULL = (str, type(None))
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# records.to_line writes a result's keys in this order, and the last ones in the order of _END
+# record_lines.to_line writes a result's keys in this order, and the last ones in the order of _END
 _KEYS = ["id", "uri", "sha256", "agent", "variant", "fingerprint"]
 _BETWEEN = ["{", f":{RECORD_VERSION},", *[":", ","] * 5, ":"]
 _START = f'{{"v":{RECORD_VERSION},"id":'

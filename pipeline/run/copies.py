@@ -27,14 +27,15 @@ _UNIQUE = {"id", "uri"}
 def question_sha256(document: Document, template: str) -> str | None:
     """Return the digest of what a prompt takes from a document; None when no other document can be asked the same.
 
-    The notes of the decoding are part of it, as the record of a copy has them from its original.
+    The notes of the decoding and the pages are part of it, as the record of a copy has them from its original.
     """
     names = _names(template)
     if not names.isdisjoint(_UNIQUE):
         return None
     values = sorted(named_values(template, document).items()) if names else []
     # JSON holds no NUL, so no two documents have the same bytes by a different division
-    head = json.dumps([document.notes, values], ensure_ascii=True)
+    pages = [document.pages] if document.pages else []
+    head = json.dumps([document.notes, values, *pages], ensure_ascii=True)
     return sha256(f"{head}\0{document.text}".encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Protocol
 
+from pipeline.answers import Answer
 from pipeline.config.redaction import SECRETS
 from pipeline.errors import Stage
 from pipeline.llm.provider import AskResult, ExtractionRequest
@@ -41,10 +43,8 @@ class DocumentState:
     question_sha256: str | None = None
 
 
-def result_of(
-    state: DocumentState, document: Document, *, output: object, repaired: bool, now: Callable[[], str]
-) -> Result:
-    """Return the result that the last attempt's answer makes."""
+def result_of(state: DocumentState, document: Document, *, answer: Answer, text: str, now: Callable[[], str]) -> Result:
+    """Return the result that the last attempt's answer makes. `text`: the document's own, which evidence refers to."""
     answered, resolved = state.attempts[-1], state.asking.resolved
     return Result(
         id=state.entry.id,
@@ -53,16 +53,18 @@ def result_of(
         agent=resolved.agent,
         variant=resolved.variant,
         fingerprint=state.asking.fingerprint,
-        output=output,
+        output=answer.value,
         model=answered.model,
         attempts=requests_sent(state.attempts, state.entry.before),
         reasks=state.reasks,
-        repaired=repaired,
+        repaired=answer.repaired,
         notes=state.notes,
         usage=usage(state.attempts, state.entry.before),
         context_length=answered.context_length,
         document_chars=len(document.text),
         metadata=document.metadata,
+        text_sha256=sha256(text.encode("utf-8")).hexdigest(),
+        evidence=answer.evidence,
         latency_s=round(sum(attempt.latency_s for attempt in state.attempts), 3),
         finished_at=now(),
         version=state.entry.version,

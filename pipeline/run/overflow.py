@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from pipeline.long import Span, joined
 from pipeline.records import ExtractionAttempt
 
 KEPT = 0.75
@@ -13,8 +14,6 @@ MARGIN = 0.97
 MOST_CHARS_PER_TOKEN = 6
 """No prose has more; what is longer than that cannot fit, even where a server does not tell how long a prompt was."""
 GAP = "\n[…]\n"
-_NO_TEXT = "\ud800"
-"""Half a character, which no answer can hold: it is scrubbed there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +32,18 @@ class Kept:
     @property
     def shown(self) -> str:
         """What the model sees."""
-        return self._joined(GAP)
+        return GAP.join(self.text[start:end] for start, end in self.spans)
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """Where these parts are in the text: quotes must stand in one of them, and never across the gap."""
+        size = len(self.text)
+        return ((0, self.head), (size - self.tail, size)) if self.tail else ((0, self.head),)
 
     @property
     def quotable(self) -> str:
-        """What quotes must stand in: what the model saw, and never across the gap."""
-        return self._joined(_NO_TEXT)
-
-    def _joined(self, gap: str) -> str:
-        if not self.tail:
-            return self.text[: self.head]
-        return self.text[: self.head] + gap + self.text[len(self.text) - self.tail :]
+        """The parts as quotes are looked for in them."""
+        return joined(self.text, self.spans)
 
 
 def whole(text: str) -> Kept:

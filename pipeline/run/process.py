@@ -156,7 +156,15 @@ def _ask(
         is_broken = "special_tokens_broken" in state.notes
         shown = broken(kept.quotable, resolved, tokens=state.tokens) if is_broken else ""
         try:
-            answer = judge(attempt.raw_text or "", schema, document_text=kept.quotable, shown=shown, repair=plan.repair)
+            answer = judge(
+                attempt.raw_text or "",
+                schema,
+                document_text=kept.text,
+                spans=kept.spans,
+                shown=shown,
+                pages=document.pages,
+                repair=plan.repair,
+            )
             _refuse_secrets(attempt.raw_text or "")
         except AnswerError as problem:
             state.attempts[-1] = changed(attempt, refused=problem.reason)
@@ -167,7 +175,7 @@ def _ask(
             after = reask_prompt("", said, problem)
             continue
         state.notes = (*state.notes, *answer.notes)
-        return result_of(state, document, output=answer.value, repaired=answer.repaired, now=now)
+        return result_of(state, document, answer=answer, text=kept.text, now=now)
 
 
 def _refuse_secrets(text: str) -> None:

@@ -20,7 +20,8 @@ from pipeline.errors import OutputError
 from pipeline.output import scan
 from pipeline.output.index import Index
 from pipeline.output.record_keys import key_of_outcome
-from pipeline.records import Failure, Known, Result, Stamp, to_line
+from pipeline.record_lines import to_line
+from pipeline.records import Failure, Known, Result, Stamp
 from pipeline.shards import Shard
 
 FILES = ["", "-00000-of-00002", "-00001-of-00002"]

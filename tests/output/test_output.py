@@ -22,7 +22,8 @@ from pipeline.output.line_file import LineFile
 from pipeline.output.lines import RECENT_BYTES, last_object, mend
 from pipeline.output.record_files import records_by_run
 from pipeline.output.record_keys import _glance, key_of_outcome
-from pipeline.records import Failure, ModelMetadata, Result, Stamp, Usage, to_line
+from pipeline.record_lines import to_line
+from pipeline.records import Failure, ModelMetadata, Result, Stamp, Usage
 from pipeline.shards import Shard
 
 HERE = Path(__file__).resolve().parents[1]
