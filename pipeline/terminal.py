@@ -10,6 +10,7 @@ import re
 import shlex
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TextIO
 
@@ -154,3 +155,47 @@ def stream_out(lines: Iterable[str]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(cause, BrokenPipeError):
             raise OutputError(f"standard output cannot be written: {cause.strerror or cause}") from cause
+
+
+def bytes_out(data: bytes) -> None:
+    """Write bytes to stdout as they are, with the errors of stream_out."""
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as cause:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(cause, BrokenPipeError):
+            raise OutputError(f"standard output cannot be written: {cause.strerror or cause}") from cause
+
+
+def columns_of(char: str) -> int:
+    """Return how many columns of a terminal a character takes: 2 for a wide one, 0 for one that combines."""
+    if char.isascii():
+        return 1
+    if unicodedata.category(char) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def columns_wrapped(text: str, width: int) -> Iterator[tuple[int, int]]:
+    """Yield start and end of each line of a text that is wrapped at spaces, else between characters.
+
+    A line takes at most `width` columns; what combines with a character stays on its line.
+    """
+    start = space = used = 0
+    for at, char in enumerate(text):
+        wide = columns_of(char)
+        if used + wide > width and at > start:
+            end = space if space > start and char != " " else at
+            yield start, end
+            start = end + (text[end] == " ")
+            if start > at:
+                used = 0
+                continue
+            used = sum(map(columns_of, text[start:at]))
+        if char == " ":
+            space = at
+        used += wide
+    if start < len(text):
+        yield start, len(text)

@@ -31,7 +31,6 @@ DYNAMIC = {
     "linear_regex/__init__.py": "what it leaves to the standard library is plain: test_linear_regex.py",
     "linear_regex/automaton.py": "patterns of one character or position",
     "documents/patterns.py": "globs with one star: test_documents.py",
-    "long/folding.py": "runs of classes of single characters: test_quotes.py, test_repeats_take_linear_time",
     "documents/special_tokens.py": "a choice of the literal names that an agent's prompt uses",
     "long/folding.py": "classes of the characters of one text: test_quotes.py",
     "config/yaml_file.py": "the scalars of a configuration file, which its author writes",

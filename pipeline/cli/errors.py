@@ -128,7 +128,7 @@ def _first_id(found: Mapping[str, Any]) -> str:
 
 def _story(found: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:
     for number, record in enumerate(found["records"]):
-        yield from _record(record, colour=colour, is_current=number == 0, width=width)
+        yield from record_lines(record, colour=colour, is_current=number == 0, width=width)
         if number == 0:
             accepted = "yes: it does not affect the exit code" if found["accepted"] else ""
             yield from labelled("accepted", accepted, indent=2, width=width)
@@ -137,13 +137,14 @@ def _story(found: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[st
         yield ""
 
 
-def _record(record: Mapping[str, Any], *, colour: bool, is_current: bool, width: int) -> Iterator[str]:
+def record_lines(record: Mapping[str, Any], *, colour: bool, is_current: bool, width: int) -> Iterator[str]:
+    """Yield the lines of one record; not `is_current`: an earlier one."""
     is_done = "output" in record
     name = f"DONE {record['id']}" if is_done else f"FAILED {record['id']}"
     head = name if is_current else f"before: {name}"
     tint = GREEN if is_done else RED
     yield tinted(visible(head), BOLD + (tint if is_current else ""), colour=colour)
-    for label, text in _facts(record).items():
+    for label, text in record_facts(record).items():
         yield from labelled(label, visible(text), indent=2, width=width)
     for number, attempt in enumerate(record.get("history") or (), start=1):
         error = f"an answer, {attempt['error']}" if attempt["error"] in REASKED else attempt["error"] or "an answer"
@@ -157,7 +158,7 @@ def _record(record: Mapping[str, Any], *, colour: bool, is_current: bool, width:
         yield block(json.dumps(record["output"], ensure_ascii=False, indent=2), indent=4)
 
 
-def _facts(record: Mapping[str, Any]) -> dict[str, str]:
+def record_facts(record: Mapping[str, Any]) -> dict[str, str]:
     """Return the facts of a record, by label."""
     model = record.get("model") or {}
     usage = record.get("usage") or {}

@@ -108,6 +108,12 @@ def _review() -> Command:
     return review
 
 
+def _show() -> Command:
+    from pipeline.cli import show
+
+    return show
+
+
 def _compact() -> Command:
     from pipeline.cli import compact
 
@@ -146,6 +152,7 @@ COMMANDS: Mapping[str, tuple[str, Callable[[], Command]]] = {
     "errors": ("show failures, their causes and how to retry them", _errors),
     "diff": ("show what changed between two outputs", _diff),
     "results": ("show or save the current results: table, CSV, JSON Lines", _results),
+    "show": ("show a record with its quotes in the document", _show),
     "eval": ("grade the answers against judged documents", _eval),
     "review": ("judge answers on a local page, beside their documents", _review),
     "compact": ("keep only the last record of each document", _compact),

@@ -6,19 +6,17 @@ It must not call a model or change an output.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 from pipeline.cli.accepting import read_ids
 from pipeline.cli.arguments import output_config
 from pipeline.cli.flags import add_out, count
+from pipeline.cli.saving import save
 from pipeline.cli.value_profiles import profile_output
-from pipeline.errors import EXIT_OK, ConfigError, OutputError
+from pipeline.errors import EXIT_OK, ConfigError
 from pipeline.output import backend_of, read_runs
 from pipeline.output.backend import ReadableOutput
 from pipeline.output.current import CurrentRecords
@@ -97,7 +95,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     given = fields if arguments.fields or arguments.explode else None
     lines = _formatted(shown, form, fields, given, arguments, environ=environ)
     if arguments.save:
-        _save(Path(arguments.save), lines)
+        save(Path(arguments.save), lines)
     else:
         stream_out(lines)
     if limit is not None and next(rows, None) is not None:
@@ -197,32 +195,3 @@ def _formatted(
     if form == "table":
         return table_lines(rows, fields, width=width_of(sys.stdout, environ))
     return json_lines(rows, given)
-
-
-def _save(path: Path, lines: Iterable[str]) -> None:
-    """Write the file beside its place and rename it when it is whole; OutputError when it cannot be written.
-
-    A device or a pipe (`/dev/stdout`) is written to and never replaced, a link leads to the file that is.
-    """
-    temporary = None
-    try:
-        path = path if path.exists() and not path.is_file() else path.resolve()
-        if path.exists() and not path.is_file():
-            with path.open("w", encoding="utf-8", newline="") as device:
-                device.writelines(lines)
-            return
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", newline="", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as exc:
-        raise OutputError(f"{path} cannot be written: {exc.strerror or exc}") from exc
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink()

@@ -81,11 +81,11 @@ def _agent_file(backend: ReadableOutput) -> str | None:
     return runs[-1].get("agent_file") if runs else None
 
 
-def story(backend: ReadableOutput, ids: Sequence[str]) -> dict[str, Any]:
+def story(backend: ReadableOutput, ids: Sequence[str], *, flag: str = "--show") -> dict[str, Any]:
     """Return all records of one document, newest first, its state, and the command that retries it.
 
     `ids`: what its name may mean; the first one with a record is shown. Raises ConfigError, with similar ids, when the
-    output has no record of any.
+    output has no record of any; `flag` is what named it.
     """
     similar: dict[str, None] = {}
     found = list(_lines_of(backend, ids, similar))
@@ -95,7 +95,7 @@ def story(backend: ReadableOutput, ids: Sequence[str]) -> dict[str, Any]:
         known = index.known(document_id)
     if not lines or known is None:
         near = _near(ids, similar)
-        raise ConfigError(f"--show: got {document_id!r}, of which {backend.where} has no record{near}")
+        raise ConfigError(f"{flag}: got {document_id!r}, of which {backend.where} has no record{near}")
     newest = lines[-1]
     # While a run is in progress, the error file may still hold a failure that a later result has resolved.
     current = newest if known.failed else [line for line in lines if "output" in line][-1]

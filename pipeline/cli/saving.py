@@ -1,0 +1,40 @@
+"""Write a file that a person asked for, so that readers see the whole of it or nothing."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from pipeline.errors import OutputError
+
+
+def save(path: Path, lines: Iterable[str]) -> None:
+    """Write the file beside its place and rename it when it is whole; OutputError when it cannot be written.
+
+    A device or a pipe (`/dev/stdout`) is written to and never replaced, a link leads to the file that is.
+    """
+    temporary = None
+    try:
+        path = path if path.exists() and not path.is_file() else path.resolve()
+        if path.exists() and not path.is_file():
+            with path.open("w", encoding="utf-8", newline="") as device:
+                device.writelines(lines)
+            return
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", newline="", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as exc:
+        raise OutputError(f"{path} cannot be written: {exc.strerror or exc}") from exc
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink()

@@ -1,0 +1,112 @@
+"""`pipeline show [OUT] ID`: a document's record with each quote in its surroundings, as text or as a page.
+
+It must not call a model or change an output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pipeline.cli.arguments import load_app, output_config
+from pipeline.cli.errors import record_facts, record_lines
+from pipeline.cli.flags import add_config_flags
+from pipeline.cli.saving import save
+from pipeline.config import AppConfig
+from pipeline.config.limits import limits_of
+from pipeline.documents import ListingCounts, decode, fallback_id, load_entries, possible_ids
+from pipeline.errors import EXIT_FAILURES, EXIT_OK, DocumentError
+from pipeline.logs import visible
+from pipeline.output import backend_of, left_out
+from pipeline.records import Document, Entry
+from pipeline.report.evidence_page import evidence_page
+from pipeline.report.failures import story
+from pipeline.report.quote_lines import quote_lines
+from pipeline.report.shown_document import ShownDocument, shown_document
+from pipeline.terminal import BOLD, YELLOW, bytes_out, paragraph, tinted, wants_colour, width_of, write_out
+
+EXAMPLES = """examples:
+  pipeline show out 2026/01/story.txt
+  pipeline show out report.pdf --html evidence.html
+  pipeline show out report.pdf --text | sha256sum"""
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """Add the flags of this command."""
+    text = "the output: a folder, or s3://bucket/prefix, gs://…, az://…; default: output.uri of the configuration"
+    command.add_argument("output", metavar="OUT", nargs="?", help=text)
+    command.add_argument("document", metavar="ID", help="the document, by id or by its path in the input")
+    forms = command.add_mutually_exclusive_group()
+    forms.add_argument("--text", action="store_true", help="print the document's text as it was read, and nothing else")
+    forms.add_argument("--html", metavar="FILE", help="write a page: the text with its quotes marked, and the record")
+    command.add_argument("--all", action="store_true", help="with --html: the whole of a very long text")
+    command.add_argument("--input", metavar="URI", action="append", help="the input of the run; repeatable")
+    add_config_flags(command, places=False)
+
+
+def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
+    """Return 0; with --text 1 when the text is not the one of the record. ConfigError for an unknown document."""
+    app = load_app(arguments, environ=environ)
+    backend = backend_of(output_config(arguments, environ=environ))
+    ids = list(dict.fromkeys(possible_ids(arguments.document, app.input)))
+    found = story(backend, ids, flag="show")
+    document, trouble = _document(app, found["id"])
+    shown = shown_document(found["records"], document, trouble=trouble)
+    if arguments.text:
+        return _print_text(shown)
+    if arguments.html:
+        page = evidence_page(shown, record_facts(shown.record), everything=arguments.all)
+        save(Path(arguments.html), [page])
+        write_out(f"{arguments.html}: {_sentence(shown)}")
+    else:
+        colour, width = wants_colour(sys.stdout, environ), width_of(sys.stdout, environ)
+        write_out("\n".join(_lines(shown, colour=colour, width=width)))
+    return EXIT_OK
+
+
+def _document(app: AppConfig, document_id: str) -> tuple[Document | None, str]:
+    """Return the document as the input has it now, or None with the reason when it cannot be read."""
+    entry = _entry(app, document_id)
+    if entry is None:
+        return None, ""
+    try:
+        return decode(entry, entry.read(), text_field=app.input.text_field, limits=limits_of(app.input.limits)), ""
+    except DocumentError as error:
+        return None, f"This document cannot be read now ({error.reason}): {error}"
+
+
+def _entry(app: AppConfig, document_id: str) -> Entry | None:
+    """Return the entry that a run takes for this document; the listing ends with it."""
+    second = None
+    for entry in load_entries(app.input, output=left_out(app), counts=ListingCounts()):
+        if entry.id == document_id:
+            return entry
+        if second is None and fallback_id(entry) == document_id:  # its id is that of another document
+            second = entry
+    return second
+
+
+def _print_text(shown: ShownDocument) -> int:
+    """Print the text that the record is about; without it print the reason to stderr and return 1."""
+    if shown.text is None or shown.trouble:
+        sys.stderr.write(visible(shown.trouble) + "\n")
+        return EXIT_FAILURES
+    bytes_out(shown.text.encode("utf-8"))
+    return EXIT_OK
+
+
+def _sentence(shown: ShownDocument) -> str:
+    quotes = len(shown.marked)
+    return visible(shown.trouble) or f"{quotes} {'quote is' if quotes == 1 else 'quotes are'} marked"
+
+
+def _lines(shown: ShownDocument, *, colour: bool, width: int) -> Iterator[str]:
+    if shown.trouble:
+        yield from (tinted(line, BOLD + YELLOW, colour=colour) for line in paragraph(shown.trouble, width=width))
+    if shown.failed_later is not None:
+        later = f"A later run failed: {shown.failed_later['reason']} (`pipeline errors --show` has all records)."
+        yield from (tinted(line, BOLD + YELLOW, colour=colour) for line in paragraph(later, width=width))
+    yield from record_lines(shown.record, colour=colour, is_current=True, width=width)
+    yield from quote_lines(shown, colour=colour, width=width)

@@ -1,0 +1,119 @@
+"""The page of `pipeline show`: a document's text with its quotes marked, beside its record. One file without a script.
+
+It must not write unescaped text: the text, the answer and the names come from documents and models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from pipeline.evidence import json_pointer
+from pipeline.logs import visible
+from pipeline.report.marks import Mark, marked_text, text_html
+from pipeline.report.markup import table, text
+from pipeline.report.shown_document import ShownDocument
+from pipeline.terminal import plural
+
+WHOLE_CHARS = 2_000_000
+"""Characters up to which a browser shows the whole text without trouble."""
+
+
+def evidence_page(shown: ShownDocument, facts: Mapping[str, str], *, everything: bool = False) -> str:
+    """Return the HTML file; `facts` of the record by label. `everything`: all of a text however long."""
+    template = Template((files("pipeline.report") / "evidence.html.tmpl").read_text(encoding="utf-8"))
+    record = shown.record
+    tone, status = _status(shown)
+    return template.substitute(
+        title=text(record["id"]),
+        tone=tone,
+        status=text(status),
+        trouble=f"<p class=trouble>{text(shown.trouble)}</p>" if shown.trouble else "",
+        document="".join(_document(shown, everything=everything)),
+        record="".join(_record(shown)),
+        quotes=_quotes(shown),
+        facts=table("Record", ("What", "Value"), facts.items()),
+    )
+
+
+def _status(shown: ShownDocument) -> tuple[str, str]:
+    """Return the tone of the page and the state of the document in a few words."""
+    record, later = shown.record, shown.failed_later
+    if "output" not in record:
+        return "bad", f"failed: {record['reason']} ({record['stage']})"
+    quotes = plural(len(shown.quotes), "quote")
+    if record.get("evidence") is None:
+        quotes = "no places, as an earlier version wrote this record"
+    if later is not None:
+        return "fair", f"done, {quotes}; a later run failed: {later['reason']}"
+    return "good", f"done, {quotes}"
+
+
+def _document(shown: ShownDocument, *, everything: bool) -> Iterator[str]:
+    if shown.text is None:
+        yield '<i class=gap data-n="no text"></i>'
+        return
+    marks = [Mark(quote.start, quote.end, quote.number) for quote in shown.marked]
+    whole = everything or len(shown.text) <= WHOLE_CHARS
+    yield from marked_text(shown.text, marks, pages=shown.pages, whole=whole)
+
+
+def _record(shown: ShownDocument) -> Iterator[str]:
+    record = shown.record
+    if "output" in record:
+        numbers = {quote.path: quote.number for quote in shown.quotes}
+        links = frozenset(quote.number for quote in shown.marked)
+        yield f"<pre>{''.join(_json(record['output'], (), numbers, links))}</pre>"
+        return
+    yield f"<p>{text(record['message'])}</p>"
+    if record.get("raw"):
+        yield f"<h3>Answer (the part that was kept)</h3><pre>{text_html(record['raw'])}</pre>"
+
+
+def _json(value: Any, place: tuple[str | int, ...], numbers: Mapping[str, int], links: frozenset[int]) -> Iterator[str]:
+    """Yield a value as indented JSON, in which each quote is a link to its mark."""
+    indent = "\n" + "  " * (len(place) + 1)
+    if isinstance(value, (dict, list)) and value:
+        items: list[tuple[str | int, Any]] = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
+        yield "{" if isinstance(value, dict) else "["
+        for count, (step, item) in enumerate(items):
+            name = f"<b>{_quoted(str(step))}</b>: " if isinstance(value, dict) else ""
+            yield ("," if count else "") + indent + name
+            yield from _json(item, (*place, step), numbers, links)
+        yield indent[:-2] + ("}" if isinstance(value, dict) else "]")
+        return
+    shown = _quoted(value) if isinstance(value, str) else escape(json.dumps(value))
+    number = numbers.get(json_pointer(place)) if numbers else None
+    if number is None:
+        yield shown
+    elif number in links:
+        yield f'<a href="#e{number}">{shown}<sup>{number}</sup></a>'
+    else:
+        yield f"{shown}<sup>{number}</sup>"
+
+
+def _quoted(value: str) -> str:
+    """Return a string as JSON for HTML."""
+    return escape(visible(json.dumps(value, ensure_ascii=False)))
+
+
+def _quotes(shown: ShownDocument) -> str:
+    """Return the table of the quotes with their places as numbers."""
+    has_pages = any(quote.page is not None for quote in shown.quotes)
+    head = ("No.", "Field", "Characters", *(["Page"] if has_pages else []), "Match", "Occurrences")
+    rows = (
+        (
+            str(quote.number),
+            quote.path,
+            f"{quote.start:,} to {quote.end:,}",
+            *([quote.page] if has_pages else []),
+            quote.match,
+            quote.count,
+        )
+        for quote in shown.quotes
+    )
+    return table("Quotes", head, rows)

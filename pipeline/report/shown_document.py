@@ -1,0 +1,114 @@
+"""One document's current record together with the text that its evidence refers to, where that is still the same.
+
+It must not format anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from pipeline.evidence import page_starts
+from pipeline.records import Document
+
+GONE = "This document is no longer in the input."
+_DIGEST_CHARS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class ShownQuote:
+    """A quote with its place; `number` counts from 1, `text` is the answer's, `page` None without pages."""
+
+    number: int
+    path: str
+    text: str
+    start: int
+    end: int
+    match: str
+    count: int
+    page: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownDocument:
+    """A record with its document. `failed_later`: the failure after this result; None when there is none.
+
+    `text` is None for a document that cannot be read; `trouble` says why its places are not shown, "" when they are.
+    `pages`: where each page begins in the text.
+    """
+
+    record: Mapping[str, Any]
+    failed_later: Mapping[str, Any] | None
+    text: str | None
+    pages: Sequence[int]
+    trouble: str
+    quotes: tuple[ShownQuote, ...]
+
+    @property
+    def marked(self) -> tuple[ShownQuote, ...]:
+        """The quotes that are marked in the text: none when it is not the one that was quoted."""
+        return () if self.text is None or self.trouble else self.quotes
+
+
+def shown_document(
+    records: Sequence[Mapping[str, Any]], document: Document | None, *, trouble: str = ""
+) -> ShownDocument:
+    """Return what is shown of a document: its last result, or its failure when it has none.
+
+    `records`: of this document, newest first. `document`: as it is in the input now, None when it is not there or
+    cannot be read; `trouble` says why.
+    """
+    record = next((each for each in records if "output" in each), records[0])
+    if document is None:
+        return ShownDocument(record, _later(records, record), None, (), trouble or GONE, quotes_of(record))
+    pages = page_starts(document.text, document.pages)
+    trouble = _difference(record, document)
+    return ShownDocument(record, _later(records, record), document.text, pages, trouble, quotes_of(record))
+
+
+def quotes_of(record: Mapping[str, Any]) -> tuple[ShownQuote, ...]:
+    """Return the quotes of a result in the order of its evidence; none for a failure."""
+    return tuple(
+        ShownQuote(
+            number,
+            each["path"],
+            str(_at_pointer(record.get("output"), each["path"])),
+            each["start"],
+            each["end"],
+            each["match"],
+            each["count"],
+            each.get("page"),
+        )
+        for number, each in enumerate(record.get("evidence") or (), start=1)
+    )
+
+
+def _later(records: Sequence[Mapping[str, Any]], shown: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return None if records[0] is shown else records[0]
+
+
+def _difference(record: Mapping[str, Any], document: Document) -> str:
+    """Return why the places of the record are not those of the document now; "" when they are."""
+    if record["sha256"] is not None and record["sha256"] != document.sha256:
+        digest = record["sha256"][:_DIGEST_CHARS]
+        return f"This document has changed since (sha256 {digest}…): its places are not shown."
+    text_sha256 = record.get("text_sha256")
+    if text_sha256 is not None and text_sha256 != sha256(document.text.encode("utf-8")).hexdigest():
+        return (
+            "The file is the same, but reads differently now (another version of PDFium or trafilatura, "
+            "or other input settings): its places are not shown."
+        )
+    return ""
+
+
+def _at_pointer(value: Any, pointer: str) -> Any:
+    """Return the value at a JSON Pointer; None for a place that is not there."""
+    for step in pointer.split("/")[1:]:
+        name = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(value, list):
+            value = value[int(name)] if name.isdecimal() and int(name) < len(value) else None
+        else:
+            value = value.get(name) if isinstance(value, Mapping) else None
+    return value
