@@ -33,6 +33,7 @@ DYNAMIC = {
     "documents/patterns.py": "globs with one star: test_documents.py",
     "documents/special_tokens.py": "a choice of the literal names that an agent's prompt uses",
     "long/folding.py": "classes of the characters of one text: test_quotes.py",
+    "report/marks.py": "one class of characters",
     "config/yaml_file.py": "the scalars of a configuration file, which its author writes",
     "config/secret_forms.py": "the secrets of the configuration: test_redaction.py",
 }

@@ -89,21 +89,22 @@ def test_the_pages_of_a_pdf_are_counted_with_empty_ones(place: Place) -> None:
 
 
 def test_other_commands_keep_remove_and_compare_it(place: Place, tmp_path: Path) -> None:
-    """results and Parquet have it, compact keeps it, purge removes it, diff does not see it, read_results gives it."""
+    """results, read_results and Parquet have it, compact keeps it, purge removes it."""
     prepared(place)
     place.documents({"a.txt": TEXT, "b.txt": f"Two {TEXT}"})
     place.run()
     before = results(place)
     place.run("--redo", "all")
+    evidence = {name: record["evidence"] for name, record in before.items()}
     lines = [json.loads(line) for line in place.call("results", "out", "--format", "jsonl").out.splitlines()]
-    assert [line["evidence"] for line in lines] == [each["evidence"] for each in before.values()]
+    assert {line["id"]: line["evidence"] for line in lines} == evidence
     assert place.call("compact", "out", "--format", "parquet").code == 0
     import pyarrow.parquet
 
     (table,) = (place.folder / "out").glob("*.parquet")
-    rows = pyarrow.parquet.read_table(table).to_pylist()
-    assert [json.loads(row["evidence"]) for row in rows] == [each["evidence"] for each in before.values()]
-    assert rows[0]["text_sha256"] == before["a.txt"]["text_sha256"]
+    rows = {row["id"]: row for row in pyarrow.parquet.read_table(table).to_pylist()}
+    assert {name: json.loads(row["evidence"]) for name, row in rows.items()} == evidence
+    assert rows["a.txt"]["text_sha256"] == before["a.txt"]["text_sha256"]
     records = {record.id: record.raw for record in read_results(str(place.folder / "out"))}
     assert records["a.txt"]["evidence"] == before["a.txt"]["evidence"]
     (place.folder / "ids").write_text("a.txt\n", encoding="utf-8")

@@ -1,0 +1,87 @@
+"""`pipeline show`: the record of a document with its quotes, its text, and its page."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Place
+
+TEXT = "Three ships reached “Rotterdam” on Monday.\r\nThe first two were unloaded before noon.\n"
+AGENT = {
+    "schema": {
+        "type": "object",
+        "properties": {"evidence": {"type": "array", "items": {"type": "string", "x-quote": True}}},
+        "required": ["evidence"],
+    },
+    "max_reasks": 0,
+}
+
+
+@pytest.fixture
+def done(place: Place) -> Place:
+    """An output with one result and one failure."""
+    quotes = {"a.txt": ['"Rotterdam"', "before noon"], "bad.txt": ["not there at all"]}
+    place.configure({"runner.max_error_rate": 1}, agent=AGENT)
+    place.server.answer = lambda prompt, _schema: json.dumps(
+        {"evidence": next((quote for name, quote in quotes.items() if name in prompt), [])}
+    )
+    place.documents({"a.txt": TEXT, "bad.txt": "A text."})
+    place.run()
+    return place
+
+
+def test_a_record_is_shown_with_its_quotes_in_their_surroundings(done: Place) -> None:
+    """By id or by path, OUT given or not, with nothing for a terminal in a pipe; a failure without quotes."""
+    ran = done.call("show", "out", "a.txt")
+    assert ran.code == 0
+    assert "DONE a.txt" in ran.out
+    assert "1. /evidence/0: characters 34 to 45, folded" in ran.out
+    assert "Three ships reached [[“Rotterdam”]] on Monday. The first two" in ran.out
+    assert "\x1b" not in ran.out
+    assert done.call("show", "inbox/a.txt").out == ran.out
+    failed = done.call("show", "bad.txt")
+    assert failed.code == 0
+    assert "FAILED bad.txt" in failed.out
+    unknown = done.call("show", "bat.txt")
+    assert unknown.code == 2
+    assert "show: got 'bat.txt', of which out has no record; the nearest is bad.txt" in unknown.err
+
+
+def test_the_text_is_the_one_that_its_digest_is_of(done: Place) -> None:
+    """Nothing but the text; gone or changed: nothing, exit 1, and the sentence on stderr."""
+    path = done.folder / "inbox" / "a.txt"
+    saved = done.folder / "text"
+    assert done.start("show", "a.txt", "--text", stdout=str(saved)).end().code == 0
+    (record,) = done.lines("results.jsonl")
+    assert hashlib.sha256(saved.read_bytes()).hexdigest() == record["text_sha256"]
+    path.write_text("another text", encoding="utf-8")
+    changed = done.call("show", "a.txt", "--text")
+    assert (changed.code, changed.out) == (1, "")
+    assert (
+        f"This document has changed since (sha256 {record['sha256'][:12]}…): its places are not shown." in changed.err
+    )
+    path.unlink()
+    gone = done.call("show", "a.txt", "--text")
+    assert (gone.code, gone.out) == (1, "")
+    assert "This document is no longer in the input." in gone.err
+    plain = done.call("show", "a.txt")
+    assert plain.code == 0
+    assert plain.out.startswith("This document is no longer in the input.\n")
+    assert '[["Rotterdam"]]' in plain.out
+    page = done.folder / "page.html"
+    assert done.call("show", "a.txt", "--html", "page.html").code == 0
+    assert "This document is no longer in the input." in page.read_text(encoding="utf-8")
+
+
+def test_the_page_is_one_file(done: Place) -> None:
+    """Written whole; a place that cannot be written is an error that names it."""
+    assert "2 quotes are marked" in done.call("show", "a.txt", "--html", "page.html").out
+    text = (done.folder / "page.html").read_text(encoding="utf-8")
+    assert '<mark id="e1" data-n="1">“Rotterdam”</mark>' in text
+    assert [path.name for path in done.folder.iterdir() if "page" in path.name] == ["page.html"]
+    missing = done.call("show", "a.txt", "--html", str(Path("none") / "page.html"))
+    assert missing.code == 3
+    assert "cannot be written" in missing.err
