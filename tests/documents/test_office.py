@@ -198,7 +198,20 @@ def test_numbers_of_lists_are_counted() -> None:
 
     heading = p("x", properties="<w:pStyle w:val='H1'/>") + p("x", properties="<w:pStyle w:val='H1b'/>")
     plain = p("x", properties="<w:pStyle w:val='H1'/><w:numPr><w:numId w:val='0'/></w:numPr>")
-    body = heading + item(1, 1) + item(1, 1) + plain + item(1, 0) + item(1, 1) + item(2, 0) + item(2, 1) + item(3, 0)
+    gone = item(1, 1).replace("</w:pPr>", "<w:rPr><w:del/></w:rPr></w:pPr>").replace("<w:t", "<w:delText")
+    gone = gone.replace("</w:t>", "</w:delText>")
+    body = (
+        heading
+        + item(1, 1)
+        + gone
+        + item(1, 1)
+        + plain
+        + item(1, 0)
+        + item(1, 1)
+        + item(2, 0)
+        + item(2, 1)
+        + item(3, 0)
+    )
     labels = ["1. x", "2. x", "2.a) x", "2.b) x", "x", "3. x", "3.a) x", "Article IV x", "• x", "1. x"]
     assert document(word(body, beside)).text.splitlines() == labels
 
@@ -608,3 +621,47 @@ def test_an_old_format_is_counted_or_fails_with_advice(tmp_path: Path, suffix: s
     (entry,) = load_entries(config, output=None, counts=ListingCounts())
     with pytest.raises(DocumentError, match=r"is not read: convert it with `soffice --headless --convert-to \w+ FILE`"):
         entry.read()
+
+
+_WHOLE = {
+    "docx": word(
+        p("a", BOX.format(p("b")), "c", properties="<w:numPr><w:ilvl w:val='0'/><w:numId w:val='1'/></w:numPr>")
+        + f"<w:tbl><w:tr><w:tc>{p(FIELD.format('begin'), 'x', FIELD.format('end'))}</w:tc></w:tr></w:tbl>"
+        + p("<w:ruby><w:rt>" + run("r") + "</w:rt></w:ruby>", CHECK.format("<w:checked/>")),
+        {"n.xml": ("numbering", part("w:numbering", "<w:num w:numId='1'><w:abstractNumId w:val='0'/></w:num>"))},
+    ),
+    "pptx": saved(deck()),
+    "xlsx": workbook("<x:row r='1'><x:c r='A1' t='s'><x:v>0</x:v></x:c></x:row>", shared="<x:si><x:t>a</x:t></x:si>"),
+}
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.sampled_from(sorted(_WHOLE)), st.randoms(use_true_random=False))
+def test_a_damaged_office_file_is_read_or_fails(form: str, random: Any) -> None:
+    """Elements and attributes that are missing, doubled, moved, or have other values: nothing raises another error."""
+    from pipeline.documents.office import decode_office
+
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(_WHOLE[form])) as source, zipfile.ZipFile(out, "w") as target:
+        for name in source.namelist():
+            data = source.read(name)
+            if name.endswith((".xml", ".rels")) and random.random() < 0.3:
+                tags = re.split(rb"(<[^<>]*>)", data)
+                for _ in range(random.randint(1, 4)):
+                    at, other = random.randrange(len(tags)), random.randrange(len(tags))
+                    change = random.choice(["drop", "double", "swap", "value"])
+                    if change == "drop":
+                        tags[at] = b""
+                    elif change == "double":
+                        tags[at] += tags[at]
+                    elif change == "swap":
+                        tags[at], tags[other] = tags[other], tags[at]
+                    else:
+                        tags[at] = re.sub(rb"=(['\"])[^'\"]*['\"]", rb"=\g<1>-9e9\1", tags[at])
+                data = b"".join(tags)
+            if random.random() < 0.95:
+                target.writestr(name, data)
+    try:
+        assert decode_office(out.getvalue(), "text").text
+    except DocumentError as error:
+        assert error.reason in ("document_unreadable", "document_empty", "unsupported_format")

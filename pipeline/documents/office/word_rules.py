@@ -100,7 +100,7 @@ class WordRules:
 
     def _end_properties(self) -> None:
         self._in_properties -= 1
-        if self._joins:
+        if self._joins and not self._joins[-1]:
             label = self._label(self._style, -1 if self._list is None else self._list, self._level)
             if label:
                 self._flow.add(label + " ")
