@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.config.limits import InputLimits
 from pipeline.documents.budget import UnpackedBudget
@@ -85,22 +85,29 @@ def is_chosen(relative: str, chosen: PathFilter) -> bool:
 
 def archive_of(name: str) -> Archive | None:
     """Return the archive format of a file name; None for another file."""
-    name, compression = split_compression(name)
+    return _archive(*split_compression(name))
+
+
+def _archive(name: str, compression: Compression) -> Archive | None:
+    """Return the archive format of a name without the suffix of its compression."""
     archive = ARCHIVES.get(suffix_of(name))
     return archive if archive and (archive.compressed or compression is PLAIN) else None
 
 
 def is_stream(relative: str, *, lookup: Lookup) -> bool:
     """Return True for a container that must be read to its end to list its entries: all kinds except .zip."""
-    archive = archive_of(relative)
-    form = lookup(split_compression(relative)[0])
-    return archive is not ZIP if archive is not None else form is not None and form.split is not None
+    name, compression = split_compression(relative)
+    archive = _archive(name, compression)
+    if archive is not None:
+        return archive is not ZIP
+    form = lookup(name)
+    return form is not None and form.split is not None
 
 
 def entries_of(file: ListedFile, rules: EntryRules) -> Iterator[Entry]:
     """Yield the entries of a file; none for an unknown format that is ignored, which is counted."""
     name, compression = split_compression(file.relative)
-    archive = None if file.member else archive_of(file.relative)
+    archive = None if file.member else _archive(name, compression)
     if archive is not None:
         members = _member_entries(file, archive, compression=compression, rules=rules)
         return _watched(members, file.id, whole=rules.whole)
@@ -112,7 +119,8 @@ def entries_of(file: ListedFile, rules: EntryRules) -> Iterator[Entry]:
         return iter((_failed(file, DocumentError("unsupported_format", message)),))
     if form.look is not None and is_looked_at(form, file) and not rules.is_known(file):
         file = replace(file, open=opened_twice(file.open)) if file.passing else file
-        form = shown_format(form, _container(file, form.name, compression=compression, rules=rules))
+        opener = file.open_small if compression is PLAIN else file.open
+        form = shown_format(form, _container(file, form.name, compression=compression, rules=rules, open=opener))
     return _entries_as(form, file, compression=compression, rules=rules)
 
 
@@ -152,12 +160,19 @@ def _watched(entries: Iterator[Entry], id: str, *, whole: Callable[[str], None])
     whole(id)
 
 
-def _container(file: ListedFile, form: str, *, compression: Compression, rules: EntryRules) -> Container:
+def _container(
+    file: ListedFile,
+    form: str,
+    *,
+    compression: Compression,
+    rules: EntryRules,
+    open: Callable[[], BinaryIO] | None = None,
+) -> Container:
     return Container(
         file.id,
         file.uri,
         form,
-        file.open,
+        open or file.open,
         compression,
         (*file.damage, *compression.damage),
         file.size_bytes,

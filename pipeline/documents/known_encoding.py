@@ -23,7 +23,7 @@ _CHARS = 1 << 16
 
 def encoding_of(relative: str, setting: str | Mapping[str, str], *, form: str) -> str | None:
     """Return Python's name of the encoding set for a file, by the first glob that matches; None to find it out."""
-    if form not in _TEXTS:
+    if setting == AUTO or form not in _TEXTS:
         return None
     if isinstance(setting, str):
         return _codec(setting)
