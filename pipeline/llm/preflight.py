@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.config.keys import provider_key
 from pipeline.errors import PROMPT_TOO_LONG, PROVES_LIFE, kind_of
 from pipeline.llm.capabilities import FoundError, Preflight, Status, facts_of, misconfigured, of_ollama
 from pipeline.llm.enforcement import unenforced
@@ -85,12 +86,13 @@ def _full(
     take_over(client, facts)
     seen = try_completion(client, sample.prompts, sample.json_schema)
     if seen.reason == "context_length":
-        raise misconfigured("rejected_config", f"the prompt without a document does not fit: {seen.message}")
+        told = f"the prompt without a document does not fit: {seen.message}"
+        raise misconfigured("rejected_config", f"{told}: {_larger_context(client)}")
     if seen.server == "ollama" and isinstance(client, VLLMClient):
         facts = of_ollama(client, facts)
     seen = _read_whole(client, sample, seen)
     facts = replace(facts, prompt_tokens=seen.prompt_tokens)
-    _check_fit(facts, max_tokens=client.config.max_tokens)
+    _check_fit(client, facts)
     if sample.json_schema is None:
         return facts
     facts = replace(facts, unenforced=tuple(unenforced(sample.json_schema, client.config.type)))
@@ -142,10 +144,21 @@ def _complete(
     raise FoundError(Preflight(status, attempt.reason, message, unpaid=attempt.unpaid))
 
 
-def _check_fit(facts: Preflight, *, max_tokens: int) -> None:
+def _larger_context(client: VLLMClient | OllamaClient) -> str:
+    """Return what to set when the prompt around the documents does not fit the context."""
+    provider = client.model.provider
+    lower = f"lower `{provider_key(provider, 'max_tokens')}` (or that of the agent)"
+    if isinstance(client, OllamaClient):
+        return f"raise `{provider_key(provider, 'num_ctx')}`, or {lower}"
+    return f"start the server with a larger context, or {lower}"
+
+
+def _check_fit(client: VLLMClient | OllamaClient, facts: Preflight) -> None:
+    max_tokens = client.config.max_tokens
     if facts.context_length and facts.prompt_tokens and facts.prompt_tokens + max_tokens > facts.context_length:
         told = f"the prompt without a document takes {facts.prompt_tokens} tokens and max_tokens is {max_tokens}"
-        raise misconfigured("rejected_config", f"{told}: that does not fit the context of {facts.context_length}")
+        told += f": that does not fit the context of {facts.context_length}: {_larger_context(client)}"
+        raise misconfigured("rejected_config", told)
 
 
 def _with_canary(

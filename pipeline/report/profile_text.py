@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pipeline.logs import visible
@@ -26,12 +26,18 @@ def profile_lines(report: Mapping[str, Any], *, colour: bool, width: int) -> lis
     lines = [line for label, text in rows.items() for line in labelled(label, text, indent=2, width=width)]
     if profile["against"] and profile["against"]["moved"]:
         lines[-1] = tinted(lines[-1], YELLOW, colour=colour)
-    return [f"Values of {plural(profile['documents'], 'result')}", *lines]
+    twice = "" if profile["exact"] else ", documents done again counted twice"
+    return [f"Values of {plural(profile['documents'], 'result')}{twice}", *lines]
 
 
-def _joined(parts: Iterator[str], width: int) -> str:
+def _joined(parts: Iterable[str], width: int) -> str:
     """Return as many parts as fit on one line."""
-    room, shown = width - _LABEL_COLUMNS - 3, ""
+    return _fitting(parts, width - _LABEL_COLUMNS - 3)
+
+
+def _fitting(parts: Iterable[str], room: int) -> str:
+    """Return as many whole parts as fit into so many columns."""
+    shown = ""
     for part in parts:
         longer = f"{shown}; {part}" if shown else cut(part, room)
         if len(longer) > room:
@@ -73,12 +79,18 @@ def field_lines(profile: Mapping[str, Any], *, width: int, variant: str = "") ->
         parts = [f"{grouped(row['distinct'])} distinct"] if row["distinct"] else []
         parts += [", ".join(f"{value_text(each)} {share_text(each['share'])}" for each in row["values"][:SHOWN_VALUES])]
         parts += [range_text(row[kind]) for kind in ("numbers", "dates") if kind in row]
-        parts += [f"{range_text(row[kind])} {unit}" for kind, unit in _UNITS.items() if kind in row]
-        shown = "; ".join(filter(None, parts))
-        yield cut(f"  {cut(name, column):<{column}}  filled {share_text(row['filled']):>5}  {shown}", width)
+        parts += [_sized(row[kind], unit) for kind, unit in _UNITS.items() if kind in row]
+        head = f"  {cut(name, column):<{column}}  filled {share_text(row['filled']):>5}  "
+        yield (head + _fitting(filter(None, parts), max(width - len(head) - 3, 0))).rstrip()
 
 
 _UNITS = {"lengths": "characters", "items": "items"}
+
+
+def _sized(part: Mapping[str, Any], unit: str) -> str:
+    """Return `3 to 90, median 12 characters`."""
+    one = part["least"] == part["greatest"] == 1
+    return f"{range_text(part)} {unit.removesuffix('s') if one else unit}"
 
 
 def _moved(against: Mapping[str, Any] | None, width: int) -> str:

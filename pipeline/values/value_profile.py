@@ -39,8 +39,9 @@ class FieldProfile:
 
     @property
     def distinct(self) -> int:
-        """How many distinct values there are; an estimate for many."""
-        return distinct_count(self.hashes)
+        """How many distinct values there are; an estimate for many, never more than there are values."""
+        counted = sum(part.count for part in (self.numbers, self.dates, self.lengths) if part is not None)
+        return min(distinct_count(self.hashes), max(len(self.hashes), self.filled, counted))
 
 
 @dataclass(frozen=True, slots=True)

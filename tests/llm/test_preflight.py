@@ -222,6 +222,12 @@ def test_an_empty_model_among_several_is_a_dead_end() -> None:
     assert "'a', 'b'" in found.message
 
 
+ADVICE = {
+    "ollama": "raise `ollama.num_ctx`, or lower `ollama.max_tokens`",
+    "vllm": "start the server with a larger context, or lower `vllm.max_tokens`",
+}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_answer_that_cannot_fit_is_a_dead_end(kind: str) -> None:
     """Bare prompt and max_tokens together must leave room in the context; one token less of an answer does."""
@@ -233,6 +239,7 @@ def test_an_answer_that_cannot_fit_is_a_dead_end(kind: str) -> None:
     assert fits.status == "ok"
     assert (found.status, found.reason) == ("misconfigured", "rejected_config")
     assert f"takes {tokens} tokens and max_tokens is {1001 - tokens}" in found.message
+    assert ADVICE[kind] in found.message
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -243,6 +250,7 @@ def test_a_prompt_that_cannot_fit_is_a_dead_end(kind: str) -> None:
         found = look(client_of(kind, server.url, max_tokens=10), sample=sample)
     assert (found.status, found.reason) == ("misconfigured", "rejected_config")
     assert "does not fit" in found.message
+    assert ADVICE[kind] in found.message
 
 
 def test_a_schema_that_the_server_refuses_is_a_dead_end() -> None:

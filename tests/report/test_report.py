@@ -28,6 +28,7 @@ from pipeline.report import (
     write_report,
 )
 from pipeline.report.html import page as html_page
+from pipeline.report.profile_text import field_lines
 from pipeline.report.stats import TOP, merge, quantile_s
 from pipeline.shards import Shard
 
@@ -548,3 +549,18 @@ def test_the_sentence_of_one_document_and_of_reasons_that_are_level() -> None:
     failed = [failure("a", reason="rejected"), failure("b", reason="invalid_json")]
     level = html_page(build_report([summary(stats_of(failed), counts=counts(failed=2))], {}))
     assert "most often with invalid_json (1)." in level
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 160])
+def test_a_line_of_a_field_has_whole_parts_only(width: int) -> None:
+    """What does not fit is left out, and never cut in the middle of a number."""
+    lengths = {"least": 1, "median": 1, "greatest": 1}
+    dates = {"least": "2026-01-10", "median": "2026-05-14", "greatest": "2026-08-18"}
+    values = [{"value": None, "share": 0.03, "documents": 3}, {"value": "2026-01-11", "share": 0.03, "documents": 3}]
+    row = {"filled": 1.0, "distinct": 58, "values": values, "dates": dates, "lengths": lengths}
+    _, line = field_lines({"documents": 114, "fields": {"due_on": row}}, width=width)
+    parts = ["58 distinct", "(text) 3 %, 2026-01-11 3 %", "2026-01-10 to 2026-08-18, median 2026-05-14", "1 character"]
+    whole = [f"  due_on  filled 100 %  {'; '.join(parts[:number])}" for number in (1, 2, 3, 4)]
+    assert line in [*(f"{each}; …" for each in whole[:3]), whole[3]]
+    assert len(line) <= width
+    assert (line == whole[3]) == (width == 160)

@@ -149,6 +149,19 @@ def test_distinct_values_are_estimated(count: int) -> None:
     assert found == count if count < 48 else count / 1.6 < found < count * 1.6
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_there_are_no_more_distinct_values_than_values(seed: int) -> None:
+    """An estimate of 120 among 114 results would look like a fault."""
+    rng = random.Random(seed)
+    outputs = [
+        {"amount": rng.random(), "supplier": f"s{rng.random()}", "signed": f"2026-01-{n % 28 + 1:02}"}
+        for n in range(114)
+    ]
+    found = profile_of(outputs).fields
+    assert 50 < found["amount"].distinct <= 114 and 50 < found["supplier"].distinct <= 114
+    assert found["signed"].distinct == 28
+
+
 def test_the_median_is_that_of_a_sample() -> None:
     """Of a million ordered numbers in two parts, within a tenth; least and greatest are exact."""
     parts = []
