@@ -15,7 +15,8 @@ from typing import Any
 
 from pipeline.truth.comparators import Comparator, canonical_json, is_something
 from pipeline.truth.graded_fields import Field, Leaf, ObjectField, ObjectList, ScalarList
-from pipeline.truth.object_pairs import pair_objects
+from pipeline.truth.object_pairs import Weigh, pair_objects
+from pipeline.truth.pair_weights import LeafWeights, has_leaves_only
 from pipeline.truth.pairing import assignment
 
 VALUE_CHARS = 60
@@ -137,7 +138,7 @@ class _Grading:
     def _grade_objects(self, field: ObjectList, gold: Sequence[Any], predicted: Sequence[Any]) -> None:
         golds = sorted(gold, key=canonical_json)
         answers = sorted(predicted, key=canonical_json)
-        pairs, approximate = pair_objects(field, golds, answers, weigh=partial(self._weigh, field.item))
+        pairs, approximate = pair_objects(field, golds, answers, weigh=self._weights(field.item))
         counts = self._of(field)
         counts.approximate |= approximate
         self._add_list(counts, field.path, len(pairs), len(golds), len(answers))
@@ -187,6 +188,10 @@ class _Grading:
             counts = self._of(field)
             setattr(counts, kind, getattr(counts, kind) + len(items))
             counts.judged += len(items)
+
+    def _weights(self, item: ObjectField) -> Weigh:
+        """Return what weighs a possible pair of objects."""
+        return LeafWeights(item, self._unknown) if has_leaves_only(item) else partial(self._weigh, item)
 
     def _weigh(self, item: ObjectField, gold: Any, predicted: Any) -> tuple[int, int]:
         """Return how many leaves of a pair agree on something, and how many on nothing."""
