@@ -18,7 +18,7 @@ from typing import Any
 from pipeline.agents import fingerprint, load_agent, resolve, variant_for
 from pipeline.config import AppConfig, OllamaConfig, OutputConfig, ProviderConfig, VLLMConfig
 from pipeline.config.loading import find_config, load_config
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, OutputError
 from pipeline.llm.factory import client_of
 from pipeline.llm.failover import Failover
 from pipeline.llm.protocol import LLMClient
@@ -26,7 +26,7 @@ from pipeline.llm.provider import AskResult, ExtractionRequest
 from pipeline.llm.retry import RetryPolicy, call_with_retries
 from pipeline.llm.tokenizer import SpecialTokens
 from pipeline.llm.vllm import VLLMClient
-from pipeline.output import backend_of
+from pipeline.output import backend_of, folder_of
 from pipeline.output.current import CurrentRecords, Record
 from pipeline.records import Entry, Failure, Postponed, Result
 from pipeline.run.plan import ExtractionPlan, VariantQuery, used_variants
@@ -169,6 +169,9 @@ def read_results(output: str, *, failed: bool = False, storage: Mapping[str, Any
     `failed`: those without a result too. `storage`: options of the object-store client. No lock is held: a run may be
     writing meanwhile. OutputError when the output cannot be read.
     """
+    folder = folder_of(output)
+    if folder is not None and not folder.is_dir():
+        raise OutputError(f"{folder}: is not a folder, need the output of a run")
     return CurrentRecords(backend_of(OutputConfig(output, storage=storage or {}))).read(failed=failed)
 
 

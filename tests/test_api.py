@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +14,9 @@ from conftest import Place
 from fake_llm import FakeLLM
 
 from pipeline.agents import load_agent
-from pipeline.api import Extractor, classify_global_event, extract
+from pipeline.api import Extractor, classify_global_event, extract, read_results
 from pipeline.config import OllamaConfig, VLLMConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, OutputError
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt, Failure, ModelMetadata, Result
@@ -132,3 +133,9 @@ def test_an_agent_that_is_not_there() -> None:
         extract("A text.", "nowhere/agent.yaml", VLLMClient(VLLMConfig()))
     with pytest.raises(ConfigError, match="the nearest is extractor"):
         extract("A text.", "extracter", VLLMClient(VLLMConfig()))
+
+
+def test_results_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    """An error and not no records: a mistyped path would look like an empty night."""
+    with pytest.raises(OutputError, match="is not a folder"):
+        read_results(str(tmp_path / "nowhere"))

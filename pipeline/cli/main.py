@@ -151,7 +151,7 @@ COMMANDS: Mapping[str, tuple[str, Callable[[], Command]]] = {
     "report": ("rebuild the report of an output; calls no model", _report),
     "errors": ("show failures, their causes and how to retry them", _errors),
     "diff": ("show what changed between two outputs", _diff),
-    "results": ("show or save the current results: table, CSV, JSON Lines", _results),
+    "results": ("show or save the current results: table, CSV, JSON Lines, Parquet", _results),
     "show": ("show a record with its quotes in the document", _show),
     "eval": ("grade the answers against judged documents", _eval),
     "review": ("judge answers on a local page, beside their documents", _review),

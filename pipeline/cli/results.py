@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from pipeline.cli.accepting import read_ids
 from pipeline.cli.arguments import output_config
@@ -20,6 +21,8 @@ from pipeline.errors import EXIT_OK, ConfigError
 from pipeline.output import backend_of, read_runs
 from pipeline.output.backend import ReadableOutput
 from pipeline.output.current import CurrentRecords
+from pipeline.output.parquet import parquet_table
+from pipeline.report.parquet_rows import column_rows, columns_of
 from pipeline.report.rows import (
     POSITION,
     REASON,
@@ -50,7 +53,8 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of this command."""
     add_out(command)
     add = command.add_argument_group("rows and columns").add_argument
-    add("--format", choices=("table", "jsonl", "csv"), help="default: table on a terminal, else jsonl")
+    formats = ("table", "jsonl", "csv", "parquet")
+    add("--format", choices=formats, help="default: table on a terminal, else jsonl; parquet needs --save")
     add("--fields", metavar="A,B.C", help="columns by dotted path; own values begin with _ (_status, _model, …)")
     add(
         "--where",
@@ -75,8 +79,9 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """Print or save the rows; return 0, also without any. ConfigError for paths and ids that no record has."""
-    config = output_config(arguments, environ=environ)
-    backend = backend_of(config)
+    if arguments.format == "parquet" and not arguments.save:
+        raise ConfigError("--format parquet: need --save FILE, as it is no text")
+    backend = backend_of(output_config(arguments, environ=environ))
     if arguments.profile:
         as_json, texts = arguments.format == "jsonl", arguments.profile_values
         width = width_of(sys.stdout, environ)
@@ -93,11 +98,12 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     rows = _rows(current, arguments, ids=ids, conditions=conditions)
     shown = rows if limit is None else islice(rows, limit)
     given = fields if arguments.fields or arguments.explode else None
-    lines = _formatted(shown, form, fields, given, arguments, environ=environ)
-    if arguments.save:
-        save(Path(arguments.save), lines)
+    if form == "parquet":
+        save(Path(arguments.save), _parquet(shown, backend, given, arguments))
+    elif arguments.save:
+        save(Path(arguments.save), _formatted(shown, form, fields, given, arguments, environ=environ))
     else:
-        stream_out(lines)
+        stream_out(_formatted(shown, form, fields, given, arguments, environ=environ))
     if limit is not None and next(rows, None) is not None:
         sys.stderr.write(f"more rows are there than the {limit} shown (--limit)\n")
     elif current.without_result and not arguments.failed:
@@ -144,7 +150,7 @@ def _ids(values: Sequence[str] | None) -> frozenset[str] | None:
 
 def _fields(arguments: argparse.Namespace, backend: ReadableOutput, conditions: Sequence[Condition]) -> list[str]:
     """Return the columns; ConfigError for a path that neither the schema nor the first results have."""
-    known = _schema_paths(backend)
+    known = paths_of_schema(_schema_of(backend))
     named = [name.strip() for name in arguments.fields.split(",") if name.strip()] if arguments.fields else []
     wanted = {"--fields": named, "--where": [condition.path for condition in conditions]}
     explode = arguments.explode
@@ -173,12 +179,21 @@ def _usual(known: Sequence[str], explode: str | None, *, failed: bool) -> list[s
     return [*first, POSITION, *(items or [explode])]
 
 
-def _schema_paths(backend: ReadableOutput) -> list[str]:
+def _schema_of(backend: ReadableOutput) -> Mapping[str, Any]:
+    """Return the schema of the newest run; empty when none is known."""
     for run in reversed(read_runs(backend)):
         for question in run.get("config", {}).get("question", {}).values():
             if isinstance(question.get("schema"), dict):
-                return paths_of_schema(question["schema"])
-    return []
+                schema: Mapping[str, Any] = question["schema"]
+                return schema
+    return {}
+
+
+def _parquet(
+    rows: Iterable[Row], backend: ReadableOutput, given: Sequence[str] | None, arguments: argparse.Namespace
+) -> Iterator[bytes]:
+    columns = columns_of(_schema_of(backend), given, explode=arguments.explode, failed=arguments.failed)
+    return parquet_table({column.name: column.kind for column in columns}, column_rows(rows, columns))
 
 
 def _formatted(

@@ -11,23 +11,22 @@ from pathlib import Path
 from pipeline.errors import OutputError
 
 
-def save(path: Path, lines: Iterable[str]) -> None:
+def save(path: Path, lines: Iterable[str | bytes]) -> None:
     """Write the file beside its place and rename it when it is whole; OutputError when it cannot be written.
 
     A device or a pipe (`/dev/stdout`) is written to and never replaced, a link leads to the file that is.
     """
     temporary = None
+    data = (line.encode() if isinstance(line, str) else line for line in lines)
     try:
         path = path if path.exists() and not path.is_file() else path.resolve()
         if path.exists() and not path.is_file():
-            with path.open("w", encoding="utf-8", newline="") as device:
-                device.writelines(lines)
+            with path.open("wb") as device:
+                device.writelines(data)
             return
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", newline="", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
-            file.writelines(lines)
+            file.writelines(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)

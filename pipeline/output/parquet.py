@@ -41,15 +41,31 @@ def parquet(lines: Iterable[bytes], *, answer_schema: Mapping[str, Any] | None) 
     """
     pyarrow = library()
     output = column_type(answer_schema)
-    schema = _schema(pyarrow, output)
+    yield from _written(pyarrow, _schema(pyarrow, output), (_row(json.loads(line), output) for line in lines))
+
+
+def parquet_table(columns: Mapping[str, ColumnType], rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+    """Yield the bytes of a Parquet file of these columns; `_finished_at` is a time."""
+    pyarrow = library()
+    kinds = {name: _arrow(pyarrow, kind) for name, kind in columns.items()}
+    if "_finished_at" in kinds:
+        kinds["_finished_at"] = pyarrow.timestamp("ms", tz="UTC")
+    timed = ({**row, "_finished_at": _moment(row.get("_finished_at"))} for row in rows)
+    yield from _written(pyarrow, pyarrow.schema(list(kinds.items())), timed)
+
+
+def _written(pyarrow: Any, schema: Any, rows: Iterator[Mapping[str, Any]]) -> Iterator[bytes]:
     sink = _Pieces()
-    source = iter(lines)
     writer = pyarrow.parquet.ParquetWriter(sink, schema, compression="zstd")
-    while batch := list(islice(source, _ROWS)):
-        writer.write_table(pyarrow.Table.from_pylist([_row(json.loads(line), output) for line in batch], schema=schema))
+    while batch := list(islice(rows, _ROWS)):
+        writer.write_table(pyarrow.Table.from_pylist(batch, schema=schema))
         yield sink.taken()
     writer.close()
     yield sink.taken()
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 class _Pieces(io.RawIOBase):
@@ -112,5 +128,5 @@ def _row(record: Mapping[str, Any], output: ColumnType) -> dict[str, Any]:
         "evidence": None if evidence is None else json.dumps(evidence, ensure_ascii=False),
         **{f"model_{name}": model.get(name) for name in _MODEL},
         **{name: usage.get(name) for name in _USAGE},
-        "finished_at": datetime.fromisoformat(record["finished_at"].replace("Z", "+00:00")),
+        "finished_at": _moment(record["finished_at"]),
     }

@@ -54,8 +54,10 @@ class Row:
         """Return the value of a column; a path through a list gives a list, a missing value is None."""
         if path in OWN_VALUES:
             return OWN_VALUES[path](self.record)
-        if path == POSITION:
-            return self.position
+        return self.position if path == POSITION else self.answer_value(path)
+
+    def answer_value(self, path: str) -> Any:
+        """Return the value at a path of the answer, also of a property that is called as a value of the record."""
         if self.explode is not None and (path == self.explode or path.startswith(f"{self.explode}.")):
             rest = path[len(self.explode) + 1 :]
             return _at(self.item, rest.split(".") if rest else [])

@@ -10,12 +10,16 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import Place
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import Record, read_results
+from pipeline.errors import ConfigError
+from pipeline.report.parquet_rows import columns_of
 from pipeline.report.rows import Condition, Row, parse_condition, paths_of_schema
 from pipeline.report.table_formats import csv_lines
 
@@ -278,3 +282,39 @@ def test_paths_of_a_schema_with_references() -> None:
         "$defs": {"item": item},
     }
     assert paths_of_schema(schema) == ["items", "items.name", "items.parts", "kind", "kind.a"]
+
+
+def test_parquet_has_typed_columns(filled: Place) -> None:
+    """A column for each property and value of the record; what does not fit is null, and named."""
+    ran = filled.call("results", "out", "--format", "parquet", "--save", "r.parquet")
+    assert ran.code == 0, ran.err
+    table = pq.read_table(filled.folder / "r.parquet")
+    assert table.column_names[:4] == ["id", "companies", "severity", "note"]
+    assert table.column_names[-2:] == ["_misfits", "_output"]
+    assert table.schema.field("severity").type == pa.int64()
+    assert table.schema.field("_finished_at").type == pa.timestamp("ms", tz="UTC")
+    rows = {row["id"]: row for row in table.to_pylist()}
+    records = {record.id: record for record in read_results(str(filled.folder / "out"))}
+    assert rows.keys() == records.keys()
+    assert all(json.loads(row["_output"]) == records[id].output for id, row in rows.items())
+    assert all(row["_stale"] == (records[id].status == "stale") for id, row in rows.items())
+
+
+def test_parquet_of_fields_and_items(filled: Place) -> None:
+    """A path through a list is a list; of an exploded list it is one value."""
+    save = ("--format", "parquet", "--save", "r.parquet", "--fields")
+    assert filled.call("results", "out", *save, "id,companies.score").code == 0
+    assert pq.read_table(filled.folder / "r.parquet").schema.field("companies.score").type == pa.list_(pa.float64())
+    ran = filled.call("results", "out", *save, "id,companies.score,_position", "--explode", "companies")
+    assert ran.code == 0, ran.err
+    assert pq.read_table(filled.folder / "r.parquet").schema.field("companies.score").type == pa.float64()
+    ran = filled.call("results", "out", "--format", "parquet")
+    assert (ran.code, "need --save FILE" in ran.err) == (2, True)
+
+
+def test_a_property_called_as_a_value_of_the_record() -> None:
+    """Is `output_NAME`; names that differ by case only are refused."""
+    columns = columns_of({"properties": {"id": {"type": "string"}, "_run": {}}}, None, explode=None, failed=True)
+    assert [column.name for column in columns][:4] == ["id", "output_id", "output__run", "_reason"]
+    with pytest.raises(ConfigError, match="2 columns are called 'a'"):
+        columns_of({"properties": {"a": {}, "A": {}}}, None, explode=None, failed=False)
