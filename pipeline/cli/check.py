@@ -13,17 +13,20 @@ from pipeline.cli.check_text import (
     INDENT,
     CheckedServer,
     input_lines,
+    other_server_text,
     server_lines,
     setting_lines,
     verdict_lines,
 )
 from pipeline.cli.flags import add_config_flags
+from pipeline.cli.local_servers import USUAL, found_servers
 from pipeline.config import AppConfig, OutputConfig
 from pipeline.config.keys import provider_key
 from pipeline.config.loading import describe
 from pipeline.config.yaml_file import dump_yaml
 from pipeline.errors import EXIT_CONFIG, EXIT_LATER, EXIT_OK, PipelineError
 from pipeline.llm.capabilities import Preflight
+from pipeline.llm.provider import Provider
 from pipeline.logs import visible
 from pipeline.output import check_store, folder_of
 from pipeline.run.examination import Server, examine_all, side_by_side
@@ -76,6 +79,10 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         "Settings": list(_settings(app, str(file.path) if file else "", every=arguments.all, width=width)),
     }
     write_out("\n".join(verdict_lines(checked, survey, code, colour=colour, width=width)))
+    if codes[0] == EXIT_LATER:
+        asked = {base_url for provider in plan.client.providers for base_url in _addresses(provider)}
+        for server in found_servers(place for place in USUAL if place.url not in asked):
+            write_out("\n".join(hanging(other_server_text(server), indent=INDENT, width=width)))
     for title, lines in sections.items():
         write_out("\n".join(["", tinted(visible(title), BOLD, colour=colour), *lines]))
     return code
@@ -107,6 +114,10 @@ def _checked(app: AppConfig, plan: ExtractionPlan, server: Server, found: Prefli
         proxy=replica.client.endpoint.proxy or "",
         side_by_side=served,
     )
+
+
+def _addresses(provider: Provider) -> list[str]:
+    return [replica.client.endpoint.base_url for replica in provider.replicas]
 
 
 def _by_provider(checked: Sequence[CheckedServer]) -> list[list[CheckedServer]]:

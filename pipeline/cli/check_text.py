@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.cli.local_servers import LocalServer
 from pipeline.config import AppConfig, mask_url
 from pipeline.config.differences import changed_settings
 from pipeline.errors import EXIT_CONFIG, EXIT_OK
@@ -59,6 +60,14 @@ def verdict_lines(
     lines = hanging(f"{label}: {summary}", indent=0, width=width, hang=2)
     yield from (tinted(line, BOLD + (YELLOW if warned else GREEN), colour=colour) for line in lines)
     yield from (line for trouble in troubles for line in hanging(trouble, indent=INDENT, width=width))
+
+
+def other_server_text(server: LocalServer) -> str:
+    """Return what else runs on this machine, and the settings that use it."""
+    settings = f"provider: {server.section}, {server.section}.base_url: {server.place.url}"
+    kind = ", vllm.type: openai" if server.place.type == "openai" else ""
+    model = f", {server.section}.model: {server.models[0]}" if server.models else ""
+    return f"{server.text()}: to use it, set {settings}{kind}{model}"
 
 
 def _found(survey: InputSurvey) -> str:

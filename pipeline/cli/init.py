@@ -8,14 +8,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.config.json_schema import agent_schema, config_schema
 from pipeline.errors import EXIT_OK, ConfigError, OutputError
 from pipeline.terminal import fitted, pasteable, unwrapped_or_width, write_out
+
+if TYPE_CHECKING:
+    from pipeline.cli.local_servers import LocalServer
 
 EXAMPLES = """\
 examples:
@@ -29,6 +33,10 @@ out/
 .env
 *.key
 """
+_NO_SERVER = (
+    "No model server was found on this machine (Ollama at port 11434, vLLM at 8000, LM Studio at 1234). Start one, or "
+    "set VLLM_BASE_URL or OLLAMA_BASE_URL to yours."
+)
 CONFIG = "config/default.yaml"
 
 
@@ -71,7 +79,9 @@ STARTERS: Mapping[str, Starter] = {
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of this command."""
     command.add_argument("folder", metavar="DIR", help="the project's folder; existing files are not changed")
-    command.add_argument("--provider", choices=("vllm", "ollama"), default="vllm", help="default: vllm")
+    command.add_argument(
+        "--provider", choices=("vllm", "ollama"), help="default: a server of this machine that answers, else vllm"
+    )
     command.add_argument(
         "--agent", metavar="NAME", choices=BUILT_IN, help=f"copy a built-in agent to change: {', '.join(BUILT_IN)}"
     )
@@ -88,8 +98,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     starter = STARTERS.get(arguments.example, PLAIN)
     if arguments.agent:
         starter = Starter(arguments.agent, "", PLAIN.documents)
-    server, remark = _server(arguments.provider, environ)
-    texts = _texts(starter, provider=arguments.provider, server=server)
+    provider, server, remark = _server(arguments.provider, environ)
+    texts = _texts(starter, provider=provider, server=server)
     existing = [name for name in texts if (folder / name).exists()]
     if existing:
         raise ConfigError(f"init: {folder} has {', '.join(existing)} already, need a folder without them")
@@ -103,10 +113,51 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     return EXIT_OK
 
 
-def _server(provider: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """Return the provider's block of the config file, and a remark for the user; asks an Ollama for its models."""
-    if provider == "vllm":
-        return _starter_text("vllm.yaml"), ""
+def _server(wanted: str | None, environ: Mapping[str, str]) -> tuple[str, str, str]:
+    """Return the provider, its block of the config file, and a remark for the user.
+
+    Without a wanted one, and without an address in the environment, the usual ports of this machine are looked at.
+    """
+    named = any(environ.get(name) for name in ("VLLM_BASE_URL", "PIPELINE_PROVIDER"))
+    if wanted is None and not named and not any(environ.get(name) for name in ("OLLAMA_BASE_URL", "OLLAMA_HOST")):
+        from pipeline.cli.local_servers import found_servers  # slow to import
+
+        found = list(found_servers())
+        return _block_of(found) if found else ("vllm", _starter_text("vllm.yaml"), _NO_SERVER)
+    if wanted == "vllm" or (wanted is None and named):
+        return "vllm", _starter_text("vllm.yaml"), ""
+    return ("ollama", *_ollama(environ))
+
+
+def _block_of(found: Sequence[LocalServer]) -> tuple[str, str, str]:
+    """Return the provider of the first server with a model, its block, and a remark about all that were found."""
+    server = next((each for each in found if each.models), found[0])
+    model = server.models[0] if server.models else ""
+    section = server.section
+    text = _starter_text(f"{section}.yaml")
+    if section == "ollama":
+        if model:
+            text = _with_model(text, model)
+    else:
+        text = text.replace("http://127.0.0.1:8000", server.place.url, 1)
+        text = text.replace('model: ""', f"model: {json.dumps(model)}", 1)
+        if server.place.type == "openai":
+            text = text.replace(
+                "vllm:\n", "vllm:\n  type: openai                 # a server of the OpenAI protocol\n", 1
+            )
+    told = "; ".join(each.text() for each in found)
+    chosen = f" with the model {model}" if model else ", which has no model yet"
+    return section, text, f"{told}. {CONFIG} names {server.place.name}{chosen}."
+
+
+def _with_model(text: str, model: str) -> str:
+    """Return the block of an Ollama with this model."""
+    named = f"model: {json.dumps(model)}"
+    return text.replace(f"{'model: llama3.1':<28} #", f"{named:<28} #", 1)
+
+
+def _ollama(environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return the block of the Ollama that the environment names or that runs here, and a remark."""
     from pipeline.cli.ollama_models import found_server  # slow to import, and needed for Ollama only
 
     found = found_server(environ)
@@ -114,8 +165,7 @@ def _server(provider: str, environ: Mapping[str, str]) -> tuple[str, str]:
     if found.base_url != found.default_url and "@" not in found.base_url:
         text = text.replace("#  base_url: http://127.0.0.1:11434", f"  base_url: {json.dumps(found.base_url)}", 1)
     if found.model:
-        named = f"model: {json.dumps(found.model)}"
-        text = text.replace(f"{'model: llama3.1':<28} #", f"{named:<28} #", 1)
+        text = _with_model(text, found.model)
     return text, found.remark
 
 

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import PACKAGE_PARENT, Place, everything_below
+from fake_llm import FakeLLM
 from jsonschema import Draft202012Validator
 
 from pipeline.agents import load_agent
-from pipeline.cli.init import STARTERS
+from pipeline.cli.init import STARTERS, _block_of
+from pipeline.cli.local_servers import USUAL, LocalServer, found_servers
+from pipeline.cli.local_servers import Place as Place_
 from pipeline.config.json_schema import agent_schema, config_schema
 from pipeline.config.loading import load_config
 
@@ -141,3 +144,30 @@ def test_each_yaml_of_ours_names_its_schema(path: Path) -> None:
     schema = json.loads((path.parent / found[1]).read_text(encoding="utf-8"))
     assert schema == (agent_schema() if "agents" in path.parts else config_schema())
     Draft202012Validator(schema).validate(yaml.safe_load(text))
+
+
+def test_servers_of_this_machine_are_found_with_their_models() -> None:
+    """An Ollama by its tags, others by the models of the OpenAI protocol; what only embeds is no model to ask."""
+    with FakeLLM(("qwen3", "nomic-embed-text")) as server:
+        places = [
+            Place_("Ollama", "ollama", server.url),
+            Place_("LM Studio", "openai", server.url),
+            Place_("vLLM", "vllm", "http://127.0.0.1:1"),
+        ]
+        found = list(found_servers(places))
+    assert [(each.place.name, each.section) for each in found] == [("Ollama", "ollama"), ("LM Studio", "vllm")]
+    assert found[1].models == ("qwen3",)
+    assert found[1].text() == f"LM Studio answers at {server.url} with the model qwen3"
+
+
+@pytest.mark.parametrize("kind", ["ollama", "vllm", "openai"])
+def test_a_found_server_is_written_into_the_config(tmp_path: Path, kind: str) -> None:
+    """The first one that has a model, with that model."""
+    place = Place_("A server", kind, "http://127.0.0.1:1234" if kind == "openai" else "http://127.0.0.1:8000")
+    section, block, remark = _block_of([LocalServer(USUAL[0], ()), LocalServer(place, ("qwen3", "llama3.1"))])
+    assert section == ("ollama" if kind == "ollama" else "vllm")
+    (tmp_path / "c.yaml").write_text(f"provider: {section}\n{block}", encoding="utf-8")
+    config = load_config(tmp_path / "c.yaml", environ={}).provider_config(section)
+    assert (config.type, config.model) == (kind, "qwen3")
+    assert kind == "ollama" or config.base_urls == (place.url,)
+    assert "the models qwen3, llama3.1" in remark and "Ollama answers at http://127.0.0.1:11434 with no model" in remark
