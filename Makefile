@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SOURCES := pipeline scripts tests
+SOURCES := pipeline pipeline_command.py scripts tests
 .DELETE_ON_ERROR:
 .PHONY: help run test test-long test-all check lint format wheel bench clean
 

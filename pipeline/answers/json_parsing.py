@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from pipeline.answers.prose import is_answer_in_prose
 from pipeline.answers.thoughts import after_thoughts
+from pipeline.config.installing import install_command
 from pipeline.errors import ConfigError, Stage
 
 _MAX_DEPTH = 200
@@ -71,7 +72,7 @@ def repair_library() -> Callable[..., Any]:
     try:
         import json_repair
     except ImportError as cause:
-        need = "need the json-repair library: pip install 'extraction-pipeline[repair]', or set it to basic"
+        need = f"need the json-repair library: {install_command('repair')}, or set it to basic"
         raise ConfigError(f"answers.repair: got full, {need}") from cause
     loads: Callable[..., Any] = json_repair.loads
     return loads

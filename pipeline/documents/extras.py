@@ -10,6 +10,7 @@ import importlib.util
 import sys
 from collections.abc import Mapping
 
+from pipeline.config.installing import install_command
 from pipeline.errors import ConfigError
 
 LIBRARIES: Mapping[str, str] = {
@@ -34,7 +35,7 @@ def is_missing(extra: str) -> bool:
 
 def how_to_install(extra: str, *, pattern: str) -> str:
     """Return the message about a file that needs an extra: the library, the command and the way to do without it."""
-    command = f"pip install 'extraction-pipeline[{extra}]'"
+    command = install_command(extra)
     needed = f"reading it needs the library {LIBRARIES[extra]}, which is not installed"
     return f"{needed}: {command}, or input.exclude: ['{pattern}']"
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
+from pipeline.config.installing import install_command
 from pipeline.errors import ConfigError
 from pipeline.output.columns import ColumnType, ListOf, Struct, column_type, in_column
 
@@ -29,7 +30,7 @@ def library() -> Any:
         import pyarrow
         import pyarrow.parquet
     except ImportError as cause:
-        message = "--format parquet needs PyPI `pyarrow`: pip install 'extraction-pipeline[parquet]'"
+        message = f"--format parquet needs PyPI `pyarrow`: {install_command('parquet')}"
         raise ConfigError(message) from cause
     return pyarrow
 

@@ -1,0 +1,52 @@
+"""The installed command beside other modules of its name, and the hint that fits how it was installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import PACKAGE_PARENT
+
+from pipeline.config.installing import install_command
+
+START = f"import sys; sys.path.append({str(PACKAGE_PARENT)!r}); from pipeline_command import main; sys.exit(main())"
+
+
+@pytest.mark.parametrize("other", ["pipeline.py", "pipeline/__init__.py"])
+def test_another_module_of_its_name_does_not_break_the_command(tmp_path: Path, other: str) -> None:
+    """On PYTHONPATH or in the current directory: one line names it, and the command works."""
+    (tmp_path / other).parent.mkdir(exist_ok=True)
+    (tmp_path / other).write_text("raise SystemExit('the other one was imported')", encoding="utf-8")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    for folder in (tmp_path, tmp_path.parent):  # with -c, the current directory is searched first
+        ran = subprocess.run(
+            [sys.executable, "-c", START, "--version"], cwd=folder, env=env, capture_output=True, text=True, check=False
+        )
+        assert (ran.returncode, ran.stdout.split()[0]) == (0, "pipeline"), ran.stderr
+        assert "has the name of this program's package and is not used" in ran.stderr.splitlines()[0]
+
+
+def test_without_one_nothing_is_said(tmp_path: Path) -> None:
+    """Not even in the clone, whose folder is the current directory."""
+    for folder in (tmp_path, PACKAGE_PARENT):
+        ran = subprocess.run(
+            [sys.executable, "-c", START, "--version"], cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("mark", "command"),
+    [
+        ("pipx_metadata.json", "pipx install --force 'extraction-pipeline[pdf]'"),
+        ("uv-receipt.toml", "uv tool install --force 'extraction-pipeline[pdf]'"),
+        ("pyvenv.cfg", "pip install 'extraction-pipeline[pdf]'"),
+    ],
+)
+def test_the_hint_for_an_extra_fits_the_tool(tmp_path: Path, mark: str, command: str) -> None:
+    """As pipx 1.7, uv 0.9 and venv mark their environments."""
+    (tmp_path / mark).touch()
+    assert install_command("pdf", environment=tmp_path) == command
