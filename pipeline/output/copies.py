@@ -75,6 +75,7 @@ class Copies:
         self._doubtful = doubtful
         self.is_last_pass = False
         self._has_snapshot = False
+        self._is_first = False
         self._snapshot = threading.Lock()
         self._claims = threading.Lock()
         for statement in _TABLES:
@@ -84,6 +85,8 @@ class Copies:
         """Return the document that is asked this question in this run; None: `document_id` is to be asked."""
         key = sha256(f"{fingerprint}/{question}".encode()).digest()
         with self._claims:
+            if self._index.inserted("INSERT OR IGNORE INTO asked VALUES (?,?)", key, document_id):
+                return None
             rows = self._index.rows("SELECT id FROM asked WHERE question = ?", key)
             if rows and rows[0][0] != document_id and self._will_answer(rows[0][0]):
                 return str(rows[0][0])
@@ -105,7 +108,10 @@ class Copies:
             if not self._has_snapshot:
                 for statement in _ANSWERED:
                     self._index.rows(statement)
+                self._is_first = not self._index.rows("SELECT 1 FROM answered LIMIT 1")
                 self._has_snapshot = True
+        if self._is_first:
+            return None
         query = "SELECT fingerprint, id, run FROM answered WHERE question = ?"
         for number, other, run in self._index.rows(query, question_number(question)):
             is_same = self._index.fingerprint_of(number) == fingerprint and other != document_id

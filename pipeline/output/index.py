@@ -125,11 +125,7 @@ class Index:
 
     def seen(self, document_id: str) -> bool:
         """Mark the id as met in the input of this run; return True when it was met before."""
-        try:
-            with self._lock:
-                return self._db.execute("INSERT OR IGNORE INTO met VALUES (?)", (document_id,)).rowcount == 0
-        except sqlite3.Error as exc:
-            raise _no_room(exc) from exc
+        return self.inserted("INSERT OR IGNORE INTO met VALUES (?)", document_id) == 0
 
     def was_seen(self, document_id: str) -> bool:
         """Return True when `seen` was called for the id."""
@@ -275,6 +271,14 @@ class Index:
             self._texts.append(text)
             number = self._numbers[text] = len(self._texts) - 1
         return number
+
+    def inserted(self, query: str, *values: object) -> int:
+        """Return the number of rows that a query has inserted."""
+        try:
+            with self._lock:
+                return self._db.execute(query, values).rowcount
+        except sqlite3.Error as exc:
+            raise _no_room(exc) from exc
 
     def rows(self, query: str, *values: object) -> list[Any]:
         """Return the rows of a query; public because copies.py has tables of its own in this file."""
