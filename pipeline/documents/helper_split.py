@@ -55,10 +55,10 @@ def split_by_helper(stream: BinaryIO, container: Container) -> Iterator[Piece]:
                 number += 1
                 budget.add(len(data) + ROW_BYTES)
                 yield _piece(number, data, tuple(header["notes"]), limit_bytes=container.limit_bytes)
-            elif "end" in header:
-                alive = not header["last"]
-                return
             else:
+                alive = not header["last"]
+                if "end" in header:
+                    return
                 raise failed(header, container.limits)
         status = helper.end()
         raise over_cpu(container.limits) if status == -signal.SIGPROF else crashed(status)
