@@ -11,7 +11,7 @@ from pipeline.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class InputLimits:
-    """Limits of decoding (html, mail, pdf, office), of a table and of an archive.
+    """Limits of decoding (html, mail, pdf, office, xml, edgar, warc), of a table and of an archive.
 
     `ratio` and `table_ratio` apply beyond the first FREE_UNPACKED_BYTES of a file: a small file may be compressed to
     any ratio, and each record of a small table may repeat many names of columns.

@@ -84,9 +84,9 @@ def _import(form: Format) -> int:
     """Import the library of a format, which no document's limits count; return the bytes that it takes."""
     before = _size_bytes()
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # others reserve address space, which is limited
-    if form.extra is not None:
+    for extra in filter(None, (form.extra, form.decoder_extra)):
         with suppress(ImportError):
-            importlib.import_module(LIBRARIES[form.extra])
+            importlib.import_module(LIBRARIES[extra])
     return _size_bytes() - before
 
 

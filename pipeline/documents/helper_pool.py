@@ -1,4 +1,4 @@
-"""Helper processes that decode html, mail, pdf and office files, so that no document can hold up or end a run.
+"""Helper processes that decode html, mail, pdf, office, xml and so on: no document can hold up or end a run.
 
     worker thread ── format, bytes ──▶ helper process (helper.py) ── text or problem ──▶ worker thread
 

@@ -33,4 +33,6 @@ def decode_response(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a
     return finished(text, metadata, notes=notes)
 
 
-WARC = Format("warc", decode_response, split=split_archive, extra="warc", heavy=True, mark=b"WARC/")
+WARC = Format(
+    "warc", decode_response, split=split_archive, extra="warc", decoder_extra="html", heavy=True, mark=b"WARC/"
+)

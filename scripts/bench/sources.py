@@ -118,6 +118,35 @@ def batched(items: Iterator[tuple[str, bytes]], size: int) -> Iterator[list[tupl
         yield batch
 
 
+def make_feed(path: Path, count: int) -> None:
+    """A feed in RSS."""
+    with path.open("wb") as file:
+        file.write(b"<?xml version='1.0' encoding='utf-8'?><rss version='2.0'><channel><title>Bench</title>\n")
+        for name, data in texts(count):
+            item = b"<item><guid>%s</guid><title>Rates</title><description>&lt;p&gt;%s&lt;/p&gt;</description></item>\n"
+            file.write(item % (name.encode(), data))
+        file.write(b"</channel></rss>")
+
+
+def make_filing(path: Path, count: int) -> None:
+    """A full submission to EDGAR."""
+    with path.open("wb") as file:
+        file.write(b"<SEC-DOCUMENT>bench\n<SEC-HEADER>\nCONFORMED SUBMISSION TYPE:\t8-K\n</SEC-HEADER>\n")
+        for _, data in texts(count):
+            file.write(b"<DOCUMENT>\n<TYPE>EX-99\n<TEXT>\n%s\n</TEXT>\n</DOCUMENT>\n" % data)
+        file.write(b"</SEC-DOCUMENT>\n")
+
+
+def make_web_archive(path: Path, count: int) -> None:
+    """A WARC with a gzip member for each record."""
+    with path.open("wb") as file:
+        for name, data in texts(count):
+            block = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n" + data
+            head = f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://bench.example/{name}\r\n"
+            head += f"Content-Type: application/http\r\nContent-Length: {len(block)}\r\n\r\n"
+            file.write(gzip.compress(head.encode() + block + b"\r\n\r\n", compresslevel=1))
+
+
 LOCAL = {
     "folder": make_folder,
     "x.zip": make_zip,
@@ -125,6 +154,9 @@ LOCAL = {
     "x.jsonl.gz": make_lines,
     "x.json": make_array,
     "x.csv": make_table,
+    "x.rss": make_feed,
+    "x.txt": make_filing,
+    "x.warc.gz": make_web_archive,
     "x.parquet": make_parquet,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 import tracemalloc
 import zlib
 from collections.abc import Sequence
@@ -152,6 +153,14 @@ def test_a_truncated_record_is_noted(tmp_path: Path) -> None:
     named = record(response(b"A text.", "text/plain"), WARC_Truncated="length")
     found = [each.notes for each in read(archive(tmp_path, named, record(packed))) if isinstance(each, Document)]
     assert found == [("truncated:length",), ("truncated:content",)]
+
+
+def test_an_archive_without_its_extra_fails_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It alone, not the run."""
+    monkeypatch.setitem(sys.modules, "warcio", None)
+    archive(tmp_path, plain(1))
+    (tmp_path / "b.txt").write_text("A text.")
+    assert texts(read(tmp_path)) == ["a.warc: unsupported_format", "A text."]
 
 
 # damage
