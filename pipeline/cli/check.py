@@ -64,7 +64,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     codes = [_code_of(own) for own in _by_provider(checked)]
     output_code, output_line = _output(app.output)
     code = max(codes[0], output_code)
-    warnings = [*schema_warnings(plan), *switch_warnings(app, plan)]
+    warnings = [*schema_warnings(plan), *switch_warnings(app, plan), *survey.overlaps]
     colour = wants_colour(sys.stdout, environ)
     width = unwrapped_or_width(sys.stdout, environ)
     agent = f"agent {plan.agent.name} ({', '.join(plan.queries)})"

@@ -15,6 +15,7 @@ from pipeline.documents import ListingCounts, decode, load_entries
 from pipeline.errors import DocumentError, PipelineError
 from pipeline.output import left_out
 from pipeline.records import Entry
+from pipeline.run.example_overlap import ExampleOverlap
 from pipeline.run.plan import ExtractionPlan
 from pipeline.stores import ReadingStoppedError
 
@@ -38,6 +39,7 @@ class InputSurvey:
 
     `kinds`: documents by format; `passed_over`: files by kind. `read`: the number of documents that were read, of which
     `failed` would fail; `unreadable` are the first of those. `trouble`: why the input cannot be listed, else "".
+    `overlaps`: warnings about few-shot examples that are documents of the input.
     """
 
     found: int
@@ -48,6 +50,7 @@ class InputSurvey:
     failed: int
     unreadable: tuple[Unreadable, ...]
     trouble: str = ""
+    overlaps: tuple[str, ...] = ()
 
 
 def survey_input(app: AppConfig, plan: ExtractionPlan, *, clock: Callable[[], float] = time.monotonic) -> InputSurvey:
@@ -60,6 +63,7 @@ def survey_input(app: AppConfig, plan: ExtractionPlan, *, clock: Callable[[], fl
     try:
         for entry in load_entries(app.input, output=left_out(app), counts=counts):
             kinds[entry.format] += 1
+            reading.overlap.see_entry(entry)
             reading.read(entry)
             if clock() > until + reading.used_s:
                 whole = False
@@ -75,6 +79,7 @@ def survey_input(app: AppConfig, plan: ExtractionPlan, *, clock: Callable[[], fl
         reading.failed,
         tuple(reading.unreadable),
         trouble,
+        tuple(reading.overlap.warnings),
     )
 
 
@@ -85,6 +90,7 @@ class _Reading:
         self.number = self.failed = 0
         self.used_s = 0.0
         self.unreadable: list[Unreadable] = []
+        self.overlap = ExampleOverlap(plan)
         self._plan = plan
         self._clock = clock
 
@@ -102,6 +108,7 @@ class _Reading:
 
     def _errors(self, entry: Entry) -> Iterator[DocumentError]:
         try:
-            decode(entry, entry.read(), text_field=self._plan.text_field, limits=self._plan.limits)
+            document = decode(entry, entry.read(), text_field=self._plan.text_field, limits=self._plan.limits)
+            self.overlap.see_text(entry, document.text)
         except DocumentError as error:
             yield error

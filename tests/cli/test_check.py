@@ -257,3 +257,19 @@ def test_no_secret_is_said_or_written(place: Place, server: FakeLLM, how: str) -
     said = "".join(each.out + each.err for each in ran).encode() + everything_below(place.folder)
     assert KEY.encode() not in said
     assert Path(place.folder / "out" / "report.html").exists()
+
+
+def test_examples_that_are_documents_of_the_input_are_named(place: Place) -> None:
+    """The model would be given the answer; an example that is a document's name was meant to hold its text."""
+    examples = [
+        {"document": "[[doc:a.txt]] The  text of a.\n", "output": {"summary": "s"}},
+        {"document": "b.txt", "output": {"summary": "s"}},
+        {"document": "Another text.", "output": {"summary": "s"}},
+    ]
+    place.documents({"a.txt": "The text of a.", "b.txt": "The text of b."})
+    place.configure(agent={"examples": examples})
+    out = " ".join(place.call("check").out.split())
+    need = "the model is given its answer; take a text that is not in the input"
+    assert f"warning: examples[0] has the text of the document a.txt: {need}" in out
+    assert "warning: examples[1].document is the name of a document (b.txt), need its text" in out
+    assert "examples[2]" not in out
