@@ -19,7 +19,7 @@ _DOUBLE_MARKS = (
 _DASHES = (
     "\u2212\u2010\u2011\u2012\u2013\u2014\u2015\u058a\u05be\u1400\u1806\u2e17\u2e1a\u2e3a\u2e3b\u2e40\ufe58\ufe63\uff0d"
 )
-_WHITE_SPACE = "\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
+WHITE_SPACE = "\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
     map(chr, range(0x2000, 0x200B))
 )
 REMOVED = "\u00ad\u200b\u2060\ufeff"
@@ -29,7 +29,7 @@ MARKS: Mapping[int, str] = {
     **{ord(char): "'" for char in _SINGLE_MARKS},
     **{ord(char): '"' for char in _DOUBLE_MARKS},
     **{ord(char): "-" for char in _DASHES},
-    **{ord(char): " " for char in _WHITE_SPACE},
+    **{ord(char): " " for char in WHITE_SPACE},
 }
 """Quotation marks, dashes and white space, each as the one character that stands for all of its kind."""
 

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from pipeline.long.character_folds import REMOVED, WHITE_SPACE
 from pipeline.long.folding import FoldedText, LineEnd, folded
 
 MatchKind = Literal["exact", "folded", "edges"]
@@ -32,6 +33,7 @@ Span = tuple[int, int]
 GAP = "\ud800"
 """Between two parts of a text that are searched together; half a character, which no quote holds."""
 _LEAST_WORDS, _LEAST_LETTERS = 3, 12
+_UNSEEN = f"{WHITE_SPACE} {REMOVED}"
 _MOST_DIVIDED = 1000
 """Occurrences that divide a cluster before a quote is given up; real texts have hardly any."""
 
@@ -69,7 +71,7 @@ def find_quotes(
 
 def is_blank(quote: str) -> bool:
     """Return True for a quote of nothing that a reader sees: it has no place, and claims nothing."""
-    return not quote.strip() or not folded(quote)
+    return not quote.strip(_UNSEEN)
 
 
 def joined(text: str, spans: Sequence[Span]) -> str:
