@@ -1,8 +1,8 @@
 """Opening of files below a folder so that no link leads out of it, with a check against the listing.
 
-A path is checked when it is listed and opened later; a link created in between could lead anywhere. So each component
-below the root is opened separately, relative to the previous one, and is refused when it is a link. A link that the
-listing allowed is resolved again and its target is opened in the same way.
+A path is checked when it is listed and opened later; a link created in between could lead anywhere. So the root and
+each component below it are opened separately, relative to the previous one, and are refused when they are links. A link
+that the listing allowed is resolved again and its target is opened in the same way.
 
 It must not list files or apply patterns: `local.py` decides which files and links count.
 """
@@ -110,9 +110,17 @@ def _descriptor(file: StoredFile) -> int:
 
 
 def open_beneath(root: str, relative: str, flags: int) -> int:
-    """Open a path below the root and return its descriptor; OSError (ELOOP) when a component of it is a link."""
+    """Open a path below the root and return its descriptor; OSError (ELOOP) when a component of it is a link.
+
+    `root` is free of links. When it has become one it is gone, as a folder that was unmounted is (ESTALE).
+    """
     *folders, name = relative.split("/")
-    above = os.open(root, _FOLDER)
+    try:
+        above = os.open(root, _FOLDER | os.O_NOFOLLOW)
+    except OSError as cause:
+        if os.path.islink(root):  # noqa: PTH114
+            raise OSError(errno.ESTALE, "the folder has become a link since it was listed") from cause
+        raise
     try:
         for folder in folders:
             below = _open_no_link(folder, _FOLDER, above)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import socket
 import stat
@@ -189,6 +190,19 @@ def test_a_link_put_in_after_the_listing_is_not_followed(tmp_path: Path, place: 
             with pytest.raises(OSError, match="is a link, which the listing did not find") as error:
                 opener(file)
             assert error.value.errno == errno.ELOOP
+
+
+def test_a_root_that_became_a_link_is_trouble_of_the_store(tmp_path: Path) -> None:
+    """It is no document's own fault: as after an unmount, the run waits and ends with what can be resumed."""
+    root = tmp_path / "root"
+    fill(tmp_path, "root/a.txt", "root/b/c.txt", "outside/a.txt", "outside/b/c.txt")
+    files = list(walk(root))
+    root.rename(tmp_path / "moved")
+    root.symlink_to(tmp_path / "outside")
+    for file, opener in itertools.product(files, (open_file, open_newest)):
+        with pytest.raises(OSError, match="become a link") as error:
+            opener(file)
+        assert error.value.errno == errno.ESTALE and not isinstance(error.value, StaleVersionError)
 
 
 def test_a_folder_that_became_a_link_is_not_listed(tmp_path: Path) -> None:
