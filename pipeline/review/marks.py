@@ -6,8 +6,10 @@ It must not know records or pages.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, islice
 
 from pipeline.logs import visible
 from pipeline.long import find_quotes
@@ -38,22 +40,43 @@ class Piece:
 def marks_of(text: str, quotes: Iterable[tuple[str, str]]) -> list[Mark]:
     """Return a mark for each (pointer, quote), numbered from 1; one that is not found has no places."""
     shown = text[:SHOWN_CHARS]
+    words = JoinedWords(shown)
     places: dict[str, list[tuple[int, int]]] = {}
     marks = []
     for number, (pointer, quote) in enumerate(quotes, 1):
         if quote not in places:
-            places[quote] = places_of(shown, quote) or _folded_places(shown, quote)
+            places[quote] = words.places_of(quote) or _folded_places(shown, quote)
         marks.append(Mark(number, pointer, places[quote]))
     return marks
 
 
-def places_of(text: str, quote: str) -> list[tuple[int, int]]:
-    """Return the places of a quote, whatever the white space between its words is."""
-    words = quote.split()
-    if not words:
-        return []
-    found = re.finditer(r"\s+".join(map(re.escape, words)), text)
-    return [match.span() for _, match in zip(range(MOST_PLACES), found, strict=False)]
+class JoinedWords:
+    """The words of a text with one space between them: a quote is found in them, whatever its white space is."""
+
+    def __init__(self, text: str) -> None:
+        self._words = [match.span() for match in re.finditer(r"\S+", text)]
+        self._text = " ".join(text[start:end] for start, end in self._words)
+        self._starts = list(accumulate((end - start + 1 for start, end in self._words), initial=0))
+
+    def places_of(self, quote: str) -> list[tuple[int, int]]:
+        """Return the places of a quote in the text, at most MOST_PLACES of them."""
+        wanted = " ".join(quote.split())
+        if not wanted:
+            return []
+        found = islice(_occurrences(self._text, wanted), MOST_PLACES)
+        return [(self._place(at), self._place(at + len(wanted) - 1) + 1) for at in found]
+
+    def _place(self, at: int) -> int:
+        """Return where a character of the joined words is in the text."""
+        number = bisect_right(self._starts, at) - 1
+        return self._words[number][0] + at - self._starts[number]
+
+
+def _occurrences(text: str, wanted: str) -> Iterator[int]:
+    at = text.find(wanted)
+    while at >= 0:
+        yield at
+        at = text.find(wanted, at + len(wanted))
 
 
 def _folded_places(text: str, quote: str) -> list[tuple[int, int]]:
