@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from bench.concurrency import ROWS, Row, judged
+from raw_server import Line, RawServer, reply
 
+from pipeline import load_config
 from pipeline.llm.server_metrics import Gauges
 from pipeline.records import ExtractionAttempt, ModelMetadata
 from pipeline.run.adaptive_limit import AdaptiveLimit
 from pipeline.run.concurrency import Auto, Fixed
+from pipeline.run.plan import build_plan
 
 
 @dataclass
@@ -85,6 +92,27 @@ def test_the_ceiling_is_of_each_server_and_the_machine_bounds_all(most: int, val
             limit.finished([attempt(server.endpoint)], full=True, now=now)
     assert limit.value == value >= sum(server.share for server in servers)
     assert all(least <= server.share <= 256 for server in servers)
+
+
+def test_a_fixed_number_above_the_ceiling_keeps_its_connections(tmp_path: Path) -> None:
+    """`concurrency: 8` with `max_concurrency: 2`: eight requests at a time over eight connections, turn after turn."""
+    many, barrier = 8, threading.Barrier(8)
+
+    def talk(line: Line) -> None:
+        while line.read() is not None:
+            barrier.wait(5)
+            line.send(reply(b"ok"))
+
+    with RawServer(talk) as server, ThreadPoolExecutor(many) as threads:
+        settings = {"concurrency": many, "max_concurrency": 2}
+        config = {"provider": "vllm", "vllm": {"base_url": server.url, "model": "m"}, "runner": settings}
+        (tmp_path / "pipeline.yaml").write_text(json.dumps(config), encoding="utf-8")
+        client = build_plan(load_config(tmp_path / "pipeline.yaml", environ={}), stop=threading.Event()).client
+        endpoint = client.first.replicas[0].client.endpoint
+        for _ in range(3):
+            list(threads.map(lambda _: endpoint.get("/x", timeout_s=9), range(many)))
+        assert server.accepts == many
+        client.close()
 
 
 def test_a_burst_of_refusals_counts_once() -> None:
