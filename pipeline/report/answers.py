@@ -60,12 +60,27 @@ def _sentences(evaluation: Mapping[str, Any], output: Mapping[str, Any]) -> Iter
         f"F1 {_metric(output['overall']['f1'])}, documents without any wrong value {right}, valid answers {valid}; "
         f"each with its 95 % interval."
     )
+    if (cost := _cost(output["cost"])) is not None:
+        yield text(cost)
     people = evaluation["people"]
     if people is not None:
         share = people["agreeing"] / people["values"]
         yield text(f"People who judged the same documents agree on {share:.0%} of {people['values']:,} values.")
     if output["not_graded"]:
         yield text(f"Not graded: {', '.join(output['not_graded'])}.")
+
+
+def _cost(cost: Mapping[str, Any]) -> str | None:
+    """Return what a graded document cost, which belongs beside its quality; None when nothing is known."""
+    parts = [
+        f"{cost['requests']:.2f} requests" if cost["requests"] is not None else "",
+        f"{cost['prompt_tokens']:,.0f} tokens in" if cost["prompt_tokens"] is not None else "",
+        f"{cost['completion_tokens']:,.0f} tokens out" if cost["completion_tokens"] is not None else "",
+        f"{cost['p50_s']:.1f} s (95 % within {cost['p95_s']:.1f} s)" if cost["p50_s"] is not None else "",
+        f"{cost['per_1000']:,.2f} for 1,000 documents" if cost["per_1000"] is not None else "",
+    ]
+    known = ", ".join(filter(None, parts))
+    return f"A document took {known}." if known else None
 
 
 def _fields_table(output: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ Every method may be called by any thread; one lock orders them. It must not know
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -102,6 +103,7 @@ class ReviewSession:
         shown = None if answer is None else {**shown_value(self.form, answer), **dict.fromkeys(sides)}
         return {
             "number": number,
+            "key": self._draft_key(candidate, shown),
             "id": visible(candidate.id),
             "set": self.set_of(candidate),
             "saved": is_saved,
@@ -170,6 +172,11 @@ class ReviewSession:
         # where two answers differ, a mark would say which of them is the output's
         alike = {name: value for name, value in answer.items() if name not in self._sides(candidate)}
         return marks_of(text, quotes_in(self.form, alike))
+
+    def _draft_key(self, candidate: Candidate, shown: Any) -> str:
+        """Return the name of a draft in the browser, where drafts of earlier sittings may still be."""
+        parts = [candidate.id, candidate.sha256, self.options.by, self.options.other, self.form, shown]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _line(self, candidate: Candidate, judgement: Mapping[str, Any]) -> dict[str, Any]:
         gold = judgement.get("gold")

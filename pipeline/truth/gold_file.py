@@ -49,6 +49,8 @@ def remove_documents(path: Path, gone: Callable[[str, str], bool]) -> int:
             kept = [line for line in lines if not _names(line, gone)]
             if len(kept) < len(lines):
                 _replace(path, kept)
+            # nobody can say of whom a cut line speaks
+            _torn(path).unlink(missing_ok=True)
     except OSError as exc:
         raise ConfigError(f"--gold: {path} cannot be read: {exc.strerror or exc}") from exc
     return len(lines) - len(kept)
@@ -90,11 +92,15 @@ def _mend(descriptor: int, path: Path) -> None:
     if _is_whole(tail):
         _append(descriptor, b"\n")
         return
-    with path.with_name(f"{path.name}.torn").open("ab") as torn:
+    with _torn(path).open("ab") as torn:
         torn.write(tail + b"\n")
         torn.flush()
         os.fsync(torn.fileno())
     os.ftruncate(descriptor, start)
+
+
+def _torn(path: Path) -> Path:
+    return path.with_name(f"{path.name}.torn")
 
 
 def _is_whole(line: bytes) -> bool:

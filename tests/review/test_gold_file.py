@@ -92,6 +92,7 @@ def test_purge_beside_a_reviewer(tmp_path: Path) -> None:
     """A judgement that is appended while the file is replaced is not lost: both hold the lock."""
     path = tmp_path / "gold.jsonl"
     append_lines(path, [{"id": "gone", "at": ""}])
+    path.with_name("gold.jsonl.torn").write_text('{"id":"gone","go')
     writer = start(path, "kept")
     assert writer.stdout is not None
     writer.stdout.readline()
@@ -104,6 +105,7 @@ def test_purge_beside_a_reviewer(tmp_path: Path) -> None:
     append_lines(path, [{"id": "last"}])
     ids = [line["id"] for line in gold_lines(path)]
     assert "gone" not in ids
+    assert not path.with_name("gold.jsonl.torn").exists()
     assert {f"kept-{number}" for number in range(count)} <= set(ids)
     assert json.loads(path.read_bytes().splitlines()[-1])["id"] == "last"
     assert path.stat().st_mode & 0o777 == 0o640

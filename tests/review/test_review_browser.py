@@ -115,6 +115,24 @@ def test_a_reload_and_an_end_keep_the_draft(page: Page, reviewed: Place) -> None
     assert page.value("document.querySelectorAll('.field[data-d=nothing]').length") == 1
 
 
+def test_a_draft_belongs_to_its_document(page: Page, reviewed: Place) -> None:
+    """A later review on the same port, in the same tab, shows other documents, which have no draft."""
+    child, url = start(reviewed)
+    port = url.rpartition(":")[2].partition("/")[0]
+    show(page, url)
+    first = page.value("document.querySelector('#text-about').textContent")
+    page.press("A")
+    save(page)
+    page.press("n", "n")
+    child.end(2)
+    seen = (first, page.value("document.querySelector('#text-about').textContent"))
+    named = next(f"d{n}.txt" for n in range(5) if f"d{n}.txt" not in seen)
+    _, url = start(reviewed, "--ids", named, "--port", port)
+    show(page, url)
+    assert page.value("document.querySelector('#text-about').textContent") == named
+    assert page.value("document.querySelectorAll('.field[data-d=nothing], .field[data-d=value]').length") == 0
+
+
 def test_a_hostile_document_is_text(page: Page, place: Place) -> None:
     """No element, no complaint, no request but to this server; control and bidi characters are spelled out."""
     answer = {**ANSWER, "company": HOSTILE[:70], "summary": HOSTILE}

@@ -155,7 +155,7 @@ function remember() {
 
 function keep() {
   try {
-    sessionStorage.setItem("draft" + at, JSON.stringify(draft));
+    sessionStorage.setItem("draft" + doc.key, JSON.stringify(draft));
   } catch (error) {
     say("This browser keeps no draft: a reload loses what is not saved.", true);
   }
@@ -546,10 +546,10 @@ async function show(number) {
     return say(error.message, true);
   }
   at = number;
-  sessionStorage.setItem("at", String(at));
+  sessionStorage.setItem("at" + token, String(at));
   undone = [];
   markAt = 0;
-  const kept = sessionStorage.getItem("draft" + at);
+  const kept = sessionStorage.getItem("draft" + doc.key);
   draft = kept ? JSON.parse(kept) : {root: nodeOf(session.form, doc.answer, ""), sides: {}, note: ""};
   if (kept) renumber(draft.root);
   draft.root.d = "value";
@@ -729,7 +729,7 @@ async function start() {
   }
   $("title").textContent = `Review of ${session.output}`;
   $("about").textContent = `${session.agent || ""} · saved to ${session.gold} as ${session.by}`;
-  const kept = Number(sessionStorage.getItem("at") || -1);
+  const kept = Number(sessionStorage.getItem("at" + token) || -1);
   const first = session.documents.findIndex((each) => !each.saved);
   await show(kept >= 0 && kept < session.documents.length ? kept : Math.max(first, 0));
 }
