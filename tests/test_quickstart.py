@@ -18,6 +18,8 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from pipeline.truth.gold import read_gold
+from pipeline.truth.graded_fields import graded_fields
+from pipeline.truth.grading import grade_document
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ROOT / "config" / "quickstart"
@@ -216,3 +218,19 @@ class TestLocalModel:
     def test_the_commands_exit_code_is_its_own(self) -> None:
         """make sees what the pipeline said."""
         assert local_llm("raise SystemExit(7)", VLLM_BASE_URL="http://127.0.0.1:9").returncode == 7
+
+
+@pytest.mark.parametrize("path", [EXTRACTOR, CLASSIFIER])
+def test_the_gold_of_a_built_in_agent_fits_its_texts(path: Path) -> None:
+    """Every text is judged, by the bytes it has; names and tickers stand in it, and its grade counts."""
+    folder = ROOT / "config" / "builtin"
+    schema = agent_at(path)["schema"]
+    gold = read_gold(folder / f"{path.stem}.gold.jsonl", schema, agent=path.stem)
+    texts = {each.name: each.read_bytes() for each in (folder / "documents").iterdir()}
+    assert set(gold.documents) == {(name, hashlib.sha256(data).hexdigest()) for name, data in texts.items()}
+    for (name, _), document in gold.documents.items():
+        companies = document.gold.get("companies", [])
+        named = [company[key] for company in companies for key in ("name", "ticker") if company.get(key)]
+        assert all(each in texts[name].decode() for each in (*named, *document.gold.get("commodities", ())))
+        grade = grade_document(graded_fields(schema, {}), document.gold, document.gold)
+        assert grade.totals[1:] == (0, 0)
