@@ -9,7 +9,7 @@ import html
 import re
 from collections.abc import Iterator
 
-_TAG = re.compile(r"(<!--|-->|<[^<>]*>)")
+_TAG = re.compile(r"(<!--|-->|<[A-Za-z/!?][^<>]*>)")
 _NAME = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9:-]*)")
 _UNSEEN = frozenset(
     {"script", "style", "template", "noscript", "svg", "head", "title", "iframe", "object", "ix:header"}

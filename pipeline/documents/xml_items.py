@@ -109,6 +109,7 @@ class _Items:
         self._prefix = b""
         self._name = b""
         self._ended = False
+        self._missing = set(_SHOWN)
         self._shown = b""
         self._item: _Item | None = None
 
@@ -169,12 +170,11 @@ class _Items:
             self._add_head(tag.data)
             if tag.closes and tag.name == self._shown:
                 self._shown = b""
-        elif name in _SHOWN and tag.name in (local, self._prefix + local) and not tag.closes:
+        elif name in self._missing and tag.name in (local, self._prefix + local) and not tag.closes:
+            self._missing.discard(name)
             if not tag.data.endswith(b"/>"):
                 self._shown = tag.name
                 self._add_head(tag.data)
-        elif name in ("image", "textInput", "textinput") and self.number == 0:
-            self._shown = b""
 
     def _inside(self, tag: Tag, local: bytes) -> None:
         item = self._item
@@ -192,6 +192,7 @@ class _Items:
 
     def _start(self, tag: Tag) -> None:
         self.number += 1
+        self._missing.clear()  # what follows the first item belongs to none: the others must not depend on it
         self._shown = b""
         match = _KEY_ATTRIBUTE.search(tag.data)
         self._item = _Item([], key=_key(match[1] or match[2] or b"") if match else "")
@@ -242,7 +243,8 @@ def _key(data: bytes) -> str:
     if text.startswith("<![CDATA["):
         text = text[9:].removesuffix("]]>").strip()
     text = html.unescape(text)
-    return text if len(text) <= MAX_KEY_CHARS and _IS_KEY.fullmatch(text) else ""
+    is_key = len(text) <= MAX_KEY_CHARS and "\ufffd" not in text and _IS_KEY.fullmatch(text)
+    return text if is_key else ""
 
 
 FEED = Format("xml", decode_xml, split=split_items, heavy=True)

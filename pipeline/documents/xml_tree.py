@@ -37,6 +37,8 @@ _PREFIXES: Mapping[str, str] = {
 
 _OWN = frozenset({"atom", "rss", "nitf", "html", "xhtml", "newsml"})
 """Prefixes of such vocabularies in documents that do not declare them."""
+_NO_ATTRIBUTES: Mapping[str, str] = {}
+"""One mapping for all elements without attributes, of which a document may have hundreds of thousands."""
 
 
 @dataclass(slots=True)
@@ -99,7 +101,8 @@ class TreeBuilder:
         if len(self._names) > MAX_DEPTH:
             self.data("\n")
             return
-        element = Element(self._fixed(name), {_local(key): value for key, value in attributes.items()})
+        own = {_local(key): value for key, value in attributes.items()} if attributes else _NO_ATTRIBUTES
+        element = Element(self._fixed(name), own)
         self._open[-1].children.append(element)
         self._open.append(element)
 

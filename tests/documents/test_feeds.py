@@ -162,6 +162,24 @@ def test_the_id_of_an_item_is_not_that_of_its_author(tmp_path: Path) -> None:
     assert one(tmp_path, RSS % item).id == "feed.xml#own&1"
 
 
+def test_an_item_depends_on_nothing_behind_it(tmp_path: Path) -> None:
+    """A picture of the feed that follows the items, or stands between them, changes none."""
+    items = [f"<item><guid>{n}</guid><title>T{n}</title></item>" for n in range(3)]
+    picture = "<image><title>Logo</title></image>"
+    one, two = (read(tmp_path, RSS % text) for text in (picture.join(items), "".join(items) + picture))
+    assert [each.sha256 for each in one if isinstance(each, Document)] == [
+        each.sha256 for each in two if isinstance(each, Document)
+    ]
+    assert all(each.metadata["source"] == "The Daily" for each in one if isinstance(each, Document))
+
+
+def test_an_identifier_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    """In another encoding than UTF-8 two of them could look alike."""
+    items = "".join(f"<item><guid>статья {n}</guid><title>Привет, мир</title></item>" for n in "аб")
+    found = read(tmp_path, (RSS.replace("UTF-8", "windows-1251") % items).encode("cp1251"))
+    assert [each.id for each in found if isinstance(each, Document)] == ["feed.xml#1", "feed.xml#2"]
+
+
 # damage
 
 

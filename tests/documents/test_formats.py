@@ -72,6 +72,7 @@ def test_a_page_without_an_article_gives_its_words() -> None:
     text += "<p>a &lt; <b>b</b></p><!-- <p>c --><p>d"
     assert read_page(text) == ("a < b\nd", {"title": "T & U"})
     assert read_page("<p>a<p>b<script>never closed<p>c") == ("a\nb", {})
+    assert read_page("<p>p < 0.05 and q > 0.1") == ("p < 0.05 and q > 0.1", {})
     assert problem("html", b"<html><body><img src=x></body></html>")[0] == "document_empty"
 
 
