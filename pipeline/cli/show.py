@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.cli.arguments import load_app, output_config
 from pipeline.cli.errors import record_facts, record_lines
-from pipeline.cli.flags import add_config_flags
+from pipeline.cli.flags import add_storage_flags
 from pipeline.cli.saving import save
 from pipeline.config import AppConfig
 from pipeline.config.limits import limits_of
@@ -43,7 +43,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     forms.add_argument("--html", metavar="FILE", help="write a page: the text with its quotes marked, and the record")
     command.add_argument("--all", action="store_true", help="with --html: the whole of a very long text")
     command.add_argument("--input", metavar="URI", action="append", help="the input of the run; repeatable")
-    add_config_flags(command, places=False)
+    add_storage_flags(command)
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
