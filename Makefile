@@ -50,10 +50,10 @@ run: $(VENV)/installed-model
 	@echo
 	@$(BIN)/pipeline results out/quickstart --format table --limit 5
 	@echo
-	@echo "The built-in agent event_classifier, with this model of 135 million parameters, on six texts whose answers are known."
-	@echo "It is made for models from about 7 billion on: these numbers show the check, not the agent (make builtin)."
-	@$(BIN)/python scripts/local_llm.py $(BUILTIN) --agent event_classifier --output out/builtin/event_classifier
-	@$(GRADED) out/builtin/event_classifier --gold config/builtin/event_classifier.gold.jsonl
+	@echo "The built-in agent event_classifier, on six texts whose answers are known."
+	@echo "It is made for models from about 7 billion parameters on; this one has 135 million (your model: make builtin)."
+	@$(BIN)/python scripts/local_llm.py $(BUILTIN) --agent event_classifier --output out/builtin/event_classifier || true
+	@$(GRADED) out/builtin/event_classifier --gold config/builtin/event_classifier.gold.jsonl || true
 	@echo
 	@echo "What came out     $$(sort -u out/quickstart/results.jsonl | wc -l) records in out/quickstart/results.jsonl"
 	@echo "What failed, why  $(BIN)/pipeline errors out/quickstart"
