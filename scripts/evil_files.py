@@ -22,7 +22,7 @@ _RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationship
 _PACKAGE = "http://schemas.openxmlformats.org/package/2006/relationships"
 
 
-def mailbox_of_headers(messages: int = 3, chars: int = 200_000) -> bytes:
+def mailbox_of_headers(messages: int = 2, chars: int = 200_000) -> bytes:
     """A mailbox whose messages have a parameter that is parsed in quadratic time."""
     message = b'From a@b Thu Jan  1 00:00:00 1970\nContent-Type: text/plain; a="' + b";" * chars + b'"\n\nx\n\n'
     return message * messages
@@ -298,7 +298,7 @@ def xml_of_attributes(attributes: int = 600_000) -> bytes:
     return b"<x><p " + b" ".join(b'a%d="1"' % n for n in range(attributes)) + b">x</p></x>"
 
 
-def feed_of_open_tags(tags: int = 2_000_000) -> bytes:
+def feed_of_open_tags(tags: int = 500_000) -> bytes:
     """A feed with an item that opens tags, and marks of comments that never end."""
     return b'<rss version="2.0"><channel><item><title>x</title><description>' + b"<!-<" * tags
 
