@@ -159,12 +159,12 @@ _SHORT = {".tgz": ".gz", ".tbz": ".bz2", ".tbz2": ".bz2", ".txz": ".xz", ".tzst"
 
 def split_compression(name: str) -> tuple[str, Compression]:
     """Return the name without the suffix of a compression, and the compression (PLAIN for none)."""
-    stem, dot, last = name.rpartition(".")
-    suffix = (dot + last).lower()
+    dot = max(name.rfind("."), 0)
+    suffix = name[dot:].lower()
     if suffix in _SHORT:
-        return stem + ".tar", COMPRESSIONS[_SHORT[suffix]]
+        return name[:dot] + ".tar", COMPRESSIONS[_SHORT[suffix]]
     if suffix in COMPRESSIONS:
-        return stem, COMPRESSIONS[suffix]
+        return name[:dot], COMPRESSIONS[suffix]
     return name, PLAIN
 
 

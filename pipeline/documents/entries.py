@@ -277,5 +277,6 @@ def extension_of(name: str) -> str:
 
 def suffix_of(name: str) -> str:
     """Return the name's last suffix in lower case with its dot, or an empty text."""
-    stem, dot, suffix = name.rsplit("/", 1)[-1].rpartition(".")
-    return dot + suffix.lower() if stem else ""
+    dot = name.rfind(".")
+    has_stem = dot > name.rfind("/") + 1  # a dot at the beginning of a name begins no suffix
+    return name[dot:].lower() if has_stem else ""
