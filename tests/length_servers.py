@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from pipeline.llm.length_proof import Probe
-from pipeline.llm.prompt_proofs import Case
+from pipeline.llm.proof_case import Case
 
 Tokenizer = Callable[[str], list[str]]
 Kind = Callable[[random.Random, int], str]

@@ -13,12 +13,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pipeline.llm.count_watch import CountWatch
 from pipeline.llm.length_proof import (
     NO_COUNT,
-    ONLY_UNCACHED,
     TWO_LIMITS,
     UNPROVABLE,
     Counted,
@@ -29,7 +28,8 @@ from pipeline.llm.length_proof import (
     by_halves,
     prove,
 )
-from pipeline.llm.limit_search import WORD, find_limit
+from pipeline.llm.limit_search import find_limit
+from pipeline.llm.proof_case import Case, Verified, without_document
 from pipeline.records import utc_now
 
 logger = logging.getLogger(__name__)
@@ -50,40 +50,6 @@ MARGIN = 1.2
 """How much denser than the densest of this run's texts a text is taken to be where its tokens are estimated."""
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A document's prompt that was counted as `tokens`, and how to send it again with another text in its place.
-
-    `send`: text, max_tokens, and whether what follows the document (a re-ask's complaint) is sent with it.
-    `tiny`: sends the same tiny question each time. `renew`: has the next request sent over a new connection, for which
-    a load balancer may choose another server. `places`: how often the text stands in the prompt. `base`: tokens without
-    a document.
-    `promised_context`: the context of a server that was asked to refuse what is longer. `weight`: the prompt's tokens
-    by its characters (token_weight.py); 0 where nobody asks for an estimate.
-    """
-
-    text: str
-    tokens: int | None
-    size_bytes: int
-    max_tokens: int
-    send: Callable[[str, int, bool], Probe]
-    tiny: Callable[[], Probe]
-    renew: Callable[[], object] = lambda: None
-    places: int = 1
-    base: int = 0
-    promised_context: int | None = None
-    weight: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """Result of a proof. `needed_tokens`: the true length of a prompt that was cut, where it is known."""
-
-    cut: bool = False
-    needed_tokens: int | None = None
-    notes: tuple[str, ...] = ()
-
-
 class PromptProofs:
     """The finding on one server and model, and who is at work on it; `name` is how logs call the server.
 
@@ -96,6 +62,7 @@ class PromptProofs:
         self.found_after, self.found_at = 0, ""
         self._ratios: deque[float] = deque(maxlen=RATIOS_KEPT)
         self._longest_bytes, self._failures, self._proving = 0, 0, False
+        self._looks, self._has_looked = 0, False
         self._watch = CountWatch()
         self._changed = threading.Condition()
 
@@ -163,6 +130,14 @@ class PromptProofs:
                 self.distrust(TWO_LIMITS)
                 continue
             notes = (UNVERIFIED,) if finding.unverified else ()
+            if self._is_unknown(case):
+                if not self._turn(may_wait):
+                    return None
+                try:
+                    self._look_once(case)
+                finally:
+                    self._end_turn()
+                continue
             verdict = finding.verdict(case.tokens, size_bytes=case.size_bytes, max_tokens=case.max_tokens)
             if verdict == "halves":
                 assert finding.cut is not None
@@ -237,10 +212,25 @@ class PromptProofs:
         if self.finding != Finding() or self.limit_is_set or self.proofs:
             return
         with suppress(ProofFailedError):
-            self._take(_without_document(case))
+            self._take(without_document(case))
+
+    def _is_unknown(self, case: Case) -> bool:
+        """Return whether the counts of this server may leave out what is cached: then a low one exempts no prompt."""
+        if self._has_looked or self.proofs or self.limit_is_set or case.promised_context:
+            return False
+        return self.finding == Finding() and self._looks < MOST_FAILURES
+
+    def _look_once(self, case: Case) -> None:
+        """Look before the first prompt is accepted; where that fails, the first proof looks again."""
+        if not self._is_unknown(case):
+            return
+        self._looks += 1
+        with suppress(ProofFailedError):
+            self._take(without_document(case))
+            self._has_looked = True
 
     def _found(self, case: Case, tokens: int) -> Finding:
-        if not self.proofs and (known := _without_document(case)) != Finding():
+        if not self.proofs and not self._has_looked and (known := without_document(case)) != Finding():
             return known
 
         def send(text: str, max_tokens: int) -> Probe:
@@ -287,12 +277,3 @@ class PromptProofs:
 
         is_cut, needed = by_halves(case.text, send, tokens=tokens, places=case.places, cut=cut)
         return Verified(cut=True, needed_tokens=needed) if is_cut else self._accept(case, notes)
-
-
-def _without_document(case: Case) -> Finding:
-    """Return that the server refuses what is too long, or counts only what it has not cached; else nothing is known."""
-    if case.promised_context and case.send(WORD * case.promised_context, 1, False).refused:
-        return Finding(refuses=True)
-    first, second = case.tiny().tokens, case.tiny().tokens
-    is_less = first is not None and second is not None and second < first
-    return Finding(unverified=ONLY_UNCACHED if is_less else "")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import kind_of
 from pipeline.llm.length_proof import Probe, ProofFailedError
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.prompt_proofs import Case, Verified
+from pipeline.llm.proof_case import Case, Verified
 from pipeline.llm.token_weight import weigh
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt, changed

@@ -16,7 +16,8 @@ from length_servers import KINDS, TOKENIZERS, Balanced, Kind, Server, Tokenizer,
 from sampling import mostly_slow
 
 from pipeline.llm.length_proof import TWO_LIMITS, Probe, is_straight, split
-from pipeline.llm.prompt_proofs import UNVERIFIED, PromptProofs, Verified
+from pipeline.llm.prompt_proofs import UNVERIFIED, PromptProofs
+from pipeline.llm.proof_case import Verified
 from pipeline.llm.token_weight import weigh
 
 MOST_REQUESTS = 40

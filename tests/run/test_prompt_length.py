@@ -82,6 +82,15 @@ def test_records_are_noted_where_counts_prove_nothing(place: Place, counts: str)
     assert "context_length" in ran.err
 
 
+def test_the_first_short_records_are_noted_too(place: Place) -> None:
+    """A count that leaves out what is cached may be low for a long prompt: the server is asked before one is exempt."""
+    place.documents(6)
+    with CuttingLLM("tail", counts="uncached") as server:
+        configure(place, server, agent={"system_prompt": "Sum the text up."})
+        place.run()
+    assert all("prompt_length_unverified" in line["notes"] for line in place.lines("results.jsonl"))
+
+
 def test_a_set_context_keeps_long_prompts_from_being_sent(place: Place) -> None:
     """They fail as context_length without a request, and nothing is noted."""
     corpus(place, 20)
