@@ -48,7 +48,7 @@ def test_the_report_of_a_run_keeps_it(place: Place) -> None:
     place.documents({f"d{number}.txt": "x" for number in range(12)})
     place.run()
     assert complaints(place.report()) == []
-    place.documents({"bad.txt": "[[fault:http_400]]", "worse.txt": "[[fault:http_500*9]]", "x.docx": "x"})
+    place.documents({"bad.txt": "[[fault:http_400]]", "worse.txt": "[[fault:http_500*9]]", "x.doc": "x"})
     place.run()
     report = place.report()
     assert complaints(report) == []
