@@ -11,6 +11,7 @@ GRADED := $(BIN)/pipeline eval --config config/builtin/pipeline.yaml
 
 help:
 	@echo "make run     business reports through a real small model on this machine: see out/quickstart/"
+	@echo "             MODEL=qwen: through a larger one, which is downloaded first (491 MB)"
 	@echo "make builtin the built-in agents on texts whose answers are known, with the model of VLLM_BASE_URL and VLLM_MODEL"
 	@echo "make test    every test that a change must pass"
 	@echo "make test-all  those and the long ones: torture, crashes, stateful runs, fuzzing; with branch coverage"
@@ -45,18 +46,29 @@ $(VENV)/installed-lint: $(VENV)/installed
 	$(PIP) --editable '.[lint]'
 	@touch $@
 
-run: $(VENV)/installed-model
-	$(BIN)/python scripts/local_llm.py -- $(BIN)/pipeline run --config config/quickstart/pipeline.yaml
+# make run MODEL=qwen: the same with a model of 0.5 billion parameters, which is downloaded once (491 MB)
+MODEL ?= smollm
+QWEN := $(VENV)/qwen2.5-coder-0.5b-instruct.gguf
+RUN_OUT := out/quickstart$(if $(filter qwen,$(MODEL)),-qwen)
+
+$(QWEN): | $(VENV)/installed-model
+	$(BIN)/python scripts/qwen_model.py $@
+
+run: $(VENV)/installed-model $(if $(filter qwen,$(MODEL)),$(QWEN))
+	$(if $(filter-out smollm qwen,$(MODEL)),$(error MODEL: got $(MODEL), need smollm or qwen))
+	$(BIN)/python scripts/local_llm.py $(if $(filter qwen,$(MODEL)),--gguf $(QWEN)) -- $(BIN)/pipeline run --config config/quickstart/pipeline.yaml --output $(RUN_OUT)
 	@echo
-	@$(BIN)/pipeline results out/quickstart --format table --limit 5
+	@$(BIN)/pipeline results $(RUN_OUT) --format table --limit 5
 	@echo
+ifneq ($(MODEL),qwen)
 	@echo "The built-in agent event_classifier, on six texts whose answers are known."
 	@echo "It is made for models from about 7 billion parameters on; this one has 135 million (your model: make builtin)."
 	@$(BIN)/python scripts/local_llm.py $(BUILTIN) --agent event_classifier --output out/builtin/event_classifier || true
 	@$(GRADED) out/builtin/event_classifier --gold config/builtin/event_classifier.gold.jsonl || true
 	@echo
-	@echo "What came out     $$(sort -u out/quickstart/results.jsonl | wc -l) records in out/quickstart/results.jsonl"
-	@echo "What failed, why  $(BIN)/pipeline errors out/quickstart"
+endif
+	@echo "What came out     $$(sort -u $(RUN_OUT)/results.jsonl | wc -l) records in $(RUN_OUT)/results.jsonl"
+	@echo "What failed, why  $(BIN)/pipeline errors $(RUN_OUT)"
 	@echo "Your documents    $(BIN)/pipeline init news    (docs/quickstart.md)"
 
 builtin: $(VENV)/installed-model
