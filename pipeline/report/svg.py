@@ -38,12 +38,28 @@ def chart(title: str, series: Sequence[Series], *, spans: int, bucket_s: float) 
     return (
         f"<figure><figcaption>{shown}{_legend(series)}</figcaption>"
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{shown}, at most {_number(most)}">'
+        f"<title>{shown}, at most {_number(most)}</title>"
         f'<path class="axis" d="M{_LEFT} {_TOP}V{_BASE}H{_WIDTH - 4}"/>{bars}'
         f'<text x="{_LEFT - 5}" y="{_TOP + 8}" text-anchor="end">{_number(most)}</text>'
         f'<text x="{_LEFT - 5}" y="{_BASE}" text-anchor="end">0</text>'
         f'<text x="{_LEFT}" y="{_HEIGHT - 3}">start</text>'
         f'<text x="{_WIDTH - 4}" y="{_HEIGHT - 3}" text-anchor="end">{_time(spans * bucket_s)}</text>'
-        "</svg></figure>"
+        f"</svg>{_data(series, spans=spans, bucket_s=bucket_s)}</figure>"
+    )
+
+
+def _data(series: Sequence[Series], *, spans: int, bucket_s: float) -> str:
+    """Return the values of the chart as a table, closed until somebody opens it."""
+    head = "".join(f"<th>{escape(visible(one.name))}</th>" for one in series)
+    rows = "".join(
+        f"<tr><td>{_time(at * bucket_s)}</td>"
+        + "".join(f"<td>{_number(_at(one, at))}</td>" for one in series)
+        + "</tr>"
+        for at in range(spans)
+    )
+    return (
+        "<details><summary>values</summary><div class=wide><table>"
+        f"<thead><tr><th>from</th>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>"
     )
 
 

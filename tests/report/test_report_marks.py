@@ -1,0 +1,55 @@
+"""What can be seen in the page: marks with enough contrast, shares of all documents, the values of each chart."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+import pytest
+
+from pipeline.report.svg import Series, chart
+
+TEMPLATE = (files("pipeline.report") / "report.html.tmpl").read_text(encoding="utf-8")
+THEMES = [
+    dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6});", block)) for block in re.findall(r":root \{(.*?)\}", TEMPLATE, re.S)
+]
+MARKS = ("ok", "bad", "good", "fair", "r1", "r2", "r3", "r4", "r5", "mark")
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of WCAG 2.2."""
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+    parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast of WCAG 2.2, from 1 to 21."""
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_every_mark_can_be_seen(theme: int) -> None:
+    """3:1 against the page and its panels for graphics, 4.5:1 for text, in both themes."""
+    colours = THEMES[theme]
+    for ground in ("paper", "panel"):
+        for mark in MARKS:
+            assert contrast(colours[mark], colours[ground]) >= 3, (mark, ground)
+        for text in ("ink", "soft"):
+            assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+
+
+def test_a_chart_has_a_title_and_its_values() -> None:
+    """For who cannot see the bars: the name of the chart, and a table of what it shows."""
+    drawn = chart(
+        "Failed <by> reason", [Series("a", [1, 2], "r0"), Series("b", [None, 4000], "r1")], spans=2, bucket_s=60
+    )
+    assert "<title>Failed &lt;by&gt; reason, at most 4k</title>" in drawn
+    rows = re.findall(r"<tr>(.*?)</tr>", drawn)
+    assert [re.findall(r">([^<]+)</t[dh]>", row) for row in rows] == [
+        ["from", "a", "b"],
+        ["0 s", "1", "0"],
+        ["60 s", "2", "4k"],
+    ]
