@@ -40,6 +40,11 @@ def everywhere(pattern: str) -> list[tuple[str, ...] | str]:
     return sorted({match for text in PAGES.values() for match in re.findall(pattern, text, re.MULTILINE)})
 
 
+def first_block(page: str, kind: str) -> str:
+    """The first block of a page in this language."""
+    return next(text for found, text in re.findall(r"```(\w*)\n(.*?)```", PAGES[page], re.DOTALL) if found == kind)
+
+
 def commands() -> list[str]:
     """The `pipeline` commands in the pages' blocks, without comments, redirections and what a shell does before."""
     lines = [line for kind, text in BLOCKS if kind == "" for line in text.splitlines()]
@@ -253,7 +258,7 @@ def test_the_program_in_it_runs(
     (place.folder / "config").mkdir()
     (place.folder / "pipeline.yaml").rename(place.folder / "config" / "default.yaml")
     monkeypatch.chdir(place.folder)
-    exec(next(text for kind, text in BLOCKS if kind == "python"), {})
+    exec(first_block("docs/python.md", "python"), {})
     assert capsys.readouterr().out.startswith("vllm {'")
 
 
@@ -264,8 +269,7 @@ def test_the_queries_read_the_results(place: Place, monkeypatch: pytest.MonkeyPa
     place.run("--set", "runner.max_error_rate=1")
     place.run("--redo", "all", "--set", "runner.max_error_rate=1")
     monkeypatch.chdir(place.folder)
-    block = next(text for kind, text in BLOCKS if kind == "sql")
-    queries = [query for query in block.split(";") if query.strip()]
+    queries = [query for query in first_block("docs/outputs.md", "sql").split(";") if query.strip()]
     found = [duckdb.sql(query).fetchall() for query in queries]
     assert sorted(row[0] for row in found[0]) == ["a.txt", "b.txt"]
     assert found[1] == [("rejected", 1)]
