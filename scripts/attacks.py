@@ -1,6 +1,6 @@
 """Attack suite: hostile documents and servers, each in a run of its own, with its CPU time, its memory and its end.
 
-    python scripts/attacks.py                 all attacks, two at a time, with a table
+    python scripts/attacks.py                 all attacks, three at a time, with a table
     python scripts/attacks.py html_attributes gzip_bomb_reply
     python scripts/attacks.py --sigterm       each is sent SIGTERM while it works, and must end within the grace
 
@@ -207,7 +207,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", help="attacks to run (default: all)")
     parser.add_argument("--sigterm", action="store_true", help="send SIGTERM to each while it works")
-    parser.add_argument("--jobs", type=int, default=2, help="attacks at a time (default: 2)")
+    parser.add_argument("--jobs", type=int, default=3, help="attacks at a time (default: 3; many of them wait)")
     options = parser.parse_args()
     chosen = [attack for attack in ATTACKS if not options.names or attack.name in options.names]
     started, through = time.monotonic(), []
