@@ -187,17 +187,20 @@ class _Boundaries:
         return next((at for at in range(place, low - 1, -1) if self._is_safe(at)), place)
 
     def _places(self, low: int, high: int) -> list[int]:
-        """Return the places of the best kind that occurs from `low` to `high`."""
-        pages = self._page_starts[bisect_left(self._page_starts, low) : bisect_right(self._page_starts, high)]
-        start, text = max(low - _LOOK_BACK, 0), self._text
-        if found := [place for place in (*pages, *_ends(_FORM_FEED, text, start, high)) if place >= low]:
-            return found
-        if found := [match.start() for match in _HEADING.finditer(text, low, high)]:
-            return found
-        for pattern in (_BLANK_LINES, _LINE_END, _SENTENCE_END, _WHITE_SPACE):
-            if found := [place for place in _ends(pattern, text, start, high) if place >= low]:
+        """Return the places of the best kind that occurs from `low` to `high` and divides no cluster."""
+        for places in self._kinds(low, high):
+            if found := [place for place in places if place >= low and self._is_safe(place)]:
                 return found
         return []
+
+    def _kinds(self, low: int, high: int) -> Iterator[Iterable[int]]:
+        """Yield the places of each kind, the best one first; some may lie before `low`."""
+        start, text = max(low - _LOOK_BACK, 0), self._text
+        pages = self._page_starts[bisect_left(self._page_starts, low) : bisect_right(self._page_starts, high)]
+        yield (*pages, *_ends(_FORM_FEED, text, start, high))
+        yield (match.start() for match in _HEADING.finditer(text, low, high))
+        for pattern in (_BLANK_LINES, _LINE_END, _SENTENCE_END, _WHITE_SPACE):
+            yield _ends(pattern, text, start, high)
 
     def _is_safe(self, place: int) -> bool:
         """Return True when the characters before and after a place are of two clusters."""

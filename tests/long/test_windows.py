@@ -53,6 +53,12 @@ def test_no_cluster_is_divided(text: str, sizes: tuple[int, int]) -> None:
             assert size(text[len(cluster) : place]) > sizes[0] // 8, (place, text[place - 3 : place + 3])
 
 
+def test_a_space_with_a_mark_is_no_boundary() -> None:
+    """White space that a combining mark belongs to stays with it."""
+    text = "x" * 48 + " \u0301" + "y" * 40
+    assert [text[start:end][:1] for start, end in cut(text, 64, 0)] == ["x", " "]
+
+
 @given(text=TEXTS, sizes=SIZES, other=SIZES, seed=st.integers(0, 999))
 @settings(max_examples=200, deadline=None)
 def test_only_what_is_missing_is_cut(text: str, sizes: tuple[int, int], other: tuple[int, int], seed: int) -> None:
