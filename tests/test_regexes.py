@@ -44,6 +44,7 @@ BOUNDED = {
     "llm/error_bodies.py: _HIDDEN": 20_000,
     "documents/patterns.py: _PIECE": 4096,
     "stores/clouds.py: error_text": 2000,
+    "cli/usage.py: shortened": 4000,
     **{f"documents/office/number_format.py: {name}": 255 for name in ("_TOKEN", "_SECTIONS", "_NO_DATE")},
 }
 """Patterns whose text is cut before they see it, with the most characters that they get."""
@@ -208,7 +209,7 @@ def run(regex: Any, method: str, text: str | bytes) -> float:
 
 def child() -> None:
     """Attacks the patterns on the standard input, and says which one is next before it does."""
-    resource.setrlimit(resource.RLIMIT_CPU, (200, 200))
+    resource.setrlimit(resource.RLIMIT_CPU, (600, 600))
     for where, pattern, is_bytes, flags, methods, bound in json.load(sys.stdin):
         print(where, flush=True)
         regex = re.compile(pattern.encode("latin-1") if is_bytes else pattern, flags)

@@ -21,6 +21,9 @@ from pipeline.terminal import BOLD, RED, fitted, hanging, tinted, unwrapped_or_w
 
 _log = logging.getLogger(__name__)
 
+_LONGEST_MESSAGE = 4000
+"""Longer messages quote what somebody typed; they are shown as they are."""
+
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Help as wide as the terminal, up to the width of all other output."""
@@ -71,6 +74,8 @@ def report_error(message: str, handler: LineHandler, *, as_text: bool) -> None:
 
 def shortened(message: str) -> str:
     """Return the message without a long list of what is accepted, when it names the nearest of these."""
+    if len(message) > _LONGEST_MESSAGE:
+        return message
     short = re.sub(r", need (?:one|reasons) of:? [^;(]{60,}; (the nearest is )", r"; \1", message)
     return re.sub(r"(the nearest is [^;]*); got (\S+), need one of [^;(]{60,}(?= \(|$)", r"\1; got \2", short)
 
