@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,18 @@ AGENT = {
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many tests run side by side: they wait for servers and processes more than half of their time."""
     return 3 * (os.cpu_count() or 1)
+
+
+def is_interrupt_ignored() -> bool:
+    """Return True in a background job of a shell, whose children would ignore SIGINT as well."""
+    return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def _prepare(limits: Callable[[], None] | None) -> None:
+    """What a child does first: it hears SIGINT, and has its limits."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if limits is not None:
+        limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +173,7 @@ class Place:
             stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            preexec_fn=limits,
+            preexec_fn=partial(_prepare, limits) if limits or is_interrupt_ignored() else None,
         )
         self.children.append(Child(process))
         return self.children[-1]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.record_lines import to_line
 from pipeline.records import (
     ExtractionAttempt,
     Failure,
@@ -18,7 +19,6 @@ from pipeline.records import (
     Try,
     Usage,
     changed,
-    to_line,
 )
 
 MODEL = ModelMetadata("vllm", "m", "http://127.0.0.1:1", None)

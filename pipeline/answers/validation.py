@@ -22,7 +22,8 @@ _QUOTED_CHARS = 2000
 _SHOWN_PLACES = 5
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_MAYBE_SURROGATE = re.compile(r"[\ud800-\udfff]|\\u[dD][89a-fA-F]")
+_MAYBE_SURROGATE = re.compile(r"[\ud800-\udfff]|\\u(?:[dD][89a-fA-F]|005[cC])")
+"""Half of a character, its escape, or an escaped backslash, as JSON within a JSON string is read twice."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,6 +192,14 @@ def test_lone_surrogates_are_scrubbed() -> None:
     assert (answer.repaired, answer.notes) == (False, ("surrogates_scrubbed",))
 
 
+@pytest.mark.parametrize("backslash", ["\\\\", "\\u005c", "\\u005C"])
+def test_lone_surrogates_are_scrubbed_in_json_within_json(backslash: str) -> None:
+    """An answer that is a JSON string of JSON is read twice, and only the second reading shows the escape."""
+    answer = parse('"{\\"a\\":\\"' + backslash + 'ud800\\"}"', repair="basic")
+    assert answer.value == {"a": "\ufffd"}
+    assert "surrogates_scrubbed" in answer.notes
+
+
 @pytest.mark.parametrize("text", ["{'a': 1}", "Here: {a: 1}", '{"a": 1 /* one */}'])
 def test_full_mends_more(text: str) -> None:
     """Single quotes, bare keys and comments are mended by the library."""

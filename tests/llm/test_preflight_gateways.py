@@ -13,6 +13,8 @@ from pipeline.llm.capabilities import Preflight
 
 ANSWER = {"choices": [{"message": {"content": "ok"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 9}}
 CHAT = "/v1/chat/completions"
+TWICE = (CHAT, CHAT)
+"""The same tiny question, asked twice: does the server leave out of its count what it has in its cache?"""
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -75,7 +77,7 @@ def test_another_openai_server_may_keep_its_context_to_itself(row: dict[str, Any
     pages = {"/v1/models": reply({"data": [row]}), CHAT: reply(ANSWER)}
     with answering(pages) as server:
         found = look(client_of("openai", server.url, model="m", max_tokens=8), canary=False)
-        asked = ["/v1/models", *([] if context else ["/api/version"]), CHAT]
+        asked = ["/v1/models", *([] if context else ["/api/version"]), CHAT, *TWICE]
         assert [got.path for got in server.got] == asked
     assert (found.status, found.context_length, found.server) == ("ok", context, None)
 
@@ -89,7 +91,9 @@ def test_base_urls_may_have_a_prefix_and_end_in_v1(prefix: str, ending: str) -> 
         client = client_of("vllm", server.url + prefix + ending, model="m")
         assert look(client, canary=False).status == "ok"
         assert client.model.endpoint == server.url + prefix
-        assert [got.path for got in server.got] == [f"{prefix}/v1/models", f"{prefix}/version", f"{prefix}{CHAT}"]
+        assert [got.path for got in server.got] == [
+            f"{prefix}/v1/models", f"{prefix}/version", f"{prefix}{CHAT}", *(prefix + path for path in TWICE)
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize("listed", [{}, {"data": None}, {"data": "m"}, {"data": [None, "m", {"name": "m"}]}])

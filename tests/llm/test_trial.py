@@ -157,7 +157,7 @@ def test_a_model_that_thinks_first_gets_the_agents_own_length() -> None:
 
     with serving(answer) as server:
         found = look(client_of("openai", server.url, model="m", max_tokens=500))
-        assert [got.json["max_tokens"] for got in server.got if got.path == CHAT] == [48, 500, 48]
+        assert [got.json["max_tokens"] for got in server.got if got.path == CHAT] == [48, 500, 1, 1, 48]
     assert (found.status, found.enforcement) == (
         "ok",
         "not verified (the model spent the 48 tokens of the test on thoughts)",

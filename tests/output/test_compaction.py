@@ -282,5 +282,5 @@ def test_ids_of_a_file_are_purged(place: Place) -> None:
     assert place.call("purge", "nowhere", "--ids", "ids.txt").code == 2
     assert place.call("purge", "out", "--older-than", "1h").code == 0
     unclear = place.call("purge", "out", "--older-than", "400")
-    assert (unclear.code, "with its unit" in unclear.err) == (2, True), "400 seconds would be nearly everything"
+    assert (unclear.code, "need its unit" in unclear.err) == (2, True), "400 seconds would be nearly everything"
     assert sorted(place.done()) == ["d001.txt", "d002.txt"]

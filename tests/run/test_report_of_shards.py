@@ -6,6 +6,7 @@ import json
 
 import pytest
 from conftest import Place
+from fake_llm import Fault
 
 from pipeline.report.shard_runs import added_outputs
 
@@ -69,11 +70,11 @@ def test_the_report_of_a_set_at_work_says_how_many_have_finished(place: Place) -
     """While a shard holds its lock, `pipeline report` does not say that the others are missing."""
     place.documents(6)
     place.run("--shard", "0/3")
-    place.server.latency_s = 600.0
+    place.server.faults = lambda seen, _n: Fault("hang") if seen.document.endswith(".txt") else None
     process = place.start("run", "--shard", "1/3").process
-    place.wait_for(lambda: len(place.server.chats()) > len(place.done()), "a request in flight")
+    place.asked()
+    place.wait_for(lambda: bool(place.asked()), "a document in flight")
     assert place.call("report", "out", "--text").out.startswith("1 of 3 shards has finished")
     process.kill()
     process.wait()
-    place.server.latency_s = 0.0
     assert place.call("report", "out", "--text").out.startswith("SHARDS ARE MISSING")

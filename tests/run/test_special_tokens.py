@@ -44,4 +44,4 @@ def test_a_server_without_a_tokenizer_fails_no_document(place: Place) -> None:
         before = place.last_run()["overhead"]["requests"]
     assert place.done() == {f"d{n}.txt": 1 for n in range(10)}
     assert all(line["notes"] == ["special_tokens_broken"] for line in place.lines("results.jsonl"))
-    assert before <= 5
+    assert before <= 7
