@@ -29,6 +29,8 @@ def decode_msg(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a mess
         rtf = message.properties.binary_prop_value(_RTF_PROPERTY)
         if not text.strip() and rtf:
             text = _rtf_text(rtf)
+            lost = text.count("\ufffd")
+            notes += (f"invalid_bytes:{lost}",) if lost else ()
         sent = message.sent_date
         date = sent.isoformat() if sent and sent.year > _NO_DATE else None
         headers = {"subject": message.subject, "from": message.sender, "date": date}

@@ -100,7 +100,7 @@ class _Reader:
         while (match := _TOKEN.match(data, at)) is not None:
             at = match.end()
             word, number, code, symbol, brace, chars = match.groups()
-            if word == b"bin" and number:
+            if word == b"bin" and number and at + int(number) <= len(data):  # a wrong length must not end the text
                 at += max(0, int(number))
             if code or chars:
                 self._add_bytes(bytes.fromhex(code.decode()) if code else chars)

@@ -95,3 +95,16 @@ def test_each_character_comes_out_once(words: list[str]) -> None:
         for word in words
     )
     assert rtf_text(f"{{\\rtf1 {units}}}".encode()).split("\n") == words
+
+
+def test_a_wrong_length_of_a_picture_does_not_end_the_text() -> None:
+    """Bytes that are said to be more than there are follow as text; those of a right length are left out."""
+    assert "after" in rtf_text(rb"{\rtf1\ansi before {\pict\bin99999 xx} after}")
+    assert rtf_text(rb"{\rtf1\ansi before {\pict\bin3 }}{} after}").split() == ["before", "after"]
+
+
+def test_bytes_that_are_no_character_are_noted() -> None:
+    """As in a text: U+FFFD, and how many."""
+    found = decode_msg(with_rtf_body(compress(rb"{\rtf1\ansicpg1252 a\'81b}", compressed=False)), "text")
+    assert found.text.endswith("a\ufffdb")
+    assert found.notes == ("invalid_bytes:1",)
