@@ -42,7 +42,12 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     forms.add_argument("--text", action="store_true", help="print the document's text as it was read, and nothing else")
     forms.add_argument("--html", metavar="FILE", help="write a page: the text with its quotes marked, and the record")
     command.add_argument("--all", action="store_true", help="with --html: the whole of a very long text")
-    command.add_argument("--input", metavar="URI", action="append", help="the input of the run; repeatable")
+    command.add_argument(
+        "--input",
+        metavar="URI",
+        action="append",
+        help="the input to read, if it is not that of the configuration; repeatable",
+    )
     add_storage_flags(command)
 
 

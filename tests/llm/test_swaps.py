@@ -189,8 +189,9 @@ def test_a_reply_with_more_behind_it_on_a_used_connection_is_refused(way: str) -
 
     def talk(line: Line) -> None:
         while (got := line.read()) is not None:
-            line.send(b"".join([*late, echo(got)]))
-            late[:] = [echo(got)] if got.body == b"1" else []
+            answer = b"".join([*late, echo(got)])
+            late[:] = [echo(got)] if got.body == b"1" else []  # before it is sent: another connection may be next
+            line.send(answer)
 
     with RawServer(talk) as server:
         assert asking(server, way=way) == ["to 0", "to 1", "bad_response", "to 3"]
