@@ -52,6 +52,7 @@ AGENT = {
 }
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many tests run side by side: they wait for servers and processes more than half of their time."""
     return 3 * (os.cpu_count() or 1)
