@@ -73,7 +73,7 @@ def report_error(message: str, handler: LineHandler, *, as_text: bool) -> None:
 
 
 def shortened(message: str) -> str:
-    """Return the message without a long list of what is accepted, when it names the nearest of these."""
+    """Return the message; when it names the nearest accepted value, omit the long list of the others."""
     if len(message) > _LONGEST_MESSAGE:
         return message
     short = re.sub(r", need (?:one|reasons) of:? [^;(]{60,}; (the nearest is )", r"; \1", message)

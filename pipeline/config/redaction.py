@@ -69,7 +69,7 @@ class Secrets:
         return not self._known
 
     def redact(self, text: str) -> str:
-        """Return the text with every form of every secret replaced by `***`, and what is left of one that was cut."""
+        """Return the text with `***` for each secret, in every form, and for the remains of a truncated one."""
         if len(text) > _SHORT_CHARS:
             return self._redacted(text)
         known = self._short

@@ -1,7 +1,7 @@
 """The forms in which a server may repeat a secret: as it is, escaped, percent-encoded, in base64, in hexadecimal.
 
-It must not know whose secret it is. A secret is masked whole; in the text of servers also what is left of one that was
-cut, as a message may be cut in the middle of it.
+It must not know where a secret comes from. Whole secrets are masked everywhere. In texts of servers the remains of a
+truncated secret are masked as well, because a message may end in the middle of one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class SecretForms:
     text: str
 
     def redact(self, text: str, *, parts: bool) -> str:
-        """Return the text without any form of this secret; `parts`: nor what is left of one that was cut."""
+        """Return the text with every form of this secret masked; `parts`: the remains of a truncated one as well."""
         if self.text in text:
             text = text.replace(self.text, MASK)
         if any(mark in text for mark in "\\%&+"):

@@ -1,4 +1,4 @@
-"""Places of quotes: exact where the quote stands as it is, else where both fold to the same; nothing similar."""
+"""Places of quotes: exact matches first, then folded ones; similar passages never match."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ def test_a_held_model_is_explained_whole_at_any_width(width: int, count: int) ->
     ],
 )
 def test_the_short_form_says_until_when_a_model_is_held(expires: datetime | None, wanted: str) -> None:
-    """Another day is named; no expiry and a keep_alive of -1 are told apart."""
+    """The message names the day unless it is today, and distinguishes no expiry from a keep_alive of -1."""
     now = datetime(2026, 11, 28, 23, 50, tzinfo=timezone.utc)
     assert wanted in HeldModel("llama3.1", 2048, 8192, "ollama.num_ctx", expires).short(now)
 
