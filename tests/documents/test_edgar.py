@@ -5,14 +5,13 @@ from __future__ import annotations
 import binascii
 import tracemalloc
 from pathlib import Path
-from typing import Any
 
 import pytest
+from documents_of import documents_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import InputConfig, InputSource
-from pipeline.documents import ListingCounts, decode, load_entries
+from pipeline.documents import ListingCounts, decode
 from pipeline.documents.edgar_header import header_metadata
 from pipeline.documents.entries import is_looked_at
 from pipeline.documents.files import ListedFile
@@ -54,17 +53,6 @@ def uuencoded(data: bytes, name: str = "a.jpg") -> str:
     return f"begin 644 {name}\n{''.join(lines)}`\nend"
 
 
-def read(path: Path, counts: ListingCounts | None = None, **config: Any) -> list[Document | str]:
-    found: list[Document | str] = []
-    settings = InputConfig(uri=(InputSource(str(path)),), **config)
-    for entry in load_entries(settings, output=None, counts=counts or ListingCounts()):
-        try:
-            found.append(decode(entry, entry.read(), text_field="text"))
-        except DocumentError as error:
-            found.append(f"{entry.id}: {error.reason}")
-    return found
-
-
 def submission(folder: Path, *parts: str, header: str = HEADER, end: str = "</SEC-DOCUMENT>\n") -> Path:
     path = folder / "0000320193-26-000106.txt"
     path.write_text(header + "".join(parts) + end)
@@ -86,7 +74,7 @@ def test_each_document_of_a_filing_is_one(tmp_path: Path) -> None:
         part("4", "<XML>\n<?xml version='1.0'?>\n<o><name>Anna</name><n>5</n></o>\n</XML>", sequence=7, name="f.xml"),
     )
     counts = ListingCounts()
-    found = [each for each in read(path, counts) if isinstance(each, Document)]
+    found = [each for each in documents_of(path, counts) if isinstance(each, Document)]
     assert [(each.id.partition("#")[2], each.text) for each in found] == [
         ("1", "Acme reports.\nItem 2.02"),
         ("2", "   \nProfit   5 & 6"),
@@ -101,7 +89,7 @@ def test_each_document_of_a_filing_is_one(tmp_path: Path) -> None:
 def test_a_file_within_a_text_is_counted_in_its_record(tmp_path: Path) -> None:
     """The text around it is read; a sentence that only begins like one is text."""
     text = f"Before.\n{uuencoded(b'x' * 100)}\nbegin 644 reasons\nto stay calm.\nAfter."
-    (found,) = read(submission(tmp_path, part("EX-99", text)))
+    (found,) = documents_of(submission(tmp_path, part("EX-99", text)))
     assert isinstance(found, Document)
     assert found.text == "Before.\nbegin 644 reasons\nto stay calm.\nAfter."
     assert found.notes == ("attachments_skipped:1",)
@@ -117,7 +105,7 @@ def test_a_file_within_a_text_is_counted_in_its_record(tmp_path: Path) -> None:
 )
 def test_older_submissions_are_known(tmp_path: Path, start: str) -> None:
     """In the envelope that EDGAR used, too."""
-    (found,) = read(submission(tmp_path, part("10-K", "Old filing."), header=start, end=""))
+    (found,) = documents_of(submission(tmp_path, part("10-K", "Old filing."), header=start, end=""))
     assert isinstance(found, Document)
     assert (found.text, found.metadata["company"]) == ("Old filing.", "Acme & Sons Inc.")
 
@@ -137,7 +125,7 @@ def test_the_header_knows_who_files_about_whom() -> None:
 def test_an_ordinary_text_stays_one(tmp_path: Path) -> None:
     """Only what begins as a submission does is one."""
     (tmp_path / "a.txt").write_text("The tag <SEC-DOCUMENT> begins a submission.")
-    (found,) = read(tmp_path / "a.txt")
+    (found,) = documents_of(tmp_path / "a.txt")
     assert isinstance(found, Document)
     assert found.id == "a.txt"
 
@@ -173,14 +161,14 @@ def test_a_submission_under_another_name_in_a_bucket_fails_clearly() -> None:
 def test_a_cut_submission_fails_behind_its_documents(tmp_path: Path) -> None:
     """As a download that broke off leaves it."""
     path = submission(tmp_path, part("8-K", "One."), part("EX-99", "Two.", sequence=2).partition("</TEXT>")[0], end="")
-    found = read(path)
+    found = documents_of(path)
     texts = [each if isinstance(each, str) else each.text for each in found]
     assert texts == ["One.", f"{path.name}: document_unreadable"]
 
 
 def test_a_submission_without_documents_fails(tmp_path: Path) -> None:
     """A header alone is no filing."""
-    assert read(submission(tmp_path)) == ["0000320193-26-000106.txt: document_unreadable"]
+    assert documents_of(submission(tmp_path)) == ["0000320193-26-000106.txt: document_unreadable"]
 
 
 def test_a_long_document_fails_alone_and_is_not_held(tmp_path: Path) -> None:
@@ -188,7 +176,7 @@ def test_a_long_document_fails_alone_and_is_not_held(tmp_path: Path) -> None:
     long = [part("EX-99", "x" * 3_000_000), part("EX-98", "y\n" * 1_000_000)]
     path = submission(tmp_path, part("8-K", "One."), *long, part("EX-97", "Four."))
     tracemalloc.start()
-    found = read(path, max_document_bytes=10_000)
+    found = documents_of(path, max_document_bytes=10_000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert [each.partition(": ")[2] if isinstance(each, str) else each.text for each in found] == [
@@ -209,7 +197,7 @@ def test_each_part_is_a_document_or_counted(tmp_path_factory: pytest.TempPathFac
     words = [f"planted{n}x" for n in range(len(kinds))]
     parts = [part("EX", bodies[kind].replace("{}", word)) for kind, word in zip(kinds, words, strict=True)]
     counts = ListingCounts()
-    found = read(submission(tmp_path_factory.mktemp("edgar"), *parts), counts)
+    found = documents_of(submission(tmp_path_factory.mktemp("edgar"), *parts), counts)
     assert [each if isinstance(each, str) else each.text for each in found] == [
         word for kind, word in zip(kinds, words, strict=True) if kind != "picture"
     ]

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from documents_of import documents_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import InputConfig, InputSource
-from pipeline.documents import ListingCounts, decode, load_entries
+from pipeline.documents import ListingCounts, load_entries
 from pipeline.documents.markup_scanner import Scanner, Tag
 from pipeline.documents.repeats import headed, without_repeats
-from pipeline.errors import DocumentError
 from pipeline.records import Document, Entry
 
 RSS = """<?xml version="1.0" encoding="UTF-8"?>
@@ -51,20 +51,9 @@ def entries(path: Path, counts: ListingCounts | None = None, **config: Any) -> I
     return load_entries(settings, output=None, counts=counts or ListingCounts())
 
 
-def documents(path: Path, counts: ListingCounts | None = None, **config: Any) -> list[Document | str]:
-    """Each document, or the reason that it is none."""
-    found: list[Document | str] = []
-    for entry in entries(path, counts, **config):
-        try:
-            found.append(decode(entry, entry.read(), text_field="text"))
-        except DocumentError as error:
-            found.append(f"{entry.id}: {error.reason}")
-    return found
-
-
 def read(folder: Path, text: str | bytes, name: str = "feed.xml", **config: Any) -> list[Document | str]:
     (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-    return documents(folder / name, **config)
+    return documents_of(folder / name, **config)
 
 
 def one(folder: Path, text: str | bytes) -> Document:
@@ -118,7 +107,7 @@ def test_a_news_message_holds_news_items(tmp_path: Path) -> None:
     )
     (tmp_path / "a.xml").write_text(f"<newsMessage><itemSet>{items}<packageItem guid='p'/></itemSet></newsMessage>")
     counts = ListingCounts()
-    found = documents(tmp_path / "a.xml", counts)
+    found = documents_of(tmp_path / "a.xml", counts)
     assert [(each.id, each.text) for each in found if isinstance(each, Document)] == [
         ("a.xml#urn:1", "H1\n\nText 1."), ("a.xml#urn:2", "H2\n\nText 2."),
     ]  # fmt: skip
@@ -222,14 +211,14 @@ def test_a_long_item_fails_alone(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert found == [("feed.xml#0", False), ("feed.xml#1", True), ("feed.xml#2", False)]
     assert peak < 2_000_000
-    assert documents(tmp_path / "feed.xml", max_document_bytes=2000)[1] == "feed.xml#1: document_too_large"
+    assert documents_of(tmp_path / "feed.xml", max_document_bytes=2000)[1] == "feed.xml#1: document_too_large"
 
 
 def test_a_feed_without_items_is_counted(tmp_path: Path) -> None:
     """A day without news is no failure, and not silent."""
     (tmp_path / "feed.xml").write_text(RSS % "")
     counts = ListingCounts()
-    assert documents(tmp_path / "feed.xml", counts) == []
+    assert documents_of(tmp_path / "feed.xml", counts) == []
     assert counts.ignored == {"(feed without items)": 1}
 
 

@@ -13,13 +13,12 @@ from typing import Any
 import brotli
 import pytest
 import zstandard
+from documents_of import documents_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import OUTLOOK, PROFIT, page
 
-from pipeline.config import InputConfig, InputSource
-from pipeline.documents import ListingCounts, decode, load_entries
-from pipeline.errors import DocumentError
+from pipeline.documents import ListingCounts
 from pipeline.records import Document
 
 PAGE = page("Acme rises", PROFIT, OUTLOOK).encode()
@@ -45,18 +44,6 @@ def response(body: bytes, kind: str = "text/html", *, status: str = "200 OK", **
 def chunked(body: bytes, size: int = 100) -> bytes:
     chunks = (body[at : at + size] for at in range(0, len(body), size))
     return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
-
-
-def read(path: Path, counts: ListingCounts | None = None, **config: Any) -> list[Document | str]:
-    """Each document, or the reason that it is none."""
-    found: list[Document | str] = []
-    settings = InputConfig(uri=(InputSource(str(path)),), **config)
-    for entry in load_entries(settings, output=None, counts=counts or ListingCounts()):
-        try:
-            found.append(decode(entry, entry.read(), text_field="text"))
-        except DocumentError as error:
-            found.append(f"{entry.id}: {error.reason}")
-    return found
 
 
 def archive(folder: Path, *records: bytes, name: str = "a.warc") -> Path:
@@ -99,7 +86,7 @@ def test_each_text_response_is_a_document(tmp_path: Path, name: str) -> None:
         name=name,
     )
     counts = ListingCounts()
-    found = read(path, counts)
+    found = documents_of(path, counts)
     documents = [each for each in found if isinstance(each, Document)]
     assert len(documents) == len(found) == 5
     assert PROFIT in documents[0].text
@@ -126,7 +113,7 @@ def test_a_body_is_read_as_a_browser_reads_it(tmp_path: Path, encoding: str, is_
     body = packers.get(encoding, gzip.compress)(text)
     sent = chunked(body) if is_chunked else body
     block = response(sent, "text/plain", Content_Encoding=encoding, Transfer_Encoding="chunked" if is_chunked else "")
-    assert texts(read(archive(tmp_path, record(block)))) == [text.decode()]
+    assert texts(documents_of(archive(tmp_path, record(block)))) == [text.decode()]
 
 
 def test_an_unknown_encoding_is_its_own_problem(tmp_path: Path) -> None:
@@ -140,7 +127,7 @@ def test_an_unknown_encoding_is_its_own_problem(tmp_path: Path) -> None:
         record(b"no http at all"),
         plain(6),
     )
-    found = texts(read(path))
+    found = texts(documents_of(path))
     assert found[0] == "Text number 1."
     assert found[1] == "a.warc#2: document_unreadable"
     assert found[2:4] == ["Text as it stands.", "Text number 4."]
@@ -151,7 +138,8 @@ def test_a_truncated_record_is_noted(tmp_path: Path) -> None:
     """As the crawler says, or as its compression shows."""
     packed = response(gzip.compress(b"A text. " * 500)[:-9], "text/plain", Content_Encoding="gzip")
     named = record(response(b"A text.", "text/plain"), WARC_Truncated="length")
-    found = [each.notes for each in read(archive(tmp_path, named, record(packed))) if isinstance(each, Document)]
+    read = documents_of(archive(tmp_path, named, record(packed)))
+    found = [each.notes for each in read if isinstance(each, Document)]
     assert found == [("truncated:length",), ("truncated:content",)]
 
 
@@ -160,7 +148,7 @@ def test_an_archive_without_its_extra_fails_with_the_command(tmp_path: Path, mon
     monkeypatch.setitem(sys.modules, "warcio", None)
     archive(tmp_path, plain(1))
     (tmp_path / "b.txt").write_text("A text.")
-    assert texts(read(tmp_path)) == ["a.warc: unsupported_format", "A text."]
+    assert texts(documents_of(tmp_path)) == ["a.warc: unsupported_format", "A text."]
 
 
 # damage
@@ -172,7 +160,7 @@ def test_a_damaged_member_fails_alone(tmp_path: Path, at: int) -> None:
     members = [bytearray(gzip.compress(plain(n))) for n in range(1, 6)]
     members[2][at] ^= 0xFF
     (tmp_path / "a.warc.gz").write_bytes(b"".join(members))
-    found = texts(read(tmp_path / "a.warc.gz"))
+    found = texts(documents_of(tmp_path / "a.warc.gz"))
     kept = [text for text in found if text.startswith("Text")]
     failed = [text for text in found if "document_unreadable" in text]
     assert {f"Text number {n}." for n in (1, 2, 4, 5)} <= set(kept)
@@ -184,7 +172,7 @@ def test_a_damaged_member_fails_alone(tmp_path: Path, at: int) -> None:
 def test_a_wrong_length_fails_alone(tmp_path: Path, length: int) -> None:
     """Reading goes on at the next record that begins."""
     broken = record(response(b"Text of the wrong length.", "text/plain"), length=length)
-    found = texts(read(archive(tmp_path, plain(1), broken, *[plain(n) for n in range(3, 9)])))
+    found = texts(documents_of(archive(tmp_path, plain(1), broken, *[plain(n) for n in range(3, 9)])))
     assert found[0] == "Text number 1."
     assert sum("document_unreadable" in text for text in found) == 1
     assert found[-1] == "Text number 8."
@@ -195,7 +183,7 @@ def test_a_cut_archive_fails_behind_its_records(tmp_path: Path, name: str) -> No
     """As a crawl that was stopped leaves it."""
     path = archive(tmp_path, plain(1), plain(2), plain(3), name=name)
     path.write_bytes(path.read_bytes()[:-40])
-    assert texts(read(path)) == ["Text number 1.", "Text number 2.", f"{name}: document_unreadable"]
+    assert texts(documents_of(path)) == ["Text number 1.", "Text number 2.", f"{name}: document_unreadable"]
 
 
 @settings(max_examples=60, deadline=None)
@@ -209,7 +197,7 @@ def test_any_damage_is_a_document_or_a_failure(
     at = data.draw(st.integers(len(content) // 2, len(content) - 1))
     content[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=6))
     path.write_bytes(content)
-    assert texts(read(path))[0] == "Text number 1."
+    assert texts(documents_of(path))[0] == "Text number 1."
 
 
 # hostile archives
@@ -224,7 +212,7 @@ def test_a_body_that_unpacks_to_much_fails_alone(tmp_path: Path, packer: Any) ->
     block = response(packer(bytes(50_000_000)), "text/plain", Content_Encoding=name)
     path = archive(tmp_path, record(block), plain(2))
     tracemalloc.start()
-    found = texts(read(path, max_document_bytes=1_000_000))
+    found = texts(documents_of(path, max_document_bytes=1_000_000))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found == ["a.warc#1: document_too_large", "Text number 2."]
@@ -238,7 +226,7 @@ def test_a_long_record_is_passed_over(tmp_path: Path) -> None:
     path = archive(tmp_path, video, text, plain(3))
     counts = ListingCounts()
     tracemalloc.start()
-    found = texts(read(path, counts, max_document_bytes=1_000_000))
+    found = texts(documents_of(path, counts, max_document_bytes=1_000_000))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found[-1] == "Text number 3."
@@ -254,4 +242,4 @@ def test_a_long_record_is_passed_over(tmp_path: Path) -> None:
 def test_a_hostile_archive_fails(tmp_path: Path, data: bytes) -> None:
     """Headers without end, lengths without content, and what is no archive."""
     (tmp_path / "a.warc").write_bytes(data)
-    assert all("document_unreadable" in text for text in texts(read(tmp_path / "a.warc")))
+    assert all("document_unreadable" in text for text in texts(documents_of(tmp_path / "a.warc")))
