@@ -79,9 +79,9 @@ class Format:
     `split`: how to split a file of many documents; None: the file is one document. `look` returns the format that the
     beginning of a file shows, for a suffix that has several; None for this one. `extra`: the extra it needs.
     `decoder_extra`: another one whose library its decoder imports.
-    `heavy`: decode it in a helper process, since hostile bytes may take hours or gigabytes. `hint`: `look`
-    is only called for such names, as opening a file costs a request, or a moment of the thread that lists.
-    `mark`: how each document begins that is a gzip member of its own, so that a damaged one does not end the file.
+    `heavy`: decode it in a helper process, since hostile bytes may take hours or gigabytes. `hint`: where opening a
+    file costs a request, `look` is only called for such names. `mark`: how each document begins that is a gzip member
+    of its own, so that a damaged one does not end the file.
     """
 
     name: str

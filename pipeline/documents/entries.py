@@ -36,7 +36,7 @@ from pipeline.documents.tar import TAR
 from pipeline.documents.zip import ZIP
 from pipeline.errors import DocumentError
 from pipeline.records import Entry
-from pipeline.stores import printable
+from pipeline.stores import is_remote, printable
 
 if TYPE_CHECKING:
     from pipeline.config import InputConfig
@@ -140,8 +140,8 @@ def _entries_as(form: Format, file: ListedFile, *, compression: Compression, rul
 
 
 def is_looked_at(form: Format, file: ListedFile) -> bool:
-    """Return True when the beginning of a file must be read: not for one whose name says enough."""
-    return form.hint is None or bool(form.hint.search(file.relative))
+    """Return True when the beginning of a file must be read: not for an object of a store whose name says enough."""
+    return form.hint is None or file.member or not is_remote(file.uri) or bool(form.hint.search(file.relative))
 
 
 def _read_encoded(read: Callable[[], bytes], encoding: str) -> bytes:

@@ -80,7 +80,7 @@ os.open, os.scandir = open, scandir
 """A child with this as its sitecustomize waits for ever where the name of a file or a folder begins with `stuck`."""
 
 
-@pytest.mark.parametrize(("where", "left"), [("stuck.txt", 1), ("stuck/d9.txt", 0)])
+@pytest.mark.parametrize(("where", "left"), [("stuck.md", 1), ("stuck/d9.txt", 0)])
 def test_a_file_system_that_hangs_holds_the_end_no_longer_than_the_grace(place: Place, where: str, left: int) -> None:
     """Neither the thread that reads a document nor the one that lists them is waited for."""
     place.documents(2)
