@@ -1,7 +1,4 @@
-"""The command line: parse the arguments, call the command, return the exit code.
-
-Each command is a module with its flags, and must be imported only when it is called.
-"""
+"""The command line: parse the arguments, call the command, return the exit code."""
 
 from __future__ import annotations
 
@@ -11,11 +8,13 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 from pipeline import __version__
 from pipeline.cli.command_line import command_at, in_usual_order, wants_json
+from pipeline.cli.commands import COMMANDS, Command
+from pipeline.cli.interrupts import ends_at_once
 from pipeline.cli.usage import HelpFormatter, Parser, complain, report_error
 from pipeline.errors import (
     EXIT_CONFIG,
@@ -45,138 +44,12 @@ _SHORTAGE = (
 )
 
 
-class Command(Protocol):
-    """The module of a command: examples for its help, its flags and its main function."""
-
-    EXAMPLES: str
-
-    def add_flags(self, command: argparse.ArgumentParser) -> None: ...
-    def main(self, arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int: ...
-
-
-def _run() -> Command:
-    from pipeline.cli import run
-
-    return run
-
-
-def _check() -> Command:
-    from pipeline.cli import check
-
-    return check
-
-
-def _try() -> Command:
-    from pipeline.cli import try_document
-
-    return try_document
-
-
-def _report() -> Command:
-    from pipeline.cli import report
-
-    return report
-
-
-def _errors() -> Command:
-    from pipeline.cli import errors
-
-    return errors
-
-
-def _diff() -> Command:
-    from pipeline.cli import diff
-
-    return diff
-
-
-def _results() -> Command:
-    from pipeline.cli import results
-
-    return results
-
-
-def _eval() -> Command:
-    from pipeline.cli import eval
-
-    return eval
-
-
-def _review() -> Command:
-    from pipeline.cli import review
-
-    return review
-
-
-def _show() -> Command:
-    from pipeline.cli import show
-
-    return show
-
-
-def _compact() -> Command:
-    from pipeline.cli import compact
-
-    return compact
-
-
-def _purge() -> Command:
-    from pipeline.cli import purge
-
-    return purge
-
-
-def _init() -> Command:
-    from pipeline.cli import init
-
-    return init
-
-
-def _completion() -> Command:
-    from pipeline.cli import completion
-
-    return completion
-
-
-def _schema() -> Command:
-    from pipeline.cli import schema
-
-    return schema
-
-
-COMMANDS: Mapping[str, tuple[str, Callable[[], Command]]] = {
-    "run": ("extract: documents in, results and errors out", _run),
-    "check": ("show the settings and check every provider", _check),
-    "try": ("send some documents now; show prompts and answers", _try),
-    "report": ("rebuild the report of an output; calls no model", _report),
-    "errors": ("show failures, their causes and how to retry them", _errors),
-    "diff": ("show what changed between two outputs", _diff),
-    "results": ("show or save the current results: table, CSV, JSON Lines, Parquet", _results),
-    "show": ("show a record with its quotes in the document", _show),
-    "eval": ("grade the answers against judged documents", _eval),
-    "review": ("judge answers on a local page, beside their documents", _review),
-    "compact": ("keep only the last record of each document", _compact),
-    "purge": ("remove documents from an output", _purge),
-    "init": ("create a config, an agent and a schema to start from", _init),
-    "completion": ("print the script that completes commands in a shell", _completion),
-    "schema": ("print the JSON Schema of the config file", _schema),
-}
-"""Command → its line in the help, and the function that imports its module, called only for that command."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code (contract, section 8)."""
     _ready_streams()
     try:
-        if "_ARGCOMPLETE" in os.environ:
-            _complete()
-        words = in_usual_order(sys.argv[1:] if argv is None else argv, COMMANDS)
-        if not words:
-            parser("").print_help(sys.stderr)
-            return EXIT_CONFIG
-        if wants_json(words):  # usage errors too are JSON then
-            setup("info", format="json")
-        arguments = parser(_command_in(words)).parse_args(words)
+        with ends_at_once():
+            arguments = _parsed(sys.argv[1:] if argv is None else argv)
     except ConfigError as error:
         complain(f"pipeline: {error}")
         return EXIT_CONFIG
@@ -185,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         complain(f"pipeline: {_SHORTAGE % error}")
         return EXIT_LATER
+    if arguments is None:
+        return EXIT_CONFIG
     handler = setup(arguments.log_level, format=arguments.log_format, quiet=arguments.quiet)
     threading.excepthook = _log_thread_error
     code = EXIT_INTERNAL
@@ -200,9 +75,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         interrupted = isinstance(error.__cause__, KeyboardInterrupt)
         code = EXIT_SIGINT if interrupted else _code_of_internal_error(error)
     finally:
-        _advise(arguments.command, code)
-        _close(handler, code)
+        with ends_at_once():
+            _advise(arguments.command, code)
+            _close(handler, code)
     return code
+
+
+def _parsed(argv: Sequence[str]) -> argparse.Namespace | None:
+    """Return the arguments of the command, whose module is imported now; print the help and return None without one."""
+    if "_ARGCOMPLETE" in os.environ:
+        _complete()
+    words = in_usual_order(argv, COMMANDS)
+    if not words:
+        parser("").print_help(sys.stderr)
+        return None
+    if wants_json(words):  # usage errors too are JSON then
+        setup("info", format="json")
+    return parser(_command_in(words)).parse_args(words)
 
 
 def _complete() -> None:

@@ -89,3 +89,29 @@ def test_an_interrupt_at_any_moment_of_the_start_prints_no_traceback(tmp_path: P
             child.kill()
     assert b"Traceback" not in stderr
     assert child.returncode in (130, -signal.SIGINT)
+
+
+INTERRUPTED = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from pipeline.cli import main  # the moments in which the program itself is imported have the test above
+left = [{at}]
+def interrupt(event, arguments):
+    if event == "import" and left[0] >= 0:
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGINT)
+        left[0] -= 1
+sys.addaudithook(interrupt)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("at", range(0, 60, 4))
+def test_an_interrupt_during_any_import_of_a_command_prints_no_traceback(tmp_path: Path, at: int) -> None:
+    """Whatever the machine's speed: the signal comes with the import of that number."""
+    (tmp_path / "a.txt").write_text("A text.", encoding="utf-8")
+    arguments = ["run", "--input", str(tmp_path), "--output", str(tmp_path / "out"), "--dry-run"]
+    code = [sys.executable, "-c", INTERRUPTED.format(at=at), *arguments]
+    child = subprocess.run(code, capture_output=True, text=True, check=False)
+    assert "Traceback" not in child.stderr
+    assert child.returncode in (130, -signal.SIGINT)

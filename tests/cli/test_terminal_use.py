@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.cli.command_line import in_usual_order
+from pipeline.cli.commands import COMMANDS
 from pipeline.cli.flags import duration_s
-from pipeline.cli.main import COMMANDS
 from pipeline.cli.usage import shortened
 from pipeline.terminal import fitted
 
