@@ -18,8 +18,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-EXIT_OK, EXIT_FAILURES, EXIT_CONFIG, EXIT_LATER, EXIT_INTERNAL = 0, 1, 2, 3, 70
-EXIT_SIGINT, EXIT_SIGTERM = 130, 143
+EXIT_OK = 0
+EXIT_FAILURES = 1
+EXIT_CONFIG = 2
+EXIT_LATER = 3
+EXIT_INTERNAL = 70
+EXIT_SIGINT = 130
+EXIT_SIGTERM = 143
 
 Stage = Literal["load", "prompt", "call", "parse", "validate", "internal"]
 ReasonClass = Literal["backend", "config", "document", "answer", "internal"]

@@ -25,7 +25,9 @@ def redacted(record: Result | Failure, redact: Callable[[Any], Any], *, own: Cal
         model = ModelMetadata(*(redact(value) for value in _plain(record.model).values()))
         same = {"notes": redact(record.notes), "metadata": own(record.metadata), "history": history}
         return changed(record, model=model, **same)
-    message, raw, error = (redact(record.message), redact(record.raw), redact(record.error))
+    message = redact(record.message)
+    raw = redact(record.raw)
+    error = redact(record.error)
     return changed(record, error=error, message=message, raw=raw, history=history, notes=redact(record.notes))
 
 

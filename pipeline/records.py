@@ -242,7 +242,8 @@ class Postponed:
 
     def again(self) -> Entry:
         """Return the entry for the next try, with its losses and requests counted."""
-        losses, refused = self.entry.losses + self.losses, self.entry.refused or self.refused
+        losses = self.entry.losses + self.losses
+        refused = self.entry.refused or self.refused
         return changed(self.entry, losses=losses, refused=refused, before=self.failure)
 
 

@@ -86,18 +86,21 @@ def _fused(maker: _Maker, part: Mapping[str, Any]) -> Check | None:
     kind = part.get("type")
     if keywords <= {"type", "maxLength", "minLength"} and kind in ("string", ["string", "null"]):
         none = kind != "string"
-        low, high = part.get("minLength", 0), part.get("maxLength", float("inf"))
+        low = part.get("minLength", 0)
+        high = part.get("maxLength", float("inf"))
         return lambda value: low <= len(value) <= high if type(value) is str else none and value is None
     if keywords <= {"type", "minimum", "maximum"} and kind in ("integer", "number"):
         kinds = _TYPES[kind]
-        least, most = part.get("minimum", float("-inf")), part.get("maximum", float("inf"))
+        least = part.get("minimum", float("-inf"))
+        most = part.get("maximum", float("inf"))
         return lambda value: type(value) in kinds and least <= value <= most
     if keywords == {"type", "enum"} and kind == "string" and all(type(each) is str for each in part["enum"]):
         values = frozenset(part["enum"])
         return lambda value: type(value) is str and value in values
     if keywords <= {"type", "items", "minItems", "maxItems"} and kind == "array" and "items" in part:
         inner = maker.check(part["items"])
-        fewest, greatest = part.get("minItems", 0), part.get("maxItems", float("inf"))
+        fewest = part.get("minItems", 0)
+        greatest = part.get("maxItems", float("inf"))
         return lambda value: type(value) is list and fewest <= len(value) <= greatest and all(map(inner, value))
     return None
 
@@ -151,14 +154,16 @@ def _size(kind: type[str | list[Any]], least: str, most: str) -> Callable[[_Make
     """Return the maker for two keywords that bound the length of one type of value."""
 
     def make(_: _Maker, part: Mapping[str, Any]) -> Check:
-        low, high = part.get(least, 0), part.get(most, float("inf"))
+        low = part.get(least, 0)
+        high = part.get(most, float("inf"))
         return lambda value: type(value) is not kind or low <= len(value) <= high
 
     return make
 
 
 def _range(_: _Maker, part: Mapping[str, Any]) -> Check:
-    low, high = part.get("minimum", float("-inf")), part.get("maximum", float("inf"))
+    low = part.get("minimum", float("-inf"))
+    high = part.get("maximum", float("inf"))
     return lambda value: type(value) not in (int, float) or low <= value <= high
 
 

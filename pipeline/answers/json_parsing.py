@@ -239,7 +239,8 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _refuse_depth(value: Any) -> None:
-    level, depth = [value] if isinstance(value, (dict, list)) else [], 0
+    level = [value] if isinstance(value, (dict, list)) else []
+    depth = 0
     while level and depth < _MAX_DEPTH:
         depth += 1
         below = (item for node in level for item in (node.values() if isinstance(node, dict) else node))

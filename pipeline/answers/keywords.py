@@ -83,7 +83,8 @@ def _additional_properties(
 
 def additional_names(names: Iterable[str], schema: Mapping[str, Any]) -> list[str]:
     """Return the names that neither `properties` nor `patternProperties` of the schema covers."""
-    named, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+    named = schema.get("properties", {})
+    patterns = schema.get("patternProperties", {})
     return [name for name in names if name not in named and not any(matches(each, name) for each in patterns)]
 
 

@@ -139,7 +139,8 @@ def _check_place(node: dict[str, Any], resolver: Any, *, where: str, place: str)
             _check_ref(node[keyword], resolver, at=f"{where}: at {place}.{keyword}")
     if "$id" in node and place != "$":
         raise ConfigError(f"{where}: at {place}.$id: accepted at the top of the schema only")
-    quote, kinds = node.get(QUOTE, False), node.get("type", ["string"])
+    quote = node.get(QUOTE, False)
+    kinds = node.get("type", ["string"])
     if not isinstance(quote, bool) or (quote and "string" not in ([kinds] if isinstance(kinds, str) else kinds)):
         seen = f"got {short(quote)} on type {short(kinds)}"
         raise ConfigError(f"{where}: at {place}.{QUOTE}: {seen}, need true, on a string")

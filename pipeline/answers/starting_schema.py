@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
-_ROOM, _SHORTEST, _ITEMS = 3, 100, 20
+_ROOM = 3
+_SHORTEST = 100
+_ITEMS = 20
 """A text may be so many times longer than in the examples, and at least so long; items in a list."""
 
 

@@ -143,7 +143,8 @@ def _missing(schema: Mapping[str, Any], value: Any) -> str:
 
 
 def _unexpected(schema: Mapping[str, Any], value: Any) -> str:
-    named, extra = schema.get("properties", {}), len(unexpected_names(schema, value))
+    named = schema.get("properties", {})
+    extra = len(unexpected_names(schema, value))
     word = "property" if extra == 1 else "properties"
     return f"no properties but {', '.join(map(short, named)) or 'none'}, got {extra} unexpected {word}"
 

@@ -30,7 +30,8 @@ class FoundServer:
 def found_server(environ: Mapping[str, str]) -> FoundServer:
     """Return the server at OLLAMA_BASE_URL, OLLAMA_HOST or the usual address; it never fails for what a server does."""
     config = _config(environ)
-    url, usual = config.base_urls[0], OllamaConfig().base_urls[0]
+    url = config.base_urls[0]
+    usual = OllamaConfig().base_urls[0]
     names = _names(config)
     setting = "`ollama.model` in config/default.yaml"
     if names is None:

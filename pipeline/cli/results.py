@@ -83,7 +83,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         raise ConfigError("--format parquet: need --save FILE, as it is no text")
     backend = backend_of(output_config(arguments, environ=environ))
     if arguments.profile:
-        as_json, texts = arguments.format == "jsonl", arguments.profile_values
+        as_json = arguments.format == "jsonl"
+        texts = arguments.profile_values
         width = width_of(sys.stdout, environ)
         stream_out(profile_output(backend, as_json=as_json, show_texts=texts, width=width))
         return EXIT_OK

@@ -66,7 +66,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         save(Path(arguments.html), [page])
         write_out(f"{arguments.html}: {_sentence(shown)}")
     else:
-        colour, width = wants_colour(sys.stdout, environ), width_of(sys.stdout, environ)
+        colour = wants_colour(sys.stdout, environ)
+        width = width_of(sys.stdout, environ)
         write_out("\n".join(_lines(shown, colour=colour, width=width)))
     return EXIT_OK
 

@@ -31,7 +31,8 @@ def address_of(host: str) -> str | None:
         return None
     scheme, separator, rest = text.rpartition("://")
     if not separator:
-        scheme, rest = "http", text
+        scheme = "http"
+        rest = text
     place, slash, path = rest.partition("/")
     if place.count(":") > 1 and set(place) <= _OF_IPV6:
         place = f"[{place}]"

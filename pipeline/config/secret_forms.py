@@ -112,11 +112,15 @@ class SecretForms:
     def _extent(self, text: str, at: int, part: str) -> tuple[int, int]:
         """Return from where to where the text is the same as the secret around its part at `at`."""
         first = self.text.index(part)
-        last, start, end = first + len(part), at, at + len(part)
+        last = first + len(part)
+        start = at
+        end = at + len(part)
         while first > 0 and start > 0 and text[start - 1] == self.text[first - 1]:
-            first, start = first - 1, start - 1
+            first = first - 1
+            start = start - 1
         while last < len(self.text) and end < len(text) and text[end] == self.text[last]:
-            last, end = last + 1, end + 1
+            last = last + 1
+            end = end + 1
         return start, end
 
 
@@ -190,7 +194,8 @@ def _hexed(text: str) -> Iterator[str]:
 def _without_runs(text: str, needle: str, alphabet: frozenset[str]) -> str:
     """Return the text with each run of the alphabet's characters that holds the needle masked."""
     while (at := text.find(needle)) >= 0:
-        start, end = at, at + len(needle)
+        start = at
+        end = at + len(needle)
         while start > 0 and text[start - 1] in alphabet:
             start -= 1
         while end < len(text) and text[end] in alphabet:

@@ -152,7 +152,8 @@ def _readable(stream: BinaryIO, container: Container) -> BinaryIO:
 
 def _entry(container: Container, piece: Piece) -> Entry:
     number = f"{piece.number}.{piece.part}" if piece.part > 1 else f"{piece.number}"
-    position, uri = f"{container.id}#{number}", f"{container.uri}#{number}"
+    position = f"{container.id}#{number}"
+    uri = f"{container.uri}#{number}"
     keyed = f"{container.id}#{piece.key}" if piece.key else position
     if piece.problem is not None:
         problem = partial(fail, piece.problem)

@@ -156,7 +156,9 @@ def _name(window: Window, path: str) -> str:
 
 
 def _elements(window: Window, limit: int) -> Iterator[Piece]:
-    number, tries, key = 0, _MAX_TRIES, ""
+    number = 0
+    tries = _MAX_TRIES
+    key = ""
     while (first := window.next()) != "]":
         if not first:
             unreadable("its array is not closed")

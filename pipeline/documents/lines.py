@@ -137,7 +137,8 @@ class _Objects:
         """Yield the open object, if there is one."""
         if not self._lines:
             return
-        data, size = b"\n".join(self._lines), self._size - 1
+        data = b"\n".join(self._lines)
+        size = self._size - 1
         self._lines = []
         if size > self._limit:
             yield _too_long(self._number, size, self._limit)._replace(part=self._part)

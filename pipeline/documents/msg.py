@@ -56,7 +56,8 @@ def _rtf_text(data: bytes) -> str:
 def _body(message: Any) -> tuple[str, tuple[str, ...]]:
     """Return the better of the plain text and the page of a message, and notes."""
     plain = (message.body or "").replace("\r\n", "\n")
-    page, notes = "", tuple[str, ...]()
+    page = ""
+    notes = tuple[str, ...]()
     data = message.properties.binary_prop_value(_HTML_PROPERTY)
     if isinstance(data, bytes) and data:
         declared = None

@@ -30,7 +30,8 @@ class TextLines:
             self._within = line.strip() not in (b"end", b"====")
             return
         if self._begun is not None:
-            begun, self._begun = self._begun, None
+            begun = self._begun
+            self._begun = None
             if _is_encoded(line):
                 self.encoded += 1
                 self._within = line.strip() != b"end"

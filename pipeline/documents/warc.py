@@ -128,7 +128,8 @@ def _record(stream: BinaryIO) -> _Record:
 
 def _header_block(stream: BinaryIO, limit: int) -> bytes:
     """Return the lines up to the next empty one."""
-    lines, size = [], 0
+    lines = []
+    size = 0
     while (line := stream.readline(_LINE_BYTES)) not in (b"", b"\r\n", b"\n"):
         lines.append(line)
         size += len(line)

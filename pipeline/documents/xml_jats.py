@@ -25,7 +25,8 @@ _LEFT_OUT = frozenset(
     {"ref-list", "object-id", "graphic", "media", "processing-meta", "permissions", "copyright-statement"}
 )
 _MATHS = ("mml:math", "math")
-_TEX_BEGINS, _TEX_ENDS = r"\begin{document}", r"\end{document}"
+_TEX_BEGINS = r"\begin{document}"
+_TEX_ENDS = r"\end{document}"
 _PREAMBLE = re.compile(r"\\(?:documentclass|usepackage|setlength|oddsidemargin)[^\n]*")
 _DATES = ("epub", "ppub", "collection", "pub", "epub-ppub", "")
 _MONTHS = {

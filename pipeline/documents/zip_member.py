@@ -21,7 +21,11 @@ LOCAL = struct.Struct("<4s5H3L2H")
 """The header before a member's content."""
 
 _CHUNK_BYTES = 1 << 18
-_STORED, _DEFLATED, _BZIP2, _LZMA, _XZ = 0, 8, 12, 14, 95
+_STORED = 0
+_DEFLATED = 8
+_BZIP2 = 12
+_LZMA = 14
+_XZ = 95
 METHODS = (_STORED, _DEFLATED, _BZIP2, _LZMA, _XZ)
 _LZMA_END_MARK = 0x2
 

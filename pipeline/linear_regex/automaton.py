@@ -51,7 +51,8 @@ class _HoldsAround:
 
     def __init__(self, assertion: LookAround) -> None:
         self._automaton = Automaton(assertion.program)
-        self._back, self._wanted = assertion.back, assertion.wanted
+        self._back = assertion.back
+        self._wanted = assertion.wanted
 
     def on(self, text: str) -> Holds:
         """The answer for each position of this text."""
@@ -65,7 +66,8 @@ class Automaton:
     """Runs a program; safe to share between threads, which may at worst compute a node twice."""
 
     def __init__(self, program: Program) -> None:
-        self._steps, self._start = program.steps, program.start
+        self._steps = program.steps
+        self._start = program.start
         self._leaves = [re.compile(text, flags).fullmatch for text, flags in program.leaves]
         self._assertions = [
             _HoldsPosition(each) if isinstance(each, Position) else _HoldsAround(each) for each in program.assertions
@@ -81,8 +83,11 @@ class Automaton:
         `anywhere`: it may begin at every position, else at the first only.
         """
         checks = [each.on(text) for each in self._assertions]
-        size, inside, visits = len(text), self._inside, 0
-        kinds, node = self._kinds, self._node((self._start,), anywhere)
+        size = len(text)
+        inside = self._inside
+        visits = 0
+        kinds = self._kinds
+        node = self._node((self._start,), anywhere)
         for count in range(size + 1):
             at = size - count if back else count
             kind = _END
@@ -135,7 +140,8 @@ class Automaton:
         if found is None:
             self._remembered += len(steps)
             if self._remembered > _MAX_REMEMBERED:
-                self._nodes, self._remembered = {}, 0
+                self._nodes = {}
+                self._remembered = 0
             found = self._nodes[steps, anywhere] = _Node(steps)
         return found
 

@@ -21,10 +21,12 @@ def is_plain(tree: Any) -> bool:
 
 def _ways(tree: Any) -> tuple[float, int]:
     """In how many ways a sequence can be tried at one position, and how many long repeats multiply that."""
-    ways, long = 1.0, 0
+    ways = 1.0
+    long = 0
     for op, argument in tree:
         more, longer = _ways_of(str(op), argument)
-        ways, long = min(ways * more, math.inf), long + longer
+        ways = min(ways * more, math.inf)
+        long = long + longer
     return ways, long
 
 

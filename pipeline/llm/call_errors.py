@@ -27,7 +27,11 @@ class CallFailedError(Exception):
         self, error: str, reason: str, *, sent: bool = True, lost: bool = False, refused: bool = False
     ) -> None:
         super().__init__(error)
-        self.error, self.reason, self.sent, self.lost, self.refused = error, reason, sent, lost, refused
+        self.error = error
+        self.reason = reason
+        self.sent = sent
+        self.lost = lost
+        self.refused = refused
 
 
 _CUT_OFF = (http.client.RemoteDisconnected, http.client.IncompleteRead)

@@ -80,7 +80,8 @@ def _vllm_facts(client: VLLMClient) -> Preflight:
     body = _get(client.endpoint, "/v1/models")
     served = _rows(body.get("data"))
     names = tuple(str(row.get("id")) for row in served)
-    wanted, is_ollama = client.wanted_model, any(row.get("owned_by") == "library" for row in served)
+    wanted = client.wanted_model
+    is_ollama = any(row.get("owned_by") == "library" for row in served)
     warnings = of_ollama(client, Preflight("ok", models=names)).warnings if is_ollama else ()
     if not wanted and len(names) != 1:
         raise misconfigured("model_not_found", f"`model` is not set and the server has {_listed(names)}", models=names)
@@ -94,7 +95,8 @@ def _vllm_facts(client: VLLMClient) -> Preflight:
         whole_number(meta.get("n_ctx")) if isinstance(meta, dict) else None
     )
     version = _version(client.endpoint, "/version") if client.config.type == "vllm" else None
-    engine, told = row.get("owned_by"), whole_number(row.get("max_model_len"))
+    engine = row.get("owned_by")
+    told = whole_number(row.get("max_model_len"))
     facts = Preflight(
         "ok", model=wanted or names[0], models=names, context_length=context, server=version, warnings=warnings
     )
@@ -153,7 +155,8 @@ def _trained_context(shown: Mapping[str, Any]) -> int | None:
 
 def _think(shown: Mapping[str, Any]) -> bool | str | None:
     """What to send as `think`: thinking off where the model can; gpt-oss knows levels only; else nothing at all."""
-    details, capabilities = shown.get("details"), shown.get("capabilities")
+    details = shown.get("details")
+    capabilities = shown.get("capabilities")
     if not isinstance(capabilities, list) or "thinking" not in capabilities:
         return None
     return "low" if isinstance(details, dict) and details.get("family") in ("gptoss", "gpt-oss") else False
@@ -169,7 +172,8 @@ def _load(client: OllamaClient) -> None:
 
 def _effective_context(client: OllamaClient, facts: Preflight) -> Preflight:
     """The context the loaded model really has (/api/ps): Ollama clamps num_ctx to what the model was trained for."""
-    rows, names = _rows(_get(client.endpoint, "/api/ps").get("models")), names_of(client.config.model)
+    rows = _rows(_get(client.endpoint, "/api/ps").get("models"))
+    names = names_of(client.config.model)
     lengths = [whole_number(row.get("context_length")) for row in rows if row.get("name") in names]
     if not lengths or not lengths[0]:
         return facts

@@ -62,7 +62,8 @@ def _texts(content: object) -> tuple[str | None, str]:
         return content or "", ""
     if not isinstance(content, list):
         return None, ""
-    said, thought = [], []
+    said = []
+    thought = []
     for part in content:
         if isinstance(part, str):
             said.append(part)

@@ -44,7 +44,8 @@ class ConnectionReuse:
     """Whether connections to one endpoint may carry more than one request; safe for all threads."""
 
     def __init__(self, endpoint: str) -> None:
-        self._endpoint, self.allowed = endpoint, True
+        self._endpoint = endpoint
+        self.allowed = True
 
     def stop(self, cause: str) -> None:
         """Forbid it for good: a server that once sent a reply nobody asked for may send one at any time."""
@@ -73,7 +74,8 @@ class _Steady:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = self.bare = sock
         self._timeout: float | None = -1.0
-        self.sendall, self.recv_into = sock.sendall, sock.recv_into
+        self.sendall = sock.sendall
+        self.recv_into = sock.recv_into
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
@@ -90,7 +92,10 @@ class _DeadlineReader(io.RawIOBase):
     """Reads a socket until a moment in time, however slowly the bytes drip; `makefile` gives it to http.client."""
 
     def __init__(self, sock: socket.socket, deadline: float, on_bytes: Callable[[], None]) -> None:
-        self._sock, self._deadline, self._on_bytes, self.ended = sock, deadline, on_bytes, False
+        self._sock = sock
+        self._deadline = deadline
+        self._on_bytes = on_bytes
+        self.ended = False
         self._raw = sock.makefile("rb", buffering=0)
 
     def makefile(self, mode: str) -> io.BufferedReader:  # noqa: ARG002 - as a socket's
@@ -133,7 +138,9 @@ class _DeadlineResponse(http.client.HTTPResponse):
         on_unread: Callable[[bytes], None],
         on_bytes: Callable[[], None],
     ) -> None:
-        self._reader, self._on_unread, self._abandoned = _DeadlineReader(sock, deadline, on_bytes), on_unread, False
+        self._reader = _DeadlineReader(sock, deadline, on_bytes)
+        self._on_unread = on_unread
+        self._abandoned = False
         super().__init__(self._reader, debuglevel, method)  # type: ignore[arg-type]
 
     def _read_status(self) -> Any:
@@ -187,11 +194,13 @@ class _Watched:
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
         self.sock: Any = _Steady(self.sock)
-        self.exchanges, self.born_at = 0, time.monotonic()
+        self.exchanges = 0
+        self.born_at = time.monotonic()
 
     def detach(self) -> Any:
         """The connected socket, which is then nobody's but the caller's."""
-        steady, self.sock = self.sock, None
+        steady = self.sock
+        self.sock = None
         return steady.bare
 
     def _new_conn(self) -> Any:
@@ -230,10 +239,13 @@ class _Watched:
             self.connect()
         if not self.exchanges and self.reuse.judge(self._unread() or b""):
             raise StrayReplyError("the server sent a reply before it was asked")
-        self.sent_at, self._held, self.begun = time.monotonic(), [], False
+        self.sent_at = time.monotonic()
+        self._held = []
+        self.begun = False
         try:
             super().request(*args, **kwargs)  # type: ignore[misc]
-            whole, self._held = b"".join(self._held), None
+            whole = b"".join(self._held)
+            self._held = None
             self._or_stale(functools.partial(self.send, whole))
         finally:
             self._held = None

@@ -17,12 +17,15 @@ from collections import deque
 
 from pipeline.llm.length_proof import EXEMPT_TOKENS, NEAR
 
-PILE, PILE_RATIO = 3, 4
+PILE = 3
+PILE_RATIO = 4
 """Prompts of one count that are a pile, and how many times more than around it."""
 AROUND = 64
 SPREAD = 1.15
 """How much longer than the shortest the longest prompt of a pile is: copies of one document have one length."""
-THIN, ENOUGH, KEPT = 0.7, 5, 101
+THIN = 0.7
+ENOUGH = 5
+KEPT = 101
 MOST_CLEARED = 4
 """Suspected documents that may turn out to be whole: three requests each, of the 40 that a run may cost a server."""
 MOST_COUNTS = 1 << 16
@@ -35,7 +38,8 @@ class CountWatch:
         self._lock = threading.Lock()
         self._seen: dict[int, tuple[int, int, int]] = {}
         self._densities: deque[float] = deque(maxlen=KEPT)
-        self._cleared, self._thinnest = 0, 1.0
+        self._cleared = 0
+        self._thinnest = 1.0
 
     def suspects(self, tokens: int, size_bytes: int) -> bool:
         """Note a prompt of `size_bytes` bytes that was counted as `tokens`; return whether it should be proved."""

@@ -136,7 +136,9 @@ def _unpadded(attempt: ExtractionAttempt) -> ExtractionAttempt | None:
 
 
 def _cut(attempt: ExtractionAttempt, *, dialect: Dialect, thoughts: str) -> ExtractionAttempt:
-    spent, limit, text = attempt.completion_tokens, attempt.max_tokens, attempt.raw_text
+    spent = attempt.completion_tokens
+    limit = attempt.max_tokens
+    text = attempt.raw_text
     blank = not (text or "").strip()
     if blank and not text and not thoughts and spent == 0:
         told = "stopped for length before the first token: prompt and answer do not fit the context"

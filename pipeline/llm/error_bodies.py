@@ -63,7 +63,9 @@ def _read(error: object, depth: int = 0) -> ServerError:
             if inner is None
             else _read(inner.get("error") or inner, depth + 1)
         )
-    kind, param, code = error.get("type"), error.get("param"), error.get("code")
+    kind = error.get("type")
+    param = error.get("param")
+    code = error.get("code")
     message = error.get("message")
     text = message if isinstance(message, str) else json.dumps(message) if message else ""
     counts = ", ".join(f"{key} {error[key]}" for key in ("n_prompt_tokens", "n_ctx") if key in error)

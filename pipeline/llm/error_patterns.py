@@ -95,7 +95,8 @@ REASON_OF_KIND = {"exceed_context_size_error": "context_length", "NotFoundError"
 UNPAID = re.compile(r"budget has been exceeded|over budget", re.IGNORECASE)
 """A gateway's refusal for money reasons in a 400 (LiteLLM 1.6x); its status is 402 elsewhere."""
 
-_ECHO_CHARS, _LEAST_ECHO_CHARS = 16, 8
+_ECHO_CHARS = 16
+_LEAST_ECHO_CHARS = 8
 """A shorter repetition is likely to be chance, as in `maximum`."""
 
 
@@ -117,7 +118,8 @@ def prompt_size(message: str) -> tuple[int | None, int | None]:
         found = pattern.text.search(message)
         if found is not None:
             groups = found.groupdict()
-            needed, limit = groups.get("needed"), groups.get("limit")
+            needed = groups.get("needed")
+            limit = groups.get("limit")
             return int(needed[:9]) if needed else None, int(limit[:9]) if limit else None
     return None, None
 

@@ -142,7 +142,8 @@ def _clients(
 
 def _share(client: Client, *, name: str, book: ProofBook) -> None:
     """Let all clients of one model at one endpoint know of its limit what any of them finds out."""
-    config, endpoint = client.config, str(client.model.endpoint)
+    config = client.config
+    endpoint = str(client.model.endpoint)
     client.overhead = book.overhead
     client.proofs = book.of(name, endpoint, config.model, limit_is_set=config.context_length is not None)
 

@@ -18,7 +18,8 @@ from pipeline.records import ExtractionAttempt
 
 logger = logging.getLogger(__name__)
 
-FALLBACK_WARNING_S, FALLBACK_REPEAT_S = 60.0, 600.0
+FALLBACK_WARNING_S = 60.0
+FALLBACK_REPEAT_S = 600.0
 """How long a fallback answers before a warning says why, and how long until the next one."""
 
 
@@ -36,7 +37,8 @@ class Failover:
     def __init__(
         self, orders: Mapping[str, Sequence[Provider]], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.orders, self._clock = orders, clock
+        self.orders = orders
+        self._clock = clock
         self._warn_at: dict[str, float] = {}
         self.providers = tuple(dict.fromkeys(provider for order in orders.values() for provider in order))
         self._serving = {variant: order[0] for variant, order in orders.items()}
@@ -90,7 +92,9 @@ class Failover:
         A provider that was held back is looked at here, when one that lives could not do this document.
         """
         attempts: list[ExtractionAttempt] = []
-        losses, settled, refused = 0, False, False
+        losses = 0
+        settled = False
+        refused = False
         for provider in self.orders[question.variant]:
             if settled:
                 provider.wake()
@@ -141,7 +145,8 @@ class Failover:
         """Log why a fallback has been answering for so long; a switch back ends it."""
         now = self._clock()
         for variant, order in self.orders.items():
-            first, serving = order[0], self._serving[variant]
+            first = order[0]
+            serving = self._serving[variant]
             if serving is first or first.available:
                 self._warn_at.pop(variant, None)
             elif now >= self._warn_at.setdefault(variant, now + FALLBACK_WARNING_S):
@@ -156,7 +161,8 @@ class Failover:
 
     def _log_switches(self) -> None:
         for variant, order in self.orders.items():
-            old, new = self._serving[variant], next((each for each in order if each.available), None)
+            old = self._serving[variant]
+            new = next((each for each in order if each.available), None)
             if new is None or new is old:
                 continue
             self._serving[variant] = new

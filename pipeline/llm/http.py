@@ -81,7 +81,9 @@ class _Adapter(HTTPAdapter):
 
     def __init__(self, access: Access, reuse: ConnectionReuse) -> None:
         super().__init__(pool_connections=1, pool_maxsize=access.pool_size, max_retries=0)
-        self._access, self._reuse, self._lock = access, reuse, threading.Lock()
+        self._access = access
+        self._reuse = reuse
+        self._lock = threading.Lock()
         self._found: Any = None
         self._urls: dict[Any, str] = {}
 
@@ -106,7 +108,8 @@ class _Adapter(HTTPAdapter):
     def close(self) -> None:
         """Close the idle connections; urllib3 itself leaves that to the garbage collector."""
         with self._lock:  # the pool manager would hand the closed pool to whoever asks before it is cleared
-            pool, self._found = self._found, None
+            pool = self._found
+            self._found = None
             super().close()
         if pool is not None:
             pool.close()
@@ -155,7 +158,8 @@ class Endpoint:
     def __init__(self, base_url: str, access: Access = Access()) -> None:
         self.base_url = base_url.rstrip("/")
         check_certificates(access.ca_file, access.client_cert, access.client_key)
-        self._access, self._key = access, access.read_key()
+        self._access = access
+        self._key = access.read_key()
         self._reuse = ConnectionReuse(mask_url(self.base_url))
         self._adapter = _Adapter(access, self._reuse)
         self._names_requests = HEADER.lower() not in map(str.lower, access.headers or ())

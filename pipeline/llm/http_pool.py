@@ -110,9 +110,14 @@ class Exchange:
     def __init__(
         self, pool: KeepAlivePool, connection: KeptConnection, *, head: Head, incoming: Incoming, deadline: float
     ) -> None:
-        self.status, self.headers = head.status, head.headers
-        self._pool, self._connection, self._head = pool, connection, head
-        self._incoming, self._body, self._deadline = incoming, Body(head, incoming), deadline
+        self.status = head.status
+        self.headers = head.headers
+        self._pool = pool
+        self._connection = connection
+        self._head = head
+        self._incoming = incoming
+        self._body = Body(head, incoming)
+        self._deadline = deadline
         self._unpacked: Any = None
         self._done = False
 

@@ -53,7 +53,10 @@ class Incoming:
     __slots__ = ("_at", "_data", "_receive", "begun")
 
     def __init__(self, receive: Callable[[], bytes]) -> None:
-        self._receive, self._data, self._at, self.begun = receive, b"", 0, False
+        self._receive = receive
+        self._data = b""
+        self._at = 0
+        self.begun = False
 
     @property
     def rest(self) -> bytes:
@@ -69,7 +72,8 @@ class Incoming:
         more = self._receive()
         self.begun = self.begun or bool(more)
         # Only unread bytes are copied: otherwise many small chunks in one segment would take quadratic time.
-        self._data, self._at = self.rest + more if self._at < len(self._data) else more, 0
+        self._data = self.rest + more if self._at < len(self._data) else more
+        self._at = 0
         return bool(more)
 
     def line(self) -> bytes:
@@ -127,7 +131,8 @@ def parse_head(raw: bytes) -> Head:
     line = _STATUS_LINE.fullmatch(first.removesuffix(b"\r"))
     if line is None:
         raise http.client.BadStatusLine("not a status line of HTTP/1")
-    status, headers = int(line[2]), _headers(lines)
+    status = int(line[2])
+    headers = _headers(lines)
     coding = headers.get("transfer-encoding", "identity")
     chunked = str(coding).lower() == "chunked"
     if not chunked and str(coding).lower() != "identity":
@@ -136,7 +141,8 @@ def parse_head(raw: bytes) -> Head:
     # RFC 9112, 6.1: no chunks in HTTP/1.0, and no length beside a transfer coding
     ambiguous = (chunked and line[1] == b"0") or ("transfer-encoding" in headers and length is not None)
     if status < 200 or status in (204, 304):
-        length, chunked = 0, False
+        length = 0
+        chunked = False
     elif chunked:
         length = None
     options = str(headers.get("connection", "")).lower()
@@ -184,7 +190,8 @@ class Body:
     __slots__ = ("_chunked", "_incoming", "ended", "left")
 
     def __init__(self, head: Head, incoming: Incoming) -> None:
-        self._incoming, self._chunked = incoming, head.chunked
+        self._incoming = incoming
+        self._chunked = head.chunked
         self.left: int | None = 0 if head.chunked else head.length
         self.ended = head.length == 0
 

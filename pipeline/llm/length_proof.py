@@ -31,7 +31,9 @@ NEAR = 3
 BYTES_PER_TOKEN = 1.2
 """No text has fewer bytes of UTF-8 for each token, so that a prompt's bytes bound its tokens."""
 MOST_BYTES_PER_TOKEN = 12
-AHEAD, AHEAD_LATER, EARLY_PROOFS = 2, 8, 7
+AHEAD = 2
+AHEAD_LATER = 8
+EARLY_PROOFS = 7
 """A proof reaches twice as far as is needed, so that lengths that ascend need few; later ones reach further still."""
 MOST_PROBE_BYTES = 64 * 1024 * 1024
 
@@ -147,7 +149,8 @@ def prove(send: Send, document: Counted, *, longest_bytes: int, proofs: int) -> 
 
     `longest_bytes`: the longest prompt so far. `proofs`: how many were made before. An empty finding: there is a limit.
     """
-    text, places = document.text, document.places
+    text = document.text
+    places = document.places
     once = send(text, 1)
     if once.refused or not once.tokens:
         return Finding(unverified=TWO_LIMITS if once.refused else NO_COUNT), once, text
@@ -190,7 +193,8 @@ def _ahead(proofs: int) -> int:
 
 def _copies(document: Counted, once: int, *, longest_bytes: int, ahead: int) -> int:
     """Return r for a document whose prompt has `once` tokens: the text's share of them is judged by its bytes."""
-    text_bytes, places = len(document.text.encode("utf-8", "replace")), document.places
+    text_bytes = len(document.text.encode("utf-8", "replace"))
+    places = document.places
     around = once * max(0, document.size_bytes - places * text_bytes) // max(1, document.size_bytes)
     wanted = ahead * most_tokens(longest_bytes) + document.max_tokens
     return copies_for(wanted=wanted // places, unit_tokens=(once - around) // places, text_bytes=text_bytes)
@@ -257,7 +261,8 @@ _SKINS = range(0x1F3FB, 0x1F400)
 
 def _joined(text: str, place: int) -> bool:
     """Return whether the characters before and at `place` belong to one cluster, or to one run of white space."""
-    before, after = text[place - 1], text[place]
+    before = text[place - 1]
+    after = text[place]
     if before.isspace() and after.isspace():
         return True
     if unicodedata.category(after) in ("Mn", "Me", "Mc") or _JOINER in (before, after) or ord(after) in _SKINS:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pipeline.llm.length_proof import NEAR, Cut, Finding, Probe, Send, recounted
 
 WORD = " the"
-FEW, MORE = 32, 96
+FEW = 32
+MORE = 96
 """Words of the two requests that calibrate the line."""
 MOST_REQUESTS = 14
 FINEST = 16
@@ -54,7 +55,8 @@ class _Search:
             predicted = self.low_tokens + (words - self.low_words) * self.rise
             far = (words - self.low_words) / max(1, self.low_words - FEW)
             if abs(probe.tokens - predicted) <= SLACK + 2 * far:
-                self.low_words, self.low_tokens = words, probe.tokens
+                self.low_words = words
+                self.low_tokens = probe.tokens
                 self.rise = (self.low_tokens - self.few) / (self.low_words - FEW)
                 return
             self.left.append(probe.tokens)
@@ -79,7 +81,8 @@ def find_limit(send: Send, *, last: Probe, longest: str, max_tokens: int, base: 
             return found
         again = send(longest, max_tokens)
         left = [last.tokens, *([again.tokens] if again.tokens else [])]
-    few, more = send(WORD * FEW, 1), send(WORD * MORE, 1)
+    few = send(WORD * FEW, 1)
+    more = send(WORD * MORE, 1)
     if not few.tokens or not more.tokens or more.tokens <= few.tokens:
         limit = max([*left, few.tokens or 0, more.tokens or 0])
         return Finding(cut=Cut(0, limit, max_tokens, limit)) if left else Finding(refuses=True)
@@ -128,7 +131,8 @@ def _finding(search: _Search, *, left: list[int], max_tokens: int, base: int) ->
     if not search.left and not search.refusals:  # only the document's own text left the line: no limit in sight
         return Finding(proven=search.low_tokens)
     seen = [*left, *search.left]
-    low, high = min(seen), max(seen)
+    low = min(seen)
+    high = max(seen)
     beyond = [*left[:1], *search.left]
     if search.refusals or not left or max(beyond) - min(beyond) > NEAR:
         # Whole messages are dropped: each leaves another count, and the answer's room may be kept as well. Without

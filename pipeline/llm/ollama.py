@@ -66,16 +66,21 @@ class OllamaClient:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.config, self.clock, self._now = config, clock, now
+        self.config = config
+        self.clock = clock
+        self._now = now
         self.think = think if config.think == "auto" else config.think
         self.endpoint = endpoint or Endpoint(config.base_urls[0], access_of(config, pool_size=pool_size))
         self.model = served_by(provider or config.type, config.model, config.base_urls[0])
         self.num_ctx = AUTO_NUM_CTX if config.num_ctx == "auto" else config.num_ctx
-        self.context_length, self.wanted_context, self.own_context = (self.num_ctx, self.num_ctx, self.num_ctx)
+        self.context_length = self.num_ctx
+        self.wanted_context = self.num_ctx
+        self.own_context = self.num_ctx
         self.from_reasoning = from_reasoning
         self._truncation = TruncationJudge(self.num_ctx)
         self._reloads = ReloadWatch()
-        self.proofs, self.overhead = PromptProofs(self.model.provider), Overhead()
+        self.proofs = PromptProofs(self.model.provider)
+        self.overhead = Overhead()
         self.bodies = Bodies(self.payload)
 
     def payload(self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -129,7 +134,8 @@ class OllamaClient:
         if context_length is not None and self.config.num_ctx == "auto":
             self.ask_for_context(context_length)
         elif context_length is not None and context_length != self.context_length:
-            self.context_length, self._truncation = (context_length, TruncationJudge(context_length))
+            self.context_length = context_length
+            self._truncation = TruncationJudge(context_length)
         self.config = replace(self.config, model=model)
         self.think = think if self.config.think == "auto" else self.config.think
         self.bodies = Bodies(self.payload)
@@ -151,7 +157,8 @@ class OllamaClient:
         config = replace(self.config, max_tokens=max_tokens, timeout=timeout_s)
         client = OllamaClient(config, provider=self.model.provider, endpoint=self.endpoint, think=self.think)
         client.from_reasoning = self.from_reasoning
-        client.num_ctx, client.context_length = self.num_ctx, self.context_length
+        client.num_ctx = self.num_ctx
+        client.context_length = self.context_length
         return client
 
     def for_proof(self, max_tokens: int) -> OllamaClient:
@@ -201,7 +208,9 @@ class OllamaClient:
 
     def _overrun(self, attempt: ExtractionAttempt) -> str | None:
         """What is wrong with an answer that ran past the context: its prompt was being forgotten as it was written."""
-        prompt, answer, limit = (attempt.prompt_tokens or 0, attempt.completion_tokens or 0, self.context_length)
+        prompt = attempt.prompt_tokens or 0
+        answer = attempt.completion_tokens or 0
+        limit = self.context_length
         if prompt + answer <= limit:
             return None
         return f"the prompt has {prompt} tokens, the answer {answer}: together more than the context of {limit}"

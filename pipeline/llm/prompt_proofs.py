@@ -39,7 +39,8 @@ UNVERIFIED = "prompt_length_unverified"
 MOST_FAILURES = 3
 """Proofs that may fail in a row while the server completes documents, before its records are noted as unverified."""
 LOOK_S = 0.25
-RATIOS_KEPT, RATIOS_NEEDED = 101, 5
+RATIOS_KEPT = 101
+RATIOS_NEEDED = 5
 LEAST_WEIGHT = 256
 """Lighter prompts say little of a text's tokens: the chat template is most of them."""
 LEAST_RATIO = 0.5
@@ -57,12 +58,19 @@ class PromptProofs:
     """
 
     def __init__(self, name: str = "", *, limit_is_set: bool = False) -> None:
-        self.name, self.finding, self.limit_is_set = name, Finding(), limit_is_set
-        self.accepted, self.proofs = 0, 0
-        self.found_after, self.found_at = 0, ""
+        self.name = name
+        self.finding = Finding()
+        self.limit_is_set = limit_is_set
+        self.accepted = 0
+        self.proofs = 0
+        self.found_after = 0
+        self.found_at = ""
         self._ratios: deque[float] = deque(maxlen=RATIOS_KEPT)
-        self._longest_bytes, self._failures, self._proving = 0, 0, False
-        self._looks, self._has_looked = 0, False
+        self._longest_bytes = 0
+        self._failures = 0
+        self._proving = False
+        self._looks = 0
+        self._has_looked = False
         self._watch = CountWatch()
         self._changed = threading.Condition()
 
@@ -196,7 +204,8 @@ class PromptProofs:
             is_reported = found.unverified == self.finding.unverified
             self.finding = found if is_reported else replace(found, unverified="")
             if found.cut is not None:
-                self.found_after, self.found_at = self.accepted, utc_now()
+                self.found_after = self.accepted
+                self.found_at = utc_now()
                 time.sleep(0.002)  # records hold milliseconds: one that is written after this has a later time
         if found.cut:
             told = "it cuts longer prompts without an error; such documents fail as prompt_truncated"

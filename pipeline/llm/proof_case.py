@@ -47,6 +47,7 @@ def without_document(case: Case) -> Finding:
     """Return that the server refuses what is too long, or counts only what it has not cached; else nothing is known."""
     if case.promised_context and case.send(WORD * case.promised_context, 1, False).refused:
         return Finding(refuses=True)
-    first, second = case.tiny().tokens, case.tiny().tokens
+    first = case.tiny().tokens
+    second = case.tiny().tokens
     is_less = first is not None and second is not None and second < first
     return Finding(unverified=ONLY_UNCACHED if is_less else "")

@@ -62,7 +62,8 @@ def messages(prompts: Mapping[str, str]) -> list[dict[str, str]]:
     Every other prompt is a turn of an example, in order: of the user, or of the assistant when its name ends in
     `_answer`.
     """
-    system, user = prompts.get("system", ""), prompts.get("user", "")
+    system = prompts.get("system", "")
+    user = prompts.get("user", "")
     head = [{"role": "system", "content": system}] if system else []
     turns = [
         {"role": "assistant" if name.endswith(ANSWER_TURN) else "user", "content": text}

@@ -17,7 +17,8 @@ NOTE = "model_reloading"
 SLOW_LOAD_S = 1.0
 SAME_LOAD_S = 1.0
 """Requests whose model was there within so many seconds of each other waited for one load."""
-AGAIN_AND_AGAIN, WITHIN_S = 3, 600.0
+AGAIN_AND_AGAIN = 3
+WITHIN_S = 600.0
 
 
 class ReloadWatch:

@@ -24,7 +24,8 @@ from pipeline.llm.vllm import VLLMClient
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE_S, MAX_PAUSE_S = 1.0, 30.0
+FIRST_PAUSE_S = 1.0
+MAX_PAUSE_S = 30.0
 COMPLETIONS_KEPT = 4096
 POLL_S = 0.1
 IDLE_POLLS = 2
@@ -75,15 +76,20 @@ class Replica:
 
     def __init__(self, provider: str, clients: Mapping[str, Client], *, tools: Tools) -> None:
         self.clients = clients
-        self.in_flight, self.share = 0, 1
+        self.in_flight = 0
+        self.share = 1
         self.state: State = "up"
-        self.since, self.retry_at, self.pause_s = 0.0, 0.0, FIRST_PAUSE_S
+        self.since = 0.0
+        self.retry_at = 0.0
+        self.pause_s = FIRST_PAUSE_S
         self.completed_at = self.proved_at = NEVER
         self.looking = False
         self.why: Preflight | None = None
         self.found: Mapping[str, Preflight] = {}
-        self._provider, self._tools = provider, tools
-        self._checking, self._checked_at = threading.Lock(), NEVER
+        self._provider = provider
+        self._tools = tools
+        self._checking = threading.Lock()
+        self._checked_at = NEVER
         self._lock = threading.Lock()
         self._reported = False
         self.sharing = SharingWatch(tools.clock)
@@ -137,7 +143,8 @@ class Replica:
         Others in flight there are waited for, at most as long as a request may take. With none, a tiny completion is
         sent: one for all that wait.
         """
-        idle, deadline = 0, self._tools.clock() + self.timeout_s
+        idle = 0
+        deadline = self._tools.clock() + self.timeout_s
         while self.state == "up" and not self.completed_since(moment):
             idle = 0 if self.in_flight else idle + 1
             if idle >= IDLE_POLLS or self._tools.clock() >= deadline:
@@ -165,7 +172,8 @@ class Replica:
             first = self.state == "up"
             if not (first or probed):
                 return
-            before, self.state = self.state, "misconfigured" if why.status == "misconfigured" else "aside"
+            before = self.state
+            self.state = "misconfigured" if why.status == "misconfigured" else "aside"
             if (before, self.state) == ("aside", "misconfigured"):
                 self.pause_s = FIRST_PAUSE_S  # it answers again, and may say something else at any moment
             self.since = now if first else self.since
@@ -221,9 +229,11 @@ class Replica:
 
     def _check(self, *, full: bool) -> Preflight:
         """Examine the server; the caller holds the lock. `_checked_at` is when the last examination began."""
-        known, began = self._checked_at != NEVER, self._tools.clock()
+        known = self._checked_at != NEVER
+        began = self._tools.clock()
         found = self._judged(self._examined(full=full), began=began)
-        self._checked_at, self.why = began, found
+        self._checked_at = began
+        self.why = found
         if found.status != "ok":
             if not self._is_busy(found, began=began):
                 self.set_aside(found, probed=True)
@@ -274,7 +284,9 @@ class Replica:
 
     def _take_in(self, *, back: bool) -> None:
         with self._lock:
-            self.state, self.pause_s, self._reported = "up", FIRST_PAUSE_S, False
+            self.state = "up"
+            self.pause_s = FIRST_PAUSE_S
+            self._reported = False
         if back:
             for client in self.clients.values():
                 client.proofs.forget()

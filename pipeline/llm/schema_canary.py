@@ -16,11 +16,13 @@ from pipeline.answers import after_thoughts, breaks_schema, is_one_object
 from pipeline.llm.endings import WHITE_SPACE_ADVICE
 from pipeline.records import ExtractionAttempt
 
-NAME, VALUE = "canary", "kJ7-sulphur"
+NAME = "canary"
+VALUE = "kJ7-sulphur"
 BEGINNING = f'{{"{NAME}":"{VALUE}"'
 CANARY_PROMPTS = {"system": "", "user": "Tell me in one short sentence of plain prose what a harbour is."}
 
-ENFORCED, NOT_ENFORCED = "enforced", "not enforced"
+ENFORCED = "enforced"
+NOT_ENFORCED = "not enforced"
 NOT_ENFORCED_WARNING = (
     "the server does not hold the model to the schema (constrained decoding is off): validation alone decides"
 )

@@ -26,7 +26,8 @@ class GaugeReader:
     """Reads one server's gauges; a page that is not there, or not vLLM's, is not asked for again."""
 
     def __init__(self, endpoint: Endpoint, path: str) -> None:
-        self._endpoint, self._path = endpoint, path
+        self._endpoint = endpoint
+        self._path = path
         self._preemptions: float | None = None
         self._is_there = True
 
@@ -42,7 +43,8 @@ class GaugeReader:
         if "num_requests_waiting" not in found:
             self._is_there = reply.status >= 500
             return None
-        count, before = found.get("num_preemptions_total"), self._preemptions
+        count = found.get("num_preemptions_total")
+        before = self._preemptions
         self._preemptions = count
         preempted = count is not None and before is not None and count > before
         return Gauges(found.get("num_requests_running", 0.0), found["num_requests_waiting"], preempted)
@@ -54,7 +56,8 @@ def parse(text: str) -> dict[str, float]:
     for line in text.splitlines():
         if not line.startswith("vllm:"):
             continue
-        name, value = line[5:].partition("{")[0].partition(" ")[0], line.rpartition(" ")[2]
+        name = line[5:].partition("{")[0].partition(" ")[0]
+        value = line.rpartition(" ")[2]
         if name in _NAMES:
             try:
                 found[name] = found.get(name, 0.0) + float(value)

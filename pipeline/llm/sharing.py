@@ -29,7 +29,8 @@ PS_TIMEOUT_S = 2.0
 SMALLEST_DOCUMENT = 1024
 """Tokens that `num_ctx: auto` leaves for a document, at least."""
 MEASURE_TIMEOUT_S = 60.0
-UNUSUAL_WAIT_S, LOOK_EVERY_S = 4.0, 2.5
+UNUSUAL_WAIT_S = 4.0
+LOOK_EVERY_S = 2.5
 """Two looks and their time-out stay below the 10 s within which the wait must be reported."""
 REPEAT_S = 60.0
 """How long a message holds whose only news is a later expiry."""
@@ -159,9 +160,13 @@ class SharingWatch:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.held: HeldModel | None = None
-        self._clock, self._lock = clock, threading.Lock()
+        self._clock = clock
+        self._lock = threading.Lock()
         self._pending: dict[int, tuple[float, OllamaClient]] = {}
-        self._number, self._next_look, self._reported_at, self._held_at = (0, NEVER, NEVER, NEVER)
+        self._number = 0
+        self._next_look = NEVER
+        self._reported_at = NEVER
+        self._held_at = NEVER
         self._suspected = self._looking = False
 
     @contextmanager
@@ -189,7 +194,8 @@ class SharingWatch:
             oldest = min(began for began, _ in self._pending.values())
             if now - max(oldest, completed_at) < UNUSUAL_WAIT_S:
                 return False
-            self._looking, self._next_look = True, now + LOOK_EVERY_S
+            self._looking = True
+            self._next_look = now + LOOK_EVERY_S
         return True
 
     def look(self) -> HeldModel | None:
@@ -198,7 +204,8 @@ class SharingWatch:
             with self._lock:
                 waiting = min(self._pending.values(), key=lambda each: each[0], default=None)
             found = held_model(waiting[1], last=self.held) if waiting else None
-            sure, self._suspected = (self._suspected and found is not None, found is not None)
+            sure = self._suspected and found is not None
+            self._suspected = found is not None
             if found is None:
                 self.held = None
             elif sure:
@@ -214,11 +221,13 @@ class SharingWatch:
 
     def release(self) -> None:
         """Note that the server has answered."""
-        self.held, self._suspected = None, False
+        self.held = None
+        self._suspected = False
 
     def _reported(self, found: HeldModel) -> HeldModel:
         """What to report: the last report again, while its contexts and its expiry hold or it is below 60 s old."""
-        last, now = self.held, self._clock()
+        last = self.held
+        now = self._clock()
         if last is not None and (last.loaded, last.wanted) == (found.loaded, found.wanted):
             expired = last.expires_at is None or last.expires_at <= datetime.now(timezone.utc)
             if now - self._reported_at < REPEAT_S or not expired:

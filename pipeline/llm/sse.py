@@ -17,7 +17,12 @@ def join_chunks(body: bytes) -> dict[str, Any] | None:
     None when a line is not JSON, or the stream ended with neither `[DONE]` nor a finish_reason: some gateways leave
     one of them out.
     """
-    content, thought, finish, usage, model, done = [], [], None, None, None, False
+    content = []
+    thought = []
+    finish = None
+    usage = None
+    model = None
+    done = False
     ids: set[str] = set()
     signature = None
     for line in body.splitlines():
@@ -33,7 +38,8 @@ def join_chunks(body: bytes) -> dict[str, Any] | None:
         if "error" in chunk:
             return {"error": chunk["error"]}
         signature = chunk.get("system_fingerprint") or signature
-        usage, model = chunk.get("usage") or usage, chunk.get("model") or model
+        usage = chunk.get("usage") or usage
+        model = chunk.get("model") or model
         ids |= {str(chunk.get("id"))}
         choices = chunk.get("choices")
         for choice in filter(_is_first, choices if isinstance(choices, list) else []):
@@ -51,7 +57,9 @@ def join_chunks(body: bytes) -> dict[str, Any] | None:
 
 def join_lines(body: bytes) -> dict[str, Any] | None:
     """The lines of an Ollama stream as one reply, or the `error` that came in mid-stream; None for a bad line."""
-    content, thought, last = [], [], None
+    content = []
+    thought = []
+    last = None
     for line in body.split(b"\n"):
         if not line.strip():
             continue

@@ -14,7 +14,8 @@ from pipeline.llm.length_proof import BYTES_PER_TOKEN
 _WORD = re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z]?[a-z]{1,15}(?![A-Za-z0-9+/])")
 _BLANKS = re.compile(r"\s{2,}|[^\S ]")
 _DENSE = re.compile(r"[!-~]")
-LETTERS_PER_TOKEN, BLANKS_PER_TOKEN = 4, 4
+LETTERS_PER_TOKEN = 4
+BLANKS_PER_TOKEN = 4
 DENSE_TOKENS = 0.85
 """Tokens for each digit, sign or letter outside of a word: some tokenizers have one for each digit."""
 OTHER_TOKENS = 0.5

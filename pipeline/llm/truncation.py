@@ -14,7 +14,8 @@ from collections import deque
 WINDOW = 101
 ENOUGH = 5
 USUAL_BYTES_PER_TOKEN = 5.0
-TOO_LONG, TOO_LONG_WHEN_FULL = 1.3, 1.05
+TOO_LONG = 1.3
+TOO_LONG_WHEN_FULL = 1.05
 """How much longer than usual a text is too long for its count; a full context leaves an honest prompt no answer."""
 MOST_BYTES_PER_TOKEN = 12.0
 """More bytes a token than any honest count has: the server counted only what its cache did not hold."""

@@ -206,5 +206,6 @@ def read_whole(
 def needs_proof(client: Client, prompts: Mapping[str, str], seen: ExtractionAttempt) -> bool:
     """Return whether the server must still prove that it reads this prompt whole."""
     size_bytes = sum(len(text.encode("utf-8", "replace")) for text in prompts.values())
-    finding, tokens = client.proofs.finding, seen.prompt_tokens or 0
+    finding = client.proofs.finding
+    tokens = seen.prompt_tokens or 0
     return finding.verdict(tokens, size_bytes=size_bytes, max_tokens=client.config.max_tokens) == "prove"

@@ -47,7 +47,8 @@ REPETITION_SINCE = (0, 32)
 REPETITION_DETECTION: Mapping[str, int] = {"max_pattern_size": 8, "min_count": 20}
 """Ends a loop after 20 equal patterns of up to 8 tokens (vLLM from 0.32); six, as tried there, stand in honest JSON."""
 LENGTHS = ("max_tokens", "max_completion_tokens")
-TOKENIZE_TIMEOUT_S, SPECIAL_TIMEOUT_S = 10.0, 2.0
+TOKENIZE_TIMEOUT_S = 10.0
+SPECIAL_TIMEOUT_S = 2.0
 EVENTS = (b"data:", b"event:", b":")
 """What a stream of server-sent events begins with; some servers send one unasked."""
 
@@ -69,14 +70,17 @@ class VLLMClient:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.config, self._clock, self._now = config, clock, now
+        self.config = config
+        self._clock = clock
+        self._now = now
         self.endpoint = endpoint or Endpoint(config.base_urls[0], access_of(config, pool_size=pool_size))
         self.model = served_by(provider or config.type, config.model, config.base_urls[0])
         self.wanted_model = config.model
         self.context_length: int | None = None
         self.from_reasoning = from_reasoning
         self.detects_repetition = False
-        self.proofs, self.overhead = PromptProofs(self.model.provider), Overhead()
+        self.proofs = PromptProofs(self.model.provider)
+        self.overhead = Overhead()
         self.bodies = Bodies(self.payload)
 
     def payload(self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -146,7 +150,8 @@ class VLLMClient:
         config = replace(self.config, max_tokens=max_tokens, timeout=timeout_s, extra_body=extra)
         client = VLLMClient(config, provider=self.model.provider, endpoint=self.endpoint)
         client.from_reasoning = self.from_reasoning
-        client.context_length, client.detects_repetition = (self.context_length, self.detects_repetition)
+        client.context_length = self.context_length
+        client.detects_repetition = self.detects_repetition
         return client
 
     def for_proof(self, max_tokens: int) -> VLLMClient:

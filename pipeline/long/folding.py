@@ -117,7 +117,8 @@ def _changes(text: str) -> re.Pattern[str]:
 
     It has the characters of this text only: few of them make a pattern that is ten times as fast as that of all.
     """
-    folds, present = character_folds(), frozenset(text)
+    folds = character_folds()
+    present = frozenset(text)
     return _pattern(folds.several & present, folds.combining & present)
 
 

@@ -32,7 +32,8 @@ Span = tuple[int, int]
 
 GAP = "\ud800"
 """Between two parts of a text that are searched together; half a character, which no quote holds."""
-_LEAST_WORDS, _LEAST_LETTERS = 3, 12
+_LEAST_WORDS = 3
+_LEAST_LETTERS = 12
 _UNSEEN = f"{WHITE_SPACE} {REMOVED}"
 _MOST_DIVIDED = 1000
 """Occurrences that divide a cluster before a quote is given up; real texts have hardly any."""
@@ -189,7 +190,8 @@ class _Searched:
 
 def _core(quote: str) -> str:
     """Return a folded quote without punctuation at its ends; "" when too little of it remains."""
-    start, end = 0, len(quote)
+    start = 0
+    end = len(quote)
     while start < end and _is_edge(quote[start]):
         start += 1
     while end > start and _is_edge(quote[end - 1]):

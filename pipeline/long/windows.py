@@ -26,7 +26,8 @@ _STRIDE = 1024
 """Characters between two known byte offsets."""
 _LOOK_BACK = 64
 """Characters before a place in which a blank line or a sentence end that leads to it may begin."""
-_LEAST_SHARE, _MOST_SHARE = 0.75, 1.1
+_LEAST_SHARE = 0.75
+_MOST_SHARE = 1.1
 """A window ends between these shares of the size that makes all of them even."""
 
 _FORM_FEED = re.compile("\f")
@@ -195,7 +196,8 @@ class _Boundaries:
 
     def _kinds(self, low: int, high: int) -> Iterator[Iterable[int]]:
         """Yield the places of each kind, the best one first; some may lie before `low`."""
-        start, text = max(low - _LOOK_BACK, 0), self._text
+        start = max(low - _LOOK_BACK, 0)
+        text = self._text
         pages = self._page_starts[bisect_left(self._page_starts, low) : bisect_right(self._page_starts, high)]
         yield (*pages, *_ends(_FORM_FEED, text, start, high))
         yield (match.start() for match in _HEADING.finditer(text, low, high))
@@ -206,7 +208,8 @@ class _Boundaries:
         """Return True when the characters before and after a place are of two clusters."""
         if not 0 < place < len(self._text):
             return True
-        before, after = self._text[place - 1], self._text[place]
+        before = self._text[place - 1]
+        after = self._text[place]
         if after < "\u0300":
             return before != _JOINER and (before, after) != ("\r", "\n")
         return before != _JOINER and after != _JOINER and not unicodedata.category(after).startswith("M")
@@ -229,7 +232,9 @@ class _Cutter:
 
     def windows(self, part: Span) -> Iterator[Span]:
         """Yield the windows of a part of the text."""
-        start, end, part_end = part.start, part.start, self._sizes.bytes_before(part.end)
+        start = part.start
+        end = part.start
+        part_end = self._sizes.bytes_before(part.end)
         while end < part.end:
             self._count += 1
             if self._count > MOST_WINDOWS:

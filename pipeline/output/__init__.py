@@ -132,7 +132,8 @@ class Output:
     def write(self, outcome: Result | Failure) -> None:
         """Write the outcome's line, then index it. OutputError ends the run; the outcome is not indexed then."""
         try:
-            redact, own = SECRETS.redact_values, SECRETS.redact_whole_values
+            redact = SECRETS.redact_values
+            own = SECRETS.redact_whole_values
             shown = outcome if SECRETS.are_none else redacted(outcome, redact, own=own)
             line = to_line(shown, self.stamp)
         except ValueError as exc:

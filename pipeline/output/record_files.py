@@ -28,7 +28,8 @@ def read_records(
     path: Path, kind: Kind, *, start: int = 0, end: int | None = None
 ) -> Iterator[tuple[bytes, RecordKey]]:
     """Yield the valid lines of a file of this kind that begin in `start` to `end`, ending in LF, with their keys."""
-    take, damage = key_reader(kind, str(path)), Damage(size=start)
+    take = key_reader(kind, str(path))
+    damage = Damage(size=start)
 
     def pair(line: bytes, recent: bool) -> tuple[bytes, RecordKey] | None:
         key = take(line, recent)
@@ -60,7 +61,8 @@ def _start_of_run(path: Path, run: int, *, near_bytes: int) -> int:
     """
     try:
         with path.open("rb") as stream:
-            low, high = 0, stream.seek(0, os.SEEK_END)
+            low = 0
+            high = stream.seek(0, os.SEEK_END)
             while high - low > near_bytes:
                 middle = (low + high) // 2
                 stream.seek(middle)

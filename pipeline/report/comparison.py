@@ -72,7 +72,8 @@ class Comparison:
         self.fields: dict[str, FieldCounts] = {}
         self.names: dict[str, None] = {}
         self.documents = self.identical = 0
-        self._only, self._keys = only, keys or {}
+        self._only = only
+        self._keys = keys or {}
         self._most: list[tuple[int, float, str, list[Difference]]] = []
         self._shown = shown
 

@@ -42,7 +42,8 @@ def evidence_page(shown: ShownDocument, facts: Mapping[str, str], *, everything:
 
 def _status(shown: ShownDocument) -> tuple[str, str]:
     """Return the tone of the page and the state of the document in a few words."""
-    record, later = shown.record, shown.failed_later
+    record = shown.record
+    later = shown.failed_later
     if "output" not in record:
         return "bad", f"failed: {record['reason']} ({record['stage']})"
     quotes = plural(len(shown.quotes), "quote")

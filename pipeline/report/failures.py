@@ -42,7 +42,8 @@ def failures(backend: ReadableOutput, *, examples: int) -> dict[str, Any]:
                 group["examples"].append({key: record.get(key) for key in _KEPT})
     if not counts["done"] and not by_reason and not read_runs(backend):
         raise ConfigError(f"errors: got {backend.where!r}, which holds no record, need the output of a run")
-    command, agent_file = last_command(backend), _agent_file(backend)
+    command = last_command(backend)
+    agent_file = _agent_file(backend)
     ordered = sorted(by_reason, key=lambda reason: (-by_reason[reason]["count"], reason))
     groups = [_group(reason, by_reason[reason], command, agent_file) for reason in ordered]
     return {

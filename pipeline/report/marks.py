@@ -98,7 +98,8 @@ def _around(size: int, marks: Sequence[Mark]) -> list[tuple[int, int]]:
     wanted = sorted((mark.start, mark.end) for mark in marks) or [(0, 0)]
     parts: list[tuple[int, int]] = []
     for start, end in wanted:
-        start, end = max(0, start - _AROUND_CHARS), min(size, end + _AROUND_CHARS)
+        start = max(0, start - _AROUND_CHARS)
+        end = min(size, end + _AROUND_CHARS)
         if parts and start <= parts[-1][1]:
             parts[-1] = (parts[-1][0], max(end, parts[-1][1]))
         else:

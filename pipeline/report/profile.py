@@ -55,7 +55,8 @@ def drift_of(current: Sequence[Run], history: Sequence[Sequence[Run]]) -> tuple[
     `history`: the earlier runs of each shard, oldest first.
     """
     previous = [run for runs in history if (run := last_profiled(runs)) is not None]
-    now, before = of_runs(current), of_runs(previous)
+    now = of_runs(current)
+    before = of_runs(previous)
     if not now.documents or not before.documents:
         return None, ()
     return drift(now, before), tuple(run["run"] for run in previous)

@@ -29,7 +29,8 @@ def quote_lines(shown: ShownDocument, *, colour: bool, width: int) -> Iterator[s
         yield from _wrapped(_place(quote), width=width, indent=2)
         before, middle, after = _context(quote, text)
         line = f"{before}[[{middle}]]{after}"
-        start, end = len(before), len(line) - len(after)
+        start = len(before)
+        end = len(line) - len(after)
         yield from _wrapped(line, width=width, indent=_INDENT, bold=(start, end) if colour else (0, 0))
 
 
@@ -44,7 +45,8 @@ def _context(quote: ShownQuote, text: str | None) -> tuple[str, str, str]:
     """Return the text before the quote, the quote, and the text after it, each on one line."""
     if text is None:
         return "", _line(quote.text), ""
-    start, end = max(0, quote.start - AROUND_CHARS), min(len(text), quote.end + AROUND_CHARS)
+    start = max(0, quote.start - AROUND_CHARS)
+    end = min(len(text), quote.end + AROUND_CHARS)
     while start < quote.start and unicodedata.combining(text[start]):
         start += 1
     while end < len(text) and unicodedata.combining(text[end]):
@@ -60,7 +62,8 @@ def _line(text: str) -> str:
 
 def _wrapped(text: str, *, width: int, indent: int, bold: tuple[int, int] = (0, 0)) -> Iterator[str]:
     for start, end in columns_wrapped(text, width - indent):
-        first, last = max(start, bold[0]), min(end, bold[1])
+        first = max(start, bold[0])
+        last = min(end, bold[1])
         if first < last:
             yield " " * indent + text[start:first] + tinted(text[first:last], BOLD, colour=True) + text[last:end]
         else:

@@ -67,7 +67,8 @@ def disputed(
     with closing(Pairs()) as pairs:
         pairs.read_outputs(backend, other)
         for pair in pairs.outputs():
-            before, after = _record(pair.before), _record(pair.after)
+            before = _record(pair.before)
+            after = _record(pair.after)
             if before is None or after is None or (pair.id, before["sha256"]) in judged:
                 continue
             if before["sha256"] != after["sha256"]:

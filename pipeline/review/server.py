@@ -118,7 +118,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._check_origin()
             body, kind = handle()
         except _Refusal as refusal:
-            status, self.close_connection = refusal.status, True
+            status = refusal.status
+            self.close_connection = True
             body, kind = _json({"error": str(refusal)})
         except UnacceptableError as error:
             status = 422

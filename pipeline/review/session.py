@@ -219,7 +219,8 @@ class ReviewSession:
 
     def _sides(self, candidate: Candidate) -> dict[str, tuple[Any, Any]]:
         """Return the two values of each property on which the outputs differ, when both may be shown."""
-        answer, other = self.shown_answer(candidate), candidate.other
+        answer = self.shown_answer(candidate)
+        other = candidate.other
         if answer is None or other is None:
             return {}
         values = {name: (answer.get(name), other.get(name)) for name in self.form["properties"]}

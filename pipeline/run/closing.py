@@ -58,13 +58,18 @@ class RunClosing:
         grading: EvalOptions | None = None,
     ) -> None:
         self.remaining: RemainingFailures | None = None
-        self._app, self._options, self._output = app, options, output
-        self._listing, self._environ, self._started_at = listing, environ, utc_now()
+        self._app = app
+        self._options = options
+        self._output = output
+        self._listing = listing
+        self._environ = environ
+        self._started_at = utc_now()
         self._grading = grading
 
     def finish(self, runner: Runner, stats: RunStats, profile: ProfileBuilder, *, selection: Selection) -> int:
         """Return the exit code; OutputError when what is written last cannot be written after a run that went well."""
-        counts, listed_whole = runner.counts, runner.listed_whole
+        counts = runner.counts
+        listed_whole = runner.listed_whole
         found = counts["found"] if listed_whole else None
         self.remaining = remaining_failures(self._output, selection, found=found)
         doubtful = doubtful_results(self._output, runner.plan.book)
@@ -85,7 +90,9 @@ class RunClosing:
         ignored = sum(self._listing.ignored.values())
         counts = {**counts, "found": counts["found"] + ignored, "ignored": ignored}
         if not reconciles(counts):
-            code, message, verdict = EXIT_INTERNAL, f"the numbers of this run do not add up: {counts}", None
+            code = EXIT_INTERNAL
+            message = f"the numbers of this run do not add up: {counts}"
+            verdict = None
         evaluation = self._graded(code)
         if evaluation is not None and evaluation.exit_code and code == EXIT_OK:
             code, message, verdict = failed_gates(evaluation)
@@ -131,7 +138,10 @@ class RunClosing:
         verdict: str | None,
         message: str,
     ) -> dict[str, Any]:
-        stamp, output, plan, limit = self._output.stamp, self._output, runner.plan, runner.job.limit
+        stamp = self._output.stamp
+        output = self._output
+        plan = runner.plan
+        limit = runner.job.limit
         summary = run_summary(
             stats,
             counts=counts,
@@ -151,7 +161,8 @@ class RunClosing:
             ignored=self._listing.ignored,
         )
         summary["agent_file"] = plan.agent.editable
-        summary["overhead"], summary["prompt_length"] = overhead(plan.book), limits(plan.book)
+        summary["overhead"] = overhead(plan.book)
+        summary["prompt_length"] = limits(plan.book)
         summary["listed_whole"] = runner.listed_whole
         if in_pod(self._environ):
             summary["resume"] = resume_command(self._environ)
@@ -172,7 +183,8 @@ class RunClosing:
 
     def _show(self, summary: Mapping[str, Any], report: Mapping[str, Any]) -> None:
         """Print the summary, and end the log; without a terminal a JSON log has all of it, so that it stays JSON."""
-        code, is_json = summary["exit_code"], self._options.log_format == "json"
+        code = summary["exit_code"]
+        is_json = self._options.log_format == "json"
         is_quiet = self._options.quiet and code == EXIT_OK
         if not is_quiet and not (is_json and not sys.stdout.isatty()):
             self._print(report)

@@ -72,7 +72,8 @@ def decided_now(digest: str | None, known: Known, *, context: Callable[[], int |
 
 def _decided_by(reason: str, app: AppConfig, resolved: ResolvedAgentConfig) -> dict[str, Any]:
     """The settings and extras that a reason depends on."""
-    kind, providers = kind_of(reason), partial(_providers, app, resolved)
+    kind = kind_of(reason)
+    providers = partial(_providers, app, resolved)
     if kind == "internal":
         return {"version": __version__}
     if kind in ("backend", "config"):

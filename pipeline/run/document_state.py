@@ -45,7 +45,8 @@ class DocumentState:
 
 def result_of(state: DocumentState, document: Document, *, answer: Answer, text: str, now: Callable[[], str]) -> Result:
     """Return the result that the last attempt's answer makes. `text`: the document's own, which evidence refers to."""
-    answered, resolved = state.attempts[-1], state.asking.resolved
+    answered = state.attempts[-1]
+    resolved = state.asking.resolved
     return Result(
         id=state.entry.id,
         uri=state.entry.uri,
@@ -82,7 +83,8 @@ def failure_of(
     state: DocumentState, plan: ExtractionPlan, *, reason: str, message: str, now: Callable[[], str]
 ) -> Failure:
     """Return the failure that the document comes to now."""
-    entry, asking = state.entry, state.asking
+    entry = state.entry
+    asking = state.asking
     last = state.attempts[-1] if state.attempts else None
     raw = _shown(last.raw_text, plan.raw_chars) if last and last.raw_text and plan.raw_chars else None
     error = last.error if last and last.error and state.stage == "call" else reason

@@ -48,7 +48,9 @@ def tokens_text(plan: ExtractionPlan, sample: PromptSample) -> str:
     prompts = list(_prompts(plan, [entry for _, _, entry in sample.entries]))
     empty = render(next(iter(plan.queries.values())).resolved, Document("", "", "", ""))
     counts, how = _counts(plan, [empty, *(prompt for prompt, _ in prompts)])
-    fixed, own, sizes = counts[0], counts[1:], sum(size for _, size in prompts)
+    fixed = counts[0]
+    own = counts[1:]
+    sizes = sum(size for _, size in prompts)
     for_each_byte = sum(max(0, count - fixed) for count in own) / sizes if sizes else 0.0
     total = round(sample.documents * fixed + sample.size_bytes * for_each_byte)
     return f"about {total:,} prompt tokens ({how} on a sample of {len(prompts)})"

@@ -21,7 +21,9 @@ from pipeline.records import ExtractionAttempt
 HELD_PATIENCE_S = 30.0
 """How long `check` waits for a server that is busy for others (contract, section 6)."""
 TICK_S = 0.05
-SIDE_BY_SIDE, SIDE_TOKENS, SIDE_TIMEOUT_S = 4, 16, 20.0
+SIDE_BY_SIDE = 4
+SIDE_TOKENS = 16
+SIDE_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,8 @@ def _too_many_now(counts: Mapping[str, int], remaining: RemainingFailures, confi
 
 def _too_many_remain(remaining: RemainingFailures, config: RunnerConfig) -> str:
     """What is wrong with the share of documents in the input whose last line is an error; "": nothing."""
-    failed, documents = remaining.failed, remaining.documents
+    failed = remaining.failed
+    documents = remaining.documents
     if not failed or failed <= config.max_error_rate * documents:
         return ""
     share = f"{failed:,} of {plural(documents, 'document')} in the input remain failed"

@@ -72,7 +72,8 @@ class Flight:
 
     def __init__(self, *, max_bytes: int) -> None:
         self.documents = 0
-        self._size_bytes, self._max_bytes = 0, max_bytes
+        self._size_bytes = 0
+        self._max_bytes = max_bytes
         self._by_plan: dict[int, int] = {}
 
     def has_room(self, limit: int) -> bool:

@@ -19,7 +19,9 @@ from pipeline.run.example_overlap import ExampleOverlap
 from pipeline.run.plan import ExtractionPlan
 from pipeline.stores import ReadingStoppedError
 
-LIST_S, READ_S, READ_DOCUMENTS = 10.0, 5.0, 500
+LIST_S = 10.0
+READ_S = 5.0
+READ_DOCUMENTS = 500
 """Seconds for the listing, and seconds and documents for reading: a person waits for the answer."""
 KEPT = 5
 
@@ -58,7 +60,8 @@ def survey_input(app: AppConfig, plan: ExtractionPlan, *, clock: Callable[[], fl
     counts = ListingCounts()
     kinds: Counter[str] = Counter()
     reading = _Reading(plan, clock)
-    whole, trouble = True, ""
+    whole = True
+    trouble = ""
     until = clock() + LIST_S
     try:
         for entry in load_entries(app.input, output=left_out(app), counts=counts):

@@ -125,10 +125,16 @@ class Metrics:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.families = Families()
-        self._labels, self._ways, self._clock, self._now = (agent, shard or ""), ways, clock, now
-        self._skipped, self._shown, self._errors = 0, frozenset[str](), set[str]()
+        self._labels = (agent, shard or "")
+        self._ways = ways
+        self._clock = clock
+        self._now = now
+        self._skipped = 0
+        self._shown = frozenset[str]()
+        self._errors = set[str]()
         self._overhead = Spent()
-        self._written_at, self._faulty = clock(), False
+        self._written_at = clock()
+        self._faulty = False
         for outcome, reason in (("done", ""), ("skipped", ""), *(("failed", name) for name in REASONS)):
             self.families.documents.labels(*self._labels, outcome, reason)
         self.families.started.labels(*self._labels).set(now())
@@ -152,7 +158,8 @@ class Metrics:
     def _outcome(self, finished: Finished) -> None:
         for attempt in finished.attempts:
             self._attempt(attempt)
-        outcome, documents = finished.outcome, self.families.documents
+        outcome = finished.outcome
+        documents = self.families.documents
         if isinstance(outcome, Result):
             documents.labels(*self._labels, "done", "").inc()
         elif isinstance(outcome, Failure):
@@ -184,7 +191,8 @@ class Metrics:
             self._push(self._ways.pushgateway)
 
     def _show(self, status: RunStatus) -> None:
-        counts, families = status.counts, self.families
+        counts = status.counts
+        families = self.families
         families.documents.labels(*self._labels, "skipped", "").inc(counts["skipped"] - self._skipped)
         self._skipped = counts["skipped"]
         families.found.labels(*self._labels).set(counts["found"])
@@ -194,7 +202,8 @@ class Metrics:
         self._show_providers(status.providers_up)
 
     def _show_overhead(self, spent: Spent) -> None:
-        before, self._overhead = self._overhead, spent
+        before = self._overhead
+        self._overhead = spent
         self.families.overhead_requests.labels(*self._labels).inc(spent.requests - before.requests)
         self.families.overhead_tokens.labels(*self._labels).inc(spent.prompt_tokens - before.prompt_tokens)
 
@@ -206,7 +215,8 @@ class Metrics:
             self.families.accepted.labels(*self._labels, reason).set(count.accepted)
 
     def _attempt(self, attempt: ExtractionAttempt) -> None:
-        labels, families = (*self._labels, attempt.model.provider), self.families
+        labels = (*self._labels, attempt.model.provider)
+        families = self.families
         families.attempts.labels(*labels, self._bounded(attempt.error)).inc()
         families.latency.labels(*labels).observe(attempt.latency_s)
         families.tokens.labels(*labels, "prompt").inc(attempt.prompt_tokens or 0)
@@ -267,7 +277,8 @@ class Metrics:
         """Replaces the metrics of these names in the run's group: what an earlier success pushed stays otherwise."""
         parts = urlsplit(url)
         bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+        user = unquote(parts.username or "")
+        password = unquote(parts.password or "")
         handler = partial(basic_auth_handler, username=user, password=password) if user else default_handler
         group = {name: value for name, value in zip(_COMMON, self._labels, strict=True) if value}
         try:

@@ -104,7 +104,8 @@ def _log(finished: Finished) -> None:
     if finished.attempts:
         fields["provider"] = finished.attempts[-1].model.provider
     if isinstance(outcome, Postponed):
-        fields["losses"], outcome = outcome.losses, outcome.failure
+        fields["losses"] = outcome.losses
+        outcome = outcome.failure
     if isinstance(outcome, Failure):
         fields |= {"stage": outcome.stage, "reason": outcome.reason, "error": outcome.error}
     if isinstance(outcome, Result):

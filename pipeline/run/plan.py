@@ -123,7 +123,8 @@ def _plan(
     }
     if app.answers.repair == "full":
         repair_library()
-    empty, schema = Document("", "", "", ""), agent.compiled.for_server
+    empty = Document("", "", "", "")
+    schema = agent.compiled.for_server
     samples = {name: PreflightSample(render(each, empty), schema) for name, each in resolved.items()}
     canaries = before.canaries if before is not None else set()
     examiner = Examiner(samples, canaries)

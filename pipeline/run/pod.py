@@ -40,7 +40,8 @@ def resume_command(environ: Mapping[str, str]) -> str:
 
 def logs_command(environ: Mapping[str, str]) -> str:
     """Return the kubectl command that shows the last log lines of all pods of this pod's Job, or of this pod."""
-    namespace, job = environ.get("POD_NAMESPACE"), environ.get("JOB_NAME")
+    namespace = environ.get("POD_NAMESPACE")
+    job = environ.get("JOB_NAME")
     words = ["kubectl", *(["--namespace", namespace] if namespace else []), "logs"]
     if job:
         words += ["--selector", f"batch.kubernetes.io/job-name={job}", "--prefix", "--tail=20"]

@@ -117,7 +117,8 @@ def _short(
 def _steps(
     state: DocumentState, plan: ExtractionPlan, *, copies: Copies | None, alone: bool, now: Callable[[], str]
 ) -> Outcome | Copied:
-    entry, query = state.entry, state.asking
+    entry = state.entry
+    query = state.asking
     data = entry.read()
     state.sha256 = sha256(data).hexdigest()
     if entry.stands and entry.known is not None and entry.known.sha256 == state.sha256:
@@ -125,7 +126,8 @@ def _steps(
     if entry.duplicate_of is not None:
         raise DocumentError("duplicate_id", f"another document of this run has the id {entry.duplicate_of!r} already")
     document = documents.decode(entry, data, text_field=plan.text_field, limits=plan.limits, sha256=state.sha256)
-    state.notes, state.stage = document.notes, "prompt"
+    state.notes = document.notes
+    state.stage = "prompt"
     question = state.question_sha256 = question_sha256(document, query.resolved.user_prompt)
     if (copy := copy_of(entry, document, query, question=question, copies=copies)) is not None:
         return copy
@@ -136,7 +138,8 @@ def _ask(
     state: DocumentState, plan: ExtractionPlan, *, document: Document, alone: bool, now: Callable[[], str]
 ) -> Outcome:
     """Asks, and asks again with the complaint or less of the text, until there is a result or no more may be asked."""
-    resolved, schema = state.asking.resolved, state.asking.schema
+    resolved = state.asking.resolved
+    schema = state.asking.schema
     kept, complaint, after = whole(document.text), None, ""
     state.tokens = state.client.special_tokens(candidates_in(document), variant=resolved.variant)
     document = _harmless(state, document, kept)
@@ -196,7 +199,9 @@ def _harmless(state: DocumentState, document: Document, kept: Kept) -> Document:
 def _once(state: DocumentState, document: Document, *, after: str, alone: bool) -> ExtractionAttempt:
     """The attempt that settled one ask; its failures are in the trail. `after`: what is said behind the document."""
     state.stage = "call"
-    asking, losses, text = state.asking, state.entry.losses, document.text
+    asking = state.asking
+    losses = state.entry.losses
+    text = document.text
     named = harmless_names(document, tokens=state.tokens)
 
     def prompts_for(part: str, whole: bool) -> Mapping[str, str]:

@@ -20,7 +20,8 @@ ProgressMode = Literal["auto", "bar", "plain", "none"]
 PLAIN_EVERY_S = 30.0
 BAR_EVERY_S = 0.2
 RATE_WINDOW_S = 60.0
-_BAR_CELLS, _BAR_FROM_WIDTH = 20, 60
+_BAR_CELLS = 20
+_BAR_FROM_WIDTH = 60
 _MESSAGE_LINES = 3
 """Lines of the block that the message of an outage may take."""
 

@@ -40,7 +40,8 @@ def limits(book: ProofBook) -> list[dict[str, Any]]:
 
 def proof_state(client: Client) -> str:
     """Return what is known of a server's treatment of long prompts, and what to set where nothing can be known."""
-    finding, limit = client.proofs.finding, client.config.context_length
+    finding = client.proofs.finding
+    limit = client.config.context_length
     if limit is not None:
         return f"not sent when they are longer than the configured context_length of {limit} tokens"
     if finding.unverified:

@@ -60,9 +60,15 @@ class Reader:
         room: int,
     ) -> None:
         self.read = Read()
-        self._entries, self._selection, self._events, self._stop = entries, selection, events, stop
-        self._room, self._passed, self._taken = LOOK_AHEAD + room, 0, 0
-        self._passed_bytes, self._taken_bytes = 0, 0
+        self._entries = entries
+        self._selection = selection
+        self._events = events
+        self._stop = stop
+        self._room = LOOK_AHEAD + room
+        self._passed = 0
+        self._taken = 0
+        self._passed_bytes = 0
+        self._taken_bytes = 0
         self._wake = threading.Event()
         self._handover = threading.Lock()
         self._closed = False
@@ -84,7 +90,8 @@ class Reader:
         """
         self._taken += 1
         self._taken_bytes += held_bytes(entry)
-        waiting, held = self._passed - self._taken, self._passed_bytes - self._taken_bytes
+        waiting = self._passed - self._taken
+        held = self._passed_bytes - self._taken_bytes
         if waiting <= self._room // 2 and held <= LOOK_AHEAD_BYTES // 2 and not self._wake.is_set():
             self._wake.set()
 

@@ -42,7 +42,11 @@ class Refresher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`resumes`: the run goes on from an earlier one, so that a server that refuses it is waited for."""
-        self._app, self._load, self._stop, self._clock, self._resumes = app, load, stop, clock, resumes
+        self._app = app
+        self._load = load
+        self._stop = stop
+        self._clock = clock
+        self._resumes = resumes
         self._plan: ExtractionPlan | None = None
         self._said: set[str] = set()
         self._watched = tuple(watched)
@@ -102,10 +106,12 @@ class Refresher:
         now = self._load()
         if now == self._app:
             self._said.clear()
-        app, agent = self._allowed(now), self._agent(before)
+        app = self._allowed(now)
+        agent = self._agent(before)
         changed = list(differences(self._app, app)) + ([f"agent {agent.name}"] if agent is not before.agent else [])
         if not set(changed) - {"runner.refresh"}:
-            self._app, self._seen = app, versions
+            self._app = app
+            self._seen = versions
             return None
         plan = build_plan(app, stop=self._stop, agent=agent, before=before)
         plan.client.quarantine()
@@ -113,7 +119,9 @@ class Refresher:
             self._refuse(plan, versions)
             return None
         self._log(before, plan, changed=changed)
-        self._app, self._plan, self._seen = app, plan, versions
+        self._app = app
+        self._plan = plan
+        self._seen = versions
         return plan
 
     def _refuse(self, plan: ExtractionPlan, versions: Versions) -> None:
@@ -135,7 +143,8 @@ class Refresher:
         False when the time is up and nobody is being looked at (a model may be loading, but not while other clients
         keep it), or when one is a dead end and no other passes within seconds.
         """
-        deadline, dead_end = self._clock() + patience_s, float("inf")
+        deadline = self._clock() + patience_s
+        dead_end = float("inf")
         provider.retry_within(0.0)
         while True:
             provider.recover(start)
@@ -168,7 +177,8 @@ class Refresher:
 
     def _agent(self, plan: ExtractionPlan) -> Agent:
         """The agent to ask: as its file is now with `refresh: all`, else as it was at the start."""
-        before, now = plan.agent, load_agent(self._app.agent, agents_dir=self._app.agents_dir)
+        before = plan.agent
+        now = load_agent(self._app.agent, agents_dir=self._app.agents_dir)
         if (now.settings, now.variants, now.schema) == (before.settings, before.variants, before.schema):
             return before
         if self._app.runner.refresh == "all":
@@ -186,7 +196,8 @@ class Refresher:
 
     def _log(self, before: ExtractionPlan, after: ExtractionPlan, *, changed: list[str]) -> None:
         """Says which provider, model or variant is asked from now on, or else which settings are new."""
-        old, new = _asked(before), _asked(after)
+        old = _asked(before)
+        new = _asked(after)
         if old == new:
             logger.info("configuration taken over", extra={"changed": ", ".join(changed)})
             return

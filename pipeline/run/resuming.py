@@ -30,6 +30,7 @@ def _asked(run: Mapping[str, Any], fingerprints: set[str], now: Mapping[str, Any
     counted = run.get("stats", {}).get("questions", {})
     if any(fingerprints & row.keys() for row in counted.values()):
         return True
-    counts, before = run.get("counts", {}), run.get("config", {}).get("question", {})
+    counts = run.get("counts", {})
+    before = run.get("config", {}).get("question", {})
     has_any = bool(counts.get("done") or counts.get("failed"))
     return has_any and any(before.get(variant) == asked for variant, asked in now.items())

@@ -35,7 +35,8 @@ class RunCounts:
 
     def with_listing(self, read: Read) -> dict[str, int]:
         """Return found, done, failed, skipped and left."""
-        skipped, left = read.skipped + self.unchanged, read.left + self.left
+        skipped = read.skipped + self.unchanged
+        left = read.left + self.left
         return {"found": read.found, "done": self.done, "failed": self.failed, "skipped": skipped, "left": left}
 
 

@@ -83,12 +83,16 @@ class Selection:
         decided_by: Callable[[str, Known], str | None],
     ) -> None:
         """`fingerprint`: of an id's question; `decided_by`: the digest of what decides a document's failure now."""
-        self._index, self._rules, self._shard = index, rules, shard
-        self._fingerprint, self._decided_by = fingerprint, decided_by
+        self._index = index
+        self._rules = rules
+        self._shard = shard
+        self._fingerprint = fingerprint
+        self._decided_by = decided_by
 
     def wants(self, document_id: str) -> bool:
         """True when the document is this shard's, of the sample, and among those that were named."""
-        below, ids = self._rules.sample_below, self._rules.ids
+        below = self._rules.sample_below
+        ids = self._rules.ids
         if ids is not None and document_id not in ids:
             return False
         return self._shard.owns(document_id) and (below is None or hash_fraction("sample", document_id) <= below)
@@ -104,7 +108,8 @@ class Selection:
             return ("leave" if known is None else "skip"), entry
         if known is None:
             return "do", entry
-        was_duplicate, is_duplicate = known.reason == "duplicate_id", entry.duplicate_of is not None
+        was_duplicate = known.reason == "duplicate_id"
+        is_duplicate = entry.duplicate_of is not None
         stands = was_duplicate == is_duplicate and self._stands(entry.id, known)
         stands = stands and not self._rules.is_doubtful(entry.id, known)
         if stands and _is_as_known(entry, known):

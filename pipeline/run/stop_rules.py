@@ -55,14 +55,16 @@ class FailureGuard:
     """
 
     def __init__(self, config: RunnerConfig) -> None:
-        self._tried, self._sent = _Watch(config, "tried"), _Watch(config, "that were asked")
+        self._tried = _Watch(config, "tried")
+        self._sent = _Watch(config, "that were asked")
 
     def add(self, outcome: Result | Failure) -> StopReason | None:
         """Return the end of the run when this outcome is one too many."""
         reason = outcome.reason if isinstance(outcome, Failure) else ""
         if not outcome.attempts:
             return self._tried.add(reason) if reason else None
-        stop, stop_tried = self._sent.add(reason), self._tried.add(reason)
+        stop = self._sent.add(reason)
+        stop_tried = self._tried.add(reason)
         return stop or stop_tried
 
 
@@ -70,7 +72,8 @@ class _Watch:
     """Counts the failures of one kind of documents; `what` names them in messages."""
 
     def __init__(self, config: RunnerConfig, what: str) -> None:
-        self._config, self._what = config, what
+        self._config = config
+        self._what = what
         self._first: list[str] = []
         self._settled = config.fail_fast == 0
         self._recent: deque[str] = deque(maxlen=ABORT_WINDOW)

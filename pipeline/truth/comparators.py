@@ -117,7 +117,8 @@ COMPARISONS: Mapping[str, Callable[[Comparator, Any, Any], bool]] = {
 
 def _without_punctuation(text: str) -> str:
     kept = " ".join(_BEFORE_SPACE.sub("", folded(text)).split())
-    start, end = 0, len(kept)
+    start = 0
+    end = len(kept)
     while start < end and _is_punctuation(kept[start]):
         start += 1
     while end > start and _is_punctuation(kept[end - 1]):

@@ -70,12 +70,14 @@ def drift(now: ValueProfile, before: ValueProfile) -> Drift:
 
 def _shares(name: str, now: ValueProfile, before: ValueProfile) -> Iterator[Move]:
     """Yield each share of a field that both profiles know well enough, with the probability that chance moved it."""
-    new, old = now.fields[name], before.fields[name]
+    new = now.fields[name]
+    old = before.fields[name]
     yield _move(name, FILLED, new.filled, now.documents, old.filled, before.documents)
     if _is_rough(new) or _is_rough(old):
         return
     for label in dict.fromkeys((*new.values, *old.values)):
-        count, count_before = new.values.get(label, 0), old.values.get(label, 0)
+        count = new.values.get(label, 0)
+        count_before = old.values.get(label, 0)
         if (label not in new.values and new.error) or (label not in old.values and old.error):
             continue
         if max(count / now.documents, count_before / before.documents) >= LEAST_MOVE:
@@ -94,7 +96,8 @@ def _move(name: str, value: str, count: int, of: int, count_before: int, of_befo
 
 def difference_p(count: int, of: int, count_before: int, of_before: int) -> float:
     """Return the probability that two samples of one share differ as much as these, in either direction."""
-    total, whole = count + count_before, of + of_before
+    total = count + count_before
+    whole = of + of_before
     rare = min(total, whole - total)
     if rare == 0:
         return 1.0
@@ -108,7 +111,8 @@ def difference_p(count: int, of: int, count_before: int, of_before: int) -> floa
 
 def _fisher(count: int, of: int, total: int, whole: int) -> float:
     """Return the two-sided p-value of Fisher's exact test: the tables that are no likelier than the one seen."""
-    low, high = max(0, of + total - whole), min(of, total)
+    low = max(0, of + total - whole)
+    high = min(of, total)
     seen = _log_chance(count, of, total, whole) + 1e-9
     chances = (_log_chance(each, of, total, whole) for each in range(low, high + 1))
     return min(1.0, math.fsum(math.exp(chance) for chance in chances if chance <= seen))

@@ -67,7 +67,8 @@ class Definitions:
         """Begin an element of one of the two parts."""
         value = attributes.get("w:val", "")
         if name == "w:abstractNum":
-            self._in, self._name = name, attributes.get("w:abstractNumId", "")
+            self._in = name
+            self._name = attributes.get("w:abstractNumId", "")
             self._open = self._levels.setdefault(self._name, {})
         elif name == "w:num":
             self._in = name

@@ -63,7 +63,8 @@ class SheetReader:
             self._column = -1
             self._notes["hidden_rows"] += is_on(attributes.get("hidden", "0"))
         elif name == "x:col" and is_on(attributes.get("hidden", "0")):
-            first, last = whole(attributes.get("min"), 1), whole(attributes.get("max"), 1)
+            first = whole(attributes.get("min"), 1)
+            last = whole(attributes.get("max"), 1)
             self._notes["hidden_columns"] += max(0, min(last, MAX_COLUMNS) - first + 1)
         elif name in _HEADERS | _FOOTERS:
             self._value.clear()

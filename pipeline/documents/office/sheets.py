@@ -20,7 +20,9 @@ def sheet_lines(package: Package, main: str, notes: Counter[str]) -> list[str]:
     """Return the lines of a workbook; `notes` receives what its record has to note, `sheets` their number."""
     workbook = Workbook()
     package.read(main, workbook)
-    texts, formats, persons = SharedTexts(), Formats(), Persons()
+    texts = SharedTexts()
+    formats = Formats()
+    persons = Persons()
     for kind, reader in (("sharedStrings", texts), ("styles", formats), ("person", persons)):
         for part in package.related(main, kind):
             package.read(part, reader)
