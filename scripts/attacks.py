@@ -2,7 +2,8 @@
 
     python scripts/attacks.py                 all attacks, three at a time, with a table
     python scripts/attacks.py html_attributes gzip_bomb_reply
-    python scripts/attacks.py --sigterm       each is sent SIGTERM while it works, and must end within the grace
+    python scripts/attacks.py --stop-by SIGTERM       each is stopped while it works, and must end within the grace:
+                                                      by SIGTERM, SIGINT or max-duration
 
 Each attack runs over an evil document beside an ordinary one, or asks a server whose reply is evil. The run must end by
 itself, do the ordinary document, fail the evil one with an expected reason, write no byte of the key that it sends to
@@ -43,6 +44,17 @@ STARTED_S = 60.0
 CPU_S = 2.0
 """input.limits.cpu_s of the attacks: the default of 20 s would only make the suite longer."""
 
+MAX_DURATION = "max-duration"
+STOPPED_CODES = {
+    "SIGTERM": (143, -signal.SIGTERM),
+    "SIGINT": (130, -signal.SIGINT),
+    MAX_DURATION: (0,),
+}
+"""What stops a run → its exit codes; the signal itself ends one that has just given its handlers back."""
+
+DURATION_S = 1.5
+"""--max-duration of attacks that are stopped by it: the run has begun by then, and few attacks have ended."""
+
 LAUNCHER = """
 import json, os, resource, sys
 resource.setrlimit(resource.RLIMIT_CPU, (120, 120))
@@ -66,25 +78,29 @@ class Ended:
     wrong: str
 
 
-def run_attack(attack: Attack, server: FakeLLM, folder: Path, *, sigterm: bool = False) -> Ended:
-    """The attack in a run of its own, in an empty folder; `server` answers where only the document is evil."""
+def run_attack(attack: Attack, server: FakeLLM, folder: Path, *, stop_by: str = "") -> Ended:
+    """The attack in a run of its own, in an empty folder; `server` answers where only the document is evil.
+
+    `stop_by`: SIGTERM, SIGINT or max-duration, which then ends the run; else it ends by itself.
+    """
     if attack.reply is None:
-        return _run(attack, server.url, folder, sigterm=sigterm)
+        return _run(attack, server.url, folder, stop_by=stop_by)
     ordinary = evil_ollama.ordinary if attack.dialect == "ollama" else None
     with evil_servers.EvilServer(attack.reply, attack.page, ordinary=ordinary) as evil:
-        ended = _run(attack, evil.url, folder, sigterm=sigterm, at_work=evil.at_work)
+        ended = _run(attack, evil.url, folder, stop_by=stop_by, at_work=evil.at_work)
     if "/stolen" in evil.paths:
         return replace(ended, wrong="a redirect was followed")
-    return ended if ended.wrong or evil.sent or sigterm else replace(ended, wrong="the evil reply was never requested")
+    return ended if ended.wrong or evil.sent or stop_by else replace(ended, wrong="the evil reply was never requested")
 
 
-def _run(attack: Attack, url: str, folder: Path, *, sigterm: bool, at_work: threading.Event | None = None) -> Ended:
-    _prepare(attack, url, folder, patience_s=60.0 if sigterm else 2.0)
+def _run(attack: Attack, url: str, folder: Path, *, stop_by: str, at_work: threading.Event | None = None) -> Ended:
+    _prepare(attack, url, folder, patience_s=60.0 if stop_by else 2.0)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("VLLM_", "OLLAMA_", "PIPELINE_"))}
+    limit = ["--max-duration", f"{DURATION_S}s"] if stop_by == MAX_DURATION else []
     started = time.monotonic()
     # a process takes over the peak of the one that starts it: hence a small one in between
     process = subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER, sys.executable, "-m", "pipeline", "run", "--config", "pipeline.yaml"],
+        [sys.executable, "-c", LAUNCHER, sys.executable, "-m", "pipeline", "run", "--config", "pipeline.yaml", *limit],
         cwd=folder,
         env={**environment, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -93,17 +109,17 @@ def _run(attack: Attack, url: str, folder: Path, *, sigterm: bool, at_work: thre
     assert process.stdout is not None and process.stderr is not None
     pid = int(process.stdout.readline())
     log = _Log(process.stderr)
-    sent = _signal_at_work(log, pid, at_work) if sigterm else None
+    stopped = _stop_at_work(log, pid, at_work, stop_by) if stop_by else None
     code, cpu_s, peak_mb = json.loads(process.stdout.readline())
     now = time.monotonic()
     process.communicate()
     (folder / "stderr.txt").write_bytes(log.text())
     how, wrong = _verdict(attack, folder, code)
-    if sent is not None:
-        how, wrong = f"{code} after {now - sent:.1f} s", ""
-        # the signal itself ends a run that has just finished, and has given its handlers back
-        if code not in (*attack.codes, 143, -signal.SIGTERM) or now - sent > GRACE_S + SLACK_S:
-            wrong = "SIGTERM did not end it in time"
+    if stopped is not None:
+        how = f"{code} after {now - stopped:.1f} s"
+        wrong = ""
+        if code not in (*attack.codes, *STOPPED_CODES[stop_by]) or now - stopped > GRACE_S + SLACK_S:
+            wrong = f"{stop_by} did not end it in time"
     if not wrong and (cpu_s > MOST_CPU_S or peak_mb > MOST_MB):
         wrong = "over the limits of the suite"
     return Ended(cpu_s, peak_mb, now - started, how, wrong or _leak(folder))
@@ -165,14 +181,19 @@ def _prepare(attack: Attack, url: str, folder: Path, *, patience_s: float) -> No
     (folder / "pipeline.yaml").write_text(json.dumps(config))
 
 
-def _signal_at_work(log: _Log, pid: int, at_work: threading.Event | None) -> float:
-    """When SIGTERM was sent: as the evil reply begins, or shortly after the run said that it starts."""
+def _stop_at_work(log: _Log, pid: int, at_work: threading.Event | None, stop_by: str) -> float:
+    """When the run was stopped: by a signal as the evil reply begins or shortly after the run said that it starts.
+
+    By --max-duration it is at the latest that duration after it said so, since the duration began before.
+    """
     log.is_at_work.wait(STARTED_S)
+    if stop_by == MAX_DURATION:
+        return time.monotonic() + DURATION_S
     if at_work is not None:
         at_work.wait(3.0)
     time.sleep(0.1 if at_work is not None else 0.4)
     with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.Signals[stop_by])
     return time.monotonic()
 
 
@@ -207,7 +228,7 @@ def main() -> int:
     """Run the attacks and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", help="attacks to run (default: all)")
-    parser.add_argument("--sigterm", action="store_true", help="send SIGTERM to each while it works")
+    parser.add_argument("--stop-by", choices=STOPPED_CODES, default="", help="what stops each while it works")
     parser.add_argument("--jobs", type=int, default=3, help="attacks at a time (default: 3; many of them wait)")
     options = parser.parse_args()
     chosen = [attack for attack in ATTACKS if not options.names or attack.name in options.names]
@@ -217,7 +238,7 @@ def main() -> int:
 
         def one(attack: Attack) -> Ended:
             with tempfile.TemporaryDirectory() as folder:
-                return run_attack(attack, server, Path(folder), sigterm=options.sigterm)
+                return run_attack(attack, server, Path(folder), stop_by=options.stop_by)
 
         for attack, ended in zip(chosen, threads.map(one, chosen), strict=True):
             through += [attack.name] if ended.wrong else []

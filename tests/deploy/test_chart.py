@@ -474,16 +474,20 @@ def test_everything_means_every_value() -> None:
 
 
 def test_the_network_policy_names_the_pods_and_what_they_may_reach() -> None:
-    """DNS and the networks of the values, by port; it selects the pods of both Jobs, and is off by default."""
+    """DNS and what the values name, by port; it selects the pods of both Jobs, and is off by default."""
     manifests = rendered(EVERYTHING)
     policy = only(manifests, "NetworkPolicy")["spec"]
     for spec in job_specs(manifests).values():
         assert policy["podSelector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
-    dns, servers = policy["egress"]
+    dns, servers, models = policy["egress"]
     assert "to" not in dns
     assert {each["port"] for each in dns["ports"]} == {53}
     assert servers["to"] == [{"ipBlock": {"cidr": "10.0.0.0/16"}}]
     assert [each["port"] for each in servers["ports"]] == [8000, 443]
+    (peer,) = models["to"]  # of both selectors in one peer, a pod must fit both
+    assert peer["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "models"}}
+    assert peer["podSelector"] == {"matchLabels": {"app": "vllm"}}
+    assert [each["port"] for each in models["ports"]] == [8000]
     assert [each["port"] for each in policy["ingress"][0]["ports"]] == [9464]
     assert "NetworkPolicy" not in {each["kind"] for each in rendered(CRON)}
 

@@ -211,6 +211,10 @@ JOBS: list[Row] = [
     ({"networkPolicy.egress": [{"cidr": "10.0.256.0/16", "ports": [1]}]}, "cidr"),
     ({"backfill.parallelism": 100001}, "backfill/parallelism"),
     ({"networkPolicy.egress": [{"cidr": "10.0.0.0/99", "ports": [1]}]}, "cidr"),
+    ({"networkPolicy.egress": [{"cidr": "10.0.0.0/8", "namespace": "models", "ports": [1]}]}, "egress"),
+    ({"networkPolicy.egress": [{"cidr": "10.0.0.0/8", "podLabels": {"app": "vllm"}, "ports": [1]}]}, "egress"),
+    ({"networkPolicy.egress": [{"ports": [1]}]}, "egress"),
+    ({"networkPolicy.enabled": True}, "networkPolicy.egress: got none with networkPolicy.enabled"),
     ({"extraObjects": [{"kind": "ConfigMap"}]}, "extraObjects"),
 ]  # fmt: skip
 
@@ -279,6 +283,7 @@ def test_what_could_not_work_is_refused(values: dict[str, Any], told: str) -> No
         {"pipelineConfig.input.uri": [{"uri": "gs://a/b", "name": "a"}, "file:///opt/documents", "/opt/*.txt"]},
         {"persistence.enabled": True, "pipelineConfig.output.uri": "file:///data/out"},
         {"networkPolicy": {"enabled": True, "egress": [{"cidr": "fd00::/8", "ports": [1]}]}},
+        {"networkPolicy": {"enabled": True, "egress": [{"namespace": "models", "ports": [8000]}]}},
         {"backfill": {"enabled": True, "extraArgs": ["--max-duration=5h", "--incomplete-exit=3"]}},
     ],
     ids=lambda values: next(iter(values)),

@@ -25,7 +25,7 @@ def test_an_attack_fails_and_costs_little(name: str, server: FakeLLM, tmp_path: 
 @pytest.mark.parametrize("name", ["html_attributes", "reply_drip"])
 def test_sigterm_ends_an_attack(name: str, server: FakeLLM, tmp_path: Path) -> None:
     """A run that decodes an evil page, or waits for an evil server, ends within its grace."""
-    ended = run_attack(BY_NAME[name], server, tmp_path, sigterm=True)
+    ended = run_attack(BY_NAME[name], server, tmp_path, stop_by="SIGTERM")
     assert ended.wrong == "", ended
 
 

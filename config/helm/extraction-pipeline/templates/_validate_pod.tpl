@@ -4,6 +4,9 @@
 {{- include "extraction-pipeline.validateVolumes" . }}
 {{- include "extraction-pipeline.validateContainers" . }}
 {{- include "extraction-pipeline.validateLabels" .Values }}
+{{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.egress) }}
+{{- fail "networkPolicy.egress: got none with networkPolicy.enabled, so that the pods could reach DNS only; need the model servers (and the store), such as [{namespace: models, ports: [8000]}]" }}
+{{- end }}
 {{- $pod := .Values.podSecurityContext }}
 {{- $own := .Values.securityContext }}
 {{- $user := hasKey $own "runAsUser" | ternary $own.runAsUser $pod.runAsUser }}
