@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from itertools import islice
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,11 @@ def after_thoughts(text: str) -> str | None:
 
     A text without marks comes back as it is.
     """
-    marks = list(_MARK.finditer(text, _end_of_first_object(text)))
+    first = _MARK.search(text)
+    if first is None:
+        return text
+    start = _end_of_first_object(text) or _end_of_object_around(text, first.start())
+    marks = list(_MARK.finditer(text, start))
     closings = [mark for mark in marks if mark["closing"] is not None]
     for mark in closings[:_CANDIDATES]:
         if is_one_object(text[mark.end() :]):  # later marks are part of its strings
@@ -99,4 +104,18 @@ def _end_of_first_object(text: str) -> int:
     return len(text)
 
 
+def _end_of_object_around(text: str, place: int) -> int:
+    """Return the end of an object that stands behind prose and holds a place within; 0 without one."""
+    for brace in islice(_BRACE.finditer(text, 0, place), _CANDIDATES):
+        try:
+            _, end = _DECODER.raw_decode(text, brace.start())
+        except (ValueError, RecursionError):
+            continue
+        if end > place:
+            return end
+    return 0
+
+
+_BRACE = re.compile(r"\{")
+_DECODER = json.JSONDecoder()
 _TOKEN = re.compile(r'"(?:[^"\\]+|\\.?)*(?:"|\Z)|[{}]', re.DOTALL)

@@ -65,6 +65,14 @@ def test_wrapped_json_comes_back_whole(value: dict[str, Any], wrapping: str) -> 
     assert answer.repaired == (wrapping != "@")
 
 
+@pytest.mark.parametrize("mark", ["<think>", "</think>", "[THINK]", "<THINK> {", "<|channel|>analysis"])
+@pytest.mark.parametrize("wrapping", ["@", "```json\n@\n```", "<think>\nhm {\n</think>\n@", "As {asked}:\n@\nDone."])
+def test_a_mark_of_thoughts_inside_a_string_belongs_to_the_answer(mark: str, wrapping: str) -> None:
+    """Documents speak about models too, and their words come back in values and in names."""
+    value = {mark: f"It writes {mark} first."}
+    assert parse(wrapping.replace("@", json.dumps(value))).value == value
+
+
 @settings(deadline=None)
 @given(OBJECTS)
 def test_an_object_encoded_twice_is_unwrapped(value: dict[str, Any]) -> None:

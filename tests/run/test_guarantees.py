@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import re
 import sys
+import threading
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
-from conftest import Place, everything_below
+from conftest import WAIT_S, Place, everything_below
 from fake_llm import FakeLLM
 
 LENIENT = ("--set", "runner.max_error_rate=1")
@@ -52,9 +54,20 @@ def test_a_wall_clock_that_jumps_changes_nothing(place: Place, server: FakeLLM) 
 def test_of_two_runs_that_start_at_one_instant_one_gives_way(place: Place, server: FakeLLM) -> None:
     """Whoever is first does it all; the other one names it, and no document is asked twice."""
     names = place.documents(12)
-    server.latency_s = 0.2
+    place.configure({"vllm.timeout": 600})
+    one_gave_way = threading.Event()  # whoever is first cannot end before the other one has begun
+
+    def answer(*_: object) -> str:
+        one_gave_way.wait(WAIT_S)
+        return json.dumps({"summary": "A text."})
+
+    server.answer = answer
     both = [place.start("run", "--run-id", f"rival-{number}") for number in range(2)]
-    ran = [child.end() for child in both]
+    with ThreadPoolExecutor(2) as threads:
+        ends = [threads.submit(child.end) for child in both]
+        wait(ends, return_when=FIRST_COMPLETED)
+        one_gave_way.set()
+        ran = [end.result() for end in ends]
     assert sorted(each.code for each in ran) == [0, 3], [each.err for each in ran]
     loser = next(number for number in range(2) if ran[number].code == 3)
     assert f"rival-{1 - loser}" in ran[loser].err
