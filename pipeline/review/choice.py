@@ -10,7 +10,7 @@ import heapq
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Literal
 
@@ -30,7 +30,8 @@ MOST_DOCUMENTS = 50
 class Candidate:
     """A document to review: its answer (None: it failed, for `reason`), and that of the other output if there is one.
 
-    `why` is written into gold: only documents drawn by chance count for the headline numbers.
+    `why` is written into gold: only documents drawn by chance count for the headline numbers. `evidence`: JSON Pointer
+    of a quote → its place (start, end) in the text of that `text_sha256`.
     """
 
     id: str
@@ -41,6 +42,8 @@ class Candidate:
     reason: str | None = None
     notes: tuple[str, ...] = ()
     other: Mapping[str, Any] | None = None
+    text_sha256: str | None = None
+    evidence: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def sampled(backend: OutputBackend, count: int, *, judged: Collection[tuple[str, str]]) -> list[Candidate]:
@@ -136,4 +139,6 @@ def _candidate(record: Mapping[str, Any], *, why: Why) -> Candidate:
         fingerprint=record.get("fingerprint") if record.get("output") is not None else None,
         reason=record.get("reason"),
         notes=tuple(record.get("notes") or ()),
+        text_sha256=record.get("text_sha256"),
+        evidence={place["path"]: (place["start"], place["end"]) for place in record.get("evidence") or ()},
     )

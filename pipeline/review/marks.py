@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice
 
@@ -22,23 +22,33 @@ MOST_PLACES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A quote: its number on the page, its JSON Pointer in the answer, and its places (start, end) in the text."""
+    """A quote: its number on the page, its JSON Pointer in the answer, and its places (start, end) in the text.
+
+    `proof`: the one of the places that the page shows first, that of the record's evidence if it has one.
+    """
 
     number: int
     pointer: str
     places: Sequence[tuple[int, int]]
+    proof: tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A piece of the shown text, and the numbers of the marks that cover it."""
+    """A piece of the shown text, the numbers of the marks that cover it, and of those whose proof it belongs to."""
 
     text: str
     numbers: tuple[int, ...] = ()
+    proves: tuple[int, ...] = ()
 
 
-def marks_of(text: str, quotes: Iterable[tuple[str, str]]) -> list[Mark]:
-    """Return a mark for each (pointer, quote), numbered from 1; one that is not found has no places."""
+def marks_of(
+    text: str, quotes: Iterable[tuple[str, str]], evidence: Mapping[str, tuple[int, int]] | None = None
+) -> list[Mark]:
+    """Return a mark for each (pointer, quote), numbered from 1; one that is not found has no places.
+
+    `evidence`: pointer → the place that the record has for its quote.
+    """
     shown = text[:SHOWN_CHARS]
     words = JoinedWords(shown)
     places: dict[str, list[tuple[int, int]]] = {}
@@ -46,8 +56,15 @@ def marks_of(text: str, quotes: Iterable[tuple[str, str]]) -> list[Mark]:
     for number, (pointer, quote) in enumerate(quotes, 1):
         if quote not in places:
             places[quote] = words.places_of(quote) or _folded_places(shown, quote)
-        marks.append(Mark(number, pointer, places[quote]))
+        marks.append(_mark(number, pointer, places=places[quote], proof=(evidence or {}).get(pointer)))
     return marks
+
+
+def _mark(number: int, pointer: str, *, places: list[tuple[int, int]], proof: tuple[int, int] | None) -> Mark:
+    if proof is None or not proof[0] < proof[1] <= SHOWN_CHARS:
+        return Mark(number, pointer, places, places[0] if places else None)
+    others = [place for place in places if place[1] <= proof[0] or place[0] >= proof[1]]
+    return Mark(number, pointer, sorted([*others, proof]), proof)
 
 
 class JoinedWords:
@@ -84,9 +101,10 @@ def _folded_places(text: str, quote: str) -> list[tuple[int, int]]:
     return [(place.start, place.end) for place in find_quotes([quote], text) if place is not None]
 
 
-def pieces_of(text: str, marks: Iterable[Mark]) -> list[Piece]:
+def pieces_of(text: str, marks: Sequence[Mark]) -> list[Piece]:
     """Return the shown text in pieces; where marks overlap, a piece carries the numbers of all of them."""
     shown = text[:SHOWN_CHARS]
+    proofs = {mark.number: mark.proof for mark in marks if mark.proof is not None}
     borders: dict[int, tuple[set[int], set[int]]] = {}
     for mark in marks:
         for start, end in mark.places:
@@ -97,7 +115,9 @@ def pieces_of(text: str, marks: Iterable[Mark]) -> list[Piece]:
     at = 0
     for border in sorted({*borders, len(shown)}):
         if border > at:
-            pieces.append(Piece(_visible(shown[at:border]), tuple(sorted(inside))))
+            numbers = tuple(sorted(inside))
+            proves = tuple(each for each in numbers if proofs[each][0] <= at < proofs[each][1])
+            pieces.append(Piece(_visible(shown[at:border]), numbers, proves))
             at = border
         starts, ends = borders.get(border, ((), ()))
         _step(inside, starts=starts, ends=ends)

@@ -107,7 +107,7 @@ class ReviewSession:
             "id": visible(candidate.id),
             "set": self.set_of(candidate),
             "saved": is_saved,
-            "pieces": [[piece.text, piece.numbers] for piece in pieces_of(text, marks)],
+            "pieces": [[piece.text, piece.numbers, piece.proves] for piece in pieces_of(text, marks)],
             "characters": len(text),
             "shown_characters": min(len(text), SHOWN_CHARS),
             "answer": shown,
@@ -171,7 +171,9 @@ class ReviewSession:
             return []
         # where two answers differ, a mark would say which of them is the output's
         alike = {name: value for name, value in answer.items() if name not in self._sides(candidate)}
-        return marks_of(text, quotes_in(self.form, alike))
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        evidence = candidate.evidence if candidate.text_sha256 == digest else None
+        return marks_of(text, quotes_in(self.form, alike), evidence)
 
     def _draft_key(self, candidate: Candidate, shown: Any) -> str:
         """Return the name of a draft in the browser, where drafts of earlier sittings may still be."""

@@ -47,14 +47,14 @@ def _document(session: ReviewSession, at: int, candidate: Candidate) -> str:
 
 
 def _pieces(whole: str, marks: list[Mark], at: int) -> Iterator[str]:
-    """Yield the text with its marks; the first piece of each mark is the target of the field's link."""
+    """Yield the text with its marks; where the proof of a mark begins is the target of the field's link."""
     linked: set[int] = set()
     for piece in pieces_of(whole, marks):
         escaped = escape(piece.text)  # its control characters are spelled out already
         if not piece.numbers:
             yield escaped
             continue
-        new = [number for number in piece.numbers if number not in linked]
+        new = [number for number in piece.proves if number not in linked]
         linked.update(new)
         anchors = "".join(f"<a id=d{at}m{number}></a>" for number in new)
         yield f"{anchors}<mark>{escaped}<sup>{','.join(map(str, piece.numbers))}</sup></mark>"

@@ -8,7 +8,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.review.marks import JoinedWords
+from pipeline.review.marks import JoinedWords, marks_of, pieces_of
 
 TEXTS = st.text("ab \n\u00a0", max_size=40)
 
@@ -26,3 +26,20 @@ def test_a_long_quote_that_is_nearly_everywhere_is_found_in_linear_time() -> Non
     started = time.process_time()
     assert JoinedWords("a " * 200_000).places_of("a " * 100_000 + "b") == []
     assert time.process_time() - started < 5
+
+
+@given(st.text("ab \n", max_size=40), st.lists(st.text("ab ", min_size=1, max_size=4), max_size=4), st.data())
+def test_the_place_of_the_evidence_is_marked_as_the_proof(text: str, quotes: list[str], data: st.DataObject) -> None:
+    """Beside the other places of the quote; the pieces are the text, and those that prove a mark are its proof."""
+    places = st.integers(0, len(text)).flatmap(lambda end: st.tuples(st.integers(0, max(end - 1, 0)), st.just(end)))
+    evidence = {f"/{n}": data.draw(places) for n in range(len(quotes)) if data.draw(st.booleans())}
+    marks = marks_of(text, [(f"/{n}", quote) for n, quote in enumerate(quotes)], evidence)
+    pieces = pieces_of(text, marks)
+    assert "".join(piece.text for piece in pieces) == text
+    for mark in marks:
+        start, end = mark.proof or (0, 0)
+        assert "".join(piece.text for piece in pieces if mark.number in piece.proves) == text[start:end]
+        if (given := evidence.get(mark.pointer, (0, 0)))[0] < given[1]:
+            assert mark.proof == given
+        elif mark.places:
+            assert mark.proof == mark.places[0]

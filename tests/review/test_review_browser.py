@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -158,6 +159,31 @@ def test_quotes_are_marked_where_they_stand(page: Page, reviewed: Place) -> None
     marks = page.value("[...document.querySelectorAll('mark')].map(m => [m.textContent, m.dataset.numbers])")
     assert marks == [["said\n that  ", "1"], ["profit", "1,2"], [" rose", "2"]]
     assert page.value("document.querySelector('#text').textContent") == TEXT
+
+
+def test_the_place_of_the_evidence_is_shown_of_many(page: Page, place: Place) -> None:
+    """The record says which "profit rose" was quoted: the view goes there, and the link of the static page too."""
+    text = "profit rose " * 400 + "Acme said that profit rose."
+    at = text.rindex("profit rose")
+    write_output(place.folder / "out", {"d.txt": {**ANSWER, "evidence": ["profit rose"]}}, texts={"d.txt": text})
+    results = place.folder / "out" / "results.jsonl"
+    record = json.loads(results.read_text())
+    evidence = {"path": "/evidence/0", "start": at, "end": at + 11, "match": "exact", "count": 401}
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    tail = {name: record.pop(name) for name in list(record)[-6:]}
+    results.write_text(json.dumps({**record, "text_sha256": digest, "evidence": [evidence], **tail}) + "\n")
+    _, url = start(place)
+    show(page, url)
+    page.press("g")
+    assert page.value("document.querySelectorAll('mark.current').length") == 401
+    assert page.value("[...document.querySelectorAll('mark')].findIndex(m => m.matches('.proof'))") == 400
+    pane = "document.querySelector('#text-pane').getBoundingClientRect()"
+    proof = "document.querySelector('mark.proof').getBoundingClientRect()"
+    page.until(f"{pane}.top <= {proof}.top && {proof}.bottom <= {pane}.bottom")  # scrolled smoothly
+    assert place.call("review", "out", "--html", "page.html").code == 0
+    before, _, after = (place.folder / "page.html").read_text().partition("<a id=d0m1></a>")
+    assert before.count("<mark>") == 400
+    assert after.count("<mark>") == 1
 
 
 def test_two_answers_are_not_named_before_the_choice(page: Page, reviewed: Place) -> None:

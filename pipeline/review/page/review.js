@@ -420,8 +420,8 @@ function shut(element) {
 function showText() {
   const box = $("text");
   box.replaceChildren();
-  for (const [text, numbers] of doc.pieces) {
-    box.append(numbers.length ? make("mark", {"data-numbers": numbers.join(","), "aria-label": `highlight ${numbers.join(", ")}`},
+  for (const [text, numbers, proves] of doc.pieces) {
+    box.append(numbers.length ? make("mark", {"data-numbers": numbers.join(","), "data-proves": proves.join(","), "aria-label": `highlight ${numbers.join(", ")}`},
       text) : document.createTextNode(text));
   }
   textIndex = null;
@@ -492,8 +492,12 @@ function showMark(number) {
   markAt = number;
   const marks = [...document.querySelectorAll("#text mark")];
   const of = marks.filter((mark) => mark.dataset.numbers.split(",").includes(String(number)));
-  for (const mark of marks) mark.classList.toggle("current", of.includes(mark));
-  if (of.length) into(of[0]);
+  const proof = of.filter((mark) => mark.dataset.proves.split(",").includes(String(number)));
+  for (const mark of marks) {
+    mark.classList.toggle("current", of.includes(mark));
+    mark.classList.toggle("proof", proof.includes(mark));
+  }
+  if (of.length) into(proof[0] ?? of[0]);
 }
 
 function nextMark() {
