@@ -150,6 +150,11 @@ REASONS: Mapping[str, Reason] = {
     ),
     "unsupported_format": Reason("document", "convert the file, or set `input.unsupported: ignore`"),
     "duplicate_id": Reason("document", "give the inputs names, or make the `id_field` unique"),
+    "merge_failed": Reason(
+        "document",
+        "the parts of these documents do not go together: see the message, then set `x-merge`, `x-key`, `maxItems` or "
+        "`x-over`",
+    ),
     # the answer: requested again with the error message
     "invalid_json": Reason("answer", "the model does not write JSON: try another model or a smaller schema"),
     "schema_invalid": Reason(

@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from pipeline.answers.merge_keywords import MERGE_KEYWORDS
 from pipeline.answers.subschemas import decides_no_record, without_keywords
 from pipeline.config import AppConfig, OllamaConfig, ProviderConfig, ResolvedAgentConfig, VLLMConfig
 
@@ -97,7 +98,8 @@ def former_fingerprints(resolved: ResolvedAgentConfig, app: AppConfig, *, contex
         return frozenset()
     configs: tuple[ProviderConfig, ...] = (app.ollama, app.vllm, *app.providers.values())
     now = question(resolved, first)
-    base = {**{key: now[key] for key in _FORMER_KEYS}, "schema": resolved.schema}
+    schema = without_keywords(resolved.schema, MERGE_KEYWORDS.__contains__)  # they are newer than this formula
+    base = {**{key: now[key] for key in _FORMER_KEYS}, "schema": schema}
     name = now["model"]
     declared = resolved.settings_for(resolved.provider).get("model", first.model)
     models = {declared, *(config.model for config in configs if name in (config.model_id, config.model))}

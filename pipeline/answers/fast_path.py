@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pipeline.answers.merge_keywords import MERGE_KEYWORDS
+from pipeline.answers.subschemas import QUOTE
 from pipeline.linear_regex import UnsupportedPatternError, linear_regex
 
 Check = Callable[[Any], bool]
@@ -23,9 +25,10 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "boolean": (bool,),
     "null": (type(None),),
 }
-_ANNOTATIONS = frozenset(
-    ("title", "description", "default", "examples", "$comment", "$schema", "$defs", "format", "x-quote", "deprecated")
-)
+_ANNOTATIONS = frozenset((
+    *("title", "description", "default", "examples", "$comment", "$schema", "$defs", "format", "deprecated"),
+    *(QUOTE, *MERGE_KEYWORDS),
+))  # fmt: skip
 _REF = re.compile(r"#/\$defs/([A-Za-z0-9_-]+)")
 
 

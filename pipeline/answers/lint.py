@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from pipeline.answers.merge_keywords import MERGE_KEYWORDS
 from pipeline.answers.subschemas import QUOTE, places
 from pipeline.config.constraints import nearest_hint
 from pipeline.errors import ConfigError
@@ -24,11 +25,11 @@ KEYWORDS = frozenset((
     *("exclusiveMinimum", "maxLength", "minLength", "pattern", "maxItems", "minItems", "uniqueItems", "maxContains"),
     *("minContains", "maxProperties", "minProperties", "required", "dependentRequired", "format", "contentEncoding"),
     *("contentMediaType", "contentSchema", "title", "description", "default", "deprecated", "readOnly", "writeOnly"),
-    *("examples", "definitions", QUOTE),
+    *("examples", "definitions", QUOTE, *MERGE_KEYWORDS),
 ))  # fmt: skip
 """The keywords of draft 2020-12, `definitions` of earlier drafts, and our own."""
 
-_OWN = (QUOTE,)
+_OWN = (QUOTE, *MERGE_KEYWORDS)
 _NEAR = 0.8
 """Similarity (0 to 1) from which an `x-` keyword is a typing error of our own one; others belong to other tools."""
 _SHOWN = 5

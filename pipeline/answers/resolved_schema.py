@@ -29,7 +29,7 @@ class SchemaReader:
             branches = [branch for branch in node.get("anyOf", node.get("oneOf", [])) if branch != NULL]
             if isinstance(node.get("$ref"), str) and node["$ref"] not in followed:
                 followed.add(node["$ref"])
-                node = {**_without(node, "$ref"), **self._target(node["$ref"])}
+                node = {**_without(node, "$ref"), **self.target(node["$ref"])}
             elif len(branches) == 1 and isinstance(branches[0], dict):
                 node = {**_without(node, "anyOf", "oneOf"), **branches[0]}
             elif node.get("allOf"):
@@ -37,7 +37,8 @@ class SchemaReader:
             else:
                 return node, frozenset(followed)
 
-    def _target(self, reference: str) -> Mapping[str, Any]:
+    def target(self, reference: str) -> Mapping[str, Any]:
+        """Return the schema that a reference leads to; empty when it is not there."""
         target: Any = self._root
         for step in reference.removeprefix("#").strip("/").split("/"):
             name = unquote(step).replace("~1", "/").replace("~0", "~")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -19,12 +20,15 @@ from referencing.jsonschema import DRAFT202012
 
 from pipeline.answers.fast_path import Check, quick_check
 from pipeline.answers.keywords import Validator, check_patterns, matches
+from pipeline.answers.merge_rules import read_rules
 from pipeline.answers.subschemas import QUOTE, places, without_keywords
 from pipeline.answers.violations import MESSAGE_CHARS, Violation, describe, path_of, short, unexpected_names
+from pipeline.answers.window_schema import window_schema
 from pipeline.config.constraints import nearest_hint
 from pipeline.config.texts import shorten
 from pipeline.errors import ConfigError
 from pipeline.linear_regex import TooExpensiveError
+from pipeline.long.merge_rules import MergeRules, Rule
 
 _ERRORS_LOOKED_AT = 100
 _TOO_DEEP = "expected a value of the schema's depth, got one nested too deeply to check"
@@ -33,14 +37,16 @@ _TOO_LARGE = "expected numbers of an ordinary size, got one too large to check"
 Place = tuple[str | int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CompiledSchema:
     """A checked schema with its validator; safe to share between threads.
 
     `schema` is as given, `for_server` lacks `x-` keywords, with its keys in the same order. `surely_keeps` accepts
-    most valid values without the validator, which takes ten times as long.
+    most valid values without the validator, which takes ten times as long. `root_rule` is of `merge_rules`; `where`
+    names the schema in messages.
     """
 
+    where: str
     schema: Mapping[str, Any]
     for_server: Mapping[str, Any]
     validator: Draft202012Validator
@@ -48,6 +54,23 @@ class CompiledSchema:
     names: frozenset[str]
     has_quotes: bool
     surely_keeps: Check | None
+    root_rule: Rule
+
+    @property
+    def merge_rules(self) -> MergeRules:
+        """The rules by which the answers about the windows of a document become one."""
+        describe = partial(path_of, names=self.names)
+        return MergeRules(root=self.root_rule, violation=self._violation_text, describe=describe)
+
+    @cached_property
+    def window(self) -> CompiledSchema:
+        """The schema of the answer about a window of a document, which cannot know everything."""
+        loosened = window_schema(self.schema, accepts_null=partial(_accepts_null, self.validator))
+        return compile_schema(loosened, where=f"{self.where}, for a window")
+
+    def _violation_text(self, value: Any) -> str | None:
+        broken = self.violation(value)
+        return None if broken is None else f"{broken.path}: {broken.message}"
 
     def violation(self, value: Any) -> Violation | None:
         """Return the most useful violation; None for a valid value."""
@@ -93,6 +116,7 @@ def compile_schema(schema: Mapping[str, Any], *, where: str) -> CompiledSchema:
         _check_place(node, resolver, where=where, place=place)
         check_patterns(node, at=f"{where}: at {place}", names_matter=unevaluated)
     compiled = CompiledSchema(
+        where=where,
         schema=plain,
         for_server=without_keywords(plain, lambda keyword: keyword.startswith("x-")),
         validator=validator,
@@ -100,11 +124,16 @@ def compile_schema(schema: Mapping[str, Any], *, where: str) -> CompiledSchema:
         names=frozenset(name for _, node in nodes for name in _names(node)),
         has_quotes=any(node.get(QUOTE) for _, node in nodes),
         surely_keeps=quick_check({**plain, "type": "object"}),
+        root_rule=read_rules(plain, accepts_null=partial(_accepts_null, validator), where=where),
     )
     broken = compiled.violation({})
     if broken is not None and broken.message == _TOO_DEEP:
         raise ConfigError(f"{where}: the schema refers to itself without end, need a $ref that leads elsewhere")
     return compiled
+
+
+def _accepts_null(validator: Draft202012Validator, part: Any) -> bool:
+    return bool(validator.evolve(schema=part).is_valid(None))
 
 
 def _plain(schema: Mapping[str, Any], where: str) -> dict[str, Any]:

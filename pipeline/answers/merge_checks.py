@@ -1,0 +1,146 @@
+"""Checks of the merge keywords of a schema: each against the type that it is on; the nearest name for a wrong one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NoReturn
+
+from pipeline.answers.merge_keywords import BY, EMPTY, KEY, KEY_MATCH, MERGE, OVER, WINDOW_ITEMS
+from pipeline.answers.schema_nodes import SchemaNode, SchemaNodes
+from pipeline.answers.subschemas import QUOTE
+from pipeline.answers.violations import short
+from pipeline.config.constraints import nearest_hint
+from pipeline.errors import ConfigError
+
+_ONE_VALUE = ("first", "last", "majority", "same", "best")
+_RULES: Mapping[str, Sequence[str]] = {
+    "string": ("first", "last", "longest", "shortest", "min", "max", "majority", "same", "best", "join"),
+    "number": ("first", "last", "min", "max", "majority", "same", "best", "sum"),
+    "boolean": ("any", "all", "first", "last", "majority", "same", "best"),
+    "object": ("fields", *_ONE_VALUE),
+    "array": ("union", "concat"),
+    "mixed": _ONE_VALUE,
+}
+_KIND_NAMES = {
+    "string": "a string",
+    "number": "a number",
+    "boolean": "a boolean",
+    "object": "an object",
+    "array": "an array",
+    "mixed": "a value of several types, a tuple or an array of arrays",
+}
+
+
+def rules_for(node: SchemaNode) -> list[str]:
+    """Return the values of `x-merge` that go with the type of a value."""
+    joins = not node.value(QUOTE, False) and node.choices is None
+    return [rule for rule in _RULES[node.kind] if rule != "join" or joins]
+
+
+class Checks:
+    """The checks of one schema; ConfigError with the place of what is wrong."""
+
+    def __init__(self, nodes: SchemaNodes, *, where: str) -> None:
+        self._nodes = nodes
+        self._where = where
+
+    def check_root(self, node: SchemaNode) -> None:
+        """Check that the whole answer is merged by its fields."""
+        if node.value(MERGE, "fields") != "fields":
+            self._refuse(node, MERGE, "for the whole answer", ["fields"])
+
+    def check(self, node: SchemaNode, objects: Sequence[SchemaNode]) -> None:
+        """Check the keywords of a value. `objects`: the objects around it, the nearest first."""
+        how = node.value(MERGE)
+        if how is not None and how not in rules_for(node):
+            self._refuse(node, MERGE, f"on {_KIND_NAMES[node.kind]}", rules_for(node))
+        self._check_key(node)
+        self._check_by(node, objects)
+        if not isinstance(node.value(EMPTY, []), list):
+            self._refuse(node, EMPTY, "", [], need='a list of values, such as ["none", "n/a"]')
+        if node.keyword(OVER):
+            if node.kind != "array" and how != "join":
+                self._refuse(
+                    node, OVER, f"on {_KIND_NAMES[node.kind]}", [], need="it on an array, or beside x-merge: join"
+                )
+            if node.value(OVER) not in ("fail", "cut"):
+                self._refuse(node, OVER, "", ["fail", "cut"])
+        self._check_window_items(node)
+
+    def refuse_place(self, place: str) -> NoReturn:
+        """Raise ConfigError for a keyword at a place where it has no effect."""
+        need = "need it on the property itself: here it has no effect"
+        raise ConfigError(f"{self._where}: at {place}: got it in a part of a value that is merged as one; {need}")
+
+    def _check_key(self, node: SchemaNode) -> None:
+        if node.keyword(KEY_MATCH):
+            if node.keyword(KEY) is None:
+                self._refuse(node, KEY_MATCH, "without x-key", [], need="x-key beside it")
+            if node.value(KEY_MATCH) not in ("exact", "folded"):
+                self._refuse(node, KEY_MATCH, "", ["folded", "exact"])
+        if node.keyword(KEY) is None:
+            return
+        items = self._nodes.of(node.structure.get("items", {}), f"{node.place}.items")
+        if node.kind != "array" or items.kind != "object":
+            self._refuse(node, KEY, f"on {_KIND_NAMES[node.kind]}", [], need="it on an array of objects")
+        key = node.value(KEY)
+        names = [key] if isinstance(key, str) else key
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            self._refuse(node, KEY, "", [], need="the name of a property, or a list of names")
+        properties = items.structure.get("properties", {})
+        for name in names:
+            if name not in properties:
+                self._refuse(node, KEY, f"with {short(name)}, which is no property of the items", properties, near=name)
+
+    def _check_by(self, node: SchemaNode, objects: Sequence[SchemaNode]) -> None:
+        best = node.value(MERGE) == "best"
+        if best and node.keyword(BY) is None:
+            self._refuse(node, MERGE, "without x-by", [], need="x-by beside it: the number that decides")
+        if node.keyword(BY) is None:
+            return
+        if not best:
+            self._refuse(node, BY, "without x-merge: best", [], need="x-merge: best beside it")
+        name = node.value(BY)
+        candidates = [node, *objects] if node.kind == "object" else objects
+        holder = next((each for each in candidates if name in each.structure.get("properties", {})), None)
+        if holder is None:
+            numbers = [other for each in candidates for other in self._numbers(each)]
+            self._refuse(node, BY, "which is no property beside it or around it", numbers)
+        if name not in self._numbers(holder):
+            self._refuse(node, BY, "which is no number", self._numbers(holder))
+
+    def _numbers(self, node: SchemaNode) -> list[str]:
+        """Return the properties of an object that are numbers."""
+        properties = node.structure.get("properties", {}).items()
+        return [name for name, schema in properties if self._nodes.of(schema, "").kind == "number"]
+
+    def _check_window_items(self, node: SchemaNode) -> None:
+        if node.keyword(WINDOW_ITEMS) is None:
+            return
+        if node.kind != "array":
+            self._refuse(node, WINDOW_ITEMS, f"on {_KIND_NAMES[node.kind]}", [], need="it on an array")
+        most = node.value(WINDOW_ITEMS)
+        if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+            self._refuse(node, WINDOW_ITEMS, "", [], need="a whole number of items from 1")
+        limit = node.structure.get("maxItems", most)
+        if most > limit:
+            self._refuse(node, WINDOW_ITEMS, f"above maxItems {limit}", [], need=f"at most {limit}")
+
+    def _refuse(
+        self,
+        node: SchemaNode,
+        keyword: str,
+        told: str,
+        accepted: Collection[str],
+        *,
+        need: str = "",
+        near: Any = None,
+    ) -> NoReturn:
+        """Raise ConfigError: what was got, what is needed, and the accepted value nearest to it."""
+        found = node.keyword(keyword)
+        place, value = found if found is not None else (node.place, None)
+        seen = short(value) + (f" {told}" if told else "")
+        wanted = need or f"one of {', '.join(accepted) or 'none'}"
+        text = value if near is None else near
+        hint = nearest_hint(text, accepted) if isinstance(text, str) else ""
+        raise ConfigError(f"{self._where}: at {place}.{keyword}: got {seen}, need {wanted}{hint}")

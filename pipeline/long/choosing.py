@@ -1,0 +1,105 @@
+"""One value from those that several windows gave for one place, by each rule of `x-merge` for a single value."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from pipeline.long.merge_rules import By, Place, Rule
+from pipeline.long.same_values import value_key
+
+
+class Around(NamedTuple):
+    """The object that a value is in, and what is around that."""
+
+    properties: Mapping[str, Any]
+    outer: Around | None
+
+
+class Given(NamedTuple):
+    """A value as one window gave it, at a place of that window's answer; `part`: the number of the window, from 0."""
+
+    value: Any
+    part: int
+    place: Place
+    around: Around | None = None
+
+
+CONFLICTING = frozenset({"first", "last", "longest", "shortest", "majority", "best"})
+"""Rules under which two different values are a conflict that the record shows."""
+
+
+def choose(rule: Rule, values: Sequence[Given]) -> Given:
+    """Return the value that the rule takes of one or more, in document order; the first of equally good ones."""
+    if rule.how == "best" and rule.by is not None:
+        by = rule.by
+        return max(values, key=lambda given: _rank(given, by))
+    return _CHOICES.get(rule.how, _first)(values)
+
+
+def summed(values: Sequence[Given]) -> int | float:
+    """Return the sum, exact in decimal; an integer of integers."""
+    numbers: list[int | float] = [given.value for given in values]
+    if all(isinstance(number, int) for number in numbers):
+        return sum(numbers)
+    return float(sum(Decimal(repr(number)) for number in numbers))
+
+
+def joined_texts(values: Sequence[Given]) -> str:
+    """Return the different texts with a blank line between them."""
+    texts: dict[Hashable, str] = {}
+    for given in values:
+        texts.setdefault(value_key(given.value), given.value)
+    return "\n\n".join(texts.values())
+
+
+def cut_text(text: str, most: int) -> str:
+    """Return at most so many characters of a text, cut at white space where it has some."""
+    if len(text) <= most:
+        return text
+    kept = text[: most + 1]
+    at = max((place for place in range(len(kept)) if kept[place].isspace()), default=0)
+    return text[:at].rstrip() or text[:most]
+
+
+def _rank(given: Given, by: By) -> tuple[bool, float]:
+    """Return the number that a value ranks by; a value without one ranks last."""
+    around = Around(given.value, None) if by.levels < 0 else given.around
+    for _ in range(by.levels):
+        around = around.outer if around is not None else None
+    number = around.properties.get(by.name) if around is not None else None
+    if isinstance(number, (int, float)) and not isinstance(number, bool):
+        return (True, number)
+    return (False, 0)
+
+
+def _first(values: Sequence[Given]) -> Given:
+    return values[0]
+
+
+def _last(values: Sequence[Given]) -> Given:
+    return values[-1]
+
+
+def _majority(values: Sequence[Given]) -> Given:
+    keys = [value_key(given.value) for given in values]
+    counts = Counter(keys)
+    return values[max(range(len(values)), key=lambda number: counts[keys[number]])]
+
+
+def _length(given: Given) -> int:
+    return len(given.value)
+
+
+_CHOICES: Mapping[str, Callable[[Sequence[Given]], Given]] = {
+    "last": _last,
+    "longest": lambda values: max(values, key=_length),
+    "shortest": lambda values: min(values, key=_length),
+    "min": lambda values: min(values, key=lambda given: given.value),
+    "max": lambda values: max(values, key=lambda given: given.value),
+    "majority": _majority,
+    "any": lambda values: next((given for given in values if given.value), values[0]),
+    "all": lambda values: next((given for given in values if not given.value), values[0]),
+}

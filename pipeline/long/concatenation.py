@@ -1,0 +1,138 @@
+"""`concat`: the items of all windows one after the other, without those that two windows saw in the text they share.
+
+Two rows of a table may be equal and still be two rows, so equal items of different places all stay. Items with quotes
+have a place: the same item with its quotes at the same place is one. Items without quotes are compared as lists: the
+end of one list with the beginning of the next, as far as the text that both windows show can hold them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from pipeline.long.choosing import Given
+from pipeline.long.folding import folded
+from pipeline.long.item_keys import ItemKeys
+from pipeline.long.merge_rules import Rule
+from pipeline.long.windows import Span
+
+
+def concatenated(
+    rule: Rule, lists: Mapping[int, Sequence[Given]], *, keys: ItemKeys, spans: Sequence[Span], text: str
+) -> list[Given]:
+    """Return the items of all windows, in document order, each once. `lists`: those of each window that has some."""
+    kept: list[Given] = []
+    for part in sorted(lists):
+        items = lists[part]
+        before = lists.get(part - 1, ())
+        shared = Span(spans[part].start, spans[part - 1].end) if part else Span(0, 0)
+        if before and shared.start < shared.end:
+            repeated = set(_repeated(rule, before, items, keys=keys, shared=shared, text=text))
+            kept += [item for number, item in enumerate(items) if number not in repeated]
+        else:
+            kept += items
+    return kept
+
+
+def _repeated(
+    rule: Rule, before: Sequence[Given], items: Sequence[Given], *, keys: ItemKeys, shared: Span, text: str
+) -> Iterator[int]:
+    """Yield the numbers of the items that the window before has given as well."""
+    placed_before, bare_before = _by_quotes(before, keys)
+    placed, bare = _by_quotes(items, keys)
+    unpaired: dict[Hashable, list[dict[str, Span]]] = {}
+    for number, quotes in placed_before:
+        if any(place.end > shared.start for place in quotes.values()):
+            unpaired.setdefault(keys.of(rule, before[number]), []).append(quotes)
+    for number, quotes in placed:
+        if all(shared.start <= place.start and place.end <= shared.end for place in quotes.values()):
+            candidates = unpaired.get(keys.of(rule, items[number]), [])
+            pair = next((at for at, others in enumerate(candidates) if _at_same_places(quotes, others)), None)
+            if pair is not None:
+                del candidates[pair]
+                yield number
+    size = _shared_size(
+        [keys.of(rule, before[number]) for number in bare_before],
+        [keys.of(rule, items[number]) for number in bare],
+        [items[number].value for number in bare],
+        text[shared.start : shared.end],
+    )
+    yield from bare[:size]
+
+
+def _by_quotes(items: Sequence[Given], keys: ItemKeys) -> tuple[list[tuple[int, dict[str, Span]]], list[int]]:
+    """Return the numbers of the items that have quotes with a place, with these, and of those that have none."""
+    quotes = [keys.quotes(item) for item in items]
+    placed = [(number, places) for number, places in enumerate(quotes) if places]
+    return placed, [number for number, places in enumerate(quotes) if not places]
+
+
+def _at_same_places(quotes: Mapping[str, Span], others: Mapping[str, Span]) -> bool:
+    """Return True when two items have quotes in common, and those overlap: a full stop more makes no other place."""
+    common = quotes.keys() & others.keys()
+    overlap = (quotes[path].start < others[path].end and others[path].start < quotes[path].end for path in common)
+    return bool(common) and all(overlap)
+
+
+def _shared_size(before: Sequence[Hashable], after: Sequence[Hashable], values: Sequence[Any], shared: str) -> int:
+    """Return how many items at the end of one list are those at the beginning of the next.
+
+    None of them may occur oftener among these than its longest text that occurs at all is in the shared text.
+    """
+    sizes = _borders(before, after)
+    if not sizes:
+        return 0
+    count = _Occurrences(shared)
+    seen: Counter[Hashable] = Counter()
+    possible = 0
+    for key, value in zip(after[: sizes[0]], values, strict=False):
+        seen[key] += 1
+        if seen[key] > count.of_item(value):
+            break
+        possible += 1
+    return next((size for size in sizes if size <= possible), 0)
+
+
+def _borders(before: Sequence[Hashable], after: Sequence[Hashable]) -> list[int]:
+    """Return all sizes, the largest first, for which the end of one list is the beginning of the other."""
+    joined = [*after, None, *before[-len(after) :]] if after else []
+    lengths = [0] * len(joined)
+    size = 0
+    for at in range(1, len(joined)):
+        while size and joined[at] != joined[size]:
+            size = lengths[size - 1]
+        size += joined[at] == joined[size]
+        lengths[at] = size
+    sizes = []
+    while size:
+        sizes.append(size)
+        size = lengths[size - 1]
+    return sizes
+
+
+class _Occurrences:
+    """How often texts occur in the text that two windows share."""
+
+    def __init__(self, shared: str) -> None:
+        self._text = folded(shared).casefold()
+        self._count = lru_cache(maxsize=None)(self._text.count)
+
+    def of_item(self, value: Any) -> int:
+        """Return how often the longest of the item's texts occurs that occurs at all; 0 for an item without texts."""
+        texts = sorted(_texts(value), key=len, reverse=True)
+        needles = (folded(text).casefold() for text in texts)
+        return next((count for needle in needles if needle and (count := self._count(needle))), 0)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield all strings in a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)

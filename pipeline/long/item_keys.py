@@ -1,0 +1,75 @@
+"""What makes two items of lists the same: their key, else all that they say but their quotes.
+
+A quote is no part of it: two windows may show the same fact by different sentences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from pipeline.evidence import Evidence, json_pointer
+from pipeline.long.choosing import Given
+from pipeline.long.merge_rules import Rule
+from pipeline.long.same_values import is_nothing, value_key
+from pipeline.long.windows import Span
+
+
+class ItemKey(NamedTuple):
+    """Equal for items that are the same. `is_key`: by the properties of `x-key`, all of which the item has."""
+
+    is_key: bool
+    value: Hashable
+
+
+class ItemKeys:
+    """Finds the keys of items, and where their quotes are; `evidence`: that of each window's answer."""
+
+    def __init__(self, evidence: Sequence[Sequence[Evidence]]) -> None:
+        self._evidence = evidence
+
+    @cached_property
+    def _quotes(self) -> list[dict[str, Span]]:
+        return [{each["path"]: Span(each["start"], each["end"]) for each in part} for part in self._evidence]
+
+    def of(self, rule: Rule, item: Given) -> ItemKey:
+        """Return the key of an item of a list."""
+        items = rule.items
+        assert items is not None
+        if rule.key and isinstance(item.value, dict):
+            named = [(items.of_property(name), item.value.get(name)) for name in rule.key]
+            if not any(is_nothing(value) or value_key(value) in own.empty for own, value in named):
+                return ItemKey(True, tuple(value_key(value, exact=rule.exact_key) for _, value in named))
+        said = _said(items, item.value, exact=rule.exact_key)
+        return ItemKey(False, value_key(item.value, exact=rule.exact_key) if said is None else said)
+
+    def quotes(self, item: Given) -> dict[str, Span]:
+        """Return the places of the quotes in an item, by their places in it."""
+        known = self._quotes[item.part]
+        return dict(_quotes_in(item.value, json_pointer(item.place), "", known)) if known else {}
+
+
+def _said(rule: Rule, value: Any, *, exact: bool) -> Hashable | None:
+    """Return a key of all leaves of a value that are no quotes and not nothing; None when there are none."""
+    if isinstance(value, dict):
+        said = [(name, _said(rule.of_property(name), item, exact=exact)) for name, item in value.items()]
+        leaves = sorted((name, key) for name, key in said if key is not None)
+        return ("object", *leaves) if leaves else None
+    if isinstance(value, list):
+        items = [_said(rule.items, item, exact=exact) for item in value] if rule.items else [value_key(value)]
+        leaves_of_list = [key for key in items if key is not None]
+        return ("array", *leaves_of_list) if leaves_of_list else None
+    return None if rule.is_quote or is_nothing(value) else value_key(value, exact=exact)
+
+
+def _quotes_in(value: Any, pointer: str, within: str, known: dict[str, Span]) -> list[tuple[str, Span]]:
+    if isinstance(value, str):
+        return [(within, known[pointer])] if pointer in known else []
+    if isinstance(value, dict):
+        steps = [(json_pointer([name]), item) for name, item in value.items()]
+    elif isinstance(value, list):
+        steps = [(f"/{number}", item) for number, item in enumerate(value)]
+    else:
+        return []
+    return [quote for step, item in steps for quote in _quotes_in(item, pointer + step, within + step, known)]

@@ -1,0 +1,180 @@
+"""What became of each place of a merged answer, and the value, evidence and conflicts that are read from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pipeline.evidence import Evidence, json_pointer
+from pipeline.long.choosing import Given
+from pipeline.long.windows import Span
+
+MOST_CONFLICTS = 50
+MOST_OTHERS = 3
+MOST_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A value as one window gave it. `others`: the first of each different value, which `rule` passed over."""
+
+    given: Given
+    rule: str = ""
+    others: Sequence[Given] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A value that no window gave as it is. `given`: the characters of a text that was cut."""
+
+    value: Any
+    given: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """An object whose properties were merged one by one."""
+
+    nodes: Mapping[str, Node]
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """A list. `given`: how many items it had before it was cut."""
+
+    nodes: Sequence[Node]
+    given: int | None = None
+
+
+Node = Taken | Made | Fields | Items
+
+
+class Answered(Protocol):
+    """A window with its answer's evidence."""
+
+    @property
+    def start(self) -> int:
+        """Where the window starts."""
+
+    @property
+    def end(self) -> int:
+        """Where it ends."""
+
+    @property
+    def evidence(self) -> Sequence[Evidence]:
+        """The places of its answer's quotes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Two different values for one place: (window, value) of the taken one, and of up to 3 others."""
+
+    path: str
+    rule: str
+    taken: tuple[int, Any]
+    others: tuple[tuple[int, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A list, or a joined text, that was cut: how many items or characters it had, and has."""
+
+    path: str
+    given: int
+    kept: int
+
+
+@dataclass(slots=True)
+class Merged:
+    """A merged answer. `windows`: the spans by number, of which the first is 1.
+
+    `origins`: from the place of each value that was taken whole to (window, place in that window's answer), as JSON
+    Pointers. `evidence`: the quotes in `value`. `absorbed`: items that were the same as others; `unkeyed`: items
+    without the key of their list.
+    """
+
+    value: dict[str, Any]
+    windows: tuple[Span, ...]
+    origins: dict[str, tuple[int, str]] = field(default_factory=dict)
+    evidence: tuple[Evidence, ...] = ()
+    conflicts: list[Conflict] = field(default_factory=list)
+    conflicts_total: int = 0
+    dropped: list[Dropped] = field(default_factory=list)
+    absorbed: int = 0
+    unkeyed: int = 0
+
+    def record(self) -> dict[str, Any]:
+        """Return what the key `merge` of the document's record holds."""
+        return {
+            "conflicts": [
+                {
+                    "path": conflict.path,
+                    "rule": conflict.rule,
+                    "taken": _shown(conflict.taken),
+                    "others": [_shown(other) for other in conflict.others],
+                }
+                for conflict in self.conflicts
+            ],
+            "conflicts_total": self.conflicts_total,
+            "dropped": [{"path": each.path, "given": each.given, "kept": each.kept} for each in self.dropped],
+            "absorbed": self.absorbed,
+            "unkeyed": self.unkeyed,
+        }
+
+
+def merged_from(root: Node, parts: Sequence[Answered], *, absorbed: int, unkeyed: int) -> Merged:
+    """Return the merged answer that the node of the root describes."""
+    merged = Merged({}, tuple(Span(part.start, part.end) for part in parts), absorbed=absorbed, unkeyed=unkeyed)
+    merged.value = _value(root, "", merged)
+    merged.evidence = _evidence(merged, parts)
+    return merged
+
+
+def _value(node: Node, pointer: str, merged: Merged) -> Any:
+    """Return the value of a node, and add what the record says about it."""
+    if isinstance(node, Taken):
+        merged.origins[pointer] = (node.given.part + 1, json_pointer(node.given.place))
+        if node.others:
+            _add_conflict(node, pointer, merged)
+        return node.given.value
+    if isinstance(node, Made):
+        if node.given is not None:
+            merged.dropped.append(Dropped(pointer, node.given, len(node.value)))
+        return node.value
+    if isinstance(node, Fields):
+        return {name: _value(inner, pointer + json_pointer([name]), merged) for name, inner in node.nodes.items()}
+    if node.given is not None:
+        merged.dropped.append(Dropped(pointer, node.given, len(node.nodes)))
+    return [_value(inner, f"{pointer}/{number}", merged) for number, inner in enumerate(node.nodes)]
+
+
+def _add_conflict(node: Taken, pointer: str, merged: Merged) -> None:
+    merged.conflicts_total += 1
+    if len(merged.conflicts) < MOST_CONFLICTS:
+        others = tuple((given.part + 1, given.value) for given in node.others[:MOST_OTHERS])
+        merged.conflicts.append(Conflict(pointer, node.rule, (node.given.part + 1, node.given.value), others))
+
+
+def _evidence(merged: Merged, parts: Sequence[Answered]) -> tuple[Evidence, ...]:
+    """Return the quotes that stayed in the merged value, in its order."""
+    targets = {origin: (order, pointer) for order, (pointer, origin) in enumerate(merged.origins.items())}
+    found: list[tuple[int, Evidence]] = []
+    for window, part in enumerate(parts, 1):
+        for quote in part.evidence:
+            prefix = quote["path"]
+            while prefix and (window, prefix) not in targets:
+                prefix = prefix.rpartition("/")[0]
+            if (window, prefix) in targets:
+                order, pointer = targets[window, prefix]
+                moved = Evidence(**{**quote, "path": pointer + quote["path"][len(prefix) :], "window": window})
+                found.append((order, moved))
+    return tuple(quote for _, quote in sorted(found, key=lambda each: each[0]))
+
+
+def _shown(value: tuple[int, Any]) -> dict[str, Any]:
+    """Return a window's value as the record shows it; a long one is shortened to a text."""
+    window, shown = value
+    text = shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
+    return {"window": window, "value": shown if len(text) <= MOST_CHARS else text[: MOST_CHARS - 1] + "…"}

@@ -1,0 +1,232 @@
+"""One record from the answers about the windows of a document: one pass over all of them, in document order.
+
+    merged = merge(compiled.merge_rules, [Part(0, 8123, answer, evidence), …], text=document.text)
+
+The order in which answers arrive cannot matter, and no model is called. A window that is within another one counts
+nothing. Each place of the schema has its rule (merge_rules.py); what became of it is a node (merged_nodes.py), from
+which the value, its evidence and its conflicts are read at the end.
+
+    parts ─▶ Given values of a place ─▶ Taken | Made | Fields | Items ─▶ Merged
+
+The values of the parts are shared with the result; nobody may change them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import DocumentError
+from pipeline.evidence import Evidence
+from pipeline.long.choosing import CONFLICTING, Around, Given, choose, cut_text, joined_texts, summed
+from pipeline.long.concatenation import concatenated
+from pipeline.long.item_keys import ItemKey, ItemKeys
+from pipeline.long.merge_rules import CONCAT, FIELDS, NO_DEFAULT, UNION, MergeRules, Place, Rule
+from pipeline.long.merged_nodes import Fields, Items, Made, Merged, Node, Taken, merged_from
+from pipeline.long.same_values import is_nothing, value_key
+from pipeline.long.windows import Span
+
+__all__ = ["Merged", "Part", "merge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What text[start:end] was answered with: a value that is valid against the schema of windows.
+
+    None: a blank window, about which nobody was asked. `evidence`: its quotes, with their places in the whole text.
+    """
+
+    start: int
+    end: int
+    value: Mapping[str, Any] | None
+    evidence: Sequence[Evidence] = ()
+
+
+def merge(rules: MergeRules, parts: Sequence[Part], *, text: str) -> Merged:
+    """Return the record of the document; DocumentError `merge_failed` when the parts do not go together.
+
+    Windows are numbered from 1 in the order of the text, those without an answer as well.
+    """
+    outermost = _outermost(parts)
+    merger = _Merger(rules, outermost, text)
+    merged = merged_from(merger.root(), outermost, absorbed=merger.absorbed, unkeyed=merger.unkeyed)
+    broken = rules.violation(merged.value)
+    if broken is not None:
+        raise _failure(broken)
+    return merged
+
+
+def _outermost(parts: Sequence[Part]) -> list[Part]:
+    """Return the parts that are not within another one, sorted."""
+    kept: list[Part] = []
+    for part in sorted(parts, key=lambda each: (each.start, -each.end)):
+        if not kept or part.end > kept[-1].end:
+            kept.append(part)
+    return kept
+
+
+def _failure(message: str) -> DocumentError:
+    return DocumentError("merge_failed", message, stage="validate")
+
+
+class _Merger:
+    """Merges the parts of one document. `absorbed`: items of lists that were the same as others."""
+
+    def __init__(self, rules: MergeRules, parts: Sequence[Part], text: str) -> None:
+        self.absorbed = 0
+        self.unkeyed = 0
+        self._rules = rules
+        self._parts = parts
+        self._text = text
+        self._keys = ItemKeys([part.evidence for part in parts])
+
+    def root(self) -> Node:
+        """Return the node of the whole answer."""
+        answers = [Given(part.value, at, ()) for at, part in enumerate(self._parts) if part.value is not None]
+        if not answers:
+            raise _failure("none of the windows has an answer")
+        return self._fields(self._rules.root, answers, ())
+
+    def _merged(self, rule: Rule, values: Sequence[Given], place: Place, *, is_required: bool) -> Node | None:
+        """Return the node of what the windows gave for one place; None when it is left out."""
+        counting = [given for given in values if not _is_empty(rule, given.value)]
+        if not counting:
+            return self._nothing(rule, values, place, is_required=is_required)
+        if rule.how == FIELDS:
+            return self._whole_or_fields(rule, counting, place)
+        if rule.how in (UNION, CONCAT):
+            return self._list(rule, counting, place)
+        return self._single(rule, counting, place)
+
+    def _nothing(self, rule: Rule, values: Sequence[Given], place: Place, *, is_required: bool) -> Node | None:
+        """Return the node of a place for which no window gave anything that counts."""
+        given = next((each for each in values if each.value is not None), None)
+        if given is not None:
+            return Taken(given)
+        if rule.nullable:
+            return Taken(values[0])
+        if rule.default is not NO_DEFAULT:
+            return Made(rule.default)
+        if not is_required:
+            return None
+        at = self._rules.describe(place)
+        windows = len(self._parts)
+        told = f"none of the {windows} windows gave a value" if windows > 1 else "the only window gave no value"
+        raise _failure(f"{at}: {told}, the schema needs one: allow null or give a default")
+
+    def _whole_or_fields(self, rule: Rule, values: Sequence[Given], place: Place) -> Node:
+        try:
+            return self._fields(rule, values, place)
+        except DocumentError:
+            # the parts of an object that may be null as a whole were asked for, and nobody knew any
+            if rule.nullable and all(is_nothing(given.value) for given in values):
+                return Made(None)
+            raise
+
+    def _fields(self, rule: Rule, values: Sequence[Given], place: Place) -> Node:
+        """Return the node of an object, each of its properties by its own rule."""
+        by_name: dict[str, list[Given]] = {}
+        for given in values:
+            around = Around(given.value, given.around)
+            for name, value in given.value.items():
+                by_name.setdefault(name, []).append(Given(value, given.part, (*given.place, name), around))
+        merged = {}
+        for name, named in by_name.items():
+            node = self._merged(rule.of_property(name), named, (*place, name), is_required=name in rule.required)
+            if node is not None:
+                merged[name] = node
+        return Fields(merged)
+
+    def _single(self, rule: Rule, values: Sequence[Given], place: Place) -> Node:
+        if rule.how == "sum":
+            return Made(summed(values))
+        if rule.how == "join":
+            return self._joined(rule, values, place)
+        taken = choose(rule, values)
+        if rule.is_quote or (rule.how not in CONFLICTING and rule.how != "same"):
+            return Taken(taken)
+        others = _others(taken, values)
+        if others and rule.how == "same":
+            first, second = sorted((taken.part + 1, others[0].part + 1))
+            raise _failure(f"{self._rules.describe(place)}: windows {first} and {second} differ (x-merge: same)")
+        return Taken(taken, rule.how, others)
+
+    def _joined(self, rule: Rule, values: Sequence[Given], place: Place) -> Node:
+        text = joined_texts(values)
+        if rule.most is None or len(text) <= rule.most:
+            return Made(text)
+        if rule.cuts:
+            return Made(cut_text(text, rule.most), given=len(text))
+        told = f"{len(text)} characters after joining {len(self._parts)} windows, the schema allows {rule.most}"
+        raise _failure(f"{self._rules.describe(place)}: {told}: raise maxLength, or set x-over: cut")
+
+    def _list(self, rule: Rule, values: Sequence[Given], place: Place) -> Node:
+        nodes = self._union(rule, values, place) if rule.how == UNION else self._concat(rule, values)
+        if rule.most is None or len(nodes) <= rule.most:
+            return Items([node for node, _ in nodes])
+        if not rule.cuts:
+            told = f"{len(nodes)} items after merging {len(self._parts)} windows, the schema allows {rule.most}"
+            remedy = "raise maxItems (x-window-items bounds one answer), or set x-over: cut"
+            raise _failure(f"{self._rules.describe(place)}: {told}: {remedy}")
+        best = sorted(range(len(nodes)), key=lambda at: -nodes[at][1])[: rule.most]
+        return Items([nodes[at][0] for at in sorted(best)], given=len(nodes))
+
+    def _union(self, rule: Rule, values: Sequence[Given], place: Place) -> list[tuple[Node, int]]:
+        """Return the nodes of the different items, each with the number of windows that gave it."""
+        items = rule.items
+        assert items is not None
+        groups: dict[ItemKey, list[Given]] = {}
+        for given in _items(values):
+            groups.setdefault(self._keys.of(rule, given), []).append(given)
+        nodes: list[tuple[Node, int]] = []
+        for key, group in groups.items():
+            self.absorbed += len(group) - 1
+            self.unkeyed += bool(rule.key) and not key.is_key
+            node: Node | None = Taken(group[0])
+            if key.is_key and len(group) > 1:
+                node = self._merged(items, group, (*place, len(nodes)), is_required=True)
+            assert node is not None
+            nodes.append((node, len({given.part for given in group})))
+        return nodes
+
+    def _concat(self, rule: Rule, values: Sequence[Given]) -> list[tuple[Node, int]]:
+        """Return the nodes of all items but those that two windows saw in the text that they share."""
+        lists: dict[int, list[Given]] = {}
+        for given in _items(values):
+            lists.setdefault(given.part, []).append(given)
+        spans = [Span(part.start, part.end) for part in self._parts]
+        kept = concatenated(rule, lists, keys=self._keys, spans=spans, text=self._text)
+        if rule.unique:
+            kept = list({value_key(given.value, exact=True): given for given in reversed(kept)}.values())[::-1]
+        self.absorbed += sum(map(len, lists.values())) - len(kept)
+        if rule.key:
+            self.unkeyed += sum(not self._keys.of(rule, given).is_key for given in kept)
+        return [(Taken(given), 1) for given in kept]
+
+
+def _is_empty(rule: Rule, value: Any) -> bool:
+    """Return True for a value that counts as nothing while another window gave something."""
+    if isinstance(value, dict):
+        nothing = not value if rule.how == FIELDS else is_nothing(value)
+    else:
+        nothing = is_nothing(value)
+    return nothing or bool(rule.empty and value_key(value) in rule.empty)
+
+
+def _items(lists: Sequence[Given]) -> list[Given]:
+    return [
+        Given(item, given.part, (*given.place, number), given.around)
+        for given in lists
+        for number, item in enumerate(given.value)
+    ]
+
+
+def _others(taken: Given, values: Sequence[Given]) -> list[Given]:
+    """Return the first of each value that differs from the taken one."""
+    key = value_key(taken.value)
+    others: dict[Hashable, Given] = {}
+    for given in values:
+        others.setdefault(value_key(given.value), given)
+    others.pop(key, None)
+    return list(others.values())

@@ -1,0 +1,257 @@
+"""How large a window of a document may be: the tokens that its text may take, as bytes of UTF-8.
+
+    room = context_length - max_tokens - prompt - reserve for a re-ask - what stands before a window
+    window = nine tenths of the room, or `window_tokens` if that is less
+
+What a text's tokens are is told by the server's own tokenizer on three samples of it, else by what recent prompts of
+the same server cost, else taken to be three bytes each. It asks only through what its caller hands it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.long.windows import LEAST_BUDGET_BYTES
+
+Count = Callable[[str], "int | None"]
+"""Returns how many tokens a text is by a server's own tokenizer; None when it does not say."""
+
+USUAL_BYTES_PER_TOKEN = 3.0
+LEAST_RATIO = 0.5
+MOST_RATIO = 12.0
+"""Bytes a token that an honest count lies between; a server that leaves out what it has cached counts fewer tokens."""
+RATIOS_KEPT = 101
+RATIOS_NEEDED = 5
+SAMPLE_BYTES = 4096
+MOST_FAILURES = 2
+"""Questions without a usable reply after which a tokenizer is not asked again."""
+REASK_TOKENS = 750
+"""A re-ask quotes 2,000 characters of the answer, and the complaint."""
+SHARE_OF_ROOM = 0.9
+LEAST_USUAL_TOKENS = 1000
+WINDOW_PER_ANSWER = 8
+"""Recall falls with length, and an answer can list only so much: a window is at most so many times `max_tokens`."""
+UNKNOWN_CONTEXT_TOKENS = 3000
+LEAST_ROOM = 256
+WHOLE_BELOW = 0.8
+CUT_FROM = 1.25
+"""Shares of the room, by estimate, below which a document is asked whole, and from which on it is cut."""
+OVERLAP_SHARE = 20
+MOST_OVERLAP = 200
+LEAST_OVERLAP_PARTS = 4
+"""An overlap is at most a quarter of its window."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What one request has of tokens. `prompt_tokens`: the prompt with an empty document. `reasks`: there may be one.
+
+    `before_bytes`: the lead of a window and the lines around it. `copies`: how often the prompt has the document.
+    """
+
+    context_length: int | None
+    max_tokens: int
+    prompt_tokens: int
+    reasks: bool = True
+    before_bytes: int = 0
+    copies: int = 1
+
+    @property
+    def tokens(self) -> int | None:
+        """The tokens of a window's text, which is in the prompt `copies` times; None: the context is unknown."""
+        whole = self.whole_tokens
+        return None if whole is None else whole - self.before_tokens
+
+    @property
+    def before_tokens(self) -> int:
+        """The tokens of the lead and the lines around it."""
+        return math.ceil(self.before_bytes / USUAL_BYTES_PER_TOKEN)
+
+    @property
+    def whole_tokens(self) -> int | None:
+        """The tokens of the text of a document that is asked whole, and again if need be; None: see `tokens`."""
+        return self._left(self.reserve)
+
+    @property
+    def most_tokens(self) -> int | None:
+        """The tokens of the longest text that the server takes; None: see `tokens`."""
+        return self._left(0)
+
+    @property
+    def reserve(self) -> int:
+        """The tokens that a re-ask takes."""
+        return REASK_TOKENS if self.reasks else 0
+
+    def _left(self, reserve: int) -> int | None:
+        if self.context_length is None:
+            return None
+        return (self.context_length - self.max_tokens - self.prompt_tokens - reserve) // self.copies
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSize:
+    """The size of windows in tokens, and what a token is in bytes of the document."""
+
+    tokens: int
+    overlap_tokens: int
+    bytes_per_token: float
+
+    @property
+    def budget_bytes(self) -> int:
+        """The most bytes of a window, for windows.cut()."""
+        return int(self.tokens * self.bytes_per_token)
+
+    @property
+    def overlap_bytes(self) -> int:
+        """The bytes that two windows share, for windows.cut()."""
+        return min(int(self.overlap_tokens * self.bytes_per_token), self.budget_bytes // LEAST_OVERLAP_PARTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """Whether a document is cut before it is asked, and into windows of which size; None: the room is too small."""
+
+    is_cut: bool
+    size: WindowSize | None
+
+
+class Sizer:
+    """Decides on the sizes of one plan; safe for many threads.
+
+    `window_tokens`: documents with more tokens are cut even if they fit; None: those alone that do not fit.
+    `overlap_tokens`: None for a twentieth of the window, at most 200.
+    """
+
+    def __init__(self, *, window_tokens: int | None = None, overlap_tokens: int | None = None) -> None:
+        self._window_tokens = window_tokens
+        self._overlap_tokens = overlap_tokens
+        self._ratios: dict[str, deque[float]] = {}
+        self._failures: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def learn(self, endpoint: str, size_bytes: int, prompt_tokens: int | None) -> None:
+        """Take in what a prompt of so many bytes cost at an endpoint; a count that cannot be honest is left out."""
+        if not prompt_tokens or not LEAST_RATIO <= size_bytes / prompt_tokens <= MOST_RATIO:
+            return
+        with self._lock:
+            ratios = self._ratios.setdefault(endpoint, deque(maxlen=RATIOS_KEPT))
+            ratios.append(size_bytes / prompt_tokens)
+
+    def sizing(self, text: str, room: Room, *, endpoint: str, count: Count | None = None) -> Sizing:
+        """Return how a document is asked at an endpoint.
+
+        `count` asks its tokenizer; it is not called for a document that fits whatever its tokens are.
+        """
+        size_bytes = len(text.encode("utf-8", "surrogatepass"))
+        if self._is_whole(size_bytes, room):  # no token is less than a byte
+            return Sizing(False, self.size(room, USUAL_BYTES_PER_TOKEN))
+        ratio = self.bytes_per_token(text, endpoint=endpoint, count=count)
+        size = self.size(room, ratio)
+        tokens = size_bytes / ratio
+        if size is None or self._is_whole(tokens, room):
+            return Sizing(False, size)
+        most = room.whole_tokens
+        if (self._window_tokens or math.inf) < tokens or (most is not None and tokens >= CUT_FROM * most):
+            return Sizing(True, size)
+        exact = None if most is None else self._counted(text, endpoint, count)
+        return Sizing(exact is not None and exact > (room.most_tokens or 0), size)
+
+    def size(self, room: Room, bytes_per_token: float) -> WindowSize | None:
+        """Return the size of windows; None when the room is below LEAST_ROOM tokens."""
+        left = room.tokens
+        if left is not None and left < LEAST_ROOM:
+            return None
+        usual = self._window_tokens or max(LEAST_USUAL_TOKENS, WINDOW_PER_ANSWER * room.max_tokens)
+        tokens = min(UNKNOWN_CONTEXT_TOKENS if left is None else int(SHARE_OF_ROOM * left), usual)
+        overlap = min(tokens // OVERLAP_SHARE, MOST_OVERLAP) if self._overlap_tokens is None else self._overlap_tokens
+        return WindowSize(tokens, min(overlap, tokens // LEAST_OVERLAP_PARTS), bytes_per_token)
+
+    def size_after_refusal(
+        self, room: Room, refused_bytes: int, *, needed_tokens: int | None, bytes_per_token: float
+    ) -> WindowSize | None:
+        """Return the size for a window of so many bytes that was refused; None when it is to be divided.
+
+        `room`: with the context length that the refusal tells, if it does. `needed_tokens`: those of the prompt.
+        """
+        text_tokens = 0
+        if needed_tokens is not None:
+            text_tokens = (needed_tokens - room.prompt_tokens) // room.copies - room.before_tokens
+        ratio = min(refused_bytes / text_tokens, bytes_per_token) if text_tokens > 0 else bytes_per_token
+        size = self.size(room, ratio)
+        return size if size is not None and LEAST_BUDGET_BYTES <= size.budget_bytes < refused_bytes else None
+
+    def bytes_per_token(self, text: str, *, endpoint: str, count: Count | None = None) -> float:
+        """Return how many bytes of a document a token is, rather too few than too many."""
+        ratios = []
+        for sample in samples(text):
+            tokens = self._counted(sample, endpoint, count)
+            if tokens is None:
+                break
+            ratios.append(len(sample.encode("utf-8", "surrogatepass")) / tokens)
+        else:
+            if ratios:
+                return max(min(ratios), LEAST_RATIO)
+        with self._lock:
+            known = sorted(self._ratios.get(endpoint, ()))
+        return known[len(known) // 10] if len(known) >= RATIOS_NEEDED else USUAL_BYTES_PER_TOKEN
+
+    def _is_whole(self, tokens: float, room: Room) -> bool:
+        most = room.whole_tokens
+        fits = most is not None and tokens < WHOLE_BELOW * most
+        return fits and tokens <= (self._window_tokens or math.inf)
+
+    def _counted(self, text: str, endpoint: str, count: Count | None) -> int | None:
+        """Return the tokens of a text; None, and no further question, from an endpoint that did not say twice."""
+        if count is None or self._failures.get(endpoint, 0) >= MOST_FAILURES:
+            return None
+        tokens = count(text)
+        if tokens:
+            return tokens
+        with self._lock:
+            self._failures[endpoint] = self._failures.get(endpoint, 0) + 1
+        return None
+
+
+def samples(text: str) -> list[str]:
+    """Return the beginning, the middle and the end of a text, of 4 kB each; the whole of one that is not longer."""
+    if len(text) <= 3 * SAMPLE_BYTES:
+        pieces = [text[at : at + SAMPLE_BYTES] for at in range(0, len(text), SAMPLE_BYTES)]
+    else:
+        starts = (0, (len(text) - SAMPLE_BYTES) // 2, len(text) - SAMPLE_BYTES)
+        pieces = [text[start : start + SAMPLE_BYTES] for start in starts]
+    return [piece.encode("utf-8", "replace")[:SAMPLE_BYTES].decode("utf-8", "ignore") for piece in pieces]
+
+
+def too_small(room: Room) -> str | None:
+    """Return the warning about a room in which no window has space; None when there is some."""
+    if room.tokens is None or room.tokens >= LEAST_ROOM:
+        return None
+    return (
+        f"overflow: split: the prompt and max_tokens leave {max(room.tokens, 0)} tokens of the context of "
+        f"{room.context_length} for a window, need {LEAST_ROOM}"
+    )
+
+
+def size_text(room: Room, size: WindowSize, *, lead_chars: int) -> str:
+    """Return how `check` shows the size of windows."""
+    if room.context_length is None:
+        reason = "the context is unknown"
+    else:
+        parts = [f"context {room.context_length:,}", f"answer {room.max_tokens:,}", f"prompt {room.prompt_tokens:,}"]
+        parts += [f"re-ask {room.reserve:,}"] if room.reserve else []
+        parts += [f"lead {room.before_tokens:,}"] if room.before_tokens else []
+        reason = " \N{MINUS SIGN} ".join(parts) + _bound(room, size)
+    about = f"split: windows of about {size.tokens:,} tokens ({reason}), overlap {size.overlap_tokens:,}"
+    return f"{about}, lead {lead_chars:,} characters" if lead_chars else f"{about}, no lead"
+
+
+def _bound(room: Room, size: WindowSize) -> str:
+    """Return which of the bounds decides the size."""
+    if size.tokens == int(SHARE_OF_ROOM * (room.tokens or 0)):
+        return ", nine tenths"
+    usual = max(LEAST_USUAL_TOKENS, WINDOW_PER_ANSWER * room.max_tokens)
+    return f", at most {usual:,} for an answer of {room.max_tokens:,}" if size.tokens == usual else ", window_tokens"
