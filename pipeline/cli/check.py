@@ -31,7 +31,7 @@ from pipeline.logs import visible
 from pipeline.output import check_store, folder_of
 from pipeline.run.examination import Server, examine_all, side_by_side
 from pipeline.run.input_survey import survey_input
-from pipeline.run.plan import ExtractionPlan, build_plan, schema_warnings
+from pipeline.run.plan import ExtractionPlan, address_warnings, build_plan, schema_warnings
 from pipeline.run.prompt_length import proof_state
 from pipeline.run.runner import start_thread
 from pipeline.run.switching import switch_warnings
@@ -79,6 +79,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         "Settings": list(_settings(app, str(file.path) if file else "", every=arguments.all, width=width)),
     }
     write_out("\n".join(verdict_lines(checked, survey, code, colour=colour, width=width)))
+    for warning in address_warnings(app, plan):
+        write_out("\n".join(hanging(warning, indent=INDENT, width=width)))
     if codes[0] == EXIT_LATER:
         asked = {base_url for provider in plan.client.providers for base_url in _addresses(provider)}
         for server in found_servers(place for place in USUAL if place.url not in asked):

@@ -49,8 +49,9 @@ def verdict_lines(
     troubles = [f"{server.place}: {server.found.message}" for server in checked if server.found.status != "ok"]
     troubles += [f"input: {survey.trouble}"] if survey.trouble else []
     if code != EXIT_OK:
-        todo = "change a setting or a server first" if code == EXIT_CONFIG else "try again later"
-        yield tinted(f"NOT READY: {todo} (exit code {code})", BOLD + RED, colour=colour)
+        gone = "the output" if usable else "the server"
+        why = "a setting or a server must be changed" if code == EXIT_CONFIG else f"{gone} is not available"
+        yield tinted(f"NOT READY: {why} (exit code {code})", BOLD + RED, colour=colour)
         yield from (line for trouble in troubles for line in hanging(trouble, indent=INDENT, width=width))
         return
     warned = bool(troubles) or not survey.found or survey.failed > 0
@@ -84,7 +85,9 @@ def server_lines(server: CheckedServer, *, width: int) -> Iterator[str]:
         place = f"{server.place}, variant {variant}" if len(server.proofs) > 1 else server.place
         role = "provider" if server.is_first else "fallback"
         if preflight.status != "ok":
-            yield from hanging(f"FAILED  {role} {place}: {preflight.message}", indent=0, width=width, hang=INDENT)
+            # the verdict has shown the message of the server itself
+            why = preflight.reason if preflight.message == server.found.message else preflight.message
+            yield from hanging(f"FAILED  {role} {place}: {why}", indent=0, width=width, hang=INDENT)
         else:
             yield from hanging(f"OK      {role} {place}: model {preflight.model}", indent=0, width=width, hang=INDENT)
             for fact in _facts(preflight, server.proofs[variant]):

@@ -29,7 +29,7 @@ from pipeline.logs import visible
 from pipeline.output import left_out
 from pipeline.output.copies import Copied
 from pipeline.records import Entry, ExtractionAttempt, Failure, Outcome, Postponed, Result
-from pipeline.run.plan import ExtractionPlan, build_plan, schema_warnings
+from pipeline.run.plan import ExtractionPlan, address_warnings, build_plan, schema_warnings
 from pipeline.run.process import process
 from pipeline.run.refresh import Refresher
 from pipeline.run.runner import start_thread
@@ -73,7 +73,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     plan = build_plan(app, stop=stop)
     entries = list(islice(_entries(app, arguments.documents), arguments.limit))
     try:
-        for warning in schema_warnings(plan):
+        for warning in [*address_warnings(app, plan), *schema_warnings(plan)]:
             lines = hanging(f"warning: {warning}", indent=0, width=unwrapped_or_width(sys.stdout, environ))
             write_out("\n".join(lines))
         _find_server(app, plan, stop=stop)

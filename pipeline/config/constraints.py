@@ -204,7 +204,7 @@ def _choices(hint: Any) -> list[str]:
 def shown(value: object, rule: Rule) -> str:
     """Return the value as a message may quote it: short, on one line, without secrets and user names."""
     if rule.secret:
-        return "a value that is not shown here"
+        return "a value (hidden, as it may be a secret)"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     try:
@@ -249,7 +249,7 @@ def unknown_key(key: str, value: object, *, near: str | None, accepted: Iterable
     if isinstance(value, (Mapping, list)):
         seen = "a mapping" if isinstance(value, Mapping) else "a list"
     elif isinstance(value, str) and not _is_plainly(key, near):
-        seen = "a text that is not shown here"
+        seen = "a text (hidden, as it may be a secret)"
     else:
         seen = shown(value, Rule())
     hint = f"the nearest is {near}; " if near else ""

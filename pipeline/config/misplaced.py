@@ -1,17 +1,21 @@
-"""Messages about settings of agent files that were given as settings of the configuration.
+"""Messages about settings of agent files, also misspelt ones, that were given as settings of the configuration.
 
 It must not read a file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 
 from pipeline.config.agent_file import AgentFile, VariantFile
-from pipeline.config.keys import known_keys
+from pipeline.config.keys import known_keys, sections, top_keys
 from pipeline.config.models import AppConfig
+
+_MISSPELT = 0.8
+"""Similarity of a misspelt name: `ovrflow` (0.93) and `system_promt` resemble a setting, `prompt` (0.71) does not."""
 
 
 def agent_file_place(agent: object, agents_dir: object) -> str:
@@ -22,7 +26,7 @@ def agent_file_place(agent: object, agents_dir: object) -> str:
 
 
 def misplaced_settings(given: Mapping[str, tuple[object, str]]) -> dict[str, str]:
-    """Return the error messages about settings that only agent files have, such as `overflow`, by key.
+    """Return the error messages about settings that only agent files have, such as `overflow` or `ovrflow`, by key.
 
     `given`: dotted key → value, and the name of the place where it was set.
     """
@@ -30,8 +34,18 @@ def misplaced_settings(given: Mapping[str, tuple[object, str]]) -> dict[str, str
     names -= {known.rpartition(".")[2] for known in known_keys()}
     agent, agents_dir = (given.get(key, (None, ""))[0] for key in ("agent", "agents_dir"))
     file = agent_file_place(agent or AppConfig().agent, agents_dir)
-    return {
-        key: f"{key}: is a setting of agents, not of the configuration: set it in {file} ({place})"
-        for key, (_, place) in given.items()
-        if key in names
-    }
+    meant = {key: name for key in given if (name := _agent_setting(key, names)) is not None}
+    return {key: f"{key}: {_message(key, name)}: set it in {file} ({given[key][1]})" for key, name in meant.items()}
+
+
+def _agent_setting(key: str, names: Iterable[str]) -> str | None:
+    """Return the agents' setting that a key is, or that it resembles more than any setting of the configuration."""
+    known = [*names, *top_keys(), *sections(), "providers", *known_keys()]
+    matches = difflib.get_close_matches(key[:200], known, n=1, cutoff=_MISSPELT)
+    return matches[0] if matches and matches[0] in names else None
+
+
+def _message(key: str, name: str) -> str:
+    if key == name:
+        return "is a setting of agents, not of the configuration"
+    return f"unknown key, the nearest is {name}, which is a setting of agents"

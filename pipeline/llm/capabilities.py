@@ -18,10 +18,10 @@ from pipeline.llm.vllm import VLLMClient
 
 QUICK_TIMEOUT_S = 10.0
 DEFAULT_ADDRESSES: Mapping[str, str] = {
-    VLLMConfig().base_urls[0]: "VLLM_BASE_URL or `vllm.base_url`",
-    OllamaConfig().base_urls[0]: "OLLAMA_BASE_URL or `ollama.base_url`",
+    VLLMConfig().base_urls[0]: "VLLM_BASE_URL (or `vllm.base_url`)",
+    OllamaConfig().base_urls[0]: "OLLAMA_BASE_URL (or `ollama.base_url`)",
 }
-"""What sets the address of a server that is asked where nobody has named one."""
+"""Default address → the settings that name another one."""
 
 Status = Literal["ok", "unreachable", "misconfigured"]
 
@@ -243,9 +243,12 @@ def _hint(endpoint: Endpoint, reply: Reply) -> str:
     return ": no key was sent (set `api_key`, or name its file in `api_key_file`)"
 
 
-def _unreachable(failure: CallFailedError, endpoint: Endpoint) -> FoundError:
-    setting = DEFAULT_ADDRESSES.get(endpoint.base_url)
-    hint = f"; this is the default address, {setting} sets another" if setting and failure.refused else ""
+def _unreachable(failure: CallFailedError, endpoint: Endpoint, *, start: str = "start one") -> FoundError:
+    hint = ""
+    if failure.refused:
+        setting = DEFAULT_ADDRESSES.get(endpoint.base_url)
+        elsewhere = f", or set {setting} to the address of yours" if setting else ""
+        hint = f"; no server listens at this {'default ' if setting else ''}address: {start}{elsewhere}"
     return FoundError(Preflight("unreachable", failure.reason, f"{failure.error}{hint}"))
 
 
@@ -254,10 +257,9 @@ def _ollama_tags(endpoint: Endpoint) -> dict[str, Any]:
     try:
         return _get(endpoint, "/api/tags")
     except FoundError as end:
-        if not isinstance(end.__cause__, CallFailedError) or not end.__cause__.refused:
+        if not isinstance(end.__cause__, CallFailedError):
             raise
-        message = f"{end.found.message}; is Ollama running? Start it with `ollama serve`"
-        raise FoundError(replace(end.found, message=message)) from end.__cause__
+        raise _unreachable(end.__cause__, endpoint, start="start Ollama (`ollama serve`)") from end.__cause__
 
 
 def misconfigured(reason: str, message: str, *, models: tuple[str, ...] = ()) -> FoundError:

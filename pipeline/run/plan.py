@@ -148,8 +148,25 @@ def _plan(
 
 
 def schema_warnings(plan: ExtractionPlan) -> list[str]:
-    """Return what the agent's schema would let through, for `check`, `try` and the log of a run."""
+    """Return what the agent's schema would let through, for `check` and `try`."""
     return [f"agent {plan.agent.name}: {warning}" for warning in warnings_of(plan.agent.compiled)]
+
+
+def address_warnings(app: AppConfig, plan: ExtractionPlan) -> list[str]:
+    """Return a warning when VLLM_BASE_URL is set and no vllm provider is used: a newcomer sets nothing else."""
+    used = {name for query in plan.queries.values() for name in (query.resolved.provider, *query.resolved.fallback)}
+    if app.origins.get("vllm.base_url") != "env" or "vllm" in used:
+        return []
+    remedy = "to use it, set `provider: vllm` in the config file, or PIPELINE_PROVIDER=vllm"
+    return [f"VLLM_BASE_URL is set, but the provider is {', then '.join(sorted(used))}: {remedy}"]
+
+
+def log_warnings(app: AppConfig, plan: ExtractionPlan) -> None:
+    """Log an address that is set and not used, and in one line what the agent's schema would let through."""
+    for warning in address_warnings(app, plan):
+        logger.warning(warning)
+    if warnings := warnings_of(plan.agent.compiled):
+        logger.warning("agent %s: %s", plan.agent.name, "; ".join(warnings))
 
 
 def used_variants(agent: Agent, pinned: str | None) -> list[str]:

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.answers.lint import warnings_of
 from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import EXIT_INTERNAL, ConfigError, PipelineError, TryLaterError
@@ -33,7 +32,7 @@ from pipeline.run.job import Job
 from pipeline.run.observer import Display, Signals
 from pipeline.run.options import RunOptions
 from pipeline.run.placeholders import PlaceholderWatch
-from pipeline.run.plan import ExtractionPlan, build_plan
+from pipeline.run.plan import ExtractionPlan, build_plan, log_warnings
 from pipeline.run.progress import Progress, make_progress
 from pipeline.run.prompt_length import to_ask_again
 from pipeline.run.redoing import check_redo, copies_of, equate_former, rules_of
@@ -67,7 +66,8 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
     _identify(run_id, shard, shard_from)
     until = None if options.max_duration_s is None else time.monotonic() + options.max_duration_s
     stop = threading.Event()
-    plan = _linted(build_plan(app, stop=stop))
+    plan = build_plan(app, stop=stop)
+    log_warnings(app, plan)
     grading = check_gold(app, plan)
     counts = ListingCounts()
     rules = rules_of(options, app, run_id=run_id, shard=shard)
@@ -107,13 +107,6 @@ def _lock_wait_s(app: AppConfig, until: float | None) -> float:
     """Return how long to wait for the lock: never longer than the run may last."""
     wait_s = app.runner.lock_wait_s
     return wait_s if until is None else max(0.0, min(wait_s, until - time.monotonic()))
-
-
-def _linted(plan: ExtractionPlan) -> ExtractionPlan:
-    """Log in one line what the agent's schema would let through."""
-    if warnings := warnings_of(plan.agent.compiled):
-        logger.warning("agent %s: %s", plan.agent.name, "; ".join(warnings))
-    return plan
 
 
 class _Session:

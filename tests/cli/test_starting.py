@@ -104,9 +104,24 @@ def test_a_refused_default_address_names_what_sets_another(place: Place, kind: s
     said = place.call("check").out
     if "Connection refused" not in said:
         pytest.skip("a server listens at the usual port of this machine")
-    assert f"this is the default address, {setting} or `{kind}.base_url` sets another" in said
+    assert f"or set {setting} (or `{kind}.base_url`) to the address of yours" in said
     place.configure({"provider": kind, f"{kind}.base_url": "http://127.0.0.1:9"})
     assert "default address" not in place.call("check").out
+
+
+@pytest.mark.parametrize("command", ["check", "try", "run"])
+def test_an_address_of_a_provider_that_is_not_used_is_reported(place: Place, command: str) -> None:
+    """The server that somebody has named in the environment is not asked; with its provider nothing is said."""
+    place.documents(1)
+    gone = "http://127.0.0.1:9"
+    place.configure({"provider": "ollama", "ollama.base_url": gone, "vllm.base_url": None})
+    place.env |= {"VLLM_BASE_URL": gone}
+    words = {"check": [], "try": ["inbox/d000.txt"], "run": ["--set", "runner.startup_wait_s=0"]}[command]
+    outage = ["--set", "runner.max_outage_s=0"]
+    ran = place.call(command, *words, *outage)
+    assert (ran.code, "VLLM_BASE_URL is set, but the provider is ollama" in ran.out + ran.err) == (3, True), ran
+    used = place.call(command, *words, *outage, "--set", "provider=vllm")
+    assert "VLLM_BASE_URL is set" not in used.out + used.err
 
 
 @settings(max_examples=60)

@@ -192,7 +192,7 @@ def test_a_refused_port_of_ollama_asks_whether_it_runs() -> None:
     """Nothing listens there: the message names the command that starts an Ollama, and nothing of it for a vLLM."""
     with FakeLLM() as server:
         url = server.url
-    assert look(client_of("ollama", url)).message.endswith("is Ollama running? Start it with `ollama serve`")
+    assert look(client_of("ollama", url)).message.endswith("address: start Ollama (`ollama serve`)")
     assert "ollama" not in look(client_of("vllm", url)).message.lower()
 
 
