@@ -61,15 +61,12 @@ run: $(VENV)/installed-model $(if $(filter qwen,$(MODEL)),$(QWEN))
 	@$(BIN)/pipeline results $(RUN_OUT) --format table --limit 5
 	@echo
 ifneq ($(MODEL),qwen)
-	@echo "The built-in agent event_classifier, on six texts whose answers are known."
-	@echo "It is made for models from about 7 billion parameters on; this one has 135 million (your model: make builtin)."
+	@echo "Grading the built-in agent event_classifier with the same model, about half a minute"
 	@$(BIN)/python scripts/local_llm.py $(BUILTIN) --agent event_classifier --output out/builtin/event_classifier || true
-	@$(GRADED) out/builtin/event_classifier --gold config/builtin/event_classifier.gold.jsonl || true
+	@$(GRADED) out/builtin/event_classifier --gold config/builtin/event_classifier.gold.jsonl >/dev/null || true
 	@echo
 endif
-	@echo "What came out     $$(sort -u $(RUN_OUT)/results.jsonl | wc -l) records in $(RUN_OUT)/results.jsonl"
-	@echo "What failed, why  $(BIN)/pipeline errors $(RUN_OUT)"
-	@echo "Your documents    $(BIN)/pipeline init news    (docs/quickstart.md)"
+	@$(BIN)/python scripts/demo_summary.py $(RUN_OUT) --command $(BIN)/pipeline $(if $(filter-out qwen,$(MODEL)),--builtin out/builtin/event_classifier)
 
 builtin: $(VENV)/installed-model
 	$(BIN)/python scripts/local_llm.py $(BUILTIN) --agent event_classifier --output out/builtin/event_classifier

@@ -142,7 +142,7 @@ def test_the_agent_in_it_loads(tmp_path: Path) -> None:
 
 def agent_text() -> str:
     """The first agent file of docs/."""
-    return next(text for kind, text in BLOCKS if kind == "yaml" and "system_prompt" in text)
+    return next(text for kind, text in BLOCKS if kind == "yaml" and "system_prompt" in text and "schema:\n" in text)
 
 
 @pytest.mark.parametrize("text", [text for kind, text in BLOCKS if kind == "yaml"])
@@ -152,6 +152,7 @@ def test_each_yaml_block_loads(text: str, tmp_path: Path) -> None:
     agent = yaml.safe_load(agent_text())
     if tree.keys() <= {*agent, "request", "variables", "variants"}:
         (tmp_path / "a.yaml").write_text(yaml.safe_dump({**agent, **tree}), encoding="utf-8")
+        (tmp_path / "my_agent.schema.json").write_text(json.dumps(agent["schema"]), encoding="utf-8")
         assert load_agent("a", agents_dir=tmp_path).name == "a"
     else:
         (tmp_path / "p.yaml").write_text(text, encoding="utf-8")
@@ -172,7 +173,7 @@ def section_commands(page: str, heading: str) -> list[str]:
     return [re.sub(r"\s+#.*", "", line) for line in text.splitlines()]
 
 
-@pytest.mark.parametrize(("page", "count"), [("README.md", 3), ("docs/quickstart.md", 4)])
+@pytest.mark.parametrize(("page", "count"), [("README.md", 4), ("docs/quickstart.md", 4)])
 def test_the_way_to_the_first_record_can_be_walked(place: Place, page: str, count: int) -> None:
     """Each command of it, in its order, with nothing set but the server, ends in a valid record."""
     place.env |= {"PIPELINE_CONFIG": "", "VLLM_BASE_URL": place.server.url}
@@ -189,8 +190,35 @@ def test_the_way_to_the_first_record_can_be_walked(place: Place, page: str, coun
     if page == "README.md":
         shown = re.search(r"```text\n(.*?)```", README, re.DOTALL)
         assert shown
-        expected = shown.group(1).replace("http://127.0.0.1:8000", place.server.url).splitlines()
+        here = {"http://127.0.0.1:8000": place.server.url, "smollm2-135m-instruct": "llama3.1"}
+        expected = re.sub("|".join(here), lambda found: here[found[0]], shown.group(1)).splitlines()
         assert set(expected) <= set("".join(printed).splitlines())
+
+
+def test_the_way_to_an_agent_of_ones_own_can_be_walked(place: Place) -> None:
+    """Each block under that heading, in its order, ends with a record of the own document in the own fields."""
+    place.env |= {"PIPELINE_CONFIG": "", "VLLM_BASE_URL": place.server.url}
+    assert place.call("init", "news").code == 0
+    place.folder = place.folder / "news"
+    section = README.partition("## Your own agent\n")[2].partition("\n## ")[0]
+    for kind, text in re.findall(r"```(\w*)\n(.*?)```", section, re.DOTALL):
+        if kind == "yaml":
+            (place.folder / "agents" / "my_agent.yaml").write_text(text, encoding="utf-8")
+            continue
+        for line in text.splitlines():
+            command, _, file = line.partition(" > ")
+            words = shlex.split(command, comments=True)
+            printed = " ".join(words[1:]) + "\n"
+            if words[0] == "pipeline":
+                ran = place.call(*words[1:])
+                assert ran.code == 0, f"{line}\n{ran.out}{ran.err}"
+                printed = ran.out
+            if file:
+                (place.folder / file).write_text(printed, encoding="utf-8")
+    records = {line["id"]: line["output"] for line in place.lines("results.jsonl")}
+    assert {name: list(output) for name, output in records.items()} == dict.fromkeys(
+        ("example.txt", "letter.txt"), ["sender", "product", "complaint"]
+    )
 
 
 def test_an_example_can_be_walked(place: Place) -> None:
@@ -216,6 +244,7 @@ def test_every_other_command_runs(place: Place) -> None:
         "prod.yaml": (place.folder / "pipeline.yaml").read_text(encoding="utf-8"),
         "agents/appointments.yaml": agent_text(),
         "inbox/example.txt": "A plain text.",
+        "inbox/letter.txt": "A plain text.",
         "takedowns.txt": "d07.txt\n",
         "ids.txt": "archive/2025-q4.jsonl#5\n",
         "inbox/empty.txt": "",

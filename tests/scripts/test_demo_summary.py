@@ -1,0 +1,38 @@
+"""The last lines of `make run` report what the outputs hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Place
+from demo_summary import main
+
+
+def test_it_reports_the_records_and_the_grade_of_a_run(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """All from the files that a graded run writes; the built-in agent's line only where that one was graded."""
+    place.documents({"a.txt": "A text.", "b.txt": "A text, too.", "bad.txt": "[[fault:http_400]]"})
+    place.run("--set", "runner.max_error_rate=1")
+    gold = [
+        json.dumps({"id": each["id"], "sha256": each["sha256"], "gold": each["output"]})
+        for each in place.lines("results.jsonl")
+    ]
+    (place.folder / "gold.jsonl").write_text("\n".join(gold) + "\n", encoding="utf-8")
+    assert place.call("eval", "--gold", "gold.jsonl").code == 0
+    out = place.folder / "out"
+    assert main([str(out), "--command", "bin/pipeline", "--builtin", str(place.folder / "none")]) == 0
+    shown = capsys.readouterr().out
+    assert f"2 records of 3 documents: {out}/results.jsonl" in shown
+    assert "F1 1.00 (" in shown
+    assert "on 2 judged documents" in shown
+    assert f"bin/pipeline errors {out}" in shown
+    assert "Built-in agent" not in shown
+    assert main([str(out), "--builtin", str(out)]) == 0
+    assert "Built-in agent    event_classifier: F1 1.00" in capsys.readouterr().out
+
+
+def test_an_output_without_a_run_has_no_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It names the file that is missing."""
+    assert main([str(tmp_path)]) == 3
+    assert "report.json" in capsys.readouterr().err
