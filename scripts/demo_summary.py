@@ -36,7 +36,9 @@ def summary(out: Path, *, builtin: Path | None, command: str) -> Iterator[str]:
     """Yield the lines; `builtin` is the graded output of the built-in agent, `command` starts the pipeline."""
     done, found, judged = counts(out)
     if builtin is not None and (own := grade(builtin)) is not None:
-        yield _line("Built-in agent", f"event_classifier: {own} on six texts. It is made for models from about 7 billion")
+        yield _line(
+            "Built-in agent", f"event_classifier: {own} on six texts. It is made for models from about 7 billion"
+        )
         yield _line("", "parameters on, this one has 135 million. With your model: make builtin")
     yield _line("What came out", f"{done} records of {found} documents: {out}/results.jsonl")
     yield _line("How true it is", f"{grade(out)} on {judged} judged documents")

@@ -216,9 +216,8 @@ def test_the_way_to_an_agent_of_ones_own_can_be_walked(place: Place) -> None:
             if file:
                 (place.folder / file).write_text(printed, encoding="utf-8")
     records = {line["id"]: line["output"] for line in place.lines("results.jsonl")}
-    assert {name: list(output) for name, output in records.items()} == dict.fromkeys(
-        ("example.txt", "letter.txt"), ["sender", "product", "complaint"]
-    )
+    assert set(records) == {"example.txt", "letter.txt"}
+    assert all(list(output) == ["sender", "product", "complaint"] for output in records.values())
 
 
 def test_an_example_can_be_walked(place: Place) -> None:
