@@ -35,6 +35,7 @@ HOMES = {
     "referencing": {"answers/schema.py"},
     "yaml": {"config/yaml_file.py"},
     "argcomplete": {"cli/completion.py"},
+    "jinja2": {"report/page_template.py"},
     "rich": {"run/progress.py"},
     "chardet": {"documents/guessing.py"},
     "trafilatura": {"documents/html.py"},

@@ -22,7 +22,8 @@ from pipeline.output import Index, left_out, scan
 from pipeline.output.compaction import count, purge
 from pipeline.output.purged_runs import Gone
 from pipeline.records import utc_now
-from pipeline.report import build_report, write_report
+from pipeline.report import build_report, read_summaries, write_report
+from pipeline.report.run_summary import OutputCounts
 from pipeline.terminal import plural, write_out
 from pipeline.truth.gold_file import remove_documents
 
@@ -58,10 +59,10 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         results, errors = count(output.backend, output.index, gone=gone)
         if not arguments.dry_run:
             purge(output.backend, output.index, gone=gone)
-            if runs := output.runs():
+            if runs := read_summaries(output.backend):
                 index = scan(config)
                 try:
-                    write_report(output.backend.replace, build_report(runs, index.counts()))
+                    write_report(output.backend.replace, build_report(runs, OutputCounts.from_json(index.counts())))
                 finally:
                     index.close()
             if arguments.gold:

@@ -10,7 +10,6 @@ import sys
 import webbrowser
 from collections.abc import Mapping
 from contextlib import closing
-from typing import Any
 
 from pipeline.agents.fingerprints import translated
 from pipeline.cli.arguments import output_config
@@ -18,7 +17,8 @@ from pipeline.cli.flags import add_out
 from pipeline.cli.value_profiles import current_profiles
 from pipeline.errors import EXIT_OK, ConfigError, OutputError
 from pipeline.output import ReadableOutput, backend_of, folder_of, read_runs
-from pipeline.report import build_report, write_newest
+from pipeline.report import RunSummary, build_report, read_summaries, write_newest
+from pipeline.report.run_summary import OutputCounts
 from pipeline.report.text import summary_text
 from pipeline.terminal import wants_colour, width_of, write_out
 
@@ -41,20 +41,21 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     if not runs:
         raise ConfigError(f"no report for {config.uri!r}: it holds no finished run (runs/*.json)")
 
-    def counts() -> dict[str, Any]:
+    def counts() -> OutputCounts:
         with closing(backend.read()) as index:
             for equated in (translated(runs), *(run.get("former_fingerprints", {}) for run in runs)):
                 for former, present in equated.items():
                     index.equate([former], present)
-            return index.counts()
+            return OutputCounts.from_json(index.counts())
 
     exact = current_profiles(backend, runs, show_texts=arguments.profile_values)
     if arguments.text:
-        report = build_report(runs, counts(), awaits_shards=_is_in_use(backend), exact=exact)
+        summaries = list(map(RunSummary.from_json, runs))
+        report = build_report(summaries, counts(), awaits_shards=_is_in_use(backend), exact=exact)
     else:
         report = write_newest(
             backend.replace,
-            runs=lambda: read_runs(backend),
+            runs=lambda: read_summaries(backend),
             counts=counts,
             awaits_shards=_is_in_use(backend),
             exact=exact,

@@ -11,7 +11,8 @@ from pipeline.agents.fingerprints import questions_of
 from pipeline.output import ReadableOutput, read_runs
 from pipeline.output.compaction import last_lines
 from pipeline.output.lines import parse
-from pipeline.report.profile import ProfileReport, report_json
+from pipeline.report import plain
+from pipeline.report.profile import ProfileReport, profile_of
 from pipeline.report.profile_text import field_lines
 from pipeline.values.profiling import ProfileBuilder
 from pipeline.values.value_profile import ValueProfile, merged
@@ -34,11 +35,11 @@ def current_profiles(
 def profile_output(backend: ReadableOutput, *, as_json: bool, show_texts: bool, width: int) -> Iterator[str]:
     """Yield the profile of an output for `results --profile`: a line for each field, or JSON."""
     variants = current_profiles(backend, read_runs(backend), show_texts=show_texts)
-    profile = report_json(ProfileReport(merged(variants.values()), variants))
+    profile = profile_of(ProfileReport(merged(variants.values()), variants))
     if as_json:
-        yield json.dumps(profile, ensure_ascii=False) + "\n"
+        yield json.dumps(plain.to_json(profile), ensure_ascii=False) + "\n"
         return
     yield from (f"{line}\n" for line in field_lines(profile, width=width))
-    for name, row in profile["variants"].items() if len(variants) > 1 else ():
+    for name, row in profile.variants.items() if len(variants) > 1 else ():
         yield "\n"
         yield from (f"{line}\n" for line in field_lines(row, width=width, variant=name))

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from pipeline.report.remaining import RemainingFailures
-from pipeline.report.text import lost_shards
+from pipeline.report.contents import Report
+from pipeline.report.run_summary import RunSummary
 
 
-def summary_fields(run: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
+def summary_fields(run: RunSummary, report: Report) -> dict[str, Any]:
     """Return the numbers of a run, which may be one shard, and of the set of shards in its report."""
-    total = run["stats"]["total"]
-    remaining = RemainingFailures.from_json(run["remaining"])
+    total = run.stats.total
+    remaining = run.remaining
     fields = {
-        "exit_code": run["exit_code"],
-        "verdict": run["verdict"],
-        **run["counts"],
-        "elapsed_s": round(run["stats"]["elapsed_s"], 1),
-        "requests": total["attempts"],
-        "prompt_tokens": total["prompt_tokens"],
-        "completion_tokens": total["completion_tokens"],
+        "exit_code": run.exit_code,
+        "verdict": run.verdict,
+        **dict(run.counts.items()),
+        "elapsed_s": round(run.stats.elapsed_s, 1),
+        "requests": total.attempts,
+        "prompt_tokens": total.prompt_tokens,
+        "completion_tokens": total.completion_tokens,
         "remaining_failures": remaining.failed,
         "accepted_failures": remaining.accepted,
-        "reasons": {name: row["count"] for name, row in run["stats"]["reasons"].items()},
-        "warnings": [*report["mixed_questions"], *report["compared"]["warnings"]],
-        "report": run["files"].get("report.html", ""),
+        "reasons": {name: row.count for name, row in run.stats.reasons.items()},
+        "warnings": [*report.mixed_questions, *report.compared.warnings],
+        "report": run.files.get("report.html", ""),
     }
-    return {**fields, **_shards(report)} if report["shards"] else fields
+    return {**fields, **_shards(report)} if report.shards else fields
 
 
-def _shards(report: Mapping[str, Any]) -> dict[str, Any]:
+def _shards(report: Report) -> dict[str, Any]:
     return {
-        "all_shards": report["verdict"],
-        "missing_shards": lost_shards(report),
+        "all_shards": report.verdict,
+        "missing_shards": list(report.lost_shards),
     }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-COUNTS = ("found", "done", "failed", "skipped", "ignored", "left")
+from pipeline.report.run_summary import Counts
+
 _HEADLINES: Mapping[int, str] = {
     1: "TOO MANY FAILURES",
     2: "CONFIGURATION ERROR",
@@ -15,15 +16,15 @@ _HEADLINES: Mapping[int, str] = {
 }
 
 
-def reconciles(counts: Mapping[str, int]) -> bool:
+def reconciles(counts: Counts) -> bool:
     """Return True when found = done + failed + skipped + ignored + left."""
-    return counts["found"] == sum(counts[name] for name in COUNTS[1:])
+    return counts.found == counts.tried + counts.skipped + counts.ignored + counts.left
 
 
-def headline(counts: Mapping[str, int], exit_code: int, *, remaining: int = 0) -> str:
+def headline(counts: Counts, exit_code: int, *, remaining: int = 0) -> str:
     """Return the verdict in capital letters; `remaining`: failures that remain, of earlier runs too."""
     if exit_code:
         return _HEADLINES.get(exit_code, "STOPPED")
-    if counts["left"]:
+    if counts.left:
         return "STOPPED AS REQUESTED"
-    return "FINISHED WITH FAILURES" if counts["failed"] or remaining else "FINISHED"
+    return "FINISHED WITH FAILURES" if counts.failed or remaining else "FINISHED"

@@ -5,97 +5,102 @@ It must not compute what the report does not hold, except rates and shares.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from pipeline.logs import visible
+from pipeline.report.contents import QuestionRow, Report
+from pipeline.report.numbers import Latency, ProviderNumbers, RunNumbers, Tally
 from pipeline.report.questions import SHOWN_CHARS
+from pipeline.report.run_summary import Concurrency, Overhead
 from pipeline.terminal import grouped, labelled, plural
 
 
-def numbers_lines(report: Mapping[str, Any], *, width: int) -> list[str]:
+def numbers_lines(report: Report, *, width: int) -> list[str]:
     """Return the numbers of the run, a label and a text per line; no lines when no document was processed."""
-    run = report["run"]
-    stats = run["stats"]
-    total = stats["total"]
-    if not total["done"] and not total["failed"]:
+    run = report.run
+    stats = run.stats
+    total = stats.total
+    if not total.done and not total.failed:
         return []
     rate = documents_per_second(stats)
     cached = cached_share(stats)
     rows = {
         "speed": f"{rate:.2f} documents per second" if rate else "",
-        "latency": _latency(total["latency"]) if total["latency"]["p50_s"] is not None else "",
+        "latency": _latency(total.latency),
         "tokens": _tokens(total),
         "prompt cache": "" if cached is None else f"{cached:.0%} of the prompt tokens",
         "requests": _requests(total),
         "not sent": copied_text(stats),
-        "overhead": _overhead(run.get("overhead")),
-        "in flight": _limit(run.get("concurrency")),
-        "answered by": _shares(stats["providers"], models=True),
-        "variants": _shares(stats["variants"], models=False),
-        "questions": _questions(report["questions"]),
-        "ignored": ", ".join(f"{grouped(count)} {visible(kind)}" for kind, count in run["ignored"].items()),
+        "overhead": _overhead(run.overhead),
+        "concurrency": _limit(run.concurrency),
+        "answered by": "; ".join(_provider_text(*item) for item in sorted(stats.providers.items())),
+        "variants": "; ".join(_share(name, row) for name, row in sorted(stats.variants.items())),
+        "questions": _questions(report.questions),
+        "ignored": ", ".join(f"{grouped(count)} {visible(kind)}" for kind, count in run.ignored.items()),
     }
     lines = [line for label, text in rows.items() for line in labelled(label, text, indent=2, width=width)]
     return ["Numbers", *lines]
 
 
-def _latency(latency: Mapping[str, Any]) -> str:
-    median = duration_text(latency["p50_s"])
-    p95 = duration_text(latency["p95_s"])
-    return f"median {median}, 95 % within {p95}, longest {duration_text(latency['max_s'])}"
+def _latency(latency: Latency) -> str:
+    if latency.p50_s is None or latency.p95_s is None:
+        return ""
+    median = duration_text(latency.p50_s)
+    p95 = duration_text(latency.p95_s)
+    return f"median {median}, 95 % within {p95}, longest {duration_text(latency.max_s)}"
 
 
-def _tokens(total: Mapping[str, Any]) -> str:
-    unknown = f" (not reported for {plural(total['tokens_unknown'], 'document')})" if total["tokens_unknown"] else ""
-    return f"{grouped(total['prompt_tokens'])} in, {grouped(total['completion_tokens'])} out{unknown}"
+def _tokens(total: Tally) -> str:
+    unknown = f" (not reported for {plural(total.tokens_unknown, 'document')})" if total.tokens_unknown else ""
+    return f"{grouped(total.prompt_tokens)} in, {grouped(total.completion_tokens)} out{unknown}"
 
 
-def _questions(rows: Sequence[Mapping[str, Any]]) -> str:
+def _questions(rows: Sequence[QuestionRow]) -> str:
     """Return the documents done per question in this run, with the variant where there are several."""
-    asked = [row for row in rows if row["done"]]
-    several = len({row["variant"] for row in asked}) > 1
+    asked = [row for row in rows if row.done]
+    several = len({row.variant for row in asked}) > 1
     return "; ".join(
-        f"{row['variant'] + ' ' if several else ''}{row['fingerprint'][:SHOWN_CHARS]} {grouped(row['done'])} done"
+        f"{row.variant + ' ' if several else ''}{row.fingerprint[:SHOWN_CHARS]} {grouped(row.done)} done"
         for row in asked
     )
 
 
-def cached_share(stats: Mapping[str, Any]) -> float | None:
+def cached_share(stats: RunNumbers) -> float | None:
     """Return the share of the prompt tokens found in servers' caches; None when no server reports it."""
-    cache = stats.get("prompt_cache")
-    return cache["cached_tokens"] / cache["prompt_tokens"] if cache and cache["prompt_tokens"] else None
+    cache = stats.prompt_cache
+    return cache.cached_tokens / cache.prompt_tokens if cache.prompt_tokens else None
 
 
-def _overhead(spent: Mapping[str, int] | None) -> str:
+def _overhead(spent: Overhead | None) -> str:
     """Return the cost of preflights, liveness requests and proofs; "" where a run does not report it."""
-    if not spent or not spent["requests"]:
+    if not spent or not spent.requests:
         return ""
-    return f"{plural(spent['requests'], 'request')} for no document (preflight, proofs)"
+    return f"{plural(spent.requests, 'request')} for no document (preflight, proofs)"
 
 
-def _limit(concurrency: Mapping[str, Any] | None) -> str:
+def _limit(concurrency: Concurrency | None) -> str:
     """Return the concurrency limit at the end of the run and its reason; "" when the user has set it."""
-    if not concurrency or concurrency["reason"] == "set":
+    if not concurrency or concurrency.reason == "set":
         return ""
-    return f"up to {concurrency['limit']}: {concurrency['reason']}"
+    return f"{concurrency.limit} requests at a time: {concurrency.reason}"
 
 
-def _requests(total: Mapping[str, Any]) -> str:
-    parts = [f"{grouped(total['attempts'])} sent"]
-    parts += [f"{grouped(total['reasks'])} to correct an invalid answer"] if total["reasks"] else []
-    parts += [f"{plural(total['repaired'], 'answer')} repaired (not clean JSON)"] if total["repaired"] else []
+def _requests(total: Tally) -> str:
+    parts = [f"{grouped(total.attempts)} sent"]
+    parts += [f"{grouped(total.reasks)} to correct an invalid answer"] if total.reasks else []
+    parts += [f"{plural(total.repaired, 'answer')} repaired (not clean JSON)"] if total.repaired else []
     return ", ".join(parts)
 
 
-def _shares(table: Mapping[str, Mapping[str, Any]], *, models: bool) -> str:
-    parts = []
-    for name, row in sorted(table.items()):
-        named = f" ({', '.join(map(visible, row['models']))})" if models and row["models"] else ""
-        failed = f" and {grouped(row['failed'])} failed" if row["failed"] else ""
-        errors = f", {plural(sum(row['errors'].values()), 'error')}" if models and row["errors"] else ""
-        parts.append(f"{visible(name)}{named} {grouped(row['done'])} done{failed}{errors}")
-    return "; ".join(parts)
+def _provider_text(name: str, row: ProviderNumbers) -> str:
+    models = f" ({', '.join(map(visible, row.models))})" if row.models else ""
+    errors = f", {plural(sum(row.errors.values()), 'error')}" if row.errors else ""
+    return f"{_share(name, row, models=models)}{errors}"
+
+
+def _share(name: str, row: Tally, *, models: str = "") -> str:
+    failed = f" and {grouped(row.failed)} failed" if row.failed else ""
+    return f"{visible(name)}{models} {grouped(row.done)} done{failed}"
 
 
 def duration_text(seconds: float) -> str:
@@ -106,21 +111,20 @@ def duration_text(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def copied(stats: Mapping[str, Any]) -> tuple[int, int]:
+def copied(stats: RunNumbers) -> tuple[int, int]:
     """Return how many documents got the record of an identical one: of this run, and of an earlier one."""
-    notes = stats.get("notes", {})
-    return notes.get("shared", 0), notes.get("reused", 0)
+    return stats.notes.get("shared", 0), stats.notes.get("reused", 0)
 
 
-def copied_text(stats: Mapping[str, Any]) -> str:
+def copied_text(stats: RunNumbers) -> str:
     """Return how many documents were not sent, and why; empty without any."""
     shared, reused = copied(stats)
     parts = [f"{plural(shared, 'document')} identical to another one of this run"] if shared else []
     return ", ".join([*parts, *([f"{plural(reused, 'document')} done before under another id"] if reused else [])])
 
 
-def documents_per_second(stats: Mapping[str, Any]) -> float | None:
+def documents_per_second(stats: RunNumbers) -> float | None:
     """Return the documents done or failed per second of the run, without copies; None without any."""
-    processed = stats["outcomes"]["done"] + stats["outcomes"]["failed"] - sum(copied(stats))
-    elapsed_s = stats["elapsed_s"]
+    processed = stats.outcomes.done + stats.outcomes.failed - sum(copied(stats))
+    elapsed_s = stats.elapsed_s
     return processed / elapsed_s if processed and elapsed_s > 0 else None

@@ -6,28 +6,30 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pipeline.logs import visible
+from pipeline.report.contents import Report
+from pipeline.report.profiled import MovedShare, Movement, Profile, ProfiledField, ProfiledVariant, Span, ValueShare
 from pipeline.terminal import YELLOW, cut, grouped, labelled, plural, tinted
 
 SHOWN_VALUES = 3
 _LABEL_COLUMNS = 16
 
 
-def profile_lines(report: Mapping[str, Any], *, colour: bool, width: int) -> list[str]:
+def profile_lines(report: Report, *, colour: bool, width: int) -> list[str]:
     """Return a heading and three lines; none for an output without a profile."""
-    profile = report.get("profile")
-    if not profile or not profile["documents"]:
+    profile = report.profile
+    if not profile.documents:
         return []
-    fields = profile["fields"]
+    fields = profile.fields
     rows = {
         "filled": _joined(_filled(fields), width),
         "values": _joined(_values(fields), width),
-        "moved": _moved(profile["against"], width),
+        "moved": _moved(profile.against, width),
     }
     lines = [line for label, text in rows.items() for line in labelled(label, text, indent=2, width=width)]
-    if profile["against"] and profile["against"]["moved"]:
+    if profile.against and profile.against.moved:
         lines[-1] = tinted(lines[-1], YELLOW, colour=colour)
-    twice = "" if profile["exact"] else ", documents done again counted twice"
-    return [f"Values of {plural(profile['documents'], 'result')}{twice}", *lines]
+    twice = "" if profile.exact else ", documents done again counted twice"
+    return [f"Values of {plural(profile.documents, 'result')}{twice}", *lines]
 
 
 def _joined(parts: Iterable[str], width: int) -> str:
@@ -46,73 +48,72 @@ def _fitting(parts: Iterable[str], room: int) -> str:
     return shown
 
 
-def _filled(fields: Mapping[str, Any]) -> Iterator[str]:
+def _filled(fields: Mapping[str, ProfiledField]) -> Iterator[str]:
     """Yield the shares of filled fields, the least first."""
-    ordered = sorted(fields.items(), key=lambda item: item[1]["filled"])
-    if all(row["filled"] == 1 for _, row in ordered):
+    ordered = sorted(fields.items(), key=lambda item: item[1].filled)
+    if all(row.filled == 1 for _, row in ordered):
         yield f"all of {plural(len(ordered), 'field')} in each result"
         return
     for name, row in ordered:
-        yield f"{visible(name)} {share_text(row['filled'])}"
+        yield f"{visible(name)} {share_text(row.filled)}"
 
 
-def _values(fields: Mapping[str, Any]) -> Iterator[str]:
+def _values(fields: Mapping[str, ProfiledField]) -> Iterator[str]:
     """Yield the fields of numbers and dates, then those of few values, the least varied first; hidden texts last."""
-    ranges = [(name, row[kind]) for kind in ("dates", "numbers") for name, row in fields.items() if kind in row]
+    ranges = [(name, row.dates) for name, row in fields.items() if row.dates is not None]
+    ranges += [(name, row.numbers) for name, row in fields.items() if row.numbers is not None]
     for name, part in ranges:
         yield f"{visible(name)} {range_text(part)}"
     done = {name for name, _ in ranges}
-    frequent = [(name, row) for name, row in fields.items() if name not in done and row["values"]]
-    frequent.sort(key=lambda item: (item[1]["values"][0]["value"] is None, -item[1]["values"][0]["share"]))
+    frequent = [(name, row) for name, row in fields.items() if name not in done and row.values]
+    frequent.sort(key=lambda item: (item[1].values[0].value is None, -item[1].values[0].share))
     for name, row in frequent:
-        most = ", ".join(f"{value_text(each)} {share_text(each['share'])}" for each in row["values"][:SHOWN_VALUES])
+        most = ", ".join(f"{value_text(each)} {share_text(each.share)}" for each in row.values[:SHOWN_VALUES])
         yield f"{visible(name)} {most}"
 
 
-def field_lines(profile: Mapping[str, Any], *, width: int, variant: str = "") -> Iterator[str]:
+def field_lines(profile: Profile | ProfiledVariant, *, width: int, variant: str = "") -> Iterator[str]:
     """Yield a heading and a line for each field: filled, distinct values, the most frequent, ranges."""
     of_variant = f" of variant {visible(variant)}" if variant else ""
-    yield f"{plural(profile['documents'], 'result')}{of_variant}"
-    names = [visible(name) for name in profile["fields"]]
+    yield f"{plural(profile.documents, 'result')}{of_variant}"
+    names = [visible(name) for name in profile.fields]
     column = min(max(map(len, names), default=0), 30)
-    for name, row in zip(names, profile["fields"].values(), strict=True):
-        parts = [f"{grouped(row['distinct'])} distinct"] if row["distinct"] else []
-        parts += [", ".join(f"{value_text(each)} {share_text(each['share'])}" for each in row["values"][:SHOWN_VALUES])]
-        parts += [range_text(row[kind]) for kind in ("numbers", "dates") if kind in row]
-        parts += [_sized(row[kind], unit) for kind, unit in _UNITS.items() if kind in row]
-        head = f"  {cut(name, column):<{column}}  filled {share_text(row['filled']):>5}  "
+    for name, row in zip(names, profile.fields.values(), strict=True):
+        parts = [f"{grouped(row.distinct)} distinct"] if row.distinct else []
+        parts += [", ".join(f"{value_text(each)} {share_text(each.share)}" for each in row.values[:SHOWN_VALUES])]
+        parts += [range_text(part) for part in (row.numbers, row.dates) if part is not None]
+        sizes = ((row.lengths, "characters"), (row.items, "items"))
+        parts += [_sized(part, unit) for part, unit in sizes if part is not None]
+        head = f"  {cut(name, column):<{column}}  filled {share_text(row.filled):>5}  "
         yield (head + _fitting(filter(None, parts), max(width - len(head) - 3, 0))).rstrip()
 
 
-_UNITS = {"lengths": "characters", "items": "items"}
-
-
-def _sized(part: Mapping[str, Any], unit: str) -> str:
+def _sized(part: Span, unit: str) -> str:
     """Return `3 to 90, median 12 characters`."""
-    one = part["least"] == part["greatest"] == 1
+    one = part.least == part.greatest == 1
     return f"{range_text(part)} {unit.removesuffix('s') if one else unit}"
 
 
-def _moved(against: Mapping[str, Any] | None, width: int) -> str:
-    if against is None or not against["compared"]:
+def _moved(against: Movement | None, width: int) -> str:
+    if against is None or not against.compared:
         return "no earlier run with enough results to compare with"
-    runs = ", ".join(map(str, sorted(set(against["runs"]))[:3]))
-    beside = f"run {runs} ({plural(against['documents_before'], 'result')})"
-    if not against["moved"]:
-        return f"nothing against {beside}, of {plural(against['compared'], 'share')} compared"
-    text = _joined(map(move_text, against["moved"]), width - len(beside) - 10)
+    runs = ", ".join(map(str, sorted(set(against.runs))[:3]))
+    beside = f"run {runs} ({plural(against.documents_before, 'result')})"
+    if not against.moved:
+        return f"nothing against {beside}, of {plural(against.compared, 'share')} compared"
+    text = _joined(map(move_text, against.moved), width - len(beside) - 10)
     return f"{text} against {beside}"
 
 
-def move_text(move: Mapping[str, Any]) -> str:
+def move_text(move: MovedShare) -> str:
     """Return `currency "USD" 31 % → 65 %`."""
-    what = "filled" if move["what"] == "filled" else value_text(move)
-    return f"{visible(move['field'])} {what} {share_text(move['share_before'])} → {share_text(move['share'])}"
+    what = "filled" if move.what == "filled" else value_text(move)
+    return f"{visible(move.field)} {what} {share_text(move.share_before)} → {share_text(move.share)}"
 
 
-def value_text(row: Mapping[str, Any]) -> str:
+def value_text(row: ValueShare | MovedShare) -> str:
     """Return a value as text; one that may not be shown as `(text)`."""
-    value = row["value"]
+    value = row.value
     if value is None:
         return "(text)"
     if isinstance(value, bool):
@@ -120,9 +121,9 @@ def value_text(row: Mapping[str, Any]) -> str:
     return visible(value) if isinstance(value, str) else number_text(value)
 
 
-def range_text(part: Mapping[str, Any]) -> str:
+def range_text(part: Span) -> str:
     """Return `3 to 9,100, median 12`."""
-    least, median, greatest = (number_text(part[name]) for name in ("least", "median", "greatest"))
+    least, median, greatest = (number_text(value) for value in (part.least, part.median, part.greatest))
     return least if least == greatest else f"{least} to {greatest}, median {median}"
 
 

@@ -7,46 +7,43 @@ settings changed during the work, so that the results are not comparable.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+
+from pipeline.report.contents import QuestionRow
+from pipeline.report.run_summary import OutputCounts, RunSummary
 
 SHOWN_CHARS = 12
 """Characters of a fingerprint that are displayed."""
 
 
-def question_rows(run: Mapping[str, Any], output: Mapping[str, Any]) -> list[dict[str, Any]]:
+def question_rows(run: RunSummary, output: OutputCounts | None) -> tuple[QuestionRow, ...]:
     """Return a row per question: variant, fingerprint, and documents done in this run and in all runs."""
-    now = _counts(run["stats"])
-    whole = _counts(output)
+    now = _by_question(run.stats.questions)
+    whole = _by_question(output.questions if output is not None else None)
     keys = sorted({**now, **whole}, key=lambda key: (key[0], -whole.get(key, 0), -now.get(key, 0), key[1]))
-    names = ("variant", "fingerprint")
-    return [
-        {**dict(zip(names, key, strict=True)), "done": now.get(key, 0), "done_in_output": whole.get(key)}
-        for key in keys
-    ]
+    return tuple(QuestionRow(*key, now.get(key, 0), whole.get(key)) for key in keys)
 
 
-def _counts(table: Mapping[str, Any]) -> dict[tuple[str, str], int]:
-    questions: Mapping[str, Mapping[str, int]] = table.get("questions", {})
-    return {(variant, name): count for variant, row in questions.items() for name, count in row.items()}
+def _by_question(questions: Mapping[str, Mapping[str, int]] | None) -> dict[tuple[str, str], int]:
+    return {(variant, name): count for variant, row in (questions or {}).items() for name, count in row.items()}
 
 
-def mixed_variants(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def mixed_variants(runs: Sequence[RunSummary]) -> list[str]:
     """Return a warning for each variant with several questions in these runs (one, or the newest of all shards).
 
     Changes that a run with `runner.refresh: all` made itself are intended and cause no warning.
     """
-    variants = sorted({variant for run in runs for variant in run["stats"].get("questions", {})})
+    variants = sorted({variant for run in runs for variant in run.stats.questions})
     return [warning for variant in variants if (warning := _mixed(variant, runs))]
 
 
-def _mixed(variant: str, runs: Sequence[Mapping[str, Any]]) -> str:
+def _mixed(variant: str, runs: Sequence[RunSummary]) -> str:
     counts: dict[str, int] = {}
     intended: list[set[str]] = []
     for run in runs:
-        asked = run["stats"].get("questions", {}).get(variant, {})
+        asked = run.stats.questions.get(variant, {})
         for name, count in asked.items():
             counts[name] = counts.get(name, 0) + count
-        if run["config"].get("runner", {}).get("refresh") == "all":
+        if run.config.get("runner", {}).get("refresh") == "all":
             intended.append(set(asked))
     if len(_joined([{name} for name in counts], intended)) < 2:
         return ""

@@ -8,32 +8,35 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from pipeline.config.texts import shorten
 from pipeline.errors import REASKED
 from pipeline.output.copies import COPY_NOTES
 from pipeline.records import ExtractionAttempt, Failure, Result, Unchanged, Usage
-from pipeline.report import timeline
+from pipeline.report import plain, timeline
+from pipeline.report.merging import EXAMPLES, LATENCY_MIN_S, LATENCY_STEP, TOP, derived, sum_at, sum_of
+from pipeline.report.numbers import Example, RunNumbers, Step
 
-EXAMPLES = 3
-TOP = 5
 _KEPT_NAMES = 60
+STEPS = 6
+"""Requests of an example that are kept, the last ones."""
 _OTHERS = "(others)"
-_LATENCY_STEP = math.log(1.05)  # a percentile is at most 5 % too high
-_LATENCY_MIN_S = 0.001
 _LATENCY_MAX_S = 1e6
 
 Numbers = dict[str, Any]
+"""Counts that are added to in place, with the keys of `RunNumbers`; they leave this module as frozen values only."""
 
 
 class RunStats:
-    """Counts of one run; `add` each outcome once, `snapshot` is JSON-ready and can be merged with others."""
+    """Counts of one run; `add` each outcome once, and `merge` the snapshots of several runs."""
 
     def __init__(self, schema: Mapping[str, Any] | None, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._started = clock()
         self._data = _empty(schema)
+        self._spans = timeline.Spans()
 
     def add(self, outcome: Result | Failure | Unchanged) -> None:
         """Count one outcome."""
@@ -44,7 +47,7 @@ class RunStats:
         variant = _named(self._data["variants"], outcome.variant, self._new_variant)
         tally_in(variant, outcome)
         _count_notes(self._data["notes"], outcome.notes)
-        timeline.count(self._data["timeline"], elapsed_s, outcome=outcome)
+        self._spans.count(elapsed_s, outcome=outcome)
         if isinstance(outcome, Result):
             self._done(outcome)
             _count_fields(variant["fields"], outcome.output)
@@ -72,15 +75,15 @@ class RunStats:
         if error is not None and error not in REASKED:
             _bump(provider["errors"], error.partition(":")[0])
 
-    def snapshot(self) -> Numbers:
+    def snapshot(self) -> RunNumbers:
         """Return the numbers so far, with percentiles, shares and means."""
         data = deepcopy({**self._data, "elapsed_s": round(self._clock() - self._started, 3)})
         for variant in data["variants"].values():
             for counts in variant["fields"].values():
                 counts["documents"] = variant["done"]
-            data["total"] = {name: _sum_at(data["total"], variant, name) for name in data["total"]}
-            data["fields"] = _sum(data["fields"], variant["fields"])
-        return derive(data)
+            data["total"] = {name: sum_at(data["total"], variant, name) for name in data["total"]}
+            data["fields"] = sum_of(data["fields"], variant["fields"])
+        return derived(replace(plain.from_json(RunNumbers, data), timeline=self._spans.snapshot()))
 
     def _new_variant(self) -> Numbers:
         return {**_new_tally(), "reasons": {}, "fields": _new_fields(self._data["fields"])}
@@ -103,7 +106,7 @@ class RunStats:
         reason = _named(data["reasons"], failure.reason, lambda: {"count": 0, "examples": []})
         reason["count"] += 1
         if len(reason["examples"]) < EXAMPLES:
-            reason["examples"].append({"id": failure.id, "message": shorten(failure.message, 300)})
+            reason["examples"].append(plain.to_json(_example(failure)))
 
 
 def _empty(schema: Mapping[str, Any] | None) -> Numbers:
@@ -121,8 +124,16 @@ def _empty(schema: Mapping[str, Any] | None) -> Numbers:
         "fields": _new_fields(properties),
         "slowest": [],
         "largest": [],
-        "timeline": timeline.empty(),
     }
+
+
+def _example(failure: Failure) -> Example:
+    steps = (
+        Step(step.provider, step.endpoint, step.error and shorten(step.error, 200), round(step.latency_s, 3))
+        for step in failure.history[-STEPS:]
+    )
+    message = shorten(failure.message, 300)
+    return Example(failure.id, message, failure.stage, failure.attempts, failure.runs, tuple(steps))
 
 
 def _new_fields(names: Iterable[str]) -> Numbers:
@@ -171,20 +182,8 @@ def _count_tokens(tally: Numbers, usage: Usage) -> None:
 
 
 def _bucket_of(latency_s: float) -> int:
-    bounded = min(max(latency_s, _LATENCY_MIN_S), _LATENCY_MAX_S)
-    return math.ceil(math.log(bounded / _LATENCY_MIN_S) / _LATENCY_STEP)
-
-
-def quantile_s(latency: Numbers, share: float) -> float | None:
-    """Return the latency that this share of the documents did not exceed, at most 5 % too high; None without any."""
-    buckets = sorted((int(index), count) for index, count in latency["buckets"].items())
-    rank = share * sum(count for _, count in buckets)
-    seen = 0
-    for index, count in buckets:
-        seen += count
-        if seen >= rank:
-            return float(min(_LATENCY_MIN_S * math.exp(index * _LATENCY_STEP), latency["max_s"]))
-    return None
+    bounded = min(max(latency_s, LATENCY_MIN_S), _LATENCY_MAX_S)
+    return math.ceil(math.log(bounded / LATENCY_MIN_S) / LATENCY_STEP)
 
 
 def _count_notes(notes: Numbers, names: Sequence[str]) -> None:
@@ -231,45 +230,3 @@ def _keep_top(rows: list[Numbers], document_id: str, by: str, value: float) -> N
     rows.append({"id": document_id, by: value})
     rows.sort(key=lambda kept: (-kept[by], kept["id"]))
     del rows[TOP:]
-
-
-def derive(data: Numbers) -> Numbers:
-    """Return the numbers with the figures derived from them: percentiles, empty shares, mean items."""
-    for tally in (data["total"], *data["variants"].values(), *data["providers"].values()):
-        tally["latency"]["p50_s"] = quantile_s(tally["latency"], 0.5)
-        tally["latency"]["p95_s"] = quantile_s(tally["latency"], 0.95)
-    tables = (data["fields"], *(variant["fields"] for variant in data["variants"].values()))
-    for counts in (counts for fields in tables for counts in fields.values()):
-        counts["empty_share"] = round(counts["empty"] / counts["documents"], 4) if counts["documents"] else None
-        counts["mean_items"] = round(counts["items"] / counts["lists"], 4) if counts["lists"] else None
-    return data
-
-
-def merge(snapshots: Sequence[Numbers]) -> Numbers:
-    """Return the numbers of several runs (the shards of an output) as one; times count from each start."""
-    merged = _empty(None)
-    for snapshot in snapshots:
-        merged = _sum(merged, snapshot)
-    return derive(merged)
-
-
-def _sum(left: Any, right: Any, key: str = "") -> Any:
-    """Return a new merged value: counts are added, `max_s` and `elapsed_s` keep the larger, lists their top entries."""
-    if key == "timeline":
-        return timeline.merged(left, right)
-    if isinstance(left, dict):
-        names = [*left, *(name for name in right if name not in left)]
-        return {name: _sum_at(left, right, name) for name in names}
-    if isinstance(left, list):
-        by = {"slowest": "latency_s", "largest": "chars"}.get(key)
-        both = left + right
-        return sorted(both, key=lambda row: (-row[by], row["id"]))[:TOP] if by else both[:EXAMPLES]
-    if key in ("max_s", "elapsed_s"):
-        return max(left, right)
-    return (left or 0) + (right or 0)
-
-
-def _sum_at(left: Numbers, right: Numbers, name: str) -> Any:
-    if name in left and name in right:
-        return _sum(left[name], right[name], name)
-    return deepcopy(left[name] if name in left else right[name])

@@ -1,18 +1,50 @@
-"""The tables of the report page: variants, providers, fields, shards, extremes.
+"""The tables of the report page as values: their heads and their rows.
 
-They must show the numbers of the report and compute no others.
+They must show the numbers of the report and compute no others, and must not write markup.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.markup import Row, table
+from pipeline.report.contents import Comparison, QuestionRow, Report
+from pipeline.report.grades import GradedOutput
+from pipeline.report.note_hints import hint_of
+from pipeline.report.numbers import FieldCounts, ProviderNumbers, RunNumbers, VariantNumbers
 from pipeline.report.numbers_text import duration_text
+from pipeline.report.profile_text import move_text, range_text, share_text, value_text
+from pipeline.report.profiled import Movement, Profile, ProfiledField
 from pipeline.report.questions import SHOWN_CHARS
-from pipeline.report.remaining import RemainingFailures
-from pipeline.report.text import counts_text, rerun_command
+from pipeline.report.run_summary import OutputCounts, RunSummary
+from pipeline.report.text import counts_text, rerun_command, shown_files
+from pipeline.terminal import plural
+
+Row = Sequence[Any]
+_NUMBER = re.compile(r"[<>~+−-]?[0-9][0-9,.]*( ?%| s)?|–")
+_SHOWN_VALUES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows whose first cell is their name; `sentence`: what is to be known first."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Row]
+    sentence: str = ""
+
+    def is_numeric(self, column: int) -> bool:
+        """Return True for a column of numbers, which are aligned at the right."""
+        cells = [row[column] for row in self.rows if row[column] is not None]
+        return column > 0 and bool(cells) and all(_is_number(cell) for cell in cells)
+
+
+def _is_number(cell: Any) -> bool:
+    return isinstance(cell, (int, float)) or (isinstance(cell, str) and _NUMBER.fullmatch(cell) is not None)
+
 
 _COUNTS = {
     "Done": "done",
@@ -23,29 +55,25 @@ _COUNTS = {
     "Tokens in": "prompt_tokens",
     "Tokens out": "completion_tokens",
 }
-
-
-def variants(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return a table with a column per variant; "" for a single variant, which the other sections cover."""
-    if len(rows) < 2:
-        return ""
-    names = sorted(rows)
-    columns = [rows[name] for name in names]
-    reasons = sorted({reason for row in columns for reason in row["reasons"]})
-    fields = list(dict.fromkeys(field for row in columns for field in row["fields"]))
-    lines: list[Row] = [(label, *(row[key] for row in columns)) for label, key in _COUNTS.items()]
-    lines.insert(2, ("Share done", *(percent(row["done"] / ((row["done"] + row["failed"]) or 1)) for row in columns)))
-    lines += [(label, *(seconds(row["latency"][key]) for row in columns)) for label, key in _LATENCY.items()]
-    lines += [(f"failed: {reason}", *(row["reasons"].get(reason, 0) for row in columns)) for reason in reasons]
-    lines += [(f"filled: {field}", *(_filled(row["fields"].get(field)) for row in columns)) for field in fields]
-    return table("Variants side by side", ("", *names), lines)
-
-
 _LATENCY = {"Median latency": "p50_s", "95 % latency": "p95_s"}
 
 
-def _filled(counts: Mapping[str, Any] | None) -> str:
-    share = counts["empty_share"] if counts else None
+def variants(variants: Mapping[str, VariantNumbers]) -> Table:
+    """Return a column per variant; no rows for a single variant, which the other sections cover."""
+    names = sorted(variants)
+    columns = [variants[name] for name in names]
+    reasons = sorted({reason for row in columns for reason in row.reasons})
+    fields = list(dict.fromkeys(field for row in columns for field in row.fields))
+    lines: list[Row] = [(label, *(getattr(row, key) for row in columns)) for label, key in _COUNTS.items()]
+    lines.insert(2, ("Share done", *(percent(row.done / ((row.done + row.failed) or 1)) for row in columns)))
+    lines += [(label, *(seconds(getattr(row.latency, key)) for row in columns)) for label, key in _LATENCY.items()]
+    lines += [(f"failed: {reason}", *(row.reasons.get(reason, 0) for row in columns)) for reason in reasons]
+    lines += [(f"filled: {field}", *(_filled(row.fields.get(field)) for row in columns)) for field in fields]
+    return Table("Variants side by side", ("", *names), lines if len(variants) > 1 else ())
+
+
+def _filled(counts: FieldCounts | None) -> str:
+    share = counts.empty_share if counts else None
     return percent(None if share is None else 1 - share)
 
 
@@ -59,30 +87,22 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.0%}"
 
 
-def providers(providers: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the table of providers: models, results, tokens, latency and errors."""
+def providers(providers: Mapping[str, ProviderNumbers]) -> Table:
+    """Return models, results, tokens, latency and errors of each provider."""
     head = ("Provider", "Models", "Done", "Tokens in", "Tokens out", *_LATENCY, "Errors")
     rows = [
         (
             name,
-            ", ".join(row["models"]) or None,
-            row["done"],
-            row["prompt_tokens"],
-            row["completion_tokens"],
-            *(seconds(row["latency"][key]) for key in _LATENCY.values()),
-            ", ".join(f"{error} {count:,}" for error, count in row["errors"].items()) or None,
+            ", ".join(row.models) or None,
+            row.done,
+            row.prompt_tokens,
+            row.completion_tokens,
+            *(seconds(getattr(row.latency, key)) for key in _LATENCY.values()),
+            ", ".join(f"{error} {count:,}" for error, count in row.errors.items()) or None,
         )
         for name, row in sorted(providers.items())
     ]
-    return table("Providers", head, rows)
-
-
-def fields(compared: Mapping[str, Any]) -> str:
-    """Return how often each field is filled and its mean items, now and in the run before; no empty columns."""
-    rows = compared["fields"].items()
-    columns = [(title, key) for title, key in _FIELD.items() if any(row[key] is not None for _, row in rows)]
-    shown = [(name, *(_field_value(row[key], key) for _, key in columns)) for name, row in rows]
-    return table("Fields of the results", ("Field", *(title for title, _ in columns)), shown if columns else ())
+    return Table("Providers", head, rows)
 
 
 _FIELD = {
@@ -93,37 +113,56 @@ _FIELD = {
 }
 
 
-def _field_value(value: float | None, key: str) -> float | str | None:
-    return percent(value) if key.startswith("filled") else value
+def fields(compared: Comparison) -> Table:
+    """Return how often each field is filled and its mean items, now and in the run before; no empty columns."""
+    rows = compared.fields.items()
+    columns = [(title, key) for title, key in _FIELD.items() if any(getattr(row, key) is not None for _, row in rows)]
+    shown = [(name, *(_field_value(getattr(row, key), key) for _, key in columns)) for name, row in rows]
+    return Table("Fields of the results", ("Field", *(title for title, _ in columns)), shown if columns else ())
 
 
-def shards(report: Mapping[str, Any]) -> str:
-    """Return a table with a row per shard of a merged report."""
+def _field_value(value: float | None, key: str) -> str | None:
+    if key.startswith("filled"):
+        return percent(value)
+    return None if value is None else f"{value:.1f}"
+
+
+def shards(report: Report) -> Table:
+    """Return a row per shard of a merged report."""
     rows = [
-        (
-            shard["shard"],
-            shard["verdict"],
-            shard["exit_code"],
-            counts_text(shard["counts"]),
-            duration_text(shard["elapsed_s"]),
-        )
-        for shard in report["shards"]
+        (shard.shard, shard.verdict, shard.exit_code, counts_text(shard.counts), duration_text(shard.elapsed_s))
+        for shard in report.shards
     ]
-    return table("Shards", ("Shard", "Verdict", "Exit code", "Documents", "Duration"), rows)
+    return Table("Shards", ("Shard", "Verdict", "Exit code", "Documents", "Duration"), rows)
 
 
-def extremes(stats: Mapping[str, Any]) -> str:
-    """Return the tables of the slowest and the largest documents."""
-    slowest = [(document["id"], duration_text(document["latency_s"])) for document in stats["slowest"]]
-    largest = [(document["id"], document["chars"]) for document in stats["largest"]]
-    return table("Slowest documents", ("Document", "Latency"), slowest) + table(
-        "Largest documents", ("Document", "Characters"), largest
-    )
+def slowest(numbers: RunNumbers) -> Table:
+    """Return the slowest documents."""
+    rows = [(document.id, duration_text(document.latency_s)) for document in numbers.slowest]
+    return Table("Slowest documents", ("Document", "Latency"), rows)
 
 
-def remaining(report: Mapping[str, Any]) -> str:
+def largest(numbers: RunNumbers) -> Table:
+    """Return the longest documents."""
+    rows = [(document.id, document.chars) for document in numbers.largest]
+    return Table("Largest documents", ("Document", "Characters"), rows)
+
+
+def notes(numbers: RunNumbers) -> Table:
+    """Return what was done to documents or seen on the way, the most frequent first."""
+    ordered = sorted(numbers.notes.items(), key=lambda item: (-item[1], item[0]))
+    rows = [(name, count, hint_of(name)) for name, count in ordered]
+    return Table("Notes on documents", ("Note", "Documents", "Meaning"), rows)
+
+
+def ignored(run: RunSummary) -> Table:
+    """Return the files that were not read, by kind."""
+    return Table("Ignored files", ("Kind", "Files"), list(run.ignored.items()))
+
+
+def remaining(report: Report) -> Table:
     """Return the remaining failures of the input by reason, with the commands that retry them."""
-    run = report["run"]
+    run = report.run
     head = ("Reason", "Remaining", "Not retried in this run", "Accepted", "Example", "Retry")
     rows = [
         (
@@ -134,25 +173,82 @@ def remaining(report: Mapping[str, Any]) -> str:
             next(iter(count.examples), None),
             rerun_command(run, reason) if count.count else None,
         )
-        for reason, count in RemainingFailures.from_json(run.get("remaining")).reasons.items()
+        for reason, count in run.remaining.reasons.items()
         if count.untried or count.accepted
     ]
-    return table("Remaining failures", head, rows)
+    return Table("Remaining failures", head, rows)
 
 
-def questions(rows: Sequence[Mapping[str, Any]]) -> str:
+def questions(rows: Sequence[QuestionRow]) -> Table:
     """Return how many documents are done per question."""
-    shown = [(row["fingerprint"][:SHOWN_CHARS], row["variant"], row["done"], row["done_in_output"]) for row in rows]
-    return table("Results by question", ("Fingerprint", "Variant", "Done in this run", "Done in all runs"), shown)
+    shown = [(row.fingerprint[:SHOWN_CHARS], row.variant, row.done, row.done_in_output) for row in rows]
+    return Table("Results by question", ("Fingerprint", "Variant", "Done in this run", "Done in all runs"), shown)
 
 
-def whole_output(output: Mapping[str, Any]) -> str:
-    """Return the state of all documents of the output, over all runs."""
-    rows: list[Row] = [(name, output[name]) for name in ("done", "failed") if name in output]
-    rows += [("of the failed: accepted", output["accepted"])] if output.get("accepted") else []
-    rows += [("failed now, with an older result", output["stale"])] if output.get("stale") else []
-    rows += [(f"failed: {reason}", number) for reason, number in output.get("reasons", {}).items()]
-    variants = output.get("variants", {})
-    for name, row in sorted(variants.items()) if len(variants) > 1 else ():
-        rows += [(f"variant {name}: {state}", number) for state, number in row.items()]
-    return table("Whole output, over all runs", ("", "Documents"), rows)
+def whole_output(output: OutputCounts | None) -> Table:
+    """Return the state of all documents of the output, over all runs; no rows when it is not known."""
+    head = ("State", "Documents")
+    if output is None:
+        return Table("Whole output, over all runs", head, ())
+    rows: list[Row] = [("done", output.done), ("failed", output.failed)]
+    rows += [("of the failed: accepted", output.accepted)] if output.accepted else []
+    rows += [("failed now, with an older result", output.stale)] if output.stale else []
+    rows += [(f"failed: {reason}", number) for reason, number in output.reasons.items()]
+    for name, row in sorted(output.variants.items()) if len(output.variants) > 1 else ():
+        rows += [(f"variant {name}: done", row.done), (f"variant {name}: failed", row.failed)]
+    return Table("Whole output, over all runs", head, rows)
+
+
+def places(run: RunSummary) -> Table:
+    """Return where the files of the output are."""
+    return Table("Files", ("What", "Where"), list(shown_files(run).items()))
+
+
+def values(profile: Profile) -> Sequence[Table]:
+    """Return the values of the results: all, those that moved, and those of each variant; none without a profile."""
+    if not profile.documents:
+        return ()
+    about = f"Over {plural(profile.documents, 'result')}"
+    if not profile.exact:
+        about += " (documents that were done again count each time; `pipeline report` reads all)"
+    moved = {move.field for move in profile.against.moved} if profile.against else set()
+    tables = [Table("Values of the results", _VALUES, _value_rows(profile.fields, moved), f"{about}.")]
+    tables += [_moves(profile.against)] if profile.against and profile.against.compared else []
+    variants = profile.variants if len(profile.variants) > 1 else {}
+    return tables + [
+        Table(f"Values of variant {name}", _VALUES, _value_rows(row.fields, set())) for name, row in variants.items()
+    ]
+
+
+_VALUES = ("Field", "Filled", "Distinct", "Most frequent", "Numbers or dates", "Lengths", "Items")
+
+
+def _value_rows(fields: Mapping[str, ProfiledField], moved: set[str]) -> list[Row]:
+    return [
+        (
+            f"{name} (moved)" if name in moved else name,
+            share_text(row.filled),
+            row.distinct or None,
+            ", ".join(f"{value_text(each)} {share_text(each.share)}" for each in row.values[:_SHOWN_VALUES]) or None,
+            range_text(spread) if (spread := row.dates or row.numbers) else None,
+            range_text(row.lengths) if row.lengths else None,
+            range_text(row.items) if row.items else None,
+        )
+        for name, row in fields.items()
+    ]
+
+
+def _moves(against: Movement) -> Table:
+    """Return what moved against the run before, by more than chance and by two points at least."""
+    title = f"Values that moved against run {', '.join(map(str, sorted(set(against.runs))[:5]))}"
+    if not against.moved:
+        nothing = f"None of {plural(against.compared, 'share')} moved by more than chance."
+        return Table(title, (), (), nothing)
+    rows = [(move_text(move), f"{move.share - move.share_before:+.0%}") for move in against.moved]
+    return Table(title, ("Share", "Change"), rows)
+
+
+def worst(output: GradedOutput) -> Table:
+    """Return the documents with the most wrong values."""
+    rows = [(document.id, document.wrong, document.state) for document in output.worst]
+    return Table("Documents with the most wrong values", ("Document", "Wrong values", "State"), rows)

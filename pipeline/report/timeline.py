@@ -5,77 +5,75 @@ It must not grow with the run: when all spans are used, each two are merged into
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from itertools import zip_longest
-from typing import Any
 
 from pipeline.records import Failure, Result
+from pipeline.report.numbers import Timeline
 
 BUCKETS = 120
 _KEPT_REASONS = 60
 _OTHERS = "(others)"
-
-Timeline = dict[str, Any]
-"""`bucket_s`: seconds per span. `rows`: done, failed, prompt tokens, completion tokens, seconds of the done documents.
-`reasons`: failures by reason, a count per span up to the last span with such a failure."""
+_NOTHING = (0, 0, 0, 0, 0.0)
 
 
-def empty() -> Timeline:
-    """Return an empty timeline with spans of one second."""
-    return {"bucket_s": 1.0, "rows": [], "reasons": {}}
+class Spans:
+    """The spans of a run that is at work; they have a length of one second at first."""
 
+    def __init__(self, timeline: Timeline | None = None) -> None:
+        start = timeline or Timeline()
+        self.bucket_s = start.bucket_s
+        self._rows = [list(row) for row in start.rows]
+        self._reasons = {name: list(counts) for name, counts in start.reasons.items()}
 
-def count(timeline: Timeline, elapsed_s: float, *, outcome: Result | Failure) -> None:
-    """Add an outcome at its time since the start; no copy of another document's result, which took no time."""
-    if isinstance(outcome, Result) and not outcome.attempts:
-        return
-    while elapsed_s >= timeline["bucket_s"] * BUCKETS:
-        _coarsen(timeline)
-    index = int(max(elapsed_s, 0.0) / timeline["bucket_s"])
-    rows = timeline["rows"]
-    rows.extend([0, 0, 0, 0, 0.0] for _ in range(index + 1 - len(rows)))
-    row = rows[index]
-    row[isinstance(outcome, Failure)] += 1
-    row[2] += outcome.usage.prompt_tokens or 0
-    row[3] += outcome.usage.completion_tokens or 0
-    row[4] += outcome.latency_s if isinstance(outcome, Result) else 0.0
-    if isinstance(outcome, Failure):
-        reasons = timeline["reasons"]
-        name = outcome.reason if outcome.reason in reasons or len(reasons) < _KEPT_REASONS else _OTHERS
-        counts = reasons.setdefault(name, [])
+    def count(self, elapsed_s: float, *, outcome: Result | Failure) -> None:
+        """Add an outcome at its time since the start; no copy of another document's result, which took no time."""
+        if isinstance(outcome, Result) and not outcome.attempts:
+            return
+        while elapsed_s >= self.bucket_s * BUCKETS:
+            self.coarsen()
+        index = int(max(elapsed_s, 0.0) / self.bucket_s)
+        self._rows.extend(list(_NOTHING) for _ in range(index + 1 - len(self._rows)))
+        row = self._rows[index]
+        row[isinstance(outcome, Failure)] += 1
+        row[2] += outcome.usage.prompt_tokens or 0
+        row[3] += outcome.usage.completion_tokens or 0
+        if isinstance(outcome, Result):
+            row[4] += outcome.latency_s
+            return
+        known = outcome.reason in self._reasons or len(self._reasons) < _KEPT_REASONS
+        counts = self._reasons.setdefault(outcome.reason if known else _OTHERS, [])
         counts.extend([0] * (index + 1 - len(counts)))
         counts[index] += 1
 
+    def coarsen(self) -> None:
+        """Merge each two spans into one of twice the length."""
+        ends = [*self._rows[1::2], []]
+        self._rows = [_added(row, end) for row, end in zip(self._rows[::2], ends, strict=False)]
+        self._reasons = {
+            name: [sum(counts[at : at + 2]) for at in range(0, len(counts), 2)]
+            for name, counts in self._reasons.items()
+        }
+        self.bucket_s *= 2
 
-def merged(left: Mapping[str, Any], right: Mapping[str, Any]) -> Timeline:
-    """Return the merged timeline as a new value; times count from the start of each."""
-    first = _copy(left)
-    second = _copy(right)
-    while first["bucket_s"] != second["bucket_s"]:
-        _coarsen(min(first, second, key=lambda line: float(line["bucket_s"])))
-    rows = [_added(a, b) for a, b in zip_longest(first["rows"], second["rows"], fillvalue=[0, 0, 0, 0, 0.0])]
-    names = [*first["reasons"], *(name for name in second["reasons"] if name not in first["reasons"])]
-    reasons = {name: _added(first["reasons"].get(name, []), second["reasons"].get(name, [])) for name in names}
-    return {"bucket_s": first["bucket_s"], "rows": rows, "reasons": reasons}
-
-
-def _coarsen(timeline: Timeline) -> None:
-    rows = timeline["rows"]
-    timeline["rows"] = [_added(*_pair(rows, at, [])) for at in range(0, len(rows), 2)]
-    timeline["reasons"] = {
-        name: [sum(counts[at : at + 2]) for at in range(0, len(counts), 2)]
-        for name, counts in timeline["reasons"].items()
-    }
-    timeline["bucket_s"] *= 2
+    def snapshot(self) -> Timeline:
+        """Return the spans so far."""
+        reasons = {name: tuple(map(int, counts)) for name, counts in self._reasons.items()}
+        return Timeline(self.bucket_s, tuple(map(tuple, self._rows)), reasons)
 
 
-def _pair(rows: list[Any], at: int, missing: Any) -> tuple[Any, Any]:
-    return rows[at], rows[at + 1] if at + 1 < len(rows) else missing
+def merged(left: Timeline, right: Timeline) -> Timeline:
+    """Return the sum of two timelines; times count from the start of each."""
+    first, second = Spans(left), Spans(right)
+    while first.bucket_s != second.bucket_s:
+        min(first, second, key=lambda spans: spans.bucket_s).coarsen()
+    one = first.snapshot()
+    other = second.snapshot()
+    rows = [tuple(_added(a, b)) for a, b in zip_longest(one.rows, other.rows, fillvalue=_NOTHING)]
+    names = dict.fromkeys([*one.reasons, *other.reasons])
+    reasons = {name: tuple(map(int, _added(one.reasons.get(name, ()), other.reasons.get(name, ())))) for name in names}
+    return Timeline(one.bucket_s, tuple(rows), reasons)
 
 
-def _added(left: list[Any], right: list[Any]) -> list[Any]:
+def _added(left: Sequence[float], right: Sequence[float]) -> list[float]:
     return [a + b for a, b in zip_longest(left, right, fillvalue=0)]
-
-
-def _copy(timeline: Mapping[str, Any]) -> Timeline:
-    return {"bucket_s": timeline["bucket_s"], "rows": list(timeline["rows"]), "reasons": dict(timeline["reasons"])}

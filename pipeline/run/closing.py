@@ -6,7 +6,8 @@ import logging
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pipeline.config import AppConfig
 from pipeline.config.loading import describe
@@ -14,12 +15,14 @@ from pipeline.config.redaction import SECRETS
 from pipeline.documents import ListingCounts
 from pipeline.errors import EXIT_FAILURES, EXIT_INTERNAL, EXIT_OK, OutputError, PipelineError
 from pipeline.output import Output
-from pipeline.output.runs import ASK_AGAIN
 from pipeline.records import utc_now
-from pipeline.report import reconciles, run_summary
+from pipeline.report import RunSummary, headline, reconciles
+from pipeline.report.contents import Report
 from pipeline.report.event import summary_fields
+from pipeline.report.numbers import RunNumbers
 from pipeline.report.profile import drift_of, kept_profiles
 from pipeline.report.remaining import NONE_REMAIN, RemainingFailures
+from pipeline.report.run_summary import Concurrency, Counts, OutputCounts
 from pipeline.report.stats import RunStats
 from pipeline.report.text import summary_text
 from pipeline.run.exit_code import exit_code
@@ -88,20 +91,26 @@ class RunClosing:
         if listed_whole and not self._listing.listed and in_pod(self._environ):
             logger.info(EMPTY_INPUT)
         ignored = sum(self._listing.ignored.values())
-        counts = {**counts, "found": counts["found"] + ignored, "ignored": ignored}
-        if not reconciles(counts):
+        whole = Counts(**{**counts, "found": counts["found"] + ignored, "ignored": ignored})
+        if not reconciles(whole):
             code = EXIT_INTERNAL
-            message = f"the numbers of this run do not add up: {counts}"
+            message = f"the numbers of this run do not add up: {dict(whole.items())}"
             verdict = None
         evaluation = self._graded(code)
         if evaluation is not None and evaluation.exit_code and code == EXIT_OK:
             code, message, verdict = failed_gates(evaluation)
         if code != EXIT_OK and not self._is_read_on_terminal():
             logger.error("%s", message)
-        summary = self._summary(runner, stats, counts=counts, code=code, verdict=verdict, message=message)
-        summary |= {ASK_AGAIN: doubtful, "profile": kept_profiles(profile.profiles())}
-        if evaluation is not None:
-            summary["eval"] = run_content(evaluation)
+        verdict = verdict or headline(whole, code, remaining=self.remaining.failed)
+        summary = replace(
+            self._summary(runner, stats.snapshot(), counts=whole),
+            exit_code=code,
+            verdict=verdict,
+            message=message,
+            ask_again=tuple(doubtful),
+            profile=kept_profiles(profile.profiles()),
+            eval=None if evaluation is None else run_content(evaluation),
+        )
         report = self._write(summary)
         self._show(summary, report)
         return code
@@ -122,75 +131,61 @@ class RunClosing:
         if most is None:
             return ""
         runs = [run for run in self._output.runs() if run["shard"] == self._output.stamp.shard]
-        found, _ = drift_of([{"profile": kept_profiles(profile.profiles())}], [runs])
+        now = RunSummary(profile=kept_profiles(profile.profiles()))
+        found, _ = drift_of([now], [list(map(RunSummary.from_json, runs))])
         moves = [] if found is None else [move for move in found.moves if move.size > most]
         if not moves:
             return ""
         return f"{plural(len(moves), 'share')} of values moved by more than runner.max_drift {most:g}: see the report"
 
-    def _summary(
-        self,
-        runner: Runner,
-        stats: RunStats,
-        *,
-        counts: Mapping[str, int],
-        code: int,
-        verdict: str | None,
-        message: str,
-    ) -> dict[str, Any]:
+    def _summary(self, runner: Runner, numbers: RunNumbers, *, counts: Counts) -> RunSummary:
+        """Return what the run was and counted, without how it ended."""
         stamp = self._output.stamp
         output = self._output
         plan = runner.plan
         limit = runner.job.limit
-        summary = run_summary(
-            stats,
-            counts=counts,
-            remaining=self.remaining or NONE_REMAIN,
-            exit_code=code,
-            started_at=self._started_at,
-            finished_at=utc_now(),
-            run_id=stamp.run_id,
+        return RunSummary(
             run=stamp.run,
+            run_id=stamp.run_id,
             shard=stamp.shard,
             agent=plan.agent.name,
-            config={**describe(self._app), "question": questions(self._app, plan)},
-            verdict=verdict,
-            message=message,
+            started_at=self._started_at,
+            finished_at=utc_now(),
             command=self._options.command,
-            files={name: f"{output.where}/{name}" for name in (*output.names, "report.html")},
+            counts=counts,
             ignored=self._listing.ignored,
+            remaining=self.remaining or NONE_REMAIN,
+            files={name: f"{output.where}/{name}" for name in (*output.names, "report.html")},
+            stats=numbers,
+            config={**describe(self._app), "question": questions(self._app, plan)},
+            listed_whole=runner.listed_whole,
+            agent_file=plan.agent.editable,
+            overhead=overhead(plan.book),
+            prompt_length=tuple(limits(plan.book)),
+            resume=resume_command(self._environ) if in_pod(self._environ) else None,
+            former_fingerprints=output.index.equated(),
+            output=OutputCounts.from_json(output.index.counts()),
+            concurrency=Concurrency(limit.value, limit.reason),
         )
-        summary["agent_file"] = plan.agent.editable
-        summary["overhead"] = overhead(plan.book)
-        summary["prompt_length"] = limits(plan.book)
-        summary["listed_whole"] = runner.listed_whole
-        if in_pod(self._environ):
-            summary["resume"] = resume_command(self._environ)
-        summary["former_fingerprints"] = output.index.equated()
-        summary["output"] = output.index.counts()
-        summary["concurrency"] = {"limit": limit.value, "reason": limit.reason}
-        return summary
 
-    def _write(self, summary: dict[str, Any]) -> dict[str, Any]:
+    def _write(self, summary: RunSummary) -> Report:
         """Write the run's summary and the report; the report is returned also when it could not be written."""
         try:
-            self._output.write_run(summary)
+            self._output.write_run(summary.to_json())
         except PipelineError as error:
-            if summary["exit_code"] == EXIT_OK:
+            if summary.exit_code == EXIT_OK:
                 raise
             logger.error("%s", error)
         return write_report_of(self._output, summary)
 
-    def _show(self, summary: Mapping[str, Any], report: Mapping[str, Any]) -> None:
+    def _show(self, summary: RunSummary, report: Report) -> None:
         """Print the summary, and end the log; without a terminal a JSON log has all of it, so that it stays JSON."""
-        code = summary["exit_code"]
+        code = summary.exit_code
         is_json = self._options.log_format == "json"
         is_quiet = self._options.quiet and code == EXIT_OK
         if not is_quiet and not (is_json and not sys.stdout.isatty()):
             self._print(report)
-        fields = (
-            summary_fields(summary, report) if is_json else {name: summary[name] for name in ("exit_code", "verdict")}
-        )
+        fields = summary_fields(summary, report) if is_json else {"exit_code": code, "verdict": summary.verdict}
         level = logging.WARNING if is_json and self._options.quiet and code != EXIT_OK else logging.INFO
         logger.log(level, "run ends", extra=fields)
 
@@ -198,7 +193,7 @@ class RunClosing:
         """True when log and summary go to terminals: the summary begins with the message, and once is enough."""
         return self._options.log_format == "text" and not self._options.quiet and is_terminal(sys.stdout, sys.stderr)
 
-    def _print(self, report: Mapping[str, Any]) -> None:
+    def _print(self, report: Report) -> None:
         colour = wants_colour(sys.stdout, self._environ)
         text = summary_text(report, colour=colour, width=width_of(sys.stdout, self._environ))
         if self._options.quiet and self._options.log_format == "text":

@@ -16,6 +16,8 @@ from pipeline.documents import break_special_tokens
 from pipeline.errors import DocumentError
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import Document, Entry
+from pipeline.report import plain
+from pipeline.report.numbers import RunNumbers
 from pipeline.report.numbers_text import documents_per_second, duration_text
 from pipeline.run.plan import ExtractionPlan
 from pipeline.shards import hash_fraction
@@ -89,7 +91,7 @@ def time_text(runs: Sequence[Mapping[str, Any]], *, documents: int, per_hour: fl
     None when no run says anything.
     """
     for run in reversed(runs):
-        rate = documents_per_second(run["stats"]) if "stats" in run else None
+        rate = documents_per_second(plain.from_json(RunNumbers, run.get("stats")))
         if rate:
             seconds = documents / rate
             money = f", {seconds / 3600 * per_hour:,.2f} at {per_hour:g} an hour (cost.per_hour)" if per_hour else ""

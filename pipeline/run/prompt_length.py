@@ -13,26 +13,22 @@ from pipeline.llm.prompt_proofs import UNVERIFIED
 from pipeline.llm.replica import Client
 from pipeline.output import Output
 from pipeline.output.runs import ASK_AGAIN
+from pipeline.report.run_summary import Overhead, PromptLength
 from pipeline.terminal import plural
 
 logger = logging.getLogger(__name__)
 
 
-def overhead(book: ProofBook) -> dict[str, int]:
+def overhead(book: ProofBook) -> Overhead:
     """Return the requests that belong to no document, and their prompt tokens, as the report holds them."""
     spent = book.overhead.spent
-    return {"requests": spent.requests, "prompt_tokens": spent.prompt_tokens}
+    return Overhead(spent.requests, spent.prompt_tokens)
 
 
-def limits(book: ProofBook) -> list[dict[str, Any]]:
+def limits(book: ProofBook) -> list[PromptLength]:
     """Return what was found of each server that had to prove that it reads prompts whole, as the report holds it."""
     return [
-        {
-            "server": proofs.name,
-            "proofs": proofs.proofs,
-            "context_length": proofs.context_length,
-            "unverified": proofs.finding.unverified or None,
-        }
+        PromptLength(proofs.name, proofs.proofs, proofs.context_length, proofs.finding.unverified or None)
         for _, proofs in book.all()
         if proofs.proofs or proofs.finding.unverified
     ]

@@ -6,14 +6,14 @@ It must not change how a run ends: whatever fails here is a warning, and `pipeli
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 from pipeline.config import AppConfig
 from pipeline.errors import PipelineError
-from pipeline.output import Output, backend_of, read_runs
+from pipeline.output import Output, backend_of
 from pipeline.output.runs import RUNS
-from pipeline.report import build_report, write_newest
+from pipeline.report import RunSummary, build_report, read_summaries, write_newest
+from pipeline.report.contents import Report
 from pipeline.shards import Shard, suffix_in
 
 logger = logging.getLogger(__name__)
@@ -23,13 +23,13 @@ SMALL_SET = 64
 larger set that would be the square of their number: there the last one at work does."""
 
 
-def write_report_of(output: Output, summary: dict[str, Any]) -> dict[str, Any]:
+def write_report_of(output: Output, summary: RunSummary) -> Report:
     """Return the report of a run that has ended, with its summary, after writing it where that costs little."""
     if output.shard.count > SMALL_SET:
-        return build_report([{**summary, "shard": None}])
+        return build_report([replace(summary, shard=None)])
 
-    def runs() -> list[dict[str, Any]]:
-        found = output.runs()
+    def runs() -> list[RunSummary]:
+        found = list(map(RunSummary.from_json, output.runs()))
         return found if any(_is_same(run, summary) for run in found) else [*found, summary]
 
     try:
@@ -53,10 +53,10 @@ def write_report_of_set(app: AppConfig, shard: Shard) -> None:
         ended = sum(suffix.endswith(f"-of-{shard.count:05d}") for suffix in suffixes)
         if backend.is_in_use() or (ended < shard.count and ended & (ended - 1)):
             return
-        write_newest(backend.replace, runs=lambda: read_runs(backend), awaits_shards=True)
+        write_newest(backend.replace, runs=lambda: read_summaries(backend), awaits_shards=True)
     except PipelineError as error:
         logger.warning("the report of all shards was not written; `pipeline report` writes it: %s", error)
 
 
-def _is_same(run: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
-    return all(run[name] == summary[name] for name in ("run", "run_id", "shard"))
+def _is_same(run: RunSummary, summary: RunSummary) -> bool:
+    return (run.run, run.run_id, run.shard) == (summary.run, summary.run_id, summary.shard)

@@ -15,6 +15,8 @@ from typing import Any, Literal
 from pipeline.errors import EXIT_FAILURES, EXIT_OK, ConfigError
 from pipeline.output.backend import ReadableOutput
 from pipeline.output.runs import read_runs
+from pipeline.report import plain
+from pipeline.report.numbers import RunNumbers
 from pipeline.report.numbers_text import documents_per_second
 from pipeline.terminal import plural
 from pipeline.truth.eval_json import evaluation_json, gold_json, output_json
@@ -210,7 +212,7 @@ def _per_1000(runs: Sequence[Mapping[str, Any]], options: EvalOptions) -> float 
     if options.cost_per_hour is None:
         return None
     for run in reversed(runs):
-        rate = documents_per_second(run.get("stats", {}))
+        rate = documents_per_second(plain.from_json(RunNumbers, run.get("stats")))
         if rate:
             return round(options.cost_per_hour / (rate * 3600) * 1000, 4)
     return None

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from conftest import Place
 
+from pipeline.report.numbers import RunNumbers
 from pipeline.report.questions import mixed_variants, question_rows
+from pipeline.report.run_summary import OutputCounts, RunSummary
 
 
-def run(asked: dict[str, int], *, refresh: str = "provider", variant: str = "default") -> dict[str, Any]:
+def run(asked: dict[str, int], *, refresh: str = "provider", variant: str = "default") -> RunSummary:
     """As much of a run's summary as it takes."""
-    return {"stats": {"questions": {variant: asked}}, "config": {"runner": {"refresh": refresh}}}
+    return RunSummary(stats=RunNumbers(questions={variant: asked}), config={"runner": {"refresh": refresh}})
 
 
 @pytest.mark.parametrize(
@@ -26,10 +26,10 @@ def run(asked: dict[str, int], *, refresh: str = "provider", variant: str = "def
         ([run({"a": 5}), run({"b": 5}), run({"a": 1, "b": 1}, refresh="all")], False),
         ([run({"a": 5}), run({"c": 5}), run({"a": 1, "b": 1}, refresh="all")], True),
         ([run({"a": 5}, variant="x"), run({"b": 5}, variant="y")], False),
-        ([{"stats": {}, "config": {}}], False),
+        ([RunSummary()], False),
     ],
 )
-def test_two_questions_of_one_variant_are_mixed(runs: list[dict[str, Any]], mixed: bool) -> None:
+def test_two_questions_of_one_variant_are_mixed(runs: list[RunSummary], mixed: bool) -> None:
     """Unless a run was told to take changes of the question over."""
     assert bool(mixed_variants(runs)) == mixed
 
@@ -43,9 +43,9 @@ def test_the_warning_counts_each_question() -> None:
 
 def test_rows_hold_this_run_and_the_whole_output() -> None:
     """An output whose questions nobody counted has none for the whole."""
-    rows = question_rows(run({"a": 2}), {"questions": {"default": {"a": 5, "b": 3}}})
-    assert [(row["fingerprint"], row["done"], row["done_in_output"]) for row in rows] == [("a", 2, 5), ("b", 0, 3)]
-    assert question_rows(run({"a": 2}), {})[0]["done_in_output"] is None
+    rows = question_rows(run({"a": 2}), OutputCounts(questions={"default": {"a": 5, "b": 3}}))
+    assert [(row.fingerprint, row.done, row.done_in_output) for row in rows] == [("a", 2, 5), ("b", 0, 3)]
+    assert question_rows(run({"a": 2}), None)[0].done_in_output is None
 
 
 def test_a_question_that_changes_between_shards_is_said(place: Place) -> None:

@@ -11,6 +11,7 @@ from chromium import Page, chromium, needs_chromium
 from test_report import Clock, failure, result, summary
 
 from pipeline.report import RunStats, build_report, report_files
+from pipeline.report.run_summary import OutputCounts
 
 pytestmark = needs_chromium
 
@@ -41,7 +42,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for shard in ("0/3", "1/3")
     ]
     folder = tmp_path_factory.mktemp("report")
-    for name, data in report_files(build_report([*runs, summary(stats, run=1, shard="0/3")], {"done": 1})).items():
+    for name, data in report_files(
+        build_report([*runs, summary(stats, run=1, shard="0/3")], OutputCounts(done=1))
+    ).items():
         (folder / name).write_bytes(data)
     return folder / "report.html"
 

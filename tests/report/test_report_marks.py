@@ -7,11 +7,12 @@ from importlib.resources import files
 
 import pytest
 
-from pipeline.report.svg import Series, chart
+from pipeline.report.charts import Series, timeline_chart
+from pipeline.report.page_template import render_macro
 
-TEMPLATE = (files("pipeline.report") / "report.html.tmpl").read_text(encoding="utf-8")
+STYLE = (files("pipeline.report") / "report.css").read_text(encoding="utf-8")
 THEMES = [
-    dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6});", block)) for block in re.findall(r":root \{(.*?)\}", TEMPLATE, re.S)
+    dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6});", block)) for block in re.findall(r":root \{(.*?)\}", STYLE, re.S)
 ]
 MARKS = ("ok", "bad", "good", "fair", "r1", "r2", "r3", "r4", "r5", "mark")
 
@@ -43,9 +44,8 @@ def test_every_mark_can_be_seen(theme: int) -> None:
 
 def test_a_chart_has_a_title_and_its_values() -> None:
     """For who cannot see the bars: the name of the chart, and a table of what it shows."""
-    drawn = chart(
-        "Failed <by> reason", [Series("a", [1, 2], "r0"), Series("b", [None, 4000], "r1")], spans=2, bucket_s=60
-    )
+    series = [Series("a", [1, 2], "r0"), Series("b", [None, 4000], "r1")]
+    drawn = render_macro("parts.jinja", "bars", timeline_chart("Failed <by> reason", series, spans=2, bucket_s=60))
     assert "<title>Failed &lt;by&gt; reason, at most 4k</title>" in drawn
     rows = re.findall(r"<tr>(.*?)</tr>", drawn)
     assert [re.findall(r">([^<]+)</t[dh]>", row) for row in rows] == [

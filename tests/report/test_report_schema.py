@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Place
 from jsonschema import Draft202012Validator
+
+from pipeline.report import RunSummary, plain
+from pipeline.report.contents import Report
+from pipeline.report.history import HistoryRow
+from pipeline.report.remaining import NONE_REMAIN, RemainingFailures
+from pipeline.report.run_summary import Counts
 
 SCHEMA = json.loads(
     (Path(__file__).parents[2] / "config" / "schemas" / "report.schema.json").read_text(encoding="utf-8")
@@ -80,3 +90,73 @@ def test_the_report_of_shards_keeps_it(place: Place) -> None:
     report = place.report()
     assert complaints(report) == []
     assert (len(report["shards"]), report["missing_shards"]) == (2, [1])
+
+
+def disagreements(kind: Any, schema: Mapping[str, Any], path: str = "$") -> Iterator[str]:
+    """What the type of a value and its schema do not agree on: names, kinds, and what is always written."""
+    if "$ref" in schema:
+        node: Any = SCHEMA
+        for name in schema["$ref"].removeprefix("#/").split("/"):
+            node = node[name]
+        schema = node
+    options = schema.get("anyOf", [schema])
+    names = {name for option in options for name in _names(option)}
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        (kind,) = (each for each in typing.get_args(kind) if each is not types.NoneType)
+        names.discard("null")
+    (inner,) = (option for option in options if _names(option) != ["null"])
+    if kind is RemainingFailures:  # it has figures that follow from its fields
+        written = set(NONE_REMAIN.to_json())
+        if written != set(inner["properties"]):
+            yield f"{path}: {written} is not {set(inner['properties'])}"
+    elif is_dataclass(kind):
+        yield from _class_disagreements(kind, inner, path)
+    elif typing.get_origin(kind) is tuple:
+        if names != {"array"}:
+            yield f"{path}: is a tuple, not {names}"
+        if "items" in inner:
+            yield from disagreements(typing.get_args(kind)[0], inner["items"], f"{path}[]")
+    elif typing.get_origin(kind) is not None:
+        if names != {"object"}:
+            yield f"{path}: is a mapping, not {names}"
+        if "additionalProperties" in inner:
+            yield from disagreements(typing.get_args(kind)[1], inner["additionalProperties"], f"{path}.*")
+    elif kind in SIMPLE and not names <= SIMPLE[kind]:
+        yield f"{path}: is {kind.__name__}, not {names}"
+
+
+SIMPLE: dict[Any, set[str]] = {int: {"integer"}, float: {"number", "integer"}, str: {"string"}, bool: {"boolean"}}
+
+
+def _names(schema: Mapping[str, Any]) -> list[str]:
+    """The types that a schema admits."""
+    values = schema.get("enum", [schema["const"]] if "const" in schema else [])
+    kind = schema.get("type", [])
+    return (
+        [kind] if isinstance(kind, str) else [*kind, *({int: "integer", str: "string"}[type(each)] for each in values)]
+    )
+
+
+def _class_disagreements(kind: Any, schema: Mapping[str, Any], path: str) -> Iterator[str]:
+    hints = typing.get_type_hints(kind)
+    own = {field.name: field for field in fields(kind) if not (kind is RunSummary and field.name == "profile")}
+    for name in sorted(own.keys() ^ schema["properties"].keys()):
+        yield f"{path}.{name}: is only in {'the class' if name in own else 'the schema'}"
+    for name in schema.get("required", ()):
+        if name not in own or plain.is_left_out(own[name]):
+            yield f"{path}.{name}: is required, and not always written"
+    for name in own.keys() & schema["properties"].keys():
+        yield from disagreements(hints[name], schema["properties"][name], f"{path}.{name}")
+
+
+def test_the_schema_is_that_of_the_types() -> None:
+    """A field that is added, renamed or of another type is seen here, before a reader of report.json sees it."""
+    assert list(disagreements(Report, SCHEMA)) == []
+
+
+def test_another_type_is_seen() -> None:
+    """At any depth, or the test above shows nothing."""
+    inner = SCHEMA["properties"]["history"]["items"]
+    assert list(disagreements(HistoryRow, {**inner, "properties": {**inner["properties"], "run": {"type": "string"}}}))
+    assert list(disagreements(HistoryRow, {**inner, "required": ["missing"]}))
+    assert list(disagreements(Counts, inner))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from conftest import Place
 
 from pipeline.records import ExtractionAttempt, ModelMetadata
-from pipeline.report.stats import RunStats, merge
+from pipeline.report.merging import merge
+from pipeline.report.numbers import PromptCache
+from pipeline.report.stats import RunStats
 
 MODEL = ModelMetadata("vllm", "m")
 
@@ -17,10 +19,10 @@ def test_the_report_says_the_limit_and_why(place: Place) -> None:
     told = place.run().out
     found = place.last_run()["concurrency"]
     assert found["limit"] >= 4
-    assert f"in flight     up to {found['limit']}: {found['reason']}" in told
+    assert f"concurrency   {found['limit']} requests at a time: {found['reason']}" in told
     fixed = place.run("--redo", "all", "--concurrency", "3").out
     assert place.last_run()["concurrency"] == {"limit": 3, "reason": "set"}
-    assert "in flight" not in fixed
+    assert "at a time" not in fixed
 
 
 def test_cached_tokens_are_counted_where_servers_tell() -> None:
@@ -34,5 +36,5 @@ def test_cached_tokens_are_counted_where_servers_tell() -> None:
         ],
         variant="default",
     )
-    assert stats.snapshot()["prompt_cache"] == {"prompt_tokens": 200, "cached_tokens": 75}
-    assert merge([stats.snapshot()] * 2)["prompt_cache"] == {"prompt_tokens": 400, "cached_tokens": 150}
+    assert stats.snapshot().prompt_cache == PromptCache(prompt_tokens=200, cached_tokens=75)
+    assert merge([stats.snapshot()] * 2).prompt_cache == PromptCache(prompt_tokens=400, cached_tokens=150)

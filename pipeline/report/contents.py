@@ -1,0 +1,100 @@
+"""The report of an output as a frozen value: the content of report.json, which text and page show.
+
+It must not compute anything but what follows from the values it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pipeline.report import plain
+from pipeline.report.history import HistoryRow
+from pipeline.report.profiled import Profile
+from pipeline.report.run_summary import REPORT_VERSION, Counts, OutputCounts, RunSummary
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRow:
+    """The newest run of one shard."""
+
+    shard: str | None = None
+    run: int = 0
+    run_id: str = ""
+    exit_code: int = 0
+    verdict: str = ""
+    counts: Counts = field(default_factory=Counts)
+    started_at: str = ""
+    finished_at: str = ""
+    elapsed_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionRow:
+    """Documents done with one question in this run, and in the whole output; None: not known."""
+
+    variant: str = ""
+    fingerprint: str = ""
+    done: int = 0
+    done_in_output: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRow:
+    """How often a field is filled and its mean items, now and in the run before; None with fewer than 10 documents."""
+
+    filled: float | None = None
+    filled_before: float | None = None
+    mean_items: float | None = None
+    mean_items_before: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The fields beside those of the run before. `warnings`: fields that lost half of what they held."""
+
+    with_runs: tuple[int, ...] = ()
+    fields: Mapping[str, FieldRow] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The newest run of an output, over all shards when it was one of several.
+
+    `missing_shards`: shards without a run; `awaits_shards`: they may still be waiting or at work. `output`: of the
+    whole output; None when that is not known. `mixed_questions`: a warning for each variant asked in several ways.
+    `history`: the last runs, oldest first. `advice`: what to do, by reason.
+    """
+
+    v: int = REPORT_VERSION
+    verdict: str = ""
+    exit_code: int = 0
+    run: RunSummary
+    shards: tuple[ShardRow, ...] = ()
+    missing_shards: tuple[int, ...] = ()
+    awaits_shards: bool = False
+    output: OutputCounts | None = None
+    questions: tuple[QuestionRow, ...] = ()
+    mixed_questions: tuple[str, ...] = ()
+    compared: Comparison = Comparison()
+    history: tuple[HistoryRow, ...] = ()
+    profile: Profile = field(default_factory=Profile)
+    advice: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def lost_shards(self) -> tuple[int, ...]:
+        """The missing shards that nobody waits for."""
+        return () if self.awaits_shards else self.missing_shards
+
+    @property
+    def is_fair(self) -> bool:
+        """True for a run with exit code 0 that has new or remaining failures, mixed questions or missing shards."""
+        failed = self.run.counts.failed or self.run.remaining.failed
+        return self.exit_code == 0 and bool(failed or self.lost_shards or self.mixed_questions)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of report.json; the kept profiles of the run are in its own file."""
+        content = plain.fields_to_json(replace(self, run=replace(self.run, profile=None)))
+        return {**content, "output": plain.to_json(self.output) or {}}

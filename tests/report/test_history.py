@@ -1,0 +1,98 @@
+"""The last runs of an output: one row each, shards of one round together, charts with their values."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from test_report import counts, failure, result, stats_of, summary
+
+from pipeline.report import build_report
+from pipeline.report.history import SHOWN_RUNS, history_rows
+from pipeline.report.html import page as html_page
+from pipeline.report.run_summary import RunSummary
+
+
+def shard_run(shard: str, *, done: int, left: int = 0, at: int = 0) -> RunSummary:
+    """The run of a shard, `at` minutes after the first one."""
+    exit_code = 130 if left else 0
+    finished_at = f"2026-11-23T00:{at:02}:00.000Z"
+    return summary(
+        run=at + 1, shard=shard, counts=counts(done=done, left=left), exit_code=exit_code, finished_at=finished_at
+    )
+
+
+def test_the_last_thirty_runs_have_a_row_each() -> None:
+    """Oldest first, in whatever order they come; a run of an older number of shards is none of them."""
+    runs = [summary(run=number, counts=counts(done=number, failed=1)) for number in range(1, 41)]
+    report = build_report([*reversed(runs), summary(run=3, shard="0/2")])
+    assert [row.run for row in report.history] == list(range(41 - SHOWN_RUNS, 41))
+    assert [row.done for row in report.history] == list(range(41 - SHOWN_RUNS, 41))
+    assert report.history[-1].prompt_tokens == 100
+    assert report.history[-1].elapsed_s == 4.0
+
+
+def test_shards_that_worked_together_are_one_row() -> None:
+    """A shard that was interrupted goes on in the same round; one that had finished begins the next one."""
+    runs = [
+        shard_run("0/2", done=3, left=2, at=0),
+        shard_run("1/2", done=5, at=1),
+        shard_run("0/2", done=2, at=2),
+        shard_run("1/2", done=7, at=10),
+        shard_run("0/2", done=8, at=11),
+    ]
+    first, second = history_rows(runs, of=2)
+    assert (first.done, first.exit_code, first.run, first.elapsed_s) == (10, 0, 3, 8.0)
+    assert (second.done, second.finished_at) == (15, "2026-11-23T00:11:00.000Z")
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.booleans()), max_size=30))
+def test_no_run_of_a_shard_is_lost(events: list[tuple[int, int, bool]]) -> None:
+    """However shards end and begin again, the rows hold the documents of all runs that they are made of."""
+    runs = [shard_run(f"{shard}/4", done=done, left=left, at=at) for at, (shard, done, left) in enumerate(events)]
+    rows = history_rows(runs, of=4)
+    assert sum(row.done for row in rows) == sum(run.counts.done for run in runs)
+
+
+def test_the_page_shows_the_last_runs() -> None:
+    """Documents, tokens and seconds, each bar with its name and each chart with a table; one run is no history."""
+    runs = [summary(run=number, counts=counts(done=number, failed=1)) for number in (1, 2, 3)]
+    page = html_page(build_report(runs))
+    assert "<h2>The last 3 runs</h2>" in page
+    for title in ("Documents per run", "Tokens per run", "Seconds per run"):
+        assert f"<title>{title}, at most" in page
+    assert "<title>run 2, 2026-11-23: 2 done</title>" in page
+    assert "<tr><td>run 3, 2026-11-23</td><td>3</td><td>1</td></tr>" in page
+    assert "The last" not in html_page(build_report(runs[:1]))
+
+
+def test_a_graded_history_is_drawn_against_its_cost() -> None:
+    """One mark a run, over money where every run knows it; a single one is no comparison."""
+
+    def graded(run: int, f1: float, per_1000: float | None) -> RunSummary:
+        metric = {"value": f1, "low": f1 - 0.1, "high": f1 + 0.1, "documents": 40, "verdict": "ok"}
+        output = {"output": "out", "overall": {"f1": metric}, "cost": {"p50_s": 2.5, "per_1000": per_1000}}
+        gold = {"file": "gold.jsonl", "sha256": "a" * 64, "documents": 40, "graded": 40}
+        return summary(run=run, eval={"v": 1, "at": "2026-11-23", "gold": gold, "outputs": [output], "gates": []})
+
+    page = html_page(build_report([graded(1, 0.7, 1.2), graded(2, 0.8, 1.5)]))
+    assert "<title>run 2, 2026-11-23: 0.80 (0.70 to 0.90) at 1.5</title>" in page
+    assert "F1 over money for 1,000 documents" in page
+    assert "F1 over seconds a document" in html_page(build_report([graded(1, 0.7, None), graded(2, 0.8, 1.5)]))
+    assert "F1 over" not in html_page(build_report([graded(2, 0.8, 1.5)]))
+
+
+def test_a_failed_document_has_its_story() -> None:
+    """Each request with its server, error and seconds, folded away, and the command that shows everything."""
+    stats = stats_of([result(), failure("b.txt")])
+    page = html_page(build_report([summary(stats, files={"report.html": "my out/report.html"})]))
+    story = page[page.index("<summary>what happened</summary>") : page.index("</details>")]
+    assert "1 request, stage call." in story
+    assert "<td>vllm</td><td>http://a</td><td>timeout: refused by 10.0.0.1</td>" in story
+    assert "pipeline errors &#39;my out&#39; --show b.txt" in story
+
+
+def test_a_note_has_its_meaning() -> None:
+    """Beside its name, which is the one of the record."""
+    page = html_page(build_report([summary()]))
+    assert '<th scope="row">encoding:cp1252</th>' in page
+    assert "decoded from this encoding" in page
