@@ -113,7 +113,7 @@ def in_large_set(place: Place, shards: int) -> tuple[float, float]:
     place.add("a.txt")
     place.run("--shard", f"0/{shards}")
     out = place.folder / "out"
-    entry = next((out / ".runs").iterdir()) if (out / ".runs").is_dir() else None
+    entry = next((out / ".runs").glob("run-*"), None) if (out / ".runs").is_dir() else None
     summary = json.loads(next((out / "runs").glob("*.json")).read_text())
     for index in range(1, shards - 2):
         name = f"{index:05d}-of-{shards:05d}"
@@ -121,7 +121,7 @@ def in_large_set(place: Place, shards: int) -> tuple[float, float]:
         (out / "runs" / f"r{index}-{name}.json").write_text(json.dumps(own))
         if entry is not None:
             content = {**json.loads(entry.read_text()), "newest": own}
-            (out / ".runs" / f"{name}.{index + 1:08d}.json").write_text(json.dumps(content))
+            (out / ".runs" / f"run-{name}.{index + 1:08d}.json").write_text(json.dumps(content))
     return place.run("--shard", f"{shards - 2}/{shards}"), place.run("--shard", f"{shards - 1}/{shards}")
 
 

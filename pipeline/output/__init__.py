@@ -4,11 +4,12 @@ Only the main thread may use it (except the index and the background tasks), and
 
     backend.py  the interface of a place to write to; local.py and remote.py implement it
     index.py    the documents that are done, seen and failed; record_keys.py: the fields of a line that it needs
-    runs.py     the summaries of the runs
+    runs.py     the summaries of the runs; run_index.py: what a run needs of earlier ones, without reading all
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.config import AppConfig, OutputConfig, mask_url
 from pipeline.config.redaction import SECRETS
-from pipeline.errors import ConfigError, InternalError
+from pipeline.errors import ConfigError, InternalError, OutputError
 from pipeline.output.backend import OutputBackend, ReadableOutput
 from pipeline.output.conditions import check_conditions
 from pipeline.output.index import Index
@@ -29,7 +30,8 @@ from pipeline.output.part_writer import Limits
 from pipeline.output.patient import PatientBackend
 from pipeline.output.record_keys import key_of_outcome
 from pipeline.output.remote import RemoteBackend
-from pipeline.output.runs import read_runs, write_run
+from pipeline.output.run_index import RunIndex
+from pipeline.output.runs import identity, read_runs, write_run
 from pipeline.record_lines import redacted, to_line
 from pipeline.records import Failure, Result, Stamp
 from pipeline.shards import WHOLE, Shard
@@ -40,6 +42,7 @@ __all__ = [
     "Output",
     "OutputBackend",
     "ReadableOutput",
+    "RunIndex",
     "backend_of",
     "check_store",
     "folder_of",
@@ -51,6 +54,7 @@ __all__ = [
 RETRY_FOR_S = 5.0
 """Retries of one request by the store's client; a lease that was not renewed for 20 s may be taken over."""
 
+_log = logging.getLogger(__name__)
 _RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -58,17 +62,18 @@ class Output:
     """The output of one run: locked, repaired and indexed. The lock is held until `close` or the end of `with`.
 
     `index`: the state of all documents. `stamp`: run number and id of new records. `backend`: the place of the output.
-    `shard`: the one of this run.
+    `run_index`: what is known of earlier runs. `shard`: the one of this run.
     """
 
     def __init__(
-        self, backend: OutputBackend, index: Index, *, stamp: Stamp, shard: Shard, outage: Outage | None = None
+        self, backend: OutputBackend, index: Index, *, stamp: Stamp, run_index: RunIndex, outage: Outage | None = None
     ) -> None:
         """Use `open`, which locks and checks the output."""
         self.backend = backend
         self.index = index
         self.stamp = stamp
-        self.shard = shard
+        self.run_index = run_index
+        self.shard = run_index.shard
         self._outage = outage or no_outage(backend.where)
 
     @classmethod
@@ -102,6 +107,8 @@ class Output:
             if agent is not None:
                 _check_agent(backend, index, agent)
             stamp = Stamp(index.highest_run + 1, run_id, shard.label)
+            run_index = RunIndex(backend, shard)
+            run_index.check(index.highest_run)
             backend.start(index, clock=clock)
             index.slim()
         except BaseException:  # an interrupt too must release the lock
@@ -109,7 +116,7 @@ class Output:
                 index.close()
             backend.close()
             raise
-        return cls(backend, index, stamp=stamp, shard=shard, outage=outage)
+        return cls(backend, index, stamp=stamp, run_index=run_index, outage=outage)
 
     @property
     def where(self) -> str:
@@ -156,8 +163,18 @@ class Output:
         self.backend.settle(self.index)
 
     def write_run(self, summary: Mapping[str, Any]) -> str:
-        """Write the run's summary, last and once (runs.py); return the file's name."""
-        return write_run(self.backend, summary, stamp=self.stamp, suffix=self.shard.suffix)
+        """Write the run's summary, last and once (runs.py), and add it to the index of runs; return the file's name."""
+        name = write_run(self.backend, summary, stamp=self.stamp, suffix=self.shard.suffix)
+        try:
+            self.run_index.write(self.backend, {**summary, **identity(self.stamp)}, is_current=self._is_current)
+        except OutputError as error:  # the next run reads the summary itself; the report lacks this run until then
+            _log.warning("the index of runs was not written; `pipeline report` shows this run: %s", error)
+        return name
+
+    def _is_current(self, document_id: str, run: int) -> bool:
+        """Return True when the result of a document is still the one that a run wrote."""
+        known = self.index.known(document_id)
+        return known is not None and not known.failed and known.run == run
 
     @property
     def unwritten(self) -> tuple[int, int]:
@@ -179,7 +196,7 @@ class Output:
         self._outage.wait = wait
 
     def runs(self) -> list[dict[str, Any]]:
-        """Return the summaries of the completed runs of all shards, newest last."""
+        """Return the summaries of all completed runs of all shards, newest last: for commands, as they may be many."""
         return read_runs(self.backend)
 
     def close(self) -> None:

@@ -1,5 +1,7 @@
 """Rewriting of existing records: compact keeps the last line of each id, purge removes chosen documents.
 
+Both move the summaries of older runs into one file (folded_runs.py).
+
 It must not add a record, nor change one except for a note that names a removed document, and a kill at any time must
 not lose a record that is to be kept.
 """
@@ -15,11 +17,11 @@ from pipeline.output.accepted import NAME as ACCEPTED
 from pipeline.output.accepted import from_lines, to_lines
 from pipeline.output.backend import OutputBackend, ReadableOutput
 from pipeline.output.copies import COPY_NOTES
+from pipeline.output.folded_runs import fold, remove_documents
 from pipeline.output.index import Index
 from pipeline.output.lines import parse
-from pipeline.output.purged_runs import Gone, rewritten, without_documents, without_named
+from pipeline.output.purged_runs import Gone, rewritten, without_named
 from pipeline.output.record_keys import RecordKey
-from pipeline.output.runs import RUNS
 
 PARQUET_NAME = "results.parquet"
 EVAL_NAME = "eval.json"
@@ -46,6 +48,7 @@ def compact(backend: OutputBackend, index: Index, *, gone: Gone = lambda *_: Fal
     lost = Lost()
     results = _lines_with_history(backend, lost) if history else last_lines(backend, lost)
     backend.rewrite("results", _kept(results, gone))
+    fold(backend)
     return lost.lines
 
 
@@ -121,10 +124,7 @@ def count(backend: ReadableOutput, index: Index, *, gone: Gone) -> tuple[int, in
 
 def purge(backend: OutputBackend, index: Index, *, gone: Gone) -> None:
     """Remove documents from all files and compact the rest; the reports are deleted and have to be rebuilt."""
-    runs = {name: summary for name, data in backend.files(RUNS) if (summary := parse(data)) is not None}
-    changed = without_documents(runs, lambda: (line for line, _ in backend.records("results")), gone)
-    for name, summary in changed.items():
-        backend.replace(name, rewritten(summary))
+    remove_documents(backend, gone)
     graded = parse(backend.content(EVAL_NAME) or b"")
     if graded is not None:
         backend.replace(EVAL_NAME, rewritten(without_named(graded, gone, at=str(graded.get("at", "")))))

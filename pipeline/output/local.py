@@ -24,7 +24,9 @@ from pipeline.output.lines import Damage, mend, read_lines, rewrite
 from pipeline.output.lock import Lock, acquire, is_held, try_gate
 from pipeline.output.record_files import RECORD_FILE, make_folder, note_sibling, read_records, records_by_run
 from pipeline.output.record_keys import KINDS, Kind, RecordKey, key_reader
-from pipeline.output.runs import RUNS, read_runs
+from pipeline.output.run_entries import FOLDER as RUN_INDEX
+from pipeline.output.run_index import highest_run
+from pipeline.output.runs import RUNS
 from pipeline.output.shared_files import FileGoneError, make_parent, names_in, read_if_there, until_unchanged
 from pipeline.shards import Shard
 from pipeline.stores import is_half_written, write_atomic
@@ -83,8 +85,7 @@ class LocalBackend:
     def _read_all(self) -> Index:
         index = Index()
         try:
-            for run in read_runs(self):
-                index.met(run["run"])
+            index.met(highest_run(self))
             index.accept(accepted.from_lines(self.content(accepted.NAME), where=self.where))
             for path in self._record_files():
                 if self._is_siblings(path):
@@ -277,7 +278,7 @@ class LocalBackend:
 
     def _sweep(self) -> None:
         """Remove the partly written files of a killed run; a shard removes only its own, as others may be active."""
-        for folder in (self.folder, self.folder / RUNS, self.folder / checkpoint.FOLDER):
+        for folder in (self.folder, *(self.folder / name for name in (RUNS, RUN_INDEX, checkpoint.FOLDER))):
             for name in filter(is_half_written, names_in(folder)):
                 if self._shard.count == 0 or self._shard.suffix in name:
                     self.remove(str((folder / name).relative_to(self.folder)))

@@ -26,7 +26,7 @@ from pipeline.output.part_reader import PartReader
 from pipeline.output.part_writer import Limits, PartWriter
 from pipeline.output.parts import Part
 from pipeline.output.record_keys import KINDS, Kind, RecordKey
-from pipeline.output.runs import read_runs
+from pipeline.output.run_index import highest_run
 from pipeline.shards import Shard
 from pipeline.stores import RemoteStore, StoreRefusedError
 
@@ -108,8 +108,7 @@ class RemoteBackend:
         """
         index = Index()
         try:
-            for run in read_runs(self):
-                index.met(run["run"])
+            index.met(highest_run(self))
             index.accept(accepted.from_lines(self.content(accepted.NAME), where=self.where))
             self._parts.repair = self.replace if self._lease is not None else None
             self._parts.each(*KINDS, read=lambda part: self._parts.add_to(index, part))

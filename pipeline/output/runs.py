@@ -1,5 +1,7 @@
 """The summaries of an output's runs, `runs/RUN_ID.json`: written at the end of a run, never changed.
 
+`pipeline compact` moves older ones into one file, a line for each (folded_runs.py).
+
 It must not define the content of a summary, except the fields that identify the run.
 """
 
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pipeline.config.redaction import SECRETS
@@ -17,16 +19,47 @@ from pipeline.records import RECORD_VERSION, Stamp
 
 _log = logging.getLogger(__name__)
 RUNS = "runs"
+FOLDED = f"{RUNS}/earlier.jsonl"
+"""The summaries of older runs, one a line; readers of an earlier version skip it."""
 
 ASK_AGAIN = "ask_again"
 """The key of a summary that holds the ids of results that the next run asks for again."""
 
 
 def read_runs(backend: ReadableOutput) -> list[dict[str, Any]]:
-    """Return the summaries of completed runs, newest last; other files are skipped."""
-    summaries = [(name, _parse(name, data)) for name, data in backend.files(RUNS) if name.endswith(".json")]
-    valid = [(summary["run"], name, summary) for name, summary in summaries if summary is not None]
-    return [summary for _, _, summary in sorted(valid, key=lambda item: item[:2])]
+    """Return the summaries of completed runs, newest last; other files are skipped.
+
+    An output may have thousands: a run must take what it needs from the index of runs (run_index.py).
+    """
+    return ordered(named_runs(backend.files(RUNS)))
+
+
+def runs_in(backend: ReadableOutput, paths: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the summaries in these files, newest last."""
+    files = ((path, data) for path in paths if (data := backend.content(path)) is not None)
+    return ordered(named_runs(files))
+
+
+def named_runs(files: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each summary with the name of its file, or of its line as `runs/earlier.jsonl:1`."""
+    for name, data in files:
+        if name == FOLDED:
+            for number, line in enumerate(data.splitlines(), start=1):
+                if (summary := _parse(f"{name}:{number}", line)) is not None:
+                    yield f"{name}:{number}", summary
+        elif name.endswith(".json") and (summary := _parse(name, data)) is not None:
+            yield name, summary
+
+
+def ordered(named: Iterable[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return named summaries, newest last; one that is folded and still there as a file counts once."""
+    runs = sorted(named, key=lambda each: (each[1]["run"], each[0]))
+    return list({identity_of(run): run for _, run in runs}.values())
+
+
+def identity_of(run: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what tells a run from all others: shards of one wave may share number and id."""
+    return run["run"], run.get("run_id"), run.get("shard"), run.get("finished_at")
 
 
 def _parse(name: str, data: bytes) -> dict[str, Any] | None:
@@ -40,13 +73,17 @@ def _parse(name: str, data: bytes) -> dict[str, Any] | None:
     return None
 
 
+def identity(stamp: Stamp) -> dict[str, Any]:
+    """Return the fields of a summary that identify its run."""
+    return {"v": RECORD_VERSION, "run": stamp.run, "run_id": stamp.run_id, "shard": stamp.shard}
+
+
 def write_run(backend: OutputBackend, summary: Mapping[str, Any], *, stamp: Stamp, suffix: str) -> str:
     """Write the summary; return the file's name, which has the run's number if this run id was used before.
 
     OutputError when it cannot be written, or when this run has already written it.
     """
-    identity = {"v": RECORD_VERSION, "run": stamp.run, "run_id": stamp.run_id, "shard": stamp.shard}
-    text = json.dumps({**summary, **identity}, ensure_ascii=False, allow_nan=False, indent=1)
+    text = json.dumps({**summary, **identity(stamp)}, ensure_ascii=False, allow_nan=False, indent=1)
     data = SECRETS.redact_whole(text).encode("utf-8", "backslashreplace") + b"\n"
     path = f"{RUNS}/{stamp.run_id}{suffix}"
     for name in (f"{path}.json", f"{path}.run{stamp.run}.json"):

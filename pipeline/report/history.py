@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.errors import EXIT_FAILURES, EXIT_OK
+from pipeline.output import RunIndex
 from pipeline.report.grades import Metric, grades_of
 from pipeline.report.run_summary import RunSummary
 
@@ -34,6 +35,27 @@ class HistoryRow:
     f1: Metric | None = None
     document_s: float | None = None
     per_1000: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierRuns:
+    """What the index of runs keeps of runs that are not read as a whole.
+
+    `profiles`: summaries that hold nothing but profiles, several runs in one. `history`: summaries of the last runs of
+    this set of shards, the newest too, with what a row needs; empty: all runs are there as a whole.
+    """
+
+    profiles: Sequence[RunSummary] = ()
+    history: Sequence[RunSummary] = ()
+
+    @classmethod
+    def of_index(cls, index: RunIndex) -> EarlierRuns:
+        """Return what an index keeps."""
+        profiles = tuple(map(RunSummary.from_json, index.earlier()))
+        return cls(profiles, tuple(map(RunSummary.from_json, index.history())))
+
+
+NO_EARLIER_RUNS = EarlierRuns()
 
 
 def history_rows(runs: Sequence[RunSummary], *, of: int) -> tuple[HistoryRow, ...]:

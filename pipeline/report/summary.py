@@ -12,7 +12,7 @@ from pipeline.config.redaction import SECRETS
 from pipeline.errors import REASONS
 from pipeline.output import ReadableOutput, read_runs
 from pipeline.report.contents import Comparison, FieldRow, Report
-from pipeline.report.history import history_rows
+from pipeline.report.history import NO_EARLIER_RUNS, EarlierRuns, history_rows
 from pipeline.report.html import page
 from pipeline.report.merging import merge
 from pipeline.report.numbers import FieldCounts
@@ -43,10 +43,12 @@ def build_report(
     *,
     awaits_shards: bool = False,
     exact: Mapping[str, ValueProfile] | None = None,
+    earlier: EarlierRuns = NO_EARLIER_RUNS,
 ) -> Report:
     """Return the report of the newest run, over all shards when that run was a shard.
 
-    `runs`: in any order. `output_counts`: of the whole output; None: what each shard has counted at its end, added up.
+    `runs`: in any order, all of them or those that the index of runs keeps; `earlier`: what it keeps of the others.
+    `output_counts`: of the whole output; None: what each shard has counted at its end, added up.
     `awaits_shards`: shards without a run may still be waiting or at work, so that it is no error that they are missing.
     `exact`: profiles of the current results by variant, where those were read. Raises ValueError without a run.
     """
@@ -56,12 +58,13 @@ def build_report(
     of = shard_of(ordered[-1])[1]
     history = runs_by_shard(ordered, of)
     current = [shard_runs[-1] for shard_runs in history if shard_runs]
-    previous = [earlier for shard_runs in history if (earlier := last_with_results(shard_runs[:-1])) is not None]
+    previous = [before for shard_runs in history if (before := last_with_results(shard_runs[:-1])) is not None]
     missing = tuple(index for index, shard_runs in enumerate(history) if not shard_runs)
     awaits_shards = awaits_shards and bool(missing)
     if output_counts is None:
         output_counts = added_outputs(current)
-    profile = profile_report(current, [each[:-1] for each in history], runs=ordered, output=output_counts, exact=exact)
+    profiled = [*earlier.profiles, *ordered]
+    profile = profile_report(current, [each[:-1] for each in history], runs=profiled, output=output_counts, exact=exact)
     run = current[0] if of == 1 else merged_runs(current, missing, awaits_shards=awaits_shards)
     return Report(
         verdict=run.verdict,
@@ -74,7 +77,7 @@ def build_report(
         questions=question_rows(run, output_counts),
         mixed_questions=tuple(mixed_variants(current)),
         compared=_compared(run, previous),
-        history=history_rows([each for each in ordered if shard_of(each)[1] == of], of=of),
+        history=history_rows(earlier.history or [each for each in ordered if shard_of(each)[1] == of], of=of),
         profile=profile_of(profile),
         advice={name: REASONS[name].advice_for(run.agent_file) for name in _reasons(run) if name in REASONS},
     )
@@ -112,6 +115,7 @@ def write_newest(
     counts: Callable[[], OutputCounts] | None = None,
     awaits_shards: bool = False,
     exact: Mapping[str, ValueProfile] | None = None,
+    earlier: Callable[[], EarlierRuns] = lambda: NO_EARLIER_RUNS,
 ) -> Report:
     """Write the report of all runs, again while further runs have ended meanwhile; return the last one written.
 
@@ -121,7 +125,7 @@ def write_newest(
     summaries = runs()
     for _ in range(_REWRITES):
         output_counts = counts() if counts is not None else None
-        report = build_report(summaries, output_counts, awaits_shards=awaits_shards, exact=exact)
+        report = build_report(summaries, output_counts, awaits_shards=awaits_shards, exact=exact, earlier=earlier())
         write_report(replace, report)
         if not report.shards:  # no run can be beside a run without shards
             break

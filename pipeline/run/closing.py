@@ -130,9 +130,9 @@ class RunClosing:
         most = self._app.runner.max_drift
         if most is None:
             return ""
-        runs = [run for run in self._output.runs() if run["shard"] == self._output.stamp.shard]
         now = RunSummary(profile=kept_profiles(profile.profiles()))
-        found, _ = drift_of([now], [list(map(RunSummary.from_json, runs))])
+        before = self._output.run_index.of_this_shard()
+        found, _ = drift_of([now], [list(map(RunSummary.from_json, before))])
         moves = [] if found is None else [move for move in found.moves if move.size > most]
         if not moves:
             return ""

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import EXIT_FAILURES, EXIT_OK, DocumentError
-from pipeline.output import Index, backend_of, left_out, read_runs, scan
+from pipeline.output import Index, RunIndex, backend_of, left_out, scan
 from pipeline.records import Entry, Known
 from pipeline.run.deciding import decided_now
 from pipeline.run.estimate import PromptSample, time_text, tokens_text
@@ -27,8 +27,10 @@ def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: 
     """Prints the counts; 1 when there are fewer documents than input.min_documents, else 0."""
     listing = ListingCounts()
     index = scan(app.output, shard=shard)
+    backend = backend_of(app.output, shard=shard)
+    runs = RunIndex(backend, shard)
     try:
-        equate_former(app, plan, index=index, backend=backend_of(app.output, shard=shard))
+        equate_former(app, plan, index=index, backend=backend, runs=runs)
         selection = Selection(
             index,
             rules,
@@ -43,8 +45,7 @@ def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: 
     finally:
         index.close()
         plan.client.close()
-    runs = read_runs(backend_of(app.output, shard=shard))
-    time = time_text(runs, documents=sample.documents, per_hour=app.cost.per_hour)
+    time = time_text(runs.recent(), documents=sample.documents, per_hour=app.cost.per_hour)
     asked = [_asked(sample, tokens), f"That is {time}." if time else ""]
     lines = _lines(app, plan, counts=counts, listing=listing, asked=asked)
     width = unwrapped_or_width(sys.stdout, os.environ)

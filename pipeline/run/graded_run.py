@@ -19,6 +19,7 @@ from pipeline.output import Output
 from pipeline.output.compaction import EVAL_NAME
 from pipeline.records import utc_now
 from pipeline.run.plan import ExtractionPlan
+from pipeline.shards import Shard
 
 if TYPE_CHECKING:
     from pipeline.truth.evaluate import EvalOptions, Evaluation
@@ -83,9 +84,10 @@ def missing_shards(output: Output) -> list[int]:
     """Return the shards of this run's number of shards that have not finished a run yet; this one has."""
     if output.stamp.shard is None:
         return []
-    index, _, count = output.stamp.shard.partition("/")
-    finished = {str(run.get("shard")) for run in output.runs()} | {f"{index}/{count}"}
-    return [other for other in range(int(count)) if f"{other}/{count}" not in finished]
+    output.run_index.refresh()
+    finished = {*output.run_index.finished_shards(), output.shard}
+    count = output.shard.count
+    return [other for other in range(count) if Shard(other, count) not in finished]
 
 
 def failed_gates(evaluation: Evaluation) -> tuple[int, str, str]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 from pipeline.llm.length_proof import EXEMPT_TOKENS, Cut
 from pipeline.llm.overhead import ProofBook
 from pipeline.llm.prompt_proofs import UNVERIFIED
 from pipeline.llm.replica import Client
 from pipeline.output import Output
-from pipeline.output.runs import ASK_AGAIN
 from pipeline.report.run_summary import Overhead, PromptLength
 from pipeline.terminal import plural
 
@@ -74,7 +72,7 @@ def doubtful_results(output: Output, book: ProofBook) -> list[str]:
 def _cut_ids(output: Output, late: dict[tuple[str, str], Cut]) -> Iterator[str]:
     """Yield the ids of results that may be cut, and of their copies, whose records follow them."""
     shared = set[str]()
-    for line, key in output.backend.records("results"):
+    for line, key in output.backend.records("results", since=output.stamp.run):
         if key.run != output.stamp.run:
             continue
         record = json.loads(line)
@@ -86,8 +84,3 @@ def _cut_ids(output: Output, late: dict[tuple[str, str], Cut]) -> Iterator[str]:
             if same and (record["attempts"] > 1 or cut.is_near(tokens, cut.max_tokens)):
                 shared.add(f"shared:{record['id']}")
                 yield record["id"]
-
-
-def to_ask_again(runs: Iterable[dict[str, Any]]) -> dict[str, int]:
-    """Return the ids that earlier runs left to be asked for again, each with the run that wrote the doubtful result."""
-    return {document_id: run["run"] for run in runs for document_id in run.get(ASK_AGAIN, ())}

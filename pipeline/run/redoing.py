@@ -8,17 +8,16 @@ from itertools import islice
 from typing import Any
 
 from pipeline.agents import former_fingerprints, question
-from pipeline.agents.fingerprints import digest_of, in_present_form, questions_of
+from pipeline.agents.fingerprints import digest_of, in_present_form
 from pipeline.config import AppConfig
 from pipeline.config.constraints import nearest_hint
 from pipeline.config.loading import masked
 from pipeline.documents import ListingCounts, NamedDocuments, load_entries
 from pipeline.errors import REASONS, ConfigError
-from pipeline.output import Index, Output, ReadableOutput, left_out, read_runs
+from pipeline.output import Index, Output, ReadableOutput, RunIndex, left_out
 from pipeline.output.copies import Copies
 from pipeline.run.options import RunOptions
 from pipeline.run.plan import ExtractionPlan
-from pipeline.run.prompt_length import to_ask_again
 from pipeline.run.selection import SelectionRules, sample_threshold
 from pipeline.shards import Shard
 
@@ -65,18 +64,20 @@ def copies_of(options: RunOptions, app: AppConfig, *, output: Output) -> Copies 
     """Return what finds documents that are asked the same; None when each document is to be asked."""
     if app.runner.duplicates == "ask" or options.redo == "all":
         return None
-    return Copies(output.index, run=output.stamp.run, doubtful=to_ask_again(output.runs()))
+    return Copies(output.index, run=output.stamp.run, doubtful=output.run_index.ask_again())
 
 
 _LINES_READ = 5000
 """Enough to meet every fingerprint of an output whose runs all ended before they could write their summary."""
 
 
-def equate_former(app: AppConfig, plan: ExtractionPlan, *, index: Index, backend: ReadableOutput) -> None:
+def equate_former(
+    app: AppConfig, plan: ExtractionPlan, *, index: Index, backend: ReadableOutput, runs: RunIndex
+) -> None:
     """Let records that carry a fingerprint of the former formula count as what is asked now, where they are.
 
     That formula held the context size: those of the configured providers are tried first, then those that the output
-    itself tells of, in the summaries of its runs and in its first records.
+    itself tells of, in the questions of its runs and in its first records.
     """
     current = [query.fingerprint for query in plan.queries.values()]
 
@@ -87,7 +88,7 @@ def equate_former(app: AppConfig, plan: ExtractionPlan, *, index: Index, backend
 
     if not others(()):
         return
-    asked = list(questions_of(read_runs(backend)))
+    asked = runs.questions()
     contexts = {each["num_ctx"] for each in asked if isinstance(each.get("num_ctx"), int)}
     if others(contexts) - {digest_of(each) for each in asked}:
         others(contexts | _contexts_of_records(backend))
@@ -108,7 +109,7 @@ def check_redo(app: AppConfig, plan: ExtractionPlan, *, output: Output, rules: S
         total += 1
         changed += plan.query_for(document_id).fingerprint != fingerprint
     if total and changed / total > allowed:
-        what = ", ".join(_changes(app, plan, output.runs())) or "the question"
+        what = ", ".join(_changes(app, plan, output.run_index.recent())) or "the question"
         told = f"{changed} of {total} done documents would be asked again, because this changed: {what}"
         raise ConfigError(f"{told}; --redo changed does it, --redo none leaves them (runner.max_redo {allowed:g})")
 

@@ -6,15 +6,17 @@ It must not change how a run ends: whatever fails here is a warning, and `pipeli
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from pipeline.config import AppConfig
 from pipeline.errors import PipelineError
-from pipeline.output import Output, backend_of
-from pipeline.output.runs import RUNS
-from pipeline.report import RunSummary, build_report, read_summaries, write_newest
+from pipeline.output import Output, RunIndex, backend_of
+from pipeline.report import RunSummary, build_report, write_newest
 from pipeline.report.contents import Report
-from pipeline.shards import Shard, suffix_in
+from pipeline.report.history import EarlierRuns
+from pipeline.shards import Shard
 
 logger = logging.getLogger(__name__)
 
@@ -28,32 +30,43 @@ def write_report_of(output: Output, summary: RunSummary) -> Report:
     if output.shard.count > SMALL_SET:
         return build_report([replace(summary, shard=None)])
 
+    index = output.run_index
+
     def runs() -> list[RunSummary]:
-        found = list(map(RunSummary.from_json, output.runs()))
+        index.refresh()
+        found = list(map(RunSummary.from_json, index.of_all_shards()))
         return found if any(_is_same(run, summary) for run in found) else [*found, summary]
 
     try:
-        return write_newest(output.backend.replace, runs=runs, awaits_shards=True)
+        return write_newest(
+            output.backend.replace, runs=runs, earlier=partial(EarlierRuns.of_index, index), awaits_shards=True
+        )
     except PipelineError as error:
         logger.warning("the report was not written; `pipeline report %s` writes it: %s", output.where, error)
         return build_report([summary], awaits_shards=True)
 
 
-def write_report_of_set(app: AppConfig, shard: Shard) -> None:
+def write_report_of_set(app: AppConfig, shard: Shard, *, stop: Callable[[], bool]) -> None:
     """Write the report of a large set of shards when no other one is at work; call it without a lock.
 
     Of two shards that end together, the second to release its lock finds none at work. In the first run of a set, one
     shard at a time, the report is rebuilt each time the number of shards that have ended has doubled, and at the end.
+    `stop` returns True after a signal: the shard has finished, and whoever wants the process to end must not wait.
     """
     if shard.count <= SMALL_SET:
         return
     try:
         backend = backend_of(app.output, shard=shard)
-        suffixes = {suffix_in(name) for name in backend.names(RUNS)}
-        ended = sum(suffix.endswith(f"-of-{shard.count:05d}") for suffix in suffixes)
+        index = RunIndex(backend, shard)
+        ended = sum(each.count == shard.count for each in index.finished_shards())
         if backend.is_in_use() or (ended < shard.count and ended & (ended - 1)):
             return
-        write_newest(backend.replace, runs=lambda: read_summaries(backend), awaits_shards=True)
+
+        def runs() -> list[RunSummary]:
+            index.refresh()
+            return list(map(RunSummary.from_json, index.of_all_shards(stop=stop)))
+
+        write_newest(backend.replace, runs=runs, earlier=partial(EarlierRuns.of_index, index), awaits_shards=True)
     except PipelineError as error:
         logger.warning("the report of all shards was not written; `pipeline report` writes it: %s", error)
 

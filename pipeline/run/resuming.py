@@ -19,17 +19,14 @@ from pipeline.run.redoing import questions
 def has_records(output: Output, app: AppConfig, plan: ExtractionPlan) -> bool:
     """True when this output holds records of the current question: lines of our own, or a run of any shard."""
     fingerprints = {query.fingerprint for query in plan.queries.values()}
-    if any(map(output.index.knows_question, fingerprints)):
+    if any(map(output.index.knows_question, fingerprints)) or fingerprints & output.run_index.answered():
         return True
     now = json.loads(json.dumps(questions(app, plan)))
-    return any(_asked(run, fingerprints, now) for run in output.runs())
+    return any(_asked(run, now) for run in reversed(output.run_index.recent()))
 
 
-def _asked(run: Mapping[str, Any], fingerprints: set[str], now: Mapping[str, Any]) -> bool:
+def _asked(run: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """True when a run has records of one of these questions."""
-    counted = run.get("stats", {}).get("questions", {})
-    if any(fingerprints & row.keys() for row in counted.values()):
-        return True
     counts = run.get("counts", {})
     before = run.get("config", {}).get("question", {})
     has_any = bool(counts.get("done") or counts.get("failed"))

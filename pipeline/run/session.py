@@ -34,7 +34,6 @@ from pipeline.run.options import RunOptions
 from pipeline.run.placeholders import PlaceholderWatch
 from pipeline.run.plan import ExtractionPlan, build_plan, log_warnings
 from pipeline.run.progress import Progress, make_progress
-from pipeline.run.prompt_length import to_ask_again
 from pipeline.run.redoing import check_redo, copies_of, equate_former, rules_of
 from pipeline.run.refresh import Refresher
 from pipeline.run.report_of_shards import write_report_of_set
@@ -78,7 +77,7 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
     try:
         entries = _load_entries(app, plan, counts=counts, patience=patience)
         with _open_output(app, plan, shard=shard, run_id=run_id, stop=stop, until=until) as output:
-            equate_former(app, plan, index=output.index, backend=output.backend)
+            equate_former(app, plan, index=output.index, backend=output.backend, runs=output.run_index)
             check_redo(app, plan, output=output, rules=rules)
             end = RunClosing(app, options, output, listing=counts, environ=environ, grading=grading)
             session = _Session(app, options, end, plan=plan, output=output, counts=counts, load=load, environ=environ)
@@ -86,7 +85,7 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
             selection = session.select(rules, shard=shard)
             code = session.go(lambda: entries, selection, signals=signals)
         if signals.number is None:
-            write_report_of_set(app, shard)
+            write_report_of_set(app, shard, stop=lambda: signals.number is not None)
         return code
     except PipelineError as error:
         if signals.number is None:
@@ -158,7 +157,7 @@ class _Session:
         index = self.output.index
         self.counts.whole = index.clear_archive_failure
         self.counts.version_of = index.version_of_result
-        rules = replace(rules, ask_again=to_ask_again(self.output.runs()))
+        rules = replace(rules, ask_again=self.output.run_index.ask_again())
         return Selection(index, rules, shard=shard, fingerprint=self.fingerprint, decided_by=self.decided_by)
 
     def go(self, entries: Any, selection: Selection, *, signals: Signals) -> int:

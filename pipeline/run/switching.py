@@ -10,9 +10,10 @@ from pipeline.agents import fingerprint
 from pipeline.agents.fingerprints import model_name
 from pipeline.config import AppConfig, ResolvedAgentConfig
 from pipeline.errors import PipelineError
-from pipeline.output import backend_of
+from pipeline.output import RunIndex, backend_of
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.redoing import equate_former
+from pipeline.shards import WHOLE
 from pipeline.terminal import plural
 
 
@@ -59,7 +60,7 @@ def _done(app: AppConfig, plan: ExtractionPlan) -> str:
 def _done_now(app: AppConfig, plan: ExtractionPlan) -> Iterator[str]:
     backend = backend_of(app.output)
     with closing(backend.read()) as index:
-        equate_former(app, plan, index=index, backend=backend)
+        equate_former(app, plan, index=index, backend=backend, runs=RunIndex(backend, WHOLE))
         for document_id, asked in index.done():
             if plan.query_for(document_id).fingerprint == asked:
                 yield document_id

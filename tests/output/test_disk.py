@@ -370,7 +370,7 @@ def test_a_name_is_durable_and_never_before_its_bytes(place: Place) -> None:
         if kind == "replace":
             assert ["fsync", paths[0]] in events[:at], f"{path} was replaced by what was not synced"
         named.append(path.name if path.parent == out else "runs" if path != out else "")
-    assert {*named} == {"", "results.jsonl", "errors.jsonl", "report.json", "report.html", "runs"}
+    assert {*named} == {"", "results.jsonl", "errors.jsonl", "report.json", "report.html", "runs", ".runs"}
     assert any(kind == "replace" and paths[-1].endswith("errors.jsonl") for kind, *paths in events)
 
 

@@ -54,11 +54,12 @@ def test_in_a_large_set_the_last_shard_at_work_reports_on_all(place: Place) -> N
     first = place.report()
     assert (len(first["shards"]), first["awaits_shards"]) == (1, True)
     out = place.folder / "out"
-    (path,) = (out / "runs").iterdir()
-    summary = json.loads(path.read_text())
+    (path,) = (out / ".runs").glob("run-*")
+    entry = json.loads(path.read_text())
     for index in range(1, shards - 1):
-        own = {**summary, "shard": f"{index}/{shards}", "run": index + 1, "run_id": "r"}
-        (out / "runs" / f"r-{index:05d}-of-{shards:05d}.json").write_text(json.dumps(own))
+        own = {**entry["newest"], "shard": f"{index}/{shards}", "run": index + 1, "run_id": "r"}
+        name = f"run-{index:05d}-of-{shards:05d}.{index + 1:08d}.json"
+        (out / ".runs" / name).write_text(json.dumps({**entry, "newest": own}))
     ran = place.run("--shard", f"0/{shards}")
     assert len(place.report()["shards"]) == 1
     assert ran.out.startswith("FINISHED: ")

@@ -1,0 +1,62 @@
+"""Changes of the summaries of all runs, under the lock of the whole output: to fold old ones, and to remove documents.
+
+A kill at any time must lose no summary: a line is written before its file is removed, and a summary that is there
+twice counts once. The index of runs is made anew after each change.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipeline.errors import OutputError
+from pipeline.output.backend import OutputBackend
+from pipeline.output.purged_runs import Gone, rewritten, without_documents
+from pipeline.output.run_index import drop, rebuild
+from pipeline.output.runs import FOLDED, RUNS, identity_of, named_runs, ordered
+
+_log = logging.getLogger(__name__)
+
+KEPT_FILES = 30
+"""The newest summaries, which stay as files of their own: those that people look at."""
+
+
+def fold(backend: OutputBackend) -> int:
+    """Move the summaries of all but the newest runs into one file; return how many were moved."""
+    named = sorted(named_runs(backend.files(RUNS)), key=lambda each: (each[1]["run"], each[0]))
+    files = [name for name, _ in named if not name.startswith(FOLDED)]
+    old = set(files[:-KEPT_FILES])
+    if old:
+        lines = {identity_of(run): run for name, run in named if name in old or name not in files}
+        backend.replace(FOLDED, _lines(lines.values()))
+    rebuild(backend, ordered(named), [name for name in files if name not in old])
+    for name in sorted(old):
+        try:
+            backend.remove(name)
+        except OutputError as error:
+            _log.warning("Cannot delete folded summaries in %s; they are read twice: %s", RUNS, error)
+            break
+    return len(old)
+
+
+def remove_documents(backend: OutputBackend, gone: Gone) -> None:
+    """Remove documents from all summaries; the index is gone until `fold` makes it anew."""
+    drop(backend)
+    runs = dict(named_runs(backend.files(RUNS)))
+    changed = without_documents(runs, lambda: (line for line, _ in backend.records("results")), gone)
+    for name, summary in changed.items():
+        if name in runs and not name.startswith(FOLDED):
+            backend.replace(name, rewritten(summary))
+    if any(name.startswith(FOLDED) for name in changed):
+        folded = {name: run for name, run in {**runs, **changed}.items() if name.startswith(FOLDED)}
+        backend.replace(FOLDED, _lines(folded.values()))
+
+
+def _lines(runs: Any) -> Iterator[bytes]:
+    return (_line(run) for run in runs)
+
+
+def _line(run: Mapping[str, Any]) -> bytes:
+    return json.dumps(run, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace") + b"\n"

@@ -1,0 +1,270 @@
+"""The index of runs: no start and no end of a run reads all that was ever run, and nothing of it is lost or doubled."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from conftest import Place
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from s3_faults import FaultProxy
+from s3_server import S3Server
+
+from pipeline.output.folded_runs import KEPT_FILES, fold, remove_documents
+from pipeline.output.local import LocalBackend
+from pipeline.output.run_entries import entries_of, entry_after, history_row
+from pipeline.output.run_index import RunIndex, highest_run
+from pipeline.output.runs import read_runs
+from pipeline.report import RunStats, RunSummary, build_report
+from pipeline.report.contents import Report
+from pipeline.report.history import NO_EARLIER_RUNS, EarlierRuns
+from pipeline.report.profile import kept_profiles
+from pipeline.report.run_summary import OutputCounts
+from pipeline.shards import WHOLE, Shard
+from pipeline.stores import RemoteStore
+from pipeline.values.profiling import ProfileBuilder
+
+SCHEMA = {"type": "object", "properties": {"currency": {"enum": ["USD", "EUR"]}}}
+"""Without numbers: their medians are estimated, and depend on the order in which profiles are merged."""
+
+ALL = {"is_current": lambda _id, _run: True}
+
+
+def summary(run: int, *, shard: str | None = None, done: int = 12, question: str = "f", **more: Any) -> dict[str, Any]:
+    """The summary of a run with so many results."""
+    stats: dict[str, Any] = RunSummary(stats=RunStats(SCHEMA, lambda: 0.0).snapshot()).to_json()["stats"]
+    stats["outcomes"]["done"] = done
+    stats["questions"] = {"default": {question: done}} if done else {}
+    builder = ProfileBuilder(SCHEMA, random=Random(0).random, show_texts=False)
+    for number in range(done):
+        builder.add({"currency": ["USD", "EUR"][(number + run) % 2]}, variant="default", fingerprint=question)
+    counts = dict.fromkeys(("found", "done", "failed", "skipped", "ignored", "left"), 0) | {"done": done, "found": done}
+    config = {"question": {"default": {"model": question}}, "runner": {}}
+    texts = dict.fromkeys(("message", "verdict", "command", "started_at"), "")
+    return {
+        "v": 1,
+        "run": run,
+        "run_id": f"r{run}",
+        "shard": shard,
+        "agent": "small",
+        "exit_code": 0,
+        **texts,
+        "finished_at": f"2026-{run:05d}",
+        "counts": counts,
+        "ignored": {},
+        "files": {},
+        "parts": [],
+        "stats": stats,
+        "config": config,
+        "profile": kept_profiles(builder.profiles()),
+        "output": {"done": done, "questions": stats["questions"]},
+        **more,
+    }
+
+
+def reported(
+    runs: list[dict[str, Any]], counts: dict[str, Any] | None = None, *, earlier: EarlierRuns = NO_EARLIER_RUNS
+) -> Report:
+    """The report of these runs."""
+    output = None if counts is None else OutputCounts.from_json(counts)
+    return build_report(list(map(RunSummary.from_json, runs)), output, earlier=earlier)
+
+
+def ended(folder: Path, run: dict[str, Any], shard: Shard = WHOLE) -> RunIndex:
+    """Let a run end: its summary and its entry are written; return the index that it saw."""
+    backend = LocalBackend(folder, shard=shard)
+    index = RunIndex(backend, shard)
+    index.check(run["run"] - 1)
+    backend.replace(f"runs/{run['run_id']}{shard.suffix}.json", json.dumps(run).encode())
+    index.write(backend, run, **ALL)
+    return index
+
+
+def seen(folder: Path, shard: Shard = WHOLE) -> RunIndex:
+    """The index as a further run sees it."""
+    return RunIndex(LocalBackend(folder, shard=shard), shard)
+
+
+def entries(folder: Path) -> list[str]:
+    """The names in the index."""
+    return sorted(path.name for path in (folder / ".runs").iterdir())
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0, 3, 12]), st.sampled_from("ab"), st.booleans()),
+        min_size=1,
+        max_size=7,
+    )
+)
+def test_the_report_from_an_entry_is_that_from_all_runs(kinds: list[tuple[int, str, bool]]) -> None:
+    """Whatever runs there were; an entry that grew run by run holds what one made of all summaries holds."""
+    runs = [
+        summary(number, done=done, question=question, ask_again=[f"d{number}"] if again else [])
+        for number, (done, question, again) in enumerate(kinds, start=1)
+    ]
+    entry = None
+    for run in runs:
+        entry = entry_after(entry, run)
+    assert entry is not None
+    (whole,) = entries_of(runs).values()
+    assert {**entry, "earlier": []} == {**whole, "earlier": []}
+    kept = [*entry["kept"], entry["newest"]]
+    counts = {"done": sum(run["counts"]["done"] for run in runs)}
+    counts["questions"] = {"default": {question: 1 for _, question, _ in kinds}}
+    expected = reported(runs, counts)
+    history = tuple(RunSummary.from_json(row) for row in [*entry["history"], history_row(runs[-1])])
+    for parts in (entry["earlier"], whole["earlier"]):
+        earlier = EarlierRuns(tuple(map(RunSummary.from_json, parts)), history)
+        assert reported(kept, counts, earlier=earlier).to_json() == expected.to_json()
+
+
+def test_an_entry_replaces_the_one_before(tmp_path: Path) -> None:
+    """Its name says the run; that of a killed run that left two counts by the higher number."""
+    for number in (1, 2, 3):
+        ended(tmp_path, summary(number, done=0))
+    assert entries(tmp_path) == ["complete", "run.00000003.json"]
+    (tmp_path / ".runs" / "run.00000002.json").write_bytes((tmp_path / ".runs" / "run.00000003.json").read_bytes())
+    assert highest_run(LocalBackend(tmp_path, shard=WHOLE)) == 3
+    ended(tmp_path, summary(4))
+    assert entries(tmp_path) == ["complete", "run.00000004.json"]
+
+
+def test_a_set_of_shards_sees_its_own_runs(tmp_path: Path) -> None:
+    """Those of another number of shards are not part of its report; the highest run and the profiles are of all."""
+    ended(tmp_path, summary(7))
+    for index, of in ((0, 2), (1, 2), (0, 3)):
+        ended(tmp_path, summary(index + 8, shard=f"{index}/{of}"), Shard(index, of))
+    found = seen(tmp_path, Shard(1, 2))
+    assert [run["shard"] for run in found.of_all_shards()] == ["0/2", "1/2"]
+    assert (found.highest_run, len(found.earlier()), len(found.history())) == (9, 2, 2)
+    assert found.finished_shards() >= {Shard(0, 2), Shard(1, 2)}
+
+
+def test_documents_to_ask_again_are_kept_until_they_were(tmp_path: Path) -> None:
+    """Over later runs and from every shard; the name says which entries hold any."""
+    ended(tmp_path, summary(1, ask_again=["a", "b"]))
+    assert seen(tmp_path, Shard(0, 2)).ask_again() == {"a": 1, "b": 1}
+    backend = LocalBackend(tmp_path, shard=WHOLE)
+    RunIndex(backend, WHOLE).write(backend, summary(2), is_current=lambda document_id, _: document_id == "a")
+    assert seen(tmp_path).ask_again() == {"a": 1}
+    RunIndex(backend, WHOLE).write(backend, summary(3), is_current=lambda *_: False)
+    assert entries(tmp_path) == ["complete", "run.00000003.json"]
+
+
+def test_runs_of_an_earlier_version_are_read_until_their_shards_have_entries(tmp_path: Path) -> None:
+    """No summary is lost before, between and after; then nothing of `runs/` is read any more."""
+    (tmp_path / "runs").mkdir()
+    old = [summary(1, shard="0/2", ask_again=["x"], question="q"), summary(2, shard="1/2"), summary(3, shard="0/2")]
+    for run in old:
+        index, of = map(int, run["shard"].split("/"))
+        (tmp_path / "runs" / f"{run['run_id']}{Shard(index, of).suffix}.json").write_text(json.dumps(run))
+    before = seen(tmp_path, Shard(0, 2))
+    assert (before.highest_run, before.ask_again()) == (3, {"x": 1})
+    assert {"model": "q"} in before.questions() and before.answered() == {"q", "f"}
+    ended(tmp_path, summary(4, shard="0/2"), Shard(0, 2))
+    assert entries(tmp_path) == ["run-00000-of-00002.00000004.again.json"]
+    between = seen(tmp_path, Shard(1, 2))
+    assert [run["run"] for run in between.of_all_shards()] == [2, 3, 4]
+    ended(tmp_path, summary(5, shard="1/2"), Shard(1, 2))
+    assert "complete" in entries(tmp_path)
+    assert [run["run"] for run in seen(tmp_path, Shard(0, 2)).of_all_shards()] == [3, 4, 2, 5]
+
+
+@pytest.mark.parametrize("shard", [WHOLE, Shard(1, 2)])
+def test_a_run_without_an_entry_is_found_by_its_records(tmp_path: Path, shard: Shard) -> None:
+    """One of an earlier version, or one that was killed before it wrote its entry: it is read when its shard starts."""
+    ended(tmp_path, summary(1, shard=shard.label), shard)
+    late = summary(2, shard=shard.label, ask_again=["x"])
+    (tmp_path / "runs" / f"late{shard.suffix}.json").write_text(json.dumps(late))
+    index = seen(tmp_path, shard)
+    index.check(2)
+    assert (index.highest_run, index.ask_again(), len(index.of_this_shard())) == (2, {"x": 2}, 2)
+    backend = LocalBackend(tmp_path, shard=shard)
+    index.write(backend, summary(3, shard=shard.label), **ALL)
+    assert [run["run"] for run in seen(tmp_path, shard).of_this_shard()] == [2, 3]
+    assert seen(tmp_path, shard).history()[0]["run"] == 1
+
+
+def test_a_damaged_entry_is_passed_over(tmp_path: Path) -> None:
+    """Its run is in `runs/` nevertheless, its number in the name, and foreign files are left alone."""
+    ended(tmp_path, summary(5))
+    (tmp_path / ".runs" / "run.00000005.json").write_text('{"v"')
+    (tmp_path / ".runs" / "notes.txt").write_text("mine")
+    assert (seen(tmp_path).recent(), seen(tmp_path).highest_run) == ([], 5)
+    fold(LocalBackend(tmp_path, shard=WHOLE))
+    assert [run["run"] for run in seen(tmp_path).recent()] == [5]
+
+
+def test_old_runs_are_folded_into_one_file_and_none_is_lost(tmp_path: Path) -> None:
+    """Twice, with further runs between, also when a kill has left files whose lines are there already."""
+    total = KEPT_FILES + 5
+    for number in range(1, total + 1):
+        ended(tmp_path, summary(number, ask_again=[f"d{number}"]))
+    backend = LocalBackend(tmp_path, shard=WHOLE)
+    before = read_runs(backend)
+    report = reported(before).to_json()
+    left = (tmp_path / "runs" / "r1.json").read_bytes()
+    assert fold(backend) == 5
+    (tmp_path / "runs" / "r1.json").write_bytes(left)
+    assert read_runs(backend) == before
+    assert len(list((tmp_path / "runs").glob("*.json"))) == KEPT_FILES + 1
+    found = seen(tmp_path)
+    assert reported(found.of_all_shards(), earlier=EarlierRuns.of_index(found)).to_json() == report
+    assert len(found.ask_again()) == total
+    ended(tmp_path, summary(total + 1))
+    assert fold(backend) == 2
+    assert [run["run"] for run in read_runs(backend)] == list(range(1, total + 2))
+    assert sorted(path.name for path in (tmp_path / "runs").glob("*.jsonl")) == ["earlier.jsonl"]
+
+
+def test_a_document_is_removed_from_folded_runs_and_from_the_index(tmp_path: Path) -> None:
+    """Also from what the index has kept of older runs."""
+    for number in range(1, KEPT_FILES + 4):
+        ended(tmp_path, summary(number, done=0, ask_again=["secret", f"d{number}"]))
+    backend = LocalBackend(tmp_path, shard=WHOLE)
+    fold(backend)
+    remove_documents(backend, lambda document_id, _: document_id == "secret")
+    fold(backend)
+    texts = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any("secret" in text for text in texts)
+    assert set(seen(tmp_path).ask_again()) == {f"d{number}" for number in range(1, KEPT_FILES + 4)}
+    assert len(read_runs(backend)) == KEPT_FILES + 3
+
+
+def test_purge_leaves_no_name_of_a_document_in_the_output(place: Place) -> None:
+    """Nor in the index of runs."""
+    place.documents({"secret-name.txt": "[[fault:http_400]]", "b.txt": "A text."})
+    for _ in range(2):
+        place.run("--set", "runner.max_error_rate=1")
+    (place.folder / "ids").write_text("secret-name.txt\n")
+    assert place.call("purge", "out", "--ids", "ids").code == 0
+    files = [path for path in (place.folder / "out").rglob("*") if path.is_file()]
+    assert [path.name for path in files if b"secret-name" in path.read_bytes()] == []
+    assert [row["run"] for row in seen(place.folder / "out").history()] == [1, 2]
+
+
+def test_a_night_costs_the_same_requests_after_many_nights(place: Place, s3: S3Server, bucket: str) -> None:
+    """Listings and reads of a start and an end do not grow with the number of runs."""
+    place.documents({"a.txt": "A text."})
+    with FaultProxy(s3.port) as tap:
+        storage = {"region": "us-east-1", "access_key_id": "test-key", "secret_access_key": "test-secret"}
+        uri = f"s3://{bucket}/out"
+        place.configure({"output.uri": uri, "output.storage": {**storage, "endpoint": tap.endpoint}})
+        place.run()
+        store = RemoteStore.open(uri, storage={**storage, "endpoint": s3.endpoint})
+        (key,) = [found.key for found in store.list("runs")]
+        counted = []
+        for nights in (0, 60):
+            for number in range(nights):
+                store.put(f"runs/night-{number}.json", store.get(key))
+            tap.seen.clear()
+            place.run()
+            counted.append(Counter(method for method, _ in tap.seen))
+        assert counted[0] == counted[1]
