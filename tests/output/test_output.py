@@ -533,7 +533,7 @@ def test_only_the_owner_and_the_group_can_read_an_output(
     finally:
         os.umask(before)
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").rglob("*")}
-    files = {name: mode for name, mode in modes.items() if name != "runs"}
+    files = {name: mode for name, mode in modes.items() if name not in ("runs", ".runs")}
     assert len(files) >= 3
     assert set(files.values()) == {file_mode}
-    assert {modes["runs"], (tmp_path / "out").stat().st_mode & 0o777} == {folder_mode}
+    assert {modes["runs"], modes[".runs"], (tmp_path / "out").stat().st_mode & 0o777} == {folder_mode}

@@ -204,7 +204,8 @@ def test_an_id_writes_nothing_outside_of_the_output(place: Place) -> None:
     before = {path for path in place.folder.rglob("*") if "out" not in path.parts}
     ran = place.run(*LENIENT, "--set", "input.id_field=id")
     assert {path for path in place.folder.rglob("*") if "out" not in path.parts} == before
-    known = {path.name for path in (place.folder / "out").rglob("*") if not path.name.startswith(".")}
+    paths = [path.relative_to(place.folder / "out") for path in (place.folder / "out").rglob("*")]
+    known = {path.name for path in paths if not any(part.startswith(".") for part in path.parts)}
     assert known - {path.name for path in (place.folder / "out" / "runs").iterdir()} == {
         *("results.jsonl", "errors.jsonl", "report.json", "report.html", "runs")
     }
