@@ -47,13 +47,13 @@ class Checks:
     def check_root(self, node: SchemaNode) -> None:
         """Check that the whole answer is merged by its fields."""
         if node.value(MERGE, "fields") != "fields":
-            self._refuse(node, MERGE, "for the whole answer", ["fields"])
+            self._refuse(node, MERGE, " for the whole answer", ["fields"])
 
     def check(self, node: SchemaNode, objects: Sequence[SchemaNode]) -> None:
         """Check the keywords of a value. `objects`: the objects around it, the nearest first."""
         how = node.value(MERGE)
         if how is not None and how not in rules_for(node):
-            self._refuse(node, MERGE, f"on {_KIND_NAMES[node.kind]}", rules_for(node))
+            self._refuse(node, MERGE, f" on {_KIND_NAMES[node.kind]}", rules_for(node))
         self._check_key(node)
         self._check_by(node, objects)
         if not isinstance(node.value(EMPTY, []), list):
@@ -61,7 +61,7 @@ class Checks:
         if node.keyword(OVER):
             if node.kind != "array" and how != "join":
                 self._refuse(
-                    node, OVER, f"on {_KIND_NAMES[node.kind]}", [], need="it on an array, or beside x-merge: join"
+                    node, OVER, f" on {_KIND_NAMES[node.kind]}", [], need="it on an array, or beside x-merge: join"
                 )
             if node.value(OVER) not in ("fail", "cut"):
                 self._refuse(node, OVER, "", ["fail", "cut"])
@@ -75,14 +75,14 @@ class Checks:
     def _check_key(self, node: SchemaNode) -> None:
         if node.keyword(KEY_MATCH):
             if node.keyword(KEY) is None:
-                self._refuse(node, KEY_MATCH, "without x-key", [], need="x-key beside it")
+                self._refuse(node, KEY_MATCH, " without x-key", [], need="x-key beside it")
             if node.value(KEY_MATCH) not in ("exact", "folded"):
                 self._refuse(node, KEY_MATCH, "", ["folded", "exact"])
         if node.keyword(KEY) is None:
             return
         items = self._nodes.of(node.structure.get("items", {}), f"{node.place}.items")
         if node.kind != "array" or items.kind != "object":
-            self._refuse(node, KEY, f"on {_KIND_NAMES[node.kind]}", [], need="it on an array of objects")
+            self._refuse(node, KEY, f" on {_KIND_NAMES[node.kind]}", [], need="it on an array of objects")
         key = node.value(KEY)
         names = [key] if isinstance(key, str) else key
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
@@ -90,24 +90,28 @@ class Checks:
         properties = items.structure.get("properties", {})
         for name in names:
             if name not in properties:
-                self._refuse(node, KEY, f"with {short(name)}, which is no property of the items", properties, near=name)
+                lacking = "" if name == key else f", of which {short(name)}"
+                told = f"{lacking or ', which'} is no property of the items"
+                self._refuse(node, KEY, told, properties, near=name)
 
     def _check_by(self, node: SchemaNode, objects: Sequence[SchemaNode]) -> None:
         best = node.value(MERGE) == "best"
         if best and node.keyword(BY) is None:
-            self._refuse(node, MERGE, "without x-by", [], need="x-by beside it: the number that decides")
+            self._refuse(node, MERGE, " without x-by", [], need="x-by beside it: the number that decides")
         if node.keyword(BY) is None:
             return
         if not best:
-            self._refuse(node, BY, "without x-merge: best", [], need="x-merge: best beside it")
+            self._refuse(node, BY, " without x-merge: best", [], need="x-merge: best beside it")
         name = node.value(BY)
+        if not isinstance(name, str):
+            self._refuse(node, BY, "", [], need="the name of a number beside it or around it")
         candidates = [node, *objects] if node.kind == "object" else objects
         holder = next((each for each in candidates if name in each.structure.get("properties", {})), None)
         if holder is None:
             numbers = [other for each in candidates for other in self._numbers(each)]
-            self._refuse(node, BY, "which is no property beside it or around it", numbers)
+            self._refuse(node, BY, ", which is no property beside it or around it", numbers)
         if name not in self._numbers(holder):
-            self._refuse(node, BY, "which is no number", self._numbers(holder))
+            self._refuse(node, BY, ", which is no number", self._numbers(holder))
 
     def _numbers(self, node: SchemaNode) -> list[str]:
         """Return the properties of an object that are numbers."""
@@ -118,13 +122,13 @@ class Checks:
         if node.keyword(WINDOW_ITEMS) is None:
             return
         if node.kind != "array":
-            self._refuse(node, WINDOW_ITEMS, f"on {_KIND_NAMES[node.kind]}", [], need="it on an array")
+            self._refuse(node, WINDOW_ITEMS, f" on {_KIND_NAMES[node.kind]}", [], need="it on an array")
         most = node.value(WINDOW_ITEMS)
         if not isinstance(most, int) or isinstance(most, bool) or most < 1:
             self._refuse(node, WINDOW_ITEMS, "", [], need="a whole number of items from 1")
         limit = node.structure.get("maxItems", most)
         if most > limit:
-            self._refuse(node, WINDOW_ITEMS, f"above maxItems {limit}", [], need=f"at most {limit}")
+            self._refuse(node, WINDOW_ITEMS, f" above maxItems {limit}", [], need=f"at most {limit}")
 
     def _refuse(
         self,
@@ -139,8 +143,8 @@ class Checks:
         """Raise ConfigError: what was got, what is needed, and the accepted value nearest to it."""
         found = node.keyword(keyword)
         place, value = found if found is not None else (node.place, None)
-        seen = short(value) + (f" {told}" if told else "")
         wanted = need or f"one of {', '.join(accepted) or 'none'}"
         text = value if near is None else near
-        hint = nearest_hint(text, accepted) if isinstance(text, str) else ""
-        raise ConfigError(f"{self._where}: at {place}.{keyword}: got {seen}, need {wanted}{hint}")
+        is_known = any(text in rules for rules in _RULES.values())  # of another type: nothing is misspelt
+        hint = nearest_hint(text, accepted) if isinstance(text, str) and not is_known else ""
+        raise ConfigError(f"{self._where}: at {place}.{keyword}: got {short(value)}{told}, need {wanted}{hint}")

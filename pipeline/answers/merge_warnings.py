@@ -1,0 +1,78 @@
+"""Warnings about fields of a schema that say nothing of how the answers about windows become one, or too little.
+
+They are for agents that cut long documents (`overflow: split`); it must not read an agent file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pipeline.answers.merge_checks import rules_for
+from pipeline.answers.merge_keywords import KEY, MERGE, OVER
+from pipeline.answers.schema_nodes import SchemaNode, SchemaNodes
+from pipeline.answers.subschemas import QUOTE, places
+from pipeline.long.merge_rules import CONCAT, FIELDS, UNION, Rule
+
+if TYPE_CHECKING:
+    from pipeline.answers.schema import CompiledSchema
+
+_SHOWN_RULES = 2
+
+
+def merge_warnings(compiled: CompiledSchema, *, overlap_tokens: int | None) -> list[str]:
+    """Return the warnings, one for each field. `overlap_tokens`: of the windows; None: they overlap as usual."""
+    walk = _Walk(SchemaNodes(compiled.schema), overlaps=overlap_tokens != 0)
+    root = walk.nodes.of(compiled.schema, "schema")
+    return [f"overflow: split: {warning}" for warning in walk.object(root, compiled.root_rule, is_item=False)]
+
+
+class _Walk:
+    """Walks the values of a schema beside their rules."""
+
+    def __init__(self, nodes: SchemaNodes, *, overlaps: bool) -> None:
+        self.nodes = nodes
+        self._overlaps = overlaps
+        self._seen: set[int] = set()
+
+    def object(self, node: SchemaNode, rule: Rule, *, is_item: bool) -> Iterator[str]:
+        """Yield the warnings about the properties of an object. `is_item`: it is one of a list."""
+        if id(rule) in self._seen:
+            return
+        self._seen.add(id(rule))
+        for name, schema in node.structure.get("properties", {}).items():
+            inner = self.nodes.of(schema, f"{node.place}.properties.{name}")
+            yield from self._value(inner, rule.properties[name], is_item=is_item)
+
+    def _value(self, node: SchemaNode, rule: Rule, *, is_item: bool) -> Iterator[str]:
+        if rule.how == FIELDS:
+            yield from self.object(node, rule, is_item=is_item)
+        elif node.kind == "array":
+            yield from self._list(node, rule)
+        elif rule.how == "sum" and self._overlaps:
+            yield f"{node.place}: x-merge: sum counts twice what two windows share: set overlap_tokens: 0"
+        elif rule.how == "join" and rule.most is not None and not node.keyword(OVER):
+            yield f"{node.place}: maxLength {rule.most} holds for the whole document: more than that fails it (x-over)"
+        elif rule.how == "first" and not node.keyword(MERGE) and not is_item:
+            rules = ", ".join(rules_for(node)[:_SHOWN_RULES])
+            yield f"{node.place} has no x-merge: of several values the first is taken ({rules}, …)"
+
+    def _list(self, node: SchemaNode, rule: Rule) -> Iterator[str]:
+        items = self.nodes.of(node.structure.get("items", {}), f"{node.place}.items")
+        assert rule.items is not None
+        if items.kind == "object" and not node.keyword(KEY) and not node.keyword(MERGE):
+            yield f"{node.place} has no x-key: what ten windows name stands ten times"
+        elif rule.how == CONCAT and self._overlaps and not _has_quote(items):
+            need = "give its items an x-quote string"
+            yield f"{node.place}: x-merge: concat tells rows of two windows apart by their order alone: {need}"
+        if rule.most is not None and not node.keyword(OVER):
+            yield f"{node.place}: maxItems {rule.most} holds for the whole document: more than that fails it (x-over)"
+        for name in rule.key:
+            if rule.items.of_property(name).nullable:
+                yield f"{items.place}.{name} of x-key may be null: such items stay apart"
+        if rule.how == UNION and rule.key and rule.items.how == FIELDS:
+            yield from self.object(items, rule.items, is_item=True)
+
+
+def _has_quote(node: SchemaNode) -> bool:
+    return any(inner.get(QUOTE) for _, source in node.sources for _, inner in places(source, ""))

@@ -1,0 +1,175 @@
+"""The keywords of a schema that say how the answers about the windows of a document become one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.agents import fingerprint, former_fingerprints, load_agent, resolve
+from pipeline.answers.fast_path import quick_check
+from pipeline.answers.merge_keywords import MERGE_KEYWORDS, merge_keywords
+from pipeline.answers.merge_warnings import merge_warnings
+from pipeline.answers.schema import CompiledSchema, compile_schema
+from pipeline.answers.subschemas import without_keywords
+from pipeline.config import AppConfig
+from pipeline.errors import ConfigError
+
+STRING = {"type": "string"}
+NUMBER = {"type": "number"}
+ROW = {"type": "object", "properties": {"name": STRING, "score": NUMBER}, "required": ["name"]}
+ROWS = {"type": "array", "items": ROW}
+
+
+def compiled(field: dict[str, Any], **more: Any) -> CompiledSchema:
+    """A schema with this field beside a number and a text."""
+    properties = {"s": field, "n": NUMBER, "t": STRING}
+    return compile_schema({"type": "object", "properties": properties, **more}, where="a.yaml: schema")
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({**NUMBER, "x-merge": "longest"}, 's.x-merge: got "longest" on a number, need one of first, last, min, max,'),
+        ({**STRING, "x-merge": "frist"}, 's.x-merge: got "frist" on a string, need one of .*; the nearest is first'),
+        ({**STRING, "x-merge": ["first"]}, r's.x-merge: got \["first"\] on a string, need'),
+        ({**STRING, "x-quote": True, "x-merge": "join"}, 's.x-merge: got "join" on a string'),
+        ({"enum": ["a", "b"], "x-merge": "join"}, 's.x-merge: got "join" on a string'),
+        ({"type": "array", "items": {"type": "array"}, "x-merge": "union"}, 'got "union" on a value of several types'),
+        ({**STRING, "x-merge": "best"}, 's.x-merge: got "best" without x-by, need x-by beside it'),
+        ({**STRING, "x-merge": "best", "x-by": "t"}, 's.x-by: got "t", which is no number, need one of n'),
+        ({**STRING, "x-merge": "best", "x-by": "nn"}, 's.x-by: got "nn", which is no property .*; the nearest is n'),
+        ({**STRING, "x-by": "n"}, 's.x-by: got "n" without x-merge: best'),
+        ({**ROWS, "x-key": "nmae"}, 's.x-key: got "nmae", which is no property of the items, .*; the nearest is name'),
+        ({**ROWS, "x-key": ["name", "scor"]}, 'of which "scor" is no property of the items, .*; the nearest is score'),
+        ({**ROWS, "x-key": []}, r"s.x-key: got \[\], need the name of a property, or a list of names"),
+        (
+            {"type": "array", "items": STRING, "x-key": "name"},
+            's.x-key: got "name" on an array, need it on an array of',
+        ),
+        ({**ROWS, "x-key-match": "exact"}, 's.x-key-match: got "exact" without x-key'),
+        (
+            {**ROWS, "x-key": "name", "x-key-match": "exat"},
+            "s.x-key-match: .* need one of folded, exact; the nearest is e",
+        ),
+        ({**ROWS, "x-over": "drop"}, 's.x-over: got "drop", need one of fail, cut'),
+        ({**STRING, "x-over": "cut"}, 's.x-over: got "cut" on a string, need it on an array, or beside x-merge: join'),
+        ({**STRING, "x-empty": "none"}, 's.x-empty: got "none", need a list of values'),
+        ({**ROWS, "maxItems": 3, "x-window-items": 5}, "s.x-window-items: got 5 above maxItems 3, need at most 3"),
+        ({**ROWS, "x-window-items": 0}, "s.x-window-items: got 0, need a whole number"),
+        ({**STRING, "x-window-items": 5}, "s.x-window-items: got 5 on a string, need it on an array"),
+        ({"anyOf": [{**STRING, "x-merge": "last"}, NUMBER]}, r"s.anyOf\[0\].x-merge: got it in a part of a value"),
+    ],
+)
+def test_a_keyword_that_does_not_fit_is_refused_at_its_place(field: dict[str, Any], message: str) -> None:
+    """With the value seen, what is accepted there, and the nearest name."""
+    with pytest.raises(ConfigError) as caught:
+        compiled(field)
+    assert str(caught.value).startswith("a.yaml: schema: at $.properties.s.")
+    assert re.search(message, str(caught.value)), caught.value
+
+
+def test_a_keyword_behind_a_reference_is_named_where_it_is() -> None:
+    """And one beside the reference goes before it."""
+    money = {**NUMBER, "x-merge": "longest"}
+    with pytest.raises(ConfigError, match=r"at \$\.\$defs\.money\.x-merge: got"):
+        compiled({"$ref": "#/$defs/money"}, **{"$defs": {"money": money}})
+    fine = compiled({"$ref": "#/$defs/money", "x-merge": "max"}, **{"$defs": {"money": {**money, "x-merge": "min"}}})
+    assert fine.root_rule.properties["s"].how == "max"
+
+
+def test_the_agent_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
+    """Exit 2, with the file; a misspelt keyword names the nearest."""
+    agent = "user_prompt: $document\nschema: {type: object, properties: {s: {type: string, %s}}}\n"
+    (tmp_path / "bad.yaml").write_text(agent % "x-merge: longst")
+    with pytest.raises(ConfigError, match=r"bad\.yaml: schema: at .*x-merge: got \"longst\".*the nearest is longest"):
+        load_agent("bad", agents_dir=tmp_path)
+    (tmp_path / "bad.yaml").write_text(agent % "x-merg: longest")
+    with pytest.raises(ConfigError, match=r"x-merg: got an unknown keyword, .*the nearest is x-merge"):
+        load_agent("bad", agents_dir=tmp_path)
+
+
+def test_no_server_sees_a_merge_keyword_and_the_fast_path_knows_them() -> None:
+    """An unknown keyword would make each check ten times as slow."""
+    rules = {"x-key": "name", "x-key-match": "exact", "x-over": "cut", "x-window-items": 3, "x-empty": []}
+    schema = compiled({**ROWS, "x-merge": "union", **rules}, required=["s"])
+    assert "x-" not in str(schema.for_server)
+    assert "x-" not in str(schema.window.for_server)
+    assert schema.surely_keeps is not None
+    assert quick_check({"type": "string", **dict.fromkeys(MERGE_KEYWORDS, 1)}) is not None
+    assert merge_keywords(schema.schema) == {"$.properties.s": {"x-merge": "union", **rules}}
+
+
+@pytest.mark.parametrize(
+    ("field", "loosened"),
+    [
+        (STRING, {"type": ["string", "null"]}),
+        ({"type": "integer", "minimum": 0}, {"type": ["integer", "null"], "minimum": 0}),
+        ({"type": "string", "enum": ["a"]}, {"type": ["string", "null"], "enum": ["a", None]}),
+        ({"const": "a"}, {"enum": ["a", None]}),
+        ({"type": "boolean"}, {"type": "boolean"}),
+        ({**NUMBER, "x-merge": "sum"}, NUMBER),
+        ({"$ref": "#/$defs/a"}, {"anyOf": [{"$ref": "#/$defs/a"}, {"type": "null"}]}),
+        ({**ROWS, "minItems": 1, "maxItems": 9}, {**ROWS, "maxItems": 9}),
+        ({**ROWS, "maxItems": 9, "x-window-items": 4}, {**ROWS, "maxItems": 4}),
+        (ROW, {**ROW, "properties": {"name": {"type": ["string", "null"]}, "score": {"type": ["number", "null"]}}}),
+        ({**ROW, "x-merge": "first"}, {**ROW, "type": ["object", "null"]}),
+    ],
+)
+def test_a_window_may_leave_open_what_a_part_cannot_know(field: dict[str, Any], loosened: dict[str, Any]) -> None:
+    """Through objects, but not in items of lists, nor in an object that is merged as a whole."""
+    window = compiled(field, **{"$defs": {"a": STRING}}).window
+    assert window.for_server["properties"]["s"] == loosened
+
+
+def test_a_definition_is_strict_for_items_and_loose_for_an_object() -> None:
+    """Also one that refers to itself."""
+    node = {"type": "object", "properties": {"v": STRING, "next": {"$ref": "#/$defs/node"}}, "required": ["v"]}
+    properties = {"one": {"$ref": "#/$defs/node"}, "many": {"type": "array", "items": {"$ref": "#/$defs/node"}}}
+    schema = compile_schema({"type": "object", "properties": properties, "$defs": {"node": node}}, where="a")
+    assert schema.window.violation({"one": {"v": None, "next": {"v": None}}, "many": [{"v": "a"}]}) is None
+    assert schema.window.violation({"many": [{"v": None}]}) is not None
+    assert schema.violation({"one": {"v": None}}) is not None
+
+
+def test_what_says_too_little_is_said_loudly() -> None:
+    """One line a field; the built-in agents give no cause."""
+    named = {"type": "object", "properties": {"name": {"type": ["string", "null"]}}}
+    properties = {
+        "total": NUMBER,
+        "sum": {**NUMBER, "x-merge": "sum"},
+        "companies": ROWS,
+        "facts": {"type": "array", "maxItems": 6, "items": STRING},
+        "people": {"type": "array", "x-key": "name", "items": named},
+        "rows": {**ROWS, "x-merge": "concat"},
+        "text": {**STRING, "x-merge": "join", "maxLength": 9},
+    }
+    schema = compile_schema({"type": "object", "properties": properties}, where="a")
+    at = "overflow: split: schema.properties"
+    assert merge_warnings(schema, overlap_tokens=None) == [
+        f"{at}.total has no x-merge: of several values the first is taken (first, last, …)",
+        f"{at}.sum: x-merge: sum counts twice what two windows share: set overlap_tokens: 0",
+        f"{at}.companies has no x-key: what ten windows name stands ten times",
+        f"{at}.facts: maxItems 6 holds for the whole document: more than that fails it (x-over)",
+        f"{at}.people.items.name of x-key may be null: such items stay apart",
+        f"{at}.rows: x-merge: concat tells rows of two windows apart by their order alone: give its items an x-quote "
+        "string",
+        f"{at}.text: maxLength 9 holds for the whole document: more than that fails it (x-over)",
+    ]
+    assert len(merge_warnings(schema, overlap_tokens=0)) == 5
+    for name in ("extractor", "event_classifier"):
+        assert merge_warnings(load_agent(name).compiled, overlap_tokens=None) == []
+
+
+@pytest.mark.parametrize("name", ["extractor", "event_classifier"])
+def test_merge_rules_change_no_fingerprint(name: str) -> None:
+    """Records of built-in agents from before there were merge rules stand, also those of the former formula."""
+    app = AppConfig()
+    resolved = resolve(load_agent(name), app, variant="default")
+    before = replace(resolved, schema=without_keywords(resolved.schema, lambda keyword: keyword in MERGE_KEYWORDS))
+    assert before.schema != resolved.schema
+    assert fingerprint(resolved, app.ollama) == fingerprint(before, app.ollama)
+    assert former_fingerprints(resolved, app, contexts=()) == former_fingerprints(before, app, contexts=())
