@@ -48,7 +48,7 @@ def failover_of(
     **settings: Any,
 ) -> Failover:
     """A vLLM provider of these replicas, and an Ollama one behind it."""
-    settings = {"max_retries": 3, "timeout": 5.0, "model": MODEL, **settings}
+    settings = {"max_retries": 3, "timeout": 60.0, "model": MODEL, **settings}
     vllm = VLLMConfig(base_url=first, **settings)
     ollama = OllamaConfig(base_url=second or "http://127.0.0.1:1", model=MODEL, max_retries=settings["max_retries"])
     resolved = ResolvedAgentConfig("a", "default", "vllm", fallback=("ollama",) if second else ())

@@ -26,6 +26,10 @@ from fake_llm import FakeLLM
 from hypothesis import settings
 from s3_server import S3Server, s3_server
 
+# some thousand commands start below, and each would compile the whole program again: four times the CPU of its start
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # no test depends on the machine's speed, also where it has no settings of its own
 settings.register_profile("project", parent=settings.default, deadline=None)
 settings.load_profile("project")

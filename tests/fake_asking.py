@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,7 +38,7 @@ def body_for(path: str, text: str, *, schema: Any = SCHEMA, **more: Any) -> dict
 def ask(server: FakeLLM, path: str, text: str, *, schema: Any = SCHEMA, **more: Any) -> requests.Response:
     """Returns the answer to a chat."""
     return requests.post(
-        server.url + path, json=body_for(path, text, schema=schema, **more), timeout=10, allow_redirects=False
+        server.url + path, json=body_for(path, text, schema=schema, **more), timeout=60, allow_redirects=False
     )
 
 
@@ -60,17 +58,9 @@ def saying(text: str) -> Callable[[str, Any], str]:
     return lambda _prompt, _schema: text
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Returns as soon as a condition holds; fails after five seconds."""
-    deadline, pause = time.monotonic() + 5, threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        pause.wait(0.005)
-
-
 def connected(server: FakeLLM, text: str, *, path: str = CHATS[0]) -> socket.socket:
     """Returns a connection on which a chat was sent."""
     body = json.dumps(body_for(path, text)).encode()
-    sock = socket.create_connection(("127.0.0.1", server.port), timeout=5)
+    sock = socket.create_connection(("127.0.0.1", server.port), timeout=60)
     sock.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
     return sock

@@ -43,7 +43,7 @@ class Forker:
         """Ends the parent; its last command has ended."""
         assert self._parent.stdin and self._parent.stdout
         self._parent.stdin.close()
-        self._parent.wait(10)
+        self._parent.wait(60)
         self._parent.stdout.close()
 
 

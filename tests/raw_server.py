@@ -10,6 +10,7 @@ import struct
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -58,6 +59,15 @@ class Line:
         while not self.ended.wait(pause_s):
             self.send(b"x")
 
+    def wait_until_read(self) -> None:
+        """Return when the client has read what was sent, as a reset takes the rest away (not on Linux: soon)."""
+        table = Path("/proc/net/tcp")
+        port = self.sock.getpeername()[1]
+        while not self.ended.is_set() and table.exists() and _unread(table.read_text(encoding="ascii"), port):
+            self.ended.wait(0.001)
+        if not table.exists():
+            self.ended.wait(0.05)
+
     def reset(self) -> None:
         """Ends the connection with a RST."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -70,6 +80,12 @@ class Line:
             self.sock.shutdown(socket.SHUT_RDWR)
         self._file.close()
         self.sock.close()
+
+
+def _unread(table: str, port: int) -> int:
+    """Return how many received bytes wait in the sockets of this local port, by Linux's table of sockets."""
+    rows = map(str.split, table.splitlines()[1:])
+    return sum(int(row[4].partition(":")[2], 16) for row in rows if row[1].endswith(f":{port:04X}"))
 
 
 class RawServer:

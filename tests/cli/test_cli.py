@@ -236,7 +236,7 @@ def test_a_reader_that_leaves_does_not_change_the_exit_code(place: Place, code: 
     child.process.stdout.close()
     assert child.process.stderr is not None
     err = child.process.stderr.read()
-    assert child.process.wait(20) == code, err
+    assert child.process.wait(60) == code, err
     assert "BrokenPipe" not in err
     assert "run ends" in err
 
@@ -249,7 +249,7 @@ def test_a_log_that_nobody_reads_does_not_stop_a_run(place: Place) -> None:
     child.process.stderr.close()
     assert child.process.stdout is not None
     assert "3 found, 3 done" in child.process.stdout.read()
-    assert child.process.wait(20) == 0
+    assert child.process.wait(60) == 0
     assert place.done() == dict.fromkeys(names, 1)
 
 

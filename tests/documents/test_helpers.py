@@ -184,7 +184,7 @@ def test_a_helper_ends_with_its_parent(busy: bool, number: int) -> None:
     if busy:
         wait_for_cpu(helper)
     parent.send_signal(number)
-    parent.wait(20)
+    parent.wait(60)
     parent.stdout.close()
     wait_until_gone(helper)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from asking import Clock, question
-from fake_asking import until
 from raw_server import RawServer, answering, reply
+from timing import until
 
 from pipeline.config import AppConfig, ResolvedAgentConfig, VLLMConfig
 from pipeline.llm.addresses import addresses_of, at_address
@@ -60,7 +60,7 @@ class Service:
     def provider(self, port: int, *, resolve: bool = True, key_file: Path | None = None) -> Provider:
         """Returns the provider of this name."""
         url, key = f"http://models.test:{port}/v1", str(key_file) if key_file else None
-        config = VLLMConfig(base_url=url, model="m", resolve_replicas=resolve, timeout=5.0, api_key_file=key)
+        config = VLLMConfig(base_url=url, model="m", resolve_replicas=resolve, timeout=60.0, api_key_file=key)
         tools = Tools(self.clock, random.Random(3), lambda _: None, lambda _client, **_: Preflight("ok"), self.look_up)
         agent = ResolvedAgentConfig("a", "default", "vllm")
         return build_failover(AppConfig(vllm=config), {"default": agent}, tools=tools, pool_size=4).first
@@ -155,7 +155,7 @@ def test_tls_goes_by_the_name() -> None:
     talk = lambda line: (line.read(), line.send(reply(b"safe")))  # noqa: E731
     with RawServer(talk, tls=context, host="127.0.0.2") as server:
         access = Access(ca_file=str(TLS / "cert.pem"), address="127.0.0.2")
-        assert Endpoint(f"https://localhost:{server.port}", access).get("/x", timeout_s=5).body == b"safe"
+        assert Endpoint(f"https://localhost:{server.port}", access).get("/x", timeout_s=60).body == b"safe"
 
 
 def test_an_address_is_not_used_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +165,7 @@ def test_an_address_is_not_used_through_a_proxy(monkeypatch: pytest.MonkeyPatch)
     with answering(reply(b"by proxy")) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         endpoint = Endpoint("http://models.test:8000", Access(address="127.0.0.2"))
-        assert endpoint.get("/x", timeout_s=5).body == b"by proxy"
+        assert endpoint.get("/x", timeout_s=60).body == b"by proxy"
 
 
 def test_addresses_are_looked_up_and_shown() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import math
 import socket
 import ssl
 import threading
@@ -14,14 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from fake_asking import until
 from raw_server import Line, RawServer, answering, chunked, refusing_url, reply
+from timing import assert_less, until
 
 from pipeline.errors import ConfigError
 from pipeline.llm.http import Access, CallFailedError, Endpoint
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 TLS = Path(__file__).parents[1] / "data/tls"
+LONG_S = 60.0
+"""Longer than a deadline of less than a second takes on a slow machine; these servers would go on for ever."""
 PROXY_VARIABLES = [f"{kind}_proxy" for kind in ("http", "https", "all", "no")]
 
 
@@ -31,7 +34,7 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def failure(server: RawServer, *, timeout_s: float = 5.0, max_bytes: int = 10_000) -> CallFailedError:
+def failure(server: RawServer, *, timeout_s: float = 60.0, max_bytes: int = 10_000) -> CallFailedError:
     """How a POST to this server fails."""
     with server, pytest.raises(CallFailedError) as caught:
         Endpoint(server.url).post("/x", b"{}", timeout_s=timeout_s, max_bytes=max_bytes)
@@ -53,14 +56,14 @@ def test_a_dripping_server_cannot_outlast_the_deadline(head: bytes) -> None:
     began = time.monotonic()
     failed = failure(after_reading(lambda line: line.drip(head)), timeout_s=0.4)
     assert (failed.error, failed.reason) == ("timeout", "timeout")
-    assert 0.3 < time.monotonic() - began < 2.0
+    assert 0.3 < time.monotonic() - began < LONG_S
 
 
 def test_a_server_that_says_nothing_is_a_timeout() -> None:
     """Silence ends at the deadline."""
     began = time.monotonic()
     assert failure(after_reading(lambda line: line.ended.wait()), timeout_s=0.2).reason == "timeout"
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < LONG_S
 
 
 def test_a_server_that_does_not_read_is_a_timeout() -> None:
@@ -69,7 +72,7 @@ def test_a_server_that_does_not_read_is_a_timeout() -> None:
     with RawServer(lambda line: line.ended.wait()) as server, pytest.raises(CallFailedError) as caught:
         Endpoint(server.url).post("/x", b"x" * 50_000_000, timeout_s=0.4)
     assert caught.value.reason == "timeout"
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < LONG_S
 
 
 @pytest.mark.parametrize("answer", [reply(b"x" * 10_001), chunked(b"x" * 10_001, 999)], ids=["length", "chunks"])
@@ -81,13 +84,13 @@ def test_an_answer_over_the_limit_is_not_read_on(answer: bytes) -> None:
 def test_an_answer_at_the_limit_is_whole() -> None:
     """The limit itself is allowed, in chunks as well."""
     with answering(chunked(b"x" * 10_000, 999)) as server:
-        assert Endpoint(server.url).post("/x", b"", timeout_s=5, max_bytes=10_000).body == b"x" * 10_000
+        assert Endpoint(server.url).post("/x", b"", timeout_s=60, max_bytes=10_000).body == b"x" * 10_000
 
 
 def test_an_answer_that_was_packed_unasked_is_unpacked_up_to_the_limit() -> None:
     """Some gateways pack whatever is accepted; what is large only when unpacked is `response_too_large` as well."""
     with answering(reply(gzip.compress(b"packed"), Content_Encoding="gzip")) as server:
-        assert Endpoint(server.url).post("/x", b"{}", timeout_s=5).body == b"packed"
+        assert Endpoint(server.url).post("/x", b"{}", timeout_s=60).body == b"packed"
         assert server.got[0].headers["accept-encoding"] == "identity"
     bomb = gzip.compress(b"x" * 10_000_000)
     assert len(bomb) < 10_000
@@ -119,7 +122,7 @@ def test_a_refused_connection_was_not_sent() -> None:
     told = set()
     for _ in range(2):
         with pytest.raises(CallFailedError) as caught:
-            Endpoint(url).get("/x", timeout_s=5)
+            Endpoint(url).get("/x", timeout_s=60)
         assert (caught.value.reason, caught.value.sent, caught.value.lost) == ("connection_error", False, False)
         told.add(caught.value.error)
     assert len(told) == 1
@@ -158,8 +161,8 @@ def test_a_stale_connection_is_resent_once_at_once() -> None:
     """A kept connection that breaks as it is used again is no failure: the request goes out on a fresh one."""
     with closing_on_reuse() as server:
         endpoint = Endpoint(server.url)
-        assert endpoint.get("/x", timeout_s=5).body == b"first"
-        assert endpoint.get("/x", timeout_s=5).body == b"again"
+        assert endpoint.get("/x", timeout_s=60).body == b"first"
+        assert endpoint.get("/x", timeout_s=60).body == b"again"
         assert server.accepts == 2
 
 
@@ -167,9 +170,9 @@ def test_a_stale_connection_is_not_resent_twice() -> None:
     """When the fresh connection breaks as well, that is the server's doing."""
     with closing_on_reuse(also_fresh=True) as server:
         endpoint = Endpoint(server.url)
-        endpoint.get("/x", timeout_s=5)
+        endpoint.get("/x", timeout_s=60)
         with pytest.raises(CallFailedError) as caught:
-            endpoint.get("/x", timeout_s=5)
+            endpoint.get("/x", timeout_s=60)
         assert (caught.value.reason, caught.value.lost, server.accepts) == ("connection_error", True, 2)
 
 
@@ -186,30 +189,36 @@ def test_a_resend_has_only_what_is_left_of_the_deadline() -> None:
             line.ended.wait()
         line.reset()
 
-    with RawServer(talk) as server:
-        endpoint = Endpoint(server.url)
-        endpoint.get("/x", timeout_s=5)
-        began = time.monotonic()
-        with pytest.raises(CallFailedError) as caught:
-            endpoint.get("/x", timeout_s=1.5)
-        assert (caught.value.reason, server.accepts) == ("timeout", 2)
-        assert time.monotonic() - began < 2.2
+    def spent_s() -> float:
+        with RawServer(talk) as server:
+            endpoint = Endpoint(server.url)
+            endpoint.get("/x", timeout_s=60)
+            began = time.monotonic()
+            with pytest.raises(CallFailedError) as caught:
+                endpoint.get("/x", timeout_s=1.5)
+            ended = time.monotonic()
+        if server.accepts != 2:  # on a busy machine it broke too late for a stale one
+            return math.inf
+        assert caught.value.reason == "timeout"
+        return ended - began
+
+    assert_less(2.2, spent_s)
 
 
 def test_a_server_that_dies_at_work_is_not_asked_again() -> None:
     """A reused connection that breaks later than a stale one can was lost over the work."""
     with closing_on_reuse(server_hold_s=1.2) as server:
         endpoint = Endpoint(server.url)
-        endpoint.get("/x", timeout_s=5)
+        endpoint.get("/x", timeout_s=60)
         with pytest.raises(CallFailedError) as caught:
-            endpoint.get("/x", timeout_s=5)
+            endpoint.get("/x", timeout_s=60)
         assert (caught.value.lost, server.accepts) == (True, 1)
 
 
 def test_a_redirect_is_not_followed() -> None:
     """A 302 is an answer like any other: nobody else is asked, and nobody else gets the key."""
     with answering(reply(b"stolen")) as other, answering(reply(b"", 302, Location=other.url + "/x")) as server:
-        answer = Endpoint(server.url, Access(read_key=lambda: "the-key")).get("/x", timeout_s=5)
+        answer = Endpoint(server.url, Access(read_key=lambda: "the-key")).get("/x", timeout_s=60)
         assert answer.status == 302
         assert server.got[0].headers["authorization"] == "Bearer the-key"
         assert other.accepts == 0
@@ -220,10 +229,10 @@ def test_a_key_is_read_again_when_asked_to() -> None:
     keys = iter(["old", "new", "new"])
     with answering(reply(b"", 401)) as server:
         endpoint = Endpoint(server.url, Access(read_key=lambda: next(keys)))
-        endpoint.get("/x", timeout_s=5)
+        endpoint.get("/x", timeout_s=60)
         assert endpoint.reload_key() is True
         assert endpoint.reload_key() is False
-        endpoint.get("/x", timeout_s=5)
+        endpoint.get("/x", timeout_s=60)
         assert [got.headers["authorization"] for got in server.got] == ["Bearer old", "Bearer new"]
 
 
@@ -232,7 +241,7 @@ def test_secrets_are_in_no_repr_and_no_error() -> None:
     access = Access(read_key=lambda: "sk-secret", headers={"X-Token": "tok-secret"})
     endpoint = Endpoint(refusing_url().replace("http://", "http://user:pw-secret@"), access)
     with pytest.raises(CallFailedError) as caught:
-        endpoint.get("/x", timeout_s=5)
+        endpoint.get("/x", timeout_s=60)
     for text in (repr(access), repr(endpoint), str(caught.value), repr(caught.value)):
         assert "secret" not in text
 
@@ -244,8 +253,8 @@ def test_a_complaint_that_repeats_a_secret_is_kept_without_it(status: int) -> No
     access = Access(read_key=lambda: "sk-secret-1", headers={"X-Token": "Basic tok-secret", "X-Team": "blue-team"})
     with answering(reply(said, status)) as server:
         for answer in (
-            Endpoint(server.url, access).get("/x", timeout_s=5),
-            Endpoint(server.url, access).post("/x", b"{}", timeout_s=5),
+            Endpoint(server.url, access).get("/x", timeout_s=60),
+            Endpoint(server.url, access).post("/x", b"{}", timeout_s=60),
         ):
             told = json.loads(answer.body)["error"]["message"]
             assert told == "got Bearer *** and ***, team blue-team, model sk"
@@ -264,22 +273,22 @@ def test_a_complaint_that_repeats_a_key_which_was_changed_meanwhile_is_kept_with
 
     with RawServer(refuse) as server:
         endpoint = Endpoint(server.url, Access(read_key=lambda: next(keys)))
-        assert endpoint.get("/x", timeout_s=5).body == b"Bearer ***"
+        assert endpoint.get("/x", timeout_s=60).body == b"Bearer ***"
 
 
 def test_an_answer_and_a_key_that_is_a_word_stay_as_they_are() -> None:
     """`EMPTY` is what many give a vLLM that wants no key: it must not change what is said."""
     with answering(reply(b"an EMPTY sk-secret-1"), reply(b"an EMPTY sk-secret-1", 400)) as server:
         endpoint = Endpoint(server.url, Access(read_key=lambda: "sk-secret-1"))
-        assert endpoint.get("/x", timeout_s=5).body == b"an EMPTY sk-secret-1"
+        assert endpoint.get("/x", timeout_s=60).body == b"an EMPTY sk-secret-1"
         endpoint = Endpoint(server.url, Access(read_key=lambda: "EMPTY"))
-        assert endpoint.get("/x", timeout_s=5).body == b"an EMPTY sk-secret-1"
+        assert endpoint.get("/x", timeout_s=60).body == b"an EMPTY sk-secret-1"
 
 
 def test_headers_of_the_configuration_are_sent() -> None:
     """`headers` reach the server, over the client's own."""
     with answering(reply(b"")) as server:
-        Endpoint(server.url, Access(headers={"X-Team": "blue", "User-Agent": "mine"})).post("/x", b"{}", timeout_s=5)
+        Endpoint(server.url, Access(headers={"X-Team": "blue", "User-Agent": "mine"})).post("/x", b"{}", timeout_s=60)
     headers = server.got[0].headers
     assert (headers["x-team"], headers["user-agent"], headers["content-type"]) == ("blue", "mine", "application/json")
 
@@ -288,8 +297,8 @@ def test_a_length_and_a_host_of_the_configuration_are_sent_once() -> None:
     """The length is that of the body, whatever is configured; two of them could hide another request."""
     with answering(reply(b"")) as server:
         access = Access(headers={"content-length": "7", "host": "models.example", "accept": "text/x"})
-        Endpoint(server.url, access).post("/x", b"{}", timeout_s=5)
-        Endpoint(server.url, access).get("/x", timeout_s=5)
+        Endpoint(server.url, access).post("/x", b"{}", timeout_s=60)
+        Endpoint(server.url, access).get("/x", timeout_s=60)
     posted, got = server.got
     assert (posted.body, posted.headers["content-length"]) == (b"{}", "2")
     assert (posted.headers["host"], posted.headers["accept"]) == ("models.example", "text/x")
@@ -303,7 +312,7 @@ def test_nothing_but_the_configuration_says_who_we_are(tmp_path: Path, monkeypat
     with answering(reply(b"", Set_Cookie="who=me; Path=/")) as server:
         endpoint = Endpoint(server.url)
         for _ in range(2):
-            endpoint.post("/x", b"{}", timeout_s=5)
+            endpoint.post("/x", b"{}", timeout_s=60)
     names = {"host", "user-agent", "accept", "accept-encoding", "content-type", "content-length", "connection"}
     names |= {"x-request-id"}
     assert [set(got.headers) - names for got in server.got] == [set(), set()]
@@ -317,9 +326,9 @@ def test_the_proxy_of_the_environment_is_read_at_construction(monkeypatch: pytes
         monkeypatch.delenv("HTTP_PROXY")
         late = Endpoint(server.url)
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
-        assert early.get("/x", timeout_s=5).body == b"by proxy"
+        assert early.get("/x", timeout_s=60).body == b"by proxy"
         assert proxy.got[0].path == "http://models.example:8000/x"
-        assert late.get("/x", timeout_s=5).body == b"direct"
+        assert late.get("/x", timeout_s=60).body == b"direct"
 
 
 def test_a_proxy_that_lets_nobody_through_is_no_lost_server(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,7 +336,7 @@ def test_a_proxy_that_lets_nobody_through_is_no_lost_server(monkeypatch: pytest.
     with answering(reply(b"", 502)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         with pytest.raises(CallFailedError) as caught:
-            Endpoint("https://models.example").post("/x", b"{}", timeout_s=5)
+            Endpoint("https://models.example").post("/x", b"{}", timeout_s=60)
         assert [got.method for got in proxy.got] == ["CONNECT"]
     assert (caught.value.reason, caught.value.sent, caught.value.lost) == ("connection_error", False, False)
     assert "502" in caught.value.error
@@ -346,7 +355,7 @@ def secure_server(*, asks_who: bool = False) -> RawServer:
 def test_an_unknown_certificate_is_refused() -> None:
     """Without its authority a server is not believed, and nothing is sent to it."""
     with secure_server() as server, pytest.raises(CallFailedError) as caught:
-        Endpoint(server.url).get("/x", timeout_s=5)
+        Endpoint(server.url).get("/x", timeout_s=60)
     assert (caught.value.reason, caught.value.sent) == ("connection_error", False)
     assert "certificate" in caught.value.error.lower()
 
@@ -355,7 +364,7 @@ def test_ca_file_is_trusted() -> None:
     """`ca_file` vouches for a server."""
     with secure_server() as server:
         access = Access(ca_file=str(TLS / "cert.pem"))
-        assert Endpoint(server.url, access).get("/x", timeout_s=5).body == b"safe"
+        assert Endpoint(server.url, access).get("/x", timeout_s=60).body == b"safe"
 
 
 @pytest.mark.parametrize("apart", [True, False])
@@ -366,9 +375,9 @@ def test_a_client_certificate_is_presented(tmp_path: Path, apart: bool) -> None:
     cert, key = (TLS / "cert.pem", str(TLS / "key.pem")) if apart else (both, None)
     with secure_server(asks_who=True) as server:
         access = Access(ca_file=str(TLS / "cert.pem"), client_cert=str(cert), client_key=key)
-        assert Endpoint(server.url, access).get("/x", timeout_s=5).body == b"safe"
+        assert Endpoint(server.url, access).get("/x", timeout_s=60).body == b"safe"
         with pytest.raises(CallFailedError) as caught:
-            Endpoint(server.url, Access(ca_file=str(TLS / "cert.pem"))).get("/x", timeout_s=5)
+            Endpoint(server.url, Access(ca_file=str(TLS / "cert.pem"))).get("/x", timeout_s=60)
     assert caught.value.reason == "connection_error"
 
 
@@ -397,7 +406,7 @@ def test_the_ca_bundle_of_the_environment_is_read_at_construction(monkeypatch: p
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(TLS / "cert.pem"))
         endpoint = Endpoint(server.url)
         monkeypatch.delenv("REQUESTS_CA_BUNDLE")
-        assert endpoint.get("/x", timeout_s=5).body == b"safe"
+        assert endpoint.get("/x", timeout_s=60).body == b"safe"
 
 
 @pytest.mark.parametrize(("age_s", "accepts"), [(0.0, 3), (60.0, 1)])
@@ -406,7 +415,7 @@ def test_a_connection_is_kept_until_it_is_old(age_s: float, accepts: int) -> Non
     with answering(reply(b"ok")) as server:
         endpoint = Endpoint(server.url, Access(max_connection_age_s=age_s))
         for _ in range(3):
-            assert endpoint.get("/x", timeout_s=5).body == b"ok"
+            assert endpoint.get("/x", timeout_s=60).body == b"ok"
         assert server.accepts == accepts
 
 
@@ -414,10 +423,10 @@ def test_close_ends_the_idle_connections() -> None:
     """At once, not when somebody collects the garbage; whoever asks all the same gets a new one."""
     with answering(reply(b"ok")) as server:
         endpoint = Endpoint(server.url)
-        endpoint.get("/x", timeout_s=5)
+        endpoint.get("/x", timeout_s=60)
         endpoint.close()
         until(lambda: server.closes == 1)
-        assert endpoint.get("/x", timeout_s=5).body == b"ok"
+        assert endpoint.get("/x", timeout_s=60).body == b"ok"
         assert server.accepts == 2
         endpoint.close()
         endpoint.close()
@@ -429,14 +438,14 @@ def test_the_pool_holds_a_connection_for_each_request_in_flight() -> None:
 
     def talk(line: Line) -> None:
         while line.read() is not None:
-            barrier.wait(5)
+            barrier.wait(60)
             line.send(reply(b"ok"))
 
     with RawServer(talk) as server, ThreadPoolExecutor(many) as threads:
         endpoint = Endpoint(server.url, Access(pool_size=many))
         for _ in range(3):
             assert all(
-                answer.status == 200 for answer in threads.map(lambda _: endpoint.get("/x", timeout_s=9), "x" * 8)
+                answer.status == 200 for answer in threads.map(lambda _: endpoint.get("/x", timeout_s=60), "x" * 8)
             )
         assert server.accepts == many
         endpoint.close()
@@ -447,5 +456,5 @@ def test_bodies_of_threads_do_not_mix() -> None:
     with answering(reply(b"ok")) as server, ThreadPoolExecutor(8) as threads:
         endpoint = Endpoint(server.url)
         sent = [b"%d" % number * (number % 7 + 1) for number in range(60)]
-        list(threads.map(lambda body: endpoint.post("/x", body, timeout_s=9), sent))
+        list(threads.map(lambda body: endpoint.post("/x", body, timeout_s=60), sent))
         assert sorted(got.body for got in server.got) == sorted(sent)

@@ -187,12 +187,12 @@ def test_who_needs_no_proof_does_not_wait_for_one() -> None:
 
     def slow(text: str, max_tokens: int, whole: bool) -> Probe:
         began.set()
-        assert go_on.wait(30)
+        assert go_on.wait(60)
         return long.send(text, max_tokens, whole)
 
     with ThreadPoolExecutor(2) as pool:
         proving = pool.submit(proofs.verify, replace(long, send=slow))
-        assert began.wait(30)
+        assert began.wait(60)
         waiting = pool.submit(proofs.verify, long, may_wait=lambda: not stop.is_set())
         assert [proofs.verify(case) for case in short] == [Verified()] * 4
         assert not proving.done()

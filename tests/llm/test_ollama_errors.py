@@ -100,7 +100,7 @@ def test_an_error(status: int, body: bytes, reason: str, told: str) -> None:
 
 
 def client_of(url: str, **settings: Any) -> OllamaClient:
-    return OllamaClient(OllamaConfig(base_url=url, **{"timeout": 5.0, **settings}))
+    return OllamaClient(OllamaConfig(base_url=url, **{"timeout": 60.0, **settings}))
 
 
 def said(body: Any, **settings: Any) -> ExtractionAttempt:

@@ -106,7 +106,7 @@ def test_an_ollama_is_recognised_by_its_recorded_pages() -> None:
 
 def asked_of_fake(server: FakeLLM, path: str, text: str, **more: Any) -> tuple[int, Any]:
     """Status and body of the fake server's answer."""
-    answer = post(server.url + path, json=body_for(path, text, **more), timeout=10)
+    answer = post(server.url + path, json=body_for(path, text, **more), timeout=60)
     return answer.status_code, answer.json()
 
 
@@ -142,5 +142,5 @@ def test_the_fake_servers_names_are_exact() -> None:
 def test_the_fake_server_breaks_off_in_mid_stream_as_seen() -> None:
     """The last line of a stream is an error when the runner is killed."""
     with FakeLLM(faults=lambda _seen, _n: Fault("stream_error")) as server:
-        lines = post(server.url + NATIVE, json=body_for(NATIVE, "x", stream=True), timeout=10).text.splitlines()
+        lines = post(server.url + NATIVE, json=body_for(NATIVE, "x", stream=True), timeout=60).text.splitlines()
         assert json.loads(lines[-1]) == {"error": "an error was encountered while running the model: unexpected EOF"}

@@ -37,7 +37,7 @@ def asked(answer: bytes, *, schema: Any = SCHEMA, **settings: Any) -> Extraction
             base_url=server.url,
             model="m",
             type="openai",
-            timeout=5.0,
+            timeout=60.0,
             max_tokens=900,
             **settings,
         )
@@ -47,7 +47,7 @@ def asked(answer: bytes, *, schema: Any = SCHEMA, **settings: Any) -> Extraction
 def asked_ollama(answer: bytes, *, schema: Any = SCHEMA) -> ExtractionAttempt:
     """What Ollama's client makes of this answer."""
     with answering({"/api/chat": answer}) as server:
-        return OllamaClient(OllamaConfig(base_url=server.url, timeout=5.0)).call_llm({"user": "u"}, schema, "u")
+        return OllamaClient(OllamaConfig(base_url=server.url, timeout=60.0)).call_llm({"user": "u"}, schema, "u")
 
 
 def said(content: Any, finish: Any = "stop", **message: Any) -> dict[str, Any]:

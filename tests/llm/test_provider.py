@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from asking import MODEL, Clock, asked_for, only, provider_of, question
-from fake_asking import until
 from fake_llm import FakeLLM, Fault, Seen
 from raw_server import RawServer, refusing_url
+from timing import until
 
 from pipeline.llm.replica import FIRST_PAUSE_S, MAX_PAUSE_S, at_once
 
@@ -131,7 +131,7 @@ class Together:
     """A client whose requests leave together, as soon as so many threads have one."""
 
     def __init__(self, client: Any, threads: int) -> None:
-        self._client, self._barrier = client, threading.Barrier(threads, timeout=10)
+        self._client, self._barrier = client, threading.Barrier(threads, timeout=60)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
@@ -209,7 +209,7 @@ def test_a_configuration_error_of_one_document_is_its_own() -> None:
 
 def test_threads_that_wonder_at_the_same_time_share_one_look() -> None:
     """Twelve documents that fail together cost far fewer than twelve tiny completions each."""
-    barrier = threading.Barrier(12, timeout=10)
+    barrier = threading.Barrier(12, timeout=60)
     with FakeLLM() as server, ThreadPoolExecutor(12) as threads:
         provider = provider_of(server.url, sleep=lambda _: barrier.wait() and None, max_retries=1)
         server.draining = True
@@ -294,7 +294,7 @@ def test_a_full_queue_is_no_outage() -> None:
         provider = provider_of(server.url, max_retries=1)
         provider.ask(question("first"))
         long = threads.submit(provider.ask, question("long"))
-        assert arrived.wait(5)
+        assert arrived.wait(60)
         asked = provider.ask(question("refused"))
         assert (asked.unavailable, asked.losses, provider.available) == (True, 0, True)
         assert long.result().attempts[-1].ok

@@ -67,12 +67,12 @@ def test_no_key_goes_to_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyP
             VLLMClient(VLLMConfig(base_url=server.url, api_key="sk-secret-1")),
             OllamaClient(OllamaConfig(base_url=server.url, api_key="sk-secret-1")),
         ):
-            assert client.endpoint.get("/x", timeout_s=5).body == b"direct"
+            assert client.endpoint.get("/x", timeout_s=60).body == b"direct"
         asked = VLLMClient(VLLMConfig(base_url=server.url, proxy="env"))
-        assert asked.endpoint.get("/x", timeout_s=5).body == b"by proxy"
+        assert asked.endpoint.get("/x", timeout_s=60).body == b"by proxy"
         chosen = OllamaClient(OllamaConfig(base_url=server.url, proxy=proxy.url))
         monkeypatch.delenv("http_proxy")
-        assert chosen.endpoint.get("/x", timeout_s=5).body == b"by proxy"
+        assert chosen.endpoint.get("/x", timeout_s=60).body == b"by proxy"
         assert proxy.accepts == 2
 
 
@@ -80,7 +80,7 @@ def test_a_failure_names_the_proxy_and_not_its_password() -> None:
     """Else it looks as if the server were gone."""
     proxy = refusing_url().replace("http://", "http://user:hunter2-secret@")
     with pytest.raises(CallFailedError) as caught:
-        Endpoint("http://models.example", Access(proxy=proxy)).get("/x", timeout_s=5)
+        Endpoint("http://models.example", Access(proxy=proxy)).get("/x", timeout_s=60)
     assert caught.value.reason == "connection_error"
     assert "(through the proxy http://***@127.0.0.1:" in caught.value.error
     assert "hunter2" not in caught.value.error

@@ -26,8 +26,8 @@ DONE = {"done": True, "done_reason": "stop", "prompt_eval_count": 40, "eval_coun
 
 def client_of(kind: str, url: str) -> VLLMClient | OllamaClient:
     if kind == "vllm":
-        return VLLMClient(VLLMConfig(base_url=url, model="llama3.1:latest", stream=True, timeout=5.0))
-    return OllamaClient(OllamaConfig(base_url=url, stream=True, timeout=5.0))
+        return VLLMClient(VLLMConfig(base_url=url, model="llama3.1:latest", stream=True, timeout=60.0))
+    return OllamaClient(OllamaConfig(base_url=url, stream=True, timeout=60.0))
 
 
 def asked(kind: str, wire: bytes) -> ExtractionAttempt:
@@ -203,7 +203,7 @@ def test_a_stream_that_stays_open_after_its_last_event_has_ended(kind: str) -> N
         client = client_of(kind, server.url)
         started = time.monotonic()
         attempts = [client.call_llm({"user": "u"}, None, "u") for _ in range(2)]
-        assert time.monotonic() - started < 4.0, "it waited for the time-out of 5 s"
+        assert time.monotonic() - started < 50.0, "it waited for the time-out of 60 s"
         assert [attempt.raw_text for attempt in attempts] == [TEXT, TEXT]
         assert server.accepts == 2
 

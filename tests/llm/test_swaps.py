@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_asking import until
 from raw_server import Got, Line, RawServer, answering, reply
+from timing import until
 
 from pipeline.config import VLLMConfig
 from pipeline.llm.http import Access, CallFailedError, Endpoint
@@ -40,7 +40,7 @@ def asking(server: RawServer, number: int = 4, *, way: str = "direct", **access:
         endpoint, answers = Endpoint(server.url, Access(**access)), []
     for index in range(number):
         try:
-            answer = endpoint.post("/x", b"%d" % index, timeout_s=5)
+            answer = endpoint.post("/x", b"%d" % index, timeout_s=60)
         except CallFailedError as failed:
             answers.append(failed.reason)
         else:
@@ -121,7 +121,7 @@ def test_a_request_whose_reply_has_begun_is_not_sent_again(begun: bytes, resets:
             if got.body == b"1":
                 line.send(begun)
                 if resets:
-                    threading.Event().wait(0.05)  # or the reset overtakes the bytes
+                    line.wait_until_read()  # or the reset overtakes the bytes
                     return line.reset()
                 return line.close()
             line.send(echo(got))
@@ -205,7 +205,7 @@ def going_on(tail: bytes, read: threading.Event, sent: threading.Event, **how: A
         while (got := line.read()) is not None:
             line.send(echo(got))
             if got.body == b"0":
-                read.wait(5)
+                read.wait(60)
                 line.send(tail)
                 sent.set()
 
@@ -217,10 +217,10 @@ def answers_around(tail: bytes, **how: Any) -> tuple[list[bytes], int]:
     read, sent = threading.Event(), threading.Event()
     with going_on(tail, read, sent, **how) as server:
         endpoint = Endpoint(server.url, Access(ca_file=str(TLS / "cert.pem")))
-        answers = [endpoint.post("/x", b"0", timeout_s=5).body]
+        answers = [endpoint.post("/x", b"0", timeout_s=60).body]
         read.set()
-        assert sent.wait(5)
-        answers += [endpoint.post("/x", b"%d" % index, timeout_s=5).body for index in range(1, 4)]
+        assert sent.wait(60)
+        answers += [endpoint.post("/x", b"%d" % index, timeout_s=60).body for index in range(1, 4)]
         endpoint.close()
         return answers, server.accepts
 

@@ -134,9 +134,9 @@ def test_no_question_gets_another_ones_answer(dialect: str, data: st.DataObject)
     with RawServer(stage.talk) as server, ThreadPoolExecutor(WORKERS) as threads:
         client: LLMClient
         if dialect == "vllm":
-            client = VLLMClient(VLLMConfig(base_url=server.url, model="m", timeout=10))
+            client = VLLMClient(VLLMConfig(base_url=server.url, model="m", timeout=60))
         else:
-            client = OllamaClient(OllamaConfig(base_url=server.url, model="m", timeout=10))
+            client = OllamaClient(OllamaConfig(base_url=server.url, model="m", timeout=60))
         questions = [f"question {number}" for number in range(QUESTIONS)]
         # One failure for each play, and at most one each for what was left behind on the connections of the workers.
         tries = len(script) + WORKERS + 1

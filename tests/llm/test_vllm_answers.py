@@ -15,7 +15,7 @@ from pipeline.records import ExtractionAttempt
 def asked(answer: bytes, **settings: Any) -> ExtractionAttempt:
     """What the client makes of this answer."""
     with answering({"/v1/chat/completions": answer}) as server:
-        config = VLLMConfig(base_url=server.url, model="m", **{"timeout": 5.0, "max_tokens": 9, **settings})
+        config = VLLMConfig(base_url=server.url, model="m", **{"timeout": 60.0, "max_tokens": 9, **settings})
         return VLLMClient(config).call_llm({"system": "s", "user": "u"}, None, "u")
 
 

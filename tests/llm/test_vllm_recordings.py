@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from raw_server import Line, RawServer, answering, reply
+from timing import assert_less
 
 from pipeline.config import VLLMConfig
 from pipeline.llm.preflight import PreflightSample, examine
@@ -163,7 +165,7 @@ def test_an_overflow_tells_the_true_count() -> None:
 def test_an_overflow_stands_without_the_count(answer: bytes) -> None:
     """Whatever /tokenize answers, the failure is what it was."""
     with answering({CHAT: recorded("err_prompt_too_long"), "/tokenize": answer}) as server:
-        config = VLLMConfig(base_url=server.url, model="smollm2", timeout=1.0)
+        config = VLLMConfig(base_url=server.url, model="smollm2", timeout=3.0)
         attempt = VLLMClient(config).call_llm({"system": "s", "user": "u"}, None, "u")
         assert attempt.reason == "context_length"
         assert attempt.message.startswith("HTTP 400: This model's maximum")
@@ -177,12 +179,18 @@ def test_counting_an_overflow_does_not_outlast_the_deadline() -> None:
             line.ended.wait(1.2 if got.path == CHAT else None)
             line.send(recorded("err_prompt_too_long"))
 
-    with RawServer(talk) as server:
-        begun = time.monotonic()
-        client = VLLMClient(VLLMConfig(base_url=server.url, model="m", timeout=1.6))
-        attempt = client.call_llm({"user": "u"}, None, "u")
+    def spent_s() -> float:
+        with RawServer(talk) as server:
+            begun = time.monotonic()
+            client = VLLMClient(VLLMConfig(base_url=server.url, model="m", timeout=1.6))
+            attempt = client.call_llm({"user": "u"}, None, "u")
+            ended = time.monotonic()
+        if attempt.reason == "timeout":  # on a busy machine the first answer is late already
+            return math.inf
         assert attempt.reason == "context_length"
-        assert max(attempt.latency_s, time.monotonic() - begun) < 2.4
+        return max(attempt.latency_s, ended - begun)
+
+    assert_less(2.4, spent_s)
 
 
 def test_only_an_overflow_of_a_vllm_is_counted() -> None:

@@ -39,7 +39,7 @@ class Serving:
         own = {"Host": self.server.hosts[0], "Content-Type": "application/json"}
         own |= {"X-Review-Token": self.server.token} if token else {}
         own |= {name.replace("_", "-"): value for name, value in headers.items()}
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.server_port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.server_port, timeout=60)
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         for name, value in own.items():

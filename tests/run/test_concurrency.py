@@ -100,7 +100,7 @@ def test_a_fixed_number_above_the_ceiling_keeps_its_connections(tmp_path: Path) 
 
     def talk(line: Line) -> None:
         while line.read() is not None:
-            barrier.wait(5)
+            barrier.wait(60)
             line.send(reply(b"ok"))
 
     with RawServer(talk) as server, ThreadPoolExecutor(many) as threads:
@@ -110,7 +110,7 @@ def test_a_fixed_number_above_the_ceiling_keeps_its_connections(tmp_path: Path) 
         client = build_plan(load_config(tmp_path / "pipeline.yaml", environ={}), stop=threading.Event()).client
         endpoint = client.first.replicas[0].client.endpoint
         for _ in range(3):
-            list(threads.map(lambda _: endpoint.get("/x", timeout_s=9), range(many)))
+            list(threads.map(lambda _: endpoint.get("/x", timeout_s=60), range(many)))
         assert server.accepts == many
         client.close()
 

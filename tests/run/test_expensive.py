@@ -38,7 +38,7 @@ def test_a_signal_ends_a_run_that_decodes(place: Place, number: int, code: int) 
     line_with(child, "stopping")
     begun = time.monotonic()
     assert child.end().code == code
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 60
     assert place.last_run()["counts"]["left"] == 1
 
 

@@ -77,12 +77,12 @@ class Bystander:
 
     def __exit__(self, *_: object) -> None:
         """Leaves nothing in flight."""
-        assert self._done.wait(10)
+        assert self._done.wait(60)
 
     def ask(self, provider: Provider) -> None:
         """Asks about the good document in a thread; returns when the server has it."""
         threading.Thread(target=self._ask, args=(provider,), daemon=True).start()
-        assert self._arrived.wait(5)
+        assert self._arrived.wait(60)
 
     def _ask(self, provider: Provider) -> None:
         provider.ask(question("good"))
@@ -90,7 +90,7 @@ class Bystander:
 
     def wait_for(self, _: float) -> None:
         """A back-off that lasts until the good document is done."""
-        assert self._done.wait(10)
+        assert self._done.wait(60)
 
 
 @pytest.mark.parametrize("retries", [0, 3])

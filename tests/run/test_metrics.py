@@ -77,7 +77,7 @@ class Scrape:
 
 
 def scrape(port: int) -> Scrape:
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as reply:
         return Scrape.of(reply.read().decode())
 
 

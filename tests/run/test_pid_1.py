@@ -10,13 +10,14 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from conftest import COMMAND, WAIT_S, Place
 from fake_llm import FakeLLM
+from timing import until
 
 NAMESPACES = (["unshare"], ["unshare", "--user", "--map-root-user"])
 
@@ -52,22 +53,14 @@ def as_pid_1(place: Place, init: Sequence[str]) -> Iterator[tuple[subprocess.Pop
     ) as child:
         try:
             children = Path(f"/proc/{child.pid}/task/{child.pid}/children")
-            until(lambda: bool(children.read_text().split()))
+            until(lambda: bool(children.read_text().split()), pause_s=0.001)
             pid = int(children.read_text().split()[0])
             # tini ignores SIGTTOU once it has blocked the signals that it waits for; the program catches SIGTERM
             ready = ("SigIgn", signal.SIGTTOU) if init else ("SigCgt", signal.SIGTERM)
-            until(lambda: has_signal(pid, *ready))
+            until(lambda: has_signal(pid, *ready), pause_s=0.001)
             yield child, pid
         finally:
             child.kill()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Return as soon as the condition holds, which the child brings about."""
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def has_signal(pid: int, row: str, number: int) -> bool:

@@ -73,7 +73,7 @@ class Terminal:
 
     def text(self) -> str:
         self.stream.close()
-        self._reader.join(10)
+        self._reader.join(60)
         os.close(self._leader)
         return b"".join(self._read).decode("utf-8")
 
@@ -270,7 +270,7 @@ def test_log_lines_are_not_garbled_by_the_bar(columns: int) -> None:
         state = ProgressState(done=number, total=400, elapsed_s=number, last_reason=reason, waiting_for=reason)
         progress.update(state)  # type: ignore[attr-defined]
     for worker in workers:
-        worker.join(10)
+        worker.join(60)
     progress.close()  # type: ignore[attr-defined]
     log.info("after")
     shown = [line for line in screen(terminal.text()) if line]

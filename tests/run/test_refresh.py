@@ -81,7 +81,7 @@ def test_a_document_keeps_its_client_to_its_end_and_the_last_one_closes_it(place
     def answer(prompt: str, _schema: object) -> str:
         if "[[doc:d002.txt]]" not in prompt:
             return '{"summary": "x"}'
-        held.wait(20)
+        held.wait(60)
         return '{"summary": "x"}' if "previous_answer" in prompt else '{"summary": 7}'
 
     place.server.answer = answer

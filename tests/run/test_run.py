@@ -291,7 +291,7 @@ class Gathering:
                 self._missing -= 1
                 if self._missing <= 0:
                     self.met.set()
-            self.met.wait(10.0)
+            self.met.wait(60)
         return '{"summary": "together"}'
 
 

@@ -43,7 +43,7 @@ def replay(server: FakeLLM, name: str) -> requests.Response:
     headers = {"Content-Type": "application/json", **asked["headers"]}
     if asked["json"] is None and not raw:
         data, headers = b"", asked["headers"]
-    return requests.request(asked["method"], server.url + asked["path"], data=data, headers=headers, timeout=10)
+    return requests.request(asked["method"], server.url + asked["path"], data=data, headers=headers, timeout=60)
 
 
 def shape(value: Any) -> Any:
@@ -93,7 +93,7 @@ def test_a_status_fault_looks_as_the_real_failure_did(recorded: FakeLLM, fault: 
 def test_a_draining_server_is_healthy_and_refuses_work(recorded: FakeLLM) -> None:
     """The health page proves nothing, and the refusal is the recorded one."""
     recorded.draining = True
-    assert requests.get(recorded.url + "/health", timeout=5).status_code == 200
+    assert requests.get(recorded.url + "/health", timeout=60).status_code == 200
     answer = replay(recorded, "draining_new_request_500")
     same_shape(answer, "draining_new_request_500")
     assert answer.json() == RECORDINGS["draining_new_request_500"]["response"]["body"]
@@ -106,8 +106,8 @@ def test_a_key_is_asked_for_as_recorded() -> None:
         answer = replay(server, "auth_ok_no_request_id_header")
         same_shape(answer, "auth_ok_no_request_id_header")
         assert answer.json()["id"] == "chatcmpl-doc-0002"
-        assert requests.get(server.url + "/health", timeout=5).status_code == 200
-        assert requests.get(server.url + "/api/tags", timeout=5).status_code == 401
+        assert requests.get(server.url + "/health", timeout=60).status_code == 200
+        assert requests.get(server.url + "/api/tags", timeout=60).status_code == 401
 
 
 def test_repetition_ends_as_recorded(recorded: FakeLLM) -> None:

@@ -27,8 +27,8 @@ def server() -> Iterator[FakeLLM]:
 def test_tokens_are_counted_the_same_everywhere(server: FakeLLM) -> None:
     """/tokenize, vLLM's usage and Ollama's counter agree on a prompt."""
     asked = body_for(CHATS[1], "Invoice 17 from ACME " * 20)
-    count = requests.post(server.url + "/tokenize", json=asked, timeout=5).json()["count"]
-    usage = requests.post(server.url + CHATS[1], json=asked, timeout=5).json()["usage"]
+    count = requests.post(server.url + "/tokenize", json=asked, timeout=60).json()["count"]
+    usage = requests.post(server.url + CHATS[1], json=asked, timeout=60).json()["usage"]
     assert ask(server, CHATS[0], "Invoice 17 from ACME " * 20).json()["prompt_eval_count"] == count
     assert usage["prompt_tokens"] == count
     assert usage["total_tokens"] == count + usage["completion_tokens"]
@@ -74,15 +74,15 @@ def test_ollama_answers_with_durations_that_add_up() -> None:
 
 def test_ollama_pages(server: FakeLLM) -> None:
     """The model is listed with its tag, shown, loaded by an empty chat, and then told by ps with its context."""
-    root = requests.get(server.url + "/", timeout=5)
+    root = requests.get(server.url + "/", timeout=60)
     assert (root.text, root.headers["content-type"]) == ("Ollama is running", "text/plain; charset=utf-8")
-    assert requests.get(server.url + "/api/tags", timeout=5).json()["models"][0]["name"] == "llama3.1:latest"
-    shown = requests.post(server.url + "/api/show", json={"model": "llama3.1"}, timeout=5).json()
+    assert requests.get(server.url + "/api/tags", timeout=60).json()["models"][0]["name"] == "llama3.1:latest"
+    shown = requests.post(server.url + "/api/show", json={"model": "llama3.1"}, timeout=60).json()
     assert shown["model_info"][shown["model_info"]["general.architecture"] + ".context_length"] == 8192
-    assert requests.get(server.url + "/api/ps", timeout=5).json() == {"models": []}
+    assert requests.get(server.url + "/api/ps", timeout=60).json() == {"models": []}
     empty = {"model": "llama3.1", "messages": [], "stream": False, "options": {"num_ctx": 2048}}
-    assert requests.post(server.url + "/api/chat", json=empty, timeout=5).json()["done_reason"] == "load"
-    assert requests.get(server.url + "/api/ps", timeout=5).json()["models"][0]["context_length"] == 2048
+    assert requests.post(server.url + "/api/chat", json=empty, timeout=60).json()["done_reason"] == "load"
+    assert requests.get(server.url + "/api/ps", timeout=60).json()["models"][0]["context_length"] == 2048
     assert server.loads == 1
 
 
@@ -107,7 +107,7 @@ def test_ollama_streams_lines_with_split_characters(server: FakeLLM) -> None:
     """The default stream is NDJSON whose parts join to the answer and whose last line has the counts."""
     server.answer = saying("Zürich " * 30)
     asked = {key: value for key, value in body_for(CHATS[0], "text", schema=None).items() if key != "stream"}
-    answer = requests.post(server.url + CHATS[0], json=asked, timeout=5)
+    answer = requests.post(server.url + CHATS[0], json=asked, timeout=60)
     assert answer.headers["content-type"] == "application/x-ndjson"
     lines = [json.loads(line) for line in answer.content.splitlines()]
     assert "".join(line["message"]["content"] for line in lines) == "Zürich " * 30
@@ -118,10 +118,10 @@ def test_ollama_streams_lines_with_split_characters(server: FakeLLM) -> None:
 def test_a_server_of_one_dialect_does_not_know_the_other() -> None:
     """A wrong URL has the shape of the dialect that is spoken."""
     with FakeLLM(dialects={"vllm"}) as server:
-        assert requests.get(server.url + "/api/tags", timeout=5).json() == {"detail": "Not Found"}
+        assert requests.get(server.url + "/api/tags", timeout=60).json() == {"detail": "Not Found"}
         assert ask(server, "/api/chat", "text").status_code == 404
     with FakeLLM(dialects={"ollama"}) as server:
-        assert requests.get(server.url + "/v1/models", timeout=5).text == "404 page not found"
+        assert requests.get(server.url + "/v1/models", timeout=60).text == "404 page not found"
 
 
 @pytest.mark.parametrize("path", CHATS)

@@ -24,7 +24,7 @@ def _body(num_ctx: int) -> dict[str, Any]:
 
 
 def _ps(server: FakeLLM) -> dict[str, Any]:
-    shown: dict[str, Any] = requests.get(server.url + "/api/ps", timeout=2).json()
+    shown: dict[str, Any] = requests.get(server.url + "/api/ps", timeout=60).json()
     return shown
 
 
@@ -34,7 +34,7 @@ def test_another_context_gets_no_byte_while_the_model_is_kept() -> None:
         server.keep(2048, 60)
         with pytest.raises(requests.Timeout):
             requests.post(server.url + CHATS[0], json=_body(4096), timeout=0.3)
-        assert requests.post(server.url + CHATS[0], json=_body(2048), timeout=2).status_code == 200
+        assert requests.post(server.url + CHATS[0], json=_body(2048), timeout=60).status_code == 200
         (row,) = _ps(server)["models"]
         assert row["context_length"] == 2048
         assert datetime.fromisoformat(row["expires_at"].replace("Z", "+00:00")) > datetime.now().astimezone()
@@ -45,9 +45,9 @@ def test_unloading_ends_the_wait() -> None:
     """`keep_alive: 0` on /api/generate, as `ollama stop` sends it, answers as recorded and lets the request through."""
     with FakeLLM(("llama3.1",)) as server, ThreadPoolExecutor(1) as pool:
         server.keep(2048, 60)
-        waiting = pool.submit(requests.post, server.url + CHATS[0], json=_body(4096), timeout=10)
+        waiting = pool.submit(requests.post, server.url + CHATS[0], json=_body(4096), timeout=60)
         unload = {"model": "llama3.1", "keep_alive": 0}
-        said = requests.post(server.url + "/api/generate", json=unload, timeout=2).json()
+        said = requests.post(server.url + "/api/generate", json=unload, timeout=60).json()
         assert list(said) == list(RECORDED["unload"])
         assert said["done_reason"] == RECORDED["unload"]["done_reason"]
         assert waiting.result().status_code == 200
@@ -58,7 +58,7 @@ def test_a_kept_model_expires() -> None:
     """The wait ends by itself when the other client is gone for as long as it asked to keep the model."""
     with FakeLLM(("llama3.1",)) as server:
         server.keep(2048, 0.3)
-        assert requests.post(server.url + CHATS[0], json=_body(4096), timeout=5).status_code == 200
+        assert requests.post(server.url + CHATS[0], json=_body(4096), timeout=60).status_code == 200
 
 
 def test_loaded_models_are_listed_with_the_recorded_fields() -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 import requests
-from fake_asking import CHATS, ROOT, ask, body_for, connected, until
+from fake_asking import CHATS, ROOT, ask, body_for, connected
 from fake_llm import FakeLLM, Fault
+from timing import until
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_down_cuts_and_refuses_and_up_serves_on_the_same_port(server: FakeLLM) -
         server.down()
         assert cut(sock)
     with pytest.raises(requests.ConnectionError):
-        requests.get(server.url + "/health", timeout=5)
+        requests.get(server.url + "/health", timeout=60)
     server.up()
     assert ask(server, CHATS[0], "text").status_code == 200
     assert server.loads == 2
@@ -146,9 +147,9 @@ def test_metrics_tell_what_runs_and_waits() -> None:
     with FakeLLM(("llama3.1",), slots=1, latency_s=60) as server:
         with connected(server, "a", path=CHATS[1]), connected(server, "b", path=CHATS[1]):
             waiting = 'vllm:num_requests_waiting{engine="0",model_name="llama3.1"} 1.0'
-            until(lambda: waiting in requests.get(server.url + "/metrics", timeout=5).text)
+            until(lambda: waiting in requests.get(server.url + "/metrics", timeout=60).text)
             running = 'vllm:num_requests_running{engine="0",model_name="llama3.1"} 1.0'
-            assert running in requests.get(server.url + "/metrics", timeout=5).text
+            assert running in requests.get(server.url + "/metrics", timeout=60).text
         server.down()
 
 
@@ -158,7 +159,7 @@ def test_a_connection_is_kept(server: FakeLLM) -> None:
         assert sock.recv(65536).startswith(b"HTTP/1.1 200")
         sock.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
         assert sock.recv(65536).startswith(b"HTTP/1.1 200")
-    with FakeLLM(idle_s=0.05) as idle, socket.create_connection(("127.0.0.1", idle.port), timeout=5) as sock:
+    with FakeLLM(idle_s=0.05) as idle, socket.create_connection(("127.0.0.1", idle.port), timeout=60) as sock:
         assert sock.recv(100) == b""
 
 
@@ -170,9 +171,9 @@ def test_the_command_serves_logs_and_ends_on_sigterm(tmp_path: Path) -> None:
         assert child.stdout is not None
         url = child.stdout.readline().strip().removeprefix("fake_llm listening on ")
         for path in CHATS:
-            requests.post(url + path, json=body_for(path, "[[doc:d7]] [[fault:http_503*1]]"), timeout=5)
+            requests.post(url + path, json=body_for(path, "[[doc:d7]] [[fault:http_503*1]]"), timeout=60)
         child.send_signal(signal.SIGTERM)
-        assert child.wait(10) == 0
+        assert child.wait(60) == 0
     lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
     assert [(line["document"], line["n"], line["fault"], line["path"]) for line in lines] == [
         ("d7", 1, "http_503", CHATS[0]),
