@@ -15,7 +15,13 @@ _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)>=(?P<floor>[0-9.]+)(?:,<[0
 
 
 def floors(extras: list[str]) -> list[str]:
-    """Return `name==version` for each requirement with a floor; an extra that names other extras stands for them."""
+    """Return `name==version` for each requirement with a floor."""
+    found = (_REQUIREMENT.match(line) for line in requirements(extras))
+    return [f"{each['name']}=={each['floor']}{each['marker'] or ''}" for each in found if each]
+
+
+def requirements(extras: list[str]) -> list[str]:
+    """Return the requirements of the package with these extras; an extra that names other extras stands for them."""
     setup = configparser.ConfigParser()
     setup.read(SETUP, encoding="utf-8")
     lines = _lines(setup["options"]["install_requires"])
@@ -25,8 +31,7 @@ def floors(extras: list[str]) -> list[str]:
             inner = re.match(r"extraction-pipeline\[(.*)\]$", line)
             wanted.extend(inner[1].split(",") if inner else [])
             lines += [] if inner else [line]
-    found = (_REQUIREMENT.match(line) for line in lines)
-    return [f"{each['name']}=={each['floor']}{each['marker'] or ''}" for each in found if each]
+    return lines
 
 
 def _lines(text: str) -> list[str]:

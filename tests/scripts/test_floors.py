@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from constraints import FILE, misfits
+from floors import requirements
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -38,3 +42,23 @@ def test_the_image_gets_no_version_below_the_floor() -> None:
     pinned = {block.partition("==")[0].lower(): re.split(r"[ ;\\]", block.partition("==")[2])[0] for block in blocks}
     for name, floor in floors("all").items():
         assert _numbers(pinned[name.lower()]) >= _numbers(floor), name
+
+
+def test_the_versions_of_the_image_fit_the_requirements() -> None:
+    """Each requirement of the package has its pin, within its bounds; a change of setup.cfg may ask for a new list."""
+    assert misfits(FILE.read_text(encoding="utf-8"), requirements(["all"])) == []
+
+
+@pytest.mark.parametrize(
+    ("requirement", "wrong"),
+    [
+        ("no-such-package>=1", ["no-such-package: got nothing, need >=1"]),
+        ("Chardet>=7.8,<9", ["Chardet: got 7.7.0, need <9,>=7.8"]),
+        ("six<2; python_version < '3.11'", []),
+    ],
+)
+def test_a_requirement_that_no_version_fits_is_named(requirement: str, wrong: list[str]) -> None:
+    """Also where the pinned one is too old or too new for it."""
+    text = "chardet==7.7.0 \\\n    --hash=sha256:00 \\\n    --hash=sha256:01\nsix==1.17.0 \\\n    --hash=sha256:02\n"
+    assert misfits(text, [requirement]) == wrong
+    assert misfits("six==1.17.0\n", []) == ["six: no hash"]
