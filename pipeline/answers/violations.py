@@ -92,9 +92,13 @@ def describe(keyword: str | None, schema: Any, *, value: Any) -> str:
 
 def path_of(steps: Iterable[str | int], *, names: Collection[str]) -> str:
     """Return the place in JSON path notation; names that are not in `names` come from the model and become `*`."""
-    return "$" + "".join(
-        f"[{step}]" if isinstance(step, int) else _dotted(step) if step in names else ".*" for step in steps
-    )
+    return "$" + "".join(_path_step(step, names) for step in steps)
+
+
+def _path_step(step: str | int, names: Collection[str]) -> str:
+    if isinstance(step, int):
+        return f"[{step}]"
+    return _dotted(step) if step in names else ".*"
 
 
 def short(value: Any) -> str:

@@ -146,7 +146,9 @@ def _candidates(
     else:
         found = choice.sampled(backend, arguments.sample, judged=judged)
     if not found:
-        kind = "failed" if arguments.failed else "disputed" if arguments.disputed else "other"
+        kind = "other"
+        if arguments.failed or arguments.disputed:
+            kind = "failed" if arguments.failed else "disputed"
         raise ConfigError(f"review: {options.output} holds no {kind} document without a judgement in {options.gold}")
     return choice.with_other(found, other) if other is not None and not arguments.disputed else found
 

@@ -63,11 +63,13 @@ def _collect(element: Element, rules: TextRules, pieces: list[str], *, verbatim:
             continue
         is_inline = is_mixed and child.name not in _BLOCKS if rules.inline is None else child.name in rules.inline
         is_cell = child.name in _CELLS
-        pieces.append("\t" if is_cell else "" if is_inline else "\n")
+        if is_cell or not is_inline:
+            pieces.append("\t" if is_cell else "\n")
         own = rules.special(child)
         if own is None:
             below = verbatim or (rules.verbatim is not None and child.name in rules.verbatim)
             _collect(child, rules, pieces, verbatim=below)
         else:
             pieces.append(own)
-        pieces.append("" if is_cell or is_inline else "\n")
+        if not is_cell and not is_inline:
+            pieces.append("\n")

@@ -70,7 +70,9 @@ def judge_end(
     from_reasoning: bool = True,
 ) -> ExtractionAttempt:
     """Return the attempt as an answer, or as failed by how it ended. `thoughts`: what the server calls reasoning."""
-    word = "" if finish is None else finish.lower() if isinstance(finish, str) else None
+    word = finish.lower() if isinstance(finish, str) else None
+    if finish is None:
+        word = ""
     if word in CUT:
         return _unpadded(attempt) or _cut(attempt, dialect=dialect, thoughts=thoughts)
     if word == "repetition":

@@ -67,7 +67,7 @@ def _read(error: object, depth: int = 0) -> ServerError:
     param = error.get("param")
     code = error.get("code")
     message = error.get("message")
-    text = message if isinstance(message, str) else json.dumps(message) if message else ""
+    text = _text_of(message)
     counts = ", ".join(f"{key} {error[key]}" for key in ("n_prompt_tokens", "n_ctx") if key in error)
     inner = _nested(text) if depth < _NESTED_DEEP else None
     if inner is not None:
@@ -107,10 +107,17 @@ def _nested(text: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) and ("error" in value or "message" in value) else None
 
 
+def _text_of(value: object) -> str:
+    """Return a text as it is, anything else as JSON, and nothing for what is empty."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value) if value else ""
+
+
 def _details(detail: object) -> str:
     """Return FastAPI's `detail` in one line: the text, or the place and complaint of each fault."""
-    if isinstance(detail, str) or not isinstance(detail, list):
-        return detail if isinstance(detail, str) else json.dumps(detail) if detail else ""
+    if not isinstance(detail, list):
+        return _text_of(detail)
     faults = [each for each in detail if isinstance(each, dict)]
     return "; ".join(f"{'.'.join(map(str, each.get('loc') or []))}: {each.get('msg')}" for each in faults[:3])
 

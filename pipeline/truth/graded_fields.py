@@ -143,7 +143,10 @@ class _Builder:
     def _leaf(self, node: Mapping[str, Any], path: str) -> Leaf:
         own = self._settings.get(path, {})
         compare = own.get("compare")
-        compare = default_comparison(node) if compare is None else OFF if compare is False else compare
+        if compare is None:
+            compare = default_comparison(node)
+        elif compare is False:
+            compare = OFF
         few = "enum" in node or type_of(node) == "boolean"
         if compare not in COMPARISONS:
             return Leaf(path, None, few)

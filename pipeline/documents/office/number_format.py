@@ -97,7 +97,9 @@ def _section_of(value: float, sections: tuple[str, ...]) -> int:
     if any(conditions):
         met = (at for at, each in enumerate(conditions) if each is None or _COMPARED[each[1]](value, float(each[2])))
         return next(met, 0)
-    return 1 if value < 0 and len(sections) > 1 else 2 if value == 0 and len(sections) > 2 else 0
+    if value < 0 and len(sections) > 1:
+        return 1
+    return 2 if value == 0 and len(sections) > 2 else 0
 
 
 @lru_cache(maxsize=1 << 10)

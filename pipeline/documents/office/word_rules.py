@@ -150,8 +150,7 @@ class WordRules:
             return
         font = attributes.get("w:font", "").lower()
         if code < 0x100 or 0xF000 <= code <= 0xF0FF:
-            known = _SYMBOL if font == "symbol" else _WINGDINGS if font.startswith("wingdings") else {}
-            char = known.get(code & 0xFF)
+            char = _symbols_of(font).get(code & 0xFF)
             self._notes["symbols_unknown"] += char is None
             self._flow.add(char or _UNKNOWN)
         elif code < 0x110000:
@@ -198,3 +197,10 @@ class WordRules:
 def note_mark(kind: str, number: int) -> str:
     """Return the mark of a footnote or an endnote in the text, and before the note."""
     return f"[{number}]" if kind == "footnote" else f"[e{number}]"
+
+
+def _symbols_of(font: str) -> dict[int, str]:
+    """Return the characters of a font whose codes are no Unicode."""
+    if font == "symbol":
+        return _SYMBOL
+    return _WINGDINGS if font.startswith("wingdings") else {}
