@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from conftest import WAIT_S
 from fake_llm import Fault
@@ -56,3 +57,10 @@ def assert_less(limit_s: float, measure: Callable[[], float], *, tries: int = 10
         if spent[-1] < limit_s:
             return
     raise AssertionError(f"took {min(spent):.2f} s at the least, need less than {limit_s:g} s")
+
+
+def has_signal(pid: int, row: str, number: int) -> bool:
+    """Return True when Linux shows the signal in this row of a process's status: what it catches, or ignores."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    mask = int(next(line for line in lines if line.startswith(row)).split()[1], 16)
+    return bool(mask & 1 << (number - 1))

@@ -46,6 +46,13 @@ _SHORTAGE = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code (contract, section 8)."""
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:  # between the steps that expect one
+        return EXIT_SIGINT
+
+
+def _run(argv: Sequence[str] | None) -> int:
     _ready_streams()
     try:
         with ends_at_once():

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from conftest import COMMAND, WAIT_S, Place
 from fake_llm import FakeLLM
-from timing import until
+from timing import has_signal, until
 
 NAMESPACES = (["unshare"], ["unshare", "--user", "--map-root-user"])
 
@@ -61,13 +61,6 @@ def as_pid_1(place: Place, init: Sequence[str]) -> Iterator[tuple[subprocess.Pop
             yield child, pid
         finally:
             child.kill()
-
-
-def has_signal(pid: int, row: str, number: int) -> bool:
-    """True when the signal is in this row of a process's status."""
-    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
-    mask = int(next(line for line in lines if line.startswith(row)).split()[1], 16)
-    return bool(mask & 1 << (number - 1))
 
 
 def ended(place: Place, *, init: Sequence[str], after_s: float) -> int:
