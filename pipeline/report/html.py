@@ -58,13 +58,13 @@ class Story:
 
 @dataclass(frozen=True, slots=True)
 class FailedReason:
-    """The failures of one reason. `share`: of all attempted documents. `advice`: its text, every second part code."""
+    """The failures of one reason. `share`: of all attempted documents. `advice`: with `code`."""
 
     reason: str
     count: int
     share: str
     width: str
-    advice: tuple[str, ...]
+    advice: str
     stories: tuple[Story, ...]
     command: str
 
@@ -107,7 +107,7 @@ def _tables(report: Report) -> dict[str, Any]:
         "compared": [
             tables.variants(run.stats.variants),
             tables.providers(run.stats.providers),
-            tables.fields(report.compared),
+            *([tables.fields(report.compared)] if _compares(report) else []),
             *tables.values(report.profile),
             tables.shards(report),
         ],
@@ -121,6 +121,11 @@ def _tables(report: Report) -> dict[str, Any]:
             tables.places(run),
         ],
     }
+
+
+def _compares(report: Report) -> bool:
+    """Return True when the table of fields says what the values of the results, without a run before, do not."""
+    return bool(report.compared.with_runs) or not report.profile.documents
 
 
 def _lines(config: Json) -> list[str]:
@@ -177,7 +182,7 @@ def _failures(report: Report) -> Iterator[FailedReason]:
             count=row.count,
             share=f"{row.count / tried:.1%}",
             width=f"{100 * row.count / tried:.1f}",
-            advice=tuple(report.advice.get(reason, "see the log").split("`")),
+            advice=report.advice.get(reason, "see the log"),
             stories=tuple(_story(report, example) for example in row.examples),
             command=rerun_command(run, reason),
         )

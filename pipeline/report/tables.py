@@ -211,6 +211,8 @@ def values(profile: Profile) -> Sequence[Table]:
     about = f"Over {plural(profile.documents, 'result')}"
     if not profile.exact:
         about += " (documents that were done again count each time; `pipeline report` reads all)"
+    if any(each.value is None for row in profile.fields.values() for each in row.values):
+        about += "; (text) is one of the texts that `pipeline report --profile-values` shows"
     moved = {move.field for move in profile.against.moved} if profile.against else set()
     tables = [Table("Values of the results", _VALUES, _value_rows(profile.fields, moved), f"{about}.")]
     tables += [_moves(profile.against)] if profile.against and profile.against.compared else []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from chromium import Page, chromium, needs_chromium
-from test_report import Clock, failure, result, summary
+from test_report import Clock, failure, result, stats_of, summary
 
 from pipeline.report import RunStats, build_report, report_files
 from pipeline.report.run_summary import OutputCounts
@@ -50,12 +51,45 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [380, 1400])
+@pytest.mark.parametrize("width", [360, 1400])
 def test_nothing_is_wider_than_the_window(page: Page, report: Path, width: int, dark: bool) -> None:
     """The page never scrolls sideways; wide tables scroll in their own frame."""
     page.open(report.as_uri(), width=width, dark=dark)
     assert page.value("document.documentElement.scrollWidth") <= width
     assert page.value("document.querySelectorAll('svg rect').length") > 100
+
+
+def test_print_has_no_clipped_column(page: Page, report: Path) -> None:
+    """On A4 nothing is wider than the paper, and no frame hides a part of its table."""
+    page.open(report.as_uri(), width=718, dark=False)
+    page.call("Emulation.setEmulatedMedia", media="print")
+    hidden = "[...document.querySelectorAll('.wide, main, pre')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
+    assert page.value("document.documentElement.scrollWidth") <= 718
+    assert page.value(hidden) == 0
+    page.call("Emulation.setEmulatedMedia", media="")
+
+
+def test_a_usual_report_is_printed_on_few_pages(page: Page, tmp_path: Path) -> None:
+    """Five reasons of failures, two variants, thirty runs: under 4 sheets of A4."""
+    reasons = ("timeout", "rejected", "invalid_json", "document_empty", "server_error")
+    outcomes = [result(f"2026/d{number:04}.txt", variant=("a", "b")[number % 2]) for number in range(200)]
+    failures = [failure(f"2026/e{number:04}.txt", reason=reasons[number % 5]) for number in range(20)]
+    runs = [summary(stats_of([*outcomes, *failures], FIELDS), run=number) for number in range(1, 31)]
+    for name, data in report_files(build_report(runs)).items():
+        (tmp_path / name).write_bytes(data)
+    page.open((tmp_path / "report.html").as_uri(), width=1400, dark=False)
+    printed = base64.b64decode(page.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)["data"])
+    assert 1 <= len(re.findall(rb"/Type\s*/Page\b", printed)) < 4
+
+
+def test_a_story_opens_without_a_script(page: Page, report: Path) -> None:
+    """The requests of a failed document are folded away until somebody opens them."""
+    page.open(report.as_uri(), width=360, dark=False)
+    story = "document.querySelector('li details')"
+    is_seen = f"{story}.querySelector('table').checkVisibility()"
+    assert page.value(is_seen) is False
+    assert page.value(f"{story}.open = true; {is_seen}") is True
+    assert page.value("document.documentElement.scrollWidth") <= 360
 
 
 def test_a_theme_changes_paper_and_ink(page: Page, report: Path) -> None:
