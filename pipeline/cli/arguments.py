@@ -84,7 +84,13 @@ def open_to_change(config: OutputConfig, arguments: argparse.Namespace, *, envir
         lock_wait_s = app.runner.lock_wait_s if "runner.lock_wait_s" in app.origins else LOCK_WAIT_S
     run_id = f"{arguments.command}-{secrets.token_hex(4)}"
     return Output.open(
-        config, agent=None, shard=None, lock_wait_s=lock_wait_s, run_id=run_id, wait=threading.Event().wait
+        config,
+        agent=None,
+        shard=None,
+        lock_wait_s=lock_wait_s,
+        run_id=run_id,
+        wait=threading.Event().wait,
+        windows=True,
     )
 
 

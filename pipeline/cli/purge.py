@@ -57,7 +57,10 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     with _chosen(arguments, environ=environ) as chosen, open_to_change(config, arguments, environ=environ) as output:
         gone = _older(chosen, arguments.older_than)
         results, errors = count(output.backend, output.index, gone=gone)
+        windows = 0 if output.windows is None else output.windows.count(gone)
         if not arguments.dry_run:
+            if output.windows is not None:
+                output.windows.purge(gone)
             purge(output.backend, output.index, gone=gone)
             if runs := read_summaries(output.backend):
                 index = scan(config)
@@ -69,7 +72,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
                 lines = remove_documents(Path(arguments.gold), gone)
                 write_out(f"{arguments.gold}: {plural(lines, 'line')} removed.")
         outcome = "would be removed" if arguments.dry_run else "were removed"
-        write_out(f"{output.where}: {plural(results, 'result')} and {plural(errors, 'error')} {outcome}.")
+        parts = f", and {plural(windows, 'answer')} about parts of documents" if windows else ""
+        write_out(f"{output.where}: {plural(results, 'result')} and {plural(errors, 'error')}{parts} {outcome}.")
     return EXIT_OK
 
 

@@ -13,12 +13,10 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from pipeline.config import AppConfig, OutputConfig, mask_url
+from pipeline.config import OutputConfig, mask_url
 from pipeline.config.redaction import SECRETS
 from pipeline.errors import ConfigError, InternalError, OutputError
 from pipeline.output.backend import OutputBackend, ReadableOutput
@@ -28,14 +26,16 @@ from pipeline.output.local import LocalBackend
 from pipeline.output.outage import Outage, no_outage
 from pipeline.output.part_writer import Limits
 from pipeline.output.patient import PatientBackend
+from pipeline.output.places import folder_of, left_out
 from pipeline.output.record_keys import key_of_outcome
 from pipeline.output.remote import RemoteBackend
 from pipeline.output.run_index import RunIndex
 from pipeline.output.runs import identity, read_runs, write_run
+from pipeline.output.window_lines import WindowLines
 from pipeline.record_lines import redacted, to_line
 from pipeline.records import Failure, Result, Stamp
 from pipeline.shards import WHOLE, Shard
-from pipeline.stores import REMOTE_SCHEMES, RemoteStore, is_remote, lacks_slashes, service_of
+from pipeline.stores import RemoteStore
 
 __all__ = [
     "Index",
@@ -62,11 +62,19 @@ class Output:
     """The output of one run: locked, repaired and indexed. The lock is held until `close` or the end of `with`.
 
     `index`: the state of all documents. `stamp`: run number and id of new records. `backend`: the place of the output.
-    `run_index`: what is known of earlier runs. `shard`: the one of this run.
+    `run_index`: what is known of earlier runs. `shard`: the one of this run. `windows`: the answers about parts of
+    documents; None when it was opened without.
     """
 
     def __init__(
-        self, backend: OutputBackend, index: Index, *, stamp: Stamp, run_index: RunIndex, outage: Outage | None = None
+        self,
+        backend: OutputBackend,
+        index: Index,
+        *,
+        stamp: Stamp,
+        run_index: RunIndex,
+        outage: Outage | None = None,
+        windows: WindowLines | None = None,
     ) -> None:
         """Use `open`, which locks and checks the output."""
         self.backend = backend
@@ -74,6 +82,7 @@ class Output:
         self.stamp = stamp
         self.run_index = run_index
         self.shard = run_index.shard
+        self.windows = windows
         self._outage = outage or no_outage(backend.where)
 
     @classmethod
@@ -88,10 +97,12 @@ class Output:
         wait: Callable[[float], bool],
         clock: Callable[[], float] = time.monotonic,
         max_outage_s: float = 0.0,
+        windows: bool = False,
     ) -> Output:
         """Lock and index an output for writing; `agent` None: to change existing records only.
 
         `max_outage_s`: how long each request waits for the end of an outage of the store or the file system.
+        `windows`: open windows.jsonl too, which only documents that are cut need, and those who change old records.
         ConfigError: an invalid address or run id, or another agent's output. OutputError: it cannot be written.
         TryLaterError: another run holds it for longer than `lock_wait_s`, or `wait` returned True.
         """
@@ -106,17 +117,20 @@ class Output:
             index = backend.read()
             if agent is not None:
                 _check_agent(backend, index, agent)
+            parts = WindowLines.loaded(backend.windows(clock=clock), index, shard, outage) if windows else None
             stamp = Stamp(index.highest_run + 1, run_id, shard.label)
             run_index = RunIndex(backend, shard)
             run_index.check(index.highest_run)
             backend.start(index, clock=clock)
+            if parts is not None:
+                parts.start(stamp)
             index.slim()
         except BaseException:  # an interrupt too must release the lock
             if index is not None:
                 index.close()
             backend.close()
             raise
-        return cls(backend, index, stamp=stamp, run_index=run_index, outage=outage)
+        return cls(backend, index, stamp=stamp, run_index=run_index, outage=outage, windows=parts)
 
     @property
     def where(self) -> str:
@@ -148,10 +162,14 @@ class Output:
         key = key_of_outcome(outcome, self.stamp)
         self.backend.append(line, key)
         self.index.record(key)
+        if self.windows is not None and key.reason is None:
+            self.windows.forget(key.id)
 
     def sync_due(self, now: float) -> None:
         """Make records durable that have waited long enough; call it twice a second."""
         self.backend.sync_due(now)
+        if self.windows is not None:
+            self.windows.sync_due(now)
 
     def finish(self) -> None:
         """End the writing: make all records durable, remove outdated errors, and write a checkpoint for the next start.
@@ -160,6 +178,8 @@ class Output:
         """
         self.backend.sync()
         self.backend.tidy(self.index)
+        if self.windows is not None:
+            self.windows.finish()
         self.backend.settle(self.index)
 
     def write_run(self, summary: Mapping[str, Any]) -> str:
@@ -184,7 +204,7 @@ class Output:
     @property
     def is_full(self) -> bool:
         """True while no more records should be written, because earlier ones still wait to be stored."""
-        return self.backend.is_full
+        return self.backend.is_full or (self.windows is not None and self.windows.is_full)
 
     @property
     def trouble(self) -> str | None:
@@ -202,9 +222,13 @@ class Output:
     def close(self) -> None:
         """Close everything and release the lock; written records are kept, also without `finish`."""
         try:
-            self.backend.close()
+            if self.windows is not None:
+                self.windows.close()
         finally:
-            self.index.close()
+            try:
+                self.backend.close()
+            finally:
+                self.index.close()
 
 
 def backend_of(config: OutputConfig, *, shard: Shard = WHOLE, outage: Outage | None = None) -> OutputBackend:
@@ -237,38 +261,6 @@ def check_store(config: OutputConfig) -> None:
     """
     if folder_of(config.uri) is None:
         check_conditions(RemoteStore.open(config.uri, storage=config.storage))
-
-
-def folder_of(uri: str) -> Path | None:
-    """Return the folder of a path or a file:// address, None for an object store's; ConfigError for anything else."""
-    if is_remote(uri):
-        return None
-    if "://" not in uri:
-        if not uri:
-            raise ConfigError("output.uri: got an empty text, need a folder")
-        if lacks_slashes(uri):
-            scheme = uri.partition(":")[0]
-            raise ConfigError(f"output.uri: got {uri!r}, need {scheme}://…, or ./{uri} for a folder of that name")
-        return Path(uri)
-    parts = urlsplit(uri)
-    if parts.scheme != "file":
-        known = ", ".join(f"{scheme}://" for scheme in REMOTE_SCHEMES)
-        raise ConfigError(f"output.uri: got {parts.scheme}://…, need a folder, file:// or one of {known}")
-    if parts.netloc not in ("", "localhost") or not parts.path:
-        raise ConfigError(f"output.uri: got {uri!r}, need file:///path")
-    return Path(unquote(parts.path))
-
-
-def left_out(app: AppConfig) -> Path | str | None:
-    """Return the folder or the address of the output, which the input must skip.
-
-    None: the output is in another service than any object of the input.
-    """
-    output = app.output
-    folder = folder_of(output.uri)
-    if folder is not None or service_of(output.uri, output.storage) != service_of(output.uri, app.input.storage):
-        return folder
-    return output.uri
 
 
 def _check_agent(backend: ReadableOutput, index: Index, agent: str) -> None:

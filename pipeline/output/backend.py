@@ -7,6 +7,7 @@ from typing import Protocol
 
 from pipeline.output.index import Index
 from pipeline.output.record_keys import Kind, RecordKey
+from pipeline.output.window_lines import WindowFiles
 
 
 class ReadableOutput(Protocol):
@@ -98,6 +99,9 @@ class OutputBackend(ReadableOutput, Protocol):
 
         A kill at any time loses none of these lines; replaced ones may remain beside them.
         """
+
+    def windows(self, *, clock: Callable[[], float]) -> WindowFiles:
+        """Return the stream of windows, which works under the lock; nothing is accessed yet."""
 
     def duties(self) -> Mapping[str, Callable[[], None]]:
         """Return the tasks to run in threads from `start` to `close`, by thread name; each ends soon after `close`."""

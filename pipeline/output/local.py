@@ -28,6 +28,7 @@ from pipeline.output.run_entries import FOLDER as RUN_INDEX
 from pipeline.output.run_index import highest_run
 from pipeline.output.runs import RUNS
 from pipeline.output.shared_files import FileGoneError, make_parent, names_in, read_if_there, until_unchanged
+from pipeline.output.window_files import LocalWindows
 from pipeline.shards import Shard
 from pipeline.stores import is_half_written, write_atomic
 
@@ -230,6 +231,10 @@ class LocalBackend:
         for path in self._record_files(kind):
             if path.name != f"{kind}.jsonl":
                 self.remove(path.name)
+
+    def windows(self, *, clock: Callable[[], float]) -> LocalWindows:
+        """Return the stream of `windows.jsonl`."""
+        return LocalWindows(self.folder, self._lock, shard=self._shard, clock=clock, under_gate=self._under_gate)
 
     def duties(self) -> Mapping[str, Callable[[], None]]:
         """Return no tasks: the main thread writes, and the kernel holds the lock."""

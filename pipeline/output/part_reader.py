@@ -14,7 +14,7 @@ from pipeline.output.index import Index
 from pipeline.output.lines import bounded_lines
 from pipeline.output.part_writer import manifest_of
 from pipeline.output.parts import ManifestError, Part, part_of, read_manifest
-from pipeline.output.record_keys import KINDS, Kind, RecordKey, key_reader
+from pipeline.output.record_keys import KINDS, RecordKey, Stream, key_reader
 from pipeline.output.shared_files import TRIES
 from pipeline.shards import Shard
 from pipeline.stores import RemoteStore
@@ -39,6 +39,7 @@ class PartReader:
         shard: Shard,
         allowed: Callable[[], None],
         request: Callable[[str, Callable[[], Any]], Any],
+        streams: tuple[Stream, ...] = KINDS,
     ) -> None:
         self.sizes: dict[Part, int] = {}
         self.repair: Callable[[str, bytes], None] | None = None
@@ -46,25 +47,32 @@ class PartReader:
         self._shard = shard
         self._allowed = allowed
         self._request = request
+        self._streams = streams
+
+    def beside(self, *streams: Stream) -> PartReader:
+        """Return a reader of other streams of the same output."""
+        return PartReader(self._store, shard=self._shard, allowed=self._allowed, request=self._request, streams=streams)
 
     def refresh(self) -> None:
-        """Find all parts of both kinds."""
+        """Find all parts of its streams."""
 
         def listed() -> dict[Part | None, int]:
-            return {part_of(stored.key): stored.size_bytes for kind in KINDS for stored in self._store.list(kind)}
+            return {
+                part_of(stored.key): stored.size_bytes for name in self._streams for stored in self._store.list(name)
+            }
 
         listing = self._under_lease(str(self._store.address), listed)
         self.sizes = {part: size_bytes for part, size_bytes in listing.items() if part is not None}
 
-    def parts(self, *kinds: Kind) -> list[Part]:
-        """Return the parts of these kinds in the last listing, kind by kind, in order."""
+    def parts(self, *streams: Stream) -> list[Part]:
+        """Return the parts of these streams in the last listing, stream by stream, in order."""
         return [
             part
-            for kind in kinds
-            for part in sorted((part for part in self.sizes if part.kind == kind), key=lambda part: part.place)
+            for stream in streams
+            for part in sorted((part for part in self.sizes if part.kind == stream), key=lambda part: part.place)
         ]
 
-    def each(self, *kinds: Kind, read: Callable[[Part], bool]) -> None:
+    def each(self, *streams: Stream, read: Callable[[Part], bool]) -> None:
         """Call `read` with each part; when it returns False for a deleted part, list again and read the new parts.
 
         A run that ends writes its errors into a new part before it deletes the old ones: the new listing has them.
@@ -72,7 +80,7 @@ class PartReader:
         seen: set[Part] = set()
         for _ in range(TRIES):
             self.refresh()
-            parts = [part for part in self.parts(*kinds) if part not in seen]
+            parts = [part for part in self.parts(*streams) if part not in seen]
             gone = sum(not read(part) for part in parts)
             if not gone:
                 return
@@ -89,6 +97,7 @@ class PartReader:
     def add_to(self, index: Index, part: Part) -> bool:
         """Index a part unless it belongs to another shard; return False when it was deleted meanwhile."""
         index.met(part.run)
+        assert part.kind != "windows"
         if self.is_siblings(part):
             return True
         record_keys = self.record_keys(part)
@@ -121,8 +130,12 @@ class PartReader:
 
     def lines(self, part: Part) -> Lines | None:
         """Return the lines of a part with their keys; None when it is gone."""
-        data = self._under_lease(self._store.uri_of(part.key), lambda: self.get(part.key))
+        data = self.content(part)
         return None if data is None else self._split(part, data)
+
+    def content(self, part: Part) -> bytes | None:
+        """Return the bytes of a part; None when it is gone."""
+        return self._under_lease(self._store.uri_of(part.key), lambda: self.get(part.key))
 
     def get(self, key: str) -> bytes | None:
         """Return an object's bytes; None when it was deleted since it was listed."""
@@ -147,6 +160,7 @@ class PartReader:
         ConfigError for a line that is too long and begins like a record.
         """
         where = self._store.uri_of(part.key)
+        assert part.kind != "windows"
         take = key_reader(part.kind, where)
         broken = 0
         for line, _ in bounded_lines(io.BytesIO(data), where):

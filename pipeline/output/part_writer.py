@@ -15,7 +15,7 @@ from pipeline.errors import OutputError, PipelineError
 from pipeline.output.lines import check_length
 from pipeline.output.outage import is_outage
 from pipeline.output.parts import Part, write_manifest
-from pipeline.output.record_keys import KINDS, Kind, RecordKey
+from pipeline.output.record_keys import STREAMS, RecordKey, Stream
 from pipeline.output.store_errors import as_output_errors
 from pipeline.shards import Shard
 from pipeline.stores import RemoteStore
@@ -59,9 +59,9 @@ class PartWriter:
         self._shard = shard
         self._allowed = allowed
         self._clock = clock
-        self._open: dict[Kind, _Open] = {kind: _Open() for kind in KINDS}
+        self._open: dict[Stream, _Open] = {stream: _Open() for stream in STREAMS}
         self._closed: deque[tuple[Part, _Open]] = deque()
-        self._sequence: dict[Kind, int] = dict.fromkeys(KINDS, 0)
+        self._sequence: dict[Stream, int] = dict.fromkeys(STREAMS, 0)
         self._sending = threading.Lock()
         self.failed: PipelineError | None = None
         """The error that ended the writing."""
@@ -75,23 +75,24 @@ class PartWriter:
         """True while enough parts wait to be written."""
         return len(self._closed) >= MOST_CLOSED
 
-    def unwritten(self, kind: Kind) -> int:
+    def unwritten(self, kind: Stream) -> int:
         """Return the number of added records in no written part."""
         waiting = sum(len(part.lines) for name, part in list(self._closed) if name.kind == kind)
         return waiting + len(self._open[kind].lines)
 
-    def parts(self, kind: Kind) -> int:
+    def parts(self, kind: Stream) -> int:
         """Return the number of closed parts."""
         return self._sequence[kind]
 
-    def add(self, kind: Kind, line: bytes, key: RecordKey) -> None:
-        """Add a record's line; close its part when that is large enough. OutputError for a line that is too long."""
+    def add(self, kind: Stream, line: bytes, key: RecordKey | None) -> None:
+        """Add a line (of a window: without a key); close its part when that is large. OutputError: it is too long."""
         part = self._open[kind]
         check_length(line, self._store.uri_of(kind))
         if not part.lines:
             part.since = self._clock()
         part.lines.append(line)
-        part.record_keys.append(key)
+        if key is not None:
+            part.record_keys.append(key)
         part.size_bytes += len(line)
         if part.size_bytes >= self._limits.part_bytes:
             self._close(kind)
@@ -104,8 +105,8 @@ class PartWriter:
 
     def close_all(self) -> None:
         """Close all parts, for `send`."""
-        for kind in KINDS:
-            self._close(kind)
+        for stream in STREAMS:
+            self._close(stream)
 
     def send(self) -> bool:
         """Write the oldest closed part, then its manifest, which can be rebuilt; return False when there is none.
@@ -127,7 +128,7 @@ class PartWriter:
                 raise
             return True
 
-    def _close(self, kind: Kind) -> None:
+    def _close(self, kind: Stream) -> None:
         part = self._open[kind]
         if part.lines:
             self._open[kind] = _Open()
@@ -144,7 +145,8 @@ class PartWriter:
                 message = "exists already: another run has taken this run's number; start this run again"
                 raise OutputError(f"{self._store.uri_of(name.key)}: {message}") from exc
             self._closed.popleft()
-            self._store.put(name.manifest_key, manifest_of(name, part.record_keys, size_bytes=part.size_bytes))
+            if name.kind != "windows":
+                self._store.put(name.manifest_key, manifest_of(name, part.record_keys, size_bytes=part.size_bytes))
 
 
 def manifest_of(name: Part, record_keys: list[RecordKey], *, size_bytes: int) -> bytes:

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from pipeline.output.record_keys import KINDS, Kind, RecordKey
+from pipeline.output.record_keys import STREAMS, RecordKey, Stream
 from pipeline.shards import Shard
 
 MANIFEST_VERSION = 1
-_NAME = re.compile(r"(results|errors)/([0-9]{6,18})(?:-([0-9]{5})-of-([0-9]{5}))?-([0-9]{6,18})\.jsonl")
+_NAME = re.compile(r"(results|errors|windows)/([0-9]{6,18})(?:-([0-9]{5})-of-([0-9]{5}))?-([0-9]{6,18})\.jsonl")
 _TOGETHER = 500
 
 
@@ -32,7 +32,7 @@ class ManifestError(ValueError):
 class Part:
     """The components of a part's name."""
 
-    kind: Kind
+    kind: Stream
     run: int
     shard: Shard
     sequence: int
@@ -60,7 +60,7 @@ def part_of(key: str) -> Part | None:
         return None
     kind, run, index, count, sequence = match.groups()
     shard = Shard(int(index), int(count)) if count else Shard()
-    return Part(next(known for known in KINDS if known == kind), int(run), shard, int(sequence))
+    return Part(next(known for known in STREAMS if known == kind), int(run), shard, int(sequence))
 
 
 def write_manifest(record_keys: Iterable[RecordKey], header: Mapping[str, Any]) -> Iterator[bytes]:

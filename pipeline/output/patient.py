@@ -12,6 +12,7 @@ from pipeline.output.backend import OutputBackend
 from pipeline.output.index import Index
 from pipeline.output.outage import Outage
 from pipeline.output.record_keys import Kind, RecordKey
+from pipeline.output.window_lines import WindowFiles
 
 T = TypeVar("T")
 
@@ -116,6 +117,10 @@ class PatientBackend:
     def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, RecordKey]]) -> None:
         """Replace the records; an error is raised."""
         self._inner.rewrite(kind, lines)
+
+    def windows(self, *, clock: Callable[[], float]) -> WindowFiles:
+        """Return the stream of windows, whose steps WindowLines repeats."""
+        return self._inner.windows(clock=clock)
 
     def duties(self) -> Mapping[str, Callable[[], None]]:
         """Return no tasks."""

@@ -27,6 +27,8 @@ from pipeline.output.part_writer import Limits, PartWriter
 from pipeline.output.parts import Part
 from pipeline.output.record_keys import KINDS, Kind, RecordKey
 from pipeline.output.run_index import highest_run
+from pipeline.output.store_errors import DeleteRefusedError
+from pipeline.output.window_parts import StoredWindows
 from pipeline.shards import Shard
 from pipeline.stores import RemoteStore, StoreRefusedError
 
@@ -40,10 +42,6 @@ PARTS = "parts"
 
 T = TypeVar("T")
 _TICK_S = 0.5
-
-
-class DeleteRefusedError(OutputError):
-    """The credentials may not delete objects; no outage, as many buckets allow that to nobody."""
 
 
 class RemoteBackend:
@@ -91,14 +89,9 @@ class RemoteBackend:
         self, run_id: str, *, lock_wait_s: float, wait: Callable[[float], bool], clock: Callable[[], float]
     ) -> None:
         """Acquire the lease (lease.py)."""
+        attempt = self._outage.attempt
         self._lease = acquire(
-            self.store,
-            run_id,
-            shard=self._shard,
-            lock_wait_s=lock_wait_s,
-            wait=wait,
-            clock=clock,
-            attempt=self._outage.attempt,
+            self.store, run_id, shard=self._shard, lock_wait_s=lock_wait_s, wait=wait, clock=clock, attempt=attempt
         )
 
     def read(self) -> Index:
@@ -236,6 +229,11 @@ class RemoteBackend:
         for part in parts:
             self._write(part.key, partial(self._delete, part))
             self._parts.sizes.pop(part, None)
+
+    def windows(self, *, clock: Callable[[], float]) -> StoredWindows:  # noqa: ARG002
+        """Return the stream of the parts of windows."""
+        reader = self._parts.beside("windows")
+        return StoredWindows(reader, writer=lambda: self._started, send=self._send_all, delete=self.delete)
 
     def duties(self) -> Mapping[str, Callable[[], None]]:
         """Return the uploader and, in a thread of its own so that a slow upload cannot delay it, the lease renewal."""

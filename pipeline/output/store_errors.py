@@ -13,6 +13,10 @@ from pipeline.errors import ConfigError, OutputError
 from pipeline.stores import StaleVersionError
 
 
+class DeleteRefusedError(OutputError):
+    """The credentials may not delete objects; no outage, as many buckets allow that to nobody."""
+
+
 @contextmanager
 def as_output_errors(where: str, *, opening: bool = False) -> Iterator[None]:
     """Raise OutputError for an OSError in the block, except those by which conditional writes report a conflict.

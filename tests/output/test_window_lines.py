@@ -1,0 +1,225 @@
+"""Answers about windows: written whole, repaired, indexed by document, and gone when the document is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from s3_server import S3Server
+from test_output import failure, result
+from test_remote_output import Clock, configured, keys, store_of
+
+from pipeline.cli.main import main
+from pipeline.config import OutputConfig
+from pipeline.config.redaction import SECRETS
+from pipeline.errors import ConfigError
+from pipeline.output import Output
+from pipeline.records import ModelMetadata, Usage
+from pipeline.shards import Shard
+from pipeline.window_answers import WindowAnswer
+
+TEXT = "b" * 64
+QUESTION = "c" * 64
+
+
+def answer(
+    id: str = "a.pdf", start: int = 0, end: int = 100, *, sha256: str = "s", output: object = None
+) -> WindowAnswer:
+    """An answer about one window."""
+    model = ModelMetadata("vllm", "m", "http://gpu:8000", None)
+    return WindowAnswer(
+        id, sha256, TEXT, QUESTION, start, end, output or {"n": start}, 1, 0, False, ("encoding:cp1252",), model,
+        Usage(10, 2), 8192, 0.5, "2024-01-01T00:00:00.000Z",
+    )  # fmt: skip
+
+
+@pytest.fixture(params=["folder", "store"])
+def config(request: pytest.FixtureRequest, tmp_path: Path) -> OutputConfig:
+    """A new output in a folder and in a store, whose parts hold two lines."""
+    if request.param == "folder":
+        return OutputConfig(str(tmp_path / "out"))
+    s3: S3Server = request.getfixturevalue("s3")
+    return configured(s3, request.getfixturevalue("bucket"), part_bytes=800)
+
+
+def begun(config: OutputConfig, *, run_id: str = "r", shard: Shard | None = None, windows: bool = True) -> Output:
+    """The output with its windows, at once or not at all."""
+    clock = Clock()
+    return Output.open(
+        config, agent="extractor", shard=shard, lock_wait_s=0, run_id=run_id, wait=clock.wait, clock=clock,
+        windows=windows,
+    )  # fmt: skip
+
+
+def known(output: Output, id: str = "a.pdf", *, run_id: str | None = None) -> list[tuple[int, int]]:
+    """The places of the answers that are known of a document."""
+    assert output.windows is not None
+    found = output.windows.answered(id, sha256="s", text_sha256=TEXT, question=QUESTION, run_id=run_id)
+    return [(each.start, each.end) for each in found]
+
+
+def lines(config: OutputConfig) -> list[dict[str, object]]:
+    """All lines of windows, as they are stored."""
+    if config.uri.startswith("s3:"):
+        store = store_of(config)
+        data = b"".join(store.get(key) for key in keys(config, "windows"))
+    else:
+        data = b"".join(path.read_bytes() for path in sorted(Path(config.uri).glob("windows*.jsonl")))
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def write(output: Output, *answers: WindowAnswer) -> None:
+    """Write answers about windows."""
+    assert output.windows is not None
+    for each in answers:
+        output.windows.write(each)
+
+
+def test_an_answer_is_there_in_the_next_run_as_it_was(config: OutputConfig) -> None:
+    """All fields come back; another question, text or content of the document has no answers."""
+    with begun(config) as output:
+        write(output, answer(), answer(start=90, end=200))
+        output.finish()
+    with begun(config) as output:
+        assert output.stamp.run == 2
+        assert output.windows is not None
+        found = output.windows.answered("a.pdf", sha256="s", text_sha256=TEXT, question=QUESTION)
+        assert found == [answer(), answer(start=90, end=200)]
+        for other in ({"sha256": "t"}, {"text_sha256": "t"}, {"question": "q"}, {"run_id": "other"}):
+            asked = {"sha256": "s", "text_sha256": TEXT, "question": QUESTION, **other}
+            assert output.windows.answered("a.pdf", **asked) == []
+        assert known(output, run_id="r") == [(0, 100), (90, 200)]
+        assert known(output, "b.pdf") == []
+    assert [(line["v"], line["run"], line["run_id"], line["shard"]) for line in lines(config)] == [
+        (1, 1, "r", None)
+    ] * 2
+
+
+def test_the_lines_of_a_document_go_with_its_result_and_stay_with_its_failure(config: OutputConfig) -> None:
+    """At the end of the run that finishes it; a file or part without lines goes as well."""
+    with begun(config) as output:
+        write(output, answer("done"), answer("failed"), answer("left"))
+        output.write(result("done"))
+        output.write(failure("failed"))
+        assert known(output, "done") == []
+        output.finish()
+    assert [line["id"] for line in lines(config)] == ["failed", "left"]
+    with begun(config) as output:
+        output.write(result("failed"))
+        output.write(result("left"))
+        output.finish()
+    assert lines(config) == []
+
+
+def test_lines_that_a_killed_run_left_go_at_the_next_start(config: OutputConfig) -> None:
+    """Those of a result at least as new, or of other bytes; a newer line than its result is of a run that redoes it."""
+    with begun(config) as output:
+        write(output, answer("done"), answer("changed"))
+        output.write(result("done"))
+        output.write(failure("changed", sha256="other"))
+        output.backend.sync()
+        assert output.windows is not None
+        output.windows._files.sync()
+    assert {line["id"] for line in lines(config)} == {"done", "changed"}
+    with begun(config, run_id="again") as output:
+        write(output, answer("done"))
+        assert known(output, "done", run_id="again") == [(0, 100)]
+    with begun(config) as output:
+        assert known(output, "done") == [(0, 100)]
+    assert [(line["id"], line["run"]) for line in lines(config)] == [("done", 2)]
+
+
+def test_a_run_without_windows_makes_and_changes_nothing(config: OutputConfig) -> None:
+    """Neither a file nor a part, and what is there stays."""
+    with begun(config) as output:
+        output.write(result("a"))
+        output.finish()
+    assert lines(config) == []
+    with begun(config) as output:
+        write(output, answer())
+    with begun(config, windows=False) as output:
+        output.write(result("a.pdf"))
+        output.finish()
+    assert len(lines(config)) == 1
+
+
+def test_each_shard_has_its_own_and_another_count_finds_them_all(config: OutputConfig) -> None:
+    """A shard reads no sibling's; after a change of the count the owners have them."""
+    first, second = Shard(0, 2), Shard(1, 2)
+    ids = [f"d{number}" for number in range(12)]
+    for shard in (first, second):
+        with begun(config, shard=shard) as output:
+            write(output, *(answer(id) for id in ids if shard.owns(id)))
+            output.finish()
+    with begun(config, shard=first) as output:
+        assert [id for id in ids if known(output, id)] == [id for id in ids if first.owns(id)]
+    for shard in (Shard(0, 3), Shard(1, 3), Shard(2, 3), Shard()):
+        with begun(config, shard=shard) as output:
+            assert [id for id in ids if known(output, id)] == [id for id in ids if shard.owns(id)]
+    with begun(config) as output:
+        for id in ids:
+            output.write(result(id))
+        output.finish()
+    assert lines(config) == []
+
+
+@pytest.mark.parametrize("cut", [1, 200, 400])
+def test_a_torn_line_is_removed_and_the_others_stay(tmp_path: Path, cut: int) -> None:
+    """A kill in mid-write costs that line, and nothing is appended to its half."""
+    config = OutputConfig(str(tmp_path / "out"))
+    with begun(config) as output:
+        write(output, answer(), answer(start=90, end=200))
+    path = tmp_path / "out" / "windows.jsonl"
+    path.write_bytes(path.read_bytes()[:-cut])
+    with begun(config) as output:
+        assert known(output) == ([(0, 100), (90, 200)] if cut == 1 else [(0, 100)])
+        write(output, answer(start=90, end=200))
+    with begun(config) as output:
+        assert known(output) == [(0, 100), (90, 200)]
+
+
+def test_a_foreign_file_is_refused_and_stays(tmp_path: Path) -> None:
+    """A file of JSON lines that no run has written is not changed."""
+    path = tmp_path / "out" / "windows.jsonl"
+    path.parent.mkdir()
+    path.write_text('{"v": 1, "id": "x"}\n')
+    with pytest.raises(ConfigError, match="a line of the windows"):
+        begun(OutputConfig(str(path.parent)))
+    assert path.read_text() == '{"v": 1, "id": "x"}\n'
+
+
+@pytest.fixture
+def secret() -> Iterator[str]:
+    """A secret of the configuration."""
+    SECRETS.add("sk-0123456789abcdef")
+    yield "sk-0123456789abcdef"
+
+
+def test_no_secret_is_written(tmp_path: Path, secret: str) -> None:
+    """What a server says of itself is masked, as in a record."""
+    config = OutputConfig(str(tmp_path / "out"))
+    with begun(config) as output:
+        write(output, replace(answer(), model=ModelMetadata("p", secret, f"http://x/?k={secret}")))
+    assert secret not in (tmp_path / "out" / "windows.jsonl").read_text()
+
+
+def test_purge_leaves_no_byte_of_a_document(
+    config: OutputConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The answers about its parts go with its records; a dry run counts them."""
+    with begun(config) as output:
+        write(output, answer("gone.pdf", output={"secret": "purged-words"}), answer("kept.pdf"))
+        output.finish()
+    named = tmp_path / "ids.txt"
+    named.write_text("gone.pdf\n")
+    storage = [f"--set=output.storage.{key}={value}" for key, value in config.storage.items()]
+    command = ["purge", config.uri, "--ids", str(named), *storage]
+    assert main([*command, "--dry-run"]) == 0
+    assert "1 answer about parts of documents would be removed" in capsys.readouterr().out
+    assert len(lines(config)) == 2
+    assert main(command) == 0
+    assert [line["id"] for line in lines(config)] == ["kept.pdf"]
+    assert "purged-words" not in json.dumps(lines(config))
