@@ -1,8 +1,8 @@
-"""One entry → one outcome: read, prompt, ask, judge, ask once more. It writes nothing, and waits for answers only.
+"""One entry → one outcome: read it, ask about it (asking.py). It writes nothing, and waits for answers only.
 
-    entry ─▶ bytes ─▶ document ─▶ prompts ─▶ ask ─▶ judge ─▶ Result
-                │                    ▲                │
-            Unchanged                └── complaint ◀──┘   …else Failure, or Postponed when no server could take it
+    entry ─▶ bytes ─▶ document ─▶ asked ─▶ Result   …else Failure, or Postponed when no server could take it
+                │
+            Unchanged
 
 The only broad `except` of the program is here: whatever a document does to us becomes its own failure.
 """
@@ -10,19 +10,15 @@ The only broad `except` of the program is here: whatever a document does to us b
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
 from pipeline import documents
 from pipeline.agents import render
-from pipeline.agents.prompts import document_places
-from pipeline.answers import AnswerError, judge, reask_prompt
-from pipeline.config.redaction import SECRETS
-from pipeline.documents.special_tokens import break_special_tokens
-from pipeline.errors import REASKED, DocumentError, InternalError, PipelineError, TryLaterError, kind_of
-from pipeline.llm.error_patterns import without_echo
-from pipeline.llm.provider import LOSSES_BEFORE_ALONE, ExtractionRequest
+from pipeline.answers import AnswerError
+from pipeline.errors import DocumentError, InternalError, PipelineError, TryLaterError
+from pipeline.llm.provider import LOSSES_BEFORE_ALONE
 from pipeline.output.copies import Copied, Copies
 from pipeline.records import (
     Document,
@@ -35,8 +31,9 @@ from pipeline.records import (
     changed,
     utc_now,
 )
+from pipeline.run.asking import NoServerError, Seen, answered
 from pipeline.run.attempts import with_notes
-from pipeline.run.breaking import broken, candidates_in, harmless, harmless_names
+from pipeline.run.breaking import broken, candidates_in, harmless
 from pipeline.run.copies import copy_of, question_sha256
 from pipeline.run.document_state import Asker, DocumentState, failure_of, result_of
 from pipeline.run.overflow import Kept, shorter, whole
@@ -56,10 +53,6 @@ class Finished:
     attempts: tuple[ExtractionAttempt, ...] = ()
 
 
-class _NoServerError(Exception):
-    """No server could take the document."""
-
-
 def process(
     entry: Entry,
     plan: ExtractionPlan,
@@ -76,7 +69,7 @@ def process(
         outcome = _steps(state, plan, copies=copies, alone=alone, now=now)
     except (ReadingStoppedError, PipelineError) as error:
         outcome = Left(entry.id, error if isinstance(error, PipelineError) else None)
-    except _NoServerError:
+    except NoServerError:
         last = state.attempts[-1] if state.attempts else None
         reason = last.reason if last and last.reason else "connection_error"
         message = f"a server was lost each time it worked on this document: {last.message if last else ''}"
@@ -137,103 +130,36 @@ def _steps(
 def _ask(
     state: DocumentState, plan: ExtractionPlan, *, document: Document, alone: bool, now: Callable[[], str]
 ) -> Outcome:
-    """Asks, and asks again with the complaint or less of the text, until there is a result or no more may be asked."""
-    resolved = state.asking.resolved
-    schema = state.asking.schema
-    kept, complaint, after = whole(document.text), None, ""
-    state.tokens = state.client.special_tokens(candidates_in(document), variant=resolved.variant)
-    document = _harmless(state, document, kept)
-    while True:
-        attempt = _once(state, document, after=after, alone=alone)
-        if not attempt.ok and complaint is not None and kind_of(attempt.reason or "") == "document":
-            raise complaint
-        if not attempt.ok:
-            size = sum(map(len, render(resolved, document).values()))
-            cut = None if state.reasks else shorter(kept, attempt, overflow=resolved.overflow, prompt_chars=size)
-            if cut is None:
-                raise DocumentError(attempt.reason or "bad_response", attempt.message, stage="call")
-            kept = cut
-            document = _harmless(state, document, kept)
-            state.notes = with_notes(state.notes, "document_truncated")
-            continue
-        is_broken = "special_tokens_broken" in state.notes
-        shown = broken(kept.quotable, resolved, tokens=state.tokens) if is_broken else ""
-        try:
-            answer = judge(
-                attempt.raw_text or "",
-                schema,
-                document_text=kept.text,
-                spans=kept.spans,
-                shown=shown,
-                pages=document.pages,
-                repair=plan.repair,
-            )
-            _refuse_secrets(attempt.raw_text or "")
-        except AnswerError as problem:
-            state.attempts[-1] = changed(attempt, refused=problem.reason)
-            if problem.reason not in REASKED or state.reasks >= resolved.max_reasks:
-                raise
-            complaint, state.reasks = problem, state.reasks + 1
-            said, _ = break_special_tokens(attempt.raw_text or "")
-            after = reask_prompt("", said, problem)
-            continue
-        state.notes = (*state.notes, *answer.notes)
-        return result_of(state, document, answer=answer, text=kept.text, now=now)
+    """Ask about the whole document, or as much of it as the agent's `overflow` keeps."""
+    state.tokens = state.client.special_tokens(candidates_in(document), variant=state.asking.resolved.variant)
+    kept = whole(document.text)
+    seen = _seen(state, document, kept)
+
+    def shorten(attempt: ExtractionAttempt) -> Seen | None:
+        nonlocal kept
+        resolved = state.asking.resolved
+        size = sum(map(len, render(resolved, _seen(state, document, kept).document).values()))
+        less = shorter(kept, attempt, overflow=resolved.overflow, prompt_chars=size)
+        if less is None:
+            return None
+        kept = less
+        state.notes = with_notes(state.notes, "document_truncated")
+        return _seen(state, document, kept)
+
+    answer, seen = answered(state, plan, seen, schema=state.asking.schema, shorten=shorten, alone=alone)
+    return result_of(state, seen.document, answer=answer, text=document.text, now=now)
 
 
-def _refuse_secrets(text: str) -> None:
-    """AnswerError when the answer holds a secret: in a record nothing is edited, and no secret is written."""
-    if SECRETS.holds(text):
-        raise AnswerError("schema_invalid", "the answer holds a secret of the configuration", stage="validate")
-
-
-def _harmless(state: DocumentState, document: Document, kept: Kept) -> Document:
-    """The document as it stands in the prompt: what is kept of it, and no special token that could end its message."""
+def _seen(state: DocumentState, document: Document, kept: Kept) -> Seen:
+    """Return what is kept of a document as the model sees it: no special token in it could end its message."""
     shown = kept.shown
+    resolved = state.asking.resolved
     document = document if shown == document.text else changed(document, text=shown)
-    found, is_broken = harmless(document, state.asking.resolved, tokens=state.tokens)
+    found, is_broken = harmless(document, resolved, tokens=state.tokens)
     state.notes = with_notes(state.notes, "special_tokens_broken") if is_broken else state.notes
-    return found
-
-
-def _once(state: DocumentState, document: Document, *, after: str, alone: bool) -> ExtractionAttempt:
-    """The attempt that settled one ask; its failures are in the trail. `after`: what is said behind the document."""
-    state.stage = "call"
-    asking = state.asking
-    losses = state.entry.losses
-    text = document.text
-    named = harmless_names(document, tokens=state.tokens)
-
-    def prompts_for(part: str, whole: bool) -> Mapping[str, str]:
-        rendered = render(asking.resolved, named if part is named.text else changed(named, text=part))
-        return {**rendered, "user": rendered["user"] + after} if whole else rendered
-
-    prompts = prompts_for(text, True)
-    question = ExtractionRequest(
-        asking.resolved.variant,
-        prompts,
-        asking.schema.for_server,
-        text,
-        document=state.entry.id,
-        losses=losses,
-        alone=alone,
-        refused=state.entry.refused,
-        prompts_for=prompts_for,
-        places=document_places(asking.resolved.user_prompt),
-        metadata=document.metadata,
-    )
-    asked = state.client.ask(question)
-    said = (text, prompts["user"])
-    state.attempts += [
-        changed(each, message=without_echo(each.message, *said)) if each.message else each for each in asked.attempts
-    ]
-    state.losses += asked.losses
-    state.refused = state.refused or asked.refused
-    if asked.unavailable:
-        raise _NoServerError
-    settled = state.attempts[-1]
-    state.notes = with_notes(state.notes, *settled.notes)
-    return settled
+    has_broken = "special_tokens_broken" in state.notes
+    quotable = broken(kept.quotable, resolved, tokens=state.tokens) if has_broken else ""
+    return Seen(found, kept.text, kept.spans, quotable)
 
 
 def is_suspect(entry: Entry) -> bool:
