@@ -93,7 +93,7 @@ class _Parts:
         """Return the first `number` places of a quote, each with the count of all; empty when there is none."""
         if is_blank(quote):
             return []
-        if places := self._seen.exact(quote, number) or self._seen.folded(quote, number):
+        if places := self._seen.mentions(quote, number):
             return list(map(self._in_text, places))
         if self._shown is not None and (places := self._shown.folded(quote, number)):
             return [self._in_text(self._unbroken(place)) for place in places]
@@ -128,6 +128,20 @@ class _Searched:
     def __init__(self, text: str) -> None:
         self.text = text
         self._folded: dict[LineEnd, FoldedText] = {}
+
+    def mentions(self, quote: str, number: int) -> list[QuotePlace]:
+        """Return the places of the quote as it stands, and folded where it stands so too rarely.
+
+        A mention that a line end breaks may be between two that are not.
+        """
+        exact = self.exact(quote, number)
+        if len(exact) == number:
+            return exact
+        folded_places = self.folded(quote, number)
+        if len(folded_places) <= len(exact):
+            return exact
+        starts = {place.start for place in exact}
+        return [replace(place, match="exact") if place.start in starts else place for place in folded_places]
 
     def exact(self, quote: str, number: int) -> list[QuotePlace]:
         """Return the places of the quote as it stands."""

@@ -112,10 +112,10 @@ class TestExamples:
         assert place_of('a "b" c', 'a “b” c and a "b" c') == QuotePlace(12, 19, "exact", 1)
 
     def test_equal_quotes_take_their_occurrences_in_order(self) -> None:
-        """And the first one when there are no more."""
+        """In one form or another, and the first one when there are no more."""
         quotes = ["x y", "z", "x y", "x y", "x y"]
         assert [place and (place.start, place.count) for place in find_quotes(quotes, "x y, z, x  y, x y")] == [
-            (0, 2), (5, 1), (14, 2), (0, 2), (0, 2),
+            (0, 3), (5, 1), (8, 3), (14, 3), (0, 3),
         ]  # fmt: skip
 
     def test_folded_occurrences_are_counted_too(self) -> None:
