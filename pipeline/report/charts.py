@@ -92,7 +92,7 @@ def timeline_chart(title: str, series: Sequence[Series], *, spans: int, bucket_s
 
 def run_chart(title: str, series: Sequence[Series], *, labels: Sequence[str]) -> BarChart:
     """Return a chart with one stacked bar per run, the newest at the right."""
-    step = min((RIGHT - LEFT) / max(len(labels), 1), _WIDEST_BAR)
+    step = (RIGHT - LEFT) / max(len(labels), 1)
     named = [f"run {label}" for label in labels]
     return _bars(title, series, labels=named, ends=(named[0], named[-1]), position="run", step=step, named=True)
 
@@ -111,6 +111,8 @@ def _bars(
     most = max(map(sum, stacks), default=0.0) or 1.0
     scale = (BASE - TOP) / most
     gap = 0.5 if step > 2 else 0.0
+    if named:
+        gap = max(gap, (step - _WIDEST_BAR) / 2)
     drawn = []
     for index, one in enumerate(series):
         bars = [

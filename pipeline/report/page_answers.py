@@ -101,14 +101,16 @@ def _cost_text(cost: Cost) -> str:
 
 
 def quality_chart(rows: Sequence[HistoryRow]) -> PointChart | None:
-    """Return F1 over the cost of a document, a point a run; over its seconds unless all runs know the money.
+    """Return F1 over the cost of a document, a point a run: over money where two runs and the newest know it.
 
     None for fewer than two graded runs: a single point compares nothing.
     """
     graded = [row for row in rows if _is_placed(row.f1) and row.document_s is not None]
     if len(graded) < 2:
         return None
-    has_money = all(row.per_1000 is not None for row in graded)
+    priced = [row for row in graded if row.per_1000 is not None]
+    has_money = len(priced) > 1 and priced[-1] is graded[-1]
+    graded = priced if has_money else graded
     placed = [
         Placed(f"run {row.run}, {row.finished_at[:10]}", x or 0.0, f1.value or 0.0, f1.low or 0.0, f1.high or 0.0)
         for row in graded

@@ -78,6 +78,8 @@ def test_a_graded_history_is_drawn_against_its_cost() -> None:
     assert "<title>run 2, 2026-11-23: 0.80 (0.70 to 0.90) at 1.5</title>" in page
     assert "F1 over money for 1,000 documents" in page
     assert "F1 over seconds a document" in html_page(build_report([graded(1, 0.7, None), graded(2, 0.8, 1.5)]))
+    later = html_page(build_report([graded(1, 0.7, None), graded(2, 0.8, 1.5), graded(3, 0.8, 1.4)]))
+    assert "F1 over money for 1,000 documents" in later  # the first run knew no rate yet
     assert "F1 over" not in html_page(build_report([graded(2, 0.8, 1.5)]))
 
 
