@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from planted import Planted, plant, read, schema
+from planted_facts import Planted, plant, read, schema
 
 from pipeline.answers.schema import compile_schema
 from pipeline.evidence import Evidence
