@@ -171,16 +171,18 @@ class Output:
         if self.windows is not None:
             self.windows.sync_due(now)
 
-    def finish(self) -> None:
+    def finish(self, *, settle: bool = True) -> None:
         """End the writing: make all records durable, remove outdated errors, and write a checkpoint for the next start.
 
-        The lock and the index remain, for the report and `write_run`. A second call does nothing.
+        `settle` False: without the checkpoint, which takes time with the size of the output. The lock and the index
+        remain, for the report and `write_run`. A second call does nothing.
         """
         self.backend.sync()
         self.backend.tidy(self.index)
         if self.windows is not None:
             self.windows.finish()
-        self.backend.settle(self.index)
+        if settle:
+            self.backend.settle(self.index)
 
     def write_run(self, summary: Mapping[str, Any]) -> str:
         """Write the run's summary, last and once (runs.py), and add it to the index of runs; return the file's name."""

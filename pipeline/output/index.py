@@ -17,7 +17,7 @@ from typing import Any
 from pipeline.errors import ConfigError, OutputError
 from pipeline.output.accepted import AcceptedFailure
 from pipeline.output.index_tables import COLUMNS, LATER_WINS, LATEST, RESULT, SCHEMA
-from pipeline.output.record_keys import Kind, RecordKey
+from pipeline.output.record_keys import Kind, RecordKey, until_stopped
 from pipeline.records import Known
 from pipeline.stores.local import temporary_folder
 
@@ -40,6 +40,7 @@ class Index:
         self.highest_run = 0
         self.error_lines = 0
         self._has_errors = False
+        self.is_stopped: Callable[[], bool] = lambda: False
         self.agents: set[str] = set()
         self._numbers: dict[str, int] = {}
         self._texts: list[str] = []
@@ -59,11 +60,12 @@ class Index:
     def add(self, kind: Kind, record_keys: Iterable[RecordKey], *, where: str, owns: Callable[[str], bool]) -> None:
         """Add the lines of one file or part, in order; of ids that are not owned, only run and agent.
 
-        ConfigError naming `where` for a text or a number that no run writes.
+        ConfigError naming `where` for a text or a number that no run writes; TryLaterError once `is_stopped` is True.
         """
         try:
             with self._lock, closing(self._db.cursor()) as cursor:
-                cursor.executemany(LATER_WINS.format(kind), self._rows(record_keys, kind == "errors", owns))
+                keys = until_stopped(record_keys, self.is_stopped)
+                cursor.executemany(LATER_WINS.format(kind), self._rows(keys, kind == "errors", owns))
         except sqlite3.Error as exc:
             raise _no_room(exc) from exc
         except (UnicodeError, OverflowError) as exc:

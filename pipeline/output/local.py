@@ -50,6 +50,7 @@ class LocalBackend:
         self._starts: dict[Kind, int] = {}
         """The sizes of this run's files before its first record."""
         self._lock: Lock | None = None
+        self._is_stopped: Callable[[], bool] = lambda: False
         self._results: dict[str, int] = {}
         """The results files that were read, with the number of bytes covered by their checkpoints."""
 
@@ -77,6 +78,7 @@ class LocalBackend:
     ) -> None:
         """Create the folder and acquire its lock (lock.py)."""
         make_folder(self.folder)
+        self._is_stopped = partial(wait, 0)
         self._lock = acquire(self.folder, run_id, shard=self._shard, lock_wait_s=lock_wait_s, wait=wait, clock=clock)
 
     def read(self) -> Index:
@@ -85,6 +87,7 @@ class LocalBackend:
 
     def _read_all(self) -> Index:
         index = Index()
+        index.is_stopped = self._is_stopped
         try:
             index.met(highest_run(self))
             index.accept(accepted.from_lines(self.content(accepted.NAME), where=self.where))

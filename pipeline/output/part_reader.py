@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from pipeline.errors import TryLaterError
 from pipeline.output.index import Index
 from pipeline.output.lines import bounded_lines
 from pipeline.output.part_writer import manifest_of
@@ -29,7 +30,7 @@ class PartReader:
     """Lists and reads parts. `sizes`: the parts of the last listing with their sizes in bytes.
 
     `allowed` raises once the lease is lost; `request` sends a request (Outage.request). `repair` writes a missing
-    manifest; None without the lease.
+    manifest; None without the lease. `is_stopped`: once it returns True, `add_to` raises TryLaterError.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class PartReader:
     ) -> None:
         self.sizes: dict[Part, int] = {}
         self.repair: Callable[[str, bytes], None] | None = None
+        self.is_stopped: Callable[[], bool] = lambda: False
         self._store = store
         self._shard = shard
         self._allowed = allowed
@@ -96,6 +98,8 @@ class PartReader:
 
     def add_to(self, index: Index, part: Part) -> bool:
         """Index a part unless it belongs to another shard; return False when it was deleted meanwhile."""
+        if self.is_stopped():
+            raise TryLaterError("interrupted while the output was read")
         index.met(part.run)
         assert part.kind != "windows"
         if self.is_siblings(part):

@@ -6,10 +6,11 @@ It must not accept a truncated line: a recent line, or one not in the layout of 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, TryLaterError
 from pipeline.output.lines import parse
 from pipeline.records import RECORD_VERSION, Failure, Result, Stamp
 
@@ -32,6 +33,9 @@ _END = re.compile(
     r'"shard":(?:"[^"\\]*"|null)\}\n'
 )
 _QUESTION_DIGITS = 15
+
+_BATCH = 5000
+"""Keys between two looks at whether to stop: some ten milliseconds."""
 
 
 class RecordKey(NamedTuple):
@@ -133,3 +137,12 @@ def _glance(line: bytes) -> RecordKey | None:
     return RecordKey(document_id, int(run), sha256, agent, variant, fingerprint, version, None, 0, run_id, None,
                      question_number(question))
     # fmt: on
+
+
+def until_stopped(record_keys: Iterable[RecordKey], is_stopped: Callable[[], bool]) -> Iterator[RecordKey]:
+    """Yield the keys; TryLaterError when `is_stopped` returns True, as an output may take minutes to read."""
+    keys = iter(record_keys)
+    while batch := list(islice(keys, _BATCH)):
+        if is_stopped():
+            raise TryLaterError("interrupted while the output was read")
+        yield from batch

@@ -89,6 +89,7 @@ class RemoteBackend:
         self, run_id: str, *, lock_wait_s: float, wait: Callable[[float], bool], clock: Callable[[], float]
     ) -> None:
         """Acquire the lease (lease.py)."""
+        self._parts.is_stopped = partial(wait, 0)
         attempt = self._outage.attempt
         self._lease = acquire(
             self.store, run_id, shard=self._shard, lock_wait_s=lock_wait_s, wait=wait, clock=clock, attempt=attempt

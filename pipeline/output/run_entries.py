@@ -30,7 +30,8 @@ HISTORY_OF_SET = 2000
 _QUESTIONS = 100
 """Different questions that an entry keeps, the newest ones: each may be some kB."""
 
-_NAME = re.compile(rf"{re.escape(FOLDER)}/run(|-([0-9]{{5}})-of-([0-9]{{5}}))\.([0-9]{{8,}})(\.again)?\.json")
+_NAME = re.compile(rf"{re.escape(FOLDER)}/run(|-[a-z0-9-]+)\.([0-9]{{8,}})(\.again)?\.json")
+_SUFFIX = re.compile(r"-([0-9]{5})-of-([0-9]{5})|")
 _KEYS = frozenset({"answered", "newest", "kept", "earlier", "ask_again", "questions", "history", "files"})
 
 Run = Mapping[str, Any]
@@ -51,11 +52,18 @@ def entry_names(paths: Iterable[str]) -> dict[Shard, EntryName]:
     """Return the newest entry of each shard; a killed run may have left an older one beside it."""
     newest: dict[Shard, EntryName] = {}
     for match in filter(None, map(_NAME.fullmatch, paths)):
-        shard = Shard(int(match[2] or 0), int(match[3] or 0))
-        name = EntryName(match[0], shard, int(match[4]), bool(match[5]))
+        shard = _shard_of_suffix(match[1])
+        if shard is None:
+            continue
+        name = EntryName(match[0], shard, int(match[2]), bool(match[3]))
         if shard not in newest or newest[shard].run < name.run:
             newest[shard] = name
     return newest
+
+
+def _shard_of_suffix(suffix: str) -> Shard | None:
+    match = _SUFFIX.fullmatch(suffix)
+    return None if match is None else Shard(int(match[1] or 0), int(match[2] or 0))
 
 
 def is_entry_of(path: str, shard: Shard) -> bool:

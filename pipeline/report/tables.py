@@ -36,8 +36,11 @@ class Table:
     rows: Sequence[Row]
     sentence: str = ""
 
-    def is_numeric(self, column: int) -> bool:
-        """Return True for a column of numbers, which are aligned at the right."""
+    def numeric_columns(self) -> list[bool]:
+        """Return for each column whether it holds numbers, which are aligned at the right."""
+        return [self._is_numeric(column) for column in range(len(self.head))]
+
+    def _is_numeric(self, column: int) -> bool:
         cells = [row[column] for row in self.rows if row[column] is not None]
         return column > 0 and bool(cells) and all(_is_number(cell) for cell in cells)
 

@@ -43,7 +43,7 @@ class RunCounts:
 def settle(output: Output, counts: RunCounts, *, end: StopReason | None) -> StopReason | None:
     """Make the records safe and return how the run ends; records that cannot be made safe were not done."""
     try:
-        output.finish()
+        output.finish(settle=end is None or not end.is_signal)
     except PipelineError as error:
         if end is not None and end.exit_code is not None:
             logger.error("%s", error)

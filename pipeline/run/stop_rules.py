@@ -32,6 +32,11 @@ class StopReason:
             "interrupted by " + ("SIGINT" if interrupt else "SIGTERM"), EXIT_SIGINT if interrupt else EXIT_SIGTERM
         )
 
+    @property
+    def is_signal(self) -> bool:
+        """True when whoever sent a signal waits for the process to end."""
+        return self.exit_code in (EXIT_SIGINT, EXIT_SIGTERM)
+
     @classmethod
     def of_error(cls, error: PipelineError) -> StopReason:
         """Ended by an error that no document is to blame for."""

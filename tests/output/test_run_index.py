@@ -14,7 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from s3_faults import FaultProxy
 from s3_server import S3Server
+from test_output import opened, result
 
+from pipeline.config import OutputConfig
+from pipeline.errors import TryLaterError
+from pipeline.output import Output
 from pipeline.output.folded_runs import KEPT_FILES, fold, remove_documents
 from pipeline.output.local import LocalBackend
 from pipeline.output.run_entries import entries_of, entry_after, history_row
@@ -268,3 +272,22 @@ def test_a_night_costs_the_same_requests_after_many_nights(place: Place, s3: S3S
             place.run()
             counted.append(Counter(method for method, _ in tap.seen))
         assert counted[0] == counted[1]
+
+
+def test_the_reading_of_an_output_ends_with_a_signal(tmp_path: Path) -> None:
+    """However large the output is: a start that is told to stop does not read it to its end."""
+    config = OutputConfig(uri=str(tmp_path))
+    with opened(tmp_path) as output:
+        output.write(result("a"))
+    with pytest.raises(TryLaterError, match="interrupted"):
+        Output.open(config, agent=None, shard=None, lock_wait_s=0, run_id="r", wait=lambda seconds: seconds == 0)
+
+
+def test_a_run_that_is_interrupted_writes_no_checkpoint(tmp_path: Path) -> None:
+    """That takes time with the size of the output; the next run that comes to its end writes it."""
+    for settle in (False, True):
+        with opened(tmp_path) as output:
+            for number in range(10):
+                output.write(result(f"{settle}{number}", output={"text": "x" * (1 << 20)}))
+            output.finish(settle=settle)
+        assert (tmp_path / ".manifests" / "results.jsonl").exists() == settle

@@ -8,6 +8,8 @@ import pytest
 from conftest import Place
 from fake_llm import Fault
 
+from pipeline.report import RunSummary, plain
+from pipeline.report.run_summary import OutputCounts
 from pipeline.report.shard_runs import added_outputs
 
 
@@ -15,12 +17,15 @@ def test_the_counts_of_shards_are_added_up() -> None:
     """Reasons, variants and questions by name; a shard of an earlier version that counted nothing leaves them open."""
     one = {"done": 3, "reasons": {"timeout": 1}, "variants": {"default": {"done": 3, "failed": 1}}}
     other = {"done": 4, "reasons": {"rejected": 2}, "variants": {"default": {"done": 4, "failed": 2}, "b": {"done": 1}}}
-    assert added_outputs([{"output": one}, {"output": other}]) == {
+    runs = [RunSummary(output=OutputCounts.from_json(each)) for each in (one, other)]
+    added = added_outputs(runs)
+    assert added is not None
+    assert {name: value for name, value in plain.to_json(added).items() if value} == {
         "done": 7,
         "reasons": {"timeout": 1, "rejected": 2},
-        "variants": {"default": {"done": 7, "failed": 3}, "b": {"done": 1}},
+        "variants": {"default": {"done": 7, "failed": 3}, "b": {"done": 1, "failed": 0}},
     }
-    assert added_outputs([{"output": one}, {}]) == {}
+    assert added_outputs([runs[0], RunSummary()]) is None
 
 
 def test_the_report_of_all_shards_is_that_of_a_scan(place: Place) -> None:
