@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InternalError, OutputError
-from pipeline.output import accepted, checkpoint
+from pipeline.output import accepted, checkpoint, record_files
 from pipeline.output.index import Index
 from pipeline.output.line_file import LineFile
 from pipeline.output.lines import Damage, mend, read_lines, rewrite
@@ -44,6 +44,7 @@ class LocalBackend:
         self.folder = folder
         self.damage: dict[Path, Damage] = {}
         self._shard = shard
+        self._record_files = partial(record_files.record_paths, folder)
         self._own: Mapping[Kind, str] = {kind: f"{kind}{shard.suffix}.jsonl" for kind in KINDS}
         self._files: dict[Kind, LineFile] = {}
         self._run = 0
@@ -256,11 +257,6 @@ class LocalBackend:
         with ExitStack() as stack:
             for file in self._files.values():
                 stack.callback(file.close)
-
-    def _record_files(self, kind: str = "") -> list[Path]:
-        """Return the files of results and errors of all shards, or only those of one kind."""
-        ours = (name for name in names_in(self.folder) if RECORD_FILE.fullmatch(name) and name.startswith(kind))
-        return [self.folder / name for name in ours]
 
     def _is_siblings(self, path: Path) -> bool:
         """Return True for the file of another shard of the same count, which may be active."""

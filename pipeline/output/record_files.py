@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError, OutputError
 from pipeline.output.index import Index
 from pipeline.output.lines import MAX_LINE_BYTES, Damage, last_object, parse, read_lines
 from pipeline.output.record_keys import Kind, RecordKey, key_of, key_reader
-from pipeline.output.shared_files import unreadable
+from pipeline.output.shared_files import names_in, unreadable
 from pipeline.stores import sync_folder
 from pipeline.stores.local import FOLDER_MODE
 
@@ -100,3 +100,8 @@ def make_folder(folder: Path) -> None:
             sync_folder(folder.parent)
     except OSError as exc:
         raise OutputError(f"{folder}: the output folder cannot be created: {exc.strerror or exc}") from exc
+
+
+def record_paths(folder: Path, kind: str = "") -> list[Path]:
+    """Return the files of results and errors of all shards, or only those of one kind."""
+    return [folder / name for name in names_in(folder) if RECORD_FILE.fullmatch(name) and name.startswith(kind)]
