@@ -169,6 +169,18 @@ def answering(*answers: bytes | Mapping[str, bytes], host: str = "127.0.0.1", po
     return server
 
 
+def answering_together(many: int) -> RawServer:
+    """A server that answers when this many requests are in flight at a time, turn after turn."""
+    barrier = threading.Barrier(many)
+
+    def talk(line: Line) -> None:
+        while line.read() is not None:
+            barrier.wait(60)
+            line.send(reply(b"ok"))
+
+    return RawServer(talk)
+
+
 def refusing_url() -> str:
     """The address of a port where nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as sock:

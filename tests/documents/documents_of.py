@@ -1,7 +1,10 @@
-"""What the documents of a file come to, for tests of files that hold many."""
+"""What the documents of a file come to and cost, for tests of files that hold many."""
 
 from __future__ import annotations
 
+import os
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,3 +24,22 @@ def documents_of(path: Path, counts: ListingCounts | None = None, **config: Any)
         except DocumentError as error:
             found.append(f"{entry.id}: {error.reason}")
     return found
+
+
+def in_folder_of_input(tmp_path: Path) -> Iterator[None]:
+    """Be the body of a fixture: inputs are given relative to the current directory, in its folder `in`."""
+    here = Path.cwd()
+    os.chdir(tmp_path)
+    Path("in").mkdir()
+    yield
+    os.chdir(here)
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    """Return the most memory that Python holds for a call."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

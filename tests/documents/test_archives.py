@@ -9,15 +9,15 @@ import random
 import stat
 import struct
 import tarfile
-import tracemalloc
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
+from documents_of import in_folder_of_input, peak_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,14 +30,7 @@ FORMS = ("zip", "tar", "tar.gz", "tgz", "tar.zst")
 Files = Mapping[str, bytes]
 
 
-@pytest.fixture(autouse=True)
-def _in_tmp_path(tmp_path: Path) -> Iterator[None]:
-    """Inputs are given relative to the current directory."""
-    here = Path.cwd()
-    os.chdir(tmp_path)
-    Path("in").mkdir()
-    yield
-    os.chdir(here)
+_in_tmp_path = pytest.fixture(autouse=True)(in_folder_of_input)
 
 
 def tar(files: Files, *special: tarfile.TarInfo, format: int = tarfile.PAX_FORMAT) -> bytes:
@@ -316,15 +309,6 @@ def test_what_is_too_large_fails_alone() -> None:
     }
 
 
-def _peak_bytes(call: Callable[[], object]) -> int:
-    tracemalloc.start()
-    try:
-        call()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
 @pytest.mark.parametrize("form", ["zip", "tar", "tar.zst"])
 def test_memory_does_not_grow_with_the_archive(form: str) -> None:
     """Ten times the members take no more memory."""
@@ -338,7 +322,7 @@ def test_memory_does_not_grow_with_the_archive(form: str) -> None:
             for entry in load_entries(config, output=None, counts=ListingCounts()):
                 entry.read()
 
-        peaks.append(_peak_bytes(go_through))
+        peaks.append(peak_bytes(go_through))
     assert peaks[1] < peaks[0] * 1.3
 
 
@@ -364,7 +348,7 @@ def test_bombs_stop_at_the_limit() -> None:
         def go_through(config: InputConfig = config, found: dict[str, bytes | str] = found) -> None:
             found.update(read(list(load_entries(config, output=None, counts=ListingCounts()))))
 
-        assert _peak_bytes(go_through) < 12 << 20
+        assert peak_bytes(go_through) < 12 << 20
         wanted = {f"{name}!/{key}": value for key, value in expected.items()}
         assert found == ({name: "document_unreadable"} if name == "c.tar.gz" else wanted)
 

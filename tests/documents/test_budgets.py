@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from documents_of import in_folder_of_input
 from evil_documents import gzip_of_zeros, overlapping_zip, tar_of_empty_members, wide_table
 
 from pipeline.config import InputConfig, InputSource
@@ -18,15 +17,7 @@ from pipeline.config.limits import FREE_UNPACKED_BYTES
 from pipeline.documents import ListingCounts, load_entries
 from pipeline.errors import DocumentError
 
-
-@pytest.fixture(autouse=True)
-def _in_tmp_path(tmp_path: Path) -> Iterator[None]:
-    """Inputs are given relative to the current directory."""
-    here = Path.cwd()
-    os.chdir(tmp_path)
-    Path("in").mkdir()
-    yield
-    os.chdir(here)
+_in_tmp_path = pytest.fixture(autouse=True)(in_folder_of_input)
 
 
 def read(name: str, data: bytes, **more: Any) -> list[tuple[str, Any]]:

@@ -12,7 +12,6 @@ import os
 import re
 import threading
 import time
-import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 import pytest
 import zstandard
+from documents_of import peak_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -372,15 +372,6 @@ def test_a_decompression_bomb_stops_at_the_limit() -> None:
 def _made(name: str) -> Path:
     Path(name).parent.mkdir(exist_ok=True)
     return Path(name)
-
-
-def peak_bytes(call: Callable[[], object]) -> int:
-    tracemalloc.start()
-    try:
-        call()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def test_a_file_that_grew_is_held_against_the_limit() -> None:

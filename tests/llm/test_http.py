@@ -8,14 +8,13 @@ import json
 import math
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from raw_server import Line, RawServer, answering, chunked, refusing_url, reply
+from raw_server import Line, RawServer, answering, answering_together, chunked, refusing_url, reply
 from timing import assert_less, until
 
 from pipeline.errors import ConfigError
@@ -434,14 +433,8 @@ def test_close_ends_the_idle_connections() -> None:
 
 def test_the_pool_holds_a_connection_for_each_request_in_flight() -> None:
     """As many connections as requests at a time, and the same ones again for the next turn."""
-    many, barrier = 8, threading.Barrier(8)
-
-    def talk(line: Line) -> None:
-        while line.read() is not None:
-            barrier.wait(60)
-            line.send(reply(b"ok"))
-
-    with RawServer(talk) as server, ThreadPoolExecutor(many) as threads:
+    many = 8
+    with answering_together(many) as server, ThreadPoolExecutor(many) as threads:
         endpoint = Endpoint(server.url, Access(pool_size=many))
         for _ in range(3):
             assert all(

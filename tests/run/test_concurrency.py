@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from bench.concurrency import ROWS, Row, judged
-from raw_server import Line, RawServer, reply
+from raw_server import answering_together
 
 from pipeline import load_config
 from pipeline.llm.server_metrics import Gauges
@@ -96,14 +96,8 @@ def test_the_ceiling_is_of_each_server_and_the_machine_bounds_all(most: int, val
 
 def test_a_fixed_number_above_the_ceiling_keeps_its_connections(tmp_path: Path) -> None:
     """`concurrency: 8` with `max_concurrency: 2`: eight requests at a time over eight connections, turn after turn."""
-    many, barrier = 8, threading.Barrier(8)
-
-    def talk(line: Line) -> None:
-        while line.read() is not None:
-            barrier.wait(60)
-            line.send(reply(b"ok"))
-
-    with RawServer(talk) as server, ThreadPoolExecutor(many) as threads:
+    many = 8
+    with answering_together(many) as server, ThreadPoolExecutor(many) as threads:
         settings = {"concurrency": many, "max_concurrency": 2}
         config = {"provider": "vllm", "vllm": {"base_url": server.url, "model": "m"}, "runner": settings}
         (tmp_path / "pipeline.yaml").write_text(json.dumps(config), encoding="utf-8")
