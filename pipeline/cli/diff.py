@@ -21,7 +21,7 @@ from pipeline.config.constraints import nearest_hint
 from pipeline.errors import EXIT_OK, ConfigError
 from pipeline.logs import visible
 from pipeline.output import backend_of, read_runs
-from pipeline.output.latest_pairs import Last, Pair, Pairs
+from pipeline.output.latest_pairs import Last, Pair, PairTable
 from pipeline.report.comparison import MOST_CHANGES, Comparison, FieldCounts
 from pipeline.terminal import (
     BOLD,
@@ -97,7 +97,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     backends = [backend_of(output_config(arguments, environ=environ, uri=uri)) for uri in uris]
     comparison = Comparison(only=arguments.field, keys=dict(_keys(arguments.key)), shown=arguments.show)
     once = 0
-    with closing(Pairs()) as pairs:
+    with closing(PairTable()) as pairs:
         if arguments.by:
             size = pairs.read_fingerprints(backends[0], same_as=translated(read_runs(backends[0])))
             _check_sizes((size,), (before,))
@@ -150,7 +150,7 @@ def _keys(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
         yield name, key
 
 
-def _compare_questions(pairs: Pairs, comparison: Comparison) -> tuple[Counter[_State], int]:
+def _compare_questions(pairs: PairTable, comparison: Comparison) -> tuple[Counter[_State], int]:
     """Compare the last two questions of each document; return also how many documents have been asked only one."""
     once = 0
 

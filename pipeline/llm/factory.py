@@ -36,7 +36,7 @@ def build_config_from_resolved(
         logger.warning("unknown provider %r, using ollama", name, extra={"accepted": "ollama, vllm"})
         name = "ollama"
     base: ProviderConfig = (ollama or OllamaConfig()) if name == "ollama" else (vllm or VLLMConfig())
-    return _asking(base, resolved, name=name)
+    return _config_with_agent(base, resolved, name=name)
 
 
 def build_llm_client(
@@ -49,7 +49,7 @@ def build_llm_client(
 def client_of(app: AppConfig, resolved: ResolvedAgentConfig) -> Client:
     """The client of the agent's first provider, whatever its name; of several replicas, the first one."""
     name = resolved.provider or "ollama"
-    client = _client(_asking(app.provider_config(name), resolved, name=name), name=name)
+    client = _client(_config_with_agent(app.provider_config(name), resolved, name=name), name=name)
     client.from_reasoning = app.answers.from_reasoning
     return client
 
@@ -75,8 +75,8 @@ def build_failover(
     return Failover(orders, clock=tools.clock)
 
 
-def _asking(base: ProviderConfig, resolved: ResolvedAgentConfig, *, name: str) -> ProviderConfig:
-    """A provider's settings with what the agent sets over them; its `request` comes after the provider's own fields."""
+def _config_with_agent(base: ProviderConfig, resolved: ResolvedAgentConfig, *, name: str) -> ProviderConfig:
+    """Return a provider's settings with what the agent sets over them; its `request` comes last."""
     config = replace(base, **resolved.settings_for(name))
     if isinstance(config, OllamaConfig):
         options, body = split_for_ollama(resolved.request)
@@ -98,7 +98,7 @@ def _provider(
     pool_size: int,
     from_reasoning: bool,
 ) -> Provider:
-    configs = {variant: _asking(base, resolved, name=name) for variant, resolved in variants.items()}
+    configs = {variant: _config_with_agent(base, resolved, name=name) for variant, resolved in variants.items()}
 
     def make(url: str, address: str | None) -> Replica:
         clients = _clients(configs, name=name, base_url=url, address=address, pool_size=pool_size)

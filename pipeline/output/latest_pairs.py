@@ -51,7 +51,7 @@ class Pair(NamedTuple):
     after: Last | None
 
 
-class Pairs:
+class PairTable:
     """The pairs of one comparison; `close` releases the disk space."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pipeline.output.backend import OutputBackend
 from pipeline.output.compaction import last_lines
-from pipeline.output.latest_pairs import Last, Pairs
+from pipeline.output.latest_pairs import Last, PairTable
 from pipeline.output.record_keys import RecordKey
 from pipeline.report.comparison import differences
 from pipeline.shards import hash_fraction
@@ -67,7 +67,7 @@ def disputed(
 ) -> list[Candidate]:
     """Return the documents on which two outputs differ most, MOST_DOCUMENTS at most, most differences first."""
     most: list[tuple[int, float, Candidate]] = []
-    with closing(Pairs()) as pairs:
+    with closing(PairTable()) as pairs:
         pairs.read_outputs(backend, other)
         for pair in pairs.outputs():
             before = _record(pair.before)

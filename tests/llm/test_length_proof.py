@@ -76,7 +76,7 @@ WAYS = ("head", "half", "oldest", "oldest_refuse")
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("tokenizer", mostly_slow(TOKENIZERS))
-@pytest.mark.parametrize("keeps_room", [True, False])
+@pytest.mark.parametrize("keeps_room", mostly_slow([True, False]))
 @pytest.mark.parametrize("shape", range(len(SHAPES)))
 def test_every_cut_is_found(way: str, tokenizer: Tokenizer, keeps_room: bool, shape: int) -> None:
     """Whatever a server keeps of a prompt, no cut document passes and no whole one is called cut."""
