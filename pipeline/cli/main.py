@@ -191,3 +191,7 @@ def _close(handler: LineHandler, code: int) -> None:
     if code != EXIT_OK:
         handler.flush_quiet()
     handler.close()
+    try:
+        sys.stderr.flush()
+    except OSError:  # nobody reads the log: Python would try again at its end, and exit with 120
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

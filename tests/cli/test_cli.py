@@ -241,10 +241,11 @@ def test_a_reader_that_leaves_does_not_change_the_exit_code(place: Place, code: 
     assert "run ends" in err
 
 
-def test_a_log_that_nobody_reads_does_not_stop_a_run(place: Place) -> None:
-    """`pipeline run 2>&1 | head -1`: the documents are done all the same."""
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_log_that_nobody_reads_does_not_stop_a_run(place: Place, unbuffered: str) -> None:
+    """`pipeline run 2>&1 | head -1`: the documents are done all the same, and the exit code says so."""
     names = place.documents(3)
-    child = place.start("run", "--log-level", "debug")
+    child = place.start("run", "--log-level", "debug", env={"PYTHONUNBUFFERED": unbuffered})
     assert child.process.stderr is not None
     child.process.stderr.close()
     assert child.process.stdout is not None
