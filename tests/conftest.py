@@ -17,12 +17,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_llm import FakeLLM
+from fork_server import ForkedProcess, ForkServer, can_fork
 from hypothesis import settings
 from s3_server import S3Server, s3_server
 
@@ -74,6 +75,12 @@ def _prepare(limits: Callable[[], None] | None) -> None:
         limits()
 
 
+@cache
+def fork_server() -> ForkServer:
+    """The one of this process, which ends with it."""
+    return ForkServer()
+
+
 @dataclass(frozen=True, slots=True)
 class Ran:
     """What a command came to."""
@@ -87,7 +94,7 @@ class Ran:
 class Child:
     """A command that is running."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | ForkedProcess
 
     def end(self, signal_number: int | None = None) -> Ran:
         """Sends the signal, if any, and returns what the command came to; a command that hangs fails the test."""
@@ -169,10 +176,16 @@ class Place:
             for name, value in os.environ.items()
             if not name.startswith(("VLLM_", "OLLAMA_", "PIPELINE_", "COLUMNS"))
         }
+        environment = {**clean, "PIPELINE_CONFIG": "pipeline.yaml", **self.env, **(env or {})}
+        if limits is None and len(COMMAND) == 1 and can_fork(environment):
+            command = [COMMAND[0], *arguments]
+            process = fork_server().start(command, cwd=self.folder, env=environment, stdout=stdout)
+            self.children.append(Child(process))
+            return self.children[-1]
         process = subprocess.Popen(
             [*COMMAND, *arguments],
             cwd=self.folder,
-            env={**clean, "PIPELINE_CONFIG": "pipeline.yaml", **self.env, **(env or {})},
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=Path(stdout).open("w") if stdout else subprocess.PIPE,  # noqa: SIM115
             stderr=subprocess.PIPE,
