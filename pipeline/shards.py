@@ -1,6 +1,7 @@
 """Shards: the assignment of documents to N machines by their ids alone, and the shard of this process.
 
-It must not depend on the order of a listing, the number of documents, or other shards.
+It must not depend on the order of a listing, the number of documents, or other shards. A chunk of a plan is a shard
+whose documents are listed in the plan: chunks of one output are siblings, however many there are.
 """
 
 from __future__ import annotations
@@ -8,39 +9,84 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.errors import ConfigError
 
 SHARDS = "PIPELINE_SHARDS"
+CHUNKS = "PIPELINE_CHUNKS"
 MAX_SHARDS = 99_999
+CHUNKED = MAX_SHARDS + 1
+"""The count of a chunk, which no set of shards has; it stays the same when a later plan adds chunks."""
+
+SUFFIX = r"-[0-9]{5}-of-[0-9]{5}|-chunk-[0-9]{5}"
+"""A regular expression for the suffixes of shards and chunks."""
 
 _SHARD = re.compile(r"([0-9]{1,5})/([0-9]{1,5})")
-_SUFFIX = re.compile(r"-[0-9]{5}-of-[0-9]{5}(?=\.)")
+_SUFFIX = re.compile(rf"(?:{SUFFIX})(?=\.)")
+_PARTS = re.compile(r"-([0-9]{5})-of-([0-9]{5})|-chunk-([0-9]{5})")
+_CHUNK_LABEL = re.compile(r"chunk ([0-9]{1,5})")
+_CHUNKS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _FRACTION_BITS = 53
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Part `index` (from 0) of `count`; a count of 0 is a run without --shard, which owns everything."""
+    """Part `index` (from 0) of `count`; a count of 0 is a run without --shard, which owns everything.
+
+    A chunk has the count CHUNKED: `chunks` is the number of chunks in its plan, and `holds` tells its documents.
+    """
 
     index: int = 0
     count: int = 0
+    chunks: int = field(default=0, compare=False)
+    holds: Callable[[str], bool] = field(default=lambda _: False, compare=False, repr=False)
+
+    @property
+    def is_chunk(self) -> bool:
+        """True for a chunk of a plan."""
+        return self.count == CHUNKED
+
+    @property
+    def siblings(self) -> int:
+        """The number of shards in its set, itself included; 0 for a run without --shard."""
+        return self.chunks if self.is_chunk else self.count
 
     def owns(self, id: str) -> bool:
-        """Return True when this shard owns the document; exactly one of `count` shards does."""
-        return owner(id, self.count) == self.index
+        """Return True when this shard owns the document; exactly one of its set does."""
+        return self.holds(id) if self.is_chunk else owner(id, self.count) == self.index
 
     @property
     def suffix(self) -> str:
-        """The suffix of names of output files: `-00003-of-00016`, or empty without --shard."""
+        """The suffix of names of output files: `-00003-of-00016`, `-chunk-00003`, or empty without --shard."""
+        if self.is_chunk:
+            return f"-chunk-{self.index:05d}"
         return f"-{self.index:05d}-of-{self.count:05d}" if self.count else ""
 
     @property
     def label(self) -> str | None:
-        """The label in records and logs: `3/16`, or None without --shard."""
+        """The label in records and logs: `3/16`, `chunk 3`, or None without --shard."""
+        if self.is_chunk:
+            return f"chunk {self.index}"
         return f"{self.index}/{self.count}" if self.count else None
+
+
+def shard_of_suffix(suffix: str | None) -> Shard:
+    """Return the shard of a suffix; WHOLE for an empty one. A chunk is returned without its documents."""
+    match = _PARTS.fullmatch(suffix or "")
+    if match is None:
+        return WHOLE
+    index, count, chunk = match.groups()
+    return Shard(int(chunk), CHUNKED) if chunk else Shard(int(index), int(count))
+
+
+def shard_of_label(label: str | None, *, chunks: int = 0) -> Shard:
+    """Return the shard of a label in a record or a summary; WHOLE for None. `chunks`: how many its plan had."""
+    if (chunk := _CHUNK_LABEL.fullmatch(label or "")) is not None:
+        return Shard(int(chunk[1]), CHUNKED, chunks)
+    numbers = re.findall(r"\d+", label or "")
+    return Shard(int(numbers[0]), int(numbers[1])) if len(numbers) == 2 else WHOLE
 
 
 def suffix_in(name: str) -> str:
@@ -127,6 +173,38 @@ def _of_cloud_run(environ: Mapping[str, str], name: str) -> tuple[Shard, str]:
     if environ.get(SHARDS) and _number(environ, SHARDS) != count:
         raise ConfigError(f"{SHARDS}: got {environ[SHARDS]!r}, need {count} as CLOUD_RUN_TASK_COUNT says, or nothing")
     return _checked(_number(environ, name), count, name=name, count_name="CLOUD_RUN_TASK_COUNT")
+
+
+def find_chunk(flag: int | None, environ: Mapping[str, str]) -> tuple[int | None, str]:
+    """Return the index of this process's chunk and its source: the flag, else PIPELINE_CHUNKS; None and "" without.
+
+    PIPELINE_CHUNKS is a number of chunks, or `FIRST-LAST`: the scheduler's index counts from the first of them.
+    """
+    if flag is not None:
+        return flag, "--chunk"
+    text = environ.get(CHUNKS)
+    if not text:
+        return None, ""
+    match = _CHUNKS.fullmatch(text)
+    first, last = _range(match) if match else (0, -1)
+    if last < first:
+        raise ConfigError(f"{CHUNKS}: got {text!r}, need a number of chunks, or FIRST-LAST as in 1000-1011")
+    if environ.get(SHARDS):
+        raise ConfigError(f"{CHUNKS}: got {text!r} beside {SHARDS} {environ[SHARDS]!r}, need only one of them")
+    if not any(environ.get(name) for name in _SCHEDULERS):
+        need = f"need one of {', '.join(_SCHEDULERS)}, or --chunk I"
+        raise ConfigError(f"{CHUNKS}: got {text!r}, but no variable gives the index of this process; {need}")
+    try:
+        shard, source = find_shard(None, {**environ, SHARDS: str(last - first + 1)})
+    except ConfigError as cause:
+        raise ConfigError(str(cause).replace(SHARDS, CHUNKS)) from cause
+    return first + shard.index, source.replace(SHARDS, CHUNKS)
+
+
+def _range(match: re.Match[str]) -> tuple[int, int]:
+    """Return the first and the last chunk."""
+    number = int(match[1])
+    return (0, number - 1) if match[2] is None else (number, int(match[2]))
 
 
 _SCHEDULERS: Mapping[str, Callable[[Mapping[str, str], str], tuple[Shard, str]]] = {

@@ -48,7 +48,7 @@ HOMES = {
     "json_repair": {"answers/json_parsing.py"},
     "prometheus_client": {"run/metrics.py"},
     "obstore": {"stores/remote.py", "stores/clouds.py", "stores/foreign.py"},
-    "sqlite3": {"output/latest_pairs.py", "output/index.py"},
+    "sqlite3": {"output/latest_pairs.py", "output/index.py", "run/chunk_table.py"},
     "pyarrow": {"documents/parquet_rows.py", "output/parquet.py"},
     "fcntl": {"documents/helper.py", "output/lock.py", "truth/gold_file.py"},
 }

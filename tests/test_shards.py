@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.shards import WHOLE, Shard, find_shard, hash_fraction, parse_shard
+from pipeline.shards import (
+    CHUNKED,
+    WHOLE,
+    Shard,
+    find_chunk,
+    find_shard,
+    hash_fraction,
+    parse_shard,
+    shard_of_label,
+    shard_of_suffix,
+    suffix_in,
+)
 
 
 def test_a_shard_is_read_from_its_flag() -> None:
@@ -147,3 +158,48 @@ def test_the_tasks_of_an_array_are_its_shards(low: int, count: int) -> None:
     tasks = range(low, low + count)
     found = [find_shard(None, slurm(task, low, low + count - 1, count))[0] for task in tasks]
     assert found == [Shard(index, count) for index in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("flag", "env", "chunk"),
+    [
+        (None, {}, None),
+        (7, {"PIPELINE_CHUNKS": "3", "JOB_COMPLETION_INDEX": "1"}, 7),
+        (None, {"PIPELINE_CHUNKS": "3", "JOB_COMPLETION_INDEX": "1"}, 1),
+        (None, {"PIPELINE_CHUNKS": "1000-1011", "JOB_COMPLETION_INDEX": "11"}, 1011),
+        (None, {"PIPELINE_CHUNKS": "1000-1011", "AWS_BATCH_JOB_ARRAY_INDEX": "0"}, 1000),
+        (None, {"PIPELINE_CHUNKS": "4", "CLOUD_RUN_TASK_INDEX": "3", "CLOUD_RUN_TASK_COUNT": "4"}, 3),
+        (None, {"PIPELINE_CHUNKS": "9", "SLURM_ARRAY_TASK_ID": "7"}, 7),
+        (None, {"JOB_COMPLETION_INDEX": "1", "PIPELINE_SHARDS": "3"}, None),
+    ],
+)
+def test_the_chunk_of_a_process(flag: int | None, env: dict[str, str], chunk: int | None) -> None:
+    """The flag comes first; an index counts from the first chunk of the job."""
+    assert find_chunk(flag, env)[0] == chunk
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"PIPELINE_CHUNKS": "0", "JOB_COMPLETION_INDEX": "0"},
+        {"PIPELINE_CHUNKS": "5-4", "JOB_COMPLETION_INDEX": "0"},
+        {"PIPELINE_CHUNKS": "many", "JOB_COMPLETION_INDEX": "0"},
+        {"PIPELINE_CHUNKS": "3"},
+        {"PIPELINE_CHUNKS": "3", "JOB_COMPLETION_INDEX": "3"},
+        {"PIPELINE_CHUNKS": "3", "JOB_COMPLETION_INDEX": "1", "PIPELINE_SHARDS": "3"},
+        {"PIPELINE_CHUNKS": "3", "CLOUD_RUN_TASK_INDEX": "0", "CLOUD_RUN_TASK_COUNT": "4"},
+    ],
+)
+def test_variables_that_name_no_chunk_are_refused(env: dict[str, str]) -> None:
+    """A wrong guess would leave documents without a chunk."""
+    with pytest.raises(ConfigError, match="PIPELINE_CHUNKS"):
+        find_chunk(None, env)
+
+
+def test_names_and_labels_of_shards_and_chunks_are_read_back() -> None:
+    """Chunks of one output are siblings, however many its plan has."""
+    for shard in (WHOLE, Shard(3, 16), Shard(12, CHUNKED)):
+        assert shard_of_suffix(shard.suffix) == shard
+        assert shard_of_label(shard.label) == shard
+        assert suffix_in(f"results{shard.suffix}.jsonl") == shard.suffix
+    assert Shard(3, CHUNKED, 10) == Shard(3, CHUNKED, 12)

@@ -22,6 +22,12 @@ def _run() -> Command:
     return run
 
 
+def _plan() -> Command:
+    from pipeline.cli import plan
+
+    return plan
+
+
 def _check() -> Command:
     from pipeline.cli import check
 
@@ -108,6 +114,7 @@ def _schema() -> Command:
 
 COMMANDS: Mapping[str, tuple[str, Callable[[], Command]]] = {
     "run": ("extract: documents in, results and errors out", _run),
+    "plan": ("list the input once and divide it into chunks for many machines", _plan),
     "check": ("show the settings and check every provider", _check),
     "try": ("send some documents now; show prompts and answers", _try),
     "report": ("rebuild the report of an output; calls no model", _report),

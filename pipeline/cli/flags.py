@@ -58,6 +58,26 @@ def count(text: str) -> int:
     return int(text)
 
 
+def index(text: str) -> int:
+    """Return the number of a chunk, from 0."""
+    if not re.fullmatch(r"[0-9]{1,5}", text):
+        raise argparse.ArgumentTypeError(f"got {text!r}, need the number of a chunk, from 0")
+    return int(text)
+
+
+def size_bytes(text: str) -> int:
+    """Return bytes of a size such as 500000, 64MB or 1GiB."""
+    match = re.fullmatch(r"([1-9][0-9]{0,15})(|[kKMGT]i?B)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"got {text!r}, need a number of bytes, or a size such as 64MB or 1GiB")
+    number = int(match[1])
+    unit = match[2].upper()
+    base = 1024 if "I" in unit else 1000
+    for _ in range(" KMGT".index(unit[:1] or " ")):
+        number *= base
+    return number
+
+
 def port(text: str) -> int:
     """Return a TCP port; 0 means any free port."""
     if not text.isdigit() or int(text) > 65535:

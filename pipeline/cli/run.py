@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli.flags import add_config_flags, count, duration_s, http_url, port, started_at
+from pipeline.cli.flags import add_config_flags, count, duration_s, http_url, index, port, started_at
 
 if TYPE_CHECKING:
     from pipeline.run.options import RunOptions
@@ -64,7 +64,11 @@ def _add_selection_flags(command: argparse.ArgumentParser) -> None:
     )
     add("--limit", metavar="N", type=count, help="process at most N documents; skipped ones do not count")
     add("--sample", metavar="N", type=count, help="only N documents, a stable random sample")
-    add("--shard", metavar="I/N", help="only the documents of shard I (from 0) of N")
+    share = command.add_argument_group(
+        "which share of the documents, of several machines"
+    ).add_mutually_exclusive_group()
+    share.add_argument("--chunk", metavar="I", type=index, help="only chunk I (from 0) of the plan (pipeline plan)")
+    share.add_argument("--shard", metavar="I/N", help="only the documents of shard I (from 0) of N")
     add(
         "--only-failed",
         metavar="REASON,...",
@@ -118,6 +122,7 @@ def _options(
         limit=arguments.limit,
         sample=arguments.sample,
         shard=arguments.shard,
+        chunk=arguments.chunk,
         only_failed=None if only is None else frozenset(filter(None, only.split(","))),
         retry_failed=not arguments.no_retry_failed,
         redo=arguments.redo,

@@ -68,6 +68,7 @@ def misspelt_names(environ: Iterable[str]) -> dict[str, str]:
         *(name for name in env_names() if name.startswith("PIPELINE_")),
         "PIPELINE_CONFIG",
         "PIPELINE_SHARDS",
+        "PIPELINE_CHUNKS",
         "PIPELINE_PUSHGATEWAY",
         "PIPELINE_RESUME_COMMAND",
     ]

@@ -83,7 +83,8 @@ def _origin(
     prefix = f"{source.name}/" if source.name else ""
     uri_prefix = f"{store.address}/"
     newest = partial(_open_newest, store)
-    return DocumentSource(files, partial(_open, store), newest, chosen, prefix, uri_prefix, reads, RANGE_BYTES)
+    again = partial(_look_again, store)
+    return DocumentSource(files, partial(_open, store), newest, chosen, prefix, uri_prefix, reads, RANGE_BYTES, again)
 
 
 def _chosen_files(
@@ -164,6 +165,14 @@ def _output_below(store: RemoteStore, plan: ListingPlan) -> str | None:
 
 def _file(stored: StoredObject) -> StoredFile:
     return StoredFile(stored.key, stored.key, stored.size_bytes, stored.etag)
+
+
+def _look_again(store: RemoteStore, file: StoredFile, is_needed: bool) -> StoredFile | None:
+    """Return the object as it is now, None when it is gone; as it was listed where no request is needed."""
+    if not is_needed:
+        return StoredFile(file.relative, file.relative, file.size_bytes, file.version)
+    stored = store.find(file.relative)
+    return None if stored is None else _file(stored)
 
 
 def _open(store: RemoteStore, file: StoredFile) -> BinaryIO:

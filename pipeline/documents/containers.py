@@ -17,6 +17,7 @@ from pipeline.config.limits import InputLimits
 from pipeline.documents.budget import UnpackedBudget, counted
 from pipeline.documents.compression import PLAIN, Compression, trailing_bytes
 from pipeline.documents.decode import Decoded, scrub
+from pipeline.documents.divided import Divider
 from pipeline.documents.json_fields import field_at
 from pipeline.documents.json_text import read_json
 from pipeline.documents.known_encoding import utf8_stream
@@ -81,7 +82,7 @@ class Format:
     `decoder_extra`: another one whose library its decoder imports.
     `heavy`: decode it in a helper process, since hostile bytes may take hours or gigabytes. `hint`: where opening a
     file costs a request, `look` is only called for such names. `mark`: how each document begins that is a gzip member
-    of its own, so that a damaged one does not end the file.
+    of its own, so that a damaged one does not end the file. `divide`: how a large file is divided into parts.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Format:
     look: Look | None = None
     hint: re.Pattern[str] | None = None
     mark: bytes | None = None
+    divide: Divider | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ def piece_entries(container: Container, split: Split) -> Iterator[Entry]:
     try:
         with container.open() as raw, container.compression.open(raw) as stream:
             for piece in split(_readable(stream, container), container):
-                yield _entry(container, piece)
+                yield piece_entry(container, piece)
             if trailing_bytes(stream):
                 container.ignore("(trailing bytes)")
     except DocumentError as cause:
@@ -150,7 +152,8 @@ def _readable(stream: BinaryIO, container: Container) -> BinaryIO:
     return utf8_stream(stream, container.encoding) if container.encoding else stream
 
 
-def _entry(container: Container, piece: Piece) -> Entry:
+def piece_entry(container: Container, piece: Piece) -> Entry:
+    """Return the entry of a document in a file."""
     number = f"{piece.number}.{piece.part}" if piece.part > 1 else f"{piece.number}"
     position = f"{container.id}#{number}"
     uri = f"{container.uri}#{number}"

@@ -110,7 +110,7 @@ def entries_of(file: ListedFile, rules: EntryRules) -> Iterator[Entry]:
     archive = None if file.member else _archive(name, compression)
     if archive is not None:
         members = _member_entries(file, archive, compression=compression, rules=rules)
-        return _watched(members, file.id, whole=rules.whole)
+        return watched(members, file.id, whole=rules.whole)
     form = rules.lookup(name)
     if form is None:
         return _unsupported(file, extension_of(name) + compression.suffix, rules=rules)
@@ -120,7 +120,7 @@ def entries_of(file: ListedFile, rules: EntryRules) -> Iterator[Entry]:
     if form.look is not None and is_looked_at(form, file) and not rules.is_known(file):
         file = replace(file, open=opened_twice(file.open)) if file.passing else file
         opener = file.open_small if compression is PLAIN else file.open
-        form = shown_format(form, _container(file, form.name, compression=compression, rules=rules, open=opener))
+        form = shown_format(form, container_of(file, form.name, compression=compression, rules=rules, open=opener))
     return _entries_as(form, file, compression=compression, rules=rules)
 
 
@@ -128,8 +128,8 @@ def _entries_as(form: Format, file: ListedFile, *, compression: Compression, rul
     """Yield the entries of a file of this format."""
     if form.split is not None:
         unpacked = recovering(compression, starts=form.mark) if form.mark else compression
-        pieces = piece_entries(_container(file, form.name, compression=unpacked, rules=rules), form.split)
-        return _watched(pieces, file.id, whole=rules.whole)
+        pieces = piece_entries(container_of(file, form.name, compression=unpacked, rules=rules), form.split)
+        return watched(pieces, file.id, whole=rules.whole)
     read: Callable[[], bytes] = partial(
         read_file, file, compression=compression, limit_bytes=rules.config.max_document_bytes
     )
@@ -151,7 +151,7 @@ def _read_encoded(read: Callable[[], bytes], encoding: str) -> bytes:
     return noted
 
 
-def _watched(entries: Iterator[Entry], id: str, *, whole: Callable[[str], None]) -> Iterator[Entry]:
+def watched(entries: Iterator[Entry], id: str, *, whole: Callable[[str], None]) -> Iterator[Entry]:
     """Yield the entries of a container; call `whole` with its id unless the last entry reports damage."""
     for entry in entries:
         yield entry
@@ -160,7 +160,7 @@ def _watched(entries: Iterator[Entry], id: str, *, whole: Callable[[str], None])
     whole(id)
 
 
-def _container(
+def container_of(
     file: ListedFile,
     form: str,
     *,
@@ -212,9 +212,9 @@ def _member_entries(
             else:
                 yield from entries_of(inner, rules)
     except DocumentError as cause:
-        yield damaged(_container(file, "archive", compression=compression, rules=rules), cause)
+        yield damaged(container_of(file, "archive", compression=compression, rules=rules), cause)
     except damage as cause:
-        yield damaged(_container(file, "archive", compression=compression, rules=rules), cause)
+        yield damaged(container_of(file, "archive", compression=compression, rules=rules), cause)
 
 
 def _short_named(member: Member) -> Member:
@@ -258,8 +258,21 @@ def _failed(file: ListedFile, problem: DocumentError) -> Entry:
     return Entry(file.id, file.uri, file.version, file.size_bytes, "unsupported", partial(fail, problem))
 
 
+def count_unsupported(file: ListedFile, rules: EntryRules) -> bool:
+    """Count a file of an unknown format that is ignored, and return True; False for any other file."""
+    name, compression = split_compression(file.relative)
+    if rules.config.unsupported != "ignore" or archive_of(file.relative) is not None or rules.lookup(name) is not None:
+        return False
+    rules.ignore(_kind(extension_of(name) + compression.suffix))
+    return True
+
+
+def _kind(extension: str) -> str:
+    return extension.removeprefix("(none)") or "(none)"
+
+
 def _unsupported(file: ListedFile, extension: str, *, rules: EntryRules) -> Iterator[Entry]:
-    kind = extension.removeprefix("(none)") or "(none)"
+    kind = _kind(extension)
     if rules.config.unsupported == "ignore":
         rules.ignore(kind)
         return

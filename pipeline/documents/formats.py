@@ -21,7 +21,7 @@ from pipeline.documents.mbox import is_mailbox, split_mailbox
 from pipeline.documents.msg import decode_msg
 from pipeline.documents.office import decode_office
 from pipeline.documents.pdf import decode_pdf
-from pipeline.documents.tables import split_records, split_tabbed_records
+from pipeline.documents.tables import RECORDS, TABBED_RECORDS, split_records, split_tabbed_records
 from pipeline.documents.warc_page import WARC
 from pipeline.documents.xml_file import decode_xml
 from pipeline.documents.xml_items import look_at_xml
@@ -56,8 +56,8 @@ FORMATS: Mapping[str, Format] = {
     ".json": Format("json", decode_json, look=look_at_json),
     ".jsonl": JSON_LINES,
     ".ndjson": JSON_LINES,
-    ".csv": Format("csv", decode_row, split=split_records),
-    ".tsv": Format("tsv", decode_row, split=split_tabbed_records),
+    ".csv": Format("csv", decode_row, split=split_records, divide=RECORDS),
+    ".tsv": Format("tsv", decode_row, split=split_tabbed_records, divide=TABBED_RECORDS),
     ".xml": _XML,
     ".warc": WARC,
     ".wet": WARC,

@@ -9,9 +9,9 @@ from pipeline.documents.containers import Container, Format
 from pipeline.documents.decode import decode_json
 from pipeline.documents.json_array import Window, opened_window, split_array
 from pipeline.documents.json_text import RECORD_SEPARATOR
-from pipeline.documents.lines import split_lines
+from pipeline.documents.lines import LINES, split_lines
 
-JSON_LINES = Format("json", decode_json, split=split_lines)
+JSON_LINES = Format("json", decode_json, split=split_lines, divide=LINES)
 JSON_ARRAY = Format("json", decode_json, split=split_array)
 
 

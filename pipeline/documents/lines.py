@@ -6,12 +6,14 @@ JSON objects may also be spread over several lines, stand one behind the other i
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol, cast
 
 from pipeline.documents.containers import Container, Piece, too_large
+from pipeline.documents.divided import Divider, Part, Place, window
 from pipeline.documents.encoding import marked
 from pipeline.documents.json_array import split_array
 from pipeline.errors import DocumentError
@@ -76,8 +78,35 @@ def _checked(pieces: Iterator[Piece]) -> Iterator[Piece]:
     yield from pieces
 
 
-def _pieces(stream: _Lines, limit: int) -> Iterator[Piece]:
-    number, most = 0, limit + 2  # the longest line that is allowed, with its CRLF
+def split_part(stream: BinaryIO, container: Container, part: Part) -> Iterator[Piece]:
+    """Yield the documents of a part of the file, as `split_lines` numbers them."""
+    return _pieces(window(stream, part), container.limit_bytes, before=part.number - 1)
+
+
+def places(stream: BinaryIO, container: Container) -> Iterator[Place]:
+    """Yield each place where a document certainly begins: a line that begins with `{` and is no longer than allowed.
+
+    Nothing for a file whose first line does not: an array, UTF-16, or no JSON Lines.
+    """
+    start = cast(io.BufferedReader, stream).peek()
+    if marked(start) not in (None, "utf-8-sig") or not start.removeprefix(codecs.BOM_UTF8).startswith(b"{"):
+        return
+    most = container.limit_bytes + 2
+    offset = 0
+    number = 1
+    while line := stream.readline(most):
+        if len(line) >= most and not line.endswith(b"\n"):
+            offset += _drain(stream) + 1
+        elif line.startswith(b"{"):
+            yield Place(offset, number)
+        offset += len(line)
+        number += 1
+    yield Place(stream.seek(0, io.SEEK_END), number)
+
+
+def _pieces(stream: _Lines, limit: int, *, before: int = 0) -> Iterator[Piece]:
+    number = before
+    most = limit + 2  # the longest line that is allowed, with its CRLF
     objects = _Objects(limit)
     while line := stream.readline(most):
         number += 1
@@ -196,3 +225,7 @@ def _drain(stream: _Lines) -> int:
         if chunk.endswith(b"\n"):
             return passed - 1
     return passed
+
+
+LINES = Divider(places, split_part)
+"""How a file of lines is divided."""

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -34,6 +35,7 @@ from pipeline.stores import (
     find_file,
     is_trouble,
     lacks_slashes,
+    look_again,
     open_file,
     open_newest,
     printable,
@@ -84,20 +86,22 @@ def _local(path: str, source: InputSource, plan: ListingPlan) -> DocumentSource:
         raise kind(f"input.uri: {path!r} cannot be inspected: {describe(cause)}") from cause
     if file is not None:
         chosen = select(plan.config.include, plan.config.exclude)
-        return _origin(lambda _: iter((file,)), root, source, chosen=chosen, reads=reads)
+        origin = _origin(lambda _: iter((file,)), root, source, chosen=chosen, reads=reads, clock=plan.clock)
+        return replace(origin, again=lambda *_: find_file(Path(path), clock=plan.clock))
     if not is_folder:
         if _may_be_missing(root, plan):
             _log.warning(
                 "input.uri: %r does not exist and counts as empty (input.min_documents: 0); put documents there",
                 path,
             )
-            return _origin(lambda _: iter(()), root, source, chosen=select([], []), reads=reads)
+            nothing = select([], [])
+            return _origin(lambda _: iter(()), root, source, chosen=nothing, reads=reads, clock=plan.clock)
         raise ConfigError(f"input.uri: got {path!r}: there is no such file or folder{_hint(path)}")
     if isinstance(plan.output, Path) and os.path.realpath(plan.output) == os.path.realpath(root):
         raise ConfigError(f"input.uri: {path!r} is the output as well, need another folder for one of them")
     chosen = select(plan.config.include, plan.config.exclude, glob=glob)
     files = partial(_chosen_files, root, chosen, plan=plan, reads=reads)
-    return _origin(files, root, source, chosen=chosen, reads=reads)
+    return _origin(files, root, source, chosen=chosen, reads=reads, clock=plan.clock)
 
 
 def local_root(uri: str) -> Path | None:
@@ -132,12 +136,21 @@ def _root_and_glob(text: str) -> tuple[Path, str | None]:
 
 
 def _origin(
-    files: Files, folder: Path, source: InputSource, *, chosen: PathFilter, reads: Source | None
+    files: Files,
+    folder: Path,
+    source: InputSource,
+    *,
+    chosen: PathFilter,
+    reads: Source | None,
+    clock: Callable[[], float],
 ) -> DocumentSource:
     before = folder.as_posix()
     uri_prefix = "" if before == "." else before.rstrip("/") + "/"
     id_prefix = f"{source.name}/" if source.name else ""
-    return DocumentSource(files, open_file, open_newest, chosen, id_prefix, uri_prefix, reads, whole=read_whole)
+    again = partial(look_again, folder, os.path.realpath(folder), clock=clock)
+    return DocumentSource(
+        files, open_file, open_newest, chosen, id_prefix, uri_prefix, reads, again=again, whole=read_whole
+    )
 
 
 SCHEMES: Mapping[str, Callable[[str, InputSource, ListingPlan], DocumentSource]] = {
@@ -192,7 +205,19 @@ def check_extras(origins: Iterable[DocumentSource], *, lookup: Lookup) -> None:
 def origin_entries(origin: DocumentSource, plan: ListingPlan, *, lookup: Lookup) -> Iterator[Entry]:
     """Yield the entries of one input and count them."""
     counts = plan.counts
-    rules = EntryRules(
+    rules = rules_of(origin, plan, lookup=lookup)
+    for file in origin.files(lambda kind: counts.ignore(f"({kind})")):
+        counts.files += 1
+        counts.streamed += is_stream(file.relative, lookup=lookup)
+        for entry in entries_of(listed_file(file, origin), rules):
+            counts.listed += 1
+            yield entry
+
+
+def rules_of(origin: DocumentSource, plan: ListingPlan, *, lookup: Lookup) -> EntryRules:
+    """Return the rules that apply to every file of one input."""
+    counts = plan.counts
+    return EntryRules(
         plan.config,
         origin.chosen,
         lookup,
@@ -202,15 +227,10 @@ def origin_entries(origin: DocumentSource, plan: ListingPlan, *, lookup: Lookup)
         limits_of(plan.config.limits),
         counts.version_of,
     )
-    for file in origin.files(lambda kind: counts.ignore(f"({kind})")):
-        counts.files += 1
-        counts.streamed += is_stream(file.relative, lookup=lookup)
-        for entry in entries_of(_listed_file(file, origin), rules):
-            counts.listed += 1
-            yield entry
 
 
-def _listed_file(file: StoredFile, origin: DocumentSource) -> ListedFile:
+def listed_file(file: StoredFile, origin: DocumentSource) -> ListedFile:
+    """Return a file of one input under its id."""
     relative = printable(file.relative)
     uri = printable(origin.uri_prefix + file.relative)
     return ListedFile(

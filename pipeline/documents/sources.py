@@ -56,7 +56,8 @@ class DocumentSource:
 
     `newest` opens the current version, for a store whose files may be replaced meanwhile. The prefixes are prepended
     to ids and uris. `reads`: the state shared by all reads, None where no read waits for an outage. `whole` reads all
-    of a file up to a number of bytes, None when it has more; it spares the buffers of a stream.
+    of a file up to a number of bytes, None when it has more; it spares the buffers of a stream. `again` returns a file
+    that was listed earlier as it is now, None when it is gone; a store looks only if the flag says so.
     """
 
     files: Files
@@ -67,6 +68,7 @@ class DocumentSource:
     uri_prefix: str
     reads: Source | None = None
     buffer_bytes: int = 1 << 18
+    again: Callable[[StoredFile, bool], StoredFile | None] = lambda file, _: file
     whole: Callable[[StoredFile, int], bytes | None] | None = None
 
     def reader(self, file: StoredFile) -> Callable[[int], bytes | None] | None:

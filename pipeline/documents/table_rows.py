@@ -11,10 +11,10 @@ not hold more than one record.
 from __future__ import annotations
 
 import csv
-import io
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from pipeline.documents.containers import too_large
 from pipeline.errors import DocumentError
@@ -48,19 +48,44 @@ class Dialect:
         )
 
 
+class TextLines(Protocol):
+    """A text that is read line by line."""
+
+    def readline(self, size: int, /) -> str: ...
+
+
+class CountedText:
+    """The lines of a UTF-8 text; `bytes`: how many of the file have been read, `before` the text and since."""
+
+    def __init__(self, text: TextLines, *, before: int) -> None:
+        self._text = text
+        self.bytes = before
+
+    def readline(self, size: int, /) -> str:
+        """Return the next line, or its first `size` characters."""
+        line = self._text.readline(size)
+        self.bytes += len(line) if line.isascii() else len(line.encode("utf-8", "surrogateescape"))
+        return line
+
+
 class Lines:
     """The file's lines, for the parser, up to the size limit of a record.
 
     `record`: the lines of the record so far, `size`: their characters, `nul`: the NUL characters that were dropped.
     """
 
-    def __init__(self, text: io.TextIOWrapper, limit: int) -> None:
+    def __init__(self, text: TextLines, limit: int) -> None:
         self._text = text
         self._limit = limit
         self._waiting: deque[str] = deque()
         self.record: list[str] = []
         self.size = 0
         self.nul = 0
+
+    @property
+    def holds_lines(self) -> bool:
+        """True when lines were put back and are read again."""
+        return bool(self._waiting)
 
     def begin(self) -> None:
         """Start a new record with the next line."""

@@ -36,7 +36,7 @@ from pipeline.output.lock_wait import LockWait
 from pipeline.output.outage import is_outage
 from pipeline.output.store_errors import as_output_errors
 from pipeline.records import utc_now
-from pipeline.shards import Shard
+from pipeline.shards import Shard, shard_of_suffix
 from pipeline.stores import RemoteStore, StaleVersionError
 
 _log = logging.getLogger(__name__)
@@ -213,9 +213,10 @@ class _Claim:
         return None
 
     def _conflicting(self) -> Iterator[str]:
-        suffix = f"-of-{self._shard.count:05d}"
+        count = self._shard.count
         for stored in self._store.list(_FOLDER):
-            if stored.key != self._own and not (self._shard.count and stored.key.endswith(suffix)):
+            other = shard_of_suffix("-" + stored.key.rpartition("/")[2])
+            if stored.key != self._own and not (count and other.count == count):
                 yield stored.key
 
     def _busy(self, key: str, there: bytes, etag: str | None) -> str | None:

@@ -29,7 +29,7 @@ from pipeline.output.run_index import highest_run
 from pipeline.output.runs import RUNS
 from pipeline.output.shared_files import FileGoneError, make_parent, names_in, read_if_there, until_unchanged
 from pipeline.output.window_files import LocalWindows
-from pipeline.shards import Shard
+from pipeline.shards import Shard, shard_of_suffix
 from pipeline.stores import is_half_written, write_atomic
 
 SYNC_AFTER_S = 0.4
@@ -261,7 +261,7 @@ class LocalBackend:
     def _is_siblings(self, path: Path) -> bool:
         """Return True for the file of another shard of the same count, which may be active."""
         match = RECORD_FILE.fullmatch(path.name)
-        if self._shard.count == 0 or match is None or int(match[2] or 0) != self._shard.count:
+        if self._shard.count == 0 or match is None or shard_of_suffix(match[2]).count != self._shard.count:
             return False
         return path.name not in self._own.values()
 

@@ -4,8 +4,8 @@ How it works:
 
 1. The lock is the kernel's `flock` on an open lock file, which ends with the process, however that ends. The content
    of the file only names the holder for messages.
-2. A run locks `.lock`, or `.lock-00003-of-00016` with `--shard 3/16`. Shards of one count may run together; a run
-   without shards, or with another count, conflicts with them.
+2. A run locks `.lock`, or `.lock-00003-of-00016` with `--shard 3/16`. Shards of one count, and chunks of the plan,
+   may run together; a run without shards, or with another count, conflicts with them.
 3. Checking the conflicting locks and taking its own is one step under a second lock, the gate (`.lock-gate`), so that
    two conflicting runs cannot both see a free folder.
 4. Lock files are never removed: otherwise two runs could hold two different files of one name.
@@ -30,10 +30,10 @@ from pipeline.errors import OutputError, TryLaterError
 from pipeline.output.lock_wait import LockWait
 from pipeline.output.shared_files import names_in
 from pipeline.records import utc_now
-from pipeline.shards import Shard
+from pipeline.shards import SUFFIX, Shard, shard_of_suffix
 from pipeline.stores.local import FILE_MODE
 
-_LOCK_NAME = re.compile(r"\.lock(?:-\d+-of-(\d+))?")
+_LOCK_NAME = re.compile(rf"\.lock({SUFFIX})?")
 _GATE = ".lock-gate"
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
 """The errors of `flock` when another process holds the lock."""
@@ -195,7 +195,7 @@ def _conflicting(folder: Path, *, own: str, count: int) -> Iterator[str]:
         match = _LOCK_NAME.fullmatch(name)
         if match is None or name == own:
             continue
-        if int(match[1] or 0) != count:
+        if shard_of_suffix(match[1]).count != count:
             yield name
 
 

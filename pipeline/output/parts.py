@@ -17,10 +17,10 @@ from itertools import islice
 from typing import Any
 
 from pipeline.output.record_keys import STREAMS, RecordKey, Stream
-from pipeline.shards import Shard
+from pipeline.shards import SUFFIX, Shard, shard_of_suffix
 
 MANIFEST_VERSION = 1
-_NAME = re.compile(r"(results|errors|windows)/([0-9]{6,18})(?:-([0-9]{5})-of-([0-9]{5}))?-([0-9]{6,18})\.jsonl")
+_NAME = re.compile(rf"(results|errors|windows)/([0-9]{{6,18}})({SUFFIX})?-([0-9]{{6,18}})\.jsonl")
 _TOGETHER = 500
 
 
@@ -58,9 +58,8 @@ def part_of(key: str) -> Part | None:
     match = _NAME.fullmatch(key)
     if match is None:
         return None
-    kind, run, index, count, sequence = match.groups()
-    shard = Shard(int(index), int(count)) if count else Shard()
-    return Part(next(known for known in STREAMS if known == kind), int(run), shard, int(sequence))
+    kind, run, suffix, sequence = match.groups()
+    return Part(next(known for known in STREAMS if known == kind), int(run), shard_of_suffix(suffix), int(sequence))
 
 
 def write_manifest(record_keys: Iterable[RecordKey], header: Mapping[str, Any]) -> Iterator[bytes]:

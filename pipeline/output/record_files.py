@@ -15,11 +15,12 @@ from pipeline.output.index import Index
 from pipeline.output.lines import MAX_LINE_BYTES, Damage, last_object, parse, read_lines
 from pipeline.output.record_keys import Kind, RecordKey, key_of, key_reader
 from pipeline.output.shared_files import names_in, unreadable
+from pipeline.shards import SUFFIX
 from pipeline.stores import sync_folder
 from pipeline.stores.local import FOLDER_MODE
 
-RECORD_FILE = re.compile(r"(results|errors)(?:-\d{5}-of-(\d{5}))?\.jsonl")
-"""The name of a file of records: its kind, and the count of shards."""
+RECORD_FILE = re.compile(rf"(results|errors)({SUFFIX})?\.jsonl")
+"""The name of a file of records: its kind, and the suffix of its shard."""
 _NEAR_BYTES = 1 << 20
 """A search for the first line of a run ends this near: reading so much takes a few milliseconds."""
 

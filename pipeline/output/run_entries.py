@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.output.runs import ASK_AGAIN
-from pipeline.shards import Shard
+from pipeline.shards import SUFFIX, Shard, shard_of_label, shard_of_suffix
 from pipeline.values.drift import FEWEST_DOCUMENTS
 from pipeline.values.value_profile import from_json, merged, to_json
 
@@ -30,8 +30,7 @@ HISTORY_OF_SET = 2000
 _QUESTIONS = 100
 """Different questions that an entry keeps, the newest ones: each may be some kB."""
 
-_NAME = re.compile(rf"{re.escape(FOLDER)}/run(|-[a-z0-9-]+)\.([0-9]{{8,}})(\.again)?\.json")
-_SUFFIX = re.compile(r"-([0-9]{5})-of-([0-9]{5})|")
+_NAME = re.compile(rf"{re.escape(FOLDER)}/run(|{SUFFIX})\.([0-9]{{8,}})(\.again)?\.json")
 _KEYS = frozenset({"answered", "newest", "kept", "earlier", "ask_again", "questions", "history", "files"})
 
 Run = Mapping[str, Any]
@@ -52,18 +51,11 @@ def entry_names(paths: Iterable[str]) -> dict[Shard, EntryName]:
     """Return the newest entry of each shard; a killed run may have left an older one beside it."""
     newest: dict[Shard, EntryName] = {}
     for match in filter(None, map(_NAME.fullmatch, paths)):
-        shard = _shard_of_suffix(match[1])
-        if shard is None:
-            continue
+        shard = shard_of_suffix(match[1])
         name = EntryName(match[0], shard, int(match[2]), bool(match[3]))
         if shard not in newest or newest[shard].run < name.run:
             newest[shard] = name
     return newest
-
-
-def _shard_of_suffix(suffix: str) -> Shard | None:
-    match = _SUFFIX.fullmatch(suffix)
-    return None if match is None else Shard(int(match[1] or 0), int(match[2] or 0))
 
 
 def is_entry_of(path: str, shard: Shard) -> bool:
@@ -80,9 +72,8 @@ def name_of(entry: Entry, shard: Shard) -> EntryName:
 
 
 def shard_of_run(run: Run) -> Shard:
-    """Return the shard of a summary, which is kept as I/N."""
-    numbers = re.findall(r"\d+", str(run.get("shard") or ""))
-    return Shard(int(numbers[0]), int(numbers[1])) if len(numbers) == 2 else Shard()
+    """Return the shard of a summary, which is kept as its label."""
+    return shard_of_label(run.get("shard"))
 
 
 def parsed_entry(data: bytes) -> Entry | None:

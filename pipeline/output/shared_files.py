@@ -76,7 +76,7 @@ def make_parent(path: Path) -> None:
     if path.parent.is_dir():
         return
     try:
-        path.parent.mkdir(FOLDER_MODE, exist_ok=True)
+        path.parent.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
         sync_folder(path.parent.parent)
     except OSError as exc:
         raise OutputError(f"{path}: cannot be written: {exc.strerror or exc}") from exc

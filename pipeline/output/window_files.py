@@ -20,9 +20,9 @@ from pipeline.output.lines import Damage, bounded_lines, mend, parse, read_lines
 from pipeline.output.lock import Lock
 from pipeline.output.shared_files import names_in, unreadable
 from pipeline.output.window_lines import Keep
-from pipeline.shards import Shard
+from pipeline.shards import SUFFIX, Shard, shard_of_suffix
 
-WINDOW_FILE = re.compile(r"windows(?:-\d{5}-of-(\d{5}))?\.jsonl")
+WINDOW_FILE = re.compile(rf"windows({SUFFIX})?\.jsonl")
 SYNC_AFTER_S = 0.4
 """As for records (local.py): durable within a second."""
 
@@ -103,7 +103,7 @@ class LocalWindows:
         return [
             self._folder / name
             for name, match in found
-            if name == self._path.name or not self._shard.count or int(match[1] or 0) != self._shard.count
+            if name == self._path.name or not self._shard.count or shard_of_suffix(match[1]).count != self._shard.count
         ]
 
     def _change(self, own: Change, other: Change, path: Path) -> None:

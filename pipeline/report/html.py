@@ -197,6 +197,8 @@ def _story(report: Report, example: Example) -> Story:
 
 def _errors_file(report: Report, id: str) -> str:
     """Return the file beside the report with the document's error line; "" for parts in an object store."""
+    if any(str(row.shard).startswith("chunk") for row in report.shards):
+        return ""  # which chunk holds a document is in the plan only
     shards = len(report.shards) + len(report.missing_shards) if report.shards else 0
     name = f"errors{Shard(owner(id, shards), shards).suffix}.jsonl"
     return name if name in report.run.files else ""

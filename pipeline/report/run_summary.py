@@ -102,7 +102,7 @@ class OutputCounts:
 class RunSummary:
     """One run, or the newest runs of all shards as one.
 
-    `shard`: I/N. `message`: why it stopped. `command`: the user's command, without secrets and --only-failed; `resume`:
+    `shard`: I/N, or `chunk I` of the plan, which had that many `chunks`. `message`: why it stopped. `command`: the user's command, without secrets and --only-failed; `resume`:
     the one to type instead in a pod of Kubernetes. `ignored`: files by extension. `files`: place by name. `config`:
     resolved, masked. `listed_whole`: False when the listing did not come to its end. `agent_file`: where the agent is
     changed. `former_fingerprints`: of an earlier formula, each with the one of the same question now. `ask_again`: ids
@@ -128,6 +128,7 @@ class RunSummary:
     stats: RunNumbers = field(default_factory=RunNumbers)
     config: Json = field(default_factory=dict)
     listed_whole: bool = True
+    chunks: int | None = field(default=None, metadata=plain.LEFT_OUT)
     agent_file: str | None = field(default=None, metadata=plain.LEFT_OUT)
     overhead: Overhead | None = field(default=None, metadata=plain.LEFT_OUT)
     prompt_length: tuple[PromptLength, ...] | None = field(default=None, metadata=plain.LEFT_OUT)

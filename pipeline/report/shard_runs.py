@@ -6,7 +6,6 @@ It must not read a file: it is given the summaries of the runs.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,6 +17,7 @@ from pipeline.report.headlines import headline
 from pipeline.report.merging import merge
 from pipeline.report.remaining import merged
 from pipeline.report.run_summary import Counts, OutputCounts, Overhead, RunSummary
+from pipeline.shards import Shard, shard_of_label
 from pipeline.terminal import plural
 
 _WORST_FIRST = (70, 2, 1, 3, 143, 130, 0)
@@ -29,20 +29,28 @@ def age(run: RunSummary) -> tuple[int, str, str]:
     return run.run, run.finished_at, run.shard or ""
 
 
-def shard_of(run: RunSummary) -> tuple[int, int]:
-    """Return (index, of) of a shard written as I/N or IIIII-of-NNNNN; (0, 1) for a run without shards."""
-    numbers = re.findall(r"\d+", run.shard or "")
-    return (int(numbers[0]), int(numbers[1])) if len(numbers) == 2 else (0, 1)
+def shard_of(run: RunSummary) -> Shard:
+    """Return the shard or the chunk of a run."""
+    return shard_of_label(run.shard, chunks=run.chunks or 0)
 
 
-def runs_by_shard(runs: Sequence[RunSummary], of: int) -> list[list[RunSummary]]:
-    """Return the runs of each of `of` shards in the order given."""
-    found: list[list[RunSummary]] = [[] for _ in range(of)]
-    for run in runs:
-        index, count = shard_of(run)
-        if count == of and index < of:
-            found[index].append(run)
+def runs_by_shard(runs: Sequence[RunSummary]) -> list[list[RunSummary]]:
+    """Return the runs of each shard of the newest run's set, in the order given; `runs` has the newest last.
+
+    A plan may have grown: chunks are one set, of as many as the latest plan has.
+    """
+    of_set = runs_of_set(runs)
+    found: list[list[RunSummary]] = [[] for _ in range(max(shard_of(run).siblings or 1 for run in of_set))]
+    for run in of_set:
+        if shard_of(run).index < len(found):
+            found[shard_of(run).index].append(run)
     return found
+
+
+def runs_of_set(runs: Sequence[RunSummary]) -> list[RunSummary]:
+    """Return the runs of the newest run's set of shards; a run without shards and one of a single shard are one set."""
+    count = max(shard_of(runs[-1]).count, 1)
+    return [run for run in runs if max(shard_of(run).count, 1) == count]
 
 
 def last_with_results(runs: Sequence[RunSummary]) -> RunSummary | None:

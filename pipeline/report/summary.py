@@ -25,7 +25,7 @@ from pipeline.report.shard_runs import (
     last_with_results,
     merged_runs,
     runs_by_shard,
-    shard_of,
+    runs_of_set,
     shard_row,
 )
 from pipeline.values.value_profile import ValueProfile
@@ -55,8 +55,8 @@ def build_report(
     if not runs:
         raise ValueError("runs: got none, need the summary of at least one run")
     ordered = sorted(runs, key=age)
-    of = shard_of(ordered[-1])[1]
-    history = runs_by_shard(ordered, of)
+    history = runs_by_shard(ordered)
+    of = len(history)
     current = [shard_runs[-1] for shard_runs in history if shard_runs]
     previous = [before for shard_runs in history if (before := last_with_results(shard_runs[:-1])) is not None]
     missing = tuple(index for index, shard_runs in enumerate(history) if not shard_runs)
@@ -77,7 +77,7 @@ def build_report(
         questions=question_rows(run, output_counts),
         mixed_questions=tuple(mixed_variants(current)),
         compared=_compared(run, previous),
-        history=history_rows(earlier.history or [each for each in ordered if shard_of(each)[1] == of], of=of),
+        history=history_rows(earlier.history or runs_of_set(ordered), of=of),
         profile=profile_of(profile),
         advice={name: REASONS[name].advice_for(run.agent_file) for name in _reasons(run) if name in REASONS},
     )

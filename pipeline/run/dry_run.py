@@ -10,12 +10,13 @@ from functools import partial
 from hashlib import sha256
 
 from pipeline.config import AppConfig
-from pipeline.documents import ListingCounts, load_entries
+from pipeline.documents import ListingCounts
 from pipeline.errors import EXIT_FAILURES, EXIT_OK, DocumentError
-from pipeline.output import Index, RunIndex, backend_of, left_out, scan
+from pipeline.output import Index, RunIndex, backend_of, scan
 from pipeline.records import Entry, Known
 from pipeline.run.deciding import decided_now
 from pipeline.run.estimate import PromptSample, time_text, tokens_text
+from pipeline.run.listing import InputListing
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.redoing import equate_former
 from pipeline.run.selection import Selection, SelectionRules
@@ -23,9 +24,9 @@ from pipeline.shards import Shard
 from pipeline.terminal import fitted, plural, unwrapped_or_width, write_out
 
 
-def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: Shard) -> int:
+def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: Shard, listing: InputListing) -> int:
     """Prints the counts; 1 when there are fewer documents than input.min_documents, else 0."""
-    listing = ListingCounts()
+    listed = ListingCounts()
     index = scan(app.output, shard=shard)
     backend = backend_of(app.output, shard=shard)
     runs = RunIndex(backend, shard)
@@ -38,19 +39,18 @@ def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: 
             fingerprint=lambda id: plan.query_for(id).fingerprint,
             decided_by=partial(_decided_by, plan),
         )
-        listing.version_of = index.version_of_result
-        entries = load_entries(app.input, output=left_out(app), counts=listing)
-        counts, sample = _count(entries, selection, index)
+        listed.version_of = index.version_of_result
+        counts, sample = _count(listing(listed), selection, index)
         tokens = tokens_text(plan, sample)
     finally:
         index.close()
         plan.client.close()
     time = time_text(runs.recent(), documents=sample.documents, per_hour=app.cost.per_hour)
     asked = [_asked(sample, tokens), f"That is {time}." if time else ""]
-    lines = _lines(app, plan, counts=counts, listing=listing, asked=asked)
+    lines = _lines(app, plan, counts=counts, listing=listed, asked=asked)
     width = unwrapped_or_width(sys.stdout, os.environ)
-    write_out("\n".join(fitted([*lines, *_shard_lines(shard, listing)], width)))
-    return EXIT_OK if listing.listed >= app.input.min_documents else EXIT_FAILURES
+    write_out("\n".join(fitted([*lines, *_shard_lines(shard, listed)], width)))
+    return EXIT_OK if shard.is_chunk or listed.listed >= app.input.min_documents else EXIT_FAILURES
 
 
 def _decided_by(plan: ExtractionPlan, document_id: str, known: Known) -> str | None:
@@ -125,6 +125,9 @@ def _lines(
 def _shard_lines(shard: Shard, listing: ListingCounts) -> Iterator[str]:
     """What this shard is of, and what all shards do alike."""
     if not shard.count:
+        return
+    if shard.is_chunk:
+        yield f"Chunk {shard.index}: {plural(listing.listed, 'document')} in {plural(listing.files, 'file')}."
         return
     yield f"Shard {shard.label}: its share of {plural(listing.listed, 'document')} in {plural(listing.files, 'file')}."
     if listing.streamed and shard.count > 1:

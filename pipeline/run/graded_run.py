@@ -86,8 +86,7 @@ def missing_shards(output: Output) -> list[int]:
         return []
     output.run_index.refresh()
     finished = {*output.run_index.finished_shards(), output.shard}
-    count = output.shard.count
-    return [other for other in range(count) if Shard(other, count) not in finished]
+    return [other for other in range(output.shard.siblings) if Shard(other, output.shard.count) not in finished]
 
 
 def failed_gates(evaluation: Evaluation) -> tuple[int, str, str]:

@@ -16,6 +16,7 @@ class RunOptions:
     """The flags of one run that are not settings; built once, in `cli`.
 
     `ids`: documents by name, empty: all. `limit`, `sample`: documents; None: all.
+    `shard`, `chunk`: as the flags name them; None: as the environment does.
     `only_failed`: reasons, empty for all of them; None: not only failed ones.
     `max_duration_s`: seconds after which the run stops. `command`: what to type for the same run again.
     `incomplete_exit`: the exit code of a run that has left documents. `profile_values`: texts may be in the profile.
@@ -26,6 +27,7 @@ class RunOptions:
     limit: int | None = None
     sample: int | None = None
     shard: str | None = None
+    chunk: int | None = None
     only_failed: frozenset[str] | None = None
     retry_failed: bool = True
     redo: Redo | None = None

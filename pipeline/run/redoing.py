@@ -12,17 +12,20 @@ from pipeline.agents.fingerprints import digest_of, in_present_form
 from pipeline.config import AppConfig
 from pipeline.config.constraints import nearest_hint
 from pipeline.config.loading import masked
-from pipeline.documents import ListingCounts, NamedDocuments, load_entries
+from pipeline.documents import ListingCounts, NamedDocuments
 from pipeline.errors import REASONS, ConfigError
-from pipeline.output import Index, Output, ReadableOutput, RunIndex, left_out
+from pipeline.output import Index, Output, ReadableOutput, RunIndex
 from pipeline.output.copies import Copies
+from pipeline.run.listing import InputListing
 from pipeline.run.options import RunOptions
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.selection import SelectionRules, sample_threshold
 from pipeline.shards import Shard
 
 
-def rules_of(options: RunOptions, app: AppConfig, *, run_id: str, shard: Shard) -> SelectionRules:
+def rules_of(
+    options: RunOptions, app: AppConfig, *, run_id: str, shard: Shard, listing: InputListing
+) -> SelectionRules:
     """What the flags choose; ConfigError for a reason or document that there is not.
 
     With --sample the whole input is listed, with --ids until every document is found.
@@ -30,8 +33,8 @@ def rules_of(options: RunOptions, app: AppConfig, *, run_id: str, shard: Shard) 
     _check_reasons(options.only_failed or frozenset())
     below = None
     if options.sample:
-        listing = load_entries(app.input, output=left_out(app), counts=ListingCounts())
-        below = sample_threshold((entry.id for entry in listing if shard.owns(entry.id)), options.sample)
+        ids = (entry.id for entry in listing(ListingCounts()))
+        below = sample_threshold((id for id in ids if shard.is_chunk or shard.owns(id)), options.sample)
     return SelectionRules(
         run_id=run_id,
         redo=options.redo,
@@ -39,16 +42,14 @@ def rules_of(options: RunOptions, app: AppConfig, *, run_id: str, shard: Shard) 
         retry_failed=options.retry_failed,
         retry_runs=app.runner.retry_runs,
         sample_below=below,
-        ids=_named(options.ids, app) if options.ids else None,
+        ids=_named(options.ids, app, listing) if options.ids else None,
     )
 
 
-def _named(names: Sequence[str], app: AppConfig) -> frozenset[str]:
+def _named(names: Sequence[str], app: AppConfig, listing: InputListing) -> frozenset[str]:
     """The ids of the named documents; ConfigError, with the nearest id, for one that the input does not have."""
     named = NamedDocuments(names, app.input)
-    ids = frozenset(
-        entry.id for entry in named.pick(load_entries(app.input, output=left_out(app), counts=ListingCounts()))
-    )
+    ids = frozenset(entry.id for entry in named.pick(listing(ListingCounts())))
     for name in named.missing():
         raise ConfigError(f"--ids: got {name!r}, which is no document of the input{named.hint(name)}")
     return ids

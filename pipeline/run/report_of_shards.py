@@ -27,7 +27,7 @@ larger set that would be the square of their number: there the last one at work 
 
 def write_report_of(output: Output, summary: RunSummary) -> Report:
     """Return the report of a run that has ended, with its summary, after writing it where that costs little."""
-    if output.shard.count > SMALL_SET:
+    if output.shard.siblings > SMALL_SET:
         return build_report([replace(summary, shard=None)])
 
     index = output.run_index
@@ -53,13 +53,13 @@ def write_report_of_set(app: AppConfig, shard: Shard, *, stop: Callable[[], bool
     shard at a time, the report is rebuilt each time the number of shards that have ended has doubled, and at the end.
     `stop` returns True after a signal: the shard has finished, and whoever wants the process to end must not wait.
     """
-    if shard.count <= SMALL_SET:
+    if shard.siblings <= SMALL_SET:
         return
     try:
         backend = backend_of(app.output, shard=shard)
         index = RunIndex(backend, shard)
         ended = sum(each.count == shard.count for each in index.finished_shards())
-        if backend.is_in_use() or (ended < shard.count and ended & (ended - 1)):
+        if backend.is_in_use() or (ended < shard.siblings and ended & (ended - 1)):
             return
 
         def runs() -> list[RunSummary]:

@@ -95,7 +95,9 @@ class Selection:
         ids = self._rules.ids
         if ids is not None and document_id not in ids:
             return False
-        return self._shard.owns(document_id) and (below is None or hash_fraction("sample", document_id) <= below)
+        # the entries of a chunk come from its own rows of the plan
+        is_own = self._shard.is_chunk or self._shard.owns(document_id)
+        return is_own and (below is None or hash_fraction("sample", document_id) <= below)
 
     def judge(self, entry: Entry) -> tuple[Choice, Entry]:
         """What to do with an entry, and the entry with what is known of it."""

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
@@ -17,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import AppConfig
-from pipeline.documents import ListingCounts, load_entries
-from pipeline.errors import EXIT_INTERNAL, ConfigError, PipelineError, TryLaterError
+from pipeline.documents import ListingCounts
+from pipeline.errors import EXIT_INTERNAL, PipelineError
 from pipeline.logs import active_handler
-from pipeline.output import Output, left_out, scan
+from pipeline.output import Output
 from pipeline.records import Entry, Known
 from pipeline.report.stats import RunStats
 from pipeline.run import dry_run, machine
@@ -29,6 +28,7 @@ from pipeline.run.concurrency import limit_of
 from pipeline.run.deciding import decided_now
 from pipeline.run.graded_run import check_gold
 from pipeline.run.job import Job
+from pipeline.run.listing import Chunk, InputListing, open_chunk
 from pipeline.run.observer import Display, Signals
 from pipeline.run.options import RunOptions
 from pipeline.run.placeholders import PlaceholderWatch
@@ -41,8 +41,8 @@ from pipeline.run.resuming import has_records
 from pipeline.run.runner import Runner
 from pipeline.run.selection import Selection, SelectionRules
 from pipeline.run.stop_rules import StopReason
-from pipeline.shards import Shard, find_shard
-from pipeline.stores import MissingBucketError, Patience, ReadingStoppedError, StoreRefusedError
+from pipeline.shards import Shard, find_chunk, find_shard
+from pipeline.stores import Patience
 from pipeline.values.profiling import ProfileBuilder
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
     """
     app = load()
     machine.raise_open_files()
-    shard, shard_from = find_shard(options.shard, environ)
+    chunk, shard, shard_from = _share(app, options, environ)
+    listing = InputListing(app, chunk)
     run_id = options.run_id or _new_run_id()
     _identify(run_id, shard, shard_from)
     until = None if options.max_duration_s is None else time.monotonic() + options.max_duration_s
@@ -69,18 +70,19 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
     log_warnings(app, plan)
     grading = check_gold(app, plan)
     counts = ListingCounts()
-    rules = rules_of(options, app, run_id=run_id, shard=shard)
+    rules = rules_of(options, app, run_id=run_id, shard=shard, listing=listing)
     if options.dry_run:
-        return dry_run.main(app, plan, rules=rules, shard=shard)
+        return dry_run.main(app, plan, rules=rules, shard=shard, listing=listing)
     patience = Patience(app.runner.max_outage_s, stop, time.monotonic, max_retries=_max_retries(app, plan))
     signals = Signals(stop)
     try:
-        entries = _load_entries(app, plan, counts=counts, patience=patience)
+        entries = listing.start(plan, counts=counts, patience=patience)
         with _open_output(app, plan, shard=shard, run_id=run_id, stop=stop, until=until) as output:
             equate_former(app, plan, index=output.index, backend=output.backend, runs=output.run_index)
             check_redo(app, plan, output=output, rules=rules)
             end = RunClosing(app, options, output, listing=counts, environ=environ, grading=grading)
             session = _Session(app, options, end, plan=plan, output=output, counts=counts, load=load, environ=environ)
+            session.listing = listing
             session.patience, session.until, session.stop = patience, until, stop
             selection = session.select(rules, shard=shard)
             code = session.go(lambda: entries, selection, signals=signals)
@@ -94,12 +96,22 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
         return StopReason.of_signal(signals.number).exit_code or EXIT_INTERNAL
 
 
+def _share(app: AppConfig, options: RunOptions, environ: Mapping[str, str]) -> tuple[Chunk | None, Shard, str]:
+    """Return the chunk of this run, if it has one, its shard, and what has named it."""
+    index, source = find_chunk(options.chunk, environ) if options.shard is None else (None, "")
+    if index is None:
+        return None, *find_shard(options.shard, environ)
+    chunk = open_chunk(app, index)
+    return chunk, chunk.shard, source
+
+
 def _identify(run_id: str, shard: Shard, shard_from: str) -> None:
     """Add the run and the shard to every line of the log, and log the source of the shard."""
     if (handler := active_handler()) is not None:
         handler.bind({"run_id": run_id, "shard": shard.label})
     if shard_from:
-        logger.info("one shard of the documents", extra={"shard": shard.label, "from": shard_from})
+        what = "one chunk of the plan" if shard.is_chunk else "one shard of the documents"
+        logger.info(what, extra={"shard": shard.label, "from": shard_from})
 
 
 def _lock_wait_s(app: AppConfig, until: float | None) -> float:
@@ -124,6 +136,7 @@ class _Session:
         environ: Mapping[str, str],
     ) -> None:
         self.patience: Patience | None = None
+        self.listing = InputListing(app)
         self.stop = threading.Event()
         self.until: float | None = None
         self.counts = counts
@@ -211,7 +224,7 @@ class _Session:
 
     def _relist(self) -> Iterator[Entry]:
         """List the input once more, without counting it."""
-        return load_entries(self.app.input, output=left_out(self.app), counts=ListingCounts(), patience=self.patience)
+        return self.listing(ListingCounts(), self.patience)
 
     def _supervisor(self) -> Refresher:
         resumes = has_records(self.output, self.app, self.plan)
@@ -263,23 +276,6 @@ def _open_output(
         wait=stop.wait,
         max_outage_s=app.runner.max_outage_s,
     )
-
-
-def _load_entries(
-    app: AppConfig, plan: ExtractionPlan, *, counts: ListingCounts, patience: Patience
-) -> Iterator[Entry]:
-    """The entries; credentials that are refused at a later start are to be tried again, so that they are exit 3."""
-    try:
-        return load_entries(app.input, output=left_out(app), counts=counts, patience=patience)
-    except ReadingStoppedError as error:
-        raise TryLaterError(f"interrupted while waiting for the input: {error}") from error
-    except ConfigError as error:
-        if not isinstance(error.__cause__, (StoreRefusedError, MissingBucketError)):
-            raise
-        with closing(scan(app.output)) as index:
-            if not any(map(index.knows_question, plan.fingerprints)):
-                raise
-        raise TryLaterError(str(error)) from error
 
 
 def _flush_log() -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from pipeline.stores.beneath import StaleVersionError, StoredFile, open_file, open_newest, read_whole
 from pipeline.stores.clouds import REMOTE_SCHEMES, is_remote, lacks_slashes, parse_address, service_of
 from pipeline.stores.folder_names import at_once
+from pipeline.stores.known_files import look_again
 from pipeline.stores.local import (
     HIDDEN,
     find_file,
@@ -55,6 +56,7 @@ __all__ = [
     "is_remote",
     "is_trouble",
     "lacks_slashes",
+    "look_again",
     "open_file",
     "open_newest",
     "parse_address",

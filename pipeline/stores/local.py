@@ -193,19 +193,19 @@ def find_file(path: Path, *, clock: Callable[[], float] = time.time) -> StoredFi
     if not stat.S_ISREG(status.st_mode):
         return None
     root = os.path.dirname(os.path.realpath(path))  # noqa: PTH120
-    version = _version(status, clock())
+    version = version_of(status, clock())
     identity = identity_of(status)
     return StoredFile(os.fspath(path), path.name, status.st_size, version, root, identity, linked=True)
 
 
 def _stored(place: _Folder, *, status: os.stat_result, rules: _Rules) -> StoredFile:
-    version = _version(status, rules.clock())
+    version = version_of(status, rules.clock())
     root = rules.root.real
     identity = identity_of(status)
     return StoredFile(place.path, place.relative, status.st_size, version, root, identity, place.linked)
 
 
-def _version(status: os.stat_result, now: float) -> str | None:
+def version_of(status: os.stat_result, now: float) -> str | None:
     """Return size and mtime as a version; None when the file may change again within the mtime's resolution."""
     return f"{status.st_size}-{status.st_mtime_ns}" if status.st_mtime < now - RACY_S else None
 

@@ -1,0 +1,273 @@
+"""Inputs that are listed once, for a plan, and read later file by file, in the same ids.
+
+    PlannedInput.files() ──▶ PlannedFile ──▶ a row of the plan ──▶ PlannedInput.entries(rows) ──▶ Entry
+          once, by the plan                                              by each chunk, of its own rows
+
+It must not list an input to read the rows of a plan.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.documents.compression import PLAIN, split_compression
+from pipeline.documents.containers import damaged, piece_entry
+from pipeline.documents.divided import Divider, Part, Place, parts_of
+from pipeline.documents.entries import (
+    EntryRules,
+    archive_of,
+    container_of,
+    count_unsupported,
+    entries_of,
+    is_stream,
+    watched,
+)
+from pipeline.documents.files import ListedFile
+from pipeline.documents.formats import format_of
+from pipeline.documents.known_encoding import encoding_of
+from pipeline.documents.listing import check_extras, listed_file, open_origin, rules_of
+from pipeline.documents.sources import DocumentSource, ListingCounts, ListingPlan
+from pipeline.errors import DocumentError, TryLaterError
+from pipeline.records import Entry
+from pipeline.stores import (
+    Patience,
+    StaleVersionError,
+    StoredFile,
+    is_remote,
+    printable,
+)
+
+if TYPE_CHECKING:
+    from pipeline.config import InputConfig
+
+_log = logging.getLogger(__name__)
+_NAMED = 3
+"""Files that a message names."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """A file of an input, or a part of one. `source`: the place of its input in the settings, from 0.
+
+    `path` is relative to the input's root, and may hold surrogates. `gone`: it no longer exists.
+    """
+
+    source: int
+    path: str
+    size_bytes: int
+    version: str | None
+    linked: bool = False
+    part: Part | None = None
+    gone: bool = False
+
+    @property
+    def weight_bytes(self) -> int:
+        """The bytes to read."""
+        return self.size_bytes if self.part is None else self.part.size_bytes
+
+    @property
+    def key(self) -> tuple[int, str, int]:
+        """Identifies the row of a plan, whatever the file's version: of a part, by the number it begins with."""
+        return self.source, self.path, self.part.number if self.part else 0
+
+    def to_line(self) -> bytes:
+        """Return the row of a plan, a line of JSON."""
+        row: dict[str, Any] = {
+            "source": self.source,
+            "path": self.path,
+            "bytes": self.size_bytes,
+        }
+        row["version"] = self.version
+        if self.linked:
+            row["linked"] = True
+        if self.gone:
+            row["gone"] = True
+        if (part := self.part) is not None:
+            row |= {
+                "from": part.start,
+                "to": part.end,
+                "number": part.number,
+                "count": part.count,
+            }
+        return json.dumps(row, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def planned_file(line: bytes) -> PlannedFile:
+    """Parse the row of a plan; KeyError, TypeError or ValueError for another line."""
+    row = json.loads(line)
+    part = Part(row["from"], row["to"], row["number"], row["count"]) if "from" in row else None
+    return PlannedFile(
+        row["source"],
+        row["path"],
+        row["bytes"],
+        row["version"],
+        linked=row.get("linked", False),
+        part=part,
+        gone=row.get("gone", False),
+    )
+
+
+class PlannedInput:
+    """All inputs of a configuration, opened. ConfigError for one that is missing."""
+
+    def __init__(
+        self,
+        config: InputConfig,
+        *,
+        output: Path | str | None,
+        counts: ListingCounts,
+        clock: Callable[[], float] = time.time,
+        patience: Patience | None = None,
+    ) -> None:
+        self._config = config
+        self._counts = counts
+        self._plan = ListingPlan(config, output, counts, clock, patience)
+        # to compare versions: also of a file that may change again within the resolution of its time
+        self._exact = replace(self._plan, clock=lambda: math.inf)
+
+    def files(self) -> Iterator[PlannedFile]:
+        """List the inputs; files that a run would ignore are counted."""
+        origins = [open_origin(source, self._exact) for source in self._config.uri]
+        check_extras(origins, lookup=format_of)
+        for at, origin in enumerate(origins):
+            rules = rules_of(origin, self._exact, lookup=format_of)
+            for file in origin.files(lambda kind: self._counts.ignore(f"({kind})")):
+                self._counts.files += 1
+                if not count_unsupported(listed_file(file, origin), rules):
+                    yield PlannedFile(at, file.relative, file.size_bytes, file.version, file.linked)
+
+    def id_of(self, file: PlannedFile) -> str:
+        """Return the id of a file, which those of its documents begin with."""
+        name = self._config.uri[file.source].name
+        return (f"{name}/" if name else "") + printable(file.path)
+
+    def is_container(self, file: PlannedFile) -> bool:
+        """Return True for a file that may hold many documents."""
+        return archive_of(file.path) is not None or is_stream(printable(file.path), lookup=format_of)
+
+    def divider_of(self, file: PlannedFile) -> Divider | None:
+        """Return how the file may be divided; None for one that is read as a whole."""
+        name, compression = split_compression(printable(file.path))
+        form = None if archive_of(file.path) is not None else format_of(name)
+        if form is None or compression is not PLAIN or encoding_of(name, self._config.encoding, form=form.name):
+            return None
+        return form.divide
+
+    def parts(self, file: PlannedFile, is_due: Callable[[Place, Place], bool]) -> list[Part]:
+        """Read the file once and return its parts (divided.py); [] when it can only be read as a whole."""
+        divider = self.divider_of(file)
+        assert divider is not None
+        origin = open_origin(self._config.uri[file.source], self._exact)
+        stored = origin.again(_stored(file), True)
+        if stored is None:
+            return []
+        listed = listed_file(stored, origin)
+        rules = rules_of(origin, self._exact, lookup=format_of)
+        form = format_of(listed.relative)
+        assert form is not None
+        container = container_of(listed, form.name, compression=PLAIN, rules=rules)
+        try:
+            with listed.open() as stream:
+                return parts_of(divider.places(stream, container), is_due)
+        except DocumentError:  # each document's own, or the whole file's: a run says so
+            return []
+        except listed.damage as cause:
+            damaged(container, cause)  # raises for an outage of its store
+            return []
+
+    def entries(self, rows: Iterable[PlannedFile]) -> Iterator[Entry]:
+        """Return the entries of these files, with the ids that a listing of the whole input gives them.
+
+        ConfigError for an input that is missing. Files that are gone are skipped. TryLaterError, after all other
+        files, when a divided file has changed.
+        """
+        origins = [open_origin(source, self._plan) for source in self._config.uri]
+        return self._entries(rows, [(origin, rules_of(origin, self._plan, lookup=format_of)) for origin in origins])
+
+    def _entries(
+        self, rows: Iterable[PlannedFile], inputs: Sequence[tuple[DocumentSource, EntryRules]]
+    ) -> Iterator[Entry]:
+        gone: list[str] = []
+        moved: list[str] = []
+        for row in rows:
+            origin, rules = inputs[row.source]
+            stored = self._look_again(origin, row)
+            if stored is None:
+                gone.append(self.id_of(row))
+                continue
+            self._counts.files += 1
+            for entry in self._entries_of(stored, row, origin, rules, moved=moved):
+                self._counts.listed += 1
+                yield entry
+        if gone:
+            _log.warning("files of the plan no longer exist: %s; `pipeline plan` removes them", _some(gone))
+        if moved:
+            need = "`pipeline plan` finds their documents again"
+            raise TryLaterError(f"divided files have changed since they were planned: {_some(moved)}; {need}")
+
+    def _entries_of(
+        self, stored: StoredFile, row: PlannedFile, origin: DocumentSource, rules: EntryRules, *, moved: list[str]
+    ) -> Iterator[Entry]:
+        """Return the entries of a file or a part of it; the id of a divided file that has changed goes to `moved`."""
+        if row.part is None:
+            return entries_of(listed_file(stored, origin), rules)
+        if self._exact_version(stored, origin, row) != row.version:
+            moved.append(self.id_of(row))
+            return iter(())
+        if is_remote(origin.uri_prefix):  # so that no range beyond the part is requested
+            stored = replace(stored, size_bytes=row.part.end)
+        return _part_entries(listed_file(stored, origin), row, rules, moved=moved)
+
+    def _look_again(self, origin: DocumentSource, row: PlannedFile) -> StoredFile | None:
+        needs = row.part is not None or self.is_container(row)
+        look = partial(origin.again, _stored(row), needs)
+        try:
+            return look() if origin.reads is None else origin.reads.attempt(look, role="listing")
+        except OSError as cause:
+            why = cause.strerror or cause
+            raise TryLaterError(f"the listing was interrupted: {self.id_of(row)}: {why}") from cause
+
+    def _exact_version(self, stored: StoredFile, origin: DocumentSource, row: PlannedFile) -> str | None:
+        """Return the file's version, also where it was changed a moment ago."""
+        if stored.version is not None or is_remote(origin.uri_prefix):
+            return stored.version
+        again = open_origin(self._config.uri[row.source], self._exact).again(_stored(row), True)
+        return None if again is None else again.version
+
+
+def _part_entries(file: ListedFile, row: PlannedFile, rules: EntryRules, *, moved: list[str]) -> Iterator[Entry]:
+    """Yield the entries of a part of a file; one that is replaced meanwhile is added to `moved`."""
+    form = format_of(file.relative)
+    assert form is not None
+    assert form.divide is not None
+    assert row.part is not None
+    container = container_of(file, form.name, compression=PLAIN, rules=rules)
+    try:
+        with file.open() as stream:
+            pieces = form.divide.split(stream, container, row.part)
+            entries = (piece_entry(container, piece) for piece in pieces)
+            yield from watched(entries, file.id, whole=rules.whole)
+    except StaleVersionError:
+        moved.append(file.id)
+    except DocumentError as cause:
+        yield damaged(container, cause)
+    except file.damage as cause:
+        yield damaged(container, cause)
+
+
+def _stored(file: PlannedFile) -> StoredFile:
+    return StoredFile(file.path, file.path, file.size_bytes, file.version, linked=file.linked)
+
+
+def _some(names: list[str]) -> str:
+    """Return the first names, and the number of the others."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")

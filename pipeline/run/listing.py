@@ -1,0 +1,115 @@
+"""The documents of a run: those of the whole input, or those of its chunk of a plan, which is read file by file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+from pipeline.config import AppConfig
+from pipeline.documents import ListingCounts, load_entries
+from pipeline.documents.planned import PlannedFile, PlannedInput, planned_file
+from pipeline.errors import ConfigError, TryLaterError
+from pipeline.output import backend_of, left_out, scan
+from pipeline.output.chunk_plan import PLAN, read_head, read_rows
+from pipeline.records import Entry
+from pipeline.run.chunk_plan import check_input, check_plannable
+from pipeline.run.plan import ExtractionPlan
+from pipeline.shards import CHUNKED, Shard
+from pipeline.stores import (
+    MissingBucketError,
+    Patience,
+    ReadingStoppedError,
+    StoreRefusedError,
+)
+
+_END_OF_FILE_ID = re.compile(r"#|!/")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A chunk of the plan: its place in the output, and its files."""
+
+    shard: Shard
+    rows: tuple[PlannedFile, ...]
+
+
+class InputListing:
+    """Lists the documents of a run, anew with each call."""
+
+    def __init__(self, app: AppConfig, chunk: Chunk | None = None) -> None:
+        self._app = app
+        self._chunk = chunk
+
+    def __call__(self, counts: ListingCounts, patience: Patience | None = None) -> Iterator[Entry]:
+        """Yield the entries; errors as for `load_entries`. With `patience` the reads wait for the end of an outage."""
+        output = left_out(self._app)
+        if self._chunk is None:
+            return load_entries(self._app.input, output=output, counts=counts, patience=patience)
+        files = PlannedInput(self._app.input, output=output, counts=counts, patience=patience)
+        return files.entries(self._chunk.rows)
+
+    def start(self, plan: ExtractionPlan, *, counts: ListingCounts, patience: Patience) -> Iterator[Entry]:
+        """Yield the entries; credentials that are refused at a later start are to be tried again: exit 3."""
+        try:
+            return self(counts, patience)
+        except ReadingStoppedError as error:
+            raise TryLaterError(f"interrupted while waiting for the input: {error}") from error
+        except ConfigError as error:
+            if not isinstance(error.__cause__, (StoreRefusedError, MissingBucketError)):
+                raise
+            with closing(scan(self._app.output)) as index:
+                if not any(map(index.knows_question, plan.fingerprints)):
+                    raise
+            raise TryLaterError(str(error)) from error
+
+
+def open_chunk(app: AppConfig, index: int) -> Chunk:
+    """Read a chunk of the output's plan; ConfigError when there is none, or the settings are not those of the plan."""
+    check_plannable(app)
+    backend = backend_of(app.output)
+    head = read_head(backend)
+    if head is None:
+        raise ConfigError(f"--chunk {index}: {backend.where} has no {PLAN}; `pipeline plan` makes one")
+    if index >= head.chunks:
+        last = f"its chunks are 0 to {head.chunks - 1}" if head.chunks else "it has none"
+        raise ConfigError(f"--chunk {index}: the plan in {backend.where} has no such chunk, {last}")
+    check_input(app, head)
+    newest = {row.key: row for row in map(planned_file, read_rows(backend, head, index))}
+    rows = tuple(row for row in newest.values() if not row.gone)
+    files = PlannedInput(app.input, output=None, counts=ListingCounts())
+    owned = _OwnedIds((files.id_of(row), row) for row in rows)
+    return Chunk(Shard(index, CHUNKED, head.chunks, owned), rows)
+
+
+class _OwnedIds:
+    """Tells whether a document belongs to a chunk, by its id alone."""
+
+    def __init__(self, rows: Iterable[tuple[str, PlannedFile]]) -> None:
+        self._rows = rows
+        self._numbers: dict[str, list[range]] | None = None
+
+    def __call__(self, document_id: str) -> bool:
+        numbers = self._of_files()
+        if document_id in numbers:
+            return True
+        for end in _END_OF_FILE_ID.finditer(document_id):
+            ranges = numbers.get(document_id[: end.start()])
+            if ranges is None:
+                continue
+            number = _NUMBER.match(document_id, end.end())
+            if not ranges or (number is not None and any(int(number[0]) in each for each in ranges)):
+                return True
+        return False
+
+    def _of_files(self) -> dict[str, list[range]]:
+        """Return the numbers that the chunk has of each file, [] for all; built for the first question only."""
+        if self._numbers is None:
+            self._numbers = {}
+            for id, row in self._rows:
+                ranges = self._numbers.setdefault(id, [])
+                if row.part is not None:
+                    ranges.append(range(row.part.number, row.part.number + row.part.count))
+        return self._numbers

@@ -1,0 +1,42 @@
+"""Files of a folder that were listed before, as they are now: one look at each, without a listing of the folder."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.stores.beneath import StoredFile, identity_of
+from pipeline.stores.local import version_of
+
+
+def look_again(
+    root: Path,
+    real_root: str,
+    file: StoredFile,
+    _: bool = True,
+    *,
+    clock: Callable[[], float],
+) -> StoredFile | None:
+    """Return the file below the root as it is now; None when it is gone, or no regular file any more.
+
+    A link counts only where the listing has found one; opening it checks where it leads (beneath.py).
+    """
+    path = f"{os.fspath(root)}/{file.relative}"
+    try:
+        status = os.stat(path, follow_symlinks=file.linked)  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    version = version_of(status, clock())
+    return StoredFile(
+        path,
+        file.relative,
+        status.st_size,
+        version,
+        real_root,
+        identity_of(status),
+        file.linked,
+    )

@@ -1,0 +1,254 @@
+"""Plans and their chunks: the input is listed once, and each chunk does its own documents, under the usual ids."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import Place
+from s3_server import S3Server
+
+from pipeline.config.discovery import ConfigFile
+from pipeline.config.loading import load_config
+from pipeline.documents import ListingCounts
+from pipeline.errors import ConfigError, TryLaterError
+from pipeline.output import backend_of
+from pipeline.output.chunk_plan import PlanHead, write_head
+from pipeline.records import Entry
+from pipeline.run.chunk_plan import make_plan
+from pipeline.run.listing import InputListing, open_chunk
+from pipeline.stores import RemoteStore
+
+
+def plan(place: Place, *arguments: str, code: int = 0) -> str:
+    """What `pipeline plan` prints."""
+    ran = place.call("plan", *arguments)
+    assert ran.code == code, f"{ran.out}\n{ran.err}"
+    return ran.out
+
+
+def chunks_of(place: Place) -> int:
+    """How many chunks the plan has."""
+    return int(json.loads((place.folder / "out" / "plan.json").read_text(encoding="utf-8"))["chunks"])
+
+
+def ids_of(place: Place, pattern: str = "results*.jsonl") -> Counter[str]:
+    """How many lines each document has in the files of this pattern."""
+    paths = sorted((place.folder / "out").glob(pattern))
+    return Counter(record["id"] for path in paths for record in place.lines(path.name))
+
+
+def write_lines(place: Place, numbers: Iterable[int], *, before: str = "") -> None:
+    """Write big.jsonl, with a document for each number."""
+    lines = (json.dumps({"text": f"[[doc:{n}.txt]] Text {n}. " + "x" * 50}) + "\n" for n in numbers)
+    (place.folder / "inbox" / "big.jsonl").write_text(before + "".join(lines), encoding="utf-8")
+
+
+def test_the_chunks_of_a_plan_do_each_document_once(place: Place) -> None:
+    """By flag or by a scheduler's index; the last report is of all, and a run without a plan has nothing to do."""
+    place.documents({**{f"d{n}.txt": f"Plain text {n}." for n in range(9)}, "no.png": "x"})
+    write_lines(place, range(40))
+    told = plan(place, "--chunks", "4")
+    assert "Planned 4 chunks: 49 documents" in told
+    assert "PIPELINE_CHUNKS=4" in told
+    for index in range(3):
+        place.run("--chunk", str(index))
+        assert place.report()["missing_shards"] == list(range(index + 1, 4))
+    place.run(env={"JOB_COMPLETION_INDEX": "3", "PIPELINE_CHUNKS": "4"})
+    assert len(ids_of(place)) == 49
+    assert set(ids_of(place).values()) == {1}
+    assert place.report()["run"]["counts"]["done"] == 49
+    assert [row["shard"] for row in place.report()["shards"]] == [f"chunk {n}" for n in range(4)]
+    assert sorted(path.name for path in (place.folder / "out").glob("results*")) == [
+        f"results-chunk-{n:05d}.jsonl" for n in range(4)
+    ]
+    place.asked()
+    place.run()
+    assert place.asked() == []
+    assert place.last_run()["counts"]["skipped"] == 49
+
+
+def test_records_of_a_run_without_a_plan_stand_for_those_of_its_chunks(place: Place) -> None:
+    """Also the numbers of a divided file, each in the chunk that has it."""
+    place.documents({"a.txt": "Plain."})
+    write_lines(place, range(30))
+    place.run()
+    place.asked()
+    plan(place, "--chunks", "3")
+    for index in range(3):
+        place.run("--chunk", str(index))
+        assert place.last_run()["counts"]["left"] == 0
+    assert place.asked() == []
+    assert set(ids_of(place).values()) == {1}
+
+
+@pytest.mark.slow
+def test_a_later_plan_adds_chunks_for_what_is_new(place: Place) -> None:
+    """Changed and removed files stay with their chunk, which is named; a divided file that has grown gets new parts."""
+    place.documents({"a.txt": "Plain a.", "b.txt": "Plain b."})
+    write_lines(place, range(40))
+    plan(place, "--chunks", "3")
+    for index in range(3):
+        place.run("--chunk", str(index))
+    assert "Nothing new" in plan(place)
+    assert chunks_of(place) == 3
+    place.asked()
+    place.change("a.txt", "Another text.")
+    place.change("c.txt", "New.")
+    (place.folder / "inbox" / "b.txt").unlink()
+    write_lines(place, range(60))
+    told = plan(place)
+    assert "Planned 1 chunk: 21 documents" in told
+    assert "--chunk 3" in told
+    assert "run again 0, 1, 2" in told
+    for index in range(4):
+        place.run("--chunk", str(index))
+    assert len(place.asked()) == 22
+    done = ids_of(place)
+    assert done.pop("a.txt") == 2
+    assert set(done.values()) == {1}
+    assert done.keys() >= {f"big.jsonl#{n}" for n in range(1, 61)} | {"c.txt"}
+    assert place.report()["missing_shards"] == []
+
+
+@pytest.mark.slow
+def test_files_that_are_gone_or_changed_since_the_plan(place: Place) -> None:
+    """A file that is gone is said; a changed one is read as it is; a changed divided one waits for another plan."""
+    place.documents({"a.txt": "Plain a.", "b.txt": "Plain b."})
+    write_lines(place, range(40))
+    plan(place, "--chunks", "1")
+    place.change("a.txt", "Another text.")
+    (place.folder / "inbox" / "b.txt").unlink()
+    ran = place.run("--chunk", "0")
+    assert "files of the plan no longer exist: b.txt" in ran.err
+    chars = {line["id"]: line["document_chars"] for line in place.lines("results-chunk-00000.jsonl")}
+    assert chars["a.txt"] == len("[[doc:a.txt]] Another text.")
+    assert ids_of(place).keys() == {"a.txt", *(f"big.jsonl#{n}" for n in range(1, 41))}
+
+
+@pytest.mark.slow
+def test_a_divided_file_that_changes_waits_for_another_plan(place: Place) -> None:
+    """The numbers keep their chunks, so that what is done is known."""
+    place.documents({"a.txt": "Plain a."})
+    write_lines(place, range(40))
+    plan(place, "--chunk-bytes", "1000")
+    count = chunks_of(place)
+    assert count > 2
+    write_lines(place, [99, *range(1, 40)])
+    ran = place.run("--chunk", "1", code=3)
+    assert "divided files have changed since they were planned: big.jsonl" in ran.err
+    plan(place)
+    assert chunks_of(place) == count
+    for index in range(count):
+        place.run("--chunk", str(index))
+    assert ids_of(place) == Counter(["a.txt", *(f"big.jsonl#{n}" for n in range(1, 41))])
+
+
+def test_a_chunk_needs_its_plan(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its settings; each message says what to do."""
+    place.documents({"a.txt": "Plain."})
+    monkeypatch.chdir(place.folder)
+    app = load_config(ConfigFile(Path("pipeline.yaml")), environ={}, overrides={"output.uri": "out"})
+    with pytest.raises(ConfigError, match="`pipeline plan` makes one"):
+        open_chunk(app, 0)
+    assert make_plan(app, chunks=None, chunk_bytes=None).head.chunks == 1
+    with pytest.raises(ConfigError, match="no such chunk, its chunks are 0 to 0"):
+        open_chunk(app, 1)
+    with pytest.raises(ConfigError, match=r"input\.text_field: differs from the plan"):
+        open_chunk(replace(app, input=replace(app.input, text_field="body")), 0)
+    with pytest.raises(ConfigError, match=r"input\.id_field"):
+        make_plan(replace(app, input=replace(app.input, id_field="id")), chunks=None, chunk_bytes=None)
+
+
+def test_a_chunk_that_is_killed_goes_on(place: Place) -> None:
+    """Nothing is lost, and nothing that was written is asked again."""
+    names = place.documents(60)
+    plan(place, "--chunks", "2")
+    child = place.start("run", "--chunk", "1", "--concurrency", "2")
+    path = place.folder / "out" / "results-chunk-00001.jsonl"
+    place.wait_for(lambda: path.exists() and path.read_bytes().count(b"\n") >= 5, "5 results")
+    os.kill(child.process.pid, signal.SIGKILL)
+    child.process.wait()
+    place.run("--chunk", "0")
+    place.run("--chunk", "1")
+    assert ids_of(place) == Counter(names)
+
+
+@pytest.mark.slow
+def test_two_inputs_with_the_same_names_share_a_chunk(place: Place, tmp_path: Path) -> None:
+    """So that the repeated id fails as it does without a plan."""
+    place.documents({f"d{n}.txt": f"Plain {n}." for n in range(6)})
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "d0.txt").write_text("Other.", encoding="utf-8")
+    both = ("--input", "inbox", "--input", "more")
+    plan(place, *both, "--chunks", "3")
+    codes = [place.call("run", *both, "--set", "runner.max_error_rate=1", "--chunk", str(n)).code for n in range(3)]
+    assert codes == [0, 0, 0]
+    assert ids_of(place) == Counter(f"d{n}.txt" for n in range(6))
+    errors = [line for path in (place.folder / "out").glob("errors*") for line in place.lines(path.name)]
+    assert [line["reason"] for line in errors] == ["duplicate_id"]
+
+
+def test_a_plan_in_a_bucket(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ids, uris and versions of a listing; an object that has changed is read by the next planning's version."""
+    for name, value in s3.env.items():
+        monkeypatch.setenv(name, value)
+    store = RemoteStore.open(f"s3://{bucket}", storage={})
+    store.put("in/a.txt", b"Plain.")
+    store.put("in/big.jsonl", b"".join(b'{"text": "Text %d."}\n' % n for n in range(200)))
+    overrides = {"input.uri": f"s3://{bucket}/in", "output.uri": f"s3://{bucket}/out"}
+    app = load_config(None, environ={}, overrides=overrides)
+    planned = make_plan(app, chunks=4, chunk_bytes=None)
+    assert (planned.head.chunks, planned.documents) == (4, 201)
+
+    def of_chunks() -> list[tuple[str, str, str | None, bytes]]:
+        chunks = [open_chunk(app, index) for index in range(planned.head.chunks)]
+        listings = [InputListing(app, chunk) for chunk in chunks]
+        return [seen(entry) for listing in listings for entry in listing(ListingCounts())]
+
+    def seen(entry: Entry) -> tuple[str, str, str | None, bytes]:
+        return entry.id, entry.uri, entry.version, entry.read()
+
+    assert of_chunks() == [seen(entry) for entry in InputListing(app)(ListingCounts())]
+    store.put("in/a.txt", b"Another.")
+    store.put("in/big.jsonl", b"".join(b'{"text": "Words %d."}\n' % n for n in range(200)))
+    with pytest.raises(TryLaterError, match=r"have changed since they were planned: big\.jsonl"):
+        of_chunks()
+    assert make_plan(app, chunks=None, chunk_bytes=None).changed == [0, 1, 2, 3]
+    assert of_chunks() == [seen(entry) for entry in InputListing(app)(ListingCounts())]
+    store.delete("in/a.txt")
+    assert make_plan(app, chunks=None, chunk_bytes=None).changed == [0]
+    assert len(of_chunks()) == 200
+
+
+def test_a_planning_that_ends_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    """Of two at a time, the first to end counts: chunks are at work on it already."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("x")
+    overrides = {"input.uri": str(tmp_path / "in"), "output.uri": str(tmp_path / "out")}
+    app = load_config(None, environ={}, overrides=overrides)
+    make_plan(app, chunks=None, chunk_bytes=None)
+    backend = backend_of(app.output)
+    with pytest.raises(TryLaterError, match="another planning has ended meanwhile"):
+        write_head(backend, PlanHead(), before=None)
+
+
+def test_chunks_are_of_about_equal_bytes(tmp_path: Path) -> None:
+    """Also when one file is as large as several chunks, and others are small."""
+    (tmp_path / "in").mkdir()
+    for n in range(300):
+        (tmp_path / "in" / f"d{n:03}.txt").write_text("x" * 1000)
+    with (tmp_path / "in" / "large.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"text": "x" * 500}) + "\n" for _ in range(2000))
+    overrides = {"input.uri": str(tmp_path / "in"), "output.uri": str(tmp_path / "out")}
+    app = load_config(None, environ={}, overrides=overrides)
+    planned = make_plan(app, chunks=20, chunk_bytes=None)
+    assert planned.head.chunks == 20
+    assert planned.most_bytes < 1.1 * planned.bytes / 20
+    assert planned.least_bytes > 0.9 * planned.bytes / 20
