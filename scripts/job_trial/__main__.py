@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,15 @@ from helm import find_helm
 from s3_server import s3_server
 
 from job_trial.controller import Status, run_job
-from job_trial.pod import Cluster, Manifest, Pod, namespace
+from job_trial.pod import Cluster, Manifest, Pod, namespace, start_pod
 from job_trial.sites import Bucket, Site, Volumes, counted
 
 CHART = Path(__file__).resolve().parents[2] / "config" / "helm" / "extraction-pipeline"
 EXAMPLE = """example:
-  python scripts/job_trial --s3 --shards 16 --parallelism 8 --documents 20000 --kills 40 --seed 1"""
+  python scripts/job_trial --s3 --shards 16 --parallelism 8 --documents 20000 --kills 40 --seed 1
+  python scripts/job_trial --s3 --chunks 40 --parallelism 8 --documents 20000 --kills 40 --seed 1"""
 GRACE_S = 3.0
+PLANNED_WITHIN_S = 120.0
 HOUR_S = 3600.0
 AGENT = {
     "system_prompt": "Sum the text up.",
@@ -83,6 +86,7 @@ class Trial:
     url: str
     shards: int = 4
     parallelism: int = 2
+    chunks: int = 0
 
     def job(self, **more: Any) -> tuple[Cluster, Manifest]:
         """Returns the cluster that the chart's objects make, and the Job; `more` are values by their dotted key."""
@@ -100,9 +104,20 @@ class Trial:
             "cronjob": {"enabled": False},
             "backfill.enabled": True,
             "backfill.shards": self.shards,
+            "backfill.chunks": self.chunks or "",
             "backfill.parallelism": self.parallelism,
             **self.site.values(),
         }
+
+    def plan(self) -> None:
+        """Runs `pipeline plan` in a pod like those of the Job, as the chart's page says."""
+        cluster, job = self.job()
+        template = deepcopy(job["spec"]["template"])
+        container = template["spec"]["containers"][0]
+        container["args"] = ["plan", "--chunks", str(self.chunks)]
+        pod = start_pod(cluster, template, job="plan", index=0, read_only=namespace() is not None, indexed=False)
+        if pod.process.wait(PLANNED_WITHIN_S):
+            raise SystemExit(f"job_trial: no plan: {pod.log.read_text(encoding='utf-8')}")
 
     def archive(self, count: int) -> list[str]:
         """Returns the ids of the documents that it writes, a thousand to a folder."""
@@ -159,6 +174,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=kind)
     parser.add_argument("--s3", action="store_true", help="documents and output in SeaweedFS, not in volumes")
     parser.add_argument("--shards", type=int, default=16)
+    parser.add_argument("--chunks", type=int, default=0, help="of a plan, instead of shards")
     parser.add_argument("--parallelism", type=int, default=8)
     parser.add_argument("--documents", type=int, default=20000)
     parser.add_argument("--kills", type=int, default=40)
@@ -177,7 +193,8 @@ def main() -> int:
         with ExitStack() as stack:
             server = stack.enter_context(FakeLLM(("llama3.1",), api_key="trial-key"))
             site = Bucket(stack.enter_context(s3_server()), "tests/trial") if asked.s3 else Volumes(root.resolve())
-            return tried(Trial(root.resolve(), site, server.url, asked.shards, asked.parallelism), server, asked)
+            trial = Trial(root.resolve(), site, server.url, asked.shards, asked.parallelism, asked.chunks)
+            return tried(trial, server, asked)
     finally:
         if asked.keep is None:
             shutil.rmtree(root, ignore_errors=True)
@@ -189,7 +206,10 @@ def tried(trial: Trial, server: FakeLLM, asked: argparse.Namespace) -> int:
     kills = Kills(random.Random(asked.seed), asked.kills, asked.every)
     read_only, more = namespace() is not None, {"backfill__backoffLimitPerIndex": asked.kills}
     where = type(trial.site).__name__.lower()
-    size = f"{trial.shards} shards, {trial.parallelism} at a time"
+    if trial.chunks:
+        trial.plan()
+    share = f"{trial.chunks} chunks" if trial.chunks else f"{trial.shards} shards"
+    size = f"{share}, {trial.parallelism} at a time"
     print(f"{len(ids)} documents, {where}, {size}, read-only root: {read_only}")
     started = time.monotonic()
     status = run_job(*trial.job(**more), trouble=kills, read_only=read_only, limit_s=HOUR_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,6 +33,27 @@ def test_jobs_have_labels_and_annotations_of_their_own() -> None:
         assert each["metadata"]["labels"]["app.kubernetes.io/name"] == "extraction-pipeline"
     for spec in job_specs(manifests).values():
         assert "team" not in spec["template"]["metadata"]["labels"]
+
+
+@pytest.mark.parametrize(("chunks", "count"), [(40, 40), ("40", 40), ("1000-1011", 12)])
+def test_a_backfill_by_the_chunks_of_a_plan(chunks: int | str, count: int) -> None:
+    """As many indexes as chunks; its pods are told of them, and not of shards."""
+    manifests = rendered(BACKFILL, {"backfill.chunks": chunks})
+    job = only(manifests, "Job")
+    assert job["spec"]["completions"] == count
+    assert job["spec"]["maxFailedIndexes"] == (count + 3) // 4
+    names = {each["name"]: each.get("value") for each in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert names["PIPELINE_CHUNKS"] == str(chunks)
+    assert "PIPELINE_SHARDS" not in names
+    kubernetes_validate.validate(job, NEWEST, strict=True)
+
+
+@pytest.mark.parametrize("chunks", ["many", "-3", "12-10", 0])
+def test_chunks_that_are_none_are_refused(chunks: int | str) -> None:
+    """By the schema, or with the value seen."""
+    ran = helm("template", "test", str(CHART), "--set-json", f"backfill.chunks={json.dumps(chunks)}")
+    assert ran.returncode
+    assert "chunks" in ran.stderr
 
 
 def test_a_job_may_be_managed_by_another_controller() -> None:

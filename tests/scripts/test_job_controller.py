@@ -72,6 +72,24 @@ def test_each_document_is_done_once_whatever_happens_to_the_pods(
         assert (again.reason, trial.report()["output"]["done"]) == ("Complete", 200)
 
 
+@pytest.mark.slow
+def test_the_chunks_of_a_plan_are_done_once_whatever_happens_to_the_pods(trial: Trial) -> None:
+    """Six chunks, two at a time, with evictions and kills; a second plan has nothing new, nor has a run by shards."""
+    with FakeLLM(("llama3.1",), api_key="trial-key", latency_s=0.05) as server:
+        trial = replace(at(trial, server), chunks=6)
+        ids = trial.archive(200)
+        trial.plan()
+        kills = Kills(random.Random(6), left=4, every_s=0.6)
+        status = waited(trial.job(), trouble=kills, read_only=namespace() is not None)
+        assert wrong(trial, ids, status) == []
+        assert len(status.indexes) == 6
+        server.requests.clear()
+        trial.plan()
+        again = waited(replace(trial, chunks=0).job())
+        assert documents_of(server) == []
+        assert (again.reason, trial.report()["output"]["done"]) == ("Complete", 200)
+
+
 def test_a_backfill_of_the_wrong_model_ends_at_once(trial: Trial) -> None:
     """Exit code 2 of one pod fails the Job: trying again changes nothing."""
     with FakeLLM(("another-model",), api_key="trial-key") as server:

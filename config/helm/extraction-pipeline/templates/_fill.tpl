@@ -21,4 +21,10 @@
 {{- $_ := set (first $row) $name (default list (get (first $row) $name)) }}
 {{- end }}
 {{- end }}
+{{- /* chunks take the place of shards: as many indexes as there are chunks */}}
+{{- with .Values.backfill.chunks }}
+{{- $ends := splitList "-" (toString .) }}
+{{- $count := len $ends | eq 1 | ternary (first $ends | int) (sub (last $ends | int) (first $ends | int) | add1 | int) }}
+{{- $_ := set $.Values.backfill "shards" $count }}
+{{- end }}
 {{- end }}

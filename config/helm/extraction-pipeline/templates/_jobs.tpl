@@ -11,7 +11,7 @@ managedBy: {{ . | quote }}
 podFailurePolicy:
   {{- include "extraction-pipeline.podFailurePolicy" "FailIndex" | nindent 2 }}
 template:
-  {{- include "extraction-pipeline.podTemplate" (dict "root" . "component" "backfill" "args" $backfill.extraArgs "resume" $resume "shards" $backfill.shards) | trim | nindent 2 }}
+  {{- include "extraction-pipeline.podTemplate" (dict "root" . "component" "backfill" "args" $backfill.extraArgs "resume" $resume "shards" $backfill.shards "chunks" $backfill.chunks) | trim | nindent 2 }}
 {{- end }}
 
 {{/* The nightly Job. */}}

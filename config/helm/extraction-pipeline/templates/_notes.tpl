@@ -30,7 +30,7 @@ kubectl --namespace {{ .root.Release.Namespace }} run {{ .name }} --restart=Neve
 {{- $found := include "extraction-pipeline.backfillFound" . | fromJson }}
 {{- $end := include "extraction-pipeline.jobEnd" $found | fromJson }}
 {{- with .Values.backfill -}}
-Backfill: Job {{ $job }}, {{ .shards }} shards{{ if not (kindIs "invalid" .parallelism) }}, {{ .parallelism }} at a time{{ end }}{{ if .suspend }}, suspended{{ end }}
+Backfill: Job {{ $job }}, {{ with .chunks }}chunks {{ . }} of the plan{{ else }}{{ .shards }} shards{{ end }}{{ if not (kindIs "invalid" .parallelism) }}, {{ .parallelism }} at a time{{ end }}{{ if .suspend }}, suspended{{ end }}
 {{- if eq (toString $end.type) "Failed" }}
 The Job {{ $found.metadata.name }} had FAILED ({{ $end.reason }}{{ with $end.message }}: {{ . }}{{ end }}).
 {{ $job }} takes its place and does what remains.
@@ -38,7 +38,7 @@ If the cause is not fixed, it fails again.
 {{- else if eq (toString $end.type) "Complete" }}
 It is COMPLETE: nothing runs until the question, the input, the output, the shards or backfill.revision change.
 {{- else if $found }}
-It exists already and is left as it is: {{ dig "status" "succeeded" 0 $found }} of {{ .shards }} shards are done.
+It exists already and is left as it is: {{ dig "status" "succeeded" 0 $found }} of {{ .shards }} {{ ternary "chunks" "shards" (not (not .chunks)) }} are done.
 {{- end }}
 {{- if and (include "extraction-pipeline.persistent" $) (gt (min (int .shards) (int (default .shards .parallelism))) 1) (not (has "ReadWriteMany" (include "extraction-pipeline.accessModes" $ | fromYamlArray))) }}
 The volume is not ReadWriteMany: pods on other nodes than its own stay Pending. Set backfill.parallelism=1, or another claim.

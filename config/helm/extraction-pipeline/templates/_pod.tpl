@@ -57,7 +57,7 @@ rules:
 {{- end }}
 {{- end }}
 
-{{/* The pod template of a Job; takes root, component, args (of `pipeline run`), resume, and shards for an Indexed Job. */}}
+{{/* The pod template of a Job; takes root, component, args (of `pipeline run`), resume, and shards and chunks for an Indexed Job. */}}
 {{- define "extraction-pipeline.podTemplate" -}}
 {{- $args := concat (include "extraction-pipeline.runArgs" .root | fromYamlArray) .args }}
 metadata:
@@ -71,7 +71,7 @@ spec:
   {{- include "extraction-pipeline.podSpec" (merge (dict "args" $args) .) | trim | nindent 2 }}
 {{- end }}
 
-{{/* The pod; takes root, args, and for a Job: component, resume (the command that lets it go on), shards. */}}
+{{/* The pod; takes root, args, and for a Job: component, resume (the command that lets it go on), shards, chunks. */}}
 {{- define "extraction-pipeline.podSpec" -}}
 {{- $values := .root.Values }}
 {{- $keys := (include "extraction-pipeline.keys" .root | fromYaml).names }}
@@ -150,9 +150,12 @@ containers:
             name: {{ $values.metrics.pushgatewaySecret.name | quote }}
             key: {{ $values.metrics.pushgatewaySecret.key | quote }}
       {{- end }}
-      {{- with .shards }}
+      {{- if .chunks }}
+      - name: PIPELINE_CHUNKS
+        value: {{ .chunks | toString | quote }}
+      {{- else if .shards }}
       - name: PIPELINE_SHARDS
-        value: {{ int . | quote }}
+        value: {{ int .shards | quote }}
       {{- end }}
       {{- range $keys }}
       - name: {{ . }}_FILE

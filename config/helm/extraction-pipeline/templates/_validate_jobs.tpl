@@ -21,6 +21,9 @@
 {{- if and (regexMatch "(^| )--max-duration" (join " " .extraArgs)) (not (regexMatch "(^| )--incomplete-exit[= ]3" (join " " .extraArgs))) }}
 {{- fail "backfill.extraArgs: got --max-duration, with which a shard that stops early counts as done; need --incomplete-exit=3 beside it, which uses up tries, or limit the Job by backfill.activeDeadlineSeconds, and the next one resumes" }}
 {{- end }}
+{{- if and .chunks (lt (int .shards) 1) }}
+{{- fail (printf "backfill.chunks: got %q, need a number of chunks, or FIRST-LAST as `pipeline plan` says" (toString .chunks)) }}
+{{- end }}
 {{- if and .enabled .maxFailedIndexes (gt (float64 .maxFailedIndexes) (float64 .shards)) }}
 {{- fail (printf "backfill.maxFailedIndexes: got %v, need at most backfill.shards (%v)" .maxFailedIndexes .shards) }}
 {{- end }}
