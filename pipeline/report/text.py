@@ -195,7 +195,7 @@ def shown_files(run: RunSummary) -> dict[str, str]:
 
 
 def _of_all_shards(name: str) -> str:
-    return re.sub(r"-\d{5}(?=(?:-of-\d{5})?\.jsonl$)", "-*", name)
+    return re.sub(r"-\d{5}(?=-of-\d{5}\.jsonl$)|(?<=-chunk)-\d{5}(?=\.jsonl$)", "-*", name)
 
 
 def _files(run: RunSummary, *, width: int) -> list[str]:

@@ -461,7 +461,7 @@ def test_everything_means_every_value() -> None:
     open_sections = ("pipelineConfig", "agents", "resources", "podSecurityContext", "securityContext")
     elsewhere = {
         "nameOverride", "image.tag", "existingConfigMap", "config.VLLM_API_KEY", "config.OLLAMA_API_KEY",
-        "metrics.pushgatewaySecret", "cronjob.managedBy", "backfill.managedBy",
+        "metrics.pushgatewaySecret", "cronjob.managedBy", "backfill.managedBy", "backfill.chunks",
         "cronjob.enabled", "persistence.existingClaim", "serviceAccount.create", "securityContext",
     }  # fmt: skip
     missing = {
