@@ -102,11 +102,12 @@ class OutputCounts:
 class RunSummary:
     """One run, or the newest runs of all shards as one.
 
-    `shard`: I/N, or `chunk I` of the plan, which had that many `chunks`. `message`: why it stopped. `command`: the user's command, without secrets and --only-failed; `resume`:
-    the one to type instead in a pod of Kubernetes. `ignored`: files by extension. `files`: place by name. `config`:
-    resolved, masked. `listed_whole`: False when the listing did not come to its end. `agent_file`: where the agent is
-    changed. `former_fingerprints`: of an earlier formula, each with the one of the same question now. `ask_again`: ids
-    that the next run asks for again. `profile`: kept profiles of the values by variant. `eval`: grades of the answers.
+    `shard`: I/N, or `chunk I` of the plan, which had that many `chunks`. `message`: why it stopped. `command`: the
+    user's command, without secrets and --only-failed; `resume`: the one to type instead in a pod of Kubernetes.
+    `ignored`: files by extension. `files`: place by name. `config`: resolved, masked. `listed_whole`: False when the
+    listing did not come to its end. `agent_file`: where the agent is changed. `former_fingerprints`: of an earlier
+    formula, each with the one of the same question now. `ask_again`: ids that the next run asks for again. `profile`:
+    kept profiles of the values by variant. `eval`: grades of the answers.
     """
 
     v: int = REPORT_VERSION
