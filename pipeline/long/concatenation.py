@@ -2,7 +2,8 @@
 
 Two rows of a table may be equal and still be two rows, so equal items of different places all stay. Items with quotes
 have a place: the same item with its quotes at the same place is one. Items without quotes are compared as lists: the
-end of one list with the beginning of the next, as far as the text that both windows show can hold them.
+end of one list with the beginning of the next, as far as the text that both windows show can hold them. An item whose
+quotes are before its window is from the lead, the beginning of the document that stands before each window.
 """
 
 from __future__ import annotations
@@ -24,16 +25,38 @@ def concatenated(
 ) -> list[Given]:
     """Return the items of all windows, in document order, each once. `lists`: those of each window that has some."""
     kept: list[Given] = []
+    known = _Known(rule, keys)
     for part in sorted(lists):
         items = lists[part]
+        repeated = {at for at, item in enumerate(items) if part and known.is_of_lead(item, spans[part], kept)}
         before = lists.get(part - 1, ())
         shared = Span(spans[part].start, spans[part - 1].end) if part else Span(0, 0)
         if before and shared.start < shared.end:
-            repeated = set(_repeated(rule, before, items, keys=keys, shared=shared, text=text))
-            kept += [item for number, item in enumerate(items) if number not in repeated]
-        else:
-            kept += items
+            repeated.update(_repeated(rule, before, items, keys=keys, shared=shared, text=text))
+        kept += [item for at, item in enumerate(items) if at not in repeated]
     return kept
+
+
+class _Known:
+    """The kept items by their keys, of which an item from the lead may be a repetition."""
+
+    def __init__(self, rule: Rule, keys: ItemKeys) -> None:
+        self._rule = rule
+        self._keys = keys
+        self._count = 0
+        self._places: dict[Hashable, list[dict[str, Span]]] = {}
+
+    def is_of_lead(self, item: Given, window: Span, kept: Sequence[Given]) -> bool:
+        """Return True for an item whose quotes are all before its window, and that another window has given."""
+        quotes = self._keys.quotes(item)
+        if not quotes or any(place.end > window.start for place in quotes.values()):
+            return False
+        for earlier in kept[self._count :]:
+            key = self._keys.of(self._rule, earlier)
+            self._places.setdefault(key, []).append(self._keys.quotes(earlier))
+        self._count = len(kept)
+        candidates = self._places.get(self._keys.of(self._rule, item), ())
+        return any(_at_same_places(quotes, others) for others in candidates)
 
 
 def _repeated(

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.answers.schema import CompiledSchema, compile_schema
 from pipeline.errors import DocumentError
+from pipeline.evidence import Evidence
 from pipeline.long.merging import Merged, Part, merge
 
 STRING = {"type": "string"}
@@ -103,3 +104,131 @@ def test_parts_that_do_not_go_together_fail_the_document(field: Any, values: lis
     with pytest.raises(DocumentError) as caught:
         of(field, *values)
     assert (caught.value.reason, caught.value.stage, str(caught.value)) == ("merge_failed", "validate", message)
+
+
+ROW = {"type": "object", "properties": {"payer": STRING, "q": {"type": "string", "x-quote": True}}}
+PAID = "Halden Ltd pays 5.00 EUR."
+
+
+def quoting(text: str, span: tuple[int, int], *places: int) -> Part:
+    """A window that gives a row for the sentence at each of these places of the text."""
+    rows = [{"payer": "Halden Ltd", "q": PAID} for _ in places]
+    evidence = [
+        Evidence(path=f"/rows/{at}/q", start=place, end=place + len(PAID), match="exact", count=1)
+        for at, place in enumerate(places)
+    ]
+    assert all(text[place : place + len(PAID)] == PAID for place in places)
+    return Part(*span, {"rows": rows}, evidence)
+
+
+class TestRowsOfATable:
+    """`concat`: equal rows are one where two windows saw the same sentence, and there only."""
+
+    text = f"{PAID} {'x' * 74}{PAID} {PAID} {'y' * 100}"
+    rules = compiled({"rows": {"type": "array", "items": ROW}}).merge_rules
+
+    def test_a_sentence_that_two_windows_saw_is_one_row(self) -> None:
+        """Two equal rows in the overlap are two, and each has its own place in the merged record."""
+        parts = [quoting(self.text, (0, 160), 0, 100, 126), quoting(self.text, (95, 252), 100, 126)]
+        result = merge(self.rules, parts, text=self.text)
+        assert (len(result.value["rows"]), result.absorbed) == (3, 2)
+        assert [(each["path"], each["start"], each["window"]) for each in result.evidence] == [
+            ("/rows/0/q", 0, 1),
+            ("/rows/1/q", 100, 1),
+            ("/rows/2/q", 126, 1),
+        ]
+
+    def test_a_row_that_the_first_window_missed_stays(self) -> None:
+        """Its sentence is in the overlap as well."""
+        parts = [quoting(self.text, (0, 160), 0, 126), quoting(self.text, (95, 252), 100, 126)]
+        result = merge(self.rules, parts, text=self.text)
+        assert [(each["start"], each["window"]) for each in result.evidence] == [(0, 1), (126, 1), (100, 2)]
+        assert result.origins["/rows/2"] == (2, "/rows/0")
+
+    def test_a_row_of_the_lead_is_that_of_the_first_window(self) -> None:
+        """Each window is shown the beginning of the document, and some models answer from it."""
+        spans = [(0, 60), (50, 130), (120, 190), (180, 252)]
+        parts = [quoting(self.text, span, 0) for span in spans]
+        result = merge(self.rules, parts, text=self.text)
+        assert (len(result.value["rows"]), result.absorbed) == (1, 3)
+
+    def test_without_quotes_the_shared_text_bounds_what_is_repeated(self) -> None:
+        """It has the sentence once: of two equal rows of each window one is the same."""
+        rules = compiled({"rows": {"type": "array", "items": {"type": "object", "properties": {"payer": STRING}}}})
+        answer = {"rows": [{"payer": "Halden Ltd"}, {"payer": "Halden Ltd"}]}
+        parts = [Part(0, 126, answer), Part(100, 252, answer)]
+        assert merge(rules.merge_rules, parts, text=self.text).absorbed == 1
+
+
+def test_a_blank_window_has_a_number_and_no_answer() -> None:
+    """The rows of the ledger count it as well."""
+    parts = [Part(0, 10, {"s": None}), Part(10, 20, None), Part(20, 30, {"s": "a"})]
+    result = merge(compiled({"s": STRING}).merge_rules, parts, text=TEXT)
+    assert result.value == {"s": "a"}
+    assert result.origins["/s"] == (3, "/s")
+    assert [tuple(span) for span in result.windows] == [(0, 10), (10, 20), (20, 30)]
+
+
+def test_a_cut_keeps_what_most_windows_gave() -> None:
+    """In the order of the document; a text is cut at white space."""
+    lists = {"type": "array", "items": STRING, "maxItems": 2, "x-over": "cut"}
+    result = merged({"s": lists}, [{"s": ["a", "b"]}, {"s": ["c", "b"]}, {"s": ["c"]}])
+    assert result.value == {"s": ["b", "c"]}
+    assert result.record()["dropped"] == [{"path": "/s", "given": 3, "kept": 2}]
+    assert (result.absorbed, result.origins["/s/1"]) == (2, (2, "/s/0"))
+    text = {**STRING, "maxLength": 12, "x-merge": "join", "x-over": "cut"}
+    assert of(text, "one two", "three four") == "one two"
+    assert of(text, "one", "three four") == "one\n\nthree"
+
+
+def test_an_object_may_be_taken_whole() -> None:
+    """An address is not half of one and half of another; one of nothing but nulls counts as nothing."""
+    address = {"type": "object", "properties": {"street": STRING, "town": STRING}, "x-merge": "first"}
+    assert of(address, None, {"street": "A 1"}, {"street": "B 2", "town": "Riga"}) == {"street": "A 1"}
+    best = {**address, "x-merge": "best", "x-by": "n"}
+    answers = [{"s": {"town": "Riga"}, "n": 1}, {"s": {"town": "Oslo"}, "n": 3}, {"s": {"town": "Bergen"}, "n": 3}]
+    assert merged({"s": best, "n": {**NUMBER, "x-merge": "max"}}, answers).value["s"] == {"town": "Oslo"}
+
+
+def test_an_object_that_may_be_null_is_null_when_nobody_knows_its_parts() -> None:
+    """A window may leave its parts open; that none knows them is no failure then."""
+    issuer = {"type": "object", "properties": {"name": STRING}, "required": ["name"]}
+    assert of({"anyOf": [issuer, {"type": "null"}]}, {"name": None}, None) is None
+    with pytest.raises(DocumentError, match=r"\$\.s\.name: none of the 2 windows gave a value"):
+        of(issuer, {"name": None}, {"name": None})
+
+
+def test_keys_are_folded_unless_they_are_to_match_exactly() -> None:
+    """Numbers by value; an item without its key stays apart and is counted."""
+    item = {"type": "object", "properties": {"name": STRING, "n": {"type": ["number", "null"]}}}
+    rows = [{"name": "Halden", "n": 1}, {"name": "halden.", "n": 1.0}, {"n": 1}, {"name": " ", "n": 1}]
+    answers = [{"s": [row]} for row in rows]
+    folded = merged({"s": {"type": "array", "items": item, "x-key": ["name", "n"]}}, answers)
+    assert (folded.value["s"], folded.unkeyed) == ([rows[0], rows[2]], 1)
+    exact = {"type": "array", "items": item, "x-key": ["name", "n"], "x-key-match": "exact"}
+    assert len(merged({"s": exact}, answers).value["s"]) == 3
+
+
+def test_maps_merge_by_name_and_messages_hide_their_names() -> None:
+    """A name comes from the document."""
+    field = {"type": "object", "additionalProperties": {"type": "number", "x-merge": "max"}}
+    assert of(field, {"a": 1, "b": 2}, {"b": 3, "c": 4}) == {"a": 1, "b": 3, "c": 4}
+    same = {"type": "object", "additionalProperties": {"type": "number", "x-merge": "same"}}
+    with pytest.raises(DocumentError, match=r"^\$\.s\.\*: windows 1 and 2 differ"):
+        of(same, {"secret": 1}, {"secret": 2})
+
+
+def test_what_breaks_the_schema_of_the_whole_fails_the_document() -> None:
+    """It is held against the agent's own schema, with the place."""
+    with pytest.raises(DocumentError, match=r"^\$\.s: expected an array of at least 2 items, got an array of 1 items"):
+        of({"type": "array", "items": STRING, "minItems": 2}, ["a"], ["a"])
+
+
+def test_the_record_shows_at_most_50_conflicts_with_3_others() -> None:
+    """And no more than 200 characters of a value; the total says how many there are."""
+    properties = {f"f{at}": STRING for at in range(60)}
+    answers = [dict.fromkeys(properties, f"{number} {'x' * 300}") for number in range(6)]
+    record = merged(properties, answers).record()
+    assert (len(record["conflicts"]), record["conflicts_total"]) == (50, 60)
+    assert len(record["conflicts"][0]["others"]) == 3
+    assert len(record["conflicts"][0]["taken"]["value"]) == 200
