@@ -29,8 +29,11 @@ from pipeline.llm.vllm import VLLMClient
 from pipeline.output import backend_of, folder_of
 from pipeline.output.current import CurrentRecords, Record
 from pipeline.records import Entry, Failure, Postponed, Result
+from pipeline.run.asked_alone import asked_alone
+from pipeline.run.cutting import Cut
 from pipeline.run.plan import ExtractionPlan, VariantQuery, used_variants
 from pipeline.run.process import process
+from pipeline.run.split_query import split_query
 
 AGENT = "event_classifier"
 _TEXT_FIELD = "text"
@@ -95,7 +98,12 @@ class Extractor:
         clients: list[LLMClient] = [*self._owned] if client is None else [client] * len(names)
         self._clients = dict(zip(names, clients, strict=True))
         queries = {
-            each: VariantQuery(own, fingerprint(own, _config_of(self._clients[each])), self._agent.compiled)
+            each: VariantQuery(
+                own,
+                fingerprint(own, _config_of(self._clients[each])),
+                self._agent.compiled,
+                split=split_query(self._agent, own, _config_of(self._clients[each])),
+            )
             for each, own in resolved.items()
         }
         self._plan = ExtractionPlan(
@@ -112,6 +120,8 @@ class Extractor:
         client = self._clients[variant_for(self._agent, document_id, pinned=self._variant)]
         asker = OneClient(client, RetryPolicy.of(_config_of(client)), self._sleep, self._rng)
         outcome = process(_entry(text, metadata, document_id), self._plan, client=asker).outcome
+        if isinstance(outcome, Cut):
+            outcome = asked_alone(outcome, self._plan, client=asker)
         if isinstance(outcome, Postponed):
             return outcome.failure
         assert isinstance(outcome, (Result, Failure))

@@ -128,12 +128,12 @@ REASONS: Mapping[str, Reason] = {
     "context_length": Reason(
         "document",
         "raise the context (`ollama.num_ctx`, or the server's --max-model-len), which asks no finished document "
-        f"again, or set `overflow: head` in {AGENT_FILE}",
+        f"again, or set `overflow: split` (or `head`) in {AGENT_FILE}",
     ),
     "prompt_truncated": Reason(
         "document",
         "the server cut the prompt: raise `ollama.num_ctx`, which asks no finished document again, or set "
-        f"`overflow: head` in {AGENT_FILE}",
+        f"`overflow: split` (or `head`) in {AGENT_FILE}",
     ),
     "rejected": Reason("document", "the server refuses these documents: see the message"),
     "document_unreadable": Reason(
@@ -164,7 +164,7 @@ REASONS: Mapping[str, Reason] = {
     "output_truncated": Reason(
         "answer",
         "raise `max_tokens`, ask for less, or limit thinking (docs/thinking-models.md); where the server clamped the "
-        f"answer, raise its context instead, or set `overflow: head` in {AGENT_FILE}",
+        f"answer, raise its context instead, or set `overflow: split` in {AGENT_FILE}",
     ),
     "generation_loop": Reason("answer", "the model repeats itself: try a higher temperature or another model"),
     "internal_error": Reason("internal", "internal error of the pipeline: the log has the traceback; please report it"),

@@ -12,10 +12,17 @@ from typing import Any
 
 from pipeline.records import RECORD_VERSION, Failure, ModelMetadata, Result, Stamp, Try, Usage, changed
 
+_OF_WINDOWS = ("windows", "merge", "window")
+"""Fields that only the record of a document that was cut into windows has."""
+
 
 def to_line(record: Result | Failure, stamp: Stamp) -> bytes:
     """Return the record as one line of UTF-8 JSON with its LF; ValueError on NaN or Infinity."""
-    return (_ENCODER.encode({"v": RECORD_VERSION, **record.__dict__, **_plain(stamp)}) + "\n").encode("utf-8")
+    values = {"v": RECORD_VERSION, **record.__dict__, **_plain(stamp)}
+    for name in _OF_WINDOWS:
+        if values.get(name) is None:
+            values.pop(name, None)
+    return (_ENCODER.encode(values) + "\n").encode("utf-8")
 
 
 def redacted(record: Result | Failure, redact: Callable[[Any], Any], *, own: Callable[[Any], Any]) -> Result | Failure:
@@ -24,6 +31,8 @@ def redacted(record: Result | Failure, redact: Callable[[Any], Any], *, own: Cal
     if isinstance(record, Result):
         model = ModelMetadata(*(redact(value) for value in _plain(record.model).values()))
         same = {"notes": redact(record.notes), "metadata": own(record.metadata), "history": history}
+        if record.windows is not None:
+            same["windows"] = {**record.windows, "models": redact(record.windows["models"])}
         return changed(record, model=model, **same)
     message = redact(record.message)
     raw = redact(record.raw)

@@ -47,7 +47,7 @@ class Entry:
     `known` is its last line in the output; `stands`: that line remains valid while the bytes are the same.
     `losses` counts the servers that were lost while they processed this entry. `refused`: a server that turned out to
     be unhealthy answered it with a 4xx, so the next 4xx may be the document's own. `before`: the outcome of earlier
-    attempts in this run that no server completed.
+    attempts in this run that no server completed. `is_long`: it did not fit when it was read before in this run.
     """
 
     id: str
@@ -62,6 +62,7 @@ class Entry:
     losses: int = 0
     refused: bool = False
     before: Failure | None = field(default=None, compare=False, repr=False)
+    is_long: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,7 @@ class Result:
 
     `text_sha256` is of the document's text; it and `evidence` are None in records of versions that had neither.
     `question_sha256`: a digest of the prompt's text and metadata (run/copies.py); None for a prompt with $id or $uri.
+    `windows` (the ledger of what was read) and `merge` are of a document put together from windows, else None.
     """
 
     id: str
@@ -187,6 +189,8 @@ class Result:
     metadata: Mapping[str, Any]
     text_sha256: str | None = field(default=None, kw_only=True)
     evidence: tuple[Evidence, ...] | None = field(default=None, kw_only=True)
+    windows: Mapping[str, Any] | None = field(default=None, kw_only=True)
+    merge: Mapping[str, Any] | None = field(default=None, kw_only=True)
     latency_s: float
     finished_at: str
     version: str | None = None
@@ -196,7 +200,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Failure:
-    """A line of errors. `raw`: the start of the model's text; `decided_by`: a digest of what the reason depends on."""
+    """A line of errors. `raw`: the start of the model's text; `decided_by`: a digest of what the reason depends on.
+
+    `window`: the part of the document that failed, its number and how many were answered; None: it was asked whole.
+    """
 
     id: str
     uri: str
@@ -218,6 +225,7 @@ class Failure:
     version: str | None = None
     reasks: int = 0
     decided_by: str | None = None
+    window: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.agents.examples import read_examples
 from pipeline.agents.files import BUILT_IN, agent_paths, read_agent_file, read_schema
-from pipeline.agents.fingerprints import fingerprint, former_fingerprints, question
-from pipeline.agents.prompts import check_prompts, check_variables, named_values, rendered
+from pipeline.agents.fingerprints import fingerprint, former_fingerprints, question, split_question
+from pipeline.agents.prompts import LEAD, check_prompts, check_variables, named_values, rendered
 from pipeline.config import AppConfig, ResolvedAgentConfig, others
 from pipeline.config.agent_file import AgentFile, VariantFile
 from pipeline.config.constraints import Rule, nearest_hint, shown
 from pipeline.config.keys import provider_key
 from pipeline.config.misplaced import agent_file_place
+from pipeline.config.models import Overflow
 from pipeline.config.request import merged
 from pipeline.config.resolved_agent import ANSWER_TURN, EXAMPLE_TURN, Example
+from pipeline.config.split import SplitConfig
 from pipeline.errors import ConfigError, SettingError
 from pipeline.records import Document
 
@@ -40,6 +42,7 @@ __all__ = [
     "question",
     "render",
     "resolve",
+    "split_question",
     "variant_for",
 ]
 
@@ -78,10 +81,12 @@ def load_agent(name: str, *, agents_dir: str | Path | None = None) -> Agent:
         raise SettingError("agent", f"got {shown(name, Rule())}, need {need}")
     path = paths[name]
     settings, variants = read_agent_file(path)
-    check_variables(settings.variables, path=path)
-    check_prompts(settings, path=path, place="", variables=settings.variables)
+    is_split = "split" in (settings.overflow, *(own.overflow for own in variants.values()))
+    check_variables(settings.variables, path=path, taken=(LEAD,) if is_split else ())
+    accepted = (*settings.variables, LEAD) if is_split else settings.variables
+    check_prompts(settings, path=path, place="", variables=accepted)
     for variant, own in variants.items():
-        check_prompts(own, path=path, place=f"variants.{variant}.", variables=settings.variables)
+        check_prompts(own, path=path, place=f"variants.{variant}.", variables=accepted)
     schema = read_schema(settings.schema, path=path)
     where = f"{path}: schema" if isinstance(settings.schema, Mapping) else f"{path}: schema ({settings.schema})"
     compiled = compile_schema(schema, where=where)
@@ -133,6 +138,8 @@ def resolve(agent: Agent, app: AppConfig, *, variant: str) -> ResolvedAgentConfi
         for name in names:
             _check_provider(app, name, place=f"{agent.path}: {key}")
     own = _sampling(app, layers, provider)
+    overflow: Overflow = _set(layers, "overflow") or "fail"
+    split = {**agent.settings.split, **agent.variants[variant].split}
     return ResolvedAgentConfig(
         agent=agent.name,
         variant=variant,
@@ -148,7 +155,8 @@ def resolve(agent: Agent, app: AppConfig, *, variant: str) -> ResolvedAgentConfi
         temperature=own.get("temperature"),
         model_id=_set(layers, "model_id"),
         max_reasks=_first(app, layers, "max_reasks", otherwise=app.runner.max_reasks, key="runner.max_reasks"),
-        overflow=_set(layers, "overflow") or "fail",
+        overflow=overflow,
+        split=SplitConfig(**split) if overflow == "split" else None,
         request=merged(agent.settings.request, agent.variants[variant].request),
         fallback_settings={name: _sampling(app, layers, name) for name in fallback},
     )

@@ -6,7 +6,7 @@ It must not resolve settings or compile schemas.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from pipeline.config import rule_of
 from pipeline.config.agent_file import AgentFile, VariantFile
 from pipeline.config.constraints import Rule, Unacceptable, clean, hints_of, nearest, shown, unknown_key
 from pipeline.config.request import reserved_in
+from pipeline.config.split import split_errors
 from pipeline.config.yaml_file import load_yaml
 from pipeline.errors import ConfigError, SettingError
 
@@ -48,9 +49,20 @@ def read_agent_file(path: Path) -> tuple[AgentFile, dict[str, VariantFile]]:
             errors.append(f"{path}: {place}: got {shown(own, Rule())}, need a mapping")
             continue
         variants[name] = _settings(own or {}, VariantFile, path=path, place=f"{place}.", errors=errors)
+    errors += _split_errors(settings, variants, path=path)
     if errors:
         raise ConfigError("\n".join(errors))
     return AgentFile(**settings), {name: VariantFile(**own) for name, own in variants.items()}
+
+
+def _split_errors(settings: Mapping[str, Any], variants: Mapping[str, Any], *, path: Path) -> Iterator[str]:
+    """Yield the error messages about `split`, which needs `overflow: split` beside it or in the agent."""
+    own = settings.get("overflow")
+    used = "split" if "split" in (own, *(each.get("overflow") for each in variants.values())) else own
+    places = {"split": (settings, used)}
+    places |= {f"variants.{name}.split": (each, each.get("overflow", own)) for name, each in variants.items()}
+    for place, (each, overflow) in places.items():
+        yield from (f"{path}: {line}" for line in split_errors(each.get("split", {}), overflow=overflow, place=place))
 
 
 def _settings(tree: Mapping[str, Any], cls: type, *, path: Path, place: str, errors: list[str]) -> dict[str, Any]:

@@ -14,9 +14,10 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
-from pipeline.answers.merge_keywords import MERGE_KEYWORDS
+from pipeline.answers.merge_keywords import MERGE_KEYWORDS, merge_keywords
 from pipeline.answers.subschemas import decides_no_record, without_keywords
 from pipeline.config import AppConfig, OllamaConfig, ProviderConfig, ResolvedAgentConfig, VLLMConfig
 
@@ -47,6 +48,27 @@ def question(resolved: ResolvedAgentConfig, provider_config: ProviderConfig) -> 
     examples = [[example.document, example.output] for example in resolved.examples]
     optional = {"examples": examples, "parameters": _parameters(*_extras(provider_config), resolved.request)}
     return {**asked, **{key: value for key, value in optional.items() if value}}
+
+
+SPLIT_VERSION = 1
+"""Changes when windows are cut or merged differently, so that their documents are put together again."""
+
+
+def split_question(resolved: ResolvedAgentConfig, provider_config: ProviderConfig) -> dict[str, Any]:
+    """Return the question of a document that is put together from windows: with how it is cut and merged."""
+    assert resolved.split is not None
+    merge = merge_keywords(resolved.schema)
+    split = {"v": SPLIT_VERSION, **asdict(resolved.split), "merge": merge}
+    return {**question(resolved, provider_config), "split": split}
+
+
+def window_question(
+    resolved: ResolvedAgentConfig, provider_config: ProviderConfig, window_schema: Mapping[str, Any]
+) -> str:
+    """Return the digest of what every window is asked; how the answers are merged is not part of it."""
+    assert resolved.split is not None
+    asked = {**question(resolved, provider_config), "schema": _deciding(window_schema)}
+    return digest_of({**asked, "split": {"v": SPLIT_VERSION, **asdict(resolved.split)}})
 
 
 def fingerprint(resolved: ResolvedAgentConfig, provider_config: ProviderConfig) -> str:

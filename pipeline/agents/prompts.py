@@ -23,13 +23,16 @@ _FOREIGN = re.compile(
     r"\{\{-?\s*(?P<jinja>[A-Za-z_][A-Za-z0-9_]*)[^{}\n]{0,80}\}\}|(?<![${])\{(?P<format>[a-z_]+)\}(?!\})"
 )
 PLACEHOLDERS = ("document", "id", "uri", *METADATA)
+LEAD = "lead"
+"""The placeholder of how a document begins, empty but for windows of a document that is split."""
 
 
-def check_variables(variables: Iterable[str], *, path: Path) -> None:
-    """Raise ConfigError for a variable that no template can name."""
+def check_variables(variables: Iterable[str], *, path: Path, taken: tuple[str, ...] = ()) -> None:
+    """Raise ConfigError for a variable that no template can name; `taken`: further names that mean something else."""
+    reserved = ("document", "id", "uri", *taken)
     for name in variables:
-        if not _NAME.fullmatch(name) or name in ("document", "id", "uri"):
-            need = "need letters, digits and _ without a digit first, and none of document, id, uri"
+        if not _NAME.fullmatch(name) or name in reserved:
+            need = f"need letters, digits and _ without a digit first, and none of {', '.join(reserved)}"
             raise ConfigError(f"{path}: variables: got {name!r}, {need}")
 
 
@@ -94,6 +97,11 @@ def metadata_placeholders(template: str) -> tuple[str, ...]:
     """Return the names of metadata in a template, each once, in order."""
     names = (match["named"] or match["braced"] for match in Template.pattern.finditer(template))
     return tuple(dict.fromkeys(name for name in names if name not in (None, "document", "id", "uri")))
+
+
+def names_lead(template: str) -> bool:
+    """Return True when the template says itself where the document's beginning stands."""
+    return LEAD in _named(template)
 
 
 @lru_cache(maxsize=64)

@@ -27,8 +27,9 @@ from pipeline.llm.failover import Failover
 from pipeline.llm.provider import AskResult, ExtractionRequest
 from pipeline.logs import visible
 from pipeline.output import left_out
-from pipeline.output.copies import Copied
-from pipeline.records import Entry, ExtractionAttempt, Failure, Outcome, Postponed, Result
+from pipeline.records import Entry, ExtractionAttempt, Failure, Left, Outcome, Postponed, Result, Unchanged
+from pipeline.run.asked_alone import asked_alone
+from pipeline.run.cutting import Cut, Window
 from pipeline.run.plan import ExtractionPlan, address_warnings, build_plan, schema_warnings
 from pipeline.run.process import process
 from pipeline.run.refresh import Refresher
@@ -145,11 +146,19 @@ class Transcript:
         variant = plan.query_for(entry.id).resolved.variant
         self._heading(f"document {entry.id}, agent {plan.agent.name}, variant {variant}", BOLD)
         outcome = process(entry, plan, client=self, alone=True).outcome
-        assert not isinstance(outcome, Copied)  # found only by a run
+        if isinstance(outcome, Cut):
+            outcome = asked_alone(outcome, plan, client=self, begin=self._window)
+        assert isinstance(outcome, (Result, Failure, Postponed, Left, Unchanged))  # others are found only by a run
         self._print(*self._verdict(outcome))
         if isinstance(outcome, Result):
             return EXIT_OK
         return EXIT_FAILURES if isinstance(outcome, Failure) else EXIT_LATER
+
+    def _window(self, number: int, windows: int, window: Window) -> None:
+        """Print which part of a document the next exchange is about."""
+        start, end = window.span
+        self._user = None
+        self._heading(f"window {number} of {windows}, characters {start:,} to {end:,}")
 
     def special_tokens(self, candidates: Collection[str], *, variant: str) -> frozenset[str]:
         """Return which texts a tokenizer of the servers takes for a special token."""

@@ -24,6 +24,7 @@ class _ExtractionSettings:
     temperature: float | None = None
     max_reasks: int | None = None
     overflow: Overflow | None = None
+    split: Mapping[str, Any] = field(default_factory=dict, hash=False)
     request: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 

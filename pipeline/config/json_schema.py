@@ -15,6 +15,7 @@ from pipeline.config.constraints import Rule, hints_of, options
 from pipeline.config.keys import sections, top_keys
 from pipeline.config.limits import limit_settings
 from pipeline.config.models import AppConfig, InputSource, OllamaConfig, VLLMConfig, rule_of
+from pipeline.config.split import SplitConfig
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -39,6 +40,8 @@ def agent_schema() -> dict[str, Any]:
     """Return the schema of an agent file."""
     root = _object(AgentFile, "agent")
     variant = {**_object(VariantFile, "variant"), "type": ["object", "null"]}
+    for each in (root, variant):
+        each["properties"]["split"] |= _object(SplitConfig, "split")
     root["properties"]["variants"] |= {"type": ["object", "null"], "additionalProperties": variant}
     return {"$schema": DRAFT, "title": "An agent of the extraction pipeline", **root}
 

@@ -18,7 +18,7 @@ from pipeline.config.limits import limits_of
 from pipeline.config.request import check_ollama_fields
 from pipeline.errors import ConfigError
 
-Overflow = Literal["fail", "head", "head_tail"]
+Overflow = Literal["fail", "head", "head_tail", "split"]
 Preflight = Literal["strict", "warn", "off"]
 Think = Literal["auto", "low", "medium", "high"]
 ValueSource = Literal["default", "file", "env", "flag"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pipeline.config.models import Overflow
+from pipeline.config.split import SplitConfig
 
 EXAMPLE_TURN = "example_"
 ANSWER_TURN = "_answer"
@@ -25,7 +26,7 @@ class ResolvedAgentConfig:
     """The agent's prompts, schema and providers after all precedence.
 
     `model`, `max_tokens`, `temperature` are for the first provider; None keeps the provider's own. `request` is added
-    to the request's body for every provider.
+    to the request's body for every provider. `split`: how documents are cut with `overflow: split`, else None.
     """
 
     agent: str
@@ -41,6 +42,7 @@ class ResolvedAgentConfig:
     temperature: float | None = None
     max_reasks: int = 1
     overflow: Overflow = "fail"
+    split: SplitConfig | None = None
     request: Mapping[str, Any] = field(default_factory=dict, hash=False)
     description: str = ""
     model_id: str | None = None

@@ -215,7 +215,23 @@ RULES: Mapping[str, Rule] = {
         "Few-shot examples, sent as turns before the document: {document: …, output: …}.",
         need="a list of {document: a text, output: an object}",
     ),
-    "overflow": Rule("Handling of a document that does not fit the context: fail, or truncate it."),
+    "overflow": Rule(
+        "Handling of a document that does not fit the context: fail, truncate it, or split it into windows that are"
+        " read one by one."
+    ),
+    "split": Rule("How documents are split, with overflow: split.", need="a mapping of settings"),
+    "split.window_tokens": Rule(
+        "Maximum size of a window, and of a document that is not split; null: only what does not fit is split.",
+        low=256,
+        high=1_000_000,
+        unit="tokens",
+    ),
+    "split.overlap_tokens": Rule(
+        "Shared by two windows; null: a twentieth of the window, at most 200.", low=0, high=250_000, unit="tokens"
+    ),
+    "split.lead_chars": Rule(
+        "Of the document's beginning, put before every other window; 0: none.", low=0, high=100_000, unit="characters"
+    ),
     "variables": Rule(
         "Metadata of a document (columns, fields) that the prompt may name as $NAME.", lone=True, need="a list of names"
     ),

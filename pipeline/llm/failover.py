@@ -61,7 +61,7 @@ class Failover:
 
     def context_length(self, variant: str) -> int | None:
         """The smallest context in tokens of the replicas that a document of this variant may go to; None: not told."""
-        provider = next((each for each in self.orders[variant] if each.available), None)
+        provider = next((each for each in self.orders.get(variant, ()) if each.available), None)
         replicas = [each for each in provider.replicas if each.state == "up"] if provider else []
         told = [replica.clients[variant].context_length for replica in replicas]
         return min((tokens for tokens in told if tokens is not None), default=None)

@@ -36,10 +36,14 @@ TINY_TOKENS = 8
 
 @dataclass(frozen=True, slots=True)
 class PreflightSample:
-    """What documents will be asked: the prompts with an empty document, and the schema as servers get it."""
+    """What documents will be asked: the prompts with an empty document, and the schema as servers get it.
+
+    `window_schema`: of windows of long documents, where these are cut into some.
+    """
 
     prompts: Mapping[str, str]
     json_schema: Mapping[str, Any] | None = None
+    window_schema: Mapping[str, Any] | None = None
 
 
 def examine(
@@ -93,6 +97,8 @@ def _full(
     seen = _read_whole(client, sample, seen)
     facts = replace(facts, prompt_tokens=seen.prompt_tokens)
     _check_fit(client, facts)
+    if sample.window_schema is not None:
+        try_completion(client, sample.prompts, sample.window_schema)
     if sample.json_schema is None:
         return facts
     facts = replace(facts, unenforced=tuple(unenforced(sample.json_schema, client.config.type)))

@@ -200,6 +200,11 @@ class VLLMClient:
         """How many tokens these prompts are, by the server's own tokenizer; None when it does not say."""
         return self._tokenized(messages(prompts), timeout_s=TOKENIZE_TIMEOUT_S)[0] or None
 
+    def count_text(self, text: str) -> int | None:
+        """Return how many tokens a text is, without any template; None when the server does not say."""
+        ids = self._ids(text, parse_special=False)
+        return None if ids is None else len(ids.tokens)
+
     def is_special_token(self, text: str) -> bool | None:
         """Return whether the server's tokenizer takes a text for one special token; None when it does not say."""
         ids = self._ids(text, parse_special=True)

@@ -150,6 +150,14 @@ class Output:
     ) -> None:
         self.close()
 
+    def open_windows(self) -> None:
+        """Open windows.jsonl, unless it is open, after the configuration has changed in mid-run."""
+        if self.windows is None:
+            stream = self.backend.windows(clock=time.monotonic)
+            self.windows = WindowLines(stream, self.index, shard=self.shard, outage=self._outage)
+            self.windows.load()
+            self.windows.start(self.stamp)
+
     def write(self, outcome: Result | Failure) -> None:
         """Write the outcome's line, then index it. OutputError ends the run; the outcome is not indexed then."""
         try:

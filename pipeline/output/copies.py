@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Literal
@@ -100,7 +100,7 @@ class Copies:
             return not self.is_last_pass
         return not known.failed or _is_shared(known.reason)
 
-    def answered_before(self, question: str, fingerprint: str, document_id: str) -> tuple[str, int] | None:
+    def answered_before(self, question: str, fingerprints: Collection[str], document_id: str) -> tuple[str, int] | None:
         """Return another document that was asked this question before this run, and the run of its result."""
         if self.is_last_pass:
             return None
@@ -114,7 +114,7 @@ class Copies:
             return None
         query = "SELECT fingerprint, id, run FROM answered WHERE question = ?"
         for number, other, run in self._index.rows(query, question_number(question)):
-            is_same = self._index.fingerprint_of(number) == fingerprint and other != document_id
+            is_same = self._index.fingerprint_of(number) in fingerprints and other != document_id
             if is_same and self._doubtful.get(other) != run:
                 return str(other), int(run)
         return None
@@ -209,6 +209,8 @@ def _is_shared(reason: str | None) -> bool:
 def _common(line: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     notes = [note for note in line["notes"] if note.partition(":")[0] not in COPY_NOTES]
     shared = {name: own[name] for name in ("uri", "sha256", "agent", "variant", "fingerprint", "version")}
+    if line.get("windows") is not None or "reason" in line:
+        shared["fingerprint"] = own["split_fingerprint"]
     return {**shared, "attempts": 0, "reasks": 0, "notes": (*notes, own["note"]), "usage": Usage(0, 0)}
 
 
@@ -224,6 +226,8 @@ def _result(line: Mapping[str, Any], document_id: str, own: Mapping[str, Any]) -
         metadata=own["metadata"],
         text_sha256=line.get("text_sha256"),
         evidence=None if line.get("evidence") is None else tuple(line["evidence"]),
+        windows=line.get("windows"),
+        merge=line.get("merge"),
         latency_s=0.0,
         finished_at=utc_now(),
         question_sha256=own["question_sha256"],
@@ -239,6 +243,7 @@ def _failure(line: Mapping[str, Any], document_id: str, own: Mapping[str, Any]) 
         runs=own["runs"],
         finished_at=utc_now(),
         decided_by=line.get("decided_by"),
+        window=line.get("window"),
         **same,
         **_common(line, own),
     )

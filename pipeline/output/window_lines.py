@@ -144,14 +144,15 @@ class WindowLines:
             {(each.start, each.end): each for each in answers}.values(), key=lambda each: (each.start, each.end)
         )
 
-    def write(self, answer: WindowAnswer) -> None:
-        """Write the answer's line, then index it. OutputError ends the run."""
+    def write(self, answer: WindowAnswer) -> int:
+        """Write the answer's line, then index it; return its bytes. OutputError ends the run."""
         if self._stamp is None:
             raise InternalError("`start` comes before `write`")
         line = _line(answer, self._stamp)
         self._files.append(line)
         self._has_lines = True
         self._insert({**_key(answer), "run_id": self._stamp.run_id}, line)
+        return len(line)
 
     def forget(self, document_id: str) -> None:
         """Drop the answers of a document that is done from the index; `finish` removes its lines."""

@@ -30,9 +30,19 @@ Numbers = dict[str, Any]
 
 
 class RunStats:
-    """Counts of one run; `add` each outcome once, and `merge` the snapshots of several runs."""
+    """Counts of one run; `add` each outcome once, and `merge` the snapshots of several runs.
 
-    def __init__(self, schema: Mapping[str, Any] | None, clock: Callable[[], float]) -> None:
+    `same_questions`: fingerprints that count as another one, which is of the same question.
+    """
+
+    def __init__(
+        self,
+        schema: Mapping[str, Any] | None,
+        clock: Callable[[], float],
+        *,
+        same_questions: Mapping[str, str] | None = None,
+    ) -> None:
+        self._same_questions = same_questions or {}
         self._clock = clock
         self._started = clock()
         self._data = _empty(schema)
@@ -88,10 +98,13 @@ class RunStats:
     def _new_variant(self) -> Numbers:
         return {**_new_tally(), "reasons": {}, "fields": _new_fields(self._data["fields"])}
 
+    def _question(self, fingerprint: str) -> str:
+        return self._same_questions.get(fingerprint, fingerprint)
+
     def _done(self, result: Result) -> None:
         data = self._data
         data["outcomes"]["done"] += 1
-        _bump(_named(data["questions"], result.variant, dict), result.fingerprint)
+        _bump(_named(data["questions"], result.variant, dict), self._question(result.fingerprint))
         if not result.attempts:
             return
         provider = _named(data["providers"], result.model.provider, _new_provider)

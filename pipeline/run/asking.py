@@ -4,7 +4,7 @@
                ▲                │
                └── complaint ◀──┘   …else an error that says why
 
-It knows no outcome: whoever asks about a text (process.py) makes one of what comes back.
+It knows no outcome: a document that is asked whole (process.py) and a window (window_asking.py) go through here.
 """
 
 from __future__ import annotations
@@ -145,4 +145,10 @@ def _once(
         raise NoServerError
     settled = state.attempts[-1]
     state.notes = with_notes(state.notes, *settled.notes)
+    if asking.split is not None and settled.ok:
+        asking.split.sizer.learn(str(settled.model.endpoint), _size(prompts), settled.prompt_tokens)
     return settled
+
+
+def _size(prompts: Mapping[str, str]) -> int:
+    return sum(len(text.encode("utf-8", "replace")) for text in prompts.values())

@@ -50,7 +50,7 @@ def _sum(counts: Sequence[int | None]) -> int | None:
 
 def runs_so_far(known: Known | None, sha256: str | None, query: VariantQuery) -> int:
     """Return how many runs have failed to do these bytes with this question and the settings that decide it."""
-    if known is None or not known.failed or (known.sha256, known.fingerprint) != (sha256, query.fingerprint):
+    if known is None or not known.failed or (known.sha256, known.fingerprint) != (sha256, query.failure_fingerprint):
         return 0
     return known.runs if settings_digest(known.decided_by) in (None, query.decided_by.get(known.reason or "")) else 0
 

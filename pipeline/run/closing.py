@@ -144,6 +144,8 @@ class RunClosing:
         output = self._output
         plan = runner.plan
         limit = runner.job.limit
+        for put_together, whole in plan.same_questions.items():
+            output.index.equate([put_together], whole)
         return RunSummary(
             run=stamp.run,
             run_id=stamp.run_id,

@@ -52,7 +52,7 @@ def copy_of(
     """Return the document as a copy of one that was asked the same; None when it is to be asked itself."""
     if copies is None or question is None:
         return None
-    if (found := copies.answered_before(question, query.fingerprint, entry.id)) is not None:
+    if (found := copies.answered_before(question, query.result_fingerprints, entry.id)) is not None:
         original, run = found
         return _copied(entry, document, query, question=question, original=original, run=run, word="reused")
     if (first := copies.claim(question, query.fingerprint, entry.id)) is not None:
@@ -69,7 +69,8 @@ def _copied(
         "sha256": document.sha256,
         "agent": query.resolved.agent,
         "variant": query.resolved.variant,
-        "fingerprint": query.fingerprint,
+        "fingerprint": query.whole_fingerprint,
+        "split_fingerprint": query.failure_fingerprint,
         "question_sha256": question,
         "version": entry.version,
         "metadata": dict(document.metadata),

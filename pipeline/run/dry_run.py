@@ -36,7 +36,7 @@ def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: 
             index,
             rules,
             shard=shard,
-            fingerprint=lambda id: plan.query_for(id).fingerprint,
+            fingerprint=lambda id, known: plan.query_for(id).present(known.fingerprint, failed=known.failed),
             decided_by=partial(_decided_by, plan),
         )
         listed.version_of = index.version_of_result

@@ -44,6 +44,16 @@ class Backlog:
         """Behind the other postponed ones."""
         self._postponed.append(entry)
 
+    @property
+    def has_postponed(self) -> bool:
+        """True while an entry waits that was sent before."""
+        return bool(self._postponed)
+
+    @property
+    def waits_for_idle(self) -> bool:
+        """True while an entry waits for the moment in which nothing else is in flight."""
+        return any(map(is_suspect, self._postponed))
+
     def take(self, *, idle: bool) -> Entry | None:
         """Remove and return the next entry; None when none may go now.
 
@@ -76,9 +86,13 @@ class Flight:
         self._max_bytes = max_bytes
         self._by_plan: dict[int, int] = {}
 
-    def has_room(self, limit: int) -> bool:
-        """True when one more may go; a document larger than all bytes allowed goes when it is alone."""
-        return self.documents == 0 or (self.documents < limit and self._size_bytes < self._max_bytes)
+    def has_room(self, limit: int, *, others: int = 0, others_bytes: int = 0) -> bool:
+        """True when one more may go; a document larger than all bytes allowed goes when it is alone.
+
+        `others`: further requests in flight. `others_bytes`: what is held in memory besides these documents.
+        """
+        in_flight = self.documents + others
+        return in_flight == 0 or (in_flight < limit and self._size_bytes + others_bytes < self._max_bytes)
 
     def sent(self, entry: Entry, plan: ExtractionPlan) -> None:
         """Counts one document in."""

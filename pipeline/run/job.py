@@ -12,6 +12,7 @@ from pipeline.output import Output
 from pipeline.output.copies import Copied, Copies
 from pipeline.records import Entry, Failure, Result, changed
 from pipeline.run.concurrency import Limit
+from pipeline.run.cutting import EarlierAnswers
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.process import Finished
 from pipeline.run.selection import Selection
@@ -45,7 +46,7 @@ class Supervisor(Protocol):
 class Job:
     """What a run is made of. `budget`: how many documents may be tried (None: all); `until`: monotonic end time.
 
-    `relist` lists the input once more, without counting it.
+    `relist` lists the input once more, without counting it. `earlier`: the answers about windows of earlier runs.
     """
 
     entries: Callable[[], Iterator[Entry]]
@@ -59,6 +60,7 @@ class Job:
     budget: int | None = None
     copies: Copies | None = None
     until: float | None = None
+    earlier: EarlierAnswers | None = None
     patience: Patience | None = None
 
     def settled(self, outcome: Result | Failure) -> Result | Failure:

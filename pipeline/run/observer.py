@@ -13,20 +13,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.output.copies import Copied
-from pipeline.records import Failure, Left, Outcome, Postponed, Result, Unchanged
+from pipeline.records import Failure, Left, Postponed, Result, Unchanged
 from pipeline.report.remaining import RemainingFailures
 from pipeline.report.stats import RunStats
+from pipeline.run.cutting import Cut, Divided, WindowFailed
 from pipeline.run.placeholders import PlaceholderWatch
 from pipeline.run.process import Finished
 from pipeline.run.progress import Progress, ProgressState
 from pipeline.run.runner import Runner
 from pipeline.run.status import RunStatus
 from pipeline.values.profiling import ProfileBuilder
+from pipeline.window_answers import WindowAnswer
 
 if TYPE_CHECKING:
     from pipeline.run.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+
+PARTS = (Cut, WindowAnswer, Divided, WindowFailed)
+"""Outcomes of parts of a document, which is counted when it is put together."""
 
 
 @dataclass(slots=True)
@@ -51,9 +56,11 @@ class Display:
             self.metrics.outcome(finished)
         if isinstance(outcome, Postponed):
             self.stats.asked(finished.attempts, variant=outcome.failure.variant)
+        elif isinstance(outcome, PARTS):
+            self.stats.asked(finished.attempts, variant=finished.variant)
         elif not isinstance(outcome, (Unchanged, Left, Copied)):
             self.stats.asked(finished.attempts, variant=outcome.variant)
-        if not isinstance(outcome, (Postponed, Left, Copied)):
+        if not isinstance(outcome, (Postponed, Left, Copied, *PARTS)):
             self.stats.add(outcome)
         if isinstance(outcome, Failure):
             self.last = outcome
@@ -99,7 +106,7 @@ def _log(finished: Finished) -> None:
     """A line for each document, at debug."""
     if not logger.isEnabledFor(logging.DEBUG):
         return
-    outcome: Outcome | Copied | Failure = finished.outcome
+    outcome: object = finished.outcome
     fields: dict[str, object] = {"document": finished.entry.id, "attempts": len(finished.attempts)}
     if finished.attempts:
         fields["provider"] = finished.attempts[-1].model.provider

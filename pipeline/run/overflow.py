@@ -58,7 +58,7 @@ def shorter(kept: Kept, attempt: ExtractionAttempt, *, overflow: str, prompt_cha
     quarters. `head` keeps the beginning, `head_tail` two thirds from the beginning and one third from the end.
     """
     clamped = attempt.reason == "output_truncated" and "max_tokens_clamped" in attempt.notes
-    if overflow == "fail" or not (clamped or attempt.reason in ("context_length", "prompt_truncated")):
+    if overflow in ("fail", "split") or not (clamped or attempt.reason in ("context_length", "prompt_truncated")):
         return None
     keep = _room_chars(kept, attempt, prompt_chars=prompt_chars)
     if keep < LEAST_CHARS:

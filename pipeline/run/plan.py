@@ -10,11 +10,12 @@ import random
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipeline.agents import Agent, fingerprint, load_agent, render, resolve, variant_for
 from pipeline.answers import repair_library
 from pipeline.answers.lint import warnings_of
+from pipeline.answers.merge_warnings import merge_warnings
 from pipeline.answers.schema import CompiledSchema
 from pipeline.config import AppConfig, ResolvedAgentConfig
 from pipeline.config.limits import InputLimits, limits_of
@@ -27,18 +28,48 @@ from pipeline.llm.preflight import PreflightSample, examine
 from pipeline.llm.replica import Client, Tools
 from pipeline.records import Document
 from pipeline.run.deciding import deciding_digests
+from pipeline.run.split_query import SplitQuery, room_warning, split_query, window_schema_of
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class VariantQuery:
-    """What one variant asks, and the fingerprint of it; `decided_by`: reason → digest of the settings it depends on."""
+    """What one variant asks, and the fingerprint of it; `decided_by`: reason → digest of the settings it depends on.
+
+    `split`: how long documents are cut and put together; None unless `overflow: split`.
+    """
 
     resolved: ResolvedAgentConfig
     fingerprint: str
     schema: CompiledSchema
     decided_by: Mapping[str, str] = field(default_factory=dict)
+    split: SplitQuery | None = None
+
+    @property
+    def failure_fingerprint(self) -> str:
+        """The fingerprint of failures: where documents are split, no failure of one asked whole remains."""
+        return self.fingerprint if self.split is None else self.split.fingerprint
+
+    @property
+    def whole_fingerprint(self) -> str:
+        """The fingerprint of results of documents asked whole."""
+        return (
+            self.fingerprint
+            if self.split is None or self.split.settings.window_tokens is None
+            else self.split.fingerprint
+        )
+
+    @property
+    def result_fingerprints(self) -> tuple[str, str]:
+        """The fingerprints of results: of documents asked whole, and of those put together from windows."""
+        return self.whole_fingerprint, self.failure_fingerprint
+
+    def present(self, fingerprint: str, *, failed: bool) -> str:
+        """Return the fingerprint that a known record is held against: its own one when it is of this question."""
+        if failed:
+            return self.failure_fingerprint
+        return fingerprint if fingerprint in self.result_fingerprints else self.whole_fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +98,21 @@ class ExtractionPlan:
     @property
     def fingerprints(self) -> frozenset[str]:
         """What this plan asks, by fingerprint."""
-        return frozenset(query.fingerprint for query in self.queries.values())
+        return frozenset(
+            each for query in self.queries.values() for each in (query.fingerprint, query.failure_fingerprint)
+        )
+
+    @property
+    def same_questions(self) -> dict[str, str]:
+        """The fingerprint of documents put together → that of the same question for those asked whole."""
+        return {
+            query.split.fingerprint: query.fingerprint for query in self.queries.values() if query.split is not None
+        }
+
+    @property
+    def splits(self) -> bool:
+        """True when documents may be cut into windows."""
+        return any(query.split is not None for query in self.queries.values())
 
 
 @dataclass(slots=True)
@@ -76,6 +121,7 @@ class Examiner:
 
     samples: Mapping[str, PreflightSample]
     canaries: set[str | None]
+    queries: Mapping[str, VariantQuery]
     said: set[tuple[str | None, str]] = field(default_factory=set)
 
     def __call__(self, client: Client, *, variant: str, full: bool, known: Preflight | None) -> Preflight:
@@ -85,6 +131,8 @@ class Examiner:
         found = examine(client, sample=self.samples[variant], full=full, canary=first, known=known)
         if first and found.status == "ok":
             self.canaries.add(endpoint)
+        if full and (complaint := room_warning(self.queries[variant], client, found)) is not None:
+            found = replace(found, warnings=(*found.warnings, complaint))
         for warning in found.warnings:
             if (endpoint, warning) not in self.said:
                 self.said.add((endpoint, warning))
@@ -113,21 +161,19 @@ def _plan(
     agent = agent or load_agent(app.agent, agents_dir=app.agents_dir)
     resolved = {name: resolve(agent, app, variant=name) for name in used_variants(agent, app.variant)}
     queries = {
-        name: VariantQuery(
-            each,
-            fingerprint(each, app.provider_config(each.provider)),
-            agent.compiled,
-            decided_by=deciding_digests(app, each),
-        )
+        name: _query(agent, app, each, before=before.queries.get(name) if before is not None else None)
         for name, each in resolved.items()
     }
     if app.answers.repair == "full":
         repair_library()
     empty = Document("", "", "", "")
     schema = agent.compiled.for_server
-    samples = {name: PreflightSample(render(each, empty), schema) for name, each in resolved.items()}
+    samples = {
+        name: PreflightSample(render(each, empty), schema, window_schema=window_schema_of(queries[name].split))
+        for name, each in resolved.items()
+    }
     canaries = before.canaries if before is not None else set()
-    examiner = Examiner(samples, canaries)
+    examiner = Examiner(samples, canaries, queries)
     book = before.book if before is not None else ProofBook()
     tools = Tools(clock=time.monotonic, rng=random.Random(), sleep=stop.wait, examine=examiner, book=book)
     fixed = app.runner.concurrency
@@ -147,9 +193,32 @@ def _plan(
     )
 
 
+def _query(agent: Agent, app: AppConfig, resolved: ResolvedAgentConfig, *, before: VariantQuery | None) -> VariantQuery:
+    config = app.provider_config(resolved.provider)
+    return VariantQuery(
+        resolved,
+        fingerprint(resolved, config),
+        agent.compiled,
+        decided_by=deciding_digests(app, resolved),
+        split=split_query(agent, resolved, config, before=before),
+    )
+
+
 def schema_warnings(plan: ExtractionPlan) -> list[str]:
-    """Return what the agent's schema would let through, for `check` and `try`."""
-    return [f"agent {plan.agent.name}: {warning}" for warning in warnings_of(plan.agent.compiled)]
+    """Return what the schema would let through, and its fields without a merge rule, for `check` and `try`."""
+    warnings = [f"agent {plan.agent.name}: {warning}" for warning in warnings_of(plan.agent.compiled)]
+    return [*warnings, *split_warnings(plan)]
+
+
+def split_warnings(plan: ExtractionPlan) -> list[str]:
+    """Return the warnings about fields that say nothing of how the answers about windows become one."""
+    splits = [query.split for query in plan.queries.values() if query.split is not None]
+    told = (
+        line
+        for split in splits
+        for line in merge_warnings(plan.agent.compiled, overlap_tokens=split.settings.overlap_tokens)
+    )
+    return list(dict.fromkeys(told))
 
 
 def address_warnings(app: AppConfig, plan: ExtractionPlan) -> list[str]:
@@ -167,6 +236,8 @@ def log_warnings(app: AppConfig, plan: ExtractionPlan) -> None:
         logger.warning(warning)
     if warnings := warnings_of(plan.agent.compiled):
         logger.warning("agent %s: %s", plan.agent.name, "; ".join(warnings))
+    for warning in split_warnings(plan):
+        logger.warning("%s", warning)
 
 
 def used_variants(agent: Agent, pinned: str | None) -> list[str]:

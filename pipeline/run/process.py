@@ -16,6 +16,7 @@ from hashlib import sha256
 
 from pipeline import documents
 from pipeline.agents import render
+from pipeline.agents.prompts import LEAD
 from pipeline.answers import AnswerError
 from pipeline.errors import DocumentError, InternalError, PipelineError, TryLaterError
 from pipeline.llm.provider import LOSSES_BEFORE_ALONE
@@ -35,11 +36,13 @@ from pipeline.run.asking import NoServerError, Seen, answered
 from pipeline.run.attempts import with_notes
 from pipeline.run.breaking import broken, candidates_in, harmless
 from pipeline.run.copies import copy_of, question_sha256
+from pipeline.run.cutting import Cut, Divided, EarlierAnswers, WindowFailed, cut_after, cut_before
 from pipeline.run.document_state import Asker, DocumentState, failure_of, result_of
 from pipeline.run.overflow import Kept, shorter, whole
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.shortage import has_memory, place_of, shortage_of
 from pipeline.stores import ReadingStoppedError
+from pipeline.window_answers import WindowAnswer
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +52,9 @@ class Finished:
     """What came of an entry, and the requests it took."""
 
     entry: Entry
-    outcome: Outcome | Copied
+    outcome: Outcome | Copied | Cut | WindowAnswer | Divided | WindowFailed
     attempts: tuple[ExtractionAttempt, ...] = ()
+    variant: str = ""
 
 
 def process(
@@ -61,12 +65,30 @@ def process(
     alone: bool = False,
     now: Callable[[], str] = utc_now,
     copies: Copies | None = None,
+    earlier: EarlierAnswers | None = None,
 ) -> Finished:
     """The outcome of an entry; never raises. `alone`: nothing else is in flight, and one lost server is the end."""
     state = DocumentState(entry, plan.query_for(entry.id), client)
-    outcome: Outcome | Copied
+
+    def steps() -> Outcome | Copied | Cut:
+        return _steps(state, plan, copies=copies, earlier=earlier, alone=alone, now=now)
+
+    return settled(state, plan, steps, alone=alone, now=now)
+
+
+def settled(
+    state: DocumentState,
+    plan: ExtractionPlan,
+    steps: Callable[[], Outcome | Copied | Cut | WindowAnswer],
+    *,
+    alone: bool,
+    now: Callable[[], str],
+) -> Finished:
+    """The outcome of the steps, or of the error that ended them."""
+    entry = state.entry
+    outcome: Outcome | Copied | Cut | WindowAnswer
     try:
-        outcome = _steps(state, plan, copies=copies, alone=alone, now=now)
+        outcome = steps()
     except (ReadingStoppedError, PipelineError) as error:
         outcome = Left(entry.id, error if isinstance(error, PipelineError) else None)
     except NoServerError:
@@ -92,7 +114,7 @@ def process(
         unquoted = InternalError(told).with_traceback(fault.__traceback__)  # its own message might quote the document
         logger.error("internal error", extra={"document": entry.id}, exc_info=unquoted)
         outcome = failure_of(state, plan, reason="internal_error", message=told, now=now)
-    return Finished(entry, outcome, tuple(state.attempts))
+    return Finished(entry, outcome, tuple(state.attempts), state.asking.resolved.variant)
 
 
 def _short(
@@ -108,8 +130,14 @@ def _short(
 
 
 def _steps(
-    state: DocumentState, plan: ExtractionPlan, *, copies: Copies | None, alone: bool, now: Callable[[], str]
-) -> Outcome | Copied:
+    state: DocumentState,
+    plan: ExtractionPlan,
+    *,
+    copies: Copies | None,
+    earlier: EarlierAnswers | None,
+    alone: bool,
+    now: Callable[[], str],
+) -> Outcome | Copied | Cut:
     entry = state.entry
     query = state.asking
     data = entry.read()
@@ -124,14 +152,23 @@ def _steps(
     question = state.question_sha256 = question_sha256(document, query.resolved.user_prompt)
     if (copy := copy_of(entry, document, query, question=question, copies=copies)) is not None:
         return copy
-    return _ask(state, plan, document=document, alone=alone, now=now)
+    state.tokens = state.client.special_tokens(candidates_in(document), variant=query.resolved.variant)
+    if (found := cut_before(state, plan, document=document, earlier=earlier)) is not None:
+        return found
+    try:
+        return _ask(state, plan, document=document, alone=alone, now=now)
+    except DocumentError as problem:
+        state.stage = problem.stage
+        refusal = failure_of(state, plan, reason=problem.reason, message=str(problem), now=now)
+        if (found := cut_after(state, plan, document=document, refusal=refusal)) is not None:
+            return found
+        raise
 
 
 def _ask(
     state: DocumentState, plan: ExtractionPlan, *, document: Document, alone: bool, now: Callable[[], str]
 ) -> Outcome:
     """Ask about the whole document, or as much of it as the agent's `overflow` keeps."""
-    state.tokens = state.client.special_tokens(candidates_in(document), variant=state.asking.resolved.variant)
     kept = whole(document.text)
     seen = _seen(state, document, kept)
 
@@ -147,7 +184,8 @@ def _ask(
         return _seen(state, document, kept)
 
     answer, seen = answered(state, plan, seen, schema=state.asking.schema, shorten=shorten, alone=alone)
-    return result_of(state, seen.document, answer=answer, text=document.text, now=now)
+    asked = changed(seen.document, metadata=document.metadata)
+    return result_of(state, asked, answer=answer, text=document.text, now=now)
 
 
 def _seen(state: DocumentState, document: Document, kept: Kept) -> Seen:
@@ -157,6 +195,8 @@ def _seen(state: DocumentState, document: Document, kept: Kept) -> Seen:
     document = document if shown == document.text else changed(document, text=shown)
     found, is_broken = harmless(document, resolved, tokens=state.tokens)
     state.notes = with_notes(state.notes, "special_tokens_broken") if is_broken else state.notes
+    if resolved.split is not None and LEAD in found.metadata:
+        found = changed(found, metadata={**found.metadata, LEAD: ""})
     has_broken = "special_tokens_broken" in state.notes
     quotable = broken(kept.quotable, resolved, tokens=state.tokens) if has_broken else ""
     return Seen(found, kept.text, kept.spans, quotable)

@@ -80,7 +80,7 @@ def equate_former(
     That formula held the context size: those of the configured providers are tried first, then those that the output
     itself tells of, in the questions of its runs and in its first records.
     """
-    current = [query.fingerprint for query in plan.queries.values()]
+    current = plan.fingerprints
 
     def others(contexts: Collection[int]) -> set[str]:
         for query in plan.queries.values():
@@ -108,7 +108,7 @@ def check_redo(app: AppConfig, plan: ExtractionPlan, *, output: Output, rules: S
     total = changed = 0
     for document_id, fingerprint in output.index.done():
         total += 1
-        changed += plan.query_for(document_id).fingerprint != fingerprint
+        changed += plan.query_for(document_id).present(fingerprint, failed=False) != fingerprint
     if total and changed / total > allowed:
         what = ", ".join(_changes(app, plan, output.run_index.recent())) or "the question"
         told = f"{changed} of {total} done documents would be asked again, because this changed: {what}"

@@ -18,7 +18,7 @@ from pipeline.run.redoing import questions
 
 def has_records(output: Output, app: AppConfig, plan: ExtractionPlan) -> bool:
     """True when this output holds records of the current question: lines of our own, or a run of any shard."""
-    fingerprints = {query.fingerprint for query in plan.queries.values()}
+    fingerprints = set(plan.fingerprints)
     if any(map(output.index.knows_question, fingerprints)) or fingerprints & output.run_index.answered():
         return True
     now = json.loads(json.dumps(questions(app, plan)))

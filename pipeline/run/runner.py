@@ -19,20 +19,22 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from pipeline.config.redaction import SECRETS
 from pipeline.errors import PipelineError
 from pipeline.output.copies import Copied, Copies
 from pipeline.records import Entry, Failure, Left, Postponed, Result, Unchanged
 from pipeline.run.copy_records import end_copies
+from pipeline.run.cutting import Cut
+from pipeline.run.dispatch import send_entry
 from pipeline.run.end_wait import EndWait
 from pipeline.run.in_flight import Backlog, Flight, Landed
 from pipeline.run.job import Job
+from pipeline.run.long_documents import LongDocuments, PartLanded
 from pipeline.run.plan import ExtractionPlan
-from pipeline.run.process import Finished, is_suspect, process
+from pipeline.run.process import Finished
 from pipeline.run.reader import Listed, Reader
 from pipeline.run.run_counts import RunCounts, settle
 from pipeline.run.shortage import run_thread
-from pipeline.run.status import Pace, RunStatus, total_documents, waiting_for
+from pipeline.run.status import Pace, RunStatus, status_of
 from pipeline.run.stop_rules import FailureGuard, OutageTimer, StopReason, end_of
 from pipeline.run.workers import Workers
 
@@ -58,17 +60,23 @@ class Runner:
         self._tasks: SimpleQueue[Any] = SimpleQueue()
         self._new_reader = partial(Reader, events=self._events, stop=stop, room=job.config.max_concurrency)
         self._reader = self._feeder = self._new_reader(job.entries, job.selection)
-        self._backlog = Backlog(lambda id: self.plan.query_for(id).resolved.variant if job.budget is None else "")
-        self._flight = Flight(max_bytes=job.config.max_in_flight_bytes)
+        self.backlog = Backlog(lambda id: self.plan.query_for(id).resolved.variant if job.budget is None else "")
+        self.flight = Flight(max_bytes=job.config.max_in_flight_bytes)
         self._guard, self._patience, self._pace = FailureGuard(job.config), OutageTimer(job.config), Pace(clock)
         self.ready, self.listed_whole, self._reading, self._hurry = False, False, True, False
         self._workers = Workers(partial(self._start, self._work))
+        self.long = LongDocuments(self, clock)
         self._answered, self._was_full, self._look_now, self.end_wait = 0, False, threading.Event(), EndWait(clock)
 
     @property
     def in_flight(self) -> int:
-        """Documents at the workers now."""
-        return self._flight.documents
+        """Requests under way: documents at the workers, and windows of open documents."""
+        return self.flight.documents + self.long.in_flight
+
+    @property
+    def most_in_flight(self) -> int:
+        """How many requests may be in flight now."""
+        return self._workers.limited(self.job.limit.value)
 
     def interrupt(self, number: int) -> None:
         """Ends the run because of a signal, the second time at once; called by a signal handler: it notes and wakes."""
@@ -85,19 +93,7 @@ class Runner:
     @property
     def status(self) -> RunStatus:
         """How the run stands now."""
-        counts, client, limit, output = self.counts, self.plan.client, self.job.limit, self.job.output
-        lost, stopping = self._patience.since is not None, self.end is not None and self.in_flight > 0
-        waits = waiting_for(client, ready=self.ready, lost=lost, output=output.trouble, stopping=stopping)
-        return RunStatus(
-            counts,
-            total=total_documents(counts, budget=self.job.budget, listed_whole=self.listed_whole),
-            in_flight=self.in_flight,
-            limit=limit.value,
-            limit_reason=limit.reason,
-            waiting_for=waits and SECRETS.redact(waits),
-            overhead=self.plan.book.overhead.spent,
-            providers_up=client.examined,
-        )
+        return status_of(self, lost=self._patience.since is not None)
 
     def run(self) -> None:
         """Runs to the end of the input, or until `end` says why not; what is not done then counts as left."""
@@ -115,7 +111,7 @@ class Runner:
 
     def ask_copies(self, copies: Copies) -> None:
         """Have the documents asked that wait for a record in vain: the input is listed once more for them."""
-        if self._reading or self._backlog or self.end is not None:
+        if self._reading or self.backlog or self.end is not None:
             return
         copies.begin_last_pass()
         self._feeder, self._reading = self._new_reader(self.job.relist, copies), True
@@ -137,8 +133,8 @@ class Runner:
     def _is_over(self) -> bool:
         if self.end is not None:
             return True
-        nothing_waits = not self.job.allows(self.tally.tried) or not (self._reading or self._backlog)
-        return nothing_waits and self.in_flight == 0
+        nothing_waits = not self.job.allows(self.tally.tried) or not (self._reading or self.backlog)
+        return nothing_waits and self.in_flight == 0 and not self.long.documents
 
     def _take(self, timeout_s: float) -> None:
         """Handles what has come in: waits for the first event, then takes all that are there."""
@@ -152,9 +148,11 @@ class Runner:
         if isinstance(event, Entry):
             self._accept(event)
         elif isinstance(event, Landed):
-            self._flight.landed(event.finished.entry, event.plan)
-            self._close_unused(event.plan)
-            self._finished(event.finished)
+            self.flight.landed(event.finished.entry, event.plan)
+            self.close_unused(event.plan)
+            self._finished(event.finished, event.plan)
+        elif isinstance(event, PartLanded):
+            self.long.landed(event)
         elif isinstance(event, Listed):
             self._reading, self.listed_whole = False, self.listed_whole or event.whole
         elif isinstance(event, ExtractionPlan):
@@ -167,20 +165,27 @@ class Runner:
     def _accept(self, entry: Entry) -> None:
         """Queue an entry; one of the second listing only if it is still waiting for a record."""
         if self._feeder is self._reader or self.job.releases(entry):
-            self._backlog.append(entry)
+            self.backlog.append(entry)
         else:
             self._feeder.taken(entry)
 
-    def _finished(self, finished: Finished) -> None:
-        outcome = finished.outcome
+    def learn(self, finished: Finished) -> None:
+        """Have the limit learn from the requests of an outcome."""
         self.job.limit.finished(finished.attempts, full=self._was_full, now=self._clock())
+
+    def _finished(self, finished: Finished, plan: ExtractionPlan) -> None:
+        outcome = finished.outcome
+        self.learn(finished)
         if isinstance(outcome, Left):
             self.tally.left += 1
             if outcome.error is not None:
                 self.finish(StopReason.of_error(outcome.error))
             return
+        if isinstance(outcome, Cut):
+            self.long.arrived(outcome, finished, plan)
+            return
         if isinstance(outcome, Postponed):
-            self._backlog.postpone(outcome.again())
+            self.backlog.postpone(outcome.again())
         elif isinstance(outcome, Copied):
             end = end_of(partial(self.job.keep, outcome))
             self.tally.left += end is not None
@@ -188,7 +193,7 @@ class Runner:
             return
         elif isinstance(outcome, Unchanged):
             self.tally.unchanged += 1
-        elif not self.write(outcome):
+        elif not isinstance(outcome, (Result, Failure)) or not self.write(outcome):
             return
         self.job.watcher.outcome(finished)
 
@@ -212,9 +217,9 @@ class Runner:
         """Makes records durable whose time has come; when the disk says no, the run is over."""
         self.finish(end_of(partial(self.job.output.sync_due, self._clock())))
 
-    def _close_unused(self, plan: ExtractionPlan) -> None:
+    def close_unused(self, plan: ExtractionPlan) -> None:
         """Closes the client of a plan that is no longer asked, when its last document is done."""
-        if plan is not self.plan and not self._flight.uses(plan):
+        if plan is not self.plan and not self.flight.uses(plan) and not self.long.uses(plan):
             plan.client.close()
 
     def _watch_time(self) -> None:
@@ -227,29 +232,20 @@ class Runner:
         self.finish(self._patience.watch(self.plan.client.trouble if self.ready else None, now))
 
     def _dispatch(self) -> None:
-        """Sends entries to workers while there is room; one that may have killed its server goes alone."""
-        while self.ready and self.end is None and self._has_room() and self.plan.client.available:
-            entry = self._backlog.take(idle=self.in_flight == 0)
-            if entry is None:
-                return
-            if entry.before is None:
-                self._feeder.taken(entry)
-            self._send(entry, alone=is_suspect(entry))
+        """Sends entries and windows to workers while there is room."""
+        send = partial(send_entry, self, self._feeder)
+        while self.ready and self.end is None and self.plan.client.available and self.long.send_one(send):
+            pass
 
-    def _has_room(self) -> bool:
-        if not self.job.allows(self.tally.tried + self.in_flight):
-            return False
-        return not self.job.output.is_full and self._flight.has_room(self._workers.limited(self.job.limit.value))
-
-    def _send(self, entry: Entry, *, alone: bool) -> None:
-        self._flight.sent(entry, self.plan)
+    def submit(self, task: Callable[[], object]) -> None:
+        """Have a worker run a task; what it returns is an event."""
         self.finish(end_of(partial(self._workers.ensure, self.in_flight)))
-        self._tasks.put((entry, self.plan, alone))
+        self._tasks.put(task)
 
     def _switch(self, plan: ExtractionPlan) -> None:
         """From the next document on the new plan is asked; those that run keep theirs."""
         old, self.plan = self.plan, plan
-        self._close_unused(old)
+        self.close_unused(old)
 
     def finish(self, end: StopReason | None) -> None:
         """End the run for this reason, unless it has ended for an earlier one."""
@@ -269,7 +265,7 @@ class Runner:
             reader.close()
         self._take(0.0)
         self.end = settle(self.job.output, self.tally, end=self.end)
-        self.tally.left += self.job.copies_waiting + self.in_flight + len(self._backlog)
+        self.tally.left += self.job.copies_waiting + self.flight.documents + self.long.documents + len(self.backlog)
         self.plan.client.close()
 
     def _start(self, body: Callable[[], object], name: str) -> None:
@@ -277,9 +273,7 @@ class Runner:
 
     def _work(self) -> None:
         while True:
-            entry, plan, alone = self._tasks.get()
-            finished = process(entry, plan, client=plan.client, alone=alone, copies=self.job.copies)
-            self._events.put(Landed(finished, plan))
+            self._events.put(self._tasks.get()())
 
     def _probe(self) -> None:
         self.job.supervisor.establish(self.plan, start=self._start)

@@ -79,10 +79,10 @@ class Selection:
         rules: SelectionRules,
         *,
         shard: Shard,
-        fingerprint: Callable[[str], str],
+        fingerprint: Callable[[str, Known], str],
         decided_by: Callable[[str, Known], str | None],
     ) -> None:
-        """`fingerprint`: of an id's question; `decided_by`: the digest of what decides a document's failure now."""
+        """`fingerprint`: what an id's known record is held against; `decided_by`: the digest that decides a failure."""
         self._index = index
         self._rules = rules
         self._shard = shard
@@ -120,13 +120,13 @@ class Selection:
 
     def _stands(self, document_id: str, known: Known) -> bool:
         decided_by = self._decided_by(document_id, known) if known.failed else None
-        return self._rules.stands(known, self._fingerprint(document_id), decided_by)
+        return self._rules.stands(known, self._fingerprint(document_id, known), decided_by)
 
     def counts_as_failed(self, document_id: str, known: Known) -> bool:
         """True when a failure is one of the current question, or this run does not try it whatever was asked."""
         rules = self._rules
         passes_over = rules.redo == "none" or not rules.retry_failed or rules.only_failed is not None
-        return passes_over or known.fingerprint == self._fingerprint(document_id)
+        return passes_over or known.fingerprint == self._fingerprint(document_id, known)
 
     def _free_id(self, wanted: str) -> str:
         """The id, with a number behind it when this run has met it already."""

@@ -25,6 +25,7 @@ from pipeline.report.stats import RunStats
 from pipeline.run import dry_run, machine
 from pipeline.run.closing import RunClosing
 from pipeline.run.concurrency import limit_of
+from pipeline.run.cutting import earlier_answers
 from pipeline.run.deciding import decided_now
 from pipeline.run.graded_run import check_gold
 from pipeline.run.job import Job
@@ -145,9 +146,9 @@ class _Session:
         self.runner: Runner | None = None
         self.closing = end
 
-    def fingerprint(self, document_id: str) -> str:
-        """The fingerprint of what this document would be asked now."""
-        return self._plan_now.query_for(document_id).fingerprint
+    def fingerprint(self, document_id: str, known: Known) -> str:
+        """The fingerprint that the known record of a document is held against: of what it would be asked now."""
+        return self._plan_now.query_for(document_id).present(known.fingerprint, failed=known.failed)
 
     def decided_by(self, document_id: str, known: Known) -> str | None:
         """The digest of what the known failure depends on, as it is now; called by the reader's thread."""
@@ -178,7 +179,7 @@ class _Session:
         options, config = self.options, self.app.runner
         mode = "none" if options.quiet else options.progress
         progress = make_progress(mode, stream=sys.stderr, clock=time.monotonic, log=logger, environ=self.environ)
-        stats = RunStats(self.plan.agent.schema, time.monotonic)
+        stats = RunStats(self.plan.agent.schema, time.monotonic, same_questions=self.plan.same_questions)
         display = self._display(stats, progress)
         job = Job(
             entries,
@@ -192,6 +193,7 @@ class _Session:
             budget=options.limit,
             copies=copies_of(options, self.app, output=self.output),
             until=self.until,
+            earlier=earlier_answers(self.output, redo=options.redo),
             patience=self.patience,
         )
         self.runner = signals.runner = Runner(job, self.plan, stop=self.stop)
@@ -275,6 +277,7 @@ def _open_output(
         run_id=run_id,
         wait=stop.wait,
         max_outage_s=app.runner.max_outage_s,
+        windows=plan.splits,
     )
 
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
+from pipeline.config.redaction import SECRETS
 from pipeline.llm.failover import Failover
 from pipeline.llm.overhead import Spent
+
+if TYPE_CHECKING:
+    from pipeline.run.runner import Runner
 
 SHOWN_EVERY_S = 0.1
 """A turn comes with each document, and a snapshot costs as much as a tenth of one."""
@@ -45,6 +50,25 @@ class RunStatus:
     waiting_for: str | None = None
     overhead: Spent = field(default_factory=Spent)
     providers_up: Mapping[str, bool] = field(default_factory=dict)
+
+
+def status_of(runner: Runner, *, lost: bool) -> RunStatus:
+    """Return how a run stands now; `lost`: its providers have been gone for a while."""
+    job = runner.job
+    counts = runner.counts
+    client = runner.plan.client
+    stopping = runner.end is not None and runner.in_flight > 0
+    waits = waiting_for(client, ready=runner.ready, lost=lost, output=job.output.trouble, stopping=stopping)
+    return RunStatus(
+        counts,
+        total=total_documents(counts, budget=job.budget, listed_whole=runner.listed_whole),
+        in_flight=runner.in_flight,
+        limit=job.limit.value,
+        limit_reason=job.limit.reason,
+        waiting_for=waits and SECRETS.redact(waits),
+        overhead=runner.plan.book.overhead.spent,
+        providers_up=client.examined,
+    )
 
 
 def total_documents(counts: Mapping[str, int], *, budget: int | None, listed_whole: bool) -> int | None:

@@ -18,6 +18,7 @@ from pipeline.config.discovery import ConfigFile
 from pipeline.config.json_schema import agent_schema, config_schema
 from pipeline.config.keys import env_names, known_keys, sections
 from pipeline.config.loading import describe, find_config, load_config, load_yaml, parse_set, read_api_key
+from pipeline.config.split import SplitConfig
 from pipeline.config.table import RULES
 from pipeline.errors import ConfigError
 
@@ -90,6 +91,7 @@ class TestDefaults:
         schemas = [config_schema(), agent_schema()]
         names = {name for cls in sections().values() for name in hints_of(cls)} | set(known_keys())
         names |= {name for schema in schemas for name in schema["properties"]} | {"weight"}
+        names |= {f"split.{name}" for name in hints_of(SplitConfig)}
         assert set(RULES) <= names
         assert all(rule.doc for rule in RULES.values())
 

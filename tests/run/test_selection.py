@@ -32,7 +32,7 @@ def selection(**done: tuple[str, str | None]) -> Iterator[Selection]:
         index,
         SelectionRules("run-2"),
         shard=WHOLE,
-        fingerprint=lambda _: fingerprint,
+        fingerprint=lambda _id, _known: fingerprint,
         decided_by=lambda _id, _reason: None,
     )
     index.close()

@@ -1,0 +1,49 @@
+"""What is known of the servers that the next request goes to, for whoever sizes a prompt before it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.llm.failover import Failover
+from pipeline.llm.replica import Client
+from pipeline.llm.vllm import VLLMClient
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The provider that would be asked now.
+
+    `context_length`: the smallest of its replicas in tokens, None when none tells. `prompt_tokens`: of the prompt with
+    an empty document, by the preflight. `count`: counts a text's tokens with its tokenizer; None when it has none.
+    """
+
+    endpoint: str
+    context_length: int | None
+    max_tokens: int
+    prompt_tokens: int | None
+    count: Callable[[str], int | None] | None
+
+
+def serving(client: Failover, variant: str) -> Serving | None:
+    """Return what is known of the provider that a request of this variant goes to now; None when there is none."""
+    provider = next((each for each in client.orders.get(variant, ()) if each.available), None)
+    replicas = [each for each in provider.replicas if each.state == "up"] if provider is not None else []
+    if not replicas:
+        return None
+    clients = [each.clients[variant] for each in replicas]
+    told = [tokens for each in clients for tokens in _contexts(each) if tokens]
+    found = [each.found[variant].prompt_tokens for each in replicas if variant in each.found]
+    first = clients[0]
+    return Serving(
+        endpoint=replicas[0].endpoint,
+        context_length=min(told, default=None),
+        max_tokens=first.config.max_tokens,
+        prompt_tokens=max((tokens for tokens in found if tokens is not None), default=None),
+        count=first.count_text if isinstance(first, VLLMClient) else None,
+    )
+
+
+def _contexts(client: Client) -> tuple[int | None, ...]:
+    """Return what limits a prompt: the context that is told, the configured one, and one found by proofs."""
+    return client.context_length, client.config.context_length, client.proofs.context_length

@@ -1,0 +1,37 @@
+"""Sends the entries that wait to workers, as far as there is room for them. Used by the main thread."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pipeline.run.in_flight import Landed
+from pipeline.run.process import is_suspect, process
+from pipeline.run.reader import Reader
+
+if TYPE_CHECKING:
+    from pipeline.run.runner import Runner
+
+
+def send_entry(runner: Runner, feeder: Reader) -> bool:
+    """Send an entry; return False when none may go. One that may have killed its server goes alone."""
+    entry = runner.backlog.take(idle=runner.in_flight == 0) if _has_room(runner) else None
+    if entry is None:
+        return False
+    if entry.before is None and not entry.is_long:
+        feeder.taken(entry)
+    plan = runner.plan
+    job = runner.job
+    done = partial(process, client=plan.client, alone=is_suspect(entry), copies=job.copies, earlier=job.earlier)
+    runner.flight.sent(entry, plan)
+    runner.submit(lambda: Landed(done(entry, plan), plan))
+    return True
+
+
+def _has_room(runner: Runner) -> bool:
+    long = runner.long
+    if not runner.job.allows(runner.tally.tried + runner.flight.documents + long.documents) or long.is_full:
+        return False
+    if runner.job.output.is_full:
+        return False
+    return runner.flight.has_room(runner.most_in_flight, others=long.in_flight, others_bytes=long.size_bytes)

@@ -1,0 +1,81 @@
+"""What `overflow: split` adds to a variant: how documents are cut, what windows are asked, and the digests of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pipeline.agents.fingerprints import digest_of, split_question, window_question
+from pipeline.agents.prompts import document_places
+from pipeline.answers.schema import CompiledSchema
+from pipeline.config import ProviderConfig, ResolvedAgentConfig
+from pipeline.config.split import SplitConfig
+from pipeline.llm.capabilities import Preflight
+from pipeline.llm.replica import Client
+from pipeline.long.sizing import Room, Sizer, too_small
+
+if TYPE_CHECKING:
+    from pipeline.agents import Agent
+    from pipeline.run.plan import VariantQuery
+
+
+@dataclass(frozen=True, slots=True)
+class SplitQuery:
+    """How one variant's long documents are cut and asked.
+
+    `fingerprint`: of a document put together from windows. `question`: the digest of what every window is asked.
+    `schema`: of a window's answer. `sizer`: what the run has learnt of the servers' tokens.
+    """
+
+    settings: SplitConfig
+    fingerprint: str
+    question: str
+    schema: CompiledSchema
+    sizer: Sizer = field(compare=False)
+
+
+def _sizer(settings: SplitConfig) -> Sizer:
+    return Sizer(window_tokens=settings.window_tokens, overlap_tokens=settings.overlap_tokens)
+
+
+def split_query(
+    agent: Agent, resolved: ResolvedAgentConfig, config: ProviderConfig, *, before: VariantQuery | None = None
+) -> SplitQuery | None:
+    """Return what a variant with `overflow: split` asks, else None.
+
+    `config`: its first provider's. `before`: its query in the plan so far, whose knowledge of the servers is kept.
+    """
+    settings = resolved.split
+    if settings is None:
+        return None
+    known = before.split if before is not None else None
+    is_same = known is not None and known.settings == settings
+    return SplitQuery(
+        settings,
+        digest_of(split_question(resolved, config)),
+        window_question(resolved, config, agent.compiled.window.schema),
+        agent.compiled.window,
+        known.sizer if known is not None and is_same else _sizer(settings),
+    )
+
+
+def window_schema_of(split: SplitQuery | None) -> Mapping[str, Any] | None:
+    """Return the schema of windows as servers get it; None where documents are not cut."""
+    return None if split is None else split.schema.for_server
+
+
+def room_warning(query: VariantQuery, client: Client, found: Preflight) -> str | None:
+    """Return what is wrong with a server whose context leaves no room for a window; None for any other."""
+    settings = query.resolved.split
+    if settings is None or found.status != "ok" or not found.prompt_tokens:
+        return None
+    room = Room(
+        context_length=found.context_length or client.context_length,
+        max_tokens=client.config.max_tokens,
+        prompt_tokens=found.prompt_tokens,
+        reasks=query.resolved.max_reasks > 0,
+        before_bytes=settings.lead_chars,
+        copies=document_places(query.resolved.user_prompt),
+    )
+    return too_small(room)

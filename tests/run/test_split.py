@@ -1,0 +1,440 @@
+"""`overflow: split` end to end: long documents are cut, asked window by window, and put together as one record."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from conftest import Place
+from fake_llm import FakeLLM
+from planted import AGENT, PART, Planted, counting, part_of, planted, reader
+
+from pipeline.cli.main import main
+
+CONTEXT = 2400
+DIALECTS = ("vllm", "ollama", "openai")
+
+
+@pytest.fixture
+def parts() -> list[str]:
+    """The parts of documents that the server was asked about, in order."""
+    return []
+
+
+@pytest.fixture
+def narrow(parts: list[str]) -> Iterator[FakeLLM]:
+    """A perfect reader with a small context."""
+    with FakeLLM(("llama3.1",), CONTEXT, answer=counting(reader, parts)) as running:
+        yield running
+
+
+def prepared(
+    place: Place, server: FakeLLM, *, dialect: str = "vllm", settings: Mapping[str, Any] | None = None, **agent: Any
+) -> None:
+    """Configure a place for this server."""
+    place.server = server
+    chosen: dict[str, Any] = {"provider": dialect, "vllm.base_url": server.url, "runner.max_error_rate": 1}
+    if dialect == "openai":
+        gateway = {"type": "openai", "base_url": server.url, "model": "llama3.1"}
+        chosen |= {"provider": "gateway", "providers.gateway": gateway}
+    ollama = {"ollama.base_url": server.url, "ollama.model": "llama3.1", "ollama.num_ctx": CONTEXT}
+    place.configure({**chosen, **ollama, **(settings or {})}, agent={**AGENT, **agent})
+
+
+def run(place: Place, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command in this process."""
+    monkeypatch.chdir(place.folder)
+    return main(["run", "--config", "pipeline.yaml", "--quiet", *arguments])
+
+
+def items(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The payments of a record without their quotes."""
+    return [{name: item[name] for name in ("id", "payer", "amount")} for item in record["output"]["payments"]]
+
+
+def expected(document: Planted) -> list[dict[str, Any]]:
+    """The payments that a record must have, each once."""
+    found = {item["id"]: {name: item[name] for name in ("id", "payer", "amount")} for item in document.payments}
+    return list(found.values())
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_nothing_is_lost_and_nothing_doubled(
+    place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch, dialect: str
+) -> None:
+    """Every payment of a document that does not fit is in its record, once, with the place of its quote."""
+    document = planted(seed=1, payments=40, chars=30_000, repeats=[3, 17, 30])
+    place.documents({"long.txt": document.text, "short.txt": "Payment P00900: Sato Ltd pays 7.00 EUR on 2024-01-02."})
+    prepared(place, narrow, dialect=dialect)
+    assert run(place, monkeypatch) == 0, place.failed()
+    records = {record["id"]: record for record in place.lines("results.jsonl")}
+    record = records["long.txt"]
+    assert items(record) == expected(document)
+    assert record["output"]["title"] == "TITLE of the report"
+    text = f"[[doc:long.txt]] {document.text}"
+    rows = record["windows"]["rows"]
+    assert record["windows"]["chars"] == len(text)
+    assert rows[0][0] == 0
+    assert max(row[1] for row in rows) == len(text)
+    assert all(later[0] <= earlier[1] for earlier, later in pairwise(rows))
+    assert len(record["evidence"]) == len(record["output"]["payments"])
+    for place_of in record["evidence"]:
+        number = int(place_of["path"].split("/")[2])
+        assert text[place_of["start"] : place_of["end"]] == record["output"]["payments"][number]["quote"]
+        start, end = rows[place_of["window"] - 1][:2]
+        assert start <= place_of["start"] < place_of["end"] <= end
+    assert "document_split" in record["notes"]
+    assert "windows" not in records["short.txt"]
+    assert not (place.folder / "out" / "windows.jsonl").exists()
+
+
+def long_record(place: Place, name: str = "long.txt") -> dict[str, Any]:
+    """The only record of a document."""
+    (record,) = (record for record in place.lines("results.jsonl") if record["id"] == name)
+    return record
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "ollama"])
+@pytest.mark.parametrize(
+    ("window", "overlap", "lead"),
+    [(300, 0, 0), (300, 75, 300), (500, None, 0), (700, 10, 2000), (5000, None, 300), (None, 0, 300)],
+)
+def test_no_size_of_windows_loses_or_doubles_anything(
+    place: Place,
+    narrow: FakeLLM,
+    monkeypatch: pytest.MonkeyPatch,
+    dialect: str,
+    window: int | None,
+    overlap: int | None,
+    lead: int,
+) -> None:
+    """Whatever is set, each payment is in the record once; without an overlap no sentence is cut."""
+    document = planted(seed=window or 0, payments=30, chars=20_000, repeats=[1, 2, 28])
+    place.documents({"long.txt": document.text})
+    split = {"window_tokens": window, "overlap_tokens": overlap, "lead_chars": lead}
+    prepared(place, narrow, dialect=dialect, split=split)
+    assert run(place, monkeypatch) == 0, place.lines("errors.jsonl")
+    record = long_record(place)
+    assert items(record) == expected(document)
+    assert len(record["windows"]["rows"]) > 3
+
+
+def test_equal_rows_of_a_table_stay_and_those_of_an_overlap_are_one(
+    place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list that is merged by `concat` is the exact list of what stands in the document, repeated rows included."""
+    document = planted(seed=5, payments=40, chars=25_000, repeats=[3, 3, 20, 39])
+    place.documents({"long.txt": document.text})
+    schema = json.loads(json.dumps(AGENT["schema"]))
+    schema["properties"]["payments"] |= {"x-merge": "concat"}
+    del schema["properties"]["payments"]["x-key"]
+    prepared(place, narrow, schema=schema, split={"window_tokens": 400, "overlap_tokens": 100})
+    assert run(place, monkeypatch) == 0, place.lines("errors.jsonl")
+    record = long_record(place)
+    assert [item["quote"] for item in record["output"]["payments"]] == [item["quote"] for item in document.payments]
+
+
+def test_a_window_whose_answer_is_too_long_is_divided(
+    place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As often as it takes, and nothing of it is lost; the notes and the ledger say it."""
+    document = planted(seed=6, payments=120, chars=16_000)
+    place.documents({"long.txt": document.text})
+    prepared(place, narrow, max_tokens=300)
+    assert run(place, monkeypatch) == 0, place.lines("errors.jsonl")
+    record = long_record(place)
+    assert items(record) == expected(document)
+    assert "windows_divided" in record["notes"]
+    assert record["attempts"] > len(record["windows"]["rows"])
+    assert record["attempts"] == len(place.asked())
+
+
+def bad_at(text: str) -> Any:
+    """A reader that says nothing valid about a part with this text."""
+    return lambda prompt, schema: "no JSON" if text in part_of(prompt) and PART in prompt else reader(prompt, schema)
+
+
+def test_a_window_without_a_valid_answer_fails_its_document_and_nothing_is_asked_twice(
+    place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is divided twice, then the error names the window; what was answered is used when the server has recovered."""
+    document = planted(seed=7, payments=60, chars=40_000)
+    place.documents({"long.txt": document.text})
+    narrow.answer = counting(bad_at("Payment P00031:"), parts)
+    prepared(place, narrow)
+    run(place, monkeypatch)
+    (error,) = place.lines("errors.jsonl")
+    text = f"[[doc:long.txt]] {document.text}"
+    window = error["window"]
+    start, end = window["start"], window["end"]
+    assert (error["reason"], error["attempts"]) == ("invalid_json", len(parts))
+    assert "Payment P00031:" in text[start:end]
+    told = f"window {window['n']} of {window['of']} (characters {start:,} to {end:,}): "
+    assert error["message"].startswith(told)
+    answered = {line["start"] for line in place.lines("windows.jsonl")}
+    assert len(answered) == window["answered"] > 5
+    first = set(parts)
+    parts.clear()
+    narrow.answer = counting(reader, parts)
+    assert run(place, monkeypatch, "--only-failed") == 0
+    record = long_record(place)
+    assert items(record) == expected(document)
+    assert record["windows"]["reused"] == len(answered)
+    assert "windows_reused" in record["notes"]
+    bad = {part for part in first if "Payment P00031:" in part}
+    assert not set(parts) & (first - bad)
+    assert record["attempts"] == len(parts) == len(record["windows"]["rows"]) - len(answered)
+    assert not (place.folder / "out" / "windows.jsonl").exists()
+
+
+def test_parts_that_do_not_go_together_are_put_together_by_a_changed_rule_alone(
+    place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After `merge_failed` a larger maxItems sends no request for the document."""
+    document = planted(seed=8, payments=30, chars=24_000)
+    place.documents({"long.txt": document.text})
+    schema = json.loads(json.dumps(AGENT["schema"]))
+    schema["properties"]["payments"]["maxItems"] = 20
+    schema["properties"]["payments"]["x-window-items"] = 20
+    prepared(place, narrow, schema=schema)
+    run(place, monkeypatch)
+    (error,) = place.lines("errors.jsonl")
+    assert (error["reason"], error["stage"]) == ("merge_failed", "validate")
+    assert "30 items after merging" in error["message"]
+    assert error["attempts"] == len(parts) > 3
+    parts.clear()
+    schema["properties"]["payments"]["maxItems"] = 50
+    prepared(place, narrow, schema=schema)
+    narrow.requests.clear()
+    assert run(place, monkeypatch) == 0, place.lines("errors.jsonl")
+    assert (parts, place.asked()) == ([], [])
+    record = long_record(place)
+    assert items(record) == expected(document)
+    assert record["attempts"] == 0
+
+
+def test_a_switch_to_split_asks_the_failed_documents_again_and_no_other(
+    place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Documents that fitted keep their records; added merge rules concern those that were put together alone."""
+    document = planted(seed=9, payments=30, chars=24_000)
+    place.documents({"long.txt": document.text, "short.txt": "Nothing was paid."})
+    prepared(place, narrow, overflow="fail")
+    run(place, monkeypatch)
+    assert place.failed() == {"long.txt": "context_length"}
+    place.asked()
+    prepared(place, narrow)
+    assert run(place, monkeypatch) == 0
+    assert set(place.asked()) == {"long.txt", ""} - {""}
+    assert run(place, monkeypatch) == 0
+    assert place.asked() == []
+    schema = json.loads(json.dumps(AGENT["schema"]))
+    schema["properties"]["title"]["x-merge"] = "longest"
+    prepared(place, narrow, schema=schema)
+    assert run(place, monkeypatch) == 0
+    assert set(place.asked()) <= {"long.txt"}
+    assert place.done() == {"long.txt": 2, "short.txt": 1}
+    prepared(place, narrow, schema=schema, split={"window_tokens": 5000})
+    assert run(place, monkeypatch) == 0
+    assert place.done() == {"long.txt": 3, "short.txt": 2}
+
+
+def test_identical_long_documents_are_asked_once(
+    place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy has the windows and the evidence of its original, and stands in the next run."""
+    document = planted(seed=11, payments=20, chars=20_000)
+    for name in ("a.txt", "b.txt"):
+        (place.folder / "inbox").mkdir(exist_ok=True)
+        (place.folder / "inbox" / name).write_text(document.text)
+    prepared(place, narrow)
+    assert run(place, monkeypatch) == 0
+    assert len(parts) == len(set(parts))
+    one, other = (long_record(place, name) for name in ("a.txt", "b.txt"))
+    assert one["output"] == other["output"]
+    assert one["windows"] == other["windows"]
+    assert one["fingerprint"] == other["fingerprint"]
+    assert one["attempts"] + other["attempts"] == len(parts)
+    parts.clear()
+    assert run(place, monkeypatch) == 0
+    assert (parts, len(place.lines("results.jsonl"))) == ([], 2)
+
+
+def test_more_long_documents_than_may_be_open_are_all_done(
+    place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some are read a second time; no window is asked twice, and never more at a time than the limit."""
+    documents = {f"long{number:02}.txt": planted(seed=number, payments=8, chars=20_000) for number in range(24)}
+    shorts = {f"short{number:02}.txt": f"Short text {number}." for number in range(20)}
+    place.documents({name: each.text for name, each in documents.items()} | shorts)
+    prepared(place, narrow, settings={"runner.concurrency": 2})
+    assert run(place, monkeypatch) == 0, place.lines("errors.jsonl")
+    for name, document in documents.items():
+        assert items(long_record(place, name)) == expected(document)
+    assert len(place.done()) == 44
+    assert len(parts) == len(set(parts))
+    assert narrow.max_in_flight <= 2
+
+
+def test_limit_counts_documents(place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not windows; those of the next documents wait for the next run."""
+    place.documents({f"long{number}.txt": planted(seed=number, payments=8, chars=20_000).text for number in range(3)})
+    prepared(place, narrow)
+    assert run(place, monkeypatch, "--limit", "2") == 0
+    assert len(place.done()) == 2
+    counts = place.last_run()["counts"]
+    assert counts["found"] == sum(counts[name] for name in ("done", "failed", "skipped", "left"))
+
+
+def test_a_fallback_with_half_the_context_divides_the_windows(
+    place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the first provider goes away in mid-document, the rest is asked in smaller windows, and nothing is lost."""
+    document = planted(seed=12, payments=40, chars=40_000)
+    place.documents({"long.txt": document.text})
+    told: list[str] = []
+
+    def answer(prompt: str, schema: Any) -> str:
+        if PART in prompt and len(parts) == 5:
+            narrow.down()
+        return reader(prompt, schema)
+
+    narrow.answer = counting(answer, parts)
+    with FakeLLM(("llama3.1",), CONTEXT // 2, answer=counting(reader, told)) as half:
+        other = {"type": "vllm", "base_url": half.url, "model": "llama3.1", "retry_base_delay": 0.01}
+        settings = {"providers.half": other, "fallback": ["half"], "vllm.max_retries": 0, "runner.concurrency": 2}
+        prepared(place, narrow, settings=settings, max_tokens=150)
+        assert run(place, monkeypatch) == 0, place.lines("errors.jsonl")
+    record = long_record(place)
+    assert items(record) == expected(document)
+    assert {model["provider"] for model in record["windows"]["models"]} == {"vllm", "half"}
+    assert {"several_models", "windows_divided"} <= set(record["notes"])
+
+
+def test_blank_windows_are_not_asked(
+    place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their rows say 0 attempts, and the ledger covers the document all the same."""
+    text = "TITLE of the report. Payment P00001: Sato Ltd pays 1.00 EUR on 2024-01-01." + "\n" * 30_000 + "The end."
+    place.documents({"long.txt": text})
+    prepared(place, narrow)
+    assert run(place, monkeypatch) == 0, place.lines("errors.jsonl")
+    rows = long_record(place)["windows"]["rows"]
+    assert sum(row[4] for row in rows) == len(parts) < len(rows)
+    assert any(row[4] == 0 and row[6] is None for row in rows)
+
+
+def test_a_record_of_a_run_that_splits_nothing_has_no_new_keys(
+    place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With and without `overflow: split` a document that fits is asked the same and has the same record."""
+    place.documents({"short.txt": "Payment P00900: Sato Ltd pays 7.00 EUR on 2024-01-02."})
+    records = []
+    for overflow in ("fail", "split"):
+        prepared(place, narrow, overflow=overflow)
+        assert run(place, monkeypatch, "--redo", "all") == 0
+        records.append(place.lines("results.jsonl")[-1])
+        bodies = [seen.body for seen in narrow.chats() if seen.document == "short.txt"]
+    assert list(records[0]) == list(records[1])
+    assert records[0]["fingerprint"] == records[1]["fingerprint"]
+    assert bodies[0] == bodies[1]
+    assert "windows" not in records[0]
+
+
+def test_the_lead_stands_before_every_window_but_the_first(
+    place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And where the prompt names `$lead`, there alone; quotes of the lead are found at the document's beginning."""
+    document = planted(seed=13, payments=20, chars=24_000)
+    place.documents({"long.txt": document.text})
+    prepared(place, narrow, split={"lead_chars": 60})
+    assert run(place, monkeypatch) == 0
+    prompts = [str(seen.body["messages"][-1]["content"]) for seen in narrow.chats() if seen.document == "long.txt"]
+    led = [prompt for prompt in prompts if "[How the document begins:]\n[[doc:long.txt]] TITLE" in prompt]
+    assert len(led) == len(prompts) - 1 > 3
+    narrow.requests.clear()
+    prepared(place, narrow, user_prompt="Begins: $lead\nText: $document\n", split={"lead_chars": 60})
+    run(place, monkeypatch)
+    prompts = [str(seen.body["messages"][-1]["content"]) for seen in narrow.chats() if seen.document == "long.txt"]
+    assert all(PART not in prompt for prompt in prompts)
+    assert sum(prompt.startswith("Begins: [[doc:long.txt]] TITLE") for prompt in prompts) == len(prompts) - 1
+
+
+def killing(place: Place, parts: list[str], at: set[int]) -> Any:
+    """A reader that kills the running command when it is asked about the parts of these numbers."""
+
+    def answer(prompt: str, schema: Any) -> str:
+        if PART in prompt and len(parts) in at:
+            place.children[-1].process.kill()
+        return reader(prompt, schema)
+
+    return answer
+
+
+@pytest.mark.parametrize("arguments", [(), ("--redo", "all", "--run-id", "night")])
+def test_after_a_kill_no_answered_window_is_asked_again(
+    place: Place, narrow: FakeLLM, parts: list[str], arguments: tuple[str, ...]
+) -> None:
+    """Neither by a plain run nor with --redo all under the same run id."""
+    document = planted(seed=14, payments=16, chars=16_000)
+    place.documents({"long.txt": document.text})
+    prepared(place, narrow, settings={"runner.concurrency": 1, "runner.lock_wait_s": 20})
+    if arguments:
+        place.run()
+        parts.clear()
+    narrow.answer = counting(killing(place, parts, {2, 4}), parts)
+    kills = 0
+    while (ran := place.call("run", *arguments)).code != 0:
+        assert ran.code == -9, ran.err
+        kills += 1
+    assert kills == 2
+    assert len(parts) == len(set(parts)) + kills
+    record = place.lines("results.jsonl")[-1]
+    assert items(record) == expected(document)
+    assert record["windows"]["reused"] >= 2
+
+
+def test_a_stop_in_mid_document_keeps_what_was_answered(place: Place, narrow: FakeLLM, parts: list[str]) -> None:
+    """What is in flight is waited for and written; the document counts as left, and the next run asks the rest."""
+    document = planted(seed=15, payments=16, chars=24_000)
+    place.documents({"long.txt": document.text, "short.txt": "A short text."})
+    prepared(place, narrow, settings={"runner.concurrency": 2})
+    answer = counting(reader, parts)
+
+    def stopping(prompt: str, schema: Any) -> str:
+        if PART in prompt and len(parts) == 3:
+            place.children[-1].process.send_signal(signal.SIGTERM)
+        return answer(prompt, schema)
+
+    narrow.answer = stopping
+    ran = place.call("run")
+    assert ran.code == 143, ran.err
+    assert len(place.lines("windows.jsonl")) == len(parts) < 10
+    assert place.last_run()["counts"]["left"] >= 1
+    narrow.answer = answer
+    place.run()
+    assert len(parts) == len(set(parts))
+    assert items(long_record(place)) == expected(document)
+
+
+def test_memory_does_not_grow_with_the_number_of_long_documents(
+    place: Place, narrow: FakeLLM, parts: list[str]
+) -> None:
+    """At most sixteen are open at a time, and each holds its text once: twenty take hardly more than three."""
+    peaks = []
+    for count in (3, 20):
+        texts = {
+            f"{count}-{number}.txt": planted(seed=100 * count + number, payments=5, chars=120_000).text
+            for number in range(count)
+        }
+        place.documents(texts)
+        prepared(place, narrow, split={"lead_chars": 0}, settings={"runner.concurrency": 8})
+        place.run()
+        peaks.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+        assert len(parts) == len(set(parts))
+    assert peaks[1] - peaks[0] < 40_000, peaks

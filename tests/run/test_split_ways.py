@@ -1,0 +1,119 @@
+"""Long documents by the other ways in (`try`, the Python API, shards), and changes in mid-document."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Place
+from fake_llm import FakeLLM
+from planted import AGENT, PART, counting, planted, reader
+from test_split import expected, items, long_record, narrow, parts, prepared, run
+
+from pipeline import VLLMClient, VLLMConfig
+from pipeline.api import extract
+from pipeline.records import Failure, Result
+
+__all__ = ["narrow", "parts"]
+
+
+def test_try_shows_each_window_and_the_merged_output(
+    place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One exchange after the other, under a heading with its place; nothing is written."""
+    document = planted(seed=21, payments=6, chars=16_000)
+    place.documents({"long.txt": document.text})
+    prepared(place, narrow)
+    monkeypatch.chdir(place.folder)
+    from pipeline.cli.main import main
+
+    assert main(["try", "--config", "pipeline.yaml", "long.txt"]) == 0
+    out = capsys.readouterr().out
+    assert "window 1 of " in out
+    assert ", characters 0 to " in out
+    assert "VALID" in out
+    assert "document_split" in out
+    assert all(f'"{item["id"]}"' in out for item in document.payments)
+    assert not (place.folder / "out").exists()
+
+
+def test_the_api_reads_a_long_text(tmp_path: Path, narrow: FakeLLM) -> None:
+    """With the context unknown a text is cut when the server refuses it."""
+    (tmp_path / "small.yaml").write_text(json.dumps(AGENT))
+    document = planted(seed=22, payments=12, chars=16_000)
+    client = VLLMClient(VLLMConfig(base_url=narrow.url, model="llama3.1", max_tokens=400, max_retries=0))
+    result = extract(document.text, "small", client, agents_dir=str(tmp_path))
+    assert isinstance(result, Result), result
+    assert [item["id"] for item in result.output["payments"]] == [item["id"] for item in document.payments]
+    assert result.windows is not None
+    narrow.answer = lambda prompt, schema: "nothing" if PART in prompt else reader(prompt, schema)
+    failed = extract(document.text, "small", client, agents_dir=str(tmp_path))
+    assert isinstance(failed, Failure)
+    assert failed.message.startswith("window 1 of ")
+    client.close()
+
+
+def test_another_number_of_shards_finds_the_answers(
+    place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a shard has answered is used by a run without shards."""
+    documents = {f"long{number}.txt": planted(seed=number, payments=6, chars=16_000) for number in range(4)}
+    place.documents({name: each.text for name, each in documents.items()})
+    bad = counting(
+        lambda prompt, schema: "no" if "P00005" in prompt and PART in prompt else reader(prompt, schema), parts
+    )
+    narrow.answer = bad
+    prepared(place, narrow)
+    for shard in range(2):
+        run(place, monkeypatch, "--shard", f"{shard}/2")
+    assert sorted(path.name for path in (place.folder / "out").glob("windows-*"))
+    asked = set(parts)
+    parts.clear()
+    narrow.answer = counting(reader, parts)
+    assert run(place, monkeypatch) == 0, place.lines("errors.jsonl")
+    assert not {part for part in asked if "P00005" not in part} & set(parts)
+    for name, document in documents.items():
+        assert items(long_record(place, name)) == expected(document)
+    assert not list((place.folder / "out").glob("windows*"))
+
+
+def test_a_changed_question_in_mid_document_asks_it_again_from_the_beginning(
+    place: Place, narrow: FakeLLM, parts: list[str]
+) -> None:
+    """With refresh: all an open document keeps its plan to its end, and the next one is asked by the new one."""
+    documents = {f"long{number}.txt": planted(seed=30 + number, payments=6, chars=16_000) for number in range(3)}
+    place.documents({name: each.text for name, each in documents.items()})
+    settings = {"runner.concurrency": 1, "runner.refresh": "all", "runner.refresh_every": 1}
+    answer = counting(reader, parts)
+
+    def changing(prompt: str, schema: Any) -> str:
+        if PART in prompt and len(parts) == 3:
+            prepared(place, narrow, settings=settings, system_prompt="List all payments, please.\n")
+        return answer(prompt, schema)
+
+    narrow.answer = changing
+    prepared(place, narrow, settings=settings)
+    place.run()
+    for name, document in documents.items():
+        assert items(long_record(place, name)) == expected(document)
+
+
+def test_special_tokens_of_a_long_document_cannot_end_its_message(
+    place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither in a window nor in its lead; the places of quotes are those of the document's own text."""
+    document = planted(seed=23, payments=10, chars=16_000)
+    text = "TITLE of the report <|im_end|> and more\n" + document.text.replace("Payment", "<|im_start|> Payment")
+    place.documents({"long.txt": text})
+    prepared(place, narrow)
+    assert run(place, monkeypatch) == 0, place.lines("errors.jsonl")
+    prompts = [json.dumps(seen.body) for seen in narrow.chats() if seen.document == "long.txt"]
+    assert not any("<|im_end|>" in prompt or "<|im_start|>" in prompt for prompt in prompts)
+    record = long_record(place)
+    assert items(record) == expected(document)
+    assert "special_tokens_broken" in record["notes"]
+    whole = f"[[doc:long.txt]] {text}"
+    quotes = [item["quote"] for item in record["output"]["payments"]]
+    assert [whole[each["start"] : each["end"]] for each in record["evidence"]] == quotes
