@@ -44,11 +44,13 @@ class Divider:
     """How files of a format are divided.
 
     `places` yields where the file may be cut, in order, and its end; nothing for a file that must be read as a whole.
-    `split` yields the documents of a part; the stream is that of the whole file.
+    `split` yields the documents of a part; the stream is that of the whole file. `by_bytes`: it reads nothing behind
+    the part; else the offsets only tell how much is in a part.
     """
 
     places: Callable[[BinaryIO, Container], Iterator[Place]]
     split: Callable[[BinaryIO, Container, Part], Iterator[Piece]]
+    by_bytes: bool = True
 
 
 def parts_of(places: Iterator[Place], is_due: Callable[[Place, Place], bool]) -> list[Part]:

@@ -13,7 +13,7 @@ from pipeline.documents.containers import Container, Format
 from pipeline.documents.decode import decode_json, decode_row, decode_text
 from pipeline.documents.edgar import SUBMISSION, look_at_text
 from pipeline.documents.entries import suffix_of
-from pipeline.documents.helper_split import split_by_helper
+from pipeline.documents.helper_split import ROW_GROUPS, split_by_helper
 from pipeline.documents.html import decode_html
 from pipeline.documents.json_file import JSON_LINES, look_at_json
 from pipeline.documents.mail import decode_mail
@@ -68,7 +68,7 @@ FORMATS: Mapping[str, Format] = {
     ".eml": Format("mail", decode_mail, heavy=True, look=_look_at_mail),
     ".mbox": _MAILBOX,
     ".msg": Format("msg", decode_msg, extra="mail", heavy=True),
-    ".parquet": Format("parquet", decode_row, split=split_by_helper, extra="parquet"),
+    ".parquet": Format("parquet", decode_row, split=split_by_helper, extra="parquet", divide=ROW_GROUPS),
     ".docx": _WORD,
     ".docm": _WORD,
     ".pptx": _SLIDES,

@@ -25,11 +25,13 @@ from pipeline.documents.extras import LIBRARIES
 from pipeline.documents.formats import BY_NAME
 from pipeline.documents.helper_messages import read_message, write_message
 from pipeline.documents.helper_split import send_pieces
-from pipeline.documents.parquet_rows import rows
+from pipeline.documents.parquet_rows import group_places, rows
 from pipeline.errors import DocumentError
 
 ROWS = {"parquet": rows}
 """The functions that split a file of many documents, by the names of formats."""
+PLACES = {"parquet": group_places}
+"""The functions that find where such a file may be divided."""
 
 
 def main() -> None:
@@ -74,7 +76,8 @@ def _split(form: Format, request: dict[str, Any], requests: IO[bytes], replies: 
         renew = partial(signal.setitimer, signal.ITIMER_PROF, request["cpu_s"])
         # not killed by its input: the file's bytes come there
         _limit(request["cpu_s"], request["memory_mb"], watches_input=False)
-        send_pieces(ROWS[form.name], request["split"], requests, replies, renew)
+        work_of = PLACES if "places" in request["split"] else ROWS
+        send_pieces(work_of[form.name], request["split"], requests, replies, renew)
         return {"end": True}
 
     return _reply(work)

@@ -10,12 +10,14 @@ It must not use a helper of the pool that decodes: those may all wait for the re
 from __future__ import annotations
 
 import io
+import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, BinaryIO
 
 from pipeline.documents.budget import UnpackedBudget
 from pipeline.documents.containers import Container, Piece, too_large
+from pipeline.documents.divided import Divider, Part, Place
 from pipeline.documents.helper_messages import read_message, write_message
 from pipeline.documents.helper_pool import SPLITTERS, crashed, failed, over_cpu
 from pipeline.documents.zip_member import read_exactly
@@ -29,39 +31,57 @@ Rows = Iterator[tuple[bytes, tuple[str, ...]]]
 
 def split_by_helper(stream: BinaryIO, container: Container) -> Iterator[Piece]:
     """Yield the documents of a file in its format; at most one of them and the bytes of one request are held."""
+    return _pieces(stream, container, first=1, request={})
+
+
+def split_part(stream: BinaryIO, container: Container, part: Part) -> Iterator[Piece]:
+    """Yield the documents of a part of the file, as `split_by_helper` numbers them."""
+    rows = [part.number - 1, part.number - 1 + part.count]
+    return _pieces(stream, container, first=part.number, request={"part": rows})
+
+
+def places(stream: BinaryIO, container: Container) -> Iterator[Place]:
+    """Yield each place where the file may be cut, and its end."""
+    for _, data in _messages(stream, container, request={"places": True}):
+        yield Place(*json.loads(data))
+
+
+def _pieces(stream: BinaryIO, container: Container, *, first: int, request: Mapping[str, Any]) -> Iterator[Piece]:
     source = _seekable(stream, container.limit_bytes)
-    size = source.seek(0, io.SEEK_END)
-    budget = UnpackedBudget(size, container.limits)
-    request = {
-        "format": container.format,
-        "split": {
-            "size": size,
-            "text_field": container.text_field,
-            "id_field": container.id_field,
-        },
-        "cpu_s": container.limits.cpu_s,
-        "memory_mb": container.limits.memory_mb,
+    budget = UnpackedBudget(source.seek(0, io.SEEK_END), container.limits)
+    for number, (notes, data) in enumerate(_messages(source, container, request=request), first):
+        budget.add(len(data) + ROW_BYTES)
+        yield _piece(number, data, notes, limit_bytes=container.limit_bytes)
+
+
+def _messages(
+    source: BinaryIO, container: Container, *, request: Mapping[str, Any]
+) -> Iterator[tuple[tuple[str, ...], bytes]]:
+    """Yield what the helper sends, notes and bytes; it is given the file's bytes as it requests them."""
+    split = {
+        "size": source.seek(0, io.SEEK_END),
+        "text_field": container.text_field,
+        "id_field": container.id_field,
+        **request,
     }
+    limits = container.limits
     helper = SPLITTERS.take()
     alive = False
     try:
-        helper.send(request)
-        number = 0
+        helper.send({"format": container.format, "split": split, "cpu_s": limits.cpu_s, "memory_mb": limits.memory_mb})
         while (message := helper.receive()) is not None:
             header, data = message
             if "read" in header:
                 helper.send({}, _bytes_at(source, *header["read"]))
             elif "notes" in header:
-                number += 1
-                budget.add(len(data) + ROW_BYTES)
-                yield _piece(number, data, tuple(header["notes"]), limit_bytes=container.limit_bytes)
+                yield tuple(header["notes"]), data
             else:
                 alive = not header["last"]
                 if "end" in header:
                     return
-                raise failed(header, container.limits)
+                raise failed(header, limits)
         status = helper.end()
-        raise over_cpu(container.limits) if status == -signal.SIGPROF else crashed(status)
+        raise over_cpu(limits) if status == -signal.SIGPROF else crashed(status)
     finally:
         if not alive:
             helper.end()
@@ -134,6 +154,11 @@ def send_pieces(
 ) -> None:
     """Send each document of the requested file; `renew` is called after each, so that the CPU limit is that of one."""
     file = io.BufferedReader(RequestedFile(split["size"], requests, replies), 1 << 18)
-    for data, notes in rows(file, text_field=split["text_field"], id_field=split["id_field"]):
+    more = {"part": split["part"]} if "part" in split else {}
+    for data, notes in rows(file, text_field=split["text_field"], id_field=split["id_field"], **more):
         write_message(replies, {"notes": notes}, data)
         renew()
+
+
+ROW_GROUPS = Divider(places, split_part, by_bytes=False)
+"""How a file is divided that names its own parts."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta, timezone
 from datetime import time as time_of_day
 from typing import Any, BinaryIO
@@ -25,10 +25,13 @@ _TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _EPOCH = datetime(1970, 1, 1)
 
 
-def rows(file: BinaryIO, *, text_field: str, id_field: str | None) -> Iterator[tuple[bytes, tuple[str, ...]]]:
+def rows(
+    file: BinaryIO, *, text_field: str, id_field: str | None, part: Sequence[int] | None = None
+) -> Iterator[tuple[bytes, tuple[str, ...]]]:
     """Yield each row as canonical JSON by column names, with notes; DocumentError when the file is broken.
 
-    Left out are binary columns and lists of floating-point numbers, but for those that the two fields name.
+    `part`: only the row groups of this range of rows, from 0. Left out are binary columns and lists of floating-point
+    numbers, but for those that the two fields name.
     """
     import pyarrow
     import pyarrow.parquet
@@ -41,10 +44,40 @@ def rows(file: BinaryIO, *, text_field: str, id_field: str | None) -> Iterator[t
         if _root(text_field, schema.names) is None:
             raise DocumentError("document_unreadable", missing_field(text_field, schema.names, names="columns"))
         columns = [field.name for field in schema if field.name in named or _fits(field.type, pyarrow.types)]
-        for group in range(parquet.num_row_groups):  # one by one: a batch with rows of a damaged one would lose others
+        for group in _groups(parquet, part):  # one by one: a batch with rows of a damaged one would lose others
             for batch in parquet.iter_batches(_BATCH_ROWS, [group], columns, use_threads=False):
                 yield from _records(batch, pyarrow)
     except MemoryError:  # some of the library's own are of both kinds
+        raise
+    except (pyarrow.ArrowException, *MISHAPS) as cause:
+        raise DocumentError("document_unreadable", f"the Parquet file is broken: {type(cause).__name__}") from cause
+
+
+def _groups(parquet: Any, part: Sequence[int] | None) -> Iterator[int]:
+    """Yield the row groups that begin in this range of rows; all without one."""
+    before = 0
+    for group in range(parquet.num_row_groups):
+        if part is None or part[0] <= before < part[1]:
+            yield group
+        before += parquet.metadata.row_group(group).num_rows
+
+
+def group_places(file: BinaryIO, **_: object) -> Iterator[tuple[bytes, tuple[str, ...]]]:
+    """Yield, for each row group and the end, the bytes before it and the number of its first row, as a JSON array."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        metadata = pyarrow.parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False).metadata
+        offset = 0
+        number = 1
+        for at in range(metadata.num_row_groups):
+            yield json.dumps([offset, number]).encode("ascii"), ()
+            group = metadata.row_group(at)
+            offset += sum(group.column(column).total_compressed_size for column in range(group.num_columns))
+            number += group.num_rows
+        yield json.dumps([offset, number]).encode("ascii"), ()
+    except MemoryError:
         raise
     except (pyarrow.ArrowException, *MISHAPS) as cause:
         raise DocumentError("document_unreadable", f"the Parquet file is broken: {type(cause).__name__}") from cause

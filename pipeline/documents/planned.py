@@ -222,7 +222,9 @@ class PlannedInput:
         if self._exact_version(stored, origin, row) != row.version:
             moved.append(self.id_of(row))
             return iter(())
-        if is_remote(origin.uri_prefix):  # so that no range beyond the part is requested
+        divider = self.divider_of(row)
+        if is_remote(origin.uri_prefix) and divider is not None and divider.by_bytes:
+            # so that no range beyond the part is requested
             stored = replace(stored, size_bytes=row.part.end)
         return _part_entries(listed_file(stored, origin), row, rules, moved=moved)
 

@@ -123,7 +123,7 @@ def test_every_kind_has_the_ids_of_a_listing(tmp_path: Path, part_bytes: int) ->
     rows = planned(config, part_bytes)
     assert read(config, rows) == listed(config)
     divided = {row.path for row in rows if row.part is not None}
-    assert divided >= {"lines.jsonl", "table.csv", "tabs.tsv", "more.jsonl"}
+    assert divided >= {"lines.jsonl", "table.csv", "tabs.tsv", "more.jsonl", "rows.parquet"}
     assert "wide.jsonl" not in divided
 
 

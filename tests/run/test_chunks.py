@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import random
 import signal
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from conftest import Place
 from s3_server import S3Server
@@ -225,6 +229,25 @@ def test_a_plan_in_a_bucket(s3: S3Server, bucket: str, monkeypatch: pytest.Monke
     store.delete("in/a.txt")
     assert make_plan(app, chunks=None, chunk_bytes=None).changed == [0]
     assert len(of_chunks()) == 200
+
+
+def test_a_parquet_file_in_a_bucket_is_divided_by_row_groups(
+    s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each part reads the footer, and only its own groups."""
+    for name, value in s3.env.items():
+        monkeypatch.setenv(name, value)
+    data = io.BytesIO()
+    texts = [f"Text {n}. {random.Random(n).random()}" for n in range(300)]
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), data, row_group_size=25)
+    RemoteStore.open(f"s3://{bucket}", storage={}).put("in/rows.parquet", data.getvalue())
+    overrides = {"input.uri": f"s3://{bucket}/in", "output.uri": f"s3://{bucket}/out"}
+    app = load_config(None, environ={}, overrides=overrides)
+    planned = make_plan(app, chunks=3, chunk_bytes=None)
+    assert (planned.head.chunks, planned.documents) == (3, 300)
+    listings = [InputListing(app, open_chunk(app, index)) for index in range(3)]
+    found = [(entry.id, entry.read()) for listing in listings for entry in listing(ListingCounts())]
+    assert found == [(entry.id, entry.read()) for entry in InputListing(app)(ListingCounts())]
 
 
 def test_a_planning_that_ends_meanwhile_is_not_replaced(tmp_path: Path) -> None:
