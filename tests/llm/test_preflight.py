@@ -290,8 +290,8 @@ def test_a_model_that_cannot_stop_thinking_thinks_little(family: str, think: obj
 
 def test_a_cold_model_is_loaded_first_with_empty_messages() -> None:
     """The load has `load_timeout`, not `timeout`: Ollama drops a load whose client leaves."""
-    with FakeLLM(load_s=0.8) as server:
-        found = look(client_of("ollama", server.url, timeout=0.4, load_timeout=60.0))
+    with FakeLLM(load_s=1.5) as server:
+        found = look(client_of("ollama", server.url, timeout=1.0, load_timeout=60.0))
         first = server.chats()[0].body
         assert (found.status, server.loads) == ("ok", 1)
     assert (first["messages"], first["keep_alive"], first["options"]) == ([], "10m", {"num_ctx": 8192})
@@ -299,8 +299,8 @@ def test_a_cold_model_is_loaded_first_with_empty_messages() -> None:
 
 def test_a_cold_model_is_loaded_without_a_preflight_too() -> None:
     """With `preflight: off` the tiny completion waits as long as the load may take."""
-    with FakeLLM(load_s=0.8) as server:
-        client = client_of("ollama", server.url, timeout=0.4, load_timeout=60.0, preflight="off")
+    with FakeLLM(load_s=1.5) as server:
+        client = client_of("ollama", server.url, timeout=1.0, load_timeout=60.0, preflight="off")
         assert look(client).status == "ok"
         assert [seen.path for seen in server.requests] == ["/api/chat"]
 

@@ -255,7 +255,7 @@ def test_a_poisoned_document_costs_no_more_than_its_retries(retries: int) -> Non
 def test_a_timeout_is_tried_again_once_only() -> None:
     """Two requests, whatever `max_retries` says."""
     with FakeLLM(faults=only("slow", "hang")) as server:
-        asked = provider_of(server.url, timeout=0.3).ask(question("slow"))
+        asked = provider_of(server.url, timeout=1.0).ask(question("slow"))
         assert (asked.unavailable, [attempt.error for attempt in asked.attempts]) == (False, ["timeout"] * 2)
         assert asked_for(server, "slow") == 2
 
