@@ -53,13 +53,15 @@ class _Reader:
 
     def root(self, schema: Mapping[str, Any]) -> Rule:
         """Return the rule of the whole schema."""
-        node = self._nodes.of({**schema, "type": "object"}, "$")
+        node = replace(self._nodes.of(schema, "$"), kind="object")  # whatever its parts say, an answer is one
+        self._visited.update(id(source) for _, source in node.sources)
         self._checks.check_root(node)
-        self._visited.add(id(schema))
-        root = self._rule(schema, "$", objects=(), in_item=False)
+        root = self._own_rule(node, schema, objects=(), in_item=False)
+        self._known[id(schema), False] = root
+        self._pending.append(_Pending(root, node, (), False))
         while self._pending:
             self._fill(self._pending.popleft())
-        return root if root.how == FIELDS else replace(root, how=FIELDS)
+        return root
 
     def check_visited(self, schema: Mapping[str, Any]) -> None:
         """Raise ConfigError for a merge keyword at a place where it would have no effect."""

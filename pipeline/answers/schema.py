@@ -133,7 +133,10 @@ def compile_schema(schema: Mapping[str, Any], *, where: str) -> CompiledSchema:
 
 
 def _accepts_null(validator: Draft202012Validator, part: Any) -> bool:
-    return bool(validator.evolve(schema=part).is_valid(None))
+    try:
+        return bool(validator.evolve(schema=part).is_valid(None))
+    except RecursionError:  # a reference that leads to itself; compile_schema refuses it
+        return False
 
 
 def _plain(schema: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -22,12 +22,16 @@ from pipeline.evidence import Evidence
 from pipeline.long.choosing import CONFLICTING, Around, Given, choose, cut_text, joined_texts, summed
 from pipeline.long.concatenation import concatenated
 from pipeline.long.item_keys import ItemKey, ItemKeys
-from pipeline.long.merge_rules import CONCAT, FIELDS, NO_DEFAULT, UNION, MergeRules, Place, Rule
+from pipeline.long.merge_rules import CONCAT, FIELDS, FIRST, NO_DEFAULT, UNION, MergeRules, Place, Rule
 from pipeline.long.merged_nodes import Fields, Items, Made, Merged, Node, Taken, merged_from
 from pipeline.long.same_values import is_nothing, value_key
 from pipeline.long.windows import Span
 
 __all__ = ["Merged", "Part", "merge"]
+
+
+_KINDS = {FIELDS: dict, UNION: list, CONCAT: list}
+"""Rules for a type that is made of others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +97,12 @@ class _Merger:
         counting = [given for given in values if not _is_empty(rule, given.value)]
         if not counting:
             return self._nothing(rule, values, place, is_required=is_required)
-        if rule.how == FIELDS:
+        kind = _KINDS.get(rule.how)
+        if kind is not None and not all(isinstance(given.value, kind) for given in counting):
+            return self._single(FIRST, counting, place)  # a schema without a type accepts other values, too
+        if kind is dict:
             return self._whole_or_fields(rule, counting, place)
-        if rule.how in (UNION, CONCAT):
-            return self._list(rule, counting, place)
-        return self._single(rule, counting, place)
+        return self._single(rule, counting, place) if kind is None else self._list(rule, counting, place)
 
     def _nothing(self, rule: Rule, values: Sequence[Given], place: Place, *, is_required: bool) -> Node | None:
         """Return the node of a place for which no window gave anything that counts."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_fast_path import SCHEMAS, VALUES
 
 from pipeline.agents import fingerprint, former_fingerprints, load_agent, resolve
 from pipeline.answers.fast_path import quick_check
@@ -16,7 +20,8 @@ from pipeline.answers.merge_warnings import merge_warnings
 from pipeline.answers.schema import CompiledSchema, compile_schema
 from pipeline.answers.subschemas import without_keywords
 from pipeline.config import AppConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DocumentError
+from pipeline.long.merging import Part, merge
 
 STRING = {"type": "string"}
 NUMBER = {"type": "number"}
@@ -173,3 +178,39 @@ def test_merge_rules_change_no_fingerprint(name: str) -> None:
     assert before.schema != resolved.schema
     assert fingerprint(resolved, app.ollama) == fingerprint(before, app.ollama)
     assert former_fingerprints(resolved, app, contexts=()) == former_fingerprints(before, app, contexts=())
+
+
+@settings(max_examples=40, deadline=None)
+@given(field=SCHEMAS, values=st.lists(VALUES, max_size=4))
+def test_every_schema_has_rules_and_a_looser_schema_of_windows(field: Any, values: list[Any]) -> None:
+    """What is valid for the whole is valid for a window, and what is merged keeps the schema of the whole."""
+    whole = {"type": "object", "properties": {"a": field}, "$defs": {"a": {"type": "string"}}}
+    try:
+        schema = compile_schema(whole, where="a")
+    except ConfigError:
+        return
+    merge_warnings(schema, overlap_tokens=None)
+    answers = [{"a": value} for value in values]
+    for answer in answers:
+        assert schema.violation(answer) is not None or schema.window.violation(answer) is None
+    valid = [answer for answer in answers if schema.window.violation(answer) is None]
+    parts = [Part(at * 90, at * 90 + 100, answer) for at, answer in enumerate(valid)]
+    if parts:
+        with suppress(DocumentError):
+            assert schema.violation(merge(schema.merge_rules, parts, text="." * 1000).value) is None
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"s": {**STRING, "x-merge": "last"}}},
+        {"allOf": [{"properties": {"s": {**STRING, "x-merge": "last"}}}]},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"properties": {"s": {**STRING, "x-merge": "last"}}}}},
+    ],
+)
+def test_an_answer_is_merged_by_its_fields_wherever_they_are(schema: dict[str, Any]) -> None:
+    """Beside the type, in a part, or behind a reference."""
+    kind = {} if "properties" in schema else {"type": "object"}
+    rules = compile_schema({**schema, **kind}, where="a").merge_rules
+    parts = [Part(0, 10, {"s": "a"}), Part(10, 20, {"s": "b"})]
+    assert merge(rules, parts, text="." * 20).value == {"s": "b"}
