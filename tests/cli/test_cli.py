@@ -12,8 +12,9 @@ import sys
 from collections.abc import Mapping
 
 import pytest
-from conftest import COMMAND, Place
+from conftest import COMMAND, Place, line_with
 from fake_llm import FakeLLM
+from timing import Gate
 
 from pipeline.cli import parser
 from pipeline.cli.arguments import same_command
@@ -190,15 +191,17 @@ def test_a_server_that_never_comes_is_exit_3(place: Place, server: FakeLLM) -> N
 def test_a_locked_output_is_exit_3_and_names_the_holder(place: Place, server: FakeLLM) -> None:
     """Also for a shard of it; the holder is not disturbed."""
     place.documents(3)
-    server.latency_s = 4.0
+    server.faults = gate = Gate(after=0)
     holder = place.start("run", "--run-id", "the-holder")
     place.wait_for(lambda: len(server.chats()) >= 2, "the holder's requests")
     for arguments in ((), ("--shard", "0/2")):
         err = place.run(*arguments, code=3).err
         assert "the-holder" in err
         assert str(holder.process.pid) in err
-    server.latency_s = 0.0
-    assert holder.end(signal.SIGTERM).code == 143
+    holder.process.send_signal(signal.SIGTERM)
+    line_with(holder, "stopping")
+    gate.open()
+    assert holder.end().code == 143
 
 
 def test_an_output_that_takes_no_more_is_exit_3(place: Place) -> None:

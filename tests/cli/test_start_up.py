@@ -14,6 +14,7 @@ from timing import has_signal, until
 HEAVY = {
     *("rich", "requests", "urllib3", "jsonschema", "referencing", "yaml", "obstore", "zstandard", "charset_normalizer"),
     "chardet",
+    "jinja2",
     *("pypdfium2", "trafilatura", "lxml", "prometheus_client", "sqlite3", "ssl", "http", "email", "asyncio"),
 }
 CODE = """
