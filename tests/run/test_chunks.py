@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import random
-import signal
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -177,7 +175,7 @@ def test_a_chunk_that_is_killed_goes_on(place: Place) -> None:
     child = place.start("run", "--chunk", "1", "--concurrency", "2")
     path = place.folder / "out" / "results-chunk-00001.jsonl"
     place.wait_for(lambda: path.exists() and path.read_bytes().count(b"\n") >= 5, "5 results")
-    os.kill(child.process.pid, signal.SIGKILL)
+    child.process.kill()  # nothing to do when a fast machine has finished by now
     child.process.wait()
     place.run("--chunk", "0")
     place.run("--chunk", "1")
