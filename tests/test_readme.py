@@ -150,7 +150,7 @@ def test_each_yaml_block_loads(text: str, tmp_path: Path) -> None:
     """Agent files as they are, fragments of agents within docs/agents.md's, everything else as a config file."""
     tree = yaml.safe_load(text)
     agent = yaml.safe_load(agent_text())
-    if tree.keys() <= {*agent, "request", "variables", "variants"}:
+    if tree.keys() <= {*agent, "request", "variables", "variants", "overflow", "split"}:
         (tmp_path / "a.yaml").write_text(yaml.safe_dump({**agent, **tree}), encoding="utf-8")
         (tmp_path / "my_agent.schema.json").write_text(json.dumps(agent["schema"]), encoding="utf-8")
         assert load_agent("a", agents_dir=tmp_path).name == "a"
