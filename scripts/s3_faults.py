@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,8 +44,8 @@ class FaultProxy:
     """`fault`: a name of FAULTS, or None, for the requests that `wanted(method, target, key id)` chooses.
 
     `before(method, target)` is called for each request before it goes on: it may kill the server, or raise OSError,
-    which cuts the connection. `seen`: method and target of each request, in order. All attributes may be set at any
-    time, from any thread.
+    which cuts the connection. `seen`: method and target of each request, in order. `sent_bytes`: of all replies, by
+    target without its query. All attributes may be set at any time, from any thread.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class FaultProxy:
     ) -> None:
         self.port, self.fault, self.wanted, self.before = port, fault, wanted, before
         self.seen: list[tuple[str, str]] = []
+        self.sent_bytes: Counter[str] = Counter()
         self._server = _Server((HOST, 0), _handler(self))
         self._server.daemon_threads = True
 
@@ -162,6 +164,7 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
             for name, value in reply.getheaders():
                 if name.lower() not in ("transfer-encoding", "content-length", "connection"):
                     self.send_header(name, value)
+            proxy.sent_bytes[self.path.partition("?")[0]] += len(data)
             size = reply.getheader("content-length") if self.command == "HEAD" else str(len(data))
             self.send_header("content-length", size or "0")
             self.end_headers()
