@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -295,15 +296,23 @@ def disk_per_document() -> float:
             tempfile.tempdir = None
 
 
-def extrapolated(law: Law, *, reads_all: bool, line_cpu_s: float, disk_document: float) -> Iterator[str]:
-    """Yield rows of the fleets that no machine here can be."""
+def extrapolated(law: Law, *, line_cpu_s: float, disk_document: float, plan: Cost | None = None) -> Iterator[str]:
+    """Yield rows of the fleets that no machine here can be: of hash shards, or of chunks after a plan.
+
+    The plan reads the input once, to divide its files, and writes a file for each chunk; there is one for each worker.
+    """
+    reads_all = plan is None
     for documents in (10_000_000, 100_000_000):
         for workers in (1, 100, 1000):
             fleet = Fleet(documents, workers)
             own = documents / workers
             one = law.requests(fleet, reads_all=reads_all, own_files=fleet.files / workers)
             total = {name: one[name] * workers for name in ("LIST", "GET", "PUT")}
-            read = fleet.input_bytes * (workers if reads_all else 1)
+            read = fleet.input_bytes * (workers if reads_all else 2)
+            if plan is not None:
+                total["LIST"] += pages(fleet.files)
+                total["GET"] += fleet.files
+                total["PUT"] += workers
             cpu_h = (documents - own) * workers * line_cpu_s / 3600 if reads_all else 0.0
             counts = " | ".join(f"{count:,}" for count in total.values())
             disk = own * disk_document / 1e6
@@ -319,7 +328,7 @@ FLEET_HEAD = (
 )
 
 
-def formulas(law: Law, *, line_cpu_s: float, disk_document: float) -> Iterator[str]:
+def formulas(law: Law, *, line_cpu_s: float, disk_document: float, chunk: Law | None) -> Iterator[str]:
     """Yield the formulas, with the measured numbers in them."""
     by_method: Counter[str] = Counter()
     for kind, count in law.fixed.items():
@@ -331,6 +340,10 @@ def formulas(law: Law, *, line_cpu_s: float, disk_document: float) -> Iterator[s
     yield f"GET of a shard = {by_method['GET']} + files"
     yield f"PUT of a worker = {by_method['PUT']} + {law.per_part} × parts / workers"
     yield f"CPU of a shard for lines of others = {line_cpu_s * 1e6:.1f} µs × documents"
+    if chunk is not None:
+        own = sum(count for kind, count in chunk.fixed.items() if kind.startswith("GET"))
+        yield f"GET of a chunk = {own} + files / workers; of the plan, once: files, and a PUT for each chunk"
+        yield "input read by chunks = 2 × input: once by the plan, which divides files, and once by all chunks"
     yield f"TMPDIR of a worker = {disk_document:.0f} bytes × its documents"
 
 
@@ -371,12 +384,23 @@ def main() -> int:
     law = Law.of(small)
     disk_document = disk_per_document()
     show("Requests of the first shard by place", [by_kind(small)])
-    show("Formulas", [f"- {line}" for line in formulas(law, line_cpu_s=line_cpu_s, disk_document=disk_document)])
-    figures = {"line_cpu_s": line_cpu_s, "disk_document": disk_document}
-    show("Hash shards, extrapolated", [*FLEET_HEAD, *extrapolated(law, reads_all=True, **figures)])
-    if planned:
-        chunk_law = Law.of(planned[2])
-        show("Plan and chunks, extrapolated", [*FLEET_HEAD, *extrapolated(chunk_law, reads_all=False, **figures)])
+    chunk_law = Law.of(planned[2]) if planned else None
+    show(
+        "Formulas",
+        [f"- {line}" for line in formulas(law, chunk=chunk_law, line_cpu_s=line_cpu_s, disk_document=disk_document)],
+    )
+    show(
+        "Hash shards, extrapolated",
+        [*FLEET_HEAD, *extrapolated(law, line_cpu_s=line_cpu_s, disk_document=disk_document)],
+    )
+    if planned and chunk_law:
+        show(
+            "Plan and chunks, extrapolated",
+            [
+                *FLEET_HEAD,
+                *fleets(chunk_law, plan=planned[1]),
+            ],
+        )
     return 0
 
 
