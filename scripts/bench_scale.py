@@ -385,22 +385,12 @@ def main() -> int:
     disk_document = disk_per_document()
     show("Requests of the first shard by place", [by_kind(small)])
     chunk_law = Law.of(planned[2]) if planned else None
-    show(
-        "Formulas",
-        [f"- {line}" for line in formulas(law, chunk=chunk_law, line_cpu_s=line_cpu_s, disk_document=disk_document)],
-    )
-    show(
-        "Hash shards, extrapolated",
-        [*FLEET_HEAD, *extrapolated(law, line_cpu_s=line_cpu_s, disk_document=disk_document)],
-    )
+    told = formulas(law, chunk=chunk_law, line_cpu_s=line_cpu_s, disk_document=disk_document)
+    fleets = partial(extrapolated, line_cpu_s=line_cpu_s, disk_document=disk_document)
+    show("Formulas", [f"- {line}" for line in told])
+    show("Hash shards, extrapolated", [*FLEET_HEAD, *fleets(law)])
     if planned and chunk_law:
-        show(
-            "Plan and chunks, extrapolated",
-            [
-                *FLEET_HEAD,
-                *fleets(chunk_law, plan=planned[1]),
-            ],
-        )
+        show("Plan and chunks, extrapolated", [*FLEET_HEAD, *fleets(chunk_law, plan=planned[1])])
     return 0
 
 
