@@ -415,9 +415,9 @@ def test_a_client_is_closed_when_its_last_document_is_done_and_not_before() -> N
     runner, plans = runner_of(old), cast("Any", (old, new))
     entries = [Entry(name, name, None, 1, "text", bytes) for name in ("a", "b", "c")]
     for entry in entries[:2]:
-        runner._flight.sent(entry, plans[0])
+        runner.flight.sent(entry, plans[0])
     runner._switch(plans[1])
-    runner._flight.sent(entries[2], plans[1])
+    runner.flight.sent(entries[2], plans[1])
     seen = [old.closes]
     for entry, plan in zip(entries, (plans[0], plans[0], plans[1]), strict=True):
         runner._handle(Landed(Finished(entry, Left(entry.id)), plan))
