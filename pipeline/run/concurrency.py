@@ -74,7 +74,7 @@ class Auto:
 
     def __init__(self, *, ceiling: int, most: int = 1 << 15) -> None:
         self.value = 1
-        self.reason = "start"
+        self.reason = "start value"
         self._ceiling = max(1, ceiling)
         self._most = max(1, most)
         self._servers: list[Server] = []
@@ -136,7 +136,7 @@ def _reason(limits: Sequence[tuple[str, AdaptiveLimit]]) -> str:
     """Return the reason of a single server, or the limits of several."""
     if len(limits) == 1:
         return limits[0][1].reason
-    return ", ".join(f"{endpoint.partition('://')[2]} {limit.allowed}" for endpoint, limit in limits[:4]) or "start"
+    return ", ".join(f"{endpoint.partition('://')[2]} {limit.allowed}" for endpoint, limit in limits[:4]) or "start value"
 
 
 def limit_of(config: RunnerConfig) -> Limit:
