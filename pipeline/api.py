@@ -191,7 +191,7 @@ def _agent_place(agent: str, agents_dir: str | None) -> tuple[str, str | None]:
         return agent, agents_dir
     path = Path(agent)
     if not path.is_file():
-        raise ConfigError(f"agent: got {agent!r}, which is no file")
+        raise ConfigError(f"agent: got {agent!r}, which is not a file")
     return path.stem, str(path.parent)
 
 

@@ -116,12 +116,12 @@ REASONS: Mapping[str, Reason] = {
     "bad_response": Reason("backend", "check that `base_url` leads to the server itself and not to a proxy's page"),
     "empty_model_response": Reason(
         "backend",
-        "the model said nothing: try another prompt, or turn thinking off (docs/thinking-models.md)",
+        "the model returned no text: try another prompt, or turn thinking off (docs/thinking-models.md)",
     ),
     "response_too_large": Reason("backend", "lower `max_tokens`: the answer was larger than the limit"),
     # the settings: the next provider, or the run stops
     "unauthorized": Reason("config", "check the provider's API key"),
-    "model_not_found": Reason("config", "check the provider's `model`: `pipeline check` lists those that are there"),
+    "model_not_found": Reason("config", "check the provider's `model`: `pipeline check` lists the available ones"),
     "not_found": Reason("config", "check the provider's `base_url`: nothing answers at that path"),
     "rejected_config": Reason("config", "the server refuses the parameters or the schema: see the message"),
     # the document: fails at once

@@ -44,7 +44,7 @@ def _plain(value: Any) -> dict[str, Any]:
     """Return a part of a record as a mapping for JSON; TypeError for anything else."""
     if isinstance(value, (ModelMetadata, Usage, Try, Stamp)):
         return {name: getattr(value, name) for name in value.__slots__}
-    raise TypeError(f"{type(value).__name__} is no part of a record")
+    raise TypeError(f"{type(value).__name__} cannot be part of a record")
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)

@@ -125,7 +125,7 @@ def find_shard(flag: str | None, environ: Mapping[str, str]) -> tuple[Shard, str
         return _SCHEDULERS[name](environ, name)
     if environ.get(SHARDS):
         raise ConfigError(
-            f"{SHARDS}: got {environ[SHARDS]!r}, but nothing says which of them this is; "
+            f"{SHARDS}: got {environ[SHARDS]!r}, but no variable gives the index of this one; "
             f"need one of {', '.join(_SCHEDULERS)}, or --shard I/N"
         )
     return WHOLE, ""

@@ -129,7 +129,7 @@ def test_metadata_fills_the_prompt(place: Place) -> None:
 
 def test_an_agent_that_is_not_there() -> None:
     """A wrong name or path is a ConfigError before anything is sent."""
-    with pytest.raises(ConfigError, match="which is no file"):
+    with pytest.raises(ConfigError, match="which is not a file"):
         extract("A text.", "nowhere/agent.yaml", VLLMClient(VLLMConfig()))
     with pytest.raises(ConfigError, match="the nearest is extractor"):
         extract("A text.", "extracter", VLLMClient(VLLMConfig()))

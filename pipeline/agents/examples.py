@@ -41,7 +41,7 @@ def _read(example: Mapping[str, Any], schema: CompiledSchema, *, at: str) -> Exa
     except AnswerError as cause:
         raise ConfigError(f"{at}.output: {cause}") from cause
     except (TypeError, ValueError) as cause:
-        raise ConfigError(f"{at}.output: is no JSON: {cause}") from cause
+        raise ConfigError(f"{at}.output: is not JSON: {cause}") from cause
     return Example(document, text)
 
 

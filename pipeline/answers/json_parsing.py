@@ -167,7 +167,7 @@ def _without_thoughts(text: str) -> str:
     """Return the text after the model's thoughts; AnswerError when the thoughts have no end."""
     answer = after_thoughts(text)
     if answer is None:
-        raise AnswerError("invalid_json", "the thoughts have no end, so there is no answer")
+        raise AnswerError("invalid_json", "the reasoning does not end, so there is no answer")
     return answer
 
 
@@ -216,7 +216,7 @@ def _only_object(regions: list[str]) -> Any:
             continue
         _refuse(bool(found) and not _same(found[0], value), "it holds several different objects")
         found = [value]
-    _refuse(not found, "there is no JSON object in it")
+    _refuse(not found, "there is not JSON object in it")
     return found[0]
 
 
@@ -229,7 +229,7 @@ def _guessed(text: str) -> Any:
     except ValueError as cause:
         raise AnswerError("invalid_json", "it cannot be repaired without a guess") from cause
     _refuse(not isinstance(values, list) or len(values) != 1, "it cannot be repaired without a guess")
-    _refuse(not isinstance(values[0], dict), "there is no JSON object in it")
+    _refuse(not isinstance(values[0], dict), "there is not JSON object in it")
     return values[0]
 
 

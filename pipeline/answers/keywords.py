@@ -46,7 +46,7 @@ def _check(pattern: str, *, at: str) -> None:
         need = "need one without back references, atomic groups and very large repeats"
         raise ConfigError(f"{at}: got {short(pattern)}: {cause}; {need}") from cause
     except re.error as cause:
-        raise ConfigError(f"{at}: got {short(pattern)}, which is no regular expression: {cause.msg}") from cause
+        raise ConfigError(f"{at}: got {short(pattern)}, which is not a regular expression: {cause.msg}") from cause
 
 
 def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:  # noqa: ARG001

@@ -91,7 +91,7 @@ class Checks:
         for name in names:
             if name not in properties:
                 lacking = "" if name == key else f", of which {short(name)}"
-                told = f"{lacking or ', which'} is no property of the items"
+                told = f"{lacking or ', which'} is not a property of the items"
                 self._refuse(node, KEY, told, properties, near=name)
 
     def _check_by(self, node: SchemaNode, objects: Sequence[SchemaNode]) -> None:
@@ -109,9 +109,9 @@ class Checks:
         holder = next((each for each in candidates if name in each.structure.get("properties", {})), None)
         if holder is None:
             numbers = [other for each in candidates for other in self._numbers(each)]
-            self._refuse(node, BY, ", which is no property beside it or around it", numbers)
+            self._refuse(node, BY, ", which is not a property beside it or around it", numbers)
         if name not in self._numbers(holder):
-            self._refuse(node, BY, ", which is no number", self._numbers(holder))
+            self._refuse(node, BY, ", which is not a number", self._numbers(holder))
 
     def _numbers(self, node: SchemaNode) -> list[str]:
         """Return the properties of an object that are numbers."""

@@ -49,7 +49,7 @@ _PLAIN = {
     "uniqueItems": "items that all differ, got some twice",
     "not": "a value that `not` allows, got one it forbids",
     "contains": "another number of the items that `contains` asks for",
-    "dependentRequired": "the properties that go with those that are there",
+    "dependentRequired": "the properties that the others require",
     "unevaluatedProperties": "only properties that the schema names, got others too",
     "unevaluatedItems": "only items that the schema names, got more",
 }
@@ -74,7 +74,7 @@ def describe(keyword: str | None, schema: Any, *, value: Any) -> str:
     `keyword` is None where the schema is `false`, which accepts no value.
     """
     if keyword is None or not isinstance(schema, Mapping):
-        message = "nothing at this place"
+        message = "no value at this place"
     elif keyword == "required":
         message = _missing(schema, value)
     elif keyword == "additionalProperties":

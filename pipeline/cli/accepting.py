@@ -58,7 +58,9 @@ def _choice(text: str | None, flag: str) -> Choice:
         return lambda document_id, reason: document_id in ids  # noqa: ARG005
     reasons = frozenset(filter(None, text.split(",")))
     for name in sorted(reasons - set(REASONS)):
-        raise ConfigError(f"{flag}: got {name!r}, need reasons of: {', '.join(REASONS)}{nearest_hint(name, REASONS)}")
+        raise ConfigError(
+            f"{flag}: got {name!r}, need one or more of {', '.join(REASONS)}{nearest_hint(name, REASONS)}"
+        )
     return lambda document_id, reason: reason in reasons  # noqa: ARG005
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 
 from pipeline.agents.fingerprints import questions_of
@@ -13,7 +14,7 @@ from pipeline.errors import EXIT_OK
 from pipeline.output import ReadableOutput, read_runs
 from pipeline.output.compaction import PARQUET_NAME, compact, last_lines
 from pipeline.output.parquet import library, parquet
-from pipeline.terminal import plural, write_out
+from pipeline.terminal import fitted, plural, unwrapped_or_width, write_out
 
 EXAMPLES = "examples:\n  pipeline compact out\n  pipeline compact s3://bucket/out --format parquet"
 
@@ -59,9 +60,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
             output.backend.replace(PARQUET_NAME, _rows(output.backend))
             names.append(PARQUET_NAME)
         kept = "one line per id" if arguments.drop_history else "one line per id and one for its question before"
-        write_out(
-            f"{output.where}: {plural(counts['done'] + counts['stale'], 'result')} and"
-            f" {plural(counts['failed'], 'error')},"
-            f" {kept}, in {' and '.join(names)}."
-        )
+        results = plural(counts["done"] + counts["stale"], "result")
+        text = f"{output.where}: {results} and {plural(counts['failed'], 'error')}, {kept}, in {' and '.join(names)}."
+        write_out("\n".join(fitted([text], unwrapped_or_width(sys.stdout, environ))))
     return EXIT_OK

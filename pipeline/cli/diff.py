@@ -139,7 +139,7 @@ def _unknown_field(name: str, names: Sequence[str]) -> str:
 def _check_sizes(sizes: Sequence[int], outputs: Sequence[str]) -> None:
     for size, uri in zip(sizes, outputs, strict=True):
         if not size:
-            raise ConfigError(f"diff: got {uri!r}, which holds no record, need the output of a run")
+            raise ConfigError(f"diff: got {uri!r}, which holds no records, need the output of a run")
 
 
 def _keys(texts: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -167,7 +167,8 @@ def _add_command(commands: Any, name: str, *, summary: str, command: Command) ->
     parser.set_defaults(handler=command.main, quiet=False)
     logs = parser.add_argument_group("logs")
     logs.add_argument("--log-format", choices=("text", "json"), default="text")
-    logs.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    levels = ("debug", "info", "warning", "error")
+    logs.add_argument("--log-level", metavar="LEVEL", choices=levels, default="info", help=", ".join(levels))
     command.add_flags(parser)
 
 

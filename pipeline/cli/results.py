@@ -80,7 +80,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """Print or save the rows; return 0, also without any. ConfigError for paths and ids that no record has."""
     if arguments.format == "parquet" and not arguments.save:
-        raise ConfigError("--format parquet: need --save FILE, as it is no text")
+        raise ConfigError("--format parquet: need --save FILE, as it is not text")
     backend = backend_of(output_config(arguments, environ=environ))
     if arguments.profile:
         as_json = arguments.format == "jsonl"
@@ -106,7 +106,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     else:
         stream_out(_formatted(shown, form, fields, given, arguments, environ=environ))
     if limit is not None and next(rows, None) is not None:
-        sys.stderr.write(f"more rows are there than the {limit} shown (--limit)\n")
+        sys.stderr.write(f"only the first {limit} rows are shown (--limit)\n")
     elif current.without_result and not arguments.failed:
         verb = "document failed and has" if current.without_result == 1 else "documents failed and have"
         sys.stderr.write(f"{current.without_result:,} {verb} no row (--failed)\n")
@@ -133,11 +133,11 @@ def _rows(
             if all(condition.holds(row) for condition in conditions):
                 yield row
     if not records and not current.without_result:
-        raise ConfigError("results: the output holds no record, need the output of a run")
+        raise ConfigError("results: the output holds no records, need the output of a run")
     missing = sorted((ids or frozenset()) - found)
     if missing:
         more = f" and {plural(len(missing) - 1, 'more')[:-1]}" if len(missing) > 1 else ""
-        raise ConfigError(f"--ids: got {missing[0]!r}{more}, of which the output has no row")
+        raise ConfigError(f"--ids: got {missing[0]!r}{more}: the output has no row of it")
 
 
 def _ids(values: Sequence[str] | None) -> frozenset[str] | None:
@@ -164,7 +164,7 @@ def _fields(arguments: argparse.Namespace, backend: ReadableOutput, conditions: 
         check_paths([explode], known, flag="--explode")
         values = [Row(record).value(explode) for record in records]
         if any(value is not None for value in values) and not any(isinstance(value, list) for value in values):
-            raise ConfigError(f"--explode: got {explode!r}, which is no list")
+            raise ConfigError(f"--explode: got {explode!r}, which is not a list")
     return named or _usual(known, explode, failed=arguments.failed)
 
 

@@ -137,7 +137,7 @@ def _candidates(
         )
         found = choice.named(backend, ids)
         if missing := sorted(ids - {candidate.id for candidate in found}):
-            raise ConfigError(f"--ids: got {missing[0]!r}, of which {options.output} has no record")
+            raise ConfigError(f"--ids: got {missing[0]!r}: {options.output} has no record of it")
     elif arguments.failed:
         found = choice.failed(backend, judged=judged)
     elif arguments.disputed and other is not None:

@@ -60,7 +60,7 @@ def _records(name: str) -> list[Mapping[str, Any]]:
     try:
         found = whole if whole is not None else [json.loads(line) for line in text.splitlines() if line.strip()]
     except ValueError as cause:
-        raise ConfigError(f"--from-example: {name} is no JSON: {cause}") from cause
+        raise ConfigError(f"--from-example: {name} is not JSON: {cause}") from cause
     records = found if isinstance(found, list) else [found]
     records = [each["output"] if isinstance(each, dict) and _is_result(each) else each for each in records]
     if not records or not all(isinstance(each, dict) for each in records):

@@ -191,7 +191,7 @@ class Transcript:
 
     def _print_metadata(self, metadata: Mapping[str, Any]) -> None:
         """Print each value of the document's metadata by the names under which a prompt may use it."""
-        self._heading(f"metadata, {plural(len(metadata), 'value')}")
+        self._heading(f"metadata: {plural(len(metadata), 'value')}")
         for name, value in metadata.items():
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             self._text(f"${name}{_use_of(name, metadata)}: {shown}", tint=DIM)
@@ -225,9 +225,10 @@ class Transcript:
         failure = outcome.failure if isinstance(outcome, Postponed) else outcome
         assert isinstance(failure, Failure)
         name = "SERVER UNAVAILABLE" if isinstance(outcome, Postponed) else "FAILED"
-        yield tinted(f"{name} {failure.reason}", BOLD + RED, colour=self._colour) + visible(
-            f" ({failure.stage}): {failure.message}"
-        )
+        head = f"{name} {failure.reason}"
+        first, *others = hanging(f"{head} ({failure.stage}): {failure.message}", indent=0, width=self._width)
+        yield first.replace(head, tinted(head, BOLD + RED, colour=self._colour), 1)
+        yield from others
         advice = REASONS.get(failure.reason)
         if advice is not None:
             yield from fitted([f"  to do: {visible(advice.advice_for(self._agent_file))}"], self._width)

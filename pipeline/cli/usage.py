@@ -31,6 +31,32 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=width_of(sys.stdout, os.environ) - 2)
 
+    def format_help(self) -> str:
+        """Return the help; argparse wraps neither descriptions, headings and examples nor long groups of flags."""
+        lines = super().format_help().splitlines()
+        return "\n".join(part for line in lines for part in _narrowed(line, self._width)) + "\n"
+
+
+def _narrowed(line: str, width: int) -> list[str]:
+    """Return a line of help in lines that fit: a command can still be pasted, a group of flags is broken at `|`."""
+    is_command = line.startswith("  pipeline ")
+    if len(line) <= width or not (is_command or " | " in line):
+        return list(fitted([line], width))
+    mark = " \\" if is_command else ""
+    lines: list[str] = []
+    for part in re.split(r" (?=--|&& |> )" if is_command else r" (?=\| )", line):
+        if lines and len(lines[-1]) + len(part) + 1 + len(mark) <= width:
+            lines[-1] += f" {part}"
+        else:
+            lines.append(f"    {part}" if lines and is_command else part)
+    indent = "" if is_command else " " * (len(line) - len(line.lstrip()) + 1)
+    return [first if at == 0 else indent + first for at, first in enumerate(_marked(lines, mark))]
+
+
+def _marked(lines: Sequence[str], mark: str) -> list[str]:
+    """Return the lines, each but the last with the mark at its end."""
+    return [*(line + mark for line in lines[:-1]), *lines[-1:]]
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose usage errors are one line instead of the list of all flags."""
@@ -43,7 +69,8 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             flags = [name for name in self._option_string_actions if name.startswith("--")]
             typed = next((word for word in unknown if word.startswith("-")), "")
-            self.error(f"unknown: {' '.join(unknown)}{nearest_hint(typed.partition('=')[0], flags)}")
+            kind = "option" if typed else "argument"
+            self.error(f"unknown {kind}: {' '.join(unknown)}{nearest_hint(typed.partition('=')[0], flags)}")
         return parsed, unknown
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -76,7 +103,7 @@ def shortened(message: str) -> str:
     """Return the message; when it names the nearest accepted value, omit the long list of the others."""
     if len(message) > _LONGEST_MESSAGE:
         return message
-    short = re.sub(r", need (?:one|reasons) of:? [^;(]{60,}; (the nearest is )", r"; \1", message)
+    short = re.sub(r", need one (?:or more )?of [^;(]{60,}; (the nearest is )", r"; \1", message)
     return re.sub(r"(the nearest is [^;]*); got (\S+), need one of [^;(]{60,}(?= \(|$)", r"\1; got \2", short)
 
 

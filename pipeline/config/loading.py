@@ -161,7 +161,7 @@ def _providers(groups: dict[str, dict[str, _Given]], errors: list[str], *, place
         name = section.removeprefix("providers.")
         items = groups.pop(section)
         if not name or not _NAMES.issuperset(name) or name in ("ollama", "vllm"):
-            need = "letters, digits, - and _, and another name than ollama and vllm, which are there"
+            need = "letters, digits, - and _, and a name other than ollama and vllm"
             errors.append(f"{section}: got the name {shown(name, Rule())}, need {need} ({place})")
         kind = items["type"].value if "type" in items else None
         if not isinstance(kind, str) or kind not in PROVIDER_TYPES:

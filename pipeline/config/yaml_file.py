@@ -128,5 +128,5 @@ def _inspect_keys(node: yaml.MappingNode, place: str) -> None:
         if key.tag != "tag:yaml.org,2002:str":
             raise ConfigError(f"{place}, line {line}: a key that is not a text, need it in quotes")
         if key.value in seen:
-            raise ConfigError(f"{place}, line {line}: {key.value!r} stands on line {seen[key.value]} already")
+            raise ConfigError(f"{place}, line {line}: {key.value!r} is on line {seen[key.value]} already")
         seen[key.value] = line

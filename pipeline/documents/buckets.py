@@ -139,7 +139,7 @@ def _listing_error(store: RemoteStore, cause: OSError) -> ConfigError | TryLater
     """Return the error that ends the run: ConfigError where a retry cannot help, else TryLaterError."""
     what = f"input.uri: {store.address} cannot be listed: {cause.strerror or cause}"
     if isinstance(cause, FileNotFoundError):
-        return ConfigError(f"{what}; need a bucket that is there")
+        return ConfigError(f"{what}; need an existing bucket")
     if isinstance(cause, PermissionError):
         return ConfigError(f"{what}; need credentials that may list and read it (input.storage, or the environment)")
     if cause.errno == errno.EPROTO:

@@ -118,7 +118,7 @@ def split_array(stream: BinaryIO, container: Container) -> Iterator[Piece]:
         if window.next() != "[":
             _enter(window, container.records_field or "")
         if window.next() != "[":
-            unreadable(f"field {container.records_field!r} is no list (input.records_field)")
+            unreadable(f"field {container.records_field!r} is not a list (input.records_field)")
         window.at += 1
         yield from _elements(window, container.limit_bytes)
 
@@ -137,7 +137,7 @@ def _enter(window: Window, path: str) -> None:
                 break
             end = window.value_end()
             if end is None:
-                unreadable(f"before the field {path!r} stands a value that is broken or too large")
+                unreadable(f"a value before the field {path!r} is broken or too large")
             window.at = end
 
 

@@ -149,7 +149,7 @@ class _Objects:
                 self._keep(line)
                 return
             behind = line[end:]
-            # what is no object belongs to the one before it, which then is no JSON
+            # what is no object belongs to the one before it, which then is not JSON
             end = end if _begins(behind.lstrip(b" \t\r,")) or not behind.strip(b" \t\r,") else len(line)
             self._keep(line[:end])
             yield from self.rest()

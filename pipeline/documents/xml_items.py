@@ -220,7 +220,7 @@ class _Items:
         if self._head_size <= _MAX_HEAD_BYTES:
             self._head.append(data)
         elif not self._root:
-            unreadable(f"what stands before its root element has more than {_MAX_HEAD_BYTES} bytes")
+            unreadable(f"the part before its root element has more than {_MAX_HEAD_BYTES} bytes")
 
     def _finished(self) -> Piece:
         item = self._item

@@ -88,7 +88,7 @@ class _Strict:
             self._refuse_bomb()
 
     def _refuse_bomb(self) -> None:
-        raise DocumentError("document_too_expensive", "its entities stand for too much text")
+        raise DocumentError("document_too_expensive", "its entities expand to too much text")
 
     def _skipped(self, name: str, is_parameter: bool) -> None:
         """Add an entity that expat does not know; those below a reference to a DTD are declared all the same."""

@@ -75,7 +75,7 @@ class _Unpacked(io.RawIOBase):
         data = read_exactly(self._raw, place.header_bytes + min(self._left, _CHUNK_BYTES), at_least=LOCAL.size)
         values = LOCAL.unpack_from(data)
         if values[0] != b"PK\3\4":
-            raise OSError("there is no member where the directory says")
+            raise OSError("no member is at the position that the directory gives")
         self._raw.seek(place.offset)
         body = LOCAL.size + values[9] + values[10]
         self._packed = data[body : body + self._left]

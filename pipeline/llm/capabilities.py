@@ -227,7 +227,7 @@ def _object(endpoint: Endpoint, path: str, reply: Reply) -> dict[str, Any]:
         raise misconfigured("not_found" if reason == "rejected" else reason, told)
     body = decode_object(reply.body)
     if body is None:
-        raise misconfigured("not_found", f"{path} answers something else than a JSON object: is this the right server?")
+        raise misconfigured("not_found", f"{path} does not return a JSON object: is this the right server?")
     return body
 
 

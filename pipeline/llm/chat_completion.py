@@ -81,7 +81,7 @@ def _texts(content: object) -> tuple[str | None, str]:
 
 def _kind(content: object) -> str:
     if isinstance(content, list):
-        return "a list with a part that is no text"
+        return "a list with a part that is not text"
     return f"of type {type(content).__name__}"
 
 

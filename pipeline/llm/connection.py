@@ -151,7 +151,7 @@ class _DeadlineResponse(http.client.HTTPResponse):
             if not 100 <= status < 200:
                 return version, status, reason
             if status == 101:
-                raise http.client.HTTPException("101: the server switched to a protocol that nobody asked for")
+                raise http.client.HTTPException("101: the server switched to a protocol that was not requested")
             while (line := self.fp.readline(MAX_INTERIM_BYTES)).strip(b"\r\n"):
                 size += len(line)
                 if size > MAX_INTERIM_BYTES:

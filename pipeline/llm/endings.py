@@ -99,7 +99,7 @@ def judge_end(
         return failed_answer(
             attempt,
             "bad_response",
-            f"the answer is incomplete: {told}, and it is no complete object",
+            f"the answer is incomplete: {told}, and it is not a complete object",
         )
     return attempt
 

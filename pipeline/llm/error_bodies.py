@@ -123,7 +123,7 @@ def _details(detail: object) -> str:
 
 
 def _first_line(body: bytes) -> tuple[str, bool]:
-    """Return the heading or first line of a body that is no JSON, and whether it is an HTML page."""
+    """Return the heading or first line of a body that is not JSON, and whether it is an HTML page."""
     text = body[:_SEARCHED_BYTES].decode("utf-8", "replace")
     page = text.lstrip()[:200].lower().startswith(("<!doctype", "<html", "<head", "<body"))
     if page:

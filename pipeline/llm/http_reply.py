@@ -118,7 +118,7 @@ def read_head(incoming: Incoming) -> Head:
         if head.status >= 200:
             return head
         if head.status == 101:
-            raise http.client.HTTPException("101: the server switched to a protocol that nobody asked for")
+            raise http.client.HTTPException("101: the server switched to a protocol that was not requested")
         size += len(raw)
         if size > MAX_INTERIM_BYTES:
             raise http.client.HTTPException("the interim responses are too long")

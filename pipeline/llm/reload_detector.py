@@ -38,7 +38,7 @@ class ReloadWatch:
         if not self._told:
             self._told = True
             logger.warning(
-                "the model is loaded again and again: does another client ask for it with another num_ctx?",
+                "the model is reloaded repeatedly: does another client request it with another num_ctx?",
                 extra={"reason": NOTE, "endpoint": attempt.model.endpoint, "model": attempt.model.name},
             )
         return changed(attempt, notes=(*attempt.notes, NOTE))

@@ -38,7 +38,7 @@ _ADVICE = tuple(
         ),
         (r"temperature.{0,80}support|unsupported.{0,40}temperature", "set `extra_body: {temperature: null}`"),
         (r"does not support thinking|think value", "set `ollama.think: auto`"),
-        (r"repetition_detection|stream_options", "use `type: openai` for a server that is no vLLM 0.32"),
+        (r"repetition_detection|stream_options", "use `type: openai` for a server other than vLLM 0.32"),
         (
             r"response_format|json.?schema|grammar|guided|structured",
             "simplify the agent's schema, or start the server with another structured-output back end",

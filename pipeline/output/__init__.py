@@ -166,7 +166,7 @@ class Output:
             shown = outcome if SECRETS.are_none else redacted(outcome, redact, own=own)
             line = to_line(shown, self.stamp)
         except ValueError as exc:
-            raise InternalError(f"{outcome.id!r}: the record is no JSON of UTF-8: {exc}") from exc
+            raise InternalError(f"{outcome.id!r}: the record is not JSON in UTF-8: {exc}") from exc
         key = key_of_outcome(outcome, self.stamp)
         self.backend.append(line, key)
         self.index.record(key)

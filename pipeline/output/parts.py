@@ -105,14 +105,14 @@ def _to_head(item: Any, texts: list[str]) -> RecordKey:
                          texts[run_id], decided_by, question)
         # fmt: on
     except (TypeError, ValueError, IndexError, AttributeError) as exc:
-        raise ManifestError("a line is no record's") from exc
+        raise ManifestError("a line is not a record") from exc
 
 
 def _parse(data: bytes) -> Any:
     try:
         return json.loads(b"[" + data + b"]")
     except ValueError as exc:
-        raise ManifestError("a line is no JSON") from exc
+        raise ManifestError("a line is not JSON") from exc
 
 
 def _line(value: Any) -> bytes:

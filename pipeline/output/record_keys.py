@@ -110,7 +110,7 @@ def key_of(line: Mapping[str, Any], where: str) -> RecordKey:
         and type(key.run) is type(key.runs) is int
         and 0 <= key.run < 1 << 62
     ):
-        raise ConfigError(f"{where}: a line is no record of this program; it has the keys {sorted(line)[:20]}")
+        raise ConfigError(f"{where}: a line is not a record of this program; it has the keys {sorted(line)[:20]}")
     return key
 
 

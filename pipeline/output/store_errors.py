@@ -31,7 +31,7 @@ def as_output_errors(where: str, *, opening: bool = False) -> Iterator[None]:
         if isinstance(exc, (PermissionError, FileNotFoundError)) or exc.errno == errno.EPROTO:
             kind = ConfigError if opening else OutputError
             what = "is not there" if isinstance(exc, FileNotFoundError) else "was refused"
-            need = "a bucket that is there, its region, and credentials that may read and write it"
+            need = "an existing bucket, its region, and credentials that may read and write it"
             hint = f"; need {need}" if opening else ""
             raise kind(f"{where}: {what}: {exc.strerror}{hint} (output.uri, output.storage)") from exc
         if exc.errno == errno.ENOSYS:

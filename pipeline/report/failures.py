@@ -41,7 +41,7 @@ def failures(backend: ReadableOutput, *, examples: int) -> dict[str, Any]:
                 record = json.loads(line)
                 group["examples"].append({key: record.get(key) for key in _KEPT})
     if not counts["done"] and not by_reason and not read_runs(backend):
-        raise ConfigError(f"errors: got {backend.where!r}, which holds no record, need the output of a run")
+        raise ConfigError(f"errors: got {backend.where!r}, which holds no records, need the output of a run")
     command = last_command(backend)
     agent_file = _agent_file(backend)
     ordered = sorted(by_reason, key=lambda reason: (-by_reason[reason]["count"], reason))
@@ -96,7 +96,7 @@ def story(backend: ReadableOutput, ids: Sequence[str], *, flag: str = "--show") 
         known = index.known(document_id)
     if not lines or known is None:
         near = _near(ids, similar)
-        raise ConfigError(f"{flag}: got {document_id!r}, of which {backend.where} has no record{near}")
+        raise ConfigError(f"{flag}: got {document_id!r}: {backend.where} has no record of it{near}")
     newest = lines[-1]
     # While a run is in progress, the error file may still hold a failure that a later result has resolved.
     current = newest if known.failed else [line for line in lines if "output" in line][-1]

@@ -196,9 +196,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             body = json.loads(data, parse_constant=finite, parse_float=finite)
         except (ValueError, RecursionError) as error:
-            raise _Refusal(400, "the body is no JSON") from error
+            raise _Refusal(400, "the body is not JSON") from error
         if len(data) < int(length) or not isinstance(body, dict):
-            raise _Refusal(400, "the body is no JSON object")
+            raise _Refusal(400, "the body is not a JSON object")
         return body
 
     def _send(self, status: int, body: bytes, kind: str) -> None:

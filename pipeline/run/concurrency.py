@@ -136,7 +136,9 @@ def _reason(limits: Sequence[tuple[str, AdaptiveLimit]]) -> str:
     """Return the reason of a single server, or the limits of several."""
     if len(limits) == 1:
         return limits[0][1].reason
-    return ", ".join(f"{endpoint.partition('://')[2]} {limit.allowed}" for endpoint, limit in limits[:4]) or "start value"
+    return (
+        ", ".join(f"{endpoint.partition('://')[2]} {limit.allowed}" for endpoint, limit in limits[:4]) or "start value"
+    )
 
 
 def limit_of(config: RunnerConfig) -> Limit:

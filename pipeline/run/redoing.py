@@ -51,14 +51,14 @@ def _named(names: Sequence[str], app: AppConfig, listing: InputListing) -> froze
     named = NamedDocuments(names, app.input)
     ids = frozenset(entry.id for entry in named.pick(listing(ListingCounts())))
     for name in named.missing():
-        raise ConfigError(f"--ids: got {name!r}, which is no document of the input{named.hint(name)}")
+        raise ConfigError(f"--ids: got {name!r}, which is not a document of the input{named.hint(name)}")
     return ids
 
 
 def _check_reasons(names: frozenset[str]) -> None:
     for name in sorted(names - set(REASONS)):
         hint = nearest_hint(name, REASONS)
-        raise ConfigError(f"--only-failed: got {name!r}, need reasons of: {', '.join(REASONS)}{hint}")
+        raise ConfigError(f"--only-failed: got {name!r}, need one or more of {', '.join(REASONS)}{hint}")
 
 
 def copies_of(options: RunOptions, app: AppConfig, *, output: Output) -> Copies | None:

@@ -111,7 +111,7 @@ class _Watch:
 
 
 class OutageTimer:
-    """How long a run waits while no provider can be asked: an outage and a dead end have a bound each.
+    """How long a run waits while no provider is available: an outage and a dead end have a bound each.
 
     `since`: when the wait began; None while somebody can be asked.
     """
@@ -126,7 +126,7 @@ class OutageTimer:
         """Return the end of the run when it has waited for too long; log its begin, each change of cause, its end."""
         if trouble is None:
             if self.since is not None:
-                logger.info("going on", extra={"waited_s": round(now - self.since, 1)})
+                logger.info("resuming", extra={"waited_s": round(now - self.since, 1)})
             self.since = self._refused_since = self._logged = None
             return None
         patience_s = self._config.config_grace_s if trouble.dead_end else self._config.max_outage_s
@@ -140,12 +140,12 @@ class OutageTimer:
             self._refused_since = None
         if now - begun <= patience_s:
             return None
-        return StopReason.of_error(TryLaterError(f"no provider could be asked for {patience_s:g} s: {trouble.message}"))
+        return StopReason.of_error(TryLaterError(f"no provider was available for {patience_s:g} s: {trouble.message}"))
 
     def _log(self, patience_s: float, message: str) -> None:
         """Log what is waited for and the limit that applies, whenever one of the two has changed."""
         if (patience_s, message) == self._logged:
             return
         now = "" if self._logged is None else "now "
-        logger.warning("no provider can be asked, %swaiting up to %g s: %s", now, patience_s, message)
+        logger.warning("no provider is available, %swaiting up to %g s: %s", now, patience_s, message)
         self._logged = (patience_s, message)

@@ -73,7 +73,7 @@ def parse_address(uri: str) -> Address:
     match = _ADDRESS.match(uri)
     if match is None or match[1].lower() not in REMOTE_SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in REMOTE_SCHEMES)
-        raise ConfigError(f"{mask_url(uri)!r} is no object store's address, need one of {known}")
+        raise ConfigError(f"{mask_url(uri)!r} is not the address of an object store, need one of {known}")
     scheme = match[1].lower()
     bucket = match[2]
     prefix = match[3].strip("/")

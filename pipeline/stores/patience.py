@@ -151,7 +151,7 @@ class Source:
     def _refuse(self, cause: OSError) -> None:
         """Raise ConfigError on a first start; a resumed run waits for valid credentials."""
         if not self.patience.resumed:
-            need = "a bucket that is there, and credentials that may read it (input.storage, or the environment)"
+            need = "an existing bucket, and credentials that may read it (input.storage, or the environment)"
             raise ConfigError(f"input.uri: {self.where} cannot be read: {cause.strerror or cause}; need {need}")
 
     def _warn(self, cause: OSError) -> None:

@@ -203,7 +203,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError, RecursionError) as exc:
         raise ConfigError(f"--baseline: {path} cannot be read as an eval.json: {exc}") from exc
     if not isinstance(value, dict):
-        raise ConfigError(f"--baseline: {path} is no eval.json")
+        raise ConfigError(f"--baseline: {path} is not an eval.json")
     return value
 
 

@@ -148,7 +148,7 @@ def _earlier_documents(baseline: Mapping[str, Any]) -> dict[str, Mapping[str, An
     try:
         return {document["id"]: document for document in baseline["outputs"][0]["documents"] if "counts" in document}
     except (KeyError, IndexError, TypeError) as exc:
-        raise ConfigError("--baseline: is no eval.json, need the one that an earlier evaluation wrote") from exc
+        raise ConfigError("--baseline: is not an eval.json, need the one that an earlier evaluation wrote") from exc
 
 
 def _earlier_counts(document: Mapping[str, Any], field: str, result: OutputResult) -> Triple:

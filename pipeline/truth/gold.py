@@ -129,7 +129,7 @@ def _top(path: str) -> str:
 
 
 def _parsed(path: Path, data: bytes) -> Iterator[tuple[str, Any]]:
-    """Yield (FILE:NUMBER, value) of each line that is not blank; ConfigError for a line that is no JSON."""
+    """Yield (FILE:NUMBER, value) of each line that is not blank; ConfigError for a line that is not JSON."""
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -141,7 +141,7 @@ def _parsed(path: Path, data: bytes) -> Iterator[tuple[str, Any]]:
             if number == len(lines):  # it has no LF
                 _log.warning("the last line is cut and was skipped", extra={"gold": at})
                 return
-            raise ConfigError(f"{at}: is no JSON") from exc
+            raise ConfigError(f"{at}: is not JSON") from exc
 
 
 def finite(text: str) -> float:
@@ -155,7 +155,7 @@ def finite(text: str) -> float:
 def checked_line(line: Any, at: str, *, schema: CompiledSchema, agent: str | None) -> dict[str, Any]:
     """Return a line whose fields have the documented types and whose gold is valid; ConfigError otherwise."""
     if not isinstance(line, dict):
-        raise ConfigError(f"{at}: is no object, need id, sha256 and gold")
+        raise ConfigError(f"{at}: is not an object, need id, sha256 and gold")
     for name in ("id", "sha256"):
         if not isinstance(line.get(name), str) or not line[name]:
             hint = f" (pipeline review OUT --import {at.rpartition(':')[0]} fills it in)" if name == "sha256" else ""
@@ -170,9 +170,9 @@ def checked_line(line: Any, at: str, *, schema: CompiledSchema, agent: str | Non
         _check_paths(line.get(name), at=f"{at}: {name}", schema=schema)
     how = line.get("how") or {}
     if not isinstance(how, dict) or not all(isinstance(way, str) for way in how.values()):
-        raise ConfigError(f"{at}: how is no object, need the judged properties with accepted, corrected or typed")
+        raise ConfigError(f"{at}: how is not an object, need the judged properties with accepted, corrected or typed")
     if not isinstance(line.get("by") or "", str):
-        raise ConfigError(f"{at}: by is no text, need the name of who judged")
+        raise ConfigError(f"{at}: by is not a text, need the name of who judged")
     _check_gold(line["gold"], at, schema=schema)
     return line
 
@@ -186,7 +186,7 @@ def _check_paths(paths: Any, *, at: str, schema: CompiledSchema) -> None:
     if paths is None:
         return
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-        raise ConfigError(f'{at} is no list of paths, need one as in ["risks", "companies.ticker"]')
+        raise ConfigError(f'{at} is not a list of paths, need one as in ["risks", "companies.ticker"]')
     for path in paths:
         if not set(path.split(".")) <= schema.names:
             raise ConfigError(f"{at} names {path!r}, which the schema does not have")
@@ -196,7 +196,7 @@ def _check_gold(gold: Any, at: str, *, schema: CompiledSchema) -> None:
     if gold is None:
         return
     if not isinstance(gold, dict):
-        raise ConfigError(f"{at}: gold is no object, need one with the judged properties, or null to withdraw them")
+        raise ConfigError(f"{at}: gold is not an object, need one with the judged properties, or null to withdraw them")
     try:
         violation = schema.violation(_without_nothing(gold))
         canonical_json(gold)

@@ -104,7 +104,7 @@ def _torn(path: Path) -> Path:
 
 
 def _is_whole(line: bytes) -> bool:
-    """Return True for an object (a cut one is no JSON) and for white space."""
+    """Return True for an object (a cut one is not JSON) and for white space."""
     try:
         return not line.strip() or isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):

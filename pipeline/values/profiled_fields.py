@@ -65,7 +65,7 @@ def _node(
 
 
 def _items(schema: Any, root: Mapping[str, Any], depth: int = 0) -> Iterator[Mapping[str, Any]]:
-    """Yield the schemas of a value that is no list, or of the items of one."""
+    """Yield the schemas of a value that is not a list, or of the items of one."""
     for branch in _branches(schema, root, depth=0):
         yield branch
         if "items" in branch and depth < MAX_DEPTH:

@@ -212,7 +212,7 @@ def test_a_violation_says_what_was_expected(rule: Any, value: Any, message: str)
 
 def test_nothing_is_accepted_where_the_schema_is_false() -> None:
     """The schema `false` has no keyword to speak of."""
-    assert said(of({"a": False}), {"a": 1})[1] == "expected nothing at this place"
+    assert said(of({"a": False}), {"a": 1})[1] == "expected no value at this place"
 
 
 def test_the_place_is_named() -> None:

@@ -112,10 +112,10 @@ def test_a_wrong_setting_is_exit_2_and_named(place: Place, settings: Mapping[str
     [
         ("rn", "need one of run, check"),
         ("rum", "the nearest is run"),
-        ("run --confg x", "unknown: --confg x; the nearest is --config"),
+        ("run --confg x", "unknown option: --confg x; the nearest is --config"),
         ("run --redo al", "got 'al', need one of changed, none, all; the nearest is all"),
         ("run --limit x", "got 'x', need a whole number"),
-        ("run extra", "unknown: extra"),
+        ("run extra", "unknown argument: extra"),
     ],
 )
 def test_what_is_mistyped_is_answered_in_two_lines(place: Place, typed: str, told: str) -> None:

@@ -236,9 +236,9 @@ def test_the_holdout(graded: Place) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "gold.jsonl:1: is no JSON"),
-        ('{"id":"a","sha256":"b","gold":{"mood":NaN}}', "gold.jsonl:1: is no JSON"),
-        ('{"id":"a","sha256":"b","gold":{"mood":1e999}}', "gold.jsonl:1: is no JSON"),
+        ("{", "gold.jsonl:1: is not JSON"),
+        ('{"id":"a","sha256":"b","gold":{"mood":NaN}}', "gold.jsonl:1: is not JSON"),
+        ('{"id":"a","sha256":"b","gold":{"mood":1e999}}', "gold.jsonl:1: is not JSON"),
         (
             '{"id":"a","gold":{}}',
             "gold.jsonl:1: got no sha256, need that of the document (pipeline review OUT --import",
@@ -419,7 +419,7 @@ def test_gates_judge_the_whole_output_by_whatever_rows(graded: Place) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"by": ["anna"]}, "gold.jsonl:1: by is no text"),
+        ({"by": ["anna"]}, "gold.jsonl:1: by is not a text"),
         ({"by": "anna", "how": {"mood": ["typed"]}}, "gold.jsonl:1: how is no object"),
     ],
 )

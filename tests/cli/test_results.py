@@ -191,7 +191,7 @@ def test_save_and_limit(filled: Place) -> None:
     ran = filled.call("results", "out", "--save", "all.jsonl", "--limit", "2")
     assert (ran.code, ran.out) == (0, "")
     assert len((filled.folder / "all.jsonl").read_text(encoding="utf-8").splitlines()) == 2
-    assert "more rows are there than the 2 shown" in ran.err
+    assert "only the first 2 rows are shown" in ran.err
     assert sorted(path.name for path in filled.folder.glob("*all*")) == ["all.jsonl"]
 
 
@@ -201,9 +201,9 @@ def test_save_and_limit(filled: Place) -> None:
         (("--fields", "id,sevrity"), "--fields: got 'sevrity', which no result has; the nearest is severity"),
         (("--where", "companies.nme = x"), "the nearest is companies.name"),
         (("--where", "a b"), "need PATH OP VALUE"),
-        (("--ids", "two", "nine"), "--ids: got 'nine', of which the output has no row"),
+        (("--ids", "two", "nine"), "--ids: got 'nine': the output has no row of it"),
         (("--explode", "company"), "--explode: got 'company'"),
-        (("--explode", "severity"), "--explode: got 'severity', which is no list"),
+        (("--explode", "severity"), "--explode: got 'severity', which is not a list"),
     ],
 )
 def test_what_no_record_has(filled: Place, flags: tuple[str, ...], message: str) -> None:

@@ -47,7 +47,7 @@ def test_a_record_is_shown_with_its_quotes_in_their_surroundings(done: Place) ->
     assert "FAILED bad.txt" in failed.out
     unknown = done.call("show", "bat.txt")
     assert unknown.code == 2
-    assert "show: got 'bat.txt', of which out has no record; the nearest is bad.txt" in unknown.err
+    assert "show: got 'bat.txt': out has no record of it; the nearest is bad.txt" in unknown.err
 
 
 def test_the_text_is_the_one_that_its_digest_is_of(done: Place) -> None:

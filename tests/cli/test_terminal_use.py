@@ -88,7 +88,7 @@ def test_on_a_terminal_errors_are_short_and_lines_fit(place: Place) -> None:
     place.documents({"a.txt": "[[fault:http_400]]", "b.txt": "text"})
     code, shown = on_terminal(place, 60, "run", "--only-failed", "timeouts")
     assert (code, shown.splitlines()[-1]) == (2, "error: --only-failed: got 'timeouts'; the nearest is timeout")
-    assert "need reasons of: timeout, connection_error" in place.call("run", "--only-failed", "timeouts").err
+    assert "need one or more of timeout, connection_error" in place.call("run", "--only-failed", "timeouts").err
     code, shown = on_terminal(place, 60, "run", "--progress", "none", "--log-level", "error")
     assert code == 1
     assert " ".join(shown.split()).count("in the input remain failed: more than runner.max_error_rate") == 1

@@ -157,7 +157,7 @@ def test_run_and_errors_name_documents_as_try_does(place: Place) -> None:
     place.run("--ids", "a.txt", "--redo", "all", *lenient)
     assert place.done() == {"a.txt": 2, "c.txt": 1}
     ran = place.run("--ids", "b.text", code=2)
-    assert "--ids: got 'b.text', which is no document of the input; the nearest is b.txt" in ran.err
+    assert "--ids: got 'b.text', which is not a document of the input; the nearest is b.txt" in ran.err
     for name in ("b.txt", "inbox/b.txt"):
         assert place.call("errors", "--show", name).out.startswith("FAILED b.txt")
     assert "the nearest is b.txt" in place.call("errors", "--show", "b.text").err

@@ -237,4 +237,4 @@ def test_a_run_over_a_bucket_that_is_not_there(place: Place, s3: S3Server) -> No
     place.configure({"input.uri": "s3://no-such-bucket-x/in"})
     ran = place.run(code=2)
     assert "no-such-bucket-x" in ran.err
-    assert "need a bucket that is there" in ran.err
+    assert "need an existing bucket" in ran.err

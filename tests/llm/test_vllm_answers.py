@@ -46,7 +46,7 @@ ANSWERS: list[tuple[Any, str | None, str | None, str]] = [
     (whole(" \n"), "empty_model_response", " \n", "no content"),
     (whole(None, reasoning="Let me see."), "empty_model_response", None, "only reasoning, no content"),
     (whole([{"type": "text", "text": "x"}]), None, "x", ""),
-    (whole([{"type": "image_url"}]), "bad_response", None, "a part that is no text"),
+    (whole([{"type": "image_url"}]), "bad_response", None, "a part that is not text"),
     (whole({"text": "x"}), "bad_response", None, "`content` is of type dict"),
     ({"choices": [{"message": None}]}, "bad_response", None, "the first choice has no `message`"),
     ({"choices": None}, "bad_response", None, "no list `choices`"),

@@ -84,7 +84,7 @@ def test_it_ends_with_0_and_says_what_is_next(reviewed: Place) -> None:
     ("arguments", "told"),
     [
         (["out", "--disputed"], "--disputed: got one output, need OTHER"),
-        (["out", "--ids", "nobody"], "--ids: got 'nobody', of which out has no record"),
+        (["out", "--ids", "nobody"], "--ids: got 'nobody': out has no record of it"),
         (["out", "--gold", "out/gold.jsonl"], "lies in the output"),
         (["out", "--gold", "no/gold.jsonl"], "whose folder does not exist"),
         (["out", "--input", "empty"], "review: none of the 30 documents can be read from empty (30 gone)"),

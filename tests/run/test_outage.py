@@ -60,7 +60,7 @@ def test_a_server_that_stays_away_ends_the_run_with_3(place: Place, server: Fake
     gate.open()
     ran = child.end()
     assert ran.code == 3, ran.err
-    assert "no provider could be asked for 1 s" in ran.err
+    assert "no provider was available for 1 s" in ran.err
     counts = place.last_run()["counts"]
     assert counts["failed"] == 0
     assert counts["left"] == 20 - counts["done"]
@@ -323,7 +323,7 @@ def test_a_dead_end_that_an_outage_turns_into_has_its_whole_grace(place: Place, 
     place.wait_for_results(4)
     server.down()
     gate.open()
-    line_with(child, "no provider can be asked")
+    line_with(child, "no provider is available")
     time.sleep(2.5)  # longer than the grace
     refused: list[Seen] = []
 
@@ -361,7 +361,7 @@ def test_one_of_two_replicas_goes_away(place: Place, server: FakeLLM) -> None:
     assert ran.code == 0, ran.err
     assert place.failed() == {}
     assert place.done() == dict.fromkeys(names, 1)
-    assert "no provider can be asked" not in ran.err
+    assert "no provider is available" not in ran.err
 
 
 def test_a_replica_that_hangs_holds_back_neither_the_start_nor_a_recovery(place: Place, server: FakeLLM) -> None:

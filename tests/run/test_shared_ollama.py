@@ -79,7 +79,7 @@ def test_the_run_ends_with_3_when_others_never_let_go(shared: Place) -> None:
     shared.documents(3)
     shared.server.keep(2048, 600)
     ran = shared.run(code=3)
-    assert "no provider could be asked for 3 s" in ran.err
+    assert "no provider was available for 3 s" in ran.err
     assert HELD in ran.err
     assert shared.failed() == {}
 

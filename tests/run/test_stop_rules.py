@@ -94,9 +94,9 @@ def test_each_change_of_the_cause_and_of_the_limit_is_logged(caplog: pytest.LogC
     for now, trouble in enumerate([OUTAGE, OUTAGE, REFUSED, REFUSED, OUTAGE]):
         patience.watch(trouble, now)
     assert [record.getMessage() for record in caplog.records] == [
-        "no provider can be asked, waiting up to 60 s: it refuses connections",
-        "no provider can be asked, now waiting up to 10 s: it says 401",
-        "no provider can be asked, now waiting up to 60 s: it refuses connections",
+        "no provider is available, waiting up to 60 s: it refuses connections",
+        "no provider is available, now waiting up to 10 s: it says 401",
+        "no provider is available, now waiting up to 60 s: it refuses connections",
     ]
 
 

@@ -92,7 +92,7 @@ def _root(package: Package, main: str) -> str:
     with suppress(_FoundError):
         package.read(main, root)
     if root.name not in _KINDS:
-        raise DocumentError("unsupported_format", "an office file that is no document, presentation or workbook")
+        raise DocumentError("unsupported_format", "an office file that is not a document, presentation or workbook")
     return root.name
 
 

@@ -85,7 +85,7 @@ def read_events(stream: BinaryIO, reader: Reader) -> None:
     except expat.ExpatError as cause:
         if cause.code == expat.errors.codes[expat.errors.XML_ERROR_NO_MEMORY]:
             raise MemoryError from cause
-        problem = f"the office file is broken: a part is no XML ({expat.errors.messages[cause.code]})"
+        problem = f"the office file is broken: a part is not XML ({expat.errors.messages[cause.code]})"
         raise DocumentError("document_unreadable", problem) from cause
 
 
