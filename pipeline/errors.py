@@ -110,7 +110,7 @@ class Reason:
 REASONS: Mapping[str, Reason] = {
     # the server or the network: retried, then sent to the next provider, then the run waits
     "timeout": Reason("backend", "raise the provider's `timeout`, lower `max_tokens`, or lower `runner.concurrency`"),
-    "connection_error": Reason("backend", "see the server's log: it went away while it worked on these documents"),
+    "connection_error": Reason("backend", "see the server's log: it disconnected while it worked on these documents"),
     "overloaded": Reason("backend", "lower `runner.concurrency`, or add replicas to `base_url`"),
     "server_error": Reason("backend", "see the server's log; then run again with --only-failed server_error"),
     "bad_response": Reason("backend", "check that `base_url` leads to the server itself and not to a proxy's page"),
@@ -127,12 +127,12 @@ REASONS: Mapping[str, Reason] = {
     # the document: fails at once
     "context_length": Reason(
         "document",
-        "raise the context (`ollama.num_ctx`, or the server's --max-model-len), which asks no finished document "
-        f"again, or set `overflow: split` (or `head`) in {AGENT_FILE}",
+        "raise the context (`ollama.num_ctx`, or the server's --max-model-len), which repeats no finished "
+        f"document, or set `overflow: split` (or `head`) in {AGENT_FILE}",
     ),
     "prompt_truncated": Reason(
         "document",
-        "the server cut the prompt: raise `ollama.num_ctx`, which asks no finished document again, or set "
+        "the server cut the prompt: raise `ollama.num_ctx`, which repeats no finished document, or set "
         f"`overflow: split` (or `head`) in {AGENT_FILE}",
     ),
     "rejected": Reason("document", "the server refuses these documents: see the message"),
@@ -152,7 +152,7 @@ REASONS: Mapping[str, Reason] = {
     "duplicate_id": Reason("document", "give the inputs names, or make the `id_field` unique"),
     "merge_failed": Reason(
         "document",
-        "the parts of these documents do not go together: see the message, then set `x-merge`, `x-key`, `maxItems` or "
+        "the parts of these documents cannot be merged: see the message, then set `x-merge`, `x-key`, `maxItems` or "
         "`x-over`",
     ),
     # the answer: requested again with the error message
@@ -160,7 +160,9 @@ REASONS: Mapping[str, Reason] = {
     "schema_invalid": Reason(
         "answer", "the model breaks the schema: see the messages; simplify it, or change the prompt"
     ),
-    "not_grounded": Reason("answer", "the model's quotes are not in the text word for word: ask for verbatim quotes"),
+    "not_grounded": Reason(
+        "answer", "the model's quotes do not occur in the document: ask for verbatim quotes in the prompt"
+    ),
     "output_truncated": Reason(
         "answer",
         "raise `max_tokens`, ask for less, or limit thinking (docs/thinking-models.md); where the server clamped the "

@@ -121,7 +121,7 @@ def test_the_flag_wins() -> None:
 @pytest.mark.parametrize(
     ("environ", "told"),
     [
-        ({"PIPELINE_SHARDS": "4"}, "PIPELINE_SHARDS: got '4', but nothing says which"),
+        ({"PIPELINE_SHARDS": "4"}, "PIPELINE_SHARDS: got '4', but no variable gives the index"),
         ({"JOB_COMPLETION_INDEX": "0"}, "PIPELINE_SHARDS: not set beside JOB_COMPLETION_INDEX"),
         ({"JOB_COMPLETION_INDEX": "4", "PIPELINE_SHARDS": "4"}, "JOB_COMPLETION_INDEX: got shard 4 of 4"),
         ({"JOB_COMPLETION_INDEX": "one", "PIPELINE_SHARDS": "4"}, "JOB_COMPLETION_INDEX: got 'one'"),

@@ -196,7 +196,7 @@ class AdaptiveLimit:
             return self._refine(now)
         wanted = math.ceil(self._factor * self.value)
         self._factor = min(2.0, 1.2 * self._factor)
-        return self._go(min(self._top(now), wanted), "still rising", then=self._climb, now=now)
+        return self._go(min(self._top(now), wanted), "rising", then=self._climb, now=now)
 
     def _refine(self, now: float) -> None:
         """Search from below for the lowest limit with a rate as good as the best one."""

@@ -420,7 +420,7 @@ def test_gates_judge_the_whole_output_by_whatever_rows(graded: Place) -> None:
     ("more", "message"),
     [
         ({"by": ["anna"]}, "gold.jsonl:1: by is not a text"),
-        ({"by": "anna", "how": {"mood": ["typed"]}}, "gold.jsonl:1: how is no object"),
+        ({"by": "anna", "how": {"mood": ["typed"]}}, "gold.jsonl:1: how is not an object"),
     ],
 )
 def test_a_gold_line_of_other_types(graded: Place, more: dict[str, Any], message: str) -> None:

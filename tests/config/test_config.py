@@ -333,7 +333,7 @@ class TestComplaints:
             ("cost: {per_hour: -1}", "cost.per_hour: got -1, need a number >= 0"),
             ("runner: 5", "runner: got a number, need a mapping"),
             ("runner: []", "runner: got a list, need a mapping"),
-            ("providers: {vllm: {type: vllm}}", "need letters, digits, - and _, and another name than ollama and vllm"),
+            ("providers: {vllm: {type: vllm}}", "need letters, digits, - and _, and a name other than ollama and vllm"),
             ("vllm: {base_url: 'http://h:99999'}", "no port over 65535"),
             ("runner.grace_s: 5", "a key with a dot"),
             ("runner: {fail_fast: true}", "runner.fail_fast: got true, need a whole number >= 0"),
@@ -390,7 +390,7 @@ class TestYaml:
     @pytest.mark.parametrize(
         ("text", "expected"),
         [
-            ("a: 1\nb: 2\na: 3", "line 3: 'a' stands on line 1 already"),
+            ("a: 1\nb: 2\na: 3", "line 3: 'a' is on line 1 already"),
             ("a: [1", "line 1"),
             ("a: 1\nb: {c: 1,\n c: 2}", "line 3"),
             ("- a", "line 1: got list, need a mapping"),

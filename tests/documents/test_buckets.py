@@ -137,7 +137,7 @@ def test_an_object_larger_than_the_limit_is_not_fetched(store: RemoteStore) -> N
 
 def test_wrong_credentials_and_buckets_are_said_at_once(s3: S3Server, store: RemoteStore) -> None:
     """Before anything is read: exit 2, naming the place and no key."""
-    with pytest.raises(ConfigError, match=r"s3://no-such-bucket-x cannot be listed.*need a bucket"):
+    with pytest.raises(ConfigError, match=r"s3://no-such-bucket-x cannot be listed.*need an existing bucket"):
         pulled("s3://no-such-bucket-x")
     with pytest.raises(ConfigError, match="need credentials") as error:
         pulled(str(store.address), storage={"secret_access_key": "wrong-secret"})

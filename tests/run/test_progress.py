@@ -188,12 +188,12 @@ def test_no_line_of_the_block_is_wider_than_the_terminal(width: int) -> None:
 def test_a_narrow_block_has_more_lines_and_says_the_same(width: int) -> None:
     """Nothing is left out for the want of columns, but the bar; on a wide terminal all stands in three lines."""
     state = ProgressState(
-        done=21, failed=1, found=278, in_flight=2, limit=4, limit_reason="still rising", last_reason="rejected",
+        done=21, failed=1, found=278, in_flight=2, limit=4, limit_reason="rising", last_reason="rejected",
         last_failed="d0042.txt", queue_s=1.25, elapsed_s=64,
     )  # fmt: skip
     lines = block_lines(state, Rates(5.3, 1300, 41, None), width=width)
     said = [
-        "22 of 278+", "21 done", "1 failed", "5.30/s", "after 1:04", "2 of 4 in flight", "(still rising)",
+        "22 of 278+", "21 done", "1 failed", "5.30/s", "after 1:04", "2 of 4 in flight", "(rising)",
         "tokens/s 1,300 in, 41 out", "server queue 1.2 s", "last failure: rejected", "d0042.txt",
     ]  # fmt: skip
     assert [part for _, line in lines for part in line.split("  ")] == said
