@@ -48,8 +48,14 @@ def compiled(field: dict[str, Any], **more: Any) -> CompiledSchema:
         ({**STRING, "x-merge": "best", "x-by": "t"}, 's.x-by: got "t", which is not a number, need one of n'),
         ({**STRING, "x-merge": "best", "x-by": "nn"}, 's.x-by: got "nn", which is not a property .*; the nearest is n'),
         ({**STRING, "x-by": "n"}, 's.x-by: got "n" without x-merge: best'),
-        ({**ROWS, "x-key": "nmae"}, 's.x-key: got "nmae", which is not a property of the items, .*; the nearest is name'),
-        ({**ROWS, "x-key": ["name", "scor"]}, 'of which "scor" is not a property of the items, .*; the nearest is score'),
+        (
+            {**ROWS, "x-key": "nmae"},
+            's.x-key: got "nmae", which is not a property of the items, .*; the nearest is name',
+        ),
+        (
+            {**ROWS, "x-key": ["name", "scor"]},
+            'of which "scor" is not a property of the items, .*; the nearest is score',
+        ),
         ({**ROWS, "x-key": []}, r"s.x-key: got \[\], need the name of a property, or a list of names"),
         (
             {"type": "array", "items": STRING, "x-key": "name"},
