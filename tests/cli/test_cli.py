@@ -110,7 +110,7 @@ def test_a_wrong_setting_is_exit_2_and_named(place: Place, settings: Mapping[str
 @pytest.mark.parametrize(
     ("typed", "told"),
     [
-        ("rn", "need one of run, check"),
+        ("rn", "need one of run, plan, check"),
         ("rum", "the nearest is run"),
         ("run --confg x", "unknown option: --confg x; the nearest is --config"),
         ("run --redo al", "got 'al', need one of changed, none, all; the nearest is all"),
