@@ -49,6 +49,11 @@ class Secrets:
                 self._known = tuple(sorted((*self._known, *fresh), key=lambda secret: -len(secret.text)))
                 self._short = {}
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Return the secrets themselves, for another process of the same run."""
+        return tuple(secret.text for secret in self._known)
+
     def add_headers(self, headers: Mapping[str, str]) -> None:
         """Register the values of headers with secret names, whole and without their scheme."""
         for name, value in headers.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.errors import kind_of
 from pipeline.llm.provider import AskResult, ExtractionRequest, Provider
@@ -96,11 +96,15 @@ class Failover:
         settled = False
         refused = False
         for provider in self.orders[question.variant]:
+            sent = question.first
+            if sent is not None and provider is not sent.provider:
+                continue
             if settled:
                 provider.wake()
-            if not provider.available:
+            if sent is None and not provider.available:
                 continue
             asked = provider.ask(question)
+            question = question if sent is None else replace(question, first=None)
             attempts += asked.attempts
             losses += asked.losses
             refused = refused or asked.refused

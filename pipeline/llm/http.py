@@ -191,6 +191,11 @@ class Endpoint:
         return before != self._key
 
     @property
+    def access(self) -> tuple[Access, str]:
+        """Return how the endpoint is reached, and its key as it is now."""
+        return self._access, self._key
+
+    @property
     def sends_key(self) -> bool:
         """Return True when requests are authenticated: by key, user in the URL, or a configured header."""
         has_header = any(map(is_secret_name, self._access.headers or ()))

@@ -7,10 +7,8 @@ Halves are proved side by side. It asks only through what its caller hands it, a
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -29,7 +27,8 @@ from pipeline.llm.length_proof import (
     prove,
 )
 from pipeline.llm.limit_search import find_limit
-from pipeline.llm.proof_case import Case, Verified, without_document
+from pipeline.llm.proof_case import Case, Measured, Verified, without_document
+from pipeline.llm.token_ratios import TokenRatios
 from pipeline.records import utc_now
 
 logger = logging.getLogger(__name__)
@@ -39,16 +38,8 @@ UNVERIFIED = "prompt_length_unverified"
 MOST_FAILURES = 3
 """Proofs that may fail in a row while the server completes documents, before its records are noted as unverified."""
 LOOK_S = 0.25
-RATIOS_KEPT = 101
-RATIOS_NEEDED = 5
-LEAST_WEIGHT = 256
-"""Lighter prompts say little of a text's tokens: the chat template is most of them."""
-LEAST_RATIO = 0.5
-"""A server that leaves out what it has cached must not make texts look short."""
 LEAST_SUSPECTED = 1024
 """Characters of a document that is suspected to be cut; in shorter ones the prompt around it decides the count."""
-MARGIN = 1.2
-"""How much denser than the densest of this run's texts a text is taken to be where its tokens are estimated."""
 
 
 class PromptProofs:
@@ -65,13 +56,14 @@ class PromptProofs:
         self.proofs = 0
         self.found_after = 0
         self.found_at = ""
-        self._ratios: deque[float] = deque(maxlen=RATIOS_KEPT)
+        self._ratios = TokenRatios()
         self._longest_bytes = 0
         self._failures = 0
         self._proving = False
         self._looks = 0
         self._has_looked = False
         self._watch = CountWatch()
+        self._suspects: set[tuple[int, int]] = set()
         self._changed = threading.Condition()
 
     @property
@@ -88,9 +80,7 @@ class PromptProofs:
     def estimate(self, weight: int) -> int:
         """Return how many tokens a prompt of this `weight` may have, by this run's densest prompts, and a margin."""
         with self._changed:
-            known = len(self._ratios) >= RATIOS_NEEDED
-            ratio = max(LEAST_RATIO, *self._ratios) if known else 1.0
-        return math.ceil(weight * ratio * MARGIN)
+            return self._ratios.estimate(weight)
 
     def exempt(self) -> None:
         """Take the server as one that is known to refuse what is too long."""
@@ -161,11 +151,29 @@ class PromptProofs:
             finally:
                 self._end_turn()
 
-    def _accept(self, case: Case, notes: tuple[str, ...] = ()) -> Verified:
+    def glance(self, case: Measured) -> Verified | None:
+        """Return that the prompt was read whole where no request is needed to know it; None: `verify` must decide."""
+        with self._changed:
+            self._longest_bytes = max(self._longest_bytes, case.size_bytes)
+        finding = self.finding
+        notes = (UNVERIFIED,) if finding.unverified else ()
+        if not case.tokens:
+            return self._accept(case, notes=() if finding.refuses else notes) if finding.refuses or notes else None
+        if self._is_unknown(case) or (finding.is_contradicted(case.tokens) and not finding.unverified):
+            return None
+        verdict = finding.verdict(case.tokens, size_bytes=case.size_bytes, max_tokens=case.max_tokens)
+        if verdict not in ("whole", "unverified"):
+            return None
+        if self._is_suspected(case, case.tokens):
+            self._suspects.add((case.tokens, case.size_bytes))
+            return None
+        return self._accept(case, notes=notes)
+
+    def _accept(self, case: Case | Measured, notes: tuple[str, ...] = ()) -> Verified:
         with self._changed:
             self.accepted += 1
-            if case.tokens and case.weight >= LEAST_WEIGHT:
-                self._ratios.append(case.tokens / case.weight)
+            if case.tokens:
+                self._ratios.add(case.tokens, case.weight)
         return Verified(notes=notes)
 
     def _turn(self, may_wait: Callable[[], bool]) -> bool:
@@ -223,7 +231,7 @@ class PromptProofs:
         with suppress(ProofFailedError):
             self._take(without_document(case))
 
-    def _is_unknown(self, case: Case) -> bool:
+    def _is_unknown(self, case: Case | Measured) -> bool:
         """Return whether the counts of this server may leave out what is cached: then a low one exempts no prompt."""
         if self._has_looked or self.proofs or self.limit_is_set or case.promised_context:
             return False
@@ -252,17 +260,15 @@ class PromptProofs:
             return found
         base = case.base or send("", 1).tokens or 0  # a chat template may drop any message but the last
         return find_limit(
-            send,
-            last=last,
-            longest=longest,
-            max_tokens=case.max_tokens,
-            base=base,
-            proven=self.finding.proven,
+            send, last=last, longest=longest, max_tokens=case.max_tokens, base=base, proven=self.finding.proven
         )
 
-    def _is_suspected(self, case: Case, tokens: int) -> bool:
+    def _is_suspected(self, case: Case | Measured, tokens: int) -> bool:
         """Return whether a prompt that the proofs cover has a count as if another server had cut it."""
-        if not self.proofs or self.finding.unverified not in ("", TWO_LIMITS) or len(case.text) < LEAST_SUSPECTED:
+        if (tokens, case.size_bytes) in self._suspects:
+            self._suspects.discard((tokens, case.size_bytes))
+            return True
+        if not self.proofs or self.finding.unverified not in ("", TWO_LIMITS) or case.chars < LEAST_SUSPECTED:
             return False
         return self._watch.suspects(tokens, case.size_bytes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipeline.llm.length_proof import ONLY_UNCACHED, Finding, Probe
 from pipeline.llm.limit_search import WORD
@@ -30,6 +31,25 @@ class Case:
     renew: Callable[[], object] = lambda: None
     places: int = 1
     base: int = 0
+    promised_context: int | None = None
+    weight: int = 0
+
+    @property
+    def chars(self) -> int:
+        """Return the length of the document's text in the prompt."""
+        return len(self.text)
+
+
+class Measured(NamedTuple):
+    """What is known of an answered prompt without its text, which another process has: the fields are those of Case.
+
+    `chars`: the length of the document's text in the prompt.
+    """
+
+    chars: int
+    tokens: int | None
+    size_bytes: int
+    max_tokens: int
     promised_context: int | None = None
     weight: int = 0
 

@@ -11,64 +11,27 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Collection
 
 from pipeline.errors import PROVES_LIFE, ConfigError
 from pipeline.llm.capabilities import Preflight
+from pipeline.llm.extraction_request import AskResult, ExtractionRequest, SentRequest
 from pipeline.llm.refusals import is_refusal, is_settled
 from pipeline.llm.replica import Replica, Start, Tools
 from pipeline.llm.retry import RetryPolicy
 from pipeline.llm.sharing import HeldModel
 from pipeline.llm.tokenizer import SpecialTokens
-from pipeline.llm.verification import PromptsFor, asked_of, too_long, verified
+from pipeline.llm.verification import asked_of, too_long, verified
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt
+
+__all__ = ["LOSSES_BEFORE_ALONE", "AskResult", "ExtractionRequest", "Provider"]
 
 logger = logging.getLogger(__name__)
 
 LOOK_UP_S = 60.0
 LOSSES_BEFORE_ALONE = 3
 """A document in flight at this many losses of a server is sent alone once (contract, section 6)."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExtractionRequest:
-    """What is asked: the prompts, the schema as servers get it, and the document as it stands in the prompt.
-
-    `document`: its id, for the log. `losses`: how often a server was lost over it before. `alone`: nothing else is in
-    flight, and one loss is the end. `refused`: a server in trouble answered it with a 4xx before. `prompts_for`: how
-    prompts are rebuilt for a proof; None: none is made. `places`: how often the text stands in the prompts.
-    `metadata`: that of the document, for `try`.
-    """
-
-    variant: str
-    prompts: Mapping[str, str]
-    json_schema: Mapping[str, Any] | None
-    document_text: str
-    document: str = ""
-    losses: int = 0
-    alone: bool = False
-    refused: bool = False
-    prompts_for: PromptsFor | None = None
-    places: int = 1
-    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
-
-
-@dataclass(frozen=True, slots=True)
-class AskResult:
-    """What came of one ask. `unavailable`: no server could take it, and the document is not to blame.
-
-    `losses`: how many servers were lost while they worked on it. `refused`: one answered with a 4xx and then proved
-    to be in trouble. `postponed`: it waits for a proof of its server.
-    """
-
-    attempts: tuple[ExtractionAttempt, ...] = ()
-    unavailable: bool = False
-    losses: int = 0
-    refused: bool = False
-    postponed: bool = False
 
 
 class Provider:
@@ -126,10 +89,11 @@ class Provider:
         """
         failures: list[ExtractionAttempt] = []
         losses, failed_at, refused = 0, float("inf"), question.refused
-        while (replica := self._take()) is not None:
-            started, keys = self._tools.clock(), replica.client.endpoint.key_changes
-            attempt = self._call(replica, question)
-            moment, refusal = self._tools.clock(), is_refusal(attempt)
+        first = question.first
+        while (sent := first or self._send(question)) is not None:
+            first = None
+            replica, attempt, started, moment = (sent.replica, sent.attempt, sent.started, sent.ended)
+            refusal = is_refusal(attempt)
             if not refusal and not attempt.retryable:
                 replica.mark_alive(started)
                 return self._verified(replica, question, attempt, failures)
@@ -137,7 +101,7 @@ class Provider:
             if replica.sharing.held_since(started):  # it waited for other clients, and proves nothing
                 return AskResult(tuple(failures), unavailable=True, losses=losses, refused=refused)
             if refusal:
-                if not is_settled(replica, attempt, began=started, moment=moment, keys=keys, again=refused):
+                if not is_settled(replica, attempt, began=started, moment=moment, keys=sent.keys, again=refused):
                     return AskResult(tuple(failures), unavailable=True, losses=losses, refused=True)
                 if refused:
                     return AskResult(tuple(failures), losses=losses)
@@ -216,7 +180,8 @@ class Provider:
         for replica in gone:
             replica.client.close()
 
-    def _take(self) -> Replica | None:
+    def take(self) -> Replica | None:
+        """Return the replica that the next request goes to, counted as in flight there; None when there is none."""
         with self._lock:
             up = [replica for replica in self.replicas if replica.state == "up"]
             if not up:
@@ -229,6 +194,19 @@ class Provider:
             chosen.in_flight += 1
             return chosen
 
+    def release(self, replica: Replica) -> None:
+        """Count a request to a replica as no longer in flight."""
+        with self._lock:
+            replica.in_flight -= 1
+
+    def _send(self, question: ExtractionRequest) -> SentRequest | None:
+        replica = self.take()
+        if replica is None:
+            return None
+        started, keys = self._tools.clock(), replica.client.endpoint.key_changes
+        attempt = self._call(replica, question)
+        return SentRequest(self, replica, attempt, started, self._tools.clock(), keys)
+
     def _call(self, replica: Replica, question: ExtractionRequest) -> ExtractionAttempt:
         try:
             client = replica.clients[question.variant]
@@ -237,8 +215,7 @@ class Provider:
             with replica.sharing.pending(client):
                 return client.call_llm(question.prompts, question.json_schema, question.document_text)
         finally:
-            with self._lock:
-                replica.in_flight -= 1
+            self.release(replica)
 
     def _verified(
         self,

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import kind_of
 from pipeline.llm.length_proof import Probe, ProofFailedError
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.proof_case import Case, Verified
+from pipeline.llm.proof_case import Case, Measured, Verified
 from pipeline.llm.token_weight import weigh
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt, changed
 
 if TYPE_CHECKING:
-    from pipeline.llm.provider import ExtractionRequest
+    from pipeline.llm.extraction_request import ExtractionRequest
 
 Client = VLLMClient | OllamaClient
 PromptsFor = Callable[[str, bool], Mapping[str, str]]
@@ -68,6 +68,12 @@ def too_long(client: Client, prompts: Mapping[str, str]) -> ExtractionAttempt | 
     )
 
 
+def fits(client: Client, prompts: Mapping[str, str], *, tokens_per_weight: float) -> bool:
+    """Return whether a prompt fits the configured context, by what another process has learnt of this server."""
+    limit = client.config.context_length
+    return limit is None or _weight(prompts) * tokens_per_weight + client.config.max_tokens <= limit
+
+
 def _weight(prompts: Mapping[str, str]) -> int:
     return sum(map(weigh, prompts.values()))
 
@@ -84,10 +90,7 @@ def verified(
     if attempt.reason is not None and kind_of(attempt.reason) != "answer" and not is_suspected:
         return attempt
     proofs = client.proofs
-    if attempt.server == "ollama" and isinstance(client, VLLMClient):
-        proofs.doubt()
-    elif attempt.server:
-        proofs.distrust(f"{attempt.server} may count a prompt before the server behind it cuts it")
+    _note_server(client, attempt)
     try:
         found = proofs.verify(case_of(client, asked, attempt.prompt_tokens), may_wait=may_wait)
     except ProofFailedError:
@@ -97,9 +100,44 @@ def verified(
     if is_suspected and not found.cut:
         return _asked_again(client, asked, attempt) if proofs.decides else attempt
     if not found.cut:
-        context_length = attempt.context_length or proofs.context_length
-        return changed(attempt, context_length=context_length, notes=(*attempt.notes, *found.notes))
+        return _read_to_its_end(client, attempt, found)
     return _cut(attempt, found, limit=proofs.context_length)
+
+
+def verified_at_once(client: Client, case: Measured, attempt: ExtractionAttempt) -> ExtractionAttempt | None:
+    """Return an attempt with an answer as `verified` does, without the document; None: its prompt must be proved."""
+    _note_server(client, attempt)
+    found = client.proofs.glance(case)
+    return None if found is None else _read_to_its_end(client, attempt, found)
+
+
+def _note_server(client: Client, attempt: ExtractionAttempt) -> None:
+    """Tell the proofs what the answer says of the server's software."""
+    if attempt.server == "ollama" and isinstance(client, VLLMClient):
+        client.proofs.doubt()
+    elif attempt.server:
+        client.proofs.distrust(f"{attempt.server} may count a prompt before the server behind it cuts it")
+
+
+def _read_to_its_end(client: Client, attempt: ExtractionAttempt, found: Verified) -> ExtractionAttempt:
+    context_length = attempt.context_length or client.proofs.context_length
+    return changed(attempt, context_length=context_length, notes=(*attempt.notes, *found.notes))
+
+
+def measured(client: Client, asked: Asked, attempt: ExtractionAttempt) -> Measured:
+    """Return what is known of an answered prompt without its text."""
+    return Measured(
+        len(asked.text),
+        attempt.prompt_tokens,
+        asked.size_bytes,
+        client.config.max_tokens,
+        promised_context=_promised_context(client),
+        weight=_weight(asked.prompts) if client.config.context_length is not None else 0,
+    )
+
+
+def _promised_context(client: Client) -> int | None:
+    return client.context_length if isinstance(client, OllamaClient) else None
 
 
 def _asked_again(client: Client, asked: Asked, suspected: ExtractionAttempt) -> ExtractionAttempt | None:
@@ -135,7 +173,6 @@ def case_of(client: Client, asked: Asked, tokens: int | None) -> Case:
             question.update(TINY_PROMPTS, user=f"{TINY_PROMPTS['user']} ({os.urandom(4).hex()})")
         return _probe(client, question, None, max_tokens=1)
 
-    promised = client.context_length if isinstance(client, OllamaClient) else None
     return Case(
         asked.text,
         tokens,
@@ -146,7 +183,7 @@ def case_of(client: Client, asked: Asked, tokens: int | None) -> Case:
         client.endpoint.renew,
         places=asked.places,
         base=asked.base,
-        promised_context=promised,
+        promised_context=_promised_context(client),
         weight=_weight(asked.prompts) if client.config.context_length is not None else 0,
     )
 
@@ -179,11 +216,7 @@ def asked_of(question: ExtractionRequest) -> Asked | None:
     if question.prompts_for is None:
         return None
     return Asked(
-        question.prompts,
-        question.json_schema,
-        question.document_text,
-        question.prompts_for,
-        places=question.places,
+        question.prompts, question.json_schema, question.document_text, question.prompts_for, places=question.places
     )
 
 

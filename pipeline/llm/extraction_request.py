@@ -1,0 +1,68 @@
+"""What is asked of a provider, and what comes of it: plain data. It sends nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pipeline.llm.replica import Replica
+from pipeline.llm.verification import PromptsFor
+from pipeline.records import ExtractionAttempt
+
+if TYPE_CHECKING:
+    from pipeline.llm.provider import Provider
+
+
+@dataclass(frozen=True, slots=True)
+class SentRequest:
+    """One request that was sent to a replica: its attempt, monotonic times of its start and end.
+
+    `keys`: how often the server's key had changed before it was sent.
+    """
+
+    provider: Provider
+    replica: Replica
+    attempt: ExtractionAttempt
+    started: float
+    ended: float
+    keys: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractionRequest:
+    """What is asked: the prompts, the schema as servers get it, and the document as it stands in the prompt.
+
+    `document`: its id, for the log. `losses`: how often a server was lost over it before. `alone`: nothing else is in
+    flight, and one loss is the end. `refused`: a server in trouble answered it with a 4xx before. `prompts_for`: how
+    prompts are rebuilt for a proof; None: none is made. `places`: how often the text stands in the prompts.
+    `metadata`: that of the document, for `try`. `first`: its first request, when another process has sent it already.
+    """
+
+    variant: str
+    prompts: Mapping[str, str]
+    json_schema: Mapping[str, Any] | None
+    document_text: str
+    document: str = ""
+    losses: int = 0
+    alone: bool = False
+    refused: bool = False
+    prompts_for: PromptsFor | None = None
+    places: int = 1
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    first: SentRequest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AskResult:
+    """What came of one ask. `unavailable`: no server could take it, and the document is not to blame.
+
+    `losses`: how many servers were lost while they worked on it. `refused`: one answered with a 4xx and then proved
+    to be in trouble. `postponed`: it waits for a proof of its server.
+    """
+
+    attempts: tuple[ExtractionAttempt, ...] = ()
+    unavailable: bool = False
+    losses: int = 0
+    refused: bool = False
+    postponed: bool = False

@@ -1,0 +1,87 @@
+"""A replica lent to another process: its copy sends the same, and its answers count as the lender's own."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import pytest
+from fake_llm import FakeLLM
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import OllamaConfig, VLLMConfig
+from pipeline.llm.lending import LentClients, settings_of
+from pipeline.llm.length_proof import Cut, Finding, Probe
+from pipeline.llm.ollama import OllamaClient
+from pipeline.llm.overhead import Overhead
+from pipeline.llm.prompt_proofs import PromptProofs
+from pipeline.llm.proof_case import Case, Measured
+from pipeline.llm.vllm import VLLMClient
+
+PROMPTS = {"system": "s", "user": "u"}
+CONFIGS = (
+    VLLMConfig(api_key="key-of-a-server-0123456789", max_tokens=7, extra_body={"seed": 7}),
+    OllamaConfig(num_ctx=2048, options={"top_p": 0.5}, think="auto"),
+    OllamaConfig(num_ctx="auto"),
+)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("is_adopted", [False, True])
+def test_a_copy_sends_the_same_requests(config: VLLMConfig | OllamaConfig, *, is_adopted: bool) -> None:
+    """Before and after a preflight has settled what the server is."""
+    with FakeLLM(("llama3.1",)) as server:
+        config = replace(config, base_url=server.url, model="llama3.1")
+        client = OllamaClient(config) if isinstance(config, OllamaConfig) else VLLMClient(config)
+        if is_adopted:
+            client.adopt(model="llama3.1", think=False, digest="d", context_length=1024, server="0.33")
+        sent = pickle.loads(pickle.dumps(settings_of(client, endpoint=1)))
+        copy = LentClients(Overhead()).client(sent)
+        for each in (client, copy):
+            assert each.call_llm(PROMPTS, {"type": "object"}, "u").ok
+        first, second = server.requests
+        assert (first.body, first.headers.get("authorization")) == (second.body, second.headers.get("authorization"))
+        assert (copy.model, copy.context_length) == (client.model, client.context_length)
+
+
+def test_a_new_key_is_taken_over_on_the_same_connections() -> None:
+    """The settings of a client are sent again when its key has changed."""
+    with FakeLLM(("llama3.1",)) as server:
+        config = VLLMConfig(base_url=server.url, model="llama3.1")
+        lent = LentClients(Overhead())
+        for key in ("first-key-0123456789", "second-key-0123456789"):
+            client = lent.client(replace(settings_of(VLLMClient(config), endpoint=1), key=key))
+            assert client.call_llm(PROMPTS, None, "u").ok
+            assert server.requests[-1].headers["authorization"] == f"Bearer {key}"
+        assert server.connections == 1
+
+
+FINDINGS = st.builds(
+    Finding,
+    proven=st.sampled_from([0, 1000, 100_000]),
+    refuses=st.booleans(),
+    cut=st.sampled_from([None, Cut(700, 710, 100, 800)]),
+    unverified=st.sampled_from(["", "it reports no prompt tokens"]),
+)
+PROMPT = st.tuples(st.integers(1, 5000), st.sampled_from([None, 0, 100, 600, 705, 3000]))
+
+
+@settings(max_examples=200)
+@given(FINDINGS, st.lists(PROMPT, max_size=8), st.booleans())
+def test_what_counts_at_once_counts_in_full_without_a_request(
+    finding: Finding, prompts: list[tuple[int, int | None]], limit_is_set: bool
+) -> None:
+    """`glance` accepts a prompt only where `verify` accepts it with the same notes, and sends nothing."""
+    quick = PromptProofs("q", limit_is_set=limit_is_set)
+    slow = PromptProofs("s", limit_is_set=limit_is_set)
+    quick.finding = slow.finding = finding
+
+    def refuse(*_: object) -> Probe:
+        raise AssertionError("a request was sent")
+
+    for chars, tokens in prompts:
+        found = quick.glance(Measured(chars, tokens, chars, 100))
+        if found is not None:
+            case = Case("x" * chars, tokens, chars, 100, refuse, refuse)
+            assert slow.verify(case, may_wait=lambda: False) == found
