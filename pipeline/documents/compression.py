@@ -69,6 +69,10 @@ class Compression:
     open: Callable[[BinaryIO], BinaryIO]
     damage: tuple[type[Exception], ...]
 
+    def __reduce__(self) -> tuple[Callable[[str], Compression], tuple[str]]:
+        """An entry that goes to another process names its compression there."""
+        return compression_of, (self.suffix,)
+
 
 class _Unpacked(io.RawIOBase):
     """The content of all packed streams of a file, one after the other.
@@ -155,6 +159,11 @@ COMPRESSIONS: Mapping[str, Compression] = {
 
 _SHORT = {".tgz": ".gz", ".tbz": ".bz2", ".tbz2": ".bz2", ".txz": ".xz", ".tzst": ".zst"}
 """The compressions of the short suffixes of tar archives."""
+
+
+def compression_of(suffix: str) -> Compression:
+    """Return the compression with this suffix (PLAIN for none)."""
+    return COMPRESSIONS[suffix] if suffix else PLAIN
 
 
 def split_compression(name: str) -> tuple[str, Compression]:

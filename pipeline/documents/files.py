@@ -9,12 +9,22 @@ import errno
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pickle import PicklingError
 from typing import BinaryIO, cast
 
 from pipeline.documents.compression import PLAIN, Compression, read_limited
 from pipeline.documents.containers import describe, too_large
 from pipeline.errors import DocumentError
-from pipeline.stores import OwnTroubleError, StaleVersionError, is_trouble
+from pipeline.stores import (
+    OwnTroubleError,
+    StaleVersionError,
+    StoredFile,
+    is_trouble,
+    open_file,
+    open_newest,
+    read_whole,
+)
 
 SMALL_BYTES = 1 << 16
 """A file of which all is read when only its beginning is looked at."""
@@ -27,7 +37,8 @@ class ListedFile:
 
     `relative` is its path below the root, valid Unicode, to which patterns and formats apply. `newest` opens the
     current file of that name. `damage`: the exceptions of opening and reading it. `passing`: it must be read before
-    the next one is requested. `whole` reads all of it, if it has no more than so many bytes (else None).
+    the next one is requested. `whole` reads all of it, if it has no more than so many bytes (else None). `stored`: the
+    file of a local folder, by which another process finds it.
     """
 
     relative: str
@@ -41,6 +52,16 @@ class ListedFile:
     member: bool = False
     passing: bool = False
     whole: Callable[[int], bytes | None] | None = None
+    stored: StoredFile | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., ListedFile], tuple[object, ...]]:
+        """A file of a local folder goes to another process by its path; PicklingError for any other."""
+        stored = self.stored
+        if stored is None:
+            raise PicklingError("only files of local folders are read by another process")
+        identity = stored.identity or (0, 0)
+        place = (stored.path, stored.relative, stored.size_bytes, stored.version, stored.root, stored.linked)
+        return _sent_file, (self.relative, self.id, self.uri, *place, *identity)
 
     def open_small(self) -> BinaryIO:
         """Return a stream of the file, in a third of the time of `open` when it is small and can be read at once."""
@@ -49,6 +70,34 @@ class ListedFile:
         return (
             self.open() if data is None else cast("BinaryIO", io.BufferedReader(cast("io.RawIOBase", io.BytesIO(data))))
         )
+
+
+def _sent_file(
+    relative: str,
+    id: str,
+    uri: str,
+    path: str,
+    below: str,
+    size_bytes: int,
+    version: str | None,
+    root: str | None,
+    linked: bool,
+    *identity: int,
+) -> ListedFile:
+    """Return a file that another process has listed; reads survive no outage here, where that process repeats them."""
+    whose = (identity[0], identity[1])
+    stored = StoredFile(path, below, size_bytes, version, root, whose if any(whose) else None, linked)
+    return ListedFile(
+        relative,
+        id,
+        uri,
+        version,
+        size_bytes,
+        partial(open_file, stored),
+        partial(open_newest, stored),
+        whole=partial(read_whole, stored),
+        stored=stored,
+    )
 
 
 def read_file(file: ListedFile, *, compression: Compression, limit_bytes: int) -> bytes:

@@ -3,7 +3,7 @@
     worker thread ── format, bytes ──▶ helper process (helper.py) ── text or problem ──▶ worker thread
 
 A helper is started when a document needs one and all others are busy, and is reused; there are at most MAX_HELPERS.
-One that dies, by its CPU limit or a crash, is replaced. This is the only module that starts a process. A helper does
+One that dies, by its CPU limit or a crash, is replaced. A helper does
 not get environment variables that may contain a secret, and ends with this process.
 """
 

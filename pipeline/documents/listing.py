@@ -242,6 +242,7 @@ def listed_file(file: StoredFile, origin: DocumentSource) -> ListedFile:
         origin.opener(file, origin.open),
         origin.opener(file, origin.newest),
         whole=origin.reader(file),
+        stored=file if origin.whole is read_whole else None,
     )
 
 
