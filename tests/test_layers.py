@@ -121,7 +121,7 @@ def test_each_library_stands_behind_one_module() -> None:
 
 
 def test_threads_start_in_the_runner_alone() -> None:
-    """No other module makes a thread, a timer or an executor; processes start in the pool of helpers alone.
+    """No other module makes a thread, a timer or an executor; processes start as helpers or as worker processes.
 
     The server of a review has a thread for each connection, which only reads and calls one locked function.
     """
@@ -135,7 +135,7 @@ def test_threads_start_in_the_runner_alone() -> None:
         if isinstance(node, ast.Call)
         and (node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")) in starters
     }
-    assert found == {"run/runner.py", "documents/helper_pool.py", "cli/review.py"}
+    assert found == {"run/runner.py", "run/worker_link.py", "documents/helper_pool.py", "cli/review.py"}
 
 
 def test_the_parsed_command_line_stays_in_cli() -> None:

@@ -203,6 +203,7 @@ class RunnerConfig:
 
     concurrency: Literal["auto"] | int = "auto"
     max_concurrency: int = 256
+    processes: Literal["auto"] | int = 1
     duplicates: Literal["share", "ask"] = "share"
     max_in_flight_bytes: int = 268_435_456
     refresh: Literal["off", "provider", "all"] = "provider"

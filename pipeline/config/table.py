@@ -159,6 +159,11 @@ RULES: Mapping[str, Rule] = {
         "Requests in flight: `auto` adapts them for each replica, a number is for the whole run.", low=1, high=4096
     ),
     "runner.max_concurrency": Rule("Maximum requests in flight for each replica, with `auto`.", low=1, high=4096),
+    "runner.processes": Rule(
+        "Worker processes: 1 is this process alone; `auto` takes one for each core when one is not enough.",
+        low=1,
+        high=64,
+    ),
     "runner.max_in_flight_bytes": Rule("Maximum total size of the documents in flight.", low=1, unit="bytes"),
     "runner.duplicates": Rule("Documents with an identical prompt: `share` one answer, or `ask` for each of them."),
     "runner.refresh": Rule("Which part of the configuration is reloaded during a run."),

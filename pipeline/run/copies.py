@@ -13,12 +13,24 @@ import json
 from functools import lru_cache
 from hashlib import sha256
 from string import Template
+from typing import Protocol
 
 from pipeline.agents.prompts import named_values
-from pipeline.output.copies import Copied, Copies
+from pipeline.output.copies import Copied
 from pipeline.records import Document, Entry
 from pipeline.run.attempts import runs_so_far
 from pipeline.run.plan import VariantQuery
+
+
+class Questions(Protocol):
+    """The questions of this run and of earlier ones (output/copies.py); `run` is the number of this run."""
+
+    run: int
+
+    def answered_before(self, question: str, fingerprint: str, document_id: str) -> tuple[str, int] | None: ...
+
+    def claim(self, question: str, fingerprint: str, document_id: str) -> str | None: ...
+
 
 _UNIQUE = {"id", "uri"}
 """Placeholders that no two documents fill alike."""
@@ -47,7 +59,7 @@ def _names(template: str) -> frozenset[str]:
 
 
 def copy_of(
-    entry: Entry, document: Document, query: VariantQuery, *, question: str | None, copies: Copies | None
+    entry: Entry, document: Document, query: VariantQuery, *, question: str | None, copies: Questions | None
 ) -> Copied | None:
     """Return the document as a copy of one that was asked the same; None when it is to be asked itself."""
     if copies is None or question is None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
-from pipeline.run.in_flight import Landed
-from pipeline.run.process import is_suspect, process
+from pipeline.run.process import is_suspect
 from pipeline.run.reader import Reader
 
 if TYPE_CHECKING:
@@ -20,11 +18,8 @@ def send_entry(runner: Runner, feeder: Reader) -> bool:
         return False
     if entry.before is None and not entry.is_long:
         feeder.taken(entry)
-    plan = runner.plan
-    job = runner.job
-    done = partial(process, client=plan.client, alone=is_suspect(entry), copies=job.copies, earlier=job.earlier)
-    runner.flight.sent(entry, plan)
-    runner.submit(lambda: Landed(done(entry, plan), plan))
+    runner.flight.sent(entry, runner.plan)
+    runner.send(entry, alone=is_suspect(entry))
     return True
 
 

@@ -20,7 +20,7 @@ from pipeline.agents.prompts import LEAD
 from pipeline.answers import AnswerError
 from pipeline.errors import DocumentError, InternalError, PipelineError, TryLaterError
 from pipeline.llm.provider import LOSSES_BEFORE_ALONE
-from pipeline.output.copies import Copied, Copies
+from pipeline.output.copies import Copied
 from pipeline.records import (
     Document,
     Entry,
@@ -35,7 +35,7 @@ from pipeline.records import (
 from pipeline.run.asking import NoServerError, Seen, answered
 from pipeline.run.attempts import with_notes
 from pipeline.run.breaking import broken, candidates_in, harmless
-from pipeline.run.copies import copy_of, question_sha256
+from pipeline.run.copies import Questions, copy_of, question_sha256
 from pipeline.run.cutting import Cut, Divided, EarlierAnswers, WindowFailed, cut_after, cut_before
 from pipeline.run.document_state import Asker, DocumentState, failure_of, result_of
 from pipeline.run.overflow import Kept, shorter, whole
@@ -64,7 +64,7 @@ def process(
     client: Asker,
     alone: bool = False,
     now: Callable[[], str] = utc_now,
-    copies: Copies | None = None,
+    copies: Questions | None = None,
     earlier: EarlierAnswers | None = None,
 ) -> Finished:
     """The outcome of an entry; never raises. `alone`: nothing else is in flight, and one lost server is the end."""
@@ -133,7 +133,7 @@ def _steps(
     state: DocumentState,
     plan: ExtractionPlan,
     *,
-    copies: Copies | None,
+    copies: Questions | None,
     earlier: EarlierAnswers | None,
     alone: bool,
     now: Callable[[], str],

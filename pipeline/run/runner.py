@@ -36,7 +36,7 @@ from pipeline.run.run_counts import RunCounts, settle
 from pipeline.run.shortage import run_thread
 from pipeline.run.status import Pace, RunStatus, status_of
 from pipeline.run.stop_rules import FailureGuard, OutageTimer, StopReason, end_of
-from pipeline.run.workers import Workers
+from pipeline.run.workforce import Workforce
 
 logger = logging.getLogger(__name__)
 
@@ -57,14 +57,13 @@ class Runner:
         self.end: StopReason | None = None
         self._clock, self._stop = clock, stop
         self._events: SimpleQueue[Any] = SimpleQueue()
-        self._tasks: SimpleQueue[Any] = SimpleQueue()
         self._new_reader = partial(Reader, events=self._events, stop=stop, room=job.config.max_concurrency)
         self._reader = self._feeder = self._new_reader(job.entries, job.selection)
         self.backlog = Backlog(lambda id: self.plan.query_for(id).resolved.variant if job.budget is None else "")
         self.flight = Flight(max_bytes=job.config.max_in_flight_bytes)
         self._guard, self._patience, self._pace = FailureGuard(job.config), OutageTimer(job.config), Pace(clock)
         self.ready, self.listed_whole, self._reading, self._hurry = False, False, True, False
-        self._workers = Workers(partial(self._start, self._work))
+        self._workforce = Workforce(job, start=self._start, report=self._events.put)
         self.long = LongDocuments(self, clock)
         self._answered, self._was_full, self._look_now, self.end_wait = 0, False, threading.Event(), EndWait(clock)
 
@@ -76,7 +75,7 @@ class Runner:
     @property
     def most_in_flight(self) -> int:
         """How many requests may be in flight now."""
-        return self._workers.limited(self.job.limit.value)
+        return self._workforce.limited(self.job.limit.value)
 
     def interrupt(self, number: int) -> None:
         """Ends the run because of a signal, the second time at once; called by a signal handler: it notes and wakes."""
@@ -100,6 +99,7 @@ class Runner:
         duties = {"reader": self._reader.run, "prober": self._probe, **self.job.output.backend.duties()}
         for name, duty in duties.items():
             self._start(duty, name)
+        self.finish(end_of(self._workforce.begin))
         self._work_off()
         end_copies(self)
         self._drain()
@@ -225,6 +225,7 @@ class Runner:
     def _watch_time(self) -> None:
         """Ends a run whose time is up, or whose providers have been gone for too long."""
         now = self._clock()
+        self._workforce.look(now)
         self.job.limit.follow(self.plan.client.serving)
         if self.job.until is not None and now >= self.job.until:
             self.end_wait.limit(self.job.config.grace_s)
@@ -238,9 +239,12 @@ class Runner:
             pass
 
     def submit(self, task: Callable[[], object]) -> None:
-        """Have a worker run a task; what it returns is an event."""
-        self.finish(end_of(partial(self._workers.ensure, self.in_flight)))
-        self._tasks.put(task)
+        """Have a thread of this process run a task; what it returns is an event."""
+        self.finish(end_of(partial(self._workforce.submit, task)))
+
+    def send(self, entry: Entry, *, alone: bool) -> None:
+        """Have an entry processed, by a worker process or a thread of this one."""
+        self.finish(end_of(partial(self._workforce.send, entry, self.plan, alone=alone)))
 
     def _switch(self, plan: ExtractionPlan) -> None:
         """From the next document on the new plan is asked; those that run keep theirs."""
@@ -261,6 +265,7 @@ class Runner:
             self._take(min(TURN_S, left_s))
             self._sync()
             self.job.watcher.turn(self.status)
+        self._workforce.close()
         for reader in (self._reader, self._feeder):
             reader.close()
         self._take(0.0)
@@ -270,10 +275,6 @@ class Runner:
 
     def _start(self, body: Callable[[], object], name: str) -> None:
         start_thread(lambda: run_thread(body, self._events.put, name=name), name)
-
-    def _work(self) -> None:
-        while True:
-            self._events.put(self._tasks.get()())
 
     def _probe(self) -> None:
         self.job.supervisor.establish(self.plan, start=self._start)

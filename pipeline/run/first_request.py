@@ -1,0 +1,73 @@
+"""The first request of a document, in a worker process: read, ask once, judge. It learns nothing and writes nothing.
+
+    task ─▶ process() with one request ─▶ Sent: a plain result, or a document that needs no request
+                      └─ anything else ─▶ GivenBack: the main process goes on from the attempt, or begins anew
+
+So all that is remembered of servers and of earlier documents stays in one place, the main process: retries, health,
+failover, re-asks, proofs of prompt lengths. A process that is killed takes no knowledge with it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from pipeline.llm.extraction_request import AskResult, ExtractionRequest
+from pipeline.llm.replica import Client
+from pipeline.llm.verification import asked_of, fits, measured
+from pipeline.output.copies import Copied
+from pipeline.records import Result, Unchanged
+from pipeline.run.copies import Questions
+from pipeline.run.plan import ExtractionPlan
+from pipeline.run.process import process
+from pipeline.run.worker_messages import Call, Done, GivenBack, Task, digest_of
+from pipeline.stores import ReadingStoppedError
+
+
+@dataclass(slots=True)
+class OneRequest:
+    """An Asker that sends one request by one client; whatever needs more ends the document here."""
+
+    client: Client
+    tokens_per_weight: float
+    question: ExtractionRequest | None = None
+    call: Call | None = None
+    clock: Callable[[], float] = field(default=time.monotonic)
+
+    def ask(self, question: ExtractionRequest) -> AskResult:
+        """Return the answer; ReadingStoppedError when there is none, or when it is asked for a second time."""
+        if self.question is not None or not fits(
+            self.client, question.prompts, tokens_per_weight=self.tokens_per_weight
+        ):
+            raise ReadingStoppedError
+        self.question = question
+        started = self.clock()
+        attempt = self.client.call_llm(question.prompts, question.json_schema, question.document_text)
+        self.call = Call(attempt, started, self.clock(), digest_of(question))
+        if not attempt.ok:
+            raise ReadingStoppedError
+        return AskResult((attempt,))
+
+    def special_tokens(self, candidates: Collection[str], *, variant: str) -> frozenset[str]:  # noqa: ARG002
+        """Return that there are no candidates; ReadingStoppedError when a server must be asked about some."""
+        if candidates:
+            raise ReadingStoppedError
+        return frozenset()
+
+
+def first_request(task: Task, plan: ExtractionPlan, client: Client, *, copies: Questions | None) -> Done | GivenBack:
+    """Return what came of a document's first request."""
+    asker = OneRequest(client, task.tokens_per_weight)
+    finished = process(task.entry, plan, client=asker, alone=task.alone, copies=copies)
+    outcome = finished.outcome
+    question = asker.question
+    call = asker.call
+    if isinstance(outcome, Result) and question is not None and call is not None:
+        asked = asked_of(question)
+        if asked is not None:
+            prompt = measured(client, asked, call.attempt)
+            return Done(task.number, outcome, call, prompt)
+    if call is None and isinstance(outcome, (Unchanged, Copied)):
+        return Done(task.number, outcome)
+    return GivenBack(task.number, call)

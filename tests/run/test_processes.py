@@ -1,0 +1,206 @@
+"""Worker processes: the same records as with one process, whatever fails, whoever is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import HOUR_AGO, Child, Place, json_log, line_with
+from fake_llm import FakeLLM
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
+
+TWO = {"runner.processes": 2, "runner.concurrency": 8, "runner.max_error_rate": 1, "runner.fail_fast": 0}
+FAULTS = ("", "[[fault:http_500*1]]", "[[fault:http_400]]", "[[fault:invalid_json*1]]", "[[fault:half_body*1]]")
+
+
+def workers_of(pid: int) -> list[int]:
+    """The worker processes of a run."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            is_worker = parent == pid and b"run.worker_process" in (folder / "cmdline").read_bytes()
+        except (OSError, ValueError, IndexError):
+            continue
+        if is_worker:
+            found.append(int(folder.name))
+    return found
+
+
+def is_gone(pid: int) -> bool:
+    """True when a process has ended."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def started(place: Place, *, documents: int, latency_s: float) -> tuple[Child, list[int]]:
+    """A run with both worker processes at work."""
+    place.documents(documents)
+    place.configure(TWO)
+    place.server.latency_s = latency_s
+    child = place.start("run")
+    place.wait_for_results(4)
+    return child, workers_of(child.process.pid)
+
+
+def outcome_of(line: dict[str, Any]) -> dict[str, Any]:
+    """A record without what differs from run to run."""
+    left_out = {"finished_at", "run", "run_id", "latency_s", "message"}
+    record = {name: value for name, value in line.items() if name not in left_out}
+    record["history"] = [{**each, "latency_s": 0, "endpoint": ""} for each in record.get("history", ())]
+    return {**record, "model": {**record.get("model", {}), "endpoint": ""}}
+
+
+@pytest.fixture
+def second_server() -> Iterator[FakeLLM]:
+    """A server that counts the requests for each document anew."""
+    with FakeLLM(("llama3.1",)) as running:
+        yield running
+
+
+def test_the_records_are_those_of_one_process(place: Place, second_server: FakeLLM) -> None:
+    """Plain answers, retries, refusals, re-asks and lost connections: attempts, notes and reasons are the same."""
+    texts = {f"d{n:03}.txt": f"A text, number {n}. {FAULTS[n % len(FAULTS)]}" for n in range(40)}
+    place.documents({**texts, "empty.txt": "", "same-1.txt": "twice"})
+    found = [records_of(place, server, processes) for processes, server in ((1, place.server), (2, second_server))]
+    assert found[0] == found[1]
+    assert Counter(line.get("reason") for line in found[0])["rejected"] == 8
+
+
+def records_of(place: Place, server: FakeLLM, processes: int) -> list[dict[str, Any]]:
+    """What a run with so many processes writes, by id."""
+    settings = {"runner.processes": processes, "output.uri": f"out{processes}", "vllm.base_url": server.url}
+    place.configure({**TWO, **settings})
+    place.run()
+    folder = place.folder / f"out{processes}"
+    lines = [outcome_of(line) for name in ("results.jsonl", "errors.jsonl") for line in _lines(folder / name)]
+    asked = Counter(seen.document for seen in server.chats())
+    return [{**line, "asked": asked[line["id"]]} for line in sorted(lines, key=lambda line: str(line["id"]))]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return json_log(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+def test_identical_documents_and_members_of_archives(place: Place) -> None:
+    """What is asked alike is asked once over both processes; what cannot travel is done by the main process."""
+    for name in ("a", "b", "c"):
+        (place.folder / "inbox" / f"{name}.txt").write_text("[[doc:same.txt]] the same", encoding="utf-8")
+    with zipfile.ZipFile(place.folder / "inbox" / "more.zip", "w") as archive:
+        for number in range(5):
+            archive.writestr(f"m{number}.txt", f"[[doc:m{number}.txt]] member {number}")
+    for path in (place.folder / "inbox").iterdir():
+        os.utime(path, (HOUR_AGO, HOUR_AGO))
+    place.configure(TWO)
+    place.run()
+    assert sorted(place.asked()) == ["m0.txt", "m1.txt", "m2.txt", "m3.txt", "m4.txt", "same.txt"]
+    assert len(place.done()) == 8
+    assert set(place.done().values()) == {1}
+
+
+def test_a_killed_worker_process_loses_and_doubles_nothing(place: Place) -> None:
+    """kill -9 of one, then of the other: they are replaced, and their documents are sent again."""
+    child, workers = started(place, documents=60, latency_s=0.3)
+    assert len(workers) == 2
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+        line_with(child, "a worker process was lost")
+    place.wait_for(lambda: len(workers_of(child.process.pid)) == 2, "two new worker processes")
+    place.server.latency_s = 0.02
+    ran = child.end()
+    assert ran.code == 0, ran.err
+    assert len(place.done()) == 60
+    assert set(place.done().values()) == {1}
+    asked = place.asked()
+    assert len(asked) - len(set(asked)) <= 2 * 8
+
+
+@pytest.mark.slow
+def test_worker_processes_end_with_the_main_process(place: Place) -> None:
+    """kill -9 of the main process: nobody is left behind, and the next run does the rest."""
+    child, workers = started(place, documents=40, latency_s=0.3)
+    before = set(place.done())
+    child.end(signal.SIGKILL)
+    for pid in workers:
+        while not is_gone(pid):
+            os.sched_yield()
+    place.asked()
+    place.server.latency_s = 0.0
+    place.run()
+    assert not before & set(place.asked())
+    assert len(place.done()) == 40
+    assert set(place.done().values()) == {1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_lets_what_is_in_flight_finish(place: Place, number: int, code: int) -> None:
+    """Signals to worker processes change nothing; one to the main process leaves what was not sent."""
+    child, workers = started(place, documents=60, latency_s=0.4)
+    for pid in workers:
+        os.kill(pid, number)
+    ran = child.end(number)
+    assert ran.code == code, ran.err
+    assert sorted(place.done()) == sorted(set(place.asked()))
+    assert "a worker process was lost" not in ran.err
+    counts = place.last_run()["counts"]
+    assert counts["found"] == counts["done"] + counts["left"]
+    place.server.latency_s = 0.0
+    place.run()
+    assert len(place.done()) == 60
+    assert set(place.done().values()) == {1}
+
+
+DEADLY = """
+import os, signal
+_open = os.open
+with open("/proc/self/cmdline") as file:
+    is_worker = "run.worker_process" in file.read()
+def open(path, *arguments, **named):
+    if is_worker and not isinstance(path, int) and os.path.basename(os.fspath(path)).startswith("deadly"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _open(path, *arguments, **named)
+os.open = open
+"""
+"""A worker process with this as its sitecustomize is killed where it opens a file whose name begins with `deadly`."""
+
+
+@pytest.mark.slow
+def test_a_document_that_kills_its_process_fails(place: Place) -> None:
+    """As one that exceeds this machine's memory does: after three times it is sent alone, and then it fails."""
+    place.documents({**{f"d{n:03}.txt": f"text {n}" for n in range(12)}, "deadly.txt": "text"})
+    (place.folder / "path").mkdir()
+    (place.folder / "path" / "sitecustomize.py").write_text(DEADLY, encoding="utf-8")
+    place.configure(TWO)
+    ran = place.run(env={"PYTHONPATH": f"path{os.pathsep}{os.environ.get('PYTHONPATH', '')}"})
+    assert place.failed() == {"deadly.txt": "document_too_expensive"}
+    assert len(place.done()) == 12
+    assert "SIGKILL" in ran.err
+
+
+@pytest.mark.slow
+def test_a_server_that_is_lost_is_marked_unavailable_once(place: Place) -> None:
+    """The first replica dies: it is marked unavailable once, and everything is done by the other."""
+    with FakeLLM(("llama3.1",), latency_s=0.05) as other:
+        place.documents(60)
+        place.configure({**TWO, "vllm.base_url": [place.server.url, other.url]})
+        place.server.latency_s = 0.05
+        child = place.start("run", "--log-format", "json")
+        place.wait_for_results(8)
+        place.server.down()
+        ran = child.end()
+    assert ran.code == 0, ran.err
+    lost = [line for line in json_log(ran.err) if line["message"].startswith("server marked unavailable")]
+    assert [line["endpoint"] for line in lost] == [place.server.url]
+    assert len(place.done()) == 60
+    assert set(place.done().values()) == {1}
