@@ -85,6 +85,7 @@ def arguments() -> argparse.Namespace:
         default="both",
         help="where runs write; both: a bucket in every other round, so that two rounds see all four combinations",
     )
+    parser.add_argument("--processes", type=int, default=1, help="runner.processes; with more than 1, some are killed")
     parser.add_argument("--keep", type=Path, default=None, metavar="DIR", help="keep all files here")
     return parser.parse_args()
 
@@ -123,7 +124,8 @@ def one_round(total: Total, asked: argparse.Namespace, *, seed: int, root: Path)
         writes = asked.output == "bucket" or (asked.output == "both" and (seed // 2 + number) % 2 == 0)
         documents, seconds = asked.documents // share, asked.seconds / share
         with places(folder, reads=reads, writes=writes) as (inbox, outbox):
-            book, tally = campaign(folder, dialect, inbox, outbox, seed=seed, documents=documents, seconds=seconds)
+            size = {"documents": documents, "seconds": seconds, "processes": asked.processes}
+            book, tally = campaign(folder, dialect, inbox, outbox, seed=seed, **size)
         way = f"from a {'bucket' if reads else 'folder'} into a {'bucket' if writes else 'folder'}"
         total.places[way] += 1
         total.tallies.append(tally)
@@ -151,7 +153,7 @@ def places(folder: Path, *, reads: bool, writes: bool) -> Iterator[tuple[Inbox, 
 
 
 def campaign(
-    root: Path, dialect: str, inbox: Inbox, outbox: Outbox, *, seed: int, documents: int, seconds: float
+    root: Path, dialect: str, inbox: Inbox, outbox: Outbox, *, seed: int, documents: int, seconds: float, processes: int
 ) -> tuple[Book, RunCounts]:
     """Returns what one dialect's campaign met and what happened in it."""
     rng = random.Random(f"{seed} {dialect}")
@@ -160,7 +162,7 @@ def campaign(
     # Slow enough that there is work for the whole time.
     latency_s = min(0.4, CONCURRENCY * seconds * 0.4 / documents)
     with make_server(book, key=key, dialect=dialect, latency_s=latency_s) as server:
-        site = Site(root, inbox, outbox, dialect, server.url, key)
+        site = Site(root, inbox, outbox, dialect, server.url, key, processes)
         site.prepare()
         ran = Campaign(
             site, corpus, server=server, book=book, rng=rng, say=lambda text: print(f"{dialect} {text}", flush=True)

@@ -5,12 +5,14 @@ It must not judge an output itself: torture_check does, after every run.
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fake_llm import FakeLLM
@@ -19,7 +21,7 @@ from s3_faults import FaultProxy
 from torture.check import Findings, Snapshot, check_end, check_run
 from torture.corpus import Corpus
 from torture.server import STORE_FAULTS, Book, Trouble, store_fails
-from torture.site import GRACE_S, Site, ended, ended_in_startup, short_of_files, struck
+from torture.site import GRACE_S, Site, ended, ended_in_startup, short_of_files, struck, workers_of
 
 SIGNALS = (signal.SIGKILL,) * 6 + (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGINT)
 CODES = {
@@ -29,6 +31,8 @@ CODES = {
     signal.SIGINT: {130, -signal.SIGINT},
 }
 MAX_QUIET_RUNS = 6
+WORKERS_AFTER_S = 15.0
+"""How long a run may take to start its worker processes, on a busy machine."""
 
 
 @dataclass(slots=True)
@@ -63,6 +67,7 @@ class Campaign:
         deck: list[Callable[[str], bool]] = [self._cut, self._second]
         more = [self._full_disk] if self._site.outbox.folder is not None else [self._takeover]
         more += [self._store_gone] if self._proxies else []
+        more += [self._lose_workers] * 2 if self._site.processes > 1 else []
         actions += more
         deck += more
         deck += [self._short_of_files, self._kill]
@@ -117,6 +122,21 @@ class Campaign:
         )
         with self._trouble(label, self._rng.choice((0, 0, 1))) as happened:
             return self._strike(label, number, after_s=after_s, happened=happened)
+
+    def _lose_workers(self, label: str) -> bool:
+        """kill -9 of worker processes, one after the other, and at the end of the run itself."""
+        started = self._site.start(label)
+        for _ in range(self._rng.randint(2, 4)):
+            until = time.monotonic() + WORKERS_AFTER_S
+            while started.poll() is None and not workers_of(started.pid) and time.monotonic() < until:
+                time.sleep(0.1)
+            time.sleep(self._rng.uniform(0.2, 2.0))
+            for pid in workers_of(started.pid)[: self._rng.randint(1, 2)]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    self._book.events[label] += 1
+                    self.tally.happened["worker processes killed"] += 1
+        return self._strike(label, signal.SIGKILL, after_s=self._rng.uniform(1.0, 4.0), process=started)
 
     def _cut(self, label: str) -> bool:
         with self._trouble(label, self._rng.randint(1, 2)) as happened:

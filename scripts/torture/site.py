@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ class Site:
     dialect: str
     url: str
     key: str
+    processes: int = 1
 
     def log(self, label: str) -> Path:
         """Returns the file with all that a run has said."""
@@ -103,7 +105,7 @@ class Site:
                 # in every other run: it must make no difference
                 "stream": int(label.split("-")[1]) % 2 == 0,
             },
-            "runner": dict(RUNNER),
+            "runner": {**RUNNER, "processes": self.processes},
         }
         path = self.root / f"config-{label}.yaml"
         path.write_text(json.dumps(settings))
@@ -115,6 +117,17 @@ class Site:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(ours) and not k.lower().endswith("_proxy")}
         more = {f"{self.dialect.upper()}_API_KEY": self.key, "TMPDIR": str(self.root / "tmp")}
         return {**kept, **more, **self.inbox.environ}
+
+
+def workers_of(pid: int) -> list[int]:
+    """Returns the worker processes of a run; none where the kernel does not list them."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError, IndexError):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid and b"run.worker_process" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
 
 
 def installed() -> list[str]:
