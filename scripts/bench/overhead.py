@@ -19,6 +19,8 @@ from bench.clients import CLIENTS
 from bench.site import COMMAND, SCRIPTS, Cost, Figure, Stub, measured, stub_server, table, text_of, write_site
 
 OURS, TITLE = "pipeline", "this pipeline, everything on"
+TWO = "two processes"
+"""This pipeline with `runner.processes: 2`."""
 SATURATED = 800.0
 """Documents a second that a run is planned for when the server answers at once."""
 START_UP = 1
@@ -56,9 +58,9 @@ class Setting:
 
 def run(name: str, setting: Setting, *, documents: int, stub: Stub, folder: Path) -> tuple[Cost, float]:
     """The child's cost, and the seconds from the first document's request to the last answer."""
-    if name == OURS:
+    if name in (OURS, TWO):
         command: Sequence[str] = [*COMMAND, "run", "--limit", str(documents), "--concurrency", str(setting.threads)]
-        _site(folder, setting, stub)
+        _site(folder, setting, stub, processes=2 if name == TWO else 1)
     else:
         numbers = (setting.threads, documents, setting.size)
         command = [sys.executable, str(SCRIPTS), "clients", name, stub.url, setting.dialect, *map(str, numbers)]
@@ -69,10 +71,10 @@ def run(name: str, setting: Setting, *, documents: int, stub: Stub, folder: Path
     return cost, stats.last - stats.first
 
 
-def _site(folder: Path, setting: Setting, stub: Stub) -> None:
+def _site(folder: Path, setting: Setting, stub: Stub, *, processes: int) -> None:
     """A fresh output over the documents, which are written once."""
     shutil.rmtree(folder / "out", ignore_errors=True)
-    settings = {"runner.max_error_rate": 0}
+    settings = {"runner.max_error_rate": 0, "runner.processes": processes}
     write_site(folder, stub.url, dialect=setting.dialect, settings=settings)
     inbox = folder / "inbox"
     if not inbox.exists():
