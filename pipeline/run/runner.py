@@ -99,7 +99,6 @@ class Runner:
         duties = {"reader": self._reader.run, "prober": self._probe, **self.job.output.backend.duties()}
         for name, duty in duties.items():
             self._start(duty, name)
-        self.finish(end_of(self._workforce.begin))
         self._work_off()
         end_copies(self)
         self._drain()

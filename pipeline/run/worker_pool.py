@@ -14,9 +14,9 @@ import pickle
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import BinaryIO
 
-from pipeline.errors import TryLaterError
 from pipeline.llm.lending import lend
 from pipeline.output.copies import Copies
 from pipeline.records import Entry, Postponed, Result, changed, utc_now
@@ -73,24 +73,33 @@ class WorkerPool:
         self._lock = threading.Lock()
 
     def start(self, count: int) -> None:
-        """Start worker processes until there are `count`; TryLaterError when this machine starts none."""
+        """Start `count` worker processes, once; fewer, or none, where this machine starts no more."""
+        if self._started:
+            return
         with self._lock:
-            while len(self._workers) < count and not self._is_closed:
-                self._workers.append(self._started_one())
-        logger.info("worker processes started", extra={"processes": count})
+            while len(self._workers) < count and self._add():
+                pass
+        logger.info("worker processes started", extra={"processes": len(self._workers)})
 
-    def _started_one(self) -> Worker:
+    def _add(self) -> bool:
+        """Start one more worker process; False when this machine cannot. The caller holds the lock."""
         self._started += 1
+        worker: Worker | None = None
         try:
             worker = Worker(self._started)
-        except OSError as cause:
-            raise TryLaterError(f"no worker process can be started: {cause.strerror or cause}") from cause
-        level = logging.getLogger("pipeline").level
+            self._start_thread(worker.write, f"writer of worker process {worker.number}")
+            self._start_thread(partial(self._listen, worker), f"listener of worker process {worker.number}")
+        except (OSError, RuntimeError, MemoryError) as cause:  # no process, or no thread for it
+            if worker is not None:
+                worker.end()
+            told = "cannot start a worker process: %s; the run goes on with %d of them, and in the main process"
+            logger.warning(told, cause, len(self._workers))
+            return False
         copies = self._copies
+        level = logging.getLogger("pipeline").level
         worker.tell(Settings(level, copies.run if copies else 0, copies is not None))
-        self._start_thread(worker.write, f"writer of worker process {worker.number}")
-        self._start_thread(lambda: self._listen(worker), f"listener of worker process {worker.number}")
-        return worker
+        self._workers.append(worker)
+        return True
 
     def offer(self, entry: Entry, plan: ExtractionPlan, *, alone: bool) -> bool:
         """Hand a document to the worker process that has the fewest; False when it is to be done in this process.
@@ -199,7 +208,7 @@ class WorkerPool:
             self._workers.remove(worker)
             self._lost += 1
             if self._lost < MOST_LOST:
-                self._workers.append(self._started_one())
+                self._add()
             fields = {"worker": worker.number, "documents": len(lost), "why": worker.why, "workers": len(self._workers)}
         logger.warning("a worker process was lost; its documents are sent again", extra=fields)
         for lent in lost:

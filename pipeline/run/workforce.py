@@ -53,11 +53,6 @@ class Workforce:
 
             self._pool = WorkerPool(copies=copies, start_thread=start, report=report, do_here=self._do_here)
 
-    def begin(self) -> None:
-        """Start the worker processes that are wanted from the start."""
-        if self._pool is not None and self._processes != "auto":
-            self._pool.start(self._processes)
-
     def look(self, now: float) -> None:
         """Start worker processes when this process has used its core up for a while (`processes: auto`)."""
         if self._cores is not None and self._pool is not None and (count := self._cores.wanted(now)):
@@ -68,7 +63,12 @@ class Workforce:
         return self._workers.limited(limit)
 
     def send(self, entry: Entry, plan: ExtractionPlan, *, alone: bool) -> None:
-        """Have a document done; TryLaterError when nobody can be started for it."""
+        """Have a document done; TryLaterError when nobody can be started for it.
+
+        Worker processes start with the first document: a run that has nothing to do starts none.
+        """
+        if self._pool is not None and isinstance(self._processes, int):
+            self._pool.start(self._processes)
         if self._pool is None or not self._pool.offer(entry, plan, alone=alone):
             self._do_here(Here(entry, plan, alone))
 
