@@ -39,10 +39,12 @@ class Case:
 
 
 AT_ONCE = Case(64, 0.0)
-BUSY = Case(256, 0.2, (OURS, TUNED, AIOHTTP, TWO))
+BUSY = Case(256, 0.2)
+FULL = Case(256, 0.05, (OURS, TWO))
+"""5,120 documents a second at most, which no single process reaches: at 200 ms one reaches nearly all there is."""
 MANY = Case(1024, 0.2, (OURS, AIOHTTP))
 MOST = Case(64, 0.2)
-CASES = (AT_ONCE, MOST, BUSY, MANY)
+CASES = (AT_ONCE, MOST, BUSY, FULL, MANY)
 
 Medians = Mapping[tuple[Case, str], Point]
 
@@ -87,15 +89,15 @@ RATIOS = (
     Ratio(f"documents a second to aiohttp, {MANY.name}", _rate(MANY, AIOHTTP), 0.9, at_least=True),
     Ratio("CPU a document, 1024 in flight to 64", _cpu(MANY, OURS, MOST), 1.3),
     Ratio(
-        f"documents a second of two processes to one, best round, {BUSY.name}",
-        lambda found: found[BUSY, TWO].rate / found[BUSY, OURS].rate,
+        f"documents a second of two processes to one, best round, {FULL.name}",
+        lambda found: found[FULL, TWO].rate / found[FULL, OURS].rate,
         1.5,
         at_least=True,
         is_best=True,
     ),
     Ratio(
-        f"CPU a document of two processes to one, best round, {BUSY.name}",
-        lambda found: found[BUSY, TWO].cpu_ms / found[BUSY, OURS].cpu_ms,
+        f"CPU a document of two processes to one, best round, {FULL.name}",
+        lambda found: found[FULL, TWO].cpu_ms / found[FULL, OURS].cpu_ms,
         1.2,
         is_best=True,
     ),
