@@ -52,15 +52,20 @@ class Worker:
         self._plans: dict[int, ExtractionPlan] = {}
         self._clients: dict[int, tuple[object, int]] = {}
         paths = [str(Path(path).absolute()) for path in sys.path]
-        # a session of its own: Ctrl-C must reach only the main process, which lets requests in flight finish
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, *paths],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            bufsize=0,
-        )
+        # blocked from its first moment on: an interrupt must end no request that is in flight
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        try:
+            # a session of its own: Ctrl-C must reach only the main process
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _BOOT, *paths],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                bufsize=0,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def tell(self, message: object) -> None:
         """Have a message written by the writer thread: a pipe that is full must not stop the caller."""

@@ -110,7 +110,7 @@ def test_identical_documents_and_members_of_archives(place: Place) -> None:
 
 def test_a_killed_worker_process_loses_and_doubles_nothing(place: Place) -> None:
     """kill -9 of one, then of the other: they are replaced, and their documents are sent again."""
-    child, workers = started(place, documents=60, latency_s=0.3)
+    child, workers = started(place, documents=60, latency_s=1.0)
     assert len(workers) == 2
     for pid in workers:
         os.kill(pid, signal.SIGKILL)
@@ -128,7 +128,7 @@ def test_a_killed_worker_process_loses_and_doubles_nothing(place: Place) -> None
 @pytest.mark.slow
 def test_worker_processes_end_with_the_main_process(place: Place) -> None:
     """kill -9 of the main process: nobody is left behind, and the next run does the rest."""
-    child, workers = started(place, documents=40, latency_s=0.3)
+    child, workers = started(place, documents=40, latency_s=1.0)
     before = set(place.done())
     child.end(signal.SIGKILL)
     for pid in workers:
@@ -146,7 +146,7 @@ def test_worker_processes_end_with_the_main_process(place: Place) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_lets_what_is_in_flight_finish(place: Place, number: int, code: int) -> None:
     """Signals to worker processes change nothing; one to the main process leaves what was not sent."""
-    child, workers = started(place, documents=60, latency_s=0.4)
+    child, workers = started(place, documents=60, latency_s=1.0)
     for pid in workers:
         os.kill(pid, number)
     ran = child.end(number)
