@@ -10,6 +10,7 @@ A copy holds no worker and no text while it waits: it is a row on disk (output/c
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from functools import lru_cache
 from hashlib import sha256
 from string import Template
@@ -27,7 +28,9 @@ class Questions(Protocol):
 
     run: int
 
-    def answered_before(self, question: str, fingerprint: str, document_id: str) -> tuple[str, int] | None: ...
+    def answered_before(
+        self, question: str, fingerprints: Collection[str], document_id: str
+    ) -> tuple[str, int] | None: ...
 
     def claim(self, question: str, fingerprint: str, document_id: str) -> str | None: ...
 

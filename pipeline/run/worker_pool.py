@@ -104,12 +104,19 @@ class WorkerPool:
     def offer(self, entry: Entry, plan: ExtractionPlan, *, alone: bool) -> bool:
         """Hand a document to the worker process that has the fewest; False when it is to be done in this process.
 
-        Those that a server has failed before are done here, as are entries that cannot travel.
+        Those that a server has failed before are done here, as are entries that cannot travel and what may be cut into
+        windows.
         """
+        query = plan.query_for(entry.id)
         worker = min((each for each in self._workers if each.is_alive), key=lambda each: len(each.lent), default=None)
-        if worker is None or (entry.before is not None and entry.before.attempts) or entry.refused:
+        if (
+            worker is None
+            or query.split is not None
+            or (entry.before is not None and entry.before.attempts)
+            or entry.refused
+        ):
             return False
-        loan = lend(plan.client, variant=plan.query_for(entry.id).resolved.variant)
+        loan = lend(plan.client, variant=query.resolved.variant)
         if loan is None:
             return False
         if self._hand_over(worker, Lent(entry, plan, alone, loan)):
@@ -169,9 +176,10 @@ class WorkerPool:
                 lent.loan.client.overhead.add(message.prompt_tokens)
 
     def _claimed(self, copies: Copies, claim: Claim) -> Claimed:
-        asked = (claim.question, claim.fingerprint, claim.document)
-        before = copies.answered_before(*asked)
-        return Claimed(claim.thread, before, None if before is not None else copies.claim(*asked))
+        question = claim.question
+        before = copies.answered_before(question, (claim.fingerprint,), claim.document)
+        first = copies.claim(question, claim.fingerprint, claim.document) if before is None else None
+        return Claimed(claim.thread, before, first)
 
     def _settle(self, lent: Lent, done: Done) -> None:
         outcome = done.outcome
@@ -189,7 +197,7 @@ class WorkerPool:
             notes=with_notes(outcome.notes, *attempt.notes),
             finished_at=utc_now(),
         )
-        self._report(Landed(Finished(lent.entry, outcome, (attempt,)), lent.plan))
+        self._report(Landed(Finished(lent.entry, outcome, (attempt,), outcome.variant), lent.plan))
 
     def _give_back(self, lent: Lent, call: Call | None) -> None:
         sent = lent.loan.sent(call.attempt, started=call.started, ended=call.ended) if call is not None else None
@@ -232,5 +240,5 @@ def _interrupted(lent: Lent, worker: Worker) -> Finished:
     message = f"{told}, the last time with nothing else in flight: not enough memory here?"
     failure = failure_of(state, lent.plan, reason="document_too_expensive", message=message, now=utc_now)
     if lent.alone and worker.is_ready:
-        return Finished(entry, failure)
-    return Finished(entry, Postponed(entry, failure, losses=int(worker.is_ready)))
+        return Finished(entry, failure, (), failure.variant)
+    return Finished(entry, Postponed(entry, failure, losses=int(worker.is_ready)), (), failure.variant)

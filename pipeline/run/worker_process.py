@@ -13,6 +13,7 @@ import os
 import pickle
 import signal
 import threading
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
@@ -73,11 +74,11 @@ class _ClaimedQuestions:
         self._local = threading.local()
         self._waiting: dict[int, SimpleQueue[Claimed]] = {}
 
-    def answered_before(self, question: str, fingerprint: str, document_id: str) -> tuple[str, int] | None:
+    def answered_before(self, question: str, fingerprints: Collection[str], document_id: str) -> tuple[str, int] | None:
         """Return another document that was asked this question before this run, and the run of its result."""
         thread = threading.get_ident()
         replies = self._waiting.setdefault(thread, SimpleQueue())
-        self._channel.send(Claim(thread, question, fingerprint, document_id))
+        self._channel.send(Claim(thread, question, next(iter(fingerprints)), document_id))
         self._local.reply = replies.get()
         return self._local.reply.before  # type: ignore[no-any-return]
 
