@@ -5,6 +5,7 @@ A run validates each answer in its process while requests wait for their turn: t
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import timeit
@@ -46,6 +47,7 @@ def short() -> Iterator[Figure]:
 
 def main() -> int:
     """Print the rows; return the exit code."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     rows = [(each.what, each.found, each.aim) for each in short()]
     print(table(("what", "what came out", "aim"), rows))
     return 0
