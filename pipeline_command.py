@@ -5,6 +5,8 @@ A file pipeline.py on PYTHONPATH would be imported in its place. It must import 
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -12,10 +14,23 @@ from pathlib import Path
 
 def main() -> int:
     """Run the command line; another module of the same name is named in one line and searched last."""
-    _search_last_for_others(Path(__file__).resolve().parent)
-    from pipeline.cli import main as run
-
+    try:
+        _search_last_for_others(Path(__file__).resolve().parent)
+        from pipeline.cli import main as run
+    except (OSError, ImportError, MemoryError) as error:
+        if not _is_shortage(error):
+            raise
+        sys.stderr.write(f"pipeline: this machine is short of open files or memory: {error}; run the command again\n")
+        return 3
     return run()
+
+
+def _is_shortage(error: BaseException) -> bool:
+    """Return whether the program could not be loaded for want of open files or memory; it cannot import `errors`."""
+    numbers = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+    if isinstance(error, ImportError):
+        return any(os.strerror(number) in str(error) for number in numbers)
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in numbers)
 
 
 def _search_last_for_others(home: Path) -> None:

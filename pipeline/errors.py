@@ -14,6 +14,7 @@ It must not import any other module of the project.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -65,10 +66,16 @@ MACHINE_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOB
 """Raised by a machine with too few descriptors or buffers, or too little memory; it may be over in a moment."""
 
 
+_LOADER_TEXTS = (*(os.strerror(number) for number in MACHINE_ERRNOS), "failed to map segment")
+"""What the loader of shared libraries says of a shortage: an ImportError has no errno."""
+
+
 def is_machine_trouble(error: BaseException | None) -> bool:
     """Return whether an error, or one that it was raised from, is a shortage of this machine."""
     while error is not None:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in MACHINE_ERRNOS):
+            return True
+        if isinstance(error, ImportError) and any(text in str(error) for text in _LOADER_TEXTS):
             return True
         error = error.__cause__ or error.__context__
     return False

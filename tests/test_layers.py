@@ -115,7 +115,7 @@ def test_each_library_stands_behind_one_module() -> None:
     for module in MODULES:
         for name in imported(module):
             library = name.split(".")[0]
-            if library in HOMES or library not in sys.stdlib_module_names | {"pipeline"}:
+            if library in HOMES or library not in sys.stdlib_module_names | {"pipeline", "pipeline_command"}:
                 found.setdefault(library, set()).add(module)
     assert {library: homes for library, homes in found.items() if not homes <= HOMES.get(library, set())} == {}
 

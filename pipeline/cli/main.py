@@ -60,7 +60,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except ConfigError as error:
         complain(f"pipeline: {error}")
         return EXIT_CONFIG
-    except OSError as error:  # a command's module cannot be opened
+    except (OSError, ImportError) as error:  # a command's module cannot be opened
         if not is_machine_trouble(error):
             raise
         complain(f"pipeline: {_SHORTAGE % error}")
@@ -114,7 +114,7 @@ def _advise(command: str, code: int) -> None:
         return
     try:
         from pipeline.run.pod import advice
-    except OSError:  # no open file is left for its module, and the exit code must stay
+    except (OSError, ImportError):  # no open file is left for its module, and the exit code must stay
         return
     if (line := advice(code, os.environ)) is not None:
         logger.warning(line[0], extra=line[1])

@@ -117,3 +117,31 @@ def test_an_interrupt_during_any_import_of_a_command_prints_no_traceback(tmp_pat
     child = subprocess.run(code, capture_output=True, text=True, check=False)
     assert "Traceback" not in child.stderr
     assert child.returncode in (130, -signal.SIGINT)
+
+
+SHORT = """
+import os, resource, sys
+left = [{at}]
+def shorten(event, arguments):
+    if event == "import":
+        left[0] -= 1
+        if left[0] == 0:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+from pipeline_command import main
+sys.addaudithook(shorten)
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("at", [5, 60, 160, *(pytest.param(at, marks=pytest.mark.slow) for at in range(200, 480, 4))])
+def test_no_file_left_at_any_import_is_exit_3(tmp_path: Path, at: int) -> None:
+    """In the program itself, in the module of a command, or in a shared library, whose error has no errno."""
+    (tmp_path / "a.txt").write_text("A text.", encoding="utf-8")
+    arguments = ["run", "--input", str(tmp_path), "--output", str(tmp_path / "out"), "--dry-run"]
+    code = [sys.executable, "-c", SHORT.format(at=at), *arguments]
+    child = subprocess.run(code, capture_output=True, text=True, check=False)
+    assert "Traceback" not in child.stderr
+    assert child.returncode in (0, 3), child.stderr  # 0: no import was left that needed a file
+    if at <= 60:
+        assert child.returncode == 3
+        assert "short of open files" in child.stderr
