@@ -17,6 +17,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from pipeline.answers.merge_keywords import MERGE_KEYWORDS
 from pipeline.truth.gold import read_gold
 from pipeline.truth.graded_fields import graded_fields
 from pipeline.truth.grading import grade_document
@@ -33,6 +34,7 @@ AGENTS = [EXTRACTOR, CLASSIFIER, QUICKSTART / "agents" / "quickstart.yaml"]
 ENFORCED = {
     *("type", "properties", "required", "additionalProperties", "items", "enum"),
     *("maxItems", "maxLength", "minimum", "maximum", "x-quote"),
+    *MERGE_KEYWORDS,
 }
 """The keywords that every server's grammar holds a model to, and our own."""
 

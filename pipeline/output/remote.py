@@ -195,7 +195,7 @@ class RemoteBackend:
     def remove(self, name: str) -> bool:
         """Delete the object."""
         there = self._write(name, lambda: self.store.find(name) is not None)
-        self._write(name, lambda: self.store.delete(name))
+        self._write(name, partial(self._delete, name))
         return there
 
     def records(self, kind: Kind, *, since: int = 0) -> Iterator[tuple[bytes, RecordKey]]:
@@ -228,7 +228,7 @@ class RemoteBackend:
     def delete(self, parts: list[Part]) -> None:
         """Delete parts, then their manifests: a manifest without its part is ignored."""
         for part in parts:
-            self._write(part.key, partial(self._delete, part))
+            self._write(part.key, partial(self._delete, part.key, part.manifest_key))
             self._parts.sizes.pop(part, None)
 
     def windows(self, *, clock: Callable[[], float]) -> StoredWindows:  # noqa: ARG002
@@ -276,12 +276,12 @@ class RemoteBackend:
 
         return self._outage.request(self.store.uri_of(name), once)
 
-    def _delete(self, part: Part) -> None:
+    def _delete(self, *keys: str) -> None:
         try:
-            self.store.delete(part.key, part.manifest_key)
+            self.store.delete(*keys)
         except StoreRefusedError as cause:
             # without a cause, so that it does not count as an outage
-            raise DeleteRefusedError(f"{self.store.uri_of(part.key)}: was refused: {cause.strerror}") from None
+            raise DeleteRefusedError(f"{self.store.uri_of(keys[0])}: was refused: {cause.strerror}") from None
 
     def _can_write(self) -> bool:
         try:

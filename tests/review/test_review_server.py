@@ -155,11 +155,11 @@ def test_a_page_of_this_origin_may_save(serving: Serving) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "told"),
     [
-        (400, b"{", "no JSON"),
-        (400, b"[]", "no JSON object"),
-        (400, b'{"gold":{"score":NaN}}', "no JSON"),
-        (400, b'{"gold":{"score":1e999}}', "no JSON"),
-        (400, b"[" * 100_000, "no JSON"),
+        (400, b"{", "not JSON"),
+        (400, b"[]", "not a JSON object"),
+        (400, b'{"gold":{"score":NaN}}', "not JSON"),
+        (400, b'{"gold":{"score":1e999}}', "not JSON"),
+        (400, b"[" * 100_000, "not JSON"),
         (422, {"gold": {}}, "no field has a decision"),
         (422, {"gold": []}, "need gold (an object)"),
         (422, {"gold": {"mood": "SECRET"}}, "mood: expected one of "),
