@@ -26,7 +26,7 @@ from pipeline.report.run_summary import Concurrency, Counts, OutputCounts
 from pipeline.report.stats import RunStats
 from pipeline.report.text import summary_text
 from pipeline.run.exit_code import exit_code
-from pipeline.run.graded_run import failed_gates, grade_run, run_content
+from pipeline.run.graded_run import UngradedError, failed_gates, grade_run, run_content, unevaluated_gates
 from pipeline.run.options import RunOptions
 from pipeline.run.pod import EMPTY_INPUT, in_pod, resume_command
 from pipeline.run.prompt_length import doubtful_results, limits, overhead
@@ -96,9 +96,9 @@ class RunClosing:
             code = EXIT_INTERNAL
             message = f"the numbers of this run do not add up: {dict(whole.items())}"
             verdict = None
-        evaluation = self._graded(code)
-        if evaluation is not None and evaluation.exit_code and code == EXIT_OK:
-            code, message, verdict = failed_gates(evaluation)
+        evaluation, below = self._graded(code, left=counts["left"])
+        if below is not None and code == EXIT_OK:
+            code, message, verdict = below
         if code != EXIT_OK and not self._is_read_on_terminal():
             logger.error("%s", message)
         verdict = verdict or headline(whole, code, remaining=self.remaining.failed)
@@ -115,15 +115,23 @@ class RunClosing:
         self._show(summary, report)
         return code
 
-    def _graded(self, code: int) -> Evaluation | None:
-        """Grade the answers after a run that came to its end; trouble with it never changes how the run ended."""
+    def _graded(self, code: int, *, left: int) -> tuple[Evaluation | None, tuple[int, str, str] | None]:
+        """Grade the answers after a run that came to its end; the second: how gates that failed end it.
+
+        Trouble with the output never changes how the run ended.
+        """
         if self._grading is None or code not in (EXIT_OK, EXIT_FAILURES):
-            return None
+            return None, None
         try:
-            return grade_run(self._output, self._grading)
+            evaluation = grade_run(self._output, self._grading)
+        except UngradedError as error:
+            logger.warning("the answers were not graded: %s", error)
+            # a run that left documents may not have come to the judged ones yet
+            return None, unevaluated_gates(error) if self._grading.is_gated and not left else None
         except OutputError as error:
             logger.warning("the answers were not graded: %s", error)
-            return None
+            return None, None
+        return evaluation, None if evaluation is None or not evaluation.exit_code else failed_gates(evaluation)
 
     def _moved(self, profile: ProfileBuilder) -> str:
         """Which share of values moved against the run before by more than `runner.max_drift`; "" for none."""

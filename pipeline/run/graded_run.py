@@ -28,6 +28,10 @@ VERDICT = "ANSWERS BELOW THE GATE"
 _log = logging.getLogger(__name__)
 
 
+class UngradedError(Exception):
+    """The output holds no document of the gold with the bytes that were judged; the message says what there is."""
+
+
 def options_of(config: EvalConfig, *, cost_per_hour: float | None) -> EvalOptions | None:
     """Return what the configuration says about grading; None without `eval.gold`, ConfigError for half a baseline."""
     if config.gold is None:
@@ -56,15 +60,17 @@ def check_gold(app: AppConfig, plan: ExtractionPlan) -> EvalOptions | None:
         return None
     if options.part != "dev":
         raise ConfigError("eval.set: got 'holdout', which each run would open, need dev (pipeline eval --set holdout)")
-    from pipeline.truth.evaluate import read_judgements
+    from pipeline.truth.evaluate import read_judgements, without_documents
 
     options = replace(options, agent=plan.agent.name, schema=plan.agent.schema)
-    read_judgements(options)
+    gold, _, _ = read_judgements(options)
+    if options.is_gated and not any(document.set == options.part for document in gold.documents.values()):
+        raise ConfigError(without_documents(gold, options.part))
     return options
 
 
 def grade_run(output: Output, options: EvalOptions) -> Evaluation | None:
-    """Grade the output and write eval.json; None when a shard is missing, or no judged document is there yet."""
+    """Grade the output and write eval.json; None when a shard is missing, UngradedError without a judged document."""
     if missing_shards(output):
         _log.info("the answers are graded by the last shard that ends")
         return None
@@ -73,8 +79,7 @@ def grade_run(output: Output, options: EvalOptions) -> Evaluation | None:
     try:
         evaluation = evaluate([(output.where, output.backend)], options, now=utc_now())
     except ConfigError as error:
-        _log.warning("the answers were not graded: %s", error)
-        return None
+        raise UngradedError(str(error)) from error
     content = json.dumps(evaluation.content, ensure_ascii=False, indent=1)
     output.backend.replace(EVAL_NAME, content.encode("utf-8", "backslashreplace") + b"\n")
     return evaluation
@@ -93,6 +98,11 @@ def failed_gates(evaluation: Evaluation) -> tuple[int, str, str]:
     """Return exit code, message and verdict of a run whose gates failed."""
     told = "; ".join(gate.told for gate in evaluation.gates if not gate.passed)
     return EXIT_FAILURES, f"answers below the gate: {told}", VERDICT
+
+
+def unevaluated_gates(error: UngradedError) -> tuple[int, str, str]:
+    """Return exit code, message and verdict of a run whose gates could not be evaluated, which must not pass them."""
+    return EXIT_FAILURES, f"answers below the gate: no gate could be evaluated: {error}", VERDICT
 
 
 def run_content(evaluation: Evaluation) -> Mapping[str, Any]:

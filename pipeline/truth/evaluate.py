@@ -54,6 +54,11 @@ class EvalOptions:
     agent: str | None = None
     schema: Mapping[str, Any] | None = None
 
+    @property
+    def is_gated(self) -> bool:
+        """True when the grades can fail: there are gates, or a most that a metric may drop."""
+        return bool(self.gates) or self.max_drop is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -153,7 +158,7 @@ def _graded(name: str, backend: ReadableOutput, gold: Gold, fields: ObjectField,
     ids = {id for id, _ in gold.documents}
     output = grade_output(name, read_last_records(backend, ids), gold, fields, part=options.part)
     if not output.documents:
-        raise ConfigError(_without_documents(gold, options.part))
+        raise ConfigError(without_documents(gold, options.part))
     if not any(document.is_graded for document in output.documents):
         counts = f"{output.count(CHANGED)} changed, {output.count(ABSENT)} absent"
         number = len(output.documents)
@@ -161,7 +166,7 @@ def _graded(name: str, backend: ReadableOutput, gold: Gold, fields: ObjectField,
     return output
 
 
-def _without_documents(gold: Gold, part: str) -> str:
+def without_documents(gold: Gold, part: str) -> str:
     """Return what is wrong with a gold file that judges no document of a set, and what to do."""
     if not gold.documents:
         return f"--gold: {gold.path} has no line yet; docs/truth.md says how to write one"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +326,42 @@ def test_asking_again_sees_a_changed_model(place: Place, server: FakeLLM) -> Non
     ran = place.call("eval", "--ask", "--quiet")
     assert ran.code == 1
     assert "FAILED  overall.f1" in ran.out
+
+
+def holdout(line: dict[str, Any]) -> dict[str, Any]:
+    return {**line, "set": "holdout"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        (lambda line: {**line, "sha256": "0" * 64}, 1),
+        (lambda line: {**line, "id": f"old/{line['id']}"}, 1),
+        (holdout, 2),
+        (lambda _: None, 2),
+    ],
+    ids=["bytes", "ids", "holdout", "empty"],
+)
+def test_gold_that_no_longer_fits_fails_the_gate_of_a_run(
+    place: Place, server: FakeLLM, changed: Callable[[dict[str, Any]], dict[str, Any] | None], code: int
+) -> None:
+    """A renamed input or an empty file must not switch the gate off; without a gate it is a warning."""
+    server.answer = lambda *_: json.dumps(RIGHT)
+    names = place.documents(6)
+    digests = {name: hashlib.sha256((place.folder / "inbox" / name).read_bytes()).hexdigest() for name in names}
+    lines = [changed({"id": name, "sha256": digest, "gold": RIGHT}) for name, digest in digests.items()]
+    write_gold(place.folder / "gold.jsonl", [line for line in lines if line is not None])
+    place.configure({"eval.gold": "gold.jsonl", "eval.min_documents": 5}, agent={"schema": SCHEMA})
+    assert "the answers were not graded" in place.run().err
+    gate = {"eval.gold": "gold.jsonl", "eval.min_documents": 5, "eval.fail_under": {"overall.f1": 0.5}}
+    place.configure(gate, agent={"schema": SCHEMA})
+    place.run("--quiet", code=code)
+    if code == 1:
+        place.documents(9)
+        assert "no gate could be evaluated" in place.run(code=1).err
+        place.change(names[0], "Another text.")
+        place.change(names[1], "One more.")
+        assert place.call("run", "--limit", "1").code == 0, "the judged documents may be among those left"
 
 
 def test_a_nightly_run_is_graded(place: Place, server: FakeLLM) -> None:
