@@ -37,6 +37,10 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return "\n".join(part for line in lines for part in _narrowed(line, self._width)) + "\n"
 
 
+_ARGUMENTS = re.compile(r" (?=--|&& |> )")
+_CHOICES = re.compile(r" (?=\| )")
+
+
 def _narrowed(line: str, width: int) -> list[str]:
     """Return a line of help in lines that fit: a command can still be pasted, a group of flags is broken at `|`."""
     is_command = line.startswith("  pipeline ")
@@ -44,7 +48,7 @@ def _narrowed(line: str, width: int) -> list[str]:
         return list(fitted([line], width))
     mark = " \\" if is_command else ""
     lines: list[str] = []
-    for part in re.split(r" (?=--|&& |> )" if is_command else r" (?=\| )", line):
+    for part in (_ARGUMENTS if is_command else _CHOICES).split(line):
         if lines and len(lines[-1]) + len(part) + 1 + len(mark) <= width:
             lines[-1] += f" {part}"
         else:

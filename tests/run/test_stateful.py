@@ -156,8 +156,9 @@ class World(RuleBasedStateMachine):
             assert strike is not None and code == CODES[strike[1]], told
             assert set(recorded) <= set(due) and asked <= must_ask, told
             assert len(asked - set(recorded)) <= CONCURRENCY, told
-            # what would be tried again is left for the next run
-            assert code == -9 or {self.docs[name].reason for name in asked - set(recorded)} <= {"server_error"}, told
+            # what would be tried again is left for the next run, and a refusal that no other answer has confirmed yet
+            unsettled = {self.docs[name].reason for name in asked - set(recorded)}
+            assert code == -9 or unsettled <= {"server_error", "rejected"}, told
         for line in new:
             assert self.questions.setdefault(line["fingerprint"], question) == question, told
             self.model.note(line["id"], self.docs[line["id"]], question=question, flags=flags)
