@@ -222,13 +222,13 @@ def _with_answers(long: LongDocument, spans: Sequence[Span], known: Iterable[Win
         if span in answers:
             found.append(answers[span])
         elif not long.document.text[span.start : span.end].strip():
-            found.append(_blank(long, span))
+            found.append(blank_answer(long, span))
         else:
             asked.append(span)
     return Cut(long, tuple(asked), tuple(found))
 
 
-def _blank(long: LongDocument, span: Span) -> WindowAnswer:
+def blank_answer(long: LongDocument, span: Span) -> WindowAnswer:
     """Return the answer about a window without any text, which nobody is asked about."""
     split = long.query.split
     assert split is not None

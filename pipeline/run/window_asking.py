@@ -20,7 +20,17 @@ from pipeline.records import ExtractionAttempt, Failure, changed, utc_now
 from pipeline.run.asking import Seen, answered
 from pipeline.run.attempts import requests_sent, usage, with_notes
 from pipeline.run.breaking import broken, harmless
-from pipeline.run.cutting import TOO_LONG, Divided, LongDocument, Window, WindowFailed, room_of, size_of, spans_of
+from pipeline.run.cutting import (
+    TOO_LONG,
+    Divided,
+    LongDocument,
+    Window,
+    WindowFailed,
+    blank_answer,
+    room_of,
+    size_of,
+    spans_of,
+)
 from pipeline.run.document_state import Asker, DocumentState
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.process import Finished, settled
@@ -80,15 +90,8 @@ def _answer_of(
     state: DocumentState, long: LongDocument, span: Span, *, output: Any, repaired: bool, now: Callable[[], str]
 ) -> WindowAnswer:
     settled_by = state.attempts[-1]
-    split = long.query.split
-    assert split is not None
-    return WindowAnswer(
-        id=long.document.id,
-        sha256=long.document.sha256,
-        text_sha256=long.text_sha256,
-        question=split.question,
-        start=span.start,
-        end=span.end,
+    return replace(
+        blank_answer(long, span),
         output=output,
         attempts=requests_sent(state.attempts, state.entry.before),
         reasks=state.reasks,
