@@ -1,7 +1,7 @@
 """No record holds the answer to another question, whatever the documents, the settings and the ends of the runs are.
 
 The server answers with the document's part of the prompt that it was sent, so that a wrong answer can be seen.
-`PIPELINE_EXAMPLES=50` times the suite's number of examples looks longer. The runs are real processes (forking.py).
+`PIPELINE_EXAMPLES=50` times the suite's number of examples looks longer. The runs are real processes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import EXAMPLES, HOUR_AGO
+from conftest import EXAMPLES, HOUR_AGO, Place, Ran
 from contract_model import whole_lines
 from fake_llm import FakeLLM, Seen
 from fake_llm.faults import Fault
-from forking import Forker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -139,8 +138,8 @@ def write(folder: Path, files: Mapping[str, tuple[Doc, ...]]) -> None:
 class World:
     """A folder, a server, and what has been sent to it in this run."""
 
-    def __init__(self, folder: Path, server: FakeLLM, forker: Forker) -> None:
-        self.folder, self.server, self.forker = folder, server, forker
+    def __init__(self, folder: Path, server: FakeLLM) -> None:
+        self.folder, self.server = folder, server
         self.sent = Counter[str]()
         self.templates: dict[str, str] = {}
         """The template of each fingerprint that was seen."""
@@ -154,8 +153,9 @@ class World:
         for index in range(case.shards):
             shard = ["--shard", f"{index}/{case.shards}"] if case.shards > 1 else []
             before = self.lines()
-            code = self.start([*case.arguments(), *shard], strike=case.strike)
-            log = (self.folder / "log").read_text(encoding="utf-8")[-3000:]
+            ran = self.start([*case.arguments(), *shard], strike=case.strike)
+            code = ran.code
+            log = (ran.err + ran.out)[-3000:]
             told = f"exit code {code}, {case}, {log}\n{json.dumps(self.lines(), indent=1)}"
             assert "Traceback" not in log, told
             assert code in (0, CODES.get(case.strike[1]) if case.strike else 0), told
@@ -197,8 +197,8 @@ class World:
                 # the table of answered questions keeps one document for each, which may be this one itself
                 assert not line["attempts"] or is_unique or others <= 0 or line["id"] in own, f"asked again: {told}"
 
-    def start(self, arguments: list[str], *, strike: tuple[int, str] | None) -> int:
-        """The exit code of a run that is struck by a signal while the n-th request waits."""
+    def start(self, arguments: list[str], *, strike: tuple[int, str] | None) -> Ran:
+        """What a run came to that is struck by a signal while the n-th request waits."""
         self.sent.clear()
         known, pids, lock = threading.Event(), list[int](), threading.Lock()
 
@@ -216,12 +216,11 @@ class World:
                 return Fault("http_400")
             return Fault("http_500") if "broken" in found[1] or ("flaky" in found[1] and times == 1) else None
 
-        def started(pid: int) -> None:
-            pids.append(pid)
-            known.set()
-
         self.server.faults = fault
-        return self.forker.run(["run", "--config", "pipeline.yaml", *arguments], started)
+        child = Place(self.folder, self.server).start("run", *arguments)
+        pids.append(child.process.pid)
+        known.set()
+        return child.end()
 
     def lines(self) -> dict[str, list[dict[str, Any]]]:
         """The records of the output, of all shards, in the order of their runs."""
@@ -256,11 +255,7 @@ def worlds(folder: Path) -> Iterator[Any]:
             "runner": {"concurrency": 3, "max_error_rate": 1, "fail_fast": 0, "abort_error_rate": 1, "lock_wait_s": 5},
         }
         (folder / "pipeline.yaml").write_text(json.dumps(config), encoding="utf-8")
-        forker = Forker(folder, {})
-        try:
-            yield lambda: World(folder, server, forker)
-        finally:
-            forker.close()
+        yield lambda: World(folder, server)
 
 
 def play(folder: Path, *, examples: int) -> None:

@@ -1,6 +1,6 @@
 """Any interleaving of runs, kills and changes leaves the results and errors that a model of the contract predicts.
 
-`PIPELINE_EXAMPLES=50` times the suite's number of examples looks longer. The runs are real processes (forking.py).
+`PIPELINE_EXAMPLES=50` times the suite's number of examples looks longer. The runs are real processes.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from conftest import EXAMPLES
+from conftest import EXAMPLES, Place, Ran
 from contract_model import KINDS, RETRY_RUNS, UNASKED, Doc, Flags, Model, whole_lines
 from fake_llm import FakeLLM, Seen
-from forking import Forker
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -51,7 +50,6 @@ class World(RuleBasedStateMachine):
     """An inbox, an output, a server, and all that may be done to them."""
 
     server: ClassVar[FakeLLM]
-    forker: ClassVar[Forker]
     folder: ClassVar[Path]
 
     def __init__(self) -> None:
@@ -141,12 +139,13 @@ class World(RuleBasedStateMachine):
         self.is_wrong = True
         question, wanted = self.question, self.wanted(flags)
         due, number = wanted[: flags.limit], 1 + self.highest_run()
-        code = self.start(flags, strike)
+        ran = self.start(flags, strike)
+        code = ran.code
         asked = {seen.document for seen in self.server.chats() if seen.document in NAMES}
         must_ask = {name for name in due if self.docs[name].kind not in UNASKED}
         new = [line for lines in self.lines().values() for line in lines if line["run"] >= number]
         recorded = [line["id"] for line in new]
-        told = f"exit code {code}, {flags}, {strike}\n{(self.folder / 'log').read_text()[-3000:]}"
+        told = f"exit code {code}, {flags}, {strike}\n{(ran.err + ran.out)[-3000:]}"
         assert {(line["run"], line["run_id"]) for line in new} <= {(number, flags.run_id)}, told
         assert len(recorded) == len(set(recorded)), told
         assert "Traceback" not in told
@@ -200,8 +199,8 @@ class World(RuleBasedStateMachine):
         tries = self.model.tries
         return [n for n in sorted(self.docs) if tries(n, self.docs[n], question=self.question, flags=flags)]
 
-    def start(self, flags: Flags, strike: tuple[int, str] | None) -> int:
-        """The exit code of a run."""
+    def start(self, flags: Flags, strike: tuple[int, str] | None) -> Ran:
+        """What a run came to."""
         self.server.requests.clear()
         known, pids, lock, count = threading.Event(), list[int](), threading.Lock(), Counter[str]()
 
@@ -212,12 +211,11 @@ class World(RuleBasedStateMachine):
             if is_it and strike is not None and known.wait(10):
                 os.kill(pids[0], getattr(signal, strike[1]))
 
-        def started(pid: int) -> None:
-            pids.append(pid)
-            known.set()
-
         self.server.faults = hook
-        return self.forker.run(["run", "--config", "pipeline.yaml", *flags.arguments()], started)
+        child = Place(self.folder, self.server).start("run", *flags.arguments())
+        pids.append(child.process.pid)
+        known.set()
+        return child.end()
 
     def lines(self) -> dict[str, list[dict[str, Any]]]:
         """The records of the output."""
@@ -253,17 +251,13 @@ def test_any_interleaving_leaves_what_the_contract_says(tmp_path: Path) -> None:
     with FakeLLM(("small",), answer=answer) as World.server:
         provider = {"base_url": World.server.url, "model": "small", "max_retries": 1, "retry_base_delay": 0.01}
         (tmp_path / "pipeline.yaml").write_text(json.dumps({**CONFIG, "vllm": provider}))
-        World.forker = Forker(tmp_path, {})
-        try:
-            run_state_machine_as_test(
-                World,
-                settings=settings(
-                    max_examples=40 * EXAMPLES,
-                    stateful_step_count=STEPS,
-                    deadline=None,
-                    suppress_health_check=list(HealthCheck),
-                    print_blob=True,
-                ),
-            )
-        finally:
-            World.forker.close()
+        run_state_machine_as_test(
+            World,
+            settings=settings(
+                max_examples=40 * EXAMPLES,
+                stateful_step_count=STEPS,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+                print_blob=True,
+            ),
+        )
