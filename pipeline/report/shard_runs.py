@@ -60,7 +60,7 @@ def last_with_results(runs: Sequence[RunSummary]) -> RunSummary | None:
 
 def merged_runs(current: Sequence[RunSummary], missing: Sequence[int], *, awaits_shards: bool) -> RunSummary:
     """Return the newest runs of all shards as one summary."""
-    ignored = _most([run.ignored for run in current])
+    ignored = _ignored(current)
     counts = _merged_counts([run.counts for run in current], ignored=sum(ignored.values()))
     worst = min(current, key=_badness)
     remaining = merged([run.remaining for run in current])
@@ -133,7 +133,7 @@ def _badness(run: RunSummary) -> int:
 
 
 def _merged_counts(shards: Sequence[Counts], *, ignored: int) -> Counts:
-    """Return the counts of all shards; ignored files belong to no shard and are counted once."""
+    """Return the counts of all shards; `ignored`: the files that all of them ignore."""
     return Counts(
         found=sum(counts.found - counts.ignored for counts in shards) + ignored,
         done=sum(counts.done for counts in shards),
@@ -144,10 +144,12 @@ def _merged_counts(shards: Sequence[Counts], *, ignored: int) -> Counts:
     )
 
 
-def _most(tables: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    """Return the maximum per name: every shard lists the same files of the whole input."""
+def _ignored(runs: Sequence[RunSummary]) -> dict[str, int]:
+    """Return the ignored files per name: a chunk lists files of its own, and every shard those of the whole input."""
+    tables = [run.ignored for run in runs]
+    total = sum if shard_of(runs[0]).is_chunk else max
     names = sorted({name for table in tables for name in table})
-    return {name: max(table.get(name, 0) for table in tables) for name in names}
+    return {name: total(table.get(name, 0) for table in tables) for name in names}
 
 
 def shard_row(run: RunSummary) -> ShardRow:

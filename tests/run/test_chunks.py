@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -74,6 +75,20 @@ def test_the_chunks_of_a_plan_do_each_document_once(place: Place) -> None:
     place.run()
     assert place.asked() == []
     assert place.last_run()["counts"]["skipped"] == 49
+
+
+def test_the_report_counts_the_files_that_each_chunk_ignores(place: Place) -> None:
+    """A chunk opens archives of its own, so that what it ignores in them no other one has counted."""
+    place.configure({"input.unsupported": "ignore"})
+    for name in ("a", "b"):
+        with zipfile.ZipFile(place.folder / "inbox" / f"{name}.zip", "w") as archive:
+            archive.writestr("x.txt", f"[[doc:{name}.txt]] Plain {name}.")
+            archive.writestr("y.bin", bytes(9))
+    plan(place, "--chunks", "2")
+    for index in range(2):
+        place.run("--chunk", str(index))
+    counts = place.report()["run"]["counts"]
+    assert (counts["found"], counts["done"], counts["ignored"]) == (4, 2, 2)
 
 
 def test_records_of_a_run_without_a_plan_stand_for_those_of_its_chunks(place: Place) -> None:
