@@ -4,7 +4,7 @@
     python scripts/bench_scale.py --documents 2000
 
 Workers are real processes on a real S3 server (SeaweedFS), behind a proxy that counts requests and bytes. Each is run
-at two sizes, so that what grows shows; the formulas that are printed extrapolate to 10 and 100 million documents and
+at two sizes, so that growing costs show; the printed formulas extrapolate to 10 and 100 million documents and
 1, 100 and 1,000 workers. Nothing else is modelled: no slow disk, no throttled store, no network.
 """
 
@@ -47,13 +47,13 @@ PAGE = 1000
 
 LINE_BYTES = 2000
 FILE_DOCUMENTS = 10_000
-"""Of the archive that is extrapolated to: JSON Lines of 2 kB each, 20 MB a file."""
+"""Documents in a file of the extrapolated archive: JSON Lines of 2 kB each, 20 MB a file."""
 
 PART_S = 60
 """Seconds between two parts of an output: output.part_seconds."""
 
 RATE = 20.0
-"""Documents a second that one worker's model servers answer, for the number of parts; a wish, not a measurement."""
+"""Documents a second that one worker's servers answer, for the number of parts; an assumption, not a measurement."""
 
 _BUCKET = "s3://tests/scale"
 _PLAN = "plan"
@@ -66,7 +66,7 @@ class Cost:
     """What one process took.
 
     `requests`: by method and area of the bucket, as `LIST in` or `PUT results`. `first_s`: from its start to its first
-    question; `last_s`: from its last answer to its exit. `disk`: most bytes in TMPDIR. `answered`: documents.
+    request; `last_s`: from its last answer to its exit. `disk`: most bytes in TMPDIR. `answered`: documents.
     """
 
     requests: Counter[str]
@@ -106,7 +106,7 @@ class Site:
         (self.folder / "pipeline.yaml").write_text(json.dumps(settings))
 
     def cost(self, *command: str) -> Cost:
-        """Return what a command took, which must end with 0."""
+        """Return the cost of a command, which must end with exit code 0."""
         self.proxy.seen.clear()
         self.proxy.sent_bytes.clear()
         self.llm.requests.clear()
@@ -170,17 +170,17 @@ class Fleet:
 
     @property
     def files(self) -> int:
-        """JSON Lines of the input."""
+        """The number of JSON Lines files in the input."""
         return math.ceil(self.documents / FILE_DOCUMENTS)
 
     @property
     def parts(self) -> int:
-        """Parts that all workers write: one a minute each."""
+        """The number of parts that all workers write: one a minute each."""
         return self.workers * math.ceil(self.documents / self.workers / RATE / PART_S)
 
     @property
     def input_bytes(self) -> int:
-        """Bytes of the input."""
+        """The number of bytes in the input."""
         return self.documents * LINE_BYTES
 
 
@@ -238,7 +238,7 @@ def measured(name: str, cost: Cost) -> str:
 
 
 HEAD = (
-    "| process | answered | LIST | GET | PUT | other | input read | memory | TMPDIR | CPU | to the first question"
+    "| process | answered | LIST | GET | PUT | other | input read | memory | TMPDIR | CPU | start to first request"
     " | last answer to exit |",
     "|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
@@ -297,7 +297,7 @@ def disk_per_document() -> float:
 
 
 def extrapolated(law: Law, *, line_cpu_s: float, disk_document: float, plan: Cost | None = None) -> Iterator[str]:
-    """Yield rows of the fleets that no machine here can be: of hash shards, or of chunks after a plan.
+    """Yield rows for fleets that are too large to run here: with hash shards, or with the chunks of a plan.
 
     The plan reads the input once, to divide its files, and writes a file for each chunk; there is one for each worker.
     """
@@ -339,7 +339,7 @@ def formulas(law: Law, *, line_cpu_s: float, disk_document: float, chunk: Law | 
     yield f"LIST of a worker = {by_method['LIST']} + {law.list_in} × pages(files) + {law.list_out} × pages(parts)"
     yield f"GET of a shard = {by_method['GET']} + files"
     yield f"PUT of a worker = {by_method['PUT']} + {law.per_part} × parts / workers"
-    yield f"CPU of a shard for lines of others = {line_cpu_s * 1e6:.1f} µs × documents"
+    yield f"CPU of a shard for lines of other shards = {line_cpu_s * 1e6:.1f} µs × documents"
     if chunk is not None:
         own = sum(count for kind, count in chunk.fixed.items() if kind.startswith("GET"))
         yield f"GET of a chunk = {own} + files / workers; of the plan, once: files, and a PUT for each chunk"

@@ -1,4 +1,4 @@
-"""Checks of the merge keywords of a schema: each against the type that it is on; the nearest name for a wrong one."""
+"""Check each merge keyword of a schema against the type that it is on, and suggest the nearest name for a wrong one."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _KIND_NAMES = {
 
 
 def rules_for(node: SchemaNode) -> list[str]:
-    """Return the values of `x-merge` that go with the type of a value."""
+    """Return the values of `x-merge` that the type of a value accepts."""
     joins = not node.value(QUOTE, False) and node.choices is None
     return [rule for rule in _RULES[node.kind] if rule != "join" or joins]
 
 
 class Checks:
-    """The checks of one schema; ConfigError with the place of what is wrong."""
+    """Checks the merge keywords of one schema. Raises ConfigError with the place of a wrong keyword."""
 
     def __init__(self, nodes: SchemaNodes, *, where: str) -> None:
         self._nodes = nodes
@@ -140,7 +140,7 @@ class Checks:
         need: str = "",
         near: Any = None,
     ) -> NoReturn:
-        """Raise ConfigError: what was got, what is needed, and the accepted value nearest to it."""
+        """Raise ConfigError with the value seen, what is needed, and the nearest accepted value."""
         found = node.keyword(keyword)
         place, value = found if found is not None else (node.place, None)
         wanted = need or f"one of {', '.join(accepted) or 'none'}"

@@ -160,7 +160,7 @@ RULES: Mapping[str, Rule] = {
     ),
     "runner.max_concurrency": Rule("Maximum requests in flight for each replica, with `auto`.", low=1, high=4096),
     "runner.processes": Rule(
-        "Worker processes: 1 is this process alone; `auto` takes one for each core when one is not enough.",
+        "Worker processes: 1 is this process alone; `auto` starts one for each core when one core is not enough.",
         low=1,
         high=64,
     ),
@@ -232,10 +232,16 @@ RULES: Mapping[str, Rule] = {
         unit="tokens",
     ),
     "split.overlap_tokens": Rule(
-        "Shared by two windows; null: a twentieth of the window, at most 200.", low=0, high=250_000, unit="tokens"
+        "Length of the text that two windows share; null: a twentieth of the window, at most 200.",
+        low=0,
+        high=250_000,
+        unit="tokens",
     ),
     "split.lead_chars": Rule(
-        "Of the document's beginning, put before every other window; 0: none.", low=0, high=100_000, unit="characters"
+        "Length of the document's beginning that is repeated before each later window; 0: none.",
+        low=0,
+        high=100_000,
+        unit="characters",
     ),
     "variables": Rule(
         "Metadata of a document (columns, fields) that the prompt may name as $NAME.", lone=True, need="a list of names"

@@ -1,4 +1,4 @@
-"""What is known of the servers that the next request goes to, for whoever sizes a prompt before it is sent."""
+"""The limits of the servers that the next request goes to, for code that sizes a prompt before it is sent."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pipeline.llm.vllm import VLLMClient
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """The provider that would be asked now.
+    """The provider that the next request goes to.
 
-    `context_length`: the smallest of its replicas in tokens, None when none tells. `prompt_tokens`: of the prompt with
-    an empty document, by the preflight. `count`: counts a text's tokens with its tokenizer; None when it has none.
+    `context_length`: the smallest of its replicas in tokens, None when none reports it. `prompt_tokens`: of the prompt
+    with an empty document, by the preflight. `count`: counts a text's tokens with its tokenizer; None when it has none.
     """
 
     endpoint: str
@@ -26,7 +26,7 @@ class Serving:
 
 
 def serving(client: Failover, variant: str) -> Serving | None:
-    """Return what is known of the provider that a request of this variant goes to now; None when there is none."""
+    """Return the provider that a request of this variant goes to now, with its limits; None when there is none."""
     provider = next((each for each in client.orders.get(variant, ()) if each.available), None)
     replicas = [each for each in provider.replicas if each.state == "up"] if provider is not None else []
     if not replicas:
@@ -45,5 +45,5 @@ def serving(client: Failover, variant: str) -> Serving | None:
 
 
 def _contexts(client: Client) -> tuple[int | None, ...]:
-    """Return what limits a prompt: the context that is told, the configured one, and one found by proofs."""
+    """Return the context lengths that limit a prompt: the reported, the configured, and the one found by proofs."""
     return client.context_length, client.config.context_length, client.proofs.context_length

@@ -1,10 +1,10 @@
 """How large a window of a document may be: the tokens that its text may take, as bytes of UTF-8.
 
-    room = context_length - max_tokens - prompt - reserve for a re-ask - what stands before a window
+    room = context_length - max_tokens - prompt - reserve for a re-ask - lead and lines before a window
     window = nine tenths of the room, or `window_tokens` if that is less
 
-What a text's tokens are is told by the server's own tokenizer on three samples of it, else by what recent prompts of
-the same server cost, else taken to be three bytes each. It asks only through what its caller hands it.
+The server's own tokenizer counts the tokens of three samples of a text. Without one, the bytes per token come from
+recent prompts of the same server, or else are taken to be three. It sends requests only through the caller's `count`.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from dataclasses import dataclass
 from pipeline.long.windows import LEAST_BUDGET_BYTES
 
 Count = Callable[[str], "int | None"]
-"""Returns how many tokens a text is by a server's own tokenizer; None when it does not say."""
+"""Returns how many tokens a text has by a server's own tokenizer; None when the server does not report it."""
 
 USUAL_BYTES_PER_TOKEN = 3.0
 LEAST_RATIO = 0.5
 MOST_RATIO = 12.0
-"""Bytes a token that an honest count lies between; a server that leaves out what it has cached counts fewer tokens."""
+"""Bounds of bytes per token in a plausible count: a server that leaves out cached tokens counts too few."""
 RATIOS_KEPT = 101
 RATIOS_NEEDED = 5
 SAMPLE_BYTES = 4096
 MOST_FAILURES = 2
-"""Questions without a usable reply after which a tokenizer is not asked again."""
+"""Requests without a usable reply after which a tokenizer is not used again."""
 REASK_TOKENS = 750
 """A re-ask quotes 2,000 characters of the answer, and the complaint."""
 SHARE_OF_ROOM = 0.9
 LEAST_USUAL_TOKENS = 1000
 WINDOW_PER_ANSWER = 8
-"""Recall falls with length, and an answer can list only so much: a window is at most so many times `max_tokens`."""
+"""Recall falls with length, and an answer can list only so much: a window has at most this many times `max_tokens`."""
 UNKNOWN_CONTEXT_TOKENS = 3000
 LEAST_ROOM = 256
 WHOLE_BELOW = 0.8
 CUT_FROM = 1.25
-"""Shares of the room, by estimate, below which a document is asked whole, and from which on it is cut."""
+"""Shares of the room, by estimate, below which a document is sent whole, and from which on it is cut."""
 OVERLAP_SHARE = 20
 MOST_OVERLAP = 200
 LEAST_OVERLAP_PARTS = 4
@@ -48,9 +48,9 @@ LEAST_OVERLAP_PARTS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """What one request has of tokens. `prompt_tokens`: the prompt with an empty document. `reasks`: there may be one.
+    """The tokens of one request. `prompt_tokens`: the prompt with an empty document. `reasks`: there may be a re-ask.
 
-    `before_bytes`: the lead of a window and the lines around it. `copies`: how often the prompt has the document.
+    `before_bytes`: the lead of a window and the lines around it. `copies`: how often the prompt contains the document.
     """
 
     context_length: int | None
@@ -73,7 +73,7 @@ class Room:
 
     @property
     def whole_tokens(self) -> int | None:
-        """The tokens of the text of a document that is asked whole, and again if need be; None: see `tokens`."""
+        """The tokens of the text of a document that is sent whole, with room for a re-ask; None: see `tokens`."""
         return self._left(self.reserve)
 
     @property
@@ -94,7 +94,7 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class WindowSize:
-    """The size of windows in tokens, and what a token is in bytes of the document."""
+    """The size of windows in tokens, and the bytes of the document per token."""
 
     tokens: int
     overlap_tokens: int
@@ -113,7 +113,7 @@ class WindowSize:
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """Whether a document is cut before it is asked, and into windows of which size; None: the room is too small."""
+    """Whether a document is cut before it is sent, and the size of its windows; None: the room is too small."""
 
     is_cut: bool
     size: WindowSize | None
@@ -134,7 +134,7 @@ class Sizer:
         self._lock = threading.Lock()
 
     def learn(self, endpoint: str, size_bytes: int, prompt_tokens: int | None) -> None:
-        """Take in what a prompt of so many bytes cost at an endpoint; a count that cannot be honest is left out."""
+        """Record the tokens of a prompt of so many bytes at an endpoint; an implausible count is left out."""
         if not prompt_tokens or not LEAST_RATIO <= size_bytes / prompt_tokens <= MOST_RATIO:
             return
         with self._lock:
@@ -142,9 +142,9 @@ class Sizer:
             ratios.append(size_bytes / prompt_tokens)
 
     def sizing(self, text: str, room: Room, *, endpoint: str, count: Count | None = None) -> Sizing:
-        """Return how a document is asked at an endpoint.
+        """Return whether a document is sent whole or cut at an endpoint, and the size of its windows.
 
-        `count` asks its tokenizer; it is not called for a document that fits whatever its tokens are.
+        `count` calls its tokenizer, but not for a document that fits even with one token per byte.
         """
         size_bytes = len(text.encode("utf-8", "surrogatepass"))
         if self._is_whole(size_bytes, room):  # no token is less than a byte
@@ -173,9 +173,9 @@ class Sizer:
     def size_after_refusal(
         self, room: Room, refused_bytes: int, *, needed_tokens: int | None, bytes_per_token: float
     ) -> WindowSize | None:
-        """Return the size for a window of so many bytes that was refused; None when it is to be divided.
+        """Return the size for a window of so many bytes that was refused; None when it must be divided instead.
 
-        `room`: with the context length that the refusal tells, if it does. `needed_tokens`: those of the prompt.
+        `room`: with the context length that the refusal reports, if any. `needed_tokens`: the tokens of the prompt.
         """
         text_tokens = 0
         if needed_tokens is not None:
@@ -185,7 +185,7 @@ class Sizer:
         return size if size is not None and LEAST_BUDGET_BYTES <= size.budget_bytes < refused_bytes else None
 
     def bytes_per_token(self, text: str, *, endpoint: str, count: Count | None = None) -> float:
-        """Return how many bytes of a document a token is, rather too few than too many."""
+        """Return the bytes per token of a document, rather too few than too many."""
         ratios = []
         for sample in samples(text):
             tokens = self._counted(sample, endpoint, count)
@@ -205,7 +205,7 @@ class Sizer:
         return fits and tokens <= (self._window_tokens or math.inf)
 
     def _counted(self, text: str, endpoint: str, count: Count | None) -> int | None:
-        """Return the tokens of a text; None, and no further question, from an endpoint that did not say twice."""
+        """Return the tokens of a text; None, without a request, for an endpoint that failed to report them twice."""
         if count is None or self._failures.get(endpoint, 0) >= MOST_FAILURES:
             return None
         tokens = count(text)
@@ -227,7 +227,7 @@ def samples(text: str) -> list[str]:
 
 
 def too_small(room: Room) -> str | None:
-    """Return the warning about a room in which no window has space; None when there is some."""
+    """Return the warning about a room that is too small for a window; None for a room that is large enough."""
     if room.tokens is None or room.tokens >= LEAST_ROOM:
         return None
     return (

@@ -1,7 +1,7 @@
 """Changes of the summaries of all runs, under the lock of the whole output: to fold old ones, and to remove documents.
 
 A kill at any time must lose no summary: a line is written before its file is removed, and a summary that is there
-twice counts once. The index of runs is made anew after each change.
+twice counts once. The index of runs is rebuilt after each change.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.output.runs import FOLDED, RUNS, identity_of, named_runs, ordered
 _log = logging.getLogger(__name__)
 
 KEPT_FILES = 30
-"""The newest summaries, which stay as files of their own: those that people look at."""
+"""The number of newest summaries that stay as files of their own, because people read them."""
 
 
 def fold(backend: OutputBackend) -> int:
@@ -42,7 +42,7 @@ def fold(backend: OutputBackend) -> int:
 
 
 def remove_documents(backend: OutputBackend, gone: Gone) -> None:
-    """Remove documents from all summaries; the index is gone until `fold` makes it anew."""
+    """Remove documents from all summaries; the index is gone until `fold` rebuilds it."""
     drop(backend)
     runs = dict(named_runs(backend.files(RUNS)))
     changed = without_documents(runs, lambda: (line for line, _ in backend.records("results")), gone)

@@ -1,9 +1,9 @@
 """The entry of a shard in the index of runs: what later runs and the report need of all its runs, in one small file.
 
     .runs/run-00003-of-00016.00000012.json      shard 3 of 16, whose newest run is 12
-    .runs/run.00000013.again.json               runs without shards; documents are to be asked again
+    .runs/run.00000013.again.json               runs without shards; documents must be sent again
 
-It must not read or write a file; run_index.py does. An entry holds nothing of its own: it can always be made from the
+It must not read or write a file; run_index.py does. An entry holds only derived data: it can always be made from the
 summaries in `runs/`, oldest first.
 """
 
@@ -22,13 +22,13 @@ from pipeline.values.value_profile import from_json, merged, to_json
 
 FOLDER = ".runs"
 HISTORY = 30
-"""Earlier runs of a shard of which a few numbers are kept, for the history in the report."""
+"""The number of earlier runs of a shard whose main figures are kept, for the history in the report."""
 
 HISTORY_OF_SET = 2000
-"""Rows of all shards of a set that a report reads: of many shards, fewer for each."""
+"""The most rows of all shards of a set that a report reads: with many shards, fewer for each."""
 
 _QUESTIONS = 100
-"""Different questions that an entry keeps, the newest ones: each may be some kB."""
+"""The number of newest different questions that an entry keeps: each may take some kB."""
 
 _NAME = re.compile(rf"{re.escape(FOLDER)}/run(|{SUFFIX})\.([0-9]{{8,}})(\.again)?\.json")
 _KEYS = frozenset({"answered", "newest", "kept", "earlier", "ask_again", "questions", "history", "files"})
@@ -39,7 +39,7 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class EntryName:
-    """What the name of an entry says, so that a listing answers most questions. `asks_again`: see `ask_again`."""
+    """The content of an entry's name, so that a listing answers most questions. `asks_again`: see `ask_again`."""
 
     path: str
     shard: Shard
@@ -182,7 +182,7 @@ def distinct(asked: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def history_row(run: Run) -> dict[str, Any]:
-    """Return what the history in the report needs of a run, in the form of its summary."""
+    """Return the fields of a run that the history in the report needs, in the form of its summary."""
     names = ("run", "run_id", "shard", "exit_code", "verdict", "started_at", "finished_at", "counts", "eval")
     stats = run.get("stats", {})
     total = {name: stats.get("total", {}).get(name, 0) for name in ("prompt_tokens", "completion_tokens")}

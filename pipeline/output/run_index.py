@@ -3,14 +3,14 @@
 How it works:
 
 1. At its end a run writes its summary to `runs/`, which is the history, and the entry of its shard to `.runs/`
-   (run_entries.py), which replaces the one before. Names tell shard, run and whether documents must be asked again.
-2. Only the holder of a shard's lock writes its entry: the new one first, then the old one is removed. Of two that a
+   (run_entries.py), which replaces the one before. Names give shard, run, and whether documents must be sent again.
+2. Only the holder of a shard's lock writes its entry: the new one first, then it removes the old one. Of two that a
    killed run has left, the higher run counts.
 3. `.runs/complete` means that every shard with a summary has an entry. Until then, as in an output of an earlier
    version, `runs/` is listed, and summaries of shards without an entry are read from there. `pipeline compact` and
-   `pipeline purge` make all entries anew.
-4. A run that was killed, or was of an earlier version, has no entry. Records of a higher run than any entry are its
-   trace: the summaries of this shard are then counted, and read again when there are more than the entry knows.
+   `pipeline purge` rebuild all entries.
+4. A run that was killed, or was of an earlier version, has no entry. Records of a higher run than any entry reveal
+   it: the summaries of this shard are then counted, and read again when there are more than the entry knows.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _log = logging.getLogger(__name__)
 _COMPLETE = f"{FOLDER}/complete"
 
 FEW = 32
-"""Entries of other shards that a start reads at most to learn what an output has been asked."""
+"""The most entries of other shards that a start reads to learn the earlier questions of an output."""
 
 MANY_SETS = 64
-"""Entries of other numbers of shards that the report reads at most, for the profile of what they have done."""
+"""The most entries of other shard counts that the report reads, for the profile of their results."""
 
 
 def highest_run(backend: ReadableOutput) -> int:
@@ -58,7 +58,7 @@ def highest_run(backend: ReadableOutput) -> int:
 
 
 class RunIndex:
-    """The index of one output as one shard, or a run without shards, sees it: listed once, each entry read once."""
+    """The index of an output, as seen by one shard or a run without shards: listed once, each entry read once."""
 
     def __init__(self, backend: ReadableOutput, shard: Shard) -> None:
         """Prepare without reading; `shard`: the one whose entry this run writes."""
@@ -67,7 +67,7 @@ class RunIndex:
         self._names: dict[Shard, EntryName] | None = None
         self._is_complete = False
         self._own: EntryName | None = None
-        """The entry of this shard when it was made anew from `runs/`; only this run writes that entry."""
+        """The entry of this shard when it was rebuilt from `runs/`; only this run writes that entry."""
         self._read: dict[str, Entry] = {}
 
     def refresh(self) -> None:
@@ -104,7 +104,7 @@ class RunIndex:
             self.refresh()
 
     def recent(self) -> list[dict[str, Any]]:
-        """Return the runs of this shard and of a few others that the index keeps as a whole, the newest last."""
+        """Return the complete summaries that the index keeps of this shard and of a few others, the newest last."""
         runs = [run for entry in self._entries(self._few()) for run in (*entry["kept"], entry["newest"])]
         return sorted(runs, key=lambda run: run["run"])
 
@@ -122,7 +122,7 @@ class RunIndex:
         return {document_id: run for entry in asking for document_id, run in entry["ask_again"].items()}
 
     def of_this_shard(self) -> list[dict[str, Any]]:
-        """Return the runs of this shard that a further one is compared with, oldest first."""
+        """Return the runs of this shard that the next one is compared with, oldest first."""
         entry = self._own_entry()
         return [] if entry is None else [*entry["kept"], entry["newest"]]
 
@@ -188,14 +188,14 @@ class RunIndex:
                 raise OutputError(f"{self._backend.where}: interrupted while the runs of all shards were read")
             if name.path not in self._read:
                 entry = parsed_entry(self._backend.content(name.path) or b"")
-                if entry is None:  # its run has replaced it meanwhile, or it is damaged: `compact` makes it anew
+                if entry is None:  # its run has replaced it meanwhile, or it is damaged: `compact` rebuilds it
                     continue
                 self._read[name.path] = entry
             found.append(self._read[name.path])
         return found
 
     def _add_unindexed(self, names: dict[Shard, EntryName]) -> None:
-        """Add entries that no file holds, for the shards whose summaries are there alone."""
+        """Add the entries of shards that have summaries but no entry file."""
         paths = self._backend.names(RUNS)
         indexed = {shard.suffix for shard in names}
         loose = [path for path in paths if path.endswith(".json") and suffix_in(path) not in indexed]
@@ -213,7 +213,7 @@ class RunIndex:
 
 
 def rebuild(backend: OutputBackend, runs: Sequence[Run], paths: Sequence[str]) -> None:
-    """Make the entries of all shards anew; call it under the lock of the whole output.
+    """Rebuild the entries of all shards; call it under the lock of the whole output.
 
     `runs`: all summaries, oldest first. `paths`: the files in `runs/` that stay.
     """
@@ -224,7 +224,7 @@ def rebuild(backend: OutputBackend, runs: Sequence[Run], paths: Sequence[str]) -
 
 
 def drop(backend: OutputBackend) -> None:
-    """Remove the index, the sign that it is complete first: until it is made anew, `runs/` itself is read."""
+    """Remove the index, beginning with the mark that it is complete: `runs/` is read until it is rebuilt."""
     for path in sorted(backend.names(FOLDER), key=lambda path: path != _COMPLETE):
         backend.remove(path)
 
@@ -248,4 +248,4 @@ def _remove(backend: OutputBackend, path: str) -> None:
     try:
         backend.remove(path)
     except OutputError as error:  # a store that refuses DELETE; of two entries the one with the higher run counts
-        _log.info("an older entry of the index of runs was left", extra={"file": path, "why": str(error)})
+        _log.info("an older entry of the index of runs could not be removed", extra={"file": path, "why": str(error)})

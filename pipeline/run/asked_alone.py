@@ -1,4 +1,4 @@
-"""A long document, window after window, for whoever asks about one document at a time: `try` and the Python API.
+"""One long document, window after window, for callers that process one document at a time: `try` and the Python API.
 
 It writes nothing and uses no earlier answers.
 """
@@ -19,7 +19,7 @@ from pipeline.run.window_asking import ask_window
 from pipeline.window_answers import WindowAnswer
 
 Begin = Callable[[int, int, Window], object]
-"""Called before a window is asked: its number, how many windows there are as far as is known, and the window."""
+"""Called before a window is sent, with its number, the number of windows known so far, and the window."""
 
 
 def asked_alone(
@@ -57,4 +57,4 @@ def asked_alone(
     ).outcome
     if isinstance(merged, (Result, Failure, Left)):
         return merged
-    raise InternalError(f"a document that was put together came to {type(merged).__name__}")
+    raise InternalError(f"a merged document ended as {type(merged).__name__}")

@@ -1,10 +1,10 @@
-"""One text → one answer: prompt, ask, judge, ask again with the complaint or with less of the text.
+"""One text → one answer: build the prompt, send it, judge the answer, ask again with the complaint or with less text.
 
     text ─▶ prompts ─▶ ask ─▶ judge ─▶ Answer
                ▲                │
-               └── complaint ◀──┘   …else an error that says why
+               └── complaint ◀──┘   …else an error with the reason
 
-It knows no outcome: a document that is asked whole (process.py) and a window (window_asking.py) go through here.
+It builds no outcome: documents that are sent whole (process.py) and windows (window_asking.py) both go through here.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Seen:
 
 
 Shorten = Callable[[ExtractionAttempt], "Seen | None"]
-"""Returns less of a text after an attempt that failed; None when that is no remedy."""
+"""Returns less of a text after a failed attempt; None when a shorter text would not help."""
 
 
 def answered(
@@ -59,7 +59,7 @@ def answered(
     shorten: Shorten,
     alone: bool,
 ) -> tuple[Answer, Seen]:
-    """Return the valid answer and what it is about; DocumentError or AnswerError when no more may be asked.
+    """Return the valid answer and the text it is about; DocumentError or AnswerError when no more requests are allowed.
 
     NoServerError: no server could take it.
     """
@@ -92,7 +92,7 @@ def answered(
 
 
 def _judged(text: str, seen: Seen, schema: CompiledSchema, *, repair: str) -> Answer:
-    """The valid answer; AnswerError also for one with a secret: in a record nothing is edited, and none is written."""
+    """Return the valid answer; AnswerError also for one with a secret, as records are not edited and hold no secret."""
     answer = judge(
         text,
         schema,
@@ -110,7 +110,7 @@ def _judged(text: str, seen: Seen, schema: CompiledSchema, *, repair: str) -> An
 def _once(
     state: DocumentState, document: Document, json_schema: Mapping[str, object], *, after: str, alone: bool
 ) -> ExtractionAttempt:
-    """The attempt that settled one ask; its failures are in the trail. `after`: what is said behind the document."""
+    """Return the attempt that settled one ask; failed ones are in the trail. `after`: the text behind the document."""
     state.stage = "call"
     asking = state.asking
     text = document.text

@@ -1,7 +1,7 @@
 """`pipeline plan`: list the input once, and divide its files into chunks of about equal bytes.
 
-A file keeps its chunk for good, and each number of a divided file too, so that the records of a chunk stay with it: a
-later planning gives chunks only to new files, and to new documents at the end of a divided one. It asks no model.
+A file keeps its chunk for good, and so does each number of a divided file, so that the records of a chunk stay with it:
+a later planning adds chunks only for new files, and for new documents at the end of a divided one. It calls no model.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from pipeline.run.chunk_table import ChunkTable
 from pipeline.shards import MAX_SHARDS
 
 CHUNK_BYTES = 64 << 20
-"""The size of a chunk when nobody asks for another: some ten thousand news texts, an hour of one small server."""
+"""The default size of a chunk: about ten thousand news texts, which take one small server an hour."""
 _DIVIDED_FROM = 1.5
 """A file is divided when it is this many times as large as a chunk."""
 
 
 @dataclass(slots=True)
 class Planned:
-    """What a planning has found. `first`: its first new chunk; `changed`: chunks whose files have changed or are gone.
+    """The result of a planning. `first`: its first new chunk; `changed`: chunks whose files have changed or are gone.
 
     `documents`: of new files that are one document each or were divided; `containers`: new files of many documents.
     """
@@ -56,7 +56,7 @@ class Planned:
 
 
 def make_plan(app: AppConfig, *, chunks: int | None, chunk_bytes: int | None) -> Planned:
-    """Write the plan, or what is new since the last one; return what was found.
+    """Write the plan, or what is new since the last one, and return the result.
 
     ConfigError for settings that do not fit chunks or the earlier plan. TryLaterError when the listing is interrupted.
     """
@@ -89,10 +89,10 @@ def make_plan(app: AppConfig, *, chunks: int | None, chunk_bytes: int | None) ->
 
 
 def check_plannable(app: AppConfig) -> None:
-    """Raise ConfigError for settings by which two chunks could hold documents of one id without finding out."""
+    """Raise ConfigError for settings with which two chunks could hold the same id without detecting it."""
     if app.input.id_field is not None:
-        need = "leave it out, or divide the run by --shard I/N, which goes by the ids"
-        raise ConfigError(f"input.id_field: got {app.input.id_field!r}, by which ids may repeat in two chunks; {need}")
+        need = "leave it out, or divide the run by --shard I/N, which divides by ids"
+        raise ConfigError(f"input.id_field: got {app.input.id_field!r}, but chunks may then share an id; {need}")
 
 
 def input_settings(app: AppConfig) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def check_input(app: AppConfig, head: PlanHead) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return a setting as JSON has it."""
+    """Return a setting as a JSON value."""
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
@@ -150,7 +150,7 @@ def _divide_again(
     *,
     size: int,
 ) -> None:
-    """Divide a changed file at the numbers where it was divided before; what follows the last of them is new."""
+    """Divide a changed file at the numbers where it was divided before; documents behind the last one are new."""
     parts = [row.part for _, row in known if row.part is not None]
     bounds = [*(part.number for part in parts), parts[-1].number + parts[-1].count]
 
@@ -231,7 +231,7 @@ def _write_new(
 
 
 def _placed(files: PlannedInput, table: ChunkTable, *, total: int, wanted: int) -> Iterator[tuple[int, PlannedFile]]:
-    """Yield each new row, large files as their parts, with its chunk of those wanted; in order of the chunks."""
+    """Yield each new row with its chunk (one of `wanted`), large files as their parts; in the order of the chunks."""
     passed = 0
     chunk = 0
     rows = table.new()

@@ -1,4 +1,4 @@
-"""The files of a plan while it is made, in a temporary table on disk: what is planned already, and what is new.
+"""The files of a plan that is being made, in a temporary table on disk: the planned ones and the new ones.
 
 It must not hold the files of an input in memory, or decide anything.
 """
@@ -29,7 +29,7 @@ _PAGE = 1000
 
 
 class ChunkTable:
-    """Rows of earlier plannings (`planned`), and rows to write: of `new` files, and of `changed` ones."""
+    """Rows of earlier plannings (`planned`), and rows to write, of `new` files and of `changed` ones."""
 
     def __init__(self) -> None:
         """Open the table; its file is unlinked at once, so that not even kill -9 leaves it behind."""
@@ -72,7 +72,7 @@ class ChunkTable:
             yield from ((chunk, planned_file(line)) for chunk, line in page)
 
     def add(self, row: PlannedFile, *, id: str) -> None:
-        """Add a new file. One whose id another has follows that one, so that its chunk finds the repeated id."""
+        """Add a new file. A file with the id of another follows that one, so that one chunk detects the repeated id."""
         self._place += 1
         same = self._do("SELECT leader, chunk FROM ids WHERE id = ?", _bytes(id))
         leader, chunk = same[0] if same else (self._place, None)
@@ -128,4 +128,4 @@ def _bytes(text: str) -> bytes:
 
 def _no_room(cause: Exception) -> OutputError:
     need = "it needs about 400 bytes of disk space for each file of the input (TMPDIR)"
-    return OutputError(f"the table of files of the plan, in {tempfile.gettempdir()}: {cause}; {need}")
+    return OutputError(f"cannot write the plan's table of files in {tempfile.gettempdir()}: {cause}; {need}")

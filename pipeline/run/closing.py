@@ -116,9 +116,9 @@ class RunClosing:
         return code
 
     def _graded(self, code: int, *, left: int) -> tuple[Evaluation | None, tuple[int, str, str] | None]:
-        """Grade the answers after a run that came to its end; the second: how gates that failed end it.
+        """Return the grades after a run that came to its end, and how failed gates end it, each None if there is none.
 
-        Trouble with the output never changes how the run ended.
+        An output that cannot be read or written never changes how the run ended.
         """
         if self._grading is None or code not in (EXIT_OK, EXIT_FAILURES):
             return None, None
@@ -147,7 +147,7 @@ class RunClosing:
         return f"{plural(len(moves), 'share')} of values moved by more than runner.max_drift {most:g}: see the report"
 
     def _summary(self, runner: Runner, numbers: RunNumbers, *, counts: Counts) -> RunSummary:
-        """Return what the run was and counted, without how it ended."""
+        """Return the run's summary without how it ended."""
         stamp = self._output.stamp
         output = self._output
         plan = runner.plan

@@ -1,4 +1,4 @@
-"""Whether one core is enough for this process: `runner.processes: auto` asks. It starts nothing."""
+"""Whether one core is enough for this process, for `runner.processes: auto`. It starts nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ USED_UP = 0.85
 """Share of a core in a window from which the process is taken to be held up by it: Python uses one at a time, and
 about a tenth of it is lost where threads wait for each other."""
 WINDOWS = 2
-"""Windows in a row that a core must be used up: a burst of heavy documents is no reason for more processes."""
+"""Windows in a row in which a core must be used up: a burst of heavy documents is no reason for more processes."""
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 

@@ -1,10 +1,10 @@
-"""Whether a document is asked whole or cut into windows, and where: decided in a worker, before anything is asked.
+"""Whether a document is sent whole or cut into windows, and where: decided in a worker, before any request is sent.
 
     document ─▶ sizes of the serving provider ─▶ whole
                         │                        └─ refused for its length ─▶ cut
                         └─▶ cut ─▶ windows, less those that an earlier run has answered
 
-It asks a tokenizer at most, never a model.
+It may call a tokenizer, but never a model.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ class LongDocument:
 
     @property
     def size_bytes(self) -> int:
-        """What its text takes in memory, roughly."""
+        """The approximate memory of its text."""
         return len(self.document.text)
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The outcome of a document that is to be asked in windows: `spans`, and the `answers` that are known already."""
+    """The outcome of a document to send in windows: their `spans`, and the `answers` that are known already."""
 
     long: LongDocument
     spans: tuple[Span, ...]
@@ -69,7 +69,7 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A window to be asked. `losses`, `refused`, `before`: as of an entry. `divisions`: for want of a valid answer."""
+    """A window to send. `losses`, `refused`, `before`: as of an entry. `divisions`: for lack of a valid answer."""
 
     span: Span
     losses: int = 0
@@ -80,7 +80,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Divided:
-    """The outcome of a window that was too long, or had no valid answer: smaller ones. `size`: what would fit."""
+    """The outcome of a window that was too long or had no valid answer: smaller windows. `size`: one that would fit."""
 
     windows: tuple[Window, ...]
     size: WindowSize | None = None
@@ -108,7 +108,7 @@ class EarlierAnswers:
 
 
 def earlier_answers(output: Output, *, redo: str | None) -> EarlierAnswers | None:
-    """Return the answers about windows that a run may use again: with --redo all those of its own run id only."""
+    """Return the answers about windows that a run may reuse: with --redo all, only those of its own run id."""
     if output.windows is None:
         return None
     return EarlierAnswers(output.windows, output.stamp.run_id if redo == "all" else None)
@@ -117,9 +117,9 @@ def earlier_answers(output: Output, *, redo: str | None) -> EarlierAnswers | Non
 def cut_before(
     state: DocumentState, plan: ExtractionPlan, *, document: Document, earlier: EarlierAnswers | None
 ) -> Cut | None:
-    """Return a document as windows that need not be asked whole first; None when it is to be asked whole.
+    """Return a document as windows without sending it whole first; None when it must be sent whole.
 
-    Cut are documents that are clearly too long, those that were refused before, and those with answers about windows.
+    It cuts documents that are clearly too long, that were refused before, or that have answers about windows.
     """
     split = state.asking.split
     if split is None:
@@ -131,7 +131,7 @@ def cut_before(
 
 
 def cut_after(state: DocumentState, plan: ExtractionPlan, *, document: Document, refusal: Failure) -> Cut | None:
-    """Return a document as windows that did not fit whole; None when that is no remedy."""
+    """Return a document that did not fit whole as windows; None when windows would not help."""
     if state.asking.split is None or refusal.reason not in TOO_LONG:
         return None
     return _cut(state, plan, document, known=[], spent=refusal, refused=True)
@@ -177,7 +177,7 @@ def _cut(
     spent: Failure | None,
     refused: bool,
 ) -> Cut | None:
-    """Return the windows; None when there is no room for any, or it would be one window again."""
+    """Return the windows; None when there is no room for any, or when there would be only one again."""
     split = state.asking.split
     assert split is not None
     text = document.text
@@ -214,7 +214,7 @@ def _cut(
 
 
 def _with_answers(long: LongDocument, spans: Sequence[Span], known: Iterable[WindowAnswer]) -> Cut:
-    """Return the windows, those that are answered and the blank ones apart."""
+    """Return the windows to send, apart from the answered and the blank ones."""
     answers = {Span(each.start, each.end): each for each in known}
     found = []
     asked = []
@@ -229,7 +229,7 @@ def _with_answers(long: LongDocument, spans: Sequence[Span], known: Iterable[Win
 
 
 def blank_answer(long: LongDocument, span: Span) -> WindowAnswer:
-    """Return the answer about a window without any text, which nobody is asked about."""
+    """Return the empty answer about a window without text, for which no request is sent."""
     split = long.query.split
     assert split is not None
     return WindowAnswer(
@@ -257,7 +257,7 @@ def _tokenizer(now: Serving | None) -> tuple[str, Count | None]:
 
 
 def _halved(size: WindowSize, text: str) -> WindowSize:
-    """Return a size of which a text that did not fit whole takes two windows at least, whatever is estimated."""
+    """Return a size that divides a text that did not fit whole into at least two windows, whatever the estimate."""
     most = -(-size_of(text) // 2)
     return size if size.budget_bytes <= most else replace(size, tokens=int(most / size.bytes_per_token))
 

@@ -1,4 +1,4 @@
-"""Sends the entries that wait to workers, as far as there is room for them. Used by the main thread."""
+"""Sends waiting entries to workers while there is room for them. Used by the main thread."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def send_entry(runner: Runner, feeder: Reader) -> bool:
-    """Send an entry; return False when none may go. One that may have killed its server goes alone."""
+    """Send an entry; return False when none may be sent. One that may have killed its server is sent alone."""
     entry = runner.backlog.take(idle=runner.in_flight == 0) if _has_room(runner) else None
     if entry is None:
         return False

@@ -1,10 +1,10 @@
 """The first request of a document, in a worker process: read, ask once, judge. It learns nothing and writes nothing.
 
     task ─▶ process() with one request ─▶ Sent: a plain result, or a document that needs no request
-                      └─ anything else ─▶ GivenBack: the main process goes on from the attempt, or begins anew
+                      └─ anything else ─▶ GivenBack: the main process continues from the attempt, or starts again
 
-So all that is remembered of servers and of earlier documents stays in one place, the main process: retries, health,
-failover, re-asks, proofs of prompt lengths. A process that is killed takes no knowledge with it.
+So all knowledge of servers and of earlier documents stays in the main process: retries, health, failover, re-asks,
+proofs of prompt lengths. Nothing is lost with a process that is killed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipeline.stores import ReadingStoppedError
 
 @dataclass(slots=True)
 class OneRequest:
-    """An Asker that sends one request by one client; whatever needs more ends the document here."""
+    """An Asker that sends one request through one client; a document that needs more goes back to the main process."""
 
     client: Client
     tokens_per_weight: float
@@ -36,7 +36,7 @@ class OneRequest:
     clock: Callable[[], float] = field(default=time.monotonic)
 
     def ask(self, question: ExtractionRequest) -> AskResult:
-        """Return the answer; ReadingStoppedError when there is none, or when it is asked for a second time."""
+        """Return the answer; ReadingStoppedError when there is none, and at a second call."""
         if self.question is not None or not fits(
             self.client, question.prompts, tokens_per_weight=self.tokens_per_weight
         ):
@@ -50,14 +50,14 @@ class OneRequest:
         return AskResult((attempt,))
 
     def special_tokens(self, candidates: Collection[str], *, variant: str) -> frozenset[str]:  # noqa: ARG002
-        """Return that there are no candidates; ReadingStoppedError when a server must be asked about some."""
+        """Return an empty set; ReadingStoppedError when there are candidates that only a server can judge."""
         if candidates:
             raise ReadingStoppedError
         return frozenset()
 
 
 def first_request(task: Task, plan: ExtractionPlan, client: Client, *, copies: Questions | None) -> Done | GivenBack:
-    """Return what came of a document's first request."""
+    """Return the result of a document's first request."""
     asker = OneRequest(client, task.tokens_per_weight)
     finished = process(task.entry, plan, client=asker, alone=task.alone, copies=copies)
     outcome = finished.outcome

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class UngradedError(Exception):
-    """The output holds no document of the gold with the bytes that were judged; the message says what there is."""
+    """The output holds no document of the gold with the judged bytes; the message names what it holds instead."""
 
 
 def options_of(config: EvalConfig, *, cost_per_hour: float | None) -> EvalOptions | None:

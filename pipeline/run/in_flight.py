@@ -46,7 +46,7 @@ class Backlog:
 
     @property
     def has_postponed(self) -> bool:
-        """True while an entry waits that was sent before."""
+        """True while an entry that was sent before waits to be sent again."""
         return bool(self._postponed)
 
     @property
@@ -87,9 +87,9 @@ class Flight:
         self._by_plan: dict[int, int] = {}
 
     def has_room(self, limit: int, *, others: int = 0, others_bytes: int = 0) -> bool:
-        """True when one more may go; a document larger than all bytes allowed goes when it is alone.
+        """True when one more document may be sent; one larger than the limit of bytes may be sent alone.
 
-        `others`: further requests in flight. `others_bytes`: what is held in memory besides these documents.
+        `others`: further requests in flight. `others_bytes`: the memory that is held besides these documents.
         """
         in_flight = self.documents + others
         return in_flight == 0 or (in_flight < limit and self._size_bytes + others_bytes < self._max_bytes)

@@ -37,7 +37,7 @@ class Chunk:
 
 
 class InputListing:
-    """Lists the documents of a run, anew with each call."""
+    """Lists the documents of a run; each call starts a new listing."""
 
     def __init__(self, app: AppConfig, chunk: Chunk | None = None) -> None:
         self._app = app
@@ -52,7 +52,7 @@ class InputListing:
         return files.entries(self._chunk.rows)
 
     def start(self, plan: ExtractionPlan, *, counts: ListingCounts, patience: Patience) -> Iterator[Entry]:
-        """Yield the entries; credentials that are refused at a later start are to be tried again: exit 3."""
+        """Yield the entries; credentials that are refused at a later start mean exit 3, so that it is retried."""
         try:
             return self(counts, patience)
         except ReadingStoppedError as error:
@@ -72,7 +72,7 @@ def open_chunk(app: AppConfig, index: int) -> Chunk:
     backend = backend_of(app.output)
     head = read_head(backend)
     if head is None:
-        raise ConfigError(f"--chunk {index}: {backend.where} has no {PLAN}; `pipeline plan` makes one")
+        raise ConfigError(f"--chunk {index}: {backend.where} has no {PLAN}; `pipeline plan` writes one")
     if index >= head.chunks:
         last = f"its chunks are 0 to {head.chunks - 1}" if head.chunks else "it has none"
         raise ConfigError(f"--chunk {index}: the plan in {backend.where} has no such chunk, {last}")

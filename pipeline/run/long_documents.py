@@ -1,6 +1,6 @@
-"""What a run does with documents that are cut into windows: sends their windows, keeps the answers, writes the records.
+"""Processes the documents that are cut into windows: sends the windows, keeps their answers, writes the records.
 
-Used by the main thread only; open_documents.py says which window is next, window_asking.py asks it in a worker.
+Used by the main thread only; open_documents.py chooses the next window, window_asking.py sends it in a worker.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PartLanded:
-    """A worker's outcome for a part of an open document; `window` None: for the document that was put together."""
+    """A worker's outcome for a part of an open document; `window` None: for the merged document."""
 
     document: OpenDocument
     window: Window | None
@@ -46,26 +46,26 @@ class LongDocuments:
 
     @property
     def documents(self) -> int:
-        """Documents that are open or parked."""
+        """The number of documents that are open or parked."""
         return len(self._open)
 
     @property
     def in_flight(self) -> int:
-        """Their requests under way."""
+        """The number of their requests in flight."""
         return self._open.in_flight
 
     @property
     def size_bytes(self) -> int:
-        """What they take in memory, roughly."""
+        """Their approximate memory."""
         return self._open.size_bytes
 
     @property
     def is_full(self) -> bool:
-        """True while no new document is to be read."""
+        """True while no new document should be read."""
         return self._open.is_full
 
     def uses(self, plan: ExtractionPlan) -> bool:
-        """True while a document is asked with this plan."""
+        """True while a document is processed with this plan."""
         return self._open.uses(plan)
 
     def arrived(self, cut: Cut, finished: Finished, plan: ExtractionPlan) -> None:
@@ -80,7 +80,7 @@ class LongDocuments:
         self._advance(document)
 
     def send_one(self, send_entry: Callable[[], bool]) -> bool:
-        """Send a new entry or a window, turn by turn; return False when neither may go."""
+        """Send a new entry or a window, in turn; return False when neither may be sent."""
         if not self._open:
             return send_entry()
         if (entry := self._open.unpark(self._runner.most_in_flight)) is not None:
@@ -111,7 +111,7 @@ class LongDocuments:
         self._runner.submit(lambda: PartLanded(document, window, task()))
 
     def landed(self, event: PartLanded) -> None:
-        """Take in what became of a window, or of a document that was put together."""
+        """Process the outcome of a window or of a merged document."""
         self._open.in_flight -= 1
         document = event.document
         if event.window is None:
@@ -159,7 +159,7 @@ class LongDocuments:
         document.keep(answer, size_bytes)
 
     def _follow(self, document: OpenDocument, failure: Failure) -> None:
-        """Have a document of an earlier plan, whose servers are gone, asked by the present one."""
+        """Process a document of an earlier plan, whose servers are gone, again with the present plan."""
         plan = self._runner.plan
         if document.plan is plan:
             return
@@ -175,7 +175,7 @@ class LongDocuments:
         self._runner.close_unused(before)
 
     def _advance(self, document: OpenDocument) -> None:
-        """Go on with a document none of whose windows waits or is under way."""
+        """Continue a document that has no window waiting or in flight."""
         if not document.is_settled:
             return
         if document.failed is not None:
@@ -218,7 +218,7 @@ class LongDocuments:
 
 
 def _unproved(result: Result) -> InternalError | None:
-    """Return the fault of a result whose ledger does not prove that the whole document was read; else None.
+    """Return the error of a result whose ledger does not prove that the whole document was read; else None.
 
     Each row that is not of a blank window has a model that answered it.
     """
@@ -227,5 +227,5 @@ def _unproved(result: Result) -> InternalError | None:
     if not covers([Span(row[0], row[1]) for row in rows], result.windows["chars"]):
         return InternalError(f"{result.id!r}: its windows do not cover the document; no record is written")
     if any(row[4] and row[6] is None for row in rows):
-        return InternalError(f"{result.id!r}: a window was asked and has no answer; no record is written")
+        return InternalError(f"{result.id!r}: a window was sent and has no answer; no record is written")
     return None

@@ -1,6 +1,6 @@
-"""One worker process, seen from the main process: what it was told, and the documents it has.
+"""One worker process, seen from the main process: the plans and clients it has received, and its documents.
 
-Nothing here waits but `write`, which has a thread of its own. It must not decide what becomes of a document.
+Only `write` waits; it has a thread of its own. It must not decide the outcome of a document.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BATCH_BYTES = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Lent:
-    """A document at a worker process."""
+    """A document that a worker process has."""
 
     entry: Entry
     plan: ExtractionPlan
@@ -39,7 +39,7 @@ class Lent:
 
 
 class Worker:
-    """One worker process: what it was told, and the documents it has. `is_ready`: it has begun to work."""
+    """One worker process: the plans and clients that it has, and its documents. `is_ready`: it has begun to work."""
 
     def __init__(self, number: int) -> None:
         """Start the process; OSError when this machine cannot."""
@@ -68,11 +68,11 @@ class Worker:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def tell(self, message: object) -> None:
-        """Have a message written by the writer thread: a pipe that is full must not stop the caller."""
+        """Queue a message for the writer thread: a full pipe must not stop the caller."""
         self.outbox.put(pickle.dumps(message, PROTOCOL))
 
     def knows(self, lent: Lent, endpoints: dict[object, int]) -> tuple[int, int]:
-        """Return the numbers of a document's plan and client in this process, which is told about new ones first."""
+        """Return the numbers of a document's plan and client in this process; a new plan or client is sent first."""
         plan, client = (lent.plan, lent.loan.client)
         if id(plan) not in self._plans:
             self._plans[id(plan)] = plan
@@ -85,7 +85,7 @@ class Worker:
         return id(plan), id(client)
 
     def write(self) -> None:
-        """Write what is told, until it is no longer wanted."""
+        """Write the queued messages until the process is ended."""
         assert self.process.stdin is not None
         with suppress(OSError, ValueError):
             while (data := self.outbox.get()) != _END:

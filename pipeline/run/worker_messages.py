@@ -1,4 +1,4 @@
-"""What the main process and its worker processes say to each other, as pickles on a pipe. Plain data.
+"""The messages between the main process and its worker processes, as pickles on a pipe. Plain data.
 
 Both ends are this program, of one version and one user; nothing of a server or a document is ever unpickled.
 """
@@ -21,7 +21,7 @@ PROTOCOL = 5
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The first message. `level`: of the program's log; `shares`: identical documents are asked once (copies.py)."""
+    """The first message. `level`: of the program's log; `shares`: identical documents are sent once (copies.py)."""
 
     level: int
     run: int
@@ -49,7 +49,7 @@ class Ready(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """The question whether another document is asked the same; `thread` names who waits for the reply."""
+    """Asks whether another document has the same question; `thread` names the thread that waits for the reply."""
 
     thread: int
     question: str
@@ -58,7 +58,7 @@ class Claim(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """The reply to a Claim: a document answered before this run and its run, or the one that is asked in this run."""
+    """The reply to a Claim: a document answered before this run and its run, or the one that is sent in this run."""
 
     thread: int
     before: tuple[str, int] | None
@@ -85,9 +85,9 @@ class OverheadMessage:
 
 
 class Task(NamedTuple):
-    """A document for a worker process; `plan` and `client` number what was sent before.
+    """A document for a worker process; `plan` and `client` are numbers of those sent before.
 
-    `tokens_per_weight`: what a prompt on this server may have, where its context is configured (verification.fits).
+    `tokens_per_weight`: the estimate for prompts on this server, where its context is configured (verification.fits).
     """
 
     number: int
@@ -108,7 +108,7 @@ class Call(NamedTuple):
 
 
 class Done(NamedTuple):
-    """A document that needs nothing more than a note of its answer. `call`, `prompt`: None where none was asked."""
+    """A finished document, of which only the answer must be noted. `call`, `prompt`: None if no request was sent."""
 
     number: int
     outcome: Result | Unchanged | Copied
@@ -117,7 +117,7 @@ class Done(NamedTuple):
 
 
 class GivenBack(NamedTuple):
-    """A document that the main process has to do; `call`: the request that was sent for it, if any."""
+    """A document that the main process must process; `call`: the request that was sent for it, if any."""
 
     number: int
     call: Call | None = None
@@ -125,7 +125,7 @@ class GivenBack(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """A document that the main process has to do; `sent`: its first request, `digest` that of the message sent."""
+    """A document that the main process must process; `sent`: its first request, `digest`: of the message sent."""
 
     entry: Entry
     plan: ExtractionPlan
@@ -135,7 +135,7 @@ class Here:
 
 
 def digest_of(question: ExtractionRequest) -> bytes:
-    """Return a digest of the message with the document: an attempt belongs to no other one."""
+    """Return a digest of the message with the document, so that an attempt is used for no other message."""
     return sha256(question.prompts["user"].encode("utf-8", "surrogatepass")).digest()
 
 

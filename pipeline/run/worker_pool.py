@@ -2,8 +2,8 @@
 
     main thread ─ offer ─▶ outbox ─▶ writer thread ─▶ worker process ─▶ listener thread ─▶ outcome or `do_here`
 
-Each has a pipe in and a pipe out, and two threads here. Whatever a worker process had when it is lost comes back: its
-documents are sent again by another one. It must not decide what an outcome means: that is the runner's business.
+Each has a pipe in and a pipe out, and two threads here. The documents of a lost worker process come back:
+another one sends them again. It must not decide what an outcome means: the runner does.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from pipeline.run.worker_messages import (
 logger = logging.getLogger(__name__)
 
 MOST_LOST = 5
-"""Worker processes that may be lost in a row, with no document finished meanwhile, before there are no more."""
+"""Worker processes that may be lost in a row, without a finished document in between, before none is started again."""
 
 Start = Callable[[Callable[[], object], str], object]
 
@@ -73,7 +73,7 @@ class WorkerPool:
         self._lock = threading.Lock()
 
     def start(self, count: int) -> None:
-        """Start `count` worker processes, once; fewer, or none, where this machine starts no more."""
+        """Start `count` worker processes, once; fewer, or none, where this machine cannot start them."""
         if self._started:
             return
         with self._lock:
@@ -92,7 +92,7 @@ class WorkerPool:
         except (OSError, RuntimeError, MemoryError) as cause:  # no process, or no thread for it
             if worker is not None:
                 worker.end()
-            told = "cannot start a worker process: %s; the run goes on with %d of them, and in the main process"
+            told = "cannot start a worker process: %s; the run continues with %d of them, and in the main process"
             logger.warning(told, cause, len(self._workers))
             return False
         copies = self._copies
@@ -102,10 +102,10 @@ class WorkerPool:
         return True
 
     def offer(self, entry: Entry, plan: ExtractionPlan, *, alone: bool) -> bool:
-        """Hand a document to the worker process that has the fewest; False when it is to be done in this process.
+        """Send a document to the worker process with the fewest documents; False when this process must process it.
 
-        Those that a server has failed before are done here, as are entries that cannot travel and what may be cut into
-        windows.
+        Documents that failed at a server before are processed here, and so are entries that cannot be pickled or may be
+        cut into windows.
         """
         query = plan.query_for(entry.id)
         worker = min((each for each in self._workers if each.is_alive), key=lambda each: len(each.lent), default=None)
@@ -141,7 +141,7 @@ class WorkerPool:
         return True
 
     def close(self) -> None:
-        """End all worker processes; what they have not answered is left."""
+        """End all worker processes; documents that they have not answered remain for the next run."""
         with self._lock:
             self._is_closed = True
             workers = self._workers
@@ -204,7 +204,7 @@ class WorkerPool:
         self._do_here(Here(lent.entry, lent.plan, lent.alone, sent, call.digest if call is not None else b""))
 
     def _bury(self, worker: Worker) -> None:
-        """Replace a worker process that is lost, and report its documents as to be sent again."""
+        """Replace a lost worker process, and report its documents as ones to send again."""
         with worker.lock:
             worker.is_alive = False
             lost = list(worker.lent.values())
@@ -225,7 +225,7 @@ class WorkerPool:
 
 
 def _next(messages: BinaryIO) -> object | None:
-    """Return the next message of a worker process; None at the end, also in the middle of one."""
+    """Return the next message of a worker process; None at the end of the stream, even in the middle of a message."""
     with suppress(EOFError, pickle.UnpicklingError):
         message: object = pickle.load(messages)
         return message
@@ -233,7 +233,7 @@ def _next(messages: BinaryIO) -> object | None:
 
 
 def _interrupted(lent: Lent, worker: Worker) -> Finished:
-    """Return what comes of a document whose process was lost: it is sent again; alone, and lost again, it fails."""
+    """Return the outcome of a document whose process was lost: it is sent again, or fails if it was sent alone."""
     entry = lent.entry
     state = DocumentState(entry, lent.plan.query_for(entry.id), lent.plan.client)
     told = f"the worker process was lost each time it worked on this document ({worker.why})"

@@ -1,9 +1,9 @@
 """A worker process: threads that send the first requests of documents (first_request.py) for the main process.
 
-It reads tasks from its standard input and writes what came of them to its standard output; worker_pool.py is the other
+It reads tasks from its standard input and writes their results to its standard output; worker_pool.py is the other
 end. It writes no output and no log of its own: log lines go to the main process, which alone writes them. Interrupts
 reach only the main process, which lets requests in flight finish; when the input ends, because the main process is
-gone or wants no more, this process ends at once.
+gone or closes the pipe, this process ends at once.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from pipeline.run.workers import Workers
 
 
 class Channel:
-    """The way to the main process; `send` may be called from any thread, and writes a message whole."""
+    """The pipe to the main process; `send` may be called from any thread, and writes a message whole."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -66,7 +66,7 @@ class Channel:
 
 
 class _ClaimedQuestions:
-    """What the main process knows of questions that are asked alike; a thread waits for each reply."""
+    """The main process's knowledge of identical questions; a thread waits for each reply."""
 
     def __init__(self, channel: Channel, run: int) -> None:
         self.run = run
@@ -83,7 +83,7 @@ class _ClaimedQuestions:
         return self._local.reply.before  # type: ignore[no-any-return]
 
     def claim(self, question: str, fingerprint: str, document_id: str) -> str | None:  # noqa: ARG002 - in the reply
-        """Return the document that is asked this question in this run; None: this one is to be asked."""
+        """Return the document that is sent with this question in this run; None: this document must be sent."""
         return self._local.reply.first  # type: ignore[no-any-return]
 
     def take(self, reply: Claimed) -> None:
@@ -99,7 +99,7 @@ class _LogHandler(logging.Handler):
         self._channel = channel
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send the record, redacted by what this process knows."""
+        """Send the record, redacted with the secrets that this process knows."""
         given = record.args if isinstance(record.args, tuple) else ()
         arguments = tuple(each if isinstance(each, (int, float)) else SECRETS.redact(str(each)) for each in given)
         message = str(record.msg) if isinstance(record.args, tuple) else record.getMessage()
@@ -138,7 +138,7 @@ class _WorkerProcess:
         self._in_flight = 0
 
     def handle(self, message: object) -> None:
-        """Do what the main process says."""
+        """Handle a message of the main process."""
         if isinstance(message, Task):
             with self._lock:
                 self._in_flight += 1
@@ -172,7 +172,7 @@ class _WorkerProcess:
 
 
 def _whole(plan: ExtractionPlan) -> ExtractionPlan:
-    """Return a plan that was sent, with its schema compiled; it asks through the client of each task."""
+    """Return a received plan with its schema compiled; its requests go through the client of each task."""
     compiled = compile_schema(plan.agent.schema, where=str(plan.agent.path))
     queries = {name: replace(query, schema=compiled) for name, query in plan.queries.items()}
     return replace(plan, agent=replace(plan.agent, compiled=compiled), queries=queries, client=Failover({}))

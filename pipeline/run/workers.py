@@ -19,7 +19,7 @@ class Workers:
         self._is_short = False
 
     def limited(self, limit: int) -> int:
-        """Return how many documents may be in flight: `limit`, or fewer on a machine that starts no more threads."""
+        """Return how many documents may be in flight: `limit`, or fewer on a machine that cannot start more threads."""
         return min(limit, self._count) if self._is_short else limit
 
     def ensure(self, in_flight: int) -> None:

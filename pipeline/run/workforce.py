@@ -1,4 +1,4 @@
-"""Who does the documents of a run: threads of this process, and worker processes where there are any.
+"""The workers of a run: threads of this process, and worker processes where there are any.
 
     send ─▶ a worker process (worker_pool.py) ─▶ Landed
               └─ not, or given back ─▶ a thread here ─▶ process() ─▶ Landed
@@ -54,16 +54,16 @@ class Workforce:
             self._pool = WorkerPool(copies=copies, start_thread=start, report=report, do_here=self._do_here)
 
     def look(self, now: float) -> None:
-        """Start worker processes when this process has used its core up for a while (`processes: auto`)."""
+        """Start worker processes when this process has used up its core for a while (`processes: auto`)."""
         if self._cores is not None and self._pool is not None and (count := self._cores.wanted(now)):
             self._pool.start(count)
 
     def limited(self, limit: int) -> int:
-        """Return how many documents may be in flight: `limit`, or fewer on a machine that starts no more threads."""
+        """Return how many documents may be in flight: `limit`, or fewer on a machine that cannot start more threads."""
         return self._workers.limited(limit)
 
     def send(self, entry: Entry, plan: ExtractionPlan, *, alone: bool) -> None:
-        """Have a document done; TryLaterError when nobody can be started for it.
+        """Send a document to a worker; TryLaterError when no process and no thread can be started for it.
 
         Worker processes start with the first document: a run that has nothing to do starts none.
         """
@@ -78,7 +78,7 @@ class Workforce:
             self._pool.close()
 
     def submit(self, task: Callable[[], object]) -> None:
-        """Have a thread of this process run a task, and report what it returns; called by any thread."""
+        """Run a task in a thread of this process, and report its result; may be called by any thread."""
         with self._lock:
             self._here += 1
             self._workers.ensure(self._here)
@@ -104,14 +104,14 @@ class Workforce:
 
 @dataclass(slots=True)
 class _AfterFirst:
-    """An Asker that goes on from a request that a worker process has sent, if it was for the same prompt."""
+    """An Asker that continues from a request that a worker process has sent, if it was for the same prompt."""
 
     client: Asker
     sent: SentRequest | None
     digest: bytes
 
     def ask(self, question: ExtractionRequest) -> AskResult:
-        """Settle a question; the request that was sent counts as the first one of the first question."""
+        """Return the answer to a question; the request that was sent counts as the first one of the first question."""
         sent = self.sent
         self.sent = None
         if sent is not None and digest_of(question) == self.digest:

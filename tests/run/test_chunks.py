@@ -172,7 +172,7 @@ def test_a_chunk_needs_its_plan(place: Place, monkeypatch: pytest.MonkeyPatch) -
     place.documents({"a.txt": "Plain."})
     monkeypatch.chdir(place.folder)
     app = load_config(ConfigFile(Path("pipeline.yaml")), environ={}, overrides={"output.uri": "out"})
-    with pytest.raises(ConfigError, match="`pipeline plan` makes one"):
+    with pytest.raises(ConfigError, match="`pipeline plan` writes one"):
         open_chunk(app, 0)
     assert make_plan(app, chunks=None, chunk_bytes=None).head.chunks == 1
     with pytest.raises(ConfigError, match="no such chunk, its chunks are 0 to 0"):
