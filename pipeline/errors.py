@@ -67,7 +67,7 @@ MACHINE_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOB
 
 
 _LOADER_TEXTS = (*(os.strerror(number) for number in MACHINE_ERRNOS), "failed to map segment")
-"""What the loader of shared libraries says of a shortage: an ImportError has no errno."""
+"""Texts of the loader of shared libraries about a shortage: an ImportError has no errno."""
 
 
 def is_machine_trouble(error: BaseException | None) -> bool:

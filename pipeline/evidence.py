@@ -22,7 +22,7 @@ class Evidence(_Place, total=False):
     """The place of one quote: text[start:end] in code points. `path`: a JSON Pointer into the answer.
 
     `match`: exact, folded or edges; `count`: how often the quote occurs in what the model saw. `page`: from 1, for a
-    document with pages. `window`: from 1, for a document that was put together from windows.
+    document with pages. `window`: from 1, for a document that was merged from windows.
     """
 
     page: int

@@ -168,7 +168,7 @@ class Result:
 
     `text_sha256` is of the document's text; it and `evidence` are None in records of versions that had neither.
     `question_sha256`: a digest of the prompt's text and metadata (run/copies.py); None for a prompt with $id or $uri.
-    `windows` (the ledger of what was read) and `merge` are of a document put together from windows, else None.
+    `windows` (the ledger of what was read) and `merge` are of a document merged from windows, else None.
     """
 
     id: str
@@ -202,7 +202,7 @@ class Result:
 class Failure:
     """A line of errors. `raw`: the start of the model's text; `decided_by`: a digest of what the reason depends on.
 
-    `window`: the part of the document that failed, its number and how many were answered; None: it was asked whole.
+    `window`: the part of the document that failed, its number and how many were answered; None: it was sent whole.
     """
 
     id: str

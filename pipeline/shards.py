@@ -35,7 +35,7 @@ _FRACTION_BITS = 53
 class Shard:
     """Part `index` (from 0) of `count`; a count of 0 is a run without --shard, which owns everything.
 
-    A chunk has the count CHUNKED: `chunks` is the number of chunks in its plan, and `holds` tells its documents.
+    A chunk has the count CHUNKED: `chunks` is the number of chunks in its plan, and `holds` tests for a document.
     """
 
     index: int = 0

@@ -19,8 +19,8 @@ WINDOW_VERSION = 1
 class WindowAnswer:
     """The answer about text[start:end] of a document, valid against the schema of a window.
 
-    `sha256` is of the document's bytes, `text_sha256` of its text, `question` of what every window is asked. `attempts`
-    is 0 for a blank window, which is not asked.
+    `sha256` is of the document's bytes, `text_sha256` of its text, `question` of every window's question. `attempts` is
+    0 for a blank window, which is not sent.
     """
 
     id: str
@@ -48,7 +48,7 @@ def to_window_line(answer: WindowAnswer, stamp: Stamp) -> bytes:
 
 
 def window_answer_of(record: Mapping[str, Any]) -> WindowAnswer:
-    """Return the answer of a parsed line."""
+    """Return the answer that a parsed line holds."""
     values = {each.name: record[each.name] for each in fields(WindowAnswer)}
     model = None if values["model"] is None else ModelMetadata(**values["model"])
     return WindowAnswer(

@@ -51,11 +51,11 @@ def question(resolved: ResolvedAgentConfig, provider_config: ProviderConfig) -> 
 
 
 SPLIT_VERSION = 1
-"""Changes when windows are cut or merged differently, so that their documents are put together again."""
+"""Changes when windows are cut or merged differently, so that their documents are merged again."""
 
 
 def split_question(resolved: ResolvedAgentConfig, provider_config: ProviderConfig) -> dict[str, Any]:
-    """Return the question of a document that is put together from windows: with how it is cut and merged."""
+    """Return the question of a document that is merged from windows, including how it is cut and merged."""
     assert resolved.split is not None
     merge = merge_keywords(resolved.schema)
     split = {"v": SPLIT_VERSION, **asdict(resolved.split), "merge": merge}
@@ -65,7 +65,7 @@ def split_question(resolved: ResolvedAgentConfig, provider_config: ProviderConfi
 def window_question(
     resolved: ResolvedAgentConfig, provider_config: ProviderConfig, window_schema: Mapping[str, Any]
 ) -> str:
-    """Return the digest of what every window is asked; how the answers are merged is not part of it."""
+    """Return the digest of the question of every window; how the answers are merged is not part of it."""
     assert resolved.split is not None
     asked = {**question(resolved, provider_config), "schema": _deciding(window_schema)}
     return digest_of({**asked, "split": {"v": SPLIT_VERSION, **asdict(resolved.split)}})

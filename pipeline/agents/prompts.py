@@ -24,11 +24,11 @@ _FOREIGN = re.compile(
 )
 PLACEHOLDERS = ("document", "id", "uri", *METADATA)
 LEAD = "lead"
-"""The placeholder of how a document begins, empty but for windows of a document that is split."""
+"""The placeholder for the beginning of a document; empty except for windows of a document that is split."""
 
 
 def check_variables(variables: Iterable[str], *, path: Path, taken: tuple[str, ...] = ()) -> None:
-    """Raise ConfigError for a variable that no template can name; `taken`: further names that mean something else."""
+    """Raise ConfigError for a variable that no template can name; `taken`: further reserved names."""
     reserved = ("document", "id", "uri", *taken)
     for name in variables:
         if not _NAME.fullmatch(name) or name in reserved:
@@ -100,7 +100,7 @@ def metadata_placeholders(template: str) -> tuple[str, ...]:
 
 
 def names_lead(template: str) -> bool:
-    """Return True when the template says itself where the document's beginning stands."""
+    """Return True when the template itself places the document's beginning."""
     return LEAD in _named(template)
 
 

@@ -1,4 +1,4 @@
-"""The keywords of a schema that say how the answers about the windows of a document become one.
+"""The keywords of a schema that define how the answers about the windows of a document are merged.
 
 It must not import a validator: fingerprints need the names only.
 """

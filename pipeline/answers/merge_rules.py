@@ -137,7 +137,7 @@ class _Reader:
             pending.rule.patterns.append((_any_name, rule))
 
     def _by(self, node: SchemaNode, objects: Iterable[SchemaNode]) -> By | None:
-        """Return the number that `best` goes by, in the object itself or the nearest one around it that has it."""
+        """Return the number that `best` compares, in the object itself or the nearest one around it that has it."""
         name = node.value(BY)
         if node.kind == "object" and name in node.structure.get("properties", {}):
             return By(name, -1)

@@ -1,4 +1,4 @@
-"""Warnings about fields of a schema that say nothing of how the answers about windows become one, or too little.
+"""Warnings about fields of a schema that define too little about how the answers about windows are merged.
 
 They are for agents that cut long documents (`overflow: split`); it must not read an agent file.
 """
@@ -21,7 +21,7 @@ _SHOWN_RULES = 2
 
 
 def merge_warnings(compiled: CompiledSchema, *, overlap_tokens: int | None) -> list[str]:
-    """Return the warnings, one for each field. `overlap_tokens`: of the windows; None: they overlap as usual."""
+    """Return the warnings, one for each field. `overlap_tokens`: of the windows; None: the default overlap."""
     walk = _Walk(SchemaNodes(compiled.schema), overlaps=overlap_tokens != 0)
     root = walk.nodes.of(compiled.schema, "schema")
     return [f"overflow: split: {warning}" for warning in walk.object(root, compiled.root_rule, is_item=False)]
@@ -61,7 +61,7 @@ class _Walk:
         items = self.nodes.of(node.structure.get("items", {}), f"{node.place}.items")
         assert rule.items is not None
         if items.kind == "object" and not node.keyword(KEY) and not node.keyword(MERGE):
-            yield f"{node.place} has no x-key: what ten windows name stands ten times"
+            yield f"{node.place} has no x-key: an item that ten windows name is listed ten times"
         elif rule.how == CONCAT and self._overlaps and not _has_quote(items):
             need = "give its items an x-quote string"
             yield f"{node.place}: x-merge: concat tells rows of two windows apart by their order alone: {need}"

@@ -58,13 +58,13 @@ class CompiledSchema:
 
     @property
     def merge_rules(self) -> MergeRules:
-        """The rules by which the answers about the windows of a document become one."""
+        """The rules by which the answers about the windows of a document are merged."""
         describe = partial(path_of, names=self.names)
         return MergeRules(root=self.root_rule, violation=self._violation_text, describe=describe)
 
     @cached_property
     def window(self) -> CompiledSchema:
-        """The schema of the answer about a window of a document, which cannot know everything."""
+        """The schema of the answer about a window, which does not show the whole document."""
         loosened = window_schema(self.schema, accepts_null=partial(_accepts_null, self.validator))
         return compile_schema(loosened, where=f"{self.where}, for a window")
 

@@ -28,7 +28,7 @@ _MOST_SOURCES = 100
 class SchemaNode:
     """One value of a schema. `sources`: the schemas that apply to it with their places, that of the place itself first.
 
-    `structure`: these as one. `kind`: of the values other than null; `mixed` for several, tuples and arrays of arrays.
+    `structure`: these as one. `kind`: of the values except null; `mixed` for several, tuples and arrays of arrays.
     """
 
     sources: tuple[tuple[str, Mapping[str, Any]], ...]
@@ -69,7 +69,7 @@ class SchemaNodes:
         return self._reader.target(reference)
 
     def of(self, schema: Any, place: str) -> SchemaNode:
-        """Return the node of a part of the schema."""
+        """Return the node of the value that a part of the schema describes."""
         sources = tuple(self._sources(schema, place, set()))
         structure, _ = self._reader.resolved(schema)
         return SchemaNode(sources or ((place, {}),), structure, self._kind(structure))
@@ -109,7 +109,7 @@ class SchemaNodes:
 
 
 def _implied(structure: Mapping[str, Any]) -> list[str]:
-    """Return the types that a schema without `type` shows."""
+    """Return the types that the other keywords of a schema without `type` imply."""
     if "properties" in structure:
         return ["object"]
     choices = [structure["const"]] if "const" in structure else structure.get("enum", [])

@@ -105,7 +105,7 @@ def _end_of_first_object(text: str) -> int:
 
 
 def _end_of_object_around(text: str, place: int) -> int:
-    """Return the end of an object that stands behind prose and holds a place within; 0 without one."""
+    """Return the end of an object behind prose that contains a place; 0 without one."""
     for brace in islice(_BRACE.finditer(text, 0, place), _CANDIDATES):
         try:
             _, end = _DECODER.raw_decode(text, brace.start())

@@ -1,9 +1,9 @@
-"""The schema of a window's answer: the agent's, loosened where a part of a document cannot know.
+"""The schema of a window's answer: the agent's, loosened where a part of a document cannot give the answer.
 
 Through objects, but not into the items of arrays or the values of maps, which stay strict: strings, numbers and
-enumerations may be null, an array needs no items, and `x-window-items` takes the place of `maxItems`. What `any`,
-`all` and `sum` go by is asked for in each part. An object that is merged as a whole may be null, and stays strict
-inside.
+enumerations may be null, an array needs no items, and `x-window-items` takes the place of `maxItems`. The values
+that `any`, `all` and `sum` merge keep their schema in each part. An object that is merged as a whole may be null, and
+stays strict inside.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""The long documents that are open: their windows to be asked, under way and answered. Belongs to the main thread.
+"""The long documents that are open: their windows waiting, in flight and answered. Belongs to the main thread.
 
     Cut ─▶ OpenDocument: windows that wait ─▶ a worker ─▶ WindowAnswer ─▶ a line in windows.jsonl
                                ▲                  ├─▶ Divided ─▶ smaller windows wait
                                │                  └─▶ Postponed ─▶ the window waits, at the front
-                               └ … all are answered ─▶ a worker puts the document together ─▶ Result or Failure
+                               └ … all are answered ─▶ a worker merges the answers ─▶ Result or Failure
 
-1. Of the open documents each in turn gives its next window, in the order of its text. So a document of a thousand
+1. The open documents take turns: each gives its next window, in the order of its text. So a document of a thousand
    windows holds up no other one, and the servers are busy to its end.
 2. Sixteen documents may be open, or more while fewer windows wait than requests may be in flight: documents of three
    windows would else leave most of many slots idle. One more that turns out to be long is parked: its text is dropped,
-   and its entry is read again when it may be opened. With 64 parked no new documents are read.
-3. A window that fails ends its document: what is under way may land and is kept, nothing further is sent.
+   and its entry is read again when it may be opened. While 64 are parked, no new documents are read.
+3. A window that fails ends its document: answers in flight are kept, and nothing further is sent.
 
 It starts nothing and writes nothing: long_documents.py does.
 """
@@ -37,15 +37,15 @@ MOST_PARKED = 64
 MEMORY_PER_LINE = 4
 """Bytes that an answer takes in memory for each byte of its line: small strings and numbers of JSON, as measured."""
 USUAL_ANSWER_BYTES = 2048
-"""Of an answer of an earlier run, whose line is not measured again."""
+"""The size assumed for an answer of an earlier run, whose line is not measured again."""
 
 
 @dataclass(slots=True, eq=False)
 class OpenDocument:
-    """One document that is asked in windows.
+    """One document that is sent in windows.
 
     `opened_at`: monotonic time. `waiting`: windows to be sent, in the order of the text; `suspects`: those that are
-    sent when nothing else is in flight; `flying`: the places of those under way.
+    sent when nothing else is in flight; `flying`: the places of those in flight.
     """
 
     long: LongDocument
@@ -60,7 +60,7 @@ class OpenDocument:
     divided: int = 0
     is_merging: bool = False
     is_outdated: bool = False
-    """True when it is to be read and asked again, as the plan has changed and its servers are gone."""
+    """True when it must be read and sent again, because the plan has changed and its servers are gone."""
     answer_bytes: int = 0
     failed: tuple[Window, Failure] | None = None
     _order: list[Span] = field(default_factory=list)
@@ -77,12 +77,12 @@ class OpenDocument:
 
     @property
     def size_bytes(self) -> int:
-        """What its text and its answers take in memory, roughly."""
+        """The approximate memory of its text and its answers."""
         return self.long.size_bytes + self.answer_bytes
 
     @property
     def is_settled(self) -> bool:
-        """True when nothing waits and nothing is under way."""
+        """True when no window waits or is in flight."""
         return not (self.waiting or self.suspects or self.flying or self.is_merging)
 
     @property
@@ -94,18 +94,18 @@ class OpenDocument:
         return with_notes(notes, *(["windows_divided"] if self.divided else []))
 
     def keep(self, answer: WindowAnswer, size_bytes: int = USUAL_ANSWER_BYTES) -> None:
-        """Keep an answer until the document is put together; `size_bytes`: of its line."""
+        """Keep an answer until the document is merged; `size_bytes`: of its line."""
         self.answers[Span(answer.start, answer.end)] = answer
         self.answer_bytes += MEMORY_PER_LINE * size_bytes
 
     def divide(self, divided: Divided) -> None:
-        """Have smaller windows asked in place of one."""
+        """Queue smaller windows in place of one."""
         self.divided += 1
         self._size = divided.size or self._size
         self.put(*divided.windows)
 
     def put(self, *windows: Window) -> None:
-        """Have windows asked, in the order of the text; none when the document has come to an end."""
+        """Queue windows in the order of the text; none when the document has ended."""
         if self.failed is not None or self.is_outdated:
             return
         for window in windows:
@@ -115,7 +115,7 @@ class OpenDocument:
                 insort(self.waiting, window, key=lambda each: each.span)
 
     def take(self) -> Window:
-        """Remove and return the next window; one that is larger than what fits by now is cut before."""
+        """Remove and return the next window; one that is too large for the servers by now is cut first."""
         if self.suspects:
             window = self.suspects.pop(0)
         else:
@@ -143,7 +143,7 @@ class OpenDocument:
         return sorted({span, *waiting, *self.flying, *self.answers})
 
     def fail(self, window: Window, failure: Failure) -> None:
-        """End the document with the failure of a window; of several, with that of the first one in the text."""
+        """End the document with the failure of a window; if several fail, with that of the first one in the text."""
         if self.failed is None:
             self._order = self._places(window.span)
         if self.failed is None or window.span < self.failed[0].span:
@@ -152,13 +152,13 @@ class OpenDocument:
         self.suspects.clear()
 
     def outdate(self) -> None:
-        """Have nothing more sent: the document is to be read and asked again."""
+        """Send nothing more: the document must be read and sent again."""
         self.is_outdated = True
         self.waiting.clear()
         self.suspects.clear()
 
     def failure(self) -> Failure:
-        """Return the failure of the document: its window's, with the place and the cost of all windows."""
+        """Return the failure of the document: its window's, with that window's place and the cost of all windows."""
         assert self.failed is not None
         window, own = self.failed
         start, end = window.span
@@ -170,7 +170,7 @@ class OpenDocument:
         return changed(self.spent(own), message=told, notes=notes, window=place)
 
     def spent(self, failure: Failure) -> Failure:
-        """Return a failure with the requests and tokens of the whole document."""
+        """Return the failure with the requests and tokens of the whole document."""
         attempts, tokens = self.cost.with_whole(self.long.spent)
         return changed(failure, attempts=attempts, usage=tokens)
 
@@ -180,31 +180,31 @@ class OpenDocuments:
 
     def __init__(self) -> None:
         self.in_flight = 0
-        """Requests under way for windows, and documents that are put together."""
+        """Requests in flight for windows, and documents that are being merged."""
         self._open: deque[OpenDocument] = deque()
         self._parked: deque[Entry] = deque()
 
     def __len__(self) -> int:
-        """Documents, open and parked."""
+        """The number of documents, open and parked."""
         return len(self._open) + len(self._parked)
 
     @property
     def size_bytes(self) -> int:
-        """What the open documents take in memory, roughly."""
+        """The approximate memory of the open documents."""
         return sum(document.size_bytes for document in self._open)
 
     @property
     def waiting(self) -> int:
-        """Windows that wait to be sent."""
+        """The number of windows that wait to be sent."""
         return sum(len(document.waiting) for document in self._open)
 
     @property
     def is_full(self) -> bool:
-        """True while no new document is to be read, as too many are parked."""
+        """True while no new document should be read, because too many are parked."""
         return len(self._parked) >= MOST_PARKED
 
     def may_open(self, limit: int) -> bool:
-        """Return True when one more document may be open, of `limit` requests that may be in flight."""
+        """Return True when one more document may be open while `limit` requests may be in flight."""
         return len(self._open) < MOST_OPEN or self.waiting < limit
 
     def open(self, document: OpenDocument) -> None:
@@ -212,7 +212,7 @@ class OpenDocuments:
         self._open.append(document)
 
     def close(self, document: OpenDocument) -> None:
-        """Remove a document that has come to its end, or is to be read again."""
+        """Remove a document that has ended or must be read again."""
         self._open.remove(document)
 
     def park(self, entry: Entry) -> None:
@@ -224,13 +224,13 @@ class OpenDocuments:
         return self._parked.popleft() if self._parked and self.may_open(limit) else None
 
     def uses(self, plan: ExtractionPlan) -> bool:
-        """True while an open document is asked with this plan."""
+        """True while an open document is processed with this plan."""
         return any(document.plan is plan for document in self._open)
 
     def next(self, *, idle: bool) -> tuple[OpenDocument, Window] | None:
-        """Remove and return the next window that may go; its document's next turn comes after those of the others.
+        """Remove and return the next window that may be sent; its document's next turn comes after those of the others.
 
-        One that may have killed its server goes only when nothing is in flight (`idle`), and no other one before it.
+        One that may have killed its server is sent only when nothing is in flight (`idle`), and before any other one.
         """
         if self.has_suspect:
             document = next(each for each in self._open if each.suspects) if idle else None
@@ -249,11 +249,11 @@ class OpenDocuments:
 
 
 def is_suspect(window: Window) -> bool:
-    """True when servers were lost over this window so often that it must be sent alone."""
+    """Return True when servers were lost over this window so often that it must be sent alone."""
     return window.losses >= LOSSES_BEFORE_ALONE
 
 
 def postponed(window: Window, outcome: Postponed) -> Window:
-    """Return a window that no server could take, for its next try."""
+    """Return a window that no server could take, prepared for its next attempt."""
     again = outcome.again()
     return Window(window.span, again.losses, again.refused, again.before, window.divisions)

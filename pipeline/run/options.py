@@ -18,7 +18,7 @@ class RunOptions:
     `ids`: documents by name, empty: all. `limit`, `sample`: documents; None: all.
     `shard`, `chunk`: as the flags name them; None: as the environment does.
     `only_failed`: reasons, empty for all of them; None: not only failed ones.
-    `max_duration_s`: seconds after which the run stops. `command`: what to type for the same run again.
+    `max_duration_s`: seconds after which the run stops. `command`: the command that repeats the run.
     `incomplete_exit`: the exit code of a run that has left documents. `profile_values`: texts may be in the profile.
     `config_file`: the file the settings came from, None without one.
     """

@@ -35,9 +35,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class VariantQuery:
-    """What one variant asks, and the fingerprint of it; `decided_by`: reason → digest of the settings it depends on.
+    """The question of one variant and its fingerprint; `decided_by`: reason → digest of the settings it depends on.
 
-    `split`: how long documents are cut and put together; None unless `overflow: split`.
+    `split`: how long documents are cut and merged; None unless `overflow: split`.
     """
 
     resolved: ResolvedAgentConfig
@@ -48,12 +48,12 @@ class VariantQuery:
 
     @property
     def failure_fingerprint(self) -> str:
-        """The fingerprint of failures: where documents are split, no failure of one asked whole remains."""
+        """The fingerprint of failures: where documents are split, no failure of one sent whole remains."""
         return self.fingerprint if self.split is None else self.split.fingerprint
 
     @property
     def whole_fingerprint(self) -> str:
-        """The fingerprint of results of documents asked whole."""
+        """The fingerprint of results of documents sent whole."""
         return (
             self.fingerprint
             if self.split is None or self.split.settings.window_tokens is None
@@ -62,11 +62,11 @@ class VariantQuery:
 
     @property
     def result_fingerprints(self) -> tuple[str, str]:
-        """The fingerprints of results: of documents asked whole, and of those put together from windows."""
+        """The fingerprints of results: of documents sent whole, and of those merged from windows."""
         return self.whole_fingerprint, self.failure_fingerprint
 
     def present(self, fingerprint: str, *, failed: bool) -> str:
-        """Return the fingerprint that a known record is held against: its own one when it is of this question."""
+        """Return the fingerprint that a known record is compared with: its own one if it is of this question."""
         if failed:
             return self.failure_fingerprint
         return fingerprint if fingerprint in self.result_fingerprints else self.whole_fingerprint
@@ -104,7 +104,7 @@ class ExtractionPlan:
 
     @property
     def same_questions(self) -> dict[str, str]:
-        """The fingerprint of documents put together → that of the same question for those asked whole."""
+        """The fingerprint of merged documents → that of the same question for documents sent whole."""
         return {
             query.split.fingerprint: query.fingerprint for query in self.queries.values() if query.split is not None
         }
@@ -205,13 +205,13 @@ def _query(agent: Agent, app: AppConfig, resolved: ResolvedAgentConfig, *, befor
 
 
 def schema_warnings(plan: ExtractionPlan) -> list[str]:
-    """Return what the schema would let through, and its fields without a merge rule, for `check` and `try`."""
+    """Return warnings about values that the schema accepts and fields without a merge rule, for `check` and `try`."""
     warnings = [f"agent {plan.agent.name}: {warning}" for warning in warnings_of(plan.agent.compiled)]
     return [*warnings, *split_warnings(plan)]
 
 
 def split_warnings(plan: ExtractionPlan) -> list[str]:
-    """Return the warnings about fields that say nothing of how the answers about windows become one."""
+    """Return the warnings about fields without a rule for merging the answers about windows."""
     splits = [query.split for query in plan.queries.values() if query.split is not None]
     told = (
         line
@@ -231,7 +231,7 @@ def address_warnings(app: AppConfig, plan: ExtractionPlan) -> list[str]:
 
 
 def log_warnings(app: AppConfig, plan: ExtractionPlan) -> None:
-    """Log an address that is set and not used, and in one line what the agent's schema would let through."""
+    """Log an address that is set but not used, and the warnings about the agent's schema in one line."""
     for warning in address_warnings(app, plan):
         logger.warning(warning)
     if warnings := warnings_of(plan.agent.compiled):

@@ -1,10 +1,10 @@
-"""One entry → one outcome: read it, ask about it (asking.py). It writes nothing, and waits for answers only.
+"""One entry → one outcome: read it, then ask about it (asking.py). It writes nothing, and waits only for answers.
 
     entry ─▶ bytes ─▶ document ─▶ asked ─▶ Result   …else Failure, or Postponed when no server could take it
                 │
             Unchanged
 
-The only broad `except` of the program is here: whatever a document does to us becomes its own failure.
+The only broad `except` of the program is here: any error that a document causes becomes its own failure.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def settled(
     alone: bool,
     now: Callable[[], str],
 ) -> Finished:
-    """The outcome of the steps, or of the error that ended them."""
+    """Return the outcome of the steps, or of the error that ended them."""
     entry = state.entry
     outcome: Outcome | Copied | Cut | WindowAnswer
     try:
@@ -168,7 +168,7 @@ def _steps(
 def _ask(
     state: DocumentState, plan: ExtractionPlan, *, document: Document, alone: bool, now: Callable[[], str]
 ) -> Outcome:
-    """Ask about the whole document, or as much of it as the agent's `overflow` keeps."""
+    """Return the outcome of the whole document, or of as much of it as the agent's `overflow` keeps."""
     kept = whole(document.text)
     seen = _seen(state, document, kept)
 
@@ -189,7 +189,7 @@ def _ask(
 
 
 def _seen(state: DocumentState, document: Document, kept: Kept) -> Seen:
-    """Return what is kept of a document as the model sees it: no special token in it could end its message."""
+    """Return the kept text of a document as the model sees it: without special tokens that could end its message."""
     shown = kept.shown
     resolved = state.asking.resolved
     document = document if shown == document.text else changed(document, text=shown)

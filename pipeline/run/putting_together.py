@@ -1,8 +1,8 @@
-"""The answers about all windows of a document → its outcome: merged, with evidence, ledger and the cost of all.
+"""The answers about all windows of a document → its outcome: merged, with evidence, ledger and total cost.
 
     answers ─▶ merged (long/merging.py) ─▶ Result, or Failure `merge_failed`
 
-It runs in a worker, and asks nobody.
+It runs in a worker, and sends no request.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _COLUMNS = ("start", "end", "prompt_tokens", "completion_tokens", "attempts", "r
 
 @dataclass(slots=True)
 class Cost:
-    """The requests of this run for one document: sums over all windows, those that were divided as well."""
+    """The requests of this run for one document: sums over all windows, including those that were divided."""
 
     attempts: int = 0
     reasks: int = 0
@@ -38,13 +38,13 @@ class Cost:
     latency_s: float = 0.0
 
     def add(self, attempts: Sequence[ExtractionAttempt]) -> None:
-        """Add the requests of one try."""
+        """Add the requests of one attempt at a window."""
         self.attempts += requests_sent(attempts, None)
         self.usage = total_of(self.usage, usage(attempts, None))
         self.latency_s += sum(attempt.latency_s for attempt in attempts)
 
     def with_whole(self, spent: Failure | None) -> tuple[int, Usage]:
-        """Return requests and tokens with those for the whole document."""
+        """Return requests and tokens, including those for the document as a whole."""
         if spent is None:
             return self.attempts, self.usage
         return self.attempts + spent.attempts, total_of(self.usage, spent.usage)
@@ -163,7 +163,7 @@ def _result(
 
 
 def _notes(merged: Merged, *, models: int, reused: int) -> list[str]:
-    """Return the notes about the putting together."""
+    """Return the notes about the merging."""
     notes = ["document_split"]
     notes += ["windows_reused"] if reused else []
     notes += ["several_models"] if models > 1 else []
@@ -174,7 +174,7 @@ def _notes(merged: Merged, *, models: int, reused: int) -> list[str]:
 def _ledger(
     merged: Merged, answers: Sequence[WindowAnswer], *, chars: int, reused: int, elapsed_s: float
 ) -> tuple[dict[str, Any], list[ModelMetadata]]:
-    """Return what was read, window by window, and the models that answered, the one of most windows first."""
+    """Return a ledger row for each window, and the models that answered, the one of most windows first."""
     by_span = {Span(each.start, each.end): each for each in answers}
     kept = [by_span[Span(*span)] for span in merged.windows]
     counts = Counter(each.model for each in kept if each.model is not None)

@@ -75,10 +75,10 @@ _LINES_READ = 5000
 def equate_former(
     app: AppConfig, plan: ExtractionPlan, *, index: Index, backend: ReadableOutput, runs: RunIndex
 ) -> None:
-    """Let records that carry a fingerprint of the former formula count as what is asked now, where they are.
+    """Let records with a fingerprint of the former formula count as answers to the present question, if they are.
 
     That formula held the context size: those of the configured providers are tried first, then those that the output
-    itself tells of, in the questions of its runs and in its first records.
+    itself names, in the questions of its runs and in its first records.
     """
     current = plan.fingerprints
 

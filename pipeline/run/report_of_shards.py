@@ -51,7 +51,7 @@ def write_report_of_set(app: AppConfig, shard: Shard, *, stop: Callable[[], bool
 
     Of two shards that end together, the second to release its lock finds none at work. In the first run of a set, one
     shard at a time, the report is rebuilt each time the number of shards that have ended has doubled, and at the end.
-    `stop` returns True after a signal: the shard has finished, and whoever wants the process to end must not wait.
+    `stop` returns True after a signal: the shard has finished, and the sender of the signal must not wait for a report.
     """
     if shard.siblings <= SMALL_SET:
         return

@@ -69,12 +69,12 @@ class Runner:
 
     @property
     def in_flight(self) -> int:
-        """Requests under way: documents at the workers, and windows of open documents."""
+        """The number of requests in flight: documents at the workers, and windows of open documents."""
         return self.flight.documents + self.long.in_flight
 
     @property
     def most_in_flight(self) -> int:
-        """How many requests may be in flight now."""
+        """The number of requests that may be in flight now."""
         return self._workforce.limited(self.job.limit.value)
 
     def interrupt(self, number: int) -> None:
@@ -169,7 +169,7 @@ class Runner:
             self._feeder.taken(entry)
 
     def learn(self, finished: Finished) -> None:
-        """Have the limit learn from the requests of an outcome."""
+        """Adapt the limit to the requests of an outcome."""
         self.job.limit.finished(finished.attempts, full=self._was_full, now=self._clock())
 
     def _finished(self, finished: Finished, plan: ExtractionPlan) -> None:
@@ -232,17 +232,17 @@ class Runner:
         self.finish(self._patience.watch(self.plan.client.trouble if self.ready else None, now))
 
     def _dispatch(self) -> None:
-        """Sends entries and windows to workers while there is room."""
+        """Send entries and windows to workers while there is room."""
         send = partial(send_entry, self, self._feeder)
         while self.ready and self.end is None and self.plan.client.available and self.long.send_one(send):
             pass
 
     def submit(self, task: Callable[[], object]) -> None:
-        """Have a thread of this process run a task; what it returns is an event."""
+        """Run a task in a thread of this process; its return value becomes an event."""
         self.finish(end_of(partial(self._workforce.submit, task)))
 
     def send(self, entry: Entry, *, alone: bool) -> None:
-        """Have an entry processed, by a worker process or a thread of this one."""
+        """Send an entry to a worker process or to a thread of this process."""
         self.finish(end_of(partial(self._workforce.send, entry, self.plan, alone=alone)))
 
     def _switch(self, plan: ExtractionPlan) -> None:

@@ -82,7 +82,7 @@ class Selection:
         fingerprint: Callable[[str, Known], str],
         decided_by: Callable[[str, Known], str | None],
     ) -> None:
-        """`fingerprint`: what an id's known record is held against; `decided_by`: the digest that decides a failure."""
+        """`fingerprint`: the one that an id's known record is compared with; `decided_by`: the digest for a failure."""
         self._index = index
         self._rules = rules
         self._shard = shard

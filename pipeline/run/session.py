@@ -98,7 +98,7 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
 
 
 def _share(app: AppConfig, options: RunOptions, environ: Mapping[str, str]) -> tuple[Chunk | None, Shard, str]:
-    """Return the chunk of this run, if it has one, its shard, and what has named it."""
+    """Return the chunk of this run, if it has one, its shard, and the flag or variable that names it."""
     index, source = find_chunk(options.chunk, environ) if options.shard is None else (None, "")
     if index is None:
         return None, *find_shard(options.shard, environ)
@@ -147,7 +147,7 @@ class _Session:
         self.closing = end
 
     def fingerprint(self, document_id: str, known: Known) -> str:
-        """The fingerprint that the known record of a document is held against: of what it would be asked now."""
+        """Return the fingerprint that the known record of a document is compared with: that of its present question."""
         return self._plan_now.query_for(document_id).present(known.fingerprint, failed=known.failed)
 
     def decided_by(self, document_id: str, known: Known) -> str | None:

@@ -1,4 +1,4 @@
-"""What `overflow: split` adds to a variant: how documents are cut, what windows are asked, and the digests of both."""
+"""The part that `overflow: split` adds to a variant: how documents are cut, the question of windows, and digests."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SplitQuery:
-    """How one variant's long documents are cut and asked.
+    """How one variant's long documents are cut and sent.
 
-    `fingerprint`: of a document put together from windows. `question`: the digest of what every window is asked.
-    `schema`: of a window's answer. `sizer`: what the run has learnt of the servers' tokens.
+    `fingerprint`: of a document merged from windows. `question`: the digest of the question of every window.
+    `schema`: of a window's answer. `sizer`: the knowledge of the servers' tokens in this run.
     """
 
     settings: SplitConfig
@@ -42,7 +42,7 @@ def _sizer(settings: SplitConfig) -> Sizer:
 def split_query(
     agent: Agent, resolved: ResolvedAgentConfig, config: ProviderConfig, *, before: VariantQuery | None = None
 ) -> SplitQuery | None:
-    """Return what a variant with `overflow: split` asks, else None.
+    """Return the question of a variant with `overflow: split`, else None.
 
     `config`: its first provider's. `before`: its query in the plan so far, whose knowledge of the servers is kept.
     """
@@ -66,7 +66,7 @@ def window_schema_of(split: SplitQuery | None) -> Mapping[str, Any] | None:
 
 
 def room_warning(query: VariantQuery, client: Client, found: Preflight) -> str | None:
-    """Return what is wrong with a server whose context leaves no room for a window; None for any other."""
+    """Return the warning about a server whose context leaves no room for a window; None for any other server."""
     settings = query.resolved.split
     if settings is None or found.status != "ok" or not found.prompt_tokens:
         return None

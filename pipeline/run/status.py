@@ -53,7 +53,7 @@ class RunStatus:
 
 
 def status_of(runner: Runner, *, lost: bool) -> RunStatus:
-    """Return how a run stands now; `lost`: its providers have been gone for a while."""
+    """Return the present status of a run; `lost`: its providers have been unavailable for a while."""
     job = runner.job
     counts = runner.counts
     client = runner.plan.client

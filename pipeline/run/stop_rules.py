@@ -34,7 +34,7 @@ class StopReason:
 
     @property
     def is_signal(self) -> bool:
-        """True when whoever sent a signal waits for the process to end."""
+        """True after a signal, whose sender waits for the process to end."""
         return self.exit_code in (EXIT_SIGINT, EXIT_SIGTERM)
 
     @classmethod
@@ -111,9 +111,9 @@ class _Watch:
 
 
 class OutageTimer:
-    """How long a run waits while no provider is available: an outage and a dead end have a bound each.
+    """How long a run waits while no provider is available: outages and configuration errors have a bound each.
 
-    `since`: when the wait began; None while somebody can be asked.
+    `since`: when the wait began; None while a provider is available.
     """
 
     def __init__(self, config: RunnerConfig) -> None:

@@ -1,9 +1,9 @@
 """One window of a long document → one outcome.
 
-    window ─▶ asked (asking.py) ─▶ WindowAnswer
+    window ─▶ sent (asking.py) ─▶ WindowAnswer
                   └─ too long, or no valid answer ─▶ Divided: smaller windows   …else WindowFailed or Postponed
 
-It runs in workers, writes nothing, and knows nothing of the other windows that are under way.
+It runs in workers, writes nothing, and knows nothing of the other windows in flight.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from pipeline.window_answers import WindowAnswer
 
 _DIVIDED_ANSWERS = frozenset({"invalid_json", "schema_invalid", "not_grounded", "generation_loop"})
 _MOST_DIVISIONS = 2
-"""Times that a window without a valid answer is divided: one in 200 that fails would else fail most long documents."""
+"""How often a window without a valid answer is divided; else one failure in 200 would fail most long documents."""
 
 
 def ask_window(
@@ -70,7 +70,7 @@ def ask_window(
 
 
 def _seen(state: DocumentState, long: LongDocument, span: Span) -> Seen:
-    """Return a window as the model sees it: with the lines around it and the lead, and without special tokens."""
+    """Return a window as the model sees it, with the lines around it and the lead, without special tokens."""
     text = long.document.text
     resolved = long.query.resolved
     lead = broken(long.lead, resolved, tokens=long.tokens) if span.start else ""
@@ -112,7 +112,7 @@ def _divided(
     failure: Failure,
     attempts: Sequence[ExtractionAttempt],
 ) -> Divided | None:
-    """Return a failed window as smaller ones; None when that is no remedy, or they would be too small."""
+    """Return a failed window as smaller ones; None when that would not help, or when they would be too small."""
     text = long.document.text
     if failure.reason in TOO_LONG:
         size = _size_after(long, window.span, plan, attempts[-1]) if attempts else None
@@ -128,7 +128,7 @@ def _divided(
 
 
 def _size_after(long: LongDocument, span: Span, plan: ExtractionPlan, refusal: ExtractionAttempt) -> WindowSize | None:
-    """Return the size that fits by what a refusal tells; None when it tells nothing, or the answer was too long."""
+    """Return the size that fits according to a refusal; None when it gives no numbers, or the answer was too long."""
     if refusal.reason == "output_truncated" or not (refusal.needed_tokens or refusal.context_length):
         return None
     split = long.query.split
@@ -145,7 +145,7 @@ def _size_after(long: LongDocument, span: Span, plan: ExtractionPlan, refusal: E
 
 
 def recut(long: LongDocument, span: Span, size: WindowSize) -> list[Span]:
-    """Return a window as windows of another size, which share their overlap."""
+    """Return a window as windows of another size, which overlap."""
     part = long.document.text[span.start : span.end]
     pages = [page - span.start for page in long.pages if span.start <= page <= span.end]
     spans = cut(part, size.budget_bytes, size.overlap_bytes, page_starts=pages)

@@ -1,4 +1,4 @@
-"""Files of a folder that were listed before, as they are now: one look at each, without a listing of the folder."""
+"""The present state of files that were listed before: one `stat` for each, without a listing of the folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def look_again(
 ) -> StoredFile | None:
     """Return the file below the root as it is now; None when it is gone, or no regular file any more.
 
-    A link counts only where the listing has found one; opening it checks where it leads (beneath.py).
+    A link counts only where the listing has found one; opening it checks its target (beneath.py).
     """
     path = f"{os.fspath(root)}/{file.relative}"
     try:

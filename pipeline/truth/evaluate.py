@@ -56,7 +56,7 @@ class EvalOptions:
 
     @property
     def is_gated(self) -> bool:
-        """True when the grades can fail: there are gates, or a most that a metric may drop."""
+        """True when the grades can fail: there are gates, or a limit for the drop of a metric."""
         return bool(self.gates) or self.max_drop is not None
 
 

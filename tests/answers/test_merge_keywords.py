@@ -1,4 +1,4 @@
-"""The keywords of a schema that say how the answers about the windows of a document become one."""
+"""The keywords of a schema that define how the answers about the windows of a document are merged."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def compiled(field: dict[str, Any], **more: Any) -> CompiledSchema:
     ],
 )
 def test_a_keyword_that_does_not_fit_is_refused_at_its_place(field: dict[str, Any], message: str) -> None:
-    """With the value seen, what is accepted there, and the nearest name."""
+    """The message gives the value seen, what is accepted there, and the nearest name."""
     with pytest.raises(ConfigError) as caught:
         compiled(field)
     assert str(caught.value).startswith("a.yaml: schema: at $.properties.s.")
@@ -84,7 +84,7 @@ def test_a_keyword_that_does_not_fit_is_refused_at_its_place(field: dict[str, An
 
 
 def test_a_keyword_behind_a_reference_is_named_where_it_is() -> None:
-    """And one beside the reference goes before it."""
+    """A keyword beside the reference takes precedence."""
     money = {**NUMBER, "x-merge": "longest"}
     with pytest.raises(ConfigError, match=r"at \$\.\$defs\.money\.x-merge: got"):
         compiled({"$ref": "#/$defs/money"}, **{"$defs": {"money": money}})
@@ -146,8 +146,8 @@ def test_a_definition_is_strict_for_items_and_loose_for_an_object() -> None:
     assert schema.violation({"one": {"v": None}}) is not None
 
 
-def test_what_says_too_little_is_said_loudly() -> None:
-    """One line a field; the built-in agents give no cause."""
+def test_fields_without_enough_merge_rules_are_warned_about() -> None:
+    """One warning per field; the built-in agents have none."""
     named = {"type": "object", "properties": {"name": {"type": ["string", "null"]}}}
     properties = {
         "total": NUMBER,
@@ -163,7 +163,7 @@ def test_what_says_too_little_is_said_loudly() -> None:
     assert merge_warnings(schema, overlap_tokens=None) == [
         f"{at}.total has no x-merge: of several values the first is taken (first, last, …)",
         f"{at}.sum: x-merge: sum counts twice what two windows share: set overlap_tokens: 0",
-        f"{at}.companies has no x-key: what ten windows name stands ten times",
+        f"{at}.companies has no x-key: an item that ten windows name is listed ten times",
         f"{at}.facts: maxItems 6 holds for the whole document: more than that fails it (x-over)",
         f"{at}.people.items.name of x-key may be null: such items stay apart",
         f"{at}.rows: x-merge: concat tells rows of two windows apart by their order alone: give its items an x-quote "
@@ -177,7 +177,7 @@ def test_what_says_too_little_is_said_loudly() -> None:
 
 @pytest.mark.parametrize("name", ["extractor", "event_classifier"])
 def test_merge_rules_change_no_fingerprint(name: str) -> None:
-    """Records of built-in agents from before there were merge rules stand, also those of the former formula."""
+    """Records of built-in agents that are older than merge rules stay current, also those of the former formula."""
     app = AppConfig()
     resolved = resolve(load_agent(name), app, variant="default")
     before = replace(resolved, schema=without_keywords(resolved.schema, lambda keyword: keyword in MERGE_KEYWORDS))
@@ -189,7 +189,7 @@ def test_merge_rules_change_no_fingerprint(name: str) -> None:
 @settings(max_examples=40, deadline=None)
 @given(field=SCHEMAS, values=st.lists(VALUES, max_size=4))
 def test_every_schema_has_rules_and_a_looser_schema_of_windows(field: Any, values: list[Any]) -> None:
-    """What is valid for the whole is valid for a window, and what is merged keeps the schema of the whole."""
+    """An answer that is valid for the whole is valid for a window, and a merged one fits the schema of the whole."""
     whole = {"type": "object", "properties": {"a": field}, "$defs": {"a": {"type": "string"}}}
     try:
         schema = compile_schema(whole, where="a")
