@@ -38,6 +38,11 @@ EARLY_PROOFS = 7
 MOST_PROBE_BYTES = 64 * 1024 * 1024
 
 
+def size_of(*texts: str) -> int:
+    """Return the bytes of texts in UTF-8, which tokens follow in every script; characters they do not."""
+    return sum(len(text.encode("utf-8", "replace")) for text in texts)
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """Reply to a proof request: how many prompt tokens it counted, or that it was refused as too long.
@@ -193,7 +198,7 @@ def _ahead(proofs: int) -> int:
 
 def _copies(document: Counted, once: int, *, longest_bytes: int, ahead: int) -> int:
     """Return r for a document whose prompt has `once` tokens: the text's share of them is judged by its bytes."""
-    text_bytes = len(document.text.encode("utf-8", "replace"))
+    text_bytes = size_of(document.text)
     places = document.places
     around = once * max(0, document.size_bytes - places * text_bytes) // max(1, document.size_bytes)
     wanted = ahead * most_tokens(longest_bytes) + document.max_tokens

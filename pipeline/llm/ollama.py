@@ -15,6 +15,7 @@ from pipeline.config.keys import provider_key
 from pipeline.llm.endings import OLLAMA, ended_early, judge_end
 from pipeline.llm.error_bodies import error_in, read_error
 from pipeline.llm.http import CallFailedError, Endpoint, Reply
+from pipeline.llm.length_proof import size_of
 from pipeline.llm.overhead import Overhead
 from pipeline.llm.prompt_proofs import PromptProofs
 from pipeline.llm.protocol import (
@@ -116,7 +117,7 @@ class OllamaClient:
         except CallFailedError as failure:
             attempt = failed_call(attempt, failure)
         else:
-            size_bytes = max(_size_bytes(document_text), sum(map(_size_bytes, prompts.values())))
+            size_bytes = max(size_of(document_text), size_of(*prompts.values()))
             attempt = self._judge(attempt, reply, size_bytes=size_bytes, json_schema=json_schema)
             attempt = self._reloads.seen(attempt, asked_at=started)
         return changed(attempt, latency_s=self.clock() - started)
@@ -244,8 +245,3 @@ def error_of(reply: Reply) -> ServerError:
     if reply.status == 403 and not reply.body.strip():
         return ServerError("an empty answer: Ollama refuses the host name in `base_url` (it listens on loopback only)")
     return read_error(reply)
-
-
-def _size_bytes(text: str) -> int:
-    """The length in UTF-8, which tokens follow in every script; characters they do not."""
-    return len(text.encode("utf-8", "replace"))

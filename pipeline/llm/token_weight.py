@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 
-from pipeline.llm.length_proof import BYTES_PER_TOKEN
+from pipeline.llm.length_proof import BYTES_PER_TOKEN, size_of
 
 _WORD = re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z]?[a-z]{1,15}(?![A-Za-z0-9+/])")
 _BLANKS = re.compile(r"\s{2,}|[^\S ]")
@@ -26,7 +26,7 @@ def weigh(text: str) -> int:
     """Return about how many tokens a text has at most."""
     words = _WORD.findall(text)
     blanks = _BLANKS.findall(text)
-    size_bytes = len(text.encode("utf-8", "replace"))
+    size_bytes = size_of(text)
     ascii_bytes = sum(map(str.isascii, text)) if not text.isascii() else size_bytes
     dense = len(_DENSE.findall(text)) - sum(map(len, words))
     found = sum(1 + len(word) // LETTERS_PER_TOKEN for word in words)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import kind_of
-from pipeline.llm.length_proof import Probe, ProofFailedError
+from pipeline.llm.length_proof import Probe, ProofFailedError, size_of
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.proof_case import Case, Measured, Verified
 from pipeline.llm.token_weight import weigh
@@ -44,7 +44,7 @@ class Asked:
     @property
     def size_bytes(self) -> int:
         """Return the length of the prompts in UTF-8."""
-        return sum(len(text.encode("utf-8", "replace")) for text in self.prompts.values())
+        return size_of(*self.prompts.values())
 
 
 def too_long(client: Client, prompts: Mapping[str, str]) -> ExtractionAttempt | None:
@@ -238,7 +238,7 @@ def read_whole(
 
 def needs_proof(client: Client, prompts: Mapping[str, str], seen: ExtractionAttempt) -> bool:
     """Return whether the server must still prove that it reads this prompt whole."""
-    size_bytes = sum(len(text.encode("utf-8", "replace")) for text in prompts.values())
+    size_bytes = size_of(*prompts.values())
     finding = client.proofs.finding
     tokens = seen.prompt_tokens or 0
     return finding.verdict(tokens, size_bytes=size_bytes, max_tokens=client.config.max_tokens) == "prove"

@@ -20,6 +20,7 @@ from pipeline.config.redaction import SECRETS
 from pipeline.documents.special_tokens import break_special_tokens
 from pipeline.errors import REASKED, DocumentError, kind_of
 from pipeline.llm.error_patterns import without_echo
+from pipeline.llm.length_proof import size_of
 from pipeline.llm.provider import ExtractionRequest
 from pipeline.long import Span
 from pipeline.records import Document, ExtractionAttempt, changed
@@ -146,9 +147,5 @@ def _once(
     settled = state.attempts[-1]
     state.notes = with_notes(state.notes, *settled.notes)
     if asking.split is not None and settled.ok:
-        asking.split.sizer.learn(str(settled.model.endpoint), _size(prompts), settled.prompt_tokens)
+        asking.split.sizer.learn(str(settled.model.endpoint), size_of(*prompts.values()), settled.prompt_tokens)
     return settled
-
-
-def _size(prompts: Mapping[str, str]) -> int:
-    return sum(len(text.encode("utf-8", "replace")) for text in prompts.values())

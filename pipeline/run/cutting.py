@@ -17,6 +17,7 @@ from pipeline.agents import render
 from pipeline.agents.prompts import document_places
 from pipeline.errors import DocumentError
 from pipeline.evidence import page_starts
+from pipeline.llm.length_proof import size_of
 from pipeline.llm.serving import Serving, serving
 from pipeline.long.lead import framed, lead_of
 from pipeline.long.sizing import Count, Room, WindowSize
@@ -153,11 +154,6 @@ def room_of(plan: ExtractionPlan, query: VariantQuery, lead: str) -> tuple[Room,
         copies=document_places(resolved.user_prompt),
     )
     return room, now
-
-
-def size_of(*texts: str) -> int:
-    """Return the bytes of texts in UTF-8."""
-    return sum(len(text.encode("utf-8", "replace")) for text in texts)
 
 
 def _is_too_long(plan: ExtractionPlan, query: VariantQuery, document: Document) -> bool:

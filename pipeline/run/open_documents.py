@@ -21,12 +21,13 @@ from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass, field
 
+from pipeline.llm.length_proof import size_of
 from pipeline.llm.provider import LOSSES_BEFORE_ALONE
 from pipeline.long.sizing import WindowSize
 from pipeline.long.windows import Span
 from pipeline.records import Entry, Failure, Postponed, changed
 from pipeline.run.attempts import with_notes
-from pipeline.run.cutting import Cut, Divided, LongDocument, Window, size_of
+from pipeline.run.cutting import Cut, Divided, LongDocument, Window
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.putting_together import Cost
 from pipeline.run.window_asking import recut

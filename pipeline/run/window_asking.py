@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.agents.prompts import LEAD, names_lead
+from pipeline.llm.length_proof import size_of
 from pipeline.long.lead import framed
 from pipeline.long.sizing import WindowSize
 from pipeline.long.windows import Span, cut, divide
@@ -28,7 +29,6 @@ from pipeline.run.cutting import (
     WindowFailed,
     blank_answer,
     room_of,
-    size_of,
     spans_of,
 )
 from pipeline.run.document_state import Asker, DocumentState
