@@ -78,11 +78,12 @@ def judge(
         hint = nearest_sentences([quote for _, quote in missing], shown or seen)
         raise AnswerError("not_grounded", _not_found(missing, seen), stage="validate", hint=hint)
     starts = page_starts(document_text, pages)
-    evidence = (_evidence(json_pointer(steps), place, starts) for (steps, _), place in pairs if place is not None)
+    evidence = (evidence_at(json_pointer(steps), place, starts) for (steps, _), place in pairs if place is not None)
     return replace(answer, evidence=tuple(evidence))
 
 
-def _evidence(path: str, place: QuotePlace, starts: Sequence[int]) -> Evidence:
+def evidence_at(path: str, place: QuotePlace, starts: Sequence[int]) -> Evidence:
+    """Return the evidence for a quote at `path` of an answer; `starts`: where the document's pages begin."""
     found = Evidence(path=path, start=place.start, end=place.end, match=place.match, count=place.count)
     if starts:
         found["page"] = page_of(place.start, starts)

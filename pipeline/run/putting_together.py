@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.evidence import Evidence, json_pointer, page_of
+from pipeline.answers import evidence_at
+from pipeline.evidence import Evidence, json_pointer
 from pipeline.long import find_quotes
 from pipeline.long.merging import Merged, Part, merge
 from pipeline.long.windows import Span
@@ -103,16 +104,8 @@ def _evidence(long: LongDocument, answer: WindowAnswer) -> list[Evidence]:
         shown = "\ud800".join(broken(text[start:end], resolved, tokens=long.tokens) for start, end in spans)
         further = find_quotes(texts, text, spans=spans, shown=shown)
         places = [place or other for place, other in zip(places, further, strict=True)]
-    found = []
-    for (steps, _), place in zip(quotes, places, strict=True):
-        if place is None:
-            continue
-        path = json_pointer(steps)
-        item = Evidence(path=path, start=place.start, end=place.end, match=place.match, count=place.count)
-        if long.pages:
-            item["page"] = page_of(place.start, long.pages)
-        found.append(item)
-    return found
+    pairs = zip(quotes, places, strict=True)
+    return [evidence_at(json_pointer(steps), place, long.pages) for (steps, _), place in pairs if place is not None]
 
 
 def _result(
