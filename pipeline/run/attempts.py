@@ -37,10 +37,12 @@ def history(attempts: Sequence[ExtractionAttempt], before: Failure | None) -> tu
 
 def usage(attempts: Sequence[ExtractionAttempt], before: Failure | None) -> Usage:
     """Return the tokens summed over all requests; None where no server counted any."""
-    earlier = before.usage if before else Usage()
-    prompt = [earlier.prompt_tokens, *(attempt.prompt_tokens for attempt in attempts)]
-    completion = [earlier.completion_tokens, *(attempt.completion_tokens for attempt in attempts)]
-    return Usage(_sum(prompt), _sum(completion))
+    return total_of(before.usage if before else Usage(), *attempts)
+
+
+def total_of(*counted: Usage | ExtractionAttempt) -> Usage:
+    """Return the sums of tokens; None where no server counted any."""
+    return Usage(_sum([each.prompt_tokens for each in counted]), _sum([each.completion_tokens for each in counted]))
 
 
 def _sum(counts: Sequence[int | None]) -> int | None:

@@ -18,7 +18,7 @@ from pipeline.long import find_quotes
 from pipeline.long.merging import Merged, Part, merge
 from pipeline.long.windows import Span
 from pipeline.records import ExtractionAttempt, Failure, ModelMetadata, Result, Usage, changed, utc_now
-from pipeline.run.attempts import requests_sent, usage, with_notes
+from pipeline.run.attempts import requests_sent, total_of, usage, with_notes
 from pipeline.run.breaking import broken
 from pipeline.run.cutting import LongDocument, spans_of
 from pipeline.run.document_state import Asker, DocumentState
@@ -49,15 +49,6 @@ class Cost:
         if spent is None:
             return self.attempts, self.usage
         return self.attempts + spent.attempts, total_of(self.usage, spent.usage)
-
-
-def total_of(one: Usage, other: Usage) -> Usage:
-    """Return the sums of tokens; None where no server counted any."""
-
-    def total(first: int | None, second: int | None) -> int | None:
-        return second if first is None else first + (second or 0)
-
-    return Usage(total(one.prompt_tokens, other.prompt_tokens), total(one.completion_tokens, other.completion_tokens))
 
 
 def merge_windows(
