@@ -27,6 +27,7 @@ from pipeline.output.window_lines import WindowLines
 from pipeline.records import Document, Entry, Failure, Usage, utc_now
 from pipeline.run.document_state import DocumentState
 from pipeline.run.plan import ExtractionPlan, VariantQuery
+from pipeline.run.split_query import SplitQuery
 from pipeline.window_answers import WindowAnswer
 
 TOO_LONG = frozenset({"context_length", "prompt_truncated", "output_truncated"})
@@ -52,6 +53,12 @@ class LongDocument:
     pages: Sequence[int]
     spent: Failure | None
     size: WindowSize
+
+    @property
+    def split(self) -> SplitQuery:
+        """How it is cut and what its windows are asked."""
+        assert self.query.split is not None
+        return self.query.split
 
     @property
     def size_bytes(self) -> int:
@@ -226,13 +233,11 @@ def _with_answers(long: LongDocument, spans: Sequence[Span], known: Iterable[Win
 
 def blank_answer(long: LongDocument, span: Span) -> WindowAnswer:
     """Return the empty answer about a window without text, for which no request is sent."""
-    split = long.query.split
-    assert split is not None
     return WindowAnswer(
         id=long.document.id,
         sha256=long.document.sha256,
         text_sha256=long.text_sha256,
-        question=split.question,
+        question=long.split.question,
         start=span.start,
         end=span.end,
         output=None,

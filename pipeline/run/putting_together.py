@@ -81,9 +81,7 @@ def merge_windows(
 
 def _evidence(long: LongDocument, answer: WindowAnswer) -> list[Evidence]:
     """Return where the quotes of a window's answer are, in the whole text."""
-    split = long.query.split
-    assert split is not None
-    if answer.output is None or not (quotes := split.schema.quoted(answer.output)):
+    if answer.output is None or not (quotes := long.split.schema.quoted(answer.output)):
         return []
     span = Span(answer.start, answer.end)
     text = long.document.text
@@ -111,8 +109,6 @@ def _result(
     now: Callable[[], str],
 ) -> Result:
     document = long.document
-    split = long.query.split
-    assert split is not None
     attempts, tokens = cost.with_whole(long.spent)
     ledger, models = _ledger(merged, answers, chars=len(document.text), reused=reused, elapsed_s=elapsed_s)
     contexts = [each.context_length for each in answers if each.context_length is not None]
@@ -123,7 +119,7 @@ def _result(
         sha256=document.sha256,
         agent=long.query.resolved.agent,
         variant=long.query.resolved.variant,
-        fingerprint=split.fingerprint,
+        fingerprint=long.split.fingerprint,
         output=merged.value,
         model=models[0],
         attempts=attempts,

@@ -56,10 +56,8 @@ def ask_window(
 
     def steps() -> WindowAnswer:
         state.stage = "prompt"
-        split = long.query.split
-        assert split is not None
         seen = _seen(state, long, window.span)
-        answer, _ = answered(state, plan, seen, schema=split.schema, shorten=lambda _: None, alone=alone)
+        answer, _ = answered(state, plan, seen, schema=long.split.schema, shorten=lambda _: None, alone=alone)
         return _answer_of(state, long, window.span, output=answer.value, repaired=answer.repaired, now=now)
 
     finished = settled(state, plan, steps, alone=alone, now=now)
@@ -131,12 +129,10 @@ def _size_after(long: LongDocument, span: Span, plan: ExtractionPlan, refusal: E
     """Return the size that fits according to a refusal; None when it gives no numbers, or the answer was too long."""
     if refusal.reason == "output_truncated" or not (refusal.needed_tokens or refusal.context_length):
         return None
-    split = long.query.split
-    assert split is not None
     room, _ = room_of(plan, long.query, long.lead)
     if refusal.context_length:
         room = replace(room, context_length=refusal.context_length)
-    return split.sizer.size_after_refusal(
+    return long.split.sizer.size_after_refusal(
         room,
         size_of(long.document.text[span.start : span.end]),
         needed_tokens=refusal.needed_tokens,
