@@ -50,10 +50,10 @@ STOPPED_CODES = {
     "SIGINT": (130, -signal.SIGINT),
     MAX_DURATION: (0,),
 }
-"""What stops a run → its exit codes; the signal itself ends one that has just given its handlers back."""
+"""How a run is stopped → its exit codes; the signal itself ends one that has just released its handlers."""
 
 DURATION_S = 1.5
-"""--max-duration of attacks that are stopped by it: the run has begun by then, and few attacks have ended."""
+"""The --max-duration that stops attacks: the run has begun by then, and few attacks have ended."""
 
 LAUNCHER = """
 import json, os, resource, sys
@@ -79,7 +79,7 @@ class Ended:
 
 
 def run_attack(attack: Attack, server: FakeLLM, folder: Path, *, stop_by: str = "") -> Ended:
-    """The attack in a run of its own, in an empty folder; `server` answers where only the document is evil.
+    """Return how the attack ended, run in an empty folder; `server` answers where only the document is evil.
 
     `stop_by`: SIGTERM, SIGINT or max-duration, which then ends the run; else it ends by itself.
     """
@@ -182,9 +182,9 @@ def _prepare(attack: Attack, url: str, folder: Path, *, patience_s: float) -> No
 
 
 def _stop_at_work(log: _Log, pid: int, at_work: threading.Event | None, stop_by: str) -> float:
-    """When the run was stopped: by a signal as the evil reply begins or shortly after the run said that it starts.
+    """Return when the run was stopped: by a signal as the evil reply begins, or shortly after the run has started.
 
-    By --max-duration it is at the latest that duration after it said so, since the duration began before.
+    With --max-duration, it ends at most that duration after its message, because the duration began earlier.
     """
     log.is_at_work.wait(STARTED_S)
     if stop_by == MAX_DURATION:

@@ -1,6 +1,6 @@
-"""The exact versions, each file by its hash, that the image installs: config/docker/constraints.txt.
+"""Write config/docker/constraints.txt: the exact versions that the image installs, each file with its hash.
 
-python scripts/constraints.py              # versions stay where they still fit setup.cfg; needs `uv`
+python scripts/constraints.py              # keeps versions that still fit setup.cfg; needs `uv`
 python scripts/constraints.py --upgrade    # the newest versions that fit
 python scripts/constraints.py --check      # exit code 1 and a line for each requirement that the file does not fit
 """
@@ -24,7 +24,7 @@ STYLE = ("--generate-hashes", "--no-annotate", "--no-header", "--no-emit-index-u
 
 
 def misfits(text: str, needed: list[str]) -> list[str]:
-    """Return a line for each pin without a hash and each requirement that the pins do not meet."""
+    """Return a line for each pin without a hash, and for each requirement that the pins do not meet."""
     pins: dict[str, list[str]] = {}
     wrong = []
     for block in text.replace("\\\n", " ").splitlines():
@@ -45,7 +45,7 @@ def main() -> int:
     """Write or check the file; return the exit code."""
     parser = argparse.ArgumentParser(description="The versions and hashes that the image installs.")
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions that setup.cfg admits")
-    parser.add_argument("--check", action="store_true", help="write nothing; say what does not fit setup.cfg")
+    parser.add_argument("--check", action="store_true", help="write nothing; report what does not fit setup.cfg")
     arguments = parser.parse_args()
     if not arguments.check:
         upgrade = ["--upgrade"] if arguments.upgrade else []

@@ -1,4 +1,4 @@
-"""Prints the last lines of `make run`: what came out, how true it is, and what to type next.
+"""Print the last lines of `make run`: the records, their quality, and the next commands.
 
 It reads finished outputs and must not import the project or call a model.
 """

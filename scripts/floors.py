@@ -21,7 +21,7 @@ def floors(extras: list[str]) -> list[str]:
 
 
 def requirements(extras: list[str]) -> list[str]:
-    """Return the requirements of the package with these extras; an extra that names other extras stands for them."""
+    """Return the requirements of the package with these extras; an extra that names other extras includes them."""
     setup = configparser.ConfigParser()
     setup.read(SETUP, encoding="utf-8")
     lines = _lines(setup["options"]["install_requires"])

@@ -89,7 +89,7 @@ def serving(
     params.cache_ram_mib = 0
     params.ui = False
     params.n_gpu_layers = 0
-    params.verbosity = 0  # a refused prompt is no news: the command says what became of it
+    params.verbosity = 0  # a refused prompt needs no log line: the command reports it
     try:
         server = xllamacpp.Server(params)
     except RuntimeError as cause:

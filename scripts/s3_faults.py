@@ -43,7 +43,7 @@ Before = Callable[[str, str], None]
 class FaultProxy:
     """`fault`: a name of FAULTS, or None, for the requests that `wanted(method, target, key id)` chooses.
 
-    `before(method, target)` is called for each request before it goes on: it may kill the server, or raise OSError,
+    `before(method, target)` is called for each request before it is sent on: it may kill the server, or raise OSError,
     which cuts the connection. `seen`: method and target of each request, in order. `sent_bytes`: of all replies, by
     target without its query. All attributes may be set at any time, from any thread.
     """

@@ -114,7 +114,7 @@ def _advise(command: str, code: int) -> None:
         return
     try:
         from pipeline.run.pod import advice
-    except (OSError, ImportError):  # no open file is left for its module, and the exit code must stay
+    except (OSError, ImportError):  # no file descriptor is free for its module, and the exit code must stay
         return
     if (line := advice(code, os.environ)) is not None:
         logger.warning(line[0], extra=line[1])
@@ -194,5 +194,5 @@ def _close(handler: LineHandler, code: int) -> None:
     handler.close()
     try:
         sys.stderr.flush()
-    except OSError:  # nobody reads the log: Python would try again at its end, and exit with 120
+    except OSError:  # the log's reader is gone: Python would flush again at exit, and exit with 120
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

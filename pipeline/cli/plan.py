@@ -1,4 +1,4 @@
-"""`pipeline plan`: list the input once, divide it into chunks, and say what to type next."""
+"""`pipeline plan`: list the input once, divide it into chunks, and print the commands that process them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXAMPLES = """examples:
   pipeline run --chunk 0"""
 
 _NAMED = 12
-"""Chunks that a message names."""
+"""The most chunks that a message names."""
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:

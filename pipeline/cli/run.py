@@ -65,7 +65,7 @@ def _add_selection_flags(command: argparse.ArgumentParser) -> None:
     add("--limit", metavar="N", type=count, help="process at most N documents; skipped ones do not count")
     add("--sample", metavar="N", type=count, help="only N documents, a stable random sample")
     share = command.add_argument_group(
-        "which share of the documents, of several machines"
+        "the share of the documents that this machine processes"
     ).add_mutually_exclusive_group()
     share.add_argument("--chunk", metavar="I", type=index, help="only chunk I (from 0) of the plan (pipeline plan)")
     share.add_argument("--shard", metavar="I/N", help="only the documents of shard I (from 0) of N")

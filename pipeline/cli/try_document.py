@@ -155,7 +155,7 @@ class Transcript:
         return EXIT_FAILURES if isinstance(outcome, Failure) else EXIT_LATER
 
     def _window(self, number: int, windows: int, window: Window) -> None:
-        """Print which part of a document the next exchange is about."""
+        """Print the part of a document that the next exchange is about."""
         start, end = window.span
         self._user = None
         self._heading(f"window {number} of {windows}, characters {start:,} to {end:,}")

@@ -42,7 +42,7 @@ _CHOICES = re.compile(r" (?=\| )")
 
 
 def _narrowed(line: str, width: int) -> list[str]:
-    """Return a line of help in lines that fit: a command can still be pasted, a group of flags is broken at `|`."""
+    """Return a line of help as lines that fit: a command can still be pasted, a group of flags is broken at `|`."""
     is_command = line.startswith("  pipeline ")
     if len(line) <= width or not (is_command or " | " in line):
         return list(fitted([line], width))

@@ -1,4 +1,4 @@
-"""Messages about settings of agent files, also misspelt ones, that were given as settings of the configuration.
+"""Messages about settings of agent files, even misspelt ones, that were given as settings of the configuration.
 
 It must not read a file.
 """
@@ -26,7 +26,7 @@ def agent_file_place(agent: object, agents_dir: object) -> str:
 
 
 def misplaced_settings(given: Mapping[str, tuple[object, str]]) -> dict[str, str]:
-    """Return the error messages about settings that only agent files have, such as `overflow` or `ovrflow`, by key.
+    """Return, by key, the error messages about settings that only agent files have, such as `overflow` or `ovrflow`.
 
     `given`: dotted key → value, and the name of the place where it was set.
     """
@@ -39,7 +39,7 @@ def misplaced_settings(given: Mapping[str, tuple[object, str]]) -> dict[str, str
 
 
 def _agent_setting(key: str, names: Iterable[str]) -> str | None:
-    """Return the agents' setting that a key is, or that it resembles more than any setting of the configuration."""
+    """Return the agents' setting that a key names, or resembles more than any setting of the configuration."""
     known = [*names, *top_keys(), *sections(), "providers", *known_keys()]
     matches = difflib.get_close_matches(key[:200], known, n=1, cutoff=_MISSPELT)
     return matches[0] if matches and matches[0] in names else None

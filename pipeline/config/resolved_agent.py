@@ -25,7 +25,7 @@ class Example(NamedTuple):
 class ResolvedAgentConfig:
     """The agent's prompts, schema and providers after all precedence.
 
-    `model`, `max_tokens`, `temperature` are for the first provider; None keeps the provider's own. `request` is added
+    `model`, `max_tokens`, `temperature` are for the first provider; None keeps the provider's. `request` is added
     to the request's body for every provider. `split`: how documents are cut with `overflow: split`, else None.
     """
 

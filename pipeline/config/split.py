@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class SplitConfig:
-    """How documents are cut. `window_tokens` None: only those that do not fit; `overlap_tokens` None: by the window."""
+    """How documents are cut. `window_tokens` None: only if they do not fit; `overlap_tokens` None: by window size."""
 
     window_tokens: int | None = None
     overlap_tokens: int | None = None
@@ -32,7 +32,7 @@ class SplitConfig:
 
 
 def split_errors(given: Mapping[str, Any], *, overflow: str | None, place: str) -> Iterator[str]:
-    """Yield an error message for each setting that cannot be used; `overflow`: the one that applies beside them."""
+    """Yield an error message for each unusable setting; `overflow`: the value that applies beside them."""
     names = [each.name for each in fields(SplitConfig)]
     for name in given:
         if name not in names:

@@ -168,7 +168,7 @@ def _file(stored: StoredObject) -> StoredFile:
 
 
 def _look_again(store: RemoteStore, file: StoredFile, is_needed: bool) -> StoredFile | None:
-    """Return the object as it is now, None when it is gone; as it was listed where no request is needed."""
+    """Return the object's present version, None when it is gone; the listed one where no request is needed."""
     if not is_needed:
         return StoredFile(file.relative, file.relative, file.size_bytes, file.version)
     stored = store.find(file.relative)

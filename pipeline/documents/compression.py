@@ -70,7 +70,7 @@ class Compression:
     damage: tuple[type[Exception], ...]
 
     def __reduce__(self) -> tuple[Callable[[str], Compression], tuple[str]]:
-        """An entry that goes to another process names its compression there."""
+        """Pickle the compression by its suffix, for an entry that goes to another process."""
         return compression_of, (self.suffix,)
 
 

@@ -1,6 +1,6 @@
 """Large files of many documents, divided into parts that are read on their own, with the ids of the whole file.
 
-A plan (run/chunk_plan.py) reads such a file once to find the places where a document begins whatever stands before it.
+A plan (run/chunk_plan.py) reads such a file once to find the places where a document begins whatever precedes it.
 It must not hold more of the file than a document.
 """
 
@@ -26,7 +26,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The bytes `start` to `end` of a file, whose documents have `count` numbers from `number` on."""
+    """The bytes `start` to `end` of a file; its documents have `count` consecutive numbers from `number` on."""
 
     start: int
     end: int
@@ -43,9 +43,9 @@ class Part:
 class Divider:
     """How files of a format are divided.
 
-    `places` yields where the file may be cut, in order, and its end; nothing for a file that must be read as a whole.
+    `places` yields the places where the file may be cut, in order, and its end; nothing if it must be read as a whole.
     `split` yields the documents of a part; the stream is that of the whole file. `by_bytes`: it reads nothing behind
-    the part; else the offsets only tell how much is in a part.
+    the part; else the offsets only give the size of a part.
     """
 
     places: Callable[[BinaryIO, Container], Iterator[Place]]

@@ -38,7 +38,7 @@ class ListedFile:
     `relative` is its path below the root, valid Unicode, to which patterns and formats apply. `newest` opens the
     current file of that name. `damage`: the exceptions of opening and reading it. `passing`: it must be read before
     the next one is requested. `whole` reads all of it, if it has no more than so many bytes (else None). `stored`: the
-    file of a local folder, by which another process finds it.
+    file of a local folder, with which another process finds it.
     """
 
     relative: str
@@ -55,7 +55,7 @@ class ListedFile:
     stored: StoredFile | None = None
 
     def __reduce__(self) -> tuple[Callable[..., ListedFile], tuple[object, ...]]:
-        """A file of a local folder goes to another process by its path; PicklingError for any other."""
+        """Pickle a file of a local folder by its path, for another process; PicklingError for any other file."""
         stored = self.stored
         if stored is None:
             raise PicklingError("only files of local folders are read by another process")
@@ -84,7 +84,7 @@ def _sent_file(
     linked: bool,
     *identity: int,
 ) -> ListedFile:
-    """Return a file that another process has listed; reads survive no outage here, where that process repeats them."""
+    """Return a file that another process has listed; reads survive no outage here: that process repeats them."""
     whose = (identity[0], identity[1])
     stored = StoredFile(path, below, size_bytes, version, root, whose if any(whose) else None, linked)
     return ListedFile(

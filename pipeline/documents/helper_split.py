@@ -35,7 +35,7 @@ def split_by_helper(stream: BinaryIO, container: Container) -> Iterator[Piece]:
 
 
 def split_part(stream: BinaryIO, container: Container, part: Part) -> Iterator[Piece]:
-    """Yield the documents of a part of the file, as `split_by_helper` numbers them."""
+    """Yield the documents of a part of the file, numbered as by `split_by_helper`."""
     rows = [part.number - 1, part.number - 1 + part.count]
     return _pieces(stream, container, first=part.number, request={"part": rows})
 
@@ -57,7 +57,7 @@ def _pieces(stream: BinaryIO, container: Container, *, first: int, request: Mapp
 def _messages(
     source: BinaryIO, container: Container, *, request: Mapping[str, Any]
 ) -> Iterator[tuple[tuple[str, ...], bytes]]:
-    """Yield what the helper sends, notes and bytes; it is given the file's bytes as it requests them."""
+    """Yield the notes and bytes that the helper sends; it receives the file's bytes as it requests them."""
     split = {
         "size": source.seek(0, io.SEEK_END),
         "text_field": container.text_field,
@@ -161,4 +161,4 @@ def send_pieces(
 
 
 ROW_GROUPS = Divider(places, split_part, by_bytes=False)
-"""How a file is divided that names its own parts."""
+"""How a file that lists its own parts is divided."""

@@ -79,14 +79,14 @@ def _checked(pieces: Iterator[Piece]) -> Iterator[Piece]:
 
 
 def split_part(stream: BinaryIO, container: Container, part: Part) -> Iterator[Piece]:
-    """Yield the documents of a part of the file, as `split_lines` numbers them."""
+    """Yield the documents of a part of the file, numbered as by `split_lines`."""
     return _pieces(window(stream, part), container.limit_bytes, before=part.number - 1)
 
 
 def places(stream: BinaryIO, container: Container) -> Iterator[Place]:
-    """Yield each place where a document certainly begins: a line that begins with `{` and is no longer than allowed.
+    """Yield each place where a document certainly begins: a line that starts with `{` and is within the size limit.
 
-    Nothing for a file whose first line does not: an array, UTF-16, or no JSON Lines.
+    Yield nothing for a file whose first line does not: an array, UTF-16, or no JSON Lines.
     """
     start = cast(io.BufferedReader, stream).peek()
     if marked(start) not in (None, "utf-8-sig") or not start.removeprefix(codecs.BOM_UTF8).startswith(b"{"):
@@ -149,7 +149,7 @@ class _Objects:
                 self._keep(line)
                 return
             behind = line[end:]
-            # what is no object belongs to the one before it, which then is not JSON
+            # text that is no object belongs to the document before it, which then is not JSON
             end = end if _begins(behind.lstrip(b" \t\r,")) or not behind.strip(b" \t\r,") else len(line)
             self._keep(line[:end])
             yield from self.rest()

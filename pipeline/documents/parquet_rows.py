@@ -30,8 +30,8 @@ def rows(
 ) -> Iterator[tuple[bytes, tuple[str, ...]]]:
     """Yield each row as canonical JSON by column names, with notes; DocumentError when the file is broken.
 
-    `part`: only the row groups of this range of rows, from 0. Left out are binary columns and lists of floating-point
-    numbers, but for those that the two fields name.
+    `part`: only the row groups of this range of rows, from 0. Binary columns and lists of floating-point
+    numbers are left out, except those that the two fields name.
     """
     import pyarrow
     import pyarrow.parquet
@@ -54,7 +54,7 @@ def rows(
 
 
 def _groups(parquet: Any, part: Sequence[int] | None) -> Iterator[int]:
-    """Yield the row groups that begin in this range of rows; all without one."""
+    """Yield the row groups that begin in this range of rows; without a range, all of them."""
     before = 0
     for group in range(parquet.num_row_groups):
         if part is None or part[0] <= before < part[1]:

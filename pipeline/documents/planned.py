@@ -1,4 +1,4 @@
-"""Inputs that are listed once, for a plan, and read later file by file, in the same ids.
+"""Inputs that are listed once, for a plan, and read later file by file, under the same ids.
 
     PlannedInput.files() ──▶ PlannedFile ──▶ a row of the plan ──▶ PlannedInput.entries(rows) ──▶ Entry
           once, by the plan                                              by each chunk, of its own rows
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _NAMED = 3
-"""Files that a message names."""
+"""The most files that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class PlannedFile:
 
     @property
     def key(self) -> tuple[int, str, int]:
-        """Identifies the row of a plan, whatever the file's version: of a part, by the number it begins with."""
+        """The identity of a row of a plan, whatever the file's version; parts differ by their first number."""
         return self.source, self.path, self.part.number if self.part else 0
 
     def to_line(self) -> bytes:
@@ -130,7 +130,7 @@ class PlannedInput:
         self._config = config
         self._counts = counts
         self._plan = ListingPlan(config, output, counts, clock, patience)
-        # to compare versions: also of a file that may change again within the resolution of its time
+        # versions must differ even for a file that changes again within the resolution of its time
         self._exact = replace(self._plan, clock=lambda: math.inf)
 
     def files(self) -> Iterator[PlannedFile]:
@@ -145,7 +145,7 @@ class PlannedInput:
                     yield PlannedFile(at, file.relative, file.size_bytes, file.version, file.linked)
 
     def id_of(self, file: PlannedFile) -> str:
-        """Return the id of a file, which those of its documents begin with."""
+        """Return the id of a file, with which the ids of its documents begin."""
         name = self._config.uri[file.source].name
         return (f"{name}/" if name else "") + printable(file.path)
 
@@ -177,7 +177,7 @@ class PlannedInput:
         try:
             with listed.open() as stream:
                 return parts_of(divider.places(stream, container), is_due)
-        except DocumentError:  # each document's own, or the whole file's: a run says so
+        except DocumentError:  # of a document or of the whole file: a run reports it
             return []
         except listed.damage as cause:
             damaged(container, cause)  # raises for an outage of its store
@@ -238,7 +238,7 @@ class PlannedInput:
             raise TryLaterError(f"the listing was interrupted: {self.id_of(row)}: {why}") from cause
 
     def _exact_version(self, stored: StoredFile, origin: DocumentSource, row: PlannedFile) -> str | None:
-        """Return the file's version, also where it was changed a moment ago."""
+        """Return the file's version, even if it was changed a moment ago."""
         if stored.version is not None or is_remote(origin.uri_prefix):
             return stored.version
         again = open_origin(self._config.uri[row.source], self._exact).again(_stored(row), True)
@@ -246,7 +246,7 @@ class PlannedInput:
 
 
 def _part_entries(file: ListedFile, row: PlannedFile, rules: EntryRules, *, moved: list[str]) -> Iterator[Entry]:
-    """Yield the entries of a part of a file; one that is replaced meanwhile is added to `moved`."""
+    """Yield the entries of a part of a file; the id of a file that is replaced meanwhile is added to `moved`."""
     form = format_of(file.relative)
     assert form is not None
     assert form.divide is not None

@@ -56,8 +56,8 @@ class DocumentSource:
 
     `newest` opens the current version, for a store whose files may be replaced meanwhile. The prefixes are prepended
     to ids and uris. `reads`: the state shared by all reads, None where no read waits for an outage. `whole` reads all
-    of a file up to a number of bytes, None when it has more; it spares the buffers of a stream. `again` returns a file
-    that was listed earlier as it is now, None when it is gone; a store looks only if the flag says so.
+    of a file up to a number of bytes, None when it has more; it spares the buffers of a stream. `again` returns the
+    present version of a file that was listed earlier, None when it is gone; a store checks only if the flag is set.
     """
 
     files: Files

@@ -55,7 +55,7 @@ class TextLines(Protocol):
 
 
 class CountedText:
-    """The lines of a UTF-8 text; `bytes`: how many of the file have been read, `before` the text and since."""
+    """The lines of a UTF-8 text; `bytes`: bytes of the file read so far, including those `before` the text."""
 
     def __init__(self, text: TextLines, *, before: int) -> None:
         self._text = text
@@ -84,7 +84,7 @@ class Lines:
 
     @property
     def holds_lines(self) -> bool:
-        """True when lines were put back and are read again."""
+        """True when lines were put back and will be read again."""
         return bool(self._waiting)
 
     def begin(self) -> None:

@@ -48,7 +48,7 @@ def split_records(
 def split_part(
     stream: BinaryIO, container: Container, part: Part, *, delimiters: tuple[str, ...] = _DELIMITERS
 ) -> Iterator[Piece]:
-    """Yield the records of a part of the file, as `split_records` numbers them; the header is read first."""
+    """Yield the records of a part of the file, numbered as by `split_records`; the header is read first."""
     if not part.start:
         yield from split_records(window(stream, part), container, delimiters=delimiters)
         return
@@ -66,9 +66,9 @@ def split_part(
 
 
 def places(stream: BinaryIO, container: Container, *, delimiters: tuple[str, ...] = _DELIMITERS) -> Iterator[Place]:
-    """Yield each place where a record begins and nothing before it is read again; nothing for a file not in UTF-8.
+    """Yield each place where a record begins and no earlier text is reread; nothing for a file that is not UTF-8.
 
-    DocumentError as for `split_records`.
+    Raises DocumentError like `split_records`.
     """
     start = cast(io.BufferedReader, stream).peek()
     encoding = _encoding_of(stream)
@@ -91,7 +91,7 @@ def places(stream: BinaryIO, container: Container, *, delimiters: tuple[str, ...
 
 @contextmanager
 def _text(stream: BinaryIO, encoding: str) -> Iterator[io.TextIOWrapper]:
-    """Yield the text of the stream, which stays open."""
+    """Yield the text of the stream, and leave the stream open."""
     errors = "replace" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
     text = io.TextIOWrapper(stream, encoding, errors, newline="")
     try:

@@ -21,7 +21,7 @@ DEFAULT_ADDRESSES: Mapping[str, str] = {
     VLLMConfig().base_urls[0]: "VLLM_BASE_URL (or `vllm.base_url`)",
     OllamaConfig().base_urls[0]: "OLLAMA_BASE_URL (or `ollama.base_url`)",
 }
-"""Default address → the settings that name another one."""
+"""Default address → the settings that replace it."""
 
 Status = Literal["ok", "unreachable", "misconfigured"]
 

@@ -108,7 +108,7 @@ def _nested(text: str) -> dict[str, Any] | None:
 
 
 def _text_of(value: object) -> str:
-    """Return a text as it is, anything else as JSON, and nothing for what is empty."""
+    """Return a text as it is, "" for an empty value, and any other value as JSON."""
     if isinstance(value, str):
         return value
     return json.dumps(value) if value else ""

@@ -1,4 +1,4 @@
-"""What is asked of a provider, and what comes of it: plain data. It sends nothing."""
+"""A request to a provider and its result: plain data. It sends nothing."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class SentRequest:
 
 @dataclass(frozen=True, slots=True)
 class ExtractionRequest:
-    """What is asked: the prompts, the schema as servers get it, and the document as it stands in the prompt.
+    """A request: the prompts, the schema as servers get it, and the document as the prompt contains it.
 
     `document`: its id, for the log. `losses`: how often a server was lost over it before. `alone`: nothing else is in
-    flight, and one loss is the end. `refused`: a server in trouble answered it with a 4xx before. `prompts_for`: how
-    prompts are rebuilt for a proof; None: none is made. `places`: how often the text stands in the prompts.
+    flight, and one more loss ends it. `refused`: a server in trouble answered it with a 4xx before. `prompts_for`: how
+    prompts are rebuilt for a proof; None: no proof. `places`: how often the prompts contain the text.
     `metadata`: that of the document, for `try`. `first`: its first request, when another process has sent it already.
     """
 
@@ -55,7 +55,7 @@ class ExtractionRequest:
 
 @dataclass(frozen=True, slots=True)
 class AskResult:
-    """What came of one ask. `unavailable`: no server could take it, and the document is not to blame.
+    """The result of one ask. `unavailable`: no server could take it, and the document is not to blame.
 
     `losses`: how many servers were lost while they worked on it. `refused`: one answered with a 4xx and then proved
     to be in trouble. `postponed`: it waits for a proof of its server.

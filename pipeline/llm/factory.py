@@ -76,7 +76,7 @@ def build_failover(
 
 
 def _config_with_agent(base: ProviderConfig, resolved: ResolvedAgentConfig, *, name: str) -> ProviderConfig:
-    """Return a provider's settings with what the agent sets over them; its `request` comes last."""
+    """Return a provider's settings, overridden by those of the agent; its `request` comes last."""
     config = replace(base, **resolved.settings_for(name))
     if isinstance(config, OllamaConfig):
         options, body = split_for_ollama(resolved.request)

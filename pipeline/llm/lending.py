@@ -1,9 +1,9 @@
-"""A replica lent to another process for the first request of a document, and the client that process makes of it.
+"""A replica lent to another process for the first request of a document, and the client that this process builds.
 
     main process: lend ─▶ ClientSettings ─pipe─▶ worker process: LentClients ─▶ call_llm ─▶ attempt ─pipe─▶ settle
 
-Whatever learns from answers (health, proofs of prompt lengths, limits) stays with the main process; a worker process
-only gets settings that a preflight has settled. It sends nothing itself.
+All state that answers change (health, proofs of prompt lengths, limits) stays in the main process; a worker process
+gets only settings that a preflight has settled. It sends nothing itself.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _SURVEY = 10**6
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """What another process needs to send the requests of a client; `endpoint` numbers the connections it shares.
+    """The settings with which another process sends a client's requests; clients of one `endpoint` share connections.
 
-    `key` is the server's key as it is now, `secrets` all that this process must not show.
+    `key` is the server's present key, `secrets` are all texts that the process must not show.
     """
 
     endpoint: int
@@ -50,7 +50,7 @@ class ClientSettings:
 
 
 def settings_of(client: Client, *, endpoint: int) -> ClientSettings:
-    """Return the settings of a client as they are now."""
+    """Return the present settings of a client."""
     access, key = client.endpoint.access
     settings = ClientSettings(
         endpoint,
@@ -69,14 +69,14 @@ def settings_of(client: Client, *, endpoint: int) -> ClientSettings:
 
 
 class LentClients:
-    """The clients of a worker process; used by the thread that reads what the main process sends."""
+    """The clients of a worker process; used by the thread that reads the messages of the main process."""
 
     def __init__(self, overhead: Overhead) -> None:
         self._endpoints: dict[int, tuple[Endpoint, list[str]]] = {}
         self._overhead = overhead
 
     def client(self, settings: ClientSettings) -> Client:
-        """Return a client that sends what the lent one would; ConfigError when a file of its settings is missing."""
+        """Return a client that sends the same as the lent one; ConfigError when a file of its settings is missing."""
         SECRETS.add(*settings.secrets)
         endpoint = self._endpoint(settings)
         config = settings.config
@@ -114,7 +114,7 @@ class LentClients:
 class Loan:
     """A replica whose next request another process sends; `end` must be called once.
 
-    `keys`: how often the key had changed. `tokens_per_weight`: what its server's prompts may have (token_weight.py).
+    `keys`: how often the key had changed. `tokens_per_weight`: the estimate for its server's prompts (token_weight.py).
     """
 
     provider: Provider
@@ -134,7 +134,7 @@ class Loan:
         return SentRequest(self.provider, self.replica, attempt, started, ended, self.keys)
 
     def settle(self, attempt: ExtractionAttempt, prompt: Measured, *, started: float) -> ExtractionAttempt | None:
-        """Note an answer, and return its attempt as it counts; None when its prompt has to be proved first."""
+        """Record an answer and return its final attempt; None when its prompt has to be proved first."""
         self.replica.mark_alive(started)
         return verified_at_once(self.client, prompt, attempt)
 

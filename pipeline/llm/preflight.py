@@ -36,9 +36,9 @@ TINY_TOKENS = 8
 
 @dataclass(frozen=True, slots=True)
 class PreflightSample:
-    """What documents will be asked: the prompts with an empty document, and the schema as servers get it.
+    """A sample of the run's requests: the prompts with an empty document, and the schema as servers get it.
 
-    `window_schema`: of windows of long documents, where these are cut into some.
+    `window_schema`: that of windows, where long documents are cut into windows.
     """
 
     prompts: Mapping[str, str]

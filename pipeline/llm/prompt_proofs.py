@@ -152,7 +152,7 @@ class PromptProofs:
                 self._end_turn()
 
     def glance(self, case: Measured) -> Verified | None:
-        """Return that the prompt was read whole where no request is needed to know it; None: `verify` must decide."""
+        """Return the verdict where no request is needed to know that the prompt was read whole; None: use `verify`."""
         with self._changed:
             self._longest_bytes = max(self._longest_bytes, case.size_bytes)
         finding = self.finding

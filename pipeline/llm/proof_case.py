@@ -41,7 +41,7 @@ class Case:
 
 
 class Measured(NamedTuple):
-    """What is known of an answered prompt without its text, which another process has: the fields are those of Case.
+    """The measurements of an answered prompt, without its text, which another process has; fields are those of Case.
 
     `chars`: the length of the document's text in the prompt.
     """

@@ -181,7 +181,7 @@ class Provider:
             replica.client.close()
 
     def take(self) -> Replica | None:
-        """Return the replica that the next request goes to, counted as in flight there; None when there is none."""
+        """Return the replica for the next request, and count the request as in flight there; None without a replica."""
         with self._lock:
             up = [replica for replica in self.replicas if replica.state == "up"]
             if not up:

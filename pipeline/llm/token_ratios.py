@@ -1,4 +1,4 @@
-"""Estimate of a prompt's tokens by those of the prompts that a server has counted in this run."""
+"""Estimate a prompt's tokens from the prompts that a server has counted in this run."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections import deque
 RATIOS_KEPT = 101
 RATIOS_NEEDED = 5
 LEAST_WEIGHT = 256
-"""Lighter prompts say little of a text's tokens: the chat template is most of them."""
+"""Minimum weight of a usable prompt: of a lighter one, most tokens belong to the chat template."""
 LEAST_RATIO = 0.5
-"""A server that leaves out what it has cached must not make texts look short."""
+"""Lower bound of a ratio: a server that leaves out cached tokens must not make texts look short."""
 MARGIN = 1.2
-"""How much denser than the densest of this run's texts a text is taken to be where its tokens are estimated."""
+"""Safety factor of an estimate: a text may be this much denser than the densest one of this run so far."""
 
 
 class TokenRatios:
@@ -22,7 +22,7 @@ class TokenRatios:
         self._ratios: deque[float] = deque(maxlen=RATIOS_KEPT)
 
     def add(self, tokens: int, weight: int) -> None:
-        """Note a prompt of this weight that was counted as so many tokens."""
+        """Record the tokens that a server counted for a prompt of this weight."""
         if weight >= LEAST_WEIGHT:
             self._ratios.append(tokens / weight)
 

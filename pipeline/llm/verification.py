@@ -69,7 +69,7 @@ def too_long(client: Client, prompts: Mapping[str, str]) -> ExtractionAttempt | 
 
 
 def fits(client: Client, prompts: Mapping[str, str], *, tokens_per_weight: float) -> bool:
-    """Return whether a prompt fits the configured context, by what another process has learnt of this server."""
+    """Return whether a prompt fits the configured context, by another process's estimate for this server."""
     limit = client.config.context_length
     return limit is None or _weight(prompts) * tokens_per_weight + client.config.max_tokens <= limit
 
@@ -105,14 +105,14 @@ def verified(
 
 
 def verified_at_once(client: Client, case: Measured, attempt: ExtractionAttempt) -> ExtractionAttempt | None:
-    """Return an attempt with an answer as `verified` does, without the document; None: its prompt must be proved."""
+    """Return an answered attempt as `verified` does, but without the document; None: its prompt must be proved."""
     _note_server(client, attempt)
     found = client.proofs.glance(case)
     return None if found is None else _read_to_its_end(client, attempt, found)
 
 
 def _note_server(client: Client, attempt: ExtractionAttempt) -> None:
-    """Tell the proofs what the answer says of the server's software."""
+    """Pass on to the proofs what the answer shows about the server's software."""
     if attempt.server == "ollama" and isinstance(client, VLLMClient):
         client.proofs.doubt()
     elif attempt.server:
@@ -125,7 +125,7 @@ def _read_to_its_end(client: Client, attempt: ExtractionAttempt, found: Verified
 
 
 def measured(client: Client, asked: Asked, attempt: ExtractionAttempt) -> Measured:
-    """Return what is known of an answered prompt without its text."""
+    """Return the measurements of an answered prompt, without its text."""
     return Measured(
         len(asked.text),
         attempt.prompt_tokens,

@@ -201,7 +201,7 @@ class VLLMClient:
         return self._tokenized(messages(prompts), timeout_s=TOKENIZE_TIMEOUT_S)[0] or None
 
     def count_text(self, text: str) -> int | None:
-        """Return how many tokens a text is, without any template; None when the server does not say."""
+        """Return the tokens of a text without any template; None when the server does not report them."""
         ids = self._ids(text, parse_special=False)
         return None if ids is None else len(ids.tokens)
 

@@ -1,4 +1,4 @@
-"""One value from those that several windows gave for one place, by each rule of `x-merge` for a single value."""
+"""Choose one of the values that several windows gave for one place, by the rules of `x-merge` for single values."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pipeline.long.same_values import value_key
 
 
 class Around(NamedTuple):
-    """The object that a value is in, and what is around that."""
+    """The object that contains a value, and the objects around that one."""
 
     properties: Mapping[str, Any]
     outer: Around | None
 
 
 class Given(NamedTuple):
-    """A value as one window gave it, at a place of that window's answer; `part`: the number of the window, from 0."""
+    """A value and its place in the answer of one window; `part`: the number of the window, from 0."""
 
     value: Any
     part: int
@@ -32,7 +32,7 @@ CONFLICTING = frozenset({"first", "last", "longest", "shortest", "majority", "be
 
 
 def choose(rule: Rule, values: Sequence[Given]) -> Given:
-    """Return the value that the rule takes of one or more, in document order; the first of equally good ones."""
+    """Return the value that the rule chooses from values in document order; the first of equally good ones."""
     if rule.how == "best" and rule.by is not None:
         by = rule.by
         return max(values, key=lambda given: _rank(given, by))
@@ -56,7 +56,7 @@ def joined_texts(values: Sequence[Given]) -> str:
 
 
 def cut_text(text: str, most: int) -> str:
-    """Return at most so many characters of a text, cut at white space where it has some."""
+    """Return at most `most` characters of a text, cut at white space where possible."""
     if len(text) <= most:
         return text
     kept = text[: most + 1]

@@ -1,9 +1,9 @@
-"""`concat`: the items of all windows one after the other, without those that two windows saw in the text they share.
+"""`concat`: the items of all windows in order, without repetitions from the text that two windows share.
 
-Two rows of a table may be equal and still be two rows, so equal items of different places all stay. Items with quotes
-have a place: the same item with its quotes at the same place is one. Items without quotes are compared as lists: the
-end of one list with the beginning of the next, as far as the text that both windows show can hold them. An item whose
-quotes are before its window is from the lead, the beginning of the document that stands before each window.
+Two rows of a table may be equal and still be two rows, so equal items at different places all stay. Items with quotes
+have a place: equal items whose quotes are at the same place become one. Items without quotes are compared as lists: the
+end of one list with the beginning of the next, as far as the text that both windows show contains them. An item whose
+quotes are before its window is from the lead, the beginning of the document that precedes each later window.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeline.long.windows import Span
 def concatenated(
     rule: Rule, lists: Mapping[int, Sequence[Given]], *, keys: ItemKeys, spans: Sequence[Span], text: str
 ) -> list[Given]:
-    """Return the items of all windows, in document order, each once. `lists`: those of each window that has some."""
+    """Return the items of all windows, in document order, each once. `lists`: the items of each window with items."""
     kept: list[Given] = []
     known = _Known(rule, keys)
     for part in sorted(lists):
@@ -38,7 +38,7 @@ def concatenated(
 
 
 class _Known:
-    """The kept items by their keys, of which an item from the lead may be a repetition."""
+    """The kept items by key; an item from the lead may repeat one of them."""
 
     def __init__(self, rule: Rule, keys: ItemKeys) -> None:
         self._rule = rule
@@ -62,7 +62,7 @@ class _Known:
 def _repeated(
     rule: Rule, before: Sequence[Given], items: Sequence[Given], *, keys: ItemKeys, shared: Span, text: str
 ) -> Iterator[int]:
-    """Yield the numbers of the items that the window before has given as well."""
+    """Yield the numbers of the items that the previous window has given as well."""
     placed_before, bare_before = _by_quotes(before, keys)
     placed, bare = _by_quotes(items, keys)
     unpaired: dict[Hashable, list[dict[str, Span]]] = {}
@@ -86,23 +86,23 @@ def _repeated(
 
 
 def _by_quotes(items: Sequence[Given], keys: ItemKeys) -> tuple[list[tuple[int, dict[str, Span]]], list[int]]:
-    """Return the numbers of the items that have quotes with a place, with these, and of those that have none."""
+    """Return the numbers of the items whose quotes have places, with these places, and those of the other items."""
     quotes = [keys.quotes(item) for item in items]
     placed = [(number, places) for number, places in enumerate(quotes) if places]
     return placed, [number for number, places in enumerate(quotes) if not places]
 
 
 def _at_same_places(quotes: Mapping[str, Span], others: Mapping[str, Span]) -> bool:
-    """Return True when two items have quotes in common, and those overlap: a full stop more makes no other place."""
+    """Return True when two items have quotes in common that overlap: one more full stop is not another place."""
     common = quotes.keys() & others.keys()
     overlap = (quotes[path].start < others[path].end and others[path].start < quotes[path].end for path in common)
     return bool(common) and all(overlap)
 
 
 def _shared_size(before: Sequence[Hashable], after: Sequence[Hashable], values: Sequence[Any], shared: str) -> int:
-    """Return how many items at the end of one list are those at the beginning of the next.
+    """Return how many items at the end of one list are repeated at the beginning of the next.
 
-    None of them may occur oftener among these than its longest text that occurs at all is in the shared text.
+    No item may occur more often among them than its longest text found in the shared text occurs there.
     """
     sizes = _borders(before, after)
     if not sizes:
@@ -136,14 +136,14 @@ def _borders(before: Sequence[Hashable], after: Sequence[Hashable]) -> list[int]
 
 
 class _Occurrences:
-    """How often texts occur in the text that two windows share."""
+    """Counts how often texts occur in the text that two windows share."""
 
     def __init__(self, shared: str) -> None:
         self._text = folded(shared).casefold()
         self._count = lru_cache(maxsize=None)(self._text.count)
 
     def of_item(self, value: Any) -> int:
-        """Return how often the longest of the item's texts occurs that occurs at all; 0 for an item without texts."""
+        """Return how often the item's longest text that was found occurs; 0 for an item without texts."""
         texts = sorted(_texts(value), key=len, reverse=True)
         needles = (folded(text).casefold() for text in texts)
         return next((count for needle in needles if needle and (count := self._count(needle))), 0)

@@ -1,6 +1,6 @@
-"""What makes two items of lists the same: their key, else all that they say but their quotes.
+"""The identity of items of lists: their key, else all their values except quotes.
 
-A quote is no part of it: two windows may show the same fact by different sentences.
+A quote is no part of it: two windows may support the same fact with different sentences.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pipeline.long.windows import Span
 
 
 class ItemKey(NamedTuple):
-    """Equal for items that are the same. `is_key`: by the properties of `x-key`, all of which the item has."""
+    """Equal for items that are the same. `is_key`: built from the properties of `x-key`, all of which the item has."""
 
     is_key: bool
     value: Hashable
 
 
 class ItemKeys:
-    """Finds the keys of items, and where their quotes are; `evidence`: that of each window's answer."""
+    """Finds the keys of items and the places of their quotes; `evidence`: that of each window's answer."""
 
     def __init__(self, evidence: Sequence[Sequence[Evidence]]) -> None:
         self._evidence = evidence
@@ -51,7 +51,7 @@ class ItemKeys:
 
 
 def _said(rule: Rule, value: Any, *, exact: bool) -> Hashable | None:
-    """Return a key of all leaves of a value that are no quotes and not nothing; None when there are none."""
+    """Return a key built from all leaves of a value except quotes and empty values; None without such leaves."""
     if isinstance(value, dict):
         said = [(name, _said(rule.of_property(name), item, exact=exact)) for name, item in value.items()]
         leaves = sorted((name, key) for name, key in said if key is not None)

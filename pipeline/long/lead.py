@@ -1,4 +1,4 @@
-"""The text around a window in its prompt: what it is, and how the document begins.
+"""The text around a window in its prompt: a line that explains it, and the beginning of the document.
 
     [A part of a document. …]
     [How the document begins:]
@@ -20,7 +20,7 @@ PART = "[The part:]"
 
 
 def lead_of(text: str, chars: int) -> str:
-    """Return the beginning of a document, at most so many characters, up to a line end or else white space."""
+    """Return the beginning of a document, at most `chars` characters, up to a line end or else white space."""
     if not chars or not text.strip():
         return ""
     if len(text) <= chars:
@@ -35,6 +35,6 @@ def lead_of(text: str, chars: int) -> str:
 
 
 def framed(part: str, lead: str) -> str:
-    """Return what stands in the prompt for a window; `lead` "": for the first one, or where none is wanted."""
+    """Return the text of a window for the prompt; `lead` "": for the first window, or without a lead."""
     beginning = f"{BEGINNING}\n{lead}\n" if lead else ""
     return f"{PART_OF_DOCUMENT}\n{beginning}{PART}\n{part}"

@@ -1,4 +1,4 @@
-"""How the values of each place of a schema become one, as data; `pipeline.answers.merge_rules` reads it from a schema.
+"""How the values of each place of a schema are merged, as data; `pipeline.answers.merge_rules` reads it.
 
 It must not read a schema.
 """
@@ -20,7 +20,7 @@ NO_DEFAULT: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class By:
-    """The number that `best` goes by: a property beside the value, or so many `levels` further out; -1: inside it."""
+    """The number that `best` compares: a property beside the value, or `levels` further out; -1: inside it."""
 
     name: str
     levels: int = 0
@@ -28,11 +28,11 @@ class By:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rule:
-    """How the values of one place become one.
+    """How the values of one place are merged.
 
     `how`: a value of `x-merge`. `nullable`: null is accepted. `empty`: the keys of `x-empty`, by `value_key`.
     `is_quote`: the value is a quote of the document. `most`: `maxItems`, or `maxLength` of a joined text; `cuts`:
-    what is more is cut off (`x-over: cut`). Of an object: `properties`, and `patterns` for other names: a test of a
+    the rest is cut off (`x-over: cut`). Of an object: `properties`, and `patterns` for other names: a test of a
     name, and the rule. Both are filled after the rule is made, as a schema may refer to itself. Of an array: `items`,
     and the properties that are the `key` of two equal items.
     """
@@ -61,14 +61,14 @@ class Rule:
 
 
 FIRST: Final = Rule(how="first")
-"""The rule of a value of which the schema says nothing."""
+"""The rule of a value that the schema does not describe."""
 
 
 @dataclass(frozen=True, slots=True)
 class MergeRules:
-    """The rules of one schema. `violation` says how a merged value breaks it, None for a valid one.
+    """The rules of one schema. `violation` returns how a merged value breaks it, None for a valid one.
 
-    `describe` returns a place for a message, without a name that comes from a document.
+    `describe` returns a place for a message, without names that come from a document.
     """
 
     root: Rule

@@ -1,4 +1,4 @@
-"""What became of each place of a merged answer, and the value, evidence and conflicts that are read from it."""
+"""The result of merging at each place of an answer, and the value, evidence and conflicts that follow from it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A value that no window gave as it is. `given`: the characters of a text that was cut."""
+    """A value that was built from those of several windows. `given`: the length of a text before it was cut."""
 
     value: Any
     given: int | None = None
@@ -42,7 +42,7 @@ class Fields:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """A list. `given`: how many items it had before it was cut."""
+    """A list of merged items. `given`: how many items it had before it was cut."""
 
     nodes: Sequence[Node]
     given: int | None = None
@@ -56,11 +56,11 @@ class Answered(Protocol):
 
     @property
     def start(self) -> int:
-        """Where the window starts."""
+        """The start of the window in the text."""
 
     @property
     def end(self) -> int:
-        """Where it ends."""
+        """The end of the window in the text."""
 
     @property
     def evidence(self) -> Sequence[Evidence]:
@@ -79,7 +79,7 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A list, or a joined text, that was cut: how many items or characters it had, and has."""
+    """A list or a joined text that was cut: its number of items or characters before and after."""
 
     path: str
     given: int
@@ -106,7 +106,7 @@ class Merged:
     unkeyed: int = 0
 
     def record(self) -> dict[str, Any]:
-        """Return what the key `merge` of the document's record holds."""
+        """Return the value of the key `merge` of the document's record."""
         return {
             "conflicts": [
                 {
@@ -133,7 +133,7 @@ def merged_from(root: Node, parts: Sequence[Answered], *, absorbed: int, unkeyed
 
 
 def _value(node: Node, pointer: str, merged: Merged) -> Any:
-    """Return the value of a node, and add what the record says about it."""
+    """Return the value of a node, and add its origins, conflicts and cuts to `merged`."""
     if isinstance(node, Taken):
         merged.origins[pointer] = (node.given.part + 1, json_pointer(node.given.place))
         if node.others:
@@ -158,7 +158,7 @@ def _add_conflict(node: Taken, pointer: str, merged: Merged) -> None:
 
 
 def _evidence(merged: Merged, parts: Sequence[Answered]) -> tuple[Evidence, ...]:
-    """Return the quotes that stayed in the merged value, in its order."""
+    """Return the evidence of the quotes that remain in the merged value, in its order."""
     targets = {origin: (order, pointer) for order, (pointer, origin) in enumerate(merged.origins.items())}
     found: list[tuple[int, Evidence]] = []
     for window, part in enumerate(parts, 1):

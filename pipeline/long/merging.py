@@ -2,13 +2,13 @@
 
     merged = merge(compiled.merge_rules, [Part(0, 8123, answer, evidence), …], text=document.text)
 
-The order in which answers arrive cannot matter, and no model is called. A window that is within another one counts
-nothing. Each place of the schema has its rule (merge_rules.py); what became of it is a node (merged_nodes.py), from
-which the value, its evidence and its conflicts are read at the end.
+The order in which answers arrive does not matter, and no model is called. A window within another one does not count.
+Each place of the schema has its rule (merge_rules.py); the result there is a node (merged_nodes.py), from which the
+value, its evidence and its conflicts are read at the end.
 
     parts ─▶ Given values of a place ─▶ Taken | Made | Fields | Items ─▶ Merged
 
-The values of the parts are shared with the result; nobody may change them.
+The values of the parts are shared with the result and must not be changed.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ __all__ = ["Merged", "Part", "merge"]
 
 
 _KINDS = {FIELDS: dict, UNION: list, CONCAT: list}
-"""Rules for a type that is made of others."""
+"""Rules that apply to one type only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What text[start:end] was answered with: a value that is valid against the schema of windows.
+    """The answer about text[start:end]: a value that is valid against the schema of windows.
 
-    None: a blank window, about which nobody was asked. `evidence`: its quotes, with their places in the whole text.
+    None: a blank window, for which no request was sent. `evidence`: its quotes, with their places in the whole text.
     """
 
     start: int
@@ -48,9 +48,9 @@ class Part:
 
 
 def merge(rules: MergeRules, parts: Sequence[Part], *, text: str) -> Merged:
-    """Return the record of the document; DocumentError `merge_failed` when the parts do not go together.
+    """Return the record of the document; DocumentError `merge_failed` when the parts cannot be merged.
 
-    Windows are numbered from 1 in the order of the text, those without an answer as well.
+    Windows are numbered from 1 in the order of the text, including those without an answer.
     """
     outermost = _outermost(parts)
     merger = _Merger(rules, outermost, text)
@@ -75,7 +75,7 @@ def _failure(message: str) -> DocumentError:
 
 
 class _Merger:
-    """Merges the parts of one document. `absorbed`: items of lists that were the same as others."""
+    """Merges the parts of one document. `absorbed`: the number of list items that were the same as others."""
 
     def __init__(self, rules: MergeRules, parts: Sequence[Part], text: str) -> None:
         self.absorbed = 0
@@ -93,7 +93,7 @@ class _Merger:
         return self._fields(self._rules.root, answers, ())
 
     def _merged(self, rule: Rule, values: Sequence[Given], place: Place, *, is_required: bool) -> Node | None:
-        """Return the node of what the windows gave for one place; None when it is left out."""
+        """Return the node of the values that the windows gave for one place; None when it is left out."""
         counting = [given for given in values if not _is_empty(rule, given.value)]
         if not counting:
             return self._nothing(rule, values, place, is_required=is_required)
@@ -124,7 +124,7 @@ class _Merger:
         try:
             return self._fields(rule, values, place)
         except DocumentError:
-            # the parts of an object that may be null as a whole were asked for, and nobody knew any
+            # windows were asked for the parts of an object that may be null as a whole, and gave none
             if rule.nullable and all(is_nothing(given.value) for given in values):
                 return Made(None)
             raise

@@ -130,9 +130,9 @@ class _Searched:
         self._folded: dict[LineEnd, FoldedText] = {}
 
     def mentions(self, quote: str, number: int) -> list[QuotePlace]:
-        """Return the places of the quote as it stands, and folded where it stands so too rarely.
+        """Return the exact places of the quote, and folded ones where there are too few exact ones.
 
-        A mention that a line end breaks may be between two that are not.
+        A mention that a line end breaks may be between two unbroken ones.
         """
         exact = self.exact(quote, number)
         if len(exact) == number:

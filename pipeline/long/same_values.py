@@ -1,4 +1,4 @@
-"""When two values of answers are the same: texts without differences of form, numbers by value.
+"""Whether two values of answers are the same: texts without differences of form, numbers by value.
 
 It must not know a schema.
 """
@@ -16,7 +16,7 @@ _PLAIN = re.compile(r"[a-z0-9](?:[a-z0-9 ]*[a-z0-9])?")
 
 
 def value_key(value: Any, *, exact: bool = False) -> Hashable:
-    """Return what is equal for just the values that are the same; `exact`: a text is the same as itself only.
+    """Return a key that is equal only for the same values; `exact`: a text is the same as itself only.
 
     True is not 1, but 1 is 1.0. An object is the same in any order of its properties.
     """
@@ -34,7 +34,7 @@ def value_key(value: Any, *, exact: bool = False) -> Hashable:
 def folded_text(text: str) -> str:
     """Return the text after NFKC and case folding, with single spaces and without punctuation around it.
 
-    Where no letter would remain the punctuation stays: -5 is not 5.
+    Without any letter, the punctuation stays: -5 is not 5.
     """
     if not text.isascii():
         text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())

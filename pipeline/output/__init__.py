@@ -62,8 +62,8 @@ class Output:
     """The output of one run: locked, repaired and indexed. The lock is held until `close` or the end of `with`.
 
     `index`: the state of all documents. `stamp`: run number and id of new records. `backend`: the place of the output.
-    `run_index`: what is known of earlier runs. `shard`: the one of this run. `windows`: the answers about parts of
-    documents; None when it was opened without.
+    `run_index`: the index of earlier runs. `shard`: the one of this run. `windows`: the answers about parts of
+    documents; None when it was opened without them.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Output:
         """Lock and index an output for writing; `agent` None: to change existing records only.
 
         `max_outage_s`: how long each request waits for the end of an outage of the store or the file system.
-        `windows`: open windows.jsonl too, which only documents that are cut need, and those who change old records.
+        `windows`: open windows.jsonl too, needed for documents that are cut, and for changes of old records.
         ConfigError: an invalid address or run id, or another agent's output. OutputError: it cannot be written.
         TryLaterError: another run holds it for longer than `lock_wait_s`, or `wait` returned True.
         """
@@ -226,7 +226,7 @@ class Output:
         self._outage.wait = wait
 
     def runs(self) -> list[dict[str, Any]]:
-        """Return the summaries of all completed runs of all shards, newest last: for commands, as they may be many."""
+        """Return the summaries of completed runs of all shards, newest last; only for commands, as they may be many."""
         return read_runs(self.backend)
 
     def close(self) -> None:

@@ -1,11 +1,11 @@
-"""The plan of an output: which chunks it has, and the file with the rows of each; written by `pipeline plan`.
+"""The plan of an output: its chunks, and the files with the rows of each; written by `pipeline plan`.
 
     plan.json                       the head: its generations, replaced when a planning has ended
     chunks/00003-0000-5f0c2b.jsonl  the rows of chunk 3 by generation 0, never changed
 
 A later planning is a generation of its own: it adds chunks for new files, and files of rows to earlier chunks whose
-files have changed. Files of a planning that was interrupted are named in no head, so that they do not count. It must
-not know what a row says.
+files have changed. No head names the files of an interrupted planning, so they do not count. It must
+not know the content of a row.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PLAN_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What one planning has added: the chunks `first` to `first + chunks - 1`, and rows to the chunks `changed`."""
+    """The additions of one planning: the chunks `first` to `first + chunks - 1`, and rows of the chunks `changed`."""
 
     name: str
     first: int
@@ -38,7 +38,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class PlanHead:
-    """The content of plan.json. `input`: the settings that decide the documents' ids, `totals`: numbers for people."""
+    """The content of plan.json. `input`: the settings that decide the documents' ids, `totals`: figures for readers."""
 
     generations: tuple[Generation, ...] = ()
     chunk_bytes: int = 0
@@ -73,7 +73,7 @@ class PlanHead:
 
 
 def read_head(backend: ReadableOutput) -> PlanHead | None:
-    """Return the plan of an output, None without one; ConfigError for a file that is none, or of a later version."""
+    """Return the plan of an output, None without one; ConfigError for any other file, or one of a later version."""
     data = backend.content(PLAN)
     if data is None:
         return None

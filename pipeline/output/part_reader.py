@@ -56,7 +56,7 @@ class PartReader:
         return PartReader(self._store, shard=self._shard, allowed=self._allowed, request=self._request, streams=streams)
 
     def refresh(self) -> None:
-        """Find all parts of its streams."""
+        """List all parts of its streams."""
 
         def listed() -> dict[Part | None, int]:
             return {

@@ -35,7 +35,7 @@ _END = re.compile(
 _QUESTION_DIGITS = 15
 
 _BATCH = 5000
-"""Keys between two looks at whether to stop: some ten milliseconds."""
+"""Keys between two checks whether to stop: about ten milliseconds."""
 
 
 class RecordKey(NamedTuple):

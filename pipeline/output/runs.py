@@ -58,7 +58,7 @@ def ordered(named: Iterable[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]
 
 
 def identity_of(run: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what tells a run from all others: shards of one wave may share number and id."""
+    """Return the values that identify a run: shards of one wave may share number and id."""
     return run["run"], run.get("run_id"), run.get("shard"), run.get("finished_at")
 
 

@@ -51,7 +51,7 @@ class LocalWindows:
 
     @property
     def is_full(self) -> bool:
-        """True in an outage, in which lines are kept in memory."""
+        """True during an outage, while lines are kept in memory."""
         return self._file is not None and self._file.is_failing
 
     def lines(self) -> Iterator[bytes]:
@@ -83,7 +83,7 @@ class LocalWindows:
             self.close()
 
     def keep(self, keep: Keep) -> None:
-        """Rewrite each file in which a line goes."""
+        """Rewrite each file that has lines to remove."""
 
         def keep_or_foreign(record: Mapping[str, Any]) -> bool:
             return not self._shard.owns(record["id"]) or keep(record)
@@ -107,7 +107,7 @@ class LocalWindows:
         ]
 
     def _change(self, own: Change, other: Change, path: Path) -> None:
-        """Change a file: without shards, or this shard's, as `own`; any other one as `other` and under the gate."""
+        """Change a file: this shard's, or that of a run without shards, by `own`; others by `other`, under the gate."""
         if self._shard.count == 0 or path == self._path:
             own(path)
         else:
@@ -121,7 +121,7 @@ def _valid(line: bytes, recent: bool) -> bytes | None:  # noqa: ARG001
 
 
 def _counts(path: Path, keep: Keep) -> Counter[bool]:
-    """Return how many lines stay (True) and go (False)."""
+    """Return how many lines are kept (True) and removed (False)."""
     try:
         with path.open("rb") as stream:
             records = (parse(line) for line, _ in bounded_lines(stream, path))

@@ -1,8 +1,8 @@
 """The answers about windows of long documents that are not done yet: windows.jsonl, a third stream beside the records.
 
-A document whose windows were answered in part goes on where it was stopped, after a kill as well. A line goes when its
+A document with some answered windows resumes where it was stopped, even after a kill. A line is removed when its
 document has a result at least as new, or other bytes; lines of failed documents stay. The stream is no kind of record:
-reports, comparisons and the index of documents do not see it.
+reports, comparisons and the index of documents ignore it.
 
     index table `windows`: the answers of documents that are not done, by id; it is in the file of the index
 
@@ -47,7 +47,7 @@ class WindowFiles(Protocol):
         """True while appended lines wait to be stored."""
 
     def lines(self) -> Iterator[bytes]:
-        """Yield the lines, also broken ones, except those of other shards of the same count."""
+        """Yield the lines, including broken ones, except those of other shards of the same count."""
 
     def append(self, line: bytes) -> None:
         """Append one line, which ends in LF; the first one makes the file."""
@@ -56,10 +56,10 @@ class WindowFiles(Protocol):
         """Start to store lines that have waited long enough; never block."""
 
     def sync(self) -> None:
-        """Make every line durable and end the appending; a second call does nothing."""
+        """Make every line durable, and accept no more lines; a second call does nothing."""
 
     def keep(self, keep: Keep) -> None:
-        """Remove the lines of this shard that are not to be kept, and the files that are then empty."""
+        """Remove the lines of this shard that `keep` rejects, and the files that are then empty."""
 
     def close(self) -> None:
         """Store open lines as far as possible."""
@@ -87,7 +87,7 @@ class WindowLines:
 
     @property
     def is_full(self) -> bool:
-        """True while no more answers should be written, because earlier ones still wait to be stored."""
+        """True while no more answers should be written because earlier ones still wait to be stored."""
         return self._files.is_full
 
     def load(self) -> None:
@@ -126,7 +126,7 @@ class WindowLines:
         return outdated
 
     def is_needed(self, record: Mapping[str, Any]) -> bool:
-        """Return True while a line may save a request: its document has no later result, and no other bytes."""
+        """Return True while a line may save a request: its document has no later result and unchanged bytes."""
         known = self._index.known(record["id"])
         if known is None or known.run < record["run"]:
             return True
@@ -135,7 +135,7 @@ class WindowLines:
     def answered(
         self, document_id: str, *, sha256: str, text_sha256: str, question: str, run_id: str | None = None
     ) -> list[WindowAnswer]:
-        """Return the answers about windows of this text to this question, sorted; `run_id`: only those of such runs."""
+        """Return the answers about windows of this text and question, sorted; `run_id`: only of runs with this id."""
         more, values = ("", ()) if run_id is None else (" AND run_id = ?", (run_id,))
         rows = self._index.rows(_ANSWERED + more, document_id, sha256, text_sha256, question, *values)
         records = (parse(zlib.decompress(line)) for (line,) in rows)
@@ -195,7 +195,7 @@ def _key(answer: WindowAnswer) -> dict[str, Any]:
 
 
 def _line(answer: WindowAnswer, stamp: Stamp) -> bytes:
-    """Return the line of an answer, without secrets in what servers said of themselves."""
+    """Return the line of an answer, with secrets masked in the metadata from servers."""
     if not SECRETS.are_none:
         redact = SECRETS.redact_values
         model = answer.model and ModelMetadata(*(redact(getattr(answer.model, n)) for n in ModelMetadata.__slots__))

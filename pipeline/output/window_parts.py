@@ -1,6 +1,6 @@
 """The windows of an output in an object store: parts `windows/000012-00003-of-00016-000000.jsonl`, without manifests.
 
-They are written by the writer of the run's other parts, read whole at the start, and replaced when lines go.
+They are written by the writer of the run's other parts, read whole at the start, and replaced when lines are removed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 class StoredWindows:
     """The WindowFiles (window_lines.py) of a prefix in a bucket.
 
-    `reader`: of the parts of windows. `writer`: that of the run, once it is there. `send`: writes its closed parts, in
+    `reader`: of the parts of windows. `writer`: that of the run, once it exists. `send`: writes its closed parts, in
     the main thread. `delete`: deletes parts, under the lease.
     """
 

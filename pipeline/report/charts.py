@@ -1,6 +1,6 @@
-"""Charts as values: where their bars and points lie, their labels, and the table of what they show.
+"""Charts as values: the positions of their bars and points, their labels, and the table of their values.
 
-It must not write markup or know a colour: the page does.
+It must not write markup or know a colour: the page adds both.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _WIDEST_BAR = 24.0
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """The values of one colour in a chart, one per position; None where there is no value."""
+    """The values of one series in a chart, one per position; None where there is no value."""
 
     name: str
     values: Sequence[float | None]
@@ -28,7 +28,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar in the units of the chart, as text; `label`: what it stands for, "" for nothing."""
+    """A bar in the units of the chart, as text; `label`: its meaning, "" for none."""
 
     x: str
     y: str
@@ -72,7 +72,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class PointChart:
-    """Points between 0 and 1 over something; `right`: the value at the right end of the axis."""
+    """Points between 0 and 1 over another quantity; `right`: the value at the right end of the axis."""
 
     title: str
     over: str

@@ -1,6 +1,6 @@
 """The report of an output as a frozen value: the content of report.json, which text and page show.
 
-It must not compute anything but what follows from the values it holds.
+It must compute only what follows from the values it holds.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The newest run of an output, over all shards when it was one of several.
+    """The newest run of an output, merged over all shards when it was one of several.
 
-    `missing_shards`: shards without a run; `awaits_shards`: they may still be waiting or at work. `output`: of the
-    whole output; None when that is not known. `mixed_questions`: a warning for each variant asked in several ways.
+    `missing_shards`: shards without a run; `awaits_shards`: they may still be waiting or at work. `output`: counts of
+    the whole output; None when they are not known. `mixed_questions`: a warning for each variant asked in several ways.
     `history`: the last runs, oldest first. `advice`: what to do, by reason.
     """
 
@@ -85,7 +85,7 @@ class Report:
 
     @property
     def lost_shards(self) -> tuple[int, ...]:
-        """The missing shards that nobody waits for."""
+        """The missing shards that cannot be waiting or at work any more."""
         return () if self.awaits_shards else self.missing_shards
 
     @property

@@ -1,4 +1,4 @@
-"""The grades of the answers as frozen values: what text and page show of an eval.json.
+"""The grades of the answers as frozen values: the part of an eval.json that text and page show.
 
 It must not compute a metric.
 """
@@ -42,7 +42,7 @@ class GradedField:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a graded document took on average; `per_1000`: money for 1,000 documents."""
+    """The average cost of a graded document; `per_1000`: money for 1,000 documents."""
 
     prompt_tokens: float | None = None
     completion_tokens: float | None = None
@@ -77,7 +77,7 @@ class GradedOutput:
 
 @dataclass(frozen=True, slots=True)
 class GoldRow:
-    """The gold, and how much of it the output has."""
+    """The gold file, and how much of it the output covers."""
 
     file: str = ""
     sha256: str = ""
@@ -99,7 +99,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """On how many values people agree who judged the same documents."""
+    """The agreement of people who judged the same documents."""
 
     agreeing: int = 0
     values: int = 0
@@ -117,12 +117,12 @@ class Grades:
 
     @property
     def first(self) -> GradedOutput:
-        """The output of the report; the others are beside it."""
+        """The output of the report; the others are compared with it."""
         return self.outputs[0] if self.outputs else GradedOutput()
 
 
 def grades_of(evaluation: Json | None) -> Grades | None:
-    """Return the grades that a run keeps; None without any."""
+    """Return the grades in a run's summary; None without any."""
     return None if evaluation is None else plain.from_json(Grades, evaluation)
 
 

@@ -1,4 +1,4 @@
-"""The last runs of an output, a row for each: what they did, how long it took, and how true the answers were.
+"""The last runs of an output, a row for each: their documents, duration and cost, and the quality of the answers.
 
 It must not read a file: it is given the summaries of the runs.
 """
@@ -39,10 +39,10 @@ class HistoryRow:
 
 @dataclass(frozen=True, slots=True)
 class EarlierRuns:
-    """What the index of runs keeps of runs that are not read as a whole.
+    """The part of the index of runs about runs whose summaries are not read.
 
-    `profiles`: summaries that hold nothing but profiles, several runs in one. `history`: summaries of the last runs of
-    this set of shards, the newest too, with what a row needs; empty: all runs are there as a whole.
+    `profiles`: summaries that hold only profiles, several runs in one. `history`: summaries of the last runs of
+    this set of shards, including the newest, with the values of a row; empty: all runs are read completely.
     """
 
     profiles: Sequence[RunSummary] = ()
@@ -50,7 +50,7 @@ class EarlierRuns:
 
     @classmethod
     def of_index(cls, index: RunIndex) -> EarlierRuns:
-        """Return what an index keeps."""
+        """Return the earlier runs that an index keeps."""
         profiles = tuple(map(RunSummary.from_json, index.earlier()))
         return cls(profiles, tuple(map(RunSummary.from_json, index.history())))
 

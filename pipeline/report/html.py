@@ -40,7 +40,7 @@ _MARKS = {"good": "✓", "fair": "!", "bad": "✕"}
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A number with its name, and what it means where the name may not say it."""
+    """A number with its name, and its meaning where the name does not explain it."""
 
     name: str
     value: str
@@ -124,7 +124,7 @@ def _tables(report: Report) -> dict[str, Any]:
 
 
 def _compares(report: Report) -> bool:
-    """Return True when the table of fields says what the values of the results, without a run before, do not."""
+    """Return True when the table of fields compares runs, or when there is no table of values to show instead."""
     return bool(report.compared.with_runs) or not report.profile.documents
 
 
@@ -149,7 +149,7 @@ def _tiles(run: RunSummary) -> Iterator[Tile]:
 
 
 def _request_tiles(run: RunSummary) -> list[Tile]:
-    """Return what the requests took; for a run that sent some."""
+    """Return the figures about the requests, for a run that sent some."""
     stats = run.stats
     total = stats.total
     limit = run.concurrency

@@ -1,4 +1,4 @@
-"""What the notes of records mean, in a few words each, for the report page."""
+"""The meaning of each note of a record in a few words, for the report page."""
 
 from __future__ import annotations
 

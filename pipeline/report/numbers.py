@@ -1,4 +1,4 @@
-"""What a run counted, as frozen values: the numbers that its summary keeps and that reports add up.
+"""The counts of a run as frozen values: the numbers that its summary keeps and that reports add up.
 
 It must not count or add anything: `stats` does.
 """
@@ -13,7 +13,7 @@ from pipeline.report import plain
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """Documents of this run; `unchanged`: read, and as before."""
+    """Documents of this run by outcome; `unchanged`: read, and the same as before."""
 
     done: int = 0
     failed: int = 0
@@ -150,7 +150,7 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class RunNumbers:
-    """What a run counted. `notes`: documents by note. `questions`: done documents by variant and fingerprint."""
+    """The counts of a run. `notes`: documents by note. `questions`: done documents by variant and fingerprint."""
 
     elapsed_s: float = 0.0
     outcomes: Outcomes = Outcomes()

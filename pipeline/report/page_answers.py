@@ -35,7 +35,7 @@ class FieldBar:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the section shows."""
+    """The content of the section."""
 
     gates: Sequence[Gate]
     sentences: Sequence[str]
@@ -89,7 +89,7 @@ def _sentences(grades: Grades) -> Iterator[str]:
 
 
 def _cost_text(cost: Cost) -> str:
-    """Return what a graded document cost, which belongs beside its quality; "" when nothing is known."""
+    """Return the cost of a graded document, to show beside its quality; "" when it is not known."""
     parts = [
         "" if cost.requests is None else f"{cost.requests:.2f} requests",
         "" if cost.prompt_tokens is None else f"{cost.prompt_tokens:,.0f} tokens in",
@@ -101,7 +101,7 @@ def _cost_text(cost: Cost) -> str:
 
 
 def quality_chart(rows: Sequence[HistoryRow]) -> PointChart | None:
-    """Return F1 over the cost of a document, a point a run: over money where two runs and the newest know it.
+    """Return F1 over the cost of a document, a point per run: over money if two runs, including the newest, know it.
 
     None for fewer than two graded runs: a single point compares nothing.
     """

@@ -1,4 +1,4 @@
-"""The sentences at the top of the report page: what became of the documents, and what to look at."""
+"""The sentences at the top of the report page: the outcome of the documents, and what to check."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def sentence(run: RunSummary) -> str:
 
 
 def _untried_sentence(run: RunSummary) -> str:
-    """Return how many documents remain failed that this run did not retry, by reason; "" without any."""
+    """Return the sentence about failed documents that this run did not retry, by reason; "" without any."""
     remaining = run.remaining
     reasons = ", ".join(f"{reason} ({count.untried:,})" for reason, count in untried_reasons(remaining)[:3])
     remain = "remains" if remaining.untried == 1 else "remain"
@@ -48,7 +48,7 @@ def _no_requests_sentence(counts: Counts) -> str:
 
 
 def warnings(report: Report) -> list[str]:
-    """Return what a reader should look at, a sentence each."""
+    """Return what the reader should check, a sentence each."""
     texts = [f"No run of shard {index} is in this output." for index in report.lost_shards]
     texts += [f"{warning[:1].upper()}{warning[1:]}." for warning in report.mixed_questions]
     texts += report.compared.warnings

@@ -22,7 +22,7 @@ def render(name: str, values: Mapping[str, Any]) -> str:
 
 
 def render_macro(name: str, macro: str, *arguments: Any) -> str:
-    """Return what a macro of a template writes for these arguments."""
+    """Return the output of a template's macro for these arguments."""
     return str(getattr(_environment().get_template(name).module, macro)(*arguments))
 
 

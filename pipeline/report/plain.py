@@ -42,7 +42,7 @@ def fields_to_json(value: Any) -> dict[str, Any]:
 
 
 def from_json(cls: type[T], value: Any) -> T:
-    """Return the dataclass that a JSON object describes; one with its defaults for anything but an object."""
+    """Return the dataclass that a JSON object describes; for any other value, one with its defaults."""
     given = value if isinstance(value, Mapping) else {}
     found = {}
     for name, convert in _converters(typing.cast(Hashable, cls)):
@@ -53,7 +53,7 @@ def from_json(cls: type[T], value: Any) -> T:
 
 @cache
 def _converters(cls: Any) -> list[tuple[str, Convert | None]]:
-    """Return the name of each field and what turns its JSON into its value; None: it is the value already."""
+    """Return the name of each field and the function that converts its JSON value; None: no conversion."""
     hints = typing.get_type_hints(cls)
     return [(one.name, _converter(hints[one.name])) for one in fields(cls)]
 

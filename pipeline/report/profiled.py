@@ -1,4 +1,4 @@
-"""The profile of the values as frozen values: what report.json holds of it, and text and page show.
+"""The profile of the values as frozen values: the part that report.json, text and page show.
 
 It must not read a record.
 """

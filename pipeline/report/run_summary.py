@@ -1,6 +1,6 @@
 """The summary of one run as a frozen value: the content of runs/RUN_ID.json.
 
-It must not compute anything but what follows from the values it holds.
+It must compute only what follows from the values it holds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pipeline.report.remaining import NONE_REMAIN, RemainingFailures
 
 REPORT_VERSION = 1
 Json = Mapping[str, Any]
-"""A JSON object whose content belongs to others: a configuration, grades, kept profiles."""
+"""A JSON object whose content other modules define: a configuration, grades, kept profiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Counts:
 
     @property
     def tried(self) -> int:
-        """Documents that came to a result or a failure in this run."""
+        """Documents with a result or a failure in this run."""
         return self.done + self.failed
 
     def items(self) -> list[tuple[str, int]]:
@@ -49,7 +49,7 @@ class Overhead:
 
 @dataclass(frozen=True, slots=True)
 class PromptLength:
-    """What was found of a server that had to prove that it reads prompts whole.
+    """The result of the proof that a server reads prompts whole.
 
     `context_length`: the limit found, in tokens. `unverified`: why its counts prove nothing.
     """
@@ -103,10 +103,10 @@ class RunSummary:
     """One run, or the newest runs of all shards as one.
 
     `shard`: I/N, or `chunk I` of the plan, which had that many `chunks`. `message`: why it stopped. `command`: the
-    user's command, without secrets and --only-failed; `resume`: the one to type instead in a pod of Kubernetes.
+    user's command, without secrets and --only-failed; `resume`: the one to use instead in a pod of Kubernetes.
     `ignored`: files by extension. `files`: place by name. `config`: resolved, masked. `listed_whole`: False when the
-    listing did not come to its end. `agent_file`: where the agent is changed. `former_fingerprints`: of an earlier
-    formula, each with the one of the same question now. `ask_again`: ids that the next run asks for again. `profile`:
+    listing did not come to its end. `agent_file`: the file to change the agent in. `former_fingerprints`: of an earlier
+    formula, each with the present one of the same question. `ask_again`: ids that the next run sends again. `profile`:
     kept profiles of the values by variant. `eval`: grades of the answers.
     """
 
@@ -152,5 +152,5 @@ class RunSummary:
 
     @classmethod
     def from_json(cls, value: Json) -> RunSummary:
-        """Return the run of a file; what an earlier version did not write has its default."""
+        """Return the run of a file; fields that an earlier version did not write have their defaults."""
         return plain.from_json(cls, value)

@@ -37,7 +37,7 @@ def shard_of(run: RunSummary) -> Shard:
 def runs_by_shard(runs: Sequence[RunSummary]) -> list[list[RunSummary]]:
     """Return the runs of each shard of the newest run's set, in the order given; `runs` has the newest last.
 
-    A plan may have grown: chunks are one set, of as many as the latest plan has.
+    A plan may have grown: all chunks are one set, whose size is that of the latest plan.
     """
     of_set = runs_of_set(runs)
     found: list[list[RunSummary]] = [[] for _ in range(max(shard_of(run).siblings or 1 for run in of_set))]
@@ -94,7 +94,7 @@ def merged_runs(current: Sequence[RunSummary], missing: Sequence[int], *, awaits
 
 
 def added_outputs(runs: Sequence[RunSummary]) -> OutputCounts | None:
-    """Return the counts of the documents of all these shards; None when one of an earlier version has counted none."""
+    """Return the sum of the shards' counts of documents; None when a shard, of an earlier version, has no counts."""
     known = [run.output for run in runs if run.output is not None]
     return functools.reduce(_sum, known) if known and len(known) == len(runs) else None
 

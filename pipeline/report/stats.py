@@ -21,7 +21,7 @@ from pipeline.report.numbers import Example, RunNumbers, Step
 
 _KEPT_NAMES = 60
 STEPS = 6
-"""Requests of an example that are kept, the last ones."""
+"""How many of the last requests of an example are kept."""
 _OTHERS = "(others)"
 _LATENCY_MAX_S = 1e6
 
@@ -32,7 +32,7 @@ Numbers = dict[str, Any]
 class RunStats:
     """Counts of one run; `add` each outcome once, and `merge` the snapshots of several runs.
 
-    `same_questions`: fingerprints that count as another one, which is of the same question.
+    `same_questions`: fingerprint → the other fingerprint of the same question, as which it counts.
     """
 
     def __init__(

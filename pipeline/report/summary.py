@@ -1,4 +1,4 @@
-"""The report of an output over all shards, and the files it goes to.
+"""The report of an output over all shards, and the files it is written to.
 
 It must not call a model or read a document: everything here is computed from the counts of runs.
 """
@@ -48,8 +48,8 @@ def build_report(
     """Return the report of the newest run, over all shards when that run was a shard.
 
     `runs`: in any order, all of them or those that the index of runs keeps; `earlier`: what it keeps of the others.
-    `output_counts`: of the whole output; None: what each shard has counted at its end, added up.
-    `awaits_shards`: shards without a run may still be waiting or at work, so that it is no error that they are missing.
+    `output_counts`: of the whole output; None: the sum of the counts that each shard wrote at its end.
+    `awaits_shards`: shards without a run may still be waiting or at work, so they are not reported as missing.
     `exact`: profiles of the current results by variant, where those were read. Raises ValueError without a run.
     """
     if not runs:
@@ -127,7 +127,7 @@ def write_newest(
         output_counts = counts() if counts is not None else None
         report = build_report(summaries, output_counts, awaits_shards=awaits_shards, exact=exact, earlier=earlier())
         write_report(replace, report)
-        if not report.shards:  # no run can be beside a run without shards
+        if not report.shards:  # a run without shards has no siblings
             break
         known = {age(run) for run in summaries}
         summaries = runs()

@@ -1,6 +1,6 @@
 """The tables of the report page as values: their heads and their rows.
 
-They must show the numbers of the report and compute no others, and must not write markup.
+They must show only numbers of the report, and must not write markup.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SHOWN_VALUES = 5
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows whose first cell is their name; `sentence`: what is to be known first."""
+    """Rows whose first cell is their name; `sentence`: an introduction."""
 
     title: str
     head: Sequence[str]
@@ -152,7 +152,7 @@ def largest(numbers: RunNumbers) -> Table:
 
 
 def notes(numbers: RunNumbers) -> Table:
-    """Return what was done to documents or seen on the way, the most frequent first."""
+    """Return the notes on documents, the most frequent first."""
     ordered = sorted(numbers.notes.items(), key=lambda item: (-item[1], item[0]))
     rows = [(name, count, hint_of(name)) for name, count in ordered]
     return Table("Notes on documents", ("Note", "Documents", "Meaning"), rows)

@@ -18,7 +18,7 @@ _NOTHING = (0, 0, 0, 0, 0.0)
 
 
 class Spans:
-    """The spans of a run that is at work; they have a length of one second at first."""
+    """The time spans of a run in progress; at first, each is one second long."""
 
     def __init__(self, timeline: Timeline | None = None) -> None:
         start = timeline or Timeline()
@@ -27,7 +27,7 @@ class Spans:
         self._reasons = {name: list(counts) for name, counts in start.reasons.items()}
 
     def count(self, elapsed_s: float, *, outcome: Result | Failure) -> None:
-        """Add an outcome at its time since the start; no copy of another document's result, which took no time."""
+        """Add an outcome at its time since the start, except a copy of another result, which took no time."""
         if isinstance(outcome, Result) and not outcome.attempts:
             return
         while elapsed_s >= self.bucket_s * BUCKETS:
@@ -47,7 +47,7 @@ class Spans:
         counts[index] += 1
 
     def coarsen(self) -> None:
-        """Merge each two spans into one of twice the length."""
+        """Merge each pair of spans into one of twice the length."""
         ends = [*self._rows[1::2], []]
         self._rows = [_added(row, end) for row, end in zip(self._rows[::2], ends, strict=False)]
         self._reasons = {

@@ -30,7 +30,7 @@ MOST_DOCUMENTS = 50
 class Candidate:
     """A document to review: its answer (None: it failed, for `reason`), and that of the other output if there is one.
 
-    `why` is written into gold: only documents drawn by chance count for the headline numbers. `evidence`: JSON Pointer
+    `why` is written into gold: only documents drawn at random count for the headline numbers. `evidence`: JSON Pointer
     of a quote → its place (start, end) in the text of that `text_sha256`.
     """
 

@@ -24,7 +24,7 @@ MOST_PLACES = 1000
 class Mark:
     """A quote: its number on the page, its JSON Pointer in the answer, and its places (start, end) in the text.
 
-    `proof`: the one of the places that the page shows first, that of the record's evidence if it has one.
+    `proof`: the place that the page shows first: that of the record's evidence, if it has one.
     """
 
     number: int
@@ -35,7 +35,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A piece of the shown text, the numbers of the marks that cover it, and of those whose proof it belongs to."""
+    """A piece of the shown text, the numbers of the marks that cover it, and of those whose proof contains it."""
 
     text: str
     numbers: tuple[int, ...] = ()

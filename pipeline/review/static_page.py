@@ -47,7 +47,7 @@ def _document(session: ReviewSession, at: int, candidate: Candidate) -> str:
 
 
 def _pieces(whole: str, marks: list[Mark], at: int) -> Iterator[str]:
-    """Yield the text with its marks; where the proof of a mark begins is the target of the field's link."""
+    """Yield the text with its marks; the field's link leads to the beginning of a mark's proof."""
     linked: set[int] = set()
     for piece in pieces_of(whole, marks):
         escaped = escape(piece.text)  # its control characters are spelled out already

@@ -41,7 +41,7 @@ class Case:
 AT_ONCE = Case(64, 0.0)
 BUSY = Case(256, 0.2)
 FULL = Case(256, 0.05, (OURS, TWO))
-"""5,120 documents a second at most, which no single process reaches: at 200 ms one reaches nearly all there is."""
+"""At most 5,120 documents a second, which no single process reaches; of the maximum at 200 ms, one reaches most."""
 MANY = Case(1024, 0.2, (OURS, AIOHTTP))
 MOST = Case(64, 0.2)
 CASES = (AT_ONCE, MOST, BUSY, FULL, MANY)
@@ -51,10 +51,10 @@ Medians = Mapping[tuple[Case, str], Point]
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A row of the table: `of` reads it from the medians; it must be at least or at most `bound`.
+    """A row of the table: `of` computes it from the medians; it must be at least or at most `bound`.
 
-    `is_best`: it is read from the best round of each client instead. More processes than cores that are free say
-    nothing of what they are good for, and on a machine at work only some rounds find two.
+    `is_best`: it is computed from the best round of each client instead. More processes than free cores show
+    nothing about their benefit, and on a busy machine only some rounds find two free cores.
     """
 
     name: str
@@ -135,7 +135,7 @@ def _median(points: list[Point]) -> Point:
 
 
 def _best(points: list[Point]) -> Point:
-    """The highest rates and the lowest cost of any round."""
+    """Return the highest rates and the lowest cost of any round."""
     return Point(
         max(point.share for point in points), max(point.rate for point in points), min(point.cpu_ms for point in points)
     )

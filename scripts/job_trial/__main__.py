@@ -110,7 +110,7 @@ class Trial:
         }
 
     def plan(self) -> None:
-        """Runs `pipeline plan` in a pod like those of the Job, as the chart's page says."""
+        """Run `pipeline plan` in a pod like those of the Job, as the chart's page describes."""
         cluster, job = self.job()
         template = deepcopy(job["spec"]["template"])
         container = template["spec"]["containers"][0]

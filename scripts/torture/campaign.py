@@ -124,7 +124,7 @@ class Campaign:
             return self._strike(label, number, after_s=after_s, happened=happened)
 
     def _lose_workers(self, label: str) -> bool:
-        """kill -9 of worker processes, one after the other, and at the end of the run itself."""
+        """Kill worker processes with SIGKILL, one after the other, and finally the run itself."""
         started = self._site.start(label)
         for _ in range(self._rng.randint(2, 4)):
             until = time.monotonic() + WORKERS_AFTER_S

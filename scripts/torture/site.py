@@ -120,7 +120,7 @@ class Site:
 
 
 def workers_of(pid: int) -> list[int]:
-    """Returns the worker processes of a run; none where the kernel does not list them."""
+    """Return the worker processes of a run; none where the kernel does not list them."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, ValueError, IndexError):
