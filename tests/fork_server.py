@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 READ_AT_THE_START = ("PYTHON", "LC_", "LANG", "TZ", "LD_", "MALLOC_")
 """Beginnings of names that Python or its libraries read once, as they start."""
 WIDTH = 12
-"""The bytes of a number that a guard says: the two of them may lie in the pipe together."""
+"""The number of bytes of a number from a guard: two numbers may be in the pipe together."""
 
 
 def can_fork(env: Mapping[str, str]) -> bool:
@@ -39,7 +39,7 @@ def can_fork(env: Mapping[str, str]) -> bool:
 
 
 class ForkedProcess:
-    """What `subprocess.Popen` is for a command, as far as tests use it; all streams are text."""
+    """The part of `subprocess.Popen` that tests use; all streams are text."""
 
     def __init__(self, args: Sequence[str], pid: int, status: int, *, stdout: IO[str] | None, stderr: IO[str]) -> None:
         self.args = args
@@ -65,7 +65,7 @@ class ForkedProcess:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Return what is left to be read of both streams, and wait for the end."""
+        """Return the rest of both streams, and wait for the end."""
         texts = {"stdout": "", "stderr": ""}
 
         def drain(name: str, stream: IO[str]) -> None:
@@ -133,7 +133,7 @@ class ForkServer:
 
 
 def _orders(control: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]]]:
-    """Each order with its descriptors, until the other side is gone."""
+    """Yield each order with its descriptors, until the other side is gone."""
     while True:
         data, ends, *_ = socket.recv_fds(control, 1 << 16, 3)
         while data and not data.endswith(b"\n"):
@@ -163,7 +163,7 @@ def _serve(control: socket.socket) -> bool:
 
 
 def _guard(pid: int, ends: Sequence[int]) -> None:
-    """Say the number of the command's process, and how it ended; never returns."""
+    """Report the number of the command's process, then how it ended; never return."""
     for end in (0, 1, 2, *ends[:2]):
         os.close(end)
     with suppress(OSError):
@@ -175,7 +175,7 @@ def _guard(pid: int, ends: Sequence[int]) -> None:
 
 
 def _become(order: Mapping[str, Any], ends: Sequence[int]) -> None:
-    """Make this process what a new one would be for the command."""
+    """Put this process into the state of a new one for the command."""
     for end, number in zip(ends[:2], (1, 2), strict=True):
         os.dup2(end, number)
     for end in ends:
@@ -191,7 +191,7 @@ def _become(order: Mapping[str, Any], ends: Sequence[int]) -> None:
 
 
 def _reopened(stream: Any) -> Any:
-    """Return a stream as a new Python has it: whether it can seek or is a terminal is asked anew."""
+    """Return a stream as a new Python opens it, which checks again whether it can seek or is a terminal."""
     number = stream.fileno()
     by_line = os.isatty(number) or number == 2
     new = os.fdopen(number, "w", 1 if by_line else -1, encoding=stream.encoding, errors=stream.errors, closefd=False)

@@ -79,7 +79,7 @@ def sentence(number: int, rng: random.Random) -> tuple[str, dict[str, Any]]:
 def planted(
     *, seed: int, payments: int, chars: int, repeats: Sequence[int] = (), kinds: str = "prose table cjk blank"
 ) -> Planted:
-    """Return a document of about so many characters; `repeats`: numbers of payments that stand in it once more."""
+    """Return a document of about this many characters; `repeats`: numbers of payments that occur in it once more."""
     rng = random.Random(seed)
     sentences = [sentence(number, rng) for number in range(payments)]
     sentences += [sentences[number] for number in repeats]
@@ -111,7 +111,7 @@ def _filler(rng: random.Random, chars: int, kinds: Sequence[str]) -> str:
 
 
 def found_in(text: str) -> list[dict[str, Any]]:
-    """Return the payments that stand whole in a text, in their order."""
+    """Return the payments that a text contains whole, in their order."""
     return [
         {"id": id, "payer": " ".join(payer.split()), "amount": float(amount.replace(",", "")), "quote": match[0]}
         for match in _PAYMENT.finditer(text)
@@ -125,7 +125,7 @@ def part_of(prompt: str) -> str:
 
 
 def reader(prompt: str, schema: Mapping[str, Any] | None) -> str:
-    """Return what a perfect reader of one prompt says."""
+    """Return the answer of a perfect reader of one prompt."""
     if not schema or "payments" not in schema.get("properties", {}):
         return '{"answer": "ok"}'
     part = part_of(prompt)

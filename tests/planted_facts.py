@@ -30,7 +30,7 @@ def _rows(properties: dict[str, Any], *, quotes: bool, **rules: Any) -> dict[str
 
 
 def schema(*, quotes: bool = True) -> dict[str, Any]:
-    """The schema of what is planted. `quotes`: each row has the sentence that it is from."""
+    """Return the schema of the planted facts. `quotes`: each row has its source sentence."""
     payment = {"number": _STRING, "payer": _STRING, "amount": {"type": "number"}, "date": _STRING}
     fee = {"payer": _STRING, "amount": {"type": "number"}}
     properties = {
@@ -66,7 +66,7 @@ _PROSE = "the first two were unloaded before noon and nobody counted what was le
 
 
 def read(text: str, *, quotes: bool = True) -> dict[str, Any]:
-    """Return what a reader without fault says about a part of a document."""
+    """Return the answer of a perfect reader about a part of a document."""
     seen = folded(text)
 
     def first(pattern: re.Pattern[str]) -> str | None:
@@ -158,7 +158,7 @@ def _broken(rng: random.Random, sentence: str) -> str:
 
 
 def _filler(rng: random.Random, kind: str, chars: int) -> str:
-    """Return exactly so many characters of text that says nothing, with white space at its end."""
+    """Return exactly this many characters of filler text, with white space at its end."""
     pieces: list[str] = []
     size = 0
     while size < chars:

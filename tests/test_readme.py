@@ -195,8 +195,8 @@ def test_the_way_to_the_first_record_can_be_walked(place: Place, page: str, coun
         assert set(expected) <= set("".join(printed).splitlines())
 
 
-def test_the_way_to_an_agent_of_ones_own_can_be_walked(place: Place) -> None:
-    """Each block under that heading, in its order, ends with a record of the own document in the own fields."""
+def test_the_steps_to_your_own_agent_work(place: Place) -> None:
+    """The blocks under that heading, in order, end with a record of your document in your fields."""
     place.env |= {"PIPELINE_CONFIG": "", "VLLM_BASE_URL": place.server.url}
     assert place.call("init", "news").code == 0
     place.folder = place.folder / "news"

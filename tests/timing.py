@@ -1,4 +1,4 @@
-"""What makes a test independent of the machine: requests that wait for it, and limits that load cannot break."""
+"""Tools that make tests independent of the machine: requests that wait, and limits that load cannot break."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Gate:
         self._opened = threading.Event()
 
     def __call__(self, seen: Seen, n: int) -> Fault | None:
-        """Return the fault of a chat, if any, once it may go on."""
+        """Return the fault of a chat, if any, once it may proceed."""
         if seen.document.endswith(".txt"):
             with self._lock:
                 self._left -= 1
@@ -36,12 +36,12 @@ class Gate:
         return self._faults(seen, n) if self._faults else None
 
     def open(self) -> None:
-        """Let everything go on, from now on."""
+        """Let all requests proceed from now on."""
         self._opened.set()
 
 
 def until(condition: Callable[[], bool], what: str = "the condition", *, pause_s: float = 0.005) -> None:
-    """Return as soon as a condition holds, which a thread or another process brings about."""
+    """Return as soon as a condition holds that a thread or another process fulfils."""
     ends_at = time.monotonic() + WAIT_S
     pause = threading.Event()
     while not condition():

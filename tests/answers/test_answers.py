@@ -68,7 +68,7 @@ def test_wrapped_json_comes_back_whole(value: dict[str, Any], wrapping: str) -> 
 @pytest.mark.parametrize("mark", ["<think>", "</think>", "[THINK]", "<THINK> {", "<|channel|>analysis"])
 @pytest.mark.parametrize("wrapping", ["@", "```json\n@\n```", "<think>\nhm {\n</think>\n@", "As {asked}:\n@\nDone."])
 def test_a_mark_of_thoughts_inside_a_string_belongs_to_the_answer(mark: str, wrapping: str) -> None:
-    """Documents speak about models too, and their words come back in values and in names."""
+    """Documents mention models too, and their words reappear in values and in names."""
     value = {mark: f"It writes {mark} first."}
     assert parse(wrapping.replace("@", json.dumps(value))).value == value
 

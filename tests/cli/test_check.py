@@ -63,7 +63,7 @@ def test_an_input_that_is_not_there_is_a_warning(place: Place) -> None:
 
 
 def test_replicas_are_examined_side_by_side(place: Place, server: FakeLLM) -> None:
-    """Each of three servers is asked before any of them has answered."""
+    """Each of three servers gets its request before any of them has answered."""
     together = threading.Barrier(3)
     met: set[int] = set()
 

@@ -246,7 +246,7 @@ def test_a_reader_that_leaves_does_not_change_the_exit_code(place: Place, code: 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_log_that_nobody_reads_does_not_stop_a_run(place: Place, unbuffered: str) -> None:
-    """`pipeline run 2>&1 | head -1`: the documents are done all the same, and the exit code says so."""
+    """`pipeline run 2>&1 | head -1`: the documents are processed all the same, and the exit code shows it."""
     names = place.documents(3)
     child = place.start("run", "--log-level", "debug", env={"PYTHONUNBUFFERED": unbuffered})
     assert child.process.stderr is not None

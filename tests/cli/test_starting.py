@@ -111,7 +111,7 @@ def test_a_refused_default_address_names_what_sets_another(place: Place, kind: s
 
 @pytest.mark.parametrize("command", ["check", "try", "run"])
 def test_an_address_of_a_provider_that_is_not_used_is_reported(place: Place, command: str) -> None:
-    """The server that somebody has named in the environment is not asked; with its provider nothing is said."""
+    """The server that the environment names gets no request; when its provider is used, there is no warning."""
     place.documents(1)
     gone = "http://127.0.0.1:9"
     place.configure({"provider": "ollama", "ollama.base_url": gone, "vllm.base_url": None})

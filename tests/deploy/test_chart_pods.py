@@ -37,7 +37,7 @@ def test_jobs_have_labels_and_annotations_of_their_own() -> None:
 
 @pytest.mark.parametrize(("chunks", "count"), [(40, 40), ("40", 40), ("1000-1011", 12)])
 def test_a_backfill_by_the_chunks_of_a_plan(chunks: int | str, count: int) -> None:
-    """As many indexes as chunks; its pods are told of them, and not of shards."""
+    """There are as many indexes as chunks, and its pods have the variables of chunks, not those of shards."""
     manifests = rendered(BACKFILL, {"backfill.chunks": chunks})
     job = only(manifests, "Job")
     assert job["spec"]["completions"] == count
@@ -48,8 +48,8 @@ def test_a_backfill_by_the_chunks_of_a_plan(chunks: int | str, count: int) -> No
 
 
 @pytest.mark.parametrize("chunks", ["many", "-3", "12-10", 0])
-def test_chunks_that_are_none_are_refused(chunks: int | str) -> None:
-    """By the schema, or with the value seen."""
+def test_invalid_chunks_are_refused(chunks: int | str) -> None:
+    """The schema refuses them, or a message with the value seen."""
     ran = helm("template", "test", str(CHART), "--set-json", f"backfill.chunks={json.dumps(chunks)}")
     assert ran.returncode
     assert "chunks" in ran.stderr

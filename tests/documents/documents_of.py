@@ -1,4 +1,4 @@
-"""What the documents of a file come to and cost, for tests of files that hold many."""
+"""The documents of a file and their cost, for tests of files that hold many."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def documents_of(path: Path, counts: ListingCounts | None = None, **config: Any)
 
 
 def in_folder_of_input(tmp_path: Path) -> Iterator[None]:
-    """Be the body of a fixture: inputs are given relative to the current directory, in its folder `in`."""
+    """The body of a fixture: inputs are relative to the current directory, in its folder `in`."""
     here = Path.cwd()
     os.chdir(tmp_path)
     Path("in").mkdir()

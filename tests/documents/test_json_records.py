@@ -88,7 +88,7 @@ def test_a_case_is_read_whole(case: str, more: dict[str, Any], expected: Found) 
     ],
 )
 def test_records_are_found_however_they_are_written(tmp_path: Path, name: str, data: str, expected: Found) -> None:
-    """A damaged one fails alone, and a file that is not JSON at all fails once."""
+    """A damaged record fails alone, and a file that is not JSON at all fails once."""
     assert read(put(tmp_path, name, data)) == expected
 
 

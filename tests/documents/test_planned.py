@@ -32,7 +32,7 @@ ITEM = "<item><guid>g{0}</guid><title>T{0}</title><description>The text of item 
 
 
 def seen(entries: Iterator[Entry]) -> list[tuple[Any, ...]]:
-    """What a run sees of each entry, with its bytes or its problem."""
+    """Return each entry as a run sees it, with its bytes or its problem."""
     found = []
     for entry in entries:
         try:
@@ -45,13 +45,13 @@ def seen(entries: Iterator[Entry]) -> list[tuple[Any, ...]]:
 
 
 def config_of(*folders: Path, **more: Any) -> InputConfig:
-    """An input of these folders, of which all but the first are named."""
+    """Return an input of these folders, of which all but the first have a name."""
     sources = [InputSource(str(folder), name=f"n{at}" if at else None) for at, folder in enumerate(folders)]
     return InputConfig(uri=tuple(sources), **more)
 
 
 def planned(config: InputConfig, part_bytes: int) -> list[PlannedFile]:
-    """The rows of a plan, read back from their lines, with every file divided that can be."""
+    """Return the rows of a plan, read back from their lines, with every file divided that can be divided."""
     inputs = PlannedInput(config, output=None, counts=ListingCounts())
     rows: list[PlannedFile] = []
     for file in inputs.files():
@@ -62,12 +62,12 @@ def planned(config: InputConfig, part_bytes: int) -> list[PlannedFile]:
 
 
 def listed(config: InputConfig) -> list[tuple[Any, ...]]:
-    """What a run without a plan sees."""
+    """Return the entries of a run without a plan."""
     return seen(load_entries(config, output=None, counts=ListingCounts()))
 
 
 def read(config: InputConfig, rows: list[PlannedFile]) -> list[tuple[Any, ...]]:
-    """What the chunks of a plan see together, each row on its own."""
+    """Return the entries of all chunks of a plan, each row read on its own."""
     found = []
     for row in rows:
         found += seen(PlannedInput(config, output=None, counts=ListingCounts()).entries([row]))
@@ -75,7 +75,7 @@ def read(config: InputConfig, rows: list[PlannedFile]) -> list[tuple[Any, ...]]:
 
 
 def age(folder: Path) -> None:
-    """Let the files be old enough for their versions to be trusted."""
+    """Make the files old enough for their versions to be trusted."""
     for path in folder.rglob("*"):
         os.utime(path, (time.time() - 3600,) * 2)
 
@@ -170,7 +170,7 @@ CELLS = st.lists(
 def test_lines_are_divided_where_a_document_begins(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], end: str, bom: bool, part_bytes: int
 ) -> None:
-    """Whatever stands in them: objects over several lines, several in a line, lines that are too long, and no JSON."""
+    """Whatever they contain: objects over several lines, several in a line, lines that are too long, and no JSON."""
     data = ("\ufeff" if bom else "") + "\n".join(['{"text": "first"}', *lines]) + end
     _same(tmp_path_factory, "l.jsonl", data.encode(), part_bytes)
 
@@ -180,7 +180,7 @@ def test_lines_are_divided_where_a_document_begins(
 def test_tables_are_divided_where_a_record_begins(
     tmp_path_factory: pytest.TempPathFactory, cells: list[str], bom: bool, part_bytes: int
 ) -> None:
-    """Whatever stands in them: quoted line ends, quotes that are not closed, and records over the limit."""
+    """Whatever they contain: quoted line ends, quotes that are not closed, and records over the limit."""
     data = ("\ufeff" if bom else "") + "text,n\n" + "".join(cells)
     _same(tmp_path_factory, "t.csv", data.encode(), part_bytes)
 
@@ -196,14 +196,14 @@ def _same(folders: pytest.TempPathFactory, name: str, data: bytes, part_bytes: i
 
 
 def io_bytes() -> int:
-    """The bytes that this process has read so far."""
+    """Return the number of bytes that this process has read so far."""
     (line,) = [line for line in Path("/proc/self/io").read_text().splitlines() if line.startswith("rchar")]
     return int(line.split()[1])
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the kernel counts no reads")
 def test_a_part_reads_only_its_bytes(tmp_path: Path) -> None:
-    """And the header of a table."""
+    """For a table, it also reads the header."""
     with (tmp_path / "t.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["text"])
@@ -257,7 +257,7 @@ def test_a_divided_file_that_has_changed_is_no_document(tmp_path: Path) -> None:
 
 
 def test_lines_of_a_plan_are_read_back(tmp_path: Path) -> None:
-    """Whatever the name of a file is made of."""
+    """Any file name survives."""
     (tmp_path / os.fsdecode(b"\xff\x80 \n.txt")).write_text("x")
     (row,) = planned(config_of(tmp_path), 1)
     assert planned_file(row.to_line()) == row

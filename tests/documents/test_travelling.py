@@ -1,4 +1,4 @@
-"""Entries go to worker processes as pickles: what is read there is what would be read here."""
+"""Entries go to worker processes as pickles, and are read there as they would be read here."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from pipeline.llm.http import Access, CallFailedError, Endpoint
 HEAD = b"HTTP/1.1 200 OK\r\n"
 TLS = Path(__file__).parents[1] / "data/tls"
 LONG_S = 60.0
-"""Longer than a deadline of less than a second takes on a slow machine; these servers would go on for ever."""
+"""Longer than a deadline of less than a second takes on a slow machine; these servers would continue for ever."""
 PROXY_VARIABLES = [f"{kind}_proxy" for kind in ("http", "https", "all", "no")]
 
 

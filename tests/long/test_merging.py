@@ -24,13 +24,13 @@ def compiled(properties: Mapping[str, Any], **more: Any) -> CompiledSchema:
 
 
 def merged(properties: Mapping[str, Any], answers: Sequence[Mapping[str, Any]], **more: Any) -> Merged:
-    """The answers about windows of 100 characters, of which two neighbours share 10, as one."""
+    """Return the merged answers about windows of 100 characters, of which two neighbours share 10."""
     parts = [Part(at * 90, at * 90 + 100, answer) for at, answer in enumerate(answers)]
     return merge(compiled(properties, **more).merge_rules, parts, text=TEXT)
 
 
 def of(field: Mapping[str, Any], *values: Any) -> Any:
-    """What the values of one field become."""
+    """Return the merged value of one field."""
     return merged({"s": field}, [{"s": value} for value in values]).value["s"]
 
 
@@ -99,8 +99,8 @@ def test_items_with_one_key_become_one() -> None:
         ),
     ],
 )
-def test_parts_that_do_not_go_together_fail_the_document(field: Any, values: list[Any], message: str) -> None:
-    """With a message that quotes no value."""
+def test_parts_that_cannot_be_merged_fail_the_document(field: Any, values: list[Any], message: str) -> None:
+    """The message quotes no value."""
     with pytest.raises(DocumentError) as caught:
         of(field, *values)
     assert (caught.value.reason, caught.value.stage, str(caught.value)) == ("merge_failed", "validate", message)
@@ -190,8 +190,8 @@ def test_an_object_may_be_taken_whole() -> None:
     assert merged({"s": best, "n": {**NUMBER, "x-merge": "max"}}, answers).value["s"] == {"town": "Oslo"}
 
 
-def test_an_object_that_may_be_null_is_null_when_nobody_knows_its_parts() -> None:
-    """A window may leave its parts open; that none knows them is no failure then."""
+def test_an_object_that_may_be_null_is_null_when_no_window_knows_its_parts() -> None:
+    """A window may leave its parts open; if no window knows them, the document does not fail."""
     issuer = {"type": "object", "properties": {"name": STRING}, "required": ["name"]}
     assert of({"anyOf": [issuer, {"type": "null"}]}, {"name": None}, None) is None
     with pytest.raises(DocumentError, match=r"\$\.s\.name: none of the 2 windows gave a value"):
@@ -219,13 +219,13 @@ def test_maps_merge_by_name_and_messages_hide_their_names() -> None:
 
 
 def test_what_breaks_the_schema_of_the_whole_fails_the_document() -> None:
-    """It is held against the agent's own schema, with the place."""
+    """The result is checked against the agent's own schema, and the message names the place."""
     with pytest.raises(DocumentError, match=r"^\$\.s: expected an array of at least 2 items, got an array of 1 items"):
         of({"type": "array", "items": STRING, "minItems": 2}, ["a"], ["a"])
 
 
 def test_the_record_shows_at_most_50_conflicts_with_3_others() -> None:
-    """And no more than 200 characters of a value; the total says how many there are."""
+    """It shows no more than 200 characters of a value, and the total number of conflicts."""
     properties = {f"f{at}": STRING for at in range(60)}
     answers = [dict.fromkeys(properties, f"{number} {'x' * 300}") for number in range(6)]
     record = merged(properties, answers).record()

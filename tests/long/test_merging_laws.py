@@ -1,4 +1,4 @@
-"""What holds for every merging, whatever the schema, its rules, the windows and their answers."""
+"""Laws of merging for any schema, rules, windows and answers."""
 
 from __future__ import annotations
 
@@ -97,12 +97,12 @@ def cases(draw: st.DrawFn, fields: Any, *, fewest: int = 1) -> tuple[CompiledSch
 
 
 def merged(compiled: CompiledSchema, parts: list[Part]) -> Merged:
-    """The parts as one."""
+    """Return the merged parts."""
     return merge(compiled.merge_rules, parts, text=TEXT)
 
 
 def outcome(compiled: CompiledSchema, parts: list[Part]) -> Any:
-    """The merged record, or why there is none."""
+    """Return the merged record, or the reason why there is none."""
     try:
         return merged(compiled, parts)
     except DocumentError as error:

@@ -36,13 +36,13 @@ def part_of(text: str, span: Span, *, quotes: bool) -> Part:
 
 
 def merged(document: Planted, spans: Sequence[Span], *, quotes: bool) -> Merged:
-    """The answers about all windows as one."""
+    """Return the merged answers about all windows."""
     parts = [part_of(document.text, span, quotes=quotes) for span in spans]
     return merge(COMPILED[quotes].merge_rules, parts, text=document.text)
 
 
 def without_quotes(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows without the sentences that they are from."""
+    """Return the rows without their source sentences."""
     return [{name: value for name, value in row.items() if name != "quote"} for row in rows]
 
 

@@ -1,4 +1,4 @@
-"""How large a window may be: the room of a request, and the bytes that a token is."""
+"""The size of windows: the room of a request, and the bytes per token."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROSE = "The first two were unloaded before noon. " * 4000
 
 
 def counting(bytes_per_token: float, seen: list[int] | None = None) -> Callable[[str], int]:
-    """A tokenizer with so many bytes a token, which keeps the lengths of what it was asked about."""
+    """A tokenizer with this many bytes per token, which keeps the lengths of the texts it has counted."""
 
     def count(text: str) -> int:
         if seen is not None:
@@ -45,7 +45,7 @@ def test_a_window_is_bounded_by_room_answer_and_setting() -> None:
     assert Sizer().size(unknown, 3.0) == WindowSize(3000, 150, 3.0)
 
 
-def test_the_tokenizer_is_asked_about_three_samples_and_the_densest_counts() -> None:
+def test_the_tokenizer_counts_three_samples_and_the_densest_decides() -> None:
     """The beginning, the middle and the end; a text of digits at the end makes all windows smaller."""
     seen: list[int] = []
     text = PROSE + "7 1 9 4 " * 1000
@@ -58,7 +58,7 @@ def test_the_tokenizer_is_asked_about_three_samples_and_the_densest_counts() -> 
     assert seen == [4096, 4096, 4096]
 
 
-def test_without_a_tokenizer_the_server_s_own_counts_tell() -> None:
+def test_without_a_tokenizer_the_server_s_own_counts_decide() -> None:
     """From five on, the tenth percentile of the last 101, without dishonest ones; each endpoint for itself."""
     sizer = Sizer()
     for ratio in (4.0, 4.1, 4.2, 4.3, 100.0, 0.1):
@@ -121,8 +121,8 @@ def test_a_room_without_space_for_a_window_is_warned_about() -> None:
     assert too_small(ROOM) is None
 
 
-def test_a_refused_window_is_cut_by_what_the_refusal_tells() -> None:
-    """By the tokens that it needed or the context that there is; None when neither makes it smaller."""
+def test_a_refused_window_is_cut_by_the_numbers_of_the_refusal() -> None:
+    """The refusal gives the needed tokens or the context length; None when neither makes the window smaller."""
     sizer = Sizer()
     size = sizer.size_after_refusal(ROOM, 15_681, needed_tokens=610 + 7840, bytes_per_token=3.0)
     assert size == WindowSize(5227, 200, 15_681 / 7840)

@@ -337,7 +337,7 @@ def test_a_record_is_durable_a_second_after_it_was_written(place: Place, server:
 
 
 def waits_for_fsync(events: list[tuple[str, float, int]]) -> list[float | None]:
-    """How many seconds after each write an fsync covered it; None for never."""
+    """Return the seconds from each write to the fsync that covered it; None for never."""
     waits = []
     for at, (kind, when, size) in enumerate(events):
         if kind == "write":

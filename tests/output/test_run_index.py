@@ -1,4 +1,4 @@
-"""The index of runs: no start and no end of a run reads all that was ever run, and nothing of it is lost or doubled."""
+"""The index of runs: the start and the end of a run never read all earlier runs, and none is lost or doubled."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ALL = {"is_current": lambda _id, _run: True}
 
 
 def summary(run: int, *, shard: str | None = None, done: int = 12, question: str = "f", **more: Any) -> dict[str, Any]:
-    """The summary of a run with so many results."""
+    """Return the summary of a run with this many results."""
     stats: dict[str, Any] = RunSummary(stats=RunStats(SCHEMA, lambda: 0.0).snapshot()).to_json()["stats"]
     stats["outcomes"]["done"] = done
     stats["questions"] = {"default": {question: done}} if done else {}
@@ -74,13 +74,13 @@ def summary(run: int, *, shard: str | None = None, done: int = 12, question: str
 def reported(
     runs: list[dict[str, Any]], counts: dict[str, Any] | None = None, *, earlier: EarlierRuns = NO_EARLIER_RUNS
 ) -> Report:
-    """The report of these runs."""
+    """Return the report of these runs."""
     output = None if counts is None else OutputCounts.from_json(counts)
     return build_report(list(map(RunSummary.from_json, runs)), output, earlier=earlier)
 
 
 def ended(folder: Path, run: dict[str, Any], shard: Shard = WHOLE) -> RunIndex:
-    """Let a run end: its summary and its entry are written; return the index that it saw."""
+    """End a run by writing its summary and its entry; return the index that it saw."""
     backend = LocalBackend(folder, shard=shard)
     index = RunIndex(backend, shard)
     index.check(run["run"] - 1)
@@ -108,7 +108,7 @@ def entries(folder: Path) -> list[str]:
     )
 )
 def test_the_report_from_an_entry_is_that_from_all_runs(kinds: list[tuple[int, str, bool]]) -> None:
-    """Whatever runs there were; an entry that grew run by run holds what one made of all summaries holds."""
+    """For any runs: an entry that grew run by run equals one that was made from all summaries."""
     runs = [
         summary(number, done=done, question=question, ask_again=[f"d{number}"] if again else [])
         for number, (done, question, again) in enumerate(kinds, start=1)
@@ -130,7 +130,7 @@ def test_the_report_from_an_entry_is_that_from_all_runs(kinds: list[tuple[int, s
 
 
 def test_an_entry_replaces_the_one_before(tmp_path: Path) -> None:
-    """Its name says the run; that of a killed run that left two counts by the higher number."""
+    """Its name gives the run; if a killed run left two entries, the higher number counts."""
     for number in (1, 2, 3):
         ended(tmp_path, summary(number, done=0))
     assert entries(tmp_path) == ["complete", "run.00000003.json"]
@@ -152,7 +152,7 @@ def test_a_set_of_shards_sees_its_own_runs(tmp_path: Path) -> None:
 
 
 def test_documents_to_ask_again_are_kept_until_they_were(tmp_path: Path) -> None:
-    """Over later runs and from every shard; the name says which entries hold any."""
+    """They are kept over later runs and from every shard; the name shows which entries hold any."""
     ended(tmp_path, summary(1, ask_again=["a", "b"]))
     assert seen(tmp_path, Shard(0, 2)).ask_again() == {"a": 1, "b": 1}
     backend = LocalBackend(tmp_path, shard=WHOLE)
@@ -197,7 +197,7 @@ def test_a_run_without_an_entry_is_found_by_its_records(tmp_path: Path, shard: S
 
 
 def test_a_damaged_entry_is_passed_over(tmp_path: Path) -> None:
-    """Its run is in `runs/` nevertheless, its number in the name, and foreign files are left alone."""
+    """Its run is in `runs/` nevertheless, its number in the name, and foreign files are skipped."""
     ended(tmp_path, summary(5))
     (tmp_path / ".runs" / "run.00000005.json").write_text('{"v"')
     (tmp_path / ".runs" / "notes.txt").write_text("mine")
@@ -276,7 +276,7 @@ def test_a_night_costs_the_same_requests_after_many_nights(place: Place, s3: S3S
 
 
 def test_the_reading_of_an_output_ends_with_a_signal(tmp_path: Path) -> None:
-    """However large the output is: a start that is told to stop does not read it to its end."""
+    """However large the output is: a start that gets a signal does not read it to its end."""
     config = OutputConfig(uri=str(tmp_path))
     with opened(tmp_path) as output:
         output.write(result("a"))

@@ -55,7 +55,7 @@ def begun(config: OutputConfig, *, run_id: str = "r", shard: Shard | None = None
 
 
 def known(output: Output, id: str = "a.pdf", *, run_id: str | None = None) -> list[tuple[int, int]]:
-    """The places of the answers that are known of a document."""
+    """Return the places of the known answers about a document."""
     assert output.windows is not None
     found = output.windows.answered(id, sha256="s", text_sha256=TEXT, question=QUESTION, run_id=run_id)
     return [(each.start, each.end) for each in found]

@@ -22,7 +22,7 @@ def shard_run(shard: str, *, done: int, left: int = 0, at: int = 0) -> RunSummar
 
 
 def test_the_last_thirty_runs_have_a_row_each() -> None:
-    """Oldest first, in whatever order they come; a run of an older number of shards is none of them."""
+    """Oldest first, whatever their order; runs of an earlier number of shards have no row."""
     runs = [summary(run=number, counts=counts(done=number, failed=1)) for number in range(1, 41)]
     report = build_report([*reversed(runs), summary(run=3, shard="0/2")])
     assert [row.run for row in report.history] == list(range(41 - SHOWN_RUNS, 41))
@@ -32,7 +32,7 @@ def test_the_last_thirty_runs_have_a_row_each() -> None:
 
 
 def test_shards_that_worked_together_are_one_row() -> None:
-    """A shard that was interrupted goes on in the same round; one that had finished begins the next one."""
+    """A shard that was interrupted continues in the same round; one that had finished begins the next one."""
     runs = [
         shard_run("0/2", done=3, left=2, at=0),
         shard_run("1/2", done=5, at=1),

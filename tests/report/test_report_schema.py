@@ -93,7 +93,7 @@ def test_the_report_of_shards_keeps_it(place: Place) -> None:
 
 
 def disagreements(kind: Any, schema: Mapping[str, Any], path: str = "$") -> Iterator[str]:
-    """What the type of a value and its schema do not agree on: names, kinds, and what is always written."""
+    """Return the differences between the type of a value and its schema: names, kinds, required keys."""
     if "$ref" in schema:
         node: Any = SCHEMA
         for name in schema["$ref"].removeprefix("#/").split("/"):
@@ -155,7 +155,7 @@ def test_the_schema_is_that_of_the_types() -> None:
 
 
 def test_another_type_is_seen() -> None:
-    """At any depth, or the test above shows nothing."""
+    """The difference is found at any depth, or the test above would prove nothing."""
     inner = SCHEMA["properties"]["history"]["items"]
     assert list(disagreements(HistoryRow, {**inner, "properties": {**inner["properties"], "run": {"type": "string"}}}))
     assert list(disagreements(HistoryRow, {**inner, "required": ["missing"]}))

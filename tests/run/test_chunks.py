@@ -30,19 +30,19 @@ from pipeline.stores import RemoteStore
 
 
 def plan(place: Place, *arguments: str, code: int = 0) -> str:
-    """What `pipeline plan` prints."""
+    """Return the output of `pipeline plan`."""
     ran = place.call("plan", *arguments)
     assert ran.code == code, f"{ran.out}\n{ran.err}"
     return ran.out
 
 
 def chunks_of(place: Place) -> int:
-    """How many chunks the plan has."""
+    """Return the number of chunks in the plan."""
     return int(json.loads((place.folder / "out" / "plan.json").read_text(encoding="utf-8"))["chunks"])
 
 
 def ids_of(place: Place, pattern: str = "results*.jsonl") -> Counter[str]:
-    """How many lines each document has in the files of this pattern."""
+    """Return the number of lines of each document in the files of this pattern."""
     paths = sorted((place.folder / "out").glob(pattern))
     return Counter(record["id"] for path in paths for record in place.lines(path.name))
 
@@ -91,7 +91,7 @@ def test_the_report_counts_the_files_that_each_chunk_ignores(place: Place) -> No
     assert (counts["found"], counts["done"], counts["ignored"]) == (4, 2, 2)
 
 
-def test_records_of_a_run_without_a_plan_stand_for_those_of_its_chunks(place: Place) -> None:
+def test_records_of_a_run_without_a_plan_count_for_its_chunks(place: Place) -> None:
     """Also the numbers of a divided file, each in the chunk that has it."""
     place.documents({"a.txt": "Plain."})
     write_lines(place, range(30))
@@ -136,7 +136,7 @@ def test_a_later_plan_adds_chunks_for_what_is_new(place: Place) -> None:
 
 @pytest.mark.slow
 def test_files_that_are_gone_or_changed_since_the_plan(place: Place) -> None:
-    """A file that is gone is said; a changed one is read as it is; a changed divided one waits for another plan."""
+    """A missing file is reported; a changed one is read as it is; a changed divided one waits for another plan."""
     place.documents({"a.txt": "Plain a.", "b.txt": "Plain b."})
     write_lines(place, range(40))
     plan(place, "--chunks", "1")
@@ -168,7 +168,7 @@ def test_a_divided_file_that_changes_waits_for_another_plan(place: Place) -> Non
 
 
 def test_a_chunk_needs_its_plan(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its settings; each message says what to do."""
+    """It needs the plan's settings too; each message names the remedy."""
     place.documents({"a.txt": "Plain."})
     monkeypatch.chdir(place.folder)
     app = load_config(ConfigFile(Path("pipeline.yaml")), environ={}, overrides={"output.uri": "out"})
@@ -183,8 +183,8 @@ def test_a_chunk_needs_its_plan(place: Place, monkeypatch: pytest.MonkeyPatch) -
         make_plan(replace(app, input=replace(app.input, id_field="id")), chunks=None, chunk_bytes=None)
 
 
-def test_a_chunk_that_is_killed_goes_on(place: Place) -> None:
-    """Nothing is lost, and nothing that was written is asked again."""
+def test_a_chunk_that_is_killed_is_resumed(place: Place) -> None:
+    """Nothing is lost, and no document with a record is sent again."""
     names = place.documents(60)
     plan(place, "--chunks", "2")
     child = place.start("run", "--chunk", "1", "--concurrency", "2")

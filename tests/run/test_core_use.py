@@ -8,7 +8,7 @@ from pipeline.run.core_use import WINDOW_S, CoreWatch, available_cores
 
 
 def wanted(shares: list[float], *, cores: int = 4) -> list[int]:
-    """What is wanted after windows in which such shares of a core were used."""
+    """Return the wanted processes after windows that used these shares of a core."""
     used = [0.0]
     watch = CoreWatch(cpu=lambda: used[0], cores=lambda: cores)
     answers = [watch.wanted(0.0)]

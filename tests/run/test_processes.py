@@ -1,4 +1,4 @@
-"""Worker processes: the same records as with one process, whatever fails, whoever is killed."""
+"""Worker processes: the same records as with one process, whatever fails and whichever process is killed."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_records_are_those_of_one_process(place: Place, second_server: FakeL
 
 
 def records_of(place: Place, server: FakeLLM, processes: int) -> list[dict[str, Any]]:
-    """What a run with so many processes writes, by id."""
+    """Return the records of a run with this many processes, by id."""
     settings = {"runner.processes": processes, "output.uri": f"out{processes}", "vllm.base_url": server.url}
     place.configure({**TWO, **settings})
     place.run()
@@ -93,7 +93,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_identical_documents_and_members_of_archives(place: Place) -> None:
-    """What is asked alike is asked once over both processes; what cannot travel is done by the main process."""
+    """Identical questions are sent once over both processes; the main process does documents that cannot be pickled."""
     for name in ("a", "b", "c"):
         (place.folder / "inbox" / f"{name}.txt").write_text("[[doc:same.txt]] the same", encoding="utf-8")
     with zipfile.ZipFile(place.folder / "inbox" / "more.zip", "w") as archive:
@@ -127,7 +127,7 @@ def test_a_killed_worker_process_loses_and_doubles_nothing(place: Place) -> None
 
 @pytest.mark.slow
 def test_worker_processes_end_with_the_main_process(place: Place) -> None:
-    """kill -9 of the main process: nobody is left behind, and the next run does the rest."""
+    """kill -9 of the main process: no process is left behind, and the next run does the rest."""
     child, workers = started(place, documents=40, latency_s=1.0)
     before = set(place.done())
     child.end(signal.SIGKILL)

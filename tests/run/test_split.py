@@ -1,4 +1,4 @@
-"""`overflow: split` end to end: long documents are cut, asked window by window, and put together as one record."""
+"""`overflow: split` end to end: long documents are cut, sent window by window, and merged into one record."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_no_size_of_windows_loses_or_doubles_anything(
 def test_equal_rows_of_a_table_stay_and_those_of_an_overlap_are_one(
     place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A list that is merged by `concat` is the exact list of what stands in the document, repeated rows included."""
+    """A list that is merged by `concat` is the exact list of the document's rows, including repeated ones."""
     document = planted(seed=5, payments=40, chars=25_000, repeats=[3, 3, 20, 39])
     place.documents({"long.txt": document.text})
     schema = json.loads(json.dumps(AGENT["schema"]))
@@ -142,7 +142,7 @@ def test_equal_rows_of_a_table_stay_and_those_of_an_overlap_are_one(
 def test_a_window_whose_answer_is_too_long_is_divided(
     place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As often as it takes, and nothing of it is lost; the notes and the ledger say it."""
+    """It is divided as often as necessary, and nothing is lost; the notes and the ledger show it."""
     document = planted(seed=6, payments=120, chars=16_000)
     place.documents({"long.txt": document.text})
     prepared(place, narrow, max_tokens=300)
@@ -155,7 +155,7 @@ def test_a_window_whose_answer_is_too_long_is_divided(
 
 
 def bad_at(text: str) -> Any:
-    """A reader that says nothing valid about a part with this text."""
+    """Return a reader that gives no valid answer about a part with this text."""
     return lambda prompt, schema: "no JSON" if text in part_of(prompt) and PART in prompt else reader(prompt, schema)
 
 
@@ -192,7 +192,7 @@ def test_a_window_without_a_valid_answer_fails_its_document_and_nothing_is_asked
     assert not (place.folder / "out" / "windows.jsonl").exists()
 
 
-def test_parts_that_do_not_go_together_are_put_together_by_a_changed_rule_alone(
+def test_parts_that_could_not_be_merged_are_merged_after_a_change_of_the_rule_alone(
     place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After `merge_failed` a larger maxItems sends no request for the document."""
@@ -221,7 +221,7 @@ def test_parts_that_do_not_go_together_are_put_together_by_a_changed_rule_alone(
 def test_a_switch_to_split_asks_the_failed_documents_again_and_no_other(
     place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Documents that fitted keep their records; added merge rules concern those that were put together alone."""
+    """Documents that fitted keep their records; added merge rules affect only merged documents."""
     document = planted(seed=9, payments=30, chars=24_000)
     place.documents({"long.txt": document.text, "short.txt": "Nothing was paid."})
     prepared(place, narrow, overflow="fail")
@@ -247,7 +247,7 @@ def test_a_switch_to_split_asks_the_failed_documents_again_and_no_other(
 def test_identical_long_documents_are_asked_once(
     place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A copy has the windows and the evidence of its original, and stands in the next run."""
+    """A copy has the windows and the evidence of its original, and stays current in the next run."""
     document = planted(seed=11, payments=20, chars=20_000)
     for name in ("a.txt", "b.txt"):
         (place.folder / "inbox").mkdir(exist_ok=True)
@@ -319,7 +319,7 @@ def test_a_fallback_with_half_the_context_divides_the_windows(
 def test_blank_windows_are_not_asked(
     place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their rows say 0 attempts, and the ledger covers the document all the same."""
+    """Their rows have 0 attempts, and the ledger covers the document all the same."""
     text = "TITLE of the report. Payment P00001: Sato Ltd pays 1.00 EUR on 2024-01-01." + "\n" * 30_000 + "The end."
     place.documents({"long.txt": text})
     prepared(place, narrow)
@@ -346,7 +346,7 @@ def test_a_record_of_a_run_that_splits_nothing_has_no_new_keys(
     assert "windows" not in records[0]
 
 
-def test_the_lead_stands_before_every_window_but_the_first(
+def test_the_lead_precedes_every_window_but_the_first(
     place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And where the prompt names `$lead`, there alone; quotes of the lead are found at the document's beginning."""

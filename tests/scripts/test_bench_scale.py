@@ -1,4 +1,4 @@
-"""The formulas of scripts/bench_scale.py: what is measured is what they give for the measured size."""
+"""The formulas of scripts/bench_scale.py: for the measured size they give the measured numbers."""
 
 from __future__ import annotations
 
