@@ -1,4 +1,4 @@
-"""What a fleet costs: requests, bytes, memory, disk and time of one worker, measured small and extrapolated.
+"""The cost of a fleet: requests, bytes, memory, disk and time of one worker, measured small and extrapolated.
 
     python scripts/bench_scale.py                 about two minutes; prints tables in Markdown
     python scripts/bench_scale.py --documents 2000
@@ -63,7 +63,7 @@ _INDEXED = 400_000
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one process took.
+    """The cost of one process.
 
     `requests`: by method and area of the bucket, as `LIST in` or `PUT results`. `first_s`: from its start to its first
     request; `last_s`: from its last answer to its exit. `disk`: most bytes in TMPDIR. `answered`: documents.
@@ -91,7 +91,7 @@ class Site:
         (folder / "agents" / "small.yaml").write_text(json.dumps(AGENT))
 
     def fill(self, name: str, *, files: int, documents: int) -> None:
-        """Write an input of so many documents in so many files, and the configuration of a run over it."""
+        """Write an input with these numbers of files and documents, and the configuration of a run over it."""
         store = RemoteStore.open(f"{_BUCKET}/{name}/in", storage=self.storage)
         text = "A text. " * (LINE_BYTES // 8)
         for number in range(files):
@@ -185,7 +185,7 @@ class Fleet:
 
 
 def pages(keys: float) -> int:
-    """Return the LIST requests for so many keys."""
+    """Return the number of LIST requests for this many keys."""
     return max(1, math.ceil(keys / PAGE))
 
 

@@ -44,7 +44,7 @@ class _Loosener:
         return loosened
 
     def _in_all_parts(self, schema: Mapping[str, Any], change: _Change) -> dict[str, Any]:
-        """Return a schema with the change made to it, to its `allOf` and branches, and to what it refers to."""
+        """Return a schema with the change made to it, to its `allOf` and branches, and to the schemas it refers to."""
         changed = change(schema)
         for keyword in _PARTS:
             if isinstance(schema.get(keyword), list):

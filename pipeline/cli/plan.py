@@ -28,7 +28,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         "--chunks",
         metavar="N",
         type=count,
-        help="divide what is new into N chunks of about equal bytes",
+        help="divide new files into N chunks of about equal bytes",
     )
     size.add_argument(
         "--chunk-bytes",

@@ -37,7 +37,7 @@ class ListedFile:
 
     `relative` is its path below the root, valid Unicode, to which patterns and formats apply. `newest` opens the
     current file of that name. `damage`: the exceptions of opening and reading it. `passing`: it must be read before
-    the next one is requested. `whole` reads all of it, if it has no more than so many bytes (else None). `stored`: the
+    the next one is requested. `whole` reads all of it, if it has at most that many bytes (else None). `stored`: the
     file of a local folder, with which another process finds it.
     """
 

@@ -134,7 +134,7 @@ class Sizer:
         self._lock = threading.Lock()
 
     def learn(self, endpoint: str, size_bytes: int, prompt_tokens: int | None) -> None:
-        """Record the tokens of a prompt of so many bytes at an endpoint; an implausible count is left out."""
+        """Record the tokens of a prompt of `size_bytes` at an endpoint; an implausible count is left out."""
         if not prompt_tokens or not LEAST_RATIO <= size_bytes / prompt_tokens <= MOST_RATIO:
             return
         with self._lock:
@@ -173,7 +173,7 @@ class Sizer:
     def size_after_refusal(
         self, room: Room, refused_bytes: int, *, needed_tokens: int | None, bytes_per_token: float
     ) -> WindowSize | None:
-        """Return the size for a window of so many bytes that was refused; None when it must be divided instead.
+        """Return the size for a window that was refused; None when it must be divided instead.
 
         `room`: with the context length that the refusal reports, if any. `needed_tokens`: the tokens of the prompt.
         """

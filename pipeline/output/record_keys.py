@@ -17,7 +17,7 @@ from pipeline.records import RECORD_VERSION, Failure, Result, Stamp
 Kind = Literal["results", "errors"]
 KINDS: tuple[Kind, Kind] = ("results", "errors")
 Stream = Literal["results", "errors", "windows"]
-"""What a run writes: the two kinds of record, and the windows of documents that are not done (window_lines.py)."""
+"""The streams of a run: the two kinds of record, and the windows of documents that are not done (window_lines.py)."""
 STREAMS: tuple[Stream, ...] = (*KINDS, "windows")
 
 _TEXT_OR_NULL = (str, type(None))

@@ -52,7 +52,7 @@ class FieldRow:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The fields beside those of the run before. `warnings`: fields that lost half of what they held."""
+    """The fields compared with the previous run. `warnings`: fields that lost half of their values."""
 
     with_runs: tuple[int, ...] = ()
     fields: Mapping[str, FieldRow] = field(default_factory=dict)

@@ -56,7 +56,7 @@ class LongDocument:
 
     @property
     def split(self) -> SplitQuery:
-        """How it is cut and what its windows are asked."""
+        """How the document is cut, and the question of its windows."""
         assert self.query.split is not None
         return self.query.split
 

@@ -44,7 +44,7 @@ class Supervisor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a run is made of. `budget`: how many documents may be tried (None: all); `until`: monotonic end time.
+    """The parts of a run. `budget`: how many documents may be tried (None: all); `until`: monotonic end time.
 
     `relist` lists the input once more, without counting it. `earlier`: the answers about windows of earlier runs.
     """

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PARTS = (Cut, WindowAnswer, Divided, WindowFailed)
-"""Outcomes of parts of a document, which is counted when it is put together."""
+"""Outcomes of parts of a document; the document is counted when it is merged."""
 
 
 @dataclass(slots=True)

@@ -45,7 +45,7 @@ class ClientMessage:
 
 
 class Ready(NamedTuple):
-    """A worker process has begun to work: what is lost from now on may be the fault of a document."""
+    """A worker process has begun to work: a loss from now on may be caused by a document."""
 
 
 class Claim(NamedTuple):

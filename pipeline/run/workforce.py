@@ -1,7 +1,7 @@
 """The workers of a run: threads of this process, and worker processes where there are any.
 
     send ─▶ a worker process (worker_pool.py) ─▶ Landed
-              └─ not, or given back ─▶ a thread here ─▶ process() ─▶ Landed
+              └─ refused, or returned ─▶ a thread here ─▶ process() ─▶ Landed
 
 It must not choose documents or judge outcomes.
 """

@@ -12,7 +12,7 @@ from conftest import Place, json_log
 
 
 def ids_of(place: Place, pattern: str = "results*.jsonl") -> Counter[str]:
-    """How many lines each document has in the files of this pattern."""
+    """Return the number of lines of each document in the files of this pattern."""
     paths = sorted((place.folder / "out").glob(pattern))
     return Counter(record["id"] for path in paths for record in place.lines(path.name))
 
