@@ -128,4 +128,4 @@ def _bytes(text: str) -> bytes:
 
 def _no_room(cause: Exception) -> OutputError:
     need = "it needs about 400 bytes of disk space for each file of the input (TMPDIR)"
-    return OutputError(f"cannot write the plan's table of files in {tempfile.gettempdir()}: {cause}; {need}")
+    return OutputError(f"cannot use the plan's table of files in {tempfile.gettempdir()}: {cause}; {need}")
