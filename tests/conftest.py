@@ -15,7 +15,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from fake_llm import FakeLLM
 from fork_server import ForkedProcess, ForkServer, can_fork
 from hypothesis import settings
 from s3_server import S3Server, s3_server
+from terminals import until_closed
 
 # some thousand commands start below, and each would compile the whole program again: four times the CPU of its start
 sys.dont_write_bytecode = False
@@ -207,13 +207,9 @@ class Place:
         ours, theirs = os.openpty()
         child = self.start(*arguments, env={"TERM": "xterm", **(env or {})}, stdout=os.ttyname(theirs))
         os.close(theirs)
-        parts: list[bytes] = []
-        with suppress(OSError):  # Linux says EIO where the last writer has gone
-            while part := os.read(ours, 65536):
-                parts.append(part)
-        os.close(ours)
+        text = until_closed(ours)
         ran = child.end()
-        return Ran(ran.code, b"".join(parts).decode(), ran.err)
+        return Ran(ran.code, text, ran.err)
 
     def run(self, *arguments: str, code: int = 0, env: Mapping[str, str] | None = None) -> Ran:
         """What `pipeline run` came to, which must be this exit code."""

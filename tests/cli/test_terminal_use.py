@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
-import os
-import struct
-import subprocess
-import termios
 from pathlib import Path
 
 import pytest
 from conftest import COMMAND, Place
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from terminals import on_columns
 
 from pipeline.cli.command_line import in_usual_order
 from pipeline.cli.commands import COMMANDS
@@ -24,22 +20,7 @@ from pipeline.terminal import fitted
 
 def on_terminal(place: Place, columns: int, *words: str) -> tuple[int, str]:
     """The exit code of a command, and what it wrote to a terminal of so many columns, with stdout and stderr as one."""
-    ours, theirs = os.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    env = {**os.environ, "TERM": "xterm", "NO_COLOR": "1", "PIPELINE_CONFIG": "pipeline.yaml"}
-    env.pop("COLUMNS", None)
-    process = subprocess.Popen(
-        [*COMMAND, *words], cwd=place.folder, env=env, stdin=theirs, stdout=theirs, stderr=theirs
-    )
-    os.close(theirs)
-    parts: list[bytes] = []
-    try:
-        while part := os.read(ours, 65536):
-            parts.append(part)
-    except OSError:
-        pass  # Linux says EIO where the last writer has gone
-    os.close(ours)
-    return process.wait(), b"".join(parts).decode().replace("\r\n", "\n")
+    return on_columns([*COMMAND, *words], folder=place.folder, columns=columns)
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import struct
-import subprocess
 import sys
-import termios
 
 import pytest
 from conftest import Place
+from terminals import on_columns
 
 from pipeline.cli.commands import COMMANDS
 
@@ -62,28 +58,9 @@ TYPED = [
 
 def shown_on(place: Place, columns: int) -> dict[str, list[str]]:
     """The lines of each command's output on a terminal of so many columns, stdout and stderr as one."""
-    ours, theirs = os.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    env = {**os.environ, "TERM": "xterm", "NO_COLOR": "1", "PIPELINE_CONFIG": "pipeline.yaml"}
-    env.pop("COLUMNS", None)
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, json.dumps(TYPED)],
-        cwd=place.folder,
-        env=env,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    parts: list[bytes] = []
-    try:
-        while part := os.read(ours, 65536):
-            parts.append(part)
-    except OSError:
-        pass  # Linux says EIO where the last writer has gone
-    os.close(ours)
-    assert process.wait() == 0
-    outputs = b"".join(parts).decode().replace("\r\n", "\n").split(MARK)[1:]
+    code, text = on_columns([sys.executable, "-c", PROGRAM, json.dumps(TYPED)], folder=place.folder, columns=columns)
+    assert code == 0
+    outputs = text.split(MARK)[1:]
     return {words.splitlines()[0]: words.splitlines()[1:] for words in outputs}
 
 
