@@ -20,7 +20,7 @@ def main() -> int:
     except (OSError, ImportError, MemoryError) as error:
         if not _is_shortage(error):
             raise
-        sys.stderr.write(f"pipeline: this machine is short of open files or memory: {error}; run the command again\n")
+        sys.stderr.write(f"pipeline: this machine is short of open files or memory: {error!r}; run the command again\n")
         return 3
     return run()
 
@@ -28,8 +28,9 @@ def main() -> int:
 def _is_shortage(error: BaseException) -> bool:
     """Return whether the program could not be loaded for want of open files or memory; it cannot import `errors`."""
     numbers = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-    if isinstance(error, ImportError):
-        return any(os.strerror(number) in str(error) for number in numbers)
+    if isinstance(error, ImportError):  # of a shared library, whose loader gives no number
+        texts = (*map(os.strerror, numbers), "failed to map segment")
+        return any(text in str(error) for text in texts)
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in numbers)
 
 

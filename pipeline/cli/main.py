@@ -60,10 +60,10 @@ def _run(argv: Sequence[str] | None) -> int:
     except ConfigError as error:
         complain(f"pipeline: {error}")
         return EXIT_CONFIG
-    except (OSError, ImportError) as error:  # a command's module cannot be opened
+    except (OSError, ImportError, MemoryError) as error:  # a command's module cannot be opened
         if not is_machine_trouble(error):
             raise
-        complain(f"pipeline: {_SHORTAGE % error}")
+        complain(f"pipeline: {_SHORTAGE % repr(error)}")
         return EXIT_LATER
     if arguments is None:
         return EXIT_CONFIG
@@ -125,7 +125,7 @@ def _code_of_internal_error(error: Exception) -> int:
     if not is_machine_trouble(error):
         logger.exception("internal error; completed records are safe")
         return EXIT_INTERNAL
-    logger.error(_SHORTAGE, error)
+    logger.error(_SHORTAGE, repr(error))  # a MemoryError has no text
     return EXIT_LATER
 
 
