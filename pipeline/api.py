@@ -29,11 +29,11 @@ from pipeline.llm.vllm import VLLMClient
 from pipeline.output import backend_of, folder_of
 from pipeline.output.current import CurrentRecords, Record
 from pipeline.records import Entry, Failure, Postponed, Result
-from pipeline.run.asked_alone import asked_alone
-from pipeline.run.cutting import Cut
+from pipeline.run.document.process import process
 from pipeline.run.plan import ExtractionPlan, VariantQuery, used_variants
-from pipeline.run.process import process
-from pipeline.run.split_query import split_query
+from pipeline.run.windows.cutting import Cut
+from pipeline.run.windows.sequential import asked_alone
+from pipeline.run.windows.split_query import split_query
 
 AGENT = "event_classifier"
 _TEXT_FIELD = "text"

@@ -167,7 +167,8 @@ class Result:
     """A line of results. `version` is the entry's; `history`: the last requests before the one that was answered.
 
     `text_sha256` is of the document's text; it and `evidence` are None in records of versions that had neither.
-    `question_sha256`: a digest of the prompt's text and metadata (run/copies.py); None for a prompt with $id or $uri.
+    `question_sha256`: a digest of the prompt's text and metadata (run/selection/copies.py); None for a prompt with $id
+    or $uri.
     `windows` (the ledger of what was read) and `merge` are of a document merged from windows, else None.
     """
 

@@ -36,7 +36,7 @@ HOMES = {
     "yaml": {"config/yaml_file.py"},
     "argcomplete": {"cli/completion.py"},
     "jinja2": {"report/page_template.py"},
-    "rich": {"run/progress.py"},
+    "rich": {"run/display/progress.py"},
     "chardet": {"documents/guessing.py"},
     "trafilatura": {"documents/html.py"},
     "compressed_rtf": {"documents/msg.py"},
@@ -46,9 +46,9 @@ HOMES = {
     "pypdfium2": {"documents/pdf.py", "documents/pdf_annotations.py"},
     "zstandard": {"documents/zstd.py"},
     "json_repair": {"answers/json_parsing.py"},
-    "prometheus_client": {"run/metrics.py"},
+    "prometheus_client": {"run/display/metrics.py"},
     "obstore": {"stores/remote.py", "stores/clouds.py", "stores/foreign.py"},
-    "sqlite3": {"output/latest_pairs.py", "output/index.py", "run/chunk_table.py"},
+    "sqlite3": {"output/latest_pairs.py", "output/index.py", "run/chunks/table.py"},
     "pyarrow": {"documents/parquet_rows.py", "output/parquet.py"},
     "fcntl": {"documents/helper.py", "output/lock.py", "truth/gold_file.py"},
 }
@@ -135,7 +135,7 @@ def test_threads_start_in_the_runner_alone() -> None:
         if isinstance(node, ast.Call)
         and (node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")) in starters
     }
-    assert found == {"run/runner.py", "run/worker_link.py", "documents/helper_pool.py", "cli/review.py"}
+    assert found == {"run/runner.py", "run/workers/link.py", "documents/helper_pool.py", "cli/review.py"}
 
 
 def test_the_parsed_command_line_stays_in_cli() -> None:
@@ -153,7 +153,7 @@ def test_only_process_catches_everything() -> None:
         for node in ast.walk(tree_of(module))
         if isinstance(node, ast.ExceptHandler) and (node.type is None or getattr(node.type, "id", "") == "Exception")
     }
-    assert found == {"run/process.py", "run/metrics.py", "cli/main.py", "documents/helper.py"}
+    assert found == {"run/document/process.py", "run/display/metrics.py", "cli/main.py", "documents/helper.py"}
 
 
 @pytest.mark.parametrize("module", MODULES)

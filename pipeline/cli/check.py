@@ -29,12 +29,12 @@ from pipeline.llm.capabilities import Preflight
 from pipeline.llm.provider import Provider
 from pipeline.logs import visible
 from pipeline.output import check_store, folder_of
-from pipeline.run.examination import Server, examine_all, side_by_side
-from pipeline.run.input_survey import survey_input
 from pipeline.run.plan import ExtractionPlan, address_warnings, build_plan, schema_warnings
+from pipeline.run.preview.examination import Server, examine_all, side_by_side
+from pipeline.run.preview.input_survey import survey_input
 from pipeline.run.prompt_length import proof_state
 from pipeline.run.runner import start_thread
-from pipeline.run.switching import switch_warnings
+from pipeline.run.selection.switching import switch_warnings
 from pipeline.terminal import BOLD, hanging, tinted, unwrapped_or_width, wants_colour, write_out
 
 EXAMPLES = "examples:\n  pipeline check\n  pipeline check --config config/prod.yaml --all"

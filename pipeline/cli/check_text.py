@@ -14,8 +14,8 @@ from pipeline.config import AppConfig, mask_url
 from pipeline.config.differences import changed_settings
 from pipeline.errors import EXIT_CONFIG, EXIT_OK
 from pipeline.llm.capabilities import Preflight
-from pipeline.run.examination import SIDE_BY_SIDE
-from pipeline.run.input_survey import InputSurvey
+from pipeline.run.preview.examination import SIDE_BY_SIDE
+from pipeline.run.preview.input_survey import InputSurvey
 from pipeline.terminal import BOLD, GREEN, RED, YELLOW, hanging, plural, tinted
 
 INDENT = 8

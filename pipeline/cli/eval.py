@@ -18,7 +18,7 @@ from pipeline.errors import EXIT_FAILURES, EXIT_OK, ConfigError
 from pipeline.output import backend_of
 from pipeline.output.compaction import EVAL_NAME
 from pipeline.records import utc_now
-from pipeline.run.graded_run import options_of
+from pipeline.run.ending.graded_run import options_of
 from pipeline.terminal import wants_colour, width_of, write_out
 from pipeline.truth.eval_json import sealed
 from pipeline.truth.eval_text import evaluation_text

@@ -15,7 +15,8 @@ def ends_at_once() -> Iterator[None]:
 
     Python's own handler would raise in the middle of an import, which can turn it into another exception and another
     exit code. Only that handler is replaced, so a signal that is ignored stays ignored. SIGTERM ends the process from
-    here until a run takes it over (run/observer.py): without a handler it is lost when this is PID 1 of a container.
+    here until a run takes it over (run/display/observer.py): without a handler it is lost when this is PID 1 of a
+    container.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline.cli.flags import add_config_flags, count, size_bytes
 
 if TYPE_CHECKING:
-    from pipeline.run.chunk_plan import Planned
+    from pipeline.run.chunks.planning import Planned
 
 EXAMPLES = """examples:
   pipeline plan --chunks 1000
@@ -42,7 +42,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """Write the plan into the output; 1 when the input has fewer documents than input.min_documents, else 0."""
     from pipeline.cli.arguments import config_file, load_app, same_command, say_config
     from pipeline.errors import EXIT_FAILURES, EXIT_OK
-    from pipeline.run.chunk_plan import make_plan
+    from pipeline.run.chunks.planning import make_plan
     from pipeline.terminal import write_out
 
     say_config(config_file(arguments, environ=environ))

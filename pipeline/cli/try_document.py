@@ -28,12 +28,12 @@ from pipeline.llm.provider import AskResult, ExtractionRequest
 from pipeline.logs import visible
 from pipeline.output import left_out
 from pipeline.records import Entry, ExtractionAttempt, Failure, Left, Outcome, Postponed, Result, Unchanged
-from pipeline.run.asked_alone import asked_alone
-from pipeline.run.cutting import Cut, Window
+from pipeline.run.document.process import process
 from pipeline.run.plan import ExtractionPlan, address_warnings, build_plan, schema_warnings
-from pipeline.run.process import process
 from pipeline.run.refresh import Refresher
 from pipeline.run.runner import start_thread
+from pipeline.run.windows.cutting import Cut, Window
+from pipeline.run.windows.sequential import asked_alone
 from pipeline.terminal import (
     BOLD,
     DIM,

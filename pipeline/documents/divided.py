@@ -1,6 +1,6 @@
 """Large files of many documents, divided into parts that are read on their own, with the ids of the whole file.
 
-A plan (run/chunk_plan.py) reads such a file once to find the places where a document begins whatever precedes it.
+A plan (run/chunks/planning.py) reads such a file once to find the places where a document begins whatever precedes it.
 It must not hold more of the file than a document.
 """
 

@@ -1,4 +1,6 @@
-"""One run: threads, the steps from an entry to its outcome, selection, stop rules, progress and metrics.
+"""One run: the threads and the loop that connects them are in this folder, their parts in its subfolders.
+
+    selection ─▶ reader ─▶ dispatch ─▶ workers ─▶ document | windows ─▶ display, output ─▶ ending
 
 `cli`, `engines`, `review` and `api` may import it; it imports every folder below them, and never `cli`.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.run.process import is_suspect
+from pipeline.run.document.process import is_suspect
 from pipeline.run.reader import Reader
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from pipeline.documents import held_bytes
 from pipeline.records import Entry
+from pipeline.run.document.process import Finished, is_suspect
 from pipeline.run.plan import ExtractionPlan
-from pipeline.run.process import Finished, is_suspect
 
 
 @dataclass(frozen=True, slots=True)

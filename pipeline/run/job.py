@@ -12,11 +12,11 @@ from pipeline.output import Output
 from pipeline.output.copies import Copied, Copies
 from pipeline.records import Entry, Failure, Result, changed
 from pipeline.run.concurrency import Limit
-from pipeline.run.cutting import EarlierAnswers
+from pipeline.run.display.status import RunStatus
+from pipeline.run.document.process import Finished
 from pipeline.run.plan import ExtractionPlan
-from pipeline.run.process import Finished
-from pipeline.run.selection import Selection
-from pipeline.run.status import RunStatus
+from pipeline.run.selection.selection import Selection
+from pipeline.run.windows.cutting import EarlierAnswers
 from pipeline.stores import Patience
 
 READ_AGAIN = frozenset({"document_unreadable", "document_too_large"})

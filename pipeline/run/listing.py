@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError, TryLaterError
 from pipeline.output import backend_of, left_out, scan
 from pipeline.output.chunk_plan import PLAN, read_head, read_rows
 from pipeline.records import Entry
-from pipeline.run.chunk_plan import check_input, check_plannable
+from pipeline.run.chunks.planning import check_input, check_plannable
 from pipeline.run.plan import ExtractionPlan
 from pipeline.shards import CHUNKED, Shard
 from pipeline.stores import (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.run.progress import ProgressMode
+from pipeline.run.display.progress import ProgressMode
 
 Redo = Literal["changed", "none", "all"]
 

@@ -27,8 +27,8 @@ from pipeline.llm.overhead import ProofBook
 from pipeline.llm.preflight import PreflightSample, examine
 from pipeline.llm.replica import Client, Tools
 from pipeline.records import Document
-from pipeline.run.deciding import deciding_digests
-from pipeline.run.split_query import SplitQuery, room_warning, split_query, window_schema_of
+from pipeline.run.selection.deciding import deciding_digests
+from pipeline.run.windows.split_query import SplitQuery, room_warning, split_query, window_schema_of
 
 logger = logging.getLogger(__name__)
 

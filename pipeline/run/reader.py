@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from pipeline.documents import held_bytes
 from pipeline.records import Entry
-from pipeline.run.selection import Choice
+from pipeline.run.selection.selection import Choice
 from pipeline.stores import ReadingStoppedError
 
 LOOK_AHEAD = 64
@@ -24,7 +24,7 @@ WAIT_S = 0.5
 
 
 class EntryChoice(Protocol):
-    """Decides on each entry of a listing; called by the reader's thread (selection.py, copy_records.py)."""
+    """Decides on each entry of a listing; called by the reader's thread (selection/)."""
 
     def wants(self, document_id: str) -> bool: ...
 

@@ -22,21 +22,21 @@ from typing import Any
 from pipeline.errors import PipelineError
 from pipeline.output.copies import Copied, Copies
 from pipeline.records import Entry, Failure, Left, Postponed, Result, Unchanged
-from pipeline.run.copy_records import end_copies
-from pipeline.run.cutting import Cut
 from pipeline.run.dispatch import send_entry
-from pipeline.run.end_wait import EndWait
+from pipeline.run.display.run_counts import RunCounts, settle
+from pipeline.run.display.status import Pace, RunStatus, status_of
+from pipeline.run.document.process import Finished
+from pipeline.run.ending.end_wait import EndWait
 from pipeline.run.in_flight import Backlog, Flight, Landed
 from pipeline.run.job import Job
-from pipeline.run.long_documents import LongDocuments, PartLanded
 from pipeline.run.plan import ExtractionPlan
-from pipeline.run.process import Finished
 from pipeline.run.reader import Listed, Reader
-from pipeline.run.run_counts import RunCounts, settle
+from pipeline.run.selection.copy_records import end_copies
 from pipeline.run.shortage import run_thread
-from pipeline.run.status import Pace, RunStatus, status_of
 from pipeline.run.stop_rules import FailureGuard, OutageTimer, StopReason, end_of
-from pipeline.run.workforce import Workforce
+from pipeline.run.windows.cutting import Cut
+from pipeline.run.windows.long_documents import LongDocuments, PartLanded
+from pipeline.run.workers.workforce import Workforce
 
 logger = logging.getLogger(__name__)
 

@@ -22,32 +22,33 @@ from pipeline.logs import active_handler
 from pipeline.output import Output
 from pipeline.records import Entry, Known
 from pipeline.report.stats import RunStats
-from pipeline.run import dry_run, machine
-from pipeline.run.closing import RunClosing
+from pipeline.run import machine
 from pipeline.run.concurrency import limit_of
-from pipeline.run.cutting import earlier_answers
-from pipeline.run.deciding import decided_now
-from pipeline.run.graded_run import check_gold
+from pipeline.run.display.observer import Display, Signals
+from pipeline.run.display.progress import Progress, make_progress
+from pipeline.run.ending.closing import RunClosing
+from pipeline.run.ending.graded_run import check_gold
+from pipeline.run.ending.report_of_shards import write_report_of_set
 from pipeline.run.job import Job
 from pipeline.run.listing import Chunk, InputListing, open_chunk
-from pipeline.run.observer import Display, Signals
 from pipeline.run.options import RunOptions
-from pipeline.run.placeholders import PlaceholderWatch
 from pipeline.run.plan import ExtractionPlan, build_plan, log_warnings
-from pipeline.run.progress import Progress, make_progress
-from pipeline.run.redoing import check_redo, copies_of, equate_former, rules_of
+from pipeline.run.preview import dry_run
+from pipeline.run.preview.placeholders import PlaceholderWatch
 from pipeline.run.refresh import Refresher
-from pipeline.run.report_of_shards import write_report_of_set
-from pipeline.run.resuming import has_records
 from pipeline.run.runner import Runner
-from pipeline.run.selection import Selection, SelectionRules
+from pipeline.run.selection.deciding import decided_now
+from pipeline.run.selection.redoing import check_redo, copies_of, equate_former, rules_of
+from pipeline.run.selection.resuming import has_records
+from pipeline.run.selection.selection import Selection, SelectionRules
 from pipeline.run.stop_rules import StopReason
+from pipeline.run.windows.cutting import earlier_answers
 from pipeline.shards import Shard, find_chunk, find_shard
 from pipeline.stores import Patience
 from pipeline.values.profiling import ProfileBuilder
 
 if TYPE_CHECKING:
-    from pipeline.run.metrics import Metrics
+    from pipeline.run.display.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -245,7 +246,7 @@ class _Session:
         flags = self.options
         if (flags.metrics_port, flags.metrics_textfile, flags.pushgateway) == (None, None, None):
             return None
-        from pipeline.run.metrics import Metrics, Ways  # slow to import
+        from pipeline.run.display.metrics import Metrics, Ways  # slow to import
 
         ways = Ways(flags.metrics_port, flags.metrics_host, flags.metrics_textfile, flags.pushgateway)
         return Metrics(self.plan.agent.name, self.output.stamp.shard, ways=ways)

@@ -125,7 +125,7 @@ def workers_of(pid: int) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, ValueError, IndexError):
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == pid and b"run.worker_process" in (folder / "cmdline").read_bytes():
+            if parent == pid and b"run.workers.process" in (folder / "cmdline").read_bytes():
                 found.append(int(folder.name))
     return found
 

@@ -24,7 +24,7 @@ from pipeline.errors import ConfigError, TryLaterError
 from pipeline.output import backend_of
 from pipeline.output.chunk_plan import PlanHead, write_head
 from pipeline.records import Entry
-from pipeline.run.chunk_plan import make_plan
+from pipeline.run.chunks.planning import make_plan
 from pipeline.run.listing import InputListing, open_chunk
 from pipeline.stores import RemoteStore
 

@@ -23,8 +23,8 @@ from pipeline.output import Index
 from pipeline.output.copies import Copies
 from pipeline.output.record_keys import RecordKey, question_number
 from pipeline.records import Document, Entry
-from pipeline.run.copies import copy_of, question_sha256
 from pipeline.run.plan import VariantQuery
+from pipeline.run.selection.copies import copy_of, question_sha256
 
 LENIENT = ("--set", "runner.max_error_rate=1")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.run.core_use import WINDOW_S, CoreWatch, available_cores
+from pipeline.run.workers.core_use import WINDOW_S, CoreWatch, available_cores
 
 
 def wanted(shares: list[float], *, cores: int = 4) -> list[int]:

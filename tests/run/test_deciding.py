@@ -15,7 +15,7 @@ from fake_llm import FakeLLM
 
 from pipeline.config import AppConfig, InputConfig, OllamaConfig, ResolvedAgentConfig, VLLMConfig
 from pipeline.errors import REASONS
-from pipeline.run.deciding import deciding_digests
+from pipeline.run.selection.deciding import deciding_digests
 
 APP = AppConfig(provider="vllm", fallback=())
 AGENT = ResolvedAgentConfig("small", "default", provider="vllm")

@@ -26,8 +26,8 @@ from prometheus_client.samples import Sample
 from raw_server import answering, reply
 
 from pipeline.records import Entry, ExtractionAttempt, ModelMetadata, Unchanged
-from pipeline.run.metrics import SUCCESS, Families, Metrics, Ways
-from pipeline.run.process import Finished
+from pipeline.run.display.metrics import SUCCESS, Families, Metrics, Ways
+from pipeline.run.document.process import Finished
 
 CONFIG = Path(__file__).parents[2] / "config"
 PAGE = (CONFIG.parent / "docs" / "operations.md").read_text(encoding="utf-8")

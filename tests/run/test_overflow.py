@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.records import ExtractionAttempt, ModelMetadata
-from pipeline.run.overflow import GAP, LEAST_CHARS, Kept, shorter, whole
+from pipeline.run.document.overflow import GAP, LEAST_CHARS, Kept, shorter, whole
 
 CONTEXT, ANSWER = 2000, 200
 WORDS = "".join(f"word-{n} " for n in range(33_000))  # about 97,000 tokens of the fake server's

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from pipeline.run.placeholders import PlaceholderWatch
+from pipeline.run.preview.placeholders import PlaceholderWatch
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:

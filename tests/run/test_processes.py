@@ -26,7 +26,7 @@ def workers_of(pid: int) -> list[int]:
     for folder in Path("/proc").iterdir():
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            is_worker = parent == pid and b"run.worker_process" in (folder / "cmdline").read_bytes()
+            is_worker = parent == pid and b"run.workers.process" in (folder / "cmdline").read_bytes()
         except (OSError, ValueError, IndexError):
             continue
         if is_worker:
@@ -165,7 +165,7 @@ DEADLY = """
 import os, signal
 _open = os.open
 with open("/proc/self/cmdline") as file:
-    is_worker = "run.worker_process" in file.read()
+    is_worker = "run.workers.process" in file.read()
 def open(path, *arguments, **named):
     if is_worker and not isinstance(path, int) and os.path.basename(os.fspath(path)).startswith("deadly"):
         os.kill(os.getpid(), signal.SIGKILL)

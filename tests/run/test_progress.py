@@ -18,8 +18,8 @@ import pytest
 from pipeline import logs
 from pipeline.llm.sharing import HeldModel
 from pipeline.report.stats import RunStats
-from pipeline.run.observer import Display
-from pipeline.run.progress import (
+from pipeline.run.display.observer import Display
+from pipeline.run.display.progress import (
     BarProgress,
     NoProgress,
     PlainProgress,
@@ -29,7 +29,7 @@ from pipeline.run.progress import (
     block_lines,
     make_progress,
 )
-from pipeline.run.status import RunStatus, total_documents
+from pipeline.run.display.status import RunStatus, total_documents
 
 log = logging.getLogger("pipeline.test")
 ESCAPE = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")

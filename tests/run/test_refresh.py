@@ -16,9 +16,9 @@ from pipeline.config import AppConfig, RunnerConfig, VLLMConfig
 from pipeline.config.changes import allowed, differences
 from pipeline.records import Entry, Left
 from pipeline.run.concurrency import Fixed
+from pipeline.run.document.process import Finished
 from pipeline.run.in_flight import Landed
 from pipeline.run.job import Job
-from pipeline.run.process import Finished
 from pipeline.run.runner import Runner
 
 QUICK = {"runner.refresh_every": 2, "runner.concurrency": 2}

@@ -10,7 +10,7 @@ from conftest import Place
 from pipeline.config import RunnerConfig
 from pipeline.errors import EXIT_FAILURES, EXIT_LATER, EXIT_OK
 from pipeline.report.remaining import RemainingFailures, merged
-from pipeline.run.exit_code import exit_code
+from pipeline.run.ending.exit_code import exit_code
 from pipeline.run.stop_rules import StopReason
 
 COUNTS = {"done": 0, "failed": 0, "skipped": 0, "left": 0}

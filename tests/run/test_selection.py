@@ -16,7 +16,7 @@ from pipeline.documents import ListingCounts, load_entries
 from pipeline.output.index import Index
 from pipeline.output.record_keys import key_of_outcome
 from pipeline.records import Entry, Stamp
-from pipeline.run.selection import Selection, SelectionRules
+from pipeline.run.selection.selection import Selection, SelectionRules
 from pipeline.shards import WHOLE
 
 

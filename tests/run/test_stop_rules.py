@@ -12,7 +12,7 @@ from pipeline.errors import EXIT_LATER
 from pipeline.llm.failover import Trouble
 from pipeline.records import Failure, Result
 from pipeline.report.remaining import RemainingFailures
-from pipeline.run.exit_code import exit_code
+from pipeline.run.ending.exit_code import exit_code
 from pipeline.run.stop_rules import ABORT_WINDOW, FailureGuard, OutageTimer, StopReason
 
 OUTAGE, REFUSED = Trouble(False, "it refuses connections"), Trouble(True, "it says 401")

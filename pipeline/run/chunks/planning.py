@@ -1,0 +1,275 @@
+"""`pipeline plan`: list the input once, and divide its files into chunks of about equal bytes.
+
+A file keeps its chunk for good, and so does each number of a divided file, so that the records of a chunk stay with it:
+a later planning adds chunks only for new files, and for new documents at the end of a divided one. It calls no model.
+"""
+
+from __future__ import annotations
+
+import bisect
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Any
+
+from pipeline.config import AppConfig
+from pipeline.documents import ListingCounts
+from pipeline.documents.divided import Part, Place
+from pipeline.documents.planned import PlannedFile, PlannedInput, planned_file
+from pipeline.errors import ConfigError
+from pipeline.output import OutputBackend, backend_of, left_out
+from pipeline.output.chunk_plan import (
+    Generation,
+    PlanHead,
+    read_head,
+    read_rows,
+    write_head,
+    write_rows,
+)
+from pipeline.run.chunks.table import ChunkTable
+from pipeline.shards import MAX_SHARDS
+
+CHUNK_BYTES = 64 << 20
+"""The default size of a chunk: about ten thousand news texts, which take one small server an hour."""
+_DIVIDED_FROM = 1.5
+"""A file is divided when it is this many times as large as a chunk."""
+
+
+@dataclass(slots=True)
+class Planned:
+    """The result of a planning. `first`: its first new chunk; `changed`: chunks whose files have changed or are gone.
+
+    `documents`: of new files that are one document each or were divided; `containers`: new files of many documents.
+    """
+
+    head: PlanHead
+    listing: ListingCounts
+    first: int = 0
+    files: int = 0
+    documents: int = 0
+    containers: int = 0
+    bytes: int = 0
+    least_bytes: int = 0
+    most_bytes: int = 0
+    changed: list[int] = field(default_factory=list)
+
+
+def make_plan(app: AppConfig, *, chunks: int | None, chunk_bytes: int | None) -> Planned:
+    """Write the plan, or what is new since the last one, and return the result.
+
+    ConfigError for settings that do not fit chunks or the earlier plan. TryLaterError when the listing is interrupted.
+    """
+    check_plannable(app)
+    backend = backend_of(app.output)
+    before = read_head(backend)
+    if before is not None:
+        check_input(app, before)
+    listing = ListingCounts()
+    files = PlannedInput(app.input, output=left_out(app), counts=listing)
+    size = chunk_bytes or (before.chunk_bytes if before is not None else CHUNK_BYTES)
+    table = ChunkTable()
+    try:
+        for chunk in range(before.chunks if before is not None else 0):
+            rows = map(planned_file, read_rows(backend, before or PlanHead(), chunk))
+            table.remember(chunk, ((row, files.id_of(row)) for row in rows))
+        _list(files, table, size=size)
+        return _write(
+            backend,
+            files,
+            table,
+            app=app,
+            before=before,
+            size=size,
+            chunks=chunks,
+            listing=listing,
+        )
+    finally:
+        table.close()
+
+
+def check_plannable(app: AppConfig) -> None:
+    """Raise ConfigError for settings with which two chunks could hold the same id without detecting it."""
+    if app.input.id_field is not None:
+        need = "leave it out, or divide the run by --shard I/N, which divides by ids"
+        raise ConfigError(f"input.id_field: got {app.input.id_field!r}, but chunks may then share an id; {need}")
+
+
+def input_settings(app: AppConfig) -> dict[str, Any]:
+    """Return the settings that decide which documents there are and what their ids are."""
+    names = (
+        "include",
+        "exclude",
+        "records_field",
+        "text_field",
+        "csv",
+        "encoding",
+        "unsupported",
+    )
+    settings: dict[str, Any] = {"uri": [{"uri": each.uri, "name": each.name} for each in app.input.uri]}
+    settings |= {name: getattr(app.input, name) for name in names}
+    return {name: _plain(value) for name, value in settings.items()}
+
+
+def check_input(app: AppConfig, head: PlanHead) -> None:
+    """Raise ConfigError when the settings are not those of the plan."""
+    differing = [name for name, value in input_settings(app).items() if head.input.get(name) != value]
+    if differing:
+        names = ", ".join(f"input.{name}" for name in differing)
+        raise ConfigError(f"{names}: differs from the plan in {app.output.uri}; need the same, or another output.uri")
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as a JSON value."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def _list(files: PlannedInput, table: ChunkTable, *, size: int) -> None:
+    """List the input, and add to the table what is new, changed or gone."""
+    for file in files.files():
+        known = table.planned(file)
+        if not known:
+            table.add(file, id=files.id_of(file))
+        elif known[0][1].part is not None:
+            if known[0][1].gone or known[0][1].version != file.version:
+                _divide_again(files, file, known, table, size=size)
+        elif known[0][1].gone or known[0][1].version != file.version:
+            table.change(known[0][0], file)
+    for chunk, row in list(table.not_met()):
+        if not row.gone:
+            table.change(chunk, replace(row, gone=True))
+
+
+def _divide_again(
+    files: PlannedInput,
+    file: PlannedFile,
+    known: list[tuple[int, PlannedFile]],
+    table: ChunkTable,
+    *,
+    size: int,
+) -> None:
+    """Divide a changed file at the numbers where it was divided before; documents behind the last one are new."""
+    parts = [row.part for _, row in known if row.part is not None]
+    bounds = [*(part.number for part in parts), parts[-1].number + parts[-1].count]
+
+    def is_due(start: Place, place: Place) -> bool:
+        after = bisect.bisect_right(bounds, start.number)
+        return place.number >= bounds[after] if after < len(bounds) else place.offset - start.offset >= size
+
+    kept: set[int] = set()
+    for part in files.parts(file, is_due):
+        row = replace(file, part=part)
+        if part.number >= bounds[-1]:
+            table.add(row, id=f"{files.id_of(file)}#{part.number}")
+            continue
+        at = bisect.bisect_right(bounds, part.number) - 1
+        table.change(known[at][0], row)
+        kept.add(part.number)
+    for chunk, row in known:
+        if row.part is not None and row.part.number not in kept and not row.gone:
+            table.change(chunk, replace(row, gone=True))
+    if not kept:
+        table.change(known[0][0], file)
+
+
+def _write(
+    backend: OutputBackend,
+    files: PlannedInput,
+    table: ChunkTable,
+    *,
+    app: AppConfig,
+    before: PlanHead | None,
+    size: int,
+    chunks: int | None,
+    listing: ListingCounts,
+) -> Planned:
+    """Write the rows, then the head that makes them count."""
+    head = before or PlanHead(input=input_settings(app))
+    total = max(1, table.new_bytes())
+    wanted = chunks or -(-total // size)
+    if head.chunks + wanted > MAX_SHARDS:
+        raise ConfigError(f"--chunks: got {head.chunks + wanted:,} chunks, need at most {MAX_SHARDS:,}: larger ones")
+    name = f"{len(head.generations):04d}-{secrets.token_hex(3)}"
+    planned = Planned(head, listing, first=head.chunks)
+    made = _write_new(backend, name, planned, _placed(files, table, total=total, wanted=wanted), files=files)
+    for chunk, changes in groupby(table.changed(), key=lambda each: each[0]):
+        planned.changed.append(chunk)
+        write_rows(backend, chunk, name, [line for _, line in changes])
+    if made or planned.changed or before is None:
+        added = Generation(name, head.chunks, made, tuple(planned.changed))
+        totals = {"files": listing.files, "documents": planned.documents, "bytes": planned.bytes}
+        planned.head = replace(head, generations=(*head.generations, added), chunk_bytes=size, totals=totals)
+        write_head(backend, planned.head, before=before)
+    return planned
+
+
+def _write_new(
+    backend: OutputBackend,
+    generation: str,
+    planned: Planned,
+    placed: Iterator[tuple[int, PlannedFile]],
+    *,
+    files: PlannedInput,
+) -> int:
+    """Write and count the rows of new chunks, numbered from `planned.first`; return how many there are."""
+    sizes: list[int] = []
+    for _, rows in groupby(placed, key=lambda each: each[0]):
+        lines = []
+        filled = 0
+        for _, row in rows:
+            _count(planned, files, row)
+            filled += row.weight_bytes
+            lines.append(row.to_line())
+        write_rows(backend, planned.first + len(sizes), generation, lines)
+        sizes.append(filled)
+    planned.bytes = sum(sizes)
+    planned.least_bytes = min(sizes, default=0)
+    planned.most_bytes = max(sizes, default=0)
+    return len(sizes)
+
+
+def _placed(files: PlannedInput, table: ChunkTable, *, total: int, wanted: int) -> Iterator[tuple[int, PlannedFile]]:
+    """Yield each new row with its chunk (one of `wanted`), large files as their parts; in the order of the chunks."""
+    passed = 0
+    chunk = 0
+    rows = table.new()
+    ahead = next(rows, None)
+    while ahead is not None:
+        follows, row = ahead
+        ahead = next(rows, None)
+        is_alone = not follows and not (ahead is not None and ahead[0])
+        for piece in _pieces(files, row, size=total / wanted, before=passed) if is_alone else (row,):
+            weight = piece.weight_bytes
+            if not follows:
+                chunk = max(chunk, min(wanted - 1, int((passed + weight / 2) * wanted / total)))
+            passed += weight
+            yield chunk, piece
+
+
+def _pieces(files: PlannedInput, row: PlannedFile, *, size: float, before: int) -> Iterator[PlannedFile]:
+    """Yield the parts of a file that is much larger than a chunk, or the row itself.
+
+    `before`: the bytes of all rows before it. The file is cut where a chunk is full.
+    """
+    parts: list[Part] = []
+    if row.part is None and row.size_bytes >= _DIVIDED_FROM * size and files.divider_of(row) is not None:
+        # by multiples of the size, so that a long document does not move all places after it
+        parts = files.parts(
+            row, lambda start, place: int((before + place.offset) / size) > int((before + start.offset) / size)
+        )
+    yield from (replace(row, part=part) for part in parts)
+    if not parts:
+        yield row
+
+
+def _count(planned: Planned, files: PlannedInput, row: PlannedFile) -> None:
+    if row.part is not None:
+        planned.documents += row.part.count
+        planned.files += row.part.start == 0
+        return
+    planned.files += 1
+    is_container = files.is_container(row)
+    planned.containers += is_container
+    planned.documents += not is_container

@@ -1,0 +1,289 @@
+"""The run's metrics for Prometheus: one registry, and three ways out of it (a port, a text file, a push gateway).
+
+Names and labels are frozen: alerts and dashboards depend on them. The main thread alone changes a value, the server's
+thread only reads; and whatever becomes of the metrics, it must not change how a run ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPException
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    pushadd_to_gateway,
+    start_http_server,
+    write_to_textfile,
+)
+from prometheus_client.exposition import basic_auth_handler, default_handler
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipeline.config import mask_url
+from pipeline.errors import EXIT_OK, REASONS
+from pipeline.llm.overhead import Spent
+from pipeline.records import ExtractionAttempt, Failure, Result
+from pipeline.report.remaining import ReasonCount, RemainingFailures
+from pipeline.run.display.status import RunStatus
+from pipeline.run.document.process import Finished
+
+logger = logging.getLogger(__name__)
+
+JOB = "pipeline"
+SUCCESS = "pipeline_last_success_timestamp_seconds"
+TEXTFILE_EVERY_S = 15.0
+PUSH_TIMEOUT_S = 5.0
+ATTEMPT_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
+QUEUE_BUCKETS_S = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_KEPT_ERRORS = 40
+_COMMON = ("agent", "shard")
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """Where the metrics go: a port to be scraped at (0: a free one), a file for node_exporter, a push gateway's URL.
+
+    `host`: the address that the port is opened at.
+    """
+
+    port: int | None = None
+    host: str = "127.0.0.1"
+    textfile: Path | None = None
+    pushgateway: str | None = None
+
+
+class Families:
+    """The metrics by name, all with the labels `agent` and `shard` ("" without shards).
+
+    `reason` and `error` are empty for what went well. `error` is the wire-level text up to its colon.
+    """
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, labelnames=_COMMON, registry=self.registry)
+        histogram = partial(Histogram, labelnames=(*_COMMON, "provider"), registry=self.registry)
+        self.documents = counter(
+            "pipeline_documents_total", "Documents of this run: done, failed, skipped.", (*_COMMON, "outcome", "reason")
+        )
+        self.found = gauge("pipeline_documents_found", "Documents listed so far.")
+        self.in_flight = gauge("pipeline_documents_in_flight", "Documents at the workers now.")
+        self.limit = gauge("pipeline_concurrency_limit", "Documents that may be in flight.")
+        self.attempts = counter(
+            "pipeline_attempts_total", "Requests to a provider, by error.", (*_COMMON, "provider", "error")
+        )
+        self.tokens = counter(
+            "pipeline_tokens_total", "Tokens that servers counted: prompt, completion.", (*_COMMON, "provider", "kind")
+        )
+        self.overhead_requests = counter(
+            "pipeline_overhead_requests_total", "Requests for no document: preflights, proofs, life signs.", _COMMON
+        )
+        self.overhead_tokens = counter(
+            "pipeline_overhead_prompt_tokens_total", "Prompt tokens of requests for no document.", _COMMON
+        )
+        self.latency = histogram(
+            "pipeline_attempt_duration_seconds", "From request to whole answer.", buckets=ATTEMPT_BUCKETS_S
+        )
+        self.queue = histogram(
+            "pipeline_queue_wait_seconds", "In the server's queue, where it tells.", buckets=QUEUE_BUCKETS_S
+        )
+        self.up = Gauge(
+            "pipeline_provider_up", "1 while a provider can be asked.", (*_COMMON, "provider"), registry=self.registry
+        )
+        self.started = gauge("pipeline_start_timestamp_seconds", "When this run started.")
+        self.exit_code = gauge("pipeline_exit_code", "What this run ended with; absent while it runs.")
+        by_reason = partial(Gauge, labelnames=(*_COMMON, "reason"), registry=self.registry)
+        self.remaining = by_reason(
+            "pipeline_documents_remaining_failed", "Documents of the input that remain failed; set at the end."
+        )
+        self.accepted = by_reason(
+            "pipeline_documents_accepted_failed", "Failed documents that a person has accepted; set at the end."
+        )
+        self.success = gauge(SUCCESS, "When a run last ended with exit code 0; absent before.")
+
+
+class Metrics:
+    """The metrics of one run. `outcome`, `turn` and `end` are for the main thread only, and never raise."""
+
+    def __init__(
+        self,
+        agent: str,
+        shard: str | None,
+        *,
+        ways: Ways,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.families = Families()
+        self._labels = (agent, shard or "")
+        self._ways = ways
+        self._clock = clock
+        self._now = now
+        self._skipped = 0
+        self._shown = frozenset[str]()
+        self._errors = set[str]()
+        self._overhead = Spent()
+        self._written_at = clock()
+        self._faulty = False
+        for outcome, reason in (("done", ""), ("skipped", ""), *(("failed", name) for name in REASONS)):
+            self.families.documents.labels(*self._labels, outcome, reason)
+        self.families.started.labels(*self._labels).set(now())
+        self._carry_over()
+        self.port = self._serve()
+        self._write()
+
+    def outcome(self, finished: Finished) -> None:
+        """Count a document and its requests; a postponed one counts later, skipped ones in `turn`."""
+        self._safely(lambda: self._outcome(finished))
+
+    def _safely(self, step: Callable[[], None]) -> None:
+        """Take a step; whatever goes wrong in it is logged once, and never changes how a run ends."""
+        try:
+            step()
+        except Exception as fault:  # of any library or number: metrics are an extra, and the run is worth more
+            if not self._faulty:
+                logger.warning("Metrics failed and may be incomplete from now on.", exc_info=fault)
+            self._faulty = True
+
+    def _outcome(self, finished: Finished) -> None:
+        for attempt in finished.attempts:
+            self._attempt(attempt)
+        outcome = finished.outcome
+        documents = self.families.documents
+        if isinstance(outcome, Result):
+            documents.labels(*self._labels, "done", "").inc()
+        elif isinstance(outcome, Failure):
+            documents.labels(*self._labels, "failed", outcome.reason).inc()
+
+    def turn(self, status: RunStatus) -> None:
+        """Take over the numbers of the run; the text file is written every TEXTFILE_EVERY_S seconds."""
+        self._safely(lambda: self._turn(status))
+
+    def _turn(self, status: RunStatus) -> None:
+        self._show(status)
+        if self._clock() - self._written_at >= TEXTFILE_EVERY_S:
+            self._written_at = self._clock()
+            self._write()
+
+    def end(self, status: RunStatus, exit_code: int, remaining: RemainingFailures | None = None) -> None:
+        """Write the last values to the text file and the push gateway; the time of success with exit code 0 only."""
+        self._safely(lambda: self._end(status, exit_code, remaining))
+
+    def _end(self, status: RunStatus, exit_code: int, remaining: RemainingFailures | None) -> None:
+        self._show(status)
+        if remaining is not None:
+            self._show_remaining(remaining)
+        self.families.exit_code.labels(*self._labels).set(exit_code)
+        if exit_code == EXIT_OK:
+            self.families.success.labels(*self._labels).set(self._now())
+        self._write()
+        if self._ways.pushgateway is not None:
+            self._push(self._ways.pushgateway)
+
+    def _show(self, status: RunStatus) -> None:
+        counts = status.counts
+        families = self.families
+        families.documents.labels(*self._labels, "skipped", "").inc(counts["skipped"] - self._skipped)
+        self._skipped = counts["skipped"]
+        families.found.labels(*self._labels).set(counts["found"])
+        families.in_flight.labels(*self._labels).set(status.in_flight)
+        families.limit.labels(*self._labels).set(status.limit)
+        self._show_overhead(status.overhead)
+        self._show_providers(status.providers_up)
+
+    def _show_overhead(self, spent: Spent) -> None:
+        before = self._overhead
+        self._overhead = spent
+        self.families.overhead_requests.labels(*self._labels).inc(spent.requests - before.requests)
+        self.families.overhead_tokens.labels(*self._labels).inc(spent.prompt_tokens - before.prompt_tokens)
+
+    def _show_remaining(self, remaining: RemainingFailures) -> None:
+        """Set every reason, also those without failures: a push gateway keeps what is not sent again."""
+        for reason in {*REASONS, *remaining.reasons}:
+            count = remaining.reasons.get(reason, ReasonCount())
+            self.families.remaining.labels(*self._labels, reason).set(count.count)
+            self.families.accepted.labels(*self._labels, reason).set(count.accepted)
+
+    def _attempt(self, attempt: ExtractionAttempt) -> None:
+        labels = (*self._labels, attempt.model.provider)
+        families = self.families
+        families.attempts.labels(*labels, self._bounded(attempt.error)).inc()
+        families.latency.labels(*labels).observe(attempt.latency_s)
+        families.tokens.labels(*labels, "prompt").inc(attempt.prompt_tokens or 0)
+        families.tokens.labels(*labels, "completion").inc(attempt.completion_tokens or 0)
+        if attempt.queue_s is not None:
+            families.queue.labels(*labels).observe(attempt.queue_s)
+
+    def _bounded(self, error: str | None) -> str:
+        """The error as a label: servers choose their status codes, and must not make series without end."""
+        name = (error or "").partition(":")[0]
+        if name and name not in self._errors:
+            if len(self._errors) >= _KEPT_ERRORS:
+                return "other"
+            self._errors.add(name)
+        return name
+
+    def _show_providers(self, providers_up: Mapping[str, bool]) -> None:
+        """Whether each provider that was examined can be asked; one that a refresh took away is no longer shown."""
+        for name, up in providers_up.items():
+            self.families.up.labels(*self._labels, name).set(up)
+        for gone in self._shown - providers_up.keys():
+            self.families.up.remove(*self._labels, gone)
+        self._shown = frozenset(providers_up)
+
+    def _carry_over(self) -> None:
+        """Keeps the time of the last success that the text file tells, for as long as no run succeeds."""
+        path = self._ways.textfile
+        try:
+            families = list(text_string_to_metric_families(path.read_text(encoding="utf-8"))) if path else []
+        except (OSError, ValueError):
+            return  # no file yet, or none of ours
+        for sample in (sample for family in families for sample in family.samples if sample.name == SUCCESS):
+            if tuple(sample.labels.get(name, "") for name in _COMMON) == self._labels:
+                self.families.success.labels(*self._labels).set(sample.value)
+
+    def _serve(self) -> int | None:
+        """The port that the metrics are served at from now on; None: at none."""
+        if self._ways.port is None:
+            return None
+        try:
+            server, _ = start_http_server(self._ways.port, self._ways.host, registry=self.families.registry)
+        except OSError as error:
+            logger.warning("metrics are not served: %s", error, extra={"port": self._ways.port})
+            return None
+        logger.info("metrics are served", extra={"port": server.server_port})
+        return int(server.server_port)
+
+    def _write(self) -> None:
+        if self._ways.textfile is None:
+            return
+        try:
+            write_to_textfile(str(self._ways.textfile), self.families.registry)
+        except OSError as error:
+            fields = {"file": str(self._ways.textfile)}  # the error names a temporary one
+            logger.warning("metrics are not written: %s", error.strerror or error, extra=fields)
+
+    def _push(self, url: str) -> None:
+        """Replaces the metrics of these names in the run's group: what an earlier success pushed stays otherwise."""
+        parts = urlsplit(url)
+        bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        user = unquote(parts.username or "")
+        password = unquote(parts.password or "")
+        handler = partial(basic_auth_handler, username=user, password=password) if user else default_handler
+        group = {name: value for name, value in zip(_COMMON, self._labels, strict=True) if value}
+        try:
+            pushadd_to_gateway(
+                bare, JOB, self.families.registry, grouping_key=group, timeout=PUSH_TIMEOUT_S, handler=handler
+            )
+        except (OSError, HTTPException, ValueError) as error:
+            logger.warning("metrics are not pushed: %s", error, extra={"endpoint": mask_url(url)})

@@ -1,0 +1,152 @@
+"""One text → one answer: build the prompt, send it, judge the answer, ask again with the complaint or with less text.
+
+    text ─▶ prompts ─▶ ask ─▶ judge ─▶ Answer
+               ▲                │
+               └── complaint ◀──┘   …else an error with the reason
+
+It builds no outcome: documents that are sent whole (process.py) and windows (windows/window_outcome.py) both go through
+here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pipeline.agents import render
+from pipeline.agents.prompts import document_places
+from pipeline.answers import Answer, AnswerError, judge, reask_prompt
+from pipeline.answers.schema import CompiledSchema
+from pipeline.config.redaction import SECRETS
+from pipeline.documents.special_tokens import break_special_tokens
+from pipeline.errors import REASKED, DocumentError, kind_of
+from pipeline.llm.error_patterns import without_echo
+from pipeline.llm.length_proof import size_of
+from pipeline.llm.provider import ExtractionRequest
+from pipeline.long import Span
+from pipeline.records import Document, ExtractionAttempt, changed
+from pipeline.run.document.attempts import with_notes
+from pipeline.run.document.breaking import harmless_names
+from pipeline.run.document.state import DocumentState
+from pipeline.run.plan import ExtractionPlan
+
+
+class NoServerError(Exception):
+    """No server could take the document."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A text as a model sees it: the `document` of the prompt, and the parts (`spans`) of `text` that are in it.
+
+    `shown`: these parts as they are in the prompt, where that differs; "" where it does not.
+    """
+
+    document: Document
+    text: str
+    spans: tuple[Span, ...]
+    shown: str = ""
+
+
+Shorten = Callable[[ExtractionAttempt], "Seen | None"]
+"""Returns less of a text after a failed attempt; None when a shorter text would not help."""
+
+
+def answered(
+    state: DocumentState,
+    plan: ExtractionPlan,
+    seen: Seen,
+    *,
+    schema: CompiledSchema,
+    shorten: Shorten,
+    alone: bool,
+) -> tuple[Answer, Seen]:
+    """Return the valid answer and the text it is about; DocumentError or AnswerError when no more requests are allowed.
+
+    NoServerError: no server could take it.
+    """
+    resolved = state.asking.resolved
+    complaint: AnswerError | None = None
+    after = ""
+    while True:
+        attempt = _once(state, seen.document, schema.for_server, after=after, alone=alone)
+        if not attempt.ok and complaint is not None and kind_of(attempt.reason or "") == "document":
+            raise complaint
+        if not attempt.ok:
+            less = None if state.reasks else shorten(attempt)
+            if less is None:
+                raise DocumentError(attempt.reason or "bad_response", attempt.message, stage="call")
+            seen = less
+            continue
+        try:
+            answer = _judged(attempt.raw_text or "", seen, schema, repair=plan.repair)
+        except AnswerError as problem:
+            state.attempts[-1] = changed(attempt, refused=problem.reason)
+            if problem.reason not in REASKED or state.reasks >= resolved.max_reasks:
+                raise
+            complaint = problem
+            state.reasks += 1
+            said, _ = break_special_tokens(attempt.raw_text or "")
+            after = reask_prompt("", said, problem)
+            continue
+        state.notes = (*state.notes, *answer.notes)
+        return answer, seen
+
+
+def _judged(text: str, seen: Seen, schema: CompiledSchema, *, repair: str) -> Answer:
+    """Return the valid answer; AnswerError also for one with a secret, as records are not edited and hold no secret."""
+    answer = judge(
+        text,
+        schema,
+        document_text=seen.text,
+        spans=seen.spans,
+        shown=seen.shown,
+        pages=seen.document.pages,
+        repair=repair,
+    )
+    if SECRETS.holds(text):
+        raise AnswerError("schema_invalid", "the answer holds a secret of the configuration", stage="validate")
+    return answer
+
+
+def _once(
+    state: DocumentState, document: Document, json_schema: Mapping[str, object], *, after: str, alone: bool
+) -> ExtractionAttempt:
+    """Return the attempt that settled one ask; failed ones are in the trail. `after`: the text behind the document."""
+    state.stage = "call"
+    asking = state.asking
+    text = document.text
+    named = harmless_names(document, tokens=state.tokens)
+
+    def prompts_for(part: str, whole: bool) -> Mapping[str, str]:
+        rendered = render(asking.resolved, named if part is named.text else changed(named, text=part))
+        return {**rendered, "user": rendered["user"] + after} if whole else rendered
+
+    prompts = prompts_for(text, True)
+    question = ExtractionRequest(
+        asking.resolved.variant,
+        prompts,
+        json_schema,
+        text,
+        document=state.entry.id,
+        losses=state.entry.losses,
+        alone=alone,
+        refused=state.entry.refused,
+        prompts_for=prompts_for,
+        places=document_places(asking.resolved.user_prompt),
+        metadata=document.metadata,
+    )
+    asked = state.client.ask(question)
+    said = (text, prompts["user"])
+    state.attempts += [
+        changed(each, message=without_echo(each.message, *said)) if each.message else each for each in asked.attempts
+    ]
+    state.losses += asked.losses
+    state.refused = state.refused or asked.refused
+    if asked.unavailable:
+        raise NoServerError
+    settled = state.attempts[-1]
+    state.notes = with_notes(state.notes, *settled.notes)
+    if asking.split is not None and settled.ok:
+        asking.split.sizer.learn(str(settled.model.endpoint), size_of(*prompts.values()), settled.prompt_tokens)
+    return settled

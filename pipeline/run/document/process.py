@@ -1,0 +1,207 @@
+"""One entry → one outcome: read it, then ask about it (extraction.py). It writes nothing, and waits only for answers.
+
+    entry ─▶ bytes ─▶ document ─▶ asked ─▶ Result   …else Failure, or Postponed when no server could take it
+                │
+            Unchanged
+
+The only broad `except` of the program is here: any error that a document causes becomes its own failure.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+
+from pipeline import documents
+from pipeline.agents import render
+from pipeline.agents.prompts import LEAD
+from pipeline.answers import AnswerError
+from pipeline.errors import DocumentError, InternalError, PipelineError, TryLaterError
+from pipeline.llm.provider import LOSSES_BEFORE_ALONE
+from pipeline.output.copies import Copied
+from pipeline.records import (
+    Document,
+    Entry,
+    ExtractionAttempt,
+    Left,
+    Outcome,
+    Postponed,
+    Unchanged,
+    changed,
+    utc_now,
+)
+from pipeline.run.document.attempts import with_notes
+from pipeline.run.document.breaking import broken, candidates_in, harmless
+from pipeline.run.document.extraction import NoServerError, Seen, answered
+from pipeline.run.document.overflow import Kept, shorter, whole
+from pipeline.run.document.state import Asker, DocumentState, failure_of, result_of
+from pipeline.run.plan import ExtractionPlan
+from pipeline.run.selection.copies import Questions, copy_of, question_sha256
+from pipeline.run.shortage import has_memory, place_of, shortage_of
+from pipeline.run.windows.cutting import Cut, Divided, EarlierAnswers, WindowFailed, cut_after, cut_before
+from pipeline.stores import ReadingStoppedError
+from pipeline.window_answers import WindowAnswer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What came of an entry, and the requests it took."""
+
+    entry: Entry
+    outcome: Outcome | Copied | Cut | WindowAnswer | Divided | WindowFailed
+    attempts: tuple[ExtractionAttempt, ...] = ()
+    variant: str = ""
+
+
+def process(
+    entry: Entry,
+    plan: ExtractionPlan,
+    *,
+    client: Asker,
+    alone: bool = False,
+    now: Callable[[], str] = utc_now,
+    copies: Questions | None = None,
+    earlier: EarlierAnswers | None = None,
+) -> Finished:
+    """The outcome of an entry; never raises. `alone`: nothing else is in flight, and one lost server is the end."""
+    state = DocumentState(entry, plan.query_for(entry.id), client)
+
+    def steps() -> Outcome | Copied | Cut:
+        return _steps(state, plan, copies=copies, earlier=earlier, alone=alone, now=now)
+
+    return settled(state, plan, steps, alone=alone, now=now)
+
+
+def settled(
+    state: DocumentState,
+    plan: ExtractionPlan,
+    steps: Callable[[], Outcome | Copied | Cut | WindowAnswer],
+    *,
+    alone: bool,
+    now: Callable[[], str],
+) -> Finished:
+    """Return the outcome of the steps, or of the error that ended them."""
+    entry = state.entry
+    outcome: Outcome | Copied | Cut | WindowAnswer
+    try:
+        outcome = steps()
+    except (ReadingStoppedError, PipelineError) as error:
+        outcome = Left(entry.id, error if isinstance(error, PipelineError) else None)
+    except NoServerError:
+        last = state.attempts[-1] if state.attempts else None
+        reason = last.reason if last and last.reason else "connection_error"
+        message = f"a server was lost each time it worked on this document: {last.message if last else ''}"
+        outcome = failure_of(state, plan, reason=reason, message=message, now=now)
+        outcome = (
+            outcome if alone and state.losses else Postponed(entry, outcome, losses=state.losses, refused=state.refused)
+        )
+    except DocumentError as problem:
+        state.stage = problem.stage
+        state.entry = changed(entry, version=None) if problem.again else entry
+        outcome = failure_of(state, plan, reason=problem.reason, message=str(problem), now=now)
+    except AnswerError as problem:
+        state.stage = problem.stage
+        outcome = failure_of(state, plan, reason=problem.reason, message=problem.message, now=now)
+    except Exception as fault:  # whatever one document raises is its own failure, and must not end its worker
+        if (shortage := shortage_of(fault)) is not None:
+            return Finished(entry, _short(state, plan, shortage, alone=alone, now=now), tuple(state.attempts))
+        state.stage = "internal"
+        told = f"{type(fault).__name__} in {place_of(fault)}"
+        unquoted = InternalError(told).with_traceback(fault.__traceback__)  # its own message might quote the document
+        logger.error("internal error", extra={"document": entry.id}, exc_info=unquoted)
+        outcome = failure_of(state, plan, reason="internal_error", message=told, now=now)
+    return Finished(entry, outcome, tuple(state.attempts), state.asking.resolved.variant)
+
+
+def _short(
+    state: DocumentState, plan: ExtractionPlan, shortage: str, *, alone: bool, now: Callable[[], str]
+) -> Outcome:
+    """Have the document done once more with nothing else in flight; what is short of memory even then is too large."""
+    message = f"this machine ran out of {shortage}"
+    if alone and (shortage != "memory" or not has_memory()):
+        return Left(state.entry.id, TryLaterError(f"{message}, with one document in flight"))
+    told = f"{message}, with nothing else in flight" if alone else message
+    failure = failure_of(state, plan, reason="document_too_expensive", message=told, now=now)
+    return failure if alone else Postponed(state.entry, failure, losses=LOSSES_BEFORE_ALONE)
+
+
+def _steps(
+    state: DocumentState,
+    plan: ExtractionPlan,
+    *,
+    copies: Questions | None,
+    earlier: EarlierAnswers | None,
+    alone: bool,
+    now: Callable[[], str],
+) -> Outcome | Copied | Cut:
+    entry = state.entry
+    query = state.asking
+    data = entry.read()
+    state.sha256 = sha256(data).hexdigest()
+    if entry.stands and entry.known is not None and entry.known.sha256 == state.sha256:
+        return Unchanged(entry.id, failed=entry.known.failed)
+    if entry.duplicate_of is not None:
+        raise DocumentError("duplicate_id", f"another document of this run has the id {entry.duplicate_of!r} already")
+    document = documents.decode(entry, data, text_field=plan.text_field, limits=plan.limits, sha256=state.sha256)
+    state.notes = document.notes
+    state.stage = "prompt"
+    question = state.question_sha256 = question_sha256(document, query.resolved.user_prompt)
+    if (copy := copy_of(entry, document, query, question=question, copies=copies)) is not None:
+        return copy
+    state.tokens = state.client.special_tokens(candidates_in(document), variant=query.resolved.variant)
+    if (found := cut_before(state, plan, document=document, earlier=earlier)) is not None:
+        return found
+    try:
+        return _ask(state, plan, document=document, alone=alone, now=now)
+    except DocumentError as problem:
+        state.stage = problem.stage
+        refusal = failure_of(state, plan, reason=problem.reason, message=str(problem), now=now)
+        if (found := cut_after(state, plan, document=document, refusal=refusal)) is not None:
+            return found
+        raise
+
+
+def _ask(
+    state: DocumentState, plan: ExtractionPlan, *, document: Document, alone: bool, now: Callable[[], str]
+) -> Outcome:
+    """Return the outcome of the whole document, or of as much of it as the agent's `overflow` keeps."""
+    kept = whole(document.text)
+    seen = _seen(state, document, kept)
+
+    def shorten(attempt: ExtractionAttempt) -> Seen | None:
+        nonlocal kept
+        resolved = state.asking.resolved
+        size = sum(map(len, render(resolved, _seen(state, document, kept).document).values()))
+        less = shorter(kept, attempt, overflow=resolved.overflow, prompt_chars=size)
+        if less is None:
+            return None
+        kept = less
+        state.notes = with_notes(state.notes, "document_truncated")
+        return _seen(state, document, kept)
+
+    answer, seen = answered(state, plan, seen, schema=state.asking.schema, shorten=shorten, alone=alone)
+    asked = changed(seen.document, metadata=document.metadata)
+    return result_of(state, asked, answer=answer, text=document.text, now=now)
+
+
+def _seen(state: DocumentState, document: Document, kept: Kept) -> Seen:
+    """Return the kept text of a document as the model sees it: without special tokens that could end its message."""
+    shown = kept.shown
+    resolved = state.asking.resolved
+    document = document if shown == document.text else changed(document, text=shown)
+    found, is_broken = harmless(document, resolved, tokens=state.tokens)
+    state.notes = with_notes(state.notes, "special_tokens_broken") if is_broken else state.notes
+    if resolved.split is not None and LEAD in found.metadata:
+        found = changed(found, metadata={**found.metadata, LEAD: ""})
+    has_broken = "special_tokens_broken" in state.notes
+    quotable = broken(kept.quotable, resolved, tokens=state.tokens) if has_broken else ""
+    return Seen(found, kept.text, kept.spans, quotable)
+
+
+def is_suspect(entry: Entry) -> bool:
+    """True when servers were lost over this entry so often that it must be sent alone."""
+    return entry.losses >= LOSSES_BEFORE_ALONE

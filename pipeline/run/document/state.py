@@ -1,0 +1,121 @@
+"""What is known so far about one document in the works, and the record that this makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Protocol
+
+from pipeline.answers import Answer
+from pipeline.config.redaction import SECRETS
+from pipeline.errors import Stage
+from pipeline.llm.provider import AskResult, ExtractionRequest
+from pipeline.records import Document, Entry, ExtractionAttempt, Failure, Result
+from pipeline.run.document.attempts import history, requests_sent, runs_so_far, usage
+from pipeline.run.plan import ExtractionPlan, VariantQuery
+from pipeline.run.selection.deciding import LENGTH, with_context
+
+
+class Asker(Protocol):
+    """Who is asked: settles a question, with all retries that takes."""
+
+    def ask(self, question: ExtractionRequest) -> AskResult: ...
+
+    def special_tokens(self, candidates: Collection[str], *, variant: str) -> frozenset[str]: ...
+
+
+@dataclass(slots=True)
+class DocumentState:
+    """What is known so far about one document in the works."""
+
+    entry: Entry
+    asking: VariantQuery
+    client: Asker
+    sha256: str | None = None
+    notes: tuple[str, ...] = ()
+    attempts: list[ExtractionAttempt] = field(default_factory=list)
+    reasks: int = 0
+    losses: int = 0
+    refused: bool = False
+    stage: Stage = "load"
+    tokens: frozenset[str] = frozenset()
+    question_sha256: str | None = None
+
+
+def result_of(state: DocumentState, document: Document, *, answer: Answer, text: str, now: Callable[[], str]) -> Result:
+    """Return the result that the last attempt's answer makes. `text`: the document's own, which evidence refers to."""
+    answered = state.attempts[-1]
+    resolved = state.asking.resolved
+    return Result(
+        id=state.entry.id,
+        uri=state.entry.uri,
+        sha256=document.sha256,
+        agent=resolved.agent,
+        variant=resolved.variant,
+        fingerprint=state.asking.whole_fingerprint,
+        output=answer.value,
+        model=answered.model,
+        attempts=requests_sent(state.attempts, state.entry.before),
+        reasks=state.reasks,
+        repaired=answer.repaired,
+        notes=state.notes,
+        usage=usage(state.attempts, state.entry.before),
+        context_length=answered.context_length,
+        document_chars=len(document.text),
+        metadata=document.metadata,
+        text_sha256=sha256(text.encode("utf-8")).hexdigest(),
+        evidence=answer.evidence,
+        latency_s=round(sum(attempt.latency_s for attempt in state.attempts), 3),
+        finished_at=now(),
+        version=state.entry.version,
+        history=history(state.attempts[:-1], state.entry.before),
+        question_sha256=state.question_sha256,
+    )
+
+
+def _shown(raw_text: str, chars: int) -> str:
+    """Return the beginning of what the model said, without secrets, which are shorter than what is searched."""
+    return SECRETS.redact(raw_text[: 4 * chars + 4096])[:chars]
+
+
+def failure_of(
+    state: DocumentState, plan: ExtractionPlan, *, reason: str, message: str, now: Callable[[], str]
+) -> Failure:
+    """Return the failure that the document comes to now."""
+    entry = state.entry
+    asking = state.asking
+    last = state.attempts[-1] if state.attempts else None
+    raw = _shown(last.raw_text, plan.raw_chars) if last and last.raw_text and plan.raw_chars else None
+    error = last.error if last and last.error and state.stage == "call" else reason
+    return Failure(
+        id=entry.id,
+        uri=entry.uri,
+        sha256=state.sha256,
+        agent=asking.resolved.agent,
+        variant=asking.resolved.variant,
+        fingerprint=asking.failure_fingerprint,
+        stage=state.stage,
+        reason=reason,
+        error=error,
+        message=message,
+        attempts=requests_sent(state.attempts, state.entry.before),
+        history=history(state.attempts, entry.before),
+        raw=raw.encode("utf-8", "replace").decode() if raw else raw,
+        usage=usage(state.attempts, state.entry.before),
+        notes=state.notes,
+        runs=runs_so_far(entry.known, state.sha256, asking) + 1,
+        finished_at=now(),
+        version=entry.version,
+        reasks=state.reasks,
+        decided_by=_decided_by(state, plan, reason),
+    )
+
+
+def _decided_by(state: DocumentState, plan: ExtractionPlan, reason: str) -> str | None:
+    """Return the digest of what decided the failure, with the server's context where a prompt was too long for it."""
+    digest = state.asking.decided_by.get(reason)
+    if reason not in LENGTH or not state.attempts:
+        return digest
+    told = state.attempts[-1].context_length or 0
+    return with_context(digest, max(told, plan.client.context_length(state.asking.resolved.variant) or 0))

@@ -1,0 +1,217 @@
+"""What a run does after its last document: add up, choose the exit code, write the report, print the summary."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pipeline.config import AppConfig
+from pipeline.config.loading import describe
+from pipeline.config.redaction import SECRETS
+from pipeline.documents import ListingCounts
+from pipeline.errors import EXIT_FAILURES, EXIT_INTERNAL, EXIT_OK, OutputError, PipelineError
+from pipeline.output import Output
+from pipeline.records import utc_now
+from pipeline.report import RunSummary, headline, reconciles
+from pipeline.report.contents import Report
+from pipeline.report.event import summary_fields
+from pipeline.report.numbers import RunNumbers
+from pipeline.report.profile import drift_of, kept_profiles
+from pipeline.report.remaining import NONE_REMAIN, RemainingFailures
+from pipeline.report.run_summary import Concurrency, Counts, OutputCounts
+from pipeline.report.stats import RunStats
+from pipeline.report.text import summary_text
+from pipeline.run.ending.exit_code import exit_code
+from pipeline.run.ending.graded_run import UngradedError, failed_gates, grade_run, run_content, unevaluated_gates
+from pipeline.run.ending.remaining import remaining_failures
+from pipeline.run.ending.report_of_shards import write_report_of
+from pipeline.run.options import RunOptions
+from pipeline.run.pod import EMPTY_INPUT, in_pod, resume_command
+from pipeline.run.prompt_length import doubtful_results, limits, overhead
+from pipeline.run.runner import Runner
+from pipeline.run.selection.redoing import questions
+from pipeline.run.selection.selection import Selection
+from pipeline.terminal import is_terminal, plural, wants_colour, width_of, write_out
+from pipeline.values.profiling import ProfileBuilder
+
+if TYPE_CHECKING:
+    from pipeline.truth.evaluate import EvalOptions, Evaluation
+
+logger = logging.getLogger(__name__)
+
+
+class RunClosing:
+    """The end of one run, with its output still open and locked.
+
+    `remaining`: the failures that remain; None before `finish`.
+    """
+
+    def __init__(
+        self,
+        app: AppConfig,
+        options: RunOptions,
+        output: Output,
+        *,
+        listing: ListingCounts,
+        environ: Mapping[str, str],
+        grading: EvalOptions | None = None,
+    ) -> None:
+        self.remaining: RemainingFailures | None = None
+        self._app = app
+        self._options = options
+        self._output = output
+        self._listing = listing
+        self._environ = environ
+        self._started_at = utc_now()
+        self._grading = grading
+
+    def finish(self, runner: Runner, stats: RunStats, profile: ProfileBuilder, *, selection: Selection) -> int:
+        """Return the exit code; OutputError when what is written last cannot be written after a run that went well."""
+        counts = runner.counts
+        listed_whole = runner.listed_whole
+        found = counts["found"] if listed_whole else None
+        self.remaining = remaining_failures(self._output, selection, found=found)
+        doubtful = doubtful_results(self._output, runner.plan.book)
+        code, message, verdict = exit_code(
+            runner.end,
+            counts=counts,
+            remaining=self.remaining,
+            listed=self._listing.listed if listed_whole else None,
+            ignored=self._listing.ignored,
+            config=self._app.runner,
+            min_documents=0 if self._output.shard.is_chunk else self._app.input.min_documents,
+            incomplete_exit=self._options.incomplete_exit,
+            doubtful=len(doubtful),
+            moved=self._moved(profile),
+        )
+        if listed_whole and not self._listing.listed and in_pod(self._environ):
+            logger.info(EMPTY_INPUT)
+        ignored = sum(self._listing.ignored.values())
+        whole = Counts(**{**counts, "found": counts["found"] + ignored, "ignored": ignored})
+        if not reconciles(whole):
+            code = EXIT_INTERNAL
+            message = f"the numbers of this run do not add up: {dict(whole.items())}"
+            verdict = None
+        evaluation, below = self._graded(code, left=counts["left"])
+        if below is not None and code == EXIT_OK:
+            code, message, verdict = below
+        if code != EXIT_OK and not self._is_read_on_terminal():
+            logger.error("%s", message)
+        verdict = verdict or headline(whole, code, remaining=self.remaining.failed)
+        summary = replace(
+            self._summary(runner, stats.snapshot(), counts=whole),
+            exit_code=code,
+            verdict=verdict,
+            message=message,
+            ask_again=tuple(doubtful),
+            profile=kept_profiles(profile.profiles()),
+            eval=None if evaluation is None else run_content(evaluation),
+        )
+        report = self._write(summary)
+        self._show(summary, report)
+        return code
+
+    def _graded(self, code: int, *, left: int) -> tuple[Evaluation | None, tuple[int, str, str] | None]:
+        """Return the grades after a run that came to its end, and how failed gates end it, each None if there is none.
+
+        An output that cannot be read or written never changes how the run ended.
+        """
+        if self._grading is None or code not in (EXIT_OK, EXIT_FAILURES):
+            return None, None
+        try:
+            evaluation = grade_run(self._output, self._grading)
+        except UngradedError as error:
+            logger.warning("the answers were not graded: %s", error)
+            # a run that left documents may not have come to the judged ones yet
+            return None, unevaluated_gates(error) if self._grading.is_gated and not left else None
+        except OutputError as error:
+            logger.warning("the answers were not graded: %s", error)
+            return None, None
+        return evaluation, None if evaluation is None or not evaluation.exit_code else failed_gates(evaluation)
+
+    def _moved(self, profile: ProfileBuilder) -> str:
+        """Which share of values moved against the run before by more than `runner.max_drift`; "" for none."""
+        most = self._app.runner.max_drift
+        if most is None:
+            return ""
+        now = RunSummary(profile=kept_profiles(profile.profiles()))
+        before = self._output.run_index.of_this_shard()
+        found, _ = drift_of([now], [list(map(RunSummary.from_json, before))])
+        moves = [] if found is None else [move for move in found.moves if move.size > most]
+        if not moves:
+            return ""
+        return f"{plural(len(moves), 'share')} of values moved by more than runner.max_drift {most:g}: see the report"
+
+    def _summary(self, runner: Runner, numbers: RunNumbers, *, counts: Counts) -> RunSummary:
+        """Return the run's summary without how it ended."""
+        stamp = self._output.stamp
+        output = self._output
+        plan = runner.plan
+        limit = runner.job.limit
+        for put_together, whole in plan.same_questions.items():
+            output.index.equate([put_together], whole)
+        return RunSummary(
+            run=stamp.run,
+            run_id=stamp.run_id,
+            shard=stamp.shard,
+            chunks=output.shard.chunks if output.shard.is_chunk else None,
+            agent=plan.agent.name,
+            started_at=self._started_at,
+            finished_at=utc_now(),
+            command=self._options.command,
+            counts=counts,
+            ignored=self._listing.ignored,
+            remaining=self.remaining or NONE_REMAIN,
+            files={name: f"{output.where}/{name}" for name in (*output.names, "report.html")},
+            stats=numbers,
+            config={**describe(self._app), "question": questions(self._app, plan)},
+            listed_whole=runner.listed_whole,
+            agent_file=plan.agent.editable,
+            overhead=overhead(plan.book),
+            prompt_length=tuple(limits(plan.book)),
+            resume=resume_command(self._environ) if in_pod(self._environ) else None,
+            former_fingerprints=output.index.equated(),
+            output=OutputCounts.from_json(output.index.counts()),
+            concurrency=Concurrency(limit.value, limit.reason),
+        )
+
+    def _write(self, summary: RunSummary) -> Report:
+        """Write the run's summary and the report; the report is returned also when it could not be written."""
+        try:
+            self._output.write_run(summary.to_json())
+        except PipelineError as error:
+            if summary.exit_code == EXIT_OK:
+                raise
+            logger.error("%s", error)
+        return write_report_of(self._output, summary)
+
+    def _show(self, summary: RunSummary, report: Report) -> None:
+        """Print the summary, and end the log; without a terminal a JSON log has all of it, so that it stays JSON."""
+        code = summary.exit_code
+        is_json = self._options.log_format == "json"
+        is_quiet = self._options.quiet and code == EXIT_OK
+        if not is_quiet and not (is_json and not sys.stdout.isatty()):
+            self._print(report)
+        fields = summary_fields(summary, report) if is_json else {"exit_code": code, "verdict": summary.verdict}
+        level = logging.WARNING if is_json and self._options.quiet and code != EXIT_OK else logging.INFO
+        logger.log(level, "run ends", extra=fields)
+
+    def _is_read_on_terminal(self) -> bool:
+        """True when log and summary go to terminals: the summary begins with the message, and once is enough."""
+        return self._options.log_format == "text" and not self._options.quiet and is_terminal(sys.stdout, sys.stderr)
+
+    def _print(self, report: Report) -> None:
+        colour = wants_colour(sys.stdout, self._environ)
+        text = summary_text(report, colour=colour, width=width_of(sys.stdout, self._environ))
+        if self._options.quiet and self._options.log_format == "text":
+            with suppress(OSError):  # stderr may be closed
+                sys.stderr.write(SECRETS.redact(text))
+            return
+        try:
+            write_out(text)
+        except OutputError as error:
+            logger.warning("the summary was not printed: %s", error)

@@ -1,0 +1,31 @@
+"""Which documents of the input remain failed at the end of a run; it reads the index and decides no exit code."""
+
+from __future__ import annotations
+
+from pipeline.output import Output
+from pipeline.report.remaining import RemainingFailures
+from pipeline.run.selection.selection import Selection
+
+
+def remaining_failures(output: Output, selection: Selection, *, found: int | None) -> RemainingFailures:
+    """The documents that this run has met whose last line is an error for the current question.
+
+    `found`: documents in the input (of this shard); None when the listing did not come to its end, and then only those
+    count that have a line: nothing is known yet about the others.
+    """
+    remaining = RemainingFailures()
+    for document_id, known in output.index.failed(only_met=True):
+        if selection.counts_as_failed(document_id, known):
+            remaining = remaining.with_one(
+                known.reason or "",
+                document_id=document_id,
+                tried=known.run == output.stamp.run,
+                accepted=known.accepted,
+            )
+    return remaining.of(_documents(output, remaining) if found is None else found)
+
+
+def _documents(output: Output, remaining: RemainingFailures) -> int:
+    if not remaining.reasons:
+        return 0
+    return output.index.met_done_count() + remaining.failed + remaining.accepted

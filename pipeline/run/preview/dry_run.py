@@ -1,0 +1,137 @@
+"""`pipeline run --dry-run`: what would be done, counted without a model, a lock or a byte written."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from hashlib import sha256
+
+from pipeline.config import AppConfig
+from pipeline.documents import ListingCounts
+from pipeline.errors import EXIT_FAILURES, EXIT_OK, DocumentError
+from pipeline.output import Index, RunIndex, backend_of, scan
+from pipeline.records import Entry, Known
+from pipeline.run.listing import InputListing
+from pipeline.run.plan import ExtractionPlan
+from pipeline.run.preview.estimate import PromptSample, time_text, tokens_text
+from pipeline.run.selection.deciding import decided_now
+from pipeline.run.selection.redoing import equate_former
+from pipeline.run.selection.selection import Selection, SelectionRules
+from pipeline.shards import Shard
+from pipeline.terminal import fitted, plural, unwrapped_or_width, write_out
+
+
+def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: Shard, listing: InputListing) -> int:
+    """Prints the counts; 1 when there are fewer documents than input.min_documents, else 0."""
+    listed = ListingCounts()
+    index = scan(app.output, shard=shard)
+    backend = backend_of(app.output, shard=shard)
+    runs = RunIndex(backend, shard)
+    try:
+        equate_former(app, plan, index=index, backend=backend, runs=runs)
+        selection = Selection(
+            index,
+            rules,
+            shard=shard,
+            fingerprint=lambda id, known: plan.query_for(id).present(known.fingerprint, failed=known.failed),
+            decided_by=partial(_decided_by, plan),
+        )
+        listed.version_of = index.version_of_result
+        counts, sample = _count(listing(listed), selection, index)
+        tokens = tokens_text(plan, sample)
+    finally:
+        index.close()
+        plan.client.close()
+    time = time_text(runs.recent(), documents=sample.documents, per_hour=app.cost.per_hour)
+    asked = [_asked(sample, tokens), f"That is {time}." if time else ""]
+    lines = _lines(app, plan, counts=counts, listing=listed, asked=asked)
+    width = unwrapped_or_width(sys.stdout, os.environ)
+    write_out("\n".join(fitted([*lines, *_shard_lines(shard, listed)], width)))
+    return EXIT_OK if shard.is_chunk or listed.listed >= app.input.min_documents else EXIT_FAILURES
+
+
+def _decided_by(plan: ExtractionPlan, document_id: str, known: Known) -> str | None:
+    """What decides a failure now, as far as settings tell: no server is asked for its context."""
+    digest = plan.query_for(document_id).decided_by.get(known.reason or "")
+    return decided_now(digest, known, context=lambda: None)
+
+
+def _count(entries: Iterator[Entry], selection: Selection, index: Index) -> tuple[Counter[str], PromptSample]:
+    """Documents by what would become of them, and a sample of those that would be asked."""
+    counts: Counter[str] = Counter()
+    sample = PromptSample()
+    for entry in entries:
+        if not selection.wants(entry.id):
+            continue
+        choice, entry = selection.judge(entry)
+        kind = choice if choice != "do" else _kind(entry)
+        if kind == "skip" and (known := entry.known or index.known(entry.id)) and known.failed:
+            kind = "accepted" if known.accepted else "failed, skipped"
+        counts["found"] += 1
+        counts[kind] += 1
+        if kind in ("new", "changed", "failed", "question"):
+            sample.add(entry)
+    return counts, sample
+
+
+def _asked(sample: PromptSample, tokens: str) -> str:
+    return f"Would ask {plural(sample.documents, 'document')}: {plural(sample.size_bytes, 'byte')}, {tokens}."
+
+
+def _kind(entry: Entry) -> str:
+    """Why an entry would be done: new, changed, failed before, or asked differently; or that it need not be."""
+    known = entry.known
+    if known is None:
+        return "new"
+    if entry.version is not None and entry.version == known.version:
+        same = True
+    else:
+        try:
+            same = sha256(entry.read()).hexdigest() == known.sha256
+        except DocumentError:
+            same = known.sha256 is None
+    if not same:
+        return "changed"
+    if entry.stands:
+        return "skip"
+    return "failed" if known.failed else "question"
+
+
+def _lines(
+    app: AppConfig, plan: ExtractionPlan, *, counts: Counter[str], listing: ListingCounts, asked: list[str]
+) -> Iterator[str]:
+    yield f"Dry run of agent {plan.agent.name}: no model is called, nothing is written."
+    yield f"  found            {counts['found']:>12,}"
+    yield f"  done already     {counts['skip']:>12,}"
+    yield f"  new              {counts['new']:>12,}"
+    yield f"  changed          {counts['changed']:>12,}"
+    failed = counts["failed"] + counts["failed, skipped"] + counts["accepted"]
+    tried = f"{counts['failed']:,} to be tried again"
+    accepted = f", {counts['accepted']:,} accepted" if counts["accepted"] else ""
+    yield f"  failed before    {failed:>12,}   ({tried}, {counts['failed, skipped']:,} skipped{accepted})"
+    yield f"  done again       {counts['question']:>12,}   (the question changed, or --redo all)"
+    if counts["leave"]:
+        yield f"  left             {counts['leave']:>12,}   (not named by --only-failed)"
+    if listing.ignored:
+        kinds = ", ".join(f"{kind} {number:,}" for kind, number in listing.ignored.most_common(8))
+        yield f"  ignored          {sum(listing.ignored.values()):>12,}   ({kinds})"
+    yield from filter(None, asked)
+    yield f"Output: {app.output.uri}"
+
+
+def _shard_lines(shard: Shard, listing: ListingCounts) -> Iterator[str]:
+    """What this shard is of, and what all shards do alike."""
+    if not shard.count:
+        return
+    if shard.is_chunk:
+        yield f"Chunk {shard.index}: {plural(listing.listed, 'document')} in {plural(listing.files, 'file')}."
+        return
+    yield f"Shard {shard.label}: its share of {plural(listing.listed, 'document')} in {plural(listing.files, 'file')}."
+    if listing.streamed and shard.count > 1:
+        told = (
+            "every shard reads them from end to end" if listing.streamed > 1 else "every shard reads it from end to end"
+        )
+        yield f"Of these files {listing.streamed:,} hold many documents and no list of them: {told}."

@@ -1,0 +1,117 @@
+"""What the input of `pipeline check` holds: documents by kind, and which of the first ones cannot be read.
+
+It sends nothing to a model and writes nothing; its time is bounded, however large the input is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from pipeline.config import AppConfig
+from pipeline.documents import ListingCounts, decode, load_entries
+from pipeline.errors import DocumentError, PipelineError
+from pipeline.output import left_out
+from pipeline.records import Entry
+from pipeline.run.plan import ExtractionPlan
+from pipeline.run.preview.example_overlap import ExampleOverlap
+from pipeline.stores import ReadingStoppedError
+
+LIST_S = 10.0
+READ_S = 5.0
+READ_DOCUMENTS = 500
+"""Seconds for the listing, and seconds and documents for reading: a person waits for the answer."""
+KEPT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A document that a run would fail, as its error line would name it."""
+
+    id: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputSurvey:
+    """The documents that were found. Not `whole`: time was up before the end of the listing.
+
+    `kinds`: documents by format; `passed_over`: files by kind. `read`: the number of documents that were read, of which
+    `failed` would fail; `unreadable` are the first of those. `trouble`: why the input cannot be listed, else "".
+    `overlaps`: warnings about few-shot examples that are documents of the input.
+    """
+
+    found: int
+    whole: bool
+    kinds: Mapping[str, int]
+    passed_over: Mapping[str, int]
+    read: int
+    failed: int
+    unreadable: tuple[Unreadable, ...]
+    trouble: str = ""
+    overlaps: tuple[str, ...] = ()
+
+
+def survey_input(app: AppConfig, plan: ExtractionPlan, *, clock: Callable[[], float] = time.monotonic) -> InputSurvey:
+    """List the input and read its first documents."""
+    counts = ListingCounts()
+    kinds: Counter[str] = Counter()
+    reading = _Reading(plan, clock)
+    whole = True
+    trouble = ""
+    until = clock() + LIST_S
+    try:
+        for entry in load_entries(app.input, output=left_out(app), counts=counts):
+            kinds[entry.format] += 1
+            reading.overlap.see_entry(entry)
+            reading.read(entry)
+            if clock() > until + reading.used_s:
+                whole = False
+                break
+    except (PipelineError, ReadingStoppedError) as error:
+        trouble = str(error)
+    return InputSurvey(
+        kinds.total(),
+        whole and not trouble,
+        dict(kinds.most_common()),
+        dict(counts.ignored.most_common()),
+        reading.number,
+        reading.failed,
+        tuple(reading.unreadable),
+        trouble,
+        tuple(reading.overlap.warnings),
+    )
+
+
+class _Reading:
+    """Reads the first documents, for READ_S seconds."""
+
+    def __init__(self, plan: ExtractionPlan, clock: Callable[[], float]) -> None:
+        self.number = self.failed = 0
+        self.used_s = 0.0
+        self.unreadable: list[Unreadable] = []
+        self.overlap = ExampleOverlap(plan)
+        self._plan = plan
+        self._clock = clock
+
+    def read(self, entry: Entry) -> None:
+        """Read and decode the document while there is time, and count it."""
+        if self.number >= READ_DOCUMENTS or self.used_s >= READ_S:
+            return
+        began = self._clock()
+        self.number += 1
+        for error in self._errors(entry):
+            self.failed += 1
+            if len(self.unreadable) < KEPT:
+                self.unreadable.append(Unreadable(entry.id, error.reason, str(error)))
+        self.used_s += self._clock() - began
+
+    def _errors(self, entry: Entry) -> Iterator[DocumentError]:
+        try:
+            document = decode(entry, entry.read(), text_field=self._plan.text_field, limits=self._plan.limits)
+            self.overlap.see_text(entry, document.text)
+        except DocumentError as error:
+            yield error

@@ -1,0 +1,94 @@
+"""Which documents need not be asked, because another one was asked the same: in this run, or before it.
+
+Two documents are asked the same when the fingerprints of their questions are equal, and the digests of what comes from
+the document: its text after decoding, and the metadata that the prompt names. How the bytes were read (field, encoding,
+format) needs no comparison: what was read is compared.
+
+A copy holds no worker and no text while it waits: it is a row on disk (output/copies.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from functools import lru_cache
+from hashlib import sha256
+from string import Template
+from typing import Protocol
+
+from pipeline.agents.prompts import named_values
+from pipeline.output.copies import Copied
+from pipeline.records import Document, Entry
+from pipeline.run.document.attempts import runs_so_far
+from pipeline.run.plan import VariantQuery
+
+
+class Questions(Protocol):
+    """The questions of this run and of earlier ones (output/copies.py); `run` is the number of this run."""
+
+    run: int
+
+    def answered_before(
+        self, question: str, fingerprints: Collection[str], document_id: str
+    ) -> tuple[str, int] | None: ...
+
+    def claim(self, question: str, fingerprint: str, document_id: str) -> str | None: ...
+
+
+_UNIQUE = {"id", "uri"}
+"""Placeholders that no two documents fill alike."""
+
+
+def question_sha256(document: Document, template: str) -> str | None:
+    """Return the digest of what a prompt takes from a document; None when no other document can be asked the same.
+
+    The notes of the decoding and the pages are part of it, as the record of a copy has them from its original.
+    """
+    names = _names(template)
+    if not names.isdisjoint(_UNIQUE):
+        return None
+    values = sorted(named_values(template, document).items()) if names else []
+    # JSON holds no NUL, so no two documents have the same bytes by a different division
+    pages = [document.pages] if document.pages else []
+    head = json.dumps([document.notes, values, *pages], ensure_ascii=True)
+    return sha256(f"{head}\0{document.text}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _names(template: str) -> frozenset[str]:
+    """Return the placeholders of a template besides `$document`."""
+    names = {found["named"] or found["braced"] for found in Template.pattern.finditer(template)}
+    return frozenset(names - {"document", None})
+
+
+def copy_of(
+    entry: Entry, document: Document, query: VariantQuery, *, question: str | None, copies: Questions | None
+) -> Copied | None:
+    """Return the document as a copy of one that was asked the same; None when it is to be asked itself."""
+    if copies is None or question is None:
+        return None
+    if (found := copies.answered_before(question, query.result_fingerprints, entry.id)) is not None:
+        original, run = found
+        return _copied(entry, document, query, question=question, original=original, run=run, word="reused")
+    if (first := copies.claim(question, query.fingerprint, entry.id)) is not None:
+        return _copied(entry, document, query, question=question, original=first, run=copies.run, word="shared")
+    return None
+
+
+def _copied(
+    entry: Entry, document: Document, query: VariantQuery, *, question: str, original: str, run: int, word: str
+) -> Copied:
+    own = {
+        "note": f"{word}:{original}",
+        "uri": entry.uri,
+        "sha256": document.sha256,
+        "agent": query.resolved.agent,
+        "variant": query.resolved.variant,
+        "fingerprint": query.whole_fingerprint,
+        "split_fingerprint": query.failure_fingerprint,
+        "question_sha256": question,
+        "version": entry.version,
+        "metadata": dict(document.metadata),
+        "runs": runs_so_far(entry.known, document.sha256, query) + 1,
+    }
+    return Copied(entry.id, original, run, own)

@@ -1,0 +1,139 @@
+"""Which documents a run processes again: from flags to rules, and the guard against redoing too many."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from itertools import islice
+from typing import Any
+
+from pipeline.agents import former_fingerprints, question
+from pipeline.agents.fingerprints import digest_of, in_present_form
+from pipeline.config import AppConfig
+from pipeline.config.constraints import nearest_hint
+from pipeline.config.loading import masked
+from pipeline.documents import ListingCounts, NamedDocuments
+from pipeline.errors import REASONS, ConfigError
+from pipeline.output import Index, Output, ReadableOutput, RunIndex
+from pipeline.output.copies import Copies
+from pipeline.run.listing import InputListing
+from pipeline.run.options import RunOptions
+from pipeline.run.plan import ExtractionPlan
+from pipeline.run.selection.selection import SelectionRules, sample_threshold
+from pipeline.shards import Shard
+
+
+def rules_of(
+    options: RunOptions, app: AppConfig, *, run_id: str, shard: Shard, listing: InputListing
+) -> SelectionRules:
+    """What the flags choose; ConfigError for a reason or document that there is not.
+
+    With --sample the whole input is listed, with --ids until every document is found.
+    """
+    _check_reasons(options.only_failed or frozenset())
+    below = None
+    if options.sample:
+        ids = (entry.id for entry in listing(ListingCounts()))
+        below = sample_threshold((id for id in ids if shard.is_chunk or shard.owns(id)), options.sample)
+    return SelectionRules(
+        run_id=run_id,
+        redo=options.redo,
+        only_failed=options.only_failed,
+        retry_failed=options.retry_failed,
+        retry_runs=app.runner.retry_runs,
+        sample_below=below,
+        ids=_named(options.ids, app, listing) if options.ids else None,
+    )
+
+
+def _named(names: Sequence[str], app: AppConfig, listing: InputListing) -> frozenset[str]:
+    """The ids of the named documents; ConfigError, with the nearest id, for one that the input does not have."""
+    named = NamedDocuments(names, app.input)
+    ids = frozenset(entry.id for entry in named.pick(listing(ListingCounts())))
+    for name in named.missing():
+        raise ConfigError(f"--ids: got {name!r}, which is not a document of the input{named.hint(name)}")
+    return ids
+
+
+def _check_reasons(names: frozenset[str]) -> None:
+    for name in sorted(names - set(REASONS)):
+        hint = nearest_hint(name, REASONS)
+        raise ConfigError(f"--only-failed: got {name!r}, need one or more of {', '.join(REASONS)}{hint}")
+
+
+def copies_of(options: RunOptions, app: AppConfig, *, output: Output) -> Copies | None:
+    """Return what finds documents that are asked the same; None when each document is to be asked."""
+    if app.runner.duplicates == "ask" or options.redo == "all":
+        return None
+    return Copies(output.index, run=output.stamp.run, doubtful=output.run_index.ask_again())
+
+
+_LINES_READ = 5000
+"""Enough to meet every fingerprint of an output whose runs all ended before they could write their summary."""
+
+
+def equate_former(
+    app: AppConfig, plan: ExtractionPlan, *, index: Index, backend: ReadableOutput, runs: RunIndex
+) -> None:
+    """Let records with a fingerprint of the former formula count as answers to the present question, if they are.
+
+    That formula held the context size: those of the configured providers are tried first, then those that the output
+    itself names, in the questions of its runs and in its first records.
+    """
+    current = plan.fingerprints
+
+    def others(contexts: Collection[int]) -> set[str]:
+        for query in plan.queries.values():
+            index.equate(former_fingerprints(query.resolved, app, contexts=contexts), query.fingerprint)
+        return index.other_fingerprints(current)
+
+    if not others(()):
+        return
+    asked = runs.questions()
+    contexts = {each["num_ctx"] for each in asked if isinstance(each.get("num_ctx"), int)}
+    if others(contexts) - {digest_of(each) for each in asked}:
+        others(contexts | _contexts_of_records(backend))
+
+
+def _contexts_of_records(backend: ReadableOutput) -> set[int]:
+    lines = (json.loads(line) for line, _ in islice(backend.records("results"), _LINES_READ))
+    return {line["context_length"] for line in lines if isinstance(line.get("context_length"), int)}
+
+
+def check_redo(app: AppConfig, plan: ExtractionPlan, *, output: Output, rules: SelectionRules) -> None:
+    """ConfigError when a changed question would do more of the done documents again than `runner.max_redo` allows."""
+    allowed = app.runner.max_redo
+    if allowed is None or rules.redo is not None or rules.only_failed is not None:
+        return
+    total = changed = 0
+    for document_id, fingerprint in output.index.done():
+        total += 1
+        changed += plan.query_for(document_id).present(fingerprint, failed=False) != fingerprint
+    if total and changed / total > allowed:
+        what = ", ".join(_changes(app, plan, output.run_index.recent())) or "the question"
+        told = f"{changed} of {total} done documents would be asked again, because this changed: {what}"
+        raise ConfigError(f"{told}; --redo changed does it, --redo none leaves them (runner.max_redo {allowed:g})")
+
+
+def _changes(app: AppConfig, plan: ExtractionPlan, runs: list[dict[str, Any]]) -> list[str]:
+    """Which parts of the question differ from those of the last run."""
+    before: dict[str, Any] = next(
+        (run["config"]["question"] for run in reversed(runs) if "question" in run.get("config", {})), {}
+    )
+    before = {name: in_present_form(asked) for name, asked in before.items()}
+    now = questions(app, plan)
+    both = {name: (before.get(name, {}), now[name]) for name in now}
+    return sorted({key for old, new in both.values() for key in old | new if old.get(key) != new.get(key)})
+
+
+def questions(app: AppConfig, plan: ExtractionPlan) -> dict[str, dict[str, Any]]:
+    """What each variant asks, as the run's own file keeps it: without what may be a secret in its parameters."""
+    found = {
+        name: question(each.resolved, app.provider_config(each.resolved.provider))
+        for name, each in plan.queries.items()
+    }
+    return {name: {**asked, **_masked(asked)} for name, asked in found.items()}
+
+
+def _masked(asked: dict[str, Any]) -> dict[str, Any]:
+    return {key: masked(asked[key]) for key in ("parameters",) if key in asked}

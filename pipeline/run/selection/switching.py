@@ -1,0 +1,66 @@
+"""What making a fallback the first provider would redo; it reads an output and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+
+from pipeline.agents import fingerprint
+from pipeline.agents.fingerprints import model_name
+from pipeline.config import AppConfig, ResolvedAgentConfig
+from pipeline.errors import PipelineError
+from pipeline.output import RunIndex, backend_of
+from pipeline.run.plan import ExtractionPlan
+from pipeline.run.selection.redoing import equate_former
+from pipeline.shards import WHOLE
+from pipeline.terminal import plural
+
+
+def switch_warnings(app: AppConfig, plan: ExtractionPlan) -> list[str]:
+    """Return a warning for each fallback that names the model differently: a switch to it would redo what is done."""
+    found: dict[str, None] = {}
+    for query in plan.queries.values():
+        first = model_name(query.resolved, app.provider_config(query.resolved.provider))
+        for name in query.resolved.fallback:
+            switched = _with_provider(query.resolved, name)
+            config = app.provider_config(name)
+            other = model_name(switched, config)
+            if other != first and fingerprint(switched, config) != query.fingerprint:
+                found[f"provider {query.resolved.provider} names the model {first!r} and fallback {name} {other!r}"] = (
+                    None
+                )
+    if not found:
+        return []
+    redo = f"a switch of the first provider would redo {_done(app, plan)}; set model_id where it is the same model"
+    return [f"{names}: {redo}" for names in found]
+
+
+def _with_provider(resolved: ResolvedAgentConfig, name: str) -> ResolvedAgentConfig:
+    """Return the agent's settings as they are when this fallback is made the first provider."""
+    own = resolved.settings_for(name)
+    return replace(
+        resolved,
+        provider=name,
+        fallback=(),
+        model=own.get("model"),
+        max_tokens=own.get("max_tokens"),
+        temperature=own.get("temperature"),
+    )
+
+
+def _done(app: AppConfig, plan: ExtractionPlan) -> str:
+    """Return how many documents of the output are done with the current question, in words."""
+    try:
+        return plural(sum(1 for _ in _done_now(app, plan)), "document")
+    except PipelineError:
+        return "all done documents"
+
+
+def _done_now(app: AppConfig, plan: ExtractionPlan) -> Iterator[str]:
+    backend = backend_of(app.output)
+    with closing(backend.read()) as index:
+        equate_former(app, plan, index=index, backend=backend, runs=RunIndex(backend, WHOLE))
+        for document_id, asked in index.done():
+            if plan.query_for(document_id).present(asked, failed=False) == asked:
+                yield document_id

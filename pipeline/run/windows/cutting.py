@@ -1,0 +1,272 @@
+"""Whether a document is sent whole or cut into windows, and where: decided in a worker, before any request is sent.
+
+    document ─▶ sizes of the serving provider ─▶ whole
+                        │                        └─ refused for its length ─▶ cut
+                        └─▶ cut ─▶ windows, less those that an earlier run has answered
+
+It may call a tokenizer, but never a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+from pipeline.agents import render
+from pipeline.agents.prompts import document_places
+from pipeline.errors import DocumentError
+from pipeline.evidence import page_starts
+from pipeline.llm.length_proof import size_of
+from pipeline.llm.serving import Serving, serving
+from pipeline.long.lead import framed, lead_of
+from pipeline.long.sizing import Count, Room, WindowSize
+from pipeline.long.windows import LEAST_BUDGET_BYTES, LEAST_WINDOW_CHARS, Span, TooManyWindowsError, cut
+from pipeline.output import Output
+from pipeline.output.window_lines import WindowLines
+from pipeline.records import Document, Entry, Failure, Usage, utc_now
+from pipeline.run.document.state import DocumentState
+from pipeline.run.plan import ExtractionPlan, VariantQuery
+from pipeline.run.windows.split_query import SplitQuery
+from pipeline.window_answers import WindowAnswer
+
+TOO_LONG = frozenset({"context_length", "prompt_truncated", "output_truncated"})
+"""Reasons for which a document, or a window, is cut into smaller pieces."""
+_BYTES_PER_TOKEN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LongDocument:
+    """A document that is cut into windows, as its workers need it; nothing in it changes.
+
+    `document`: with its own text, which all places refer to. `lead`: its beginning, "" for none. `tokens`: the texts
+    in it that the server's tokenizer takes for special tokens. `spent`: the requests for it as a whole, or None.
+    """
+
+    entry: Entry
+    query: VariantQuery
+    document: Document
+    text_sha256: str
+    question_sha256: str | None
+    tokens: frozenset[str]
+    lead: str
+    pages: Sequence[int]
+    spent: Failure | None
+    size: WindowSize
+
+    @property
+    def split(self) -> SplitQuery:
+        """How the document is cut, and the question of its windows."""
+        assert self.query.split is not None
+        return self.query.split
+
+    @property
+    def size_bytes(self) -> int:
+        """The approximate memory of its text."""
+        return len(self.document.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The outcome of a document to send in windows: their `spans`, and the `answers` that are known already."""
+
+    long: LongDocument
+    spans: tuple[Span, ...]
+    answers: tuple[WindowAnswer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A window to send. `losses`, `refused`, `before`: as of an entry. `divisions`: for lack of a valid answer."""
+
+    span: Span
+    losses: int = 0
+    refused: bool = False
+    before: Failure | None = None
+    divisions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Divided:
+    """The outcome of a window that was too long or had no valid answer: smaller windows. `size`: one that would fit."""
+
+    windows: tuple[Window, ...]
+    size: WindowSize | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WindowFailed:
+    """The outcome of a window that ends its document; the failure is the window's own."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierAnswers:
+    """The answers about windows of earlier runs; `run_id`: only those of runs of this id, None: all."""
+
+    lines: WindowLines
+    run_id: str | None = None
+
+    def of(self, document: Document, text_sha256: str, question: str) -> list[WindowAnswer]:
+        """Return the answers about windows of this text, sorted."""
+        return self.lines.answered(
+            document.id, sha256=document.sha256, text_sha256=text_sha256, question=question, run_id=self.run_id
+        )
+
+
+def earlier_answers(output: Output, *, redo: str | None) -> EarlierAnswers | None:
+    """Return the answers about windows that a run may reuse: with --redo all, only those of its own run id."""
+    if output.windows is None:
+        return None
+    return EarlierAnswers(output.windows, output.stamp.run_id if redo == "all" else None)
+
+
+def cut_before(
+    state: DocumentState, plan: ExtractionPlan, *, document: Document, earlier: EarlierAnswers | None
+) -> Cut | None:
+    """Return a document as windows without sending it whole first; None when it must be sent whole.
+
+    It cuts documents that are clearly too long, that were refused before, or that have answers about windows.
+    """
+    split = state.asking.split
+    if split is None:
+        return None
+    known = [] if earlier is None else earlier.of(document, _digest(document.text), split.question)
+    if not (known or state.entry.is_long or _is_too_long(plan, state.asking, document)):
+        return None
+    return _cut(state, plan, document, known=known, spent=state.entry.before, refused=state.entry.is_long)
+
+
+def cut_after(state: DocumentState, plan: ExtractionPlan, *, document: Document, refusal: Failure) -> Cut | None:
+    """Return a document that did not fit whole as windows; None when windows would not help."""
+    if state.asking.split is None or refusal.reason not in TOO_LONG:
+        return None
+    return _cut(state, plan, document, known=[], spent=refusal, refused=True)
+
+
+def room_of(plan: ExtractionPlan, query: VariantQuery, lead: str) -> tuple[Room, Serving | None]:
+    """Return the tokens that the serving provider has for a text, and that provider."""
+    resolved = query.resolved
+    now = serving(plan.client, resolved.variant)
+    fixed = now.prompt_tokens if now is not None else None
+    if fixed is None:
+        fixed = size_of(*render(resolved, Document("", "", "", "")).values()) // _BYTES_PER_TOKEN
+    room = Room(
+        context_length=now.context_length if now is not None else None,
+        max_tokens=now.max_tokens if now is not None else resolved.max_tokens or 0,
+        prompt_tokens=fixed,
+        reasks=resolved.max_reasks > 0,
+        before_bytes=size_of(framed("", lead)),
+        copies=document_places(resolved.user_prompt),
+    )
+    return room, now
+
+
+def _is_too_long(plan: ExtractionPlan, query: VariantQuery, document: Document) -> bool:
+    split = query.split
+    assert split is not None
+    room, now = room_of(plan, query, lead_of(document.text, split.settings.lead_chars))
+    endpoint, count = _tokenizer(now)
+    return split.sizer.sizing(document.text, room, endpoint=endpoint, count=count).is_cut
+
+
+def _cut(
+    state: DocumentState,
+    plan: ExtractionPlan,
+    document: Document,
+    *,
+    known: Sequence[WindowAnswer],
+    spent: Failure | None,
+    refused: bool,
+) -> Cut | None:
+    """Return the windows; None when there is no room for any, or when there would be only one again."""
+    split = state.asking.split
+    assert split is not None
+    text = document.text
+    lead = lead_of(text, split.settings.lead_chars)
+    room, now = room_of(plan, state.asking, lead)
+    endpoint, count = _tokenizer(now)
+    size = split.sizer.size(room, split.sizer.bytes_per_token(text, endpoint=endpoint, count=count))
+    if size is None or len(text) < 2 * LEAST_WINDOW_CHARS:
+        return None
+    size = _halved(size, text) if refused else size
+    if size.budget_bytes < LEAST_BUDGET_BYTES:
+        return None
+    pages = page_starts(text, document.pages)
+    laid = [Span(each.start, each.end) for each in known]
+    try:
+        spans = cut(text, size.budget_bytes, size.overlap_bytes, laid=laid, page_starts=pages)
+    except TooManyWindowsError as cause:
+        raise DocumentError("document_too_large", f"the document has {cause}", stage="prompt") from cause
+    if len(spans) < 2:
+        return None
+    long = LongDocument(
+        entry=state.entry,
+        query=state.asking,
+        document=document,
+        text_sha256=_digest(text),
+        question_sha256=state.question_sha256,
+        tokens=state.tokens,
+        lead=lead,
+        pages=pages,
+        spent=spent,
+        size=size,
+    )
+    return _with_answers(long, spans, known)
+
+
+def _with_answers(long: LongDocument, spans: Sequence[Span], known: Iterable[WindowAnswer]) -> Cut:
+    """Return the windows to send, apart from the answered and the blank ones."""
+    answers = {Span(each.start, each.end): each for each in known}
+    found = []
+    asked = []
+    for span in spans:
+        if span in answers:
+            found.append(answers[span])
+        elif not long.document.text[span.start : span.end].strip():
+            found.append(blank_answer(long, span))
+        else:
+            asked.append(span)
+    return Cut(long, tuple(asked), tuple(found))
+
+
+def blank_answer(long: LongDocument, span: Span) -> WindowAnswer:
+    """Return the empty answer about a window without text, for which no request is sent."""
+    return WindowAnswer(
+        id=long.document.id,
+        sha256=long.document.sha256,
+        text_sha256=long.text_sha256,
+        question=long.split.question,
+        start=span.start,
+        end=span.end,
+        output=None,
+        attempts=0,
+        reasks=0,
+        repaired=False,
+        notes=(),
+        model=None,
+        usage=Usage(),
+        context_length=None,
+        latency_s=0.0,
+        finished_at=utc_now(),
+    )
+
+
+def _tokenizer(now: Serving | None) -> tuple[str, Count | None]:
+    return ("", None) if now is None else (now.endpoint, now.count)
+
+
+def _halved(size: WindowSize, text: str) -> WindowSize:
+    """Return a size that divides a text that did not fit whole into at least two windows, whatever the estimate."""
+    most = -(-size_of(text) // 2)
+    return size if size.budget_bytes <= most else replace(size, tokens=int(most / size.bytes_per_token))
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode("utf-8")).hexdigest()
+
+
+def spans_of(long: LongDocument, span: Span) -> tuple[Span, ...]:
+    """Return the parts of the text that the model sees: the window, and the lead, where quotes are looked for last."""
+    return (span, Span(0, len(long.lead))) if span.start and long.lead else (span,)

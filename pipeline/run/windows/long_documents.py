@@ -1,0 +1,231 @@
+"""Processes the documents that are cut into windows: sends the windows, keeps their answers, writes the records.
+
+Used by the main thread only; open_documents.py chooses the next window, window_outcome.py sends it in a worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pipeline.errors import InternalError
+from pipeline.long.windows import Span, covers
+from pipeline.records import Entry, Failure, Left, Postponed, Result, changed
+from pipeline.run.document.process import Finished
+from pipeline.run.plan import ExtractionPlan
+from pipeline.run.stop_rules import StopReason, end_of
+from pipeline.run.windows.cutting import Cut, Divided, Window, WindowFailed
+from pipeline.run.windows.merged_outcome import merge_windows
+from pipeline.run.windows.open_documents import OpenDocument, OpenDocuments, is_suspect, postponed
+from pipeline.run.windows.window_outcome import ask_window
+from pipeline.window_answers import WindowAnswer
+
+if TYPE_CHECKING:
+    from pipeline.run.runner import Runner
+
+
+@dataclass(frozen=True, slots=True)
+class PartLanded:
+    """A worker's outcome for a part of an open document; `window` None: for the merged document."""
+
+    document: OpenDocument
+    window: Window | None
+    finished: Finished
+
+
+class LongDocuments:
+    """The open documents of one run."""
+
+    def __init__(self, runner: Runner, clock: Callable[[], float]) -> None:
+        self._runner = runner
+        self._clock = clock
+        self._open = OpenDocuments()
+        self._is_windows_turn = False
+
+    @property
+    def documents(self) -> int:
+        """The number of documents that are open or parked."""
+        return len(self._open)
+
+    @property
+    def in_flight(self) -> int:
+        """The number of their requests in flight."""
+        return self._open.in_flight
+
+    @property
+    def size_bytes(self) -> int:
+        """Their approximate memory."""
+        return self._open.size_bytes
+
+    @property
+    def is_full(self) -> bool:
+        """True while no new document should be read."""
+        return self._open.is_full
+
+    def uses(self, plan: ExtractionPlan) -> bool:
+        """True while a document is processed with this plan."""
+        return self._open.uses(plan)
+
+    def arrived(self, cut: Cut, finished: Finished, plan: ExtractionPlan) -> None:
+        """Open a document that is cut into windows, or park it."""
+        self._runner.job.watcher.outcome(finished)
+        self._runner.finish(end_of(self._runner.job.output.open_windows))
+        if not self._open.may_open(self._runner.most_in_flight):
+            self._open.park(changed(cut.long.entry, before=cut.long.spent))
+            return
+        document = OpenDocument.of(cut, plan, now=self._clock())
+        self._open.open(document)
+        self._advance(document)
+
+    def send_one(self, send_entry: Callable[[], bool]) -> bool:
+        """Send a new entry or a window, in turn; return False when neither may be sent."""
+        if not self._open:
+            return send_entry()
+        if (entry := self._open.unpark(self._runner.most_in_flight)) is not None:
+            self._runner.backlog.postpone(entry)
+        if self._open.has_suspect:
+            return self._send_window()
+        self._is_windows_turn = not self._is_windows_turn and not self._runner.backlog.has_postponed
+        if self._is_windows_turn:
+            return self._send_window() or send_entry()
+        return send_entry() or self._send_window()
+
+    def _send_window(self) -> bool:
+        runner = self._runner
+        if runner.in_flight >= runner.most_in_flight or runner.job.output.is_full or runner.backlog.waits_for_idle:
+            return False
+        found = self._open.next(idle=runner.in_flight == 0)
+        if found is None:
+            return False
+        document, window = found
+        alone = is_suspect(window)
+        plan = document.plan
+        ask = partial(ask_window, document.long, window, plan, client=plan.client, alone=alone)
+        self._submit(document, window, ask)
+        return True
+
+    def _submit(self, document: OpenDocument, window: Window | None, task: Callable[[], Finished]) -> None:
+        self._open.in_flight += 1
+        self._runner.submit(lambda: PartLanded(document, window, task()))
+
+    def landed(self, event: PartLanded) -> None:
+        """Process the outcome of a window or of a merged document."""
+        self._open.in_flight -= 1
+        document = event.document
+        if event.window is None:
+            document.is_merging = False
+            self._close(document, event.finished.outcome)
+            return
+        document.flying.remove(event.window.span)
+        document.cost.add(event.finished.attempts)
+        self._runner.learn(event.finished)
+        self._take(document, event.window, event.finished)
+        self._advance(document)
+
+    def _take(self, document: OpenDocument, window: Window, finished: Finished) -> None:
+        outcome = finished.outcome
+        if isinstance(outcome, Left):
+            if outcome.error is not None:
+                self._runner.finish(StopReason.of_error(outcome.error))
+            document.put(window)
+            return
+        if isinstance(outcome, WindowAnswer):
+            self._keep(document, window, outcome)
+        elif isinstance(outcome, Divided):
+            document.divide(outcome)
+        elif isinstance(outcome, WindowFailed):
+            document.fail(window, outcome.failure)
+        elif isinstance(outcome, Postponed):
+            document.put(postponed(window, outcome))
+            self._follow(document, outcome.failure)
+        self._runner.job.watcher.outcome(finished)
+
+    def _keep(self, document: OpenDocument, window: Window, answer: WindowAnswer) -> None:
+        windows = self._runner.job.output.windows
+        assert windows is not None
+        size_bytes = 0
+
+        def write() -> None:
+            nonlocal size_bytes
+            size_bytes = windows.write(answer)
+
+        if (end := end_of(write)) is not None:
+            self._runner.finish(end)
+            document.put(window)
+            return
+        document.cost.reasks += answer.reasks
+        document.keep(answer, size_bytes)
+
+    def _follow(self, document: OpenDocument, failure: Failure) -> None:
+        """Process a document of an earlier plan, whose servers are gone, again with the present plan."""
+        plan = self._runner.plan
+        if document.plan is plan:
+            return
+        before = document.plan
+        query = plan.query_for(document.long.entry.id)
+        own = document.long.query.split
+        document.plan = plan
+        if query.split is not None and own is not None and query.split.question == own.question:
+            document.long = replace(document.long, query=query)
+        else:
+            document.outdate()
+            document.long = replace(document.long, spent=document.spent(failure))
+        self._runner.close_unused(before)
+
+    def _advance(self, document: OpenDocument) -> None:
+        """Continue a document that has no window waiting or in flight."""
+        if not document.is_settled:
+            return
+        if document.failed is not None:
+            self._close(document, document.failure())
+        elif document.is_outdated:
+            self._open.close(document)
+            self._runner.backlog.postpone(changed(document.long.entry, before=document.long.spent))
+        elif self._runner.end is None or not self._has_gaps(document):
+            document.is_merging = True
+            merge = partial(
+                merge_windows,
+                document.long,
+                list(document.answers.values()),
+                document.plan,
+                cost=document.cost,
+                reused=document.reused,
+                notes=document.notes,
+                elapsed_s=self._clock() - document.opened_at,
+                client=document.plan.client,
+            )
+            self._submit(document, None, merge)
+
+    def _has_gaps(self, document: OpenDocument) -> bool:
+        return not covers(document.answers, len(document.long.document.text))
+
+    def _close(self, document: OpenDocument, outcome: object) -> None:
+        """Write the record of a document that has come to its end."""
+        runner = self._runner
+        if isinstance(outcome, Result) and (fault := _unproved(outcome)) is not None:
+            runner.finish(StopReason.of_error(fault))
+            return
+        self._open.close(document)
+        runner.close_unused(document.plan)
+        if isinstance(outcome, (Result, Failure)):
+            if runner.write(outcome):
+                runner.job.watcher.outcome(Finished(document.long.entry, outcome))
+        else:
+            entry: Entry = document.long.entry
+            runner.backlog.postpone(outcome.again() if isinstance(outcome, Postponed) else entry)
+
+
+def _unproved(result: Result) -> InternalError | None:
+    """Return the error of a result whose ledger does not prove that the whole document was read; else None.
+
+    Each row that is not of a blank window has a model that answered it.
+    """
+    assert result.windows is not None
+    rows = result.windows["rows"]
+    if not covers([Span(row[0], row[1]) for row in rows], result.windows["chars"]):
+        return InternalError(f"{result.id!r}: its windows do not cover the document; no record is written")
+    if any(row[4] and row[6] is None for row in rows):
+        return InternalError(f"{result.id!r}: a window was sent and has no answer; no record is written")
+    return None

@@ -1,0 +1,183 @@
+"""The answers about all windows of a document → its outcome: merged, with evidence, ledger and total cost.
+
+    answers ─▶ merged (long/merging.py) ─▶ Result, or Failure `merge_failed`
+
+It runs in a worker, and sends no request.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pipeline.answers import evidence_at
+from pipeline.evidence import Evidence, json_pointer
+from pipeline.long import find_quotes
+from pipeline.long.merging import Merged, Part, merge
+from pipeline.long.windows import Span
+from pipeline.records import ExtractionAttempt, Failure, ModelMetadata, Result, Usage, changed, utc_now
+from pipeline.run.document.attempts import requests_sent, total_of, usage, with_notes
+from pipeline.run.document.breaking import broken
+from pipeline.run.document.process import Finished, settled
+from pipeline.run.document.state import Asker, DocumentState
+from pipeline.run.plan import ExtractionPlan
+from pipeline.run.windows.cutting import LongDocument, spans_of
+from pipeline.window_answers import WindowAnswer
+
+_COLUMNS = ("start", "end", "prompt_tokens", "completion_tokens", "attempts", "reasks", "model")
+
+
+@dataclass(slots=True)
+class Cost:
+    """The requests of this run for one document: sums over all windows, including those that were divided."""
+
+    attempts: int = 0
+    reasks: int = 0
+    usage: Usage = field(default_factory=Usage)
+    latency_s: float = 0.0
+
+    def add(self, attempts: Sequence[ExtractionAttempt]) -> None:
+        """Add the requests of one attempt at a window."""
+        self.attempts += requests_sent(attempts, None)
+        self.usage = total_of(self.usage, usage(attempts, None))
+        self.latency_s += sum(attempt.latency_s for attempt in attempts)
+
+    def with_whole(self, spent: Failure | None) -> tuple[int, Usage]:
+        """Return requests and tokens, including those for the document as a whole."""
+        if spent is None:
+            return self.attempts, self.usage
+        return self.attempts + spent.attempts, total_of(self.usage, spent.usage)
+
+
+def merge_windows(
+    long: LongDocument,
+    answers: Sequence[WindowAnswer],
+    plan: ExtractionPlan,
+    *,
+    cost: Cost,
+    reused: int,
+    notes: Sequence[str],
+    elapsed_s: float,
+    client: Asker,
+    now: Callable[[], str] = utc_now,
+) -> Finished:
+    """Return the outcome of a document whose windows are all answered; never raises. `notes`: of its windows."""
+    state = DocumentState(long.entry, long.query, client, sha256=long.document.sha256, stage="validate")
+    state.notes = with_notes(long.document.notes, *notes)
+
+    def steps() -> Result:
+        parts = [Part(each.start, each.end, each.output, _evidence(long, each)) for each in answers]
+        merged = merge(long.query.schema.merge_rules, parts, text=long.document.text)
+        return _result(long, merged, answers, state=state, cost=cost, reused=reused, elapsed_s=elapsed_s, now=now)
+
+    finished = settled(state, plan, steps, alone=True, now=now)
+    if isinstance(finished.outcome, Failure):
+        attempts, tokens = cost.with_whole(long.spent)
+        return replace(finished, outcome=changed(finished.outcome, attempts=attempts, usage=tokens, reasks=cost.reasks))
+    return finished
+
+
+def _evidence(long: LongDocument, answer: WindowAnswer) -> list[Evidence]:
+    """Return where the quotes of a window's answer are, in the whole text."""
+    if answer.output is None or not (quotes := long.split.schema.quoted(answer.output)):
+        return []
+    span = Span(answer.start, answer.end)
+    text = long.document.text
+    resolved = long.query.resolved
+    texts = [quote for _, quote in quotes]
+    places = find_quotes(texts, text, spans=[span])
+    if any(place is None for place in places):
+        spans = spans_of(long, span)
+        shown = "\ud800".join(broken(text[start:end], resolved, tokens=long.tokens) for start, end in spans)
+        further = find_quotes(texts, text, spans=spans, shown=shown)
+        places = [place or other for place, other in zip(places, further, strict=True)]
+    pairs = zip(quotes, places, strict=True)
+    return [evidence_at(json_pointer(steps), place, long.pages) for (steps, _), place in pairs if place is not None]
+
+
+def _result(
+    long: LongDocument,
+    merged: Merged,
+    answers: Sequence[WindowAnswer],
+    *,
+    state: DocumentState,
+    cost: Cost,
+    reused: int,
+    elapsed_s: float,
+    now: Callable[[], str],
+) -> Result:
+    document = long.document
+    attempts, tokens = cost.with_whole(long.spent)
+    ledger, models = _ledger(merged, answers, chars=len(document.text), reused=reused, elapsed_s=elapsed_s)
+    contexts = [each.context_length for each in answers if each.context_length is not None]
+    told = _notes(merged, models=len(models), reused=reused)
+    return Result(
+        id=long.entry.id,
+        uri=long.entry.uri,
+        sha256=document.sha256,
+        agent=long.query.resolved.agent,
+        variant=long.query.resolved.variant,
+        fingerprint=long.split.fingerprint,
+        output=merged.value,
+        model=models[0],
+        attempts=attempts,
+        reasks=cost.reasks,
+        repaired=any(each.repaired for each in answers),
+        notes=with_notes(state.notes, *told),
+        usage=tokens,
+        context_length=min(contexts, default=None),
+        document_chars=len(document.text),
+        metadata=document.metadata,
+        text_sha256=long.text_sha256,
+        evidence=merged.evidence,
+        windows=ledger,
+        merge=merged.record(),
+        latency_s=round(cost.latency_s, 3),
+        finished_at=now(),
+        version=long.entry.version,
+        history=long.spent.history if long.spent is not None else (),
+        question_sha256=long.question_sha256,
+    )
+
+
+def _notes(merged: Merged, *, models: int, reused: int) -> list[str]:
+    """Return the notes about the merging."""
+    notes = ["document_split"]
+    notes += ["windows_reused"] if reused else []
+    notes += ["several_models"] if models > 1 else []
+    notes += ["merge_conflicts"] if merged.conflicts_total else []
+    return notes + (["items_dropped"] if merged.dropped else [])
+
+
+def _ledger(
+    merged: Merged, answers: Sequence[WindowAnswer], *, chars: int, reused: int, elapsed_s: float
+) -> tuple[dict[str, Any], list[ModelMetadata]]:
+    """Return a ledger row for each window, and the models that answered, the one of most windows first."""
+    by_span = {Span(each.start, each.end): each for each in answers}
+    kept = [by_span[Span(*span)] for span in merged.windows]
+    counts = Counter(each.model for each in kept if each.model is not None)
+    models = [model for model, _ in counts.most_common()]
+    rows = [
+        [
+            each.start,
+            each.end,
+            each.usage.prompt_tokens,
+            each.usage.completion_tokens,
+            each.attempts,
+            each.reasks,
+            models.index(each.model) if each.model is not None else None,
+        ]
+        for each in kept
+    ]
+    shown = [{"provider": m.provider, "name": m.name, "endpoint": m.endpoint, "digest": m.digest} for m in models]
+    ledger = {
+        "chars": chars,
+        "reused": reused,
+        "columns": list(_COLUMNS),
+        "rows": rows,
+        "models": shown,
+        "elapsed_s": round(elapsed_s, 3),
+    }
+    return ledger, models

@@ -1,0 +1,260 @@
+"""The long documents that are open: their windows waiting, in flight and answered. Belongs to the main thread.
+
+    Cut ─▶ OpenDocument: windows that wait ─▶ a worker ─▶ WindowAnswer ─▶ a line in windows.jsonl
+                               ▲                  ├─▶ Divided ─▶ smaller windows wait
+                               │                  └─▶ Postponed ─▶ the window waits, at the front
+                               └ … all are answered ─▶ a worker merges the answers ─▶ Result or Failure
+
+1. The open documents take turns: each gives its next window, in the order of its text. So a document of a thousand
+   windows holds up no other one, and the servers are busy to its end.
+2. Sixteen documents may be open, or more while fewer windows wait than requests may be in flight: documents of three
+   windows would else leave most of many slots idle. One more that turns out to be long is parked: its text is dropped,
+   and its entry is read again when it may be opened. While 64 are parked, no new documents are read.
+3. A window that fails ends its document: answers in flight are kept, and nothing further is sent.
+
+It starts nothing and writes nothing: windows/long_documents.py does.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import deque
+from dataclasses import dataclass, field
+
+from pipeline.llm.length_proof import size_of
+from pipeline.llm.provider import LOSSES_BEFORE_ALONE
+from pipeline.long.sizing import WindowSize
+from pipeline.long.windows import Span
+from pipeline.records import Entry, Failure, Postponed, changed
+from pipeline.run.document.attempts import with_notes
+from pipeline.run.plan import ExtractionPlan
+from pipeline.run.windows.cutting import Cut, Divided, LongDocument, Window
+from pipeline.run.windows.merged_outcome import Cost
+from pipeline.run.windows.window_outcome import recut
+from pipeline.window_answers import WindowAnswer
+
+MOST_OPEN = 16
+MOST_PARKED = 64
+MEMORY_PER_LINE = 4
+"""Bytes that an answer takes in memory for each byte of its line: small strings and numbers of JSON, as measured."""
+USUAL_ANSWER_BYTES = 2048
+"""The size assumed for an answer of an earlier run, whose line is not measured again."""
+
+
+@dataclass(slots=True, eq=False)
+class OpenDocument:
+    """One document that is sent in windows.
+
+    `opened_at`: monotonic time. `waiting`: windows to be sent, in the order of the text; `suspects`: those that are
+    sent when nothing else is in flight; `flying`: the places of those in flight.
+    """
+
+    long: LongDocument
+    plan: ExtractionPlan
+    opened_at: float
+    waiting: list[Window] = field(default_factory=list)
+    suspects: list[Window] = field(default_factory=list)
+    flying: list[Span] = field(default_factory=list)
+    answers: dict[Span, WindowAnswer] = field(default_factory=dict)
+    cost: Cost = field(default_factory=Cost)
+    reused: int = 0
+    divided: int = 0
+    is_merging: bool = False
+    is_outdated: bool = False
+    """True when it must be read and sent again, because the plan has changed and its servers are gone."""
+    answer_bytes: int = 0
+    failed: tuple[Window, Failure] | None = None
+    _order: list[Span] = field(default_factory=list)
+    _size: WindowSize | None = None
+
+    @classmethod
+    def of(cls, cut: Cut, plan: ExtractionPlan, *, now: float) -> OpenDocument:
+        """Open a document."""
+        document = cls(cut.long, plan, now, waiting=[Window(span) for span in cut.spans])
+        for answer in cut.answers:
+            document.keep(answer)
+            document.reused += answer.model is not None
+        return document
+
+    @property
+    def size_bytes(self) -> int:
+        """The approximate memory of its text and its answers."""
+        return self.long.size_bytes + self.answer_bytes
+
+    @property
+    def is_settled(self) -> bool:
+        """True when no window waits or is in flight."""
+        return not (self.waiting or self.suspects or self.flying or self.is_merging)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes of all windows, each once."""
+        notes: tuple[str, ...] = ()
+        for answer in self.answers.values():
+            notes = with_notes(notes, *answer.notes)
+        return with_notes(notes, *(["windows_divided"] if self.divided else []))
+
+    def keep(self, answer: WindowAnswer, size_bytes: int = USUAL_ANSWER_BYTES) -> None:
+        """Keep an answer until the document is merged; `size_bytes`: of its line."""
+        self.answers[Span(answer.start, answer.end)] = answer
+        self.answer_bytes += MEMORY_PER_LINE * size_bytes
+
+    def divide(self, divided: Divided) -> None:
+        """Queue smaller windows in place of one."""
+        self.divided += 1
+        self._size = divided.size or self._size
+        self.put(*divided.windows)
+
+    def put(self, *windows: Window) -> None:
+        """Queue windows in the order of the text; none when the document has ended."""
+        if self.failed is not None or self.is_outdated:
+            return
+        for window in windows:
+            if is_suspect(window):
+                self.suspects.append(window)
+            else:
+                insort(self.waiting, window, key=lambda each: each.span)
+
+    def take(self) -> Window:
+        """Remove and return the next window; one that is too large for the servers by now is cut first."""
+        if self.suspects:
+            window = self.suspects.pop(0)
+        else:
+            window = self._fitting(self.waiting.pop(0))
+        self.flying.append(window.span)
+        return window
+
+    def _fitting(self, window: Window) -> Window:
+        size = self._size
+        text = self.long.document.text
+        if size is None or size_of(text[window.span.start : window.span.end]) <= size.budget_bytes:
+            return window
+        first, *others = [Window(span, divisions=window.divisions) for span in recut(self.long, window.span, size)]
+        self.divided += bool(others)
+        self.put(*others)
+        return first
+
+    def number_of(self, span: Span) -> tuple[int, int]:
+        """Return the number of a window, from 1, and how many there are as far as is known."""
+        order = self._places(span)
+        return 1 + bisect_left(order, span), len(order)
+
+    def _places(self, span: Span) -> list[Span]:
+        waiting = (each.span for each in (*self.waiting, *self.suspects))
+        return sorted({span, *waiting, *self.flying, *self.answers})
+
+    def fail(self, window: Window, failure: Failure) -> None:
+        """End the document with the failure of a window; if several fail, with that of the first one in the text."""
+        if self.failed is None:
+            self._order = self._places(window.span)
+        if self.failed is None or window.span < self.failed[0].span:
+            self.failed = (window, failure)
+        self.waiting.clear()
+        self.suspects.clear()
+
+    def outdate(self) -> None:
+        """Send nothing more: the document must be read and sent again."""
+        self.is_outdated = True
+        self.waiting.clear()
+        self.suspects.clear()
+
+    def failure(self) -> Failure:
+        """Return the failure of the document: its window's, with that window's place and the cost of all windows."""
+        assert self.failed is not None
+        window, own = self.failed
+        start, end = window.span
+        number = 1 + bisect_left(self._order, window.span)
+        windows = len(self._order)
+        told = f"window {number} of {windows} (characters {start:,} to {end:,}): {own.message}"
+        place = {"n": number, "of": windows, "start": start, "end": end, "answered": len(self.answers)}
+        notes = with_notes(self.long.document.notes, *own.notes)
+        return changed(self.spent(own), message=told, notes=notes, window=place)
+
+    def spent(self, failure: Failure) -> Failure:
+        """Return the failure with the requests and tokens of the whole document."""
+        attempts, tokens = self.cost.with_whole(self.long.spent)
+        return changed(failure, attempts=attempts, usage=tokens)
+
+
+class OpenDocuments:
+    """All open documents, in the order of their turns, and the parked ones."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        """Requests in flight for windows, and documents that are being merged."""
+        self._open: deque[OpenDocument] = deque()
+        self._parked: deque[Entry] = deque()
+
+    def __len__(self) -> int:
+        """The number of documents, open and parked."""
+        return len(self._open) + len(self._parked)
+
+    @property
+    def size_bytes(self) -> int:
+        """The approximate memory of the open documents."""
+        return sum(document.size_bytes for document in self._open)
+
+    @property
+    def waiting(self) -> int:
+        """The number of windows that wait to be sent."""
+        return sum(len(document.waiting) for document in self._open)
+
+    @property
+    def is_full(self) -> bool:
+        """True while no new document should be read, because too many are parked."""
+        return len(self._parked) >= MOST_PARKED
+
+    def may_open(self, limit: int) -> bool:
+        """Return True when one more document may be open while `limit` requests may be in flight."""
+        return len(self._open) < MOST_OPEN or self.waiting < limit
+
+    def open(self, document: OpenDocument) -> None:
+        """Add a document; its turn comes after those of the others."""
+        self._open.append(document)
+
+    def close(self, document: OpenDocument) -> None:
+        """Remove a document that has ended or must be read again."""
+        self._open.remove(document)
+
+    def park(self, entry: Entry) -> None:
+        """Keep the entry of a document that may not be open yet."""
+        self._parked.append(changed(entry, is_long=True))
+
+    def unpark(self, limit: int) -> Entry | None:
+        """Remove and return an entry that may be opened now."""
+        return self._parked.popleft() if self._parked and self.may_open(limit) else None
+
+    def uses(self, plan: ExtractionPlan) -> bool:
+        """True while an open document is processed with this plan."""
+        return any(document.plan is plan for document in self._open)
+
+    def next(self, *, idle: bool) -> tuple[OpenDocument, Window] | None:
+        """Remove and return the next window that may be sent; its document's next turn comes after those of the others.
+
+        One that may have killed its server is sent only when nothing is in flight (`idle`), and before any other one.
+        """
+        if self.has_suspect:
+            document = next(each for each in self._open if each.suspects) if idle else None
+        else:
+            document = next((each for each in self._open if each.waiting), None)
+        if document is None:
+            return None
+        self._open.remove(document)
+        self._open.append(document)
+        return document, document.take()
+
+    @property
+    def has_suspect(self) -> bool:
+        """True while a window waits for the moment in which nothing else is in flight."""
+        return any(document.suspects for document in self._open)
+
+
+def is_suspect(window: Window) -> bool:
+    """Return True when servers were lost over this window so often that it must be sent alone."""
+    return window.losses >= LOSSES_BEFORE_ALONE
+
+
+def postponed(window: Window, outcome: Postponed) -> Window:
+    """Return a window that no server could take, prepared for its next attempt."""
+    again = outcome.again()
+    return Window(window.span, again.losses, again.refused, again.before, window.divisions)

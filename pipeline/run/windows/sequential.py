@@ -1,0 +1,60 @@
+"""One long document, window after window, for callers that process one document at a time: `try` and the Python API.
+
+It writes nothing and uses no earlier answers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from pipeline.errors import InternalError
+from pipeline.records import Failure, Left, Outcome, Postponed, Result
+from pipeline.run.document.state import Asker
+from pipeline.run.plan import ExtractionPlan
+from pipeline.run.windows.cutting import Cut, Divided, Window, WindowFailed
+from pipeline.run.windows.merged_outcome import merge_windows
+from pipeline.run.windows.open_documents import OpenDocument
+from pipeline.run.windows.window_outcome import ask_window
+from pipeline.window_answers import WindowAnswer
+
+Begin = Callable[[int, int, Window], object]
+"""Called before a window is sent, with its number, the number of windows known so far, and the window."""
+
+
+def asked_alone(
+    cut: Cut, plan: ExtractionPlan, *, client: Asker, begin: Begin = lambda _n, _of, _window: None
+) -> Outcome:
+    """Return the outcome of a document that was cut into windows."""
+    began = time.monotonic()
+    document = OpenDocument.of(cut, plan, now=began)
+    while document.waiting and document.failed is None:
+        window = document.take()
+        begin(*document.number_of(window.span), window)
+        finished = ask_window(document.long, window, plan, client=client, alone=True)
+        document.flying.remove(window.span)
+        document.cost.add(finished.attempts)
+        outcome = finished.outcome
+        if isinstance(outcome, (Left, Postponed)):
+            return outcome
+        if isinstance(outcome, WindowAnswer):
+            document.keep(outcome)
+        elif isinstance(outcome, Divided):
+            document.divide(outcome)
+        elif isinstance(outcome, WindowFailed):
+            document.fail(window, outcome.failure)
+    if document.failed is not None:
+        return document.failure()
+    merged = merge_windows(
+        document.long,
+        list(document.answers.values()),
+        plan,
+        cost=document.cost,
+        reused=document.reused,
+        notes=document.notes,
+        elapsed_s=time.monotonic() - began,
+        client=client,
+    ).outcome
+    if isinstance(merged, (Result, Failure, Left)):
+        return merged
+    raise InternalError(f"a merged document ended as {type(merged).__name__}")

@@ -1,0 +1,148 @@
+"""One window of a long document → one outcome.
+
+    window ─▶ sent (document/extraction.py) ─▶ WindowAnswer
+                  └─ too long, or no valid answer ─▶ Divided: smaller windows   …else WindowFailed or Postponed
+
+It runs in workers, writes nothing, and knows nothing of the other windows in flight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pipeline.agents.prompts import LEAD, names_lead
+from pipeline.llm.length_proof import size_of
+from pipeline.long.lead import framed
+from pipeline.long.sizing import WindowSize
+from pipeline.long.windows import Span, cut, divide
+from pipeline.records import ExtractionAttempt, Failure, changed, utc_now
+from pipeline.run.document.attempts import requests_sent, usage, with_notes
+from pipeline.run.document.breaking import broken, harmless
+from pipeline.run.document.extraction import Seen, answered
+from pipeline.run.document.process import Finished, settled
+from pipeline.run.document.state import Asker, DocumentState
+from pipeline.run.plan import ExtractionPlan
+from pipeline.run.windows.cutting import (
+    TOO_LONG,
+    Divided,
+    LongDocument,
+    Window,
+    WindowFailed,
+    blank_answer,
+    room_of,
+    spans_of,
+)
+from pipeline.window_answers import WindowAnswer
+
+_DIVIDED_ANSWERS = frozenset({"invalid_json", "schema_invalid", "not_grounded", "generation_loop"})
+_MOST_DIVISIONS = 2
+"""How often a window without a valid answer is divided; else one failure in 200 would fail most long documents."""
+
+
+def ask_window(
+    long: LongDocument,
+    window: Window,
+    plan: ExtractionPlan,
+    *,
+    client: Asker,
+    alone: bool = False,
+    now: Callable[[], str] = utc_now,
+) -> Finished:
+    """Return the outcome of one window; never raises."""
+    entry = changed(long.entry, losses=window.losses, refused=window.refused, before=window.before)
+    state = DocumentState(entry, long.query, client, sha256=long.document.sha256, tokens=long.tokens)
+
+    def steps() -> WindowAnswer:
+        state.stage = "prompt"
+        seen = _seen(state, long, window.span)
+        answer, _ = answered(state, plan, seen, schema=long.split.schema, shorten=lambda _: None, alone=alone)
+        return _answer_of(state, long, window.span, output=answer.value, repaired=answer.repaired, now=now)
+
+    finished = settled(state, plan, steps, alone=alone, now=now)
+    if isinstance(finished.outcome, Failure):
+        divided = _divided(long, window, plan, finished.outcome, finished.attempts)
+        return replace(finished, outcome=divided or WindowFailed(finished.outcome))
+    return finished
+
+
+def _seen(state: DocumentState, long: LongDocument, span: Span) -> Seen:
+    """Return a window as the model sees it, with the lines around it and the lead, without special tokens."""
+    text = long.document.text
+    resolved = long.query.resolved
+    lead = broken(long.lead, resolved, tokens=long.tokens) if span.start else ""
+    own = changed(long.document, text=text[span.start : span.end])
+    found, is_broken = harmless(own, resolved, tokens=long.tokens)
+    state.notes = with_notes(state.notes, "special_tokens_broken") if is_broken else state.notes
+    if names_lead(resolved.user_prompt):
+        found = changed(found, metadata={**found.metadata, LEAD: lead})
+    else:
+        found = changed(found, text=framed(found.text, lead))
+    spans = spans_of(long, span)
+    quotable = "\ud800".join(broken(text[start:end], resolved, tokens=long.tokens) for start, end in spans)
+    return Seen(found, text, spans, quotable if is_broken else "")
+
+
+def _answer_of(
+    state: DocumentState, long: LongDocument, span: Span, *, output: Any, repaired: bool, now: Callable[[], str]
+) -> WindowAnswer:
+    settled_by = state.attempts[-1]
+    return replace(
+        blank_answer(long, span),
+        output=output,
+        attempts=requests_sent(state.attempts, state.entry.before),
+        reasks=state.reasks,
+        repaired=repaired,
+        notes=state.notes,
+        model=settled_by.model,
+        usage=usage(state.attempts, state.entry.before),
+        context_length=settled_by.context_length,
+        latency_s=round(sum(attempt.latency_s for attempt in state.attempts), 3),
+        finished_at=now(),
+    )
+
+
+def _divided(
+    long: LongDocument,
+    window: Window,
+    plan: ExtractionPlan,
+    failure: Failure,
+    attempts: Sequence[ExtractionAttempt],
+) -> Divided | None:
+    """Return a failed window as smaller ones; None when that would not help, or when they would be too small."""
+    text = long.document.text
+    if failure.reason in TOO_LONG:
+        size = _size_after(long, window.span, plan, attempts[-1]) if attempts else None
+        if size is not None and len(spans := recut(long, window.span, size)) > 1:
+            return Divided(tuple(Window(span, divisions=window.divisions) for span in spans), size)
+        divisions = window.divisions
+    elif failure.reason in _DIVIDED_ANSWERS and window.divisions < _MOST_DIVISIONS:
+        divisions = window.divisions + 1
+    else:
+        return None
+    halves = divide(text, window.span, long.size.overlap_bytes, page_starts=long.pages)
+    return None if halves is None else Divided(tuple(Window(span, divisions=divisions) for span in halves))
+
+
+def _size_after(long: LongDocument, span: Span, plan: ExtractionPlan, refusal: ExtractionAttempt) -> WindowSize | None:
+    """Return the size that fits according to a refusal; None when it gives no numbers, or the answer was too long."""
+    if refusal.reason == "output_truncated" or not (refusal.needed_tokens or refusal.context_length):
+        return None
+    room, _ = room_of(plan, long.query, long.lead)
+    if refusal.context_length:
+        room = replace(room, context_length=refusal.context_length)
+    return long.split.sizer.size_after_refusal(
+        room,
+        size_of(long.document.text[span.start : span.end]),
+        needed_tokens=refusal.needed_tokens,
+        bytes_per_token=long.size.bytes_per_token,
+    )
+
+
+def recut(long: LongDocument, span: Span, size: WindowSize) -> list[Span]:
+    """Return a window as windows of another size, which overlap."""
+    part = long.document.text[span.start : span.end]
+    pages = [page - span.start for page in long.pages if span.start <= page <= span.end]
+    spans = cut(part, size.budget_bytes, size.overlap_bytes, page_starts=pages)
+    return [Span(span.start + start, span.start + end) for start, end in spans]

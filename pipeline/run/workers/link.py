@@ -1,0 +1,128 @@
+"""One worker process, seen from the main process: the plans and clients it has received, and its documents.
+
+Only `write` waits; it has a thread of its own. It must not decide the outcome of a document.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from pipeline.llm.lending import Loan, settings_of
+from pipeline.records import Entry
+from pipeline.run.plan import ExtractionPlan
+from pipeline.run.workers.messages import PROTOCOL, ClientMessage, LogMessage, PlanMessage, without_links
+
+_BOOT = "import sys; sys.path[:] = sys.argv[1:]; from pipeline.run.workers.process import main; main()"
+_END = b""
+_BATCH_BYTES = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """A document that a worker process has."""
+
+    entry: Entry
+    plan: ExtractionPlan
+    alone: bool
+    loan: Loan
+
+
+class Worker:
+    """One worker process: the plans and clients that it has, and its documents. `is_ready`: it has begun to work."""
+
+    def __init__(self, number: int) -> None:
+        """Start the process; OSError when this machine cannot."""
+        self.number = number
+        self.lent: dict[int, Lent] = {}
+        self.outbox: SimpleQueue[bytes] = SimpleQueue()
+        self.is_alive = True
+        self.is_ready = False
+        self.lock = threading.Lock()
+        self._plans: dict[int, ExtractionPlan] = {}
+        self._clients: dict[int, tuple[object, int]] = {}
+        paths = [str(Path(path).absolute()) for path in sys.path]
+        # blocked from its first moment on: an interrupt must end no request that is in flight
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        try:
+            # a session of its own: Ctrl-C must reach only the main process
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _BOOT, *paths],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                bufsize=0,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def tell(self, message: object) -> None:
+        """Queue a message for the writer thread: a full pipe must not stop the caller."""
+        self.outbox.put(pickle.dumps(message, PROTOCOL))
+
+    def knows(self, lent: Lent, endpoints: dict[object, int]) -> tuple[int, int]:
+        """Return the numbers of a document's plan and client in this process; a new plan or client is sent first."""
+        plan, client = (lent.plan, lent.loan.client)
+        if id(plan) not in self._plans:
+            self._plans[id(plan)] = plan
+            self.tell(PlanMessage(id(plan), without_links(plan)))
+        known = (client.bodies, lent.loan.keys)
+        if self._clients.get(id(client)) != known:
+            number = endpoints.setdefault(client.endpoint, len(endpoints))
+            self._clients[id(client)] = known
+            self.tell(ClientMessage(id(client), settings_of(client, endpoint=number)))
+        return id(plan), id(client)
+
+    def write(self) -> None:
+        """Write the queued messages until the process is ended."""
+        assert self.process.stdin is not None
+        with suppress(OSError, ValueError):
+            while (data := self.outbox.get()) != _END:
+                while not self.outbox.empty() and len(data) < _BATCH_BYTES:
+                    more = self.outbox.get()
+                    if more == _END:
+                        return
+                    data += more
+                left = memoryview(data)
+                while left:
+                    left = left[self.process.stdin.write(left) :]
+
+    @property
+    def why(self) -> str:
+        """Return how the process ended."""
+        status = self.process.returncode
+        return signal.Signals(-status).name if status and status < 0 else f"exit status {status}"
+
+    def end(self) -> None:
+        """Kill the process, and wait until it is gone."""
+        self.outbox.put(_END)
+        self.process.kill()
+        self.process.wait()
+
+
+def write_log(message: LogMessage) -> None:
+    """Write a log line of a worker process as if it were one of this process."""
+    fields: Mapping[str, Any] = {name: each for name, each in message.fields.items() if name != "stack_info"}
+    record = logging.makeLogRecord(
+        {
+            **fields,
+            "name": message.name,
+            "levelno": message.level,
+            "levelname": logging.getLevelName(message.level),
+            "msg": message.message,
+            "args": message.arguments,
+            "stack_info": message.trace,
+        }
+    )
+    logging.getLogger(message.name).handle(record)

@@ -1,0 +1,244 @@
+"""Worker processes, seen from the main process: started, handed documents, listened to, replaced when they die.
+
+    main thread ─ offer ─▶ outbox ─▶ writer thread ─▶ worker process ─▶ listener thread ─▶ outcome or `do_here`
+
+Each has a pipe in and a pipe out, and two threads here. The documents of a lost worker process come back:
+another one sends them again. It must not decide what an outcome means: the runner does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import BinaryIO
+
+from pipeline.llm.lending import lend
+from pipeline.output.copies import Copies
+from pipeline.records import Entry, Postponed, Result, changed, utc_now
+from pipeline.run.document.attempts import with_notes
+from pipeline.run.document.process import Finished
+from pipeline.run.document.state import DocumentState, failure_of
+from pipeline.run.in_flight import Landed
+from pipeline.run.plan import ExtractionPlan
+from pipeline.run.workers.link import Lent, Worker, write_log
+from pipeline.run.workers.messages import (
+    PROTOCOL,
+    Call,
+    Claim,
+    Claimed,
+    Done,
+    GivenBack,
+    Here,
+    LogMessage,
+    OverheadMessage,
+    Ready,
+    Settings,
+    Task,
+)
+
+logger = logging.getLogger(__name__)
+
+MOST_LOST = 5
+"""Worker processes that may be lost in a row, without a finished document in between, before none is started again."""
+
+Start = Callable[[Callable[[], object], str], object]
+
+
+class WorkerPool:
+    """The worker processes of a run. `offer` and `start` belong to the main thread, the rest to the listeners."""
+
+    def __init__(
+        self,
+        *,
+        copies: Copies | None,
+        start_thread: Start,
+        report: Callable[[Landed], object],
+        do_here: Callable[[Here], object],
+    ) -> None:
+        self._copies = copies
+        self._start_thread = start_thread
+        self._report = report
+        self._do_here = do_here
+        self._workers: list[Worker] = []
+        self._endpoints: dict[object, int] = {}
+        self._number = 0
+        self._started = 0
+        self._lost = 0
+        self._is_closed = False
+        self._lock = threading.Lock()
+
+    def start(self, count: int) -> None:
+        """Start `count` worker processes, once; fewer, or none, where this machine cannot start them."""
+        if self._started:
+            return
+        with self._lock:
+            while len(self._workers) < count and self._add():
+                pass
+        logger.info("worker processes started", extra={"processes": len(self._workers)})
+
+    def _add(self) -> bool:
+        """Start one more worker process; False when this machine cannot. The caller holds the lock."""
+        self._started += 1
+        worker: Worker | None = None
+        try:
+            worker = Worker(self._started)
+            self._start_thread(worker.write, f"writer of worker process {worker.number}")
+            self._start_thread(partial(self._listen, worker), f"listener of worker process {worker.number}")
+        except (OSError, RuntimeError, MemoryError) as cause:  # no process, or no thread for it
+            if worker is not None:
+                worker.end()
+            told = "cannot start a worker process: %s; the run continues with %d of them, and in the main process"
+            logger.warning(told, cause, len(self._workers))
+            return False
+        copies = self._copies
+        level = logging.getLogger("pipeline").level
+        worker.tell(Settings(level, copies.run if copies else 0, copies is not None))
+        self._workers.append(worker)
+        return True
+
+    def offer(self, entry: Entry, plan: ExtractionPlan, *, alone: bool) -> bool:
+        """Send a document to the worker process with the fewest documents; False when this process must process it.
+
+        Documents that failed at a server before are processed here, and so are entries that cannot be pickled or may be
+        cut into windows.
+        """
+        query = plan.query_for(entry.id)
+        worker = min((each for each in self._workers if each.is_alive), key=lambda each: len(each.lent), default=None)
+        if (
+            worker is None
+            or query.split is not None
+            or (entry.before is not None and entry.before.attempts)
+            or entry.refused
+        ):
+            return False
+        loan = lend(plan.client, variant=query.resolved.variant)
+        if loan is None:
+            return False
+        if self._hand_over(worker, Lent(entry, plan, alone, loan)):
+            return True
+        loan.end()
+        return False
+
+    def _hand_over(self, worker: Worker, lent: Lent) -> bool:
+        self._number += 1
+        plan, client = worker.knows(lent, self._endpoints)
+        ratio = lent.loan.tokens_per_weight
+        task = Task(self._number, plan, client, lent.entry, ratio, lent.alone)
+        try:
+            data = pickle.dumps(task, PROTOCOL)
+        except (pickle.PicklingError, TypeError, AttributeError):
+            return False
+        with worker.lock:
+            if not worker.is_alive:
+                return False
+            worker.lent[task.number] = lent
+        worker.outbox.put(data)
+        return True
+
+    def close(self) -> None:
+        """End all worker processes; documents that they have not answered remain for the next run."""
+        with self._lock:
+            self._is_closed = True
+            workers = self._workers
+            self._workers = []
+        for worker in workers:
+            worker.end()
+
+    def _listen(self, worker: Worker) -> None:
+        assert worker.process.stdout is not None
+        messages = os.fdopen(worker.process.stdout.fileno(), "rb", buffering=1 << 18, closefd=False)
+        while (message := _next(messages)) is not None:
+            self._handle(worker, message)
+        self._bury(worker)
+
+    def _handle(self, worker: Worker, message: object) -> None:
+        if isinstance(message, (Done, GivenBack)):
+            lent = worker.lent.pop(message.number)
+            lent.loan.end()
+            self._lost = 0
+            if isinstance(message, Done):
+                self._settle(lent, message)
+            else:
+                self._give_back(lent, message.call)
+        elif isinstance(message, Claim) and self._copies is not None:
+            worker.tell(self._claimed(self._copies, message))
+        elif isinstance(message, LogMessage):
+            write_log(message)
+        elif isinstance(message, Ready):
+            worker.is_ready = True
+        elif isinstance(message, OverheadMessage):
+            for lent in list(worker.lent.values())[:1]:
+                lent.loan.client.overhead.add(message.prompt_tokens)
+
+    def _claimed(self, copies: Copies, claim: Claim) -> Claimed:
+        question = claim.question
+        before = copies.answered_before(question, (claim.fingerprint,), claim.document)
+        first = copies.claim(question, claim.fingerprint, claim.document) if before is None else None
+        return Claimed(claim.thread, before, first)
+
+    def _settle(self, lent: Lent, done: Done) -> None:
+        outcome = done.outcome
+        call = done.call
+        if call is None or done.prompt is None or not isinstance(outcome, Result):
+            self._report(Landed(Finished(lent.entry, outcome), lent.plan))
+            return
+        attempt = lent.loan.settle(call.attempt, done.prompt, started=call.started)
+        if attempt is None:
+            self._give_back(lent, call)
+            return
+        outcome = changed(
+            outcome,
+            context_length=attempt.context_length,
+            notes=with_notes(outcome.notes, *attempt.notes),
+            finished_at=utc_now(),
+        )
+        self._report(Landed(Finished(lent.entry, outcome, (attempt,), outcome.variant), lent.plan))
+
+    def _give_back(self, lent: Lent, call: Call | None) -> None:
+        sent = lent.loan.sent(call.attempt, started=call.started, ended=call.ended) if call is not None else None
+        self._do_here(Here(lent.entry, lent.plan, lent.alone, sent, call.digest if call is not None else b""))
+
+    def _bury(self, worker: Worker) -> None:
+        """Replace a lost worker process, and report its documents as ones to send again."""
+        with worker.lock:
+            worker.is_alive = False
+            lost = list(worker.lent.values())
+            worker.lent.clear()
+        worker.end()
+        with self._lock:
+            if self._is_closed:  # it was killed here, and its documents are left
+                return
+            self._workers.remove(worker)
+            self._lost += 1
+            if self._lost < MOST_LOST:
+                self._add()
+            fields = {"worker": worker.number, "documents": len(lost), "why": worker.why, "workers": len(self._workers)}
+        logger.warning("a worker process was lost; its documents are sent again", extra=fields)
+        for lent in lost:
+            lent.loan.end()
+            self._report(Landed(_interrupted(lent, worker), lent.plan))
+
+
+def _next(messages: BinaryIO) -> object | None:
+    """Return the next message of a worker process; None at the end of the stream, even in the middle of a message."""
+    with suppress(EOFError, pickle.UnpicklingError):
+        message: object = pickle.load(messages)
+        return message
+    return None
+
+
+def _interrupted(lent: Lent, worker: Worker) -> Finished:
+    """Return the outcome of a document whose process was lost: it is sent again, or fails if it was sent alone."""
+    entry = lent.entry
+    state = DocumentState(entry, lent.plan.query_for(entry.id), lent.plan.client)
+    told = f"the worker process was lost each time it worked on this document ({worker.why})"
+    message = f"{told}, the last time with nothing else in flight: not enough memory here?"
+    failure = failure_of(state, lent.plan, reason="document_too_expensive", message=message, now=utc_now)
+    if lent.alone and worker.is_ready:
+        return Finished(entry, failure, (), failure.variant)
+    return Finished(entry, Postponed(entry, failure, losses=int(worker.is_ready)), (), failure.variant)

@@ -1,0 +1,123 @@
+"""The workers of a run: threads of this process, and worker processes where there are any.
+
+    send ─▶ a worker process (workers/pool.py) ─▶ Landed
+              └─ refused, or returned ─▶ a thread here ─▶ process() ─▶ Landed
+
+It must not choose documents or judge outcomes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from functools import partial
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+from pipeline.llm.extraction_request import AskResult, ExtractionRequest, SentRequest
+from pipeline.records import Entry
+from pipeline.run.document.process import process
+from pipeline.run.document.state import Asker
+from pipeline.run.in_flight import Landed
+from pipeline.run.job import Job
+from pipeline.run.plan import ExtractionPlan
+from pipeline.run.workers.core_use import CoreWatch
+from pipeline.run.workers.messages import Here, digest_of
+from pipeline.run.workers.threads import Workers
+
+if TYPE_CHECKING:
+    from pipeline.run.workers.pool import WorkerPool
+
+Start = Callable[[Callable[[], object], str], object]
+
+
+class Workforce:
+    """The threads and the worker processes of a run; `start` starts a thread. Its methods belong to the main thread."""
+
+    def __init__(self, job: Job, *, start: Start, report: Callable[[object], object]) -> None:
+        config = job.config
+        copies = job.copies
+        self._start = start
+        self._job = job
+        self._report = report
+        self._tasks: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._here = 0
+        self._lock = threading.Lock()
+        self._workers = Workers(self._start_worker)
+        self._processes = config.processes
+        self._pool: WorkerPool | None = None
+        self._cores = CoreWatch() if config.processes == "auto" else None
+        if config.processes != 1:
+            from pipeline.run.workers.pool import WorkerPool  # not wanted by most runs
+
+            self._pool = WorkerPool(copies=copies, start_thread=start, report=report, do_here=self._do_here)
+
+    def look(self, now: float) -> None:
+        """Start worker processes when this process has used up its core for a while (`processes: auto`)."""
+        if self._cores is not None and self._pool is not None and (count := self._cores.wanted(now)):
+            self._pool.start(count)
+
+    def limited(self, limit: int) -> int:
+        """Return how many documents may be in flight: `limit`, or fewer on a machine that cannot start more threads."""
+        return self._workers.limited(limit)
+
+    def send(self, entry: Entry, plan: ExtractionPlan, *, alone: bool) -> None:
+        """Send a document to a worker; TryLaterError when no process and no thread can be started for it.
+
+        Worker processes start with the first document: a run that has nothing to do starts none.
+        """
+        if self._pool is not None and isinstance(self._processes, int):
+            self._pool.start(self._processes)
+        if self._pool is None or not self._pool.offer(entry, plan, alone=alone):
+            self._do_here(Here(entry, plan, alone))
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def submit(self, task: Callable[[], object]) -> None:
+        """Run a task in a thread of this process, and report its result; may be called by any thread."""
+        with self._lock:
+            self._here += 1
+            self._workers.ensure(self._here)
+        self._tasks.put(task)
+
+    def _do_here(self, task: Here) -> None:
+        client: Asker = task.plan.client
+        client = client if task.sent is None else _AfterFirst(client, task.sent, task.digest)
+        job = self._job
+        done = partial(process, client=client, alone=task.alone, copies=job.copies, earlier=job.earlier)
+        self.submit(lambda: Landed(done(task.entry, task.plan), task.plan))
+
+    def _start_worker(self, name: str) -> None:
+        self._start(self._work, name)
+
+    def _work(self) -> None:
+        while True:
+            event = self._tasks.get()()
+            with self._lock:
+                self._here -= 1
+            self._report(event)
+
+
+@dataclass(slots=True)
+class _AfterFirst:
+    """An Asker that continues from a request that a worker process has sent, if it was for the same prompt."""
+
+    client: Asker
+    sent: SentRequest | None
+    digest: bytes
+
+    def ask(self, question: ExtractionRequest) -> AskResult:
+        """Return the answer to a question; the request that was sent counts as the first one of the first question."""
+        sent = self.sent
+        self.sent = None
+        if sent is not None and digest_of(question) == self.digest:
+            question = replace(question, first=sent)
+        return self.client.ask(question)
+
+    def special_tokens(self, candidates: Collection[str], *, variant: str) -> frozenset[str]:
+        """Return which of the texts are special tokens."""
+        return self.client.special_tokens(candidates, variant=variant)
