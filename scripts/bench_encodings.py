@@ -101,7 +101,7 @@ def _fitted(text: str, encoding: str) -> str | None:
 
 
 def _ours() -> Decoder:
-    from pipeline.documents.encoding import to_text
+    from pipeline.documents.encodings.decoding import to_text
     from pipeline.errors import DocumentError
 
     def decode(data: bytes) -> str | None:

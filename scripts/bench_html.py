@@ -38,7 +38,7 @@ def pages() -> Iterator[tuple[str, str]]:
 
 def files(arguments: list[str]) -> Iterator[tuple[str, str]]:
     """Yield the pages of files and folders by name."""
-    from pipeline.documents.encoding import to_text
+    from pipeline.documents.encodings.decoding import to_text
 
     for argument in map(Path, arguments):
         paths = sorted(argument.rglob("*.htm*")) if argument.is_dir() else [argument]
@@ -48,8 +48,8 @@ def files(arguments: list[str]) -> Iterator[tuple[str, str]]:
 
 def kept_share(page: str) -> tuple[int, int, float]:
     """Return the words of the visible text, the words of the document, and the share of the former in the latter."""
-    from pipeline.documents.html import read_page
-    from pipeline.documents.visible import visible_text
+    from pipeline.documents.html.page import read_page
+    from pipeline.documents.html.visible import visible_text
 
     seen = Counter(visible_text(page).split())
     kept = Counter(read_page(page)[0].split())

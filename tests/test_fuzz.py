@@ -27,7 +27,7 @@ from pipeline.answers.schema import compile_schema
 from pipeline.config import InputConfig, InputSource
 from pipeline.config.loading import describe, load_config
 from pipeline.documents import FORMATS, ListingCounts, break_special_tokens, decode, load_entries
-from pipeline.documents.compression import COMPRESSIONS
+from pipeline.documents.archives.compression import COMPRESSIONS
 from pipeline.errors import REASKED, ConfigError, DocumentError
 from pipeline.record_lines import to_line
 from pipeline.records import Document, ModelMetadata, Result, Stamp, Usage

@@ -37,20 +37,20 @@ HOMES = {
     "argcomplete": {"cli/completion.py"},
     "jinja2": {"report/page_template.py"},
     "rich": {"run/display/progress.py"},
-    "chardet": {"documents/guessing.py"},
-    "trafilatura": {"documents/html.py"},
-    "compressed_rtf": {"documents/msg.py"},
-    "brotli": {"documents/content_encoding.py"},
-    "warcio": {"documents/warc.py"},
-    "oxmsg": {"documents/msg.py"},
-    "pypdfium2": {"documents/pdf.py", "documents/pdf_annotations.py"},
-    "zstandard": {"documents/zstd.py"},
+    "chardet": {"documents/encodings/guessing.py"},
+    "trafilatura": {"documents/html/page.py"},
+    "compressed_rtf": {"documents/mail/msg.py"},
+    "brotli": {"documents/archives/content_encoding.py"},
+    "warcio": {"documents/archives/warc.py"},
+    "oxmsg": {"documents/mail/msg.py"},
+    "pypdfium2": {"documents/pdf/text_layer.py", "documents/pdf/annotations.py"},
+    "zstandard": {"documents/archives/zstd.py"},
     "json_repair": {"answers/json_parsing.py"},
     "prometheus_client": {"run/display/metrics.py"},
     "obstore": {"stores/remote.py", "stores/clouds.py", "stores/foreign.py"},
     "sqlite3": {"output/latest_pairs.py", "output/index.py", "run/chunks/table.py"},
-    "pyarrow": {"documents/parquet_rows.py", "output/parquet.py"},
-    "fcntl": {"documents/helper.py", "output/lock.py", "truth/gold_file.py"},
+    "pyarrow": {"documents/tables/parquet.py", "output/parquet.py"},
+    "fcntl": {"documents/helpers/process.py", "output/lock.py", "truth/gold_file.py"},
 }
 """Library → the modules that may import it; a third-party library that is not named here may be imported nowhere."""
 
@@ -135,7 +135,7 @@ def test_threads_start_in_the_runner_alone() -> None:
         if isinstance(node, ast.Call)
         and (node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")) in starters
     }
-    assert found == {"run/runner.py", "run/workers/link.py", "documents/helper_pool.py", "cli/review.py"}
+    assert found == {"run/runner.py", "run/workers/link.py", "documents/helpers/pool.py", "cli/review.py"}
 
 
 def test_the_parsed_command_line_stays_in_cli() -> None:
@@ -153,7 +153,7 @@ def test_only_process_catches_everything() -> None:
         for node in ast.walk(tree_of(module))
         if isinstance(node, ast.ExceptHandler) and (node.type is None or getattr(node.type, "id", "") == "Exception")
     }
-    assert found == {"run/document/process.py", "run/display/metrics.py", "cli/main.py", "documents/helper.py"}
+    assert found == {"run/document/process.py", "run/display/metrics.py", "cli/main.py", "documents/helpers/process.py"}
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -4,7 +4,7 @@
        reader thread                    worker thread              worker thread
 
 It must not know models or outputs. To add a format, add a row to `formats.FORMATS`; for a compression, to
-`compression.COMPRESSIONS`; for a store, to `listing.SCHEMES`.
+`archives/compression.py`; for a store, to `listing.SCHEMES`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config.limits import InputLimits
-from pipeline.documents.compression import NotedBytes
+from pipeline.documents.archives.compression import NotedBytes
 from pipeline.documents.containers import Held, fallback_id, held_bytes, held_sha256
+from pipeline.documents.encodings.known_encoding import to_utf8
 from pipeline.documents.extras import LIBRARIES, is_missing
 from pipeline.documents.formats import BY_NAME, FORMATS, format_of
-from pipeline.documents.helper_pool import POOL
-from pipeline.documents.known_encoding import to_utf8
+from pipeline.documents.helpers.pool import POOL
 from pipeline.documents.listing import ListingCounts, ListingPlan, check_extras, open_origin, origin_entries
 from pipeline.documents.naming import NamedDocuments, possible_ids
 from pipeline.documents.special_tokens import break_special_tokens

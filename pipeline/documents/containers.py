@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from pipeline.config.limits import InputLimits
+from pipeline.documents.archives.compression import PLAIN, Compression, trailing_bytes
 from pipeline.documents.budget import UnpackedBudget, counted
-from pipeline.documents.compression import PLAIN, Compression, trailing_bytes
 from pipeline.documents.decode import Decoded, scrub
 from pipeline.documents.divided import Divider
-from pipeline.documents.json_fields import field_at
-from pipeline.documents.json_text import read_json
-from pipeline.documents.known_encoding import utf8_stream
+from pipeline.documents.encodings.known_encoding import utf8_stream
+from pipeline.documents.tables.json_fields import field_at
+from pipeline.documents.tables.json_text import read_json
 from pipeline.errors import DocumentError, TryLaterError
 from pipeline.records import Entry
 from pipeline.stores import is_remote, is_trouble

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.documents.encoding import to_text
-from pipeline.documents.json_fields import kind, text_at, unreadable, without
-from pipeline.documents.json_text import read_json
+from pipeline.documents.encodings.decoding import to_text
+from pipeline.documents.tables.json_fields import kind, text_at, unreadable, without
+from pipeline.documents.tables.json_text import read_json
 from pipeline.errors import DocumentError
 
 MAX_NESTED_CHARS = 4096

@@ -13,8 +13,12 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.config.limits import InputLimits
+from pipeline.documents.archives.compression import PLAIN, Compression, NotedBytes, split_compression
+from pipeline.documents.archives.members import MEMBER_BYTES, Archive, Member, harmless
+from pipeline.documents.archives.recovering import recovering
+from pipeline.documents.archives.tar import TAR
+from pipeline.documents.archives.zip import ZIP
 from pipeline.documents.budget import UnpackedBudget
-from pipeline.documents.compression import PLAIN, Compression, NotedBytes, split_compression
 from pipeline.documents.containers import (
     Container,
     Format,
@@ -25,15 +29,11 @@ from pipeline.documents.containers import (
     piece_entries,
 )
 from pipeline.documents.conversions import how_to_convert
+from pipeline.documents.encodings.known_encoding import encoding_of
 from pipeline.documents.extras import how_to_install, is_missing
 from pipeline.documents.files import Damage, ListedFile, read_file
-from pipeline.documents.known_encoding import encoding_of
 from pipeline.documents.looking import opened_twice, shown_format
-from pipeline.documents.members import MEMBER_BYTES, Archive, Member, harmless
 from pipeline.documents.patterns import PathFilter, select
-from pipeline.documents.recovering import recovering
-from pipeline.documents.tar import TAR
-from pipeline.documents.zip import ZIP
 from pipeline.errors import DocumentError
 from pipeline.records import Entry
 from pipeline.stores import is_remote, printable

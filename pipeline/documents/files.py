@@ -13,7 +13,7 @@ from functools import partial
 from pickle import PicklingError
 from typing import BinaryIO, cast
 
-from pipeline.documents.compression import PLAIN, Compression, read_limited
+from pipeline.documents.archives.compression import PLAIN, Compression, read_limited
 from pipeline.documents.containers import describe, too_large
 from pipeline.errors import DocumentError
 from pipeline.stores import (

@@ -9,22 +9,22 @@ import re
 from collections.abc import Mapping
 from typing import BinaryIO
 
+from pipeline.documents.archives.warc_page import WARC
 from pipeline.documents.containers import Container, Format
 from pipeline.documents.decode import decode_json, decode_row, decode_text
-from pipeline.documents.edgar import SUBMISSION, look_at_text
 from pipeline.documents.entries import suffix_of
-from pipeline.documents.helper_split import ROW_GROUPS, split_by_helper
-from pipeline.documents.html import decode_html
-from pipeline.documents.json_file import JSON_LINES, look_at_json
-from pipeline.documents.mail import decode_mail
-from pipeline.documents.mbox import is_mailbox, split_mailbox
-from pipeline.documents.msg import decode_msg
+from pipeline.documents.filings.edgar import SUBMISSION, look_at_text
+from pipeline.documents.helpers.split import ROW_GROUPS, split_by_helper
+from pipeline.documents.html.page import decode_html
+from pipeline.documents.mail.mbox import is_mailbox, split_mailbox
+from pipeline.documents.mail.message import decode_mail
+from pipeline.documents.mail.msg import decode_msg
 from pipeline.documents.office import decode_office
-from pipeline.documents.pdf import decode_pdf
-from pipeline.documents.tables import RECORDS, TABBED_RECORDS, split_records, split_tabbed_records
-from pipeline.documents.warc_page import WARC
-from pipeline.documents.xml_file import decode_xml
-from pipeline.documents.xml_items import look_at_xml
+from pipeline.documents.pdf.text_layer import decode_pdf
+from pipeline.documents.tables.csv import RECORDS, TABBED_RECORDS, split_records, split_tabbed_records
+from pipeline.documents.tables.json_file import JSON_LINES, look_at_json
+from pipeline.documents.xml.file import decode_xml
+from pipeline.documents.xml.items import look_at_xml
 
 _SUBMISSIONS = re.compile(r"(?:\d{10}-?\d{2}-?\d{6}|submission)[^/]*$")
 """Names of full submissions to EDGAR: their accession number, or that of the common download tool."""

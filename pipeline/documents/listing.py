@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from pipeline.config.limits import limits_of
+from pipeline.documents.archives.compression import split_compression
 from pipeline.documents.buckets import open_bucket
-from pipeline.documents.compression import split_compression
 from pipeline.documents.containers import describe
 from pipeline.documents.entries import EntryRules, Lookup, archive_of, entries_of, is_chosen, is_stream, suffix_of
 from pipeline.documents.extras import MissingExtraError, how_to_install, is_missing

@@ -18,9 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.documents.compression import PLAIN, split_compression
+from pipeline.documents.archives.compression import PLAIN, split_compression
 from pipeline.documents.containers import damaged, piece_entry
 from pipeline.documents.divided import Divider, Part, Place, parts_of
+from pipeline.documents.encodings.known_encoding import encoding_of
 from pipeline.documents.entries import (
     EntryRules,
     archive_of,
@@ -32,7 +33,6 @@ from pipeline.documents.entries import (
 )
 from pipeline.documents.files import ListedFile
 from pipeline.documents.formats import format_of
-from pipeline.documents.known_encoding import encoding_of
 from pipeline.documents.listing import check_extras, listed_file, open_origin, rules_of
 from pipeline.documents.sources import DocumentSource, ListingCounts, ListingPlan
 from pipeline.errors import DocumentError, TryLaterError

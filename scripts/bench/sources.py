@@ -38,7 +38,7 @@ import zstandard
 from bench.site import SCRIPTS, Figure, own_peak_mb, table
 from pipeline.config import InputConfig, InputSource
 from pipeline.documents import ListingCounts, decode, load_entries
-from pipeline.documents.helper_pool import POOL, SPLITTERS
+from pipeline.documents.helpers.pool import POOL, SPLITTERS
 from pipeline.stores import RemoteStore
 
 LARGE, SHORT, SMALL = 200_000, 5_000, 1_000

@@ -7,8 +7,8 @@ import signal
 import pytest
 
 from pipeline.config.limits import InputLimits
-from pipeline.documents.cpu_share import OverShareError, cpu_share
-from pipeline.documents.helper_pool import POOL
+from pipeline.documents.helpers.cpu_share import OverShareError, cpu_share
+from pipeline.documents.helpers.pool import POOL
 
 
 def test_a_block_ends_at_its_share_of_the_limit() -> None:

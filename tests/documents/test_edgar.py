@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.documents import ListingCounts, decode
-from pipeline.documents.edgar_header import header_metadata
 from pipeline.documents.entries import is_looked_at
 from pipeline.documents.files import ListedFile
+from pipeline.documents.filings.edgar_header import header_metadata
 from pipeline.documents.formats import FORMATS
 from pipeline.errors import DocumentError
 from pipeline.records import Document, Entry

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.config import InputConfig, InputSource
 from pipeline.documents import ListingCounts, decode, load_entries
 from pipeline.documents.decode import decode_text
-from pipeline.documents.encoding import to_text
+from pipeline.documents.encodings.decoding import to_text
 from pipeline.errors import ConfigError, DocumentError
 
 CASES = Path(__file__).parents[1] / "data" / "documents" / "text"

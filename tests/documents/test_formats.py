@@ -16,8 +16,8 @@ from pypdf import PdfReader, PdfWriter
 from pipeline.config import InputConfig, InputSource
 from pipeline.documents import ListingCounts, decode, load_entries
 from pipeline.documents.extras import MissingExtraError
-from pipeline.documents.html import read_page
-from pipeline.documents.text_quality import implausible_share
+from pipeline.documents.html.page import read_page
+from pipeline.documents.pdf.text_quality import implausible_share
 from pipeline.errors import DocumentError
 from pipeline.records import Document, Entry
 

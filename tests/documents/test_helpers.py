@@ -19,7 +19,7 @@ import pytest
 
 from pipeline.config import InputConfig
 from pipeline.config.limits import InputLimits, limits_of
-from pipeline.documents.helper_pool import HelperPool
+from pipeline.documents.helpers.pool import HelperPool
 from pipeline.errors import ConfigError, DocumentError
 from pipeline.run.shortage import shortage_of
 from pipeline.stores import MachineTroubleError, is_trouble
@@ -172,7 +172,7 @@ def script(code: str, **environment: str) -> subprocess.Popen[str]:
 def test_a_helper_ends_with_its_parent(busy: bool, number: int) -> None:
     """Whether it waits or decodes for a minute, and whatever ends the parent."""
     code = (
-        "import threading, test_helpers as t; from pipeline.documents.helper_pool import HelperPool\n"
+        "import threading, test_helpers as t; from pipeline.documents.helpers.pool import HelperPool\n"
         "pool = HelperPool(1); t.decode(pool, 'mail', t.MAIL)\n"
         "work = threading.Thread(target=t.decode, args=(pool, 'mail', t.SLOW), kwargs={'cpu_s': 600}, daemon=True)\n"
         f"if {busy}: work.start()\n"
@@ -206,7 +206,7 @@ def ticks(pid: int) -> int:
 def test_a_helper_has_no_secret_in_its_environment() -> None:
     """A library that hostile bytes take over finds no key in there."""
     code = (
-        "import test_helpers as t; from pipeline.documents.helper_pool import HelperPool\n"
+        "import test_helpers as t; from pipeline.documents.helpers.pool import HelperPool\n"
         "pool = HelperPool(1); t.decode(pool, 'mail', t.MAIL)\n"
         "print(open(f'/proc/{t.pids(pool)[0]}/environ').read())\n"
     )
@@ -222,7 +222,7 @@ def test_light_documents_pay_nothing() -> None:
         "import json, os, tempfile; from pathlib import Path\n"
         "from pipeline.config import InputConfig, InputSource\n"
         "from pipeline.documents import ListingCounts, decode, load_entries\n"
-        "from pipeline.documents.helper_pool import POOL\n"
+        "from pipeline.documents.helpers.pool import POOL\n"
         "os.chdir(tempfile.mkdtemp()); Path('in').mkdir()\n"
         "texts = {'a.txt': 'x', 'b.json': '{\"text\":\"x\"}', 'c.jsonl': '{\"text\":\"x\"}', 'd.csv': 'text\\nx'}\n"
         "for name, text in texts.items():\n"
@@ -230,7 +230,7 @@ def test_light_documents_pay_nothing() -> None:
         "config = InputConfig(uri=(InputSource('in'),))\n"
         "for entry in load_entries(config, output=None, counts=ListingCounts()):\n"
         "    assert decode(entry, entry.read(), text_field='text').text == 'x'\n"
-        "heavy = {'trafilatura', 'lxml', 'pypdfium2', 'pipeline.documents.helper'} & set(sys.modules)\n"
+        "heavy = {'trafilatura', 'lxml', 'pypdfium2', 'pipeline.documents.helpers.process'} & set(sys.modules)\n"
         "print(json.dumps([len(POOL._helpers), *sorted(heavy)]))\n"
     )
     assert json.loads(script(code).communicate(timeout=60)[0]) == [0]

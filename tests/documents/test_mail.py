@@ -17,10 +17,10 @@ from making import OUTLOOK, PROFIT, mail, page
 from pipeline.config import InputConfig, InputSource
 from pipeline.documents import ListingCounts, decode, load_entries
 from pipeline.documents.decode import Decoded
-from pipeline.documents.flowed import unflowed
-from pipeline.documents.mail import decode_mail
-from pipeline.documents.mail_headers import POLICY
-from pipeline.documents.msg import decode_msg
+from pipeline.documents.mail.flowed import unflowed
+from pipeline.documents.mail.headers import POLICY
+from pipeline.documents.mail.message import decode_mail
+from pipeline.documents.mail.msg import decode_msg
 from pipeline.errors import DocumentError
 
 CASES = Path(__file__).parents[1] / "data" / "documents" / "mail"

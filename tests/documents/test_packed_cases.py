@@ -185,7 +185,7 @@ def test_a_hard_link_is_the_member_it_names(tmp_path: Path, suffix: str) -> None
 
 def test_many_hard_links_cannot_make_an_archive_expensive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond a limit of bytes that are read again, each further link fails alone."""
-    from pipeline.documents import tar
+    from pipeline.documents.archives import tar
 
     monkeypatch.setattr(tar, "MAX_LINK_BYTES", 10_000)
     out = io.BytesIO()

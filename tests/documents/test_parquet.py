@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from pipeline.config import InputConfig, InputSource
 from pipeline.config.limits import InputLimits
 from pipeline.documents import ListingCounts, decode, load_entries
-from pipeline.documents.helper_pool import SPLITTERS
-from pipeline.documents.parquet_rows import rows
+from pipeline.documents.helpers.pool import SPLITTERS
+from pipeline.documents.tables.parquet import rows
 from pipeline.errors import DocumentError
 from pipeline.records import Document, Entry
 

@@ -10,8 +10,8 @@ from compressed_rtf import compress
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.documents.msg import decode_msg
-from pipeline.documents.rtf import rtf_text
+from pipeline.documents.mail.msg import decode_msg
+from pipeline.documents.mail.rtf import rtf_text
 
 OUTLOOK = Path(__file__).parents[1] / "data" / "documents" / "mail" / "outlook.msg"
 HTML_SIZE = 17

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.config import InputConfig
 from pipeline.documents import ListingCounts, load_entries
-from pipeline.documents.compression import NotedBytes
+from pipeline.documents.archives.compression import NotedBytes
 from pipeline.errors import DocumentError
 from pipeline.records import Entry
 from pipeline.stores import Patience

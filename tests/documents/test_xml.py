@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.documents import decode
-from pipeline.documents.xml_file import decode_xml
-from pipeline.documents.xml_lenient import parse_lenient
-from pipeline.documents.xml_parse import parse_xml
-from pipeline.documents.xml_text import text_of
-from pipeline.documents.xml_tree import Element, TreeBuilder
+from pipeline.documents.xml.file import decode_xml
+from pipeline.documents.xml.lenient import parse_lenient
+from pipeline.documents.xml.parse import parse_xml
+from pipeline.documents.xml.text import text_of
+from pipeline.documents.xml.tree import Element, TreeBuilder
 from pipeline.errors import DocumentError
 from pipeline.records import Document, Entry
 

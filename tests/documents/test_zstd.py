@@ -13,8 +13,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.documents import zstd
-from pipeline.documents.zstd import ZstdError, open_zstd
+from pipeline.documents.archives import zstd
+from pipeline.documents.archives.zstd import ZstdError, open_zstd
 
 SKIPPABLE = b"\x53\x2a\x4d\x18\x03\x00\x00\x00abc"
 

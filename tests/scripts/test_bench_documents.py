@@ -27,14 +27,14 @@ def test_pages_that_are_no_article_keep_their_words(name: str, page: str) -> Non
     """A filing, a table, a list, a form; an article keeps its own words, and loses the menu."""
     assert bench_html.kept_share(page)[2] > (0.85 if name == "news" else 0.99)
     if name == "news":
-        from pipeline.documents.html import read_page
+        from pipeline.documents.html.page import read_page
 
         assert "Section" not in read_page(page)[0]
 
 
 def test_a_form_is_read_with_its_values() -> None:
     """What is typed into fields and chosen is visible, hidden elements are not."""
-    from pipeline.documents.visible import visible_text
+    from pipeline.documents.html.visible import visible_text
 
     page = "<form>Name <input value='Jane Doe'><input type=hidden value=x><select><option>A<option selected>B</select>"
     page += "<div style='display: none'><div>c</div>d</div><span hidden>e</span><table><tr><td>1<td>2<tr><th>3</table>"

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from pipeline.documents.compression import PLAIN
-from pipeline.documents.members import Member
+from pipeline.documents.archives.compression import PLAIN
+from pipeline.documents.archives.members import Member
+from pipeline.documents.archives.zip import zip_members
 from pipeline.documents.office.xml_events import Reader, read_events
-from pipeline.documents.zip import zip_members
 from pipeline.errors import DocumentError
 
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)

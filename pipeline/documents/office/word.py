@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
-from pipeline.documents.encoding import to_text
+from pipeline.documents.encodings.decoding import to_text
+from pipeline.documents.html.visible import visible_text
 from pipeline.documents.office.drawings import Drawings
 from pipeline.documents.office.flow import Flow
 from pipeline.documents.office.numbering import Definitions
@@ -13,7 +14,6 @@ from pipeline.documents.office.package import Package
 from pipeline.documents.office.text_reader import Rules, TextReader
 from pipeline.documents.office.word_rules import WordRules, note_mark
 from pipeline.documents.office.xml_events import is_on
-from pipeline.documents.visible import visible_text
 
 _CHUNK_BYTES = 1 << 24
 _PAGES = (".html", ".htm", ".xhtml")

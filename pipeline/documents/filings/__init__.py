@@ -1,0 +1,1 @@
+"""Filings: full submissions to EDGAR and their headers."""

@@ -1,0 +1,1 @@
+"""Helper processes that decode hostile formats within limits of time and memory."""

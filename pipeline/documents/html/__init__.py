@@ -1,0 +1,1 @@
+"""Web pages: the main text of an article, or all visible text."""

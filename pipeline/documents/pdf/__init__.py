@@ -1,0 +1,1 @@
+"""PDF: the text layer, form fields and annotations, and whether that text can be one."""
