@@ -1,7 +1,7 @@
 """A part of the CPU time that a helper process has for a document, so that a slow library can be given up in time.
 
-It works where the helper has set its limit (process.py); elsewhere a block runs without one. Code in C is interrupted only
-when it returns to Python; the helper's own limit ends what never does.
+It works where the helper has set its limit (process.py); elsewhere a block runs without one. Code in C is interrupted
+only when it returns to Python; the helper's own limit ends what never does.
 """
 
 from __future__ import annotations
