@@ -21,10 +21,10 @@ from pipeline.config.loading import find_config, load_config
 from pipeline.errors import ConfigError, OutputError
 from pipeline.llm.factory import client_of
 from pipeline.llm.failover import Failover
+from pipeline.llm.preflight.tokenizer import SpecialTokens
 from pipeline.llm.protocol import LLMClient
 from pipeline.llm.provider import AskResult, ExtractionRequest
 from pipeline.llm.retry import RetryPolicy, call_with_retries
-from pipeline.llm.tokenizer import SpecialTokens
 from pipeline.llm.vllm import VLLMClient
 from pipeline.output import backend_of, folder_of
 from pipeline.output.current import CurrentRecords, Record

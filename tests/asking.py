@@ -12,7 +12,7 @@ from pipeline.config import AppConfig, OllamaConfig, ResolvedAgentConfig, VLLMCo
 from pipeline.llm.capabilities import Preflight
 from pipeline.llm.factory import build_failover
 from pipeline.llm.failover import Failover
-from pipeline.llm.preflight import PreflightSample, examine
+from pipeline.llm.preflight.preflight import PreflightSample, examine
 from pipeline.llm.provider import ExtractionRequest, Provider
 from pipeline.llm.replica import Client, Tools
 

@@ -8,8 +8,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from pipeline.llm.length_proof import Probe
-from pipeline.llm.proof_case import Case
+from pipeline.llm.prompt_length.proof_case import Case
+from pipeline.llm.prompt_length.repetition import Probe
 
 Tokenizer = Callable[[str], list[str]]
 Kind = Callable[[random.Random, int], str]

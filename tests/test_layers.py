@@ -29,8 +29,13 @@ LEVELS = (
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts.split()}
 
 HOMES = {
-    "requests": {"llm/http.py", "llm/call_errors.py", "llm/proxies.py"},
-    "urllib3": {"llm/http.py", "llm/call_errors.py", "llm/connection.py", "llm/http_pool.py"},
+    "requests": {"llm/transport/http.py", "llm/transport/call_errors.py", "llm/transport/proxies.py"},
+    "urllib3": {
+        "llm/transport/http.py",
+        "llm/transport/call_errors.py",
+        "llm/transport/connection.py",
+        "llm/transport/pool.py",
+    },
     "jsonschema": {"answers/schema.py", "answers/keywords.py"},
     "referencing": {"answers/schema.py"},
     "yaml": {"config/yaml_file.py"},

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.errors import ConfigError
-from pipeline.llm.http import Access, CallFailedError, Endpoint
+from pipeline.llm.transport.http import Access, CallFailedError, Endpoint
 
 LOOK_S = 1.0
 _SHOWN = 8

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pipeline.config import OllamaConfig, mask_url
 from pipeline.config.loading import load_config
 from pipeline.errors import ConfigError
-from pipeline.llm.http import CallFailedError
 from pipeline.llm.ollama import OllamaClient
+from pipeline.llm.transport.http import CallFailedError
 
 LOOK_S = 3.0
 _NO_CHAT = ("embed", "bge-", "minilm", "rerank")

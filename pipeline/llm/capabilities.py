@@ -10,10 +10,10 @@ from typing import Any, Literal
 from pipeline.config import OllamaConfig, VLLMConfig, mask_url
 from pipeline.config.keys import provider_key
 from pipeline.errors import kind_of, reason_of_status
-from pipeline.llm.http import CallFailedError, Endpoint, Reply
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.protocol import decode_object, encode, whole_number
 from pipeline.llm.sharing import names_of
+from pipeline.llm.transport.http import CallFailedError, Endpoint, Reply
 from pipeline.llm.vllm import VLLMClient
 
 QUICK_TIMEOUT_S = 10.0

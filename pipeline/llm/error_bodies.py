@@ -18,8 +18,8 @@ from typing import Any
 
 from pipeline.config.texts import shorten
 from pipeline.llm.error_patterns import prompt_size
-from pipeline.llm.http import Reply
 from pipeline.llm.protocol import ServerError, decode_object, whole_number
+from pipeline.llm.transport.http import Reply
 
 NO_MESSAGE = "an error without a message"
 LINE_CHARS = 120

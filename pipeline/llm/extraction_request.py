@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pipeline.llm.prompt_length.verification import PromptsFor
 from pipeline.llm.replica import Replica
-from pipeline.llm.verification import PromptsFor
 from pipeline.records import ExtractionAttempt
 
 if TYPE_CHECKING:

@@ -10,15 +10,15 @@ from pipeline.config import AppConfig, OllamaConfig, ProviderConfig, ResolvedAge
 from pipeline.config.keys import provider_key
 from pipeline.config.request import merged, split_for_ollama
 from pipeline.errors import SettingError
-from pipeline.llm.addresses import at_address
 from pipeline.llm.failover import Failover
-from pipeline.llm.http import Endpoint
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.overhead import ProofBook
 from pipeline.llm.protocol import access_of
 from pipeline.llm.provider import Provider
 from pipeline.llm.replica import Client, Replica, Tools
 from pipeline.llm.retry import RetryPolicy
+from pipeline.llm.transport.addresses import at_address
+from pipeline.llm.transport.http import Endpoint
 from pipeline.llm.vllm import VLLMClient
 
 logger = logging.getLogger(__name__)

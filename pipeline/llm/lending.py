@@ -15,13 +15,13 @@ from pipeline.config import OllamaConfig, ProviderConfig
 from pipeline.config.redaction import SECRETS
 from pipeline.llm.extraction_request import SentRequest
 from pipeline.llm.failover import Failover
-from pipeline.llm.http import Access, Endpoint
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.overhead import Overhead
-from pipeline.llm.proof_case import Measured
+from pipeline.llm.prompt_length.proof_case import Measured
+from pipeline.llm.prompt_length.verification import verified_at_once
 from pipeline.llm.provider import Provider
 from pipeline.llm.replica import Client, Replica
-from pipeline.llm.verification import verified_at_once
+from pipeline.llm.transport.http import Access, Endpoint
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt, ModelMetadata
 
@@ -114,7 +114,7 @@ class LentClients:
 class Loan:
     """A replica whose next request another process sends; `end` must be called once.
 
-    `keys`: how often the key had changed. `tokens_per_weight`: the estimate for its server's prompts (token_weight.py).
+    `keys`: how often the key had changed. `tokens_per_weight`: the estimate for its server's prompts.
     """
 
     provider: Provider

@@ -14,10 +14,10 @@ from pipeline.config import OllamaConfig
 from pipeline.config.keys import provider_key
 from pipeline.llm.endings import OLLAMA, ended_early, judge_end
 from pipeline.llm.error_bodies import error_in, read_error
-from pipeline.llm.http import CallFailedError, Endpoint, Reply
-from pipeline.llm.length_proof import size_of
 from pipeline.llm.overhead import Overhead
-from pipeline.llm.prompt_proofs import PromptProofs
+from pipeline.llm.prompt_length.proofs import PromptProofs
+from pipeline.llm.prompt_length.repetition import size_of
+from pipeline.llm.prompt_length.truncation import TruncationJudge
 from pipeline.llm.protocol import (
     Bodies,
     ServerError,
@@ -34,8 +34,8 @@ from pipeline.llm.protocol import (
     whole_number,
 )
 from pipeline.llm.reload_detector import ReloadWatch
-from pipeline.llm.sse import join_lines
-from pipeline.llm.truncation import TruncationJudge
+from pipeline.llm.transport.http import CallFailedError, Endpoint, Reply
+from pipeline.llm.transport.sse import join_lines
 from pipeline.records import ExtractionAttempt, changed
 
 MAX_DURATION_NS = 10**18

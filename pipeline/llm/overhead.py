@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-from pipeline.llm.prompt_proofs import PromptProofs
+from pipeline.llm.prompt_length.proofs import PromptProofs
 
 
 @dataclass(frozen=True, slots=True)

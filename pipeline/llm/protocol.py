@@ -16,7 +16,7 @@ from pipeline.config.redaction import SECRETS
 from pipeline.config.resolved_agent import ANSWER_TURN
 from pipeline.errors import reason_of_status
 from pipeline.llm.error_patterns import is_dying, is_unpaid, reason_of_text
-from pipeline.llm.http import Access, CallFailedError, Reply
+from pipeline.llm.transport.http import Access, CallFailedError, Reply
 from pipeline.records import ExtractionAttempt, ModelMetadata, changed
 
 MAX_TOKENS = 10**9

@@ -16,12 +16,12 @@ from collections.abc import Callable, Collection
 from pipeline.errors import PROVES_LIFE, ConfigError
 from pipeline.llm.capabilities import Preflight
 from pipeline.llm.extraction_request import AskResult, ExtractionRequest, SentRequest
+from pipeline.llm.preflight.tokenizer import SpecialTokens
+from pipeline.llm.prompt_length.verification import asked_of, too_long, verified
 from pipeline.llm.refusals import is_refusal, is_settled
 from pipeline.llm.replica import Replica, Start, Tools
 from pipeline.llm.retry import RetryPolicy
 from pipeline.llm.sharing import HeldModel
-from pipeline.llm.tokenizer import SpecialTokens
-from pipeline.llm.verification import asked_of, too_long, verified
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt
 

@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from pipeline.llm.addresses import addresses_of
 from pipeline.llm.capabilities import Preflight
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.overhead import ProofBook
-from pipeline.llm.preflight import take_over
+from pipeline.llm.preflight.preflight import take_over
 from pipeline.llm.server_metrics import GaugeReader, Gauges
 from pipeline.llm.sharing import HeldModel, SharingWatch
+from pipeline.llm.transport.addresses import addresses_of
 from pipeline.llm.vllm import VLLMClient
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.llm.http import CallFailedError, Endpoint
+from pipeline.llm.transport.http import CallFailedError, Endpoint
 
 TIMEOUT_S = 2.0
 _NAMES = ("num_requests_running", "num_requests_waiting", "num_preemptions_total")

@@ -18,9 +18,9 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from pipeline.config.keys import provider_key
-from pipeline.llm.http import CallFailedError
 from pipeline.llm.ollama import AUTO_NUM_CTX, OllamaClient
 from pipeline.llm.protocol import decode_object, whole_number
+from pipeline.llm.transport.http import CallFailedError
 from pipeline.llm.vllm import VLLMClient
 
 logger = logging.getLogger(__name__)

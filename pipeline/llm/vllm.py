@@ -15,9 +15,9 @@ from pipeline.config import VLLMConfig
 from pipeline.llm.chat_completion import judge_completion
 from pipeline.llm.error_bodies import error_in, read_error
 from pipeline.llm.gateways import answered_by
-from pipeline.llm.http import Access, CallFailedError, Endpoint, Reply
 from pipeline.llm.overhead import Overhead
-from pipeline.llm.prompt_proofs import PromptProofs
+from pipeline.llm.preflight.tokenizer import TokenIds, token_ids
+from pipeline.llm.prompt_length.proofs import PromptProofs
 from pipeline.llm.protocol import (
     MESSAGE_CHARS,
     Bodies,
@@ -34,10 +34,10 @@ from pipeline.llm.protocol import (
     version_numbers,
     whole_number,
 )
-from pipeline.llm.request_ids import names_another
 from pipeline.llm.server_metrics import GaugeReader
-from pipeline.llm.sse import join_chunks
-from pipeline.llm.tokenizer import TokenIds, token_ids
+from pipeline.llm.transport.http import Access, CallFailedError, Endpoint, Reply
+from pipeline.llm.transport.request_ids import names_another
+from pipeline.llm.transport.sse import join_chunks
 from pipeline.records import ExtractionAttempt, changed
 
 logger = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from pipeline.llm.capabilities import Preflight
 from pipeline.llm.factory import build_failover
 from pipeline.llm.failover import Failover
 from pipeline.llm.overhead import ProofBook
-from pipeline.llm.preflight import PreflightSample, examine
+from pipeline.llm.preflight.preflight import PreflightSample, examine
 from pipeline.llm.replica import Client, Tools
 from pipeline.records import Document
 from pipeline.run.selection.deciding import deciding_digests

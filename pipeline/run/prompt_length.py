@@ -6,9 +6,9 @@ import json
 import logging
 from collections.abc import Iterator
 
-from pipeline.llm.length_proof import EXEMPT_TOKENS, Cut
 from pipeline.llm.overhead import ProofBook
-from pipeline.llm.prompt_proofs import UNVERIFIED
+from pipeline.llm.prompt_length.proofs import UNVERIFIED
+from pipeline.llm.prompt_length.repetition import EXEMPT_TOKENS, Cut
 from pipeline.llm.replica import Client
 from pipeline.output import Output
 from pipeline.report.run_summary import Overhead, PromptLength

@@ -15,12 +15,12 @@ from raw_server import RawServer, answering, reply
 from timing import until
 
 from pipeline.config import AppConfig, ResolvedAgentConfig, VLLMConfig
-from pipeline.llm.addresses import addresses_of, at_address
 from pipeline.llm.capabilities import Preflight
 from pipeline.llm.factory import build_failover
-from pipeline.llm.http import Access, Endpoint
 from pipeline.llm.provider import LOOK_UP_S, Provider
 from pipeline.llm.replica import Tools, at_once
+from pipeline.llm.transport.addresses import addresses_of, at_address
+from pipeline.llm.transport.http import Access, Endpoint
 
 TLS = Path(__file__).parents[1] / "data/tls"
 ANSWER = reply({"choices": [{"message": {"content": "{}"}, "finish_reason": "stop"}]})

@@ -13,8 +13,8 @@ from test_clients import CHATS, KINDS, PROMPTS, SCHEMA, body_of, client_of, sent
 
 from pipeline.config import OllamaConfig, VLLMConfig
 from pipeline.errors import TRANSIENT_STATUSES, is_retryable, reason_of_status
-from pipeline.llm.http import Reply
 from pipeline.llm.ollama import OllamaClient
+from pipeline.llm.transport.http import Reply
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt
 

@@ -15,9 +15,9 @@ from raw_server import RawServer, answering, reply
 
 from pipeline.answers import parse
 from pipeline.config import OllamaConfig, VLLMConfig
-from pipeline.llm.http import Endpoint
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.protocol import LLMClient
+from pipeline.llm.transport.http import Endpoint
 from pipeline.llm.vllm import VLLMClient, check_vllm_health
 from pipeline.records import ExtractionAttempt
 

@@ -18,7 +18,7 @@ from raw_server import Line, RawServer, answering, answering_together, chunked, 
 from timing import assert_less, until
 
 from pipeline.errors import ConfigError
-from pipeline.llm.http import Access, CallFailedError, Endpoint
+from pipeline.llm.transport.http import Access, CallFailedError, Endpoint
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 TLS = Path(__file__).parents[1] / "data/tls"

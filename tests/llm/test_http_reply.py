@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.llm.http_reply import Body, Incoming, read_head
+from pipeline.llm.transport.reply import Body, Incoming, read_head
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 REFUSALS = (http.client.HTTPException, ConnectionError)

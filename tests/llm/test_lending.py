@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from pipeline.config import OllamaConfig, VLLMConfig
 from pipeline.llm.lending import LentClients, settings_of
-from pipeline.llm.length_proof import Cut, Finding, Probe
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.overhead import Overhead
-from pipeline.llm.prompt_proofs import PromptProofs
-from pipeline.llm.proof_case import Case, Measured
+from pipeline.llm.prompt_length.proof_case import Case, Measured
+from pipeline.llm.prompt_length.proofs import PromptProofs
+from pipeline.llm.prompt_length.repetition import Cut, Finding, Probe
 from pipeline.llm.vllm import VLLMClient
 
 PROMPTS = {"system": "s", "user": "u"}

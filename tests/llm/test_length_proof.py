@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from length_servers import KINDS, TOKENIZERS, Balanced, Kind, Server, Tokenizer, article, case_of, pieces
 from sampling import mostly_slow
 
-from pipeline.llm.length_proof import TWO_LIMITS, Probe, is_straight, split
-from pipeline.llm.prompt_proofs import UNVERIFIED, PromptProofs
-from pipeline.llm.proof_case import Verified
-from pipeline.llm.token_weight import weigh
+from pipeline.llm.prompt_length.proof_case import Verified
+from pipeline.llm.prompt_length.proofs import UNVERIFIED, PromptProofs
+from pipeline.llm.prompt_length.repetition import TWO_LIMITS, Probe, is_straight, split
+from pipeline.llm.prompt_length.token_weight import weigh
 
 MOST_REQUESTS = 40
 SHAPES: tuple[dict[str, Any], ...] = (

@@ -14,7 +14,7 @@ from requests import post
 
 from pipeline.config import OllamaConfig, VLLMConfig
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.preflight import PreflightSample, examine
+from pipeline.llm.preflight.preflight import PreflightSample, examine
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt
 

@@ -16,8 +16,8 @@ from pipeline.config import OllamaConfig, VLLMConfig
 from pipeline.llm.endings import CUT, DOUBTFUL, NATURAL
 from pipeline.llm.error_bodies import error_in, read_error
 from pipeline.llm.error_patterns import OVERFLOWS
-from pipeline.llm.http import Reply
 from pipeline.llm.ollama import OllamaClient
+from pipeline.llm.transport.http import Reply
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt
 

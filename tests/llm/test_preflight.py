@@ -11,8 +11,8 @@ from raw_server import answering, refusing_url, reply
 from pipeline.config import OllamaConfig, VLLMConfig
 from pipeline.llm.capabilities import Preflight
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.preflight import PreflightSample, examine
-from pipeline.llm.schema_canary import canary_schema
+from pipeline.llm.preflight.preflight import PreflightSample, examine
+from pipeline.llm.preflight.schema_canary import canary_schema
 from pipeline.llm.vllm import VLLMClient
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}

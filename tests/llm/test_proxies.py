@@ -11,9 +11,9 @@ from raw_server import answering, refusing_url, reply
 from pipeline.cli.main import main
 from pipeline.config import OllamaConfig, VLLMConfig
 from pipeline.errors import ConfigError
-from pipeline.llm.http import Access, CallFailedError, Endpoint
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.proxies import is_near
+from pipeline.llm.transport.http import Access, CallFailedError, Endpoint
+from pipeline.llm.transport.proxies import is_near
 from pipeline.llm.vllm import VLLMClient
 
 NAMES = [f"{kind}_proxy" for kind in ("http", "https", "all", "no")]

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import pytest
 from timing import until
 
-from pipeline.llm.http import Access, Endpoint
+from pipeline.llm.transport.http import Access, Endpoint
 
 uvicorn = pytest.importorskip("uvicorn")
 pytestmark = pytest.mark.slow

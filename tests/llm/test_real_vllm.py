@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import VLLMConfig
-from pipeline.llm.preflight import PreflightSample, examine
+from pipeline.llm.preflight.preflight import PreflightSample, examine
 from pipeline.llm.vllm import VLLMClient, check_vllm_health
 from pipeline.records import ExtractionAttempt
 

@@ -14,7 +14,7 @@ from raw_server import RawServer, answering, chunked, reply
 
 from pipeline.config import OllamaConfig, VLLMConfig
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.sse import join_chunks, join_lines
+from pipeline.llm.transport.sse import join_chunks, join_lines
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt
 

@@ -13,7 +13,7 @@ from raw_server import Got, Line, RawServer, answering, reply
 from timing import until
 
 from pipeline.config import VLLMConfig
-from pipeline.llm.http import Access, CallFailedError, Endpoint
+from pipeline.llm.transport.http import Access, CallFailedError, Endpoint
 from pipeline.llm.vllm import VLLMClient
 
 TLS = Path(__file__).parents[1] / "data/tls"

@@ -17,7 +17,7 @@ from pipeline.config.request import OLLAMA_OPTIONS, RESERVED, merged, split_for_
 from pipeline.errors import ConfigError
 from pipeline.llm.factory import build_llm_client
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.preflight import PreflightSample, examine
+from pipeline.llm.preflight.preflight import PreflightSample, examine
 from pipeline.llm.vllm import VLLMClient
 
 AGENT = """

@@ -12,8 +12,8 @@ from fake_llm import FakeLLM
 from raw_server import Got, Line, RawServer, reply
 from test_preflight import SAMPLE, SCHEMA, client_of, look
 
-from pipeline.llm.preflight import PreflightSample
-from pipeline.llm.schema_canary import canary_schema
+from pipeline.llm.preflight.preflight import PreflightSample
+from pipeline.llm.preflight.schema_canary import canary_schema
 
 CHAT = "/v1/chat/completions"
 TEXT = '{"a": 1}'

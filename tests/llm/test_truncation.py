@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from raw_server import answering, reply
 
 from pipeline.config import OllamaConfig
-from pipeline.llm.enforcement import TABLES, unenforced
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.truncation import TruncationJudge, fingerprints
+from pipeline.llm.preflight.enforcement import TABLES, unenforced
+from pipeline.llm.prompt_length.truncation import TruncationJudge, fingerprints
 from pipeline.records import ExtractionAttempt
 
 

@@ -13,7 +13,7 @@ from raw_server import Line, RawServer, answering, reply
 from timing import assert_less
 
 from pipeline.config import VLLMConfig
-from pipeline.llm.preflight import PreflightSample, examine
+from pipeline.llm.preflight.preflight import PreflightSample, examine
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt
 

@@ -21,7 +21,7 @@ from pipeline.config.redaction import SECRETS
 from pipeline.documents.special_tokens import break_special_tokens
 from pipeline.errors import REASKED, DocumentError, kind_of
 from pipeline.llm.error_patterns import without_echo
-from pipeline.llm.length_proof import size_of
+from pipeline.llm.prompt_length.repetition import size_of
 from pipeline.llm.provider import ExtractionRequest
 from pipeline.long import Span
 from pipeline.records import Document, ExtractionAttempt, changed

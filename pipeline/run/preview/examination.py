@@ -13,9 +13,9 @@ from queue import SimpleQueue
 from pipeline.errors import InternalError
 from pipeline.llm.capabilities import Preflight
 from pipeline.llm.ollama import OllamaClient
+from pipeline.llm.prompt_length.verification import TINY_PROMPTS, look
 from pipeline.llm.provider import Provider
 from pipeline.llm.replica import Client, Replica, Start
-from pipeline.llm.verification import TINY_PROMPTS, look
 from pipeline.records import ExtractionAttempt
 
 HELD_PATIENCE_S = 30.0

@@ -17,7 +17,7 @@ from pipeline.agents import render
 from pipeline.agents.prompts import document_places
 from pipeline.errors import DocumentError
 from pipeline.evidence import page_starts
-from pipeline.llm.length_proof import size_of
+from pipeline.llm.prompt_length.repetition import size_of
 from pipeline.llm.serving import Serving, serving
 from pipeline.long.lead import framed, lead_of
 from pipeline.long.sizing import Count, Room, WindowSize

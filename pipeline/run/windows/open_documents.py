@@ -21,7 +21,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass, field
 
-from pipeline.llm.length_proof import size_of
+from pipeline.llm.prompt_length.repetition import size_of
 from pipeline.llm.provider import LOSSES_BEFORE_ALONE
 from pipeline.long.sizing import WindowSize
 from pipeline.long.windows import Span

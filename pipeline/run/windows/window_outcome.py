@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.agents.prompts import LEAD, names_lead
-from pipeline.llm.length_proof import size_of
+from pipeline.llm.prompt_length.repetition import size_of
 from pipeline.long.lead import framed
 from pipeline.long.sizing import WindowSize
 from pipeline.long.windows import Span, cut, divide

@@ -14,8 +14,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from pipeline.llm.extraction_request import AskResult, ExtractionRequest
+from pipeline.llm.prompt_length.verification import asked_of, fits, measured
 from pipeline.llm.replica import Client
-from pipeline.llm.verification import asked_of, fits, measured
 from pipeline.output.copies import Copied
 from pipeline.records import Result, Unchanged
 from pipeline.run.document.process import process

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pipeline.llm.extraction_request import ExtractionRequest, SentRequest
 from pipeline.llm.lending import ClientSettings
-from pipeline.llm.proof_case import Measured
+from pipeline.llm.prompt_length.proof_case import Measured
 from pipeline.output.copies import Copied
 from pipeline.records import Entry, ExtractionAttempt, Result, Unchanged
 from pipeline.run.plan import ExtractionPlan

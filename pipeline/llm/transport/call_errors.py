@@ -13,7 +13,7 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
-from pipeline.llm.connection import StaleConnectionError
+from pipeline.llm.transport.connection import StaleConnectionError
 
 
 class CallFailedError(Exception):

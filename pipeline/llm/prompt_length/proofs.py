@@ -1,7 +1,7 @@
 """What is known of how one server treats long prompts, and the requests that find it out; safe for many threads.
 
 One thread proves at a time; others that need the same proof wait for it while they may, or give their document back.
-Halves are proved side by side. It asks only through what its caller hands it, and judges only counts (length_proof.py).
+Halves are proved side by side. It asks only through what its caller hands it, and judges only counts (repetition.py).
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from pipeline.llm.count_watch import CountWatch
-from pipeline.llm.length_proof import (
+from pipeline.llm.prompt_length.count_watch import CountWatch
+from pipeline.llm.prompt_length.limit_search import find_limit
+from pipeline.llm.prompt_length.proof_case import Case, Measured, Verified, without_document
+from pipeline.llm.prompt_length.repetition import (
     NO_COUNT,
     TWO_LIMITS,
     UNPROVABLE,
@@ -26,9 +28,7 @@ from pipeline.llm.length_proof import (
     by_halves,
     prove,
 )
-from pipeline.llm.limit_search import find_limit
-from pipeline.llm.proof_case import Case, Measured, Verified, without_document
-from pipeline.llm.token_ratios import TokenRatios
+from pipeline.llm.prompt_length.token_ratios import TokenRatios
 from pipeline.records import utc_now
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 
-from pipeline.llm.length_proof import BYTES_PER_TOKEN, size_of
+from pipeline.llm.prompt_length.repetition import BYTES_PER_TOKEN, size_of
 
 _WORD = re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z]?[a-z]{1,15}(?![A-Za-z0-9+/])")
 _BLANKS = re.compile(r"\s{2,}|[^\S ]")

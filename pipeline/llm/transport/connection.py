@@ -1,6 +1,6 @@
 """urllib3's connections with one deadline for a whole answer, an age, and an address of their own.
 
-Requests through a proxy use them as they are; for all others, http_pool takes their sockets once they are connected.
+Requests through a proxy use them as they are; for all others, pool.py takes their sockets once they are connected.
 It keeps no pool and sends nothing by itself. An answer belongs to the request that asked for it, or the connection is
 closed: every 1xx is skipped, a connection is kept only after a complete 200 that leaves nothing unread, and is dropped
 when bytes are there before a request is sent.
@@ -20,7 +20,7 @@ from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from pipeline.llm.http_reply import MAX_INTERIM_BYTES, MAX_INTERIM_RESPONSES
+from pipeline.llm.transport.reply import MAX_INTERIM_BYTES, MAX_INTERIM_RESPONSES
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pipeline.llm.length_proof import NEAR, Cut, Finding, Probe, Send, recounted
+from pipeline.llm.prompt_length.repetition import NEAR, Cut, Finding, Probe, Send, recounted
 
 WORD = " the"
 FEW = 32

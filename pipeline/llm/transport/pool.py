@@ -21,8 +21,8 @@ from typing import Any
 import urllib3
 from urllib3.exceptions import ProtocolError, SSLError
 
-from pipeline.llm.connection import STALE_WINDOW_S, ConnectionReuse, StaleConnectionError, StrayReplyError
-from pipeline.llm.http_reply import Body, Head, Incoming, read_head
+from pipeline.llm.transport.connection import STALE_WINDOW_S, ConnectionReuse, StaleConnectionError, StrayReplyError
+from pipeline.llm.transport.reply import Body, Head, Incoming, read_head
 
 _TIMES_IN_KERNEL = sys.platform in ("linux", "darwin")
 _RECEIVE_BYTES = 65536
@@ -105,7 +105,7 @@ class KeptConnection:
 
 
 class Exchange:
-    """A reply whose body is not yet read: the part of urllib3's response that requests and http.py use."""
+    """A reply whose body is not yet read: the part of urllib3's response that requests and transport/http.py use."""
 
     def __init__(
         self, pool: KeepAlivePool, connection: KeptConnection, *, head: Head, incoming: Incoming, deadline: float

@@ -1,6 +1,6 @@
 """Verify that an answered prompt was read whole, and keep prompts from being sent that cannot fit.
 
-It connects a client, whose requests cost something, with what is known of its server (prompt_proofs.py).
+It connects a client, whose requests cost something, with what is known of its server (proofs.py).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import kind_of
-from pipeline.llm.length_proof import Probe, ProofFailedError, size_of
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.proof_case import Case, Measured, Verified
-from pipeline.llm.token_weight import weigh
+from pipeline.llm.prompt_length.proof_case import Case, Measured, Verified
+from pipeline.llm.prompt_length.repetition import Probe, ProofFailedError, size_of
+from pipeline.llm.prompt_length.token_weight import weigh
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt, changed
 

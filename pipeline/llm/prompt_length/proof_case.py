@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pipeline.llm.length_proof import ONLY_UNCACHED, Finding, Probe
-from pipeline.llm.limit_search import WORD
+from pipeline.llm.prompt_length.limit_search import WORD
+from pipeline.llm.prompt_length.repetition import ONLY_UNCACHED, Finding, Probe
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import statistics
 import threading
 from collections import deque
 
-from pipeline.llm.length_proof import EXEMPT_TOKENS, NEAR
+from pipeline.llm.prompt_length.repetition import EXEMPT_TOKENS, NEAR
 
 PILE = 3
 PILE_RATIO = 4

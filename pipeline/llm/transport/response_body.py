@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pipeline.llm.call_errors import CallFailedError
-from pipeline.llm.http_pool import Exchange
+from pipeline.llm.transport.call_errors import CallFailedError
+from pipeline.llm.transport.pool import Exchange
 
 STREAM_END_S = 0.5
 """Time for the end of the body after the last event: vLLM sends both in one segment."""

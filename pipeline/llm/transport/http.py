@@ -25,13 +25,13 @@ from urllib3.exceptions import HTTPError
 
 from pipeline.config.texts import is_secret_name, mask_url
 from pipeline.errors import ConfigError
-from pipeline.llm.call_errors import CallFailedError, call_failure, root_cause
-from pipeline.llm.connection import ConnectionReuse, PlainConnection, StaleConnectionError, TlsConnection
-from pipeline.llm.http_pool import KeepAlivePool
-from pipeline.llm.proxies import proxies_for, proxy_of
-from pipeline.llm.request_ids import HEADER, names_another, new_request_id
-from pipeline.llm.response_body import read_body
-from pipeline.llm.tls_files import check_certificates
+from pipeline.llm.transport.call_errors import CallFailedError, call_failure, root_cause
+from pipeline.llm.transport.connection import ConnectionReuse, PlainConnection, StaleConnectionError, TlsConnection
+from pipeline.llm.transport.pool import KeepAlivePool
+from pipeline.llm.transport.proxies import proxies_for, proxy_of
+from pipeline.llm.transport.request_ids import HEADER, names_another, new_request_id
+from pipeline.llm.transport.response_body import read_body
+from pipeline.llm.transport.tls_files import check_certificates
 
 __all__ = ["Access", "CallFailedError", "Endpoint", "Reply"]
 

@@ -13,9 +13,9 @@ from typing import Any
 from pipeline.config.keys import provider_key
 from pipeline.errors import PROMPT_TOO_LONG, PROVES_LIFE, kind_of
 from pipeline.llm.capabilities import FoundError, Preflight, Status, facts_of, misconfigured, of_ollama
-from pipeline.llm.enforcement import unenforced
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.schema_canary import (
+from pipeline.llm.preflight.enforcement import unenforced
+from pipeline.llm.preflight.schema_canary import (
     CANARY_PROMPTS,
     FLOOD_WARNING,
     NOT_ENFORCED,
@@ -24,9 +24,9 @@ from pipeline.llm.schema_canary import (
     enforcement,
     is_flooded,
 )
+from pipeline.llm.preflight.trial import TRIAL_TOKENS, try_completion
+from pipeline.llm.prompt_length.verification import TINY_PROMPTS, read_whole
 from pipeline.llm.sharing import choose_context
-from pipeline.llm.trial import TRIAL_TOKENS, try_completion
-from pipeline.llm.verification import TINY_PROMPTS, read_whole
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt
 
@@ -110,7 +110,7 @@ def _read_whole(
 ) -> ExtractionAttempt:
     """Return the attempt at the prompt without a document, which few-shot examples may make long.
 
-    FoundError when the server cuts it. A count that only looks like that of a cut prompt (truncation.py) is proved.
+    FoundError when the server cuts it. A count that only looks like that of a cut prompt is proved.
     """
     if seen.reason in PROVES_LIFE:
         return seen
