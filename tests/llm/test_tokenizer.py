@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import VLLMConfig
 from pipeline.documents.special_tokens import MOST_CANDIDATES, break_special_tokens, break_tokens, candidates
-from pipeline.llm.tokenizer import MOST_ASKED, SpecialTokens
+from pipeline.llm.preflight.tokenizer import MOST_ASKED, SpecialTokens
 from pipeline.llm.vllm import VLLMClient
 
 NAMES = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_09", min_size=2, max_size=12).filter(
@@ -27,7 +27,8 @@ TOKENS = st.one_of(
     NAMES.map(lambda name: f"</{name}>"),
     NAMES.map(lambda name: f"[{name}]"),
     NAMES.map(lambda name: f"<<{name}>>"),
-)
+).filter(lambda token: candidates(token) != ())
+"""Names in brackets, but those of HTML elements: `<Ol>` is never asked about."""
 
 
 class Tokenizer:
