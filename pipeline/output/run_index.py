@@ -118,8 +118,8 @@ class RunIndex:
 
     def ask_again(self) -> dict[str, int]:
         """Return the ids whose results may have been cut, each with the run that wrote the result."""
-        asking = self._entries(name for name in self.names if name.asks_again)
-        return {document_id: run for entry in asking for document_id, run in entry["ask_again"].items()}
+        entries = self._entries(name for name in self.names if name.asks_again)
+        return {document_id: run for entry in entries for document_id, run in entry["ask_again"].items()}
 
     def of_this_shard(self) -> list[dict[str, Any]]:
         """Return the runs of this shard that the next one is compared with, oldest first."""

@@ -92,7 +92,7 @@ class ExtractionPlan:
     book: ProofBook = field(default_factory=ProofBook, compare=False)
 
     def query_for(self, document_id: str) -> VariantQuery:
-        """The variant's asking that this document gets, always the same one."""
+        """The variant's query that this document gets, always the same one."""
         return self.queries[variant_for(self.agent, document_id, pinned=self.pinned)]
 
     @property

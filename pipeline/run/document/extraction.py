@@ -52,7 +52,7 @@ Shorten = Callable[[ExtractionAttempt], "Seen | None"]
 """Returns less of a text after a failed attempt; None when a shorter text would not help."""
 
 
-def answered(
+def extract_answer(
     state: DocumentState,
     plan: ExtractionPlan,
     seen: Seen,
@@ -65,7 +65,7 @@ def answered(
 
     NoServerError: no server could take it.
     """
-    resolved = state.asking.resolved
+    resolved = state.query.resolved
     complaint: AnswerError | None = None
     after = ""
     while True:
@@ -114,17 +114,17 @@ def _once(
 ) -> ExtractionAttempt:
     """Return the attempt that settled one ask; failed ones are in the trail. `after`: the text behind the document."""
     state.stage = "call"
-    asking = state.asking
+    query = state.query
     text = document.text
     named = harmless_names(document, tokens=state.tokens)
 
     def prompts_for(part: str, whole: bool) -> Mapping[str, str]:
-        rendered = render(asking.resolved, named if part is named.text else changed(named, text=part))
+        rendered = render(query.resolved, named if part is named.text else changed(named, text=part))
         return {**rendered, "user": rendered["user"] + after} if whole else rendered
 
     prompts = prompts_for(text, True)
     question = ExtractionRequest(
-        asking.resolved.variant,
+        query.resolved.variant,
         prompts,
         json_schema,
         text,
@@ -133,7 +133,7 @@ def _once(
         alone=alone,
         refused=state.entry.refused,
         prompts_for=prompts_for,
-        places=document_places(asking.resolved.user_prompt),
+        places=document_places(query.resolved.user_prompt),
         metadata=document.metadata,
     )
     asked = state.client.ask(question)
@@ -147,6 +147,6 @@ def _once(
         raise NoServerError
     settled = state.attempts[-1]
     state.notes = with_notes(state.notes, *settled.notes)
-    if asking.split is not None and settled.ok:
-        asking.split.sizer.learn(str(settled.model.endpoint), size_of(*prompts.values()), settled.prompt_tokens)
+    if query.split is not None and settled.ok:
+        query.split.sizer.learn(str(settled.model.endpoint), size_of(*prompts.values()), settled.prompt_tokens)
     return settled

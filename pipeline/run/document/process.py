@@ -34,9 +34,9 @@ from pipeline.records import (
 )
 from pipeline.run.document.attempts import with_notes
 from pipeline.run.document.breaking import broken, candidates_in, harmless
-from pipeline.run.document.extraction import NoServerError, Seen, answered
+from pipeline.run.document.extraction import NoServerError, Seen, extract_answer
 from pipeline.run.document.overflow import Kept, shorter, whole
-from pipeline.run.document.state import Asker, DocumentState, failure_of, result_of
+from pipeline.run.document.state import Client, DocumentState, failure_of, result_of
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.selection.copies import Questions, copy_of, question_sha256
 from pipeline.run.shortage import has_memory, place_of, shortage_of
@@ -61,7 +61,7 @@ def process(
     entry: Entry,
     plan: ExtractionPlan,
     *,
-    client: Asker,
+    client: Client,
     alone: bool = False,
     now: Callable[[], str] = utc_now,
     copies: Questions | None = None,
@@ -114,7 +114,7 @@ def settled(
         unquoted = InternalError(told).with_traceback(fault.__traceback__)  # its own message might quote the document
         logger.error("internal error", extra={"document": entry.id}, exc_info=unquoted)
         outcome = failure_of(state, plan, reason="internal_error", message=told, now=now)
-    return Finished(entry, outcome, tuple(state.attempts), state.asking.resolved.variant)
+    return Finished(entry, outcome, tuple(state.attempts), state.query.resolved.variant)
 
 
 def _short(
@@ -139,7 +139,7 @@ def _steps(
     now: Callable[[], str],
 ) -> Outcome | Copied | Cut:
     entry = state.entry
-    query = state.asking
+    query = state.query
     data = entry.read()
     state.sha256 = sha256(data).hexdigest()
     if entry.stands and entry.known is not None and entry.known.sha256 == state.sha256:
@@ -174,7 +174,7 @@ def _ask(
 
     def shorten(attempt: ExtractionAttempt) -> Seen | None:
         nonlocal kept
-        resolved = state.asking.resolved
+        resolved = state.query.resolved
         size = sum(map(len, render(resolved, _seen(state, document, kept).document).values()))
         less = shorter(kept, attempt, overflow=resolved.overflow, prompt_chars=size)
         if less is None:
@@ -183,7 +183,7 @@ def _ask(
         state.notes = with_notes(state.notes, "document_truncated")
         return _seen(state, document, kept)
 
-    answer, seen = answered(state, plan, seen, schema=state.asking.schema, shorten=shorten, alone=alone)
+    answer, seen = extract_answer(state, plan, seen, schema=state.query.schema, shorten=shorten, alone=alone)
     asked = changed(seen.document, metadata=document.metadata)
     return result_of(state, asked, answer=answer, text=document.text, now=now)
 
@@ -191,7 +191,7 @@ def _ask(
 def _seen(state: DocumentState, document: Document, kept: Kept) -> Seen:
     """Return the kept text of a document as the model sees it: without special tokens that could end its message."""
     shown = kept.shown
-    resolved = state.asking.resolved
+    resolved = state.query.resolved
     document = document if shown == document.text else changed(document, text=shown)
     found, is_broken = harmless(document, resolved, tokens=state.tokens)
     state.notes = with_notes(state.notes, "special_tokens_broken") if is_broken else state.notes

@@ -1,4 +1,4 @@
-"""What is known so far about one document in the works, and the record that this makes."""
+"""What is known so far about one document that is being processed, and the record that this makes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pipeline.run.plan import ExtractionPlan, VariantQuery
 from pipeline.run.selection.deciding import LENGTH, with_context
 
 
-class Asker(Protocol):
-    """Who is asked: settles a question, with all retries that takes."""
+class Client(Protocol):
+    """What requests go through: `ask` settles one, with all retries that this takes."""
 
     def ask(self, question: ExtractionRequest) -> AskResult: ...
 
@@ -27,11 +27,11 @@ class Asker(Protocol):
 
 @dataclass(slots=True)
 class DocumentState:
-    """What is known so far about one document in the works."""
+    """What is known so far about one document that is being processed."""
 
     entry: Entry
-    asking: VariantQuery
-    client: Asker
+    query: VariantQuery
+    client: Client
     sha256: str | None = None
     notes: tuple[str, ...] = ()
     attempts: list[ExtractionAttempt] = field(default_factory=list)
@@ -46,14 +46,14 @@ class DocumentState:
 def result_of(state: DocumentState, document: Document, *, answer: Answer, text: str, now: Callable[[], str]) -> Result:
     """Return the result that the last attempt's answer makes. `text`: the document's own, which evidence refers to."""
     answered = state.attempts[-1]
-    resolved = state.asking.resolved
+    resolved = state.query.resolved
     return Result(
         id=state.entry.id,
         uri=state.entry.uri,
         sha256=document.sha256,
         agent=resolved.agent,
         variant=resolved.variant,
-        fingerprint=state.asking.whole_fingerprint,
+        fingerprint=state.query.whole_fingerprint,
         output=answer.value,
         model=answered.model,
         attempts=requests_sent(state.attempts, state.entry.before),
@@ -84,7 +84,7 @@ def failure_of(
 ) -> Failure:
     """Return the failure that the document comes to now."""
     entry = state.entry
-    asking = state.asking
+    query = state.query
     last = state.attempts[-1] if state.attempts else None
     raw = _shown(last.raw_text, plan.raw_chars) if last and last.raw_text and plan.raw_chars else None
     error = last.error if last and last.error and state.stage == "call" else reason
@@ -92,9 +92,9 @@ def failure_of(
         id=entry.id,
         uri=entry.uri,
         sha256=state.sha256,
-        agent=asking.resolved.agent,
-        variant=asking.resolved.variant,
-        fingerprint=asking.failure_fingerprint,
+        agent=query.resolved.agent,
+        variant=query.resolved.variant,
+        fingerprint=query.failure_fingerprint,
         stage=state.stage,
         reason=reason,
         error=error,
@@ -104,7 +104,7 @@ def failure_of(
         raw=raw.encode("utf-8", "replace").decode() if raw else raw,
         usage=usage(state.attempts, state.entry.before),
         notes=state.notes,
-        runs=runs_so_far(entry.known, state.sha256, asking) + 1,
+        runs=runs_so_far(entry.known, state.sha256, query) + 1,
         finished_at=now(),
         version=entry.version,
         reasks=state.reasks,
@@ -114,8 +114,8 @@ def failure_of(
 
 def _decided_by(state: DocumentState, plan: ExtractionPlan, reason: str) -> str | None:
     """Return the digest of what decided the failure, with the server's context where a prompt was too long for it."""
-    digest = state.asking.decided_by.get(reason)
+    digest = state.query.decided_by.get(reason)
     if reason not in LENGTH or not state.attempts:
         return digest
     told = state.attempts[-1].context_length or 0
-    return with_context(digest, max(told, plan.client.context_length(state.asking.resolved.variant) or 0))
+    return with_context(digest, max(told, plan.client.context_length(state.query.resolved.variant) or 0))

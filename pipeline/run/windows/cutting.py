@@ -129,18 +129,18 @@ def cut_before(
 
     It cuts documents that are clearly too long, that were refused before, or that have answers about windows.
     """
-    split = state.asking.split
+    split = state.query.split
     if split is None:
         return None
     known = [] if earlier is None else earlier.of(document, _digest(document.text), split.question)
-    if not (known or state.entry.is_long or _is_too_long(plan, state.asking, document)):
+    if not (known or state.entry.is_long or _is_too_long(plan, state.query, document)):
         return None
     return _cut(state, plan, document, known=known, spent=state.entry.before, refused=state.entry.is_long)
 
 
 def cut_after(state: DocumentState, plan: ExtractionPlan, *, document: Document, refusal: Failure) -> Cut | None:
     """Return a document that did not fit whole as windows; None when windows would not help."""
-    if state.asking.split is None or refusal.reason not in TOO_LONG:
+    if state.query.split is None or refusal.reason not in TOO_LONG:
         return None
     return _cut(state, plan, document, known=[], spent=refusal, refused=True)
 
@@ -181,11 +181,11 @@ def _cut(
     refused: bool,
 ) -> Cut | None:
     """Return the windows; None when there is no room for any, or when there would be only one again."""
-    split = state.asking.split
+    split = state.query.split
     assert split is not None
     text = document.text
     lead = lead_of(text, split.settings.lead_chars)
-    room, now = room_of(plan, state.asking, lead)
+    room, now = room_of(plan, state.query, lead)
     endpoint, count = _tokenizer(now)
     size = split.sizer.size(room, split.sizer.bytes_per_token(text, endpoint=endpoint, count=count))
     if size is None or len(text) < 2 * LEAST_WINDOW_CHARS:
@@ -203,7 +203,7 @@ def _cut(
         return None
     long = LongDocument(
         entry=state.entry,
-        query=state.asking,
+        query=state.query,
         document=document,
         text_sha256=_digest(text),
         question_sha256=state.question_sha256,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from pipeline.errors import InternalError
 from pipeline.records import Failure, Left, Outcome, Postponed, Result
-from pipeline.run.document.state import Asker
+from pipeline.run.document.state import Client
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.windows.cutting import Cut, Divided, Window, WindowFailed
 from pipeline.run.windows.merged_outcome import merge_windows
@@ -23,7 +23,7 @@ Begin = Callable[[int, int, Window], object]
 
 
 def asked_alone(
-    cut: Cut, plan: ExtractionPlan, *, client: Asker, begin: Begin = lambda _n, _of, _window: None
+    cut: Cut, plan: ExtractionPlan, *, client: Client, begin: Begin = lambda _n, _of, _window: None
 ) -> Outcome:
     """Return the outcome of a document that was cut into windows."""
     began = time.monotonic()

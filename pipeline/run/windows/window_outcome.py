@@ -20,9 +20,9 @@ from pipeline.long.windows import Span, cut, divide
 from pipeline.records import ExtractionAttempt, Failure, changed, utc_now
 from pipeline.run.document.attempts import requests_sent, usage, with_notes
 from pipeline.run.document.breaking import broken, harmless
-from pipeline.run.document.extraction import Seen, answered
+from pipeline.run.document.extraction import Seen, extract_answer
 from pipeline.run.document.process import Finished, settled
-from pipeline.run.document.state import Asker, DocumentState
+from pipeline.run.document.state import Client, DocumentState
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.windows.cutting import (
     TOO_LONG,
@@ -46,7 +46,7 @@ def ask_window(
     window: Window,
     plan: ExtractionPlan,
     *,
-    client: Asker,
+    client: Client,
     alone: bool = False,
     now: Callable[[], str] = utc_now,
 ) -> Finished:
@@ -57,7 +57,7 @@ def ask_window(
     def steps() -> WindowAnswer:
         state.stage = "prompt"
         seen = _seen(state, long, window.span)
-        answer, _ = answered(state, plan, seen, schema=long.split.schema, shorten=lambda _: None, alone=alone)
+        answer, _ = extract_answer(state, plan, seen, schema=long.split.schema, shorten=lambda _: None, alone=alone)
         return _answer_of(state, long, window.span, output=answer.value, repaired=answer.repaired, now=now)
 
     finished = settled(state, plan, steps, alone=alone, now=now)

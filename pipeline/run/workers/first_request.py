@@ -27,7 +27,7 @@ from pipeline.stores import ReadingStoppedError
 
 @dataclass(slots=True)
 class OneRequest:
-    """An Asker that sends one request through one client; a document that needs more goes back to the main process."""
+    """A client that sends one request through one client; a document that needs more goes back to the main process."""
 
     client: Client
     tokens_per_weight: float

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pipeline.llm.extraction_request import AskResult, ExtractionRequest, SentRequest
 from pipeline.records import Entry
 from pipeline.run.document.process import process
-from pipeline.run.document.state import Asker
+from pipeline.run.document.state import Client
 from pipeline.run.in_flight import Landed
 from pipeline.run.job import Job
 from pipeline.run.plan import ExtractionPlan
@@ -85,7 +85,7 @@ class Workforce:
         self._tasks.put(task)
 
     def _do_here(self, task: Here) -> None:
-        client: Asker = task.plan.client
+        client: Client = task.plan.client
         client = client if task.sent is None else _AfterFirst(client, task.sent, task.digest)
         job = self._job
         done = partial(process, client=client, alone=task.alone, copies=job.copies, earlier=job.earlier)
@@ -104,9 +104,9 @@ class Workforce:
 
 @dataclass(slots=True)
 class _AfterFirst:
-    """An Asker that continues from a request that a worker process has sent, if it was for the same prompt."""
+    """A client that continues from a request that a worker process has sent, if it was for the same prompt."""
 
-    client: Asker
+    client: Client
     sent: SentRequest | None
     digest: bytes
 
