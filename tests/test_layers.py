@@ -51,7 +51,7 @@ HOMES = {
     "pypdfium2": {"documents/pdf/text_layer.py", "documents/pdf/annotations.py"},
     "zstandard": {"documents/archives/zstd.py"},
     "json_repair": {"answers/json_parsing.py"},
-    "prometheus_client": {"run/display/metrics.py"},
+    "prometheus_client": {"run/display/metric_families.py", "run/display/metrics.py"},
     "obstore": {"stores/remote.py", "stores/clouds.py", "stores/foreign.py"},
     "sqlite3": {"output/latest_pairs.py", "output/index.py", "run/chunks/table.py"},
     "pyarrow": {"documents/tables/parquet.py", "output/parquet.py"},

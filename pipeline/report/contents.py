@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.report import plain
 from pipeline.report.history import HistoryRow
+from pipeline.report.numbers import LongDocumentNumbers
 from pipeline.report.profiled import Profile
 from pipeline.report.run_summary import REPORT_VERSION, Counts, OutputCounts, RunSummary
 
@@ -65,7 +66,8 @@ class Report:
 
     `missing_shards`: shards without a run; `awaits_shards`: they may still be waiting or at work. `output`: counts of
     the whole output; None when they are not known. `mixed_questions`: a warning for each variant asked in several ways.
-    `history`: the last runs, oldest first. `advice`: what to do, by reason.
+    `history`: the last runs, oldest first. `advice`: what to do, by reason. `long_documents`: of this run; None without
+    any.
     """
 
     v: int = REPORT_VERSION
@@ -82,6 +84,7 @@ class Report:
     history: tuple[HistoryRow, ...] = ()
     profile: Profile = field(default_factory=Profile)
     advice: Mapping[str, str] = field(default_factory=dict)
+    long_documents: LongDocumentNumbers | None = field(default=None, metadata=plain.LEFT_OUT)
 
     @property
     def lost_shards(self) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.report import plain
 from pipeline.report.contents import Report
 from pipeline.report.run_summary import RunSummary
 
@@ -26,6 +27,8 @@ def summary_fields(run: RunSummary, report: Report) -> dict[str, Any]:
         "warnings": [*report.mixed_questions, *report.compared.warnings],
         "report": run.files.get("report.html", ""),
     }
+    if run.stats.long_documents is not None:
+        fields["long_documents"] = plain.to_json(run.stats.long_documents)
     return {**fields, **_shards(report)} if report.shards else fields
 
 

@@ -114,6 +114,7 @@ def _tables(report: Report) -> dict[str, Any]:
         "small": [
             tables.slowest(run.stats),
             tables.largest(run.stats),
+            tables.long_documents(run.stats),
             tables.notes(run.stats),
             tables.ignored(run),
             tables.questions(report.questions),

@@ -32,7 +32,7 @@ def merge(snapshots: Sequence[RunNumbers]) -> RunNumbers:
 
 
 def sum_of(left: Any, right: Any, key: str = "") -> Any:
-    """Return a new merged value: counts are added, `max_s` and `elapsed_s` keep the larger, lists their top entries."""
+    """Return a new merged value: counts are added, maxima and `elapsed_s` keep the larger, lists their top entries."""
     if isinstance(left, dict):
         names = [*left, *(name for name in right if name not in left)]
         return {name: sum_at(left, right, name) for name in names}
@@ -40,7 +40,7 @@ def sum_of(left: Any, right: Any, key: str = "") -> Any:
         by = {"slowest": "latency_s", "largest": "chars"}.get(key)
         both = left + right
         return sorted(both, key=lambda row: (-row[by], row["id"]))[:TOP] if by else both[:EXAMPLES]
-    if key in ("max_s", "elapsed_s"):
+    if key in ("max_s", "elapsed_s", "most"):
         return max(left, right)
     return (left or 0) + (right or 0)
 

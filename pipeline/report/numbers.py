@@ -120,6 +120,30 @@ class PromptCache:
 
 
 @dataclass(frozen=True, slots=True)
+class LongDocumentNumbers:
+    """The documents that were cut into windows and have a record of this run, done or failed.
+
+    `windows`: answered in this run or in an earlier one (`reused`); `most`: of one document; `divided`: into smaller
+    ones. `conflicts`, `dropped`: values that differed and items that were left out when the answers were merged.
+    `merge_failed`: documents whose answers could not be merged.
+    """
+
+    documents: int = 0
+    windows: int = 0
+    most: int = 0
+    reused: int = 0
+    divided: int = 0
+    conflicts: int = 0
+    dropped: int = 0
+    merge_failed: int = 0
+
+    @property
+    def sent(self) -> int:
+        """The windows that were answered in this run."""
+        return self.windows - self.reused
+
+
+@dataclass(frozen=True, slots=True)
 class SlowDocument:
     """One of the documents that took longest."""
 
@@ -150,7 +174,10 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class RunNumbers:
-    """The counts of a run. `notes`: documents by note. `questions`: done documents by variant and fingerprint."""
+    """The counts of a run. `notes`: documents by note. `questions`: done documents by variant and fingerprint.
+
+    `long_documents`: None for a run that read nothing in windows.
+    """
 
     elapsed_s: float = 0.0
     outcomes: Outcomes = Outcomes()
@@ -165,3 +192,4 @@ class RunNumbers:
     slowest: tuple[SlowDocument, ...] = ()
     largest: tuple[LargeDocument, ...] = ()
     timeline: Timeline = Timeline()
+    long_documents: LongDocumentNumbers | None = field(default=None, metadata=plain.LEFT_OUT)

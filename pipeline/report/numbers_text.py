@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from pipeline.logs import visible
 from pipeline.report.contents import QuestionRow, Report
-from pipeline.report.numbers import Latency, ProviderNumbers, RunNumbers, Tally
+from pipeline.report.numbers import Latency, LongDocumentNumbers, ProviderNumbers, RunNumbers, Tally
 from pipeline.report.questions import SHOWN_CHARS
 from pipeline.report.run_summary import Concurrency, Overhead
 from pipeline.terminal import grouped, labelled, plural
@@ -30,6 +30,7 @@ def numbers_lines(report: Report, *, width: int) -> list[str]:
         "tokens": _tokens(total),
         "prompt cache": "" if cached is None else f"{cached:.0%} of the prompt tokens",
         "requests": _requests(total),
+        "long documents": long_documents_text(stats.long_documents),
         "not sent": copied_text(stats),
         "overhead": _overhead(run.overhead),
         "concurrency": _limit(run.concurrency),
@@ -90,6 +91,20 @@ def _requests(total: Tally) -> str:
     parts += [f"{grouped(total.reasks)} to correct an invalid answer"] if total.reasks else []
     parts += [f"{plural(total.repaired, 'answer')} repaired (not clean JSON)"] if total.repaired else []
     return ", ".join(parts)
+
+
+def long_documents_text(numbers: LongDocumentNumbers | None) -> str:
+    """Return how many documents were read in windows, and what became of the windows; "" without any."""
+    if numbers is None:
+        return ""
+    windows = f"{plural(numbers.windows, 'window')} answered"
+    windows += f" ({grouped(numbers.reused)} of them in an earlier run)" if numbers.reused else ""
+    parts = [f"{grouped(numbers.documents)} read in windows, {windows}"]
+    parts += [f"at most {grouped(numbers.most)} in one document"] if numbers.documents > 1 else []
+    parts += [f"{grouped(numbers.divided)} divided into smaller ones"] if numbers.divided else []
+    parts += [f"{plural(numbers.conflicts, 'value')} differed between windows"] if numbers.conflicts else []
+    parts += [f"{plural(numbers.dropped, 'item')} left out by x-over"] if numbers.dropped else []
+    return ", ".join(parts + ([f"{grouped(numbers.merge_failed)} not merged"] if numbers.merge_failed else []))
 
 
 def _provider_text(name: str, row: ProviderNumbers) -> str:

@@ -54,4 +54,5 @@ def warnings(report: Report) -> list[str]:
     texts += report.compared.warnings
     moved = report.profile.against.moved if report.profile.against else ()
     texts += [f"Values moved: {move_text(move)}." for move in moved[:_SHOWN_MOVES]]
+    texts += [f"{warning}." for warning in report.run.merge_warnings or ()]
     return texts + ([f"{message}."] if (message := left_text(report.run)) else [])

@@ -107,7 +107,8 @@ class RunSummary:
     `ignored`: files by extension. `files`: place by name. `config`: resolved, masked. `listed_whole`: False when the
     listing did not come to its end. `agent_file`: the file to change the agent in. `former_fingerprints`: of an earlier
     formula, each with the present one of the same question. `ask_again`: ids that the next run sends again. `profile`:
-    kept profiles of the values by variant. `eval`: grades of the answers.
+    kept profiles of the values by variant. `eval`: grades of the answers. `merge_warnings`: the fields
+    without a merge rule, in a run with documents read in windows.
     """
 
     v: int = REPORT_VERSION
@@ -140,6 +141,7 @@ class RunSummary:
     ask_again: tuple[str, ...] | None = field(default=None, metadata=plain.LEFT_OUT)
     profile: Mapping[str, Json] | None = field(default=None, metadata=plain.LEFT_OUT)
     eval: Json | None = field(default=None, metadata=plain.LEFT_OUT)
+    merge_warnings: tuple[str, ...] | None = field(default=None, metadata=plain.LEFT_OUT)
 
     @property
     def place(self) -> str:

@@ -90,6 +90,7 @@ def merged_runs(current: Sequence[RunSummary], missing: Sequence[int], *, awaits
         overhead=_added_overhead([run.overhead for run in current if run.overhead is not None]),
         prompt_length=tuple(row for run in current for row in run.prompt_length or ()),
         ask_again=tuple(document_id for run in current for document_id in run.ask_again or ()),
+        merge_warnings=tuple(dict.fromkeys(line for run in current for line in run.merge_warnings or ())) or None,
     )
 
 

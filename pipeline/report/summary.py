@@ -80,6 +80,7 @@ def build_report(
         history=history_rows(earlier.history or runs_of_set(ordered), of=of),
         profile=profile_of(profile),
         advice={name: REASONS[name].advice_for(run.agent_file) for name in _reasons(run) if name in REASONS},
+        long_documents=run.stats.long_documents,
     )
 
 

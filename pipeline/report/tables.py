@@ -151,6 +151,24 @@ def largest(numbers: RunNumbers) -> Table:
     return Table("Largest documents", ("Document", "Characters"), rows)
 
 
+def long_documents(numbers: RunNumbers) -> Table:
+    """Return the numbers of the documents that were read in windows; no rows without any."""
+    found = numbers.long_documents
+    if found is None:
+        return Table("Long documents, read in windows", ("What", "Number"), ())
+    rows: dict[str, int] = {
+        "documents": found.documents,
+        "windows answered": found.windows,
+        "of them in an earlier run": found.reused,
+        "most windows of one document": found.most,
+        "windows divided into smaller ones": found.divided,
+        "values that differed between windows": found.conflicts,
+        "items left out by x-over": found.dropped,
+        "documents whose answers could not be merged": found.merge_failed,
+    }
+    return Table("Long documents, read in windows", ("What", "Number"), list(rows.items()))
+
+
 def notes(numbers: RunNumbers) -> Table:
     """Return the notes on documents, the most frequent first."""
     ordered = sorted(numbers.notes.items(), key=lambda item: (-item[1], item[0]))

@@ -26,7 +26,8 @@ from prometheus_client.samples import Sample
 from raw_server import answering, reply
 
 from pipeline.records import Entry, ExtractionAttempt, ModelMetadata, Unchanged
-from pipeline.run.display.metrics import SUCCESS, Families, Metrics, Ways
+from pipeline.run.display.metric_families import SUCCESS, Families
+from pipeline.run.display.metrics import Metrics, Ways
 from pipeline.run.document.process import Finished
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -34,6 +35,7 @@ PAGE = (CONFIG.parent / "docs" / "operations.md").read_text(encoding="utf-8")
 
 FROZEN = {
     "pipeline_documents_total": ("outcome", "reason"),
+    "pipeline_windows_total": ("outcome",),
     "pipeline_documents_found": (),
     "pipeline_documents_in_flight": (),
     "pipeline_concurrency_limit": (),

@@ -1,6 +1,6 @@
-"""The run's metrics for Prometheus: one registry, and three ways out of it (a port, a text file, a push gateway).
+"""The run's metrics for Prometheus: three ways out of one registry (a port, a text file, a push gateway).
 
-Names and labels are frozen: alerts and dashboards depend on them. The main thread alone changes a value, the server's
+The main thread alone changes a value, the server's
 thread only reads; and whatever becomes of the metrics, it must not change how a run ends.
 """
 
@@ -15,16 +15,7 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-    pushadd_to_gateway,
-    start_http_server,
-    write_to_textfile,
-)
+from prometheus_client import pushadd_to_gateway, start_http_server, write_to_textfile
 from prometheus_client.exposition import basic_auth_handler, default_handler
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -33,19 +24,17 @@ from pipeline.errors import EXIT_OK, REASONS
 from pipeline.llm.overhead import Spent
 from pipeline.records import ExtractionAttempt, Failure, Result
 from pipeline.report.remaining import ReasonCount, RemainingFailures
+from pipeline.run.display.metric_families import COMMON, SUCCESS, Families
 from pipeline.run.display.status import RunStatus
 from pipeline.run.document.process import Finished
+from pipeline.run.windows.long_counts import LongCounts
 
 logger = logging.getLogger(__name__)
 
 JOB = "pipeline"
-SUCCESS = "pipeline_last_success_timestamp_seconds"
 TEXTFILE_EVERY_S = 15.0
 PUSH_TIMEOUT_S = 5.0
-ATTEMPT_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
-QUEUE_BUCKETS_S = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _KEPT_ERRORS = 40
-_COMMON = ("agent", "shard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,57 +48,6 @@ class Ways:
     host: str = "127.0.0.1"
     textfile: Path | None = None
     pushgateway: str | None = None
-
-
-class Families:
-    """The metrics by name, all with the labels `agent` and `shard` ("" without shards).
-
-    `reason` and `error` are empty for what went well. `error` is the wire-level text up to its colon.
-    """
-
-    def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        self.registry = CollectorRegistry()
-        counter = partial(Counter, registry=self.registry)
-        gauge = partial(Gauge, labelnames=_COMMON, registry=self.registry)
-        histogram = partial(Histogram, labelnames=(*_COMMON, "provider"), registry=self.registry)
-        self.documents = counter(
-            "pipeline_documents_total", "Documents of this run: done, failed, skipped.", (*_COMMON, "outcome", "reason")
-        )
-        self.found = gauge("pipeline_documents_found", "Documents listed so far.")
-        self.in_flight = gauge("pipeline_documents_in_flight", "Documents at the workers now.")
-        self.limit = gauge("pipeline_concurrency_limit", "Documents that may be in flight.")
-        self.attempts = counter(
-            "pipeline_attempts_total", "Requests to a provider, by error.", (*_COMMON, "provider", "error")
-        )
-        self.tokens = counter(
-            "pipeline_tokens_total", "Tokens that servers counted: prompt, completion.", (*_COMMON, "provider", "kind")
-        )
-        self.overhead_requests = counter(
-            "pipeline_overhead_requests_total", "Requests for no document: preflights, proofs, life signs.", _COMMON
-        )
-        self.overhead_tokens = counter(
-            "pipeline_overhead_prompt_tokens_total", "Prompt tokens of requests for no document.", _COMMON
-        )
-        self.latency = histogram(
-            "pipeline_attempt_duration_seconds", "From request to whole answer.", buckets=ATTEMPT_BUCKETS_S
-        )
-        self.queue = histogram(
-            "pipeline_queue_wait_seconds", "In the server's queue, where it tells.", buckets=QUEUE_BUCKETS_S
-        )
-        self.up = Gauge(
-            "pipeline_provider_up", "1 while a provider can be asked.", (*_COMMON, "provider"), registry=self.registry
-        )
-        self.started = gauge("pipeline_start_timestamp_seconds", "When this run started.")
-        self.exit_code = gauge("pipeline_exit_code", "What this run ended with; absent while it runs.")
-        by_reason = partial(Gauge, labelnames=(*_COMMON, "reason"), registry=self.registry)
-        self.remaining = by_reason(
-            "pipeline_documents_remaining_failed", "Documents of the input that remain failed; set at the end."
-        )
-        self.accepted = by_reason(
-            "pipeline_documents_accepted_failed", "Failed documents that a person has accepted; set at the end."
-        )
-        self.success = gauge(SUCCESS, "When a run last ended with exit code 0; absent before.")
 
 
 class Metrics:
@@ -130,6 +68,7 @@ class Metrics:
         self._clock = clock
         self._now = now
         self._skipped = 0
+        self._windows = LongCounts().outcomes
         self._shown = frozenset[str]()
         self._errors = set[str]()
         self._overhead = Spent()
@@ -137,6 +76,8 @@ class Metrics:
         self._faulty = False
         for outcome, reason in (("done", ""), ("skipped", ""), *(("failed", name) for name in REASONS)):
             self.families.documents.labels(*self._labels, outcome, reason)
+        for outcome in self._windows:
+            self.families.windows.labels(*self._labels, outcome)
         self.families.started.labels(*self._labels).set(now())
         self._carry_over()
         self.port = self._serve()
@@ -198,8 +139,14 @@ class Metrics:
         families.found.labels(*self._labels).set(counts["found"])
         families.in_flight.labels(*self._labels).set(status.in_flight)
         families.limit.labels(*self._labels).set(status.limit)
+        self._show_windows(status.long.outcomes)
         self._show_overhead(status.overhead)
         self._show_providers(status.providers_up)
+
+    def _show_windows(self, outcomes: Mapping[str, int]) -> None:
+        for outcome, number in outcomes.items():
+            self.families.windows.labels(*self._labels, outcome).inc(number - self._windows[outcome])
+            self._windows[outcome] = number
 
     def _show_overhead(self, spent: Spent) -> None:
         before = self._overhead
@@ -249,7 +196,7 @@ class Metrics:
         except (OSError, ValueError):
             return  # no file yet, or none of ours
         for sample in (sample for family in families for sample in family.samples if sample.name == SUCCESS):
-            if tuple(sample.labels.get(name, "") for name in _COMMON) == self._labels:
+            if tuple(sample.labels.get(name, "") for name in COMMON) == self._labels:
                 self.families.success.labels(*self._labels).set(sample.value)
 
     def _serve(self) -> int | None:
@@ -280,7 +227,7 @@ class Metrics:
         user = unquote(parts.username or "")
         password = unquote(parts.password or "")
         handler = partial(basic_auth_handler, username=user, password=password) if user else default_handler
-        group = {name: value for name, value in zip(_COMMON, self._labels, strict=True) if value}
+        group = {name: value for name, value in zip(COMMON, self._labels, strict=True) if value}
         try:
             pushadd_to_gateway(
                 bare, JOB, self.families.registry, grouping_key=group, timeout=PUSH_TIMEOUT_S, handler=handler

@@ -68,9 +68,9 @@ class Display:
             self.placeholders.add(outcome.variant, outcome.metadata)
             self.profile.add(outcome.output, variant=outcome.variant, fingerprint=outcome.fingerprint)
         self.waits.extend(attempt.queue_s for attempt in finished.attempts if attempt.queue_s is not None)
-        if isinstance(outcome, (Result, Failure)):
-            self.tokens[0] += outcome.usage.prompt_tokens or 0
-            self.tokens[1] += outcome.usage.completion_tokens or 0
+        for attempt in finished.attempts:
+            self.tokens[0] += attempt.prompt_tokens or 0
+            self.tokens[1] += attempt.completion_tokens or 0
 
     def turn(self, status: RunStatus) -> None:
         """Shows how the run stands."""
@@ -92,6 +92,7 @@ class Display:
                 last_reason=self.last.reason if self.last else None,
                 last_failed=self.last.id if self.last else None,
                 waiting_for=status.waiting_for,
+                long_documents=status.long.text,
                 elapsed_s=time.monotonic() - self.started,
             )
         )

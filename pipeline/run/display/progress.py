@@ -31,6 +31,7 @@ class ProgressState:
     """The run at this moment. `total` is None until the listing has ended, `found` is what it gave so far.
 
     `queue_s`: how long requests waited in the server's queue lately, where it tells; `waiting_for` says what outage.
+    `long_documents`: how many are open, and their windows.
     """
 
     done: int = 0
@@ -47,6 +48,7 @@ class ProgressState:
     last_reason: str | None = None
     last_failed: str | None = None
     waiting_for: str | None = None
+    long_documents: str | None = None
     elapsed_s: float = 0.0
 
     @property
@@ -181,6 +183,8 @@ def block_lines(state: ProgressState, rates: Rates, *, width: int, cells: str = 
     speed.append(f"tokens/s {rates.tokens_in:,.0f} in, {rates.tokens_out:,.0f} out")
     speed += [f"server queue {state.queue_s:.1f} s"] if state.queue_s is not None else []
     lines = [("bold", line) for line in _flow(head, width - 1)] + [("", line) for line in _flow(speed, width - 1)]
+    if state.long_documents:
+        lines += [("", line) for line in _flow([f"long documents: {state.long_documents}"], width - 1)]
     if state.waiting_for:
         lines += [("yellow", line) for line in _wrapped(f"waiting: {state.waiting_for}", width - 1)]
     if state.last_reason:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline.config.redaction import SECRETS
 from pipeline.llm.failover import Failover
 from pipeline.llm.overhead import Spent
+from pipeline.run.windows.long_counts import LongStatus
 
 if TYPE_CHECKING:
     from pipeline.run.runner import Runner
@@ -40,6 +41,7 @@ class RunStatus:
 
     `counts`: documents found, done, failed, skipped and left. `total`: documents to go through, None until it is known.
     `waiting_for` says what keeps the run waiting. `providers_up`: whether each provider that was examined can be asked.
+    `long`: the documents that are read in windows.
     """
 
     counts: Mapping[str, int]
@@ -50,6 +52,7 @@ class RunStatus:
     waiting_for: str | None = None
     overhead: Spent = field(default_factory=Spent)
     providers_up: Mapping[str, bool] = field(default_factory=dict)
+    long: LongStatus = field(default_factory=LongStatus)
 
 
 def status_of(runner: Runner, *, lost: bool) -> RunStatus:
@@ -68,6 +71,7 @@ def status_of(runner: Runner, *, lost: bool) -> RunStatus:
         waiting_for=waits and SECRETS.redact(waits),
         overhead=runner.plan.book.overhead.spent,
         providers_up=client.examined,
+        long=runner.long.status,
     )
 
 

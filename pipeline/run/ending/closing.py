@@ -30,6 +30,7 @@ from pipeline.run.ending.graded_run import UngradedError, failed_gates, grade_ru
 from pipeline.run.ending.remaining import remaining_failures
 from pipeline.run.ending.report_of_shards import write_report_of
 from pipeline.run.options import RunOptions
+from pipeline.run.plan import split_warnings
 from pipeline.run.pod import EMPTY_INPUT, in_pod, resume_command
 from pipeline.run.prompt_length import doubtful_results, limits, overhead
 from pipeline.run.runner import Runner
@@ -151,6 +152,7 @@ class RunClosing:
         stamp = self._output.stamp
         output = self._output
         plan = runner.plan
+        long_documents = runner.long.counts.numbers()
         limit = runner.job.limit
         for put_together, whole in plan.same_questions.items():
             output.index.equate([put_together], whole)
@@ -167,7 +169,7 @@ class RunClosing:
             ignored=self._listing.ignored,
             remaining=self.remaining or NONE_REMAIN,
             files={name: f"{output.where}/{name}" for name in (*output.names, "report.html")},
-            stats=numbers,
+            stats=replace(numbers, long_documents=long_documents),
             config={**describe(self._app), "question": questions(self._app, plan)},
             listed_whole=runner.listed_whole,
             agent_file=plan.agent.editable,
@@ -177,6 +179,7 @@ class RunClosing:
             former_fingerprints=output.index.equated(),
             output=OutputCounts.from_json(output.index.counts()),
             concurrency=Concurrency(limit.value, limit.reason),
+            merge_warnings=None if long_documents is None else tuple(split_warnings(plan)) or None,
         )
 
     def _write(self, summary: RunSummary) -> Report:

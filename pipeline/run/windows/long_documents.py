@@ -17,6 +17,7 @@ from pipeline.run.document.process import Finished
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.stop_rules import StopReason, end_of
 from pipeline.run.windows.cutting import Cut, Divided, Window, WindowFailed
+from pipeline.run.windows.long_counts import LongCounts, LongStatus
 from pipeline.run.windows.merged_outcome import merge_windows
 from pipeline.run.windows.open_documents import OpenDocument, OpenDocuments, is_suspect, postponed
 from pipeline.run.windows.window_outcome import ask_window
@@ -36,9 +37,10 @@ class PartLanded:
 
 
 class LongDocuments:
-    """The open documents of one run."""
+    """The open documents of one run; `counts`: of the run so far."""
 
     def __init__(self, runner: Runner, clock: Callable[[], float]) -> None:
+        self.counts = LongCounts()
         self._runner = runner
         self._clock = clock
         self._open = OpenDocuments()
@@ -48,6 +50,11 @@ class LongDocuments:
     def documents(self) -> int:
         """The number of documents that are open or parked."""
         return len(self._open)
+
+    @property
+    def status(self) -> LongStatus:
+        """The open documents now, and the windows of the run by outcome."""
+        return LongStatus(*self._open.status, self.counts.outcomes)
 
     @property
     def in_flight(self) -> int:
@@ -77,6 +84,7 @@ class LongDocuments:
             return
         document = OpenDocument.of(cut, plan, now=self._clock())
         self._open.open(document)
+        self.counts.reused += document.reused
         self._advance(document)
 
     def send_one(self, send_entry: Callable[[], bool]) -> bool:
@@ -135,8 +143,10 @@ class LongDocuments:
             self._keep(document, window, outcome)
         elif isinstance(outcome, Divided):
             document.divide(outcome)
+            self.counts.divided += 1
         elif isinstance(outcome, WindowFailed):
             document.fail(window, outcome.failure)
+            self.counts.failed += 1
         elif isinstance(outcome, Postponed):
             document.put(postponed(window, outcome))
             self._follow(document, outcome.failure)
@@ -157,6 +167,7 @@ class LongDocuments:
             return
         document.cost.reasks += answer.reasks
         document.keep(answer, size_bytes)
+        self.counts.answered += 1
 
     def _follow(self, document: OpenDocument, failure: Failure) -> None:
         """Process a document of an earlier plan, whose servers are gone, again with the present plan."""
@@ -211,6 +222,7 @@ class LongDocuments:
         runner.close_unused(document.plan)
         if isinstance(outcome, (Result, Failure)):
             if runner.write(outcome):
+                self.counts.closed(outcome, windows=document.windows)
                 runner.job.watcher.outcome(Finished(document.long.entry, outcome))
         else:
             entry: Entry = document.long.entry

@@ -87,6 +87,12 @@ class OpenDocument:
         return not (self.waiting or self.suspects or self.flying or self.is_merging)
 
     @property
+    def windows(self) -> int:
+        """The number of windows that are known so far."""
+        unanswered = len(self.waiting) + len(self.suspects) + len(self.flying)
+        return max(len(self._order), unanswered + len(self.answers))
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """The notes of all windows, each once."""
         notes: tuple[str, ...] = ()
@@ -193,6 +199,12 @@ class OpenDocuments:
     def size_bytes(self) -> int:
         """The approximate memory of the open documents."""
         return sum(document.size_bytes for document in self._open)
+
+    @property
+    def status(self) -> tuple[int, int, int]:
+        """The number of open documents, of their answered windows, and of all their windows known so far."""
+        answered = sum(len(document.answers) for document in self._open)
+        return len(self._open), answered, sum(document.windows for document in self._open)
 
     @property
     def waiting(self) -> int:

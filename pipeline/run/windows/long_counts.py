@@ -1,0 +1,79 @@
+"""The numbers of a run's long documents: for its progress, its metrics and its report. The main thread alone counts.
+
+It must not hold a document, so that it does not grow with the archive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipeline.records import Failure, Result
+from pipeline.report.numbers import LongDocumentNumbers
+
+
+@dataclass(frozen=True, slots=True)
+class LongStatus:
+    """The long documents at one moment: those `open`, how many of their known `windows` are answered.
+
+    `outcomes`: the windows of the run so far by outcome.
+    """
+
+    open: int = 0
+    answered: int = 0
+    windows: int = 0
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str | None:
+        """The status as the progress shows it; None while no long document is open."""
+        return f"{self.open:,} open, {self.answered:,} of {self.windows:,} windows" if self.open else None
+
+
+@dataclass(slots=True)
+class LongCounts:
+    """Windows by outcome (`reused`: answered in an earlier run), and what became of their documents.
+
+    `most`: windows of one document. `dropped`: items that were left out when answers were merged.
+    """
+
+    answered: int = 0
+    divided: int = 0
+    failed: int = 0
+    reused: int = 0
+    documents: int = 0
+    most: int = 0
+    conflicts: int = 0
+    dropped: int = 0
+    merge_failed: int = 0
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """The windows by outcome, as the metric has them."""
+        return {"answered": self.answered, "divided": self.divided, "failed": self.failed, "reused": self.reused}
+
+    def closed(self, outcome: Result | Failure, *, windows: int) -> None:
+        """Count a document whose record is written, and how many windows it had."""
+        self.documents += 1
+        self.most = max(self.most, windows)
+        if isinstance(outcome, Failure):
+            self.merge_failed += outcome.reason == "merge_failed"
+            return
+        merge = outcome.merge or {}
+        self.conflicts += merge.get("conflicts_total", 0)
+        self.dropped += sum(each["given"] - each["kept"] for each in merge.get("dropped", ()))
+
+    def numbers(self) -> LongDocumentNumbers | None:
+        """Return the numbers for the report; None for a run that read nothing in windows."""
+        if not (self.documents or any(self.outcomes.values())):
+            return None
+        return LongDocumentNumbers(
+            documents=self.documents,
+            windows=self.answered + self.reused,
+            most=self.most,
+            reused=self.reused,
+            divided=self.divided,
+            conflicts=self.conflicts,
+            dropped=self.dropped,
+            merge_failed=self.merge_failed,
+        )

@@ -1,0 +1,118 @@
+"""What people and programs see of long documents: progress, metrics, report, and notes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+from conftest import Place
+from fake_llm import FakeLLM
+from planted import planted
+from prometheus_client.parser import text_string_to_metric_families
+from test_report_schema import SCHEMA
+from test_split import bad_at, items, long_record, narrow, parts, prepared, run
+
+from pipeline.run.display.progress import ProgressState, Rates, block_lines
+from pipeline.run.windows.long_counts import LongStatus
+
+__all__ = ["narrow", "parts"]
+
+
+def windows_metric(place: Place) -> dict[str, float]:
+    """The windows by outcome, as the text file of the metrics has them."""
+    families = text_string_to_metric_families((place.folder / "m.prom").read_text(encoding="utf-8"))
+    samples = [sample for family in families for sample in family.samples]
+    return {each.labels["outcome"]: each.value for each in samples if each.name == "pipeline_windows_total"}
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_progress_has_a_line_of_long_documents(width: int) -> None:
+    """Whole at any width of a terminal; none without long documents."""
+    status = LongStatus(3, 412, 1203)
+    lines = block_lines(ProgressState(long_documents=status.text), Rates(1, 0, 0, None), width=width)
+    assert ("", "long documents: 3 open, 412 of 1,203 windows") in lines
+    assert all(len(line) < width for _, line in lines)
+    assert LongStatus().text is None
+
+
+def test_windows_are_counted_in_metric_and_report(
+    place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those answered and those that failed; after a repair the next run reuses what was answered."""
+    place.documents({"long.txt": planted(seed=5, payments=12, chars=24_000, kinds="prose").text, "short.txt": "x"})
+    prepared(place, narrow)
+    good = narrow.answer
+    narrow.answer = bad_at("Payment P00009:")
+    assert run(place, monkeypatch, "--metrics-textfile", "m.prom") == 0
+    first = windows_metric(place)
+    assert first["answered"] > 0
+    assert first["failed"] == 1
+    assert first["divided"] > 0
+    assert first["reused"] == 0
+    numbers = place.report()["long_documents"]
+    assert numbers == place.report()["run"]["stats"]["long_documents"]
+    assert numbers["documents"] == 1
+    assert (numbers["windows"], numbers["divided"], numbers["reused"]) == (first["answered"], first["divided"], 0)
+
+    narrow.answer = good
+    before = len(parts)
+    assert run(place, monkeypatch, "--only-failed", "--metrics-textfile", "m.prom") == 0
+    second = windows_metric(place)
+    assert second == {"answered": len(parts) - before, "divided": 0, "failed": 0, "reused": first["answered"]}
+    report = place.report()
+    jsonschema.validate(report, SCHEMA)
+    record = long_record(place)
+    assert report["long_documents"] == {
+        "documents": 1,
+        "windows": len(record["windows"]["rows"]),
+        "most": len(record["windows"]["rows"]),
+        "reused": record["windows"]["reused"],
+        "divided": 0,
+        "conflicts": 0,
+        "dropped": 0,
+        "merge_failed": 0,
+    }
+    assert len(items(record)) == 12
+    assert any("title has no x-merge" in line for line in report["run"]["merge_warnings"])
+
+
+def test_a_run_without_long_documents_says_nothing_of_them(
+    place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither in the report nor in its page, though the agent would split."""
+    place.documents(2)
+    prepared(place, narrow)
+    assert run(place, monkeypatch) == 0
+    assert "long_documents" not in place.report()
+    assert "merge_warnings" not in place.report()["run"]
+    assert "Long documents" not in (place.folder / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_summary_and_the_page_tell_of_long_documents(
+    place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The numbers, the notes with their meaning, and each field without a merge rule."""
+    place.documents({"long.txt": planted(seed=6, payments=8, chars=16_000, kinds="prose").text})
+
+    def titled(prompt: str, schema: Any) -> str:
+        answer = json.loads(good(prompt, schema))
+        return json.dumps({**answer, "title": f"{len(prompt)} characters"})
+
+    good = narrow.answer
+    prepared(place, narrow)
+    narrow.answer = titled
+    monkeypatch.chdir(place.folder)
+    from pipeline.cli.main import main
+
+    assert main(["run", "--config", "pipeline.yaml"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    conflicts = place.report()["long_documents"]["conflicts"]
+    windows = place.report()["long_documents"]["windows"]
+    assert conflicts == 1
+    assert f"long documents 1 read in windows, {windows} windows answered, 1 value differed between windows" in shown
+    page = (place.folder / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Long documents, read in windows" in page
+    assert "overflow: split: schema.properties.title has no x-merge" in page
+    assert "read in windows, and merged" in page
