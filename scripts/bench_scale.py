@@ -117,7 +117,7 @@ class Site:
             child = subprocess.Popen(arguments, cwd=self.folder, env=environ, stdout=subprocess.DEVNULL)
             disk = 0
             while True:
-                disk = max(disk, _disk_of(child.pid, scratch))
+                disk = max(disk, disk_of(child.pid, scratch))
                 pid, status, usage = os.wait4(child.pid, os.WNOHANG)
                 if pid:
                     break
@@ -138,7 +138,7 @@ class Site:
         )
 
 
-def _disk_of(pid: int, folder: str) -> int:
+def disk_of(pid: int, folder: str) -> int:
     """Return the bytes of the open files of a process below a folder, which may be unlinked; 0 without /proc."""
     total = 0
     for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
@@ -291,7 +291,7 @@ def disk_per_document() -> float:
                 index.add("results", keys, where="bench", owns=lambda _: True)
                 index.slim()
                 index.counts()  # reads all of it, so that what was in memory goes to the file
-                return _disk_of(os.getpid(), scratch) / _INDEXED
+                return disk_of(os.getpid(), scratch) / _INDEXED
         finally:
             tempfile.tempdir = None
 

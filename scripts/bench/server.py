@@ -48,7 +48,8 @@ def answer(fields: int = FIELDS) -> str:
     return json.dumps({f"field_{number:02}": values[number % len(values)] for number in range(fields)})
 
 
-def _page(value: Any) -> bytes:
+def page(value: Any) -> bytes:
+    """Return a whole response with a JSON value."""
     body = json.dumps(value).encode()
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
@@ -59,7 +60,7 @@ def vllm_chat(content: str) -> bytes:
     usage = {"prompt_tokens": int(COUNT), "completion_tokens": 250}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": MODEL}
-    return _page({**head, "choices": [choice], "usage": usage})
+    return page({**head, "choices": [choice], "usage": usage})
 
 
 def ollama_chat(content: str, latency_s: float) -> bytes:
@@ -73,7 +74,7 @@ def ollama_chat(content: str, latency_s: float) -> bytes:
         "eval_duration": total - total // 4,
     }
     said = {"model": MODEL, "created_at": "2026-01-01T00:00:00Z", "message": {"role": "assistant", "content": content}}
-    return _page({**said, "done": True, "done_reason": "stop", **counts, **times})
+    return page({**said, "done": True, "done_reason": "stop", **counts, **times})
 
 
 class Stub:
@@ -87,15 +88,19 @@ class Stub:
         name = f"{MODEL}:latest"
         model = {"id": MODEL, "owned_by": "vllm", "max_model_len": 32768}
         self.pages = {
-            b"/v1/models": _page({"object": "list", "data": [model]}),
-            b"/version": _page({"version": "0.32.0"}),
-            b"/api/version": _page({"version": "0.32.9"}),
-            b"/api/tags": _page({"models": [{"name": name, "digest": DIGEST}]}),
-            b"/api/ps": _page({"models": [{"name": name, "context_length": 32768}]}),
-            b"/api/show": _page({"details": {"family": "llama"}, "capabilities": ["completion"]}),
+            b"/v1/models": page({"object": "list", "data": [model]}),
+            b"/version": page({"version": "0.32.0"}),
+            b"/api/version": page({"version": "0.32.9"}),
+            b"/api/tags": page({"models": [{"name": name, "digest": DIGEST}]}),
+            b"/api/ps": page({"models": [{"name": name, "context_length": 32768}]}),
+            b"/api/show": page({"details": {"family": "llama"}, "capabilities": ["completion"]}),
         }
         self.first = self.last = 0.0
         self.answered = 0
+
+    def count(self, request: bytes) -> bool:
+        """Return whether a request is for a document."""
+        return DOCUMENT in request
 
     def stats(self, *, reset: bool) -> bytes:
         """Returns what was seen since the last reset, and the CPU seconds of this process so far."""
@@ -104,7 +109,7 @@ class Stub:
         if reset:
             self.first = self.last = 0.0
             self.answered = 0
-        return _page(told)
+        return page(told)
 
 
 class Connection(asyncio.Protocol):
@@ -145,7 +150,7 @@ class Connection(asyncio.Protocol):
         elif path in stub.pages:
             self._write(stub.pages[path])
         else:
-            is_document = DOCUMENT in request
+            is_document = stub.count(request)
             if is_document and not stub.first:
                 stub.first = time.monotonic()
             chat = stub.canaries if CANARY in request else stub.chats

@@ -1,0 +1,1 @@
+"""A million documents in a thousand chunks, really run: python scripts/million."""
