@@ -20,6 +20,7 @@ from pipeline.output.backend import OutputBackend, ReadableOutput
 
 PLAN = "plan.json"
 PLAN_VERSION = 1
+TOTALS = ("files", "documents", "bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,16 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class PlanHead:
-    """The content of plan.json. `input`: the settings that decide the documents' ids, `totals`: figures for readers."""
+    """The content of plan.json. `input`: the settings that decide the documents' ids, `totals`: figures for readers.
+
+    `ignored`: the files that the last planning ignored, by kind; they are in no chunk, and chunk 0 reports them.
+    """
 
     generations: tuple[Generation, ...] = ()
     chunk_bytes: int = 0
     input: Mapping[str, Any] = field(default_factory=dict)
     totals: Mapping[str, int] = field(default_factory=dict)
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def chunks(self) -> int:
@@ -65,6 +70,7 @@ class PlanHead:
             "v": PLAN_VERSION,
             "chunks": self.chunks,
             **self.totals,
+            "ignored": dict(self.ignored),
             "chunk_bytes": self.chunk_bytes,
             "input": self.input,
             "generations": generations,
@@ -84,7 +90,8 @@ def read_head(backend: ReadableOutput) -> PlanHead | None:
             Generation(each["name"], each["first"], each["chunks"], tuple(each["changed"]))
             for each in content["generations"]
         )
-        head = PlanHead(generations, content["chunk_bytes"], content["input"])
+        totals = {name: content[name] for name in TOTALS if name in content}
+        head = PlanHead(generations, content["chunk_bytes"], content["input"], totals, content.get("ignored", {}))
     except (ValueError, TypeError, KeyError) as cause:
         raise ConfigError(f"{backend.where}/{PLAN}: is not the plan of an output") from cause
     if version != PLAN_VERSION:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, load_entries
@@ -30,10 +30,11 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A chunk of the plan: its place in the output, and its files."""
+    """A chunk of the plan: its place in the output, its files, and the ignored files that it reports, by kind."""
 
     shard: Shard
     rows: tuple[PlannedFile, ...]
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
 
 class InputListing:
@@ -48,6 +49,7 @@ class InputListing:
         output = left_out(self._app)
         if self._chunk is None:
             return load_entries(self._app.input, output=output, counts=counts, patience=patience)
+        counts.ignored.update(self._chunk.ignored)
         files = PlannedInput(self._app.input, output=output, counts=counts, patience=patience)
         return files.entries(self._chunk.rows)
 
@@ -81,7 +83,8 @@ def open_chunk(app: AppConfig, index: int) -> Chunk:
     rows = tuple(row for row in newest.values() if not row.gone)
     files = PlannedInput(app.input, output=None, counts=ListingCounts())
     owned = _OwnedIds((files.id_of(row), row) for row in rows)
-    return Chunk(Shard(index, CHUNKED, head.chunks, owned), rows)
+    # no chunk has the files that the plan ignored, so that one of them counts them for all
+    return Chunk(Shard(index, CHUNKED, head.chunks, owned), rows, head.ignored if index == 0 else {})
 
 
 class _OwnedIds:

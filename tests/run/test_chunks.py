@@ -91,6 +91,28 @@ def test_the_report_counts_the_files_that_each_chunk_ignores(place: Place) -> No
     assert (counts["found"], counts["done"], counts["ignored"]) == (4, 2, 2)
 
 
+def test_the_chunks_together_count_every_file_that_there_is(place: Place) -> None:
+    """Chunk 0 reports what the plan ignored: the counts of all chunks are those of a run without a plan."""
+    settings = {"input.unsupported": "ignore", "input.exclude": ["old/**"]}
+    place.configure(settings)
+    place.documents({f"d{n}.txt": f"[[doc:d{n}.txt]] Plain {n}." for n in range(6)})
+    place.documents({".hidden.txt": "x", "a.png": "x"})
+    (place.folder / "inbox" / "old").mkdir()
+    (place.folder / "inbox" / "old" / "a.txt").write_text("x", encoding="utf-8")
+    plan(place, "--chunks", "3")
+    (place.folder / "inbox" / "b.png").write_bytes(b"x")
+    assert "Nothing new" in plan(place)
+    for index in range(3):
+        place.run("--chunk", str(index))
+        assert place.last_run()["counts"]["ignored"] == (0 if index else place.report()["run"]["counts"]["ignored"])
+    chunks = place.report()["run"]
+    place.configure({**settings, "output.uri": "other"})
+    place.run()
+    whole = json.loads((place.folder / "other" / "report.json").read_text(encoding="utf-8"))["run"]
+    assert chunks["counts"] == whole["counts"]
+    assert chunks["ignored"] == whole["ignored"] == {".png": 2, "(hidden)": 1, "(excluded folder)": 1}
+
+
 def test_records_of_a_run_without_a_plan_count_for_its_chunks(place: Place) -> None:
     """Also the numbers of a divided file, each in the chunk that has it."""
     place.documents({"a.txt": "Plain."})

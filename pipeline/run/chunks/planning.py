@@ -201,6 +201,8 @@ def _write(
         added = Generation(name, head.chunks, made, tuple(planned.changed))
         totals = {"files": listing.files, "documents": planned.documents, "bytes": planned.bytes}
         planned.head = replace(head, generations=(*head.generations, added), chunk_bytes=size, totals=totals)
+    planned.head = replace(planned.head, ignored=dict(listing.ignored))
+    if planned.head != before:
         write_head(backend, planned.head, before=before)
     return planned
 
