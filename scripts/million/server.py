@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -60,8 +61,7 @@ async def serve(asked: Path, slots: int) -> None:
     with asked.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as counts:
         stubs = [Counter(counts) for _ in range(slots)]
         servers = [
-            await loop.create_server(lambda stub=stub: Connection(stub, loop), "127.0.0.1", 0, backlog=1024)
-            for stub in stubs
+            await loop.create_server(partial(Connection, stub, loop), "127.0.0.1", 0, backlog=1024) for stub in stubs
         ]
         print(*(server.sockets[0].getsockname()[1] for server in servers), flush=True)
         gc.freeze()
