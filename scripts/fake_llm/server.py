@@ -40,6 +40,7 @@ from fake_llm.faults import (
 from fake_llm.ollama import CHATS as OLLAMA_CHATS
 from fake_llm.ollama import Ollama, tagged
 from fake_llm.ollama_v1 import OllamaV1
+from fake_llm.planted import reader
 from fake_llm.schema import answer_for
 from fake_llm.slots import Slots
 from fake_llm.transport import Listener, Peer, Reply, Request
@@ -79,6 +80,7 @@ class FakeLLM:
         api_key: str | None = None,
         faults: Faults | None = None,
         answer: Answer | None = None,
+        planted: bool = False,
         port: int = 0,
         host: str = "127.0.0.1",
         thinking: bool = False,
@@ -97,7 +99,8 @@ class FakeLLM:
         spoken: dict[str, Dialect] = {"ollama": self._ollama, "ollama_v1": OllamaV1(settings), "vllm": vllm}
         self._dialects: list[Dialect] = [spoken[name] for name in sorted(dialects)]
         self.latency_s, self.load_s, self.restart_s = latency_s, load_s, restart_s
-        self.api_key, self.faults, self.answer, self.enforce_schema = api_key, faults, answer, enforce_schema
+        self.api_key, self.faults, self.enforce_schema = api_key, faults, enforce_schema
+        self.answer = reader if planted else answer
         self.thinks_without_content = thinks_without_content
         self.draining = False
         self.requests: list[Seen] = []

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from conftest import Place
 from fake_llm import FakeLLM
-from planted import AGENT, PART, Planted, counting, part_of, planted, reader
+from fake_llm.planted import AGENT, PART, Planted, counting, part_of, planted, reader
 
 from pipeline.cli.main import main
 

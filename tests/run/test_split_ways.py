@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import Place
 from fake_llm import FakeLLM
-from planted import AGENT, PART, counting, planted, reader
+from fake_llm.planted import AGENT, PART, counting, planted, reader
 from test_split import expected, items, long_record, narrow, parts, prepared, run
 
 from pipeline import VLLMClient, VLLMConfig

@@ -1,7 +1,9 @@
 """Long documents with planted payments, and a perfect reader of one prompt, for tests of `overflow: split`.
 
 document = planted(seed=3, payments=40, chars=60_000)
-FakeLLM(answer=reader)          # lists exactly the payments that stand whole in the part that it is asked about
+FakeLLM(planted=True)          # lists exactly the payments that stand whole in the part that it is asked about
+
+It must not know the document: the reader sees one prompt, as a model does.
 """
 
 from __future__ import annotations

@@ -1,0 +1,47 @@
+"""The planted fake server reads one prompt and no more, and the table of `scripts/bench_long.py` is right about it."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+from bench_long import HEAD, fact, fake_rows
+from fake_llm import FakeLLM
+from fake_llm.planted import AGENT, PART, planted
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "ollama"])
+def test_the_planted_server_lists_what_stands_whole_in_the_part_it_is_asked_about(dialect: str) -> None:
+    """Not what stands in the lead, nor what an end of the part cuts."""
+    document = planted(seed=1, payments=3, chars=3000)
+    first, second, third = (item["quote"] for item in document.payments)
+    message = {"role": "user", "content": f"{first} {PART}{second} and {third[:-3]}"}
+    schema = AGENT["schema"]
+    with FakeLLM(("planted",), planted=True) as server:
+        if dialect == "vllm":
+            wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+            body = {"model": "planted", "messages": [message], "max_tokens": 500, "response_format": wanted}
+            reply = requests.post(f"{server.url}/v1/chat/completions", json=body, timeout=30).json()
+            said = reply["choices"][0]["message"]["content"]
+        else:
+            body = {"model": "planted", "messages": [message], "format": schema, "stream": False}
+            reply = requests.post(f"{server.url}/api/chat", json=body, timeout=30).json()
+            said = reply["message"]["content"]
+    assert second in said
+    assert first not in said
+    assert third[:20] not in said
+
+
+def test_a_fact_is_the_same_in_both_forms_of_an_amount() -> None:
+    """A number, and the string that a model copies."""
+    item = {"id": "P00001", "payer": "Sato Ltd", "amount": 1240.5}
+    assert fact(item) == fact({**item, "amount": "1,240.50"})
+
+
+@pytest.mark.slow
+def test_the_table_shows_what_each_way_finds() -> None:
+    """Of a document that does not fit: nothing, its beginning, and all of it once."""
+    rows = {row[1]: dict(zip(HEAD, row, strict=True)) for row in fake_rows([60_000], 1)}
+    assert rows["one-shot"]["failed"] == "1 of 1"
+    assert 0 < float(rows["head"]["recall"]) < 1
+    found = {name: rows["split"][name] for name in ("failed", "recall", "precision", "doubled")}
+    assert found == {"failed": "0 of 1", "recall": "1.00", "precision": "1.00", "doubled": "0"}
