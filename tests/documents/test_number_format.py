@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.documents.office.number_format import BUILT_IN, general, shown_number
@@ -92,6 +92,7 @@ def test_a_number_without_a_format_keeps_its_digits(value: float) -> None:
         st.sampled_from(list(BUILT_IN.values())), st.text('0#?.,%eE+-/\\"_*[]$<>=;@ ymdhsAPGeneral', max_size=20)
     ),
 )
+@example(2.1e303, "[h]:mm:ss")
 def test_any_format_shows_something(value: float, code: str) -> None:
     """Whatever it is: no value is lost, and none fails."""
     assert shown_number(value, code) or not code.strip("; ")

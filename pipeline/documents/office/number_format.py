@@ -71,6 +71,8 @@ def shown_number(value: float, code: str, *, from_1904: bool = False) -> str:
     at = _section_of(value, sections)
     section = sections[at]
     if elapsed := _ELAPSED.search(section):
+        if abs(value) >= _WHOLE:
+            return general(value)
         return _duration(value, elapsed[1][0].lower(), section)
     if letters := _date_letters(section):
         text = _date(value, letters, from_1904=from_1904)
