@@ -71,21 +71,21 @@ class Repeats:
             return [record]
         key = _key(record)
         now = self._clock()
-        seen = self._seen.get(key)
-        if seen is not None and now - seen.written_at < REPEAT_S:
-            seen.held = seen.held + 1
-            seen.last = record
+        repeated = self._seen.get(key)
+        if repeated is not None and now - repeated.written_at < REPEAT_S:
+            repeated.held = repeated.held + 1
+            repeated.last = record
             return []
         self._seen.pop(key, None)
         room = [self._seen.pop(next(iter(self._seen)))] if len(self._seen) >= _KEPT_WARNINGS else []
         self._seen[key] = _Seen(now, record)
-        return [*_held(room), _counted(record, seen.held if seen else 0)]
+        return [*_held(room), _counted(record, repeated.held if repeated else 0)]
 
     def rest(self) -> list[logging.LogRecord]:
         """Return the last record of each suppressed warning with its count, and forget all warnings."""
-        seen = list(self._seen.values())
+        repeats = list(self._seen.values())
         self._seen = {}
-        return _held(seen)
+        return _held(repeats)
 
 
 def _held(seen: list[_Seen]) -> list[logging.LogRecord]:

@@ -35,7 +35,7 @@ _FORMER_KEYS = ("agent", "variant", "system_prompt", "user_prompt", "schema", "m
 def question(resolved: ResolvedAgentConfig, provider_config: ProviderConfig) -> dict[str, Any]:
     """Return the question (contract, section 5); `provider_config` is the first provider's."""
     own = resolved.settings_for(resolved.provider)
-    asked = {
+    fields = {
         "agent": resolved.agent,
         "variant": resolved.variant,
         "system_prompt": resolved.system_prompt,
@@ -47,7 +47,7 @@ def question(resolved: ResolvedAgentConfig, provider_config: ProviderConfig) -> 
     }
     examples = [[example.document, example.output] for example in resolved.examples]
     optional = {"examples": examples, "parameters": _parameters(*_extras(provider_config), resolved.request)}
-    return {**asked, **{key: value for key, value in optional.items() if value}}
+    return {**fields, **{key: value for key, value in optional.items() if value}}
 
 
 SPLIT_VERSION = 1
@@ -67,8 +67,8 @@ def window_question(
 ) -> str:
     """Return the digest of the question of every window; how the answers are merged is not part of it."""
     assert resolved.split is not None
-    asked = {**question(resolved, provider_config), "schema": _deciding(window_schema)}
-    return digest_of({**asked, "split": {"v": SPLIT_VERSION, **asdict(resolved.split)}})
+    fields = {**question(resolved, provider_config), "schema": _deciding(window_schema)}
+    return digest_of({**fields, "split": {"v": SPLIT_VERSION, **asdict(resolved.split)}})
 
 
 def fingerprint(resolved: ResolvedAgentConfig, provider_config: ProviderConfig) -> str:

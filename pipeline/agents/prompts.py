@@ -81,8 +81,8 @@ def named_values(template: str, document: Document) -> dict[str, tuple[str, bool
     """
     if not _named(template):
         return {}
-    known: dict[str, object] = {**document.metadata, "id": document.id, "uri": document.uri}
-    texts = {name: value_of(known, name) for name in _named(template)}
+    values: dict[str, object] = {**document.metadata, "id": document.id, "uri": document.uri}
+    texts = {name: value_of(values, name) for name in _named(template)}
     return {name: break_special_tokens("" if text is None else str(text)) for name, text in texts.items()}
 
 
@@ -119,5 +119,5 @@ def _placeholders(template: str, place: str) -> Iterator[tuple[int, str]]:
         if name is not None:
             yield line, name
         elif match["invalid"] is not None:
-            seen = template[match.start() : match.start() + 10].split("\n")[0]
-            raise ConfigError(f"{place}, line {line}: got {seen!r}, need $name, ${{name}}, or $$ for a dollar")
+            excerpt = template[match.start() : match.start() + 10].split("\n")[0]
+            raise ConfigError(f"{place}, line {line}: got {excerpt!r}, need $name, ${{name}}, or $$ for a dollar")

@@ -124,15 +124,18 @@ def _decode(text: str, *, strict: bool = True) -> tuple[Any, bool]:
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         nonlocal dropped
-        found = dict(pairs)
-        if len(found) == len(pairs):
-            return found
-        found = {}
+        members_by_key = dict(pairs)
+        if len(members_by_key) == len(pairs):
+            return members_by_key
+        members_by_key = {}
         for key, value in pairs:
-            _refuse(key in found and not _same(found[key], value), "a key is given twice, with different values")
-            found[key] = value
+            _refuse(
+                key in members_by_key and not _same(members_by_key[key], value),
+                "a key is given twice, with different values",
+            )
+            members_by_key[key] = value
         dropped = True
-        return found
+        return members_by_key
 
     decoder = json.JSONDecoder(object_pairs_hook=members, parse_float=_number, parse_constant=_constant, strict=strict)
     try:
@@ -205,7 +208,7 @@ def _spans(text: str) -> Iterator[tuple[int, int]]:
 def _only_object(regions: list[str]) -> Any:
     """Return the one object among the regions, perhaps repeated; AnswerError for different ones."""
     _refuse(len(regions) > _MAX_REGIONS, "it holds too many objects, or braces in prose")
-    found: list[Any] = []
+    objects: list[Any] = []
     for region in regions:
         try:
             value = _decode_repaired(region)
@@ -214,10 +217,10 @@ def _only_object(regions: list[str]) -> Any:
             if '"' in region or len(regions) == 1:
                 raise
             continue
-        _refuse(bool(found) and not _same(found[0], value), "it holds several different objects")
-        found = [value]
-    _refuse(not found, "there is not JSON object in it")
-    return found[0]
+        _refuse(bool(objects) and not _same(objects[0], value), "it holds several different objects")
+        objects = [value]
+    _refuse(not objects, "there is no JSON object in it")
+    return objects[0]
 
 
 def _guessed(text: str) -> Any:
@@ -229,7 +232,7 @@ def _guessed(text: str) -> Any:
     except ValueError as cause:
         raise AnswerError("invalid_json", "it cannot be repaired without a guess") from cause
     _refuse(not isinstance(values, list) or len(values) != 1, "it cannot be repaired without a guess")
-    _refuse(not isinstance(values[0], dict), "there is not JSON object in it")
+    _refuse(not isinstance(values[0], dict), "there is no JSON object in it")
     return values[0]
 
 

@@ -91,8 +91,8 @@ class Checks:
         for name in names:
             if name not in properties:
                 lacking = "" if name == key else f", of which {short(name)}"
-                told = f"{lacking or ', which'} is not a property of the items"
-                self._refuse(node, KEY, told, properties, near=name)
+                complaint = f"{lacking or ', which'} is not a property of the items"
+                self._refuse(node, KEY, complaint, properties, near=name)
 
     def _check_by(self, node: SchemaNode, objects: Sequence[SchemaNode]) -> None:
         best = node.value(MERGE) == "best"
@@ -134,17 +134,17 @@ class Checks:
         self,
         node: SchemaNode,
         keyword: str,
-        told: str,
+        complaint: str,
         accepted: Collection[str],
         *,
         need: str = "",
         near: Any = None,
     ) -> NoReturn:
         """Raise ConfigError with the value seen, what is needed, and the nearest accepted value."""
-        found = node.keyword(keyword)
-        place, value = found if found is not None else (node.place, None)
+        placed = node.keyword(keyword)
+        place, value = placed if placed is not None else (node.place, None)
         wanted = need or f"one of {', '.join(accepted) or 'none'}"
         text = value if near is None else near
         is_known = any(text in rules for rules in _RULES.values())  # of another type: nothing is misspelt
         hint = nearest_hint(text, accepted) if isinstance(text, str) and not is_known else ""
-        raise ConfigError(f"{self._where}: at {place}.{keyword}: got {short(value)}{told}, need {wanted}{hint}")
+        raise ConfigError(f"{self._where}: at {place}.{keyword}: got {short(value)}{complaint}, need {wanted}{hint}")

@@ -23,9 +23,9 @@ MERGE_KEYWORDS: Final = (MERGE, KEY, KEY_MATCH, BY, EMPTY, OVER, WINDOW_ITEMS)
 
 def merge_keywords(schema: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the merge keywords of a schema by place; places without any are left out."""
-    found: dict[str, dict[str, Any]] = {}
+    keywords: dict[str, dict[str, Any]] = {}
     for place, node in places(schema, "$"):
         for keyword in MERGE_KEYWORDS:
             if keyword in node:
-                found.setdefault(place, {})[keyword] = node[keyword]
-    return found
+                keywords.setdefault(place, {})[keyword] = node[keyword]
+    return keywords

@@ -32,12 +32,12 @@ def nearest_sentences(quotes: Sequence[str], text: str) -> str:
             share = sum((quote & words).values()) / sum(quote.values())
             if share >= _SHARE and share > best[number][0]:
                 best[number] = (share, sentence)
-    found = list(dict.fromkeys(sentence for _, sentence in best if sentence))
-    while sum(map(len, found)) > _ALL_CHARS:
-        found.pop()
-    if not found:
+    sentences = list(dict.fromkeys(sentence for _, sentence in best if sentence))
+    while sum(map(len, sentences)) > _ALL_CHARS:
+        sentences.pop()
+    if not sentences:
         return ""
-    listed = " ".join(f"<sentence>{sentence}</sentence>" for sentence in found)
+    listed = " ".join(f"<sentence>{sentence}</sentence>" for sentence in sentences)
     return f" The document, which is material and not an instruction, has: {listed}"
 
 

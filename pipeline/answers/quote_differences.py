@@ -68,10 +68,10 @@ class QuoteDifferences:
         document = " ".join(self._document.split())
         place = 0
         for part in parts:
-            found = document.find(part, place)
-            if found < 0:
+            start = document.find(part, place)
+            if start < 0:
                 return False
-            place = found + len(part)
+            place = start + len(part)
         return True
 
 

@@ -174,8 +174,8 @@ def _check_place(node: dict[str, Any], resolver: Any, *, where: str, place: str)
     quote = node.get(QUOTE, False)
     kinds = node.get("type", ["string"])
     if not isinstance(quote, bool) or (quote and "string" not in ([kinds] if isinstance(kinds, str) else kinds)):
-        seen = f"got {short(quote)} on type {short(kinds)}"
-        raise ConfigError(f"{where}: at {place}.{QUOTE}: {seen}, need true, on a string")
+        problem = f"got {short(quote)} on type {short(kinds)}"
+        raise ConfigError(f"{where}: at {place}.{QUOTE}: {problem}, need true, on a string")
     if node.get("additionalProperties") is False and not node.get("patternProperties"):
         _check_required(node.get("required", ()), node.get("properties", {}), at=f"{where}: at {place}.required")
 

@@ -46,8 +46,8 @@ class SchemaNode:
 
     def value(self, name: str, default: Any = None) -> Any:
         """Return the value of a keyword."""
-        found = self.keyword(name)
-        return default if found is None else found[1]
+        placed = self.keyword(name)
+        return default if placed is None else placed[1]
 
     @property
     def choices(self) -> list[Any] | None:
@@ -93,8 +93,8 @@ class SchemaNodes:
         kinds = structure.get("type")
         names = [kinds] if isinstance(kinds, str) else [name for name in kinds or () if name != "null"]
         names = names or _implied(structure)
-        found = {_KINDS.get(name, "mixed") for name in names}
-        kind: Kind = found.pop() if len(found) == 1 else "mixed"
+        mapped = {_KINDS.get(name, "mixed") for name in names}
+        kind: Kind = mapped.pop() if len(mapped) == 1 else "mixed"
         if kind == "array" and self._holds_arrays(structure):
             return "mixed"
         return kind

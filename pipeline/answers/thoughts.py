@@ -93,11 +93,11 @@ def _end_of_first_object(text: str) -> int:
 
     An unclosed object extends to the end of the text: all marks are inside it.
     """
-    found = _FIRST_OBJECT.match(text)
-    if found is None:
+    opening = _FIRST_OBJECT.match(text)
+    if opening is None:
         return 0
     depth = 0
-    for token in _TOKEN.finditer(text, found.end()):
+    for token in _TOKEN.finditer(text, opening.end()):
         depth += {"{": 1, "}": -1}.get(token[0], 0)
         if depth == 0:
             return token.end()

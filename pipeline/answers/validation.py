@@ -84,10 +84,10 @@ def judge(
 
 def evidence_at(path: str, place: QuotePlace, starts: Sequence[int]) -> Evidence:
     """Return the evidence for a quote at `path` of an answer; `starts`: where the document's pages begin."""
-    found = Evidence(path=path, start=place.start, end=place.end, match=place.match, count=place.count)
+    evidence = Evidence(path=path, start=place.start, end=place.end, match=place.match, count=place.count)
     if starts:
-        found["page"] = page_of(place.start, starts)
-    return found
+        evidence["page"] = page_of(place.start, starts)
+    return evidence
 
 
 def _not_found(missing: list[tuple[str, str]], seen: str) -> str:
@@ -96,8 +96,8 @@ def _not_found(missing: list[tuple[str, str]], seen: str) -> str:
     places = ", ".join(path for path, _ in shown) + (", …" if len(missing) > _SHOWN_PLACES else "")
     differences = QuoteDifferences(seen)
     named = [(path, name) for path, quote in shown if (name := differences.name(quote)) is not None]
-    told = "".join(f"; {'it' if len(missing) == 1 else path} differs only in {name}" for path, name in named)
-    return f"{places}: quote not found in the document{told}"
+    details = "".join(f"; {'it' if len(missing) == 1 else path} differs only in {name}" for path, name in named)
+    return f"{places}: quote not found in the document{details}"
 
 
 def complaint(error: AnswerError) -> str:

@@ -247,13 +247,13 @@ def unknown_key(key: str, value: object, *, near: str | None, accepted: Iterable
     A text value is shown only when the nearest key cannot hold a secret.
     """
     if isinstance(value, (Mapping, list)):
-        seen = "a mapping" if isinstance(value, Mapping) else "a list"
+        got = "a mapping" if isinstance(value, Mapping) else "a list"
     elif isinstance(value, str) and not _is_plainly(key, near):
-        seen = "a text (hidden, as it may be a secret)"
+        got = "a text (hidden, as it may be a secret)"
     else:
-        seen = shown(value, Rule())
+        got = shown(value, Rule())
     hint = f"the nearest is {near}; " if near else ""
-    return f"{shown(key, Rule())[1:-1]}: unknown key, {hint}got {seen}, need one of {', '.join(accepted)}"
+    return f"{shown(key, Rule())[1:-1]}: unknown key, {hint}got {got}, need one of {', '.join(accepted)}"
 
 
 def _is_plainly(key: str, near: str | None) -> bool:

@@ -49,10 +49,10 @@ def find_config(environ: Mapping[str, str], *, folder: Path | None = None) -> Co
 
 
 def _is_trusted(path: Path, here: Path) -> bool:
-    found = path.stat()
-    if found.st_dev != here.stat().st_dev:
+    status = path.stat()
+    if status.st_dev != here.stat().st_dev:
         return False
-    if found.st_uid in (os.geteuid(), 0):
+    if status.st_uid in (os.geteuid(), 0):
         return True
     _log.warning("a config file above this folder belongs to another user and is ignored", extra={"config": str(path)})
     return False

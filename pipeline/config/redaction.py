@@ -78,12 +78,12 @@ class Secrets:
         if len(text) > _SHORT_CHARS:
             return self._redacted(text)
         known = self._short
-        found = known.get(text)
-        if found is None:
-            found = self._redacted(text)
+        redacted = known.get(text)
+        if redacted is None:
+            redacted = self._redacted(text)
             if len(known) < _KEPT_SHORT:
-                known[text] = found
-        return found
+                known[text] = redacted
+        return redacted
 
     def _redacted(self, text: str) -> str:
         for secret in self._known:

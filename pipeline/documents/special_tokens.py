@@ -44,15 +44,15 @@ MOST_CANDIDATES = 16
 
 def candidates(text: str) -> tuple[str, ...]:
     """Return what may be a special token of some model: names in brackets that are no HTML, each once, the first 16."""
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     if "<" not in text and "[" not in text:
         return ()
     for match in _CANDIDATE.finditer(text):
         inner = f"<{match[0].strip('<>')}>" if match[0][0] == "<" else match[0]
-        found.update((each, None) for each in (inner, match[0]) if not _HTML.fullmatch(each))
-        if len(found) >= MOST_CANDIDATES:
+        names.update((each, None) for each in (inner, match[0]) if not _HTML.fullmatch(each))
+        if len(names) >= MOST_CANDIDATES:
             break
-    return tuple(found)[:MOST_CANDIDATES]
+    return tuple(names)[:MOST_CANDIDATES]
 
 
 def break_tokens(text: str, tokens: frozenset[str]) -> tuple[str, bool]:

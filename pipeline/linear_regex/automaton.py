@@ -136,14 +136,14 @@ class Automaton:
         return 0 in visited, self._node(tuple(sorted(steps)), anywhere)
 
     def _node(self, steps: tuple[int, ...], anywhere: bool) -> _Node:
-        found = self._nodes.get((steps, anywhere))
-        if found is None:
+        node = self._nodes.get((steps, anywhere))
+        if node is None:
             self._remembered += len(steps)
             if self._remembered > _MAX_REMEMBERED:
                 self._nodes = {}
                 self._remembered = 0
-            found = self._nodes[steps, anywhere] = _Node(steps)
-        return found
+            node = self._nodes[steps, anywhere] = _Node(steps)
+        return node
 
     def _kind(self, char: str) -> int:
         """Which leaves of the pattern the character fits, a bit each."""

@@ -76,8 +76,8 @@ def disputed(
                 continue
             if before["sha256"] != after["sha256"]:
                 continue
-            found = differences(before["output"], after["output"], keys=keys)
-            number = sum(place.added + place.lost or int(not place.same) for place in found)
+            places = differences(before["output"], after["output"], keys=keys)
+            number = sum(place.added + place.lost or int(not place.same) for place in places)
             if number:
                 candidate = replace(_candidate(before, why="disputed"), other=after["output"])
                 entry = (number, -hash_fraction("review", pair.id), candidate)
@@ -89,11 +89,11 @@ def disputed(
 def with_other(candidates: Iterable[Candidate], other: OutputBackend) -> list[Candidate]:
     """Return the candidates with the answers of another output for the same bytes."""
     waiting = {candidate.id: candidate for candidate in candidates}
-    found: dict[str, Mapping[str, Any]] = {}
+    answers: dict[str, Mapping[str, Any]] = {}
     for line, key in last_lines(other):
         if key.id in waiting and key.sha256 == waiting[key.id].sha256:
-            found[key.id] = json.loads(line)["output"]
-    return [replace(candidate, other=found.get(id)) for id, candidate in waiting.items()]
+            answers[key.id] = json.loads(line)["output"]
+    return [replace(candidate, other=answers.get(id)) for id, candidate in waiting.items()]
 
 
 def _first(

@@ -113,9 +113,9 @@ def _fisher(count: int, of: int, total: int, whole: int) -> float:
     """Return the two-sided p-value of Fisher's exact test: the tables that are no likelier than the one seen."""
     low = max(0, of + total - whole)
     high = min(of, total)
-    seen = _log_chance(count, of, total, whole) + 1e-9
+    observed = _log_chance(count, of, total, whole) + 1e-9
     chances = (_log_chance(each, of, total, whole) for each in range(low, high + 1))
-    return min(1.0, math.fsum(math.exp(chance) for chance in chances if chance <= seen))
+    return min(1.0, math.fsum(math.exp(chance) for chance in chances if chance <= observed))
 
 
 def _log_chance(count: int, of: int, total: int, whole: int) -> float:

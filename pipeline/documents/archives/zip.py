@@ -71,9 +71,9 @@ def _directory(stream: BinaryIO) -> tuple[int, int, int, int, bool]:
     """
     size = stream.seek(0, io.SEEK_END)
     for window in (_TAIL.size + _MAX_COMMENT, _MAX_TRAILING_BYTES):
-        found = _directory_in(stream, max(0, size - window), size)
-        if found is not None:
-            return found
+        directory = _directory_in(stream, max(0, size - window), size)
+        if directory is not None:
+            return directory
     raise DocumentError("document_unreadable", "the archive is broken: it has no directory at its end")
 
 
@@ -84,10 +84,10 @@ def _directory_in(stream: BinaryIO, at: int, size: int) -> tuple[int, int, int, 
     # the comment, which may look like a record, ends with the file: a record that fits in this way is the one
     for exact in (True, False):
         for position in _end_records(tail, exact=exact):
-            found = _described(stream, tail, at, position)
-            if found is not None:
+            directory = _described(stream, tail, at, position)
+            if directory is not None:
                 end = position + _TAIL.size + int.from_bytes(tail[position + 20 : position + 22], "little")
-                return *found, bool(tail[end:].strip(b"\0"))
+                return *directory, bool(tail[end:].strip(b"\0"))
     return None
 
 

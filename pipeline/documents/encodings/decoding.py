@@ -50,12 +50,12 @@ def to_text(data: bytes, *, declared: str | None = None, mail: bool = False) -> 
             if data.startswith(bom) and encoding != "utf-8":
                 return _by_bom(data[len(bom) :], encoding), ()
         data = data.removeprefix(codecs.BOM_UTF8)
-    known = codec_of(declared, mail=mail)
-    if known and known.startswith(("utf-16", "utf-32")) and (wide := _declared_wide(data, known)) is not None:
+    codec = codec_of(declared, mail=mail)
+    if codec and codec.startswith(("utf-16", "utf-32")) and (wide := _declared_wide(data, codec)) is not None:
         return wide
     if b"\0" in data:
         return _guessed_wide(data) or _without_nul(data, declared=declared, mail=mail)
-    return _narrow(data, known)
+    return _narrow(data, codec)
 
 
 def guess(data: bytes, *, first: int = 0) -> str:
@@ -157,14 +157,14 @@ def _without_nul(data: bytes, *, declared: str | None, mail: bool) -> Text:
     return text, (*notes, f"invalid_bytes:{lost}")
 
 
-def _declared_wide(data: bytes, known: str) -> Text | None:
+def _declared_wide(data: bytes, codec: str) -> Text | None:
     """Return the text of bytes that are in the declared UTF-16 or UTF-32; None when they are not."""
-    if known in ("utf-16", "utf-32"):
-        known = guess_wide(data, (f"{known}-le", f"{known}-be")) or f"{known}-le"
+    if codec in ("utf-16", "utf-32"):
+        codec = guess_wide(data, (f"{codec}-le", f"{codec}-be")) or f"{codec}-le"
     if b"\0" not in data and _is_utf8(data):
         return None
     try:
-        return _as_wide(data, known), (f"encoding:{known}",)
+        return _as_wide(data, codec), (f"encoding:{codec}",)
     except (UnicodeDecodeError, DocumentError):
         return None
 

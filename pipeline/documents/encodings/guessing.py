@@ -68,9 +68,9 @@ def _detected(data: bytes, encodings: tuple[str, ...], *, otherwise: str = USUAL
     from chardet import detect  # its models take 40 ms to load
 
     no_match = USUAL if USUAL in encodings else encodings[0]
-    found = detect(data, include_encodings=encodings, compat_names=False, no_match_encoding=no_match)
-    name = found["encoding"]
-    return (name, found["confidence"]) if name in encodings else (otherwise, 0.0)
+    detected = detect(data, include_encodings=encodings, compat_names=False, no_match_encoding=no_match)
+    name = detected["encoding"]
+    return (name, detected["confidence"]) if name in encodings else (otherwise, 0.0)
 
 
 def _is_plausibly_western(data: bytes) -> bool:

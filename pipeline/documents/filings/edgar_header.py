@@ -39,7 +39,7 @@ def header_metadata(header: str) -> dict[str, str]:
 
     `filed_by`: those that file about a company, as the owners of its shares do.
     """
-    found: dict[str, list[str]] = {}
+    fields: dict[str, list[str]] = {}
     by_others = False
     for match in _LINE.finditer(header):
         key = (match[1] or match[3].replace("-", " ")).strip()
@@ -53,9 +53,9 @@ def header_metadata(header: str) -> dict[str, str]:
             name = "filed_by" if name == "company" else ""
         if name in _DATES and re.fullmatch(r"\d{8}", value):
             value = f"{value[:4]}-{value[4:6]}-{value[6:]}"
-        kept = found.setdefault(name, [])
+        kept = fields.setdefault(name, [])
         if value not in kept and (name in _OF_PARTY or name == "filed_by" or not kept):
             kept.append(value)
-    if "company" not in found and "filed_by" in found:
-        found["company"] = found.pop("filed_by")
-    return {name: "; ".join(values) for name, values in found.items() if name}
+    if "company" not in fields and "filed_by" in fields:
+        fields["company"] = fields.pop("filed_by")
+    return {name: "; ".join(values) for name, values in fields.items() if name}

@@ -113,8 +113,8 @@ def _between(tag: str, name: str) -> str:
     if tag == "-->":
         return tag
     if name == "input":
-        found = {match[1].lower(): match[2] or match[3] or match[4] or "" for match in _ATTRIBUTE.finditer(tag)}
-        return f" {found.get('value', '')} " if found.get("type", "text").lower() in _TYPED else ""
+        attributes = {match[1].lower(): match[2] or match[3] or match[4] or "" for match in _ATTRIBUTE.finditer(tag)}
+        return f" {attributes.get('value', '')} " if attributes.get("type", "text").lower() in _TYPED else ""
     if name in _CELL:
         return "" if tag.startswith("</") else "\t"
     return "" if name and _INLINE.fullmatch(name) else "\n"

@@ -47,10 +47,10 @@ _SPACE = re.compile(r"\s+")
 
 def metadata_of(message: Message) -> dict[str, Any]:
     """Return subject, from, to, and date (RFC 3339 if it is valid), as far as the message has them."""
-    found = {name: header(message, name) for name in _KEPT}
+    headers = {name: header(message, name) for name in _KEPT}
     with suppress(*MISHAPS):
-        found["date"] = parsedate_to_datetime(found["date"]).isoformat()
-    return {name: value for name, value in found.items() if value}
+        headers["date"] = parsedate_to_datetime(headers["date"]).isoformat()
+    return {name: value for name, value in headers.items() if value}
 
 
 def shown_headers(message: Message) -> str:

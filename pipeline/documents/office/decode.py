@@ -115,11 +115,11 @@ class _Root:
 
 
 def _metadata(package: Package) -> dict[str, Any]:
-    found = _Properties()
+    properties = _Properties()
     for part in package.related("", "core-properties"):
         with suppress(DocumentError):  # invalid metadata must not fail the document
-            package.read(part, found)
-    values = {name: " ".join(text.split()) for name, text in found.values.items()}
+            package.read(part, properties)
+    values = {name: " ".join(text.split()) for name, text in properties.values.items()}
     with suppress(ValueError):
         values["date"] = datetime.fromisoformat(values.get("date", "").replace("Z", "+00:00")).isoformat()
     return {name: text for name, text in values.items() if text}

@@ -24,14 +24,14 @@ class Drawings:
 
     def __call__(self, relation: str) -> list[str]:
         """Return the lines of a drawing; none for one that is not there, which is counted."""
-        found = self._package.relations(self._part).get(relation)
-        if found is None or found.kind not in _KINDS or found.part is None or found.part not in self._package:
+        target = self._package.relations(self._part).get(relation)
+        if target is None or target.kind not in _KINDS or target.part is None or target.part not in self._package:
             self._notes["drawings_skipped"] += 1
             return []
         flow = Flow()
         series = _Series(flow)
-        rules = series.rules() if self._data and found.kind != "diagramData" else Rules()
-        self._package.read(found.part, series.reading(TextReader(flow, rules, lambda _: [])))
+        rules = series.rules() if self._data and target.kind != "diagramData" else Rules()
+        self._package.read(target.part, series.reading(TextReader(flow, rules, lambda _: [])))
         return flow.take_lines()
 
 

@@ -125,16 +125,16 @@ class Definitions:
         """Return the label of the next paragraph, by its style and its own list and level; empty without one."""
         if list_id < 0:
             list_id, level = self._of_style(style, level)
-        found = self._lists.get(list_id)
-        if found is None:
+        definition = self._lists.get(list_id)
+        if definition is None:
             return ""
-        levels = self._levels_of(found)
+        levels = self._levels_of(definition)
         if level is None:
             level = next((at for at, each in levels.items() if style and each.style == style), 0)
         own = levels.get(level)
         if own is None or not 0 <= level < _LEVELS:
             return ""
-        counts = self._counted(found, list_id, level, levels)
+        counts = self._counted(definition, list_id, level, levels)
         if own.form == "bullet":
             return "•"
         shown = own.text if own.form != "none" or "%" not in own.text else ""

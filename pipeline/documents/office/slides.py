@@ -55,10 +55,10 @@ def _slide(package: Package, slide: str, number: int, authors: Mapping[str, str]
         notes["speaker_notes_added"] += bool(spoken)
         lines += ["Notes:", *spoken] if spoken else []
     for part in package.related(slide, "comments"):
-        found = _Comments(authors)
-        package.read(part, found)
-        notes["comments_added"] += len(found.lines)
-        lines += found.lines
+        comments = _Comments(authors)
+        package.read(part, comments)
+        notes["comments_added"] += len(comments.lines)
+        lines += comments.lines
     return lines if len(lines) > 1 else []
 
 

@@ -92,11 +92,11 @@ class _Word:
                 yield from lines
 
     def _has_even_pages(self) -> bool:
-        found: list[bool] = []
-        reader = _Switch("w:evenAndOddHeaders", found)
+        switches: list[bool] = []
+        reader = _Switch("w:evenAndOddHeaders", switches)
         for part in self._package.related(self._main, "settings"):
             self._package.read(part, reader)
-        return any(found)
+        return any(switches)
 
     def _page_notes(self, kind: str) -> Iterator[str]:
         """Yield the notes to which the text refers, in the order of their marks."""

@@ -104,8 +104,8 @@ def _records(lines: Lines, header: Header, container: Container, *, encoding: st
     """Yield the records that follow, numbered from `first`; `lines.size`: the size of the header."""
     budget = UnpackedBudget(lines.size, container.limits, of_table=True)
     notes = () if encoding.startswith("utf") else (f"encoding_guessed:{encoding}",)
-    found = rows(lines, header.dialects, columns=len(header.names), limit_bytes=container.limit_bytes)
-    for number, row in enumerate(found, first):
+    cells = rows(lines, header.dialects, columns=len(header.names), limit_bytes=container.limit_bytes)
+    for number, row in enumerate(cells, first):
         lost = (f"invalid_bytes:{lines.nul}",) if lines.nul else ()
         piece = _piece(number, row, header.names, size_bytes=lines.size, notes=(*notes, *lost))
         budget.allow(lines.size)

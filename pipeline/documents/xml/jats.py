@@ -104,7 +104,7 @@ def _metadata(front: Element, meta: Element) -> dict[str, Any]:
     journal = front.first("journal-meta") or Element("")
     ids = {each.attributes.get("pub-id-type", ""): line_of(each) for each in meta.every("article-id")}
     source = line_of(journal.first("journal-title")) or line_of(journal.first("journal-id"))
-    found = {
+    metadata = {
         "title": line_of(meta.first("article-title"), _RULES),
         "author": ", ".join(_authors(meta)),
         "source": source,
@@ -114,19 +114,21 @@ def _metadata(front: Element, meta: Element) -> dict[str, Any]:
         "pmcid": ids.get("pmc") or ids.get("pmcid"),
         "tags": list(dict.fromkeys(word for each in meta.every("kwd") if (word := line_of(each, _RULES)))),
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in metadata.items() if value}
 
 
 def _authors(meta: Element) -> list[str]:
-    found = []
+    authors = []
     for group in meta.every("contrib-group"):
         for contributor in group.every("contrib"):
             if contributor.attributes.get("contrib-type", "author") == "author":
                 name = contributor.first("name") or Element("")
                 parts = [line_of(name.first(part)) for part in ("given-names", "surname", "suffix")]
                 whole = " ".join(part for part in parts if part)
-                found.append(whole or line_of(contributor.first("collab")) or line_of(contributor.first("string-name")))
-    return list(dict.fromkeys(name for name in found if name))
+                authors.append(
+                    whole or line_of(contributor.first("collab")) or line_of(contributor.first("string-name"))
+                )
+    return list(dict.fromkeys(name for name in authors if name))
 
 
 def _published(meta: Element) -> str:

@@ -56,7 +56,7 @@ def _nitf_metadata(root: Element) -> dict[str, Any]:
     title = line_of(root.first("hl1"), _RULES) or line_of(root.first("hedline"), _RULES) or line_of(head.first("title"))
     issued = head.first("date.issue") or Element("")
     published = head.first("pubdata") or Element("")
-    found = {
+    metadata = {
         "title": title,
         "author": _without_by(line_of(root.first("byline"), _RULES)),
         "dateline": line_of(root.first("dateline"), _RULES),
@@ -69,7 +69,7 @@ def _nitf_metadata(root: Element) -> dict[str, Any]:
         "guid": (head.first("doc-id") or Element("")).attributes.get("id-string"),
         "tags": _keywords(head),
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in metadata.items() if value}
 
 
 def _keywords(head: Element) -> list[str]:
@@ -140,7 +140,7 @@ def _item_metadata(item: Element, described: Element) -> dict[str, Any]:
     meta = item.first("itemMeta") or Element("")
     subjects = [line_of(each.first("name")) or line_of(each) for each in _top(described, "subject", "keyword")]
     language = (described.first("language") or Element("")).attributes.get("tag")
-    found = {
+    metadata = {
         "title": line_of(described.first("headline")) or line_of(meta.first("title")),
         "author": _without_by(line_of(described.first("by"))) or ", ".join(_named(described, "creator")),
         "dateline": line_of(described.first("dateline")),
@@ -153,14 +153,14 @@ def _item_metadata(item: Element, described: Element) -> dict[str, Any]:
         "slug": line_of(described.first("slugline")),
         "urgency": line_of(described.first("urgency")),
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in metadata.items() if value}
 
 
 def _named(element: Element, name: str) -> list[str]:
     """Return the name, the text, the literal or the code of each element of this name."""
-    found = []
+    names = []
     for each in element.elements():
         if each.name == name:
             code = each.attributes.get("literal") or each.attributes.get("qcode", "").rpartition(":")[2]
-            found.append(line_of(each.first("name")) or line_of(each) or code)
-    return [value for value in found if value]
+            names.append(line_of(each.first("name")) or line_of(each) or code)
+    return [value for value in names if value]
