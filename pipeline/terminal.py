@@ -29,6 +29,10 @@ GREEN = "\x1b[32m"
 BOLD = "\x1b[1m"
 DIM = "\x1b[2m"
 _PLAIN = "\x1b[0m"
+_JOINED = re.compile(r"(?<=\d) (?=(?:s|ms|min|h|%|MB|GB|kB)\b|%)|(?<=exit) (?=\d+\))")
+"""Spaces at which no line ends: between a number and its unit, and in `(exit 1)`."""
+_FIXED_SPACE = "\x00"
+"""Stands for such a space while a text is wrapped: no text that is shown holds it."""
 
 
 def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
@@ -68,7 +72,7 @@ def labelled(label: str, text: str, *, indent: int, width: int = MAX_WIDTH) -> l
     if not text:
         return []
     first = " " * indent + f"{label:<{LABEL - 1}} "
-    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=" " * len(first), break_on_hyphens=False)
+    return _lines(text, width, first=first, others=" " * len(first))
 
 
 def hanging(text: str, *, indent: int, width: int = MAX_WIDTH, hang: int | None = None) -> list[str]:
@@ -90,9 +94,20 @@ def fitted(lines: Iterable[str], width: int) -> Iterator[str]:
 
 def _wrapped(text: str, *, width: int, first: str, others: str) -> list[str]:
     """Return the wrapped lines; flags, file names and addresses stay whole, also when they are wider than a line."""
-    return textwrap.wrap(
-        text, width, initial_indent=first, subsequent_indent=others, break_on_hyphens=False, break_long_words=False
+    return _lines(text, width, first=first, others=others, break_long_words=False)
+
+
+def _lines(text: str, width: int, *, first: str = "", others: str = "", break_long_words: bool = True) -> list[str]:
+    """Return the wrapped lines, with no end of a line between a number and its unit."""
+    lines = textwrap.wrap(
+        _JOINED.sub(_FIXED_SPACE, text),
+        width,
+        initial_indent=first,
+        subsequent_indent=others,
+        break_on_hyphens=False,
+        break_long_words=break_long_words,
     )
+    return [line.replace(_FIXED_SPACE, " ") for line in lines]
 
 
 def pasteable(label: str, command: str, *, indent: int, width: int = MAX_WIDTH) -> list[str]:
@@ -112,7 +127,7 @@ def pasteable(label: str, command: str, *, indent: int, width: int = MAX_WIDTH) 
 
 def paragraph(text: str, *, width: int = MAX_WIDTH) -> list[str]:
     """Return the text as wrapped lines."""
-    return textwrap.wrap(visible(text), width, break_on_hyphens=False)
+    return _lines(visible(text), width)
 
 
 def block(text: str, *, indent: int = 2) -> str:

@@ -86,6 +86,14 @@ def test_each_link_leads_to_a_file_and_a_heading(page: str, target: str, anchor:
     assert not anchor or anchor in anchors(path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS])
+def test_each_block_of_a_page_has_its_end(page: str) -> None:
+    """A mark too many would show the rest of the page as code."""
+    marks = [line for line in {**PAGES, **OTHERS}[page].splitlines() if line.startswith("```")]
+    assert [mark for mark in marks[1::2] if mark != "```"] == [] and len(marks) % 2 == 0
+    assert "```\n```" not in {**PAGES, **OTHERS}[page]
+
+
 def test_the_index_lists_every_page() -> None:
     """docs/README.md links each page of docs/."""
     assert set(re.findall(r"\]\(([\w-]+\.md)", DOCS["README.md"])) == set(DOCS) - {"README.md"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.terminal import labelled, paragraph, pasteable, width_of
+from pipeline.terminal import fitted, labelled, paragraph, pasteable, width_of
 
 
 @pytest.mark.parametrize(("columns", "width"), [("60", 60), ("80", 80), ("120", 100), ("200", 100), ("5", 40)])
@@ -44,3 +44,16 @@ def test_lines_end_between_words_at_every_width(width: int) -> None:
     assert {word for line in lines for word in line.split()} <= {*text.split(), "to", "do"}
     command = pasteable("retry", "pipeline run --config prod.yaml --only-failed timeout", indent=2, width=width)
     assert max(len(line) for line in command[0].split("\n")) <= width
+
+
+@pytest.mark.parametrize("width", range(44, 64))
+def test_no_line_ends_between_a_number_and_its_unit(width: int) -> None:
+    """At any width, in wrapped lines, labels and paragraphs."""
+    text = "Run 1 of agent my_agent, 2026-11-28T22:59:59.472Z, took 5.0 s, 95 % within 12 ms of 3 GB (exit 1)"
+    for lines in (
+        list(fitted([text], width)),
+        labelled("numbers", text, indent=2, width=width),
+        paragraph(text, width=width),
+    ):
+        assert not any(line.endswith(("5.0", "95", "12", "3", "(exit")) for line in lines), lines
+        assert " ".join(" ".join(lines).split()).endswith(text)

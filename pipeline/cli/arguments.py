@@ -55,7 +55,7 @@ def config_file(arguments: argparse.Namespace, *, environ: Mapping[str, str]) ->
 def say_config(file: ConfigFile | None) -> None:
     """Log that there is no config file: a setting that somebody believes to be in one is not in use."""
     if file is None:
-        logger.info("no config file found; using built-in defaults")
+        logger.info("no config file found; using built-in defaults (`pipeline init DIR` creates a config file)")
 
 
 def output_config(arguments: argparse.Namespace, *, environ: Mapping[str, str], uri: str | None = None) -> OutputConfig:

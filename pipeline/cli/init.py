@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -125,7 +126,7 @@ def _server(wanted: str | None, environ: Mapping[str, str]) -> tuple[str, str, s
         found = list(found_servers())
         return _block_of(found) if found else ("vllm", _starter_text("vllm.yaml"), _NO_SERVER)
     if wanted == "vllm" or (wanted is None and named):
-        return "vllm", _starter_text("vllm.yaml"), ""
+        return ("vllm", *_vllm(environ))
     return ("ollama", *_ollama(environ))
 
 
@@ -140,20 +141,41 @@ def _block_of(found: Sequence[LocalServer]) -> tuple[str, str, str]:
             text = _with_model(text, model)
     else:
         text = text.replace("http://127.0.0.1:8000", server.place.url, 1)
-        text = text.replace('model: ""', f"model: {json.dumps(model)}", 1)
+        text = _with_model(text, model)
         if server.place.type == "openai":
             text = text.replace(
                 "vllm:\n", "vllm:\n  type: openai                 # a server of the OpenAI protocol\n", 1
             )
-    told = "; ".join(each.text() for each in found)
+    listing = "; ".join(each.text() for each in found)
+    if len(found) == len(server.models) == 1:
+        return section, text, f"{listing}. {CONFIG} names both."
     chosen = f" with the model {model}" if model else ", which has no model yet"
-    return section, text, f"{told}. {CONFIG} names {server.place.name}{chosen}."
+    return section, text, f"{listing}. {CONFIG} names {server.place.name}{chosen}."
 
 
 def _with_model(text: str, model: str) -> str:
-    """Return the block of an Ollama with this model."""
+    """Return the block of a provider with this model instead of the one it has."""
     named = f"model: {json.dumps(model)}"
-    return text.replace(f"{'model: llama3.1':<28} #", f"{named:<28} #", 1)
+    return re.sub(r"model: \S+ *#", lambda _: f"{named:<28} #", text, count=1)
+
+
+def _vllm(environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return the block of the server at VLLM_BASE_URL with one of its models, and a remark.
+
+    The address is written down: a cron job does not have the variables of the shell in which it was tried.
+    """
+    from pipeline.cli.local_servers import environment_server  # slow to import
+
+    text = _starter_text("vllm.yaml")
+    found = environment_server(environ)
+    if found is None:
+        return text, ""
+    text = text.replace("http://127.0.0.1:8000", json.dumps(found.url), 1)
+    if found.models is None:
+        return text, f"No server lists its models at {found.url}. {CONFIG} names this address; start the server there."
+    model = found.models[0] if found.models else ""
+    chosen = f"and the model {model}" if model else "and no model, as the server lists none"
+    return _with_model(text, model), f"{CONFIG} names {found.url} (VLLM_BASE_URL) {chosen}."
 
 
 def _ollama(environ: Mapping[str, str]) -> tuple[str, str]:

@@ -96,7 +96,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     form = arguments.format or ("table" if sys.stdout.isatty() and not arguments.save else "jsonl")
     if form == "table" and limit is None and sys.stdout.isatty() and not arguments.save:
         limit = SHOWN_ROWS
-    rows = _rows(current, arguments, ids=ids, conditions=conditions)
+    rows = _rows(current, arguments, ids=ids, conditions=conditions, where=backend.where)
     shown = rows if limit is None else islice(rows, limit)
     given = fields if arguments.fields or arguments.explode else None
     if form == "parquet":
@@ -119,8 +119,9 @@ def _rows(
     *,
     ids: frozenset[str] | None,
     conditions: Sequence[Condition],
+    where: str,
 ) -> Iterator[Row]:
-    """Yield the rows that are wanted; ConfigError when the output holds no record, or not one of the ids."""
+    """Yield the rows that are wanted; ConfigError when the output (`where`) has no record, or not one of the ids."""
     records = 0
     found: set[str] = set()  # of the wanted ids only
     for record in current.read(failed=arguments.failed):
@@ -133,7 +134,7 @@ def _rows(
             if all(condition.holds(row) for condition in conditions):
                 yield row
     if not records and not current.without_result:
-        raise ConfigError("results: the output holds no records, need the output of a run")
+        raise ConfigError(f"results: got {where!r}, which holds no records, need the output of a run")
     missing = sorted((ids or frozenset()) - found)
     if missing:
         more = f" and {plural(len(missing) - 1, 'more')[:-1]}" if len(missing) > 1 else ""

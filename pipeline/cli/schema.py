@@ -82,7 +82,9 @@ def _class_schema(name: str) -> Any:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as cause:
-        raise ConfigError(f"--from-pydantic: {name} cannot be imported: {cause}") from cause
+        library = getattr(cause, "name", None) == "pydantic"
+        advice = "; install pydantic in the environment of this command" if library else ""
+        raise ConfigError(f"--from-pydantic: {name} cannot be imported: {cause}{advice}") from cause
     make = getattr(found, "model_json_schema", None)
     if make is None:
         raise ConfigError(f"--from-pydantic: got {name}, which has no model_json_schema(), need a pydantic model")

@@ -191,7 +191,7 @@ class Transcript:
 
     def _print_metadata(self, metadata: Mapping[str, Any]) -> None:
         """Print each value of the document's metadata by the names under which a prompt may use it."""
-        self._heading(f"metadata: {plural(len(metadata), 'value')}")
+        self._heading(f"metadata: {plural(len(metadata), 'value') if metadata else 'none'}")
         for name, value in metadata.items():
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             self._text(f"${name}{_use_of(name, metadata)}: {shown}", tint=DIM)

@@ -1,6 +1,6 @@
 """Usage errors: one line with the error, the nearest valid word and the help command.
 
-It must not know any command or flag.
+It must not know any command, nor any flag but `--set`.
 """
 
 from __future__ import annotations
@@ -62,6 +62,16 @@ def _marked(lines: Sequence[str], mark: str) -> list[str]:
     return [*(line + mark for line in lines[:-1]), *lines[-1:]]
 
 
+def _setting_hint(option: str, value: str) -> str:
+    """Return how to set what was typed as an option, when it is the name of a setting; "" when it is not."""
+    from pipeline.config.keys import known_keys  # slow to import, and needed for an error only
+
+    name = option.lstrip("-").replace("-", "_")
+    keys = [key for key in known_keys() if name and key.split(".")[-1] == name]
+    flags = " or ".join(f"--set {key}={value}" for key in keys)
+    return f"; it is a setting: {flags}" if keys else ""
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose usage errors are one line instead of the list of all flags."""
 
@@ -74,7 +84,10 @@ class Parser(argparse.ArgumentParser):
             flags = [name for name in self._option_string_actions if name.startswith("--")]
             typed = next((word for word in unknown if word.startswith("-")), "")
             kind = "option" if typed else "argument"
-            self.error(f"unknown {kind}: {' '.join(unknown)}{nearest_hint(typed.partition('=')[0], flags)}")
+            name, _, value = typed.partition("=")
+            value = value or next((word for word in unknown if not word.startswith("-")), "VALUE")
+            setting = _setting_hint(name, value) if "--set" in flags else ""
+            self.error(f"unknown {kind}: {' '.join(unknown)}{setting or nearest_hint(name, flags)}")
         return parsed, unknown
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

@@ -174,7 +174,8 @@ def _new_provider() -> Numbers:
 def tally_in(tally: Numbers, outcome: Result | Failure) -> None:
     """Add an outcome to a tally; latency counts done documents only."""
     tally["reasks"] += outcome.reasks
-    _count_tokens(tally, outcome.usage)
+    if outcome.attempts:
+        _count_tokens(tally, outcome.usage)
     if isinstance(outcome, Failure):
         tally["failed"] += 1
         return

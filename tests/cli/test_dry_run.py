@@ -46,6 +46,7 @@ def test_nothing_to_do_is_said_without_asking_the_server(place: Place) -> None:
     place.server.requests.clear()
     told = place.run("--dry-run").out
     assert "Would ask 0 documents: 0 bytes, no prompt tokens." in told
+    assert "That is about" not in told
     assert place.server.requests == []
     place.documents({"one.txt": "text"})
     assert "Would ask 1 document: " in place.run("--dry-run").out

@@ -63,6 +63,28 @@ def test_its_files_load_and_name_their_schemas(project: Place) -> None:
         Draft202012Validator(schema).validate(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
+def test_the_address_of_the_environment_is_written_down(project: Place) -> None:
+    """With a model of that server, so that a cron job without the variable asks the same one."""
+    del project.env["VLLM_BASE_URL"]
+    app = load_config(project.folder / "config" / "default.yaml", environ={})
+    assert (app.vllm.base_urls, app.vllm.model) == ((project.server.url,), "llama3.1")
+    assert project.call("run").code == 0
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://user:secret@127.0.0.1:1", "http://a:1,http://b:2"])
+def test_only_a_plain_address_of_the_environment_is_written_down(place: Place, url: str) -> None:
+    """Also without an answer from it; never a password."""
+    place.env |= {"PIPELINE_CONFIG": "", "VLLM_BASE_URL": url}
+    ran = place.call("init", "news")
+    text = (place.folder / "news" / "config" / "default.yaml").read_text("utf-8")
+    assert (ran.code, "secret" in text + ran.out, f'base_url: "{url}"' in text) == (
+        0,
+        False,
+        url.endswith(".1:1") and "@" not in url,
+    )
+    assert ("No server lists its models at http://127.0.0.1:1." in ran.out) == (url == "http://127.0.0.1:1")
+
+
 def test_the_provider_can_be_chosen(place: Place) -> None:
     """With an Ollama that answers: its address and a model that it has, and the commands work as they are printed."""
     place.env |= {"PIPELINE_CONFIG": "", "OLLAMA_HOST": place.server.url.removeprefix("http://")}

@@ -50,3 +50,20 @@ def test_the_hint_for_an_extra_fits_the_tool(tmp_path: Path, mark: str, command:
     """As pipx 1.7, uv 0.9 and venv mark their environments."""
     (tmp_path / mark).touch()
     assert install_command("pdf", environment=tmp_path) == command
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        ('{"url": "file:///srv/clone", "dir_info": {}}', "extraction-pipeline[pdf] @ file:///srv/clone"),
+        ('{"url": "https://example.org/a.whl"}', "extraction-pipeline[pdf]"),
+        ("{", "extraction-pipeline[pdf]"),
+    ],
+)
+def test_the_hint_for_an_extra_names_the_folder_that_was_installed(tmp_path: Path, origin: str, command: str) -> None:
+    """pipx and uv would else look for the package in an index that does not have it."""
+    record = tmp_path / "lib" / "python3.11" / "site-packages" / "extraction_pipeline-0.2.0.dist-info"
+    record.mkdir(parents=True)
+    (record / "direct_url.json").write_text(origin)
+    (tmp_path / "uv-receipt.toml").touch()
+    assert install_command("pdf", environment=tmp_path) == f"uv tool install --force '{command}'"

@@ -153,7 +153,7 @@ def _complete(
 def _larger_context(client: VLLMClient | OllamaClient) -> str:
     """Return what to set when the prompt around the documents does not fit the context."""
     provider = client.model.provider
-    lower = f"lower `{provider_key(provider, 'max_tokens')}` (or that of the agent)"
+    lower = f"lower `max_tokens` in the agent's file, or `{provider_key(provider, 'max_tokens')}` where that sets none"
     if isinstance(client, OllamaClient):
         return f"raise `{provider_key(provider, 'num_ctx')}`, or {lower}"
     return f"start the server with a larger context, or {lower}"

@@ -233,4 +233,5 @@ class Metrics:
                 bare, JOB, self.families.registry, grouping_key=group, timeout=PUSH_TIMEOUT_S, handler=handler
             )
         except (OSError, HTTPException, ValueError) as error:
-            logger.warning("metrics are not pushed: %s", error, extra={"endpoint": mask_url(url)})
+            cause = getattr(error, "reason", error)  # URLError writes its cause as <urlopen error …>
+            logger.warning("metrics are not pushed: %s", cause, extra={"endpoint": mask_url(url)})

@@ -88,9 +88,9 @@ def _counts(plan: ExtractionPlan, prompts: Sequence[Mapping[str, str]]) -> tuple
 def time_text(runs: Sequence[Mapping[str, Any]], *, documents: int, per_hour: float | None) -> str | None:
     """How long that many documents take at the rate of the newest run that asked something, and what that costs.
 
-    None when no run says anything.
+    None when no document is to be sent, or no earlier run shows a rate.
     """
-    for run in reversed(runs):
+    for run in reversed(runs if documents else ()):
         rate = documents_per_second(plain.from_json(RunNumbers, run.get("stats")))
         if rate:
             seconds = documents / rate

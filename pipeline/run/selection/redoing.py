@@ -111,8 +111,9 @@ def check_redo(app: AppConfig, plan: ExtractionPlan, *, output: Output, rules: S
         changed += plan.query_for(document_id).present(fingerprint, failed=False) != fingerprint
     if total and changed / total > allowed:
         what = ", ".join(_changes(app, plan, output.run_index.recent())) or "the question"
-        told = f"{changed} of {total} done documents would be asked again, because this changed: {what}"
-        raise ConfigError(f"{told}; --redo changed does it, --redo none leaves them (runner.max_redo {allowed:g})")
+        refused = f"{changed} of {total} done documents would be extracted again, because this changed: {what}"
+        allows = "--redo changed extracts them, --redo none skips them"
+        raise ConfigError(f"{refused}; {allows} (runner.max_redo {allowed:g})")
 
 
 def _changes(app: AppConfig, plan: ExtractionPlan, runs: list[dict[str, Any]]) -> list[str]:
