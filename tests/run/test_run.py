@@ -143,8 +143,8 @@ def test_a_dry_run_of_a_first_run_makes_no_output_folder(place: Place) -> None:
 def test_max_duration_stops_cleanly_and_says_what_is_left(place: Place, server: FakeLLM) -> None:
     """Exit 0, numbers that add up, and the next run does the rest."""
     names = place.documents(60)
-    server.latency_s = 0.2
-    ran = place.run("--max-duration", "1.5s")
+    server.latency_s = 1.0
+    ran = place.run("--max-duration", "6s")
     counts = place.last_run()["counts"]
     assert 0 < counts["done"] < 60
     assert counts["left"] > 0
