@@ -9,6 +9,7 @@ import argparse
 import json
 import shlex
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,8 +20,9 @@ from pipeline.config.texts import shorten
 from pipeline.documents import possible_ids
 from pipeline.errors import EXIT_OK, REASKED, ConfigError
 from pipeline.logs import visible
-from pipeline.output import backend_of
+from pipeline.output import OutputBackend, backend_of
 from pipeline.report.failures import failures, story
+from pipeline.report.window_facts import answered_spans, window_facts
 from pipeline.stores import printable
 from pipeline.terminal import (
     BOLD,
@@ -72,7 +74,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         return EXIT_OK
     backend = backend_of(config)
     if arguments.show:
-        report = story(backend, _ids(arguments, environ=environ))
+        report = _with_windows(story(backend, _ids(arguments, environ=environ)), backend)
     else:
         report = failures(backend, examples=arguments.examples)
     if arguments.json:
@@ -81,6 +83,15 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         show = _story if arguments.show else _failures
         write_out("\n".join(show(report, colour=colour, width=width)))
     return EXIT_OK
+
+
+def _with_windows(found: Mapping[str, Any], backend: OutputBackend) -> dict[str, Any]:
+    """Return the records, with the answered windows of a document that failed in one of its windows."""
+    newest, *earlier = found["records"]
+    if newest.get("window") is None:
+        return dict(found)
+    spans = answered_spans(backend.windows(clock=time.monotonic).read(), newest)
+    return {**found, "records": [{**newest, "answered_windows": [list(span) for span in spans]}, *earlier]}
 
 
 def _ids(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> list[str]:
@@ -175,5 +186,6 @@ def record_facts(record: Mapping[str, Any]) -> dict[str, str]:
         "requests": f"{record['attempts']}, {plural(record.get('reasks') or 0, 'correction')}",
         "tokens": f"{usage['prompt_tokens']} in, {usage['completion_tokens']} out" if tokens else "",
         "notes": ", ".join(record["notes"]),
+        **window_facts(record),
     }
     return {label: text for label, text in facts.items() if text}

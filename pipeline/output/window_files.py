@@ -62,6 +62,11 @@ class LocalWindows:
             if damage.lines or damage.unfinished:
                 self._change(partial(mend, damage=damage), mend, path)
 
+    def read(self) -> Iterator[bytes]:
+        """Yield the lines file by file, beside a run that may be writing them."""
+        for path in self._files():
+            yield from read_lines(path, _valid, Damage())
+
     def append(self, line: bytes) -> None:
         """Pass the line to the kernel."""
         if self._file is None:

@@ -49,6 +49,9 @@ class WindowFiles(Protocol):
     def lines(self) -> Iterator[bytes]:
         """Yield the lines, including broken ones, except those of other shards of the same count."""
 
+    def read(self) -> Iterator[bytes]:
+        """Yield the valid lines without changing anything; it needs no lock."""
+
     def append(self, line: bytes) -> None:
         """Append one line, which ends in LF; the first one makes the file."""
 

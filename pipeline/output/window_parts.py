@@ -50,6 +50,10 @@ class StoredWindows:
         for part in self._parts():
             yield from self._lines(part)
 
+    def read(self) -> Iterator[bytes]:
+        """Read part by part, as `lines` does."""
+        return self.lines()
+
     def append(self, line: bytes) -> None:
         """Add the line to the open part."""
         self._writer().add("windows", line, None)

@@ -35,6 +35,9 @@ OWN_COLUMNS: Mapping[str, ColumnType] = {
     "_finished_at": "text",
     "_run": "integer",
     "_run_id": "text",
+    "_evidence": "json",
+    "_windows": "json",
+    "_merge": "json",
     _MISFITS: _TEXTS,
     "_output": "json",
 }

@@ -37,6 +37,9 @@ OWN_VALUES: Mapping[str, Callable[[Record], Any]] = {
     "_prompt_tokens": lambda record: (record.raw.get("usage") or {}).get("prompt_tokens"),
     "_completion_tokens": lambda record: (record.raw.get("usage") or {}).get("completion_tokens"),
     "_notes": lambda record: record.raw.get("notes"),
+    "_evidence": lambda record: record.raw.get("evidence"),
+    "_windows": lambda record: record.raw.get("windows"),
+    "_merge": lambda record: record.raw.get("merge"),
 }
 """What a record has beside its answer, by the names of the columns."""
 

@@ -9,11 +9,12 @@ import jsonschema
 import pytest
 from conftest import Place
 from fake_llm import FakeLLM
-from planted import planted
+from fake_llm.planted import planted
 from prometheus_client.parser import text_string_to_metric_families
 from test_report_schema import SCHEMA
 from test_split import bad_at, items, long_record, narrow, parts, prepared, run
 
+from pipeline.cli.main import main
 from pipeline.run.display.progress import ProgressState, Rates, block_lines
 from pipeline.run.windows.long_counts import LongStatus
 
@@ -104,8 +105,6 @@ def test_the_summary_and_the_page_tell_of_long_documents(
     prepared(place, narrow)
     narrow.answer = titled
     monkeypatch.chdir(place.folder)
-    from pipeline.cli.main import main
-
     assert main(["run", "--config", "pipeline.yaml"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     conflicts = place.report()["long_documents"]["conflicts"]
@@ -116,3 +115,93 @@ def test_the_summary_and_the_page_tell_of_long_documents(
     assert "Long documents, read in windows" in page
     assert "overflow: split: schema.properties.title has no x-merge" in page
     assert "read in windows, and merged" in page
+
+
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Place, *words: str
+) -> tuple[int, str]:
+    """Run a command in this process; return its exit code, and its output without line breaks."""
+    monkeypatch.chdir(place.folder)
+    capsys.readouterr()
+    code = main([*words, "--config", "pipeline.yaml"])
+    return code, " ".join(capsys.readouterr().out.split())
+
+
+def test_errors_show_names_the_failed_window_and_the_answered_ones(
+    place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the parts of the text that they cover; windows.jsonl is only read."""
+    place.documents({"long.txt": planted(seed=5, payments=12, chars=24_000, kinds="prose").text})
+    prepared(place, narrow)
+    narrow.answer = bad_at("Payment P00009:")
+    assert run(place, monkeypatch) == 0
+    lines = place.lines("windows.jsonl")
+    window = place.lines("errors.jsonl")[0]["window"]
+    _, shown = call(monkeypatch, capsys, place, "errors", "out", "--show", "long.txt")
+    place_text = f"{window['n']} of {window['of']}, characters {window['start']:,} to {window['end']:,}"
+    assert f"failed window {place_text}" in shown
+    assert f"answered {len(lines)} windows: characters 0 to " in shown
+    _, found = call(monkeypatch, capsys, place, "errors", "out", "--show", "long.txt", "--json")
+    (record,) = json.loads(found)["records"]
+    assert record["answered_windows"] == sorted([line["start"], line["end"]] for line in lines)
+    assert place.lines("windows.jsonl") == lines
+
+
+def test_show_counts_the_windows_of_a_merged_record(
+    place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the values that differed; the same values are columns of `results`."""
+    place.documents({"long.txt": planted(seed=6, payments=8, chars=16_000, kinds="prose").text, "short.txt": "x"})
+    prepared(place, narrow)
+    assert run(place, monkeypatch) == 0
+    windows = long_record(place)["windows"]
+    _, shown = call(monkeypatch, capsys, place, "errors", "out", "--show", "long.txt")
+    assert f"windows {len(windows['rows'])} over {windows['chars']:,} characters" in shown
+    fields = ("--fields", "id,_windows,_merge", "--format", "jsonl")
+    monkeypatch.chdir(place.folder)
+    assert main(["results", "out", "--config", "pipeline.yaml", *fields]) == 0
+    rows = {row["id"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert rows["long.txt"]["_windows"] == windows
+    assert rows["long.txt"]["_merge"]["conflicts_total"] == 0
+    assert rows["short.txt"]["_windows"] is None
+
+
+def test_try_sends_one_window_alone(
+    place: Place,
+    narrow: FakeLLM,
+    parts: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its number, its place, its answer, and no other request; a number that no window has is an error."""
+    place.documents({"long.txt": planted(seed=21, payments=6, chars=16_000, kinds="prose").text, "short.txt": "x"})
+    prepared(place, narrow)
+    code, shown = call(monkeypatch, capsys, place, "try", "long.txt", "--window", "2")
+    assert code == 0
+    assert len(parts) == 1
+    assert "window 2 of " in shown
+    assert "window 1 of " not in shown
+    assert "VALID 1 request" in shown
+    assert not (place.folder / "out").exists()
+    monkeypatch.chdir(place.folder)
+    assert main(["try", "long.txt", "--window", "99", "--config", "pipeline.yaml"]) == 2
+    assert main(["try", "short.txt", "--window", "1", "--config", "pipeline.yaml"]) == 2
+    assert len(parts) == 1
+    told = capsys.readouterr().err
+    assert "--window: got 99, need a number from 1 to " in told
+    assert "--window: got 1, but short.txt was sent whole" in told
+
+
+def test_try_shows_what_differed_and_where_the_quotes_are(
+    place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Below the merged output."""
+    place.documents({"long.txt": planted(seed=6, payments=8, chars=16_000, kinds="prose").text})
+    prepared(place, narrow)
+    good = narrow.answer
+    titles = (f"report {number}" for number in range(100))
+    narrow.answer = lambda prompt, schema: json.dumps({**json.loads(good(prompt, schema)), "title": next(titles)})
+    code, shown = call(monkeypatch, capsys, place, "try", "long.txt")
+    assert code == 0
+    assert "conflict /title (first): window 1 has 'report " in shown
+    assert "evidence /payments/0/quote: characters " in shown

@@ -145,6 +145,12 @@ class OpenDocument:
         order = self._places(span)
         return 1 + bisect_left(order, span), len(order)
 
+    def span_of(self, number: int) -> Span:
+        """Return the window of a number, from 1; IndexError when there is none."""
+        if number < 1:
+            raise IndexError(number)
+        return sorted({*(each.span for each in self.waiting), *self.answers})[number - 1]
+
     def _places(self, span: Span) -> list[Span]:
         waiting = (each.span for each in (*self.waiting, *self.suspects))
         return sorted({span, *waiting, *self.flying, *self.answers})

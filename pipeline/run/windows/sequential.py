@@ -22,6 +22,23 @@ Begin = Callable[[int, int, Window], object]
 """Called before a window is sent, with its number, the number of windows known so far, and the window."""
 
 
+def asked_window(
+    cut: Cut, plan: ExtractionPlan, *, number: int, client: Client, begin: Begin = lambda _n, _of, _window: None
+) -> WindowAnswer | Failure | Postponed | Left | Divided:
+    """Return the outcome of one window of a document, by its number from 1; IndexError without such a window."""
+    document = OpenDocument.of(cut, plan, now=time.monotonic())
+    span = document.span_of(number)
+    if span in document.answers:  # a blank window, which is not sent
+        return document.answers[span]
+    begin(number, document.windows, Window(span))
+    outcome = ask_window(document.long, Window(span), plan, client=client, alone=True).outcome
+    if isinstance(outcome, WindowFailed):
+        return outcome.failure
+    if isinstance(outcome, (WindowAnswer, Postponed, Left, Divided)):
+        return outcome
+    raise InternalError(f"a window ended as {type(outcome).__name__}")
+
+
 def asked_alone(
     cut: Cut, plan: ExtractionPlan, *, client: Client, begin: Begin = lambda _n, _of, _window: None
 ) -> Outcome:
