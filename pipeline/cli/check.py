@@ -16,6 +16,7 @@ from pipeline.cli.check_text import (
     other_server_text,
     server_lines,
     setting_lines,
+    split_texts,
     verdict_lines,
 )
 from pipeline.cli.flags import add_config_flags
@@ -32,6 +33,7 @@ from pipeline.output import check_store, folder_of
 from pipeline.run.plan import ExtractionPlan, address_warnings, build_plan, schema_warnings
 from pipeline.run.preview.examination import Server, examine_all, side_by_side
 from pipeline.run.preview.input_survey import survey_input
+from pipeline.run.preview.window_forecast import sizes_texts
 from pipeline.run.prompt_length import proof_state
 from pipeline.run.runner import start_thread
 from pipeline.run.selection.switching import switch_warnings
@@ -59,6 +61,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     try:
         checked = _examined(app, plan)
         survey = survey_input(app, plan)
+        sizes = sizes_texts(plan)
     finally:
         plan.client.close()
     codes = [_code_of(own) for own in _by_provider(checked)]
@@ -74,6 +77,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         "Output": [output_line],
         "Agent": [
             *hanging(f"{agent}: {plan.agent.description}", indent=INDENT, width=width),
+            *(line for each in split_texts(sizes, survey) for line in hanging(each, indent=INDENT, width=width)),
             *(line for each in warnings for line in hanging(f"warning: {each}", indent=INDENT, width=width)),
         ],
         "Settings": list(_settings(app, str(file.path) if file else "", every=arguments.all, width=width)),

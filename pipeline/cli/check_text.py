@@ -16,6 +16,7 @@ from pipeline.errors import EXIT_CONFIG, EXIT_OK
 from pipeline.llm.capabilities import Preflight
 from pipeline.run.preview.examination import SIDE_BY_SIDE
 from pipeline.run.preview.input_survey import InputSurvey
+from pipeline.run.preview.window_forecast import forecast_text
 from pipeline.terminal import BOLD, GREEN, RED, YELLOW, hanging, plural, tinted
 
 INDENT = 8
@@ -153,6 +154,15 @@ def _counted(survey: InputSurvey) -> str:
 def _kinds(kinds: Mapping[str, int]) -> str:
     shown = [f"{kind} {number:,}" for kind, number in list(kinds.items())[:_KINDS_SHOWN]]
     return ", ".join(shown + (["…"] if len(kinds) > _KINDS_SHOWN else []))
+
+
+def split_texts(sizes: Sequence[str], survey: InputSurvey) -> list[str]:
+    """Return the sizes of windows, and what would become of the documents that were read; nothing without sizes."""
+    if not sizes or not survey.forecast.documents:
+        return list(sizes)
+    whole = survey.whole and survey.read == survey.found
+    which = "" if whole else f"of the first {plural(survey.read, 'document')}, "
+    return [*sizes, f"split: {which}{forecast_text(survey.forecast, about=False)}"]
 
 
 def setting_lines(app: AppConfig, *, width: int) -> Iterator[str]:

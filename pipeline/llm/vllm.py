@@ -200,6 +200,10 @@ class VLLMClient:
         """How many tokens these prompts are, by the server's own tokenizer; None when it does not say."""
         return self._tokenized(messages(prompts), timeout_s=TOKENIZE_TIMEOUT_S)[0] or None
 
+    def count_and_context(self, prompts: Mapping[str, str]) -> tuple[int | None, int | None]:
+        """Return the tokens of these prompts and the server's context; None for what it does not report."""
+        return self._tokenized(messages(prompts), timeout_s=TOKENIZE_TIMEOUT_S)
+
     def count_text(self, text: str) -> int | None:
         """Return the tokens of a text without any template; None when the server does not report them."""
         ids = self._ids(text, parse_special=False)

@@ -143,3 +143,12 @@ def documents_per_second(stats: RunNumbers) -> float | None:
     processed = stats.outcomes.done + stats.outcomes.failed - sum(copied(stats))
     elapsed_s = stats.elapsed_s
     return processed / elapsed_s if processed and elapsed_s > 0 else None
+
+
+def requests_per_second(stats: RunNumbers) -> float | None:
+    """Return the documents sent whole and the windows answered per second of a run; None without windows."""
+    long_documents = stats.long_documents
+    if long_documents is None or not long_documents.sent or stats.elapsed_s <= 0:
+        return None
+    documents = stats.outcomes.done + stats.outcomes.failed - sum(copied(stats))
+    return (max(0, documents - long_documents.documents) + long_documents.sent) / stats.elapsed_s

@@ -16,7 +16,7 @@ from pipeline.output import Index, RunIndex, backend_of, scan
 from pipeline.records import Entry, Known
 from pipeline.run.listing import InputListing
 from pipeline.run.plan import ExtractionPlan
-from pipeline.run.preview.estimate import PromptSample, time_text, tokens_text
+from pipeline.run.preview.estimate import Estimate, PromptSample, estimate, time_text
 from pipeline.run.selection.deciding import decided_now
 from pipeline.run.selection.redoing import equate_former
 from pipeline.run.selection.selection import Selection, SelectionRules
@@ -41,12 +41,12 @@ def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: 
         )
         listed.version_of = index.version_of_result
         counts, sample = _count(listing(listed), selection, index)
-        tokens = tokens_text(plan, sample)
+        expected = estimate(plan, sample)
     finally:
         index.close()
         plan.client.close()
-    time = time_text(runs.recent(), documents=sample.documents, per_hour=app.cost.per_hour)
-    asked = [_asked(sample, tokens), f"That is {time}." if time else ""]
+    time = time_text(runs.recent(), documents=sample.documents, requests=expected.requests, per_hour=app.cost.per_hour)
+    asked = [*_asked(sample, expected), f"That is {time}." if time else ""]
     lines = _lines(app, plan, counts=counts, listing=listed, asked=asked)
     width = unwrapped_or_width(sys.stdout, os.environ)
     write_out("\n".join(fitted([*lines, *_shard_lines(shard, listed)], width)))
@@ -77,8 +77,10 @@ def _count(entries: Iterator[Entry], selection: Selection, index: Index) -> tupl
     return counts, sample
 
 
-def _asked(sample: PromptSample, tokens: str) -> str:
-    return f"Would ask {plural(sample.documents, 'document')}: {plural(sample.size_bytes, 'byte')}, {tokens}."
+def _asked(sample: PromptSample, expected: Estimate) -> list[str]:
+    size = f"{plural(sample.documents, 'document')}: {plural(sample.size_bytes, 'byte')}"
+    windows = [f"overflow: split: {expected.windows}."] if expected.windows else []
+    return [f"Would ask {size}, {expected.tokens}.", *windows]
 
 
 def _kind(entry: Entry) -> str:

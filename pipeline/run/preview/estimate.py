@@ -6,6 +6,7 @@ It asks the provider's tokenizer at most, never a model.
 from __future__ import annotations
 
 import heapq
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,12 +15,15 @@ from pipeline import documents
 from pipeline.agents import render
 from pipeline.documents import break_special_tokens
 from pipeline.errors import DocumentError
+from pipeline.llm.prompt_length.repetition import size_of
 from pipeline.llm.vllm import VLLMClient
+from pipeline.long.sizing import USUAL_BYTES_PER_TOKEN
 from pipeline.records import Document, Entry
 from pipeline.report import plain
 from pipeline.report.numbers import RunNumbers
-from pipeline.report.numbers_text import documents_per_second, duration_text
-from pipeline.run.plan import ExtractionPlan
+from pipeline.report.numbers_text import documents_per_second, duration_text, requests_per_second
+from pipeline.run.plan import ExtractionPlan, VariantQuery
+from pipeline.run.preview.window_forecast import Forecast, Measured, forecast_of_sizes, forecast_text, room_before
 from pipeline.shards import hash_fraction
 
 SAMPLE = 20
@@ -29,44 +33,114 @@ CHARS_PER_TOKEN = 4
 
 @dataclass(slots=True)
 class PromptSample:
-    """A stable random choice of the entries that would be asked, and the size of all of them."""
+    """A stable random choice of the entries that would be asked, and the sizes of all of them."""
 
     entries: list[tuple[float, str, Entry]] = field(default_factory=list)
-    documents: int = 0
-    size_bytes: int = 0
+    sizes: array[int] = field(default_factory=lambda: array("Q"))
 
     def add(self, entry: Entry) -> None:
         """Counts the entry and keeps it if its turn comes."""
-        self.documents += 1
-        self.size_bytes += entry.size_bytes
+        self.sizes.append(entry.size_bytes)
         item = (-hash_fraction("estimate", entry.id), entry.id, entry)
         (heapq.heappushpop if len(self.entries) == SAMPLE else heapq.heappush)(self.entries, item)
 
+    @property
+    def documents(self) -> int:
+        """The number of all entries that would be asked."""
+        return len(self.sizes)
 
-def tokens_text(plan: ExtractionPlan, sample: PromptSample) -> str:
-    """How many prompt tokens all documents would take, and how that is known."""
+    @property
+    def size_bytes(self) -> int:
+        """Their size as stored."""
+        return sum(self.sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What all documents would take. `tokens`, `windows`: in words, "" for nothing. `requests`: for the time."""
+
+    tokens: str
+    windows: str
+    requests: int
+
+
+def estimate(plan: ExtractionPlan, sample: PromptSample) -> Estimate:
+    """Return how many prompt tokens and windows all documents would take, and how that is known."""
     if not sample.documents:
-        return "no prompt tokens"
+        return Estimate("no prompt tokens", "", 0)
     prompts = list(_prompts(plan, [entry for _, _, entry in sample.entries]))
     empty = render(next(iter(plan.queries.values())).resolved, Document("", "", "", ""))
-    counts, how = _counts(plan, [empty, *(prompt for prompt, _ in prompts)])
+    counts, how = _counts(plan, [empty, *(each.prompt for each in prompts)])
     fixed = counts[0]
-    own = counts[1:]
-    sizes = sum(size for _, size in prompts)
-    for_each_byte = sum(max(0, count - fixed) for count in own) / sizes if sizes else 0.0
-    total = round(sample.documents * fixed + sample.size_bytes * for_each_byte)
-    return f"about {total:,} prompt tokens ({how} on a sample of {len(prompts)})"
+    sizes = sum(each.size_bytes for each in prompts)
+    for_each_byte = sum(max(0, count - fixed) for count in counts[1:]) / sizes if sizes else 0.0
+    total = sample.documents * fixed + sample.size_bytes * for_each_byte
+    query = next((each for each in plan.queries.values() if each.split is not None), None)
+    forecast = Forecast(sample.documents)
+    windows = ""
+    if query is not None:
+        forecast, total, windows = _split(plan, query, sample, _Prompts(empty, fixed, prompts, for_each_byte))
+    tokens = f"about {round(total):,} prompt tokens ({how} on a sample of {len(prompts)})"
+    return Estimate(tokens, windows, forecast.requests)
 
 
-def _prompts(plan: ExtractionPlan, entries: Iterable[Entry]) -> Iterator[tuple[Mapping[str, str], int]]:
-    """The prompts of the sampled documents that can be read, with their sizes as stored."""
+@dataclass(frozen=True, slots=True)
+class _Prompts:
+    """The empty prompt with its tokens, and those of the sample; tokens of a document for each stored byte."""
+
+    empty: Mapping[str, str]
+    fixed: int
+    sampled: Sequence[_Prompt]
+    tokens_per_byte: float
+
+
+def _split(
+    plan: ExtractionPlan, query: VariantQuery, sample: PromptSample, prompts: _Prompts
+) -> tuple[Forecast, float, str]:
+    """Return the windows of all documents, the prompt tokens with them, and a sentence."""
+    client = plan.client.first.replicas[0].client
+    context = client.context_length
+    count = None
+    if isinstance(client, VLLMClient):
+        context = client.count_and_context(prompts.empty)[1]
+        count = client.count_text
+    room = room_before(plan, query, prompt_tokens=prompts.fixed, context_length=context)
+    assert query.split is not None
+    ratios = [query.split.sizer.bytes_per_token(each.text, endpoint="", count=count) for each in prompts.sampled]
+    stored = sum(each.size_bytes for each in prompts.sampled)
+    text_bytes = sum(size_of(each.text) for each in prompts.sampled)
+    measured = Measured(
+        prompts.tokens_per_byte / room.copies,
+        text_bytes / stored if stored else 1.0,
+        sum(ratios) / len(ratios) if ratios else USUAL_BYTES_PER_TOKEN,
+    )
+    forecast, tokens = forecast_of_sizes(query, room, sample.sizes, measured)
+    text = forecast_text(forecast, about=True)
+    if room.context_length is None:
+        unknown = "the context of the server is unknown, so documents that do not fit are not counted as cut"
+        return forecast, tokens, f"{unknown}; {text}" if forecast.cut else unknown
+    return forecast, tokens, text
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """The prompt of a sampled document, its text, and its size as stored."""
+
+    prompt: Mapping[str, str]
+    text: str
+    size_bytes: int
+
+
+def _prompts(plan: ExtractionPlan, entries: Iterable[Entry]) -> Iterator[_Prompt]:
+    """Yield the prompts of the sampled documents that can be read."""
     for entry in entries:
         try:
             document = documents.decode(entry, entry.read(), text_field=plan.text_field, limits=plan.limits)
         except DocumentError:
             continue
         text, _ = break_special_tokens(document.text)
-        yield render(plan.query_for(entry.id).resolved, replace(document, text=text)), entry.size_bytes
+        prompt = render(plan.query_for(entry.id).resolved, replace(document, text=text))
+        yield _Prompt(prompt, document.text, entry.size_bytes)
 
 
 def _counts(plan: ExtractionPlan, prompts: Sequence[Mapping[str, str]]) -> tuple[list[int], str]:
@@ -85,15 +159,24 @@ def _counts(plan: ExtractionPlan, prompts: Sequence[Mapping[str, str]]) -> tuple
     return by_characters, f"no tokenizer could be asked: {CHARS_PER_TOKEN} characters each,"
 
 
-def time_text(runs: Sequence[Mapping[str, Any]], *, documents: int, per_hour: float | None) -> str | None:
-    """How long that many documents take at the rate of the newest run that asked something, and what that costs.
+def time_text(
+    runs: Sequence[Mapping[str, Any]], *, documents: int, requests: int, per_hour: float | None
+) -> str | None:
+    """Return how long that many documents take at the rate of the newest run that asked something, and what that costs.
 
-    None when no document is to be sent, or no earlier run shows a rate.
+    By requests, a window each, when that run read documents in windows. None when no document is to be sent, or no
+    earlier run shows a rate.
     """
     for run in reversed(runs if documents else ()):
-        rate = documents_per_second(plain.from_json(RunNumbers, run.get("stats")))
-        if rate:
-            seconds = documents / rate
-            money = f", {seconds / 3600 * per_hour:,.2f} at {per_hour:g} an hour (cost.per_hour)" if per_hour else ""
-            return f"about {duration_text(seconds)} at the {rate:.2f} documents a second of run {run['run']}{money}"
+        numbers = plain.from_json(RunNumbers, run.get("stats"))
+        rate = documents_per_second(numbers)
+        if not rate:
+            continue
+        seconds = documents / rate
+        speed = f"{rate:.2f} documents a second"
+        if by_window := requests_per_second(numbers):
+            seconds = requests / by_window
+            speed = f"{by_window:.2f} documents and windows a second"
+        money = f", {seconds / 3600 * per_hour:,.2f} at {per_hour:g} an hour (cost.per_hour)" if per_hour else ""
+        return f"about {duration_text(seconds)} at the {speed} of run {run['run']}{money}"
     return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts, decode, load_entries
@@ -17,6 +17,7 @@ from pipeline.output import left_out
 from pipeline.records import Entry
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.preview.example_overlap import ExampleOverlap
+from pipeline.run.preview.window_forecast import Forecast, windows_of
 from pipeline.stores import ReadingStoppedError
 
 LIST_S = 10.0
@@ -41,7 +42,8 @@ class InputSurvey:
 
     `kinds`: documents by format; `passed_over`: files by kind. `read`: the number of documents that were read, of which
     `failed` would fail; `unreadable` are the first of those. `trouble`: why the input cannot be listed, else "".
-    `overlaps`: warnings about few-shot examples that are documents of the input.
+    `overlaps`: warnings about few-shot examples that are documents of the input. `forecast`: of the documents read,
+    those that would be cut into windows.
     """
 
     found: int
@@ -53,6 +55,7 @@ class InputSurvey:
     unreadable: tuple[Unreadable, ...]
     trouble: str = ""
     overlaps: tuple[str, ...] = ()
+    forecast: Forecast = field(default_factory=Forecast)
 
 
 def survey_input(app: AppConfig, plan: ExtractionPlan, *, clock: Callable[[], float] = time.monotonic) -> InputSurvey:
@@ -83,6 +86,7 @@ def survey_input(app: AppConfig, plan: ExtractionPlan, *, clock: Callable[[], fl
         tuple(reading.unreadable),
         trouble,
         tuple(reading.overlap.warnings),
+        reading.forecast,
     )
 
 
@@ -94,6 +98,7 @@ class _Reading:
         self.used_s = 0.0
         self.unreadable: list[Unreadable] = []
         self.overlap = ExampleOverlap(plan)
+        self.forecast = Forecast()
         self._plan = plan
         self._clock = clock
 
@@ -113,5 +118,6 @@ class _Reading:
         try:
             document = decode(entry, entry.read(), text_field=self._plan.text_field, limits=self._plan.limits)
             self.overlap.see_text(entry, document.text)
+            self.forecast.add(windows_of(self._plan, self._plan.query_for(entry.id), document))
         except DocumentError as error:
             yield error

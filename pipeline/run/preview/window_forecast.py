@@ -1,0 +1,137 @@
+"""How long documents would be cut, before a run: the sizes of windows and the requests to expect.
+
+`check` cuts the documents that it reads; `--dry-run` knows sizes only, and a sample. No model is called.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from pipeline.evidence import page_starts
+from pipeline.llm.serving import serving
+from pipeline.long.lead import lead_of
+from pipeline.long.sizing import Room, size_text
+from pipeline.long.windows import TooManyWindowsError, cut
+from pipeline.records import Document
+from pipeline.run.plan import ExtractionPlan, VariantQuery
+from pipeline.run.windows.cutting import room_of
+from pipeline.terminal import plural
+
+
+@dataclass(slots=True)
+class Forecast:
+    """Documents that would be sent, those of them that would be cut, and the windows of these."""
+
+    documents: int = 0
+    cut: int = 0
+    windows: int = 0
+
+    def add(self, windows: int) -> None:
+        """Count a document; `windows`: 0 for one that would be sent whole."""
+        self.documents += 1
+        self.cut += windows > 0
+        self.windows += windows
+
+    @property
+    def requests(self) -> int:
+        """The requests for all of them, one for a document or a window."""
+        return self.documents - self.cut + self.windows
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a sample of documents tells: tokens and bytes of text for each stored byte, bytes of text for each token.
+
+    `bytes_per_token`: as windows are sized by it, rather too few than too many.
+    """
+
+    tokens_per_byte: float
+    text_per_byte: float
+    bytes_per_token: float
+
+
+def sizes_texts(plan: ExtractionPlan) -> list[str]:
+    """Return the line of each variant about the sizes of its windows; none for one without a server or without room."""
+    lines = []
+    for name, query in plan.queries.items():
+        if query.split is None or serving(plan.client, name) is None:
+            continue
+        lead_chars = query.split.settings.lead_chars
+        room, _ = room_of(plan, query, "x" * lead_chars)
+        size = query.split.sizer.size(room, query.split.sizer.bytes_per_token("", endpoint=""))
+        if size is not None:
+            variant = f"variant {name}: " if len(plan.queries) > 1 else ""
+            lines.append(variant + size_text(room, size, lead_chars=lead_chars))
+    return lines
+
+
+def windows_of(plan: ExtractionPlan, query: VariantQuery, document: Document) -> int:
+    """Return how many windows of a document would be sent before any refusal; 0: it would be sent whole."""
+    split = query.split
+    now = serving(plan.client, query.resolved.variant)
+    if split is None or now is None:
+        return 0
+    text = document.text
+    room, _ = room_of(plan, query, lead_of(text, split.settings.lead_chars))
+    sizing = split.sizer.sizing(text, room, endpoint=now.endpoint, count=now.count)
+    if not sizing.is_cut or sizing.size is None:
+        return 0
+    starts = page_starts(text, document.pages)
+    try:
+        spans = cut(text, sizing.size.budget_bytes, sizing.size.overlap_bytes, page_starts=starts)
+    except TooManyWindowsError:
+        return 0  # a run fails it without a request
+    windows = sum(bool(text[start:end].strip()) for start, end in spans)
+    return windows if len(spans) > 1 else 0
+
+
+def forecast_of_sizes(
+    query: VariantQuery, room: Room, sizes: Iterable[int], measured: Measured
+) -> tuple[Forecast, float]:
+    """Return what becomes of documents of these stored sizes, and their prompt tokens with lead and overlap."""
+    split = query.split
+    assert split is not None
+    size = split.sizer.size(room, measured.bytes_per_token)
+    most = math.inf if room.most_tokens is None else room.most_tokens
+    most = min(most, split.settings.window_tokens or math.inf)
+    forecast = Forecast()
+    tokens = 0.0
+    for stored in sizes:
+        own = stored * measured.tokens_per_byte
+        if size is None or own <= most:
+            forecast.add(0)
+            tokens += room.prompt_tokens + room.copies * own
+            continue
+        text_bytes = stored * measured.text_per_byte
+        windows = _windows(text_bytes, budget_bytes=size.budget_bytes, overlap_bytes=size.overlap_bytes)
+        forecast.add(windows)
+        tokens += windows * (room.prompt_tokens + room.copies * room.before_tokens)
+        tokens += room.copies * (own + (windows - 1) * size.overlap_tokens)
+    return forecast, tokens
+
+
+def _windows(text_bytes: float, *, budget_bytes: int, overlap_bytes: int) -> int:
+    """Return how many even windows with an overlap cover a text, as windows.cut() aims at them."""
+    windows = 1
+    rest = text_bytes
+    while (number := math.ceil(rest / budget_bytes)) > 1:
+        windows += 1
+        rest -= rest / number - overlap_bytes
+    return windows
+
+
+def room_before(plan: ExtractionPlan, query: VariantQuery, *, prompt_tokens: int, context_length: int | None) -> Room:
+    """Return the tokens that a text may take, before any server has been examined; a setting of the context wins."""
+    split = query.split
+    assert split is not None
+    room, _ = room_of(plan, query, "x" * split.settings.lead_chars)
+    return replace(room, prompt_tokens=prompt_tokens, context_length=room.context_length or context_length)
+
+
+def forecast_text(forecast: Forecast, *, about: bool) -> str:
+    """Return how many documents would be cut, and the requests for all."""
+    near = "about " if about else ""
+    documents = f"{near}{forecast.cut:,} of {plural(forecast.documents, 'document')} would be cut"
+    return f"{documents} into {near}{plural(forecast.windows, 'window')}: {near}{plural(forecast.requests, 'request')}"

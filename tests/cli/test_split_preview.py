@@ -1,0 +1,119 @@
+"""What is said of long documents before a run: the sizes of windows, how many documents are cut, and the requests."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import Place
+from fake_llm import FakeLLM
+from fake_llm.planted import AGENT, planted
+
+from pipeline.cli.main import main
+
+LONG = {f"long{n}.txt": planted(seed=n, payments=4, chars=20_000, kinds="prose").text for n in (1, 2)}
+SHORT = {f"short{n}.txt": "x" for n in range(4)}
+
+
+def prepared(place: Place, server: FakeLLM, *, provider: str = "vllm", **split: int) -> None:
+    """A place with two long documents and four short ones, and an agent that splits."""
+    place.documents({**LONG, **SHORT})
+    place.server = server
+    ollama = {"ollama.base_url": server.url, "ollama.model": "llama3.1", "ollama.num_ctx": 2400}
+    place.configure(
+        {"provider": provider, "vllm.base_url": server.url, **ollama},
+        agent={**AGENT, **({"split": split} if split else {})},
+    )
+
+
+def said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, *words: str
+) -> tuple[str, str]:
+    """Run a command in this process; return what it prints, without line breaks, and to stderr."""
+    monkeypatch.chdir(folder)
+    capsys.readouterr()
+    assert main([*words, "--config", "pipeline.yaml"]) == 0
+    printed = capsys.readouterr()
+    return " ".join(printed.out.split()), printed.err
+
+
+def windows_of_a_run(place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> int:
+    """Run, and return the windows that were answered."""
+    said(monkeypatch, capsys, place.folder, "run", "--quiet")
+    windows: int = place.report()["long_documents"]["windows"]
+    return windows
+
+
+def test_check_names_the_sizes_and_the_requests_that_a_run_sends(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sum of the sizes is the context, and the run has exactly these windows."""
+    with FakeLLM(("llama3.1",), 2400) as server:
+        prepared(place, server)
+        shown, _ = said(monkeypatch, capsys, place.folder, "check")
+        size = re.search(r"split: windows of about (\d+) tokens \(context 2,400 − answer 400 − prompt (\d+)", shown)
+        assert size is not None, shown
+        assert "− re-ask 750 − lead 161, nine tenths), overlap 4" in shown
+        assert int(size[1]) == int(0.9 * (2400 - 400 - int(size[2]) - 750 - 161))
+        counted = re.search(r"split: 2 of 6 documents would be cut into (\d+) windows: (\d+) requests", shown)
+        assert counted is not None, shown
+        assert int(counted[2]) == 4 + int(counted[1])
+        assert int(counted[1]) == windows_of_a_run(place, monkeypatch, capsys)
+
+
+def test_check_says_nothing_of_windows_without_split(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The agent of a new project has no `overflow: split`."""
+    place.documents(1)
+    assert "split:" not in said(monkeypatch, capsys, place.folder, "check")[0]
+
+
+@pytest.mark.parametrize("provider", ["vllm", "ollama"])
+def test_a_dry_run_counts_windows(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], provider: str
+) -> None:
+    """About as many as the run has, though no model is called; then its time goes by windows."""
+    with FakeLLM(("llama3.1",), 2400) as server:
+        prepared(place, server, provider=provider)
+        shown, _ = said(monkeypatch, capsys, place.folder, "run", "--dry-run")
+        pattern = (
+            r"overflow: split: about 2 of 6 documents would be cut into about (\d+) windows: about (\d+) requests\."
+        )
+        counted = re.search(pattern, shown)
+        assert counted is not None, shown
+        assert int(counted[2]) == 4 + int(counted[1])
+        assert place.asked() == []
+        windows = windows_of_a_run(place, monkeypatch, capsys)
+        assert abs(int(counted[1]) - windows) <= max(2, windows // 4)
+        again, _ = said(monkeypatch, capsys, place.folder, "run", "--dry-run", "--redo", "all")
+        assert "documents and windows a second of run 1" in again
+
+
+def test_a_dry_run_counts_the_prompt_of_each_window(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With lead and overlap: about the tokens that the run then takes."""
+    with FakeLLM(("llama3.1",), 2400) as server:
+        prepared(place, server)
+        shown, _ = said(monkeypatch, capsys, place.folder, "run", "--dry-run")
+        expected = re.search(r"about ([\d,]+) prompt tokens", shown)
+        assert expected is not None
+        windows_of_a_run(place, monkeypatch, capsys)
+        used = sum(line["usage"]["prompt_tokens"] for line in place.lines("results.jsonl"))
+        assert abs(int(expected[1].replace(",", "")) - used) <= 0.25 * used
+
+
+def test_an_unknown_context_is_said(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server is not there: only what exceeds `window_tokens` is counted."""
+    with FakeLLM(("llama3.1",), 2400) as server:
+        prepared(place, server)
+    unknown = "the context of the server is unknown, so documents that do not fit are not counted as cut"
+    shown, _ = said(monkeypatch, capsys, place.folder, "run", "--dry-run")
+    assert f"overflow: split: {unknown}." in shown
+    prepared(place, server, window_tokens=1000)
+    shown, _ = said(monkeypatch, capsys, place.folder, "run", "--dry-run")
+    assert f"{unknown}; about 2 of 6 documents would be cut into about " in shown
