@@ -22,6 +22,8 @@ _TEXTS = ("id", "uri", "sha256", "agent", "variant", "fingerprint", "run_id", "s
 _NUMBERS = ("attempts", "reasks", "context_length", "document_chars", "run")
 _MODEL = ("provider", "name", "endpoint", "digest")
 _USAGE = ("prompt_tokens", "completion_tokens")
+_PLACES = ("evidence", "windows", "merge")
+"""Columns of JSON text: where the quotes are, what was read, and how it was merged."""
 
 
 def library() -> Any:
@@ -95,7 +97,7 @@ def _schema(pyarrow: Any, output: ColumnType) -> Any:
         "output": _arrow(pyarrow, output),
         "misfits": pyarrow.list_(pyarrow.string()),
         "metadata": pyarrow.string(),
-        "evidence": pyarrow.string(),
+        **dict.fromkeys(_PLACES, pyarrow.string()),
         **{f"model_{name}": pyarrow.string() for name in _MODEL},
         **dict.fromkeys((*_NUMBERS, *_USAGE), pyarrow.int64()),
         "repaired": pyarrow.bool_(),
@@ -120,13 +122,13 @@ def _row(record: Mapping[str, Any], output: ColumnType) -> dict[str, Any]:
     misfits: list[str] = []
     model = record.get("model") or {}
     usage = record.get("usage") or {}
-    evidence = record.get("evidence")
+    places = {name: record.get(name) for name in _PLACES}
     return {
         **{name: record.get(name) for name in (*_TEXTS, *_NUMBERS, "repaired", "notes", "latency_s")},
         "output": in_column(record.get("output"), output, misfits),
         "misfits": list(dict.fromkeys(misfits)),
         "metadata": json.dumps(record.get("metadata"), ensure_ascii=False),
-        "evidence": None if evidence is None else json.dumps(evidence, ensure_ascii=False),
+        **{name: None if each is None else json.dumps(each, ensure_ascii=False) for name, each in places.items()},
         **{f"model_{name}": model.get(name) for name in _MODEL},
         **{name: usage.get(name) for name in _USAGE},
         "finished_at": _moment(record["finished_at"]),

@@ -205,3 +205,20 @@ def test_try_shows_what_differed_and_where_the_quotes_are(
     assert code == 0
     assert "conflict /title (first): window 1 has 'report " in shown
     assert "evidence /payments/0/quote: characters " in shown
+
+
+def test_a_compacted_parquet_file_has_windows_and_merge_as_text(
+    place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """JSON of the record; null for a document that was sent whole."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    place.documents({"long.txt": planted(seed=6, payments=8, chars=16_000, kinds="prose").text, "short.txt": "x"})
+    prepared(place, narrow)
+    assert run(place, monkeypatch) == 0
+    record = long_record(place)
+    assert call(monkeypatch, capsys, place, "compact", "out", "--format", "parquet")[0] == 0
+    rows = {row["id"]: row for row in parquet.read_table(place.folder / "out" / "results.parquet").to_pylist()}
+    assert json.loads(rows["long.txt"]["windows"]) == record["windows"]
+    assert json.loads(rows["long.txt"]["merge"]) == record["merge"]
+    assert rows["short.txt"]["windows"] is None
+    assert rows["short.txt"]["merge"] is None
