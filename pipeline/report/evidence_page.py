@@ -6,7 +6,7 @@ It must not write unescaped text: the text, the answer and the names come from d
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -35,7 +35,7 @@ def evidence_page(shown: ShownDocument, facts: Mapping[str, str], *, everything:
         trouble=f"<p class=trouble>{text(shown.trouble)}</p>" if shown.trouble else "",
         document="".join(_document(shown, everything=everything)),
         record="".join(_record(shown)),
-        quotes=_quotes(shown),
+        quotes=_quotes(shown) + _conflicts(shown),
         facts=table("Record", ("What", "Value"), facts.items()),
     )
 
@@ -60,7 +60,7 @@ def _document(shown: ShownDocument, *, everything: bool) -> Iterator[str]:
         return
     marks = [Mark(quote.start, quote.end, quote.number) for quote in shown.marked]
     whole = everything or len(shown.text) <= WHOLE_CHARS
-    yield from marked_text(shown.text, marks, pages=shown.pages, whole=whole)
+    yield from marked_text(shown.text, marks, pages=shown.pages, lines=shown.window_borders, whole=whole)
 
 
 def _record(shown: ShownDocument) -> Iterator[str]:
@@ -118,3 +118,14 @@ def _quotes(shown: ShownDocument) -> str:
         for quote in shown.quotes
     )
     return table("Quotes", head, rows)
+
+
+def _conflicts(shown: ShownDocument) -> str:
+    """Return the table of the values that differed between windows, the taken one and the others."""
+    conflicts = (shown.record.get("merge") or {}).get("conflicts", ())
+    rows = ((each["path"], each["rule"], _given([each["taken"]]), _given(each["others"])) for each in conflicts)
+    return table("Values that differed between windows", ("Field", "Rule", "Taken", "Others"), rows)
+
+
+def _given(values: Iterable[Mapping[str, Any]]) -> str:
+    return "; ".join(f"window {each['window']}: {json.dumps(each['value'], ensure_ascii=False)}" for each in values)

@@ -54,19 +54,31 @@ def pieces(start: int, end: int, marks: Sequence[Mark], *, borders: Iterable[int
         yield Piece(at, until, tuple(active), tuple(mark.number for mark in begun))
 
 
-def marked_text(text: str, marks: Sequence[Mark], *, pages: Sequence[int] = (), whole: bool = True) -> Iterator[str]:
-    """Yield the HTML of a text with its marks and page borders; not `whole`: what is around the marks only."""
+def marked_text(
+    text: str,
+    marks: Sequence[Mark],
+    *,
+    pages: Sequence[int] = (),
+    lines: Sequence[tuple[int, str]] = (),
+    whole: bool = True,
+) -> Iterator[str]:
+    """Yield the HTML of a text with its marks and borders; not `whole`: what is around the marks only.
+
+    `pages`: where each page begins. `lines`: further borders, each with its place and its label.
+    """
+    labelled = sorted([*((at, f"page {number}") for number, at in enumerate(pages, start=1)), *lines])
+    places = [at for at, _ in labelled]
     parts = [(0, len(text))] if whole else _around(len(text), marks)
     done = 0
     for start, end in parts:
         if start > done:
             yield _gap(done, start)
         inside = [mark for mark in marks if start <= mark.start < end]
-        first = bisect_left(pages, start)
-        borders = pages[first : bisect_left(pages, end)]
+        first = bisect_left(places, start)
+        borders = places[first : bisect_left(places, end)]
         for piece in pieces(start, end, inside, borders=borders):
-            while first < len(pages) and pages[first] <= piece.start:
-                yield f'<i class=page data-n="page {first + 1}"></i>'
+            while first < len(places) and places[first] <= piece.start:
+                yield f'<i class=page data-n="{labelled[first][1]}"></i>'
                 first += 1
             yield _html(piece, text_html(text[piece.start : piece.end]))
         done = end

@@ -51,6 +51,18 @@ class ShownDocument:
         """The quotes that are marked in the text: none when it is not the one that was quoted."""
         return () if self.text is None or self.trouble else self.quotes
 
+    @property
+    def window_borders(self) -> list[tuple[int, str]]:
+        """Where each window of the text begins, or where the one that failed begins and ends, with a label."""
+        if self.text is None or self.trouble:
+            return []
+        failed = self.record.get("window")
+        if failed is not None:
+            name = f"window {failed['n']}, which failed"
+            return [(failed["start"], f"begin of {name}"), (failed["end"], f"end of {name}")]
+        rows = (self.record.get("windows") or {}).get("rows", ())
+        return [(row[0], f"window {number}") for number, row in enumerate(rows, start=1)]
+
 
 def shown_document(
     records: Sequence[Mapping[str, Any]], document: Document | None, *, trouble: str = ""

@@ -222,3 +222,41 @@ def test_a_compacted_parquet_file_has_windows_and_merge_as_text(
     assert json.loads(rows["long.txt"]["merge"]) == record["merge"]
     assert rows["short.txt"]["windows"] is None
     assert rows["short.txt"]["merge"] is None
+
+
+def test_the_page_shows_windows_and_what_differed(
+    place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A border where each window begins, and both values of a conflict."""
+    place.documents({"long.txt": planted(seed=6, payments=8, chars=16_000, kinds="prose").text})
+    prepared(place, narrow)
+    good = narrow.answer
+    titles = (f"report {number}" for number in range(100))
+    narrow.answer = lambda prompt, schema: json.dumps({**json.loads(good(prompt, schema)), "title": next(titles)})
+    assert run(place, monkeypatch) == 0
+    assert call(monkeypatch, capsys, place, "show", "out", "long.txt", "--html", "e.html")[0] == 0
+    page = (place.folder / "e.html").read_text(encoding="utf-8")
+    record = long_record(place)
+    borders = [f'data-n="window {number}"' for number, _ in enumerate(record["windows"]["rows"], start=1)]
+    assert [page.count(border) for border in borders] == [1] * len(borders)
+    (conflict,) = record["merge"]["conflicts"]
+    assert "Values that differed between windows" in page
+    assert conflict["taken"]["value"] in page
+    assert conflict["others"][0]["value"] in page
+
+
+def test_the_page_of_a_failed_document_shows_the_window_that_failed(
+    place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Between two borders, without marks."""
+    place.documents({"long.txt": planted(seed=5, payments=12, chars=24_000, kinds="prose").text})
+    prepared(place, narrow)
+    narrow.answer = bad_at("Payment P00009:")
+    assert run(place, monkeypatch) == 0
+    number = place.lines("errors.jsonl")[0]["window"]["n"]
+    assert call(monkeypatch, capsys, place, "show", "out", "long.txt", "--html", "e.html")[0] == 0
+    page = (place.folder / "e.html").read_text(encoding="utf-8")
+    _, _, after = page.partition(f'data-n="begin of window {number}, which failed"')
+    inside, border, _ = after.partition(f'data-n="end of window {number}, which failed"')
+    assert "Payment P00009:" in inside
+    assert border
