@@ -16,7 +16,7 @@ from pipeline.cli.main import main
 from pipeline.config import OutputConfig
 from pipeline.config.redaction import SECRETS
 from pipeline.errors import ConfigError
-from pipeline.output import Output
+from pipeline.output import Output, backend_of
 from pipeline.records import ModelMetadata, Usage
 from pipeline.shards import Shard
 from pipeline.window_answers import WindowAnswer
@@ -76,6 +76,25 @@ def write(output: Output, *answers: WindowAnswer) -> None:
     assert output.windows is not None
     for each in answers:
         output.windows.write(each)
+
+
+def test_the_answers_are_read_without_a_lock_beside_a_run(config: OutputConfig) -> None:
+    """As `errors --show` does; nothing is changed, also not a line that a run has written in part."""
+    with begun(config) as output:
+        write(output, answer(), answer(start=90, end=200), answer("b.pdf"))
+        output.finish()
+    if not config.uri.startswith("s3:"):
+        with (Path(config.uri) / "windows.jsonl").open("ab") as file:
+            file.write(b'{"v":1,"id":"a.p')
+    with begun(config, windows=False):
+        read = [json.loads(line) for line in backend_of(config).windows(clock=Clock()).read()]
+    assert [(line["id"], line["start"], line["end"]) for line in read] == [
+        ("a.pdf", 0, 100),
+        ("a.pdf", 90, 200),
+        ("b.pdf", 0, 100),
+    ]
+    if not config.uri.startswith("s3:"):
+        assert (Path(config.uri) / "windows.jsonl").read_bytes().endswith(b'{"v":1,"id":"a.p')
 
 
 def test_an_answer_is_there_in_the_next_run_as_it_was(config: OutputConfig) -> None:
