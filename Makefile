@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := pipeline pipeline_command.py scripts tests
 BUILTIN := -- $(BIN)/pipeline run --quiet --config config/builtin/pipeline.yaml
+LONG := config/quickstart/long.yaml
+LONG_OUT := out/quickstart-long
 GRADED := $(BIN)/pipeline eval --config config/builtin/pipeline.yaml
 .DELETE_ON_ERROR:
 .PHONY: help run builtin test test-long test-all check lint format wheel bench clean
@@ -61,12 +63,16 @@ run: $(VENV)/installed-model $(if $(filter qwen,$(MODEL)),$(QWEN))
 	@$(BIN)/pipeline results $(RUN_OUT) --format table --limit 5
 	@echo
 ifneq ($(MODEL),qwen)
+	@echo "Reading a long document in windows with the same model, about a quarter of a minute"
+	@$(BIN)/python scripts/local_llm.py -- $(BIN)/pipeline run --quiet --config $(LONG) || true
+	@$(BIN)/pipeline show --config $(LONG) --html $(LONG_OUT)/bulletin.html bulletin.txt || true
+	@echo
 	@echo "Grading the built-in agent event_classifier with the same model, about half a minute"
 	@$(BIN)/python scripts/local_llm.py $(BUILTIN) --agent event_classifier --output out/builtin/event_classifier || true
 	@$(GRADED) out/builtin/event_classifier --gold config/builtin/event_classifier.gold.jsonl >/dev/null || true
 	@echo
 endif
-	@$(BIN)/python scripts/demo_summary.py $(RUN_OUT) --command $(BIN)/pipeline $(if $(filter-out qwen,$(MODEL)),--builtin out/builtin/event_classifier)
+	@$(BIN)/python scripts/demo_summary.py $(RUN_OUT) --command $(BIN)/pipeline $(if $(filter-out qwen,$(MODEL)),--builtin out/builtin/event_classifier --long $(LONG_OUT))
 
 builtin: $(VENV)/installed-model
 	$(BIN)/python scripts/local_llm.py $(BUILTIN) --agent event_classifier --output out/builtin/event_classifier

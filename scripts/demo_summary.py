@@ -32,14 +32,35 @@ def counts(out: Path) -> tuple[int, int, Any]:
     return len({json.loads(line)["id"] for line in lines}), report["run"]["counts"]["found"], judged
 
 
-def summary(out: Path, *, builtin: Path | None, command: str) -> Iterator[str]:
-    """Yield the lines; `builtin` is the graded output of the built-in agent, `command` starts the pipeline."""
+def long_document(out: Path) -> Iterator[str]:
+    """Yield what became of the document that was read in windows; nothing without an output."""
+    try:
+        lines = (out / "results.jsonl").read_text(encoding="utf-8").splitlines()
+        record = json.loads(lines[-1])
+        windows = len(record["windows"]["rows"])
+        reports = len(record["output"]["reports"])
+    except (OSError, ValueError, LookupError, TypeError):
+        if (out / "errors.jsonl").exists():
+            yield "failed, as it may with a model this small: see what failed with"
+            yield f"pipeline errors {out}"
+        return
+    yield f"{record['id']}: {windows} windows merged into one record of {reports} reports, with"
+    yield f"{len(record['evidence'])} quotes marked in its text: {out}/bulletin.html"
+
+
+def summary(out: Path, *, builtin: Path | None, long: Path | None, command: str) -> Iterator[str]:
+    """Yield the lines.
+
+    `builtin` is the graded output of the built-in agent, `long` that of the long document, `command` the start.
+    """
     done, found, judged = counts(out)
     if builtin is not None and (own := grade(builtin)) is not None:
         yield _line(
             "Built-in agent", f"event_classifier: {own} on six texts. It is made for models from about 7 billion"
         )
         yield _line("", "parameters on, this one has 135 million. With your model: make builtin")
+    for number, text in enumerate(long_document(long) if long is not None else ()):
+        yield _line("" if number else "Long document", text)
     yield _line("What came out", f"{done} records of {found} documents: {out}/results.jsonl")
     yield _line("How true it is", f"{grade(out)} on {judged} judged documents")
     yield _line("To look at", f"{out}/report.html")
@@ -56,10 +77,11 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Print the last lines of `make run`.")
     parser.add_argument("out", type=Path, help="the output of the demonstration")
     parser.add_argument("--builtin", type=Path, help="the graded output of the built-in agent")
+    parser.add_argument("--long", type=Path, help="the output of the long document")
     parser.add_argument("--command", default="pipeline", help="how the pipeline is started here")
     options = parser.parse_args(arguments)
     try:
-        print("\n".join(summary(options.out, builtin=options.builtin, command=options.command)))
+        print("\n".join(summary(options.out, builtin=options.builtin, long=options.long, command=options.command)))
     except (OSError, ValueError, LookupError) as problem:
         print(f"demo_summary: {options.out}: {problem}", file=sys.stderr)
         return 3

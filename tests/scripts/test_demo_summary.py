@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Place
-from demo_summary import main
+from demo_summary import long_document, main
 
 
 def test_it_reports_the_records_and_the_grade_of_a_run(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,3 +36,15 @@ def test_an_output_without_a_run_has_no_summary(tmp_path: Path, capsys: pytest.C
     """It names the file that is missing."""
     assert main([str(tmp_path)]) == 3
     assert "report.json" in capsys.readouterr().err
+
+
+def test_it_tells_what_became_of_the_long_document(tmp_path: Path) -> None:
+    """One record of windows with its evidence page, a failure, or nothing when it was not read."""
+    assert list(long_document(tmp_path)) == []
+    (tmp_path / "errors.jsonl").write_text("{}\n")
+    assert list(long_document(tmp_path))[-1] == f"pipeline errors {tmp_path}"
+    record = {"id": "a.txt", "windows": {"rows": [[0, 5], [5, 9]]}, "output": {"reports": [{}]}, "evidence": [{}, {}]}
+    (tmp_path / "results.jsonl").write_text(json.dumps(record) + "\n")
+    told = list(long_document(tmp_path))
+    assert told[0] == "a.txt: 2 windows merged into one record of 1 reports, with"
+    assert told[1] == f"2 quotes marked in its text: {tmp_path}/bulletin.html"
