@@ -2,6 +2,7 @@
 
     python scripts/bench_long.py                  with the fake server, a perfect reader; some seconds
     python scripts/bench_long.py --model          also with the real small model of scripts/local_llm.py; minutes
+    python scripts/bench_long.py --fair           a long document among short ones, at a server that counts; a minute
 
 Prints tables in Markdown. A document that fails finds nothing; an equal payment listed
 twice is doubled, not wrong. Tokens are those of all requests, also of refused answers.
@@ -11,6 +12,7 @@ The perfect reader shows what cutting and merging lose; only a real model shows 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -112,6 +114,9 @@ class Score:
         ]
 
 
+FAIR = ("in flight", "documents", "windows", "others", "share of windows", "last window", "last other", "slots busy")
+LONG = "long.txt"
+LATENCY_S = 0.1
 HEAD = ("document", "way", "failed", "recall", "precision", "doubled", "requests", "tokens in", "tokens out")
 
 
@@ -198,9 +203,46 @@ def model_rows(sizes: Sequence[int], count: int) -> Iterator[list[str]]:
                 yield [f"{chars:,} characters", way, *score.cells()]
 
 
-def show(title: str, rows: Iterator[list[str]]) -> None:
+def shares(documents: Mapping[str, str], *, concurrency: int) -> tuple[list[bool], float]:
+    """Return which requests, in the order of their arrival, were windows, and the share of slots kept busy."""
+    long = {**AGENT, "split": {"window_tokens": 256, "overlap_tokens": 0}}
+    with FakeLLM(("planted",), CONTEXT, planted=True, latency_s=LATENCY_S) as server:
+        texts = {name: Planted(f"[[doc:{name}]] {text}", ()) for name, text in documents.items()}
+        own = Server(server.url, "planted", "vllm")
+        score = measure(texts, long, server=own, overflow="split", concurrency=concurrency)
+        if score.failed or score.documents != len(documents):
+            raise SystemExit(f"bench_long: {score.failed} of {score.documents} documents failed, expected none")
+        chats = [seen for seen in server.chats() if seen.document in documents]
+    spent_s = chats[-1].at - chats[0].at + LATENCY_S
+    return [seen.document == LONG for seen in chats], len(chats) * LATENCY_S / spent_s / concurrency
+
+
+def fair_rows(concurrency: int, *, windows: int, shorts: int) -> Iterator[list[str]]:
+    """Yield one row for a long document among short ones, then for either alone."""
+    short = {f"short-{number:05}.txt": f"Nothing was paid on day {number}." for number in range(shorts)}
+    long = planted(seed=1, payments=windows // 2, chars=windows * 690, kinds="prose").text
+    for name, documents in {
+        "together": {**dict(list(short.items())[: shorts // 2]), LONG: long, **short},
+        "the long one alone": {LONG: long},
+        "short ones alone": short,
+    }.items():
+        order, busy = shares(documents, concurrency=concurrency)
+        count = sum(order)
+        both = min(_last(order, True), _last(order, False)) + 1
+        begun = order.index(True) if count else 0
+        share = f"{sum(order[begun:both]) / (both - begun):.2f}" if 0 < count < len(order) else "-"
+        last = [f"{_last(order, kind) + 1:,}" if kind in order else "-" for kind in (True, False)]
+        yield [str(concurrency), name, f"{count:,}", f"{len(order) - count:,}", share, *last, f"{busy:.2f}"]
+
+
+def _last(order: Sequence[bool], kind: bool) -> int:
+    """Return the place of the last request of a kind, -1 for none."""
+    return max((place for place, is_long in enumerate(order) if is_long is kind), default=-1)
+
+
+def show(title: str, rows: Iterator[list[str]], *, head: Sequence[str] = HEAD) -> None:
     """Print a table, each row as soon as it is measured."""
-    print(f"\n{title}\n\n| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}", flush=True)
+    print(f"\n{title}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}", flush=True)
     for row in rows:
         print(f"| {' | '.join(row)} |", flush=True)
 
@@ -213,7 +255,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--model", action="store_true", help="also with the real small model")
     parser.add_argument("--model-chars", type=int, nargs="+", default=[3_000, 9_000], help="of each real document")
     parser.add_argument("--model-documents", type=int, default=2, help="of each size for the model")
+    parser.add_argument("--fair", action="store_true", help="only a long document among short ones")
+    parser.add_argument("--windows", type=int, default=1000, help="of the long document")
+    parser.add_argument("--shorts", type=int, default=2000, help="documents beside it")
     options = parser.parse_args(arguments)
+    if options.fair:
+        each = [fair_rows(limit, windows=options.windows, shorts=options.shorts) for limit in (4, 16)]
+        show("A long document among short ones", itertools.chain(*each), head=FAIR)
+        return 0
     show("A perfect reader, context 8,192 tokens", fake_rows(options.chars, options.documents))
     if options.model:
         rows = model_rows(options.model_chars, options.model_documents)
