@@ -50,6 +50,7 @@ class Total:
     rounds: int = 0
     documents: int = 0
     requests: int = 0
+    windows: int = 0
     met: Counter[str] = field(default_factory=Counter)
     places: Counter[str] = field(default_factory=Counter)
     tallies: list[RunCounts] = field(default_factory=list)
@@ -86,6 +87,13 @@ def arguments() -> argparse.Namespace:
         help="where runs write; both: a bucket in every other round, so that two rounds see all four combinations",
     )
     parser.add_argument("--processes", type=int, default=1, help="runner.processes; with more than 1, some are killed")
+    parser.add_argument(
+        "--long",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of long documents, which are cut into windows; default: none",
+    )
     parser.add_argument("--keep", type=Path, default=None, metavar="DIR", help="keep all files here")
     return parser.parse_args()
 
@@ -125,12 +133,13 @@ def one_round(total: Total, asked: argparse.Namespace, *, seed: int, root: Path)
         documents, seconds = asked.documents // share, asked.seconds / share
         with places(folder, reads=reads, writes=writes) as (inbox, outbox):
             size = {"documents": documents, "seconds": seconds, "processes": asked.processes}
-            book, tally = campaign(folder, dialect, inbox, outbox, seed=seed, **size)
+            book, tally = campaign(folder, dialect, inbox, outbox, seed=seed, long=asked.long, **size)
         way = f"from a {'bucket' if reads else 'folder'} into a {'bucket' if writes else 'folder'}"
         total.places[way] += 1
         total.tallies.append(tally)
         total.met += book.met
         total.requests += book.total
+        total.windows += book.windows
         total.documents += asked.documents // share
     total.rounds += 1
     if total.is_clean and asked.minutes:
@@ -153,16 +162,25 @@ def places(folder: Path, *, reads: bool, writes: bool) -> Iterator[tuple[Inbox, 
 
 
 def campaign(
-    root: Path, dialect: str, inbox: Inbox, outbox: Outbox, *, seed: int, documents: int, seconds: float, processes: int
+    root: Path,
+    dialect: str,
+    inbox: Inbox,
+    outbox: Outbox,
+    *,
+    seed: int,
+    documents: int,
+    seconds: float,
+    processes: int,
+    long: float,
 ) -> tuple[Book, RunCounts]:
     """Returns what one dialect's campaign met and what happened in it."""
     rng = random.Random(f"{seed} {dialect}")
-    corpus = make_corpus(inbox, documents, rng)
+    corpus = make_corpus(inbox, documents, rng, long=long)
     book, key = Book(corpus), f"torture-key-{rng.getrandbits(64):016x}"
     # Slow enough that there is work for the whole time.
-    latency_s = min(0.4, CONCURRENCY * seconds * 0.4 / documents)
+    latency_s = min(0.4, CONCURRENCY * seconds * 0.4 / (documents * (1 + 10 * long)))
     with make_server(book, key=key, dialect=dialect, latency_s=latency_s) as server:
-        site = Site(root, inbox, outbox, dialect, server.url, key, processes)
+        site = Site(root, inbox, outbox, dialect, server.url, key, processes, splits=long > 0)
         site.prepare()
         ran = Campaign(
             site, corpus, server=server, book=book, rng=rng, say=lambda text: print(f"{dialect} {text}", flush=True)
@@ -188,7 +206,7 @@ def told(total: Total) -> int:
     rows |= {"documents": total.documents, "runs": sum(tally.runs for tally in total.tallies)}
     rows |= {f"kills by {name}": count for name, count in sorted(kills.items())}
     rows |= dict(sorted(happened.items()))
-    rows |= {"requests": total.requests, "faults met": sum(total.met.values())}
+    rows |= {"requests": total.requests, "requests about windows": total.windows, "faults met": sum(total.met.values())}
     _print_rows("WHAT HAPPENED", rows)
     _print_rows("WHAT WENT WRONG", {name: len(found) for name, found in wrong.items()})
     print("CLEAN: nothing went wrong" if total.is_clean else "NOT CLEAN: see the sentences above")

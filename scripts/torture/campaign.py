@@ -22,6 +22,7 @@ from torture.check import Findings, Snapshot, check_end, check_run
 from torture.corpus import Corpus
 from torture.server import STORE_FAULTS, Book, Trouble, store_fails
 from torture.site import GRACE_S, Site, ended, ended_in_startup, short_of_files, struck, workers_of
+from torture.windows import answered_windows
 
 SIGNALS = (signal.SIGKILL,) * 6 + (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGINT)
 CODES = {
@@ -98,6 +99,7 @@ class Campaign:
         self._book.finished = {
             name for name, line in results.items() if line["sha256"] == self._corpus.docs[name].sha256
         }
+        self._book.answered = frozenset(answered_windows(self._corpus, self._site.outbox))
         over = action(label)
         after = Snapshot.of(self._site.outbox)
         outbox = self._site.outbox

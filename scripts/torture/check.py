@@ -13,12 +13,15 @@ from typing import Any
 
 import jsonschema
 
-from torture.corpus import ALL, SECRET_PHRASE, Corpus, Doc
+from torture.corpus import ALL, LONG, SECRET_PHRASE, Corpus, Doc
 from torture.outbox import Outbox
 from torture.server import SCHEMA, Book, quotes
 from torture.site import CONCURRENCY, RETRY_RUNS, Site, ended_in_startup
+from torture.windows import wrong_ledger
 
 Record = Mapping[str, Any]
+MOST_OPEN = 32
+"""Long documents that may be open at a time: sixteen, or as many as keep the workers busy."""
 BLURRED = frozenset({"connection_error", "server_error", "timeout", "overloaded", "unauthorized"})
 """What a document may stand with as well when the run in which it failed saw its server go away, or refuse its key."""
 
@@ -99,8 +102,9 @@ def check_run(label: str, before: Snapshot, after: Snapshot, *, book: Book, over
     open_now = set(asked) - recorded - {doc.named for name in recorded if (doc := book.corpus.docs.get(name))}
     if over and open_now:
         found.lost.append(f"{label}: ended with {sorted(open_now)[:5]} asked and not recorded")
-    if len(open_now) > CONCURRENCY + unwritten:
-        most = CONCURRENCY + unwritten
+    long = sum(book.corpus.docs[name].case is LONG for name in open_now)
+    most = CONCURRENCY + unwritten + min(long, MOST_OPEN)
+    if len(open_now) > most:
         told = f"{label}: {len(open_now)} documents were asked and not recorded, expected at most {most}"
         found.requests.append(told)
     events = book.events[label]
@@ -143,6 +147,7 @@ def check_end(corpus: Corpus, site: Site, *, book: Book) -> Findings:
     ]
     found.other += [f"{name}: a record of a document that does not exist" for name in strangers]
     found.other += [f"{name}: was finished and asked again in {run}" for run, name in book.again]
+    found.requests += [f"{name}: a window was answered and asked again in {run}" for run, name in book.windows_again]
     _check_report(corpus, site, results=len(results), errors=len(errors), found=found)
     _check_files(site, found)
     return found
@@ -185,6 +190,8 @@ def _wrong(doc: Doc, line: Record, *, expected: str | None, book: Book) -> Itera
     if line["sha256"] != doc.sha256 and (doc.case.name != "oversized" or line["sha256"] is not None):
         yield f"sha256 {line['sha256']}, which is not that of revision {doc.revision}"
     if expected is None:
+        if told := wrong_ledger(doc, line):
+            yield told
         output = line["output"]
         for error in jsonschema.Draft202012Validator(SCHEMA).iter_errors(output):
             yield f"an invalid output: {error.message}"

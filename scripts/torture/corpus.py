@@ -51,7 +51,7 @@ class Case:
     @property
     def attempts(self) -> int:
         """Returns how many attempts its record may tell of, whatever the server went through."""
-        return 2 * ALL if self.name in REASKED else ALL
+        return self.requests * ALL if self is LONG else 2 * ALL if self.name in REASKED else ALL
 
     @property
     def times(self) -> int | None:
@@ -61,6 +61,9 @@ class Case:
 
 
 FINE = Case("", None, 1)
+LONG = Case("", None, 40)
+"""Cut into some ten windows, which are divided where a run with other counts of tokens cuts what is left."""
+LONG_LINES = 130
 KILLER = Case("kill", "connection_error", LOST)
 PERMANENT = (
     *(Case(name, "server_error", ALL) for name in ("http_500", "http_502_html", "http_408", "stream_error")),
@@ -150,6 +153,11 @@ class Doc:
         """Returns the hash that its records must carry."""
         return hashlib.sha256(self.data).hexdigest()
 
+    @property
+    def text(self) -> str:
+        """Returns its text as the pipeline reads it; for one that can be read."""
+        return str(json.loads(self.data)["text"]) if ".jsonl#" in self.id else self.data.decode()
+
     def write(self) -> None:
         """Makes its bytes anew, for the current revision."""
         self.data = _bytes_of(self)
@@ -181,7 +189,7 @@ class Corpus:
             (name, docs, doc)
             for name, docs in self.files[: self.shown]
             for doc in docs
-            if doc.case is FINE and not doc.is_twin
+            if doc.case in (FINE, LONG) and not doc.is_twin
         ]
         if not fine:
             return None
@@ -196,9 +204,15 @@ class Corpus:
         self.inbox.put(name, data)
 
 
-def make_corpus(inbox: Inbox, count: int, rng: random.Random) -> Corpus:
-    """Returns `count` documents with faults of every kind among them, half of them as lines, in random order."""
+def make_corpus(inbox: Inbox, count: int, rng: random.Random, *, long: float) -> Corpus:
+    """Returns `count` documents with faults of every kind among them, half of them as lines, in random order.
+
+    `long`: the share of long ones, which meet no fault of their own.
+    """
     cases = chosen_cases(count, rng)
+    fine = [place for place, case in enumerate(cases) if case is FINE]
+    for place in fine[: round(count * long)]:
+        cases[place] = LONG
     corpus = Corpus(inbox)
     lines = [case for case in cases if case.name in ONLY_LINES]
     alone = [case for case in cases if case.name in ONLY_FILES]
@@ -254,7 +268,9 @@ def _text_of(doc: Doc) -> str:
     quote = (
         f"On that day {SECRET_PHRASE} {len(doc.named) + doc.revision} ships for {doc.named} in revision {doc.revision}"
     )
+    long = "".join(f"Line {number} of {doc.named} tells of the weather at sea.\n" for number in range(LONG_LINES))
     return (
         f"[[doc:{doc.named}]][[rev:{doc.revision}]]\n{fault}{quote} and wrote it down.\n"
+        + (long if doc.case is LONG else "")
         + "More of it.\n" * doc.revision
     )

@@ -16,10 +16,12 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from fake_llm import FakeLLM, Seen
+from fake_llm.chat import document_of
 from fake_llm.schema import answer_for
 from s3_faults import FaultProxy
 
-from torture.corpus import SECRET_PHRASE, Corpus
+from torture.corpus import LONG, SECRET_PHRASE, Corpus
+from torture.windows import Window, window_of
 
 RUN_HEADER = "x-torture-run"
 MODEL = "torture-model"
@@ -72,6 +74,9 @@ class Book(list[Seen]):
         self.events: Counter[str] = Counter()
         self.again: list[tuple[str, str]] = []
         self.finished: Set[str] = frozenset()
+        self.answered: Set[Window] = frozenset()
+        self.windows = 0
+        self.windows_again: list[tuple[str, str]] = []
         self.total = 0
 
     def append(self, seen: Seen) -> None:
@@ -84,6 +89,10 @@ class Book(list[Seen]):
         self.asked.setdefault(run, Counter())[doc.id] += 1
         if doc.id in self.finished:
             self.again.append((run, doc.id))
+        window = window_of(doc.id, document_of(seen.body)[1]) if doc.case is LONG else None
+        self.windows += window is not None
+        if window in self.answered:
+            self.windows_again.append((run, doc.id))
         times = doc.case.times
         if doc.case.name and (times is None or seen.n <= times):
             self.met[doc.case.name] += 1

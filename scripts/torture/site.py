@@ -63,6 +63,7 @@ class Site:
     url: str
     key: str
     processes: int = 1
+    splits: bool = False
 
     def log(self, label: str) -> Path:
         """Returns the file with all that a run has said."""
@@ -72,7 +73,14 @@ class Site:
         """Makes the folders and the agent."""
         for name in ("agents", "logs", "tmp"):
             (self.root / name).mkdir(parents=True)
-        agent = {"system_prompt": "Read it.", "user_prompt": "$document", "schema": SCHEMA, "max_tokens": 700}
+        agent: dict[str, Any] = {
+            "system_prompt": "Read it.",
+            "user_prompt": "$document",
+            "schema": SCHEMA,
+            "max_tokens": 700,
+        }
+        if self.splits:
+            agent |= {"overflow": "split", "split": {"window_tokens": 256, "overlap_tokens": 20}}
         (self.root / "agents" / "torture.yaml").write_text(json.dumps(agent))
 
     def start(
