@@ -25,7 +25,10 @@ def send_entry(runner: Runner, feeder: Reader) -> bool:
 
 def _has_room(runner: Runner) -> bool:
     long = runner.long
-    if not runner.job.allows(runner.tally.tried + runner.flight.documents + long.documents) or long.is_full:
+    if not runner.job.allows(runner.tally.tried + runner.flight.documents + long.documents):
+        return False
+    # windows wait for a document that must be sent alone, and so would the parked documents for ever
+    if long.is_full and not runner.backlog.waits_for_idle:
         return False
     if runner.job.output.is_full:
         return False

@@ -93,7 +93,8 @@ class LongDocuments:
             return send_entry()
         if (entry := self._open.unpark(self._runner.most_in_flight)) is not None:
             self._runner.backlog.postpone(entry)
-        if self._open.has_suspect:
+        # a document that waits for the same idle moment goes first: if both waited for each other, the run would hang
+        if self._open.has_suspect and not self._runner.backlog.waits_for_idle:
             return self._send_window()
         self._is_windows_turn = not self._is_windows_turn and not self._runner.backlog.has_postponed
         if self._is_windows_turn:
