@@ -54,7 +54,8 @@ HOMES = {
     "prometheus_client": {"run/display/metric_families.py", "run/display/metrics.py"},
     "obstore": {"stores/remote.py", "stores/clouds.py", "stores/foreign.py"},
     "sqlite3": {"output/latest_pairs.py", "output/index.py", "run/chunks/table.py"},
-    "pyarrow": {"documents/tables/parquet.py", "output/parquet.py"},
+    "pyarrow": {"documents/tables/parquet.py", "output/parquet.py", "engines/spark_frame.py"},
+    "pyspark": {"engines/spark.py", "engines/spark_frame.py"},
     "fcntl": {"documents/helpers/process.py", "output/lock.py", "truth/gold_file.py", "engines/end_with_parent.py"},
 }
 """Library → the modules that may import it; a third-party library that is not named here may be imported nowhere."""
@@ -141,7 +142,8 @@ def test_threads_start_in_the_runner_alone() -> None:
         and (node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")) in starters
     }
     assert found == {"run/runner.py", "run/workers/link.py", "documents/helpers/pool.py", "cli/review.py"} | {
-        "engines/chunk_process.py"
+        "engines/chunk_process.py",
+        "engines/spark_frame.py",  # the requests of a task of a DataFrame, outside of any run
     }
 
 
