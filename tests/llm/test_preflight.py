@@ -223,8 +223,8 @@ def test_an_empty_model_among_several_is_a_dead_end() -> None:
 
 
 ADVICE = {
-    "ollama": "raise `ollama.num_ctx`, or lower `ollama.max_tokens`",
-    "vllm": "start the server with a larger context, or lower `vllm.max_tokens`",
+    "ollama": "raise `ollama.num_ctx`, or lower `max_tokens` in the agent's file, or `ollama.max_tokens` where",
+    "vllm": "start the server with a larger context, or lower `max_tokens` in the agent's file, or `vllm.max_tokens`",
 }
 
 
