@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import InputConfig, InputSource
@@ -176,6 +176,16 @@ def test_lines_are_divided_where_a_document_begins(
 
 
 @settings(max_examples=60, deadline=None)
+@example(  # the first part alone looks like UTF-16, the file does not
+    cells=[
+        *["plain,1\n"] * 5,
+        *["nul\0,7\n", '"two\nlines",2\r\n', "nul\0,7\n"],
+        *['"a ""quoted"" one",3\n'] * 2,
+        *["é,6\n", '"two\nlines",2\r\n'],
+    ],
+    bom=False,
+    part_bytes=119,
+)
 @given(cells=CELLS, bom=st.booleans(), part_bytes=st.integers(1, 400))
 def test_tables_are_divided_where_a_record_begins(
     tmp_path_factory: pytest.TempPathFactory, cells: list[str], bom: bool, part_bytes: int

@@ -34,25 +34,17 @@ def split_records(
 
     The delimiter is that of the settings, of a `sep=` line, or the first of these by which the header has `text_field`.
     """
-    encoding = _encoding_of(stream)
-    with _text(stream, encoding) as text:
-        lines = Lines(text, container.limit_bytes)
-        header = read_header(lines, container, delimiters)
-        if header is None:
-            return
-        if header.titles:
-            container.ignore(_ABOVE)
-        yield from _records(lines, header, container, encoding=encoding, first=1)
+    yield from _first_records(stream, container, delimiters, encoding=_encoding_of(stream))
 
 
 def split_part(
     stream: BinaryIO, container: Container, part: Part, *, delimiters: tuple[str, ...] = _DELIMITERS
 ) -> Iterator[Piece]:
     """Yield the records of a part of the file, numbered as by `split_records`; the header is read first."""
-    if not part.start:
-        yield from split_records(window(stream, part), container, delimiters=delimiters)
-        return
     encoding = _encoding_of(stream)
+    if not part.start:
+        yield from _first_records(window(stream, part), container, delimiters, encoding=encoding)
+        return
     with _text(stream, encoding) as text:
         lines = Lines(text, container.limit_bytes)
         header = read_header(lines, container, delimiters)
@@ -98,6 +90,20 @@ def _text(stream: BinaryIO, encoding: str) -> Iterator[io.TextIOWrapper]:
         yield text
     finally:
         text.detach()
+
+
+def _first_records(
+    stream: BinaryIO, container: Container, delimiters: tuple[str, ...], *, encoding: str
+) -> Iterator[Piece]:
+    """Yield the records of a stream that begins with the header."""
+    with _text(stream, encoding) as text:
+        lines = Lines(text, container.limit_bytes)
+        header = read_header(lines, container, delimiters)
+        if header is None:
+            return
+        if header.titles:
+            container.ignore(_ABOVE)
+        yield from _records(lines, header, container, encoding=encoding, first=1)
 
 
 def _records(lines: Lines, header: Header, container: Container, *, encoding: str, first: int) -> Iterator[Piece]:
