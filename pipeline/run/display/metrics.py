@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
+from urllib.error import URLError
 from urllib.parse import unquote, urlsplit
 
 from prometheus_client import pushadd_to_gateway, start_http_server, write_to_textfile
@@ -233,5 +234,6 @@ class Metrics:
                 bare, JOB, self.families.registry, grouping_key=group, timeout=PUSH_TIMEOUT_S, handler=handler
             )
         except (OSError, HTTPException, ValueError) as error:
-            cause = getattr(error, "reason", error)  # URLError writes its cause as <urlopen error …>
+            # a plain URLError writes its cause as <urlopen error …>; its subclass HTTPError names the status
+            cause = error.reason if type(error) is URLError else error
             logger.warning("metrics are not pushed: %s", cause, extra={"endpoint": mask_url(url)})
