@@ -86,9 +86,13 @@ def test_junk_behind_a_gzip_member_is_noted(tmp_path: Path) -> None:
     assert counts.ignored == {"(trailing bytes)": 1}
 
 
+PARTS = st.binary(max_size=300).map(lambda part: part.replace(b"<", b"("))
+"""Any bytes but a tag: a text that begins with `<DOCUMENT>` is a filing."""
+
+
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
 @settings(deadline=None, max_examples=60)
-@given(parts=st.lists(st.binary(max_size=300), min_size=1, max_size=4), cut=st.integers(0, 60), data=st.data())
+@given(parts=st.lists(PARTS, min_size=1, max_size=4), cut=st.integers(0, 60), data=st.data())
 def test_any_streams_come_back_or_fail(
     tmp_path_factory: pytest.TempPathFactory,
     pack: Callable[[bytes], bytes],
