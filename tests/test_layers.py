@@ -15,7 +15,7 @@ PACKAGE = ROOT / "pipeline"
 LEVELS = (
     "errors evidence record_lines records shards window_answers linear_regex",
     "config",
-    "stores answers long logs values",
+    "stores answers long logs values child_python",
     "terminal",
     "documents llm output",
     "agents report truth",

@@ -18,16 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline.child_python import child_command
 from pipeline.report.run_summary import Counts
 
-_BOOT = """
-import sys
-sys.path[:] = sys.argv.pop(1).split(":")
-from pipeline.engines.end_with_parent import end_with_parent
-end_with_parent()
-from pipeline_command import main
-sys.exit(main())
-"""
 _TURN_S = 0.2
 """Ray interrupts a task only between two steps of Python: no wait may be longer than a cancelled task may take."""
 _MESSAGE_CHARS = 1000
@@ -87,9 +80,8 @@ def _start(
     words: Sequence[str], *, environ: Mapping[str, str], folder: str | os.PathLike[str] | None
 ) -> subprocess.Popen[bytes]:
     """Start the command line in a session of its own: a Ctrl-C must reach only the process that hands out chunks."""
-    paths = ":".join(str(Path(path).absolute()) for path in sys.path)
     return subprocess.Popen(
-        [sys.executable, "-c", _BOOT, paths, *words],
+        child_command("pipeline.engines.end_with_parent", *words),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -1,6 +1,6 @@
 """The child of `run_chunk`: the command line of `pipeline`, which ends when its parent does.
 
-It must be called in the main thread, before anything else has opened a file.
+It must begin in the main thread, before anything else has opened a file.
 """
 
 from __future__ import annotations
@@ -9,6 +9,14 @@ import fcntl
 import os
 import select
 import signal
+
+
+def main() -> int:
+    """Run the command line of sys.argv, and return its exit code."""
+    end_with_parent()
+    from pipeline_command import main as command  # it has to come after: importing may take a second
+
+    return command()
 
 
 def end_with_parent() -> None:

@@ -10,16 +10,15 @@ not get environment variables that may contain a secret, and ends with this proc
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
+from pipeline.child_python import child_command
 from pipeline.config.limits import InputLimits
 from pipeline.documents.decode import Decoded
 from pipeline.documents.helpers.messages import read_message, write_message
@@ -28,10 +27,6 @@ from pipeline.stores import MachineTroubleError
 
 MAX_HELPERS = 4
 
-_BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from pipeline.documents.helpers.process import main; main()"
-)
 _KEPT = ("HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ")
 _KEPT_PREFIXES = ("LC_", "DYLD_", "PYTHON")
 
@@ -49,12 +44,11 @@ class Helper:
 
     def __init__(self) -> None:
         """Start the process; MachineTroubleError when this machine cannot."""
-        paths = json.dumps([str(Path(path).absolute()) for path in sys.path])
         environment = {k: v for k, v in os.environ.items() if k in _KEPT or k.startswith(_KEPT_PREFIXES)}
         try:
             # a session of its own: Ctrl-C must reach only the run, which completes documents in flight
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, paths],
+                child_command("pipeline.documents.helpers.process"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

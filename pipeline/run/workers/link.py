@@ -9,21 +9,19 @@ import logging
 import pickle
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from pipeline.child_python import child_command
 from pipeline.llm.lending import Loan, settings_of
 from pipeline.records import Entry
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.workers.messages import PROTOCOL, ClientMessage, LogMessage, PlanMessage, without_links
 
-_BOOT = "import sys; sys.path[:] = sys.argv[1:]; from pipeline.run.workers.process import main; main()"
 _END = b""
 _BATCH_BYTES = 1 << 18
 
@@ -51,13 +49,12 @@ class Worker:
         self.lock = threading.Lock()
         self._plans: dict[int, ExtractionPlan] = {}
         self._clients: dict[int, tuple[object, int]] = {}
-        paths = [str(Path(path).absolute()) for path in sys.path]
         # blocked from its first moment on: an interrupt must end no request that is in flight
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         try:
             # a session of its own: Ctrl-C must reach only the main process
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, *paths],
+                child_command("pipeline.run.workers.process"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
