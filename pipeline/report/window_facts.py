@@ -61,9 +61,14 @@ def _ledger_text(ledger: Mapping[str, Any]) -> str:
 def _merge_text(merge: Mapping[str, Any]) -> str:
     """Return how many values differed and how many items were left out; "" when there are none."""
     conflicts = merge.get("conflicts_total", 0)
-    dropped = sum(each["given"] - each["kept"] for each in merge.get("dropped", ()))
+    dropped = dropped_items(merge)
     parts = [f"{plural(conflicts, 'value')} differed"] if conflicts else []
     return ", ".join(parts + ([f"{plural(dropped, 'item')} left out"] if dropped else []))
+
+
+def dropped_items(merge: Mapping[str, Any]) -> int:
+    """Return how many items the merge of a record left out."""
+    return sum(each["given"] - each["kept"] for each in merge.get("dropped", ()))
 
 
 def merge_lines(record: Mapping[str, Any]) -> list[str]:

@@ -192,15 +192,20 @@ def test_try_sends_one_window_alone(
     assert "--window: got 1, but short.txt was sent whole" in told
 
 
+def differ_in_titles(server: FakeLLM) -> None:
+    """Make each answer of the server give another title."""
+    good = server.answer
+    titles = (f"report {number}" for number in range(100))
+    server.answer = lambda prompt, schema: json.dumps({**json.loads(good(prompt, schema)), "title": next(titles)})
+
+
 def test_try_shows_what_differed_and_where_the_quotes_are(
     place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Below the merged output."""
     place.documents({"long.txt": planted(seed=6, payments=8, chars=16_000, kinds="prose").text})
     prepared(place, narrow)
-    good = narrow.answer
-    titles = (f"report {number}" for number in range(100))
-    narrow.answer = lambda prompt, schema: json.dumps({**json.loads(good(prompt, schema)), "title": next(titles)})
+    differ_in_titles(narrow)
     code, shown = call(monkeypatch, capsys, place, "try", "long.txt")
     assert code == 0
     assert "conflict /title (first): window 1 has 'report " in shown
@@ -230,9 +235,7 @@ def test_the_page_shows_windows_and_what_differed(
     """A border where each window begins, and both values of a conflict."""
     place.documents({"long.txt": planted(seed=6, payments=8, chars=16_000, kinds="prose").text})
     prepared(place, narrow)
-    good = narrow.answer
-    titles = (f"report {number}" for number in range(100))
-    narrow.answer = lambda prompt, schema: json.dumps({**json.loads(good(prompt, schema)), "title": next(titles)})
+    differ_in_titles(narrow)
     assert run(place, monkeypatch) == 0
     assert call(monkeypatch, capsys, place, "show", "out", "long.txt", "--html", "e.html")[0] == 0
     page = (place.folder / "e.html").read_text(encoding="utf-8")

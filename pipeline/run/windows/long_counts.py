@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from pipeline.records import Failure, Result
 from pipeline.report.numbers import LongDocumentNumbers
+from pipeline.report.window_facts import dropped_items
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class LongCounts:
             return
         merge = outcome.merge or {}
         self.conflicts += merge.get("conflicts_total", 0)
-        self.dropped += sum(each["given"] - each["kept"] for each in merge.get("dropped", ()))
+        self.dropped += dropped_items(merge)
 
     def numbers(self) -> LongDocumentNumbers | None:
         """Return the numbers for the report; None for a run that read nothing in windows."""
