@@ -36,7 +36,7 @@ from pipeline.run.document.attempts import with_notes
 from pipeline.run.document.breaking import broken, candidates_in, harmless
 from pipeline.run.document.extraction import NoServerError, Seen, extract_answer
 from pipeline.run.document.overflow import Kept, shorter, whole
-from pipeline.run.document.state import Client, DocumentState, failure_of, result_of
+from pipeline.run.document.state import DocumentState, ExtractionClient, failure_of, result_of
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.selection.copies import Questions, copy_of, question_sha256
 from pipeline.run.shortage import has_memory, place_of, shortage_of
@@ -61,7 +61,7 @@ def process(
     entry: Entry,
     plan: ExtractionPlan,
     *,
-    client: Client,
+    client: ExtractionClient,
     alone: bool = False,
     now: Callable[[], str] = utc_now,
     copies: Questions | None = None,

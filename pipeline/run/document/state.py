@@ -17,7 +17,7 @@ from pipeline.run.plan import ExtractionPlan, VariantQuery
 from pipeline.run.selection.deciding import LENGTH, with_context
 
 
-class Client(Protocol):
+class ExtractionClient(Protocol):
     """What requests go through: `ask` settles one, with all retries that this takes."""
 
     def ask(self, question: ExtractionRequest) -> AskResult: ...
@@ -31,7 +31,7 @@ class DocumentState:
 
     entry: Entry
     query: VariantQuery
-    client: Client
+    client: ExtractionClient
     sha256: str | None = None
     notes: tuple[str, ...] = ()
     attempts: list[ExtractionAttempt] = field(default_factory=list)

@@ -21,7 +21,7 @@ from pipeline.records import ExtractionAttempt, Failure, ModelMetadata, Result, 
 from pipeline.run.document.attempts import requests_sent, total_of, usage, with_notes
 from pipeline.run.document.breaking import broken
 from pipeline.run.document.process import Finished, settled
-from pipeline.run.document.state import Client, DocumentState
+from pipeline.run.document.state import DocumentState, ExtractionClient
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.windows.cutting import LongDocument, spans_of
 from pipeline.window_answers import WindowAnswer
@@ -60,7 +60,7 @@ def merge_windows(
     reused: int,
     notes: Sequence[str],
     elapsed_s: float,
-    client: Client,
+    client: ExtractionClient,
     now: Callable[[], str] = utc_now,
 ) -> Finished:
     """Return the outcome of a document whose windows are all answered; never raises. `notes`: of its windows."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from pipeline.errors import InternalError
 from pipeline.records import Failure, Left, Outcome, Postponed, Result
-from pipeline.run.document.state import Client
+from pipeline.run.document.state import ExtractionClient
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.windows.cutting import Cut, Divided, Window, WindowFailed
 from pipeline.run.windows.merged_outcome import merge_windows
@@ -23,7 +23,12 @@ Begin = Callable[[int, int, Window], object]
 
 
 def asked_window(
-    cut: Cut, plan: ExtractionPlan, *, number: int, client: Client, begin: Begin = lambda _n, _of, _window: None
+    cut: Cut,
+    plan: ExtractionPlan,
+    *,
+    number: int,
+    client: ExtractionClient,
+    begin: Begin = lambda _n, _of, _window: None,
 ) -> WindowAnswer | Failure | Postponed | Left | Divided:
     """Return the outcome of one window of a document, by its number from 1; IndexError without such a window."""
     document = OpenDocument.of(cut, plan, now=time.monotonic())
@@ -40,7 +45,7 @@ def asked_window(
 
 
 def asked_alone(
-    cut: Cut, plan: ExtractionPlan, *, client: Client, begin: Begin = lambda _n, _of, _window: None
+    cut: Cut, plan: ExtractionPlan, *, client: ExtractionClient, begin: Begin = lambda _n, _of, _window: None
 ) -> Outcome:
     """Return the outcome of a document that was cut into windows."""
     began = time.monotonic()

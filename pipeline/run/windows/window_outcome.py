@@ -22,7 +22,7 @@ from pipeline.run.document.attempts import requests_sent, usage, with_notes
 from pipeline.run.document.breaking import broken, harmless
 from pipeline.run.document.extraction import Seen, extract_answer
 from pipeline.run.document.process import Finished, settled
-from pipeline.run.document.state import Client, DocumentState
+from pipeline.run.document.state import DocumentState, ExtractionClient
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.windows.cutting import (
     TOO_LONG,
@@ -46,7 +46,7 @@ def ask_window(
     window: Window,
     plan: ExtractionPlan,
     *,
-    client: Client,
+    client: ExtractionClient,
     alone: bool = False,
     now: Callable[[], str] = utc_now,
 ) -> Finished:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pipeline.llm.extraction_request import AskResult, ExtractionRequest, SentRequest
 from pipeline.records import Entry
 from pipeline.run.document.process import process
-from pipeline.run.document.state import Client
+from pipeline.run.document.state import ExtractionClient
 from pipeline.run.in_flight import Landed
 from pipeline.run.job import Job
 from pipeline.run.plan import ExtractionPlan
@@ -85,7 +85,7 @@ class Workforce:
         self._tasks.put(task)
 
     def _do_here(self, task: Here) -> None:
-        client: Client = task.plan.client
+        client: ExtractionClient = task.plan.client
         client = client if task.sent is None else _AfterFirst(client, task.sent, task.digest)
         job = self._job
         done = partial(process, client=client, alone=task.alone, copies=job.copies, earlier=job.earlier)
@@ -106,7 +106,7 @@ class Workforce:
 class _AfterFirst:
     """A client that continues from a request that a worker process has sent, if it was for the same prompt."""
 
-    client: Client
+    client: ExtractionClient
     sent: SentRequest | None
     digest: bytes
 
