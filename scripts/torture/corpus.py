@@ -62,7 +62,7 @@ class Case:
 
 FINE = Case("", None, 1)
 LONG = Case("", None, 40)
-"""Cut into some ten windows, which are divided where a run with other counts of tokens cuts what is left."""
+"""A document of about ten windows; a later run that counts tokens in another way cuts the rest of it anew."""
 LONG_LINES = 130
 KILLER = Case("kill", "connection_error", LOST)
 PERMANENT = (
