@@ -39,7 +39,7 @@ class PromptSample:
     sizes: array[int] = field(default_factory=lambda: array("Q"))
 
     def add(self, entry: Entry) -> None:
-        """Counts the entry and keeps it if its turn comes."""
+        """Count the entry, and keep it if its hash is among the lowest."""
         self.sizes.append(entry.size_bytes)
         item = (-hash_fraction("estimate", entry.id), entry.id, entry)
         (heapq.heappushpop if len(self.entries) == SAMPLE else heapq.heappush)(self.entries, item)
