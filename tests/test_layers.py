@@ -56,6 +56,7 @@ HOMES = {
     "sqlite3": {"output/latest_pairs.py", "output/index.py", "run/chunks/table.py"},
     "pyarrow": {"documents/tables/parquet.py", "output/parquet.py", "engines/spark_frame.py"},
     "pyspark": {"engines/spark.py", "engines/spark_frame.py"},
+    "ray": {"engines/ray.py"},
     "fcntl": {"documents/helpers/process.py", "output/lock.py", "truth/gold_file.py", "engines/end_with_parent.py"},
 }
 """Library → the modules that may import it; a third-party library that is not named here may be imported nowhere."""

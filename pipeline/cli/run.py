@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.cli.engine import add_engine_flags, check_engine_flags, run_on_engine
 from pipeline.cli.flags import add_config_flags, count, duration_s, http_url, index, port, started_at
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--progress", choices=("auto", "bar", "plain", "none"), default="auto")
     add("--profile-values", action="store_true", help="show frequent texts of answers in the report's profile")
     add("--quiet", action="store_true", help="print nothing on exit 0 (for cron mail)")
+    add_engine_flags(command)
     _add_metrics_flags(command)
 
 
@@ -103,8 +105,11 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     from pipeline.cli.arguments import config_file, load_app, same_command, say_config
     from pipeline.run.session import run
 
+    check_engine_flags(arguments)
     file = config_file(arguments, environ=environ)
     say_config(file)
+    if arguments.engine is not None and not arguments.dry_run:
+        return run_on_engine(arguments, file=file, environ=environ)
     options = _options(arguments, environ=environ, command=same_command(arguments), file=file.path if file else None)
     return run(options, load=lambda: load_app(arguments, environ=environ), environ=environ)
 

@@ -55,8 +55,10 @@ class Planned:
     changed: list[int] = field(default_factory=list)
 
 
-def make_plan(app: AppConfig, *, chunks: int | None, chunk_bytes: int | None) -> Planned:
+def make_plan(app: AppConfig, *, chunks: int | None, chunk_bytes: int | None, least: int = 1) -> Planned:
     """Write the plan, or what is new since the last one, and return the result.
+
+    `least`: the fewest chunks that a first plan is divided into, where there are as many documents.
 
     ConfigError for settings that do not fit chunks or the earlier plan. TryLaterError when the listing is interrupted.
     """
@@ -81,7 +83,7 @@ def make_plan(app: AppConfig, *, chunks: int | None, chunk_bytes: int | None) ->
             app=app,
             before=before,
             size=size,
-            chunks=chunks,
+            chunks=chunks or (max(least, -(-max(1, table.new_bytes()) // size)) if before is None else None),
             listing=listing,
         )
     finally:
