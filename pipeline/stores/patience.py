@@ -4,9 +4,11 @@
                                                               other files are readable: an error of this file
 
 A read that fails with an outage error (trouble.py) is retried with back-off. After `max_retries` retries the question
-is whether another file of the same source was read since the first failure. If none was, the last readable file is read
-once more as a test. If another file is readable, the error belongs to this file and is raised. Otherwise the read
-waits for the source for up to `max_outage_s`, and then the run ends. A listing always waits: no document is its cause.
+is whether another file of the same source can be read now: the last one that was readable is read once more as a test.
+If the test succeeds before and after one more failure of this file, the error belongs to this file and is raised.
+Otherwise the read waits for the source for up to `max_outage_s`, and then the run ends. Reads of other readers prove
+nothing: one that ends after a failure may have begun before the outage. A listing always waits: no document is its
+cause.
 
 It starts no thread: each reader waits in its own, and `stop` ends all waiting.
 """
@@ -58,12 +60,16 @@ class Patience:
 
 @dataclass(slots=True)
 class _Failing:
-    """A read during an outage: start time, attempts, and the numbers of reads that succeeded before it."""
+    """A read during an outage: start time, attempts, and the numbers of reads that succeeded before it.
+
+    `others_readable`: another file could be read after the last failure.
+    """
 
     since: float
     reads: int
     own: int
     tries: int = 0
+    others_readable: bool = False
 
 
 @dataclass(slots=True)
@@ -74,7 +80,7 @@ class Source:
     patience: Patience
     renew: Callable[[], object] = lambda: None
     _reads: int = 0
-    _proofs: tuple[tuple[str, Opener], ...] = ()
+    _readable: tuple[tuple[str, Opener], ...] = ()
     _warned: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -113,16 +119,20 @@ class Source:
         """Count a read; the file serves as a test for others, and the previous file for this one."""
         with self._lock:
             self._reads += 1
-            if not self._proofs or self._proofs[0][0] != key:
-                self._proofs = ((key, opener), *self._proofs[:1])
+            if not self._readable or self._readable[0][0] != key:
+                self._readable = ((key, opener), *self._readable[:1])
 
     def _wait_after(self, failing: _Failing, cause: OSError, *, key: str, role: Role) -> None:
         patience = self.patience
         patience.troubled = True
         failing.tries += 1
         if role == "file" and failing.tries > patience.max_retries and not is_shortage(cause):
-            if self._reads > failing.reads or self._is_proved(key):
-                raise OwnTroubleError(cause.errno, cause.strerror or str(cause)) from cause
+            were_readable = failing.others_readable
+            failing.others_readable = self._can_read_others(key)
+            if failing.others_readable:
+                if were_readable:
+                    raise OwnTroubleError(cause.errno, cause.strerror or str(cause)) from cause
+                return  # the outage may have ended between the failure and the test
             if self._reads == failing.own == 0 and isinstance(cause, (StoreRefusedError, MissingBucketError)):
                 self._refuse(cause)
         waited_s = patience.clock() - failing.since
@@ -136,16 +146,16 @@ class Source:
         if isinstance(cause, StoreRefusedError):
             self.renew()
 
-    def _is_proved(self, key: str) -> bool:
-        """Return True when the last other file that was read is readable now."""
-        opener = next((opener for other, opener in self._proofs if other != key), None)
+    def _can_read_others(self, key: str) -> bool:
+        """Return True when the last other file that was read is readable now, or its source says why it is not."""
+        opener = next((opener for other, opener in self._readable if other != key), None)
         if opener is None:
             return False
         try:
             with opener() as stream:
                 _raw(stream).read(1)
-        except OSError:
-            return False
+        except OSError as cause:
+            return not is_trouble(cause)
         return True
 
     def _refuse(self, cause: OSError) -> None:
