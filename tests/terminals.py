@@ -1,4 +1,4 @@
-"""A pseudo-terminal of a given width for a command, whose stdout and stderr are one there."""
+"""Pseudo-terminals of a given width: for a command, whose stdout and stderr are one there, or for a stream."""
 
 from __future__ import annotations
 
@@ -7,9 +7,38 @@ import os
 import struct
 import subprocess
 import termios
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+
+
+class Terminal:
+    """A real pseudo-terminal; `text` is all that was written to it once it is closed."""
+
+    def __init__(self, columns: int) -> None:
+        self._leader, follower = os.openpty()
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        self.stream = os.fdopen(follower, "w", encoding="utf-8")
+        self._read: list[bytes] = []
+        self._reader = threading.Thread(target=self._drain)
+        self._reader.start()
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                data = os.read(self._leader, 65536)
+            except OSError:  # Linux: the other end is closed
+                return
+            if not data:
+                return
+            self._read.append(data)
+
+    def text(self) -> str:
+        self.stream.close()
+        self._reader.join(60)
+        os.close(self._leader)
+        return b"".join(self._read).decode("utf-8")
 
 
 def until_closed(ours: int) -> str:

@@ -15,8 +15,10 @@ from conftest import Place, json_log
 from fake_llm import FakeLLM
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from terminals import Terminal
 
 from pipeline import logs
+from pipeline.logs.wrapping import folded
 
 PAGE = (Path(__file__).parent.parent / "docs" / "operations.md").read_text(encoding="utf-8")
 
@@ -113,6 +115,28 @@ def test_a_traceback_keeps_its_lines_but_cannot_pose_as_an_event() -> None:
     assert len(rest) >= 4
     assert all(line.startswith("    ") for line in rest)
     assert "\x1b" not in stream.getvalue()
+
+
+@given(st.lists(st.text(alphabet="ab=.-/é", min_size=1, max_size=70), min_size=1, max_size=40), st.integers(40, 120))
+def test_a_long_event_is_broken_between_words(words: list[str], columns: int) -> None:
+    """On a terminal it has the same words on more lines; those after the first are indented: none poses as an event."""
+    first, *others = folded(" ".join(words), columns).split("\n")
+    assert first.split() + [word for line in others for word in line.split()] == words
+    assert all(line.startswith("    ") for line in others)
+    assert all(len(line) <= columns or len(line.split()) == 1 for line in [first, *others])
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_only_text_on_a_terminal_is_wrapped(form: logs.LogFormat) -> None:
+    """An event for a program, a file or a pipe stays one line."""
+    terminal = Terminal(60)
+    logs.setup("debug", stream=terminal.stream, format=form)
+    log.error("word " * 40)
+    lines = terminal.text().splitlines()
+    assert (len(lines) > 1, max(map(len, lines)) <= 60) == (form == "text", form == "text")
+    stream, _ = opened(format=form)
+    log.error("word " * 40)
+    assert len(stream.getvalue().splitlines()) == 1
 
 
 def test_a_traceback_is_a_field_in_json() -> None:

@@ -166,9 +166,10 @@ def _add_command(commands: Any, name: str, *, summary: str, command: Command) ->
     )
     parser.set_defaults(handler=command.main, quiet=False)
     logs = parser.add_argument_group("logs")
-    logs.add_argument("--log-format", choices=("text", "json"), default="text")
+    logs.add_argument("--log-format", choices=("text", "json"), default="text", help="default: text")
     levels = ("debug", "info", "warning", "error")
-    logs.add_argument("--log-level", metavar="LEVEL", choices=levels, default="info", help=", ".join(levels))
+    shown = f"{', '.join(levels)}; default: info"
+    logs.add_argument("--log-level", metavar="LEVEL", choices=levels, default="info", help=shown)
     command.add_flags(parser)
 
 

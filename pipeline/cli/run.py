@@ -47,7 +47,12 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     )
     add("--run-id", metavar="ID", help="default: made from the time")
     add("--dry-run", action="store_true", help="print what would be done; call no model, write no file")
-    add("--progress", choices=("auto", "bar", "plain", "none"), default="auto")
+    add(
+        "--progress",
+        choices=("auto", "bar", "plain", "none"),
+        default="auto",
+        help="bar: on the terminal; plain: a log line every 30 s; default: bar on a terminal, else plain",
+    )
     add("--profile-values", action="store_true", help="show frequent texts of answers in the report's profile")
     add("--quiet", action="store_true", help="print nothing on exit 0 (for cron mail)")
     add_engine_flags(command)

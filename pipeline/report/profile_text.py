@@ -34,18 +34,26 @@ def profile_lines(report: Report, *, colour: bool, width: int) -> list[str]:
 
 def _joined(parts: Iterable[str], width: int) -> str:
     """Return as many parts as fit on one line."""
-    return _fitting(parts, width - _LABEL_COLUMNS - 3)
+    return fitting(parts, width - _LABEL_COLUMNS - 3)
 
 
-def _fitting(parts: Iterable[str], room: int) -> str:
+def fitting(parts: Iterable[str], room: int) -> str:
     """Return as many whole parts as fit into so many columns."""
     shown = ""
     for part in parts:
-        longer = f"{shown}; {part}" if shown else cut(part, room)
+        longer = f"{shown}; {part}" if shown else _shortened(part, room)
         if len(longer) > room:
-            return f"{shown}; …"
+            return shown if shown.endswith("…") else f"{shown}; …"
         shown = longer
     return shown
+
+
+def _shortened(part: str, room: int) -> str:
+    """Return a part that fits into so many columns: without its last values, else cut in its middle."""
+    if len(part) <= room:
+        return part
+    end = part.rfind(", ", 0, room - 1)
+    return f"{part[:end]}, …" if end > 0 else cut(part, room)
 
 
 def _filled(fields: Mapping[str, ProfiledField]) -> Iterator[str]:
@@ -85,7 +93,7 @@ def field_lines(profile: Profile | ProfiledVariant, *, width: int, variant: str 
         sizes = ((row.lengths, "characters"), (row.items, "items"))
         parts += [_sized(part, unit) for part, unit in sizes if part is not None]
         head = f"  {cut(name, column):<{column}}  filled {share_text(row.filled):>5}  "
-        yield (head + _fitting(filter(None, parts), max(width - len(head) - 3, 0))).rstrip()
+        yield (head + fitting(filter(None, parts), max(width - len(head) - 3, 0))).rstrip()
 
 
 def _sized(part: Span, unit: str) -> str:

@@ -23,7 +23,7 @@ def quote_lines(shown: ShownDocument, *, colour: bool, width: int) -> Iterator[s
     if shown.record.get("evidence") is None:
         yield "  quotes: an earlier version of the pipeline wrote this record, without their places"
         return
-    yield f"  quotes: {len(shown.quotes)}"
+    yield f"  quotes: {len(shown.quotes) or 'none'}"
     text = shown.text if shown.marked else None
     for quote in shown.quotes:
         yield from _wrapped(_place(quote), width=width, indent=2)

@@ -67,8 +67,7 @@ def shown_on(place: Place, columns: int) -> dict[str, list[str]]:
 def is_too_wide(line: str, columns: int) -> bool:
     """True for a line that could have been broken before its last word: a path or an address stays whole."""
     start, _, word = line.rstrip().rpartition(" ")
-    is_log = line[:4].isdigit() and line[10:11] == "T"  # an event of a log is one line, for grep
-    return len(line) > columns and not is_log and bool(start.strip()) and len(word) < columns // 2
+    return len(line) > columns and bool(start.strip()) and len(word) < columns // 2
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])

@@ -14,6 +14,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 
 import pytest
+from terminals import Terminal
 
 from pipeline import logs
 from pipeline.llm.sharing import HeldModel
@@ -44,38 +45,6 @@ class Ticks:
     def __call__(self) -> float:
         self.now += self.step_s
         return self.now
-
-
-class Terminal:
-    """A real pseudo-terminal; `text` is all that was written to it once it is closed."""
-
-    def __init__(self, columns: int) -> None:
-        import fcntl
-        import struct
-        import termios
-
-        self._leader, follower = pty.openpty()
-        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-        self.stream = os.fdopen(follower, "w", encoding="utf-8")
-        self._read: list[bytes] = []
-        self._reader = threading.Thread(target=self._drain)
-        self._reader.start()
-
-    def _drain(self) -> None:
-        while True:
-            try:
-                data = os.read(self._leader, 65536)
-            except OSError:  # Linux: the other end is closed
-                return
-            if not data:
-                return
-            self._read.append(data)
-
-    def text(self) -> str:
-        self.stream.close()
-        self._reader.join(60)
-        os.close(self._leader)
-        return b"".join(self._read).decode("utf-8")
 
 
 def screen(text: str) -> list[str]:
@@ -277,6 +246,21 @@ def test_log_lines_are_not_garbled_by_the_bar(columns: int) -> None:
     assert all(re.fullmatch(r"\S+Z INFO (w\d-\d+|after)", line) for line in shown), shown
     wanted = {f"w{n}-{i}" for n in range(4) for i in range(100)} | {"after"}
     assert sorted(line.split()[-1] for line in shown) == sorted(wanted)
+
+
+def test_a_long_event_above_the_bar_is_broken_between_words() -> None:
+    """As without the bar: the same words, indented after the first line."""
+    terminal = Terminal(60)
+    logs.setup("info", stream=terminal.stream)
+    progress = make("bar", terminal.stream)
+    progress.update(ProgressState(done=5, total=12))  # type: ignore[attr-defined]
+    log.info("provider is unavailable; documents wait for it", extra={"endpoint": "http://127.0.0.1:8000/v1"})
+    progress.close()  # type: ignore[attr-defined]
+    first, *others = [line for line in screen(terminal.text()) if line]
+    assert " ".join([first, *map(str.strip, others)]).partition("INFO ")[2] == (
+        "provider is unavailable; documents wait for it endpoint=http://127.0.0.1:8000/v1"
+    )
+    assert all(line.startswith("    ") for line in others)
 
 
 def test_the_bar_was_there_while_it_ran() -> None:

@@ -1,0 +1,78 @@
+"""Suppression of repeated warnings: each is written once in 30 s, with the number of repetitions.
+
+It must not write a line.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.logs.lines import fields_of
+
+REPEAT_S = 30.0
+_KEPT_WARNINGS = 500
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A warning that was written, and the number of repetitions since."""
+
+    written_at: float
+    last: logging.LogRecord
+    held: int = 0
+
+
+class Repeats:
+    """Passes a warning once in REPEAT_S; the next one passed carries the number of suppressed ones as `repeated`.
+
+    After `rest`, the number of written lines plus the sum of their `repeated` is the number of warnings.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seen: dict[tuple[str, ...], _Seen] = {}
+
+    def pass_on(self, record: logging.LogRecord) -> list[logging.LogRecord]:
+        """Return the records to write now: this one, none, or also an old one that is removed to make room."""
+        if record.levelno != logging.WARNING:
+            return [record]
+        key = _key(record)
+        now = self._clock()
+        repeated = self._seen.get(key)
+        if repeated is not None and now - repeated.written_at < REPEAT_S:
+            repeated.held = repeated.held + 1
+            repeated.last = record
+            return []
+        self._seen.pop(key, None)
+        room = [self._seen.pop(next(iter(self._seen)))] if len(self._seen) >= _KEPT_WARNINGS else []
+        self._seen[key] = _Seen(now, record)
+        return [*_held(room), _counted(record, repeated.held if repeated else 0)]
+
+    def rest(self) -> list[logging.LogRecord]:
+        """Return the last record of each suppressed warning with its count, and forget all warnings."""
+        repeats = list(self._seen.values())
+        self._seen = {}
+        return _held(repeats)
+
+
+def _held(seen: list[_Seen]) -> list[logging.LogRecord]:
+    return [_counted(repeat.last, repeat.held - 1) for repeat in seen if repeat.held]
+
+
+def _counted(record: logging.LogRecord, count: int) -> logging.LogRecord:
+    if count:
+        record.repeated = count
+    return record
+
+
+def _key(record: logging.LogRecord) -> tuple[str, ...]:
+    """Return the identity of a warning: event, reason and endpoint; without a reason, message and all fields."""
+    if reason := _field(record, "reason"):
+        return record.name, str(record.msg), reason, _field(record, "endpoint")
+    return record.name, record.getMessage(), str(fields_of(record))
+
+
+def _field(record: logging.LogRecord, name: str) -> str:
+    return str(getattr(record, name, ""))
