@@ -33,7 +33,7 @@ from pipeline.report.contents import Report
 from pipeline.report.html import page as html_page
 from pipeline.report.merging import TOP, merge, quantile_s
 from pipeline.report.numbers import RunNumbers
-from pipeline.report.profile_text import field_lines
+from pipeline.report.profile_text import field_lines, fitting
 from pipeline.report.profiled import ProfiledVariant
 from pipeline.report.run_summary import Counts, OutputCounts
 from pipeline.shards import Shard
@@ -574,3 +574,20 @@ def test_a_line_of_a_field_has_whole_parts_only(width: int) -> None:
     assert line in [*(f"{each}; …" for each in whole[:3]), whole[3]]
     assert len(line) <= width
     assert (line == whole[3]) == (width == 160)
+
+
+@pytest.mark.parametrize(
+    ("room", "shown"),
+    [
+        (60, "currency EUR 40 %, USD 35 %, GBP 25 %; kind bill 90 %"),
+        (40, "currency EUR 40 %, USD 35 %, GBP 25 %; …"),
+        (30, "currency EUR 40 %, USD 35 %, …"),
+        (25, "currency EUR 40 %, …"),
+        (12, "curre…P 25 %; …"),
+    ],
+)
+def test_values_are_left_out_whole(room: int, shown: str) -> None:
+    """A line that is too short for all values ends after one of them; only a single value is cut in its middle."""
+    line = fitting(["currency EUR 40 %, USD 35 %, GBP 25 %", "kind bill 90 %"], room)
+    assert line == shown
+    assert len(line) <= room + 3
