@@ -14,7 +14,16 @@ from pipeline.config.constraints import nearest, nearest_hint
 from pipeline.errors import ConfigError
 from pipeline.terminal import plural
 from pipeline.truth.evaluation import OVERALL, OutputResult, triple_of
-from pipeline.truth.intervals import FEWEST_DIFFERING, METRICS, Change, Estimate, Triple, change, documents_needed
+from pipeline.truth.intervals import (
+    FEWEST_DIFFERING,
+    METRICS,
+    Change,
+    Estimate,
+    Triple,
+    change,
+    documents_needed,
+    documents_needed_as_measured,
+)
 
 MOST_MISSING = 0.1
 """The share of gold documents that may be absent or changed; gates say nothing about the rest of the archive then."""
@@ -50,10 +59,12 @@ def parse_gate(text: str, *, fields: Sequence[str], key: str = "--fail-under") -
     match = _GATE.fullmatch(text)
     need = "need FIELD.METRIC=NUMBER"
     if match is None:
-        raise ConfigError(f"{key}: got {text!r}, {need}, as in overall.f1=0.8")
+        raise ConfigError(f"{key}: got {text!r}, {need}, as in {_example(text, fields)}")
     field, metric, point, number = match.groups()
+    if f"{field}.{metric}" in fields:
+        raise ConfigError(f"{key}: got {text!r}, {need}, as in {field}.{metric}.f1={number}")
     if field != OVERALL and field not in fields:
-        near = nearest(field, fields)
+        near = nearest(field, [OVERALL, *fields])
         raise ConfigError(f"{key}: got {text!r}, {need}{f'; the nearest field is {near}' if near else ''}")
     metrics = OVERALL_METRICS if field == OVERALL else FIELD_METRICS
     if metric not in metrics:
@@ -79,9 +90,9 @@ def judge_gate(gate: Gate, result: OutputResult, *, min_documents: int) -> GateR
     if estimate.low >= gate.least:
         return GateResult(str(gate), passed=True, told=f"{shown} is {gate.least:g} or more")
     told = f"{shown} is not surely {gate.least:g} or more"
-    enough = documents_needed(estimate.value, gate.least)
+    enough = _documents_needed(gate, estimate)
     if enough is not None:
-        told += f"; at {estimate.value:.2f} that takes about {enough} documents, or write {name}:point={gate.least:g}"
+        told += f"; at {estimate.value:.2f} that takes about {enough:,} documents, or write {name}:point={gate.least:g}"
     return GateResult(str(gate), passed=False, told=told)
 
 
@@ -127,6 +138,26 @@ def estimate_of(result: OutputResult, field: str, metric: str) -> Estimate | Non
     return found.accuracy if metric == "accuracy" else found.metrics.get(metric)
 
 
+def _example(text: str, fields: Sequence[str]) -> str:
+    """Return the gate that is most like a text without a field, a metric or a number."""
+    name, _, number = text.partition("=")
+    name, point, _ = name.partition(":point")
+    known = [OVERALL, *fields, *OVERALL_METRICS, *(f"{OVERALL}.{metric}" for metric in OVERALL_METRICS)]
+    near = name if name in known else nearest(name, known) or OVERALL
+    if near in OVERALL_METRICS:
+        near = f"{OVERALL}.{near}"
+    elif near == OVERALL or near in fields:
+        near = f"{near}.f1"
+    return f"{near}{point}={number or 0.8}"
+
+
+def _documents_needed(gate: Gate, estimate: Estimate) -> int | None:
+    """Return about how many documents would pass a gate with the same value; a share is that of documents."""
+    if gate.metric in METRICS:
+        return documents_needed_as_measured(estimate, gate.least)
+    return documents_needed(estimate.value or 0.0, gate.least)
+
+
 def _drop_result(name: str, found: Change, *, max_drop: float, shared: int, min_documents: int) -> GateResult:
     gate = f"{name} max_drop={max_drop:g}"
     if found.value is None:
@@ -134,14 +165,17 @@ def _drop_result(name: str, found: Change, *, max_drop: float, shared: int, min_
     if found.documents < min_documents:
         told = f"{name}: too few documents to compare with the baseline ({found.documents} of {min_documents})"
         return GateResult(gate, passed=False, told=told)
-    moved = f"{name}: {found.value:+.3f} against the baseline ({plural(shared, 'document')}, {found.differing} differ)"
+    interval = "" if found.low is None or found.high is None else f"{found.low:+.3f} to {found.high:+.3f}, "
+    behind = f"{interval}{plural(shared, 'document')}, {found.differing} differ"
+    moved = f"{name}: {found.value:+.3f} ({behind}) against the baseline"
     if found.value > -max_drop:
-        return GateResult(gate, passed=True, told=moved)
+        return GateResult(gate, passed=True, told=f"{moved}, a drop below {max_drop:g}" if found.value < 0 else moved)
+    fell = f"{moved}, a drop of {max_drop:g} or more"
     if found.differing < FEWEST_DIFFERING:
-        told = f"{moved}; no drop can be shown on fewer than {FEWEST_DIFFERING} differing documents"
+        told = f"{fell}; no drop can be shown on fewer than {FEWEST_DIFFERING} differing documents"
         return GateResult(gate, passed=True, told=told)
-    surely = found.high is not None and found.high < 0
-    return GateResult(gate, passed=not surely, told=f"{moved}{'' if surely else '; that may be chance'}")
+    is_shown = found.high is not None and found.high < 0
+    return GateResult(gate, passed=not is_shown, told=fell if is_shown else f"{fell}; that may be chance")
 
 
 def _earlier_documents(baseline: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

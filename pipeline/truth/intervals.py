@@ -92,6 +92,29 @@ def documents_needed(share: float, bound: float) -> int | None:
     return next(n for n in range(max(1, guess - 1), guess + 3) if wilson(share * n, n)[0] >= bound)
 
 
+def documents_needed_as_measured(estimate: Estimate, bound: float) -> int | None:
+    """Return about how many documents of the same kind lift the lower bound of precision, recall or F1 to `bound`.
+
+    None when the value is not above `bound` or has no interval. Documents with many values need fewer than Wilson's
+    interval would: the spread of a document is therefore taken from the interval that was measured. Of n documents
+    with the two added ones the bound is (n v + 1) / (n + 2) - z sqrt(n s^2 + v^2 + (1 - v)^2) / (n + 2).
+    """
+    value = estimate.value
+    if value is None or estimate.low is None or value <= bound:
+        return None
+    count = estimate.documents
+    added = value**2 + (1 - value) ** 2
+    half = ((count * value + 1) - estimate.low * (count + 2)) / Z
+    spread = max(0.0, (half**2 - added) / count)
+    # the larger root of ((v - bound) n + 1 - 2 bound)^2 = z^2 (n s^2 + added)
+    gap = value - bound
+    offset = 1 - 2 * bound
+    slope = 2 * gap * offset - Z * Z * spread
+    discriminant = slope**2 - 4 * gap**2 * (offset**2 - Z * Z * added)
+    root = (sqrt(max(0.0, discriminant)) - slope) / (2 * gap**2)
+    return max(count + 1, ceil(root)) if estimate.low < bound else count
+
+
 def estimates(documents: Sequence[Triple]) -> dict[str, Estimate]:
     """Return precision, recall and F1 of documents that are sorted by id, each with its interval."""
     counted = [counts for counts in documents if any(counts)]

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.truth.intervals import Estimate, Triple, change, documents_needed, estimates, verdict_of, wilson
+from pipeline.truth.intervals import (
+    Estimate,
+    Triple,
+    change,
+    documents_needed,
+    documents_needed_as_measured,
+    estimates,
+    verdict_of,
+    wilson,
+)
 
 RIGHT: Triple = (1, 0, 0)
 WRONG: Triple = (0, 1, 1)
@@ -34,6 +43,34 @@ def test_documents_needed() -> None:
     assert documents_needed(0.95, 0.9) == 139
     assert documents_needed(0.93, 0.9) == 385
     assert documents_needed(0.9, 0.9) is None
+
+
+@pytest.mark.parametrize(
+    ("kinds", "times", "bound"),
+    [
+        ([RIGHT], 40, 0.95),
+        ([RIGHT] * 19 + [WRONG], 10, 0.92),
+        ([(20, 0, 0), (19, 1, 1), (20, 0, 0), (9, 11, 11)], 10, 0.83),
+        ([(17, 3, 3), (18, 2, 2), (16, 4, 4), (16, 4, 4)], 10, 0.82),
+    ],
+)
+def test_documents_needed_as_measured(kinds: list[Triple], times: int, bound: float) -> None:
+    """A third more documents than advised pass the gate and a third less do not, however many values each has."""
+    measured = estimates(kinds * times)["f1"]
+    advised = documents_needed_as_measured(measured, bound)
+    assert advised is not None
+    for share, passes in ((4 / 3, True), (2 / 3, False)):
+        repeated = kinds * round(advised * share / len(kinds))
+        low = estimates(repeated)["f1"].low
+        assert low is not None
+        assert (low >= bound) is passes
+
+
+def test_documents_with_many_values_need_fewer_than_a_share_would() -> None:
+    """Wilson's interval counts documents that are right or wrong as a whole."""
+    measured = estimates([(17, 3, 3), (18, 2, 2), (16, 4, 4), (16, 4, 4)] * 10)["f1"]
+    assert (documents_needed_as_measured(measured, 0.82) or 0) < (documents_needed(measured.value or 0, 0.82) or 0) / 5
+    assert documents_needed_as_measured(measured, 0.9) is None
 
 
 def test_five_documents() -> None:
