@@ -29,7 +29,7 @@ from pipeline.review.choice import Candidate
 from pipeline.review.importing import import_lines
 from pipeline.review.server import ReviewServer
 from pipeline.review.session import ReviewOptions, ReviewSession, judged_keys
-from pipeline.review.static_page import static_page
+from pipeline.review.static_page import page_without_documents, static_page
 from pipeline.review.texts import read_texts
 from pipeline.stores.local import FILE_MODE
 from pipeline.terminal import plural, write_out
@@ -96,6 +96,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         write_out(import_lines(Path(arguments.imported), backend, options, now=utc_now()))
         return EXIT_OK
     candidates = _candidates(arguments, backend, options, environ=environ)
+    if not candidates:
+        return _all_judged(arguments, options)
     # as the run read them: the id of a document depends on it
     app = replace(_input_app(arguments, app, runs, environ=environ), output=config)
     texts = read_texts(app, candidates)
@@ -124,7 +126,7 @@ def _gold_path(arguments: argparse.Namespace, app: AppConfig, output: str) -> Pa
 def _candidates(
     arguments: argparse.Namespace, backend: OutputBackend, options: ReviewOptions, *, environ: Mapping[str, str]
 ) -> list[Candidate]:
-    """Return the documents to review; ConfigError when there is none."""
+    """Return the documents to review; ConfigError for an id that the output does not have."""
     judged = frozenset[tuple[str, str]]()
     if options.gold.exists():
         judged = judged_keys(read_gold(options.gold, options.schema, agent=options.agent).documents.values())
@@ -145,11 +147,6 @@ def _candidates(
         found = choice.disputed(backend, other, judged=judged, keys=keys)
     else:
         found = choice.sampled(backend, arguments.sample, judged=judged)
-    if not found:
-        kind = "other"
-        if arguments.failed or arguments.disputed:
-            kind = "failed" if arguments.failed else "disputed"
-        raise ConfigError(f"review: {options.output} holds no {kind} document without a judgement in {options.gold}")
     return choice.with_other(found, other) if other is not None and not arguments.disputed else found
 
 
@@ -185,6 +182,19 @@ def _report_troubles(session: ReviewSession, candidates: list[Candidate], app: A
     for document_id, trouble in texts.items():
         advice = {"changed": ", run again first", "gone": f" from {where}", "unreadable": ""}[trouble]
         sys.stderr.write(visible(f"{document_id}: {trouble}{advice}") + "\n")
+
+
+def _all_judged(arguments: argparse.Namespace, options: ReviewOptions) -> int:
+    """Say that no document is left to judge, on the page of --html as well."""
+    kind = ""
+    if arguments.failed or arguments.disputed:
+        kind = "failed " if arguments.failed else "disputed "
+    sentence = f"{options.output} holds no {kind}document without a judgement in {options.gold}."
+    if arguments.html:
+        _write_page(Path(arguments.html), page_without_documents(options.output, sentence=sentence))
+    advice = f"Next: pipeline eval {options.output} --gold {options.gold}; --ids ID shows a judged document again."
+    write_out(f"{sentence} {advice}")
+    return EXIT_OK
 
 
 def _write_page(path: Path, text: str) -> None:

@@ -1,6 +1,7 @@
 """`pipeline review --import FILE`: judgements from elsewhere, with the bytes of the output's documents filled in.
 
-All lines are checked before the first is appended.
+All lines are checked before the first is appended; lines that the gold file has already are skipped, so that a file can
+be imported again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.output.backend import OutputBackend
 from pipeline.review.session import GOLD_VERSION, ReviewOptions
-from pipeline.truth.gold import SAMPLE, checked_line, finite, relaxed_schema
+from pipeline.terminal import plural
+from pipeline.truth.comparators import canonical_json
+from pipeline.truth.gold import SAMPLE, checked_line, finite, gold_lines, relaxed_schema
 from pipeline.truth.gold_file import append_lines
 
 _SHOWN_IDS = 3
@@ -35,18 +38,45 @@ def import_lines(path: Path, backend: OutputBackend, options: ReviewOptions, *, 
             "nothing was imported"
         )
     schema = relaxed_schema(options.schema, where="the output's schema")
-    filled = [(at, _filled(line, digests, options, now=now)) for at, line in lines]
-    checked = [checked_line(line, at, schema=schema, agent=options.agent) for at, line in filled]
+    known = _known_lines(options.gold)
+    checked: list[dict[str, Any]] = []
+    guessed = 0
+    for at, line in lines:
+        filled = checked_line(_filled(line, digests, options, now=now), at, schema=schema, agent=options.agent)
+        if _content(filled, dated="at" in line) not in known:
+            checked.append(filled)
+            guessed += "why" not in line
+    if not checked:
+        return f"{path} holds no new judgement: {options.gold} has {_all_of(len(lines))} already."
     append_lines(options.gold, checked)
-    guessed = sum("why" not in line for _, line in lines)
-    number = f"{len(checked):,} {'judgement' if len(checked) == 1 else 'judgements'}"
-    told = f"{number} from {path} appended to {options.gold}."
+    sentence = f"{_judgements(len(checked))} from {path} appended to {options.gold}."
+    if known_already := len(lines) - len(checked):
+        sentence += f" {_judgements(known_already)} {'was' if known_already == 1 else 'were'} there already."
     if guessed:
-        told += (
+        sentence += (
             f" {guessed:,} of them do not say how the document was chosen (why) and count as drawn by chance: "
             "if you chose them otherwise, the numbers of `pipeline eval` describe your choice, not the archive."
         )
-    return told
+    return sentence
+
+
+def _known_lines(gold: Path) -> frozenset[str]:
+    """Return the contents of the lines that a gold file has, each with its time and without it."""
+    lines = gold_lines(gold) if gold.exists() else []
+    return frozenset(_content(line, dated=dated) for line in lines for dated in (True, False))
+
+
+def _content(line: Mapping[str, Any], *, dated: bool) -> str:
+    """Return a line as text that does not depend on the order of its keys; `dated`: with the time of the judgement."""
+    return canonical_json({name: value for name, value in line.items() if dated or name != "at"})
+
+
+def _judgements(number: int) -> str:
+    return plural(number, "judgement")
+
+
+def _all_of(number: int) -> str:
+    return "it" if number == 1 else f"all {number:,}"
 
 
 def _read(path: Path) -> list[tuple[str, dict[str, Any]]]:

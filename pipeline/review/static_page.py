@@ -17,18 +17,27 @@ from pipeline.review.choice import Candidate
 from pipeline.review.form import Form
 from pipeline.review.marks import SHOWN_CHARS, Mark, pieces_of
 from pipeline.review.session import ReviewSession
+from pipeline.terminal import plural
 
 
 def static_page(session: ReviewSession) -> str:
     """Return the HTML file."""
-    template = Template((files("pipeline.review") / "page" / "static.html").read_text(encoding="utf-8"))
     number = len(session.candidates)
-    holds = f"This page holds the text of {number:,} {'document' if number == 1 else 'documents'}"
-    return template.substitute(
-        title=text(f"{number} documents of {session.options.output}"),
-        holds=text(f"{holds} of {session.options.output}."),
+    return _page(
+        title=f"{plural(number, 'document')} of {session.options.output}",
+        first=f"This page holds the text of {plural(number, 'document')} of {session.options.output}.",
         documents="\n".join(_document(session, at, each) for at, each in enumerate(session.candidates)),
     )
+
+
+def page_without_documents(output: str, *, sentence: str) -> str:
+    """Return the HTML file when no document is left: a page from an earlier day must not stay."""
+    return _page(title=f"0 documents of {output}", first=sentence, documents="")
+
+
+def _page(*, title: str, first: str, documents: str) -> str:
+    template = Template((files("pipeline.review") / "page" / "static.html").read_text(encoding="utf-8"))
+    return template.substitute(title=text(title), holds=text(first), documents=documents)
 
 
 def _document(session: ReviewSession, at: int, candidate: Candidate) -> str:

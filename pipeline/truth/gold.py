@@ -90,6 +90,11 @@ def read_gold(path: Path, schema: Mapping[str, Any], *, agent: str | None = None
     )
 
 
+def gold_lines(path: Path) -> list[Mapping[str, Any]]:
+    """Return the objects of a gold file, unchecked; ConfigError for a line that is not JSON."""
+    return [line for _, line in _parsed(path, path.read_bytes()) if isinstance(line, dict)]
+
+
 def relaxed_schema(schema: Mapping[str, Any], *, where: str) -> CompiledSchema:
     """Return the schema that gold is checked against: the agent's without `required`."""
     return compile_schema(without_keywords(dict(schema), lambda keyword: keyword == "required"), where=where)

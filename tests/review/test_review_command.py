@@ -106,8 +106,14 @@ def test_all_judged(reviewed: Place) -> None:
     lines += [json.loads(line) for line in (reviewed.folder / "out" / "errors.jsonl").read_text().splitlines()]
     write(reviewed.folder / "gold.jsonl", [{"id": r["id"], "sha256": r["sha256"], "gold": {"score": 1}} for r in lines])
     ran = reviewed.call("review", "out", "--no-open")
-    assert ran.code == 2
-    assert "holds no other document without a judgement in gold.jsonl" in ran.err
+    assert ran.code == 0
+    assert "out holds no document without a judgement in gold.jsonl. Next: pipeline eval out --gold gold.js" in ran.out
+    page = reviewed.folder / "page.html"
+    page.write_text("yesterday's", encoding="utf-8")
+    assert reviewed.call("review", "out", "--failed", "--html", "page.html").code == 0
+    assert "<h1>out holds no failed document without a judgement in gold.jsonl.</h1>" in page.read_text(
+        encoding="utf-8"
+    )
 
 
 def test_import(reviewed: Place) -> None:
@@ -126,6 +132,25 @@ def test_import(reviewed: Place) -> None:
     ]
     assert all(re.fullmatch(r"[0-9a-f]{64}", line["sha256"]) for line in lines)
     assert reviewed.call("eval", "out", "--gold", "gold.jsonl").code == 0
+
+
+def test_an_import_repeated(reviewed: Place) -> None:
+    """Only new lines are appended: neither a correction nor a withdrawal of the meantime is undone."""
+    labels = [
+        {"id": "d00.txt", "gold": {"company": "Acme"}},
+        {"id": "d01.txt", "gold": {"mood": "bad"}, "at": "2026-01-01T00:00:00.000Z"},
+    ]
+    write(reviewed.folder / "labels.jsonl", labels)
+    call = ("review", "out", "--import", "labels.jsonl", "--by", "anna")
+    assert "2 judgements from labels.jsonl appended" in reviewed.call(*call).out
+    before = (reviewed.folder / "gold.jsonl").read_bytes()
+    again = reviewed.call(*call)
+    assert (again.code, again.out) == (0, "labels.jsonl holds no new judgement: gold.jsonl has all 2 already.\n")
+    assert (reviewed.folder / "gold.jsonl").read_bytes() == before
+    write(reviewed.folder / "labels.jsonl", [*labels, {"id": "d02.txt", "gold": {"mood": "bad"}, "why": "ids"}])
+    ran = reviewed.call(*call)
+    assert ran.out == "1 judgement from labels.jsonl appended to gold.jsonl. 2 judgements were there already.\n"
+    assert len(gold_lines(reviewed.folder / "gold.jsonl")) == 3
 
 
 @pytest.mark.parametrize(
