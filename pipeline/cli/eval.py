@@ -57,7 +57,8 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         help="exit 1 unless the lower bound reaches N; FIELD.METRIC:point=N compares the value; repeatable",
     )
     add("--baseline", metavar="FILE", help="an earlier eval.json, to compare with")
-    add("--max-drop", metavar="N", type=_share, help="exit 1 when F1 or a gated metric surely fell by N or more")
+    drop = "exit 1 when F1 or a gated metric fell by N or more and the whole interval of the change is below 0"
+    add("--max-drop", metavar="N", type=_share, help=drop)
     add("--ask", action="store_true", help="first ask for the documents of eval.input again, into eval.output")
     add("--json", action="store_true", help="print eval.json, for programs")
     add("--no-write", action="store_true", help="write no eval.json")

@@ -14,6 +14,7 @@ from typing import Any
 from pipeline import __version__
 from pipeline.cli.command_line import command_at, in_usual_order, wants_json
 from pipeline.cli.commands import COMMANDS, Command
+from pipeline.cli.exit_codes import exit_codes
 from pipeline.cli.interrupts import ends_at_once
 from pipeline.cli.usage import HelpFormatter, Parser, complain, report_error
 from pipeline.errors import (
@@ -29,14 +30,6 @@ from pipeline.errors import (
 from pipeline.logs import LineHandler, setup
 
 logger = logging.getLogger("pipeline.cli")
-
-_EXIT_CODES = """exit codes:
-  0         finished, or stopped by --max-duration
-  1         too many failures, or too few documents
-  2         usage or configuration error: fix it
-  3         stopped early: run the same command to resume
-  70        internal error
-  130, 143  interrupted by SIGINT, SIGTERM"""
 
 _SHORTAGE = (
     "This machine is short of open files or memory: %s. Completed records are safe; raise the limit (ulimit -n) or "
@@ -143,7 +136,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     top = Parser(
         prog="pipeline",
         description="Send documents through a self-hosted language model and get JSON that can be trusted.",
-        epilog=f"example:\n  pipeline run --input data/inbox --output out\n\n{_EXIT_CODES}",
+        epilog=f"example:\n  pipeline run --input data/inbox --output out\n\n{exit_codes('')}",
         formatter_class=HelpFormatter,
     )
     top.add_argument("-V", "--version", action="version", version=f"pipeline {__version__}")
@@ -161,7 +154,7 @@ def _add_command(commands: Any, name: str, *, summary: str, command: Command) ->
         name,
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
-        epilog=f"{command.EXAMPLES}\n\n{_EXIT_CODES}",
+        epilog=f"{command.EXAMPLES}\n\n{exit_codes(name)}",
         formatter_class=HelpFormatter,
     )
     parser.set_defaults(handler=command.main, quiet=False)

@@ -31,7 +31,10 @@ class Overall:
 
 @dataclass(frozen=True, slots=True)
 class GradedField:
-    """The metrics of one field; `approximate`: its lists were too long for the best pairing."""
+    """The metrics of one field; `approximate`: its lists were too long for the best pairing.
+
+    `judged`: comparisons, those with values that no person named included.
+    """
 
     judged: int = 0
     f1: Metric = Metric()

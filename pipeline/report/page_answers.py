@@ -23,7 +23,7 @@ class FieldBar:
     """A field with a bar of its F1 and a line over its interval, in pixels; no `width` without a value."""
 
     name: str
-    judged: int
+    compared: int
     f1: str
     precision: str
     recall: str
@@ -49,7 +49,7 @@ def answers(grades: Grades) -> Answers:
     bars = [
         FieldBar(
             name=f"{name} (approximate)" if row.approximate else name,
-            judged=row.judged,
+            compared=row.judged,
             f1=metric_text(row.f1),
             precision=point_text(row.precision),
             recall=point_text(row.recall),

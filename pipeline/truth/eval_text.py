@@ -103,11 +103,11 @@ def _output(output: Mapping[str, Any], *, colour: bool, width: int, holdout: boo
 def _fields(output: Mapping[str, Any], *, width: int) -> Iterator[str]:
     wide = width >= _WIDE
     names = [visible(name) for name in output["fields"]]
-    column = min(max([len("field"), *map(len, names)]), _FIELD_COLUMNS, max(12, width - (56 if wide else 34)))
-    head = f"  {'field':<{column}}  {'judged':>6}  {'F1':<20}"
+    column = min(max([len("field"), *map(len, names)]), _FIELD_COLUMNS, max(12, width - (58 if wide else 36)))
+    head = f"  {'field':<{column}}  {'compared':>8}  {'F1':<20}"
     yield (f"{head}  precision  recall" if wide else head).rstrip()
     for name, row in output["fields"].items():
-        line = f"  {cut(visible(name), column):<{column}}  {row['judged']:>6}  {metric_text(row['f1']):<20}"
+        line = f"  {cut(visible(name), column):<{column}}  {row['judged']:>8}  {metric_text(row['f1']):<20}"
         if wide:
             line += f"  {_point(row['precision']):>9}  {_point(row['recall']):>6}"
         if row["approximate"]:

@@ -24,7 +24,10 @@ VALUE_CHARS = 60
 
 @dataclass(slots=True)
 class FieldCounts:
-    """Counts of one field. `right` of `judged` is its accuracy; `agreeing` of `paired` that of properties in a list."""
+    """Counts of one field. `right` of `judged` is its accuracy; `agreeing` of `paired` that of properties in a list.
+
+    `judged` counts comparisons: values of the gold, those of the answer without a partner, and judged nothings.
+    """
 
     tp: int = 0
     fp: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,9 @@ def test_a_baseline(graded: Place) -> None:
     write_output(graded.folder / "worse", worse)
     ran = graded.call("eval", "worse", *flags)
     assert ran.code == 1
-    assert "FAILED  overall.f1: -0.0" in ran.out
+    told = " ".join(ran.out.split())
+    interval = r"\(-0\.\d{3} to -0\.\d{3}, 40 documents, \d+ differ\)"
+    assert re.search(rf"FAILED overall\.f1: -0\.\d{{3}} {interval} against the baseline, a drop of 0\.02 or more", told)
     assert "eval.max_drop (--max-drop): is not set" in graded.call("eval", "--gold", "gold.jsonl", *flags[2:4]).err
 
 
@@ -271,6 +274,11 @@ def test_gold_that_does_not_fit(graded: Place, line: str, message: str) -> None:
     [
         (("--fail-under", "mod.f1=0.9"), "got 'mod.f1=0.9', need FIELD.METRIC=NUMBER; the nearest field is mood"),
         (("--fail-under", "mood.f2=0.9"), "the nearest is f1"),
+        (("--fail-under", "documents_right=0.9"), "need FIELD.METRIC=NUMBER, as in overall.documents_right=0.9"),
+        (("--fail-under", "document_right:point=0.9"), "as in overall.documents_right:point=0.9"),
+        (("--fail-under", "mood=0.9"), "as in mood.f1=0.9"),
+        (("--fail-under", "overall.recal"), "as in overall.recall=0.8"),
+        (("--fail-under", "overal.f1=0.9"), "the nearest field is overall"),
         (("--fail-under", "mood.f1=9"), "need a number from 0 to 1"),
         (("--fail-under", "mood.valid=0.5"), "need a metric of mood: precision, recall, f1, accuracy"),
         (("--fail-under", "overall.accuracy=0.5"), "need a metric of overall: precision, recall, f1, documents_right"),
@@ -291,6 +299,21 @@ def test_flags_that_do_not_fit(graded: Place, flags: tuple[str, ...], message: s
     ran = graded.call("eval", "--gold", "gold.jsonl", *flags)
     assert ran.code == 2
     assert message in ran.err
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("eval", "1         a gate failed or could not be evaluated"),
+        ("review", "0         ended by Ctrl-C, written, imported, or all judged"),
+        ("run", "0         finished, or stopped by --max-duration"),
+    ],
+)
+def test_the_help_shows_the_exit_codes_of_the_command(graded: Place, command: str, told: str) -> None:
+    """Not those of a run."""
+    shown = graded.call(command, "--help").out
+    assert told in shown
+    assert ("--max-duration" in shown.partition("exit codes:")[2]) is (command == "run")
 
 
 def test_a_cut_last_line_is_skipped(graded: Place) -> None:
