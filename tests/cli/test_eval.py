@@ -432,6 +432,19 @@ def test_the_last_shard_grades(place: Place, server: FakeLLM, shards: int) -> No
     assert "12 judged documents" in place.run("--shard", f"1/{shards}").out
 
 
+def test_the_last_chunk_grades(place: Place, server: FakeLLM) -> None:
+    """In whatever order the chunks of a plan end."""
+    server.answer = lambda *_: json.dumps(RIGHT)
+    names = place.documents(12)
+    digests = {name: hashlib.sha256((place.folder / "inbox" / name).read_bytes()).hexdigest() for name in names}
+    write_gold(place.folder / "gold.jsonl", [{"id": n, "sha256": d, "gold": RIGHT} for n, d in digests.items()])
+    place.configure({"eval.gold": "gold.jsonl"}, agent={"schema": SCHEMA})
+    assert place.call("plan", "--chunks", "3").code == 0
+    assert "judged documents" not in place.run("--chunk", "2").out
+    assert "judged documents" not in place.run("--chunk", "0").out
+    assert "12 judged documents" in place.run("--chunk", "1").out
+
+
 def test_purge_removes_a_document_from_gold_and_grades(graded: Place) -> None:
     """A takedown leaves no byte of the document's id in eval.json or the gold file."""
     assert graded.call("eval", "--gold", "gold.jsonl").code == 0
