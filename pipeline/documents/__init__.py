@@ -26,7 +26,7 @@ from pipeline.documents.listing import ListingCounts, ListingPlan, check_extras,
 from pipeline.documents.naming import NamedDocuments, possible_ids
 from pipeline.documents.special_tokens import break_special_tokens
 from pipeline.records import Document, Entry
-from pipeline.stores import Patience
+from pipeline.stores import OutageRetry
 
 if TYPE_CHECKING:
     from pipeline.config import InputConfig
@@ -54,16 +54,16 @@ def load_entries(
     output: Path | str | None,
     counts: ListingCounts,
     clock: Callable[[], float] = time.time,
-    patience: Patience | None = None,
+    outage_retry: OutageRetry | None = None,
 ) -> Iterator[Entry]:
     """Yield the entries of all inputs in turn, listed lazily; `output` (a folder, or a prefix) is left out.
 
     ConfigError before the listing for a missing input. MissingExtraError when each of the first documents needs
     an extra that is not installed; else such a document fails. TryLaterError when the listing is
-    interrupted. An unreadable file becomes an entry whose `read` fails. With `patience`, the listing and each `read`
-    (which may then raise TryLaterError) wait for the end of an outage.
+    interrupted. An unreadable file becomes an entry whose `read` fails. With `outage_retry`, the listing and each
+    `read` (which may then raise TryLaterError) wait for the end of an outage.
     """
-    plan = ListingPlan(config, output, counts, clock, patience)
+    plan = ListingPlan(config, output, counts, clock, outage_retry)
     origins = [open_origin(source, plan) for source in config.uri]
     if any(is_missing(extra) for extra in LIBRARIES):
         check_extras(origins, lookup=format_of)

@@ -38,7 +38,7 @@ from pipeline.documents.sources import DocumentSource, ListingCounts, ListingPla
 from pipeline.errors import DocumentError, TryLaterError
 from pipeline.records import Entry
 from pipeline.stores import (
-    Patience,
+    OutageRetry,
     StaleVersionError,
     StoredFile,
     is_remote,
@@ -125,11 +125,11 @@ class PlannedInput:
         output: Path | str | None,
         counts: ListingCounts,
         clock: Callable[[], float] = time.time,
-        patience: Patience | None = None,
+        outage_retry: OutageRetry | None = None,
     ) -> None:
         self._config = config
         self._counts = counts
-        self._plan = ListingPlan(config, output, counts, clock, patience)
+        self._plan = ListingPlan(config, output, counts, clock, outage_retry)
         # versions must differ even for a file that changes again within the resolution of its time
         self._exact = replace(self._plan, clock=lambda: math.inf)
 

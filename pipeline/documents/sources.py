@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.documents.patterns import PathFilter
-from pipeline.stores import Patience, Source, StoredFile
+from pipeline.stores import OutageRetry, Source, StoredFile
 
 if TYPE_CHECKING:
     from pipeline.config import InputConfig
@@ -106,11 +106,11 @@ class ListingPlan:
     output: Path | str | None
     counts: ListingCounts
     clock: Callable[[], float]
-    patience: Patience | None = None
+    outage_retry: OutageRetry | None = None
 
     def reads_of(self, where: str, renew: Callable[[], object] = lambda: None) -> Source | None:
         """Return the state shared by the reads of one input; None where no read waits for an outage."""
-        return None if self.patience is None else Source(where, self.patience, renew)
+        return None if self.outage_retry is None else Source(where, self.outage_retry, renew)
 
 
 def fixed_parts(parts: Sequence[str]) -> int:

@@ -17,7 +17,7 @@ from pipeline.run.document.process import Finished
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.selection.selection import Selection
 from pipeline.run.windows.cutting import EarlierAnswers
-from pipeline.stores import Patience
+from pipeline.stores import OutageRetry
 
 READ_AGAIN = frozenset({"document_unreadable", "document_too_large"})
 """Reasons that the trouble of a store or a file system can bring about, where it cuts files short."""
@@ -61,11 +61,11 @@ class Job:
     copies: Copies | None = None
     until: float | None = None
     earlier: EarlierAnswers | None = None
-    patience: Patience | None = None
+    outage_retry: OutageRetry | None = None
 
     def settled(self, outcome: Result | Failure) -> Result | Failure:
         """The outcome as it is written: what could not be read in a run that saw trouble is read again by the next."""
-        if self.patience is None or not self.patience.troubled or isinstance(outcome, Result):
+        if self.outage_retry is None or not self.outage_retry.troubled or isinstance(outcome, Result):
             return outcome
         return changed(outcome, version=None) if outcome.reason in READ_AGAIN else outcome
 

@@ -19,7 +19,7 @@ from pipeline.run.plan import ExtractionPlan
 from pipeline.shards import CHUNKED, Shard
 from pipeline.stores import (
     MissingBucketError,
-    Patience,
+    OutageRetry,
     ReadingStoppedError,
     StoreRefusedError,
 )
@@ -44,19 +44,19 @@ class InputListing:
         self._app = app
         self._chunk = chunk
 
-    def __call__(self, counts: ListingCounts, patience: Patience | None = None) -> Iterator[Entry]:
-        """Yield the entries; errors as for `load_entries`. With `patience` the reads wait for the end of an outage."""
+    def __call__(self, counts: ListingCounts, outage_retry: OutageRetry | None = None) -> Iterator[Entry]:
+        """Yield the entries; errors as for `load_entries`. With `outage_retry`, reads wait out an outage."""
         output = left_out(self._app)
         if self._chunk is None:
-            return load_entries(self._app.input, output=output, counts=counts, patience=patience)
+            return load_entries(self._app.input, output=output, counts=counts, outage_retry=outage_retry)
         counts.ignored.update(self._chunk.ignored)
-        files = PlannedInput(self._app.input, output=output, counts=counts, patience=patience)
+        files = PlannedInput(self._app.input, output=output, counts=counts, outage_retry=outage_retry)
         return files.entries(self._chunk.rows)
 
-    def start(self, plan: ExtractionPlan, *, counts: ListingCounts, patience: Patience) -> Iterator[Entry]:
+    def start(self, plan: ExtractionPlan, *, counts: ListingCounts, outage_retry: OutageRetry) -> Iterator[Entry]:
         """Yield the entries; credentials that are refused at a later start mean exit 3, so that it is retried."""
         try:
-            return self(counts, patience)
+            return self(counts, outage_retry)
         except ReadingStoppedError as error:
             raise TryLaterError(f"interrupted while waiting for the input: {error}") from error
         except ConfigError as error:

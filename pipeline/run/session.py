@@ -44,7 +44,7 @@ from pipeline.run.selection.selection import Selection, SelectionRules
 from pipeline.run.stop_rules import StopReason
 from pipeline.run.windows.cutting import earlier_answers
 from pipeline.shards import Shard, find_chunk, find_shard
-from pipeline.stores import Patience
+from pipeline.stores import OutageRetry
 from pipeline.values.profiling import ProfileBuilder
 
 if TYPE_CHECKING:
@@ -75,17 +75,17 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
     rules = rules_of(options, app, run_id=run_id, shard=shard, listing=listing)
     if options.dry_run:
         return dry_run.main(app, plan, rules=rules, shard=shard, listing=listing)
-    patience = Patience(app.runner.max_outage_s, stop, time.monotonic, max_retries=_max_retries(app, plan))
+    outage_retry = OutageRetry(app.runner.max_outage_s, stop, time.monotonic, max_retries=_max_retries(app, plan))
     signals = Signals(stop)
     try:
-        entries = listing.start(plan, counts=counts, patience=patience)
+        entries = listing.start(plan, counts=counts, outage_retry=outage_retry)
         with _open_output(app, plan, shard=shard, run_id=run_id, stop=stop, until=until) as output:
             equate_former(app, plan, index=output.index, backend=output.backend, runs=output.run_index)
             check_redo(app, plan, output=output, rules=rules)
             end = RunClosing(app, options, output, listing=counts, environ=environ, grading=grading)
             session = _Session(app, options, end, plan=plan, output=output, counts=counts, load=load, environ=environ)
             session.listing = listing
-            session.patience, session.until, session.stop = patience, until, stop
+            session.outage_retry, session.until, session.stop = outage_retry, until, stop
             selection = session.select(rules, shard=shard)
             code = session.go(lambda: entries, selection, signals=signals)
         if signals.number is None:
@@ -137,7 +137,7 @@ class _Session:
         load: Callable[[], AppConfig],
         environ: Mapping[str, str],
     ) -> None:
-        self.patience: Patience | None = None
+        self.outage_retry: OutageRetry | None = None
         self.listing = InputListing(app)
         self.stop = threading.Event()
         self.until: float | None = None
@@ -195,7 +195,7 @@ class _Session:
             copies=copies_of(options, self.app, output=self.output),
             until=self.until,
             earlier=earlier_answers(self.output, redo=options.redo),
-            patience=self.patience,
+            outage_retry=self.outage_retry,
         )
         self.runner = signals.runner = Runner(job, self.plan, stop=self.stop)
         self.output.wait_by(self.runner.end_wait)
@@ -227,12 +227,12 @@ class _Session:
 
     def _relist(self) -> Iterator[Entry]:
         """List the input once more, without counting it."""
-        return self.listing(ListingCounts(), self.patience)
+        return self.listing(ListingCounts(), self.outage_retry)
 
     def _supervisor(self) -> Refresher:
         resumes = has_records(self.output, self.app, self.plan)
-        if self.patience is not None:
-            self.patience.resumed = resumes
+        if self.outage_retry is not None:
+            self.outage_retry.resumed = resumes
         return Refresher(self.app, load=self.load, watched=self._watched(), stop=self.stop, resumes=resumes)
 
     def _identity(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""When a run has seen or waited enough, and why it ends: the guards and the patience."""
+"""When a run has seen or waited enough, and why it ends: the guards and the time-outs."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
     folder_names.py  the names in one folder, resumed after an outage
     beneath.py  opening of a listed file without following a link: open_file, open_newest
     remote.py   a bucket, or a prefix of one: RemoteStore; REMOTE_SCHEMES lists its URL schemes
-    patience.py reads that are retried during an outage; trouble.py classifies the errors
+    outage_retry.py reads that are retried during an outage; trouble.py classifies the errors
     clouds.py   differences between the clouds: addresses, options, credentials
 
 It must not know documents, records or settings.
@@ -25,7 +25,7 @@ from pipeline.stores.local import (
     walk,
     write_atomic,
 )
-from pipeline.stores.patience import Patience, ReadingStoppedError, Source
+from pipeline.stores.outage_retry import OutageRetry, ReadingStoppedError, Source
 from pipeline.stores.remote import RANGE_BYTES, RemoteStore, StoredObject
 from pipeline.stores.trouble import (
     MachineTroubleError,
@@ -41,8 +41,8 @@ __all__ = [
     "REMOTE_SCHEMES",
     "MachineTroubleError",
     "MissingBucketError",
+    "OutageRetry",
     "OwnTroubleError",
-    "Patience",
     "ReadingStoppedError",
     "RemoteStore",
     "Source",

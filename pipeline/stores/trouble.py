@@ -1,6 +1,6 @@
 """Classification of errors as trouble: an outage of a store, a file system or this machine, not of one document.
 
-It must not retry: patience.py does. Errors are recognised by class and errno, never by a message.
+It must not retry: outage_retry.py does. Errors are recognised by class and errno, never by a message.
 """
 
 from __future__ import annotations

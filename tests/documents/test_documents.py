@@ -30,7 +30,7 @@ from pipeline.documents.patterns import select
 from pipeline.documents.special_tokens import break_delimiters, delimiters
 from pipeline.errors import ConfigError, DocumentError
 from pipeline.records import Document, Entry
-from pipeline.stores import Patience
+from pipeline.stores import OutageRetry
 
 Settings = Any
 
@@ -778,10 +778,10 @@ def test_a_file_that_was_replaced_is_read_as_it_is(tmp_path: Path, name: str) ->
     (tmp_path / name).write_bytes(pack(b"old"))
     stop = threading.Event()
     stop.set()  # who waits for the store would end here
-    patience = Patience(60, stop, time.monotonic)
+    outage_retry = OutageRetry(60, stop, time.monotonic)
     config = InputConfig(uri=(InputSource(str(tmp_path)),))
-    (entry,) = load_entries(config, output=None, counts=ListingCounts(), patience=patience)
+    (entry,) = load_entries(config, output=None, counts=ListingCounts(), outage_retry=outage_retry)
     (tmp_path / "new").write_bytes(pack(b"new and longer"))
     (tmp_path / "new").replace(tmp_path / name)
     assert entry.read() == b"new and longer"
-    assert not patience.troubled
+    assert not outage_retry.troubled

@@ -16,14 +16,14 @@ from pipeline.documents import ListingCounts, load_entries
 from pipeline.documents.archives.compression import NotedBytes
 from pipeline.errors import DocumentError
 from pipeline.records import Entry
-from pipeline.stores import Patience
+from pipeline.stores import OutageRetry
 
 
 def entries(folder: Path) -> dict[str, Entry]:
     """The entries of a folder as a run lists them, by id."""
-    patience = Patience(1.0, threading.Event(), time.monotonic)
+    outage_retry = OutageRetry(1.0, threading.Event(), time.monotonic)
     config = InputConfig(uri=str(folder))
-    listed = load_entries(config, output=None, counts=ListingCounts(), patience=patience)
+    listed = load_entries(config, output=None, counts=ListingCounts(), outage_retry=outage_retry)
     return {entry.id: entry for entry in listed}
 
 

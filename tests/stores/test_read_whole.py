@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import pytest
 
-from pipeline.stores import Patience, Source, StaleVersionError, StoredFile, find_file, open_file, read_whole, walk
+from pipeline.stores import OutageRetry, Source, StaleVersionError, StoredFile, find_file, open_file, read_whole, walk
 
 LIMIT = 1000
 
@@ -86,7 +86,7 @@ def lowest_free() -> int:
 def test_a_read_is_made_again_after_an_outage(tmp_path: Path) -> None:
     """A read that fails with the trouble of a file system is made again; one that has succeeded counts for others."""
     stop = threading.Event()
-    source = Source("inbox", Patience(30.0, stop, time.monotonic))
+    source = Source("inbox", OutageRetry(30.0, stop, time.monotonic))
     left = [OSError(errno.EIO, "Input/output error")]
 
     def opener() -> BinaryIO:
@@ -98,6 +98,6 @@ def test_a_read_is_made_again_after_an_outage(tmp_path: Path) -> None:
         return b"bytes"
 
     assert source.read(read, opener, key="a.txt") == b"bytes"
-    assert source.patience.troubled
+    assert source.outage_retry.troubled
     with pytest.raises(FileNotFoundError):
         source.read(lambda: (tmp_path / "missing").read_bytes(), opener, key="b.txt")

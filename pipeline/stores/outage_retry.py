@@ -1,6 +1,6 @@
 """Reading that survives an outage of a store, a file system or this machine.
 
-    PatientFile ──read──▶ Source.attempt ──▶ the file         outage: wait, renew the credentials, retry
+    RetryingFile ──read──▶ Source.attempt ──▶ the file        outage: wait, renew the credentials, retry
                                                               other files are readable: an error of this file
 
 A read that fails with an outage error (trouble.py) is retried with back-off. After `max_retries` retries the question
@@ -42,7 +42,7 @@ class ReadingStoppedError(Exception):
 
 
 @dataclass(slots=True)
-class Patience:
+class OutageRetry:
     """How long reads wait, for all sources of a run.
 
     `max_retries`: how often one file is read again before the error may be its own. `resumed`: the output has records
@@ -77,7 +77,7 @@ class Source:
     """A store or a folder as shared by its readers; thread-safe. `renew` reads its credentials again."""
 
     where: str
-    patience: Patience
+    outage_retry: OutageRetry
     renew: Callable[[], object] = lambda: None
     _reads: int = 0
     _readable: tuple[tuple[str, Opener], ...] = ()
@@ -86,7 +86,7 @@ class Source:
 
     def open(self, opener: Opener, *, key: str, buffer_bytes: int) -> BinaryIO:
         """Return the file as a stream that survives an outage; OSError when the error is the file's own."""
-        return cast("BinaryIO", io.BufferedReader(PatientFile(self, opener, key), buffer_bytes))
+        return cast("BinaryIO", io.BufferedReader(RetryingFile(self, opener, key), buffer_bytes))
 
     def attempt(self, action: Callable[[], T], *, key: str = "", own: int = 0, role: Role = "file") -> T:
         """Return the result of `action`, which is retried during an outage.
@@ -102,7 +102,7 @@ class Source:
             except OSError as cause:
                 if not is_trouble(cause) or (role == "start" and _is_setting(cause)):
                     raise
-                failing = failing or _Failing(self.patience.clock(), self._reads, own)
+                failing = failing or _Failing(self.outage_retry.clock(), self._reads, own)
                 self._wait_after(failing, cause, key=key, role=role)
                 continue
             if failing is not None or self._warned:
@@ -123,10 +123,10 @@ class Source:
                 self._readable = ((key, opener), *self._readable[:1])
 
     def _wait_after(self, failing: _Failing, cause: OSError, *, key: str, role: Role) -> None:
-        patience = self.patience
-        patience.troubled = True
+        outage_retry = self.outage_retry
+        outage_retry.troubled = True
         failing.tries += 1
-        if role == "file" and failing.tries > patience.max_retries and not is_shortage(cause):
+        if role == "file" and failing.tries > outage_retry.max_retries and not is_shortage(cause):
             were_readable = failing.others_readable
             failing.others_readable = self._can_read_others(key)
             if failing.others_readable:
@@ -135,13 +135,13 @@ class Source:
                 return  # the outage may have ended between the failure and the test
             if self._reads == failing.own == 0 and isinstance(cause, (StoreRefusedError, MissingBucketError)):
                 self._refuse(cause)
-        waited_s = patience.clock() - failing.since
-        if waited_s >= patience.max_outage_s:
+        waited_s = outage_retry.clock() - failing.since
+        if waited_s >= outage_retry.max_outage_s:
             raise _lasting(self.where, cause, waited_s)
         if failing.tries > 1 and (role != "file" or self._reads == failing.reads):
             self._warn(cause)
         delay_s = min(MAX_DELAY_S, BASE_DELAY_S * 2 ** (failing.tries - 1))
-        if patience.stop.wait(min(delay_s, patience.max_outage_s - waited_s)):
+        if outage_retry.stop.wait(min(delay_s, outage_retry.max_outage_s - waited_s)):
             raise ReadingStoppedError(self.where)
         if isinstance(cause, StoreRefusedError):
             self.renew()
@@ -160,7 +160,7 @@ class Source:
 
     def _refuse(self, cause: OSError) -> None:
         """Raise ConfigError on a first start; a resumed run waits for valid credentials."""
-        if not self.patience.resumed:
+        if not self.outage_retry.resumed:
             need = "an existing bucket, and credentials that may read it (input.storage, or the environment)"
             raise ConfigError(f"input.uri: {self.where} cannot be read: {cause.strerror or cause}; need {need}")
 
@@ -170,7 +170,7 @@ class Source:
                 return
             self._warned = True
         message = "%s cannot be read; retrying for up to %g s: %s"
-        _log.warning(message, self.where, self.patience.max_outage_s, cause.strerror or cause)
+        _log.warning(message, self.where, self.outage_retry.max_outage_s, cause.strerror or cause)
 
     def _came_back(self) -> None:
         with self._lock:
@@ -189,7 +189,7 @@ def _lasting(where: str, cause: OSError, waited_s: float) -> PipelineError:
     return TryLaterError(f"{where}: could not be read for {waited_s:.0f} s: {cause.strerror or cause}")
 
 
-class PatientFile(SeekableRaw):
+class RetryingFile(SeekableRaw):
     """A file that is reopened after an outage and continues at its position."""
 
     def __init__(self, source: Source, opener: Opener, key: str) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import TryLaterError
-from pipeline.stores import Patience, Source
+from pipeline.stores import OutageRetry, Source
 from pipeline.stores.trouble import OwnTroubleError
 
 
@@ -58,7 +58,7 @@ class Store:
 
 def source_of(store: Store, *, max_outage_s: float = 60.0) -> Source:
     """A source whose reads wait by the clock of the store."""
-    return Source("inbox", Patience(max_outage_s, store.clock, lambda: store.clock.now))
+    return Source("inbox", OutageRetry(max_outage_s, store.clock, lambda: store.clock.now))
 
 
 def test_a_read_from_before_the_outage_is_no_proof() -> None:
