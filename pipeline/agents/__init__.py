@@ -82,7 +82,7 @@ def load_agent(name: str, *, agents_dir: str | Path | None = None) -> Agent:
     path = paths[name]
     settings, variants = read_agent_file(path)
     is_split = "split" in (settings.overflow, *(own.overflow for own in variants.values()))
-    check_variables(settings.variables, path=path, taken=(LEAD,) if is_split else ())
+    check_variables(settings.variables, path=path, reserved_names=(LEAD,) if is_split else ())
     accepted = (*settings.variables, LEAD) if is_split else settings.variables
     check_prompts(settings, path=path, place="", variables=accepted)
     for variant, own in variants.items():
@@ -114,10 +114,10 @@ def variant_for(agent: Agent, document_id: str, *, pinned: str | None) -> str:
     if not weights:
         return DEFAULT_VARIANT
     digest = hashlib.sha256(b"variant\0" + document_id.encode("utf-8", "surrogatepass")).digest()
-    left = int.from_bytes(digest[:8], "big") / 2**64 * sum(weights.values())
+    remaining = int.from_bytes(digest[:8], "big") / 2**64 * sum(weights.values())
     for name, weight in weights.items():
-        left -= weight
-        if left < 0:
+        remaining -= weight
+        if remaining < 0:
             return name
     return name
 

@@ -76,9 +76,9 @@ def fingerprint(resolved: ResolvedAgentConfig, provider_config: ProviderConfig) 
     return digest_of(question(resolved, provider_config))
 
 
-def digest_of(asked: Mapping[str, Any]) -> str:
+def digest_of(question: Mapping[str, Any]) -> str:
     """Return the sha256 of a question, in hexadecimal."""
-    text = json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    text = json.dumps(question, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
@@ -139,8 +139,8 @@ def _distinct(bodies: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def translated(runs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Return the present fingerprint of each former one whose question the summaries of runs keep."""
-    former = (asked for asked in questions_of(runs) if "num_ctx" in asked)
-    return {digest_of(asked): digest_of(in_present_form(asked)) for asked in former}
+    former = (question for question in questions_of(runs) if "num_ctx" in question)
+    return {digest_of(question): digest_of(in_present_form(question)) for question in former}
 
 
 def questions_of(runs: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -148,16 +148,16 @@ def questions_of(runs: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     for run in runs:
         config = run.get("config")
         questions = config.get("question") if isinstance(config, Mapping) else None
-        for asked in questions.values() if isinstance(questions, Mapping) else ():
-            if isinstance(asked, dict):
-                yield asked
+        for question in questions.values() if isinstance(questions, Mapping) else ():
+            if isinstance(question, dict):
+                yield question
 
 
-def in_present_form(asked: Mapping[str, Any]) -> dict[str, Any]:
+def in_present_form(question: Mapping[str, Any]) -> dict[str, Any]:
     """Return a question that was kept in the former form in the present one."""
-    if "num_ctx" not in asked:
-        return dict(asked)
-    now = {key: value for key, value in asked.items() if key not in ("num_ctx", "extra_body")}
-    body = asked.get("extra_body")
+    if "num_ctx" not in question:
+        return dict(question)
+    now = {key: value for key, value in question.items() if key not in ("num_ctx", "extra_body")}
+    body = question.get("extra_body")
     parameters = _parameters(body if isinstance(body, Mapping) else {})
-    return {**now, "schema": _deciding(asked.get("schema")), **({"parameters": parameters} if parameters else {})}
+    return {**now, "schema": _deciding(question.get("schema")), **({"parameters": parameters} if parameters else {})}

@@ -27,9 +27,9 @@ LEAD = "lead"
 """The placeholder for the beginning of a document; empty except for windows of a document that is split."""
 
 
-def check_variables(variables: Iterable[str], *, path: Path, taken: tuple[str, ...] = ()) -> None:
-    """Raise ConfigError for a variable that no template can name; `taken`: further reserved names."""
-    reserved = ("document", "id", "uri", *taken)
+def check_variables(variables: Iterable[str], *, path: Path, reserved_names: tuple[str, ...] = ()) -> None:
+    """Raise ConfigError for a variable that no template can name; errors for `reserved_names` too."""
+    reserved = ("document", "id", "uri", *reserved_names)
     for name in variables:
         if not _NAME.fullmatch(name) or name in reserved:
             need = f"need letters, digits and _ without a digit first, and none of {', '.join(reserved)}"

@@ -123,14 +123,14 @@ def _enum(_: _Maker, part: Mapping[str, Any]) -> Check:
 
 
 def _object(maker: _Maker, part: Mapping[str, Any]) -> Check:
-    known = {name: maker.check(inner) for name, inner in part.get("properties", {}).items()}
+    checks = {name: maker.check(inner) for name, inner in part.get("properties", {}).items()}
     others = part.get("additionalProperties", True)
     other = None if others is False else maker.check(others)
 
     def check(value: Any) -> bool:
         if type(value) is dict:
             for name, item in value.items():
-                inner = known.get(name, other)
+                inner = checks.get(name, other)
                 if inner is None or not inner(item):
                     return False
         return True

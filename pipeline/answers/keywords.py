@@ -85,7 +85,7 @@ def additional_names(names: Iterable[str], schema: Mapping[str, Any]) -> list[st
     """Return the names that neither `properties` nor `patternProperties` of the schema covers."""
     named = schema.get("properties", {})
     patterns = schema.get("patternProperties", {})
-    return [name for name in names if name not in named and not any(matches(each, name) for each in patterns)]
+    return [name for name in names if name not in named and not any(matches(pattern, name) for pattern in patterns)]
 
 
 _KEYWORDS = {

@@ -64,8 +64,8 @@ def unbounded(compiled: CompiledSchema) -> str | None:
     if not unlimited:
         return None
     more = f" and {len(unlimited) - _SHOWN} more" if len(unlimited) > _SHOWN else ""
-    shown = ", ".join(unlimited[:_SHOWN])
-    return f"no limit at {shown}{more}: a model in a loop fills the answer; set `maxLength` or `maxItems`"
+    examples = ", ".join(unlimited[:_SHOWN])
+    return f"no limit at {examples}{more}: a model in a loop fills the answer; set `maxLength` or `maxItems`"
 
 
 def warnings_of(compiled: CompiledSchema) -> list[str]:

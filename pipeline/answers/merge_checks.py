@@ -106,9 +106,11 @@ class Checks:
         if not isinstance(name, str):
             self._refuse(node, BY, "", [], need="the name of a number beside it or around it")
         candidates = [node, *objects] if node.kind == "object" else objects
-        holder = next((each for each in candidates if name in each.structure.get("properties", {})), None)
+        holder = next(
+            (candidate for candidate in candidates if name in candidate.structure.get("properties", {})), None
+        )
         if holder is None:
-            numbers = [other for each in candidates for other in self._numbers(each)]
+            numbers = [other for candidate in candidates for other in self._numbers(candidate)]
             self._refuse(node, BY, ", which is not a property beside it or around it", numbers)
         if name not in self._numbers(holder):
             self._refuse(node, BY, ", which is not a number", self._numbers(holder))
@@ -143,8 +145,8 @@ class Checks:
         """Raise ConfigError with the value seen, what is needed, and the nearest accepted value."""
         placed = node.keyword(keyword)
         place, value = placed if placed is not None else (node.place, None)
-        wanted = need or f"one of {', '.join(accepted) or 'none'}"
+        needed = need or f"one of {', '.join(accepted) or 'none'}"
         text = value if near is None else near
         is_known = any(text in rules for rules in _RULES.values())  # of another type: nothing is misspelt
         hint = nearest_hint(text, accepted) if isinstance(text, str) and not is_known else ""
-        raise ConfigError(f"{self._where}: at {place}.{keyword}: got {short(value)}{complaint}, need {wanted}{hint}")
+        raise ConfigError(f"{self._where}: at {place}.{keyword}: got {short(value)}{complaint}, need {needed}{hint}")

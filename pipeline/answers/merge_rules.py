@@ -72,9 +72,9 @@ class _Reader:
                         self._checks.refuse_place(f"{place}.{keyword}")
 
     def _rule(self, schema: Any, place: str, *, objects: tuple[SchemaNode, ...], in_item: bool) -> Rule:
-        known = self._known.get((id(schema), in_item))
-        if known is not None:
-            return known
+        cached = self._known.get((id(schema), in_item))
+        if cached is not None:
+            return cached
         node = self._nodes.of(schema, place)
         self._visited.update(id(source) for _, source in node.sources)
         self._checks.check(node, objects)

@@ -22,13 +22,13 @@ _END = re.compile(r"""[.!?…]["'”’)\]]*\s+|[。！？]["'”’」』]*|\n\
 
 def nearest_sentences(quotes: Sequence[str], text: str) -> str:
     """Return, for a prompt, the sentences that share at least four of five words with the first quotes; else ""."""
-    wanted = [Counter(words) for words in map(_words, quotes[:_QUOTES]) if len(words) >= _LEAST_WORDS]
-    if not wanted or len(text) > MOST_CHARS:
+    quote_words = [Counter(words) for words in map(_words, quotes[:_QUOTES]) if len(words) >= _LEAST_WORDS]
+    if not quote_words or len(text) > MOST_CHARS:
         return ""
-    best: list[tuple[float, str]] = [(0.0, "")] * len(wanted)
+    best: list[tuple[float, str]] = [(0.0, "")] * len(quote_words)
     for sentence in _sentences(text):
         words = Counter(_words(sentence))
-        for number, quote in enumerate(wanted):
+        for number, quote in enumerate(quote_words):
             share = sum((quote & words).values()) / sum(quote.values())
             if share >= _SHARE and share > best[number][0]:
                 best[number] = (share, sentence)

@@ -40,10 +40,10 @@ def _schema(values: Sequence[Any]) -> dict[str, Any]:
 
 
 def _object(objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    names = dict.fromkeys(name for each in objects for name in each)
+    names = dict.fromkeys(name for item in objects for name in item)
     return {
-        "properties": {name: _schema([each[name] for each in objects if name in each]) for name in names},
-        "required": [name for name in names if all(name in each for each in objects)],
+        "properties": {name: _schema([item[name] for item in objects if name in item]) for name in names},
+        "required": [name for name in names if all(name in item for item in objects)],
         "additionalProperties": False,
     }
 

@@ -157,7 +157,9 @@ def unexpected_names(schema: Mapping[str, Any], value: Mapping[str, Any]) -> tup
     """Return the properties of a value that `additionalProperties: false` refuses."""
     named = schema.get("properties", {})
     patterns = [linear_regex(pattern) for pattern in schema.get("patternProperties", {})]
-    return tuple(name for name in value if name not in named and not any(each.search(name) for each in patterns))
+    return tuple(
+        name for name in value if name not in named and not any(compiled.search(name) for compiled in patterns)
+    )
 
 
 def _dotted(name: str) -> str:

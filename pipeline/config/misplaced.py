@@ -40,8 +40,8 @@ def misplaced_settings(given: Mapping[str, tuple[object, str]]) -> dict[str, str
 
 def _agent_setting(key: str, names: Iterable[str]) -> str | None:
     """Return the agents' setting that a key names, or resembles more than any setting of the configuration."""
-    known = [*names, *top_keys(), *sections(), "providers", *known_keys()]
-    matches = difflib.get_close_matches(key[:200], known, n=1, cutoff=_MISSPELT)
+    candidates = [*names, *top_keys(), *sections(), "providers", *known_keys()]
+    matches = difflib.get_close_matches(key[:200], candidates, n=1, cutoff=_MISSPELT)
     return matches[0] if matches and matches[0] in names else None
 
 

@@ -66,8 +66,8 @@ class _ServerConfig:
     @property
     def base_urls(self) -> tuple[str, ...]:
         """The replicas' addresses, without a trailing `/` or `/v1`, each once."""
-        given = (self.base_url,) if isinstance(self.base_url, str) else self.base_url
-        return tuple(dict.fromkeys(url.rstrip("/").removesuffix("/v1").rstrip("/") for url in given))
+        urls = (self.base_url,) if isinstance(self.base_url, str) else self.base_url
+        return tuple(dict.fromkeys(url.rstrip("/").removesuffix("/v1").rstrip("/") for url in urls))
 
 
 @dataclass(frozen=True, slots=True)

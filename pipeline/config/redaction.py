@@ -41,9 +41,9 @@ class Secrets:
     def add(self, *texts: str) -> None:
         """Register secrets; those shorter than MIN_CHARS and well-known placeholders are skipped."""
         with self._lock:
-            known = {secret.text for secret in self._known}
-            wanted = {text for text in texts if len(text) >= MIN_CHARS and text.lower() not in PLACEHOLDERS}
-            fresh = [SecretForms(text) for text in sorted(wanted - known)]
+            known_texts = {secret.text for secret in self._known}
+            secret_texts = {text for text in texts if len(text) >= MIN_CHARS and text.lower() not in PLACEHOLDERS}
+            fresh = [SecretForms(text) for text in sorted(secret_texts - known_texts)]
             if fresh:
                 # the longest first, so that a secret that contains another one is masked as one
                 self._known = tuple(sorted((*self._known, *fresh), key=lambda secret: -len(secret.text)))
@@ -77,12 +77,12 @@ class Secrets:
         """Return the text with `***` for each secret, in every form, and for the remains of a truncated one."""
         if len(text) > _SHORT_CHARS:
             return self._redacted(text)
-        known = self._short
-        redacted = known.get(text)
+        cache = self._short
+        redacted = cache.get(text)
         if redacted is None:
             redacted = self._redacted(text)
-            if len(known) < _KEPT_SHORT:
-                known[text] = redacted
+            if len(cache) < _KEPT_SHORT:
+                cache[text] = redacted
         return redacted
 
     def _redacted(self, text: str) -> str:
@@ -106,8 +106,8 @@ class Secrets:
 
     def holds(self, text: str, *, min_chars: int = FATAL_CHARS) -> bool:
         """Return True when the text has a form of a secret of `min_chars` characters or more, or so much of one."""
-        known = [secret for secret in self._known if len(secret.text) >= min_chars]
-        return any(secret.is_in(text, part_chars=min_chars) for secret in known)
+        long_secrets = [secret for secret in self._known if len(secret.text) >= min_chars]
+        return any(secret.is_in(text, part_chars=min_chars) for secret in long_secrets)
 
 
 def _in_values(value: Any, redact: Callable[[str], str]) -> Any:

@@ -53,8 +53,8 @@ class SecretForms:
             return True
         starts = ((text.find(part), part) for part in self._raw_parts)
         extents = (self._extent(text, at, part) for at, part in starts if at >= 0)
-        found = [text[start:end] for start, end in extents if end - start >= part_chars]
-        return any(any(char.isdigit() for char in part) for part in found)
+        shared_parts = [text[start:end] for start, end in extents if end - start >= part_chars]
+        return any(any(char.isdigit() for char in part) for part in shared_parts)
 
     @cached_property
     def _wholes(self) -> tuple[re.Pattern[str], ...]:

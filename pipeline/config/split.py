@@ -31,15 +31,15 @@ class SplitConfig:
             )
 
 
-def split_errors(given: Mapping[str, Any], *, overflow: str | None, place: str) -> Iterator[str]:
+def split_errors(settings: Mapping[str, Any], *, overflow: str | None, place: str) -> Iterator[str]:
     """Yield an error message for each unusable setting; `overflow`: the value that applies beside them."""
     names = [each.name for each in fields(SplitConfig)]
-    for name in given:
+    for name in settings:
         if name not in names:
-            yield unknown_key(f"{place}.{name}", given[name], near=nearest(name, names), accepted=names)
+            yield unknown_key(f"{place}.{name}", settings[name], near=nearest(name, names), accepted=names)
     try:
-        SplitConfig(**{name: value for name, value in given.items() if name in names})
+        SplitConfig(**{name: value for name, value in settings.items() if name in names})
     except ConfigError as cause:
         yield from (f"{place}.{line}" for line in str(cause).splitlines())
-    if given and overflow != "split":
+    if settings and overflow != "split":
         yield f"{place}: got settings beside overflow: {overflow or 'fail'}, need overflow: split"

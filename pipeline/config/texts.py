@@ -18,8 +18,8 @@ def shorten(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     words = text[:limit].rpartition(" ")[0]
-    kept = words if 2 * len(words) >= limit else text[: limit - 2]  # one long word is all there is
-    return f"{kept.rstrip(' ,;:.')} …"
+    start = words if 2 * len(words) >= limit else text[: limit - 2]  # one long word is all there is
+    return f"{start.rstrip(' ,;:.')} …"
 
 
 def is_http_url(text: str) -> bool:

@@ -77,8 +77,8 @@ def missing_field(text_field: str, present: Sequence[str], *, names: str) -> str
     """Return the message about a document without its text field; `names`: what its fields are called."""
     named = [name if len(name) <= MAX_NAME_CHARS else f"{name[:MAX_NAME_CHARS]}…" for name in present[:MAX_NAMES]]
     listed = ", ".join(named) + (f" and {len(present) - MAX_NAMES} more" if len(present) > MAX_NAMES else "")
-    there = f"this document has the {names} {listed}" if present else f"this document has no {names}"
-    return f"field {text_field!r} is missing: set `input.text_field` to the field that holds the text; {there}"
+    actual = f"this document has the {names} {listed}" if present else f"this document has no {names}"
+    return f"field {text_field!r} is missing: set `input.text_field` to the field that holds the text; {actual}"
 
 
 def finished(text: str, metadata: dict[str, Any], *, notes: tuple[str, ...], pages: tuple[int, ...] = ()) -> Decoded:

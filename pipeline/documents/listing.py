@@ -58,8 +58,8 @@ def open_origin(source: InputSource, plan: ListingPlan) -> DocumentSource:
         return _local(source.uri, source, plan)
     opener = SCHEMES.get(match[1].lower())
     if opener is None:
-        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        raise ConfigError(f"input.uri: {match[1]}://: unknown scheme, need a path, a glob or one of {known}")
+        accepted = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise ConfigError(f"input.uri: {match[1]}://: unknown scheme, need a path, a glob or one of {accepted}")
     return opener(source.uri, source, plan)
 
 

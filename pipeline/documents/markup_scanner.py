@@ -63,7 +63,7 @@ class Scanner:
         """Yield what begins with the `<` at the current place."""
         while len(self._data) - self._at < _LONGEST_OPENING and self._more():
             pass
-        opening = next((each for each in _CLOSINGS if self._data.startswith(each, self._at)), None)
+        opening = next((prefix for prefix in _CLOSINGS if self._data.startswith(prefix, self._at)), None)
         if opening is not None:
             yield from self._up_to(_CLOSINGS[opening], len(opening))
             return

@@ -77,6 +77,8 @@ class NamedDocuments:
 
     def hint(self, name: str) -> str:
         """Return the ending of a message about a missing name: the nearest id of the input, or an empty text."""
-        similar = [each for each in self._seen if name in each or Path(each).name == Path(name).name]
+        similar = [
+            seen_name for seen_name in self._seen if name in seen_name or Path(seen_name).name == Path(name).name
+        ]
         near = similar[0] if similar else nearest(name, self._seen)
         return f"; the nearest is {near}" if near else ""

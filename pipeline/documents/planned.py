@@ -195,20 +195,20 @@ class PlannedInput:
     def _entries(
         self, rows: Iterable[PlannedFile], inputs: Sequence[tuple[DocumentSource, EntryRules]]
     ) -> Iterator[Entry]:
-        gone: list[str] = []
+        missing_ids: list[str] = []
         moved: list[str] = []
         for row in rows:
             origin, rules = inputs[row.source]
             stored = self._look_again(origin, row)
             if stored is None:
-                gone.append(self.id_of(row))
+                missing_ids.append(self.id_of(row))
                 continue
             self._counts.files += 1
             for entry in self._entries_of(stored, row, origin, rules, moved=moved):
                 self._counts.listed += 1
                 yield entry
-        if gone:
-            _log.warning("files of the plan no longer exist: %s; `pipeline plan` removes them", _some(gone))
+        if missing_ids:
+            _log.warning("files of the plan no longer exist: %s; `pipeline plan` removes them", _some(missing_ids))
         if moved:
             need = "`pipeline plan` finds their documents again"
             raise TryLaterError(f"divided files have changed since they were planned: {_some(moved)}; {need}")

@@ -94,20 +94,20 @@ class Automaton:
             if count < size:
                 char = text[at - 1] if back else text[at]
                 kind = kinds[char] if char in kinds else self._kind(char)
-            held = 0
+            holding = 0
             if checks and (inside or at == 0 or at >= size - 1):
-                held = sum(1 << number for number, holds in enumerate(checks) if holds(at))
-            found = node.following.get((kind, held))
-            if found is None:
-                visited = self._closure(node.steps, held)
+                holding = sum(1 << number for number, holds in enumerate(checks) if holds(at))
+            transition = node.following.get((kind, holding))
+            if transition is None:
+                visited = self._closure(node.steps, holding)
                 visits += len(visited)
                 if visits > MAX_VISITS:
                     raise TooExpensiveError
-                found = node.following[kind, held] = self._next(visited, kind, anywhere)
-            yield found[0]
-            node = found[1]
+                transition = node.following[kind, holding] = self._next(visited, kind, anywhere)
+            yield transition[0]
+            node = transition[1]
 
-    def _closure(self, steps: Iterable[int], held: int) -> set[int]:
+    def _closure(self, steps: Iterable[int], holding: int) -> set[int]:
         """All steps that are reached without reading."""
         seen = set(steps)
         waiting = list(seen)
@@ -115,7 +115,7 @@ class Automaton:
             kind, number, to = self._steps[waiting.pop()]
             if kind == "branch":
                 reached = to
-            elif kind == "assert" and held >> number & 1:
+            elif kind == "assert" and holding >> number & 1:
                 reached = (to,)
             else:
                 continue

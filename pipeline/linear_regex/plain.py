@@ -36,8 +36,8 @@ def _ways_of(op: str, argument: Any) -> tuple[float, int]:
     if op == "SUBPATTERN":
         return _ways(argument[3])
     if op == "BRANCH":
-        each = [_ways(branch) for branch in argument[1]]
-        return sum(ways for ways, _ in each), sum(long for _, long in each)
+        branch_ways = [_ways(branch) for branch in argument[1]]
+        return sum(ways for ways, _ in branch_ways), sum(long for _, long in branch_ways)
     if op not in ("MAX_REPEAT", "MIN_REPEAT"):
         return math.inf, 0
     low, high, body = argument

@@ -91,7 +91,7 @@ class Program:
             _, more, less, inner = argument
             return self._sequence(inner, _with_flags(flags, more, less), to)
         if op == "BRANCH":
-            return self._add("branch", 0, [self._sequence(each, flags, to) for each in argument[1]])
+            return self._add("branch", 0, [self._sequence(branch, flags, to) for branch in argument[1]])
         if op in ("MAX_REPEAT", "MIN_REPEAT"):
             return self._repeat(*argument, flags=flags, to=to)
         if op == "FAILURE":

@@ -72,8 +72,8 @@ def parse_address(uri: str) -> Address:
     """Return the parts of an object store's address; ConfigError when it has no bucket, or contains credentials."""
     match = _ADDRESS.match(uri)
     if match is None or match[1].lower() not in REMOTE_SCHEMES:
-        known = ", ".join(f"{scheme}://" for scheme in REMOTE_SCHEMES)
-        raise ConfigError(f"{mask_url(uri)!r} is not the address of an object store, need one of {known}")
+        accepted = ", ".join(f"{scheme}://" for scheme in REMOTE_SCHEMES)
+        raise ConfigError(f"{mask_url(uri)!r} is not the address of an object store, need one of {accepted}")
     scheme = match[1].lower()
     bucket = match[2]
     prefix = match[3].strip("/")
@@ -126,9 +126,9 @@ def _config(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _first_value(names: Iterable[str], config: Mapping[str, Any]) -> str:
     """Return the first value under these names in the options, else in the environment; empty when none is set."""
-    given = {key.lower(): value for key, value in config.items()}
+    by_name = {key.lower(): value for key, value in config.items()}
     variables = [name.upper() for name in names if name.startswith(("aws_", "azure_"))]
-    values = [*(given.get(name) for name in names), *(os.environ.get(name) for name in variables)]
+    values = [*(by_name.get(name) for name in names), *(os.environ.get(name) for name in variables)]
     return next((str(value) for value in values if value), "")
 
 

@@ -199,8 +199,8 @@ class RemoteStore:
                 key, lambda: obstore.put(self._for(data), key, data, mode="create", use_multipart=False)["e_tag"]
             )
         except FileExistsError:
-            there, etag = self.get_with_etag(key)
-            if there != data:
+            stored, etag = self.get_with_etag(key)
+            if stored != data:
                 raise
             return etag
 
@@ -214,8 +214,8 @@ class RemoteStore:
                 key, lambda: obstore.put(self._store, key, data, mode=version, use_multipart=False)["e_tag"]
             )
         except (StaleVersionError, FileNotFoundError) as cause:
-            there, new = self._get_if_there(key)
-            if there != data:
+            stored, new = self._get_if_there(key)
+            if stored != data:
                 raise StaleVersionError(errno.ESTALE, "is no longer the version to replace", key) from cause
             return new
 

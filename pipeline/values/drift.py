@@ -114,7 +114,7 @@ def _fisher(count: int, of: int, total: int, whole: int) -> float:
     low = max(0, of + total - whole)
     high = min(of, total)
     observed = _log_chance(count, of, total, whole) + 1e-9
-    chances = (_log_chance(each, of, total, whole) for each in range(low, high + 1))
+    chances = (_log_chance(hits, of, total, whole) for hits in range(low, high + 1))
     return min(1.0, math.fsum(math.exp(chance) for chance in chances if chance <= observed))
 
 

@@ -47,10 +47,10 @@ def _children(
         own = branch.get("properties")
         for name, sub in own.items() if isinstance(own, Mapping) else ():
             properties.setdefault(name, []).append(sub)
-    taken = list(properties)[: budget[0]]
-    budget[0] -= len(taken)
+    names = list(properties)[: budget[0]]
+    budget[0] -= len(names)
     return tuple(
-        _node(name, {"anyOf": properties[name]}, root, path=path, depth=depth, budget=budget) for name in taken
+        _node(name, {"anyOf": properties[name]}, root, path=path, depth=depth, budget=budget) for name in names
     )
 
 

@@ -61,9 +61,9 @@ class _VariantCounter:
 
     def profile(self, *, show_texts: bool) -> ValueProfile:
         fields = {
-            path: each
+            path: field_profile
             for field in self._fields
-            for path, each in field.profiles(self._documents, show_texts=show_texts)
+            for path, field_profile in field.profiles(self._documents, show_texts=show_texts)
         }
         return ValueProfile(self._documents, fields, frozenset(self._fingerprints))
 

@@ -31,9 +31,9 @@ class TopValues:
     def add(self, value: Hashable) -> bool:
         """Count one value; return True for a new one, which may have been seen before and forgotten."""
         counts = self.counts
-        seen = counts.get(value)
-        if seen is not None:
-            counts[value] = seen + 1
+        count = counts.get(value)
+        if count is not None:
+            counts[value] = count + 1
             return False
         counts[value] = 1
         if len(counts) > 8 * CAPACITY:
@@ -49,8 +49,8 @@ def reduced(counts: dict[Hashable, int], capacity: int) -> tuple[dict[Hashable, 
     """
     if len(counts) <= capacity:
         return counts, 0
-    lost = sorted(counts.values(), reverse=True)[capacity]
-    return {value: count - lost for value, count in counts.items() if count > lost}, lost
+    smallest = sorted(counts.values(), reverse=True)[capacity]
+    return {value: count - smallest for value, count in counts.items() if count > smallest}, smallest
 
 
 class DistinctValues:

@@ -117,20 +117,20 @@ def _field_json(field: FieldProfile) -> dict[str, Any]:
     }
 
 
-def from_json(kept: Mapping[str, Any] | None) -> ValueProfile:
+def from_json(stored: Mapping[str, Any] | None) -> ValueProfile:
     """Return the profile that was kept with a run; an empty one for a run of an earlier version."""
-    if not kept:
+    if not stored:
         return EMPTY
-    fields = {name: _field_of(each) for name, each in kept["fields"].items()}
-    return ValueProfile(kept["documents"], fields, frozenset(kept["fingerprints"]))
+    fields = {name: _field_of(each) for name, each in stored["fields"].items()}
+    return ValueProfile(stored["documents"], fields, frozenset(stored["fingerprints"]))
 
 
-def _field_of(kept: Mapping[str, Any]) -> FieldProfile:
+def _field_of(stored: Mapping[str, Any]) -> FieldProfile:
     ranges = {
-        name: Range(kept[name][0], kept[name][1], kept[name][2], tuple(kept[name][3:]))
+        name: Range(stored[name][0], stored[name][1], stored[name][2], tuple(stored[name][3:]))
         for name in _RANGES
-        if name in kept
+        if name in stored
     }
     return FieldProfile(
-        kept["documents"], kept["filled"], kept["values"], kept["error"], tuple(kept["hashes"]), **ranges
+        stored["documents"], stored["filled"], stored["values"], stored["error"], tuple(stored["hashes"]), **ranges
     )

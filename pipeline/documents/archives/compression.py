@@ -194,11 +194,11 @@ class NotedBytes(bytes):
 def read_limited(stream: BinaryIO, limit_bytes: int) -> bytes | None:
     """Read the whole stream; None when it is larger than the limit, beyond which at most one byte is unpacked."""
     chunks: list[bytes] = []
-    left = limit_bytes + 1
-    while left > 0 and (chunk := stream.read(min(left, _BUFFER_BYTES))):
+    remaining = limit_bytes + 1
+    while remaining > 0 and (chunk := stream.read(min(remaining, _BUFFER_BYTES))):
         chunks.append(chunk)
-        left -= len(chunk)
-    if left <= 0:
+        remaining -= len(chunk)
+    if remaining <= 0:
         return None
     data = b"".join(chunks)
     junk = trailing_bytes(stream)

@@ -60,25 +60,25 @@ def split_archive(stream: BinaryIO, container: Container) -> Iterator[Piece]:
     DocumentError for a file without records, or one that ends within a record.
     """
     number = 0
-    held: Piece | None = None
+    pending: Piece | None = None
     while True:
         try:
             begins = _find_record(stream)
-            if held is not None:
-                yield held
-                held = None
+            if pending is not None:
+                yield pending
+                pending = None
             if not begins:
                 break
             number += 1
-            held = _piece(stream, _record(stream), number=number, container=container)
+            pending = _piece(stream, _record(stream), number=number, container=container)
         except (DamagedPartError, _WrongRecordError) as cause:
-            if held is not None and isinstance(cause, DamagedPartError) and not cause.begun:
-                yield held  # the record before the damaged one is whole
-                held = None
+            if pending is not None and isinstance(cause, DamagedPartError) and not cause.begun:
+                yield pending  # the record before the damaged one is whole
+                pending = None
                 number += 1
-            size = held.size_bytes if held is not None else 0
+            size = pending.size_bytes if pending is not None else 0
             yield Piece(number, size, problem=DocumentError("document_unreadable", f"a damaged record: {cause}"))
-            held = None
+            pending = None
             if not _resume(stream):
                 break
     if number == 0:
@@ -216,12 +216,12 @@ class _Response:
         body = self.body
         if self.header("Transfer-Encoding").lower() == "chunked":
             body = b"".join(iter(ChunkedDataReader(io.BytesIO(body)).read, b""))
-        found = unpacked(body, self.header("Content-Encoding"), limit_bytes)
-        if found is None:
+        decoded = unpacked(body, self.header("Content-Encoding"), limit_bytes)
+        if decoded is None:
             unreadable("its content encoding is not known, need gzip, deflate, br or zstd")
-        if len(found[0]) > limit_bytes:
+        if len(decoded[0]) > limit_bytes:
             raise too_large(None, limit_bytes)
-        return found
+        return decoded
 
 
 def _response(block: bytes) -> _Response | None:

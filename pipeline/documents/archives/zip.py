@@ -164,8 +164,8 @@ def _large(extra: bytes, *values: int) -> tuple[int, int, int]:
         if tag == 1:
             wide = extra[at + 4 : at + 4 + length]
         at += 4 + length
-    given = iter(struct.unpack(f"<{len(wide) // 8}Q", wide[: len(wide) // 8 * 8]))
-    size, packed, offset = (next(given, value) if value == _FULL else value for value in values)
+    wide_values = iter(struct.unpack(f"<{len(wide) // 8}Q", wide[: len(wide) // 8 * 8]))
+    size, packed, offset = (next(wide_values, value) if value == _FULL else value for value in values)
     return size, packed, offset
 
 

@@ -146,10 +146,10 @@ class _Unpacked(io.RawIOBase):
 def read_exactly(stream: BinaryIO, size: int, *, at_least: int | None = None) -> bytes:
     """Read up to `size` bytes; EOFError for fewer than `at_least` (default: `size`)."""
     pieces: list[bytes] = []
-    left = size
-    while left > 0 and (piece := stream.read(left)):
+    remaining = size
+    while remaining > 0 and (piece := stream.read(remaining)):
         pieces.append(piece)
-        left -= len(piece)
-    if size - left < (size if at_least is None else at_least):
+        remaining -= len(piece)
+    if size - remaining < (size if at_least is None else at_least):
         raise EOFError("it ends in the middle")
     return b"".join(pieces)

@@ -99,22 +99,22 @@ def _narrow(data: bytes, known: str | None) -> Text:
 def _nearly_utf8(data: bytes) -> Text | None:
     """Return the text of bytes that are UTF-8 but for a few, each U+FFFD; None when most sequences are invalid."""
     text = data.decode("utf-8", "replace")
-    kept = text.replace(_BAD, "")
+    valid = text.replace(_BAD, "")
     real = data.count(b"\xef\xbf\xbd")
-    bad = len(text) - len(kept) - real
-    good = len(kept) - sum(map(str.isascii, kept)) + real
+    bad = len(text) - len(valid) - real
+    good = len(valid) - sum(map(str.isascii, valid)) + real
     if bad >= good:
         return None
-    return text, (f"invalid_bytes:{len(data) - len(kept.encode()) - 3 * real}",)
+    return text, (f"invalid_bytes:{len(data) - len(valid.encode()) - 3 * real}",)
 
 
 def _lost_bytes(data: bytes, text: str, encoding: str) -> int:
     """Return how many bytes were replaced by U+FFFD; each replacement counts as at least one."""
     if _BAD not in text or encoding.startswith(_SEVEN_BIT):
         return text.count(_BAD)
-    kept = text.replace(_BAD, "")
+    valid = text.replace(_BAD, "")
     try:
-        return max(len(data) - len(kept.encode(encoding)), 1)
+        return max(len(data) - len(valid.encode(encoding)), 1)
     except UnicodeEncodeError:
         return text.count(_BAD)
 

@@ -53,9 +53,9 @@ def header_metadata(header: str) -> dict[str, str]:
             name = "filed_by" if name == "company" else ""
         if name in _DATES and re.fullmatch(r"\d{8}", value):
             value = f"{value[:4]}-{value[4:6]}-{value[6:]}"
-        kept = fields.setdefault(name, [])
-        if value not in kept and (name in _OF_PARTY or name == "filed_by" or not kept):
-            kept.append(value)
+        listed = fields.setdefault(name, [])
+        if value not in listed and (name in _OF_PARTY or name == "filed_by" or not listed):
+            listed.append(value)
     if "company" not in fields and "filed_by" in fields:
         fields["company"] = fields.pop("filed_by")
     return {name: "; ".join(values) for name, values in fields.items() if name}

@@ -29,10 +29,10 @@ def decode_msg(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a mess
         rtf = message.properties.binary_prop_value(_RTF_PROPERTY)
         if not text.strip() and rtf:
             text = _rtf_text(rtf)
-            lost = text.count("\ufffd")
-            notes += (f"invalid_bytes:{lost}",) if lost else ()
-        sent = message.sent_date
-        date = sent.isoformat() if sent and sent.year > _NO_DATE else None
+            invalid_chars = text.count("\ufffd")
+            notes += (f"invalid_bytes:{invalid_chars}",) if invalid_chars else ()
+        sent_at = message.sent_date
+        date = sent_at.isoformat() if sent_at and sent_at.year > _NO_DATE else None
         headers = {"subject": message.subject, "from": message.sender, "date": date}
         attachments = message.attachment_count
     except MISHAPS as cause:

@@ -148,9 +148,13 @@ def _children(part: Message) -> list[Message] | None:
 def _message(part: Message, kind: str, depth: int) -> Reading:
     """Return the text of a message within the message, below its subject, sender and date."""
     inner = part.get_payload()
-    messages = [each for each in inner if isinstance(each, Message)] if isinstance(inner, list) else []
+    messages = (
+        [inner_message for inner_message in inner if isinstance(inner_message, Message)]
+        if isinstance(inner, list)
+        else []
+    )
     if kind == "message/delivery-status":
-        lines = chain.from_iterable(each.items() for each in messages)
+        lines = chain.from_iterable(inner_message.items() for inner_message in messages)
         return Reading(["\n".join(f"{name}: {value}" for name, value in lines)], kind=kind)
     if not messages:
         return Reading(attachments=1, kind=kind)

@@ -56,10 +56,10 @@ def decode_office(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (an 
     if not lines and images:
         message = f"the office file holds no text, only images ({images}): convert it to PDF and add text by OCR"
         raise DocumentError("document_empty", message)
-    shown = [
+    shown_notes = [
         name if name in _FLAGS or ":" in name else f"{name}:{count}" for name, count in sorted(notes.items()) if count
     ]
-    return finished("\n".join(lines), metadata, notes=tuple(shown))
+    return finished("\n".join(lines), metadata, notes=tuple(shown_notes))
 
 
 def _of_ole(data: bytes) -> DocumentError:

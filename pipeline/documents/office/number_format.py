@@ -77,12 +77,12 @@ def shown_number(value: float, code: str, *, from_1904: bool = False) -> str:
     if letters := _date_letters(section):
         text = _date(value, letters, from_1904=from_1904)
         return general(value) if text is None else text
-    shown = _parsed(section)
-    if shown is None or (abs(value) >= _WHOLE and not shown.exponent):
+    pattern = _parsed(section)
+    if pattern is None or (abs(value) >= _WHOLE and not pattern.exponent):
         return general(value)
-    if not shown.groups:
-        return shown.texts[0].strip()
-    return _number(abs(value) if at == 1 else value, shown) or general(value)
+    if not pattern.groups:
+        return pattern.texts[0].strip()
+    return _number(abs(value) if at == 1 else value, pattern) or general(value)
 
 
 def general(value: float) -> str:
@@ -119,8 +119,8 @@ def _sections(code: str) -> tuple[str, ...]:
 @lru_cache(maxsize=1 << 10)
 def _date_letters(section: str) -> str:
     """Return the letters of a date's format: `M` months, `n` minutes, `f` parts of seconds; empty for another one."""
-    found = [match.lower() for match in _DATE_CODE.findall(_NO_DATE.sub("", section))]
-    codes = [code for code in found if "/" not in code]  # AM/PM: all hours are shown as of 24
+    date_codes = [match.lower() for match in _DATE_CODE.findall(_NO_DATE.sub("", section))]
+    codes = [code for code in date_codes if "/" not in code]  # AM/PM: all hours are shown as of 24
     letters = [code[0] for code in codes]
     for at, code in enumerate(codes):
         if code[0] == "m":
@@ -185,33 +185,33 @@ def _parsed(section: str) -> _Shown | None:
     return _Shown(tuple(texts), tuple(groups), power, exponent) if groups or texts[0].strip() else None
 
 
-def _number(value: float, shown: _Shown) -> str:
-    scaled = value * 10.0**shown.power
-    whole_code, _, decimals_code = "".join(shown.groups).partition(".")
-    if shown.exponent:
+def _number(value: float, pattern: _Shown) -> str:
+    scaled = value * 10.0**pattern.power
+    whole_code, _, decimals_code = "".join(pattern.groups).partition(".")
+    if pattern.exponent:
         text = f"{abs(scaled):.{len(decimals_code)}E}"
     else:
         text = _rounded(abs(scaled), len(decimals_code))
     whole, point, decimals = text.partition(".")
-    if not shown.exponent:
+    if not pattern.exponent:
         while decimals and decimals[-1] == "0" and decimals_code[len(decimals) - 1] != "0":
             decimals = decimals[:-1]
         whole = "" if whole == "0" and "0" not in whole_code else whole.zfill(whole_code.count("0"))
         whole = f"{int(whole):,}" if "," in whole_code and whole else whole
     sign = "-" if scaled < 0 and text.strip("0.") else ""
-    if len(shown.groups) > 1 and not decimals_code:
-        return sign + _spread(whole, shown)
-    return f"{sign}{shown.texts[0]}{whole}{point if decimals else ''}{decimals}{''.join(shown.texts[1:])}".strip()
+    if len(pattern.groups) > 1 and not decimals_code:
+        return sign + _spread(whole, pattern)
+    return f"{sign}{pattern.texts[0]}{whole}{point if decimals else ''}{decimals}{''.join(pattern.texts[1:])}".strip()
 
 
-def _spread(digits: str, shown: _Shown) -> str:
+def _spread(digits: str, pattern: _Shown) -> str:
     """Return digits with the texts that stand between them, as in a telephone number."""
-    pieces: list[str] = [shown.texts[-1]]
-    for at in range(len(shown.groups) - 1, 0, -1):
-        size = len(shown.groups[at])
-        pieces += [digits[-size:], shown.texts[at]]
+    pieces: list[str] = [pattern.texts[-1]]
+    for at in range(len(pattern.groups) - 1, 0, -1):
+        size = len(pattern.groups[at])
+        pieces += [digits[-size:], pattern.texts[at]]
         digits = digits[:-size]
-    return "".join((*pieces, digits, shown.texts[0])[::-1]).strip()
+    return "".join((*pieces, digits, pattern.texts[0])[::-1]).strip()
 
 
 def _rounded(size: float, decimals: int) -> str:

@@ -130,47 +130,47 @@ class Definitions:
             return ""
         levels = self._levels_of(definition)
         if level is None:
-            level = next((at for at, each in levels.items() if style and each.style == style), 0)
+            level = next((at for at, candidate in levels.items() if style and candidate.style == style), 0)
         own = levels.get(level)
         if own is None or not 0 <= level < _LEVELS:
             return ""
         counts = self._counted(definition, list_id, level, levels)
         if own.form == "bullet":
             return "•"
-        shown = own.text if own.form != "none" or "%" not in own.text else ""
+        label_text = own.text if own.form != "none" or "%" not in own.text else ""
         for at in range(_LEVELS):
-            if f"%{at + 1}" in shown:
+            if f"%{at + 1}" in label_text:
                 form = "decimal" if own.legal else levels.get(at, own).form
-                shown = shown.replace(f"%{at + 1}", in_form(counts[at], form))
-        return shown.strip()
+                label_text = label_text.replace(f"%{at + 1}", in_form(counts[at], form))
+        return label_text.strip()
 
     def _of_style(self, style: str, level: int | None) -> tuple[int, int | None]:
         """Return list and level of a style, or of the first of those it is based on that has a list."""
         for _ in range(_MAX_BASES):
-            found = self._styles.get(style)
-            if found is None:
+            style_numbering = self._styles.get(style)
+            if style_numbering is None:
                 break
-            level = found.level if level is None else level
-            if found.list >= 0:
-                return found.list, level
-            style = found.base
+            level = style_numbering.level if level is None else level
+            if style_numbering.list >= 0:
+                return style_numbering.list, level
+            style = style_numbering.base
         return -1, level
 
-    def _levels_of(self, found: _List) -> dict[int, _Level]:
-        levels = self._levels.get(found.definition, {})
-        link = self._links.get(found.definition)
+    def _levels_of(self, numbering: _List) -> dict[int, _Level]:
+        levels = self._levels.get(numbering.definition, {})
+        link = self._links.get(numbering.definition)
         if not levels and link:
             linked = self._lists.get(self._styles.get(link, _Style()).list)
             levels = self._levels.get(linked.definition, {}) if linked else {}
-        return {**levels, **found.own}
+        return {**levels, **numbering.own}
 
-    def _counted(self, found: _List, list_id: int, level: int, levels: Mapping[int, _Level]) -> list[int]:
+    def _counted(self, numbering: _List, list_id: int, level: int, levels: Mapping[int, _Level]) -> list[int]:
         """Count the paragraph; return the current numbers of all levels."""
         firsts = [levels[at].start if at in levels else 1 for at in range(_LEVELS)]
-        counts = self._counts.setdefault(found.definition, [first - 1 for first in firsts])
-        if level in found.starts and (list_id, level) not in self._restarted:
+        counts = self._counts.setdefault(numbering.definition, [first - 1 for first in firsts])
+        if level in numbering.starts and (list_id, level) not in self._restarted:
             self._restarted.add((list_id, level))
-            counts[level] = found.starts[level] - 1
+            counts[level] = numbering.starts[level] - 1
         counts[level] += 1
         for at in range(level):  # a level that is skipped counts as begun
             counts[at] = max(counts[at], firsts[at])

@@ -123,10 +123,10 @@ class TextReader:
 
     def _choose(self, _: Mapping[str, str]) -> bool:
         """Take the first of several versions of the same content."""
-        taken = bool(self._choices) and self._choices[-1]
+        is_taken = bool(self._choices) and self._choices[-1]
         if self._choices:
             self._choices[-1] = True
-        return taken
+        return is_taken
 
     def _end_choices(self) -> None:
         self._choices.pop()

@@ -68,8 +68,8 @@ class _Word:
         if part is None or part not in self._package or not part.lower().endswith((*_PAGES, ".txt")):
             self._notes["attachments_skipped"] += 1
             return
-        text, found = to_text(self._package.data(part, _CHUNK_BYTES))
-        for note in found:
+        text, chunk_notes = to_text(self._package.data(part, _CHUNK_BYTES))
+        for note in chunk_notes:
             self._notes[note] = 1
         text = visible_text(text) if part.lower().endswith(_PAGES) else text
         self._flow.add_box(line.strip() for line in text.splitlines() if line.strip())

@@ -44,34 +44,34 @@ def read_header(lines: Lines, container: Container, delimiters: Sequence[str]) -
     DocumentError when no row names the column, or when two do.
     """
     first: list[str] = []
-    tried: list[Dialect] = []
+    dialects: list[Dialect] = []
     for line in _first_lines(lines):
-        if not tried:
+        if not dialects:
             separator = _SEPARATOR.fullmatch(line)
-            tried = _dialects(container.csv, separator["delimiter"] if separator else None, delimiters)
+            dialects = _dialects(container.csv, separator["delimiter"] if separator else None, delimiters)
             if separator:
                 continue
         first.append(line)
-        if (header := _header(first, tried, container, strict=True, folds=(False,))) is not None:
+        if (header := _header(first, dialects, container, strict=True, folds=(False,))) is not None:
             return header
     # not in the way it should be: in another case, or behind lines that hold quotes of their own
     for strict in (True, False):
-        if (header := _header(first, tried, container, strict=strict, folds=(False, True))) is not None:
+        if (header := _header(first, dialects, container, strict=strict, folds=(False, True))) is not None:
             lines.put_back(first[header.lines :])
             return header
     if not "".join(first).strip():
         return None
-    raise DocumentError("document_unreadable", _missing(first, tried, container.text_field))
+    raise DocumentError("document_unreadable", _missing(first, dialects, container.text_field))
 
 
-def _dialects(given: Mapping[str, Any], separator: str | None, delimiters: Sequence[str]) -> list[Dialect]:
+def _dialects(csv_settings: Mapping[str, Any], separator: str | None, delimiters: Sequence[str]) -> list[Dialect]:
     """Return the dialects that the header may be written in."""
-    delimiter = given.get("delimiter") or separator
-    quotes = [given["quotechar"]] if given.get("quotechar") else ['"', "'"]
+    delimiter = csv_settings.get("delimiter") or separator
+    quotes = [csv_settings["quotechar"]] if csv_settings.get("quotechar") else ['"', "'"]
     return [
-        Dialect(each, quote, given.get("escapechar"))
+        Dialect(one, quote, csv_settings.get("escapechar"))
         for quote in quotes
-        for each in ([delimiter] if delimiter else delimiters)
+        for one in ([delimiter] if delimiter else delimiters)
     ]
 
 
@@ -85,18 +85,18 @@ def _first_lines(lines: Lines) -> Iterator[str]:
 
 
 def _header(
-    first: Sequence[str], tried: Sequence[Dialect], container: Container, *, strict: bool, folds: Sequence[bool]
+    first: Sequence[str], dialects: Sequence[Dialect], container: Container, *, strict: bool, folds: Sequence[bool]
 ) -> Header | None:
     """Return the first header in the lines by the first dialect that shows one; None without one."""
     field = container.text_field
     for fold in folds:
-        found = [
+        candidates = [
             (place, dialect)
-            for dialect in tried
+            for dialect in dialects
             if (place := _place(first, dialect, container, fold=fold, strict=strict))
         ]
-        if found:
-            (names, line, above), dialect = min(found, key=lambda each: each[0][1])
+        if candidates:
+            (names, line, above), dialect = min(candidates, key=lambda candidate: candidate[0][1])
             escaped = () if dialect.escapechar else (replace(dialect, escapechar="\\"),)
             return Header(_named(names, field, container.id_field), (dialect, *escaped), above, line)
     return None
@@ -125,9 +125,9 @@ def _place(
     return None
 
 
-def _missing(first: Sequence[str], tried: Sequence[Dialect], field: str) -> str:
+def _missing(first: Sequence[str], dialects: Sequence[Dialect], field: str) -> str:
     """Return the message about a file without the column; it names the columns where they look like names."""
-    row = max((next(csv.reader(first[:1], delimiter=dialect.delimiter), []) for dialect in tried), key=len)
+    row = max((next(csv.reader(first[:1], delimiter=dialect.delimiter), []) for dialect in dialects), key=len)
     names = [name.strip() for name in row]
     if all(_NAME.fullmatch(name) for name in names):
         return missing_field(field, names, names="columns")

@@ -125,15 +125,15 @@ def split_array(stream: BinaryIO, container: Container) -> Iterator[Piece]:
 
 def _enter(window: Window, path: str) -> None:
     """Move to the value at a dotted path."""
-    left = path
-    while left:
+    remaining_path = path
+    while remaining_path:
         if window.next() != "{":
             unreadable(f"field {path!r} is missing, need a list (input.records_field)")
         window.at += 1
         while True:
             name = _name(window, path)
-            if name == left or left.startswith(name + "."):
-                left = left[len(name) + 1 :]
+            if name == remaining_path or remaining_path.startswith(name + "."):
+                remaining_path = remaining_path[len(name) + 1 :]
                 break
             end = window.value_end()
             if end is None:
@@ -197,8 +197,8 @@ def _skip_broken(window: Window, key: str, tries: int, limit: int) -> tuple[int,
     skipped = _Skipped(limit)
     start = window.at
     while True:
-        found = (match for match in _NEXT.finditer(window.chars, start) if "".join(match[1].split()) == key)
-        match = next(found, None) if tries else None
+        matches = (match for match in _NEXT.finditer(window.chars, start) if "".join(match[1].split()) == key)
+        match = next(matches, None) if tries else None
         if match is None:
             skipped.take(window, max(window.at, len(window.chars) - _WINDOW_CHARS))
             start = window.at

@@ -169,8 +169,8 @@ def _plain(value: Any, notes: Counter[str]) -> Any:
         notes[_NOT_FINITE] += 1
         return None
     if isinstance(value, bytes):
-        text, found = to_text(value)
-        notes.update(found)
+        text, value_notes = to_text(value)
+        notes.update(value_notes)
         return text
     if isinstance(value, Mapping):
         return {name: _plain(inner, notes) for name, inner in value.items()}

@@ -153,19 +153,19 @@ def _has_too_many(row: list[str], columns: int) -> bool:
 
 def _recovered(lines: Lines, dialects: Sequence[Dialect], *, columns: int, cells: int | None = None) -> Row:
     """Return the record as another dialect has it, or its problem; lines that are not a part of it are put back."""
-    held = lines.record
+    record_lines = lines.record
     for dialect in dialects[1:]:
-        taken = iter(held)
+        remaining_lines = iter(record_lines)
         try:
-            row = next(dialect.reader(taken))
+            row = next(dialect.reader(remaining_lines))
         except (csv.Error, StopIteration):
             continue
         if len(row) == columns:
-            lines.put_back(list(taken))
+            lines.put_back(list(remaining_lines))
             return row
-    lines.put_back(held[1:])
-    lines.size = len(held[0])
-    if cells is not None and len(held) == 1:
+    lines.put_back(record_lines[1:])
+    lines.size = len(record_lines[0])
+    if cells is not None and len(record_lines) == 1:
         return unreadable(f"it has {cells} cells, the header {columns}: is a quote missing?")
     return unreadable("a quote is not closed, or not doubled inside of quotes (see input.csv)")
 

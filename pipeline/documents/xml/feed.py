@@ -89,8 +89,8 @@ class _Item:
         if not value:
             return
         if name in _LISTS:
-            kept = self.metadata.setdefault(name, [])
-            kept += [each for each in [value] if each not in kept]
+            values = self.metadata.setdefault(name, [])
+            values += [each for each in [value] if each not in values]
         elif self.metadata.setdefault(name, value) != value:
             if own_name not in ("", name) and own_name not in _LISTS:
                 self.add(own_name, value)
@@ -100,21 +100,21 @@ class _Item:
 
 def decode_item(feed: Element, item: Element, notes: tuple[str, ...]) -> Decoded:
     """Decode an item; its feed names the source unless the item does."""
-    found = _Item()
+    feed_item = _Item()
     if "about" in item.attributes:
-        found.add("guid", item.attributes["about"].strip())
+        feed_item.add("guid", item.attributes["about"].strip())
     for element in item.elements():
-        _read(element, found)
+        _read(element, feed_item)
     for element in _outside(feed, item):
         if element.name == "title":
-            found.metadata.setdefault("source", _line(element))
+            feed_item.metadata.setdefault("source", _line(element))
         elif element.name in ("language", "dc:language"):
-            found.metadata.setdefault("language", line_of(element))
-    metadata = _metadata(found)
-    if found.titles:
-        metadata = {"title": found.titles[0], **metadata}
-    text = headed(found.titles, without_repeats(found.summaries, found.contents))
-    notes += (f"attachments_skipped:{found.attachments}",) if found.attachments else ()
+            feed_item.metadata.setdefault("language", line_of(element))
+    metadata = _metadata(feed_item)
+    if feed_item.titles:
+        metadata = {"title": feed_item.titles[0], **metadata}
+    text = headed(feed_item.titles, without_repeats(feed_item.summaries, feed_item.contents))
+    notes += (f"attachments_skipped:{feed_item.attachments}",) if feed_item.attachments else ()
     return finished(text, metadata, notes=notes)
 
 
@@ -127,36 +127,36 @@ def _outside(feed: Element, item: Element) -> Iterator[Element]:
             yield from _outside(element, item)
 
 
-def _read(element: Element, found: _Item) -> None:
+def _read(element: Element, item: _Item) -> None:
     """Put what an element holds where it belongs; nothing that holds text is left out."""
     name = element.name.lower()
     if name in _TITLES:
         text = _line(element)
-        found.titles += [text] if text and text not in found.titles else []
+        item.titles += [text] if text and text not in item.titles else []
     elif name in _SUMMARIES or name in _CONTENTS:
         if "src" in element.attributes or _is_encoded(element):
-            found.attachments += 1
+            item.attachments += 1
         text = "" if _is_encoded(element) else shown(element)
-        (found.summaries if name in _SUMMARIES else found.contents).append(text)
+        (item.summaries if name in _SUMMARIES else item.contents).append(text)
     elif name == "enclosure" or (name == "link" and element.attributes.get("rel") == "enclosure"):
-        found.attachments += 1
+        item.attachments += 1
     elif name in _NAMES:
-        _read_metadata(element, _NAMES[name], found)
+        _read_metadata(element, _NAMES[name], item)
     elif any(element.elements()):
         for child in element.elements():
-            _read(child, found)
+            _read(child, item)
         own = " ".join(" ".join(child for child in element.children if isinstance(child, str)).split())
-        found.contents += [own] if own else []
+        item.contents += [own] if own else []
     else:
-        _read_other(element, found)
+        _read_other(element, item)
 
 
-def _read_metadata(element: Element, name: str, found: _Item) -> None:
+def _read_metadata(element: Element, name: str, item: _Item) -> None:
     value = _value(element, name)
-    found.add(name, value, own_name=element.name.rpartition(":")[2])
+    item.add(name, value, own_name=element.name.rpartition(":")[2])
     is_address = element.name == "guid" and element.attributes.get("isPermaLink", "true") == "true"
     if is_address and value.startswith(("http://", "https://")):
-        found.metadata.setdefault("permalink", value)
+        item.metadata.setdefault("permalink", value)
 
 
 def _value(element: Element, name: str) -> str:
@@ -174,18 +174,18 @@ def _value(element: Element, name: str) -> str:
     return line_of(element)
 
 
-def _read_other(element: Element, found: _Item) -> None:
+def _read_other(element: Element, item: _Item) -> None:
     """Keep the text of an element that this module does not know, under its own name."""
     text = shown(element)
     name = element.name.rpartition(":")[2]
-    if len(text) > MAX_VALUE_CHARS or found.metadata.get(name, text) != text or name in _LISTS:
-        found.contents.append(text)
+    if len(text) > MAX_VALUE_CHARS or item.metadata.get(name, text) != text or name in _LISTS:
+        item.contents.append(text)
     else:
-        found.add(name, text)
+        item.add(name, text)
 
 
-def _metadata(found: _Item) -> dict[str, Any]:
-    metadata = found.metadata
+def _metadata(item: _Item) -> dict[str, Any]:
+    metadata = item.metadata
     permalink = metadata.pop("permalink", None)
     if permalink and "url" not in metadata:
         metadata["url"] = permalink

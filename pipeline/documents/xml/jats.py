@@ -58,7 +58,7 @@ def _front_texts(meta: Element) -> list[str]:
     """Return the title and the abstracts."""
     titles = meta.first("title-group")
     title = text_of(titles, _RULES) if titles is not None else line_of(meta.first("article-title"), _RULES)
-    abstracts = [text_of(each, _RULES) for each in meta.every("abstract", "trans-abstract")]
+    abstracts = [text_of(abstract, _RULES) for abstract in meta.every("abstract", "trans-abstract")]
     return [title, *abstracts]
 
 
@@ -66,7 +66,7 @@ def _sub_article(element: Element) -> str:
     """Return the text of an article within the article, as a review of it is, below its title."""
     stub = element.first("front-stub") or element.first("front")
     heads = _front_texts(stub) if stub is not None else []
-    bodies = [text_of(each, _RULES) for each in element.elements() if each is not stub]
+    bodies = [text_of(body, _RULES) for body in element.elements() if body is not stub]
     return "\n\n".join(part for part in (*heads, *bodies) if part)
 
 
@@ -85,8 +85,8 @@ def _formula(element: Element) -> str | None:
         return text_of(preferred or next((form for form in forms if text_of(form, _RULES)), None), _RULES)
     if preferred is None:
         return None
-    kept = [child for child in element.children if isinstance(child, str) or child.name not in _MATHS]
-    return text_of(Element("", children=kept), _RULES)
+    plain_children = [child for child in element.children if isinstance(child, str) or child.name not in _MATHS]
+    return text_of(Element("", children=plain_children), _RULES)
 
 
 def _tex(element: Element) -> str:
@@ -102,7 +102,7 @@ _RULES = TextRules(inline=_INLINE, skipped=_LEFT_OUT, verbatim=frozenset({"prefo
 
 def _metadata(front: Element, meta: Element) -> dict[str, Any]:
     journal = front.first("journal-meta") or Element("")
-    ids = {each.attributes.get("pub-id-type", ""): line_of(each) for each in meta.every("article-id")}
+    ids = {article_id.attributes.get("pub-id-type", ""): line_of(article_id) for article_id in meta.every("article-id")}
     source = line_of(journal.first("journal-title")) or line_of(journal.first("journal-id"))
     metadata = {
         "title": line_of(meta.first("article-title"), _RULES),
@@ -112,7 +112,7 @@ def _metadata(front: Element, meta: Element) -> dict[str, Any]:
         "doi": ids.get("doi"),
         "pmid": ids.get("pmid"),
         "pmcid": ids.get("pmc") or ids.get("pmcid"),
-        "tags": list(dict.fromkeys(word for each in meta.every("kwd") if (word := line_of(each, _RULES)))),
+        "tags": list(dict.fromkeys(word for keyword in meta.every("kwd") if (word := line_of(keyword, _RULES)))),
     }
     return {name: value for name, value in metadata.items() if value}
 
