@@ -12,16 +12,10 @@ from typing import Any
 
 from pipeline.records import RECORD_VERSION, Failure, ModelMetadata, Result, Stamp, Try, Usage, changed
 
-_OF_WINDOWS = ("windows", "merge", "window")
-"""Fields that only the record of a document that was cut into windows has."""
-
 
 def to_line(record: Result | Failure, stamp: Stamp) -> bytes:
     """Return the record as one line of UTF-8 JSON with its LF; ValueError on NaN or Infinity."""
     values = {"v": RECORD_VERSION, **record.__dict__, **_plain(stamp)}
-    for name in _OF_WINDOWS:
-        if values.get(name) is None:
-            values.pop(name, None)
     return (_ENCODER.encode(values) + "\n").encode("utf-8")
 
 
