@@ -102,10 +102,10 @@ def user_name() -> str:
         return str(os.getuid())
 
 
-def same_command(arguments: argparse.Namespace) -> str:
-    """Return the command that repeats this run over all shards, without document selection or possible secrets."""
-    words = ["pipeline", "run"]
-    for flag in ("config", "output", "agent", "variant"):
+def same_command(arguments: argparse.Namespace, *, command: str = "run") -> str:
+    """Return a command with the configuration of this one, without document selection, shard or possible secrets."""
+    words = ["pipeline", command]
+    for flag in ("config", "output", "agent", "variant", "concurrency"):
         if getattr(arguments, flag):
             words += [f"--{flag}", str(getattr(arguments, flag))]
     for uri in arguments.input or ():

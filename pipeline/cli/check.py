@@ -8,19 +8,20 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 
-from pipeline.cli.arguments import config_file, load_app
+from pipeline.cli.arguments import config_file, load_app, same_command
 from pipeline.cli.check_text import (
     INDENT,
     CheckedServer,
     input_lines,
-    other_server_text,
+    remedies,
+    remedy_lines,
     server_lines,
     setting_lines,
     split_texts,
     verdict_lines,
 )
 from pipeline.cli.flags import add_config_flags
-from pipeline.cli.local_servers import USUAL, found_servers
+from pipeline.cli.local_servers import USUAL, LocalServer, found_servers
 from pipeline.config import AppConfig, OutputConfig
 from pipeline.config.keys import provider_key
 from pipeline.config.loading import describe
@@ -85,10 +86,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     write_out("\n".join(verdict_lines(checked, survey, code, colour=colour, width=width)))
     for warning in address_warnings(app, plan):
         write_out("\n".join(hanging(warning, indent=INDENT, width=width)))
-    if codes[0] == EXIT_LATER:
-        asked = {base_url for provider in plan.client.providers for base_url in _addresses(provider)}
-        for server in found_servers(place for place in USUAL if place.url not in asked):
-            write_out("\n".join(hanging(other_server_text(server), indent=INDENT, width=width)))
+    for remedy in remedies(checked, _other_servers(plan) if codes[0] == EXIT_LATER else ()):
+        write_out("\n".join(remedy_lines(remedy, same_command(arguments, command="check"), width=width)))
     for title, lines in sections.items():
         write_out("\n".join(["", tinted(visible(title), BOLD, colour=colour), *lines]))
     return code
@@ -120,6 +119,12 @@ def _checked(app: AppConfig, plan: ExtractionPlan, server: Server, found: Prefli
         proxy=replica.client.endpoint.proxy or "",
         side_by_side=served,
     )
+
+
+def _other_servers(plan: ExtractionPlan) -> Iterator[LocalServer]:
+    """Yield the servers at the usual ports of this machine that the configuration does not name."""
+    named = {base_url for provider in plan.client.providers for base_url in _addresses(provider)}
+    yield from found_servers(place for place in USUAL if place.url not in named)
 
 
 def _addresses(provider: Provider) -> list[str]:

@@ -6,18 +6,20 @@ It asks no server and reads no document.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.cli.local_servers import LocalServer
+from pipeline.cli.local_servers import LocalServer, chatting
 from pipeline.config import AppConfig, mask_url
 from pipeline.config.differences import changed_settings
+from pipeline.config.keys import provider_key
 from pipeline.errors import EXIT_CONFIG, EXIT_OK
 from pipeline.llm.capabilities import Preflight
 from pipeline.run.preview.examination import SIDE_BY_SIDE
 from pipeline.run.preview.input_survey import InputSurvey
 from pipeline.run.preview.window_forecast import forecast_text
-from pipeline.terminal import BOLD, GREEN, RED, YELLOW, hanging, plural, tinted
+from pipeline.terminal import BOLD, GREEN, RED, YELLOW, hanging, pasteable, plural, tinted
 
 INDENT = 8
 _KINDS_SHOWN = 8
@@ -39,6 +41,14 @@ class CheckedServer:
     address_from: str
     proxy: str
     side_by_side: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """Something else that could be used: a sentence, and the settings that use it."""
+
+    text: str
+    settings: Mapping[str, str]
 
 
 def verdict_lines(
@@ -64,12 +74,27 @@ def verdict_lines(
     yield from (line for trouble in troubles for line in hanging(trouble, indent=INDENT, width=width))
 
 
-def other_server_text(server: LocalServer) -> str:
-    """Return what else runs on this machine, and the settings that use it."""
-    settings = f"provider: {server.section}, {server.section}.base_url: {server.place.url}"
-    kind = ", vllm.type: openai" if server.place.type == "openai" else ""
-    model = f", {server.section}.model: {server.models[0]}" if server.models else ""
-    return f"{server.text()}: to use it, set {settings}{kind}{model}"
+def remedies(checked: Sequence[CheckedServer], others: Iterable[LocalServer]) -> Iterator[Remedy]:
+    """Yield what else could be used: another model of the first server, and other servers of this machine."""
+    first = next(server for server in checked if server.is_first)
+    models = chatting(first.found.models) if first.found.reason == "model_not_found" else ()
+    if models:
+        yield Remedy(f"To use {models[0]} there:", {provider_key(first.provider, "model"): models[0]})
+    for server in others:
+        section = server.section
+        settings = {"provider": section, f"{section}.base_url": server.place.url}
+        if server.place.type == "openai":
+            settings["vllm.type"] = "openai"
+        if server.models:
+            settings[f"{section}.model"] = server.models[0]
+        yield Remedy(f"{server.text()}. To use it:", settings)
+
+
+def remedy_lines(remedy: Remedy, command: str, *, width: int) -> Iterator[str]:
+    """Yield a remedy and the command that tries it, which is this one with more settings."""
+    flags = " ".join(f"--set {shlex.quote(f'{key}={value}')}" for key, value in remedy.settings.items())
+    yield from hanging(remedy.text, indent=INDENT, width=width)
+    yield from pasteable("", f"{command} {flags}", indent=INDENT + 2, width=width)
 
 
 def _found(survey: InputSurvey) -> str:

@@ -1,25 +1,34 @@
-"""Finds the model servers that run on this machine at their usual ports, for `init` and `check`.
+"""The model servers of this machine at their usual ports, and the one that the environment names.
 
-It asks each for its models only, and must not wait for more than a second.
+For `init` and `check`. It requests the list of models only, and must not wait for more than a second at a server.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.config import mask_url
+from pipeline.config import OllamaConfig, mask_url
 from pipeline.config.loading import load_config
 from pipeline.errors import ConfigError
+from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.transport.http import Access, CallFailedError, Endpoint
 from pipeline.llm.vllm import VLLMClient
+
+Kind = Literal["ollama", "vllm", "openai"]
 
 LOOK_S = 1.0
 _SHOWN = 8
 _NO_CHAT = ("embed", "bge-", "minilm", "rerank")
 """Parts of the names of models that only embed or rank texts."""
+_LISTINGS: Mapping[Kind, tuple[str, str, str]] = {
+    "ollama": ("/api/tags", "models", "name"),
+    "vllm": ("/v1/models", "data", "id"),
+    "openai": ("/v1/models", "data", "id"),
+}
+"""Kind of server → the path of its models, the key of their list, and the key of a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +36,7 @@ class Place:
     """Where a server usually listens, and the type of provider that asks it."""
 
     name: str
-    type: Literal["ollama", "vllm", "openai"]
+    type: Kind
     url: str
 
 
@@ -57,48 +66,60 @@ class LocalServer:
         return f"{self.place.name} answers at {self.place.url} with {f'{noun} {shown}' if shown else 'no model'}"
 
 
+def chosen_model(models: Sequence[str], wanted: str) -> str | None:
+    """Return the model with this name, or with this name and any tag; "": the first model. None when there is none."""
+    same = [name for name in models if wanted in (name, name.partition(":")[0])]
+    return next(iter(same if wanted else models), None)
+
+
 def found_servers(places: Iterable[Place] = USUAL) -> Iterator[LocalServer]:
     """Yield the servers that answer with a list of models."""
     for place in places:
         models = _models(place)
         if models is not None:
-            yield LocalServer(place, _chatting(models))
+            yield LocalServer(place, chatting(models))
 
 
-def _chatting(models: Iterable[str]) -> tuple[str, ...]:
+def chatting(models: Iterable[str]) -> tuple[str, ...]:
+    """Return the models that are not known to only embed or rank texts."""
     return tuple(name for name in models if not any(part in name.lower() for part in _NO_CHAT))
 
 
 @dataclass(frozen=True, slots=True)
-class EnvironmentServer:
-    """The server that the environment names. `models`: those that can chat, None when it lists none."""
+class NamedServer:
+    """The server that the environment names for a kind of provider.
 
-    url: str
+    `address`: None for one with a password, which no file must hold. `models`: those that can chat, None when the
+    server lists none.
+    """
+
+    shown_url: str
+    address: str | None
     models: tuple[str, ...] | None
 
 
-def environment_server(environ: Mapping[str, str]) -> EnvironmentServer | None:
-    """Return the server at VLLM_BASE_URL; None without one address that a file may hold."""
+def named_server(kind: Kind, environ: Mapping[str, str]) -> NamedServer | None:
+    """Return the server of `vllm` or `ollama` in the environment; None when that names several, or cannot be used."""
     try:
-        config = load_config(None, environ=environ).vllm
+        app = load_config(None, environ=environ)
     except ConfigError:
         return None
-    url = environ.get("VLLM_BASE_URL", "")
-    if config.base_urls != (url.rstrip("/"),) or mask_url(url) != url:
+    config = app.ollama if kind == "ollama" else app.vllm
+    if len(config.base_urls) != 1:
         return None
-    names = _listed(VLLMClient(config).endpoint, "/v1/models", rows="data", name="id")
-    return EnvironmentServer(url, None if names is None else _chatting(names))
+    url = config.base_urls[0]
+    shown = mask_url(url)
+    client = OllamaClient(config) if isinstance(config, OllamaConfig) else VLLMClient(config)
+    names = _listed(client.endpoint, *_LISTINGS[kind])
+    return NamedServer(shown, url if shown == url else None, None if names is None else chatting(names))
 
 
 def _models(place: Place) -> list[str] | None:
     """Return the names of a server's models; None without an answer of the expected shape."""
-    endpoint = Endpoint(place.url, Access())
-    if place.type == "ollama":
-        return _listed(endpoint, "/api/tags", rows="models", name="name")
-    return _listed(endpoint, "/v1/models", rows="data", name="id")
+    return _listed(Endpoint(place.url, Access()), *_LISTINGS[place.type])
 
 
-def _listed(endpoint: Endpoint, path: str, *, rows: str, name: str) -> list[str] | None:
+def _listed(endpoint: Endpoint, path: str, rows: str, name: str) -> list[str] | None:
     """Return the names in a list of models, and close the endpoint; None without an answer of the expected shape."""
     try:
         reply = endpoint.get(path, timeout_s=LOOK_S)

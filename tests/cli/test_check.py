@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,10 @@ import yaml
 from conftest import AGENT, PACKAGE_PARENT, Place, everything_below
 from fake_llm import FakeLLM
 from fake_llm.server import Seen
+
+from pipeline.cli.check_text import CheckedServer, remedies, remedy_lines
+from pipeline.cli.local_servers import USUAL, LocalServer
+from pipeline.llm.capabilities import Preflight
 
 LENIENT = ("--set", "runner.max_error_rate=1")
 KEY = "sk-a-very-secret-key-0123456789"
@@ -60,6 +65,29 @@ def test_an_input_that_is_not_there_is_a_warning(place: Place) -> None:
     assert ran.code == 0
     assert ran.out.startswith("READY, WITH WARNINGS: ")
     assert "FAILED  input.uri: got 'nowhere': there is no such file or folder" in ran.out
+
+
+def test_a_missing_model_is_followed_by_the_command_that_uses_another(place: Place) -> None:
+    """The same command with one more setting, which passes when it is pasted."""
+    place.documents(1)
+    place.configure({"provider": "ollama", "ollama.base_url": place.server.url, "ollama.model": "nosuch"})
+    ran = place.call("check", "--concurrency", "3")
+    (pasted,) = [line.strip() for line in ran.out.splitlines() if line.strip().startswith("pipeline check ")]
+    assert (ran.code, pasted) == (2, "pipeline check --concurrency 3 --set ollama.model=llama3.1:latest")
+    again = place.call(*shlex.split(pasted)[1:])
+    assert (again.code, again.out.startswith("READY: ollama")) == (0, True)
+
+
+def test_another_server_of_this_machine_is_offered() -> None:
+    """When the configured one cannot be reached; with all settings that use it, quoted for a shell."""
+    gone = CheckedServer("vllm at x", "vllm", True, Preflight("unreachable", "connection_error"), {}, {}, "", "", None)
+    studio = LocalServer(USUAL[2], ("a model",))
+    (remedy,) = remedies([gone], [studio])
+    text, _, command = "\n".join(remedy_lines(remedy, "pipeline check", width=60)).partition(" To use it:\n")
+    assert " ".join(text.split()) == "LM Studio answers at http://127.0.0.1:1234 with the model a model."
+    assert shlex.split(command.replace("\\\n", " "))[3::2] == [
+        "provider=vllm", "vllm.base_url=http://127.0.0.1:1234", "vllm.type=openai", "vllm.model=a model",
+    ]  # fmt: skip
 
 
 def test_replicas_are_examined_side_by_side(place: Place, server: FakeLLM) -> None:

@@ -13,11 +13,13 @@ from fake_llm import FakeLLM
 from jsonschema import Draft202012Validator
 
 from pipeline.agents import load_agent
-from pipeline.cli.init import STARTERS, _block_of
+from pipeline.cli.init import STARTERS
 from pipeline.cli.local_servers import USUAL, LocalServer, found_servers
 from pipeline.cli.local_servers import Place as Place_
+from pipeline.cli.server_choice import choose_server, of_servers
 from pipeline.config.json_schema import agent_schema, config_schema
 from pipeline.config.loading import load_config
+from pipeline.errors import ConfigError
 
 NAMES = re.compile(r"# yaml-language-server: \$schema=(\S+)\n")
 FILES = sorted([*(PACKAGE_PARENT / "config").rglob("*.yaml"), *(PACKAGE_PARENT / "pipeline" / "agents").glob("*.yaml")])
@@ -186,10 +188,44 @@ def test_servers_of_this_machine_are_found_with_their_models() -> None:
 def test_a_found_server_is_written_into_the_config(tmp_path: Path, kind: str) -> None:
     """The first one that has a model, with that model."""
     place = Place_("A server", kind, "http://127.0.0.1:1234" if kind == "openai" else "http://127.0.0.1:8000")
-    section, block, remark = _block_of([LocalServer(USUAL[0], ()), LocalServer(place, ("qwen3", "llama3.1"))])
-    assert section == ("ollama" if kind == "ollama" else "vllm")
-    (tmp_path / "c.yaml").write_text(f"provider: {section}\n{block}", encoding="utf-8")
-    config = load_config(tmp_path / "c.yaml", environ={}).provider_config(section)
+    choice = of_servers([LocalServer(USUAL[0], ()), LocalServer(place, ("qwen3", "llama3.1"))])
+    assert choice.provider == ("ollama" if kind == "ollama" else "vllm")
+    (tmp_path / "c.yaml").write_text(f"provider: {choice.provider}\n{choice.block}", encoding="utf-8")
+    config = load_config(tmp_path / "c.yaml", environ={}).provider_config(choice.provider)
     assert (config.type, config.model) == (kind, "qwen3")
     assert kind == "ollama" or config.base_urls == (place.url,)
-    assert "the models qwen3, llama3.1" in remark and "Ollama answers at http://127.0.0.1:11434 with no model" in remark
+    assert choice.remarks == (
+        "Ollama answers at http://127.0.0.1:11434 with no model.",
+        f"A server answers at {place.url} with the models qwen3, llama3.1.",
+        "config/default.yaml uses A server with the model qwen3. For another one, change it there.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "chosen"),
+    [
+        (None, "", ("ollama", "llama3.1:latest")),
+        (None, "llama3.1", ("ollama", "llama3.1:latest")),
+        (None, "qwen3", ("vllm", "qwen3")),
+        ("vllm", "", ("vllm", "qwen3")),
+        ("ollama", "", ("ollama", "llama3.1:latest")),
+    ],
+)
+def test_a_server_is_chosen_by_kind_or_by_model(provider: str | None, model: str, chosen: tuple[str, str]) -> None:
+    """Among those at the usual ports, when the environment names none."""
+    with FakeLLM(("llama3.1:latest", "mistral:7b")) as ollama, FakeLLM(("qwen3",)) as studio:
+        places = [Place_("Ollama", "ollama", ollama.url), Place_("LM Studio", "openai", studio.url)]
+        choice = choose_server({}, provider=provider, model=model, places=places)
+        with pytest.raises(ConfigError, match=r"need one of .*mistral:7b.*; the nearest is qwen3"):
+            choose_server({}, provider=None, model="qwen33", places=places)
+    assert (choice.provider, f'model: "{chosen[1]}"' in choice.block) == (chosen[0], True)
+    assert (studio.url in choice.block, "type: openai" in choice.block) == (chosen[0] == "vllm", chosen[0] == "vllm")
+
+
+def test_without_a_server_the_wanted_model_is_written_down() -> None:
+    """It may be started later."""
+    nobody = [Place_("Ollama", "ollama", "http://127.0.0.1:1"), Place_("vLLM", "vllm", "http://127.0.0.1:1")]
+    choice = choose_server({}, provider=None, model="qwen3", places=nobody)
+    assert (choice.provider, 'model: "qwen3"' in choice.block) == ("vllm", True)
+    assert choice.remarks[0].startswith("No model server was found on this machine")
+    assert "ollama serve" in choose_server({}, provider="ollama", model="", places=nobody).remarks[0]

@@ -1,0 +1,142 @@
+"""The model server that a new project uses: from the environment, else one of this machine, and one of its models.
+
+It must not write a file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+from pipeline.cli.local_servers import USUAL, Kind, LocalServer, Place, chosen_model, found_servers, named_server
+from pipeline.config import OllamaConfig
+from pipeline.config.constraints import nearest_hint
+from pipeline.errors import ConfigError
+
+CONFIG = "config/default.yaml"
+_NO_SERVER = (
+    "No model server was found on this machine (Ollama at port 11434, vLLM at 8000, LM Studio at 1234). Start one, "
+    f"or write the address of yours into {CONFIG}."
+)
+_VARIABLES: Mapping[str, tuple[str, ...]] = {
+    "vllm": ("VLLM_BASE_URL",),
+    "ollama": ("OLLAMA_BASE_URL", "OLLAMA_HOST"),
+}
+"""Section of the config → the variables that name its server."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerChoice:
+    """A provider, its block of the config file, and what to say about it, a paragraph each."""
+
+    provider: str
+    block: str
+    remarks: tuple[str, ...]
+
+
+def choose_server(
+    environ: Mapping[str, str], *, provider: str | None, model: str, places: Sequence[Place] = USUAL
+) -> ServerChoice:
+    """Return the server that the environment names, else one that answers at its usual port.
+
+    `provider`, `model`: what the user wants, None and "" for any. ConfigError when no server found has this model.
+    """
+    named = [section for section, names in _VARIABLES.items() if any(environ.get(name) for name in names)]
+    wanted = provider or next(iter([*_known(environ.get("PIPELINE_PROVIDER", "")), *named]), None)
+    if wanted in named:
+        return _vllm(environ, model) if wanted == "vllm" else _ollama(environ, model)
+    found = list(found_servers(place for place in places if wanted in (None, _section(place.type))))
+    if found:
+        return of_servers(found, model=model)
+    section = "ollama" if wanted == "ollama" else "vllm"
+    remark = _NO_SERVER if wanted is None else _no_answer(section)
+    return ServerChoice(section, _block(section, model=model), (remark,))
+
+
+def _known(section: str) -> list[str]:
+    return [section] if section in _VARIABLES else []
+
+
+def of_servers(found: Sequence[LocalServer], *, model: str = "") -> ServerChoice:
+    """Return the first of these servers that has the model, or (for "") any model."""
+    names = [name for each in found for name in each.models]
+    server = next((each for each in found if chosen_model(each.models, model)), None)
+    if server is None and model:
+        shown = f"need one of {', '.join(names)}" if names else "and the servers of this machine have no model"
+        raise ConfigError(f"init: --model: got {model!r}, {shown}{nearest_hint(model, names)}")
+    server = server or found[0]
+    chosen = chosen_model(server.models, model) or ""
+    section = _section(server.place.type)
+    address = None if section == "ollama" else server.place.url
+    block = _block(section, address=address, model=chosen, kind=server.place.type)
+    remark = f"{CONFIG} uses {server.place.name}"
+    remark += f" with the model {chosen}." if chosen else ", which has no model yet."
+    if len(names) > 1:
+        remark += " For another one, change it there."
+    return ServerChoice(section, block, (*(f"{each.text()}." for each in found), remark))
+
+
+def _section(kind: Kind) -> str:
+    """Return the section of the config file for a kind of server."""
+    return "ollama" if kind == "ollama" else "vllm"
+
+
+def _no_answer(section: str) -> str:
+    if section == "ollama":
+        url = OllamaConfig().base_urls[0]
+        return f"No Ollama answers at {url}. Start it with `ollama serve`; `ollama.model` in {CONFIG} names the model."
+    return f"No server of vLLM (port 8000) or LM Studio (port 1234) answers. Write the address of yours into {CONFIG}."
+
+
+def _vllm(environ: Mapping[str, str], model: str) -> ServerChoice:
+    """Return the server at VLLM_BASE_URL with one of its models.
+
+    The address is written down: a cron job does not have the variables of the shell in which it was tried.
+    """
+    server = named_server("vllm", environ)
+    if server is None or server.address is None:
+        return ServerChoice("vllm", _block("vllm", model=model), ())
+    if server.models is None:
+        remark = (
+            f"No server lists its models at {server.shown_url}. {CONFIG} names this address; start the server there."
+        )
+        return ServerChoice("vllm", _block("vllm", address=server.address, model=model), (remark,))
+    chosen = model or chosen_model(server.models, "") or ""
+    shown = f"and the model {chosen}" if chosen else "and no model, as the server lists none"
+    remark = f"{CONFIG} names {server.shown_url} (VLLM_BASE_URL) {shown}."
+    return ServerChoice("vllm", _block("vllm", address=server.address, model=chosen), (remark,))
+
+
+def _ollama(environ: Mapping[str, str], model: str) -> ServerChoice:
+    """Return the Ollama that the environment names, with a model that it has."""
+    server = named_server("ollama", environ)
+    if server is None:
+        return ServerChoice("ollama", _block("ollama", model=model), ())
+    preferred = OllamaConfig().model
+    chosen = model or chosen_model(server.models or (), preferred) or chosen_model(server.models or (), "") or ""
+    setting = f"`ollama.model` in {CONFIG}"
+    if server.models is None:
+        remark = f"No Ollama answers at {server.shown_url}. Start it with `ollama serve`; {setting} names the model."
+    elif not chosen:
+        remark = f"The Ollama at {server.shown_url} has no model. Run `ollama pull {preferred}`."
+    else:
+        remark = f"The Ollama at {server.shown_url} has the model {chosen}; {setting} changes it."
+    return ServerChoice("ollama", _block("ollama", address=server.address, model=chosen), (remark,))
+
+
+def _block(section: str, *, model: str, address: str | None = None, kind: Kind = "vllm") -> str:
+    """Return the block of a provider in the config file; without a model or an address, with the default one."""
+    text = (files("pipeline.cli") / "starter" / f"{section}.yaml").read_text(encoding="utf-8")
+    if address and section == "ollama":
+        text = text.replace("#  base_url: http://127.0.0.1:11434", f"  base_url: {json.dumps(address)}", 1)
+    elif address:
+        text = text.replace("http://127.0.0.1:8000", json.dumps(address), 1)
+    if kind == "openai":
+        text = text.replace("vllm:\n", "vllm:\n  type: openai                 # a server of the OpenAI protocol\n", 1)
+    if not model:
+        return text
+    named = f"model: {json.dumps(model)}"
+    return re.sub(r"model: \S+ *#", lambda _: f"{named:<28} #", text, count=1)
