@@ -80,14 +80,14 @@ def _vllm_facts(client: VLLMClient) -> Preflight:
     body = _get(client.endpoint, "/v1/models")
     served = _rows(body.get("data"))
     names = tuple(str(row.get("id")) for row in served)
-    wanted = client.wanted_model
+    requested = client.wanted_model
     is_ollama = any(row.get("owned_by") == "library" for row in served)
     warnings = of_ollama(client, Preflight("ok", models=names)).warnings if is_ollama else ()
-    if not wanted and len(names) != 1:
+    if not requested and len(names) != 1:
         raise misconfigured("model_not_found", f"`model` is not set and the server has {_listed(names)}", models=names)
-    listed = next((name for name in names_of(wanted) if name in names), "") if is_ollama else wanted
-    if wanted and listed not in names:
-        missing = f"model {wanted!r} is not there; there is {_listed(names)}{_nearest(wanted, names)}"
+    listed = next((name for name in names_of(requested) if name in names), "") if is_ollama else requested
+    if requested and listed not in names:
+        missing = f"model {requested!r} is not there; there is {_listed(names)}{_nearest(requested, names)}"
         raise misconfigured("model_not_found", missing, models=names)
     row = served[names.index(listed or names[0])]
     meta = row.get("meta")
@@ -96,14 +96,14 @@ def _vllm_facts(client: VLLMClient) -> Preflight:
     )
     version = _version(client.endpoint, "/version") if client.config.type == "vllm" else None
     engine = row.get("owned_by")
-    told = whole_number(row.get("max_model_len"))
+    max_model_len = whole_number(row.get("max_model_len"))
     facts = Preflight(
-        "ok", model=wanted or names[0], models=names, context_length=context, server=version, warnings=warnings
+        "ok", model=requested or names[0], models=names, context_length=context, server=version, warnings=warnings
     )
     silent = context is None and version is None and engine not in ENGINES
     if not is_ollama and silent and _has_ollama_pages(client.endpoint):
         return of_ollama(client, facts)
-    refuses = engine == "vllm" and bool(told) and "truncate_prompt_tokens" not in client.config.extra_body
+    refuses = engine == "vllm" and bool(max_model_len) and "truncate_prompt_tokens" not in client.config.extra_body
     return replace(facts, refuses=refuses)
 
 
@@ -113,50 +113,50 @@ ENGINES = frozenset({"vllm", "sglang", "llamacpp"})
 
 def of_ollama(client: VLLMClient, facts: Preflight) -> Preflight:
     """The facts with a warning; FoundError unless the context length is set: its /v1 cuts long prompts in silence."""
-    told = "this is an Ollama, and its /v1 cuts long prompts without an error: "
-    told += f"use `type: ollama` instead of `type: {client.config.type}`"
+    message = "this is an Ollama, and its /v1 cuts long prompts without an error: "
+    message += f"use `type: ollama` instead of `type: {client.config.type}`"
     if client.config.context_length is None:
-        told += " (or set the provider's `context_length` to the context that the model is loaded with)"
-        raise FoundError(Preflight("misconfigured", "rejected_config", told, models=facts.models, dead_end=True))
-    return facts if told in facts.warnings else replace(facts, warnings=(*facts.warnings, told))
+        message += " (or set the provider's `context_length` to the context that the model is loaded with)"
+        raise FoundError(Preflight("misconfigured", "rejected_config", message, models=facts.models, dead_end=True))
+    return facts if message in facts.warnings else replace(facts, warnings=(*facts.warnings, message))
 
 
 def _ollama_facts(client: OllamaClient) -> Preflight:
     """Model, digest, version and capabilities of an Ollama; the model is loaded when this returns."""
     rows = {str(row.get("name")): row for row in _rows(_ollama_tags(client.endpoint).get("models"))}
-    wanted = client.config.model
-    name = next((name for name in names_of(wanted) if name in rows), None)
+    requested = client.config.model
+    name = next((name for name in names_of(requested) if name in rows), None)
     if name is None:
-        told = f"model {wanted!r} is not there; there is {_listed(tuple(rows))}{_nearest(wanted, tuple(rows))}"
-        raise misconfigured("model_not_found", told, models=tuple(rows))
-    shown = _post(client.endpoint, "/api/show", {"model": wanted}, timeout_s=QUICK_TIMEOUT_S)
-    if trained := _trained_context(shown):
+        message = f"model {requested!r} is not there; there is {_listed(tuple(rows))}{_nearest(requested, tuple(rows))}"
+        raise misconfigured("model_not_found", message, models=tuple(rows))
+    details = _post(client.endpoint, "/api/show", {"model": requested}, timeout_s=QUICK_TIMEOUT_S)
+    if trained := _trained_context(details):
         client.wanted_context = min(client.num_ctx, trained)
     began = client.clock()
     _load(client)
     return Preflight(
         "ok",
-        model=wanted,
+        model=requested,
         models=tuple(rows),
         digest=str(rows[name].get("digest") or "") or None,
         server=_version(client.endpoint, "/api/version"),
-        think=_think(shown) if client.config.think == "auto" else client.config.think,
+        think=_think(details) if client.config.think == "auto" else client.config.think,
         context_length=client.num_ctx,
         load_s=client.clock() - began,
     )
 
 
-def _trained_context(shown: Mapping[str, Any]) -> int | None:
+def _trained_context(details: Mapping[str, Any]) -> int | None:
     """The context that the model was trained for, as /api/show has it; Ollama loads no longer one."""
-    info = shown.get("model_info")
+    info = details.get("model_info")
     about = info if isinstance(info, dict) else {}
     return whole_number(about.get(f"{about.get('general.architecture')}.context_length"))
 
 
-def _think(shown: Mapping[str, Any]) -> bool | str | None:
+def _think(response: Mapping[str, Any]) -> bool | str | None:
     """What to send as `think`: thinking off where the model can; gpt-oss knows levels only; else nothing at all."""
-    details = shown.get("details")
-    capabilities = shown.get("capabilities")
+    details = response.get("details")
+    capabilities = response.get("capabilities")
     if not isinstance(capabilities, list) or "thinking" not in capabilities:
         return None
     return "low" if isinstance(details, dict) and details.get("family") in ("gptoss", "gpt-oss") else False
@@ -220,11 +220,11 @@ def _post(endpoint: Endpoint, path: str, body: Mapping[str, Any], *, timeout_s: 
 def _object(endpoint: Endpoint, path: str, reply: Reply) -> dict[str, Any]:
     if reply.status != 200:
         reason = reason_of_status(reply.status)
-        told = f"{path} answers HTTP {reply.status}"
+        message = f"{path} answers HTTP {reply.status}"
         if kind_of(reason) == "backend":
-            raise FoundError(Preflight("unreachable", reason, told, unpaid=reply.status == 402))
-        told += _hint(endpoint, reply)
-        raise misconfigured("not_found" if reason == "rejected" else reason, told)
+            raise FoundError(Preflight("unreachable", reason, message, unpaid=reply.status == 402))
+        message += _hint(endpoint, reply)
+        raise misconfigured("not_found" if reason == "rejected" else reason, message)
     body = decode_object(reply.body)
     if body is None:
         raise misconfigured("not_found", f"{path} does not return a JSON object: is this the right server?")
@@ -275,12 +275,12 @@ def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(map(repr, names[:20])) or "no model at all"
 
 
-def _nearest(wanted: str, names: tuple[str, ...]) -> str:
+def _nearest(model: str, names: tuple[str, ...]) -> str:
     """The question whether another model is meant: the same name with another tag or owner, else the most similar."""
     stems = {_stem(name): name for name in reversed(names)}
-    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.6)
-    near = near or [stems[stem] for stem in difflib.get_close_matches(_stem(wanted), stems, n=1, cutoff=0.6)]
-    same = stems.get(_stem(wanted))
+    near = difflib.get_close_matches(model, names, n=1, cutoff=0.6)
+    near = near or [stems[stem] for stem in difflib.get_close_matches(_stem(model), stems, n=1, cutoff=0.6)]
+    same = stems.get(_stem(model))
     return f"; did you mean {(same or near[0])!r}?" if same or near else ""
 
 

@@ -62,21 +62,21 @@ def _texts(content: object) -> tuple[str | None, str]:
         return content or "", ""
     if not isinstance(content, list):
         return None, ""
-    said = []
+    parts = []
     thought = []
     for part in content:
         if isinstance(part, str):
-            said.append(part)
+            parts.append(part)
         elif (
             isinstance(part, dict) and part.get("type") in ("text", "output_text") and isinstance(part.get("text"), str)
         ):
-            said.append(part["text"])
+            parts.append(part["text"])
         elif isinstance(part, dict) and part.get("type") in ("thinking", "reasoning"):
             inner = part.get("thinking") or part.get("text")
             thought.append(inner if isinstance(inner, str) else _texts(inner)[0] or "")
         else:
             return None, ""
-    return "".join(said), "".join(thought)
+    return "".join(parts), "".join(thought)
 
 
 def _kind(content: object) -> str:
@@ -96,8 +96,8 @@ def _arguments(message: Mapping[str, Any]) -> str | None:
 
 def _thoughts(message: Mapping[str, Any]) -> str:
     """Return the chain of thought that a server keeps apart from the content."""
-    found = (message.get(name) for name in THOUGHTS)
-    return next((text for text in found if isinstance(text, str) and text), "")
+    texts = (message.get(name) for name in THOUGHTS)
+    return next((text for text in texts if isinstance(text, str) and text), "")
 
 
 def _with_model(attempt: ExtractionAttempt, body: Mapping[str, Any]) -> ExtractionAttempt:

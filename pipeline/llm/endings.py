@@ -84,8 +84,8 @@ def judge_end(
             f"the server ended the answer: {dialect.finish} {word}",
         )
     if word not in NATURAL and word not in DOUBTFUL:
-        shown = finish if isinstance(finish, str) else type(finish).__name__
-        return failed_answer(attempt, "bad_response", f"{dialect.finish} is {shown[:40]!r}, need 'stop'")
+        name = finish if isinstance(finish, str) else type(finish).__name__
+        return failed_answer(attempt, "bad_response", f"{dialect.finish} is {name[:40]!r}, need 'stop'")
     text = attempt.raw_text or ""
     if not text.strip():
         return _without_content(
@@ -95,11 +95,11 @@ def judge_end(
             schema=json_schema if from_reasoning else None,
         )
     if word in DOUBTFUL and json_schema is not None and not is_object(text):
-        told = f"{dialect.finish} is {finish!r}" if finish else f"there is no {dialect.finish}"
+        ending = f"{dialect.finish} is {finish!r}" if finish else f"there is no {dialect.finish}"
         return failed_answer(
             attempt,
             "bad_response",
-            f"the answer is incomplete: {told}, and it is not a complete object",
+            f"the answer is incomplete: {ending}, and it is not a complete object",
         )
     return attempt
 
@@ -107,8 +107,8 @@ def judge_end(
 def ended_early(attempt: ExtractionAttempt, *, repeats: bool) -> ExtractionAttempt:
     """Return the attempt, ended by an Ollama without `done`: that is how it stops a repetition."""
     if repeats or looks_like_loop(attempt.raw_text or ""):
-        told = "the server stopped a repetition (done: false)"
-        return _unpadded(attempt) or failed_answer(attempt, "generation_loop", told)
+        error = "the server stopped a repetition (done: false)"
+        return _unpadded(attempt) or failed_answer(attempt, "generation_loop", error)
     return failed_answer(attempt, "bad_response", "the answer is incomplete: done is not true")
 
 
@@ -119,22 +119,22 @@ def _without_content(
     dialect: Dialect,
     schema: Mapping[str, Any] | None,
 ) -> ExtractionAttempt:
-    found = answer_in_reasoning(thoughts, schema)
-    if found is not None:
-        return changed(attempt, raw_text=found, notes=(*attempt.notes, "answer_in_reasoning"))
+    answer = answer_in_reasoning(thoughts, schema)
+    if answer is not None:
+        return changed(attempt, raw_text=answer, notes=(*attempt.notes, "answer_in_reasoning"))
     if not thoughts.strip():
         return failed_answer(attempt, "empty_model_response", "no content")
-    told = f"only {dialect.thoughts}, no content: turn thinking off ({thinking_settings(dialect)})"
-    told += "" if dialect is OLLAMA else ", or start the server with its model's reasoning parser"
-    return changed(failed_answer(attempt, "empty_model_response", told), thought=True)
+    error = f"only {dialect.thoughts}, no content: turn thinking off ({thinking_settings(dialect)})"
+    error += "" if dialect is OLLAMA else ", or start the server with its model's reasoning parser"
+    return changed(failed_answer(attempt, "empty_model_response", error), thought=True)
 
 
 def _unpadded(attempt: ExtractionAttempt) -> ExtractionAttempt | None:
     """Return the answer when it was whole before the white space in which it was cut."""
-    found = padded_object(attempt.raw_text or "")
-    if found is None:
+    answer = padded_object(attempt.raw_text or "")
+    if answer is None:
         return None
-    return changed(attempt, raw_text=found, notes=(*attempt.notes, "trailing_whitespace"))
+    return changed(attempt, raw_text=answer, notes=(*attempt.notes, "trailing_whitespace"))
 
 
 def _cut(attempt: ExtractionAttempt, *, dialect: Dialect, thoughts: str) -> ExtractionAttempt:
@@ -143,18 +143,18 @@ def _cut(attempt: ExtractionAttempt, *, dialect: Dialect, thoughts: str) -> Extr
     text = attempt.raw_text
     blank = not (text or "").strip()
     if blank and not text and not thoughts and spent == 0:
-        told = "stopped for length before the first token: prompt and answer do not fit the context"
-        return failed_answer(attempt, "context_length", told)  # LMDeploy 0.4 to 0.6
-    told = f"stopped for length after {spent} tokens ({dialect.limit} {limit})"
+        error = "stopped for length before the first token: prompt and answer do not fit the context"
+        return failed_answer(attempt, "context_length", error)  # LMDeploy 0.4 to 0.6
+    error = f"stopped for length after {spent} tokens ({dialect.limit} {limit})"
     if dialect is OPENAI and spent is not None and limit is not None and spent < limit:
         attempt = changed(attempt, notes=(*attempt.notes, "max_tokens_clamped"))
-        told += ": the server clamped it to the room that the prompt left"
+        error += ": the server clamped it to the room that the prompt left"
     if thoughts and text is None:
         attempt = changed(attempt, thought=True)
-        told += f", all of them thought: raise max_tokens, or limit thinking ({thinking_settings(dialect)})"
+        error += f", all of them thought: raise max_tokens, or limit thinking ({thinking_settings(dialect)})"
     elif text and is_mostly_space(text):
-        told += f"; {WHITE_SPACE_ADVICE}"
-    return failed_answer(attempt, cut_reason(text), told)
+        error += f"; {WHITE_SPACE_ADVICE}"
+    return failed_answer(attempt, cut_reason(text), error)
 
 
 def thinking_settings(dialect: Dialect) -> str:

@@ -35,9 +35,9 @@ def read_error(reply: Reply) -> ServerError:
     if body is not None:
         return error_in(body)
     line, page = _first_line(reply.body)
-    shown = f': "{line}"' if line else ""
+    quoted = f': "{line}"' if line else ""
     return ServerError(
-        f"no JSON in the error's body{shown}{' (a page of a proxy?)' if page else ''}",
+        f"no JSON in the error's body{quoted}{' (a page of a proxy?)' if page else ''}",
         page=page,
     )
 
@@ -75,10 +75,10 @@ def _read(error: object, depth: int = 0) -> ServerError:
     text = text[:_SEARCHED_BYTES]  # every pattern is searched in it
     if isinstance(code, str) and len(code) < _SEARCHED_BYTES and code not in text:
         text = f"{text} ({code})" if text else code
-    said = text or (kind[:_SEARCHED_BYTES] if isinstance(kind, str) else "") or NO_MESSAGE
+    words = text or (kind[:_SEARCHED_BYTES] if isinstance(kind, str) else "") or NO_MESSAGE
     return _sized(
         ServerError(
-            f"{said} ({counts})" if counts else said,
+            f"{words} ({counts})" if counts else words,
             kind if isinstance(kind, str) else None,
             param if isinstance(param, str) else None,
             needed_tokens=whole_number(error.get("n_prompt_tokens")),
@@ -87,12 +87,12 @@ def _read(error: object, depth: int = 0) -> ServerError:
     )
 
 
-def _sized(said: ServerError) -> ServerError:
+def _sized(error: ServerError) -> ServerError:
     """Return the error with the counts of a prompt that does not fit, where only its words hold them."""
-    if said.needed_tokens or said.context_length:
-        return said
-    needed, limit = prompt_size(said.message)
-    return ServerError(said.message, said.kind, said.param, needed_tokens=needed, context_length=limit)
+    if error.needed_tokens or error.context_length:
+        return error
+    needed, limit = prompt_size(error.message)
+    return ServerError(error.message, error.kind, error.param, needed_tokens=needed, context_length=limit)
 
 
 def _nested(text: str) -> dict[str, Any] | None:
@@ -118,8 +118,8 @@ def _details(detail: object) -> str:
     """Return FastAPI's `detail` in one line: the text, or the place and complaint of each fault."""
     if not isinstance(detail, list):
         return _text_of(detail)
-    faults = [each for each in detail if isinstance(each, dict)]
-    return "; ".join(f"{'.'.join(map(str, each.get('loc') or []))}: {each.get('msg')}" for each in faults[:3])
+    faults = [fault for fault in detail if isinstance(fault, dict)]
+    return "; ".join(f"{'.'.join(map(str, fault.get('loc') or []))}: {fault.get('msg')}" for fault in faults[:3])
 
 
 def _first_line(body: bytes) -> tuple[str, bool]:
@@ -130,5 +130,5 @@ def _first_line(body: bytes) -> tuple[str, bool]:
         heading = _HEADING.search(text)
         text = html.unescape(_HIDDEN.sub("\n", heading[2] if heading else text))
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    shown = " ".join(line.split())
-    return shorten(shown, LINE_CHARS), page
+    words = " ".join(line.split())
+    return shorten(words, LINE_CHARS), page

@@ -102,10 +102,10 @@ _LEAST_ECHO_CHARS = 8
 
 def reason_of_text(status: int, message: str, *, kind: str | None = None, param: str | None = None) -> str | None:
     """The reason that an error's fields prove, or else its words; None when the status alone must decide."""
-    told = REASON_OF_PARAM.get(param or "") if status == 400 else None
-    told = told or (REASON_OF_KIND.get(kind or "") if status in (400, 404) else None)
-    if told:
-        return told
+    certain = REASON_OF_PARAM.get(param or "") if status == 400 else None
+    certain = certain or (REASON_OF_KIND.get(kind or "") if status in (400, 404) else None)
+    if certain:
+        return certain
     for pattern in PATTERNS:
         if status in pattern.statuses and pattern.text.search(message):
             return pattern.reason
@@ -115,9 +115,9 @@ def reason_of_text(status: int, message: str, *, kind: str | None = None, param:
 def prompt_size(message: str) -> tuple[int | None, int | None]:
     """Return the tokens that a prompt needs and the context's limit, from the words of an error; None for unknown."""
     for pattern in OVERFLOWS:
-        found = pattern.text.search(message)
-        if found is not None:
-            groups = found.groupdict()
+        match = pattern.text.search(message)
+        if match is not None:
+            groups = match.groupdict()
             needed = groups.get("needed")
             limit = groups.get("limit")
             return int(needed[:9]) if needed else None, int(limit[:9]) if limit else None
@@ -144,5 +144,5 @@ def without_echo(message: str, *said: str) -> str:
         for start in range(len(message) - size + 1):
             if message[start : start + size] in text:
                 hidden[start : start + size] = b"\1" * size
-    shown = ("\0" if hide else char for char, hide in zip(message, hidden, strict=True))
-    return re.sub("\0+", "…", "".join(shown)) if any(hidden) else message
+    chars = ("\0" if hide else char for char, hide in zip(message, hidden, strict=True))
+    return re.sub("\0+", "…", "".join(chars)) if any(hidden) else message

@@ -108,13 +108,15 @@ def _provider(
         return Replica(name, clients, tools=tools)
 
     def find(known: list[Replica]) -> list[Replica]:
-        found: list[Replica] = []
+        replicas: list[Replica] = []
         for url in base.base_urls:
-            before = {each.client.model.endpoint: each for each in known if each.client.config.base_urls[0] == url}
-            there = {at_address(url, address): address for address in tools.look_up(url)}
-            fresh = [before.get(place) or make(url, address) for place, address in there.items()]
-            found += fresh or list(before.values()) or [make(url, None)]
-        return found
+            before = {
+                replica.client.model.endpoint: replica for replica in known if replica.client.config.base_urls[0] == url
+            }
+            places = {at_address(url, address): address for address in tools.look_up(url)}
+            fresh = [before.get(place) or make(url, address) for place, address in places.items()]
+            replicas += fresh or list(before.values()) or [make(url, None)]
+        return replicas
 
     policy = RetryPolicy.of(base)
     if base.resolve_replicas:

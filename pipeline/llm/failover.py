@@ -56,30 +56,40 @@ class Failover:
     @property
     def serving(self) -> list[Replica]:
         """The replicas that the next document may go to: those in use of each variant's first available provider."""
-        first = (next((each for each in order if each.available), None) for order in self.orders.values())
-        return [replica for each in dict.fromkeys(first) if each for replica in each.replicas if replica.state == "up"]
+        first = (next((provider for provider in order if provider.available), None) for order in self.orders.values())
+        return [
+            replica
+            for provider in dict.fromkeys(first)
+            if provider
+            for replica in provider.replicas
+            if replica.state == "up"
+        ]
 
     def context_length(self, variant: str) -> int | None:
         """The smallest context in tokens of the replicas that a document of this variant may go to; None: not told."""
         provider = next((each for each in self.orders.get(variant, ()) if each.available), None)
         replicas = [each for each in provider.replicas if each.state == "up"] if provider else []
-        told = [replica.clients[variant].context_length for replica in replicas]
-        return min((tokens for tokens in told if tokens is not None), default=None)
+        lengths = [replica.clients[variant].context_length for replica in replicas]
+        return min((tokens for tokens in lengths if tokens is not None), default=None)
 
     @property
     def trouble(self) -> Trouble | None:
         """Why nothing can be asked; None while something can."""
         if self.available:
             return None
-        found = [provider for provider in self.providers if not provider.available]
-        troubles = [provider.trouble for provider in found]
+        unavailable = [provider for provider in self.providers if not provider.available]
+        troubles = [provider.trouble for provider in unavailable]
         dead_end = all(replica is not None and replica.state == "misconfigured" for replica in troubles)
-        return Trouble(dead_end, "; ".join(provider.complaint for provider in found))
+        return Trouble(dead_end, "; ".join(provider.complaint for provider in unavailable))
 
     @property
     def examined(self) -> dict[str, bool]:
         """Whether each provider that was examined can be asked, by name."""
-        return {each.name: each.available for each in self.providers if any(replica.why for replica in each.replicas)}
+        return {
+            provider.name: provider.available
+            for provider in self.providers
+            if any(replica.why for replica in provider.replicas)
+        }
 
     @property
     def held(self) -> HeldModel | None:
@@ -103,16 +113,16 @@ class Failover:
                 provider.wake()
             if sent is None and not provider.available:
                 continue
-            asked = provider.ask(question)
+            result = provider.ask(question)
             question = question if sent is None else replace(question, first=None)
-            attempts += asked.attempts
-            losses += asked.losses
-            refused = refused or asked.refused
-            if (asked.unavailable and losses) or asked.postponed:
+            attempts += result.attempts
+            losses += result.losses
+            refused = refused or result.refused
+            if (result.unavailable and losses) or result.postponed:
                 break
-            if not asked.unavailable:
+            if not result.unavailable:
                 settled = True
-                if _is_final(asked):
+                if _is_final(result):
                     break
         return AskResult(tuple(attempts), unavailable=not settled, losses=losses, refused=refused)
 
@@ -166,11 +176,11 @@ class Failover:
     def _log_switches(self) -> None:
         for variant, order in self.orders.items():
             old = self._serving[variant]
-            new = next((each for each in order if each.available), None)
+            new = next((provider for provider in order if provider.available), None)
             if new is None or new is old:
                 continue
             self._serving[variant] = new
-            models = [each.replicas[0].client.config.model for each in (old, new)]
+            models = [provider.replicas[0].client.config.model for provider in (old, new)]
             fields = {
                 "old_provider": old.name,
                 "new_provider": new.name,
@@ -185,7 +195,7 @@ class Failover:
             provider.close()
 
 
-def _is_final(asked: AskResult) -> bool:
+def _is_final(result: AskResult) -> bool:
     """True unless the provider lives and could not do it for reasons of its own: then the next one is asked."""
-    last = asked.attempts[-1]
+    last = result.attempts[-1]
     return last.ok or kind_of(last.reason or "") != "backend"

@@ -141,7 +141,7 @@ class Loan:
 
 def lend(failover: Failover, *, variant: str) -> Loan | None:
     """Return the replica that a document of this variant is sent to first; None when no provider is available."""
-    provider = next((each for each in failover.orders[variant] if each.available), None)
+    provider = next((candidate for candidate in failover.orders[variant] if candidate.available), None)
     replica = provider.take() if provider is not None else None
     if provider is None or replica is None:
         return None

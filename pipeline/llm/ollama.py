@@ -179,8 +179,8 @@ class OllamaClient:
             return failed_status(attempt, reply, error_of(reply), now=self._now)
         body = join_lines(reply.body) if self.config.stream else decode_object(reply.body)
         if body is None:
-            told = "the stream is not lines of JSON" if self.config.stream else "the reply is not a JSON object"
-            return failed_answer(attempt, "bad_response", told)
+            complaint = "the stream is not lines of JSON" if self.config.stream else "the reply is not a JSON object"
+            return failed_answer(attempt, "bad_response", complaint)
         if "error" in body:
             return failed_stream(attempt, error_in(body))
         message = body.get("message")
@@ -189,10 +189,10 @@ class OllamaClient:
         attempt = changed(_with_usage(attempt, body), raw_text=message.get("content") or None)
         is_short = self._truncation.is_cut(size_bytes, attempt.prompt_tokens)
         if body.get("done") is True and is_short and not self.proofs.decides:
-            told = f"{size_bytes} bytes of prompt were answered as {attempt.prompt_tokens} tokens"
+            complaint = f"{size_bytes} bytes of prompt were answered as {attempt.prompt_tokens} tokens"
             setting = provider_key(self.model.provider, "num_ctx")
-            told += f": the server cut it (`{setting}` is {self.num_ctx})"
-            return failed_answer(attempt, "prompt_truncated", told)
+            complaint += f": the server cut it (`{setting}` is {self.num_ctx})"
+            return failed_answer(attempt, "prompt_truncated", complaint)
         if body.get("done") is True and (overrun := self._overrun(attempt)):
             return changed(failed_answer(attempt, "context_length", overrun), needed_tokens=attempt.prompt_tokens)
         if body.get("done") is not True:

@@ -155,11 +155,11 @@ def failed_call(attempt: ExtractionAttempt, failure: CallFailedError) -> Extract
     )
 
 
-def failed_stream(attempt: ExtractionAttempt, said: ServerError) -> ExtractionAttempt:
+def failed_stream(attempt: ExtractionAttempt, error: ServerError) -> ExtractionAttempt:
     """The attempt, ended by an error that came after its 200."""
-    reason = reason_of_text(500, said.message, kind=said.kind, param=said.param) or "server_error"
-    failed = failed_answer(attempt, reason, f"error in mid-stream: {said.message}")
-    return changed(failed, lost=is_dying(500, said.message))
+    reason = reason_of_text(500, error.message, kind=error.kind, param=error.param) or "server_error"
+    failed = failed_answer(attempt, reason, f"error in mid-stream: {error.message}")
+    return changed(failed, lost=is_dying(500, error.message))
 
 
 def failed_answer(attempt: ExtractionAttempt, reason: str, message: str) -> ExtractionAttempt:
@@ -168,26 +168,26 @@ def failed_answer(attempt: ExtractionAttempt, reason: str, message: str) -> Extr
 
 
 def failed_status(
-    attempt: ExtractionAttempt, reply: Reply, said: ServerError, *, now: Callable[[], float]
+    attempt: ExtractionAttempt, reply: Reply, body_error: ServerError, *, now: Callable[[], float]
 ) -> ExtractionAttempt:
     """The attempt, ended by an HTTP status of failure: by the server's words where they tell, else the status.
 
     `lost` when the server says that it dies; whether it did is to be seen.
     """
-    reason = reason_of_text(reply.status, said.message, kind=said.kind, param=said.param)
+    reason = reason_of_text(reply.status, body_error.message, kind=body_error.kind, param=body_error.param)
     if reason is None:
         # a firewall's page, which says nothing about a key
-        reason = "rejected" if said.page and reply.status == 403 else reason_of_status(reply.status)
+        reason = "rejected" if body_error.page and reply.status == 403 else reason_of_status(reply.status)
     return changed(
         attempt,
         error=f"http_{reply.status}",
         reason=reason,
-        message=_short(f"HTTP {reply.status}: {said.message}"),
+        message=_short(f"HTTP {reply.status}: {body_error.message}"),
         retry_after_s=retry_after_s(reply.headers.get("Retry-After"), now=now),
-        needed_tokens=said.needed_tokens,
-        context_length=said.context_length or attempt.context_length,
-        lost=is_dying(reply.status, said.message),
-        unpaid=is_unpaid(reply.status, said.message),
+        needed_tokens=body_error.needed_tokens,
+        context_length=body_error.context_length or attempt.context_length,
+        lost=is_dying(reply.status, body_error.message),
+        unpaid=is_unpaid(reply.status, body_error.message),
     )
 
 
@@ -231,8 +231,8 @@ def count_notes(*values: object) -> tuple[str, ...]:
 
 def version_numbers(text: str) -> tuple[int, ...]:
     """Return `0.32.1rc1` as (0, 32, 1): the numbers that its first three parts begin with."""
-    found = (re.match(r"\d+", part) for part in text.split(".")[:3])
-    return tuple(int(number[0]) for number in found if number)
+    numbers = (re.match(r"\d+", part) for part in text.split(".")[:3])
+    return tuple(int(number[0]) for number in numbers if number)
 
 
 def _short(message: str) -> str:

@@ -73,7 +73,7 @@ class Provider:
     @property
     def held(self) -> HeldModel | None:
         """The model that its requests wait for while other clients keep it loaded; None while they don't."""
-        return next((each.sharing.held for each in self.replicas if each.sharing.held is not None), None)
+        return next((replica.sharing.held for replica in self.replicas if replica.sharing.held is not None), None)
 
     @property
     def complaint(self) -> str:
@@ -123,7 +123,7 @@ class Provider:
 
     def special_tokens(self, candidates: Collection[str], *, variant: str) -> frozenset[str]:
         """Return which texts the tokenizer of its model takes for a special token; none where no server says so."""
-        replica = next((each for each in self.replicas if each.state == "up"), None)
+        replica = next((candidate for candidate in self.replicas if candidate.state == "up"), None)
         client = replica.clients[variant] if replica is not None else None
         if not isinstance(client, VLLMClient):
             return frozenset()
@@ -168,16 +168,16 @@ class Provider:
         except ConfigError as error:
             logger.warning("no new replicas for now: %s", error, extra={"provider": self.name})
 
-    def _adjust(self, found: list[Replica]) -> None:
+    def _adjust(self, current: list[Replica]) -> None:
         """Takes the replicas that are there now; a new one is asked when it has passed its preflight."""
         with self._lock:
-            gone = [replica for replica in self.replicas if replica not in found]
-            for replica in found:
+            removed = [replica for replica in self.replicas if replica not in current]
+            for replica in current:
                 if replica not in self.replicas:
                     replica.quarantine()
                     replica.retry_at = self._tools.clock()
-            self.replicas = found
-        for replica in gone:
+            self.replicas = current
+        for replica in removed:
             replica.client.close()
 
     def take(self) -> Replica | None:
@@ -190,7 +190,9 @@ class Provider:
                 up[0].in_flight += 1
                 return up[0]
             least = min(replica.in_flight / replica.share for replica in up)
-            chosen = self._tools.rng.choice([each for each in up if each.in_flight / each.share == least])
+            chosen = self._tools.rng.choice(
+                [candidate for candidate in up if candidate.in_flight / candidate.share == least]
+            )
             chosen.in_flight += 1
             return chosen
 
@@ -225,12 +227,12 @@ class Provider:
         failures: list[ExtractionAttempt],
     ) -> AskResult:
         """The settled attempt once it is known that its prompt was read whole; else the document is postponed."""
-        asked = asked_of(question)
-        if asked is None:
+        question_parts = asked_of(question)
+        if question_parts is None:
             return AskResult((*failures, attempt))
         alone = len(self.replicas) == 1
         client = replica.clients[question.variant]
-        proved = verified(client, asked, attempt, may_wait=lambda: alone and self._tools.sleep(0) is not True)
+        proved = verified(client, question_parts, attempt, may_wait=lambda: alone and self._tools.sleep(0) is not True)
         if proved is None:
             return AskResult((*failures, attempt), unavailable=True, postponed=True)
         return AskResult((*failures, proved))

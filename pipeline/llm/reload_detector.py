@@ -45,7 +45,7 @@ class ReloadWatch:
 
     def _again(self, at: float) -> bool:
         with self._lock:
-            if not any(abs(at - known) <= SAME_LOAD_S for known in self._loaded_at):
+            if not any(abs(at - earlier) <= SAME_LOAD_S for earlier in self._loaded_at):
                 self._loaded_at.append(at)
             times = self._loaded_at
             return len(times) == AGAIN_AND_AGAIN and max(times) - min(times) <= WITHIN_S

@@ -204,14 +204,14 @@ class Replica:
         held = self.sharing.look()
         if held is None or held is before:
             return
-        found = _busy_for_others(held)
+        finding = _busy_for_others(held)
         if self.state == "up":
-            self.set_aside(found, probed=False)
+            self.set_aside(finding, probed=False)
             self.retry_at = self._tools.clock()  # the look is the request that waits for the end of it
             return
-        self.why = found
-        fields = {"provider": self._provider, "endpoint": self.client.model.endpoint, "reason": found.reason}
-        logger.warning("server is busy for others: %s", found.message, extra=fields)
+        self.why = finding
+        fields = {"provider": self._provider, "endpoint": self.client.model.endpoint, "reason": finding.reason}
+        logger.warning("server is busy for others: %s", finding.message, extra=fields)
 
     def _look(self) -> None:
         try:
@@ -229,31 +229,31 @@ class Replica:
 
     def _check(self, *, full: bool) -> Preflight:
         """Examine the server; the caller holds the lock. `_checked_at` is when the last examination began."""
-        known = self._checked_at != NEVER
+        was_checked = self._checked_at != NEVER
         began = self._tools.clock()
-        found = self._judged(self._examined(full=full), began=began)
+        finding = self._judged(self._examined(full=full), began=began)
         self._checked_at = began
-        self.why = found
-        if found.status != "ok":
-            if not self._is_busy(found, began=began):
-                self.set_aside(found, probed=True)
-            return found
+        self.why = finding
+        if finding.status != "ok":
+            if not self._is_busy(finding, began=began):
+                self.set_aside(finding, probed=True)
+            return finding
         self.mark_alive(began)
         if self.state != "up":
-            self._take_in(back=known)
-        return found
+            self._take_in(back=was_checked)
+        return finding
 
-    def _judged(self, found: Preflight, *, began: float) -> Preflight:
+    def _judged(self, finding: Preflight, *, began: float) -> Preflight:
         """The finding, where a server that has completed requests before is in trouble rather than misconfigured."""
-        if found.status == "unreachable" and self.sharing.held is not None:
+        if finding.status == "unreachable" and self.sharing.held is not None:
             return _busy_for_others(self.sharing.held)
-        if found.reason == "rejected" and NEVER < self.completed_at < began:
-            return replace(found, status="unreachable")
-        return found
+        if finding.reason == "rejected" and NEVER < self.completed_at < began:
+            return replace(finding, status="unreachable")
+        return finding
 
-    def _is_busy(self, found: Preflight, *, began: float) -> bool:
+    def _is_busy(self, finding: Preflight, *, began: float) -> bool:
         """True when a server that is in use refused a tiny completion for a full queue: that is no outage."""
-        if found.reason != "overloaded" or self.state != "up":
+        if finding.reason != "overloaded" or self.state != "up":
             return False
         is_working = self.in_flight > 0 and began - self.completed_at < self.timeout_s
         return is_working or self.completed_at >= began
@@ -264,23 +264,23 @@ class Replica:
         A server that cannot be reached is not asked for the next variant.
         """
         models = {variant: client.config.model for variant, client in self.clients.items()}
-        found: dict[str, Preflight] = {}
+        findings: dict[str, Preflight] = {}
         by_model: dict[str, Preflight] = {}
         for variant, client in self.clients.items():
             known = by_model.get(models[variant])
             with self.sharing.pending(client):
-                seen = self._tools.examine(client, variant=variant, full=full, known=known)
-            if seen.status == "misconfigured" and len(models) > 1:
-                seen = replace(seen, message=f"variant {variant}: {seen.message}")
-            found[variant] = seen
-            if seen.status == "unreachable":
+                finding = self._tools.examine(client, variant=variant, full=full, known=known)
+            if finding.status == "misconfigured" and len(models) > 1:
+                finding = replace(finding, message=f"variant {variant}: {finding.message}")
+            findings[variant] = finding
+            if finding.status == "unreachable":
                 break
-            if seen.status == "ok":
-                by_model.setdefault(models[variant], seen)
-                if seen.model:
-                    take_over(client, seen)
-        self.found = found if full else self.found
-        return next((seen for seen in found.values() if seen.status != "ok"), next(iter(found.values())))
+            if finding.status == "ok":
+                by_model.setdefault(models[variant], finding)
+                if finding.model:
+                    take_over(client, finding)
+        self.found = findings if full else self.found
+        return next((finding for finding in findings.values() if finding.status != "ok"), next(iter(findings.values())))
 
     def _take_in(self, *, back: bool) -> None:
         with self._lock:

@@ -39,9 +39,9 @@ class RetryPolicy:
 
     def delay_s(self, failures: list[ExtractionAttempt], rng: random.Random) -> float:
         """Seconds to wait before the next request: what the server asks for if it does, else the back-off; capped."""
-        asked = failures[-1].retry_after_s
-        if asked is not None:
-            return min(asked, self.max_delay_s)
+        requested_s = failures[-1].retry_after_s
+        if requested_s is not None:
+            return min(requested_s, self.max_delay_s)
         ceiling = min(self.max_delay_s, self.base_delay_s * self.multiplier ** (len(failures) - 1))
         return rng.uniform(0.0, ceiling)
 

@@ -39,20 +39,20 @@ class GaugeReader:
             reply = self._endpoint.get(self._path, timeout_s=TIMEOUT_S)
         except CallFailedError:
             return None
-        found = parse(reply.body.decode("utf-8", "replace")) if reply.status == 200 else {}
-        if "num_requests_waiting" not in found:
+        gauges = parse(reply.body.decode("utf-8", "replace")) if reply.status == 200 else {}
+        if "num_requests_waiting" not in gauges:
             self._is_there = reply.status >= 500
             return None
-        count = found.get("num_preemptions_total")
+        count = gauges.get("num_preemptions_total")
         before = self._preemptions
         self._preemptions = count
         preempted = count is not None and before is not None and count > before
-        return Gauges(found.get("num_requests_running", 0.0), found["num_requests_waiting"], preempted)
+        return Gauges(gauges.get("num_requests_running", 0.0), gauges["num_requests_waiting"], preempted)
 
 
 def parse(text: str) -> dict[str, float]:
     """vLLM's gauges by name without their prefix, summed over engines; those it does not tell are left out."""
-    found: dict[str, float] = {}
+    gauges: dict[str, float] = {}
     for line in text.splitlines():
         if not line.startswith("vllm:"):
             continue
@@ -60,7 +60,7 @@ def parse(text: str) -> dict[str, float]:
         value = line.rpartition(" ")[2]
         if name in _NAMES:
             try:
-                found[name] = found.get(name, 0.0) + float(value)
+                gauges[name] = gauges.get(name, 0.0) + float(value)
             except ValueError:
                 continue
-    return found
+    return gauges

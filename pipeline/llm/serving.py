@@ -27,19 +27,19 @@ class Serving:
 
 def serving(client: Failover, variant: str) -> Serving | None:
     """Return the provider that a request of this variant goes to now, with its limits; None when there is none."""
-    provider = next((each for each in client.orders.get(variant, ()) if each.available), None)
-    replicas = [each for each in provider.replicas if each.state == "up"] if provider is not None else []
+    provider = next((one for one in client.orders.get(variant, ()) if one.available), None)
+    replicas = [one for one in provider.replicas if one.state == "up"] if provider is not None else []
     if not replicas:
         return None
-    clients = [each.clients[variant] for each in replicas]
-    told = [tokens for each in clients for tokens in _contexts(each) if tokens]
-    found = [each.found[variant].prompt_tokens for each in replicas if variant in each.found]
+    clients = [one.clients[variant] for one in replicas]
+    lengths = [tokens for one in clients for tokens in _contexts(one) if tokens]
+    counts = [one.found[variant].prompt_tokens for one in replicas if variant in one.found]
     first = clients[0]
     return Serving(
         endpoint=replicas[0].endpoint,
-        context_length=min(told, default=None),
+        context_length=min(lengths, default=None),
         max_tokens=first.config.max_tokens,
-        prompt_tokens=max((tokens for tokens in found if tokens is not None), default=None),
+        prompt_tokens=max((tokens for tokens in counts if tokens is not None), default=None),
         count=first.count_text if isinstance(first, VLLMClient) else None,
     )
 

@@ -67,10 +67,10 @@ class HeldModel:
     @property
     def message(self) -> str:
         """What is loaded, what is wanted, until when, and what to do."""
-        told = f"another client keeps the model {self.model} loaded with a context of {self.loaded} tokens"
-        told += f"{_until(self.expires_at)}, and a request with {self.wanted} waits until it is unloaded: "
+        text = f"another client keeps the model {self.model} loaded with a context of {self.loaded} tokens"
+        text += f"{_until(self.expires_at)}, and a request with {self.wanted} waits until it is unloaded: "
         return (
-            told + f"set `{self.setting}: {self.loaded}` (or `auto`), stop the other client, or run"
+            text + f"set `{self.setting}: {self.loaded}` (or `auto`), stop the other client, or run"
             f" `ollama stop {self.model}`"
         )
 
@@ -202,15 +202,15 @@ class SharingWatch:
         """Return the model that is held, when /api/ps showed it twice in a row; the last call set `is_due`."""
         try:
             with self._lock:
-                waiting = min(self._pending.values(), key=lambda each: each[0], default=None)
-            found = held_model(waiting[1], last=self.held) if waiting else None
-            sure = self._suspected and found is not None
-            self._suspected = found is not None
-            if found is None:
+                waiting = min(self._pending.values(), key=lambda entry: entry[0], default=None)
+            holder = held_model(waiting[1], last=self.held) if waiting else None
+            sure = self._suspected and holder is not None
+            self._suspected = holder is not None
+            if holder is None:
                 self.held = None
             elif sure:
                 self._held_at = self._clock()
-                self.held = self._reported(found)
+                self.held = self._reported(holder)
             return self.held
         finally:
             self._looking = False
@@ -224,16 +224,16 @@ class SharingWatch:
         self.held = None
         self._suspected = False
 
-    def _reported(self, found: HeldModel) -> HeldModel:
+    def _reported(self, holder: HeldModel) -> HeldModel:
         """What to report: the last report again, while its contexts and its expiry hold or it is below 60 s old."""
         last = self.held
         now = self._clock()
-        if last is not None and (last.loaded, last.wanted) == (found.loaded, found.wanted):
+        if last is not None and (last.loaded, last.wanted) == (holder.loaded, holder.wanted):
             expired = last.expires_at is None or last.expires_at <= datetime.now(timezone.utc)
             if now - self._reported_at < REPEAT_S or not expired:
                 return last
         self._reported_at = now
-        return found
+        return holder
 
 
 def _moment(text: Any) -> datetime | None:

@@ -186,8 +186,8 @@ class VLLMClient:
         streamed = not start.startswith(b"{") and (streams or start.startswith(EVENTS))
         body = join_chunks(reply.body) if streamed else decode_object(reply.body)
         if body is None:
-            told = "the stream is incomplete, or is none" if streamed else "the reply is not a JSON object"
-            return failed_answer(attempt, "bad_response", told)
+            message = "the stream is incomplete, or is none" if streamed else "the reply is not a JSON object"
+            return failed_answer(attempt, "bad_response", message)
         if names_another(body.get("id"), reply.request_id):
             self.endpoint.distrust()
             return failed_answer(attempt, "bad_response", "the reply's id is that of another request")
@@ -220,11 +220,11 @@ class VLLMClient:
     def _ids(self, text: str, *, parse_special: bool) -> TokenIds | None:
         """Return the ids of a text by /tokenize, in the dialects of vLLM and of llama.cpp; it is overhead."""
         model = {"model": self.config.model} if self.config.model else {}
-        asked = {**model, "prompt": text, "add_special_tokens": False}
-        asked |= {"content": text, "add_special": False, "parse_special": parse_special}
+        request = {**model, "prompt": text, "add_special_tokens": False}
+        request |= {"content": text, "add_special": False, "parse_special": parse_special}
         self.overhead.add(None)
         try:
-            reply = self.endpoint.post("/tokenize", encode(asked), timeout_s=SPECIAL_TIMEOUT_S)
+            reply = self.endpoint.post("/tokenize", encode(request), timeout_s=SPECIAL_TIMEOUT_S)
         except CallFailedError:
             return None
         return token_ids(decode_object(reply.body)) if reply.status == 200 else None
@@ -234,10 +234,10 @@ class VLLMClient:
         if timeout_s <= 0:
             return None, None
         model = {"model": self.config.model} if self.config.model else {}
-        asked = {**model, "messages": messages, "add_generation_prompt": True}
+        request = {**model, "messages": messages, "add_generation_prompt": True}
         self.overhead.add(None)
         try:
-            reply = self.endpoint.post("/tokenize", encode(asked), timeout_s=timeout_s)
+            reply = self.endpoint.post("/tokenize", encode(request), timeout_s=timeout_s)
         except CallFailedError:
             return None, None
         body = (decode_object(reply.body) if reply.status == 200 else None) or {}
@@ -250,8 +250,8 @@ class VLLMClient:
         count, limit = self._tokenized(payload.get("messages"), timeout_s=timeout_s)
         if not count:
             return attempt
-        told = f"the prompt has {count} tokens" + (f", the context {limit}" if limit else "")
-        message = f"{told}; {attempt.message}"[:MESSAGE_CHARS]
+        count_text = f"the prompt has {count} tokens" + (f", the context {limit}" if limit else "")
+        message = f"{count_text}; {attempt.message}"[:MESSAGE_CHARS]
         return changed(attempt, message=message, needed_tokens=count, context_length=limit or attempt.context_length)
 
 
@@ -263,19 +263,19 @@ def _most_tokens(payload: Mapping[str, Any]) -> int | None:
 def check_vllm_health(base_url: str, timeout: float = 10.0, *, api_key: str = "") -> bool:
     """True when GET /v1/models answers 200 within `timeout` seconds; says so at INFO, else why not at WARNING."""
     config = VLLMConfig(base_url=base_url, api_key=api_key)
-    shown = served_by("vllm", "", config.base_urls[0]).endpoint
+    place = served_by("vllm", "", config.base_urls[0]).endpoint
     endpoint = Endpoint(config.base_urls[0], Access(read_key=lambda: api_key))
     try:
         reply = endpoint.get("/v1/models", timeout_s=timeout)
     except CallFailedError as failure:
-        _log_sick(shown, failure.error)
+        _log_sick(place, failure.error)
         return False
     finally:
         endpoint.close()
     if reply.status != 200:
-        _log_sick(shown, f"http_{reply.status}")
+        _log_sick(place, f"http_{reply.status}")
         return False
-    logger.info("vLLM health check passed: %s", shown, extra={"endpoint": shown})
+    logger.info("vLLM health check passed: %s", place, extra={"endpoint": place})
     return True
 
 

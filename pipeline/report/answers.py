@@ -16,8 +16,8 @@ def answers_lines(evaluation: Json | None, *, width: int) -> list[str]:
     if grades is None:
         return []
     judged = f"{plural(grades.gold.graded, 'judged document')} of {grades.gold.file}"
-    told = f"F1 {metric_text(grades.first.overall.f1)}, {judged}"
-    lines = labelled("answers", told, indent=0, width=width)
+    summary = f"F1 {metric_text(grades.first.overall.f1)}, {judged}"
+    lines = labelled("answers", summary, indent=0, width=width)
     for gate in grades.gates:
         lines += labelled("gate", f"{'passed' if gate.passed else 'FAILED'}: {gate.told}", indent=0, width=width)
     return lines

@@ -88,8 +88,8 @@ class Comparison:
         self.documents += 1
         self.identical += not changed
         if changed:
-            kept = [place for place in places if not place.same] if self._shown else []
-            entry = (changed, changed / max(len(places), changed), document_id, kept)
+            changed_places = [place for place in places if not place.same] if self._shown else []
+            entry = (changed, changed / max(len(places), changed), document_id, changed_places)
             full = len(self._most) == max(MOST_CHANGED, self._shown)
             (heapq.heappushpop if full else heapq.heappush)(self._most, entry)
 
@@ -105,7 +105,7 @@ class Comparison:
         return [
             {
                 "id": id,
-                "changes": [{"field": each.path, "before": each.before, "after": each.after} for each in places],
+                "changes": [{"field": place.path, "before": place.before, "after": place.after} for place in places],
             }
             for _, _, id, places in most
         ]
@@ -143,8 +143,8 @@ def differences(before: Any, after: Any, *, keys: Mapping[str, str], path: str =
         old = _numbered(before, identify)
         new = _numbered(after, identify)
         added = len(new.keys() - old.keys())
-        lost = len(old.keys() - new.keys())
-        yield Difference(path, not added and not lost, before, after, added, lost)
+        removed = len(old.keys() - new.keys())
+        yield Difference(path, not added and not removed, before, after, added, removed)
         for name in old.keys() & new.keys():
             if isinstance(old[name], dict) and isinstance(new[name], dict):
                 yield from differences(old[name], new[name], keys=keys, path=path)

@@ -23,30 +23,30 @@ WHOLE_CHARS = 2_000_000
 """Characters up to which a browser shows the whole text without trouble."""
 
 
-def evidence_page(shown: ShownDocument, facts: Mapping[str, str], *, everything: bool = False) -> str:
+def evidence_page(page_document: ShownDocument, facts: Mapping[str, str], *, everything: bool = False) -> str:
     """Return the HTML file; `facts` of the record by label. `everything`: all of a text however long."""
     template = Template((files("pipeline.report") / "evidence.html.tmpl").read_text(encoding="utf-8"))
-    record = shown.record
-    tone, status = _status(shown)
+    record = page_document.record
+    tone, status = _status(page_document)
     return template.substitute(
         title=text(record["id"]),
         tone=tone,
         status=text(status),
-        trouble=f"<p class=trouble>{text(shown.trouble)}</p>" if shown.trouble else "",
-        document="".join(_document(shown, everything=everything)),
-        record="".join(_record(shown)),
-        quotes=_quotes(shown) + _conflicts(shown),
+        trouble=f"<p class=trouble>{text(page_document.trouble)}</p>" if page_document.trouble else "",
+        document="".join(_document(page_document, everything=everything)),
+        record="".join(_record(page_document)),
+        quotes=_quotes(page_document) + _conflicts(page_document),
         facts=table("Record", ("What", "Value"), facts.items()),
     )
 
 
-def _status(shown: ShownDocument) -> tuple[str, str]:
+def _status(document: ShownDocument) -> tuple[str, str]:
     """Return the tone of the page and the state of the document in a few words."""
-    record = shown.record
-    later = shown.failed_later
+    record = document.record
+    later = document.failed_later
     if "output" not in record:
         return "bad", f"failed: {record['reason']} ({record['stage']})"
-    quotes = plural(len(shown.quotes), "quote")
+    quotes = plural(len(document.quotes), "quote")
     if record.get("evidence") is None:
         quotes = "no places, as an earlier version wrote this record"
     if later is not None:
@@ -54,20 +54,20 @@ def _status(shown: ShownDocument) -> tuple[str, str]:
     return "good", f"done, {quotes}"
 
 
-def _document(shown: ShownDocument, *, everything: bool) -> Iterator[str]:
-    if shown.text is None:
+def _document(document: ShownDocument, *, everything: bool) -> Iterator[str]:
+    if document.text is None:
         yield '<i class=gap data-n="no text"></i>'
         return
-    marks = [Mark(quote.start, quote.end, quote.number) for quote in shown.marked]
-    whole = everything or len(shown.text) <= WHOLE_CHARS
-    yield from marked_text(shown.text, marks, pages=shown.pages, lines=shown.window_borders, whole=whole)
+    marks = [Mark(quote.start, quote.end, quote.number) for quote in document.marked]
+    whole = everything or len(document.text) <= WHOLE_CHARS
+    yield from marked_text(document.text, marks, pages=document.pages, lines=document.window_borders, whole=whole)
 
 
-def _record(shown: ShownDocument) -> Iterator[str]:
-    record = shown.record
+def _record(document: ShownDocument) -> Iterator[str]:
+    record = document.record
     if "output" in record:
-        numbers = {quote.path: quote.number for quote in shown.quotes}
-        links = frozenset(quote.number for quote in shown.marked)
+        numbers = {quote.path: quote.number for quote in document.quotes}
+        links = frozenset(quote.number for quote in document.marked)
         yield f"<pre>{''.join(_json(record['output'], (), numbers, links))}</pre>"
         return
     yield f"<p>{text(record['message'])}</p>"
@@ -87,14 +87,14 @@ def _json(value: Any, place: tuple[str | int, ...], numbers: Mapping[str, int], 
             yield from _json(item, (*place, step), numbers, links)
         yield indent[:-2] + ("}" if isinstance(value, dict) else "]")
         return
-    shown = _quoted(value) if isinstance(value, str) else escape(json.dumps(value))
+    text = _quoted(value) if isinstance(value, str) else escape(json.dumps(value))
     number = numbers.get(json_pointer(place)) if numbers else None
     if number is None:
-        yield shown
+        yield text
     elif number in links:
-        yield f'<a href="#e{number}">{shown}<sup>{number}</sup></a>'
+        yield f'<a href="#e{number}">{text}<sup>{number}</sup></a>'
     else:
-        yield f"{shown}<sup>{number}</sup>"
+        yield f"{text}<sup>{number}</sup>"
 
 
 def _quoted(value: str) -> str:
@@ -102,9 +102,9 @@ def _quoted(value: str) -> str:
     return escape(visible(json.dumps(value, ensure_ascii=False)))
 
 
-def _quotes(shown: ShownDocument) -> str:
+def _quotes(document: ShownDocument) -> str:
     """Return the table of the quotes with their places as numbers."""
-    has_pages = any(quote.page is not None for quote in shown.quotes)
+    has_pages = any(quote.page is not None for quote in document.quotes)
     head = ("No.", "Field", "Characters", *(["Page"] if has_pages else []), "Match", "Occurrences")
     rows = (
         (
@@ -115,17 +115,20 @@ def _quotes(shown: ShownDocument) -> str:
             quote.match,
             quote.count,
         )
-        for quote in shown.quotes
+        for quote in document.quotes
     )
     return table("Quotes", head, rows)
 
 
-def _conflicts(shown: ShownDocument) -> str:
+def _conflicts(document: ShownDocument) -> str:
     """Return the table of the values that differed between windows, the taken one and the others."""
-    conflicts = (shown.record.get("merge") or {}).get("conflicts", ())
-    rows = ((each["path"], each["rule"], _given([each["taken"]]), _given(each["others"])) for each in conflicts)
+    conflicts = (document.record.get("merge") or {}).get("conflicts", ())
+    rows = (
+        (conflict["path"], conflict["rule"], _given([conflict["taken"]]), _given(conflict["others"]))
+        for conflict in conflicts
+    )
     return table("Values that differed between windows", ("Field", "Rule", "Taken", "Others"), rows)
 
 
 def _given(values: Iterable[Mapping[str, Any]]) -> str:
-    return "; ".join(f"window {each['window']}: {json.dumps(each['value'], ensure_ascii=False)}" for each in values)
+    return "; ".join(f"window {value['window']}: {json.dumps(value['value'], ensure_ascii=False)}" for value in values)

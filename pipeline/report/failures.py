@@ -89,23 +89,23 @@ def story(backend: ReadableOutput, ids: Sequence[str], *, flag: str = "--show") 
     output has no record of any; `flag` is what named it.
     """
     similar: dict[str, None] = {}
-    found = list(_lines_of(backend, ids, similar))
-    document_id = next((each for each in ids if any(line["id"] == each for line in found)), ids[0])
-    lines = sorted((line for line in found if line["id"] == document_id), key=lambda line: line["run"])
+    all_lines = list(_lines_of(backend, ids, similar))
+    document_id = next((id_ for id_ in ids if any(line["id"] == id_ for line in all_lines)), ids[0])
+    lines = sorted((line for line in all_lines if line["id"] == document_id), key=lambda line: line["run"])
     with closing(backend.read()) as index:
-        known = index.known(document_id)
-    if not lines or known is None:
+        entry = index.known(document_id)
+    if not lines or entry is None:
         near = _near(ids, similar)
         raise ConfigError(f"{flag}: got {document_id!r}: {backend.where} has no record of it{near}")
     newest = lines[-1]
     # While a run is in progress, the error file may still hold a failure that a later result has resolved.
-    current = newest if known.failed else [line for line in lines if "output" in line][-1]
+    current = newest if entry.failed else [line for line in lines if "output" in line][-1]
     reason = current.get("reason")
     return {
         "v": FAILURES_VERSION,
         "id": document_id,
-        "state": "failed" if known.failed else "done",
-        "accepted": known.accepted,
+        "state": "failed" if entry.failed else "done",
+        "accepted": entry.accepted,
         "records": [current, *(line for line in reversed(lines) if line is not current)],
         "advice": REASONS[reason].advice_for(_agent_file(backend))
         if reason is not None and reason in REASONS

@@ -64,7 +64,7 @@ def history_rows(runs: Sequence[RunSummary], *, of: int) -> tuple[HistoryRow, ..
     `runs`: those of one set of `of` shards, oldest first.
     """
     rounds = _rounds(runs) if of > 1 else ([run] for run in runs)
-    return tuple(_row(each) for each in list(rounds)[-SHOWN_RUNS:])
+    return tuple(_row(round_) for round_ in list(rounds)[-SHOWN_RUNS:])
 
 
 def _rounds(runs: Sequence[RunSummary]) -> Iterator[list[RunSummary]]:

@@ -176,13 +176,13 @@ def _request_tiles(run: RunSummary) -> list[Tile]:
 def _failures(report: Report) -> Iterator[FailedReason]:
     run = report.run
     reasons = ordered_reasons(run)
-    tried = max(1, run.counts.tried, *(row.count for _, row in reasons))
+    total = max(1, run.counts.tried, *(row.count for _, row in reasons))
     for reason, row in reasons:
         yield FailedReason(
             reason=reason,
             count=row.count,
-            share=f"{row.count / tried:.1%}",
-            width=f"{100 * row.count / tried:.1f}",
+            share=f"{row.count / total:.1%}",
+            width=f"{100 * row.count / total:.1f}",
             advice=report.advice.get(reason, "see the log"),
             stories=tuple(_story(report, example) for example in row.examples),
             command=rerun_command(run, reason),

@@ -107,9 +107,9 @@ def _gap(start: int, end: int) -> str:
 
 def _around(size: int, marks: Sequence[Mark]) -> list[tuple[int, int]]:
     """Return the parts of a long text that are shown: around each mark, or its beginning."""
-    wanted = sorted((mark.start, mark.end) for mark in marks) or [(0, 0)]
+    extents = sorted((mark.start, mark.end) for mark in marks) or [(0, 0)]
     parts: list[tuple[int, int]] = []
-    for start, end in wanted:
+    for start, end in extents:
         start = max(0, start - _AROUND_CHARS)
         end = min(size, end + _AROUND_CHARS)
         if parts and start <= parts[-1][1]:

@@ -87,9 +87,9 @@ def quantile_s(latency: Latency, share: float) -> float | None:
     """Return the latency that this share of the documents did not exceed, at most 5 % too high; None without any."""
     buckets = sorted((int(index), count) for index, count in latency.buckets.items())
     rank = share * sum(count for _, count in buckets)
-    seen = 0
+    count_so_far = 0
     for index, count in buckets:
-        seen += count
-        if seen >= rank:
+        count_so_far += count
+        if count_so_far >= rank:
             return float(min(LATENCY_MIN_S * math.exp(index * LATENCY_STEP), latency.max_s))
     return None

@@ -58,11 +58,11 @@ def _tokens(total: Tally) -> str:
 
 def _questions(rows: Sequence[QuestionRow]) -> str:
     """Return the documents done per question in this run, with the variant where there are several."""
-    asked = [row for row in rows if row.done]
-    several = len({row.variant for row in asked}) > 1
+    done_rows = [row for row in rows if row.done]
+    several = len({row.variant for row in done_rows}) > 1
     return "; ".join(
         f"{row.variant + ' ' if several else ''}{row.fingerprint[:SHOWN_CHARS]} {grouped(row.done)} done"
-        for row in asked
+        for row in done_rows
     )
 
 

@@ -48,8 +48,8 @@ def timeline_charts(timeline: Timeline) -> list[BarChart]:
         "Mean seconds per document": [Series("seconds", mean_s, "ok")],
         "Tokens per second": tokens,
     }
-    shown = {title: series for title, series in charts.items() if _holds(series)}
-    return [timeline_chart(title, series, spans=len(rows), bucket_s=bucket_s) for title, series in shown.items()]
+    filled = {title: series for title, series in charts.items() if _holds(series)}
+    return [timeline_chart(title, series, spans=len(rows), bucket_s=bucket_s) for title, series in filled.items()]
 
 
 def _holds(series: Sequence[Series]) -> bool:
@@ -59,8 +59,8 @@ def _holds(series: Sequence[Series]) -> bool:
 def _reasons(counts: Mapping[str, Sequence[int]]) -> list[Series]:
     """Return the most frequent reasons, each in its own colour, and the others as one series."""
     ordered = sorted(counts, key=lambda name: (-sum(counts[name]), name))
-    shown = ordered[:_SHOWN_REASONS]
+    frequent = ordered[:_SHOWN_REASONS]
     rest = ordered[_SHOWN_REASONS:]
-    series = [Series(name, counts[name], f"r{at}") for at, name in enumerate(shown)]
+    series = [Series(name, counts[name], f"r{at}") for at, name in enumerate(frequent)]
     others = [sum(span) for span in zip_longest(*(counts[name] for name in rest), fillvalue=0)]
     return [*series, Series("others", others, "r5")] if rest else series

@@ -30,15 +30,19 @@ def _untried_sentence(run: RunSummary) -> str:
 def _tried_sentence(run: RunSummary) -> str:
     counts = run.counts
     reasons = run.stats.reasons
-    tried = counts.tried
-    if not tried:
+    attempted = counts.tried
+    if not attempted:
         return _no_requests_sentence(counts)
     if not counts.failed:
-        return f"All {tried:,} attempted documents are done." if tried > 1 else "The one attempted document is done."
+        return (
+            f"All {attempted:,} attempted documents are done."
+            if attempted > 1
+            else "The one attempted document is done."
+        )
     most = min(reasons, key=lambda name: (-reasons[name].count, name), default="")
     cause = f", most often with {most} ({reasons[most].count:,})" if len(reasons) > 1 else f", with {most}"
-    share = counts.failed / tried
-    return f"{counts.failed:,} of {plural(tried, 'attempted document')} failed ({share:.1%}){cause}."
+    share = counts.failed / attempted
+    return f"{counts.failed:,} of {plural(attempted, 'attempted document')} failed ({share:.1%}){cause}."
 
 
 def _no_requests_sentence(counts: Counts) -> str:

@@ -61,15 +61,15 @@ def columns_of(
 
     ConfigError for two columns whose names differ by case only.
     """
-    known = {**OWN_COLUMNS, **_OTHER}
+    types = {**OWN_COLUMNS, **_OTHER}
     if fields is None:
         names = (schema or {}).get("properties") or {}
         answers = [_column_of_answer(schema, name, None) for name in names]
         own = [*([REASON] if failed else []), *OWN_COLUMNS]
-        columns = [Column("id", "id", "text", True), *answers, *(Column(name, name, known[name], True) for name in own)]
+        columns = [Column("id", "id", "text", True), *answers, *(Column(name, name, types[name], True) for name in own)]
     else:
         columns = [
-            Column(path, path, known[path], True) if path in known else _column_of_answer(schema, path, explode)
+            Column(path, path, types[path], True) if path in types else _column_of_answer(schema, path, explode)
             for path in fields
         ]
     for name, number in Counter(column.name.lower() for column in columns).items():
@@ -106,8 +106,8 @@ def _value(row: Row, column: Column) -> Any:
         return row.record.output
     if column.path == "_provider":
         return (raw.get("model") or {}).get("provider")
-    known = column.path in OWN_VALUES or column.path == POSITION
-    return row.value(column.path) if known else raw.get(column.path[1:])
+    has_own_value = column.path in OWN_VALUES or column.path == POSITION
+    return row.value(column.path) if has_own_value else raw.get(column.path[1:])
 
 
 def _type_at(schema: Mapping[str, Any] | None, path: str, explode: str | None) -> ColumnType:

@@ -43,12 +43,12 @@ def fields_to_json(value: Any) -> dict[str, Any]:
 
 def from_json(cls: type[T], value: Any) -> T:
     """Return the dataclass that a JSON object describes; for any other value, one with its defaults."""
-    given = value if isinstance(value, Mapping) else {}
-    found = {}
+    data = value if isinstance(value, Mapping) else {}
+    values = {}
     for name, convert in _converters(typing.cast(Hashable, cls)):
-        if name in given:
-            found[name] = given[name] if convert is None else convert(given[name])
-    return cls(**found)
+        if name in data:
+            values[name] = data[name] if convert is None else convert(data[name])
+    return cls(**values)
 
 
 @cache
@@ -62,7 +62,7 @@ def _converter(kind: Any) -> Convert | None:
     arguments = typing.get_args(kind)
     origin = typing.get_origin(kind)
     if origin in (types.UnionType, typing.Union):
-        (inner,) = (_converter(each) for each in arguments if each is not type(None))
+        (inner,) = (_converter(argument) for argument in arguments if argument is not type(None))
         return inner and (lambda value: None if value is None else inner(value))
     if origin is tuple:
         return _tuple_of(_converter(arguments[0]))

@@ -41,7 +41,7 @@ def kept_profiles(profiles: Mapping[str, ValueProfile]) -> dict[str, Any]:
 
 def profiles_of(run: RunSummary) -> dict[str, ValueProfile]:
     """Return the profiles of a run by variant; none for a run of an earlier version."""
-    return {variant: from_json(kept) for variant, kept in (run.profile or {}).items()}
+    return {variant: from_json(stored) for variant, stored in (run.profile or {}).items()}
 
 
 def last_profiled(runs: Sequence[RunSummary]) -> RunSummary | None:
@@ -94,9 +94,9 @@ def _of_runs(runs: Sequence[RunSummary], output: OutputCounts | None) -> dict[st
     All runs count when the rest is fewer than the current results: a question may have been equated with a former one.
     """
     questions = (output.questions if output is not None else None) or {}
-    asked = {name for row in questions.values() for name, count in row.items() if count}
+    used = {name for row in questions.values() for name, count in row.items() if count}
     all_parts = [(variant, profile) for run in runs for variant, profile in profiles_of(run).items()]
-    parts = [(variant, profile) for variant, profile in all_parts if profile.fingerprints & asked]
+    parts = [(variant, profile) for variant, profile in all_parts if profile.fingerprints & used]
     if sum(profile.documents for _, profile in parts) < (output.done if output is not None else 0):
         parts = all_parts
     names = dict.fromkeys(variant for variant, _ in parts)
@@ -109,31 +109,33 @@ def profile_of(report: ProfileReport) -> Profile:
         documents=report.whole.documents,
         exact=report.exact,
         fields=_fields(report.whole),
-        variants={name: ProfiledVariant(each.documents, _fields(each)) for name, each in report.variants.items()},
+        variants={
+            name: ProfiledVariant(variant.documents, _fields(variant)) for name, variant in report.variants.items()
+        },
         against=None if report.drift is None else _movement(report.drift, report.against_runs),
     )
 
 
 def _fields(profile: ValueProfile) -> dict[str, ProfiledField]:
-    return {name: _field(each, profile.documents) for name, each in profile.fields.items()}
+    return {name: _field(field, profile.documents) for name, field in profile.fields.items()}
 
 
-def _field(each: FieldProfile, documents: int) -> ProfiledField:
-    frequent = most_frequent(each)[:SHOWN_VALUES]
+def _field(field: FieldProfile, documents: int) -> ProfiledField:
+    frequent = most_frequent(field)[:SHOWN_VALUES]
     return ProfiledField(
-        filled=_share(each.filled, documents),
-        distinct=each.distinct,
+        filled=_share(field.filled, documents),
+        distinct=field.distinct,
         values=tuple(ValueShare(value_of(label), count, _share(count, documents)) for label, count in frequent),
-        numbers=_span(each.numbers),
-        dates=_span(each.dates),
-        lengths=_span(each.lengths),
-        items=_span(each.items),
+        numbers=_span(field.numbers),
+        dates=_span(field.dates),
+        lengths=_span(field.lengths),
+        items=_span(field.items),
     )
 
 
-def most_frequent(each: FieldProfile) -> list[tuple[str, int]]:
+def most_frequent(field: FieldProfile) -> list[tuple[str, int]]:
     """Return (label, documents) of the values of a field, the most frequent first; none that occur once only."""
-    ordered = sorted(each.values.items(), key=lambda item: (-item[1], item[0]))
+    ordered = sorted(field.values.items(), key=lambda item: (-item[1], item[0]))
     return [(label, count) for label, count in ordered if count > 1 or not label.startswith(DIGEST)]
 
 
@@ -146,7 +148,7 @@ def _span(part: Range | None) -> Span | None:
     return None if part is None else Span(part.least, part.median, part.greatest)
 
 
-def _movement(found: Drift, runs: tuple[int, ...]) -> Movement:
+def _movement(drift: Drift, runs: tuple[int, ...]) -> Movement:
     moved = tuple(
         MovedShare(
             field=move.field,
@@ -156,9 +158,9 @@ def _movement(found: Drift, runs: tuple[int, ...]) -> Movement:
             share_before=round(move.share_before, 4),
             p=move.p,
         )
-        for move in found.moves
+        for move in drift.moves
     )
-    return Movement(runs, found.documents, found.documents_before, found.compared, moved)
+    return Movement(runs, drift.documents, drift.documents_before, drift.compared, moved)
 
 
 def _share(count: int, documents: int) -> float:

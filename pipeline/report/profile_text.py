@@ -39,13 +39,13 @@ def _joined(parts: Iterable[str], width: int) -> str:
 
 def fitting(parts: Iterable[str], room: int) -> str:
     """Return as many whole parts as fit into so many columns."""
-    shown = ""
+    line = ""
     for part in parts:
-        longer = f"{shown}; {part}" if shown else _shortened(part, room)
+        longer = f"{line}; {part}" if line else _shortened(part, room)
         if len(longer) > room:
-            return shown if shown.endswith("…") else f"{shown}; …"
-        shown = longer
-    return shown
+            return line if line.endswith("…") else f"{line}; …"
+        line = longer
+    return line
 
 
 def _shortened(part: str, room: int) -> str:
@@ -76,7 +76,7 @@ def _values(fields: Mapping[str, ProfiledField]) -> Iterator[str]:
     frequent = [(name, row) for name, row in fields.items() if name not in done and row.values]
     frequent.sort(key=lambda item: (item[1].values[0].value is None, -item[1].values[0].share))
     for name, row in frequent:
-        most = ", ".join(f"{value_text(each)} {share_text(each.share)}" for each in row.values[:SHOWN_VALUES])
+        most = ", ".join(f"{value_text(listed)} {share_text(listed.share)}" for listed in row.values[:SHOWN_VALUES])
         yield f"{visible(name)} {most}"
 
 
@@ -88,7 +88,7 @@ def field_lines(profile: Profile | ProfiledVariant, *, width: int, variant: str 
     column = min(max(map(len, names), default=0), 30)
     for name, row in zip(names, profile.fields.values(), strict=True):
         parts = [f"{grouped(row.distinct)} distinct"] if row.distinct else []
-        parts += [", ".join(f"{value_text(each)} {share_text(each.share)}" for each in row.values[:SHOWN_VALUES])]
+        parts += [", ".join(f"{value_text(value)} {share_text(value.share)}" for value in row.values[:SHOWN_VALUES])]
         parts += [range_text(part) for part in (row.numbers, row.dates) if part is not None]
         sizes = ((row.lengths, "characters"), (row.items, "items"))
         parts += [_sized(part, unit) for part, unit in sizes if part is not None]

@@ -40,11 +40,11 @@ def _mixed(variant: str, runs: Sequence[RunSummary]) -> str:
     counts: dict[str, int] = {}
     intended: list[set[str]] = []
     for run in runs:
-        asked = run.stats.questions.get(variant, {})
-        for name, count in asked.items():
+        question_counts = run.stats.questions.get(variant, {})
+        for name, count in question_counts.items():
             counts[name] = counts.get(name, 0) + count
         if run.config.get("runner", {}).get("refresh") == "all":
-            intended.append(set(asked))
+            intended.append(set(question_counts))
     if len(_joined([{name} for name in counts], intended)) < 2:
         return ""
     ordered = sorted(counts, key=lambda name: (-counts[name], name))

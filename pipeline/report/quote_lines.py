@@ -16,16 +16,16 @@ _INDENT = 4
 _SPACE = re.compile(r"\s+")
 
 
-def quote_lines(shown: ShownDocument, *, colour: bool, width: int) -> Iterator[str]:
+def quote_lines(document: ShownDocument, *, colour: bool, width: int) -> Iterator[str]:
     """Yield the lines of all quotes; the quote itself stands in [[ ]]."""
-    if "output" not in shown.record:
+    if "output" not in document.record:
         return
-    if shown.record.get("evidence") is None:
+    if document.record.get("evidence") is None:
         yield "  quotes: an earlier version of the pipeline wrote this record, without their places"
         return
-    yield f"  quotes: {len(shown.quotes) or 'none'}"
-    text = shown.text if shown.marked else None
-    for quote in shown.quotes:
+    yield f"  quotes: {len(document.quotes) or 'none'}"
+    text = document.text if document.marked else None
+    for quote in document.quotes:
         yield from _wrapped(_place(quote), width=width, indent=2)
         before, middle, after = _context(quote, text)
         line = f"{before}[[{middle}]]{after}"

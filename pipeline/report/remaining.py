@@ -48,17 +48,17 @@ class RemainingFailures:
     @property
     def failed(self) -> int:
         """Number of documents that remain failed and are not accepted."""
-        return sum(each.count for each in self.reasons.values())
+        return sum(reason.count for reason in self.reasons.values())
 
     @property
     def untried(self) -> int:
         """Number of these that failed in an earlier run and were not retried in this one."""
-        return sum(each.untried for each in self.reasons.values())
+        return sum(reason.untried for reason in self.reasons.values())
 
     @property
     def accepted(self) -> int:
         """Number of documents that remain failed and are accepted."""
-        return sum(each.accepted for each in self.reasons.values())
+        return sum(reason.accepted for reason in self.reasons.values())
 
     def with_one(self, reason: str, *, document_id: str, tried: bool, accepted: bool) -> RemainingFailures:
         """Return these failures plus one."""
@@ -89,7 +89,7 @@ class RemainingFailures:
         rows: Mapping[str, Any] = (value or {}).get("reasons", {})
         reasons = {
             reason: ReasonCount(
-                row["count"], row["untried"], row["accepted"], tuple(each["id"] for each in row["examples"])
+                row["count"], row["untried"], row["accepted"], tuple(example["id"] for example in row["examples"])
             )
             for reason, row in rows.items()
         }

@@ -82,8 +82,8 @@ class Condition:
             return _is_something(value) is (self.operator == "is")
         values = list(_flat(value)) if isinstance(value, list) else [value]
         if self.operator == "!=":
-            return not any(_compare("=", each, self.value) for each in values)
-        return any(_compare(self.operator, each, self.value) for each in values)
+            return not any(_compare("=", candidate, self.value) for candidate in values)
+        return any(_compare(self.operator, candidate, self.value) for candidate in values)
 
 
 def parse_condition(text: str) -> Condition:
@@ -121,10 +121,10 @@ def paths_of_schema(schema: Mapping[str, Any]) -> list[str]:
 def paths_of_value(value: Any, prefix: str = "") -> list[str]:
     """Return the dotted paths of an answer, also through lists, in its order."""
     if isinstance(value, Mapping):
-        found = []
+        paths = []
         for name, inner in value.items():
-            found += [f"{prefix}{name}", *paths_of_value(inner, f"{prefix}{name}.")]
-        return found
+            paths += [f"{prefix}{name}", *paths_of_value(inner, f"{prefix}{name}.")]
+        return paths
     if isinstance(value, list):
         return list(dict.fromkeys(path for item in value for path in paths_of_value(item, prefix)))
     return []

@@ -40,11 +40,11 @@ def runs_by_shard(runs: Sequence[RunSummary]) -> list[list[RunSummary]]:
     A plan may have grown: all chunks are one set, whose size is that of the latest plan.
     """
     of_set = runs_of_set(runs)
-    found: list[list[RunSummary]] = [[] for _ in range(max(shard_of(run).siblings or 1 for run in of_set))]
+    by_shard: list[list[RunSummary]] = [[] for _ in range(max(shard_of(run).siblings or 1 for run in of_set))]
     for run in of_set:
-        if shard_of(run).index < len(found):
-            found[shard_of(run).index].append(run)
-    return found
+        if shard_of(run).index < len(by_shard):
+            by_shard[shard_of(run).index].append(run)
+    return by_shard
 
 
 def runs_of_set(runs: Sequence[RunSummary]) -> list[RunSummary]:
@@ -96,8 +96,8 @@ def merged_runs(current: Sequence[RunSummary], missing: Sequence[int], *, awaits
 
 def added_outputs(runs: Sequence[RunSummary]) -> OutputCounts | None:
     """Return the sum of the shards' counts of documents; None when a shard, of an earlier version, has no counts."""
-    known = [run.output for run in runs if run.output is not None]
-    return functools.reduce(_sum, known) if known and len(known) == len(runs) else None
+    outputs = [run.output for run in runs if run.output is not None]
+    return functools.reduce(_sum, outputs) if outputs and len(outputs) == len(runs) else None
 
 
 def _sum(left: OutputCounts, right: OutputCounts) -> OutputCounts:
@@ -116,7 +116,7 @@ def _added(left: Any, right: Any) -> Any:
 
 
 def _added_overhead(spent: Sequence[Overhead]) -> Overhead:
-    return Overhead(sum(each.requests for each in spent), sum(each.prompt_tokens for each in spent))
+    return Overhead(sum(overhead.requests for overhead in spent), sum(overhead.prompt_tokens for overhead in spent))
 
 
 def finished_text(finished: int, of: int) -> str:

@@ -72,7 +72,7 @@ def shown_document(
     `records`: of this document, newest first. `document`: as it is in the input now, None when it is not there or
     cannot be read; `trouble` says why.
     """
-    record = next((each for each in records if "output" in each), records[0])
+    record = next((candidate for candidate in records if "output" in candidate), records[0])
     if document is None:
         return ShownDocument(record, _later(records, record), None, (), trouble or GONE, quotes_of(record))
     pages = page_starts(document.text, document.pages)

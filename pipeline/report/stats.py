@@ -242,5 +242,5 @@ def _keep_top(rows: list[Numbers], document_id: str, by: str, value: float) -> N
     if len(rows) == TOP and value < rows[-1][by]:
         return
     rows.append({"id": document_id, by: value})
-    rows.sort(key=lambda kept: (-kept[by], kept["id"]))
+    rows.sort(key=lambda row: (-row[by], row["id"]))
     del rows[TOP:]

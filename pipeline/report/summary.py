@@ -64,7 +64,7 @@ def build_report(
     if output_counts is None:
         output_counts = added_outputs(current)
     profiled = [*earlier.profiles, *ordered]
-    profile = profile_report(current, [each[:-1] for each in history], runs=profiled, output=output_counts, exact=exact)
+    profile = profile_report(current, [row[:-1] for row in history], runs=profiled, output=output_counts, exact=exact)
     run = current[0] if of == 1 else merged_runs(current, missing, awaits_shards=awaits_shards)
     return Report(
         verdict=run.verdict,
@@ -130,9 +130,9 @@ def write_newest(
         write_report(replace, report)
         if not report.shards:  # a run without shards has no siblings
             break
-        known = {age(run) for run in summaries}
+        written_ages = {age(run) for run in summaries}
         summaries = runs()
-        if {age(run) for run in summaries} <= known:
+        if {age(run) for run in summaries} <= written_ages:
             break
     return report
 

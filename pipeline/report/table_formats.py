@@ -47,13 +47,13 @@ def table_lines(rows: Iterable[Row], fields: Sequence[str], *, width: int) -> It
     measured = [[_table_cell(row.value(name)) for name in fields] for row in islice(source, MEASURED_ROWS)]
     longest = [max(map(len, column)) for column in zip(fields, *measured, strict=True)]
     widths = _fitted(longest, width)
-    shown = fields[: len(widths)]
-    later = ([_table_cell(row.value(name)) for name in shown] for row in source)
-    for cells in chain([shown], measured, later):
+    columns = fields[: len(widths)]
+    later = ([_table_cell(row.value(name)) for name in columns] for row in source)
+    for cells in chain([columns], measured, later):
         pairs = zip(cells, widths, strict=False)
         yield "  ".join(f"{cut(cell, size):<{size}}" for cell, size in pairs).rstrip() + "\n"
-    if len(shown) < len(fields):
-        yield f"not shown: {', '.join(fields[len(shown) :])} (--fields chooses columns)\n"
+    if len(columns) < len(fields):
+        yield f"not shown: {', '.join(fields[len(columns) :])} (--fields chooses columns)\n"
 
 
 def _object(row: Row, fields: Sequence[str]) -> dict[str, Any]:

@@ -120,8 +120,8 @@ def fields(compared: Comparison) -> Table:
     """Return how often each field is filled and its mean items, now and in the run before; no empty columns."""
     rows = compared.fields.items()
     columns = [(title, key) for title, key in _FIELD.items() if any(getattr(row, key) is not None for _, row in rows)]
-    shown = [(name, *(_field_value(getattr(row, key), key) for _, key in columns)) for name, row in rows]
-    return Table("Fields of the results", ("Field", *(title for title, _ in columns)), shown if columns else ())
+    cells = [(name, *(_field_value(getattr(row, key), key) for _, key in columns)) for name, row in rows]
+    return Table("Fields of the results", ("Field", *(title for title, _ in columns)), cells if columns else ())
 
 
 def _field_value(value: float | None, key: str) -> str | None:
@@ -153,18 +153,18 @@ def largest(numbers: RunNumbers) -> Table:
 
 def long_documents(numbers: RunNumbers) -> Table:
     """Return the numbers of the documents that were read in windows; no rows without any."""
-    found = numbers.long_documents
-    if found is None:
+    counts = numbers.long_documents
+    if counts is None:
         return Table("Long documents, read in windows", ("What", "Number"), ())
     rows: dict[str, int] = {
-        "documents": found.documents,
-        "windows answered": found.windows,
-        "of them in an earlier run": found.reused,
-        "most windows of one document": found.most,
-        "windows divided into smaller ones": found.divided,
-        "values that differed between windows": found.conflicts,
-        "items left out by x-over": found.dropped,
-        "documents whose answers could not be merged": found.merge_failed,
+        "documents": counts.documents,
+        "windows answered": counts.windows,
+        "of them in an earlier run": counts.reused,
+        "most windows of one document": counts.most,
+        "windows divided into smaller ones": counts.divided,
+        "values that differed between windows": counts.conflicts,
+        "items left out by x-over": counts.dropped,
+        "documents whose answers could not be merged": counts.merge_failed,
     }
     return Table("Long documents, read in windows", ("What", "Number"), list(rows.items()))
 
@@ -202,8 +202,8 @@ def remaining(report: Report) -> Table:
 
 def questions(rows: Sequence[QuestionRow]) -> Table:
     """Return how many documents are done per question."""
-    shown = [(row.fingerprint[:SHOWN_CHARS], row.variant, row.done, row.done_in_output) for row in rows]
-    return Table("Results by question", ("Fingerprint", "Variant", "Done in this run", "Done in all runs"), shown)
+    cells = [(row.fingerprint[:SHOWN_CHARS], row.variant, row.done, row.done_in_output) for row in rows]
+    return Table("Results by question", ("Fingerprint", "Variant", "Done in this run", "Done in all runs"), cells)
 
 
 def whole_output(output: OutputCounts | None) -> Table:
@@ -232,7 +232,7 @@ def values(profile: Profile) -> Sequence[Table]:
     about = f"Over {plural(profile.documents, 'result')}"
     if not profile.exact:
         about += " (documents that were done again count each time; `pipeline report` reads all)"
-    if any(each.value is None for row in profile.fields.values() for each in row.values):
+    if any(listed.value is None for row in profile.fields.values() for listed in row.values):
         about += "; (text) is one of the texts that `pipeline report --profile-values` shows"
     moved = {move.field for move in profile.against.moved} if profile.against else set()
     tables = [Table("Values of the results", _VALUES, _value_rows(profile.fields, moved), f"{about}.")]
@@ -252,7 +252,7 @@ def _value_rows(fields: Mapping[str, ProfiledField], moved: set[str]) -> list[Ro
             f"{name} (moved)" if name in moved else name,
             share_text(row.filled),
             row.distinct or None,
-            ", ".join(f"{value_text(each)} {share_text(each.share)}" for each in row.values[:_SHOWN_VALUES]) or None,
+            ", ".join(f"{value_text(value)} {share_text(value.share)}" for value in row.values[:_SHOWN_VALUES]) or None,
             range_text(spread) if (spread := row.dates or row.numbers) else None,
             range_text(row.lengths) if row.lengths else None,
             range_text(row.items) if row.items else None,

@@ -41,8 +41,8 @@ class Spans:
         if isinstance(outcome, Result):
             row[4] += outcome.latency_s
             return
-        known = outcome.reason in self._reasons or len(self._reasons) < _KEPT_REASONS
-        counts = self._reasons.setdefault(outcome.reason if known else _OTHERS, [])
+        is_separate = outcome.reason in self._reasons or len(self._reasons) < _KEPT_REASONS
+        counts = self._reasons.setdefault(outcome.reason if is_separate else _OTHERS, [])
         counts.extend([0] * (index + 1 - len(counts)))
         counts[index] += 1
 

@@ -18,11 +18,13 @@ _SHOWN_RANGES = 20
 def answered_spans(lines: Iterable[bytes], record: Mapping[str, Any]) -> list[Span]:
     """Return the windows of a failed document that are answered, sorted: those of its bytes and its newest question."""
     records = (parse(line) for line in lines)
-    own = [each for each in records if each and (each["id"], each["sha256"]) == (record["id"], record["sha256"])]
+    own = [
+        window for window in records if window and (window["id"], window["sha256"]) == (record["id"], record["sha256"])
+    ]
     if not own:
         return []
-    question = max(own, key=lambda each: str(each["finished_at"]))["question"]
-    return sorted({Span(each["start"], each["end"]) for each in own if each["question"] == question})
+    question = max(own, key=lambda window: str(window["finished_at"]))["question"]
+    return sorted({Span(window["start"], window["end"]) for window in own if window["question"] == question})
 
 
 def window_facts(record: Mapping[str, Any]) -> dict[str, str]:
@@ -68,21 +70,22 @@ def _merge_text(merge: Mapping[str, Any]) -> str:
 
 def dropped_items(merge: Mapping[str, Any]) -> int:
     """Return how many items the merge of a record left out."""
-    return sum(each["given"] - each["kept"] for each in merge.get("dropped", ()))
+    return sum(drop["given"] - drop["kept"] for drop in merge.get("dropped", ()))
 
 
 def merge_lines(record: Mapping[str, Any]) -> list[str]:
     """Return the conflicts, what was left out and the places of the quotes of a merged record, a line each."""
     merge = record.get("merge") or {}
     lines = []
-    for each in merge.get("conflicts", ()):
-        values = [each["taken"], *each["others"]]
-        given = ", ".join(f"window {value['window']} has {value['value']!r}" for value in values)
-        lines.append(f"conflict {each['path']} ({each['rule']}): {given}")
+    for conflict in merge.get("conflicts", ()):
+        values = [conflict["taken"], *conflict["others"]]
+        values_text = ", ".join(f"window {value['window']} has {value['value']!r}" for value in values)
+        lines.append(f"conflict {conflict['path']} ({conflict['rule']}): {values_text}")
     if (more := merge.get("conflicts_total", 0) - len(merge.get("conflicts", ()))) > 0:
         lines.append(f"and {plural(more, 'conflict')} more")
     lines += [
-        f"dropped {each['path']}: {each['kept']:,} of {each['given']:,} kept" for each in merge.get("dropped", ())
+        f"dropped {conflict['path']}: {conflict['kept']:,} of {conflict['given']:,} kept"
+        for conflict in merge.get("dropped", ())
     ]
     for quote in record.get("evidence") or ():
         place = f"characters {quote['start']:,} to {quote['end']:,}"

@@ -76,7 +76,9 @@ def _places(part: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     yield place, part
     for keyword, inner in part.items():
         if keyword in _NAMED and isinstance(inner, Mapping):
-            for name, each in inner.items():
-                yield from _places(each, f"{place}.{name}" if keyword == "properties" else f"{place}.{keyword}.{name}")
+            for name, inner_part in inner.items():
+                yield from _places(
+                    inner_part, f"{place}.{name}" if keyword == "properties" else f"{place}.{keyword}.{name}"
+                )
         elif keyword not in _DATA:
             yield from _places(inner, f"{place}[]" if keyword in ("items", "prefixItems") else place)

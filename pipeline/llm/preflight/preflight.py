@@ -88,21 +88,21 @@ def _full(
         choose_context(client, sample.prompts)
     facts = known if known is not None and known.model else facts_of(client)
     take_over(client, facts)
-    seen = try_completion(client, sample.prompts, sample.json_schema)
-    if seen.reason == "context_length":
-        told = f"the prompt without a document does not fit: {seen.message}"
-        raise misconfigured("rejected_config", f"{told}: {_larger_context(client)}")
-    if seen.server == "ollama" and isinstance(client, VLLMClient):
+    completion = try_completion(client, sample.prompts, sample.json_schema)
+    if completion.reason == "context_length":
+        complaint = f"the prompt without a document does not fit: {completion.message}"
+        raise misconfigured("rejected_config", f"{complaint}: {_larger_context(client)}")
+    if completion.server == "ollama" and isinstance(client, VLLMClient):
         facts = of_ollama(client, facts)
-    seen = _read_whole(client, sample, seen)
-    facts = replace(facts, prompt_tokens=seen.prompt_tokens)
+    completion = _read_whole(client, sample, completion)
+    facts = replace(facts, prompt_tokens=completion.prompt_tokens)
     _check_fit(client, facts)
     if sample.window_schema is not None:
         try_completion(client, sample.prompts, sample.window_schema)
     if sample.json_schema is None:
         return facts
     facts = replace(facts, unenforced=tuple(unenforced(sample.json_schema, client.config.type)))
-    return _with_canary(client, facts, sample.json_schema, seen) if canary else facts
+    return _with_canary(client, facts, sample.json_schema, completion) if canary else facts
 
 
 def _read_whole(
@@ -162,9 +162,9 @@ def _larger_context(client: VLLMClient | OllamaClient) -> str:
 def _check_fit(client: VLLMClient | OllamaClient, facts: Preflight) -> None:
     max_tokens = client.config.max_tokens
     if facts.context_length and facts.prompt_tokens and facts.prompt_tokens + max_tokens > facts.context_length:
-        told = f"the prompt without a document takes {facts.prompt_tokens} tokens and max_tokens is {max_tokens}"
-        told += f": that does not fit the context of {facts.context_length}: {_larger_context(client)}"
-        raise misconfigured("rejected_config", told)
+        message = f"the prompt without a document takes {facts.prompt_tokens} tokens and max_tokens is {max_tokens}"
+        message += f": that does not fit the context of {facts.context_length}: {_larger_context(client)}"
+        raise misconfigured("rejected_config", message)
 
 
 def _with_canary(
@@ -172,13 +172,13 @@ def _with_canary(
 ) -> Preflight:
     """Return the facts with the statement about the agent's schema; `own`: what came back for the schema itself."""
     changed = canary_schema(schema)
-    seen = None
+    trial = None
     if changed is not None:
         small = client.small(max_tokens=TRIAL_TOKENS, timeout_s=min(TINY_TIMEOUT_S, client.config.timeout))
-        seen = small.call_llm(CANARY_PROMPTS, changed, "")
-        client.overhead.add(seen.prompt_tokens)
-    statement = enforcement(own, seen, schema=schema, unenforced=bool(facts.unenforced))
+        trial = small.call_llm(CANARY_PROMPTS, changed, "")
+        client.overhead.add(trial.prompt_tokens)
+    statement = enforcement(own, trial, schema=schema, unenforced=bool(facts.unenforced))
     warnings = [NOT_ENFORCED_WARNING] if statement == NOT_ENFORCED else []
-    if is_flooded(own) or (seen is not None and is_flooded(seen)):
+    if is_flooded(own) or (trial is not None and is_flooded(trial)):
         warnings.append(FLOOD_WARNING)
     return replace(facts, enforcement=statement, warnings=(*facts.warnings, *warnings))

@@ -82,17 +82,17 @@ def _contradicts(own: ExtractionAttempt, schema: Mapping[str, Any], *, unenforce
     return _key_of(body) is not None and _closed(schema) and _key_of(body) not in schema.get("properties", {})
 
 
-def _of_canary(seen: ExtractionAttempt, schema: Mapping[str, Any]) -> str:
-    text = seen.raw_text or ""
+def _of_canary(attempt: ExtractionAttempt, schema: Mapping[str, Any]) -> str:
+    text = attempt.raw_text or ""
     body = after_thoughts(text)
-    if seen.thought or body is None or (text.strip() and not body.strip()):
-        return f"not verified (the model spent the {seen.max_tokens} tokens of the test on thoughts)"
+    if attempt.thought or body is None or (text.strip() and not body.strip()):
+        return f"not verified (the model spent the {attempt.max_tokens} tokens of the test on thoughts)"
     if not body.strip():
-        return f"not verified (the test was not answered: {seen.message or 'no content'})"
+        return f"not verified (the test was not answered: {attempt.message or 'no content'})"
     dense = "".join(body.split())
     if dense.startswith(BEGINNING) or BEGINNING.startswith(dense):
         return ENFORCED
-    if seen.ok and is_one_object(body):
+    if attempt.ok and is_one_object(body):
         return ENFORCED if json.loads(body).get(NAME) == VALUE else NOT_ENFORCED
     key = _key_of(body)
     if key is not None and key != NAME and key in schema.get("properties", {}):
@@ -106,8 +106,8 @@ def _closed(schema: Mapping[str, Any]) -> bool:
 
 def _key_of(body: str) -> str | None:
     """Return the first key of an object, or of the beginning of one."""
-    found = _FIRST_KEY.match(body.lstrip())
+    first = _FIRST_KEY.match(body.lstrip())
     try:
-        return str(json.loads(found[1])) if found else None
+        return str(json.loads(first[1])) if first else None
     except ValueError:
         return None

@@ -46,12 +46,12 @@ class SpecialTokens:
 
     def among(self, candidates: Iterable[str], is_special: IsSpecial) -> frozenset[str]:
         """Return the candidates that are special tokens; those not asked about before are asked about now."""
-        found = []
+        special = []
         for text in candidates:
-            known = self._special.get(text)
-            if known if known is not None else self._ask(text, is_special):
-                found.append(text)
-        return frozenset(found)
+            cached = self._special.get(text)
+            if cached if cached is not None else self._ask(text, is_special):
+                special.append(text)
+        return frozenset(special)
 
     def _ask(self, text: str, is_special: IsSpecial) -> bool:
         with self._lock:

@@ -145,5 +145,5 @@ def _no_answer(attempt: ExtractionAttempt) -> FoundError:
 
 
 def _advice(message: str) -> str:
-    found = next((advice for pattern, advice in _ADVICE if pattern.search(message)), None)
-    return f" ({found})" if found and found not in message else ""
+    advice_text = next((advice for pattern, advice in _ADVICE if pattern.search(message)), None)
+    return f" ({advice_text})" if advice_text and advice_text not in message else ""

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit, urlunsplit
 def addresses_of(url: str) -> list[str]:
     """The addresses of the URL's host, sorted, each once; empty when the name cannot be looked up now."""
     try:
-        found = socket.getaddrinfo(urlsplit(url).hostname, None, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(urlsplit(url).hostname, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return []
-    return sorted({str(address[0]) for *_, address in found})
+    return sorted({str(address[0]) for *_, address in addresses})
 
 
 def at_address(url: str, address: str) -> str:

@@ -274,9 +274,9 @@ class Endpoint:
         return Reply(response.status_code, response.headers, body, request_id)
 
 
-def _without_secrets(body: bytes, sent: Mapping[str, str]) -> bytes:
+def _without_secrets(body: bytes, headers: Mapping[str, str]) -> bytes:
     """Return an error body without the secrets that were sent: some servers repeat them in messages."""
-    for name, value in sent.items():
+    for name, value in headers.items():
         secret = value.rpartition(" ")[2]
         if is_secret_name(name) and len(secret) >= SECRET_CHARS:
             body = body.replace(secret.encode(), b"***")

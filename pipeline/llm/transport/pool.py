@@ -62,12 +62,12 @@ class KeptConnection:
         left_s = deadline - time.monotonic()
         if self._in_kernel:
             try:
-                sent = self.sock.send(data, socket.MSG_DONTWAIT)
+                sent_bytes = self.sock.send(data, socket.MSG_DONTWAIT)
             except BlockingIOError:
-                sent = 0
-            if sent == len(data):
+                sent_bytes = 0
+            if sent_bytes == len(data):
                 return
-            data = data[sent:]
+            data = data[sent_bytes:]
         self.sock.settimeout(max(left_s, 0.001))
         self.sock.sendall(data)
         if self._in_kernel:

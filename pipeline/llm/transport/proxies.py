@@ -23,14 +23,14 @@ def proxies_for(url: str, setting: str | None) -> dict[str, str]:
     `setting`: an address, ENVIRONMENT, or None for the environment's where the host is neither here nor in a cluster.
     """
     if setting is not None and setting != ENVIRONMENT:
-        found = {"http": setting, "https": setting}
+        proxies = {"http": setting, "https": setting}
     elif setting is None and is_near(urlsplit(url).hostname or ""):
         return {}
     else:
-        found = requests.utils.get_environ_proxies(url, no_proxy=None)
-    for proxy in found.values():
+        proxies = requests.utils.get_environ_proxies(url, no_proxy=None)
+    for proxy in proxies.values():
         SECRETS.add_url(proxy)
-    return found
+    return proxies
 
 
 def proxy_of(url: str, proxies: dict[str, str]) -> str | None:

@@ -146,9 +146,9 @@ def parse_head(raw: bytes) -> Head:
     elif chunked:
         length = None
     options = str(headers.get("connection", "")).lower()
-    wanted = "keep-alive" in options if line[1] == b"0" else "close" not in options
+    is_persistent = "keep-alive" in options if line[1] == b"0" else "close" not in options
     # A gateway may pass on a late answer behind its own error, so only a 200 keeps its connection.
-    keeps = wanted and status == 200 and not ambiguous and (chunked or length is not None)
+    keeps = is_persistent and status == 200 and not ambiguous and (chunked or length is not None)
     return Head(status, headers, length, chunked, keeps)
 
 
@@ -174,10 +174,10 @@ def _headers(lines: list[bytes]) -> Headers:
 
 
 def _length(headers: Headers) -> int | None:
-    given = headers.get("content-length")
-    if given is None:
+    header = headers.get("content-length")
+    if header is None:
         return None
-    lengths = {part.strip() for part in given.split(",")}
+    lengths = {part.strip() for part in header.split(",")}
     length = lengths.pop()
     if lengths or not (length.isascii() and length.isdigit() and len(length) <= 18):
         raise http.client.HTTPException("Content-Length is not one number")
