@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from pipeline.errors import ConfigError
 
@@ -29,6 +30,7 @@ _CHUNK_LABEL = re.compile(r"chunk ([0-9]{1,5})")
 _CHUNKS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _FRACTION_BITS = 53
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,15 @@ def shard_of_suffix(suffix: str | None) -> Shard:
         return WHOLE
     index, count, chunk = match.groups()
     return Shard(int(chunk), CHUNKED) if chunk else Shard(int(index), int(count))
+
+
+def by_chunk(things: Iterable[T], shard_of: Callable[[T], Shard]) -> dict[Shard, list[T]]:
+    """Return the things of each chunk by themselves, in order; those of no chunk, of shards too, are under WHOLE."""
+    groups: dict[Shard, list[T]] = {WHOLE: []}
+    for thing in things:
+        shard = shard_of(thing)
+        groups.setdefault(shard if shard.is_chunk else WHOLE, []).append(thing)
+    return groups
 
 
 def shard_of_label(label: str | None, *, chunks: int = 0) -> Shard:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from pipeline.output.index import Index
-from pipeline.output.record_keys import Kind, RecordKey
+from pipeline.output.record_keys import Kind, RecordKey, Records
 from pipeline.output.window_lines import WindowFiles
 
 
@@ -26,7 +26,7 @@ class ReadableOutput(Protocol):
     def read(self) -> Index:
         """Index all records without changing anything; an empty index for a new output."""
 
-    def records(self, kind: Kind, *, since: int = 0) -> Iterator[tuple[bytes, RecordKey]]:
+    def records(self, kind: Kind, *, since: int = 0) -> Records:
         """Yield every valid line of a kind with its key, of all shards; for one document, the later line counts.
 
         `since`: only lines of this shard from that run on are needed; these come first, others may be skipped.
@@ -94,10 +94,12 @@ class OutputBackend(ReadableOutput, Protocol):
     def remove(self, name: str) -> bool:
         """Delete a file; return True when it existed."""
 
-    def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, RecordKey]]) -> None:
-        """Replace all records of a kind by these lines; needs the lock of the whole output, and `sync` before.
+    def rewrite(self, kind: Kind, choose: Callable[[Records], Records]) -> None:
+        """Replace the records of a kind by those that `choose` returns, which gets all of them, in several calls.
 
-        A kill at any time loses none of these lines; replaced ones may remain beside them.
+        Records of a chunk stay by themselves, so that the next run of the chunk reads no others; all others are put
+        together. It needs the lock of the whole output, and `sync` before. A kill at any time loses no chosen line;
+        replaced ones may remain beside them.
         """
 
     def windows(self, *, clock: Callable[[], float]) -> WindowFiles:

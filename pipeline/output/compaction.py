@@ -9,9 +9,8 @@ not lose a record that is to be kept.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 
 from pipeline.output.accepted import NAME as ACCEPTED
 from pipeline.output.accepted import from_lines, to_lines
@@ -21,18 +20,11 @@ from pipeline.output.folded_runs import fold, remove_documents
 from pipeline.output.index import Index
 from pipeline.output.lines import parse
 from pipeline.output.purged_runs import Gone, rewritten, without_named
-from pipeline.output.record_keys import RecordKey
+from pipeline.output.record_keys import RecordKey, Records
 
 PARQUET_NAME = "results.parquet"
 EVAL_NAME = "eval.json"
 _REPORTS = ("report.json", "report.html")
-
-
-@dataclass(slots=True)
-class Lost:
-    """How many lines go that are the last answer of an id to a question."""
-
-    lines: int = 0
 
 
 def compact(backend: OutputBackend, index: Index, *, gone: Gone = lambda *_: False, history: bool = True) -> int:
@@ -43,16 +35,15 @@ def compact(backend: OutputBackend, index: Index, *, gone: Gone = lambda *_: Fal
     `index` covers the whole output. The results are rewritten last: after a kill, they tell the next run what is done.
     """
     backend.sync()
-    failures = _current_failures(backend, index)
-    backend.rewrite("errors", _kept(failures, gone))
-    lost = Lost()
-    results = _lines_with_history(backend, lost) if history else last_lines(backend, lost)
-    backend.rewrite("results", _kept(results, gone))
+    with closing(_CurrentFailures(index)) as failures:
+        backend.rewrite("errors", lambda lines: _kept(failures.choose(lines), gone))
+    with closing(_LastLines(backend, history=history)) as last:
+        backend.rewrite("results", lambda lines: _kept(last.choose(lines), gone))
     fold(backend)
-    return lost.lines
+    return last.lost
 
 
-def _kept(lines: Iterable[tuple[bytes, RecordKey]], gone: Gone) -> Iterator[tuple[bytes, RecordKey]]:
+def _kept(lines: Records, gone: Gone) -> Records:
     for line, key in lines:
         if not _goes(line, key, gone):
             yield _without_names(line, gone), key
@@ -71,30 +62,43 @@ def _without_names(line: bytes, gone: Gone) -> bytes:
     return json.dumps({**record, "notes": kept}, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n"
 
 
-def last_lines(backend: ReadableOutput, lost: Lost | None = None) -> Iterator[tuple[bytes, RecordKey]]:
-    """Yield the last line of each id in results, in the order of the lines; `lost` counts those of other questions."""
-    with closing(Index()) as places:
-        places.add("results", _numbered(backend), where=backend.where, owns=lambda _: True)
-        for number, (line, key) in enumerate(backend.records("results")):
-            last = places.known(key.id)
-            if last is not None and last.version == str(number):
-                yield line, key
-            elif lost is not None:
-                lost.lines += last is None or last.fingerprint != key.fingerprint
+def last_lines(backend: ReadableOutput) -> Records:
+    """Yield the last line of each id in results, in the order of the lines."""
+    with closing(_LastLines(backend, history=False)) as last:
+        yield from last.choose(backend.records("results"))
 
 
-def _lines_with_history(backend: ReadableOutput, lost: Lost) -> Iterator[tuple[bytes, RecordKey]]:
-    """Yield the last line of each id, and its last line with another fingerprint, in the order of the lines."""
-    with closing(Index()) as last, closing(Index()) as earlier:
-        last.add("results", _numbered(backend), where=backend.where, owns=lambda _: True)
-        others = (key for key in _numbered(backend) if _differs(last, key))
-        earlier.add("results", others, where=backend.where, owns=lambda _: True)
-        for number, (line, key) in enumerate(backend.records("results")):
-            places = [place for index in (last, earlier) if (place := index.known(key.id)) is not None]
-            if any(place.version == str(number) for place in places):
+class _LastLines:
+    """Chooses the last line of each id in results, and with `history` its last line with another fingerprint.
+
+    Lines are recognized by their content, not by their place: a run may append to any file between two readings.
+    `lost`: how many of the others were answers to questions that their ids have no answer to any more.
+    """
+
+    def __init__(self, backend: ReadableOutput, *, history: bool) -> None:
+        self.lost = 0
+        last = Index()
+        self._indexes = [last]
+        last.add("results", _hashed(backend), where=backend.where, owns=lambda _: True)
+        if history:
+            earlier = Index()
+            self._indexes.append(earlier)
+            others = (key for key in _hashed(backend) if _differs(last, key))
+            earlier.add("results", others, where=backend.where, owns=lambda _: True)
+
+    def choose(self, lines: Records) -> Records:
+        """Yield the lines to keep, in order, each once in all calls."""
+        for line, key in lines:
+            known = [(index, place) for index in self._indexes if (place := index.known(key.id)) is not None]
+            if any(place.version == _hash(line) and not index.seen(key.id) for index, place in known):
                 yield line, key
             else:
-                lost.lines += all(place.fingerprint != key.fingerprint for place in places)
+                self.lost += all(place.fingerprint != key.fingerprint for _, place in known)
+
+    def close(self) -> None:
+        """Release the disk space."""
+        for index in self._indexes:
+            index.close()
 
 
 def _differs(last: Index, key: RecordKey) -> bool:
@@ -102,23 +106,40 @@ def _differs(last: Index, key: RecordKey) -> bool:
     return known is not None and known.fingerprint != key.fingerprint
 
 
-def _numbered(backend: ReadableOutput) -> Iterator[RecordKey]:
-    """Yield the keys of results, with the number of the line in place of the version."""
-    for number, (_, key) in enumerate(backend.records("results")):
-        yield key._replace(version=str(number))
+def _hashed(backend: ReadableOutput) -> Iterator[RecordKey]:
+    """Yield the keys of results, with the hash of the line in place of the version."""
+    for line, key in backend.records("results"):
+        yield key._replace(version=_hash(line))
 
 
-def _current_failures(backend: ReadableOutput, index: Index) -> Iterator[tuple[bytes, RecordKey]]:
-    with closing(Index()) as written:
-        for line, key in backend.records("errors"):
-            if index.is_current_failure(key.id, key.run) and not written.seen(key.id):
+def _hash(line: bytes) -> str:
+    """Return a short text that differs between lines of one id; the same only within this process."""
+    return format(hash(line), "x")
+
+
+class _CurrentFailures:
+    """Chooses the first line of each error that remains; `index` covers the whole output."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._chosen = Index()
+
+    def choose(self, lines: Records) -> Records:
+        """Yield the lines to keep, in order, each once in all calls."""
+        for line, key in lines:
+            if self._index.is_current_failure(key.id, key.run) and not self._chosen.seen(key.id):
                 yield line, key
+
+    def close(self) -> None:
+        """Release the disk space."""
+        self._chosen.close()
 
 
 def count(backend: ReadableOutput, index: Index, *, gone: Gone) -> tuple[int, int]:
     """Return the numbers of results and errors that `purge` would remove."""
     results = sum(_goes(line, key, gone) for line, key in last_lines(backend))
-    failures = sum(_goes(line, key, gone) for line, key in _current_failures(backend, index))
+    with closing(_CurrentFailures(index)) as current:
+        failures = sum(_goes(line, key, gone) for line, key in current.choose(backend.records("errors")))
     return results, failures
 
 

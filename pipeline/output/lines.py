@@ -19,6 +19,8 @@ from pipeline.stores import write_atomic
 
 _log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
+_LAST_BYTES = 1 << 13
+"""Most last lines are shorter; a longer one costs a second reading."""
 T = TypeVar("T")
 
 MAX_LINE_BYTES = 64 << 20
@@ -124,7 +126,7 @@ def last_object(path: Path) -> dict[str, Any] | None:
 
 def _last_object(stream: BinaryIO, size: int) -> tuple[dict[str, Any] | None, bool]:
     """Return the last object, and whether the search is complete."""
-    window = _CHUNK_BYTES
+    window = _LAST_BYTES
     while True:
         stream.seek(max(0, size - window))
         lines = stream.read(window).split(b"\n")
@@ -132,7 +134,7 @@ def _last_object(stream: BinaryIO, size: int) -> tuple[dict[str, Any] | None, bo
         last = next((value for line in reversed(lines) if (value := parse(line)) is not None), None)
         if last is not None or window >= size or window >= MAX_LINE_BYTES:
             return last, last is not None or window >= size
-        window *= 8
+        window = min(window * 8, MAX_LINE_BYTES)
 
 
 def mend(path: Path, damage: Damage | None = None) -> int:

@@ -22,14 +22,15 @@ from pipeline.output.index import Index
 from pipeline.output.line_file import LineFile
 from pipeline.output.lines import Damage, mend, read_lines, rewrite
 from pipeline.output.lock import Lock, acquire, is_held, try_gate
-from pipeline.output.record_files import RECORD_FILE, make_folder, note_sibling, read_records, records_by_run
-from pipeline.output.record_keys import KINDS, Kind, RecordKey, key_reader
+from pipeline.output.record_files import make_folder, note_siblings, read_records, records_by_run, shard_of_file
+from pipeline.output.record_keys import KINDS, Kind, RecordKey, Records, key_reader
+from pipeline.output.rewritten_files import rewrite_records
 from pipeline.output.run_entries import FOLDER as RUN_INDEX
 from pipeline.output.run_index import highest_run
 from pipeline.output.runs import RUNS
 from pipeline.output.shared_files import FileGoneError, make_parent, names_in, read_if_there, until_unchanged
 from pipeline.output.window_files import LocalWindows
-from pipeline.shards import Shard, shard_of_suffix
+from pipeline.shards import Shard
 from pipeline.stores import is_half_written, write_atomic
 
 SYNC_AFTER_S = 0.4
@@ -92,10 +93,10 @@ class LocalBackend:
         try:
             index.met(highest_run(self))
             index.accept(accepted.from_lines(self.content(accepted.NAME), where=self.where))
-            for path in self._record_files():
-                if self._is_siblings(path):
-                    note_sibling(path, index)
-                else:
+            paths = self._record_files()
+            note_siblings(filter(self._is_siblings, reversed(paths)), index)
+            for path in paths:
+                if not self._is_siblings(path):
                     self._read_file(path, index)
         except BaseException:  # an interrupt too must not leave the index's file
             index.close()
@@ -211,7 +212,7 @@ class LocalBackend:
             raise OutputError(f"{path}: cannot be removed: {exc.strerror or exc}") from exc
         return there
 
-    def records(self, kind: Kind, *, since: int = 0) -> Iterator[tuple[bytes, RecordKey]]:
+    def records(self, kind: Kind, *, since: int = 0) -> Records:
         """Read file by file; when a compaction removes one meanwhile, read the compacted file as well."""
         if kind in self._starts and since >= self._run:
             yield from read_records(self.folder / self._own[kind], kind, start=self._starts[kind])
@@ -227,14 +228,9 @@ class LocalBackend:
         if gone and (whole := self.folder / f"{kind}.jsonl").exists():
             yield from read_records(whole, kind)
 
-    def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, RecordKey]]) -> None:
-        """Replace the file of all shards atomically, then remove the files of single shards."""
-        for path in self._record_files(kind):
-            checkpoint.drop(path)
-        write_atomic(self.folder / f"{kind}.jsonl", (line for line, _ in lines))
-        for path in self._record_files(kind):
-            if path.name != f"{kind}.jsonl":
-                self.remove(path.name)
+    def rewrite(self, kind: Kind, choose: Callable[[Records], Records]) -> None:
+        """Replace each file of a chunk atomically, and all others by the file of all shards."""
+        rewrite_records(self.folder, kind, choose)
 
     def windows(self, *, clock: Callable[[], float]) -> LocalWindows:
         """Return the stream of `windows.jsonl`."""
@@ -260,8 +256,7 @@ class LocalBackend:
 
     def _is_siblings(self, path: Path) -> bool:
         """Return True for the file of another shard of the same count, which may be active."""
-        match = RECORD_FILE.fullmatch(path.name)
-        if self._shard.count == 0 or match is None or shard_of_suffix(match[2]).count != self._shard.count:
+        if self._shard.count == 0 or shard_of_file(path).count != self._shard.count:
             return False
         return path.name not in self._own.values()
 

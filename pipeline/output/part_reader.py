@@ -96,6 +96,11 @@ class PartReader:
         """Return True for a part of another shard of the same count."""
         return self._shard.count > 0 and part.shard.count == self._shard.count and not self.is_own(part)
 
+    def mergeable(self) -> int:
+        """Return how many parts of the last listing this shard reads, less those that compacting leaves to chunks."""
+        read = [part for part in self.sizes if not self.is_siblings(part)]
+        return len(read) - len({(part.kind, part.shard) for part in read if part.shard.is_chunk})
+
     def add_to(self, index: Index, part: Part) -> bool:
         """Index a part unless it belongs to another shard; return False when it was deleted meanwhile."""
         if self.is_stopped():

@@ -56,7 +56,8 @@ class PartWriter:
     ) -> None:
         self._store = store
         self._limits = limits
-        self._shard = shard
+        self.shard = shard
+        """The shard in the names of the parts; it may be changed while no part is open."""
         self._allowed = allowed
         self._clock = clock
         self._open: dict[Stream, _Open] = {stream: _Open() for stream in STREAMS}
@@ -132,7 +133,7 @@ class PartWriter:
         part = self._open[kind]
         if part.lines:
             self._open[kind] = _Open()
-            self._closed.append((Part(kind, self.run, self._shard, self._sequence[kind]), part))
+            self._closed.append((Part(kind, self.run, self.shard, self._sequence[kind]), part))
             self._sequence[kind] += 1
             self.waiting.set()
 

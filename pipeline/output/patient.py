@@ -11,7 +11,7 @@ from typing import TypeVar
 from pipeline.output.backend import OutputBackend
 from pipeline.output.index import Index
 from pipeline.output.outage import Outage
-from pipeline.output.record_keys import Kind, RecordKey
+from pipeline.output.record_keys import Kind, RecordKey, Records
 from pipeline.output.window_lines import WindowFiles
 
 T = TypeVar("T")
@@ -110,13 +110,13 @@ class PatientBackend:
         """Remove a file."""
         return self._patiently(lambda: self._inner.remove(name))
 
-    def records(self, kind: Kind, *, since: int = 0) -> Iterator[tuple[bytes, RecordKey]]:
+    def records(self, kind: Kind, *, since: int = 0) -> Records:
         """Yield the records; an error while they are read is raised."""
         return self._inner.records(kind, since=since)
 
-    def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, RecordKey]]) -> None:
+    def rewrite(self, kind: Kind, choose: Callable[[Records], Records]) -> None:
         """Replace the records; an error is raised."""
-        self._inner.rewrite(kind, lines)
+        self._inner.rewrite(kind, choose)
 
     def windows(self, *, clock: Callable[[], float]) -> WindowFiles:
         """Return the stream of windows, whose steps WindowLines repeats."""

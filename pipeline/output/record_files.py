@@ -7,27 +7,27 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import ConfigError, OutputError
 from pipeline.output.index import Index
 from pipeline.output.lines import MAX_LINE_BYTES, Damage, last_object, parse, read_lines
-from pipeline.output.record_keys import Kind, RecordKey, key_of, key_reader
+from pipeline.output.record_keys import Kind, RecordKey, Records, key_of, key_reader
 from pipeline.output.shared_files import names_in, unreadable
-from pipeline.shards import SUFFIX
+from pipeline.shards import SUFFIX, Shard, shard_of_suffix
 from pipeline.stores import sync_folder
 from pipeline.stores.local import FOLDER_MODE
 
 RECORD_FILE = re.compile(rf"(results|errors)({SUFFIX})?\.jsonl")
 """The name of a file of records: its kind, and the suffix of its shard."""
+FEW_SIBLINGS = 16
+"""A set may have thousands of shards, and the start of one must not cost more for that."""
 _NEAR_BYTES = 1 << 20
 """A search for the first line of a run ends this near: reading so much takes a few milliseconds."""
 
 
-def read_records(
-    path: Path, kind: Kind, *, start: int = 0, end: int | None = None
-) -> Iterator[tuple[bytes, RecordKey]]:
+def read_records(path: Path, kind: Kind, *, start: int = 0, end: int | None = None) -> Records:
     """Yield the valid lines of a file of this kind that begin in `start` to `end`, ending in LF, with their keys."""
     take = key_reader(kind, str(path))
     damage = Damage(size=start)
@@ -42,9 +42,7 @@ def read_records(
             return
 
 
-def records_by_run(
-    path: Path, kind: Kind, *, since: int, near_bytes: int = _NEAR_BYTES
-) -> Iterator[tuple[bytes, RecordKey]]:
+def records_by_run(path: Path, kind: Kind, *, since: int, near_bytes: int = _NEAR_BYTES) -> Records:
     """Yield the valid lines of a file with their keys, those of run `since` and later ones first.
 
     `near_bytes`: so much before them may be read as well.
@@ -81,12 +79,21 @@ def _start_of_run(path: Path, run: int, *, near_bytes: int) -> int:
         raise unreadable(path, exc) from exc
 
 
-def note_sibling(path: Path, index: Index) -> None:
-    """Index run and agent of another shard of the same count: it appends in order, so its last line is enough."""
-    line = last_object(path)
-    if line is not None:
-        key = key_of(line, str(path))
-        index.met(key.run, key.agent)
+def note_siblings(paths: Iterable[Path], index: Index) -> None:
+    """Index run and agent of other shards of the same count, by the last lines of the first FEW_SIBLINGS with any.
+
+    All records of an output are of one agent, so that a few tell it, and the index of runs has the numbers of ended
+    runs. The number of a run that is at work or was killed matters to its own shard only.
+    """
+    noted = 0
+    for path in paths:
+        line = last_object(path)
+        if line is not None:
+            key = key_of(line, str(path))
+            index.met(key.run, key.agent)
+            noted += 1
+        if noted == FEW_SIBLINGS:
+            return
 
 
 def make_folder(folder: Path) -> None:
@@ -106,3 +113,9 @@ def make_folder(folder: Path) -> None:
 def record_paths(folder: Path, kind: str = "") -> list[Path]:
     """Return the files of results and errors of all shards, or only those of one kind."""
     return [folder / name for name in names_in(folder) if RECORD_FILE.fullmatch(name) and name.startswith(kind)]
+
+
+def shard_of_file(path: Path) -> Shard:
+    """Return the shard that a file of records belongs to; WHOLE for those of runs without shards."""
+    match = RECORD_FILE.fullmatch(path.name)
+    return shard_of_suffix(match[2] if match else None)

@@ -58,6 +58,10 @@ class RecordKey(NamedTuple):
     question: int | None = None
 
 
+Records = Iterator[tuple[bytes, RecordKey]]
+"""Lines of records, which end in LF, with their keys."""
+
+
 def question_number(question_sha256: str | None) -> int | None:
     """Return the `question` of a record's key."""
     return int(question_sha256[:_QUESTION_DIGITS], 16) if question_sha256 else None

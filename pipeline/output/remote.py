@@ -25,11 +25,11 @@ from pipeline.output.outage import Outage, no_outage
 from pipeline.output.part_reader import PartReader
 from pipeline.output.part_writer import Limits, PartWriter
 from pipeline.output.parts import Part
-from pipeline.output.record_keys import KINDS, Kind, RecordKey
+from pipeline.output.record_keys import KINDS, Kind, RecordKey, Records
 from pipeline.output.run_index import highest_run
 from pipeline.output.store_errors import DeleteRefusedError
 from pipeline.output.window_parts import StoredWindows
-from pipeline.shards import Shard
+from pipeline.shards import Shard, by_chunk
 from pipeline.stores import RemoteStore, StoreRefusedError
 
 _log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class RemoteBackend:
         """Prepare the writer of parts, and remove outdated errors."""
         self._writer = PartWriter(self.store, self._limits, shard=self._shard, allowed=self._allowed, clock=clock)
         self._writer.run = index.highest_run + 1
-        self._parts_before = len(self._parts.sizes)
+        self._parts_before = self._parts.mergeable()
         self.tidy(index)
         self._outage.opening = False
 
@@ -160,7 +160,7 @@ class RemoteBackend:
         """Log a warning when the output should be compacted."""
         parts = self._parts_before + sum(self._started.parts(kind) for kind in KINDS)
         if parts > MANY_PARTS:
-            _log.warning(f"the output has {parts} parts: `pipeline compact {self.where}` makes the next start faster")
+            _log.warning(f"the next start reads {parts} parts: `pipeline compact {self.where}` makes it faster")
 
     def files(self, folder: str) -> Iterator[tuple[str, bytes]]:
         """Yield the objects below a prefix, one in memory at a time."""
@@ -198,7 +198,7 @@ class RemoteBackend:
         self._write(name, partial(self._delete, name))
         return there
 
-    def records(self, kind: Kind, *, since: int = 0) -> Iterator[tuple[bytes, RecordKey]]:
+    def records(self, kind: Kind, *, since: int = 0) -> Records:
         """Read part by part, one in memory at a time; when a part was deleted meanwhile, list again for its lines."""
         seen = set[Part]()
         gone = True
@@ -214,16 +214,18 @@ class RemoteBackend:
                 yield from lines or ()
             seen.update(parts)
 
-    def rewrite(self, kind: Kind, lines: Iterable[tuple[bytes, RecordKey]]) -> None:
-        """Write the lines into new parts of this run, then delete the old parts."""
+    def rewrite(self, kind: Kind, choose: Callable[[Records], Records]) -> None:
+        """Write the chosen lines of each chunk, and those of all others, into new parts, then delete the old parts."""
         self._parts.refresh()
-        old = self._parts.parts(kind)
-        for line, key in lines:
-            self._started.add(kind, line, key)
-            if self._started.is_full:
-                self._send_all()
-        self.sync()
-        self.delete(old)
+        for shard, old in by_chunk(self._parts.parts(kind), lambda part: part.shard).items():
+            self._started.shard = shard
+            for line, key in choose(line for part in old for line in self._parts.lines(part) or ()):
+                self._started.add(kind, line, key)
+                if self._started.is_full:
+                    self._send_all()
+            self.sync()
+            self.delete(old)
+        self._started.shard = self._shard
 
     def delete(self, parts: list[Part]) -> None:
         """Delete parts, then their manifests: a manifest without its part is ignored."""

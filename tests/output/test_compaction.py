@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Place
+from opened_files import files_opened
+from s3_faults import FaultProxy
 from s3_server import S3Server
 from test_output import failure, result
 from test_remote_output import WAITS, configured, ids, keys, opened, store_of
 
 from pipeline.config import OutputConfig
 from pipeline.output import Index, OutputBackend, backend_of, scan
-from pipeline.output.compaction import compact, purge
+from pipeline.output.compaction import compact, last_lines, purge
 from pipeline.output.local import LocalBackend
 from pipeline.output.part_writer import Limits
+from pipeline.output.parts import part_of
+from pipeline.output.record_keys import Kind, Records
 from pipeline.output.remote import RemoteBackend
-from pipeline.shards import WHOLE, Shard
+from pipeline.shards import CHUNKED, WHOLE, Shard, suffix_in
 from pipeline.stores import RemoteStore
 
+FIRST = Shard(0, 1)
 OLD, NEW = "2024-01-01T00:00:00.000Z", "2024-06-01T00:00:00.000Z"
 
 
@@ -57,13 +63,13 @@ def config(request: pytest.FixtureRequest, tmp_path: Path) -> OutputConfig:
     return configured(request.getfixturevalue("s3"), request.getfixturevalue("bucket"), part_bytes=800)
 
 
-def fill(config: OutputConfig) -> None:
+def fill(config: OutputConfig, shard: Shard = FIRST) -> None:
     """Three runs: `a` done three times, `b` mended, `c` done and then failed with other bytes, `d` failed."""
-    with opened(config, shard=Shard(0, 1)) as output:
+    with opened(config, shard=shard) as output:
         output.write(replace(result("a", output="first" * 99), finished_at=OLD))
         output.write(failure("b"))
         output.write(result("c"))
-    with opened(config, shard=Shard(0, 1)) as output:
+    with opened(config, shard=shard) as output:
         output.write(replace(result("a", output="second" * 99), finished_at=NEW))
         output.write(result("b"))
     with opened(config) as output:
@@ -143,12 +149,12 @@ def test_a_documents_last_line_says_how_old_it_is(config: OutputConfig) -> None:
     assert lines(config, "results") == [("a", 3)]
 
 
-@pytest.mark.parametrize("what", ["compact", "purge"])
+@pytest.mark.parametrize("what", ["compact", "purge", pytest.param("compact chunks", marks=pytest.mark.slow)])
 def test_a_kill_at_each_step_in_a_store_loses_nothing(s3: S3Server, bucket: str, what: str) -> None:
     """After a death before every single change the index says the same of what stays, and a second try ends it."""
     for lives in range(100):
         config = configured(s3, f"{bucket}/{lives}", part_bytes=800)
-        fill(config)
+        fill(config, shard=chunk(0) if "chunks" in what else FIRST)
         store = Dying(store_of(config), lives)
         backend = RemoteBackend(store, Limits(60, 800), shard=WHOLE)  # type: ignore[arg-type]
         survived = change(backend, what)
@@ -156,13 +162,13 @@ def test_a_kill_at_each_step_in_a_store_loses_nothing(s3: S3Server, bucket: str,
         assert [index.known(id) is not None for id in "bc"] == [True, True]
         assert index.known("c").failed  # type: ignore[union-attr]
         assert index.has_stale_result("c")
-        if what == "compact":
+        if what != "purge":
             assert index.known("a").run == 3  # type: ignore[union-attr]
             assert index.counts()["failed"] == 2
         index.close()
         with opened(config, **WAITS) as output:
             change_all(output.backend, output.index, what)
-        expected = {"compact": ["a", "b", "c"], "purge": ["b", "c"]}[what]
+        expected = ["b", "c"] if what == "purge" else ["a", "b", "c"]
         assert sorted(ids(config)) == expected
         assert len(keys(config, "manifests")) == len(keys(config, "results")) + len(keys(config, "errors"))
         if survived:
@@ -173,10 +179,10 @@ def test_a_kill_at_each_step_in_a_store_loses_nothing(s3: S3Server, bucket: str,
 
 def change_all(backend: OutputBackend, index: Index, what: str) -> None:
     """What is tried: `purge` takes `a` out."""
-    if what == "compact":
-        compact(backend, index)
-    else:
+    if what == "purge":
         purge(backend, index, gone=lambda id, _: id == "a")
+    else:
+        compact(backend, index)
 
 
 def change(backend: RemoteBackend, what: str) -> bool:
@@ -201,7 +207,7 @@ def test_a_kill_in_a_folder_leaves_the_old_or_both(tmp_path: Path) -> None:
     counts = scan(config).counts()
     backend = LocalBackend(tmp_path / "out", shard=WHOLE)
     with pytest.raises(DeathError):
-        backend.rewrite("results", dying_lines(backend))
+        backend.rewrite("results", dying_lines)
     assert scan(config).counts() == counts
     assert shards == {path: path.read_bytes() for path in shards}
     with opened(config) as output:
@@ -215,10 +221,119 @@ def test_a_kill_in_a_folder_leaves_the_old_or_both(tmp_path: Path) -> None:
     assert lines(config, "results") == [("a", 3), ("b", 2), ("c", 1)]
 
 
-def dying_lines(backend: LocalBackend) -> Any:
+def dying_lines(lines: Records) -> Records:
     """The first line, and then the end of the process."""
-    yield next(backend.records("results"))
+    yield next(lines)
     raise DeathError
+
+
+def chunk(index: int) -> Shard:
+    """Chunk `index` of 9, which holds the ids that begin with its number."""
+    return Shard(index, CHUNKED, 9, lambda id: id.startswith(str(index)))
+
+
+def files_of(config: OutputConfig) -> dict[str, list[str]]:
+    """The ids in the results of each chunk, and of everything else under `""`, where there are any."""
+    if config.storage:
+        store = store_of(config)
+        read = [(part_of(key), store.get(key)) for key in keys(config, "results")]
+        found = [(part.shard.suffix, data) for part, data in read if part is not None]
+    else:
+        found = [(suffix_in(path.name), path.read_bytes()) for path in Path(config.uri).glob("results*.jsonl")]
+    ids: dict[str, list[str]] = {}
+    for suffix, data in found:
+        ids.setdefault(suffix, []).extend(json.loads(line)["id"] for line in data.splitlines())
+    return {suffix: sorted(each) for suffix, each in ids.items()}
+
+
+def fill_chunks(config: OutputConfig, *, whole: bool) -> None:
+    """Each of three chunks does two documents, and one of them twice; with `whole`, a run without a plan does one."""
+    if whole:
+        with opened(config) as output:
+            output.write(result("w"))
+    for _ in range(2):
+        for index in range(3):
+            with opened(config, shard=chunk(index)) as output:
+                output.write(result(f"{index}a"))
+                if output.index.known(f"{index}b") is None:
+                    output.write(result(f"{index}b"))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_compacting_leaves_the_records_of_a_chunk_by_themselves(config: OutputConfig, whole: bool) -> None:
+    """So that the next run of the chunk reads no others; without others there is no empty file of them."""
+    fill_chunks(config, whole=whole)
+    before = scan(config).counts()
+    for _ in range(2):
+        with opened(config) as output:
+            compact(output.backend, output.index)
+        chunks = {f"-chunk-{index:05d}": [f"{index}a", f"{index}b"] for index in range(3)}
+        assert files_of(config) == {**chunks, **({"": ["w"]} if whole else {})}
+        assert scan(config).counts() == before
+    with closing(scan(config, shard=chunk(1))) as index:
+        assert [index.known(id) is not None for id in ("1a", "1b", "0a", "2b")] == [True, True, False, False]
+    with opened(config, shard=chunk(1)) as output:
+        output.write(result("1c"))
+    assert files_of(config)["-chunk-00001"] == ["1a", "1b", "1c"]
+
+
+def test_the_start_of_a_chunk_reads_as_much_beside_many_others_as_beside_few(tmp_path: Path) -> None:
+    """Before compacting and after it: files of others are not opened, or a few of them for their last line."""
+    opens = []
+    for others in (30, 90):
+        folder = tmp_path / f"{others}"
+        config = OutputConfig(str(folder))
+        with opened(config, shard=chunk(0)) as output:
+            output.write(result("0a"))
+        for index in range(1, others):
+            line = (folder / "results-chunk-00000.jsonl").read_bytes().replace(b'"0a"', b'"%da"' % index)
+            (folder / f"results-chunk-{index:05d}.jsonl").write_bytes(line)
+            (folder / f"errors-chunk-{index:05d}.jsonl").touch()
+        for _ in range(2):
+            with files_opened(folder) as seen:
+                scan(config, shard=chunk(0)).close()
+            opens.append(len([path for path in seen if path.endswith("l")]))
+            with opened(config) as output:
+                compact(output.backend, output.index)
+    assert opens[:2] == opens[2:]
+    assert max(opens) < 25
+
+
+def test_the_start_of_a_chunk_requests_as_much_beside_many_others(s3: S3Server, bucket: str) -> None:
+    """In a store the names of parts tell whose they are."""
+    requests = []
+    for others in (3, 9):
+        direct = configured(s3, f"{bucket}/{others}")
+        for index in range(others):
+            with opened(direct, shard=chunk(index)) as output:
+                output.write(result(f"{index}a"))
+        with opened(direct) as output:
+            compact(output.backend, output.index)
+        with FaultProxy(s3.port) as tap:
+            config = replace(direct, storage={**direct.storage, "endpoint": tap.endpoint})
+            scan(config, shard=chunk(0)).close()
+            requests.append(len(tap.seen))
+    assert requests[0] == requests[1] < 12
+
+
+def test_rows_are_complete_while_shards_append_to_their_files(tmp_path: Path) -> None:
+    """A reader without the lock reads the records twice; between the two a line was appended to the first file."""
+    config = OutputConfig(str(tmp_path))
+    for index in range(2):
+        with opened(config, shard=Shard(index, 2)) as output:
+            output.write(result(f"{index}"))
+    first = tmp_path / "results-00000-of-00002.jsonl"
+    line = first.read_bytes()
+    backend = backend_of(config)
+    read = backend.records
+
+    def appending(kind: Kind) -> Records:
+        yield from read(kind)
+        with first.open("ab") as stream:
+            stream.write(line.replace(b'"id":"0"', b'"id":"new"'))
+
+    backend.records = appending  # type: ignore[method-assign, assignment]
+    assert {key.id for _, key in last_lines(backend)} >= {"0", "1"}
 
 
 def test_parquet_holds_the_last_line_of_each_id(place: Place) -> None:
