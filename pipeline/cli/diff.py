@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,48 +15,22 @@ from typing import Any
 
 from pipeline.agents.fingerprints import translated
 from pipeline.cli.arguments import load_app, output_config
+from pipeline.cli.diff_text import STATES, State, diff_lines, state_key
 from pipeline.cli.flags import add_storage_flags, count
 from pipeline.config.constraints import nearest_hint
 from pipeline.errors import EXIT_OK, ConfigError
-from pipeline.logs import visible
-from pipeline.output import backend_of, read_runs
+from pipeline.output import ReadableOutput, backend_of, read_runs
 from pipeline.output.latest_pairs import Last, Pair, PairTable
 from pipeline.report.comparison import MOST_CHANGES, Comparison, FieldCounts
-from pipeline.terminal import (
-    BOLD,
-    cut,
-    fitted,
-    grouped,
-    paragraph,
-    plural,
-    tinted,
-    unwrapped_or_width,
-    wants_colour,
-    width_of,
-    write_out,
-)
+from pipeline.terminal import fitted, unwrapped_or_width, wants_colour, width_of, write_out
 
 EXAMPLES = """examples:
   pipeline diff out out/trial
   pipeline diff out out/trial --field companies.sentiment
   pipeline diff out --by fingerprint"""
 
-_State = tuple[str | None, str | None]
-
 DIFF_VERSION = 1
 MOST_FIELDS = 12
-_NUMBER_COLUMNS = 48
-"""Columns of the table beside the name of a field: four numbers and the head of `change`."""
-_STATES = {
-    ("done", "done"): "done in both",
-    ("done", "failed"): "done before, failed now",
-    ("failed", "done"): "failed before, done now",
-    ("failed", "failed"): "failed in both",
-    ("done", None): "done before, not there now",
-    ("failed", None): "failed before, not there now",
-    (None, "done"): "not there before, done now",
-    (None, "failed"): "not there before, failed now",
-}
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
@@ -77,7 +50,8 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         metavar="LIST=FIELD",
         action="append",
         default=[],
-        help="the field that identifies the objects of a list: companies=ticker; repeatable",
+        help="the field that identifies the objects of a list: companies=ticker; repeatable; default: the schema's "
+        "x-key, else a usual name",
     )
     command.add_argument(
         "--show",
@@ -95,7 +69,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     before, after = _outputs(arguments, environ=environ)
     uris = dict.fromkeys((before, after))
     backends = [backend_of(output_config(arguments, environ=environ, uri=uri)) for uri in uris]
-    comparison = Comparison(only=arguments.field, keys=dict(_keys(arguments.key)), shown=arguments.show)
+    keys = {**_schema_keys(backends), **dict(_keys(arguments.key))}
+    comparison = Comparison(only=arguments.field, keys=keys, shown=arguments.show)
     once = 0
     with closing(PairTable()) as pairs:
         if arguments.by:
@@ -113,7 +88,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         write_out(json.dumps(report, indent=1))
     else:
         colour = wants_colour(sys.stdout, environ)
-        lines = _lines(report, colour=colour, width=width_of(sys.stdout, environ))
+        lines = diff_lines(report, colour=colour, width=width_of(sys.stdout, environ))
         write_out("\n".join(fitted(lines, unwrapped_or_width(sys.stdout, environ))))
     return EXIT_OK
 
@@ -142,15 +117,24 @@ def _check_sizes(sizes: Sequence[int], outputs: Sequence[str]) -> None:
             raise ConfigError(f"diff: got {uri!r}, which holds no records, need the output of a run")
 
 
-def _keys(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
+def _schema_keys(backends: Iterable[ReadableOutput]) -> dict[str, Sequence[str]]:
+    """Return the keys of lists (`x-key`) in the newest run of each output; those of the last output count."""
+    keys: dict[str, Sequence[str]] = {}
+    for backend in backends:
+        newest = read_runs(backend)[-1:]
+        keys |= newest[0].get("config", {}).get("list_keys", {}) if newest else {}
+    return keys
+
+
+def _keys(texts: Iterable[str]) -> Iterator[tuple[str, Sequence[str]]]:
     for text in texts:
         name, equals, key = text.partition("=")
         if not (name and equals and key):
             raise ConfigError(f"--key: got {text!r}, need LIST=FIELD, as in companies=ticker")
-        yield name, key
+        yield name, (key,)
 
 
-def _compare_questions(pairs: PairTable, comparison: Comparison) -> tuple[Counter[_State], int]:
+def _compare_questions(pairs: PairTable, comparison: Comparison) -> tuple[Counter[State], int]:
     """Compare the last two questions of each document; return also how many documents have been asked only one."""
     once = 0
 
@@ -165,9 +149,9 @@ def _compare_questions(pairs: PairTable, comparison: Comparison) -> tuple[Counte
     return states, once
 
 
-def _compare(pairs: Iterable[Pair], comparison: Comparison) -> Counter[_State]:
+def _compare(pairs: Iterable[Pair], comparison: Comparison) -> Counter[State]:
     """Count documents by their states before and now; compare the results of those done in both."""
-    states: Counter[_State] = Counter()
+    states: Counter[State] = Counter()
     for pair in pairs:
         state = (_state(pair.before), _state(pair.after))
         states[state] += 1
@@ -183,14 +167,14 @@ def _state(last: Last | None) -> str | None:
 
 
 def _as_json(
-    before: str, after: str, *, states: Mapping[_State, int], comparison: Comparison, by: str | None
+    before: str, after: str, *, states: Mapping[State, int], comparison: Comparison, by: str | None
 ) -> dict[str, Any]:
     return {
         "v": DIFF_VERSION,
         "before": before,
         "after": after,
         "by": by,
-        "documents": {_key(label): states[state] for state, label in _STATES.items() if states.get(state)},
+        "documents": {state_key(label): states[state] for state, label in STATES.items() if states.get(state)},
         "done_share": _done_shares(states),
         "compared": comparison.documents,
         "identical": comparison.identical,
@@ -200,12 +184,7 @@ def _as_json(
     }
 
 
-def _key(label: str) -> str:
-    """Return the JSON key of a state: `done_before_failed_now` for `done before, failed now`."""
-    return label.replace(",", "").replace(" ", "_")
-
-
-def _done_shares(states: Mapping[_State, int]) -> dict[str, float | None]:
+def _done_shares(states: Mapping[State, int]) -> dict[str, float | None]:
     """Return the share of documents on both sides that have a valid result, before and after."""
     both = {state: number for state, number in states.items() if None not in state}
     every = sum(both.values())
@@ -234,67 +213,3 @@ def _numbers(counts: FieldCounts) -> dict[str, Any]:
     if before is None or after is None:
         return {"median_before": None, "median_after": None, "up": 0, "down": 0}
     return {"median_before": before.median, "median_after": after.median, "up": counts.up, "down": counts.down}
-
-
-def _number_text(row: Mapping[str, Any]) -> str:
-    """Return the change of a field's numbers; "" for one without a change."""
-    if not row["up"] and not row["down"]:
-        return ""
-    median = f"median {row['median_before']:.6g} → {row['median_after']:.6g}"
-    return f"  {median}, {grouped(row['up'])} up, {grouped(row['down'])} down"
-
-
-def _shown_lines(found: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:
-    """Yield the changed values of single documents."""
-    for document in found["shown"]:
-        yield ""
-        yield tinted(visible(document["id"]), BOLD, colour=colour)
-        for change in document["changes"]:
-            yield f"  {visible(change['field'])}"
-            for sign, value in (("-", change["before"]), ("+", change["after"])):
-                yield f"    {sign} {cut(visible(json.dumps(value, ensure_ascii=False)), max(width, 60) * 4)}"
-
-
-def _nothing_yet(found: Mapping[str, Any], *, width: int) -> Iterator[str]:
-    """Yield why there is nothing to compare in one output, and what gives something to compare."""
-    once = found["asked_once"]
-    asked = f"{plural(once, 'document')} {'has' if once == 1 else 'have'} been asked one question only"
-    ways = "To compare the answers before and after, change a prompt, the schema or the model, and run again."
-    yield from paragraph(f"Nothing to compare yet: {asked}. {ways} To compare with another output:", width=width)
-    yield f"  pipeline diff {visible(shlex.quote(found['before']))} OTHER"
-
-
-def _lines(found: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:
-    title = (
-        f"{found['before']}, earlier and current question" if found["by"] else f"{found['before']} → {found['after']}"
-    )
-    yield tinted(visible(title), BOLD, colour=colour)
-    if not found["documents"]:
-        yield from _nothing_yet(found, width=width)
-    for label in _STATES.values():
-        if number := found["documents"].get(_key(label)):
-            yield f"{grouped(number):>12}  {label}"
-    if (valid := found["done_share"])["before"] is not None:
-        yield f"{'':>12}  valid results: {valid['before']:.1%} before, {valid['after']:.1%} now, of those in both"
-    if not found["compared"]:
-        return
-    share = found["identical"] / found["compared"]
-    yield f"{grouped(found['identical']):>12}  the same result ({share:.1%} of those done in both)"
-    yield ""
-    longest = max(len("field"), *(len(visible(name)) for name in found["fields"]))
-    column = max(len("field"), min(44, width - _NUMBER_COLUMNS, longest))
-    head = f"{'field':<{column}}{'compared':>12}{'the same':>10}{'added':>9}{'lost':>9}  change"
-    yield tinted(head, BOLD, colour=colour)
-    for name, row in found["fields"].items():
-        items = f"{grouped(row['added']):>9}{grouped(row['lost']):>9}" if row["added"] or row["lost"] else f"{'':>18}"
-        mean = _number_text(row)
-        label = cut(visible(name), column)
-        yield f"{label:<{column}}{grouped(row['compared']):>12}{row['agreement']:>10.1%}{items}{mean}".rstrip()
-        for change in row["changes"]:
-            yield f"{grouped(change['count']):>12}  {visible(change['before'])} → {visible(change['after'])}"
-    if found["most_changed"]:
-        yield ""
-        yield tinted("Changed most", BOLD, colour=colour)
-        for document in found["most_changed"]:
-            yield f"{plural(document['changed'], 'value'):>14}  {cut(visible(document['id']), width - 18)}"
-    yield from _shown_lines(found, colour=colour, width=width)

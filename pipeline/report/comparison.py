@@ -9,19 +9,17 @@ import heapq
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from pipeline.report.pairing import paired
 from pipeline.values.sketches import Spread
 
 MOST_CHANGED = 10
 MOST_CHANGES = 10
 KINDS_OF_CHANGE = 2000
 """Different changes of a field that are counted one by one; further ones are counted together."""
-
-IDENTITIES = ("id", "name", "ticker", "symbol", "code", "key", "title", "label")
-"""Fields that identify the objects of a list: the first one that all objects have is used."""
 
 _OTHER = ("(other)", "(other)")
 
@@ -62,13 +60,15 @@ class Difference(NamedTuple):
 
 
 class Comparison:
-    """Counts over pairs of results. `only`: a field and its subfields; `keys`: list → identifying field.
+    """Counts over pairs of results. `only`: a field and its subfields; `keys`: list → identifying fields.
 
     `names`: all fields that the results have, in their order. `shown`: of how many documents the changed places are
     kept, those that changed most.
     """
 
-    def __init__(self, *, only: str | None = None, keys: Mapping[str, str] | None = None, shown: int = 0) -> None:
+    def __init__(
+        self, *, only: str | None = None, keys: Mapping[str, Sequence[str]] | None = None, shown: int = 0
+    ) -> None:
         self.fields: dict[str, FieldCounts] = {}
         self.names: dict[str, None] = {}
         self.documents = self.identical = 0
@@ -132,44 +132,21 @@ class Comparison:
             counts.changes[kind if room else _OTHER] += 1
 
 
-def differences(before: Any, after: Any, *, keys: Mapping[str, str], path: str = "") -> Iterator[Difference]:
+def differences(before: Any, after: Any, *, keys: Mapping[str, Sequence[str]], path: str = "") -> Iterator[Difference]:
     """Yield every place of two values, equal or not; items of a list have the path of the list."""
     if isinstance(before, dict) and isinstance(after, dict):
         for name in dict.fromkeys([*before, *after]):
             inner = f"{path}.{name}" if path else name
             yield from differences(before.get(name), after.get(name), keys=keys, path=inner)
     elif isinstance(before, list) and isinstance(after, list):
-        identify = _identity(before + after, keys.get(path))
-        old = _numbered(before, identify)
-        new = _numbered(after, identify)
-        added = len(new.keys() - old.keys())
-        removed = len(old.keys() - new.keys())
-        yield Difference(path, not added and not removed, before, after, added, removed)
-        for name in old.keys() & new.keys():
-            if isinstance(old[name], dict) and isinstance(new[name], dict):
-                yield from differences(old[name], new[name], keys=keys, path=path)
+        items = paired(before, after, key=keys.get(path, ()))
+        yield Difference(path, not items.added and not items.lost, before, after, items.added, items.lost)
+        for old, new in items.pairs:
+            if isinstance(old, dict) and isinstance(new, dict):
+                yield from differences(old, new, keys=keys, path=path)
     else:
         same = before == after and isinstance(before, bool) == isinstance(after, bool)
         yield Difference(path or "$", same, before, after)
-
-
-def _identity(items: list[Any], chosen: str | None) -> Callable[[Any], str]:
-    """Return the function that identifies a list item: by a field that all items have, else by the whole item."""
-    for name in (chosen,) if chosen else IDENTITIES:
-        if items and all(isinstance(item, dict) and isinstance(item.get(name), (str, int)) for item in items):
-            return lambda item: json.dumps(item[name]).casefold()
-    return lambda item: json.dumps(item, sort_keys=True)
-
-
-def _numbered(items: list[Any], identify: Callable[[Any], str]) -> dict[tuple[str, int], Any]:
-    """Return the items by identity and a number, which counts equal identities from 0."""
-    seen: Counter[str] = Counter()
-    numbered: dict[tuple[str, int], Any] = {}
-    for item in items:
-        name = identify(item)
-        numbered[name, seen[name]] = item
-        seen[name] += 1
-    return numbered
 
 
 def _weight(place: Difference) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pipeline.report.comparison import IDENTITIES
+from pipeline.report.pairing import IDENTITIES
 from pipeline.truth.comparators import Comparator, canonical_json, is_something
 from pipeline.truth.graded_fields import Leaf, ObjectList, every_field
 from pipeline.truth.pairing import assignment

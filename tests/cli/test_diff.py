@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.report.comparison import Comparison, differences
+from pipeline.report.pairing import paired
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from("abc"),
@@ -127,6 +128,55 @@ def test_another_field_can_tell_items_apart(place: Place) -> None:
     write(place.folder / "b", record("d", {"rows": [{"name": "eins", "place": 1}, {"name": "two", "place": 2}]}))
     rows = diff(place, "a", "b", "--key", "rows=place")["fields"]
     assert (rows["rows"]["added"], rows["rows.name"]["agreement"]) == (0, 0.5)
+
+
+def test_rows_without_a_key_are_compared_by_what_they_share(place: Place) -> None:
+    """A row with one changed cell is the same row; equal rows stay two; a row that shares little came or went."""
+    old = [{"date": f"2024-01-{day:02}", "payer": "Ames", "amount": day} for day in (1, 2, 2, 3)]
+    new = [{"date": "2024-05-05", "payer": "Cole", "amount": 9}, *({**row} for row in old)]
+    new[4]["amount"] = 33
+    write(place.folder / "a", record("d", {"rows": old}))
+    write(place.folder / "b", record("d", {"rows": new}))
+    fields = diff(place, "a", "b")["fields"]
+    assert (fields["rows"]["added"], fields["rows"]["lost"]) == (1, 0)
+    assert (fields["rows.amount"]["compared"], fields["rows.amount"]["same"]) == (4, 3)
+    assert (fields["rows.date"]["compared"], fields["rows.date"]["same"]) == (4, 4)
+
+
+def test_rows_of_one_name_are_compared_by_what_they_share(place: Place) -> None:
+    """A new first row of that name moves none of the others."""
+    old = [{"name": "Halden", "date": f"2024-01-{day:02}", "amount": day} for day in range(1, 9)]
+    new = [{"name": "Halden", "date": "2023-12-31", "amount": 99}, *old]
+    write(place.folder / "a", record("d", {"rows": old}))
+    write(place.folder / "b", record("d", {"rows": new}))
+    fields = diff(place, "a", "b")["fields"]
+    assert (fields["rows"]["added"], fields["rows"]["lost"]) == (1, 0)
+    assert fields["rows.amount"]["agreement"] == 1
+
+
+@pytest.mark.parametrize("by", [(), ("--by", "fingerprint")])
+def test_the_key_of_the_schema_tells_items_apart(place: Place, by: tuple[str, ...]) -> None:
+    """`x-key` of the agent, which the summary of a run has; --key has precedence."""
+    items = {"type": "object", "properties": {"name": {"type": "string"}, "isin": {"type": "string"}}}
+    schema = {"type": "object", "properties": {"companies": {"type": "array", "items": items, "x-key": "isin"}}}
+    asked = [{"companies": [{"name": name, "isin": "DE1"}]} for name in ("Alpha AG", "Alpha Holding")]
+    for number, output in enumerate(asked):
+        place.documents(1)
+        place.server.answer = lambda _, __, own=output: json.dumps(own)
+        place.configure(agent={"schema": schema, "system_prompt": f"Prompt {number}.\n"})
+        place.run("--output", "out" if by else f"out{number}")
+    outs = ("out", *by) if by else ("out0", "out1")
+    fields = diff(place, *outs)["fields"]
+    assert (fields["companies"]["added"], fields["companies.name"]["agreement"]) == (0, 0)
+    assert diff(place, *outs, "--key", "companies=name")["fields"]["companies"]["added"] == 1
+
+
+def test_many_different_rows_are_not_compared_one_by_one() -> None:
+    """Two lists of thousands of rows without a key take no time that grows with their product."""
+    olds = [{"a": number, "b": -number, "c": 0} for number in range(5000)]
+    news = [{"a": number + 9000, "b": number + 9000, "c": 1} for number in range(5000)]
+    assert paired(olds, news) == ([], 5000, 5000)
+    assert paired(olds, [*news, *olds]).added == 5000
 
 
 def test_one_field_is_shown_with_its_changes(place: Place) -> None:

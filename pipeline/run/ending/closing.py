@@ -7,8 +7,9 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pipeline.answers.list_keys import list_keys
 from pipeline.config import AppConfig
 from pipeline.config.loading import describe
 from pipeline.config.redaction import SECRETS
@@ -30,7 +31,7 @@ from pipeline.run.ending.graded_run import UngradedError, failed_gates, grade_ru
 from pipeline.run.ending.remaining import remaining_failures
 from pipeline.run.ending.report_of_shards import write_report_of
 from pipeline.run.options import RunOptions
-from pipeline.run.plan import split_warnings
+from pipeline.run.plan import ExtractionPlan, split_warnings
 from pipeline.run.pod import EMPTY_INPUT, in_pod, resume_command
 from pipeline.run.prompt_length import doubtful_results, limits, overhead
 from pipeline.run.runner import Runner
@@ -170,7 +171,7 @@ class RunClosing:
             remaining=self.remaining or NONE_REMAIN,
             files={name: f"{output.where}/{name}" for name in (*output.names, "report.html")},
             stats=replace(numbers, long_documents=long_documents),
-            config={**describe(self._app), "question": questions(self._app, plan)},
+            config=self._config(plan),
             listed_whole=runner.listed_whole,
             agent_file=plan.agent.editable,
             overhead=overhead(plan.book),
@@ -181,6 +182,12 @@ class RunClosing:
             concurrency=Concurrency(limit.value, limit.reason),
             merge_warnings=None if long_documents is None else tuple(split_warnings(plan)) or None,
         )
+
+    def _config(self, plan: ExtractionPlan) -> dict[str, Any]:
+        """Return the settings, what was asked, and the keys of its lists, which `diff` pairs their items by."""
+        keys = list_keys(plan.agent.schema)
+        asked = {"question": questions(self._app, plan)}
+        return {**describe(self._app), **asked, **({"list_keys": keys} if keys else {})}
 
     def _write(self, summary: RunSummary) -> Report:
         """Write the run's summary and the report; the report is returned also when it could not be written."""
