@@ -151,6 +151,11 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
+def percent_text(share: float, digits: int = 0) -> str:
+    """Return a share in percent: `33 %`."""
+    return f"{100 * share:.{digits}f} %"
+
+
 def write_out(text: str) -> None:
     """Write text to stdout; a reader that has closed the pipe (`| head`) is no error.
 

@@ -32,6 +32,7 @@ from pipeline.report.text import (
     story_command,
 )
 from pipeline.shards import Shard, owner
+from pipeline.terminal import percent_text
 
 _ALWAYS = ("found", "done", "failed")
 _TONES = {False: "good", True: "fair"}
@@ -181,7 +182,7 @@ def _failures(report: Report) -> Iterator[FailedReason]:
         yield FailedReason(
             reason=reason,
             count=row.count,
-            share=f"{row.count / total:.1%}",
+            share=percent_text(row.count / total, 1),
             width=f"{100 * row.count / total:.1f}",
             advice=report.advice.get(reason, "see the log"),
             stories=tuple(_story(report, example) for example in row.examples),

@@ -12,7 +12,7 @@ from pipeline.report.contents import QuestionRow, Report
 from pipeline.report.numbers import Latency, LongDocumentNumbers, ProviderNumbers, RunNumbers, Tally
 from pipeline.report.questions import SHOWN_CHARS
 from pipeline.report.run_summary import Concurrency, Overhead
-from pipeline.terminal import grouped, labelled, plural
+from pipeline.terminal import grouped, labelled, percent_text, plural
 
 
 def numbers_lines(report: Report, *, width: int) -> list[str]:
@@ -28,7 +28,7 @@ def numbers_lines(report: Report, *, width: int) -> list[str]:
         "speed": f"{rate:.2f} documents per second" if rate else "",
         "latency": _latency(total.latency),
         "tokens": _tokens(total),
-        "prompt cache": "" if cached is None else f"{cached:.0%} of the prompt tokens",
+        "prompt cache": "" if cached is None else f"{percent_text(cached)} of the prompt tokens",
         "requests": _requests(total),
         "long documents": long_documents_text(stats.long_documents),
         "not sent": copied_text(stats),

@@ -12,7 +12,7 @@ from pipeline.report.charts import Placed, PointChart, point_chart
 from pipeline.report.grades import Cost, Gate, Grades, Metric, metric_text, point_text
 from pipeline.report.history import HistoryRow
 from pipeline.report.tables import Table, worst
-from pipeline.terminal import plural
+from pipeline.terminal import percent_text, plural
 
 _BAR = 120
 """Pixels of a bar from 0 to 1."""
@@ -83,7 +83,7 @@ def _sentences(grades: Grades) -> Iterator[str]:
         yield f"A document took {cost}."
     if grades.people is not None:
         share = grades.people.agreeing / grades.people.values
-        yield f"People who judged the same documents agree on {share:.0%} of {grades.people.values:,} values."
+        yield f"People who judged the same documents agree on {percent_text(share)} of {grades.people.values:,} values."
     if output.not_graded:
         yield f"Not graded: {', '.join(output.not_graded)}."
 

@@ -7,7 +7,7 @@ from pipeline.report.profile_text import move_text
 from pipeline.report.remaining import untried_reasons
 from pipeline.report.run_summary import Counts, RunSummary
 from pipeline.report.text import left_text
-from pipeline.terminal import plural
+from pipeline.terminal import percent_text, plural
 
 _SHOWN_MOVES = 5
 
@@ -42,7 +42,7 @@ def _tried_sentence(run: RunSummary) -> str:
     most = min(reasons, key=lambda name: (-reasons[name].count, name), default="")
     cause = f", most often with {most} ({reasons[most].count:,})" if len(reasons) > 1 else f", with {most}"
     share = counts.failed / attempted
-    return f"{counts.failed:,} of {plural(attempted, 'attempted document')} failed ({share:.1%}){cause}."
+    return f"{counts.failed:,} of {plural(attempted, 'attempted document')} failed ({percent_text(share, 1)}){cause}."
 
 
 def _no_requests_sentence(counts: Counts) -> str:

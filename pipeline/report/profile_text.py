@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.logs import visible
 from pipeline.report.contents import Report
 from pipeline.report.profiled import MovedShare, Movement, Profile, ProfiledField, ProfiledVariant, Span, ValueShare
-from pipeline.terminal import YELLOW, cut, grouped, labelled, plural, tinted
+from pipeline.terminal import YELLOW, cut, grouped, labelled, percent_text, plural, tinted
 
 SHOWN_VALUES = 3
 _LABEL_COLUMNS = 16
@@ -146,4 +146,4 @@ def share_text(share: float) -> str:
     """Return a share in percent; a share that is neither 0 nor 1 is never shown as one."""
     if 0 < share < 0.005:
         return "<1 %"
-    return ">99 %" if 0.995 <= share < 1 else f"{share:.0%}".replace("%", " %")
+    return ">99 %" if 0.995 <= share < 1 else percent_text(share)

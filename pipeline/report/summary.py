@@ -28,6 +28,7 @@ from pipeline.report.shard_runs import (
     runs_of_set,
     shard_row,
 )
+from pipeline.terminal import percent_text
 from pipeline.values.value_profile import ValueProfile
 
 _REWRITES = 10
@@ -160,7 +161,9 @@ def _drops(name: str, row: FieldRow) -> list[str]:
     now = row.filled or 0.0
     before = row.filled_before
     if before and now <= before / 2:
-        return [f"{name} is filled in {now:.0%} of the results; in the run before it was {before:.0%}"]
+        return [
+            f"{name} is filled in {percent_text(now)} of the results; in the run before it was {percent_text(before)}"
+        ]
     now = row.mean_items or 0.0
     before = row.mean_items_before
     if before and now <= before / 2:

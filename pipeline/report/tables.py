@@ -20,7 +20,7 @@ from pipeline.report.profiled import Movement, Profile, ProfiledField
 from pipeline.report.questions import SHOWN_CHARS
 from pipeline.report.run_summary import OutputCounts, RunSummary
 from pipeline.report.text import counts_text, rerun_command, shown_files
-from pipeline.terminal import plural
+from pipeline.terminal import percent_text, plural
 
 Row = Sequence[Any]
 _NUMBER = re.compile(r"[<>~+−-]?[0-9][0-9,.]*( ?%| s)?|–")
@@ -87,7 +87,7 @@ def seconds(value: float | None) -> str:
 
 def percent(share: float | None) -> str:
     """Return a share in percent, or a dash for None."""
-    return "–" if share is None else f"{share:.0%}"
+    return "–" if share is None else percent_text(share)
 
 
 def providers(providers: Mapping[str, ProviderNumbers]) -> Table:
@@ -267,7 +267,7 @@ def _moves(against: Movement) -> Table:
     if not against.moved:
         nothing = f"None of {plural(against.compared, 'share')} moved by more than chance."
         return Table(title, (), (), nothing)
-    rows = [(move_text(move), f"{move.share - move.share_before:+.0%}") for move in against.moved]
+    rows = [(move_text(move), f"{100 * (move.share - move.share_before):+.0f} %") for move in against.moved]
     return Table(title, ("Share", "Change"), rows)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.logs import visible
-from pipeline.terminal import BOLD, GREEN, RED, cut, paragraph, plural, tinted
+from pipeline.terminal import BOLD, GREEN, RED, cut, paragraph, percent_text, plural, tinted
 from pipeline.truth.evaluate import HOLDOUT
 
 _FIELD_COLUMNS = 60
@@ -58,13 +58,15 @@ def _head(content: Mapping[str, Any], *, width: int) -> Iterator[str]:
         opened = content["holdout_opened"]
         yield from paragraph(f"The holdout was graded {plural(opened, 'time')} before.", width=width)
     if gold["accepted_unchanged"] is not None and gold["accepted_unchanged"] > 0:
-        share = f"{gold['accepted_unchanged']:.0%} of the judged fields were accepted as a model had answered."
+        share = (
+            f"{percent_text(gold['accepted_unchanged'])} of the judged fields were accepted as a model had answered."
+        )
         yield from paragraph(share, width=width)
     people = content["people"]
     if people is not None:
-        share = people["agreeing"] / people["values"]
+        share = percent_text(people["agreeing"] / people["values"])
         yield from paragraph(
-            f"{people['people']} people agree on {share:.0%} of the {people['values']} values that two of them judged: "
+            f"{people['people']} people agree on {share} of the {people['values']} values that two of them judged: "
             f"no model can be asked to agree more.",
             width=width,
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.config.constraints import nearest, nearest_hint
 from pipeline.errors import ConfigError
-from pipeline.terminal import plural
+from pipeline.terminal import percent_text, plural
 from pipeline.truth.evaluation import OVERALL, OutputResult, triple_of
 from pipeline.truth.intervals import (
     FEWEST_DIFFERING,
@@ -101,7 +101,8 @@ def incomplete(*, graded: int, missing: int) -> GateResult | None:
     total = graded + missing
     if not total or missing / total <= MOST_MISSING:
         return None
-    told = f"INCOMPLETE: {missing} of {total} gold documents are absent or have changed, more than {MOST_MISSING:.0%}"
+    most = percent_text(MOST_MISSING)
+    told = f"INCOMPLETE: {missing} of {total} gold documents are absent or have changed, more than {most}"
     return GateResult("complete", passed=False, told=told)
 
 

@@ -96,5 +96,5 @@ def test_a_failed_document_has_its_story() -> None:
 def test_a_note_has_its_meaning() -> None:
     """Beside its name, which is the one of the record."""
     page = html_page(build_report([summary()]))
-    assert '<th scope="row">encoding:cp1252</th>' in page
+    assert '<th scope="row" class="word">encoding:cp1252</th>' in page
     assert "decoded from this encoding" in page

@@ -283,7 +283,7 @@ def test_a_field_that_lost_half_is_a_warning() -> None:
     after = stats_of([result(output={"summary": "", "companies": [1, 2]})] * 10)
     report = build_report([summary(before, run=1), summary(after, run=2)])
     assert report.compared.warnings == (
-        "summary is filled in 0% of the results; in the run before it was 100%",
+        "summary is filled in 0 % of the results; in the run before it was 100 %",
         "companies has 2.0 items on average; in the run before it had 4.0",
     )
     assert "summary is filled in 0%" in summary_text(report, colour=False)
@@ -526,7 +526,7 @@ def test_most_often_is_no_majority() -> None:
     """The sentence says which reason comes first, and of how many documents it is one."""
     failed = [failure("a"), failure("b"), failure("c", reason="rejected"), failure("d", reason="invalid_json")]
     page = html_page(build_report([summary(stats_of(failed), counts=counts(failed=4))]))
-    assert "4 of 4 attempted documents failed (100.0%), most often with timeout (2)." in page
+    assert "4 of 4 attempted documents failed (100.0 %), most often with timeout (2)." in page
 
 
 def test_an_example_leads_to_the_errors_of_its_shard() -> None:

@@ -7,11 +7,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pypdfium2
 import pytest
 from chromium import Page, chromium, needs_chromium
 from test_report import Clock, failure, result, stats_of, summary
 
 from pipeline.report import RunStats, build_report, report_files
+from pipeline.report.remaining import ReasonCount, RemainingFailures
 from pipeline.report.run_summary import OutputCounts
 
 pytestmark = needs_chromium
@@ -70,16 +72,33 @@ def test_print_has_no_clipped_column(page: Page, report: Path) -> None:
 
 
 def test_a_usual_report_is_printed_on_few_pages(page: Page, tmp_path: Path) -> None:
-    """Five reasons of failures, two variants, thirty runs: under 4 sheets of A4."""
+    """Five reasons of failures, two variants, thirty runs: under 4 sheets of A4, no heading alone at the end of one."""
     reasons = ("timeout", "rejected", "invalid_json", "document_empty", "server_error")
     outcomes = [result(f"2026/d{number:04}.txt", variant=("a", "b")[number % 2]) for number in range(200)]
     failures = [failure(f"2026/e{number:04}.txt", reason=reasons[number % 5]) for number in range(20)]
-    runs = [summary(stats_of([*outcomes, *failures], FIELDS), run=number) for number in range(1, 31)]
+    rows = {name: ReasonCount(4, 4, 0, (f"2026/{name}.txt",)) for name in reasons}
+    stats = stats_of([*outcomes, *failures], FIELDS)
+    runs = [summary(stats, run=number, remaining=RemainingFailures(220, 0, rows)) for number in range(1, 31)]
     for name, data in report_files(build_report(runs)).items():
         (tmp_path / name).write_bytes(data)
     page.open((tmp_path / "report.html").as_uri(), width=1400, dark=False)
+    headings = page.value("[...document.querySelectorAll('h2, h3')].map(each => each.innerText)")
     printed = base64.b64decode(page.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)["data"])
-    assert 1 <= len(re.findall(rb"/Type\s*/Page\b", printed)) < 4
+    sheets = texts_of_sheets(printed)
+    assert 1 <= len(sheets) < 4
+    assert "Remaining failures" in headings
+    assert not {sheet.splitlines()[-1].strip() for sheet in sheets} & set(headings)
+    for name in reasons:  # no word is broken in a narrow column
+        assert sum(sheet.count(name) for sheet in sheets) >= 3, name
+
+
+def texts_of_sheets(printed: bytes) -> list[str]:
+    """The text of each page of a PDF."""
+    document = pypdfium2.PdfDocument(printed)
+    try:
+        return [document[at].get_textpage().get_text_range().strip() for at in range(len(document))]
+    finally:
+        document.close()
 
 
 def test_a_story_opens_without_a_script(page: Page, report: Path) -> None:

@@ -150,11 +150,11 @@ def test_an_answer_that_is_valid_and_empty_is_warned_of(place: Place, server: Fa
     server.answer = lambda *_: json.dumps({"summary": "", "tickers": ["A"]})
     ran = place.run("--redo", "all")
     told = " ".join(ran.out.split())
-    assert "summary is filled in 0% of the results; in the run before it was 100%" in told
+    assert "summary is filled in 0 % of the results; in the run before it was 100 %" in told
     assert "tickers has 1.0 items on average; in the run before it had 4.0" in told
     assert place.last_run()["stats"]["fields"]["summary"]["empty_share"] == 1.0
     assert place.report()["compared"]["fields"]["tickers"]["mean_items"] == 1.0
-    assert "in the run before it was 100%" in (place.folder / "out" / "report.html").read_text()
+    assert "in the run before it was 100 %" in (place.folder / "out" / "report.html").read_text()
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
