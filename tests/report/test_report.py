@@ -286,7 +286,7 @@ def test_a_field_that_lost_half_is_a_warning() -> None:
         "summary is filled in 0 % of the results; in the run before it was 100 %",
         "companies has 2.0 items on average; in the run before it had 4.0",
     )
-    assert "summary is filled in 0%" in summary_text(report, colour=False)
+    assert "summary is filled in 0 %" in summary_text(report, colour=False)
 
 
 def test_a_few_documents_are_no_reason_to_warn() -> None:
