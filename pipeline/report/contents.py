@@ -15,6 +15,8 @@ from pipeline.report.numbers import LongDocumentNumbers
 from pipeline.report.profiled import Profile
 from pipeline.report.run_summary import REPORT_VERSION, Counts, OutputCounts, RunSummary
 
+_SHOWN_RANGES = 10
+
 
 @dataclass(frozen=True, slots=True)
 class ShardRow:
@@ -90,6 +92,24 @@ class Report:
     def lost_shards(self) -> tuple[int, ...]:
         """The missing shards that cannot be waiting or at work any more."""
         return () if self.awaits_shards else self.missing_shards
+
+    @property
+    def name_of_shards(self) -> str:
+        """`chunk` for the report of a plan's chunks."""
+        return "shard" if self.run.chunks is None else "chunk"
+
+    @property
+    def lost_text(self) -> str:
+        """`no run of chunk 3, 5 to 9 is in this output`: the missing shards, without naming hundreds."""
+        ranges: list[list[int]] = []
+        for index in self.lost_shards:
+            if ranges and ranges[-1][-1] == index - 1:
+                ranges[-1][1:] = [index]
+            else:
+                ranges.append([index])
+        names = [" to ".join(map(str, each)) for each in ranges[:_SHOWN_RANGES]]
+        names += [f"{len(ranges) - _SHOWN_RANGES} more ranges"] if len(ranges) > _SHOWN_RANGES else []
+        return f"no run of {self.name_of_shards} {', '.join(names)} is in this output"
 
     @property
     def is_fair(self) -> bool:

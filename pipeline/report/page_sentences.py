@@ -53,7 +53,7 @@ def _no_requests_sentence(counts: Counts) -> str:
 
 def warnings(report: Report) -> list[str]:
     """Return what the reader should check, a sentence each."""
-    texts = [f"No run of shard {index} is in this output." for index in report.lost_shards]
+    texts = [f"N{report.lost_text[1:]}."] if report.lost_shards else []
     texts += [f"{warning[:1].upper()}{warning[1:]}." for warning in report.mixed_questions]
     texts += report.compared.warnings
     moved = report.profile.against.moved if report.profile.against else ()

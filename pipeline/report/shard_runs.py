@@ -69,9 +69,11 @@ def merged_runs(current: Sequence[RunSummary], missing: Sequence[int], *, awaits
         progress = finished_text(len([run for run in current if _is_finished(run)]), len(current) + len(missing))
         verdict = f"{verdict}: {progress}" if worst.exit_code else progress
     elif missing:
-        verdict = f"SHARDS ARE MISSING: {verdict}"
-    message = f"shard {worst.shard}: {worst.message}" if worst.message else ""
+        verdict = f"{'SHARDS' if worst.chunks is None else 'CHUNKS'} ARE MISSING: {verdict}"
+    shard = f"shard {worst.shard}" if worst.chunks is None else worst.shard
+    message = f"{shard}: {worst.message}" if worst.message else ""
     newest = max(current, key=age)
+    lacks_chunks = bool(missing) and not awaits_shards and newest.chunks is not None
     return replace(
         newest,
         output=added_outputs(current),
@@ -83,6 +85,7 @@ def merged_runs(current: Sequence[RunSummary], missing: Sequence[int], *, awaits
         finished_at=max(run.finished_at for run in current),
         counts=counts,
         ignored=ignored,
+        listed_whole=newest.listed_whole and not lacks_chunks,
         remaining=remaining,
         files={name: where for run in current for name, where in run.files.items()},
         parts=tuple(part for run in current for part in run.parts),

@@ -127,7 +127,7 @@ def _verdict(report: Report, *, colour: bool, width: int) -> list[str]:
 
 def _run_line(report: Report) -> str:
     run = report.run
-    shards = f", {len(report.shards)} shards" if report.shards else ""
+    shards = f", {len(report.shards)} {report.name_of_shards}s" if report.shards else ""
     return f"Run {run.run} of agent {run.agent}{shards}, {run.finished_at}, took {duration_text(run.stats.elapsed_s)}"
 
 
@@ -183,8 +183,8 @@ def _output_of(run: RunSummary) -> list[str]:
 
 def _warnings(report: Report, *, colour: bool, width: int) -> list[str]:
     warnings = [visible(text) for text in (*report.mixed_questions, *report.compared.warnings)]
-    if lost := report.lost_shards:
-        warnings.insert(0, f"no run of shard {', '.join(map(str, lost))} is in this output")
+    if report.lost_shards:
+        warnings.insert(0, report.lost_text)
     lines = [line for text in warnings for line in labelled("check", text, indent=2, width=width)]
     return [tinted("Warnings", YELLOW, colour=colour), *lines] if lines else []
 

@@ -266,6 +266,17 @@ def test_shards_become_one_report_and_missing_ones_are_named(name: str) -> None:
     assert "no run of shard 1 is in this output" in summary_text(report, colour=False)
 
 
+def test_missing_chunks_are_named_by_ranges() -> None:
+    """A plan may have a thousand of them; documents that nobody has listed yet make the counts a least number."""
+    runs = [replace(summary(run=1, shard=f"chunk {index}"), chunks=100) for index in (*range(0, 50, 2), 70)]
+    report = build_report([replace(run, counts=counts(done=1, left=1)) for run in runs])
+    text = summary_text(report, colour=False)
+    assert "no run of chunk 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 16 more ranges is in" in " ".join(text.split())
+    assert build_report(runs[:1]).lost_text == "no run of chunk 1 to 99 is in this output"
+    assert report.verdict.startswith("CHUNKS ARE MISSING")
+    assert "At least 26 documents are left: not all were listed" in " ".join(text.split())
+
+
 def test_the_verdict_on_shards_is_that_of_the_worst() -> None:
     """With its own words, and the shard that they are about."""
     runs = [
