@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -43,15 +44,17 @@ def check_engine_flags(arguments: argparse.Namespace) -> None:
 
 def run_on_engine(arguments: argparse.Namespace, *, file: ConfigFile | None, environ: Mapping[str, str]) -> int:
     """Run all chunks on the engine; return the exit code of the whole."""
-    from pipeline.cli.arguments import load_app
-    from pipeline.engines.ray import RayEngine
+    from pipeline.cli.arguments import load_app, same_command
+    from pipeline.engines.ray import RayEngine, check_ray
     from pipeline.engines.whole_run import EngineOptions, new_run_id, run_whole
 
     app = load_app(arguments, environ=environ)
+    check_ray(arguments.address or environ.get("RAY_ADDRESS"))
     slots = arguments.slots or 4
     run_id = arguments.run_id or new_run_id()
     options = EngineOptions(
         slots=slots,
+        command=f"{same_command(arguments)} {shlex.join(_own_flags(arguments))}",
         run_id=run_id,
         max_duration_s=arguments.max_duration,
         incomplete_exit=arguments.incomplete_exit,
@@ -70,6 +73,15 @@ def run_on_engine(arguments: argparse.Namespace, *, file: ConfigFile | None, env
     return run_whole(
         app, options, connect=lambda: RayEngine(arguments.address, slots=slots, chunk=chunk), environ=environ
     )
+
+
+def _own_flags(arguments: argparse.Namespace) -> list[str]:
+    """Return the flags that make the command one of an engine, as they were typed."""
+    words: list[str] = []
+    for name in ("engine", "address", "slots", "concurrency"):
+        if (value := getattr(arguments, name)) is not None:
+            words += [f"--{name}", str(value)]
+    return words
 
 
 def _flags(arguments: argparse.Namespace) -> list[str]:

@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
-from collections.abc import Mapping
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from typing import Any
 
 from pipeline.config.installing import install_command
 from pipeline.engines.chunk_process import ChunkResult, run_chunk
 from pipeline.errors import EXIT_CONFIG, EXIT_INTERNAL, EXIT_LATER, ConfigError, TryLaterError
 
+logger = logging.getLogger(__name__)
+
 LOST_TRIES = 10
 """How often Ray repeats a chunk whose node it has lost: spot machines are taken away more than once in a long run."""
 _TURN_S = 0.2
+_ANSWERS_S = 10.0
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def check_ray(address: str | None) -> None:
+    """Raise ConfigError without the library or for what is no address; TryLaterError when nothing answers there.
+
+    Ray itself takes two minutes to say so.
+    """
+    _library()
+    if address is None or address in ("auto", "local"):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or "/" in address or not (port.isascii() and port.isdigit()):
+        raise ConfigError(
+            f"--engine ray: got the address {address!r}, need HOST:PORT of the head of the cluster, as `ray start` "
+            "prints it; run this command on a node of the cluster, or by `ray job submit`"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWERS_S).close()
+    except (OSError, OverflowError) as cause:
+        raise TryLaterError(f"--engine ray: no cluster answers at {address}: {cause}") from cause
 
 
 class RayEngine:
@@ -21,15 +49,14 @@ class RayEngine:
 
     def __init__(self, address: str | None, *, slots: int, chunk: Mapping[str, Any]) -> None:
         """Connect; ConfigError without the extra. `chunk`: the arguments of `run_chunk` but the index."""
-        try:
-            import ray
-        except ImportError as cause:
-            raise ConfigError(f"--engine ray: needs a library: {install_command('ray')}") from cause
-        self._ray: Any = ray
+        self._ray = _library()
+        with _same_log_records():
+            _connect(self._ray, address, slots=slots)
         self._chunk = chunk
         self._refs: dict[Any, int] = {}
-        _connect(ray, address, slots=slots)
-        task: Any = ray.remote
+        self._open = ExitStack()
+        self._open.enter_context(redirect_stdout(_LoggedText()))
+        task: Any = self._ray.remote
         self._task: Any = task(num_cpus=1, max_retries=LOST_TRIES, scheduling_strategy="SPREAD")(run_chunk)
 
     def submit(self, index: int) -> None:
@@ -48,7 +75,8 @@ class RayEngine:
 
     def close(self) -> None:
         """Disconnect, and end a Ray of our own."""
-        self._ray.shutdown()
+        with self._open:
+            self._ray.shutdown()
 
     def _result(self, ref: Any, index: int) -> ChunkResult | None:
         errors = self._ray.exceptions
@@ -66,16 +94,47 @@ class RayEngine:
         return result
 
 
+class _LoggedText(io.TextIOBase):
+    """Logs what Ray prints about its nodes: standard output is for the summary."""
+
+    def write(self, text: str) -> int:
+        """Log each line."""
+        for line in _COLOUR.sub("", text).splitlines():
+            if line.strip():
+                logger.warning("Ray: %s", line.strip())
+        return len(text)
+
+
+@contextmanager
+def _same_log_records() -> Iterator[None]:
+    """Keep Ray from adding a field to each line of the log."""
+    factory = logging.getLogRecordFactory()
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(factory)
+
+
+def _library() -> Any:
+    try:
+        with _same_log_records():
+            import ray
+    except ImportError as cause:
+        raise ConfigError(f"--engine ray: needs a library: {install_command('ray')}") from cause
+    return ray
+
+
 def _connect(ray: Any, address: str | None, *, slots: int) -> None:
     """Connect to the address, RAY_ADDRESS or the Ray of this machine; without any, start one that ends with us."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to third parties
-    factory = logging.getLogRecordFactory()
+    logger.info("connecting to Ray, which may take some seconds", extra={"address": address or "auto"})
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         ray.init(address=address or "auto", **quiet)
     except ConnectionError as cause:
         if address or os.environ.get("RAY_ADDRESS"):
             raise TryLaterError(f"--engine ray: {cause}") from cause
+        logger.info("no Ray runs on this machine: starting one, which ends with this command")
         ray.init(address="local", num_cpus=slots, include_dashboard=False, object_store_memory=80 << 20, **quiet)
-    finally:
-        logging.setLogRecordFactory(factory)  # that of Ray adds a field to each line of our log
+    except RuntimeError as cause:
+        raise TryLaterError(f"--engine ray: {cause}") from cause

@@ -11,15 +11,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 
 from pipeline.config import AppConfig
 from pipeline.engines.driver import Engine, HandOut, hand_out
-from pipeline.errors import EXIT_FAILURES, EXIT_OK, PipelineError
+from pipeline.errors import EXIT_FAILURES, EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM, PipelineError
 from pipeline.output import RunIndex, backend_of
-from pipeline.report import RunSummary, write_newest
+from pipeline.report import RunSummary, write_newest, write_report
+from pipeline.report.contents import Report
 from pipeline.report.history import EarlierRuns
 from pipeline.report.text import summary_text
 from pipeline.run.chunks.planning import make_plan
@@ -27,7 +28,7 @@ from pipeline.run.display.observer import Signals
 from pipeline.run.display.progress import ProgressMode, ProgressState, make_progress
 from pipeline.run.stop_rules import StopReason
 from pipeline.shards import CHUNKED, Shard
-from pipeline.terminal import wants_colour, width_of, write_out
+from pipeline.terminal import pasteable, plural, wants_colour, width_of, write_out
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +38,13 @@ CHUNKS_OF_A_SLOT = 4
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """The flags of a run on an engine that are not those of its chunks. `max_duration_s`: None for no limit."""
+    """The flags of a run on an engine that are not those of its chunks.
+
+    `command`: the one that resumes it, which the report names. `max_duration_s`: None for no limit.
+    """
 
     slots: int
+    command: str = "pipeline run --engine ray"
     run_id: str | None = None
     max_duration_s: float | None = None
     incomplete_exit: int = EXIT_OK
@@ -93,7 +98,7 @@ def run_whole(
         code = options.incomplete_exit
     elif code == EXIT_OK and planned.listing.files < min(1, app.input.min_documents):
         code = EXIT_FAILURES
-    _report(app, code, options, environ)
+    _report(app, code, options, environ, chunks_left=len(state.left))
     return code
 
 
@@ -118,7 +123,7 @@ def _progress(state: HandOut, slots: int, *, elapsed_s: float) -> ProgressState:
     )
 
 
-def _report(app: AppConfig, code: int, options: EngineOptions, environ: Mapping[str, str]) -> None:
+def _report(app: AppConfig, code: int, options: EngineOptions, environ: Mapping[str, str], *, chunks_left: int) -> None:
     """Write the report of all chunks and print the summary; what fails here is a warning."""
     backend = backend_of(app.output)
     try:
@@ -126,17 +131,36 @@ def _report(app: AppConfig, code: int, options: EngineOptions, environ: Mapping[
 
         def runs() -> list[RunSummary]:
             index.refresh()
-            return list(map(RunSummary.from_json, index.of_all_shards()))
+            return [replace(RunSummary.from_json(run), command=options.command) for run in index.of_all_shards()]
 
         if not runs():
             return
         report = write_newest(backend.replace, runs=runs, earlier=partial(EarlierRuns.of_index, index))
+        report = _of_the_whole(report, code)
+        write_report(backend.replace, report)
     except PipelineError as error:
         logger.warning("the report was not written; `pipeline report` writes it: %s", error)
         return
     if not options.quiet or code != EXIT_OK:
-        write_out(summary_text(report, colour=wants_colour(sys.stdout, environ), width=width_of(sys.stdout, environ)))
+        width = width_of(sys.stdout, environ)
+        text = summary_text(report, colour=wants_colour(sys.stdout, environ), width=width)
+        if chunks_left and not report.run.counts.left:
+            left = f"{plural(chunks_left, 'chunk')} {'is' if chunks_left == 1 else 'are'} left"
+            lines = [f"{left}. Run the same command to resume:", *pasteable("", options.command, indent=2, width=width)]
+            text += "\n".join(["", *lines, ""])
+        write_out(text)
     logger.info("run ends", extra={"exit_code": code, "verdict": report.verdict})
+
+
+def _of_the_whole(report: Report, code: int) -> Report:
+    """Return the report with the exit code of the command, which may be interrupted while all its chunks end well."""
+    if code == report.exit_code:
+        return report
+    run = replace(report.run, exit_code=code)
+    if code in (EXIT_SIGINT, EXIT_SIGTERM):
+        name = "SIGINT" if code == EXIT_SIGINT else "SIGTERM"
+        run = replace(run, verdict="INTERRUPTED", message=f"interrupted by {name}")
+    return replace(report, exit_code=code, verdict=run.verdict, run=run)
 
 
 def _chunk_shards(app: AppConfig) -> list[Shard]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 import pytest
 from conftest import Place
@@ -12,8 +14,8 @@ from hypothesis import strategies as st
 
 from pipeline.engines import ChunkResult
 from pipeline.engines.driver import MOST_TRIES, HandOut, hand_out
-from pipeline.engines.ray import RayEngine
-from pipeline.errors import ConfigError
+from pipeline.engines.ray import check_ray
+from pipeline.errors import ConfigError, TryLaterError
 
 
 class Codes:
@@ -100,7 +102,24 @@ def test_without_the_extra_the_message_says_how_to_install_it(monkeypatch: pytes
     """One line, with the extra's name."""
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"--engine ray: needs a library: .*extraction-pipeline\[ray\]"):
-        RayEngine(None, slots=1, chunk={})
+        check_ray(None)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "ray://head:10001", "http://127.0.0.1:8265", ":6379", "head:"])
+def test_what_is_no_address_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in RAY_ADDRESS, where `ray job submit` has another kind of address."""
+    monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
+    with pytest.raises(ConfigError, match="need HOST:PORT of the head"):
+        check_ray(address)
+
+
+def test_an_address_where_nothing_answers_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the input is planned."""
+    monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
+    with socket.socket() as taken:  # bound, but it does not listen
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(TryLaterError, match=r"no cluster answers at 127\.0\.0\.1:\d+: .*refused"):
+            check_ray(f"127.0.0.1:{taken.getsockname()[1]}")
 
 
 @pytest.mark.parametrize(
@@ -110,6 +129,7 @@ def test_without_the_extra_the_message_says_how_to_install_it(monkeypatch: pytes
         (("--slots", "2"), "--slots: got 2 without --engine"),
         (("--engine", "ray", "--chunk", "0"), "--chunk: cannot be combined with --engine"),
         (("--engine", "dask"), "dask"),
+        (("--engine", "ray", "--set", "runner.concurency=3"), "the nearest is runner.concurrency"),
     ],
 )
 def test_flags_that_cannot_be(place: Place, flags: tuple[str, ...], message: str) -> None:
