@@ -7,6 +7,8 @@ SOURCES := pipeline pipeline_command.py scripts tests
 BUILTIN := -- $(BIN)/pipeline run --quiet --config config/builtin/pipeline.yaml
 LONG := config/quickstart/long.yaml
 LONG_OUT := out/quickstart-long
+# the small model writes a thousand tokens for each text of the extractor: six texts would take minutes
+ONE_TEXT := --input config/builtin/documents/pryce-recall.txt --no-retry-failed --max-duration 2m
 GRADED := $(BIN)/pipeline eval --config config/builtin/pipeline.yaml
 .DELETE_ON_ERROR:
 .PHONY: help run builtin test test-long test-all check lint format wheel bench clean
@@ -67,12 +69,14 @@ ifneq ($(MODEL),qwen)
 	@$(BIN)/python scripts/local_llm.py -- $(BIN)/pipeline run --quiet --config $(LONG) || true
 	@$(BIN)/pipeline show --config $(LONG) --html $(LONG_OUT)/bulletin.html bulletin.txt || true
 	@echo
-	@echo "Grading the built-in agent event_classifier with the same model, about half a minute"
+	@echo "Grading the built-in agents with the same model, about a minute"
 	@$(BIN)/python scripts/local_llm.py $(BUILTIN) --agent event_classifier --output out/builtin/event_classifier || true
 	@$(GRADED) out/builtin/event_classifier --gold config/builtin/event_classifier.gold.jsonl >/dev/null || true
+	@$(BIN)/python scripts/local_llm.py --context 4096 $(BUILTIN) --agent extractor --output out/builtin/extractor $(ONE_TEXT) || true
+	@$(GRADED) out/builtin/extractor --gold config/builtin/extractor.gold.jsonl >/dev/null 2>&1 || true
 	@echo
 endif
-	@$(BIN)/python scripts/demo_summary.py $(RUN_OUT) --command $(BIN)/pipeline $(if $(filter-out qwen,$(MODEL)),--builtin out/builtin/event_classifier --long $(LONG_OUT))
+	@$(BIN)/python scripts/demo_summary.py $(RUN_OUT) --command $(BIN)/pipeline $(if $(filter-out qwen,$(MODEL)),--builtin out/builtin/event_classifier out/builtin/extractor --long $(LONG_OUT))
 
 builtin: $(VENV)/installed-model
 	$(BIN)/python scripts/local_llm.py $(BUILTIN) --agent event_classifier --output out/builtin/event_classifier

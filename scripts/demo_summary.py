@@ -48,24 +48,37 @@ def long_document(out: Path) -> Iterator[str]:
     yield f"{len(record['evidence'])} quotes marked in its text: {out}/bulletin.html"
 
 
-def summary(out: Path, *, builtin: Path | None, long: Path | None, command: str) -> Iterator[str]:
-    """Yield the lines.
+def built_in_agent(out: Path) -> str | None:
+    """Return the grade of a built-in agent, whose name is that of its output's folder; None without an output."""
+    if not out.is_dir():
+        return None
+    try:
+        gold = json.loads((out / "eval.json").read_text(encoding="utf-8"))["gold"]
+        texts = f"{gold['graded']} of its {gold['documents']} texts"
+        failed = f", {gold['failed']} refused or failed" if gold["failed"] else ""
+    except (OSError, ValueError, LookupError, TypeError):
+        return f"{out.name}: no text was finished in the time that is given to it here"
+    return f"{out.name}: {grade(out) or 'no F1'} on {texts}{failed}"
 
-    `builtin` is the graded output of the built-in agent, `long` that of the long document, `command` the start.
+
+def summary(out: Path, *, builtin: Sequence[Path], long: Path | None, command: str) -> Iterator[str]:
+    """Yield the lines; the last three say what came out, where it is, and what to do next.
+
+    `builtin` are the graded outputs of the built-in agents, `long` that of the long document, `command` the start.
     """
     done, found, judged = counts(out)
-    if builtin is not None and (own := grade(builtin)) is not None:
-        yield _line(
-            "Built-in agent", f"event_classifier: {own} on six texts. It is made for models from about 7 billion"
-        )
-        yield _line("", "parameters on, this one has 135 million. With your model: make builtin")
+    agents = [line for line in map(built_in_agent, builtin) if line is not None]
+    for number, text in enumerate(agents):
+        yield _line("" if number else "Built-in agents", text)
+    if agents:
+        yield _line("", "This model has 135 million parameters; they need about 7 billion: make builtin, with your own")
     for number, text in enumerate(long_document(long) if long is not None else ()):
         yield _line("" if number else "Long document", text)
-    yield _line("What came out", f"{done} records of {found} documents: {out}/results.jsonl")
-    yield _line("How true it is", f"{grade(out)} on {judged} judged documents")
-    yield _line("To look at", f"{out}/report.html")
-    yield _line("What failed, why", f"{command} errors {out}")
-    yield _line("Your documents", f"{command} init news    (README.md, docs/quickstart.md)")
+    if agents or long is not None:
+        yield ""
+    yield _line("What came out", f"{done} records of {found} documents, {grade(out)} on {judged} judged documents")
+    yield _line("Where", f"{out}/results.jsonl; to look at: {out}/report.html")
+    yield _line("What next", f"{command} errors {out} (why some failed); {command} init news (your documents)")
 
 
 def _line(label: str, text: str) -> str:
@@ -76,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
     """Return 0 when the lines are printed, 3 for an output that no run has finished."""
     parser = argparse.ArgumentParser(description="Print the last lines of `make run`.")
     parser.add_argument("out", type=Path, help="the output of the demonstration")
-    parser.add_argument("--builtin", type=Path, help="the graded output of the built-in agent")
+    parser.add_argument("--builtin", type=Path, nargs="*", default=[], help="the graded outputs of the built-in agents")
     parser.add_argument("--long", type=Path, help="the output of the long document")
     parser.add_argument("--command", default="pipeline", help="how the pipeline is started here")
     options = parser.parse_args(arguments)

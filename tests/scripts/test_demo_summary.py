@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from conftest import Place
-from demo_summary import long_document, main
+from demo_summary import built_in_agent, long_document, main
 
 
 def test_it_reports_the_records_and_the_grade_of_a_run(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """All from the files that a graded run writes; the built-in agent's line only where that one was graded."""
+    """All from the files that a graded run writes; a built-in agent has a line only where it was graded."""
     place.documents({"a.txt": "A text.", "b.txt": "A text, too.", "bad.txt": "[[fault:http_400]]"})
     place.run("--set", "runner.max_error_rate=1")
     gold = [
@@ -23,13 +23,30 @@ def test_it_reports_the_records_and_the_grade_of_a_run(place: Place, capsys: pyt
     out = place.folder / "out"
     assert main([str(out), "--command", "bin/pipeline", "--builtin", str(place.folder / "none")]) == 0
     shown = capsys.readouterr().out
-    assert f"2 records of 3 documents: {out}/results.jsonl" in shown
-    assert "F1 1.00 (" in shown
-    assert "on 2 judged documents" in shown
-    assert f"bin/pipeline errors {out}" in shown
-    assert "Built-in agent" not in shown
-    assert main([str(out), "--builtin", str(out)]) == 0
-    assert "Built-in agent    event_classifier: F1 1.00" in capsys.readouterr().out
+    first, second, third = shown.splitlines()
+    assert first.startswith("What came out     2 records of 3 documents, F1 1.00 (")
+    assert first.endswith("on 2 judged documents")
+    assert f"{out}/results.jsonl" in second
+    assert f"bin/pipeline errors {out}" in third
+    assert main([str(out), "--builtin", str(place.folder / "none"), str(out)]) == 0
+    builtin, model, empty, *last = capsys.readouterr().out.splitlines()
+    assert builtin.startswith("Built-in agents   out: F1 1.00")
+    assert builtin.endswith("on 2 of its 2 texts")
+    assert "make builtin" in model
+    assert empty == ""
+    assert len(last) == 3
+
+
+def test_a_refused_answer_of_a_built_in_agent_is_counted(tmp_path: Path) -> None:
+    """A grade without a value says so, and so does an output that was never graded."""
+    out = tmp_path / "extractor"
+    assert built_in_agent(out) is None
+    out.mkdir()
+    assert str(built_in_agent(out)).startswith("extractor: no text was finished")
+    f1 = {"value": None, "low": None, "high": None}
+    gold = {"graded": 1, "documents": 6, "failed": 1}
+    (out / "eval.json").write_text(json.dumps({"gold": gold, "outputs": [{"overall": {"f1": f1}}]}))
+    assert built_in_agent(out) == "extractor: no F1 on 1 of its 6 texts, 1 refused or failed"
 
 
 def test_an_output_without_a_run_has_no_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
