@@ -7,8 +7,9 @@ import logging
 from collections.abc import Iterator
 
 from pipeline.llm.overhead import ProofBook
+from pipeline.llm.prompt_length.found_limits import Accepted, FoundLimits
 from pipeline.llm.prompt_length.proofs import UNVERIFIED
-from pipeline.llm.prompt_length.repetition import EXEMPT_TOKENS, Cut
+from pipeline.llm.prompt_length.repetition import EXEMPT_TOKENS
 from pipeline.llm.replica import Client
 from pipeline.output import Output
 from pipeline.report.run_summary import Overhead, PromptLength
@@ -51,15 +52,11 @@ def proof_state(client: Client) -> str:
 
 
 def doubtful_results(output: Output, book: ProofBook) -> list[str]:
-    """Return the ids of this run's results that a limit found later may have cut; they were not proved by halves.
+    """Return the ids of this run's results that may have been cut before a limit was found, and were not proved.
 
     Reads the results of the output only where a limit was found after results of that server had been accepted.
     """
-    late = {
-        (endpoint, proofs.found_at): proofs.finding.cut
-        for endpoint, proofs in book.all()
-        if proofs.finding.cut is not None and proofs.found_after
-    }
+    late = [(endpoint, proofs.limits) for endpoint, proofs in book.all() if proofs.limits]
     if not late:
         return []
     found = sorted(_cut_ids(output, late))
@@ -69,7 +66,7 @@ def doubtful_results(output: Output, book: ProofBook) -> list[str]:
     return found
 
 
-def _cut_ids(output: Output, late: dict[tuple[str, str], Cut]) -> Iterator[str]:
+def _cut_ids(output: Output, late: list[tuple[str, FoundLimits]]) -> Iterator[str]:
     """Yield the ids of results that may be cut, and of their copies, whose records follow them."""
     shared = set[str]()
     for line, key in output.backend.records("results", since=output.stamp.run):
@@ -78,9 +75,13 @@ def _cut_ids(output: Output, late: dict[tuple[str, str], Cut]) -> Iterator[str]:
         record = json.loads(line)
         if not shared.isdisjoint(record["notes"]):
             yield record["id"]
-        tokens = record["usage"]["prompt_tokens"] or 0
-        for (endpoint, found_at), cut in late.items():
-            same = record["model"]["endpoint"] == endpoint and record["finished_at"] <= found_at
-            if same and (record["attempts"] > 1 or cut.is_near(tokens, cut.max_tokens)):
-                shared.add(f"shared:{record['id']}")
-                yield record["id"]
+        accepted = Accepted(
+            record["id"],
+            record["usage"]["prompt_tokens"] or 0,
+            record["attempts"],
+            record["finished_at"],
+            UNVERIFIED in record["notes"],
+        )
+        if any(record["model"]["endpoint"] == endpoint and limits.doubt(accepted) for endpoint, limits in late):
+            shared.add(f"shared:{record['id']}")
+            yield record["id"]

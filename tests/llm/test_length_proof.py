@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from length_servers import KINDS, TOKENIZERS, Balanced, Kind, Server, Tokenizer, article, case_of, pieces
 from sampling import mostly_slow
 
+from pipeline.llm.prompt_length.found_limits import Accepted
 from pipeline.llm.prompt_length.proof_case import Verified
 from pipeline.llm.prompt_length.proofs import UNVERIFIED, PromptProofs
 from pipeline.llm.prompt_length.repetition import TWO_LIMITS, Probe, is_straight, split
 from pipeline.llm.prompt_length.token_weight import weigh
+from pipeline.records import utc_now
 
 MOST_REQUESTS = 40
 SHAPES: tuple[dict[str, Any], ...] = (
@@ -150,6 +152,32 @@ def test_two_limits_behind_one_address_are_found(how: str, way: str, reach: int 
     assert cuts > 3 or proofs.finding.unverified
     assert all(near is not None and near.is_near(tokens, 256) for tokens in silent), (silent, proofs.finding)
     assert len(silent) <= 4
+
+
+@pytest.mark.parametrize("reach", [None, 0, 1])
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_was_accepted_before_a_limit_is_asked_again(reach: int | None, concurrency: int, seed: int) -> None:
+    """Also what other threads accept while it is found: no cut document is a result without a note or a doubt."""
+    rng = random.Random(f"{reach}{seed}")
+    servers = (Server(rng.choice(("tail", "half")), context=3000), Server("tail", context=1 << 40))
+    balanced = Balanced(*servers, how=rng.choice(("robin", "random")), rng=rng, proofs_reach=reach)
+    words = [int(3300 * 1.2**step) for step in range(8)] + [rng.randrange(20, 700) for _ in range(24)]
+    rng.shuffle(words)
+    texts = [article(rng, size) for size in words]
+    proofs = PromptProofs("server")
+
+    def silent(number: int) -> Accepted | None:
+        case, lost = case_of(balanced, texts[number])
+        assert case.tokens is not None
+        verified = proofs.verify(replace(case, document=str(number)))
+        assert verified is not None
+        passed = lost > 8 and not verified.cut and not verified.notes
+        return Accepted(str(number), case.tokens, 1, utc_now(), is_noted=False) if passed else None
+
+    with ThreadPoolExecutor(concurrency) as pool:
+        accepted = [each for each in pool.map(silent, range(len(texts))) if each is not None]
+    assert all(proofs.limits.doubt(each) for each in accepted), (accepted, proofs.finding)
 
 
 def fine(text: str) -> list[str]:

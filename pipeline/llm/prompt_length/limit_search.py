@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pipeline.llm.prompt_length.repetition import NEAR, Cut, Finding, Probe, Send, recounted
+from pipeline.llm.prompt_length.repetition import NEAR, Cut, Finding, Probe, Send, recounted, two_limits
 
 WORD = " the"
 FEW = 32
@@ -80,6 +80,8 @@ def find_limit(send: Send, *, last: Probe, longest: str, max_tokens: int, base: 
         if (found := recounted(send, longest, last.tokens)) is not None:
             return found
         again = send(longest, max_tokens)
+        if (again.tokens or 0) > last.tokens + NEAR:  # room for a longer answer leaves the prompt no more
+            return two_limits(last.tokens, 1)
         left = [last.tokens, *([again.tokens] if again.tokens else [])]
     few = send(WORD * FEW, 1)
     more = send(WORD * MORE, 1)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pipeline.llm.prompt_length.limit_search import WORD
-from pipeline.llm.prompt_length.repetition import ONLY_UNCACHED, Finding, Probe
+from pipeline.llm.prompt_length.limit_search import WORD, find_limit
+from pipeline.llm.prompt_length.repetition import ONLY_UNCACHED, Counted, Finding, Probe, prove
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Case:
     a load balancer may choose another server. `places`: how often the text stands in the prompt. `base`: tokens without
     a document.
     `promised_context`: the context of a server that was asked to refuse what is longer. `weight`: the prompt's tokens
-    by its characters (token_weight.py); 0 where nobody asks for an estimate.
+    by its characters (token_weight.py); 0 where nobody asks for an estimate. `document`: its id.
     """
 
     text: str
@@ -33,6 +33,7 @@ class Case:
     base: int = 0
     promised_context: int | None = None
     weight: int = 0
+    document: str = ""
 
     @property
     def chars(self) -> int:
@@ -52,6 +53,7 @@ class Measured(NamedTuple):
     max_tokens: int
     promised_context: int | None = None
     weight: int = 0
+    document: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +73,21 @@ def without_document(case: Case) -> Finding:
     second = case.tiny().tokens
     is_less = first is not None and second is not None and second < first
     return Finding(unverified=ONLY_UNCACHED if is_less else "")
+
+
+def by_repetition(case: Case, tokens: int, *, longest_bytes: int, proofs: int, proven: int) -> Finding:
+    """Return what a proof by repetition shows of a server, and its limit where there is one.
+
+    `longest_bytes`: the longest prompt so far. `proofs`: how many were made before. `proven`: known to be read whole.
+    """
+
+    def send(text: str, max_tokens: int) -> Probe:
+        case.renew()
+        return case.send(text, max_tokens, True)
+
+    document = Counted(case.text, tokens, case.size_bytes, case.max_tokens, case.places)
+    found, last, longest = prove(send, document, longest_bytes=longest_bytes, proofs=proofs)
+    if found != Finding():
+        return found
+    base = case.base or send("", 1).tokens or 0  # a chat template may drop any message but the last
+    return find_limit(send, last=last, longest=longest, max_tokens=case.max_tokens, base=base, proven=proven)

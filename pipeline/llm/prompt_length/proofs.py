@@ -8,28 +8,24 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
 from pipeline.llm.prompt_length.count_watch import CountWatch
-from pipeline.llm.prompt_length.limit_search import find_limit
-from pipeline.llm.prompt_length.proof_case import Case, Measured, Verified, without_document
+from pipeline.llm.prompt_length.found_limits import FoundLimits
+from pipeline.llm.prompt_length.proof_case import Case, Measured, Verified, by_repetition, without_document
 from pipeline.llm.prompt_length.repetition import (
     NO_COUNT,
     TWO_LIMITS,
     UNPROVABLE,
-    Counted,
     Cut,
     Finding,
     Probe,
     ProofFailedError,
     by_halves,
-    prove,
 )
 from pipeline.llm.prompt_length.token_ratios import TokenRatios
-from pipeline.records import utc_now
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +41,7 @@ LEAST_SUSPECTED = 1024
 class PromptProofs:
     """The finding on one server and model, and who is at work on it; `name` is how logs call the server.
 
-    `found_after`: how many answers had been accepted when a limit was found; `found_at`: when, as records say it.
+    `limits`: what was found after prompts had been accepted.
     """
 
     def __init__(self, name: str = "", *, limit_is_set: bool = False) -> None:
@@ -54,8 +50,7 @@ class PromptProofs:
         self.limit_is_set = limit_is_set
         self.accepted = 0
         self.proofs = 0
-        self.found_after = 0
-        self.found_at = ""
+        self.limits = FoundLimits()
         self._ratios = TokenRatios()
         self._longest_bytes = 0
         self._failures = 0
@@ -123,7 +118,7 @@ class PromptProofs:
             if not case.tokens and not finding.refuses:
                 self.distrust(NO_COUNT)
             if not case.tokens:
-                return self._accept(case, notes=() if self.finding.refuses else (UNVERIFIED,))
+                return self._accepted(case, notes=() if self.finding.refuses else (UNVERIFIED,))
             if finding.is_contradicted(case.tokens) and not finding.unverified:
                 self.distrust(TWO_LIMITS)
                 continue
@@ -143,7 +138,9 @@ class PromptProofs:
             if verdict in ("whole", "unverified") and self._is_suspected(case, case.tokens):
                 return self._suspected(case, case.tokens, notes=notes)
             if verdict != "prove":
-                return self._accept(case, notes=notes)
+                if (accepted := self._accept(case, finding, notes=notes)) is not None:
+                    return accepted
+                continue
             if not self._turn(may_wait):
                 return None
             try:
@@ -158,7 +155,7 @@ class PromptProofs:
         finding = self.finding
         notes = (UNVERIFIED,) if finding.unverified else ()
         if not case.tokens:
-            return self._accept(case, notes=() if finding.refuses else notes) if finding.refuses or notes else None
+            return self._accepted(case, notes=() if finding.refuses else notes) if finding.refuses or notes else None
         if self._is_unknown(case) or (finding.is_contradicted(case.tokens) and not finding.unverified):
             return None
         verdict = finding.verdict(case.tokens, size_bytes=case.size_bytes, max_tokens=case.max_tokens)
@@ -167,11 +164,17 @@ class PromptProofs:
         if self._is_suspected(case, case.tokens):
             self._suspects.add((case.tokens, case.size_bytes))
             return None
-        return self._accept(case, notes=notes)
+        return self._accept(case, finding, notes=notes)
 
-    def _accept(self, case: Case | Measured, notes: tuple[str, ...] = ()) -> Verified:
+    def _accept(self, case: Case | Measured, finding: Finding, *, notes: tuple[str, ...]) -> Verified | None:
+        """Return that the prompt is accepted under this finding; None when another thread has found more meanwhile."""
+        with self._changed:
+            return self._accepted(case, notes) if self.finding is finding else None
+
+    def _accepted(self, case: Case | Measured, notes: tuple[str, ...] = ()) -> Verified:
         with self._changed:
             self.accepted += 1
+            self.limits.accept(case.document)
             if case.tokens:
                 self._ratios.add(case.tokens, case.weight)
         return Verified(notes=notes)
@@ -211,10 +214,8 @@ class PromptProofs:
         with self._changed:
             is_reported = found.unverified == self.finding.unverified
             self.finding = found if is_reported else replace(found, unverified="")
-            if found.cut is not None:
-                self.found_after = self.accepted
-                self.found_at = utc_now()
-                time.sleep(0.002)  # records hold milliseconds: one that is written after this has a later time
+            if found.cut is not None and self.accepted:
+                self.limits.add(found.cut)
         if found.cut:
             told = "it cuts longer prompts without an error; such documents fail as prompt_truncated"
             logger.warning("%s: found a context of %s tokens: %s", self.name, found.cut.context_length, told)
@@ -249,18 +250,8 @@ class PromptProofs:
     def _found(self, case: Case, tokens: int) -> Finding:
         if not self.proofs and not self._has_looked and (known := without_document(case)) != Finding():
             return known
-
-        def send(text: str, max_tokens: int) -> Probe:
-            case.renew()
-            return case.send(text, max_tokens, True)
-
-        document = Counted(case.text, tokens, case.size_bytes, case.max_tokens, case.places)
-        found, last, longest = prove(send, document, longest_bytes=self._longest_bytes, proofs=self.proofs)
-        if found != Finding():
-            return found
-        base = case.base or send("", 1).tokens or 0  # a chat template may drop any message but the last
-        return find_limit(
-            send, last=last, longest=longest, max_tokens=case.max_tokens, base=base, proven=self.finding.proven
+        return by_repetition(
+            case, tokens, longest_bytes=self._longest_bytes, proofs=self.proofs, proven=self.finding.proven
         )
 
     def _is_suspected(self, case: Case | Measured, tokens: int) -> bool:
@@ -270,25 +261,35 @@ class PromptProofs:
             return True
         if not self.proofs or self.finding.unverified not in ("", TWO_LIMITS) or case.chars < LEAST_SUSPECTED:
             return False
-        return self._watch.suspects(tokens, case.size_bytes)
+        with self._changed:
+            return self._watch.suspects(tokens, case.size_bytes)
 
     def _suspected(self, case: Case, tokens: int, *, notes: tuple[str, ...]) -> Verified:
         """Return whether a suspected prompt was cut; if so, its count is what cuts leave from now on."""
         cut = Cut(tokens, tokens, case.max_tokens, tokens)
-        found = self._halves(case, tokens, cut, notes=notes)
-        if found.cut:
-            known = self.finding
-            self._take(replace(known, cut=cut, unverified=TWO_LIMITS if known.cut or known.unverified else ""))
-        else:
-            self._watch.clear(tokens, case.size_bytes)
+        try:
+            found = self._halves(case, tokens, cut, notes=notes)
+        except ProofFailedError:
+            with self._changed:  # it is suspected again when its document comes back
+                self._suspects.add((tokens, case.size_bytes))
+            raise
+        with self._changed:
+            self._watch.settle(tokens, case.size_bytes, is_cut=found.cut)
+            if found.cut:
+                known = self.finding
+                self._take(replace(known, cut=cut, unverified=TWO_LIMITS if known.cut or known.unverified else ""))
         return found
 
     def _halves(self, case: Case, tokens: int, cut: Cut, *, notes: tuple[str, ...] = ()) -> Verified:
         if len(case.text) < 2:
-            return self._accept(case, notes)
+            return self._accepted(case, notes)
 
         def send(text: str, whole: bool) -> Probe:
             return case.send(text, 1, whole)
 
         is_cut, needed = by_halves(case.text, send, tokens=tokens, places=case.places, cut=cut)
-        return Verified(cut=True, needed_tokens=needed) if is_cut else self._accept(case, notes)
+        if is_cut:
+            return Verified(cut=True, needed_tokens=needed)
+        with self._changed:
+            self.limits.proved.add(case.document)
+            return self._accepted(case, notes)

@@ -33,7 +33,7 @@ BYTES_PER_TOKEN = 1.2
 MOST_BYTES_PER_TOKEN = 12
 AHEAD = 2
 AHEAD_LATER = 8
-EARLY_PROOFS = 7
+EARLY_PROOFS = 3
 """A proof reaches twice as far as is needed, so that lengths that ascend need few; later ones reach further still."""
 MOST_PROBE_BYTES = 64 * 1024 * 1024
 
@@ -162,7 +162,7 @@ def prove(send: Send, document: Counted, *, longest_bytes: int, proofs: int) -> 
     if once.tokens < document.tokens - NEAR:
         again = send(text, 1).tokens or 0
         is_cut = again > once.tokens + NEAR  # by some servers; a count without what is cached only falls
-        return _two_limits(once.tokens, 1) if is_cut else Finding(unverified=ONLY_UNCACHED), once, text
+        return two_limits(once.tokens, 1) if is_cut else Finding(unverified=ONLY_UNCACHED), once, text
     copies = _copies(document, once.tokens, longest_bytes=longest_bytes, ahead=_ahead(proofs))
     many = send(text * copies, 1)
     if many.tokens is None:
@@ -174,7 +174,7 @@ def prove(send: Send, document: Counted, *, longest_bytes: int, proofs: int) -> 
     if not is_straight(once.tokens, many.tokens, twice.tokens, copies=copies, places=places):
         return Finding(), twice, longest
     if once.tokens > document.tokens + NEAR:
-        return _two_limits(document.tokens, document.max_tokens), twice, longest
+        return two_limits(document.tokens, document.max_tokens), twice, longest
     return recounted(send, longest, twice.tokens) or Finding(proven=twice.tokens), twice, longest
 
 
@@ -184,10 +184,10 @@ def recounted(send: Send, text: str, tokens: int) -> Finding | None:
     A load balancer may have chosen another server.
     """
     again = send(text, 1).tokens
-    return _two_limits(min(again, tokens), 1) if again and abs(again - tokens) > NEAR else None
+    return two_limits(min(again, tokens), 1) if again and abs(again - tokens) > NEAR else None
 
 
-def _two_limits(left: int, max_tokens: int) -> Finding:
+def two_limits(left: int, max_tokens: int) -> Finding:
     """Return the finding on a prompt that was sent twice and counted as different: `left` is the lower count."""
     return Finding(cut=Cut(left, left, max_tokens, left), unverified=TWO_LIMITS)
 

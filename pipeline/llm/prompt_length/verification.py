@@ -32,7 +32,7 @@ REFUSALS = frozenset({"context_length", "document_too_large", "rejected"})
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked: its prompts, how to rebuild them, and how often the text stands in them."""
+    """What was asked of a document: its prompts, how to rebuild them, and how often the text stands in them."""
 
     prompts: Mapping[str, str]
     json_schema: Mapping[str, Any] | None
@@ -40,6 +40,7 @@ class Asked:
     prompts_for: PromptsFor
     places: int = 1
     base: int = 0
+    document: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -133,6 +134,7 @@ def measured(client: Client, asked: Asked, attempt: ExtractionAttempt) -> Measur
         client.config.max_tokens,
         promised_context=_promised_context(client),
         weight=_weight(asked.prompts) if client.config.context_length is not None else 0,
+        document=asked.document,
     )
 
 
@@ -185,6 +187,7 @@ def case_of(client: Client, asked: Asked, tokens: int | None) -> Case:
         base=asked.base,
         promised_context=_promised_context(client),
         weight=_weight(asked.prompts) if client.config.context_length is not None else 0,
+        document=asked.document,
     )
 
 
@@ -216,7 +219,12 @@ def asked_of(question: ExtractionRequest) -> Asked | None:
     if question.prompts_for is None:
         return None
     return Asked(
-        question.prompts, question.json_schema, question.document_text, question.prompts_for, places=question.places
+        question.prompts,
+        question.json_schema,
+        question.document_text,
+        question.prompts_for,
+        places=question.places,
+        document=question.document,
     )
 
 
