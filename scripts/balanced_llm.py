@@ -25,11 +25,15 @@ HOW = ("robin", "random", "connection")
 class BalancedLLM:
     """The load balancer and its servers, to be used as a context manager.
 
-    `proofs_reach`: the number of the server that gets the proofs, whatever the load balancer would choose.
+    `cut`: names of documents of which the last answer lacks a part. `proofs_reach`: the number of
+    the server that gets the proofs, whatever the load balancer would choose.
     """
 
     def __init__(self, servers: list[CuttingLLM], how: str, *, seed: int = 0) -> None:
         self.servers, self.how = servers, how
+        self.cut: set[str] = set()
+        for server in servers:
+            server.cut = self.cut
         self.proofs_reach: int | None = None
         self._random, self._turn = random.Random(seed), itertools.count()
         self._lock = threading.Lock()
@@ -50,11 +54,6 @@ class BalancedLLM:
         self._server.shutdown()
         self._server.server_close()
         self._stack.close()
-
-    @property
-    def cut(self) -> set[str]:
-        """Return the names of documents that a server cut and none has answered in full."""
-        return set[str]().union(*(server.cut for server in self.servers))
 
     @property
     def proofs(self) -> int:

@@ -28,6 +28,8 @@ PILE_RATIO = 4
 AROUND = 64
 SPREAD = 1.1
 """How much longer than the shortest the longest prompt of a pile is: copies of one document have one length."""
+EXACT = 3
+"""Prompts of one and the same count whose sizes may differ by a byte: texts of one length seldom have it."""
 ORDINARY = 2
 """Proofs of whole documents with one count, after which the corpus has many of them: its maker cut them so."""
 THIN = 0.7
@@ -97,7 +99,8 @@ class CountWatch:
     def _is_piled(self, tokens: int) -> bool:
         pile = self._sizes_between(tokens - NEAR, tokens + NEAR)
         further = max(0, self._spent - len(PILES) + 1)
-        if len(pile) < PILES[self._spent - further] * 4**further or max(pile) < SPREAD * min(pile):
+        is_spread = len(self._sizes[tokens]) >= EXACT or max(pile) >= SPREAD * min(pile)
+        if len(pile) < PILES[self._spent - further] * 4**further or not is_spread:
             return False
         if sum(self._whole[count] for count in range(tokens - NEAR, tokens + NEAR + 1)) >= ORDINARY:
             return False
