@@ -25,7 +25,8 @@ from pipeline.report.history import EarlierRuns
 from pipeline.report.text import summary_text
 from pipeline.run.chunks.planning import make_plan
 from pipeline.run.display.observer import Signals
-from pipeline.run.display.progress import ProgressMode, ProgressState, make_progress
+from pipeline.run.display.progress import ProgressMode, make_progress
+from pipeline.run.display.rates import ProgressState
 from pipeline.run.stop_rules import StopReason
 from pipeline.shards import CHUNKED, Shard
 from pipeline.terminal import pasteable, plural, wants_colour, width_of, write_out

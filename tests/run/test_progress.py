@@ -24,13 +24,12 @@ from pipeline.run.display.progress import (
     BarProgress,
     NoProgress,
     PlainProgress,
-    ProgressState,
-    Rates,
-    RateWindow,
     block_lines,
     make_progress,
 )
+from pipeline.run.display.rates import ProgressState, Rates, RateWindow
 from pipeline.run.display.status import RunStatus, total_documents
+from pipeline.run.windows.long_counts import LongStatus
 
 log = logging.getLogger("pipeline.test")
 ESCAPE = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
@@ -138,6 +137,30 @@ def test_rates_are_of_the_last_minute_and_leave_skipped_ones_out() -> None:
     assert rates.documents == pytest.approx(3.0, rel=0.05)
     assert rates.tokens_in == pytest.approx(30.0, rel=0.05)
     assert rates.eta_s == pytest.approx(200, rel=0.05)
+
+
+def test_the_time_that_remains_counts_the_windows_of_open_documents() -> None:
+    """Ten answers a second: while a document of 1,000 windows is open, no document ends, and the time is known."""
+    window = RateWindow()
+    for second in range(31):
+        status = LongStatus(open=1, answered=5 * second, windows=1000, outcomes={"answered": 5 * second})
+        window.add(ProgressState(done=5 * second, total=401, elapsed_s=second, long=status))
+    assert window.rates(ProgressState(done=150, total=401, elapsed_s=30, long=status)).eta_s == pytest.approx(
+        110, rel=0.02
+    )
+    for second in range(31, 91):
+        answered = 150 + 10 * (second - 30)
+        status = LongStatus(open=1, answered=answered, windows=1000, outcomes={"answered": answered})
+        window.add(ProgressState(done=150, total=151, elapsed_s=second, long=status))
+    rates = window.rates(ProgressState(done=150, total=151, elapsed_s=90, long=status))
+    assert rates.eta_s == pytest.approx(25, abs=1)
+
+
+def test_the_time_that_remains_takes_unread_documents_as_long_as_the_finished_ones() -> None:
+    """And parked ones as long as the open ones: here all are of ten windows."""
+    closed = {"answered": 60, "reused": 40}
+    state = ProgressState(done=10, total=40, long=LongStatus(4, 20, 40, 6, {**closed, "answered": 80}))
+    assert state.answers_left == 20 * (1 + 100 / 10) + 6 * 10 + 20 + 4
 
 
 @pytest.mark.parametrize("width", [10, 24, 40, 60, 80, 200])

@@ -15,7 +15,8 @@ from test_report_schema import SCHEMA
 from test_split import bad_at, items, long_record, narrow, parts, prepared, run
 
 from pipeline.cli.main import main
-from pipeline.run.display.progress import ProgressState, Rates, block_lines
+from pipeline.run.display.progress import block_lines
+from pipeline.run.display.rates import ProgressState, Rates
 from pipeline.run.windows.long_counts import LongStatus
 
 __all__ = ["narrow", "parts"]
@@ -32,10 +33,11 @@ def windows_metric(place: Place) -> dict[str, float]:
 def test_the_progress_has_a_line_of_long_documents(width: int) -> None:
     """Whole at any width of a terminal; none without long documents."""
     status = LongStatus(3, 412, 1203)
-    lines = block_lines(ProgressState(long_documents=status.text), Rates(1, 0, 0, None), width=width)
+    lines = block_lines(ProgressState(long=status), Rates(1, 0, 0, None), width=width)
     assert ("", "long documents: 3 open, 412 of 1,203 windows") in lines
     assert all(len(line) < width for _, line in lines)
     assert LongStatus().text is None
+    assert LongStatus(16, 4, 99, parked=5).text == "16 open, 4 of 99 windows, 5 more waiting"
 
 
 def test_windows_are_counted_in_metric_and_report(

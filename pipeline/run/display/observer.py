@@ -16,7 +16,8 @@ from pipeline.output.copies import Copied
 from pipeline.records import Failure, Left, Postponed, Result, Unchanged
 from pipeline.report.remaining import RemainingFailures
 from pipeline.report.stats import RunStats
-from pipeline.run.display.progress import Progress, ProgressState
+from pipeline.run.display.progress import Progress
+from pipeline.run.display.rates import ProgressState
 from pipeline.run.display.status import RunStatus
 from pipeline.run.document.process import Finished
 from pipeline.run.preview.placeholders import PlaceholderWatch
@@ -92,7 +93,7 @@ class Display:
                 last_reason=self.last.reason if self.last else None,
                 last_failed=self.last.id if self.last else None,
                 waiting_for=status.waiting_for,
-                long_documents=status.long.text,
+                long=status.long,
                 elapsed_s=time.monotonic() - self.started,
             )
         )

@@ -7,54 +7,21 @@ from __future__ import annotations
 
 import logging
 import textwrap
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, TextIO
 
 from pipeline.logs import LineHandler, active_handler, visible
+from pipeline.run.display.rates import ProgressState, Rates, RateWindow
 
 ProgressMode = Literal["auto", "bar", "plain", "none"]
 
 PLAIN_EVERY_S = 30.0
 BAR_EVERY_S = 0.2
-RATE_WINDOW_S = 60.0
 _BAR_CELLS = 20
 _BAR_FROM_WIDTH = 60
 _MESSAGE_LINES = 3
 """Lines of the block that the message of an outage may take."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProgressState:
-    """The run at this moment. `total` is None until the listing has ended, `found` is what it gave so far.
-
-    `queue_s`: how long requests waited in the server's queue lately, where it tells; `waiting_for` says what outage.
-    `long_documents`: how many are open, and their windows.
-    """
-
-    done: int = 0
-    failed: int = 0
-    skipped: int = 0
-    in_flight: int = 0
-    limit: int = 0
-    limit_reason: str = ""
-    found: int = 0
-    total: int | None = None
-    queue_s: float | None = None
-    tokens_in: int = 0
-    tokens_out: int = 0
-    last_reason: str | None = None
-    last_failed: str | None = None
-    waiting_for: str | None = None
-    long_documents: str | None = None
-    elapsed_s: float = 0.0
-
-    @property
-    def asked(self) -> int:
-        """Documents that a model was asked about, or that failed before."""
-        return self.done + self.failed
 
 
 class Progress(Protocol):
@@ -81,45 +48,6 @@ def make_progress(
     if mode == "bar":
         return BarProgress(stream, clock=clock, environ=environ)
     return PlainProgress(log, clock) if mode == "plain" else NoProgress()
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """What the last minute gives: per second, and the seconds that the rest will take (None: not known)."""
-
-    documents: float
-    tokens_in: float
-    tokens_out: float
-    eta_s: float | None
-
-
-class RateWindow:
-    """The states of the last minute, some 60 at most, and the rates between the first and the last."""
-
-    def __init__(self) -> None:
-        self._states: deque[ProgressState] = deque(maxlen=120)
-
-    def add(self, state: ProgressState) -> None:
-        """Keeps the state, one for each second."""
-        if not self._states or state.elapsed_s - self._states[-1].elapsed_s >= 1.0:
-            self._states.append(state)
-        while len(self._states) > 1 and state.elapsed_s - self._states[0].elapsed_s > RATE_WINDOW_S:
-            self._states.popleft()
-
-    def rates(self, state: ProgressState) -> Rates:
-        """The rates up to this state; skipped documents cost no time and do not count."""
-        first = self._states[0] if self._states else state
-        seconds = state.elapsed_s - first.elapsed_s
-        if seconds <= 0:
-            return Rates(0.0, 0.0, 0.0, None)
-        documents = (state.asked - first.asked) / seconds
-        left = None if state.total is None else max(0, state.total - state.asked - state.skipped)
-        return Rates(
-            documents,
-            (state.tokens_in - first.tokens_in) / seconds,
-            (state.tokens_out - first.tokens_out) / seconds,
-            left / documents if left is not None and documents > 0 else None,
-        )
 
 
 class NoProgress:
@@ -154,7 +82,10 @@ class PlainProgress:
 
 
 def _fields(state: ProgressState, rates: Rates) -> dict[str, Any]:
-    known = {key: value for key, value in asdict(state).items() if value not in (None, "")}
+    values = {name: getattr(state, name) for name in ProgressState.__slots__ if name != "long"}
+    known = {
+        name: value for name, value in {**values, "long_documents": state.long.text}.items() if value not in (None, "")
+    }
     known["elapsed_s"] = round(state.elapsed_s)
     if state.queue_s is not None:
         known["queue_s"] = round(state.queue_s, 2)
@@ -183,8 +114,8 @@ def block_lines(state: ProgressState, rates: Rates, *, width: int, cells: str = 
     speed.append(f"tokens/s {rates.tokens_in:,.0f} in, {rates.tokens_out:,.0f} out")
     speed += [f"server queue {state.queue_s:.1f} s"] if state.queue_s is not None else []
     lines = [("bold", line) for line in _flow(head, width - 1)] + [("", line) for line in _flow(speed, width - 1)]
-    if state.long_documents:
-        lines += [("", line) for line in _flow([f"long documents: {state.long_documents}"], width - 1)]
+    if state.long.text:
+        lines += [("", line) for line in _flow([f"long documents: {state.long.text}"], width - 1)]
     if state.waiting_for:
         lines += [("yellow", line) for line in _wrapped(f"waiting: {state.waiting_for}", width - 1)]
     if state.last_reason:

@@ -17,18 +17,25 @@ from pipeline.report.window_facts import dropped_items
 class LongStatus:
     """The long documents at one moment: those `open`, how many of their known `windows` are answered.
 
-    `outcomes`: the windows of the run so far by outcome.
+    `parked`: documents that are read again when fewer are open. `outcomes`: the windows of the run so far by outcome.
     """
 
     open: int = 0
     answered: int = 0
     windows: int = 0
+    parked: int = 0
     outcomes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def text(self) -> str | None:
         """The status as the progress shows it; None while no long document is open."""
-        return f"{self.open:,} open, {self.answered:,} of {self.windows:,} windows" if self.open else None
+        parked = f", {self.parked:,} more waiting" if self.parked else ""
+        return f"{self.open:,} open, {self.answered:,} of {self.windows:,} windows{parked}" if self.open else None
+
+    @property
+    def closed(self) -> int:
+        """The answered windows of documents that are finished."""
+        return max(0, self.outcomes.get("answered", 0) + self.outcomes.get("reused", 0) - self.answered)
 
 
 @dataclass(slots=True)

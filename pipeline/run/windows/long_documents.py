@@ -54,7 +54,7 @@ class LongDocuments:
     @property
     def status(self) -> LongStatus:
         """The open documents now, and the windows of the run by outcome."""
-        return LongStatus(*self._open.status, self.counts.outcomes)
+        return LongStatus(*self._open.status, outcomes=self.counts.outcomes)
 
     @property
     def in_flight(self) -> int:

@@ -207,10 +207,11 @@ class OpenDocuments:
         return sum(document.size_bytes for document in self._open)
 
     @property
-    def status(self) -> tuple[int, int, int]:
-        """The number of open documents, of their answered windows, and of all their windows known so far."""
+    def status(self) -> tuple[int, int, int, int]:
+        """The number of open documents, of their answered windows, of all their known ones, and of parked documents."""
         answered = sum(len(document.answers) for document in self._open)
-        return len(self._open), answered, sum(document.windows for document in self._open)
+        windows = sum(document.windows for document in self._open)
+        return len(self._open), answered, windows, len(self._parked)
 
     @property
     def waiting(self) -> int:
