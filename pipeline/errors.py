@@ -155,7 +155,9 @@ REASONS: Mapping[str, Reason] = {
     "document_too_expensive": Reason(
         "document", "raise `input.limits`, or exclude the file: decoding it costs too much"
     ),
-    "unsupported_format": Reason("document", "convert the file, or set `input.unsupported: ignore`"),
+    "unsupported_format": Reason(
+        "document", "install the extra that the message names, convert the file, or exclude it by `input.exclude`"
+    ),
     "duplicate_id": Reason("document", "give the inputs names, or make the `id_field` unique"),
     "merge_failed": Reason(
         "document",

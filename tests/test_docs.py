@@ -1,0 +1,145 @@
+"""What the pages of docs/ quote of the program: its notes, exit codes, settings, flags and messages."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import errors
+from pipeline.cli import parser
+from pipeline.report.note_hints import NOTES
+
+ROOT = Path(__file__).parent.parent
+PAGES = {page.name: page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
+TREES = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "pipeline").rglob("*.py"))]
+COMMANDS = re.compile(r"^(pipeline|python|make|pip|echo|export|spark-submit|examples:|\w+=|\d+ \d)|──", re.MULTILINE)
+"""Blocks of the pages in which a line begins like this hold commands, files or drawings, and no output."""
+SPANS = re.compile(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)")
+VALUE = re.compile(r"\S*[\d…/`]\S*|\b[A-Z]\b|\bdocuments?\b|\bpipeline [^`)\n]*|\{\}|%[sd]|[^\w\s'-]+|  +")
+"""What a message and its template may differ in, and what divides a line: values, plurals, commands, punctuation."""
+NOT_NOTES = {
+    *("cached_tokens", "completion_tokens", "elapsed_s", "eval_count", "finished_at", "judged_by", "latency_s"),
+    *("output_truncated", "prompt_cache", "prompt_eval_count", "prompt_tokens", "run_id", "shown_characters"),
+    "split_fingerprint",
+}
+"""Names in statements about notes that are no notes themselves."""
+
+
+def texts(tree: ast.AST) -> Iterator[str]:
+    """Yield each text of a module, `{}` in the place of each value."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def phrases(text: str) -> list[str]:
+    """Return the words of a text, divided at values and punctuation."""
+    return [" ".join(part.split()) for part in VALUE.split(text) if part.split()]
+
+
+PRINTED = "\n".join(dict.fromkeys(phrase for tree in TREES for text in texts(tree) for phrase in phrases(text)))
+
+
+def section(heading: str) -> str:
+    """Return a section of docs/troubleshooting.md."""
+    return PAGES["troubleshooting.md"].partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def quoted(page: str) -> list[str]:
+    """Return the phrases of three words or more in the code spans and the blocks of output of a page."""
+    text = PAGES[page]
+    blocks = [block for kind, block in re.findall(r"```(\w*)\n(.*?)```", text, re.DOTALL) if kind in ("", "text")]
+    spans = [span for span in SPANS.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL)) if is_message(span)]
+    lines = [line for block in blocks if not COMMANDS.search(block) for line in block.splitlines()]
+    return [phrase for quote in (*spans, *lines) for phrase in phrases(quote) if len(phrase.split()) >= 3]
+
+
+def is_message(span: str) -> bool:
+    """Return whether a code span is a sentence of the program, and no command, setting or path."""
+    commands = ("pipeline", "python", "make", "pip", "export", "soffice", "docling", "markitdown", "ocrmypdf", "ollama")
+    return span.split()[0] not in commands and re.fullmatch(r"[a-zA-Z][\w ,'()…:.\n]+", span) is not None
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_message_that_is_quoted_is_one_of_the_program(page: str) -> None:
+    """Who searches the pages for a line of the log finds it, and the other way round."""
+    assert [phrase for phrase in quoted(page) if phrase not in PRINTED] == []
+
+
+def test_there_are_messages_to_check() -> None:
+    """The test above checks something."""
+    assert len([phrase for page in PAGES for phrase in quoted(page)]) >= 20
+
+
+def noted() -> set[str]:
+    """Return the names that a statement of pipeline/ adds to notes, and the constants that are notes."""
+    name = re.compile(r"([a-z]+(?:_[a-z]+)+)(?::\{\}.*)?|([a-z]+):\{\}.*")
+    matches: set[str] = set()
+    for tree in TREES:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Return | ast.Expr):
+                if "note" not in ast.unparse(node).lower():
+                    continue
+                matches |= {match[1] or match[2] for text in texts(node) if (match := name.fullmatch(text))}
+    return matches - NOT_NOTES
+
+
+def test_each_note_has_a_meaning() -> None:
+    """The report page shows it beside the note."""
+    assert noted() - set(NOTES) == set()
+    assert len(noted()) > 30
+
+
+def test_the_table_of_notes_is_that_of_the_program() -> None:
+    """docs/troubleshooting.md lists each note with the meaning that the report page gives."""
+    rows = dict(re.findall(r"^\| `([a-z_]+)` \| (.+?) \|", section("Notes"), re.MULTILINE))
+    assert rows == NOTES
+
+
+@pytest.mark.parametrize("page", ["nightly.md", "troubleshooting.md"])
+def test_each_exit_code_is_listed(page: str) -> None:
+    """With its cause."""
+    table = PAGES[page].partition("\n## Exit codes\n")[2].partition("\n## ")[0]
+    codes = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE) for code in row.split(",")}
+    assert codes == {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+
+
+def settings() -> list[str]:
+    """Return each dotted setting that a page names."""
+    sections = "input|output|ollama|vllm|answers|runner|eval|cost"
+    spans = {span for text in PAGES.values() for span in re.findall(rf"`((?:{sections})\.[a-z_.]+[a-z])", text)}
+    return sorted(spans - {"eval.json"})
+
+
+@pytest.mark.parametrize("name", settings())
+def test_each_setting_that_is_named_exists(name: str) -> None:
+    """In the schema of the config file; below a free mapping, such as `input.storage`, any name does."""
+    part = json.loads((ROOT / "config" / "schemas" / "pipeline.schema.json").read_text(encoding="utf-8"))
+    for key in name.split("."):
+        if "properties" not in part:
+            break
+        assert key in part["properties"]
+        part = part["properties"][key]
+
+
+def options() -> set[str]:
+    """Return each option of each command."""
+    commands = next(action for action in parser()._actions if isinstance(action.choices, dict)).choices
+    assert commands is not None
+    return {flag for command in commands.values() for flag in command._option_string_actions}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_flag_that_a_sentence_names_exists(page: str) -> None:
+    """A code span that begins with `--` names an option of some command, but for those of other programs."""
+    others = {"--allow-auto-truncate", "--reasoning-parser", "--max-model-len", "--structured-outputs-config"}
+    spans = re.findall(r"(?<!`)`(--[a-z-]+)", re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL))
+    scripts = re.findall(r"python scripts/[^`\n]*", PAGES[page])
+    assert [flag for flag in spans if flag not in options() | others and not scripts] == []
