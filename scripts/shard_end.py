@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -134,15 +135,50 @@ def after_nights(folder: Path, server: FakeLLM, past: int) -> tuple[float, Count
         place = Place(folder, server.url, output=uri, storage={**storage, "endpoint": tap.endpoint})
         place.add("a.txt")
         place.run()
-        store = RemoteStore.open(uri, storage={**storage, "endpoint": s3.endpoint})
-        (key,) = [found.key for found in store.list("runs")]
-        summary = json.loads(store.get(key))
-        for number in range(past):
-            store.put(f"runs/night-{number:05d}.json", json.dumps({**summary, "run_id": f"n{number}"}).encode())
+        add_nights(RemoteStore.open(uri, storage={**storage, "endpoint": s3.endpoint}), past)
         place.add("b.txt")
+        place.run()  # the first run after a change of the index may do more
+        place.add("c.txt")
         tap.seen.clear()
         seconds = place.run()
-        return seconds, Counter(method for method, _ in tap.seen)
+        # the lease is renewed every few seconds: its requests tell how slow this machine is
+        return seconds, Counter(method for method, target in tap.seen if "lock" not in target)
+
+
+def add_nights(store: RemoteStore, past: int, *, first: int = 2) -> None:
+    """Add what that many nights with one document each leave: a summary, a part, its manifest, and the last entry.
+
+    `first`: the number of the first of these runs.
+    """
+    key = max(found.key for found in store.list("runs"))
+    (entry_key,) = [found.key for found in store.list(".runs") if "run." in found.key]
+    summary, entry = json.loads(store.get(key)), json.loads(store.get(entry_key))
+    part_key = min(found.key for found in store.list("results"))
+    line = json.loads(store.get(part_key))
+    *texts, row = map(json.loads, store.get(f"manifests/{part_key}").splitlines()[1:])
+
+    def add(run: int) -> None:
+        document_id = f"night-{run:06d}.txt"
+        name = f"results/{run:06d}-000000.jsonl"
+        data = json.dumps({**line, "id": document_id, "run": run}).encode() + b"\n"
+        head = {"v": 1, "part": name, "bytes": len(data)}
+        store.put(name, data)
+        rows = (head, *texts, [document_id, run, *row[2:]])
+        store.put(f"manifests/{name}", b"".join(json.dumps(each).encode() + b"\n" for each in rows))
+        store.put(f"runs/night-{run:06d}.json", json.dumps({**summary, "run": run, "run_id": f"n{run}"}).encode())
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(first, first + past)))
+    last = first + past - 1
+    newest = {**entry, "files": entry["files"] + past, "newest": {**entry["newest"], "run": last}}
+    store.put(f".runs/run.{last:08d}.json", json.dumps(newest).encode())
+    store.delete(entry_key)
+
+
+def nights(folder: Path, server: FakeLLM, past: int) -> None:
+    """Measure and print a night after this many others."""
+    seconds, requests = after_nights(folder, server, past)
+    print(f"{past:,} past runs on S3: {seconds:.1f} s and {requests.total()} requests: {dict(requests)}", flush=True)
 
 
 def main() -> int:
@@ -151,19 +187,21 @@ def main() -> int:
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--set", type=int, default=4000)
     parser.add_argument("--past", type=int, default=1000)
+    parser.add_argument("--only-nights", action="store_true")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="shard-end-") as name, FakeLLM(("llama3.1",)) as server:
         folders = [Path(name, part) for part in ("records", "set", "nights")]
         for folder in folders:
             folder.mkdir()
+        nights(folders[2], server, asked.past)
+        if asked.only_nights:
+            return 0
         seconds = beside_records(Place(folders[0], server.url), server, asked.records)
         print(
             f"{asked.records:,} records: {seconds:.1f} s from SIGTERM to the exit of one of {SHARDS} shards (grace 1 s)"
         )
         one, last = in_large_set(Place(folders[1], server.url), asked.set)
         print(f"{asked.set:,} shards: {one:.1f} s for a run with one sibling left, {last:.1f} s for the last one")
-        took_s, requests = after_nights(folders[2], server, asked.past)
-        print(f"{asked.past:,} past runs on S3: {took_s:.1f} s and {requests.total()} requests: {dict(requests)}")
     return 0
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, TypeVar
 
 from pipeline.errors import TryLaterError
@@ -74,14 +74,17 @@ class PartReader:
             for part in sorted((part for part in self.sizes if part.kind == stream), key=lambda part: part.place)
         ]
 
-    def each(self, *streams: Stream, read: Callable[[Part], bool]) -> None:
+    def each(self, *streams: Stream, read: Callable[[Part], bool], known: Callable[[], Iterable[Part]] = tuple) -> None:
         """Call `read` with each part; when it returns False for a deleted part, list again and read the new parts.
 
         A run that ends writes its errors into a new part before it deletes the old ones: the new listing has them.
+        `known` is called after the first listing, and returns parts that need not be read.
         """
         seen: set[Part] = set()
-        for _ in range(TRIES):
+        for turn in range(TRIES):
             self.refresh()
+            if turn == 0:
+                seen.update(known())
             parts = [part for part in self.parts(*streams) if part not in seen]
             gone = sum(not read(part) for part in parts)
             if not gone:
@@ -96,22 +99,31 @@ class PartReader:
         """Return True for a part of another shard of the same count."""
         return self._shard.count > 0 and part.shard.count == self._shard.count and not self.is_own(part)
 
-    def mergeable(self) -> int:
-        """Return how many parts of the last listing this shard reads, less those that compacting leaves to chunks."""
-        read = [part for part in self.sizes if not self.is_siblings(part)]
+    def mergeable(self, known: Collection[Part]) -> int:
+        """Return how many parts of the last listing this shard reads, less those that compacting leaves to chunks.
+
+        `known`: parts that it has not read.
+        """
+        read = [part for part in self.sizes if not self.is_siblings(part) and part not in known]
         return len(read) - len({(part.kind, part.shard) for part in read if part.shard.is_chunk})
 
     def add_to(self, index: Index, part: Part) -> bool:
         """Index a part unless it belongs to another shard; return False when it was deleted meanwhile."""
         if self.is_stopped():
             raise TryLaterError("interrupted while the output was read")
-        index.met(part.run)
-        assert part.kind != "windows"
         if self.is_siblings(part):
+            index.met(part.run)
             return True
         record_keys = self.record_keys(part)
         if record_keys is None:
             return False
+        self.add_keys(index, part, record_keys)
+        return True
+
+    def add_keys(self, index: Index, part: Part, record_keys: Iterable[RecordKey]) -> None:
+        """Index the records of a part by their keys."""
+        index.met(part.run)
+        assert part.kind != "windows"
         # a duplicate is recorded by the shard of the id it repeats, under an id that another may own
         is_own = self._shard.count > 0 and self.is_own(part)
         owns = (lambda _: True) if is_own else self._shard.owns
@@ -119,7 +131,6 @@ class PartReader:
         index.add(part.kind, record_keys, where=self._store.uri_of(part.key), owns=owns)
         if not self.is_own(part):
             index.error_lines = before
-        return True
 
     def record_keys(self, part: Part) -> list[RecordKey] | None:
         """Return the record keys of a part from its manifest, or else from the part; None when both are gone."""

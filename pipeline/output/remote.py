@@ -6,6 +6,7 @@ It must never write without the lease, and must never change a part. Requests th
     results/000012-00003-of-00016-000000.jsonl              run, shard, sequence number: a name with one writer
     errors/…                                                the same
     manifests/results/000012-00003-of-00016-000000.jsonl    the index fields of the part; rebuilt when missing
+    manifests/merged/…                                      those of many small parts (merged_manifests.py)
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pipeline.errors import InternalError, OutputError
 from pipeline.output import accepted
 from pipeline.output.index import Index
 from pipeline.output.lease import Lease, acquire, is_held
+from pipeline.output.merged_manifests import MergedManifests
 from pipeline.output.outage import Outage, no_outage
 from pipeline.output.part_reader import PartReader
 from pipeline.output.part_writer import Limits, PartWriter
@@ -33,9 +35,6 @@ from pipeline.shards import Shard, by_chunk
 from pipeline.stores import RemoteStore, StoreRefusedError
 
 _log = logging.getLogger(__name__)
-
-MANY_PARTS = 1000
-"""More parts than this are worth compacting: each costs the next start a request."""
 
 PARTS = "parts"
 """The task (outage.py) of writing parts."""
@@ -52,12 +51,12 @@ class RemoteBackend:
         self.store = store
         self._outage = outage or no_outage(str(store.address))
         self._parts = PartReader(store, shard=shard, allowed=self._allowed, request=self._outage.request)
+        self._merged = MergedManifests(self._parts, shard=shard)
         self._limits = limits
         self._shard = shard
         self._lease: Lease | None = None
         self._writer: PartWriter | None = None
         self._closed = threading.Event()
-        self._parts_before = 0
 
     @property
     def where(self) -> str:
@@ -105,7 +104,8 @@ class RemoteBackend:
             index.met(highest_run(self))
             index.accept(accepted.from_lines(self.content(accepted.NAME), where=self.where))
             self._parts.repair = self.replace if self._lease is not None else None
-            self._parts.each(*KINDS, read=lambda part: self._parts.add_to(index, part))
+            known = partial(self._merged.add_to, index, self)
+            self._parts.each(*KINDS, read=lambda part: self._parts.add_to(index, part), known=known)
         except BaseException:  # an interrupt too must not leave the index's file
             index.close()
             raise
@@ -115,7 +115,6 @@ class RemoteBackend:
         """Prepare the writer of parts, and remove outdated errors."""
         self._writer = PartWriter(self.store, self._limits, shard=self._shard, allowed=self._allowed, clock=clock)
         self._writer.run = index.highest_run + 1
-        self._parts_before = self._parts.mergeable()
         self.tidy(index)
         self._outage.opening = False
 
@@ -157,10 +156,8 @@ class RemoteBackend:
             _log.warning("Cannot delete old errors; allow DELETE for this prefix (docs/storage.md): %s", error)
 
     def settle(self, index: Index) -> None:  # noqa: ARG002
-        """Log a warning when the output should be compacted."""
-        parts = self._parts_before + sum(self._started.parts(kind) for kind in KINDS)
-        if parts > MANY_PARTS:
-            _log.warning(f"the next start reads {parts} parts: `pipeline compact {self.where}` makes it faster")
+        """Merge the manifests of many small parts; log a warning when the output should be compacted."""
+        self._merged.merge(self)
 
     def files(self, folder: str) -> Iterator[tuple[str, bytes]]:
         """Yield the objects below a prefix, one in memory at a time."""
@@ -216,6 +213,7 @@ class RemoteBackend:
 
     def rewrite(self, kind: Kind, choose: Callable[[Records], Records]) -> None:
         """Write the chosen lines of each chunk, and those of all others, into new parts, then delete the old parts."""
+        self._merged.drop(self)
         self._parts.refresh()
         for shard, old in by_chunk(self._parts.parts(kind), lambda part: part.shard).items():
             self._started.shard = shard

@@ -1,0 +1,152 @@
+"""Merged manifests: many small parts are indexed with few requests, and a cache of other parts is not believed."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from s3_faults import FaultProxy
+from s3_server import S3Server
+from test_compaction import DeathError, Dying, chunk
+from test_output import failure, result
+from test_remote_output import configured, keys, opened, store_of
+
+from pipeline.config import OutputConfig
+from pipeline.output import merged_manifests, scan
+from pipeline.output.compaction import purge
+from pipeline.output.part_writer import Limits
+from pipeline.output.remote import RemoteBackend
+from pipeline.shards import WHOLE, Shard
+
+FOLDER = "manifests/merged"
+
+
+@pytest.fixture(autouse=True)
+def _few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few parts are many here, and a few manifests fill an object."""
+    monkeypatch.setattr(merged_manifests, "MERGED_FROM", 4)
+    monkeypatch.setattr(merged_manifests, "FULL_BYTES", 800)
+
+
+@pytest.fixture
+def config(s3: S3Server, bucket: str) -> OutputConfig:
+    """An output that nobody has used; each record has a part of its own."""
+    return configured(s3, bucket, part_bytes=1)
+
+
+def nights(config: OutputConfig, ids: str, *, shard: Shard = WHOLE) -> None:
+    """Each night does one document; the last one does none."""
+    for id in [*ids, ""]:
+        with opened(config, shard=shard) as output:
+            if id:
+                output.write(result(id))
+            output.finish()
+
+
+def known(config: OutputConfig, shard: Shard = WHOLE) -> Any:
+    """All that an index says."""
+    with closing(scan(config, shard=shard)) as index:
+        return [index.known(id) for id in "abcdefghij"], index.counts(), index.highest_run, index.agents
+
+
+def requests(config: OutputConfig, s3: S3Server, shard: Shard = WHOLE) -> int:
+    """The requests of a start that reads the index."""
+    with FaultProxy(s3.port) as tap:
+        scan(replace(config, storage={**config.storage, "endpoint": tap.endpoint}), shard=shard).close()
+        return len(tap.seen)
+
+
+def drop(config: OutputConfig) -> None:
+    """Remove the merged manifests."""
+    store_of(config).delete(*keys(config, FOLDER))
+
+
+@pytest.mark.parametrize("shard", [WHOLE, Shard(0, 2), chunk(0)])
+def test_merged_manifests_say_what_the_parts_say(config: OutputConfig, shard: Shard) -> None:
+    """Of every document, in all shards; also when some of their parts are gone, and when they are damaged."""
+    shard = replace(shard, holds=lambda _: True)
+    ids = [id for id in "abcdefghij" if shard.is_chunk or shard.owns(id)]
+    with opened(config, shard=shard) as output:
+        output.write(failure(ids[0]))
+        output.write(result(ids[1], output="old"))
+    nights(config, "".join([*ids, *ids[:3]]), shard=shard)
+    store = store_of(config)
+    (first, *_) = names = keys(config, FOLDER)
+    expected = known(config, shard)
+    drop(config)
+    assert known(config, shard) == expected
+    assert sum(entry is not None for entry in expected[0]) == len(ids)
+    nights(config, "", shard=shard)
+    assert len(keys(config, FOLDER)) >= len(names)
+    data = store.get(first)
+    for damaged in (data[:-9], data[30:], data[: len(data) // 2] + data, b"{}\n" + data, b"\xff\n", b""):
+        store.put(first, damaged)
+        assert known(config, shard) == expected
+    store.put(first, data)
+    parts = keys(config, "results")
+    store.delete(parts[0])
+    by_merged = known(config, shard)
+    drop(config)
+    assert known(config, shard) == by_merged
+
+
+def test_a_start_requests_as_much_after_many_nights_as_after_few(config: OutputConfig, s3: S3Server) -> None:
+    """Objects that are full stay as they are; the nights since are merged by the next run that finds enough."""
+    counted = []
+    for ids in ("abcdef", "ghijkl"):
+        nights(config, ids)
+        objects = len(keys(config, FOLDER))
+        counted.append(requests(config, s3) - objects)
+        assert requests(config, s3, Shard(0, 2)) < 20
+    assert objects > 1
+    assert max(counted) < 9, "five, and one for each of at most three parts that are not merged yet"
+
+
+def test_the_objects_of_siblings_are_not_read(config: OutputConfig, s3: S3Server) -> None:
+    """Neither are their parts."""
+    for index in (0, 1):
+        nights(config, "abcdef", shard=replace(chunk(index), holds=lambda _: True))
+    before = requests(config, s3, chunk(0))
+    nights(config, "abcdef", shard=replace(chunk(2), holds=lambda _: True))
+    assert requests(config, s3, chunk(0)) == before
+
+
+def test_purging_leaves_no_merged_manifest(config: OutputConfig) -> None:
+    """They hold the ids of documents."""
+    nights(config, "abcdefgh")
+    assert keys(config, FOLDER)
+    with opened(config) as output:
+        purge(output.backend, output.index, gone=lambda id, _: id == "a")
+    assert keys(config, FOLDER) == []
+    assert known(config)[0][:2] == [None, known(config)[0][1]]
+
+
+def test_a_kill_while_manifests_are_merged_changes_nothing(s3: S3Server, bucket: str) -> None:
+    """After a death before each change of the store, the next start knows the same."""
+    for lives in range(20):
+        config = configured(s3, f"{bucket}/{lives}", part_bytes=1)
+        for id in "abcdef":
+            with opened(config) as output:
+                output.write(result(id))
+        expected = known(config)
+        if merges(RemoteBackend(Dying(store_of(config), lives), Limits(60, 1), shard=WHOLE)):  # type: ignore[arg-type]
+            assert lives > 2
+            assert keys(config, FOLDER)
+            return
+        assert known(config) == expected
+    raise AssertionError("it never came to its end")
+
+
+def merges(backend: RemoteBackend) -> bool:
+    """True when the backend lived through the end of a run."""
+    try:
+        backend.lock("dying", lock_wait_s=0, wait=lambda _: False, clock=lambda: 0.0)
+        with closing(backend.read()) as index:
+            backend.start(index, clock=lambda: 0.0)
+            backend.settle(index)
+        backend.close()
+    except DeathError:
+        return False
+    return True
