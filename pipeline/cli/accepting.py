@@ -30,16 +30,16 @@ def change_accepted(output: Output, *, accept: str | None, unaccept: str | None)
     kept: list[AcceptedFailure] = []
     added = removed = known_before = 0
     now = utc_now()
-    for document_id, known in output.index.failed():
-        reason = known.reason or ""
-        goes = known.accepted and removes(document_id, reason)
+    for document_id, entry in output.index.failed():
+        reason = entry.reason or ""
+        goes = entry.accepted and removes(document_id, reason)
         comes = adds(document_id, reason)
-        known_before += comes and known.accepted
+        known_before += comes and entry.accepted
         removed += goes
-        added += comes and not known.accepted
-        if comes or (known.accepted and not goes):
-            at = since.get(document_id, now) if known.accepted else now
-            kept.append(AcceptedFailure(document_id, known.sha256, known.fingerprint, reason, at))
+        added += comes and not entry.accepted
+        if comes or (entry.accepted and not goes):
+            at = since.get(document_id, now) if entry.accepted else now
+            kept.append(AcceptedFailure(document_id, entry.sha256, entry.fingerprint, reason, at))
     if not (added or removed or known_before):
         flag, noun = ("--accept", "failure") if accept else ("--unaccept", "accepted failure")
         message = f"{flag}: got {accept or unaccept!r}, which matches no {noun} of {output.where}"

@@ -96,24 +96,24 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
 def _examined(app: AppConfig, plan: ExtractionPlan) -> list[CheckedServer]:
     """Return what was found at each server; all are examined side by side."""
     servers = [Server(provider, replica) for provider in plan.client.providers for replica in provider.replicas]
-    found = examine_all(
+    preflights = examine_all(
         servers,
         start=start_thread,
         report=lambda server, message: write_out(visible(f"WAITING {server.place}: {message}")),
     )
-    return [_checked(app, plan, server, preflight) for server, preflight in zip(servers, found, strict=True)]
+    return [_checked(app, plan, server, preflight) for server, preflight in zip(servers, preflights, strict=True)]
 
 
-def _checked(app: AppConfig, plan: ExtractionPlan, server: Server, found: Preflight) -> CheckedServer:
+def _checked(app: AppConfig, plan: ExtractionPlan, server: Server, preflight: Preflight) -> CheckedServer:
     replica = server.replica
-    waits = found.status != "ok" and replica.sharing.held is not None
-    served = side_by_side(replica.client, start=start_thread) if found.status == "ok" else None
+    waits = preflight.status != "ok" and replica.sharing.held is not None
+    served = side_by_side(replica.client, start=start_thread) if preflight.status == "ok" else None
     return CheckedServer(
         place=server.place,
         provider=server.provider.name,
         is_first=server.provider is plan.client.providers[0],
-        found=found,
-        blocks={next(iter(replica.clients)): found} if waits else dict(replica.found),
+        found=preflight,
+        blocks={next(iter(replica.clients)): preflight} if waits else dict(replica.found),
         proofs={variant: proof_state(client) for variant, client in replica.clients.items()},
         address_from=app.places.get(provider_key(server.provider.name, "base_url"), "the default"),
         proxy=replica.client.endpoint.proxy or "",
@@ -139,8 +139,8 @@ def _by_provider(checked: Sequence[CheckedServer]) -> list[list[CheckedServer]]:
 
 def _code_of(servers: Sequence[CheckedServer]) -> int:
     """Return the exit code of one provider: that of its best replica."""
-    found = [server.found for server in servers]
-    return min(EXIT_CONFIG if each.unpaid else _EXIT_CODES[each.status] for each in found)
+    preflights = [server.found for server in servers]
+    return min(EXIT_CONFIG if preflight.unpaid else _EXIT_CODES[preflight.status] for preflight in preflights)
 
 
 def _output(config: OutputConfig) -> tuple[int, str]:

@@ -60,8 +60,8 @@ def verdict_lines(
     troubles = [f"{server.place}: {server.found.message}" for server in checked if server.found.status != "ok"]
     troubles += [f"input: {survey.trouble}"] if survey.trouble else []
     if code != EXIT_OK:
-        gone = "the output" if usable else "the server"
-        why = "a setting or a server must be changed" if code == EXIT_CONFIG else f"{gone} is not available"
+        unavailable = "the output" if usable else "the server"
+        why = "a setting or a server must be changed" if code == EXIT_CONFIG else f"{unavailable} is not available"
         yield tinted(f"NOT READY: {why} (exit code {code})", BOLD + RED, colour=colour)
         yield from (line for trouble in troubles for line in hanging(trouble, indent=INDENT, width=width))
         return
@@ -131,21 +131,21 @@ def _slots(served: int) -> str:
     return f"{served} (the others wait in the server's queue; OLLAMA_NUM_PARALLEL of the server raises it)"
 
 
-def _facts(found: Preflight, proof: str) -> Iterator[str]:
+def _facts(preflight: Preflight, proof: str) -> Iterator[str]:
     facts = {
-        "server version": found.server,
-        "context length": found.context_length and f"{found.context_length} tokens",
-        "prompt without a document": found.prompt_tokens and f"{found.prompt_tokens} tokens",
+        "server version": preflight.server,
+        "context length": preflight.context_length and f"{preflight.context_length} tokens",
+        "prompt without a document": preflight.prompt_tokens and f"{preflight.prompt_tokens} tokens",
         "long prompts": proof,
-        "model load": found.load_s and f"{found.load_s:.1f} s",
-        "schema": found.enforcement,
-        "think": None if found.think is None else str(found.think).lower(),
-        "digest": found.digest,
-        "other models": ", ".join(name for name in found.models if name != found.model),
+        "model load": preflight.load_s and f"{preflight.load_s:.1f} s",
+        "schema": preflight.enforcement,
+        "think": None if preflight.think is None else str(preflight.think).lower(),
+        "digest": preflight.digest,
+        "other models": ", ".join(name for name in preflight.models if name != preflight.model),
     }
     yield from (f"{name}: {fact}" for name, fact in facts.items() if fact)
-    yield from (f"not enforced: {keyword}" for keyword in found.unenforced)
-    yield from (f"warning: {warning}" for warning in found.warnings)
+    yield from (f"not enforced: {keyword}" for keyword in preflight.unenforced)
+    yield from (f"warning: {warning}" for warning in preflight.warnings)
 
 
 def input_lines(app: AppConfig, survey: InputSurvey, *, width: int) -> Iterator[str]:
@@ -177,8 +177,8 @@ def _counted(survey: InputSurvey) -> str:
 
 
 def _kinds(kinds: Mapping[str, int]) -> str:
-    shown = [f"{kind} {number:,}" for kind, number in list(kinds.items())[:_KINDS_SHOWN]]
-    return ", ".join(shown + (["…"] if len(kinds) > _KINDS_SHOWN else []))
+    parts = [f"{kind} {number:,}" for kind, number in list(kinds.items())[:_KINDS_SHOWN]]
+    return ", ".join(parts + (["…"] if len(kinds) > _KINDS_SHOWN else []))
 
 
 def split_texts(sizes: Sequence[str], survey: InputSurvey) -> list[str]:

@@ -39,8 +39,8 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def _rows(backend: ReadableOutput) -> Iterator[bytes]:
     """Yield the Parquet file of the current results, with the columns of the newest agent's schema."""
-    asked = list(questions_of(read_runs(backend)))
-    schema = asked[-1].get("schema") if asked else None
+    questions = list(questions_of(read_runs(backend)))
+    schema = questions[-1].get("schema") if questions else None
     return parquet((line for line, _ in last_lines(backend)), answer_schema=schema)
 
 

@@ -82,10 +82,10 @@ def character_folds() -> CharacterFolds:
 
 def _second_characters() -> frozenset[str]:
     """Return the characters that compose with the one before them, though some of them are no combining marks."""
-    found = set()
+    characters = set()
     for code in chain(*_ALTERABLE):
         parts = unicodedata.decomposition(chr(code)).split()
         if len(parts) == 2 and not parts[0].startswith("<"):
-            found.add(chr(int(parts[1], 16)))
+            characters.add(chr(int(parts[1], 16)))
     hangul = map(chr, (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3)))
-    return frozenset(found.union(hangul))
+    return frozenset(characters.union(hangul))

@@ -59,8 +59,8 @@ def cut_text(text: str, most: int) -> str:
     """Return at most `most` characters of a text, cut at white space where possible."""
     if len(text) <= most:
         return text
-    kept = text[: most + 1]
-    at = max((place for place in range(len(kept)) if kept[place].isspace()), default=0)
+    start = text[: most + 1]
+    at = max((place for place in range(len(start)) if start[place].isspace()), default=0)
     return text[:at].rstrip() or text[:most]
 
 

@@ -25,10 +25,10 @@ def concatenated(
 ) -> list[Given]:
     """Return the items of all windows, in document order, each once. `lists`: the items of each window with items."""
     kept: list[Given] = []
-    known = _Known(rule, keys)
+    known_items = _Known(rule, keys)
     for part in sorted(lists):
         items = lists[part]
-        repeated = {at for at, item in enumerate(items) if part and known.is_of_lead(item, spans[part], kept)}
+        repeated = {at for at, item in enumerate(items) if part and known_items.is_of_lead(item, spans[part], kept)}
         before = lists.get(part - 1, ())
         shared = Span(spans[part].start, spans[part - 1].end) if part else Span(0, 0)
         if before and shared.start < shared.end:
@@ -108,11 +108,11 @@ def _shared_size(before: Sequence[Hashable], after: Sequence[Hashable], values: 
     if not sizes:
         return 0
     count = _Occurrences(shared)
-    seen: Counter[Hashable] = Counter()
+    counts: Counter[Hashable] = Counter()
     possible = 0
     for key, value in zip(after[: sizes[0]], values, strict=False):
-        seen[key] += 1
-        if seen[key] > count.of_item(value):
+        counts[key] += 1
+        if counts[key] > count.of_item(value):
             break
         possible += 1
     return next((size for size in sizes if size <= possible), 0)

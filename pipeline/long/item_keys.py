@@ -31,7 +31,7 @@ class ItemKeys:
 
     @cached_property
     def _quotes(self) -> list[dict[str, Span]]:
-        return [{each["path"]: Span(each["start"], each["end"]) for each in part} for part in self._evidence]
+        return [{quote["path"]: Span(quote["start"], quote["end"]) for quote in part} for part in self._evidence]
 
     def of(self, rule: Rule, item: Given) -> ItemKey:
         """Return the key of an item of a list."""
@@ -41,8 +41,8 @@ class ItemKeys:
             named = [(items.of_property(name), item.value.get(name)) for name in rule.key]
             if not any(is_nothing(value) or value_key(value) in own.empty for own, value in named):
                 return ItemKey(True, tuple(value_key(value, exact=rule.exact_key) for _, value in named))
-        said = _said(items, item.value, exact=rule.exact_key)
-        return ItemKey(False, value_key(item.value, exact=rule.exact_key) if said is None else said)
+        own_key = _said(items, item.value, exact=rule.exact_key)
+        return ItemKey(False, value_key(item.value, exact=rule.exact_key) if own_key is None else own_key)
 
     def quotes(self, item: Given) -> dict[str, Span]:
         """Return the places of the quotes in an item, by their places in it."""
@@ -53,8 +53,8 @@ class ItemKeys:
 def _said(rule: Rule, value: Any, *, exact: bool) -> Hashable | None:
     """Return a key built from all leaves of a value except quotes and empty values; None without such leaves."""
     if isinstance(value, dict):
-        said = [(name, _said(rule.of_property(name), item, exact=exact)) for name, item in value.items()]
-        leaves = sorted((name, key) for name, key in said if key is not None)
+        keys = [(name, _said(rule.of_property(name), item, exact=exact)) for name, item in value.items()]
+        leaves = sorted((name, key) for name, key in keys if key is not None)
         return ("object", *leaves) if leaves else None
     if isinstance(value, list):
         items = [_said(rule.items, item, exact=exact) for item in value] if rule.items else [value_key(value)]

@@ -160,7 +160,7 @@ def _add_conflict(node: Taken, pointer: str, merged: Merged) -> None:
 def _evidence(merged: Merged, parts: Sequence[Answered]) -> tuple[Evidence, ...]:
     """Return the evidence of the quotes that remain in the merged value, in its order."""
     targets = {origin: (order, pointer) for order, (pointer, origin) in enumerate(merged.origins.items())}
-    found: list[tuple[int, Evidence]] = []
+    quotes: list[tuple[int, Evidence]] = []
     for window, part in enumerate(parts, 1):
         for quote in part.evidence:
             prefix = quote["path"]
@@ -169,8 +169,8 @@ def _evidence(merged: Merged, parts: Sequence[Answered]) -> tuple[Evidence, ...]
             if (window, prefix) in targets:
                 order, pointer = targets[window, prefix]
                 moved = Evidence(**{**quote, "path": pointer + quote["path"][len(prefix) :], "window": window})
-                found.append((order, moved))
-    return tuple(quote for _, quote in sorted(found, key=lambda each: each[0]))
+                quotes.append((order, moved))
+    return tuple(quote for _, quote in sorted(quotes, key=lambda ordered: ordered[0]))
 
 
 def _shown(value: tuple[int, Any]) -> dict[str, Any]:

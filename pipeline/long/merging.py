@@ -63,11 +63,11 @@ def merge(rules: MergeRules, parts: Sequence[Part], *, text: str) -> Merged:
 
 def _outermost(parts: Sequence[Part]) -> list[Part]:
     """Return the parts that are not within another one, sorted."""
-    kept: list[Part] = []
+    outermost: list[Part] = []
     for part in sorted(parts, key=lambda each: (each.start, -each.end)):
-        if not kept or part.end > kept[-1].end:
-            kept.append(part)
-    return kept
+        if not outermost or part.end > outermost[-1].end:
+            outermost.append(part)
+    return outermost
 
 
 def _failure(message: str) -> DocumentError:
@@ -117,8 +117,8 @@ class _Merger:
             return None
         at = self._rules.describe(place)
         windows = len(self._parts)
-        told = f"none of the {windows} windows gave a value" if windows > 1 else "the only window gave no value"
-        raise _failure(f"{at}: {told}, the schema needs one: allow null or give a default")
+        complaint = f"none of the {windows} windows gave a value" if windows > 1 else "the only window gave no value"
+        raise _failure(f"{at}: {complaint}, the schema needs one: allow null or give a default")
 
     def _whole_or_fields(self, rule: Rule, values: Sequence[Given], place: Place) -> Node:
         try:
@@ -148,14 +148,14 @@ class _Merger:
             return Made(summed(values))
         if rule.how == "join":
             return self._joined(rule, values, place)
-        taken = choose(rule, values)
+        chosen = choose(rule, values)
         if rule.is_quote or (rule.how not in CONFLICTING and rule.how != "same"):
-            return Taken(taken)
-        others = _others(taken, values)
+            return Taken(chosen)
+        others = _others(chosen, values)
         if others and rule.how == "same":
-            first, second = sorted((taken.part + 1, others[0].part + 1))
+            first, second = sorted((chosen.part + 1, others[0].part + 1))
             raise _failure(f"{self._rules.describe(place)}: windows {first} and {second} differ (x-merge: same)")
-        return Taken(taken, rule.how, others)
+        return Taken(chosen, rule.how, others)
 
     def _joined(self, rule: Rule, values: Sequence[Given], place: Place) -> Node:
         text = joined_texts(values)
@@ -163,17 +163,17 @@ class _Merger:
             return Made(text)
         if rule.cuts:
             return Made(cut_text(text, rule.most), given=len(text))
-        told = f"{len(text)} characters after joining {len(self._parts)} windows, the schema allows {rule.most}"
-        raise _failure(f"{self._rules.describe(place)}: {told}: raise maxLength, or set x-over: cut")
+        complaint = f"{len(text)} characters after joining {len(self._parts)} windows, the schema allows {rule.most}"
+        raise _failure(f"{self._rules.describe(place)}: {complaint}: raise maxLength, or set x-over: cut")
 
     def _list(self, rule: Rule, values: Sequence[Given], place: Place) -> Node:
         nodes = self._union(rule, values, place) if rule.how == UNION else self._concat(rule, values)
         if rule.most is None or len(nodes) <= rule.most:
             return Items([node for node, _ in nodes])
         if not rule.cuts:
-            told = f"{len(nodes)} items after merging {len(self._parts)} windows, the schema allows {rule.most}"
+            complaint = f"{len(nodes)} items after merging {len(self._parts)} windows, the schema allows {rule.most}"
             remedy = "raise maxItems (x-window-items bounds one answer), or set x-over: cut"
-            raise _failure(f"{self._rules.describe(place)}: {told}: {remedy}")
+            raise _failure(f"{self._rules.describe(place)}: {complaint}: {remedy}")
         best = sorted(range(len(nodes)), key=lambda at: -nodes[at][1])[: rule.most]
         return Items([nodes[at][0] for at in sorted(best)], given=len(nodes))
 

@@ -59,13 +59,13 @@ def find_quotes(
     of `joined`, broken up); a quote may be copied from there.
     """
     parts = _Parts(text, [(0, len(text))] if spans is None else spans, shown)
-    found = {quote: parts.find(quote, number) for quote, number in Counter(quotes).items()}
-    taken: Counter[str] = Counter()
+    occurrences_of = {quote: parts.find(quote, number) for quote, number in Counter(quotes).items()}
+    used: Counter[str] = Counter()
     places: list[QuotePlace | None] = []
     for quote in quotes:
-        occurrences = found[quote]
-        number = taken[quote]
-        taken[quote] += 1
+        occurrences = occurrences_of[quote]
+        number = used[quote]
+        used[quote] += 1
         places.append(occurrences[number if number < len(occurrences) else 0] if occurrences else None)
     return places
 

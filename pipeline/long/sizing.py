@@ -162,11 +162,11 @@ class Sizer:
 
     def size(self, room: Room, bytes_per_token: float) -> WindowSize | None:
         """Return the size of windows; None when the room is below LEAST_ROOM tokens."""
-        left = room.tokens
-        if left is not None and left < LEAST_ROOM:
+        room_tokens = room.tokens
+        if room_tokens is not None and room_tokens < LEAST_ROOM:
             return None
         usual = self._window_tokens or max(LEAST_USUAL_TOKENS, WINDOW_PER_ANSWER * room.max_tokens)
-        tokens = min(UNKNOWN_CONTEXT_TOKENS if left is None else int(SHARE_OF_ROOM * left), usual)
+        tokens = min(UNKNOWN_CONTEXT_TOKENS if room_tokens is None else int(SHARE_OF_ROOM * room_tokens), usual)
         overlap = min(tokens // OVERLAP_SHARE, MOST_OVERLAP) if self._overlap_tokens is None else self._overlap_tokens
         return WindowSize(tokens, min(overlap, tokens // LEAST_OVERLAP_PARTS), bytes_per_token)
 
@@ -196,8 +196,8 @@ class Sizer:
             if ratios:
                 return max(min(ratios), LEAST_RATIO)
         with self._lock:
-            known = sorted(self._ratios.get(endpoint, ()))
-        return known[len(known) // 10] if len(known) >= RATIOS_NEEDED else USUAL_BYTES_PER_TOKEN
+            known_ratios = sorted(self._ratios.get(endpoint, ()))
+        return known_ratios[len(known_ratios) // 10] if len(known_ratios) >= RATIOS_NEEDED else USUAL_BYTES_PER_TOKEN
 
     def _is_whole(self, tokens: float, room: Room) -> bool:
         most = room.whole_tokens

@@ -70,14 +70,18 @@ def cut(
     if budget_bytes < LEAST_BUDGET_BYTES or not 0 <= overlap_bytes <= budget_bytes // 4:
         need = f"at least {LEAST_BUDGET_BYTES} bytes for a window, and at most a quarter of that for the overlap"
         raise ValueError(f"got {budget_bytes} and {overlap_bytes}, need {need}")
-    kept = _outermost(laid)
-    if kept and (kept[0].start < 0 or kept[-1].end > len(text) or any(span.start >= span.end for span in kept)):
-        raise ValueError(f"got the windows {kept[0]} to {kept[-1]}, need some of a text of {len(text)} characters")
+    outermost = _outermost(laid)
+    if outermost and (
+        outermost[0].start < 0 or outermost[-1].end > len(text) or any(span.start >= span.end for span in outermost)
+    ):
+        raise ValueError(
+            f"got the windows {outermost[0]} to {outermost[-1]}, need some of a text of {len(text)} characters"
+        )
     cutter = _Cutter(text, budget_bytes, overlap_bytes, page_starts)
-    gaps = _gaps(kept, len(text))
-    if not kept:
+    gaps = _gaps(outermost, len(text))
+    if not outermost:
         return [window for gap in gaps for window in cutter.windows(gap)]
-    return _outermost(chain(kept, *(cutter.windows(cutter.widened(gap)) for gap in gaps)))
+    return _outermost(chain(outermost, *(cutter.windows(cutter.widened(gap)) for gap in gaps)))
 
 
 def divide(text: str, span: Span, overlap_bytes: int, *, page_starts: Sequence[int] = ()) -> tuple[Span, Span] | None:
@@ -108,11 +112,11 @@ def covers(spans: Iterable[Span], chars: int) -> bool:
 
 def _outermost(spans: Iterable[Span]) -> list[Span]:
     """Return the spans that are not within another one, sorted."""
-    kept: list[Span] = []
+    outermost: list[Span] = []
     for span in sorted(spans, key=lambda each: (each.start, -each.end)):
-        if not kept or span.end > kept[-1].end:
-            kept.append(Span(*span))
-    return kept
+        if not outermost or span.end > outermost[-1].end:
+            outermost.append(Span(*span))
+    return outermost
 
 
 def _gaps(spans: Sequence[Span], chars: int) -> list[Span]:
@@ -190,8 +194,8 @@ class _Boundaries:
     def _places(self, low: int, high: int) -> list[int]:
         """Return the places of the best kind that occurs from `low` to `high` and divides no cluster."""
         for places in self._kinds(low, high):
-            if found := [place for place in places if place >= low and self._is_safe(place)]:
-                return found
+            if safe := [place for place in places if place >= low and self._is_safe(place)]:
+                return safe
         return []
 
     def _kinds(self, low: int, high: int) -> Iterator[Iterable[int]]:

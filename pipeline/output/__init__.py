@@ -163,8 +163,8 @@ class Output:
         try:
             redact = SECRETS.redact_values
             own = SECRETS.redact_whole_values
-            shown = outcome if SECRETS.are_none else redacted(outcome, redact, own=own)
-            line = to_line(shown, self.stamp)
+            written = outcome if SECRETS.are_none else redacted(outcome, redact, own=own)
+            line = to_line(written, self.stamp)
         except ValueError as exc:
             raise InternalError(f"{outcome.id!r}: the record is not JSON in UTF-8: {exc}") from exc
         key = key_of_outcome(outcome, self.stamp)
@@ -203,8 +203,8 @@ class Output:
 
     def _is_current(self, document_id: str, run: int) -> bool:
         """Return True when the result of a document is still the one that a run wrote."""
-        known = self.index.known(document_id)
-        return known is not None and not known.failed and known.run == run
+        entry = self.index.known(document_id)
+        return entry is not None and not entry.failed and entry.run == run
 
     @property
     def unwritten(self) -> tuple[int, int]:
@@ -253,8 +253,11 @@ def backend_of(config: OutputConfig, *, shard: Shard = WHOLE, outage: Outage | N
     storage = config.storage
     if outage is not None:
         # the lease is checked at each repetition of a request, and not at a retry by the store's client
-        given = storage.get("retry_for_s", RETRY_FOR_S)
-        storage = {**storage, "retry_for_s": min(given, RETRY_FOR_S) if isinstance(given, int | float) else given}
+        retry_for_s = storage.get("retry_for_s", RETRY_FOR_S)
+        storage = {
+            **storage,
+            "retry_for_s": min(retry_for_s, RETRY_FOR_S) if isinstance(retry_for_s, int | float) else retry_for_s,
+        }
     limits = Limits(config.part_seconds, config.part_bytes)
     return RemoteBackend(RemoteStore.open(config.uri, storage=storage), limits, shard=shard, outage=outage)
 

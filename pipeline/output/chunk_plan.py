@@ -59,12 +59,12 @@ class PlanHead:
         """Return the content of plan.json."""
         generations = [
             {
-                "name": each.name,
-                "first": each.first,
-                "chunks": each.chunks,
-                "changed": list(each.changed),
+                "name": generation.name,
+                "first": generation.first,
+                "chunks": generation.chunks,
+                "changed": list(generation.changed),
             }
-            for each in self.generations
+            for generation in self.generations
         ]
         content = {
             "v": PLAN_VERSION,
@@ -87,8 +87,8 @@ def read_head(backend: ReadableOutput) -> PlanHead | None:
         content = json.loads(data)
         version = content["v"]
         generations = tuple(
-            Generation(each["name"], each["first"], each["chunks"], tuple(each["changed"]))
-            for each in content["generations"]
+            Generation(row["name"], row["first"], row["chunks"], tuple(row["changed"]))
+            for row in content["generations"]
         )
         totals = {name: content[name] for name in TOTALS if name in content}
         head = PlanHead(generations, content["chunk_bytes"], content["input"], totals, content.get("ignored", {}))

@@ -76,7 +76,7 @@ def _type(schema: Any, root: Any, above: frozenset[str], depth: int) -> ColumnTy
 def _kind(schema: Mapping[str, Any]) -> str:
     """Return the one type that values other than null have; "" for several, or for none that is known."""
     named = schema.get("type")
-    kinds = {each for each in ([named] if isinstance(named, str) else named or []) if each != "null"}
+    kinds = {name for name in ([named] if isinstance(named, str) else named or []) if name != "null"}
     values = schema.get("enum", [schema["const"]] if "const" in schema else [])
     if not kinds and values and all(value is None or isinstance(value, str) for value in values):
         return "string"

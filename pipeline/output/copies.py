@@ -95,10 +95,10 @@ class Copies:
 
     def _will_answer(self, original: str) -> bool:
         """Return True while the original's record is of this run and can be shared, or may still become so."""
-        known = self._index.known(original)
-        if known is None or known.run != self.run:
+        entry = self._index.known(original)
+        if entry is None or entry.run != self.run:
             return not self.is_last_pass
-        return not known.failed or _is_shared(known.reason)
+        return not entry.failed or _is_shared(entry.reason)
 
     def answered_before(self, question: str, fingerprints: Collection[str], document_id: str) -> tuple[str, int] | None:
         """Return another document that was asked this question before this run, and the run of its result."""

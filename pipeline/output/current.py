@@ -44,9 +44,9 @@ class CurrentRecords:
         with closing(self._backend.read()) as index:
             for line, key in last_lines(self._backend):
                 index.seen(key.id)
-                known = index.known(key.id)
+                entry = index.known(key.id)
                 raw = json.loads(line)
-                status: Status = "stale" if known is not None and known.failed else "done"
+                status: Status = "stale" if entry is not None and entry.failed else "done"
                 yield Record(key.id, status, raw["output"], None, raw)
             for line, key in self._backend.records("errors"):
                 # marked as seen, so that one failure is not read twice

@@ -25,7 +25,7 @@ KEPT_FILES = 30
 
 def fold(backend: OutputBackend) -> int:
     """Move the summaries of all but the newest runs into one file; return how many were moved."""
-    named = sorted(named_runs(backend.files(RUNS)), key=lambda each: (each[1]["run"], each[0]))
+    named = sorted(named_runs(backend.files(RUNS)), key=lambda item: (item[1]["run"], item[0]))
     files = [name for name, _ in named if not name.startswith(FOLDED)]
     old = set(files[:-KEPT_FILES])
     if old:

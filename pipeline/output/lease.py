@@ -146,13 +146,13 @@ def acquire(
     claim = _Claim(store, run_id, shard=shard, clock=clock)
     waiting: LockWait | None = None
     while True:
-        taken = attempt("lease", claim.take)
-        if isinstance(taken, Lease):
-            return taken
+        result = attempt("lease", claim.take)
+        if isinstance(result, Lease):
+            return result
         waiting = waiting or LockWait(str(store.address), lock_wait_s=lock_wait_s, wait=wait, clock=clock)
         poll_s = _POLL_S if waiting.waited_s < _SHORT_WAIT_S else _LATER_POLL_S
         # a random delay, so that two runs that release their locks for each other do not collide again
-        waiting.pause(taken, poll_s * (1 + secrets.randbelow(100) / 100))
+        waiting.pause(result, poll_s * (1 + secrets.randbelow(100) / 100))
 
 
 def is_held(store: RemoteStore) -> bool:
@@ -192,8 +192,8 @@ class _Claim:
         try:
             etag = self._store.create(self._own, data)
         except FileExistsError:
-            there, old = self._store.get_with_etag(self._own)
-            if (busy := self._busy(self._own, there, old)) is not None:
+            content, old = self._store.get_with_etag(self._own)
+            if (busy := self._busy(self._own, content, old)) is not None:
                 return busy
             etag = self._store.replace(self._own, data, etag=_known(old, self._store))
         etag = _known(etag, self._store)
@@ -203,12 +203,12 @@ class _Claim:
         """Return the holder of a conflicting lock, or None; only other shards of the same count do not conflict."""
         for key in self._conflicting():
             try:
-                there, etag = self._store.get_with_etag(key)
+                content, etag = self._store.get_with_etag(key)
             except FileNotFoundError:  # another process has deleted it
                 continue
-            if (busy := self._busy(key, there, etag)) is not None:
+            if (busy := self._busy(key, content, etag)) is not None:
                 return busy
-            if there != _FREE:  # its holder is dead or suspended; after this write its next renewal fails
+            if content != _FREE:  # its holder is dead or suspended; after this write its next renewal fails
                 self._store.replace(key, _FREE, etag=_known(etag, self._store))
         return None
 
@@ -219,16 +219,16 @@ class _Claim:
             if stored.key != self._own and not (count and other.count == count):
                 yield stored.key
 
-    def _busy(self, key: str, there: bytes, etag: str | None) -> str | None:
+    def _busy(self, key: str, content: bytes, etag: str | None) -> str | None:
         """Return the holder of this lock; None when it is free, or has not changed for LEASE_S."""
-        if there == _FREE:
+        if content == _FREE:
             return None
-        known = _known(etag, self._store)
-        if self._seen.get(key, ("", 0.0))[0] != known:
-            self._seen[key] = (known, self._clock())
+        version = _known(etag, self._store)
+        if self._seen.get(key, ("", 0.0))[0] != version:
+            self._seen[key] = (version, self._clock())
         if self._clock() - self._seen[key][1] >= LEASE_S:
             return None
-        return _holder(there, key)
+        return _holder(content, key)
 
 
 def _key_of(shard: Shard) -> str:
@@ -242,14 +242,14 @@ def _known(etag: str | None, store: RemoteStore) -> str:
     return etag
 
 
-def _holder(there: bytes, key: str) -> str:
+def _holder(content: bytes, key: str) -> str:
     """Return a description of the holder for a message."""
     try:
-        value: Any = json.loads(there)
+        value: Any = json.loads(content)
     except ValueError:
         value = None
-    known = value if isinstance(value, dict) else {}
-    description = ", ".join(f"{name} {known[name]}" for name in ("pid", "host", "run_id", "since") if name in known)
+    holder = value if isinstance(value, dict) else {}
+    description = ", ".join(f"{name} {holder[name]}" for name in ("pid", "host", "run_id", "since") if name in holder)
     return f"{description or 'an unidentified run'} ({key})"
 
 

@@ -140,8 +140,8 @@ class LineFile:
         try:
             size = os.fstat(fd).st_size
             if size < self._durable:
-                told = f"has {size} bytes after an outage, of {self._durable} that were durable"
-                raise OutputError(f"{self.path}: {told}")
+                message = f"has {size} bytes after an outage, of {self._durable} that were durable"
+                raise OutputError(f"{self.path}: {message}")
             end = self._durable
             for line in self._unsynced:
                 _write_at(fd, line, end)

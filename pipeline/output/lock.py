@@ -76,14 +76,14 @@ class Lock:
         """Take the lock again after an outage; TryLaterError when another run has taken it, OSError in an outage."""
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            there = os.pread(self._fd, len(self._holder) + 1, 0)
+            content = os.pread(self._fd, len(self._holder) + 1, 0)
         except OSError as exc:
             if exc.errno not in (errno.ESTALE, errno.EBADF):
                 if exc.errno in _TAKEN:
                     raise self._lost() from exc
                 raise
-            there = self._reopen()
-        if there != self._holder:
+            content = self._reopen()
+        if content != self._holder:
             raise self._lost()
 
     def _reopen(self) -> bytes:
@@ -91,7 +91,7 @@ class Lock:
         fd = os.open(self._path, os.O_RDWR)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            there = os.pread(fd, len(self._holder) + 1, 0)
+            content = os.pread(fd, len(self._holder) + 1, 0)
         except OSError as exc:
             os.close(fd)
             if exc.errno in _TAKEN:
@@ -100,7 +100,7 @@ class Lock:
         with suppress(OSError):
             os.close(self._fd)
         self._fd = fd
-        return there
+        return content
 
     def _lost(self) -> TryLaterError:
         return TryLaterError(f"{self._path}: the lock was lost to another run in an outage; nothing more is written")
@@ -131,12 +131,12 @@ def acquire(
     while True:
         gate = _wait_gate(folder, lock_wait_s=lock_wait_s, wait=wait, clock=clock)
         try:
-            taken = _take(folder, shard, run_id)
+            result = _take(folder, shard, run_id)
         finally:
             gate.release()
-        if isinstance(taken, Lock):
-            return taken
-        waiting.pause(str(taken), _POLL_S)
+        if isinstance(result, Lock):
+            return result
+        waiting.pause(str(result), _POLL_S)
 
 
 def try_gate(folder: Path) -> Lock | None:

@@ -113,7 +113,7 @@ def _arrow(pyarrow: Any, kind: ColumnType) -> Any:
     if isinstance(kind, ListOf):
         return pyarrow.list_(_arrow(pyarrow, kind.item))
     if isinstance(kind, Struct):
-        return pyarrow.struct([(name, _arrow(pyarrow, each)) for name, each in kind.fields.items()])
+        return pyarrow.struct([(name, _arrow(pyarrow, inner)) for name, inner in kind.fields.items()])
     scalars = {"integer": pyarrow.int64(), "number": pyarrow.float64(), "boolean": pyarrow.bool_()}
     return scalars.get(kind, pyarrow.string())
 
@@ -128,7 +128,7 @@ def _row(record: Mapping[str, Any], output: ColumnType) -> dict[str, Any]:
         "output": in_column(record.get("output"), output, misfits),
         "misfits": list(dict.fromkeys(misfits)),
         "metadata": json.dumps(record.get("metadata"), ensure_ascii=False),
-        **{name: None if each is None else json.dumps(each, ensure_ascii=False) for name, each in places.items()},
+        **{name: None if place is None else json.dumps(place, ensure_ascii=False) for name, place in places.items()},
         **{f"model_{name}": model.get(name) for name in _MODEL},
         **{name: usage.get(name) for name in _USAGE},
         "finished_at": _moment(record["finished_at"]),

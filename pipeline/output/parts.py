@@ -59,7 +59,7 @@ def part_of(key: str) -> Part | None:
     if match is None:
         return None
     kind, run, suffix, sequence = match.groups()
-    return Part(next(known for known in STREAMS if known == kind), int(run), shard_of_suffix(suffix), int(sequence))
+    return Part(next(stream for stream in STREAMS if stream == kind), int(run), shard_of_suffix(suffix), int(sequence))
 
 
 def write_manifest(record_keys: Iterable[RecordKey], header: Mapping[str, Any]) -> Iterator[bytes]:

@@ -23,8 +23,8 @@ def folder_of(uri: str) -> Path | None:
         return Path(uri)
     parts = urlsplit(uri)
     if parts.scheme != "file":
-        known = ", ".join(f"{scheme}://" for scheme in REMOTE_SCHEMES)
-        raise ConfigError(f"output.uri: got {parts.scheme}://…, need a folder, file:// or one of {known}")
+        accepted = ", ".join(f"{scheme}://" for scheme in REMOTE_SCHEMES)
+        raise ConfigError(f"output.uri: got {parts.scheme}://…, need a folder, file:// or one of {accepted}")
     if parts.netloc not in ("", "localhost") or not parts.path:
         raise ConfigError(f"output.uri: got {uri!r}, need file:///path")
     return Path(unquote(parts.path))

@@ -41,7 +41,11 @@ def without_documents(runs: Mapping[str, dict[str, Any]], lines: Lines, gone: Go
     cleaned = {}
     for name, run in runs.items():
         at = str(run.get("finished_at", ""))
-        ask_again = {ASK_AGAIN: [each for each in run[ASK_AGAIN] if not gone(each, at)]} if ASK_AGAIN in run else {}
+        ask_again = (
+            {ASK_AGAIN: [document_id for document_id in run[ASK_AGAIN] if not gone(document_id, at)]}
+            if ASK_AGAIN in run
+            else {}
+        )
         profile = {"profile": profiles[name]} if name in profiles else {}
         cleaned[name] = {**without_named(run, gone, at=at), **ask_again, **profile}
     return {name: run for name, run in cleaned.items() if run != runs[name]}
@@ -72,13 +76,13 @@ def _profiles(runs: Mapping[str, dict[str, Any]], lines: Lines, gone: Gone) -> d
                 builder.add(record.get("output"), variant=str(record.get("variant")), fingerprint=record["fingerprint"])
         for name in batch:
             built = builders[_key(runs[name])].profiles()
-            profiles[name] = {variant: to_json(each) for variant, each in built.items()}
+            profiles[name] = {variant: to_json(profile) for variant, profile in built.items()}
     return profiles
 
 
 def _affected(runs: Mapping[str, dict[str, Any]], lines: Lines, gone: Gone) -> Iterator[str]:
     """Yield the names of runs with a line to remove, or that lack lines (compacting took them) which may be of one."""
-    kept: dict[_RunKey, int] = {}
+    counts: dict[_RunKey, int] = {}
     losing: set[_RunKey] = set()
     newest = -1
     for record in _records(lines):
@@ -87,19 +91,19 @@ def _affected(runs: Mapping[str, dict[str, Any]], lines: Lines, gone: Gone) -> I
             losing.add(key)
             newest = max(newest, key.run)
         else:
-            kept[key] = kept.get(key, 0) + 1
+            counts[key] = counts.get(key, 0) + 1
     for name, run in runs.items():
         key = _key(run)
-        counted = sum(each["documents"] for each in run["profile"].values())
-        if key in losing or (key.run <= newest and kept.get(key, 0) < counted):
+        counted = sum(variant["documents"] for variant in run["profile"].values())
+        if key in losing or (key.run <= newest and counts.get(key, 0) < counted):
             yield name
 
 
 def _builder(run: Mapping[str, Any]) -> ProfileBuilder:
     """Return the builder of a run's profile; it shows texts when the profile did."""
-    asked = [each for each in run.get("config", {}).get("question", {}).values() if isinstance(each, dict)]
-    schema = asked[-1].get("schema") if asked else None
-    texts = any(shows_texts(from_json(kept), schema) for kept in run["profile"].values())
+    questions = [each for each in run.get("config", {}).get("question", {}).values() if isinstance(each, dict)]
+    schema = questions[-1].get("schema") if questions else None
+    texts = any(shows_texts(from_json(stored), schema) for stored in run["profile"].values())
     return ProfileBuilder(schema, random=Random(0).random, show_texts=texts)
 
 

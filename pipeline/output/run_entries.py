@@ -135,8 +135,8 @@ def _compared(runs: Sequence[Run]) -> list[Run]:
     """Return the runs that the next one is compared with: the last with results, and the last with enough of them."""
     with_results = [run for run in runs if run.get("stats", {}).get("outcomes", {}).get("done")]
     profiled = [run for run in runs if _profiled_documents(run) >= FEWEST_DOCUMENTS]
-    wanted = with_results[-1:] + profiled[-1:]
-    return [run for run in runs if any(run is each for each in wanted)]
+    chosen = with_results[-1:] + profiled[-1:]
+    return [run for run in runs if any(run is each for each in chosen)]
 
 
 def _profiled_documents(run: Run) -> int:
@@ -165,8 +165,10 @@ def questions(runs: Iterable[Run]) -> Iterator[dict[str, Any]]:
     """Yield the questions of runs, in the form of the version that wrote them."""
     for run in runs:
         config = run.get("config")
-        asked = config.get("question") if isinstance(config, Mapping) else None
-        yield from (each for each in asked.values() if isinstance(each, dict)) if isinstance(asked, Mapping) else ()
+        by_variant = config.get("question") if isinstance(config, Mapping) else None
+        yield from (
+            (each for each in by_variant.values() if isinstance(each, dict)) if isinstance(by_variant, Mapping) else ()
+        )
 
 
 def _answered(runs: Iterable[Run]) -> Iterator[str]:
@@ -176,9 +178,9 @@ def _answered(runs: Iterable[Run]) -> Iterator[str]:
             yield from row
 
 
-def distinct(asked: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def distinct(questions: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return questions without repetitions, in their order."""
-    return list({json.dumps(each, sort_keys=True): each for each in asked}.values())
+    return list({json.dumps(question, sort_keys=True): question for question in questions}.values())
 
 
 def history_row(run: Run) -> dict[str, Any]:

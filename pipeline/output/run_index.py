@@ -114,7 +114,7 @@ class RunIndex:
 
     def questions(self) -> list[dict[str, Any]]:
         """Return the questions of all runs of this shard and of the newest others, in the form they were kept in."""
-        return distinct(asked for entry in self._entries(self._few()) for asked in entry["questions"])
+        return distinct(question for entry in self._entries(self._few()) for question in entry["questions"])
 
     def ask_again(self) -> dict[str, int]:
         """Return the ids whose results may have been cut, each with the run that wrote the result."""
@@ -141,8 +141,8 @@ class RunIndex:
     def history(self) -> list[dict[str, Any]]:
         """Return the last runs of this set of shards with the numbers of the history only, oldest first."""
         entries = self._set()
-        each = max(1, HISTORY_OF_SET // max(len(entries), 1))
-        rows = [row for entry in entries for row in [*entry["history"], history_row(entry["newest"])][-each:]]
+        rows_of_each = max(1, HISTORY_OF_SET // max(len(entries), 1))
+        rows = [row for entry in entries for row in [*entry["history"], history_row(entry["newest"])][-rows_of_each:]]
         return sorted(rows, key=lambda row: (row["run"], str(row["finished_at"])))
 
     def finished_shards(self) -> set[Shard]:
@@ -182,7 +182,7 @@ class RunIndex:
         return self._entries((name for name in self.names if self._is_of_set(name)), stop=stop)
 
     def _entries(self, names: Iterable[EntryName], *, stop: Callable[[], bool] = lambda: False) -> list[Entry]:
-        found = []
+        entries = []
         for name in names:
             if stop():
                 raise OutputError(f"{self._backend.where}: interrupted while the runs of all shards were read")
@@ -191,8 +191,8 @@ class RunIndex:
                 if entry is None:  # its run has replaced it meanwhile, or it is damaged: `compact` rebuilds it
                     continue
                 self._read[name.path] = entry
-            found.append(self._read[name.path])
-        return found
+            entries.append(self._read[name.path])
+        return entries
 
     def _add_unindexed(self, names: dict[Shard, EntryName]) -> None:
         """Add the entries of shards that have summaries but no entry file."""
@@ -205,11 +205,11 @@ class RunIndex:
 
     def _made_from(self, paths: Sequence[str]) -> dict[Shard, EntryName]:
         """Return the names of entries made from these summaries, which are kept in memory."""
-        found = {}
+        names = {}
         for shard, entry in _counted(entries_of(runs_in(self._backend, paths)), paths).items():
-            found[shard] = name_of(entry, shard)
-            self._read[found[shard].path] = entry
-        return found
+            names[shard] = name_of(entry, shard)
+            self._read[names[shard].path] = entry
+        return names
 
 
 def rebuild(backend: OutputBackend, runs: Sequence[Run], paths: Sequence[str]) -> None:

@@ -53,7 +53,7 @@ def named_runs(files: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, dict[s
 
 def ordered(named: Iterable[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
     """Return named summaries, newest last; one that is folded and still there as a file counts once."""
-    runs = sorted(named, key=lambda each: (each[1]["run"], each[0]))
+    runs = sorted(named, key=lambda item: (item[1]["run"], item[0]))
     return list({identity_of(run): run for _, run in runs}.values())
 
 

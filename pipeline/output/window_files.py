@@ -104,10 +104,10 @@ class LocalWindows:
 
     def _files(self) -> list[Path]:
         """Return the files of this shard and of other shard counts."""
-        found = [(name, match) for name in names_in(self._folder) if (match := WINDOW_FILE.fullmatch(name))]
+        matches = [(name, match) for name in names_in(self._folder) if (match := WINDOW_FILE.fullmatch(name))]
         return [
             self._folder / name
-            for name, match in found
+            for name, match in matches
             if name == self._path.name or not self._shard.count or shard_of_suffix(match[1]).count != self._shard.count
         ]
 
@@ -137,11 +137,11 @@ def _counts(path: Path, keep: Keep) -> Counter[bool]:
 
 def _reduce(path: Path, keep: Keep) -> None:
     """Remove the lines that are not to be kept; remove a file without any line."""
-    kept = _counts(path, keep)
+    counts = _counts(path, keep)
     try:
-        if not kept[True]:
+        if not counts[True]:
             path.unlink(missing_ok=True)
-        elif kept[False]:
+        elif counts[False]:
             rewrite(path, keep)
     except OSError as exc:
         raise OutputError(f"{path}: cannot be changed: {exc.strerror or exc}") from exc

@@ -130,10 +130,10 @@ class WindowLines:
 
     def is_needed(self, record: Mapping[str, Any]) -> bool:
         """Return True while a line may save a request: its document has no later result and unchanged bytes."""
-        known = self._index.known(record["id"])
-        if known is None or known.run < record["run"]:
+        entry = self._index.known(record["id"])
+        if entry is None or entry.run < record["run"]:
             return True
-        return known.sha256 is None or (known.failed and known.sha256 == record["sha256"])
+        return entry.sha256 is None or (entry.failed and entry.sha256 == record["sha256"])
 
     def answered(
         self, document_id: str, *, sha256: str, text_sha256: str, question: str, run_id: str | None = None
@@ -144,7 +144,8 @@ class WindowLines:
         records = (parse(zlib.decompress(line)) for (line,) in rows)
         answers = (window_answer_of(record) for record in records if record is not None)
         return sorted(
-            {(each.start, each.end): each for each in answers}.values(), key=lambda each: (each.start, each.end)
+            {(answer.start, answer.end): answer for answer in answers}.values(),
+            key=lambda answer: (answer.start, answer.end),
         )
 
     def write(self, answer: WindowAnswer) -> int:

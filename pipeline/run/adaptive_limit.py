@@ -194,9 +194,9 @@ class AdaptiveLimit:
         pays = below is None or _gain(below, self._levels[below], self.value, rate) >= LEAST_GAIN
         if not pays or self.value >= self._top(now):
             return self._refine(now)
-        wanted = math.ceil(self._factor * self.value)
+        higher = math.ceil(self._factor * self.value)
         self._factor = min(2.0, 1.2 * self._factor)
-        return self._go(min(self._top(now), wanted), "rising", then=self._climb, now=now)
+        return self._go(min(self._top(now), higher), "rising", then=self._climb, now=now)
 
     def _refine(self, now: float) -> None:
         """Search from below for the lowest limit with a rate as good as the best one."""
@@ -207,13 +207,13 @@ class AdaptiveLimit:
         if above > 1.5 * good and levels[above] < AS_GOOD * best:
             return self._go(round(math.sqrt(good * above)), "searching for the peak", then=self._refined, now=now)
         below = max((level for level in levels if level < good), default=0)
-        wanted = math.ceil(below * best / levels[below]) if below else good // 2
+        next_value = math.ceil(below * best / levels[below]) if below else good // 2
         if 1.1 * below < good < 1.9 * below:
-            wanted = max(wanted, round(math.sqrt(below * good)))
-        wanted = max(wanted, below + 1)
-        if wanted >= good or good <= 1.1 * below:
+            next_value = max(next_value, round(math.sqrt(below * good)))
+        next_value = max(next_value, below + 1)
+        if next_value >= good or good <= 1.1 * below:
             return self._hold(good, "a higher limit is not faster", now=now, usual=levels[good])
-        return self._go(wanted, "searching for the lowest limit that is as fast", then=self._refined, now=now)
+        return self._go(next_value, "searching for the lowest limit that is as fast", then=self._refined, now=now)
 
     def _refined(self, rate: float, now: float) -> None:
         self._levels[self.value] = rate
@@ -247,8 +247,8 @@ class AdaptiveLimit:
         number = min(self._top(now), self.value + step) if up else max(1, self.value - step)
         if number == self.value:
             return self._open(now)
-        tried = partial(self._tried, self.value, self.reason)
-        return self._go(number, "trying a higher limit" if up else "trying a lower limit", then=tried, now=now)
+        when_measured = partial(self._tried, self.value, self.reason)
+        return self._go(number, "trying a higher limit" if up else "trying a lower limit", then=when_measured, now=now)
 
     def _tried(self, before: int, reason: str, rate: float, now: float) -> None:
         number = self.value

@@ -103,7 +103,7 @@ class _OwnedIds:
             if ranges is None:
                 continue
             number = _NUMBER.match(document_id, end.end())
-            if not ranges or (number is not None and any(int(number[0]) in each for each in ranges)):
+            if not ranges or (number is not None and any(int(number[0]) in chunk_range for chunk_range in ranges)):
                 return True
         return False
 

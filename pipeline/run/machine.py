@@ -21,11 +21,11 @@ FILES_PER_DOCUMENT = 2
 def raise_open_files() -> None:
     """Raise the soft limit of open files as far as the hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(ENOUGH_FILES, hard)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
+    limit = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(ENOUGH_FILES, hard)
+    if soft == resource.RLIM_INFINITY or soft >= limit:
         return
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     except (ValueError, OSError) as cause:  # macOS allows less than its hard limit says
         logger.info("the limit of open files cannot be raised", extra={"limit": soft, "why": str(cause)})
 
@@ -43,6 +43,6 @@ def fitting(wanted: int, *, setting: str) -> int:
     if wanted <= most:
         return wanted
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    told = "%s %d is reduced to %d: this process may open %d files; raise the limit (ulimit -n) for more"
-    logger.warning(told, setting, wanted, most, soft)
+    message = "%s %d is reduced to %d: this process may open %d files; raise the limit (ulimit -n) for more"
+    logger.warning(message, setting, wanted, most, soft)
     return most

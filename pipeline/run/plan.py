@@ -99,7 +99,7 @@ class ExtractionPlan:
     def fingerprints(self) -> frozenset[str]:
         """What this plan asks, by fingerprint."""
         return frozenset(
-            each for query in self.queries.values() for each in (query.fingerprint, query.failure_fingerprint)
+            digest for query in self.queries.values() for digest in (query.fingerprint, query.failure_fingerprint)
         )
 
     @property
@@ -128,17 +128,17 @@ class Examiner:
         """What was found; each of its warnings goes to the log once."""
         endpoint = client.model.endpoint
         first = full and endpoint not in self.canaries
-        found = examine(client, sample=self.samples[variant], full=full, canary=first, known=known)
-        if first and found.status == "ok":
+        preflight = examine(client, sample=self.samples[variant], full=full, canary=first, known=known)
+        if first and preflight.status == "ok":
             self.canaries.add(endpoint)
-        if full and (complaint := room_warning(self.queries[variant], client, found)) is not None:
-            found = replace(found, warnings=(*found.warnings, complaint))
-        for warning in found.warnings:
+        if full and (complaint := room_warning(self.queries[variant], client, preflight)) is not None:
+            preflight = replace(preflight, warnings=(*preflight.warnings, complaint))
+        for warning in preflight.warnings:
             if (endpoint, warning) not in self.said:
                 self.said.add((endpoint, warning))
                 fields = {"provider": client.model.provider, "endpoint": endpoint}
                 logger.warning("preflight: %s", warning, extra=fields)
-        return found
+        return preflight
 
 
 def build_plan(
@@ -161,16 +161,18 @@ def _plan(
     agent = agent or load_agent(app.agent, agents_dir=app.agents_dir)
     resolved = {name: resolve(agent, app, variant=name) for name in used_variants(agent, app.variant)}
     queries = {
-        name: _query(agent, app, each, before=before.queries.get(name) if before is not None else None)
-        for name, each in resolved.items()
+        name: _query(agent, app, resolved_variant, before=before.queries.get(name) if before is not None else None)
+        for name, resolved_variant in resolved.items()
     }
     if app.answers.repair == "full":
         repair_library()
     empty = Document("", "", "", "")
     schema = agent.compiled.for_server
     samples = {
-        name: PreflightSample(render(each, empty), schema, window_schema=window_schema_of(queries[name].split))
-        for name, each in resolved.items()
+        name: PreflightSample(
+            render(resolved_variant, empty), schema, window_schema=window_schema_of(queries[name].split)
+        )
+        for name, resolved_variant in resolved.items()
     }
     canaries = before.canaries if before is not None else set()
     examiner = Examiner(samples, canaries, queries)
@@ -213,12 +215,12 @@ def schema_warnings(plan: ExtractionPlan) -> list[str]:
 def split_warnings(plan: ExtractionPlan) -> list[str]:
     """Return the warnings about fields without a rule for merging the answers about windows."""
     splits = [query.split for query in plan.queries.values() if query.split is not None]
-    told = (
+    warnings = (
         line
         for split in splits
         for line in merge_warnings(plan.agent.compiled, overlap_tokens=split.settings.overlap_tokens)
     )
-    return list(dict.fromkeys(told))
+    return list(dict.fromkeys(warnings))
 
 
 def address_warnings(app: AppConfig, plan: ExtractionPlan) -> list[str]:

@@ -91,8 +91,8 @@ class Reader:
         self._taken += 1
         self._taken_bytes += held_bytes(entry)
         waiting = self._passed - self._taken
-        held = self._passed_bytes - self._taken_bytes
-        if waiting <= self._room // 2 and held <= LOOK_AHEAD_BYTES // 2 and not self._wake.is_set():
+        waiting_bytes = self._passed_bytes - self._taken_bytes
+        if waiting <= self._room // 2 and waiting_bytes <= LOOK_AHEAD_BYTES // 2 and not self._wake.is_set():
             self._wake.set()
 
     def close(self) -> None:
@@ -121,8 +121,8 @@ class Reader:
         return True
 
     def _is_full(self) -> bool:
-        held = self._passed_bytes - self._taken_bytes
-        return self._passed - self._taken >= self._room or held >= LOOK_AHEAD_BYTES
+        waiting_bytes = self._passed_bytes - self._taken_bytes
+        return self._passed - self._taken >= self._room or waiting_bytes >= LOOK_AHEAD_BYTES
 
     def _wait_for_room(self) -> None:
         self._wake.clear()

@@ -73,15 +73,15 @@ class Refresher:
             if looked_at[provider]:
                 self._say_fallback(order[0], provider)
                 return
-            if provider is order[0] and any(each.why and each.why.dead_end for each in provider.replicas):
+            if provider is order[0] and any(replica.why and replica.why.dead_end for replica in provider.replicas):
                 break
         trouble = order[0].trouble
         if trouble is None or not trouble.is_dead_end or self._stop.is_set():
             return
         if not self._resumes:
             raise ConfigError(dead_ends(plan))
-        told = "this output has records of the same question, so the run waits as it would have in the middle"
-        self._say_once(f"{dead_ends(plan)}; {told} (runner.config_grace_s)".replace("\n", "; "))
+        reason = "this output has records of the same question, so the run waits as it would have in the middle"
+        self._say_once(f"{dead_ends(plan)}; {reason} (runner.config_grace_s)".replace("\n", "; "))
 
     def refresh(self, *, start: Start) -> ExtractionPlan | None:
         """A new plan, checked, when the configuration asks for one; None when all stays as it is.
@@ -127,8 +127,8 @@ class Refresher:
     def _refuse(self, plan: ExtractionPlan, versions: Versions) -> None:
         trouble = plan.client.first.trouble
         if trouble is not None and trouble.why is not None:  # None: the end of the run cut the look short
-            told = "the provider of the changed configuration cannot be used, what runs stays"
-            self._say_once(f"{told}: {trouble.why.message}")
+            complaint = "the provider of the changed configuration cannot be used, what runs stays"
+            self._say_once(f"{complaint}: {trouble.why.message}")
             if trouble.state == "misconfigured":
                 self._seen = versions
         plan.client.close()
@@ -171,8 +171,8 @@ class Refresher:
     def _allowed(self, now: AppConfig) -> AppConfig:
         """The configuration without what may not change in a run; a change there is said once."""
         app = allowed(now, self._app)
-        if left := list(differences(app, now)):
-            self._say_once(f"{', '.join(left)} cannot change in a run: left for the next one")
+        if fixed := list(differences(app, now)):
+            self._say_once(f"{', '.join(fixed)} cannot change in a run: left for the next one")
         return app
 
     def _agent(self, plan: ExtractionPlan) -> Agent:
@@ -215,10 +215,10 @@ class Refresher:
 def _asked(plan: ExtractionPlan) -> dict[str, str]:
     """Who is asked: provider, models, replicas and variants, as a log shows them."""
     first = plan.client.first
-    known = next((replica for replica in first.replicas if replica.state == "up"), first.replicas[0])
+    serving = next((replica for replica in first.replicas if replica.state == "up"), first.replicas[0])
     return {
         "provider": first.name,
-        "model": ",".join(dict.fromkeys(client.config.model for client in known.clients.values())),
+        "model": ",".join(dict.fromkeys(client.config.model for client in serving.clients.values())),
         "endpoints": ",".join(first.endpoints),
         "variant": ",".join(plan.queries),
     }
@@ -226,10 +226,10 @@ def _asked(plan: ExtractionPlan) -> dict[str, str]:
 
 def dead_ends(plan: ExtractionPlan) -> str:
     """What is wrong with each provider that trying again will not mend, a line each."""
-    found = [(provider.name, provider.trouble) for provider in plan.client.providers]
+    troubles = [(provider.name, provider.trouble) for provider in plan.client.providers]
     return "\n".join(
         f"provider {name} ({replica.client.model.endpoint}): {replica.why.message}"
-        for name, replica in found
+        for name, replica in troubles
         if replica is not None and replica.why is not None and replica.is_dead_end
     )
 

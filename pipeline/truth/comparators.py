@@ -145,15 +145,15 @@ def _moment(value: Any) -> _Moment | None:
         return None
     year, month, day, hour, minute, second, fraction, _, sign, offset_hours, offset_minutes = match.groups()
     try:
-        written = date(int(year), int(month), int(day))
+        day_date = date(int(year), int(month), int(day))
         if hour is None:
-            return _Moment(written, None)
+            return _Moment(day_date, None)
         micros = int((fraction or "0").ljust(6, "0")[:6])
         local = datetime(
-            written.year, written.month, written.day, int(hour), int(minute), int(second or 0), micros, timezone.utc
+            day_date.year, day_date.month, day_date.day, int(hour), int(minute), int(second or 0), micros, timezone.utc
         )
         ahead = timedelta(hours=int(offset_hours or 0), minutes=int(offset_minutes or 0))
-        return _Moment(written, local + ahead if sign == "-" else local - ahead)
+        return _Moment(day_date, local + ahead if sign == "-" else local - ahead)
     except (ValueError, OverflowError):
         return None
 

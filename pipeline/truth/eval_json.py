@@ -50,7 +50,7 @@ def output_json(result: OutputResult, *, min_documents: int, per_1000: float | N
         "documents_right": metric_json(result.documents_right, min_documents),
         "overall": {"tp": tp, "fp": fp, "fn": fn, **metrics},
         "macro_f1": _rounded(result.macro_f1),
-        "fields": {path: field_json(found, min_documents) for path, found in result.fields.items()},
+        "fields": {path: field_json(field, min_documents) for path, field in result.fields.items()},
         "not_graded": list(result.not_graded),
         "cost": {**{name: _rounded(value) for name, value in asdict(result.cost).items()}, "per_1000": per_1000},
         "hard": None if result.hard is None else _hard_json(result.hard, min_documents),
@@ -70,19 +70,19 @@ def metric_json(estimate: Estimate, min_documents: int) -> dict[str, Any]:
     }
 
 
-def field_json(found: FieldResult, min_documents: int) -> dict[str, Any]:
+def field_json(field: FieldResult, min_documents: int) -> dict[str, Any]:
     """Return the grade of one field."""
-    counts = found.counts
+    counts = field.counts
     return {
-        "compare": found.compare,
+        "compare": field.compare,
         "judged": counts.judged,
         "tp": counts.tp,
         "fp": counts.fp,
         "fn": counts.fn,
         "tn": counts.tn,
-        **{name: metric_json(estimate, min_documents) for name, estimate in found.metrics.items()},
-        "accuracy": None if found.accuracy is None else metric_json(found.accuracy, min_documents),
-        "agreement": _rounded(found.agreement),
+        **{name: metric_json(estimate, min_documents) for name, estimate in field.metrics.items()},
+        "accuracy": None if field.accuracy is None else metric_json(field.accuracy, min_documents),
+        "agreement": _rounded(field.agreement),
         "approximate": counts.approximate,
         "confusion": [[gold, predicted, number] for (gold, predicted), number in counts.confusion.items()] or None,
     }
@@ -100,18 +100,18 @@ def document_json(document: GradedDocument) -> dict[str, Any]:
     }
 
 
-def difference_json(found: OutputDifference) -> dict[str, Any]:
+def difference_json(difference: OutputDifference) -> dict[str, Any]:
     """Return a paired difference with its verdict."""
     return {
-        "output": found.output,
-        "field": found.field,
-        "metric": found.metric,
-        "value": _rounded(found.change.value),
-        "low": _rounded(found.change.low),
-        "high": _rounded(found.change.high),
-        "documents": found.change.documents,
-        "differing": found.change.differing,
-        "verdict": found.verdict,
+        "output": difference.output,
+        "field": difference.field,
+        "metric": difference.metric,
+        "value": _rounded(difference.change.value),
+        "low": _rounded(difference.change.low),
+        "high": _rounded(difference.change.high),
+        "documents": difference.change.documents,
+        "differing": difference.change.differing,
+        "verdict": difference.verdict,
     }
 
 
@@ -131,7 +131,7 @@ def evaluation_json(
         "at": at,
         "gold": dict(gold),
         "outputs": [dict(output) for output in outputs],
-        "differences": [difference_json(found) for found in differences],
+        "differences": [difference_json(difference) for difference in differences],
         "gates": [asdict(gate) for gate in gates],
         "people": None if people is None else asdict(people),
         "holdout_opened": holdout_opened,

@@ -179,11 +179,11 @@ def _differences(
     results: Sequence[OutputResult], gates: Sequence[Gate], *, min_documents: int
 ) -> list[OutputDifference]:
     named = [(gate.field, gate.metric) for gate in gates if gate.metric in METRICS]
-    wanted = dict.fromkeys([(OVERALL, "f1"), *named])
+    compared = dict.fromkeys([(OVERALL, "f1"), *named])
     return [
         difference(results[0], other, field=field_name, metric=metric, min_documents=min_documents)
         for other in results[1:]
-        for field_name, metric in wanted
+        for field_name, metric in compared
     ]
 
 

@@ -123,8 +123,10 @@ def difference(
         for document in other.documents
         if document.gold.id in before
     ]
-    found = change(pairs, metric)
-    return OutputDifference(other.name, field, metric, found, verdict_of(found, min_documents=min_documents))
+    change_of_metric = change(pairs, metric)
+    return OutputDifference(
+        other.name, field, metric, change_of_metric, verdict_of(change_of_metric, min_documents=min_documents)
+    )
 
 
 def triple_of(document: GradedDocument, field: str) -> Triple:
@@ -197,14 +199,14 @@ def _summed(counted: Iterable[FieldCounts]) -> FieldCounts:
 
 def _largest(confusion: Counter[tuple[str, str]]) -> Counter[tuple[str, str]]:
     """Return the table with its most frequent values; all others are one."""
-    seen: Counter[str] = Counter()
+    totals: Counter[str] = Counter()
     for (gold, predicted), number in confusion.items():
-        seen[gold] += number
-        seen[predicted] += number
-    kept = {value for value, _ in sorted(seen.items(), key=lambda item: (-item[1], item[0]))[:CONFUSED_VALUES]}
+        totals[gold] += number
+        totals[predicted] += number
+    frequent = {value for value, _ in sorted(totals.items(), key=lambda item: (-item[1], item[0]))[:CONFUSED_VALUES]}
     table: Counter[tuple[str, str]] = Counter()
     for (gold, predicted), number in sorted(confusion.items()):
-        table[gold if gold in kept else "(other)", predicted if predicted in kept else "(other)"] += number
+        table[gold if gold in frequent else "(other)", predicted if predicted in frequent else "(other)"] += number
     return table
 
 

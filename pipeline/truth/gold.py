@@ -116,11 +116,11 @@ def _with_line(before: GoldDocument, line: Mapping[str, Any]) -> GoldDocument:
     unknown = frozenset(line.get("unknown") or ())
     incomplete = frozenset(line.get("partial") or ())
     named = {*line["gold"], *map(_top, unknown), *map(_top, incomplete)}
-    kept = {name: value for name, value in before.gold.items() if name not in unknown}
+    values = {name: value for name, value in before.gold.items() if name not in unknown}
     return GoldDocument(
         id=before.id,
         sha256=before.sha256,
-        gold={**kept, **line["gold"]},
+        gold={**values, **line["gold"]},
         unknown=unknown | {path for path in before.unknown if _top(path) not in named},
         incomplete=incomplete | {path for path in before.incomplete if _top(path) not in named},
         set=line.get("set") or before.set,

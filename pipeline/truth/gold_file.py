@@ -46,14 +46,14 @@ def remove_documents(path: Path, gone: Callable[[str, str], bool]) -> int:
     try:
         with _locked(path, os.O_RDONLY):
             lines = path.read_bytes().splitlines(keepends=True)
-            kept = [line for line in lines if not _names(line, gone)]
-            if len(kept) < len(lines):
-                _replace(path, kept)
+            remaining = [line for line in lines if not _names(line, gone)]
+            if len(remaining) < len(lines):
+                _replace(path, remaining)
             # nobody can say of whom a cut line speaks
             _torn(path).unlink(missing_ok=True)
     except OSError as exc:
         raise ConfigError(f"--gold: {path} cannot be read: {exc.strerror or exc}") from exc
-    return len(lines) - len(kept)
+    return len(lines) - len(remaining)
 
 
 @contextmanager

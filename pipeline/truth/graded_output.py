@@ -154,18 +154,18 @@ class Cost:
 
 def cost_of(documents: Iterable[GradedDocument]) -> Cost:
     """Return the cost of the documents that were sent; a record that copies another one's answer cost nothing."""
-    sent = [document.record for document in documents if document.record is not None and document.record.attempts]
-    seconds = sorted(record.latency_s for record in sent if record.latency_s is not None)
+    requested = [document.record for document in documents if document.record is not None and document.record.attempts]
+    seconds = sorted(record.latency_s for record in requested if record.latency_s is not None)
     return Cost(
-        prompt_tokens=_mean(record.prompt_tokens for record in sent),
-        completion_tokens=_mean(record.completion_tokens for record in sent),
-        requests=_mean(record.attempts for record in sent),
-        reasks=_mean(record.reasks for record in sent),
+        prompt_tokens=_mean(record.prompt_tokens for record in requested),
+        completion_tokens=_mean(record.completion_tokens for record in requested),
+        requests=_mean(record.attempts for record in requested),
+        reasks=_mean(record.reasks for record in requested),
         p50_s=seconds[int(0.5 * len(seconds))] if seconds else None,
         p95_s=seconds[int(0.95 * len(seconds))] if seconds else None,
     )
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
+    numbers = [value for value in values if value is not None]
+    return fmean(numbers) if numbers else None

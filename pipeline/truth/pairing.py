@@ -109,5 +109,5 @@ def _hungarian(weights: Weights, rows: Sequence[int], columns: Sequence[int]) ->
         while column:
             row_of[column] = row_of[came_from[column]]
             column = came_from[column]
-    found = [(rows[row - 1], columns[number]) for number, row in enumerate(row_of[1:]) if row]
-    return [pair for pair in found if pair in weights]
+    matched = [(rows[row - 1], columns[number]) for number, row in enumerate(row_of[1:]) if row]
+    return [pair for pair in matched if pair in weights]

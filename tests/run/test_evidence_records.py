@@ -55,7 +55,7 @@ def test_places_are_those_of_the_documents_own_text(place: Place) -> None:
     assert shown(record, text) == [TEXT.split(" The")[0], "first two were unloaded before noon", "Three ships"]
     keys = list(record)
     at = keys.index("metadata")
-    assert keys[at : at + 4] == ["metadata", "text_sha256", "evidence", "latency_s"]
+    assert keys[at : at + 6] == ["metadata", "text_sha256", "evidence", "windows", "merge", "latency_s"]
     assert results(place)["none.txt"]["evidence"] == []
 
 

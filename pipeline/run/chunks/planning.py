@@ -108,7 +108,7 @@ def input_settings(app: AppConfig) -> dict[str, Any]:
         "encoding",
         "unsupported",
     )
-    settings: dict[str, Any] = {"uri": [{"uri": each.uri, "name": each.name} for each in app.input.uri]}
+    settings: dict[str, Any] = {"uri": [{"uri": source.uri, "name": source.name} for source in app.input.uri]}
     settings |= {name: getattr(app.input, name) for name in names}
     return {name: _plain(value) for name, value in settings.items()}
 
@@ -124,21 +124,21 @@ def check_input(app: AppConfig, head: PlanHead) -> None:
 def _plain(value: Any) -> Any:
     """Return a setting as a JSON value."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _list(files: PlannedInput, table: ChunkTable, *, size: int) -> None:
     """List the input, and add to the table what is new, changed or gone."""
     for file in files.files():
-        known = table.planned(file)
-        if not known:
+        rows = table.planned(file)
+        if not rows:
             table.add(file, id=files.id_of(file))
-        elif known[0][1].part is not None:
-            if known[0][1].gone or known[0][1].version != file.version:
-                _divide_again(files, file, known, table, size=size)
-        elif known[0][1].gone or known[0][1].version != file.version:
-            table.change(known[0][0], file)
+        elif rows[0][1].part is not None:
+            if rows[0][1].gone or rows[0][1].version != file.version:
+                _divide_again(files, file, rows, table, size=size)
+        elif rows[0][1].gone or rows[0][1].version != file.version:
+            table.change(rows[0][0], file)
     for chunk, row in list(table.not_met()):
         if not row.gone:
             table.change(chunk, replace(row, gone=True))
@@ -160,7 +160,7 @@ def _divide_again(
         after = bisect.bisect_right(bounds, start.number)
         return place.number >= bounds[after] if after < len(bounds) else place.offset - start.offset >= size
 
-    kept: set[int] = set()
+    kept_numbers: set[int] = set()
     for part in files.parts(file, is_due):
         row = replace(file, part=part)
         if part.number >= bounds[-1]:
@@ -168,11 +168,11 @@ def _divide_again(
             continue
         at = bisect.bisect_right(bounds, part.number) - 1
         table.change(known[at][0], row)
-        kept.add(part.number)
+        kept_numbers.add(part.number)
     for chunk, row in known:
-        if row.part is not None and row.part.number not in kept and not row.gone:
+        if row.part is not None and row.part.number not in kept_numbers and not row.gone:
             table.change(chunk, replace(row, gone=True))
-    if not kept:
+    if not kept_numbers:
         table.change(known[0][0], file)
 
 
@@ -190,17 +190,19 @@ def _write(
     """Write the rows, then the head that makes them count."""
     head = before or PlanHead(input=input_settings(app))
     total = max(1, table.new_bytes())
-    wanted = chunks or -(-total // size)
-    if head.chunks + wanted > MAX_SHARDS:
-        raise ConfigError(f"--chunks: got {head.chunks + wanted:,} chunks, need at most {MAX_SHARDS:,}: larger ones")
+    new_chunks = chunks or -(-total // size)
+    if head.chunks + new_chunks > MAX_SHARDS:
+        raise ConfigError(
+            f"--chunks: got {head.chunks + new_chunks:,} chunks, need at most {MAX_SHARDS:,}: larger ones"
+        )
     name = f"{len(head.generations):04d}-{secrets.token_hex(3)}"
     planned = Planned(head, listing, first=head.chunks)
-    made = _write_new(backend, name, planned, _placed(files, table, total=total, wanted=wanted), files=files)
-    for chunk, changes in groupby(table.changed(), key=lambda each: each[0]):
+    chunk_sizes = _write_new(backend, name, planned, _placed(files, table, total=total, wanted=new_chunks), files=files)
+    for chunk, changes in groupby(table.changed(), key=lambda change: change[0]):
         planned.changed.append(chunk)
         write_rows(backend, chunk, name, [line for _, line in changes])
-    if made or planned.changed or before is None:
-        added = Generation(name, head.chunks, made, tuple(planned.changed))
+    if chunk_sizes or planned.changed or before is None:
+        added = Generation(name, head.chunks, chunk_sizes, tuple(planned.changed))
         totals = {"files": listing.files, "documents": planned.documents, "bytes": planned.bytes}
         planned.head = replace(head, generations=(*head.generations, added), chunk_bytes=size, totals=totals)
     planned.head = replace(planned.head, ignored=dict(listing.ignored))
@@ -219,7 +221,7 @@ def _write_new(
 ) -> int:
     """Write and count the rows of new chunks, numbered from `planned.first`; return how many there are."""
     sizes: list[int] = []
-    for _, rows in groupby(placed, key=lambda each: each[0]):
+    for _, rows in groupby(placed, key=lambda placed_row: placed_row[0]):
         lines = []
         filled = 0
         for _, row in rows:

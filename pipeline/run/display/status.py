@@ -77,9 +77,9 @@ def status_of(runner: Runner, *, lost: bool) -> RunStatus:
 
 def total_documents(counts: Mapping[str, int], *, budget: int | None, listed_whole: bool) -> int | None:
     """Return how many documents there are to go through, all or as many as --limit allows; None: not known yet."""
-    found = counts["found"]
-    most = found if budget is None else counts["skipped"] + budget
-    return min(found, most) if listed_whole or (budget is not None and found >= most) else None
+    listed = counts["found"]
+    most = listed if budget is None else counts["skipped"] + budget
+    return min(listed, most) if listed_whole or (budget is not None and listed >= most) else None
 
 
 def waiting_for(client: Failover, *, ready: bool, lost: bool, output: str | None, stopping: bool) -> str | None:
@@ -90,10 +90,10 @@ def waiting_for(client: Failover, *, ready: bool, lost: bool, output: str | None
     if stopping:
         return "what is in flight; a second Ctrl-C leaves at once"
     model = client.held
-    held = model.short(datetime.now(timezone.utc)) if model is not None else None
+    held_text = model.short(datetime.now(timezone.utc)) if model is not None else None
     if not ready:
-        return held or "the first look at the providers"
-    if output is not None or held is not None:
-        return output or held
+        return held_text or "the first look at the providers"
+    if output is not None or held_text is not None:
+        return output or held_text
     trouble = client.trouble if lost else None
     return trouble.message if trouble else None

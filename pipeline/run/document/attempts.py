@@ -42,12 +42,14 @@ def usage(attempts: Sequence[ExtractionAttempt], before: Failure | None) -> Usag
 
 def total_of(*counted: Usage | ExtractionAttempt) -> Usage:
     """Return the sums of tokens; None where no server counted any."""
-    return Usage(_sum([each.prompt_tokens for each in counted]), _sum([each.completion_tokens for each in counted]))
+    return Usage(
+        _sum([attempt.prompt_tokens for attempt in counted]), _sum([attempt.completion_tokens for attempt in counted])
+    )
 
 
 def _sum(counts: Sequence[int | None]) -> int | None:
-    known = [count for count in counts if count is not None]
-    return sum(known) if known else None
+    numbers = [count for count in counts if count is not None]
+    return sum(numbers) if numbers else None
 
 
 def runs_so_far(known: Known | None, sha256: str | None, query: VariantQuery) -> int:

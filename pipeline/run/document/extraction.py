@@ -136,14 +136,14 @@ def _once(
         places=document_places(query.resolved.user_prompt),
         metadata=document.metadata,
     )
-    asked = state.client.ask(question)
-    said = (text, prompts["user"])
+    result = state.client.ask(question)
+    echoes = (text, prompts["user"])
     state.attempts += [
-        changed(each, message=without_echo(each.message, *said)) if each.message else each for each in asked.attempts
+        changed(each, message=without_echo(each.message, *echoes)) if each.message else each for each in result.attempts
     ]
-    state.losses += asked.losses
-    state.refused = state.refused or asked.refused
-    if asked.unavailable:
+    state.losses += result.losses
+    state.refused = state.refused or result.refused
+    if result.unavailable:
         raise NoServerError
     settled = state.attempts[-1]
     state.notes = with_notes(state.notes, *settled.notes)

@@ -110,10 +110,11 @@ def settled(
         if (shortage := shortage_of(fault)) is not None:
             return Finished(entry, _short(state, plan, shortage, alone=alone, now=now), tuple(state.attempts))
         state.stage = "internal"
-        told = f"{type(fault).__name__} in {place_of(fault)}"
-        unquoted = InternalError(told).with_traceback(fault.__traceback__)  # its own message might quote the document
+        fault_text = f"{type(fault).__name__} in {place_of(fault)}"
+        # its own message might quote the document
+        unquoted = InternalError(fault_text).with_traceback(fault.__traceback__)
         logger.error("internal error", extra={"document": entry.id}, exc_info=unquoted)
-        outcome = failure_of(state, plan, reason="internal_error", message=told, now=now)
+        outcome = failure_of(state, plan, reason="internal_error", message=fault_text, now=now)
     return Finished(entry, outcome, tuple(state.attempts), state.query.resolved.variant)
 
 
@@ -124,8 +125,8 @@ def _short(
     message = f"this machine ran out of {shortage}"
     if alone and (shortage != "memory" or not has_memory()):
         return Left(state.entry.id, TryLaterError(f"{message}, with one document in flight"))
-    told = f"{message}, with nothing else in flight" if alone else message
-    failure = failure_of(state, plan, reason="document_too_expensive", message=told, now=now)
+    text = f"{message}, with nothing else in flight" if alone else message
+    failure = failure_of(state, plan, reason="document_too_expensive", message=text, now=now)
     return failure if alone else Postponed(state.entry, failure, losses=LOSSES_BEFORE_ALONE)
 
 
@@ -184,22 +185,22 @@ def _ask(
         return _seen(state, document, kept)
 
     answer, seen = extract_answer(state, plan, seen, schema=state.query.schema, shorten=shorten, alone=alone)
-    asked = changed(seen.document, metadata=document.metadata)
-    return result_of(state, asked, answer=answer, text=document.text, now=now)
+    asked_document = changed(seen.document, metadata=document.metadata)
+    return result_of(state, asked_document, answer=answer, text=document.text, now=now)
 
 
 def _seen(state: DocumentState, document: Document, kept: Kept) -> Seen:
     """Return the kept text of a document as the model sees it: without special tokens that could end its message."""
-    shown = kept.shown
+    kept_text = kept.shown
     resolved = state.query.resolved
-    document = document if shown == document.text else changed(document, text=shown)
-    found, is_broken = harmless(document, resolved, tokens=state.tokens)
+    document = document if kept_text == document.text else changed(document, text=kept_text)
+    harmless_document, is_broken = harmless(document, resolved, tokens=state.tokens)
     state.notes = with_notes(state.notes, "special_tokens_broken") if is_broken else state.notes
-    if resolved.split is not None and LEAD in found.metadata:
-        found = changed(found, metadata={**found.metadata, LEAD: ""})
+    if resolved.split is not None and LEAD in harmless_document.metadata:
+        harmless_document = changed(harmless_document, metadata={**harmless_document.metadata, LEAD: ""})
     has_broken = "special_tokens_broken" in state.notes
     quotable = broken(kept.quotable, resolved, tokens=state.tokens) if has_broken else ""
-    return Seen(found, kept.text, kept.spans, quotable)
+    return Seen(harmless_document, kept.text, kept.spans, quotable)
 
 
 def is_suspect(entry: Entry) -> bool:

@@ -45,7 +45,7 @@ class DocumentState:
 
 def result_of(state: DocumentState, document: Document, *, answer: Answer, text: str, now: Callable[[], str]) -> Result:
     """Return the result that the last attempt's answer makes. `text`: the document's own, which evidence refers to."""
-    answered = state.attempts[-1]
+    last = state.attempts[-1]
     resolved = state.query.resolved
     return Result(
         id=state.entry.id,
@@ -55,13 +55,13 @@ def result_of(state: DocumentState, document: Document, *, answer: Answer, text:
         variant=resolved.variant,
         fingerprint=state.query.whole_fingerprint,
         output=answer.value,
-        model=answered.model,
+        model=last.model,
         attempts=requests_sent(state.attempts, state.entry.before),
         reasks=state.reasks,
         repaired=answer.repaired,
         notes=state.notes,
         usage=usage(state.attempts, state.entry.before),
-        context_length=answered.context_length,
+        context_length=last.context_length,
         document_chars=len(document.text),
         metadata=document.metadata,
         text_sha256=sha256(text.encode("utf-8")).hexdigest(),
@@ -117,5 +117,5 @@ def _decided_by(state: DocumentState, plan: ExtractionPlan, reason: str) -> str 
     digest = state.query.decided_by.get(reason)
     if reason not in LENGTH or not state.attempts:
         return digest
-    told = state.attempts[-1].context_length or 0
-    return with_context(digest, max(told, plan.client.context_length(state.query.resolved.variant) or 0))
+    last_context = state.attempts[-1].context_length or 0
+    return with_context(digest, max(last_context, plan.client.context_length(state.query.resolved.variant) or 0))

@@ -37,18 +37,18 @@ def exit_code(
     """
     if end is not None and end.exit_code is not None:
         return end.exit_code, end.message, None
-    told = _too_many_now(counts, remaining, config) or _too_many_remain(remaining, config)
-    if told:
-        return EXIT_FAILURES, told, None
+    complaint = _too_many_now(counts, remaining, config) or _too_many_remain(remaining, config)
+    if complaint:
+        return EXIT_FAILURES, complaint, None
     if doubtful:
-        told = f"{plural(doubtful, 'result')} may have been made from a cut prompt; the next run asks again"
-        return EXIT_FAILURES, told, "RESULTS MAY BE CUT"
+        complaint = f"{plural(doubtful, 'result')} may have been made from a cut prompt; the next run asks again"
+        return EXIT_FAILURES, complaint, "RESULTS MAY BE CUT"
     if moved:
         return EXIT_FAILURES, moved, "VALUES MOVED"
     if listed is not None and listed < min_documents:
-        told = f"found {plural(listed, 'document')}, need at least {min_documents} (input.min_documents)"
+        complaint = f"found {plural(listed, 'document')}, need at least {min_documents} (input.min_documents)"
         passed_over = ", ".join(f"{count:,} {kind}" for kind, count in ignored.items())
-        return EXIT_FAILURES, f"{told}; ignored: {passed_over}" if ignored else told, "TOO FEW DOCUMENTS"
+        return EXIT_FAILURES, f"{complaint}; ignored: {passed_over}" if ignored else complaint, "TOO FEW DOCUMENTS"
     message = end.message if end else ""
     if incomplete_exit and (counts["left"] or listed is None):
         return incomplete_exit, message or "documents are left (--incomplete-exit)", None
@@ -58,10 +58,10 @@ def exit_code(
 def _too_many_now(counts: Mapping[str, int], remaining: RemainingFailures, config: RunnerConfig) -> str:
     """What is wrong with the share of failures among the documents that this run tried; "": nothing."""
     failed = counts["failed"] - remaining.accepted_now
-    tried = counts["done"] + failed
-    if not failed or failed / tried <= config.max_error_rate or (tried < ENOUGH_TRIED and failed < tried):
+    attempted = counts["done"] + failed
+    if not failed or failed / attempted <= config.max_error_rate or (attempted < ENOUGH_TRIED and failed < attempted):
         return ""
-    return f"{failed:,} of {tried:,} documents failed: more than runner.max_error_rate {config.max_error_rate:g}"
+    return f"{failed:,} of {attempted:,} documents failed: more than runner.max_error_rate {config.max_error_rate:g}"
 
 
 def _too_many_remain(remaining: RemainingFailures, config: RunnerConfig) -> str:

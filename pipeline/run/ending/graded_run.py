@@ -96,8 +96,8 @@ def missing_shards(output: Output) -> list[int]:
 
 def failed_gates(evaluation: Evaluation) -> tuple[int, str, str]:
     """Return exit code, message and verdict of a run whose gates failed."""
-    told = "; ".join(gate.told for gate in evaluation.gates if not gate.passed)
-    return EXIT_FAILURES, f"answers below the gate: {told}", VERDICT
+    failed = "; ".join(gate.told for gate in evaluation.gates if not gate.passed)
+    return EXIT_FAILURES, f"answers below the gate: {failed}", VERDICT
 
 
 def unevaluated_gates(error: UngradedError) -> tuple[int, str, str]:

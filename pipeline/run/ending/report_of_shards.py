@@ -34,8 +34,8 @@ def write_report_of(output: Output, summary: RunSummary) -> Report:
 
     def runs() -> list[RunSummary]:
         index.refresh()
-        found = list(map(RunSummary.from_json, index.of_all_shards()))
-        return found if any(_is_same(run, summary) for run in found) else [*found, summary]
+        summaries = list(map(RunSummary.from_json, index.of_all_shards()))
+        return summaries if any(_is_same(run, summary) for run in summaries) else [*summaries, summary]
 
     try:
         return write_newest(
@@ -58,7 +58,7 @@ def write_report_of_set(app: AppConfig, shard: Shard, *, stop: Callable[[], bool
     try:
         backend = backend_of(app.output, shard=shard)
         index = RunIndex(backend, shard)
-        ended = sum(each.count == shard.count for each in index.finished_shards())
+        ended = sum(mark.count == shard.count for mark in index.finished_shards())
         if backend.is_in_use() or (ended < shard.siblings and ended & (ended - 1)):
             return
 

@@ -106,9 +106,9 @@ def _split(
         count = client.count_text
     room = room_before(plan, query, prompt_tokens=prompts.fixed, context_length=context)
     assert query.split is not None
-    ratios = [query.split.sizer.bytes_per_token(each.text, endpoint="", count=count) for each in prompts.sampled]
-    stored = sum(each.size_bytes for each in prompts.sampled)
-    text_bytes = sum(size_of(each.text) for each in prompts.sampled)
+    ratios = [query.split.sizer.bytes_per_token(prompt.text, endpoint="", count=count) for prompt in prompts.sampled]
+    stored = sum(prompt.size_bytes for prompt in prompts.sampled)
+    text_bytes = sum(size_of(prompt.text) for prompt in prompts.sampled)
     measured = Measured(
         prompts.tokens_per_byte / room.copies,
         text_bytes / stored if stored else 1.0,

@@ -52,14 +52,14 @@ class _Examination:
         start(self._examine, f"look at {server.replica.endpoint}")
 
     def _examine(self) -> None:
-        found = None
+        result = None
         try:
-            found = self._server.provider.examine(self._server.replica)
+            result = self._server.provider.examine(self._server.replica)
             for variant, preflight in self._server.replica.found.items():
                 if preflight.status == "ok":
                     look(self._server.replica.clients[variant])
         finally:
-            self._ended.put(found)
+            self._ended.put(result)
 
     def poll(self, now: float, *, patience_s: float) -> str:
         """Take over what was found; return a message about a model that others keep loaded, once each, else ""."""
@@ -98,9 +98,9 @@ def examine_all(
         for server, examination in zip(servers, examinations, strict=True):
             if examination.found is None and (message := examination.poll(clock(), patience_s=patience_s)):
                 report(server, message)
-        found = [each.found for each in examinations if each.found is not None]
-        if len(found) == len(servers):
-            return found
+        preflights = [each.found for each in examinations if each.found is not None]
+        if len(preflights) == len(servers):
+            return preflights
         sleep(TICK_S)
 
 
@@ -123,9 +123,9 @@ def side_by_side(client: Client, *, start: Start) -> int | None:
 
     for number in range(SIDE_BY_SIDE):
         start(send, f"tiny request {number + 1}")
-    answered = [attempt for attempt in (attempts.get() for _ in range(SIDE_BY_SIDE)) if attempt is not None]
-    waits = [attempt.queue_s for attempt in answered if attempt.queue_s is not None]
+    replies = [attempt for attempt in (attempts.get() for _ in range(SIDE_BY_SIDE)) if attempt is not None]
+    waits = [attempt.queue_s for attempt in replies if attempt.queue_s is not None]
     if len(waits) < SIDE_BY_SIDE:
         return None
-    shortest_s = min(attempt.latency_s - (attempt.queue_s or 0.0) for attempt in answered)
+    shortest_s = min(attempt.latency_s - (attempt.queue_s or 0.0) for attempt in replies)
     return sum(wait < shortest_s / 2 for wait in waits)

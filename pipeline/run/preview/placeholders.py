@@ -50,14 +50,14 @@ class PlaceholderWatch:
     def close(self) -> None:
         """Log a warning for each placeholder that was empty in all documents so far, unless that was done before."""
         if not self._closed and self._documents >= FEWEST_DOCUMENTS:
-            for name in [name for name, seen in self._seen.items() if seen and not self._filled[name]]:
+            for name in [name for name, is_seen in self._seen.items() if is_seen and not self._filled[name]]:
                 logger.warning("%s", self._warning(name))
         self._closed = True
 
     def _warning(self, name: str) -> str:
         filled = [f"${key}" for key, _ in self._keys.most_common(SHOWN_NAMES)]
-        there = f"these names have values: {', '.join(filled)}" if filled else "the documents have no metadata"
+        hint = f"these names have values: {', '.join(filled)}" if filled else "the documents have no metadata"
         return (
             f"placeholder ${name} of the user prompt was empty in the first {self._seen[name]} documents; "
-            f"{there} (`pipeline try` shows the metadata of a document; docs/agents.md)"
+            f"{hint} (`pipeline try` shows the metadata of a document; docs/agents.md)"
         )

@@ -57,7 +57,7 @@ def question_sha256(document: Document, template: str) -> str | None:
 @lru_cache(maxsize=64)
 def _names(template: str) -> frozenset[str]:
     """Return the placeholders of a template besides `$document`."""
-    names = {found["named"] or found["braced"] for found in Template.pattern.finditer(template)}
+    names = {match["named"] or match["braced"] for match in Template.pattern.finditer(template)}
     return frozenset(names - {"document", None})
 
 
@@ -67,8 +67,8 @@ def copy_of(
     """Return the document as a copy of one that was asked the same; None when it is to be asked itself."""
     if copies is None or question is None:
         return None
-    if (found := copies.answered_before(question, query.result_fingerprints, entry.id)) is not None:
-        original, run = found
+    if (answered := copies.answered_before(question, query.result_fingerprints, entry.id)) is not None:
+        original, run = answered
         return _copied(entry, document, query, question=question, original=original, run=run, word="reused")
     if (first := copies.claim(question, query.fingerprint, entry.id)) is not None:
         return _copied(entry, document, query, question=question, original=first, run=copies.run, word="shared")

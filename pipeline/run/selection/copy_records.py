@@ -37,8 +37,8 @@ def end_copies(runner: Runner) -> None:
         runner.ask_copies(copies)
         _write(copies, runner)
     if copies.waiting and runner.end is None and runner.job.budget is None:
-        told = f"{plural(copies.waiting, 'document')} waiting for the result of an identical one got none"
-        runner.finish(StopReason.of_error(TryLaterError(f"{told}; run the same command again")))
+        message = f"{plural(copies.waiting, 'document')} waiting for the result of an identical one got none"
+        runner.finish(StopReason.of_error(TryLaterError(f"{message}; run the same command again")))
 
 
 def _write(copies: Copies, runner: Runner) -> None:

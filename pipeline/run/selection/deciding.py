@@ -66,8 +66,8 @@ def decided_now(digest: str | None, known: Known, *, context: Callable[[], int |
     settings, at, tokens = before.partition("@")
     if not at or settings != digest:
         return digest
-    found = context()
-    return before if found is None or found <= int(tokens) else with_context(digest, found)
+    tokens_now = context()
+    return before if tokens_now is None or tokens_now <= int(tokens) else with_context(digest, tokens_now)
 
 
 def _decided_by(reason: str, app: AppConfig, resolved: ResolvedAgentConfig) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _providers(app: AppConfig, resolved: ResolvedAgentConfig, *, without: Collec
 
 
 def _plain(config: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
-    return {each.name: getattr(config, each.name) for each in fields(config) if each.name not in without}
+    return {field.name: getattr(config, field.name) for field in fields(config) if field.name not in without}
 
 
 def _digest(decided: Mapping[str, Any]) -> str:

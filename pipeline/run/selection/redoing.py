@@ -89,9 +89,9 @@ def equate_former(
 
     if not others(()):
         return
-    asked = runs.questions()
-    contexts = {each["num_ctx"] for each in asked if isinstance(each.get("num_ctx"), int)}
-    if others(contexts) - {digest_of(each) for each in asked}:
+    earlier = runs.questions()
+    contexts = {question["num_ctx"] for question in earlier if isinstance(question.get("num_ctx"), int)}
+    if others(contexts) - {digest_of(question) for question in earlier}:
         others(contexts | _contexts_of_records(backend))
 
 
@@ -121,7 +121,7 @@ def _changes(app: AppConfig, plan: ExtractionPlan, runs: list[dict[str, Any]]) -
     before: dict[str, Any] = next(
         (run["config"]["question"] for run in reversed(runs) if "question" in run.get("config", {})), {}
     )
-    before = {name: in_present_form(asked) for name, asked in before.items()}
+    before = {name: in_present_form(question) for name, question in before.items()}
     now = questions(app, plan)
     both = {name: (before.get(name, {}), now[name]) for name in now}
     return sorted({key for old, new in both.values() for key in old | new if old.get(key) != new.get(key)})
@@ -129,12 +129,12 @@ def _changes(app: AppConfig, plan: ExtractionPlan, runs: list[dict[str, Any]]) -
 
 def questions(app: AppConfig, plan: ExtractionPlan) -> dict[str, dict[str, Any]]:
     """What each variant asks, as the run's own file keeps it: without what may be a secret in its parameters."""
-    found = {
-        name: question(each.resolved, app.provider_config(each.resolved.provider))
-        for name, each in plan.queries.items()
+    by_variant = {
+        name: question(query.resolved, app.provider_config(query.resolved.provider))
+        for name, query in plan.queries.items()
     }
-    return {name: {**asked, **_masked(asked)} for name, asked in found.items()}
+    return {name: {**own, **_masked(own)} for name, own in by_variant.items()}
 
 
-def _masked(asked: dict[str, Any]) -> dict[str, Any]:
-    return {key: masked(asked[key]) for key in ("parameters",) if key in asked}
+def _masked(question: dict[str, Any]) -> dict[str, Any]:
+    return {key: masked(question[key]) for key in ("parameters",) if key in question}

@@ -30,4 +30,4 @@ def _asked(run: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     counts = run.get("counts", {})
     before = run.get("config", {}).get("question", {})
     has_any = bool(counts.get("done") or counts.get("failed"))
-    return has_any and any(before.get(variant) == asked for variant, asked in now.items())
+    return has_any and any(before.get(variant) == question for variant, question in now.items())

@@ -19,7 +19,7 @@ from pipeline.terminal import plural
 
 def switch_warnings(app: AppConfig, plan: ExtractionPlan) -> list[str]:
     """Return a warning for each fallback that names the model differently: a switch to it would redo what is done."""
-    found: dict[str, None] = {}
+    warnings: dict[str, None] = {}
     for query in plan.queries.values():
         first = model_name(query.resolved, app.provider_config(query.resolved.provider))
         for name in query.resolved.fallback:
@@ -27,13 +27,13 @@ def switch_warnings(app: AppConfig, plan: ExtractionPlan) -> list[str]:
             config = app.provider_config(name)
             other = model_name(switched, config)
             if other != first and fingerprint(switched, config) != query.fingerprint:
-                found[f"provider {query.resolved.provider} names the model {first!r} and fallback {name} {other!r}"] = (
-                    None
-                )
-    if not found:
+                warnings[
+                    f"provider {query.resolved.provider} names the model {first!r} and fallback {name} {other!r}"
+                ] = None
+    if not warnings:
         return []
     redo = f"a switch of the first provider would redo {_done(app, plan)}; set model_id where it is the same model"
-    return [f"{names}: {redo}" for names in found]
+    return [f"{names}: {redo}" for names in warnings]
 
 
 def _with_provider(resolved: ResolvedAgentConfig, name: str) -> ResolvedAgentConfig:
@@ -61,6 +61,6 @@ def _done_now(app: AppConfig, plan: ExtractionPlan) -> Iterator[str]:
     backend = backend_of(app.output)
     with closing(backend.read()) as index:
         equate_former(app, plan, index=index, backend=backend, runs=RunIndex(backend, WHOLE))
-        for document_id, asked in index.done():
-            if plan.query_for(document_id).present(asked, failed=False) == asked:
+        for document_id, fingerprint in index.done():
+            if plan.query_for(document_id).present(fingerprint, failed=False) == fingerprint:
                 yield document_id

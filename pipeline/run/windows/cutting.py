@@ -132,10 +132,10 @@ def cut_before(
     split = state.query.split
     if split is None:
         return None
-    known = [] if earlier is None else earlier.of(document, _digest(document.text), split.question)
-    if not (known or state.entry.is_long or _is_too_long(plan, state.query, document)):
+    answers = [] if earlier is None else earlier.of(document, _digest(document.text), split.question)
+    if not (answers or state.entry.is_long or _is_too_long(plan, state.query, document)):
         return None
-    return _cut(state, plan, document, known=known, spent=state.entry.before, refused=state.entry.is_long)
+    return _cut(state, plan, document, known=answers, spent=state.entry.before, refused=state.entry.is_long)
 
 
 def cut_after(state: DocumentState, plan: ExtractionPlan, *, document: Document, refusal: Failure) -> Cut | None:
@@ -194,7 +194,7 @@ def _cut(
     if size.budget_bytes < LEAST_BUDGET_BYTES:
         return None
     pages = page_starts(text, document.pages)
-    laid = [Span(each.start, each.end) for each in known]
+    laid = [Span(answer.start, answer.end) for answer in known]
     try:
         spans = cut(text, size.budget_bytes, size.overlap_bytes, laid=laid, page_starts=pages)
     except TooManyWindowsError as cause:
@@ -218,17 +218,17 @@ def _cut(
 
 def _with_answers(long: LongDocument, spans: Sequence[Span], known: Iterable[WindowAnswer]) -> Cut:
     """Return the windows to send, apart from the answered and the blank ones."""
-    answers = {Span(each.start, each.end): each for each in known}
-    found = []
-    asked = []
+    answers = {Span(answer.start, answer.end): answer for answer in known}
+    results = []
+    open_spans = []
     for span in spans:
         if span in answers:
-            found.append(answers[span])
+            results.append(answers[span])
         elif not long.document.text[span.start : span.end].strip():
-            found.append(blank_answer(long, span))
+            results.append(blank_answer(long, span))
         else:
-            asked.append(span)
-    return Cut(long, tuple(asked), tuple(found))
+            open_spans.append(span)
+    return Cut(long, tuple(open_spans), tuple(results))
 
 
 def blank_answer(long: LongDocument, span: Span) -> WindowAnswer:

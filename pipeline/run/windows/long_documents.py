@@ -105,10 +105,10 @@ class LongDocuments:
         runner = self._runner
         if runner.in_flight >= runner.most_in_flight or runner.job.output.is_full or runner.backlog.waits_for_idle:
             return False
-        found = self._open.next(idle=runner.in_flight == 0)
-        if found is None:
+        next_window = self._open.next(idle=runner.in_flight == 0)
+        if next_window is None:
             return False
-        document, window = found
+        document, window = next_window
         alone = is_suspect(window)
         plan = document.plan
         ask = partial(ask_window, document.long, window, plan, client=plan.client, alone=alone)

@@ -68,7 +68,7 @@ def merge_windows(
     state.notes = with_notes(long.document.notes, *notes)
 
     def steps() -> Result:
-        parts = [Part(each.start, each.end, each.output, _evidence(long, each)) for each in answers]
+        parts = [Part(answer.start, answer.end, answer.output, _evidence(long, answer)) for answer in answers]
         merged = merge(long.query.schema.merge_rules, parts, text=long.document.text)
         return _result(long, merged, answers, state=state, cost=cost, reused=reused, elapsed_s=elapsed_s, now=now)
 
@@ -90,8 +90,8 @@ def _evidence(long: LongDocument, answer: WindowAnswer) -> list[Evidence]:
     places = find_quotes(texts, text, spans=[span])
     if any(place is None for place in places):
         spans = spans_of(long, span)
-        shown = "\ud800".join(broken(text[start:end], resolved, tokens=long.tokens) for start, end in spans)
-        further = find_quotes(texts, text, spans=spans, shown=shown)
+        quotable = "\ud800".join(broken(text[start:end], resolved, tokens=long.tokens) for start, end in spans)
+        further = find_quotes(texts, text, spans=spans, shown=quotable)
         places = [place or other for place, other in zip(places, further, strict=True)]
     pairs = zip(quotes, places, strict=True)
     return [evidence_at(json_pointer(steps), place, long.pages) for (steps, _), place in pairs if place is not None]
@@ -111,8 +111,8 @@ def _result(
     document = long.document
     attempts, tokens = cost.with_whole(long.spent)
     ledger, models = _ledger(merged, answers, chars=len(document.text), reused=reused, elapsed_s=elapsed_s)
-    contexts = [each.context_length for each in answers if each.context_length is not None]
-    told = _notes(merged, models=len(models), reused=reused)
+    contexts = [answer.context_length for answer in answers if answer.context_length is not None]
+    merge_notes = _notes(merged, models=len(models), reused=reused)
     return Result(
         id=long.entry.id,
         uri=long.entry.uri,
@@ -124,8 +124,8 @@ def _result(
         model=models[0],
         attempts=attempts,
         reasks=cost.reasks,
-        repaired=any(each.repaired for each in answers),
-        notes=with_notes(state.notes, *told),
+        repaired=any(answer.repaired for answer in answers),
+        notes=with_notes(state.notes, *merge_notes),
         usage=tokens,
         context_length=min(contexts, default=None),
         document_chars=len(document.text),
@@ -155,29 +155,29 @@ def _ledger(
     merged: Merged, answers: Sequence[WindowAnswer], *, chars: int, reused: int, elapsed_s: float
 ) -> tuple[dict[str, Any], list[ModelMetadata]]:
     """Return a ledger row for each window, and the models that answered, the one of most windows first."""
-    by_span = {Span(each.start, each.end): each for each in answers}
-    kept = [by_span[Span(*span)] for span in merged.windows]
-    counts = Counter(each.model for each in kept if each.model is not None)
+    by_span = {Span(answer.start, answer.end): answer for answer in answers}
+    used = [by_span[Span(*span)] for span in merged.windows]
+    counts = Counter(answer.model for answer in used if answer.model is not None)
     models = [model for model, _ in counts.most_common()]
     rows = [
         [
-            each.start,
-            each.end,
-            each.usage.prompt_tokens,
-            each.usage.completion_tokens,
-            each.attempts,
-            each.reasks,
-            models.index(each.model) if each.model is not None else None,
+            answer.start,
+            answer.end,
+            answer.usage.prompt_tokens,
+            answer.usage.completion_tokens,
+            answer.attempts,
+            answer.reasks,
+            models.index(answer.model) if answer.model is not None else None,
         ]
-        for each in kept
+        for answer in used
     ]
-    shown = [{"provider": m.provider, "name": m.name, "endpoint": m.endpoint, "digest": m.digest} for m in models]
+    model_rows = [{"provider": m.provider, "name": m.name, "endpoint": m.endpoint, "digest": m.digest} for m in models]
     ledger = {
         "chars": chars,
         "reused": reused,
         "columns": list(_COLUMNS),
         "rows": rows,
-        "models": shown,
+        "models": model_rows,
         "elapsed_s": round(elapsed_s, 3),
     }
     return ledger, models

@@ -119,7 +119,7 @@ class OpenDocument:
             if is_suspect(window):
                 self.suspects.append(window)
             else:
-                insort(self.waiting, window, key=lambda each: each.span)
+                insort(self.waiting, window, key=lambda item: item.span)
 
     def take(self) -> Window:
         """Remove and return the next window; one that is too large for the servers by now is cut first."""
@@ -149,10 +149,10 @@ class OpenDocument:
         """Return the window of a number, from 1; IndexError when there is none."""
         if number < 1:
             raise IndexError(number)
-        return sorted({*(each.span for each in self.waiting), *self.answers})[number - 1]
+        return sorted({*(item.span for item in self.waiting), *self.answers})[number - 1]
 
     def _places(self, span: Span) -> list[Span]:
-        waiting = (each.span for each in (*self.waiting, *self.suspects))
+        waiting = (window.span for window in (*self.waiting, *self.suspects))
         return sorted({span, *waiting, *self.flying, *self.answers})
 
     def fail(self, window: Window, failure: Failure) -> None:
@@ -177,10 +177,10 @@ class OpenDocument:
         start, end = window.span
         number = 1 + bisect_left(self._order, window.span)
         windows = len(self._order)
-        told = f"window {number} of {windows} (characters {start:,} to {end:,}): {own.message}"
+        complaint = f"window {number} of {windows} (characters {start:,} to {end:,}): {own.message}"
         place = {"n": number, "of": windows, "start": start, "end": end, "answered": len(self.answers)}
         notes = with_notes(self.long.document.notes, *own.notes)
-        return changed(self.spent(own), message=told, notes=notes, window=place)
+        return changed(self.spent(own), message=complaint, notes=notes, window=place)
 
     def spent(self, failure: Failure) -> Failure:
         """Return the failure with the requests and tokens of the whole document."""
@@ -253,9 +253,9 @@ class OpenDocuments:
         One that may have killed its server is sent only when nothing is in flight (`idle`), and before any other one.
         """
         if self.has_suspect:
-            document = next(each for each in self._open if each.suspects) if idle else None
+            document = next(candidate for candidate in self._open if candidate.suspects) if idle else None
         else:
-            document = next((each for each in self._open if each.waiting), None)
+            document = next((candidate for candidate in self._open if candidate.waiting), None)
         if document is None:
             return None
         self._open.remove(document)

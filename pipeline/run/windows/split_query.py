@@ -49,14 +49,14 @@ def split_query(
     settings = resolved.split
     if settings is None:
         return None
-    known = before.split if before is not None else None
-    is_same = known is not None and known.settings == settings
+    before_split = before.split if before is not None else None
+    is_same = before_split is not None and before_split.settings == settings
     return SplitQuery(
         settings,
         digest_of(split_question(resolved, config)),
         window_question(resolved, config, agent.compiled.window.schema),
         agent.compiled.window,
-        known.sizer if known is not None and is_same else _sizer(settings),
+        before_split.sizer if before_split is not None and is_same else _sizer(settings),
     )
 
 

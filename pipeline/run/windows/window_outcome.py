@@ -56,8 +56,10 @@ def ask_window(
 
     def steps() -> WindowAnswer:
         state.stage = "prompt"
-        seen = _seen(state, long, window.span)
-        answer, _ = extract_answer(state, plan, seen, schema=long.split.schema, shorten=lambda _: None, alone=alone)
+        window_view = _seen(state, long, window.span)
+        answer, _ = extract_answer(
+            state, plan, window_view, schema=long.split.schema, shorten=lambda _: None, alone=alone
+        )
         return _answer_of(state, long, window.span, output=answer.value, repaired=answer.repaired, now=now)
 
     finished = settled(state, plan, steps, alone=alone, now=now)
@@ -73,15 +75,15 @@ def _seen(state: DocumentState, long: LongDocument, span: Span) -> Seen:
     resolved = long.query.resolved
     lead = broken(long.lead, resolved, tokens=long.tokens) if span.start else ""
     own = changed(long.document, text=text[span.start : span.end])
-    found, is_broken = harmless(own, resolved, tokens=long.tokens)
+    harmless_window, is_broken = harmless(own, resolved, tokens=long.tokens)
     state.notes = with_notes(state.notes, "special_tokens_broken") if is_broken else state.notes
     if names_lead(resolved.user_prompt):
-        found = changed(found, metadata={**found.metadata, LEAD: lead})
+        harmless_window = changed(harmless_window, metadata={**harmless_window.metadata, LEAD: lead})
     else:
-        found = changed(found, text=framed(found.text, lead))
+        harmless_window = changed(harmless_window, text=framed(harmless_window.text, lead))
     spans = spans_of(long, span)
     quotable = "\ud800".join(broken(text[start:end], resolved, tokens=long.tokens) for start, end in spans)
-    return Seen(found, text, spans, quotable if is_broken else "")
+    return Seen(harmless_window, text, spans, quotable if is_broken else "")
 
 
 def _answer_of(

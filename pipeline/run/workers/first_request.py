@@ -64,9 +64,9 @@ def first_request(task: Task, plan: ExtractionPlan, client: Client, *, copies: Q
     question = asker.question
     call = asker.call
     if isinstance(outcome, Result) and question is not None and call is not None:
-        asked = asked_of(question)
-        if asked is not None:
-            prompt = measured(client, asked, call.attempt)
+        parts = asked_of(question)
+        if parts is not None:
+            prompt = measured(client, parts, call.attempt)
             return Done(task.number, outcome, call, prompt)
     if call is None and isinstance(outcome, (Unchanged, Copied)):
         return Done(task.number, outcome)

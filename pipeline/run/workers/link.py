@@ -74,10 +74,10 @@ class Worker:
         if id(plan) not in self._plans:
             self._plans[id(plan)] = plan
             self.tell(PlanMessage(id(plan), without_links(plan)))
-        known = (client.bodies, lent.loan.keys)
-        if self._clients.get(id(client)) != known:
+        state = (client.bodies, lent.loan.keys)
+        if self._clients.get(id(client)) != state:
             number = endpoints.setdefault(client.endpoint, len(endpoints))
-            self._clients[id(client)] = known
+            self._clients[id(client)] = state
             self.tell(ClientMessage(id(client), settings_of(client, endpoint=number)))
         return id(plan), id(client)
 
@@ -91,9 +91,9 @@ class Worker:
                     if more == _END:
                         return
                     data += more
-                left = memoryview(data)
-                while left:
-                    left = left[self.process.stdin.write(left) :]
+                remaining = memoryview(data)
+                while remaining:
+                    remaining = remaining[self.process.stdin.write(remaining) :]
 
     @property
     def why(self) -> str:
@@ -110,7 +110,7 @@ class Worker:
 
 def write_log(message: LogMessage) -> None:
     """Write a log line of a worker process as if it were one of this process."""
-    fields: Mapping[str, Any] = {name: each for name, each in message.fields.items() if name != "stack_info"}
+    fields: Mapping[str, Any] = {name: value for name, value in message.fields.items() if name != "stack_info"}
     record = logging.makeLogRecord(
         {
             **fields,

@@ -92,8 +92,8 @@ class WorkerPool:
         except (OSError, RuntimeError, MemoryError) as cause:  # no process, or no thread for it
             if worker is not None:
                 worker.end()
-            told = "cannot start a worker process: %s; the run continues with %d of them, and in the main process"
-            logger.warning(told, cause, len(self._workers))
+            message = "cannot start a worker process: %s; the run continues with %d of them, and in the main process"
+            logger.warning(message, cause, len(self._workers))
             return False
         copies = self._copies
         level = logging.getLogger("pipeline").level
@@ -200,14 +200,14 @@ class WorkerPool:
         self._report(Landed(Finished(lent.entry, outcome, (attempt,), outcome.variant), lent.plan))
 
     def _give_back(self, lent: Lent, call: Call | None) -> None:
-        sent = lent.loan.sent(call.attempt, started=call.started, ended=call.ended) if call is not None else None
-        self._do_here(Here(lent.entry, lent.plan, lent.alone, sent, call.digest if call is not None else b""))
+        request = lent.loan.sent(call.attempt, started=call.started, ended=call.ended) if call is not None else None
+        self._do_here(Here(lent.entry, lent.plan, lent.alone, request, call.digest if call is not None else b""))
 
     def _bury(self, worker: Worker) -> None:
         """Replace a lost worker process, and report its documents as ones to send again."""
         with worker.lock:
             worker.is_alive = False
-            lost = list(worker.lent.values())
+            documents = list(worker.lent.values())
             worker.lent.clear()
         worker.end()
         with self._lock:
@@ -217,9 +217,14 @@ class WorkerPool:
             self._lost += 1
             if self._lost < MOST_LOST:
                 self._add()
-            fields = {"worker": worker.number, "documents": len(lost), "why": worker.why, "workers": len(self._workers)}
+            fields = {
+                "worker": worker.number,
+                "documents": len(documents),
+                "why": worker.why,
+                "workers": len(self._workers),
+            }
         logger.warning("a worker process was lost; its documents are sent again", extra=fields)
-        for lent in lost:
+        for lent in documents:
             lent.loan.end()
             self._report(Landed(_interrupted(lent, worker), lent.plan))
 

@@ -56,11 +56,11 @@ class Channel:
 
     def send(self, message: object) -> None:
         """Write a message; a main process that is gone ends this one."""
-        left = memoryview(pickle.dumps(message, PROTOCOL))
+        remaining = memoryview(pickle.dumps(message, PROTOCOL))
         try:
             with self._lock:
-                while left:
-                    left = left[os.write(self._descriptor, left) :]
+                while remaining:
+                    remaining = remaining[os.write(self._descriptor, remaining) :]
         except OSError:
             os._exit(1)
 
@@ -100,11 +100,12 @@ class _LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send the record, redacted with the secrets that this process knows."""
-        given = record.args if isinstance(record.args, tuple) else ()
-        arguments = tuple(each if isinstance(each, (int, float)) else SECRETS.redact(str(each)) for each in given)
+        values = record.args if isinstance(record.args, tuple) else ()
+        arguments = tuple(value if isinstance(value, (int, float)) else SECRETS.redact(str(value)) for value in values)
         message = str(record.msg) if isinstance(record.args, tuple) else record.getMessage()
         fields = {
-            name: SECRETS.redact(each) if isinstance(each, str) else each for name, each in fields_of(record).items()
+            name: SECRETS.redact(value) if isinstance(value, str) else value
+            for name, value in fields_of(record).items()
         }
         trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else None
         trace = SECRETS.redact(trace) if trace else None
