@@ -42,6 +42,12 @@ def test_every_mark_can_be_seen(theme: int) -> None:
             assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
 
 
+def test_no_mark_is_left_out_above() -> None:
+    """Each colour that fills or draws something is a mark, a text, or a ground that carries no meaning."""
+    used = set(re.findall(r"(?:fill|stroke|background|border|border-left): [^;{}]*?var\(--(\w+)\)", STYLE))
+    assert used - {"paper", "panel", "line", "tone", "ink", "soft"} <= set(MARKS)
+
+
 def test_a_chart_has_a_title_and_its_values() -> None:
     """For who cannot see the bars: the name of the chart, and a table of what it shows."""
     series = [Series("a", [1, 2], "r0"), Series("b", [None, 4000], "r1")]
