@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 EXIT_OK = 0
@@ -104,14 +104,22 @@ AGENT_FILE = "the agent's file"
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """The class of a reason, and advice for the user."""
+    """The class of a reason, and advice for the user.
+
+    `by_cause`: the advice for one cause where a reason has several: an `error`, a note, or "" for the others.
+    """
 
     kind: ReasonClass
     advice: str
+    by_cause: Mapping[str, str] = field(default_factory=dict)
 
-    def advice_for(self, agent_file: str | None) -> str:
-        """Return the advice with the name of the agent file, where that is known."""
-        return self.advice.replace(AGENT_FILE, agent_file) if agent_file else self.advice
+    def advice_for(self, agent_file: str | None, causes: Collection[str] = ()) -> str:
+        """Return the advice with the name of the agent file, where that is known.
+
+        `causes`: those of the failures in question; of several, or when none is known, the advice speaks of all.
+        """
+        advice = self.by_cause.get(next(iter(causes)), self.advice) if len(causes) == 1 else self.advice
+        return advice.replace(AGENT_FILE, agent_file) if agent_file else advice
 
 
 REASONS: Mapping[str, Reason] = {
@@ -150,6 +158,11 @@ REASONS: Mapping[str, Reason] = {
         "document",
         "split the document, or raise the limit: `input.max_document_bytes`, or for HTTP 413 the request size that the "
         "server or its proxy takes",
+        {
+            "": "split the document, or raise the limit that the message names, such as `input.max_document_bytes`",
+            "http_413": "the server, or a proxy in front of it, refuses requests of this size: raise its limit, or "
+            "split the document",
+        },
     ),
     "document_empty": Reason("document", "the file holds no text: remove it, or exclude it by `input.exclude`"),
     "document_too_expensive": Reason(
@@ -176,10 +189,27 @@ REASONS: Mapping[str, Reason] = {
         "answer",
         "raise `max_tokens`, ask for less, or limit thinking (docs/thinking-models.md); where the server clamped the "
         f"answer, raise its context instead, or set `overflow: split` in {AGENT_FILE}",
+        {
+            "": "raise `max_tokens`, ask for less, or limit thinking (docs/thinking-models.md)",
+            "max_tokens_clamped": "the prompt left less room than `max_tokens`: raise the context (`ollama.num_ctx`, "
+            f"or the server's --max-model-len), or set `overflow: split` in {AGENT_FILE}",
+        },
     ),
     "generation_loop": Reason("answer", "the model repeats itself: try a higher temperature or another model"),
     "internal_error": Reason("internal", "internal error of the pipeline: the log has the traceback; please report it"),
 }
+
+
+def has_causes(reason: str) -> bool:
+    """Return True for a reason that has several causes, each with its own advice."""
+    return reason in REASONS and bool(REASONS[reason].by_cause)
+
+
+def cause_of(reason: str, *, error: str | None, notes: Collection[str]) -> str:
+    """Return the cause of a failure whose reason has several: its error or a note; "" for any other cause."""
+    by_cause = REASONS[reason].by_cause if reason in REASONS else {}
+    return next((cause for cause in by_cause if cause and (cause == error or cause in notes)), "")
+
 
 REASKED = frozenset({"invalid_json", "schema_invalid", "not_grounded"})
 """Reasons for which the request is repeated with the error message."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -162,5 +163,5 @@ def _next_steps(folder: Path, starter: Starter, *, remarks: Sequence[str]) -> li
     commands = ["pipeline check", f"pipeline try inbox/{starter.documents[0]}", "pipeline run"]
     steps = [line for command in commands for line in pasteable("", command, indent=2)]
     about_server = ["", *remarks] if remarks else []
-    enter = pasteable("", f"cd {folder}", indent=2)
+    enter = pasteable("", f"cd {shlex.quote(str(folder))}", indent=2) if folder.resolve() != Path.cwd() else []
     return [f"Created in {folder}:", *created, *about_server, "", "Next:", *enter, *steps]

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.config.resolved_agent import EXAMPLE_TURN
 from pipeline.documents.metadata_names import METADATA, aliases_of, is_filled
-from pipeline.errors import EXIT_FAILURES, EXIT_LATER, EXIT_OK, REASONS, ConfigError
+from pipeline.errors import EXIT_FAILURES, EXIT_LATER, EXIT_OK, REASONS, ConfigError, cause_of
 from pipeline.llm.failover import Failover
 from pipeline.llm.provider import AskResult, ExtractionRequest
 from pipeline.logs import visible
@@ -159,7 +159,8 @@ class Transcript:
         yield from others
         advice = REASONS.get(failure.reason)
         if advice is not None:
-            yield from fitted([f"  to do: {visible(advice.advice_for(self._agent_file))}"], self._width)
+            cause = cause_of(failure.reason, error=failure.error, notes=failure.notes)
+            yield from fitted([f"  to do: {visible(advice.advice_for(self._agent_file, {cause}))}"], self._width)
 
     def _merged(self, outcome: Result | WindowAnswer) -> Iterator[str]:
         """Yield the conflicts, what was dropped, and the places of the quotes of a merged record."""

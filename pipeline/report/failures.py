@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import Any
 
 from pipeline.config.constraints import nearest_hint
-from pipeline.errors import REASONS, ConfigError, kind_of
+from pipeline.errors import REASONS, ConfigError, cause_of, has_causes, kind_of
 from pipeline.output import ReadableOutput, read_runs
 from pipeline.output.record_keys import KINDS
 
@@ -34,11 +34,13 @@ def failures(backend: ReadableOutput, *, examples: int) -> dict[str, Any]:
         for line, head in backend.records("errors"):
             if head.reason is None or not index.is_current_failure(head.id, head.run) or index.seen(head.id):
                 continue
-            group = by_reason.setdefault(head.reason, {"count": 0, "accepted": 0, "examples": []})
+            group = by_reason.setdefault(head.reason, {"count": 0, "accepted": 0, "examples": [], "causes": set()})
             group["count"] += 1
             group["accepted"] += index.is_accepted(head.id)
-            if len(group["examples"]) < examples:
-                record = json.loads(line)
+            is_example = len(group["examples"]) < examples
+            record = json.loads(line) if is_example or has_causes(head.reason) else {}
+            group["causes"].add(_cause(record, head.reason))
+            if is_example:
                 group["examples"].append({key: record.get(key) for key in _KEPT})
     if not counts["done"] and not by_reason and not read_runs(backend):
         raise ConfigError(f"errors: got {backend.where!r}, which holds no records, need the output of a run")
@@ -57,8 +59,13 @@ def failures(backend: ReadableOutput, *, examples: int) -> dict[str, Any]:
     }
 
 
-def _group(reason: str, group: Mapping[str, Any], command: str, agent_file: str | None) -> dict[str, Any]:
-    advice = REASONS[reason].advice_for(agent_file) if reason in REASONS else "see the log"
+def _cause(record: Mapping[str, Any], reason: str) -> str:
+    return cause_of(reason, error=record.get("error"), notes=record.get("notes") or ())
+
+
+def _group(reason: str, group: dict[str, Any], command: str, agent_file: str | None) -> dict[str, Any]:
+    causes = group.pop("causes")
+    advice = REASONS[reason].advice_for(agent_file, causes) if reason in REASONS else "see the log"
     again = f"{command} --only-failed {shlex.quote(reason)}"
     return {"reason": reason, "class": kind_of(reason), **group, "advice": advice, "command": again}
 
@@ -107,7 +114,7 @@ def story(backend: ReadableOutput, ids: Sequence[str], *, flag: str = "--show") 
         "state": "failed" if entry.failed else "done",
         "accepted": entry.accepted,
         "records": [current, *(line for line in reversed(lines) if line is not current)],
-        "advice": REASONS[reason].advice_for(_agent_file(backend))
+        "advice": REASONS[reason].advice_for(_agent_file(backend), {_cause(current, reason)})
         if reason is not None and reason in REASONS
         else None,
         "command": f"{last_command(backend)} --only-failed {reason}" if reason else None,

@@ -105,10 +105,17 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class ReasonNumbers:
-    """The failures of one reason, with a few examples."""
+    """The failures of one reason, with a few examples. `causes`: how many have one of its particular causes."""
 
     count: int = 0
     examples: tuple[Example, ...] = ()
+    causes: Mapping[str, int] | None = field(default=None, metadata=plain.LEFT_OUT)
+
+    @property
+    def all_causes(self) -> frozenset[str]:
+        """All causes of these failures; "" stands for the usual one."""
+        causes = self.causes or {}
+        return frozenset(causes) | (frozenset() if sum(causes.values()) == self.count else {""})
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.config.texts import shorten
-from pipeline.errors import REASKED
+from pipeline.errors import REASKED, cause_of
 from pipeline.output.copies import COPY_NOTES
 from pipeline.records import ExtractionAttempt, Failure, Result, Unchanged, Usage
 from pipeline.report import plain, timeline
@@ -118,6 +118,8 @@ class RunStats:
         data["outcomes"]["failed"] += 1
         reason = _named(data["reasons"], failure.reason, lambda: {"count": 0, "examples": []})
         reason["count"] += 1
+        if cause := cause_of(failure.reason, error=failure.error, notes=failure.notes):
+            _bump(reason.setdefault("causes", {}), cause)
         if len(reason["examples"]) < EXAMPLES:
             reason["examples"].append(plain.to_json(_example(failure)))
 

@@ -80,7 +80,7 @@ def build_report(
         compared=_compared(run, previous),
         history=history_rows(earlier.history or runs_of_set(ordered), of=of),
         profile=profile_of(profile),
-        advice={name: REASONS[name].advice_for(run.agent_file) for name in _reasons(run) if name in REASONS},
+        advice={name: _advice(run, name) for name in _reasons(run) if name in REASONS},
         long_documents=run.stats.long_documents,
     )
 
@@ -88,6 +88,14 @@ def build_report(
 def read_summaries(backend: ReadableOutput) -> list[RunSummary]:
     """Return the summaries of the completed runs of an output, newest last."""
     return [RunSummary.from_json(run) for run in read_runs(backend)]
+
+
+def _advice(run: RunSummary, reason: str) -> str:
+    """Return the advice for the failures of a reason; the causes of those of earlier runs are not known."""
+    row = run.stats.reasons.get(reason)
+    earlier = run.remaining.reasons.get(reason)
+    causes = row.all_causes if row is not None and not (earlier and earlier.untried) else frozenset[str]()
+    return REASONS[reason].advice_for(run.agent_file, causes)
 
 
 def _reasons(run: RunSummary) -> dict[str, None]:

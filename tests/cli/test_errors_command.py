@@ -39,6 +39,17 @@ def test_failures_are_grouped_by_reason_the_most_frequent_first(place: Place) ->
     assert "bad1.txt" in ran.out and "HTTP 400" in ran.out and "the server refuses these documents" in ran.out
 
 
+def test_a_request_that_is_too_large_is_no_matter_of_the_input(place: Place) -> None:
+    """A 413 comes from the server or its proxy: the run, `errors`, its story and `try` advise to raise that limit."""
+    place.documents({"big.txt": "[[fault:http_413]]", "good.txt": "text"})
+    outputs = [place.run(*LENIENT).out]
+    outputs += [place.call(*words).out for words in (["errors"], ["errors", "--show", "big.txt"], ["try", "big.txt"])]
+    for text in outputs:
+        words = " ".join(text.split())
+        assert "a proxy in front of it, refuses requests of this size: raise its limit" in words
+        assert "max_document_bytes" not in words
+
+
 def test_the_command_of_a_group_tries_that_group_again(place: Place, server: FakeLLM) -> None:
     """Pasted as it stands, it asks those documents and no others; so does the one for all of the server's failures."""
     failed(place)

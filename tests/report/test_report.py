@@ -602,3 +602,24 @@ def test_values_are_left_out_whole(room: int, shown: str) -> None:
     line = fitting(["currency EUR 40 %, USD 35 %, GBP 25 %", "kind bill 90 %"], room)
     assert line == shown
     assert len(line) <= room + 3
+
+
+@pytest.mark.parametrize(
+    ("reason", "failures", "said", "unsaid"),
+    [
+        ("document_too_large", ["http_413"], "a proxy in front of it", "max_document_bytes"),
+        ("document_too_large", [""], "max_document_bytes", "proxy"),
+        ("document_too_large", ["http_413", ""], "or for HTTP 413", "in front"),
+        ("output_truncated", ["max_tokens_clamped"], "raise the context", "raise `max_tokens`"),
+        ("output_truncated", [""], "raise `max_tokens`", "context"),
+        ("output_truncated", ["", "max_tokens_clamped"], "where the server clamped", "left less room"),
+    ],
+)
+def test_the_advice_is_that_of_the_cause(reason: str, failures: list[str], said: str, unsaid: str) -> None:
+    """The same reason has several remedies; failures of several causes get all of them, over shards too."""
+    runs = [
+        summary(stats_of([replace(failure(reason=reason), error=cause or reason, notes=(cause,))]), shard=f"{at}/2")
+        for at, cause in enumerate(failures)
+    ]
+    advice = build_report(runs).advice[reason]
+    assert (said in advice, unsaid in advice) == (True, False)
