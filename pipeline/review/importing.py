@@ -54,7 +54,8 @@ def import_lines(path: Path, backend: OutputBackend, options: ReviewOptions, *, 
         sentence += f" {_judgements(known_already)} {'was' if known_already == 1 else 'were'} there already."
     if guessed:
         sentence += (
-            f" {guessed:,} of them do not say how the document was chosen (why) and count as drawn by chance: "
+            f" {guessed:,} of them {'does' if guessed == 1 else 'do'} not say how the document was chosen (why) and "
+            f"{'counts' if guessed == 1 else 'count'} as drawn by chance: "
             "if you chose them otherwise, the numbers of `pipeline eval` describe your choice, not the archive."
         )
     return sentence

@@ -124,7 +124,7 @@ def test_import(reviewed: Place) -> None:
     )
     ran = reviewed.call("review", "out", "--import", "labels.jsonl", "--by", "old labels")
     assert ran.code == 0, ran.err
-    assert "2 judgements from labels.jsonl appended to gold.jsonl. 1 of them do not say" in ran.out
+    assert "2 judgements from labels.jsonl appended to gold.jsonl. 1 of them does not say" in ran.out
     lines = gold_lines(reviewed.folder / "gold.jsonl")
     assert [(line["why"], line["how"], line["by"]) for line in lines] == [
         ("sample", {"company": "typed"}, "old labels"),

@@ -1,0 +1,62 @@
+"""docs/truth.md leads from nothing to a gated night: its commands and settings, as they are written there."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+from conftest import Place, Ran
+
+PAGE = (Path(__file__).parent.parent / "docs" / "truth.md").read_text(encoding="utf-8")
+
+
+def block(heading: str, kind: str) -> str:
+    """The first block of this language under a heading, without the indentation of a list."""
+    section = PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"^( *)```(\w*)\n(.*?)^ *```$", section, re.DOTALL | re.MULTILINE)
+    indent, text = next((indent, text) for indent, found, text in blocks if found == kind)
+    return re.sub(rf"^{indent}", "", text, flags=re.MULTILINE)
+
+
+def nightly(place: Place) -> list[Ran]:
+    """What the commands of the crontab come to, in their order."""
+    commands = re.findall(r"&& (pipeline .*)", block("From nothing to a gated night", ""))
+    return [place.call(*shlex.split(command)[1:]) for command in commands]
+
+
+def test_from_nothing_to_a_gated_night(place: Place) -> None:
+    """Answers, judgements, copies, gates: silent nights, with a baseline too, and exit 1 once a gate is too high."""
+    place.env |= {"PIPELINE_CONFIG": "", "VLLM_BASE_URL": place.server.url}
+    assert place.call("init", "my_project").code == 0
+    place.folder = place.folder / "my_project"
+    inbox = place.folder / "inbox"
+    for number in range(34):
+        (inbox / f"letter {number}.txt").write_text(f"Letter {number}.", encoding="utf-8")
+    assert place.call("run").code == 0
+    lines = [json.dumps({"id": each["id"], "gold": each["output"]}) for each in place.lines("results.jsonl")]
+    (place.folder / "labels.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert place.call("review", "out", "--import", "labels.jsonl").code == 0
+    assert place.call("eval", "out", "--gold", "gold.jsonl").code == 0
+
+    def shell(text: str) -> None:
+        subprocess.run(["bash", "-euc", text], cwd=place.folder, check=True)
+
+    shell(block("From nothing to a gated night", "sh"))
+    copied = {path.name: path.read_bytes() for path in (place.folder / "judged").iterdir()}
+    assert copied == {path.name: path.read_bytes() for path in inbox.iterdir()}
+    config = place.folder / "config" / "default.yaml"
+    first = config.read_text(encoding="utf-8")
+    config.write_text(first + block("From nothing to a gated night", "yaml"), encoding="utf-8")
+    assert [(ran.code, ran.out, ran.err) for ran in nightly(place)] == [(0, "", "")] * 2
+
+    keep, compare = block("Gates", "sh").splitlines()
+    shell(keep)
+    ran = place.call(*shlex.split(compare)[1:])
+    assert (ran.code, ran.out.count("passed")) == (0, 2)
+    config.write_text(first + block("Every night", "yaml"), encoding="utf-8")
+    assert [(ran.code, ran.out, ran.err) for ran in nightly(place)] == [(0, "", "")] * 2
+    config.write_text(first + block("Every night", "yaml").replace("0.8}", "1}"), encoding="utf-8")
+    assert [ran.code for ran in nightly(place)] == [1, 1]
