@@ -1,21 +1,18 @@
 """`concat`: the items of all windows in order, without repetitions from the text that two windows share.
 
 Two rows of a table may be equal and still be two rows, so equal items at different places all stay. Items with quotes
-have a place: equal items whose quotes are at the same place become one. Items without quotes are compared as lists: the
-end of one list with the beginning of the next, as far as the text that both windows show contains them. An item whose
+have a place: equal items whose quotes are at the same place become one. Items without quotes are compared as lists
+(list_overlap.py). An item whose
 quotes are before its window is from the lead, the beginning of the document that precedes each later window.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from typing import Any
 
 from pipeline.long.choosing import Given
-from pipeline.long.folding import folded
 from pipeline.long.item_keys import ItemKeys
+from pipeline.long.list_overlap import Listed, shared_size
 from pipeline.long.merge_rules import Rule
 from pipeline.long.windows import Span
 
@@ -30,9 +27,9 @@ def concatenated(
         items = lists[part]
         repeated = {at for at, item in enumerate(items) if part and known_items.is_of_lead(item, spans[part], kept)}
         before = lists.get(part - 1, ())
-        shared = Span(spans[part].start, spans[part - 1].end) if part else Span(0, 0)
-        if before and shared.start < shared.end:
-            repeated.update(_repeated(rule, before, items, keys=keys, shared=shared, text=text))
+        if before and spans[part].start < spans[part - 1].end:
+            pair = (spans[part - 1], spans[part])
+            repeated.update(_repeated(rule, before, items, keys=keys, spans=pair, text=text))
         kept += [item for at, item in enumerate(items) if at not in repeated]
     return kept
 
@@ -60,9 +57,10 @@ class _Known:
 
 
 def _repeated(
-    rule: Rule, before: Sequence[Given], items: Sequence[Given], *, keys: ItemKeys, shared: Span, text: str
+    rule: Rule, before: Sequence[Given], items: Sequence[Given], *, keys: ItemKeys, spans: tuple[Span, Span], text: str
 ) -> Iterator[int]:
-    """Yield the numbers of the items that the previous window has given as well."""
+    """Yield the numbers of the items that the previous window has given as well. `spans`: of the two windows."""
+    shared = Span(spans[1].start, spans[0].end)
     placed_before, bare_before = _by_quotes(before, keys)
     placed, bare = _by_quotes(items, keys)
     unpaired: dict[Hashable, list[dict[str, Span]]] = {}
@@ -76,11 +74,11 @@ def _repeated(
             if pair is not None:
                 del candidates[pair]
                 yield number
-    size = _shared_size(
-        [keys.of(rule, before[number]) for number in bare_before],
-        [keys.of(rule, items[number]) for number in bare],
-        [items[number].value for number in bare],
-        text[shared.start : shared.end],
+    size = shared_size(
+        Listed([keys.of(rule, before[number]) for number in bare_before], [before[n].value for n in bare_before]),
+        Listed([keys.of(rule, items[number]) for number in bare], [items[number].value for number in bare]),
+        spans=spans,
+        text=text,
     )
     yield from bare[:size]
 
@@ -97,65 +95,3 @@ def _at_same_places(quotes: Mapping[str, Span], others: Mapping[str, Span]) -> b
     common = quotes.keys() & others.keys()
     overlap = (quotes[path].start < others[path].end and others[path].start < quotes[path].end for path in common)
     return bool(common) and all(overlap)
-
-
-def _shared_size(before: Sequence[Hashable], after: Sequence[Hashable], values: Sequence[Any], shared: str) -> int:
-    """Return how many items at the end of one list are repeated at the beginning of the next.
-
-    No item may occur more often among them than its longest text found in the shared text occurs there.
-    """
-    sizes = _borders(before, after)
-    if not sizes:
-        return 0
-    count = _Occurrences(shared)
-    counts: Counter[Hashable] = Counter()
-    possible = 0
-    for key, value in zip(after[: sizes[0]], values, strict=False):
-        counts[key] += 1
-        if counts[key] > count.of_item(value):
-            break
-        possible += 1
-    return next((size for size in sizes if size <= possible), 0)
-
-
-def _borders(before: Sequence[Hashable], after: Sequence[Hashable]) -> list[int]:
-    """Return all sizes, the largest first, for which the end of one list is the beginning of the other."""
-    joined = [*after, None, *before[-len(after) :]] if after else []
-    lengths = [0] * len(joined)
-    size = 0
-    for at in range(1, len(joined)):
-        while size and joined[at] != joined[size]:
-            size = lengths[size - 1]
-        size += joined[at] == joined[size]
-        lengths[at] = size
-    sizes = []
-    while size:
-        sizes.append(size)
-        size = lengths[size - 1]
-    return sizes
-
-
-class _Occurrences:
-    """Counts how often texts occur in the text that two windows share."""
-
-    def __init__(self, shared: str) -> None:
-        self._text = folded(shared).casefold()
-        self._count = lru_cache(maxsize=None)(self._text.count)
-
-    def of_item(self, value: Any) -> int:
-        """Return how often the item's longest text that was found occurs; 0 for an item without texts."""
-        texts = sorted(_texts(value), key=len, reverse=True)
-        needles = (folded(text).casefold() for text in texts)
-        return next((count for needle in needles if needle and (count := self._count(needle))), 0)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Yield all strings in a value."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _texts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)

@@ -1,0 +1,66 @@
+"""Rows without quotes that two windows both show: each is kept once, also where a window begins or ends in one."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.long.list_overlap import Listed, shared_size
+from pipeline.long.windows import Span
+
+ROW = "A fee of 6.00 EUR is borne by Brandt 001."
+OTHER = "A fee of 7.00 EUR is borne by Cole 002."
+FILLER = "Nobody counted what was left on the quay. "
+
+
+def size(text: str, before: Span, after: Span, *rows: list[str]) -> int:
+    """The number of repeated rows; a row is its sentence."""
+    lists = [
+        Listed(each, [{"payer": row[-11:-1].split("by ")[-1], "amount": float(row[9])} for row in each])
+        for each in rows
+    ]
+    return shared_size(lists[0], lists[1], spans=(before, after), text=text)
+
+
+@pytest.mark.parametrize(
+    "cut", ["A fee of 6.00 EUR is borne ", "A fee of 6.00 EUR is borne by\f", "A fee of 6.00\f", "A fee of "]
+)
+def test_a_row_that_only_the_earlier_window_shows_whole_is_no_repetition(cut: str) -> None:
+    """The later window begins in it, and shows the same row once more after the shared text."""
+    text = f"{FILLER}{cut}{ROW[len(cut) :]} {FILLER}{FILLER}{ROW} {FILLER}"
+    start = text.index(cut) + len(cut)
+    end = text.index(ROW, start)
+    assert size(text, Span(0, end), Span(start, len(text)), [ROW], [ROW]) == 0
+
+
+def test_a_row_that_only_the_later_window_shows_whole_is_no_repetition() -> None:
+    """The earlier window ends in it, after the words that are looked for."""
+    row = "Brandt 001 bears a fee of 6.00 EUR in all of these cases."
+    text = f"{FILLER}{row} {FILLER}{FILLER}{row} {FILLER}"
+    start = text.index(row) + len(row) + 1
+    end = text.index(row, start) + len("Brandt 001 bears a ")
+    lists = [Listed([row], [{"payer": "Brandt 001", "amount": 6.0}])] * 2
+    assert shared_size(*lists, spans=(Span(0, end), Span(start, len(text))), text=text) == 0
+
+
+def test_equal_rows_in_the_shared_text_are_repeated() -> None:
+    """As many as the shared text contains, also when a cut one precedes them."""
+    text = f"{FILLER}{ROW} {ROW} {ROW} {FILLER}{OTHER} {FILLER}"
+    middle = text.index(ROW) + 27
+    end = text.index(OTHER)
+    assert size(text, Span(0, end), Span(middle, len(text)), [ROW, ROW, ROW], [ROW, ROW, OTHER]) == 2
+    start = text.index(ROW)
+    assert size(text, Span(0, end), Span(start, len(text)), [ROW, ROW, ROW], [ROW, ROW, ROW, OTHER]) == 3
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_rows_of_a_table_whose_names_occur_in_the_text_as_well_are_repeated(rows: int) -> None:
+    """A mention that is no row is not taken for a cut row."""
+    names = ["Brandt 001", "Cole 002", "Ames 000", "Duarte 003"][:rows]
+    table = "".join(f"{name}\t{number}.00\tcosts of the bank\n" for number, name in enumerate(names, start=5))
+    text = f"Payer\tFee\tFor\nSato 009\t1.00\tcosts\n{table}\n{FILLER}{' and '.join(names)} agree. {FILLER}"
+    start = text.index(table)
+    end = start + len(table)
+    values = [{"payer": name, "amount": float(number)} for number, name in enumerate(names, start=5)]
+    listed = Listed(names, values)
+    before = Listed(["Sato 009", *names], [{"payer": "Sato 009", "amount": 1.0}, *values])
+    assert shared_size(before, listed, spans=(Span(0, end), Span(start, len(text))), text=text) == rows
