@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from pipeline.cli.arguments import config_file, load_app, same_command
 from pipeline.cli.check_text import (
@@ -29,6 +30,7 @@ from pipeline.config.yaml_file import dump_yaml
 from pipeline.errors import EXIT_CONFIG, EXIT_LATER, EXIT_OK, PipelineError
 from pipeline.llm.capabilities import Preflight
 from pipeline.llm.provider import Provider
+from pipeline.llm.replica import Replica
 from pipeline.logs import visible
 from pipeline.output import check_store, folder_of
 from pipeline.run.plan import ExtractionPlan, address_warnings, build_plan, schema_warnings
@@ -113,12 +115,20 @@ def _checked(app: AppConfig, plan: ExtractionPlan, server: Server, preflight: Pr
         provider=server.provider.name,
         is_first=server.provider is plan.client.providers[0],
         found=preflight,
-        blocks={next(iter(replica.clients)): preflight} if waits else dict(replica.found),
+        blocks={next(iter(replica.clients)): preflight} if waits else _as_sent(replica),
         proofs={variant: proof_state(client) for variant, client in replica.clients.items()},
         address_from=app.places.get(provider_key(server.provider.name, "base_url"), "the default"),
         proxy=replica.client.endpoint.proxy or "",
         side_by_side=served,
     )
+
+
+def _as_sent(replica: Replica) -> dict[str, Preflight]:
+    """Return what was found, by variant, with the `think` that an agent's `request` or the `extra_body` sends instead."""
+    return {
+        variant: replace(found, think=replica.clients[variant].config.extra_body.get("think", found.think))
+        for variant, found in replica.found.items()
+    }
 
 
 def _other_servers(plan: ExtractionPlan) -> Iterator[LocalServer]:

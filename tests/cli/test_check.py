@@ -147,6 +147,19 @@ def test_check_tells_what_the_server_does_not_do(place: Place, server: FakeLLM) 
     assert [off in line for line in warnings] == [True]
 
 
+def test_check_shows_the_thinking_that_each_variant_asks_for(place: Place) -> None:
+    """An agent's `request` beats `ollama.think`, and only in the variant that has it."""
+    variants = {"plain": {"weight": 1}, "thinks": {"weight": 1, "request": {"think": "high"}}}
+    with FakeLLM(("llama3.1",), thinking=True) as server:
+        place.configure({"provider": "ollama", "ollama.base_url": server.url}, agent={"variants": variants})
+        out = place.call("check").out
+    blocks = re.findall(r"variant (\w+)(.*?)(?=variant|$)", out, re.DOTALL)
+    assert [(name, *re.findall(r"think: (\w+)", block)) for name, block in blocks] == [
+        ("plain", "false"),
+        ("thinks", "high"),
+    ]
+
+
 def test_two_warnings_of_one_preflight_are_two(place: Place, server: FakeLLM) -> None:
     """Neither is held back as a repetition of the other."""
     server.enforce_schema = False
