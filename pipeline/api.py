@@ -73,7 +73,8 @@ class Extractor:
     """An agent and a client that extract from one text after another; safe in threads.
 
     `agent`: a name, or the path of an agent file. `client` None: the agent's first provider, by load_config() and the
-    environment; `close` closes it. A given client stays open. ConfigError for an agent or client that cannot be used.
+    environment; `close` closes it. A given client stays open. `variant` None: by the weights of the agent's variants.
+    `sleep`, `rng`: for the pauses between retries. ConfigError for an agent, variant or setting that cannot be used.
     """
 
     def __init__(
@@ -113,9 +114,11 @@ class Extractor:
     def __call__(
         self, text: str, *, metadata: Mapping[str, Any] | None = None, document_id: str = "text"
     ) -> Result | Failure:
-        """Return a Result with a valid `output`, or a Failure with the reason; never raise for a server or a model.
+        """Return a Result with a valid `output`, or a Failure with `reason` and `message`.
 
-        `metadata` fills the prompt's placeholders, as the fields of a JSON document do in a run.
+        It sends as many requests as a run would: retries by the client's settings, complaints about invalid answers,
+        and with `overflow: split` a request for each window. It never raises for a server or a model. `metadata` fills
+        the prompt's placeholders, as the fields of a JSON document do in a run. `document_id` chooses the variant.
         """
         client = self._clients[variant_for(self._agent, document_id, pinned=self._variant)]
         asker = OneClient(client, RetryPolicy.of(_config_of(client)), self._sleep, self._rng)
@@ -152,7 +155,10 @@ def extract(
     sleep: Callable[[float], object] = time.sleep,
     rng: random.Random | None = None,
 ) -> Result | Failure:
-    """Extract from one text (Extractor); the fields of the result are those of a record."""
+    """Extract from one text; return a Result with a valid `output`, or a Failure with `reason` and `message`.
+
+    Arguments and errors are those of Extractor, which loads the agent once for many texts.
+    """
     with Extractor(agent, client, variant=variant, agents_dir=agents_dir, sleep=sleep, rng=rng) as extractor:
         return extractor(text, metadata=metadata, document_id=document_id)
 
@@ -166,9 +172,10 @@ def classify_global_event(
     sleep: Callable[[float], object] = time.sleep,
     rng: random.Random | None = None,
 ) -> Result | Failure:
-    """Classify the global event in a text; return a Result with a valid `output`, or a Failure with the reason.
+    """Return what `event_classifier` finds in a text: a Result with a valid `output`, or a Failure with the reason.
 
-    Retries follow the client's own config. `model` of the result names the provider that answered.
+    Retries follow the client's own settings; it never raises for a server or a model. `model` of the result names the
+    provider that answered. `agents_dir`: a folder whose event_classifier.yaml replaces the built-in one.
     """
     return extract(text, AGENT, client, document_id=document_id, agents_dir=agents_dir, sleep=sleep, rng=rng)
 
@@ -176,8 +183,9 @@ def classify_global_event(
 def read_results(output: str, *, failed: bool = False, storage: Mapping[str, Any] | None = None) -> Iterator[Record]:
     """Yield the current record of each document of an output: a folder, or s3://bucket/prefix, gs://…, az://….
 
-    `failed`: those without a result too. `storage`: options of the object-store client. No lock is held: a run may be
-    writing meanwhile. OutputError when the output cannot be read.
+    `failed`: those without a result too. `storage`: options of the object-store client. Results come in the order of
+    their lines, one document at a time: memory does not grow with the output. It takes no lock, so a run may write
+    meanwhile. OutputError when the output cannot be read.
     """
     folder = folder_of(output)
     if folder is not None and not folder.is_dir():

@@ -124,7 +124,7 @@ def _checked(app: AppConfig, plan: ExtractionPlan, server: Server, preflight: Pr
 
 
 def _as_sent(replica: Replica) -> dict[str, Preflight]:
-    """Return what was found, by variant, with the `think` that an agent's `request` or the `extra_body` sends instead."""
+    """Return what was found, by variant; a `think` in the `request` or `extra_body` replaces that of the settings."""
     return {
         variant: replace(found, think=replica.clients[variant].config.extra_body.get("think", found.think))
         for variant, found in replica.found.items()

@@ -55,9 +55,10 @@ def load_config(
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, object] | None = None,
 ) -> AppConfig:
-    """Return the configuration: flags (`overrides`) over the environment (None: the process's) over the file.
+    """Return the configuration: `overrides` over the environment (None: the process's) over the file at `path`.
 
-    ConfigError lists all errors, one per line.
+    `path` None reads no file: what nothing sets has its default. `overrides`: values by dotted key, such as
+    `{"vllm.timeout": 60}`. ConfigError lists all errors, one per line; it is also raised for a file that is not there.
     """
     errors: list[str] = []
     environ = os.environ if environ is None else environ

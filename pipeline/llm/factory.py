@@ -27,9 +27,10 @@ logger = logging.getLogger(__name__)
 def build_config_from_resolved(
     resolved: ResolvedAgentConfig, ollama: OllamaConfig | None = None, vllm: VLLMConfig | None = None
 ) -> ProviderConfig:
-    """The base config of the agent's provider with the agent's model, max_tokens and temperature in it.
+    """Return the settings of the agent's provider, with the agent's model, max_tokens and temperature.
 
-    An unknown provider gives a warning and means Ollama; so does an empty one, without the warning.
+    `ollama`, `vllm`: the settings to start from; None: the defaults. An unknown provider causes a warning and means
+    Ollama; an empty one means Ollama without a warning.
     """
     name = resolved.provider or "ollama"
     if name not in ("ollama", "vllm"):
@@ -42,12 +43,12 @@ def build_config_from_resolved(
 def build_llm_client(
     resolved: ResolvedAgentConfig, ollama: OllamaConfig | None = None, vllm: VLLMConfig | None = None
 ) -> Client:
-    """The client of the agent's provider (build_config_from_resolved)."""
+    """Return the client of the agent's provider (build_config_from_resolved); it connects with the first request."""
     return _client(build_config_from_resolved(resolved, ollama, vllm))
 
 
 def client_of(app: AppConfig, resolved: ResolvedAgentConfig) -> Client:
-    """The client of the agent's first provider, whatever its name; of several replicas, the first one."""
+    """Return the client of the agent's first provider, whatever its name; of several replicas, the first one."""
     name = resolved.provider or "ollama"
     client = _client(_config_with_agent(app.provider_config(name), resolved, name=name), name=name)
     client.from_reasoning = app.answers.from_reasoning

@@ -48,7 +48,7 @@ AUTO_NUM_CTX = 8192
 
 
 class OllamaClient:
-    """Asks one Ollama server (the first of `base_url`); one instance serves many threads.
+    """A client of one Ollama server, the first of `base_url`; safe in threads. It connects with the first request.
 
     `think` is what to send as such: None sends nothing (models without the capability refuse the field).
     `num_ctx`: the context that is sent. `wanted_context`: what the server makes of it, at most the trained context.
@@ -85,7 +85,7 @@ class OllamaClient:
         self.bodies = Bodies(self.payload)
 
     def payload(self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None) -> dict[str, Any]:
-        """The request's body. `truncate: false` makes a prompt that is too long an error instead of half a prompt."""
+        """Return the request's body. `truncate: false` makes a prompt that is too long an error, not half a prompt."""
         options = {
             "num_ctx": self.num_ctx,
             "num_predict": self.config.max_tokens,
@@ -107,7 +107,7 @@ class OllamaClient:
     def call_llm(
         self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None, document_text: str
     ) -> ExtractionAttempt:
-        """What came of one request (LLMClient)."""
+        """Send one request and return its outcome (LLMClient)."""
         started = self.clock()
         most = self.config.max_tokens
         attempt = ExtractionAttempt(self.model, context_length=self.context_length, max_tokens=most)
@@ -131,7 +131,7 @@ class OllamaClient:
         context_length: int | None = None,
         server: str | None = None,  # noqa: ARG002 - what is sent does not depend on the version
     ) -> None:
-        """Takes over what a preflight found out; called before the first document only."""
+        """Take over what a preflight found out; called before the first document only."""
         if context_length is not None and self.config.num_ctx == "auto":
             self.ask_for_context(context_length)
         elif context_length is not None and context_length != self.context_length:
@@ -144,7 +144,7 @@ class OllamaClient:
 
     @property
     def contexts(self) -> frozenset[int]:
-        """The contexts of a loaded model that answers this client without being loaded again."""
+        """Return the contexts of a loaded model that answers this client without being loaded again."""
         return frozenset({self.num_ctx, self.wanted_context, self.own_context, self.context_length})
 
     def ask_for_context(self, num_ctx: int) -> None:
@@ -154,7 +154,7 @@ class OllamaClient:
             self._truncation, self.bodies = (TruncationJudge(num_ctx), Bodies(self.payload))
 
     def small(self, *, max_tokens: int, timeout_s: float) -> OllamaClient:
-        """The same server over the same connections, asked for a few tokens only."""
+        """Return a client of the same server and connections whose answers are a few tokens long."""
         config = replace(self.config, max_tokens=max_tokens, timeout=timeout_s)
         client = OllamaClient(config, provider=self.model.provider, endpoint=self.endpoint, think=self.think)
         client.from_reasoning = self.from_reasoning
@@ -163,13 +163,13 @@ class OllamaClient:
         return client
 
     def for_proof(self, max_tokens: int) -> OllamaClient:
-        """The same server, asked the same for this many tokens, in one piece."""
+        """Return a client that sends the same for this many tokens, and does not stream."""
         client = self.small(max_tokens=max_tokens, timeout_s=self.config.timeout)
         client.config = replace(client.config, stream=False)
         return client
 
     def close(self) -> None:
-        """Closes the idle connections."""
+        """Close the idle connections."""
         self.endpoint.close()
 
     def _judge(

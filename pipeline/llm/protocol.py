@@ -26,19 +26,21 @@ MESSAGE_CHARS = 400
 
 
 class LLMClient(Protocol):
-    """Asks one server one question at a time; safe for many threads.
-
-    `prompts` has `system` and `user`, rendered, and the turns of examples (`messages`); `json_schema` is what the
-    answer must be, or None for free text; `document_text` is the document as it stands in the prompt (what truncation
-    is judged by). `call_llm` makes one request and never raises for what a server or a network does: the attempt says
-    it.
-    """
+    """A client of one server that sends one request for each call; safe in threads."""
 
     def call_llm(
         self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None, document_text: str
-    ) -> ExtractionAttempt: ...
+    ) -> ExtractionAttempt:
+        """Send one request and return its outcome; never raise for a server or a network: `error` and `reason` say it.
 
-    def close(self) -> None: ...
+        `prompts`: `system` and `user` after substitution, and the turns of examples (`messages`). `json_schema`: of the
+        answer; None for free text. `document_text`: the document in the prompt, by which a cut prompt is recognised.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

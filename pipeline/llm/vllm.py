@@ -54,7 +54,7 @@ EVENTS = (b"data:", b"event:", b":")
 
 
 class VLLMClient:
-    """Asks one vLLM server (the first of `base_url`); one instance serves many threads.
+    """A client of one vLLM server, the first of `base_url`; safe in threads. It connects with the first request.
 
     `wanted_model`: the configured model; empty means the only one served, whatever its name is at the moment.
     """
@@ -108,7 +108,7 @@ class VLLMClient:
         json_schema: Mapping[str, Any] | None,
         document_text: str,  # noqa: ARG002 - vLLM refuses what is too long, so nothing need be judged by it
     ) -> ExtractionAttempt:
-        """What came of one request (LLMClient)."""
+        """Send one request and return its outcome (LLMClient)."""
         started = self._clock()
         bodies = self.bodies
         most = _most_tokens(bodies.settings)
@@ -135,7 +135,7 @@ class VLLMClient:
         context_length: int | None = None,
         server: str | None = None,
     ) -> None:
-        """Takes over what a preflight found out; called before the first document only."""
+        """Take over what a preflight found out; called before the first document only."""
         self.config = replace(self.config, model=model)
         self.model = replace(self.model, name=model, digest=digest)
         self.context_length = context_length or self.context_length
@@ -144,7 +144,7 @@ class VLLMClient:
         self.bodies = Bodies(self.payload)
 
     def small(self, *, max_tokens: int, timeout_s: float) -> VLLMClient:
-        """The same server over the same connections, asked for a few tokens only."""
+        """Return a client of the same server and connections whose answers are a few tokens long."""
         extra = dict(self.config.extra_body)
         extra |= {name: max_tokens for name in LENGTHS if extra.get(name) is not None}
         config = replace(self.config, max_tokens=max_tokens, timeout=timeout_s, extra_body=extra)
@@ -155,7 +155,7 @@ class VLLMClient:
         return client
 
     def for_proof(self, max_tokens: int) -> VLLMClient:
-        """The same server, asked the same for this many tokens, in one piece."""
+        """Return a client that sends the same for this many tokens, and does not stream."""
         client = self.small(max_tokens=max_tokens, timeout_s=self.config.timeout)
         streams = ("stream", "stream_options")
         extra = {name: value for name, value in client.config.extra_body.items() if name not in streams}
@@ -164,7 +164,7 @@ class VLLMClient:
         return client
 
     def gauge_reader(self) -> GaugeReader | None:
-        """What reads the queue's length; None for a server that is no vLLM. A page elsewhere gets no key of ours."""
+        """Return the reader of the queue's length; None if it is no vLLM. A page on another host gets no key."""
         if self.config.type != "vllm":
             return None
         if self.config.metrics_url:
@@ -174,7 +174,7 @@ class VLLMClient:
         return GaugeReader(self.endpoint, "/metrics")
 
     def close(self) -> None:
-        """Closes the idle connections."""
+        """Close the idle connections."""
         self.endpoint.close()
 
     def _judge(
@@ -197,7 +197,7 @@ class VLLMClient:
         return judge_completion(attempt, body, json_schema=schema, from_reasoning=self.from_reasoning)
 
     def count_tokens(self, prompts: Mapping[str, str]) -> int | None:
-        """How many tokens these prompts are, by the server's own tokenizer; None when it does not say."""
+        """Return the tokens of these prompts, by the server's tokenizer; None when it does not report them."""
         return self._tokenized(messages(prompts), timeout_s=TOKENIZE_TIMEOUT_S)[0] or None
 
     def count_and_context(self, prompts: Mapping[str, str]) -> tuple[int | None, int | None]:
@@ -210,7 +210,7 @@ class VLLMClient:
         return None if ids is None else len(ids.tokens)
 
     def is_special_token(self, text: str) -> bool | None:
-        """Return whether the server's tokenizer takes a text for one special token; None when it does not say."""
+        """Return whether the server's tokenizer takes a text for one special token; None when it does not report it."""
         ids = self._ids(text, parse_special=True)
         if ids is None or ids.counted or len(ids.tokens) != 1:  # vLLM 0.32, SGLang: one id
             return None if ids is None else len(ids.tokens) == 1
@@ -230,7 +230,7 @@ class VLLMClient:
         return token_ids(decode_object(reply.body)) if reply.status == 200 else None
 
     def _tokenized(self, messages: Any, *, timeout_s: float) -> tuple[int | None, int | None]:
-        """The tokens of a chat with its template, and the server's context; None for what it does not tell."""
+        """Return the tokens of a chat with its template, and the server's context; None for what it does not report."""
         if timeout_s <= 0:
             return None, None
         model = {"model": self.config.model} if self.config.model else {}
@@ -246,7 +246,7 @@ class VLLMClient:
     def _with_count(
         self, attempt: ExtractionAttempt, payload: Mapping[str, Any], *, timeout_s: float
     ) -> ExtractionAttempt:
-        """The attempt with the prompt's true length in its message: the error itself stops counting at the limit."""
+        """Return the attempt with the prompt's true length in its message: the error stops counting at the limit."""
         count, limit = self._tokenized(payload.get("messages"), timeout_s=timeout_s)
         if not count:
             return attempt
@@ -256,12 +256,15 @@ class VLLMClient:
 
 
 def _most_tokens(payload: Mapping[str, Any]) -> int | None:
-    """How long the answer may be; `max_completion_tokens` wins (vLLM 0.32.0)."""
+    """Return the limit of the answer in tokens; `max_completion_tokens` takes precedence (vLLM 0.32.0)."""
     return whole_number(payload.get("max_completion_tokens")) or whole_number(payload.get("max_tokens"))
 
 
 def check_vllm_health(base_url: str, timeout: float = 10.0, *, api_key: str = "") -> bool:
-    """True when GET /v1/models answers 200 within `timeout` seconds; says so at INFO, else why not at WARNING."""
+    """Return whether GET /v1/models answers 200 within `timeout` seconds; never raise for the server or the network.
+
+    `base_url`: with or without /v1. The result is logged: at INFO if it is True, with the cause at WARNING if not.
+    """
     config = VLLMConfig(base_url=base_url, api_key=api_key)
     place = served_by("vllm", "", config.base_urls[0]).endpoint
     endpoint = Endpoint(config.base_urls[0], Access(read_key=lambda: api_key))
