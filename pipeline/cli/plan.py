@@ -23,6 +23,7 @@ _NAMED = 12
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of this command."""
     add_config_flags(command)
+    command.add_argument("--count", action="store_true", help="print only the number of chunks, for a workflow")
     size = command.add_argument_group("chunks").add_mutually_exclusive_group()
     size.add_argument(
         "--chunks",
@@ -48,7 +49,10 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     say_config(config_file(arguments, environ=environ))
     app = load_app(arguments, environ=environ)
     planned = make_plan(app, chunks=arguments.chunks, chunk_bytes=arguments.chunk_bytes)
-    write_out("\n".join(_lines(planned, run=same_command(arguments), least=app.input.min_documents)))
+    if arguments.count:
+        write_out(str(planned.head.chunks))
+    else:
+        write_out("\n".join(_lines(planned, run=same_command(arguments), least=app.input.min_documents)))
     return EXIT_OK if planned.listing.files >= min(1, app.input.min_documents) else EXIT_FAILURES
 
 
