@@ -133,7 +133,8 @@ def _connect(ray: Any, address: str | None, *, slots: int) -> None:
         ray.init(address=address or "auto", **quiet)
     except ConnectionError as cause:
         if address or os.environ.get("RAY_ADDRESS"):
-            raise TryLaterError(f"--engine ray: {cause}") from cause
+            hint = "a cluster with tokens needs RAY_AUTH_MODE=token"
+            raise TryLaterError(f"--engine ray: {cause} ({hint})") from cause
         logger.info("no Ray runs on this machine: starting one, which ends with this command")
         ray.init(address="local", num_cpus=slots, include_dashboard=False, object_store_memory=80 << 20, **quiet)
     except RuntimeError as cause:

@@ -17,8 +17,9 @@ from functools import partial
 
 from pipeline.config import AppConfig
 from pipeline.engines.driver import Engine, HandOut, hand_out
-from pipeline.errors import EXIT_FAILURES, EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM, PipelineError
+from pipeline.errors import EXIT_CONFIG, EXIT_FAILURES, EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM, PipelineError
 from pipeline.output import RunIndex, backend_of
+from pipeline.output.chunk_plan import PLAN
 from pipeline.report import RunSummary, write_newest, write_report
 from pipeline.report.contents import Report
 from pipeline.report.history import EarlierRuns
@@ -92,6 +93,12 @@ def run_whole(
     finally:
         progress.close()
         engine.close()
+    if lacks_plan(state):
+        logger.error(
+            "the nodes do not see the plan that this command has written into %s: the output must be a bucket, or a "
+            "folder that all nodes share, as an absolute path",
+            app.output.uri,
+        )
     code = state.exit_code
     if signals.number is not None:
         code = StopReason.of_signal(signals.number).exit_code or code
@@ -101,6 +108,11 @@ def run_whole(
         code = EXIT_FAILURES
     _report(app, code, options, environ, chunks_left=len(state.left))
     return code
+
+
+def lacks_plan(state: HandOut) -> bool:
+    """Return True when a chunk did not find the plan that has just been written."""
+    return any(f"no {PLAN}" in result.message for result in state.ended.values() if result.exit_code == EXIT_CONFIG)
 
 
 def _in_order(app: AppConfig, chunks: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections import deque
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -12,9 +13,10 @@ from conftest import Place
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.engines import ChunkResult
+from pipeline.engines import ChunkResult, run_chunk
 from pipeline.engines.driver import MOST_TRIES, HandOut, hand_out
 from pipeline.engines.ray import check_ray
+from pipeline.engines.whole_run import lacks_plan
 from pipeline.errors import ConfigError, TryLaterError
 
 
@@ -96,6 +98,13 @@ def test_a_stop_cancels_what_runs() -> None:
     state = run(engine, stopped=True)
     assert engine.is_cancelled
     assert (sorted(state.ended), sorted(state.left), state.is_whole) == ([0], [1, 2, 3], False)
+
+
+def test_a_node_that_does_not_share_the_output_is_said(place: Place) -> None:
+    """Its chunks find no plan, in the words of `pipeline run --chunk`."""
+    result = run_chunk(place.folder / "pipeline.yaml", str(place.folder / "elsewhere"), 0, write=[].append)
+    assert lacks_plan(HandOut(deque(), ended={0: ChunkResult(0, 0), 1: result}))
+    assert not lacks_plan(HandOut(deque(), ended={0: ChunkResult(0, 2, message="agent: unknown")}))
 
 
 def test_without_the_extra_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
