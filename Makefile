@@ -11,7 +11,7 @@ LONG_OUT := out/quickstart-long
 ONE_TEXT := --input config/builtin/documents/pryce-recall.txt --no-retry-failed --max-duration 2m
 GRADED := $(BIN)/pipeline eval --config config/builtin/pipeline.yaml
 .DELETE_ON_ERROR:
-.PHONY: help run builtin test test-long test-all check lint format wheel bench clean
+.PHONY: help run builtin test test-long test-ray test-spark test-all check lint format wheel bench clean
 
 help:
 	@echo "make run     business reports through a real small model on this machine: see out/quickstart/"
@@ -19,6 +19,8 @@ help:
 	@echo "make builtin the built-in agents on texts whose answers are known, with the model of VLLM_BASE_URL and VLLM_MODEL"
 	@echo "make test    every test that a change must pass"
 	@echo "make test-all  those and the long ones: torture, crashes, stateful runs, fuzzing; with branch coverage"
+	@echo "make test-ray  kill tests on a real Ray of several nodes, which is installed first (75 MB)"
+	@echo "make test-spark  the same on a real Spark, in .venv-spark (456 MB); needs Java 17"
 	@echo "make check   lint, then the fast tests: what to run while working"
 	@echo "make lint    ruff, mypy and codespell"
 	@echo "make bench   short forms of all benchmarks in one table, against other clients, in .venv-bench"
@@ -90,6 +92,26 @@ test: $(VENV)/installed-test
 test-long: $(VENV)/installed-test
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m slow $(TESTFLAGS)
 
+$(VENV)/installed-ray: $(VENV)/installed-test
+	$(PIP) --only-binary ray --editable '.[ray]' || echo "Ray could not be installed: its tests are skipped"
+	@touch $@
+
+test-ray: $(VENV)/installed-ray
+	$(BIN)/python -m pytest tests/engines/test_ray.py $(TESTFLAGS)
+
+.venv-spark/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv-spark
+	.venv-spark/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,spark]'
+	@touch $@
+
+ifeq ($(shell command -v java),)
+test-spark:
+	@echo "the tests of Spark are skipped: they need Java 17 (Debian: openjdk-17-jre-headless)"
+else
+test-spark: .venv-spark/installed
+	.venv-spark/bin/python -m pytest tests/engines/test_spark.py $(TESTFLAGS)
+endif
+
 test-all: $(VENV)/installed-test
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=term $(TESTFLAGS)
 
@@ -120,4 +142,4 @@ wheel: $(VENV)/installed
 	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
 
 clean:
-	rm -rf $(VENV) .venv-bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .venv-bench .venv-spark build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
