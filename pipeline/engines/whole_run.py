@@ -93,12 +93,7 @@ def run_whole(
     finally:
         progress.close()
         engine.close()
-    if lacks_plan(state):
-        logger.error(
-            "the nodes do not see the plan that this command has written into %s: the output must be a bucket, or a "
-            "folder that all nodes share, as an absolute path",
-            app.output.uri,
-        )
+    _say_unshared_output(state, app.output.uri)
     code = state.exit_code
     if signals.number is not None:
         code = StopReason.of_signal(signals.number).exit_code or code
@@ -108,6 +103,15 @@ def run_whole(
         code = EXIT_FAILURES
     _report(app, code, options, environ, chunks_left=len(state.left))
     return code
+
+
+def _say_unshared_output(state: HandOut, output: str) -> None:
+    if lacks_plan(state):
+        logger.error(
+            "the nodes do not see the plan that this command has written into %s: the output must be a bucket, or a "
+            "folder that all nodes share, as an absolute path",
+            output,
+        )
 
 
 def lacks_plan(state: HandOut) -> bool:
