@@ -190,7 +190,12 @@ class Output:
         if self.windows is not None:
             self.windows.finish()
         if settle:
-            self.backend.settle(self.index)
+            try:
+                self.backend.settle(self.index)
+            except (
+                OutputError
+            ) as error:  # a checkpoint only saves time: without it, the run has done its work all the same
+                _log.warning("no checkpoint was written, so the next start reads all records: %s", error)
 
     def write_run(self, summary: Mapping[str, Any]) -> str:
         """Write the run's summary, last and once (runs.py), and add it to the index of runs; return the file's name."""

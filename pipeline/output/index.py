@@ -94,6 +94,8 @@ class Index:
 
     def slim(self) -> None:
         """Release memory after the build: a run queries in listing order, which needs few pages at a time (4 MiB)."""
+        for statement in ("COMMIT", "BEGIN"):  # a disk that is too small must be found before the first request
+            self.rows(statement)
         self.rows("PRAGMA cache_size=-4096")
         self.rows("PRAGMA shrink_memory")
 

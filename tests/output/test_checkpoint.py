@@ -113,6 +113,17 @@ def test_torn_lines_after_a_checkpoint_are_mended(tmp_path: Path) -> None:
     assert path.read_bytes() == whole
 
 
+def test_a_run_ends_well_without_its_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It only saves time: what cannot be written is a warning, and the next start reads the lines."""
+    (tmp_path / ".manifests").write_text("")
+    fill(tmp_path)
+    assert "the next start reads all records" in caplog.text
+    assert covered(tmp_path) == 0
+    index = scan(OutputConfig(str(tmp_path)))
+    assert index.counts()["done"] == 5
+    index.close()
+
+
 def test_a_small_output_has_none(tmp_path: Path) -> None:
     """Its lines are read as fast."""
     with opened(tmp_path) as output:

@@ -225,9 +225,26 @@ except OutputError as error:
 """
 
 
-def test_no_room_for_the_index_is_told(tmp_path: Path) -> None:
-    """Exit 3, with the folder and the variable that moves it."""
-    command = [sys.executable, "-c", SMALL_DISK]
+FITS_IN_MEMORY = """
+import resource
+from pipeline.errors import OutputError
+from pipeline.output.index import Index
+from pipeline.output.record_keys import RecordKey
+index = Index()
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+for number in range(3000):
+    index.record(RecordKey(f"{number:0100d}", 1, "s" * 64, "a", "default", "f", None, None, 0, "r"))
+try:
+    index.slim()
+except OutputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("code", [SMALL_DISK, FITS_IN_MEMORY])
+def test_no_room_for_the_index_is_told(tmp_path: Path, code: str) -> None:
+    """Exit 3, with the folder and the variable that moves it; at the start, not after all documents were done."""
+    command = [sys.executable, "-c", code]
     done = subprocess.run(
         command, env={**CHILD_ENV, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, timeout=60, check=False
     )

@@ -144,6 +144,7 @@ def test_a_later_plan_adds_chunks_for_what_is_new(place: Place) -> None:
     write_lines(place, range(60))
     told = plan(place)
     assert "Planned 1 chunk: 21 documents" in told
+    assert "in 2 files" in told
     assert "--chunk 3" in told
     assert "run again 0, 1, 2" in told
     for index in range(4):

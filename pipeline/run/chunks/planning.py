@@ -221,11 +221,13 @@ def _write_new(
 ) -> int:
     """Write and count the rows of new chunks, numbered from `planned.first`; return how many there are."""
     sizes: list[int] = []
+    before: PlannedFile | None = None
     for _, rows in groupby(placed, key=lambda placed_row: placed_row[0]):
         lines = []
         filled = 0
         for _, row in rows:
-            _count(planned, files, row)
+            _count(planned, files, row, before=before)
+            before = row
             filled += row.weight_bytes
             lines.append(row.to_line())
         write_rows(backend, planned.first + len(sizes), generation, lines)
@@ -270,12 +272,12 @@ def _pieces(files: PlannedInput, row: PlannedFile, *, size: float, before: int) 
         yield row
 
 
-def _count(planned: Planned, files: PlannedInput, row: PlannedFile) -> None:
+def _count(planned: Planned, files: PlannedInput, row: PlannedFile, *, before: PlannedFile | None) -> None:
+    """Count a new row; `before`: the row before it, which may be another part of its file."""
+    planned.files += before is None or (before.source, before.path) != (row.source, row.path)
     if row.part is not None:
         planned.documents += row.part.count
-        planned.files += row.part.start == 0
         return
-    planned.files += 1
     is_container = files.is_container(row)
     planned.containers += is_container
     planned.documents += not is_container
