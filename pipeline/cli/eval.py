@@ -107,8 +107,9 @@ def _options(arguments: argparse.Namespace, app: AppConfig, *, part: str) -> Eva
     options = options_of(config, cost_per_hour=app.cost.per_hour)
     if options is None:
         raise ConfigError("--gold: got none, need a file of judged documents (or eval.gold in the configuration)")
-    gates = arguments.fail_under or options.gates
-    return replace(options, part=part, gates=gates, by=arguments.by)
+    if arguments.fail_under:
+        options = replace(options, gates=arguments.fail_under, gates_key="--fail-under")
+    return replace(options, part=part, by=arguments.by)
 
 
 def _ask(arguments: argparse.Namespace, app: AppConfig, *, environ: Mapping[str, str]) -> int:

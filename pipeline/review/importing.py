@@ -94,7 +94,7 @@ def _read(path: Path) -> list[tuple[str, dict[str, Any]]]:
         try:
             line = json.loads(text, parse_float=finite, parse_constant=finite)
         except (ValueError, RecursionError) as exc:
-            raise ConfigError(f"{at}: is not JSON") from exc
+            raise ConfigError(f"{at}: is no JSON") from exc
         if not isinstance(line, dict) or not isinstance(line.get("id"), str):
             raise ConfigError(f"{at}: got no id, need that of the document")
         lines.append((at, line))

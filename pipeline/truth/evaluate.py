@@ -40,13 +40,17 @@ _BY = {"variant": lambda record: record.variant, "model": lambda record: record.
 
 @dataclass(frozen=True, slots=True)
 class EvalOptions:
-    """What to grade and how; `gates` as FIELD.METRIC=NUMBER; `agent` and `schema` None: those of the newest run."""
+    """What to grade and how; `agent` and `schema` None: those of the newest run.
+
+    `gates` as FIELD.METRIC=NUMBER; `gates_key`: the flag or setting that they come from, for messages.
+    """
 
     gold: Path
     part: str = "dev"
     fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     min_documents: int = 30
     gates: Sequence[str] = ()
+    gates_key: str = "--fail-under"
     baseline: Path | None = None
     max_drop: float | None = None
     by: Literal["variant", "model"] | None = None
@@ -112,7 +116,7 @@ def read_judgements(options: EvalOptions) -> tuple[Gold, ObjectField, list[Gate]
         need = "name a comparison, as in {summary: {compare: text}}"
         raise ConfigError(f"eval.fields: no field is graded, as quotes and long texts are off ({names}); {need}")
     paths = [each.path for each in every_field(fields) if each.path]
-    gates = [parse_gate(text, fields=paths) for text in options.gates]
+    gates = [parse_gate(text, fields=paths, key=options.gates_key) for text in options.gates]
     return read_gold(options.gold, schema, agent=options.agent), fields, gates
 
 

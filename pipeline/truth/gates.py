@@ -54,7 +54,7 @@ class GateResult:
     told: str
 
 
-def parse_gate(text: str, *, fields: Sequence[str], key: str = "--fail-under") -> Gate:
+def parse_gate(text: str, *, fields: Sequence[str], key: str) -> Gate:
     """Parse `FIELD.METRIC=NUMBER` or `FIELD.METRIC:point=NUMBER`; ConfigError naming the nearest field."""
     match = _GATE.fullmatch(text)
     need = "need FIELD.METRIC=NUMBER"

@@ -146,7 +146,7 @@ def _parsed(path: Path, data: bytes) -> Iterator[tuple[str, Any]]:
             if number == len(lines):  # it has no LF
                 _log.warning("the last line is cut and was skipped", extra={"gold": at})
                 return
-            raise ConfigError(f"{at}: is not JSON") from exc
+            raise ConfigError(f"{at}: is no JSON") from exc
 
 
 def finite(text: str) -> float:

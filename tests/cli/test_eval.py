@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import random
 import re
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Place
 from fake_llm import FakeLLM
+
+from pipeline.config.models import OutputConfig
+from pipeline.output import backend_of
+from pipeline.truth.evaluate import EvalOptions, evaluate
 
 SCHEMA = {
     "type": "object",
@@ -94,6 +102,65 @@ def test_grades(graded: Place) -> None:
     assert output["documents"][4]["counts"]["risks"] == [1, 1, 0, 0]
     assert output["cost"]["prompt_tokens"] == 100
     assert "Acme" not in json.dumps(content)
+
+
+def test_grades_are_the_same_bytes_in_every_process(graded: Place) -> None:
+    """No set or hash decides an order or a digit."""
+    command = [sys.executable, "-m", "pipeline", "eval", "out", "--gold", "gold.jsonl", "--json", "--no-write"]
+    printed = [
+        subprocess.run(
+            command, cwd=graded.folder, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    first, second = (re.sub(rb'"at": "[^"]*"', b"", text) for text in printed)
+    assert first == second
+    assert b'"low"' in first
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_order_changes_a_grade(tmp_path: Path, seed: int) -> None:
+    """Of the documents of the output, or of gold lines of other documents; a later line of the same one wins."""
+    ids = [f"d{number}" for number in range(8)]
+    outputs: dict[str, Any] = {**dict.fromkeys(ids, RIGHT), "d1": {**RIGHT, "mood": "bad"}, "d2": None}
+    lines = [judged(id, {**RIGHT, "mood": "bad"}) for id in ids] + [judged(id) for id in ids]
+    contents = []
+    for shuffle in (random.Random(seed).shuffle, list):
+        order = [*ids, *ids]
+        shuffle(order)
+        written: dict[str, Iterator[dict[str, Any]]] = {
+            id: iter([lines[at], lines[at + 8]]) for at, id in enumerate(ids)
+        }
+        write_output(tmp_path / "out", {id: outputs[id] for id in dict.fromkeys(order)})
+        write_gold(tmp_path / "gold.jsonl", [next(written[id]) for id in order])
+        backend = backend_of(OutputConfig(str(tmp_path / "out")))
+        content = evaluate([("out", backend)], EvalOptions(tmp_path / "gold.jsonl"), now="").content
+        contents.append({**content, "gold": {**content["gold"], "sha256": ""}})
+    assert contents[0] == contents[1]
+    assert contents[0]["outputs"][0]["worst"][0]["id"] == "d2"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
+def test_grading_keeps_no_line_that_gold_does_not_name(place: Place) -> None:
+    """200,000 documents of which 100 are judged: the process stays under 100 MB."""
+    ids = [f"d{number:06}" for number in range(200_000)]
+    write_output(place.folder / "out", {ids[0]: RIGHT})
+    results = place.folder / "out" / "results.jsonl"
+    line = results.read_text(encoding="utf-8")
+    with results.open("w", encoding="utf-8") as file:
+        file.writelines(line.replace(ids[0], id).replace(sha256(ids[0]), sha256(id)) for id in ids)
+    write_gold(place.folder / "gold.jsonl", [judged(id) for id in ids[::2_000]])
+    program = (
+        "import sys; from pathlib import Path; from pipeline.cli import main; code = main(sys.argv[1:]); "
+        "print(code, Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])"
+    )
+    command = [sys.executable, "-c", program, "eval", "out", "--gold", "gold.jsonl"]
+    ran = subprocess.run(command, cwd=place.folder, capture_output=True, text=True, check=True)
+    assert "100 of 100 documents graded" in ran.stdout
+    code, peak_kb = ran.stdout.splitlines()[-1].split()
+    assert code == "0"
+    assert int(peak_kb) < 100_000
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
@@ -240,9 +307,9 @@ def test_the_holdout(graded: Place) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "gold.jsonl:1: is not JSON"),
-        ('{"id":"a","sha256":"b","gold":{"mood":NaN}}', "gold.jsonl:1: is not JSON"),
-        ('{"id":"a","sha256":"b","gold":{"mood":1e999}}', "gold.jsonl:1: is not JSON"),
+        ("{", "gold.jsonl:1: is no JSON"),
+        ('{"id":"a","sha256":"b","gold":{"mood":NaN}}', "gold.jsonl:1: is no JSON"),
+        ('{"id":"a","sha256":"b","gold":{"mood":1e999}}', "gold.jsonl:1: is no JSON"),
         (
             '{"id":"a","gold":{}}',
             "gold.jsonl:1: got no sha256, need that of the document (pipeline review OUT --import",
@@ -285,6 +352,10 @@ def test_gold_that_does_not_fit(graded: Place, line: str, message: str) -> None:
         (
             ("--set", "eval.fields={mod: {compare: text}}"),
             "eval.fields.mod: the schema has no such field; the nearest is mood",
+        ),
+        (
+            ("--set", "eval.fail_under={mod.f1: 0.9}"),
+            "eval.fail_under: got 'mod.f1=0.9', need FIELD.METRIC=NUMBER; the nearest field is mood",
         ),
         (("--set", "tset"), "--set: got 'tset', need dev, holdout or KEY=VALUE"),
         (("--ask",), "eval.input: is not set"),
@@ -407,6 +478,9 @@ def test_a_nightly_run_is_graded(place: Place, server: FakeLLM) -> None:
     assert "FAILED: overall.f1" in ran.out
     report = json.loads((place.folder / "out" / "report.json").read_text(encoding="utf-8"))
     assert (report["exit_code"], report["run"]["eval"]["gates"][0]["passed"]) == (1, False)
+    assert place.last_run()["eval"]["gates"] == report["run"]["eval"]["gates"]
+    counts = report["run"]["counts"]
+    assert (counts["found"], counts["done"], counts["failed"]) == (12, 12, 0), "a failed gate is no failed document"
 
 
 def test_gold_is_checked_before_the_first_document(place: Place, server: FakeLLM) -> None:

@@ -140,6 +140,42 @@ def test_csv(filled: Place) -> None:
     assert "two,=1+1\n" in filled.call("results", "out", "--format", "csv", "--fields", "id,note", "--csv-raw").out
 
 
+def test_csv_is_read_back_by_duckdb_and_python(place: Place) -> None:
+    """Both find the strings of the records, also where a comma, a quote or a line break is in them."""
+    duckdb = pytest.importorskip("duckdb")
+    notes = ["plain", 'a "quoted" one', "two, with a comma", "two\nlines", "  spaces  ", "é ✓", "'", "-5"]
+    write(place.folder / "out", *(line(f"d{at}", {"note": note, "severity": at}) for at, note in enumerate(notes)))
+    assert (
+        place.call("results", "out", "--fields", "id,severity,note", "--save", "rows.csv", "--format", "csv").code == 0
+    )
+    path = place.folder / "rows.csv"
+    expected = [(f"d{at}", str(at), note) for at, note in enumerate(notes)]
+    with path.open(encoding="utf-8", newline="") as file:
+        assert [tuple(row) for row in csv.reader(file)][1:] == expected
+    assert duckdb.sql(f"SELECT * FROM read_csv('{path}', all_varchar = true, header = true)").fetchall() == expected
+
+
+def test_a_reader_that_goes_away(place: Place) -> None:
+    """`pipeline results | head -1`: no traceback."""
+    write(place.folder / "out", *(line(f"d{at}", {"note": "x" * 200}) for at in range(2_000)))
+    child = place.start("results", "out")
+    assert child.process.stdout is not None
+    assert json.loads(child.process.stdout.readline())["id"] == "d0"
+    child.process.stdout.close()
+    assert child.process.stderr is not None
+    assert "Traceback" not in child.process.stderr.read()
+    child.process.wait(60)
+
+
+def test_a_run_that_writes_meanwhile(filled: Place) -> None:
+    """A line that is not whole yet is no row, and nothing waits for the lock of the run."""
+    path = filled.folder / "out" / "results.jsonl"
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line("five", {"note": "new"}, run=3), separators=(",", ":"))[:60])
+        file.flush()
+        assert [row["id"] for row in results(filled)] == ["two", "three", "one"]
+
+
 def row_of(**output: Any) -> Row:
     return Row(Record("d", "done", output, None, {}))
 

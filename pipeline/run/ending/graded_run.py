@@ -47,6 +47,7 @@ def options_of(config: EvalConfig, *, cost_per_hour: float | None) -> EvalOption
         fields=config.fields,
         min_documents=config.min_documents,
         gates=[f"{name}={least:g}" for name, least in config.fail_under.items()],
+        gates_key="eval.fail_under",
         baseline=None if config.baseline is None else Path(config.baseline),
         max_drop=config.max_drop,
         cost_per_hour=cost_per_hour,
