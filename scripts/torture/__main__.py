@@ -41,6 +41,8 @@ DIALECTS = {"vllm": ("vllm",), "ollama": ("ollama",), "both": ("vllm", "ollama")
 PLACES = ("folder", "bucket", "both")
 BUCKET = "tests"
 SHOWN = 20
+LONG = 0.1
+"""The share of long documents: each takes about ten requests, so half of the requests are for windows."""
 
 
 @dataclass(slots=True)
@@ -90,9 +92,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--long",
         type=float,
-        default=0.0,
+        default=LONG,
         metavar="SHARE",
-        help="of long documents, which are cut into windows; default: none",
+        help=f"of long documents, which are cut into windows; default: {LONG}",
     )
     parser.add_argument("--keep", type=Path, default=None, metavar="DIR", help="keep all files here")
     return parser.parse_args()
