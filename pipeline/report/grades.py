@@ -50,6 +50,7 @@ class Cost:
     prompt_tokens: float | None = None
     completion_tokens: float | None = None
     requests: float | None = None
+    reasks: float | None = None
     p50_s: float | None = None
     p95_s: float | None = None
     per_1000: float | None = None
@@ -117,6 +118,8 @@ class Grades:
     outputs: tuple[GradedOutput, ...] = ()
     gates: tuple[Gate, ...] = ()
     people: People | None = None
+    holdout_opened: int = 0
+    holdout_questions: int = 0
 
     @property
     def first(self) -> GradedOutput:

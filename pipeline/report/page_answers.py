@@ -84,6 +84,12 @@ def _sentences(grades: Grades) -> Iterator[str]:
     if grades.people is not None:
         share = grades.people.agreeing / grades.people.values
         yield f"People who judged the same documents agree on {percent_text(share)} of {grades.people.values:,} values."
+    if grades.holdout_opened:
+        times = plural(grades.holdout_opened, "time")
+        yield f"The holdout was graded {times}, for {plural(grades.holdout_questions, 'question')}."
+    if len(output.fields) > 1:
+        number = len(output.fields)
+        yield f"{number} fields are shown: about one interval in twenty misses its true value by chance."
     if output.not_graded:
         yield f"Not graded: {', '.join(output.not_graded)}."
 
@@ -92,6 +98,7 @@ def _cost_text(cost: Cost) -> str:
     """Return the cost of a graded document, to show beside its quality; "" when it is not known."""
     parts = [
         "" if cost.requests is None else f"{cost.requests:.2f} requests",
+        f"{cost.reasks:.2f} to correct an invalid answer" if cost.reasks else "",
         "" if cost.prompt_tokens is None else f"{cost.prompt_tokens:,.0f} tokens in",
         "" if cost.completion_tokens is None else f"{cost.completion_tokens:,.0f} tokens out",
         "" if cost.p50_s is None or cost.p95_s is None else f"{cost.p50_s:.1f} s (95 % within {cost.p95_s:.1f} s)",

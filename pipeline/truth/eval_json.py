@@ -6,7 +6,7 @@ It must not compute a metric.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.truth.evaluation import Agreement, FieldResult, OutputDifference, OutputResult
@@ -19,6 +19,14 @@ EVAL_VERSION = 1
 DIGITS = 4
 WORST = 10
 """Documents with the most wrong values that are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Openings:
+    """How often the holdout was graded, and for how many different questions."""
+
+    times: int = 0
+    questions: int = 0
 
 
 def gold_json(gold: Gold, output: GradedOutput, *, part: str) -> dict[str, Any]:
@@ -122,7 +130,7 @@ def evaluation_json(
     differences: Sequence[OutputDifference],
     gates: Sequence[GateResult],
     people: Agreement | None,
-    holdout_opened: int,
+    openings: Openings,
     at: str,
 ) -> dict[str, Any]:
     """Return the content of eval.json."""
@@ -134,7 +142,8 @@ def evaluation_json(
         "differences": [difference_json(difference) for difference in differences],
         "gates": [asdict(gate) for gate in gates],
         "people": None if people is None else asdict(people),
-        "holdout_opened": holdout_opened,
+        "holdout_opened": openings.times,
+        "holdout_questions": openings.questions,
     }
 
 

@@ -56,7 +56,8 @@ def _head(content: Mapping[str, Any], *, width: int) -> Iterator[str]:
     )
     if gold["set"] == HOLDOUT:
         opened = content["holdout_opened"]
-        yield from paragraph(f"The holdout was graded {plural(opened, 'time')} before.", width=width)
+        questions = f", for {plural(content['holdout_questions'], 'question')}" if opened else ""
+        yield from paragraph(f"The holdout was graded {plural(opened, 'time')} before{questions}.", width=width)
     if gold["accepted_unchanged"] is not None and gold["accepted_unchanged"] > 0:
         share = (
             f"{percent_text(gold['accepted_unchanged'])} of the judged fields were accepted as a model had answered."
@@ -143,6 +144,7 @@ def _gates(content: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[
 def _cost(cost: Mapping[str, Any]) -> str:
     parts = [
         f"{cost['requests']:.2f} requests" if cost["requests"] is not None else "",
+        f"{cost['reasks']:.2f} to correct an invalid answer" if cost["reasks"] else "",
         f"{cost['prompt_tokens']:,.0f} prompt tokens" if cost["prompt_tokens"] is not None else "",
         f"{cost['completion_tokens']:,.0f} answer tokens" if cost["completion_tokens"] is not None else "",
         f"{cost['p50_s']:.2g} s (p95 {cost['p95_s']:.2g} s)" if cost["p50_s"] is not None else "",

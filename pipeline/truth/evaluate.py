@@ -19,7 +19,8 @@ from pipeline.report import plain
 from pipeline.report.numbers import RunNumbers
 from pipeline.report.numbers_text import documents_per_second
 from pipeline.terminal import plural
-from pipeline.truth.eval_json import evaluation_json, gold_json, output_json
+from pipeline.truth.comparators import canonical_json
+from pipeline.truth.eval_json import Openings, evaluation_json, gold_json, output_json
 from pipeline.truth.evaluation import (
     OVERALL,
     OutputDifference,
@@ -101,7 +102,7 @@ def evaluate(outputs: Sequence[tuple[str, ReadableOutput]], options: EvalOptions
         differences=differences,
         gates=verdicts,
         people=people_agreement(gold, fields),
-        holdout_opened=times_opened(options.gold),
+        openings=read_openings(options.gold),
         at=now,
     )
     return Evaluation(results, differences, verdicts, content)
@@ -120,12 +121,22 @@ def read_judgements(options: EvalOptions) -> tuple[Gold, ObjectField, list[Gate]
     return read_gold(options.gold, schema, agent=options.agent), fields, gates
 
 
-def times_opened(gold: Path) -> int:
-    """Return how often the holdout of a gold file was graded."""
+def read_openings(gold: Path) -> Openings:
+    """Return how often the holdout of a gold file was graded, and for how many different questions."""
     try:
-        return len(_opened(gold).read_bytes().splitlines())
+        lines = _opened(gold).read_bytes().splitlines()
     except OSError:
-        return 0
+        return Openings()
+    questions = {canonical_json(_fingerprints(line)) for line in lines}
+    return Openings(len(lines), len(questions))
+
+
+def _fingerprints(line: bytes) -> Any:
+    """Return the fingerprints that a line of GOLD.opened names; None for a broken line."""
+    try:
+        return json.loads(line).get("fingerprints")
+    except (ValueError, AttributeError, RecursionError):
+        return None
 
 
 def note_opening(gold: Path, evaluation: Evaluation, *, by: str) -> None:

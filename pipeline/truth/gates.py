@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pipeline.config.constraints import nearest, nearest_hint
@@ -120,9 +121,9 @@ def judge_drop(
     results: list[GateResult] = []
     for field, metric in wanted:
         pairs = [(_earlier_counts(earlier[d.gold.id], field, result), triple_of(d, field)) for d in shared]
-        found = change(pairs, metric)
-        name = f"{field}.{metric}"
-        results.append(_drop_result(name, found, max_drop=max_drop, shared=len(shared), min_documents=min_documents))
+        result_of = partial(_drop_result, f"{field}.{metric}", change(pairs, metric), max_drop=max_drop)
+        omitted = len(result.documents) - len(shared)
+        results.append(result_of(shared=len(shared), omitted=omitted, min_documents=min_documents))
     return results
 
 
@@ -159,7 +160,10 @@ def _documents_needed(gate: Gate, estimate: Estimate) -> int | None:
     return documents_needed(estimate.value or 0.0, gate.least)
 
 
-def _drop_result(name: str, found: Change, *, max_drop: float, shared: int, min_documents: int) -> GateResult:
+def _drop_result(
+    name: str, found: Change, *, max_drop: float, shared: int, omitted: int, min_documents: int
+) -> GateResult:
+    """Return the verdict about a metric; `omitted` documents have other gold than in the baseline."""
     gate = f"{name} max_drop={max_drop:g}"
     if found.value is None:
         return GateResult(gate, passed=False, told=f"{name}: there is nothing to compare with the baseline")
@@ -169,6 +173,8 @@ def _drop_result(name: str, found: Change, *, max_drop: float, shared: int, min_
     interval = "" if found.low is None or found.high is None else f"{found.low:+.3f} to {found.high:+.3f}, "
     behind = f"{interval}{plural(shared, 'document')}, {found.differing} differ"
     moved = f"{name}: {found.value:+.3f} ({behind}) against the baseline"
+    if omitted:
+        moved += f" ({plural(omitted, 'document')} with other gold than there not compared)"
     if found.value > -max_drop:
         return GateResult(gate, passed=True, told=f"{moved}, a drop below {max_drop:g}" if found.value < 0 else moved)
     fell = f"{moved}, a drop of {max_drop:g} or more"

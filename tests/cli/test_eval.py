@@ -19,6 +19,9 @@ from fake_llm import FakeLLM
 
 from pipeline.config.models import OutputConfig
 from pipeline.output import backend_of
+from pipeline.report import plain
+from pipeline.report.grades import Grades
+from pipeline.report.page_answers import answers
 from pipeline.truth.evaluate import EvalOptions, evaluate
 
 SCHEMA = {
@@ -219,6 +222,10 @@ def test_a_baseline(graded: Place) -> None:
     told = " ".join(ran.out.split())
     interval = r"\(-0\.\d{3} to -0\.\d{3}, 40 documents, \d+ differ\)"
     assert re.search(rf"FAILED overall\.f1: -0\.\d{{3}} {interval} against the baseline, a drop of 0\.02 or more", told)
+    write_gold(graded.folder / "gold.jsonl", [judged(f"d{n:02}", RIGHT if n else {"mood": "bad"}) for n in range(40)])
+    ran = graded.call("eval", *flags)
+    assert ran.code == 0
+    assert "against the baseline (1 document with other gold than there not compared)" in " ".join(ran.out.split())
     assert "eval.max_drop (--max-drop): is not set" in graded.call("eval", "--gold", "gold.jsonl", *flags[2:4]).err
 
 
@@ -300,8 +307,14 @@ def test_the_holdout(graded: Place) -> None:
     assert first.code == 0, first.err
     assert "The holdout was graded 0 times before." in first.out
     assert "d04" not in first.out
-    assert "1 time before" in graded.call("eval", "--gold", "gold.jsonl", "--set", "holdout").out
+    assert "1 time before, for 1 question." in graded.call("eval", "--gold", "gold.jsonl", "--set", "holdout").out
     assert not (graded.folder / "out" / "eval.json").exists()
+    write_gold(graded.folder / "gold.jsonl", [judged(f"d{n:02}") for n in range(40)])
+    content = json.loads(graded.call("eval", "--gold", "gold.jsonl", "--json").out)
+    assert (content["holdout_opened"], content["holdout_questions"]) == (2, 1)
+    sentences = answers(plain.from_json(Grades, content)).sentences
+    assert "The holdout was graded 2 times, for 1 question." in sentences
+    assert any(sentence.startswith("3 fields are shown") for sentence in sentences)
 
 
 @pytest.mark.parametrize(
