@@ -6,14 +6,14 @@ It must not accept a truncated answer, and its messages must not quote the model
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.answers.json_parsing import AnswerError, read
-from pipeline.answers.nearest_sentence import nearest_sentences
+from pipeline.answers.nearest_sentence import nearest_of_each, nearest_sentences
 from pipeline.answers.quote_differences import QuoteDifferences
-from pipeline.answers.schema import CompiledSchema
+from pipeline.answers.schema import CompiledSchema, Place
 from pipeline.answers.violations import path_of
 from pipeline.evidence import Evidence, json_pointer, page_of, page_starts
 from pipeline.long import QuotePlace, Span, find_quotes, is_blank, joined
@@ -71,15 +71,42 @@ def judge(
         return answer
     places = find_quotes([quote for _, quote in quotes], document_text, spans=spans, shown=shown)
     pairs = list(zip(quotes, places, strict=True))
-    missing = [(path_of(steps, names=schema.names), quote) for (steps, quote), place in pairs if place is None]
-    missing = [(path, quote) for path, quote in missing if not is_blank(quote)]
-    if missing:
+    if missing := _missing(pairs, schema):
         seen = document_text if spans is None else joined(document_text, spans)
         hint = nearest_sentences([quote for _, quote in missing], shown or seen)
         raise AnswerError("not_grounded", _not_found(missing, seen), stage="validate", hint=hint)
     starts = page_starts(document_text, pages)
     evidence = (evidence_at(json_pointer(steps), place, starts) for (steps, _), place in pairs if place is not None)
     return replace(answer, evidence=tuple(evidence))
+
+
+def _missing(
+    pairs: Iterable[tuple[tuple[Place, str], QuotePlace | None]], schema: CompiledSchema
+) -> list[tuple[str, str]]:
+    """Return the places in the answer and the texts of the quotes that have no place in the document."""
+    missing = ((steps, quote) for (steps, quote), place in pairs if place is None and not is_blank(quote))
+    return [(path_of(steps, names=schema.names), quote) for steps, quote in missing]
+
+
+@dataclass(frozen=True, slots=True)
+class MissingQuote:
+    """A quote that is not in the document: its place in the answer, and the nearest sentence, "" for none."""
+
+    path: str
+    quote: str
+    nearest: str
+
+
+def missing_quotes(text: str, schema: CompiledSchema, *, document_text: str) -> list[MissingQuote]:
+    """Return the quotes of a model's text that are not in the document; none for a text that is no JSON."""
+    try:
+        quotes = schema.quoted(parse(text).value)
+    except AnswerError:
+        return []
+    places = find_quotes([quote for _, quote in quotes], document_text)
+    missing = _missing(zip(quotes, places, strict=True), schema)
+    nearest = nearest_of_each([quote for _, quote in missing], document_text)
+    return [MissingQuote(path, quote, near) for (path, quote), near in zip(missing, nearest, strict=True)]
 
 
 def evidence_at(path: str, place: QuotePlace, starts: Sequence[int]) -> Evidence:

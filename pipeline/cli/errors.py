@@ -11,11 +11,14 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from pipeline.cli.accepting import change_accepted
 from pipeline.cli.arguments import load_app, open_to_change, output_config
 from pipeline.cli.flags import add_out, count
+from pipeline.cli.missing_quotes import missing_quote_lines
+from pipeline.config import AppConfig
 from pipeline.config.texts import shorten
 from pipeline.documents import possible_ids
 from pipeline.errors import EXIT_OK, REASKED, ConfigError
@@ -73,14 +76,15 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
             write_out(change_accepted(output, accept=arguments.accept, unaccept=arguments.unaccept))
         return EXIT_OK
     backend = backend_of(config)
+    app = _app(arguments, environ=environ) if arguments.show else None
     if arguments.show:
-        report = _with_windows(story(backend, _ids(arguments, environ=environ)), backend)
+        report = _with_windows(story(backend, _ids(arguments, app)), backend)
     else:
         report = failures(backend, examples=arguments.examples)
     if arguments.json:
         write_out(json.dumps(report, indent=1))
     else:
-        show = _story if arguments.show else _failures
+        show = partial(_story, app=app) if arguments.show else _failures
         write_out("\n".join(show(report, colour=colour, width=width)))
     return EXIT_OK
 
@@ -94,12 +98,19 @@ def _with_windows(found: Mapping[str, Any], backend: OutputBackend) -> dict[str,
     return {**found, "records": [{**newest, "answered_windows": [list(span) for span in spans]}, *earlier]}
 
 
-def _ids(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> list[str]:
-    """Return the ids that the name of a document may mean: as records have it, and by its path in the input."""
+def _app(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> AppConfig | None:
+    """Return the configuration; None when it is not valid: an output can be read without it."""
     try:
-        return list(dict.fromkeys(possible_ids(arguments.show, load_app(arguments, environ=environ).input)))
-    except ConfigError:  # an output can be read without a valid configuration
+        return load_app(arguments, environ=environ)
+    except ConfigError:
+        return None
+
+
+def _ids(arguments: argparse.Namespace, app: AppConfig | None) -> list[str]:
+    """Return the ids that the name of a document may mean: as records have it, and by its path in the input."""
+    if app is None:
         return [printable(arguments.show)]
+    return list(dict.fromkeys(possible_ids(arguments.show, app.input)))
 
 
 def _failures(found: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:
@@ -137,10 +148,11 @@ def _first_id(found: Mapping[str, Any]) -> str:
     return next((str(example["id"]) for group in found["groups"] for example in group["examples"]), "ID")
 
 
-def _story(found: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:
+def _story(found: Mapping[str, Any], *, app: AppConfig | None, colour: bool, width: int) -> Iterator[str]:
     for number, record in enumerate(found["records"]):
         yield from record_lines(record, colour=colour, is_current=number == 0, width=width)
         if number == 0:
+            yield from missing_quote_lines(record, app, width=width)
             accepted = "yes: it does not affect the exit code" if found["accepted"] else ""
             yield from labelled("accepted", accepted, indent=2, width=width)
             yield from labelled("to do", found["advice"] or "", indent=2, width=width)

@@ -13,14 +13,12 @@ from pathlib import Path
 from pipeline.cli.arguments import load_app, output_config
 from pipeline.cli.errors import record_facts, record_lines
 from pipeline.cli.flags import add_storage_flags
+from pipeline.cli.input_document import read_document
 from pipeline.cli.saving import save
-from pipeline.config import AppConfig
-from pipeline.config.limits import limits_of
-from pipeline.documents import ListingCounts, decode, fallback_id, load_entries, possible_ids
-from pipeline.errors import EXIT_FAILURES, EXIT_OK, DocumentError
+from pipeline.documents import possible_ids
+from pipeline.errors import EXIT_FAILURES, EXIT_OK
 from pipeline.logs import visible
-from pipeline.output import backend_of, left_out
-from pipeline.records import Document, Entry
+from pipeline.output import backend_of
 from pipeline.report.evidence_page import evidence_page
 from pipeline.report.failures import story
 from pipeline.report.quote_lines import quote_lines
@@ -57,7 +55,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     backend = backend_of(output_config(arguments, environ=environ))
     ids = list(dict.fromkeys(possible_ids(arguments.document, app.input)))
     found = story(backend, ids, flag="show")
-    document, trouble = _document(app, found["id"])
+    document, trouble = read_document(app, found["id"])
     shown = shown_document(found["records"], document, trouble=trouble)
     if arguments.text:
         return _print_text(shown)
@@ -70,28 +68,6 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         width = width_of(sys.stdout, environ)
         write_out("\n".join(_lines(shown, colour=colour, width=width)))
     return EXIT_OK
-
-
-def _document(app: AppConfig, document_id: str) -> tuple[Document | None, str]:
-    """Return the document as the input has it now, or None with the reason when it cannot be read."""
-    entry = _entry(app, document_id)
-    if entry is None:
-        return None, ""
-    try:
-        return decode(entry, entry.read(), text_field=app.input.text_field, limits=limits_of(app.input.limits)), ""
-    except DocumentError as error:
-        return None, f"This document cannot be read now ({error.reason}): {error}"
-
-
-def _entry(app: AppConfig, document_id: str) -> Entry | None:
-    """Return the entry that a run takes for this document; the listing ends with it."""
-    second = None
-    for entry in load_entries(app.input, output=left_out(app), counts=ListingCounts()):
-        if entry.id == document_id:
-            return entry
-        if second is None and fallback_id(entry) == document_id:  # its id is that of another document
-            second = entry
-    return second
 
 
 def _print_text(shown: ShownDocument) -> int:

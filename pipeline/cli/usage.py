@@ -68,6 +68,8 @@ def _setting_hint(option: str, value: str) -> str:
 
     name = option.lstrip("-").replace("-", "_")
     keys = [key for key in known_keys() if name and key.split(".")[-1] == name]
+    if f"{name}.uri" in known_keys():  # --input, --output of other commands
+        keys = [f"{name}.uri"]
     flags = " or ".join(f"--set {key}={value}" for key in keys)
     return f"; it is a setting: {flags}" if keys else ""
 

@@ -184,3 +184,20 @@ def test_an_output_that_is_not_there_is_no_good_news(place: Place) -> None:
     (place.folder / "inbox").mkdir(exist_ok=True)
     place.run()
     assert "No failed documents in out; 0 documents are done" in place.call("errors", "out").out
+
+
+def test_a_missing_quote_is_shown_beside_the_nearest_text(place: Place) -> None:
+    """In the story alone: the error line, the report and the run's output hold no text of the document."""
+    schema = {"type": "object", "properties": {"q": {"type": "string", "x-quote": True}}, "required": ["q"]}
+    sentence = "The harbour of Lindvik opened again on Monday after four days of storm."
+    place.configure(agent={"schema": schema})
+    place.documents({"a.txt": f"Another text stands before it. {sentence} And one after it."})
+    place.server.answer = lambda _prompt, _schema: json.dumps({"q": "harbour opened on Monday again after 4 days"})
+    ran = place.run(*LENIENT)
+    story = " ".join(place.call("errors", "out", "--show", "a.txt").out.split())
+    assert "no quote $.q: harbour opened on Monday again after 4 days" in story
+    assert f"nearest text {sentence} to do" in story
+    written = [path.read_text(encoding="utf-8") for path in (place.folder / "out").rglob("*") if path.is_file()]
+    assert not any("of Lindvik" in text for text in (ran.out, ran.err, *written))
+    place.documents({"a.txt": f"It has changed. {sentence}"})
+    assert "nearest text" not in place.call("errors", "out", "--show", "a.txt").out
