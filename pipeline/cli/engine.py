@@ -26,7 +26,11 @@ def add_engine_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags that hand out the chunks of a plan to a cluster."""
     add = command.add_argument_group("on a cluster").add_argument
     add("--engine", choices=("ray",), help="plan the input, and run its chunks as tasks of this engine")
-    add("--address", metavar="ADDRESS", help="of the cluster; default: $RAY_ADDRESS, else the Ray of this machine")
+    add(
+        "--address",
+        metavar="ADDRESS",
+        help="HOST:PORT of the cluster, or local; default: $RAY_ADDRESS, else a Ray of this machine",
+    )
     add("--slots", metavar="N", type=count, help="chunks at a time; default: 4")
 
 

@@ -127,15 +127,17 @@ def _library() -> Any:
 def _connect(ray: Any, address: str | None, *, slots: int) -> None:
     """Connect to the address, RAY_ADDRESS or the Ray of this machine; without any, start one that ends with us."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to third parties
-    logger.info("connecting to Ray, which may take some seconds", extra={"address": address or "auto"})
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
-        ray.init(address=address or "auto", **quiet)
+        if address != "local":
+            logger.info("connecting to Ray, which may take some seconds", extra={"address": address or "auto"})
+            ray.init(address=address or "auto", **quiet)
+            return
     except ConnectionError as cause:
         if address or os.environ.get("RAY_ADDRESS"):
             hint = "a cluster with tokens needs RAY_AUTH_MODE=token"
             raise TryLaterError(f"--engine ray: {cause} ({hint})") from cause
-        logger.info("no Ray runs on this machine: starting one, which ends with this command")
-        ray.init(address="local", num_cpus=slots, include_dashboard=False, object_store_memory=80 << 20, **quiet)
     except RuntimeError as cause:
         raise TryLaterError(f"--engine ray: {cause}") from cause
+    logger.info("starting a Ray on this machine, which ends with this command")
+    ray.init(address="local", num_cpus=slots, include_dashboard=False, object_store_memory=80 << 20, **quiet)

@@ -217,3 +217,25 @@ def test_ctrl_c_lets_requests_in_flight_finish(place: Place, nodes: Nodes) -> No
     )
     assert start(place, nodes).end().code == 0
     halves.check(set())
+
+
+def test_without_a_cluster_it_starts_one_that_ends_with_it(place: Place, cluster: Nodes) -> None:
+    """Each chunk is a task as on any cluster; no process of Ray is left behind."""
+    assert cluster.address  # it must not be taken
+    place.documents(6)
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        command = ("run", "--engine", "ray", "--address", "local", "--slots", "2")
+        ran = place.call(*command, env={**ENVIRON, "RAY_TMPDIR": folder, "RAY_AUTH_MODE": "disabled"})
+        assert ran.code == 0, ran.err
+        until(lambda: not processes_of(folder), f"the end of Ray in {folder}", pause_s=0.1)
+    assert written(place) == Counter(place.asked())
+    assert sum(written(place).values()) == 6
+
+
+def processes_of(folder: str) -> list[str]:
+    """Return the command lines that name a folder."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            lines.append(path.read_bytes().decode("utf-8", "replace"))
+    return [line for line in lines if folder in line]
