@@ -4,8 +4,8 @@
 
 1. A manifest begins with a line that names its part and the part's size. The manifest of a part that is gone, or has
    another size, is ignored; a part without a manifest here is read by its own. So these objects are a cache.
-2. A run whose start has read MERGED_FROM small parts one by one adds their manifests to the last object of its shard,
-   and begins another one when that is full. Only the holder of the shard's lock writes them.
+2. A run whose start has read MERGED_FROM small parts one by one adds their manifests (at most MOST_AT_ONCE) to the last
+   object of its shard, and begins another one when that is full. Only the holder of the shard's lock writes them.
 3. Compacting and purging remove them all first: they hold ids.
 """
 
@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 MERGED_FROM = 64
 """So many requests in a row take less than a second in most stores."""
+MOST_AT_ONCE = 128
+"""Manifests that one run merges: a signal that comes meanwhile waits for them."""
 SMALL_BYTES = 4 << 20
 """The manifest of a larger part takes longer to transfer than a request takes."""
 MANY_PARTS = 1000
@@ -78,7 +80,7 @@ class MergedManifests:
         number = max(self._last, 0)
         try:
             data = backend.content(_name(number, self._shard)) or b"" if self._last >= 0 else b""
-            for part in parts:
+            for part in parts[:MOST_AT_ONCE]:
                 manifest = backend.content(part.manifest_key) or b""
                 if data and len(data) + len(manifest) > FULL_BYTES:
                     backend.replace(_name(number, self._shard), data)

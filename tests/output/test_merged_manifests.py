@@ -104,6 +104,20 @@ def test_a_start_requests_as_much_after_many_nights_as_after_few(config: OutputC
     assert max(counted) < 9, "five, and one for each of at most three parts that are not merged yet"
 
 
+def test_one_run_merges_a_part_of_many_manifests(config: OutputConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a signal does not wait for thousands of requests; the next runs merge the others."""
+    monkeypatch.setattr(merged_manifests, "MOST_AT_ONCE", 5)
+    with opened(config) as output:
+        for id in "abcdefghij":
+            output.write(result(id))
+    merged = []
+    for _ in range(3):
+        nights(config, "")
+        merged.append(sum(store_of(config).get(key).count(b'"part"') for key in keys(config, FOLDER)))
+    assert merged == [5, 10, 10]
+    assert known(config)[1]["done"] == 10
+
+
 def test_the_objects_of_siblings_are_not_read(config: OutputConfig, s3: S3Server) -> None:
     """Neither are their parts."""
     for index in (0, 1):
