@@ -82,8 +82,8 @@ def _sentences(grades: Grades) -> Iterator[str]:
     if cost := _cost_text(output.cost):
         yield f"A document took {cost}."
     if grades.people is not None:
-        share = grades.people.agreeing / grades.people.values
-        yield f"People who judged the same documents agree on {percent_text(share)} of {grades.people.values:,} values."
+        share = percent_text(grades.people.agreeing / grades.people.values)
+        yield f"People who judged the same documents agree on {share} of {plural(grades.people.values, 'value')}."
     if grades.holdout_opened:
         times = plural(grades.holdout_opened, "time")
         yield f"The holdout was graded {times}, for {plural(grades.holdout_questions, 'question')}."

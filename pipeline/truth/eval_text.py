@@ -67,8 +67,8 @@ def _head(content: Mapping[str, Any], *, width: int) -> Iterator[str]:
     if people is not None:
         share = percent_text(people["agreeing"] / people["values"])
         yield from paragraph(
-            f"{people['people']} people agree on {share} of the {people['values']} values that two of them judged: "
-            f"no model can be asked to agree more.",
+            f"{people['people']} people agree on {share} of {plural(people['values'], 'value')} that two of them "
+            "judged: no model can be asked to agree more.",
             width=width,
         )
 
