@@ -113,7 +113,7 @@ def _similar(olds: Sequence[Any], news: Sequence[Any]) -> dict[int, int]:
 
 
 def _values(value: Any, path: str) -> Iterator[tuple[str, Hashable]]:
-    """Yield the places and values of an object that say something."""
+    """Yield the places and values of an object that are not empty."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _values(inner, f"{path}.{name}")

@@ -1,7 +1,8 @@
 """Grade the answer for a document against its gold: true and false positives and negatives of each field.
 
-A gold value and a predicted value that differ are a false positive and a false negative. A failed document says nothing
-anywhere: a judged nothing is then wrong and no true negative. It must not read a file or compute an interval.
+A gold value and a predicted value that differ are a false positive and a false negative. A failed document has no
+answer: a gold value of null then counts as wrong, and not as a true negative. It must not read a file or compute an
+interval.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ VALUE_CHARS = 60
 class FieldCounts:
     """Counts of one field. `right` of `judged` is its accuracy; `agreeing` of `paired` that of properties in a list.
 
-    `judged` counts comparisons: values of the gold, those of the answer without a partner, and judged nothings.
+    `judged` counts comparisons: values of the gold, those of the answer without a partner, and gold values of null.
     """
 
     tp: int = 0
@@ -57,7 +58,7 @@ class DocumentGrade:
 
     @property
     def is_right(self) -> bool:
-        """True without any false positive, false negative, or nothing that a failed document left unsaid."""
+        """True without a false positive, a false negative, or a gold value of null for a failed document."""
         return all(not counts.fp and not counts.fn and counts.right == counts.judged for counts in self.fields.values())
 
 
@@ -104,7 +105,7 @@ class _Grading:
         values = predicted if isinstance(predicted, Mapping) else {}
         if isinstance(gold, Mapping):
             judged = {name: gold[name] for name in field.properties if name in gold}
-        else:  # the text says nothing of the whole object
+        else:  # the gold says that the text does not mention the object
             judged = dict.fromkeys(field.properties)
         for name, value in judged.items():
             self.grade(field.properties[name], value, values.get(name), in_list=in_list)
@@ -170,7 +171,7 @@ class _Grading:
         counts.right += pairs + (nothing and not self._failed)
 
     def _count_alone(self, field: Field, value: Any, kind: str, *, names: Collection[str] | None) -> None:
-        """Count everything that an object without a partner says as `fp` or `fn`, of the properties `names` only."""
+        """Count the values of an object without a partner as `fp` or `fn`; only those of the properties `names`."""
         if field.path in self._unknown:
             return
         if isinstance(field, ObjectField):
@@ -197,7 +198,7 @@ class _Grading:
         return LeafWeights(item, self._unknown) if has_leaves_only(item) else partial(self._weigh, item)
 
     def _weigh(self, item: ObjectField, gold: Any, predicted: Any) -> tuple[int, int]:
-        """Return how many leaves of a pair agree on something, and how many on nothing."""
+        """Return the numbers of leaves of a pair that agree on a value, and that agree on null."""
         scratch = _Grading(failed=False, unknown=self._unknown, incomplete=self._incomplete)
         scratch.grade(item, gold, predicted, in_list=True)
         counted = [counts for counts in scratch.counts.values() if counts.is_leaf]

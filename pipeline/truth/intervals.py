@@ -1,4 +1,4 @@
-"""How sure a share, a precision, a recall or an F1 is: Wilson's interval, and bootstraps over documents.
+"""Intervals of shares, precision, recall and F1: Wilson's, and bootstraps over documents.
 
 The document is the unit: the values of one document are right or wrong together, so that an interval over values would
 be too narrow. A plain bootstrap of 10 documents that are all right says "100 % to 100 %"; two documents are therefore

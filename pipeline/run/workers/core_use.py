@@ -10,10 +10,10 @@ from pathlib import Path
 
 WINDOW_S = 5.0
 USED_UP = 0.85
-"""Share of a core in a window from which the process is taken to be held up by it: Python uses one at a time, and
-about a tenth of it is lost where threads wait for each other."""
+"""The share of a core that counts as a whole one: Python uses one core, and its threads lose about a tenth of it while
+they wait for each other."""
 WINDOWS = 2
-"""Windows in a row in which a core must be used up: a burst of heavy documents is no reason for more processes."""
+"""Consecutive windows with a whole core in use: a burst of heavy documents is no reason for more processes."""
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
