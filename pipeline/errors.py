@@ -224,14 +224,14 @@ def kind_of(reason: str) -> ReasonClass:
 
 
 TRANSIENT_STATUSES = frozenset({402, 408, 409, 423, 424, 425, 460, 499})
-"""4xx statuses by which a server or gateway reports a temporary state (contract, section 6)."""
+"""4xx statuses by which a server or gateway reports a temporary state."""
 
 PROMPT_TOO_LONG = frozenset({"context_length", "prompt_truncated"})
 """Reasons that do not depend on the state of the server: each attempt at the document fails alike."""
 
 
 def reason_of_status(status: int) -> str:
-    """Return the reason for an HTTP status other than 200 without details in the body (contract, section 6)."""
+    """Return the reason for an HTTP status other than 200 without details in the body."""
     if status in (401, 403):
         return "unauthorized"
     if status in (429, 503):

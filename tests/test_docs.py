@@ -17,8 +17,6 @@ from pipeline.report.note_hints import NOTES
 ROOT = Path(__file__).parent.parent
 PAGES = {page.name: page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
 TREES = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "pipeline").rglob("*.py"))]
-COMMANDS = re.compile(r"^(pipeline|python|make|pip|echo|export|spark-submit|examples:|\w+=|\d+ \d)|──", re.MULTILINE)
-"""Blocks of the pages in which a line begins like this hold commands, files or drawings, and no output."""
 SPANS = re.compile(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)")
 VALUE = re.compile(r"\S*[\d…/`]\S*|\b[A-Z]\b|\bdocuments?\b|\bpipeline [^`)\n]*|\{\}|%[sd]|[^\w\s'-]+|  +")
 """What a message and its template may differ in, and what divides a line: values, plurals, commands, punctuation."""
@@ -53,18 +51,18 @@ def section(heading: str) -> str:
 
 
 def quoted(page: str) -> list[str]:
-    """Return the phrases of three words or more in the code spans and the blocks of output of a page."""
-    text = PAGES[page]
-    blocks = [block for kind, block in re.findall(r"```(\w*)\n(.*?)```", text, re.DOTALL) if kind in ("", "text")]
-    spans = [span for span in SPANS.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL)) if is_message(span)]
-    lines = [line for block in blocks if not COMMANDS.search(block) for line in block.splitlines()]
+    """Return the phrases of three words or more in a page's sentences in code spans and blocks of output (`text`)."""
+    blocks = re.findall(r"```text\n(.*?)```", PAGES[page], re.DOTALL)
+    spans = [span for span in SPANS.findall(re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL)) if is_message(span)]
+    lines = [line for block in blocks if "──" not in block for line in block.splitlines()]
     return [phrase for quote in (*spans, *lines) for phrase in phrases(quote) if len(phrase.split()) >= 3]
 
 
 def is_message(span: str) -> bool:
-    """Return whether a code span is a sentence of the program, and no command, setting or path."""
-    commands = ("pipeline", "python", "make", "pip", "export", "soffice", "docling", "markitdown", "ocrmypdf", "ollama")
-    return span.split()[0] not in commands and re.fullmatch(r"[a-zA-Z][\w ,'()…:.\n]+", span) is not None
+    """Return whether a code span is a sentence of the program: four words or more, without a flag or code."""
+    programs = {"pipeline", "python", "make", "pip", "export", "ollama", "kubectl", "helm", "docker", "ray", "airflow"}
+    is_text = re.fullmatch(r"[a-zA-Z][\w ,'()…:.\n-]+", span) is not None and " -" not in span
+    return is_text and len(span.split()) >= 4 and span.split()[0] not in programs
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -33,7 +33,7 @@ _FORMER_KEYS = ("agent", "variant", "system_prompt", "user_prompt", "schema", "m
 
 
 def question(resolved: ResolvedAgentConfig, provider_config: ProviderConfig) -> dict[str, Any]:
-    """Return the question (contract, section 5); `provider_config` is the first provider's."""
+    """Return the question (docs/agents.md); `provider_config` is the first provider's."""
     own = resolved.settings_for(resolved.provider)
     fields = {
         "agent": resolved.agent,

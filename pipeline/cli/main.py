@@ -38,7 +38,7 @@ _SHORTAGE = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code (contract, section 8)."""
+    """Run a command line and return its exit code (docs/nightly.md)."""
     try:
         return _run(argv)
     except KeyboardInterrupt:  # between the steps that expect one

@@ -105,7 +105,7 @@ def _add_metrics_flags(command: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
-    """Run to the end, write the report, print the summary; return the exit code (contract, section 8)."""
+    """Run to the end, write the report, print the summary; return the exit code (docs/nightly.md)."""
     # imported here to keep `pipeline run --help` fast
     from pipeline.cli.arguments import config_file, load_app, same_command, say_config
     from pipeline.run.session import run
@@ -122,7 +122,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
 def _options(
     arguments: argparse.Namespace, *, environ: Mapping[str, str], command: str, file: Path | None
 ) -> RunOptions:
-    """Return what the flags ask of this run."""
+    """Return the options that the flags set."""
     from pipeline.cli.accepting import named_documents
     from pipeline.run.options import RunOptions
 
@@ -154,7 +154,7 @@ def _options(
 
 
 def _remaining_s(max_duration_s: float | None, started: str | None) -> float | None:
-    """Return the seconds until this run must stop, 0 when it should have; None for no limit."""
+    """Return the seconds until this run must stop: 0 when that time has passed, None without a limit."""
     from pipeline.errors import ConfigError
 
     if started is None:
@@ -170,7 +170,7 @@ def _remaining_s(max_duration_s: float | None, started: str | None) -> float | N
 
 
 def _pushgateway(flag: str | None, environ: Mapping[str, str]) -> str | None:
-    """The flag's URL, else the environment's; its password is in no output from now on."""
+    """Return the URL of the flag, else of the environment; its password is masked in all output from now on."""
     from pipeline.config.redaction import SECRETS
     from pipeline.errors import ConfigError
 

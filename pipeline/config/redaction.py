@@ -125,7 +125,7 @@ SECRETS = Secrets()
 
 
 def is_secret_header(name: str) -> bool:
-    """Return True for Authorization, Cookie, and headers whose name says that they hold a key (contract, section 2)."""
+    """Return True for Authorization, Cookie, and headers whose name says that they hold a key."""
     return "cookie" in name.lower() or is_secret_name(name)
 
 

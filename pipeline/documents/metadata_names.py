@@ -34,7 +34,7 @@ FILLED: Mapping[str, tuple[str, ...]] = {
 Lines, CSV) fills one for each field or column beside the text."""
 
 ALIASES = (("from", "sender", "author"),)
-"""Names of one value: a placeholder takes the first of them that is filled, itself before the others."""
+"""Names of one value: a placeholder without a value takes that of another name, in this order."""
 
 USUAL = (
     *("title", "published_at", "source", "url", "author", "site", "language"),
@@ -59,5 +59,5 @@ def value_of(metadata: Mapping[str, Any], name: str) -> object:
 
 
 def is_filled(value: object) -> bool:
-    """Return True for a value that leaves a trace in a prompt."""
+    """Return True for a value that is visible in a prompt."""
     return value is not None and bool(str(value).strip())

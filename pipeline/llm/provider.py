@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_UP_S = 60.0
 LOSSES_BEFORE_ALONE = 3
-"""A document in flight at this many losses of a server is sent alone once (contract, section 6)."""
+"""A document in flight at this many losses of a server is sent alone once."""
 
 
 class Provider:

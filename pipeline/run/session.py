@@ -56,7 +56,7 @@ LOOK_S = 0.05
 
 
 def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[str, str]) -> int:
-    """Run to the end, write the report, print the summary; return the exit code of section 8 of the contract.
+    """Run to the end, write the report, print the summary; return the exit code (docs/nightly.md).
 
     `load` reads the configuration; it is called again whenever the running configuration is refreshed.
     """

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 EXEMPT_TOKENS = 512
-"""Shorter prompts need no proof (contract, section 6)."""
+"""Shorter prompts need no proof (docs/prompt-length.md)."""
 EXEMPT_BYTES = 8 * EXEMPT_TOKENS
 """A prompt of more bytes is proved whatever its count is: a small window may be why the count is low."""
 TOLERANCE = 4

@@ -1,4 +1,4 @@
-"""The exit code of a run and the sentence that explains it (contract, section 8); it decides nothing else."""
+"""The exit code of a run and the sentence that explains it (docs/nightly.md); it decides nothing else."""
 
 from __future__ import annotations
 

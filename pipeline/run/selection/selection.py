@@ -23,7 +23,7 @@ Choice = Literal["do", "skip", "leave"]
 
 @dataclass(frozen=True, slots=True)
 class SelectionRules:
-    """What is done again (contract, sections 1 and 7).
+    """What is done again (docs/reruns.md).
 
     `only_failed`: None, or the reasons whose failures alone are done (empty: all of them).
     `ask_again`: ids of results that may have been cut, each with the number of the run that wrote it.
