@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pipeline.errors import PipelineError, Stage, is_retryable
 from pipeline.evidence import Evidence
+from pipeline.quick_init import quick_init
 
 RECORD_VERSION = 1
 
@@ -36,6 +37,7 @@ class Known(NamedTuple):
     accepted: bool = False
 
 
+@quick_init
 @dataclass(frozen=True)
 class Entry:
     """One document in the listing, before it is read.
@@ -65,6 +67,7 @@ class Entry:
     is_long: bool = False
 
 
+@quick_init
 @dataclass(frozen=True)
 class Document:
     """The text of an entry, its metadata, and notes on the decoding. `pages`: where each page of a PDF begins."""
@@ -88,6 +91,7 @@ class ModelMetadata:
     digest: str | None = None
 
 
+@quick_init
 @dataclass(frozen=True)
 class ExtractionAttempt:
     """The outcome of one request.
@@ -162,6 +166,7 @@ class Stamp:
     shard: str | None = None
 
 
+@quick_init
 @dataclass(frozen=True)
 class Result:
     """A line of results. `version` is the entry's; `history`: the last requests before the one that was answered.
@@ -199,6 +204,7 @@ class Result:
     question_sha256: str | None = None
 
 
+@quick_init
 @dataclass(frozen=True)
 class Failure:
     """A line of errors. `raw`: the start of the model's text; `decided_by`: a digest of what the reason depends on.

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "pipeline"
 
 LEVELS = (
-    "errors evidence record_lines records shards window_answers linear_regex",
+    "errors evidence record_lines records shards window_answers linear_regex quick_init",
     "config",
     "stores answers long logs values child_python",
     "terminal",

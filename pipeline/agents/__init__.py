@@ -110,6 +110,8 @@ def variant_for(agent: Agent, document_id: str, *, pinned: str | None) -> str:
     """Return the variant of a document: the pinned one, else by weight and a stable hash, else `default`."""
     if pinned is not None:
         return _known_variant(agent, pinned)
+    if len(agent.variants) == 1:
+        return DEFAULT_VARIANT
     weights = {name: own.weight for name, own in sorted(agent.variants.items()) if own.weight}
     if not weights:
         return DEFAULT_VARIANT

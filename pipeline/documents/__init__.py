@@ -66,8 +66,8 @@ def load_entries(
     plan = ListingPlan(config, output, counts, clock, outage_retry)
     origins = [open_origin(source, plan) for source in config.uri]
     if any(is_missing(extra) for extra in LIBRARIES):
-        check_extras(origins, lookup=format_of)
-    return (entry for origin in origins for entry in origin_entries(origin, plan, lookup=format_of))
+        check_extras(origins, lookup=FORMATS.get)
+    return (entry for origin in origins for entry in origin_entries(origin, plan, lookup=FORMATS.get))
 
 
 def decode(

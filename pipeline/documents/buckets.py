@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
-from pipeline.documents.entries import is_chosen
+from pipeline.documents.file_kinds import is_chosen
 from pipeline.documents.patterns import PathFilter, select
 from pipeline.documents.sources import DocumentSource, ListingPlan, fixed_parts
 from pipeline.errors import ConfigError, TryLaterError

@@ -5,19 +5,16 @@ It runs in the reader's thread; files that can be read later are read by `Entry.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.config.limits import InputLimits
-from pipeline.documents.archives.compression import PLAIN, Compression, NotedBytes, split_compression
+from pipeline.documents.archives.compression import PLAIN, Compression, NotedBytes
 from pipeline.documents.archives.members import MEMBER_BYTES, Archive, Member, harmless
 from pipeline.documents.archives.recovering import recovering
-from pipeline.documents.archives.tar import TAR
-from pipeline.documents.archives.zip import ZIP
 from pipeline.documents.budget import UnpackedBudget
 from pipeline.documents.containers import (
     Container,
@@ -31,25 +28,20 @@ from pipeline.documents.containers import (
 from pipeline.documents.conversions import how_to_convert
 from pipeline.documents.encodings.known_encoding import encoding_of
 from pipeline.documents.extras import how_to_install, is_missing
+from pipeline.documents.file_kinds import FileKind, Lookup, kind_of
 from pipeline.documents.files import Damage, ListedFile, read_file
 from pipeline.documents.looking import opened_twice, shown_format
 from pipeline.documents.patterns import PathFilter, select
 from pipeline.errors import DocumentError
-from pipeline.records import Entry
+from pipeline.records import Entry, Known
 from pipeline.stores import is_remote, printable
 
 if TYPE_CHECKING:
     from pipeline.config import InputConfig
 
-Lookup = Callable[[str], Format | None]
-
-ARCHIVES: Mapping[str, Archive] = {".tar": TAR, ".zip": ZIP}
-"""Archives by lower-case suffix, without the suffix of a compression."""
-
 MAX_NAME_CHARS = 4096
 """The longest path of a file system; a longer name of a member is an attack on the matching of patterns."""
 
-_EXTENSION = re.compile(r"(?:\.[a-z][a-z0-9_-]{0,9}|\.[0-9][a-z0-9]{0,2})")
 _VISIBLE = select(["**"], [])
 
 
@@ -58,7 +50,7 @@ class EntryRules:
     """Settings, patterns and formats that apply to every file of an input.
 
     `ignore` is called with the kind of each skipped file, `whole` with the id of each container read to its end.
-    `version_of` returns the version of an id's document that has a result.
+    `known` returns the last line of an id in the output.
     """
 
     config: InputConfig
@@ -68,64 +60,44 @@ class EntryRules:
     whole: Callable[[str], None]
     id_prefix: str
     limits: InputLimits
-    version_of: Callable[[str], str | None] = lambda _: None
+    known: Callable[[str], Known | None] = lambda _: None
 
-    def is_known(self, file: ListedFile) -> bool:
+    def is_done(self, file: ListedFile, known: Known | None) -> bool:
         """Return True when this version of the file is a document that has been done: it need not be opened."""
-        is_same_kind = self.config.records_field is None  # it may have been set since then
-        return is_same_kind and file.version is not None and self.version_of(file.id) == file.version
+        if known is None or known.failed or file.version is None or known.version != file.version:
+            return False
+        return self.config.records_field is None  # it may have been set since then
 
 
-def is_chosen(relative: str, chosen: PathFilter) -> bool:
-    """Return True when the file is wanted, or is an archive whose members may be."""
-    if chosen.wants(relative):
-        return True
-    return archive_of(relative) is not None and not chosen.excludes(relative) and chosen.enters(relative + "!")
+def entries_of(file: ListedFile, rules: EntryRules, kind: FileKind | None = None) -> Iterator[Entry]:
+    """Yield the entries of a file; none for an unknown format that is ignored, which is counted.
 
-
-def archive_of(name: str) -> Archive | None:
-    """Return the archive format of a file name; None for another file."""
-    return _archive(*split_compression(name))
-
-
-def _archive(name: str, compression: Compression) -> Archive | None:
-    """Return the archive format of a name without the suffix of its compression."""
-    archive = ARCHIVES.get(suffix_of(name))
-    return archive if archive and (archive.compressed or compression is PLAIN) else None
-
-
-def is_stream(relative: str, *, lookup: Lookup) -> bool:
-    """Return True for a container that must be read to its end to list its entries: all kinds except .zip."""
-    name, compression = split_compression(relative)
-    archive = _archive(name, compression)
-    if archive is not None:
-        return archive is not ZIP
-    form = lookup(name)
-    return form is not None and form.split is not None
-
-
-def entries_of(file: ListedFile, rules: EntryRules) -> Iterator[Entry]:
-    """Yield the entries of a file; none for an unknown format that is ignored, which is counted."""
-    name, compression = split_compression(file.relative)
-    archive = None if file.member else _archive(name, compression)
-    if archive is not None:
+    `kind`: that of its name, if it is known already.
+    """
+    kind = kind or kind_of(file.relative, rules.lookup)
+    suffix, compression, archive, form = kind
+    if archive is not None and not file.member:
         members = _member_entries(file, archive, compression=compression, rules=rules)
         return watched(members, file.id, whole=rules.whole)
-    form = rules.lookup(name)
     if form is None:
-        return _unsupported(file, extension_of(name) + compression.suffix, rules=rules)
+        return _unsupported(file, kind.extension, rules=rules)
     if form.extra is not None and is_missing(form.extra):
-        message = how_to_install(form.extra, pattern="*" + suffix_of(name))
+        message = how_to_install(form.extra, pattern="*" + suffix)
         return iter((_failed(file, DocumentError("unsupported_format", message)),))
-    if form.look is not None and is_looked_at(form, file) and not rules.is_known(file):
-        file = replace(file, open=opened_twice(file.open)) if file.passing else file
+    if form.look is None or not is_looked_at(form, file):
+        return _entries_as(form, file, compression=compression, rules=rules)
+    known = rules.known(file.id)
+    if not rules.is_done(file, known):
+        file = file._replace(open=opened_twice(file.open)) if file.passing else file
         opener = file.open_small if compression is PLAIN else file.open
         form = shown_format(form, container_of(file, form.name, compression=compression, rules=rules, open=opener))
-    return _entries_as(form, file, compression=compression, rules=rules)
+    return _entries_as(form, file, compression=compression, rules=rules, known=known)
 
 
-def _entries_as(form: Format, file: ListedFile, *, compression: Compression, rules: EntryRules) -> Iterator[Entry]:
-    """Yield the entries of a file of this format."""
+def _entries_as(
+    form: Format, file: ListedFile, *, compression: Compression, rules: EntryRules, known: Known | None = None
+) -> Iterator[Entry]:
+    """Yield the entries of a file of this format; `known`: its last line in the output, if it was looked up."""
     if form.split is not None:
         unpacked = recovering(compression, starts=form.mark) if form.mark else compression
         pieces = piece_entries(container_of(file, form.name, compression=unpacked, rules=rules), form.split)
@@ -136,7 +108,7 @@ def _entries_as(form: Format, file: ListedFile, *, compression: Compression, rul
     encoding = encoding_of(file.relative, rules.config.encoding, form=form.name)
     read = partial(_read_encoded, read, encoding) if encoding else read
     read = _read_now(read, file.id) if file.passing else read
-    return iter((Entry(file.id, file.uri, file.version, file.size_bytes, form.name, read),))
+    return iter((Entry(file.id, file.uri, file.version, file.size_bytes, form.name, read, known=known),))
 
 
 def is_looked_at(form: Format, file: ListedFile) -> bool:
@@ -207,7 +179,7 @@ def _member_entries(
                 if (kind := rules.chosen.passed_over(inner.relative, is_member=whole)) is not None:
                     rules.ignore(f"({kind})")
                 continue
-            if member.problem is not None and rules.lookup(split_compression(name)[0]) is not None:
+            if member.problem is not None and kind_of(name, rules.lookup).form is not None:
                 yield _failed(inner, member.problem)
             else:
                 yield from entries_of(inner, rules)
@@ -260,36 +232,16 @@ def _failed(file: ListedFile, problem: DocumentError) -> Entry:
 
 def count_unsupported(file: ListedFile, rules: EntryRules) -> bool:
     """Count a file of an unknown format that is ignored, and return True; False for any other file."""
-    name, compression = split_compression(file.relative)
-    if rules.config.unsupported != "ignore" or archive_of(file.relative) is not None or rules.lookup(name) is not None:
+    kind = kind_of(file.relative, rules.lookup)
+    if rules.config.unsupported != "ignore" or kind.archive is not None or kind.form is not None:
         return False
-    rules.ignore(_kind(extension_of(name) + compression.suffix))
+    rules.ignore(kind.extension)
     return True
 
 
-def _kind(extension: str) -> str:
-    return extension.removeprefix("(none)") or "(none)"
-
-
 def _unsupported(file: ListedFile, extension: str, *, rules: EntryRules) -> Iterator[Entry]:
-    kind = _kind(extension)
     if rules.config.unsupported == "ignore":
-        rules.ignore(kind)
+        rules.ignore(extension)
         return
-    message = how_to_convert(extension) or f"files with the extension {kind} are not supported"
+    message = how_to_convert(extension) or f"files with the extension {extension} are not supported"
     yield _failed(file, DocumentError("unsupported_format", message))
-
-
-def extension_of(name: str) -> str:
-    """Return the extension in lower case with its dot; `(none)`, or `(other)` if it does not look like one."""
-    suffix = suffix_of(name)
-    if not suffix:
-        return "(none)"
-    return suffix if _EXTENSION.fullmatch(suffix) else "(other)"
-
-
-def suffix_of(name: str) -> str:
-    """Return the name's last suffix in lower case with its dot, or an empty text."""
-    dot = name.rfind(".")
-    has_stem = dot > name.rfind("/") + 1  # a dot at the beginning of a name begins no suffix
-    return name[dot:].lower() if has_stem else ""

@@ -8,10 +8,9 @@ from __future__ import annotations
 import errno
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pickle import PicklingError
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from pipeline.documents.archives.compression import PLAIN, Compression, read_limited
 from pipeline.documents.containers import describe, too_large
@@ -31,14 +30,14 @@ SMALL_BYTES = 1 << 16
 Damage = tuple[type[Exception], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ListedFile:
+class ListedFile(NamedTuple):
     """A file of a listing, or a member of an archive.
 
     `relative` is its path below the root, valid Unicode, to which patterns and formats apply. `newest` opens the
     current file of that name. `damage`: the exceptions of opening and reading it. `passing`: it must be read before
     the next one is requested. `whole` reads all of it, if it has at most that many bytes (else None). `stored`: the
     file of a local folder, with which another process finds it.
+    A tuple, as one is created for every file of a listing, in a quarter of the time of a dataclass.
     """
 
     relative: str

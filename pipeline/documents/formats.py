@@ -12,7 +12,7 @@ from typing import BinaryIO
 from pipeline.documents.archives.warc_page import WARC
 from pipeline.documents.containers import Container, Format
 from pipeline.documents.decode import decode_json, decode_row, decode_text
-from pipeline.documents.entries import suffix_of
+from pipeline.documents.file_kinds import suffix_of
 from pipeline.documents.filings.edgar import SUBMISSION, look_at_text
 from pipeline.documents.helpers.split import ROW_GROUPS, split_by_helper
 from pipeline.documents.html.page import decode_html

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from pipeline.config.limits import limits_of
-from pipeline.documents.archives.compression import split_compression
 from pipeline.documents.buckets import open_bucket
 from pipeline.documents.containers import describe
-from pipeline.documents.entries import EntryRules, Lookup, archive_of, entries_of, is_chosen, is_stream, suffix_of
+from pipeline.documents.entries import EntryRules, entries_of
 from pipeline.documents.extras import MissingExtraError, how_to_install, is_missing
+from pipeline.documents.file_kinds import Lookup, is_chosen, kind_of
 from pipeline.documents.files import ListedFile
 from pipeline.documents.patterns import PathFilter, select
 from pipeline.documents.sources import DocumentSource, Files, ListingCounts, ListingPlan, fixed_parts
@@ -192,12 +192,11 @@ def check_extras(origins: Iterable[DocumentSource], *, lookup: Lookup) -> None:
     first = ""
     files = (file for origin in origins for file in origin.files(lambda _: None))
     for file in islice(files, _LOOKED_AT_BEFORE):
-        name = split_compression(file.relative)[0]
-        form = lookup(name)
-        if archive_of(file.relative) is not None or (form and (form.extra is None or not is_missing(form.extra))):
+        suffix, _, archive, form = kind_of(file.relative, lookup)
+        if archive is not None or (form and (form.extra is None or not is_missing(form.extra))):
             return
         if form is not None and form.extra is not None and not first:
-            first = f"{printable(file.relative)}: {how_to_install(form.extra, pattern='*' + suffix_of(name))}"
+            first = f"{printable(file.relative)}: {how_to_install(form.extra, pattern='*' + suffix)}"
     if first:
         raise MissingExtraError(first)
 
@@ -208,8 +207,10 @@ def origin_entries(origin: DocumentSource, plan: ListingPlan, *, lookup: Lookup)
     rules = rules_of(origin, plan, lookup=lookup)
     for file in origin.files(lambda kind: counts.ignore(f"({kind})")):
         counts.files += 1
-        counts.streamed += is_stream(file.relative, lookup=lookup)
-        for entry in entries_of(listed_file(file, origin), rules):
+        listed = listed_file(file, origin)
+        kind = kind_of(listed.relative, lookup)
+        counts.streamed += kind.is_stream
+        for entry in entries_of(listed, rules, kind):
             counts.listed += 1
             yield entry
 
@@ -225,7 +226,7 @@ def rules_of(origin: DocumentSource, plan: ListingPlan, *, lookup: Lookup) -> En
         counts.whole,
         origin.id_prefix,
         limits_of(plan.config.limits),
-        counts.version_of,
+        counts.known,
     )
 
 
@@ -239,9 +240,9 @@ def listed_file(file: StoredFile, origin: DocumentSource) -> ListedFile:
         uri,
         file.version,
         file.size_bytes,
-        origin.opener(file, origin.open),
-        origin.opener(file, origin.newest),
-        whole=origin.reader(file),
+        partial(origin.open_listed, file),
+        partial(origin.open_newest, file),
+        whole=None if origin.whole is None else partial(origin.read_listed, file),
         stored=file if origin.whole is read_whole else None,
     )
 

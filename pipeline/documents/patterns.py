@@ -59,7 +59,11 @@ class PathFilter:
 
     def wants(self, relative: str) -> bool:
         """Return True when the file is to be read."""
-        return all(_matches(patterns, relative) for patterns in self.any_of) and not _matches(self.none_of, relative)
+        # called for every file: a generator would cost as much as its matches
+        for patterns in self.any_of:
+            if not _matches(patterns, relative):
+                return False
+        return not _matches(self.none_of, relative)
 
     def excludes(self, relative: str) -> bool:
         """Return True when a pattern excludes the file."""
@@ -101,7 +105,10 @@ def select(include: Iterable[str], exclude: Iterable[str], *, glob: str | None =
 
 
 def _matches(patterns: Iterable[Pattern], relative: str) -> bool:
-    return any(pattern.whole.fullmatch(relative) for pattern in patterns)
+    for pattern in patterns:  # noqa: SIM110 - as above
+        if pattern.whole.fullmatch(relative):
+            return True
+    return False
 
 
 def _is_below(names: list[str]) -> bool:

@@ -18,21 +18,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.documents.archives.compression import PLAIN, split_compression
+from pipeline.documents.archives.compression import PLAIN
 from pipeline.documents.containers import damaged, piece_entry
 from pipeline.documents.divided import Divider, Part, Place, parts_of
 from pipeline.documents.encodings.known_encoding import encoding_of
 from pipeline.documents.entries import (
     EntryRules,
-    archive_of,
     container_of,
     count_unsupported,
     entries_of,
-    is_stream,
     watched,
 )
+from pipeline.documents.file_kinds import kind_of
 from pipeline.documents.files import ListedFile
-from pipeline.documents.formats import format_of
+from pipeline.documents.formats import FORMATS, format_of
 from pipeline.documents.listing import check_extras, listed_file, open_origin, rules_of
 from pipeline.documents.sources import DocumentSource, ListingCounts, ListingPlan
 from pipeline.errors import DocumentError, TryLaterError
@@ -136,9 +135,9 @@ class PlannedInput:
     def files(self) -> Iterator[PlannedFile]:
         """List the inputs; files that a run would ignore are counted."""
         origins = [open_origin(source, self._exact) for source in self._config.uri]
-        check_extras(origins, lookup=format_of)
+        check_extras(origins, lookup=FORMATS.get)
         for at, origin in enumerate(origins):
-            rules = rules_of(origin, self._exact, lookup=format_of)
+            rules = rules_of(origin, self._exact, lookup=FORMATS.get)
             for file in origin.files(lambda kind: self._counts.ignore(f"({kind})")):
                 self._counts.files += 1
                 if not count_unsupported(listed_file(file, origin), rules):
@@ -151,15 +150,16 @@ class PlannedInput:
 
     def is_container(self, file: PlannedFile) -> bool:
         """Return True for a file that may hold many documents."""
-        return archive_of(file.path) is not None or is_stream(printable(file.path), lookup=format_of)
+        kind = kind_of(printable(file.path), FORMATS.get)
+        return kind.archive is not None or kind.is_stream
 
     def divider_of(self, file: PlannedFile) -> Divider | None:
         """Return how the file may be divided; None for one that is read as a whole."""
-        name, compression = split_compression(printable(file.path))
-        form = None if archive_of(file.path) is not None else format_of(name)
-        if form is None or compression is not PLAIN or encoding_of(name, self._config.encoding, form=form.name):
+        name = printable(file.path)
+        _, compression, archive, form = kind_of(name, FORMATS.get)
+        if form is None or archive is not None or compression is not PLAIN:
             return None
-        return form.divide
+        return None if encoding_of(name, self._config.encoding, form=form.name) else form.divide
 
     def parts(self, file: PlannedFile, is_due: Callable[[Place, Place], bool]) -> list[Part]:
         """Read the file once and return its parts (divided.py); [] when it can only be read as a whole."""
@@ -170,7 +170,7 @@ class PlannedInput:
         if stored is None:
             return []
         listed = listed_file(stored, origin)
-        rules = rules_of(origin, self._exact, lookup=format_of)
+        rules = rules_of(origin, self._exact, lookup=FORMATS.get)
         form = format_of(listed.relative)
         assert form is not None
         container = container_of(listed, form.name, compression=PLAIN, rules=rules)
@@ -190,7 +190,7 @@ class PlannedInput:
         files, when a divided file has changed.
         """
         origins = [open_origin(source, self._plan) for source in self._config.uri]
-        return self._entries(rows, [(origin, rules_of(origin, self._plan, lookup=format_of)) for origin in origins])
+        return self._entries(rows, [(origin, rules_of(origin, self._plan, lookup=FORMATS.get)) for origin in origins])
 
     def _entries(
         self, rows: Iterable[PlannedFile], inputs: Sequence[tuple[DocumentSource, EntryRules]]
@@ -225,7 +225,7 @@ class PlannedInput:
         divider = self.divider_of(row)
         if is_remote(origin.uri_prefix) and divider is not None and divider.by_bytes:
             # so that no range beyond the part is requested
-            stored = replace(stored, size_bytes=row.part.end)
+            stored = stored._replace(size_bytes=row.part.end)
         return _part_entries(listed_file(stored, origin), row, rules, moved=moved)
 
     def _look_again(self, origin: DocumentSource, row: PlannedFile) -> StoredFile | None:

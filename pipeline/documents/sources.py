@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.documents.patterns import PathFilter
+from pipeline.records import Known
 from pipeline.stores import OutageRetry, Source, StoredFile
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class ListingCounts:
     `(hidden)` and `(underscore)` by the first character of a name, `(excluded)` and `(not included)` by the settings,
     each with ` folder` for a folder that was not entered, `(symlink)` for dangling links or links out of the input,
     `(special)` for fifos, sockets and devices. `streamed` files had to be read to their end to be listed, by each shard
-    of a run. `whole` is called with the id of each container that was read to its end. `version_of` returns the version
-    of an id's document that has a result.
+    of a run. `whole` is called with the id of each container that was read to its end. `known` returns the last line
+    of an id in the output.
     """
 
     files: int = 0
@@ -42,7 +43,7 @@ class ListingCounts:
     listed: int = 0
     ignored: Counter[str] = field(default_factory=Counter)
     whole: Callable[[str], None] = lambda _: None
-    version_of: Callable[[str], str | None] = lambda _: None
+    known: Callable[[str], Known | None] = lambda _: None
 
     def ignore(self, kind: str) -> None:
         """Count one skipped file of this kind."""
@@ -71,31 +72,25 @@ class DocumentSource:
     again: Callable[[StoredFile, bool], StoredFile | None] = lambda file, _: file
     whole: Callable[[StoredFile, int], bytes | None] | None = None
 
-    def reader(self, file: StoredFile) -> Callable[[int], bytes | None] | None:
-        """Return a function that reads the listed file at once, up to a limit; None where files are only opened."""
-        whole = self.whole
-        if whole is None:
-            return None
+    def open_listed(self, file: StoredFile) -> BinaryIO:
+        """Open the listed version of a file, with reads that survive an outage of its store."""
+        return self._opened(partial(self.open, file), file)
+
+    def open_newest(self, file: StoredFile) -> BinaryIO:
+        """Open the current version of a file in the same way."""
+        return self._opened(partial(self.newest, file), file)
+
+    def read_listed(self, file: StoredFile, limit_bytes: int) -> bytes | None:
+        """Read all of the listed file with `whole`, which must not be None, also after an outage of its store."""
+        assert self.whole is not None
         if self.reads is None:
-            return partial(whole, file)
-        return partial(_read, whole, file, self.reads, partial(self.open, file))
+            return self.whole(file, limit_bytes)
+        return self.reads.read(partial(self.whole, file, limit_bytes), partial(self.open, file), key=file.path)
 
-    def opener(self, file: StoredFile, open: Callable[[StoredFile], BinaryIO]) -> Callable[[], BinaryIO]:
-        """Return a function that opens the file by `open`, with reads that survive an outage of its store."""
-        once = partial(open, file)
+    def _opened(self, opener: Callable[[], BinaryIO], file: StoredFile) -> BinaryIO:
         if self.reads is None:
-            return once
-        return partial(self.reads.open, once, key=file.path, buffer_bytes=self.buffer_bytes)
-
-
-def _read(
-    whole: Callable[[StoredFile, int], bytes | None],
-    file: StoredFile,
-    reads: Source,
-    opener: Callable[[], BinaryIO],
-    limit_bytes: int,
-) -> bytes | None:
-    return reads.read(partial(whole, file, limit_bytes), opener, key=file.path)
+            return opener()
+        return self.reads.open(opener, key=file.path, buffer_bytes=self.buffer_bytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,6 @@ SCHEMA = (
        WHERE e.run IS NULL OR e.run <= r.run""",
     "BEGIN",
 )
-RESULT = f"SELECT 0, {COLUMNS}, 0 FROM results WHERE id = ?"
+RESULT = "SELECT run, sha256, fingerprint, version, run_id FROM results WHERE id = ?"
 LATEST = f"""SELECT 0, {COLUMNS}, 0 FROM done WHERE id = ?
     UNION ALL SELECT 1, {COLUMNS}, accepted FROM failed WHERE id = ?"""

@@ -67,6 +67,8 @@ class VariantQuery:
 
     def present(self, fingerprint: str, *, failed: bool) -> str:
         """Return the fingerprint that a known record is compared with: its own one if it is of this question."""
+        if self.split is None:
+            return self.fingerprint
         if failed:
             return self.failure_fingerprint
         return fingerprint if fingerprint in self.result_fingerprints else self.whole_fingerprint

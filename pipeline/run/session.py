@@ -171,7 +171,7 @@ class _Session:
         """Connect what waits and what is listed with the index; return what chooses the entries."""
         index = self.output.index
         self.counts.whole = index.clear_archive_failure
-        self.counts.version_of = index.version_of_result
+        self.counts.known = index.known
         rules = replace(rules, ask_again=self.output.run_index.ask_again())
         return Selection(index, rules, shard=shard, fingerprint=self.fingerprint, decided_by=self.decided_by)
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 _BUFFER_BYTES = 1 << 18
 _FOLDER = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)  # macOS has no O_PATH
@@ -27,12 +26,12 @@ class StaleVersionError(OSError):
     """A file or an object is not, or is no longer, the requested version."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredFile:
+class StoredFile(NamedTuple):
     """A file of a listing: its path, its path below the root with `/`, its size, and its version.
 
     `path` may hold surrogates for bytes that are not UTF-8. `version` is None when it cannot be trusted. `root` is the
     listed folder, free of links; None for an object of a store. `linked`: links lead from the root to the file.
+    A tuple, as one is created for every file of a listing, in a quarter of the time of a dataclass.
     """
 
     path: str

@@ -15,6 +15,9 @@ from typing import Any
 Attempt = Callable[[Callable[[], Any]], Any]
 """Returns the result of an action, which it may repeat when it raises an OSError."""
 
+_TOGETHER = 256
+"""Names read together, so that a large folder costs little more than its names."""
+
 
 def at_once(action: Callable[[], Any]) -> Any:
     """Return the result of the action, or raise its first error."""
@@ -32,8 +35,8 @@ def folder_names(open_folder: Callable[[], int], *, sort_up_to: int, attempt: At
         yield from sorted(first)
         return
     unsorted = _Unsorted(open_folder)
-    while (name := attempt(unsorted.next)) is not None:
-        yield name
+    while names := attempt(unsorted.next):
+        yield from names
 
 
 def _names(open_folder: Callable[[], int]) -> Iterator[str]:
@@ -55,26 +58,26 @@ class _Unsorted:
         self._count = 0
         self._digest = hashlib.sha256()
 
-    def next(self) -> str | None:
-        """Return the next name, or None at the end; after an OSError it may be called again."""
+    def next(self) -> list[str]:
+        """Return the next names, none at the end; after an OSError it may be called again."""
         try:
             if self._names is None:
                 self._names = self._resumed()
-            name = next(self._names, None)
+            names = list(islice(self._names, _TOGETHER))
         except OSError:
             self._names = None
             raise
-        if name is not None:
-            self._count += 1
-            _add(self._digest, name)
-        return name
+        self._count += len(names)
+        _add(self._digest, names)
+        return names
 
     def _resumed(self) -> Iterator[str]:
         """Return the names after those that were yielded, which must come first again."""
         names = _names(self._open_folder)
         digest = hashlib.sha256()
-        for name in islice(names, self._count):
-            _add(digest, name)
+        again = islice(names, self._count)
+        while some := list(islice(again, _TOGETHER)):
+            _add(digest, some)
         if digest.digest() != self._digest.digest():
             raise ChangedFolderError(errno.ESTALE, "the folder changed while it was listed again")
         return names
@@ -84,5 +87,5 @@ class ChangedFolderError(OSError):
     """A listing cannot be resumed where it broke off."""
 
 
-def _add(digest: Any, name: str) -> None:
-    digest.update(os.fsencode(name) + b"\0")
+def _add(digest: Any, names: list[str]) -> None:
+    digest.update(os.fsencode("\0".join([*names, ""])))

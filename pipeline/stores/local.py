@@ -141,12 +141,13 @@ def _identity(path: str) -> Identity | None:
 
 def _look(name: str, folder: _Folder, rules: _Rules) -> StoredFile | _Folder | None:
     """Return the file, the folder to enter, or None for an entry to skip."""
+    path = f"{folder.path}/{name}"
+    status = os.stat(path, follow_symlinks=False)  # noqa: PTH116
+    if stat.S_ISREG(status.st_mode):
+        return _stored(path, folder.join(name), status=status, rules=rules, linked=folder.linked)
     below = folder.child(name)
-    status = os.stat(below.path, follow_symlinks=False)  # noqa: PTH116
     if stat.S_ISLNK(status.st_mode):
         return _look_behind(below, rules)
-    if stat.S_ISREG(status.st_mode):
-        return _stored(below, status=status, rules=rules)
     if not stat.S_ISDIR(status.st_mode):
         rules.ignored("special")
         return None
@@ -171,7 +172,7 @@ def _behind(link: _Folder, rules: _Rules) -> StoredFile | _Folder | None:
     target = replace(link, real=real, linked=True)
     status = os.stat(link.path)  # noqa: PTH116
     if stat.S_ISREG(status.st_mode):
-        return _stored(target, status=status, rules=rules)
+        return _stored(target.path, target.relative, status=status, rules=rules, linked=True)
     away = stat.S_ISDIR(status.st_mode) and not link.linked and _hidden(os.path.relpath(real, rules.root.real))
     return target if away and rules.enter(link.relative) else None
 
@@ -198,11 +199,9 @@ def find_file(path: Path, *, clock: Callable[[], float] = time.time) -> StoredFi
     return StoredFile(os.fspath(path), path.name, status.st_size, version, root, identity, linked=True)
 
 
-def _stored(place: _Folder, *, status: os.stat_result, rules: _Rules) -> StoredFile:
+def _stored(path: str, relative: str, *, status: os.stat_result, rules: _Rules, linked: bool) -> StoredFile:
     version = version_of(status, rules.clock())
-    root = rules.root.real
-    identity = identity_of(status)
-    return StoredFile(place.path, place.relative, status.st_size, version, root, identity, place.linked)
+    return StoredFile(path, relative, status.st_size, version, rules.root.real, identity_of(status), linked)
 
 
 def version_of(status: os.stat_result, now: float) -> str | None:

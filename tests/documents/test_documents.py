@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import InputConfig, InputSource
 from pipeline.documents import FORMATS, ListingCounts, break_special_tokens, decode, fallback_id, load_entries
-from pipeline.documents.entries import extension_of
+from pipeline.documents.file_kinds import extension_of
 from pipeline.documents.patterns import select
 from pipeline.documents.special_tokens import break_delimiters, delimiters
 from pipeline.errors import ConfigError, DocumentError

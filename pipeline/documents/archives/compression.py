@@ -166,6 +166,11 @@ def compression_of(suffix: str) -> Compression:
     return COMPRESSIONS[suffix] if suffix else PLAIN
 
 
+def may_be_compressed(suffix: str) -> bool:
+    """Return True for the suffix of a compression, or a short one of a compressed tar archive."""
+    return suffix in COMPRESSIONS or suffix in _SHORT
+
+
 def split_compression(name: str) -> tuple[str, Compression]:
     """Return the name without the suffix of a compression, and the compression (PLAIN for none)."""
     dot = max(name.rfind("."), 0)

@@ -39,7 +39,7 @@ def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: 
             fingerprint=lambda id, known: plan.query_for(id).present(known.fingerprint, failed=known.failed),
             decided_by=partial(_decided_by, plan),
         )
-        listed.version_of = index.version_of_result
+        listed.known = index.known
         counts, sample = _count(listing(listed), selection, index)
         expected = estimate(plan, sample)
     finally:

@@ -86,6 +86,8 @@ class Selection:
         self._index = index
         self._rules = rules
         self._shard = shard
+        # the entries of a chunk come from its own rows of the plan
+        self._owns_all = shard.is_chunk or shard.count <= 1
         self._fingerprint = fingerprint
         self._decided_by = decided_by
 
@@ -95,15 +97,15 @@ class Selection:
         ids = self._rules.ids
         if ids is not None and document_id not in ids:
             return False
-        # the entries of a chunk come from its own rows of the plan
-        is_own = self._shard.is_chunk or self._shard.owns(document_id)
+        is_own = self._owns_all or self._shard.owns(document_id)
         return is_own and (below is None or hash_fraction("sample", document_id) <= below)
 
     def judge(self, entry: Entry) -> tuple[Choice, Entry]:
         """What to do with an entry, and the entry with what is known of it."""
         if self._index.seen(entry.id):
-            entry = changed(entry, id=self._free_id(fallback_id(entry)), duplicate_of=entry.id)
-        known = self._index.known(entry.id)
+            entry = changed(entry, id=self._free_id(fallback_id(entry)), duplicate_of=entry.id, known=None)
+        # the listing has looked up some
+        known = entry.known or self._index.known(entry.id)
         if self._rules.only_failed is not None:
             if self._rules.names(known):
                 return "do", changed(entry, known=known)

@@ -1,0 +1,105 @@
+"""What the name of a file says: its compression, the archive that it is, or the format of its documents.
+
+It must not open a file: the beginning of some decides (looking.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+from pipeline.documents.archives.compression import (
+    PLAIN,
+    Compression,
+    compression_of,
+    may_be_compressed,
+    split_compression,
+)
+from pipeline.documents.archives.members import Archive
+from pipeline.documents.archives.tar import TAR
+from pipeline.documents.archives.zip import ZIP
+from pipeline.documents.containers import Format
+from pipeline.documents.patterns import PathFilter
+
+Lookup = Callable[[str], Format | None]
+"""Returns the format of a suffix in lower case, which is not that of a compression; None for an unknown one."""
+
+ARCHIVES: Mapping[str, Archive] = {".tar": TAR, ".zip": ZIP}
+"""Archives by lower-case suffix, without the suffix of a compression."""
+
+_EXTENSION = re.compile(r"(?:\.[a-z][a-z0-9_-]{0,9}|\.[0-9][a-z0-9]{0,2})")
+
+
+class FileKind(NamedTuple):
+    """What a file is by its name: an archive, or documents of a format (None: unknown), after decompression."""
+
+    suffix: str
+    compression: Compression
+    archive: Archive | None
+    form: Format | None
+
+    @property
+    def is_stream(self) -> bool:
+        """True for a container that must be read to its end to list its entries: all kinds except .zip."""
+        if self.archive is not None:
+            return self.archive is not ZIP
+        return self.form is not None and self.form.split is not None
+
+    @property
+    def extension(self) -> str:
+        """The extension of an unknown format, with that of a compression, as the counts of ignored files show it."""
+        shown = _shown(self.suffix) if self.suffix else ""
+        return shown + self.compression.suffix or "(none)"
+
+
+def kind_of(name: str, lookup: Lookup) -> FileKind:
+    """Return the kind of a file by its name."""
+    if may_be_compressed(name[name.rfind(".") :].lower()):
+        stem, compression = split_compression(name)
+        return _kind(suffix_of(stem), compression.suffix, lookup)
+    return _kind(suffix_of(name), PLAIN.suffix, lookup)
+
+
+@lru_cache(maxsize=1024)
+def _kind(suffix: str, packed: str, lookup: Lookup) -> FileKind:
+    """Return the kind of the files with these two suffixes."""
+    compression = compression_of(packed)
+    archive = ARCHIVES.get(suffix)
+    if archive is not None and not archive.compressed and compression is not PLAIN:
+        archive = None
+    return FileKind(suffix, compression, archive, lookup(suffix))
+
+
+def is_chosen(relative: str, chosen: PathFilter) -> bool:
+    """Return True when the file is wanted, or is an archive whose members may be."""
+    if chosen.wants(relative):
+        return True
+    return archive_of(relative) is not None and not chosen.excludes(relative) and chosen.enters(relative + "!")
+
+
+def archive_of(name: str) -> Archive | None:
+    """Return the archive format of a file name; None for another file."""
+    return kind_of(name, _no_format).archive
+
+
+def _no_format(_: str) -> None:
+    """Return no format, where none is asked for."""
+
+
+def extension_of(name: str) -> str:
+    """Return the extension in lower case with its dot; `(none)`, or `(other)` if it does not look like one."""
+    suffix = suffix_of(name)
+    return _shown(suffix) if suffix else "(none)"
+
+
+def _shown(suffix: str) -> str:
+    return suffix if _EXTENSION.fullmatch(suffix) else "(other)"
+
+
+def suffix_of(name: str) -> str:
+    """Return the name's last suffix in lower case with its dot, or an empty text."""
+    dot = name.rfind(".")
+    has_stem = dot > name.rfind("/") + 1  # a dot at the beginning of a name begins no suffix
+    return name[dot:].lower() if has_stem else ""
