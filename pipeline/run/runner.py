@@ -183,6 +183,7 @@ class Runner:
         if isinstance(outcome, Cut):
             self.long.arrived(outcome, finished, plan)
             return
+        self.long.ended(finished.entry)
         if isinstance(outcome, Postponed):
             self.backlog.postpone(outcome.again())
         elif isinstance(outcome, Copied):

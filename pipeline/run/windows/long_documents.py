@@ -79,13 +79,17 @@ class LongDocuments:
         """Open a document that is cut into windows, or park it."""
         self._runner.job.watcher.outcome(finished)
         self._runner.finish(end_of(self._runner.job.output.open_windows))
-        if not self._open.may_open(self._runner.most_in_flight):
-            self._open.park(changed(cut.long.entry, before=cut.long.spent))
+        if not (self._open.has_read(finished.entry) or self._open.may_open(self._runner.most_in_flight)):
+            self._open.park(changed(cut.long.entry, before=cut.long.spent), windows=len(cut.spans))
             return
         document = OpenDocument.of(cut, plan, now=self._clock())
         self._open.open(document)
         self.counts.reused += document.reused
         self._advance(document)
+
+    def ended(self, entry: Entry) -> None:
+        """Free the place of a parked document that turned out not to be cut when it was read again."""
+        self._open.has_read(entry)
 
     def send_one(self, send_entry: Callable[[], bool]) -> bool:
         """Send a new entry or a window, in turn; return False when neither may be sent."""
@@ -96,10 +100,15 @@ class LongDocuments:
         # a document that waits for the same idle moment goes first: if both waited for each other, the run would hang
         if self._open.has_suspect and not self._runner.backlog.waits_for_idle:
             return self._send_window()
-        self._is_windows_turn = not self._is_windows_turn and not self._runner.backlog.has_postponed
-        if self._is_windows_turn:
-            return self._send_window() or send_entry()
-        return send_entry() or self._send_window()
+        if self._is_windows_turn and not self._runner.backlog.has_postponed:
+            is_window = self._send_window()
+            is_sent = is_window or send_entry()
+        else:
+            is_sent = send_entry()
+            is_window = not is_sent and self._send_window()
+        if is_sent or is_window:
+            self._is_windows_turn = not is_window
+        return is_sent or is_window
 
     def _send_window(self) -> bool:
         runner = self._runner

@@ -9,7 +9,7 @@
    windows holds up no other one, and the servers are busy to its end.
 2. Sixteen documents may be open, or more while fewer windows wait than requests may be in flight: documents of three
    windows would else leave most of many slots idle. One more that turns out to be long is parked: its text is dropped,
-   and its entry is read again when it may be opened. While 64 are parked, no new documents are read.
+   and its entry is read again, once, when it may be opened. While 64 are parked, no new documents are read.
 3. A window that fails ends its document: answers in flight are kept, and nothing further is sent.
 
 It starts nothing and writes nothing: windows/long_documents.py does.
@@ -195,7 +195,9 @@ class OpenDocuments:
         self.in_flight = 0
         """Requests in flight for windows, and documents that are being merged."""
         self._open: deque[OpenDocument] = deque()
-        self._parked: deque[Entry] = deque()
+        self._parked: deque[tuple[Entry, int]] = deque()
+        self._returning: dict[str, int] = {}
+        """The windows of the parked documents that are being read again, by id: each has its place."""
 
     def __len__(self) -> int:
         """The number of documents, open and parked."""
@@ -225,7 +227,8 @@ class OpenDocuments:
 
     def may_open(self, limit: int) -> bool:
         """Return True when one more document may be open while `limit` requests may be in flight."""
-        return len(self._open) < MOST_OPEN or self.waiting < limit
+        is_one_of_few = len(self._open) + len(self._returning) < MOST_OPEN
+        return is_one_of_few or self.waiting + sum(self._returning.values()) < limit
 
     def open(self, document: OpenDocument) -> None:
         """Add a document; its turn comes after those of the others."""
@@ -235,13 +238,20 @@ class OpenDocuments:
         """Remove a document that has ended or must be read again."""
         self._open.remove(document)
 
-    def park(self, entry: Entry) -> None:
+    def park(self, entry: Entry, *, windows: int) -> None:
         """Keep the entry of a document that may not be open yet."""
-        self._parked.append(changed(entry, is_long=True))
+        self._parked.append((changed(entry, is_long=True), windows))
 
     def unpark(self, limit: int) -> Entry | None:
-        """Remove and return an entry that may be opened now."""
-        return self._parked.popleft() if self._parked and self.may_open(limit) else None
+        """Remove and return an entry that may be opened now; its place is kept until `has_read`."""
+        if not self._parked or not self.may_open(limit):
+            return None
+        entry, self._returning[entry.id] = self._parked.popleft()
+        return entry
+
+    def has_read(self, entry: Entry) -> bool:
+        """Free the place of a document that was parked and read again; return False for any other document."""
+        return self._returning.pop(entry.id, None) is not None
 
     def uses(self, plan: ExtractionPlan) -> bool:
         """True while an open document is processed with this plan."""

@@ -1,0 +1,163 @@
+"""A document of a thousand windows and short documents take turns: neither holds up the other, and no slot is idle."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from conftest import Place
+from fake_llm import FakeLLM
+from fake_llm.planted import planted
+from test_split import expected, items, long_record, narrow, parts, prepared, run
+
+from pipeline.long.windows import Span
+from pipeline.records import Entry
+from pipeline.run.in_flight import Backlog
+from pipeline.run.windows.cutting import Window
+from pipeline.run.windows.long_documents import LongDocuments
+from pipeline.run.windows.open_documents import OpenDocument
+
+__all__ = ["narrow", "parts"]
+
+SHORT = -1
+LONG = SimpleNamespace(document=SimpleNamespace(text=""))
+
+
+class Ticks:
+    """The scheduler of a run, whose servers answer every request within one tick.
+
+    A document is read in a slot and for a tick, as one that is sent whole before it turns out to be too long.
+    `sent`: what each tick has sent, by the document's number. `last`: the tick of each document's last request.
+    """
+
+    def __init__(self, limit: int, documents: list[int]) -> None:
+        self.in_flight = 0
+        self.most_in_flight = limit
+        self.backlog = Backlog(lambda _: "")
+        self.job = SimpleNamespace(output=SimpleNamespace(is_full=False))
+        self.sent: list[list[int]] = []
+        self.last: dict[int, int] = {}
+        self._documents = documents
+        self._listed = deque(Entry(str(number), "", None, 0, "text", bytes) for number in range(len(documents)))
+        self.reads: Counter[int] = Counter()
+        self._read: list[Entry] = []
+        self._numbers: dict[int, int] = {}
+        self._kept: list[OpenDocument] = []
+        self._long = LongDocuments(cast(Any, self), clock=lambda: 0.0)
+        self._open = self._long._open
+
+    def submit(self, _task: object) -> None:
+        """Take a window: the one that its document has just put in flight."""
+        (document,) = [each for each in self._open._open if each.flying]
+        document.flying.clear()
+        self._note(self._numbers[id(document)])
+
+    def _note(self, number: int) -> None:
+        self.in_flight += 1
+        self.sent[-1].append(number)
+        self.last[number] = len(self.sent)
+
+    def _send_entry(self) -> bool:
+        if self.in_flight >= self.most_in_flight:
+            return False
+        entry = self.backlog.take(idle=self.in_flight == 0)
+        if entry is None and self._listed and not self._long.is_full:
+            entry = self._listed.popleft()
+        if entry is None:
+            return False
+        self._note(int(entry.id))
+        self.reads[int(entry.id)] += 1
+        self._read.append(entry)
+        return True
+
+    def run(self) -> None:
+        """Send everything; each tick fills all slots, then all requests are answered."""
+        while self._listed or self._open or self.backlog.has_postponed:
+            self.sent.append([])
+            while self._long.send_one(self._send_entry):
+                pass
+            assert 0 < self.in_flight <= self.most_in_flight
+            self.in_flight = 0
+            for document in [each for each in self._open._open if not each.waiting]:
+                self._open.close(document)
+            for entry in self._read:
+                self._turned_out(entry)
+            self._read.clear()
+
+    def _turned_out(self, entry: Entry) -> None:
+        """Open or park a document that is long."""
+        number = int(entry.id)
+        if self._documents[number] == SHORT:
+            return
+        if not (self._open.has_read(entry) or self._open.may_open(self.most_in_flight)):
+            self._open.park(entry, windows=self._documents[number])
+            return
+        document = OpenDocument(cast(Any, LONG), cast(Any, SimpleNamespace(client=None)), 0.0)
+        document.waiting = [Window(Span(at, at + 1)) for at in range(self._documents[number])]
+        self._numbers[id(document)] = number
+        self._kept.append(document)  # an id belongs to one object while that exists
+        self._open.open(document)
+
+
+def ticks(limit: int, *documents: int) -> Ticks:
+    """Return what became of documents in this order; a number: of windows, SHORT: none."""
+    found = Ticks(limit, list(documents))
+    found.run()
+    return found
+
+
+@pytest.mark.parametrize("limit", [1, 2, 16, 256])
+def test_a_document_of_a_thousand_windows_and_short_ones_have_half_of_the_requests_each(limit: int) -> None:
+    """While both wait; the last one of either kind comes as early as half of the slots allow, and none is idle."""
+    found = ticks(limit, 1000, *[SHORT] * 2000)
+    requests = 1000 + 2000 + 1
+    assert len(found.sent) <= requests / limit + 2
+    assert [len(tick) for tick in found.sent[1:-1]] == [limit] * (len(found.sent) - 2)
+    assert found.last[0] <= 2000 / limit + 3
+    both = [number for tick in found.sent[1 : found.last[0] - 1] for number in tick]
+    assert abs(both.count(0) - len(both) / 2) <= limit
+
+
+def test_short_documents_behind_many_long_ones_are_not_held_up() -> None:
+    """500 short ones behind 40 of 1,000 windows: all are done long before the windows are."""
+    found = ticks(16, *[1000] * 40, *[SHORT] * 500)
+    last_short = max(tick for number, tick in found.last.items() if number >= 40)
+    assert last_short <= 2 * (540 / 8)
+    assert len(found.sent) <= (40 * 1000 + 540 + 40) / 16 + 3
+    assert all(len(tick) == 16 for tick in found.sent[1:-2])
+    assert max(found.reads.values()) <= 2
+
+
+def test_many_documents_of_few_windows_leave_no_slot_idle() -> None:
+    """With 256 slots and three windows each more than sixteen must be open; a parked document is read again once."""
+    found = ticks(256, *[3] * 3000)
+    assert max(found.reads.values()) <= 2
+    requests = 3 * 3000 + found.reads.total()
+    assert len(found.sent) <= requests / 256 * 1.25 + 3
+
+
+def test_a_server_sees_both_kinds_of_request_in_turn(
+    place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted by the order of requests; never more at a time than the limit, and nothing is sent twice."""
+    windows = 1000
+    shorts = 300
+    document = planted(seed=51, payments=windows // 4, chars=windows * 950, kinds="prose")
+    names = [f"short{number:04}.txt" for number in range(shorts)]
+    place.documents({"long.txt": document.text} | {name: f"Nothing was paid, says {name}." for name in names})
+    split = {"window_tokens": 256, "overlap_tokens": 0, "lead_chars": 60}
+    prepared(place, narrow, settings={"runner.concurrency": 4}, split=split)
+    assert run(place, monkeypatch) == 0, place.lines("errors.jsonl")
+    order = place.asked()
+    assert len(parts) == len(set(parts)) == len(long_record(place)["windows"]["rows"])
+    assert len(parts) > windows
+    assert sorted(order) == sorted([*names, *["long.txt"] * (len(order) - shorts)])
+    assert items(long_record(place)) == expected(document)
+    assert narrow.max_in_flight <= 4
+    begun = order.index("long.txt")
+    last_short = max(at for at, name in enumerate(order) if name != "long.txt")
+    # the fair place is twice the number of short ones; starved, they would come last
+    assert last_short - begun < min(4 * shorts, len(order) - 20)
+    assert order[begun:last_short].count("long.txt") > shorts / 3
