@@ -8,7 +8,7 @@ BUILTIN := -- $(BIN)/pipeline run --quiet --config config/builtin/pipeline.yaml
 LONG := config/quickstart/long.yaml
 LONG_OUT := out/quickstart-long
 # the small model writes a thousand tokens for each text of the extractor: six texts would take minutes
-ONE_TEXT := --input config/builtin/documents/pryce-recall.txt --no-retry-failed --max-duration 2m
+ONE_TEXT := --input config/builtin/documents/pryce-recall.txt --no-retry-failed --max-duration 5m
 GRADED := $(BIN)/pipeline eval --config config/builtin/pipeline.yaml
 .DELETE_ON_ERROR:
 .PHONY: help run builtin test test-long test-ray test-spark test-all check lint format wheel bench clean
