@@ -39,11 +39,15 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 _ARGUMENTS = re.compile(r" (?=--|&& |> )")
 _CHOICES = re.compile(r" (?=\| )")
+_EXIT_CODE = re.compile(r"  \d+(?:, \d+)* {2,}(?=\S)")
+"""The beginning of a row in the table of exit codes; its text hangs below itself."""
 
 
 def _narrowed(line: str, width: int) -> list[str]:
     """Return a line of help as lines that fit: a command can still be pasted, a group of flags is broken at `|`."""
     is_command = line.startswith("  pipeline ")
+    if code := _EXIT_CODE.match(line):
+        return hanging(line.strip(), indent=2, width=width, hang=code.end())
     if len(line) <= width or not (is_command or " | " in line):
         return list(fitted([line], width))
     mark = " \\" if is_command else ""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.logs import visible
-from pipeline.terminal import BOLD, GREEN, RED, cut, paragraph, percent_text, plural, tinted
+from pipeline.terminal import BOLD, GREEN, RED, cut, hanging, paragraph, percent_text, plural, tinted
 from pipeline.truth.evaluate import HOLDOUT
 
 _FIELD_COLUMNS = 60
@@ -83,14 +83,15 @@ def _output(output: Mapping[str, Any], *, colour: bool, width: int, holdout: boo
         ("valid answers", output["valid"]),
     ]
     for name, metric in rows:
-        yield f"  {name:<16}  {metric_text(metric)}{_too_few(metric)}"
+        yield from hanging(f"{name:<16}  {metric_text(metric)}{_too_few(metric)}", indent=2, width=width, hang=20)
     if output["hard"] is not None:
         hard = output["hard"]
         number = plural(hard["documents"], "document")
-        yield f"  {'looked hard':<16}  F1 {metric_text(hard['overall']['f1'])}, {number} that were not drawn by chance"
+        text = f"F1 {metric_text(hard['overall']['f1'])}, {number} that were not drawn by chance"
+        yield from hanging(f"{'looked hard':<16}  {text}", indent=2, width=width, hang=20)
     cost = _cost(output["cost"])
     if cost:
-        yield from paragraph(f"  a document costs {cost}", width=width)
+        yield from hanging(f"a document costs {cost}", indent=2, width=width)
     if holdout:
         return
     yield ""

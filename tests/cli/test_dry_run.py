@@ -24,8 +24,8 @@ def test_without_a_tokenizer_they_are_guessed_and_that_is_said(place: Place) -> 
     place.documents(3)
     gone = place.run("--dry-run", "--set", "vllm.base_url=http://127.0.0.1:9").out
     ollama = place.run("--dry-run", "--set", "provider=ollama").out
-    assert "(no tokenizer could be asked: 4 characters each, on a sample of 3)" in gone
-    assert "(no tokenizer could be asked: 4 characters each, on a sample of 3)" in ollama
+    assert "(estimated without a tokenizer: 4 characters each, on a sample of 3)" in gone
+    assert "(estimated without a tokenizer: 4 characters each, on a sample of 3)" in ollama
 
 
 def test_time_and_money_follow_the_last_runs_rate(place: Place) -> None:
@@ -45,8 +45,8 @@ def test_nothing_to_do_is_said_without_asking_the_server(place: Place) -> None:
     place.run()
     place.server.requests.clear()
     told = place.run("--dry-run").out
-    assert "Would ask 0 documents: 0 bytes, no prompt tokens." in told
+    assert "Would send 0 documents: 0 bytes, no prompt tokens." in told
     assert "That is about" not in told
     assert place.server.requests == []
     place.documents({"one.txt": "text"})
-    assert "Would ask 1 document: " in place.run("--dry-run").out
+    assert "Would send 1 document: " in place.run("--dry-run").out

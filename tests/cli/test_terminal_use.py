@@ -128,3 +128,12 @@ def test_the_completion_script_is_printed(place: Place, shell: str) -> None:
     ran = place.call("completion", shell)
     assert ran.code == 0
     assert "pipeline" in ran.out
+
+
+def test_the_meaning_of_an_exit_code_hangs_below_itself(place: Place) -> None:
+    """In a narrow terminal the table stays a table."""
+    _, shown = on_terminal(place, 60, "run", "--help")
+    lines = shown.partition("exit codes:\n")[2].splitlines()
+    codes = [line for line in lines if line[2:3].isdigit()]
+    assert len(codes) == 6
+    assert [line for line in lines if line and not line[2:3].isdigit() and line[:12].strip()] == []

@@ -128,7 +128,7 @@ def test_a_dry_run_counts_and_leaves_no_trace(place: Place) -> None:
     told = place.run("--dry-run", "--redo", "changed").out
     numbers = {line[2:19].strip(): line[19:31].strip() for line in told.splitlines() if line.startswith("  ")}
     assert (numbers["found"], numbers["done already"], numbers["new"], numbers["changed"]) == ("4", "1", "1", "1")
-    assert "Would ask 2 documents" in told
+    assert "Would send 2 documents" in told
     assert everything_below(place.folder) == before
     assert {seen.path for seen in place.server.requests} <= {"/v1/models", "/tokenize"}
 
@@ -136,7 +136,7 @@ def test_a_dry_run_counts_and_leaves_no_trace(place: Place) -> None:
 def test_a_dry_run_of_a_first_run_makes_no_output_folder(place: Place) -> None:
     """Everything is new."""
     place.documents(3)
-    assert "Would ask 3 documents" in place.run("--dry-run").out
+    assert "Would send 3 documents" in place.run("--dry-run").out
     assert not (place.folder / "out").exists()
 
 

@@ -80,7 +80,7 @@ def _count(entries: Iterator[Entry], selection: Selection, index: Index) -> tupl
 def _asked(sample: PromptSample, expected: Estimate) -> list[str]:
     size = f"{plural(sample.documents, 'document')}: {plural(sample.size_bytes, 'byte')}"
     windows = [f"overflow: split: {expected.windows}."] if expected.windows else []
-    return [f"Would ask {size}, {expected.tokens}.", *windows]
+    return [f"Would send {size}, {expected.tokens}.", *windows]
 
 
 def _kind(entry: Entry) -> str:

@@ -156,7 +156,7 @@ def _counts(plan: ExtractionPlan, prompts: Sequence[Mapping[str, str]]) -> tuple
         else:
             return counts, f"by the tokenizer of {client.model.provider}"
     by_characters = [sum(map(len, prompt.values())) // CHARS_PER_TOKEN for prompt in prompts]
-    return by_characters, f"no tokenizer could be asked: {CHARS_PER_TOKEN} characters each,"
+    return by_characters, f"estimated without a tokenizer: {CHARS_PER_TOKEN} characters each,"
 
 
 def time_text(
