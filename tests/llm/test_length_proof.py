@@ -16,9 +16,10 @@ from length_servers import KINDS, TOKENIZERS, Balanced, Kind, Server, Tokenizer,
 from sampling import mostly_slow
 
 from pipeline.llm.prompt_length.found_limits import Accepted
+from pipeline.llm.prompt_length.halves import HalvesProof, by_halves, split
 from pipeline.llm.prompt_length.proof_case import Verified
 from pipeline.llm.prompt_length.proofs import UNVERIFIED, PromptProofs
-from pipeline.llm.prompt_length.repetition import TWO_LIMITS, Probe, is_straight, split
+from pipeline.llm.prompt_length.repetition import TWO_LIMITS, Cut, Probe, is_straight
 from pipeline.llm.prompt_length.token_weight import weigh
 from pipeline.records import utc_now
 
@@ -100,6 +101,62 @@ def test_every_cut_is_found(way: str, tokenizer: Tokenizer, keeps_room: bool, sh
     assert 4096 - 256 - 64 <= proofs.context_length <= 4096 or server.count(SHAPES[shape].get("around", ())) > 2000
 
 
+CORPORA = st.lists(st.tuples(st.sampled_from(KINDS), st.floats(1.0, 3.6)), min_size=1, max_size=24)
+
+
+def verify_corpus(
+    server: Server, documents: list[tuple[Kind, float]], shape: dict[str, Any], concurrency: int
+) -> list[tuple[int, Verified]]:
+    """How many tokens each document lost, and what the proofs say of it; without those that were refused.
+
+    A document that lost a few tokens is left out: no count can tell them from what its halves cost.
+    """
+    rng = random.Random(13)
+    cases = [case_of(server, kind(rng, int(10**size)), **shape) for kind, size in documents]
+    told = [(case, lost) for case, lost in cases if case.tokens is not None and not 0 < lost <= 8 * case.places]
+    proofs = PromptProofs("server")
+    with ThreadPoolExecutor(concurrency) as pool:
+        verified = list(pool.map(proofs.verify, [case for case, _ in told]))
+    return [(lost, each) for (_, lost), each in zip(told, verified, strict=True) if each is not None]
+
+
+def check_any_corpus(data: st.DataObject, concurrency: int) -> None:
+    """On a server that cuts in any way, or refuses: exactly the cut documents are called cut, and none is noted.
+
+    The prompt without a document takes less than half of the context.
+    """
+    server = Server(
+        data.draw(st.sampled_from(("refuse", "head", "tail", "middle", *WAYS[1:])), "way"),
+        tokenizer=data.draw(st.sampled_from(TOKENIZERS), "tokenizer"),
+        keeps_room=data.draw(st.booleans(), "keeps_room"),
+    )
+    shape = data.draw(st.sampled_from(SHAPES), "shape")
+    server.context = 1 << 40
+    server.context = 2 * case_of(server, "", **shape)[0].base + data.draw(st.integers(1_000, 10_000), "room")
+    documents = data.draw(CORPORA, "documents")
+    order = data.draw(st.sampled_from(("as drawn", "ascending", "descending")), "order")
+    if order != "as drawn":
+        documents.sort(key=lambda each: each[1], reverse=order == "descending")
+    verified = verify_corpus(server, documents, shape, concurrency)
+    assert all(each.cut == (lost > 0) for lost, each in verified)
+    assert not any(each.notes for _, each in verified)
+
+
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_any_corpus_on_any_server(data: st.DataObject) -> None:
+    """Kinds, lengths, orders, prompts, tokenizers, limits and ways to cut, as they come; one document at a time."""
+    check_any_corpus(data, 1)
+
+
+@pytest.mark.slow
+@given(data=st.data())
+@settings(max_examples=300, deadline=None)
+def test_any_corpus_on_any_server_side_by_side(data: st.DataObject) -> None:
+    """The same with eight documents at a time."""
+    check_any_corpus(data, 8)
+
+
 def test_counts_that_prove_nothing_are_noted() -> None:
     """No usage, or a count of 0: each record is noted."""
     case, _ = case_of(Server("head"), article(random.Random(1), 5000))
@@ -125,6 +182,33 @@ def test_a_count_beyond_the_limit_shows_two_servers() -> None:
     assert seen is not None
     assert seen.notes == (UNVERIFIED,)
     assert proofs.finding.unverified == TWO_LIMITS
+
+
+@pytest.mark.parametrize("lost", [0, 900])
+def test_halves_that_were_cut_themselves_are_sent_again(lost: int) -> None:
+    """Another server of the address cuts both halves, one of them twice: the highest counts decide."""
+    text = article(random.Random(2), 9_000)
+    around = 200
+    first, second = (len(pieces(half)) for half in split(text))
+    counts = {True: iter((3_000, around + first)), False: iter((3_000, 3_000, around + second))}
+    renewed: list[bool] = []
+
+    def send(part: str, whole: bool) -> Probe:
+        return Probe(next(counts[whole], around + (first if whole else second)) if part else around)
+
+    tokens = around + first + second - lost
+    limit = Cut(tokens, tokens, 256, tokens)
+    proof = by_halves(text, send, tokens=tokens, places=1, cut=limit, renew=lambda: renewed.append(True))
+    assert proof.is_cut == (lost > 0)
+    assert proof.differs
+    assert 1 <= len(renewed) <= 2
+
+
+def test_halves_that_stay_short_prove_nothing() -> None:
+    """They count as cut, and not as a sign of two servers, since no count has changed."""
+    text = article(random.Random(2), 9_000)
+    proof = by_halves(text, lambda part, _: Probe(3_000 if part else 200), tokens=9_000, places=1, cut=Cut(9, 9, 1, 9))
+    assert proof == HalvesProof(is_cut=True)
 
 
 HOW = ("robin", "random")

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from pipeline.llm.prompt_length.count_watch import CountWatch
 from pipeline.llm.prompt_length.found_limits import FoundLimits
+from pipeline.llm.prompt_length.halves import by_halves
 from pipeline.llm.prompt_length.proof_case import Case, Measured, Verified, by_repetition, without_document
 from pipeline.llm.prompt_length.repetition import (
     NO_COUNT,
@@ -23,7 +24,6 @@ from pipeline.llm.prompt_length.repetition import (
     Finding,
     Probe,
     ProofFailedError,
-    by_halves,
 )
 from pipeline.llm.prompt_length.token_ratios import TokenRatios
 
@@ -287,9 +287,11 @@ class PromptProofs:
         def send(text: str, whole: bool) -> Probe:
             return case.send(text, 1, whole)
 
-        is_cut, needed = by_halves(case.text, send, tokens=tokens, places=case.places, cut=cut)
-        if is_cut:
-            return Verified(cut=True, needed_tokens=needed)
+        proof = by_halves(case.text, send, tokens=tokens, places=case.places, cut=cut, renew=case.renew)
+        if proof.differs:
+            self.distrust(TWO_LIMITS)
+        if proof.is_cut:
+            return Verified(cut=True, needed_tokens=proof.needed_tokens)
         with self._changed:
             self.limits.proved.add(case.document)
             return self._accepted(case, notes)

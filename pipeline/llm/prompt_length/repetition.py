@@ -7,7 +7,7 @@ its place of the prompt. One that cuts leaves the line. The algorithm has two pa
              prompt that cannot be longer is read whole. Off the line, or refused: where is the limit, and what does a
              cut leave? (limit_search.py)
     halves   once a limit is known, only a document whose count is one that a cut leaves needs a proof of its own: the
-             tokens of its two halves must add up to those of the whole.
+             tokens of its two halves must add up to those of the whole (halves.py).
 
 Comparing counts with lengths in characters does not work: white space and base64 hide cuts or look like them.
 """
@@ -15,7 +15,6 @@ Comparing counts with lengths in characters does not work: white space and base6
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -209,84 +208,3 @@ NO_COUNT = "it reports no prompt tokens"
 ONLY_UNCACHED = "its counts leave out what it has cached"
 TWO_LIMITS = "it behaves like servers with different limits behind one address"
 UNPROVABLE = "the proof requests fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Halves:
-    """Token counts of a document's prompt: with each half of it, with none of it, and with all of it."""
-
-    first: int
-    second: int
-    base: int
-    whole: int
-
-    @property
-    def lost(self) -> int:
-        """How many tokens the whole has less than its halves together."""
-        return self.first + self.second - self.base - self.whole
-
-    def is_cut(self, places: int) -> bool:
-        """Return whether the server cut the whole; off the other way proves nothing, which counts as cut."""
-        return abs(self.lost) > TOLERANCE * places
-
-
-def split(text: str) -> tuple[str, str]:
-    """Return two halves: at the single white-space character nearest to the middle, else between two clusters.
-
-    Runs of white space are single tokens, and a cluster (a letter with its accents, a flag, a family of emoji) is seen
-    whole by tokenizers; a cut inside would add tokens.
-    """
-    place = _space_near(text) or _gap_near(text) or len(text) // 2
-    return text[:place], text[place:]
-
-
-def _space_near(text: str) -> int:
-    """Return the place of a single white-space character in the middle half of the text, or 0."""
-    middle = len(text) // 2
-    for step in range(len(text) // 4 + 1):
-        for place in (middle - step, middle + step):
-            around = text[max(0, place - 1) : place + 2]
-            if 0 < place < len(text) - 1 and [each.isspace() for each in around] == [False, True, False]:
-                return place
-    return 0
-
-
-def _gap_near(text: str) -> int:
-    """Return the place between two clusters that is nearest to the middle; 0 when there is none."""
-    middle = len(text) // 2
-    places = (place for step in range(middle + 1) for place in (middle - step, middle + step))
-    return next((place for place in places if 0 < place < len(text) and not _joined(text, place)), 0)
-
-
-_JOINER = "\u200d"
-_JAMO = range(0x1100, 0x1200)
-_FLAGS = range(0x1F1E6, 0x1F200)
-_SKINS = range(0x1F3FB, 0x1F400)
-
-
-def _joined(text: str, place: int) -> bool:
-    """Return whether the characters before and at `place` belong to one cluster, or to one run of white space."""
-    before = text[place - 1]
-    after = text[place]
-    if before.isspace() and after.isspace():
-        return True
-    if unicodedata.category(after) in ("Mn", "Me", "Mc") or _JOINER in (before, after) or ord(after) in _SKINS:
-        return True
-    pairs = [(ord(before) in kind and ord(after) in kind) for kind in (_JAMO, _FLAGS)]
-    return any(pairs)
-
-
-def by_halves(
-    text: str, send: Callable[[str, bool], Probe], *, tokens: int, places: int, cut: Cut
-) -> tuple[bool, int | None]:
-    """Return whether the server cut this document, and how many tokens its prompt has when that can be told.
-
-    `send` sends the prompt with a part of the text, with or without what follows the document (a re-ask's complaint).
-    """
-    first, second = split(text)
-    probes = (send(first, True), send(second, False), send("", False))
-    first_tokens, second_tokens, base = (probe.tokens or 0 for probe in probes)
-    if not (first_tokens and second_tokens and base) or cut.is_near(base, 1):  # nothing left of the document
-        return True, None
-    halves = Halves(first_tokens, second_tokens, base, whole=tokens)
-    return halves.is_cut(places), halves.whole + halves.lost if halves.lost > 0 else None
