@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from pipeline.cli.check_text import (
     setting_lines,
     split_texts,
     verdict_lines,
+    waiting_lines,
 )
 from pipeline.cli.flags import add_config_flags
 from pipeline.cli.local_servers import USUAL, LocalServer, found_servers
@@ -98,11 +100,12 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
 def _examined(app: AppConfig, plan: ExtractionPlan) -> list[CheckedServer]:
     """Return what was found at each server; all are examined side by side."""
     servers = [Server(provider, replica) for provider in plan.client.providers for replica in provider.replicas]
-    preflights = examine_all(
-        servers,
-        start=start_thread,
-        report=lambda server, message: write_out(visible(f"WAITING {server.place}: {message}")),
-    )
+
+    def report(server: Server, message: str) -> None:
+        width = unwrapped_or_width(sys.stdout, os.environ)
+        write_out("\n".join(waiting_lines(server.place, message, width=width)))
+
+    preflights = examine_all(servers, start=start_thread, report=report)
     return [_checked(app, plan, server, preflight) for server, preflight in zip(servers, preflights, strict=True)]
 
 

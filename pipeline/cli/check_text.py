@@ -51,6 +51,11 @@ class Remedy:
     settings: Mapping[str, str]
 
 
+def waiting_lines(place: str, message: str, *, width: int) -> list[str]:
+    """Return what is said of a server while it keeps the command waiting."""
+    return hanging(f"WAITING {place}: {message}", indent=0, hang=INDENT, width=width)
+
+
 def verdict_lines(
     checked: Sequence[CheckedServer], survey: InputSurvey, code: int, *, colour: bool, width: int
 ) -> Iterator[str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
 from conftest import Place, line_with
 from fake_llm import FakeLLM
 
+from pipeline.cli.check_text import waiting_lines
 from pipeline.config import OllamaConfig
 from pipeline.llm.capabilities import FoundError, facts_of
 from pipeline.llm.ollama import OllamaClient
+from pipeline.llm.sharing import HeldModel
 
 HELD = "another client keeps the model llama3.1 loaded with a context of 2048 tokens until"
 WAYS = "set `ollama.num_ctx: 2048` (or `auto`), stop the other client, or run `ollama stop llama3.1`"
@@ -108,6 +111,16 @@ def test_check_explains_a_held_model_and_ends_with_3(shared: Place) -> None:
     assert process.returncode == 3
     assert time.monotonic() - began > 30
     assert "FAILED  provider ollama" in rest
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, sys.maxsize])
+def test_check_breaks_its_lines_between_words(width: int) -> None:
+    """At every width of a terminal; the first word is that of the server's line, and a file gets one line."""
+    message = HeldModel("llama3.1", 2048, 8192, "ollama.num_ctx", None).message
+    lines = waiting_lines("ollama at http://127.0.0.1:11434", message, width=width)
+    assert " ".join(" ".join(lines).split()) == f"WAITING ollama at http://127.0.0.1:11434: {message}"
+    assert max(map(len, lines)) <= width
+    assert width < sys.maxsize or len(lines) == 1
 
 
 def test_check_waits_for_an_ordinary_load(shared: Place) -> None:
