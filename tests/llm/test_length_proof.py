@@ -12,7 +12,20 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from length_servers import KINDS, TOKENIZERS, Balanced, Kind, Server, Tokenizer, article, case_of, pieces
+from length_servers import (
+    KINDS,
+    TOKENIZERS,
+    Balanced,
+    Kind,
+    Server,
+    Tokenizer,
+    article,
+    blanks,
+    case_of,
+    characters,
+    pieces,
+    table,
+)
 from sampling import mostly_slow
 
 from pipeline.llm.prompt_length.found_limits import Accepted
@@ -99,6 +112,19 @@ def test_every_cut_is_found(way: str, tokenizer: Tokenizer, keeps_room: bool, sh
     assert cuts > 3 or way == "oldest_refuse"
     assert proofs.context_length is not None
     assert 4096 - 256 - 64 <= proofs.context_length <= 4096 or server.count(SHAPES[shape].get("around", ())) > 2000
+
+
+def test_a_token_for_each_byte_hides_no_cut() -> None:
+    """As Qwen counts digits: the last probe loses so little that it is on the line, and the next document is longer."""
+    rng = random.Random(13)
+    server = Server("head", context=11_810, tokenizer=characters, keeps_room=False)
+    proofs = PromptProofs("server")
+    for kind, words, is_cut in ((table, 10, False), (blanks, 1_000, True)):
+        case, lost = case_of(server, kind(rng, words), **SHAPES[2])
+        verified = proofs.verify(case)
+        assert (lost > 0) == is_cut
+        assert verified is not None
+        assert verified.cut == is_cut
 
 
 CORPORA = st.lists(st.tuples(st.sampled_from(KINDS), st.floats(1.0, 3.6)), min_size=1, max_size=24)

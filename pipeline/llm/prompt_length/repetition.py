@@ -27,8 +27,10 @@ TOLERANCE = 4
 """Tokens that may go or come where two copies, or two halves, meet: for each copy and `$document`."""
 NEAR = 3
 """Tokens around the counts that a cut leaves within which a document is proved by its halves."""
-BYTES_PER_TOKEN = 1.2
-"""No text has fewer bytes of UTF-8 for each token, so that a prompt's bytes bound its tokens."""
+BYTES_PER_TOKEN = 1.0
+"""No token has fewer bytes of UTF-8, so that a prompt bounds its tokens: Qwen and Gemma have one for each digit."""
+TEMPLATE_TOKENS = 128
+"""What a chat template may add to the texts of a prompt."""
 MOST_BYTES_PER_TOKEN = 12
 AHEAD = 2
 AHEAD_LATER = 8
@@ -116,8 +118,8 @@ class Finding:
 
 
 def most_tokens(size_bytes: int) -> int:
-    """Return how many tokens a text of this many bytes can have."""
-    return math.ceil(size_bytes / BYTES_PER_TOKEN)
+    """Return how many tokens a prompt of this many bytes can have."""
+    return math.ceil(size_bytes / BYTES_PER_TOKEN) + TEMPLATE_TOKENS
 
 
 def copies_for(*, wanted: int, unit_tokens: int, text_bytes: int) -> int:
