@@ -64,9 +64,14 @@ class RayEngine:
         self._refs[self._task.options(name=f"chunk {index}").remote(index=index, **self._chunk)] = index
 
     def ended(self) -> list[tuple[int, ChunkResult | None]]:
-        """Return the chunks that have ended."""
-        ready, _ = self._ray.wait(list(self._refs), num_returns=1, timeout=_TURN_S)
-        return [(self._refs[ref], self._result(ref, self._refs.pop(ref))) for ref in ready]
+        """Return the chunks that have ended; TryLaterError when the node of this command is lost."""
+        try:
+            ready, _ = self._ray.wait(list(self._refs), num_returns=1, timeout=_TURN_S)
+            return [(self._refs[ref], self._result(ref, self._refs.pop(ref))) for ref in ready]
+        except (OSError, self._ray.exceptions.RaySystemError) as cause:
+            raise TryLaterError(
+                f"--engine ray: the connection to Ray is lost: {cause}; run it again to resume"
+            ) from cause
 
     def cancel(self) -> None:
         """Interrupt all chunks: their requests in flight finish."""
