@@ -255,6 +255,7 @@ def test_purge_leaves_no_name_of_a_document_in_the_output(place: Place) -> None:
     assert [row["run"] for row in seen(place.folder / "out").history()] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_night_costs_the_same_requests_after_many_nights(place: Place, s3: S3Server, bucket: str) -> None:
     """Reads and writes of a start and an end do not grow with the earlier runs, each with a summary and a part."""
     place.documents({"a.txt": "A text."})

@@ -70,6 +70,7 @@ def test_an_output_store_in_trouble_is_waited_for(away: Away, fault: str) -> Non
     assert sorted(place.asked()) == names
 
 
+@pytest.mark.slow
 def test_an_output_store_that_stays_in_trouble_is_exit_3(away: Away) -> None:
     """Nothing failed; what is in no part is left, and done by the next run."""
     place = away.place

@@ -117,6 +117,7 @@ def test_a_second_run_on_one_prefix_is_told_who_holds_it(there: There) -> None:
     assert there.done() == dict.fromkeys(names, 1)
 
 
+@pytest.mark.slow
 def test_kill_in_mid_run_loses_and_doubles_nothing(there: There, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A machine with an empty disk and the address goes on: what was in a part is not asked again, the rest is."""
     place = there.place

@@ -118,6 +118,7 @@ def test_a_document_that_kills_its_server_is_found_out(place: Place, server: Fak
     ) <= 8  # four, each perhaps resent on a fresh connection
 
 
+@pytest.mark.slow
 def test_a_document_that_wedges_its_server_is_found_out(place: Place, server: FakeLLM) -> None:
     """The server hangs from this document on until it is restarted, each time: it fails as such, and the run ends."""
     place.configure({"vllm.timeout": 2})

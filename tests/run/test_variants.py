@@ -118,6 +118,7 @@ def test_a_limit_takes_the_first_documents_of_all_variants(place: Place) -> None
 def test_the_report_compares_the_variants(place: Place, server: FakeLLM) -> None:
     """Validity, re-asks, tokens and latency of each: here the second one breaks the schema, again when asked again."""
     server.answer = lambda prompt, _schema: '{"summary": 5}' if TERSE in prompt else '{"summary": "good"}'
+    server.latency_s = 0.05  # a sum of shorter ones may be rounded to 0
     lenient = {"runner.max_error_rate": 1, "runner.fail_fast": 0, "runner.abort_error_rate": 1}
     place.configure(lenient, agent=weighted(1, 1))
     names = place.documents(30)

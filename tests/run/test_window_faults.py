@@ -160,6 +160,7 @@ def wreck(out: Path) -> None:
     (out / ".windows.jsonl.0123456789ab.tmp").write_bytes(b"half")
 
 
+@pytest.mark.slow
 def test_a_kill_after_any_step_loses_no_answered_window(tmp_path: Path) -> None:
     """Of all steps that a run does to its files: what was acknowledged is known to the next run, or done."""
     template = tmp_path / "template"

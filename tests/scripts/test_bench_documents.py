@@ -10,6 +10,7 @@ import bench_html
 import pytest
 
 
+@pytest.mark.slow
 def test_guesses_of_encodings_are_right_as_often_as_is_claimed() -> None:
     """At most 2 % of the texts of 200 bytes or more are wrong, in 51 languages and their encodings."""
     django = pytest.importorskip("django")

@@ -202,6 +202,7 @@ def test_a_key_that_may_not_write_is_told_so(s3: S3Server, store: RemoteStore, b
         list(wrong.list())
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_is_a_connection_error_and_keeps_what_it_had() -> None:
     """While it is gone every request fails within `retry_for_s`; when it is back the objects are there."""
     with s3_server() as server:
