@@ -70,7 +70,8 @@ class World(RuleBasedStateMachine):
         self.written += 1
         data = f"[[doc:{name}]] revision {self.written} {kind}".encode() if kind.strip() else b" " * self.written
         data = f"[[doc:{name}]] revision {self.written}".encode() if kind == "" else data
-        data = data + bytes(range(8)) * 8 if kind == "\0" else data  # one NUL in a text is an invalid byte
+        # one NUL in a text is an invalid byte; these many are in no encoding, whatever the length before them
+        data = data + bytes(64) if kind == "\0" else data
         path = self.folder / "inbox" / name
         path.write_bytes(data)
         if not fresh:
