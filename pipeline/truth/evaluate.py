@@ -113,11 +113,12 @@ def read_judgements(options: EvalOptions) -> tuple[Gold, ObjectField, list[Gate]
     schema = options.schema or {}
     fields = graded_fields(schema, options.fields)
     if all(leaf.comparator is None for leaf in leaves(fields)):
-        names = ", ".join(leaf.path for leaf in leaves(fields)) or "the schema has none"
-        need = "name a comparison, as in {summary: {compare: text}}"
+        paths = [leaf.path for leaf in leaves(fields)]
+        names = ", ".join(paths) or "the schema has none"
+        need = f"name a comparison, as in eval: {{fields: {{{paths[0] if paths else 'summary'}: {{compare: text}}}}}}"
         raise ConfigError(f"eval.fields: no field is graded, as quotes and long texts are off ({names}); {need}")
-    paths = [each.path for each in every_field(fields) if each.path]
-    gates = [parse_gate(text, fields=paths, key=options.gates_key) for text in options.gates]
+    field_paths = [each.path for each in every_field(fields) if each.path]
+    gates = [parse_gate(text, fields=field_paths, key=options.gates_key) for text in options.gates]
     return read_gold(options.gold, schema, agent=options.agent), fields, gates
 
 
