@@ -103,7 +103,8 @@ class RunSummary:
     """One run, or the newest runs of all shards as one.
 
     `shard`: I/N, or `chunk I` of the plan, which had that many `chunks`. `message`: why it stopped. `command`: the
-    user's command, without secrets and --only-failed; `resume`: the one to use instead in a pod of Kubernetes.
+    user's command, without secrets and --only-failed; `resume`: the one that resumes the run where that is
+    another one (`--redo all`, a pod of Kubernetes).
     `ignored`: files by extension. `files`: place by name. `config`: resolved, masked. `listed_whole`: False when the
     listing did not come to its end. `agent_file`: the file to change the agent in. `former_fingerprints`: of an earlier
     formula, each with the present one of the same question. `ask_again`: ids that the next run sends again. `profile`:

@@ -112,7 +112,9 @@ def left_text(run: RunSummary) -> str:
         remaining = f"At least {remaining}: not all were listed"
     if run.exit_code == EXIT_CONFIG:
         return f"{remaining}. Fix the error, then run the same command to resume"
-    return f"{remaining}. {'In Kubernetes, resume with' if run.resume else 'Run the same command to resume'}"
+    if run.resume is None:
+        return f"{remaining}. Run the same command to resume"
+    return f"{remaining}. {'Resume with' if run.resume.startswith('pipeline ') else 'In Kubernetes, resume with'}"
 
 
 def _verdict(report: Report, *, colour: bool, width: int) -> list[str]:

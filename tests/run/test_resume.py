@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import shlex
 
 import pytest
 from conftest import HOUR_AGO, Place
@@ -94,6 +95,21 @@ def test_another_prompt_is_asked_unless_redo_is_none(place: Place) -> None:
     assert place.asked() == []
     place.run()
     assert sorted(place.asked()) == names
+
+
+def test_a_run_that_does_everything_again_is_resumed_by_its_id(place: Place) -> None:
+    """The command that it prints does only what it left; the same one without the id would begin anew."""
+    names = place.documents(5)
+    place.run()
+    place.asked()
+    out = place.run("--redo", "all", "--limit", "2").out
+    first = place.asked()
+    command = " ".join(out.partition("Resume with:")[2].replace("\\\n", " ").split())
+    program, verb, *flags = shlex.split(command)[: shlex.split(command).index("--run-id") + 2]
+    assert (program, verb, len(first)) == ("pipeline", "run", 2)
+    place.run(*flags)
+    assert sorted([*first, *place.asked()]) == names
+    assert "Resume" not in place.run(*flags).out
 
 
 def test_max_redo_stops_a_run_that_would_do_too_much_again(place: Place) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -176,12 +177,20 @@ class RunClosing:
             agent_file=plan.agent.editable,
             overhead=overhead(plan.book),
             prompt_length=tuple(limits(plan.book)),
-            resume=resume_command(self._environ) if in_pod(self._environ) else None,
+            resume=self._resume_command(),
             former_fingerprints=output.index.equated(),
             output=OutputCounts.from_json(output.index.counts()),
             concurrency=Concurrency(limit.value, limit.reason),
             merge_warnings=None if long_documents is None else tuple(split_warnings(plan)) or None,
         )
+
+    def _resume_command(self) -> str | None:
+        """Return the command that resumes the run where that is not the command itself; None where it is."""
+        if in_pod(self._environ):
+            return resume_command(self._environ)
+        if self._options.redo == "all":  # without the id, all documents would be done again from the start
+            return f"{self._options.command} --redo all --run-id {shlex.quote(self._output.stamp.run_id)}"
+        return None
 
     def _config(self, plan: ExtractionPlan) -> dict[str, Any]:
         """Return the settings, what was asked, and the keys of its lists, which `diff` pairs their items by."""
