@@ -186,8 +186,10 @@ class Listener:
         self._peers: set[Peer] = set()
         self._ended = threading.Condition(self._lock)
         self._accepting: threading.Thread | None = None
-        self._sock = self._bound(port)
-        self.port: int = self._sock.getsockname()[1]
+        # It never listens. While it is bound, no other program can take the port of a server that is down.
+        self._holder = self._bound(port)
+        self.port: int = self._holder.getsockname()[1]
+        self._sock = self._bound(self.port)
 
     def up(self) -> None:
         """Starts to listen."""
@@ -205,8 +207,7 @@ class Listener:
             self._sock.shutdown(socket.SHUT_RDWR)
         accepting.join()
         self._sock.close()
-        # Bound but not listening: clients are refused, and no other program can take the port meanwhile.
-        self._sock = self._bound(self.port)
+        self._sock = self._bound(self.port)  # bound but not listening: clients are refused
         with self._ended:
             for peer in self._peers:
                 peer.cut()
@@ -221,6 +222,7 @@ class Listener:
         """Takes the server down for good."""
         self.down()
         self._sock.close()
+        self._holder.close()
 
     def _bound(self, port: int) -> socket.socket:
         sock = socket.socket()
