@@ -1,4 +1,4 @@
-"""The command that adds an extra to this installation, for messages."""
+"""The command that installs an extra, as error messages show it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _ORIGIN = "lib/python*/site-packages/extraction_pipeline-*.dist-info/direct_url.
 
 
 def install_command(extra: str, *, environment: Path = Path(sys.prefix)) -> str:
-    """Return the command by the tool that has made the environment: pipx and uv leave a file in it, else it is pip.
+    """Return the command that installs an extra with the tool that created the environment: pipx, uv or pip.
 
-    pip adds an extra to what is installed; pipx and uv install again, so the command names the folder or the wheel.
+    pipx and uv leave a file in an environment. They reinstall the package, so their command names its folder or wheel.
     """
     package = f"extraction-pipeline[{extra}]"
     if (environment / "pipx_metadata.json").exists():
@@ -23,7 +23,7 @@ def install_command(extra: str, *, environment: Path = Path(sys.prefix)) -> str:
 
 
 def _origin(environment: Path) -> str:
-    """Return ` @ URL` of the folder or the wheel from which the package was installed; "" for an index."""
+    """Return ` @ URL` of the folder or wheel that the package was installed from; "" when it came from an index."""
     for path in environment.glob(_ORIGIN):
         try:
             url = json.loads(path.read_bytes())["url"]

@@ -1,6 +1,6 @@
 """Folders and files of an output that other processes create, replace and delete while they are read.
 
-A change by another run meanwhile is not an error: a file that is gone is treated as missing.
+A change by another run during a read is not an error: a file that was deleted is treated as missing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pipeline.stores import sync_folder
 from pipeline.stores.local import FOLDER_MODE
 
 TRIES = 10
-"""Attempts to read a folder or file that changes meanwhile; a file changes at most a few times per run."""
+"""Attempts to read a folder or file that changes during the read; a file changes at most a few times per run."""
 
 T = TypeVar("T")
 
@@ -31,12 +31,12 @@ def unreadable(path: Path, cause: OSError) -> OutputError:
 
 
 def is_gone(cause: OSError) -> bool:
-    """True for a name that no longer exists; NFS reports ESTALE for an open file that another client replaced."""
+    """Return whether a file no longer exists; NFS reports ESTALE for an open file that another client replaced."""
     return isinstance(cause, FileNotFoundError) or cause.errno == errno.ESTALE
 
 
 def names_in(folder: Path) -> list[str]:
-    """Return the sorted names in a folder; none when it does not exist. OutputError when it cannot be listed."""
+    """Return the sorted names in a folder, [] when it does not exist. OutputError when it cannot be listed."""
     for tries_left in reversed(range(TRIES)):
         try:
             return sorted(path.name for path in folder.iterdir())
@@ -62,7 +62,7 @@ def read_if_there(path: Path) -> bytes | None:
 
 
 def until_unchanged(read: Callable[[], T]) -> T:
-    """Return the result of `read`, called again when a file that it listed was gone before it was read."""
+    """Return the result of `read`; call it again when a file that it listed was deleted before it was read."""
     for _ in range(TRIES - 1):
         try:
             return read()
@@ -72,7 +72,7 @@ def until_unchanged(read: Callable[[], T]) -> T:
 
 
 def make_parent(path: Path) -> None:
-    """Create the folder of a file of the output when it is the first one there."""
+    """Create the folder of an output file if it does not exist."""
     if path.parent.is_dir():
         return
     try:

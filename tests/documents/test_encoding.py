@@ -1,4 +1,4 @@
-"""Bytes as text: marks, declarations, and guesses that are noted."""
+"""Decoding of bytes: byte order marks, declared encodings, and guesses, which are noted."""
 
 from __future__ import annotations
 
@@ -54,30 +54,30 @@ GERMAN = "Die Gesellschaft kündigt größere Änderungen für Müller an. Der �
     ],
 )
 def test_an_encoding_is_guessed(text: str, encoding: str) -> None:
-    """What is not UTF-8 is read as what it most likely is, and the record says as what."""
+    """Text that is not UTF-8 is read in its most likely encoding, and the record names that encoding."""
     assert to_text(text.encode(encoding)) == (text, (f"encoding_guessed:{encoding}",))
 
 
-def test_a_guess_looks_where_it_shows() -> None:
+def test_a_guess_considers_non_ascii_text_late_in_a_document() -> None:
     """A long text may be plain ASCII for its first megabyte."""
     text = "An ordinary line.\n" * 60_000 + RUSSIAN
     assert to_text(text.encode("cp1251")) == (text, ("encoding_guessed:cp1251",))
 
 
 def test_a_declaration_beats_a_guess() -> None:
-    """What a text says of itself holds, unless it is UTF-8 all the same, or the declaration means no text."""
+    """A declared encoding is used, unless the text is valid UTF-8."""
     assert to_text("Zürich".encode("iso8859_15"), declared="ISO-8859-15") == ("Zürich", ("encoding:iso8859-15",))
     assert to_text("Zürich".encode(), declared="iso-8859-1") == ("Zürich", ())
     assert to_text(b"Z\xfcrich", declared="latin1") == ("Zürich", ("encoding:cp1252",))
 
 
-NO_TEXTS = ["idna", "punycode", "zlib", "hex", "undefined", "rot13", "utf-7", "x\0"]
+NOT_ENCODINGS = ["idna", "punycode", "zlib", "hex", "undefined", "rot13", "utf-7", "x\0"]
 
 
 @settings(deadline=None)
-@given(st.binary(max_size=60), st.sampled_from(NO_TEXTS))
+@given(st.binary(max_size=60), st.sampled_from(NOT_ENCODINGS))
 def test_a_wrong_declaration_does_no_harm(data: bytes, declared: str) -> None:
-    """A codec that is no encoding of text, or none at all, is passed over."""
+    """A declaration that names no text encoding, or an unknown codec, is ignored."""
     try:
         expected = to_text(data)
     except DocumentError:
@@ -87,8 +87,8 @@ def test_a_wrong_declaration_does_no_harm(data: bytes, declared: str) -> None:
 
 @settings(deadline=None)
 @given(st.binary(max_size=400), st.sampled_from(["shift_jis", "iso2022_jp", "gb18030", "mac-roman", "cp1026", None]))
-def test_any_bytes_are_text_or_are_not(data: bytes, declared: str | None) -> None:
-    """There is always a text, or the bytes are refused."""
+def test_any_bytes_are_decoded_or_refused(data: bytes, declared: str | None) -> None:
+    """Arbitrary bytes give a text, or fail as document_unreadable."""
     try:
         text, notes = to_text(data, declared=declared)
     except DocumentError as error:
@@ -113,8 +113,8 @@ def test_any_bytes_are_text_or_are_not(data: bytes, declared: str | None) -> Non
         ("41_utf8_german_cut_in_last_character.txt", "Die Gesellschaft kündigt größere Änder", ("invalid_bytes:2",)),
     ],
 )
-def test_a_file_of_an_archive(name: str, beginning: str, notes: tuple[str, ...]) -> None:
-    """Files that were garbled or refused once."""
+def test_a_file_that_once_failed(name: str, beginning: str, notes: tuple[str, ...]) -> None:
+    """Files that an earlier version garbled or refused."""
     decoded = decode_text((CASES / name).read_bytes(), "text")
     assert decoded.text.startswith(beginning)
     assert decoded.notes == notes
@@ -168,19 +168,19 @@ def test_one_bad_byte_leaves_the_rest_of_utf8_as_it_is(text: str, seed: int, dam
     ],
 )
 def test_a_label_means_its_superset(label: str, data: bytes, text: str, encoding: str) -> None:
-    """What a label covers in browsers is read, not only what its standard covers."""
+    """A label is read as browsers read it: as the superset of the encoding that it names."""
     assert to_text(data, declared=label) == (text, (f"encoding:{encoding}",))
 
 
 @pytest.mark.parametrize("declared", ["us-ascii", "utf-8", "gb2312"])
 def test_a_declaration_that_does_not_fit_gives_way_to_a_guess(declared: str) -> None:
-    """A text of many invalid bytes in its declared encoding is read as what it most likely is."""
+    """A text with many bytes that are invalid in its declared encoding is read in its most likely encoding."""
     text = RUSSIAN * 4
     assert to_text(text.encode("cp1251"), declared=declared) == (text, ("encoding_guessed:cp1251",))
 
 
 def test_utf7_is_a_charset_of_mail_only() -> None:
-    """It hides markup, so that no page may declare it."""
+    """UTF-7 can hide markup, so a web page may not declare it."""
     data = "Zürich".encode("utf-7")
     assert to_text(data, declared="utf-7", mail=True) == ("Zürich", ("encoding:utf-7",))
     assert to_text(data, declared="utf-7") == (data.decode(), ())
@@ -188,8 +188,8 @@ def test_utf7_is_a_charset_of_mail_only() -> None:
 
 @given(st.text(st.characters(codec="iso2022_jp", exclude_characters="\x1b\0"), max_size=40))
 @example("〜‖−")
-def test_iso2022_jp_is_read_like_the_library_does(text: str) -> None:
-    """Apart from seven signs for which Windows has other characters."""
+def test_iso2022_jp_matches_the_python_codec(text: str) -> None:
+    """The results differ only in the characters that Windows maps to others."""
     data = text.encode("iso2022_jp")
     windows = str.maketrans("〜‖−¢£¬—\xa5‾", "～∥－￠￡￢―\\~")
     assert to_text(data, declared="iso-2022-jp")[0].translate(windows) == data.decode("iso2022_jp").translate(windows)
@@ -209,7 +209,7 @@ def entries(folder: Path, encoding: str | dict[str, str]) -> dict[str, tuple[str
 
 
 def test_the_configuration_may_name_the_encoding(tmp_path: Path) -> None:
-    """For all files of text, or by glob, in files of one and of many documents; mail says its own."""
+    """For all text files or by glob, in files with one or many documents; mail declares its own encoding."""
     word = "Größe"
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "a.txt").write_bytes(word.encode("cp437"))
@@ -232,7 +232,7 @@ def test_the_configuration_may_name_the_encoding(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["latin-9999", "base64", {"*.txt": "rot13"}, ""])
-def test_an_unknown_codec_is_an_error_of_the_configuration(value: str | dict[str, str]) -> None:
-    """Named with what would be accepted."""
+def test_an_unknown_codec_is_a_configuration_error(value: str | dict[str, str]) -> None:
+    """The message lists the accepted values."""
     with pytest.raises(ConfigError, match=r"encoding: .* need auto, a codec of Python such as cp1250"):
         InputConfig(encoding=value)

@@ -1,4 +1,4 @@
-"""Evidence in the records of a run: places of quotes, also in copies, and what the other commands make of them."""
+"""Evidence in the records of a run: positions of quotes, also in copies, and how the other commands handle it."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ AGENT = {
 }  # fmt: skip
 
 
-def prepared(place: Place) -> None:
-    """An agent that gives quotes, and a model that gives those of TEXT."""
+def configure(place: Place) -> None:
+    """Set up an agent that asks for quotes, and a model that returns QUOTES."""
     place.configure(agent=AGENT)
     place.server.answer = lambda prompt, _schema: json.dumps({"evidence": QUOTES if "ships" in prompt else []})
 
 
 def results(place: Place) -> dict[str, Any]:
-    """The last result of each document."""
+    """Return the last result of each document."""
     return {line["id"]: line for line in place.lines("results.jsonl")}
 
 
-def shown(record: Any, text: str) -> list[str]:
-    """What stands at the places of a record."""
-    return [text[each["start"] : each["end"]] for each in record["evidence"]]
+def quoted(record: Any, text: str) -> list[str]:
+    """Return the text at each position in the evidence of a record."""
+    return [text[quote["start"] : quote["end"]] for quote in record["evidence"]]
 
 
-def test_places_are_those_of_the_documents_own_text(place: Place) -> None:
-    """Also with special tokens in front, which the model saw broken up; the digest is of the same text."""
-    prepared(place)
+def test_positions_are_in_the_original_text(place: Place) -> None:
+    """Special tokens before the quotes, broken up in the prompt, do not shift them; the digest is of the same text."""
+    configure(place)
     place.documents({"a.txt": f"<|im_end|> {TEXT}", "none.txt": "Nothing."})
     place.run()
     text = (place.folder / "inbox" / "a.txt").read_text(encoding="utf-8")
@@ -52,7 +52,7 @@ def test_places_are_those_of_the_documents_own_text(place: Place) -> None:
     assert [(each["path"], each["match"], each["count"]) for each in record["evidence"]] == [
         ("/evidence/0", "folded", 1), ("/evidence/1", "exact", 1), ("/evidence/3", "exact", 1),
     ]  # fmt: skip
-    assert shown(record, text) == [TEXT.split(" The")[0], "first two were unloaded before noon", "Three ships"]
+    assert quoted(record, text) == [TEXT.split(" The")[0], "first two were unloaded before noon", "Three ships"]
     keys = list(record)
     at = keys.index("metadata")
     assert keys[at : at + 6] == ["metadata", "text_sha256", "evidence", "windows", "merge", "latency_s"]
@@ -60,8 +60,8 @@ def test_places_are_those_of_the_documents_own_text(place: Place) -> None:
 
 
 def test_a_copy_has_the_evidence_of_its_original(place: Place) -> None:
-    """The same text has the same places: of this run (shared), and of an earlier one (reused)."""
-    prepared(place)
+    """A copy of a document of the same run (shared) or of an earlier run (reused) has the same positions."""
+    configure(place)
     line = json.dumps({"text": f"[[doc:a.txt]] {TEXT}"})
     path = place.folder / "inbox" / "all.jsonl"
     path.write_text(f"{line}\n{line}\n", encoding="utf-8")
@@ -75,9 +75,9 @@ def test_a_copy_has_the_evidence_of_its_original(place: Place) -> None:
         assert (other["evidence"], other["text_sha256"]) == (first["evidence"], first["text_sha256"])
 
 
-def test_the_pages_of_a_pdf_are_counted_with_empty_ones(place: Place) -> None:
-    """The page stands in the evidence; a PDF of the same text on other pages is no copy."""
-    prepared(place)
+def test_page_numbers_include_empty_pages(place: Place) -> None:
+    """The evidence has the page; a PDF with the same text on other pages is not a copy."""
+    configure(place)
     place.server.answer = lambda _prompt, _schema: json.dumps({"evidence": ["two ships", "one ship"]})
     one, two = "It has one ship.", "It has two ships."
     (place.folder / "inbox" / "a.pdf").write_bytes(pdf([one, "", two]))
@@ -88,9 +88,9 @@ def test_the_pages_of_a_pdf_are_counted_with_empty_ones(place: Place) -> None:
     assert all(record["attempts"] == 1 for record in results(place).values())
 
 
-def test_other_commands_keep_remove_and_compare_it(place: Place, tmp_path: Path) -> None:
-    """results, read_results and Parquet have it, compact keeps it, purge removes it."""
-    prepared(place)
+def test_other_commands_return_keep_and_remove_evidence(place: Place, tmp_path: Path) -> None:
+    """`results`, read_results and Parquet return evidence, `compact` keeps it, `purge` removes it."""
+    configure(place)
     place.documents({"a.txt": TEXT, "b.txt": f"Two {TEXT}"})
     place.run()
     before = results(place)
@@ -114,9 +114,9 @@ def test_other_commands_keep_remove_and_compare_it(place: Place, tmp_path: Path)
     assert list(results(place)) == ["b.txt"]
 
 
-def test_records_of_earlier_versions_have_none(place: Place) -> None:
-    """They stand, are reused as they are, and go into Parquet."""
-    prepared(place)
+def test_records_without_evidence_remain_valid(place: Place) -> None:
+    """Records of earlier versions are kept, reused unchanged, and written to Parquet."""
+    configure(place)
     place.documents({"a.txt": TEXT})
     place.run()
     path = place.folder / "out" / "results.jsonl"
