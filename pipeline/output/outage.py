@@ -117,8 +117,10 @@ class Outage:
 
     def _failed(self, task: str, error: OutputError) -> float:
         """Note a failed try and return the delay in seconds; raise the error when waiting is no use."""
-        if not is_outage(error) or not self._max_outage_s or self._over is not None:
+        if not is_outage(error) or not self._max_outage_s:
             raise error
+        if self._over is not None:  # the same outage, told once
+            raise self._over from error
         with self._lock:
             now = self._clock()
             # a task that begins to fail in an outage of the others has no time of its own

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.config import RunnerConfig
 from pipeline.errors import EXIT_FAILURES, EXIT_SIGINT, EXIT_SIGTERM, PipelineError, TryLaterError
@@ -36,6 +36,10 @@ class StopReason:
     def is_signal(self) -> bool:
         """True after a signal, whose sender waits for the process to end."""
         return self.exit_code in (EXIT_SIGINT, EXIT_SIGTERM)
+
+    def with_more(self, told: str) -> StopReason:
+        """Return the reason with what went wrong besides, which it may tell already."""
+        return self if told in self.message else replace(self, message=f"{self.message}; {told}")
 
     @classmethod
     def of_error(cls, error: PipelineError) -> StopReason:

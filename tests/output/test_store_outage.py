@@ -82,6 +82,7 @@ def test_an_output_store_that_stays_in_trouble_is_exit_3(away: Away) -> None:
     ran = child.end()
     assert ran.code == 3, ran.err
     assert "(runner.max_outage_s)" in ran.err and "Traceback" not in ran.err
+    assert ran.err.count(" ERROR ") == 1, "one story, told once"
     assert "0 failed" in ran.out or "failed" not in ran.out
     assert len(place.asked()) < 40
     away.proxy.fault = None

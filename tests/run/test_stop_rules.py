@@ -133,3 +133,10 @@ def test_why_a_run_was_stopped_comes_before_its_counts() -> None:
         min_documents=1,
     )
     assert code == 143
+
+
+def test_what_goes_wrong_besides_is_told_once() -> None:
+    """An output that is away cannot be finished either: that is the same story."""
+    end = StopReason("the input is away", 3).with_more("the output is away")
+    assert end == StopReason("the input is away; the output is away", 3)
+    assert end.with_more("the output is away") == end

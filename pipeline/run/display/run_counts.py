@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 from pipeline.errors import PipelineError
 from pipeline.output import Output
 from pipeline.run.reader import Read
 from pipeline.run.stop_rules import StopReason
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -46,7 +43,7 @@ def settle(output: Output, counts: RunCounts, *, end: StopReason | None) -> Stop
         output.finish(settle=end is None or not end.is_signal)
     except PipelineError as error:
         if end is not None and end.exit_code is not None:
-            logger.error("%s", error)
+            end = end.with_more(str(error))
         else:
             end = StopReason.of_error(error)
     counts.undo(*output.unwritten)

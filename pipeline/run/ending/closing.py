@@ -205,7 +205,8 @@ class RunClosing:
         except PipelineError as error:
             if summary.exit_code == EXIT_OK:
                 raise
-            logger.error("%s", error)
+            if str(error) not in summary.message:
+                logger.error("%s", error)
         return write_report_of(self._output, summary)
 
     def _show(self, summary: RunSummary, report: Report) -> None:
