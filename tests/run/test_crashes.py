@@ -57,8 +57,8 @@ for last in range(1, 1000):
     if code != -signal.SIGKILL:
         sys.exit(code)
 """
-NEW = {"n1": result("n1"), "n2": failure("n2"), "mended": result("mended"), "n3": failure("n3"), "n4": result("n4")}
-HAVE = {"done", "mended", "standing", "twice", "planned"}
+NEW = {"n1": result("n1"), "n2": failure("n2"), "retried": result("retried"), "n3": failure("n3"), "n4": result("n4")}
+EARLIER = {"done", "retried", "failing", "twice", "planned"}
 CHUNK = Shard(3, CHUNKED, 9, lambda id: id == "planned")
 
 
@@ -67,7 +67,7 @@ def a_run(out: Path, acknowledge: Callable[[str], object]) -> None:
     with opened(out, run_id="new") as output:
         for id, record in NEW.items():
             known = output.index.known(id)
-            if known is None or (id == "mended" and known.failed):
+            if known is None or (id == "retried" and known.failed):
                 output.write(record)
                 acknowledge(id)
         output.finish()
@@ -91,7 +91,7 @@ def wreck(out: Path) -> None:
         with opened(out, run_id=run) as output:
             output.write(result("twice", output=run))
             if run == "first":
-                for record in (result("done"), failure("mended"), failure("standing"), failure("twice")):
+                for record in (result("done"), failure("retried"), failure("failing"), failure("twice")):
                     output.write(record)
         with opened(out, run_id=f"{run}-chunk", shard=CHUNK) as output:
             output.write(result("planned", output=run))
@@ -115,20 +115,20 @@ def test_a_kill_after_any_step_loses_and_doubles_nothing(tmp_path: Path, deed: s
     for folder in folders:
         out, acknowledged = folder / "out", set((folder / "acks").read_text().split()) - {"all"}
         with closing(scan(OutputConfig(str(out)))) as index:
-            known = {id: record for id in (*HAVE, *NEW) if (record := index.known(id)) is not None}
-        assert known.keys() >= HAVE | acknowledged, folder.name
-        assert len(known.keys() - HAVE - acknowledged) <= 1, folder.name
-        failed = {id for id in HAVE if known[id].failed} - {"mended"}
-        assert failed == {"standing"}, folder.name
+            known = {id: record for id in (*EARLIER, *NEW) if (record := index.known(id)) is not None}
+        assert known.keys() >= EARLIER | acknowledged, folder.name
+        assert len(known.keys() - EARLIER - acknowledged) <= 1, folder.name
+        failed = {id for id in EARLIER if known[id].failed} - {"retried"}
+        assert failed == {"failing"}, folder.name
         a_run(out, lambda _: None)
         with closing(scan(OutputConfig(str(out)), shard=CHUNK)) as index:
             assert index.known("planned") is not None, folder.name
         planned = ids(out / "results-chunk-00003.jsonl")
         assert planned == ["planned"] * (len(planned) if deed == "compaction" else 2), folder.name
-        done = {"done": 1, "mended": 1, "twice": 2, "n1": 1, "n4": 1}
+        done = {"done": 1, "retried": 1, "twice": 2, "n1": 1, "n4": 1}
         if deed == "compaction" and Counter(ids(out / "results.jsonl"))["twice"] == 1:
             done["twice"] = 1
         assert Counter(ids(out / "results.jsonl")) == done, folder.name
-        assert sorted(ids(out / "errors.jsonl")) == ["n2", "n3", "standing"], folder.name
+        assert sorted(ids(out / "errors.jsonl")) == ["failing", "n2", "n3"], folder.name
         assert list(out.rglob("*.tmp")) == [], folder.name
         assert all(json.loads(path.read_bytes()) for path in out.rglob("*.json")), folder.name
