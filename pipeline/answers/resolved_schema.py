@@ -5,7 +5,7 @@ It must not import a validator: forms, tables and grades need the structure only
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -36,6 +36,25 @@ class SchemaReader:
                 node = self._merged(node, followed)
             else:
                 return node, frozenset(followed)
+
+    def values(
+        self, schema: Any, path: str = "", *, inside: frozenset[frozenset[str]] = frozenset()
+    ) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield the dotted path and the resolved schema of each value below, also through lists and references.
+
+        A list and its items have the same path. `inside`: the references of each value around this one; when it has
+        the same again, its schema is empty and it is not entered.
+        """
+        node, followed = self.resolved(schema)
+        node = {} if followed in inside else node
+        yield path, node
+        if not node:
+            return
+        inside |= {followed} if followed else set()
+        for name, inner in (node.get("properties") or {}).items():
+            yield from self.values(inner, f"{path}.{name}" if path else name, inside=inside)
+        for branch in (node.get("items"), *node.get("anyOf", ()), *node.get("oneOf", ())):
+            yield from self.values(branch, path, inside=inside)
 
     def target(self, reference: str) -> Mapping[str, Any]:
         """Return the schema that a reference leads to; empty when it is not there."""

@@ -115,7 +115,7 @@ def rows_of(record: Record, explode: str | None) -> Iterator[Row]:
 
 def paths_of_schema(schema: Mapping[str, Any]) -> list[str]:
     """Return the dotted paths of the properties of a schema, also through lists and references, in its order."""
-    return list(dict.fromkeys(_paths(schema, "", reader=SchemaReader(schema), inside=frozenset())))
+    return list(dict.fromkeys(path for path, _ in SchemaReader(schema).values(schema) if path))
 
 
 def paths_of_value(value: Any, prefix: str = "") -> list[str]:
@@ -137,21 +137,6 @@ def check_paths(paths: Iterable[str], known: Sequence[str], *, flag: str) -> Non
         if path not in every:
             near = nearest(path, every)
             raise ConfigError(f"{flag}: got {path!r}, which no result has{f'; the nearest is {near}' if near else ''}")
-
-
-def _paths(schema: Any, prefix: str, *, reader: SchemaReader, inside: frozenset[frozenset[str]]) -> Iterator[str]:
-    """Yield the paths below a schema; `inside`: the references of each value around it, which again are not entered."""
-    if not isinstance(schema, Mapping):
-        return
-    node, followed = reader.resolved(schema)
-    if followed in inside:
-        return
-    inside |= {followed} if followed else set()
-    for name, inner in (node.get("properties") or {}).items():
-        yield f"{prefix}{name}"
-        yield from _paths(inner, f"{prefix}{name}.", reader=reader, inside=inside)
-    for branch in (node.get("items"), *node.get("anyOf", ()), *node.get("oneOf", ())):
-        yield from _paths(branch, prefix, reader=reader, inside=inside)
 
 
 def _flat(items: Sequence[Any]) -> Iterator[Any]:
