@@ -126,6 +126,12 @@ def test_a_long_event_is_broken_between_words(words: list[str], columns: int) ->
     assert all(len(line) <= columns or len(line.split()) == 1 for line in [first, *others])
 
 
+def test_colours_take_no_columns() -> None:
+    """A coloured line that fits is not wrapped: the text of an error is laid out already."""
+    line = f"\x1b[1m\x1b[31merror:\x1b[0m {'word ' * 6}last one"
+    assert folded(line, 45) == line
+
+
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_only_text_on_a_terminal_is_wrapped(form: logs.LogFormat) -> None:
     """An event for a program, a file or a pipe stays one line."""

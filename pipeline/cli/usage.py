@@ -127,7 +127,7 @@ def shortened(message: str) -> str:
     if len(message) > _LONGEST_MESSAGE:
         return message
     short = re.sub(r", need one (?:or more )?of [^;(]{60,}; (the nearest is )", r"; \1", message)
-    return re.sub(r"(the nearest is [^;]*); got (\S+), need one of [^;(]{60,}(?= \(|$)", r"\1; got \2", short)
+    return re.sub(r"(the nearest is [^;]*); got ([^,]+), need one of [^;(]{60,}(?= \(|$)", r"\1; got \2", short)
 
 
 def complain(text: str) -> None:

@@ -6,10 +6,12 @@ It must not change a line for a file, a pipe or a program.
 from __future__ import annotations
 
 import os
+import re
 import textwrap
 from typing import TextIO
 
 _LEAST_COLUMNS = 40
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def wrapped(line: str, terminal: TextIO) -> str:
@@ -22,8 +24,11 @@ def wrapped(line: str, terminal: TextIO) -> str:
 
 
 def folded(line: str, columns: int) -> str:
-    """Return a line, wrapped at spaces; what follows is indented, so that no part of it imitates a log line."""
-    if len(line) <= columns:
+    """Return a line, wrapped at spaces; what follows is indented, so that no part of it imitates a log line.
+
+    Colours take no columns, so that a coloured text that is laid out already stays as it is.
+    """
+    if len(_COLOURS.sub("", line)) <= columns:
         return line
     parts = textwrap.wrap(line, columns, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
     return "\n".join(parts)

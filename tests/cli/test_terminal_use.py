@@ -89,6 +89,19 @@ def test_no_word_is_broken(lines: list[str], width: int) -> None:
     assert all(len(line) <= width or len(line.split()) == 1 for line in wrapped if line.strip())
 
 
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_wrong_key_is_one_short_error(place: Place, columns: int) -> None:
+    """Its lines are wrapped once, and the nearest key stands there without all the others."""
+    (place.folder / "bad.yaml").write_text("runer: {concurrency: 3}\n", encoding="utf-8")
+    code, shown = on_terminal(place, columns, "run", "--config", "bad.yaml")
+    assert code == 2
+    first, *others = shown.splitlines()
+    assert all(line.startswith("       ") and len(line) <= columns for line in others)
+    assert " ".join([first, *map(str.strip, others)]) == (
+        "error: runer: unknown key, the nearest is runner; got a mapping (bad.yaml)"
+    )
+
+
 def test_only_long_lists_are_left_out() -> None:
     """A list that is short or has no nearest word stays."""
     assert shortened("agent: got 'x', need one of a, b; the nearest is a") == (
