@@ -1,4 +1,4 @@
-"""`runner.concurrency: auto` in a whole run: what was found, and what servers had in their cache, is in the report."""
+"""`runner.concurrency: auto` in a whole run: the report has the limit, its reason, and the servers' prompt cache."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pipeline.report.stats import RunStats
 MODEL = ModelMetadata("vllm", "m")
 
 
-def test_the_report_says_the_limit_and_why(place: Place) -> None:
-    """In numbers for programs, in words for people; a number that the user set needs no words."""
+def test_report_names_the_limit_and_its_reason(place: Place) -> None:
+    """The JSON has the limit as a number and the summary explains it; a limit set by the user needs no explanation."""
     place.configure({"runner.concurrency": "auto"})
     place.documents(60)
     told = place.run().out
@@ -25,8 +25,8 @@ def test_the_report_says_the_limit_and_why(place: Place) -> None:
     assert "at a time" not in fixed
 
 
-def test_cached_tokens_are_counted_where_servers_tell() -> None:
-    """Those of a server that does not tell count for nothing, and shards add up."""
+def test_cached_tokens_count_only_where_servers_report_them() -> None:
+    """Attempts without a cached-token count are left out of both sums, and shards add up."""
     stats = RunStats(None, lambda: 0.0)
     stats.asked(
         [

@@ -1,4 +1,4 @@
-"""Plans and their chunks: the input is listed once, and each chunk does its own documents, under the usual ids."""
+"""Plans and chunks: the input is listed once, and each chunk processes its own documents under their usual ids."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def write_lines(place: Place, numbers: Iterable[int], *, before: str = "") -> No
     (place.folder / "inbox" / "big.jsonl").write_text(before + "".join(lines), encoding="utf-8")
 
 
-def test_the_chunks_of_a_plan_do_each_document_once(place: Place) -> None:
-    """By flag or by a scheduler's index; the last report is of all, and a run without a plan has nothing to do."""
+def test_chunks_process_each_document_once(place: Place) -> None:
+    """Chunks are chosen by flag or by the scheduler's index; the last report covers all; a plain run then skips all."""
     place.documents({**{f"d{n}.txt": f"Plain text {n}." for n in range(9)}, "no.png": "x"})
     write_lines(place, range(40))
     told = plan(place, "--chunks", "4")
@@ -77,8 +77,8 @@ def test_the_chunks_of_a_plan_do_each_document_once(place: Place) -> None:
     assert place.last_run()["counts"]["skipped"] == 49
 
 
-def test_the_report_counts_the_files_that_each_chunk_ignores(place: Place) -> None:
-    """A chunk opens archives of its own, so that what it ignores in them no other one has counted."""
+def test_report_counts_files_ignored_by_each_chunk(place: Place) -> None:
+    """Each chunk opens archives of its own, so the files it ignores in them are counted by no other chunk."""
     place.configure({"input.unsupported": "ignore"})
     for name in ("a", "b"):
         with zipfile.ZipFile(place.folder / "inbox" / f"{name}.zip", "w") as archive:
@@ -91,8 +91,8 @@ def test_the_report_counts_the_files_that_each_chunk_ignores(place: Place) -> No
     assert (counts["found"], counts["done"], counts["ignored"]) == (4, 2, 2)
 
 
-def test_the_chunks_together_count_every_file_that_there_is(place: Place) -> None:
-    """Chunk 0 reports what the plan ignored: the counts of all chunks are those of a run without a plan."""
+def test_chunks_together_count_every_file(place: Place) -> None:
+    """Chunk 0 reports what the plan ignored, so the chunks' counts add up to those of a run without a plan."""
     settings = {"input.unsupported": "ignore", "input.exclude": ["old/**"]}
     place.configure(settings)
     place.documents({f"d{n}.txt": f"[[doc:d{n}.txt]] Plain {n}." for n in range(6)})
@@ -113,8 +113,8 @@ def test_the_chunks_together_count_every_file_that_there_is(place: Place) -> Non
     assert chunks["ignored"] == whole["ignored"] == {".png": 2, "(hidden)": 1, "(excluded folder)": 1}
 
 
-def test_records_of_a_run_without_a_plan_count_for_its_chunks(place: Place) -> None:
-    """Also the numbers of a divided file, each in the chunk that has it."""
+def test_chunks_skip_documents_done_without_a_plan(place: Place) -> None:
+    """This includes the rows of a divided file, whichever chunk holds them."""
     place.documents({"a.txt": "Plain."})
     write_lines(place, range(30))
     place.run()
@@ -128,8 +128,8 @@ def test_records_of_a_run_without_a_plan_count_for_its_chunks(place: Place) -> N
 
 
 @pytest.mark.slow
-def test_a_later_plan_adds_chunks_for_what_is_new(place: Place) -> None:
-    """Changed and removed files stay with their chunk, which is named; a divided file that has grown gets new parts."""
+def test_new_plan_adds_chunks_for_new_files(place: Place) -> None:
+    """Changed and removed files keep their chunk, which the plan names; a grown divided file gets new parts."""
     place.documents({"a.txt": "Plain a.", "b.txt": "Plain b."})
     write_lines(place, range(40))
     plan(place, "--chunks", "3")
@@ -158,8 +158,8 @@ def test_a_later_plan_adds_chunks_for_what_is_new(place: Place) -> None:
 
 
 @pytest.mark.slow
-def test_files_that_are_gone_or_changed_since_the_plan(place: Place) -> None:
-    """A missing file is reported; a changed one is read as it is; a changed divided one waits for another plan."""
+def test_chunk_handles_files_removed_or_changed_since_the_plan(place: Place) -> None:
+    """A removed file is reported; a changed file is read in its current state."""
     place.documents({"a.txt": "Plain a.", "b.txt": "Plain b."})
     write_lines(place, range(40))
     plan(place, "--chunks", "1")
@@ -173,8 +173,8 @@ def test_files_that_are_gone_or_changed_since_the_plan(place: Place) -> None:
 
 
 @pytest.mark.slow
-def test_a_divided_file_that_changes_waits_for_another_plan(place: Place) -> None:
-    """The numbers keep their chunks, so that what is done is known."""
+def test_changed_divided_file_needs_a_new_plan(place: Place) -> None:
+    """The chunk exits with 3; after a new plan the chunks keep their numbers and each row is done once."""
     place.documents({"a.txt": "Plain a."})
     write_lines(place, range(40))
     plan(place, "--chunk-bytes", "1000")
@@ -190,8 +190,8 @@ def test_a_divided_file_that_changes_waits_for_another_plan(place: Place) -> Non
     assert ids_of(place) == Counter(["a.txt", *(f"big.jsonl#{n}" for n in range(1, 41))])
 
 
-def test_a_chunk_needs_its_plan(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It needs the plan's settings too; each message names the remedy."""
+def test_chunk_without_a_matching_plan_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan must exist and have the same settings; each message names the remedy."""
     place.documents({"a.txt": "Plain."})
     monkeypatch.chdir(place.folder)
     app = load_config(ConfigFile(Path("pipeline.yaml")), environ={}, overrides={"output.uri": "out"})
@@ -206,8 +206,8 @@ def test_a_chunk_needs_its_plan(place: Place, monkeypatch: pytest.MonkeyPatch) -
         make_plan(replace(app, input=replace(app.input, id_field="id")), chunks=None, chunk_bytes=None)
 
 
-def test_a_chunk_that_is_killed_is_resumed(place: Place) -> None:
-    """Nothing is lost, and no document with a record is sent again."""
+def test_killed_chunk_is_resumed(place: Place) -> None:
+    """No document is lost, and no document with a record is sent again."""
     names = place.documents(60)
     plan(place, "--chunks", "2")
     child = place.start("run", "--chunk", "1", "--concurrency", "2")
@@ -221,8 +221,8 @@ def test_a_chunk_that_is_killed_is_resumed(place: Place) -> None:
 
 
 @pytest.mark.slow
-def test_two_inputs_with_the_same_names_share_a_chunk(place: Place, tmp_path: Path) -> None:
-    """So that the repeated id fails as it does without a plan."""
+def test_same_names_in_two_inputs_share_a_chunk(place: Place, tmp_path: Path) -> None:
+    """The repeated id therefore fails as it does without a plan."""
     place.documents({f"d{n}.txt": f"Plain {n}." for n in range(6)})
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "d0.txt").write_text("Other.", encoding="utf-8")
@@ -235,8 +235,10 @@ def test_two_inputs_with_the_same_names_share_a_chunk(place: Place, tmp_path: Pa
     assert [line["reason"] for line in errors] == ["duplicate_id"]
 
 
-def test_a_plan_in_a_bucket(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ids, uris and versions of a listing; an object that has changed is read by the next planning's version."""
+def test_chunks_of_a_bucket_have_the_entries_of_its_listing(
+    s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ids, URIs and versions are those of a listing; a changed object needs a new plan only if it is divided."""
     for name, value in s3.env.items():
         monkeypatch.setenv(name, value)
     store = RemoteStore.open(f"s3://{bucket}", storage={})
@@ -286,8 +288,8 @@ def test_a_parquet_file_in_a_bucket_is_divided_by_row_groups(
     assert found == [(entry.id, entry.read()) for entry in InputListing(app)(ListingCounts())]
 
 
-def test_a_planning_that_ends_meanwhile_is_not_replaced(tmp_path: Path) -> None:
-    """Of two at a time, the first to end counts: chunks are at work on it already."""
+def test_second_of_two_concurrent_plans_is_refused(tmp_path: Path) -> None:
+    """The first plan to be written wins, because chunks may already be using it."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.txt").write_text("x")
     overrides = {"input.uri": str(tmp_path / "in"), "output.uri": str(tmp_path / "out")}
@@ -298,8 +300,8 @@ def test_a_planning_that_ends_meanwhile_is_not_replaced(tmp_path: Path) -> None:
         write_head(backend, PlanHead(), before=None)
 
 
-def test_chunks_are_of_about_equal_bytes(tmp_path: Path) -> None:
-    """Also when one file is as large as several chunks, and others are small."""
+def test_chunks_have_about_equal_bytes(tmp_path: Path) -> None:
+    """This holds even when one file is as large as several chunks and the others are small."""
     (tmp_path / "in").mkdir()
     for n in range(300):
         (tmp_path / "in" / f"d{n:03}.txt").write_text("x" * 1000)

@@ -1,4 +1,4 @@
-"""The limit that finds itself: what it makes of answers, of servers that come and go, and of what they tell."""
+"""The automatic concurrency limit: how it reacts to answers, to servers that come and go, and to server metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pipeline.run.plan import build_plan
 
 @dataclass
 class Fake:
-    """A server that is asked; `told` is what it tells of itself, one look after the other."""
+    """A fake server whose `gauges()` returns the next of the given values."""
 
     endpoint: str = "http://a"
     timeout_s: float = 300.0
@@ -31,27 +31,27 @@ class Fake:
     told: list[Gauges] = field(default_factory=list)
 
     def gauges(self) -> Gauges | None:
-        """Returns the next of what it tells."""
+        """Return the next gauges, or None when there are no more."""
         return self.told.pop(0) if self.told else None
 
 
 def attempt(
     endpoint: str = "http://a", *, latency_s: float = 1.0, queue_s: float | None = None, reason: str | None = None
 ) -> ExtractionAttempt:
-    """One request that came to this."""
+    """Return an attempt with this outcome."""
     model = ModelMetadata("vllm", "m", endpoint)
     return ExtractionAttempt(model, error=reason, reason=reason, latency_s=latency_s, queue_s=queue_s)
 
 
 def auto(*servers: Fake, ceiling: int = 256, most: int = 4096) -> Auto:
-    """A limit over these servers."""
+    """Return an automatic limit that follows these servers."""
     limit = Auto(ceiling=ceiling, most=most)
     limit.follow(servers)
     return limit
 
 
 def run(limit: Auto, seconds: float, *, slots: int, start: float = 0.0, latency_s: float = 1.0, **told: float) -> float:
-    """Answers of a server that works on so many at a time, for so long; returns the time at the end."""
+    """Simulate a server with so many slots for some seconds; return the time at the end."""
     now = start
     while now < start + seconds:
         now += latency_s / min(limit.value, slots)
@@ -61,29 +61,29 @@ def run(limit: Auto, seconds: float, *, slots: int, start: float = 0.0, latency_
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_auto_is_within_five_percent_of_the_best_number(row: Row) -> None:
-    """After 30 seconds, on each model of a server, with a queue of at most a fifth of its slots."""
+def test_auto_limit_reaches_95_percent_of_the_best_throughput(row: Row) -> None:
+    """This is measured after 30 s on each server model, with a queue of at most a fifth of the slots."""
     found = judged(row, seconds=90.0)
     assert found.share >= 0.95
     assert found.present <= max(1.2 * found.room, found.room + 1.0)
 
 
-def test_it_starts_at_four_for_each_server() -> None:
-    """Until answers tell more."""
+def test_limit_starts_at_four_per_server() -> None:
+    """Without any answers the limit is four for each server."""
     limit = auto(Fake("http://a"), Fake("http://b"))
     assert (limit.value, limit.reason) == (8, "a 4, b 4")
 
 
-def test_the_ceiling_holds() -> None:
-    """Whatever it would gain, the limit does not pass the ceiling."""
+def test_limit_never_exceeds_the_ceiling() -> None:
+    """The limit stays at the ceiling even when a higher one would be faster."""
     limit = auto(Fake(), ceiling=50)
     run(limit, 60, slots=10_000)
     assert limit.value == 50
 
 
 @pytest.mark.parametrize(("most", "value", "least"), [(4096, 2048, 256), (50, 50, 1)])
-def test_the_ceiling_is_of_each_server_and_the_machine_bounds_all(most: int, value: int, least: int) -> None:
-    """Eight servers that could take more have 256 each, or share what this machine can hold."""
+def test_ceiling_applies_per_server_and_the_machine_bounds_the_total(most: int, value: int, least: int) -> None:
+    """Eight servers that could take more get 256 each, or share what this machine can hold."""
     servers = [Fake(f"http://{name}") for name in "abcdefgh"]
     limit, now = auto(*servers, most=most), 0.0
     for _ in range(10_000):
@@ -94,8 +94,8 @@ def test_the_ceiling_is_of_each_server_and_the_machine_bounds_all(most: int, val
     assert all(least <= server.share <= 256 for server in servers)
 
 
-def test_a_fixed_number_above_the_ceiling_keeps_its_connections(tmp_path: Path) -> None:
-    """`concurrency: 8` with `max_concurrency: 2`: eight requests at a time over eight connections, turn after turn."""
+def test_fixed_concurrency_above_the_ceiling_reuses_connections(tmp_path: Path) -> None:
+    """With `concurrency: 8` and `max_concurrency: 2`, eight requests at a time reuse eight connections."""
     many = 8
     with answering_together(many) as server, ThreadPoolExecutor(many) as threads:
         settings = {"concurrency": many, "max_concurrency": 2}
@@ -109,8 +109,8 @@ def test_a_fixed_number_above_the_ceiling_keeps_its_connections(tmp_path: Path) 
         client.close()
 
 
-def test_a_burst_of_refusals_counts_once() -> None:
-    """Twenty refusals in one moment shrink the limit as one does; a later one shrinks it again."""
+def test_burst_of_refusals_shrinks_the_limit_once() -> None:
+    """Twenty refusals at one moment shrink the limit as one does; a later one shrinks it again."""
     limit = auto(Fake())
     now = run(limit, 60, slots=100)
     before = limit.value
@@ -121,8 +121,8 @@ def test_a_burst_of_refusals_counts_once() -> None:
     assert limit.value == int(int(before * 0.7) * 0.7)
 
 
-def test_a_number_that_was_too_many_is_not_reached_again_at_once() -> None:
-    """The ceiling that a refusal showed is remembered for half a minute."""
+def test_refused_limit_is_not_retried_for_30_s() -> None:
+    """The limit at which the server refused requests is remembered for half a minute."""
     limit = auto(Fake())
     now = run(limit, 60, slots=1000)
     before = limit.value
@@ -131,8 +131,8 @@ def test_a_number_that_was_too_many_is_not_reached_again_at_once() -> None:
     assert limit.value < before
 
 
-def test_a_run_that_is_short_of_documents_does_not_climb() -> None:
-    """A window in which the limit was not used says nothing about the server."""
+def test_limit_does_not_grow_while_it_is_unused() -> None:
+    """A window in which the limit was not reached shows nothing about the server."""
     limit, now = auto(Fake()), 0.0
     for _ in range(1000):
         now += 0.1
@@ -140,8 +140,8 @@ def test_a_run_that_is_short_of_documents_does_not_climb() -> None:
     assert limit.value == 4
 
 
-def test_a_queue_that_the_server_tells_of_is_not_filled() -> None:
-    """Ollama tells how long a request waited: of four in flight at one slot, three do."""
+def test_limit_shrinks_when_ollama_reports_queueing() -> None:
+    """Ollama reports each request's queue time; with one slot, the limit falls from four to one."""
     limit, now = auto(Fake()), 0.0
     for number in range(40):
         now += 1.0
@@ -150,8 +150,8 @@ def test_a_queue_that_the_server_tells_of_is_not_filled() -> None:
     assert (limit.value, limit.reason) == (1, "requests queue at the server")
 
 
-def test_requests_that_wait_at_vllm_make_it_fewer() -> None:
-    """Its gauges say that half of them wait."""
+def test_limit_shrinks_when_vllm_reports_waiting_requests() -> None:
+    """Its gauges report that half of the requests are waiting."""
     server = Fake(told=[Gauges(2.0, 2.0)] * 100)
     limit = auto(server)
     for number in range(20):
@@ -161,8 +161,8 @@ def test_requests_that_wait_at_vllm_make_it_fewer() -> None:
     assert limit.value <= 2
 
 
-def test_servers_are_looked_at_once_a_second() -> None:
-    """However often the prober comes by."""
+def test_gauges_are_read_at_most_once_a_second() -> None:
+    """A prober that polls more often does not cause more reads."""
     server = Fake(told=[Gauges(1.0, 0.0)] * 100)
     limit = auto(server)
     for number in range(101):
@@ -170,8 +170,8 @@ def test_servers_are_looked_at_once_a_second() -> None:
     assert len(server.told) == 100 - 13
 
 
-def test_answers_that_come_near_the_timeout_make_it_fewer() -> None:
-    """The timeout is a hard ceiling: more in flight would lose answers."""
+def test_limit_shrinks_when_latency_nears_the_timeout() -> None:
+    """More requests in flight would turn answers into timeouts."""
     lane = AdaptiveLimit(256, timeout_s=10.0)
     for number in range(40):
         lane.answered(8.0, None, full=True, now=8.0 * number)
@@ -179,8 +179,8 @@ def test_answers_that_come_near_the_timeout_make_it_fewer() -> None:
     assert lane.reason == "latency near the timeout"
 
 
-def test_a_timed_out_request_of_ollama_counts_until_another_did_not_wait() -> None:
-    """It holds its slot still, for nobody."""
+def test_timed_out_ollama_request_occupies_a_slot_until_an_answer_without_queueing() -> None:
+    """Ollama keeps working on a request whose client has given up."""
     lane = AdaptiveLimit(256)
     lane.answered(1.0, 0.0, full=True, now=1.0)
     lane.overloaded(timed_out=True, now=2.0)
@@ -191,8 +191,8 @@ def test_a_timed_out_request_of_ollama_counts_until_another_did_not_wait() -> No
     assert lane.allowed == 2
 
 
-def test_a_server_that_comes_back_has_its_number_still() -> None:
-    """What was found out about a server is about that server: others begin at the start, and change nothing of it."""
+def test_returning_server_keeps_its_limit() -> None:
+    """Each server has a limit of its own: a new server starts at four and does not change the others' limits."""
     first, second = Fake("http://a"), Fake("http://b")
     limit = auto(first)
     run(limit, 60, slots=100)
@@ -203,8 +203,8 @@ def test_a_server_that_comes_back_has_its_number_still() -> None:
     assert (limit.value, first.share, second.share) == (before + 4, before, 4)
 
 
-def test_no_server_is_one_document() -> None:
-    """In an outage nothing is known, and nothing breaks."""
+def test_limit_without_servers_is_one() -> None:
+    """During an outage the limit is one, and answers of unknown servers are ignored."""
     limit = auto(Fake())
     limit.follow([])
     limit.finished([attempt("http://elsewhere")], full=True, now=1.0)
@@ -212,16 +212,16 @@ def test_no_server_is_one_document() -> None:
 
 
 @pytest.mark.parametrize("reason", ["rejected", "connection_error"])
-def test_a_request_without_an_answer_tells_nothing_of_the_speed(reason: str) -> None:
-    """A thousand refusals of documents in a second are no thousand answers a second."""
+def test_refused_documents_do_not_raise_the_limit(reason: str) -> None:
+    """A thousand refusals in a second do not count as a throughput of a thousand answers."""
     limit = auto(Fake())
     for number in range(1000):
         limit.finished([attempt(reason=reason, latency_s=0.001)], full=True, now=number / 1000)
     assert limit.value == 4
 
 
-def test_a_number_stays_what_the_user_set() -> None:
-    """`runner.concurrency: 7` is 7, whatever the servers do."""
+def test_fixed_concurrency_never_changes() -> None:
+    """`runner.concurrency: 7` stays 7, whatever the servers report."""
     limit = Fixed(7)
     servers: Sequence[Fake] = [Fake(told=[Gauges(1.0, 9.0)])]
     limit.finished([attempt(reason="overloaded")], full=True, now=1.0)

@@ -1,4 +1,4 @@
-"""Identical questions are asked once: within a run, and across runs under a changed id."""
+"""Identical requests are sent once, within a run and across runs, also under a changed document id."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ LENIENT = ("--set", "runner.max_error_rate=1")
 
 
 def chats(place: Place) -> int:
-    """How many documents the server was asked since the last call."""
+    """Return the number of documents sent to the server since the last call."""
     return len(place.asked())
 
 
 def write_lines(place: Place, texts: list[str]) -> None:
-    """An archive of lines, each with a name of its own for the server."""
+    """Write a JSONL archive with these texts, each with a marker that the server can read."""
     lines = (json.dumps({"text": f"[[doc:{text}.txt]] {text}"}) + "\n" for text in texts)
     (place.folder / "inbox" / "all.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 def record(place: Place, document_id: str) -> Any:
-    """The last result of a document."""
+    """Return the last result of a document."""
     return [line for line in place.lines("results.jsonl") if line["id"] == document_id][-1]
 
 
-def test_a_line_put_in_front_asks_one_document(place: Place) -> None:
-    """All ids are others, and all bytes but one are known: their records are written anew without a request."""
+def test_row_inserted_at_the_front_sends_one_request(place: Place) -> None:
+    """All ids shift, but the known texts get new records from their old results without a request."""
     texts = [f"text {n}" for n in range(30)]
     write_lines(place, texts)
     place.run()
@@ -62,8 +62,8 @@ def test_a_line_put_in_front_asks_one_document(place: Place) -> None:
     assert chats(place) == 0
 
 
-def test_another_root_asks_nothing_and_redo_all_asks(place: Place) -> None:
-    """The ids have another folder in front."""
+def test_input_under_another_root_reuses_results_unless_redo_all(place: Place) -> None:
+    """Under the parent folder the ids had another prefix."""
     place.documents({f"sub/d{n}.txt": f"text {n}" for n in range(5)})
     place.run()
     assert chats(place) == 5
@@ -74,8 +74,8 @@ def test_another_root_asks_nothing_and_redo_all_asks(place: Place) -> None:
     assert chats(place) == 5
 
 
-def test_identical_documents_of_one_run_are_asked_once(place: Place) -> None:
-    """Five copies: one request, five records; the latency is that of the one."""
+def test_identical_documents_in_a_run_send_one_request(place: Place) -> None:
+    """Five copies send one request and get five records, with the latency of that request."""
     write_lines(place, ["same"] * 5 + ["other"])
     place.run()
     assert chats(place) == 2
@@ -87,15 +87,15 @@ def test_identical_documents_of_one_run_are_asked_once(place: Place) -> None:
     assert stats["notes"]["shared"] == 4
 
 
-def test_duplicates_ask(place: Place) -> None:
-    """Each copy is asked."""
+def test_duplicates_ask_sends_every_copy(place: Place) -> None:
+    """With `runner.duplicates: ask` each copy is sent."""
     write_lines(place, ["same"] * 4)
     place.run("--set", "runner.duplicates=ask")
     assert chats(place) == 4
 
 
-def test_another_question_reuses_nothing(place: Place) -> None:
-    """Metadata in the prompt, or another prompt, make the question another one."""
+def test_changed_prompt_or_metadata_reuses_no_result(place: Place) -> None:
+    """Metadata in the prompt, or another prompt, make a different request."""
     place.documents({"sub/d1.txt": "text"})
     place.run()
     place.configure(agent={"user_prompt": "$id $document"})
@@ -103,8 +103,8 @@ def test_another_question_reuses_nothing(place: Place) -> None:
     assert chats(place) == 2
 
 
-def test_a_failure_of_the_document_is_shared(place: Place) -> None:
-    """A rejected document is rejected for its copies, too: one of them is asked."""
+def test_copies_share_a_rejection(place: Place) -> None:
+    """One of the identical documents is sent; its rejection is recorded for all of them."""
     write_lines(place, ["[[fault:http_400]] bad"] * 3 + ["good one", "good two"])
     place.run(*LENIENT)
     errors = place.lines("errors.jsonl")
@@ -113,10 +113,8 @@ def test_a_failure_of_the_document_is_shared(place: Place) -> None:
 
 
 @pytest.mark.parametrize(("times", "done", "requests"), [("", 0, 3), ("*1", 2, 2)])
-def test_copies_of_what_failed_for_a_server_are_asked_themselves(
-    place: Place, times: str, done: int, requests: int
-) -> None:
-    """They wait in vain: the run asks them before it ends, and none is left behind a green exit code."""
+def test_copies_of_a_server_failure_are_sent_themselves(place: Place, times: str, done: int, requests: int) -> None:
+    """The copies wait for an original that fails; the run sends them before it ends and leaves none."""
     write_lines(place, [f"[[fault:http_500{times}]] bad"] * 3 + ["good one", "good two"])
     place.run(*LENIENT, "--set", "vllm.max_retries=0")
     counts = place.last_run()["counts"]
@@ -126,16 +124,16 @@ def test_copies_of_what_failed_for_a_server_are_asked_themselves(
     assert all(line["attempts"] for line in place.lines("errors.jsonl"))
 
 
-def test_copies_that_are_asked_count_once_for_the_limit(place: Place) -> None:
-    """They were counted when they began to wait."""
+def test_copies_sent_after_waiting_count_once_towards_limit(place: Place) -> None:
+    """A copy counts when it begins to wait, and not again when it is sent."""
     write_lines(place, ["good", *["[[fault:http_500*1]] bad"] * 3])
     place.run(*LENIENT, "--limit", "4", "--set", "vllm.max_retries=0")
     counts = place.last_run()["counts"]
     assert (counts["done"], counts["failed"], counts["left"]) == (3, 1, 0)
 
 
-def test_a_record_is_copied_only_when_the_whole_digest_is_equal(place: Place) -> None:
-    """The index finds by 60 bits; here the other bits of one line differ, and its document is asked."""
+def test_copy_requires_the_whole_digest_to_match(place: Place) -> None:
+    """The index looks up 60 bits; a document whose other bits differ is sent."""
     write_lines(place, ["one", "two"])
     place.run()
     path = place.folder / "out" / "results.jsonl"
@@ -150,8 +148,8 @@ def test_a_record_is_copied_only_when_the_whole_digest_is_equal(place: Place) ->
     assert adds_up(place.last_run()["counts"])
 
 
-def test_a_file_that_is_gone_before_its_copy_is_asked(place: Place) -> None:
-    """Its original failed for a server, and the second listing no longer has it: it is left, and the exit code is 3."""
+def test_copy_removed_before_it_is_sent_is_left(place: Place) -> None:
+    """Its original failed for a server and the second listing lacks the copy, so the run exits with 3."""
     waiting = place.folder / "inbox" / "c.txt"
 
     def broken(seen: Seen, _: int) -> Fault | None:
@@ -172,7 +170,7 @@ def test_a_file_that_is_gone_before_its_copy_is_asked(place: Place) -> None:
 
 
 def write_files(place: Place, names: list[str], text: str) -> None:
-    """Files of the same bytes, an hour old."""
+    """Write files with the same bytes and an mtime one hour ago."""
     for name in names:
         path = place.folder / "inbox" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -181,12 +179,12 @@ def write_files(place: Place, names: list[str], text: str) -> None:
 
 
 def adds_up(counts: dict[str, int]) -> bool:
-    """Every document found is in exactly one other number."""
+    """Return whether `found` is the sum of all other counts."""
     return counts["found"] == sum(number for name, number in counts.items() if name != "found")
 
 
-def test_a_line_in_front_with_one_worker(place: Place) -> None:
-    """Each document is done before the next one is looked at: the record that its id had is still found."""
+def test_row_inserted_at_the_front_reuses_results_with_one_worker(place: Place) -> None:
+    """With one worker each row is done before the next is read, and the former record of its id is still found."""
     texts = [f"text {n}" for n in range(8)]
     write_lines(place, texts)
     place.run("--concurrency", "1")
@@ -197,8 +195,8 @@ def test_a_line_in_front_with_one_worker(place: Place) -> None:
     assert record(place, "all.jsonl#2")["notes"] == ["reused:all.jsonl#1"]
 
 
-def test_copies_under_another_root_are_reused_at_once(place: Place) -> None:
-    """None of them waits for another one of the same run, whose record is a copy itself."""
+def test_copies_under_another_root_do_not_wait(place: Place) -> None:
+    """None of them waits for another document of the same run whose record is itself a copy."""
     names = [f"sub/c{n}.txt" for n in range(5)]
     write_files(place, names, "[[doc:same.txt]] the same")
     place.run()
@@ -208,8 +206,8 @@ def test_copies_under_another_root_are_reused_at_once(place: Place) -> None:
     assert (counts["done"], counts["left"]) == (5, 0)
 
 
-def test_the_same_bytes_in_another_format_are_another_question(place: Place) -> None:
-    """Marks are taken out of a page, and are text of a text."""
+def test_same_bytes_in_another_format_are_sent_again(place: Place) -> None:
+    """HTML tags are removed from a page but kept in a plain text."""
     write_files(place, ["a.txt"], "[[doc:same.txt]] <p>one</p> <b>two</b>")
     place.run()
     write_files(place, ["a.html"], "[[doc:same.txt]] <p>one</p> <b>two</b>")
@@ -217,8 +215,8 @@ def test_the_same_bytes_in_another_format_are_another_question(place: Place) -> 
     assert (record(place, "a.html")["attempts"], record(place, "a.html")["notes"]) == (1, [])
 
 
-def test_the_summary_says_how_many(place: Place) -> None:
-    """In the words of the setting; the speed is that of what was asked."""
+def test_summary_counts_copies(place: Place) -> None:
+    """The summary counts copies; the rate counts only documents that were sent."""
     write_lines(place, ["same"] * 4 + ["other"])
     out = place.run().out
     assert "3 documents identical to another one of this run" in " ".join(out.split())
@@ -229,7 +227,7 @@ def test_the_summary_says_how_many(place: Place) -> None:
 
 
 def test_limit_counts_copies(place: Place) -> None:
-    """A copy is a document that was tried."""
+    """A copy counts towards --limit like any document that was tried."""
     write_lines(place, ["same"] * 6 + ["other"])
     place.run("--limit", "3")
     counts = place.last_run()["counts"]
@@ -240,8 +238,8 @@ def test_limit_counts_copies(place: Place) -> None:
     assert chats(place) <= 3
 
 
-def test_many_copies_of_one(place: Place) -> None:
-    """More than one page of them; each has a line, once."""
+def test_450_copies_get_one_record_each(place: Place) -> None:
+    """The copies fill more than one page of the queue."""
     write_lines(place, ["same"] * 450)
     place.run()
     assert chats(place) == 1
@@ -250,7 +248,7 @@ def test_many_copies_of_one(place: Place) -> None:
 
 
 def test_kill_9_loses_no_copy(place: Place) -> None:
-    """Copies that waited are done by the next run, without a request."""
+    """Copies that were waiting at a kill are recorded by the next run without a request."""
     write_lines(place, ["same"] * 20 + ["[[fault:slow]] slow"])
     child = place.start("run")
     place.wait_for_results(1)
@@ -263,8 +261,8 @@ def test_kill_9_loses_no_copy(place: Place) -> None:
     assert chats(place) <= 1
 
 
-def test_an_output_that_fills_up_while_copies_are_written(place: Place) -> None:
-    """The numbers add up, and the next run does the rest."""
+def test_full_disk_while_copies_are_written(place: Place) -> None:
+    """The counts add up, and the next run writes the remaining copies."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
@@ -280,8 +278,8 @@ def test_an_output_that_fills_up_while_copies_are_written(place: Place) -> None:
     assert chats(place) == 1
 
 
-def test_an_output_in_a_store(place: Place, s3: S3Server, bucket: str) -> None:
-    """Originals are in a written part before their copies are made."""
+def test_copies_in_a_remote_output(place: Place, s3: S3Server, bucket: str) -> None:
+    """Originals are in an uploaded part before their copies are written."""
     place.env = dict(s3.env)
     place.configure({"output.uri": f"s3://{bucket}"})
     write_lines(place, ["same"] * 5 + ["other"])
@@ -295,7 +293,7 @@ def test_an_output_in_a_store(place: Place, s3: S3Server, bucket: str) -> None:
 
 @pytest.fixture
 def query() -> Callable[[str], VariantQuery]:
-    """What is asked with a user prompt."""
+    """Return a function that makes the query for a user prompt."""
 
     def made(prompt: str) -> VariantQuery:
         agent = load_agent("extractor", agents_dir=None)
@@ -316,10 +314,10 @@ def query() -> Callable[[str], VariantQuery]:
         ("$id $document", {}, False),
     ],
 )
-def test_what_is_looked_up(
+def test_copy_lookup_ignores_doubtful_and_different_requests(
     query: Callable[[str], VariantQuery], prompt: str, doubtful: dict[str, int], reused: bool
 ) -> None:
-    """No result that is to be asked again is reused, and none that was asked with other metadata in the prompt."""
+    """A result is not reused if it must be asked again or if the prompt contained other metadata."""
     index = Index()
     old = Document("old.txt", "file:///old.txt", "a" * 64, "text", {"title": "T", "source": "one"})
     new = Document("new.txt", "file:///new.txt", "b" * 64, "text", {"title": "T", "source": "another"})
@@ -335,8 +333,8 @@ def test_what_is_looked_up(
     index.close()
 
 
-def test_another_text_of_the_same_bytes_is_another_question(place: Place) -> None:
-    """The reading settings decide which text is sent: a line that is read by another field is asked again."""
+def test_changed_text_field_sends_the_row_again(place: Place) -> None:
+    """The reading settings decide which text is sent."""
     line = json.dumps({"text": "[[doc:one.txt]] one", "body": "[[doc:two.txt]] two"})
     (place.folder / "inbox" / "a.jsonl").write_text(line + "\n", encoding="utf-8")
     place.run()

@@ -1,4 +1,4 @@
-"""No record holds the answer to another question, whatever the documents, the settings and the ends of the runs are.
+"""No record holds the answer to another request, whatever the documents, the settings and the ends of the runs.
 
 The server answers with the document's part of the prompt that it was sent, so that a wrong answer can be seen.
 `PIPELINE_EXAMPLES=50` times the suite's number of examples looks longer. The runs are real processes.
@@ -40,20 +40,20 @@ CODES = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 143}
 
 @dataclass(frozen=True)
 class Doc:
-    """A document with two texts, of which the settings choose one."""
+    """A document with two texts; the settings choose which one is sent."""
 
     text: str
     body: str
     title: str
 
     def fields(self, key: str) -> dict[str, str]:
-        """As a record of a table."""
+        """Return the fields of a table row."""
         return {"text": self.text, "body": self.body, "title": self.title, "key": key}
 
 
 @dataclass(frozen=True)
 class Case:
-    """How one run is started, and over which documents."""
+    """The settings of one run and the documents in its input."""
 
     files: Mapping[str, tuple[Doc, ...]]
     template: str
@@ -66,7 +66,7 @@ class Case:
     strike: tuple[int, str] | None
 
     def arguments(self) -> Iterator[str]:
-        """The flags of this run."""
+        """Yield the command-line arguments of the run."""
         yield from ("--input", "inbox/sub" if self.deep else "inbox")
         yield from ("--set", f"input.text_field={self.text_field}")
         yield from ("--set", "input.id_field=key") if self.id_field else ()
@@ -74,7 +74,7 @@ class Case:
         yield from ("--set", "runner.duplicates=ask") if self.ask else ()
 
     def questions(self) -> dict[str, str]:
-        """What each document is asked."""
+        """Return the expected prompt of each document."""
         return dict(self._questions())
 
     def _questions(self) -> Iterator[tuple[str, str]]:
@@ -113,7 +113,7 @@ CASES = st.builds(
 
 
 def write(folder: Path, files: Mapping[str, tuple[Doc, ...]]) -> None:
-    """The input as files, an hour old."""
+    """Write the input as files with an mtime one hour ago."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name, docs in files.items():
@@ -136,7 +136,7 @@ def write(folder: Path, files: Mapping[str, tuple[Doc, ...]]) -> None:
 
 
 class World:
-    """A folder, a server, and what has been sent to it in this run."""
+    """A folder, a server, and the requests sent in the current run."""
 
     def __init__(self, folder: Path, server: FakeLLM) -> None:
         self.folder, self.server = folder, server
@@ -146,7 +146,7 @@ class World:
         shutil.rmtree(folder / "out", ignore_errors=True)
 
     def run(self, case: Case) -> None:
-        """One run, or one for each shard; then whatever its end was, its records are right."""
+        """Run once, or once per shard, and check the records however the run ended."""
         write(self.folder / "inbox" / "sub", case.files)
         agent = {"system_prompt": "Sum up.", "user_prompt": case.template, "schema": SCHEMA}
         (self.folder / "agents" / "small.yaml").write_text(json.dumps(agent), encoding="utf-8")
@@ -165,7 +165,7 @@ class World:
             assert set(case.questions()) <= known, "a document has no line"
 
     def check(self, case: Case, before: dict[str, list[Any]], told: str, *, whole: bool, sharded: bool) -> None:
-        """Holds the lines and requests of a run against what was asked."""
+        """Compare the lines and requests of a run with the expected prompts."""
         questions, old = case.questions(), {json.dumps(line) for lines in before.values() for line in lines}
         new = [line for lines in self.lines().values() for line in lines if json.dumps(line) not in old]
         assert len(new) == len({line["id"] for line in new}), f"a document has two lines: {told}"
@@ -198,7 +198,7 @@ class World:
                 assert not line["attempts"] or is_unique or others <= 0 or line["id"] in own, f"asked again: {told}"
 
     def start(self, arguments: list[str], *, strike: tuple[int, str] | None) -> Ran:
-        """What a run came to that is struck by a signal while the n-th request waits."""
+        """Run the command and send it a signal while its n-th request is waiting."""
         self.sent.clear()
         known, pids, lock = threading.Event(), list[int](), threading.Lock()
 
@@ -223,7 +223,7 @@ class World:
         return child.end()
 
     def lines(self) -> dict[str, list[dict[str, Any]]]:
-        """The records of the output, of all shards, in the order of their runs."""
+        """Return the records of the output, of all shards, in the order of their runs."""
         found: dict[str, list[dict[str, Any]]] = {"results": [], "errors": []}
         for path in sorted((self.folder / "out").glob("*.jsonl")):
             kind = "results" if path.name.startswith("results") else "errors"
@@ -233,14 +233,14 @@ class World:
 
 
 def answer(prompt: str, _schema: Mapping[str, Any] | None) -> str:
-    """Return what was sent of the document."""
+    """Return the document's part of the prompt."""
     found = QUESTION.search(prompt)
     return json.dumps({"summary": found[1] if found else ""})
 
 
 @contextmanager
 def worlds(folder: Path) -> Iterator[Any]:
-    """Makes worlds in one folder with one server."""
+    """Yield a function that makes worlds in one folder with one server."""
     (folder / "agents").mkdir()
     with FakeLLM(("small",), answer=answer) as server:
         provider = {"base_url": server.url, "model": "small", "max_retries": 0, "retry_base_delay": 0.01}
@@ -259,7 +259,7 @@ def worlds(folder: Path) -> Iterator[Any]:
 
 
 def play(folder: Path, *, examples: int) -> None:
-    """Plays so many histories of three runs."""
+    """Run this number of generated histories of two or three runs."""
     with worlds(folder) as new_world:
 
         @settings(max_examples=examples, deadline=None, suppress_health_check=[*HealthCheck], database=None)
@@ -272,12 +272,12 @@ def play(folder: Path, *, examples: int) -> None:
         history()
 
 
-def test_no_record_holds_another_questions_answer(tmp_path: Path) -> None:
-    """A few histories of runs with any settings over any documents, with stops and kills."""
+def test_records_hold_the_answer_to_their_own_request(tmp_path: Path) -> None:
+    """A few histories of runs with any settings, any documents, stops and kills."""
     play(tmp_path, examples=8)
 
 
 @pytest.mark.slow
-def test_no_record_holds_another_questions_answer_in_many_histories(tmp_path: Path) -> None:
-    """The same for many histories."""
+def test_records_hold_the_answer_to_their_own_request_in_many_histories(tmp_path: Path) -> None:
+    """The same property over many histories."""
     play(tmp_path, examples=60 * EXAMPLES)

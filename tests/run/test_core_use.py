@@ -1,4 +1,4 @@
-"""`runner.processes: auto`: when one core is not enough."""
+"""`runner.processes: auto`: when a run needs more than one core."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.run.workers.core_use import WINDOW_S, CoreWatch, available_cores
 
 
 def wanted(shares: list[float], *, cores: int = 4) -> list[int]:
-    """Return the wanted processes after windows that used these shares of a core."""
+    """Return the number of processes after windows with these shares of a core."""
     used = [0.0]
     watch = CoreWatch(cpu=lambda: used[0], cores=lambda: cores)
     answers = [watch.wanted(0.0)]
@@ -18,28 +18,28 @@ def wanted(shares: list[float], *, cores: int = 4) -> list[int]:
     return answers[1:]
 
 
-def test_two_full_windows_in_a_row_ask_for_a_process_a_core_once() -> None:
-    """Later windows ask for nothing more."""
+def test_two_busy_windows_start_one_process_per_core() -> None:
+    """Later windows start no further processes."""
     assert wanted([0.95, 0.95, 0.95]) == [0, 4, 0]
 
 
 @pytest.mark.parametrize("shares", [[0.5] * 6, [0.95, 0.5] * 3])
-def test_a_core_that_is_enough_asks_for_nothing(shares: list[float]) -> None:
-    """A burst of heavy documents is no reason."""
+def test_one_sufficient_core_starts_no_processes(shares: list[float]) -> None:
+    """Neither low use nor a single busy window starts one."""
     assert set(wanted(shares)) == {0}
 
 
-def test_a_machine_with_one_core_has_no_use_for_more() -> None:
-    """Neither has a container with the quota of one."""
+def test_machine_with_one_core_starts_no_processes() -> None:
+    """The same applies to a container with a quota of one core."""
     assert wanted([1.0] * 3, cores=1) == [0, 0, 0]
 
 
-def test_a_window_is_not_judged_before_its_end() -> None:
-    """The run asks at each turn."""
+def test_window_is_not_evaluated_before_its_end() -> None:
+    """Checks within a window return 0, however busy the core is."""
     watch = CoreWatch(cpu=lambda: 100.0, cores=lambda: 4)
     assert [watch.wanted(number / 10) for number in range(40)] == [0] * 40
 
 
-def test_this_machine_has_cores() -> None:
-    """By affinity and quota."""
+def test_usable_cores_is_positive() -> None:
+    """The count follows CPU affinity and quota."""
     assert available_cores() >= 1

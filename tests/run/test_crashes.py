@@ -1,4 +1,4 @@
-"""kill -9 after each single step that a run or a compaction does to an output's files, one after the other.
+"""kill -9 after each single step that a run or a compaction performs on the files of an output.
 
 The steps are counted by the interpreter itself: nothing of the pipeline is replaced.
 """
@@ -63,7 +63,7 @@ CHUNK = Shard(3, CHUNKED, 9, lambda id: id == "planned")
 
 
 def a_run(out: Path, acknowledge: Callable[[str], object]) -> None:
-    """Mends what it finds, writes each new record that is missing, and ends as a run does."""
+    """Repair the output, write each missing record, and finish as a run does."""
     with opened(out, run_id="new") as output:
         for id, record in NEW.items():
             known = output.index.known(id)
@@ -76,7 +76,7 @@ def a_run(out: Path, acknowledge: Callable[[str], object]) -> None:
 
 
 def a_compaction(out: Path, acknowledge: Callable[[str], object]) -> None:
-    """Leaves the last line of each document."""
+    """Compact the output to the last line of each document."""
     with opened(out, run_id="compaction") as output:
         compact(output.backend, output.index)
     acknowledge("all")
@@ -86,7 +86,7 @@ DEEDS = {"run": a_run, "compaction": a_compaction}
 
 
 def wreck(out: Path) -> None:
-    """What a power cut and two killed runs have left: broken lines, an error that no longer stands, halves of files."""
+    """Leave the files of a power cut and two killed runs: broken lines, an outdated error, half-written files."""
     for run in ("first", "second"):
         with opened(out, run_id=run) as output:
             output.write(result("twice", output=run))
@@ -104,8 +104,8 @@ def wreck(out: Path) -> None:
 
 
 @pytest.mark.parametrize("deed", ["run", "compaction"])
-def test_a_kill_after_any_step_loses_and_doubles_nothing(tmp_path: Path, deed: str) -> None:
-    """What was there or acknowledged stays, and the next run does the rest once and leaves no halves behind."""
+def test_kill_after_any_step_loses_and_duplicates_no_record(tmp_path: Path, deed: str) -> None:
+    """Acknowledged records remain; the next run adds the missing ones once and removes half-written files."""
     template = tmp_path / "template"
     wreck(template / "out")
     ran = subprocess.run([sys.executable, "-c", DYING, template, deed], env=CHILD_ENV, timeout=120, check=False)

@@ -1,4 +1,4 @@
-"""A failure whose cause is a setting is tried again by the plain command when that setting has changed."""
+"""A plain run retries a failure caused by a setting once that setting has changed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SERVER = {name for name, reason in REASONS.items() if reason.kind in ("backend",
 
 
 def changed(app: AppConfig = APP, agent: ResolvedAgentConfig = AGENT) -> set[str]:
-    """The reasons whose digest is another one than with the usual settings."""
+    """Return the reasons whose deciding digest differs from the one with the usual settings."""
     before, after = deciding_digests(APP, AGENT), deciding_digests(app, agent)
     assert set(before) == set(REASONS)
     return {reason for reason in REASONS if before[reason] != after[reason]}
@@ -48,15 +48,15 @@ def changed(app: AppConfig = APP, agent: ResolvedAgentConfig = AGENT) -> set[str
         (APP, set()),
     ],
 )
-def test_each_reason_depends_on_its_own_settings(app: AppConfig, wanted: set[str]) -> None:
-    """Reading settings for what could not be read, the server's for its own trouble, and nothing about transport."""
+def test_each_reason_has_its_own_deciding_settings(app: AppConfig, wanted: set[str]) -> None:
+    """Reading settings decide unreadable documents, provider settings server errors; transport settings decide none."""
     if app.vllm.api_key:
         wanted = {reason for reason in wanted if app.vllm.preflight != APP.vllm.preflight}
     assert changed(app) == wanted
 
 
-def test_more_context_and_overflow_decide_what_was_too_long() -> None:
-    """`num_ctx` of the provider that is asked, and `overflow` of the agent."""
+def test_context_and_overflow_settings_decide_context_length_failures() -> None:
+    """These are `num_ctx` of the provider in use and `overflow` of the agent."""
     ollama = replace(AGENT, provider="ollama")
     app = replace(APP, provider="ollama")
     more = replace(app, ollama=OllamaConfig(num_ctx=32768))
@@ -66,28 +66,28 @@ def test_more_context_and_overflow_decide_what_was_too_long() -> None:
     assert changed(agent=replace(AGENT, overflow="head")) >= LENGTH
 
 
-def test_another_way_to_repair_answers_decides_what_was_invalid() -> None:
-    """`answers.repair` and `max_reasks`."""
+def test_repair_settings_decide_invalid_answers() -> None:
+    """These are `answers.repair` and `max_reasks`."""
     app = replace(APP, answers=replace(APP.answers, repair="full"))
     assert changed(app) == ANSWERS
     assert changed(agent=replace(AGENT, max_reasks=3)) == ANSWERS
 
 
 def lines(place: Place, texts: Mapping[str, str], *, field: str = "body") -> None:
-    """Writes a file of JSON Lines, an hour old."""
+    """Write a JSONL file with an mtime one hour ago."""
     path = place.folder / "inbox" / "all.jsonl"
     path.write_text("".join(json.dumps({"id": id, field: text}) + "\n" for id, text in texts.items()))
     os.utime(path, (HOUR_AGO, HOUR_AGO))
 
 
 def dry(place: Place, *arguments: str) -> str:
-    """What `--dry-run` says of failed documents."""
+    """Return what `--dry-run` reports about failed documents."""
     out = place.run("--dry-run", *arguments).out
     return next(line.split("before", 1)[1].strip() for line in out.splitlines() if "failed before" in line)
 
 
-def test_a_wrong_text_field_is_repaired_by_the_plain_command(place: Place) -> None:
-    """Documents that could not be read because of a setting are read when it is right, and counted as failed before."""
+def test_corrected_text_field_retries_unreadable_documents(place: Place) -> None:
+    """Documents that failed because of a wrong setting are read by the next plain run, and counted as failed before."""
     place.documents(20)
     lines(place, {f"line{number}": "text" for number in range(4)})
     place.run(code=1)
@@ -102,8 +102,8 @@ def test_a_wrong_text_field_is_repaired_by_the_plain_command(place: Place) -> No
     assert place.failed() == {}
 
 
-def test_an_unchanged_cause_is_not_tried_again(place: Place) -> None:
-    """Each retry costs a request: another setting, or another provider's, changes nothing."""
+def test_failure_with_unchanged_settings_is_not_retried(place: Place) -> None:
+    """Each retry costs a request: changing an unrelated setting, or another provider's, retries nothing."""
     place.documents({**{f"d{n}.txt": "x" for n in range(30)}, "bad.txt": "[[fault:http_400*99]]"})
     place.run()
     place.asked()
@@ -111,8 +111,8 @@ def test_an_unchanged_cause_is_not_tried_again(place: Place) -> None:
     assert place.asked() == []
 
 
-def test_overflow_head_does_what_was_too_long(place: Place) -> None:
-    """The agent's file says `overflow: head` from now on: the document is cut and done."""
+def test_overflow_head_retries_documents_that_were_too_long(place: Place) -> None:
+    """After the agent changes to `overflow: head`, the document is truncated and done."""
     with FakeLLM(("llama3.1",), 2000) as narrow:
         place.configure({"vllm.base_url": narrow.url})
         place.documents({"long.txt": "word " * 9000, **{f"d{n}.txt": "x" for n in range(30)}})
@@ -126,20 +126,20 @@ def test_overflow_head_does_what_was_too_long(place: Place) -> None:
 
 
 def too_long(place: Place, *, servers: Sequence[FakeLLM], dialect: str = "vllm") -> None:
-    """One document of 2,250 tokens among short ones, for servers whose addresses are settings of transport only."""
+    """Write one document of 2,250 tokens among short ones, for servers whose addresses are transport settings."""
     own = {"provider": dialect, f"{dialect}.base_url": [server.url for server in servers], f"{dialect}.max_tokens": 100}
     place.configure({**own, **({"ollama.num_ctx": 32768} if dialect == "ollama" else {})})
     place.documents({"long.txt": "word " * 9000, **{f"d{n}.txt": "x" for n in range(30)}})
 
 
 def chats_about(server: FakeLLM, document: str = "long.txt") -> int:
-    """How many requests of this server were about the document."""
+    """Return how many requests of this server were about the document."""
     return [seen.document for seen in server.chats()].count(document)
 
 
 @pytest.mark.parametrize("dialect", ["vllm", "ollama"])
-def test_a_server_with_a_larger_context_does_what_was_too_long(place: Place, dialect: str) -> None:
-    """The server is restarted with more: the plain command tries it again; with as much or less it does not."""
+def test_larger_context_retries_documents_that_were_too_long(place: Place, dialect: str) -> None:
+    """A server restarted with a larger context gets the document again; with the same or a smaller one it does not."""
     with FakeLLM(("llama3.1",), 2000) as narrow:
         too_long(place, servers=[narrow], dialect=dialect)
         place.run()
@@ -162,8 +162,8 @@ def test_a_server_with_a_larger_context_does_what_was_too_long(place: Place, dia
         assert place.failed() == {}
 
 
-def test_a_server_that_is_down_is_not_waited_for_because_of_a_document_that_is_too_long(place: Place) -> None:
-    """Nothing is known of its context: the failure remains, and the run ends when the first look at it has ended."""
+def test_run_does_not_wait_for_an_unavailable_server_to_learn_its_context(place: Place) -> None:
+    """The context is unknown, so the failure remains and the run ends after the first preflight."""
     with FakeLLM(("llama3.1",), 2000) as narrow:
         too_long(place, servers=[narrow])
         place.run()
@@ -171,8 +171,8 @@ def test_a_server_that_is_down_is_not_waited_for_because_of_a_document_that_is_t
     assert "1 remains failed" in ran.out
 
 
-def test_replicas_with_different_contexts_do_not_send_a_document_back_and_forth(place: Place) -> None:
-    """The smallest context of those in use counts, since the document may go to that server."""
+def test_smallest_context_of_the_replicas_decides_a_retry(place: Place) -> None:
+    """A document too long for one replica is not retried because another replica has a larger context."""
     with FakeLLM(("llama3.1",), 2000) as narrow, FakeLLM(("llama3.1",), 2200) as wider:
         too_long(place, servers=[narrow, wider])
         place.run()
@@ -182,8 +182,8 @@ def test_replicas_with_different_contexts_do_not_send_a_document_back_and_forth(
         assert chats_about(narrow) + chats_about(wider) == before
 
 
-def test_a_file_that_is_too_large_is_not_tried_for_the_context(place: Place) -> None:
-    """It was never sent: `input.max_document_bytes` decided it, and no server."""
+def test_oversized_file_is_not_retried_for_a_larger_context(place: Place) -> None:
+    """The file was never sent; only `input.max_document_bytes` decides its failure."""
     place.configure({"vllm.base_url": place.server.url, "input.max_document_bytes": 1000})
     place.documents({"long.txt": "word " * 9000, **{f"d{n}.txt": "x" for n in range(30)}})
     place.run()
@@ -192,8 +192,8 @@ def test_a_file_that_is_too_large_is_not_tried_for_the_context(place: Place) -> 
     assert "@" not in line["decided_by"]
 
 
-def test_an_accepted_failure_is_tried_again_when_its_cause_has_changed(place: Place) -> None:
-    """Accepting says that nothing can be done; a changed setting says that something was."""
+def test_accepted_failure_is_retried_when_its_settings_change(place: Place) -> None:
+    """Accepting a failure holds only for the settings that caused it."""
     lines(place, {"a": "text"})
     place.run(code=1)
     place.call("errors", "--accept", "document_unreadable")
@@ -202,8 +202,8 @@ def test_an_accepted_failure_is_tried_again_when_its_cause_has_changed(place: Pl
     assert place.failed() == {}
 
 
-def test_a_line_of_an_older_version_is_tried_once(place: Place) -> None:
-    """It does not say what decided it; the line that replaces it does."""
+def test_failure_recorded_by_an_older_version_is_retried_once(place: Place) -> None:
+    """Its line lacks the deciding digest; the line that replaces it has one."""
     place.documents({"bad.txt": "[[fault:http_400*99]]", **{f"d{n}.txt": "x" for n in range(30)}})
     place.run()
     path = place.folder / "out" / "errors.jsonl"
@@ -218,8 +218,8 @@ def test_a_line_of_an_older_version_is_tried_once(place: Place) -> None:
 
 
 @pytest.mark.parametrize("retries", [0, 2])
-def test_retry_runs_begin_anew_with_another_cause(place: Place, retries: int) -> None:
-    """A failed answer is tried in `retry_runs` more runs, and again that often when what decides it has changed."""
+def test_changed_settings_restart_the_count_of_retry_runs(place: Place, retries: int) -> None:
+    """An invalid answer is retried in `retry_runs` more runs, and again that often after a setting changes."""
     settings: dict[str, Any] = {"runner.retry_runs": retries, "runner.max_error_rate": 1}
     place.configure(settings)
     place.documents({"bad.txt": "[[fault:wrong_type]]"})
@@ -234,8 +234,8 @@ def test_retry_runs_begin_anew_with_another_cause(place: Place, retries: int) ->
         assert bool(place.asked()) == wanted
 
 
-def test_an_extra_that_is_installed_later_decides_what_could_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The plain command tries the documents again that needed it."""
+def test_installing_an_extra_retries_documents_that_needed_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain run retries the unreadable documents once the extra is installed."""
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "pypdfium2", None)
         before = deciding_digests(APP, AGENT)

@@ -1,4 +1,4 @@
-"""Two documents with one id: the first is done, the second fails by an id of its own, and nothing sticks."""
+"""Two documents with one id: the first is done, the second fails under an id of its own in every run."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ BY_ID = ("--set", "input.id_field=id")
 
 
 def lines(*ids: str) -> str:
-    """A .jsonl with a document for each id."""
+    """Return JSON Lines with a document for each id."""
     return "".join(json.dumps({"id": each, "text": f"Text {n}."}) + "\n" for n, each in enumerate(ids)) or "\n"
 
 
 def place_lines(place: Place, *ids: str) -> None:
-    """Writes the archive, as it stands, into the inbox."""
+    """Write the JSONL archive into the inbox."""
     inbox = place.folder / "inbox"
     inbox.mkdir(exist_ok=True)
     (inbox / "x.jsonl").write_text(lines(*ids), encoding="utf-8")
 
 
-def test_a_file_met_twice_does_not_take_the_good_ones_id(place: Place) -> None:
-    """The done document stays done, in each later run; the duplicate goes under its whole URI."""
+def test_file_listed_twice_fails_under_its_uri(place: Place) -> None:
+    """The done document stays done in each later run; the duplicate is recorded under its whole URI."""
     place.documents({"d1.txt": "text", "d2.txt": "text"})
     inputs = ("--input", "inbox", "--input", "inbox/d1.txt")
     for _ in range(2):
@@ -36,8 +36,8 @@ def test_a_file_met_twice_does_not_take_the_good_ones_id(place: Place) -> None:
     assert place.report()["output"]["done"] == 2
 
 
-def test_a_duplicate_of_a_file_just_written_fails_once(place: Place) -> None:
-    """The next run reads it again, finds the same bytes under the same id, and has nothing to do."""
+def test_duplicate_of_a_recent_file_fails_once(place: Place) -> None:
+    """The next run reads the recent file again, finds the same bytes under the same id, and sends nothing."""
     place.change("d1.txt", "text")
     inputs = ("--input", "inbox", "--input", "inbox/d1.txt")
     place.run(*LENIENT, *inputs)
@@ -48,16 +48,16 @@ def test_a_duplicate_of_a_file_just_written_fails_once(place: Place) -> None:
     assert [(line["reason"], line["runs"]) for line in place.lines("errors.jsonl")] == [("duplicate_id", 1)]
 
 
-def test_each_of_many_duplicates_has_an_id_of_its_own(place: Place) -> None:
-    """The same folder three times: every document is done once and fails twice, under four ids."""
+def test_each_duplicate_has_its_own_id(place: Place) -> None:
+    """With the same folder three times, every document is done once and fails twice, under four ids."""
     place.documents({"d1.txt": "text", "d2.txt": "text"})
     place.run(*LENIENT, "--input", "inbox", "--input", "inbox", "--input", "inbox")
     assert place.done() == {"d1.txt": 1, "d2.txt": 1}
     assert len(place.lines("errors.jsonl")) == len(place.failed()) == 4
 
 
-def test_what_was_a_duplicate_is_asked_when_it_is_one_no_more(place: Place) -> None:
-    """Being a duplicate is no fault of a document's bytes."""
+def test_former_duplicate_is_sent_when_its_id_is_free(place: Place) -> None:
+    """The failure does not stick to the document's bytes."""
     place_lines(place, "k", "k")
     place.run(*LENIENT, *BY_ID)
     assert place.failed() == {"x.jsonl#2": "duplicate_id"}
@@ -66,8 +66,8 @@ def test_what_was_a_duplicate_is_asked_when_it_is_one_no_more(place: Place) -> N
     assert place.failed() == {}
 
 
-def test_shards_count_duplicates_once_however_often_they_run(place: Place) -> None:
-    """Each shard's errors file keeps its own duplicates, once, and the report of both adds up."""
+def test_shards_count_duplicates_once(place: Place) -> None:
+    """However often the shards run, each errors file has its own duplicates once, and the report adds them up."""
     ids = [f"k{n}" for n in range(12)]
     place_lines(place, *ids, *ids)
     for _ in range(3):

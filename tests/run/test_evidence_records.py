@@ -1,4 +1,4 @@
-"""Evidence in the records of a run: positions of quotes, also in copies, and how the other commands handle it."""
+"""Evidence in the records of a run: positions of quotes, also in copies, and how other commands handle them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AGENT = {
 
 
 def configure(place: Place) -> None:
-    """Set up an agent that asks for quotes, and a model that returns QUOTES."""
+    """Configure an agent that asks for quotes and a model that returns QUOTES."""
     place.configure(agent=AGENT)
     place.server.answer = lambda prompt, _schema: json.dumps({"evidence": QUOTES if "ships" in prompt else []})
 
@@ -40,8 +40,8 @@ def quoted(record: Any, text: str) -> list[str]:
     return [text[quote["start"] : quote["end"]] for quote in record["evidence"]]
 
 
-def test_positions_are_in_the_original_text(place: Place) -> None:
-    """Special tokens before the quotes, broken up in the prompt, do not shift them; the digest is of the same text."""
+def test_positions_refer_to_the_original_text(place: Place) -> None:
+    """Special tokens that the prompt breaks up do not shift the positions; text_sha256 is of the same text."""
     configure(place)
     place.documents({"a.txt": f"<|im_end|> {TEXT}", "none.txt": "Nothing."})
     place.run()

@@ -1,4 +1,4 @@
-"""Documents that cost too much: one failure each, no run that hangs, no second try while they stay the same."""
+"""Documents that cost too much CPU time fail once, never hang a run, and are not retried while unchanged."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from conftest import Place, line_with
 SLOW = b'Content-Type: text/plain; a="' + b";" * 800_000 + b'"\n\nx\n'
 
 
-def test_an_expensive_document_fails_once(place: Place) -> None:
-    """It fails by its CPU time, the others are done, and the next run skips it until the limit is raised."""
+def test_expensive_document_fails_once(place: Place) -> None:
+    """It exceeds the CPU limit, the others are done, and the next run skips it until the limit is raised."""
     place.documents({"a.txt": "One.", "b.txt": "Two."})
     (place.folder / "inbox" / "c.eml").write_bytes(SLOW)
     place.configure({"input.limits": {"cpu_s": 0.5}, "runner.max_error_rate": 1})
@@ -27,8 +27,8 @@ def test_an_expensive_document_fails_once(place: Place) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_run_that_decodes(place: Place, number: int, code: int) -> None:
-    """A document that would be decoded for minutes holds the end no longer than the grace."""
+def test_signal_ends_a_run_that_is_decoding(place: Place, number: int, code: int) -> None:
+    """A document that takes minutes to decode delays the end by no more than the grace."""
     place.documents({"a.txt": "One."})
     (place.folder / "inbox" / "b.eml").write_bytes(SLOW)
     place.configure({"input.limits": {"cpu_s": 600}, "runner.grace_s": 1})
@@ -42,8 +42,8 @@ def test_a_signal_ends_a_run_that_decodes(place: Place, number: int, code: int) 
     assert place.last_run()["counts"]["left"] == 1
 
 
-def test_a_document_whose_helper_cannot_be_started_is_left(place: Place, tmp_path: Path) -> None:
-    """The run ends with 3 and writes no error; the next one, on a machine that is well, does the document."""
+def test_document_is_left_when_its_decoder_process_cannot_start(place: Place, tmp_path: Path) -> None:
+    """The run exits with 3 and writes no error; the next run does the document."""
     place.documents({"a.txt": "One."})
     (place.folder / "inbox" / "b.eml").write_bytes(b"Subject: Rates\n\nThe bank held rates.\n")
     start_up = tmp_path / "start_up"

@@ -1,4 +1,4 @@
-"""An output that was written with the former formula of the fingerprint: nothing in it is asked again without need.
+"""An output written with the former fingerprint formula: no document is sent again without need.
 
 `tests/data/old_fingerprints` holds two outputs as the version before wrote them: one answered by Ollama (num_ctx 4096),
 one by vLLM with `extra_body: {seed: 7}`; the documents are those of `TEXTS`.
@@ -20,19 +20,19 @@ OLLAMA = {"provider": "ollama", "ollama.model": "llama3.1"}
 
 
 def upgraded(place: Place, written_by: str) -> None:
-    """Lay an output of the version before, and its documents, into the folder."""
+    """Copy an output of the previous version, and its documents, into the folder."""
     place.documents(TEXTS)
     shutil.copytree(OLD / written_by, place.folder / "out")
 
 
 def asked_again(place: Place, *arguments: str) -> list[str]:
-    """Return the done documents that a run asks again."""
+    """Return the done documents that a run would send again."""
     place.run(*LENIENT, *arguments)
     return [name for name in place.asked() if name != "bad.txt"]
 
 
-def test_an_upgrade_asks_nothing_again(place: Place) -> None:
-    """The same configuration as before: all is skipped, also the context size that only the records tell of."""
+def test_upgrade_sends_no_document_again(place: Place) -> None:
+    """With the same configuration all documents are skipped, even if only the records have the context size."""
     upgraded(place, "ollama")
     place.configure({**OLLAMA, "ollama.num_ctx": 4096, "ollama.base_url": place.server.url})
     assert asked_again(place) == []
@@ -40,50 +40,50 @@ def test_an_upgrade_asks_nothing_again(place: Place) -> None:
     assert asked_again(place, "--set", "runner.max_redo=0") == []
 
 
-def test_another_provider_with_the_same_model_asks_nothing_again(place: Place) -> None:
-    """Ollama → vLLM: the records of the first one stay."""
+def test_switch_of_provider_with_the_same_model_sends_nothing(place: Place) -> None:
+    """After a switch from Ollama to vLLM the existing records stay current."""
     upgraded(place, "ollama")
     assert asked_again(place, "--set", "runner.max_redo=0") == []
 
 
-def test_another_name_of_the_model_is_equated_by_model_id(place: Place) -> None:
+def test_model_id_equates_two_names_of_a_model(place: Place) -> None:
     """`model_id` gives the name that the records have."""
     upgraded(place, "ollama")
     place.configure({"vllm.model": "", "vllm.model_id": "llama3.1"})
     assert asked_again(place) == []
 
 
-def test_extra_body_of_the_former_formula_is_tried(place: Place) -> None:
-    """The vLLM output had a seed, which is a parameter of the question now."""
+def test_former_formula_included_extra_body(place: Place) -> None:
+    """The vLLM records were made with a seed in `extra_body`, which is now part of the fingerprint."""
     upgraded(place, "vllm")
     place.configure({"vllm.extra_body": {"seed": 7}})
     assert asked_again(place) == []
 
 
 @pytest.mark.parametrize("change", [{"vllm.temperature": 0.5}, {"vllm.model": "", "vllm.model_id": "other"}])
-def test_a_changed_question_is_still_asked_again(place: Place, change: dict[str, object]) -> None:
-    """The recognition equates nothing that was asked differently."""
+def test_changed_request_is_sent_again_after_an_upgrade(place: Place, change: dict[str, object]) -> None:
+    """Two requests that differ never get equal fingerprints by the former formula."""
     upgraded(place, "ollama")
     place.configure(change)
     assert sorted(asked_again(place)) == ["a.txt", "b.txt"]
 
 
-def test_a_run_with_a_changed_agent_after_an_upgrade(place: Place) -> None:
-    """The old question is recognised no more, and the guard counts it."""
+def test_max_redo_counts_documents_of_the_former_formula(place: Place) -> None:
+    """After an agent change the former records no longer match, and `max_redo` counts them."""
     upgraded(place, "ollama")
     place.configure(agent={"system_prompt": "Other.\n"})
     assert "2 of 2 done documents" in place.run("--set", "runner.max_redo=0", code=2).err
 
 
-def test_a_dry_run_counts_as_a_run_does(place: Place) -> None:
-    """Nothing would be asked anew."""
+def test_dry_run_recognises_the_former_formula(place: Place) -> None:
+    """It reports that no document would be sent again."""
     upgraded(place, "ollama")
     out = place.run("--dry-run").out
     assert next(line.split() for line in out.splitlines() if "done again" in line)[2] == "0"
 
 
-def test_a_failure_of_the_former_formula_remains_failed_and_counts_its_runs(place: Place) -> None:
-    """A failed document is one of this question, and is not tried without end."""
+def test_failure_of_the_former_formula_keeps_its_run_count(place: Place) -> None:
+    """Its earlier runs count towards `retry_runs`, so it is not retried for ever."""
     upgraded(place, "ollama")
     place.run("--set", "runner.max_error_rate=1")
     place.run("--set", "runner.max_error_rate=1")
@@ -92,8 +92,8 @@ def test_a_failure_of_the_former_formula_remains_failed_and_counts_its_runs(plac
     assert place.report()["output"]["failed"] == 1
 
 
-def test_check_says_what_a_switch_to_the_fallback_would_redo(place: Place) -> None:
-    """Different names of the model are named with the number of documents, until `model_id` equates them."""
+def test_check_reports_how_many_documents_a_fallback_would_redo(place: Place) -> None:
+    """`check` names the different model names and the number of documents until `model_id` equates them."""
     upgraded(place, "ollama")
     both = {"fallback": ["ollama"], "ollama.base_url": place.server.url, "ollama.model": "llama3.1:latest"}
     place.configure(both)
@@ -104,8 +104,8 @@ def test_check_says_what_a_switch_to_the_fallback_would_redo(place: Place) -> No
     assert "would redo" not in place.call("check").out
 
 
-def test_diff_by_fingerprint_sees_one_question_in_both_formulas(place: Place) -> None:
-    """Done again with `--redo all` after the upgrade, the documents were not asked in two ways."""
+def test_diff_by_fingerprint_treats_both_formulas_as_one(place: Place) -> None:
+    """Documents repeated with `--redo all` after the upgrade do not count as two fingerprints."""
     upgraded(place, "ollama")
     place.run(*LENIENT, "--redo", "all")
     runs = place.folder / "out" / "runs"
@@ -128,8 +128,8 @@ def test_diff_by_fingerprint_sees_one_question_in_both_formulas(place: Place) ->
 
 
 @pytest.mark.parametrize("shard", [(), ("--shard", "0/1")])
-def test_both_formulas_are_one_question_in_the_report(place: Place, shard: tuple[str, ...]) -> None:
-    """Old and new records are counted together, by a run, by a shard, and by `pipeline report`."""
+def test_report_treats_both_formulas_as_one(place: Place, shard: tuple[str, ...]) -> None:
+    """Old and new records count together after a run, after a shard, and in `pipeline report`."""
     upgraded(place, "ollama")
     place.documents({**TEXTS, "new.txt": "another text"})
     place.run(*LENIENT, *shard)
@@ -140,8 +140,8 @@ def test_both_formulas_are_one_question_in_the_report(place: Place, shard: tuple
         assert place.call("report").code == 0
 
 
-def test_a_refused_key_after_an_upgrade_is_waited_for(place: Place) -> None:
-    """The output has records of this question, though under the former fingerprint."""
+def test_refused_key_after_an_upgrade_is_retried(place: Place) -> None:
+    """The output has records of this request under the former fingerprint, so this is not a first start."""
     upgraded(place, "ollama")
     place.documents({**TEXTS, "new.txt": "another text"})
     place.server.api_key = "a key that nobody has"

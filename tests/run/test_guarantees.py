@@ -1,4 +1,4 @@
-"""What docs/guarantees.md promises whatever happens, seen from the command line.
+"""The promises of docs/guarantees.md, checked from the command line.
 
 Each test fails without the line of code that gives what it says.
 """
@@ -32,8 +32,8 @@ time.time, datetime.datetime = _now, Jumping
 """A child with this as its sitecustomize has a wall clock that jumps by hours, forwards and backwards, all the time."""
 
 
-def test_a_wall_clock_that_jumps_changes_nothing(place: Place, server: FakeLLM) -> None:
-    """Numbers of runs, retries with a date, waiting for the lock, what is done: none of them asks for the time."""
+def test_wall_clock_jumps_have_no_effect(place: Place, server: FakeLLM) -> None:
+    """Run numbers, dated retries, lock waits and the skip decision do not depend on the wall clock."""
     names = place.documents({f"d{n}.txt": "[[fault:http_429_date*1]] text" if n % 2 else "text" for n in range(6)})
     (place.folder / "sitecustomize.py").write_text(JUMPING)
     jumping = {"PYTHONPATH": str(place.folder)}
@@ -51,8 +51,8 @@ def test_a_wall_clock_that_jumps_changes_nothing(place: Place, server: FakeLLM) 
     assert len({line["finished_at"][:13] for line in lines}) > 1, "the clock did not jump"
 
 
-def test_of_two_runs_that_start_at_one_instant_one_gives_way(place: Place, server: FakeLLM) -> None:
-    """Whoever is first does it all; the other one names it, and no document is asked twice."""
+def test_second_of_two_simultaneous_runs_gives_way(place: Place, server: FakeLLM) -> None:
+    """The first run processes all documents; the second names it, and no document is sent twice."""
     names = place.documents(12)
     place.configure({"vllm.timeout": 600})
     one_gave_way = threading.Event()  # whoever is first cannot end before the other one has begun
@@ -75,8 +75,8 @@ def test_of_two_runs_that_start_at_one_instant_one_gives_way(place: Place, serve
     assert place.done() == dict.fromkeys(names, 1)
 
 
-def test_killers_alone_are_found_out_and_are_no_outage(place: Place, server: FakeLLM) -> None:
-    """When only documents are left that kill their server, each fails after its losses, and the run ends."""
+def test_only_documents_that_kill_their_server_are_left(place: Place, server: FakeLLM) -> None:
+    """When only such documents are left, each fails after its losses, and the run ends without an outage."""
     server.restart_s = 0.2
     names = place.documents({f"k{n}.txt": "[[fault:kill]]" for n in range(2)})
     place.run(*LENIENT)
@@ -104,8 +104,8 @@ sys.exit(main(["run"]))
 """
 
 
-def test_numbers_that_do_not_add_up_are_exit_70(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A runner that forgets to count one document is told from a good one, aloud and in the report."""
+def test_counts_that_do_not_add_up_exit_with_70(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runner that forgets to count one document is detected, in the message and in the report."""
     place.documents(4)
     monkeypatch.setattr("conftest.COMMAND", (sys.executable, "-c", LOSSY))
     ran = place.start().end()
@@ -128,8 +128,8 @@ sys.exit(cli.main(["run", "--set", "runner.max_error_rate=1"]))
 """
 
 
-def test_a_fault_of_ours_fails_its_document_and_quotes_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The traceback is in the log without the fault's own words, which may hold the document's; the others are done."""
+def test_internal_error_fails_its_document_without_quoting_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log has the traceback without the exception's message, which may quote the document; the others are done."""
     names = place.documents({"a.txt": "a private text", "b.txt": "text", "c.txt": "text"})
     monkeypatch.setattr("conftest.COMMAND", (sys.executable, "-c", FAULTY))
     ran = place.start().end()
@@ -140,8 +140,8 @@ def test_a_fault_of_ours_fails_its_document_and_quotes_nothing(place: Place, mon
     assert b"private" not in everything_below(place.folder / "out") + (ran.out + ran.err).encode()
 
 
-def test_an_answer_that_is_valid_and_empty_is_warned_of(place: Place, server: FakeLLM) -> None:
-    """The report has each field's share of empty values and mean of items, beside those of the run before."""
+def test_empty_valid_answers_are_reported(place: Place, server: FakeLLM) -> None:
+    """The report compares each field's share of empty values and mean item count with the previous run."""
     fields = {"summary": {"type": "string"}, "tickers": {"type": "array", "items": {"type": "string"}}}
     place.configure(agent={"schema": {"type": "object", "properties": fields, "required": [*fields]}})
     place.documents(12)
@@ -158,8 +158,8 @@ def test_an_answer_that_is_valid_and_empty_is_warned_of(place: Place, server: Fa
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
-def test_a_key_is_in_no_list_of_processes(place: Place, server: FakeLLM) -> None:
-    """A key from the environment does not come to the command line, which everyone on the machine can read."""
+def test_key_is_in_no_process_list(place: Place, server: FakeLLM) -> None:
+    """A key from the environment never reaches the command line, which every user can read."""
     place.documents(2)
     server.api_key, server.latency_s = "a-secret-key", 1.0
     child = place.start("run", env={"VLLM_API_KEY": "a-secret-key"})
@@ -169,14 +169,14 @@ def test_a_key_is_in_no_list_of_processes(place: Place, server: FakeLLM) -> None
 
 
 def written(place: Place) -> list[bytes]:
-    """What is in the files of the output."""
+    """Return the content of the output's files."""
     found = [path.read_bytes() for path in (place.folder / "out").rglob("*") if path.is_file()]
     assert len(found) > 3
     return found
 
 
-def test_a_key_in_a_field_of_the_request_is_in_no_file(place: Place) -> None:
-    """Neither in the settings nor in the question that the run's own file keeps; other fields are told."""
+def test_key_in_a_request_field_is_in_no_file(place: Place) -> None:
+    """It is in neither the settings nor the request that the run file keeps; other fields are kept."""
     place.documents(2)
     place.configure({"vllm.extra_body": {"gateway_token": "a-secret-key", "seed": 7}})
     place.run()
@@ -185,8 +185,8 @@ def test_a_key_in_a_field_of_the_request_is_in_no_file(place: Place) -> None:
     assert asked == {"gateway_token": "***", "seed": 7}
 
 
-def test_a_key_in_a_flag_is_in_no_file(place: Place) -> None:
-    """The command that a report tells to type again lacks it, wherever in the fields of a request it stands."""
+def test_key_in_a_flag_is_in_no_file(place: Place) -> None:
+    """The command that a report suggests lacks the key, wherever in the request fields it was."""
     place.documents(2)
     fields = ("vllm.extra_body.gateway_token=a-secret-key", "vllm.extra_body.seed=7")
     nested = 'vllm.extra_body.gateway={"secret": "a-secret-key"}'
@@ -195,8 +195,8 @@ def test_a_key_in_a_flag_is_in_no_file(place: Place) -> None:
     assert place.last_run()["command"].endswith(" --set vllm.extra_body.seed=7")
 
 
-def test_an_id_writes_nothing_outside_of_the_output(place: Place) -> None:
-    """A line may call itself what it wants: it is a record's id, and never a path."""
+def test_document_id_cannot_write_outside_the_output(place: Place) -> None:
+    """Any id of a row is only an id in a record, never a path."""
     inbox = place.folder / "inbox"
     ids = ["../../escaped", "/tmp/escaped", "a\u0000b", "\x1b[2J", "x" * 5000, "..", ""]
     lines = [json.dumps({"id": name, "text": f"[[doc:{n}.txt]] text"}) for n, name in enumerate(ids)]

@@ -1,4 +1,4 @@
-"""The metrics: their frozen names, the three ways out, and that nothing about them changes how a run ends."""
+"""Metrics: their frozen names, the three ways to publish them, and that their failures never change a run's end."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ FROZEN = {
 
 @dataclass
 class Scrape:
-    """What a page of metrics says."""
+    """A parsed page of metrics."""
 
     samples: list[Sample]
 
@@ -66,7 +66,7 @@ class Scrape:
         return cls([sample for family in text_string_to_metric_families(text) for sample in family.samples])
 
     def get(self, name: str, **labels: str) -> float | None:
-        """The sum of the samples of that name with these labels; None without any."""
+        """Return the sum of the samples with this name and these labels, or None without any."""
         found = [
             sample.value
             for sample in self.samples
@@ -85,7 +85,7 @@ def scrape(port: int) -> Scrape:
 
 @dataclass
 class Gateway:
-    """A push gateway that notes what it is sent; `meanwhile` is called before it answers."""
+    """A push gateway that records what it receives; `meanwhile` is called before it answers."""
 
     status: int = 200
     pushed: list[tuple[str, str, Mapping[str, str], str]] = field(default_factory=list)
@@ -122,13 +122,13 @@ class Gateway:
 
 @pytest.fixture
 def gateway() -> Iterator[Gateway]:
-    """A push gateway on a free port."""
+    """Yield a push gateway on a free port."""
     with Gateway().running() as running:
         yield running
 
 
 def port_of(child: Child) -> int:
-    """The port that a run with a JSON log says it serves its metrics at."""
+    """Return the metrics port that a run with a JSON log reports."""
     assert child.process.stderr is not None
     for line in child.process.stderr:
         if (said := json.loads(line))["message"] == "metrics are served":
@@ -143,8 +143,8 @@ def textfile(place: Place) -> Scrape:
 # ---- names
 
 
-def test_names_and_labels_are_frozen() -> None:
-    """Alerts, dashboards and other people's rules depend on them."""
+def test_metric_names_and_labels_are_frozen() -> None:
+    """Alerts, dashboards and the rules of users depend on them."""
     labels = {}
     for name, family in vars(Families()).items():
         if name != "registry":
@@ -154,14 +154,14 @@ def test_names_and_labels_are_frozen() -> None:
     assert labels == FROZEN
 
 
-def test_the_documentation_lists_them() -> None:
-    """Each name is there with its labels."""
+def test_documentation_lists_all_metrics() -> None:
+    """Each metric is listed with its labels."""
     listed = re.findall(r"`(pipeline_\w+)(?:\{([\w, ]+)\})?`", PAGE)
     assert {name: tuple(filter(None, labels.split(", "))) for name, labels in listed} == FROZEN
 
 
 def expressions() -> Iterator[str]:
-    """Each query of the alerts and of the dashboard."""
+    """Yield each query of the alerts and of the dashboard."""
     rules = yaml.safe_load((CONFIG / "prometheus" / "alerts.yaml").read_text(encoding="utf-8"))
     yield from (rule["expr"] for group in rules["groups"] for rule in group["rules"])
     board = json.loads((CONFIG / "grafana" / "dashboard.json").read_text(encoding="utf-8"))
@@ -170,8 +170,8 @@ def expressions() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("expression", sorted(set(expressions())))
-def test_queries_use_metrics_and_labels_that_exist(expression: str) -> None:
-    """A renamed metric makes an alert silent; nobody would notice."""
+def test_queries_use_existing_metrics_and_labels(expression: str) -> None:
+    """A query with an unknown metric returns no data, so an alert would silently never fire."""
     names = re.findall(r"\bpipeline_\w+", expression)
     known = {**FROZEN, **{f"{name}_bucket": (*labels, "le") for name, labels in FROZEN.items() if "_seconds" in name}}
     assert names
@@ -190,8 +190,8 @@ needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="pr
 
 @needs_promtool
 @pytest.mark.parametrize("arguments", [("check", "rules", "alerts.yaml"), ("test", "rules", "alerts_test.yaml")])
-def test_promtool_takes_the_alerts(arguments: tuple[str, ...]) -> None:
-    """They are valid, fire when they should, and are silent on a good run."""
+def test_promtool_accepts_the_alerts(arguments: tuple[str, ...]) -> None:
+    """The rules are valid, fire when they should, and stay silent on a good run."""
     ran = subprocess.run(
         ["promtool", *arguments], cwd=CONFIG / "prometheus", capture_output=True, text=True, timeout=60
     )
@@ -199,8 +199,8 @@ def test_promtool_takes_the_alerts(arguments: tuple[str, ...]) -> None:
 
 
 @needs_promtool
-def test_promtool_takes_the_dashboards_queries(tmp_path: Path) -> None:
-    """Each query of the dashboard parses, with Grafana's variables filled in."""
+def test_promtool_accepts_the_dashboard_queries(tmp_path: Path) -> None:
+    """Each dashboard query parses with Grafana's variables filled in."""
     queries = [text for text in expressions() if not text.startswith("label_values")]
     filled = [re.sub(r"\$(agent|shard)", ".*", text).replace("$__rate_interval", "1m") for text in queries]
     rules = [{"record": f"query:{at}", "expr": text} for at, text in enumerate(filled)]
@@ -214,8 +214,8 @@ def test_promtool_takes_the_dashboards_queries(tmp_path: Path) -> None:
 # ---- the ways out
 
 
-def test_a_run_can_be_scraped_while_it_goes_on_and_at_its_end(place: Place, server: FakeLLM, gateway: Gateway) -> None:
-    """In mid-run there is what is done and in flight, and no success yet; at the end all adds up."""
+def test_metrics_are_served_during_a_run_and_at_its_end(place: Place, server: FakeLLM, gateway: Gateway) -> None:
+    """During the run they count finished documents and those in flight, without a success; at the end all adds up."""
     place.documents(
         {"a.txt": "x", "bad.txt": "[[fault:http_400]]", "held.txt": "y", "flaky.txt": "[[fault:http_500*1]]"}
     )
@@ -257,16 +257,16 @@ def test_a_run_can_be_scraped_while_it_goes_on_and_at_its_end(place: Place, serv
     assert end.get("pipeline_tokens_total", kind="completion") == sum(each["completion_tokens"] for each in usage)
 
 
-def test_ollama_tells_the_time_in_its_queue(place: Place) -> None:
-    """A histogram over the requests that told it."""
+def test_ollama_queue_wait_is_a_histogram(place: Place) -> None:
+    """It counts each request for which the server reported a queue time."""
     place.documents(3)
     place.configure({"provider": "ollama", "ollama.base_url": place.server.url, "ollama.model": "llama3.1"})
     place.run("--metrics-textfile", "metrics.prom")
     assert textfile(place).get("pipeline_queue_wait_seconds_count", provider="ollama") == 3
 
 
-def test_a_push_is_grouped_by_agent_and_shard(place: Place, gateway: Gateway) -> None:
-    """Each shard has a group of its own, and POST leaves there what this run does not name."""
+def test_push_is_grouped_by_agent_and_shard(place: Place, gateway: Gateway) -> None:
+    """Each shard has its own group; POST keeps the metrics of the group that this run does not send."""
     place.documents(4)
     place.run("--pushgateway", gateway.url.replace("http://", "http://me:s%40fe@") + "/", "--shard", "1/2")
     ((method, path, headers, body),) = gateway.pushed
@@ -275,8 +275,8 @@ def test_a_push_is_grouped_by_agent_and_shard(place: Place, gateway: Gateway) ->
     assert time.time() - 600 < (Scrape.of(body).get(SUCCESS, shard="1/2") or 0) <= time.time()
 
 
-def test_the_second_run_counts_what_it_skips(place: Place) -> None:
-    """Skipped documents are counted, and nothing was asked."""
+def test_second_run_counts_skipped_documents(place: Place) -> None:
+    """The metrics count five skipped documents and no requests."""
     place.documents(5)
     place.run()
     place.run("--metrics-textfile", "metrics.prom")
@@ -292,10 +292,10 @@ def test_the_second_run_counts_what_it_skips(place: Place) -> None:
         ("x", {"runner.max_outage_s": 0.2, "runner.startup_wait_s": 0, "vllm.base_url": "http://127.0.0.1:9"}, 3),
     ],
 )
-def test_only_a_success_has_a_time_of_success(
+def test_failed_run_sends_no_success_timestamp(
     place: Place, gateway: Gateway, text: str, settings: Mapping[str, Any], code: int
 ) -> None:
-    """A failed run leaves the name out, so that the gateway keeps the time of an earlier success."""
+    """The gateway then keeps the timestamp of an earlier success."""
     place.documents({"a.txt": text})
     place.configure(settings)
     place.run("--pushgateway", gateway.url, "--metrics-textfile", "metrics.prom", code=code)
@@ -304,8 +304,8 @@ def test_only_a_success_has_a_time_of_success(
         assert seen.get("pipeline_exit_code") == code
 
 
-def test_the_text_file_keeps_the_time_of_the_last_success(place: Place) -> None:
-    """A failed run writes the file anew; the alert for a missing run must still see the old time."""
+def test_text_file_keeps_the_last_success_timestamp(place: Place) -> None:
+    """A failed run rewrites the file, and the alert for a missing run still needs the earlier timestamp."""
     place.documents(1)
     place.run("--metrics-textfile", "metrics.prom")
     before = textfile(place).get(SUCCESS)
@@ -316,8 +316,8 @@ def test_the_text_file_keeps_the_time_of_the_last_success(place: Place) -> None:
     assert textfile(place).get("pipeline_exit_code") == 1
 
 
-def test_requests_in_an_outage_are_counted(place: Place, server: FakeLLM) -> None:
-    """No document fails for them, and still somebody wants to see them."""
+def test_failed_requests_during_an_outage_are_counted(place: Place, server: FakeLLM) -> None:
+    """They are counted although no document fails for them."""
     place.documents({"killer.txt": "[[fault:kill*1]]", "b.txt": "x"})
     place.run("--metrics-textfile", "metrics.prom")
     seen = textfile(place)
@@ -329,23 +329,23 @@ def test_requests_in_an_outage_are_counted(place: Place, server: FakeLLM) -> Non
 
 
 def silent_port() -> socket.socket:
-    """A listener that takes connections and never answers."""
+    """Return a listening socket that accepts connections and never answers."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen()
     return listener
 
 
-def test_a_gateway_that_is_not_there_is_a_warning(place: Place) -> None:
-    """The exit code stays, and the log says which gateway, without its password."""
+def test_unreachable_gateway_is_a_warning(place: Place) -> None:
+    """The exit code does not change, and the log names the gateway without its password."""
     place.documents(1)
     ran = place.run("--pushgateway", "http://me:secret@127.0.0.1:9")
     assert "metrics are not pushed" in ran.err
     assert "secret" not in ran.err
 
 
-def test_the_gateway_of_the_environment_is_used_and_masked(place: Place) -> None:
-    """PIPELINE_PUSHGATEWAY is the default of the flag; a wrong one is a configuration error without its password."""
+def test_gateway_password_from_the_environment_is_masked(place: Place) -> None:
+    """PIPELINE_PUSHGATEWAY is the flag's default; an invalid value is a configuration error without its password."""
     place.documents(1)
     ran = place.run("--log-level", "debug", env={"PIPELINE_PUSHGATEWAY": "http://me:secret%2F0@127.0.0.1:9"})
     assert "metrics are not pushed" in ran.err
@@ -355,23 +355,23 @@ def test_the_gateway_of_the_environment_is_used_and_masked(place: Place) -> None
     assert "secret" not in ran.out + ran.err
 
 
-def test_a_gateway_that_never_answers_does_not_hold_the_end(place: Place) -> None:
-    """The push gives up after some seconds."""
+def test_silent_gateway_does_not_block_the_end(place: Place) -> None:
+    """The push times out after a few seconds."""
     place.documents(1)
     with silent_port() as listener:
         ran = place.run("--pushgateway", f"http://127.0.0.1:{listener.getsockname()[1]}")
     assert "metrics are not pushed" in ran.err
 
 
-def test_a_gateway_that_refuses_is_a_warning(place: Place, gateway: Gateway) -> None:
-    """Its status is in the log."""
+def test_gateway_refusal_is_a_warning(place: Place, gateway: Gateway) -> None:
+    """The log has the status code."""
     gateway.status = 400
     place.documents(1)
     assert "400" in place.run("--pushgateway", gateway.url).err
 
 
-def test_a_port_that_is_taken_is_a_warning(place: Place) -> None:
-    """The run matters more than its metrics."""
+def test_occupied_metrics_port_is_a_warning(place: Place) -> None:
+    """The run finishes without serving metrics."""
     place.documents(1)
     with silent_port() as listener:
         ran = place.run("--metrics-port", str(listener.getsockname()[1]))
@@ -379,8 +379,8 @@ def test_a_port_that_is_taken_is_a_warning(place: Place) -> None:
     assert len(place.done()) == 1
 
 
-def test_a_text_file_that_cannot_be_written_is_a_warning(place: Place) -> None:
-    """A folder that is not there, once in the log."""
+def test_unwritable_text_file_is_a_warning(place: Place) -> None:
+    """Its folder is missing, and the run still ends with 0."""
     place.documents(1)
     assert "metrics are not written" in place.run("--metrics-textfile", "nowhere/metrics.prom").err
 
@@ -389,16 +389,16 @@ def test_a_text_file_that_cannot_be_written_is_a_warning(place: Place) -> None:
     "arguments",
     [("--metrics-port", "70000"), ("--metrics-port", "http"), ("--pushgateway", "gateway:9091"), ("--pushgateway", "")],
 )
-def test_a_way_that_cannot_be_is_exit_2(place: Place, arguments: tuple[str, ...]) -> None:
-    """Before anything is read."""
+def test_invalid_metrics_flag_is_exit_2(place: Place, arguments: tuple[str, ...]) -> None:
+    """The flag is checked before any document is read."""
     place.documents(1)
     ran = place.run(*arguments, code=2)
     assert arguments[0] in ran.err
     assert place.asked() == []
 
 
-def test_a_server_cannot_make_labels_without_end() -> None:
-    """However many status codes a server thinks of, there are some forty series."""
+def test_error_labels_are_bounded() -> None:
+    """500 different status codes create about 40 time series."""
     metrics = Metrics("small", None, ways=Ways())
     entry = Entry("a", "file:///a", None, 1, "text", bytes)
     for status in range(100, 600):
@@ -414,8 +414,8 @@ def test_a_server_cannot_make_labels_without_end() -> None:
     assert sum(sample.value for sample in samples) == 500
 
 
-def test_a_count_of_4000_digits_ends_no_run(place: Place) -> None:
-    """A server's numbers are no reason to end with 70: the record is written, and the count in it is unknown."""
+def test_token_count_of_4000_digits_is_recorded_as_unknown(place: Place) -> None:
+    """The record is written with the count as null, and the run ends normally."""
     place.documents(3)
     body = {
         "choices": [{"index": 0, "message": {"content": '{"summary": "fine"}'}, "finish_reason": "stop"}],
@@ -429,8 +429,8 @@ def test_a_count_of_4000_digits_ends_no_run(place: Place) -> None:
     assert all("implausible_usage" in record["notes"] for record in records)
 
 
-def test_a_fault_in_the_metrics_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """It never reaches the run."""
+def test_internal_error_in_the_metrics_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The error never reaches the run."""
     metrics = Metrics("agent", None, ways=Ways())
     metrics.families = None  # type: ignore[assignment]
     finished = Finished(

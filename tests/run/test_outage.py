@@ -1,4 +1,7 @@
-"""A server that goes away is waited for; a document that a server cannot do is found out; nothing else fails for it."""
+"""Outages: the run waits for a missing server, detects a document that the server cannot process, and fails no other.
+
+The run waits for a missing server, detects a document that the server cannot process, and fails no other.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ LENIENT = ("--set", "runner.max_error_rate=1")
 
 
 @pytest.mark.parametrize("how", ["down", "draining"])
-def test_a_run_goes_on_by_itself_after_an_outage(place: Place, server: FakeLLM, how: str) -> None:
-    """Two seconds without a server, in mid-run: the run waits, and no document fails for it."""
+def test_run_resumes_by_itself_after_an_outage(place: Place, server: FakeLLM, how: str) -> None:
+    """The server is gone for two seconds during the run: the run waits, and no document fails."""
     names = place.documents(40)
     server.faults = gate = Gate(after=8)
     child = place.start("run")
@@ -49,8 +52,8 @@ def _give_back(server: FakeLLM, how: str) -> None:
         server.draining = False
 
 
-def test_a_server_that_stays_away_ends_the_run_with_3(place: Place, server: FakeLLM) -> None:
-    """After `max_outage_s` the rest is left for the same command later."""
+def test_long_outage_ends_the_run_with_3(place: Place, server: FakeLLM) -> None:
+    """After `max_outage_s` the remaining documents are left for the next run."""
     names = place.documents(20)
     place.configure({"runner.max_outage_s": 1})
     server.faults = gate = Gate(after=6)
@@ -69,8 +72,8 @@ def test_a_server_that_stays_away_ends_the_run_with_3(place: Place, server: Fake
     assert place.done() == dict.fromkeys(names, 1)
 
 
-def test_no_server_at_the_start_is_waited_for(place: Place, server: FakeLLM) -> None:
-    """A pipeline that was started a moment before its server says where it waits and why, once, and does not fail."""
+def test_run_waits_for_a_server_that_starts_late(place: Place, server: FakeLLM) -> None:
+    """It reports once which server it waits for and why, and then processes all documents."""
     names = place.documents(3)
     server.down()
     child = place.start("run")
@@ -84,8 +87,8 @@ def test_no_server_at_the_start_is_waited_for(place: Place, server: FakeLLM) -> 
     assert place.done() == dict.fromkeys(names, 1)
 
 
-def test_a_poisoned_document_fails_after_its_retries_and_no_other(place: Place, server: FakeLLM) -> None:
-    """`max_retries` + 1 requests for it, and the run goes on."""
+def test_only_the_poisoned_document_fails(place: Place, server: FakeLLM) -> None:
+    """It gets `max_retries` + 1 requests; all other documents are done."""
     names = place.documents(12)
     place.documents({"d005.txt": "[[fault:http_500]]"})
     place.run(*LENIENT)
@@ -96,8 +99,8 @@ def test_a_poisoned_document_fails_after_its_retries_and_no_other(place: Place, 
     assert sorted(place.done()) == [name for name in names if name != "d005.txt"]
 
 
-def test_poisoned_documents_alone_are_no_outage(place: Place, server: FakeLLM) -> None:
-    """Also when only such documents are left, a tiny completion proves that the server lives."""
+def test_only_poisoned_documents_left_is_no_outage(place: Place, server: FakeLLM) -> None:
+    """A tiny completion shows that the server works, so each document fails."""
     names = place.documents({f"p{n}.txt": "[[fault:http_500]]" for n in range(3)})
     place.run(*LENIENT)
     assert place.failed() == dict.fromkeys(names, "server_error")
@@ -105,8 +108,8 @@ def test_poisoned_documents_alone_are_no_outage(place: Place, server: FakeLLM) -
     assert max(chats.count(name) for name in names) <= 4
 
 
-def test_a_document_that_kills_its_server_is_found_out(place: Place, server: FakeLLM) -> None:
-    """The server goes away whenever it works on that document: it alone fails, after having been sent alone."""
+def test_document_that_kills_its_server_fails_alone(place: Place, server: FakeLLM) -> None:
+    """The server dies whenever it works on that document, which is then sent alone and fails."""
     server.restart_s = 0.3
     names = place.documents(12)
     place.documents({"d004.txt": "[[fault:kill]]"})
@@ -119,8 +122,8 @@ def test_a_document_that_kills_its_server_is_found_out(place: Place, server: Fak
 
 
 @pytest.mark.slow
-def test_a_document_that_wedges_its_server_is_found_out(place: Place, server: FakeLLM) -> None:
-    """The server hangs from this document on until it is restarted, each time: it fails as such, and the run ends."""
+def test_document_that_hangs_its_server_fails_alone(place: Place, server: FakeLLM) -> None:
+    """The server hangs from this document on until it restarts, each time; the document fails and the run ends."""
     place.configure({"vllm.timeout": 2})
     names = place.documents(8)
     wedged_until = [0.0]
@@ -137,8 +140,8 @@ def test_a_document_that_wedges_its_server_is_found_out(place: Place, server: Fa
     assert place.asked().count("d003.txt") <= 8
 
 
-def test_a_timeout_is_tried_once_more_only(place: Place, server: FakeLLM) -> None:
-    """Two requests that hang cost two timeouts, and the document fails as such."""
+def test_timeout_is_retried_once(place: Place, server: FakeLLM) -> None:
+    """Two requests time out, and the document fails with `timeout`."""
     place.configure({"vllm.timeout": 2})
     place.documents({"a.txt": "[[fault:hang]]", "b.txt": "text", "c.txt": "text"})
     place.run(*LENIENT)
@@ -147,8 +150,8 @@ def test_a_timeout_is_tried_once_more_only(place: Place, server: FakeLLM) -> Non
 
 
 @pytest.mark.parametrize("fault", ["drip_header", "drip_body", "huge", "half_body", "garbage_200", "html_200"])
-def test_a_reply_that_is_none_fails_its_document(place: Place, server: FakeLLM, fault: str) -> None:
-    """Whatever comes over the wire, the run ends, and the other documents are done."""
+def test_malformed_reply_fails_only_its_document(place: Place, server: FakeLLM, fault: str) -> None:
+    """The run ends, and the other document is done."""
     place.configure({"vllm.timeout": 2, "vllm.max_retries": 1})
     place.documents({"a.txt": f"[[fault:{fault}]]", "b.txt": "text"})
     place.run(*LENIENT)
@@ -156,8 +159,8 @@ def test_a_reply_that_is_none_fails_its_document(place: Place, server: FakeLLM, 
     assert list(place.done()) == ["b.txt"]
 
 
-def test_the_fallback_is_taken_at_the_start_with_a_warning(place: Place, server: FakeLLM) -> None:
-    """The first provider is not there: the second answers, and the fingerprint stays the first one's."""
+def test_fallback_is_used_at_the_start_with_a_warning(place: Place, server: FakeLLM) -> None:
+    """The first provider is unreachable, the second answers, and the fingerprint is that of the first."""
     names = place.documents(3)
     with FakeLLM(("small-one",)) as second:
         fallback = {"fallback": ["ollama"], "ollama.base_url": second.url, "ollama.model": "small-one"}
@@ -174,13 +177,13 @@ def test_the_fallback_is_taken_at_the_start_with_a_warning(place: Place, server:
 
 
 def _started_at(log: str) -> float:
-    """When the run began, by its log."""
+    """Return the start time of the run from its log."""
     (line,) = [line for line in log.splitlines() if "run starts" in line]
     return datetime.fromisoformat(line.split()[0].replace("Z", "+00:00")).timestamp()
 
 
-def test_the_fallback_is_left_again_when_the_first_is_back(place: Place, server: FakeLLM) -> None:
-    """First, fallback, first: each for its time."""
+def test_run_returns_to_the_first_provider_after_its_recovery(place: Place, server: FakeLLM) -> None:
+    """The run switches from the first provider to the fallback and back."""
     names = place.documents(60)
     server.latency_s = 0.1
     with FakeLLM(("small-one",), latency_s=0.1) as second:
@@ -205,8 +208,8 @@ def test_the_fallback_is_left_again_when_the_first_is_back(place: Place, server:
     assert "new_provider=vllm" in switches[1]
 
 
-def test_a_fallback_is_looked_at_when_it_is_needed_and_not_before(place: Place, server: FakeLLM) -> None:
-    """It may share the hardware, so nothing is loaded there in vain; a thinking model is found out all the same."""
+def test_fallback_gets_no_request_before_it_is_needed(place: Place, server: FakeLLM) -> None:
+    """It may share the hardware, so no model is loaded in advance; a thinking model is still detected."""
     place.documents(40)
     server.latency_s = 0.1
     with FakeLLM(("small-one",), latency_s=0.05, thinking=True) as second:
@@ -226,8 +229,8 @@ def _refuse(name: str, server: FakeLLM) -> None:
     server.faults = lambda seen, _n: Fault("http_500") if seen.document == name else None
 
 
-def test_a_document_that_the_first_provider_cannot_do_goes_to_the_fallback(place: Place, server: FakeLLM) -> None:
-    """Nobody had looked at the fallback before; the other documents stay where they were."""
+def test_document_failing_at_the_first_provider_goes_to_the_fallback(place: Place, server: FakeLLM) -> None:
+    """The fallback has had no preflight before; the other documents stay at the first provider."""
     place.documents(6)
     _refuse("d003.txt", server)
     with FakeLLM(("small-one",), thinking=True) as second:
@@ -240,8 +243,8 @@ def test_a_document_that_the_first_provider_cannot_do_goes_to_the_fallback(place
     assert (one["id"], one["attempts"]) == ("d003.txt", 5)
 
 
-def test_a_document_that_no_provider_can_do_has_the_history_of_all(place: Place, server: FakeLLM) -> None:
-    """`max_retries` + 1 requests for each of them."""
+def test_document_failing_everywhere_has_the_history_of_all_providers(place: Place, server: FakeLLM) -> None:
+    """Each provider gets `max_retries` + 1 requests."""
     place.documents(6)
     _refuse("d003.txt", server)
     with FakeLLM(("small-one",)) as second:
@@ -254,8 +257,8 @@ def test_a_document_that_no_provider_can_do_has_the_history_of_all(place: Place,
     assert [request["provider"] for request in error["history"]] == ["vllm"] * 4 + ["ollama"] * 4
 
 
-def test_a_fallback_that_is_away_does_not_keep_a_poisoned_document(place: Place, server: FakeLLM) -> None:
-    """The first provider lives, so that it is no outage."""
+def test_poisoned_document_fails_while_the_fallback_is_away(place: Place, server: FakeLLM) -> None:
+    """The first provider works, so this is no outage."""
     place.documents(6)
     _refuse("d003.txt", server)
     place.configure({"fallback": ["ollama"], "ollama.base_url": refusing_url()})
@@ -265,8 +268,8 @@ def test_a_fallback_that_is_away_does_not_keep_a_poisoned_document(place: Place,
 
 
 @pytest.mark.parametrize("between", ["old", "gone", "empty"])
-def test_a_key_that_is_changed_in_its_file_is_taken_in_mid_run(place: Place, server: FakeLLM, between: str) -> None:
-    """The server takes another key: 401, the file is read again, the run goes on; a gap in the file stops nothing."""
+def test_rotated_key_file_is_read_again_during_a_run(place: Place, server: FakeLLM, between: str) -> None:
+    """After a 401 the run rereads the file and continues; a missing or empty file in between does not stop it."""
     names = place.documents(30)
     key = place.folder / "key"
     key.write_text("first-key\n", encoding="utf-8")
@@ -293,8 +296,8 @@ def _refused(server: FakeLLM) -> int:
 
 
 @pytest.mark.parametrize("how", ["key", "model"])
-def test_settings_that_stay_wrong_in_mid_run_end_it_with_3(place: Place, server: FakeLLM, how: str) -> None:
-    """The server refuses our key, or has the model no more, for longer than `config_grace_s`; no document fails."""
+def test_lasting_configuration_error_during_a_run_exits_with_3(place: Place, server: FakeLLM, how: str) -> None:
+    """The server rejects the key, or lost the model, for longer than `config_grace_s`; no document fails."""
     names = place.documents(30)
     place.configure({"runner.config_grace_s": 1})
     server.faults = gate = Gate(after=8)
@@ -315,8 +318,8 @@ def test_settings_that_stay_wrong_in_mid_run_end_it_with_3(place: Place, server:
     assert place.done() == dict.fromkeys(names, 1)
 
 
-def test_a_dead_end_that_an_outage_turns_into_has_its_whole_grace(place: Place, server: FakeLLM) -> None:
-    """An ingress that says 404 until its server is back does not end a run that has waited for it for long."""
+def test_configuration_error_after_an_outage_gets_its_whole_grace(place: Place, server: FakeLLM) -> None:
+    """An ingress that answers 404 while its server starts does not end a run that has long waited for that server."""
     names = place.documents(20)
     place.configure({"runner.config_grace_s": 2})
     server.faults = gate = Gate(after=6)
@@ -341,15 +344,15 @@ def test_a_dead_end_that_an_outage_turns_into_has_its_whole_grace(place: Place, 
     assert place.done() == dict.fromkeys(names, 1)
 
 
-def test_one_document_that_the_server_refuses_as_misconfigured_fails_alone(place: Place, server: FakeLLM) -> None:
-    """A 404 or 401 for one document only: a fresh preflight passes, so it is this document's."""
+def test_404_or_401_for_one_document_fails_only_it(place: Place, server: FakeLLM) -> None:
+    """A new preflight passes, so the refusal concerns only that document."""
     place.documents({"a.txt": "[[fault:http_404_url]]", "b.txt": "text", "c.txt": "[[fault:http_401]]"})
     place.run(*LENIENT)
     assert place.failed() == {"a.txt": "not_found", "c.txt": "unauthorized"}
 
 
-def test_one_of_two_replicas_goes_away(place: Place, server: FakeLLM) -> None:
-    """Both are used side by side; the one that is left does the rest, and nothing waits or fails."""
+def test_remaining_replica_does_all_documents(place: Place, server: FakeLLM) -> None:
+    """Both replicas are used until one disappears; no document waits or fails."""
     names = place.documents(40)
     server.latency_s = 0.1
     with FakeLLM(("llama3.1",), latency_s=0.1) as second:
@@ -365,8 +368,8 @@ def test_one_of_two_replicas_goes_away(place: Place, server: FakeLLM) -> None:
     assert "no provider is available" not in ran.err
 
 
-def test_a_replica_that_hangs_holds_back_neither_the_start_nor_a_recovery(place: Place, server: FakeLLM) -> None:
-    """One loads its model for ever; the other is used at once, goes away, and is used again."""
+def test_hanging_replica_delays_neither_start_nor_recovery(place: Place, server: FakeLLM) -> None:
+    """One replica loads its model for ever; the other is used at once, disappears, and is used again."""
     names = place.documents(30)
     server.faults = gate = Gate(after=8)
     with FakeLLM(("llama3.1",), load_s=3600) as hanging:
@@ -385,16 +388,16 @@ def test_a_replica_that_hangs_holds_back_neither_the_start_nor_a_recovery(place:
     assert place.done() == dict.fromkeys(names, 1)
 
 
-def test_a_wrong_model_is_told_at_once_beside_a_replica_that_is_dead(place: Place, server: FakeLLM) -> None:
-    """Waiting for the dead one would not mend the name; the models that are there are listed."""
+def test_wrong_model_is_reported_beside_a_dead_replica(place: Place, server: FakeLLM) -> None:
+    """Waiting for the dead replica would not correct the name; the message lists the models that exist."""
     place.documents(3)
     place.configure({"vllm.base_url": [refusing_url(), server.url], "vllm.model": "lama", "runner.startup_wait_s": 600})
     ran = place.run(code=2)
     assert "model 'lama' is not there; there is 'llama3.1'" in ran.err
 
 
-def test_a_wrong_model_is_told_soon_beside_a_replica_that_hangs(place: Place, server: FakeLLM) -> None:
-    """A sibling that may still pass is given seconds, not the time it takes to load a model."""
+def test_wrong_model_is_reported_beside_a_hanging_replica(place: Place, server: FakeLLM) -> None:
+    """A replica that may still pass gets a few seconds, not the time it takes to load a model."""
     place.documents(3)
     with FakeLLM(("lama",), load_s=3600) as hanging:
         urls = {"ollama.base_url": [hanging.url, server.url], "ollama.model": "lama"}
@@ -403,8 +406,8 @@ def test_a_wrong_model_is_told_soon_beside_a_replica_that_hangs(place: Place, se
     assert "model 'lama' is not there; there is 'llama3.1:latest'" in ran.err
 
 
-def test_a_wrong_model_of_the_first_provider_means_the_fallback(place: Place, server: FakeLLM) -> None:
-    """Said with the models that are there; one replica of the fallback is dead, the other answers."""
+def test_wrong_model_of_the_first_provider_selects_the_fallback(place: Place, server: FakeLLM) -> None:
+    """The warning lists the existing models; one replica of the fallback is dead, the other answers."""
     names = place.documents(3)
     ollama = {"ollama.base_url": [refusing_url(), server.url], "ollama.model": "llama3.1"}
     place.configure({"vllm.model": "lama", "fallback": ["ollama"], **ollama})
@@ -415,8 +418,8 @@ def test_a_wrong_model_of_the_first_provider_means_the_fallback(place: Place, se
 
 
 @pytest.mark.parametrize("how", ["signal", "max_duration"])
-def test_a_run_that_waits_for_its_server_can_be_ended(place: Place, server: FakeLLM, how: str) -> None:
-    """A back-off or an outage does not hold the end; what was in flight is left, not failed."""
+def test_run_waiting_for_its_server_can_be_stopped(place: Place, server: FakeLLM, how: str) -> None:
+    """Neither a back-off nor an outage delays the end; documents in flight are left, not failed."""
     place.documents(30)
     place.configure({"vllm.retry_base_delay": 20, "vllm.retry_max_delay": 60})
     server.faults = gate = Gate(after=6)

@@ -1,4 +1,4 @@
-"""Documents that do not fit the context: refused, or cut so that they just fit, and what the record says of it."""
+"""Documents that exceed the context: refused, or cut to just fit, and how the record shows it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ DIALECTS = ("vllm", "ollama", "openai")
 
 @pytest.fixture
 def narrow() -> Iterator[FakeLLM]:
-    """A server with a small context."""
+    """Yield a server with a small context."""
     with FakeLLM(("llama3.1",), CONTEXT) as running:
         yield running
 
 
 def ask(place: Place, server: FakeLLM, dialect: str, **agent: Any) -> None:
-    """Has one long document asked about in this dialect."""
+    """Run the pipeline over one long document in this dialect."""
     place.documents({"long.txt": WORDS})
     settings = {"provider": dialect, "runner.max_error_rate": 1, "vllm.base_url": server.url}
     if dialect == "openai":
@@ -40,14 +40,14 @@ def ask(place: Place, server: FakeLLM, dialect: str, **agent: Any) -> None:
 
 
 def sent(server: FakeLLM) -> list[str]:
-    """The document as it stood in each request for it."""
+    """Return the document text in each request for it."""
     chats = [seen for seen in server.chats() if seen.document == "long.txt"]
     return [str(seen.body["messages"][-1]["content"]).removesuffix("\n") for seen in chats]
 
 
 @pytest.mark.parametrize("dialect", ["vllm", "ollama"])
-def test_a_document_that_does_not_fit_fails_at_once(place: Place, narrow: FakeLLM, dialect: str) -> None:
-    """By default nothing is cut: one request, and an error with both counts."""
+def test_too_long_document_fails_after_one_request(place: Place, narrow: FakeLLM, dialect: str) -> None:
+    """By default the document is not cut, and the error has both token counts."""
     ask(place, narrow, dialect)
     (error,) = place.lines("errors.jsonl")
     assert (error["reason"], error["attempts"], error["notes"]) == ("context_length", 1, [])
@@ -58,10 +58,10 @@ def test_a_document_that_does_not_fit_fails_at_once(place: Place, narrow: FakeLL
 
 @pytest.mark.parametrize("overflow", ["head", "head_tail"])
 @pytest.mark.parametrize("dialect", ["vllm", "ollama"])
-def test_a_document_is_cut_to_fit_in_a_request_or_two(
+def test_document_is_cut_to_fit_within_three_requests(
     place: Place, narrow: FakeLLM, dialect: str, overflow: str
 ) -> None:
-    """The server's counts say how much fits; what is kept are the document's own ends, and nearly all that has room."""
+    """The server's counts show how much fits; the kept ends of the document fill nearly the whole context."""
     ask(place, narrow, dialect, overflow=overflow)
     (result,) = place.lines("results.jsonl")
     seen, document = sent(narrow), f"[[doc:long.txt]] {WORDS}"
@@ -76,8 +76,8 @@ def test_a_document_is_cut_to_fit_in_a_request_or_two(
     assert result["document_chars"] == len(seen[-1])
 
 
-def test_a_server_that_tells_no_counts_costs_a_few_requests_more(place: Place, narrow: FakeLLM) -> None:
-    """The first cut is down to what might just fit, then by a quarter each."""
+def test_server_without_token_counts_needs_at_most_four_requests(place: Place, narrow: FakeLLM) -> None:
+    """The first cut keeps what might just fit, each further cut removes a quarter."""
     ask(place, narrow, "openai", overflow="head")
     (result,) = place.lines("results.jsonl")
     assert result["notes"] == ["document_truncated"]
@@ -88,8 +88,8 @@ def test_a_server_that_tells_no_counts_costs_a_few_requests_more(place: Place, n
     ("quote", "grounded"),
     [("word-1 word-2", True), ("word-32998  word-32999", True), ("word-15000 word-15001", False), ("[…]", False)],
 )
-def test_quotes_are_those_of_what_the_model_saw(place: Place, narrow: FakeLLM, quote: str, grounded: bool) -> None:
-    """What was cut away cannot be quoted, and the mark of the gap is no text of the document."""
+def test_quotes_must_be_in_the_text_that_was_sent(place: Place, narrow: FakeLLM, quote: str, grounded: bool) -> None:
+    """A quote from the removed part, or of the gap mark, is not grounded."""
     narrow.answer = lambda _prompt, _schema: json.dumps({"summary": "s", "quote": quote})
     quoted = {"summary": {"type": "string"}, "quote": {"type": "string", "x-quote": True}}
     ask(place, narrow, "vllm", overflow="head_tail", max_reasks=0, schema={**AGENT["schema"], "properties": quoted})
@@ -107,7 +107,7 @@ def test_quotes_are_those_of_what_the_model_saw(place: Place, narrow: FakeLLM, q
 def test_a_reask_is_never_cut(
     place: Place, narrow: FakeLLM, overflow: str, chars: int, answers: list[str], reason: str
 ) -> None:
-    """With the complaint it does not fit: the complaint stands. It is clamped: the answer was cut, and that is it."""
+    """A re-ask that no longer fits keeps the first reason; one with a clamped answer fails as output_truncated."""
     said = iter(answers)
     narrow.answer = lambda prompt, _schema: next(said) if "[[doc:" in prompt else '{"summary": "s"}'
     agent = {"overflow": overflow, "max_tokens": ANSWER}
@@ -121,12 +121,12 @@ def test_a_reask_is_never_cut(
 
 
 def attempt(reason: str = "context_length", **more: Any) -> ExtractionAttempt:
-    """An attempt that failed for this reason."""
+    """Return an attempt that failed for this reason."""
     return ExtractionAttempt(ModelMetadata("p", "m"), error=reason, reason=reason, **more)
 
 
-def test_only_what_is_too_long_is_cut() -> None:
-    """An answer that was cut is, when the server clamped it to the room that the prompt left."""
+def test_only_context_overflows_shorten_the_document() -> None:
+    """A truncated answer counts when the server clamped it to the room left by the prompt."""
     text = whole("x" * 10_000)
 
     def cut(failed: ExtractionAttempt, overflow: str = "head") -> Kept | None:
@@ -149,10 +149,10 @@ def test_only_what_is_too_long_is_cut() -> None:
     context=st.none() | st.integers(1, 10**5),
     around=st.integers(0, 500),
 )
-def test_cutting_ends_and_keeps_only_text_of_the_document(
+def test_repeated_cuts_shrink_and_keep_the_original_ends(
     text: str, overflow: str, needed: int | None, context: int | None, around: int
 ) -> None:
-    """Whatever is told, each cut keeps fewer characters, of both ends of the original, until too few are left."""
+    """Each cut is shorter than the last and consists of the original's ends, whatever counts the server reports."""
     kept: Kept | None = whole(text)
     failed = attempt(needed_tokens=needed, context_length=context, max_tokens=50)
     for _ in range(200):
@@ -166,8 +166,8 @@ def test_cutting_ends_and_keeps_only_text_of_the_document(
     pytest.fail("it goes on for ever")
 
 
-def test_a_text_with_a_gap_mark_of_its_own_keeps_it() -> None:
-    """Each cut is made of the original, so no mark of an earlier cut need be taken out."""
+def test_gap_mark_in_the_document_is_kept() -> None:
+    """Each cut is made from the original, so no earlier mark has to be removed."""
     text = f"{'a' * 300}{GAP}{'b' * 3000}"
     once = shorter(whole(text), attempt(), overflow="head_tail", prompt_chars=len(text))
     assert once is not None

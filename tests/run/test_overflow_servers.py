@@ -1,4 +1,4 @@
-"""`overflow: head` works with every server's words for a prompt that is too long."""
+"""`overflow: head` recognises the "prompt too long" message of every server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LIMIT_CHARS = 2000
 
 
 def page(got: Got) -> bytes:
-    """A model `m` whose context is 2,000 characters, and which says so in the words that the document names."""
+    """A model `m` with a context of 2,000 characters; each document names the error wording to answer with."""
     if got.path != CHAT:
         return reply({"data": [{"id": "m"}]}) if got.path == "/v1/models" else reply({}, 404)
     prompt = got.json["messages"][-1]["content"]
@@ -32,8 +32,8 @@ def talk(line: Line) -> None:
         line.send(page(got))
 
 
-def test_overflow_cuts_a_document_whoever_says_that_it_is_too_long(place: Place) -> None:
-    """Each document is cut until it fits, and says so; none fails."""
+def test_overflow_recognises_each_servers_wording(place: Place) -> None:
+    """Each document is cut until it fits, is noted as cut, and none fails."""
     place.documents({f"d{n:02}.txt": f"row {n} " + "word " * 1500 for n in range(len(ROWS))})
     with RawServer(talk) as server:
         url = {"vllm.base_url": server.url, "vllm.model": "m", "vllm.type": "openai", "runner.max_reasks": 0}

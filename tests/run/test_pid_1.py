@@ -1,4 +1,4 @@
-"""SIGTERM in the first moments of a container, where the program, or its init, is PID 1 of a namespace.
+"""SIGTERM in the first moments of a container, where the program or its init is PID 1 of a namespace.
 
 The kernel drops a signal for PID 1 that has no handler: a pod that gets SIGTERM would run on until SIGKILL.
 """
@@ -24,7 +24,7 @@ NAMESPACES = (["unshare"], ["unshare", "--user", "--map-root-user"])
 
 @functools.cache
 def namespace() -> list[str]:
-    """The command that makes a process PID 1 of a namespace; skips where none may be made."""
+    """Return the command that makes a process PID 1 of a namespace; skip the test where it is not permitted."""
     for words in NAMESPACES:
         command = [*words, "--fork", "--pid", "--kill-child"]
         if (
@@ -36,13 +36,13 @@ def namespace() -> list[str]:
 
 
 def needs_tini() -> list[str]:
-    """The init of the image, as a prefix of a command; skips where it is not installed."""
+    """Return the image's init as a command prefix; skip the test where it is not installed."""
     return ["tini", "--"] if shutil.which("tini") else pytest.skip("tini is not installed")
 
 
 @contextmanager
 def as_pid_1(place: Place, init: Sequence[str]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A run whose server is away, and its PID 1 as this namespace sees it, once that can take a SIGTERM."""
+    """Yield a run waiting for its server, and its PID 1 as seen from here, once that can handle SIGTERM."""
     command = [*namespace(), *init, *COMMAND, "run", "--quiet", "--set", "runner.startup_wait_s=60"]
     with subprocess.Popen(
         command,
@@ -64,7 +64,7 @@ def as_pid_1(place: Place, init: Sequence[str]) -> Iterator[tuple[subprocess.Pop
 
 
 def ended(place: Place, *, init: Sequence[str], after_s: float) -> int:
-    """The exit code of a run that got one SIGTERM at this time after its PID 1 could take it."""
+    """Return the exit code of a run that got one SIGTERM this long after its PID 1 could handle it."""
     with as_pid_1(place, init) as (child, pid):
         time.sleep(after_s)  # the moment of the signal is what is tried
         subprocess.run(["kill", "-TERM", str(pid)], check=True)
@@ -73,7 +73,7 @@ def ended(place: Place, *, init: Sequence[str], after_s: float) -> int:
 
 @pytest.fixture
 def away(place: Place, server: FakeLLM) -> Place:
-    """A place whose server does not answer: the run waits for it until a signal ends it."""
+    """Return a place whose server is down, so that the run waits until a signal ends it."""
     place.documents(1)
     server.down()
     return place
@@ -81,12 +81,12 @@ def away(place: Place, server: FakeLLM) -> Place:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after_s", [step / 19 for step in range(20)])
-def test_the_image_ends_at_a_signal_in_any_of_its_first_moments(away: Place, after_s: float) -> None:
-    """The init of the image passes it on, whatever the program has loaded by then."""
+def test_sigterm_ends_the_image_at_any_time_during_start_up(away: Place, after_s: float) -> None:
+    """The image's init forwards the signal, however much of the program is loaded."""
     assert ended(away, init=needs_tini(), after_s=after_s) in (143, -signal.SIGTERM)
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.15, 0.5])
-def test_the_program_alone_ends_at_a_signal_as_pid_1(away: Place, after_s: float) -> None:
-    """Without an init its own handler takes the signal, also while modules are being imported."""
+def test_sigterm_ends_the_program_as_pid_1(away: Place, after_s: float) -> None:
+    """Without an init the program's own handler takes the signal, even during imports."""
     assert ended(away, init=[], after_s=after_s) == 143

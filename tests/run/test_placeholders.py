@@ -1,4 +1,4 @@
-"""A placeholder that stays empty is a warning with the names that have values."""
+"""A prompt placeholder that stays empty causes a warning with the names that have values."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
-def test_an_empty_placeholder_is_a_warning_after_100_documents(caplog: pytest.LogCaptureFixture) -> None:
-    """Once, with the names that have values; an alias counts as filled."""
+def test_empty_placeholder_is_reported_after_100_documents(caplog: pytest.LogCaptureFixture) -> None:
+    """It is reported once, with the names that have values; an alias counts as filled."""
     watch = PlaceholderWatch({"default": "$source $from $author $document $id"})
     for _ in range(99):
         watch.add("default", {"author": "Anna", "subject": "S", "site": " "})
@@ -27,8 +27,8 @@ def test_an_empty_placeholder_is_a_warning_after_100_documents(caplog: pytest.Lo
     assert "have values: $author, $subject (" in told
 
 
-def test_a_short_run_warns_at_its_end(caplog: pytest.LogCaptureFixture) -> None:
-    """Of five documents or more; one filled value is enough for silence."""
+def test_empty_placeholder_of_a_short_run_is_reported_at_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    """The run needs at least five documents, and one filled value prevents the warning."""
     for documents, filled in ((4, 0), (5, 1)):
         watch = PlaceholderWatch({"default": "$title $document"})
         for number in range(documents):

@@ -1,4 +1,4 @@
-"""What a pod of Kubernetes says at its end: JSON throughout, and a last line with what a person can type there."""
+"""The end of a run in a Kubernetes pod: JSON logs only, and a last line with the commands to type."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ JSON = ("--log-format", "json")
 
 
 def last_line(err: str) -> dict[str, Any]:
-    """The last line of a JSON log."""
+    """Return the last line of a JSON log."""
     return json_log(err)[-1]
 
 
 @pytest.mark.parametrize(("code", "told"), [(1, "report"), (2, "fix it"), (3, "tries left"), (143, "tries left")])
-def test_each_exit_code_says_what_becomes_of_the_job(code: int, told: str) -> None:
-    """With the command that starts it again, and the one that shows what its pods logged."""
+def test_each_exit_code_has_advice_for_the_job(code: int, told: str) -> None:
+    """The advice has the command that restarts the Job and the one that shows its logs."""
     found = advice(code, {**POD, **UPGRADE})
     assert found is not None
     assert told in found[0]
     assert found[1] == {"resume": UPGRADE["PIPELINE_RESUME_COMMAND"], "logs": LOGS}
 
 
-def test_outside_of_a_pod_and_after_a_success_there_is_nothing_to_say() -> None:
-    """A laptop runs the same command again."""
+def test_no_advice_outside_a_pod_or_after_success() -> None:
+    """On a laptop the user runs the same command again."""
     assert advice(3, {"JOB_NAME": "x"}) is None
     assert advice(0, POD) is None
 
 
-def test_without_the_chart_the_logs_are_what_is_known() -> None:
-    """A pod that somebody made by hand has its own name at least."""
+def test_advice_without_the_chart_names_the_logs_command() -> None:
+    """A pod created by hand has at least its own name."""
     assert advice(3, POD) == ("Kubernetes starts another pod while the Job has tries left; once the Job has failed, "
                               "start it again", {"logs": LOGS})  # fmt: skip
     bare = advice(3, {"KUBERNETES_SERVICE_HOST": "x", "HOSTNAME": "pod-1"})
@@ -45,8 +45,8 @@ def test_without_the_chart_the_logs_are_what_is_known() -> None:
     assert bare[1] == {"logs": "kubectl logs pod-1 --tail=20"}
 
 
-def test_a_pod_that_stops_early_ends_its_log_with_the_command_that_repairs(place: Place, server: FakeLLM) -> None:
-    """Not with `pipeline run`, which nobody can type in a pod that is over; every line of both streams is JSON."""
+def test_pod_that_stops_early_logs_the_resume_command_last(place: Place, server: FakeLLM) -> None:
+    """It does not suggest `pipeline run`, which cannot be typed in a finished pod; every line is JSON."""
     place.documents(2)
     place.configure({"runner.startup_wait_s": 0, "runner.max_outage_s": 0.1})
     server.down()
@@ -60,15 +60,15 @@ def test_a_pod_that_stops_early_ends_its_log_with_the_command_that_repairs(place
     assert "pipeline run" not in text.out
 
 
-def test_a_configuration_error_in_a_pod_ends_with_the_command_too(place: Place) -> None:
-    """Also one that is found before the run begins."""
+def test_configuration_error_in_a_pod_logs_the_resume_command(place: Place) -> None:
+    """This includes errors found before the run begins."""
     ran = place.run(*JSON, "--set", "vllm.modle=x", env={**POD, **UPGRADE}, code=2)
     assert [line["severity"] for line in json_log(ran.err)] == ["ERROR", "WARNING"]
     assert last_line(ran.err)["resume"] == UPGRADE["PIPELINE_RESUME_COMMAND"]
 
 
-def test_the_summary_of_a_json_log_is_one_event(place: Place) -> None:
-    """All numbers of the summary, and no text on any stream."""
+def test_json_log_has_the_summary_as_one_event(place: Place) -> None:
+    """The event has all numbers of the summary, and stdout stays empty."""
     place.documents({"a.txt": "A text.", "b.txt": "[[fault:http_400]]", "c.png": "x"})
     ran = place.run(*JSON, "--set", "runner.max_error_rate=1")
     assert ran.out == ""
@@ -83,23 +83,23 @@ def test_the_summary_of_a_json_log_is_one_event(place: Place) -> None:
     assert event["report"] == "out/report.html"
 
 
-def test_on_a_terminal_the_text_is_shown_beside_a_json_log(place: Place) -> None:
-    """A person reads it there."""
+def test_terminal_shows_the_text_summary_beside_a_json_log(place: Place) -> None:
+    """A person at the terminal reads the text while the log stays JSON."""
     place.documents(1)
     ran = place.on_terminal("run", *JSON)
     assert "FINISHED: 1 found" in ran.out
     assert last_line(ran.err)["message"] == "run ends"
 
 
-def test_a_usage_error_is_json_when_json_is_asked_for(place: Place) -> None:
-    """Found before the log is set up, and written to it nevertheless."""
+def test_usage_error_is_logged_as_json(place: Place) -> None:
+    """The error is found before logging is set up, and still respects `--log-format json`."""
     ran = place.run(*JSON, "--bogus", code=2)
     assert all(line["severity"] == "ERROR" for line in json_log(ran.err))
     assert "--bogus" in json_log(ran.err)[0]["message"]
 
 
-def test_the_first_shards_of_a_backfill_say_how_many_have_finished(place: Place) -> None:
-    """Nothing is missing while shards may wait for their turn; `pipeline report`, called by hand, says that it is."""
+def test_first_shards_of_a_backfill_report_how_many_have_finished(place: Place) -> None:
+    """Other shards may still be waiting, so they are not reported as missing; `pipeline report` does report them."""
     place.documents(12)
     for index in range(3):
         event = last_line(place.run(*JSON, "--shard", f"{index}/3").err)
@@ -113,8 +113,8 @@ def test_the_first_shards_of_a_backfill_say_how_many_have_finished(place: Place)
 
 
 @pytest.mark.parametrize("exists", [False, True])
-def test_an_empty_volume_says_how_documents_get_in(place: Place, exists: bool) -> None:
-    """The first night of a fresh volume ends with 0 and the advice, whether or not the folder is there."""
+def test_empty_volume_in_a_pod_explains_how_to_copy_documents(place: Place, exists: bool) -> None:
+    """A first run over a new volume exits with 0 and this advice, whether or not the folder exists."""
     if not exists:
         (place.folder / "inbox").rmdir()
     place.configure({"input.min_documents": 0})

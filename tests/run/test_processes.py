@@ -21,7 +21,7 @@ FAULTS = ("", "[[fault:http_500*1]]", "[[fault:http_400]]", "[[fault:invalid_jso
 
 
 def workers_of(pid: int) -> list[int]:
-    """The worker processes of a run."""
+    """Return the PIDs of a run's worker processes."""
     found = []
     for folder in Path("/proc").iterdir():
         try:
@@ -35,7 +35,7 @@ def workers_of(pid: int) -> list[int]:
 
 
 def is_gone(pid: int) -> bool:
-    """True when a process has ended."""
+    """Return whether a process has ended."""
     try:
         return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
@@ -43,7 +43,7 @@ def is_gone(pid: int) -> bool:
 
 
 def started(place: Place, *, documents: int, latency_s: float) -> tuple[Child, list[int]]:
-    """A run with both worker processes at work."""
+    """Start a run and wait until both worker processes are at work."""
     place.documents(documents)
     place.configure(TWO)
     place.server.latency_s = latency_s
@@ -53,7 +53,7 @@ def started(place: Place, *, documents: int, latency_s: float) -> tuple[Child, l
 
 
 def outcome_of(line: dict[str, Any]) -> dict[str, Any]:
-    """A record without what differs from run to run."""
+    """Return a record without the fields that differ from run to run."""
     left_out = {"finished_at", "run", "run_id", "latency_s", "message"}
     record = {name: value for name, value in line.items() if name not in left_out}
     record["history"] = [{**each, "latency_s": 0, "endpoint": ""} for each in record.get("history", ())]
@@ -62,13 +62,13 @@ def outcome_of(line: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def second_server() -> Iterator[FakeLLM]:
-    """A server that counts the requests for each document anew."""
+    """Yield a server with its own count of requests per document."""
     with FakeLLM(("llama3.1",)) as running:
         yield running
 
 
-def test_the_records_are_those_of_one_process(place: Place, second_server: FakeLLM) -> None:
-    """Plain answers, retries, refusals, re-asks and lost connections: attempts, notes and reasons are the same."""
+def test_two_processes_write_the_records_of_one(place: Place, second_server: FakeLLM) -> None:
+    """Attempts, notes and reasons are equal for answers, retries, refusals, re-asks and lost connections."""
     texts = {f"d{n:03}.txt": f"A text, number {n}. {FAULTS[n % len(FAULTS)]}" for n in range(40)}
     place.documents({**texts, "empty.txt": "", "same-1.txt": "twice"})
     found = [records_of(place, server, processes) for processes, server in ((1, place.server), (2, second_server))]
@@ -92,8 +92,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_identical_documents_and_members_of_archives(place: Place) -> None:
-    """Identical questions are sent once over both processes; the main process does documents that cannot be pickled."""
+def test_copies_and_archive_members_with_two_processes(place: Place) -> None:
+    """Identical requests are sent once over both processes; the main process handles unpicklable entries."""
     for name in ("a", "b", "c"):
         (place.folder / "inbox" / f"{name}.txt").write_text("[[doc:same.txt]] the same", encoding="utf-8")
     with zipfile.ZipFile(place.folder / "inbox" / "more.zip", "w") as archive:
@@ -108,8 +108,8 @@ def test_identical_documents_and_members_of_archives(place: Place) -> None:
     assert set(place.done().values()) == {1}
 
 
-def test_a_killed_worker_process_loses_and_doubles_nothing(place: Place) -> None:
-    """kill -9 of one, then of the other: they are replaced, and their documents are sent again."""
+def test_killed_worker_process_loses_and_duplicates_no_record(place: Place) -> None:
+    """After kill -9 of each worker, new processes replace them and their documents are sent again."""
     child, workers = started(place, documents=60, latency_s=1.0)
     assert len(workers) == 2
     for pid in workers:
@@ -127,7 +127,7 @@ def test_a_killed_worker_process_loses_and_doubles_nothing(place: Place) -> None
 
 @pytest.mark.slow
 def test_worker_processes_end_with_the_main_process(place: Place) -> None:
-    """kill -9 of the main process: no process is left behind, and the next run does the rest."""
+    """After kill -9 of the main process no worker is left, and the next run does the remaining documents."""
     child, workers = started(place, documents=40, latency_s=1.0)
     before = set(place.done())
     child.end(signal.SIGKILL)
@@ -144,8 +144,8 @@ def test_worker_processes_end_with_the_main_process(place: Place) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_lets_what_is_in_flight_finish(place: Place, number: int, code: int) -> None:
-    """Signals to worker processes change nothing; one to the main process leaves what was not sent."""
+def test_signal_lets_requests_in_flight_finish(place: Place, number: int, code: int) -> None:
+    """Signals to worker processes have no effect; one to the main process leaves the unsent documents."""
     child, workers = started(place, documents=60, latency_s=1.0)
     for pid in workers:
         os.kill(pid, number)
@@ -176,8 +176,8 @@ os.open = open
 
 
 @pytest.mark.slow
-def test_a_document_that_kills_its_process_fails(place: Place) -> None:
-    """As one that exceeds this machine's memory does: after three times it is sent alone, and then it fails."""
+def test_document_that_kills_its_process_fails(place: Place) -> None:
+    """It is treated as exceeding the machine's memory: after three times it is sent alone, and then it fails."""
     place.documents({**{f"d{n:03}.txt": f"text {n}" for n in range(12)}, "deadly.txt": "text"})
     (place.folder / "path").mkdir()
     (place.folder / "path" / "sitecustomize.py").write_text(DEADLY, encoding="utf-8")
@@ -189,8 +189,8 @@ def test_a_document_that_kills_its_process_fails(place: Place) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_is_lost_is_marked_unavailable_once(place: Place) -> None:
-    """The first replica dies: it is marked unavailable once, and everything is done by the other."""
+def test_lost_replica_is_marked_unavailable_once(place: Place) -> None:
+    """The first replica dies, and the other does all remaining documents."""
     with FakeLLM(("llama3.1",), latency_s=0.05) as other:
         place.documents(60)
         place.configure({**TWO, "vllm.base_url": [place.server.url, other.url]})

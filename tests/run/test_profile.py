@@ -1,4 +1,4 @@
-"""The profile of the values in the summary, the report and the gate `runner.max_drift`."""
+"""The value profile in the summary and the report, and its gate `runner.max_drift`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCHEMA = {
 
 
 def says(place: Place, currencies: str) -> None:
-    """The server's answers: the currency goes by the number in the document."""
+    """Make the server answer with these currencies in turn, by the number in the document."""
 
     def answer(prompt: str, schema: Mapping[str, Any] | None) -> str:
         number = int(prompt.rsplit("number ", 1)[-1].split(".")[0]) if "number " in prompt else 0
@@ -34,7 +34,7 @@ def says(place: Place, currencies: str) -> None:
 
 @pytest.fixture
 def drifting(place: Place) -> Place:
-    """A first run of three currencies is there; from now on the model says USD."""
+    """Run once with three currencies; from then on the model answers only USD."""
     place.configure(agent={"schema": SCHEMA})
     place.documents(60)
     says(place, "UEG")
@@ -44,8 +44,8 @@ def drifting(place: Place) -> Place:
     return place
 
 
-def test_the_summary_has_three_lines_about_the_values(drifting: Place) -> None:
-    """What is filled, the values, what moved; texts are not in the report, unless they were asked for."""
+def test_summary_has_three_lines_about_the_values(drifting: Place) -> None:
+    """They show filled fields, values and moved shares; text values appear only with --profile-values."""
     ran = drifting.run()
     lines = ran.out[ran.out.index("Values of 120 results") :].splitlines()[1:4]
     assert [line.split()[0] for line in lines] == ["filled", "values", "moved"]
@@ -64,8 +64,8 @@ def test_the_summary_has_three_lines_about_the_values(drifting: Place) -> None:
     assert shown.code == 0 and "supplier Hidden Ltd 100 %" in shown.out
 
 
-def test_a_move_above_max_drift_is_exit_1(drifting: Place) -> None:
-    """Every marked change with 0; with 0.9 none is too far; the next run without new documents is green."""
+def test_drift_above_max_drift_exits_with_1(drifting: Place) -> None:
+    """With 0 any marked move fails the run, with 0.9 none; a run without new documents passes."""
     drifting.run("--set", "runner.max_drift=0.9", "--limit", "30")
     ran = drifting.run("--set", "runner.max_drift=0", code=0)  # the second half is like the first
     assert "nothing against run 2" in ran.out
@@ -76,8 +76,8 @@ def test_a_move_above_max_drift_is_exit_1(drifting: Place) -> None:
     assert drifting.run("--set", "runner.max_drift=0").code == 0
 
 
-def test_documents_done_again_count_once(drifting: Place) -> None:
-    """After a changed prompt the profile is that of the new question's results; `report` reads the current ones."""
+def test_profile_counts_redone_documents_once(drifting: Place) -> None:
+    """After a prompt change the profile covers only the new results; `report` reads the current ones."""
     drifting.configure(agent={"schema": SCHEMA, "system_prompt": "Another one.\n"})
     drifting.run()
     profile = drifting.report()["profile"]
@@ -90,8 +90,8 @@ def test_documents_done_again_count_once(drifting: Place) -> None:
     assert (drifting.report()["profile"]["exact"], drifting.report()["profile"]["documents"]) == (True, 120)
 
 
-def test_shards_are_compared_as_a_whole(place: Place) -> None:
-    """The newest run of each shard together against the ones before."""
+def test_profile_compares_shards_as_a_whole(place: Place) -> None:
+    """The newest runs of all shards are compared with the runs before them."""
     place.configure(agent={"schema": SCHEMA})
     says(place, "UEG")
     place.documents(60)

@@ -36,7 +36,7 @@ ESCAPE = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
 
 
 class Ticks:
-    """A clock that moves one second with each look."""
+    """A clock that advances one step at each call."""
 
     def __init__(self, step_s: float = 1.0) -> None:
         self.now, self.step_s = 0.0, step_s
@@ -47,7 +47,7 @@ class Ticks:
 
 
 def screen(text: str) -> list[str]:
-    """The lines a terminal shows in the end: a tiny emulation of what rich sends (CR, LF, up, erase line)."""
+    """Return the final lines of a terminal: a tiny emulation of what rich sends (CR, LF, up, erase line)."""
     lines, row, column, at = [""], 0, 0, 0
     while at < len(text):
         match = ESCAPE.match(text, at)
@@ -88,13 +88,13 @@ def make(mode: str, stream: io.TextIOBase, *, term: str = "xterm", clock: Callab
 
 
 def test_auto_is_plain_without_a_terminal() -> None:
-    """A stream that is no terminal gets plain lines."""
+    """A stream that is not a terminal gets plain lines."""
     assert isinstance(make("auto", io.StringIO()), PlainProgress)
 
 
 @pytest.mark.parametrize(("term", "kind"), [("xterm", BarProgress), ("dumb", PlainProgress), ("", PlainProgress)])
-def test_auto_looks_at_the_terminal(term: str, kind: type) -> None:
-    """A terminal gets the bar, a dumb or unknown one plain lines."""
+def test_auto_mode_depends_on_the_terminal(term: str, kind: type) -> None:
+    """A terminal gets the bar; a dumb or unknown one gets plain lines."""
     terminal = Terminal(80)
     progress = make("auto", terminal.stream, term=term)
     progress.close()  # type: ignore[attr-defined]
@@ -102,8 +102,8 @@ def test_auto_looks_at_the_terminal(term: str, kind: type) -> None:
     assert isinstance(progress, kind)
 
 
-def test_none_shows_nothing() -> None:
-    """Mode none writes nothing at all."""
+def test_mode_none_writes_no_output() -> None:
+    """Mode none writes no progress at all."""
     stream = io.StringIO()
     progress = make("none", stream)
     assert isinstance(progress, NoProgress)
@@ -113,7 +113,7 @@ def test_none_shows_nothing() -> None:
 
 
 def test_plain_writes_a_line_every_30_s() -> None:
-    """In 95 s of updates plain writes three lines, with what is known and nothing that is not."""
+    """In 95 s of updates plain writes three lines, without fields whose value is unknown."""
     stream = io.StringIO()
     logs.setup("info", stream=stream)
     progress = make("plain", stream)
@@ -127,8 +127,8 @@ def test_plain_writes_a_line_every_30_s() -> None:
     assert "eta_s" not in lines[0]
 
 
-def test_rates_are_of_the_last_minute_and_leave_skipped_ones_out() -> None:
-    """The rate forgets what is older than a minute; skipped documents neither count nor remain to be done."""
+def test_rates_cover_the_last_minute_without_skipped_documents() -> None:
+    """Skipped documents count neither as done nor as remaining."""
     window = RateWindow()
     for second in range(201):
         asked = second if second <= 100 else 100 + 3 * (second - 100)
@@ -139,8 +139,8 @@ def test_rates_are_of_the_last_minute_and_leave_skipped_ones_out() -> None:
     assert rates.eta_s == pytest.approx(200, rel=0.05)
 
 
-def test_the_time_that_remains_counts_the_windows_of_open_documents() -> None:
-    """Ten answers a second: while a document of 1,000 windows is open, no document ends, and the time is known."""
+def test_remaining_time_counts_windows_of_open_documents() -> None:
+    """While a document of 1,000 windows is open no document finishes, and the estimate is still known."""
     window = RateWindow()
     for second in range(31):
         status = LongStatus(open=1, answered=5 * second, windows=1000, outcomes={"answered": 5 * second})
@@ -156,16 +156,16 @@ def test_the_time_that_remains_counts_the_windows_of_open_documents() -> None:
     assert rates.eta_s == pytest.approx(25, abs=1)
 
 
-def test_the_time_that_remains_takes_unread_documents_as_long_as_the_finished_ones() -> None:
-    """And parked ones as long as the open ones: here all are of ten windows."""
+def test_remaining_answers_assume_average_windows_per_document() -> None:
+    """Unread documents are estimated like finished ones, and parked documents like open ones."""
     closed = {"answered": 60, "reused": 40}
     state = ProgressState(done=10, total=40, long=LongStatus(4, 20, 40, 6, {**closed, "answered": 80}))
     assert state.answers_left == 20 * (1 + 100 / 10) + 6 * 10 + 20 + 4
 
 
 @pytest.mark.parametrize("width", [10, 24, 40, 60, 80, 200])
-def test_no_line_of_the_block_is_wider_than_the_terminal(width: int) -> None:
-    """Each line of the block fits the width, and the counts are what is kept longest."""
+def test_block_lines_fit_the_terminal_width(width: int) -> None:
+    """The counts are the last part to be dropped."""
     state = ProgressState(
         done=123456, failed=789, skipped=10, in_flight=64, limit=64, limit_reason="server queue is full",
         total=2_000_000, tokens_in=10**9, last_reason="output_truncated", waiting_for="connection refused by http://127.0.0.1:8000",
@@ -177,8 +177,8 @@ def test_no_line_of_the_block_is_wider_than_the_terminal(width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
-def test_a_narrow_block_has_more_lines_and_says_the_same(width: int) -> None:
-    """Nothing is left out for the want of columns, but the bar; on a wide terminal all stands in three lines."""
+def test_narrow_block_has_the_same_parts_on_more_lines(width: int) -> None:
+    """Only the bar is dropped for lack of columns; a wide terminal needs three lines."""
     state = ProgressState(
         done=21, failed=1, found=278, in_flight=2, limit=4, limit_reason="rising", last_reason="rejected",
         last_failed="d0042.txt", queue_s=1.25, elapsed_s=64,
@@ -193,8 +193,8 @@ def test_a_narrow_block_has_more_lines_and_says_the_same(width: int) -> None:
 
 
 @pytest.mark.parametrize(("width", "count"), [(40, 3), (60, 2), (80, 1), (120, 1), (160, 1)])
-def test_a_held_model_is_explained_whole_at_any_width(width: int, count: int) -> None:
-    """Both contexts, the expiry and the setting: one line on 80 columns, two on fewer."""
+def test_held_model_message_is_complete_at_any_width(width: int, count: int) -> None:
+    """The message has both contexts, the expiry and the setting: one line at 80 columns, more below."""
     expires = datetime(2026, 11, 28, 12, 40, tzinfo=timezone.utc)
     held = HeldModel("llama3.1", 131072, 131072, "ollama.num_ctx", expires)
     now = datetime(2026, 11, 28, 12, 10, tzinfo=timezone.utc)
@@ -211,15 +211,15 @@ def test_a_held_model_is_explained_whole_at_any_width(width: int, count: int) ->
         (datetime(2318, 1, 1, tzinfo=timezone.utc), "model held at 2048, want 8192, without end: set ollama.num_ctx"),
     ],
 )
-def test_the_short_form_says_until_when_a_model_is_held(expires: datetime | None, wanted: str) -> None:
-    """The message names the day unless it is today, and distinguishes no expiry from a keep_alive of -1."""
+def test_held_model_short_form_names_the_expiry(expires: datetime | None, wanted: str) -> None:
+    """It names the day unless it is today, and tells an unknown expiry from a keep_alive of -1."""
     now = datetime(2026, 11, 28, 23, 50, tzinfo=timezone.utc)
     assert wanted in HeldModel("llama3.1", 2048, 8192, "ollama.num_ctx", expires).short(now)
 
 
 @pytest.mark.parametrize("width", [1, 2, 5, 40, 80])
-def test_a_long_message_is_wrapped_and_bounded(width: int) -> None:
-    """An outage is said on three lines at most, the last with an ellipsis; a tiny terminal raises nothing."""
+def test_long_message_is_wrapped_to_at_most_three_lines(width: int) -> None:
+    """The last line ends with an ellipsis, and a tiny terminal causes no error."""
     lines = waiting_lines("vllm (http://127.0.0.1:8000): connection refused " * 20, width=width)
     assert 1 <= len(lines) <= 3
     assert lines[-1].endswith("…")
@@ -227,20 +227,20 @@ def test_a_long_message_is_wrapped_and_bounded(width: int) -> None:
 
 
 def waiting_lines(message: str, *, width: int) -> list[str]:
-    """The lines of the block that say what is waited for."""
+    """Return the lines of the block that explain a wait."""
     lines = block_lines(ProgressState(waiting_for=message), Rates(0, 0, 0, None), width=width)
     return [line for style, line in lines if style == "yellow"]
 
 
-def test_a_reason_cannot_reach_the_terminal_as_an_escape() -> None:
-    """Text from a server is spelled out in the block."""
+def test_escape_sequences_in_a_reason_are_spelled_out() -> None:
+    """Text from a server cannot control the terminal."""
     lines = block_lines(ProgressState(waiting_for="\x1b[2Jgone"), Rates(0, 0, 0, None), width=80)
     assert lines[-1][1] == "waiting: \\x1b[2Jgone"
 
 
 @pytest.fixture
 def _eager_threads() -> Iterator[None]:
-    """Threads take turns thousands of times more often, so that a missing lock shows."""
+    """Switch threads thousands of times more often, so that a missing lock shows."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -249,8 +249,8 @@ def _eager_threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_eager_threads")
 @pytest.mark.parametrize("columns", [30, 100])
-def test_log_lines_are_not_garbled_by_the_bar(columns: int) -> None:
-    """With workers logging while the block is redrawn, each log line stands whole and once, and no block is left."""
+def test_bar_does_not_garble_log_lines(columns: int) -> None:
+    """While workers log and the block is redrawn, each log line appears whole and once, and no block remains."""
     terminal = Terminal(columns)
     logs.setup("info", stream=terminal.stream)
     progress = make("bar", terminal.stream)
@@ -271,8 +271,8 @@ def test_log_lines_are_not_garbled_by_the_bar(columns: int) -> None:
     assert sorted(line.split()[-1] for line in shown) == sorted(wanted)
 
 
-def test_a_long_event_above_the_bar_is_broken_between_words() -> None:
-    """As without the bar: the same words, indented after the first line."""
+def test_long_log_line_above_the_bar_is_wrapped_between_words() -> None:
+    """The words are those without a bar, indented after the first line."""
     terminal = Terminal(60)
     logs.setup("info", stream=terminal.stream)
     progress = make("bar", terminal.stream)
@@ -286,8 +286,8 @@ def test_a_long_event_above_the_bar_is_broken_between_words() -> None:
     assert all(line.startswith("    ") for line in others)
 
 
-def test_the_bar_was_there_while_it_ran() -> None:
-    """The block was really drawn in the terminal, and the cursor is given back."""
+def test_bar_is_drawn_and_the_cursor_restored() -> None:
+    """The terminal received the block, and the cursor is shown again at the end."""
     terminal = Terminal(100)
     progress = make("bar", terminal.stream)
     progress.update(ProgressState(done=5, failed=1, total=12, limit=8, in_flight=8, elapsed_s=3, last_reason="timeout"))  # type: ignore[attr-defined]
@@ -298,8 +298,8 @@ def test_the_bar_was_there_while_it_ran() -> None:
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
 
 
-def test_the_bar_without_colour() -> None:
-    """With NO_COLOR the block carries no colour."""
+def test_no_color_removes_colour_from_the_bar() -> None:
+    """With NO_COLOR the block has no colour codes."""
     coloured = []
     for environ in ({"TERM": "xterm"}, {"TERM": "xterm", "NO_COLOR": "1"}):
         terminal = Terminal(80)
@@ -310,8 +310,8 @@ def test_the_bar_without_colour() -> None:
     assert coloured == [True, False]
 
 
-def test_the_bar_draws_five_times_a_second_at_most() -> None:
-    """A thousand updates within a second are drawn six times at most."""
+def test_bar_is_drawn_at_most_five_times_a_second() -> None:
+    """A thousand updates within one second are drawn at most seven times."""
     terminal = Terminal(80)
     progress = make("bar", terminal.stream, clock=Ticks(0.001))
     for number in range(1000):
@@ -320,8 +320,8 @@ def test_the_bar_draws_five_times_a_second_at_most() -> None:
     assert 2 <= terminal.text().count(" done") <= 7
 
 
-def test_a_terminal_that_goes_away_does_not_stop_the_run() -> None:
-    """Updates after the terminal was closed raise nothing."""
+def test_closed_terminal_does_not_stop_the_run() -> None:
+    """Updates after the terminal was closed raise no error."""
     leader, follower = pty.openpty()
     stream = os.fdopen(follower, "w", encoding="utf-8")
     progress = make("bar", stream)
@@ -333,7 +333,7 @@ def test_a_terminal_that_goes_away_does_not_stop_the_run() -> None:
 
 
 class Shown:
-    """A display that keeps what it is given."""
+    """A display that records the states it receives."""
 
     def __init__(self) -> None:
         self.states: list[ProgressState] = []
@@ -342,7 +342,7 @@ class Shown:
         self.states.append(state)
 
     def close(self) -> None:
-        """Nothing was opened."""
+        """Do nothing."""
 
 
 @pytest.mark.parametrize(
@@ -355,10 +355,10 @@ class Shown:
         (120, 40, True, 100, 120),
     ],
 )
-def test_the_total_is_what_limit_leaves(
+def test_total_respects_limit(
     found: int, skipped: int, listed_whole: bool, budget: int | None, total: int | None
 ) -> None:
-    """With --limit the end is known as soon as so many documents were listed, skipped ones not counted."""
+    """With --limit the total is known once that many documents were listed, skipped ones not counted."""
     counts = {"found": found, "done": 3, "failed": 1, "skipped": skipped}
     assert total_documents(counts, budget=budget, listed_whole=listed_whole) == total
     shown = Shown()

@@ -1,4 +1,4 @@
-"""Whole runs against servers that cut long prompts: no cut result, and a note where nothing can be known."""
+"""Whole runs against servers that truncate prompts: no truncated result, and a note where it cannot be verified."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AGENT = {"system_prompt": "Sum the text up. " * 50, "user_prompt": "$document\n"
 
 
 def corpus(place: Place, size: int = 40, *, long: float = 0.2) -> None:
-    """Documents of all kinds, a share of them too long for 4096 tokens."""
+    """Write documents of all kinds, a share of them too long for 4,096 tokens."""
     rng = random.Random(7)
     texts = {}
     for number in range(size):
@@ -30,15 +30,15 @@ def corpus(place: Place, size: int = 40, *, long: float = 0.2) -> None:
 def configure(
     place: Place, server: CuttingLLM | BalancedLLM, *, agent: dict[str, Any] | None = None, **settings: Any
 ) -> None:
-    """An OpenAI-like provider at the server; failures do not end the run."""
+    """Configure an OpenAI-compatible provider at the server; failures do not end the run."""
     vllm = {"vllm.type": "openai", "vllm.base_url": server.url, "vllm.model": MODEL}
     rules = {"runner.max_error_rate": 1, "runner.fail_fast": 0, "runner.abort_error_rate": 1}
     place.configure({**vllm, **rules, **settings}, agent={**AGENT, **(agent or {})})
 
 
 @pytest.mark.parametrize("way", ["head", "tail", "middle", "half", "oldest", "oldest_refuse"])
-def test_no_cut_result_is_written(place: Place, way: str) -> None:
-    """20 % of the documents are too long: each fails, and every other one is a result."""
+def test_no_result_of_a_truncated_prompt_is_written(place: Place, way: str) -> None:
+    """20 % of the documents are too long: each of them fails, and all others are results."""
     corpus(place)
     with CuttingLLM(way) as server:
         configure(place, server)
@@ -51,8 +51,8 @@ def test_no_cut_result_is_written(place: Place, way: str) -> None:
     assert not any("prompt_length_unverified" in line["notes"] for line in place.lines("results.jsonl"))
 
 
-def test_an_honest_server_is_asked_little(place: Place) -> None:
-    """One that refuses what is too long: no alarm, and few requests; they are the report's overhead."""
+def test_server_that_refuses_long_prompts_gets_few_proof_requests(place: Place) -> None:
+    """The few proof requests count as overhead in the report and the metrics."""
     corpus(place, 60)
     with CuttingLLM("refuse") as server:
         configure(place, server)
@@ -69,8 +69,8 @@ def test_an_honest_server_is_asked_little(place: Place) -> None:
 
 
 @pytest.mark.parametrize("counts", ["none", "zero", "gateway", "uncached"])
-def test_records_are_noted_where_counts_prove_nothing(place: Place, counts: str) -> None:
-    """No usage, and counts of something else: the note is in every record, and the run says it once."""
+def test_unusable_token_counts_are_noted_in_every_record(place: Place, counts: str) -> None:
+    """With missing or wrong usage every record has the note, and the run warns once."""
     corpus(place, 20)
     with CuttingLLM("tail", counts=counts) as server:
         configure(place, server, **{"runner.concurrency": 1})
@@ -82,8 +82,8 @@ def test_records_are_noted_where_counts_prove_nothing(place: Place, counts: str)
     assert "context_length" in ran.err
 
 
-def test_the_first_short_records_are_noted_too(place: Place) -> None:
-    """A count that leaves out what is cached may be low for a long prompt: the server is asked before one is exempt."""
+def test_first_short_records_have_the_note_too(place: Place) -> None:
+    """Counts without cached tokens may be low for a long prompt, so the server is tested before a record is exempt."""
     place.documents(6)
     with CuttingLLM("tail", counts="uncached") as server:
         configure(place, server, agent={"system_prompt": "Sum the text up."})
@@ -91,8 +91,8 @@ def test_the_first_short_records_are_noted_too(place: Place) -> None:
     assert all("prompt_length_unverified" in line["notes"] for line in place.lines("results.jsonl"))
 
 
-def test_a_set_context_keeps_long_prompts_from_being_sent(place: Place) -> None:
-    """They fail as context_length without a request, and nothing is noted."""
+def test_configured_context_length_prevents_long_prompts(place: Place) -> None:
+    """Long documents fail as context_length without a request, and records have no note."""
     corpus(place, 20)
     with CuttingLLM("tail", counts="none") as server:
         configure(place, server, **{"vllm.context_length": 4096})
@@ -105,8 +105,8 @@ def test_a_set_context_keeps_long_prompts_from_being_sent(place: Place) -> None:
 
 
 @pytest.mark.parametrize("overflow", ["head", "head_tail"])
-def test_overflow_works_with_the_limit_that_was_found(place: Place, overflow: str) -> None:
-    """What is too long is cut here, and said; the record carries the context that was found."""
+def test_overflow_uses_the_detected_limit(place: Place, overflow: str) -> None:
+    """Long documents are cut and noted, and their records have the detected context length."""
     corpus(place, 20)
     with CuttingLLM("tail") as server:
         configure(place, server, agent={"overflow": overflow})
@@ -120,7 +120,7 @@ def test_overflow_works_with_the_limit_that_was_found(place: Place, overflow: st
     assert ran.err.count("found a context of") == 1
 
 
-def test_a_proof_that_fails_postpones_its_document(place: Place) -> None:
+def test_failed_proof_request_postpones_its_document(place: Place) -> None:
     """While proof requests fail, no result that needs one is written; none is lost."""
     corpus(place, 6, long=0)
     failures = iter([True] * 3)
@@ -131,8 +131,8 @@ def test_a_proof_that_fails_postpones_its_document(place: Place) -> None:
     assert len(place.done()) == 6
 
 
-def test_an_ollama_behind_the_openai_protocol_is_refused(place: Place) -> None:
-    """As the first provider it is exit 2 with the setting to use; a context length that is set lets it pass."""
+def test_ollama_behind_the_openai_protocol_is_refused(place: Place) -> None:
+    """As the first provider it is exit 2 and names the right type; with a configured context length it is accepted."""
     place.documents(2)
     with CuttingLLM("half", ollama=True) as server:
         configure(place, server)
@@ -144,8 +144,8 @@ def test_an_ollama_behind_the_openai_protocol_is_refused(place: Place) -> None:
         assert len(place.done()) == 2
 
 
-def test_an_ollama_is_recognised_before_its_model_is_looked_up(place: Place) -> None:
-    """Its /v1 takes `llama3.1` for `llama3.1:latest`: a missing tag must not hide what is wrong, or be refused."""
+def test_ollama_is_recognised_before_its_model_is_looked_up(place: Place) -> None:
+    """Its /v1 accepts `llama3.1` for `llama3.1:latest`, so a missing tag must not hide the wrong type."""
     place.documents(2)
     with FakeLLM(dialects=("ollama", "ollama_v1")) as server:
         settings = {"vllm.type": "openai", "vllm.base_url": f"{server.url}/v1", "vllm.model": "llama3.1"}
@@ -158,7 +158,7 @@ def test_an_ollama_is_recognised_before_its_model_is_looked_up(place: Place) -> 
     assert len(place.done()) == 2
 
 
-def test_an_ollama_as_a_fallback_is_not_used(place: Place) -> None:
+def test_ollama_behind_the_openai_protocol_is_no_fallback(place: Place) -> None:
     """It is marked unavailable with a warning."""
     place.documents(2)
     place.server.down()
@@ -170,8 +170,8 @@ def test_an_ollama_as_a_fallback_is_not_used(place: Place) -> None:
     assert place.done() == {}
 
 
-def test_a_long_prompt_without_a_document_is_proved_first(place: Place) -> None:
-    """A prompt that the server cuts by itself is a configuration error: exit 2 before the first document."""
+def test_truncated_prompt_without_a_document_is_exit_2(place: Place) -> None:
+    """A prompt that the server truncates even without a document is a configuration error before the first document."""
     place.documents(2)
     with CuttingLLM("tail", context=1024) as server:
         configure(place, server, agent={"system_prompt": "Sum the text up. " * 400})
@@ -181,8 +181,8 @@ def test_a_long_prompt_without_a_document_is_proved_first(place: Place) -> None:
     assert json.dumps(place.done()) == "{}"
 
 
-def test_results_from_before_a_limit_are_asked_again(place: Place) -> None:
-    """A server that is given a smaller context in mid-run: what it may have cut by then is done by the next run."""
+def test_results_from_before_a_detected_limit_are_sent_again(place: Place) -> None:
+    """The server's context shrinks during the run; the next run repeats the results that may have been truncated."""
     texts = {"a.txt": "The profit rose. " * 2_000, "b.txt": "The profit fell. " * 1_900, "c.txt": "Well. " * 40_000}
     place.documents(texts)
     with CuttingLLM("tail", context=1 << 30) as server:
@@ -198,8 +198,8 @@ def test_results_from_before_a_limit_are_asked_again(place: Place) -> None:
         assert place.done() == {"a.txt": 1, "b.txt": 1}
 
 
-def test_check_reports_what_the_server_proved(place: Place) -> None:
-    """A long prompt without a document is proved by `check` itself; a short one by the first long document."""
+def test_check_reports_the_proved_prompt_length(place: Place) -> None:
+    """`check` itself proves a long prompt without a document; a short one is proved by the first long document."""
     with CuttingLLM("tail", context=1 << 30) as server:
         configure(place, server)
         assert "long prompts: not proved yet" in place.call("check").out
@@ -207,8 +207,8 @@ def test_check_reports_what_the_server_proved(place: Place) -> None:
         assert re.search(r"long prompts: read whole up to \d+ tokens \(proved\)", place.call("check").out)
 
 
-def test_check_reports_the_limit_that_it_found(place: Place) -> None:
-    """The search of the limit ran in the preflight: the prompt without a document is near it, and still whole."""
+def test_check_reports_the_detected_limit(place: Place) -> None:
+    """The prompt without a document is near the limit but still read whole."""
     with CuttingLLM("tail", context=4096) as server:
         configure(place, server, agent={"system_prompt": "Sum the text up. " * 300})
         ran = place.call("check")
@@ -219,8 +219,8 @@ def test_check_reports_the_limit_that_it_found(place: Place) -> None:
 @pytest.mark.parametrize(
     ("counts", "why"), [("none", "no prompt tokens"), ("zero", "no prompt tokens"), ("gateway", "LiteLLM may count")]
 )
-def test_the_preflight_says_that_counts_prove_nothing(place: Place, counts: str, why: str) -> None:
-    """`check` says it with the advice to set the context by hand; a run says it before its first record."""
+def test_check_warns_about_unusable_token_counts(place: Place, counts: str, why: str) -> None:
+    """The warning gives the cause and advises to set `context_length`."""
     corpus(place, 3, long=0)
     with CuttingLLM("tail", counts=counts) as server:
         configure(place, server)
@@ -233,8 +233,8 @@ def test_the_preflight_says_that_counts_prove_nothing(place: Place, counts: str,
         assert "prompt_length_unverified" not in place.call("check").out
 
 
-def test_check_finds_counts_that_leave_out_what_is_cached(place: Place) -> None:
-    """By the same tiny question twice, which no earlier check has had cached; with a set context it asks nothing."""
+def test_check_detects_counts_without_cached_tokens(place: Place) -> None:
+    """It sends the same new tiny prompt twice; with a configured context length it sends none."""
     with CuttingLLM("tail", counts="uncached") as server:
         configure(place, server)
         for _ in range(2):
@@ -245,8 +245,8 @@ def test_check_finds_counts_that_leave_out_what_is_cached(place: Place) -> None:
 
 
 @pytest.mark.parametrize("way", ["refuse", "half"])
-def test_check_finds_out_whether_an_ollama_refuses(place: Place, way: str) -> None:
-    """One request of a whole context that is too long for it; nothing is generated."""
+def test_check_detects_whether_ollama_refuses_long_prompts(place: Place, way: str) -> None:
+    """One request larger than the context shows it, without generating tokens."""
     with CuttingLLM(way, ollama=True) as server:
         ollama_at(place, server)
         found = "refused by the server, no proof needed" if way == "refuse" else "not proved yet"
@@ -254,8 +254,8 @@ def test_check_finds_out_whether_an_ollama_refuses(place: Place, way: str) -> No
 
 
 @pytest.mark.parametrize("way", ["refuse", "half"])
-def test_a_prompt_without_a_document_that_looks_cut_is_proved(place: Place, way: str) -> None:
-    """White space has the count that a cut leaves, for a much longer text: the proof decides, and the run goes on."""
+def test_prompt_that_only_looks_truncated_passes(place: Place, way: str) -> None:
+    """White space has the token count of a truncated prompt; the proof request shows that it is whole."""
     num_ctx = 2048
     half = num_ctx - (num_ctx - 4) // 2
     system, user = AGENT["system_prompt"], " " * 16 * 600
@@ -270,8 +270,8 @@ def test_a_prompt_without_a_document_that_looks_cut_is_proved(place: Place, way:
     assert len(place.done()) == 2
 
 
-def test_a_prompt_without_a_document_that_is_cut_is_called_cut(place: Place) -> None:
-    """It fits the context that the server says it has: exit 2, and not a word of a context that is too small."""
+def test_truncated_prompt_is_not_reported_as_a_small_context(place: Place) -> None:
+    """It fits the context that the server reports, so the exit 2 message must not blame the context."""
     place.documents(2)
     with CuttingLLM("half", context=2048, ollama=True) as server:
         ollama_at(place, server, num_ctx=2048, agent={**AGENT, "user_prompt": "Sum it up. " * 800 + "$document\n"})
@@ -284,8 +284,10 @@ ADDRESSES = [("random", 1, 1), ("random", 8, 1), ("connection", 1, 1), ("random"
 
 
 @pytest.mark.parametrize(("how", "concurrency", "processes"), ADDRESSES)
-def test_two_limits_behind_one_address(place: Place, how: str, concurrency: int, processes: int) -> None:
-    """All proofs reach the larger server: what the smaller one cut fails, is noted, or is asked again."""
+def test_replicas_with_different_limits_behind_one_address(
+    place: Place, how: str, concurrency: int, processes: int
+) -> None:
+    """Proof requests reach only the larger one; results truncated by the smaller fail, are noted, or are repeated."""
     rng = random.Random(11)
     texts = {f"d{n:02}.txt": article(rng, 4_000 if n % 4 == 1 else 100 + n)[: 24_000 + 700 * n] for n in range(40)}
     place.documents(texts)
@@ -301,13 +303,13 @@ def test_two_limits_behind_one_address(place: Place, how: str, concurrency: int,
         assert ran.code == (1 if again else 0)
 
 
-def test_check_says_that_vllm_refuses(place: Place) -> None:
-    """A server that is known to refuse what is too long needs no proof."""
+def test_check_reports_that_vllm_refuses_long_prompts(place: Place) -> None:
+    """A server known to refuse long prompts needs no proof."""
     assert "long prompts: refused by the server, no proof needed" in place.call("check").out
 
 
-def test_a_count_by_the_tokenizer_is_overhead(place: Place) -> None:
-    """vLLM is asked for the true length of a prompt that it refused: a request that belongs to no document."""
+def test_tokenizer_request_counts_as_overhead(place: Place) -> None:
+    """The true length of a refused prompt comes from vLLM's tokenizer, in a request of no document."""
     place.documents({"short.txt": "x"})
     place.configure({"runner.max_error_rate": 1})
     place.run()
@@ -320,14 +322,14 @@ def test_a_count_by_the_tokenizer_is_overhead(place: Place) -> None:
 
 
 def ollama_at(place: Place, server: CuttingLLM, *, num_ctx: int = 4096, agent: dict[str, Any] = AGENT) -> None:
-    """Ollama's own protocol at the server; failures do not end the run."""
+    """Configure the native Ollama protocol at the server; failures do not end the run."""
     ollama = {"provider": "ollama", "ollama.base_url": server.url, "ollama.model": MODEL, "ollama.num_ctx": num_ctx}
     rules = {"runner.max_error_rate": 1, "runner.fail_fast": 0, "runner.abort_error_rate": 1}
     place.configure({**ollama, **rules}, agent=agent)
 
 
-def test_an_ollama_that_obeys_needs_no_proof(place: Place) -> None:
-    """A few requests show that it refuses what is too long; no document is proved, and nothing is noted."""
+def test_ollama_that_refuses_long_prompts_needs_no_proof(place: Place) -> None:
+    """A few requests show that it refuses them; no document is proved or noted."""
     corpus(place)
     with CuttingLLM("refuse", ollama=True) as server:
         ollama_at(place, server)
@@ -338,8 +340,8 @@ def test_an_ollama_that_obeys_needs_no_proof(place: Place) -> None:
     assert not any("prompt_length_unverified" in line["notes"] for line in place.lines("results.jsonl"))
 
 
-def test_an_ollama_that_does_not_obey_is_proved(place: Place) -> None:
-    """An old one ignores `truncate: false` and cuts: each cut document fails, every other one is a result."""
+def test_ollama_that_ignores_truncate_false_is_proved(place: Place) -> None:
+    """An old version truncates anyway: each truncated document fails, and all others are results."""
     corpus(place)
     with CuttingLLM("half", ollama=True) as server:
         ollama_at(place, server)
@@ -350,8 +352,8 @@ def test_an_ollama_that_does_not_obey_is_proved(place: Place) -> None:
 
 
 @pytest.mark.parametrize("way", ["refuse", "half"])
-def test_tables_of_white_space_are_no_cut_prompts(place: Place, way: str) -> None:
-    """Their counts are those that a cut leaves, for much longer texts: the proof decides, and not their density."""
+def test_tables_of_white_space_are_not_reported_as_truncated(place: Place, way: str) -> None:
+    """Their token counts look truncated; the proof request decides, not the ratio of characters to tokens."""
     num_ctx, around = 2048, 2
     system = AGENT["system_prompt"]
     half = num_ctx - (num_ctx - 4) // 2
@@ -371,8 +373,8 @@ def test_tables_of_white_space_are_no_cut_prompts(place: Place, way: str) -> Non
     assert len(place.done()) == 6
 
 
-def test_a_server_that_becomes_an_ollama_has_its_records_proved(place: Place) -> None:
-    """A vLLM that refuses what is too long is replaced in mid-run by an Ollama that cuts it."""
+def test_replacement_by_a_truncating_ollama_is_detected(place: Place) -> None:
+    """During the run a vLLM that refuses long prompts is replaced by an Ollama that truncates them."""
     rng = random.Random(3)
     long = {f"z{number}.txt": KINDS[number](rng, 10_000)[:40_000] + "." for number in range(len(KINDS))}
     place.documents({f"a{number}.txt": KINDS[number % len(KINDS)](rng, 200) for number in range(12)} | long)

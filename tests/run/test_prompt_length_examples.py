@@ -1,4 +1,4 @@
-"""Whole runs of agents with few-shot examples against servers that cut long prompts: no cut result."""
+"""Whole runs of agents with few-shot examples against servers that truncate prompts: no truncated result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from length_servers import KINDS
 
 
 def agent_with(examples: int, *, words: int) -> dict[str, Any]:
-    """An agent whose examples, of so many characters each, are turns before the document."""
+    """Return an agent with this number of example turns, each of `words` characters, before the document."""
     text = ("Orrin Bank opened a branch in the harbour. " * 400)[:words]
     example = {"document": text, "output": {"summary": "A bank opened a branch."}}
     schema = {"type": "object", "properties": {"summary": {"type": "string"}}, "required": ["summary"]}
@@ -28,8 +28,8 @@ def agent_with(examples: int, *, words: int) -> dict[str, Any]:
     ("way", "examples", "words"),
     [("oldest", 2, 2_000), ("oldest", 6, 300), ("oldest_refuse", 1, 6_000), ("tail", 1, 6_000)],
 )
-def test_no_cut_result_is_written(place: Place, way: str, examples: int, words: int) -> None:
-    """Neither the document nor an example is dropped without a failure, whatever the server cuts."""
+def test_no_result_of_a_truncated_prompt_is_written(place: Place, way: str, examples: int, words: int) -> None:
+    """Whenever the server drops part of the document or an example, the document fails."""
     rng = random.Random(7)
     texts = {}
     for number in range(30):

@@ -1,4 +1,4 @@
-"""What a run takes over when its configuration changes while it goes on, and what it refuses to."""
+"""Which configuration changes a run applies while it is running, and which it refuses."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ QUICK = {"runner.refresh_every": 2, "runner.concurrency": 2}
 
 @pytest.fixture
 def other() -> Iterator[FakeLLM]:
-    """A second server with another model."""
+    """Yield a second server with another model."""
     with FakeLLM(("other-model",), latency_s=0.05) as running:
         yield running
 
 
 def start(place: Place, settings: dict[str, object] | None = None) -> Child:
-    """A run over 60 documents that has done a few."""
+    """Start a run over 60 documents and wait for the first results."""
     place.documents(60)
     place.server.latency_s = 0.1
     place.configure({**QUICK, **(settings or {})})
@@ -42,7 +42,7 @@ def start(place: Place, settings: dict[str, object] | None = None) -> Child:
 
 
 def finish(child: Child, place: Place) -> str:
-    """The log of the run, which must end well, with every document done once."""
+    """Return the log of the run, which must end with 0 and every document done once."""
     place.server.latency_s = 0.01
     ran = child.end()
     assert ran.code == 0, ran.err
@@ -51,8 +51,8 @@ def finish(child: Child, place: Place) -> str:
     return ran.err
 
 
-def test_another_server_and_model_are_taken_for_the_next_documents(place: Place, other: FakeLLM) -> None:
-    """The switch is said with the old and the new; the run ends at the new one."""
+def test_new_server_and_model_apply_to_the_next_documents(place: Place, other: FakeLLM) -> None:
+    """The switch is logged with the old and new provider and model."""
     child = start(place)
     place.configure({**QUICK, "vllm.base_url": other.url, "vllm.model": "other-model"})
     place.wait_for(lambda: len(other.chats()) > 4, "documents at the other server")
@@ -64,8 +64,8 @@ def test_another_server_and_model_are_taken_for_the_next_documents(place: Place,
     assert {line["model"]["name"] for line in place.lines("results.jsonl")} == {"llama3.1", "other-model"}
 
 
-def test_another_provider_is_taken(place: Place, other: FakeLLM) -> None:
-    """From vLLM to Ollama."""
+def test_new_provider_applies_to_the_next_documents(place: Place, other: FakeLLM) -> None:
+    """The run switches from vLLM to Ollama."""
     child = start(place)
     place.configure({**QUICK, "provider": "ollama", "ollama.base_url": other.url, "ollama.model": "other-model"})
     place.wait_for(lambda: len(other.chats()) > 4, "documents at the other provider")
@@ -74,8 +74,8 @@ def test_another_provider_is_taken(place: Place, other: FakeLLM) -> None:
     assert {line["model"]["provider"] for line in place.lines("results.jsonl")} == {"vllm", "ollama"}
 
 
-def test_a_document_keeps_its_client_to_its_end_and_the_last_one_closes_it(place: Place, other: FakeLLM) -> None:
-    """It is asked again where it was asked first; then nothing is open to the old server, though the run goes on."""
+def test_document_in_flight_keeps_its_client(place: Place, other: FakeLLM) -> None:
+    """Its re-ask goes to the old server; after its end all connections to that server are closed."""
     held = threading.Event()
 
     def answer(prompt: str, _schema: object) -> str:
@@ -97,8 +97,8 @@ def test_a_document_keeps_its_client_to_its_end_and_the_last_one_closes_it(place
 
 
 @pytest.mark.parametrize("how", ["broken file", "dead server", "unknown model"])
-def test_a_configuration_that_does_not_work_changes_nothing(place: Place, how: str) -> None:
-    """It is said once, and the run goes on with what it has."""
+def test_invalid_new_configuration_is_ignored(place: Place, how: str) -> None:
+    """One warning is logged, and the run continues with the current configuration."""
     child = start(place)
     if how == "broken file":
         write_whole(place.folder / "pipeline.yaml", "vllm: {modle: x}\n")
@@ -113,8 +113,8 @@ def test_a_configuration_that_does_not_work_changes_nothing(place: Place, how: s
     assert {line["model"]["name"] for line in place.lines("results.jsonl")} == {"llama3.1"}
 
 
-def test_a_file_that_breaks_again_is_said_again(place: Place) -> None:
-    """Once for each time that it had been whole in between."""
+def test_repeatedly_broken_file_is_reported_each_time(place: Place) -> None:
+    """There is one warning each time the file breaks after having been valid."""
     child = start(place)
     for results in (12, 28):
         write_whole(place.folder / "pipeline.yaml", "vllm: {modle: x}\n")
@@ -124,8 +124,8 @@ def test_a_file_that_breaks_again_is_said_again(place: Place) -> None:
     assert finish(child, place).count("what runs stays") == 2
 
 
-def test_each_trouble_of_a_changed_configuration_is_said_when_it_is_found(place: Place, other: FakeLLM) -> None:
-    """They are no repetitions of each other: whoever mends one thing after the other sees the next one at once."""
+def test_each_error_of_a_changed_configuration_is_reported(place: Place, other: FakeLLM) -> None:
+    """Successive errors are not suppressed as repetitions, so a user sees the next one at once."""
     other.api_key = "right"
     child = start(place)
     write_whole(place.folder / "pipeline.yaml", "vllm: {modle: x}\n")
@@ -141,8 +141,8 @@ def test_each_trouble_of_a_changed_configuration_is_said_when_it_is_found(place:
     assert "repeated=" not in log
 
 
-def test_what_was_refused_is_said_once_and_looked_at_once(place: Place, other: FakeLLM) -> None:
-    """Until the file changes again; the server that runs is not said to be unavailable, and goes on."""
+def test_refused_configuration_is_checked_and_reported_once(place: Place, other: FakeLLM) -> None:
+    """It is not checked again until the file changes, and the current server is not marked unavailable."""
     child = start(place)
     place.configure({**QUICK, "vllm.base_url": other.url, "vllm.model": "no-such-model"})
     place.wait_for(lambda: len(other.requests) == 1, "a look at the other server")
@@ -157,8 +157,8 @@ def test_what_was_refused_is_said_once_and_looked_at_once(place: Place, other: F
     assert "marked unavailable" not in log
 
 
-def test_a_server_that_is_not_there_yet_is_taken_when_it_is(place: Place, other: FakeLLM) -> None:
-    """The configuration may come before the server it names: said once, and looked at again."""
+def test_new_server_is_used_once_it_is_reachable(place: Place, other: FakeLLM) -> None:
+    """The configuration may arrive before its server: it is reported once and checked again."""
     other.down()
     child = start(place)
     place.configure({**QUICK, "vllm.base_url": other.url, "vllm.model": "other-model"})
@@ -169,8 +169,8 @@ def test_a_server_that_is_not_there_yet_is_taken_when_it_is(place: Place, other:
     assert log.count("what runs stays") == 1
 
 
-def test_a_new_server_that_hangs_does_not_hold_back_a_recovery(place: Place) -> None:
-    """While it loads its model for ever, the one that runs goes away, and is found again."""
+def test_hanging_new_server_does_not_block_a_recovery(place: Place) -> None:
+    """While the new server loads its model for ever, the current one fails and recovers."""
     ollama = {**QUICK, "provider": "ollama", "ollama.model": "llama3.1"}
     with FakeLLM(("llama3.1",), load_s=3600) as hanging:
         child = start(place, {**ollama, "ollama.base_url": place.server.url})
@@ -181,8 +181,8 @@ def test_a_new_server_that_hangs_does_not_hold_back_a_recovery(place: Place) -> 
     assert "server is back" in log
 
 
-def test_a_server_gets_one_canary_a_run(place: Place) -> None:
-    """Other looks at it, after an outage or for a changed configuration, leave it out."""
+def test_canary_is_sent_once_per_server_and_run(place: Place) -> None:
+    """Later preflights, after an outage or a configuration change, omit it."""
     child = start(place)
     place.server.kill(1.0)
     place.wait_for_results(20)
@@ -194,8 +194,8 @@ def test_a_server_gets_one_canary_a_run(place: Place) -> None:
     assert sum("harbour" in str(seen.body) for seen in place.server.chats()) == 1
 
 
-def test_a_key_in_a_file_is_read_again_at_each_look(place: Place) -> None:
-    """Before anybody refuses the old one, and though the configuration is the same."""
+def test_key_file_is_reread_at_each_refresh(place: Place) -> None:
+    """The new key is used before the old one is refused, even if the configuration is unchanged."""
     key = place.folder / "key"
     write_whole(key, "old")
     child = start(place, {"vllm.api_key_file": "key"})
@@ -212,8 +212,8 @@ def test_a_key_in_a_file_is_read_again_at_each_look(place: Place) -> None:
     assert "provider switched" not in log
 
 
-def test_settings_that_concern_no_server_are_no_switch(place: Place) -> None:
-    """What is taken over is said by its key; what a run cannot take over as well, and nothing else."""
+def test_changed_run_settings_do_not_switch_the_provider(place: Place) -> None:
+    """Applied settings are logged by their key, and so are those that must wait for the next run."""
     child = start(place)
     place.configure({**QUICK, "vllm.timeout": 19, "runner.concurrency": 3, "runner.fail_fast": 7})
     place.wait_for_results(30)
@@ -235,8 +235,8 @@ def test_settings_that_concern_no_server_are_no_switch(place: Place) -> None:
         ({"vllm.max_tokens": 77}, "vllm.max_tokens cannot change in a run"),
     ],
 )
-def test_what_may_not_change_in_a_run_is_said_once(place: Place, settings: dict[str, object], said: str) -> None:
-    """All records are those of one question to one agent, whatever the file says meanwhile."""
+def test_fixed_setting_is_reported_once(place: Place, settings: dict[str, object], said: str) -> None:
+    """All records have the same agent, variant and fingerprint, whatever the file contains meanwhile."""
     place.server.latency_s = 0.1
     place.documents(60)
     variants = {"variants": {"terse": {"system_prompt": "Be brief.\n"}}}
@@ -254,7 +254,7 @@ def test_what_may_not_change_in_a_run_is_said_once(place: Place, settings: dict[
 
 
 def test_input_and_output_cannot_change_in_a_run(place: Place) -> None:
-    """Both are said, and left for the next run."""
+    """The change is reported and left for the next run."""
     child = start(place)
     place.configure({**QUICK, "output.uri": "elsewhere", "input.uri": "other-inbox"})
     place.wait_for_results(20)
@@ -263,8 +263,8 @@ def test_input_and_output_cannot_change_in_a_run(place: Place) -> None:
     assert not (place.folder / "elsewhere").exists()
 
 
-def test_the_prompt_stays_in_a_run_unless_all_is_refreshed(place: Place) -> None:
-    """With `refresh: provider` a changed agent file is said and left; every record carries the old fingerprint."""
+def test_refresh_provider_keeps_the_prompt(place: Place) -> None:
+    """With `refresh: provider` a changed agent file is reported, and all records keep the old fingerprint."""
     child = start(place)
     place.configure(QUICK, agent={"system_prompt": "Another prompt.\n"})
     place.wait_for_results(20)
@@ -273,8 +273,8 @@ def test_the_prompt_stays_in_a_run_unless_all_is_refreshed(place: Place) -> None
     assert len({line["fingerprint"] for line in place.lines("results.jsonl")}) == 1
 
 
-def test_refresh_all_takes_the_prompt_too(place: Place) -> None:
-    """Each record carries the fingerprint of what it was asked with, so the next run asks the earlier ones anew."""
+def test_refresh_all_applies_a_changed_prompt(place: Place) -> None:
+    """Each record has the fingerprint of its own prompt, so the next run redoes the earlier ones."""
     child = start(place, {"runner.refresh": "all"})
     place.configure({**QUICK, "runner.refresh": "all"}, agent={"system_prompt": "Another prompt.\n"})
     place.wait_for(lambda: any("Another" in str(seen.body) for seen in place.server.chats()), "the other prompt")
@@ -297,10 +297,10 @@ WEIGHTS = {"variants": {"a": {"weight": 1, "temperature": 0.5}, "b": {"weight": 
         ({}, {"vllm.temperature": 0.5}, {"default"}),
     ],
 )
-def test_refresh_all_takes_all_of_the_question(
+def test_refresh_all_applies_schema_weights_and_temperature(
     place: Place, agent: dict[str, Any], settings: dict[str, object], variants: set[str]
 ) -> None:
-    """Another schema, other weights, another temperature: from the next document on."""
+    """The change applies from the next document on."""
     settings = {**QUICK, "runner.refresh": "all", **settings}
     child = start(place, {"runner.refresh": "all"})
     place.configure(settings, agent=agent)
@@ -313,8 +313,8 @@ def test_refresh_all_takes_all_of_the_question(
     assert "cannot change" not in log
 
 
-def test_refresh_all_takes_another_variant(place: Place) -> None:
-    """The one that the configuration names now."""
+def test_refresh_all_applies_another_variant(place: Place) -> None:
+    """Later documents use the variant that the configuration now names."""
     two = {"variants": {"terse": {"system_prompt": "Be brief.\n"}}}
     place.server.latency_s = 0.1
     place.documents(60)
@@ -327,8 +327,8 @@ def test_refresh_all_takes_another_variant(place: Place) -> None:
     assert {line["variant"] for line in place.lines("results.jsonl")} == {"default", "terse"}
 
 
-def test_refresh_off_takes_nothing(place: Place, other: FakeLLM) -> None:
-    """The run ends as it began."""
+def test_refresh_off_ignores_changes(place: Place, other: FakeLLM) -> None:
+    """The run ends with the server it started with."""
     child = start(place, {"runner.refresh": "off"})
     place.configure({**QUICK, "runner.refresh": "off", "vllm.base_url": other.url, "vllm.model": "other-model"})
     place.wait_for_results(20)
@@ -336,8 +336,8 @@ def test_refresh_off_takes_nothing(place: Place, other: FakeLLM) -> None:
     assert other.chats() == []
 
 
-def test_an_outage_is_ended_by_another_address(place: Place, other: FakeLLM) -> None:
-    """The configuration is looked at while the run waits: a server that moved is found without a restart."""
+def test_new_address_ends_an_outage(place: Place, other: FakeLLM) -> None:
+    """The configuration is read while the run waits, so a moved server is found without a restart."""
     child = start(place)
     place.server.down()
     place.configure({**QUICK, "vllm.base_url": other.url, "vllm.model": "other-model"})
@@ -347,20 +347,20 @@ def test_an_outage_is_ended_by_another_address(place: Place, other: FakeLLM) -> 
 
 
 class Looks:
-    """A clock that moves 25 s at each look and ends the run after ten minutes; and when it was refreshed by it."""
+    """A clock that advances 25 s per call, ends the run after ten minutes, and records each refresh."""
 
     def __init__(self) -> None:
         self.stop, self.now_s, self.refreshed_at_s = threading.Event(), 0.0, list[float]()
 
     def __call__(self) -> float:
-        """The time."""
+        """Advance and return the time."""
         self.now_s += 25
         if self.now_s > 600:
             self.stop.set()
         return self.now_s
 
     def refresh(self, *, start: object) -> None:
-        """What a supervisor does."""
+        """Record a refresh, as a supervisor would perform it."""
         assert callable(start)
         self.refreshed_at_s.append(self.now_s)
         if len(self.refreshed_at_s) == 3:
@@ -371,7 +371,7 @@ NOBODY = cast("Any", None)
 
 
 def runner_of(plan: object, *, supervisor: object = None, looks: Looks | None = None) -> Runner:
-    """A runner that is not started, with nothing but these parts."""
+    """Return a runner that is not started and has only these parts."""
     clock, config = looks or Looks(), RunnerConfig()
     supervised = cast("Any", supervisor)
     job = Job(
@@ -388,8 +388,8 @@ def runner_of(plan: object, *, supervisor: object = None, looks: Looks | None = 
 
 
 @pytest.mark.parametrize(("waits", "pauses_s"), [(False, [75, 75]), (True, [25, 25])])
-def test_the_configuration_is_looked_at_by_the_clock(waits: bool, pauses_s: list[float]) -> None:
-    """Once a minute, however few documents come back, and at each probe while no server can be asked."""
+def test_configuration_is_checked_by_the_clock(waits: bool, pauses_s: list[float]) -> None:
+    """It is checked once a minute, however few documents finish, and at each probe during an outage."""
     looks = Looks()
     runner = runner_of(None, supervisor=looks, looks=looks)
     runner._patience.since = 0.0 if waits else None
@@ -399,18 +399,18 @@ def test_the_configuration_is_looked_at_by_the_clock(waits: bool, pauses_s: list
 
 
 class Closing:
-    """A plan and its client, which counts how often it was closed."""
+    """A plan that is its own client and counts how often it was closed."""
 
     def __init__(self) -> None:
         self.client, self.closes = self, 0
 
     def close(self) -> None:
-        """What a client does when it is left."""
+        """Count the call."""
         self.closes += 1
 
 
-def test_a_client_is_closed_when_its_last_document_is_done_and_not_before() -> None:
-    """Two were under way at the switch; the client that is asked now stays open."""
+def test_old_client_is_closed_after_its_last_document() -> None:
+    """Two documents are in flight at the switch; the new client stays open."""
     old, new = Closing(), Closing()
     runner, plans = runner_of(old), cast("Any", (old, new))
     entries = [Entry(name, name, None, 1, "text", bytes) for name in ("a", "b", "c")]
@@ -425,8 +425,8 @@ def test_a_client_is_closed_when_its_last_document_is_done_and_not_before() -> N
     assert (seen, new.closes) == ([0, 0, 1, 1], 0)
 
 
-def test_a_named_provider_keeps_its_part_of_the_question() -> None:
-    """Where and whom is taken over, how much and how warm is not; a provider that is new is taken whole."""
+def test_refresh_provider_keeps_request_parameters() -> None:
+    """Address and model are applied, max_tokens and temperature are not; a new provider is applied whole."""
 
     def of(refresh: str, **providers: VLLMConfig) -> AppConfig:
         return AppConfig(providers=providers, runner=RunnerConfig(refresh=cast("Any", refresh)))

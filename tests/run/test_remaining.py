@@ -1,4 +1,4 @@
-"""Failures that remain are in every run's summary, page, report, metrics and exit code until somebody sees to them."""
+"""Remaining failures appear in every summary, page, report, metric and exit code until they are resolved."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def remaining(failed: int, *, documents: int, tried: bool = False, accepted: boo
 
 
 def code_of(*, end: StopReason | None = None, remains: RemainingFailures | None = None, **given: Any) -> int:
-    """The exit code of a run with these counts."""
+    """Return the exit code of a run with these counts."""
     incomplete_exit = given.pop("incomplete_exit", 0)
     counts = {**COUNTS, **given}
     return exit_code(
@@ -50,25 +50,25 @@ def code_of(*, end: StopReason | None = None, remains: RemainingFailures | None 
         (0, 0, EXIT_OK),
     ],
 )
-def test_too_many_failures_of_this_run(done: int, failed: int, wanted: int) -> None:
-    """Above the rate with 20 tried, or all of those tried; skipped documents do not dilute the share."""
+def test_error_rate_of_this_run_decides_the_exit_code(done: int, failed: int, wanted: int) -> None:
+    """It is exit 1 above the rate with 20 tried, or if all tried failed; skipped documents do not dilute the rate."""
     assert code_of(done=done, failed=failed, skipped=1000) == wanted
 
 
 @pytest.mark.parametrize(("failed", "wanted"), [(5, EXIT_OK), (6, EXIT_FAILURES)])
-def test_too_many_failures_remain(failed: int, wanted: int) -> None:
-    """As a share of the documents in the input, also when nothing was tried; accepted ones do not count."""
+def test_remaining_failures_decide_the_exit_code(failed: int, wanted: int) -> None:
+    """Their share of the input counts even if none was tried; accepted failures do not count."""
     assert code_of(skipped=100, remains=remaining(failed, documents=100)) == wanted
     assert code_of(skipped=100, remains=remaining(failed, documents=100, accepted=True)) == EXIT_OK
 
 
-def test_accepted_failures_that_are_tried_again_do_not_count() -> None:
-    """A run that tries nothing but accepted failures, and sees them fail again, is no bad run."""
+def test_retried_accepted_failures_do_not_count() -> None:
+    """A run that only repeats accepted failures exits with 0."""
     assert code_of(failed=3, remains=remaining(3, documents=3, tried=True, accepted=True)) == EXIT_OK
 
 
-def test_left_documents_make_the_chosen_exit_code() -> None:
-    """--incomplete-exit 3 is for schedulers; failures come first, and a run that left nothing ends with 0."""
+def test_incomplete_exit_applies_to_documents_left() -> None:
+    """Failures take precedence, and a run that left no document exits with 0."""
     end = StopReason("stopped by --max-duration")
     assert code_of(end=end, done=5, left=5) == EXIT_OK
     assert code_of(end=end, done=5, left=5, incomplete_exit=EXIT_LATER) == EXIT_LATER
@@ -76,21 +76,21 @@ def test_left_documents_make_the_chosen_exit_code() -> None:
     assert code_of(done=5, incomplete_exit=EXIT_LATER) == EXIT_OK
 
 
-def test_shards_add_up() -> None:
-    """The failures of all shards are one table, with a few examples of each reason."""
+def test_remaining_failures_of_shards_are_merged() -> None:
+    """The failures of all shards form one table, with a few examples of each reason."""
     whole = merged([remaining(2, documents=10), remaining(4, documents=20, tried=True), remaining(1, documents=1)])
     assert (whole.failed, whole.untried, whole.documents) == (7, 3, 31)
     assert RemainingFailures.from_json(whole.to_json()) == whole
 
 
 def failing(place: Place, *, good: int, bad: int, fault: str = "http_400") -> None:
-    """Documents of which so many fail for good."""
+    """Write documents of which this many fail permanently."""
     texts = {f"good{number:03}.txt": "text" for number in range(good)}
     place.documents({**texts, **{f"bad{number:03}.txt": f"[[fault:{fault}*99]]" for number in range(bad)}})
 
 
-def test_failures_for_good_never_turn_green(place: Place) -> None:
-    """361 documents, 36 failing for good: exit 1 in every later run too, though these ask nothing any more."""
+def test_permanent_failures_keep_exit_code_1(place: Place) -> None:
+    """36 of 361 documents fail permanently: later runs also exit with 1, although they send no request."""
     place.configure({"runner.concurrency": 32, "runner.abort_error_rate": 1, "runner.fail_fast": 0})
     failing(place, good=325, bad=36)
     place.run(code=1)
@@ -112,8 +112,8 @@ def test_failures_for_good_never_turn_green(place: Place) -> None:
     assert 'pipeline_documents_remaining_failed{agent="small",reason="rejected",shard=""} 36.0' in metrics
 
 
-def test_few_failures_are_in_the_summary_only(place: Place) -> None:
-    """Within max_error_rate a run ends with 0 and names them; with --quiet it prints nothing."""
+def test_few_remaining_failures_are_in_the_summary_only(place: Place) -> None:
+    """Within max_error_rate a run exits with 0 and names them; with --quiet it prints no output."""
     failing(place, good=39, bad=1)
     place.run()
     ran = place.run()
@@ -122,8 +122,8 @@ def test_few_failures_are_in_the_summary_only(place: Place) -> None:
     assert (quiet.out, quiet.err) == ("", "")
 
 
-def test_failures_leave_with_their_documents(place: Place) -> None:
-    """A document that was repaired, excluded or removed is no remaining failure of this input."""
+def test_resolved_documents_are_no_remaining_failures(place: Place) -> None:
+    """A document that was repaired, excluded or removed no longer counts for this input."""
     failing(place, good=10, bad=3)
     place.run(code=1)
     place.change("bad000.txt", "now it is fine")
@@ -134,8 +134,8 @@ def test_failures_leave_with_their_documents(place: Place) -> None:
     assert len(place.failed()) == 2, "the output keeps the lines"
 
 
-def test_a_shard_counts_its_own(place: Place) -> None:
-    """Each shard ends by its own documents; the report has the failures of all."""
+def test_shard_exit_code_depends_on_its_own_documents(place: Place) -> None:
+    """The report has the failures of all shards."""
     failing(place, good=30, bad=6)
     codes = {shard: place.call("run", "--shard", f"{shard}/2").code for shard in (0, 1)}
     again = {shard: place.call("run", "--shard", f"{shard}/2").code for shard in (0, 1)}
@@ -143,8 +143,8 @@ def test_a_shard_counts_its_own(place: Place) -> None:
     assert place.report()["run"]["remaining"]["failed"] == 6
 
 
-def test_incomplete_exit_is_for_documents_that_are_left(place: Place) -> None:
-    """--limit leaves documents: 3 instead of 0; the run that does the last of them ends with 0."""
+def test_incomplete_exit_replaces_0_while_documents_are_left(place: Place) -> None:
+    """--limit leaves documents, so the run exits with 3; the run that does the last of them exits with 0."""
     place.documents(6)
     ran = place.run("--limit", "4", "--incomplete-exit", "3", code=3)
     assert "STOPPED BEFORE THE END" in ran.out and "2 documents are left" in ran.out

@@ -1,4 +1,4 @@
-"""The report at the end of a shard: from what each shard has counted, and never a reason to end with 3."""
+"""The report at the end of a shard: made from each shard's counts, and never a reason to exit with 3."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pipeline.report.run_summary import OutputCounts
 from pipeline.report.shard_runs import added_outputs
 
 
-def test_the_counts_of_shards_are_added_up() -> None:
-    """Reasons, variants and questions by name; a shard of an earlier version that counted nothing leaves them open."""
+def test_output_counts_of_shards_are_added_up() -> None:
+    """Reasons and variants are added by name; with a shard that has no counts the sum is unknown."""
     one = {"done": 3, "reasons": {"timeout": 1}, "variants": {"default": {"done": 3, "failed": 1}}}
     other = {"done": 4, "reasons": {"rejected": 2}, "variants": {"default": {"done": 4, "failed": 2}, "b": {"done": 1}}}
     runs = [RunSummary(output=OutputCounts.from_json(each)) for each in (one, other)]
@@ -28,8 +28,8 @@ def test_the_counts_of_shards_are_added_up() -> None:
     assert added_outputs([runs[0], RunSummary()]) is None
 
 
-def test_the_report_of_all_shards_is_that_of_a_scan(place: Place) -> None:
-    """What the shards have counted, over another number of shards before, is what `pipeline report` counts."""
+def test_report_of_all_shards_equals_a_scan(place: Place) -> None:
+    """The added counts, over two different numbers of shards, equal those of `pipeline report`."""
     place.documents({f"d{n}.txt": "[[fault:http_400]]" if n % 5 == 0 else "Plain." for n in range(20)})
     for shards in (2, 3):
         for index in range(shards):
@@ -42,8 +42,8 @@ def test_the_report_of_all_shards_is_that_of_a_scan(place: Place) -> None:
 
 
 @pytest.mark.parametrize("flags", [(), ("--shard", "0/2")])
-def test_trouble_with_the_report_does_not_change_how_a_run_ends(place: Place, flags: tuple[str, ...]) -> None:
-    """The records are there, so the shard has finished; the log says how to get the report."""
+def test_failed_report_does_not_change_the_exit_code(place: Place, flags: tuple[str, ...]) -> None:
+    """All records are written, so the run has finished; the log names the command that builds the report."""
     place.documents(4)
     (place.folder / "out" / "report.html").mkdir(parents=True)
     ran = place.run(*flags)
@@ -51,8 +51,8 @@ def test_trouble_with_the_report_does_not_change_how_a_run_ends(place: Place, fl
     assert "FINISHED" in ran.out or "1 of 2 shards has finished" in ran.out
 
 
-def test_in_a_large_set_the_last_shard_at_work_reports_on_all(place: Place) -> None:
-    """The others write their own counts alone, and nobody reads the records of the whole output."""
+def test_last_shard_of_a_large_set_reports_on_all(place: Place) -> None:
+    """The other shards write only their own counts and do not read the records of the whole output."""
     place.documents(3)
     shards = 67
     place.run("--shard", f"0/{shards}")
@@ -72,8 +72,8 @@ def test_in_a_large_set_the_last_shard_at_work_reports_on_all(place: Place) -> N
     assert (len(place.report()["shards"]), place.report()["missing_shards"]) == (shards, [])
 
 
-def test_the_report_of_a_set_at_work_says_how_many_have_finished(place: Place) -> None:
-    """While a shard holds its lock, `pipeline report` does not say that the others are missing."""
+def test_report_of_a_running_set_counts_finished_shards(place: Place) -> None:
+    """While a shard holds its lock, `pipeline report` does not call the others missing."""
     place.documents(6)
     place.run("--shard", "0/3")
     place.server.faults = lambda seen, _n: Fault("hang") if seen.document.endswith(".txt") else None

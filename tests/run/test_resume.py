@@ -1,4 +1,4 @@
-"""The same command again does only what is left; what that is, and what the flags change about it."""
+"""The same command again processes only the remaining documents, and how flags change which those are."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from conftest import HOUR_AGO, Place
 LENIENT = ("--set", "runner.max_error_rate=1")
 
 
-def test_a_second_run_asks_nothing(place: Place) -> None:
-    """Everything is skipped, no chat is sent, and no line is added."""
+def test_second_run_sends_no_request(place: Place) -> None:
+    """All documents are skipped, and no line is added."""
     names = place.documents(5)
     place.run()
     assert sorted(place.asked()) == names
@@ -23,8 +23,8 @@ def test_a_second_run_asks_nothing(place: Place) -> None:
     assert place.done() == dict.fromkeys(names, 1)
 
 
-def test_what_is_unchanged_by_size_and_time_is_not_read(place: Place) -> None:
-    """Other bytes behind the same size and time stay unseen: that the file was not read shows in this alone."""
+def test_file_with_unchanged_size_and_mtime_is_not_read(place: Place) -> None:
+    """Changed bytes with the same size and mtime go unnoticed, which shows that the file was not read."""
     place.documents({"a.txt": "text"})
     place.run()
     place.asked()
@@ -35,8 +35,8 @@ def test_what_is_unchanged_by_size_and_time_is_not_read(place: Place) -> None:
     assert place.asked() == []
 
 
-def test_what_was_touched_is_read_and_not_asked(place: Place) -> None:
-    """The hash decides, not the time."""
+def test_touched_file_is_read_but_not_sent(place: Place) -> None:
+    """The hash decides, not the mtime."""
     place.documents({"a.txt": "text"})
     place.run()
     place.asked()
@@ -46,8 +46,8 @@ def test_what_was_touched_is_read_and_not_asked(place: Place) -> None:
     assert place.last_run()["counts"]["skipped"] == 1
 
 
-def test_a_changed_document_is_done_again_and_a_deleted_one_keeps_its_line(place: Place) -> None:
-    """The last line of an id is its result."""
+def test_changed_document_is_done_again(place: Place) -> None:
+    """The last line of an id is its result; a deleted document keeps its line."""
     place.documents({"changed.txt": "text", "deleted.txt": "text", "same.txt": "text"})
     place.run()
     place.asked()
@@ -61,8 +61,8 @@ def test_a_changed_document_is_done_again_and_a_deleted_one_keeps_its_line(place
     assert place.done()["deleted.txt"] == 1
 
 
-def test_a_changed_document_that_fails_leaves_its_old_result(place: Place) -> None:
-    """Result and error stand side by side, with different hashes, and the report says that the result is stale."""
+def test_failure_of_a_changed_document_keeps_the_old_result(place: Place) -> None:
+    """Result and error have different hashes, and the report counts the result as stale."""
     place.documents({"a.txt": "text", "b.txt": "text"})
     place.run()
     place.change("a.txt", "[[fault:http_400]] other")
@@ -75,8 +75,8 @@ def test_a_changed_document_that_fails_leaves_its_old_result(place: Place) -> No
     assert place.report()["output"]["failed"] == 1
 
 
-def test_a_mended_document_takes_its_error_away(place: Place) -> None:
-    """Errors are those that stand."""
+def test_repaired_document_removes_its_error(place: Place) -> None:
+    """The errors file has only the current failures."""
     place.documents({"a.txt": "[[fault:http_400]]", "b.txt": "text"})
     place.run(*LENIENT)
     place.change("a.txt", "a good text")
@@ -85,8 +85,8 @@ def test_a_mended_document_takes_its_error_away(place: Place) -> None:
     assert place.done() == {"a.txt": 1, "b.txt": 1}
 
 
-def test_another_prompt_is_asked_unless_redo_is_none(place: Place) -> None:
-    """`--redo none` leaves what was done; without it everything is asked anew."""
+def test_changed_prompt_redoes_documents_unless_redo_none(place: Place) -> None:
+    """`--redo none` keeps the finished documents."""
     names = place.documents(3)
     place.run()
     place.asked()
@@ -97,8 +97,8 @@ def test_another_prompt_is_asked_unless_redo_is_none(place: Place) -> None:
     assert sorted(place.asked()) == names
 
 
-def test_a_run_that_does_everything_again_is_resumed_by_its_id(place: Place) -> None:
-    """The command that it prints does only what it left; the same one without the id would begin anew."""
+def test_interrupted_redo_all_is_resumed_by_run_id(place: Place) -> None:
+    """The command that it prints does only the remaining documents; without the run id it would start over."""
     names = place.documents(5)
     place.run()
     place.asked()
@@ -112,8 +112,8 @@ def test_a_run_that_does_everything_again_is_resumed_by_its_id(place: Place) -> 
     assert "Resume" not in place.run(*flags).out
 
 
-def test_max_redo_stops_a_run_that_would_do_too_much_again(place: Place) -> None:
-    """Exit 2 before any document, naming what changed; --redo changed does it."""
+def test_max_redo_stops_a_run_that_would_redo_too_many(place: Place) -> None:
+    """It is exit 2 before any document and names the changed settings; --redo changed overrides it."""
     place.documents(3)
     place.run()
     place.asked()
@@ -126,8 +126,8 @@ def test_max_redo_stops_a_run_that_would_do_too_much_again(place: Place) -> None
     assert len(place.asked()) == 3
 
 
-def test_redo_all_goes_on_across_a_kill_with_the_same_run_id(place: Place) -> None:
-    """What was done again under this run id is not done a third time."""
+def test_redo_all_resumes_after_a_kill_with_the_same_run_id(place: Place) -> None:
+    """Documents already redone under this run id are skipped."""
     names = place.documents(12)
     place.run()
     place.server.latency_s = 0.15
@@ -142,8 +142,8 @@ def test_redo_all_goes_on_across_a_kill_with_the_same_run_id(place: Place) -> No
     assert place.done() == dict.fromkeys(names, 2)
 
 
-def test_a_failure_is_tried_in_so_many_runs_and_no_more(place: Place) -> None:
-    """`retry_runs` counts the runs that try the same document again, after the one in which it failed first."""
+def test_failure_is_retried_in_retry_runs_runs(place: Place) -> None:
+    """`retry_runs` counts the runs after the first failure that try the same document again."""
     place.documents({"a.txt": "[[fault:wrong_type]]", "b.txt": "text"})
     arguments = (*LENIENT, "--set", "runner.retry_runs=2")
     for runs in (1, 2, 3, 3):
@@ -154,8 +154,8 @@ def test_a_failure_is_tried_in_so_many_runs_and_no_more(place: Place) -> None:
     assert [line["runs"] for line in place.lines("errors.jsonl")] == [4]
 
 
-def test_failed_documents_are_left_alone_when_told_so_whatever_the_question(place: Place) -> None:
-    """With --no-retry-failed a changed question is put to the done documents only."""
+def test_no_retry_failed_skips_failures_even_with_a_changed_prompt(place: Place) -> None:
+    """With --no-retry-failed a changed setting redoes only documents that were done."""
     place.documents({"a.txt": "[[fault:wrong_type]]", "b.txt": "text"})
     place.run(*LENIENT)
     place.asked()
@@ -163,8 +163,8 @@ def test_failed_documents_are_left_alone_when_told_so_whatever_the_question(plac
     assert place.asked() == ["b.txt"]
 
 
-def test_what_was_not_listed_is_not_counted_as_known(place: Place) -> None:
-    """A run that stops early says that there are at least so many left, and does not miss `min_documents`."""
+def test_unlisted_documents_are_reported_as_at_least(place: Place) -> None:
+    """A run that stops early reports a lower bound, and does not fail `min_documents`."""
     place.documents(600)
     ran = place.run("--limit", "2", "--set", "runner.concurrency=2", "--set", "input.min_documents=600")
     assert "at least" in ran.out.splitlines()[0] and "At least" in ran.out
@@ -172,8 +172,8 @@ def test_what_was_not_listed_is_not_counted_as_known(place: Place) -> None:
     assert place.last_run()["listed_whole"] is False
 
 
-def test_a_document_to_blame_is_not_tried_again_unless_named(place: Place) -> None:
-    """`rejected` stands until the document changes; --only-failed with the reason asks it all the same."""
+def test_rejected_document_is_retried_only_when_named(place: Place) -> None:
+    """`rejected` remains until the document changes; --only-failed with that reason sends it anyway."""
     place.documents({"a.txt": "[[fault:http_400]]", "b.txt": "[[fault:wrong_type]]", "c.txt": "text"})
     place.run(*LENIENT)
     place.asked()
@@ -186,8 +186,8 @@ def test_a_document_to_blame_is_not_tried_again_unless_named(place: Place) -> No
     assert (counts["failed"], counts["skipped"], counts["left"]) == (1, 2, 1)
 
 
-def test_no_retry_failed_leaves_them_alone(place: Place) -> None:
-    """Only what is new is asked."""
+def test_no_retry_failed_sends_only_new_documents(place: Place) -> None:
+    """Failed documents are skipped."""
     place.documents({"b.txt": "[[fault:wrong_type]]"})
     place.run(*LENIENT)
     place.documents({"new.txt": "text"})
@@ -196,8 +196,8 @@ def test_no_retry_failed_leaves_them_alone(place: Place) -> None:
     assert place.asked() == ["new.txt"]
 
 
-def test_broken_last_lines_are_mended(place: Place) -> None:
-    """A piece of a line, as a power cut leaves it, is removed, said, and its document done again."""
+def test_broken_last_line_is_removed(place: Place) -> None:
+    """The incomplete line of a power cut is removed and logged, and its document is done again."""
     names = place.documents(3)
     place.run()
     path = place.folder / "out" / "results.jsonl"
@@ -208,8 +208,8 @@ def test_broken_last_lines_are_mended(place: Place) -> None:
 
 
 @pytest.mark.parametrize("how", ["another agent", "another file"])
-def test_an_output_belongs_to_one_agent(place: Place, how: str) -> None:
-    """Another agent on it, or lines that are none of ours, are refused before anything is asked."""
+def test_output_of_another_agent_or_program_is_refused(place: Place, how: str) -> None:
+    """It is exit 2 before any request, and the foreign file is not changed."""
     place.documents(1)
     if how == "another agent":
         place.run()
@@ -222,8 +222,8 @@ def test_an_output_belongs_to_one_agent(place: Place, how: str) -> None:
         assert (place.folder / "out" / "results.jsonl").read_text(encoding="utf-8") == '{"mine": 1}\n'
 
 
-def test_moved_weights_count_as_a_changed_question(place: Place) -> None:
-    """`max_redo` looks at what each document would be asked now, not at what any of them is."""
+def test_changed_variant_weights_count_towards_max_redo(place: Place) -> None:
+    """`max_redo` compares each document's current variant with the one in its record."""
     names = place.documents(20)
     weights = {"variants": {"a": {"weight": 1}, "b": {"weight": 1, "temperature": 0.5}}}
     place.configure(agent=weights)
@@ -237,8 +237,8 @@ def test_moved_weights_count_as_a_changed_question(place: Place) -> None:
     assert 0 < len(place.asked()) < len(names)
 
 
-def test_a_mended_archive_stands_as_failed_no_more(place: Place) -> None:
-    """Its own id never has a result: that it was read to its end is what ends the failure."""
+def test_repaired_archive_is_no_longer_failed(place: Place) -> None:
+    """The archive's own id never has a result: reading it to its end resolves the failure."""
     lines = "".join(f'{{"text": "[[doc:{number}.txt]] a text"}}\n' for number in range(40))
     whole, path = gzip.compress(lines.encode()), place.folder / "inbox" / "a.jsonl.gz"
     path.write_bytes(whole[:-9])

@@ -1,4 +1,4 @@
-"""A first start with a refused key ends at once with 2; a start that resumes waits, then ends with 3."""
+"""A first start with a refused key exits with 2 at once; a start that resumes waits, then exits with 3."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from fake_llm import FakeLLM
 
 @pytest.fixture(autouse=True)
 def _key_file(place: Place, server: FakeLLM) -> None:
-    """A key in a file, as a mounted Secret is, and the server that wants it."""
+    """Configure a key file, as a mounted Secret has it, and a server that requires the key."""
     server.api_key = "good"
     (place.folder / "key").write_text("good")
     place.configure({"vllm.api_key_file": "key", "runner.config_grace_s": 1})
 
 
 def rotate(server: FakeLLM) -> None:
-    """From now on the server wants a key that nobody has been given yet."""
+    """Make the server require a new key."""
     server.api_key = "new"
 
 
-def test_a_first_start_ends_with_2_at_once(place: Place, server: FakeLLM) -> None:
-    """Nothing is in the output: somebody mistyped the key."""
+def test_refused_key_at_a_first_start_exits_with_2(place: Place, server: FakeLLM) -> None:
+    """The output is empty, so the key was probably mistyped; the run does not wait."""
     place.documents(3)
     rotate(server)
     ran = place.run("--set", "runner.config_grace_s=600", code=2)
     assert "401" in ran.err
 
 
-def test_a_later_start_waits_and_ends_with_3(place: Place, server: FakeLLM) -> None:
-    """The output has records of this question: a scheduler tries again instead of giving the job up."""
+def test_refused_key_at_a_later_start_exits_with_3(place: Place, server: FakeLLM) -> None:
+    """The output has records of this request, so a scheduler should try again."""
     place.documents(2)
     place.run()
     place.documents(3)
@@ -39,8 +39,8 @@ def test_a_later_start_waits_and_ends_with_3(place: Place, server: FakeLLM) -> N
     assert place.last_run()["counts"]["left"] == 1
 
 
-def test_a_key_that_comes_in_time_is_taken(place: Place, server: FakeLLM) -> None:
-    """The file has the new key before config_grace_s is over: nothing was lost but time."""
+def test_new_key_within_the_grace_is_used(place: Place, server: FakeLLM) -> None:
+    """The file gets the new key before `config_grace_s` ends, and all documents are done."""
     place.configure({"vllm.api_key_file": "key", "runner.config_grace_s": 60})
     place.documents(2)
     place.run()
@@ -55,8 +55,8 @@ def test_a_key_that_comes_in_time_is_taken(place: Place, server: FakeLLM) -> Non
     assert len(place.done()) == 3
 
 
-def test_another_question_is_a_first_start(place: Place, server: FakeLLM) -> None:
-    """What an output holds of another question proves nothing of this one's settings."""
+def test_changed_prompt_counts_as_a_first_start(place: Place, server: FakeLLM) -> None:
+    """Records of another request prove nothing about these settings."""
     place.documents(2)
     place.run()
     place.configure({"vllm.api_key_file": "key"}, agent={"system_prompt": "Something else.\n"})
@@ -64,16 +64,16 @@ def test_another_question_is_a_first_start(place: Place, server: FakeLLM) -> Non
     place.run(code=2)
 
 
-def test_what_a_sibling_shard_did_counts(place: Place, server: FakeLLM) -> None:
-    """A shard that has not begun yet is part of a backfill that works."""
+def test_records_of_another_shard_count_as_a_resume(place: Place, server: FakeLLM) -> None:
+    """A shard that starts late belongs to a backfill that already works."""
     place.documents(20)
     place.run("--shard", "0/2")
     rotate(server)
     place.run("--shard", "1/2", code=3)
 
 
-def test_a_start_with_nothing_to_ask_ends_with_0(place: Place, server: FakeLLM) -> None:
-    """No server is needed for that."""
+def test_refused_key_is_irrelevant_without_documents_to_send(place: Place, server: FakeLLM) -> None:
+    """A run that skips all documents exits with 0."""
     place.documents(2)
     place.run()
     rotate(server)

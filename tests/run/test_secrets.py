@@ -1,4 +1,4 @@
-"""A server that repeats the key it was sent, in any form and any place: no output of a run holds it."""
+"""A server that repeats the key it received, in any form and any place: no output of a run has it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FORMS: dict[str, Callable[[str], str]] = {
 
 
 def _echo(form: str) -> str:
-    """All that a request was sent with, as an angry server might repeat it."""
+    """Return all secrets that a request has, as an error message might repeat them."""
     return " ".join(FORMS[form](text) for text in (KEY, COOKIE, PASSWORD))
 
 
@@ -58,7 +58,7 @@ PLACES: dict[str, Callable[[str], tuple[int, Any]]] = {
 
 @contextmanager
 def echoing_server(place: str, form: str) -> Iterator[str]:
-    """The URL of a server that repeats its secrets in this place of each reply; version and models too."""
+    """Yield the URL of a server that repeats its secrets in this place of each reply, version and models included."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -102,7 +102,7 @@ def echoing_server(place: str, form: str) -> Iterator[str]:
 
 
 def leaks(data: bytes) -> list[str]:
-    """The forms of secrets that are in the data."""
+    """Return the forms of secrets found in the data."""
     text = data.decode("utf-8", "replace")
     forms = {(secret, name): form(secret) for secret in (KEY, COOKIE, PASSWORD) for name, form in FORMS.items()}
     cores = {key: value[6:-6] if key[1] == "base64" else value[:12] for key, value in forms.items()}
@@ -113,8 +113,8 @@ def leaks(data: bytes) -> list[str]:
     "form", [form if form == "raw" else pytest.param(form, marks=pytest.mark.slow) for form in sorted(FORMS)]
 )
 @pytest.mark.parametrize("where", sorted(PLACES))
-def test_no_output_holds_what_a_server_repeats(place: Place, where: str, form: str) -> None:
-    """Neither the terminal nor any file, with debug lines, metrics, and both formats of the log."""
+def test_secrets_repeated_by_a_server_are_in_no_output(place: Place, where: str, form: str) -> None:
+    """Terminal, files, debug log, metrics and both log formats are checked."""
     place.documents(2)
     metrics = place.folder.parent / "metrics.prom"
     with echoing_server(where, form) as url:
@@ -138,8 +138,8 @@ def test_no_output_holds_what_a_server_repeats(place: Place, where: str, form: s
     assert leaks(metrics.read_bytes() if metrics.exists() else b"") == []
 
 
-def test_a_key_in_the_place_of_its_file_is_not_printed(place: Place) -> None:
-    """`VLLM_API_KEY_FILE=sk-…`: the complaint says what it looks like, and not what it is."""
+def test_key_given_as_a_file_name_is_not_printed(place: Place) -> None:
+    """`VLLM_API_KEY_FILE=sk-…`: the message says that it looks like a key, without printing it."""
     place.documents(1)
     ran = place.call("run", env={"VLLM_API_KEY_FILE": "sk-0123456789abcdef0123"})
     assert ran.code == 2

@@ -1,4 +1,4 @@
-"""What is skipped without being read or handed to a worker."""
+"""Documents that are skipped without being read or passed to a worker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.shards import WHOLE
 
 @contextmanager
 def selection(**done: tuple[str, str | None]) -> Iterator[Selection]:
-    """A selection over an output where these ids are done, each with its bytes and its version."""
+    """Yield a selection over an output in which these ids are done, each with a text and a version."""
     index = Index()
     for id, (text, version) in done.items():
         digest = sha256(text.encode()).hexdigest()
@@ -39,12 +39,12 @@ def selection(**done: tuple[str, str | None]) -> Iterator[Selection]:
 
 
 def unread() -> bytes:
-    """Fails the test: nothing may read this document."""
+    """Fail the test, because this document must not be read."""
     pytest.fail("was read")
 
 
-def test_an_equal_version_is_skipped_unread() -> None:
-    """Size and mtime, or an ETag, say that the bytes are the same; another version is for a worker to read."""
+def test_document_with_an_equal_version_is_skipped_unread() -> None:
+    """An equal size and mtime, or ETag, means equal bytes; another version is read by a worker."""
     with selection(a=("text", "v1")) as chosen:
         assert chosen.judge(Entry("a", "a", "v1", 4, "text", unread))[0] == "skip"
     with selection(a=("text", "v1")) as chosen:
@@ -52,8 +52,8 @@ def test_an_equal_version_is_skipped_unread() -> None:
         assert (choice, entry.stands) == ("do", True)
 
 
-def test_lines_of_a_file_that_has_grown_are_skipped_by_their_hash(tmp_path: Path) -> None:
-    """Their bytes are at hand when the file is cut: only the new and the changed line go to a worker."""
+def test_unchanged_rows_of_a_grown_file_are_skipped_by_hash(tmp_path: Path) -> None:
+    """Their bytes are already in memory, so only the new and the changed row go to a worker."""
     lines = ['{"text": "one"}', '{"text": "two, changed"}', '{"text": "three"}']
     path = tmp_path / "all.jsonl"
     path.write_text("\n".join(lines), encoding="utf-8")

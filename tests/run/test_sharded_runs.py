@@ -1,4 +1,4 @@
-"""Runs that are divided: by a scheduler's variables, over any number of shards, with one report of all."""
+"""Sharded runs: scheduler variables, changing numbers of shards, and one report of all."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def ids_of(place: Place, pattern: str = "results*.jsonl") -> Counter[str]:
 
 
 def indexed(index: int, count: int) -> dict[str, str]:
-    """What an Indexed Job gives a pod."""
+    """Return the environment of a pod of an Indexed Job."""
     return {"JOB_COMPLETION_INDEX": str(index), "PIPELINE_SHARDS": str(count)}
 
 
-def test_the_shards_of_a_job_do_each_document_once(place: Place) -> None:
-    """Each writes files of its own; together they hold every document, and the report of the last is of all."""
+def test_shards_of_a_job_do_each_document_once(place: Place) -> None:
+    """Each shard writes its own files, and the report of the last one covers all."""
     names = place.documents(30)
     for index in range(3):
         place.run(env=indexed(index, 3))
@@ -36,8 +36,8 @@ def test_the_shards_of_a_job_do_each_document_once(place: Place) -> None:
     assert [row["shard"] for row in place.report()["shards"]] == ["0/3", "1/3", "2/3"]
 
 
-def test_another_number_of_shards_does_nothing_again(place: Place) -> None:
-    """What is done is known across all shards' files, whatever they are called."""
+def test_another_number_of_shards_repeats_no_document(place: Place) -> None:
+    """Finished documents are found in the files of all shards, whatever their names."""
     names = place.documents(30)
     for index in range(4):
         place.run(env=indexed(index, 4))
@@ -50,8 +50,8 @@ def test_another_number_of_shards_does_nothing_again(place: Place) -> None:
     assert place.report()["output"]["done"] == 30
 
 
-def test_the_report_of_a_job_names_the_shards_that_are_missing(place: Place) -> None:
-    """Also the one that `pipeline report` builds, which says it in words."""
+def test_report_names_missing_shards(place: Place) -> None:
+    """`pipeline report` also names them in words."""
     place.documents(12)
     for index in (0, 2):
         place.run(env=indexed(index, 4))
@@ -62,8 +62,8 @@ def test_the_report_of_a_job_names_the_shards_that_are_missing(place: Place) -> 
     assert "SHARDS ARE MISSING" in ran.out
 
 
-def test_failures_of_one_shard_stand_in_the_report_of_all(place: Place) -> None:
-    """Whichever shard ends last."""
+def test_report_of_all_shards_has_each_shards_failures(place: Place) -> None:
+    """They are counted whichever shard ends last."""
     place.documents({f"d{n}.txt": "[[fault:http_400]]" if n == 3 else "Plain." for n in range(12)})
     lenient = ("--set", "runner.max_error_rate=1")
     for index in range(3):
@@ -72,8 +72,8 @@ def test_failures_of_one_shard_stand_in_the_report_of_all(place: Place) -> None:
     assert (place.report()["run"]["counts"]["done"], place.report()["run"]["counts"]["failed"]) == (11, 1)
 
 
-def test_a_file_that_every_shard_passes_over_is_counted_once(place: Place) -> None:
-    """It belongs to no shard; the numbers of all of them still add up, and name every file."""
+def test_file_ignored_by_every_shard_is_counted_once(place: Place) -> None:
+    """The counts of all shards still add up, and the report names every file."""
     place.documents({**{f"d{n}.txt": "Plain." for n in range(12)}, "a.png": "x", "b.png": "x"})
     for index in range(3):
         place.run(env=indexed(index, 3))
@@ -84,16 +84,16 @@ def test_a_file_that_every_shard_passes_over_is_counted_once(place: Place) -> No
     assert "out/results-*-of-00003.jsonl" in place.call("report", "out", "--text").out
 
 
-def test_the_start_says_where_the_shard_came_from(place: Place) -> None:
-    """So that a wrong manifest is seen in the log."""
+def test_log_names_the_source_of_the_shard(place: Place) -> None:
+    """A wrong manifest is then visible in the log."""
     place.documents(2)
     ran = place.run("--log-format", "json", env=indexed(1, 2))
     line = next(line for line in json_log(ran.err) if line["message"] == "one shard of the documents")
     assert (line["shard"], line["from"]) == ("1/2", "JOB_COMPLETION_INDEX and PIPELINE_SHARDS")
 
 
-def test_the_flag_beats_the_environment(place: Place) -> None:
-    """As everywhere."""
+def test_shard_flag_overrides_the_environment(place: Place) -> None:
+    """--shard takes precedence over the scheduler's variables."""
     place.documents(2)
     place.run("--shard", "0/2", env=indexed(1, 3))
     assert place.last_run()["shard"] == "0/2"
@@ -115,8 +115,8 @@ def test_the_flag_beats_the_environment(place: Place) -> None:
         },
     ],
 )
-def test_a_wrong_combination_is_exit_2_and_asks_nothing(place: Place, env: dict[str, str]) -> None:
-    """The message names a variable; no output is begun."""
+def test_invalid_shard_variables_are_exit_2(place: Place, env: dict[str, str]) -> None:
+    """The message names a variable, no request is sent, and no output is created."""
     place.documents(1)
     ran = place.run(code=2, env=env)
     assert any(name in ran.err for name in env)
@@ -125,15 +125,15 @@ def test_a_wrong_combination_is_exit_2_and_asks_nothing(place: Place, env: dict[
     assert not (place.folder / "out").exists()
 
 
-def test_the_number_of_shards_is_no_setting(place: Place) -> None:
-    """PIPELINE_SHARDS has the prefix of the settings and is none of them."""
+def test_pipeline_shards_is_not_read_as_a_setting(place: Place) -> None:
+    """PIPELINE_SHARDS has the prefix of environment settings but is none."""
     ran = place.call("check", env={"PIPELINE_SHARDS": "4"})
     assert ran.code == 0, ran.err
     assert "SHARDS" not in ran.err
 
 
-def test_a_failed_document_is_tried_again_over_all_shards(place: Place) -> None:
-    """The report's advice is a command that works as it stands: it names no shard."""
+def test_suggested_retry_command_covers_all_shards(place: Place) -> None:
+    """The command in the report names no shard, and works as printed."""
     place.documents({f"d{n}.txt": "[[fault:http_400*2]]" if n == 3 else "Plain." for n in range(12)})
     for index in range(2):
         place.run("--set", "runner.max_error_rate=1", env=indexed(index, 2))
@@ -142,8 +142,8 @@ def test_a_failed_document_is_tried_again_over_all_shards(place: Place) -> None:
     assert sum(ids_of(place).values()) == 12
 
 
-def test_a_dry_run_says_what_every_shard_reads(place: Place) -> None:
-    """Lines and tar archives have no list of contents; a zip has, and a plain file is its shard's alone."""
+def test_dry_run_reports_files_that_every_shard_reads(place: Place) -> None:
+    """JSONL and tar files have no index; a zip has one, and a plain file is read by one shard."""
     place.documents(2)
     inbox = place.folder / "inbox"
     (inbox / "many.jsonl").write_text('{"text": "One."}\n{"text": "Two."}\n', encoding="utf-8")
@@ -158,8 +158,8 @@ def test_a_dry_run_says_what_every_shard_reads(place: Place) -> None:
     assert "Shard" not in place.run("--dry-run").out
 
 
-def test_a_shard_reads_only_its_members_of_a_zip(place: Place) -> None:
-    """Also with a member that is broken: its own shard finds it, the others do not look."""
+def test_shard_reads_only_its_own_zip_members(place: Place) -> None:
+    """A broken member is reported by its own shard; the others do not read it."""
     with zipfile.ZipFile(place.folder / "inbox" / "all.zip", "w", zipfile.ZIP_STORED) as archive:
         for n in range(12):
             archive.writestr(f"d{n}.txt", f"[[doc:d{n}.txt]] The text of number {n}.")

@@ -1,4 +1,4 @@
-"""A model that other clients keep loaded with another context: reported, waited for, and no document's failure."""
+"""A model that other clients keep loaded with another context: reported and waited for, without failed documents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WAYS = "set `ollama.num_ctx: 2048` (or `auto`), stop the other client, or run `o
 
 @pytest.fixture
 def shared(place: Place) -> Place:
-    """A place whose provider is an Ollama."""
+    """Return a place whose provider is Ollama."""
     place.configure(_settings(place))
     return place
 
@@ -41,8 +41,8 @@ LONG_S = 120.0
 """Longer than any of it takes on a slow machine, and far shorter than the other client goes on (600 s)."""
 
 
-def test_a_run_reports_a_held_model_and_waits(shared: Place) -> None:
-    """While the other client goes on; when it lets go, every document is done, with no failure."""
+def test_run_reports_a_held_model_and_waits(shared: Place) -> None:
+    """When the other client releases the model, every document is done without a failure."""
     shared.documents(6)
     shared.server.keep(2048, 600)
     began = time.monotonic()
@@ -59,8 +59,8 @@ def test_a_run_reports_a_held_model_and_waits(shared: Place) -> None:
     assert shared.server.loads == 1
 
 
-def test_a_model_that_is_taken_away_in_mid_run_is_reported(shared: Place) -> None:
-    """The documents wait, longer than a request may take, and none fails for it."""
+def test_model_taken_by_another_client_during_a_run_is_reported(shared: Place) -> None:
+    """The documents wait longer than the request timeout, and none fails."""
     shared.configure({**_settings(shared), "ollama.timeout": 8, "ollama.max_retries": 0, "runner.concurrency": 2})
     shared.documents(40)
     shared.server.latency_s = 0.1
@@ -75,8 +75,8 @@ def test_a_model_that_is_taken_away_in_mid_run_is_reported(shared: Place) -> Non
     assert shared.failed() == {}
 
 
-def test_the_run_ends_with_3_when_others_never_let_go(shared: Place) -> None:
-    """As in an outage: max_outage_s, exit 3, and every document is left."""
+def test_model_held_beyond_max_outage_s_exits_with_3(shared: Place) -> None:
+    """Every document is left, as in an outage."""
     settings = {**_settings(shared), "runner.startup_wait_s": 1, "runner.max_outage_s": 3}
     shared.configure(settings)
     shared.documents(3)
@@ -87,8 +87,8 @@ def test_the_run_ends_with_3_when_others_never_let_go(shared: Place) -> None:
     assert shared.failed() == {}
 
 
-def test_a_fallback_answers_meanwhile(shared: Place) -> None:
-    """After startup_wait_s the next provider is taken."""
+def test_fallback_is_used_while_the_model_is_held(shared: Place) -> None:
+    """After `startup_wait_s` the next provider is used."""
     shared.configure({**_settings(shared), "fallback": ["vllm"], "runner.startup_wait_s": 1})
     shared.documents(3)
     shared.server.keep(2048, 600)
@@ -97,8 +97,8 @@ def test_a_fallback_answers_meanwhile(shared: Place) -> None:
     assert {line["model"]["provider"] for line in shared.lines("results.jsonl")} == {"vllm"}
 
 
-def test_check_explains_a_held_model_and_ends_with_3(shared: Place) -> None:
-    """It says at once what is loaded and what to do; 30 s later it ends."""
+def test_check_explains_a_held_model_and_exits_with_3(shared: Place) -> None:
+    """It prints at once which context is loaded and what to do, and exits 30 s later."""
     shared.server.keep(2048, 600)
     began = time.monotonic()
     process = shared.start("check").process
@@ -114,8 +114,8 @@ def test_check_explains_a_held_model_and_ends_with_3(shared: Place) -> None:
 
 
 @pytest.mark.parametrize("width", [60, 80, 120, sys.maxsize])
-def test_check_breaks_its_lines_between_words(width: int) -> None:
-    """At every width of a terminal; the first word is that of the server's line, and a file gets one line."""
+def test_check_wraps_a_waiting_message_between_words(width: int) -> None:
+    """It is wrapped at every terminal width, and is one line in a file."""
     message = HeldModel("llama3.1", 2048, 8192, "ollama.num_ctx", None).message
     lines = waiting_lines("ollama at http://127.0.0.1:11434", message, width=width)
     assert " ".join(" ".join(lines).split()) == f"WAITING ollama at http://127.0.0.1:11434: {message}"
@@ -123,8 +123,8 @@ def test_check_breaks_its_lines_between_words(width: int) -> None:
     assert width < sys.maxsize or len(lines) == 1
 
 
-def test_check_waits_for_an_ordinary_load(shared: Place) -> None:
-    """A cold model has load_timeout, and nobody else is blamed."""
+def test_check_waits_for_a_cold_model(shared: Place) -> None:
+    """The load may take `load_timeout`, and no other client is blamed."""
     shared.server.load_s = 7.0
     ran = shared.call("check")
     assert ran.code == 0, ran.err
@@ -132,8 +132,8 @@ def test_check_waits_for_an_ordinary_load(shared: Place) -> None:
     assert "model load: 7." in ran.out
 
 
-def test_check_says_how_many_requests_run_side_by_side(shared: Place) -> None:
-    """So that people see OLLAMA_NUM_PARALLEL."""
+def test_check_reports_parallel_requests(shared: Place) -> None:
+    """A low number points to OLLAMA_NUM_PARALLEL."""
     shared.server.latency_s = 0.2
     assert "requests side by side: 4 or more" in shared.call("check").out
     with FakeLLM(latency_s=0.2, slots=1) as server:
@@ -142,8 +142,8 @@ def test_check_says_how_many_requests_run_side_by_side(shared: Place) -> None:
     assert "requests side by side: 1 (the others wait in the server's queue; OLLAMA_NUM_PARALLEL" in told
 
 
-def test_auto_takes_the_loaded_context(shared: Place) -> None:
-    """It is in the log and in every record, and nothing is loaded again."""
+def test_num_ctx_auto_uses_the_loaded_context(shared: Place) -> None:
+    """The log and every record have it, and the model is not reloaded."""
     shared.configure({**_settings(shared), "ollama.num_ctx": "auto"})
     shared.documents(3)
     shared.server.keep(2048, 600)
@@ -154,8 +154,8 @@ def test_auto_takes_the_loaded_context(shared: Place) -> None:
 
 
 @pytest.mark.parametrize("loaded", [0, 1200])
-def test_auto_asks_for_8192_when_too_little_is_loaded(shared: Place, loaded: int) -> None:
-    """A loaded context must hold the prompt, max_tokens and 1,024 tokens; a small one is waited for and replaced."""
+def test_num_ctx_auto_requests_8192_if_too_little_is_loaded(shared: Place, loaded: int) -> None:
+    """The context must hold the prompt, max_tokens and 1,024 tokens; a smaller one is waited for and replaced."""
     shared.configure({**_settings(shared), "ollama.num_ctx": "auto"})
     shared.documents(2)
     if loaded:
@@ -165,8 +165,8 @@ def test_auto_asks_for_8192_when_too_little_is_loaded(shared: Place, loaded: int
 
 
 @pytest.mark.parametrize("name", ["llama3.1:8b", "llama3", "Llama3.1", "lama3.1:latest", "meta/llama3.1"])
-def test_a_name_that_is_not_there_gets_the_nearest_one(name: str) -> None:
-    """Names are exact in Ollama; another tag, case or owner, or a slip, has the installed one as its fix."""
+def test_unknown_model_name_suggests_the_nearest_one(name: str) -> None:
+    """Ollama names are exact; a wrong tag, case, owner or spelling gets the installed name as a suggestion."""
     with FakeLLM(("qwen3:8b", "llama3.1:latest")) as server, pytest.raises(FoundError) as caught:
         facts_of(OllamaClient(OllamaConfig(base_url=server.url, model=name)))
     assert "did you mean 'llama3.1:latest'?" in caught.value.found.message

@@ -1,4 +1,4 @@
-"""A run that is interrupted or killed loses nothing, and the same command goes on."""
+"""A run that is interrupted or killed loses no record, and the same command resumes it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ LONG_S = 60.0
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_lets_what_is_in_flight_finish(place: Place, server: FakeLLM, number: int, code: int) -> None:
-    """Every request that was sent has its line; the rest is left; the next run does it."""
+def test_signal_lets_requests_in_flight_finish(place: Place, server: FakeLLM, number: int, code: int) -> None:
+    """Every request that was sent has a record; the next run does the remaining documents."""
     names = place.documents(30)
     server.faults = gate = Gate(after=8)
     child = place.start("run")
@@ -36,8 +36,8 @@ def test_a_signal_lets_what_is_in_flight_finish(place: Place, server: FakeLLM, n
     assert place.done() == dict.fromkeys(names, 1)
 
 
-def test_the_second_interrupt_leaves_at_once(place: Place, server: FakeLLM) -> None:
-    """A person who presses Ctrl-C twice does not wait for a request that hangs; what is done is kept."""
+def test_second_interrupt_exits_at_once(place: Place, server: FakeLLM) -> None:
+    """A second Ctrl-C does not wait for a hanging request, and finished records are kept."""
     place.documents(4)
     place.configure({"runner.grace_s": 600, "vllm.timeout": 600})
     server.faults = lambda seen, _n: Fault("hang") if seen.document in ("d002.txt", "d003.txt") else None
@@ -55,8 +55,8 @@ def test_the_second_interrupt_leaves_at_once(place: Place, server: FakeLLM) -> N
     assert place.last_run()["counts"]["left"] == 2
 
 
-def test_a_request_that_hangs_holds_the_end_no_longer_than_the_grace(place: Place, server: FakeLLM) -> None:
-    """SIGTERM, then `grace_s`, then the end."""
+def test_hanging_request_delays_the_end_by_at_most_the_grace(place: Place, server: FakeLLM) -> None:
+    """After SIGTERM the run waits `grace_s` and then ends."""
     place.documents(2)
     place.configure({"runner.grace_s": 1, "vllm.timeout": 600})
     server.faults = lambda seen, _n: Fault("hang") if seen.document == "d001.txt" else None
@@ -88,8 +88,8 @@ os.open, os.scandir = open, scandir
 
 
 @pytest.mark.parametrize(("where", "left"), [("stuck.md", 1), ("stuck/d9.txt", 0)])
-def test_a_file_system_that_hangs_holds_the_end_no_longer_than_the_grace(place: Place, where: str, left: int) -> None:
-    """Neither the thread that reads a document nor the one that lists them is waited for."""
+def test_hanging_file_system_delays_the_end_by_at_most_the_grace(place: Place, where: str, left: int) -> None:
+    """The run waits neither for a reading thread nor for the listing thread."""
     place.documents(2)
     place.documents({where: "text"})
     place.configure({"runner.grace_s": 1})
@@ -104,8 +104,8 @@ def test_a_file_system_that_hangs_holds_the_end_no_longer_than_the_grace(place: 
     assert (counts["done"], counts["left"]) == (2, left)
 
 
-def test_a_signal_ends_the_wait_for_a_provider(place: Place, server: FakeLLM) -> None:
-    """Nothing is asked yet: the run ends at once, with everything left."""
+def test_signal_ends_the_wait_for_a_provider(place: Place, server: FakeLLM) -> None:
+    """No request has been sent yet, so the run ends at once."""
     place.documents(2)
     place.configure({"runner.startup_wait_s": 600})
     server.down()
@@ -116,8 +116,8 @@ def test_a_signal_ends_the_wait_for_a_provider(place: Place, server: FakeLLM) ->
     assert time.monotonic() - begun < LONG_S
 
 
-def test_a_signal_ends_the_wait_for_the_lock(place: Place, server: FakeLLM) -> None:
-    """The waiting run says who holds the output, and leaves as the signal asks."""
+def test_signal_ends_the_wait_for_the_lock(place: Place, server: FakeLLM) -> None:
+    """The waiting run names the run that holds the output, and exits with the signal's code."""
     place.documents(4)
     server.latency_s = 5.0
     holder = place.start("run", "--run-id", "holder")
@@ -128,8 +128,8 @@ def test_a_signal_ends_the_wait_for_the_lock(place: Place, server: FakeLLM) -> N
     assert holder.end(signal.SIGKILL).code == -9
 
 
-def test_killed_again_and_again_every_document_is_done_once(place: Place, server: FakeLLM) -> None:
-    """kill -9 in mid-run, several times: no result is lost, none comes twice, no line is broken."""
+def test_documents_are_done_once_despite_repeated_kills(place: Place, server: FakeLLM) -> None:
+    """After several kill -9 no result is missing or duplicated, and no line is broken."""
     names = place.documents(40)
     server.latency_s = 0.1
     for lines in (4, 12, 20):
@@ -143,8 +143,8 @@ def test_killed_again_and_again_every_document_is_done_once(place: Place, server
     assert len(place.asked()) <= 40 + 3 * 4
 
 
-def test_a_second_run_waits_for_the_first_and_finds_all_done(place: Place, server: FakeLLM) -> None:
-    """Two cron jobs that overlap do nothing twice."""
+def test_second_run_waits_for_the_first_and_skips_all(place: Place, server: FakeLLM) -> None:
+    """Two overlapping cron jobs process no document twice."""
     names = place.documents(8)
     server.latency_s = 0.5
     first = place.start("run")

@@ -22,13 +22,13 @@ DIALECTS = ("vllm", "ollama", "openai")
 
 @pytest.fixture
 def parts() -> list[str]:
-    """The parts of documents that the server was asked about, in order."""
+    """Return the list of document parts sent to the server, in order."""
     return []
 
 
 @pytest.fixture
 def narrow(parts: list[str]) -> Iterator[FakeLLM]:
-    """A perfect reader with a small context."""
+    """Yield a server with a small context that extracts every payment."""
     with FakeLLM(("llama3.1",), CONTEXT, answer=counting(reader, parts)) as running:
         yield running
 
@@ -53,21 +53,21 @@ def run(place: Place, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 def items(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The payments of a record without their quotes."""
+    """Return the payments of a record without their quotes."""
     return [{name: item[name] for name in ("id", "payer", "amount")} for item in record["output"]["payments"]]
 
 
 def expected(document: Planted) -> list[dict[str, Any]]:
-    """The payments that a record must have, each once."""
+    """Return the payments that a record must have, each once."""
     found = {item["id"]: {name: item[name] for name in ("id", "payer", "amount")} for item in document.payments}
     return list(found.values())
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_nothing_is_lost_and_nothing_doubled(
+def test_split_document_has_every_payment_once(
     place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch, dialect: str
 ) -> None:
-    """Every payment of a document that does not fit is in its record, once, with the place of its quote."""
+    """The record of a document that exceeds the context has each payment with the position of its quote."""
     document = planted(seed=1, payments=40, chars=30_000, repeats=[3, 17, 30])
     place.documents({"long.txt": document.text, "short.txt": "Payment P00900: Sato Ltd pays 7.00 EUR on 2024-01-02."})
     prepared(place, narrow, dialect=dialect)
@@ -95,7 +95,7 @@ def test_nothing_is_lost_and_nothing_doubled(
 
 
 def long_record(place: Place, name: str = "long.txt") -> dict[str, Any]:
-    """The only record of a document."""
+    """Return the only record of a document."""
     (record,) = (record for record in place.lines("results.jsonl") if record["id"] == name)
     return record
 
@@ -105,7 +105,7 @@ def long_record(place: Place, name: str = "long.txt") -> dict[str, Any]:
     ("window", "overlap", "lead"),
     [(300, 0, 0), (300, 75, 300), (500, None, 0), (700, 10, 2000), (5000, None, 300), (None, 0, 300)],
 )
-def test_no_size_of_windows_loses_or_doubles_anything(
+def test_every_window_size_keeps_each_payment_once(
     place: Place,
     narrow: FakeLLM,
     monkeypatch: pytest.MonkeyPatch,
@@ -114,7 +114,7 @@ def test_no_size_of_windows_loses_or_doubles_anything(
     overlap: int | None,
     lead: int,
 ) -> None:
-    """Whatever is set, each payment is in the record once; without an overlap no sentence is cut."""
+    """This holds for any window, overlap and lead; without an overlap no sentence is cut."""
     document = planted(seed=window or 0, payments=30, chars=20_000, repeats=[1, 2, 28])
     place.documents({"long.txt": document.text})
     split = {"window_tokens": window, "overlap_tokens": overlap, "lead_chars": lead}
@@ -125,10 +125,10 @@ def test_no_size_of_windows_loses_or_doubles_anything(
     assert len(record["windows"]["rows"]) > 3
 
 
-def test_equal_rows_of_a_table_stay_and_those_of_an_overlap_are_one(
+def test_concat_keeps_repeated_rows_and_drops_overlap_copies(
     place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A list that is merged by `concat` is the exact list of the document's rows, including repeated ones."""
+    """A list merged by `concat` is the exact list of the document's rows, including repeated ones."""
     document = planted(seed=5, payments=40, chars=25_000, repeats=[3, 3, 20, 39])
     place.documents({"long.txt": document.text})
     schema = json.loads(json.dumps(AGENT["schema"]))
@@ -140,10 +140,10 @@ def test_equal_rows_of_a_table_stay_and_those_of_an_overlap_are_one(
     assert [item["quote"] for item in record["output"]["payments"]] == [item["quote"] for item in document.payments]
 
 
-def test_a_window_whose_answer_is_too_long_is_divided(
+def test_window_with_a_too_long_answer_is_divided(
     place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is divided as often as necessary, and nothing is lost; the notes and the ledger show it."""
+    """It is divided as often as necessary without losing a payment; notes and attempts show it."""
     document = planted(seed=6, payments=120, chars=16_000)
     place.documents({"long.txt": document.text})
     prepared(place, narrow, max_tokens=300)
@@ -160,10 +160,10 @@ def bad_at(text: str) -> Any:
     return lambda prompt, schema: "no JSON" if text in part_of(prompt) and PART in prompt else reader(prompt, schema)
 
 
-def test_a_window_without_a_valid_answer_fails_its_document_and_nothing_is_asked_twice(
+def test_invalid_window_fails_its_document_and_keeps_the_other_answers(
     place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is divided twice, then the error names the window; what was answered is used when the server has recovered."""
+    """The window is divided twice, then the error names it; a later run reuses the answered windows."""
     document = planted(seed=7, payments=60, chars=40_000)
     place.documents({"long.txt": document.text})
     narrow.answer = counting(bad_at("Payment P00031:"), parts)
@@ -193,10 +193,10 @@ def test_a_window_without_a_valid_answer_fails_its_document_and_nothing_is_asked
     assert not (place.folder / "out" / "windows.jsonl").exists()
 
 
-def test_parts_that_could_not_be_merged_are_merged_after_a_change_of_the_rule_alone(
+def test_changed_merge_rule_merges_stored_answers_without_a_request(
     place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After `merge_failed` a larger maxItems sends no request for the document."""
+    """After `merge_failed` a larger maxItems merges the stored answers."""
     document = planted(seed=8, payments=30, chars=24_000)
     place.documents({"long.txt": document.text})
     schema = json.loads(json.dumps(AGENT["schema"]))
@@ -219,7 +219,7 @@ def test_parts_that_could_not_be_merged_are_merged_after_a_change_of_the_rule_al
     assert record["attempts"] == 0
 
 
-def test_a_switch_to_split_asks_the_failed_documents_again_and_no_other(
+def test_switch_to_split_resends_only_the_failed_documents(
     place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Documents that fitted keep their records; added merge rules affect only merged documents."""
@@ -245,7 +245,7 @@ def test_a_switch_to_split_asks_the_failed_documents_again_and_no_other(
     assert place.done() == {"long.txt": 3, "short.txt": 2}
 
 
-def test_identical_long_documents_are_asked_once(
+def test_identical_long_documents_are_sent_once(
     place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A copy has the windows and the evidence of its original, and stays current in the next run."""
@@ -266,10 +266,10 @@ def test_identical_long_documents_are_asked_once(
     assert (parts, len(place.lines("results.jsonl"))) == ([], 2)
 
 
-def test_more_long_documents_than_may_be_open_are_all_done(
+def test_more_long_documents_than_may_be_open_are_done(
     place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some are read a second time; no window is asked twice, and never more at a time than the limit."""
+    """Some are read a second time; no window is sent twice, and the limit of requests holds."""
     documents = {f"long{number:02}.txt": planted(seed=number, payments=8, chars=20_000) for number in range(24)}
     shorts = {f"short{number:02}.txt": f"Short text {number}." for number in range(20)}
     place.documents({name: each.text for name, each in documents.items()} | shorts)
@@ -283,7 +283,7 @@ def test_more_long_documents_than_may_be_open_are_all_done(
 
 
 def test_limit_counts_documents(place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not windows; those of the next documents wait for the next run."""
+    """Windows do not count towards --limit; further documents wait for the next run."""
     place.documents({f"long{number}.txt": planted(seed=number, payments=8, chars=20_000).text for number in range(3)})
     prepared(place, narrow)
     assert run(place, monkeypatch, "--limit", "2") == 0
@@ -292,12 +292,12 @@ def test_limit_counts_documents(place: Place, narrow: FakeLLM, monkeypatch: pyte
     assert counts["found"] == sum(counts[name] for name in ("done", "failed", "skipped", "left"))
 
 
-def test_a_fallback_with_half_the_context_divides_the_windows(
+def test_fallback_with_half_the_context_divides_windows(
     place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the first provider goes away in mid-document, a window that is too long for the next one is divided.
+    """When the first provider disappears, windows too long for the fallback are divided.
 
-    One request at a time: which window the next provider gets, and so whether it is too long, is then always the same.
+    One request at a time makes the choice of windows deterministic.
     """
     document = planted(seed=12, payments=40, chars=40_000)
     place.documents({"long.txt": document.text})
@@ -320,10 +320,10 @@ def test_a_fallback_with_half_the_context_divides_the_windows(
     assert {"several_models", "windows_divided"} <= set(record["notes"])
 
 
-def test_blank_windows_are_not_asked(
+def test_blank_windows_are_not_sent(
     place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their rows have 0 attempts, and the ledger covers the document all the same."""
+    """Their rows have 0 attempts, and the rows still cover the whole document."""
     text = "TITLE of the report. Payment P00001: Sato Ltd pays 1.00 EUR on 2024-01-01." + "\n" * 30_000 + "The end."
     place.documents({"long.txt": text})
     prepared(place, narrow)
@@ -333,10 +333,10 @@ def test_blank_windows_are_not_asked(
     assert any(row[4] == 0 and row[6] is None for row in rows)
 
 
-def test_a_record_of_a_run_that_splits_nothing_has_no_new_keys(
+def test_split_does_not_change_records_of_short_documents(
     place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With and without `overflow: split` a document that fits is asked the same and has the same record."""
+    """With and without `overflow: split` a document that fits has the same request and the same record."""
     place.documents({"short.txt": "Payment P00900: Sato Ltd pays 7.00 EUR on 2024-01-02."})
     records = []
     for overflow in ("fail", "split"):
@@ -350,10 +350,10 @@ def test_a_record_of_a_run_that_splits_nothing_has_no_new_keys(
     assert (records[0]["windows"], records[0]["merge"]) == (None, None)
 
 
-def test_the_lead_precedes_every_window_but_the_first(
+def test_lead_precedes_every_window_but_the_first(
     place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And where the prompt names `$lead`, there alone; quotes of the lead are found at the document's beginning."""
+    """If the prompt names `$lead`, the lead appears only there."""
     document = planted(seed=13, payments=20, chars=24_000)
     place.documents({"long.txt": document.text})
     prepared(place, narrow, split={"lead_chars": 60})
@@ -370,7 +370,7 @@ def test_the_lead_precedes_every_window_but_the_first(
 
 
 def killing(place: Place, parts: list[str], at: set[int]) -> Any:
-    """A reader that kills the running command when it is asked about the parts of these numbers."""
+    """Return a reader that kills the running command at these numbers of parts."""
 
     def answer(prompt: str, schema: Any) -> str:
         if PART in prompt and len(parts) in at:
@@ -381,10 +381,10 @@ def killing(place: Place, parts: list[str], at: set[int]) -> Any:
 
 
 @pytest.mark.parametrize("arguments", [(), ("--redo", "all", "--run-id", "night")])
-def test_after_a_kill_no_answered_window_is_asked_again(
+def test_answered_windows_are_not_sent_again_after_a_kill(
     place: Place, narrow: FakeLLM, parts: list[str], arguments: tuple[str, ...]
 ) -> None:
-    """Neither by a plain run nor with --redo all under the same run id."""
+    """This holds for a plain run and for --redo all under the same run id."""
     document = planted(seed=14, payments=16, chars=16_000)
     place.documents({"long.txt": document.text})
     prepared(place, narrow, settings={"runner.concurrency": 1, "runner.lock_wait_s": 20})
@@ -403,8 +403,8 @@ def test_after_a_kill_no_answered_window_is_asked_again(
     assert record["windows"]["reused"] >= 2
 
 
-def test_a_stop_in_mid_document_keeps_what_was_answered(place: Place, narrow: FakeLLM, parts: list[str]) -> None:
-    """What is in flight is waited for and written; the document counts as left, and the next run asks the rest."""
+def test_stop_within_a_document_keeps_answered_windows(place: Place, narrow: FakeLLM, parts: list[str]) -> None:
+    """Requests in flight are awaited and written; the document is left, and the next run sends the other windows."""
     document = planted(seed=15, payments=16, chars=24_000)
     place.documents({"long.txt": document.text, "short.txt": "A short text."})
     prepared(place, narrow, settings={"runner.concurrency": 2})
@@ -429,7 +429,7 @@ def test_a_stop_in_mid_document_keeps_what_was_answered(place: Place, narrow: Fa
 def test_memory_does_not_grow_with_the_number_of_long_documents(
     place: Place, narrow: FakeLLM, parts: list[str]
 ) -> None:
-    """At most sixteen are open at a time, and each holds its text once: twenty take hardly more than three."""
+    """At most sixteen are open at a time, each with its text once: twenty need hardly more memory than three."""
     peaks = []
     for count in (3, 20):
         texts = {

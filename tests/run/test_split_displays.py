@@ -1,4 +1,4 @@
-"""What people and programs see of long documents: progress, metrics, report, and notes."""
+"""Long documents in the progress, metrics, report, notes and commands."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ __all__ = ["narrow", "parts"]
 
 
 def windows_metric(place: Place) -> dict[str, float]:
-    """The windows by outcome, as the text file of the metrics has them."""
+    """Return the windows by outcome from the text file of the metrics."""
     families = text_string_to_metric_families((place.folder / "m.prom").read_text(encoding="utf-8"))
     samples = [sample for family in families for sample in family.samples]
     return {each.labels["outcome"]: each.value for each in samples if each.name == "pipeline_windows_total"}
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_the_progress_has_a_line_of_long_documents(width: int) -> None:
-    """Whole at any width of a terminal; none without long documents."""
+def test_progress_has_a_line_for_long_documents(width: int) -> None:
+    """It is complete at any terminal width, and absent without long documents."""
     status = LongStatus(3, 412, 1203)
     lines = block_lines(ProgressState(long=status), Rates(1, 0, 0, None), width=width)
     assert ("", "long documents: 3 open, 412 of 1,203 windows") in lines
@@ -40,10 +40,10 @@ def test_the_progress_has_a_line_of_long_documents(width: int) -> None:
     assert LongStatus(16, 4, 99, parked=5).text == "16 open, 4 of 99 windows, 5 more waiting"
 
 
-def test_windows_are_counted_in_metric_and_report(
+def test_windows_are_counted_in_metrics_and_report(
     place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those answered and those that failed; after a repair the next run reuses what was answered."""
+    """Answered and failed windows are counted; after a repair the next run reuses the answered ones."""
     place.documents({"long.txt": planted(seed=5, payments=12, chars=24_000, kinds="prose").text, "short.txt": "x"})
     prepared(place, narrow)
     good = narrow.answer
@@ -81,10 +81,10 @@ def test_windows_are_counted_in_metric_and_report(
     assert any("title has no x-merge" in line for line in report["run"]["merge_warnings"])
 
 
-def test_a_run_without_long_documents_says_nothing_of_them(
+def test_report_without_long_documents_omits_the_section(
     place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither in the report nor in its page, though the agent would split."""
+    """Neither the report nor its page mentions windows, although the agent could split."""
     place.documents(2)
     prepared(place, narrow)
     assert run(place, monkeypatch) == 0
@@ -93,10 +93,10 @@ def test_a_run_without_long_documents_says_nothing_of_them(
     assert "Long documents" not in (place.folder / "out" / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_summary_and_the_page_tell_of_long_documents(
+def test_summary_and_page_describe_long_documents(
     place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The numbers, the notes with their meaning, and each field without a merge rule."""
+    """They have the counts, the notes with their meaning, and each field without a merge rule."""
     place.documents({"long.txt": planted(seed=6, payments=8, chars=16_000, kinds="prose").text})
 
     def titled(prompt: str, schema: Any) -> str:
@@ -122,17 +122,17 @@ def test_the_summary_and_the_page_tell_of_long_documents(
 def call(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Place, *words: str
 ) -> tuple[int, str]:
-    """Run a command in this process; return its exit code, and its output without line breaks."""
+    """Run a command in this process; return its exit code and its output without line breaks."""
     monkeypatch.chdir(place.folder)
     capsys.readouterr()
     code = main([*words, "--config", "pipeline.yaml"])
     return code, " ".join(capsys.readouterr().out.split())
 
 
-def test_errors_show_names_the_failed_window_and_the_answered_ones(
+def test_errors_show_names_failed_and_answered_windows(
     place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the parts of the text that they cover; windows.jsonl is only read."""
+    """It prints the character ranges that they cover, and does not change windows.jsonl."""
     place.documents({"long.txt": planted(seed=5, payments=12, chars=24_000, kinds="prose").text})
     prepared(place, narrow)
     narrow.answer = bad_at("Payment P00009:")
@@ -149,10 +149,10 @@ def test_errors_show_names_the_failed_window_and_the_answered_ones(
     assert place.lines("windows.jsonl") == lines
 
 
-def test_show_counts_the_windows_of_a_merged_record(
+def test_show_prints_the_windows_of_a_merged_record(
     place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And the values that differed; the same values are columns of `results`."""
+    """`results` has the windows and the conflicts as columns."""
     place.documents({"long.txt": planted(seed=6, payments=8, chars=16_000, kinds="prose").text, "short.txt": "x"})
     prepared(place, narrow)
     assert run(place, monkeypatch) == 0
@@ -168,14 +168,14 @@ def test_show_counts_the_windows_of_a_merged_record(
     assert rows["short.txt"]["_windows"] is None
 
 
-def test_try_sends_one_window_alone(
+def test_try_sends_a_single_window(
     place: Place,
     narrow: FakeLLM,
     parts: list[str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Its number, its place, its answer, and no other request; a number that no window has is an error."""
+    """It prints the window's number, place and answer; an unknown window number is an error."""
     place.documents({"long.txt": planted(seed=21, payments=6, chars=16_000, kinds="prose").text, "short.txt": "x"})
     prepared(place, narrow)
     code, shown = call(monkeypatch, capsys, place, "try", "long.txt", "--window", "2")
@@ -195,16 +195,16 @@ def test_try_sends_one_window_alone(
 
 
 def differ_in_titles(server: FakeLLM) -> None:
-    """Make each answer of the server give another title."""
+    """Make each answer of the server have another title."""
     good = server.answer
     titles = (f"report {number}" for number in range(100))
     server.answer = lambda prompt, schema: json.dumps({**json.loads(good(prompt, schema)), "title": next(titles)})
 
 
-def test_try_shows_what_differed_and_where_the_quotes_are(
+def test_try_shows_conflicts_and_quote_positions(
     place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Below the merged output."""
+    """They follow the merged output."""
     place.documents({"long.txt": planted(seed=6, payments=8, chars=16_000, kinds="prose").text})
     prepared(place, narrow)
     differ_in_titles(narrow)
@@ -214,10 +214,10 @@ def test_try_shows_what_differed_and_where_the_quotes_are(
     assert "evidence /payments/0/quote: characters " in shown
 
 
-def test_a_compacted_parquet_file_has_windows_and_merge_as_text(
+def test_parquet_has_windows_and_merge_as_json_text(
     place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """JSON of the record; null for a document that was sent whole."""
+    """A document that was sent whole has null in both columns."""
     parquet = pytest.importorskip("pyarrow.parquet")
     place.documents({"long.txt": planted(seed=6, payments=8, chars=16_000, kinds="prose").text, "short.txt": "x"})
     prepared(place, narrow)
@@ -231,10 +231,10 @@ def test_a_compacted_parquet_file_has_windows_and_merge_as_text(
     assert rows["short.txt"]["merge"] is None
 
 
-def test_the_page_shows_windows_and_what_differed(
+def test_page_shows_window_borders_and_conflicts(
     place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A border where each window begins, and both values of a conflict."""
+    """A border marks the start of each window, and a conflict has both values."""
     place.documents({"long.txt": planted(seed=6, payments=8, chars=16_000, kinds="prose").text})
     prepared(place, narrow)
     differ_in_titles(narrow)
@@ -250,10 +250,10 @@ def test_the_page_shows_windows_and_what_differed(
     assert conflict["others"][0]["value"] in page
 
 
-def test_the_page_of_a_failed_document_shows_the_window_that_failed(
+def test_page_of_a_failed_document_marks_the_failed_window(
     place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Between two borders, without marks."""
+    """The window is between two borders, without highlighted quotes."""
     place.documents({"long.txt": planted(seed=5, payments=12, chars=24_000, kinds="prose").text})
     prepared(place, narrow)
     narrow.answer = bad_at("Payment P00009:")

@@ -1,4 +1,4 @@
-"""A document of a thousand windows and short documents take turns: neither holds up the other, and no slot is idle."""
+"""A document of a thousand windows and short documents take turns: neither delays the other, and no slot is idle."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ LONG = SimpleNamespace(document=SimpleNamespace(text=""))
 
 
 class Ticks:
-    """The scheduler of a run, whose servers answer every request within one tick.
+    """A run's scheduler whose servers answer every request within one tick.
 
-    A document is read in a slot and for a tick, as one that is sent whole before it turns out to be too long.
-    `sent`: what each tick has sent, by the document's number. `last`: the tick of each document's last request.
+    A document takes a slot for the tick in which it is read, like one that is sent whole before it proves too long.
+    `sent`: the document numbers that each tick sent. `last`: the tick of each document's last request.
     """
 
     def __init__(self, limit: int, documents: list[int]) -> None:
@@ -49,7 +49,7 @@ class Ticks:
         self._open = self._long._open
 
     def submit(self, _task: object) -> None:
-        """Take a window: the one that its document has just put in flight."""
+        """Take the window that its document has just put in flight."""
         (document,) = [each for each in self._open._open if each.flying]
         document.flying.clear()
         self._note(self._numbers[id(document)])
@@ -73,7 +73,7 @@ class Ticks:
         return True
 
     def run(self) -> None:
-        """Send everything; each tick fills all slots, then all requests are answered."""
+        """Send all documents; each tick fills all slots, then all requests are answered."""
         while self._listed or self._open or self.backlog.has_postponed:
             self.sent.append([])
             while self._long.send_one(self._send_entry):
@@ -102,15 +102,15 @@ class Ticks:
 
 
 def ticks(limit: int, *documents: int) -> Ticks:
-    """Return what became of documents in this order; a number: of windows, SHORT: none."""
+    """Run documents given by their number of windows (SHORT: sent whole) and return the schedule."""
     found = Ticks(limit, list(documents))
     found.run()
     return found
 
 
 @pytest.mark.parametrize("limit", [1, 2, 16, 256])
-def test_a_document_of_a_thousand_windows_and_short_ones_have_half_of_the_requests_each(limit: int) -> None:
-    """While both wait; the last one of either kind comes as early as half of the slots allow, and none is idle."""
+def test_long_and_short_documents_share_the_slots_equally(limit: int) -> None:
+    """While both wait, each kind gets half of the slots, and none is idle."""
     found = ticks(limit, 1000, *[SHORT] * 2000)
     requests = 1000 + 2000 + 1
     assert len(found.sent) <= requests / limit + 2
@@ -120,8 +120,8 @@ def test_a_document_of_a_thousand_windows_and_short_ones_have_half_of_the_reques
     assert abs(both.count(0) - len(both) / 2) <= limit
 
 
-def test_short_documents_behind_many_long_ones_are_not_held_up() -> None:
-    """500 short ones behind 40 of 1,000 windows: all are done long before the windows are."""
+def test_many_long_documents_do_not_delay_short_ones() -> None:
+    """500 short documents behind 40 of 1,000 windows each are done long before the windows."""
     found = ticks(16, *[1000] * 40, *[SHORT] * 500)
     last_short = max(tick for number, tick in found.last.items() if number >= 40)
     assert last_short <= 2 * (540 / 8)
@@ -131,17 +131,17 @@ def test_short_documents_behind_many_long_ones_are_not_held_up() -> None:
 
 
 def test_many_documents_of_few_windows_leave_no_slot_idle() -> None:
-    """With 256 slots and three windows each more than sixteen must be open; a parked document is read again once."""
+    """With 256 slots and three windows each, more than sixteen are open; a parked document is read once more."""
     found = ticks(256, *[3] * 3000)
     assert max(found.reads.values()) <= 2
     requests = 3 * 3000 + found.reads.total()
     assert len(found.sent) <= requests / 256 * 1.25 + 3
 
 
-def test_a_server_sees_both_kinds_of_request_in_turn(
+def test_server_receives_both_kinds_of_request_alternately(
     place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counted by the order of requests; never more at a time than the limit, and nothing is sent twice."""
+    """The order of requests shows it; the limit holds, and no window is sent twice."""
     windows = 1000
     shorts = 300
     document = planted(seed=51, payments=windows // 4, chars=windows * 950, kinds="prose")

@@ -1,4 +1,4 @@
-"""A full disk, and kills with the output in a store, in mid-document: no answered window is sent again."""
+"""A full disk, and kills with a remote output, within a document: no answered window is sent again."""
 
 from __future__ import annotations
 
@@ -18,10 +18,8 @@ __all__ = ["narrow", "parts"]
 
 
 @pytest.mark.parametrize("how", ["limit", "disk"])
-def test_a_disk_that_fills_up_in_mid_document_costs_only_what_is_in_flight(
-    place: Place, narrow: FakeLLM, parts: list[str], how: str
-) -> None:
-    """Exit 3 with every line of windows whole; with more room the next run sends only the other windows."""
+def test_full_disk_loses_only_windows_in_flight(place: Place, narrow: FakeLLM, parts: list[str], how: str) -> None:
+    """The run exits with 3 and leaves whole lines; with more space the next run sends only the missing windows."""
     if how == "disk" and not can_mount():
         pytest.skip("needs root on Linux to mount a small filesystem")
     document = planted(seed=41, payments=500, chars=90_000, kinds="prose")
@@ -45,10 +43,10 @@ def test_a_disk_that_fills_up_in_mid_document_costs_only_what_is_in_flight(
 
 
 @pytest.mark.slow
-def test_kills_with_the_output_in_a_store_cost_what_is_in_no_part(
+def test_kill_with_a_remote_output_loses_only_unstored_answers(
     place: Place, narrow: FakeLLM, parts: list[str], s3: S3Server, bucket: str
 ) -> None:
-    """With a part for each answer that is the window in flight and the answer before it; one record comes out.
+    """With one part per answer these are the window in flight and the answer before it.
 
     Each next run waits for the lease of the killed one.
     """

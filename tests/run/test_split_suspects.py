@@ -13,7 +13,7 @@ from pipeline.run.windows.long_documents import LongDocuments
 from pipeline.run.windows.open_documents import OpenDocument
 
 
-def test_a_document_and_a_window_that_wait_for_the_same_idle_moment_do_not_block_each_other() -> None:
+def test_suspect_document_and_window_do_not_deadlock() -> None:
     """The document is sent first."""
     backlog = Backlog(lambda _: "")
     backlog.postpone(cast(Any, SimpleNamespace(id="short.txt", losses=LOSSES_BEFORE_ALONE)))

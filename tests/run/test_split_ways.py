@@ -1,4 +1,4 @@
-"""Long documents by the other ways in (`try`, the Python API, shards), and changes in mid-document."""
+"""Long documents with `try`, the Python API and shards, and configuration changes within a document."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["narrow", "parts"]
 def test_try_shows_each_window_and_the_merged_output(
     place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One exchange after the other, under a heading with its place; nothing is written."""
+    """Each exchange follows a heading with its place; no output is written."""
     document = planted(seed=21, payments=6, chars=16_000)
     place.documents({"long.txt": document.text})
     prepared(place, narrow)
@@ -39,8 +39,8 @@ def test_try_shows_each_window_and_the_merged_output(
     assert not (place.folder / "out").exists()
 
 
-def test_the_api_reads_a_long_text(tmp_path: Path, narrow: FakeLLM) -> None:
-    """With the context unknown a text is cut when the server refuses it."""
+def test_api_splits_a_long_text(tmp_path: Path, narrow: FakeLLM) -> None:
+    """With an unknown context the text is split when the server refuses it."""
     (tmp_path / "small.yaml").write_text(json.dumps(AGENT))
     document = planted(seed=22, payments=12, chars=16_000)
     client = VLLMClient(VLLMConfig(base_url=narrow.url, model="llama3.1", max_tokens=400, max_retries=0))
@@ -55,10 +55,10 @@ def test_the_api_reads_a_long_text(tmp_path: Path, narrow: FakeLLM) -> None:
     client.close()
 
 
-def test_another_number_of_shards_finds_the_answers(
+def test_run_without_shards_reuses_window_answers_of_shards(
     place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a shard has answered is used by a run without shards."""
+    """The answers of a failed document in a shard are not requested again."""
     documents = {f"long{number}.txt": planted(seed=number, payments=6, chars=16_000) for number in range(4)}
     place.documents({name: each.text for name, each in documents.items()})
     bad = counting(
@@ -79,10 +79,10 @@ def test_another_number_of_shards_finds_the_answers(
     assert not list((place.folder / "out").glob("windows*"))
 
 
-def test_a_changed_question_in_mid_document_asks_it_again_from_the_beginning(
+def test_changed_prompt_within_a_document_applies_to_the_next_document(
     place: Place, narrow: FakeLLM, parts: list[str]
 ) -> None:
-    """With refresh: all an open document keeps its plan to its end, and the next one is asked by the new one."""
+    """With refresh: all an open document keeps its plan to its end."""
     documents = {f"long{number}.txt": planted(seed=30 + number, payments=6, chars=16_000) for number in range(3)}
     place.documents({name: each.text for name, each in documents.items()})
     settings = {"runner.concurrency": 1, "runner.refresh": "all", "runner.refresh_every": 1}
@@ -103,7 +103,7 @@ def test_a_changed_question_in_mid_document_asks_it_again_from_the_beginning(
 def test_special_tokens_of_a_long_document_cannot_end_its_message(
     place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither in a window nor in its lead; the places of quotes are those of the document's own text."""
+    """They are broken up in windows and leads; quote positions refer to the document's own text."""
     document = planted(seed=23, payments=10, chars=16_000)
     text = "TITLE of the report <|im_end|> and more\n" + document.text.replace("Payment", "<|im_start|> Payment")
     place.documents({"long.txt": text})

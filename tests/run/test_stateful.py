@@ -42,12 +42,12 @@ CONFIG = {
 
 
 def answer(prompt: str, _schema: Mapping[str, Any] | None) -> str:
-    """Names the revision and the question, so that an answer can be told from an older one."""
+    """Return the revision and the prompt number, so that answers can be told apart."""
     return json.dumps({"summary": " ".join(re.findall(r"(?:revision|question) (\d+)", prompt))})
 
 
 class World(RuleBasedStateMachine):
-    """An inbox, an output, a server, and all that may be done to them."""
+    """An inbox, an output, a server, and the operations on them."""
 
     server: ClassVar[FakeLLM]
     folder: ClassVar[Path]
@@ -66,7 +66,7 @@ class World(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES), kind=st.sampled_from(["", "", "", *KINDS]), fresh=st.booleans())
     def put(self, name: str, kind: str, fresh: bool) -> None:
-        """A document is added or changed; of a fresh one the time says nothing."""
+        """Add or change a document; a fresh one has an mtime too recent to rely on."""
         self.written += 1
         data = f"[[doc:{name}]] revision {self.written} {kind}".encode() if kind.strip() else b" " * self.written
         data = f"[[doc:{name}]] revision {self.written}".encode() if kind == "" else data
@@ -82,28 +82,28 @@ class World(RuleBasedStateMachine):
     @rule(data=st.data())
     @precondition(lambda self: self.docs)
     def touch(self, data: st.DataObject) -> None:
-        """A document is written again as it was."""
+        """Rewrite a document with the same bytes."""
         name = data.draw(st.sampled_from(sorted(self.docs)))
         (self.folder / "inbox" / name).write_bytes(self.docs[name].data)
 
     @rule(data=st.data())
     @precondition(lambda self: self.docs)
     def delete(self, data: st.DataObject) -> None:
-        """A document goes, and its lines stay."""
+        """Delete a document; its lines remain."""
         name = data.draw(st.sampled_from(sorted(self.docs)))
         (self.folder / "inbox" / name).unlink()
         del self.docs[name]
 
     @rule(question=st.integers(0, 2))
     def ask(self, question: int) -> None:
-        """The prompt becomes another one, or an old one again."""
+        """Change the prompt to another or an earlier one."""
         self.question = question
         agent = {"system_prompt": f"question {question}", "user_prompt": "$document", "schema": SCHEMA}
         (self.folder / "agents" / "small.yaml").write_text(json.dumps(agent))
 
     @rule(kind=st.sampled_from(["results", "errors"]), size=st.integers(1, 3000))
     def cut_power(self, kind: str, size: int) -> None:
-        """The end of a file never came to the disk: what is left of it counts."""
+        """Truncate a file, as if its end had never reached the disk."""
         path = self.folder / "out" / f"{kind}.jsonl"
         if path.exists():
             os.truncate(path, max(0, path.stat().st_size - size))
@@ -129,14 +129,14 @@ class World(RuleBasedStateMachine):
         is_same_id: bool,
         strike: tuple[int, str] | None,
     ) -> None:
-        """A run, struck by a signal while the n-th request waits for its answer."""
+        """Run the command and send it a signal while its n-th request is waiting."""
         self.runs += 1
         reasons = None if only is None else frozenset(filter(None, only.split(",")))
         run_id = "again" if is_same_id else f"run-{self.runs}"
         self.go(Flags(run_id, redo, reasons, retry, limit), strike)
 
     def go(self, flags: Flags, strike: tuple[int, str] | None = None) -> None:
-        """One run, held against the model."""
+        """Run the command and compare the outcome with the model."""
         self.is_wrong = True
         question, wanted = self.question, self.wanted(flags)
         due, number = wanted[: flags.limit], 1 + self.highest_run()
@@ -169,7 +169,7 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def holds(self) -> None:
-        """Results and errors are those of the model; only a killed run may leave a broken end or an error too many."""
+        """Results and errors equal the model; only a killed run may leave a broken end or an outdated error."""
         lines = self.lines()
         results = {name: [] for name in self.model.results} | {line["id"]: list[str]() for line in lines["results"]}
         for line in lines["results"]:
@@ -188,7 +188,7 @@ class World(RuleBasedStateMachine):
             assert self.model.standing().items() <= told.items()
 
     def teardown(self) -> None:
-        """After whatever has happened, two runs in peace end well."""
+        """Two undisturbed runs end well after any history."""
         for number in () if self.is_wrong else (1, 2):
             self.go(Flags(f"peace-{number}"))
             self.holds()
@@ -196,12 +196,12 @@ class World(RuleBasedStateMachine):
     # ---- how it is done
 
     def wanted(self, flags: Flags) -> list[str]:
-        """The documents that a run must try, in the order of the listing."""
+        """Return the documents that a run must try, in listing order."""
         tries = self.model.tries
         return [n for n in sorted(self.docs) if tries(n, self.docs[n], question=self.question, flags=flags)]
 
     def start(self, flags: Flags, strike: tuple[int, str] | None) -> Ran:
-        """What a run came to."""
+        """Start the command and return how it ended."""
         self.server.requests.clear()
         known, pids, lock, count = threading.Event(), list[int](), threading.Lock(), Counter[str]()
 
@@ -219,7 +219,7 @@ class World(RuleBasedStateMachine):
         return child.end()
 
     def lines(self) -> dict[str, list[dict[str, Any]]]:
-        """The records of the output."""
+        """Return the records of the output."""
         found = {}
         for kind in ("results", "errors"):
             found[kind], is_broken = whole_lines(self.folder / "out" / f"{kind}.jsonl")
@@ -227,13 +227,13 @@ class World(RuleBasedStateMachine):
         return found
 
     def highest_run(self) -> int:
-        """The highest number of a run in the output."""
+        """Return the highest run number in the output."""
         runs = [json.loads(path.read_text()) for path in (self.folder / "out" / "runs").glob("*.json")]
         lines = self.lines()
         return max((each["run"] for each in [*runs, *lines["results"], *lines["errors"]]), default=0)
 
     def check_counts(self, wanted: list[str], flags: Flags) -> None:
-        """The report of a run that came to its end says what it did, and what the output holds."""
+        """Check that the report of a finished run has the right counts of the run and of the output."""
         report = json.loads((self.folder / "out" / "report.json").read_text())
         failed = sum(self.docs[name].reason is not None for name in wanted)
         left = 0 if flags.only_failed is None else len(set(self.docs) - set(self.model.last))
@@ -245,8 +245,8 @@ class World(RuleBasedStateMachine):
 
 
 @pytest.mark.slow
-def test_any_interleaving_leaves_what_the_contract_says(tmp_path: Path) -> None:
-    """Runs with any flags, kills, power cuts and changes of documents and question, in any order."""
+def test_any_interleaving_matches_the_model(tmp_path: Path) -> None:
+    """Runs with any flags, kills, power cuts and changes of documents and prompt, in any order."""
     (tmp_path / "agents").mkdir()
     World.folder = tmp_path
     with FakeLLM(("small",), answer=answer) as World.server:

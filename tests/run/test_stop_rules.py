@@ -1,4 +1,4 @@
-"""The guards of a run, its patience, and its exit code: when is enough enough."""
+"""The rules that stop a run: failure guard, outage timer and exit code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OUTAGE, REFUSED = Trouble(False, "it refuses connections"), Trouble(True, "it sa
 
 
 def first_end(guard: FailureGuard, reasons: list[str]) -> int | None:
-    """How many documents it took to end the run; "" is a result; None: it goes on."""
+    """Return how many documents it took to end the run, or None; a reason of "" is a result."""
     for number, reason in enumerate(reasons, 1):
         if guard.add(failure("d", reason=reason) if reason else result("d")) is not None:
             return number
@@ -35,8 +35,8 @@ def first_end(guard: FailureGuard, reasons: list[str]) -> int | None:
         (["timeout"] * 4 + ["", *["timeout"] * 9], None),
     ],
 )
-def test_fail_fast_wants_one_reason_from_the_first_document_on(reasons: list[str], ends_at: int | None) -> None:
-    """Two reasons, or one result, are a run that works, however it goes on."""
+def test_fail_fast_requires_one_reason_from_the_first_document_on(reasons: list[str], ends_at: int | None) -> None:
+    """Two reasons, or one result, disable the rule for the rest of the run."""
     assert first_end(FailureGuard(RunnerConfig(fail_fast=5)), reasons) == ends_at
 
 
@@ -52,32 +52,32 @@ def test_fail_fast_wants_one_reason_from_the_first_document_on(reasons: list[str
         (0.0, [""] * 600 + ["timeout"], 601),
     ],
 )
-def test_abort_looks_at_the_last_500(share: float, reasons: list[str], ends_at: int | None) -> None:
-    """The share itself is enough, earlier documents are forgotten, and no failure at all is never too many."""
+def test_abort_error_rate_covers_the_last_500_documents(share: float, reasons: list[str], ends_at: int | None) -> None:
+    """Reaching the share is enough, earlier documents do not count, and zero failures never abort."""
     assert first_end(FailureGuard(RunnerConfig(fail_fast=0, abort_error_rate=share)), reasons) == ends_at
 
 
 def unsent(reason: str) -> Failure:
-    """A document that failed before it was sent."""
+    """Return the failure of a document that was not sent."""
     return replace(failure("d", reason=reason), attempts=0)
 
 
-def test_documents_that_fail_before_they_are_sent_count() -> None:
-    """A run over millions of unreadable objects ends after the first few, not after as many error lines."""
+def test_fail_fast_counts_unsent_documents() -> None:
+    """A run over millions of unreadable objects ends after the first few."""
     guard = FailureGuard(RunnerConfig(fail_fast=5))
     ends = [guard.add(unsent("document_unreadable")) for _ in range(5)]
     assert [end is not None for end in ends] == [False] * 4 + [True]
 
 
-def test_unreadable_documents_hide_no_server_that_fails_all() -> None:
-    """The documents that were sent are watched by themselves, too."""
+def test_unsent_failures_do_not_hide_a_failing_server() -> None:
+    """The documents that were sent are also watched separately."""
     guard = FailureGuard(RunnerConfig(fail_fast=3))
     outcomes = [unsent("document_empty"), *[failure("d", reason="timeout")] * 3]
     assert [guard.add(outcome) is not None for outcome in outcomes] == [False, False, False, True]
 
 
-def test_abort_names_the_reasons_of_what_was_tried() -> None:
-    """Half of the last 500 failed before they were sent: the message says of what."""
+def test_abort_message_counts_the_reasons() -> None:
+    """Half of the last 500 documents failed before they were sent, and the message names their reason."""
     guard = FailureGuard(RunnerConfig(fail_fast=0, abort_error_rate=0.5))
     outcomes: list[Result | Failure] = [result("d"), unsent("document_unreadable")] * 250
     ends = [end for outcome in outcomes if (end := guard.add(outcome)) is not None]
@@ -88,8 +88,8 @@ def test_abort_names_the_reasons_of_what_was_tried() -> None:
     )
 
 
-def test_each_change_of_the_cause_and_of_the_limit_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """An outage that turns into a refused key has another limit, and says so."""
+def test_outage_timer_logs_each_change_of_cause(caplog: pytest.LogCaptureFixture) -> None:
+    """An outage that turns into a refused key has another limit, which the log names."""
     patience = OutageTimer(RunnerConfig(max_outage_s=60, config_grace_s=10))
     for now, trouble in enumerate([OUTAGE, OUTAGE, REFUSED, REFUSED, OUTAGE]):
         patience.watch(trouble, now)
@@ -112,16 +112,18 @@ def test_each_change_of_the_cause_and_of_the_limit_is_logged(caplog: pytest.LogC
         ([(REFUSED, 0), (OUTAGE, 9), (REFUSED, 12), (OUTAGE, 20), (OUTAGE, 61)], 61),
     ],
 )
-def test_an_outage_and_a_dead_end_have_a_bound_each(seen: list[tuple[Trouble | None, float]], ends_at: int) -> None:
-    """A dead end that an outage turns into is given its whole grace; turning back and forth lengthens nothing."""
+def test_outage_and_configuration_error_have_separate_limits(
+    seen: list[tuple[Trouble | None, float]], ends_at: int
+) -> None:
+    """A configuration error after an outage gets its whole grace; alternating between both extends neither."""
     patience = OutageTimer(RunnerConfig(max_outage_s=60, config_grace_s=10))
     ends = [(now, end) for trouble, now in seen if (end := patience.watch(trouble, now)) is not None]
     assert (ends[0][0] if ends else None) == ends_at
     assert all(end.exit_code == EXIT_LATER for _, end in ends)
 
 
-def test_why_a_run_was_stopped_comes_before_its_counts() -> None:
-    """A signal is a signal, however many documents have failed until then."""
+def test_stop_reason_takes_precedence_over_counts() -> None:
+    """A signal decides the exit code, however many documents have failed."""
     config = RunnerConfig(max_error_rate=0.0)
     code, *_ = exit_code(
         StopReason.of_signal(15),
@@ -135,8 +137,8 @@ def test_why_a_run_was_stopped_comes_before_its_counts() -> None:
     assert code == 143
 
 
-def test_what_goes_wrong_besides_is_told_once() -> None:
-    """An output that is away cannot be finished either: that is the same story."""
+def test_repeated_cause_is_added_once() -> None:
+    """An unavailable output also prevents finishing it, which is the same cause."""
     end = StopReason("the input is away", 3).with_more("the output is away")
     assert end == StopReason("the input is away; the output is away", 3)
     assert end.with_more("the output is away") == end

@@ -22,7 +22,7 @@ TROUBLE = ("expired_token", "invalid_key", "forbidden", "slow_down", "internal_e
 
 @dataclass
 class There:
-    """An input in a store behind a proxy."""
+    """An input in a store behind a fault-injecting proxy."""
 
     place: Place
     proxy: FaultProxy
@@ -30,25 +30,25 @@ class There:
     uri: str
 
     def documents(self, count: int) -> list[str]:
-        """The names of the objects it writes."""
+        """Write this many objects and return their names."""
         names = [f"d{number:03}.txt" for number in range(count)]
         for name in names:
             self.store.put(name, f"[[doc:{name}]] A plain text.".encode())
         return names
 
     def configure(self, **settings: object) -> None:
-        """Points the place's config at the objects; a request is tried for a short time only."""
+        """Configure the input and a short retry time for store requests."""
         usual = {"input.uri": self.uri, "input.storage.retry_for_s": 0, "runner.max_outage_s": 30}
         self.place.configure({**usual, **settings})
 
     def is_read(self, method: str, target: str, _key: str) -> bool:
-        """True for a request that reads an object."""
+        """Return whether a request reads an object."""
         return method == "GET" and "list-type" not in target
 
 
 @pytest.fixture
 def there(place: Place, s3: S3Server, bucket: str) -> Iterator[There]:
-    """An input that nobody has used, behind a proxy without faults."""
+    """Yield a new input behind a proxy without faults."""
     keys = {"access_key_id": "test-key", "secret_access_key": "test-secret", "region": "us-east-1"}
     with FaultProxy(s3.port) as proxy:
         uri = f"s3://{bucket}/in"
@@ -59,8 +59,8 @@ def there(place: Place, s3: S3Server, bucket: str) -> Iterator[There]:
 
 
 @pytest.mark.parametrize("fault", TROUBLE)
-def test_a_store_in_trouble_is_waited_for(there: There, fault: str) -> None:
-    """In mid-run, for a while: no document fails, none is lost, one warning."""
+def test_run_waits_for_a_failing_store(there: There, fault: str) -> None:
+    """The store fails during the run for a while: no document fails or is lost, and one warning is logged."""
     names = there.documents(12)
     there.configure(**{"runner.concurrency": 2})
     there.proxy.wanted = there.is_read
@@ -77,8 +77,8 @@ def test_a_store_in_trouble_is_waited_for(there: There, fault: str) -> None:
     assert "retrying" not in ran.err
 
 
-def test_a_store_that_does_not_come_back_ends_the_run_with_3(there: There) -> None:
-    """Nothing failed; the next run does what is left."""
+def test_lasting_store_failure_exits_with_3(there: There) -> None:
+    """No document fails, and the next run does the remaining ones."""
     names = there.documents(12)
     there.configure(**{"runner.concurrency": 2, "runner.max_outage_s": 2})
     there.proxy.wanted = there.is_read
@@ -94,8 +94,8 @@ def test_a_store_that_does_not_come_back_ends_the_run_with_3(there: There) -> No
     assert there.place.done() == dict.fromkeys(names, 1)
 
 
-def test_an_object_that_alone_is_refused_fails_and_is_tried_again(there: There) -> None:
-    """Others can be read meanwhile, and at the end the last of them once more as a proof."""
+def test_single_refused_object_fails_and_is_retried(there: There) -> None:
+    """Other objects can be read at the same time, which proves that the store works."""
     names = there.documents(6)
     there.proxy.wanted = lambda _method, target, _key: "d005" in target and "list-type" not in target
     there.proxy.fault = "forbidden"
@@ -109,8 +109,8 @@ def test_an_object_that_alone_is_refused_fails_and_is_tried_again(there: There) 
 
 
 @pytest.mark.parametrize("fault", ["expired_token", "bad_range", "cut_body"])
-def test_the_middle_of_one_large_file_is_not_its_end(there: There, fault: str) -> None:
-    """A store that fails there and does not come back is exit 3; after it is back every line is found."""
+def test_store_failure_within_a_large_file_is_not_its_end(there: There, fault: str) -> None:
+    """It is exit 3, and a later run finds the remaining rows."""
     line = json.dumps({"text": "A plain text. " + "x" * 1000})
     data = "".join(f"{line}\n" for _ in range(9000)).encode()
     there.store.put("all.jsonl", data)
@@ -133,32 +133,32 @@ def test_the_middle_of_one_large_file_is_not_its_end(there: There, fault: str) -
 
 
 @pytest.mark.parametrize(("fault", "code"), [("invalid_key", 2), ("expired_token", 2), ("no_bucket", 2), ("reset", 3)])
-def test_a_first_start_says_at_once_what_has_to_be_changed(there: There, fault: str, code: int) -> None:
-    """Credentials that are refused, and a bucket that is not there; a store that is away may come back."""
+def test_first_start_with_wrong_store_settings_exits_with_2(there: There, fault: str, code: int) -> None:
+    """Refused credentials and a missing bucket need a change; an unreachable store may recover, so it is exit 3."""
     there.documents(2)
     there.configure(**{"runner.max_outage_s": 2})
     there.proxy.fault = fault
     assert there.place.call("run").code == code
 
 
-def test_refused_reads_of_a_first_start_are_exit_2(there: There) -> None:
-    """The key may list and not read."""
+def test_first_start_with_refused_reads_exits_with_2(there: There) -> None:
+    """The key may list objects but not read them."""
     there.documents(2)
     there.proxy.wanted, there.proxy.fault = there.is_read, "forbidden"
     ran = there.place.call("run")
     assert (ran.code, there.place.failed()) == (2, {}), ran.err
 
 
-def test_a_later_start_with_refused_credentials_is_exit_3(there: There) -> None:
-    """They were right once, and will be again."""
+def test_later_start_with_refused_credentials_exits_with_3(there: There) -> None:
+    """The credentials worked before, so a later run may succeed."""
     there.documents(2)
     there.place.run()
     there.proxy.fault = "expired_token"
     assert there.place.call("run").code == 3
 
 
-def test_credentials_are_read_again_when_they_are_refused(there: There) -> None:
-    """From the file, which somebody keeps fresh; nobody has to start anything again."""
+def test_refused_credentials_are_read_again_from_their_file(there: There) -> None:
+    """A renewed credentials file takes effect without a restart."""
     names = there.documents(10)
     path = there.place.folder / "credentials"
     profile = "[default]\naws_access_key_id = {0}-key\naws_secret_access_key = {0}-secret\n"
@@ -178,8 +178,8 @@ def test_credentials_are_read_again_when_they_are_refused(there: There) -> None:
     assert sorted(there.place.done()) == names
 
 
-def test_a_low_limit_of_open_files_fails_no_document(place: Place) -> None:
-    """400 documents in flight do not fit into 200 open files: one warning, and fewer in flight."""
+def test_low_open_file_limit_reduces_concurrency(place: Place) -> None:
+    """400 requests do not fit into 200 open files: one warning, fewer in flight, and no failure."""
     place.documents(300)
     place.configure({"runner.concurrency": 400})
     place.server.latency_s = 0.05
@@ -190,8 +190,8 @@ def test_a_low_limit_of_open_files_fails_no_document(place: Place) -> None:
 
 
 @pytest.mark.parametrize("files", [5, 8, 11])
-def test_too_few_open_files_to_start_is_exit_3(there: There, files: int) -> None:
-    """Whatever first finds no descriptor (an import, the output, the store's library): no traceback, nothing failed."""
+def test_too_few_open_files_to_start_exits_with_3(there: There, files: int) -> None:
+    """An import, the output or the store's library runs out first: no traceback, and no failed document."""
     there.documents(3)
     there.configure(**{"runner.max_outage_s": 1})
     ran = there.place.call("run", limits=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)))
@@ -200,8 +200,8 @@ def test_too_few_open_files_to_start_is_exit_3(there: There, files: int) -> None
     assert there.place.failed() == {}
 
 
-def test_a_soft_limit_of_open_files_is_raised(place: Place) -> None:
-    """As far as the hard limit allows."""
+def test_soft_open_file_limit_is_raised(place: Place) -> None:
+    """It is raised as far as the hard limit allows."""
     place.documents(20)
     place.configure({"runner.concurrency": 200})
     ran = place.call("run", limits=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 2000)))
@@ -210,8 +210,8 @@ def test_a_soft_limit_of_open_files_is_raised(place: Place) -> None:
 
 
 @pytest.mark.parametrize("megabytes", [300, 400, 600])
-def test_too_little_memory_is_no_fault_of_the_program(place: Place, megabytes: int) -> None:
-    """Threads and buffers are refused: fewer workers, or exit 3; nothing fails."""
+def test_too_little_memory_fails_no_document(place: Place, megabytes: int) -> None:
+    """The run uses fewer workers, or exits with 3."""
     place.documents(60)
     place.configure({"runner.concurrency": 100})
     size = megabytes << 20
@@ -248,14 +248,14 @@ os.scandir = lambda path=".": _Scan(_scandir(path)) if isinstance(path, int) els
 
 
 def sick_listing(place: Place) -> dict[str, str]:
-    """The environment of such a child."""
+    """Return the environment of a child whose folder listing fails."""
     (place.folder / "sitecustomize.py").write_text(SICK_LISTING)
     return {"PYTHONPATH": str(place.folder), "SICK_STATE": str(place.folder / "sick")}
 
 
 @pytest.mark.parametrize("word", ["EIO", "ESTALE"])
-def test_a_folder_that_cannot_be_listed_for_a_while_is_waited_for(place: Place, word: str) -> None:
-    """No document is lost, and none is listed twice."""
+def test_run_waits_for_a_folder_that_cannot_be_listed(place: Place, word: str) -> None:
+    """No document is lost or listed twice."""
     names, env = place.documents(12), sick_listing(place)
     (place.folder / "sick").write_text(word)
     child = place.start("run", env=env)
@@ -266,8 +266,8 @@ def test_a_folder_that_cannot_be_listed_for_a_while_is_waited_for(place: Place, 
     assert place.done() == dict.fromkeys(names, 1)
 
 
-def test_a_folder_that_stays_unreadable_is_exit_3(place: Place) -> None:
-    """After max_outage_s, with nothing failed."""
+def test_lastingly_unreadable_folder_exits_with_3(place: Place) -> None:
+    """The run waits `max_outage_s`, and no document fails."""
     place.documents(12)
     (place.folder / "sick").write_text("EIO")
     ran = place.call("run", "--set", "runner.max_outage_s=1", env=sick_listing(place))
@@ -305,8 +305,8 @@ print(json.dumps([seen, failures]))
 
 
 @pytest.mark.parametrize("change", ["", "change"])
-def test_the_listing_of_a_large_folder_is_resumed_where_it_broke_off(place: Place, change: str) -> None:
-    """Unless the folder has changed meanwhile: then the listing is incomplete, and the run ends with 3."""
+def test_interrupted_listing_of_a_large_folder_is_resumed(place: Place, change: str) -> None:
+    """If the folder changed meanwhile, the listing is incomplete and raises TryLaterError."""
     root = place.folder / "inbox"
     root.mkdir(exist_ok=True)
     # more than are read together
@@ -324,8 +324,8 @@ def test_the_listing_of_a_large_folder_is_resumed_where_it_broke_off(place: Plac
         assert sorted(seen) == sorted(names)
 
 
-def test_one_object_is_read_again_as_often_as_a_request_is_sent(there: There) -> None:
-    """`max_retries` of the provider: with 0, the first failure of an object is its own when others can be read."""
+def test_object_reads_follow_max_retries(there: There) -> None:
+    """With `max_retries: 0` the first failure of an object fails it, if others can be read."""
     there.documents(4)
     there.configure(**{"vllm.max_retries": 0, "runner.concurrency": 1})
     there.proxy.wanted = lambda _method, target, _key: "d003" in target and "list-type" not in target
@@ -336,8 +336,8 @@ def test_one_object_is_read_again_as_often_as_a_request_is_sent(there: There) ->
     assert there.proxy.count("GET", "d003") <= 2
 
 
-def test_a_temporary_folder_that_cannot_be_used_is_exit_3(place: Place) -> None:
-    """No file for the index of the output: a message that names the folder, no traceback."""
+def test_unusable_temporary_folder_exits_with_3(place: Place) -> None:
+    """The message names the folder that cannot hold the index, without a traceback."""
     place.documents(1)
     nowhere = str(place.folder / "nowhere")
     script = "import tempfile; tempfile._candidate_tempdir_list = lambda: [__import__('os').environ['TMPDIR']]"

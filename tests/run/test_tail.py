@@ -1,4 +1,4 @@
-"""The end of a run: nothing waits for a batch to fill, and a slow document holds up nothing but itself."""
+"""The end of a run: no document waits for a batch to fill or for a slow document."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from conftest import Place
 
 
 @pytest.mark.parametrize("concurrency", [2, "auto"])
-def test_a_document_that_hangs_holds_up_no_other(place: Place, concurrency: object) -> None:
-    """All others are done while it is still in flight, the last ones too."""
+def test_hanging_document_delays_no_other(place: Place, concurrency: object) -> None:
+    """All other documents are done while it is still in flight."""
     place.configure({"runner.concurrency": concurrency, "runner.grace_s": 0, "vllm.timeout": 300})
     names = place.documents(30)
     place.change(names[0], "[[fault:hang]]")

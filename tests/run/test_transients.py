@@ -1,4 +1,4 @@
-"""A server in trouble may answer with a 4xx: no document fails for it, and a document's own 4xx is still found."""
+"""A server in trouble may answer with a 4xx: no document fails for it, and a document's own 4xx is still detected."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KINDS = [
 
 
 class Breakage:
-    """The server answers every chat with one fault for some seconds, from its `start`-th document on."""
+    """A fault function: from the `start`-th document on, every chat fails for some seconds."""
 
     def __init__(self, kind: str, *, start: int, seconds: float = BROKEN_S) -> None:
         self._fault, self._start, self._seconds = Fault(kind), start, seconds
@@ -62,8 +62,8 @@ OFTEN = ("http_400_crash", "http_409", "http_424", "http_503")
 @pytest.mark.parametrize(
     "kind", [kind if kind in OFTEN else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 )
-def test_a_server_that_is_broken_for_seconds_fails_no_document(place: Place, server: FakeLLM, kind: str) -> None:
-    """250 documents, 3 s of the same reply to everything: all documents are done, and each was sent twice at most."""
+def test_server_broken_for_seconds_fails_no_document(place: Place, server: FakeLLM, kind: str) -> None:
+    """For 3 s every request gets the same reply: all 250 documents are still done."""
     names = place.documents(250)
     server.latency_s = 0.03
     server.faults = breakage = Breakage(kind, start=60)
@@ -74,8 +74,8 @@ def test_a_server_that_is_broken_for_seconds_fails_no_document(place: Place, ser
 
 
 @pytest.mark.parametrize("kind", ["http_400", "http_413", "http_422", "http_404_url", "http_403"])
-def test_a_documents_own_refusal_costs_one_extra_request(place: Place, server: FakeLLM, kind: str) -> None:
-    """Three documents among healthy ones are refused each time: they fail, each after exactly two requests."""
+def test_refused_document_gets_exactly_two_requests(place: Place, server: FakeLLM, kind: str) -> None:
+    """Three documents among good ones are always refused, and each fails after two requests."""
     names = place.documents(40)
     bad = [names[5], names[6], names[30]]
     server.latency_s = 0.02
@@ -91,8 +91,8 @@ def test_a_documents_own_refusal_costs_one_extra_request(place: Place, server: F
 
 
 @pytest.mark.parametrize("concurrency", ["1", "4"])
-def test_documents_that_are_all_refused_fail_as_such(place: Place, server: FakeLLM, concurrency: str) -> None:
-    """The tiny completions succeed: each document fails on its second request, and the run ends by its guard."""
+def test_refusal_of_all_documents_fails_them(place: Place, server: FakeLLM, concurrency: str) -> None:
+    """The tiny completions succeed: each document fails on its second request, and the failure guard ends the run."""
     place.documents(8)
     server.faults = lambda seen, _n: Fault("http_422") if seen.document.endswith(".txt") else None
     place.run("--concurrency", concurrency, code=1)
@@ -101,8 +101,8 @@ def test_documents_that_are_all_refused_fail_as_such(place: Place, server: FakeL
     assert set(Counter(place.asked()).values()) == {2}
 
 
-def test_a_refused_document_that_meets_an_outage_fails_after_one_extra_request(place: Place, server: FakeLLM) -> None:
-    """Its first 4xx falls into a broken server's seconds, its second is its own."""
+def test_refused_document_in_an_outage_gets_at_most_two_requests(place: Place, server: FakeLLM) -> None:
+    """Its first 4xx may come from the broken server; the second one is its own."""
     names = place.documents(60)
     bad = names[20:26]
     server.latency_s = 0.03
@@ -114,8 +114,8 @@ def test_a_refused_document_that_meets_an_outage_fails_after_one_extra_request(p
     assert max(Counter(place.asked()).values()) == 2
 
 
-def test_the_fallback_answers_while_the_first_provider_refuses_everything(place: Place, server: FakeLLM) -> None:
-    """An unknown 400 to everything is an outage: the fallback does the documents meanwhile."""
+def test_fallback_answers_while_the_first_provider_refuses_all(place: Place, server: FakeLLM) -> None:
+    """The same 400 for every request is an outage, so the fallback takes the documents."""
     names = place.documents(60)
     server.latency_s = 0.03
     server.faults = breakage = Breakage("http_400", start=20, seconds=2.0)
@@ -128,8 +128,8 @@ def test_the_fallback_answers_while_the_first_provider_refuses_everything(place:
     assert place.done() == dict.fromkeys(names, 1)
 
 
-def test_a_server_that_refuses_everything_for_good_ends_the_run_with_3(place: Place, server: FakeLLM) -> None:
-    """No document fails; the rest is left for the same command later."""
+def test_server_that_refuses_all_requests_exits_with_3(place: Place, server: FakeLLM) -> None:
+    """No document fails; the remaining ones are left for the next run."""
     place.documents(30)
     place.configure({"runner.max_outage_s": 2})
     server.latency_s = 0.03
@@ -141,8 +141,8 @@ def test_a_server_that_refuses_everything_for_good_ends_the_run_with_3(place: Pl
 
 
 @pytest.mark.parametrize("kind", ["http_402", "http_400_budget"])
-def test_an_exceeded_budget_is_exit_2_at_a_first_start(place: Place, server: FakeLLM, kind: str) -> None:
-    """Waiting would not fill the account: it is said within seconds."""
+def test_exceeded_budget_at_a_first_start_exits_with_2(place: Place, server: FakeLLM, kind: str) -> None:
+    """Waiting would not help, so the run reports it within seconds."""
     place.documents(3)
     place.configure({"runner.startup_wait_s": 600})
     server.faults = Breakage(kind, start=0, seconds=600)
@@ -151,8 +151,8 @@ def test_an_exceeded_budget_is_exit_2_at_a_first_start(place: Place, server: Fak
     assert place.failed() == {}
 
 
-def test_the_counts_of_requests_agree_with_the_server(place: Place, server: FakeLLM) -> None:
-    """Requests lost in an outage and errors of documents that succeeded later are in the records and in the report."""
+def test_request_counts_equal_those_of_the_server(place: Place, server: FakeLLM) -> None:
+    """Records and report include requests lost in an outage and errors of documents that succeeded later."""
     names = place.documents({f"d{n:03}.txt": "[[fault:http_500*1]]" if n % 10 == 0 else "Plain." for n in range(60)})
     server.latency_s = 0.03
     server.faults = Breakage("http_424", start=20, seconds=1.5)

@@ -1,4 +1,4 @@
-"""Variants in a run: each is examined as it asks, documents get theirs for good, and the report compares them."""
+"""Variants in a run: each gets its own preflight, documents keep their variant, and the report compares them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ TERSE = "Be brief.\n"
 
 
 def weighted(a: float = 3, b: float = 1, **own: Any) -> dict[str, Any]:
-    """Two variants by weight: `a` asks as the agent does, `b` has settings of its own."""
+    """Return two weighted variants: `a` equals the agent, `b` has settings of its own."""
     return {"variants": {"a": {"weight": a}, "b": {"weight": b, "system_prompt": TERSE, **own}}}
 
 
 def system_of(seen: Seen) -> str:
-    """The system prompt of a chat."""
+    """Return the system prompt of a chat."""
     return str(next((each["content"] for each in seen.body["messages"] if each["role"] == "system"), ""))
 
 
 @pytest.mark.parametrize("kind", ["vllm", "ollama"])
-def test_each_variant_is_examined_with_its_own_prompt_and_the_schema(place: Place, server: FakeLLM, kind: str) -> None:
-    """One small completion for each, before the canary; what the server says of itself is asked for once."""
+def test_each_variant_has_a_preflight_with_its_prompt_and_schema(place: Place, server: FakeLLM, kind: str) -> None:
+    """Each gets one small completion; the server's models are requested once."""
     place.configure(
         {"provider": kind, "ollama.base_url": server.url, "ollama.model": "llama3.1"},
         agent=weighted(max_tokens=100),
@@ -45,8 +45,8 @@ def test_each_variant_is_examined_with_its_own_prompt_and_the_schema(place: Plac
 
 
 @pytest.mark.parametrize("own", [{"max_tokens": 9000}, {"system_prompt": "word " * 9000}, {"model": "no-such-model"}])
-def test_a_variant_that_cannot_be_asked_is_told_before_the_first_document(place: Place, own: dict[str, Any]) -> None:
-    """Its prompt, its answer or its model, though the other variant is well: exit 2, with its name."""
+def test_unusable_variant_is_reported_before_the_first_document(place: Place, own: dict[str, Any]) -> None:
+    """A too long prompt, a too large answer or an unknown model of one variant is exit 2 with its name."""
     place.documents(3)
     place.configure(agent=weighted(**own))
     ran = place.call("check")
@@ -59,8 +59,8 @@ def test_a_variant_that_cannot_be_asked_is_told_before_the_first_document(place:
     assert place.lines("results.jsonl") == []
 
 
-def test_a_server_that_is_away_is_looked_at_once_for_all_variants(place: Place) -> None:
-    """Waiting for each of them would multiply the time-out."""
+def test_unreachable_server_is_checked_once_for_all_variants(place: Place) -> None:
+    """Checking it for each variant would multiply the timeout."""
     place.configure({"vllm.base_url": refusing_url()}, agent=weighted())
     ran = place.call("check")
     assert ran.code == 3
@@ -68,8 +68,8 @@ def test_a_server_that_is_away_is_looked_at_once_for_all_variants(place: Place) 
     assert ", variant a: connection_error" in told
 
 
-def test_a_variant_with_a_model_of_its_own_is_asked_there(place: Place) -> None:
-    """Both models are examined, and each record names its own."""
+def test_variant_with_its_own_model_uses_that_model(place: Place) -> None:
+    """Both models are checked, and each record names the model it used."""
     with FakeLLM(("llama3.1", "small-one")) as server:
         place.configure({"vllm.base_url": server.url}, agent=weighted(1, 1, model="small-one"))
         place.documents(20)
@@ -78,8 +78,8 @@ def test_a_variant_with_a_model_of_its_own_is_asked_there(place: Place) -> None:
     assert models == {"a": "llama3.1", "b": "small-one"}
 
 
-def test_documents_get_their_variant_by_weight_for_good(place: Place, server: FakeLLM) -> None:
-    """Three to one, roughly; each record names the variant that was asked, the same in another output."""
+def test_documents_keep_the_variant_chosen_by_weight(place: Place, server: FakeLLM) -> None:
+    """The shares are about 3 to 1, and another output gives each document the same variant."""
     place.configure(agent=weighted())
     names = place.documents(200)
     place.run()
@@ -95,8 +95,8 @@ def test_documents_get_their_variant_by_weight_for_good(place: Place, server: Fa
     assert {line["id"]: line["variant"] for line in place.lines("results.jsonl")} == given
 
 
-def test_documents_of_one_variant_are_sent_side_by_side(place: Place, server: FakeLLM) -> None:
-    """Servers keep the beginning of their last prompts: it changes once a stretch, not with every other document."""
+def test_documents_of_one_variant_are_sent_consecutively(place: Place, server: FakeLLM) -> None:
+    """Servers cache the start of recent prompts, so the variant should not change with every document."""
     place.configure(agent=weighted(1, 1))
     place.documents(200)
     place.run("--concurrency", "1")
@@ -107,16 +107,16 @@ def test_documents_of_one_variant_are_sent_side_by_side(place: Place, server: Fa
     assert changes < 30
 
 
-def test_a_limit_takes_the_first_documents_of_all_variants(place: Place) -> None:
-    """What is tried first stays the listing's to say."""
+def test_limit_takes_the_first_documents_of_all_variants(place: Place) -> None:
+    """--limit follows the listing order, not the grouping by variant."""
     place.configure(agent=weighted(1, 1))
     names = place.documents(200)
     place.run("--limit", "20", "--concurrency", "1")
     assert [line["id"] for line in place.lines("results.jsonl")] == names[:20]
 
 
-def test_the_report_compares_the_variants(place: Place, server: FakeLLM) -> None:
-    """Validity, re-asks, tokens and latency of each: here the second one breaks the schema, again when asked again."""
+def test_report_compares_the_variants(place: Place, server: FakeLLM) -> None:
+    """It has validity, re-asks, tokens and latency; the second variant never matches the schema."""
     server.answer = lambda prompt, _schema: '{"summary": 5}' if TERSE in prompt else '{"summary": "good"}'
     server.latency_s = 0.05  # a sum of shorter ones may be rounded to 0
     lenient = {"runner.max_error_rate": 1, "runner.fail_fast": 0, "runner.abort_error_rate": 1}

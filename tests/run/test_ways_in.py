@@ -1,4 +1,4 @@
-"""The same documents give the same results, whichever way they come in, and wherever the results go."""
+"""The same documents give the same results, whatever their input format and wherever the results go."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAME = ("sha256", "output", "metadata", "document_chars", "notes", "fingerprint"
 
 
 def _documents() -> dict[str, bytes]:
-    """Texts, objects, pages, PDFs and messages, each of which names itself."""
+    """Return texts, objects, pages, PDFs and messages, each with its own marker."""
     made = {}
     for n in range(COUNT):
         text = f"[[doc:{n:03}.txt]] {PROFIT} {OUTLOOK} {n}"
@@ -36,10 +36,10 @@ def _documents() -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_the_same_documents_give_the_same_results(
+def test_all_input_formats_give_the_same_results(
     place: Place, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From a folder, a zip, a tar.zst and S3, each into a folder and into S3; and their texts from a jsonl.gz."""
+    """Inputs are a folder, a zip, a tar.zst, S3 and a jsonl.gz; outputs are a folder and S3."""
     place.env.update(s3.env)
     documents = _documents()
     inbox = place.folder / "inbox"
@@ -74,15 +74,15 @@ def test_the_same_documents_give_the_same_results(
 
 
 def _lines(place: Place, output: str) -> list[dict[str, Any]]:
-    """The results, wherever they are."""
+    """Return the results of an output, local or remote."""
     if "://" not in output:
         return [json.loads(line) for line in (place.folder / output / "results.jsonl").read_bytes().splitlines()]
     store = RemoteStore.open(output, storage={})
     return [json.loads(line) for part in store.list("results") for line in store.get(part.key).splitlines()]
 
 
-def test_a_run_logs_in_one_line_what_its_schema_would_let_through(place: Place) -> None:
-    """As `check` and `try` print it: `{}` is valid, and a string has no limit."""
+def test_run_logs_schema_weaknesses_in_one_line(place: Place) -> None:
+    """It is the text of `check` and `try`: `{}` is valid, and a string has no limit."""
     place.documents(1)
     schema = {"type": "object", "properties": {"text": {"type": "string"}}}
     place.configure({}, agent={"schema": schema})

@@ -1,4 +1,4 @@
-"""What a cut, a broken, a deleted or a half-written file of windows costs: the broken lines, and no other answer."""
+"""A truncated, corrupt, deleted or half-written windows file loses its broken lines and no other answer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SPANS = [(0, 100), (90, 200), (190, 300), (290, 400)]
 
 
 def four_answers(folder: Path) -> tuple[OutputConfig, bytes]:
-    """An output with the answers about four windows of a document, and the bytes of their file."""
+    """Write the answers of four windows of a document; return the config and the bytes of their file."""
     config = OutputConfig(str(folder / "out"))
     with begun(config) as output:
         write(output, *(answer(start=start, end=end, output={"text": 'é\\n"x'}) for start, end in SPANS))
@@ -38,14 +38,14 @@ def four_answers(folder: Path) -> tuple[OutputConfig, bytes]:
 
 
 def ends_of(data: bytes) -> list[int]:
-    """The ends of the lines."""
+    """Return the end positions of the lines."""
     return [at + 1 for at, byte in enumerate(data) if byte == 0x0A]
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.data())
-def test_a_cut_at_any_byte_costs_the_answers_behind_it_and_no_other(data: st.DataObject) -> None:
-    """Also with zeros in place of data, as a power cut leaves them; what is written afterwards is whole."""
+def test_truncation_at_any_byte_loses_only_later_answers(data: st.DataObject) -> None:
+    """This includes zeros instead of data after a power cut; lines written afterwards are whole."""
     with tempfile.TemporaryDirectory() as folder:
         config, whole = four_answers(Path(folder))
         cut = data.draw(st.integers(0, len(whole)), label="cut")
@@ -64,8 +64,8 @@ def test_a_cut_at_any_byte_costs_the_answers_behind_it_and_no_other(data: st.Dat
 
 @settings(deadline=None, max_examples=60)
 @given(st.data())
-def test_broken_bytes_cost_the_answers_they_are_in(data: st.DataObject) -> None:
-    """In any place, also in a line's end; the other answers are used, and the file is repaired."""
+def test_corrupt_bytes_lose_only_the_answers_they_hit(data: st.DataObject) -> None:
+    """They may be anywhere, even in a line's end; the other answers are used, and the file is repaired."""
     with tempfile.TemporaryDirectory() as folder:
         config, whole = four_answers(Path(folder))
         start = data.draw(st.integers(0, len(whole) - 1), label="start")
@@ -90,8 +90,8 @@ def test_broken_bytes_cost_the_answers_they_are_in(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])
-def test_a_deleted_or_emptied_file_costs_its_answers_only(tmp_path: Path, damage: Callable[[Path], object]) -> None:
-    """The run starts, and the file is made again by the next answer."""
+def test_deleted_or_emptied_file_loses_only_its_answers(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    """The run starts, and the next answer recreates the file."""
     config, _ = four_answers(tmp_path)
     path = tmp_path / "out" / "windows.jsonl"
     damage(path)
@@ -110,8 +110,8 @@ def test_a_deleted_or_emptied_file_costs_its_answers_only(tmp_path: Path, damage
     assert lines(config) == []
 
 
-def test_an_answer_is_durable_within_a_second(tmp_path: Path) -> None:
-    """It is synced as a record is, before a second has passed; a second sync has nothing to do."""
+def test_answer_is_synced_within_a_second(tmp_path: Path) -> None:
+    """It is synced like a record; a second sync has no work."""
     clock = Clock()
     files = LocalWindows(tmp_path, None, shard=Shard(), clock=clock, under_gate=lambda _change, _path: None)
     files.append(to_window_line(answer(), Stamp(1, "r")))
@@ -128,7 +128,7 @@ def test_an_answer_is_durable_within_a_second(tmp_path: Path) -> None:
 
 
 def a_run(out: Path, acknowledge: Callable[[str], object]) -> None:
-    """Answers the windows of two documents that are missing, finishes one of them, and fails the other."""
+    """Answer the missing windows of two documents, finish one document and fail the other."""
     with begun(OutputConfig(str(out)), run_id="new") as output:
         for name, outcome in (("done", result("done")), ("failed", failure("failed"))):
             last = output.index.known(name)
@@ -148,7 +148,7 @@ DEEDS = {"windows": a_run}
 
 
 def wreck(out: Path) -> None:
-    """What killed runs have left: an outdated answer, a broken line, and a half of a rewritten file."""
+    """Leave the files of killed runs: an outdated answer, a broken line and half of a rewritten file."""
     with opened(out, run_id="first") as output:
         output.write(result("older"))
     with begun(OutputConfig(str(out)), run_id="second") as output:
@@ -161,8 +161,8 @@ def wreck(out: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_kill_after_any_step_loses_no_answered_window(tmp_path: Path) -> None:
-    """Of all steps that a run does to its files: what was acknowledged is known to the next run, or done."""
+def test_kill_after_any_step_loses_no_answered_window(tmp_path: Path) -> None:
+    """The next run knows each acknowledged answer, or its document is done."""
     template = tmp_path / "template"
     wreck(template / "out")
     command = [sys.executable, "-c", DYING.replace("test_crashes", "test_window_faults"), template, "windows"]
