@@ -13,8 +13,10 @@ from dataclasses import replace
 from pipeline.cli.arguments import config_file, load_app, same_command
 from pipeline.cli.check_text import (
     INDENT,
+    CheckedOutput,
     CheckedServer,
     input_lines,
+    output_lines,
     remedies,
     remedy_lines,
     server_lines,
@@ -25,7 +27,7 @@ from pipeline.cli.check_text import (
 )
 from pipeline.cli.flags import add_config_flags
 from pipeline.cli.local_servers import USUAL, LocalServer, found_servers
-from pipeline.config import AppConfig, OutputConfig
+from pipeline.config import AppConfig
 from pipeline.config.keys import provider_key
 from pipeline.config.loading import describe
 from pipeline.config.yaml_file import dump_yaml
@@ -38,6 +40,7 @@ from pipeline.output import check_store, folder_of
 from pipeline.run.plan import ExtractionPlan, address_warnings, build_plan, schema_warnings
 from pipeline.run.preview.examination import Server, examine_all, side_by_side
 from pipeline.run.preview.input_survey import survey_input
+from pipeline.run.preview.output_survey import survey_output
 from pipeline.run.preview.window_forecast import sizes_texts
 from pipeline.run.prompt_length import proof_state
 from pipeline.run.runner import start_thread
@@ -70,8 +73,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     finally:
         plan.client.close()
     codes = [_code_of(own) for own in _by_provider(checked)]
-    output_code, output_line = _output(app.output)
-    code = max(codes[0], output_code)
+    output = _output(app, plan)
+    code = max(codes[0], output.code)
     warnings = [*schema_warnings(plan), *switch_warnings(app, plan), *survey.overlaps]
     colour = wants_colour(sys.stdout, environ)
     width = unwrapped_or_width(sys.stdout, environ)
@@ -79,7 +82,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     sections = {
         "Servers": [line for server in checked for line in server_lines(server, width=width)],
         "Input": list(input_lines(app, survey, width=width)),
-        "Output": [output_line],
+        "Output": list(output_lines(output, width=width)),
         "Agent": [
             *hanging(f"{agent}: {plan.agent.description}", indent=INDENT, width=width),
             *(line for each in split_texts(sizes, survey) for line in hanging(each, indent=INDENT, width=width)),
@@ -87,7 +90,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         ],
         "Settings": list(_settings(app, str(file.path) if file else "", every=arguments.all, width=width)),
     }
-    write_out("\n".join(verdict_lines(checked, survey, code, colour=colour, width=width)))
+    write_out("\n".join(verdict_lines(checked, survey, output, code, colour=colour, width=width)))
     for warning in address_warnings(app, plan):
         write_out("\n".join(hanging(warning, indent=INDENT, width=width)))
     for remedy in remedies(checked, _other_servers(plan) if codes[0] == EXIT_LATER else ()):
@@ -156,15 +159,16 @@ def _code_of(servers: Sequence[CheckedServer]) -> int:
     return min(EXIT_CONFIG if preflight.unpaid else _EXIT_CODES[preflight.status] for preflight in preflights)
 
 
-def _output(config: OutputConfig) -> tuple[int, str]:
-    """Return the exit code of a test write to an object store, 0 for a folder, and a line about it."""
-    if folder_of(config.uri) is not None:
-        return EXIT_OK, visible(f"        {config.uri}")
+def _output(app: AppConfig, plan: ExtractionPlan) -> CheckedOutput:
+    """Return what was found at the output; one in an object store is written to, as a test."""
+    config = app.output
+    in_store = folder_of(config.uri) is None
     try:
         check_store(config)
+        change = survey_output(app, plan)
     except PipelineError as error:
-        return error.exit_code, visible(f"FAILED  output {error}")
-    return EXIT_OK, visible(f"OK      output {config.uri}: conditional writes are decided by the store")
+        return CheckedOutput(config.uri, error.exit_code, str(error))
+    return CheckedOutput(config.uri, in_store=in_store, change=str(change) if change.changed else "")
 
 
 def _settings(app: AppConfig, file: str, *, every: bool, width: int) -> Iterator[str]:

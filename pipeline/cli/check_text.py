@@ -44,6 +44,20 @@ class CheckedServer:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckedOutput:
+    """What was found at the output: `trouble`, with its exit code, when a run could not use it.
+
+    `change`: how many of its documents a run would extract again, and why; "" for none.
+    """
+
+    uri: str
+    code: int = EXIT_OK
+    trouble: str = ""
+    in_store: bool = False
+    change: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Remedy:
     """Something else that could be used: a sentence, and the settings that use it."""
 
@@ -57,19 +71,28 @@ def waiting_lines(place: str, message: str, *, width: int) -> list[str]:
 
 
 def verdict_lines(
-    checked: Sequence[CheckedServer], survey: InputSurvey, code: int, *, colour: bool, width: int
+    checked: Sequence[CheckedServer],
+    survey: InputSurvey,
+    output: CheckedOutput,
+    code: int,
+    *,
+    colour: bool,
+    width: int,
 ) -> Iterator[str]:
     """Yield the verdict: whether a run could start now, and what stands in its way or is missing."""
     first = [server for server in checked if server.is_first]
     usable = [server for server in first if server.found.status == "ok"]
     troubles = [f"{server.place}: {server.found.message}" for server in checked if server.found.status != "ok"]
     troubles += [f"input: {survey.trouble}"] if survey.trouble else []
+    troubles += [output.trouble] if output.trouble else []
     if code != EXIT_OK:
         unavailable = "the output" if usable else "the server"
         why = "a setting or a server must be changed" if code == EXIT_CONFIG else f"{unavailable} is not available"
         yield tinted(f"NOT READY: {why} (exit code {code})", BOLD + RED, colour=colour)
         yield from (line for trouble in troubles for line in hanging(trouble, indent=INDENT, width=width))
         return
+    if output.change:
+        troubles.append(f"{output.change} and will be extracted again: `pipeline run --dry-run` shows the cost")
     warned = bool(troubles) or not survey.found or survey.failed > 0
     servers = f"{len(usable)} of {plural(len(first), 'server')}, " if len(first) > 1 else ""
     summary = f"{usable[0].place}, {servers}model {usable[0].found.model}; {_found(survey)}" if usable else ""
@@ -173,6 +196,17 @@ def input_lines(app: AppConfig, survey: InputSurvey, *, width: int) -> Iterator[
         yield from hanging(f"warning: {document.id}: {document.reason}: {document.message}", indent=INDENT, width=width)
     if survey.failed > len(survey.unreadable):
         yield " " * INDENT + f"and {survey.failed - len(survey.unreadable):,} more"
+
+
+def output_lines(output: CheckedOutput, *, width: int) -> Iterator[str]:
+    """Yield the place of the output, and why it cannot be used: the verdict has shown the whole message."""
+    if output.trouble:
+        yield from hanging(f"FAILED  output {output.trouble}", indent=0, width=width, hang=INDENT)
+    elif output.in_store:
+        decided = "conditional writes are decided by the store"
+        yield from hanging(f"OK      output {output.uri}: {decided}", indent=0, width=width, hang=INDENT)
+    else:
+        yield from hanging(output.uri, indent=INDENT, width=width)
 
 
 def _counted(survey: InputSurvey) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -116,7 +116,7 @@ class Output:
         try:
             index = backend.read()
             if agent is not None:
-                _check_agent(backend, index, agent)
+                check_agent(backend.where, index.agents, agent)
             parts = WindowLines.loaded(backend.windows(clock=clock), index, shard, outage) if windows else None
             stamp = Stamp(index.highest_run + 1, run_id, shard.label)
             run_index = RunIndex(backend, shard)
@@ -281,10 +281,11 @@ def check_store(config: OutputConfig) -> None:
         check_conditions(RemoteStore.open(config.uri, storage=config.storage))
 
 
-def _check_agent(backend: ReadableOutput, index: Index, agent: str) -> None:
-    others = sorted(index.agents - {agent})
+def check_agent(where: str, agents: Iterable[str], agent: str) -> None:
+    """ConfigError when an output holds records of another agent."""
+    others = sorted(set(agents) - {agent})
     if others:
         raise ConfigError(
-            f"{backend.where}: got agent {agent!r}, but this output holds records of {', '.join(map(repr, others))};"
+            f"{where}: got agent {agent!r}, but this output holds records of {', '.join(map(repr, others))};"
             " need the same agent or another output.uri"
         )

@@ -178,10 +178,7 @@ class Index:
         return int(self.rows("SELECT count(*) FROM done WHERE id IN met")[0][0])
 
     def counts(self) -> dict[str, Any]:
-        """Count the documents of the whole output: done, failed, stale, accepted; failed by reason; both by variant.
-
-        `questions`: done documents by variant and fingerprint.
-        """
+        """Count the documents of the whole output: done, failed, stale, accepted; by reason, variant and question."""
         reasons = self.rows(
             "SELECT reason, count(*), sum(stale), sum(accepted) FROM failed GROUP BY reason ORDER BY 2 DESC, 1"
         )
@@ -196,10 +193,11 @@ class Index:
             "accepted": sum(accepted for _, _, _, accepted in reasons),
             "reasons": {reason: documents for reason, documents, _, _ in reasons},
             "variants": variants,
-            "questions": self._questions(),
+            "questions": self.questions(),
         }
 
-    def _questions(self) -> dict[str, dict[str, int]]:
+    def questions(self) -> dict[str, dict[str, int]]:
+        """Return the number of done documents by variant and fingerprint."""
         questions: dict[str, dict[str, int]] = {}
         query = "SELECT variant, fingerprint, count(*) FROM done GROUP BY variant, fingerprint"
         for variant, fingerprint, documents in self.rows(query):

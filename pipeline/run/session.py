@@ -38,7 +38,8 @@ from pipeline.run.preview.placeholders import PlaceholderWatch
 from pipeline.run.refresh import Refresher
 from pipeline.run.runner import Runner
 from pipeline.run.selection.deciding import decided_now
-from pipeline.run.selection.redoing import check_redo, copies_of, equate_former, rules_of
+from pipeline.run.selection.prompt_change import check_redo, log_change, prompt_change
+from pipeline.run.selection.redoing import copies_of, equate_former, rules_of
 from pipeline.run.selection.resuming import has_records
 from pipeline.run.selection.selection import Selection, SelectionRules
 from pipeline.run.stop_rules import StopReason
@@ -81,7 +82,9 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
         entries = listing.start(plan, counts=counts, outage_retry=outage_retry)
         with _open_output(app, plan, shard=shard, run_id=run_id, stop=stop, until=until) as output:
             equate_former(app, plan, index=output.index, backend=output.backend, runs=output.run_index)
-            check_redo(app, plan, output=output, rules=rules)
+            change = prompt_change(app, plan, index=output.index, runs=output.run_index)
+            check_redo(change, app, rules=rules)
+            log_change(change, rules, limited=options.limit is not None)
             end = RunClosing(app, options, output, listing=counts, environ=environ, grading=grading)
             session = _Session(app, options, end, plan=plan, output=output, counts=counts, load=load, environ=environ)
             session.listing = listing

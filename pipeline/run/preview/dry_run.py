@@ -11,13 +11,14 @@ from hashlib import sha256
 
 from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts
-from pipeline.errors import EXIT_FAILURES, EXIT_OK, DocumentError
+from pipeline.errors import EXIT_FAILURES, EXIT_OK, ConfigError, DocumentError
 from pipeline.output import Index, RunIndex, backend_of, scan
 from pipeline.records import Entry, Known
 from pipeline.run.listing import InputListing
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.preview.estimate import Estimate, PromptSample, estimate, time_text
 from pipeline.run.selection.deciding import decided_now
+from pipeline.run.selection.prompt_change import PromptChange, check_redo, prompt_change
 from pipeline.run.selection.redoing import equate_former
 from pipeline.run.selection.selection import Selection, SelectionRules
 from pipeline.shards import Shard
@@ -41,13 +42,16 @@ def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: 
         )
         listed.known = index.known
         counts, sample = _count(listing(listed), selection, index)
+        change = prompt_change(app, plan, index=index, runs=runs)
         expected = estimate(plan, sample)
     finally:
         index.close()
         plan.client.close()
     time = time_text(runs.recent(), documents=sample.documents, requests=expected.requests, per_hour=app.cost.per_hour)
     asked = [*_asked(sample, expected), f"That is {time}." if time else ""]
-    lines = _lines(app, plan, counts=counts, listing=listed, asked=asked)
+    lines = _lines(
+        app, plan, counts=counts, listing=listed, asked=[*asked, *_refusal(change, app, rules)], change=change
+    )
     width = unwrapped_or_width(sys.stdout, os.environ)
     write_out("\n".join(fitted([*lines, *_shard_lines(shard, listed)], width)))
     return EXIT_OK if shard.is_chunk or listed.listed >= app.input.min_documents else EXIT_FAILURES
@@ -83,6 +87,15 @@ def _asked(sample: PromptSample, expected: Estimate) -> list[str]:
     return [f"Would send {size}, {expected.tokens}.", *windows]
 
 
+def _refusal(change: PromptChange, app: AppConfig, rules: SelectionRules) -> list[str]:
+    """Return why a run would refuse to start; nothing where it would not."""
+    try:
+        check_redo(change, app, rules=rules)
+    except ConfigError as error:
+        return [f"A run would refuse this (exit code 2): {error}"]
+    return []
+
+
 def _kind(entry: Entry) -> str:
     """Why an entry would be done: new, changed, failed before, or asked differently; or that it need not be."""
     known = entry.known
@@ -103,7 +116,13 @@ def _kind(entry: Entry) -> str:
 
 
 def _lines(
-    app: AppConfig, plan: ExtractionPlan, *, counts: Counter[str], listing: ListingCounts, asked: list[str]
+    app: AppConfig,
+    plan: ExtractionPlan,
+    *,
+    counts: Counter[str],
+    listing: ListingCounts,
+    asked: list[str],
+    change: PromptChange,
 ) -> Iterator[str]:
     yield f"Dry run of agent {plan.agent.name}: no model is called, nothing is written."
     yield f"  found            {counts['found']:>12,}"
@@ -114,7 +133,8 @@ def _lines(
     tried = f"{counts['failed']:,} to be tried again"
     accepted = f", {counts['accepted']:,} accepted" if counts["accepted"] else ""
     yield f"  failed before    {failed:>12,}   ({tried}, {counts['failed, skipped']:,} skipped{accepted})"
-    yield f"  done again       {counts['question']:>12,}   (the question changed, or --redo all)"
+    why = f"changed: {', '.join(change.parts)}" if change.parts else "the question changed, or --redo all"
+    yield f"  done again       {counts['question']:>12,}   ({why})"
     if counts["leave"]:
         yield f"  left             {counts['leave']:>12,}   (not named by --only-failed)"
     if listing.ignored:

@@ -1,4 +1,4 @@
-"""Which documents a run processes again: from flags to rules, and the guard against redoing too many."""
+"""Which documents a run processes again: from flags to rules, and records that are equal to those of now."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from pipeline.agents import former_fingerprints, question
-from pipeline.agents.fingerprints import digest_of, in_present_form
+from pipeline.agents.fingerprints import digest_of
 from pipeline.config import AppConfig
 from pipeline.config.constraints import nearest_hint
 from pipeline.config.loading import masked
@@ -98,33 +98,6 @@ def equate_former(
 def _contexts_of_records(backend: ReadableOutput) -> set[int]:
     lines = (json.loads(line) for line, _ in islice(backend.records("results"), _LINES_READ))
     return {line["context_length"] for line in lines if isinstance(line.get("context_length"), int)}
-
-
-def check_redo(app: AppConfig, plan: ExtractionPlan, *, output: Output, rules: SelectionRules) -> None:
-    """ConfigError when a changed question would do more of the done documents again than `runner.max_redo` allows."""
-    allowed = app.runner.max_redo
-    if allowed is None or rules.redo is not None or rules.only_failed is not None:
-        return
-    total = changed = 0
-    for document_id, fingerprint in output.index.done():
-        total += 1
-        changed += plan.query_for(document_id).present(fingerprint, failed=False) != fingerprint
-    if total and changed / total > allowed:
-        what = ", ".join(_changes(app, plan, output.run_index.recent())) or "the question"
-        refused = f"{changed} of {total} done documents would be extracted again, because this changed: {what}"
-        allows = "--redo changed extracts them, --redo none skips them"
-        raise ConfigError(f"{refused}; {allows} (runner.max_redo {allowed:g})")
-
-
-def _changes(app: AppConfig, plan: ExtractionPlan, runs: list[dict[str, Any]]) -> list[str]:
-    """Which parts of the question differ from those of the last run."""
-    before: dict[str, Any] = next(
-        (run["config"]["question"] for run in reversed(runs) if "question" in run.get("config", {})), {}
-    )
-    before = {name: in_present_form(question) for name, question in before.items()}
-    now = questions(app, plan)
-    both = {name: (before.get(name, {}), now[name]) for name in now}
-    return sorted({key for old, new in both.values() for key in old | new if old.get(key) != new.get(key)})
 
 
 def questions(app: AppConfig, plan: ExtractionPlan) -> dict[str, dict[str, Any]]:

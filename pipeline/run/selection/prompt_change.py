@@ -1,0 +1,110 @@
+"""Done documents whose results are of another question than the present one, and the guard against redoing too many.
+
+It reads the index and the summaries of earlier runs; it decides on no single document: selection.py does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.agents.fingerprints import in_present_form
+from pipeline.config import AppConfig
+from pipeline.errors import ConfigError
+from pipeline.output import Index, RunIndex
+from pipeline.run.plan import ExtractionPlan
+from pipeline.run.selection.redoing import questions
+from pipeline.run.selection.selection import SelectionRules
+from pipeline.terminal import plural
+
+logger = logging.getLogger(__name__)
+
+_ADVICE = "Preview: --dry-run; keep the earlier results: --redo none; set a limit: runner.max_redo"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptChange:
+    """Of the `done` documents of an output, those whose result is of another question: `changed`.
+
+    `parts`: the parts of the question that differ from those of an earlier run; empty where none is known.
+    """
+
+    changed: int = 0
+    done: int = 0
+    parts: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """How many documents were extracted before which change; a clause for the beginning of a sentence."""
+        what = ", ".join(self.parts) or "the agent or its settings"
+        return f"{self.changed:,} of {plural(self.done, 'done document')} were extracted before {what} changed"
+
+
+NO_CHANGE = PromptChange()
+
+
+def prompt_change(app: AppConfig, plan: ExtractionPlan, *, index: Index, runs: RunIndex) -> PromptChange:
+    """Return what the present question changes; `equate_former` must have been called for the index.
+
+    Documents are looked up one by one only where there are several variants: a change of weights moves some of them.
+    """
+    if len(plan.queries) > 1:
+        total = changed = 0
+        for total, (document_id, fingerprint) in enumerate(index.done(), start=1):  # noqa: B007
+            changed += plan.query_for(document_id).present(fingerprint, failed=False) != fingerprint
+    else:
+        total, changed = _of_one_variant(plan, index)
+    return PromptChange(changed, total, _changes(app, plan, runs.recent())) if changed else NO_CHANGE
+
+
+def _of_one_variant(plan: ExtractionPlan, index: Index) -> tuple[int, int]:
+    """Return the number of done documents, and of those with another question; 0 and 0 when no record has another."""
+    query = next(iter(plan.queries.values()))
+    if not index.other_fingerprints(query.result_fingerprints):
+        return 0, 0
+    counts = [item for row in index.questions().values() for item in row.items()]
+    changed = sum(count for fingerprint, count in counts if query.present(fingerprint, failed=False) != fingerprint)
+    return sum(count for _, count in counts), changed
+
+
+def check_redo(change: PromptChange, app: AppConfig, *, rules: SelectionRules) -> None:
+    """ConfigError when a changed question would do more of the done documents again than `runner.max_redo` allows."""
+    allowed = app.runner.max_redo
+    if allowed is None or not change.changed or rules.redo is not None or rules.only_failed is not None:
+        return
+    if change.changed / change.done > allowed:
+        allows = "--redo changed extracts them again, --redo none keeps their results"
+        raise ConfigError(f"runner.max_redo: got {allowed:g}, but {change}; {allows}")
+
+
+def log_change(change: PromptChange, rules: SelectionRules, *, limited: bool) -> None:
+    """Log how many documents this run extracts again because of their question; `limited`: it may try only some."""
+    if not change.changed or rules.redo == "all" or rules.only_failed is not None:
+        return
+    if rules.redo == "none":
+        logger.warning("%s; --redo none keeps their results", change)
+    elif limited or rules.ids is not None or rules.sample_below is not None:
+        logger.warning("%s; those that this run selects will be extracted again", change)
+    elif rules.redo is not None:
+        logger.warning("%s and will be extracted again", change)
+    else:
+        logger.warning("%s and will be extracted again; the earlier results remain until then. %s", change, _ADVICE)
+
+
+def _changes(app: AppConfig, plan: ExtractionPlan, runs: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the parts of the question that differ from those of the last run with another question."""
+    now = questions(app, plan)
+    for run in reversed(list(runs)):
+        kept = run.get("config", {}).get("question", {})
+        before = {name: in_present_form(question) for name, question in kept.items()}
+        if parts := {part for name, own in now.items() for part in _differing(before.get(name), own)} if before else ():
+            return tuple(sorted(parts))
+    return ()
+
+
+def _differing(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> set[str]:
+    """Return the parts in which a variant's question differs; the variant itself when it was not used before."""
+    if before is None:
+        return {"variant"}
+    return {key for key in before.keys() | now.keys() if before.get(key) != now.get(key)}
