@@ -98,7 +98,7 @@ class Gate:
 
     gate: str = ""
     passed: bool = False
-    told: str = ""
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Rules that decide whether a predicted value agrees with a gold value, and the value that means "nothing".
+"""Rules that decide whether a predicted value agrees with a gold value, and which values count as "nothing".
 
 It must not know schemas: graded_fields.py chooses the rule of each field.
 """
@@ -25,7 +25,7 @@ _ISO_8601 = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Comparator:
-    """How two values of a field are compared, and the tolerances of `number` and `tokens`."""
+    """The comparison of two values of a field, with the tolerances of `number` and `tokens`."""
 
     compare: str = "exact"
     abs: float = 0.0
@@ -33,11 +33,11 @@ class Comparator:
     at_least: float = 0.5
 
     def agree(self, predicted: Any, gold: Any) -> bool:
-        """Return True when the two values agree; values that the rule is not for must be equal."""
+        """Return True when the two values agree; values of another type than the rule's must be equal."""
         return COMPARISONS[self.compare](self, predicted, gold)
 
     def normal_form(self, value: Any) -> str | None:
-        """Return a text that is equal for just the values that agree; None when this rule has none."""
+        """Return a text that is equal exactly for values that agree; None when this rule has none."""
         if self.compare == "exact" or (self.compare == "text" and not isinstance(value, str)):
             return canonical_json(value)
         if self.compare != "text":
@@ -46,7 +46,7 @@ class Comparator:
 
 
 def is_something(value: Any) -> bool:
-    """Return False for what says that the text says nothing: null, an empty list, a string of white space."""
+    """Return False for a value that means "not mentioned": null, an empty list, a string of white space."""
     if isinstance(value, str):
         return bool(value.strip())
     return value is not None and value != []
@@ -112,18 +112,18 @@ COMPARISONS: Mapping[str, Callable[[Comparator, Any, Any], bool]] = {
     "date": _date,
     "tokens": _tokens,
 }
-"""The rules by their name in `eval.fields`; `off` is none of them."""
+"""The rules by their name in `eval.fields`; `off` is not among them."""
 
 
 def _without_punctuation(text: str) -> str:
-    kept = " ".join(_BEFORE_SPACE.sub("", folded(text)).split())
+    words = " ".join(_BEFORE_SPACE.sub("", folded(text)).split())
     start = 0
-    end = len(kept)
-    while start < end and _is_punctuation(kept[start]):
+    end = len(words)
+    while start < end and _is_punctuation(words[start]):
         start += 1
-    while end > start and _is_punctuation(kept[end - 1]):
+    while end > start and _is_punctuation(words[end - 1]):
         end -= 1
-    return kept[start:end]
+    return words[start:end]
 
 
 def _is_punctuation(char: str) -> bool:

@@ -18,19 +18,19 @@ from pipeline.truth.intervals import Estimate
 EVAL_VERSION = 1
 DIGITS = 4
 WORST = 10
-"""Documents with the most wrong values that are named."""
+"""How many of the documents with the most wrong values are listed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Openings:
-    """How often the holdout was graded, and for how many different questions."""
+    """How often the holdout was graded, and with how many different prompts and schemas."""
 
     times: int = 0
     questions: int = 0
 
 
 def gold_json(gold: Gold, output: GradedOutput, *, part: str) -> dict[str, Any]:
-    """Return what the gold holds, and how much of it the first output has."""
+    """Return the documents of the gold by their state in the first output."""
     share = gold.accepted_unchanged
     return {
         "file": gold.path,
@@ -48,7 +48,7 @@ def gold_json(gold: Gold, output: GradedOutput, *, part: str) -> dict[str, Any]:
 
 
 def output_json(result: OutputResult, *, min_documents: int, per_1000: float | None = None) -> dict[str, Any]:
-    """Return the grade of one output; `per_1000`: the cost of 1,000 documents."""
+    """Return the grade of one output; `per_1000` is the cost of 1,000 documents."""
     tp, fp, fn = result.totals
     metrics = {name: metric_json(estimate, min_documents) for name, estimate in result.overall.items()}
     return {
@@ -68,7 +68,7 @@ def output_json(result: OutputResult, *, min_documents: int, per_1000: float | N
 
 
 def metric_json(estimate: Estimate, min_documents: int) -> dict[str, Any]:
-    """Return a metric with its interval and whether enough documents stand behind it."""
+    """Return a metric with its interval and whether it rests on enough documents."""
     return {
         "value": _rounded(estimate.value),
         "low": _rounded(estimate.low),
@@ -148,7 +148,8 @@ def evaluation_json(
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what may be shown of a holdout: overall and gated metrics, no document and no other field."""
+    """Return the part of a holdout's evaluation that may be shown: overall and gated metrics, no documents, no other
+    fields."""
     gated = {gate["gate"].rpartition("=")[0].rpartition(".")[0] for gate in content["gates"]}
     outputs = [
         {

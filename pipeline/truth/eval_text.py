@@ -1,4 +1,4 @@
-"""The evaluation as text for a terminal: the verdicts of the gates, the metrics of each output, a line a field.
+"""The evaluation as text for a terminal: the verdict of each gate, the metrics of each output, one line per field.
 
 It must not quote a value of a document, an answer or the gold.
 """
@@ -13,7 +13,7 @@ from pipeline.terminal import BOLD, GREEN, RED, cut, hanging, paragraph, percent
 from pipeline.truth.evaluate import HOLDOUT
 
 _FIELD_COLUMNS = 60
-"""The widest a name of a field is shown, and the width from which precision and recall have columns of their own."""
+"""Widest column of field names; from this width on, precision and recall have columns of their own."""
 _WIDE = 90
 _VERDICTS = {
     "better": "better",
@@ -24,7 +24,7 @@ _VERDICTS = {
 
 
 def evaluation_text(content: Mapping[str, Any], *, colour: bool, width: int) -> str:
-    """Return the text of an eval.json; of a holdout only its overall and gated metrics."""
+    """Return the text of an eval.json; for a holdout only its overall and gated metrics."""
     holdout = content["gold"]["set"] == HOLDOUT
     lines = list(_head(content, width=width))
     for output in content["outputs"]:
@@ -48,16 +48,16 @@ def metric_text(metric: Mapping[str, Any] | None) -> str:
 def _head(content: Mapping[str, Any], *, width: int) -> Iterator[str]:
     gold = content["gold"]
     states = [f"{gold[name]} {name}" for name in ("failed", "changed", "absent") if gold[name]]
-    rest = f" ({', '.join(states)})" if states else ""
+    counts = f" ({', '.join(states)})" if states else ""
     yield from paragraph(
         f"{visible(gold['file'])} ({gold['set']}): {gold['graded']} of {plural(gold['documents'], 'document')} "
-        f"graded{rest}",
+        f"graded{counts}",
         width=width,
     )
     if gold["set"] == HOLDOUT:
         opened = content["holdout_opened"]
-        questions = f", for {plural(content['holdout_questions'], 'question')}" if opened else ""
-        yield from paragraph(f"The holdout was graded {plural(opened, 'time')} before{questions}.", width=width)
+        variants = f", for {plural(content['holdout_questions'], 'question')}" if opened else ""
+        yield from paragraph(f"The holdout was graded {plural(opened, 'time')} before{variants}.", width=width)
     if gold["accepted_unchanged"] is not None and gold["accepted_unchanged"] > 0:
         share = (
             f"{percent_text(gold['accepted_unchanged'])} of the judged fields were accepted as a model had answered."
@@ -137,9 +137,9 @@ def _differences(content: Mapping[str, Any], *, width: int) -> Iterator[str]:
 def _gates(content: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:
     for gate in content["gates"]:
         mark = tinted("passed", GREEN, colour=colour) if gate["passed"] else tinted("FAILED", RED, colour=colour)
-        first, *rest = paragraph(visible(gate["told"]), width=width - 8)
+        first, *more_lines = paragraph(visible(gate["message"]), width=width - 8)
         yield f"{mark}  {first}"
-        yield from (f"        {line}" for line in rest)
+        yield from (f"        {line}" for line in more_lines)
 
 
 def _cost(cost: Mapping[str, Any]) -> str:

@@ -41,9 +41,9 @@ _BY = {"variant": lambda record: record.variant, "model": lambda record: record.
 
 @dataclass(frozen=True, slots=True)
 class EvalOptions:
-    """What to grade and how; `agent` and `schema` None: those of the newest run.
+    """Scope and limits of an evaluation. `agent` and `schema`: None for those of the newest run.
 
-    `gates` as FIELD.METRIC=NUMBER; `gates_key`: the flag or setting that they come from, for messages.
+    `gates` are texts FIELD.METRIC=NUMBER; `gates_key` is the flag or setting they come from, for messages.
     """
 
     gold: Path
@@ -61,7 +61,7 @@ class EvalOptions:
 
     @property
     def is_gated(self) -> bool:
-        """True when the grades can fail: there are gates, or a limit for the drop of a metric."""
+        """True when the evaluation can fail: there are gates, or a limit for the drop of a metric."""
         return bool(self.gates) or self.max_drop is not None
 
 
@@ -81,17 +81,17 @@ class Evaluation:
 
 
 def evaluate(outputs: Sequence[tuple[str, ReadableOutput]], options: EvalOptions, *, now: str) -> Evaluation:
-    """Grade outputs, of which the first is the reference; ConfigError when gold, fields or gates do not fit them."""
+    """Grade outputs against the first one as the reference; ConfigError when gold, fields or gates do not fit them."""
     runs = read_runs(outputs[0][1])
     if options.schema is None:
         agent, schema = question_of(runs, outputs[0][0])
         options = replace(options, agent=agent, schema=schema)
     gold, fields, gates = read_judgements(options)
     graded = [_graded(name, backend, gold, fields, options) for name, backend in outputs]
-    shown = graded if options.by is None else graded[0].parts(_BY[options.by])
-    results = [output_result(output, fields) for output in shown]
+    outputs_shown = graded if options.by is None else graded[0].parts(_BY[options.by])
+    results = [output_result(output, fields) for output in outputs_shown]
     differences = [] if options.by else _differences(results, gates, min_documents=options.min_documents)
-    # the gates are those of the output, whatever rows it is shown in
+    # gates judge the whole output, also when it is shown by variant or model
     verdicts = _judge(output_result(graded[0], fields) if options.by else results[0], gates, graded[0], options)
     content = evaluation_json(
         gold=gold_json(gold, graded[0], part=options.part),
@@ -109,7 +109,7 @@ def evaluate(outputs: Sequence[tuple[str, ReadableOutput]], options: EvalOptions
 
 
 def read_judgements(options: EvalOptions) -> tuple[Gold, ObjectField, list[Gate]]:
-    """Return the gold, the fields and the gates; ConfigError for one that does not fit the schema."""
+    """Return the gold, the fields and the gates; ConfigError for a field or gate that does not fit the schema."""
     schema = options.schema or {}
     fields = graded_fields(schema, options.fields)
     if all(leaf.comparator is None for leaf in leaves(fields)):
@@ -117,13 +117,13 @@ def read_judgements(options: EvalOptions) -> tuple[Gold, ObjectField, list[Gate]
         names = ", ".join(paths) or "the schema has none"
         need = f"name a comparison, as in eval: {{fields: {{{paths[0] if paths else 'summary'}: {{compare: text}}}}}}"
         raise ConfigError(f"eval.fields: no field is graded, as quotes and long texts are off ({names}); {need}")
-    field_paths = [each.path for each in every_field(fields) if each.path]
+    field_paths = [field.path for field in every_field(fields) if field.path]
     gates = [parse_gate(text, fields=field_paths, key=options.gates_key) for text in options.gates]
     return read_gold(options.gold, schema, agent=options.agent), fields, gates
 
 
 def read_openings(gold: Path) -> Openings:
-    """Return how often the holdout of a gold file was graded, and for how many different questions."""
+    """Return how often the holdout of a gold file was graded, and with how many different prompts and schemas."""
     try:
         lines = _opened(gold).read_bytes().splitlines()
     except OSError:
@@ -133,7 +133,7 @@ def read_openings(gold: Path) -> Openings:
 
 
 def _fingerprints(line: bytes) -> Any:
-    """Return the fingerprints that a line of GOLD.opened names; None for a broken line."""
+    """Return the fingerprints in a line of GOLD.opened; None for a broken line."""
     try:
         return json.loads(line).get("fingerprints")
     except (ValueError, AttributeError, RecursionError):
@@ -141,7 +141,7 @@ def _fingerprints(line: bytes) -> Any:
 
 
 def note_opening(gold: Path, evaluation: Evaluation, *, by: str) -> None:
-    """Append a line to GOLD.opened, which says who graded the holdout; ConfigError when it cannot be written."""
+    """Append a line to GOLD.opened that names who graded the holdout; ConfigError when it cannot be written."""
     first = evaluation.content["outputs"][0]
     line = {
         "at": evaluation.content["at"],
@@ -170,7 +170,7 @@ def question_of(runs: Sequence[Mapping[str, Any]], output: str) -> tuple[str | N
 
 
 def _graded(name: str, backend: ReadableOutput, gold: Gold, fields: ObjectField, options: EvalOptions) -> GradedOutput:
-    """Grade one output; ConfigError when not one of the gold documents is in it."""
+    """Grade one output; ConfigError when it has none of the gold documents."""
     ids = {id for id, _ in gold.documents}
     output = grade_output(name, read_last_records(backend, ids), gold, fields, part=options.part)
     if not output.documents:
@@ -183,7 +183,7 @@ def _graded(name: str, backend: ReadableOutput, gold: Gold, fields: ObjectField,
 
 
 def without_documents(gold: Gold, part: str) -> str:
-    """Return what is wrong with a gold file that judges no document of a set, and what to do."""
+    """Return an error message for a gold file that judges no document of a set, with the remedy."""
     if not gold.documents:
         return f"--gold: {gold.path} has no line yet; docs/truth.md says how to write one"
     (name, number), *_ = Counter(document.set for document in gold.documents.values()).most_common()
@@ -194,11 +194,11 @@ def without_documents(gold: Gold, part: str) -> str:
 def _differences(
     results: Sequence[OutputResult], gates: Sequence[Gate], *, min_documents: int
 ) -> list[OutputDifference]:
-    named = [(gate.field, gate.metric) for gate in gates if gate.metric in METRICS]
-    compared = dict.fromkeys([(OVERALL, "f1"), *named])
+    gated = [(gate.field, gate.metric) for gate in gates if gate.metric in METRICS]
+    compared = dict.fromkeys([(OVERALL, "f1"), *gated])
     return [
-        difference(results[0], other, field=field_name, metric=metric, min_documents=min_documents)
-        for other in results[1:]
+        difference(results[0], output, field=field_name, metric=metric, min_documents=min_documents)
+        for output in results[1:]
         for field_name, metric in compared
     ]
 
@@ -229,7 +229,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
 
 
 def _per_1000(runs: Sequence[Mapping[str, Any]], options: EvalOptions) -> float | None:
-    """Return the cost of 1,000 documents at the rate of the newest run that sent any; None without `cost.per_hour`."""
+    """Return the cost of 1,000 documents at the rate of the newest run with requests; None without `cost.per_hour`."""
     if options.cost_per_hour is None:
         return None
     for run in reversed(runs):

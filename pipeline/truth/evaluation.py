@@ -1,4 +1,4 @@
-"""The evaluation of graded outputs: metrics with intervals, differences between outputs, agreement of persons.
+"""Evaluation of graded outputs: metrics with intervals, differences between outputs, agreement of reviewers.
 
 It must not read a file or decide gates.
 """
@@ -45,7 +45,7 @@ class FieldResult:
 
 @dataclass(frozen=True, slots=True)
 class OutputResult:
-    """The grade of one output. `hard` is that of documents chosen because they looked hard, None without any."""
+    """The grade of one output. `hard` is the grade of documents chosen because they looked hard; None without any."""
 
     name: str
     fingerprints: Sequence[str]
@@ -74,7 +74,7 @@ class OutputDifference:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How many values two persons judged both, and on how many they agree."""
+    """How many values were judged by two reviewers, and on how many they agree."""
 
     people: int
     values: int
@@ -114,18 +114,18 @@ def output_result(output: GradedOutput, fields: ObjectField, *, sampled: bool = 
 
 
 def difference(
-    reference: OutputResult, other: OutputResult, *, field: str, metric: str, min_documents: int
+    reference: OutputResult, output: OutputResult, *, field: str, metric: str, min_documents: int
 ) -> OutputDifference:
     """Return the paired difference of a metric over the documents that are graded in both outputs."""
     before = {document.gold.id: document for document in reference.documents}
     pairs = [
         (triple_of(before[document.gold.id], field), triple_of(document, field))
-        for document in other.documents
+        for document in output.documents
         if document.gold.id in before
     ]
     change_of_metric = change(pairs, metric)
     return OutputDifference(
-        other.name, field, metric, change_of_metric, verdict_of(change_of_metric, min_documents=min_documents)
+        output.name, field, metric, change_of_metric, verdict_of(change_of_metric, min_documents=min_documents)
     )
 
 
@@ -138,36 +138,38 @@ def triple_of(document: GradedDocument, field: str) -> Triple:
 
 
 def people_agreement(gold: Gold, fields: ObjectField) -> Agreement | None:
-    """Return how far persons who judged the same documents agree, by the same comparisons; None without any."""
+    """Return how far reviewers agree on the same documents, by the same comparisons; None without such documents."""
     values = 0
     agreeing = 0
     people: set[str] = set()
     for first, second in combinations(sorted(gold.by_person), 2):
-        ours = gold.by_person[first]
-        theirs = gold.by_person[second]
-        for key in sorted(ours.keys() & theirs.keys()):
-            counts = _agreement(ours[key], theirs[key], fields)
+        first_judgements = gold.by_person[first]
+        second_judgements = gold.by_person[second]
+        for key in sorted(first_judgements.keys() & second_judgements.keys()):
+            counts = _agreement(first_judgements[key], second_judgements[key], fields)
             values += sum(count.judged for count in counts)
             agreeing += sum(count.right for count in counts)
             people |= {first, second}
     return Agreement(len(people), values, agreeing) if values else None
 
 
-def _agreement(ours: GoldDocument, theirs: GoldDocument, fields: ObjectField) -> list[FieldCounts]:
-    both = {name: value for name, value in ours.gold.items() if name in theirs.gold}
-    grade = grade_document(fields, both, theirs.gold, unknown=ours.unknown | theirs.unknown)
+def _agreement(first: GoldDocument, second: GoldDocument, fields: ObjectField) -> list[FieldCounts]:
+    common = {name: value for name, value in first.gold.items() if name in second.gold}
+    grade = grade_document(fields, common, second.gold, unknown=first.unknown | second.unknown)
     return [counts for counts in grade.fields.values() if counts.is_leaf]
 
 
 def _field_result(field: Field, graded: Sequence[GradedDocument], *, in_list: bool) -> FieldResult:
     grades = [document.grade.fields for document in graded if document.grade is not None]
-    counted = [counts[field.path] for counts in grades if field.path in counts]
-    counts = _summed(counted)
+    field_counts = [counts[field.path] for counts in grades if field.path in counts]
+    counts = _summed(field_counts)
     is_list = isinstance(field, (ScalarList, ObjectList))
     return FieldResult(
         compare=compare_of(field),
         counts=counts,
-        metrics=estimates([(each.tp, each.fp, each.fn) for each in counted]),
+        metrics=estimates(
+            [(document_counts.tp, document_counts.fp, document_counts.fn) for document_counts in field_counts]
+        ),
         accuracy=None if in_list or is_list else share_of(counts.right, counts.judged),
         agreement=counts.agreeing / counts.paired if counts.paired else None,
     )
@@ -185,9 +187,9 @@ def _is_counted(field: Field) -> bool:
     return not isinstance(field, ObjectField) and compare_of(field) != OFF
 
 
-def _summed(counted: Iterable[FieldCounts]) -> FieldCounts:
+def _summed(field_counts: Iterable[FieldCounts]) -> FieldCounts:
     total = FieldCounts()
-    for counts in counted:
+    for counts in field_counts:
         for name in ("tp", "fp", "fn", "tn", "judged", "right", "paired", "agreeing"):
             setattr(total, name, getattr(total, name) + getattr(counts, name))
         total.is_leaf = counts.is_leaf
@@ -198,7 +200,7 @@ def _summed(counted: Iterable[FieldCounts]) -> FieldCounts:
 
 
 def _largest(confusion: Counter[tuple[str, str]]) -> Counter[tuple[str, str]]:
-    """Return the table with its most frequent values; all others are one."""
+    """Return the table with its most frequent values; all others are merged into one."""
     totals: Counter[str] = Counter()
     for (gold, predicted), number in confusion.items():
         totals[gold] += number

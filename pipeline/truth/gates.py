@@ -1,6 +1,6 @@
-"""Gates: the least that a metric must surely reach, and the most that it may fall against an earlier evaluation.
+"""Gates: the minimum of a metric, and the largest drop against an earlier evaluation.
 
-A gate compares the lower bound of a metric's interval, unless it says `:point`. It must not read a file.
+A gate compares the lower bound of a metric's interval, unless it ends with `:point`. It must not read a file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from pipeline.truth.intervals import (
 )
 
 MOST_MISSING = 0.1
-"""The share of gold documents that may be absent or changed; gates say nothing about the rest of the archive then."""
+"""The largest share of gold documents that may be absent or changed; above it the gates are no evidence for the
+archive."""
 OVERALL_METRICS = (*METRICS, "documents_right", "valid", "macro_f1")
 FIELD_METRICS = (*METRICS, "accuracy")
 _GATE = re.compile(r"([^=]+)\.([a-z0-9_]+)(:point)?=([^=]+)")
@@ -35,7 +36,7 @@ _GATE = re.compile(r"([^=]+)\.([a-z0-9_]+)(:point)?=([^=]+)")
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The least value of a field's metric; `point` compares the value itself and not its lower bound."""
+    """The minimum of a field's metric; with `is_point` the value itself is compared, not its lower bound."""
 
     field: str
     metric: str
@@ -48,15 +49,15 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """The verdict of one gate and a sentence about it."""
+    """The verdict of one gate with its message."""
 
     gate: str
     passed: bool
-    told: str
+    message: str
 
 
 def parse_gate(text: str, *, fields: Sequence[str], key: str) -> Gate:
-    """Parse `FIELD.METRIC=NUMBER` or `FIELD.METRIC:point=NUMBER`; ConfigError naming the nearest field."""
+    """Parse `FIELD.METRIC=NUMBER` or `FIELD.METRIC:point=NUMBER`; ConfigError that names the nearest field."""
     match = _GATE.fullmatch(text)
     need = "need FIELD.METRIC=NUMBER"
     if match is None:
@@ -69,32 +70,34 @@ def parse_gate(text: str, *, fields: Sequence[str], key: str) -> Gate:
         raise ConfigError(f"{key}: got {text!r}, {need}{f'; the nearest field is {near}' if near else ''}")
     metrics = OVERALL_METRICS if field == OVERALL else FIELD_METRICS
     if metric not in metrics:
-        known = ", ".join(metrics)
-        raise ConfigError(f"{key}: got {text!r}, need a metric of {field}: {known}{nearest_hint(metric, metrics)}")
+        names = ", ".join(metrics)
+        raise ConfigError(f"{key}: got {text!r}, need a metric of {field}: {names}{nearest_hint(metric, metrics)}")
     return Gate(field, metric, _share(number, f"{key}: got {text!r}"), is_point=point is not None)
 
 
 def judge_gate(gate: Gate, result: OutputResult, *, min_documents: int) -> GateResult:
-    """Return whether the metric surely reaches the gate; a gate that cannot be judged fails."""
+    """Judge whether the lower bound of the metric reaches the gate; a gate that cannot be judged fails."""
     estimate = estimate_of(result, gate.field, gate.metric)
     name = f"{gate.field}.{gate.metric}"
     if estimate is None or estimate.value is None:
-        return GateResult(str(gate), passed=False, told=f"{name}: there is nothing to judge it by")
+        return GateResult(str(gate), passed=False, message=f"{name}: no document to judge it by")
     if estimate.documents < min_documents:
-        told = f"{name}: too few documents to say ({estimate.documents} of {min_documents})"
-        return GateResult(str(gate), passed=False, told=told)
+        message = f"{name}: too few documents to say ({estimate.documents} of {min_documents})"
+        return GateResult(str(gate), passed=False, message=message)
     if gate.is_point or estimate.low is None:
         passed = estimate.value >= gate.least
         return GateResult(str(gate), passed, f"{name}: {estimate.value:.2f} {_word(passed)} {gate.least:g}")
     behind = plural(estimate.documents, "document")
-    shown = f"{name}: {estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f}, {behind})"
+    measured = f"{name}: {estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f}, {behind})"
     if estimate.low >= gate.least:
-        return GateResult(str(gate), passed=True, told=f"{shown} is {gate.least:g} or more")
-    told = f"{shown} is not surely {gate.least:g} or more"
+        return GateResult(str(gate), passed=True, message=f"{measured} is {gate.least:g} or more")
+    message = f"{measured} is not surely {gate.least:g} or more"
     enough = _documents_needed(gate, estimate)
     if enough is not None:
-        told += f"; at {estimate.value:.2f} that takes about {enough:,} documents, or write {name}:point={gate.least:g}"
-    return GateResult(str(gate), passed=False, told=told)
+        message += (
+            f"; at {estimate.value:.2f} that takes about {enough:,} documents, or write {name}:point={gate.least:g}"
+        )
+    return GateResult(str(gate), passed=False, message=message)
 
 
 def incomplete(*, graded: int, missing: int) -> GateResult | None:
@@ -103,23 +106,25 @@ def incomplete(*, graded: int, missing: int) -> GateResult | None:
     if not total or missing / total <= MOST_MISSING:
         return None
     most = percent_text(MOST_MISSING)
-    told = f"INCOMPLETE: {missing} of {total} gold documents are absent or have changed, more than {most}"
-    return GateResult("complete", passed=False, told=told)
+    message = f"INCOMPLETE: {missing} of {total} gold documents are absent or have changed, more than {most}"
+    return GateResult("complete", passed=False, message=message)
 
 
 def judge_drop(
     result: OutputResult, baseline: Mapping[str, Any], *, max_drop: float, gates: Sequence[Gate], min_documents: int
 ) -> list[GateResult]:
-    """Compare with an earlier eval.json over the documents whose gold is the same; ConfigError when it is none.
+    """Compare with an earlier eval.json over the documents with the same gold; ConfigError when it is not an eval.json.
 
     A metric fails when it fell by `max_drop` or more and the paired interval is below 0, and when fewer than
     `min_documents` can be compared.
     """
     earlier = _earlier_documents(baseline)
     shared = [d for d in result.documents if earlier.get(d.gold.id, {}).get("gold") == d.gold.digest]
-    wanted = dict.fromkeys([(OVERALL, "f1"), *((gate.field, gate.metric) for gate in gates if gate.metric in METRICS)])
+    compared = dict.fromkeys(
+        [(OVERALL, "f1"), *((gate.field, gate.metric) for gate in gates if gate.metric in METRICS)]
+    )
     results: list[GateResult] = []
-    for field, metric in wanted:
+    for field, metric in compared:
         pairs = [(_earlier_counts(earlier[d.gold.id], field, result), triple_of(d, field)) for d in shared]
         result_of = partial(_drop_result, f"{field}.{metric}", change(pairs, metric), max_drop=max_drop)
         omitted = len(result.documents) - len(shared)
@@ -128,24 +133,24 @@ def judge_drop(
 
 
 def estimate_of(result: OutputResult, field: str, metric: str) -> Estimate | None:
-    """Return the estimate that a gate names; None when there is no such metric of the field."""
+    """Return the estimate that a gate names; None when the field has no such metric."""
     if field == OVERALL:
         shares = {"documents_right": result.documents_right, "valid": result.valid}
         if metric == "macro_f1":
             return Estimate(result.macro_f1, None, None, len(result.documents))
         return shares.get(metric) or result.overall.get(metric)
-    found = result.fields.get(field)
-    if found is None:
+    field_result = result.fields.get(field)
+    if field_result is None:
         return None
-    return found.accuracy if metric == "accuracy" else found.metrics.get(metric)
+    return field_result.accuracy if metric == "accuracy" else field_result.metrics.get(metric)
 
 
 def _example(text: str, fields: Sequence[str]) -> str:
-    """Return the gate that is most like a text without a field, a metric or a number."""
+    """Return the gate closest to a text that lacks a field, a metric or a number."""
     name, _, number = text.partition("=")
     name, point, _ = name.partition(":point")
-    known = [OVERALL, *fields, *OVERALL_METRICS, *(f"{OVERALL}.{metric}" for metric in OVERALL_METRICS)]
-    near = name if name in known else nearest(name, known) or OVERALL
+    names = [OVERALL, *fields, *OVERALL_METRICS, *(f"{OVERALL}.{metric}" for metric in OVERALL_METRICS)]
+    near = name if name in names else nearest(name, names) or OVERALL
     if near in OVERALL_METRICS:
         near = f"{OVERALL}.{near}"
     elif near == OVERALL or near in fields:
@@ -154,35 +159,43 @@ def _example(text: str, fields: Sequence[str]) -> str:
 
 
 def _documents_needed(gate: Gate, estimate: Estimate) -> int | None:
-    """Return about how many documents would pass a gate with the same value; a share is that of documents."""
+    """Return the approximate number of documents that a gate needs at this value; a share counts documents."""
     if gate.metric in METRICS:
         return documents_needed_as_measured(estimate, gate.least)
     return documents_needed(estimate.value or 0.0, gate.least)
 
 
 def _drop_result(
-    name: str, found: Change, *, max_drop: float, shared: int, omitted: int, min_documents: int
+    name: str, measured_change: Change, *, max_drop: float, shared: int, omitted: int, min_documents: int
 ) -> GateResult:
-    """Return the verdict about a metric; `omitted` documents have other gold than in the baseline."""
+    """Return the verdict about a metric; `omitted` documents have other gold in the baseline."""
     gate = f"{name} max_drop={max_drop:g}"
-    if found.value is None:
-        return GateResult(gate, passed=False, told=f"{name}: there is nothing to compare with the baseline")
-    if found.documents < min_documents:
-        told = f"{name}: too few documents to compare with the baseline ({found.documents} of {min_documents})"
-        return GateResult(gate, passed=False, told=told)
-    interval = "" if found.low is None or found.high is None else f"{found.low:+.3f} to {found.high:+.3f}, "
-    behind = f"{interval}{plural(shared, 'document')}, {found.differing} differ"
-    moved = f"{name}: {found.value:+.3f} ({behind}) against the baseline"
+    if measured_change.value is None:
+        return GateResult(gate, passed=False, message=f"{name}: no document to compare with the baseline")
+    if measured_change.documents < min_documents:
+        message = (
+            f"{name}: too few documents to compare with the baseline ({measured_change.documents} of {min_documents})"
+        )
+        return GateResult(gate, passed=False, message=message)
+    interval = (
+        ""
+        if measured_change.low is None or measured_change.high is None
+        else f"{measured_change.low:+.3f} to {measured_change.high:+.3f}, "
+    )
+    behind = f"{interval}{plural(shared, 'document')}, {measured_change.differing} differ"
+    moved = f"{name}: {measured_change.value:+.3f} ({behind}) against the baseline"
     if omitted:
-        moved += f" ({plural(omitted, 'document')} with other gold than there not compared)"
-    if found.value > -max_drop:
-        return GateResult(gate, passed=True, told=f"{moved}, a drop below {max_drop:g}" if found.value < 0 else moved)
+        moved += f" ({plural(omitted, 'document')} with changed gold not compared)"
+    if measured_change.value > -max_drop:
+        return GateResult(
+            gate, passed=True, message=f"{moved}, a drop below {max_drop:g}" if measured_change.value < 0 else moved
+        )
     fell = f"{moved}, a drop of {max_drop:g} or more"
-    if found.differing < FEWEST_DIFFERING:
-        told = f"{fell}; no drop can be shown on fewer than {FEWEST_DIFFERING} differing documents"
-        return GateResult(gate, passed=True, told=told)
-    is_shown = found.high is not None and found.high < 0
-    return GateResult(gate, passed=not is_shown, told=fell if is_shown else f"{fell}; that may be chance")
+    if measured_change.differing < FEWEST_DIFFERING:
+        message = f"{fell}; a drop cannot be shown on fewer than {FEWEST_DIFFERING} differing documents"
+        return GateResult(gate, passed=True, message=message)
+    is_shown = measured_change.high is not None and measured_change.high < 0
+    return GateResult(gate, passed=not is_shown, message=fell if is_shown else f"{fell}; that may be chance")
 
 
 def _earlier_documents(baseline: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -196,7 +209,7 @@ def _earlier_counts(document: Mapping[str, Any], field: str, result: OutputResul
     counts = document["counts"]
     rows = [counts[field]] if field in counts else []
     if field == OVERALL:  # the rows of lists of objects would count their objects twice
-        lists = {path for path, found in result.fields.items() if not found.counts.is_leaf}
+        lists = {path for path, field_result in result.fields.items() if not field_result.counts.is_leaf}
         rows = [row for path, row in counts.items() if path not in lists]
     return sum(row[0] for row in rows), sum(row[1] for row in rows), sum(row[2] for row in rows)
 

@@ -1,4 +1,4 @@
-"""The gold file: what persons judged to be right for a document, one JSON object a line, appended only.
+"""The gold file: the correct values of documents by human judgement, one JSON object per line, appended only.
 
 A property that is missing from a document's gold is not judged. It must not read an output.
 """
@@ -46,14 +46,14 @@ class GoldDocument:
 
     @property
     def digest(self) -> str:
-        """The sha256 of the judgements, which says whether two grades have the same gold."""
+        """The sha256 of the judgements; equal digests mean the same gold."""
         text = canonical_json([self.gold, sorted(self.unknown), sorted(self.incomplete)])
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Gold:
-    """A gold file that was read: its documents, and the same for each person that is named by `by`."""
+    """A gold file in memory: its documents, and those of each reviewer that `by` names."""
 
     path: str
     sha256: str
@@ -63,16 +63,16 @@ class Gold:
 
     @property
     def accepted_unchanged(self) -> float | None:
-        """The share of judged properties that a person accepted as the model had answered; None if none says how."""
+        """The share of judged properties that a reviewer accepted unchanged; None when no line has `how`."""
         ways = Counter(way for document in self.documents.values() for way in document.how.values())
         return ways["accepted"] / ways.total() if ways else None
 
 
 def read_gold(path: Path, schema: Mapping[str, Any], *, agent: str | None = None) -> Gold:
-    """Read and check a gold file against an agent's schema without its `required`.
+    """Read a gold file and check it against an agent's schema without its `required`.
 
-    ConfigError for a file that cannot be read, and for a line that is not valid, with its number. A last line that was
-    cut is skipped with a warning.
+    ConfigError for a file that cannot be read, and for an invalid line, with its number. A truncated last line is
+    skipped with a warning.
     """
     try:
         data = path.read_bytes()
@@ -96,12 +96,12 @@ def gold_lines(path: Path) -> list[Mapping[str, Any]]:
 
 
 def relaxed_schema(schema: Mapping[str, Any], *, where: str) -> CompiledSchema:
-    """Return the schema that gold is checked against: the agent's without `required`."""
+    """Return the schema for gold: the agent's without `required`."""
     return compile_schema(without_keywords(dict(schema), lambda keyword: keyword == "required"), where=where)
 
 
 def folded_lines(lines: Iterable[Mapping[str, Any]]) -> dict[Key, GoldDocument]:
-    """Return the documents that checked lines judge; a later line wins for each top-level property it names."""
+    """Return the documents of checked lines; for each top-level property the last line that names it wins."""
     documents: dict[Key, GoldDocument] = {}
     for line in lines:
         key = (line["id"], line["sha256"])
@@ -115,14 +115,14 @@ def folded_lines(lines: Iterable[Mapping[str, Any]]) -> dict[Key, GoldDocument]:
 def _with_line(before: GoldDocument, line: Mapping[str, Any]) -> GoldDocument:
     unknown = frozenset(line.get("unknown") or ())
     incomplete = frozenset(line.get("partial") or ())
-    named = {*line["gold"], *map(_top, unknown), *map(_top, incomplete)}
+    judged = {*line["gold"], *map(_top, unknown), *map(_top, incomplete)}
     values = {name: value for name, value in before.gold.items() if name not in unknown}
     return GoldDocument(
         id=before.id,
         sha256=before.sha256,
         gold={**values, **line["gold"]},
-        unknown=unknown | {path for path in before.unknown if _top(path) not in named},
-        incomplete=incomplete | {path for path in before.incomplete if _top(path) not in named},
+        unknown=unknown | {path for path in before.unknown if _top(path) not in judged},
+        incomplete=incomplete | {path for path in before.incomplete if _top(path) not in judged},
         set=line.get("set") or before.set,
         why=line.get("why") or before.why,
         how={**before.how, **(line.get("how") or {})},
@@ -134,7 +134,7 @@ def _top(path: str) -> str:
 
 
 def _parsed(path: Path, data: bytes) -> Iterator[tuple[str, Any]]:
-    """Yield (FILE:NUMBER, value) of each line that is not blank; ConfigError for a line that is not JSON."""
+    """Yield (FILE:NUMBER, value) for each line that is not blank; ConfigError for a line that is not JSON."""
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -143,14 +143,14 @@ def _parsed(path: Path, data: bytes) -> Iterator[tuple[str, Any]]:
         try:
             yield at, json.loads(line, parse_float=finite, parse_constant=finite)
         except (ValueError, RecursionError) as exc:
-            if number == len(lines):  # it has no LF
-                _log.warning("the last line is cut and was skipped", extra={"gold": at})
+            if number == len(lines):  # the last line, which has no LF
+                _log.warning("The last line is incomplete and was skipped.", extra={"gold": at})
                 return
-            raise ConfigError(f"{at}: is no JSON") from exc
+            raise ConfigError(f"{at}: is not valid JSON") from exc
 
 
 def finite(text: str) -> float:
-    """Return the number; ValueError for NaN and for one beyond the range, which are no JSON."""
+    """Return the number; ValueError for NaN and for a number beyond the range of a float, neither of which is JSON."""
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(text)
@@ -164,11 +164,11 @@ def checked_line(line: Any, at: str, *, schema: CompiledSchema, agent: str | Non
     for name in ("id", "sha256"):
         if not isinstance(line.get(name), str) or not line[name]:
             hint = f" (pipeline review OUT --import {at.rpartition(':')[0]} fills it in)" if name == "sha256" else ""
-            raise ConfigError(f"{at}: got no {name}, need that of the document{hint}")
+            raise ConfigError(f"{at}: got no {name}, need the document's{hint}")
     if "gold" not in line:
         raise ConfigError(f"{at}: got no gold, need an object with the judged properties, or null to withdraw them")
     if line.get("agent") is not None and agent is not None and line["agent"] != agent:
-        raise ConfigError(f"{at}: agent is {line['agent']!r}, the output is of {agent!r}")
+        raise ConfigError(f"{at}: agent is {line['agent']!r}, but the output is of {agent!r}")
     _check_choice(line, "set", SETS, at=at)
     _check_choice(line, "why", WHY, at=at)
     for name in ("unknown", "partial"):
@@ -177,7 +177,7 @@ def checked_line(line: Any, at: str, *, schema: CompiledSchema, agent: str | Non
     if not isinstance(how, dict) or not all(isinstance(way, str) for way in how.values()):
         raise ConfigError(f"{at}: how is not an object, need the judged properties with accepted, corrected or typed")
     if not isinstance(line.get("by") or "", str):
-        raise ConfigError(f"{at}: by is not a text, need the name of who judged")
+        raise ConfigError(f"{at}: by is not a text, need the reviewer's name")
     _check_gold(line["gold"], at, schema=schema)
     return line
 
@@ -209,11 +209,11 @@ def _check_gold(gold: Any, at: str, *, schema: CompiledSchema) -> None:
         raise ConfigError(f"{at}: gold is nested too deeply") from None
     if violation is not None:
         place = violation.path.removeprefix("$").removeprefix(".") or "gold"
-        raise ConfigError(f"{at}: {place}: {violation.message}{_named(violation.unexpected, schema)}")
+        raise ConfigError(f"{at}: {place}: {violation.message}{unexpected_names(violation.unexpected, schema)}")
 
 
-def _named(unexpected: Sequence[str], schema: CompiledSchema) -> str:
-    """Return the first names that the schema does not have, and the nearest one that it has."""
+def unexpected_names(unexpected: Sequence[str], schema: CompiledSchema) -> str:
+    """Return the first names that the schema lacks, with the nearest name that it has."""
     if not unexpected:
         return ""
     more = ", …" if len(unexpected) > MOST_NAMED else ""
@@ -221,7 +221,7 @@ def _named(unexpected: Sequence[str], schema: CompiledSchema) -> str:
 
 
 def _without_nothing(value: Any) -> Any:
-    """Return a value without null, "" and []: they say "the text says nothing", whatever the schema allows."""
+    """Return a value without null, "" and []: all mean "not mentioned", whatever the schema allows."""
     if isinstance(value, dict):
         return {name: _without_nothing(inner) for name, inner in value.items() if is_something(inner)}
     if isinstance(value, list):

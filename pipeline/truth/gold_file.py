@@ -1,7 +1,7 @@
-"""Writing of a gold file: whole lines appended under a lock, and the removal of documents.
+"""Writing of a gold file: append lines under a lock, and remove documents.
 
-Every writer holds `flock` on the file, so that two reviewers, an import and `purge` can share it. It must not check
-what a line says: gold.py does.
+Every writer holds `flock` on the file, so that two reviewers, an import and `purge` can share it. It must not check the
+content of a line: gold.py does.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _PIECE = 1 << 16
 
 
 def append_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Append the lines with one write, and return when the disk has them; OutputError when it cannot take them.
+    """Append the lines with one write and sync them to disk; OutputError when they cannot be written.
 
-    A file that does not exist is created. A last line that was cut goes to GOLD.torn first.
+    The file is created if it does not exist. A truncated last line is moved to GOLD.torn first.
     """
     data = "".join(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in lines)
     try:
@@ -38,18 +38,19 @@ def append_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
         raise OutputError(f"{path} cannot be written: {exc.strerror or exc}") from exc
 
 
-def remove_documents(path: Path, gone: Callable[[str, str], bool]) -> int:
-    """Remove every line of documents, chosen by id and the time of the judgement; replace the file whole.
+def remove_documents(path: Path, is_removed: Callable[[str, str], bool]) -> int:
+    """Remove every line of the documents that `is_removed` chooses by id and time of judgement; replace the file as a
+    whole.
 
     Return the number of removed lines. ConfigError when the file cannot be read, OutputError when it cannot be written.
     """
     try:
         with _locked(path, os.O_RDONLY):
             lines = path.read_bytes().splitlines(keepends=True)
-            remaining = [line for line in lines if not _names(line, gone)]
+            remaining = [line for line in lines if not _names(line, is_removed)]
             if len(remaining) < len(lines):
                 _replace(path, remaining)
-            # nobody can say of whom a cut line speaks
+            # a truncated line may be of any document, also of a removed one
             _torn(path).unlink(missing_ok=True)
     except OSError as exc:
         raise ConfigError(f"--gold: {path} cannot be read: {exc.strerror or exc}") from exc
@@ -58,7 +59,7 @@ def remove_documents(path: Path, gone: Callable[[str, str], bool]) -> int:
 
 @contextmanager
 def _locked(path: Path, flags: int) -> Iterator[int]:
-    """Yield a descriptor of the file with the exclusive lock; a file that was replaced meanwhile is opened again."""
+    """Yield a descriptor of the file with the exclusive lock; reopen a file that was replaced in the meantime."""
     while True:
         descriptor = os.open(path, flags | os.O_CLOEXEC, FILE_MODE)
         try:
@@ -71,18 +72,18 @@ def _locked(path: Path, flags: int) -> Iterator[int]:
 
 
 def _is_current(descriptor: int, path: Path) -> bool:
-    ours = os.fstat(descriptor)
+    opened = os.fstat(descriptor)
     try:
-        theirs = path.stat()
+        current = path.stat()
     except FileNotFoundError:
         return False
-    return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
+    return (opened.st_dev, opened.st_ino) == (current.st_dev, current.st_ino)
 
 
 def _mend(descriptor: int, path: Path) -> None:
-    """Move the bytes behind the last LF to GOLD.torn: the line that a killed writer did not finish.
+    """Move the bytes after the last LF to GOLD.torn: the line that a killed writer did not finish.
 
-    A whole object gets its LF instead: a person wrote it with an editor that adds none.
+    A complete object gets its LF instead: some editors do not end the last line.
     """
     size = os.fstat(descriptor).st_size
     start = _end_of_lines(descriptor, size)
@@ -104,7 +105,7 @@ def _torn(path: Path) -> Path:
 
 
 def _is_whole(line: bytes) -> bool:
-    """Return True for an object (a cut one is not JSON) and for white space."""
+    """Return True for a complete object (a truncated one is not JSON) and for white space."""
     try:
         return not line.strip() or isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
@@ -112,7 +113,7 @@ def _is_whole(line: bytes) -> bool:
 
 
 def _end_of_lines(descriptor: int, size: int) -> int:
-    """Return the place behind the last LF, 0 without any."""
+    """Return the offset after the last LF; 0 without any."""
     end = size
     while end > 0:
         start = max(0, end - _PIECE)
@@ -124,12 +125,12 @@ def _end_of_lines(descriptor: int, size: int) -> int:
 
 
 def _append(descriptor: int, data: bytes) -> None:
-    """Write all bytes at the end and sync them; a write that does not fit leaves the file as it was."""
+    """Write all bytes at the end and sync them; truncate the file to its former size when a write fails."""
     size = os.lseek(descriptor, 0, os.SEEK_END)
     try:
-        written = 0
-        while written < len(data):
-            written += os.write(descriptor, data[written:])
+        size_written = 0
+        while size_written < len(data):
+            size_written += os.write(descriptor, data[size_written:])
         os.fsync(descriptor)
     except OSError:
         with suppress(OSError):
@@ -146,7 +147,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _replace(path: Path, lines: Sequence[bytes]) -> None:
-    """Replace the file by these lines; OutputError when they cannot be written."""
+    """Replace the file with these lines; OutputError when they cannot be written."""
     try:
         target = path.resolve()
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
@@ -159,12 +160,14 @@ def _replace(path: Path, lines: Sequence[bytes]) -> None:
         raise OutputError(f"{path} cannot be written: {exc.strerror or exc}") from exc
 
 
-def _names(line: bytes, gone: Callable[[str, str], bool]) -> bool:
-    """Return True for a line of a document to remove; a broken line names none that could be read."""
+def _names(line: bytes, is_removed: Callable[[str, str], bool]) -> bool:
+    """Return True for a line of a document to remove; a broken line is of no known document."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
         return False
     return (
-        isinstance(value, dict) and isinstance(value.get("id"), str) and gone(value["id"], str(value.get("at") or ""))
+        isinstance(value, dict)
+        and isinstance(value.get("id"), str)
+        and is_removed(value["id"], str(value.get("at") or ""))
     )

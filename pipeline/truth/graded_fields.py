@@ -1,6 +1,6 @@
 """The fields of a schema as a tree with the rule that compares each of them.
 
-Items of a list have the path of the list (`companies.ticker`), as in `pipeline diff`. It must not see any answer.
+The items of a list have the path of the list (`companies.ticker`), as in `pipeline diff`. It must not see answers.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pipeline.truth.comparators import COMPARISONS, Comparator
 
 OFF = "off"
 LONGEST_COMPARED = 100
-"""A string that may be longer is free text: two right answers have different words, and it is not compared."""
+"""A string that may be longer is free text: two correct answers have different words, so it is not compared."""
 _SETTINGS = ("compare", "abs", "rel", "at_least", "key")
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A single value; `comparator` is None for a field that is not graded. Few `values` get a confusion table."""
+    """A single value; `comparator` is None for a field that is not graded. `few_values` get a confusion table."""
 
     path: str
     comparator: Comparator | None
@@ -61,14 +61,14 @@ Field = Leaf | ObjectField | ScalarList | ObjectList
 def graded_fields(schema: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]) -> ObjectField:
     """Return the fields of a schema, compared by `settings` (path → compare, abs, rel, at_least, key) or by default.
 
-    ConfigError for a path that the schema does not have, with the nearest one, and for settings that do not fit.
+    ConfigError for a path that the schema lacks, with the nearest one, and for settings that do not apply.
     """
     root = _Builder(schema, settings).field(schema, path="", inside=frozenset())
     if not isinstance(root, ObjectField):
         return ObjectField("", {})
-    known = {field.path: field for field in every_field(root)}
+    fields_by_path = {field.path: field for field in every_field(root)}
     for path, own in settings.items():
-        _check_settings(path, own, known=known)
+        _check_settings(path, own, fields_by_path=fields_by_path)
     return root
 
 
@@ -92,7 +92,7 @@ def paths_in_lists(field: Field, *, in_list: bool = False) -> Iterator[str]:
 
 
 def leaves(field: Field) -> Iterator[Leaf]:
-    """Yield what is compared or off: single values, and the items of lists of them."""
+    """Yield the single values and the items of lists of them, whether they are compared or off."""
     for below in every_field(field):
         if isinstance(below, Leaf):
             yield below
@@ -101,16 +101,17 @@ def leaves(field: Field) -> Iterator[Leaf]:
 
 
 class _Builder:
-    """Builds the tree, with the settings of each field."""
+    """Builder of the tree, with the settings of each field."""
 
     def __init__(self, root: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]) -> None:
         self._reader = SchemaReader(root)
         self._settings = settings
 
     def field(self, schema: Any, *, path: str, inside: frozenset[frozenset[str]]) -> Field:
-        """Return the field of a schema; `inside`: the references of each field around it, which again are one value.
+        """Return the field of a schema. `inside`: the references of each enclosing field; a repeated one becomes one
+        value.
 
-        Fields that share a base (`allOf`) have other references beside it.
+        Fields that share a base (`allOf`) differ in their other references.
         """
         node, followed = self._reader.resolved(schema)
         if followed in inside:
@@ -170,11 +171,11 @@ def default_comparison(node: Mapping[str, Any]) -> str:
     return OFF if node.get("maxLength", 0) > LONGEST_COMPARED else "text"
 
 
-def _check_settings(path: str, own: Mapping[str, Any], *, known: Mapping[str, Field]) -> None:
+def _check_settings(path: str, own: Mapping[str, Any], *, fields_by_path: Mapping[str, Field]) -> None:
     at = f"eval.fields.{path}"
-    field = known.get(path) if path else None
+    field = fields_by_path.get(path) if path else None
     if field is None:
-        paths = [name for name in known if name]
+        paths = [name for name in fields_by_path if name]
         raise ConfigError(f"{at}: the schema has no such field{nearest_hint(path, paths)}")
     for name in own:
         if name not in _SETTINGS:

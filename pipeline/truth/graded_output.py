@@ -1,6 +1,6 @@
-"""The grades of an output: its last records that gold names, the counts of all fields, and what the answers cost.
+"""The grades of an output: the last records of gold documents, the counts of all fields, and the cost of the answers.
 
-It keeps no line of the output that gold does not name. It must not decide gates or print anything.
+It keeps no line of documents without gold. It must not decide gates or print anything.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ABSENT = "absent"
 
 @dataclass(frozen=True, slots=True)
 class LastRecord:
-    """What grading needs of the last record of a document; `answer` is None for a failure."""
+    """The fields of a document's last record that grading needs; `answer` is None for a failure."""
 
     run: int
     sha256: str | None
@@ -51,7 +51,7 @@ class GradedDocument:
 
     @property
     def is_graded(self) -> bool:
-        """True for a document whose bytes are those that were judged."""
+        """True for a document whose bytes are those of the judgement."""
         return self.grade is not None
 
 
@@ -67,13 +67,13 @@ class GradedOutput:
         return sum(document.state == state for document in self.documents)
 
     def graded(self, *, sampled: bool = True) -> list[GradedDocument]:
-        """Return the graded documents that were chosen by chance, or those chosen because they looked hard."""
+        """Return the graded documents of the random sample, or those chosen because they looked hard."""
         return [
             document for document in self.documents if document.is_graded and (document.gold.why == SAMPLE) is sampled
         ]
 
     def parts(self, key: Callable[[LastRecord], str]) -> list[GradedOutput]:
-        """Return an output for each variant or model, of the documents that it answered."""
+        """Return an output for each variant or model, with the documents it answered."""
         names = sorted({key(document.record) for document in self.documents if document.record is not None})
         return [
             replace(self, name=name, documents=[d for d in self.documents if d.record and key(d.record) == name])
@@ -82,14 +82,14 @@ class GradedOutput:
 
 
 def read_last_records(backend: ReadableOutput, ids: Collection[str]) -> dict[str, LastRecord]:
-    """Return the last record of each of these documents that the output has."""
+    """Return the last record of each of these documents in the output."""
     records: dict[str, LastRecord] = {}
     for kind in KINDS:
         for line, key in backend.records(kind):
             if key.id not in ids:
                 continue
             before = records.get(key.id)
-            # in one run, a result is later than a failure of the same document
+            # within a run, a result is later than a failure of the same document
             later = before is None or key.run > before.run or (key.run == before.run and kind == "results")
             if later or (before is not None and key.run == before.run and before.answer is None):
                 records[key.id] = _record(json.loads(line), is_result=kind == "results")
@@ -142,7 +142,7 @@ def _record(line: Mapping[str, Any], *, is_result: bool) -> LastRecord:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a graded document cost on average; None where no record says so."""
+    """The average cost of a graded document; None where no record has the value."""
 
     prompt_tokens: float | None
     completion_tokens: float | None
@@ -153,7 +153,7 @@ class Cost:
 
 
 def cost_of(documents: Iterable[GradedDocument]) -> Cost:
-    """Return the cost of the documents that were sent; a record that copies another one's answer cost nothing."""
+    """Return the cost of the documents that were sent; a record that copies another document's answer costs nothing."""
     requested = [document.record for document in documents if document.record is not None and document.record.attempts]
     seconds = sorted(record.latency_s for record in requested if record.latency_s is not None)
     return Cost(

@@ -25,9 +25,9 @@ VALUE_CHARS = 60
 
 @dataclass(slots=True)
 class FieldCounts:
-    """Counts of one field. `right` of `judged` is its accuracy; `agreeing` of `paired` that of properties in a list.
+    """Counts of one field. `right` of `judged` is its accuracy; `agreeing` of `paired` is that of properties in a list.
 
-    `judged` counts comparisons: values of the gold, those of the answer without a partner, and gold values of null.
+    `judged` counts comparisons: gold values, predicted values without a partner, and gold values of null.
     """
 
     tp: int = 0
@@ -45,7 +45,7 @@ class FieldCounts:
 
 @dataclass(frozen=True, slots=True)
 class DocumentGrade:
-    """The counts of one document by the path of the field; `unknown` values could not be decided by a person."""
+    """The counts of one document by the path of the field; `unknown` paths were undecided by the reviewer."""
 
     fields: Mapping[str, FieldCounts]
     unknown: int = 0
@@ -53,8 +53,8 @@ class DocumentGrade:
     @property
     def totals(self) -> tuple[int, int, int]:
         """TP, FP and FN over all leaves: the rows of lists of objects would count their objects twice."""
-        counted = [counts for counts in self.fields.values() if counts.is_leaf]
-        return sum(c.tp for c in counted), sum(c.fp for c in counted), sum(c.fn for c in counted)
+        leaf_counts = [counts for counts in self.fields.values() if counts.is_leaf]
+        return sum(c.tp for c in leaf_counts), sum(c.fp for c in leaf_counts), sum(c.fn for c in leaf_counts)
 
     @property
     def is_right(self) -> bool:
@@ -80,7 +80,7 @@ def grade_document(
 
 
 class _Grading:
-    """The counts while one document is graded; a scratch one weighs a possible pair of objects."""
+    """The counts of one document in progress; a scratch instance weighs a possible pair of objects."""
 
     def __init__(self, *, failed: bool, unknown: frozenset[str], incomplete: frozenset[str]) -> None:
         self.counts: dict[str, FieldCounts] = {}
@@ -89,7 +89,7 @@ class _Grading:
         self._incomplete = incomplete
 
     def grade(self, field: Field, gold: Any, predicted: Any, *, in_list: bool) -> None:
-        """Count one judged value and what is below it."""
+        """Count one judged value and the values below it."""
         if field.path in self._unknown:
             return
         if isinstance(field, Leaf):
@@ -105,7 +105,7 @@ class _Grading:
         values = predicted if isinstance(predicted, Mapping) else {}
         if isinstance(gold, Mapping):
             judged = {name: gold[name] for name in field.properties if name in gold}
-        else:  # the gold says that the text does not mention the object
+        else:  # by the gold, the text does not mention the object
             judged = dict.fromkeys(field.properties)
         for name, value in judged.items():
             self.grade(field.properties[name], value, values.get(name), in_list=in_list)
@@ -128,7 +128,7 @@ class _Grading:
         counts.paired += in_list
         counts.agreeing += in_list and right
         if leaf.has_few_values:
-            counts.confusion[_shown(gold), _shown(predicted)] += 1
+            counts.confusion[_shortened_json(gold), _shortened_json(predicted)] += 1
 
     def _grade_scalars(self, field: ScalarList, gold: Sequence[Any], predicted: Sequence[Any]) -> None:
         comparator = field.item.comparator
@@ -146,10 +146,10 @@ class _Grading:
         counts = self._of(field)
         counts.approximate |= approximate
         self._add_list(counts, field.path, len(pairs), len(golds), len(answers))
-        for left, right in pairs:
-            self.grade(field.item, golds[left], answers[right], in_list=True)
-        paired_golds = {left for left, _ in pairs}
-        paired_answers = {right for _, right in pairs}
+        for gold_place, answer_place in pairs:
+            self.grade(field.item, golds[gold_place], answers[answer_place], in_list=True)
+        paired_golds = {gold_place for gold_place, _ in pairs}
+        paired_answers = {answer_place for _, answer_place in pairs}
         for place, value in enumerate(golds):
             if place not in paired_golds:
                 self._count_alone(field.item, value, "fn", names=None)
@@ -194,15 +194,15 @@ class _Grading:
             counts.judged += len(items)
 
     def _weights(self, item: ObjectField) -> Weigh:
-        """Return what weighs a possible pair of objects."""
+        """Return the function that weighs a possible pair of objects."""
         return LeafWeights(item, self._unknown) if has_leaves_only(item) else partial(self._weigh, item)
 
     def _weigh(self, item: ObjectField, gold: Any, predicted: Any) -> tuple[int, int]:
-        """Return the numbers of leaves of a pair that agree on a value, and that agree on null."""
+        """Return the numbers of leaves of a pair that agree on a value and on null."""
         scratch = _Grading(failed=False, unknown=self._unknown, incomplete=self._incomplete)
         scratch.grade(item, gold, predicted, in_list=True)
-        counted = [counts for counts in scratch.counts.values() if counts.is_leaf]
-        return sum(counts.tp for counts in counted), sum(counts.tn for counts in counted)
+        leaf_counts = [counts for counts in scratch.counts.values() if counts.is_leaf]
+        return sum(counts.tp for counts in leaf_counts), sum(counts.tn for counts in leaf_counts)
 
     def _of(self, field: Field) -> FieldCounts:
         counts = self.counts.get(field.path)
@@ -222,8 +222,8 @@ def _agreeing_items(comparator: Comparator, gold: Sequence[Any], predicted: Sequ
     agreeing = {
         (left, right): 1
         for left, value in enumerate(golds)
-        for right, other in enumerate(answers)
-        if comparator.agree(other, value)
+        for right, item in enumerate(answers)
+        if comparator.agree(item, value)
     }
     pairs, approximate = assignment(agreeing)
     return len(pairs), approximate
@@ -237,6 +237,6 @@ def _objects(value: Any) -> list[Any]:
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
-def _shown(value: Any) -> str:
+def _shortened_json(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= VALUE_CHARS else text[: VALUE_CHARS - 1] + "…"

@@ -1,9 +1,9 @@
 """Intervals of shares, precision, recall and F1: Wilson's, and bootstraps over documents.
 
-The document is the unit: the values of one document are right or wrong together, so that an interval over values would
-be too narrow. A plain bootstrap of 10 documents that are all right says "100 % to 100 %"; two documents are therefore
-added to each sample, one all right and one all wrong (simulated coverage 95 to 98 %, against 78 to 96 % without). The
-random numbers are seeded, and documents are sorted by id before anything is drawn: the digits are always the same.
+The document is the unit: the values of one document are right or wrong together, so an interval over values would be
+too narrow. A plain bootstrap of 10 documents that are all right gives "100 % to 100 %"; each sample therefore gets two
+more documents, one all right and one all wrong (simulated coverage 95 to 98 %, against 78 to 96 % without). The random
+numbers are seeded and documents are sorted by id first, so the digits are always the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Z = 1.959963984540054
 """The quantile of the normal distribution for 95 %."""
 REPLICATES = 2000
 FEWEST_DIFFERING = 6
-"""No sign test of fewer documents reaches 5 %."""
+"""A sign test of fewer differing documents never reaches 5 %."""
 
 Triple = tuple[float, float, float]
 """True positives, false positives, false negatives of one document."""
@@ -36,7 +36,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The difference of a metric between two outputs; `differing` documents have other counts."""
+    """The difference of a metric between two outputs; in `differing` documents the counts are not equal."""
 
     value: float | None
     low: float | None
@@ -84,10 +84,10 @@ def share_of(right: int, total: int) -> Estimate:
 
 
 def documents_needed(share: float, bound: float) -> int | None:
-    """Return the smallest number of documents at which a share's lower bound reaches `bound`; None when none does."""
+    """Return the smallest number of documents at which a share's lower bound is at least `bound`; None when none is."""
     if share <= bound:
         return None
-    # where the bound is reached, (share - bound)^2 * n = z^2 * bound * (1 - bound)
+    # at the bound, (share - bound)^2 * n = z^2 * bound * (1 - bound)
     guess = ceil(Z * Z * bound * (1 - bound) / (share - bound) ** 2)
     return next(n for n in range(max(1, guess - 1), guess + 3) if wilson(share * n, n)[0] >= bound)
 
@@ -95,9 +95,9 @@ def documents_needed(share: float, bound: float) -> int | None:
 def documents_needed_as_measured(estimate: Estimate, bound: float) -> int | None:
     """Return about how many documents of the same kind lift the lower bound of precision, recall or F1 to `bound`.
 
-    None when the value is not above `bound` or has no interval. Documents with many values need fewer than Wilson's
-    interval would: the spread of a document is therefore taken from the interval that was measured. Of n documents
-    with the two added ones the bound is (n v + 1) / (n + 2) - z sqrt(n s^2 + v^2 + (1 - v)^2) / (n + 2).
+    None when the value is not above `bound` or has no interval. Documents with many values need fewer than by Wilson's
+    interval; the spread of a document is therefore taken from the measured interval. For n documents and the two extra
+    ones the bound is (n v + 1) / (n + 2) - z sqrt(n s^2 + v^2 + (1 - v)^2) / (n + 2).
     """
     value = estimate.value
     if value is None or estimate.low is None or value <= bound:
@@ -117,31 +117,31 @@ def documents_needed_as_measured(estimate: Estimate, bound: float) -> int | None
 
 def estimates(documents: Sequence[Triple]) -> dict[str, Estimate]:
     """Return precision, recall and F1 of documents that are sorted by id, each with its interval."""
-    counted = [counts for counts in documents if any(counts)]
-    if not counted:
+    nonzero = [counts for counts in documents if any(counts)]
+    if not nonzero:
         return dict.fromkeys(METRICS, Estimate(None, None, None, 0))
-    mean = sum(2 * tp + fp + fn for tp, fp, fn in counted) / (2 * len(counted))
-    samples = _resampled([*counted, (mean, 0.0, 0.0), (0.0, mean, mean)])
-    whole = _summed(counted)
-    return {name: _estimate(metric, whole, samples, len(counted)) for name, metric in METRICS.items()}
+    mean = sum(2 * tp + fp + fn for tp, fp, fn in nonzero) / (2 * len(nonzero))
+    samples = _resampled([*nonzero, (mean, 0.0, 0.0), (0.0, mean, mean)])
+    total = _summed(nonzero)
+    return {name: _estimate(metric, total, samples, len(nonzero)) for name, metric in METRICS.items()}
 
 
 def change(pairs: Sequence[tuple[Triple, Triple]], metric: str) -> Change:
     """Return the change of a metric from the first to the second output, over the documents graded in both."""
-    counted = [pair for pair in pairs if any(pair[0]) or any(pair[1])]
-    differing = sum(before != after for before, after in counted)
+    nonzero = [pair for pair in pairs if any(pair[0]) or any(pair[1])]
+    differing = sum(before != after for before, after in nonzero)
     measure = METRICS[metric]
-    if not counted:
+    if not nonzero:
         return Change(None, None, None, 0, 0)
-    old = [before for before, _ in counted]
-    new = [after for _, after in counted]
+    old = [before for before, _ in nonzero]
+    new = [after for _, after in nonzero]
     value = _difference(measure(_summed(old)), measure(_summed(new)))
     replicates = (
         _difference(measure(before), measure(after))
         for before, after in zip(_resampled(old), _resampled(new), strict=True)
     )
     low, high = _percentiles([replicate for replicate in replicates if replicate is not None])
-    return Change(value, low, high, len(counted), differing)
+    return Change(value, low, high, len(nonzero), differing)
 
 
 def verdict_of(change: Change, *, min_documents: int) -> str:
@@ -154,9 +154,9 @@ def verdict_of(change: Change, *, min_documents: int) -> str:
 
 
 def _estimate(
-    metric: Callable[[Triple], float | None], whole: Triple, samples: Sequence[Triple], documents: int
+    metric: Callable[[Triple], float | None], total: Triple, samples: Sequence[Triple], documents: int
 ) -> Estimate:
-    value = metric(whole)
+    value = metric(total)
     low, high = _percentiles([sample for sample in map(metric, samples) if sample is not None])
     if value is None or low is None or high is None:
         return Estimate(value, None, None, documents)

@@ -1,6 +1,6 @@
 """Pair the objects of a gold list with those of an answer: by a key, else by the values that agree.
 
-It must not count anything: grading.py does, and gives the weight of a pair.
+It must not count: grading.py does, and passes in the weight of a pair.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pipeline.truth.graded_fields import Leaf, ObjectList, every_field
 from pipeline.truth.pairing import assignment
 
 PAIR_EQUALS_FROM = 20
-"""Items of a list from which equal objects are paired before the others, which makes long lists quick."""
+"""Length from which equal objects of a list are paired before the others, which makes long lists quick."""
 
 Objects = Sequence[Mapping[str, Any]]
 Weigh = Callable[[Any, Any], tuple[int, int]]
-"""(gold object, predicted object) → how many leaves agree on something, and how many on nothing."""
+"""(gold object, predicted object) → how many leaves agree on a value, and how many on null."""
 
 _EXACT = Comparator("exact")
 _TEXT = Comparator("text")
@@ -29,7 +29,7 @@ def pair_objects(
 ) -> tuple[list[tuple[int, int]], bool]:
     """Return the pairs (place in golds, place in answers), and whether they are approximate.
 
-    Both lists are sorted by their canonical JSON, so that ties do not depend on the order a model wrote.
+    Both lists are sorted by their canonical JSON, so that ties do not depend on the order in the answer.
     """
     equals = _equal_pairs(golds, answers) if max(len(golds), len(answers)) >= PAIR_EQUALS_FROM else []
     paired_golds = {left for left, _ in equals}
@@ -38,8 +38,8 @@ def pair_objects(
     rights = [place for place in range(len(answers)) if place not in paired_answers]
     key = field.key or _identity(golds, answers)
     comparator = _key_comparator(field, key)
-    # of the assignments with as many agreeing leaves, the one with the most right nothings is taken: `scale` is more
-    # than all of these together
+    # of the assignments with equally many agreeing leaves, the one that agrees on null most often wins: `scale` exceeds
+    # the sum of all agreements on null
     scale = 1 + min(len(lefts), len(rights)) * (1 + sum(1 for _ in every_field(field.item)))
     weights: dict[tuple[int, int], int] = {}
     by_form = _by_form(comparator, answers, rights, key)
@@ -58,19 +58,19 @@ def pair_objects(
 def _by_form(
     comparator: Comparator, answers: Objects, places: Sequence[int], key: str | None
 ) -> Mapping[str | None, Sequence[int]]:
-    """Return the places of the answers by the normal form of their key, so that only those are compared."""
-    found: dict[str | None, list[int]] = {}
+    """Return the places of the answers by the normal form of their key, which limits the comparisons to equal keys."""
+    places_by_form: dict[str | None, list[int]] = {}
     if key is None:
-        return found
+        return places_by_form
     for place in places:
-        found.setdefault(comparator.normal_form(answers[place].get(key)), []).append(place)
-    return found
+        places_by_form.setdefault(comparator.normal_form(answers[place].get(key)), []).append(place)
+    return places_by_form
 
 
 def _symmetric_assignment(
     weights: Mapping[tuple[int, int], int], golds: Objects, answers: Objects
 ) -> tuple[list[tuple[int, int]], bool]:
-    """Return the heaviest assignment, the same one when gold and answers change places."""
+    """Return the heaviest assignment, which is the same when gold and answers are swapped."""
     if list(map(canonical_json, golds)) <= list(map(canonical_json, answers)):
         return assignment(weights)
     pairs, approximate = assignment({(right, left): weight for (left, right), weight in weights.items()})
@@ -78,7 +78,7 @@ def _symmetric_assignment(
 
 
 def _equal_pairs(golds: Objects, answers: Objects) -> list[tuple[int, int]]:
-    """Return pairs of objects that are equal in all judged properties, when all gold objects judge the same ones."""
+    """Return pairs of objects that are equal in all judged properties, if all gold objects judge the same ones."""
     names = {frozenset(value) for value in golds}
     if len(names) != 1:
         return []
@@ -96,7 +96,7 @@ def _equal_pairs(golds: Objects, answers: Objects) -> list[tuple[int, int]]:
 
 
 def _identity(golds: Objects, answers: Objects) -> str | None:
-    """Return the first of the usual names that every object of both lists has, as `pipeline diff` chooses it."""
+    """Return the first of the usual key names that every object of both lists has, as in `pipeline diff`."""
     items = [*golds, *answers]
     for name in IDENTITIES:
         if items and all(isinstance(item.get(name), (str, int)) for item in items):

@@ -1,7 +1,7 @@
 """The weight of a possible pair of objects whose properties are single values: how many of them agree.
 
-Each object is read once, and its values are brought into a form that is compared by equality, as long lists have very
-many possible pairs. It must count exactly as grading.py does.
+Each object is read once, and its values are converted to normal forms that are compared by equality, as long lists have
+very many possible pairs. It must count exactly as grading.py does.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pipeline.truth.comparators import Comparator, is_something
 from pipeline.truth.graded_fields import Field, Leaf, ObjectField
 
 _Value = tuple[Comparator, Any, str | None]
-"""How a value is compared, the value (None: nothing), and its normal form (None: it has none)."""
+"""The comparison of a value, the value (None: null), and its normal form (None: it has none)."""
 
 
 class LeafWeights:
-    """Weighs gold objects against predicted ones, which must outlive it; `unknown`: paths that are not graded."""
+    """Weight of gold and predicted objects, which must outlive it; `unknown`: paths that are not graded."""
 
     def __init__(self, item: ObjectField, unknown: Collection[str]) -> None:
         self._item = item
@@ -26,7 +26,7 @@ class LeafWeights:
         self._answered: dict[int, dict[str, _Value]] = {}
 
     def __call__(self, gold: Any, predicted: Any) -> tuple[int, int]:
-        """Return how many leaves of a pair agree on something, and how many on nothing."""
+        """Return how many leaves of a pair agree on a value, and how many on null."""
         judged = self._judged.get(id(gold))
         if judged is None:
             judged = self._judged[id(gold)] = dict(self._values(self._item, gold, is_gold=True))
@@ -35,24 +35,24 @@ class LeafWeights:
             answered = self._answered[id(predicted)] = dict(self._values(self._item, predicted, is_gold=False))
         agreeing = nothings = 0
         for path, (comparator, value, form) in judged.items():
-            _, other, other_form = answered[path]
-            if value is None or other is None:
-                nothings += value is other
-            elif form is not None and other_form is not None:
-                agreeing += form == other_form
+            _, answer, answer_form = answered[path]
+            if value is None or answer is None:
+                nothings += value is answer
+            elif form is not None and answer_form is not None:
+                agreeing += form == answer_form
             else:
-                agreeing += comparator.agree(other, value)
+                agreeing += comparator.agree(answer, value)
         return agreeing, nothings
 
     def _values(self, field: Field, value: Any, *, is_gold: bool) -> Iterator[tuple[str, _Value]]:
-        """Yield the leaves of an object; of gold those that it judges only."""
+        """Yield the leaves of an object; for gold only the judged ones."""
         if field.path in self._unknown:
             return
         if isinstance(field, Leaf):
             if field.comparator is not None:
-                shown = value if is_something(value) else None
-                form = None if shown is None else field.comparator.normal_form(shown)
-                yield field.path, (field.comparator, shown, form)
+                content = value if is_something(value) else None
+                form = None if content is None else field.comparator.normal_form(content)
+                yield field.path, (field.comparator, content, form)
         elif isinstance(field, ObjectField):
             values = value if isinstance(value, Mapping) else {}
             for name, inner in field.properties.items():
@@ -61,7 +61,7 @@ class LeafWeights:
 
 
 def has_leaves_only(field: Field) -> bool:
-    """Return True for an object without a list in it."""
+    """Return True for an object that contains no list."""
     if isinstance(field, ObjectField):
         return all(map(has_leaves_only, field.properties.values()))
     return isinstance(field, Leaf)

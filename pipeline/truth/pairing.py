@@ -1,6 +1,6 @@
 """The one-to-one assignment of two lists with the greatest weight, by the Hungarian method.
 
-It must not know what the items are: the caller gives the weight of each pair.
+It must not know the type of the items: the caller passes in the weight of each pair.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 MOST_EXACT = 200
-"""Items on a side up to which the assignment is exact: n³ steps take about a second there."""
+"""Largest side of an exact assignment: at this size, the n³ steps take about a second."""
 
 Weights = Mapping[tuple[int, int], int]
-"""(left, right) → weight; a pair that is not named cannot be made, and weights are above 0."""
+"""(left, right) → weight above 0; a pair that is missing is impossible."""
 
 
 def assignment(weights: Weights) -> tuple[list[tuple[int, int]], bool]:
-    """Return the pairs of the heaviest assignment in order, and whether a part of it was approximated greedily."""
+    """Return the pairs of the heaviest assignment in order, and whether part of it is a greedy approximation."""
     pairs: list[tuple[int, int]] = []
     approximate = False
     for lefts, rights in _components(weights):
@@ -31,7 +31,7 @@ def assignment(weights: Weights) -> tuple[list[tuple[int, int]], bool]:
 
 
 def _components(weights: Weights) -> list[tuple[list[int], list[int]]]:
-    """Return the items that possible pairs connect, so that each group is solved by itself."""
+    """Return the groups of items that possible pairs connect; each group is solved alone."""
     by_left: dict[int, list[int]] = {}
     by_right: dict[int, list[int]] = {}
     for left, right in weights:
@@ -68,10 +68,10 @@ def _greedy(weights: Weights, lefts: Sequence[int], rights: Sequence[int]) -> li
 
 
 def _hungarian(weights: Weights, rows: Sequence[int], columns: Sequence[int]) -> list[tuple[int, int]]:
-    """Return the heaviest assignment of rows to columns, of which there must not be fewer.
+    """Return the heaviest assignment of rows to columns; there must be at least as many columns as rows.
 
-    The method of shortest augmenting paths with potentials: each row in turn is assigned along the cheapest path of
-    exchanges, where a cost is a negative weight, and 0 leaves a row without a partner.
+    Shortest augmenting paths with potentials: each row in turn is assigned along the cheapest path of exchanges, where
+    a cost is a negative weight, and 0 leaves a row without a partner.
     """
     size = len(columns)
     costs = [[-weights.get((row, column), 0) for column in columns] for row in rows]
@@ -89,22 +89,22 @@ def _hungarian(weights: Weights, rows: Sequence[int], columns: Sequence[int]) ->
             current = row_of[column]
             delta = float("inf")
             nearest = 0
-            for other in range(1, size + 1):
-                if visited[other]:
+            for candidate in range(1, size + 1):
+                if visited[candidate]:
                     continue
-                cost = costs[current - 1][other - 1] - row_potential[current] - column_potential[other]
-                if cost < least[other]:
-                    least[other] = cost
-                    came_from[other] = column
-                if least[other] < delta:
-                    delta = least[other]
-                    nearest = other
-            for other in range(size + 1):
-                if visited[other]:
-                    row_potential[row_of[other]] += int(delta)
-                    column_potential[other] -= int(delta)
+                cost = costs[current - 1][candidate - 1] - row_potential[current] - column_potential[candidate]
+                if cost < least[candidate]:
+                    least[candidate] = cost
+                    came_from[candidate] = column
+                if least[candidate] < delta:
+                    delta = least[candidate]
+                    nearest = candidate
+            for candidate in range(size + 1):
+                if visited[candidate]:
+                    row_potential[row_of[candidate]] += int(delta)
+                    column_potential[candidate] -= int(delta)
                 else:
-                    least[other] -= delta
+                    least[candidate] -= delta
             column = nearest
         while column:
             row_of[column] = row_of[came_from[column]]

@@ -1,8 +1,8 @@
-"""Which shares of values moved between two profiles, by more than chance and by enough to matter.
+"""Drift: the shares of values that moved between two profiles, by more than chance and by enough to matter.
 
-Each share is compared by Fisher's exact test, or for large counts by a test of two shares with Yates' correction. Many
-shares are compared at once, so that one of them differs by chance: Holm's correction keeps the probability of any
-false mark at 1 %. Documents are the unit, as the values of one document are not independent.
+Each share is compared by Fisher's exact test, or for large counts by a test of two shares with Yates' correction. As
+many shares are compared at once, one of them may differ by chance: Holm's correction keeps the probability of any false
+mark at 1 %. Documents are the unit, as the values of one document are not independent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipeline.values.value_profile import FieldProfile, ValueProfile
 LEVEL = 0.01
 """Probability of any mark when nothing moved."""
 LEAST_MOVE = 0.02
-"""Two points: a smaller move does not matter, however sure it is."""
+"""Two percentage points: a smaller move does not matter, however certain it is."""
 FEWEST_DOCUMENTS = 10
 FILLED = "(filled)"
 _EXACT_BELOW = 40.0
@@ -40,13 +40,13 @@ class Move:
 
     @property
     def size(self) -> float:
-        """By how much the share moved."""
+        """The absolute difference of the two shares."""
         return abs(self.share - self.share_before)
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """The comparison of two profiles: the moves, greatest first, and how many shares were compared."""
+    """The comparison of two profiles: the moves, greatest first, and the number of shares compared."""
 
     documents: int
     documents_before: int
@@ -55,7 +55,7 @@ class Drift:
 
 
 def drift(now: ValueProfile, before: ValueProfile) -> Drift:
-    """Return the shares that moved from `before` to `now`; none are compared with too few documents."""
+    """Return the shares that moved from `before` to `now`; with too few documents, no share is compared."""
     if min(now.documents, before.documents) < FEWEST_DOCUMENTS:
         return Drift(now.documents, before.documents, 0, ())
     shares = [share for name in now.fields if name in before.fields for share in _shares(name, now, before)]
@@ -69,7 +69,7 @@ def drift(now: ValueProfile, before: ValueProfile) -> Drift:
 
 
 def _shares(name: str, now: ValueProfile, before: ValueProfile) -> Iterator[Move]:
-    """Yield each share of a field that both profiles know well enough, with the probability that chance moved it."""
+    """Yield each share of a field that is exact enough in both profiles, with the probability that chance moved it."""
     new = now.fields[name]
     old = before.fields[name]
     yield _move(name, FILLED, new.filled, now.documents, old.filled, before.documents)
@@ -85,7 +85,7 @@ def _shares(name: str, now: ValueProfile, before: ValueProfile) -> Iterator[Move
 
 
 def _is_rough(field: FieldProfile) -> bool:
-    """Return True when the counts may be off by more than a fifth of the least move."""
+    """Return True when the counts may be off by more than a fifth of the smallest move."""
     return field.error > LEAST_MOVE / 5 * field.documents
 
 
@@ -97,30 +97,31 @@ def _move(name: str, value: str, count: int, of: int, count_before: int, of_befo
 def difference_p(count: int, of: int, count_before: int, of_before: int) -> float:
     """Return the probability that two samples of one share differ as much as these, in either direction."""
     total = count + count_before
-    whole = of + of_before
-    rare = min(total, whole - total)
+    documents = of + of_before
+    rare = min(total, documents - total)
     if rare == 0:
         return 1.0
-    if rare * min(of, of_before) / whole < _EXACT_BELOW:
-        return _fisher(count, of, total, whole)
-    share = total / whole
+    if rare * min(of, of_before) / documents < _EXACT_BELOW:
+        return _fisher(count, of, total, documents)
+    share = total / documents
     gap = abs(count / of - count_before / of_before) - 0.5 * (1 / of + 1 / of_before)
     deviation = math.sqrt(share * (1 - share) * (1 / of + 1 / of_before))
     return math.erfc(max(gap, 0.0) / deviation / math.sqrt(2))
 
 
-def _fisher(count: int, of: int, total: int, whole: int) -> float:
-    """Return the two-sided p-value of Fisher's exact test: the tables that are no likelier than the one seen."""
-    low = max(0, of + total - whole)
+def _fisher(count: int, of: int, total: int, documents: int) -> float:
+    """Return the two-sided p-value of Fisher's exact test: the sum over tables that are no likelier than the observed
+    one."""
+    low = max(0, of + total - documents)
     high = min(of, total)
-    observed = _log_chance(count, of, total, whole) + 1e-9
-    chances = (_log_chance(hits, of, total, whole) for hits in range(low, high + 1))
+    observed = _log_chance(count, of, total, documents) + 1e-9
+    chances = (_log_chance(hits, of, total, documents) for hits in range(low, high + 1))
     return min(1.0, math.fsum(math.exp(chance) for chance in chances if chance <= observed))
 
 
-def _log_chance(count: int, of: int, total: int, whole: int) -> float:
-    """Return the log of the hypergeometric probability."""
-    return _log_choose(total, count) + _log_choose(whole - total, of - count) - _log_choose(whole, of)
+def _log_chance(count: int, of: int, total: int, documents: int) -> float:
+    """Return the logarithm of the hypergeometric probability."""
+    return _log_choose(total, count) + _log_choose(documents - total, of - count) - _log_choose(documents, of)
 
 
 def _log_choose(n: int, k: int) -> float:

@@ -1,7 +1,7 @@
 """The fields of an agent's schema whose values are profiled, as a tree that is walked once for each answer.
 
 A list is a field of its own (its items are counted), and so are the properties of its items. References within the
-schema are followed to a bounded depth; what has no type is profiled by its values.
+schema are followed to a bounded depth; a field without a type is profiled by its values.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_DEPTH = 6
 
 @dataclass(frozen=True, slots=True)
 class FieldNode:
-    """A property. `path`: dotted, through lists. `listed`: its values are few and named in the schema."""
+    """A property. `path`: dotted, through lists. `listed`: the schema lists its few values."""
 
     name: str
     path: str
@@ -24,7 +24,7 @@ class FieldNode:
     children: tuple[FieldNode, ...]
 
     def listed_paths(self) -> Iterator[str]:
-        """Yield the paths of this field and of those below it that the schema lists the values of."""
+        """Yield the paths of this field and of those below it whose values the schema lists."""
         if self.listed:
             yield self.path
         for child in self.children:
@@ -32,7 +32,7 @@ class FieldNode:
 
 
 def fields_of(schema: Mapping[str, Any] | None) -> tuple[FieldNode, ...]:
-    """Return the properties of the answer, at most MAX_FIELDS in all, those of the top level first."""
+    """Return the properties of the answer, at most MAX_FIELDS in all, top level first."""
     budget = [MAX_FIELDS]
     return _children(schema or {}, schema or {}, path="", depth=0, budget=budget)
 
@@ -65,7 +65,7 @@ def _node(
 
 
 def _items(schema: Any, root: Mapping[str, Any], depth: int = 0) -> Iterator[Mapping[str, Any]]:
-    """Yield the schemas of a value that is not a list, or of the items of one."""
+    """Yield the schemas of a value that is not a list, or of the items of a list."""
     for branch in _branches(schema, root, depth=0):
         yield branch
         if "items" in branch and depth < MAX_DEPTH:
@@ -73,7 +73,7 @@ def _items(schema: Any, root: Mapping[str, Any], depth: int = 0) -> Iterator[Map
 
 
 def _branches(schema: Any, root: Mapping[str, Any], *, depth: int) -> Iterator[Mapping[str, Any]]:
-    """Yield a schema and those that it refers to or combines."""
+    """Yield a schema and the schemas that it refers to or combines."""
     if not isinstance(schema, Mapping) or depth > MAX_DEPTH:
         return
     yield schema

@@ -1,6 +1,6 @@
-"""Builds the profile of values, answer by answer, in bounded memory.
+"""Builder of the profile of values, answer by answer, in bounded memory.
 
-It is updated by one thread and must stay cheap: it sees each result of a run.
+One thread updates it. It must stay cheap: it sees each result of a run.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from pipeline.values.value_profile import KEPT_VALUES, FieldProfile, ValueProfil
 MAX_VARIANTS = 8
 OTHER_VARIANTS = "(others)"
 COUNTED_CHARS = 100
-"""Longer texts are hardly ever equal: their lengths are counted, and how many distinct ones there are."""
+"""Longer texts are hardly ever equal: only their lengths and the number of distinct ones are counted."""
 _DATE_CHARS = 10
 
 
 class ProfileBuilder:
-    """Profiles the answers of each variant. `random` draws the samples; `show_texts`: texts may be in the profile."""
+    """Profiles of the answers of each variant. `random` draws the samples; with `show_texts`, texts may be in the
+    profile."""
 
     def __init__(
         self, schema: Mapping[str, Any] | None, *, random: Callable[[], float], show_texts: bool = False
@@ -40,7 +41,7 @@ class ProfileBuilder:
 
     def profiles(self) -> dict[str, ValueProfile]:
         """Return the profile of each variant."""
-        return {name: each.profile(show_texts=self._show_texts) for name, each in self._variants.items()}
+        return {name: counter.profile(show_texts=self._show_texts) for name, counter in self._variants.items()}
 
 
 class _VariantCounter:
@@ -69,7 +70,8 @@ class _VariantCounter:
 
 
 class _FieldCounter:
-    """One field of one variant. Its values arrive by document, as those of all items of the lists around it."""
+    """Counts of one field of one variant. Its values arrive by document, for a field in a list those of all items
+    together."""
 
     def __init__(self, node: FieldNode, random: Callable[[], float]) -> None:
         self.name = node.name
@@ -85,7 +87,7 @@ class _FieldCounter:
         self._items = Spread(random)
 
     def add(self, value: Any) -> None:
-        """Count what one document has here; it is not null."""
+        """Count the value of one document; it must not be null."""
         kind = type(value)
         if kind is list:
             self._items.add(len(value))
@@ -98,7 +100,7 @@ class _FieldCounter:
             self._filled += self._add_scalar(value)
 
     def add_inner(self, values: Sequence[Any]) -> None:
-        """Count what the items of a list have here, in one document."""
+        """Count the values of one document's list items."""
         if len(values) == 1:
             self.add(values[0])
             return
@@ -112,7 +114,7 @@ class _FieldCounter:
         self._add_all(flat)
 
     def _add_all(self, values: Sequence[Any]) -> None:
-        """Count the values of one document, each once."""
+        """Count the values of one document, each distinct value once."""
         if self._children:
             self._add_objects(values)
             return
@@ -132,17 +134,17 @@ class _FieldCounter:
         self._filled += 1
         for child in self._children:
             name = child.name
-            inner = [value for each in objects if (value := each.get(name)) is not None]
+            inner = [value for entry in objects if (value := entry.get(name)) is not None]
             if inner:
                 child.add_inner(inner)
 
     def _add_scalar(self, value: Any) -> bool:
-        """Count one value that is no text."""
+        """Count one value that is not a text."""
         kind = type(value)
         if kind is dict or kind is list:
             return bool(value)
         if kind is bool:
-            value = f"\0{value}"  # True equals 1
+            value = f"\0{value}"  # as a dictionary key, True equals 1
         else:
             self._numbers.add(value)
             if kind is float and value.is_integer():
@@ -152,7 +154,7 @@ class _FieldCounter:
         return True
 
     def _add_text(self, text: str) -> bool:
-        """Count one text; return False for one without a character that can be seen."""
+        """Count one text; return False for a text without visible characters."""
         if not text or text.isspace():
             return False
         if self._listed:
@@ -167,8 +169,8 @@ class _FieldCounter:
         return True
 
     def profiles(self, documents: int, *, show_texts: bool) -> list[tuple[str, FieldProfile]]:
-        """Return path and profile of this field and of those below it."""
-        counts, lost = reduced(self._top.counts, KEPT_VALUES)
+        """Return path and profile of this field and of all fields below it."""
+        counts, error = reduced(self._top.counts, KEPT_VALUES)
         values = {self._label(value, show_texts=show_texts): count for value, count in counts.items()}
         for label in values if self._listed else ():
             self._distinct.add(label)
@@ -176,7 +178,7 @@ class _FieldCounter:
             documents,
             self._filled,
             values,
-            self._top.error + lost,
+            self._top.error + error,
             self._distinct.hashes,
             self._numbers.range(),
             self._dates.range(),

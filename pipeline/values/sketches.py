@@ -1,4 +1,4 @@
-"""Counts of values in bounded memory: the most frequent ones, how many distinct ones there are, least to greatest.
+"""Sketches: the most frequent values, the number of distinct ones, and the range of values, in bounded memory.
 
 TopValues       exact up to CAPACITY values; then the Misra-Gries algorithm: each count is too small by at most `error`
 DistinctValues  exact up to SMALLEST values; then an estimate by the smallest hashes (k minimum values, about 14 % off)
@@ -17,19 +17,19 @@ CAPACITY = 64
 SMALLEST = 48
 SAMPLE = 400
 POINTS = 16
-"""Quantiles of a sample that are kept for a merge."""
+"""Quantiles of a sample that a profile keeps for merging."""
 _HASHES = 1 << 32
 
 
 class TopValues:
-    """Counts of the most frequent values. A new value is counted in one step on average."""
+    """Counts of the most frequent values. Adding a new value takes one step on average."""
 
     def __init__(self) -> None:
         self.counts: dict[Hashable, int] = {}
         self.error = 0
 
     def add(self, value: Hashable) -> bool:
-        """Count one value; return True for a new one, which may have been seen before and forgotten."""
+        """Count one value; return True for a value without a count, which may have been dropped before."""
         counts = self.counts
         count = counts.get(value)
         if count is not None:
@@ -37,15 +37,15 @@ class TopValues:
             return False
         counts[value] = 1
         if len(counts) > 8 * CAPACITY:
-            self.counts, lost = reduced(counts, CAPACITY)
-            self.error += lost
+            self.counts, error = reduced(counts, CAPACITY)
+            self.error += error
         return True
 
 
 def reduced(counts: dict[Hashable, int], capacity: int) -> tuple[dict[Hashable, int], int]:
-    """Return the most frequent values with counts that are too small by the second value, at most `capacity` of them.
+    """Return at most `capacity` of the most frequent values; their counts are too small by the second value.
 
-    The greatest count that does not fit is subtracted from all: a value that is missing had no more than that.
+    The greatest count that does not fit is subtracted from all counts: a dropped value had no more than that.
     """
     if len(counts) <= capacity:
         return counts, 0
@@ -62,7 +62,7 @@ class DistinctValues:
 
     def add(self, text: str) -> None:
         """Count a value by its text."""
-        # a CRC is linear; the product (by 2**32 over the golden ratio) spreads those of similar texts
+        # a CRC is linear: the product (by 2**32 over the golden ratio) spreads the hashes of similar texts
         value = (crc32(text.encode("utf-8", "surrogatepass")) * 0x9E3779B1) & 0xFFFFFFFF
         if value < self._greatest and value not in self._hashes:
             self._hashes.add(value)
@@ -77,7 +77,7 @@ class DistinctValues:
 
 
 def distinct_count(hashes: Sequence[int]) -> int:
-    """Return how many distinct values have these smallest hashes."""
+    """Estimate the number of distinct values from their smallest hashes."""
     if len(hashes) < SMALLEST:
         return len(hashes)
     return round((SMALLEST - 1) * _HASHES / (hashes[SMALLEST - 1] + 1))
@@ -104,9 +104,10 @@ class Range:
 
 
 class Spread:
-    """Least, greatest and a uniform sample of values that can be compared. `random` returns a number from 0 to 1.
+    """Smallest, greatest and a uniform sample of comparable values. `random` returns a number from 0 to 1.
 
-    The sample is drawn by Algorithm L (Li 1994): how many values to skip is drawn, not whether to take each one.
+    The sample is drawn by Algorithm L (Li 1994), which draws the number of values to skip instead of a decision per
+    value.
     """
 
     def __init__(self, random: Callable[[], float]) -> None:
@@ -115,13 +116,13 @@ class Spread:
         self._greatest: Any = None
         self._sample: list[Any] = []
         self._weight = 1.0
-        self._taken_at = 1  # the number of the value that is taken next
-        self._left = 1
+        self._next_taken = 1  # the number of the next value for the sample
+        self._to_skip = 1
 
     def add(self, value: Any) -> None:
         """Count one value."""
-        self._left -= 1
-        if not self._left:
+        self._to_skip -= 1
+        if not self._to_skip:
             self._take(value)
         if value < self._least:
             self._least = value
@@ -129,29 +130,29 @@ class Spread:
             self._greatest = value
 
     def _take(self, value: Any) -> None:
-        """Put the value into the sample, and draw which value is taken next."""
+        """Put the value into the sample, and draw the number of the next one."""
         if len(self._sample) < SAMPLE:
             if not self._sample:
                 self._least = self._greatest = value
             self._sample.append(value)
         else:
             self._sample[int(self._random() * SAMPLE)] = value
-        self._left = 1
+        self._to_skip = 1
         if len(self._sample) == SAMPLE:
             self._weight *= math.exp(math.log(1.0 - self._random()) / SAMPLE)
-            self._left += int(math.log(1.0 - self._random()) / math.log1p(-self._weight))
-        self._taken_at += self._left
+            self._to_skip += int(math.log(1.0 - self._random()) / math.log1p(-self._weight))
+        self._next_taken += self._to_skip
 
     def range(self) -> Range | None:
-        """Return what was seen; None without a value."""
+        """Return the range of the values; None without any."""
         if not self._sample:
             return None
         weighted = [(value, 1.0) for value in self._sample]
-        return Range(self._taken_at - self._left, self._least, self._greatest, _quantiles(weighted))
+        return Range(self._next_taken - self._to_skip, self._least, self._greatest, _quantiles(weighted))
 
 
 def merged_ranges(parts: Iterable[Range | None]) -> Range | None:
-    """Return the range of all parts; the sample of each counts by its values."""
+    """Return the range of all parts; each sample is weighted by the number of its values."""
     ranges = [part for part in parts if part is not None]
     if not ranges:
         return None
@@ -161,7 +162,8 @@ def merged_ranges(parts: Iterable[Range | None]) -> Range | None:
 
 
 def _quantiles(weighted: list[tuple[Any, float]]) -> tuple[Any, ...]:
-    """Return the values at the middles of POINTS equal parts of the weight; all values when there are no more."""
+    """Return the values at the middles of POINTS equal parts of the weight; all values if there are no more than
+    POINTS."""
     weighted.sort(key=lambda pair: pair[0])
     if len(weighted) <= POINTS and len({weight for _, weight in weighted}) == 1:
         return tuple(value for value, _ in weighted)

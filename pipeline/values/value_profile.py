@@ -1,7 +1,7 @@
 """The profile of the values of an output: for each field how often it is filled, its values, numbers, dates, lengths.
 
-Profiles of runs, variants and shards are merged; as JSON they are kept with a run. No text of a document is in it but
-values that the schema lists; other texts are there as digests, unless they were asked for.
+Profiles of runs, variants and shards can be merged; a run's profile is stored as JSON. It contains no text of a
+document but values that the schema lists; other texts are digests, unless `show_texts` was set.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _RANGES = ("numbers", "dates", "lengths", "items")
 
 @dataclass(frozen=True, slots=True)
 class FieldProfile:
-    """One field. Counts are of documents: a value that a document holds twice counts once.
+    """One field. Counts are of documents: a value that a document has twice counts once.
 
-    `values`: label → documents; a label is a value as JSON text, or the digest of a text. `error`: how much too small
-    a count may be; a value that is missing may have as many. `items`: the lengths of lists.
+    `values`: label → documents; a label is a value as JSON text, or the digest of a text. `error`: by how much a count
+    may be too small, and the largest count of a missing value. `items`: the lengths of lists.
     """
 
     documents: int
@@ -39,14 +39,14 @@ class FieldProfile:
 
     @property
     def distinct(self) -> int:
-        """How many distinct values there are; an estimate for many, never more than there are values."""
+        """The number of distinct values: an estimate for many, never more than the number of values."""
         counted = sum(part.count for part in (self.numbers, self.dates, self.lengths) if part is not None)
         return min(distinct_count(self.hashes), max(len(self.hashes), self.filled, counted))
 
 
 @dataclass(frozen=True, slots=True)
 class ValueProfile:
-    """All fields of one variant, or of several. `fingerprints`: the questions that the documents answer."""
+    """All fields of one variant, or of several. `fingerprints`: the prompts and schemas of the documents' runs."""
 
     documents: int
     fields: Mapping[str, FieldProfile]
@@ -57,20 +57,20 @@ EMPTY = ValueProfile(0, {})
 
 
 def digest_label(text: str) -> str:
-    """Return what stands for a text whose value is not shown."""
+    """Return the label of a text whose value is not shown."""
     return DIGEST + sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def shows_texts(profile: ValueProfile, schema: Mapping[str, Any] | None) -> bool:
-    """Return True when the profile shows a text that the schema does not list."""
+    """Return True when the profile has the text of a value that the schema does not list."""
     listed = {path for node in fields_of(schema) for path in node.listed_paths()}
     return any(
-        label.startswith('"') for path, each in profile.fields.items() if path not in listed for label in each.values
+        label.startswith('"') for path, field in profile.fields.items() if path not in listed for label in field.values
     )
 
 
 def merged(parts: Iterable[ValueProfile]) -> ValueProfile:
-    """Return one profile of all parts; a field that a part lacks is empty in its documents."""
+    """Return one profile of all parts; a field that a part lacks counts as empty in its documents."""
     profiles = [part for part in parts if part.documents]
     if len(profiles) <= 1:
         return profiles[0] if profiles else EMPTY
@@ -88,20 +88,20 @@ def _merged_field(parts: list[FieldProfile], documents: int) -> FieldProfile:
     for part in parts:
         for label, count in part.values.items():
             added[label] = added.get(label, 0) + count
-    values, lost = reduced(added, KEPT_VALUES)
+    values, error = reduced(added, KEPT_VALUES)
     return FieldProfile(
         documents,
         sum(part.filled for part in parts),
         {str(label): count for label, count in values.items()},
-        sum(part.error for part in parts) + lost,
+        sum(part.error for part in parts) + error,
         merged_hashes(part.hashes for part in parts),
         **{name: merged_ranges(getattr(part, name) for part in parts) for name in _RANGES},
     )
 
 
 def to_json(profile: ValueProfile) -> dict[str, Any]:
-    """Return the profile as it is kept with a run."""
-    fields = {name: _field_json(each) for name, each in profile.fields.items()}
+    """Return the profile as it is stored with a run."""
+    fields = {name: _field_json(field) for name, field in profile.fields.items()}
     return {"documents": profile.documents, "fingerprints": sorted(profile.fingerprints), "fields": fields}
 
 
@@ -118,10 +118,10 @@ def _field_json(field: FieldProfile) -> dict[str, Any]:
 
 
 def from_json(stored: Mapping[str, Any] | None) -> ValueProfile:
-    """Return the profile that was kept with a run; an empty one for a run of an earlier version."""
+    """Return the profile that is stored with a run; an empty one for a run of an earlier version."""
     if not stored:
         return EMPTY
-    fields = {name: _field_of(each) for name, each in stored["fields"].items()}
+    fields = {name: _field_of(field) for name, field in stored["fields"].items()}
     return ValueProfile(stored["documents"], fields, frozenset(stored["fingerprints"]))
 
 

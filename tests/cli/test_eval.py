@@ -225,7 +225,7 @@ def test_a_baseline(graded: Place) -> None:
     write_gold(graded.folder / "gold.jsonl", [judged(f"d{n:02}", RIGHT if n else {"mood": "bad"}) for n in range(40)])
     ran = graded.call("eval", *flags)
     assert ran.code == 0
-    assert "against the baseline (1 document with other gold than there not compared)" in " ".join(ran.out.split())
+    assert "against the baseline (1 document with changed gold not compared)" in " ".join(ran.out.split())
     assert "eval.max_drop (--max-drop): is not set" in graded.call("eval", "--gold", "gold.jsonl", *flags[2:4]).err
 
 
@@ -320,17 +320,17 @@ def test_the_holdout(graded: Place) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "gold.jsonl:1: is no JSON"),
-        ('{"id":"a","sha256":"b","gold":{"mood":NaN}}', "gold.jsonl:1: is no JSON"),
-        ('{"id":"a","sha256":"b","gold":{"mood":1e999}}', "gold.jsonl:1: is no JSON"),
+        ("{", "gold.jsonl:1: is not valid JSON"),
+        ('{"id":"a","sha256":"b","gold":{"mood":NaN}}', "gold.jsonl:1: is not valid JSON"),
+        ('{"id":"a","sha256":"b","gold":{"mood":1e999}}', "gold.jsonl:1: is not valid JSON"),
         (
             '{"id":"a","gold":{}}',
-            "gold.jsonl:1: got no sha256, need that of the document (pipeline review OUT --import",
+            "gold.jsonl:1: got no sha256, need the document's (pipeline review OUT --import",
         ),
         ('{"id":"a","sha256":"b","gold":{"mood":"fine"}}', 'gold.jsonl:1: mood: expected one of ["good", "bad"]'),
         (
             '{"id":"a","sha256":"b","gold":{"mood":""},"agent":"x"}',
-            "gold.jsonl:1: agent is 'x', the output is of 'small'",
+            "gold.jsonl:1: agent is 'x', but the output is of 'small'",
         ),
         ('{"id":"a","sha256":"b","gold":{},"set":"test"}', "gold.jsonl:1: set is 'test', need one of dev, holdout"),
         ('{"id":"a","sha256":"b","gold":{},"unknown":["rsks"]}', "names 'rsks'"),
@@ -405,7 +405,7 @@ def test_a_cut_last_line_is_skipped(graded: Place) -> None:
     path = graded.folder / "gold.jsonl"
     path.write_text(path.read_text(encoding="utf-8") + '{"id":"d0', encoding="utf-8")
     ran = graded.call("eval", "--gold", "gold.jsonl")
-    assert (ran.code, "the last line is cut" in ran.err) == (0, True)
+    assert (ran.code, "last line is incomplete" in ran.err) == (0, True)
     path.write_text(path.read_text(encoding="utf-8")[: -len('\n{"id":"d0')], encoding="utf-8")
     assert "40 of 40" in graded.call("eval", "--gold", "gold.jsonl").out
 
