@@ -1,4 +1,4 @@
-"""`pipeline errors --accept`: failures that need no repair stop counting, and count again when something changes."""
+"""`pipeline errors --accept`: accepted failures stop counting, and count again after a change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BAD = "[[fault:http_400*99]]"
 
 @pytest.fixture(params=["folder", "store"])
 def out(request: pytest.FixtureRequest, place: Place) -> str:
-    """The place's output in each backend, with three documents done and two failed: `rejected`, and empty."""
+    """Return the URI of an output in each backend, with three documents done and two failed."""
     uri = "out"
     if request.param == "store":
         s3: S3Server = request.getfixturevalue("s3")
@@ -26,8 +26,8 @@ def out(request: pytest.FixtureRequest, place: Place) -> str:
     return uri
 
 
-def test_accepting_turns_runs_green_and_a_change_turns_them_red(place: Place, out: str) -> None:
-    """By reason, in the configured output when none is named; the acceptance holds for this failure only."""
+def test_accepted_failures_exit_with_0_until_they_change(place: Place, out: str) -> None:
+    """--accept without OUT applies to the configured output, and only to the current failure of a document."""
     ran = place.call("errors", "--accept", "rejected,document_empty")
     assert (ran.code, ran.out) == (0, f"{out}: 2 accepted; 2 failures accepted in all (accepted.jsonl).\n"), ran.err
     ran = place.run()
@@ -37,8 +37,8 @@ def test_accepting_turns_runs_green_and_a_change_turns_them_red(place: Place, ou
     place.run(code=1)
 
 
-def test_accepted_failures_are_shown_as_such(place: Place, out: str) -> None:
-    """In the list, in a document's story, and for programs."""
+def test_accepted_failures_are_marked(place: Place, out: str) -> None:
+    """They are marked in the list, in the history of a document, and in the JSON."""
     place.call("errors", out, "--accept", "rejected")
     listed = place.call("errors", out).out
     assert "2 failed documents" in listed and ", 1 of them accepted; 3 documents are done" in listed
@@ -47,8 +47,8 @@ def test_accepted_failures_are_shown_as_such(place: Place, out: str) -> None:
     assert {group["reason"]: group["accepted"] for group in told["groups"]} == {"rejected": 1, "document_empty": 0}
 
 
-def test_an_acceptance_is_taken_back(place: Place, out: str) -> None:
-    """--unaccept names the same things, and the next run counts them again."""
+def test_unaccept_revokes_an_acceptance(place: Place, out: str) -> None:
+    """--unaccept takes the same arguments, and the next run counts the failures again."""
     (place.folder / "ids.txt").write_text("bad.txt\nempty.txt\n")
     assert place.call("errors", out, "--accept", "@ids.txt").code == 0
     place.run()
@@ -57,8 +57,8 @@ def test_an_acceptance_is_taken_back(place: Place, out: str) -> None:
     place.run(code=1)
 
 
-def test_accepted_documents_are_tried_again_when_they_are_named(place: Place, out: str) -> None:
-    """Not by the plain command; one that fails again the same way makes no bad run of it."""
+def test_accepted_documents_are_retried_only_when_named(place: Place, out: str) -> None:
+    """A plain run skips them; one that fails again in the same way keeps the exit code 0."""
     place.call("errors", out, "--accept", "rejected,document_empty")
     place.asked()
     place.run()
@@ -67,8 +67,8 @@ def test_accepted_documents_are_tried_again_when_they_are_named(place: Place, ou
     assert set(place.asked()) == {"bad.txt"}
 
 
-def test_what_names_no_failure_is_refused(place: Place, out: str) -> None:
-    """A misspelt reason, one that nothing failed for, and ids of other documents."""
+def test_accept_without_a_matching_failure_is_refused(place: Place, out: str) -> None:
+    """A misspelt reason, an unused reason, and ids of other documents are exit 2."""
     ran = place.call("errors", out, "--accept", "rejekted")
     assert ran.code == 2 and "the nearest is rejected" in ran.err
     (place.folder / "ids.txt").write_text("a.txt\n")
@@ -80,8 +80,8 @@ def test_what_names_no_failure_is_refused(place: Place, out: str) -> None:
     assert ran.code == 2 and "the nearest is timeout" in ran.err
 
 
-def test_purged_documents_are_accepted_no_more(place: Place, out: str) -> None:
-    """What has to go is gone from accepted.jsonl, too."""
+def test_purge_removes_acceptances(place: Place, out: str) -> None:
+    """accepted.jsonl no longer has the purged documents."""
     place.call("errors", out, "--accept", "rejected,document_empty")
     (place.folder / "ids.txt").write_text("bad.txt\n")
     assert place.call("purge", "--ids", "ids.txt").code == 0
@@ -90,8 +90,8 @@ def test_purged_documents_are_accepted_no_more(place: Place, out: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_running_run_is_waited_for(place: Place) -> None:
-    """Accepting needs the lock: beside a run that does not end in time it exits 3, names the holder, writes nothing."""
+def test_accept_needs_the_lock_of_the_output(place: Place) -> None:
+    """Beside a run it exits with 3, names the holder and writes no file."""
     place.configure({"runner.concurrency": 1})
     place.documents({"a.txt": BAD, "b.txt": "[[fault:drip_header]]"})
     running = place.start("run")
@@ -103,8 +103,8 @@ def test_a_running_run_is_waited_for(place: Place) -> None:
 
 
 @pytest.mark.parametrize("command", [("report", "--text"), ("errors",), ("compact",), ("diff", "--by", "fingerprint")])
-def test_the_output_may_be_left_out(place: Place, command: tuple[str, ...]) -> None:
-    """It is then the one of the configuration in use."""
+def test_output_argument_defaults_to_the_configured_output(place: Place, command: tuple[str, ...]) -> None:
+    """Each command uses `output.uri` if OUT is omitted."""
     place.configure({"output.uri": "elsewhere"})
     place.documents(2)
     place.run()
@@ -115,8 +115,8 @@ def test_the_output_may_be_left_out(place: Place, command: tuple[str, ...]) -> N
     assert "elsewhere" in ran.out
 
 
-def test_one_output_is_compared_with_the_configured_one(place: Place) -> None:
-    """`diff` with one OUT: what is configured is the output before."""
+def test_diff_of_one_output_compares_with_the_configured_one(place: Place) -> None:
+    """The configured output is the earlier side."""
     place.documents(2)
     place.run()
     place.run("--output", "trial")

@@ -1,4 +1,4 @@
-"""`pipeline check`, `report` and `schema`; and that no secret is ever said or written by any command."""
+"""`pipeline check`, `report` and `schema`; and no command ever prints or writes a secret."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ LENIENT = ("--set", "runner.max_error_rate=1")
 KEY = "sk-a-very-secret-key-0123456789"
 
 
-def test_check_says_the_verdict_first_and_then_why(place: Place) -> None:
-    """One line on whether a run can start; then the servers, the input, and only the settings that were changed."""
+def test_check_prints_the_verdict_first(place: Place) -> None:
+    """The first line tells whether a run can start; servers, input and changed settings follow."""
     place.documents(3)
     (place.folder / "inbox" / "sheet.foo").write_text("x", encoding="utf-8")
     ran = place.call("check", "--set", "vllm.max_tokens=77")
@@ -42,14 +42,14 @@ def test_check_says_the_verdict_first_and_then_why(place: Place) -> None:
     assert not any(line.startswith("runner.grace_s") for line in lines)
 
 
-def test_all_settings_are_yaml(place: Place) -> None:
-    """The last section of `check --all`, with resolved values."""
+def test_check_all_prints_all_settings_as_yaml(place: Place) -> None:
+    """The last section of `check --all` has the resolved values."""
     settings = place.call("check", "--all", "--set", "vllm.max_tokens=77").out.partition("\nSettings\n")[2]
     assert yaml.safe_load(settings)["vllm"]["max_tokens"] == 77
 
 
-def test_documents_that_cannot_be_read_are_named(place: Place) -> None:
-    """With what a run would say of them; the run itself can start."""
+def test_check_names_unreadable_documents(place: Place) -> None:
+    """It prints the reason that a run would give; the run itself can start."""
     place.documents({"a.txt": "text"})
     (place.folder / "inbox" / "empty.txt").touch()
     ran = place.call("check")
@@ -59,16 +59,16 @@ def test_documents_that_cannot_be_read_are_named(place: Place) -> None:
     assert "warning: empty.txt: document_empty: the document holds no text" in ran.out
 
 
-def test_an_input_that_is_not_there_is_a_warning(place: Place) -> None:
-    """The servers decide the exit code; the first line says that there is nothing to read."""
+def test_missing_input_is_a_warning(place: Place) -> None:
+    """The servers decide the exit code; the first line has the warning."""
     ran = place.call("check", "--input", "nowhere")
     assert ran.code == 0
     assert ran.out.startswith("READY, WITH WARNINGS: ")
     assert "FAILED  input.uri: got 'nowhere': there is no such file or folder" in ran.out
 
 
-def test_a_missing_model_is_followed_by_the_command_that_uses_another(place: Place) -> None:
-    """The same command with one more setting, which passes when it is pasted."""
+def test_check_suggests_a_command_with_an_installed_model(place: Place) -> None:
+    """It is the same command with one more setting, and it passes when pasted."""
     place.documents(1)
     place.configure({"provider": "ollama", "ollama.base_url": place.server.url, "ollama.model": "nosuch"})
     ran = place.call("check", "--concurrency", "3")
@@ -78,8 +78,8 @@ def test_a_missing_model_is_followed_by_the_command_that_uses_another(place: Pla
     assert (again.code, again.out.startswith("READY: ollama")) == (0, True)
 
 
-def test_another_server_of_this_machine_is_offered() -> None:
-    """When the configured one cannot be reached; with all settings that use it, quoted for a shell."""
+def test_check_suggests_another_local_server() -> None:
+    """If the configured server is unreachable, it prints all settings that use another one, quoted for a shell."""
     gone = CheckedServer("vllm at x", "vllm", True, Preflight("unreachable", "connection_error"), {}, {}, "", "", None)
     studio = LocalServer(USUAL[2], ("a model",))
     (remedy,) = remedies([gone], [studio])
@@ -90,13 +90,13 @@ def test_another_server_of_this_machine_is_offered() -> None:
     ]  # fmt: skip
 
 
-def test_replicas_are_examined_side_by_side(place: Place, server: FakeLLM) -> None:
+def test_replicas_are_checked_in_parallel(place: Place, server: FakeLLM) -> None:
     """Each of three servers gets its request before any of them has answered."""
     together = threading.Barrier(3)
     met: set[int] = set()
 
     def meeting(port: int) -> Callable[[Seen, int], None]:
-        """Hold the first chat of a server until each other one has its first chat as well."""
+        """Hold the first chat of a server until each other server has its first chat as well."""
 
         def hold(_seen: Seen, _n: int) -> None:
             if port not in met:
@@ -116,8 +116,8 @@ def test_replicas_are_examined_side_by_side(place: Place, server: FakeLLM) -> No
     assert not together.broken
 
 
-def test_a_config_file_above_is_found_and_named(place: Place) -> None:
-    """From a folder below the project, with the paths of the project; without any file that is said."""
+def test_config_file_in_a_parent_folder_is_found_and_named(place: Place) -> None:
+    """Paths are relative to the project; a missing config file is reported."""
     place.documents(1)
     below = Place(place.folder / "inbox" / "2026", place.server, env={"PIPELINE_CONFIG": ""})
     below.folder.mkdir()
@@ -131,8 +131,8 @@ def test_a_config_file_above_is_found_and_named(place: Place) -> None:
     assert "no config file found; using built-in defaults" in below.call("run").err
 
 
-def test_check_tells_what_the_server_does_not_do(place: Place, server: FakeLLM) -> None:
-    """Constrained decoding that is off, and keywords of the schema that are known not to be enforced; a run warns."""
+def test_check_reports_missing_server_features(place: Place, server: FakeLLM) -> None:
+    """These are disabled constrained decoding and unenforced schema keywords; a run warns of them."""
     server.enforce_schema = False
     properties = {"summary": {"type": "string"}, "score": {"type": "integer", "multipleOf": 5}}
     place.configure(agent={"schema": {**AGENT["schema"], "properties": properties}})
@@ -147,8 +147,8 @@ def test_check_tells_what_the_server_does_not_do(place: Place, server: FakeLLM) 
     assert [off in line for line in warnings] == [True]
 
 
-def test_check_shows_the_thinking_that_each_variant_asks_for(place: Place) -> None:
-    """An agent's `request` beats `ollama.think`, and only in the variant that has it."""
+def test_check_shows_think_of_each_variant(place: Place) -> None:
+    """An agent's `request` overrides `ollama.think`, and only in the variant that has it."""
     variants = {"plain": {"weight": 1}, "thinks": {"weight": 1, "request": {"think": "high"}}}
     with FakeLLM(("llama3.1",), thinking=True) as server:
         place.configure({"provider": "ollama", "ollama.base_url": server.url}, agent={"variants": variants})
@@ -160,8 +160,8 @@ def test_check_shows_the_thinking_that_each_variant_asks_for(place: Place) -> No
     ]
 
 
-def test_two_warnings_of_one_preflight_are_two(place: Place, server: FakeLLM) -> None:
-    """Neither is held back as a repetition of the other."""
+def test_two_warnings_of_one_preflight_are_both_logged(place: Place, server: FakeLLM) -> None:
+    """Neither is suppressed as a repetition of the other."""
     server.enforce_schema = False
     server.answer = lambda *_: '{"summary": "s"}'
     ollama = {"ollama.base_url": server.url, "ollama.model": "llama3.1", "ollama.num_ctx": 16384}
@@ -181,10 +181,10 @@ def test_two_warnings_of_one_preflight_are_two(place: Place, server: FakeLLM) ->
         ({"vllm.modle": "x"}, 2, "vllm.model"),
     ],
 )
-def test_check_tells_what_waiting_does_not_mend(
+def test_check_exit_code_tells_errors_from_outages(
     place: Place, settings: Mapping[str, str], code: int, told: str
 ) -> None:
-    """2 for a person, 3 for later."""
+    """It is 2 if a person must change a setting, and 3 if waiting may help."""
     place.server.api_key = "right" if "vllm.api_key" in settings else None
     place.configure(settings)
     ran = place.call("check")
@@ -192,15 +192,15 @@ def test_check_tells_what_waiting_does_not_mend(
     assert told in ran.out + ran.err
 
 
-def test_a_failing_fallback_is_a_warning(place: Place) -> None:
-    """The first provider decides."""
+def test_failing_fallback_is_a_warning(place: Place) -> None:
+    """The first provider decides the exit code."""
     place.configure({"fallback": ["ollama"], "ollama.base_url": "http://127.0.0.1:9"})
     ran = place.call("check")
     assert ran.code == 0
     assert "FAILED  fallback ollama" in ran.out
 
 
-def test_check_of_replicas_passes_when_one_of_them_does(place: Place, server: FakeLLM) -> None:
+def test_check_passes_if_one_replica_passes(place: Place, server: FakeLLM) -> None:
     """Each replica has its line."""
     place.configure({"vllm.base_url": [server.url, "http://127.0.0.1:9"]})
     ran = place.call("check")
@@ -208,8 +208,8 @@ def test_check_of_replicas_passes_when_one_of_them_does(place: Place, server: Fa
     assert ran.out.count("provider vllm at") == 2
 
 
-def test_the_report_can_be_built_again(place: Place) -> None:
-    """From the records and runs alone, without a server; the numbers are those of the run."""
+def test_report_can_be_rebuilt(place: Place) -> None:
+    """It is rebuilt from records and run files alone, without a server, and equals the run's report."""
     place.documents({"a.txt": "text", "b.txt": "[[fault:http_400]]"})
     place.run(*LENIENT)
     before = place.report()
@@ -223,8 +223,8 @@ def test_the_report_can_be_built_again(place: Place) -> None:
     assert (place.folder / "out" / "report.html").exists()
 
 
-def test_the_summary_alone_is_printed_without_writing(place: Place) -> None:
-    """`report --text` on an output that may not be changed."""
+def test_report_text_prints_without_writing(place: Place) -> None:
+    """`report --text` does not change the output."""
     place.documents(2)
     place.run()
     before = everything_below(place.folder / "out")
@@ -233,8 +233,8 @@ def test_the_summary_alone_is_printed_without_writing(place: Place) -> None:
     assert everything_below(place.folder / "out") == before
 
 
-def test_the_report_is_shown_in_the_browser(place: Place) -> None:
-    """The one that BROWSER names is given the page; without one that is said."""
+def test_report_open_opens_the_browser(place: Place) -> None:
+    """The program in BROWSER gets the page's address; without a browser a message is printed."""
     place.documents(1)
     place.run()
     (place.folder / "browser").write_text('#!/bin/sh\nprintf %s "$1" > "$SEEN"\n', encoding="utf-8")
@@ -246,15 +246,15 @@ def test_the_report_is_shown_in_the_browser(place: Place) -> None:
 
 
 @pytest.mark.parametrize("output", ["inbox", "nowhere", "s3://bucket/out"])
-def test_a_report_of_nothing_is_refused(place: Place, output: str) -> None:
-    """A folder without runs has no report, and none is made in it."""
+def test_report_of_an_output_without_runs_is_refused(place: Place, output: str) -> None:
+    """The command exits with 2 and writes no file."""
     ran = place.call("report", output)
     assert ran.code == 2
     assert list((place.folder / "inbox").iterdir()) == []
 
 
-def test_the_printed_schemas_are_schemas(place: Place) -> None:
-    """Valid JSON Schema; the default config file is valid against it, a misspelt key is not."""
+def test_schema_prints_valid_json_schemas(place: Place) -> None:
+    """The default config file is valid against its schema, a misspelt key is not."""
     schema = json.loads(place.call("schema").out)
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
@@ -267,8 +267,8 @@ def test_the_printed_schemas_are_schemas(place: Place) -> None:
     assert jsonschema.Draft202012Validator(agent).is_valid(ours)
 
 
-def test_the_default_config_file_is_accepted_and_says_the_defaults(place: Place) -> None:
-    """What config/default.yaml writes is what holds without it."""
+def test_default_config_file_has_the_built_in_defaults(place: Place) -> None:
+    """`check --all` prints the same with config/default.yaml and without a config file."""
     (place.folder / "pipeline.yaml").unlink()
     flags = ("--all", "--agent", "small", "--set", "agents_dir=agents", "--set", f"ollama.base_url={place.server.url}")
     with_file = place.call("check", "--config", str(PACKAGE_PARENT / "config" / "default.yaml"), *flags)
@@ -278,13 +278,13 @@ def test_the_default_config_file_is_accepted_and_says_the_defaults(place: Place)
 
 
 def _without_seconds(text: str) -> str:
-    """The text without measured times."""
+    """Return the text without measured times."""
     return re.sub(r"[0-9.]+ s\b", "N s", text)
 
 
 @pytest.mark.parametrize("how", ["key", "file", "header", "url"])
-def test_no_secret_is_said_or_written(place: Place, server: FakeLLM, how: str) -> None:
-    """Not by check, not by a run that goes well, not by one that fails, at no log level, in no file."""
+def test_no_secret_is_printed_or_written(place: Place, server: FakeLLM, how: str) -> None:
+    """This covers check, successful and failing runs, every log level and every file."""
     place.documents({"a.txt": "text", "b.txt": "[[fault:http_400]]", "c.txt": "[[fault:http_500*1]]"})
     server.api_key = KEY if how in ("key", "file") else None
     secret: dict[str, str] = {}
@@ -311,8 +311,8 @@ def test_no_secret_is_said_or_written(place: Place, server: FakeLLM, how: str) -
     assert Path(place.folder / "out" / "report.html").exists()
 
 
-def test_examples_that_are_documents_of_the_input_are_named(place: Place) -> None:
-    """The model would be given the answer; an example that is a document's name was meant to hold its text."""
+def test_check_warns_of_examples_taken_from_the_input(place: Place) -> None:
+    """The model would get the answer; an example that is only a document's name was meant to have its text."""
     examples = [
         {"document": "[[doc:a.txt]] The  text of a.\n", "output": {"summary": "s"}},
         {"document": "b.txt", "output": {"summary": "s"}},

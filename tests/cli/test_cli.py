@@ -1,4 +1,4 @@
-"""The command line as people and scripts meet it: usage, exit codes 2 and 3, streams and terminals."""
+"""The command line as people and scripts use it: usage, exit codes 2 and 3, streams and terminals."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ LENIENT = ("--set", "runner.max_error_rate=1")
 
 
 @pytest.mark.parametrize("command", ["run", "check", "try", "report", "errors", "diff", "init", "schema"])
-def test_every_command_has_help_with_an_example(place: Place, command: str) -> None:
-    """And the exit codes."""
+def test_help_of_each_command_has_an_example(place: Place, command: str) -> None:
+    """The help also lists the exit codes."""
     ran = place.call(command, "--help")
     assert ran.code == 0
     assert f"pipeline {command}" in ran.out.partition("example")[2]
     assert "exit codes" in ran.out
 
 
-def test_python_m_is_the_same_program(place: Place) -> None:
-    """The version and the code of a wrong usage."""
+def test_python_m_pipeline_equals_the_command(place: Place) -> None:
+    """Version output and usage errors are identical."""
     for arguments in (["--version"], ["run", "--nonsense"], ["check", "--agent", "nobody"]):
         both = [
             subprocess.run([*command, *arguments], cwd=place.folder, capture_output=True, text=True, check=False)
@@ -67,8 +67,8 @@ def test_python_m_is_the_same_program(place: Place) -> None:
         ("run", "--output", "s3://bucket/out"),
     ],
 )
-def test_a_wrong_usage_is_exit_2_and_asks_nothing(place: Place, arguments: tuple[str, ...]) -> None:
-    """With a message of a line or two that is no traceback, and no output folder."""
+def test_usage_error_is_exit_2_without_a_request(place: Place, arguments: tuple[str, ...]) -> None:
+    """The message has no traceback, and no output is created."""
     place.documents(1)
     ran = place.call(*arguments)
     assert ran.code == 2
@@ -98,8 +98,8 @@ def test_a_wrong_usage_is_exit_2_and_asks_nothing(place: Place, arguments: tuple
         ({"vllm.headers": {"a": " c"}}, ["vllm.headers", "header names"]),
     ],
 )
-def test_a_wrong_setting_is_exit_2_and_named(place: Place, settings: Mapping[str, object], told: list[str]) -> None:
-    """The file, the key, the value, and what would do."""
+def test_invalid_setting_is_exit_2_with_its_name(place: Place, settings: Mapping[str, object], told: list[str]) -> None:
+    """The message has the file, the key, the value and the accepted values."""
     place.documents(1)
     place.configure(settings)
     err = place.run(code=2).err
@@ -121,8 +121,8 @@ def test_a_wrong_setting_is_exit_2_and_named(place: Place, settings: Mapping[str
         ("run extra", "unknown argument: extra"),
     ],
 )
-def test_what_is_mistyped_is_answered_in_two_lines(place: Place, typed: str, told: str) -> None:
-    """What is wrong with what comes nearest, and the help of the very command."""
+def test_typing_error_is_answered_in_two_lines(place: Place, typed: str, told: str) -> None:
+    """The first line has the error and the nearest word, the second the help command."""
     ran = place.call(*typed.split())
     command = "pipeline" if typed.startswith(("rn", "rum")) else f"pipeline {typed.split()[0]}"
     assert ran.code == 2
@@ -131,8 +131,8 @@ def test_what_is_mistyped_is_answered_in_two_lines(place: Place, typed: str, tol
     assert see == f"see: {command} --help"
 
 
-def test_no_command_at_all_is_answered_with_the_help(place: Place) -> None:
-    """On stderr, since nobody asked for it, and with the code of a wrong usage."""
+def test_missing_command_prints_the_help_to_stderr(place: Place) -> None:
+    """The exit code is that of a usage error."""
     ran = place.call()
     assert (ran.code, ran.out) == (2, "")
     assert "extract: documents in" in ran.err
@@ -142,14 +142,14 @@ def test_no_command_at_all_is_answered_with_the_help(place: Place) -> None:
     ("path", "told"),
     [("nowhere", "seen from the current directory"), ("s3:/b/x", "begins with s3://"), ("/nowhere", "no such file")],
 )
-def test_an_input_that_is_not_there_says_what_may_be_wrong(place: Place, path: str, told: str) -> None:
-    """A relative path from another directory, or an address without its slashes."""
+def test_missing_input_message_suggests_the_cause(place: Place, path: str, told: str) -> None:
+    """The cause may be a path relative to another directory, or an address without its slashes."""
     err = place.run("--input", path, code=2).err
     assert path in err and told in err
 
 
-def test_a_misspelt_variable_is_said_to_be_ignored(place: Place) -> None:
-    """Those of servers and of Kubernetes are none of ours, and nothing is said about them."""
+def test_misspelt_environment_variable_is_reported(place: Place) -> None:
+    """Variables of servers and of Kubernetes with a similar prefix are not reported."""
     place.documents(1)
     err = place.run(env={"PIPELINE_RUNNER_MAX_EROR_RATE": "1", "PIPELINE_CONFG": "x.yaml"}).err
     assert "variable=PIPELINE_RUNNER_MAX_EROR_RATE nearest=PIPELINE_RUNNER_MAX_ERROR_RATE" in err
@@ -169,21 +169,21 @@ def test_a_misspelt_variable_is_said_to_be_ignored(place: Place) -> None:
     assert "ignored" not in place.run(env=foreign).err
 
 
-def test_a_model_that_is_not_there_is_exit_2_with_those_that_are(place: Place) -> None:
-    """Within seconds, not after `startup_wait_s`."""
+def test_unknown_model_is_exit_2_with_the_available_models(place: Place) -> None:
+    """The run does not wait for `startup_wait_s`."""
     place.documents(1)
     assert "'llama3.1'" in place.run("--set", "vllm.model=llama9", code=2).err
 
 
-def test_a_wrong_key_is_exit_2(place: Place, server: FakeLLM) -> None:
-    """Trying again would change nothing."""
+def test_wrong_api_key_is_exit_2(place: Place, server: FakeLLM) -> None:
+    """Waiting would not help."""
     place.documents(1)
     server.api_key = "right"
     assert "401" in place.run("--set", "vllm.api_key=wrong", code=2).err
 
 
-def test_a_server_that_never_comes_is_exit_3(place: Place, server: FakeLLM) -> None:
-    """Everything is left for the same command later."""
+def test_unreachable_server_is_exit_3(place: Place, server: FakeLLM) -> None:
+    """All documents are left for the next run."""
     place.documents(2)
     server.down()
     ran = place.run("--set", "runner.startup_wait_s=0", "--set", "runner.max_outage_s=0.5", code=3)
@@ -191,8 +191,8 @@ def test_a_server_that_never_comes_is_exit_3(place: Place, server: FakeLLM) -> N
     assert place.last_run()["counts"]["left"] == 2
 
 
-def test_a_locked_output_is_exit_3_and_names_the_holder(place: Place, server: FakeLLM) -> None:
-    """Also for a shard of it; the holder is not disturbed."""
+def test_locked_output_is_exit_3_and_names_the_holder(place: Place, server: FakeLLM) -> None:
+    """This applies to a shard of it as well, and the holder is not disturbed."""
     place.documents(3)
     server.faults = gate = Gate(after=0)
     holder = place.start("run", "--run-id", "the-holder")
@@ -207,8 +207,8 @@ def test_a_locked_output_is_exit_3_and_names_the_holder(place: Place, server: Fa
     assert holder.end().code == 143
 
 
-def test_an_output_that_takes_no_more_is_exit_3(place: Place) -> None:
-    """A file size limit stands for a full disk: what was written whole is kept, and the next run goes on."""
+def test_full_output_is_exit_3(place: Place) -> None:
+    """A file size limit stands for a full disk: whole records are kept, and the next run does the rest."""
     names = place.documents(150)
 
     def limit() -> None:
@@ -223,8 +223,8 @@ def test_an_output_that_takes_no_more_is_exit_3(place: Place) -> None:
     assert place.done() == dict.fromkeys(names, 1)
 
 
-def test_terminal_escapes_of_a_name_are_made_visible(place: Place) -> None:
-    """A file's name cannot clear the screen, in the summary or the log; its id in the record is its name."""
+def test_terminal_escapes_in_a_file_name_are_spelled_out(place: Place) -> None:
+    """Summary and log show them as text; the record has the original name as its id."""
     name = "a\x1b[2J\x07b.txt"
     place.documents({name: "[[fault:wrong_type]]"})
     ran = place.run(*LENIENT, "--log-level", "debug", "--progress", "plain")
@@ -234,8 +234,8 @@ def test_terminal_escapes_of_a_name_are_made_visible(place: Place) -> None:
 
 
 @pytest.mark.parametrize("code", [0, 1])
-def test_a_reader_that_leaves_does_not_change_the_exit_code(place: Place, code: int) -> None:
-    """`pipeline run | head`: no traceback, and a failed run stays a failed run."""
+def test_closed_stdout_does_not_change_the_exit_code(place: Place, code: int) -> None:
+    """`pipeline run | head` prints no traceback, and a failed run still exits with 1."""
     place.documents({"a.txt": "[[fault:http_400]]" if code else "text"})
     child = place.start("run")
     assert child.process.stdout is not None
@@ -248,8 +248,8 @@ def test_a_reader_that_leaves_does_not_change_the_exit_code(place: Place, code: 
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_log_that_nobody_reads_does_not_stop_a_run(place: Place, unbuffered: str) -> None:
-    """`pipeline run 2>&1 | head -1`: the documents are processed all the same, and the exit code shows it."""
+def test_closed_stderr_does_not_stop_a_run(place: Place, unbuffered: str) -> None:
+    """With `pipeline run 2>&1 | head -1` all documents are processed and the exit code is 0."""
     names = place.documents(3)
     child = place.start("run", "--log-level", "debug", env={"PYTHONUNBUFFERED": unbuffered})
     assert child.process.stderr is not None
@@ -261,8 +261,8 @@ def test_a_log_that_nobody_reads_does_not_stop_a_run(place: Place, unbuffered: s
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
-def test_a_summary_that_cannot_be_printed_does_not_lose_the_run(place: Place) -> None:
-    """A full disk under stdout: the records are there, and it is no fault of ours."""
+def test_unprintable_summary_does_not_lose_the_run(place: Place) -> None:
+    """With a full disk under stdout all records are written, and the run exits with 0."""
     names = place.documents(3)
     ran = place.start("run", stdout="/dev/full").end()
     assert "standard output cannot be written" in ran.err
@@ -271,8 +271,8 @@ def test_a_summary_that_cannot_be_printed_does_not_lose_the_run(place: Place) ->
     assert place.done() == dict.fromkeys(names, 1)
 
 
-def test_closed_streams_are_no_files(place: Place) -> None:
-    """`>&- 2>&-`, as some schedulers start a job: the run goes well, and no log line ends up in a record file."""
+def test_closed_streams_are_not_reused_for_files(place: Place) -> None:
+    """Some schedulers start jobs with `>&- 2>&-`: no log line may end up in a record file."""
     names = place.documents(3)
     script = f"exec {shlex.join([*COMMAND, 'run', '--log-level', 'debug'])} <&- >&- 2>&-"
     ended = subprocess.run(
@@ -282,8 +282,8 @@ def test_closed_streams_are_no_files(place: Place) -> None:
     assert place.done() == dict.fromkeys(names, 1)
 
 
-def test_a_name_that_the_terminal_cannot_write_is_spelled_out(place: Place) -> None:
-    """An old locale is no reason for a run to end with a fault of ours."""
+def test_unencodable_file_name_is_spelled_out(place: Place) -> None:
+    """A terminal with an old locale causes no internal error."""
     place.documents({"Büro-東京.txt": "[[fault:wrong_type]]"})
     ran = place.run(*LENIENT, env={"PYTHONIOENCODING": "ascii"})
     assert "B\\xfcro-\\u6771\\u4eac.txt" in ran.out
@@ -301,8 +301,8 @@ def test_a_name_that_the_terminal_cannot_write_is_spelled_out(place: Place) -> N
         ('vllm.headers={"Cookie": "a=b"}', False),
     ],
 )
-def test_the_command_to_run_again_keeps_every_setting_that_holds_no_secret(setting: str, kept: bool) -> None:
-    """A pasted command asks the same server; only what is or may hold a secret is left out."""
+def test_suggested_command_keeps_settings_without_secrets(setting: str, kept: bool) -> None:
+    """It uses the same server; only settings that are or may contain a secret are omitted."""
     arguments = parser("run").parse_args(["run", "--set", setting])
     assert (setting in shlex.split(same_command(arguments))) is kept
 
@@ -324,6 +324,6 @@ NOW = 1_800_000_000.0
         ("", None),
     ],
 )
-def test_a_start_is_a_time_or_the_job_of_a_cron_job(text: str, moment: float | None) -> None:
-    """Its name ends with the scheduled minute; a number that is far from now is part of another name."""
+def test_started_at_accepts_a_time_or_a_cron_jobs_name(text: str, moment: float | None) -> None:
+    """Such a name ends with the scheduled minute; an implausible number is part of the name."""
     assert started_at(text, now=NOW) == moment

@@ -1,4 +1,4 @@
-"""`pipeline diff`: validity, agreement of fields, items that came and went, and the documents that changed most."""
+"""`pipeline diff`: validity, agreement of fields, added and lost items, and the most changed documents."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OBJECTS = st.dictionaries(st.sampled_from("abc"), JSON, max_size=3)
 
 
 def record(document_id: str, output: Any, *, run: int = 1, fingerprint: str = "1") -> dict[str, Any]:
-    """A line of results, or of errors when there is no output."""
+    """Return a result record, or an error record if there is no output."""
     head = {"v": 1, "id": document_id, "uri": document_id, "sha256": "a" * 64, "agent": "a", "variant": "default"}
     tail = {"finished_at": "2026-01-01T00:00:00.000Z", "version": None, "run": run, "run_id": "r", "shard": None}
     failure = {"reason": "timeout", "runs": 1, "message": "", "stage": "call"}
@@ -33,7 +33,7 @@ def record(document_id: str, output: Any, *, run: int = 1, fingerprint: str = "1
 
 
 def write(folder: Path, *records: dict[str, Any]) -> None:
-    """An output of these records."""
+    """Write an output with these records."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, wanted in (("results.jsonl", True), ("errors.jsonl", False)):
         lines = [json.dumps(each, separators=(",", ":")) + "\n" for each in records if ("output" in each) == wanted]
@@ -41,14 +41,14 @@ def write(folder: Path, *records: dict[str, Any]) -> None:
 
 
 def diff(place: Place, *arguments: str) -> Any:
-    """What `pipeline diff --json` prints."""
+    """Return what `pipeline diff --json` prints."""
     ran = place.call("diff", *arguments, "--json")
     assert ran.code == 0, ran.err
     return json.loads(ran.out)
 
 
-def test_documents_are_counted_by_what_they_were_and_are(place: Place) -> None:
-    """Done and failed, in both and in one only; the last line of an id counts."""
+def test_documents_are_counted_by_state_before_and_now(place: Place) -> None:
+    """The states are done, failed and absent; the last line of an id counts."""
     write(place.folder / "a", record("both", {}), record("worse", {}), record("better", None), record("gone", {}))
     write(
         place.folder / "b",
@@ -69,8 +69,8 @@ def test_documents_are_counted_by_what_they_were_and_are(place: Place) -> None:
     }
 
 
-def test_the_text_tells_how_much_is_valid(place: Place) -> None:
-    """Before and now, of the documents on both sides; a prompt that fails more often is seen at once."""
+def test_text_shows_valid_results_before_and_now(place: Place) -> None:
+    """The share covers documents in both outputs, so a prompt that fails more often is visible."""
     write(place.folder / "a", *(record(f"d{n}", {"x": 1}) for n in range(4)), record("other", {"x": 1}))
     write(place.folder / "b", *(record(f"d{n}", {"x": 2} if n else None) for n in range(4)))
     out = place.call("diff", "a", "b").out
@@ -80,8 +80,8 @@ def test_the_text_tells_how_much_is_valid(place: Place) -> None:
     assert "  1 value  d1\n" in out
 
 
-def test_agreement_is_told_for_each_field(place: Place) -> None:
-    """Numbers also tell which way they went."""
+def test_each_field_has_its_agreement(place: Place) -> None:
+    """Numeric fields also have the mean change."""
     write(place.folder / "a", record("d1", {"mood": "good", "score": 10}), record("d2", {"mood": "good", "score": 20}))
     write(place.folder / "b", record("d1", {"mood": "good", "score": 14}), record("d2", {"mood": "bad", "score": 20}))
     found = diff(place, "a", "b")
@@ -90,8 +90,8 @@ def test_agreement_is_told_for_each_field(place: Place) -> None:
     assert found["fields"]["score"]["mean_change"] == 2.0
 
 
-def test_one_number_does_not_spoil_the_change_of_a_field(place: Place) -> None:
-    """Medians and counts of up and down are shown; a mean would be -1e13 here."""
+def test_outlier_does_not_dominate_a_numeric_change(place: Place) -> None:
+    """Medians and counts of increases and decreases are shown; the mean would be -1e13 here."""
     write(place.folder / "a", *(record(f"d{n}", {"x": n if n else 10**14}) for n in range(9)))
     write(place.folder / "b", *(record(f"d{n}", {"x": n + 1 if n else 0}) for n in range(9)))
     row = diff(place, "a", "b")["fields"]["x"]
@@ -100,8 +100,8 @@ def test_one_number_does_not_spoil_the_change_of_a_field(place: Place) -> None:
     assert "median 5 → 5, 8 up, 1 down" in out and "average" not in out
 
 
-def test_single_documents_are_shown(place: Place) -> None:
-    """--show N: field, value before and value now, of those that changed most."""
+def test_show_prints_changed_values_of_documents(place: Place) -> None:
+    """--show N prints field, old value and new value of the N most changed documents."""
     write(place.folder / "a", record("d1", {"x": 1, "y": "old"}), record("d2", {"x": 1, "y": "same"}))
     write(place.folder / "b", record("d1", {"x": 2, "y": "new"}), record("d2", {"x": 2, "y": "same"}))
     out = place.call("diff", "a", "b", "--show", "1").out
@@ -110,8 +110,8 @@ def test_single_documents_are_shown(place: Place) -> None:
     assert diff(place, "a", "b")["shown"] == []
 
 
-def test_items_of_a_list_are_added_and_lost_and_compared_by_their_names(place: Place) -> None:
-    """Their order says nothing; what tells them apart is a name, a ticker and so on."""
+def test_list_items_are_matched_by_name(place: Place) -> None:
+    """Their order is ignored; items are identified by a name, a ticker or a similar field."""
     before = [{"name": "Alpha", "sentiment": "good"}, {"name": "Beta", "sentiment": "bad"}]
     after = [{"name": "Gamma", "sentiment": "bad"}, {"name": "alpha", "sentiment": "bad"}]
     write(place.folder / "a", record("d", {"companies": before, "themes": ["x", "y"]}))
@@ -122,16 +122,16 @@ def test_items_of_a_list_are_added_and_lost_and_compared_by_their_names(place: P
     assert (fields["companies.sentiment"]["compared"], fields["companies.sentiment"]["same"]) == (1, 0)
 
 
-def test_another_field_can_tell_items_apart(place: Place) -> None:
-    """--key names it."""
+def test_key_flag_selects_the_field_that_identifies_items(place: Place) -> None:
+    """--key names that field."""
     write(place.folder / "a", record("d", {"rows": [{"name": "one", "place": 1}, {"name": "two", "place": 2}]}))
     write(place.folder / "b", record("d", {"rows": [{"name": "eins", "place": 1}, {"name": "two", "place": 2}]}))
     rows = diff(place, "a", "b", "--key", "rows=place")["fields"]
     assert (rows["rows"]["added"], rows["rows.name"]["agreement"]) == (0, 0.5)
 
 
-def test_rows_without_a_key_are_compared_by_what_they_share(place: Place) -> None:
-    """A row with one changed cell is the same row; equal rows stay two; a row that shares little came or went."""
+def test_rows_without_a_key_are_matched_by_similarity(place: Place) -> None:
+    """A row with one changed cell still matches, equal rows stay separate, and dissimilar rows are added or lost."""
     old = [{"date": f"2024-01-{day:02}", "payer": "Ames", "amount": day} for day in (1, 2, 2, 3)]
     new = [{"date": "2024-05-05", "payer": "Cole", "amount": 9}, *({**row} for row in old)]
     new[4]["amount"] = 33
@@ -143,8 +143,8 @@ def test_rows_without_a_key_are_compared_by_what_they_share(place: Place) -> Non
     assert (fields["rows.date"]["compared"], fields["rows.date"]["same"]) == (4, 4)
 
 
-def test_rows_of_one_name_are_compared_by_what_they_share(place: Place) -> None:
-    """A new first row of that name moves none of the others."""
+def test_rows_with_equal_names_are_matched_by_similarity(place: Place) -> None:
+    """A new first row with the same name does not shift the others."""
     old = [{"name": "Halden", "date": f"2024-01-{day:02}", "amount": day} for day in range(1, 9)]
     new = [{"name": "Halden", "date": "2023-12-31", "amount": 99}, *old]
     write(place.folder / "a", record("d", {"rows": old}))
@@ -155,8 +155,8 @@ def test_rows_of_one_name_are_compared_by_what_they_share(place: Place) -> None:
 
 
 @pytest.mark.parametrize("by", [(), ("--by", "fingerprint")])
-def test_the_key_of_the_schema_tells_items_apart(place: Place, by: tuple[str, ...]) -> None:
-    """`x-key` of the agent, which the summary of a run has; --key has precedence."""
+def test_x_key_of_the_schema_identifies_items(place: Place, by: tuple[str, ...]) -> None:
+    """`x-key` comes from the agent in the run's summary; --key takes precedence."""
     items = {"type": "object", "properties": {"name": {"type": "string"}, "isin": {"type": "string"}}}
     schema = {"type": "object", "properties": {"companies": {"type": "array", "items": items, "x-key": "isin"}}}
     asked = [{"companies": [{"name": name, "isin": "DE1"}]} for name in ("Alpha AG", "Alpha Holding")]
@@ -171,16 +171,16 @@ def test_the_key_of_the_schema_tells_items_apart(place: Place, by: tuple[str, ..
     assert diff(place, *outs, "--key", "companies=name")["fields"]["companies"]["added"] == 1
 
 
-def test_many_different_rows_are_not_compared_one_by_one() -> None:
-    """Two lists of thousands of rows without a key take no time that grows with their product."""
+def test_matching_of_many_rows_is_not_quadratic() -> None:
+    """Two lists of thousands of rows without a key are matched without comparing every pair."""
     olds = [{"a": number, "b": -number, "c": 0} for number in range(5000)]
     news = [{"a": number + 9000, "b": number + 9000, "c": 1} for number in range(5000)]
     assert paired(olds, news) == ([], 5000, 5000)
     assert paired(olds, [*news, *olds]).added == 5000
 
 
-def test_one_field_is_shown_with_its_changes(place: Place) -> None:
-    """And nothing else; the most frequent change comes first."""
+def test_field_flag_shows_one_field_with_its_changes(place: Place) -> None:
+    """The most frequent change comes first."""
     moods = [("good", "bad"), ("good", "bad"), ("bad", "good"), ("good", "good")]
     write(place.folder / "a", *(record(f"d{n}", {"mood": old, "x": n}) for n, (old, _) in enumerate(moods)))
     write(place.folder / "b", *(record(f"d{n}", {"mood": new, "x": -n}) for n, (_, new) in enumerate(moods)))
@@ -190,8 +190,8 @@ def test_one_field_is_shown_with_its_changes(place: Place) -> None:
     assert '"good" → "bad"' in place.call("diff", "a", "b", "--field", "mood").out
 
 
-def test_the_documents_that_changed_most_come_first(place: Place) -> None:
-    """At most ten of them."""
+def test_most_changed_documents_come_first(place: Place) -> None:
+    """At most ten of them are listed."""
     write(place.folder / "a", *(record(f"d{n:02}", {"list": []}) for n in range(15)))
     write(place.folder / "b", *(record(f"d{n:02}", {"list": list(range(n))}) for n in range(15)))
     found = diff(place, "a", "b")
@@ -199,8 +199,8 @@ def test_the_documents_that_changed_most_come_first(place: Place) -> None:
     assert found["most_changed"][0]["changed"] == 14
 
 
-def test_within_one_output_what_was_asked_last_is_held_against_what_was_asked_before(place: Place) -> None:
-    """The last line of each question; a document that was asked in one way only is not counted."""
+def test_diff_by_fingerprint_compares_the_last_two_requests(place: Place) -> None:
+    """The last line of each fingerprint counts; a document with a single fingerprint is not counted."""
     write(
         place.folder / "out",
         record("d", {"x": 1}, run=1, fingerprint="1"),
@@ -213,8 +213,8 @@ def test_within_one_output_what_was_asked_last_is_held_against_what_was_asked_be
     assert found["fields"]["x"]["mean_change"] == 1.0
 
 
-def test_runs_with_another_prompt_can_be_compared_by_fingerprint(place: Place) -> None:
-    """From the command line alone: run, change the prompt, run again, diff."""
+def test_diff_by_fingerprint_after_a_prompt_change(place: Place) -> None:
+    """A user runs, changes the prompt, runs again and compares."""
     place.documents(3)
     place.run()
     place.configure(agent={"system_prompt": "Sum it up well.\n"})
@@ -222,8 +222,8 @@ def test_runs_with_another_prompt_can_be_compared_by_fingerprint(place: Place) -
     assert diff(place, "out", "--by", "fingerprint")["documents"] == {"done_in_both": 3}
 
 
-def test_after_one_run_diff_says_what_it_takes(place: Place) -> None:
-    """Nothing went wrong: no document has another question before it, and the text names the two ways on."""
+def test_diff_after_a_single_run_explains_what_is_needed(place: Place) -> None:
+    """It exits with 0, and the text names the two ways to get a comparison."""
     write(place.folder / "a", record("d1", {"x": 1}), record("d2", None))
     ran = place.call("diff", "a", "--by", "fingerprint")
     assert (ran.code, ran.err) == (0, "")
@@ -234,8 +234,8 @@ def test_after_one_run_diff_says_what_it_takes(place: Place) -> None:
     assert diff(place, "a", "--by", "fingerprint")["documents"] == {}
 
 
-def test_shards_and_single_runs_can_be_compared(place: Place) -> None:
-    """An output is an output, whatever its files are called."""
+def test_sharded_and_unsharded_outputs_can_be_compared(place: Place) -> None:
+    """The names of the files do not matter."""
     place.documents(6)
     place.run("--output", "whole")
     for shard in ("0/2", "1/2"):
@@ -258,8 +258,8 @@ def test_shards_and_single_runs_can_be_compared(place: Place) -> None:
         (("a", "b", "--field", "y"), "no result has this field; fields: x"),
     ],
 )
-def test_what_cannot_be_compared_is_exit_code_2(place: Place, arguments: tuple[str, ...], told: str) -> None:
-    """With what is needed."""
+def test_impossible_comparison_is_exit_2(place: Place, arguments: tuple[str, ...], told: str) -> None:
+    """The message says what is needed."""
     write(place.folder / "a", record("d", {"x": 1}))
     write(place.folder / "b", record("d", {"x": 1}))
     ran = place.call("diff", *arguments)
@@ -268,13 +268,13 @@ def test_what_cannot_be_compared_is_exit_code_2(place: Place, arguments: tuple[s
 
 @given(OBJECTS)
 def test_a_result_agrees_with_itself(output: Mapping[str, Any]) -> None:
-    """Whatever it is, nothing differs, comes or goes."""
+    """For any output, no field differs and no item is added or lost."""
     assert all(each.same and not each.added and not each.lost for each in differences(output, output, keys={}))
 
 
 @given(OBJECTS, OBJECTS)
-def test_what_came_one_way_went_the_other(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Swapped outputs have the same fields, with added and lost swapped and the same agreement."""
+def test_swapped_outputs_swap_added_and_lost(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """The fields and their agreement stay the same."""
     ways = [Comparison(), Comparison()]
     ways[0].add("d", before, after)
     ways[1].add("d", after, before)

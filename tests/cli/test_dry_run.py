@@ -1,4 +1,4 @@
-"""What `pipeline run --dry-run` estimates: tokens, time and money, each with how it is known."""
+"""The estimates of `pipeline run --dry-run`: tokens, time and money, each with its source."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from conftest import Place
 
 
-def test_tokens_are_counted_by_the_servers_tokenizer(place: Place) -> None:
-    """On a sample; for documents of one size the estimate is what the run then uses, and no model was called."""
+def test_dry_run_counts_tokens_with_the_servers_tokenizer(place: Place) -> None:
+    """The estimate from a sample equals the later use for documents of one size, and no model is called."""
     place.documents({f"d{n:02}.txt": "word " * 200 for n in range(30)})
     ran = place.run("--dry-run")
     told = re.search(r"about ([\d,]+) prompt tokens \(by the tokenizer of vllm on a sample of 20\)", ran.out)
@@ -19,8 +19,8 @@ def test_tokens_are_counted_by_the_servers_tokenizer(place: Place) -> None:
     assert abs(int(told[1].replace(",", "")) - used) <= 0.02 * used
 
 
-def test_without_a_tokenizer_they_are_guessed_and_that_is_said(place: Place) -> None:
-    """A server that is not there, and one that has none."""
+def test_dry_run_without_a_tokenizer_estimates_tokens(place: Place) -> None:
+    """The server is unreachable or has no tokenizer, and the text says so."""
     place.documents(3)
     gone = place.run("--dry-run", "--set", "vllm.base_url=http://127.0.0.1:9").out
     ollama = place.run("--dry-run", "--set", "provider=ollama").out
@@ -28,8 +28,8 @@ def test_without_a_tokenizer_they_are_guessed_and_that_is_said(place: Place) -> 
     assert "(estimated without a tokenizer: 4 characters each, on a sample of 3)" in ollama
 
 
-def test_time_and_money_follow_the_last_runs_rate(place: Place) -> None:
-    """Nothing is said of them before the first run; money only where cost.per_hour is set."""
+def test_dry_run_estimates_time_and_money_from_the_last_run(place: Place) -> None:
+    """There is no estimate before the first run, and money only with `cost.per_hour`."""
     place.documents(4)
     assert "documents a second" not in place.run("--dry-run").out
     place.run()
@@ -39,8 +39,8 @@ def test_time_and_money_follow_the_last_runs_rate(place: Place) -> None:
     assert re.search(r"of run 1, \d+\.\d\d at 3\.5 an hour \(cost\.per_hour\)\.", told)
 
 
-def test_nothing_to_do_is_said_without_asking_the_server(place: Place) -> None:
-    """All done: no tokens, no time."""
+def test_dry_run_with_all_done_sends_no_request(place: Place) -> None:
+    """It prints neither tokens nor time."""
     place.documents(2)
     place.run()
     place.server.requests.clear()

@@ -1,4 +1,4 @@
-"""`pipeline errors`: what failed, grouped; what to type; and the story of one document."""
+"""`pipeline errors`: failures grouped by reason, the commands to type, and the history of one document."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ FAILING = {
 
 
 def failed(place: Place) -> None:
-    """An output with one document done and five failed."""
+    """Write an output with one document done and five failed."""
     place.documents(FAILING)
     place.run(*LENIENT)
 
 
-def test_failures_are_grouped_by_reason_the_most_frequent_first(place: Place) -> None:
-    """With their number, examples, what to do and what to type."""
+def test_failures_are_grouped_by_reason(place: Place) -> None:
+    """The most frequent comes first, with its count, examples, advice and command."""
     failed(place)
     ran = place.call("errors", "out")
     assert ran.code == 0, ran.err
@@ -39,8 +39,8 @@ def test_failures_are_grouped_by_reason_the_most_frequent_first(place: Place) ->
     assert "bad1.txt" in ran.out and "HTTP 400" in ran.out and "the server refuses these documents" in ran.out
 
 
-def test_a_request_that_is_too_large_is_no_matter_of_the_input(place: Place) -> None:
-    """A 413 comes from the server or its proxy: the run, `errors`, its story and `try` advise to raise that limit."""
+def test_413_advises_to_raise_the_servers_limit(place: Place) -> None:
+    """The run, `errors`, the history and `try` all give this advice."""
     place.documents({"big.txt": "[[fault:http_413]]", "good.txt": "text"})
     outputs = [place.run(*LENIENT).out]
     outputs += [place.call(*words).out for words in (["errors"], ["errors", "--show", "big.txt"], ["try", "big.txt"])]
@@ -50,8 +50,8 @@ def test_a_request_that_is_too_large_is_no_matter_of_the_input(place: Place) -> 
         assert "max_document_bytes" not in words
 
 
-def test_the_command_of_a_group_tries_that_group_again(place: Place, server: FakeLLM) -> None:
-    """Pasted as it stands, it asks those documents and no others; so does the one for all of the server's failures."""
+def test_command_of_a_group_retries_exactly_that_group(place: Place, server: FakeLLM) -> None:
+    """It works as printed, and so does the command for all server failures."""
     failed(place)
     told = json.loads(place.call("errors", "out", "--json").out)
     commands = {group["reason"]: group["command"] for group in told["groups"]}
@@ -63,16 +63,16 @@ def test_the_command_of_a_group_tries_that_group_again(place: Place, server: Fak
     assert "--only-failed overloaded,server_error" in told["commands"]["backend"]
 
 
-def test_only_what_stands_is_counted(place: Place, server: FakeLLM) -> None:
-    """A document that was done later is no failure any more, and an output without failures says so."""
+def test_resolved_failures_are_not_counted(place: Place, server: FakeLLM) -> None:
+    """An output without remaining failures is reported as such."""
     failed(place)
     place.documents(dict.fromkeys(FAILING, "all is well"))
     place.run(*LENIENT)
     assert "No failed documents in out; 6 documents are done" in place.call("errors", "out").out
 
 
-def test_the_json_counts_all_and_shows_as_many_examples_as_asked(place: Place) -> None:
-    """Examples carry id, uri, stage and message."""
+def test_json_limits_only_the_examples(place: Place) -> None:
+    """--examples limits the examples, which have id, uri, stage and message; counts cover all failures."""
     failed(place)
     told = json.loads(place.call("errors", "out", "--json", "--examples", "1").out)
     assert (told["done"], told["failed"]) == (1, 5)
@@ -81,8 +81,8 @@ def test_the_json_counts_all_and_shows_as_many_examples_as_asked(place: Place) -
     assert [example["uri"] for example in rejected["examples"]] in (["inbox/bad1.txt"], ["inbox/bad2.txt"])
 
 
-def test_the_story_of_a_failed_document(place: Place) -> None:
-    """Each request, the complaint, what the model said, what to do and what to type."""
+def test_show_prints_the_history_of_a_failed_document(place: Place) -> None:
+    """It has each request, the complaint, the answer, the advice and the command."""
     failed(place)
     ran = place.call("errors", "out", "--show", "wrong.txt")
     assert ran.code == 0, ran.err
@@ -93,8 +93,8 @@ def test_the_story_of_a_failed_document(place: Place) -> None:
     assert "--only-failed schema_invalid" in ran.out
 
 
-def test_the_story_tells_of_failed_requests_and_of_earlier_results(place: Place, server: FakeLLM) -> None:
-    """Newest first, whatever happened to the document."""
+def test_history_has_failed_requests_and_earlier_results(place: Place, server: FakeLLM) -> None:
+    """The newest record comes first."""
     place.documents({"a.txt": "first"})
     place.run()
     place.change("a.txt", "second [[fault:http_500]]")
@@ -110,8 +110,8 @@ def test_the_story_tells_of_failed_requests_and_of_earlier_results(place: Place,
     assert [record["run"] for record in told["records"]] == [3, 1]
 
 
-def test_an_unknown_id_is_exit_code_2_and_names_what_looks_like_it(place: Place) -> None:
-    """People remember a part of a name."""
+def test_unknown_id_is_exit_2_with_similar_ids(place: Place) -> None:
+    """Part of a name is enough to find the suggestions."""
     failed(place)
     ran = place.call("errors", "out", "--show", "bad")
     assert ran.code == 2
@@ -119,7 +119,7 @@ def test_an_unknown_id_is_exit_code_2_and_names_what_looks_like_it(place: Place)
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "inbox"])
-def test_a_place_that_no_run_wrote_to_is_exit_code_2(place: Place, folder: str) -> None:
+def test_output_without_records_is_exit_2(place: Place, folder: str) -> None:
     """A misspelt output must not look like one without failures."""
     place.documents(1)
     ran = place.call("errors", folder)
@@ -127,8 +127,8 @@ def test_a_place_that_no_run_wrote_to_is_exit_code_2(place: Place, folder: str) 
     assert f"'{folder}', which holds no record" in ran.err
 
 
-def test_a_name_of_any_bytes_has_its_story(place: Place) -> None:
-    """By the bytes, as the shell completes them, and as records spell them."""
+def test_file_name_of_arbitrary_bytes_has_its_history(place: Place) -> None:
+    """The name may be typed as bytes, as a shell completes it, or as the record spells it."""
     place.documents(1)
     name = os.fsdecode(b"bad\xff.txt")
     (place.folder / "inbox" / name).write_text("text", encoding="utf-8")
@@ -140,8 +140,8 @@ def test_a_name_of_any_bytes_has_its_story(place: Place) -> None:
 
 
 @pytest.mark.parametrize("lines", [1, 2])
-def test_a_killed_run_has_its_failures_too(place: Place, lines: int) -> None:
-    """No run has come to its end, and the last line may be cut: what stands whole is told."""
+def test_errors_reads_the_output_of_a_killed_run(place: Place, lines: int) -> None:
+    """No run has finished and the last line may be cut; all whole lines count."""
     failed(place)
     for path in (place.folder / "out" / "runs").iterdir():
         path.unlink()
@@ -152,8 +152,8 @@ def test_a_killed_run_has_its_failures_too(place: Place, lines: int) -> None:
     assert told["groups"][0]["command"].startswith("pipeline run --output out --only-failed ")
 
 
-def test_shards_are_told_together(place: Place) -> None:
-    """Failures of all shards are grouped as one output's."""
+def test_failures_of_all_shards_are_grouped_together(place: Place) -> None:
+    """The suggested command names no shard."""
     place.documents({f"d{n}.txt": "[[fault:http_400]]" for n in range(8)})
     for shard in ("0/2", "1/2"):
         place.run(*LENIENT, "--shard", shard)
@@ -162,8 +162,8 @@ def test_shards_are_told_together(place: Place) -> None:
     assert "--shard" not in told["groups"][0]["command"]
 
 
-def test_nothing_that_came_from_outside_reaches_the_terminal_as_an_escape(place: Place) -> None:
-    """Ids, messages and answers, also as JSON: 0x9b is an escape of its own."""
+def test_errors_spells_out_terminal_escapes(place: Place) -> None:
+    """This covers ids, messages and answers, and JSON as well, because 0x9b is an escape too."""
     name = "a\x1b[2J\x9b2J\u202e.txt"
     place.documents({name: "[[fault:http_400]]"})
     place.run(*LENIENT)
@@ -174,8 +174,8 @@ def test_nothing_that_came_from_outside_reaches_the_terminal_as_an_escape(place:
     assert [each for each in "\x1b\x9b\u202e" if each in shown + told] == []
 
 
-def test_an_output_that_is_not_there_is_no_good_news(place: Place) -> None:
-    """A mistyped folder is exit code 2, and is not made; one whose run found nothing is an output."""
+def test_missing_output_is_exit_2(place: Place) -> None:
+    """A mistyped folder is not created; an output whose run found no document is accepted."""
     place.documents({})
     ran = place.call("errors", "oot")
     assert (ran.code, "'oot', which holds no record" in ran.err) == (2, True), ran.out + ran.err
@@ -186,8 +186,8 @@ def test_an_output_that_is_not_there_is_no_good_news(place: Place) -> None:
     assert "No failed documents in out; 0 documents are done" in place.call("errors", "out").out
 
 
-def test_a_missing_quote_is_shown_beside_the_nearest_text(place: Place) -> None:
-    """In the story alone: the error line, the report and the run's output hold no text of the document."""
+def test_history_shows_the_nearest_text_of_a_missing_quote(place: Place) -> None:
+    """Only the history has text of the document; the error record, the report and the run's output do not."""
     schema = {"type": "object", "properties": {"q": {"type": "string", "x-quote": True}}, "required": ["q"]}
     sentence = "The harbour of Lindvik opened again on Monday after four days of storm."
     place.configure(agent={"schema": schema})

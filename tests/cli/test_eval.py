@@ -1,4 +1,4 @@
-"""`pipeline eval`: gold against outputs, gates and their exit codes, the holdout, and asking again."""
+"""`pipeline eval`: gold against outputs, gates and their exit codes, the holdout, and --ask."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def judged(document_id: str, gold: Any = None, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def graded(place: Place) -> Place:
-    """Forty judged documents, of which two are wrong and one failed."""
+    """Return a place with forty judged documents, of which two are wrong and one failed."""
     ids = [f"d{number:02}" for number in range(40)]
     outputs: dict[str, Any] = dict.fromkeys(ids, RIGHT)
     outputs["d03"] = {**RIGHT, "mood": "bad"}
@@ -84,7 +84,7 @@ def graded(place: Place) -> Place:
     return place
 
 
-def test_grades(graded: Place) -> None:
+def test_eval_prints_grades_and_writes_eval_json(graded: Place) -> None:
     """The text names the metrics and the worst documents; eval.json has the counts of each document."""
     ran = graded.call("eval", "--gold", "gold.jsonl")
     assert ran.code == 0, ran.err
@@ -107,8 +107,8 @@ def test_grades(graded: Place) -> None:
     assert "Acme" not in json.dumps(content)
 
 
-def test_grades_are_the_same_bytes_in_every_process(graded: Place) -> None:
-    """No set or hash decides an order or a digit."""
+def test_grades_do_not_depend_on_the_hash_seed(graded: Place) -> None:
+    """The JSON is identical byte for byte in every process."""
     command = [sys.executable, "-m", "pipeline", "eval", "out", "--gold", "gold.jsonl", "--json", "--no-write"]
     printed = [
         subprocess.run(
@@ -122,8 +122,8 @@ def test_grades_are_the_same_bytes_in_every_process(graded: Place) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_no_order_changes_a_grade(tmp_path: Path, seed: int) -> None:
-    """Of the documents of the output, or of gold lines of other documents; a later line of the same one wins."""
+def test_grades_do_not_depend_on_the_order_of_lines(tmp_path: Path, seed: int) -> None:
+    """Output and gold lines may come in any order; of two gold lines of a document the later one wins."""
     ids = [f"d{number}" for number in range(8)]
     outputs: dict[str, Any] = {**dict.fromkeys(ids, RIGHT), "d1": {**RIGHT, "mood": "bad"}, "d2": None}
     lines = [judged(id, {**RIGHT, "mood": "bad"}) for id in ids] + [judged(id) for id in ids]
@@ -145,8 +145,8 @@ def test_no_order_changes_a_grade(tmp_path: Path, seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
-def test_grading_keeps_no_line_that_gold_does_not_name(place: Place) -> None:
-    """200,000 documents of which 100 are judged: the process stays under 100 MB."""
+def test_grading_memory_depends_on_the_gold_only(place: Place) -> None:
+    """With 100 judged documents of 200,000 the process stays below 100 MB."""
     ids = [f"d{number:06}" for number in range(200_000)]
     write_output(place.folder / "out", {ids[0]: RIGHT})
     results = place.folder / "out" / "results.jsonl"
@@ -167,7 +167,7 @@ def test_grading_keeps_no_line_that_gold_does_not_name(place: Place) -> None:
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
-def test_the_text_fits_the_terminal(graded: Place, columns: int) -> None:
+def test_eval_text_fits_the_terminal(graded: Place, columns: int) -> None:
     """No line is wider than the terminal."""
     graded.env["COLUMNS"] = str(columns)
     ran = graded.call("eval", "--gold", "gold.jsonl", "--fail-under", "overall.f1=0.99")
@@ -175,8 +175,8 @@ def test_the_text_fits_the_terminal(graded: Place, columns: int) -> None:
     assert max(map(len, ran.out.splitlines())) <= columns
 
 
-def test_gates(graded: Place) -> None:
-    """A gate compares the lower bound; the sentence says how many documents it would take."""
+def test_gate_compares_the_lower_bound(graded: Place) -> None:
+    """The message estimates how many documents the gate would need."""
     ran = graded.call(
         "eval", "--gold", "gold.jsonl", "--fail-under", "mood.f1=0.9", "--fail-under", "mood.f1:point=0.9"
     )
@@ -188,16 +188,16 @@ def test_gates(graded: Place) -> None:
     assert graded.call("eval", "--gold", "gold.jsonl", "--fail-under", "overall.f1=0.8", "--quiet").out == ""
 
 
-def test_a_gate_on_too_few_documents_fails(graded: Place) -> None:
-    """Ten right documents of ten pass no gate while thirty are needed."""
+def test_gate_on_too_few_documents_fails(graded: Place) -> None:
+    """Ten correct documents of ten do not pass a gate that needs thirty."""
     write_gold(graded.folder / "few.jsonl", [judged(f"d{number}") for number in range(20, 30)])
     ran = graded.call("eval", "--gold", "few.jsonl", "--fail-under", "overall.f1=0.5")
     assert ran.code == 1
     assert "overall.f1: too few documents to say (10 of 30)" in ran.out
 
 
-def test_gold_that_is_gone_makes_gates_fail(graded: Place) -> None:
-    """More than a tenth absent or changed: the gates fail, and without gates it is only said."""
+def test_gate_fails_if_too_much_gold_does_not_match(graded: Place) -> None:
+    """More than a tenth is absent or changed; without gates this is only reported."""
     lines = [judged(f"d{number:02}") for number in range(40)]
     lines += [judged(f"gone{number}") for number in range(4)] + [{**judged("d07"), "sha256": "f" * 64}]
     write_gold(graded.folder / "gold.jsonl", lines)
@@ -209,8 +209,8 @@ def test_gold_that_is_gone_makes_gates_fail(graded: Place) -> None:
     assert graded.call("eval", "--gold", "gold.jsonl").code == 0
 
 
-def test_a_baseline(graded: Place) -> None:
-    """A surely worse output fails, compared over the documents whose gold is the same."""
+def test_baseline_detects_a_worse_output(graded: Place) -> None:
+    """The comparison covers the documents whose gold is unchanged."""
     assert graded.call("eval", "--gold", "gold.jsonl").code == 0
     (graded.folder / "out" / "eval.json").rename(graded.folder / "kept.json")
     flags = ("--gold", "gold.jsonl", "--baseline", "kept.json", "--max-drop", "0.02")
@@ -229,8 +229,8 @@ def test_a_baseline(graded: Place) -> None:
     assert "eval.max_drop (--max-drop): is not set" in graded.call("eval", "--gold", "gold.jsonl", *flags[2:4]).err
 
 
-def test_a_drop_against_a_baseline_needs_as_many_documents_as_a_gate(graded: Place) -> None:
-    """One document says nothing: the gate cannot be judged and fails."""
+def test_baseline_comparison_needs_min_documents(graded: Place) -> None:
+    """A single document is too few, so the gate fails."""
     write_gold(graded.folder / "one.jsonl", [judged("d10")])
     assert graded.call("eval", "--gold", "one.jsonl").code == 0
     (graded.folder / "out" / "eval.json").rename(graded.folder / "kept.json")
@@ -248,8 +248,8 @@ def test_a_drop_against_a_baseline_needs_as_many_documents_as_a_gate(graded: Pla
         ({"risks": [{"a": 1}]}, "risks[0]: expected a string"),
     ],
 )
-def test_a_property_that_the_schema_does_not_have_is_named(graded: Place, gold: dict[str, Any], told: str) -> None:
-    """With the nearest one: a gold file is the user's own text."""
+def test_unknown_property_in_gold_is_named(graded: Place, gold: dict[str, Any], told: str) -> None:
+    """The message suggests the nearest property of the schema."""
     closed = {**SCHEMA, "additionalProperties": False}
     run = graded.folder / "out" / "runs" / "r1.json"
     content = json.loads(run.read_text())
@@ -268,16 +268,14 @@ def test_a_property_that_the_schema_does_not_have_is_named(graded: Place, gold: 
         ([], "dev", "has no line yet; docs/truth.md says how to write one"),
     ],
 )
-def test_a_set_without_a_document_says_what_to_do(
-    graded: Place, lines: list[dict[str, Any]], part: str, told: str
-) -> None:
-    """The sets that the gold file has, and the flag."""
+def test_empty_set_names_the_available_sets(graded: Place, lines: list[dict[str, Any]], part: str, told: str) -> None:
+    """The message lists the sets of the gold file and the flag that selects one."""
     write_gold(graded.folder / "gold.jsonl", lines)
     ran = graded.call("eval", "--gold", "gold.jsonl", "--set", part)
     assert (ran.code, told in ran.err) == (2, True), ran.err
 
 
-def test_two_outputs(graded: Place) -> None:
+def test_eval_compares_two_outputs(graded: Place) -> None:
     """The difference is paired, and shown only when enough documents differ."""
     better: dict[str, Any] = {f"d{n:02}": RIGHT for n in range(40)}
     write_output(graded.folder / "better", better)
@@ -290,8 +288,8 @@ def test_two_outputs(graded: Place) -> None:
     assert "WORSE" in ran.out
 
 
-def test_by_variant(graded: Place) -> None:
-    """Each variant is graded by itself."""
+def test_eval_by_variant_grades_each_variant(graded: Place) -> None:
+    """Each variant has a row of its own."""
     outputs: dict[str, Any] = {f"d{n:02}": RIGHT if n % 2 else {**RIGHT, "mood": "bad"} for n in range(40)}
     variants = {id: "terse" if int(id[1:]) % 2 else "default" for id in outputs}
     write_output(graded.folder / "out", outputs, variants=variants)
@@ -300,8 +298,8 @@ def test_by_variant(graded: Place) -> None:
     assert rows == {"default": 0.0, "terse": 1.0}
 
 
-def test_the_holdout(graded: Place) -> None:
-    """The holdout shows no id, writes no eval.json, and each look is counted."""
+def test_holdout_shows_no_ids_and_counts_its_uses(graded: Place) -> None:
+    """Grading the holdout writes no eval.json."""
     write_gold(graded.folder / "gold.jsonl", [judged(f"d{n:02}", set="holdout") for n in range(40)])
     first = graded.call("eval", "--gold", "gold.jsonl", "--set", "holdout")
     assert first.code == 0, first.err
@@ -340,8 +338,8 @@ def test_the_holdout(graded: Place) -> None:
         ),
     ],
 )
-def test_gold_that_does_not_fit(graded: Place, line: str, message: str) -> None:
-    """The line is named, and no value of it is quoted."""
+def test_invalid_gold_line_is_named(graded: Place, line: str, message: str) -> None:
+    """The message quotes no value of the line."""
     (graded.folder / "gold.jsonl").write_text(f"{line}\n", encoding="utf-8")
     ran = graded.call("eval", "--gold", "gold.jsonl")
     assert ran.code == 2
@@ -378,8 +376,8 @@ def test_gold_that_does_not_fit(graded: Place, line: str, message: str) -> None:
         ),
     ],
 )
-def test_flags_that_do_not_fit(graded: Place, flags: tuple[str, ...], message: str) -> None:
-    """What a user types wrong is named with what would be right."""
+def test_invalid_eval_flags_are_exit_2(graded: Place, flags: tuple[str, ...], message: str) -> None:
+    """The message names the error and the accepted values."""
     ran = graded.call("eval", "--gold", "gold.jsonl", *flags)
     assert ran.code == 2
     assert message in ran.err
@@ -393,15 +391,15 @@ def test_flags_that_do_not_fit(graded: Place, flags: tuple[str, ...], message: s
         ("run", "0         finished, or stopped by --max-duration"),
     ],
 )
-def test_the_help_shows_the_exit_codes_of_the_command(graded: Place, command: str, told: str) -> None:
-    """Not those of a run."""
+def test_help_shows_the_exit_codes_of_its_own_command(graded: Place, command: str, told: str) -> None:
+    """`eval` and other commands do not list the exit codes of a run."""
     shown = graded.call(command, "--help").out
     assert told in shown
     assert ("--max-duration" in shown.partition("exit codes:")[2]) is (command == "run")
 
 
-def test_a_cut_last_line_is_skipped(graded: Place) -> None:
-    """A line that a full disk cut is skipped with a warning; a whole last line without LF counts."""
+def test_cut_last_gold_line_is_skipped(graded: Place) -> None:
+    """It is skipped with a warning; a whole last line without LF counts."""
     path = graded.folder / "gold.jsonl"
     path.write_text(path.read_text(encoding="utf-8") + '{"id":"d0', encoding="utf-8")
     ran = graded.call("eval", "--gold", "gold.jsonl")
@@ -410,8 +408,8 @@ def test_a_cut_last_line_is_skipped(graded: Place) -> None:
     assert "40 of 40" in graded.call("eval", "--gold", "gold.jsonl").out
 
 
-def test_asking_again_sees_a_changed_model(place: Place, server: FakeLLM) -> None:
-    """Done documents are not asked again, so that only --ask sees another model under the same name."""
+def test_ask_detects_a_changed_model(place: Place, server: FakeLLM) -> None:
+    """Done documents are not sent again, so only --ask notices another model under the same name."""
     server.answer = lambda *_: json.dumps(RIGHT)
     place.configure(
         {
@@ -449,10 +447,10 @@ def holdout(line: dict[str, Any]) -> dict[str, Any]:
     ],
     ids=["bytes", "ids", "holdout", "empty"],
 )
-def test_gold_that_no_longer_fits_fails_the_gate_of_a_run(
+def test_run_gate_fails_if_gold_does_not_match(
     place: Place, server: FakeLLM, changed: Callable[[dict[str, Any]], dict[str, Any] | None], code: int
 ) -> None:
-    """A renamed input or an empty file must not switch the gate off; without a gate it is a warning."""
+    """A renamed input or an empty gold file must not disable the gate; without a gate it is a warning."""
     server.answer = lambda *_: json.dumps(RIGHT)
     names = place.documents(6)
     digests = {name: hashlib.sha256((place.folder / "inbox" / name).read_bytes()).hexdigest() for name in names}
@@ -471,8 +469,8 @@ def test_gold_that_no_longer_fits_fails_the_gate_of_a_run(
         assert place.call("run", "--limit", "1").code == 0, "the judged documents may be among those left"
 
 
-def test_a_nightly_run_is_graded(place: Place, server: FakeLLM) -> None:
-    """With `eval.gold` each run grades what the output holds; a failed gate is the run's exit code and verdict."""
+def test_run_with_gold_is_graded(place: Place, server: FakeLLM) -> None:
+    """With `eval.gold` each run grades the output, and a failed gate decides exit code and verdict."""
     server.answer = lambda *_: json.dumps(RIGHT)
     settings = {"eval.gold": "gold.jsonl", "eval.fail_under": {"overall.f1": 0.7}, "eval.min_documents": 5}
     names = place.documents(12)
@@ -497,7 +495,7 @@ def test_a_nightly_run_is_graded(place: Place, server: FakeLLM) -> None:
 
 
 def test_gold_is_checked_before_the_first_document(place: Place, server: FakeLLM) -> None:
-    """A gold file that does not fit the agent ends the run before anything is sent."""
+    """A gold file that does not match the agent ends the run before any request."""
     place.configure({"eval.gold": "gold.jsonl"}, agent={"schema": SCHEMA})
     place.documents(2)
     assert "gold.jsonl cannot be read" in place.run(code=2).err
@@ -507,8 +505,8 @@ def test_gold_is_checked_before_the_first_document(place: Place, server: FakeLLM
 
 
 @pytest.mark.parametrize("shards", [2])
-def test_the_last_shard_grades(place: Place, server: FakeLLM, shards: int) -> None:
-    """While a shard is missing nothing is graded; the one that completes them grades the whole output."""
+def test_last_shard_grades_the_whole_output(place: Place, server: FakeLLM, shards: int) -> None:
+    """While another shard is missing, the output is not graded."""
     server.answer = lambda *_: json.dumps(RIGHT)
     names = place.documents(12)
     digests = {name: hashlib.sha256((place.folder / "inbox" / name).read_bytes()).hexdigest() for name in names}
@@ -519,8 +517,8 @@ def test_the_last_shard_grades(place: Place, server: FakeLLM, shards: int) -> No
     assert "12 judged documents" in place.run("--shard", f"1/{shards}").out
 
 
-def test_the_last_chunk_grades(place: Place, server: FakeLLM) -> None:
-    """In whatever order the chunks of a plan end."""
+def test_last_chunk_grades_the_whole_output(place: Place, server: FakeLLM) -> None:
+    """The chunks may end in any order."""
     server.answer = lambda *_: json.dumps(RIGHT)
     names = place.documents(12)
     digests = {name: hashlib.sha256((place.folder / "inbox" / name).read_bytes()).hexdigest() for name in names}
@@ -533,7 +531,7 @@ def test_the_last_chunk_grades(place: Place, server: FakeLLM) -> None:
 
 
 def test_purge_removes_a_document_from_gold_and_grades(graded: Place) -> None:
-    """A takedown leaves no byte of the document's id in eval.json or the gold file."""
+    """After a purge neither eval.json nor the gold file has the document's id."""
     assert graded.call("eval", "--gold", "gold.jsonl").code == 0
     (graded.folder / "ids.txt").write_text("d04\n", encoding="utf-8")
     runs = graded.folder / "out" / "runs"
@@ -547,8 +545,8 @@ def test_purge_removes_a_document_from_gold_and_grades(graded: Place) -> None:
     assert "39 of 39 documents graded" in graded.call("eval", "--gold", "gold.jsonl").out
 
 
-def test_the_json_of_the_holdout_names_no_document(graded: Place) -> None:
-    """Overall and gated metrics only: whoever sees which documents are wrong tunes the prompt to them."""
+def test_holdout_json_names_no_document(graded: Place) -> None:
+    """It has overall and gated metrics only, so that nobody tunes a prompt to single documents."""
     write_gold(graded.folder / "gold.jsonl", [judged(f"d{number:02}", set="holdout") for number in range(40)])
     flags = ("--set", "holdout", "--json", "--fail-under", "mood.f1=0.1")
     ran = graded.call("eval", "--gold", "gold.jsonl", *flags)
@@ -559,8 +557,8 @@ def test_the_json_of_the_holdout_names_no_document(graded: Place) -> None:
     assert output["overall"]["tp"] == 115
 
 
-def test_gates_judge_the_whole_output_by_whatever_rows(graded: Place) -> None:
-    """The gates of --by do not judge the first variant alone, and absent documents are counted."""
+def test_gates_apply_to_the_whole_output_with_by(graded: Place) -> None:
+    """With --by the gates do not cover only the first variant, and absent documents count."""
     ids = [f"d{number:02}" for number in range(40)]
     variants = {id: "a" if number < 30 else "b" for number, id in enumerate(ids)}
     right = dict.fromkeys(ids[:30], RIGHT)
@@ -583,16 +581,16 @@ def test_gates_judge_the_whole_output_by_whatever_rows(graded: Place) -> None:
         ({"by": "anna", "how": {"mood": ["typed"]}}, "gold.jsonl:1: how is not an object"),
     ],
 )
-def test_a_gold_line_of_other_types(graded: Place, more: dict[str, Any], message: str) -> None:
-    """The line is named; it is no fault of the program."""
+def test_gold_line_with_wrong_types_is_named(graded: Place, more: dict[str, Any], message: str) -> None:
+    """It is a usage error with the line number, not an internal error."""
     write_gold(graded.folder / "gold.jsonl", [judged("d00", **more)])
     ran = graded.call("eval", "--gold", "gold.jsonl")
     assert ran.code == 2
     assert message in ran.err
 
 
-def test_gold_that_is_nested_too_deeply(graded: Place) -> None:
-    """A line that JSON can hold and no comparison can walk is refused with its number."""
+def test_too_deeply_nested_gold_is_refused(graded: Place) -> None:
+    """JSON can express the line, but no comparison can process it; the message has its number."""
     line = json.dumps(judged("d00", {"company": 0})).replace(": 0}", ": " + "[" * 900 + "1" + "]" * 900 + "}")
     (graded.folder / "gold.jsonl").write_text(line + "\n", encoding="utf-8")
     ran = graded.call("eval", "--gold", "gold.jsonl")

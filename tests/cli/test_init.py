@@ -1,4 +1,4 @@
-"""`pipeline init`, and the schemas that stand beside our own YAML for editors."""
+"""`pipeline init`, and the JSON Schemas beside YAML files for editors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OURS = [path for path in FILES if "agents" in path.parts or path.name in ("defau
 
 @pytest.fixture
 def project(place: Place) -> Place:
-    """The place, with a project in `news` and with nothing configured but the server's address."""
+    """Return a place with a new project in `news`, configured only by the server's address."""
     place.env |= {"PIPELINE_CONFIG": "", "VLLM_BASE_URL": place.server.url}
     ran = place.call("init", "news")
     assert ran.code == 0, ran.err
@@ -36,23 +36,23 @@ def project(place: Place) -> Place:
     return place
 
 
-def test_what_init_makes_passes_check(project: Place) -> None:
-    """In its folder, without a flag."""
+def test_new_project_passes_check(project: Place) -> None:
+    """`check` needs no flag in the project's folder."""
     ran = project.call("check")
     assert ran.code == 0, ran.err
     assert "agent my_agent (default)" in ran.out and "OK      provider vllm" in ran.out
 
 
-def test_its_document_becomes_a_valid_record(project: Place) -> None:
-    """By the commands that it names, in their order."""
+def test_example_document_of_a_new_project_becomes_a_valid_record(project: Place) -> None:
+    """The commands are those that `init` prints, in their order."""
     assert "VALID" in project.call("try", "inbox/example.txt").out
     assert project.call("run").code == 0
     (line,) = project.lines("results.jsonl")
     assert line["id"] == "example.txt" and line["output"]["summary"]
 
 
-def test_its_files_load_and_name_their_schemas(project: Place) -> None:
-    """What an editor finds beside them is what they fit."""
+def test_files_of_a_new_project_match_their_schemas(project: Place) -> None:
+    """They load, and each names a schema in the project that it fits."""
     app = load_config(project.folder / "config" / "default.yaml", environ={})
     assert (app.provider, app.agent) == ("vllm", "my_agent")
     # a model that follows the schema passes, whatever it writes: none of its texts must be a quote
@@ -65,8 +65,8 @@ def test_its_files_load_and_name_their_schemas(project: Place) -> None:
         Draft202012Validator(schema).validate(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
-def test_the_address_of_the_environment_is_written_down(project: Place) -> None:
-    """With a model of that server, so that a cron job without the variable asks the same one."""
+def test_init_saves_the_servers_address_and_model(project: Place) -> None:
+    """A cron job without the environment variable then uses the same server."""
     del project.env["VLLM_BASE_URL"]
     app = load_config(project.folder / "config" / "default.yaml", environ={})
     assert (app.vllm.base_urls, app.vllm.model) == ((project.server.url,), "llama3.1")
@@ -74,8 +74,8 @@ def test_the_address_of_the_environment_is_written_down(project: Place) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://user:secret@127.0.0.1:1", "http://a:1,http://b:2"])
-def test_only_a_plain_address_of_the_environment_is_written_down(place: Place, url: str) -> None:
-    """Also without an answer from it; never a password."""
+def test_init_saves_no_address_with_a_password(place: Place, url: str) -> None:
+    """A plain address is saved even if no server answers there."""
     place.env |= {"PIPELINE_CONFIG": "", "VLLM_BASE_URL": url}
     ran = place.call("init", "news")
     text = (place.folder / "news" / "config" / "default.yaml").read_text("utf-8")
@@ -87,8 +87,8 @@ def test_only_a_plain_address_of_the_environment_is_written_down(place: Place, u
     assert ("No server lists its models at http://127.0.0.1:1." in ran.out) == (url == "http://127.0.0.1:1")
 
 
-def test_the_provider_can_be_chosen(place: Place) -> None:
-    """With an Ollama that answers: its address and a model that it has, and the commands work as they are printed."""
+def test_init_provider_selects_a_running_ollama(place: Place) -> None:
+    """Its address and one of its models are saved, and the printed commands work."""
     place.env |= {"PIPELINE_CONFIG": "", "OLLAMA_HOST": place.server.url.removeprefix("http://")}
     ran = place.call("init", "news", "--provider", "ollama")
     assert ran.code == 0 and "has the model llama3.1:latest" in ran.out
@@ -98,8 +98,8 @@ def test_the_provider_can_be_chosen(place: Place) -> None:
     assert place.call("run").code == 0
 
 
-def test_without_an_ollama_its_block_works_as_it_is(place: Place) -> None:
-    """The address is left to OLLAMA_HOST; `check` says where it came from, and how to start a server."""
+def test_init_provider_ollama_without_a_server(place: Place) -> None:
+    """The address is left to OLLAMA_HOST; `check` names its source and how to start a server."""
     place.env |= {"PIPELINE_CONFIG": "", "OLLAMA_HOST": "127.0.0.1:1"}
     assert "No Ollama answers at http://127.0.0.1:1." in place.call("init", "news", "--provider", "ollama").out
     place.folder = place.folder / "news"
@@ -109,8 +109,8 @@ def test_without_an_ollama_its_block_works_as_it_is(place: Place) -> None:
 
 
 @pytest.mark.parametrize("name", STARTERS)
-def test_each_example_runs_and_has_its_gold(place: Place, name: str) -> None:
-    """Three documents become three records; each gold line has the id and the sha256 of one, and fits the schema."""
+def test_each_example_runs_and_has_matching_gold(place: Place, name: str) -> None:
+    """Three documents become three records, and each gold line has the id and sha256 of one."""
     place.env |= {"PIPELINE_CONFIG": "", "VLLM_BASE_URL": place.server.url}
     assert place.call("init", "p", "--example", name).code == 0
     place.folder = place.folder / "p"
@@ -125,8 +125,8 @@ def test_each_example_runs_and_has_its_gold(place: Place, name: str) -> None:
         Draft202012Validator({**schema, "required": []}).validate(line["gold"])
 
 
-def test_each_example_is_on_the_page_of_examples() -> None:
-    """docs/examples.md names them all, with their fields."""
+def test_documentation_lists_each_example() -> None:
+    """docs/examples.md names each example with its fields."""
     page = (PACKAGE_PARENT / "docs" / "examples.md").read_text("utf-8")
     for name, starter in STARTERS.items():
         text = (PACKAGE_PARENT / "pipeline" / "cli" / "starter" / starter.folder / "agent.schema.json").read_text(
@@ -137,8 +137,8 @@ def test_each_example_is_on_the_page_of_examples() -> None:
 
 
 @pytest.mark.parametrize("name", ["config/default.yaml", "agents/my_agent.schema.json", "config/schemas"])
-def test_nothing_is_written_where_a_file_is_there_already(place: Place, name: str) -> None:
-    """Also when the name is taken by a folder or a file of another kind."""
+def test_init_never_overwrites_a_file(place: Place, name: str) -> None:
+    """It also refuses if the name is taken by a folder."""
     path = place.folder / "news" / name
     path.parent.mkdir(parents=True)
     path.write_text("mine", encoding="utf-8")
@@ -151,8 +151,8 @@ def test_nothing_is_written_where_a_file_is_there_already(place: Place, name: st
 
 
 @pytest.mark.parametrize(("name", "schema"), [("pipeline", config_schema()), ("agent", agent_schema())])
-def test_the_schemas_in_config_are_those_of_the_program(place: Place, name: str, schema: object) -> None:
-    """`pipeline schema > config/schemas/pipeline.schema.json` makes them anew."""
+def test_schemas_in_config_are_current(place: Place, name: str, schema: object) -> None:
+    """`pipeline schema > config/schemas/pipeline.schema.json` regenerates them."""
     text = (PACKAGE_PARENT / "config" / "schemas" / f"{name}.schema.json").read_text(encoding="utf-8")
     flags = ["--agent"] if name == "agent" else []
     assert json.loads(text) == schema
@@ -160,8 +160,8 @@ def test_the_schemas_in_config_are_those_of_the_program(place: Place, name: str,
 
 
 @pytest.mark.parametrize("path", OURS, ids=lambda path: path.name)
-def test_each_yaml_of_ours_names_its_schema(path: Path) -> None:
-    """By a relative path to a file that is there, and it fits it."""
+def test_each_yaml_file_names_its_schema(path: Path) -> None:
+    """It names an existing file by a relative path, and is valid against it."""
     text = path.read_text(encoding="utf-8")
     found = NAMES.match(text)
     assert found is not None
@@ -170,8 +170,8 @@ def test_each_yaml_of_ours_names_its_schema(path: Path) -> None:
     Draft202012Validator(schema).validate(yaml.safe_load(text))
 
 
-def test_servers_of_this_machine_are_found_with_their_models() -> None:
-    """An Ollama by its tags, others by the models of the OpenAI protocol; what only embeds is no model to ask."""
+def test_local_servers_are_found_with_their_models() -> None:
+    """Ollama is asked for its tags, others for their OpenAI model list; embedding models are left out."""
     with FakeLLM(("qwen3", "nomic-embed-text")) as server:
         places = [
             Place_("Ollama", "ollama", server.url),
@@ -185,8 +185,8 @@ def test_servers_of_this_machine_are_found_with_their_models() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ollama", "vllm", "openai"])
-def test_a_found_server_is_written_into_the_config(tmp_path: Path, kind: str) -> None:
-    """The first one that has a model, with that model."""
+def test_init_saves_the_first_server_with_a_model(tmp_path: Path, kind: str) -> None:
+    """The config gets that server and its first model."""
     place = Place_("A server", kind, "http://127.0.0.1:1234" if kind == "openai" else "http://127.0.0.1:8000")
     choice = of_servers([LocalServer(USUAL[0], ()), LocalServer(place, ("qwen3", "llama3.1"))])
     assert choice.provider == ("ollama" if kind == "ollama" else "vllm")
@@ -211,8 +211,8 @@ def test_a_found_server_is_written_into_the_config(tmp_path: Path, kind: str) ->
         ("ollama", "", ("ollama", "llama3.1:latest")),
     ],
 )
-def test_a_server_is_chosen_by_kind_or_by_model(provider: str | None, model: str, chosen: tuple[str, str]) -> None:
-    """Among those at the usual ports, when the environment names none."""
+def test_init_selects_a_server_by_provider_or_model(provider: str | None, model: str, chosen: tuple[str, str]) -> None:
+    """It searches the usual ports if the environment names no server."""
     with FakeLLM(("llama3.1:latest", "mistral:7b")) as ollama, FakeLLM(("qwen3",)) as studio:
         places = [Place_("Ollama", "ollama", ollama.url), Place_("LM Studio", "openai", studio.url)]
         choice = choose_server({}, provider=provider, model=model, places=places)
@@ -222,8 +222,8 @@ def test_a_server_is_chosen_by_kind_or_by_model(provider: str | None, model: str
     assert (studio.url in choice.block, "type: openai" in choice.block) == (chosen[0] == "vllm", chosen[0] == "vllm")
 
 
-def test_without_a_server_the_wanted_model_is_written_down() -> None:
-    """It may be started later."""
+def test_init_without_a_server_saves_the_wanted_model() -> None:
+    """The server may be started later."""
     nobody = [Place_("Ollama", "ollama", "http://127.0.0.1:1"), Place_("vLLM", "vllm", "http://127.0.0.1:1")]
     choice = choose_server({}, provider=None, model="qwen3", places=nobody)
     assert (choice.provider, 'model: "qwen3"' in choice.block) == ("vllm", True)

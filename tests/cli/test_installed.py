@@ -1,4 +1,4 @@
-"""The installed command beside other modules of its name, and the hint that fits how it was installed."""
+"""The installed command beside other modules of its name, and install hints that fit the installer."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ START = f"import sys; sys.path.append({str(PACKAGE_PARENT)!r}); from pipeline_co
 
 
 @pytest.mark.parametrize("other", ["pipeline.py", "pipeline/__init__.py"])
-def test_another_module_of_its_name_does_not_break_the_command(tmp_path: Path, other: str) -> None:
-    """On PYTHONPATH or in the current directory: one line names it, and the command works."""
+def test_foreign_module_named_pipeline_does_not_break_the_command(tmp_path: Path, other: str) -> None:
+    """It may be on PYTHONPATH or in the current directory; one line names it."""
     (tmp_path / other).parent.mkdir(exist_ok=True)
     (tmp_path / other).write_text("raise SystemExit('the other one was imported')", encoding="utf-8")
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -29,8 +29,8 @@ def test_another_module_of_its_name_does_not_break_the_command(tmp_path: Path, o
         assert "has the name of this program's package and is not used" in ran.stderr.splitlines()[0]
 
 
-def test_without_one_nothing_is_said(tmp_path: Path) -> None:
-    """Not even in the clone, whose folder is the current directory."""
+def test_no_warning_without_a_foreign_module(tmp_path: Path) -> None:
+    """There is none in a clone of the repository either."""
     for folder in (tmp_path, PACKAGE_PARENT):
         ran = subprocess.run(
             [sys.executable, "-c", START, "--version"], cwd=folder, capture_output=True, text=True, check=False
@@ -46,8 +46,8 @@ def test_without_one_nothing_is_said(tmp_path: Path) -> None:
         ("pyvenv.cfg", "pip install 'extraction-pipeline[pdf]'"),
     ],
 )
-def test_the_hint_for_an_extra_fits_the_tool(tmp_path: Path, mark: str, command: str) -> None:
-    """As pipx 1.7, uv 0.9 and venv mark their environments."""
+def test_install_hint_matches_the_installer(tmp_path: Path, mark: str, command: str) -> None:
+    """The installers are recognised by the marks of pipx 1.7, uv 0.9 and venv."""
     (tmp_path / mark).touch()
     assert install_command("pdf", environment=tmp_path) == command
 
@@ -60,8 +60,8 @@ def test_the_hint_for_an_extra_fits_the_tool(tmp_path: Path, mark: str, command:
         ("{", "extraction-pipeline[pdf]"),
     ],
 )
-def test_the_hint_for_an_extra_names_the_folder_that_was_installed(tmp_path: Path, origin: str, command: str) -> None:
-    """pipx and uv would else look for the package in an index that does not have it."""
+def test_install_hint_names_the_source_folder(tmp_path: Path, origin: str, command: str) -> None:
+    """Otherwise pipx and uv would search an index that does not have the package."""
     record = tmp_path / "lib" / "python3.11" / "site-packages" / "extraction_pipeline-0.2.0.dist-info"
     record.mkdir(parents=True)
     (record / "direct_url.json").write_text(origin)

@@ -54,7 +54,7 @@ def write(folder: Path, *lines: dict[str, Any]) -> None:
 
 @pytest.fixture
 def filled(place: Place) -> Place:
-    """Three results, one of which is stale and one replaced, and one failure without a result."""
+    """Return a place with three results, one stale and one replaced, and one failure without a result."""
     acme = {"name": "Acme", "score": 1.5}
     beta = {"name": "Beta", "score": -5}
     write(
@@ -75,8 +75,8 @@ def results(place: Place, *arguments: str) -> list[dict[str, Any]]:
     return [json.loads(row) for row in ran.out.splitlines()]
 
 
-def test_the_current_records(filled: Place) -> None:
-    """One whole record for each document, in the order of the lines; a failure has no row, which is said."""
+def test_results_prints_the_current_record_of_each_document(filled: Place) -> None:
+    """The order is that of the lines; failures have no row, and their number is printed."""
     ran = filled.call("results", "out")
     rows = [json.loads(row) for row in ran.out.splitlines()]
     assert [(row["id"], row["status"], row["output"]["note"]) for row in rows] == [
@@ -87,8 +87,8 @@ def test_the_current_records(filled: Place) -> None:
     assert ran.err.endswith("1 document failed and has no row (--failed)\n")
 
 
-def test_failed_documents(filled: Place) -> None:
-    """A row of its own, whose values are null and whose reason says why."""
+def test_failed_flag_adds_rows_for_failures(filled: Place) -> None:
+    """Their values are null and the reason is in `_reason`."""
     rows = results(filled, "--failed", "--fields", "id,_status,_reason,severity")
     assert rows[-1] == {"id": "four", "_status": "failed", "_reason": "timeout", "severity": None}
 
@@ -107,14 +107,14 @@ def test_failed_documents(filled: Place) -> None:
         (["note < b"], ["two", "three", "one"]),
     ],
 )
-def test_conditions(filled: Place, conditions: list[str], ids: list[str]) -> None:
-    """All conditions must hold; of a list any item suffices, and numbers are compared with numbers only."""
+def test_where_conditions_select_rows(filled: Place, conditions: list[str], ids: list[str]) -> None:
+    """All conditions must hold; any item of a list suffices, and numbers are compared with numbers only."""
     flags = [flag for condition in conditions for flag in ("--where", condition)]
     assert [row["id"] for row in results(filled, *flags)] == ids
 
 
-def test_exploded_lists(filled: Place) -> None:
-    """A row for each item with its position; a document without items keeps one row of nulls."""
+def test_explode_prints_a_row_for_each_item(filled: Place) -> None:
+    """Each row has its position; a document without items keeps one row of nulls."""
     rows = results(filled, "--explode", "companies")
     assert [(row["id"], row["_position"], row["companies.name"]) for row in rows] == [
         ("two", 0, "Acme"),
@@ -128,8 +128,8 @@ def test_exploded_lists(filled: Place) -> None:
     ]
 
 
-def test_csv(filled: Place) -> None:
-    """RFC 4180 with LF: null is an empty cell, an empty string is quoted, a formula is disarmed."""
+def test_csv_follows_rfc_4180_with_lf(filled: Place) -> None:
+    """Null is an empty cell, an empty string is quoted, and a formula is made inert."""
     ran = filled.call("results", "out", "--format", "csv", "--fields", "id,severity,note,companies")
     assert ran.out == (
         "id,severity,note,companies\n"
@@ -141,7 +141,7 @@ def test_csv(filled: Place) -> None:
 
 
 def test_csv_is_read_back_by_duckdb_and_python(place: Place) -> None:
-    """Both find the strings of the records, also where a comma, a quote or a line break is in them."""
+    """Both return the original strings, even with commas, quotes or line breaks."""
     duckdb = pytest.importorskip("duckdb")
     notes = ["plain", 'a "quoted" one', "two, with a comma", "two\nlines", "  spaces  ", "é ✓", "'", "-5"]
     write(place.folder / "out", *(line(f"d{at}", {"note": note, "severity": at}) for at, note in enumerate(notes)))
@@ -155,8 +155,8 @@ def test_csv_is_read_back_by_duckdb_and_python(place: Place) -> None:
     assert duckdb.sql(f"SELECT * FROM read_csv('{path}', all_varchar = true, header = true)").fetchall() == expected
 
 
-def test_a_reader_that_goes_away(place: Place) -> None:
-    """`pipeline results | head -1`: no traceback."""
+def test_closed_pipe_prints_no_traceback(place: Place) -> None:
+    """`pipeline results | head -1` ends quietly."""
     write(place.folder / "out", *(line(f"d{at}", {"note": "x" * 200}) for at in range(2_000)))
     child = place.start("results", "out")
     assert child.process.stdout is not None
@@ -167,8 +167,8 @@ def test_a_reader_that_goes_away(place: Place) -> None:
     child.process.wait(60)
 
 
-def test_a_run_that_writes_meanwhile(filled: Place) -> None:
-    """A line that is not whole yet is no row, and nothing waits for the lock of the run."""
+def test_results_during_a_run_skip_an_incomplete_line(filled: Place) -> None:
+    """The command does not wait for the lock of the run."""
     path = filled.folder / "out" / "results.jsonl"
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line("five", {"note": "new"}, run=3), separators=(",", ":"))[:60])
@@ -197,15 +197,15 @@ def row_of(**output: Any) -> Row:
         (True, "true"),
     ],
 )
-def test_cells(value: Any, cell: str) -> None:
-    """Only strings that a spreadsheet would run are changed; a plain number is none."""
+def test_only_formulas_are_changed_in_csv_cells(value: Any, cell: str) -> None:
+    """A plain number stays unchanged."""
     assert list(csv_lines([row_of(x=value)], ["x"], raw=False))[1] == f"{cell}\n"
 
 
 @settings(deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), min_size=1, max_size=4))
 def test_any_text_survives_csv(texts: list[str]) -> None:
-    """Without protection every text is read back as it was by Python's own reader."""
+    """With --csv-raw Python's own reader returns every text unchanged."""
     names = [f"c{number}" for number in range(len(texts))]
     row = row_of(**dict(zip(names, texts, strict=True)))
     written = "".join(csv_lines([row], names, raw=True))
@@ -213,7 +213,7 @@ def test_any_text_survives_csv(texts: list[str]) -> None:
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
-def test_the_table_fits_the_terminal(filled: Place, columns: int) -> None:
+def test_results_table_fits_the_terminal(filled: Place, columns: int) -> None:
     """No line is wider than the terminal, and lists show their length."""
     filled.env["COLUMNS"] = str(columns)
     lines = filled.call("results", "out", "--format", "table").out.splitlines()
@@ -222,8 +222,8 @@ def test_the_table_fits_the_terminal(filled: Place, columns: int) -> None:
     assert lines[1].split() == ["two", "done", "[2]", "60", "=1+1"]
 
 
-def test_save_and_limit(filled: Place) -> None:
-    """A file is written whole; --limit says that there is more."""
+def test_save_writes_a_whole_file_and_limit_is_reported(filled: Place) -> None:
+    """No temporary file is left, and --limit reports that there are more rows."""
     ran = filled.call("results", "out", "--save", "all.jsonl", "--limit", "2")
     assert (ran.code, ran.out) == (0, "")
     assert len((filled.folder / "all.jsonl").read_text(encoding="utf-8").splitlines()) == 2
@@ -242,28 +242,28 @@ def test_save_and_limit(filled: Place) -> None:
         (("--explode", "severity"), "--explode: got 'severity', which is not a list"),
     ],
 )
-def test_what_no_record_has(filled: Place, flags: tuple[str, ...], message: str) -> None:
-    """A wrong path or id is exit 2 with the nearest right one."""
+def test_unknown_path_or_id_is_exit_2(filled: Place, flags: tuple[str, ...], message: str) -> None:
+    """The message suggests the nearest one."""
     ran = filled.call("results", "out", *flags)
     assert ran.code == 2
     assert message in ran.err
 
 
-def test_an_empty_output(place: Place) -> None:
-    """An output without a record is exit 2."""
+def test_output_without_records_is_exit_2(place: Place) -> None:
+    """The message says that the output holds no record."""
     ran = place.call("results", "nowhere")
     assert ran.code == 2
     assert "holds no record" in ran.err
 
 
-def test_ids(filled: Place) -> None:
-    """Only the named documents, also from a file."""
+def test_ids_flag_selects_documents(filled: Place) -> None:
+    """The ids come from the command line and from a file."""
     (filled.folder / "ids.txt").write_text("one\n", encoding="utf-8")
     assert [row["id"] for row in results(filled, "--ids", "two", "@ids.txt")] == ["two", "one"]
 
 
-def test_from_python(filled: Place) -> None:
-    """`read_results` yields the same records as frozen data."""
+def test_read_results_yields_the_same_records(filled: Place) -> None:
+    """The records are frozen data."""
     records = list(read_results(str(filled.folder / "out"), failed=True))
     assert [(record.id, record.status, record.reason) for record in records] == [
         ("two", "done", None),
@@ -274,15 +274,15 @@ def test_from_python(filled: Place) -> None:
     assert records[0].output == records[0].raw["output"]
 
 
-def test_a_condition_is_parsed() -> None:
-    """JSON values are values, anything else is text."""
+def test_parse_condition_reads_json_values() -> None:
+    """A value that is not JSON is text."""
     assert parse_condition("a.b >= 5") == Condition("a.b", ">=", 5)
     assert parse_condition("a=b c") == Condition("a", "=", "b c")
     assert parse_condition("!a") == Condition("a", "!")
 
 
-def test_a_condition_through_two_lists(place: Place) -> None:
-    """Any item suffices, also where a path leads through a list in a list; `~` takes its text as typed."""
+def test_condition_through_nested_lists(place: Place) -> None:
+    """Any item suffices along the path; `~` takes its text literally."""
     companies = [{"name": "Acme", "score": 1, "aka": ["AC", "ACME 1e3"]}, {"name": "Beta", "aka": []}]
     write(place.folder / "out", line("one", {"companies": companies}), line("two", {"companies": []}))
     for condition in ("companies.aka = AC", "companies.aka ~ 1e3"):
@@ -291,8 +291,8 @@ def test_a_condition_through_two_lists(place: Place) -> None:
     assert not results(place, "--where", "companies.aka ~ " + "[" * 30_000)
 
 
-def test_save_never_replaces_what_is_no_file(filled: Place) -> None:
-    """A pipe is written to (as root, /dev/stdout and /dev/null would be replaced), and a link stays one."""
+def test_save_does_not_replace_pipes_and_links(filled: Place) -> None:
+    """A pipe is written to, so /dev/stdout survives as root, and a link stays a link."""
     pipe = filled.folder / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -307,8 +307,8 @@ def test_save_never_replaces_what_is_no_file(filled: Place) -> None:
     assert (filled.folder / "rows.jsonl").read_bytes().count(b"\n") == 3
 
 
-def test_paths_of_a_schema_with_references() -> None:
-    """References, `allOf` and alternatives are followed; a schema inside of itself is entered once."""
+def test_paths_follow_references_in_the_schema() -> None:
+    """`allOf` and alternatives are followed; a recursive schema is entered once."""
     item = {"allOf": [{"properties": {"name": {}, "parts": {"type": "array", "items": {"$ref": "#/$defs/item"}}}}]}
     schema = {
         "properties": {
@@ -320,8 +320,8 @@ def test_paths_of_a_schema_with_references() -> None:
     assert paths_of_schema(schema) == ["items", "items.name", "items.parts", "kind", "kind.a"]
 
 
-def test_parquet_has_typed_columns(filled: Place) -> None:
-    """A column for each property and value of the record; what does not fit is null, and named."""
+def test_results_parquet_has_typed_columns(filled: Place) -> None:
+    """Each property and record value has a column; values of another type are null and reported."""
     ran = filled.call("results", "out", "--format", "parquet", "--save", "r.parquet")
     assert ran.code == 0, ran.err
     table = pq.read_table(filled.folder / "r.parquet")
@@ -336,8 +336,8 @@ def test_parquet_has_typed_columns(filled: Place) -> None:
     assert all(row["_stale"] == (records[id].status == "stale") for id, row in rows.items())
 
 
-def test_parquet_of_fields_and_items(filled: Place) -> None:
-    """A path through a list is a list; of an exploded list it is one value."""
+def test_results_parquet_of_fields_and_exploded_items(filled: Place) -> None:
+    """A path through a list is a list column; of an exploded list it is a single value."""
     save = ("--format", "parquet", "--save", "r.parquet", "--fields")
     assert filled.call("results", "out", *save, "id,companies.score").code == 0
     assert pq.read_table(filled.folder / "r.parquet").schema.field("companies.score").type == pa.list_(pa.float64())
@@ -348,8 +348,8 @@ def test_parquet_of_fields_and_items(filled: Place) -> None:
     assert (ran.code, "need --save FILE" in ran.err) == (2, True)
 
 
-def test_a_property_called_as_a_value_of_the_record() -> None:
-    """Is `output_NAME`; names that differ by case only are refused."""
+def test_property_named_like_a_record_field_gets_a_prefix() -> None:
+    """It becomes `output_NAME`; names that differ only by case are refused."""
     columns = columns_of({"properties": {"id": {"type": "string"}, "_run": {}}}, None, explode=None, failed=True)
     assert [column.name for column in columns][:4] == ["id", "output_id", "output__run", "_reason"]
     with pytest.raises(ConfigError, match="2 columns are called 'a'"):

@@ -1,4 +1,4 @@
-"""`pipeline show`: the record of a document with its quotes, its text, and its page."""
+"""`pipeline show`: the record of a document with its quotes, its text, and its HTML page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AGENT = {
 
 @pytest.fixture
 def done(place: Place) -> Place:
-    """An output with one result and one failure."""
+    """Return a place with one result and one failure."""
     quotes = {"a.txt": ['"Rotterdam"', "before noon"], "bad.txt": ["not there at all"]}
     place.configure({"runner.max_error_rate": 1}, agent=AGENT)
     place.server.answer = lambda prompt, _schema: json.dumps(
@@ -33,8 +33,8 @@ def done(place: Place) -> Place:
     return place
 
 
-def test_a_record_is_shown_with_its_quotes_in_their_surroundings(done: Place) -> None:
-    """By id or by path, OUT given or not, with nothing for a terminal in a pipe; a failure without quotes."""
+def test_show_prints_a_record_with_its_quotes_in_context(done: Place) -> None:
+    """The document is named by id or path, OUT is optional, and a pipe gets no terminal codes."""
     ran = done.call("show", "out", "a.txt")
     assert ran.code == 0
     assert "DONE a.txt" in ran.out
@@ -50,8 +50,8 @@ def test_a_record_is_shown_with_its_quotes_in_their_surroundings(done: Place) ->
     assert "show: got 'bat.txt': out has no record of it; the nearest is bad.txt" in unknown.err
 
 
-def test_the_text_is_the_one_that_its_digest_is_of(done: Place) -> None:
-    """Nothing but the text; gone or changed: nothing, exit 1, and the sentence on stderr."""
+def test_show_text_prints_the_text_of_the_digest(done: Place) -> None:
+    """If the document is gone or changed it prints no text, explains on stderr and exits with 1."""
     path = done.folder / "inbox" / "a.txt"
     saved = done.folder / "text"
     assert done.start("show", "a.txt", "--text", stdout=str(saved)).end().code == 0
@@ -76,8 +76,8 @@ def test_the_text_is_the_one_that_its_digest_is_of(done: Place) -> None:
     assert "This document is no longer in the input." in page.read_text(encoding="utf-8")
 
 
-def test_the_page_is_one_file(done: Place) -> None:
-    """Written whole; a place that cannot be written is an error that names it."""
+def test_show_html_writes_a_single_file(done: Place) -> None:
+    """An unwritable path is an error that names it."""
     assert "2 quotes are marked" in done.call("show", "a.txt", "--html", "page.html").out
     text = (done.folder / "page.html").read_text(encoding="utf-8")
     assert '<mark id="e1" data-n="1">“Rotterdam”</mark>' in text

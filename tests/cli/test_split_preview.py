@@ -1,4 +1,4 @@
-"""What is said of long documents before a run: the sizes of windows, how many documents are cut, and the requests."""
+"""The preview of long documents before a run: window sizes, documents to be split, and requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHORT = {f"short{n}.txt": "x" for n in range(4)}
 
 
 def prepared(place: Place, server: FakeLLM, *, provider: str = "vllm", **split: int) -> None:
-    """A place with two long documents and four short ones, and an agent that splits."""
+    """Configure a place with two long and four short documents and an agent that splits."""
     place.documents({**LONG, **SHORT})
     place.server = server
     ollama = {"ollama.base_url": server.url, "ollama.model": "llama3.1", "ollama.num_ctx": 2400}
@@ -30,7 +30,7 @@ def prepared(place: Place, server: FakeLLM, *, provider: str = "vllm", **split: 
 def said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, *words: str
 ) -> tuple[str, str]:
-    """Run a command in this process; return what it prints, without line breaks, and to stderr."""
+    """Run a command in this process; return its stdout without line breaks, and its stderr."""
     monkeypatch.chdir(folder)
     capsys.readouterr()
     assert main([*words, "--config", "pipeline.yaml"]) == 0
@@ -39,16 +39,16 @@ def said(
 
 
 def windows_of_a_run(place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> int:
-    """Run, and return the windows that were answered."""
+    """Run, and return the number of answered windows."""
     said(monkeypatch, capsys, place.folder, "run", "--quiet")
     windows: int = place.report()["long_documents"]["windows"]
     return windows
 
 
-def test_check_names_the_sizes_and_the_requests_that_a_run_sends(
+def test_check_predicts_windows_and_requests(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The sum of the sizes is the context, and the run has exactly these windows."""
+    """The parts add up to the context, and the run has exactly these windows."""
     with FakeLLM(("llama3.1",), 2400) as server:
         prepared(place, server)
         shown, _ = said(monkeypatch, capsys, place.folder, "check")
@@ -62,7 +62,7 @@ def test_check_names_the_sizes_and_the_requests_that_a_run_sends(
         assert int(counted[1]) == windows_of_a_run(place, monkeypatch, capsys)
 
 
-def test_check_says_nothing_of_windows_without_split(
+def test_check_without_split_omits_windows(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The agent of a new project has no `overflow: split`."""
@@ -71,10 +71,10 @@ def test_check_says_nothing_of_windows_without_split(
 
 
 @pytest.mark.parametrize("provider", ["vllm", "ollama"])
-def test_a_dry_run_counts_windows(
+def test_dry_run_estimates_windows(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], provider: str
 ) -> None:
-    """About as many as the run has, though no model is called; then its time goes by windows."""
+    """The number is close to that of the run, without a model call; the time is based on windows."""
     with FakeLLM(("llama3.1",), 2400) as server:
         prepared(place, server, provider=provider)
         shown, _ = said(monkeypatch, capsys, place.folder, "run", "--dry-run")
@@ -91,10 +91,10 @@ def test_a_dry_run_counts_windows(
         assert "documents and windows a second of run 1" in again
 
 
-def test_a_dry_run_counts_the_prompt_of_each_window(
+def test_dry_run_counts_the_prompt_tokens_of_each_window(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With lead and overlap: about the tokens that the run then takes."""
+    """The estimate includes lead and overlap, and is close to the later use."""
     with FakeLLM(("llama3.1",), 2400) as server:
         prepared(place, server)
         shown, _ = said(monkeypatch, capsys, place.folder, "run", "--dry-run")
@@ -105,10 +105,10 @@ def test_a_dry_run_counts_the_prompt_of_each_window(
         assert abs(int(expected[1].replace(",", "")) - used) <= 0.25 * used
 
 
-def test_an_unknown_context_is_said(
+def test_dry_run_reports_an_unknown_context(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The server is not there: only what exceeds `window_tokens` is counted."""
+    """Without a server only documents longer than `window_tokens` count as split."""
     with FakeLLM(("llama3.1",), 2400) as server:
         prepared(place, server)
     unknown = "the context of the server is unknown, so documents that do not fit are not counted as cut"

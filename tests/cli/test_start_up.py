@@ -1,4 +1,4 @@
-"""What a command imports: nothing heavy that it does not need, so that it starts at once."""
+"""Imports at start-up: a command loads no heavy library that it does not need."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ sys.stderr.write("\\n" + " ".join(sys.modules))
 
 
 def modules_of(*arguments: str) -> list[str]:
-    """The modules that are imported when the command has ended."""
+    """Return the modules that are imported when the command has ended."""
     code = CODE.format(arguments=list(arguments))
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return child.stderr.splitlines()[-1].split()
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]], ids=" ".join)
-def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
-    """No library at all, and not many modules of the standard one."""
+def test_help_imports_no_heavy_library(arguments: list[str]) -> None:
+    """It imports few modules of the standard library as well."""
     modules = modules_of(*arguments)
     assert {name.split(".")[0] for name in modules} & HEAVY == set()
     assert len(modules) < 200
 
 
-def test_a_run_imports_no_library_that_it_does_not_need() -> None:
-    """No live block without a terminal, no object store for a folder, no reader of formats that are not there."""
+def test_run_imports_only_needed_libraries() -> None:
+    """These exclude the live display, object stores and readers of unused formats."""
     code = "import sys, pipeline.run.session, pipeline.run.runner; print(' '.join(sys.modules))"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"rich", "obstore", "pypdfium2", "trafilatura", "lxml", "prometheus_client", "asyncio"}
@@ -55,8 +55,8 @@ def test_a_run_imports_no_library_that_it_does_not_need() -> None:
 
 
 @pytest.mark.parametrize("first", ["", "import pipeline.cli.run"])
-def test_no_file_left_for_an_import_is_exit_3(first: str) -> None:
-    """The shortage may be over at the next start: it is no internal error, and has no traceback."""
+def test_no_open_file_left_for_an_import_is_exit_3(first: str) -> None:
+    """The shortage may be temporary, so it is no internal error and has no traceback."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))"
     lines = ("import sys, encodings.idna", "from pipeline.cli import main", first, limit, "sys.exit(main(['run']))")
     ran = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
@@ -67,10 +67,10 @@ def test_no_file_left_for_an_import_is_exit_3(first: str) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows which signals a process catches")
 @pytest.mark.parametrize("after_s", [0.0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6])
-def test_an_interrupt_at_any_moment_of_the_start_prints_no_traceback(tmp_path: Path, after_s: float) -> None:
-    """During the imports the signal ends the process at once; after them the run ends as interrupted.
+def test_interrupt_during_start_up_prints_no_traceback(tmp_path: Path, after_s: float) -> None:
+    """During the imports the signal ends the process at once, later the run ends as interrupted.
 
-    The time counts from when the program catches signals: what the interpreter does with one before that is not ours.
+    The time counts from when the program handles signals, because earlier the interpreter decides.
     """
     (tmp_path / "a.txt").write_text("A text.", encoding="utf-8")
     # a background job of a shell begins with SIGINT ignored, and so would this child of it
@@ -109,8 +109,8 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize("at", range(0, 60, 4))
-def test_an_interrupt_during_any_import_of_a_command_prints_no_traceback(tmp_path: Path, at: int) -> None:
-    """Whatever the machine's speed: the signal comes with the import of that number."""
+def test_interrupt_during_any_import_prints_no_traceback(tmp_path: Path, at: int) -> None:
+    """The signal comes with the import of a given number, so the speed of the machine does not matter."""
     (tmp_path / "a.txt").write_text("A text.", encoding="utf-8")
     arguments = ["run", "--input", str(tmp_path), "--output", str(tmp_path / "out"), "--dry-run"]
     code = [sys.executable, "-c", INTERRUPTED.format(at=at), *arguments]
@@ -134,8 +134,8 @@ sys.exit(main())
 
 
 @pytest.mark.parametrize("at", [5, 60, 160, *(pytest.param(at, marks=pytest.mark.slow) for at in range(200, 480, 4))])
-def test_no_file_left_at_any_import_is_exit_3(tmp_path: Path, at: int) -> None:
-    """In the program itself, in the module of a command, or in a shared library, whose error has no errno."""
+def test_no_open_file_left_at_any_import_is_exit_3(tmp_path: Path, at: int) -> None:
+    """It may happen in the program, in a command's module, or in a shared library whose error has no errno."""
     (tmp_path / "a.txt").write_text("A text.", encoding="utf-8")
     arguments = ["run", "--input", str(tmp_path), "--output", str(tmp_path / "out"), "--dry-run"]
     code = [sys.executable, "-c", SHORT.format(at=at), *arguments]

@@ -1,4 +1,4 @@
-"""How an agent is started: from a built-in one, from records, from a class; and hints at what a newcomer gets wrong."""
+"""Starting an agent from a built-in one, from records or from a class, and hints about beginners' mistakes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ VALUES = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=4) | st.dict
 
 @settings(max_examples=60)
 @given(st.lists(st.dictionaries(st.text(), VALUES, max_size=4), min_size=1, max_size=4))
-def test_every_example_fits_the_schema_drafted_from_it(records: list[dict[str, object]]) -> None:
-    """Whatever it holds: nulls, mixed types, lists of objects with different fields."""
+def test_records_fit_the_schema_drafted_from_them(records: list[dict[str, object]]) -> None:
+    """They may have nulls, mixed types, and lists of objects with different fields."""
     schema = schema_of_records(records)
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
     assert [error.message for record in records for error in validator.iter_errors(record)] == []
 
 
-def test_a_schema_from_records_can_be_an_agents(place: Place) -> None:
-    """Of one object, of lines, and of results of a run."""
+def test_schema_from_example_is_usable_by_an_agent(place: Place) -> None:
+    """The example is one object, JSON Lines, or the results of a run."""
     record = {"title": "a", "amount": 3, "tags": ["x"], "paid": None}
     (place.folder / "record.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     schema = json.loads(place.call("schema", "--from-example", "record.json").out)
@@ -45,8 +45,8 @@ def test_a_schema_from_records_can_be_an_agents(place: Place) -> None:
         assert place.call("schema", "--from-example", name).code == 2
 
 
-def test_a_schema_from_a_class(place: Place) -> None:
-    """Any class with pydantic's method, from a module in the current directory; without titles, and closed."""
+def test_schema_from_pydantic_class(place: Place) -> None:
+    """Any class with pydantic's method works; the schema is closed and has no titles."""
     source = (
         "class Invoice:\n"
         "    @staticmethod\n"
@@ -68,8 +68,8 @@ def test_a_schema_from_a_class(place: Place) -> None:
         assert place.call("schema", "--from-pydantic", name).code == 2
 
 
-def test_a_built_in_agent_is_copied(place: Place) -> None:
-    """It is the project's own from then on; what a run writes is kept out of git."""
+def test_init_agent_copies_a_built_in_agent(place: Place) -> None:
+    """The project owns the copy, and .gitignore excludes the output."""
     ran = place.call("init", "mine", "--agent", "extractor")
     assert ran.code == 0, ran.err
     project = place.folder / "mine"
@@ -89,8 +89,8 @@ def test_a_built_in_agent_is_copied(place: Place) -> None:
         ('${document} {"a": {"b": 1}} {{x}}', None),
     ],
 )
-def test_other_template_syntax_is_recognised(place: Place, prompt: str, told: str | None) -> None:
-    """It would be sent as it stands; braces that mean something else are text."""
+def test_foreign_template_syntax_is_refused(place: Place, prompt: str, told: str | None) -> None:
+    """It would be sent literally; other braces are text."""
     place.configure(agent={"user_prompt": prompt})
     place.documents(1)
     ran = place.call("run", "--dry-run")
@@ -98,8 +98,8 @@ def test_other_template_syntax_is_recognised(place: Place, prompt: str, told: st
 
 
 @pytest.mark.parametrize(("kind", "setting"), [("vllm", "VLLM_BASE_URL"), ("ollama", "OLLAMA_BASE_URL")])
-def test_a_refused_default_address_names_what_sets_another(place: Place, kind: str, setting: str) -> None:
-    """The usual port of this machine, where nothing listens; not for an address that somebody has named."""
+def test_refused_default_address_names_its_setting(place: Place, kind: str, setting: str) -> None:
+    """An address that the user has configured gets no such hint."""
     place.configure({"provider": kind, "vllm.base_url": "http://127.0.0.1:8000", "vllm.model": ""})
     said = place.call("check").out
     if "Connection refused" not in said:
@@ -110,8 +110,8 @@ def test_a_refused_default_address_names_what_sets_another(place: Place, kind: s
 
 
 @pytest.mark.parametrize("command", ["check", "try", "run"])
-def test_an_address_of_a_provider_that_is_not_used_is_reported(place: Place, command: str) -> None:
-    """The server that the environment names gets no request; when its provider is used, there is no warning."""
+def test_address_of_an_unused_provider_is_reported(place: Place, command: str) -> None:
+    """Its server gets no request; when its provider is used, there is no warning."""
     place.documents(1)
     gone = "http://127.0.0.1:9"
     place.configure({"provider": "ollama", "ollama.base_url": gone, "vllm.base_url": None})
@@ -126,8 +126,8 @@ def test_an_address_of_a_provider_that_is_not_used_is_reported(place: Place, com
 
 @settings(max_examples=60)
 @given(st.text(alphabet="ab ,.", max_size=200), st.integers(10, 80))
-def test_a_shortened_text_ends_with_a_whole_word(text: str, limit: int) -> None:
-    """Unless one word is all there is."""
+def test_shortened_text_ends_with_a_whole_word(text: str, limit: int) -> None:
+    """A single long word is cut."""
     short = shorten(text, limit)
     assert len(short) <= limit + 1
     if short != text:

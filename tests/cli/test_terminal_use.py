@@ -1,4 +1,4 @@
-"""What a person types and reads: words in any usual order, the nearest match, lines that fit, completion."""
+"""Typing and reading at a terminal: word order, nearest match, lines that fit, completion."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.terminal import fitted
 
 
 def on_terminal(place: Place, columns: int, *words: str) -> tuple[int, str]:
-    """The exit code of a command, and what it wrote to a terminal of so many columns, with stdout and stderr as one."""
+    """Return a command's exit code and what it wrote to a terminal of so many columns, stdout and stderr as one."""
     return on_columns([*COMMAND, *words], folder=place.folder, columns=columns)
 
 
@@ -37,8 +37,8 @@ def on_terminal(place: Place, columns: int, *words: str) -> tuple[int, str]:
         ("chek", "chek"),
     ],
 )
-def test_flags_may_stand_in_front_of_the_command(typed: str, usual: str) -> None:
-    """And `help` asks for help; what is not understood is left as it was typed."""
+def test_flags_may_precede_the_command(typed: str, usual: str) -> None:
+    """`help` becomes --help; unknown words stay as typed."""
     assert in_usual_order(typed.split(), COMMANDS) == usual.split()
 
 
@@ -56,16 +56,16 @@ def test_flags_may_stand_in_front_of_the_command(typed: str, usual: str) -> None
         (("errors", "--accept", "schema"), "the nearest is schema_invalid"),
     ],
 )
-def test_the_nearest_word_is_named(place: Place, words: tuple[str, ...], near: str) -> None:
-    """For commands, flags, reasons, settings and names; exit code 2."""
+def test_typing_error_names_the_nearest_word(place: Place, words: tuple[str, ...], near: str) -> None:
+    """This covers commands, flags, reasons, settings and names; the exit code is 2."""
     place.documents(1)
     (place.folder / "out").mkdir(exist_ok=True)
     ran = place.call(*words)
     assert (ran.code, near in ran.err) == (2, True), ran.err
 
 
-def test_on_a_terminal_errors_are_short_and_lines_fit(place: Place) -> None:
-    """`error: …` without the list of everything that is accepted; the log of a program has all of it."""
+def test_terminal_errors_are_short_and_fit(place: Place) -> None:
+    """A terminal omits the list of accepted values, which a program's log has in full."""
     place.documents({"a.txt": "[[fault:http_400]]", "b.txt": "text"})
     code, shown = on_terminal(place, 60, "run", "--only-failed", "timeouts")
     assert (code, shown.splitlines()[-1]) == (2, "error: --only-failed: got 'timeouts'; the nearest is timeout")
@@ -82,16 +82,16 @@ def test_on_a_terminal_errors_are_short_and_lines_fit(place: Place) -> None:
 
 @settings(max_examples=50)
 @given(st.lists(st.text(alphabet="ab -.", max_size=80), max_size=5), st.integers(20, 60))
-def test_no_word_is_broken(lines: list[str], width: int) -> None:
-    """Wrapped lines hold the same words, and only a word that is too long is wider than the terminal."""
+def test_wrapping_breaks_no_word(lines: list[str], width: int) -> None:
+    """Wrapped lines have the same words, and only a word that is too long exceeds the width."""
     wrapped = list(fitted(lines, width))
     assert [word for line in wrapped for word in line.split()] == [word for line in lines for word in line.split()]
     assert all(len(line) <= width or len(line.split()) == 1 for line in wrapped if line.strip())
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
-def test_a_wrong_key_is_one_short_error(place: Place, columns: int) -> None:
-    """Its lines are wrapped once, and the nearest key stands there without all the others."""
+def test_unknown_key_is_one_short_error(place: Place, columns: int) -> None:
+    """The message is wrapped once and names only the nearest key."""
     (place.folder / "bad.yaml").write_text("runer: {concurrency: 3}\n", encoding="utf-8")
     code, shown = on_terminal(place, columns, "run", "--config", "bad.yaml")
     assert code == 2
@@ -102,7 +102,7 @@ def test_a_wrong_key_is_one_short_error(place: Place, columns: int) -> None:
     )
 
 
-def test_only_long_lists_are_left_out() -> None:
+def test_only_long_lists_are_omitted_from_messages() -> None:
     """A list that is short or has no nearest word stays."""
     assert shortened("agent: got 'x', need one of a, b; the nearest is a") == (
         "agent: got 'x', need one of a, b; the nearest is a"
@@ -110,8 +110,8 @@ def test_only_long_lists_are_left_out() -> None:
     assert shortened(f"got 'x', need one of {', '.join(COMMANDS)}") == f"got 'x', need one of {', '.join(COMMANDS)}"
 
 
-def test_times_and_ages_need_their_unit() -> None:
-    """The same rule for --max-duration and --older-than."""
+def test_durations_need_a_unit() -> None:
+    """--max-duration and --older-than have the same rule."""
     assert (duration_s("1h30m"), duration_s("400d"), duration_s("1.5s")) == (5400.0, 34560000.0, 1.5)
     with pytest.raises(argparse.ArgumentTypeError, match="need its unit as well: 400s, 400m, 400h or 400d"):
         duration_s("400")
@@ -126,8 +126,8 @@ def test_times_and_ages_need_their_unit() -> None:
         ("pipeline run --set runner.max_err", {"runner.max_error_rate="}),
     ],
 )
-def test_the_shell_completes_words_and_values(place: Place, tmp_path: Path, line: str, offered: set[str]) -> None:
-    """Through the script of `pipeline completion`, which calls the command as this test does."""
+def test_shell_completes_words_and_values(place: Place, tmp_path: Path, line: str, offered: set[str]) -> None:
+    """The script of `pipeline completion` calls the command as this test does."""
     place.configure()
     answer = tmp_path / "answer"
     call = {"COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE": "1", "IFS": "\013"}
@@ -136,15 +136,15 @@ def test_the_shell_completes_words_and_values(place: Place, tmp_path: Path, line
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_completion_script_is_printed(place: Place, shell: str) -> None:
-    """It names the command."""
+def test_completion_prints_a_script(place: Place, shell: str) -> None:
+    """The script names the command."""
     ran = place.call("completion", shell)
     assert ran.code == 0
     assert "pipeline" in ran.out
 
 
-def test_the_meaning_of_an_exit_code_hangs_below_itself(place: Place) -> None:
-    """In a narrow terminal the table stays a table."""
+def test_exit_code_table_stays_aligned_on_a_narrow_terminal(place: Place) -> None:
+    """Continuation lines are indented below the meaning."""
     _, shown = on_terminal(place, 60, "run", "--help")
     lines = shown.partition("exit codes:\n")[2].splitlines()
     codes = [line for line in lines if line[2:3].isdigit()]

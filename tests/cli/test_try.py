@@ -1,4 +1,4 @@
-"""`pipeline try`: what is shown of a document's way through the agent, and that nothing is written."""
+"""`pipeline try`: a document's way through the agent is shown, and no file is written."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fake_llm import FakeLLM, Fault
 ESCAPE = "\x1b["
 
 
-def test_the_prompts_the_answer_and_the_verdict_are_shown(place: Place) -> None:
-    """In the order in which they come, and the exit code is 0."""
+def test_try_shows_prompts_answer_and_verdict(place: Place) -> None:
+    """They are in order of time, and the exit code is 0."""
     place.documents({"a.txt": "A plain text."})
     ran = place.call("try", "inbox/a.txt")
     assert ran.code == 0, ran.err
@@ -21,23 +21,23 @@ def test_the_prompts_the_answer_and_the_verdict_are_shown(place: Place) -> None:
     assert places == sorted(places)
 
 
-def test_the_output_shown_is_json(place: Place) -> None:
+def test_try_prints_the_output_as_json(place: Place) -> None:
     """It can be copied out."""
     place.documents({"a.txt": "text"})
     shown = place.call("try", "inbox/a.txt").out
     assert json.loads(shown.partition("\noutput\n")[2].partition("\nVALID")[0])["summary"]
 
 
-def test_nothing_is_written(place: Place) -> None:
-    """Neither the output's folder nor anything else appears or changes."""
+def test_try_writes_no_file(place: Place) -> None:
+    """No file or folder is created or changed."""
     place.documents({"a.txt": "text", "b.txt": "[[fault:http_400]]"})
     before = everything_below(place.folder)
     place.call("try", "inbox")
     assert everything_below(place.folder) == before
 
 
-def test_a_wrong_answer_is_shown_with_the_complaint_and_the_answer_after_it(place: Place, server: FakeLLM) -> None:
-    """Of the second prompt only what is new is shown."""
+def test_try_shows_a_re_ask_with_its_complaint(place: Place, server: FakeLLM) -> None:
+    """Only the added part of the second prompt is printed."""
     server.faults = lambda _, n: Fault("wrong_type") if n == 1 else None
     place.documents({"a.txt": "A text that is seen once."})
     ran = place.call("try", "inbox/a.txt")
@@ -56,8 +56,8 @@ def test_a_wrong_answer_is_shown_with_the_complaint_and_the_answer_after_it(plac
         (" ", "FAILED document_empty (load)"),
     ],
 )
-def test_a_document_that_fails_is_exit_code_1(place: Place, text: str, told: str) -> None:
-    """With the reason, where it happened, and what to do about it; the other documents are tried all the same."""
+def test_try_of_a_failing_document_exits_with_1(place: Place, text: str, told: str) -> None:
+    """It prints reason, stage and advice, and tries the other documents as well."""
     place.documents({"good.txt": "text"})
     (place.folder / "inbox" / "bad.txt").write_text(text, encoding="utf-8")
     ran = place.call("try", "inbox/bad.txt", "inbox/good.txt")
@@ -66,8 +66,8 @@ def test_a_document_that_fails_is_exit_code_1(place: Place, text: str, told: str
     assert "VALID" in ran.out
 
 
-def test_failed_requests_are_shown(place: Place) -> None:
-    """Each of them, before the answer that came at last."""
+def test_try_shows_failed_requests(place: Place) -> None:
+    """Each precedes the answer that finally succeeded."""
     place.documents({"a.txt": "[[fault:http_500*2]] text"})
     ran = place.call("try", "inbox/a.txt")
     assert ran.code == 0
@@ -75,8 +75,8 @@ def test_failed_requests_are_shown(place: Place) -> None:
     assert "VALID 3 requests" in ran.out
 
 
-def test_a_server_that_is_not_there_is_exit_code_3_at_once(place: Place) -> None:
-    """Nobody who looks on wants to wait for it; the message names the server."""
+def test_try_with_an_unreachable_server_exits_with_3_at_once(place: Place) -> None:
+    """A person is watching, so it does not wait; the message names the server."""
     place.documents({"a.txt": "text"})
     ran = place.call("try", "inbox/a.txt", "--set", "vllm.base_url=http://127.0.0.1:9")
     assert ran.code == 3
@@ -92,30 +92,30 @@ def test_a_server_that_is_not_there_is_exit_code_3_at_once(place: Place) -> None
         (("inbox", "--set", "vllm.model=other"), "'llama3.1'"),
     ],
 )
-def test_what_cannot_be_tried_is_exit_code_2(place: Place, arguments: tuple[str, ...], told: str) -> None:
-    """Usage, agent and model."""
+def test_invalid_try_command_exits_with_2(place: Place, arguments: tuple[str, ...], told: str) -> None:
+    """The error is in the usage, the agent or the model."""
     if "--set" in arguments:
         place.documents(1)
     ran = place.call("try", *arguments)
     assert (ran.code, told in ran.err) == (2, True), ran.err
 
 
-def test_the_variant_decides_what_is_asked(place: Place) -> None:
-    """A pinned one is named and its prompt shown."""
+def test_try_variant_uses_the_variants_prompt(place: Place) -> None:
+    """The output names the variant."""
     place.configure(agent={"variants": {"terse": {"system_prompt": "Be terse."}}})
     place.documents({"a.txt": "text"})
     ran = place.call("try", "inbox/a.txt", "--variant", "terse")
     assert "variant terse" in ran.out and "Be terse." in ran.out
 
 
-def test_the_limit_is_kept(place: Place) -> None:
-    """Of a folder the first documents only."""
+def test_try_limit_takes_the_first_documents(place: Place) -> None:
+    """It applies to the documents of a folder."""
     place.documents(5)
     assert place.call("try", "inbox", "--limit", "2").out.count("VALID") == 2
 
 
-def test_a_terminal_gets_colours_and_others_do_not(place: Place) -> None:
-    """NO_COLOR is heeded; a dumb terminal gets plain text."""
+def test_try_uses_colour_only_on_a_terminal(place: Place) -> None:
+    """NO_COLOR and a dumb terminal switch it off."""
     place.documents({"a.txt": "text"})
     assert ESCAPE in place.on_terminal("try", "inbox/a.txt").out
     assert ESCAPE not in place.on_terminal("try", "inbox/a.txt", env={"NO_COLOR": "1"}).out
@@ -123,15 +123,15 @@ def test_a_terminal_gets_colours_and_others_do_not(place: Place) -> None:
     assert ESCAPE not in place.call("try", "inbox/a.txt").out
 
 
-def test_nothing_in_a_document_reaches_the_terminal_as_an_escape(place: Place) -> None:
-    """What would clear the screen is spelled out."""
+def test_try_spells_out_terminal_escapes(place: Place) -> None:
+    """A document cannot clear the screen."""
     (place.folder / "inbox" / "a.txt").write_text("clear \x1b[2J this", encoding="utf-8")
     shown = place.call("try", "inbox/a.txt").out
     assert "\\x1b[2J" in shown and "\x1b" not in shown
 
 
-def test_a_document_of_the_input_is_named_by_its_id_or_path(place: Place) -> None:
-    """`try` and `run` ask the same for it: the id, from which the variant follows, and the metadata are the same."""
+def test_try_accepts_an_id_or_a_path(place: Place) -> None:
+    """The id, and so the variant and the metadata, are those of a run."""
     place.configure({"input.uri": [{"uri": "inbox", "name": "news"}]})
     place.documents({"2026/a.txt": "text", "2026/b.txt": "text"})
     for name in ("news/2026/a.txt", "inbox/2026/a.txt"):
@@ -147,8 +147,8 @@ def test_a_document_of_the_input_is_named_by_its_id_or_path(place: Place) -> Non
     assert "the nearest is news/2026/a.txt" in ran.err
 
 
-def test_run_and_errors_name_documents_as_try_does(place: Place) -> None:
-    """By id, by path or by a file of ids; a wrong name is exit 2 before anything is asked."""
+def test_run_and_errors_accept_an_id_or_a_path(place: Place) -> None:
+    """A file of ids works too; an unknown name is exit 2 before any request."""
     place.documents({"a.txt": "text", "b.txt": "[[fault:http_400]]", "c.txt": "text", "d.txt": "text"})
     (place.folder / "ids").write_text("c.txt\n", encoding="utf-8")
     lenient = ("--set", "runner.max_error_rate=1")

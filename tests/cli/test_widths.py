@@ -1,4 +1,4 @@
-"""What every command prints fits a terminal of 60, 80 and 120 columns."""
+"""The output of every command fits a terminal of 60, 80 and 120 columns."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ TYPED = [
 
 
 def shown_on(place: Place, columns: int) -> dict[str, list[str]]:
-    """The lines of each command's output on a terminal of so many columns, stdout and stderr as one."""
+    """Return the lines of each command's output on a terminal of so many columns, stdout and stderr as one."""
     code, text = on_columns([sys.executable, "-c", PROGRAM, json.dumps(TYPED)], folder=place.folder, columns=columns)
     assert code == 0
     outputs = text.split(MARK)[1:]
@@ -65,14 +65,14 @@ def shown_on(place: Place, columns: int) -> dict[str, list[str]]:
 
 
 def is_too_wide(line: str, columns: int) -> bool:
-    """True for a line that could have been broken before its last word: a path or an address stays whole."""
+    """Return whether a line could have been broken before its last word (a path or an address stays whole)."""
     start, _, word = line.rstrip().rpartition(" ")
     return len(line) > columns and bool(start.strip()) and len(word) < columns // 2
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
-def test_what_a_command_prints_fits_the_terminal(place: Place, columns: int) -> None:
-    """Results, messages and help alike, also with long names."""
+def test_output_of_each_command_fits_the_terminal(place: Place, columns: int) -> None:
+    """This covers results, messages and help, also with long names."""
     texts = {LONG: "A plain text.", "b.txt": "Another text.", "bad.txt": "[[fault:http_400]]", "empty.txt": ""}
     place.documents(texts)
     (place.folder / "inbox" / "empty.txt").write_bytes(b"")
