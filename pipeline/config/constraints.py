@@ -169,17 +169,17 @@ def need(value: object, hint: Any, *, rule: Rule) -> str:
     """Return a description of the accepted values; the upper bound is included when exceeded or at most 1."""
     if rule.need:
         return rule.need
-    words = " or ".join(_words(option, rule) for option in options(hint))
-    words += nearest_hint(value, _choices(hint)) if isinstance(value, str) else ""
     over = rule.high is not None and isinstance(value, (int, float)) and value > rule.high
-    return words + (f" and <= {rule.high:g}" if rule.high is not None and (over or rule.high <= 1) else "")
+    is_bounded = rule.high is not None and (over or rule.high <= 1)
+    words = " or ".join(_words(option, rule, is_bounded=is_bounded) for option in options(hint))
+    return words + (nearest_hint(value, _choices(hint)) if isinstance(value, str) else "")
 
 
-def _words(option: Any, rule: Rule) -> str:
+def _words(option: Any, rule: Rule, *, is_bounded: bool) -> str:
     origin = typing.get_origin(option)
     if option in (int, float):
         kind = "a whole number" if option is int else "a number"
-        return kind + (f" of {rule.unit}" if rule.unit else "") + _bound(rule)
+        return kind + (f" of {rule.unit}" if rule.unit else "") + _bounds(rule, is_bounded=is_bounded)
     if origin is Literal:
         names = [str(name) for name in typing.get_args(option)]
         return names[0] if len(names) == 1 else "one of " + ", ".join(names)
@@ -190,10 +190,15 @@ def _words(option: Any, rule: Rule) -> str:
     return {bool: "true or false", str: "a text", type(None): "null"}.get(option, "a mapping")
 
 
-def _bound(rule: Rule) -> str:
-    if rule.above is not None:
-        return f" > {rule.above:g}"
-    return "" if rule.low is None else f" >= {rule.low:g}"
+def _bounds(rule: Rule, *, is_bounded: bool) -> str:
+    low = rule.low if rule.above is None else None
+    bounds = ((">", rule.above), (">=", low), ("<=", rule.high if is_bounded else None))
+    texts = [f"{sign} {_number(bound)}" for sign, bound in bounds if bound is not None]
+    return f" {' and '.join(texts)}" if texts else ""
+
+
+def _number(bound: float) -> str:
+    return str(int(bound)) if bound == int(bound) else f"{bound:g}"
 
 
 def _choices(hint: Any) -> list[str]:

@@ -6,13 +6,14 @@ It must not read a file.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 
 from pipeline.config.agent_file import AgentFile, VariantFile
 from pipeline.config.keys import known_keys, sections, top_keys
 from pipeline.config.models import AppConfig
+from pipeline.config.split import SplitConfig
 
 _MISSPELT = 0.8
 """Similarity of a misspelt name: `ovrflow` (0.93) and `system_promt` resemble a setting, `prompt` (0.71) does not."""
@@ -38,8 +39,13 @@ def misplaced_settings(given: Mapping[str, tuple[object, str]]) -> dict[str, str
     return {key: f"{key}: {_message(key, name)}: set it in {file} ({given[key][1]})" for key, name in meant.items()}
 
 
-def _agent_setting(key: str, names: Iterable[str]) -> str | None:
+def _agent_setting(key: str, names: Collection[str]) -> str | None:
     """Return the agents' setting that a key names, or resembles more than any setting of the configuration."""
+    first, _, rest = key.partition(".")
+    if rest and first in names:
+        return key
+    if key in (each.name for each in fields(SplitConfig)):
+        return f"split.{key}"
     candidates = [*names, *top_keys(), *sections(), "providers", *known_keys()]
     matches = difflib.get_close_matches(key[:200], candidates, n=1, cutoff=_MISSPELT)
     return matches[0] if matches and matches[0] in names else None

@@ -23,6 +23,7 @@ from pipeline.records import Document
 
 SCHEMA = "{type: object, properties: {s: {type: string}}, required: [s], additionalProperties: false}"
 SCHEMA_TREE = {"type": "object", "required": ["s"], "additionalProperties": False}
+SPLIT = "overflow: split\nsplit: {%s}"
 MINIMAL = f'user_prompt: "$document"\nschema: {SCHEMA}\n'
 
 
@@ -84,6 +85,23 @@ class TestLoading:
             (MINIMAL + 'system_prompt: "about $title"', r"system_prompt, line 1: got \$title, need static text"),
             (MINIMAL + "max_tokens: 0", "max_tokens: got 0, need a whole number of tokens >= 1"),
             (MINIMAL + "overflow: cut", "overflow: got 'cut', need one of fail, head, head_tail"),
+            (MINIMAL + "overflow: splitt", "need one of fail, head, head_tail, split or null; the nearest is split"),
+            (MINIMAL + SPLIT % "window_token: 900", r"split\.window_token: unknown key, the nearest is window_tokens"),
+            (MINIMAL + SPLIT % "window_tokens: 10", r"split\.window_tokens: got 10, need .* of tokens >= 256 or null"),
+            (MINIMAL + SPLIT % "window_tokens: 2000000", "tokens >= 256 and <= 1000000 or null"),
+            (MINIMAL + SPLIT % "window_tokens: 900, overlap_tokens: 400", r"got 400, need at most a quarter .* \(225\)"),
+            (MINIMAL + SPLIT % "lead_chars: -1", r"split\.lead_chars: got -1, need a whole number of characters >= 0"),
+            (MINIMAL + "overflow: head\nsplit: {lead_chars: 9}", "split: got settings beside overflow: head, need over"),
+            (MINIMAL + "split: {lead_chars: 9}", "split: got settings beside overflow: fail, need overflow: split"),
+            (MINIMAL + "overflow: split\nsplit: 900", "split: got 900, need a mapping of settings"),
+            (
+                MINIMAL + "overflow: split\nvariants: {a: {split: {lead_char: 1}}}",
+                r"variants\.a\.split\.lead_char: unknown key, the nearest is lead_chars",
+            ),
+            (
+                MINIMAL + "overflow: split\nvariants: {a: {overflow: head, split: {lead_chars: 1}}}",
+                r"variants\.a\.split: got settings beside overflow: head, need overflow: split",
+            ),
             (MINIMAL + "variants: {a: {weigth: 1}}", r"variants\.a\.weigth: unknown key, the nearest is weight"),
             (MINIMAL + "variants: {a: 3}", r"variants\.a: got 3, need a mapping"),
             (MINIMAL + 'variants: {a: {user_prompt: "x"}}', r"variants\.a\.user_prompt: got no \$document"),

@@ -324,6 +324,8 @@ class TestComplaints:
             ),
             ("{overflow: head, agents_dir: my, agent: a}", "set it in my/a.yaml ("),
             ("ovrflow: head", "ovrflow: unknown key, the nearest is overflow, which is a setting of agents: set it in"),
+            ("split: {window_tokens: 9}", "split: is a setting of agents, not of the configuration: set it in"),
+            ("lead_chars: 9", "lead_chars: unknown key, the nearest is split.lead_chars, which is a setting of agents"),
             ("promtp: x", "promtp: unknown key, "),
             ("varaint: a", "varaint: unknown key, the nearest is variant; got 'a', need one of"),
             ("cost: {perhour: 3}", "cost.perhour: unknown key, the nearest is cost.per_hour; got 3, need one of per_h"),
@@ -572,6 +574,13 @@ def test_a_flag_leads_into_a_mapping(tmp_path: Path) -> None:
     big = app.providers["big"]
     assert isinstance(big, VLLMConfig)
     assert big.extra_body == {"chat": {"deep": 1}, "seed": 2}
+
+
+def test_a_flag_for_a_setting_within_an_agent_s_names_the_agent() -> None:
+    """`--set split.window_tokens=900` is no misspelt setting of the configuration."""
+    expected = r"split\.window_tokens: is a setting of agents, not of the configuration: set it in extractor\.yaml"
+    with pytest.raises(ConfigError, match=expected):
+        load_config(None, environ={}, overrides={"split.window_tokens": "900"})
 
 
 def test_what_is_no_mapping_has_no_inside() -> None:
