@@ -156,10 +156,10 @@ REASONS: Mapping[str, Reason] = {
     ),
     "document_too_large": Reason(
         "document",
-        "split the document, or raise the limit: `input.max_document_bytes`, or for HTTP 413 the request size that the "
-        "server or its proxy takes",
+        "split the document, or raise the limit: `input.max_document_bytes`, `split.window_tokens` in the agent, or "
+        "for HTTP 413 the request size that the server or its proxy takes",
         {
-            "": "split the document, or raise the limit that the message names, such as `input.max_document_bytes`",
+            "": "split the document, or change the setting that the message names, such as `input.max_document_bytes`",
             "http_413": "the server, or a proxy in front of it, refuses requests of this size: raise its limit, or "
             "split the document",
         },

@@ -84,7 +84,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         "Input": list(input_lines(app, survey, width=width)),
         "Output": list(output_lines(output, width=width)),
         "Agent": [
-            *hanging(f"{agent}: {plan.agent.description}", indent=INDENT, width=width),
+            *hanging(f"{agent}: {plan.agent.description}".removesuffix(": "), indent=INDENT, width=width),
             *(line for each in split_texts(sizes, survey) for line in hanging(each, indent=INDENT, width=width)),
             *(line for each in warnings for line in hanging(f"warning: {each}", indent=INDENT, width=width)),
         ],

@@ -243,7 +243,8 @@ def size_text(room: Room, size: WindowSize, *, lead_chars: int) -> str:
     else:
         parts = [f"context {room.context_length:,}", f"answer {room.max_tokens:,}", f"prompt {room.prompt_tokens:,}"]
         parts += [f"re-ask {room.reserve:,}"] if room.reserve else []
-        parts += [f"lead {room.before_tokens:,}"] if room.before_tokens else []
+        before = "lead" if lead_chars else "lines before it"
+        parts += [f"{before} {room.before_tokens:,}"] if room.before_tokens else []
         reason = " \N{MINUS SIGN} ".join(parts) + _bound(room, size)
     about = f"split: windows of about {size.tokens:,} tokens ({reason}), overlap {size.overlap_tokens:,}"
     return f"{about}, lead {lead_chars:,} characters" if lead_chars else f"{about}, no lead"

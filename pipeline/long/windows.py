@@ -242,7 +242,7 @@ class _Cutter:
         while end < part.end:
             self._count += 1
             if self._count > MOST_WINDOWS:
-                raise TooManyWindowsError(f"more than {MOST_WINDOWS} windows of {self._budget} bytes")
+                raise TooManyWindowsError(f"more than {MOST_WINDOWS:,} windows of {self._budget:,} bytes")
             end = self._end(start, end, part.end, part_end)
             yield Span(start, end)
             start = self.overlapping(start, end)

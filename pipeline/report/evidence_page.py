@@ -105,13 +105,16 @@ def _quoted(value: str) -> str:
 def _quotes(document: ShownDocument) -> str:
     """Return the table of the quotes with their places as numbers."""
     has_pages = any(quote.page is not None for quote in document.quotes)
-    head = ("No.", "Field", "Characters", *(["Page"] if has_pages else []), "Match", "Occurrences")
+    has_windows = any(quote.window is not None for quote in document.quotes)
+    where = (*(["Page"] if has_pages else []), *(["Window"] if has_windows else []))
+    head = ("No.", "Field", "Characters", *where, "Match", "Occurrences")
     rows = (
         (
             str(quote.number),
             quote.path,
             f"{quote.start:,} to {quote.end:,}",
             *([quote.page] if has_pages else []),
+            *([quote.window] if has_windows else []),
             quote.match,
             quote.count,
         )

@@ -16,12 +16,16 @@ from pipeline.terminal import grouped, labelled, percent_text, plural
 
 
 def numbers_lines(report: Report, *, width: int) -> list[str]:
-    """Return the numbers of the run, a label and a text per line; no lines when no document was processed."""
+    """Return the numbers of the run, a label and a text per line; no lines when nothing was processed.
+
+    A run that was stopped in its first long document has the number of its windows only.
+    """
     run = report.run
     stats = run.stats
     total = stats.total
+    windows = long_documents_text(stats.long_documents)
     if not total.done and not total.failed:
-        return []
+        return ["Numbers", *labelled("windows", windows, indent=2, width=width)] if windows else []
     rate = documents_per_second(stats)
     cached = cached_share(stats)
     rows = {
@@ -30,7 +34,7 @@ def numbers_lines(report: Report, *, width: int) -> list[str]:
         "tokens": _tokens(total),
         "prompt cache": "" if cached is None else f"{percent_text(cached)} of the prompt tokens",
         "requests": _requests(total),
-        "long documents": long_documents_text(stats.long_documents),
+        "windows": windows,
         "not sent": copied_text(stats),
         "overhead": _overhead(run.overhead),
         "concurrency": _limit(run.concurrency),
@@ -94,13 +98,15 @@ def _requests(total: Tally) -> str:
 
 
 def long_documents_text(numbers: LongDocumentNumbers | None) -> str:
-    """Return how many documents were read in windows, and what became of the windows; "" without any."""
+    """Return how many windows were answered, and what became of them and their documents; "" without any."""
     if numbers is None:
         return ""
-    windows = f"{plural(numbers.windows, 'window')} answered"
-    windows += f" ({grouped(numbers.reused)} of them in an earlier run)" if numbers.reused else ""
-    parts = [f"{grouped(numbers.documents)} read in windows, {windows}"]
-    parts += [f"at most {grouped(numbers.most)} in one document"] if numbers.documents > 1 else []
+    reused = f" ({grouped(numbers.reused)} of them in an earlier run)" if numbers.reused else ""
+    most = f", of {grouped(numbers.most)} at most" if numbers.documents > 1 else ""
+    parts = [
+        f"{grouped(numbers.windows)} answered{reused}",
+        f"{plural(numbers.documents, 'long document')} ended{most}",
+    ]
     parts += [f"{grouped(numbers.divided)} divided into smaller ones"] if numbers.divided else []
     parts += [f"{plural(numbers.conflicts, 'value')} differed between windows"] if numbers.conflicts else []
     parts += [f"{plural(numbers.dropped, 'item')} left out by x-over"] if numbers.dropped else []

@@ -37,7 +37,8 @@ def quote_lines(document: ShownDocument, *, colour: bool, width: int) -> Iterato
 def _place(quote: ShownQuote) -> str:
     page = f", page {quote.page}" if quote.page is not None else ""
     times = f", one of {quote.count:,} occurrences" if quote.count > 1 else ""
-    place = f"characters {quote.start:,} to {quote.end:,}{page}"
+    window = f", window {quote.window}" if quote.window is not None else ""
+    place = f"characters {quote.start:,} to {quote.end:,}{page}{window}"
     return f"{quote.number}. {visible(quote.path)}: {place}, {quote.match}{times}"
 
 

@@ -19,7 +19,10 @@ _DIGEST_CHARS = 12
 
 @dataclass(frozen=True, slots=True)
 class ShownQuote:
-    """A quote with its place; `number` counts from 1, `text` is the answer's, `page` None without pages."""
+    """A quote with its place; `number` counts from 1, `text` is the answer's.
+
+    `page`: None without pages; `window`: None in a document that was sent whole.
+    """
 
     number: int
     path: str
@@ -29,6 +32,7 @@ class ShownQuote:
     match: str
     count: int
     page: int | None
+    window: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,7 @@ def quotes_of(record: Mapping[str, Any]) -> tuple[ShownQuote, ...]:
             each["match"],
             each["count"],
             each.get("page"),
+            each.get("window"),
         )
         for number, each in enumerate(record.get("evidence") or (), start=1)
     )

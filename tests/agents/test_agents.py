@@ -89,9 +89,15 @@ class TestLoading:
             (MINIMAL + SPLIT % "window_token: 900", r"split\.window_token: unknown key, the nearest is window_tokens"),
             (MINIMAL + SPLIT % "window_tokens: 10", r"split\.window_tokens: got 10, need .* of tokens >= 256 or null"),
             (MINIMAL + SPLIT % "window_tokens: 2000000", "tokens >= 256 and <= 1000000 or null"),
-            (MINIMAL + SPLIT % "window_tokens: 900, overlap_tokens: 400", r"got 400, need at most a quarter .* \(225\)"),
+            (
+                MINIMAL + SPLIT % "window_tokens: 900, overlap_tokens: 400",
+                r"got 400, need at most a quarter .* \(225\)",
+            ),
             (MINIMAL + SPLIT % "lead_chars: -1", r"split\.lead_chars: got -1, need a whole number of characters >= 0"),
-            (MINIMAL + "overflow: head\nsplit: {lead_chars: 9}", "split: got settings beside overflow: head, need over"),
+            (
+                MINIMAL + "overflow: head\nsplit: {lead_chars: 9}",
+                "split: got settings beside overflow: head, need over",
+            ),
             (MINIMAL + "split: {lead_chars: 9}", "split: got settings beside overflow: fail, need overflow: split"),
             (MINIMAL + "overflow: split\nsplit: 900", "split: got 900, need a mapping of settings"),
             (

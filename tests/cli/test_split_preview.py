@@ -105,6 +105,27 @@ def test_dry_run_counts_the_prompt_tokens_of_each_window(
         assert abs(int(expected[1].replace(",", "")) - used) <= 0.25 * used
 
 
+def test_a_document_of_too_many_windows_fails_before_any_request(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More than 10,000: `check` and the error line say what would make them fewer."""
+    message = (
+        "the document has more than 10,000 windows of 1,024 bytes: need larger ones (split.window_tokens, or a server"
+        " with a larger context) or a shorter document"
+    )
+    with FakeLLM(("llama3.1",), 2400) as server:
+        prepared(place, server, window_tokens=256, overlap_tokens=64)
+        place.documents({"endless.txt": "Nothing was paid. " * 500_000})
+        shown, _ = said(monkeypatch, capsys, place.folder, "check")
+        assert "1 of the 7 read cannot be used" in shown
+        assert message in shown
+        place.asked()
+        assert main(["run", "--config", "pipeline.yaml", "--quiet", "--ids", "endless.txt"]) == 1
+        (error,) = place.lines("errors.jsonl")
+        assert (error["reason"], error["stage"], error["message"]) == ("document_too_large", "prompt", message)
+        assert place.asked() == []
+
+
 def test_dry_run_reports_an_unknown_context(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

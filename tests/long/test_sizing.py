@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -144,6 +145,10 @@ def test_check_shows_where_the_size_comes_from() -> None:
     own = Sizer(window_tokens=1000).size(ROOM, 3.0)
     assert own is not None
     assert "re-ask 750, window_tokens), overlap 50, no lead" in size_text(ROOM, own, lead_chars=0)
+    framed = replace(ROOM, before_bytes=150)
+    assert "re-ask 750 \N{MINUS SIGN} lines before it 50, window_tokens), overlap 50, no lead" in size_text(
+        framed, own, lead_chars=0
+    )
 
 
 @settings(max_examples=40, deadline=None)

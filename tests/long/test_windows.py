@@ -152,7 +152,7 @@ def test_what_cannot_be_cut_is_refused() -> None:
             cut("text", budget, overlap)
     with pytest.raises(ValueError, match="of a text of 4 characters"):
         cut("text", 64, 0, laid=[Span(0, 5)])
-    with pytest.raises(TooManyWindowsError, match="10000 windows of 64 bytes"):
+    with pytest.raises(TooManyWindowsError, match="10,000 windows of 64 bytes"):
         cut("x" * 64 * (MOST_WINDOWS + 1), 64, 0)
 
 

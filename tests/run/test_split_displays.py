@@ -112,7 +112,7 @@ def test_summary_and_page_describe_long_documents(
     conflicts = place.report()["long_documents"]["conflicts"]
     windows = place.report()["long_documents"]["windows"]
     assert conflicts == 1
-    assert f"long documents 1 read in windows, {windows} windows answered, 1 value differed between windows" in shown
+    assert f"windows {windows} answered, 1 long document ended, 1 value differed between windows" in shown
     page = (place.folder / "out" / "report.html").read_text(encoding="utf-8")
     assert "Long documents, read in windows" in page
     assert "overflow: split: schema.properties.title has no x-merge" in page
@@ -234,7 +234,7 @@ def test_parquet_has_windows_and_merge_as_json_text(
 def test_page_shows_window_borders_and_conflicts(
     place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A border marks the start of each window, and a conflict has both values."""
+    """A border marks the start of each window, each quote has its window, and a conflict has both values."""
     place.documents({"long.txt": planted(seed=6, payments=8, chars=16_000, kinds="prose").text})
     prepared(place, narrow)
     differ_in_titles(narrow)
@@ -244,6 +244,11 @@ def test_page_shows_window_borders_and_conflicts(
     record = long_record(place)
     borders = [f'data-n="window {number}"' for number, _ in enumerate(record["windows"]["rows"], start=1)]
     assert [page.count(border) for border in borders] == [1] * len(borders)
+    assert ">Window</th>" in page
+    quote = record["evidence"][-1]
+    assert quote["window"] > 1
+    _, shown = call(monkeypatch, capsys, place, "show", "out", "long.txt")
+    assert f"characters {quote['start']:,} to {quote['end']:,}, window {quote['window']}, exact" in shown
     (conflict,) = record["merge"]["conflicts"]
     assert "Values that differed between windows" in page
     assert conflict["taken"]["value"] in page

@@ -31,6 +31,7 @@ def test_full_disk_loses_only_windows_in_flight(place: Place, narrow: FakeLLM, p
         assert "out/windows.jsonl: a line of" in ran.err
         assert "Traceback" not in ran.err
         answered = len(place.lines("windows.jsonl"))
+        assert f"windows       {answered} answered, 0 long documents ended" in ran.out
         asked = set(parts)
         assert len(parts) == len(asked)
         assert 10 < len(asked) - 2 <= answered

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from conftest import Place
 from fake_llm import FakeLLM
 from fake_llm.planted import AGENT, PART, counting, planted, reader
-from test_split import expected, items, long_record, narrow, parts, prepared, run
+from test_split import bad_at, expected, items, long_record, narrow, parts, prepared, run
 
 from pipeline import VLLMClient, VLLMConfig
 from pipeline.api import extract
@@ -117,3 +118,29 @@ def test_special_tokens_of_a_long_document_cannot_end_its_message(
     whole = f"[[doc:long.txt]] {text}"
     quotes = [item["quote"] for item in record["output"]["payments"]]
     assert [whole[each["start"] : each["end"]] for each in record["evidence"]] == quotes
+
+
+def test_a_dry_run_leaves_out_the_answered_windows(
+    place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that the next run can use: none with --redo all, for another question, or of a changed document."""
+    place.documents({"long.txt": planted(seed=65, payments=30, chars=24_000).text})
+    narrow.answer = bad_at("Payment P00029:")
+    prepared(place, narrow)
+    run(place, monkeypatch)
+    answered = len(place.lines("windows.jsonl"))
+    assert answered > 5
+
+    def shown(*arguments: str) -> str:
+        capsys.readouterr()
+        run(place, monkeypatch, "--dry-run", *arguments)
+        return " ".join(capsys.readouterr().out.split())
+
+    counted = re.search(r"into about (\d+) windows, of which (\d+) are answered: about (\d+) requests", shown())
+    assert counted is not None
+    assert int(counted[2]) == answered
+    assert int(counted[3]) == int(counted[1]) - answered
+    assert "are answered" not in shown("--redo", "all")
+    path = place.folder / "inbox" / "long.txt"
+    path.write_text(f"{path.read_text()} One more sentence.")
+    assert "are answered" not in shown()

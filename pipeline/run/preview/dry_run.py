@@ -16,6 +16,7 @@ from pipeline.output import Index, RunIndex, backend_of, scan
 from pipeline.records import Entry, Known
 from pipeline.run.listing import InputListing
 from pipeline.run.plan import ExtractionPlan
+from pipeline.run.preview.answered_windows import AnsweredWindows
 from pipeline.run.preview.estimate import Estimate, PromptSample, estimate, time_text
 from pipeline.run.selection.deciding import decided_now
 from pipeline.run.selection.prompt_change import PromptChange, check_redo, prompt_change
@@ -41,7 +42,8 @@ def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: 
             decided_by=partial(_decided_by, plan),
         )
         listed.known = index.known
-        counts, sample = _count(listing(listed), selection, index)
+        answered = AnsweredWindows(plan) if rules.redo == "all" else AnsweredWindows.read(backend, plan)
+        counts, sample = _count(listing(listed), selection, index, answered)
         change = prompt_change(app, plan, index=index, runs=runs)
         expected = estimate(plan, sample)
     finally:
@@ -63,7 +65,9 @@ def _decided_by(plan: ExtractionPlan, document_id: str, known: Known) -> str | N
     return decided_now(digest, known, context=lambda: None)
 
 
-def _count(entries: Iterator[Entry], selection: Selection, index: Index) -> tuple[Counter[str], PromptSample]:
+def _count(
+    entries: Iterator[Entry], selection: Selection, index: Index, answered: AnsweredWindows
+) -> tuple[Counter[str], PromptSample]:
     """Documents by what would become of them, and a sample of those that would be asked."""
     counts: Counter[str] = Counter()
     sample = PromptSample()
@@ -77,7 +81,7 @@ def _count(entries: Iterator[Entry], selection: Selection, index: Index) -> tupl
         counts["found"] += 1
         counts[kind] += 1
         if kind in ("new", "changed", "failed", "question"):
-            sample.add(entry)
+            sample.add(entry, answered=answered.count(entry))
     return counts, sample
 
 

@@ -33,13 +33,18 @@ CHARS_PER_TOKEN = 4
 
 @dataclass(slots=True)
 class PromptSample:
-    """A stable random choice of the entries that would be asked, and the sizes of all of them."""
+    """A stable random choice of the entries that would be asked, and the sizes of all of them.
+
+    `answered`: the windows of them all that an earlier run has answered.
+    """
 
     entries: list[tuple[float, str, Entry]] = field(default_factory=list)
     sizes: array[int] = field(default_factory=lambda: array("Q"))
+    answered: int = 0
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: Entry, *, answered: int = 0) -> None:
         """Count the entry, and keep it if its hash is among the lowest."""
+        self.answered += answered
         self.sizes.append(entry.size_bytes)
         item = (-hash_fraction("estimate", entry.id), entry.id, entry)
         (heapq.heappushpop if len(self.entries) == SAMPLE else heapq.heappush)(self.entries, item)
@@ -114,7 +119,7 @@ def _split(
         text_bytes / stored if stored else 1.0,
         sum(ratios) / len(ratios) if ratios else USUAL_BYTES_PER_TOKEN,
     )
-    forecast, tokens = forecast_of_sizes(query, room, sample.sizes, measured)
+    forecast, tokens = forecast_of_sizes(query, room, sample.sizes, measured, answered=sample.answered)
     text = forecast_text(forecast, about=True)
     if room.context_length is None:
         unknown = "the context of the server is unknown, so documents that do not fit are not counted as cut"

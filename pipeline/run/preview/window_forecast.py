@@ -16,17 +16,21 @@ from pipeline.long.sizing import Room, size_text
 from pipeline.long.windows import TooManyWindowsError, cut
 from pipeline.records import Document
 from pipeline.run.plan import ExtractionPlan, VariantQuery
-from pipeline.run.windows.cutting import room_of
+from pipeline.run.windows.cutting import room_of, too_many_windows
 from pipeline.terminal import plural
 
 
 @dataclass(slots=True)
 class Forecast:
-    """Documents that would be sent, those of them that would be cut, and the windows of these."""
+    """Documents that would be sent, those of them that would be cut, and the windows of these.
+
+    `answered`: windows for which an earlier run has an answer.
+    """
 
     documents: int = 0
     cut: int = 0
     windows: int = 0
+    answered: int = 0
 
     def add(self, windows: int) -> None:
         """Count a document; `windows`: 0 for one that would be sent whole."""
@@ -37,7 +41,7 @@ class Forecast:
     @property
     def requests(self) -> int:
         """The requests for all of them, one for a document or a window."""
-        return self.documents - self.cut + self.windows
+        return self.documents - self.cut + self.windows - self.answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,10 @@ def sizes_texts(plan: ExtractionPlan) -> list[str]:
 
 
 def windows_of(plan: ExtractionPlan, query: VariantQuery, document: Document) -> int:
-    """Return how many windows of a document would be sent before any refusal; 0: it would be sent whole."""
+    """Return how many windows of a document would be sent before any refusal; 0: it would be sent whole.
+
+    DocumentError: it has too many windows, so that a run fails it without a request.
+    """
     split = query.split
     now = serving(plan.client, query.resolved.variant)
     if split is None or now is None:
@@ -81,16 +88,19 @@ def windows_of(plan: ExtractionPlan, query: VariantQuery, document: Document) ->
     starts = page_starts(text, document.pages)
     try:
         spans = cut(text, sizing.size.budget_bytes, sizing.size.overlap_bytes, page_starts=starts)
-    except TooManyWindowsError:
-        return 0  # a run fails it without a request
+    except TooManyWindowsError as cause:
+        raise too_many_windows(cause) from cause
     windows = sum(bool(text[start:end].strip()) for start, end in spans)
     return windows if len(spans) > 1 else 0
 
 
 def forecast_of_sizes(
-    query: VariantQuery, room: Room, sizes: Iterable[int], measured: Measured
+    query: VariantQuery, room: Room, sizes: Iterable[int], measured: Measured, *, answered: int
 ) -> tuple[Forecast, float]:
-    """Return what becomes of documents of these stored sizes, and their prompt tokens with lead and overlap."""
+    """Return what becomes of documents of these stored sizes, and their prompt tokens with lead and overlap.
+
+    `answered`: the windows of an earlier run that need no request.
+    """
     split = query.split
     assert split is not None
     size = split.sizer.size(room, measured.bytes_per_token)
@@ -98,6 +108,7 @@ def forecast_of_sizes(
     most = min(most, split.settings.window_tokens or math.inf)
     forecast = Forecast()
     tokens = 0.0
+    window_tokens = 0.0
     for stored in sizes:
         own = stored * measured.tokens_per_byte
         if size is None or own <= most:
@@ -107,9 +118,10 @@ def forecast_of_sizes(
         text_bytes = stored * measured.text_per_byte
         windows = _windows(text_bytes, budget_bytes=size.budget_bytes, overlap_bytes=size.overlap_bytes)
         forecast.add(windows)
-        tokens += windows * (room.prompt_tokens + room.copies * room.before_tokens)
-        tokens += room.copies * (own + (windows - 1) * size.overlap_tokens)
-    return forecast, tokens
+        window_tokens += windows * (room.prompt_tokens + room.copies * room.before_tokens)
+        window_tokens += room.copies * (own + (windows - 1) * size.overlap_tokens)
+    forecast.answered = min(answered, forecast.windows)
+    return forecast, tokens + window_tokens * (1 - forecast.answered / max(forecast.windows, 1))
 
 
 def _windows(text_bytes: float, *, budget_bytes: int, overlap_bytes: int) -> int:
@@ -134,4 +146,6 @@ def forecast_text(forecast: Forecast, *, about: bool) -> str:
     """Return how many documents would be cut, and the requests for all."""
     near = "about " if about else ""
     documents = f"{near}{forecast.cut:,} of {plural(forecast.documents, 'document')} would be cut"
-    return f"{documents} into {near}{plural(forecast.windows, 'window')}: {near}{plural(forecast.requests, 'request')}"
+    answered = f", of which {forecast.answered:,} are answered" if forecast.answered else ""
+    windows = f"{near}{plural(forecast.windows, 'window')}{answered}"
+    return f"{documents} into {windows}: {near}{plural(forecast.requests, 'request')}"

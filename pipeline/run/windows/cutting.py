@@ -198,7 +198,7 @@ def _cut(
     try:
         spans = cut(text, size.budget_bytes, size.overlap_bytes, laid=laid, page_starts=pages)
     except TooManyWindowsError as cause:
-        raise DocumentError("document_too_large", f"the document has {cause}", stage="prompt") from cause
+        raise too_many_windows(cause) from cause
     if len(spans) < 2:
         return None
     long = LongDocument(
@@ -214,6 +214,12 @@ def _cut(
         size=size,
     )
     return _with_answers(long, spans, known)
+
+
+def too_many_windows(cause: TooManyWindowsError) -> DocumentError:
+    """Return the failure of a document that has too many windows."""
+    need = "need larger ones (split.window_tokens, or a server with a larger context) or a shorter document"
+    return DocumentError("document_too_large", f"the document has {cause}: {need}", stage="prompt")
 
 
 def _with_answers(long: LongDocument, spans: Sequence[Span], known: Iterable[WindowAnswer]) -> Cut:
