@@ -1,9 +1,9 @@
-"""Servers with different limits behind one address: a load balancer before cutting servers (cutting_llm.py).
+"""Stub load balancer: servers with different context lengths behind one address (cutting_llm.py).
 
     python scripts/balanced_llm.py --how random --contexts 4096,32768
 
 `--how`: robin (each request to the next server), random, connection (all requests of a connection to one server, as a
-Kubernetes Service does). It must not know anything of the pipeline.
+Kubernetes Service does). It must not import the pipeline.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ HOW = ("robin", "random", "connection")
 
 
 class BalancedLLM:
-    """The load balancer and its servers, to be used as a context manager.
+    """The load balancer and its servers, as a context manager.
 
-    `cut`: names of documents of which the last answer lacks a part. `proofs_reach`: the number of
-    the server that gets the proofs, whatever the load balancer would choose.
+    `cut`: names of documents whose last answer lacks a part. `verified_by`: the number of the server that gets all
+    verification requests, instead of the one that `how` would choose.
     """
 
     def __init__(self, servers: list[CuttingLLM], how: str, *, seed: int = 0) -> None:
@@ -34,7 +34,7 @@ class BalancedLLM:
         self.cut: set[str] = set()
         for server in servers:
             server.cut = self.cut
-        self.proofs_reach: int | None = None
+        self.verified_by: int | None = None
         self._random, self._turn = random.Random(seed), itertools.count()
         self._lock = threading.Lock()
         self._stack = ExitStack()
@@ -56,9 +56,9 @@ class BalancedLLM:
         self._stack.close()
 
     @property
-    def proofs(self) -> int:
-        """Return the proof requests to all servers."""
-        return sum(server.proofs for server in self.servers)
+    def verification_requests(self) -> int:
+        """Return the number of verification requests to all servers."""
+        return sum(server.verification_requests for server in self.servers)
 
     def choose(self) -> CuttingLLM:
         """Return the server for the next request or connection."""
@@ -81,13 +81,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._forward(b"")
 
     def do_POST(self) -> None:
-        """Forward the request; proofs are those for one token."""
+        """Forward the request; verification requests are those for one token."""
         self._forward(self.rfile.read(int(self.headers["Content-Length"])))
 
     def _forward(self, body: bytes) -> None:
         server = self.chosen if self.balancer.how == "connection" else self.balancer.choose()
-        if self.balancer.proofs_reach is not None and b'"max_tokens":1,' in body.replace(b" ", b""):
-            server = self.balancer.servers[self.balancer.proofs_reach]
+        if self.balancer.verified_by is not None and b'"max_tokens":1,' in body.replace(b" ", b""):
+            server = self.balancer.servers[self.balancer.verified_by]
         connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
         try:
             connection.request(self.command, self.path, body or None, {"Content-Type": "application/json"})
@@ -108,9 +108,9 @@ class _Handler(BaseHTTPRequestHandler):
 def main() -> None:
     """Serve until interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--how", choices=HOW, default="random")
-    parser.add_argument("--way", choices=WAYS, default="tail")
-    parser.add_argument("--contexts", default="4096,32768", help="a number for each server, separated by commas")
+    parser.add_argument("--how", choices=HOW, default="random", help="how a server is chosen (default: random)")
+    parser.add_argument("--way", choices=WAYS, default="tail", help="the part of a long prompt that is kept")
+    parser.add_argument("--contexts", default="4096,32768", help="context lengths of the servers, separated by commas")
     flags = parser.parse_args()
     servers = [CuttingLLM(flags.way, context=int(context)) for context in flags.contexts.split(",")]
     with BalancedLLM(servers, flags.how) as balancer:

@@ -1,12 +1,12 @@
-"""A server of the OpenAI protocol that cuts long prompts in silence, in the ways that real ones do.
+"""Stub server of the OpenAI protocol that truncates long prompts without an error, in the ways that real servers do.
 
     python scripts/cutting_llm.py --way tail --context 4096 --counts exact
 
 `--way`: refuse (honest), head, tail, middle (keeps both ends), half (of the window, as Ollama's /v1), oldest (a chat
 template that drops the oldest message, then the head of the last), oldest_refuse.
-`--counts`: exact (what the model read), gateway (LiteLLM counts the whole prompt before the cut), none, zero, uncached.
-It speaks Ollama's native protocol as well; the way `refuse` is then an Ollama that obeys `truncate: false`.
-It must not know anything of the pipeline.
+`--counts`: exact (the tokens read), gateway (LiteLLM counts the whole prompt before it is cut), none, zero, uncached.
+The server speaks Ollama's native protocol as well; `refuse` is then an Ollama that obeys `truncate: false`.
+It must not import the pipeline.
 """
 
 from __future__ import annotations
@@ -33,22 +33,24 @@ class TooLongError(Exception):
 
 
 class CuttingLLM:
-    """The server, to be used as a context manager; it keeps what it did.
+    """The server as a context manager, with counters of its requests.
 
-    `proofs`: requests for one token, or with a document more than once. `cut`: names of documents ([[doc:NAME]]) of
-    which an answer lacks a part. `asked`: requests for an answer; after `shrink_after` of them the context is `shrunk`.
-    `fail`: a function of a request's body that makes it a 500. `turns_after`: so many answers later the server, a vLLM
-    until then, is replaced by an Ollama. `meet`: called before each completion with whether it is a proof.
+    `verification_requests`: requests for one token, or with a document more than once. `cut`: names of documents
+    ([[doc:NAME]]) that were truncated. `answers`: requests for an answer; after `shrink_after` of them the context is
+    `shrunk`. `fail`: a function of a request's body; True makes the reply a 500. `becomes_ollama_after`: the number of
+    answers after which an Ollama replaces the server, until then a vLLM. `on_completion`: called before each
+    completion with whether it is for one token.
     """
 
     def __init__(self, way: str, *, context: int = 4096, counts: str = "exact", ollama: bool = False) -> None:
         self.way, self.context, self.counts, self.ollama = way, context, counts, ollama
-        self.proofs, self.asked, self.cut = 0, 0, set[str]()
+        self.verification_requests = self.answers = 0
+        self.cut: set[str] = set()
         self.shrink_after, self.shrunk = 1 << 60, context
-        self.turns_after: int | None = None
+        self.becomes_ollama_after: int | None = None
         self.fail: Any = lambda _body: False
-        self.meet: Any = lambda _is_proof: None
-        self._seen: set[str] = set()
+        self.on_completion: Any = lambda _is_for_one_token: None
+        self._cached: set[str] = set()
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"llm": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -68,57 +70,57 @@ class CuttingLLM:
         """Return the answer to a chat."""
         texts = [str(message.get("content") or "") for message in body["messages"]]
         max_tokens = int(body.get("max_tokens") or 16)
-        self.meet(max_tokens == 1)
-        if self.turns_after is not None and self.asked >= self.turns_after:
-            self.turns_after, self.ollama, self.way = None, True, "half"
+        self.on_completion(max_tokens == 1)
+        if self.becomes_ollama_after is not None and self.answers >= self.becomes_ollama_after:
+            self.becomes_ollama_after, self.ollama, self.way = None, True, "half"
         names = _NAME.findall("\n".join(texts))
-        is_proof = max_tokens == 1 or len(names) > 1
+        is_verification = max_tokens == 1 or len(names) > 1
         with self._lock:
-            self.proofs += is_proof
+            self.verification_requests += is_verification
         read = self._read(texts, self.context - max_tokens)
         with self._lock:
-            if names and not is_proof:
-                self.asked += 1
-                if self.asked > self.shrink_after and self.context != self.shrunk:
+            if names and not is_verification:
+                self.answers += 1
+                if self.answers > self.shrink_after and self.context != self.shrunk:
                     self.context = self.shrunk
                     read = self._read(texts, self.context - max_tokens)
                 (self.cut.add if read < count(texts) else self.cut.discard)(names[0])
         shape = (body.get("response_format") or {}).get("json_schema", {}).get("schema")
-        said = "{" if max_tokens == 1 else answer_for(texts[-1], shape) if shape else "ok"
+        content = "{" if max_tokens == 1 else answer_for(texts[-1], shape) if shape else "ok"
         finish = "length" if max_tokens == 1 else "stop"
-        choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": finish}
+        choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish}
         answer = {"id": "x", "object": "chat.completion", "model": MODEL, "choices": [choice]}
         if self.ollama:
             answer["system_fingerprint"] = "fp_ollama"
-        told = self._told(texts, read)
-        return answer if told is None else {**answer, "usage": {"prompt_tokens": told, "completion_tokens": 9}}
+        tokens = self._reported(texts, read)
+        return answer if tokens is None else {**answer, "usage": {"prompt_tokens": tokens, "completion_tokens": 9}}
 
-    def _told(self, texts: list[str], read: int) -> int | None:
+    def _reported(self, texts: list[str], read: int) -> int | None:
         """Return the prompt tokens that the answer reports."""
         if self.counts == "gateway":
             return count(texts) + len(texts)
         if self.counts == "uncached":
             with self._lock:
-                cached = json.dumps(texts) in self._seen
-                self._seen.add(json.dumps(texts))
+                cached = json.dumps(texts) in self._cached
+                self._cached.add(json.dumps(texts))
             return 1 if cached else read
         return {"none": None, "zero": 0}.get(self.counts, read)
 
     def _read(self, texts: list[str], room: int) -> int:
         """Return how many tokens of the prompt the model reads."""
-        whole = count(texts)
-        if whole <= room:
-            return whole
+        tokens = count(texts)
+        if tokens <= room:
+            return tokens
         if self.way == "refuse":
             raise TooLongError
         if self.way == "half":
             return self.context - (self.context - 4) // 2
-        left = list(texts)
-        while self.way.startswith("oldest") and len(left) > 1 and count(left) > room:
-            del left[0]
-        if self.way == "oldest_refuse" and count(left) > room:
+        kept_texts = list(texts)
+        while self.way.startswith("oldest") and len(kept_texts) > 1 and count(kept_texts) > room:
+            del kept_texts[0]
+        if self.way == "oldest_refuse" and count(kept_texts) > room:
             raise TooLongError
-        return min(count(left), room)
+        return min(count(kept_texts), room)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -129,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         """List the model, and on an Ollama the version."""
         owner = "library" if self.llm.ollama else "me"
         row: dict[str, Any] = {"id": MODEL, "owned_by": owner}
-        if self.llm.turns_after is not None:
+        if self.llm.becomes_ollama_after is not None:
             row |= {"owned_by": "vllm", "max_model_len": self.llm.context}
         pages: dict[str, Any] = {"/v1/models": {"data": [row]}}
         if self.llm.ollama:
@@ -161,16 +163,16 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reply(200, {"done": True, "done_reason": "load"})
         options = body.get("options") or {}
         shape = {"json_schema": {"schema": body.get("format")}}
-        asked = {"messages": body["messages"], "max_tokens": options.get("num_predict"), "response_format": shape}
+        chat = {"messages": body["messages"], "max_tokens": options.get("num_predict"), "response_format": shape}
         try:
-            answer = self.llm.completion(asked)
+            answer = self.llm.completion(chat)
         except TooLongError:
             return self._reply(400, {"error": "the input length exceeds the context length"})
         choice = answer["choices"][0]
         usage = answer.get("usage", {})
         counts = {"prompt_eval_count": usage.get("prompt_tokens"), "eval_count": usage.get("completion_tokens")}
-        said = {"message": choice["message"], "done": True, "done_reason": choice["finish_reason"]}
-        return self._reply(200, {"model": MODEL, **said, **counts})
+        message = {"message": choice["message"], "done": True, "done_reason": choice["finish_reason"]}
+        return self._reply(200, {"model": MODEL, **message, **counts})
 
     def _reply(self, status: int, value: Any) -> None:
         data = json.dumps(value).encode()
@@ -187,16 +189,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def count(texts: list[str]) -> int:
-    """Return the tokens of a chat's messages."""
+    """Return the token count of a chat's messages."""
     return START + sum(AROUND + len(_PIECES.findall(text)) for text in texts)
 
 
 def main() -> None:
     """Serve until interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--way", choices=WAYS, default="tail")
-    parser.add_argument("--counts", choices=COUNTS, default="exact")
-    parser.add_argument("--context", type=int, default=4096)
+    parser.add_argument("--way", choices=WAYS, default="tail", help="the part of a long prompt that is kept")
+    parser.add_argument("--counts", choices=COUNTS, default="exact", help="the prompt tokens that are reported")
+    parser.add_argument("--context", type=int, default=4096, help="context length in tokens (default: 4096)")
     parser.add_argument("--ollama", action="store_true", help="look like an Ollama's /v1")
     flags = parser.parse_args()
     with CuttingLLM(flags.way, context=flags.context, counts=flags.counts, ollama=flags.ollama) as server:

@@ -1,4 +1,4 @@
-"""Servers in memory that count, refuse or cut prompts, with several tokenizers, for the tests of the length proof."""
+"""Servers in memory that count, refuse or cut prompts, with several tokenizers, for the tests of prompt lengths."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from pipeline.llm.prompt_length.proof_case import Case
 from pipeline.llm.prompt_length.repetition import Probe
+from pipeline.llm.prompt_length.verification_case import VerificationCase
 
 Tokenizer = Callable[[str], list[str]]
 Kind = Callable[[random.Random, int], str]
@@ -84,11 +84,11 @@ class Server:
 class Balanced:
     """A small and a large server behind one address: each request by turns, or by chance, to one of them.
 
-    `proofs_reach`: the number of the server that gets all requests for one token.
+    `verified_by`: the number of the server that gets all requests for one token.
     """
 
-    def __init__(self, *servers: Server, how: str, rng: random.Random, proofs_reach: int | None = None) -> None:
-        self.servers, self.how, self.rng, self.proofs_reach = servers, how, rng, proofs_reach
+    def __init__(self, *servers: Server, how: str, rng: random.Random, verified_by: int | None = None) -> None:
+        self.servers, self.how, self.rng, self.verified_by = servers, how, rng, verified_by
         self.requests, self._turn = 0, 0
 
     def count(self, messages: Sequence[str]) -> int:
@@ -99,8 +99,8 @@ class Balanced:
         """The reply of the server whose turn it is."""
         self._turn += 1
         number = self._turn % len(self.servers) if self.how == "robin" else self.rng.randrange(len(self.servers))
-        if max_tokens == 1 and self.proofs_reach is not None:
-            number = self.proofs_reach
+        if max_tokens == 1 and self.verified_by is not None:
+            number = self.verified_by
         return self.servers[number].ask(messages, max_tokens)
 
 
@@ -113,7 +113,7 @@ def case_of(
     title: str = "A title",
     complaint: str = "",
     max_tokens: int = 256,
-) -> tuple[Case, int]:
+) -> tuple[VerificationCase, int]:
     """A document that was asked of a server, and how many tokens of its prompt were cut off."""
 
     def prompt(part: str, whole: bool) -> list[str]:
@@ -133,7 +133,7 @@ def case_of(
     places = user.count("$document")
     size_bytes = sum(len(each.encode("utf-8", "replace")) for each in messages)
     base = server.count(prompt("", True))
-    case = Case(text, asked.tokens, size_bytes, max_tokens, send, tiny, places=places, base=base)
+    case = VerificationCase(text, asked.tokens, size_bytes, max_tokens, send, tiny, places=places, base=base)
     return case, server.count(messages) - asked.tokens if asked.tokens else 0
 
 

@@ -42,7 +42,7 @@ from pipeline.run.preview.examination import Server, examine_all, side_by_side
 from pipeline.run.preview.input_survey import survey_input
 from pipeline.run.preview.output_survey import survey_output
 from pipeline.run.preview.window_forecast import sizes_texts
-from pipeline.run.prompt_length import proof_state
+from pipeline.run.prompt_length import long_prompt_state
 from pipeline.run.runner import start_thread
 from pipeline.run.selection.switching import switch_warnings
 from pipeline.terminal import BOLD, hanging, tinted, unwrapped_or_width, wants_colour, write_out
@@ -122,7 +122,7 @@ def _checked(app: AppConfig, plan: ExtractionPlan, server: Server, preflight: Pr
         is_first=server.provider is plan.client.providers[0],
         found=preflight,
         blocks={next(iter(replica.clients)): preflight} if waits else _as_sent(replica),
-        proofs={variant: proof_state(client) for variant, client in replica.clients.items()},
+        proofs={variant: long_prompt_state(client) for variant, client in replica.clients.items()},
         address_from=app.places.get(provider_key(server.provider.name, "base_url"), "the default"),
         proxy=replica.client.endpoint.proxy or "",
         side_by_side=served,

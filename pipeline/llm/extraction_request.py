@@ -35,8 +35,8 @@ class ExtractionRequest:
 
     `document`: its id, for the log. `losses`: how often a server was lost over it before. `alone`: nothing else is in
     flight, and one more loss ends it. `refused`: a server in trouble answered it with a 4xx before. `prompts_for`: how
-    prompts are rebuilt for a proof; None: no proof. `places`: how often the prompts contain the text.
-    `metadata`: that of the document, for `try`. `first`: its first request, when another process has sent it already.
+    prompts are rebuilt for verification; None: no verification. `places`: how often the prompts contain the text.
+    `metadata`: that of the document, for `try`. `first`: its first request, if another process has sent it already.
     """
 
     variant: str
@@ -57,8 +57,8 @@ class ExtractionRequest:
 class AskResult:
     """The result of one ask. `unavailable`: no server could take it, and the document is not to blame.
 
-    `losses`: how many servers were lost while they worked on it. `refused`: one answered with a 4xx and then proved
-    to be in trouble. `postponed`: it waits for a proof of its server.
+    `losses`: how many servers were lost while they worked on it. `refused`: one answered with a 4xx and then turned
+    out to be in trouble. `postponed`: the document waits for a verification of its server.
     """
 
     attempts: tuple[ExtractionAttempt, ...] = ()

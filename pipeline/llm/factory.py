@@ -12,7 +12,7 @@ from pipeline.config.request import merged, split_for_ollama
 from pipeline.errors import SettingError
 from pipeline.llm.failover import Failover
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.overhead import ProofBook
+from pipeline.llm.overhead import VerifierRegistry
 from pipeline.llm.protocol import access_of
 from pipeline.llm.provider import Provider
 from pipeline.llm.replica import Client, Replica, Tools
@@ -105,7 +105,7 @@ def _provider(
         clients = _clients(configs, name=name, base_url=url, address=address, pool_size=pool_size)
         for client in clients.values():
             client.from_reasoning = from_reasoning
-            _share(client, name=name, book=tools.book)
+            _share(client, name=name, registry=tools.registry)
         return Replica(name, clients, tools=tools)
 
     def find(known: list[Replica]) -> list[Replica]:
@@ -143,12 +143,12 @@ def _clients(
     return clients
 
 
-def _share(client: Client, *, name: str, book: ProofBook) -> None:
+def _share(client: Client, *, name: str, registry: VerifierRegistry) -> None:
     """Let all clients of one model at one endpoint know of its limit what any of them finds out."""
     config = client.config
     endpoint = str(client.model.endpoint)
-    client.overhead = book.overhead
-    client.proofs = book.of(name, endpoint, config.model, limit_is_set=config.context_length is not None)
+    client.overhead = registry.overhead
+    client.verifier = registry.verifier_of(name, endpoint, config.model, limit_is_set=config.context_length is not None)
 
 
 def _client(config: ProviderConfig, *, name: str | None = None, endpoint: Endpoint | None = None) -> Client:

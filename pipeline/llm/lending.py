@@ -2,7 +2,7 @@
 
     main process: lend ─▶ ClientSettings ─pipe─▶ worker process: LentClients ─▶ call_llm ─▶ attempt ─pipe─▶ settle
 
-All state that answers change (health, proofs of prompt lengths, limits) stays in the main process; a worker process
+All state that answers change (health, verified prompt lengths, limits) stays in the main process; a worker process
 gets only settings that a preflight has settled. It sends nothing itself.
 """
 
@@ -17,8 +17,8 @@ from pipeline.llm.extraction_request import SentRequest
 from pipeline.llm.failover import Failover
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.overhead import Overhead
-from pipeline.llm.prompt_length.proof_case import Measured
-from pipeline.llm.prompt_length.verification import verified_at_once
+from pipeline.llm.prompt_length.verification import verified_without_request
+from pipeline.llm.prompt_length.verification_case import PromptMeasurements
 from pipeline.llm.provider import Provider
 from pipeline.llm.replica import Client, Replica
 from pipeline.llm.transport.http import Access, Endpoint
@@ -133,10 +133,12 @@ class Loan:
         """Return the request as if this process had sent it."""
         return SentRequest(self.provider, self.replica, attempt, started, ended, self.keys)
 
-    def settle(self, attempt: ExtractionAttempt, prompt: Measured, *, started: float) -> ExtractionAttempt | None:
-        """Record an answer and return its final attempt; None when its prompt has to be proved first."""
+    def settle(
+        self, attempt: ExtractionAttempt, prompt: PromptMeasurements, *, started: float
+    ) -> ExtractionAttempt | None:
+        """Record an answer and return its final attempt; None when its prompt must be verified first."""
         self.replica.mark_alive(started)
-        return verified_at_once(self.client, prompt, attempt)
+        return verified_without_request(self.client, prompt, attempt)
 
 
 def lend(failover: Failover, *, variant: str) -> Loan | None:
@@ -149,5 +151,5 @@ def lend(failover: Failover, *, variant: str) -> Loan | None:
     pending = replica.sharing.pending(client)
     pending.__enter__()
     is_limited = client.config.context_length is not None
-    ratio = client.proofs.estimate(_SURVEY) / _SURVEY if is_limited else 0.0
+    ratio = client.verifier.estimate(_SURVEY) / _SURVEY if is_limited else 0.0
     return Loan(provider, replica, client, client.endpoint.key_changes, ratio, pending)

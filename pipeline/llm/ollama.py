@@ -15,9 +15,9 @@ from pipeline.config.keys import provider_key
 from pipeline.llm.endings import OLLAMA, ended_early, judge_end
 from pipeline.llm.error_bodies import error_in, read_error
 from pipeline.llm.overhead import Overhead
-from pipeline.llm.prompt_length.proofs import PromptProofs
+from pipeline.llm.prompt_length.ollama_truncation import TruncationJudge
 from pipeline.llm.prompt_length.repetition import size_of
-from pipeline.llm.prompt_length.truncation import TruncationJudge
+from pipeline.llm.prompt_length.verifier import PromptVerifier
 from pipeline.llm.protocol import (
     Bodies,
     ServerError,
@@ -80,7 +80,7 @@ class OllamaClient:
         self.from_reasoning = from_reasoning
         self._truncation = TruncationJudge(self.num_ctx)
         self._reloads = ReloadWatch()
-        self.proofs = PromptProofs(self.model.provider)
+        self.verifier = PromptVerifier(self.model.provider)
         self.overhead = Overhead()
         self.bodies = Bodies(self.payload)
 
@@ -162,7 +162,7 @@ class OllamaClient:
         client.context_length = self.context_length
         return client
 
-    def for_proof(self, max_tokens: int) -> OllamaClient:
+    def for_verification(self, max_tokens: int) -> OllamaClient:
         """Return a client that sends the same for this many tokens, and does not stream."""
         client = self.small(max_tokens=max_tokens, timeout_s=self.config.timeout)
         client.config = replace(client.config, stream=False)
@@ -188,7 +188,7 @@ class OllamaClient:
             return failed_answer(attempt, "bad_response", "the reply has no `message` with a text")
         attempt = changed(_with_usage(attempt, body), raw_text=message.get("content") or None)
         is_short = self._truncation.is_cut(size_bytes, attempt.prompt_tokens)
-        if body.get("done") is True and is_short and not self.proofs.decides:
+        if body.get("done") is True and is_short and not self.verifier.is_decisive:
             complaint = f"{size_bytes} bytes of prompt were answered as {attempt.prompt_tokens} tokens"
             setting = provider_key(self.model.provider, "num_ctx")
             complaint += f": the server cut it (`{setting}` is {self.num_ctx})"

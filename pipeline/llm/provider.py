@@ -17,7 +17,7 @@ from pipeline.errors import PROVES_LIFE, ConfigError
 from pipeline.llm.capabilities import Preflight
 from pipeline.llm.extraction_request import AskResult, ExtractionRequest, SentRequest
 from pipeline.llm.preflight.tokenizer import SpecialTokens
-from pipeline.llm.prompt_length.verification import asked_of, too_long, verified
+from pipeline.llm.prompt_length.verification import too_long, verifiable_prompt, verified
 from pipeline.llm.refusals import is_refusal, is_settled
 from pipeline.llm.replica import Replica, Start, Tools
 from pipeline.llm.retry import RetryPolicy
@@ -226,16 +226,16 @@ class Provider:
         attempt: ExtractionAttempt,
         failures: list[ExtractionAttempt],
     ) -> AskResult:
-        """The settled attempt once it is known that its prompt was read whole; else the document is postponed."""
-        question_parts = asked_of(question)
-        if question_parts is None:
+        """Return the result once the attempt's prompt is verified; else the document is postponed."""
+        prompt = verifiable_prompt(question)
+        if prompt is None:
             return AskResult((*failures, attempt))
-        alone = len(self.replicas) == 1
+        is_only_replica = len(self.replicas) == 1
         client = replica.clients[question.variant]
-        proved = verified(client, question_parts, attempt, may_wait=lambda: alone and self._tools.sleep(0) is not True)
-        if proved is None:
+        final = verified(client, prompt, attempt, may_wait=lambda: is_only_replica and self._tools.sleep(0) is not True)
+        if final is None:
             return AskResult((*failures, attempt), unavailable=True, postponed=True)
-        return AskResult((*failures, proved))
+        return AskResult((*failures, final))
 
     def _note(self, replica: Replica, attempt: ExtractionAttempt, *, document: str, started: float) -> None:
         logger.warning(

@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 
 from pipeline.llm.capabilities import Preflight
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.overhead import ProofBook
+from pipeline.llm.overhead import VerifierRegistry
 from pipeline.llm.preflight.preflight import take_over
 from pipeline.llm.server_metrics import GaugeReader, Gauges
 from pipeline.llm.sharing import HeldModel, SharingWatch
@@ -53,7 +53,7 @@ class Examine(Protocol):
 class Tools:
     """What a provider needs from outside: time, chance, sleep (True: stop), how a server is examined, and DNS.
 
-    `book`: what the run knows of its servers' limits.
+    `registry`: the verifiers of the run's servers.
     """
 
     clock: Callable[[], float]
@@ -61,7 +61,7 @@ class Tools:
     sleep: Callable[[float], object]
     examine: Examine
     look_up: Callable[[str], list[str]] = addresses_of
-    book: ProofBook = field(default_factory=ProofBook)
+    registry: VerifierRegistry = field(default_factory=VerifierRegistry)
 
 
 class Replica:
@@ -289,7 +289,7 @@ class Replica:
             self._reported = False
         if back:
             for client in self.clients.values():
-                client.proofs.forget()
+                client.verifier.forget_verified_length()
             logger.info("server is back", extra={"provider": self._provider, "endpoint": self.client.model.endpoint})
 
 

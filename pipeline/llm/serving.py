@@ -45,5 +45,5 @@ def serving(client: Failover, variant: str) -> Serving | None:
 
 
 def _contexts(client: Client) -> tuple[int | None, ...]:
-    """Return the context lengths that limit a prompt: the reported, the configured, and the one found by proofs."""
-    return client.context_length, client.config.context_length, client.proofs.context_length
+    """Return the context lengths that limit a prompt: the reported, the configured, and the detected one."""
+    return client.context_length, client.config.context_length, client.verifier.context_length

@@ -17,7 +17,7 @@ from pipeline.llm.error_bodies import error_in, read_error
 from pipeline.llm.gateways import answered_by
 from pipeline.llm.overhead import Overhead
 from pipeline.llm.preflight.tokenizer import TokenIds, token_ids
-from pipeline.llm.prompt_length.proofs import PromptProofs
+from pipeline.llm.prompt_length.verifier import PromptVerifier
 from pipeline.llm.protocol import (
     MESSAGE_CHARS,
     Bodies,
@@ -79,7 +79,7 @@ class VLLMClient:
         self.context_length: int | None = None
         self.from_reasoning = from_reasoning
         self.detects_repetition = False
-        self.proofs = PromptProofs(self.model.provider)
+        self.verifier = PromptVerifier(self.model.provider)
         self.overhead = Overhead()
         self.bodies = Bodies(self.payload)
 
@@ -154,7 +154,7 @@ class VLLMClient:
         client.detects_repetition = self.detects_repetition
         return client
 
-    def for_proof(self, max_tokens: int) -> VLLMClient:
+    def for_verification(self, max_tokens: int) -> VLLMClient:
         """Return a client that sends the same for this many tokens, and does not stream."""
         client = self.small(max_tokens=max_tokens, timeout_s=self.config.timeout)
         streams = ("stream", "stream_options")

@@ -32,7 +32,7 @@ NOTES: Mapping[str, str] = {
     "model_reloading": "the server loaded the model again for this request",
     "numbers_not_finite": "NaN and infinite numbers became null",
     "pages_without_text": "pages without text, perhaps scanned",
-    "prompt_length_unverified": "the server does not prove that it reads prompts whole",
+    "prompt_length_unverified": "the pipeline cannot verify that the server reads prompts whole",
     "references_skipped": "lists of references were not read",
     "reused": "identical to a document done earlier; not sent again",
     "several_models": "windows were answered by several models",

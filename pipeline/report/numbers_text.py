@@ -77,10 +77,10 @@ def cached_share(stats: RunNumbers) -> float | None:
 
 
 def _overhead(spent: Overhead | None) -> str:
-    """Return the cost of preflights, liveness requests and proofs; "" where a run does not report it."""
+    """Return the cost of preflights, liveness and verification requests; "" where a run does not report it."""
     if not spent or not spent.requests:
         return ""
-    return f"{plural(spent.requests, 'request')} for no document (preflight, proofs)"
+    return f"{plural(spent.requests, 'request')} for no document (preflight, verification)"
 
 
 def _limit(concurrency: Concurrency | None) -> str:

@@ -41,7 +41,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """Requests that belong to no document (preflights, liveness requests, proofs), and their prompt tokens."""
+    """Requests that belong to no document (preflights, liveness and verification requests), and their prompt tokens."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -49,9 +49,10 @@ class Overhead:
 
 @dataclass(frozen=True, slots=True)
 class PromptLength:
-    """The result of the proof that a server reads prompts whole.
+    """Result of the verification that a server reads prompts whole.
 
-    `context_length`: the limit found, in tokens. `unverified`: why its counts prove nothing.
+    `proofs`: the number of verifications. `context_length`: the detected limit, in tokens. `unverified`: why the counts
+    of the server cannot be used.
     """
 
     server: str = ""

@@ -23,7 +23,7 @@ from pipeline.errors import ConfigError, SettingError
 from pipeline.llm.capabilities import Preflight
 from pipeline.llm.factory import build_failover
 from pipeline.llm.failover import Failover
-from pipeline.llm.overhead import ProofBook
+from pipeline.llm.overhead import VerifierRegistry
 from pipeline.llm.preflight.preflight import PreflightSample, examine
 from pipeline.llm.replica import Client, Tools
 from pipeline.records import Document
@@ -78,8 +78,8 @@ class VariantQuery:
 class ExtractionPlan:
     """What is asked and of whom; a refresh replaces it whole, and running documents keep theirs.
 
-    `canaries`: the endpoints that were sent a canary in this run. `book`: what is known of its servers' limits. Both
-    are shared by its plans.
+    `canaries`: the endpoints that were sent a canary in this run. `registry`: the verifiers of its servers. All plans
+    of a run share both.
     """
 
     agent: Agent
@@ -91,7 +91,7 @@ class ExtractionPlan:
     repair: str = "basic"
     raw_chars: int = 2000
     canaries: set[str | None] = field(default_factory=set, compare=False)
-    book: ProofBook = field(default_factory=ProofBook, compare=False)
+    registry: VerifierRegistry = field(default_factory=VerifierRegistry, compare=False)
 
     def query_for(self, document_id: str) -> VariantQuery:
         """The variant's query that this document gets, always the same one."""
@@ -178,8 +178,8 @@ def _plan(
     }
     canaries = before.canaries if before is not None else set()
     examiner = Examiner(samples, canaries, queries)
-    book = before.book if before is not None else ProofBook()
-    tools = Tools(clock=time.monotonic, rng=random.Random(), sleep=stop.wait, examine=examiner, book=book)
+    registry = before.registry if before is not None else VerifierRegistry()
+    tools = Tools(clock=time.monotonic, rng=random.Random(), sleep=stop.wait, examine=examiner, registry=registry)
     fixed = app.runner.concurrency
     pool_size = app.runner.max_concurrency if fixed == "auto" else max(fixed, app.runner.max_concurrency)
     client = build_failover(app, resolved, tools=tools, pool_size=pool_size)
@@ -193,7 +193,7 @@ def _plan(
         repair=app.answers.repair,
         raw_chars=app.output.raw_chars,
         canaries=canaries,
-        book=book,
+        registry=registry,
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from raw_server import answering, reply
 from test_preflight import client_of, look
 
-from pipeline.run.prompt_length import proof_state
+from pipeline.run.prompt_length import long_prompt_state
 
 CHAT = "/v1/chat/completions"
 ANSWER = {"choices": [{"message": {"content": "ok"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 9}}
@@ -28,17 +28,17 @@ def test_a_gateway_is_recognised_by_each_of_its_headers(gateway: str, name: str,
     with server:
         client = client_of("openai", server.url, model="m")
         assert look(client).status == "ok"
-    assert proof_state(client).startswith(f"prompt_length_unverified: {gateway} may count a prompt before")
-    assert "set the provider's `context_length`" in proof_state(client)
+    assert long_prompt_state(client).startswith(f"prompt_length_unverified: {gateway} may count a prompt before")
+    assert "set the provider's `context_length`" in long_prompt_state(client)
 
 
 def test_other_headers_are_no_gateway() -> None:
-    """A CDN, a proxy and a server's own: the proofs decide."""
+    """A CDN, a proxy and a server's own: the verification decides."""
     others = {"cf-ray": "8", "cf-cache-status": "DYNAMIC", "x-request-id": "1", "via": "1.1 envoy", "x-portkeys": "1"}
     with answering({"/v1/models": reply({"data": [{"id": "m"}]}), CHAT: reply(ANSWER, **others)}) as server:
         client = client_of("openai", server.url, model="m")
         assert look(client).status == "ok"
-    assert proof_state(client).startswith("not proved yet")
+    assert long_prompt_state(client).startswith("not verified yet")
 
 
 def test_a_set_context_length_takes_the_doubt_away() -> None:
@@ -47,4 +47,6 @@ def test_a_set_context_length_takes_the_doubt_away() -> None:
     with answering({"/v1/models": reply({"data": [{"id": "m"}]}), CHAT: reply(ANSWER, **{name: value})}) as server:
         client = client_of("openai", server.url, model="m", context_length=4096)
         assert look(client).status == "ok"
-    assert proof_state(client) == "not sent when they are longer than the configured context_length of 4096 tokens"
+    assert (
+        long_prompt_state(client) == "not sent when they are longer than the configured context_length of 4096 tokens"
+    )

@@ -14,9 +14,9 @@ from pipeline.config import OllamaConfig, VLLMConfig
 from pipeline.llm.lending import LentClients, settings_of
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.overhead import Overhead
-from pipeline.llm.prompt_length.proof_case import Case, Measured
-from pipeline.llm.prompt_length.proofs import PromptProofs
-from pipeline.llm.prompt_length.repetition import Cut, Finding, Probe
+from pipeline.llm.prompt_length.repetition import Finding, Probe, TruncatedCounts
+from pipeline.llm.prompt_length.verification_case import PromptMeasurements, VerificationCase
+from pipeline.llm.prompt_length.verifier import PromptVerifier
 from pipeline.llm.vllm import VLLMClient
 
 PROMPTS = {"system": "s", "user": "u"}
@@ -59,9 +59,9 @@ def test_a_new_key_is_taken_over_on_the_same_connections() -> None:
 
 FINDINGS = st.builds(
     Finding,
-    proven=st.sampled_from([0, 1000, 100_000]),
+    verified_tokens=st.sampled_from([0, 1000, 100_000]),
     refuses=st.booleans(),
-    cut=st.sampled_from([None, Cut(700, 710, 100, 800)]),
+    truncation=st.sampled_from([None, TruncatedCounts(700, 710, 100, 800)]),
     unverified=st.sampled_from(["", "it reports no prompt tokens"]),
 )
 PROMPT = st.tuples(st.integers(1, 5000), st.sampled_from([None, 0, 100, 600, 705, 3000]))
@@ -72,16 +72,16 @@ PROMPT = st.tuples(st.integers(1, 5000), st.sampled_from([None, 0, 100, 600, 705
 def test_what_counts_at_once_counts_in_full_without_a_request(
     finding: Finding, prompts: list[tuple[int, int | None]], limit_is_set: bool
 ) -> None:
-    """`glance` accepts a prompt only where `verify` accepts it with the same notes, and sends nothing."""
-    quick = PromptProofs("q", limit_is_set=limit_is_set)
-    slow = PromptProofs("s", limit_is_set=limit_is_set)
+    """`verify_without_request` accepts a prompt only if `verify` does, with the same notes, and sends nothing."""
+    quick = PromptVerifier("q", limit_is_set=limit_is_set)
+    slow = PromptVerifier("s", limit_is_set=limit_is_set)
     quick.finding = slow.finding = finding
 
     def refuse(*_: object) -> Probe:
         raise AssertionError("a request was sent")
 
     for chars, tokens in prompts:
-        found = quick.glance(Measured(chars, tokens, chars, 100))
+        found = quick.verify_without_request(PromptMeasurements(chars, tokens, chars, 100))
         if found is not None:
-            case = Case("x" * chars, tokens, chars, 100, refuse, refuse)
+            case = VerificationCase("x" * chars, tokens, chars, 100, refuse, refuse)
             assert slow.verify(case, may_wait=lambda: False) == found

@@ -12,7 +12,7 @@ from raw_server import answering, reply
 from pipeline.config import OllamaConfig
 from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.preflight.enforcement import TABLES, unenforced
-from pipeline.llm.prompt_length.truncation import TruncationJudge, fingerprints
+from pipeline.llm.prompt_length.ollama_truncation import TruncationJudge, truncated_counts
 from pipeline.records import ExtractionAttempt
 
 
@@ -30,7 +30,7 @@ def taught(num_ctx: int = 8192, *, chars_per_token: float = 4.0, documents: int 
 )
 def test_the_counts_that_a_cut_leaves(num_ctx: int, counts: set[int]) -> None:
     """As reported of real servers, old and new."""
-    assert set(fingerprints(num_ctx)) >= counts
+    assert set(truncated_counts(num_ctx)) >= counts
 
 
 @settings(deadline=None)
@@ -40,14 +40,17 @@ def test_a_fingerprint_alone_is_no_proof(count: int) -> None:
     assert taught().is_cut(count * 4, count) is False
 
 
-@pytest.mark.parametrize("count", sorted(fingerprints(8192)))
+@pytest.mark.parametrize("count", sorted(truncated_counts(8192)))
 def test_a_text_too_long_for_a_fingerprint_was_cut(count: int) -> None:
     """Twice the usual characters a token, at a count that a cut leaves."""
     assert taught().is_cut(count * 8, count) is True
 
 
+HONEST_COUNTS = st.integers(1, 9000).filter(lambda count: count not in truncated_counts(8192))
+
+
 @settings(deadline=None)
-@given(count=st.integers(1, 9000).filter(lambda count: count not in fingerprints(8192)), chars=st.integers(1, 10**6))
+@given(count=HONEST_COUNTS, chars=st.integers(1, 10**6))
 def test_a_text_too_long_for_another_count_was_not_cut(count: int, chars: int) -> None:
     """Dense or sparse texts exist; only a cut leaves those counts."""
     assert taught().is_cut(chars, count) is False
@@ -116,7 +119,7 @@ def test_the_document_alone_can_be_too_long_for_its_count() -> None:
         assert client.call_llm({"user": "short"}, None, "x" * 20_000).ok
 
 
-def test_a_clamped_context_has_its_own_fingerprints() -> None:
+def test_a_clamped_context_has_its_own_truncated_counts() -> None:
     """What the preflight found is what the server cuts to."""
     client = OllamaClient(OllamaConfig())
     client.adopt(model="m", think=None, digest=None, context_length=2048)

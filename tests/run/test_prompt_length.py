@@ -51,16 +51,16 @@ def test_no_result_of_a_truncated_prompt_is_written(place: Place, way: str) -> N
     assert not any("prompt_length_unverified" in line["notes"] for line in place.lines("results.jsonl"))
 
 
-def test_server_that_refuses_long_prompts_gets_few_proof_requests(place: Place) -> None:
-    """The few proof requests count as overhead in the report and the metrics."""
+def test_server_that_refuses_long_prompts_gets_few_verification_requests(place: Place) -> None:
+    """The few verification requests count as overhead in the report and the metrics."""
     corpus(place, 60)
     with CuttingLLM("refuse") as server:
         configure(place, server)
         place.run("--metrics-textfile", "metrics.prom")
         assert set(place.failed().values()) == {"context_length"}
-        assert 3 <= server.proofs <= 40
+        assert 3 <= server.verification_requests <= 40
         overhead = place.last_run()["overhead"]
-        assert overhead["requests"] >= server.proofs
+        assert overhead["requests"] >= server.verification_requests
         assert overhead["prompt_tokens"] > 0
         metrics = (place.folder / "metrics.prom").read_text(encoding="utf-8")
         for name, value in overhead.items():
@@ -120,8 +120,8 @@ def test_overflow_uses_the_detected_limit(place: Place, overflow: str) -> None:
     assert ran.err.count("found a context of") == 1
 
 
-def test_failed_proof_request_postpones_its_document(place: Place) -> None:
-    """While proof requests fail, no result that needs one is written; none is lost."""
+def test_failed_verification_request_postpones_its_document(place: Place) -> None:
+    """While verification requests fail, no result that needs one is written; none is lost."""
     corpus(place, 6, long=0)
     failures = iter([True] * 3)
     with CuttingLLM("tail") as server:
@@ -176,7 +176,7 @@ def test_truncated_prompt_without_a_document_is_exit_2(place: Place) -> None:
     with CuttingLLM("tail", context=1024) as server:
         configure(place, server, agent={"system_prompt": "Sum the text up. " * 400})
         ran = place.run(code=2)
-        assert server.asked == 0
+        assert server.answers == 0
     assert "the prompt without a document is cut" in ran.err
     assert json.dumps(place.done()) == "{}"
 
@@ -198,13 +198,13 @@ def test_results_from_before_a_detected_limit_are_sent_again(place: Place) -> No
         assert place.done() == {"a.txt": 1, "b.txt": 1}
 
 
-def test_check_reports_the_proved_prompt_length(place: Place) -> None:
-    """`check` itself proves a long prompt without a document; a short one is proved by the first long document."""
+def test_check_reports_the_verified_prompt_length(place: Place) -> None:
+    """`check` itself verifies a long prompt without a document; a short one is verified by the first long document."""
     with CuttingLLM("tail", context=1 << 30) as server:
         configure(place, server)
-        assert "long prompts: not proved yet" in place.call("check").out
+        assert "long prompts: not verified yet" in place.call("check").out
         configure(place, server, agent={"system_prompt": "Sum the text up. " * 400})
-        assert re.search(r"long prompts: read whole up to \d+ tokens \(proved\)", place.call("check").out)
+        assert re.search(r"long prompts: read whole up to \d+ tokens \(verified\)", place.call("check").out)
 
 
 def test_check_reports_the_detected_limit(place: Place) -> None:
@@ -213,7 +213,7 @@ def test_check_reports_the_detected_limit(place: Place) -> None:
         configure(place, server, agent={"system_prompt": "Sum the text up. " * 300})
         ran = place.call("check")
         assert ran.code == 0, ran.out + ran.err
-        assert re.search(r"long prompts: cut in silence beyond 40\d\d tokens", ran.out)
+        assert re.search(r"long prompts: cut without an error beyond 40\d\d tokens", ran.out)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_check_warns_about_unusable_token_counts(place: Place, counts: str, why:
         told = next(line for line in ran.out.splitlines() if "prompt_length_unverified" in line)
         assert why in told
         assert "context_length" in told
-        assert server.asked == 0
+        assert server.answers == 0
         configure(place, server, **{"vllm.context_length": 4096})
         assert "prompt_length_unverified" not in place.call("check").out
 
@@ -239,7 +239,7 @@ def test_check_detects_counts_without_cached_tokens(place: Place) -> None:
         configure(place, server)
         for _ in range(2):
             told = place.call("check").out
-            assert "long prompts: prompt_length_unverified: its counts leave out what it has cached; set the" in told
+            assert "long prompts: prompt_length_unverified: its counts leave out cached tokens; set the" in told
         configure(place, server, **{"vllm.context_length": 4096})
         assert "prompt_length_unverified" not in place.call("check").out
 
@@ -249,13 +249,13 @@ def test_check_detects_whether_ollama_refuses_long_prompts(place: Place, way: st
     """One request larger than the context shows it, without generating tokens."""
     with CuttingLLM(way, ollama=True) as server:
         ollama_at(place, server)
-        found = "refused by the server, no proof needed" if way == "refuse" else "not proved yet"
+        found = "refused by the server; no verification needed" if way == "refuse" else "not verified yet"
         assert f"long prompts: {found}" in place.call("check").out
 
 
 @pytest.mark.parametrize("way", ["refuse", "half"])
 def test_prompt_that_only_looks_truncated_passes(place: Place, way: str) -> None:
-    """White space has the token count of a truncated prompt; the proof request shows that it is whole."""
+    """White space has the token count of a truncated prompt; the verification request shows that it is whole."""
     num_ctx = 2048
     half = num_ctx - (num_ctx - 4) // 2
     system, user = AGENT["system_prompt"], " " * 16 * 600
@@ -292,20 +292,20 @@ def test_replicas_with_different_limits_behind_one_address(
     texts = {f"d{n:02}.txt": article(rng, 4_000 if n % 4 == 1 else 100 + n)[: 24_000 + 700 * n] for n in range(40)}
     place.documents(texts)
     with BalancedLLM([CuttingLLM("tail"), CuttingLLM("tail", context=1 << 20)], how, seed=2) as balancer:
-        balancer.proofs_reach = 1
+        balancer.verified_by = 1
         configure(place, balancer, **{"runner.concurrency": concurrency, "runner.processes": processes})
         ran = place.call("run")
         again = set(place.last_run().get("ask_again", []))
         noted = {line["id"] for line in place.lines("results.jsonl") if "prompt_length_unverified" in line["notes"]}
-        if len(balancer.cut) > 2:  # fewer leave no trace that the proofs at the larger server could follow
+        if len(balancer.cut) > 2:  # fewer leave no trace in the counts
             assert balancer.cut & set(place.done()) <= again | noted
         assert set(place.failed().values()) <= {"prompt_truncated"}
         assert ran.code == (1 if again else 0)
 
 
 def test_check_reports_that_vllm_refuses_long_prompts(place: Place) -> None:
-    """A server known to refuse long prompts needs no proof."""
-    assert "long prompts: refused by the server, no proof needed" in place.call("check").out
+    """A server known to refuse long prompts needs no verification."""
+    assert "long prompts: refused by the server; no verification needed" in place.call("check").out
 
 
 def test_tokenizer_request_counts_as_overhead(place: Place) -> None:
@@ -328,19 +328,19 @@ def ollama_at(place: Place, server: CuttingLLM, *, num_ctx: int = 4096, agent: d
     place.configure({**ollama, **rules}, agent=agent)
 
 
-def test_ollama_that_refuses_long_prompts_needs_no_proof(place: Place) -> None:
-    """A few requests show that it refuses them; no document is proved or noted."""
+def test_ollama_that_refuses_long_prompts_needs_no_verification(place: Place) -> None:
+    """A few requests show that it refuses them; no document is verified or noted."""
     corpus(place)
     with CuttingLLM("refuse", ollama=True) as server:
         ollama_at(place, server)
         place.run()
-        assert 1 <= server.proofs <= 4
+        assert 1 <= server.verification_requests <= 4
     assert set(place.failed().values()) == {"context_length"}
     assert len(place.done()) + len(place.failed()) == 40
     assert not any("prompt_length_unverified" in line["notes"] for line in place.lines("results.jsonl"))
 
 
-def test_ollama_that_ignores_truncate_false_is_proved(place: Place) -> None:
+def test_ollama_that_ignores_truncate_false_is_verified(place: Place) -> None:
     """An old version truncates anyway: each truncated document fails, and all others are results."""
     corpus(place)
     with CuttingLLM("half", ollama=True) as server:
@@ -353,7 +353,7 @@ def test_ollama_that_ignores_truncate_false_is_proved(place: Place) -> None:
 
 @pytest.mark.parametrize("way", ["refuse", "half"])
 def test_tables_of_white_space_are_not_reported_as_truncated(place: Place, way: str) -> None:
-    """Their token counts look truncated; the proof request decides, not the ratio of characters to tokens."""
+    """Their token counts look truncated; the verification request decides, not the ratio of characters to tokens."""
     num_ctx, around = 2048, 2
     system = AGENT["system_prompt"]
     half = num_ctx - (num_ctx - 4) // 2
@@ -379,7 +379,7 @@ def test_replacement_by_a_truncating_ollama_is_detected(place: Place) -> None:
     long = {f"z{number}.txt": KINDS[number](rng, 10_000)[:40_000] + "." for number in range(len(KINDS))}
     place.documents({f"a{number}.txt": KINDS[number % len(KINDS)](rng, 200) for number in range(12)} | long)
     with CuttingLLM("refuse") as server:
-        server.turns_after = 5
+        server.becomes_ollama_after = 5
         configure(place, server, **{"runner.concurrency": 2})
         place.run()
         assert server.ollama

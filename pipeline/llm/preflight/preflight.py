@@ -25,7 +25,7 @@ from pipeline.llm.preflight.schema_canary import (
     is_flooded,
 )
 from pipeline.llm.preflight.trial import TRIAL_TOKENS, try_completion
-from pipeline.llm.prompt_length.verification import TINY_PROMPTS, read_whole
+from pipeline.llm.prompt_length.verification import TINY_PROMPTS, verified_base_prompt
 from pipeline.llm.sharing import choose_context
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt
@@ -110,13 +110,13 @@ def _read_whole(
 ) -> ExtractionAttempt:
     """Return the attempt at the prompt without a document, which few-shot examples may make long.
 
-    FoundError when the server cuts it. A count that only looks like that of a cut prompt is proved.
+    FoundError when the server truncates it. A count that only looks like that of a truncated prompt is verified.
     """
     if seen.reason in PROVES_LIFE:
         return seen
-    read = read_whole(client, sample.prompts, sample.json_schema, seen)
+    read = verified_base_prompt(client, sample.prompts, sample.json_schema, seen)
     if read is None:
-        raise FoundError(Preflight("unreachable", "server_error", "the proof that prompts are read whole failed"))
+        raise FoundError(Preflight("unreachable", "server_error", "the verification of the prompt length failed"))
     if read.reason == "prompt_truncated":
         raise misconfigured("rejected_config", f"the prompt without a document is cut: {read.message}")
     return read
@@ -132,7 +132,7 @@ def take_over(client: VLLMClient | OllamaClient, facts: Preflight) -> None:
         server=facts.server,
     )
     if facts.refuses:
-        client.proofs.exempt()
+        client.verifier.mark_as_refusing()
 
 
 def _complete(

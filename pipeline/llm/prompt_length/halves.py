@@ -1,8 +1,12 @@
-"""Proof by its two halves that a server read one document to its end; it sends nothing itself.
+"""Verify one document by its two halves: whether a server read it to its end. Sends nothing itself.
 
-    tokens with the first half + with the second half - without a document = tokens with the whole
+A server whose limit is known truncates longer prompts to a known count. An honest document may have that count by
+chance, so it is sent in two halves, each of which fits the limit:
 
-Less on the right: the whole was cut. More: a half was cut, by another server at the same address.
+    tokens with the first half + tokens with the second half - tokens without a document = tokens with the whole
+
+A smaller count of the whole means that the whole was truncated. A larger one means that a half was truncated, by
+another server at the same address; the halves are then sent again.
 """
 
 from __future__ import annotations
@@ -12,61 +16,62 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from pipeline.llm.prompt_length.repetition import NEAR, TOLERANCE, Cut, Probe
+from pipeline.llm.prompt_length.repetition import NEAR, TOLERANCE, Probe, TruncatedCounts
 
 MORE_HALVES = 3
-"""Times that two halves are sent again which have fewer tokens than the whole."""
+"""Most times that both halves are sent again when together they have fewer tokens than the whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class Halves:
-    """Token counts of a document's prompt: with each half of it, with none of it, and with all of it."""
+    """Token counts of a document's prompt: with each half of it, without it, and with all of it."""
 
     first: int
     second: int
     base: int
-    whole: int
+    full: int
 
     @property
     def lost(self) -> int:
-        """How many tokens the whole has less than its halves together."""
-        return self.first + self.second - self.base - self.whole
+        """Return how many tokens fewer the full prompt has than its halves together."""
+        return self.first + self.second - self.base - self.full
 
     def is_cut(self, places: int) -> bool:
-        """Return whether the server cut the whole; off the other way proves nothing, which counts as cut."""
+        """Return whether the full prompt was truncated; halves that stay too short verify nothing and count as cut."""
         return abs(self.lost) > TOLERANCE * places
 
     def is_short(self, places: int) -> bool:
-        """Return whether a half was cut itself, by another server at this address than the one that read the whole."""
+        """Return whether a half was truncated, by another server at this address than the one that read the whole."""
         return self.lost < -TOLERANCE * places
 
-    def most(self, other: Halves) -> Halves:
-        """Return the higher count of each half: a cut takes tokens away, and adds none."""
-        return replace(self, first=max(self.first, other.first), second=max(self.second, other.second))
+    def highest(self, halves: Halves) -> Halves:
+        """Return the higher count of each half: truncation only lowers a count."""
+        return replace(self, first=max(self.first, halves.first), second=max(self.second, halves.second))
 
 
 def split(text: str) -> tuple[str, str]:
-    """Return two halves: at the single white-space character nearest to the middle, else between two clusters.
+    """Return two halves: split at the single white-space character nearest to the middle, else between two clusters.
 
-    Runs of white space are single tokens, and a cluster (a letter with its accents, a flag, a family of emoji) is seen
-    whole by tokenizers; a cut inside would add tokens.
+    A split inside a run of white space, or inside a cluster (a letter with its accents, a flag, a family of emoji),
+    would add tokens.
     """
-    place = _space_near(text) or _gap_near(text) or len(text) // 2
+    place = _space_near_middle(text) or _gap_near_middle(text) or len(text) // 2
     return text[:place], text[place:]
 
 
-def _space_near(text: str) -> int:
+def _space_near_middle(text: str) -> int:
     """Return the place of a single white-space character in the middle half of the text, or 0."""
     middle = len(text) // 2
     for step in range(len(text) // 4 + 1):
         for place in (middle - step, middle + step):
-            around = text[max(0, place - 1) : place + 2]
-            if 0 < place < len(text) - 1 and [each.isspace() for each in around] == [False, True, False]:
+            neighbours = text[max(0, place - 1) : place + 2]
+            is_inside = 0 < place < len(text) - 1
+            if is_inside and [character.isspace() for character in neighbours] == [False, True, False]:
                 return place
     return 0
 
 
-def _gap_near(text: str) -> int:
+def _gap_near_middle(text: str) -> int:
     """Return the place between two clusters that is nearest to the middle; 0 when there is none."""
     middle = len(text) // 2
     places = (place for step in range(middle + 1) for place in (middle - step, middle + step))
@@ -81,20 +86,20 @@ _SKINS = range(0x1F3FB, 0x1F400)
 
 def _joined(text: str, place: int) -> bool:
     """Return whether the characters before and at `place` belong to one cluster, or to one run of white space."""
-    before = text[place - 1]
-    after = text[place]
-    if before.isspace() and after.isspace():
+    left = text[place - 1]
+    right = text[place]
+    if left.isspace() and right.isspace():
         return True
-    if unicodedata.category(after) in ("Mn", "Me", "Mc") or _JOINER in (before, after) or ord(after) in _SKINS:
+    if unicodedata.category(right) in ("Mn", "Me", "Mc") or _JOINER in (left, right) or ord(right) in _SKINS:
         return True
-    pairs = [(ord(before) in kind and ord(after) in kind) for kind in (_JAMO, _FLAGS)]
+    pairs = [(ord(left) in kind and ord(right) in kind) for kind in (_JAMO, _FLAGS)]
     return any(pairs)
 
 
-class HalvesProof(NamedTuple):
-    """Whether the server cut a document, the tokens of its prompt where they can be told, and whether halves differed.
+class HalvesResult(NamedTuple):
+    """Whether a document was truncated, the tokens that its whole prompt needs (if known), and whether halves differed.
 
-    `differs`: the same half had another count when it was sent again, so that there are two servers at this address.
+    `differs`: a half had another count when it was sent again, so that several servers answer at this address.
     """
 
     is_cut: bool
@@ -102,34 +107,34 @@ class HalvesProof(NamedTuple):
     differs: bool = False
 
 
-def by_halves(
+def verify_by_halves(
     text: str,
     send: Callable[[str, bool], Probe],
     *,
     tokens: int,
     places: int,
-    cut: Cut,
+    truncation: TruncatedCounts,
     renew: Callable[[], object] = lambda: None,
-) -> HalvesProof:
-    """Prove by its halves that a document was read whole, or find that it was cut.
+) -> HalvesResult:
+    """Send the document's two halves, and return whether the document was truncated.
 
-    `send` sends the prompt with a part of the text, with or without what follows the document (a re-ask's complaint).
-    Halves that were cut themselves are sent again, over new connections (`renew`).
+    `send` sends the prompt with a part of the text, with or without the text after the document (a re-ask's complaint).
+    Halves that were truncated themselves are sent again, over new connections (`renew`).
     """
     first, second = split(text)
     base = send("", False).tokens or 0
 
-    def counted() -> Halves:
-        return Halves(send(first, True).tokens or 0, send(second, False).tokens or 0, base, whole=tokens)
+    def count() -> Halves:
+        return Halves(send(first, True).tokens or 0, send(second, False).tokens or 0, base, full=tokens)
 
-    halves = counted()
-    if not (halves.first and halves.second and base) or cut.is_near(base, 1):  # nothing left of the document
-        return HalvesProof(is_cut=True)
-    first_seen = halves
+    halves = count()
+    if not (halves.first and halves.second and base) or truncation.is_near(base, 1):  # no room for a document
+        return HalvesResult(is_cut=True)
+    first_lost = halves.lost
     for _ in range(MORE_HALVES):
         if not halves.is_short(places):
             break
         renew()
-        halves = halves.most(counted())
-    needed = halves.whole + halves.lost if halves.lost > 0 else None
-    return HalvesProof(halves.is_cut(places), needed, differs=halves.lost > first_seen.lost + NEAR)
+        halves = halves.highest(count())
+    needed = halves.full + halves.lost if halves.lost > 0 else None
+    return HalvesResult(halves.is_cut(places), needed, differs=halves.lost > first_lost + NEAR)

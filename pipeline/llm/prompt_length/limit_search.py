@@ -1,9 +1,10 @@
-"""Search for a server's limit once a proof by repetition has left the line; it sends nothing itself.
+"""Search for a server's limit after a verification by repetition found that it has one. Sends nothing itself.
 
-A text of one word, repeated, stands in the document's place: its count rises by the same tokens with each word, so that
-any length can be asked for and predicted. Beyond the limit a server refuses, or its count falls below the line. The
-search halves the range between the longest prompt on the line and the shortest one beyond, until no message that a
-chat template might drop fits in between; what the requests beyond showed are the counts that a cut leaves.
+The search sends texts of one word, repeated: each word adds the same number of tokens, so that any prompt length can be
+produced and its count predicted. Two short requests calibrate that line. Beyond the limit the server refuses the
+prompt, or reports a count below the line. A bisection narrows the range between the longest prompt on the line and the
+shortest one beyond it, until no message fits in between that a chat template might drop. The counts that were reported
+beyond the limit are those of truncated prompts.
 """
 
 from __future__ import annotations
@@ -11,7 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pipeline.llm.prompt_length.repetition import NEAR, Cut, Finding, Probe, Send, recounted, two_limits
+from pipeline.llm.prompt_length.repetition import (
+    NEAR,
+    Finding,
+    Probe,
+    Send,
+    TruncatedCounts,
+    recounted,
+    two_limits,
+)
 
 WORD = " the"
 FEW = 32
@@ -19,47 +28,47 @@ MORE = 96
 """Words of the two requests that calibrate the line."""
 MOST_REQUESTS = 14
 FINEST = 16
-"""Tokens between the last prompt on the line and the first beyond, at which the search ends."""
+"""Smallest range in tokens, between the last prompt on the line and the first beyond, to which the search goes."""
 SLACK = 8
-"""Tokens that a count may be off the line, beside what the calibration may have been off."""
+"""Tokens that a count may deviate from the line, in addition to the error of the calibration."""
 
 
 @dataclass(slots=True)
 class _Search:
-    """What is known of the line, the longest prompt on it, and the counts seen beyond it."""
+    """The line, the longest prompt on it, and the counts reported beyond it (`truncated`)."""
 
     few: int
     rise: float
     low_words: int
     low_tokens: int
     high_words: int | None = None
-    left: list[int] = field(default_factory=list)
+    truncated: list[int] = field(default_factory=list)
     refusals: int = 0
 
     @property
     def high_tokens(self) -> int:
-        """Return the length of the shortest prompt beyond the limit, as the line predicts it."""
+        """Return the predicted length of the shortest prompt beyond the limit."""
         return self.low_tokens + round(((self.high_words or self.low_words) - self.low_words) * self.rise)
 
     def gap(self, base: int) -> float:
-        """Return how near the limit must be known: no dropped message may fit in between, and 2 % are near enough."""
+        """Return how small the range must become: below any message that may be dropped, or 1/64 of the limit."""
         return max(FINEST, min(base // 8, self.low_tokens // 64))
 
     def words_of(self, tokens: float) -> int:
         """Return how many words make a prompt of this many tokens."""
         return max(FEW, FEW + round((tokens - self.few) / self.rise))
 
-    def note(self, words: int, probe: Probe) -> None:
-        """Take a reply in: on the line it raises the lower end of the range, else it lowers the upper one."""
+    def add(self, words: int, probe: Probe) -> None:
+        """Add a reply: a count on the line raises the lower end of the range, any other reply lowers the upper end."""
         if probe.tokens is not None and not probe.refused:
             predicted = self.low_tokens + (words - self.low_words) * self.rise
-            far = (words - self.low_words) / max(1, self.low_words - FEW)
-            if abs(probe.tokens - predicted) <= SLACK + 2 * far:
+            distance = (words - self.low_words) / max(1, self.low_words - FEW)
+            if abs(probe.tokens - predicted) <= SLACK + 2 * distance:
                 self.low_words = words
                 self.low_tokens = probe.tokens
                 self.rise = (self.low_tokens - self.few) / (self.low_words - FEW)
                 return
-            self.left.append(probe.tokens)
+            self.truncated.append(probe.tokens)
         else:
             self.refusals += 1
         self.high_words = words
@@ -69,46 +78,51 @@ class _Search:
         return self.high_words is not None and self.high_tokens - self.low_tokens <= self.gap(base)
 
 
-def find_limit(send: Send, *, last: Probe, longest: str, max_tokens: int, base: int, proven: int = 0) -> Finding:
-    """Find out what the server does with prompts beyond its limit, and where that lies.
+def find_limit(
+    send: Send, *, last: Probe, longest: str, max_tokens: int, base: int, verified_tokens: int = 0
+) -> Finding:
+    """Return the server's limit, and how it treats longer prompts.
 
-    `last`: the probe with the `longest` text, refused or off the line; sent once more with the agent's own `max_tokens`
-    it shows what a cut of a document leaves. `base`: the prompt without a document. `proven`: known to be read whole.
+    `last`: the reply to the `longest` text, refused or off the line. That text is sent once more with the agent's own
+    `max_tokens`, which shows the count of a truncated document. `base`: tokens of the prompt without a document.
+    `verified_tokens`: the length up to which prompts are known to be read whole.
     """
-    left = []
+    truncated = []
     if last.tokens is not None:
-        if (found := recounted(send, longest, last.tokens)) is not None:
-            return found
-        again = send(longest, max_tokens)
-        if (again.tokens or 0) > last.tokens + NEAR:  # room for a longer answer leaves the prompt no more
+        if (contradiction := recounted(send, longest, last.tokens)) is not None:
+            return contradiction
+        with_answer = send(longest, max_tokens)
+        if (with_answer.tokens or 0) > last.tokens + NEAR:  # more room for the answer never leaves the prompt more
             return two_limits(last.tokens, 1)
-        left = [last.tokens, *([again.tokens] if again.tokens else [])]
+        truncated = [last.tokens, *([with_answer.tokens] if with_answer.tokens else [])]
     few = send(WORD * FEW, 1)
     more = send(WORD * MORE, 1)
     if not few.tokens or not more.tokens or more.tokens <= few.tokens:
-        limit = max([*left, few.tokens or 0, more.tokens or 0])
-        return Finding(cut=Cut(0, limit, max_tokens, limit)) if left else Finding(refuses=True)
+        limit = max([*truncated, few.tokens or 0, more.tokens or 0])
+        counts = TruncatedCounts(0, limit, max_tokens, limit)
+        return Finding(truncation=counts) if truncated else Finding(refuses=True)
     rise = (more.tokens - few.tokens) / (MORE - FEW)
     search = _Search(few.tokens, rise, MORE, more.tokens)
-    guesses = list(_guesses(last, proven=proven))
+    guesses = list(_guesses(last, verified_tokens=verified_tokens))
     for _ in range(MOST_REQUESTS):
         if search.is_done(base):
             break
         words = _next(search, guesses)
-        search.note(words, send(WORD * words, 1))
-        if search.high_words is None and search.low_tokens > 64 * max(proven, left[0] if left else proven, 4096):
+        search.add(words, send(WORD * words, 1))
+        expected = max(verified_tokens, truncated[0] if truncated else verified_tokens, 4096)
+        if search.high_words is None and search.low_tokens > 64 * expected:
             break
-    found = _finding(search, left=left, max_tokens=max_tokens, base=base)
-    if left and found.cut is None:  # a longer text of words was read whole: by the same server?
-        return recounted(send, longest, left[0]) or found
-    return found
+    finding = _finding(search, truncated=truncated, max_tokens=max_tokens, base=base)
+    if truncated and finding.truncation is None:  # a longer text of words was read whole: by the same server?
+        return recounted(send, longest, truncated[0]) or finding
+    return finding
 
 
-def _guesses(last: Probe, *, proven: int) -> Iterator[int]:
-    """Lengths in tokens worth trying first: around what a refusal names, around what a cut left, and twice that."""
+def _guesses(last: Probe, *, verified_tokens: int) -> Iterator[int]:
+    """Yield likely limits in tokens: near the one that a refusal names, near a truncated count, and near twice that."""
     half = FINEST // 2
-    if proven:
-        yield proven
+    if verified_tokens:
+        yield verified_tokens
     if last.context_length:
         yield from (last.context_length - half, last.context_length + half)
     if last.tokens:
@@ -116,7 +130,7 @@ def _guesses(last: Probe, *, proven: int) -> Iterator[int]:
 
 
 def _next(search: _Search, guesses: list[int]) -> int:
-    """Return the next length to try, in words: a guess inside of the range, else its middle, else twice as long."""
+    """Return the next length to send, in words: a guess inside the range, else its middle, else twice the length."""
     while guesses:
         words = search.words_of(guesses.pop(0))
         if words > search.low_words and (search.high_words is None or words < search.high_words):
@@ -126,19 +140,20 @@ def _next(search: _Search, guesses: list[int]) -> int:
     return (search.low_words + search.high_words) // 2
 
 
-def _finding(search: _Search, *, left: list[int], max_tokens: int, base: int) -> Finding:
-    """Return what the search showed; prompts beyond that were all refused prove a server that refuses."""
-    if not left and not search.left:
-        return Finding(proven=search.low_tokens, refuses=bool(search.refusals))
-    if not search.left and not search.refusals:  # only the document's own text left the line: no limit in sight
-        return Finding(proven=search.low_tokens)
-    seen = [*left, *search.left]
-    low = min(seen)
-    high = max(seen)
-    beyond = [*left[:1], *search.left]
-    if search.refusals or not left or max(beyond) - min(beyond) > NEAR:
-        # Whole messages are dropped: each leaves another count, and the answer's room may be kept as well. Without
-        # `left` the longest probe was refused, so that one count of a shorter one does not tell what others leave.
-        low = min(low, search.low_tokens - base - (max_tokens - 1 if left else 0))
+def _finding(search: _Search, *, truncated: list[int], max_tokens: int, base: int) -> Finding:
+    """Return the result of the search; a server that refused every prompt beyond the limit refuses."""
+    if not truncated and not search.truncated:
+        return Finding(verified_tokens=search.low_tokens, refuses=bool(search.refusals))
+    if not search.truncated and not search.refusals:  # only the document's own text left the line: no limit in sight
+        return Finding(verified_tokens=search.low_tokens)
+    counts = [*truncated, *search.truncated]
+    low = min(counts)
+    high = max(counts)
+    same_answer = [*truncated[:1], *search.truncated]
+    if search.refusals or not truncated or max(same_answer) - min(same_answer) > NEAR:
+        # The server drops whole messages: each leaves another count, and it may reserve the answer's room as well.
+        # Without `truncated` the longest text was refused, and one count of a shorter one does not predict the others.
+        low = min(low, search.low_tokens - base - (max_tokens - 1 if truncated else 0))
         high = max(high, search.high_tokens)
-    return Finding(cut=Cut(low, high, max_tokens if left else 1, max(search.low_tokens, *left, 0)))
+    limit = max(search.low_tokens, *truncated, 0)
+    return Finding(truncation=TruncatedCounts(low, high, max_tokens if truncated else 1, limit))

@@ -1,15 +1,17 @@
-"""Proof that a server reads a prompt to its end, by token counts alone; it sends nothing itself.
+"""Verify by repetition, from token counts alone, that a server reads prompts to their end. Sends nothing itself.
 
-A server that reads everything counts on one straight line when a document's text stands once, r times and 2r times in
-its place of the prompt. One that cuts leaves the line. The algorithm has two parts:
+A server that truncates a long prompt and answers 200 leaves one trace: the `prompt_tokens` that it reports. This module
+makes that trace visible:
 
-    prove    three requests, of which the longest is twice as long as any document so far can be. On the line: every
-             prompt that cannot be longer is read whole. Off the line, or refused: where is the limit, and what does a
-             cut leave? (limit_search.py)
-    halves   once a limit is known, only a document whose count is one that a cut leaves needs a proof of its own: the
-             tokens of its two halves must add up to those of the whole (halves.py).
+1. The document's text is sent again in three verification requests (`max_tokens: 1`): once, r times and 2r times in its
+   place of the prompt. r makes 2r copies longer than any document so far can be, with a margin.
+2. A server that reads everything reports `rest of the prompt + n * text` tokens: the three counts lie on a straight
+   line that rises. From then on, prompts that cannot exceed the largest count are accepted without a request.
+3. A server that truncates reports a count below the line; one that refuses returns an error. limit_search.py then
+   finds the limit, and the counts that truncated prompts have.
+4. Once a limit is known, each document with such a count is verified by its two halves (halves.py).
 
-Comparing counts with lengths in characters does not work: white space and base64 hide cuts or look like them.
+Comparing counts with lengths in characters is no alternative: white space and base64 hide truncation or look like it.
 """
 
 from __future__ import annotations
@@ -20,35 +22,36 @@ from dataclasses import dataclass
 from typing import Literal
 
 EXEMPT_TOKENS = 512
-"""Shorter prompts need no proof (docs/prompt-length.md)."""
+"""Shorter prompts are not verified (docs/prompt-length.md)."""
 EXEMPT_BYTES = 8 * EXEMPT_TOKENS
-"""A prompt of more bytes is proved whatever its count is: a small window may be why the count is low."""
+"""A prompt of more bytes is verified whatever its count: the count may be low because of a small context."""
 TOLERANCE = 4
-"""Tokens that may go or come where two copies, or two halves, meet: for each copy and `$document`."""
+"""Tokens that a tokenizer may add or save where two copies, or two halves, meet: for each copy and `$document`."""
 NEAR = 3
-"""Tokens around the counts that a cut leaves within which a document is proved by its halves."""
+"""Distance in tokens from the counts of truncated prompts within which a document is verified by its halves."""
 BYTES_PER_TOKEN = 1.0
-"""No token has fewer bytes of UTF-8, so that a prompt bounds its tokens: Qwen and Gemma have one for each digit."""
+"""Fewest bytes of UTF-8 in a token, so that bytes bound the tokens: Qwen and Gemma have one token for each digit."""
 TEMPLATE_TOKENS = 128
-"""What a chat template may add to the texts of a prompt."""
+"""Tokens that a chat template may add to the texts of a prompt."""
 MOST_BYTES_PER_TOKEN = 12
 AHEAD = 2
 AHEAD_LATER = 8
-EARLY_PROOFS = 3
-"""A proof reaches twice as far as is needed, so that lengths that ascend need few; later ones reach further still."""
+EARLY_VERIFICATIONS = 3
+"""The first verifications reach `AHEAD` times the longest prompt, so that ascending lengths need few of them; later
+ones reach `AHEAD_LATER` times."""
 MOST_PROBE_BYTES = 64 * 1024 * 1024
 
 
 def size_of(*texts: str) -> int:
-    """Return the bytes of texts in UTF-8, which tokens follow in every script; characters they do not."""
+    """Return the size of texts in bytes of UTF-8: in every script, tokens follow bytes, not characters."""
     return sum(len(text.encode("utf-8", "replace")) for text in texts)
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Reply to a proof request: how many prompt tokens it counted, or that it was refused as too long.
+    """Reply to a verification request: the reported prompt tokens, or a refusal of a prompt that is too long.
 
-    `context_length`: the context that a refusal names, in tokens.
+    `context_length`: the context length that a refusal names, in tokens.
     """
 
     tokens: int | None
@@ -57,16 +60,19 @@ class Probe:
 
 
 Send = Callable[[str, int], Probe]
-"""Sends the document's prompt with another text in its place and this `max_tokens`; ProofFailedError when it cannot."""
+"""Send the prompt with this text as the document and this `max_tokens`; raises VerificationFailedError."""
 
 
-class ProofFailedError(Exception):
-    """A proof request failed for reasons of the server or the network: nothing is known."""
+class VerificationFailedError(Exception):
+    """A verification request failed because of the server or the network, and showed nothing about its limit."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """The counts that a cut leaves lie from `low` to `high`, asked with `max_tokens`; `context_length` is the limit."""
+class TruncatedCounts:
+    """Range of the token counts that truncated prompts have, `low` to `high`, when sent with `max_tokens`.
+
+    `context_length`: the server's limit in tokens.
+    """
 
     low: int
     high: int
@@ -74,74 +80,78 @@ class Cut:
     context_length: int
 
     def is_near(self, tokens: int, max_tokens: int) -> bool:
-        """Return whether a cut may have left this count; servers that keep room for the answer keep less for more."""
+        """Return whether a prompt with this count may be truncated.
+
+        Servers that reserve room for the answer keep less of the prompt for a larger `max_tokens`.
+        """
         low = self.low - max(0, max_tokens - self.max_tokens)
         return low - NEAR <= tokens <= self.high + NEAR
 
 
-Verdict = Literal["whole", "prove", "halves", "unverified"]
+Verdict = Literal["whole", "verify", "halves", "unverified"]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the proofs showed of a server's limit.
+    """Findings about a server's limit.
 
-    `proven`: prompts that cannot be longer than this many tokens are read whole. `refuses`: longer ones are an error.
-    `cut`: longer ones are cut. `unverified`: why its counts prove nothing; empty while they may.
+    `verified_tokens`: prompts that cannot have more tokens are read whole. `refuses`: longer prompts are an error.
+    `truncation`: longer prompts are truncated. `unverified`: why the counts of this server show nothing; else empty.
     """
 
-    proven: int = 0
+    verified_tokens: int = 0
     refuses: bool = False
-    cut: Cut | None = None
+    truncation: TruncatedCounts | None = None
     unverified: str = ""
 
     def verdict(self, tokens: int, *, size_bytes: int, max_tokens: int) -> Verdict:
-        """Return what is still to be done for a prompt of `size_bytes` bytes that was counted as `tokens`."""
-        if self.cut is not None and self.cut.is_near(tokens, max_tokens):
+        """Return whether a prompt of `size_bytes` bytes and `tokens` tokens was read whole, or how to verify it."""
+        if self.truncation is not None and self.truncation.is_near(tokens, max_tokens):
             return "halves"
         if self.unverified:
             return "unverified"
-        if self.cut is not None:
+        if self.truncation is not None:
             return "whole"
         if self.refuses or (tokens < EXEMPT_TOKENS and size_bytes <= EXEMPT_BYTES):
             return "whole"
-        return "whole" if most_tokens(size_bytes) + max_tokens <= self.proven else "prove"
+        return "whole" if most_tokens(size_bytes) + max_tokens <= self.verified_tokens else "verify"
 
     def is_contradicted(self, tokens: int) -> bool:
-        """Return whether a prompt was read that is longer than the limit: another server answers at this address.
+        """Return whether this count exceeds the limit, so that several servers must answer at this address.
 
-        The limit is known to 1/64 or 16 tokens (limit_search.py); twice that is out of doubt.
+        limit_search.py finds the limit to within 1/64 or 16 tokens; twice that distance leaves no doubt.
         """
-        if self.cut is None:
+        if self.truncation is None:
             return False
-        return tokens > max(self.cut.high, self.cut.context_length) * 33 / 32 + 2 * 16
+        return tokens > max(self.truncation.high, self.truncation.context_length) * 33 / 32 + 2 * 16
 
 
 def most_tokens(size_bytes: int) -> int:
-    """Return how many tokens a prompt of this many bytes can have."""
+    """Return the most tokens that a prompt of this many bytes can have."""
     return math.ceil(size_bytes / BYTES_PER_TOKEN) + TEMPLATE_TOKENS
 
 
-def copies_for(*, wanted: int, unit_tokens: int, text_bytes: int) -> int:
-    """Return r, so that 2r copies of the text have `wanted` tokens; at least 2, and no more than memory is fit for."""
+def copies_for(*, target_tokens: int, unit_tokens: int, text_bytes: int) -> int:
+    """Return r so that 2r copies of the text reach `target_tokens`: at least 2, at most what MOST_PROBE_BYTES holds."""
     unit = max(1, unit_tokens, text_bytes // MOST_BYTES_PER_TOKEN)
     affordable = MOST_PROBE_BYTES // (2 * max(1, text_bytes))
-    return max(2, min(math.ceil(wanted / (2 * unit)), affordable))
+    return max(2, min(math.ceil(target_tokens / (2 * unit)), affordable))
 
 
-def is_straight(once: int, many: int, twice: int, *, copies: int, places: int = 1) -> bool:
+def is_straight(single: int, repeated: int, doubled: int, *, copies: int, places: int = 1) -> bool:
     """Return whether the counts of 1, `copies` and 2 * `copies` copies lie on one straight line that rises.
 
-    Within 4 tokens for each copy and place. A line that stops rising is none, however short the copies are.
+    TOLERANCE tokens are allowed for each copy and place. The line must rise throughout: many short copies could
+    otherwise hide a truncation in the tolerance.
     """
-    rise = (many - once) / (copies - 1)
-    off = abs(many + rise * copies - twice)
-    return off <= TOLERANCE * copies * places and 2 * (twice - many) >= many - once > 0
+    rise = (repeated - single) / (copies - 1)
+    deviation = abs(repeated + rise * copies - doubled)
+    return deviation <= TOLERANCE * copies * places and 2 * (doubled - repeated) >= repeated - single > 0
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A document whose prompt, of `size_bytes` bytes, was counted as `tokens`; its text stands there `places` times."""
+    """A document whose prompt has `size_bytes` bytes and `tokens` tokens, and contains its text `places` times."""
 
     text: str
     tokens: int
@@ -150,63 +160,69 @@ class Counted:
     places: int = 1
 
 
-def prove(send: Send, document: Counted, *, longest_bytes: int, proofs: int) -> tuple[Finding, Probe, str]:
-    """Prove by repetition; return the finding, the last probe, and the longest text sent, for a search of the limit.
+def repeat(send: Send, document: Counted, *, longest_bytes: int, verifications: int) -> tuple[Finding, Probe, str]:
+    """Send the document repeated; return the finding, the last reply, and the longest text that was sent.
 
-    `longest_bytes`: the longest prompt so far. `proofs`: how many were made before. An empty finding: there is a limit.
+    `longest_bytes`: the longest prompt so far. `verifications`: the number of earlier ones. An empty finding means that
+    the server has a limit: limit_search.py continues with the reply and the text.
     """
     text = document.text
     places = document.places
-    once = send(text, 1)
-    if once.refused or not once.tokens:
-        return Finding(unverified=TWO_LIMITS if once.refused else NO_COUNT), once, text
-    if once.tokens < document.tokens - NEAR:
-        again = send(text, 1).tokens or 0
-        is_cut = again > once.tokens + NEAR  # by some servers; a count without what is cached only falls
-        return two_limits(once.tokens, 1) if is_cut else Finding(unverified=ONLY_UNCACHED), once, text
-    copies = _copies(document, once.tokens, longest_bytes=longest_bytes, ahead=_ahead(proofs))
-    many = send(text * copies, 1)
-    if many.tokens is None:
-        return Finding(unverified="" if many.refused else NO_COUNT), many, text * copies
+    single = send(text, 1)
+    if single.refused or not single.tokens:
+        return Finding(unverified=TWO_LIMITS if single.refused else NO_COUNT), single, text
+    if single.tokens < document.tokens - NEAR:
+        recount = send(text, 1).tokens or 0
+        is_cut = recount > single.tokens + NEAR  # by one of several servers; counts without cached tokens only fall
+        return two_limits(single.tokens, 1) if is_cut else Finding(unverified=ONLY_UNCACHED), single, text
+    copies = _copies(document, single.tokens, longest_bytes=longest_bytes, ahead=_ahead(verifications))
+    repeated = send(text * copies, 1)
+    if repeated.tokens is None:
+        return Finding(unverified="" if repeated.refused else NO_COUNT), repeated, text * copies
     longest = text * (2 * copies)
-    twice = send(longest, 1)
-    if twice.tokens is None:
-        return Finding(unverified="" if twice.refused else NO_COUNT), twice, longest
-    if not is_straight(once.tokens, many.tokens, twice.tokens, copies=copies, places=places):
-        return Finding(), twice, longest
-    if once.tokens > document.tokens + NEAR:
-        return two_limits(document.tokens, document.max_tokens), twice, longest
-    return recounted(send, longest, twice.tokens) or Finding(proven=twice.tokens), twice, longest
+    doubled = send(longest, 1)
+    if doubled.tokens is None:
+        return Finding(unverified="" if doubled.refused else NO_COUNT), doubled, longest
+    if not is_straight(single.tokens, repeated.tokens, doubled.tokens, copies=copies, places=places):
+        return Finding(), doubled, longest
+    if single.tokens > document.tokens + NEAR:
+        return two_limits(document.tokens, document.max_tokens), doubled, longest
+    return recounted(send, longest, doubled.tokens) or Finding(verified_tokens=doubled.tokens), doubled, longest
 
 
 def recounted(send: Send, text: str, tokens: int) -> Finding | None:
-    """Send a probe again that was counted as `tokens`; return that there are two limits when its count differs now.
+    """Send a text again that had `tokens` tokens; return the finding "two limits" if its count differs now.
 
     A load balancer may have chosen another server.
     """
-    again = send(text, 1).tokens
-    return two_limits(min(again, tokens), 1) if again and abs(again - tokens) > NEAR else None
+    recount = send(text, 1).tokens
+    return two_limits(min(recount, tokens), 1) if recount and abs(recount - tokens) > NEAR else None
 
 
-def two_limits(left: int, max_tokens: int) -> Finding:
-    """Return the finding on a prompt that was sent twice and counted as different: `left` is the lower count."""
-    return Finding(cut=Cut(left, left, max_tokens, left), unverified=TWO_LIMITS)
+def two_limits(lower_tokens: int, max_tokens: int) -> Finding:
+    """Return the finding about a prompt that was sent twice and had two counts, of which `lower_tokens` is one."""
+    truncation = TruncatedCounts(lower_tokens, lower_tokens, max_tokens, lower_tokens)
+    return Finding(truncation=truncation, unverified=TWO_LIMITS)
 
 
-def _ahead(proofs: int) -> int:
-    return AHEAD if proofs < EARLY_PROOFS else AHEAD_LATER
+def _ahead(verifications: int) -> int:
+    return AHEAD if verifications < EARLY_VERIFICATIONS else AHEAD_LATER
 
 
-def _copies(document: Counted, once: int, *, longest_bytes: int, ahead: int) -> int:
-    """Return r for a document whose prompt has `once` tokens: the text's share of them is judged by its bytes."""
+def _copies(document: Counted, single: int, *, longest_bytes: int, ahead: int) -> int:
+    """Return r for a document whose prompt has `single` tokens; bytes tell the text's share of them."""
     text_bytes = size_of(document.text)
     places = document.places
-    around = once * max(0, document.size_bytes - places * text_bytes) // max(1, document.size_bytes)
-    wanted = ahead * most_tokens(longest_bytes) + document.max_tokens
-    return copies_for(wanted=wanted // places, unit_tokens=(once - around) // places, text_bytes=text_bytes)
+    rest_bytes = max(0, document.size_bytes - places * text_bytes)
+    rest_tokens = single * rest_bytes // max(1, document.size_bytes)
+    target = ahead * most_tokens(longest_bytes) + document.max_tokens
+    unit_tokens = (single - rest_tokens) // places
+    return copies_for(target_tokens=target // places, unit_tokens=unit_tokens, text_bytes=text_bytes)
 
 
 NO_COUNT = "it reports no prompt tokens"
-ONLY_UNCACHED = "its counts leave out what it has cached"
-TWO_LIMITS = "it behaves like servers with different limits behind one address"
-UNPROVABLE = "the proof requests fail"
+ONLY_UNCACHED = "its counts leave out cached tokens"
+TWO_LIMITS = "it behaves like several servers with different limits behind one address"
+UNVERIFIABLE = "the verification requests fail"
+UNVERIFIED = "prompt_length_unverified"
+"""Note of a record whose document may have been truncated unnoticed."""

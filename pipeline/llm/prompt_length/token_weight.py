@@ -1,7 +1,7 @@
-"""Rough upper estimate of a text's tokens by its kinds of characters; a run's own counts then scale it.
+"""Rough upper estimate of a text's tokens from its kinds of characters; the counts of the run then scale it.
 
-Bytes alone mislead: English has 4 to 5 bytes a token, base64 far fewer, and a run that has seen only articles would
-take base64 or a table of numbers for shorter than it is. The weights are meant to be on the high side.
+Bytes alone mislead: English has 4 to 5 bytes per token, base64 far fewer. A run that has read only articles would
+underestimate base64 or a table of numbers. The weights are therefore high on purpose.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ _DENSE = re.compile(r"[!-~]")
 LETTERS_PER_TOKEN = 4
 BLANKS_PER_TOKEN = 4
 DENSE_TOKENS = 0.85
-"""Tokens for each digit, sign or letter outside of a word: some tokenizers have one for each digit."""
+"""Tokens per digit, sign or letter outside a word: some tokenizers have one for each digit."""
 OTHER_TOKENS = 0.5
-"""Tokens for each byte outside of ASCII."""
+"""Tokens per byte outside ASCII."""
 
 
 def weigh(text: str) -> int:
-    """Return about how many tokens a text has at most."""
+    """Return an upper estimate of the tokens of a text."""
     words = _WORD.findall(text)
     blanks = _BLANKS.findall(text)
     size_bytes = size_of(text)
     ascii_bytes = sum(map(str.isascii, text)) if not text.isascii() else size_bytes
     dense = len(_DENSE.findall(text)) - sum(map(len, words))
-    found = sum(1 + len(word) // LETTERS_PER_TOKEN for word in words)
-    found += sum(math.ceil(len(blank) / BLANKS_PER_TOKEN) for blank in blanks)
-    estimate = found + DENSE_TOKENS * dense + OTHER_TOKENS * (size_bytes - ascii_bytes)
+    word_tokens = sum(1 + len(word) // LETTERS_PER_TOKEN for word in words)
+    blank_tokens = sum(math.ceil(len(blank) / BLANKS_PER_TOKEN) for blank in blanks)
+    estimate = word_tokens + blank_tokens + DENSE_TOKENS * dense + OTHER_TOKENS * (size_bytes - ascii_bytes)
     return math.ceil(min(estimate, size_bytes / BYTES_PER_TOKEN))

@@ -1,6 +1,6 @@
-"""Verify that an answered prompt was read whole, and keep prompts from being sent that cannot fit.
+"""Verify with a client that an answered prompt was read whole, and hold back prompts that cannot fit.
 
-It connects a client, whose requests cost something, with what is known of its server (proofs.py).
+Connects a client, which sends the verification requests, with the findings about its server (verifier.py).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import kind_of
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.prompt_length.proof_case import Case, Measured, Verified
-from pipeline.llm.prompt_length.repetition import Probe, ProofFailedError, size_of
+from pipeline.llm.prompt_length.repetition import Probe, VerificationFailedError, size_of
 from pipeline.llm.prompt_length.token_weight import weigh
+from pipeline.llm.prompt_length.verification_case import PromptMeasurements, VerificationCase, VerificationResult
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt, changed
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Client = VLLMClient | OllamaClient
 PromptsFor = Callable[[str, bool], Mapping[str, str]]
-"""The prompts with another text in the document's place, with or without what follows the document."""
+"""Return the prompts with another text as the document, and with or without the text that follows the document."""
 
 TRIES = 2
 TINY_PROMPTS = {"system": "", "user": "Say ok."}
@@ -31,8 +31,12 @@ REFUSALS = frozenset({"context_length", "document_too_large", "rejected"})
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What was asked of a document: its prompts, how to rebuild them, and how often the text stands in them."""
+class VerifiablePrompt:
+    """The prompts that were sent for a document, and how to rebuild them with another text.
+
+    `places`: how often the prompts contain the text. `base`: their tokens without a document, 0 when unknown.
+    `document`: its id.
+    """
 
     prompts: Mapping[str, str]
     json_schema: Mapping[str, Any] | None
@@ -49,19 +53,19 @@ class Asked:
 
 
 def too_long(client: Client, prompts: Mapping[str, str]) -> ExtractionAttempt | None:
-    """Return the failure of a prompt that does not fit the configured context, or None when it may be sent."""
+    """Return the failure of a prompt that exceeds the configured context length; None when it may be sent."""
     limit = client.config.context_length
     if limit is None:
         return None
-    estimate = client.proofs.estimate(_weight(prompts))
+    estimate = client.verifier.estimate(_weight(prompts))
     if estimate + client.config.max_tokens <= limit:
         return None
-    told = f"the prompt has about {estimate} tokens and max_tokens is {client.config.max_tokens}"
+    sizes = f"the prompt has about {estimate} tokens and max_tokens is {client.config.max_tokens}"
     return ExtractionAttempt(
         client.model,
         error="context_length",
         reason="context_length",
-        message=f"{told}: that does not fit the configured context_length of {limit}; it was not sent",
+        message=f"{sizes}: together they exceed the configured context_length of {limit}; the prompt was not sent",
         context_length=limit,
         max_tokens=client.config.max_tokens,
         needed_tokens=estimate,
@@ -70,7 +74,7 @@ def too_long(client: Client, prompts: Mapping[str, str]) -> ExtractionAttempt | 
 
 
 def fits(client: Client, prompts: Mapping[str, str], *, tokens_per_weight: float) -> bool:
-    """Return whether a prompt fits the configured context, by another process's estimate for this server."""
+    """Return whether a prompt fits the configured context length, by another process's estimate for this server."""
     limit = client.config.context_length
     return limit is None or _weight(prompts) * tokens_per_weight + client.config.max_tokens <= limit
 
@@ -80,61 +84,63 @@ def _weight(prompts: Mapping[str, str]) -> int:
 
 
 def verified(
-    client: Client, asked: Asked, attempt: ExtractionAttempt, *, may_wait: Callable[[], bool]
+    client: Client, prompt: VerifiablePrompt, attempt: ExtractionAttempt, *, may_wait: Callable[[], bool]
 ) -> ExtractionAttempt | None:
-    """Return the attempt, failed as `prompt_truncated` when its prompt was cut, noted when that cannot be told.
+    """Return the attempt after verification: failed as `prompt_truncated`, or with a note if its length is unverified.
 
-    None: the proof cannot be made now, and the document must be asked again later. An Ollama's client takes a prompt
-    for cut by its count alone while nothing is proved: the proof decides then, and a whole prompt is asked again.
+    None: no verification is possible now, and the document must be sent again later. The client of an Ollama judges a
+    prompt by its count alone until the server is verified: a prompt that it suspects wrongly is sent again.
     """
     is_suspected = attempt.reason == "prompt_truncated"
     if attempt.reason is not None and kind_of(attempt.reason) != "answer" and not is_suspected:
         return attempt
-    proofs = client.proofs
+    verifier = client.verifier
     _note_server(client, attempt)
     try:
-        found = proofs.verify(case_of(client, asked, attempt.prompt_tokens), may_wait=may_wait)
-    except ProofFailedError:
+        result = verifier.verify(case_of(client, prompt, attempt.prompt_tokens), may_wait=may_wait)
+    except VerificationFailedError:
         return None
-    if found is None:
+    if result is None:
         return None
-    if is_suspected and not found.cut:
-        return _asked_again(client, asked, attempt) if proofs.decides else attempt
-    if not found.cut:
-        return _read_to_its_end(client, attempt, found)
-    return _cut(attempt, found, limit=proofs.context_length)
+    if is_suspected and not result.is_cut:
+        return _sent_again(client, prompt, attempt) if verifier.is_decisive else attempt
+    if not result.is_cut:
+        return _whole(client, attempt, result)
+    return _truncated(attempt, result, limit=verifier.context_length)
 
 
-def verified_at_once(client: Client, case: Measured, attempt: ExtractionAttempt) -> ExtractionAttempt | None:
-    """Return an answered attempt as `verified` does, but without the document; None: its prompt must be proved."""
+def verified_without_request(
+    client: Client, prompt: PromptMeasurements, attempt: ExtractionAttempt
+) -> ExtractionAttempt | None:
+    """Return the attempt after verification where that needs no request; None where `verified` is needed."""
     _note_server(client, attempt)
-    found = client.proofs.glance(case)
-    return None if found is None else _read_to_its_end(client, attempt, found)
+    result = client.verifier.verify_without_request(prompt)
+    return None if result is None else _whole(client, attempt, result)
 
 
 def _note_server(client: Client, attempt: ExtractionAttempt) -> None:
-    """Pass on to the proofs what the answer shows about the server's software."""
+    """Report the software that the answer names to the verifier."""
     if attempt.server == "ollama" and isinstance(client, VLLMClient):
-        client.proofs.doubt()
+        client.verifier.forget_refusal()
     elif attempt.server:
-        client.proofs.distrust(f"{attempt.server} may count a prompt before the server behind it cuts it")
+        client.verifier.mark_as_unverifiable(f"{attempt.server} may count a prompt before the server behind it cuts it")
 
 
-def _read_to_its_end(client: Client, attempt: ExtractionAttempt, found: Verified) -> ExtractionAttempt:
-    context_length = attempt.context_length or client.proofs.context_length
-    return changed(attempt, context_length=context_length, notes=(*attempt.notes, *found.notes))
+def _whole(client: Client, attempt: ExtractionAttempt, result: VerificationResult) -> ExtractionAttempt:
+    context_length = attempt.context_length or client.verifier.context_length
+    return changed(attempt, context_length=context_length, notes=(*attempt.notes, *result.notes))
 
 
-def measured(client: Client, asked: Asked, attempt: ExtractionAttempt) -> Measured:
+def measured(client: Client, prompt: VerifiablePrompt, attempt: ExtractionAttempt) -> PromptMeasurements:
     """Return the measurements of an answered prompt, without its text."""
-    return Measured(
-        len(asked.text),
+    return PromptMeasurements(
+        len(prompt.text),
         attempt.prompt_tokens,
-        asked.size_bytes,
+        prompt.size_bytes,
         client.config.max_tokens,
         promised_context=_promised_context(client),
-        weight=_weight(asked.prompts) if client.config.context_length is not None else 0,
-        document=asked.document,
+        weight=_weight(prompt.prompts) if client.config.context_length is not None else 0,
+        document=prompt.document,
     )
 
 
@@ -142,66 +148,66 @@ def _promised_context(client: Client) -> int | None:
     return client.context_length if isinstance(client, OllamaClient) else None
 
 
-def _asked_again(client: Client, asked: Asked, suspected: ExtractionAttempt) -> ExtractionAttempt | None:
-    """Return the answer to a prompt that was wrongly taken for cut; the first answer counts as a part of the proof."""
+def _sent_again(client: Client, prompt: VerifiablePrompt, suspected: ExtractionAttempt) -> ExtractionAttempt | None:
+    """Send a prompt again that was wrongly suspected; the first answer counts as a verification request."""
     client.overhead.add(suspected.prompt_tokens)
-    again = client.call_llm(asked.prompts, asked.json_schema, asked.text)
-    return None if again.retryable else again
+    attempt = client.call_llm(prompt.prompts, prompt.json_schema, prompt.text)
+    return None if attempt.retryable else attempt
 
 
-def _cut(attempt: ExtractionAttempt, found: Verified, *, limit: int | None) -> ExtractionAttempt:
-    told = f"the server answered {attempt.prompt_tokens} tokens of the prompt"
-    told += f", which has about {found.needed_tokens}" if found.needed_tokens else ""
+def _truncated(attempt: ExtractionAttempt, result: VerificationResult, *, limit: int | None) -> ExtractionAttempt:
+    needed = f" of about {result.needed_tokens}" if result.needed_tokens else ""
     return changed(
         attempt,
         error="prompt_truncated",
         reason="prompt_truncated",
-        message=f"{told}: it cut the rest (its context is {limit} tokens)",
+        message=f"the server read {attempt.prompt_tokens}{needed} prompt tokens: it cut the rest "
+        f"(its context length is {limit} tokens)",
         context_length=limit,
-        needed_tokens=found.needed_tokens,
+        needed_tokens=result.needed_tokens,
     )
 
 
-def case_of(client: Client, asked: Asked, tokens: int | None) -> Case:
-    """Return the case of an answered prompt, with the requests that can prove it."""
+def case_of(client: Client, prompt: VerifiablePrompt, tokens: int | None) -> VerificationCase:
+    """Return the case of an answered prompt, with the functions that send its verification requests."""
 
     def send(text: str, max_tokens: int, whole: bool) -> Probe:
-        return _probe(client, asked.prompts_for(text, whole), asked.json_schema, max_tokens=max_tokens)
+        return _probe(client, prompt.prompts_for(text, whole), prompt.json_schema, max_tokens=max_tokens)
 
-    question: dict[str, str] = {}
+    tiny_prompts: dict[str, str] = {}
 
-    def tiny() -> Probe:
-        if not question:  # nobody has it cached before the first time
-            question.update(TINY_PROMPTS, user=f"{TINY_PROMPTS['user']} ({os.urandom(4).hex()})")
-        return _probe(client, question, None, max_tokens=1)
+    def send_tiny() -> Probe:
+        if not tiny_prompts:  # the random part keeps the first one from being in the server's cache
+            tiny_prompts.update(TINY_PROMPTS, user=f"{TINY_PROMPTS['user']} ({os.urandom(4).hex()})")
+        return _probe(client, tiny_prompts, None, max_tokens=1)
 
-    return Case(
-        asked.text,
+    return VerificationCase(
+        prompt.text,
         tokens,
-        asked.size_bytes,
+        prompt.size_bytes,
         client.config.max_tokens,
         send,
-        tiny,
+        send_tiny,
         client.endpoint.renew,
-        places=asked.places,
-        base=asked.base,
+        places=prompt.places,
+        base=prompt.base,
         promised_context=_promised_context(client),
-        weight=_weight(asked.prompts) if client.config.context_length is not None else 0,
-        document=asked.document,
+        weight=_weight(prompt.prompts) if client.config.context_length is not None else 0,
+        document=prompt.document,
     )
 
 
-def look(client: Client) -> None:
-    """Find out of a server what needs no document (PromptProofs.look), for `pipeline check`."""
-    asked = Asked(TINY_PROMPTS, None, "", lambda text, _whole: {**TINY_PROMPTS, "user": text})
-    client.proofs.look(case_of(client, asked, None))
+def inspect_server(client: Client) -> None:
+    """Find out how a server treats long prompts without a document (PromptVerifier.inspect), for `pipeline check`."""
+    prompt = VerifiablePrompt(TINY_PROMPTS, None, "", lambda text, _whole: {**TINY_PROMPTS, "user": text})
+    client.verifier.inspect(case_of(client, prompt, None))
 
 
 def _probe(
     client: Client, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None, *, max_tokens: int
 ) -> Probe:
-    """Send a proof request; a server that fails once is asked once more."""
-    small = client.for_proof(max_tokens)
+    """Send a verification request, and once more if it fails."""
+    small = client.for_verification(max_tokens)
     for _ in range(TRIES):
         attempt = small.call_llm(prompts, json_schema, "")
         client.overhead.add(attempt.prompt_tokens)
@@ -211,42 +217,45 @@ def _probe(
             return Probe(None, refused=True, context_length=attempt.context_length)
         if attempt.reason is None or kind_of(attempt.reason) == "answer" or attempt.reason == "empty_model_response":
             return Probe(None)
-    raise ProofFailedError(attempt.error or "")
+    raise VerificationFailedError(attempt.error or "")
 
 
-def asked_of(question: ExtractionRequest) -> Asked | None:
-    """Return what can be verified of a request; None when its prompts cannot be rebuilt."""
-    if question.prompts_for is None:
+def verifiable_prompt(request: ExtractionRequest) -> VerifiablePrompt | None:
+    """Return the part of a request that is verified; None when its prompts cannot be rebuilt."""
+    if request.prompts_for is None:
         return None
-    return Asked(
-        question.prompts,
-        question.json_schema,
-        question.document_text,
-        question.prompts_for,
-        places=question.places,
-        document=question.document,
+    return VerifiablePrompt(
+        request.prompts,
+        request.json_schema,
+        request.document_text,
+        request.prompts_for,
+        places=request.places,
+        document=request.document,
     )
 
 
-def read_whole(
-    client: Client, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None, seen: ExtractionAttempt
+def verified_base_prompt(
+    client: Client, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None, attempt: ExtractionAttempt
 ) -> ExtractionAttempt | None:
-    """Return the attempt at the prompt without a document once it is known to be read whole (`verified`).
+    """Return the attempt at the prompt without a document after verification, as `verified` does.
 
-    The user's message is what is repeated; where that is empty, the system prompt stands in its place.
+    The user's message is repeated in the document's place; the system prompt where that message is empty.
     """
     user = prompts.get("user", "")
-    if not user.strip() and needs_proof(client, prompts, seen):
+    if not user.strip() and needs_verification(client, prompts, attempt):
         user = prompts.get("system", "")
-        seen = client.for_proof(client.config.max_tokens).call_llm({**prompts, "user": user}, json_schema, "")
-        client.overhead.add(seen.prompt_tokens)
-    asked = Asked({**prompts, "user": user}, json_schema, user, lambda text, _whole: {**prompts, "user": text})
-    return verified(client, asked, seen, may_wait=lambda: True)
+        full_size = client.for_verification(client.config.max_tokens)
+        attempt = full_size.call_llm({**prompts, "user": user}, json_schema, "")
+        client.overhead.add(attempt.prompt_tokens)
+    prompt = VerifiablePrompt(
+        {**prompts, "user": user}, json_schema, user, lambda text, _whole: {**prompts, "user": text}
+    )
+    return verified(client, prompt, attempt, may_wait=lambda: True)
 
 
-def needs_proof(client: Client, prompts: Mapping[str, str], seen: ExtractionAttempt) -> bool:
-    """Return whether the server must still prove that it reads this prompt whole."""
+def needs_verification(client: Client, prompts: Mapping[str, str], attempt: ExtractionAttempt) -> bool:
+    """Return whether a verification by repetition is needed for this prompt."""
     size_bytes = size_of(*prompts.values())
-    finding = client.proofs.finding
-    tokens = seen.prompt_tokens or 0
-    return finding.verdict(tokens, size_bytes=size_bytes, max_tokens=client.config.max_tokens) == "prove"
+    tokens = attempt.prompt_tokens or 0
+    finding = client.verifier.finding
+    return finding.verdict(tokens, size_bytes=size_bytes, max_tokens=client.config.max_tokens) == "verify"

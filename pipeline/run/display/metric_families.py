@@ -41,7 +41,7 @@ class Families:
             "pipeline_tokens_total", "Tokens that servers counted: prompt, completion.", (*COMMON, "provider", "kind")
         )
         self.overhead_requests = counter(
-            "pipeline_overhead_requests_total", "Requests for no document: preflights, proofs, life signs.", COMMON
+            "pipeline_overhead_requests_total", "Requests for no document (preflights, verification).", COMMON
         )
         self.overhead_tokens = counter(
             "pipeline_overhead_prompt_tokens_total", "Prompt tokens of requests for no document.", COMMON

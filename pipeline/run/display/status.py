@@ -69,7 +69,7 @@ def status_of(runner: Runner, *, lost: bool) -> RunStatus:
         limit=job.limit.value,
         limit_reason=job.limit.reason,
         waiting_for=waits and SECRETS.redact(waits),
-        overhead=runner.plan.book.overhead.spent,
+        overhead=runner.plan.registry.overhead.spent,
         providers_up=client.examined,
         long=runner.long.status,
     )

@@ -78,7 +78,7 @@ class RunClosing:
         listed_whole = runner.listed_whole
         found = counts["found"] if listed_whole else None
         self.remaining = remaining_failures(self._output, selection, found=found)
-        doubtful = doubtful_results(self._output, runner.plan.book)
+        doubtful = doubtful_results(self._output, runner.plan.registry)
         code, message, verdict = exit_code(
             runner.end,
             counts=counts,
@@ -175,8 +175,8 @@ class RunClosing:
             config=self._config(plan),
             listed_whole=runner.listed_whole,
             agent_file=plan.agent.editable,
-            overhead=overhead(plan.book),
-            prompt_length=tuple(limits(plan.book)),
+            overhead=overhead(plan.registry),
+            prompt_length=tuple(limits(plan.registry)),
             resume=self._resume_command(),
             former_fingerprints=output.index.equated(),
             output=OutputCounts.from_json(output.index.counts()),

@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from pipeline.errors import InternalError
 from pipeline.llm.capabilities import Preflight
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.prompt_length.verification import TINY_PROMPTS, look
+from pipeline.llm.prompt_length.verification import TINY_PROMPTS, inspect_server
 from pipeline.llm.provider import Provider
 from pipeline.llm.replica import Client, Replica, Start
 from pipeline.records import ExtractionAttempt
@@ -57,7 +57,7 @@ class _Examination:
             result = self._server.provider.examine(self._server.replica)
             for variant, preflight in self._server.replica.found.items():
                 if preflight.status == "ok":
-                    look(self._server.replica.clients[variant])
+                    inspect_server(self._server.replica.clients[variant])
         finally:
             self._ended.put(result)
 

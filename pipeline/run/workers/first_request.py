@@ -4,7 +4,7 @@
                       └─ anything else ─▶ GivenBack: the main process continues from the attempt, or starts again
 
 So all knowledge of servers and of earlier documents stays in the main process: retries, health, failover, re-asks,
-proofs of prompt lengths. Nothing is lost with a process that is killed.
+the verification of prompt lengths. Nothing is lost with a process that is killed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from pipeline.llm.extraction_request import AskResult, ExtractionRequest
-from pipeline.llm.prompt_length.verification import asked_of, fits, measured
+from pipeline.llm.prompt_length.verification import fits, measured, verifiable_prompt
 from pipeline.llm.replica import Client
 from pipeline.output.copies import Copied
 from pipeline.records import Result, Unchanged
@@ -64,10 +64,9 @@ def first_request(task: Task, plan: ExtractionPlan, client: Client, *, copies: Q
     question = asker.question
     call = asker.call
     if isinstance(outcome, Result) and question is not None and call is not None:
-        parts = asked_of(question)
-        if parts is not None:
-            prompt = measured(client, parts, call.attempt)
-            return Done(task.number, outcome, call, prompt)
+        prompt = verifiable_prompt(question)
+        if prompt is not None:
+            return Done(task.number, outcome, call, measured(client, prompt, call.attempt))
     if call is None and isinstance(outcome, (Unchanged, Copied)):
         return Done(task.number, outcome)
     return GivenBack(task.number, call)

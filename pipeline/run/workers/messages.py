@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pipeline.llm.extraction_request import ExtractionRequest, SentRequest
 from pipeline.llm.lending import ClientSettings
-from pipeline.llm.prompt_length.proof_case import Measured
+from pipeline.llm.prompt_length.verification_case import PromptMeasurements
 from pipeline.output.copies import Copied
 from pipeline.records import Entry, ExtractionAttempt, Result, Unchanged
 from pipeline.run.plan import ExtractionPlan
@@ -113,7 +113,7 @@ class Done(NamedTuple):
     number: int
     outcome: Result | Unchanged | Copied
     call: Call | None = None
-    prompt: Measured | None = None
+    prompt: PromptMeasurements | None = None
 
 
 class GivenBack(NamedTuple):
@@ -144,4 +144,4 @@ def without_links(plan: ExtractionPlan) -> ExtractionPlan:
     agent: Any = replace(plan.agent, compiled=None)  # type: ignore[arg-type]
     queries: Any = {name: replace(query, schema=None) for name, query in plan.queries.items()}  # type: ignore[arg-type]
     unset: Any = None
-    return replace(plan, agent=agent, queries=queries, client=unset, canaries=unset, book=unset)
+    return replace(plan, agent=agent, queries=queries, client=unset, canaries=unset, registry=unset)

@@ -1,10 +1,10 @@
-"""Print how many proof requests an honest server gets in a run, and how many records are noted, by kind of corpus.
+"""Count the verification requests that an honest server gets in a run, by kind of corpus.
 
-    python scripts/proof_requests.py [--documents 300]          # each order of lengths, two contexts
-    python scripts/proof_requests.py --posts 100000             # short posts of several scripts, some minutes
+    python scripts/verification_requests.py [--documents 300]   # each order of lengths, two context lengths
+    python scripts/verification_requests.py --posts 100000      # short posts in several scripts; takes some minutes
 
-It runs the installed `pipeline` against a server that counts (cutting_llm.py); the input is one JSONL file. At most 40
-proof requests and no note are right; the exit code is 1 otherwise.
+Runs the installed `pipeline` on one JSONL file against a server that reports its token counts (cutting_llm.py). Exits
+with 1 if a run sends more than 40 verification requests, or a record has the note `prompt_length_unverified`.
 """
 
 from __future__ import annotations
@@ -43,32 +43,32 @@ CONFIG = {
 }
 SENTENCE = "Sum the text up. "
 POST_SENTENCES = 120
-"""Sentences of the system prompt of posts: with them a post has more than 512 tokens, and needs a proof."""
+"""Sentences of the system prompt for posts: with them a post has more than 512 tokens, and must be verified."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
-    """Results of one run: proof requests, records and notes."""
+class RunCounts:
+    """Counts of one run: verification requests, records and records with the note."""
 
-    proofs: int
+    requests: int
     done: int
     failed: int
     noted: int
     elapsed_s: float
 
     @property
-    def is_right(self) -> bool:
-        """Return whether the proofs cost little and raised no false alarm."""
-        return self.proofs <= MOST_REQUESTS and self.noted == 0
+    def is_within_limits(self) -> bool:
+        """Return whether the verification cost little and raised no false alarm."""
+        return self.requests <= MOST_REQUESTS and self.noted == 0
 
     def __str__(self) -> str:
-        """Return the line of the table."""
-        counts = f"{self.proofs:>3} proof requests, {self.done} done, {self.failed} failed, {self.noted} noted"
+        """Return a row of the table."""
+        counts = f"{self.requests:>3} verification requests, {self.done} done, {self.failed} failed, {self.noted} noted"
         return f"{counts}, {self.elapsed_s:.0f} s"
 
 
 def agent(sentences: int) -> dict[str, object]:
-    """Return an agent whose system prompt has so many sentences."""
+    """Return an agent whose system prompt has this many sentences."""
     return {
         "description": "one sentence about a text",
         "system_prompt": SENTENCE * sentences,
@@ -78,29 +78,29 @@ def agent(sentences: int) -> dict[str, object]:
 
 
 def lengths(order: str, documents: int) -> list[int]:
-    """Return the words of each document."""
+    """Return the number of words of each document."""
     rng = random.Random(3)
     if order == "one long among short":
         return [60_000 if number == documents // 2 else 300 for number in range(documents)]
-    found = [int(10 ** rng.uniform(1, 4.3)) for _ in range(documents)]
-    return found if order == "random" else sorted(found, reverse=order == "descending")
+    sizes = [int(10 ** rng.uniform(1, 4.3)) for _ in range(documents)]
+    return sizes if order == "random" else sorted(sizes, reverse=order == "descending")
 
 
 def articles(order: str, documents: int) -> Iterator[str]:
-    """Yield texts of the lengths of an order."""
+    """Yield texts whose lengths follow an order."""
     rng = random.Random(5)
     return (" ".join(rng.choices(WORDS, k=words)) for words in lengths(order, documents))
 
 
 def posts(documents: int) -> Iterator[str]:
-    """Yield short posts: several scripts, emoji, base64, some without white space, some with several lines."""
+    """Yield short posts in several scripts, with emoji and base64, some without white space, some of several lines."""
     rng = random.Random(5)
     for _ in range(documents):
         yield "".join(rng.choices(rng.choice(POSTS), k=rng.randrange(3, 60))) + rng.choice(("", "\n\n", "."))
 
 
-def run(texts: Iterable[str], *, context: int, way: str, sentences: int = 30) -> Ran:
-    """Return what a run over the texts showed."""
+def run(texts: Iterable[str], *, context: int, way: str, sentences: int = 30) -> RunCounts:
+    """Run the pipeline over the texts and return its counts."""
     with tempfile.TemporaryDirectory() as folder, CuttingLLM(way, context=context) as server:
         place = Path(folder)
         with (place / "inbox.jsonl").open("w", encoding="utf-8") as inbox:
@@ -117,26 +117,26 @@ def run(texts: Iterable[str], *, context: int, way: str, sentences: int = 30) ->
         counts = json.loads((place / "out" / "report.json").read_text(encoding="utf-8"))["run"]["counts"]
         with (place / "out" / "results.jsonl").open(encoding="utf-8") as results:
             noted = sum(UNVERIFIED in json.loads(line)["notes"] for line in results)
-        return Ran(server.proofs, counts["done"], counts["failed"], noted, elapsed_s)
+        return RunCounts(server.verification_requests, counts["done"], counts["failed"], noted, elapsed_s)
 
 
 def main() -> int:
-    """Print a line for each run; return 1 when one needed too many requests, or noted a record."""
+    """Print a row for each run; return 1 if one exceeds the limits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=300)
-    parser.add_argument("--posts", type=int, help="so many short posts instead")
-    parser.add_argument("--way", choices=WAYS, default="refuse", help="what the server does beyond its context")
+    parser.add_argument("--documents", type=int, default=300, help="documents per run (default: 300)")
+    parser.add_argument("--posts", type=int, help="number of short posts to send instead of documents")
+    parser.add_argument("--way", choices=WAYS, default="refuse", help="how the server treats a longer prompt")
     flags = parser.parse_args()
     runs = []
     if flags.posts:
         runs.append(run(posts(flags.posts), context=8192, way=flags.way, sentences=POST_SENTENCES))
         print(f"{flags.posts} posts: {runs[-1]}", flush=True)
-        return 0 if runs[-1].is_right else 1
+        return 0 if runs[-1].is_within_limits else 1
     for context in (8192, 131_072):
         for order in ORDERS:
             runs.append(run(articles(order, flags.documents), context=context, way=flags.way))
             print(f"context {context:>7,}  {order:<21} {runs[-1]}", flush=True)
-    return 0 if all(each.is_right for each in runs) else 1
+    return 0 if all(counts.is_within_limits for counts in runs) else 1
 
 
 if __name__ == "__main__":

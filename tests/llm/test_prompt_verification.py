@@ -1,4 +1,4 @@
-"""The proof that prompts are read whole: no false alarm on honest servers, and every cut found on the others."""
+"""Verification that prompts are read whole: no false alarm on honest servers, and every cut found on the others."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from length_servers import (
 )
 from sampling import mostly_slow
 
-from pipeline.llm.prompt_length.found_limits import Accepted
-from pipeline.llm.prompt_length.halves import HalvesProof, by_halves, split
-from pipeline.llm.prompt_length.proof_case import Verified
-from pipeline.llm.prompt_length.proofs import UNVERIFIED, PromptProofs
-from pipeline.llm.prompt_length.repetition import TWO_LIMITS, Cut, Probe, is_straight
+from pipeline.llm.prompt_length.detected_limits import Accepted
+from pipeline.llm.prompt_length.halves import HalvesResult, split, verify_by_halves
+from pipeline.llm.prompt_length.repetition import TWO_LIMITS, UNVERIFIED, Probe, TruncatedCounts, is_straight
 from pipeline.llm.prompt_length.token_weight import weigh
+from pipeline.llm.prompt_length.verification_case import VerificationResult
+from pipeline.llm.prompt_length.verifier import PromptVerifier
 from pipeline.records import utc_now
 
 MOST_REQUESTS = 40
@@ -81,9 +81,9 @@ def test_honest_servers_need_few_requests(order: str, tokenizer: Tokenizer, cont
         rng.shuffle(cases)
     else:
         cases.sort(key=lambda case: case.size_bytes, reverse=order == "descending")
-    proofs = PromptProofs("server")
-    verified = [proofs.verify(case) for case in cases]
-    assert not any(each is None or each.cut or each.notes for each in verified)
+    verifier = PromptVerifier("server")
+    verified = [verifier.verify(case) for case in cases]
+    assert not any(each is None or each.is_cut or each.notes for each in verified)
     assert server.requests <= MOST_REQUESTS
 
 
@@ -98,33 +98,33 @@ def test_every_cut_is_found(way: str, tokenizer: Tokenizer, keeps_room: bool, sh
     """Whatever a server keeps of a prompt, no cut document passes and no whole one is called cut."""
     rng = random.Random(f"{way}{shape}")
     server = Server(way, context=4096, tokenizer=tokenizer, keeps_room=keeps_room)
-    proofs, cuts = PromptProofs("server"), 0
+    verifier, cuts = PromptVerifier("server"), 0
     for number in range(240):
         words = int(10 ** rng.uniform(1.5, 3.6))
         case, lost = case_of(server, KINDS[number % len(KINDS)](rng, words), **SHAPES[shape])
         if case.tokens is None or 0 < lost <= 8 * case.places:  # too few to tell from what halves cost
             continue
-        verified = proofs.verify(case)
+        verified = verifier.verify(case)
         assert verified is not None
-        assert verified.cut == (lost > 0), (number, case.tokens, lost, proofs.finding)
+        assert verified.is_cut == (lost > 0), (number, case.tokens, lost, verifier.finding)
         assert not verified.notes
-        cuts += verified.cut
+        cuts += verified.is_cut
     assert cuts > 3 or way == "oldest_refuse"
-    assert proofs.context_length is not None
-    assert 4096 - 256 - 64 <= proofs.context_length <= 4096 or server.count(SHAPES[shape].get("around", ())) > 2000
+    assert verifier.context_length is not None
+    assert 4096 - 256 - 64 <= verifier.context_length <= 4096 or server.count(SHAPES[shape].get("around", ())) > 2000
 
 
 def test_a_token_for_each_byte_hides_no_cut() -> None:
     """As Qwen counts digits: the last probe loses so little that it is on the line, and the next document is longer."""
     rng = random.Random(13)
     server = Server("head", context=11_810, tokenizer=characters, keeps_room=False)
-    proofs = PromptProofs("server")
+    verifier = PromptVerifier("server")
     for kind, words, is_cut in ((table, 10, False), (blanks, 1_000, True)):
         case, lost = case_of(server, kind(rng, words), **SHAPES[2])
-        verified = proofs.verify(case)
+        verified = verifier.verify(case)
         assert (lost > 0) == is_cut
         assert verified is not None
-        assert verified.cut == is_cut
+        assert verified.is_cut == is_cut
 
 
 CORPORA = st.lists(st.tuples(st.sampled_from(KINDS), st.floats(1.0, 3.6)), min_size=1, max_size=24)
@@ -132,17 +132,17 @@ CORPORA = st.lists(st.tuples(st.sampled_from(KINDS), st.floats(1.0, 3.6)), min_s
 
 def verify_corpus(
     server: Server, documents: list[tuple[Kind, float]], shape: dict[str, Any], concurrency: int
-) -> list[tuple[int, Verified]]:
-    """How many tokens each document lost, and what the proofs say of it; without those that were refused.
+) -> list[tuple[int, VerificationResult]]:
+    """How many tokens each document lost, and what the verifier says of it; without those that were refused.
 
     A document that lost a few tokens is left out: no count can tell them from what its halves cost.
     """
     rng = random.Random(13)
     cases = [case_of(server, kind(rng, int(10**size)), **shape) for kind, size in documents]
     told = [(case, lost) for case, lost in cases if case.tokens is not None and not 0 < lost <= 8 * case.places]
-    proofs = PromptProofs("server")
+    verifier = PromptVerifier("server")
     with ThreadPoolExecutor(concurrency) as pool:
-        verified = list(pool.map(proofs.verify, [case for case, _ in told]))
+        verified = list(pool.map(verifier.verify, [case for case, _ in told]))
     return [(lost, each) for (_, lost), each in zip(told, verified, strict=True) if each is not None]
 
 
@@ -164,7 +164,7 @@ def check_any_corpus(data: st.DataObject, concurrency: int) -> None:
     if order != "as drawn":
         documents.sort(key=lambda each: each[1], reverse=order == "descending")
     verified = verify_corpus(server, documents, shape, concurrency)
-    assert all(each.cut == (lost > 0) for lost, each in verified)
+    assert all(each.is_cut == (lost > 0) for lost, each in verified)
     assert not any(each.notes for _, each in verified)
 
 
@@ -183,12 +183,12 @@ def test_any_corpus_on_any_server_side_by_side(data: st.DataObject) -> None:
     check_any_corpus(data, 8)
 
 
-def test_counts_that_prove_nothing_are_noted() -> None:
+def test_missing_counts_are_noted() -> None:
     """No usage, or a count of 0: each record is noted."""
     case, _ = case_of(Server("head"), article(random.Random(1), 5000))
     for tokens in (None, 0):
-        proofs = PromptProofs("server")
-        verified = proofs.verify(replace(case, tokens=tokens))
+        verifier = PromptVerifier("server")
+        verified = verifier.verify(replace(case, tokens=tokens))
         assert verified is not None
         assert verified.notes == (UNVERIFIED,)
 
@@ -197,17 +197,17 @@ def test_a_count_beyond_the_limit_shows_two_servers() -> None:
     """A load balancer over replicas with different limits: once counts contradict, records are noted."""
     rng = random.Random(5)
     small, large = Server("tail", context=4096), Server("tail", context=1 << 40)
-    proofs = PromptProofs("s")
+    verifier = PromptVerifier("s")
     cut, missing = case_of(small, article(rng, 9_000))
-    found = proofs.verify(cut)
+    found = verifier.verify(cut)
     assert found is not None
-    assert found.cut
+    assert found.is_cut
     assert missing > 0
     case, _ = case_of(large, article(rng, 9_000))
-    seen = proofs.verify(case)
+    seen = verifier.verify(case)
     assert seen is not None
     assert seen.notes == (UNVERIFIED,)
-    assert proofs.finding.unverified == TWO_LIMITS
+    assert verifier.finding.unverified == TWO_LIMITS
 
 
 @pytest.mark.parametrize("lost", [0, 900])
@@ -223,18 +223,24 @@ def test_halves_that_were_cut_themselves_are_sent_again(lost: int) -> None:
         return Probe(next(counts[whole], around + (first if whole else second)) if part else around)
 
     tokens = around + first + second - lost
-    limit = Cut(tokens, tokens, 256, tokens)
-    proof = by_halves(text, send, tokens=tokens, places=1, cut=limit, renew=lambda: renewed.append(True))
-    assert proof.is_cut == (lost > 0)
-    assert proof.differs
+    limit = TruncatedCounts(tokens, tokens, 256, tokens)
+    result = verify_by_halves(text, send, tokens=tokens, places=1, truncation=limit, renew=lambda: renewed.append(True))
+    assert result.is_cut == (lost > 0)
+    assert result.differs
     assert 1 <= len(renewed) <= 2
 
 
-def test_halves_that_stay_short_prove_nothing() -> None:
-    """They count as cut, and not as a sign of two servers, since no count has changed."""
+def test_halves_that_stay_short_count_as_cut() -> None:
+    """They are no sign of two servers, since no count has changed."""
     text = article(random.Random(2), 9_000)
-    proof = by_halves(text, lambda part, _: Probe(3_000 if part else 200), tokens=9_000, places=1, cut=Cut(9, 9, 1, 9))
-    assert proof == HalvesProof(is_cut=True)
+    result = verify_by_halves(
+        text,
+        lambda part, _: Probe(3_000 if part else 200),
+        tokens=9_000,
+        places=1,
+        truncation=TruncatedCounts(9, 9, 1, 9),
+    )
+    assert result == HalvesResult(is_cut=True)
 
 
 HOW = ("robin", "random")
@@ -245,22 +251,22 @@ HOW = ("robin", "random")
 @pytest.mark.parametrize("reach", [None, 0, 1])
 @pytest.mark.parametrize("seed", mostly_slow(range(4)))
 def test_two_limits_behind_one_address_are_found(how: str, way: str, reach: int | None, seed: int) -> None:
-    """Whichever server the proofs reach: few documents that the smaller one cut pass without the note."""
+    """Whichever server verifies: few documents that the smaller one cut pass without the note."""
     rng = random.Random(f"{how}{way}{seed}")
-    balanced = Balanced(Server(way, context=4096), Server(way, context=1 << 40), how=how, rng=rng, proofs_reach=reach)
-    proofs, cuts, silent = PromptProofs("server"), 0, []
+    balanced = Balanced(Server(way, context=4096), Server(way, context=1 << 40), how=how, rng=rng, verified_by=reach)
+    verifier, cuts, silent = PromptVerifier("server"), 0, []
     for number in range(150):
         words = rng.randrange(2_000, 8_000) if rng.random() < 0.2 else rng.randrange(20, 900)
         case, lost = case_of(balanced, KINDS[number % 2](rng, words))
         assert case.tokens is not None
-        verified = proofs.verify(case)
+        verified = verifier.verify(case)
         assert verified is not None
-        if lost and not verified.cut and not verified.notes:
+        if lost and not verified.is_cut and not verified.notes:
             silent.append(case.tokens)
-        cuts += verified.cut
-    near = proofs.finding.cut
-    assert cuts > 3 or proofs.finding.unverified
-    assert all(near is not None and near.is_near(tokens, 256) for tokens in silent), (silent, proofs.finding)
+        cuts += verified.is_cut
+    near = verifier.finding.truncation
+    assert cuts > 3 or verifier.finding.unverified
+    assert all(near is not None and near.is_near(tokens, 256) for tokens in silent), (silent, verifier.finding)
     assert len(silent) <= 4
 
 
@@ -271,23 +277,23 @@ def test_what_was_accepted_before_a_limit_is_asked_again(reach: int | None, conc
     """Also what other threads accept while it is found: no cut document is a result without a note or a doubt."""
     rng = random.Random(f"{reach}{seed}")
     servers = (Server(rng.choice(("tail", "half")), context=3000), Server("tail", context=1 << 40))
-    balanced = Balanced(*servers, how=rng.choice(("robin", "random")), rng=rng, proofs_reach=reach)
+    balanced = Balanced(*servers, how=rng.choice(("robin", "random")), rng=rng, verified_by=reach)
     words = [int(3300 * 1.2**step) for step in range(8)] + [rng.randrange(20, 700) for _ in range(24)]
     rng.shuffle(words)
     texts = [article(rng, size) for size in words]
-    proofs = PromptProofs("server")
+    verifier = PromptVerifier("server")
 
     def silent(number: int) -> Accepted | None:
         case, lost = case_of(balanced, texts[number])
         assert case.tokens is not None
-        verified = proofs.verify(replace(case, document=str(number)))
+        verified = verifier.verify(replace(case, document=str(number)))
         assert verified is not None
-        passed = lost > 8 and not verified.cut and not verified.notes
+        passed = lost > 8 and not verified.is_cut and not verified.notes
         return Accepted(str(number), case.tokens, 1, utc_now(), is_noted=False) if passed else None
 
     with ThreadPoolExecutor(concurrency) as pool:
         accepted = [each for each in pool.map(silent, range(len(texts))) if each is not None]
-    assert all(proofs.limits.doubt(each) for each in accepted), (accepted, proofs.finding)
+    assert all(verifier.limits.doubts(each) for each in accepted), (accepted, verifier.finding)
 
 
 def fine(text: str) -> list[str]:
@@ -300,26 +306,26 @@ def fine(text: str) -> list[str]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_estimate_is_no_less_than_the_tokens(kind: Kind, tokenizer: Tokenizer, counted: bool) -> None:
     """Base64, tables or another script after nothing but articles; an article is taken for twice its length at most."""
-    rng, proofs = random.Random(7), PromptProofs("s", limit_is_set=True)
+    rng, verifier = random.Random(7), PromptVerifier("s", limit_is_set=True)
     server = Server("refuse", context=1 << 40, tokenizer=tokenizer)
-    proofs.exempt()
+    verifier.mark_as_refusing()
     for _ in range(20 * counted):
         text = article(rng, 800)
         case, _ = case_of(server, text, around=())
-        proofs.verify(replace(case, weight=weigh(text)))
+        verifier.verify(replace(case, weight=weigh(text)))
     text = kind(rng, 3_000)
     tokens = len(tokenizer(text))
-    assert proofs.estimate(weigh(text)) >= tokens
+    assert verifier.estimate(weigh(text)) >= tokens
     if kind is article and counted:
-        assert proofs.estimate(weigh(text)) <= 2 * tokens
+        assert verifier.estimate(weigh(text)) <= 2 * tokens
 
 
-def test_who_needs_no_proof_does_not_wait_for_one() -> None:
-    """While a slow proof of a longer document runs, documents of proved lengths are accepted by other threads."""
-    rng, proofs = random.Random(9), PromptProofs("s")
+def test_a_document_that_needs_no_verification_does_not_wait_for_one() -> None:
+    """While a longer document is verified slowly, other threads accept documents of verified lengths."""
+    rng, verifier = random.Random(9), PromptVerifier("s")
     server = Server("refuse", context=1 << 40)
     short = [case_of(server, article(rng, 600))[0] for _ in range(4)]
-    proofs.verify(short[0])
+    verifier.verify(short[0])
     long, _ = case_of(server, article(rng, 30_000))
     began, go_on, stop = threading.Event(), threading.Event(), threading.Event()
 
@@ -329,12 +335,12 @@ def test_who_needs_no_proof_does_not_wait_for_one() -> None:
         return long.send(text, max_tokens, whole)
 
     with ThreadPoolExecutor(2) as pool:
-        proving = pool.submit(proofs.verify, replace(long, send=slow))
+        proving = pool.submit(verifier.verify, replace(long, send=slow))
         assert began.wait(60)
-        waiting = pool.submit(proofs.verify, long, may_wait=lambda: not stop.is_set())
-        assert [proofs.verify(case) for case in short] == [Verified()] * 4
+        waiting = pool.submit(verifier.verify, long, may_wait=lambda: not stop.is_set())
+        assert [verifier.verify(case) for case in short] == [VerificationResult()] * 4
         assert not proving.done()
         stop.set()
         assert waiting.result(30) is None
         go_on.set()
-        assert proving.result(30) == Verified()
+        assert proving.result(30) == VerificationResult()
