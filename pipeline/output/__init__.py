@@ -2,9 +2,9 @@
 
 Only the main thread may use it (except the index and the background tasks), and it must never ignore a failed write.
 
-    backend.py  the interface of a place to write to; local.py and remote.py implement it
-    index.py    the documents that are done, seen and failed; record_keys.py: the fields of a line that it needs
-    runs.py     the summaries of the runs; run_index.py: what a run needs of earlier ones, without reading all
+    backend.py  the interface of a folder or bucket; local.py and remote.py implement it
+    index.py    the done, seen and failed documents; record_keys.py: the fields of a line that it needs
+    runs.py     the summaries of the runs; run_index.py: the facts about earlier runs that a run needs
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ _RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 class Output:
     """The output of one run: locked, repaired and indexed. The lock is held until `close` or the end of `with`.
 
-    `index`: the state of all documents. `stamp`: run number and id of new records. `backend`: the place of the output.
-    `run_index`: the index of earlier runs. `shard`: the one of this run. `windows`: the answers about parts of
-    documents; None when it was opened without them.
+    `index`: the state of all documents. `stamp`: run number and id of new records. `backend`: the folder or bucket.
+    `run_index`: the index of earlier runs. `shard`: the shard of this run. `windows`: the answers about parts of
+    documents; None when the output was opened without them.
     """
 
     def __init__(
@@ -101,10 +101,10 @@ class Output:
     ) -> Output:
         """Lock and index an output for writing; `agent` None: to change existing records only.
 
-        `max_outage_s`: how long each request waits for the end of an outage of the store or the file system.
-        `windows`: open windows.jsonl too, needed for documents that are cut, and for changes of old records.
-        ConfigError: an invalid address or run id, or another agent's output. OutputError: it cannot be written.
-        TryLaterError: another run holds it for longer than `lock_wait_s`, or `wait` returned True.
+        `max_outage_s`: how long each request waits for the end of an outage of the store or the file system. `windows`:
+        open windows.jsonl too, which is needed for split documents and for changes of old records. ConfigError: an
+        invalid address or run id, or another agent's output. OutputError: it cannot be written. TryLaterError: another
+        run holds it for longer than `lock_wait_s`, or `wait` returned True.
         """
         if not _RUN_ID.fullmatch(run_id):
             raise ConfigError(f"run id: got {run_id!r}, need 1 to 128 of A-Z a-z 0-9 . _ -")
@@ -151,7 +151,7 @@ class Output:
         self.close()
 
     def open_windows(self) -> None:
-        """Open windows.jsonl, unless it is open, after the configuration has changed in mid-run."""
+        """Open windows.jsonl if it is not open, after a change of the configuration during the run."""
         if self.windows is None:
             stream = self.backend.windows(clock=time.monotonic)
             self.windows = WindowLines(stream, self.index, shard=self.shard, outage=self._outage)
@@ -163,8 +163,8 @@ class Output:
         try:
             redact = SECRETS.redact_values
             own = SECRETS.redact_whole_values
-            written = outcome if SECRETS.are_none else redacted(outcome, redact, own=own)
-            line = to_line(written, self.stamp)
+            masked = outcome if SECRETS.are_none else redacted(outcome, redact, own=own)
+            line = to_line(masked, self.stamp)
         except ValueError as exc:
             raise InternalError(f"{outcome.id!r}: the record is not JSON in UTF-8: {exc}") from exc
         key = key_of_outcome(outcome, self.stamp)
@@ -174,15 +174,15 @@ class Output:
             self.windows.forget(key.id)
 
     def sync_due(self, now: float) -> None:
-        """Make records durable that have waited long enough; call it twice a second."""
+        """Make records durable that have waited long enough; the caller repeats this twice a second."""
         self.backend.sync_due(now)
         if self.windows is not None:
             self.windows.sync_due(now)
 
     def finish(self, *, settle: bool = True) -> None:
-        """End the writing: make all records durable, remove outdated errors, and write a checkpoint for the next start.
+        """Stop writing: make all records durable, remove outdated errors, and write a checkpoint for the next start.
 
-        `settle` False: without the checkpoint, which takes time with the size of the output. The lock and the index
+        `settle` False: without the checkpoint, whose time grows with the size of the output. The lock and the index
         remain, for the report and `write_run`. A second call does nothing.
         """
         self.backend.sync()
@@ -192,9 +192,7 @@ class Output:
         if settle:
             try:
                 self.backend.settle(self.index)
-            except (
-                OutputError
-            ) as error:  # a checkpoint only saves time: without it, the run has done its work all the same
+            except OutputError as error:  # a checkpoint only saves time: the run is complete without it
                 _log.warning("no checkpoint was written, so the next start reads all records: %s", error)
 
     def write_run(self, summary: Mapping[str, Any]) -> str:
@@ -207,7 +205,7 @@ class Output:
         return name
 
     def _is_current(self, document_id: str, run: int) -> bool:
-        """Return True when the result of a document is still the one that a run wrote."""
+        """Return True when the current result of a document is the one that this run number wrote."""
         entry = self.index.known(document_id)
         return entry is not None and not entry.failed and entry.run == run
 
@@ -223,11 +221,11 @@ class Output:
 
     @property
     def trouble(self) -> str | None:
-        """The reason why records wait for the store or the file system now, for a person; None otherwise."""
+        """The reason why records wait for the store or the file system, as text for the user; None otherwise."""
         return self._outage.message
 
     def wait_by(self, wait: Callable[[float], bool]) -> None:
-        """Set how the main thread waits in an outage; `wait(seconds)` returns True when it must not wait longer."""
+        """Set the main thread's wait in an outage; `wait(seconds)` returns True when the wait must end."""
         self._outage.wait = wait
 
     def runs(self) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The interfaces between an output and its place, a folder or a prefix of a bucket: to read it, and to write it."""
+"""The interfaces of an output in a folder or a prefix of a bucket: one to read it, one to write it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pipeline.output.window_lines import WindowFiles
 
 
 class ReadableOutput(Protocol):
-    """The place of one output, for those who read it: at any time, without a lock, beside a run that writes it.
+    """One output for readers: at any time, without a lock, also while a run writes it.
 
-    All methods raise OutputError when the place cannot be read, and must be called by the main thread.
+    All methods raise OutputError when the output cannot be read, and must be called by the main thread.
     """
 
     @property
@@ -43,12 +43,12 @@ class ReadableOutput(Protocol):
 
 
 class OutputBackend(ReadableOutput, Protocol):
-    """The place of one output, as one shard (or a run without shards) writes it.
+    """One output for the run that writes it, as one shard or without shards.
 
     Call order: `lock`, `read`, `start`, then `append` and `sync_due`; `sync` ends the appending, and `tidy`, `settle`
-    and `rewrite` may follow; `close` in any case. What needs `start` raises InternalError before it. `create`,
-    `replace` and `remove` need nothing, and are refused once a lock was lost. All methods raise OutputError when the
-    place cannot be written; the main thread calls all of them but the tasks of `duties`.
+    and `rewrite` may follow; `close` in any case. Methods that need `start` raise InternalError before it. `create`,
+    `replace` and `remove` need no other call, and raise TryLaterError once the lock is lost. All methods raise
+    OutputError when the output cannot be written; the main thread calls all of them except the tasks of `duties`.
     """
 
     @property
@@ -95,11 +95,11 @@ class OutputBackend(ReadableOutput, Protocol):
         """Delete a file; return True when it existed."""
 
     def rewrite(self, kind: Kind, choose: Callable[[Records], Records]) -> None:
-        """Replace the records of a kind by those that `choose` returns, which gets all of them, in several calls.
+        """Replace the records of a kind by those that `choose` returns; it receives all of them, in several calls.
 
-        Records of a chunk stay by themselves, so that the next run of the chunk reads no others; all others are put
-        together. It needs the lock of the whole output, and `sync` before. A kill at any time loses no chosen line;
-        replaced ones may remain beside them.
+        Each chunk keeps a file or parts of its own, so that the next run of the chunk reads no others; all other
+        records are merged. It needs the lock of the whole output, and `sync` before. A kill at any time loses no chosen
+        line; replaced lines may remain beside them.
         """
 
     def windows(self, *, clock: Callable[[], float]) -> WindowFiles:

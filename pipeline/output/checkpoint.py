@@ -23,7 +23,7 @@ from pipeline.stores.local import FOLDER_MODE
 _log = logging.getLogger(__name__)
 
 WORTH_BYTES = 8 << 20
-"""New bytes that make a checkpoint worth writing: fewer are read in well under a second without one."""
+"""Fewer new bytes are read in well under a second, so that a checkpoint would save no time."""
 
 FOLDER = ".manifests"
 _EDGE_BYTES = 1 << 16
@@ -33,8 +33,8 @@ _BUFFER_BYTES = 1 << 20
 def load(path: Path, take: Callable[[Iterator[RecordKey]], None]) -> int:
     """Pass the keys of the checkpoint to `take`; return the number of bytes from the file's start that they cover.
 
-    0 means that there is no valid checkpoint. `take` may have received some keys even then: taking a key twice is
-    harmless.
+    0 means that there is no valid checkpoint. `take` may have received some keys even then, which is harmless: a key
+    may be added twice.
     """
     beside = _beside(path)
     try:
@@ -78,9 +78,9 @@ def _size(line: bytes) -> int:
     try:
         value = json.loads(line)["bytes"]
     except (ValueError, LookupError, TypeError) as exc:
-        raise ManifestError("its first line says no size") from exc
+        raise ManifestError("its first line has no size") from exc
     if not isinstance(value, int) or value < 1:
-        raise ManifestError("its first line says no size")
+        raise ManifestError("its first line has no size")
     return value
 
 

@@ -4,8 +4,8 @@
     chunks/00003-0000-5f0c2b.jsonl  the rows of chunk 3 by generation 0, never changed
 
 A later planning is a generation of its own: it adds chunks for new files, and files of rows to earlier chunks whose
-files have changed. No head names the files of an interrupted planning, so they do not count. It must
-not know the content of a row.
+files have changed. The files of an interrupted planning have no effect, as no head names them. The module must not know
+the content of a row.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class PlanHead:
-    """The content of plan.json. `input`: the settings that decide the documents' ids, `totals`: figures for readers.
+    """The content of plan.json. `input`: the settings that decide the documents' ids. `totals`: figures for readers.
 
     `ignored`: the files that the last planning ignored, by kind; they are in no chunk, and chunk 0 reports them.
     """
@@ -79,7 +79,7 @@ class PlanHead:
 
 
 def read_head(backend: ReadableOutput) -> PlanHead | None:
-    """Return the plan of an output, None without one; ConfigError for any other file, or one of a later version."""
+    """Return the plan of an output, None without one; ConfigError for any other file, or a plan of a later version."""
     data = backend.content(PLAN)
     if data is None:
         return None
@@ -102,19 +102,19 @@ def read_head(backend: ReadableOutput) -> PlanHead | None:
 def write_head(backend: OutputBackend, head: PlanHead, *, before: PlanHead | None) -> None:
     """Replace the plan by one that continues `before`; TryLaterError when another planning has ended meanwhile."""
     now = read_head(backend)
-    names = [() if each is None else each.generations for each in (now, before)]
-    if names[0] != names[1]:
+    generations = [() if plan is None else plan.generations for plan in (now, before)]
+    if generations[0] != generations[1]:
         raise TryLaterError(f"{backend.where}/{PLAN}: another planning has ended meanwhile; plan again")
     backend.replace(PLAN, head.to_bytes())
 
 
 def write_rows(backend: OutputBackend, chunk: int, generation: str, lines: list[bytes]) -> None:
-    """Write the rows that a generation has for a chunk."""
+    """Write the rows of one generation for a chunk."""
     backend.replace(_name(chunk, generation), b"".join(lines))
 
 
 def read_rows(backend: ReadableOutput, head: PlanHead, chunk: int) -> Iterator[bytes]:
-    """Yield the rows of a chunk, those of later generations last; TryLaterError when a file of them is gone."""
+    """Yield the rows of a chunk, later generations last; TryLaterError when one of their files is missing."""
     for generation in head.generations:
         if generation.has(chunk):
             name = _name(chunk, generation.name)

@@ -1,10 +1,10 @@
-"""The columns that a JSON Schema gives to answers, and an answer's values in them.
+"""The columns for the answers of a JSON Schema, and an answer's values for them.
 
     string, integer, number, boolean (with or without null)   a column of that type
     array of one type, object with properties                  a list, a struct
     anything else, recursion included                          JSON text
 
-It must not import a library of tables: parquet.py turns the types into its own.
+It must not import a library of tables: parquet.py converts the types.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def column_type(schema: Any) -> ColumnType:
 
 
 def _type(schema: Any, root: Any, above: frozenset[str], depth: int) -> ColumnType:
-    """Return the type of a part of a schema; `above`: the references that led to it."""
+    """Return the type of a part of a schema; `above`: the references on the way to it."""
     if not isinstance(schema, Mapping) or depth > MAX_DEPTH:
         return "json"
     target = schema.get("$ref")
@@ -60,8 +60,8 @@ def _type(schema: Any, root: Any, above: frozenset[str], depth: int) -> ColumnTy
         return _type(_resolved(target, root), root, above | {target}, depth + 1)
     branches = schema.get("anyOf") or schema.get("oneOf")
     if isinstance(branches, list):
-        others = [branch for branch in branches if branch != {"type": "null"}]
-        return _type(others[0], root, above, depth + 1) if len(others) == 1 else "json"
+        subschemas = [branch for branch in branches if branch != {"type": "null"}]
+        return _type(subschemas[0], root, above, depth + 1) if len(subschemas) == 1 else "json"
     kind = _kind(schema)
     if kind in _KINDS:
         return _KINDS[kind]
@@ -74,9 +74,9 @@ def _type(schema: Any, root: Any, above: frozenset[str], depth: int) -> ColumnTy
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
-    """Return the one type that values other than null have; "" for several, or for none that is known."""
-    named = schema.get("type")
-    kinds = {name for name in ([named] if isinstance(named, str) else named or []) if name != "null"}
+    """Return the single type of all values other than null; "" when there are several or it is unknown."""
+    declared = schema.get("type")
+    kinds = {name for name in ([declared] if isinstance(declared, str) else declared or []) if name != "null"}
     values = schema.get("enum", [schema["const"]] if "const" in schema else [])
     if not kinds and values and all(value is None or isinstance(value, str) for value in values):
         return "string"
@@ -91,7 +91,7 @@ def _resolved(target: Any, root: Mapping[str, Any]) -> Any:
 
 
 def in_column(value: Any, kind: ColumnType, misfits: list[str], path: str = "") -> Any:
-    """Return the value as its column holds it; None for one that does not fit, whose path is added to the misfits."""
+    """Return the value for its column; None for a value that does not fit, whose path is added to the misfits."""
     if value is None:
         return None
     if kind == "json":
@@ -101,7 +101,8 @@ def in_column(value: Any, kind: ColumnType, misfits: list[str], path: str = "") 
     if isinstance(kind, Struct) and isinstance(value, dict):
         misfits += [_below(path, name) for name in value if name not in kind.fields]
         return {
-            name: in_column(value.get(name), each, misfits, _below(path, name)) for name, each in kind.fields.items()
+            name: in_column(value.get(name), field_type, misfits, _below(path, name))
+            for name, field_type in kind.fields.items()
         }
     if isinstance(kind, str) and _fits(value, kind):
         return value
@@ -110,7 +111,7 @@ def in_column(value: Any, kind: ColumnType, misfits: list[str], path: str = "") 
 
 
 def _fits(value: Any, kind: str) -> bool:
-    """Return True for a value that the column holds as it is."""
+    """Return True for a value that the column stores unchanged."""
     if not isinstance(value, _PYTHON[kind]) or (isinstance(value, bool) and kind != "boolean"):
         return False
     return not isinstance(value, int) or -_INT64 <= value < _INT64

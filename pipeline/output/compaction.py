@@ -2,8 +2,8 @@
 
 Both move the summaries of older runs into one file (folded_runs.py).
 
-It must not add a record, nor change one except for a note that names a removed document, and a kill at any time must
-not lose a record that is to be kept.
+It must not add a record, nor change one except for a note that names a removed document. A kill at any time must not
+lose a record to keep.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ _REPORTS = ("report.json", "report.html")
 def compact(backend: OutputBackend, index: Index, *, gone: Gone = lambda *_: False, history: bool = True) -> int:
     """Keep the last line of each id in results, and the remaining errors, except the records to remove.
 
-    `history`: keep also the last answer of each id to the question before, which `diff --by fingerprint` compares.
-    Return how many lines were the answers to a question that an id has no answer to any more.
-    `index` covers the whole output. The results are rewritten last: after a kill, they tell the next run what is done.
+    `history`: also keep the last answer of each id to the previous prompt, which `diff --by fingerprint` compares.
+    Return the number of removed lines that were the only answer of their id with that fingerprint. `index` covers the
+    whole output. The results are rewritten last: after a kill, they show the next run which documents are done.
     """
     backend.sync()
     with closing(_CurrentFailures(index)) as failures:
-        backend.rewrite("errors", lambda lines: _kept(failures.choose(lines), gone))
+        backend.rewrite("errors", lambda lines: _remaining(failures.choose(lines), gone))
     with closing(_LastLines(backend, history=history)) as last:
-        backend.rewrite("results", lambda lines: _kept(last.choose(lines), gone))
+        backend.rewrite("results", lambda lines: _remaining(last.choose(lines), gone))
     fold(backend)
-    return last.lost
+    return last.superseded
 
 
-def _kept(lines: Records, gone: Gone) -> Records:
+def _remaining(lines: Records, gone: Gone) -> Records:
     for line, key in lines:
-        if not _goes(line, key, gone):
+        if not _is_removed(line, key, gone):
             yield _without_names(line, gone), key
 
 
@@ -55,11 +55,16 @@ def _without_names(line: bytes, gone: Gone) -> bytes:
         return line
     record = parse(line) or {}
     at = str(record.get("finished_at", ""))
-    notes = [note.partition(":") for note in record["notes"]]
-    kept = [kind if kind in COPY_NOTES and gone(rest, at) else kind + mark + rest for kind, mark, rest in notes]
-    if kept == record["notes"]:
+    note_parts = [note.partition(":") for note in record["notes"]]
+    parsed_notes = [
+        kind if kind in COPY_NOTES and gone(original, at) else kind + mark + original
+        for kind, mark, original in note_parts
+    ]
+    if parsed_notes == record["notes"]:
         return line
-    return json.dumps({**record, "notes": kept}, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n"
+    return (
+        json.dumps({**record, "notes": parsed_notes}, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n"
+    )
 
 
 def last_lines(backend: ReadableOutput) -> Records:
@@ -71,29 +76,29 @@ def last_lines(backend: ReadableOutput) -> Records:
 class _LastLines:
     """Chooses the last line of each id in results, and with `history` its last line with another fingerprint.
 
-    Lines are recognized by their content, not by their place: a run may append to any file between two readings.
-    `lost`: how many of the others were answers to questions that their ids have no answer to any more.
+    Lines are identified by their content, not by their position: a run may append to any file between two readings.
+    `superseded`: the number of the other lines whose fingerprint no kept line of their id has.
     """
 
     def __init__(self, backend: ReadableOutput, *, history: bool) -> None:
-        self.lost = 0
+        self.superseded = 0
         last = Index()
         self._indexes = [last]
         last.add("results", _hashed(backend), where=backend.where, owns=lambda _: True)
         if history:
             earlier = Index()
             self._indexes.append(earlier)
-            others = (key for key in _hashed(backend) if _differs(last, key))
-            earlier.add("results", others, where=backend.where, owns=lambda _: True)
+            differing = (key for key in _hashed(backend) if _differs(last, key))
+            earlier.add("results", differing, where=backend.where, owns=lambda _: True)
 
     def choose(self, lines: Records) -> Records:
         """Yield the lines to keep, in order, each once in all calls."""
         for line, key in lines:
-            known = [(index, place) for index in self._indexes if (place := index.known(key.id)) is not None]
-            if any(place.version == _hash(line) and not index.seen(key.id) for index, place in known):
+            latest = [(index, place) for index in self._indexes if (place := index.known(key.id)) is not None]
+            if any(place.version == _hash(line) and not index.seen(key.id) for index, place in latest):
                 yield line, key
             else:
-                self.lost += all(place.fingerprint != key.fingerprint for _, place in known)
+                self.superseded += all(place.fingerprint != key.fingerprint for _, place in latest)
 
     def close(self) -> None:
         """Release the disk space."""
@@ -102,8 +107,8 @@ class _LastLines:
 
 
 def _differs(last: Index, key: RecordKey) -> bool:
-    known = last.known(key.id)
-    return known is not None and known.fingerprint != key.fingerprint
+    latest = last.known(key.id)
+    return latest is not None and latest.fingerprint != key.fingerprint
 
 
 def _hashed(backend: ReadableOutput) -> Iterator[RecordKey]:
@@ -113,7 +118,7 @@ def _hashed(backend: ReadableOutput) -> Iterator[RecordKey]:
 
 
 def _hash(line: bytes) -> str:
-    """Return a short text that differs between lines of one id; the same only within this process."""
+    """Return a short text that differs between lines of one id; it is valid in this process only."""
     return format(hash(line), "x")
 
 
@@ -137,18 +142,18 @@ class _CurrentFailures:
 
 def count(backend: ReadableOutput, index: Index, *, gone: Gone) -> tuple[int, int]:
     """Return the numbers of results and errors that `purge` would remove."""
-    results = sum(_goes(line, key, gone) for line, key in last_lines(backend))
+    results = sum(_is_removed(line, key, gone) for line, key in last_lines(backend))
     with closing(_CurrentFailures(index)) as current:
-        failures = sum(_goes(line, key, gone) for line, key in current.choose(backend.records("errors")))
+        failures = sum(_is_removed(line, key, gone) for line, key in current.choose(backend.records("errors")))
     return results, failures
 
 
 def purge(backend: OutputBackend, index: Index, *, gone: Gone) -> None:
-    """Remove documents from all files and compact the rest; the reports are deleted and have to be rebuilt."""
+    """Remove documents from all files and compact the rest; delete the reports, which have to be rebuilt."""
     remove_documents(backend, gone)
-    graded = parse(backend.content(EVAL_NAME) or b"")
-    if graded is not None:
-        backend.replace(EVAL_NAME, rewritten(without_named(graded, gone, at=str(graded.get("at", "")))))
+    evaluation = parse(backend.content(EVAL_NAME) or b"")
+    if evaluation is not None:
+        backend.replace(EVAL_NAME, rewritten(without_named(evaluation, gone, at=str(evaluation.get("at", "")))))
     accepted = list(from_lines(backend.content(ACCEPTED), where=backend.where))
     if accepted:
         backend.replace(
@@ -159,6 +164,6 @@ def purge(backend: OutputBackend, index: Index, *, gone: Gone) -> None:
     compact(backend, index, gone=gone)
 
 
-def _goes(line: bytes, key: RecordKey, gone: Gone) -> bool:
+def _is_removed(line: bytes, key: RecordKey, gone: Gone) -> bool:
     record = parse(line)
     return gone(key.id, str((record or {}).get("finished_at", "")))

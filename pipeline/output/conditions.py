@@ -1,6 +1,6 @@
 """Check that a store honours conditional writes, without which two runs could write at the same time.
 
-It must not touch a lock: it uses an object of its own beside them, which remains there.
+It must not touch a lock: it uses an object of its own beside the locks, which stays there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def check_conditions(store: RemoteStore) -> None:
 
 def _probe(store: RemoteStore) -> None:
     with as_output_errors(str(store.address), opening=True):
-        next(store.list(KEY), None)  # a bucket that is not there: some stores create it with the first object
+        next(store.list(KEY), None)  # fails for a missing bucket: some stores create it with the first object
         for _ in range(2):
             try:
                 store.create(KEY, secrets.token_hex(16).encode())

@@ -1,10 +1,10 @@
-"""Documents that are asked the same as another one: rows on disk until their records are written.
+"""Documents with the same request as another one: rows on disk until their records are written.
 
-Memory holds a count only. The tables are in the file of the index (index.py), and go with it:
+Memory holds a count only. The tables are in the file of the index (index.py) and are deleted with it:
 
-    answered  the questions that were answered before this run, each with the document and the run of its record
-    asked     the questions that are asked in this run, each with the document that is asked
-    waiting   the documents that wait for the record of another one, each with what its own record needs
+    answered  the requests answered before this run, each with the document and the run of its record
+    asked     the requests of this run, each with the document that is sent
+    waiting   the documents that wait for the record of another one, each with the fields of its own record
 
 The table `answered` finds a candidate by 60 bits of the question's digest; its line is compared by the whole digest
 before it is copied. It is a snapshot: a document that changes replaces its row in the index, but its earlier record
@@ -38,18 +38,18 @@ _ANSWERED = (
     " ORDER BY 1, 2",
 )
 COPY_NOTES = ("shared", "reused")
-"""The kinds of note that name a copy's original; `kind:ID`."""
+"""The kinds of note that name the original of a copy, as `kind:ID`."""
 _SHARED_KINDS = ("document", "answer")
 _PAGE = 200
 _FILTER_BYTES = 1 << 17
-"""A million bits: one query in ten lines with 100,000 originals, and hardly one with a thousand."""
+"""A million bits: with 100,000 originals about one line in ten needs a query, with a thousand hardly any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """A document whose question is that of `original`; it gets the record that the original has of that run.
+    """A document with the same request as `original`; it gets a copy of the original's record of that run.
 
-    `own`: the fields that its record does not share.
+    `own`: the fields of its record that are not copied.
     """
 
     id: str
@@ -61,13 +61,14 @@ class Copied:
 class Copies:
     """The copies of one run; `claim` and `answered_before` may be called from any thread.
 
-    `waiting`: how many wait for a record. `is_last_pass`: those whose originals have none are asked themselves.
+    `waiting`: how many wait for a record. `is_last_pass`: the waiting documents whose originals have no record are
+    sent.
     """
 
     def __init__(self, index: Index, *, run: int, doubtful: Mapping[str, int]) -> None:
-        """`run`: the number of this run. `doubtful`: results that are to be asked again, each with its run.
+        """`run`: the number of this run. `doubtful`: results that are to be requested again, each with its run.
 
-        OutputError when there is no room for the tables.
+        OutputError when there is no disk space for the tables.
         """
         self.run = run
         self.waiting = 0
@@ -82,7 +83,7 @@ class Copies:
             index.rows(statement)
 
     def claim(self, question: str, fingerprint: str, document_id: str) -> str | None:
-        """Return the document that is asked this question in this run; None: `document_id` is to be asked."""
+        """Return the document that is sent with this request in this run; None: send `document_id` itself."""
         key = sha256(f"{fingerprint}/{question}".encode()).digest()
         with self._claims:
             if self._index.inserted("INSERT OR IGNORE INTO asked VALUES (?,?)", key, document_id):
@@ -94,14 +95,14 @@ class Copies:
             return None
 
     def _will_answer(self, original: str) -> bool:
-        """Return True while the original's record is of this run and can be shared, or may still become so."""
+        """Return True while the original has a record of this run that can be copied, or may still get one."""
         entry = self._index.known(original)
         if entry is None or entry.run != self.run:
             return not self.is_last_pass
         return not entry.failed or _is_shared(entry.reason)
 
     def answered_before(self, question: str, fingerprints: Collection[str], document_id: str) -> tuple[str, int] | None:
-        """Return another document that was asked this question before this run, and the run of its result."""
+        """Return another document with this request in an earlier run, and the run of its result."""
         if self.is_last_pass:
             return None
         with self._snapshot:
@@ -113,10 +114,10 @@ class Copies:
         if self._is_first:
             return None
         query = "SELECT fingerprint, id, run FROM answered WHERE question = ?"
-        for number, other, run in self._index.rows(query, question_number(question)):
-            is_same = self._index.fingerprint_of(number) in fingerprints and other != document_id
-            if is_same and self._doubtful.get(other) != run:
-                return str(other), int(run)
+        for number, original, run in self._index.rows(query, question_number(question)):
+            is_same = self._index.fingerprint_of(number) in fingerprints and original != document_id
+            if is_same and self._doubtful.get(original) != run:
+                return str(original), int(run)
         return None
 
     def add(self, copy: Copied) -> None:
@@ -126,7 +127,7 @@ class Copies:
         self.waiting += 1
 
     def outcomes(self, backend: ReadableOutput) -> Iterator[Result | Failure | None]:
-        """Yield the record of each copy whose original has one; None after each line, when other work may be done."""
+        """Yield the record of each copy whose original has one, and None after each line as a chance to pause."""
         for kind in KINDS:
             if not self.waiting:
                 return
@@ -140,9 +141,9 @@ class Copies:
                         return
 
     def _filter(self) -> Callable[[str, int], bool]:
-        """Return a quick look for the originals: False is certain, True is not (a Bloom filter with one hash).
+        """Return a quick test for originals: False is certain, True is not (a Bloom filter with one hash).
 
-        It spares a query for almost every line of an archive, and its size does not grow with the number of copies.
+        It saves a query for almost every line of an archive, and its size does not grow with the number of copies.
         """
         bits = bytearray(_FILTER_BYTES)
         after = ("", 0)
@@ -181,7 +182,7 @@ class Copies:
         self.waiting -= 1
 
     def begin_last_pass(self) -> None:
-        """Have the documents that still wait asked themselves: from now on nothing waits for an unfinished original."""
+        """Let the waiting documents be sent themselves: from now on, no document waits for an unfinished original."""
         self.is_last_pass = True
         self._index.rows("CREATE INDEX waiting_ids ON waiting (id)")
 
@@ -194,7 +195,7 @@ class Copies:
         return "do", replace(entry, known=self._index.known(entry.id))
 
     def release(self, document_id: str) -> bool:
-        """Have a document wait no longer; False when it did not wait."""
+        """Stop the waiting of a document; return False when it did not wait."""
         rows = self._index.rows("SELECT original, run FROM waiting WHERE id = ?", document_id)
         for original, run in rows:
             self._forget(document_id, original, run)
@@ -202,7 +203,7 @@ class Copies:
 
 
 def _is_shared(reason: str | None) -> bool:
-    """Return True when a failure for this reason is one of the question, and so of each document that is asked it."""
+    """Return True when a failure for this reason depends on the request only, and so applies to each copy."""
     return kind_of(reason or "") in _SHARED_KINDS
 
 
@@ -236,7 +237,7 @@ def _result(line: Mapping[str, Any], document_id: str, own: Mapping[str, Any]) -
 
 
 def _failure(line: Mapping[str, Any], document_id: str, own: Mapping[str, Any]) -> Failure:
-    same = {name: line[name] for name in ("stage", "reason", "error", "message", "raw")}
+    copied = {name: line[name] for name in ("stage", "reason", "error", "message", "raw")}
     return Failure(
         id=document_id,
         history=(),
@@ -244,6 +245,6 @@ def _failure(line: Mapping[str, Any], document_id: str, own: Mapping[str, Any]) 
         finished_at=utc_now(),
         decided_by=line.get("decided_by"),
         window=line.get("window"),
-        **same,
+        **copied,
         **_common(line, own),
     )

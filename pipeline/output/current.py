@@ -1,6 +1,6 @@
 """The current record of each document of an output: its last result, or its failure when it has none.
 
-It must not change an output, and holds no lock: a run may be writing meanwhile.
+It must not change an output, and needs no lock: a run may write to it at the same time.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class CurrentRecords:
                 status: Status = "stale" if entry is not None and entry.failed else "done"
                 yield Record(key.id, status, raw["output"], None, raw)
             for line, key in self._backend.records("errors"):
-                # marked as seen, so that one failure is not read twice
+                # mark it as seen, so that one failure is not read twice
                 if index.is_current_failure(key.id, key.run) and not index.seen(key.id):
                     self.without_result += 1
                     if failed:

@@ -1,7 +1,7 @@
-"""Changes of the summaries of all runs, under the lock of the whole output: to fold old ones, and to remove documents.
+"""Changes of all run summaries, under the lock of the whole output: fold old ones, and remove documents.
 
-A kill at any time must lose no summary: a line is written before its file is removed, and a summary that is there
-twice counts once. The index of runs is rebuilt after each change.
+A kill at any time must lose no summary: a line is written before its file is removed, and a duplicate summary counts
+once. The index of runs is rebuilt after each change.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ KEPT_FILES = 30
 
 def fold(backend: OutputBackend) -> int:
     """Move the summaries of all but the newest runs into one file; return how many were moved."""
-    named = sorted(named_runs(backend.files(RUNS)), key=lambda item: (item[1]["run"], item[0]))
-    files = [name for name, _ in named if not name.startswith(FOLDED)]
+    summaries = sorted(named_runs(backend.files(RUNS)), key=lambda item: (item[1]["run"], item[0]))
+    files = [name for name, _ in summaries if not name.startswith(FOLDED)]
     old = set(files[:-KEPT_FILES])
     if old:
-        lines = {identity_of(run): run for name, run in named if name in old or name not in files}
+        lines = {identity_of(run): run for name, run in summaries if name in old or name not in files}
         backend.replace(FOLDED, _lines(lines.values()))
-    rebuild(backend, ordered(named), [name for name in files if name not in old])
+    rebuild(backend, ordered(summaries), [name for name in files if name not in old])
     for name in sorted(old):
         try:
             backend.remove(name)
@@ -42,7 +42,7 @@ def fold(backend: OutputBackend) -> int:
 
 
 def remove_documents(backend: OutputBackend, gone: Gone) -> None:
-    """Remove documents from all summaries; the index is gone until `fold` rebuilds it."""
+    """Remove documents from all summaries and drop the index, which `fold` rebuilds."""
     drop(backend)
     runs = dict(named_runs(backend.files(RUNS)))
     changed = without_documents(runs, lambda: (line for line, _ in backend.records("results")), gone)

@@ -58,9 +58,10 @@ class Index:
             raise _no_room(exc) from exc
 
     def add(self, kind: Kind, record_keys: Iterable[RecordKey], *, where: str, owns: Callable[[str], bool]) -> None:
-        """Add the lines of one file or part, in order; of ids that are not owned, only run and agent.
+        """Add the lines of one file or part, in order; for ids that are not owned, only run and agent.
 
-        ConfigError naming `where` for a text or a number that no run writes; TryLaterError once `is_stopped` is True.
+        ConfigError naming `where` for a text or a number that no run writes; TryLaterError once `is_stopped` returns
+        True.
         """
         try:
             with self._lock, closing(self._db.cursor()) as cursor:
@@ -78,23 +79,23 @@ class Index:
             self.agents.add(agent)
 
     def other_fingerprints(self, current: Iterable[str]) -> set[str]:
-        """Return the fingerprints of records that are equal to none of the current ones."""
-        same = {*current, *(self._texts[number] for number in self._same_as)}
-        return {text for text in self._texts if _SHA256.fullmatch(text)} - same
+        """Return the fingerprints of records that are not equal to any of the current ones."""
+        current_texts = {*current, *(self._texts[number] for number in self._same_as)}
+        return {text for text in self._texts if _SHA256.fullmatch(text)} - current_texts
 
     def equate(self, former: Iterable[str], fingerprint: str) -> None:
-        """Treat records with one of the former fingerprints as records with this one: their requests were the same."""
+        """Treat records with a former fingerprint as records with this one: their requests were the same."""
         for text in former:
             if text in self._numbers:
                 self._same_as[self._numbers[text]] = fingerprint
 
     def equated(self) -> dict[str, str]:
-        """Return the present fingerprint of each former one that records carry."""
+        """Return the current fingerprint of each former one that records have."""
         return {self._texts[number]: present for number, present in self._same_as.items()}
 
     def slim(self) -> None:
         """Release memory after the build: a run queries in listing order, which needs few pages at a time (4 MiB)."""
-        for statement in ("COMMIT", "BEGIN"):  # a disk that is too small must be found before the first request
+        for statement in ("COMMIT", "BEGIN"):  # find a full disk before the first request
             self.rows(statement)
         self.rows("PRAGMA cache_size=-4096")
         self.rows("PRAGMA shrink_memory")
@@ -105,11 +106,11 @@ class Index:
             self._db.close()
 
     def known(self, document_id: str) -> Known | None:
-        """Return the last line of an id; None when it has none."""
+        """Return the last line of an id; None without any."""
         if self._has_errors:
             rows = self.rows(LATEST, document_id, document_id)
             return self._to_known(rows[0]) if rows else None
-        # without any error line the views say what the table does, in five times the time
+        # without error lines the views return the rows of the table, but take five times as long
         for run, sha256, fingerprint, version, run_id in self.rows(RESULT, document_id):
             return Known(sha256, self.fingerprint_of(fingerprint), version, False, None, 0, run, self._texts[run_id])
         return None
@@ -122,7 +123,7 @@ class Index:
         self.rows(LATER_WINS.format("errors" if key.reason is not None else "results"), *self._to_row(key))
 
     def clear_archive_failure(self, archive_id: str) -> None:
-        """Remove the failure of an archive that is now read to its end: each of its documents has a line of its own."""
+        """Remove the failure of an archive that was now read completely; each of its documents has its own line."""
         self.rows("DELETE FROM errors WHERE id = ? AND run <= ?", archive_id, self.highest_run)
 
     def seen(self, document_id: str) -> bool:
@@ -261,11 +262,11 @@ class Index:
         # fmt: on
 
     def fingerprint_of(self, number: int) -> str:
-        """Return the present fingerprint for a number in the tables."""
+        """Return the current fingerprint of a number in the tables."""
         return self._same_as.get(number) or self._texts[number]
 
     def _number(self, text: str) -> int:
-        """Return the number of a text that many records share."""
+        """Return the number that stands for a shared text in the tables."""
         number = self._numbers.get(text)
         if number is None:
             self._texts.append(text)

@@ -1,6 +1,6 @@
 """Pairs of the latest records of each document, from two outputs or two agent versions, in one sqlite3 file on disk.
 
-It must hold no more than a pair in memory, and must not compare their contents.
+It must hold only one pair in memory, and must not compare the contents.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TABLE = (
     "CREATE TABLE last (id TEXT, side INTEGER, run INTEGER, done INTEGER, line BLOB, UNIQUE (id, side))",
     "BEGIN",
 )
-# in one run a result is later than a failure of the same document, and a later line is later than an earlier one
+# within a run, a result is later than a failure of the same document, and of two lines the last one counts
 _LATER_WINS = """INSERT INTO last VALUES (?,?,?,?,?) ON CONFLICT (id, side) DO UPDATE SET
     (run, done, line) = (excluded.run, excluded.done, excluded.line)
     WHERE (excluded.run, excluded.done) >= (run, done)"""
@@ -74,7 +74,7 @@ class PairTable:
         of_after = self._add((id, AFTER, run, done, line) for id, _, run, done, line in _lines(after))
         has = "SELECT 1 FROM last WHERE id = ? AND side = ?"
         of_before = self._add(
-            (id, BEFORE, run, done, line if self._ask(has, id, AFTER) else None)
+            (id, BEFORE, run, done, line if self._exists(has, id, AFTER) else None)
             for id, _, run, done, line in _lines(before)
         )
         return of_before, of_after
@@ -114,7 +114,7 @@ class PairTable:
             raise _no_room(exc) from exc
         return count
 
-    def _ask(self, query: str, *values: object) -> bool:
+    def _exists(self, query: str, *values: object) -> bool:
         return self._db.execute(query, values).fetchone() is not None
 
     def _documents(self) -> Iterator[tuple[str, list[tuple[int, tuple[int, int], Last]]]]:
@@ -135,4 +135,4 @@ def _lines(backend: ReadableOutput) -> Iterator[tuple[str, str, int, bool, bytes
 
 
 def _no_room(exc: Exception) -> OutputError:
-    return OutputError(f"the comparison, in {temporary_folder()}: {exc}; it needs room for the results (TMPDIR)")
+    return OutputError(f"the comparison, in {temporary_folder()}: {exc}; it needs disk space for the results (TMPDIR)")

@@ -5,7 +5,7 @@ How it works:
 1. The lock of a run is an object: `.lock/all`, or `.lock/00003-of-00016` with `--shard 3/16`. Its content names the
    holder, or says that it is free. It is never deleted.
 2. A run takes the lock with a conditional write (If-None-Match for a new object, If-Match for a free one), which the
-   store lets succeed for one writer only. It then reads the lock objects of runs that would conflict. Of two such runs
+   store grants to one writer only. It then reads the lock objects of runs that would conflict. Of two such runs
    at least one sees the other and releases its own lock again.
 3. The holder rewrites the object every RENEW_S, which changes its ETag. A renewal that fails its condition means that
    another run has taken the lock; the holder stops writing.
@@ -15,8 +15,8 @@ How it works:
    So a holder that could not reach the store for any time either still owns the version that it wrote last, or stops.
    A renewal whose reply was lost is repeated with the same bytes, by which the holder recognizes it as its own.
 
-A write that a store has accepted and completes after its holder lost the lease does no harm: the names of the parts
-carry the run's own number, and the last run of an id counts.
+A write that the store has accepted, but completes after its holder lost the lease, does no harm: the names of the parts
+contain the run's own number, and the last run of an id counts.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from pipeline.stores import RemoteStore, StaleVersionError
 _log = logging.getLogger(__name__)
 
 LEASE_S = 20.0
-"""A lease that was not renewed for this long may be taken over: four renewals, so that three may fail or be late."""
+"""A lease that was not renewed for this long may be taken over: it spans four renewals; three may fail or be late."""
 
 RENEW_S = 5.0
-"""A write every 5 s costs about 17,000 requests a day, and a killed run blocks the next one for 20 s at most."""
+"""A renewal every 5 s costs about 17,000 requests a day, and a killed run blocks the next one for 20 s at most."""
 
 _POLL_S = 0.5
 """Waiting runs poll twice a second, plus up to as much again at random; each poll lists the locks and reads one."""
@@ -68,7 +68,7 @@ class Lease:
         store: RemoteStore,
         key: str,
         *,
-        says: Mapping[str, object],
+        content: Mapping[str, object],
         etag: str,
         clock: Callable[[], float],
         written_at: float,
@@ -76,7 +76,7 @@ class Lease:
         """Wrap a lock object that this run wrote at `written_at`, by its clock before the request; use `acquire`."""
         self._store = store
         self._key = key
-        self._says = says
+        self._content = content
         self._etag = etag
         self._clock = clock
         self._renewed_at = written_at
@@ -86,9 +86,9 @@ class Lease:
         self._released = False
 
     def check(self) -> None:
-        """Renew the lease if that is due; TryLaterError once it is lost, and nothing may be written any more.
+        """Renew the lease if that is due; TryLaterError once it is lost, after which writing is forbidden.
 
-        OutputError while the store does not answer: nothing may be written now.
+        OutputError while the store does not answer: writing must wait.
         """
         with self._mutex:
             if self._failed is not None:
@@ -109,20 +109,20 @@ class Lease:
 
     def _renew(self) -> None:
         now = self._clock()
-        data = _bytes({**self._says, "renewals": self._renewals + 1})
+        data = _bytes({**self._content, "renewals": self._renewals + 1})
         try:
             with as_output_errors(self._store.uri_of(self._key)):
                 etag = self._store.replace(self._key, data, etag=self._etag)
         except StaleVersionError as exc:
             self._failed = TryLaterError(
-                f"{self._store.address}: the lock on the output was lost to another run; nothing more is written"
+                f"{self._store.address}: the lock on the output was lost to another run; stopped writing"
             )
             raise self._failed from exc
         except TryLaterError as exc:
             if not is_outage(exc):
                 self._failed = exc
             raise
-        self._etag = _known(etag, self._store)
+        self._etag = _required_etag(etag, self._store)
         self._renewals += 1
         self._renewed_at = now
 
@@ -139,8 +139,8 @@ def acquire(
 ) -> Lease:
     """Acquire the lease of an output; wait `lock_wait_s` for another holder, then raise TryLaterError naming it.
 
-    `wait(seconds)` returns True when the run is to stop, which raises TryLaterError at once. `attempt` repeats what
-    fails in an outage of the store (Outage.attempt), which does not count as waiting for the holder.
+    `wait(seconds)` returns True when the run is to stop, which raises TryLaterError at once. `attempt` repeats a
+    request during an outage of the store (Outage.attempt); that time does not count as waiting for the holder.
     """
     attempt("lease", lambda: check_conditions(store))
     claim = _Claim(store, run_id, shard=shard, clock=clock)
@@ -169,17 +169,17 @@ class _Claim:
         self._clock = clock
         self._own = _key_of(shard)
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "run_id": run_id, "since": utc_now()}
-        self._says: Mapping[str, object] = {**holder, "token": secrets.token_hex(16)}
+        self._content: Mapping[str, object] = {**holder, "token": secrets.token_hex(16)}
         self._seen: dict[str, tuple[str, float]] = {}
 
     def take(self) -> Lease | str:
         """Return the lease, or a description of the run that blocks it."""
         with as_output_errors(str(self._store.address), opening=True):
             try:
-                if (busy := self._others()) is not None:
+                if (busy := self._blocking_holder()) is not None:
                     return busy
                 lease = self._take_own()
-                if isinstance(lease, Lease) and (busy := self._others()) is not None:
+                if isinstance(lease, Lease) and (busy := self._blocking_holder()) is not None:
                     lease.release()
                     return busy
                 return lease
@@ -187,7 +187,7 @@ class _Claim:
                 return "a run that came first"
 
     def _take_own(self) -> Lease | str:
-        data = _bytes(self._says)
+        data = _bytes(self._content)
         now = self._clock()
         try:
             etag = self._store.create(self._own, data)
@@ -195,12 +195,12 @@ class _Claim:
             content, old = self._store.get_with_etag(self._own)
             if (busy := self._busy(self._own, content, old)) is not None:
                 return busy
-            etag = self._store.replace(self._own, data, etag=_known(old, self._store))
-        etag = _known(etag, self._store)
-        return Lease(self._store, self._own, says=self._says, etag=etag, clock=self._clock, written_at=now)
+            etag = self._store.replace(self._own, data, etag=_required_etag(old, self._store))
+        etag = _required_etag(etag, self._store)
+        return Lease(self._store, self._own, content=self._content, etag=etag, clock=self._clock, written_at=now)
 
-    def _others(self) -> str | None:
-        """Return the holder of a conflicting lock, or None; only other shards of the same count do not conflict."""
+    def _blocking_holder(self) -> str | None:
+        """Return the holder of a conflicting lock, or None; shards of the same count do not conflict."""
         for key in self._conflicting():
             try:
                 content, etag = self._store.get_with_etag(key)
@@ -209,21 +209,21 @@ class _Claim:
             if (busy := self._busy(key, content, etag)) is not None:
                 return busy
             if content != _FREE:  # its holder is dead or suspended; after this write its next renewal fails
-                self._store.replace(key, _FREE, etag=_known(etag, self._store))
+                self._store.replace(key, _FREE, etag=_required_etag(etag, self._store))
         return None
 
     def _conflicting(self) -> Iterator[str]:
         count = self._shard.count
         for stored in self._store.list(_FOLDER):
-            other = shard_of_suffix("-" + stored.key.rpartition("/")[2])
-            if stored.key != self._own and not (count and other.count == count):
+            shard = shard_of_suffix("-" + stored.key.rpartition("/")[2])
+            if stored.key != self._own and not (count and shard.count == count):
                 yield stored.key
 
     def _busy(self, key: str, content: bytes, etag: str | None) -> str | None:
         """Return the holder of this lock; None when it is free, or has not changed for LEASE_S."""
         if content == _FREE:
             return None
-        version = _known(etag, self._store)
+        version = _required_etag(etag, self._store)
         if self._seen.get(key, ("", 0.0))[0] != version:
             self._seen[key] = (version, self._clock())
         if self._clock() - self._seen[key][1] >= LEASE_S:
@@ -235,7 +235,7 @@ def _key_of(shard: Shard) -> str:
     return f"{_FOLDER}/{shard.suffix.lstrip('-') or 'all'}"
 
 
-def _known(etag: str | None, store: RemoteStore) -> str:
+def _required_etag(etag: str | None, store: RemoteStore) -> str:
     """Return the ETag; OutputError without one, as conditional writes need it."""
     if etag is None:
         raise OutputError(f"{store.address}: this store gives no ETag, so that an output in it cannot be locked")

@@ -1,6 +1,6 @@
 """An append-only file of lines that survives an outage of its file system.
 
-It must not truncate a byte that was durable before: another run may have appended, and then this one has to end.
+It must not truncate a durable byte: another run may have appended it, and then this run has to stop.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class LineFile:
     """An append-only file of lines, for one thread.
 
     `append` passes a line to the kernel, and `sync` makes it durable. When one of them fails in an outage (EIO, ESTALE,
-    EDQUOT, ...), the lines since the last `sync` are kept here. The next `sync` opens the file and writes them again:
-    after a failed fsync the kernel may have dropped them, and a second fsync would succeed nevertheless.
+    EDQUOT, ...), the lines since the last `sync` stay in memory. The next `sync` reopens the file and writes them
+    again: after a failed fsync the kernel may have dropped them, yet a second fsync would succeed.
     """
 
     def __init__(
@@ -115,9 +115,9 @@ class LineFile:
             self._fd = -1
 
     def _write(self, line: bytes) -> None:
-        rest = memoryview(line)
-        while rest:
-            rest = rest[os.write(self._fd, rest) :]
+        remaining = memoryview(line)
+        while remaining:
+            remaining = remaining[os.write(self._fd, remaining) :]
         self._size += len(line)
 
     def _cut_back(self) -> None:
@@ -128,9 +128,9 @@ class LineFile:
             self._torn = not is_trouble(exc)
 
     def _resume(self) -> None:
-        """Open the file again, as a handle of a network file system may be stale, and repeat the unsynced lines.
+        """Reopen the file, as a handle of a network file system may be stale, and repeat the unsynced lines.
 
-        They are written over themselves: a file that is truncated first could lose what it has kept.
+        They overwrite themselves: truncating the file first could lose lines that it still has.
         """
         self._check_lock()
         try:
@@ -158,8 +158,8 @@ class LineFile:
 
 
 def _write_at(fd: int, line: bytes, offset: int) -> None:
-    rest = memoryview(line)
-    while rest:
-        written = os.pwrite(fd, rest, offset)
-        rest = rest[written:]
+    remaining = memoryview(line)
+    while remaining:
+        written = os.pwrite(fd, remaining, offset)
+        remaining = remaining[written:]
         offset += written

@@ -20,14 +20,14 @@ from pipeline.stores import write_atomic
 _log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
 _LAST_BYTES = 1 << 13
-"""Most last lines are shorter; a longer one costs a second reading."""
+"""Most last lines are shorter; a longer one needs a second read."""
 T = TypeVar("T")
 
 MAX_LINE_BYTES = 64 << 20
 """Maximum size of a record, far above that of metadata and an answer: a line is held in memory as a whole."""
 
 RECENT_BYTES = 32 << 20
-"""Far more than a run writes in the second until a record is durable; a power cut cannot damage older bytes."""
+"""Far more than a run writes in the second before a record is durable; a power cut cannot damage older bytes."""
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ def read_lines(path: Path, take: Callable[[bytes, bool], T | None], damage: Dama
 
 
 def bounded_lines(stream: BinaryIO, where: Path | str) -> Iterator[tuple[bytes, int]]:
-    """Yield each line with its size; of garbage longer than MAX_LINE_BYTES only the beginning.
+    """Yield each line with its size; for garbage longer than MAX_LINE_BYTES only the beginning.
 
     ConfigError for a line that is too long and begins like a record: it must not be removed.
     """
@@ -116,10 +116,10 @@ def last_object(path: Path) -> dict[str, Any] | None:
     """
     try:
         with path.open("rb") as stream:
-            last, whole = _last_object(stream, size := os.fstat(stream.fileno()).st_size)
+            last, is_complete = _last_object(stream, size := os.fstat(stream.fileno()).st_size)
     except OSError as exc:
         raise unreadable(path, exc) from exc
-    if not whole:
+    if not is_complete:
         raise _too_long(path, max(0, size - MAX_LINE_BYTES))
     return last
 
@@ -140,7 +140,7 @@ def _last_object(stream: BinaryIO, size: int) -> tuple[dict[str, Any] | None, bo
 def mend(path: Path, damage: Damage | None = None) -> int:
     """Remove broken lines and add a missing last LF; return the number of lines removed.
 
-    `damage`: the damage found by reading the whole file; None: read it now. No other process may write to the file.
+    `damage`: the damage found while reading the whole file; None: read it now. No other process may write to the file.
     A repair that failed half way may be repeated.
     """
     if damage is None or damage.size != _size_of(path):
@@ -197,16 +197,16 @@ def _good_parts(path: Path, broken: list[tuple[int, int]]) -> Iterator[bytes]:
 
 def rewrite(path: Path, keep: Callable[[dict[str, Any]], bool]) -> int:
     """Rewrite the file atomically with the lines for which `keep` returns True; return their number."""
-    kept = 0
+    count = 0
 
     def chosen() -> Iterator[bytes]:
-        nonlocal kept
+        nonlocal count
         with path.open("rb", buffering=_CHUNK_BYTES) as stream:
             for line, _ in bounded_lines(stream, path):
                 value = parse(line)
                 if value is not None and keep(value):
-                    kept += 1
+                    count += 1
                     yield line if line.endswith(b"\n") else line + b"\n"
 
     write_atomic(path, chosen())
-    return kept
+    return count

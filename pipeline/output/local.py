@@ -193,7 +193,7 @@ class LocalBackend:
         return True
 
     def replace(self, name: str, data: bytes | Iterable[bytes]) -> None:
-        """Write a temporary file beside it, then rename it; its folder is made when it is the first one there."""
+        """Write a temporary file beside it, then rename it; create the folder for its first file."""
         path = self.folder / name
         make_parent(path)
         write_atomic(path, data)
@@ -213,20 +213,20 @@ class LocalBackend:
         return there
 
     def records(self, kind: Kind, *, since: int = 0) -> Records:
-        """Read file by file; when a compaction removes one meanwhile, read the compacted file as well."""
+        """Read file by file; if a compaction removes one during that, read the compacted file as well."""
         if kind in self._starts and since >= self._run:
             yield from read_records(self.folder / self._own[kind], kind, start=self._starts[kind])
             return
-        gone = False
+        is_file_removed = False
         for path in self._record_files(kind):
             if since and self._is_siblings(path):
                 continue
             try:
                 yield from records_by_run(path, kind, since=since)
             except FileGoneError:
-                gone = True
-        if gone and (whole := self.folder / f"{kind}.jsonl").exists():
-            yield from read_records(whole, kind)
+                is_file_removed = True
+        if is_file_removed and (compacted := self.folder / f"{kind}.jsonl").exists():
+            yield from read_records(compacted, kind)
 
     def rewrite(self, kind: Kind, choose: Callable[[Records], Records]) -> None:
         """Replace each file of a chunk atomically, and all others by the file of all shards."""
@@ -237,7 +237,7 @@ class LocalBackend:
         return LocalWindows(self.folder, self._lock, shard=self._shard, clock=clock, under_gate=self._under_gate)
 
     def duties(self) -> Mapping[str, Callable[[], None]]:
-        """Return no tasks: the main thread writes, and the kernel holds the lock."""
+        """Return no tasks: the main thread writes, and the kernel keeps the lock."""
         return {}
 
     def close(self) -> None:
@@ -255,7 +255,7 @@ class LocalBackend:
                 stack.callback(file.close)
 
     def _is_siblings(self, path: Path) -> bool:
-        """Return True for the file of another shard of the same count, which may be active."""
+        """Return True for the file of another shard of the same count; that shard may be active."""
         if self._shard.count == 0 or shard_of_file(path).count != self._shard.count:
             return False
         return path.name not in self._own.values()
@@ -286,7 +286,7 @@ class LocalBackend:
         """Change a file of another shard count, which other shards may want to change as well."""
         gate = try_gate(self.folder)
         if gate is None:
-            return  # another shard is changing files, or a run is starting; the next start or end does it
+            return  # another shard is changing files, or a run is starting; the next start or end makes this change
         try:
             with suppress(FileGoneError):
                 change(path)

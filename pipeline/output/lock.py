@@ -9,8 +9,8 @@ How it works:
 3. Checking the conflicting locks and taking its own is one step under a second lock, the gate (`.lock-gate`), so that
    two conflicting runs cannot both see a free folder.
 4. Lock files are never removed: otherwise two runs could hold two different files of one name.
-5. A network file system may drop a lock in an outage. `Lock.check` then takes it again, and finds out by the content
-   of the file whether another run has held it meanwhile.
+5. A network file system may drop a lock in an outage. `Lock.check` then takes it again, and learns from the content
+   of the file whether another run held it in between.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from pipeline.stores.local import FILE_MODE
 
 _LOCK_NAME = re.compile(rf"\.lock({SUFFIX})?")
 _GATE = ".lock-gate"
-_TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
+_HELD_ERRORS = (errno.EWOULDBLOCK, errno.EACCES)
 """The errors of `flock` when another process holds the lock."""
 
 _POLL_S = 0.2
-"""A waiting run starts within 0.2 s after the other one ends; a poll costs a few system calls."""
+"""A waiting run starts within 0.2 s of the other's end; a poll costs a few system calls."""
 
 _GATE_POLL_S = 0.02
 """The gate is held for milliseconds, while lock files are checked."""
@@ -79,7 +79,7 @@ class Lock:
             content = os.pread(self._fd, len(self._holder) + 1, 0)
         except OSError as exc:
             if exc.errno not in (errno.ESTALE, errno.EBADF):
-                if exc.errno in _TAKEN:
+                if exc.errno in _HELD_ERRORS:
                     raise self._lost() from exc
                 raise
             content = self._reopen()
@@ -94,7 +94,7 @@ class Lock:
             content = os.pread(fd, len(self._holder) + 1, 0)
         except OSError as exc:
             os.close(fd)
-            if exc.errno in _TAKEN:
+            if exc.errno in _HELD_ERRORS:
                 raise self._lost() from exc
             raise
         with suppress(OSError):
@@ -103,7 +103,7 @@ class Lock:
         return content
 
     def _lost(self) -> TryLaterError:
-        return TryLaterError(f"{self._path}: the lock was lost to another run in an outage; nothing more is written")
+        return TryLaterError(f"{self._path}: the lock was lost to another run in an outage; stopped writing")
 
     def release(self) -> None:
         """Release the lock; a second call does nothing."""
@@ -208,7 +208,7 @@ def _try_flock(path: Path) -> int | None:
     except OSError as exc:
         if fd >= 0:
             os.close(fd)
-            if exc.errno in _TAKEN:
+            if exc.errno in _HELD_ERRORS:
                 return None
         raise OutputError(f"{path}: cannot be locked: {exc.strerror or exc}") from exc
     return fd

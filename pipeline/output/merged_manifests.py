@@ -1,4 +1,4 @@
-"""Manifests of many small parts in one object, so that a start reads a few objects and not one for each earlier run.
+"""Manifests of many small parts in one object, so that a start reads a few objects instead of one per earlier run.
 
     manifests/merged/000000-00003-of-00016.jsonl    the manifests of results of one shard, one after the other
 
@@ -26,13 +26,13 @@ from pipeline.shards import SUFFIX, Shard, shard_of_suffix
 _log = logging.getLogger(__name__)
 
 MERGED_FROM = 64
-"""So many requests in a row take less than a second in most stores."""
+"""In most stores, this many requests in a row take less than a second."""
 MOST_AT_ONCE = 128
-"""Manifests that one run merges: a signal that comes meanwhile waits for them."""
+"""The most manifests that one run merges: a signal has to wait for the end of the merge."""
 SMALL_BYTES = 4 << 20
-"""The manifest of a larger part takes longer to transfer than a request takes."""
+"""The manifest of a larger part takes longer to transfer than a request takes, so that merging saves little."""
 MANY_PARTS = 1000
-"""More parts than this, of those that are read one by one, are worth compacting."""
+"""From this number of separately read parts on, compacting is worth the time."""
 FULL_BYTES = 8 << 20
 """Objects are read and written as a whole, in memory."""
 
@@ -70,11 +70,11 @@ class MergedManifests:
         return self.covered
 
     def merge(self, backend: OutputBackend) -> None:
-        """Add the manifests of small parts of this shard, if there are many; a failure is logged."""
+        """Add the manifests of small parts of this shard, if there are many; log a failure."""
         parts = self._small()
-        many = self._parts.mergeable({*self.covered, *parts})
-        if many > MANY_PARTS:
-            _log.warning(f"each start reads {many} parts: `pipeline compact {backend.where}` makes it faster")
+        unmerged_count = self._parts.mergeable({*self.covered, *parts})
+        if unmerged_count > MANY_PARTS:
+            _log.warning(f"each start reads {unmerged_count} parts: `pipeline compact {backend.where}` makes it faster")
         if len(parts) < MERGED_FROM:
             return
         number = max(self._last, 0)
@@ -116,7 +116,7 @@ class MergedManifests:
 
 
 def _manifests(data: bytes) -> Iterator[list[bytes]]:
-    """Yield the lines of each manifest; only its first one is an object."""
+    """Yield the lines of each manifest; only the first line of a manifest is an object."""
     lines: list[bytes] = []
     for line in data.splitlines(keepends=True):
         if line.startswith(b"{") and lines:

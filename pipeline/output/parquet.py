@@ -1,7 +1,7 @@
 """Results as one Parquet file, for query engines that read columns.
 
-It must not hold more than a batch of rows. `output` has a nested column for each property that the agent's schema gives
-a type; what does not fit there, such as a value of an older schema, is null, and its path is in `misfits`.
+It must not hold more than a batch of rows. `output` has a nested column for each property with a type in the agent's
+schema; a value that does not fit, such as one of an older schema, becomes null, and its path is in `misfits`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NUMBERS = ("attempts", "reasks", "context_length", "document_chars", "run")
 _MODEL = ("provider", "name", "endpoint", "digest")
 _USAGE = ("prompt_tokens", "completion_tokens")
 _PLACES = ("evidence", "windows", "merge")
-"""Columns of JSON text: where the quotes are, what was read, and how it was merged."""
+"""Columns of JSON text: the positions of quotes, the windows, and the merge."""
 
 
 def library() -> Any:
@@ -44,7 +44,7 @@ def parquet(lines: Iterable[bytes], *, answer_schema: Mapping[str, Any] | None) 
     """
     pyarrow = library()
     output = column_type(answer_schema)
-    yield from _written(pyarrow, _schema(pyarrow, output), (_row(json.loads(line), output) for line in lines))
+    yield from _file_pieces(pyarrow, _schema(pyarrow, output), (_row(json.loads(line), output) for line in lines))
 
 
 def parquet_table(columns: Mapping[str, ColumnType], rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
@@ -54,17 +54,17 @@ def parquet_table(columns: Mapping[str, ColumnType], rows: Iterable[Mapping[str,
     if "_finished_at" in kinds:
         kinds["_finished_at"] = pyarrow.timestamp("ms", tz="UTC")
     timed = ({**row, "_finished_at": _moment(row.get("_finished_at"))} for row in rows)
-    yield from _written(pyarrow, pyarrow.schema(list(kinds.items())), timed)
+    yield from _file_pieces(pyarrow, pyarrow.schema(list(kinds.items())), timed)
 
 
-def _written(pyarrow: Any, schema: Any, rows: Iterator[Mapping[str, Any]]) -> Iterator[bytes]:
+def _file_pieces(pyarrow: Any, schema: Any, rows: Iterator[Mapping[str, Any]]) -> Iterator[bytes]:
     sink = _Pieces()
     writer = pyarrow.parquet.ParquetWriter(sink, schema, compression="zstd")
     while batch := list(islice(rows, _ROWS)):
         writer.write_table(pyarrow.Table.from_pylist(batch, schema=schema))
-        yield sink.taken()
+        yield sink.take_content()
     writer.close()
-    yield sink.taken()
+    yield sink.take_content()
 
 
 def _moment(text: str | None) -> datetime | None:
@@ -72,7 +72,7 @@ def _moment(text: str | None) -> datetime | None:
 
 
 class _Pieces(io.RawIOBase):
-    """A write-only file whose content is taken out piece by piece."""
+    """A write-only file whose content is read and removed piece by piece."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -84,7 +84,7 @@ class _Pieces(io.RawIOBase):
         self._pieces.append(bytes(data))
         return len(self._pieces[-1])
 
-    def taken(self) -> bytes:
+    def take_content(self) -> bytes:
         """Return the bytes written since the last call."""
         pieces = self._pieces
         self._pieces = []

@@ -1,6 +1,6 @@
-"""Reading of the parts of an output in an object store: listed first, then read one at a time.
+"""Reading of the parts of an output in an object store: list them, then read one at a time.
 
-A part that another run deletes meanwhile is no error: its lines are in a newer part by then.
+A part that another run deletes in the meantime is no error: a newer part has its lines by then.
 """
 
 from __future__ import annotations
@@ -74,22 +74,24 @@ class PartReader:
             for part in sorted((part for part in self.sizes if part.kind == stream), key=lambda part: part.place)
         ]
 
-    def each(self, *streams: Stream, read: Callable[[Part], bool], known: Callable[[], Iterable[Part]] = tuple) -> None:
+    def each(
+        self, *streams: Stream, read: Callable[[Part], bool], already_read: Callable[[], Iterable[Part]] = tuple
+    ) -> None:
         """Call `read` with each part; when it returns False for a deleted part, list again and read the new parts.
 
         A run that ends writes its errors into a new part before it deletes the old ones: the new listing has them.
-        `known` is called after the first listing, and returns parts that need not be read.
+        `already_read` is called after the first listing, and returns parts that need not be read.
         """
-        seen: set[Part] = set()
+        finished: set[Part] = set()
         for turn in range(TRIES):
             self.refresh()
             if turn == 0:
-                seen.update(known())
-            parts = [part for part in self.parts(*streams) if part not in seen]
-            gone = sum(not read(part) for part in parts)
-            if not gone:
+                finished.update(already_read())
+            parts = [part for part in self.parts(*streams) if part not in finished]
+            deleted = sum(not read(part) for part in parts)
+            if not deleted:
                 return
-            seen.update(parts)
+            finished.update(parts)
 
     def is_own(self, part: Part) -> bool:
         """Return True when no other run can replace the part: all parts without shards, else those of this shard."""
@@ -99,13 +101,13 @@ class PartReader:
         """Return True for a part of another shard of the same count."""
         return self._shard.count > 0 and part.shard.count == self._shard.count and not self.is_own(part)
 
-    def mergeable(self, known: Collection[Part]) -> int:
-        """Return how many parts of the last listing this shard reads, less those that compacting leaves to chunks.
+    def mergeable(self, excluded: Collection[Part]) -> int:
+        """Return how many parts of the last listing this shard reads, minus those that compacting leaves to chunks.
 
-        `known`: parts that it has not read.
+        `excluded`: parts that it has not read.
         """
-        read = [part for part in self.sizes if not self.is_siblings(part) and part not in known]
-        return len(read) - len({(part.kind, part.shard) for part in read if part.shard.is_chunk})
+        listed = [part for part in self.sizes if not self.is_siblings(part) and part not in excluded]
+        return len(listed) - len({(part.kind, part.shard) for part in listed if part.shard.is_chunk})
 
     def add_to(self, index: Index, part: Part) -> bool:
         """Index a part unless it belongs to another shard; return False when it was deleted meanwhile."""
@@ -165,7 +167,7 @@ class PartReader:
             return None
 
     def _under_lease(self, where: str, action: Callable[[], T]) -> T:
-        """Return the result of a request; the lease is renewed where that is due, as reading may take long."""
+        """Return the result of a request; renew the lease when that is due, as reading may take long."""
 
         def once() -> T:
             self._allowed()

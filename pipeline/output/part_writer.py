@@ -21,7 +21,7 @@ from pipeline.shards import Shard
 from pipeline.stores import RemoteStore
 
 MOST_CLOSED = 2
-"""Closed parts that may wait to be written: one being sent and one behind it; with the open parts, all that is held."""
+"""Closed parts in the queue: one being sent and the next one. With the open parts, these are all parts in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class _Open:
 
 
 class PartWriter:
-    """Writes the parts of one run and shard. `allowed` raises when nothing may be written any more."""
+    """Writer of the parts of one run and shard. `allowed` raises when writing is no longer allowed."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class PartWriter:
         return len(self._closed) >= MOST_CLOSED
 
     def unwritten(self, kind: Stream) -> int:
-        """Return the number of added records in no written part."""
+        """Return the number of added records that are in no written part."""
         waiting = sum(len(part.lines) for name, part in list(self._closed) if name.kind == kind)
         return waiting + len(self._open[kind].lines)
 
@@ -86,7 +86,7 @@ class PartWriter:
         return self._sequence[kind]
 
     def add(self, kind: Stream, line: bytes, key: RecordKey | None) -> None:
-        """Add a line (of a window: without a key); close its part when that is large. OutputError: it is too long."""
+        """Add a line, a window's without a key, and close a full part; OutputError when the line is too long."""
         part = self._open[kind]
         check_length(line, self._store.uri_of(kind))
         if not part.lines:
@@ -112,7 +112,7 @@ class PartWriter:
     def send(self) -> bool:
         """Write the oldest closed part, then its manifest, which can be rebuilt; return False when there is none.
 
-        OutputError when it cannot be written: in an outage it remains the oldest one, else each further call fails.
+        OutputError when it cannot be written: in an outage the part stays in the queue, else each further call fails.
         """
         with self._sending:
             self.waiting.clear()

@@ -1,6 +1,6 @@
-"""An output in a folder whose file system may be away for a while: each step is repeated until it is back (outage.py).
+"""An output in a folder whose file system may be temporarily unavailable: each step is repeated (outage.py).
 
-It must not change what a step does; steps that append are repeated by the files themselves (line_file.py).
+It must not change a step; the files themselves repeat steps that append (line_file.py).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class PatientBackend:
         return self._patiently(self._inner.read)
 
     def start(self, index: Index, *, clock: Callable[[], float]) -> None:
-        """Repair and open the files; all steps of that may be repeated."""
+        """Repair and open the files; all of these steps can be repeated."""
         self._patiently(lambda: self._inner.start(index, clock=clock))
 
     def append(self, line: bytes, key: RecordKey) -> None:
@@ -66,7 +66,7 @@ class PatientBackend:
         self._inner.append(line, key)
 
     def sync_due(self, now: float) -> None:
-        """Sync what is due; what failed, after its back-off."""
+        """Sync the due files; a failed sync is repeated after its back-off."""
         self._outage.try_once("records", lambda: self._inner.sync_due(now))
 
     def sync(self) -> None:
@@ -98,13 +98,13 @@ class PatientBackend:
         return self._patiently(lambda: self._inner.content(name))
 
     def create(self, name: str, data: bytes) -> bool:
-        """Create a file; one with the same bytes counts as created, as a failed step may have made it."""
+        """Create a file; an existing one with the same bytes counts as created: a failed step may have written it."""
         return self._patiently(lambda: self._inner.create(name, data) or self._inner.content(name) == data)
 
     def replace(self, name: str, data: bytes | Iterable[bytes]) -> None:
         """Replace a file."""
-        whole = data if isinstance(data, bytes) else b"".join(data)
-        self._patiently(lambda: self._inner.replace(name, whole))
+        content = data if isinstance(data, bytes) else b"".join(data)
+        self._patiently(lambda: self._inner.replace(name, content))
 
     def remove(self, name: str) -> bool:
         """Remove a file."""

@@ -1,4 +1,4 @@
-"""Where an output is: a folder or a prefix of a bucket, by its address. It must not access either."""
+"""The place of an output by its address: a folder or a prefix of a bucket. It must not access either."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.stores import REMOTE_SCHEMES, is_remote, lacks_slashes, service_of
 
 
 def folder_of(uri: str) -> Path | None:
-    """Return the folder of a path or a file:// address, None for an object store's; ConfigError for anything else."""
+    """Return the folder of a path or a file:// address, None for an object store; ConfigError for any other address."""
     if is_remote(uri):
         return None
     if "://" not in uri:
@@ -33,7 +33,7 @@ def folder_of(uri: str) -> Path | None:
 def left_out(app: AppConfig) -> Path | str | None:
     """Return the folder or the address of the output, which the input must skip.
 
-    None: the output is in another service than any object of the input.
+    None: the input and the output are in different services.
     """
     output = app.output
     folder = folder_of(output.uri)

@@ -1,7 +1,7 @@
-"""The summaries of runs without the documents that a purge removes: their ids, and their part in the profiles.
+"""Run summaries without the documents that a purge removes: without their ids and their share of the profiles.
 
-It must not change what a summary says of other documents. A profile cannot be subtracted from, so it is built anew from
-the lines of its run; lines that compacting has removed since are then missing in it.
+It must not change a summary's facts about other documents. As a value cannot be subtracted from a profile, the profile
+is rebuilt from the lines of its run, without those that compacting has removed since.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _RunKey(NamedTuple):
 
 
 def without_documents(runs: Mapping[str, dict[str, Any]], lines: Lines, gone: Gone) -> dict[str, dict[str, Any]]:
-    """Return the summaries that change, by the names of `runs`. A second call with the result changes nothing more."""
+    """Return the summaries that change, by the names of `runs`. Applied to its own result, it returns none."""
     profiles = _profiles({name: run for name, run in runs.items() if run.get("profile")}, lines, gone)
     cleaned = {}
     for name, run in runs.items():
@@ -65,14 +65,14 @@ def _names(value: Any, gone: Gone, at: str) -> bool:
 
 
 def _profiles(runs: Mapping[str, dict[str, Any]], lines: Lines, gone: Gone) -> dict[str, Any]:
-    """Return the profiles of runs that may hold a value of a document to remove, built from the other results."""
+    """Return the profiles of runs that may include a value of a removed document, rebuilt from the other results."""
     affected = iter(list(_affected(runs, lines, gone)) if runs else [])
     profiles: dict[str, Any] = {}
     while batch := list(islice(affected, _BATCH)):
         builders = {_key(runs[name]): _builder(runs[name]) for name in batch}
         for record in _records(lines):
             builder = builders.get(_key(record))
-            if builder is not None and not _goes(record, gone):
+            if builder is not None and not _is_removed(record, gone):
                 builder.add(record.get("output"), variant=str(record.get("variant")), fingerprint=record["fingerprint"])
         for name in batch:
             built = builders[_key(runs[name])].profiles()
@@ -81,27 +81,29 @@ def _profiles(runs: Mapping[str, dict[str, Any]], lines: Lines, gone: Gone) -> d
 
 
 def _affected(runs: Mapping[str, dict[str, Any]], lines: Lines, gone: Gone) -> Iterator[str]:
-    """Yield the names of runs with a line to remove, or that lack lines (compacting took them) which may be of one."""
+    """Yield the runs that have a line to remove, or have lost lines to compacting that may be of such a document."""
     counts: dict[_RunKey, int] = {}
     losing: set[_RunKey] = set()
     newest = -1
     for record in _records(lines):
         key = _key(record)
-        if _goes(record, gone):
+        if _is_removed(record, gone):
             losing.add(key)
             newest = max(newest, key.run)
         else:
             counts[key] = counts.get(key, 0) + 1
     for name, run in runs.items():
         key = _key(run)
-        counted = sum(variant["documents"] for variant in run["profile"].values())
-        if key in losing or (key.run <= newest and counts.get(key, 0) < counted):
+        profiled = sum(variant["documents"] for variant in run["profile"].values())
+        if key in losing or (key.run <= newest and counts.get(key, 0) < profiled):
             yield name
 
 
 def _builder(run: Mapping[str, Any]) -> ProfileBuilder:
-    """Return the builder of a run's profile; it shows texts when the profile did."""
-    questions = [each for each in run.get("config", {}).get("question", {}).values() if isinstance(each, dict)]
+    """Return the builder of a run's profile; it includes texts when that profile did."""
+    questions = [
+        question for question in run.get("config", {}).get("question", {}).values() if isinstance(question, dict)
+    ]
     schema = questions[-1].get("schema") if questions else None
     texts = any(shows_texts(from_json(stored), schema) for stored in run["profile"].values())
     return ProfileBuilder(schema, random=Random(0).random, show_texts=texts)
@@ -115,7 +117,7 @@ def _key(record: Mapping[str, Any]) -> _RunKey:
     return _RunKey(int(record.get("run", 0)), str(record.get("run_id", "")), record.get("shard"))
 
 
-def _goes(record: Mapping[str, Any], gone: Gone) -> bool:
+def _is_removed(record: Mapping[str, Any], gone: Gone) -> bool:
     return gone(str(record.get("id")), str(record.get("finished_at", "")))
 
 

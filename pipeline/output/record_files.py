@@ -1,4 +1,4 @@
-"""The files of records in the folder of an output: their names, and the reading of a whole file of one kind.
+"""The files of records in the folder of an output: their names, and the reading of a whole file.
 
 It must not change a file of records.
 """
@@ -22,9 +22,9 @@ from pipeline.stores.local import FOLDER_MODE
 RECORD_FILE = re.compile(rf"(results|errors)({SUFFIX})?\.jsonl")
 """The name of a file of records: its kind, and the suffix of its shard."""
 FEW_SIBLINGS = 16
-"""A set may have thousands of shards, and the start of one must not cost more for that."""
+"""A set may have thousands of shards, and the cost of a shard's start must not grow with their number."""
 _NEAR_BYTES = 1 << 20
-"""A search for the first line of a run ends this near: reading so much takes a few milliseconds."""
+"""A search for the first line of a run stops at this distance: reading it takes a few milliseconds."""
 
 
 def read_records(path: Path, kind: Kind, *, start: int = 0, end: int | None = None) -> Records:
@@ -36,8 +36,8 @@ def read_records(path: Path, kind: Kind, *, start: int = 0, end: int | None = No
         key = take(line, recent)
         return None if key is None else (line if line.endswith(b"\n") else line + b"\n", key)
 
-    for each in read_lines(path, pair, damage):
-        yield each
+    for record in read_lines(path, pair, damage):
+        yield record
         if end is not None and damage.size >= end:
             return
 
@@ -45,7 +45,7 @@ def read_records(path: Path, kind: Kind, *, start: int = 0, end: int | None = No
 def records_by_run(path: Path, kind: Kind, *, since: int, near_bytes: int = _NEAR_BYTES) -> Records:
     """Yield the valid lines of a file with their keys, those of run `since` and later ones first.
 
-    `near_bytes`: so much before them may be read as well.
+    `near_bytes`: up to this many bytes before them may be read as well.
     """
     start = _start_of_run(path, since, near_bytes=near_bytes) if since else 0
     yield from read_records(path, kind, start=start)
@@ -54,9 +54,9 @@ def records_by_run(path: Path, kind: Kind, *, since: int, near_bytes: int = _NEA
 
 
 def _start_of_run(path: Path, run: int, *, near_bytes: int) -> int:
-    """Return the start of a line near the first one of this run, in a file in the order of its runs; 0 when unclear.
+    """Return the start of a line near the first one of this run, in a file ordered by run; 0 when the order is unclear.
 
-    Files of one writer are in this order. A compacted file may not be: lines of the run can be before this place.
+    Files of one writer are ordered. A compacted file may not be: lines of the run can be before this position.
     """
     try:
         with path.open("rb") as stream:
@@ -66,10 +66,10 @@ def _start_of_run(path: Path, run: int, *, near_bytes: int) -> int:
                 middle = (low + high) // 2
                 stream.seek(middle)
                 stream.readline(MAX_LINE_BYTES)
-                found = parse(stream.readline(MAX_LINE_BYTES)) or {}
-                if not isinstance(found.get("run"), int):
+                record = parse(stream.readline(MAX_LINE_BYTES)) or {}
+                if not isinstance(record.get("run"), int):
                     return 0
-                low, high = (low, middle) if found["run"] >= run else (middle, high)
+                low, high = (low, middle) if record["run"] >= run else (middle, high)
             if low:
                 stream.seek(low)
                 stream.readline(MAX_LINE_BYTES)
@@ -82,8 +82,8 @@ def _start_of_run(path: Path, run: int, *, near_bytes: int) -> int:
 def note_siblings(paths: Iterable[Path], index: Index) -> None:
     """Index run and agent of other shards of the same count, by the last lines of the first FEW_SIBLINGS with any.
 
-    All records of an output are of one agent, so that a few tell it, and the index of runs has the numbers of ended
-    runs. The number of a run that is at work or was killed matters to its own shard only.
+    All records of an output are of one agent, so a few files suffice, and the index of runs has the numbers of ended
+    runs. The number of an active or killed run matters to its own shard only.
     """
     noted = 0
     for path in paths:
@@ -116,6 +116,6 @@ def record_paths(folder: Path, kind: str = "") -> list[Path]:
 
 
 def shard_of_file(path: Path) -> Shard:
-    """Return the shard that a file of records belongs to; WHOLE for those of runs without shards."""
+    """Return the shard of a file of records; WHOLE for files of runs without shards."""
     match = RECORD_FILE.fullmatch(path.name)
     return shard_of_suffix(match[2] if match else None)

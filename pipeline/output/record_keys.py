@@ -17,7 +17,7 @@ from pipeline.records import RECORD_VERSION, Failure, Result, Stamp
 Kind = Literal["results", "errors"]
 KINDS: tuple[Kind, Kind] = ("results", "errors")
 Stream = Literal["results", "errors", "windows"]
-"""The streams of a run: the two kinds of record, and the windows of documents that are not done (window_lines.py)."""
+"""The streams of a run: two kinds of record, and the windows of unfinished documents (window_lines.py)."""
 STREAMS: tuple[Stream, ...] = (*KINDS, "windows")
 
 _TEXT_OR_NULL = (str, type(None))
@@ -35,7 +35,7 @@ _END = re.compile(
 _QUESTION_DIGITS = 15
 
 _BATCH = 5000
-"""Keys between two checks whether to stop: about ten milliseconds."""
+"""Keys between two checks for a stop: about ten milliseconds."""
 
 
 class RecordKey(NamedTuple):
@@ -99,7 +99,7 @@ def key_of(line: Mapping[str, Any], where: str) -> RecordKey:
     get = line.get
     if get("v") != RECORD_VERSION:
         raise ConfigError(
-            f"{where}: a line has v={get('v')!r}, need {RECORD_VERSION}: is this file ours, and not newer?"
+            f"{where}: a line has v={get('v')!r}, need {RECORD_VERSION}: is it a file of another program or version?"
         )
     # fmt: off
     key = RecordKey(get("id"), get("run"), get("sha256"), get("agent"), get("variant"), get("fingerprint"),  # type: ignore[arg-type]
@@ -119,12 +119,12 @@ def key_of(line: Mapping[str, Any], where: str) -> RecordKey:
 
 
 def _question_in(value: object) -> int | None:
-    """Return the number of a digest read from a line; None for anything else, which then matches no question."""
+    """Return the number of a digest in a line; None for any other value, which matches no request."""
     return question_number(value) if isinstance(value, str) and _SHA256.fullmatch(value) else None
 
 
 def _glance(line: bytes) -> RecordKey | None:
-    """Return the key of a line that starts and ends like a result and has no second start and no NUL; else None."""
+    """Return the key of a line that starts and ends like a result, without a second start or a NUL; else None."""
     try:
         text = line.decode()
     except UnicodeDecodeError:
@@ -144,7 +144,7 @@ def _glance(line: bytes) -> RecordKey | None:
 
 
 def until_stopped(record_keys: Iterable[RecordKey], is_stopped: Callable[[], bool]) -> Iterator[RecordKey]:
-    """Yield the keys; TryLaterError when `is_stopped` returns True, as an output may take minutes to read."""
+    """Yield the keys; TryLaterError once `is_stopped` returns True, as reading an output may take minutes."""
     keys = iter(record_keys)
     while batch := list(islice(keys, _BATCH)):
         if is_stopped():

@@ -1,12 +1,12 @@
 """An output in an object store: parts that are written once, a manifest for each, and a lease as its lock.
 
-It must never write without the lease, and must never change a part. Requests that fail for a while are repeated
-(outage.py): those of the main thread wait, those of the two background threads come back at a later turn.
+It must never write without the lease, and must never change a part. Requests that fail in an outage are repeated
+(outage.py): the main thread waits, the two background threads retry on a later turn.
 
     results/000012-00003-of-00016-000000.jsonl              run, shard, sequence number: a name with one writer
     errors/…                                                the same
     manifests/results/000012-00003-of-00016-000000.jsonl    the index fields of the part; rebuilt when missing
-    manifests/merged/…                                      those of many small parts (merged_manifests.py)
+    manifests/merged/…                                      the manifests of many small parts (merged_manifests.py)
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class RemoteBackend:
     def _started(self) -> PartWriter:
         """The writer of parts; InternalError before `start`."""
         if self._writer is None:
-            raise InternalError(f"{self.where}: `start` comes before what is written")
+            raise InternalError(f"{self.where}: `start` comes before writing")
         return self._writer
 
     def unwritten(self, kind: Kind) -> int:
@@ -104,8 +104,8 @@ class RemoteBackend:
             index.met(highest_run(self))
             index.accept(accepted.from_lines(self.content(accepted.NAME), where=self.where))
             self._parts.repair = self.replace if self._lease is not None else None
-            known = partial(self._merged.add_to, index, self)
-            self._parts.each(*KINDS, read=lambda part: self._parts.add_to(index, part), known=known)
+            merged_parts = partial(self._merged.add_to, index, self)
+            self._parts.each(*KINDS, read=lambda part: self._parts.add_to(index, part), already_read=merged_parts)
         except BaseException:  # an interrupt too must not leave the index's file
             index.close()
             raise
@@ -134,17 +134,17 @@ class RemoteBackend:
             self._send_all()
 
     def tidy(self, index: Index) -> None:
-        """Write the remaining errors into new parts, then delete the old parts; a shard does this for its own only."""
+        """Write the remaining errors into new parts, then delete the old parts; a shard changes its own parts only."""
         failed = index.failed_count()
         if failed == index.error_lines:
             return
         self._parts.refresh()
         old = [part for part in self._parts.parts("errors") if self._parts.is_own(part)]
-        kept = set[str]()
+        kept_ids = set[str]()
         for part in old:
             for line, key in self._parts.lines(part) or ():
-                if key.id not in kept and index.is_current_failure(key.id, key.run):
-                    kept.add(key.id)
+                if key.id not in kept_ids and index.is_current_failure(key.id, key.run):
+                    kept_ids.add(key.id)
                     self._started.add("errors", line, key)
             if self._started.is_full:
                 self._send_all()
@@ -186,7 +186,7 @@ class RemoteBackend:
         self._write(name, lambda: self.store.put(name, data))
 
     def is_in_use(self) -> bool:
-        """List the lock objects; that of a run that was killed counts as held until another run takes it over."""
+        """List the lock objects; the lock of a killed run counts as held until another run takes it over."""
         return self._outage.request(self.where, lambda: is_held(self.store))
 
     def remove(self, name: str) -> bool:
@@ -196,23 +196,23 @@ class RemoteBackend:
         return there
 
     def records(self, kind: Kind, *, since: int = 0) -> Records:
-        """Read part by part, one in memory at a time; when a part was deleted meanwhile, list again for its lines."""
-        seen = set[Part]()
-        gone = True
-        while gone:
+        """Read part by part, one in memory at a time; when one was deleted in between, list again to find its lines."""
+        finished = set[Part]()
+        has_deleted = True
+        while has_deleted:
             self._parts.refresh()
-            parts = [part for part in self._parts.parts(kind) if part not in seen]
+            parts = [part for part in self._parts.parts(kind) if part not in finished]
             if since:
                 parts = [part for part in parts if part.run >= since and not self._parts.is_siblings(part)]
-            gone = False
+            has_deleted = False
             for part in parts:
                 lines = self._parts.lines(part)
-                gone |= lines is None
+                has_deleted |= lines is None
                 yield from lines or ()
-            seen.update(parts)
+            finished.update(parts)
 
     def rewrite(self, kind: Kind, choose: Callable[[Records], Records]) -> None:
-        """Write the chosen lines of each chunk, and those of all others, into new parts, then delete the old parts."""
+        """Write the chosen lines of each chunk, and all others together, into new parts, then delete the old parts."""
         self._merged.drop(self)
         self._parts.refresh()
         for shard, old in by_chunk(self._parts.parts(kind), lambda part: part.shard).items():
@@ -280,7 +280,7 @@ class RemoteBackend:
         try:
             self.store.delete(*keys)
         except StoreRefusedError as cause:
-            # without a cause, so that it does not count as an outage
+            # not chained, so that it does not count as an outage
             raise DeleteRefusedError(f"{self.store.uri_of(keys[0])}: was refused: {cause.strerror}") from None
 
     def _can_write(self) -> bool:

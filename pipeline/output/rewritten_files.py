@@ -1,7 +1,7 @@
-"""Replacing of the files of records in a folder: a file for each chunk of a plan, and one for everything else.
+"""Replacement of the files of records in a folder: one file per chunk of a plan, and one for all other records.
 
-The file of a chunk stays its own, so that the next run of the chunk reads the records of no other. It needs the lock of
-the whole output.
+The file of a chunk stays separate, so that the next run of the chunk reads only its own records. The caller must hold
+the lock of the whole output.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pipeline.stores import write_atomic
 
 
 def rewrite_records(folder: Path, kind: Kind, choose: Callable[[Records], Records]) -> None:
-    """Replace the files of a kind by what `choose` returns of their lines (OutputBackend.rewrite).
+    """Replace the files of a kind with the lines that `choose` returns (OutputBackend.rewrite).
 
-    A file is written before those whose lines it has are removed.
+    A new file is written before the old files of its lines are removed.
     """
     groups = by_chunk(record_paths(folder, kind), shard_of_file)
     for shard, paths in groups.items():

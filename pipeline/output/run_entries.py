@@ -1,9 +1,10 @@
-"""The entry of a shard in the index of runs: what later runs and the report need of all its runs, in one small file.
+"""The entry of a shard in the index of runs: a small file with the facts about its runs that later runs and reports
+need.
 
     .runs/run-00003-of-00016.00000012.json      shard 3 of 16, whose newest run is 12
     .runs/run.00000013.again.json               runs without shards; documents must be sent again
 
-It must not read or write a file; run_index.py does. An entry holds only derived data: it can always be made from the
+It must not read or write a file; run_index.py does. An entry holds only derived data: it can always be rebuilt from the
 summaries in `runs/`, oldest first.
 """
 
@@ -22,13 +23,13 @@ from pipeline.values.value_profile import from_json, merged, to_json
 
 FOLDER = ".runs"
 HISTORY = 30
-"""The number of earlier runs of a shard whose main figures are kept, for the history in the report."""
+"""The number of earlier runs of a shard in the report's history; only their main figures are kept."""
 
 HISTORY_OF_SET = 2000
-"""The most rows of all shards of a set that a report reads: with many shards, fewer for each."""
+"""The most history rows of all shards together that a report reads: with many shards, fewer of each."""
 
 _QUESTIONS = 100
-"""The number of newest different questions that an entry keeps: each may take some kB."""
+"""The number of newest distinct prompts and schemas in an entry: each may take some kB."""
 
 _NAME = re.compile(rf"{re.escape(FOLDER)}/run(|{SUFFIX})\.([0-9]{{8,}})(\.again)?\.json")
 _KEYS = frozenset({"answered", "newest", "kept", "earlier", "ask_again", "questions", "history", "files"})
@@ -39,7 +40,7 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class EntryName:
-    """The content of an entry's name, so that a listing answers most questions. `asks_again`: see `ask_again`."""
+    """The components of an entry's name, from which a listing answers most queries. `asks_again`: see `ask_again`."""
 
     path: str
     shard: Shard
@@ -48,7 +49,7 @@ class EntryName:
 
 
 def entry_names(paths: Iterable[str]) -> dict[Shard, EntryName]:
-    """Return the newest entry of each shard; a killed run may have left an older one beside it."""
+    """Return the newest entry of each shard; a killed run may have left an older one as well."""
     newest: dict[Shard, EntryName] = {}
     for match in filter(None, map(_NAME.fullmatch, paths)):
         shard = shard_of_suffix(match[1])
@@ -65,19 +66,19 @@ def is_entry_of(path: str, shard: Shard) -> bool:
 
 
 def name_of(entry: Entry, shard: Shard) -> EntryName:
-    """Return the name under which an entry is kept."""
+    """Return the name of an entry's file."""
     again = ".again" if entry["ask_again"] else ""
     run = entry["newest"]["run"]
     return EntryName(f"{FOLDER}/run{shard.suffix}.{run:08d}{again}.json", shard, run, bool(again))
 
 
 def shard_of_run(run: Run) -> Shard:
-    """Return the shard of a summary, which is kept as its label."""
+    """Return the shard of a summary, which has it as a label."""
     return shard_of_label(run.get("shard"))
 
 
 def parsed_entry(data: bytes) -> Entry | None:
-    """Return the entry of a file; None for one that is broken or of another form."""
+    """Return the entry of a file; None for a broken one or one of another format."""
     try:
         entry = json.loads(data)
     except (ValueError, RecursionError):
@@ -86,7 +87,7 @@ def parsed_entry(data: bytes) -> Entry | None:
 
 
 def entries_of(runs: Sequence[Run]) -> dict[Shard, Entry]:
-    """Return the entries of all shards, made from the summaries of their runs, oldest first."""
+    """Return the entries of all shards, built from the summaries of their runs, oldest first."""
     by_shard: dict[Shard, list[Run]] = {}
     for run in runs:
         by_shard.setdefault(shard_of_run(run), []).append(run)
@@ -94,16 +95,16 @@ def entries_of(runs: Sequence[Run]) -> dict[Shard, Entry]:
 
 
 def entry_after(entry: Entry | None, run: Run) -> Entry:
-    """Return the entry of a shard after a further run."""
+    """Return the entry of a shard after one more run."""
     if entry is None:
         return _entry([run])
     before = entry["newest"]
-    kept = _compared([*entry["kept"], before])
-    dropped = [each for each in [*entry["kept"], before] if each not in kept]
+    compared = _compared([*entry["kept"], before])
+    dropped = [earlier_run for earlier_run in [*entry["kept"], before] if earlier_run not in compared]
     return {
         "v": 1,
         "newest": dict(run),
-        "kept": kept,
+        "kept": compared,
         "earlier": _merged_profiles([*entry["earlier"], *dropped]),
         "ask_again": {**entry["ask_again"], **asked_again([run])},
         "questions": distinct([*questions([run]), *entry["questions"]])[:_QUESTIONS],
@@ -136,7 +137,7 @@ def _compared(runs: Sequence[Run]) -> list[Run]:
     with_results = [run for run in runs if run.get("stats", {}).get("outcomes", {}).get("done")]
     profiled = [run for run in runs if _profiled_documents(run) >= FEWEST_DOCUMENTS]
     chosen = with_results[-1:] + profiled[-1:]
-    return [run for run in runs if any(run is each for each in chosen)]
+    return [run for run in runs if any(run is compared_run for compared_run in chosen)]
 
 
 def _profiled_documents(run: Run) -> int:
@@ -144,7 +145,7 @@ def _profiled_documents(run: Run) -> int:
 
 
 def _merged_profiles(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    """Return the profiles of runs as few parts, one for each variant and set of questions, in the form of runs."""
+    """Return the profiles of runs, merged by variant and set of fingerprints, in the form of runs."""
     groups: dict[tuple[str, tuple[str, ...]], list[Mapping[str, Any]]] = {}
     for run in runs:
         for variant, profile in run.get("profile", {}).items():
@@ -167,7 +168,9 @@ def questions(runs: Iterable[Run]) -> Iterator[dict[str, Any]]:
         config = run.get("config")
         by_variant = config.get("question") if isinstance(config, Mapping) else None
         yield from (
-            (each for each in by_variant.values() if isinstance(each, dict)) if isinstance(by_variant, Mapping) else ()
+            (question for question in by_variant.values() if isinstance(question, dict))
+            if isinstance(by_variant, Mapping)
+            else ()
         )
 
 

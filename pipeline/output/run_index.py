@@ -1,4 +1,4 @@
-"""The index of runs: what a run needs of earlier runs, without reading all of `runs/`.
+"""The index of runs: the facts about earlier runs that a run needs, without reading all of `runs/`.
 
 How it works:
 
@@ -46,14 +46,14 @@ _log = logging.getLogger(__name__)
 _COMPLETE = f"{FOLDER}/complete"
 
 FEW = 32
-"""The most entries of other shards that a start reads to learn the earlier questions of an output."""
+"""The most entries of other shards that a start reads for the earlier prompts and schemas of an output."""
 
 MANY_SETS = 64
 """The most entries of other shard counts that the report reads, for the profile of their results."""
 
 
 def highest_run(backend: ReadableOutput) -> int:
-    """Return the highest number of a run that has ended; 0 without any."""
+    """Return the highest number of a completed run; 0 without any."""
     return RunIndex(backend, Shard()).highest_run
 
 
@@ -71,12 +71,12 @@ class RunIndex:
         self._read: dict[str, Entry] = {}
 
     def refresh(self) -> None:
-        """List the entries again; those with the same names are not read again."""
+        """List the entries again; read only those with new names."""
         self._names = None
 
     @property
     def names(self) -> list[EntryName]:
-        """The entries by name, that of the newest run last."""
+        """The entries by name, the newest run's last."""
         if self._names is None:
             paths = self._backend.names(FOLDER)
             self._is_complete = _COMPLETE in paths
@@ -89,11 +89,11 @@ class RunIndex:
 
     @property
     def highest_run(self) -> int:
-        """The highest number of a run that has ended; 0 without any."""
+        """The highest number of a completed run; 0 without any."""
         return max((name.run for name in self.names), default=0)
 
     def check(self, recorded_run: int) -> None:
-        """Read the summaries of this shard again when one is missing in its entry; `recorded_run`: of any record."""
+        """Read the summaries of this shard again when its entry lacks one; `recorded_run` is the run of any record."""
         if recorded_run <= self.highest_run:
             return
         suffix = self.shard.suffix
@@ -104,16 +104,16 @@ class RunIndex:
             self.refresh()
 
     def recent(self) -> list[dict[str, Any]]:
-        """Return the complete summaries that the index keeps of this shard and of a few others, the newest last."""
+        """Return the complete summaries in the index of this shard and of a few others, newest last."""
         runs = [run for entry in self._entries(self._few()) for run in (*entry["kept"], entry["newest"])]
         return sorted(runs, key=lambda run: run["run"])
 
     def answered(self) -> set[str]:
-        """Return the fingerprints of the questions of which this shard and a few others have written results."""
+        """Return the fingerprints of results that this shard and a few others have written."""
         return {fingerprint for entry in self._entries(self._few()) for fingerprint in entry["answered"]}
 
     def questions(self) -> list[dict[str, Any]]:
-        """Return the questions of all runs of this shard and of the newest others, in the form they were kept in."""
+        """Return the prompts and schemas of all runs of this shard and of the newest others, in their stored form."""
         return distinct(question for entry in self._entries(self._few()) for question in entry["questions"])
 
     def ask_again(self) -> dict[str, int]:
@@ -122,7 +122,7 @@ class RunIndex:
         return {document_id: run for entry in entries for document_id, run in entry["ask_again"].items()}
 
     def of_this_shard(self) -> list[dict[str, Any]]:
-        """Return the runs of this shard that the next one is compared with, oldest first."""
+        """Return the runs of this shard to compare the next one with, oldest first."""
         entry = self._own_entry()
         return [] if entry is None else [*entry["kept"], entry["newest"]]
 
@@ -132,27 +132,27 @@ class RunIndex:
 
     def earlier(self) -> list[dict[str, Any]]:
         """Return the profiles of all other runs, in the form of runs."""
-        others = [name for name in self.names if not self._is_of_set(name)][-MANY_SETS:]
+        other_names = [name for name in self.names if not self._is_of_set(name)][-MANY_SETS:]
         parts = [part for entry in self._set() for part in entry["earlier"]]
-        for entry in self._entries(others):
+        for entry in self._entries(other_names):
             parts += [*entry["earlier"], *entry["kept"], entry["newest"]]
         return [{"profile": part["profile"]} for part in parts if "profile" in part]
 
     def history(self) -> list[dict[str, Any]]:
-        """Return the last runs of this set of shards with the numbers of the history only, oldest first."""
+        """Return the last runs of this set of shards with the figures of the history only, oldest first."""
         entries = self._set()
         rows_of_each = max(1, HISTORY_OF_SET // max(len(entries), 1))
         rows = [row for entry in entries for row in [*entry["history"], history_row(entry["newest"])][-rows_of_each:]]
         return sorted(rows, key=lambda row: (row["run"], str(row["finished_at"])))
 
     def finished_shards(self) -> set[Shard]:
-        """Return the shards with a run, by name."""
+        """Return the shards that have completed a run, by name."""
         return {name.shard for name in self.names}
 
     def write(self, backend: OutputBackend, run: Mapping[str, Any], *, is_current: Callable[[str, int], bool]) -> None:
-        """Replace the entry of this shard; `is_current(id, run)`: the result of a document is still the one of a run.
+        """Replace the entry of this shard; `is_current(id, run)`: the document's current result is of that run.
 
-        Like the summary before it, this needs the lock.
+        Like writing the summary before, this needs the lock.
         """
         entry = entry_after(self._own_entry(), run)
         entry["ask_again"] = {key: number for key, number in entry["ask_again"].items() if is_current(key, number)}
@@ -163,7 +163,9 @@ class RunIndex:
         for path in paths:
             if path != name.path and is_entry_of(path, self.shard):
                 _remove(backend, path)
-        if not self._is_complete and _suffixes(backend) <= {each.shard.suffix for each in entry_names(paths).values()}:
+        if not self._is_complete and _suffixes(backend) <= {
+            entry_name.shard.suffix for entry_name in entry_names(paths).values()
+        }:
             backend.replace(_COMPLETE, b"{}\n")
         self._own = None
         self.refresh()
@@ -188,7 +190,7 @@ class RunIndex:
                 raise OutputError(f"{self._backend.where}: interrupted while the runs of all shards were read")
             if name.path not in self._read:
                 entry = parsed_entry(self._backend.content(name.path) or b"")
-                if entry is None:  # its run has replaced it meanwhile, or it is damaged: `compact` rebuilds it
+                if entry is None:  # replaced by a run in between, or damaged: `compact` rebuilds it
                     continue
                 self._read[name.path] = entry
             entries.append(self._read[name.path])
@@ -204,7 +206,7 @@ class RunIndex:
         names.update({shard: name for shard, name in self._made_from([*loose, FOLDED]).items() if shard not in names})
 
     def _made_from(self, paths: Sequence[str]) -> dict[Shard, EntryName]:
-        """Return the names of entries made from these summaries, which are kept in memory."""
+        """Return the names of entries built from these summaries; the entries stay in memory."""
         names = {}
         for shard, entry in _counted(entries_of(runs_in(self._backend, paths)), paths).items():
             names[shard] = name_of(entry, shard)
@@ -224,7 +226,7 @@ def rebuild(backend: OutputBackend, runs: Sequence[Run], paths: Sequence[str]) -
 
 
 def drop(backend: OutputBackend) -> None:
-    """Remove the index, beginning with the mark that it is complete: `runs/` is read until it is rebuilt."""
+    """Remove the index, first the mark that it is complete: until it is rebuilt, `runs/` is read instead."""
     for path in sorted(backend.names(FOLDER), key=lambda path: path != _COMPLETE):
         backend.remove(path)
 

@@ -23,13 +23,13 @@ FOLDED = f"{RUNS}/earlier.jsonl"
 """The summaries of older runs, one a line; readers of an earlier version skip it."""
 
 ASK_AGAIN = "ask_again"
-"""The key of a summary that holds the ids of results that the next run asks for again."""
+"""The key of a summary with the ids of results that the next run requests again."""
 
 
 def read_runs(backend: ReadableOutput) -> list[dict[str, Any]]:
     """Return the summaries of completed runs, newest last; other files are skipped.
 
-    An output may have thousands: a run must take what it needs from the index of runs (run_index.py).
+    An output may have thousands: a run must use the index of runs (run_index.py).
     """
     return ordered(named_runs(backend.files(RUNS)))
 
@@ -51,9 +51,9 @@ def named_runs(files: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, dict[s
             yield name, summary
 
 
-def ordered(named: Iterable[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Return named summaries, newest last; one that is folded and still there as a file counts once."""
-    runs = sorted(named, key=lambda item: (item[1]["run"], item[0]))
+def ordered(named_summaries: Iterable[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return named summaries, newest last; a folded summary whose file still exists counts once."""
+    runs = sorted(named_summaries, key=lambda item: (item[1]["run"], item[0]))
     return list({identity_of(run): run for _, run in runs}.values())
 
 
@@ -69,7 +69,7 @@ def _parse(name: str, data: bytes) -> dict[str, Any] | None:
         value = None
     if isinstance(value, dict) and isinstance(value.get("run"), int):
         return value
-    _log.warning("skipped %s: it is not the summary of a run", name)
+    _log.warning("skipped %s: not the summary of a run", name)
     return None
 
 

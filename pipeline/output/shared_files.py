@@ -31,7 +31,7 @@ def unreadable(path: Path, cause: OSError) -> OutputError:
 
 
 def is_gone(cause: OSError) -> bool:
-    """Return whether a file no longer exists; NFS reports ESTALE for an open file that another client replaced."""
+    """Return True when a file no longer exists; NFS reports ESTALE for an open file that another client replaced."""
     return isinstance(cause, FileNotFoundError) or cause.errno == errno.ESTALE
 
 

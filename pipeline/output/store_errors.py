@@ -21,7 +21,7 @@ class DeleteRefusedError(OutputError):
 def as_output_errors(where: str, *, opening: bool = False) -> Iterator[None]:
     """Raise OutputError for an OSError in the block, except those by which conditional writes report a conflict.
 
-    `opening`: nothing was written yet, so a refusal or a missing bucket is a ConfigError.
+    `opening`: no record was written yet, so a refusal or a missing bucket is a ConfigError.
     """
     try:
         yield
@@ -30,10 +30,10 @@ def as_output_errors(where: str, *, opening: bool = False) -> Iterator[None]:
     except OSError as exc:
         if isinstance(exc, (PermissionError, FileNotFoundError)) or exc.errno == errno.EPROTO:
             kind = ConfigError if opening else OutputError
-            what = "is not there" if isinstance(exc, FileNotFoundError) else "was refused"
+            problem = "does not exist" if isinstance(exc, FileNotFoundError) else "was refused"
             need = "an existing bucket, its region, and credentials that may read and write it"
             hint = f"; need {need}" if opening else ""
-            raise kind(f"{where}: {what}: {exc.strerror}{hint} (output.uri, output.storage)") from exc
+            raise kind(f"{where}: {problem}: {exc.strerror}{hint} (output.uri, output.storage)") from exc
         if exc.errno == errno.ENOSYS:
             need = "a store with conditional writes (If-None-Match, If-Match), or an output in a folder"
             raise ConfigError(f"{where}: the store does not implement this: {exc.strerror}; need {need}") from exc

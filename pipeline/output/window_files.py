@@ -1,8 +1,8 @@
 """The windows of an output in a local folder: `windows.jsonl`, or `windows-00003-of-00016.jsonl` of a shard.
 
 The rules are those of the files of records (local.py): every run reads the files of all shard counts, a shard never
-touches a file of another shard of its own count, and changes one of another count only under the gate. The file is
-made by the first line; a run without windows makes none.
+touches a file of another shard of its own count, and changes one of another count only under the gate. The first line
+creates the file; a run without windows creates none.
 """
 
 from __future__ import annotations

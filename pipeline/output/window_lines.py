@@ -1,10 +1,10 @@
-"""The answers about windows of long documents that are not done yet: windows.jsonl, a third stream beside the records.
+"""The answers about windows of unfinished long documents: windows.jsonl, a third stream beside the records.
 
 A document with some answered windows resumes where it was stopped, even after a kill. A line is removed when its
-document has a result at least as new, or other bytes; lines of failed documents stay. The stream is no kind of record:
-reports, comparisons and the index of documents ignore it.
+document has a result at least as new, or has changed; lines of failed documents stay. The stream is not a kind of
+record: reports, comparisons and the index of documents ignore it.
 
-    index table `windows`: the answers of documents that are not done, by id; it is in the file of the index
+    index table `windows`: the answers of unfinished documents, by id; it is in the file of the index
 
 Only the main thread writes; `answered` may be called from any thread.
 """
@@ -53,7 +53,7 @@ class WindowFiles(Protocol):
         """Yield the valid lines without changing anything; it needs no lock."""
 
     def append(self, line: bytes) -> None:
-        """Append one line, which ends in LF; the first one makes the file."""
+        """Append one line, which ends in LF; the first one creates the file."""
 
     def sync_due(self, now: float) -> None:
         """Start to store lines that have waited long enough; never block."""
@@ -94,13 +94,13 @@ class WindowLines:
         return self._files.is_full
 
     def load(self) -> None:
-        """Index the lines of documents that are not done; call it under the lock."""
+        """Index the lines of unfinished documents; the caller must hold the lock."""
         for statement in _TABLE:
             self._index.rows(statement)
         self._outdated = self._patiently(self._load)
 
     def start(self, stamp: Stamp) -> None:
-        """Remove the outdated lines, and set the run that writes from now on; the backend must have been started."""
+        """Remove the outdated lines, and set the run of the next lines; the backend must have been started."""
         self._stamp = stamp
         if self._outdated:
             self._patiently(lambda: self._files.keep(self.is_needed))
@@ -112,9 +112,7 @@ class WindowLines:
         for line in self._files.lines():
             record = parse(line)
             if record is not None and not is_window_record(record):
-                raise ConfigError(
-                    f"a line of the windows is none of this program; it has the keys {sorted(record)[:20]}"
-                )
+                raise ConfigError(f"a line of windows is not of this program; it has the keys {sorted(record)[:20]}")
             if record is None:
                 outdated += 1
                 continue
@@ -129,7 +127,7 @@ class WindowLines:
         return outdated
 
     def is_needed(self, record: Mapping[str, Any]) -> bool:
-        """Return True while a line may save a request: its document has no later result and unchanged bytes."""
+        """Return True while a line may save a request: its document has no later result and has not changed."""
         entry = self._index.known(record["id"])
         if entry is None or entry.run < record["run"]:
             return True
@@ -138,7 +136,7 @@ class WindowLines:
     def answered(
         self, document_id: str, *, sha256: str, text_sha256: str, question: str, run_id: str | None = None
     ) -> list[WindowAnswer]:
-        """Return the answers about windows of this text and question, sorted; `run_id`: only of runs with this id."""
+        """Return the answers about windows of this text and request, sorted; `run_id`: only of runs with this id."""
         more, values = ("", ()) if run_id is None else (" AND run_id = ?", (run_id,))
         rows = self._index.rows(_ANSWERED + more, document_id, sha256, text_sha256, question, *values)
         records = (parse(zlib.decompress(line)) for (line,) in rows)
@@ -159,7 +157,7 @@ class WindowLines:
         return len(line)
 
     def forget(self, document_id: str) -> None:
-        """Drop the answers of a document that is done from the index; `finish` removes its lines."""
+        """Remove the answers of a completed document from the index; `finish` removes its lines."""
         self._index.rows("DELETE FROM windows WHERE id = ?", document_id)
 
     def sync_due(self, now: float) -> None:
@@ -167,7 +165,7 @@ class WindowLines:
         self._outage.try_once(_TASK, lambda: self._files.sync_due(now))
 
     def finish(self) -> None:
-        """Make all lines durable, and remove those of documents that are done."""
+        """Make all lines durable, and remove those of completed documents."""
         self._patiently(self._files.sync)
         if self._has_lines:
             self._patiently(lambda: self._files.keep(self.is_needed))
@@ -178,7 +176,7 @@ class WindowLines:
         return sum(gone(record["id"], record["finished_at"]) for record in records)
 
     def purge(self, gone: Gone) -> None:
-        """Remove the lines of removed documents, and those that are not needed."""
+        """Remove the lines of removed documents, and those that are no longer needed."""
         self._files.keep(lambda record: self.is_needed(record) and not gone(record["id"], record["finished_at"]))
 
     def close(self) -> None:
@@ -207,4 +205,4 @@ def _line(answer: WindowAnswer, stamp: Stamp) -> bytes:
     try:
         return to_window_line(answer, stamp)
     except ValueError as exc:
-        raise InternalError(f"{answer.id!r}: the answer about a window is no JSON of UTF-8: {exc}") from exc
+        raise InternalError(f"{answer.id!r}: the answer about a window is not JSON in UTF-8: {exc}") from exc

@@ -22,8 +22,8 @@ _log = logging.getLogger(__name__)
 class StoredWindows:
     """The WindowFiles (window_lines.py) of a prefix in a bucket.
 
-    `reader`: of the parts of windows. `writer`: that of the run, once it exists. `send`: writes its closed parts, in
-    the main thread. `delete`: deletes parts, under the lease.
+    `reader`: reader of the parts of windows. `writer`: returns the run's writer once it exists. `send`: writes its
+    closed parts, in the main thread. `delete`: deletes parts, under the lease.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class StoredWindows:
 
     @property
     def is_full(self) -> bool:
-        """False: the writer's closed parts count for the records."""
+        """False: closed parts of windows count as the records' (RemoteBackend.is_full)."""
         return False
 
     def lines(self) -> Iterator[bytes]:

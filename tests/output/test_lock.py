@@ -204,7 +204,7 @@ def test_a_long_wait_names_the_holder_every_minute(tmp_path: Path, caplog: pytes
     with holder(tmp_path, WHOLE), pytest.raises(TryLaterError, match=r"holder-run.*waited 18000 s"):
         acquire(tmp_path, "r", shard=WHOLE, lock_wait_s=hours, wait=wait, clock=lambda: now[0])
     assert hours <= now[0] < hours + 20
-    said = [record for record in caplog.records if record.getMessage() == "waiting for the output"]
+    said = [record for record in caplog.records if record.getMessage() == "Waiting for the output"]
     assert 299 <= len(said) <= 301
     assert all("holder-run" in vars(record)["holder"] for record in said)
     assert [vars(record)["waited_s"] for record in said[:3]] == [0, 60, 120]

@@ -281,7 +281,7 @@ def test_a_long_wait_for_a_lease_names_the_holder_and_slows_down(
             Output.open(config, agent="extractor", shard=None, lock_wait_s=600, run_id="x", wait=wait, clock=waiting)
     assert all(0.5 <= seconds <= 1 for seconds in polls[:10])
     assert all(5 <= seconds <= 10 for seconds in polls[11:-1])
-    said = [record for record in caplog.records if record.getMessage() == "waiting for the output"]
+    said = [record for record in caplog.records if record.getMessage() == "Waiting for the output"]
     assert 9 <= len(said) <= 11
     assert all("run_id r" in vars(record)["holder"] for record in said)
 

@@ -205,7 +205,7 @@ def test_a_foreign_file_is_refused_and_stays(tmp_path: Path) -> None:
     path = tmp_path / "out" / "windows.jsonl"
     path.parent.mkdir()
     path.write_text('{"v": 1, "id": "x"}\n')
-    with pytest.raises(ConfigError, match="a line of the windows"):
+    with pytest.raises(ConfigError, match="a line of windows"):
         begun(OutputConfig(str(path.parent)))
     assert path.read_text() == '{"v": 1, "id": "x"}\n'
 

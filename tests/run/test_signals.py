@@ -123,7 +123,7 @@ def test_signal_ends_the_wait_for_the_lock(place: Place, server: FakeLLM) -> Non
     holder = place.start("run", "--run-id", "holder")
     place.wait_for(lambda: len(server.chats()) > 0, "the holder's first request")
     waiting = place.start("run", "--set", "runner.lock_wait_s=60")
-    assert "holder" in line_with(waiting, "waiting for the output")
+    assert "holder" in line_with(waiting, "Waiting for the output")
     assert waiting.end(signal.SIGTERM).code == 143
     assert holder.end(signal.SIGKILL).code == -9
 

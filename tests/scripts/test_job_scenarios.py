@@ -105,13 +105,13 @@ def test_waiting_for_the_lock_uses_up_no_try(trial: Trial) -> None:
     lock = acquire(out, "nightly-run", shard=WHOLE, lock_wait_s=0, wait=lambda _: True, clock=time.monotonic)
 
     def release(running: Sequence[Pod]) -> None:
-        if any("waiting for the output" in pod.log.read_text(encoding="utf-8") for pod in running):
+        if any("Waiting for the output" in pod.log.read_text(encoding="utf-8") for pod in running):
             lock.release()
 
     status = waited(trial.job(), trouble=release)
     assert wrong(trial, ids, status) == []
     assert [code for _, code, _ in status.ends] == [0] * 4
-    said = [line for line in logs(trial) if line["message"] == "waiting for the output"]
+    said = [line for line in logs(trial) if line["message"] == "Waiting for the output"]
     assert said and all("nightly-run" in line["holder"] for line in said)
 
 
