@@ -31,6 +31,7 @@ from pipeline.terminal import (
     BOLD,
     GREEN,
     RED,
+    YELLOW,
     block,
     cut,
     grouped,
@@ -160,12 +161,15 @@ def _story(found: Mapping[str, Any], *, app: AppConfig | None, colour: bool, wid
         yield ""
 
 
-def record_lines(record: Mapping[str, Any], *, colour: bool, is_current: bool, width: int) -> Iterator[str]:
-    """Yield the lines of one record; not `is_current`: an earlier one."""
+def record_lines(
+    record: Mapping[str, Any], *, colour: bool, is_current: bool, width: int, is_stale: bool = False
+) -> Iterator[str]:
+    """Yield the lines of one record; not `is_current`: an earlier one; `is_stale`: a result before a failure."""
     is_done = "output" in record
-    name = f"DONE {record['id']}" if is_done else f"FAILED {record['id']}"
+    state = "STALE" if is_stale else "DONE" if is_done else "FAILED"
+    name = f"{state} {record['id']}"
     head = name if is_current else f"before: {name}"
-    tint = GREEN if is_done else RED
+    tint = YELLOW if is_stale else GREEN if is_done else RED
     yield tinted(visible(head), BOLD + (tint if is_current else ""), colour=colour)
     for label, text in record_facts(record).items():
         yield from labelled(label, visible(text), indent=2, width=width)

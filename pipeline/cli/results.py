@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.cli.accepting import read_ids
 from pipeline.cli.arguments import output_config
 from pipeline.cli.flags import add_out, count
+from pipeline.cli.outdated_rows import OutdatedRows
 from pipeline.cli.saving import save
 from pipeline.cli.value_profiles import profile_output
 from pipeline.errors import EXIT_OK, ConfigError
@@ -65,6 +66,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     )
     add("--ids", metavar="ID|@FILE", nargs="+", help="only these documents")
     add("--explode", metavar="LIST", help="a row for each item of a list")
+    add("--current", action="store_true", help="no rows of an earlier prompt, or from before a document failed")
     add("--failed", action="store_true", help="a row for failed documents too")
     add(
         "--profile",
@@ -96,8 +98,9 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     form = arguments.format or ("table" if sys.stdout.isatty() and not arguments.save else "jsonl")
     if form == "table" and limit is None and sys.stdout.isatty() and not arguments.save:
         limit = SHOWN_ROWS
+    counts = OutdatedRows()
     rows = _rows(current, arguments, ids=ids, conditions=conditions, where=backend.where)
-    shown = rows if limit is None else islice(rows, limit)
+    shown = counts.counted(rows if limit is None else islice(rows, limit))
     given = fields if arguments.fields or arguments.explode else None
     if form == "parquet":
         save(Path(arguments.save), _parquet(shown, backend, given, arguments))
@@ -105,6 +108,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         save(Path(arguments.save), _formatted(shown, form, fields, given, arguments, environ=environ))
     else:
         stream_out(_formatted(shown, form, fields, given, arguments, environ=environ))
+    sys.stderr.writelines(f"{line}\n" for line in counts.lines([condition.path for condition in conditions]))
     if limit is not None and next(rows, None) is not None:
         sys.stderr.write(f"only the first {limit} rows are shown (--limit)\n")
     elif current.without_result and not arguments.failed:
@@ -126,6 +130,8 @@ def _rows(
     found: set[str] = set()  # of the wanted ids only
     for record in current.read(failed=arguments.failed):
         records += 1
+        if arguments.current and not record.is_current:
+            continue
         if ids is not None:
             if record.id not in ids:
                 continue

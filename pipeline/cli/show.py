@@ -6,6 +6,7 @@ It must not call a model or change an output.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ from pipeline.report.evidence_page import evidence_page
 from pipeline.report.failures import story
 from pipeline.report.quote_lines import quote_lines
 from pipeline.report.shown_document import ShownDocument, shown_document
-from pipeline.terminal import BOLD, YELLOW, bytes_out, paragraph, tinted, wants_colour, width_of, write_out
+from pipeline.terminal import BOLD, YELLOW, bytes_out, paragraph, pasteable, tinted, wants_colour, width_of, write_out
 
 EXAMPLES = """examples:
   pipeline show out 2026/01/story.txt
@@ -56,7 +57,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     ids = list(dict.fromkeys(possible_ids(arguments.document, app.input)))
     found = story(backend, ids, flag="show")
     document, trouble = read_document(app, found["id"])
-    shown = shown_document(found["records"], document, trouble=trouble)
+    shown = shown_document(found["records"], document, trouble=trouble, prompts=found["prompts"])
     if arguments.text:
         return _print_text(shown)
     if arguments.html:
@@ -66,7 +67,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     else:
         colour = wants_colour(sys.stdout, environ)
         width = width_of(sys.stdout, environ)
-        write_out("\n".join(_lines(shown, colour=colour, width=width)))
+        all_records = shlex.join(["pipeline", "errors", backend.where, "--show", found["id"]])
+        write_out("\n".join(_lines(shown, all_records, colour=colour, width=width)))
     return EXIT_OK
 
 
@@ -84,11 +86,12 @@ def _sentence(shown: ShownDocument) -> str:
     return visible(shown.trouble) or f"{quotes} {'quote is' if quotes == 1 else 'quotes are'} marked"
 
 
-def _lines(shown: ShownDocument, *, colour: bool, width: int) -> Iterator[str]:
+def _lines(shown: ShownDocument, all_records: str, *, colour: bool, width: int) -> Iterator[str]:
     if shown.trouble:
         yield from (tinted(line, BOLD + YELLOW, colour=colour) for line in paragraph(shown.trouble, width=width))
-    if shown.failed_later is not None:
-        later = f"A later run failed: {shown.failed_later['reason']} (`pipeline errors --show` has all records)."
-        yield from (tinted(line, BOLD + YELLOW, colour=colour) for line in paragraph(later, width=width))
-    yield from record_lines(shown.record, colour=colour, is_current=True, width=width)
+    if shown.notice:
+        yield from (tinted(line, BOLD + YELLOW, colour=colour) for line in paragraph(shown.notice, width=width))
+    if shown.is_stale:
+        yield from pasteable("all records", all_records, indent=0, width=width)
+    yield from record_lines(shown.record, colour=colour, is_current=True, is_stale=shown.is_stale, width=width)
     yield from quote_lines(shown, colour=colour, width=width)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pipeline.output.backend import ReadableOutput
 from pipeline.output.compaction import last_lines
+from pipeline.output.newest_prompt import Prompt, newest_prompt
 
 Status = Literal["done", "stale", "failed"]
 
@@ -21,7 +22,8 @@ Status = Literal["done", "stale", "failed"]
 class Record:
     """A document's current record. `stale`: the document failed later, and this is its earlier result.
 
-    `output` is None for a failed document and `reason` None for a result; `raw` is the whole line.
+    `output` is None for a failed document and `reason` None for a result; `raw` is the whole line. `prompt`: `earlier`
+    for a record of an earlier prompt, schema or model than that of the newest run.
     """
 
     id: str
@@ -29,6 +31,12 @@ class Record:
     output: Mapping[str, Any] | None
     reason: str | None
     raw: Mapping[str, Any]
+    prompt: Prompt = "current"
+
+    @property
+    def is_current(self) -> bool:
+        """False for a record of an earlier prompt, and for a result whose document failed later."""
+        return self.status != "stale" and self.prompt == "current"
 
 
 class CurrentRecords:
@@ -42,15 +50,17 @@ class CurrentRecords:
         """Yield the last result of each document in the order of the lines, then with `failed` those without one."""
         self.without_result = 0
         with closing(self._backend.read()) as index:
+            newest = newest_prompt(self._backend, index)
             for line, key in last_lines(self._backend):
                 index.seen(key.id)
                 entry = index.known(key.id)
                 raw = json.loads(line)
                 status: Status = "stale" if entry is not None and entry.failed else "done"
-                yield Record(key.id, status, raw["output"], None, raw)
+                yield Record(key.id, status, raw["output"], None, raw, newest.of(key.variant, key.fingerprint))
             for line, key in self._backend.records("errors"):
                 # mark it as seen, so that one failure is not read twice
                 if index.is_current_failure(key.id, key.run) and not index.seen(key.id):
                     self.without_result += 1
                     if failed:
-                        yield Record(key.id, "failed", None, key.reason, json.loads(line))
+                        prompt = newest.of(key.variant, key.fingerprint)
+                        yield Record(key.id, "failed", None, key.reason, json.loads(line), prompt)

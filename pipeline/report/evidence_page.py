@@ -32,7 +32,7 @@ def evidence_page(page_document: ShownDocument, facts: Mapping[str, str], *, eve
         title=text(record["id"]),
         tone=tone,
         status=text(status),
-        trouble=f"<p class=trouble>{text(page_document.trouble)}</p>" if page_document.trouble else "",
+        trouble="".join(f"<p class=trouble>{text(each)}</p>" for each in _warnings(page_document)),
         document="".join(_document(page_document, everything=everything)),
         record="".join(_record(page_document)),
         quotes=_quotes(page_document) + _conflicts(page_document),
@@ -52,6 +52,10 @@ def _status(document: ShownDocument) -> tuple[str, str]:
     if later is not None:
         return "fair", f"done, {quotes}; a later run failed: {later['reason']}"
     return "good", f"done, {quotes}"
+
+
+def _warnings(document: ShownDocument) -> list[str]:
+    return [each for each in (document.notice, document.trouble) if each]
 
 
 def _document(document: ShownDocument, *, everything: bool) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.config.constraints import nearest_hint
 from pipeline.errors import REASONS, ConfigError, cause_of, has_causes, kind_of
 from pipeline.output import ReadableOutput, read_runs
+from pipeline.output.newest_prompt import newest_prompt
 from pipeline.output.record_keys import KINDS
 
 FAILURES_VERSION = 1
@@ -92,8 +93,8 @@ def _agent_file(backend: ReadableOutput) -> str | None:
 def story(backend: ReadableOutput, ids: Sequence[str], *, flag: str = "--show") -> dict[str, Any]:
     """Return all records of one document, newest first, its state, and the command that retries it.
 
-    `ids`: what its name may mean; the first one with a record is shown. Raises ConfigError, with similar ids, when the
-    output has no record of any; `flag` is what named it.
+    `prompts`: `current` or `earlier` for each record. `ids`: what its name may mean; the first one with a record is
+    shown. Raises ConfigError, with similar ids, when the output has no record of any; `flag` is what named it.
     """
     similar: dict[str, None] = {}
     all_lines = list(_lines_of(backend, ids, similar))
@@ -101,19 +102,22 @@ def story(backend: ReadableOutput, ids: Sequence[str], *, flag: str = "--show") 
     lines = sorted((line for line in all_lines if line["id"] == document_id), key=lambda line: line["run"])
     with closing(backend.read()) as index:
         entry = index.known(document_id)
+        newest = newest_prompt(backend, index)
     if not lines or entry is None:
         near = _near(ids, similar)
         raise ConfigError(f"{flag}: got {document_id!r}: {backend.where} has no record of it{near}")
-    newest = lines[-1]
+    last = lines[-1]
     # While a run is in progress, the error file may still hold a failure that a later result has resolved.
-    current = newest if entry.failed else [line for line in lines if "output" in line][-1]
+    current = last if entry.failed else [line for line in lines if "output" in line][-1]
     reason = current.get("reason")
+    records = [current, *(line for line in reversed(lines) if line is not current)]
     return {
         "v": FAILURES_VERSION,
         "id": document_id,
         "state": "failed" if entry.failed else "done",
         "accepted": entry.accepted,
-        "records": [current, *(line for line in reversed(lines) if line is not current)],
+        "records": records,
+        "prompts": [newest.of(record["variant"], record["fingerprint"]) for record in records],
         "advice": REASONS[reason].advice_for(_agent_file(backend), {_cause(current, reason)})
         if reason is not None and reason in REASONS
         else None,

@@ -19,12 +19,14 @@ from pipeline.output.current import Record
 POSITION = "_position"
 STATUS = "_status"
 REASON = "_reason"
+PROMPT = "_prompt"
 _CONDITION = re.compile(r"\s*(!?)([^\s=!<>~]+)\s*(?:(!=|<=|>=|=|<|>|~)(.*))?", re.DOTALL)
 
 OWN_VALUES: Mapping[str, Callable[[Record], Any]] = {
     "id": lambda record: record.id,
     STATUS: lambda record: record.status,
     REASON: lambda record: record.reason,
+    PROMPT: lambda record: record.prompt,
     "_sha256": lambda record: record.raw.get("sha256"),
     "_uri": lambda record: record.raw.get("uri"),
     "_run": lambda record: record.raw.get("run"),

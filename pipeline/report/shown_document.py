@@ -11,9 +11,14 @@ from hashlib import sha256
 from typing import Any
 
 from pipeline.evidence import page_starts
+from pipeline.output.newest_prompt import Prompt
 from pipeline.records import Document
 
 GONE = "This document is no longer in the input."
+_EARLIER = (
+    "This record is of an earlier prompt, schema or model than that of the last run: `pipeline run` extracts the"
+    " document again."
+)
 _DIGEST_CHARS = 12
 
 
@@ -39,6 +44,7 @@ class ShownQuote:
 class ShownDocument:
     """A record with its document. `failed_later`: the failure after this result; None when there is none.
 
+    `is_earlier`: the record is of an earlier prompt, schema or model than that of the newest run.
     `text` is None for a document that cannot be read; `trouble` says why its places are not shown, "" when they are.
     `pages`: where each page begins in the text.
     """
@@ -49,6 +55,26 @@ class ShownDocument:
     pages: Sequence[int]
     trouble: str
     quotes: tuple[ShownQuote, ...]
+    is_earlier: bool = False
+
+    @property
+    def is_stale(self) -> bool:
+        """True when the document failed after the run that wrote this record."""
+        return self.failed_later is not None
+
+    @property
+    def notice(self) -> str:
+        """Why this record is not what the newest run says of the document; "" when it is."""
+        later = self.failed_later
+        if later is None:
+            return _EARLIER if self.is_earlier and "output" in self.record else ""
+        parts = ["an earlier prompt, schema or model"] if self.is_earlier else []
+        parts += ["an earlier version of the document"] if later["sha256"] != self.record["sha256"] else []
+        of = f", of {' and '.join(parts)}" if parts else ""
+        return (
+            f"The latest attempt failed: {later['reason']} (run {later['run']})."
+            f" This is the earlier result{of} (run {self.record['run']})."
+        )
 
     @property
     def marked(self) -> tuple[ShownQuote, ...]:
@@ -69,19 +95,25 @@ class ShownDocument:
 
 
 def shown_document(
-    records: Sequence[Mapping[str, Any]], document: Document | None, *, trouble: str = ""
+    records: Sequence[Mapping[str, Any]],
+    document: Document | None,
+    *,
+    trouble: str = "",
+    prompts: Sequence[Prompt] = (),
 ) -> ShownDocument:
     """Return what is shown of a document: its last result, or its failure when it has none.
 
-    `records`: of this document, newest first. `document`: as it is in the input now, None when it is not there or
-    cannot be read; `trouble` says why.
+    `records`: of this document, newest first; `prompts`: of each. `document`: as it is in the input now, None when it
+    is not there or cannot be read; `trouble` says why.
     """
-    record = next((candidate for candidate in records if "output" in candidate), records[0])
+    place, record = next((item for item in enumerate(records) if "output" in item[1]), (0, records[0]))
+    later = None if place == 0 else records[0]
+    is_earlier = bool(prompts) and prompts[place] == "earlier"
     if document is None:
-        return ShownDocument(record, _later(records, record), None, (), trouble or GONE, quotes_of(record))
+        return ShownDocument(record, later, None, (), trouble or GONE, quotes_of(record), is_earlier)
     pages = page_starts(document.text, document.pages)
     trouble = _difference(record, document)
-    return ShownDocument(record, _later(records, record), document.text, pages, trouble, quotes_of(record))
+    return ShownDocument(record, later, document.text, pages, trouble, quotes_of(record), is_earlier)
 
 
 def quotes_of(record: Mapping[str, Any]) -> tuple[ShownQuote, ...]:
@@ -100,10 +132,6 @@ def quotes_of(record: Mapping[str, Any]) -> tuple[ShownQuote, ...]:
         )
         for number, each in enumerate(record.get("evidence") or (), start=1)
     )
-
-
-def _later(records: Sequence[Mapping[str, Any]], shown: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    return None if records[0] is shown else records[0]
 
 
 def _difference(record: Mapping[str, Any], document: Document) -> str:

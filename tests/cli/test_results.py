@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,53 @@ def test_results_prints_the_current_record_of_each_document(filled: Place) -> No
         ("one", "done", "a, b"),
     ]
     assert ran.err.endswith("1 document failed and has no row (--failed)\n")
+    stale = "--where '_status = stale' shows only these, --current leaves them out"
+    assert f"1 of 3 rows is stale: its document failed in a later run ({stale})\n" in ran.err
+    assert "stale" not in filled.call("results", "out", "--where", "_status = stale").err
+    assert "stale" not in filled.call("results", "out", "--ids", "one").err
+    assert [row["id"] for row in results(filled, "--current")] == ["two", "one"]
+
+
+def test_rows_of_an_earlier_prompt(place: Place) -> None:
+    """They are counted on stderr, shown by a column, and left out by --current; also for programs."""
+    place.documents(4)
+    place.run()
+    place.configure(agent={"system_prompt": "Other.\n"})
+    assert "earlier" not in place.call("results", "--format", "csv").err
+    place.run("--limit", "1")
+    ran = place.call("results", "--format", "csv", "--fields", "id,_prompt,_status")
+    assert "3 of 4 rows are of an earlier prompt, schema or model than that of the last run" in ran.err
+    earlier = sorted(row.split(",")[0] for row in ran.out.splitlines() if ",earlier,done" in row)
+    assert len(earlier) == 3
+    kept = place.call("results", "--current")
+    assert [json.loads(row)["id"] in earlier for row in kept.out.splitlines()] == [False]
+    assert "earlier" not in kept.err
+    assert (
+        sorted(record.id for record in read_results(str(place.folder / "out")) if record.prompt == "earlier") == earlier
+    )
+    place.run()
+    assert "earlier" not in place.call("results").err
+
+
+def test_a_run_that_was_refused_has_no_prompt(place: Place) -> None:
+    """A misspelt model makes no result one of an earlier model."""
+    place.documents(2)
+    place.run()
+    place.run("--set", "vllm.model=misspelt", code=2)
+    assert "earlier" not in place.call("results").err
+
+
+@pytest.mark.parametrize("has_summary", [True, False])
+def test_a_run_in_progress_or_killed(place: Place, has_summary: bool) -> None:
+    """Its prompt is that of its records, as it has written no summary yet."""
+    place.documents(3)
+    place.run()
+    place.configure(agent={"system_prompt": "Other.\n"})
+    place.run("--limit", "1")
+    for summary in () if has_summary else sorted((place.folder / "out" / "runs").iterdir())[1:]:
+        summary.unlink()
+        shutil.rmtree(place.folder / "out" / ".runs")
+    assert "2 of 3 rows are of an earlier prompt" in place.call("results").err
 
 
 def test_failed_flag_adds_rows_for_failures(filled: Place) -> None:

@@ -85,3 +85,28 @@ def test_show_html_writes_a_single_file(done: Place) -> None:
     missing = done.call("show", "a.txt", "--html", str(Path("none") / "page.html"))
     assert missing.code == 3
     assert "cannot be written" in missing.err
+
+
+def test_a_result_of_an_earlier_prompt(done: Place) -> None:
+    """It says so while the document waits for the new prompt, and names the failure when that fails."""
+    done.configure({"runner.max_error_rate": 1}, agent={**AGENT, "system_prompt": "Other.\n"})
+    done.server.answer = lambda _prompt, _schema: "no JSON"
+    done.run("--ids", "bad.txt")
+    earlier = "This record is of an earlier prompt, schema or model than that of the last run: `pipeline run` extracts"
+    assert " ".join(done.call("show", "a.txt").out.split()).startswith(earlier)
+    done.run()
+    shown = " ".join(done.call("show", "a.txt").out.split())
+    assert shown.startswith(
+        "The latest attempt failed: invalid_json (run 3). This is the earlier result, of an earlier prompt, schema or "
+        "model (run 1). all records pipeline errors out --show a.txt STALE a.txt"
+    )
+    assert done.call("show", "a.txt", "--html", "page.html").code == 0
+    assert "The latest attempt failed: invalid_json" in (done.folder / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_result_of_an_earlier_version(done: Place) -> None:
+    """A document that changed and failed names the earlier version, and no earlier prompt."""
+    (done.folder / "inbox" / "a.txt").write_text("", encoding="utf-8")
+    done.run()
+    shown = " ".join(done.call("show", "a.txt").out.split())
+    assert "failed: document_empty (run 2). This is the earlier result, of an earlier version of the document" in shown

@@ -68,7 +68,7 @@ def record(quotes: list[tuple[int, int]], text: str, **more: Any) -> dict[str, A
         for n, (start, end) in enumerate(quotes)
     ]
     output = {"evidence": [text[start:end] for start, end in quotes]}
-    plain = {"id": "a.txt", "sha256": "0" * 64, "output": output, "evidence": evidence, "text_sha256": None}
+    plain = {"id": "a.txt", "sha256": "0" * 64, "output": output, "evidence": evidence, "text_sha256": None, "run": 1}
     return {**plain, **more}
 
 
@@ -166,6 +166,7 @@ def test_a_failed_document_is_shown_without_marks() -> None:
         "reason": "not_grounded",
         "stage": "validate",
         "message": "$.a",
+        "run": 2,
         "raw": HOSTILE,
     }
     document = Document("a.txt", "a.txt", "0" * 64, "One two")
@@ -175,7 +176,9 @@ def test_a_failed_document_is_shown_without_marks() -> None:
     assert spelled_out(HOSTILE).strip() in read.all_text
     assert "script" not in read.tags
     both = shown_document([failure, record([(0, 3)], "One two")], document)
-    assert "a later run failed: not_grounded" in evidence_page(both, {})
+    page = evidence_page(both, {})
+    assert "a later run failed: not_grounded" in page
+    assert "The latest attempt failed: not_grounded (run 2). This is the earlier result (run 1)." in page
     assert [quote.text for quote in both.marked] == ["One"]
 
 

@@ -17,6 +17,7 @@ from pipeline.config.redaction import SECRETS
 from pipeline.documents import ListingCounts
 from pipeline.errors import EXIT_FAILURES, EXIT_INTERNAL, EXIT_OK, OutputError, PipelineError
 from pipeline.output import Output
+from pipeline.output.newest_prompt import FINGERPRINTS
 from pipeline.records import utc_now
 from pipeline.report import RunSummary, headline, reconciles
 from pipeline.report.contents import Report
@@ -195,7 +196,8 @@ class RunClosing:
     def _config(self, plan: ExtractionPlan) -> dict[str, Any]:
         """Return the settings, what was asked, and the keys of its lists, which `diff` pairs their items by."""
         keys = list_keys(plan.agent.schema)
-        asked = {"question": questions(self._app, plan)}
+        fingerprints = {name: query.fingerprint for name, query in plan.queries.items()}
+        asked = {"question": questions(self._app, plan), FINGERPRINTS: fingerprints}
         return {**describe(self._app), **asked, **({"list_keys": keys} if keys else {})}
 
     def _write(self, summary: RunSummary) -> Report:
