@@ -1,4 +1,4 @@
-"""A start by a checkpoint knows what a start by the lines knows, and a checkpoint of another file is not believed."""
+"""A start from a checkpoint equals a start from all lines, and a checkpoint of another file is ignored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LARGE = "x" * (WORTH_BYTES // 4)
 
 
 def fill(folder: Path, shard: Shard = WHOLE) -> None:
-    """Two runs, in which `a` is done twice and `e` fails; more than what a checkpoint is worth."""
+    """Write two runs in which `a` is done twice and `e` fails, large enough for a checkpoint."""
     with opened(folder, shard=shard) as output:
         for id in ("d", "c", "b", "a", 'ü"\\'):
             output.write(result(id, output=LARGE))
@@ -30,7 +30,7 @@ def fill(folder: Path, shard: Shard = WHOLE) -> None:
 
 
 def known(folder: Path, shard: Shard = WHOLE) -> object:
-    """All that an index says."""
+    """Return all values that an index provides."""
     index = scan(OutputConfig(str(folder)), shard=shard)
     each = [index.known(id) for id in ("a", "b", "c", "d", "e", "f", 'ü"\\')]
     said = each, index.counts(), index.highest_run, index.agents, list(index.done())
@@ -39,14 +39,14 @@ def known(folder: Path, shard: Shard = WHOLE) -> object:
 
 
 def covered(folder: Path) -> int:
-    """How many bytes of the results the checkpoint stood for at the last reading."""
+    """Return how many bytes of the results the checkpoint covered at the last start."""
     with opened(folder) as output:
         return sum(output.backend._results.values())  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("shard", [WHOLE, Shard(0, 1)])
-def test_a_checkpoint_says_what_the_lines_say(tmp_path: Path, shard: Shard) -> None:
-    """Of every id, its last line; and of lines that came after it, too."""
+def test_checkpoint_equals_the_lines(tmp_path: Path, shard: Shard) -> None:
+    """It has the last line of every id; lines appended after it are read too."""
     fill(tmp_path, shard)
     (checkpoint,) = (tmp_path / ".manifests").iterdir()
     assert LARGE.encode()[:100] not in checkpoint.read_bytes()
@@ -58,8 +58,8 @@ def test_a_checkpoint_says_what_the_lines_say(tmp_path: Path, shard: Shard) -> N
     assert known(tmp_path, shard) == by_checkpoint
 
 
-def test_what_a_checkpoint_stands_for_is_not_read(tmp_path: Path) -> None:
-    """A line changed far from the edges stays unseen: that it was not read shows in this alone."""
+def test_lines_covered_by_a_checkpoint_are_not_read(tmp_path: Path) -> None:
+    """A line changed far from the edges goes unnoticed, which shows that it was not read."""
     fill(tmp_path)
     path = tmp_path / "results.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"id":"c"', b'"id":"z"'))
@@ -70,30 +70,30 @@ def test_what_a_checkpoint_stands_for_is_not_read(tmp_path: Path) -> None:
 
 
 def lose_a_line(path: Path) -> None:
-    """Somebody takes a line out of the middle."""
+    """Remove a line from the middle of the file."""
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:1] + lines[2:]))
 
 
 def lose_the_end(path: Path) -> None:
-    """The file is older than its checkpoint: a backup."""
+    """Truncate the file, as a restored backup older than its checkpoint."""
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
 
 
 def damage_checkpoint(path: Path) -> None:
-    """Its last line is cut."""
+    """Cut the last line of the checkpoint."""
     checkpoint = path.parent / ".manifests" / path.name
     checkpoint.write_bytes(checkpoint.read_bytes()[:-9])
 
 
 def empty_checkpoint(path: Path) -> None:
-    """It holds nothing."""
+    """Empty the checkpoint."""
     (path.parent / ".manifests" / path.name).write_bytes(b"")
 
 
 @pytest.mark.parametrize("change", [lose_a_line, lose_the_end, damage_checkpoint, empty_checkpoint])
-def test_a_checkpoint_of_another_file_is_not_believed(tmp_path: Path, change: Callable[[Path], None]) -> None:
-    """The lines are read instead, and say what they say."""
+def test_checkpoint_of_another_file_is_ignored(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    """The lines are read instead, with the same outcome as without a checkpoint."""
     fill(tmp_path)
     change(tmp_path / "results.jsonl")
     assert covered(tmp_path) == 0
@@ -102,8 +102,8 @@ def test_a_checkpoint_of_another_file_is_not_believed(tmp_path: Path, change: Ca
     assert known(tmp_path) == by_checkpoint
 
 
-def test_torn_lines_after_a_checkpoint_are_mended(tmp_path: Path) -> None:
-    """At their true place in the file."""
+def test_broken_lines_after_a_checkpoint_are_removed(tmp_path: Path) -> None:
+    """The file is cut at the right position."""
     fill(tmp_path)
     path = tmp_path / "results.jsonl"
     whole = path.read_bytes()
@@ -113,8 +113,8 @@ def test_torn_lines_after_a_checkpoint_are_mended(tmp_path: Path) -> None:
     assert path.read_bytes() == whole
 
 
-def test_a_run_ends_well_without_its_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It only saves time: what cannot be written is a warning, and the next start reads the lines."""
+def test_unwritable_checkpoint_is_only_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The next start reads all lines instead."""
     (tmp_path / ".manifests").write_text("")
     fill(tmp_path)
     assert "the next start reads all records" in caplog.text
@@ -124,16 +124,16 @@ def test_a_run_ends_well_without_its_checkpoint(tmp_path: Path, caplog: pytest.L
     index.close()
 
 
-def test_a_small_output_has_none(tmp_path: Path) -> None:
-    """Its lines are read as fast."""
+def test_small_output_has_no_checkpoint(tmp_path: Path) -> None:
+    """Reading its lines takes no longer."""
     with opened(tmp_path) as output:
         output.write(result("a"))
         output.finish()
     assert not (tmp_path / ".manifests").exists()
 
 
-def test_files_of_other_shards_leave_it_unwritten(tmp_path: Path) -> None:
-    """The index then knows more than one file says."""
+def test_checkpoint_is_not_written_beside_files_of_other_shards(tmp_path: Path) -> None:
+    """The index then has entries that are not in the run's own file."""
     fill(tmp_path, Shard(0, 1))
     with opened(tmp_path) as output:
         output.write(result("g", output=LARGE * 5))
@@ -141,8 +141,8 @@ def test_files_of_other_shards_leave_it_unwritten(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / ".manifests").iterdir()] == ["results-00000-of-00001.jsonl"]
 
 
-def test_what_is_purged_is_in_no_checkpoint(tmp_path: Path) -> None:
-    """The old one goes before the results do."""
+def test_purge_removes_the_checkpoint(tmp_path: Path) -> None:
+    """The old checkpoint is deleted before the results are rewritten."""
     fill(tmp_path)
     with opened(tmp_path) as output:
         purge_one(output, "b")
@@ -151,5 +151,5 @@ def test_what_is_purged_is_in_no_checkpoint(tmp_path: Path) -> None:
 
 
 def purge_one(output: Output, document_id: str) -> None:
-    """Takes one document out."""
+    """Purge one document."""
     purge(output.backend, output.index, gone=lambda id, _: id == document_id)

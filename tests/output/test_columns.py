@@ -1,4 +1,4 @@
-"""The columns of answers in a Parquet file follow the schema, and what does not fit is null and named."""
+"""Parquet columns of answers follow the schema; values that do not fit are null and reported."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-def test_each_schema_has_its_column() -> None:
-    """Scalars with or without null, lists, objects; JSON text where there is no one type, and below a recursion."""
+def test_column_type_follows_the_schema() -> None:
+    """There are types for scalars, lists and objects; mixed and recursive schemas become JSON text."""
     found = column_type(SCHEMA)
     assert found == Struct(
         {
@@ -49,8 +49,8 @@ def test_each_schema_has_its_column() -> None:
 
 
 @pytest.mark.parametrize("schema", [None, True, {}, {"$ref": "#"}, {"type": "object"}, {"$ref": "#/nowhere"}])
-def test_an_untyped_schema_is_json_text(schema: Any) -> None:
-    """Also one that refers to nothing."""
+def test_untyped_schema_becomes_json_text(schema: Any) -> None:
+    """A schema with a dangling reference does too."""
     assert column_type(schema) == "json"
 
 
@@ -65,15 +65,15 @@ def test_an_untyped_schema_is_json_text(schema: Any) -> None:
         ({"paid": False, "free": {"a": [1]}, "mixed": 3}, []),
     ],
 )
-def test_what_does_not_fit_is_null_and_named(value: Any, misfits: list[str]) -> None:
-    """By its path; nothing of the rest of the answer is lost for it."""
+def test_misfit_value_is_null_and_named_by_its_path(value: Any, misfits: list[str]) -> None:
+    """The rest of the answer is kept."""
     named: list[str] = []
     in_column(value, column_type(SCHEMA), named)
     assert named == misfits
 
 
 def test_duckdb_and_pandas_read_nested_columns(tmp_path: Path) -> None:
-    """`output.supplier` is a column, with the numbers as numbers."""
+    """`output.supplier` can be queried as a column, and numbers are numbers."""
     duckdb = pytest.importorskip("duckdb")
     output = {"supplier": "Acme", "amount": 3, "parties": [{"name": "A", "share": 1}], "free": {"a": 1}}
     record = {"id": "a", "output": output, "finished_at": "2026-11-28T10:00:00.000Z"}

@@ -1,4 +1,4 @@
-"""Compacting and purging: what stays is there at every instant, and what goes is gone everywhere."""
+"""Compaction and purging: kept records exist at every instant, and purged ones disappear everywhere."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ OLD, NEW = "2024-01-01T00:00:00.000Z", "2024-06-01T00:00:00.000Z"
 
 
 class DeathError(BaseException):
-    """The process is killed here: nothing catches this."""
+    """The simulated death of the process, which no code catches."""
 
 
 class Dying:
-    """A store that dies before its n-th change; everything else is the real one's."""
+    """A real store whose process dies before the n-th change."""
 
     def __init__(self, store: RemoteStore, lives: int) -> None:
         self._store, self.lives = store, lives
@@ -57,14 +57,14 @@ class Dying:
 
 @pytest.fixture(params=["folder", "store"])
 def config(request: pytest.FixtureRequest, tmp_path: Path) -> OutputConfig:
-    """An output in each backend."""
+    """Return a new output in each backend."""
     if request.param == "folder":
         return OutputConfig(str(tmp_path / "out"))
     return configured(request.getfixturevalue("s3"), request.getfixturevalue("bucket"), part_bytes=800)
 
 
 def fill(config: OutputConfig, shard: Shard = FIRST) -> None:
-    """Three runs: `a` done three times, `b` mended, `c` done and then failed with other bytes, `d` failed."""
+    """Write three runs: `a` done three times, `b` repaired, `c` done and then failed with other bytes, `d` failed."""
     with opened(config, shard=shard) as output:
         output.write(replace(result("a", output="first" * 99), finished_at=OLD))
         output.write(failure("b"))
@@ -82,13 +82,13 @@ def fill(config: OutputConfig, shard: Shard = FIRST) -> None:
 
 
 def lines(config: OutputConfig, kind: str) -> list[tuple[str, int]]:
-    """The ids and runs of all records of a kind, sorted."""
+    """Return the ids and runs of all records of a kind, sorted."""
     backend = backend_of(config)
     return sorted((head.id, head.run) for _, head in backend.records(kind))  # type: ignore[arg-type]
 
 
-def test_compacting_leaves_the_last_line_of_each_id(config: OutputConfig) -> None:
-    """A stale result stays beside its error; the index says the same as before; the next run has a higher number."""
+def test_compaction_keeps_the_last_line_of_each_id(config: OutputConfig) -> None:
+    """A stale result stays beside its error, the counts do not change, and run numbers keep growing."""
     fill(config)
     before = scan(config).counts()
     with opened(config) as output:
@@ -100,8 +100,8 @@ def test_compacting_leaves_the_last_line_of_each_id(config: OutputConfig) -> Non
         assert output.stamp.run >= 4
 
 
-def test_compacting_keeps_the_last_two_questions(config: OutputConfig) -> None:
-    """For `diff --by fingerprint`; `history=False` keeps the last line only, which is what counts as the result."""
+def test_compaction_keeps_the_last_two_fingerprints(config: OutputConfig) -> None:
+    """`diff --by fingerprint` needs them; with `history=False` only the last line stays."""
     for fingerprint in "1223":
         with opened(config, shard=Shard(0, 1)) as output:
             output.write(replace(result("a"), fingerprint=fingerprint))
@@ -116,8 +116,8 @@ def test_compacting_keeps_the_last_two_questions(config: OutputConfig) -> None:
     assert lines(config, "results") == [("a", 4), ("b", 4)]
 
 
-def test_purging_takes_documents_out_of_everything(config: OutputConfig) -> None:
-    """Lines, manifests and the runs' examples; what else there is stays."""
+def test_purge_removes_documents_everywhere(config: OutputConfig) -> None:
+    """Lines, manifests and the examples in run files are changed; all other records stay."""
     fill(config)
     with opened(config) as output:
         purge(output.backend, output.index, gone=lambda id, _: id in ("a", "d"))
@@ -129,8 +129,8 @@ def test_purging_takes_documents_out_of_everything(config: OutputConfig) -> None
     assert [index.known(id) is None for id in "abcd"] == [True, False, False, True]
 
 
-def test_purging_takes_the_id_out_of_the_notes_of_identical_documents(config: OutputConfig) -> None:
-    """They keep their records, and the other notes; compacting alone changes none."""
+def test_purge_removes_ids_from_notes_of_copies(config: OutputConfig) -> None:
+    """The copies keep their records and other notes; compaction alone changes no notes."""
     with opened(config) as output:
         for name, notes in {"a": (), "b": ("shared:a", "encoding:cp1252"), "c": ("reused:b",)}.items():
             output.write(replace(result(name), notes=notes))
@@ -141,8 +141,8 @@ def test_purging_takes_the_id_out_of_the_notes_of_identical_documents(config: Ou
     assert kept == {"b": ["shared", "encoding:cp1252"], "c": ["reused:b"]}
 
 
-def test_a_documents_last_line_says_how_old_it_is(config: OutputConfig) -> None:
-    """A document that was done again lately stays."""
+def test_purge_by_age_uses_the_last_line(config: OutputConfig) -> None:
+    """A document that was redone recently stays."""
     fill(config)
     with opened(config) as output:
         purge(output.backend, output.index, gone=lambda _, at: at < NEW)
@@ -150,8 +150,8 @@ def test_a_documents_last_line_says_how_old_it_is(config: OutputConfig) -> None:
 
 
 @pytest.mark.parametrize("what", ["compact", "purge", pytest.param("compact chunks", marks=pytest.mark.slow)])
-def test_a_kill_at_each_step_in_a_store_loses_nothing(s3: S3Server, bucket: str, what: str) -> None:
-    """After a death before every single change the index says the same of what stays, and a second try ends it."""
+def test_kill_at_each_step_in_a_store_loses_no_record(s3: S3Server, bucket: str, what: str) -> None:
+    """After a death before any change the index has all kept records, and a second attempt finishes."""
     for lives in range(100):
         config = configured(s3, f"{bucket}/{lives}", part_bytes=800)
         fill(config, shard=chunk(0) if "chunks" in what else FIRST)
@@ -178,7 +178,7 @@ def test_a_kill_at_each_step_in_a_store_loses_nothing(s3: S3Server, bucket: str,
 
 
 def change_all(backend: OutputBackend, index: Index, what: str) -> None:
-    """What is tried: `purge` takes `a` out."""
+    """Purge `a` or compact, depending on `what`."""
     if what == "purge":
         purge(backend, index, gone=lambda id, _: id == "a")
     else:
@@ -186,7 +186,7 @@ def change_all(backend: OutputBackend, index: Index, what: str) -> None:
 
 
 def change(backend: RemoteBackend, what: str) -> bool:
-    """True when the backend lived through it."""
+    """Run the whole change; return whether the backend survived it."""
     try:
         backend.lock("dying", lock_wait_s=0, wait=lambda _: False, clock=lambda: 0.0)
         index = backend.read()
@@ -199,8 +199,8 @@ def change(backend: RemoteBackend, what: str) -> bool:
     return True
 
 
-def test_a_kill_in_a_folder_leaves_the_old_or_both(tmp_path: Path) -> None:
-    """Before the rename everything is as it was; after it the shards' files may still stand beside."""
+def test_kill_in_a_folder_leaves_the_old_files_or_both(tmp_path: Path) -> None:
+    """Before the rename no file has changed; after it the shards' files may still exist."""
     config = OutputConfig(str(tmp_path / "out"))
     fill(config)
     shards = {path: path.read_bytes() for path in (tmp_path / "out").glob("results-*.jsonl")}
@@ -222,18 +222,18 @@ def test_a_kill_in_a_folder_leaves_the_old_or_both(tmp_path: Path) -> None:
 
 
 def dying_lines(lines: Records) -> Records:
-    """The first line, and then the end of the process."""
+    """Yield the first line, then die."""
     yield next(lines)
     raise DeathError
 
 
 def chunk(index: int) -> Shard:
-    """Chunk `index` of 9, which holds the ids that begin with its number."""
+    """Return chunk `index` of 9, which holds the ids that begin with its number."""
     return Shard(index, CHUNKED, 9, lambda id: id.startswith(str(index)))
 
 
 def files_of(config: OutputConfig) -> dict[str, list[str]]:
-    """The ids in the results of each chunk, and of everything else under `""`, where there are any."""
+    """Return the ids in the results of each chunk, and those of other files under `""`."""
     if config.storage:
         store = store_of(config)
         read = [(part_of(key), store.get(key)) for key in keys(config, "results")]
@@ -247,7 +247,7 @@ def files_of(config: OutputConfig) -> dict[str, list[str]]:
 
 
 def fill_chunks(config: OutputConfig, *, whole: bool) -> None:
-    """Each of three chunks does two documents, and one of them twice; with `whole`, a run without a plan does one."""
+    """Let each of three chunks do two documents, one of them twice; with `whole` add a run without a plan."""
     if whole:
         with opened(config) as output:
             output.write(result("w"))
@@ -260,8 +260,8 @@ def fill_chunks(config: OutputConfig, *, whole: bool) -> None:
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_compacting_leaves_the_records_of_a_chunk_by_themselves(config: OutputConfig, whole: bool) -> None:
-    """So that the next run of the chunk reads no others; without others there is no empty file of them."""
+def test_compaction_keeps_the_records_of_each_chunk_apart(config: OutputConfig, whole: bool) -> None:
+    """The next run of a chunk reads only its own; without other records there is no empty file for them."""
     fill_chunks(config, whole=whole)
     before = scan(config).counts()
     for _ in range(2):
@@ -277,8 +277,8 @@ def test_compacting_leaves_the_records_of_a_chunk_by_themselves(config: OutputCo
     assert files_of(config)["-chunk-00001"] == ["1a", "1b", "1c"]
 
 
-def test_the_start_of_a_chunk_reads_as_much_beside_many_others_as_beside_few(tmp_path: Path) -> None:
-    """Before compacting and after it: files of others are not opened, or a few of them for their last line."""
+def test_start_of_a_chunk_opens_few_files(tmp_path: Path) -> None:
+    """Before and after compaction the number of opened files does not grow with the other chunks."""
     opens = []
     for others in (30, 90):
         folder = tmp_path / f"{others}"
@@ -299,8 +299,8 @@ def test_the_start_of_a_chunk_reads_as_much_beside_many_others_as_beside_few(tmp
     assert max(opens) < 25
 
 
-def test_the_start_of_a_chunk_requests_as_much_beside_many_others(s3: S3Server, bucket: str) -> None:
-    """In a store the names of parts tell whose they are."""
+def test_start_of_a_chunk_sends_few_store_requests(s3: S3Server, bucket: str) -> None:
+    """The names of parts show their chunk, so the number does not grow with the other chunks."""
     requests = []
     for others in (3, 9):
         direct = configured(s3, f"{bucket}/{others}")
@@ -316,8 +316,8 @@ def test_the_start_of_a_chunk_requests_as_much_beside_many_others(s3: S3Server, 
     assert requests[0] == requests[1] < 12
 
 
-def test_rows_are_complete_while_shards_append_to_their_files(tmp_path: Path) -> None:
-    """A reader without the lock reads the records twice; between the two a line was appended to the first file."""
+def test_last_lines_are_complete_while_shards_append(tmp_path: Path) -> None:
+    """A reader without the lock reads twice, and a line is appended to the first file in between."""
     config = OutputConfig(str(tmp_path))
     for index in range(2):
         with opened(config, shard=Shard(index, 2)) as output:
@@ -336,8 +336,8 @@ def test_rows_are_complete_while_shards_append_to_their_files(tmp_path: Path) ->
     assert {key.id for _, key in last_lines(backend)} >= {"0", "1"}
 
 
-def test_parquet_holds_the_last_line_of_each_id(place: Place) -> None:
-    """Read by DuckDB: typed columns, also for each property of the answer."""
+def test_parquet_has_the_last_line_of_each_id(place: Place) -> None:
+    """DuckDB reads typed columns, one for each property of the answer."""
     duckdb = pytest.importorskip("duckdb")
     place.documents(4)
     place.run()
@@ -351,8 +351,8 @@ def test_parquet_holds_the_last_line_of_each_id(place: Place) -> None:
     assert all(summary and hours in (0, 1) for _, _, summary, hours in rows)
 
 
-def test_documents_that_are_gone_are_purged(place: Place) -> None:
-    """--missing lists the input; --dry-run only counts; the report no longer knows them."""
+def test_purge_missing_removes_documents_absent_from_the_input(place: Place) -> None:
+    """--missing lists the input, --dry-run only counts, and the report no longer has them."""
     place.documents(4)
     place.run()
     (place.folder / "inbox" / "d002.txt").unlink()
@@ -368,8 +368,8 @@ def test_documents_that_are_gone_are_purged(place: Place) -> None:
 
 
 @pytest.mark.parametrize("how", ["empty", "gone", "damaged"])
-def test_nothing_is_purged_when_the_input_is_not_known(place: Place, how: str) -> None:
-    """An empty input, none at all, or a container that cannot be read to its end."""
+def test_purge_missing_is_refused_if_the_input_is_unknown(place: Place, how: str) -> None:
+    """The input is empty, missing, or has a container that cannot be read to its end."""
     place.documents(2)
     place.run()
     inbox = place.folder / "inbox"
@@ -384,8 +384,8 @@ def test_nothing_is_purged_when_the_input_is_not_known(place: Place, how: str) -
     assert len(place.done()) == 2
 
 
-def test_ids_of_a_file_are_purged(place: Place) -> None:
-    """One a line; a missing file, an empty one, or nothing to purge by is exit 2."""
+def test_purge_ids_reads_a_file_of_ids(place: Place) -> None:
+    """It has one id a line; a missing or empty file, or no criterion at all, is exit 2."""
     place.documents(3)
     place.run()
     (place.folder / "ids.txt").write_text("d000.txt\nnot there\n", encoding="utf-8")

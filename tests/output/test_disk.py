@@ -1,4 +1,4 @@
-"""What a disk can do to an output: refuse to be written to, forget its last second, and be slow to remember."""
+"""Disk trouble: an output that is read-only, full, slow, or loses its last second."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ needs_rights = pytest.mark.skipif(
 
 
 def obey_rights() -> None:
-    """In a child that is being started: root no longer writes where the rights say no."""
+    """Drop root's right to ignore file permissions, in a child that is being started."""
     if os.geteuid() == 0:
         ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
 
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """Nothing in the folder can be changed, and nothing can be made in it."""
+    """Make the folder and its files read-only within the block."""
     everything = [folder, *folder.rglob("*")]
     modes = {path: path.stat().st_mode for path in everything}
     for path in everything:
@@ -52,8 +52,8 @@ def read_only(folder: Path) -> Iterator[None]:
 
 
 @needs_rights
-def test_an_output_that_is_read_only_at_the_start_is_exit_3(place: Place) -> None:
-    """Nothing is asked, nothing changes, and the message names the place."""
+def test_output_read_only_at_the_start_is_exit_3(place: Place) -> None:
+    """No request is sent, no file changes, and the message names the folder."""
     place.documents(3)
     place.run("--limit", "1")
     place.asked()
@@ -66,8 +66,8 @@ def test_an_output_that_is_read_only_at_the_start_is_exit_3(place: Place) -> Non
 
 
 @needs_rights
-def test_an_output_that_turns_read_only_in_mid_run_is_exit_3(place: Place, server: FakeLLM) -> None:
-    """What was asked has its line, the run says that it could not end well, and the next one asks only the rest."""
+def test_output_that_becomes_read_only_is_exit_3(place: Place, server: FakeLLM) -> None:
+    """Every sent document has a record, and the next run does only the rest."""
     names = place.documents(20)
     server.faults = gate = Gate(after=6)
     child = place.start("run", limits=obey_rights)
@@ -86,7 +86,7 @@ def test_an_output_that_turns_read_only_in_mid_run_is_exit_3(place: Place, serve
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Callable[[], None]]:
-    """A filesystem of 40 KiB at the folder, and what gives it more room."""
+    """Mount a filesystem of 40 KiB at the folder; yield a function that enlarges it."""
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "none", str(folder)], check=True)
     try:
@@ -96,12 +96,12 @@ def small_disk(folder: Path) -> Iterator[Callable[[], None]]:
 
 
 def no_larger_files() -> None:
-    """In a child that is being started: no file may grow beyond 60,000 bytes, which a small index does not reach."""
+    """Limit files to 60,000 bytes in a child that is being started; a small index fits."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
 
 def can_mount() -> bool:
-    """Whether this process may mount a filesystem, tried."""
+    """Return whether this process may mount a filesystem."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return False
     with tempfile.TemporaryDirectory() as folder:
@@ -113,8 +113,8 @@ def can_mount() -> bool:
 
 
 @pytest.mark.parametrize("how", ["limit", "disk"])
-def test_a_disk_that_fills_up_in_mid_line_costs_only_what_is_in_flight(place: Place, how: str) -> None:
-    """Exit 3 with every line whole; with more room the same command does the rest, and nothing twice."""
+def test_full_disk_loses_only_documents_in_flight(place: Place, how: str) -> None:
+    """The run exits with 3 and leaves whole lines; with more space the next run does the rest."""
     if how == "disk" and not can_mount():
         pytest.skip("needs root on Linux to mount a small filesystem")
     names, out = place.documents(100), place.folder / "out"
@@ -164,7 +164,10 @@ if os.environ.get("SICK_WRITES"):
 
 
 class Disk:
-    """The disk of a place's output, as a child with SICK sees it; `writes`: it also refuses lines, not only fsyncs."""
+    """The disk of a place's output, as a child with SICK sees it.
+
+    With `writes` it refuses lines and not only fsyncs.
+    """
 
     def __init__(self, place: Place, *, writes: bool) -> None:
         self._state = place.folder / "sick"
@@ -173,18 +176,18 @@ class Disk:
         self.env = {"PYTHONPATH": path, "SICK_STATE": state, "SICK_WRITES": "1" if writes else ""}
 
     def fails(self, word: str) -> None:
-        """Let it fail with this errno from now on; `once …`: for one call."""
+        """Fail with this errno from now on; `once …`: for one call."""
         write_whole(self._state, word)
 
     def is_back(self) -> None:
-        """Let it work again."""
+        """Work again."""
         self._state.unlink(missing_ok=True)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to name a descriptor")
 @pytest.mark.parametrize(("word", "writes"), [("once EIO", False), ("EIO", False), ("ESTALE", True), ("EDQUOT", True)])
-def test_a_disk_in_trouble_is_waited_for(place: Place, server: FakeLLM, word: str, writes: bool) -> None:
-    """Lines wait in memory meanwhile, few more are asked, and the run ends as if nothing had been: each line once."""
+def test_run_waits_for_a_failing_disk(place: Place, server: FakeLLM, word: str, writes: bool) -> None:
+    """Lines wait in memory, few more requests are sent, and the run ends with each line once."""
     names = place.documents(40)
     server.faults = gate = Gate(after=6)
     server.latency_s = 0.05
@@ -206,8 +209,8 @@ def test_a_disk_in_trouble_is_waited_for(place: Place, server: FakeLLM, word: st
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to name a descriptor")
-def test_a_disk_that_stays_in_trouble_ends_the_run(place: Place, server: FakeLLM) -> None:
-    """After max_outage_s, exit 3: what is on the disk is done, the rest is left and done by the next run."""
+def test_lasting_disk_failure_exits_with_3(place: Place, server: FakeLLM) -> None:
+    """After `max_outage_s` the written records count, and the next run does the rest."""
     names = place.documents(40)
     server.faults = gate = Gate(after=6)
     disk = Disk(place, writes=True)
@@ -229,8 +232,8 @@ def test_a_disk_that_stays_in_trouble_ends_the_run(place: Place, server: FakeLLM
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to name a descriptor")
-def test_a_signal_ends_the_waiting_for_a_disk(place: Place, server: FakeLLM) -> None:
-    """Within grace_s, with the code of the signal."""
+def test_signal_ends_the_wait_for_a_disk(place: Place, server: FakeLLM) -> None:
+    """The run ends within `grace_s`, with the signal's exit code."""
     place.documents(40)
     server.faults = gate = Gate(after=6)
     disk = Disk(place, writes=True)
@@ -244,8 +247,8 @@ def test_a_signal_ends_the_waiting_for_a_disk(place: Place, server: FakeLLM) -> 
     assert "Traceback" not in ran.err
 
 
-def test_lines_of_an_outage_are_written_when_it_is_over(tmp_path: Path) -> None:
-    """Those since the last sync are written again behind the durable ones; another writer's lines are not cut off."""
+def test_unsynced_lines_are_rewritten_after_an_outage(tmp_path: Path) -> None:
+    """They follow the durable lines, and lines of another writer are not cut off."""
     path = tmp_path / "results.jsonl"
     locked = []
     file = LineFile(path, check_lock=lambda: locked.append(path))
@@ -272,8 +275,8 @@ def test_lines_of_an_outage_are_written_when_it_is_over(tmp_path: Path) -> None:
         file.sync()
 
 
-def test_a_lock_that_an_outage_broke_is_taken_again_or_lost(tmp_path: Path) -> None:
-    """By the content of the lock file a run knows whether another one has held it meanwhile."""
+def test_lock_broken_by_an_outage_is_retaken_or_lost(tmp_path: Path) -> None:
+    """The content of the lock file shows whether another run has held it meanwhile."""
     clock = {"lock_wait_s": 0.0, "wait": lambda _: True, "clock": lambda: 0.0}
     mine = acquire(tmp_path, "mine", shard=WHOLE, **clock)
     mine.check()
@@ -309,8 +312,8 @@ os.write, os.fsync = write, fsync
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to name a descriptor")
-def test_a_record_is_durable_a_second_after_it_was_written(place: Place, server: FakeLLM) -> None:
-    """Every byte of results is covered by an fsync soon after its write, while the run goes on, and at its end."""
+def test_record_is_synced_within_a_second(place: Place, server: FakeLLM) -> None:
+    """An fsync covers every byte of the results soon after its write, and again at the end."""
     place.documents(5)
     (place.folder / "sitecustomize.py").write_text(WATCHED)
     log = place.folder / "fsyncs"
@@ -321,7 +324,7 @@ def test_a_record_is_durable_a_second_after_it_was_written(place: Place, server:
         return [tuple(json.loads(line)) for line in lines if line.endswith("\n")]
 
     def each_after_the_last(seen: Seen, _n: int) -> None:
-        """Answer a document only when the record of the one before it is durable."""
+        """Answer a document only when the previous record is durable."""
         if seen.document.endswith(".txt"):
             until(lambda: [kind for kind, *_ in events()].count("write") >= len(asked), "a write")
             until(lambda: not asked or waits_for_fsync(events())[-1] is not None, "an fsync")
@@ -337,7 +340,7 @@ def test_a_record_is_durable_a_second_after_it_was_written(place: Place, server:
 
 
 def waits_for_fsync(events: list[tuple[str, float, int]]) -> list[float | None]:
-    """Return the seconds from each write to the fsync that covered it; None for never."""
+    """Return the seconds from each write to the fsync that covered it, or None for never."""
     waits = []
     for at, (kind, when, size) in enumerate(events):
         if kind == "write":
@@ -373,8 +376,8 @@ os.fsync, os.replace, os.mkdir, os.open = fsync, replace, mkdir, open
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to name a descriptor")
-def test_a_name_is_durable_and_never_before_its_bytes(place: Place) -> None:
-    """A folder is synced when a name was made or replaced in it, and a file before it takes another one's name."""
+def test_file_is_synced_before_its_name(place: Place) -> None:
+    """A folder is synced after a name in it changed, and a file before it replaces another."""
     place.documents({"a.txt": "[[fault:http_400]]", "b.txt": "text"})
     (place.folder / "sitecustomize.py").write_text(TOLD)
     log, out = place.folder / "steps", place.folder / "out"
@@ -398,8 +401,8 @@ def test_a_name_is_durable_and_never_before_its_bytes(place: Place) -> None:
     assert any(kind == "replace" and paths[-1].endswith("errors.jsonl") for kind, *paths in events)
 
 
-def test_a_cut_at_any_byte_costs_the_records_behind_it_and_no_other(tmp_path: Path) -> None:
-    """What a power cut leaves, also zeros in place of data, opens again with every record that is whole."""
+def test_truncation_at_any_byte_loses_only_later_records(tmp_path: Path) -> None:
+    """This includes zeros instead of data, as a power cut leaves them."""
     with opened(tmp_path) as output:
         for name in "abc":
             output.write(result(name, output={"text": f"{name}\u00e9 \\ud83d"}))

@@ -1,4 +1,4 @@
-"""The index says of every id what its last line says, however the lines came about."""
+"""The index has the last line of every id, in whatever order the lines came."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ runs_of_steps = st.lists(st.lists(steps, max_size=6, unique_by=lambda step: step
 
 
 def record(step: Step) -> Result | Failure:
-    """The step's record."""
+    """Return the record of a step."""
     id, sha256, reason, _ = step
     return failure(id, sha256=sha256, reason=reason) if reason else result(id, sha256=sha256)
 
 
 def write(folder: Path, runs: list[tuple[int, list[Step]]]) -> None:
-    """Appends each step's line to its file."""
+    """Append the line of each step to its file."""
     for run, steps in runs:
         for step in steps:
             kind = "errors" if step[2] else "results"
@@ -52,7 +52,7 @@ def write(folder: Path, runs: list[tuple[int, list[Step]]]) -> None:
 
 
 def model(runs: list[tuple[int, list[Step]]]) -> dict[str, tuple[int, str, str, bool]]:
-    """id → (run, sha256, reason, stale) by the contract: the highest run is the last."""
+    """Return id → (run, sha256, reason, stale) by the contract: the highest run wins."""
     last: dict[str, tuple[int, str, str, bool]] = {}
     results: dict[str, str] = {}
     for run, steps in sorted(runs, key=lambda item: item[0]):
@@ -64,7 +64,7 @@ def model(runs: list[tuple[int, list[Step]]]) -> dict[str, tuple[int, str, str, 
 
 
 def said(index: Index, id: str) -> tuple[int, str | None, str, bool] | None:
-    """What the index says, in the model's words."""
+    """Return the entry of the index in the form of the model."""
     known = index.known(id)
     if known is None:
         return None
@@ -75,8 +75,8 @@ def said(index: Index, id: str) -> tuple[int, str | None, str, bool] | None:
 
 @settings(max_examples=150, deadline=None)
 @given(runs=runs_of_steps, order=st.randoms(use_true_random=False))
-def test_any_sequence_of_lines_gives_what_the_model_says(runs: list[list[Step]], order: Any) -> None:
-    """Over several runs and shards, with the runs in any order in the files."""
+def test_index_of_any_lines_equals_the_model(runs: list[list[Step]], order: Any) -> None:
+    """The lines come from several runs and shards, in any order of runs."""
     numbered = list(enumerate(runs, start=1))
     expected = model(numbered)
     order.shuffle(numbered)
@@ -97,8 +97,8 @@ def test_any_sequence_of_lines_gives_what_the_model_says(runs: list[list[Step]],
 
 @settings(max_examples=50, deadline=None)
 @given(runs=runs_of_steps)
-def test_noting_outcomes_is_the_same_as_reading_their_lines(runs: list[list[Step]]) -> None:
-    """What `record` notes in a run is what `build` finds after it."""
+def test_recorded_outcomes_equal_an_index_of_their_lines(runs: list[list[Step]]) -> None:
+    """`record` during a run gives the same index as building it afterwards."""
     numbered = list(enumerate(runs, start=1))
     index = Index()
     for run, steps in numbered:
@@ -109,30 +109,30 @@ def test_noting_outcomes_is_the_same_as_reading_their_lines(runs: list[list[Step
     index.close()
 
 
-def test_of_one_run_the_result_wins(tmp_path: Path) -> None:
-    """Errors come before results where the run is the same."""
+def test_result_wins_over_an_error_of_the_same_run(tmp_path: Path) -> None:
+    """Within a run the error counts as the earlier line."""
     write(tmp_path, [(1, [("a", "s", "", ""), ("a", "s", "timeout", "")])])
     index = scan(OutputConfig(str(tmp_path)))
     assert said(index, "a") == (1, "s", "", False)
     assert (index.counts()["done"], index.failed_count()) == (1, 0)
 
 
-def test_of_one_run_and_file_the_later_line_wins(tmp_path: Path) -> None:
-    """The place in the file decides where the run is the same."""
+def test_later_line_of_the_same_run_and_file_wins(tmp_path: Path) -> None:
+    """The position in the file decides."""
     write(tmp_path, [(1, [("a", "old", "", ""), ("a", "new", "", "")])])
     assert said(scan(OutputConfig(str(tmp_path))), "a") == (1, "new", "", False)
 
 
-def test_everything_that_skipping_needs_comes_back(tmp_path: Path) -> None:
-    """sha256, fingerprint, version, and for a failure its reason and runs."""
+def test_index_has_all_fields_needed_to_skip(tmp_path: Path) -> None:
+    """These are sha256, fingerprint, version, and for a failure its reason and runs."""
     line = to_line(replace(failure("a", sha256=None), runs=3), Stamp(7, "job-7", "0/2"))
     (tmp_path / "errors.jsonl").write_bytes(line)
     known = scan(OutputConfig(str(tmp_path))).known("a")
     assert known == Known(None, "f", "7-8", True, "timeout", 3, 7, "job-7")
 
 
-def test_a_shard_keeps_its_own_ids_and_the_highest_run_of_all(tmp_path: Path) -> None:
-    """From an unsharded file its share, from a sister's file only the run number."""
+def test_shard_index_has_its_own_ids_and_the_highest_run(tmp_path: Path) -> None:
+    """It takes its share of an unsharded file, and only the run number of a sibling's file."""
     names = [str(number) for number in range(20)]
     write(tmp_path, [(1, [(name, "s", "", "") for name in names])])
     write(tmp_path, [(9, [("of the sister", "s", "", "-00001-of-00002")])])
@@ -142,8 +142,8 @@ def test_a_shard_keeps_its_own_ids_and_the_highest_run_of_all(tmp_path: Path) ->
     assert index.highest_run == 9
 
 
-def test_the_highest_run_of_a_sister_with_a_long_or_torn_end(tmp_path: Path) -> None:
-    """Its last whole line is found, also when it is longer than what is read first."""
+def test_highest_run_of_a_sibling_with_a_long_or_broken_last_line(tmp_path: Path) -> None:
+    """Its last whole line is found even if it exceeds the first read."""
     long = to_line(replace(result("x"), output="y" * 3_000_000), Stamp(8, "r"))
     (tmp_path / "results-00001-of-00002.jsonl").write_bytes(
         to_line(result("w"), Stamp(2, "r")) + long + long[:2_000_000]
@@ -151,15 +151,15 @@ def test_the_highest_run_of_a_sister_with_a_long_or_torn_end(tmp_path: Path) -> 
     assert scan(OutputConfig(str(tmp_path)), shard=Shard(0, 2)).highest_run == 8
 
 
-def test_seen_is_true_from_the_second_time_on() -> None:
-    """That is how a repeated id is found; what earlier runs have done does not count."""
+def test_seen_returns_true_from_the_second_time_on() -> None:
+    """It detects repeated ids in a run; earlier runs do not count."""
     index = Index()
     index.record(key_of_outcome(result("a"), Stamp(1, "r")))
     assert [index.seen(id) for id in ("a", "a", "b", "a")] == [False, True, False, True]
 
 
-def test_counts_by_variant_and_reason(tmp_path: Path) -> None:
-    """What the report of the whole output needs."""
+def test_index_counts_by_variant_and_reason(tmp_path: Path) -> None:
+    """The report of the whole output uses these counts."""
     made = [replace(result("a"), variant="terse"), result("b"), failure("c"), failure("d", reason="rejected")]
     for item in made:
         name = "errors.jsonl" if isinstance(item, Failure) else "results.jsonl"
@@ -177,14 +177,14 @@ def test_counts_by_variant_and_reason(tmp_path: Path) -> None:
 
 
 def test_files_with_other_names_are_not_read(tmp_path: Path) -> None:
-    """A copy that someone keeps beside the results is not the output."""
+    """A copy kept beside the results does not belong to the output."""
     (tmp_path / "results-copy.jsonl").write_text("not ours")
     (tmp_path / "results.jsonl.bak").write_text("not ours")
     assert scan(OutputConfig(str(tmp_path))).counts()["done"] == 0
 
 
-def test_a_file_that_is_no_runs_summary_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It is named in a warning, and the others count."""
+def test_invalid_run_file_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A warning names it, and the other run files count."""
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "a.json").write_text("{")
     (tmp_path / "runs" / "b.json").write_text(json.dumps({"run": 4}))
@@ -203,8 +203,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_killed_process_leaves_no_index_behind(tmp_path: Path) -> None:
-    """TMPDIR is where it is, and the file goes with the process."""
+def test_killed_process_leaves_no_index_file(tmp_path: Path) -> None:
+    """The index file in TMPDIR disappears with its process."""
     subprocess.run([sys.executable, "-c", LEAVE], env={**CHILD_ENV, "TMPDIR": str(tmp_path)}, timeout=60, check=False)
     assert list(tmp_path.iterdir()) == []
 
@@ -242,8 +242,8 @@ except OutputError as error:
 
 
 @pytest.mark.parametrize("code", [SMALL_DISK, FITS_IN_MEMORY])
-def test_no_room_for_the_index_is_told(tmp_path: Path, code: str) -> None:
-    """Exit 3, with the folder and the variable that moves it; at the start, not after all documents were done."""
+def test_no_space_for_the_index_is_exit_3(tmp_path: Path, code: str) -> None:
+    """The message names the folder and TMPDIR, at the start and not after all documents."""
     command = [sys.executable, "-c", code]
     done = subprocess.run(
         command, env={**CHILD_ENV, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, timeout=60, check=False
@@ -252,8 +252,8 @@ def test_no_room_for_the_index_is_told(tmp_path: Path, code: str) -> None:
     assert "TMPDIR" in done.stdout
 
 
-def test_an_index_without_a_place_is_an_output_error(tmp_path: Path) -> None:
-    """A results file that cannot be read ends the run before anything is asked."""
+def test_unreadable_results_file_is_an_output_error(tmp_path: Path) -> None:
+    """It ends the run before any request."""
     (tmp_path / "results.jsonl").mkdir()
     with pytest.raises(OutputError, match=r"results\.jsonl"):
         scan(OutputConfig(str(tmp_path)))

@@ -1,4 +1,4 @@
-"""One run at a time for each output and shard, and the dead hold nothing."""
+"""One run at a time per output and shard; dead processes hold no lock."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ sys.stdin.read()
 
 @contextlib.contextmanager
 def holder(folder: Path, shard: Shard) -> Iterator[subprocess.Popen[str]]:
-    """A child process that holds the lock until its stdin is closed or it is killed."""
+    """Yield a child process that holds the lock until its stdin is closed or it is killed."""
     command = [sys.executable, "-c", HOLD, str(folder), str(shard.index), str(shard.count)]
     with subprocess.Popen(command, env=CHILD_ENV, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
@@ -44,7 +44,7 @@ def holder(folder: Path, shard: Shard) -> Iterator[subprocess.Popen[str]]:
 
 
 def take(folder: Path, shard: Shard = WHOLE, *, lock_wait_s: float = 0) -> Lock:
-    """The lock, by a clock that moves a second at each look."""
+    """Take the lock by a clock that advances one second per call."""
     ticks = itertools.count()
     return acquire(
         folder, "r", shard=shard, lock_wait_s=lock_wait_s, wait=lambda _: False, clock=lambda: float(next(ticks))
@@ -62,8 +62,8 @@ def take(folder: Path, shard: Shard = WHOLE, *, lock_wait_s: float = 0) -> Lock:
         (Shard(0, 1), WHOLE),
     ],
 )
-def test_these_exclude_each_other(tmp_path: Path, held: Shard, wanted: Shard) -> None:
-    """The whole excludes all, another count excludes, the same shard excludes itself; the holder is named."""
+def test_conflicting_shards_exclude_each_other(tmp_path: Path, held: Shard, wanted: Shard) -> None:
+    """The whole excludes all, another count excludes, a shard excludes itself; the error names the holder."""
     with holder(tmp_path, held) as child, pytest.raises(TryLaterError) as caught:
         take(tmp_path, wanted)
     message = str(caught.value)
@@ -73,14 +73,14 @@ def test_these_exclude_each_other(tmp_path: Path, held: Shard, wanted: Shard) ->
     assert "since" in message
 
 
-def test_different_shards_of_one_count_do_not(tmp_path: Path) -> None:
-    """All shards of a job run side by side."""
+def test_different_shards_of_one_count_run_side_by_side(tmp_path: Path) -> None:
+    """All shards of a job can hold their locks at once."""
     with holder(tmp_path, Shard(0, 3)), holder(tmp_path, Shard(1, 3)):
         take(tmp_path, Shard(2, 3)).release()
 
 
-def test_the_dead_hold_nothing(tmp_path: Path) -> None:
-    """After kill -9 the lock is free at once, though the dead one's name still stands in the file."""
+def test_killed_holder_releases_the_lock(tmp_path: Path) -> None:
+    """After kill -9 the lock is free at once, though the file still has the dead holder's name."""
     with holder(tmp_path, WHOLE) as child:
         child.kill()
         child.wait()
@@ -89,8 +89,8 @@ def test_the_dead_hold_nothing(tmp_path: Path) -> None:
         take(tmp_path).release()
 
 
-def test_a_waiting_run_takes_over_when_the_holder_ends(tmp_path: Path) -> None:
-    """It polls, and goes on as soon as the lock is free."""
+def test_waiting_run_takes_the_lock_when_it_is_free(tmp_path: Path) -> None:
+    """It polls until then."""
     waits: list[float] = []
     with holder(tmp_path, WHOLE) as child:
 
@@ -105,20 +105,20 @@ def test_a_waiting_run_takes_over_when_the_holder_ends(tmp_path: Path) -> None:
     assert waits == [0.2] * 3
 
 
-def test_waiting_ends_after_lock_wait(tmp_path: Path) -> None:
-    """By the clock, not by the number of looks."""
+def test_wait_ends_after_lock_wait_s(tmp_path: Path) -> None:
+    """The clock decides, not the number of polls."""
     with holder(tmp_path, WHOLE), pytest.raises(TryLaterError, match="waited 5 s"):
         take(tmp_path, lock_wait_s=5)
 
 
-def test_a_stop_ends_the_waiting(tmp_path: Path) -> None:
-    """A shutdown does not wait for someone else's run."""
+def test_stop_ends_the_wait_for_the_lock(tmp_path: Path) -> None:
+    """A shutdown does not wait for another run."""
     with holder(tmp_path, WHOLE), pytest.raises(TryLaterError, match="interrupted"):
         acquire(tmp_path, "r", shard=WHOLE, lock_wait_s=99, wait=lambda _: True, clock=lambda: 0.0)
 
 
-def test_a_gate_that_stays_shut_is_not_waited_for_without_end(tmp_path: Path) -> None:
-    """A suspended run inside the gate makes others try later."""
+def test_blocked_gate_is_not_awaited_for_ever(tmp_path: Path) -> None:
+    """If a suspended run is inside the gate, other runs try again later."""
     fd = os.open(tmp_path / ".lock-gate", os.O_RDWR | os.O_CREAT)
     fcntl.flock(fd, fcntl.LOCK_EX)
     try:
@@ -136,7 +136,7 @@ subprocess.Popen([sys.executable, "-c", "print('held', flush=True); input()"], c
 
 
 def test_a_child_of_a_dead_holder_does_not_keep_the_lock(tmp_path: Path) -> None:
-    """A program that a run has started does not keep the output locked when the run is killed."""
+    """A program started by a killed run does not keep the output locked."""
     command = [sys.executable, "-c", HOLD_AND_START, str(tmp_path), "0", "0"]
     with subprocess.Popen(
         command, env=CHILD_ENV, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -150,8 +150,8 @@ def test_a_child_of_a_dead_holder_does_not_keep_the_lock(tmp_path: Path) -> None
         take(tmp_path).release()
 
 
-def test_a_released_lock_is_free_though_a_copy_of_its_descriptor_is_open(tmp_path: Path) -> None:
-    """A child in the middle of being started has such a copy."""
+def test_released_lock_is_free_despite_an_open_copy_of_its_descriptor(tmp_path: Path) -> None:
+    """A child that is just being started has such a copy."""
     lock = take(tmp_path)
     copy = os.dup(lock._fd)
     lock.release()
@@ -159,23 +159,23 @@ def test_a_released_lock_is_free_though_a_copy_of_its_descriptor_is_open(tmp_pat
     os.close(copy)
 
 
-def test_garbage_in_a_lock_file_does_not_confuse(tmp_path: Path) -> None:
-    """A holder without valid data still blocks the lock, and the message says that it is unidentified."""
+def test_lock_file_with_garbage_still_blocks(tmp_path: Path) -> None:
+    """The message calls the holder an unidentified run."""
     with holder(tmp_path, WHOLE):
         (tmp_path / ".lock").write_bytes(b"[\xff")
         with pytest.raises(TryLaterError, match="an unidentified run"):
             take(tmp_path)
 
 
-def test_a_folder_that_takes_no_lock_file_is_an_output_error(tmp_path: Path) -> None:
-    """Exit 3, naming the file."""
+def test_uncreatable_lock_file_is_an_output_error(tmp_path: Path) -> None:
+    """The error names the file."""
     (tmp_path / ".lock-gate").mkdir()
     with pytest.raises(OutputError, match=r"\.lock-gate"):
         take(tmp_path)
 
 
-def test_of_many_that_start_at_once_one_gets_the_whole(tmp_path: Path) -> None:
-    """Eight processes, each asking for a lock that excludes the others': one holds, seven are told."""
+def test_one_of_many_simultaneous_runs_gets_the_lock(tmp_path: Path) -> None:
+    """Eight processes request conflicting locks: one holds, seven are refused."""
     shards = [WHOLE, *(Shard(0, count) for count in range(2, 9))]
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     children = [
@@ -191,8 +191,8 @@ def test_of_many_that_start_at_once_one_gets_the_whole(tmp_path: Path) -> None:
     assert said.count("held\n") == 1
 
 
-def test_a_long_wait_names_the_holder_every_minute(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Five hours of waiting are 300 lines; the wait lasts exactly as long as configured, and then names the holder."""
+def test_long_wait_logs_the_holder_every_minute(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Five hours of waiting are 300 log lines; the wait ends as configured."""
     caplog.set_level("INFO", logger="pipeline")
     now = [0.0]
 

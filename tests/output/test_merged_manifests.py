@@ -1,4 +1,4 @@
-"""Merged manifests: many small parts are indexed with few requests, and a cache of other parts is not believed."""
+"""Merged manifests: many small parts are indexed with few requests, and outdated merged manifests are ignored."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ FOLDER = "manifests/merged"
 
 @pytest.fixture(autouse=True)
 def _few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few parts are many here, and a few manifests fill an object."""
+    """Merge from four parts on, and make objects of a few manifests."""
     monkeypatch.setattr(merged_manifests, "MERGED_FROM", 4)
     monkeypatch.setattr(merged_manifests, "FULL_BYTES", 800)
 
 
 @pytest.fixture
 def config(s3: S3Server, bucket: str) -> OutputConfig:
-    """An output that nobody has used; each record has a part of its own."""
+    """Return a new output in which each record has a part of its own."""
     return configured(s3, bucket, part_bytes=1)
 
 
 def nights(config: OutputConfig, ids: str, *, shard: Shard = WHOLE) -> None:
-    """Each night does one document; the last one does none."""
+    """Run once for each id, with one document, and once without a document."""
     for id in [*ids, ""]:
         with opened(config, shard=shard) as output:
             if id:
@@ -46,13 +46,13 @@ def nights(config: OutputConfig, ids: str, *, shard: Shard = WHOLE) -> None:
 
 
 def known(config: OutputConfig, shard: Shard = WHOLE) -> Any:
-    """All that an index says."""
+    """Return all values that an index provides."""
     with closing(scan(config, shard=shard)) as index:
         return [index.known(id) for id in "abcdefghij"], index.counts(), index.highest_run, index.agents
 
 
 def requests(config: OutputConfig, s3: S3Server, shard: Shard = WHOLE) -> int:
-    """The requests of a start that reads the index."""
+    """Return the number of requests of a start that reads the index."""
     with FaultProxy(s3.port) as tap:
         scan(replace(config, storage={**config.storage, "endpoint": tap.endpoint}), shard=shard).close()
         return len(tap.seen)
@@ -64,8 +64,8 @@ def drop(config: OutputConfig) -> None:
 
 
 @pytest.mark.parametrize("shard", [WHOLE, Shard(0, 2), chunk(0)])
-def test_merged_manifests_say_what_the_parts_say(config: OutputConfig, shard: Shard) -> None:
-    """Of every document, in all shards; also when some of their parts are gone, and when they are damaged."""
+def test_merged_manifests_equal_the_parts(config: OutputConfig, shard: Shard) -> None:
+    """This holds in all shards, with deleted parts and with damaged manifests."""
     shard = replace(shard, holds=lambda _: True)
     ids = [id for id in "abcdefghij" if shard.is_chunk or shard.owns(id)]
     with opened(config, shard=shard) as output:
@@ -92,8 +92,8 @@ def test_merged_manifests_say_what_the_parts_say(config: OutputConfig, shard: Sh
     assert known(config, shard) == by_merged
 
 
-def test_a_start_requests_as_much_after_many_nights_as_after_few(config: OutputConfig, s3: S3Server) -> None:
-    """Objects that are full stay as they are; the nights since are merged by the next run that finds enough."""
+def test_requests_of_a_start_do_not_grow_with_the_runs(config: OutputConfig, s3: S3Server) -> None:
+    """Full objects stay; later manifests are merged by the next run that finds enough of them."""
     counted = []
     for ids in ("abcdef", "ghijkl"):
         nights(config, ids)
@@ -104,8 +104,8 @@ def test_a_start_requests_as_much_after_many_nights_as_after_few(config: OutputC
     assert max(counted) < 9, "five, and one for each of at most three parts that are not merged yet"
 
 
-def test_one_run_merges_a_part_of_many_manifests(config: OutputConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a signal does not wait for thousands of requests; the next runs merge the others."""
+def test_one_run_merges_a_limited_number_of_manifests(config: OutputConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal then need not wait for thousands of requests; later runs merge the others."""
     monkeypatch.setattr(merged_manifests, "MOST_AT_ONCE", 5)
     with opened(config) as output:
         for id in "abcdefghij":
@@ -118,7 +118,7 @@ def test_one_run_merges_a_part_of_many_manifests(config: OutputConfig, monkeypat
     assert known(config)[1]["done"] == 10
 
 
-def test_the_objects_of_siblings_are_not_read(config: OutputConfig, s3: S3Server) -> None:
+def test_merged_manifests_of_siblings_are_not_read(config: OutputConfig, s3: S3Server) -> None:
     """Neither are their parts."""
     for index in (0, 1):
         nights(config, "abcdef", shard=replace(chunk(index), holds=lambda _: True))
@@ -127,8 +127,8 @@ def test_the_objects_of_siblings_are_not_read(config: OutputConfig, s3: S3Server
     assert requests(config, s3, chunk(0)) == before
 
 
-def test_purging_leaves_no_merged_manifest(config: OutputConfig) -> None:
-    """They hold the ids of documents."""
+def test_purge_removes_merged_manifests(config: OutputConfig) -> None:
+    """They contain document ids."""
     nights(config, "abcdefgh")
     assert keys(config, FOLDER)
     with opened(config) as output:
@@ -137,8 +137,8 @@ def test_purging_leaves_no_merged_manifest(config: OutputConfig) -> None:
     assert known(config)[0][:2] == [None, known(config)[0][1]]
 
 
-def test_a_kill_while_manifests_are_merged_changes_nothing(s3: S3Server, bucket: str) -> None:
-    """After a death before each change of the store, the next start knows the same."""
+def test_kill_while_manifests_are_merged_loses_no_entry(s3: S3Server, bucket: str) -> None:
+    """After a death before any change of the store the next start has the same index."""
     for lives in range(20):
         config = configured(s3, f"{bucket}/{lives}", part_bytes=1)
         for id in "abcdef":
@@ -154,7 +154,7 @@ def test_a_kill_while_manifests_are_merged_changes_nothing(s3: S3Server, bucket:
 
 
 def merges(backend: RemoteBackend) -> bool:
-    """True when the backend lived through the end of a run."""
+    """Return whether the backend survived the end of a run."""
     try:
         backend.lock("dying", lock_wait_s=0, wait=lambda _: False, clock=lambda: 0.0)
         with closing(backend.read()) as index:

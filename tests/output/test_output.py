@@ -1,4 +1,4 @@
-"""Records are written whole or not at all, survive any kill, and are mended at the next start."""
+"""Records are written whole or not at all, survive any kill, and are repaired at the next start."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LINES = [b'{"a":1}\n', b'{"b":"\xc3\xa9"}\n', b'{"c":[1,2]}\n']
 
 
 def result(id: str, *, sha256: str = "s", agent: str = "extractor", output: object = None) -> Result:
-    """A result with little in it."""
+    """Return a small result."""
     return Result(
         id, f"in/{id}", sha256, agent, "default", "f", output, ModelMetadata("vllm", "m"), 1, 0, False, (),
         Usage(1, 2), None, 10, {}, 0.5, "2024-01-01T00:00:00.000Z", "7-8",
@@ -40,7 +40,7 @@ def result(id: str, *, sha256: str = "s", agent: str = "extractor", output: obje
 
 
 def failure(id: str, *, sha256: str | None = "s", reason: str = "timeout", runs: int = 1) -> Failure:
-    """A failure with little in it."""
+    """Return a small failure."""
     return Failure(
         id, f"in/{id}", sha256, "extractor", "default", "f", "call", reason, reason, "", 1, (), None,
         Usage(), (), runs, "2024-01-01T00:00:00.000Z", "7-8",
@@ -48,24 +48,24 @@ def failure(id: str, *, sha256: str | None = "s", reason: str = "timeout", runs:
 
 
 def opened(folder: Path, *, agent: str = "extractor", shard: Shard | None = None, run_id: str = "r") -> Output:
-    """The output, at once or not at all."""
+    """Open the output without waiting for its lock."""
     config = OutputConfig(str(folder))
     return Output.open(config, agent=agent, shard=shard, lock_wait_s=0, run_id=run_id, wait=lambda _: False)
 
 
 def ids(path: Path) -> list[str]:
-    """The ids in a file of records, in order."""
+    """Return the ids in a file of records, in order."""
     return [json.loads(line)["id"] for line in path.read_bytes().splitlines()]
 
 
 def run_child(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """A child process that runs the code with the arguments in sys.argv."""
+    """Run the code in a child process with these arguments in sys.argv."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, env=CHILD_ENV, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_torn_tail_at_every_byte_leaves_exactly_the_whole_lines(tmp_path: Path) -> None:
-    """A file cut anywhere keeps the lines before the cut, and a line that only lacks its LF."""
+def test_truncated_file_keeps_exactly_its_whole_lines(tmp_path: Path) -> None:
+    """A file cut at any byte keeps the lines before the cut, and a line that only lacks its LF."""
     whole = b"".join(LINES)
     ends = [len(b"".join(LINES[:count])) for count in range(4)]
     for cut in range(len(whole) + 1):
@@ -80,8 +80,8 @@ def test_torn_tail_at_every_byte_leaves_exactly_the_whole_lines(tmp_path: Path) 
 @pytest.mark.parametrize(
     "junk", [b"\0" * 5000 + b"\n", b'{"a":\n', b"\xff\xfe\n", b"[1]\n", b"\n", b"[" * 99_999 + b"\n"]
 )
-def test_broken_lines_elsewhere_are_removed_and_counted(tmp_path: Path, junk: bytes) -> None:
-    """NULs, cut lines, bytes that are no UTF-8, what is no object: gone, and the good lines stay as they were."""
+def test_broken_lines_anywhere_are_removed_and_counted(tmp_path: Path, junk: bytes) -> None:
+    """NULs, cut lines, invalid UTF-8 and non-objects are removed; good lines do not change."""
     path = tmp_path / "broken.jsonl"
     path.write_bytes(junk + LINES[0] + junk + junk + LINES[1] + LINES[2].rstrip())
     assert mend(path) == 3
@@ -91,7 +91,7 @@ def test_broken_lines_elsewhere_are_removed_and_counted(tmp_path: Path, junk: by
 
 @pytest.mark.parametrize("begins_as_record", [True, False])
 def test_a_line_of_300_mb_does_not_fill_the_memory(tmp_path: Path, begins_as_record: bool) -> None:
-    """One that may be a record is refused, with its place, and stays; garbage is removed like any broken line."""
+    """A line that may be a record is refused and kept; garbage is removed like any broken line."""
     path = tmp_path / "results.jsonl"
     with path.open("wb") as file:
         file.write(LINES[0] + (b'{"b":"' if begins_as_record else b"\0"))
@@ -119,8 +119,8 @@ def test_a_line_of_300_mb_does_not_fill_the_memory(tmp_path: Path, begins_as_rec
         assert path.read_bytes() == LINES[0] + LINES[2]
 
 
-def test_the_last_record_is_not_searched_for_in_a_line_without_end(tmp_path: Path) -> None:
-    """The end of a file is read in windows, up to the longest record."""
+def test_search_for_the_last_record_is_bounded(tmp_path: Path) -> None:
+    """The end of a file is read in windows, up to the longest possible record."""
     path = tmp_path / "results.jsonl"
     with path.open("wb") as file:
         file.write(LINES[0] + b'{"b":"')
@@ -129,8 +129,8 @@ def test_the_last_record_is_not_searched_for_in_a_line_without_end(tmp_path: Pat
         last_object(path)
 
 
-def test_a_record_that_no_run_could_read_is_not_written(tmp_path: Path) -> None:
-    """A line over the limit is an output error, and the file stays as it was."""
+def test_oversized_record_is_not_written(tmp_path: Path) -> None:
+    """A line over the limit is an output error, and the file does not change."""
     lines = LineFile(tmp_path / "results.jsonl")
     with pytest.raises(OutputError, match="need at most 67108864"):
         lines.append(b"x" * ((64 << 20) + 1))
@@ -140,16 +140,16 @@ def test_a_record_that_no_run_could_read_is_not_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("uri", ["out", "s3://bucket/out"])
-def test_nothing_is_appended_to_an_output_that_was_not_started(tmp_path: Path, uri: str) -> None:
-    """A wrong order of calls is a fault of the program, and says which call is missing; no request is sent."""
+def test_append_before_start_is_an_internal_error(tmp_path: Path, uri: str) -> None:
+    """The error names the missing call, and no request is sent."""
     config = OutputConfig(uri=str(tmp_path / uri) if "://" not in uri else uri)
     stamp = Stamp(1, "run")
     with pytest.raises(InternalError, match="`start` comes before"):
         backend_of(config).append(b"{}\n", key_of_outcome(result("a"), stamp))
 
 
-def test_mending_says_the_name_and_the_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One warning names the file and how many lines were lost."""
+def test_repair_logs_the_file_and_the_number_of_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """There is one warning per file."""
     path = tmp_path / "results.jsonl"
     path.write_bytes(LINES[0] + b"junk\nju")
     mend(path)
@@ -175,8 +175,8 @@ except OutputError as error:
 """
 
 
-def test_write_cut_in_the_middle_of_a_line_leaves_nothing_of_it(tmp_path: Path) -> None:
-    """At a file size limit the line that does not fit is taken back, and the error names file and cause."""
+def test_partially_written_line_is_removed(tmp_path: Path) -> None:
+    """At a file size limit the partial line is undone, and the error names file and cause."""
     path = tmp_path / "results.jsonl"
     *acknowledged, error = run_child(WRITE_UNTIL_FULL, path).stdout.splitlines()
     assert len(acknowledged) == 1000 // 89
@@ -186,8 +186,8 @@ def test_write_cut_in_the_middle_of_a_line_leaves_nothing_of_it(tmp_path: Path) 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_device_is_an_output_error() -> None:
-    """ENOSPC is told as such, with the path; what cannot be taken back is never written after."""
+def test_full_device_is_an_output_error() -> None:
+    """The error has the path and the cause; after a partial line that cannot be undone no line is written."""
     file = LineFile(Path("/dev/full"))
     with pytest.raises(OutputError, match=r"/dev/full.*No space left"):
         file.append(b"{}\n")
@@ -195,15 +195,15 @@ def test_a_full_device_is_an_output_error() -> None:
         file.append(b"{}\n")
 
 
-def test_a_line_is_the_kernels_when_append_returns(tmp_path: Path) -> None:
-    """Another reader sees the line without any flush."""
+def test_appended_line_is_visible_to_other_readers_at_once(tmp_path: Path) -> None:
+    """No flush is needed."""
     file = LineFile(tmp_path / "a.jsonl")
     file.append(LINES[0])
     assert (tmp_path / "a.jsonl").read_bytes() == LINES[0]
 
 
 def test_records_are_synced_when_the_oldest_is_due(tmp_path: Path) -> None:
-    """The first unsynced line sets the time; before it is due nothing is synced, then everything."""
+    """The first unsynced line starts the timer; until then no sync happens, then all lines are synced."""
     now = [100.0]
     with Output.open(
         OutputConfig(str(tmp_path)),
@@ -236,8 +236,8 @@ for number in range(int(sys.argv[3]), 10**9):
 """
 
 
-def test_kill_at_random_instants_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
-    """After each kill -9 every line is whole, and the index holds what was acknowledged, and at most one more."""
+def test_kill_at_random_instants_loses_no_acknowledged_record(tmp_path: Path) -> None:
+    """After each kill -9 every line is whole, and the index has at most one record more."""
     chance, acknowledged = random.Random(4), []
     for round_number in range(6):
         command = [sys.executable, "-c", KEEP_WRITING, tmp_path, f"run-{round_number}", str(len(acknowledged))]
@@ -257,8 +257,8 @@ def test_kill_at_random_instants_loses_nothing_that_was_acknowledged(tmp_path: P
             acknowledged.append(f"doc-{len(acknowledged)}")
 
 
-def test_a_killed_runs_torn_line_is_mended_at_the_next_start(tmp_path: Path) -> None:
-    """The whole lines stay, the piece goes, and new lines start at a line's start."""
+def test_broken_last_line_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    """The whole lines stay, and new lines begin at the start of a line."""
     with opened(tmp_path) as output:
         output.write(result("a"))
     with (tmp_path / "results.jsonl").open("ab") as stream:
@@ -268,8 +268,8 @@ def test_a_killed_runs_torn_line_is_mended_at_the_next_start(tmp_path: Path) -> 
     assert ids(tmp_path / "results.jsonl") == ["a", "b"]
 
 
-def test_an_old_line_with_a_second_start_or_nuls_is_not_taken_for_whole(tmp_path: Path) -> None:
-    """Far from the end lines are only glanced at; a glance still sees a merged line and a hole."""
+def test_merged_line_or_nuls_far_from_the_end_are_detected(tmp_path: Path) -> None:
+    """Far from the end lines are only scanned quickly, which still detects both."""
     path = tmp_path / "results.jsonl"
     with opened(tmp_path) as output:
         output.write(result("a"))
@@ -291,8 +291,8 @@ def test_an_old_line_with_a_second_start_or_nuls_is_not_taken_for_whole(tmp_path
 
 
 @pytest.mark.parametrize("question", [None, "0123456789abcdef" * 4])
-def test_a_glance_takes_every_line_that_is_written(question: str | None) -> None:
-    """A line that needs the whole parser takes three times as long: the layouts must follow one another."""
+def test_quick_scan_accepts_every_written_line(question: str | None) -> None:
+    """The full parser takes three times as long, so writer and scanner must agree on the layout."""
     written = replace(result("a"), question_sha256=question)
     stamp = Stamp(3, "r", "0/2")
     assert _glance(to_line(written, stamp)) == key_of_outcome(written, stamp)
@@ -300,10 +300,10 @@ def test_a_glance_takes_every_line_that_is_written(question: str | None) -> None
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 300)), max_size=30), st.integers(0, 10), st.booleans())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_records_from_a_run_on_come_first_and_none_is_missed(
+def test_records_since_a_run_come_first_and_are_complete(
     tmp_path: Path, written: list[tuple[int, int]], since: int, is_compacted: bool
 ) -> None:
-    """A file of one writer is in the order of its runs; a compacted one may be in any order."""
+    """A file of one writer is ordered by run; a compacted one may have any order."""
     path = tmp_path / "results.jsonl"
     records = written if is_compacted else sorted(written)
     lines = [
@@ -318,8 +318,8 @@ def test_records_from_a_run_on_come_first_and_none_is_missed(
         assert not wanted or place.index(wanted[-1]) <= len(wanted) + 2
 
 
-def test_the_next_run_has_the_next_number_whatever_is_left_of_the_last(tmp_path: Path) -> None:
-    """Numbers come from lines and from run files, and never go back."""
+def test_run_numbers_never_decrease(tmp_path: Path) -> None:
+    """They come from records and run files, whichever of them the last run left."""
     with opened(tmp_path, run_id="one") as output:
         assert output.stamp.run == 1
         output.write(failure("a"))
@@ -332,8 +332,8 @@ def test_the_next_run_has_the_next_number_whatever_is_left_of_the_last(tmp_path:
         assert [run["run_id"] for run in output.runs()] == ["two"]
 
 
-def test_errors_that_no_longer_stand_are_gone_at_the_end(tmp_path: Path) -> None:
-    """A later result clears an error, a later error takes its place; each id that failed has one line."""
+def test_outdated_errors_are_removed_at_the_end(tmp_path: Path) -> None:
+    """A later result removes an error, a later error replaces it; each failed id has one line."""
     with opened(tmp_path) as output:
         for id in "abc":
             output.write(failure(id))
@@ -345,8 +345,8 @@ def test_errors_that_no_longer_stand_are_gone_at_the_end(tmp_path: Path) -> None
     assert [(line["id"], line["reason"]) for line in errors] == [("c", "timeout"), ("b", "overloaded")]
 
 
-def test_errors_that_no_longer_stand_are_gone_at_the_next_start(tmp_path: Path) -> None:
-    """A run that was killed before its end leaves the tidying to the next one."""
+def test_outdated_errors_of_a_killed_run_are_removed_at_the_next_start(tmp_path: Path) -> None:
+    """The killed run could not remove them itself."""
     with opened(tmp_path) as output:
         output.write(failure("a"))
     with opened(tmp_path) as output:
@@ -356,8 +356,8 @@ def test_errors_that_no_longer_stand_are_gone_at_the_next_start(tmp_path: Path) 
         assert ids(tmp_path / "errors.jsonl") == []
 
 
-def test_a_changed_document_that_fails_keeps_its_old_result(tmp_path: Path) -> None:
-    """Both lines stand, the document counts as failed, and as stale."""
+def test_failure_of_a_changed_document_keeps_its_old_result(tmp_path: Path) -> None:
+    """Both lines remain; the document counts as failed, and its result as stale."""
     with opened(tmp_path) as output:
         output.write(result("a", sha256="old"))
     with opened(tmp_path) as output:
@@ -368,8 +368,8 @@ def test_a_changed_document_that_fails_keeps_its_old_result(tmp_path: Path) -> N
     assert scan(OutputConfig(str(tmp_path))).has_stale_result("a")
 
 
-def test_another_agent_is_refused_and_nothing_changes(tmp_path: Path) -> None:
-    """An output belongs to one agent; the error names both, and not even a torn line is touched."""
+def test_output_of_another_agent_is_refused_unchanged(tmp_path: Path) -> None:
+    """The error names both agents, and even a broken line is not repaired."""
     with opened(tmp_path, agent="extractor") as output:
         output.write(result("a"))
     before = (tmp_path / "results.jsonl").read_bytes() + b'{"v":1'
@@ -380,16 +380,16 @@ def test_another_agent_is_refused_and_nothing_changes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", [b'{"id":"mine"}\n', b'{"v":2,"id":"x"}\n', b'{"v":1,"id":3,"run":1}\n'])
-def test_someone_elses_file_is_refused_and_left_alone(tmp_path: Path, line: bytes) -> None:
-    """JSON that is no record of ours is never removed as broken."""
+def test_foreign_file_is_refused_unchanged(tmp_path: Path, line: bytes) -> None:
+    """JSON that is not one of our records is never removed as broken."""
     (tmp_path / "results.jsonl").write_bytes(line)
     with pytest.raises(ConfigError, match=r"results\.jsonl"):
         opened(tmp_path)
     assert (tmp_path / "results.jsonl").read_bytes() == line
 
 
-def test_a_runs_file_is_never_changed(tmp_path: Path) -> None:
-    """The same run id in a later run makes another file; the same run writing twice is an error."""
+def test_run_file_is_never_changed(tmp_path: Path) -> None:
+    """A repeated run id gets another file; a run that writes its file twice is an error."""
     with opened(tmp_path, run_id="job") as output:
         first = output.write_run({"exit_code": 3})
     with opened(tmp_path, run_id="job") as output:
@@ -401,26 +401,26 @@ def test_a_runs_file_is_never_changed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("run_id", ["", "a/b", "..\n", "x" * 129, "é"])
-def test_a_run_id_that_is_no_file_name_is_refused(tmp_path: Path, run_id: str) -> None:
-    """Nothing outside the output can be written by way of a run id."""
+def test_run_id_that_is_no_file_name_is_refused(tmp_path: Path, run_id: str) -> None:
+    """A run id cannot make the program write outside the output."""
     with pytest.raises(ConfigError, match="run id"):
         opened(tmp_path, run_id=run_id)
 
 
 @pytest.mark.parametrize("uri", ["http://host/out", "ftp://b", "file://host/out", "", "s3:b/out", "S3:/b", "file:out"])
-def test_an_address_that_is_none_is_refused(uri: str) -> None:
-    """Anything else is a configuration error, before anything is made."""
+def test_invalid_output_uri_is_refused(uri: str) -> None:
+    """It is a configuration error before any file is created."""
     with pytest.raises(ConfigError, match=r"output\.uri"):
         folder_of(uri)
 
 
-def test_a_file_address_is_a_folder() -> None:
-    """file:// with escapes is the path it stands for."""
+def test_file_uri_is_a_folder() -> None:
+    """Percent escapes in a file:// URI are decoded."""
     assert folder_of("file:///a%20b/c") == Path("/a b/c")
 
 
-def test_an_output_that_is_a_file_is_a_configuration_error(tmp_path: Path) -> None:
-    """Also when only a parent of it is one."""
+def test_output_path_that_is_a_file_is_a_configuration_error(tmp_path: Path) -> None:
+    """The same applies if one of its parents is a file."""
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "out"):
         with pytest.raises(ConfigError, match="is a file"):
@@ -428,8 +428,8 @@ def test_an_output_that_is_a_file_is_a_configuration_error(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
-    """Exit 3, naming the path."""
+def test_unwritable_folder_is_an_output_error(tmp_path: Path) -> None:
+    """The error names the path."""
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(OutputError, match=tmp_path.name):
@@ -438,8 +438,8 @@ def test_a_folder_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> N
         tmp_path.chmod(0o700)
 
 
-def test_a_record_that_is_no_json_writes_nothing(tmp_path: Path) -> None:
-    """NaN is a fault of ours; neither the file nor the index takes it."""
+def test_record_that_is_not_json_is_not_written(tmp_path: Path) -> None:
+    """NaN is an internal error; neither the file nor the index gets the record."""
     with opened(tmp_path) as output:
         with pytest.raises(InternalError, match="'a'"):
             output.write(result("a", output=float("nan")))
@@ -447,8 +447,8 @@ def test_a_record_that_is_no_json_writes_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "results.jsonl").read_bytes() == b""
 
 
-def test_shards_write_their_own_files_and_leave_the_others_alone(tmp_path: Path) -> None:
-    """Two shards of one count are open at once; one's start does not mend the file the other is writing."""
+def test_shards_change_only_their_own_files(tmp_path: Path) -> None:
+    """While two shards are open, the start of one does not repair the file of the other."""
     torn = tmp_path / "results-00001-of-00002.jsonl"
     with opened(tmp_path, shard=Shard(1, 2)) as other, opened(tmp_path, shard=Shard(0, 2)) as output:
         other.write(result("b"))
@@ -465,8 +465,8 @@ def test_shards_write_their_own_files_and_leave_the_others_alone(tmp_path: Path)
     assert ids(torn) == ["b"]
 
 
-def test_a_shards_tidying_does_not_lose_what_a_sister_writes_meanwhile(tmp_path: Path) -> None:
-    """The sister's errors file is hers: replacing it would leave her writing into a file without a name."""
+def test_removing_outdated_errors_spares_the_files_of_siblings(tmp_path: Path) -> None:
+    """Replacing a sibling's errors file would make it write to a deleted file."""
     with opened(tmp_path, shard=Shard(1, 2)) as sister:
         mine = next(name for name in map(str, range(99)) if Shard(0, 2).owns(name))
         sister.write(failure("1"))
@@ -479,8 +479,8 @@ def test_a_shards_tidying_does_not_lose_what_a_sister_writes_meanwhile(tmp_path:
     assert ids(tmp_path / "errors-00000-of-00002.jsonl") == []
 
 
-def test_a_shard_tidies_what_an_unsharded_run_has_left(tmp_path: Path) -> None:
-    """Errors of its own ids that no longer stand leave the old file; those of other shards stay; torn lines go."""
+def test_shard_removes_its_outdated_errors_from_an_unsharded_file(tmp_path: Path) -> None:
+    """Errors of other shards stay, and broken lines are removed."""
     shard = Shard(0, 2)
     mine = next(name for name in map(str, range(99)) if shard.owns(name))
     theirs = next(name for name in map(str, range(99)) if not shard.owns(name))
@@ -496,8 +496,8 @@ def test_a_shard_tidies_what_an_unsharded_run_has_left(tmp_path: Path) -> None:
     assert ids(tmp_path / "errors.jsonl") == [theirs]
 
 
-def test_half_written_files_of_a_killed_run_are_swept(tmp_path: Path) -> None:
-    """The temporary files of atomic writes that never ended go at the next start; nobody else's do."""
+def test_temporary_files_of_a_killed_run_are_deleted(tmp_path: Path) -> None:
+    """The next start deletes those of atomic writes, and no other files."""
     places = (".errors.jsonl", ".report.json", ".report.html", "runs/.a.json", ".manifests/.results.jsonl")
     left = [tmp_path / f"{place}.0123456789ab.tmp" for place in places]
     others = [tmp_path / ".notes.tmp", tmp_path / "runs" / "mine.0123456789ab.tmp"]
@@ -508,8 +508,8 @@ def test_half_written_files_of_a_killed_run_are_swept(tmp_path: Path) -> None:
         assert [path.exists() for path in (*left, *others)] == [False] * len(left) + [True] * len(others)
 
 
-def test_a_shard_sweeps_what_bears_its_name_only(tmp_path: Path) -> None:
-    """A sister may be writing hers at this moment, and the report is everyone's."""
+def test_shard_deletes_only_its_own_temporary_files(tmp_path: Path) -> None:
+    """A sibling may be writing its own at this moment, and the report belongs to all."""
     mine, theirs = Shard(0, 2), Shard(1, 2)
     names = [f".errors{mine.suffix}.jsonl", f".errors{theirs.suffix}.jsonl", ".report.json"]
     paths = [tmp_path / f"{name}.0123456789ab.tmp" for name in names]
@@ -523,7 +523,7 @@ def test_a_shard_sweeps_what_bears_its_name_only(tmp_path: Path) -> None:
 def test_only_the_owner_and_the_group_can_read_an_output(
     tmp_path: Path, umask: int, file_mode: int, folder_mode: int
 ) -> None:
-    """Records hold what documents say; a stricter umask holds."""
+    """Records contain text of documents; a stricter umask applies."""
     before = os.umask(umask)
     try:
         with opened(tmp_path / "out") as output:

@@ -1,4 +1,4 @@
-"""What the summaries of runs keep of a purged document: nothing, and all of the others."""
+"""Run summaries after a purge: no trace of the purged document, and all of the others."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ TIMES = ["2024-01-01T00:00:00.000Z", "2025-01-01T00:00:00.000Z"]
 
 
 def record(id: str, run: int, output: Any, *, at: str = TIMES[1]) -> dict[str, Any]:
-    """As much of a line as a profile is made of."""
+    """Return the fields of a record that a profile uses."""
     own = {"id": id, "output": output, "variant": "default", "fingerprint": "f", "finished_at": at}
     return {**own, "run": run, "run_id": f"r{run}", "shard": None}
 
 
 def summary(run: int, records: list[dict[str, Any]], *, show_texts: bool = False) -> dict[str, Any]:
-    """The file of a run that wrote these records."""
+    """Return the run file of a run that wrote these records."""
     builder = ProfileBuilder(SCHEMA, random=Random(0).random, show_texts=show_texts)
     for each in records:
         builder.add(each["output"], variant="default", fingerprint="f")
@@ -46,7 +46,7 @@ def summary(run: int, records: list[dict[str, Any]], *, show_texts: bool = False
 
 
 def cleaned(runs: list[dict[str, Any]], records: list[dict[str, Any]], gone: Gone) -> list[dict[str, Any]]:
-    """The files after a purge."""
+    """Return the run files after a purge."""
     lines = [json.dumps(each).encode() for each in records]
     changed = without_documents({str(run["run"]): run for run in runs}, lambda: lines, gone)
     return [changed.get(str(run["run"]), run) for run in runs]
@@ -64,10 +64,10 @@ documents = st.lists(
 
 @settings(max_examples=60)
 @given(documents, documents, st.sampled_from(TIMES), st.booleans())
-def test_a_profile_is_as_if_the_document_had_never_been_done(
+def test_profile_after_a_purge_equals_one_without_the_document(
     first: list[Any], second: list[Any], at: str, show_texts: bool
 ) -> None:
-    """Whichever documents go, by id or by age: the other results of the run are counted, and nothing else."""
+    """This holds for any documents purged by id or by age."""
     outputs = [(1, each) for each in first] + [(2, each) for each in second]
     records = [record(f"d{n}", run, each, at=TIMES[n % 2]) for n, (run, each) in enumerate(outputs)]
 
@@ -81,8 +81,8 @@ def test_a_profile_is_as_if_the_document_had_never_been_done(
     assert cleaned(runs_of(records), records, gone) == runs_of(kept)
 
 
-def test_results_that_compacting_removed_are_in_no_profile_afterwards() -> None:
-    """A superseded line of the document may be gone already: what it said is still in the profile of its run."""
+def test_purge_recounts_profiles_from_remaining_records() -> None:
+    """A superseded line may already be compacted away while its values are still in the profile of its run."""
     old = [record("a", 1, {"amount": 987}), record("b", 1, {"amount": 3})]
     new = [record("a", 2, {"amount": 4}), record("c", 2, {"amount": 5})]
     later = [record("d", 3, {"amount": 6})]
@@ -93,15 +93,15 @@ def test_results_that_compacting_removed_are_in_no_profile_afterwards() -> None:
     assert third == runs[2]  # it began after the last record of `a` was written
 
 
-def test_an_id_that_is_to_be_asked_again_goes_too() -> None:
-    """It is a plain text in a list, not an object with an id."""
+def test_purge_removes_ids_from_ask_again() -> None:
+    """There the id is a plain text in a list."""
     (run,) = cleaned([summary(1, [])], [record("b", 1, {})], lambda id, _: id == "b")
     assert run["ask_again"] == []
 
 
 @pytest.mark.parametrize("flags", [(), ("--profile-values",)])
-def test_no_value_of_a_purged_document_is_left_in_an_output(place: Place, flags: tuple[str, ...]) -> None:
-    """Neither its numbers, dates and texts nor the digests of texts: not in runs, not in the report, not in results."""
+def test_no_value_of_a_purged_document_remains_in_an_output(place: Place, flags: tuple[str, ...]) -> None:
+    """Its numbers, dates, texts and text digests are in no run file, report or result."""
     secret = {"currency": "EUR", "supplier": "Hidden Ltd", "amount": 987654321, "signed": "2099-12-31"}
     plain = {"currency": "USD", "supplier": "Other", "amount": 5, "signed": "2020-01-01"}
     place.server.answer = lambda prompt, _: json.dumps(secret if "TAKE DOWN" in prompt else plain)

@@ -1,4 +1,4 @@
-"""An output in an object store: what was written in a part is kept, whoever dies; held against a real S3 server."""
+"""An output in an object store keeps every uploaded part whoever dies; tested against a real S3 server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WAITS = {"lock_wait_s": 1000.0}
 
 
 class Clock:
-    """A clock that moves when it is told to, or a bit at each wait."""
+    """A clock that advances only when it is set or waited on."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -32,19 +32,19 @@ class Clock:
         return self.now
 
     def wait(self, seconds: float) -> bool:
-        """Nobody ever says stop."""
+        """Advance the clock; never report a stop."""
         self.now += seconds
         return False
 
 
 @pytest.fixture
 def config(s3: S3Server, bucket: str) -> OutputConfig:
-    """An output that nobody has used; parts of 800 bytes hold one record with "x" * 400."""
+    """Return a new output; a part of 800 bytes holds one record with "x" * 400."""
     return configured(s3, bucket, part_bytes=800)
 
 
 def configured(s3: S3Server, bucket: str, *, part_bytes: int = 1 << 26, key: str = "test") -> OutputConfig:
-    """The output below a bucket and its prefix."""
+    """Return the output below a bucket."""
     keys = {"access_key_id": f"{key}-key", "secret_access_key": f"{key}-secret"}
     storage = {"endpoint": s3.endpoint, "region": "us-east-1", **keys}
     return OutputConfig(f"s3://{bucket}/out", part_bytes=part_bytes, storage=storage)
@@ -58,7 +58,7 @@ def opened(
     clock: Clock | None = None,
     lock_wait_s: float = 0,
 ) -> Output:
-    """The output, by a clock of its own."""
+    """Open the output with a clock of its own."""
     clock = clock or Clock()
     return Output.open(
         config, agent=agent, shard=shard, lock_wait_s=lock_wait_s, run_id="r", wait=clock.wait, clock=clock
@@ -66,30 +66,30 @@ def opened(
 
 
 def store_of(config: OutputConfig) -> RemoteStore:
-    """The store, to look behind the output's back."""
+    """Return the store, for direct access."""
     return RemoteStore.open(config.uri, storage=config.storage)
 
 
 def keys(config: OutputConfig, folder: str = "") -> list[str]:
-    """What is there, but for the lock."""
+    """Return the keys of the store without the lock."""
     return [found.key for found in store_of(config).list(folder) if not found.key.startswith(".lock")]
 
 
 def ids(config: OutputConfig, kind: str = "results") -> list[str]:
-    """The ids of all records, by part and place."""
+    """Return the ids of all records, by part and position."""
     store = store_of(config)
     return [json.loads(line)["id"] for key in keys(config, kind) for line in store.get(key).splitlines()]
 
 
 @contextmanager
 def abandoned(output: Output) -> Iterator[Output]:
-    """An output whose process dies at the end of the block: nothing is written or given back any more."""
+    """Yield an output whose process dies at the end of the block, without writing or releasing the lock."""
     yield output
     output.index.close()
 
 
-def test_records_come_back_in_parts_of_their_run(config: OutputConfig) -> None:
-    """A part has the run's number and its own; each has a manifest; the next run knows all of it."""
+def test_records_are_read_back_from_numbered_parts(config: OutputConfig) -> None:
+    """A part name has the run number and its own; each part has a manifest; the next run reads all of it."""
     with opened(config) as output:
         for id in "ab":
             output.write(result(id, output="x" * 400))
@@ -104,8 +104,8 @@ def test_records_come_back_in_parts_of_their_run(config: OutputConfig) -> None:
         assert output.index.counts()["reasons"] == {"timeout": 1}
 
 
-def test_a_part_is_closed_by_age(s3: S3Server, bucket: str) -> None:
-    """The oldest record counts, and who closes does not write: that is the uploader's."""
+def test_part_is_closed_by_the_age_of_its_oldest_record(s3: S3Server, bucket: str) -> None:
+    """Closing does not upload; that is the uploader's task."""
     config, clock = configured(s3, bucket), Clock()
     with abandoned(opened(config, clock=clock)) as output:
         output.write(result("a"))
@@ -121,8 +121,8 @@ def test_a_part_is_closed_by_age(s3: S3Server, bucket: str) -> None:
     assert len(keys(config, "results")) == 2
 
 
-def test_what_no_part_held_is_lost_and_nothing_else(config: OutputConfig) -> None:
-    """After a kill the next run, on a machine with nothing but the address, knows what was written and no more."""
+def test_kill_loses_only_records_that_are_in_no_part(config: OutputConfig) -> None:
+    """The next run, on a machine with only the address, finds the uploaded records."""
     with abandoned(opened(config)) as output:
         output.write(result("safe", output="x" * 400))
         output.write(result("lost"))
@@ -136,8 +136,8 @@ def test_what_no_part_held_is_lost_and_nothing_else(config: OutputConfig) -> Non
         assert output.index.known("lost") is None
 
 
-def test_a_missing_or_foreign_manifest_is_made_anew(config: OutputConfig) -> None:
-    """By the next run, from the part; a reader without the lock makes none, and sees the same."""
+def test_missing_or_foreign_manifest_is_rebuilt(config: OutputConfig) -> None:
+    """The next run rebuilds it from the part; a reader without the lock writes none, but sees the same."""
     with opened(config) as output:
         for id in "abc":
             output.write(result(id, output="x" * 400))
@@ -153,8 +153,8 @@ def test_a_missing_or_foreign_manifest_is_made_anew(config: OutputConfig) -> Non
     assert {key: store.get(key) for key in (first, second, third)} == before
 
 
-def test_errors_that_no_longer_stand_are_gone_at_the_end(config: OutputConfig) -> None:
-    """Those that stand are in a new part, as they were; nothing of the old ones is left."""
+def test_outdated_errors_are_removed_at_the_end(config: OutputConfig) -> None:
+    """Current errors are in a new part, and the old parts are deleted."""
     with opened(config) as output:
         for id in "abc":
             output.write(failure(id))
@@ -169,8 +169,8 @@ def test_errors_that_no_longer_stand_are_gone_at_the_end(config: OutputConfig) -
     assert len(keys(config, "manifests/errors")) == len(keys(config, "errors"))
 
 
-def test_a_kill_while_errors_are_tidied_loses_none(config: OutputConfig) -> None:
-    """Old and new parts both there: the next run counts each once and leaves one line of each."""
+def test_kill_while_errors_are_rewritten_loses_none(config: OutputConfig) -> None:
+    """Old and new parts both exist: the next run counts each error once and leaves one line of it."""
     with opened(config) as output:
         for id in "abc":
             output.write(failure(id))
@@ -190,15 +190,15 @@ def test_a_kill_while_errors_are_tidied_loses_none(config: OutputConfig) -> None
 @pytest.mark.parametrize(
     ("held", "wanted"), [(WHOLE, WHOLE), (WHOLE, Shard(0, 2)), (Shard(0, 2), WHOLE), (Shard(0, 2), Shard(1, 3))]
 )
-def test_these_exclude_each_other(config: OutputConfig, held: Shard, wanted: Shard) -> None:
-    """The second is told who holds it, and gets it when the first is through."""
+def test_conflicting_shards_exclude_each_other(config: OutputConfig, held: Shard, wanted: Shard) -> None:
+    """The second is told who holds the output, and gets it when the first has ended."""
     with opened(config, shard=held), pytest.raises(TryLaterError, match=r"another run holds.*run_id r"):
         opened(config, shard=wanted)
     opened(config, shard=wanted).close()
 
 
-def test_shards_of_one_count_go_side_by_side(config: OutputConfig) -> None:
-    """Each writes parts of its own name, knows its own ids, and a whole reader knows all."""
+def test_shards_of_one_count_run_side_by_side(config: OutputConfig) -> None:
+    """Each writes parts under its own name and indexes its own ids; an unsharded reader has all."""
     mine = next(name for name in map(str, range(99)) if Shard(0, 2).owns(name))
     theirs = next(name for name in map(str, range(99)) if Shard(1, 2).owns(name))
     with opened(config, shard=Shard(0, 2)) as one, opened(config, shard=Shard(1, 2)) as other:
@@ -209,8 +209,8 @@ def test_shards_of_one_count_go_side_by_side(config: OutputConfig) -> None:
     assert scan(config).counts()["done"] == 2
 
 
-def test_of_many_that_start_at_once_one_gets_it(config: OutputConfig) -> None:
-    """Sixteen runs, one winner, and the others say who won."""
+def test_one_of_many_simultaneous_runs_gets_the_lease(config: OutputConfig) -> None:
+    """Of sixteen runs one wins, and the others name it."""
     won, lost = [], []
     barrier = threading.Barrier(16)
 
@@ -230,8 +230,8 @@ def test_of_many_that_start_at_once_one_gets_it(config: OutputConfig) -> None:
     won[0].close()
 
 
-def test_a_holder_that_was_asleep_stops_and_writes_nothing(config: OutputConfig) -> None:
-    """Another run took its lease over; what it still had in memory is not written."""
+def test_suspended_holder_stops_without_writing(config: OutputConfig) -> None:
+    """Another run has taken over its lease; the records in its memory are not written."""
     clock = Clock()
     asleep = opened(config, clock=clock)
     asleep.write(result("a"))
@@ -245,8 +245,8 @@ def test_a_holder_that_was_asleep_stops_and_writes_nothing(config: OutputConfig)
     assert ids(config) == ["b"]
 
 
-def test_a_lease_that_is_renewed_is_not_taken_over(config: OutputConfig) -> None:
-    """However long the other waits."""
+def test_renewed_lease_is_not_taken_over(config: OutputConfig) -> None:
+    """This holds however long another run waits."""
     clock, waiting = Clock(), Clock()
     with opened(config, clock=clock) as output:
 
@@ -263,10 +263,10 @@ def test_a_lease_that_is_renewed_is_not_taken_over(config: OutputConfig) -> None
     assert ids(config) == ["a"]
 
 
-def test_a_long_wait_for_a_lease_names_the_holder_and_slows_down(
+def test_long_wait_for_a_lease_logs_the_holder_and_slows_down(
     config: OutputConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A line a minute; after the first minute a poll takes 5 to 10 s, so that hours of waiting cost little."""
+    """It logs a line a minute, and polls every 5 to 10 s after the first minute."""
     caplog.set_level("INFO", logger="pipeline")
     clock, waiting, polls = Clock(), Clock(), list[float]()
     with opened(config, clock=clock) as output:
@@ -286,8 +286,8 @@ def test_a_long_wait_for_a_lease_names_the_holder_and_slows_down(
     assert all("run_id r" in vars(record)["holder"] for record in said)
 
 
-def test_two_writers_of_one_part_name_do_not_both_write_it(config: OutputConfig) -> None:
-    """The second, which has the same run number by whatever mischance, is told and has written nothing."""
+def test_second_writer_of_a_part_name_is_refused(config: OutputConfig) -> None:
+    """Two runs have the same run number by accident; only the first upload counts."""
     one, other = opened(config), opened(config, **WAITS)
     assert one.stamp.run == other.stamp.run
     other.write(result("b"))
@@ -299,8 +299,8 @@ def test_two_writers_of_one_part_name_do_not_both_write_it(config: OutputConfig)
     other.close()
 
 
-def test_another_agent_is_refused(config: OutputConfig) -> None:
-    """Exit 2, and the lock is free again."""
+def test_output_of_another_agent_is_refused(config: OutputConfig) -> None:
+    """The lock is released."""
     with opened(config) as output:
         output.write(result("a"))
     with pytest.raises(ConfigError, match=r"'event_classifier'.*'extractor'"):
@@ -309,7 +309,7 @@ def test_another_agent_is_refused(config: OutputConfig) -> None:
 
 
 def change_key(config: OutputConfig, **storage: object) -> OutputConfig:
-    """The same output by other options."""
+    """Return the same output with other storage options."""
     return OutputConfig(config.uri, storage={**config.storage, **storage})
 
 
@@ -321,24 +321,24 @@ def change_key(config: OutputConfig, **storage: object) -> OutputConfig:
         (lambda config: change_key(config, access_key_id="reader-key", secret_access_key="reader-secret"), "refused"),
     ],
 )
-def test_what_a_person_must_change_is_a_configuration_error(
+def test_wrong_storage_settings_are_a_configuration_error(
     config: OutputConfig, make: Callable[[OutputConfig], OutputConfig], said: str
 ) -> None:
-    """No bucket, a wrong key, a key that may not write: exit 2, naming the setting, without the key."""
+    """These are a missing bucket, a wrong key and a read-only key; the error names the setting, not the key."""
     with pytest.raises(ConfigError, match=said) as error:
         opened(make(config))
     assert "output.storage" in str(error.value)
     assert "secret" not in str(error.value)
 
 
-def test_a_store_that_does_not_answer_is_for_later(config: OutputConfig) -> None:
-    """Exit 3, in bounded time."""
+def test_unreachable_store_is_an_output_error(config: OutputConfig) -> None:
+    """It is reported in bounded time."""
     with pytest.raises(OutputError, match="request to the store failed"):
         opened(change_key(config, endpoint="http://127.0.0.1:9", retry_for_s=0))
 
 
-def test_a_line_that_is_too_long_is_neither_written_nor_passed_over(config: OutputConfig) -> None:
-    """A part holds what a local file may: garbage without end is skipped, what may be a record is refused."""
+def test_oversized_line_in_a_part_is_refused_like_a_local_one(config: OutputConfig) -> None:
+    """Endless garbage is skipped, but a line that may be a record is refused."""
     too_long = "x" * MAX_LINE_BYTES
     with opened(config) as output:
         output.write(result("a"))

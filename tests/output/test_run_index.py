@@ -1,4 +1,4 @@
-"""The index of runs: the start and the end of a run never read all earlier runs, and none is lost or doubled."""
+"""The index of runs: start and end of a run never read all earlier runs, and no run is lost or duplicated."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def reported(
 
 
 def ended(folder: Path, run: dict[str, Any], shard: Shard = WHOLE) -> RunIndex:
-    """End a run by writing its summary and its entry; return the index that it saw."""
+    """End a run by writing its summary and its index entry; return the index that it used."""
     backend = LocalBackend(folder, shard=shard)
     index = RunIndex(backend, shard)
     index.check(run["run"] - 1)
@@ -91,12 +91,12 @@ def ended(folder: Path, run: dict[str, Any], shard: Shard = WHOLE) -> RunIndex:
 
 
 def seen(folder: Path, shard: Shard = WHOLE) -> RunIndex:
-    """The index as a further run sees it."""
+    """Return the index as a further run reads it."""
     return RunIndex(LocalBackend(folder, shard=shard), shard)
 
 
 def entries(folder: Path) -> list[str]:
-    """The names in the index."""
+    """Return the file names in the index."""
     return sorted(path.name for path in (folder / ".runs").iterdir())
 
 
@@ -108,8 +108,8 @@ def entries(folder: Path) -> list[str]:
         max_size=7,
     )
 )
-def test_the_report_from_an_entry_is_that_from_all_runs(kinds: list[tuple[int, str, bool]]) -> None:
-    """For any runs: an entry that grew run by run equals one that was made from all summaries."""
+def test_report_from_the_index_equals_one_from_all_runs(kinds: list[tuple[int, str, bool]]) -> None:
+    """For any runs, an entry extended run by run equals one made from all summaries."""
     runs = [
         summary(number, done=done, question=question, ask_again=[f"d{number}"] if again else [])
         for number, (done, question, again) in enumerate(kinds, start=1)
@@ -130,8 +130,8 @@ def test_the_report_from_an_entry_is_that_from_all_runs(kinds: list[tuple[int, s
         assert reported(kept, counts, earlier=earlier).to_json() == expected.to_json()
 
 
-def test_an_entry_replaces_the_one_before(tmp_path: Path) -> None:
-    """Its name gives the run; if a killed run left two entries, the higher number counts."""
+def test_new_entry_replaces_the_previous_one(tmp_path: Path) -> None:
+    """Its name has the run number; if a killed run left two entries, the higher number counts."""
     for number in (1, 2, 3):
         ended(tmp_path, summary(number, done=0))
     assert entries(tmp_path) == ["complete", "run.00000003.json"]
@@ -141,8 +141,8 @@ def test_an_entry_replaces_the_one_before(tmp_path: Path) -> None:
     assert entries(tmp_path) == ["complete", "run.00000004.json"]
 
 
-def test_a_set_of_shards_sees_its_own_runs(tmp_path: Path) -> None:
-    """Those of another number of shards are not part of its report; the highest run and the profiles are of all."""
+def test_set_of_shards_reports_only_its_own_runs(tmp_path: Path) -> None:
+    """Runs of another number of shards are left out; highest run and profiles cover all."""
     ended(tmp_path, summary(7))
     for index, of in ((0, 2), (1, 2), (0, 3)):
         ended(tmp_path, summary(index + 8, shard=f"{index}/{of}"), Shard(index, of))
@@ -152,8 +152,8 @@ def test_a_set_of_shards_sees_its_own_runs(tmp_path: Path) -> None:
     assert found.finished_shards() >= {Shard(0, 2), Shard(1, 2)}
 
 
-def test_documents_to_ask_again_are_kept_until_they_were(tmp_path: Path) -> None:
-    """They are kept over later runs and from every shard; the name shows which entries hold any."""
+def test_documents_to_send_again_are_kept_until_they_are_sent(tmp_path: Path) -> None:
+    """They survive later runs and come from every shard; the file name shows which entries have any."""
     ended(tmp_path, summary(1, ask_again=["a", "b"]))
     assert seen(tmp_path, Shard(0, 2)).ask_again() == {"a": 1, "b": 1}
     backend = LocalBackend(tmp_path, shard=WHOLE)
@@ -164,7 +164,7 @@ def test_documents_to_ask_again_are_kept_until_they_were(tmp_path: Path) -> None
 
 
 def test_runs_of_an_earlier_version_are_read_until_their_shards_have_entries(tmp_path: Path) -> None:
-    """No summary is lost before, between and after; then nothing of `runs/` is read any more."""
+    """No summary is lost in any state of the change-over; after it `runs/` is no longer read."""
     (tmp_path / "runs").mkdir()
     old = [summary(1, shard="0/2", ask_again=["x"], question="q"), summary(2, shard="1/2"), summary(3, shard="0/2")]
     for run in old:
@@ -183,8 +183,8 @@ def test_runs_of_an_earlier_version_are_read_until_their_shards_have_entries(tmp
 
 
 @pytest.mark.parametrize("shard", [WHOLE, Shard(1, 2)])
-def test_a_run_without_an_entry_is_found_by_its_records(tmp_path: Path, shard: Shard) -> None:
-    """One of an earlier version, or one that was killed before it wrote its entry: it is read when its shard starts."""
+def test_run_without_an_entry_is_found_at_the_next_start(tmp_path: Path, shard: Shard) -> None:
+    """It is from an earlier version, or was killed before it wrote its entry."""
     ended(tmp_path, summary(1, shard=shard.label), shard)
     late = summary(2, shard=shard.label, ask_again=["x"])
     (tmp_path / "runs" / f"late{shard.suffix}.json").write_text(json.dumps(late))
@@ -197,8 +197,8 @@ def test_a_run_without_an_entry_is_found_by_its_records(tmp_path: Path, shard: S
     assert seen(tmp_path, shard).history()[0]["run"] == 1
 
 
-def test_a_damaged_entry_is_passed_over(tmp_path: Path) -> None:
-    """Its run is in `runs/` nevertheless, its number in the name, and foreign files are skipped."""
+def test_damaged_entry_is_skipped(tmp_path: Path) -> None:
+    """Its run is still in `runs/` and its number in the file name; foreign files are skipped."""
     ended(tmp_path, summary(5))
     (tmp_path / ".runs" / "run.00000005.json").write_text('{"v"')
     (tmp_path / ".runs" / "notes.txt").write_text("mine")
@@ -207,8 +207,8 @@ def test_a_damaged_entry_is_passed_over(tmp_path: Path) -> None:
     assert [run["run"] for run in seen(tmp_path).recent()] == [5]
 
 
-def test_old_runs_are_folded_into_one_file_and_none_is_lost(tmp_path: Path) -> None:
-    """Twice, with further runs between, also when a kill has left files whose lines are there already."""
+def test_old_run_files_are_merged_without_loss(tmp_path: Path) -> None:
+    """It works twice, with runs in between, and after a kill that left already merged files."""
     total = KEPT_FILES + 5
     for number in range(1, total + 1):
         ended(tmp_path, summary(number, ask_again=[f"d{number}"]))
@@ -229,8 +229,8 @@ def test_old_runs_are_folded_into_one_file_and_none_is_lost(tmp_path: Path) -> N
     assert sorted(path.name for path in (tmp_path / "runs").glob("*.jsonl")) == ["earlier.jsonl"]
 
 
-def test_a_document_is_removed_from_folded_runs_and_from_the_index(tmp_path: Path) -> None:
-    """Also from what the index has kept of older runs."""
+def test_purge_removes_a_document_from_merged_runs_and_the_index(tmp_path: Path) -> None:
+    """This includes the history that the index keeps of older runs."""
     for number in range(1, KEPT_FILES + 4):
         ended(tmp_path, summary(number, done=0, ask_again=["secret", f"d{number}"]))
     backend = LocalBackend(tmp_path, shard=WHOLE)
@@ -243,8 +243,8 @@ def test_a_document_is_removed_from_folded_runs_and_from_the_index(tmp_path: Pat
     assert len(read_runs(backend)) == KEPT_FILES + 3
 
 
-def test_purge_leaves_no_name_of_a_document_in_the_output(place: Place) -> None:
-    """Nor in the index of runs."""
+def test_purge_leaves_no_document_id_in_the_output(place: Place) -> None:
+    """The index of runs has none either."""
     place.documents({"secret-name.txt": "[[fault:http_400]]", "b.txt": "A text."})
     for _ in range(2):
         place.run("--set", "runner.max_error_rate=1")
@@ -256,8 +256,8 @@ def test_purge_leaves_no_name_of_a_document_in_the_output(place: Place) -> None:
 
 
 @pytest.mark.slow
-def test_a_night_costs_the_same_requests_after_many_nights(place: Place, s3: S3Server, bucket: str) -> None:
-    """Reads and writes of a start and an end do not grow with the earlier runs, each with a summary and a part."""
+def test_store_requests_of_a_run_do_not_grow_with_earlier_runs(place: Place, s3: S3Server, bucket: str) -> None:
+    """Start and end read and write as much after many runs, each with a summary and a part."""
     place.documents({"a.txt": "A text."})
     with FaultProxy(s3.port) as tap:
         storage = {"region": "us-east-1", "access_key_id": "test-key", "secret_access_key": "test-secret"}
@@ -277,8 +277,8 @@ def test_a_night_costs_the_same_requests_after_many_nights(place: Place, s3: S3S
         assert counted[0]["GET"] < 20
 
 
-def test_the_reading_of_an_output_ends_with_a_signal(tmp_path: Path) -> None:
-    """However large the output is: a start that gets a signal does not read it to its end."""
+def test_signal_interrupts_the_reading_of_an_output(tmp_path: Path) -> None:
+    """A start does not read a large output to its end after a signal."""
     config = OutputConfig(uri=str(tmp_path))
     with opened(tmp_path) as output:
         output.write(result("a"))
@@ -286,8 +286,8 @@ def test_the_reading_of_an_output_ends_with_a_signal(tmp_path: Path) -> None:
         Output.open(config, agent=None, shard=None, lock_wait_s=0, run_id="r", wait=lambda seconds: seconds == 0)
 
 
-def test_a_run_that_is_interrupted_writes_no_checkpoint(tmp_path: Path) -> None:
-    """That takes time with the size of the output; the next run that comes to its end writes it."""
+def test_interrupted_run_writes_no_checkpoint(tmp_path: Path) -> None:
+    """A checkpoint takes time in proportion to the output; the next run that finishes writes it."""
     for settle in (False, True):
         with opened(tmp_path) as output:
             for number in range(10):

@@ -19,8 +19,8 @@ from pipeline.stores import RemoteStore
 
 
 @pytest.mark.slow
-def test_shards_that_start_and_end_together_all_end_with_0(tmp_path: Path, server: FakeLLM) -> None:
-    """On a file system that delays each call; documents are done once, whatever the number of shards."""
+def test_simultaneous_shards_all_exit_with_0(tmp_path: Path, server: FakeLLM) -> None:
+    """The file system delays each call; each document is done once, whatever the number of shards."""
     wrong = stress(tmp_path, server.url, output="out", shards=6, rounds=3, delay_s=0.02, env={})
     assert wrong == []
     lines = [json.loads(line) for path in (tmp_path / "out").glob("results*.jsonl") for line in path.open()]
@@ -29,27 +29,27 @@ def test_shards_that_start_and_end_together_all_end_with_0(tmp_path: Path, serve
 
 
 def record(id: str, run: int = 1) -> bytes:
-    """A line of results."""
+    """Return a result line."""
     known = {"sha256": "0", "agent": "a", "variant": "v", "fingerprint": "f", "version": None, "run_id": "r"}
     return json.dumps({"v": 1, "id": id, "uri": id, **known, "run": run}).encode() + b"\n"
 
 
-def test_a_half_written_summary_is_not_read(tmp_path: Path) -> None:
-    """It is renamed at the next moment."""
+def test_temporary_run_file_is_not_read(tmp_path: Path) -> None:
+    """It is about to be renamed."""
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / ".x.json.0123456789ab.tmp").write_bytes(b"{}")
     (tmp_path / "runs" / "x.json").write_bytes(b"{}")
     assert list(LocalBackend(tmp_path, shard=WHOLE).files("runs")) == [("runs/x.json", b"{}")]
 
 
-def test_what_a_link_to_nowhere_names_is_passed_over(tmp_path: Path) -> None:
-    """It stands for a name that is listed and gone when it is read."""
+def test_dangling_link_is_skipped(tmp_path: Path) -> None:
+    """It stands for a file that is listed and deleted before it is read."""
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "gone.json").symlink_to("nowhere")
     assert list(LocalBackend(tmp_path, shard=WHOLE).files("runs")) == []
 
 
-def test_lines_that_a_compaction_moves_meanwhile_are_read_where_they_are_now(tmp_path: Path) -> None:
+def test_lines_moved_by_a_compaction_are_read_at_their_new_place(tmp_path: Path) -> None:
     """A reader without the lock has listed the shards' files; the second is removed while it reads the first."""
     for name, id in (("results-00000-of-00002.jsonl", "a"), ("results-00001-of-00002.jsonl", "b")):
         (tmp_path / name).write_bytes(record(id))
@@ -60,10 +60,10 @@ def test_lines_that_a_compaction_moves_meanwhile_are_read_where_they_are_now(tmp
     assert {head.id for _, head in [first, *records]} == {"a", "b"}
 
 
-def test_a_part_that_a_sibling_deletes_meanwhile_is_read_from_the_part_that_replaced_it(
+def test_part_deleted_by_a_sibling_is_read_from_its_replacement(
     s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A shard that ends writes its errors anew, then deletes the old parts, while another reads all of them."""
+    """A shard that ends rewrites its errors and deletes the old parts, while another one reads all of them."""
     for name, value in s3.env.items():
         monkeypatch.setenv(name, value)
     uri, error = f"s3://{bucket}/out", record("a").replace(b'"run": 1', b'"run": 1, "reason": "rejected", "runs": 1')

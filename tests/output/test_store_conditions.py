@@ -1,4 +1,4 @@
-"""Outputs in stores that cannot decide conditional writes, or let nothing be deleted."""
+"""Outputs in stores that ignore conditional writes or forbid deletion."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from s3_server import S3Server
 
 @pytest.fixture
 def proxy(place: Place, s3: S3Server, bucket: str) -> Iterator[FaultProxy]:
-    """The store of an output that nobody has used, behind a proxy."""
+    """Yield a proxy in front of the store of a new output."""
     with FaultProxy(s3.port) as proxy:
         place.env.update({**s3.env, "AWS_ENDPOINT_URL": proxy.endpoint})
         place.configure({"output.uri": f"s3://{bucket}/out"})
@@ -22,13 +22,13 @@ def proxy(place: Place, s3: S3Server, bucket: str) -> Iterator[FaultProxy]:
 
 
 def is_conditional(method: str, target: str, _key: str) -> bool:
-    """True for the writes that locks and probes are made of."""
+    """Return whether a request is a conditional write of a lock or probe."""
     return method == "PUT" and "/.lock" in target
 
 
 @pytest.mark.parametrize("fault", ["not_implemented", "ignore_conditions"])
-def test_a_store_without_conditional_writes_is_exit_2_at_once(place: Place, proxy: FaultProxy, fault: str) -> None:
-    """Two runs would both write; `check` says so as well, before the first run."""
+def test_store_without_conditional_writes_is_exit_2(place: Place, proxy: FaultProxy, fault: str) -> None:
+    """Two runs could both write; `check` reports it before the first run."""
     proxy.wanted, proxy.fault = is_conditional, fault
     begun = time.monotonic()
     ran = place.call("run")
@@ -39,8 +39,8 @@ def test_a_store_without_conditional_writes_is_exit_2_at_once(place: Place, prox
     assert time.monotonic() - begun < 100
 
 
-def test_a_store_that_decides_conditions_passes_the_check(place: Place, proxy: FaultProxy) -> None:
-    """Also the second time, when the probe's object is there."""
+def test_store_with_conditional_writes_passes_check(place: Place, proxy: FaultProxy) -> None:
+    """It also passes the second time, when the probe object exists."""
     for _ in range(2):
         checked = place.call("check")
         assert (checked.code, "OK      output" in checked.out) == (0, True), checked.out
@@ -48,8 +48,8 @@ def test_a_store_that_decides_conditions_passes_the_check(place: Place, proxy: F
 
 
 @pytest.mark.parametrize("fault", ["delete_denied", "forbidden"])
-def test_without_the_permission_to_delete_a_run_goes_on(place: Place, proxy: FaultProxy, fault: str) -> None:
-    """Settled errors stay where they are, which a warning says; the records are right."""
+def test_store_that_forbids_deletion_is_only_a_warning(place: Place, proxy: FaultProxy, fault: str) -> None:
+    """Outdated errors stay in the store, and the records are correct."""
     place.documents({"bad.txt": "[[fault:http_400]]"})
     place.call("run", "--set", "runner.max_error_rate=1")
     place.change("bad.txt", "Repaired.")

@@ -1,4 +1,4 @@
-"""An output store that is away or refuses for a while: nothing is lost, and never do two runs write at once."""
+"""An output store that is unavailable for a while: no record is lost, and two runs never write at once."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ TROUBLE = ("expired_token", "forbidden", "slow_down", "internal_error", "no_buck
 
 
 class Away:
-    """An output in a store behind a proxy; its reader goes around that."""
+    """An output in a store behind a proxy, with direct access for checks."""
 
     def __init__(self, place: Place, server: S3Server, bucket: str, proxy: FaultProxy) -> None:
-        """Points the place's config at it: parts of two records, and short retries of the store's client."""
+        """Configure parts of two records and short retries of the store's client."""
         self.place, self.proxy, self.uri = place, proxy, f"s3://{bucket}/out"
         keys = {"access_key_id": "test-key", "secret_access_key": "test-secret", "region": "us-east-1"}
         self.direct = {"endpoint": server.endpoint, **keys}
@@ -40,21 +40,21 @@ class Away:
         self.store = RemoteStore.open(self.uri, storage=self.direct)
 
     def done(self) -> Counter[str]:
-        """How many lines of results each document has."""
+        """Return the number of result lines of each document."""
         parts = [found.key for found in self.store.list("results")]
         return Counter(json.loads(line)["id"] for key in parts for line in self.store.get(key).splitlines())
 
 
 @pytest.fixture
 def away(place: Place, s3: S3Server, bucket: str) -> Iterator[Away]:
-    """An output that nobody has used."""
+    """Yield a new output."""
     with FaultProxy(s3.port) as proxy:
         yield Away(place, s3, bucket, proxy)
 
 
 @pytest.mark.parametrize("fault", TROUBLE)
-def test_an_output_store_in_trouble_is_waited_for(away: Away, fault: str) -> None:
-    """Few more documents are asked meanwhile; one warning; at the end each document has one line."""
+def test_run_waits_for_a_failing_output_store(away: Away, fault: str) -> None:
+    """Few more requests are sent, one warning is logged, and at the end each document has one line."""
     place = away.place
     names = place.documents(40)
     place.server.latency_s = 0.05
@@ -71,8 +71,8 @@ def test_an_output_store_in_trouble_is_waited_for(away: Away, fault: str) -> Non
 
 
 @pytest.mark.slow
-def test_an_output_store_that_stays_in_trouble_is_exit_3(away: Away) -> None:
-    """Nothing failed; what is in no part is left, and done by the next run."""
+def test_lasting_output_store_failure_is_exit_3(away: Away) -> None:
+    """No document fails; documents in no part are left for the next run."""
     place = away.place
     names = place.documents(40)
     place.server.latency_s = 0.05
@@ -92,8 +92,8 @@ def test_an_output_store_that_stays_in_trouble_is_exit_3(away: Away) -> None:
     assert away.done() == dict.fromkeys(names, 1)
 
 
-def test_the_end_of_a_run_waits_for_its_store(away: Away) -> None:
-    """All documents are asked, and the store is away: their records are kept until it is back."""
+def test_end_of_a_run_waits_for_the_output_store(away: Away) -> None:
+    """All answers are there, and their records are kept until the store is back."""
     place = away.place
     names = place.documents(6)
     place.configure({**away.settings, "output.part_bytes": 1 << 26})
@@ -108,8 +108,8 @@ def test_the_end_of_a_run_waits_for_its_store(away: Away) -> None:
     assert away.done() == dict.fromkeys(names, 1)
 
 
-def test_a_signal_ends_the_waiting_for_a_store(away: Away) -> None:
-    """Within grace_s: what is in no part is left for the next run."""
+def test_signal_ends_the_wait_for_a_store(away: Away) -> None:
+    """The run ends within `grace_s`; documents in no part are left for the next run."""
     place = away.place
     names = place.documents(6)
     place.configure({**away.settings, "output.part_bytes": 1 << 26, "runner.grace_s": 1})
@@ -124,8 +124,8 @@ def test_a_signal_ends_the_waiting_for_a_store(away: Away) -> None:
     assert away.done() == dict.fromkeys(names, 1)
 
 
-def test_a_store_that_is_away_at_the_start_is_waited_for(away: Away) -> None:
-    """Up to max_outage_s; refused credentials of a first start are exit 2 at once."""
+def test_run_waits_for_an_unreachable_store_at_the_start(away: Away) -> None:
+    """It waits up to `max_outage_s`; refused credentials at a first start are exit 2 at once."""
     place = away.place
     names = place.documents(3)
     away.proxy.fault = "reset"
@@ -141,8 +141,8 @@ def test_a_store_that_is_away_at_the_start_is_waited_for(away: Away) -> None:
 
 
 @pytest.mark.slow
-def test_a_holder_that_was_cut_off_for_longer_than_the_lease_writes_nothing_more(away: Away) -> None:
-    """Another run on another machine takes over meanwhile; when the store is back, the first one ends with 3."""
+def test_holder_cut_off_beyond_its_lease_writes_no_more(away: Away) -> None:
+    """Another run on another machine takes over; when the store is back, the first run exits with 3."""
     place = away.place
     names = place.documents(30)
     place.server.latency_s = 0.05
@@ -164,8 +164,8 @@ def test_a_holder_that_was_cut_off_for_longer_than_the_lease_writes_nothing_more
 
 
 @pytest.mark.slow
-def test_a_holder_whose_store_was_away_for_longer_than_the_lease_goes_on(away: Away) -> None:
-    """Nobody could take it over; a second run that has waited all the time gives way."""
+def test_holder_resumes_after_a_store_outage_longer_than_its_lease(away: Away) -> None:
+    """No other run could take over meanwhile, and a waiting second run gives way."""
     place = away.place
     names = place.documents(30)
     place.server.latency_s = 0.05
@@ -181,7 +181,7 @@ def test_a_holder_whose_store_was_away_for_longer_than_the_lease_goes_on(away: A
 
 
 def opened(config: OutputConfig, clock: Clock) -> Output:
-    """An output that waits for its store for 100 s by this clock."""
+    """Open an output that waits for its store for 100 s by this clock."""
     return Output.open(
         config,
         agent="extractor",
@@ -194,8 +194,8 @@ def opened(config: OutputConfig, clock: Clock) -> Output:
     )
 
 
-def test_a_renewal_whose_reply_was_lost_is_no_loss_of_the_lease(s3: S3Server, bucket: str) -> None:
-    """The store has done it, and says so by refusing it the second time."""
+def test_lost_reply_to_a_renewal_does_not_lose_the_lease(s3: S3Server, bucket: str) -> None:
+    """The store has accepted the renewal, and refuses the repeated one."""
     clock = Clock()
     with FaultProxy(s3.port) as proxy:
         direct = configured(s3, bucket, part_bytes=800)
@@ -213,8 +213,8 @@ def test_a_renewal_whose_reply_was_lost_is_no_loss_of_the_lease(s3: S3Server, bu
     assert ids(direct) == ["a"]
 
 
-def test_nothing_is_written_while_the_lease_cannot_be_renewed(s3: S3Server, bucket: str) -> None:
-    """Parts could be stored, and are not: another run may hold the output by now."""
+def test_no_part_is_written_while_the_lease_cannot_be_renewed(s3: S3Server, bucket: str) -> None:
+    """Parts could be stored, but another run may hold the output by now."""
     clock = Clock()
     with FaultProxy(s3.port, wanted=lambda _, target, __: ".lock" in target) as proxy:
         direct = configured(s3, bucket, part_bytes=800)

@@ -1,4 +1,4 @@
-"""`pipeline run` with an output in an object store: what a user, a second machine and DuckDB find there."""
+"""`pipeline run` with an output in an object store, as a user, a second machine and DuckDB see it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pipeline.stores import RemoteStore
 
 
 class There:
-    """An output in a store, as its reader sees it."""
+    """An output in a store, with direct access for checks."""
 
     def __init__(self, place: Place, server: S3Server, bucket: str, **settings: Any) -> None:
-        """Points the place's config at it."""
+        """Configure the place for this output."""
         self.uri, self.place, self.server = f"s3://{bucket}/out", place, server
         place.env.update(server.env)
         self.settings = {"output.uri": self.uri, **settings}
@@ -29,34 +29,34 @@ class There:
         self.store = RemoteStore.open(self.uri, storage={"endpoint": server.endpoint, **keys})
 
     def lines(self, kind: str) -> list[dict[str, Any]]:
-        """All records of a kind, part by part."""
+        """Return all records of a kind, part by part."""
         parts = [found.key for found in self.store.list(kind)]
         return [json.loads(line) for key in parts for line in self.store.get(key).splitlines()]
 
     def done(self) -> Counter[str]:
-        """How many lines of results each document has."""
+        """Return the number of result lines of each document."""
         return Counter(line["id"] for line in self.lines("results"))
 
     def json(self, name: str) -> Any:
-        """A small file."""
+        """Return a small JSON file."""
         return json.loads(self.store.get(name))
 
 
 @pytest.fixture
 def there(place: Place, s3: S3Server, bucket: str) -> There:
-    """An output in the server that all tests share."""
+    """Return an output in the server that all tests share."""
     return There(place, s3, bucket)
 
 
 @pytest.fixture
 def mortal(place: Place) -> Iterator[There]:
-    """An output in a server of its own, which may die."""
+    """Yield an output in a server of its own that a test can kill."""
     with s3_server() as server:
         yield There(place, server, "tests/mortal", **{"output.part_bytes": 2000, "vllm.timeout": 20})
 
 
-def test_a_run_is_all_in_the_store(there: There) -> None:
-    """Results, errors, manifests, report and the run's file; nothing on this machine; the same again asks nothing."""
+def test_remote_output_has_all_files_of_a_run(there: There) -> None:
+    """No file is written on this machine, and a second run sends no request."""
     place = there.place
     names = place.documents({"a.txt": "text", "b.txt": "text", "bad.txt": "[[fault:http_400]]"})
     ran = place.run("--run-id", "first", "--set", "runner.max_error_rate=1")
@@ -73,8 +73,8 @@ def test_a_run_is_all_in_the_store(there: There) -> None:
 
 
 @pytest.mark.parametrize("before", [(), ("0/2", "1/2")], ids=["whole", "two shards"])
-def test_errors_of_another_number_of_shards_go_when_they_are_settled(there: There, before: tuple[str, ...]) -> None:
-    """No shard reads the whole output for that: the next run without shards does, and leaves what still stands."""
+def test_resolved_errors_of_other_shards_are_removed_by_an_unsharded_run(there: There, before: tuple[str, ...]) -> None:
+    """Shards do not read the whole output for that; current errors stay."""
     place = there.place
     texts = {f"d{n}.txt": "text" for n in range(8)}
     place.documents({**texts, "once.txt": "[[fault:http_400*2]]", "always.txt": "[[fault:http_400]]"})
@@ -93,8 +93,8 @@ def test_errors_of_another_number_of_shards_go_when_they_are_settled(there: Ther
     assert [(line["id"], line["runs"]) for line in there.lines("errors")] == [("always.txt", 2)]
 
 
-def test_the_report_is_rebuilt_from_the_store(there: There) -> None:
-    """By the address alone."""
+def test_report_is_rebuilt_from_the_store(there: There) -> None:
+    """The address of the output is enough."""
     there.place.documents(3)
     there.place.run()
     there.store.delete("report.json")
@@ -102,8 +102,8 @@ def test_the_report_is_rebuilt_from_the_store(there: There) -> None:
     assert (ran.code, there.json("report.json")["output"]["done"]) == (0, 3), ran.err
 
 
-def test_a_second_run_on_one_prefix_is_told_who_holds_it(there: There) -> None:
-    """Exit 3 at once with lock_wait_s 0; the first goes on, unharmed."""
+def test_second_run_on_a_prefix_names_the_holder(there: There) -> None:
+    """With `lock_wait_s: 0` it exits with 3 at once, and the first run is not disturbed."""
     place = there.place
     names = place.documents(12)
     place.server.latency_s = 3.0
@@ -118,8 +118,8 @@ def test_a_second_run_on_one_prefix_is_told_who_holds_it(there: There) -> None:
 
 
 @pytest.mark.slow
-def test_kill_in_mid_run_loses_and_doubles_nothing(there: There, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A machine with an empty disk and the address goes on: what was in a part is not asked again, the rest is."""
+def test_killed_run_is_resumed_on_another_machine(there: There, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """It needs only the address: documents in a part are skipped, the others are sent again."""
     place = there.place
     names = place.documents(30)
     place.configure({"output.uri": there.uri, "output.part_bytes": 2000})
@@ -140,8 +140,8 @@ def test_kill_in_mid_run_loses_and_doubles_nothing(there: There, tmp_path_factor
     assert elsewhere.asked() == []
 
 
-def test_a_store_that_goes_and_returns_costs_nothing(mortal: There) -> None:
-    """Parts wait in memory, no more documents are asked than fit, and the run ends as if nothing had been."""
+def test_temporary_store_outage_loses_no_record(mortal: There) -> None:
+    """Parts wait in memory, and no more documents are sent than fit."""
     place = mortal.place
     names = place.documents(60)
     place.server.latency_s = 0.05
@@ -156,8 +156,8 @@ def test_a_store_that_goes_and_returns_costs_nothing(mortal: There) -> None:
 
 
 @pytest.mark.slow
-def test_a_store_that_stays_away_stops_the_run(mortal: There) -> None:
-    """Exit 3; what is in no part counts as left, also in the sum; the next run does that, and only that."""
+def test_lasting_store_outage_exits_with_3(mortal: There) -> None:
+    """Documents in no part count as left, and the next run does exactly those."""
     place = mortal.place
     names = place.documents(60)
     place.server.latency_s = 0.05
@@ -181,8 +181,8 @@ def test_a_store_that_stays_away_stops_the_run(mortal: There) -> None:
     assert mortal.done() == dict.fromkeys(names, 1)
 
 
-def test_two_shards_at_once_make_one_output(there: There) -> None:
-    """Each writes its own parts; the report of the last is one for both."""
+def test_two_simultaneous_shards_share_an_output(there: There) -> None:
+    """Each writes its own parts, and the rebuilt report covers both."""
     place = there.place
     names = place.documents(10)
     place.server.latency_s = 0.1
@@ -195,8 +195,8 @@ def test_two_shards_at_once_make_one_output(there: There) -> None:
     assert report["missing_shards"] == []
 
 
-def test_input_and_output_may_be_two_services(there: There) -> None:
-    """Each with keys and an endpoint of its own; a bucket of the same name elsewhere is another bucket."""
+def test_input_and_output_may_be_in_different_services(there: There) -> None:
+    """Each has its own keys and endpoint; equal bucket names do not mean the same bucket."""
     place = there.place
     for name in there.server.env:
         del place.env[name]
@@ -214,13 +214,13 @@ def test_input_and_output_may_be_two_services(there: There) -> None:
 
 
 def storage_of(server: S3Server, key: str) -> dict[str, str]:
-    """The options for a server, with one of its keys."""
+    """Return the storage options for a server with one of its keys."""
     keys = {"access_key_id": f"{key}-key", "secret_access_key": f"{key}-secret"}
     return {"endpoint": server.endpoint, "region": "us-east-1", **keys}
 
 
-def test_duckdb_reads_parts_as_they_are(there: There, tmp_path: Path) -> None:
-    """All records, and the last line of each id."""
+def test_duckdb_reads_parts_directly(there: There, tmp_path: Path) -> None:
+    """It can query all records, or the last line of each id."""
     duckdb = pytest.importorskip("duckdb")
     place = there.place
     place.documents(4)
@@ -239,8 +239,8 @@ def test_duckdb_reads_parts_as_they_are(there: There, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_store_is_compacted_into_a_parquet_file(there: There, tmp_path: Path) -> None:
-    """Its rows come from parts of the same store, of two runs; one line of each id is left."""
+def test_compact_writes_a_parquet_file_to_the_store(there: There, tmp_path: Path) -> None:
+    """Its rows come from parts of two runs; one line of each id remains."""
     duckdb = pytest.importorskip("duckdb")
     place = there.place
     names = place.documents(4)
@@ -254,8 +254,8 @@ def test_a_store_is_compacted_into_a_parquet_file(there: There, tmp_path: Path) 
     assert sorted(rows) == [(name, 1 + (name == "d001.txt")) for name in names]
 
 
-def test_failures_are_told_from_a_store_as_from_a_folder(there: There) -> None:
-    """`pipeline errors` groups them and tells a document's story."""
+def test_errors_command_reads_a_remote_output(there: There) -> None:
+    """`pipeline errors` groups failures and shows a document's history."""
     there.place.documents({"a.txt": "text", "b.txt": "[[fault:http_400]]"})
     there.place.run("--set", "runner.max_error_rate=1")
     told = json.loads(there.place.call("errors", there.uri, "--json").out)
@@ -263,8 +263,8 @@ def test_failures_are_told_from_a_store_as_from_a_folder(there: There) -> None:
     assert "DONE a.txt" in there.place.call("errors", there.uri, "--show", "a.txt").out
 
 
-def test_outputs_in_stores_are_compared_with_the_options_of_the_configuration(there: There) -> None:
-    """As `errors` and `report` read them: with the credentials of output.storage when the environment has none."""
+def test_diff_uses_the_configured_storage_options(there: There) -> None:
+    """The credentials come from output.storage if the environment has none."""
     place = there.place
     place.documents(3)
     place.run()

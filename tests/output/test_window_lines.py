@@ -1,4 +1,4 @@
-"""Answers about windows: written whole, repaired, indexed by document, and gone when the document is done."""
+"""Window answers: written whole, repaired, indexed by document, and removed when the document is done."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUESTION = "c" * 64
 def answer(
     id: str = "a.pdf", start: int = 0, end: int = 100, *, sha256: str = "s", output: object = None
 ) -> WindowAnswer:
-    """An answer about one window."""
+    """Return an answer about one window."""
     model = ModelMetadata("vllm", "m", "http://gpu:8000", None)
     return WindowAnswer(
         id, sha256, TEXT, QUESTION, start, end, output or {"n": start}, 1, 0, False, ("encoding:cp1252",), model,
@@ -38,7 +38,7 @@ def answer(
 
 @pytest.fixture(params=["folder", "store"])
 def config(request: pytest.FixtureRequest, tmp_path: Path) -> OutputConfig:
-    """A new output in a folder and in a store, whose parts hold two lines."""
+    """Return a new output in a folder and in a store whose parts hold two lines."""
     if request.param == "folder":
         return OutputConfig(str(tmp_path / "out"))
     s3: S3Server = request.getfixturevalue("s3")
@@ -46,7 +46,7 @@ def config(request: pytest.FixtureRequest, tmp_path: Path) -> OutputConfig:
 
 
 def begun(config: OutputConfig, *, run_id: str = "r", shard: Shard | None = None, windows: bool = True) -> Output:
-    """The output with its windows, at once or not at all."""
+    """Open the output with its windows, without waiting for its lock."""
     clock = Clock()
     return Output.open(
         config, agent="extractor", shard=shard, lock_wait_s=0, run_id=run_id, wait=clock.wait, clock=clock,
@@ -55,14 +55,14 @@ def begun(config: OutputConfig, *, run_id: str = "r", shard: Shard | None = None
 
 
 def known(output: Output, id: str = "a.pdf", *, run_id: str | None = None) -> list[tuple[int, int]]:
-    """Return the places of the known answers about a document."""
+    """Return the positions of the known answers about a document."""
     assert output.windows is not None
     found = output.windows.answered(id, sha256="s", text_sha256=TEXT, question=QUESTION, run_id=run_id)
     return [(each.start, each.end) for each in found]
 
 
 def lines(config: OutputConfig) -> list[dict[str, object]]:
-    """All lines of windows, as they are stored."""
+    """Return all stored window lines."""
     if config.uri.startswith("s3:"):
         store = store_of(config)
         data = b"".join(store.get(key) for key in keys(config, "windows"))
@@ -78,8 +78,8 @@ def write(output: Output, *answers: WindowAnswer) -> None:
         output.windows.write(each)
 
 
-def test_the_answers_are_read_without_a_lock_beside_a_run(config: OutputConfig) -> None:
-    """As `errors --show` does; nothing is changed, also not a line that a run has written in part."""
+def test_window_answers_are_readable_beside_a_run(config: OutputConfig) -> None:
+    """`errors --show` reads them without the lock; no line changes, not even an incomplete one."""
     with begun(config) as output:
         write(output, answer(), answer(start=90, end=200), answer("b.pdf"))
         output.finish()
@@ -97,8 +97,8 @@ def test_the_answers_are_read_without_a_lock_beside_a_run(config: OutputConfig) 
         assert (Path(config.uri) / "windows.jsonl").read_bytes().endswith(b'{"v":1,"id":"a.p')
 
 
-def test_an_answer_is_there_in_the_next_run_as_it_was(config: OutputConfig) -> None:
-    """All fields come back; another question, text or content of the document has no answers."""
+def test_window_answer_is_read_back_unchanged(config: OutputConfig) -> None:
+    """All fields are kept; another prompt, text or content of the document has no answers."""
     with begun(config) as output:
         write(output, answer(), answer(start=90, end=200))
         output.finish()
@@ -117,8 +117,8 @@ def test_an_answer_is_there_in_the_next_run_as_it_was(config: OutputConfig) -> N
     ] * 2
 
 
-def test_the_lines_of_a_document_go_with_its_result_and_stay_with_its_failure(config: OutputConfig) -> None:
-    """At the end of the run that finishes it; a file or part without lines goes as well."""
+def test_result_removes_the_window_lines_of_its_document(config: OutputConfig) -> None:
+    """A failure keeps them; files and parts without lines are deleted."""
     with begun(config) as output:
         write(output, answer("done"), answer("failed"), answer("left"))
         output.write(result("done"))
@@ -133,8 +133,8 @@ def test_the_lines_of_a_document_go_with_its_result_and_stay_with_its_failure(co
     assert lines(config) == []
 
 
-def test_lines_that_a_killed_run_left_go_at_the_next_start(config: OutputConfig) -> None:
-    """Those of a result at least as new, or of other bytes; a newer line than its result is of a run that redoes it."""
+def test_outdated_window_lines_are_removed_at_the_next_start(config: OutputConfig) -> None:
+    """Lines older than the result or of other bytes are outdated; newer ones belong to a run that redoes it."""
     with begun(config) as output:
         write(output, answer("done"), answer("changed"))
         output.write(result("done"))
@@ -151,8 +151,8 @@ def test_lines_that_a_killed_run_left_go_at_the_next_start(config: OutputConfig)
     assert [(line["id"], line["run"]) for line in lines(config)] == [("done", 2)]
 
 
-def test_a_run_without_windows_makes_and_changes_nothing(config: OutputConfig) -> None:
-    """Neither a file nor a part, and what is there stays."""
+def test_run_without_windows_changes_no_windows_file(config: OutputConfig) -> None:
+    """It creates neither a file nor a part, and existing lines stay."""
     with begun(config) as output:
         output.write(result("a"))
         output.finish()
@@ -165,8 +165,8 @@ def test_a_run_without_windows_makes_and_changes_nothing(config: OutputConfig) -
     assert len(lines(config)) == 1
 
 
-def test_each_shard_has_its_own_and_another_count_finds_them_all(config: OutputConfig) -> None:
-    """A shard reads no sibling's; after a change of the count the owners have them."""
+def test_window_lines_follow_their_documents_to_other_shards(config: OutputConfig) -> None:
+    """A shard reads no sibling's lines; after a change of the count the owning shards find them."""
     first, second = Shard(0, 2), Shard(1, 2)
     ids = [f"d{number}" for number in range(12)]
     for shard in (first, second):
@@ -186,8 +186,8 @@ def test_each_shard_has_its_own_and_another_count_finds_them_all(config: OutputC
 
 
 @pytest.mark.parametrize("cut", [1, 200, 400])
-def test_a_torn_line_is_removed_and_the_others_stay(tmp_path: Path, cut: int) -> None:
-    """A kill in mid-write costs that line, and nothing is appended to its half."""
+def test_broken_window_line_is_removed(tmp_path: Path, cut: int) -> None:
+    """A kill within a write loses only that line, and later lines are not appended to its rest."""
     config = OutputConfig(str(tmp_path / "out"))
     with begun(config) as output:
         write(output, answer(), answer(start=90, end=200))
@@ -200,8 +200,8 @@ def test_a_torn_line_is_removed_and_the_others_stay(tmp_path: Path, cut: int) ->
         assert known(output) == [(0, 100), (90, 200)]
 
 
-def test_a_foreign_file_is_refused_and_stays(tmp_path: Path) -> None:
-    """A file of JSON lines that no run has written is not changed."""
+def test_foreign_windows_file_is_refused_unchanged(tmp_path: Path) -> None:
+    """A file of JSON Lines that no run has written is kept."""
     path = tmp_path / "out" / "windows.jsonl"
     path.parent.mkdir()
     path.write_text('{"v": 1, "id": "x"}\n')
@@ -212,23 +212,23 @@ def test_a_foreign_file_is_refused_and_stays(tmp_path: Path) -> None:
 
 @pytest.fixture
 def secret() -> Iterator[str]:
-    """A secret of the configuration."""
+    """Yield a secret of the configuration."""
     SECRETS.add("sk-0123456789abcdef")
     yield "sk-0123456789abcdef"
 
 
-def test_no_secret_is_written(tmp_path: Path, secret: str) -> None:
-    """What a server says of itself is masked, as in a record."""
+def test_secrets_are_masked_in_window_lines(tmp_path: Path, secret: str) -> None:
+    """Metadata from a server is masked as in a record."""
     config = OutputConfig(str(tmp_path / "out"))
     with begun(config) as output:
         write(output, replace(answer(), model=ModelMetadata("p", secret, f"http://x/?k={secret}")))
     assert secret not in (tmp_path / "out" / "windows.jsonl").read_text()
 
 
-def test_purge_leaves_no_byte_of_a_document(
+def test_purge_removes_window_answers_of_a_document(
     config: OutputConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The answers about its parts go with its records; a dry run counts them."""
+    """A dry run counts them without removing them."""
     with begun(config) as output:
         write(output, answer("gone.pdf", output={"secret": "purged-words"}), answer("kept.pdf"))
         output.finish()
